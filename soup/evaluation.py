@@ -1,0 +1,148 @@
+"""The words of judging: what an evaluator gets, and what it gives back.
+
+An evaluator never sees a tensor. It gets a `Candidate` (a soup that may or may not lie on disk yet) and a `Benchmark`
+(a named test set and the part of its questions that count), and gives back one `Score`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from soup.errors import EvaluatorError
+
+__all__ = ["ALL", "Benchmark", "Candidate", "Evaluator", "Score", "Settings", "Split"]
+
+Part = Literal["all", "selection", "report"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which of a benchmark's questions count: all of them, those that choose, or those that only report.
+
+    A question belongs to the selection part when the hash of its index falls into the lowest `fraction` of the hash's
+    range: the same for every model, whatever the order of the file. Rotations of one question share its index, so
+    that they stay together.
+    """
+
+    part: Part = "all"
+    fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.part != "all" and not 0.0 < self.fraction < 1.0:
+            raise EvaluatorError(f"--split must lie between 0 and 1, exclusive; found {self.fraction}.")
+
+    def holds(self, index: str) -> bool:
+        """Whether the question of that index counts in this part."""
+        if self.part == "all":
+            return True
+        place = int.from_bytes(hashlib.sha256(index.encode()).digest()[:8], "big") / 2**64
+        return (place < self.fraction) == (self.part == "selection")
+
+
+ALL = Split()
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A named test set, the harness that runs it, and the part of its questions that count.
+
+    `name` is what the user typed and what tables show (`mmbench`, `python:judge.py:score`), `harness` the evaluator
+    that knows it (`vlmeval`, `python`), `target` what the harness calls it (`mmbench`, `judge.py:score`).
+    """
+
+    name: str
+    harness: str
+    target: str
+    split: Split = ALL
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number for one recipe on one benchmark, 0 to 100, higher is better.
+
+    `n` is the number of questions behind it (None where the harness does not say), `questions` maps a question's
+    index to its points (0 to 1) where the harness tells them. `parts` is for a harness that judges several things at
+    once: each part then counts as a benchmark of its own, and `value` is their plain mean.
+
+    Raises:
+        EvaluatorError: a value that is no number, not finite, or outside of 0 to 100.
+    """
+
+    value: float
+    n: int | None = None
+    questions: Mapping[str, float] | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, value in [("score", self.value), *self.parts.items()]:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise EvaluatorError(f"{what}: expected a number from 0 to 100, found {value!r}.")
+            if not math.isfinite(value) or not 0 <= value <= 100:
+                raise EvaluatorError(f"{what}: expected a finite number from 0 to 100, found {value}.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How candidates are made to answer; a part of it that can change a score belongs into `Evaluator.identity`.
+
+    `model` is `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them) or
+    `FILE.py:CLASS`, the user's own. `timeout_seconds` bounds one evaluation of one candidate on one benchmark.
+    """
+
+    model: str = "auto"
+    batch_size: int = 64
+    timeout_seconds: float | None = None
+    trust_remote_code: bool = False
+
+
+class Candidate(Protocol):
+    """A recipe about to be judged. What is judged is, bit for bit, what would be written."""
+
+    @property
+    def digest(self) -> str:
+        """The recipe's digest: equal digests mean equal weights, configuration, tokenizer and processor."""
+
+    @property
+    def template(self) -> Path:
+        """A checkpoint directory with the candidate's config, tokenizer and processor files (but other weights)."""
+
+    @property
+    def scratch(self) -> Path:
+        """A fresh directory for this evaluation's files; removed after success, kept after a failure."""
+
+    def directory(self) -> Path:
+        """The candidate as a complete checkpoint directory. Read-only: files may be hard links to an ingredient's."""
+
+    def load_into(self, module: Any) -> None:
+        """Stream the weights into a torch module, every parameter by name, block by block.
+
+        Raises:
+            CheckpointError: names or shapes of the module and of the candidate do not match; all are listed.
+        """
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Turns a candidate into scores. Built once per search from `Settings`, then asked again and again."""
+
+    def identity(self, benchmark: Benchmark) -> Mapping[str, Any]:
+        """All that a score depends on besides the candidate: version, settings, digest of the data (JSON values).
+
+        It is a part of the journal's key, so that a remembered score can't be another data file's. It is asked for
+        before any work starts, and is the place to say that data are not here.
+
+        Raises:
+            EvaluatorError: the benchmark is unknown, its data are not here, or it can't be split.
+        """
+
+    def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
+        """The candidate's score over the benchmark's questions for which `benchmark.split.holds(index)`.
+
+        Raises:
+            EvaluatorError: the harness failed or an answer never came. Never a zero in place of a failure.
+        """
