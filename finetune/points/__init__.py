@@ -1,0 +1,18 @@
+"""The POINTS family: importing this room makes transformers' Auto classes know its checkpoints.
+
+Read in the order that tensors flow: `catty` (which tiles), `processing` (pictures and words into tensors), `model`
+(tensors into an answer); `config` shapes them, `tiny` is a size that learns on a CPU.
+"""
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+
+from finetune.points.config import PointsConfig
+from finetune.points.model import PointsForConditionalGeneration
+from finetune.points.processing import PointsImageProcessor, PointsProcessor
+
+__all__ = ["PointsConfig", "PointsForConditionalGeneration", "PointsImageProcessor", "PointsProcessor"]
+
+AutoConfig.register("points", PointsConfig, exist_ok=True)
+AutoModelForImageTextToText.register(PointsConfig, PointsForConditionalGeneration, exist_ok=True)
+AutoImageProcessor.register(PointsConfig, slow_image_processor_class=PointsImageProcessor, exist_ok=True)
+AutoProcessor.register(PointsConfig, PointsProcessor, exist_ok=True)
