@@ -1,0 +1,131 @@
+"""A shell command as a benchmark: `command:TEMPLATE`, where `{checkpoint}` is the candidate's directory.
+
+The last line that it writes to stdout is a number from 0 to 100, or a JSON object of them. Any other program thus
+judges soups without a line of Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from evaluators.python import refuse_split, to_score
+from soup.errors import EvaluatorError
+from soup.evaluation import Benchmark, Candidate, Score, Settings
+
+__all__ = ["Command"]
+
+PLACE = "{checkpoint}"
+LOG = "command.log"
+TAIL_BYTES = 2_000  # of the log, in an error
+END_BYTES = 1_000_000  # of stdout, for its last line
+GRACE_SECONDS = 2.0
+
+
+class Command:
+    """Runs the user's command, and everything that it starts, in a process group of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def identity(self, benchmark: Benchmark) -> Mapping[str, Any]:
+        """The template: what the command itself depends on is not known to soup."""
+        refuse_split(benchmark)
+        _template(benchmark)
+        return {"evaluator": "command", "command": benchmark.target}
+
+    def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
+        """The score on the last line of the command's output; all of its output is in the scratch's command.log."""
+        refuse_split(benchmark)
+        line = _template(benchmark).replace(PLACE, shlex.quote(str(candidate.directory())))
+        candidate.scratch.mkdir(parents=True, exist_ok=True)
+        log = candidate.scratch / LOG
+        status, answer = _run(line, log, self.settings.timeout_seconds, benchmark.name)
+        if status != 0:
+            how = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
+            raise EvaluatorError(f"{benchmark.name}: the command {how}.{_told(log)}")
+        return _score(answer, log, benchmark.name)
+
+
+def _template(benchmark: Benchmark) -> str:
+    if PLACE not in benchmark.target:
+        raise EvaluatorError(
+            f"{benchmark.name}: the command has no {PLACE}, so that every candidate would get the same score; "
+            f"put it where the checkpoint's directory belongs, without quotes."
+        )
+    return benchmark.target
+
+
+def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tuple[int, bytes]:
+    """The exit status and the end of stdout. Whatever ends the wait, no process of the group outlives it."""
+    with log.open("ab", buffering=0) as talk:
+        talk.write(f"$ {line}\n".encode())
+        process = subprocess.Popen(
+            line, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=talk, start_new_session=True
+        )
+        end = bytearray()
+        assert process.stdout is not None
+        reader = threading.Thread(target=_copy, args=(process.stdout, talk, end), daemon=True)
+        reader.start()
+        try:
+            status = process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired as cause:
+            raise EvaluatorError(
+                f"{name}: the command did not end within {timeout_seconds:g} seconds (--timeout).{_told(log)}"
+            ) from cause
+        finally:
+            _end(process)
+            reader.join(GRACE_SECONDS)
+    return status, bytes(end)
+
+
+def _copy(stdout: IO[bytes], talk: IO[bytes], end: bytearray) -> None:
+    """Writes what comes into the log at once, and keeps the end of it."""
+    while chunk := os.read(stdout.fileno(), 65536):
+        with contextlib.suppress(ValueError):  # the log is closed: a process that left the group is still talking
+            talk.write(chunk)
+        end += chunk
+        del end[:-END_BYTES]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the whole group: asked first where the command still runs, then by force."""
+    try:
+        if process.poll() is None:
+            _signal(process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+    finally:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # all gone; macOS says so by the second
+        os.killpg(process.pid, what)
+
+
+def _score(answer: bytes, log: Path, name: str) -> Score:
+    lines = answer.decode("utf-8", "replace").strip().splitlines()
+    try:
+        return to_score(json.loads(lines[-1] if lines else ""), name)
+    except (ValueError, EvaluatorError) as cause:
+        found = f"{lines[-1]!r:.200}" if lines else "nothing"
+        raise EvaluatorError(
+            f"{name}: expected the last line of the command's stdout to be a number from 0 to 100, or a JSON object "
+            f"of them; found {found}.{_told(log)}"
+        ) from cause
+
+
+def _told(log: Path) -> str:
+    """Where the log lies, and its end."""
+    tail = log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace").rstrip()
+    return f" Log: {log}, which ends:\n{tail}"

@@ -1,0 +1,162 @@
+"""`--model auto`: any image-text-to-text checkpoint of transformers, our POINTS family among them.
+
+The checkpoint's own processor and chat template make the prompt; decoding is greedy. Weights keep the checkpoint's
+dtype, so that what is judged is what ships.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluators.answering import Message
+from soup.errors import EvaluatorError
+from soup.evaluation import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MAX_NEW_TOKENS", "TransformersAnswerer", "identity"]
+
+MAX_NEW_TOKENS = 2048  # as POINTS is judged; an answer ends at its end-of-sequence token, long before
+
+
+def identity(settings: Settings) -> Mapping[str, Any]:
+    """What can change an answer besides the checkpoint. The batch size is no part of it: answers stand alone."""
+    return {
+        "transformers": importlib.metadata.version("transformers"),
+        "decoding": "greedy",
+        "dtype": "the checkpoint's",
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "device": _device(),
+        "trust_remote_code": settings.trust_remote_code,
+    }
+
+
+class TransformersAnswerer:
+    """A checkpoint directory that answers, through its processor, its chat template and greedy decoding.
+
+    `module` is the torch module, in evaluation mode; weights may be streamed into it between answers.
+
+    Raises:
+        EvaluatorError: the checkpoint is no image-text-to-text model, or has no processor or chat template.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        trust_remote_code: bool = False,
+        device: str | None = None,
+    ) -> None:
+        transformers: Any = importlib.import_module("transformers")
+        _register_ours(Path(directory))
+        options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+        processor: Any = transformers.AutoProcessor.from_pretrained(directory, **options)
+        if getattr(processor, "image_processor", None) is None or not getattr(processor, "chat_template", None):
+            raise EvaluatorError(
+                f"{directory}: --model auto needs a processor with an image processor and a chat template, found "
+                f"{type(processor).__name__}; give a model of your own with --model FILE.py:CLASS."
+            )
+        with _no_progress_bars():
+            self.module: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+                directory, dtype="auto", **options
+            )
+        self.module.to(device or _device()).eval()
+        self._processor = processor
+        self._decoding = _greedy(self.module, processor.tokenizer, max_new_tokens)
+
+    def answer(self, messages: list[Message]) -> list[str]:
+        """The answers to one batch of messages, each with the same number of images."""
+        import torch
+
+        with torch.inference_mode(), _padding_left(self._processor.tokenizer):
+            inputs = self._processor.apply_chat_template(
+                [[{"role": "user", "content": [_part(**part) for part in message]}] for message in messages],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True},
+            ).to(self.module.device, dtype=self.module.dtype)
+            tokens = self.module.generate(**inputs, generation_config=self._decoding)
+        return self._texts(inputs["input_ids"], tokens)
+
+    def _texts(self, prompts: torch.Tensor, tokens: torch.Tensor) -> list[str]:
+        """What was added to the prompts [B, T], as text; an encoder-decoder gives nothing but what was added."""
+        start = 0 if self.module.config.is_encoder_decoder else prompts.shape[1]
+        texts = self._processor.tokenizer.batch_decode(tokens[:, start:], skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+def _register_ours(directory: Path) -> None:
+    """Makes transformers know our POINTS family, where the checkpoint is one."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise EvaluatorError(f"{directory}: config.json can't be read: {cause}") from cause
+    if config.get("model_type") == "points":
+        importlib.import_module("finetune.points")
+
+
+def _greedy(module: Any, tokenizer: Any, max_new_tokens: int) -> Any:
+    """The checkpoint's own generation settings, with all that samples, or searches several answers, neutralised."""
+    decoding = copy.deepcopy(module.generation_config)
+    for flag in ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "max_length"):
+        setattr(decoding, flag, None)  # not merely unused: a value beside do_sample=False is warned about
+    decoding.do_sample, decoding.num_beams, decoding.num_return_sequences = False, 1, 1
+    decoding.max_new_tokens = max_new_tokens
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if decoding.pad_token_id is None:
+        decoding.pad_token_id = tokenizer.pad_token_id
+    if decoding.eos_token_id is None:
+        decoding.eos_token_id = tokenizer.eos_token_id
+    return decoding
+
+
+def _part(type: str, value: str) -> dict[str, Any]:
+    """One part of a message in the words of transformers' chat templates."""
+    from PIL import Image
+
+    if type == "text":
+        return {"type": "text", "text": value}
+    if type != "image":
+        raise EvaluatorError(f"A message's part is text or image; found {type!r}.")
+    with Image.open(value) as image:
+        return {"type": "image", "image": image.convert("RGB")}
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextmanager
+def _padding_left(tokenizer: Any) -> Iterator[None]:
+    """The next token follows the prompt's last one, so that what fills a batch up must stand before the prompt."""
+    with ExitStack() as after:
+        after.callback(setattr, tokenizer, "padding_side", tokenizer.padding_side)
+        tokenizer.padding_side = "left"
+        yield
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    logging: Any = importlib.import_module("transformers.utils.logging")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
