@@ -1,0 +1,195 @@
+"""Make a recipe's soup: open, plan, loop over blocks, close. The whole story is `merge`; the rest says what it says.
+
+What is read, how values are added up, and how files are written: see `soup/checkpoint.py`, `soup/blend.py` and
+`soup/writer.py`. Nothing here knows an architecture: every tensor of the inputs is merged, copied, or dropped by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from soup.blend import Blend
+from soup.blocks import Options, for_each_block
+from soup.card import model_card
+from soup.digest import side_digest
+from soup.errors import OutputError, RecipeError, listing
+from soup.methods.base import Method
+from soup.plugins import METHODS
+from soup.pool import Ingredient, Pool, is_dropped, open_ingredient
+from soup.recipe import Recipe
+from soup.sidefiles import config_for
+from soup.tensors import TensorSpec, named_dtype
+from soup.writer import CheckpointWriter, FilePlan, plan_files, refuse_destination
+
+__all__ = ["Plan", "complete_soup", "merge", "open_pool", "plan_merge"]
+
+RECIPE_KEY = "soup_recipe"
+"""The key of a shard's metadata under which the recipe's digest stands."""
+
+_NO_DIGEST = "sha256:" + "0" * 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A merge about to happen, from headers alone: what is read, and which files will hold which tensors."""
+
+    recipe: Recipe
+    pool: Pool
+    blend: Blend
+    reads: tuple[TensorSpec, ...]
+    files: tuple[FilePlan, ...]
+
+    @property
+    def writes(self) -> tuple[TensorSpec, ...]:
+        """The specs of the output's tensors."""
+        return tuple(spec for plan in self.files for spec in plan.tensors)
+
+    @property
+    def read_bytes(self) -> int:
+        """The size of all that is read."""
+        names = {spec.name for spec in self.reads}
+        inputs = self.blend.inputs
+        return sum(spec.bytes for checkpoint in inputs for name, spec in checkpoint.tensors.items() if name in names)
+
+    @property
+    def write_bytes(self) -> int:
+        """The size of the tensors that are written."""
+        return sum(plan.data_bytes for plan in self.files)
+
+
+def merge(
+    recipe: Recipe | Path | str,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    max_shard_bytes: int | None = None,
+    allow_nonfinite: bool = False,
+    scores: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+    pool: Pool | None = None,
+) -> Recipe:
+    """Write a recipe's soup to `out` as an ordinary checkpoint, out of core, and return the sealed recipe.
+
+    The digests that the recipe names are verified by the very pass that merges; those that it lacks are filled in.
+    `scores` go onto the model card. `pool` is the recipe's pool if it is open already.
+
+    Raises:
+        CheckpointError, PoolError, RecipeError: see `open_pool`, `plan_merge`; or an ingredient is not the one named.
+        OutputError: the destination exists, is being written by another run, or the disk is too small.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    out = Path(out)
+    refuse_destination(out, overwrite=overwrite)
+    with pool or open_pool(recipe) as opened:
+        _refuse_inputs_as_output(opened, out)
+        plan = plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite)
+        with CheckpointWriter(out, plan.files, _metadata(plan, _NO_DIGEST), overwrite=overwrite) as writer:
+            digests = for_each_block(plan.blend, plan.reads, writer.write, options, hashing=True)
+            sealed = recipe.sealed([digest.content for digest in digests], side_digest(opened.lead.checkpoint))
+            for name, data in side_files(plan, sealed, out, scores).items():
+                writer.add_file(name, data)
+            writer.commit(_metadata(plan, sealed.digest))
+    return sealed
+
+
+def open_pool(recipe: Recipe) -> Pool:
+    """The recipe's ingredients and base, opened and held against each other.
+
+    Raises:
+        CheckpointError: one is not there, or damaged.
+        PoolError: they do not belong together; every mismatch is listed.
+    """
+    parts = [open_ingredient(share.name, share.path) for share in recipe.ingredients]
+    base = open_ingredient("base", recipe.base.path) if recipe.base else None
+    pool = Pool(tuple(parts), base)
+    pool.check(recipe.dtype, recipe.drop)
+    return pool
+
+
+def plan_merge(
+    recipe: Recipe, pool: Pool, *, max_shard_bytes: int | None = None, allow_nonfinite: bool = False
+) -> Plan:
+    """Decide everything about a merge before a weight is read. `pool` holds the recipe's ingredients by name, or more.
+
+    Raises:
+        RecipeError: the method is unknown, does not take these parameters or weights, or needs a base.
+    """
+    method = build_method(recipe)
+    parts: list[Ingredient] = [pool[share.name] for share in recipe.ingredients]
+    if method.needs_base:
+        if pool.base is None:
+            raise RecipeError(f"Method {recipe.method} needs the base that the ingredients were tuned from: pass --base.")
+        parts.append(pool.base)
+    dtype = named_dtype(recipe.dtype) if recipe.dtype else None
+    blend = Blend(
+        method,
+        inputs=tuple(part.checkpoint for part in parts),
+        names=tuple(part.name for part in parts),
+        weights=tuple(share.weight for share in recipe.ingredients),
+        dtype=dtype,
+        allow_nonfinite=allow_nonfinite,
+    )
+    reads = tuple(spec for name, spec in blend.inputs[0].tensors.items() if not is_dropped(name, recipe.drop))
+    if not reads:
+        raise RecipeError(f"drop {', '.join(recipe.drop)} leaves no tensor to merge.")
+    lead = (pool.base or parts[0]).checkpoint
+    order = {name: place for place, name in enumerate(lead.tensors)}
+    writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
+    layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
+    return Plan(recipe, pool, blend, reads, plan_files(writes, layout, max_shard_bytes))
+
+
+def build_method(recipe: Recipe) -> Method:
+    """The recipe's method with its parameters, types checked.
+
+    Raises:
+        RecipeError: unknown method, or parameters or weights that it does not take.
+    """
+    kind = METHODS.get(recipe.method)
+    try:
+        method = TypeAdapter(kind).validate_python(recipe.params, strict=False, extra="forbid")
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise RecipeError(f"Method {recipe.method} does not take these params:\n{listing(faults)}") from error
+    if not isinstance(method, Method):
+        raise RecipeError(f"Method {recipe.method}: expected a subclass of soup.methods.base.Method, found {kind!r}.")
+    method.check([share.weight for share in recipe.ingredients])
+    return method
+
+
+def side_files(plan: Plan, sealed: Recipe, out: Path, scores: Mapping[str, Any] | None) -> dict[str, bytes]:
+    """All that stands beside the weights: what the lead carries, config.json with the dtype written, recipe, card."""
+    lead = plan.pool.lead.checkpoint
+    files = {name: (lead.path / name).read_bytes() for name in lead.side_files.carried}
+    if "config.json" in files:
+        files["config.json"] = config_for(files["config.json"], plan.writes)
+    files["recipe.yaml"] = sealed.text(out).encode()
+    files["README.md"] = model_card(sealed, scores, lead.config).encode()
+    return files
+
+
+def complete_soup(out: Path, recipe: Recipe, files: Sequence[FilePlan]) -> bool:
+    """Whether `out` is this very soup already, in these files: then a rerun has nothing to do."""
+    try:
+        digest = Recipe.read(out / "recipe.yaml").digest
+    except RecipeError:
+        return False
+    sizes = {plan.name: plan.data_bytes for plan in files}
+    here = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*.safetensors")}
+    return digest == recipe.digest and here.keys() == sizes.keys() and all(here[name] > sizes[name] for name in sizes)
+
+
+def _metadata(plan: Plan, digest: str) -> dict[str, str]:
+    return {"format": "pt", RECIPE_KEY: digest}
+
+
+def _refuse_inputs_as_output(pool: Pool, out: Path) -> None:
+    for part in [*pool, *([pool.base] if pool.base else [])]:
+        inside, outside = part.checkpoint.path.resolve(), out.resolve()
+        if inside.is_relative_to(outside) or outside.is_relative_to(inside):
+            raise OutputError(f"{out}: is or contains the ingredient {inside}, or lies in it. Choose another -o/--out.")

@@ -1,0 +1,147 @@
+"""Find things by name: what ships, what a package offers through entry points, what a user wrote in a file.
+
+One that fails to import is listed as broken with its reason, and never breaks the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from soup.errors import RecipeError, SoupError, did_you_mean
+
+__all__ = ["METHODS", "STRATEGIES", "Found", "Registry", "load_object"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One row of a listing: where a thing comes from, its first sentence, and why it is broken, if it is."""
+
+    name: str
+    source: str
+    summary: str = ""
+    broken: str | None = None
+
+
+@dataclass
+class Registry:
+    """The things of one kind (`strategy`, `method`) by name.
+
+    `shipped` maps names to lazy "module:attribute" places, `group` names the entry-point group for plug-ins, and
+    `error` is the class to raise for an unknown name.
+    """
+
+    kind: str
+    group: str
+    error: type[SoupError]
+    shipped: dict[str, str]
+    registered: dict[str, Any] = field(default_factory=dict)
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """A decorator that makes a thing known under `name` for the rest of this process."""
+
+        def keep(thing: T) -> T:
+            self.registered[name] = thing
+            return thing
+
+        return keep
+
+    def get(self, name: str) -> Any:
+        """The thing of that name; `FILE.py:NAME` and `package.module:NAME` are loaded from there.
+
+        Raises:
+            SoupError: of the class `error`: no such thing (with the nearest name), or it can't be imported.
+        """
+        if ":" in name:
+            return load_object(name, self.kind, self.error)
+        if name in self.registered:
+            return self.registered[name]
+        place = self._places().get(name)
+        if place is None:
+            raise self.error(f"Unknown {self.kind} '{name}'.{did_you_mean(name, self.names())}")
+        return load_object(place, self.kind, self.error)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted({*self._places(), *self.registered})
+
+    def found(self) -> list[Found]:
+        """Every thing with its source and summary; broken ones with the reason."""
+        return [self._look(name) for name in self.names()]
+
+    def _places(self) -> dict[str, str]:
+        plugged = {entry.name: entry.value for entry in entry_points(group=self.group)}
+        return {**plugged, **self.shipped}
+
+    def _look(self, name: str) -> Found:
+        source = "soup" if name in self.shipped else self._places().get(name, "this process")
+        try:
+            thing = self.get(name)
+        except SoupError as error:
+            return Found(name, source, broken=str(error))
+        return Found(name, source, (thing.__doc__ or "").strip().split("\n")[0])
+
+
+def load_object(place: str, kind: str, error: type[SoupError]) -> Any:
+    """What `FILE.py:NAME` or `package.module:NAME` names.
+
+    Raises:
+        SoupError: of the class `error`: the file, the module or the name in it is missing, or importing it failed.
+    """
+    where, _, name = place.rpartition(":")
+    if not where or not name:
+        raise error(f"{kind} '{place}': expected FILE.py:NAME or package.module:NAME.")
+    module = _load_module(where, place, kind, error)
+    if not hasattr(module, name):
+        public = [word for word in vars(module) if not word.startswith("_")]
+        raise error(f"{kind} '{place}': {where} has no '{name}'.{did_you_mean(name, public)}")
+    return getattr(module, name)
+
+
+def _load_module(where: str, place: str, kind: str, error: type[SoupError]) -> ModuleType:
+    if where.endswith(".py") and not Path(where).is_file():
+        raise error(f"{kind} '{place}': no such file: {Path(where).resolve()}")
+    try:
+        return _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as cause:  # a user's file may raise anything, SystemExit too
+        raise error(f"{kind} '{place}': importing {where} failed: {type(cause).__name__}: {cause}") from cause
+
+
+def _load_file(path: Path) -> ModuleType:
+    path = path.resolve()
+    # Two files of the same name are two modules, and one file asked for twice is one.
+    name = f"soup_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses look their own module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+METHODS = Registry("method", "soup.methods", RecipeError, {"linear": "soup.methods.linear:Linear"})
+STRATEGIES = Registry(
+    "strategy",
+    "soup.strategies",
+    RecipeError,
+    {name: f"soup.strategies.{name}:{name}" for name in ("average", "greedy", "maximum")},
+)

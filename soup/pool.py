@@ -1,0 +1,244 @@
+"""The pool: the ingredients that may go into a soup, and the base if given. It lists EVERY mismatch, from headers alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import TracebackType
+
+from soup.checkpoint import Checkpoint, looks_like_checkpoint
+from soup.errors import PoolError, SoupError, listing
+from soup.hub import fetch_checkpoint, is_hub_id
+from soup.recipe import Source
+from soup.sidefiles import side_differences, tokenizer_differences
+from soup.tensors import TensorSpec
+
+__all__ = ["Ingredient", "Pool", "is_dropped"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ingredient:
+    """One fine-tuned checkpoint of a pool, with a short name. `place` is its directory or its Hub id with the commit."""
+
+    name: str
+    checkpoint: Checkpoint
+    place: str
+
+    def source(self, digest: str | None = None) -> Source:
+        """How a recipe names it."""
+        return Source(name=self.name, path=self.place, digest=digest)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Pool(Sequence[Ingredient]):
+    """Ingredients in order, and the base they were tuned from if it is known. A context manager that closes the files."""
+
+    ingredients: tuple[Ingredient, ...]
+    base: Ingredient | None = None
+    skipped: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def open(
+        cls,
+        places: str | Path | Sequence[str | Path],
+        base: str | Path | None = None,
+        exclude: Sequence[str] = (),
+    ) -> Pool:
+        """Open a pool: one directory of checkpoints, or checkpoints one by one (directories or Hub ids).
+
+        Raises:
+            PoolError: no ingredient, or an excluded name that is not there.
+            CheckpointError: ingredients that can't be opened; all are listed.
+        """
+        given = [places] if isinstance(places, str | Path) else list(places)
+        folder = _folder(given)
+        skipped: tuple[str, ...] = ()
+        if folder is not None:
+            entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+            given = [entry for entry in entries if looks_like_checkpoint(entry) and not _same_place(entry, base)]
+            skipped = tuple(entry.name for entry in entries if not looks_like_checkpoint(entry))
+        names = _short_names([str(place) for place in given])
+        _refuse_unknown(exclude, names, folder)
+        kept = [(name, str(place)) for name, place in zip(names, given, strict=True) if name not in exclude]
+        if not kept:
+            raise PoolError(
+                f"{folder or 'The pool'}: no ingredient. A pool is a directory whose subdirectories are checkpoints, or "
+                "--pool repeated, each a checkpoint's directory or Hub id."
+            )
+        wanted = [*kept, *([("base", str(base))] if base is not None else [])]
+        opened = _open_all(wanted)
+        return cls(tuple(opened[: len(kept)]), opened[len(kept)] if base is not None else None, skipped)
+
+    def __len__(self) -> int:
+        return len(self.ingredients)
+
+    def __iter__(self) -> Iterator[Ingredient]:
+        return iter(self.ingredients)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def] # Sequence's two overloads, and a name as well
+        if isinstance(index, str):
+            return next(ingredient for ingredient in self if ingredient.name == index)
+        return self.ingredients[index]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ingredients' short names, in order."""
+        return tuple(ingredient.name for ingredient in self)
+
+    @property
+    def lead(self) -> Ingredient:
+        """Whose layout and side files a soup takes: the base's, or the first ingredient's."""
+        return self.base or self.ingredients[0]
+
+    def problems(self, dtype: str | None = None, drop: Sequence[str] = ()) -> list[str]:
+        """Every reason why these ingredients can't be souped, with names; empty when they can.
+
+        `dtype` is the dtype asked for (mixed ones are then fine), `drop` the patterns of tensors to leave out.
+        """
+        found = [
+            f"{ingredient.name}: quantised: {ingredient.checkpoint.quantised}; averaging packed numbers means nothing. "
+            "Soup the unquantised checkpoints and quantise the result"
+            for ingredient in self._all()
+            if ingredient.checkpoint.quantised
+        ]
+        first, *others = self._all()
+        for other in others:
+            found += _mismatches(first, other, mixed=dtype is not None or other is self.base, drop=drop)
+        return found
+
+    def warnings(self) -> list[str]:
+        """What a user should know although it stops nothing."""
+        found = [warning for ingredient in self._all() for warning in ingredient.checkpoint.warnings]
+        found += [f"{name}: skipped, not a checkpoint" for name in self.skipped]
+        for other in self._all():
+            if other is not self.lead:
+                lines = side_differences(self.lead.checkpoint, other.checkpoint)
+                found += [f"{other.name}: {line}; the soup takes {self.lead.name}'s" for line in lines]
+        return found
+
+    def check(self, dtype: str | None = None, drop: Sequence[str] = ()) -> None:
+        """Raise what `problems` finds.
+
+        Raises:
+            PoolError: the ingredients do not belong together; every mismatch is listed.
+        """
+        found = self.problems(dtype, drop)
+        if found:
+            raise PoolError(f"The ingredients do not belong together:\n{listing(found, most=100)}")
+
+    def close(self) -> None:
+        """Close all files."""
+        for ingredient in self._all():
+            ingredient.checkpoint.close()
+
+    def _all(self) -> list[Ingredient]:
+        return [*self.ingredients, *([self.base] if self.base else [])]
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def is_dropped(name: str, drop: Sequence[str]) -> bool:
+    """Whether a tensor's name matches one of the patterns (`*` and `?` as in a shell)."""
+    return any(fnmatchcase(name, pattern) for pattern in drop)
+
+
+def _folder(given: list[str | Path]) -> Path | None:
+    """The one directory whose subdirectories are the pool; None when checkpoints are given one by one."""
+    if len(given) != 1 or (is_hub_id(str(given[0])) and not Path(given[0]).exists()):
+        return None
+    folder = Path(given[0])
+    if not folder.is_dir():
+        raise PoolError(f"{folder}: no such directory. --pool takes a directory of checkpoints, or checkpoints one by one.")
+    return None if looks_like_checkpoint(folder) else folder
+
+
+def _same_place(entry: Path, base: str | Path | None) -> bool:
+    """Whether an entry of the pool's folder is the base, which is no ingredient then."""
+    return base is not None and Path(base).exists() and entry.samefile(base)
+
+
+def _short_names(places: Sequence[str]) -> list[str]:
+    """The last part of each place; with as many parts before it as tell them all apart."""
+    parts = [re.split(r"[/\\]+", (place if is_hub_id(place) else str(Path(place).absolute())).rstrip("/\\")) for place in places]
+    for length in range(1, max((len(words) for words in parts), default=0) + 1):
+        names = ["/".join(words[-length:]) for words in parts]
+        if len(set(names)) == len(names):
+            return names
+    twice = sorted({place for place in places if places.count(place) > 1})
+    raise PoolError(f"The same checkpoint is given twice:\n{listing(twice)}")
+
+
+def _refuse_unknown(exclude: Sequence[str], names: Sequence[str], folder: Path | None) -> None:
+    unknown = [name for name in exclude if name not in names]
+    if unknown:
+        raise PoolError(f"{folder or 'pool'}: --exclude {', '.join(unknown)}: no such ingredient. Here: {', '.join(names)}")
+
+
+def _open_all(wanted: Sequence[tuple[str, str]]) -> list[Ingredient]:
+    opened, failed = [], []
+    for name, place in wanted:
+        try:
+            opened.append(open_ingredient(name, place))
+        except SoupError as error:
+            failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise type(failed[0])(f"{len(failed)} checkpoints can't be opened:\n{listing(map(str, failed))}")
+    return opened
+
+
+def open_ingredient(name: str, place: str) -> Ingredient:
+    """Open one checkpoint: a directory, or a Hub id.
+
+    Raises:
+        CheckpointError: it is not to be had, or damaged.
+    """
+    if is_hub_id(place) and not Path(place).exists():
+        folder, pinned = fetch_checkpoint(place)
+        return Ingredient(name, Checkpoint(folder), pinned)
+    return Ingredient(name, Checkpoint(place), str(Path(place).absolute()))
+
+
+def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequence[str]) -> Iterator[str]:
+    ours, theirs = (
+        {name: spec for name, spec in part.checkpoint.tensors.items() if not is_dropped(name, drop)}
+        for part in (first, other)
+    )
+    missing = [name for name in ours if name not in theirs]
+    extra = [name for name in theirs if name not in ours]
+    if missing:
+        yield f"{other.name}: {len(missing)} tensors missing that {first.name} has: {_some(missing)}"
+    if extra:
+        yield f"{other.name}: {len(extra)} tensors that {first.name} has not: {_some(extra)}"
+    for name in ours:
+        if name in theirs and (why := _unlike(ours[name], theirs[name], mixed)):
+            yield f"{other.name}: {name}: {why} (expected as in {first.name})"
+    for key in ("model_type", "architectures"):
+        left, right = first.checkpoint.config.get(key), other.checkpoint.config.get(key)
+        if left is not None and right is not None and left != right:
+            yield f"{other.name}: config.json: {key}: expected {left} as in {first.name}, found {right}"
+    for line in tokenizer_differences(first.checkpoint, other.checkpoint):
+        yield f"{other.name}: the tokenizer is not {first.name}'s: {line}"
+
+
+def _unlike(ours: TensorSpec, theirs: TensorSpec, mixed: bool) -> str | None:
+    if ours.shape != theirs.shape:
+        return f"expected {ours}, found {theirs}"
+    if ours.dtype == theirs.dtype or (mixed and ours.dtype.kind == theirs.dtype.kind == "float"):
+        return None
+    return f"expected {ours}, found {theirs}; --dtype merges mixed floating dtypes"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f", ... and {len(names) - 8} more" if len(names) > 8 else "")
