@@ -161,6 +161,8 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             vision_features = self.encode(pixel_values)
         if inputs_embeds is None:
             inputs_embeds = self.place(input_ids, vision_features)
+        if labels is not None:
+            kwargs.setdefault("use_cache", False)
         kwargs.pop("return_dict", None)
         answered = self.llm(
             inputs_embeds=inputs_embeds,

@@ -80,10 +80,11 @@ def tiny_tokenizer(phrases: Iterable[str] = ()) -> PreTrainedTokenizerFast:
 
 
 def common_phrases(texts: Iterable[str], least: int = 50) -> list[str]:
-    """Pieces of lines that come up at least so often in the texts: markers like "Hint: " or "B. ", lines, words."""
+    """What comes up at least so often in the texts: markers like "Hint: " or "B. ", whole lines, words."""
     pieces = re.compile(r"\n?[A-Z]\. |\n?[^\n]+?(?:: |(?=\n)|$)")
     counts = Counter(piece for text in texts for piece in pieces.findall(text))
-    return sorted(piece for piece, n in counts.items() if n >= least and len(piece) > 1)
+    often = {piece for piece, n in counts.items() if n >= least and len(piece) > 1}
+    return sorted(often | {"user\n", "assistant\n"})  # the chat template's own
 
 
 def tiny_processor(phrases: Iterable[str] = ()) -> PointsProcessor:

@@ -1,0 +1,127 @@
+"""Small pictures drawn from a random stream: what is asked about is given, all else is chance.
+
+Every function takes the stream and the truth, and gives an RGB image: 32 x 32 pixels (one tile), or 64 x 32 for words
+(two tiles and a thumbnail).
+"""
+
+from functools import lru_cache
+from math import hypot
+from random import Random
+
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["COLORS", "SHAPES", "bars", "dots", "figure", "line_of_text"]
+
+SIDE = 32
+
+Rgb = tuple[int, int, int]
+
+COLORS: dict[str, Rgb] = {
+    "red": (214, 39, 40),
+    "green": (44, 160, 44),
+    "blue": (31, 80, 200),
+    "yellow": (235, 215, 40),
+    "orange": (250, 130, 20),
+    "purple": (135, 60, 180),
+    "brown": (120, 75, 45),
+    "pink": (245, 150, 195),
+}
+
+SHAPES = ("circle", "square", "triangle", "cross", "diamond", "ring")
+
+
+def line_of_text(random: Random, text: str, width: int = SIDE) -> Image.Image:
+    """The characters in one line, each a little off its place, dark on light or light on dark."""
+    paper, ink = _paper_and_ink(random)
+    image = Image.new("RGB", (width, SIDE), paper)
+    draw = ImageDraw.Draw(image)
+    step = width / len(text)
+    for i, character in enumerate(text):
+        x = (i + 0.5) * step + random.uniform(-1, 1)
+        y = SIDE / 2 + random.uniform(-3, 3)
+        draw.text((x, y), character, fill=ink, font=_font(random.choice((15, 16, 17))), anchor="mm")
+    return image
+
+
+def figure(random: Random, shape: str, color: str) -> Image.Image:
+    """One shape of that colour somewhere, on grey."""
+    image = _grey(random)
+    radius = random.uniform(5, 9)
+    x, y = (random.uniform(radius + 1, SIDE - radius - 1) for _ in range(2))
+    _draw_shape(ImageDraw.Draw(image), shape, x, y, radius, _shade(random, COLORS[color]))
+    return image
+
+
+def dots(random: Random, n: int) -> Image.Image:
+    """Just n discs that don't touch, of any colours and sizes."""
+    image = _grey(random)
+    draw = ImageDraw.Draw(image)
+    for x, y, radius in _apart(random, n):
+        color = _shade(random, random.choice(list(COLORS.values())))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+    return image
+
+
+def bars(random: Random, tallest: int, n: int = 5) -> Image.Image:
+    """A chart of n bars, that one (from 0) taller than all others by at least 2 pixels."""
+    image = _grey(random)
+    draw = ImageDraw.Draw(image)
+    top = random.randint(12, 28)
+    step = SIDE // n
+    for i in range(n):
+        height = top if i == tallest else random.randint(3, top - 2)
+        color = _shade(random, random.choice(list(COLORS.values())))
+        draw.rectangle((i * step + 1, SIDE - height, i * step + step - 1, SIDE - 1), fill=color)
+    return image
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _grey(random: Random) -> Image.Image:
+    """Paper in a light or dark grey, never the grey of a shape."""
+    level = random.choice((random.randint(0, 40), random.randint(215, 255)))
+    return Image.new("RGB", (SIDE, SIDE), (level, level, level))
+
+
+def _paper_and_ink(random: Random) -> tuple[Rgb, Rgb]:
+    dark = tuple(random.randint(0, 70) for _ in range(3))
+    light = tuple(random.randint(185, 255) for _ in range(3))
+    return (dark, light) if random.random() < 0.5 else (light, dark)
+
+
+def _shade(random: Random, color: Rgb) -> Rgb:
+    return tuple(max(0, min(255, part + random.randint(-18, 18))) for part in color)
+
+
+def _apart(random: Random, n: int) -> list[tuple[float, float, float]]:
+    """Centres and radii of n discs with at least 2 pixels between any two; a layout that gets stuck starts afresh."""
+    while True:
+        placed: list[tuple[float, float, float]] = []
+        for _ in range(60):
+            r = random.uniform(2.5, 4.5)
+            x, y = (random.uniform(r + 1, SIDE - r - 1) for _ in range(2))
+            if all(hypot(x - a, y - b) >= r + s + 2 for a, b, s in placed):
+                placed.append((x, y, r))
+            if len(placed) == n:
+                return placed
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, color: Rgb) -> None:
+    box = (x - r, y - r, x + r, y + r)
+    if shape == "circle":
+        draw.ellipse(box, fill=color)
+    elif shape == "ring":
+        draw.ellipse(box, outline=color, width=max(2, int(r / 3)))
+    elif shape == "square":
+        draw.rectangle((x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r), fill=color)
+    elif shape == "triangle":
+        draw.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=color)
+    elif shape == "diamond":
+        draw.polygon([(x, y - r), (x + r, y), (x, y + r), (x - r, y)], fill=color)
+    else:
+        t = r / 3
+        draw.rectangle((x - t, y - r, x + t, y + r), fill=color)
+        draw.rectangle((x - r, y - t, x + r, y + t), fill=color)
