@@ -72,10 +72,9 @@ def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tupl
             line, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=talk, start_new_session=True
         )
         end = bytearray()
-        assert process.stdout is not None
         reader = threading.Thread(target=_copy, args=(process.stdout, talk, end), daemon=True)
-        reader.start()
         try:
+            reader.start()
             status = process.wait(timeout_seconds)
         except subprocess.TimeoutExpired as cause:
             raise EvaluatorError(
@@ -89,11 +88,12 @@ def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tupl
 
 def _copy(stdout: IO[bytes], talk: IO[bytes], end: bytearray) -> None:
     """Writes what comes into the log at once, and keeps the end of it."""
-    while chunk := os.read(stdout.fileno(), 65536):
-        with contextlib.suppress(ValueError):  # the log is closed: a process that left the group is still talking
-            talk.write(chunk)
-        end += chunk
-        del end[:-END_BYTES]
+    with stdout:
+        while chunk := os.read(stdout.fileno(), 65536):
+            with contextlib.suppress(ValueError):  # the log is closed: a process that left the group is still talking
+                talk.write(chunk)
+            end += chunk
+            del end[:-END_BYTES]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

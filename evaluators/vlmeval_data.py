@@ -12,8 +12,10 @@ import binascii
 import hashlib
 import importlib
 import os
+import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,13 +115,14 @@ def questions(source: Source, frame: Any) -> list[str]:
 
 
 class Images:
-    """The images of all test sets as files of a directory that lives as long as this process.
+    """The images of all test sets as files of a temporary directory, gone with this object.
 
     A file is named by its content, so that it can't be another data set's image of the same index.
     """
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="soup-images-")
+        self._directory = Path(tempfile.mkdtemp(prefix="soup-images-"))
+        weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         self._paths: dict[str, str] = {}
 
     def of(self, line: Any) -> list[str]:
@@ -135,7 +138,7 @@ class Images:
         if key not in self._paths:
             data = base64.b64decode(cell)
             suffix = next((end for start, end in MAGIC.items() if data.startswith(start)), ".png")
-            path = Path(self._directory.name) / (key[:32] + suffix)
+            path = self._directory / (key[:32] + suffix)
             path.write_bytes(data)
             self._paths[key] = str(path)
         return self._paths[key]

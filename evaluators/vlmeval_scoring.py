@@ -13,6 +13,7 @@ import importlib
 import io
 import os
 import traceback
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -169,7 +170,9 @@ def _enclosed(directory: Path) -> Iterator[None]:
     os.environ.update(wanted)
     room.timestr = lambda: os.path.relpath(directory.resolve() / "rotations", Path("/tmp").resolve())
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it leaves the closing of its files to Python
+            yield
     finally:
         room.timestr = clock
         for name, value in before.items():
