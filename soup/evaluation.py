@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from soup.errors import EvaluatorError
+from soup.errors import EvaluatorError, did_you_mean
+from soup.plugins import EVALUATORS
 
-__all__ = ["ALL", "Benchmark", "Candidate", "Evaluator", "Score", "Settings", "Split"]
+__all__ = [
+    "ALL",
+    "OPENCOMPASS",
+    "Benchmark",
+    "Candidate",
+    "Evaluator",
+    "Score",
+    "Settings",
+    "Split",
+    "parse_benchmarks",
+]
 
 Part = Literal["all", "selection", "report"]
 
@@ -45,6 +56,12 @@ class Split:
 
 
 ALL = Split()
+
+OPENCOMPASS = {
+    "mmbench": "VLMEvalKit's MMBench_DEV_EN: multiple choice, circular evaluation",
+    "ocrbench": "VLMEvalKit's OCRBench: reading text in images, exact match",
+}
+"""The benchmarks that need no prefix, with what they are; the harness `vlmeval` runs them."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +115,36 @@ class Settings:
     batch_size: int = 64
     timeout_seconds: float | None = None
     trust_remote_code: bool = False
+
+
+def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark]:
+    """The benchmarks that `--eval` names: comma-separated and repeatable, each once, in the given order.
+
+    `NAME` is an OpenCompass benchmark and `opencompass` all of them; `HARNESS:TARGET` is what harness calls target. A
+    `command:` goes to the end of its text, for shell commands have commas of their own.
+
+    Raises:
+        EvaluatorError: no benchmark at all, or unknown ones; all are listed, each with the nearest known.
+    """
+    names = [name for text in texts for name in _separate(text)]
+    names = [each for name in names for each in (OPENCOMPASS if name == "opencompass" else [name])]
+    unknown = [name for name in names if name not in OPENCOMPASS and name.partition(":")[0] not in EVALUATORS.names()]
+    if unknown:
+        known = [*OPENCOMPASS, "opencompass", *(f"{harness}:" for harness in EVALUATORS.names() if harness != "vlmeval")]
+        raise EvaluatorError("\n".join(f"Unknown benchmark '{name}'.{did_you_mean(name, known)}" for name in unknown))
+    if not names:
+        raise EvaluatorError(f"--eval names no benchmark. Known: {', '.join(OPENCOMPASS)}.")
+    return [_benchmark(name, split) for name in dict.fromkeys(names)]
+
+
+def _separate(text: str) -> list[str]:
+    before, comma, command = f",{text}".partition(",command:")
+    return [name.strip() for name in before.split(",") if name.strip()] + ([f"command:{command}"] if comma else [])
+
+
+def _benchmark(name: str, split: Split) -> Benchmark:
+    harness, colon, target = name.partition(":")
+    return Benchmark(name, harness, target, split) if colon else Benchmark(name, "vlmeval", name, split)
 
 
 class Candidate(Protocol):

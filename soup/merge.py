@@ -6,7 +6,7 @@ What is read, how values are added up, and how files are written: see `soup/chec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from soup.blend import Blend
 from soup.blocks import Options, for_each_block
 from soup.card import model_card
-from soup.digest import side_digest
+from soup.checkpoint import Checkpoint
+from soup.digest import digest_checkpoint, side_digest
 from soup.errors import OutputError, RecipeError, listing
 from soup.methods.base import Method
 from soup.plugins import METHODS
@@ -24,9 +25,9 @@ from soup.pool import Ingredient, Pool, is_dropped, open_ingredient
 from soup.recipe import Recipe
 from soup.sidefiles import config_for
 from soup.tensors import TensorSpec, named_dtype
-from soup.writer import CheckpointWriter, FilePlan, plan_files, refuse_destination
+from soup.writer import CheckpointWriter, FilePlan, header_bytes, plan_files
 
-__all__ = ["Plan", "complete_soup", "merge", "open_pool", "plan_merge"]
+__all__ = ["Plan", "is_soup", "merge", "open_pool", "plan_merge"]
 
 RECIPE_KEY = "soup_recipe"
 """The key of a shard's metadata under which the recipe's digest stands."""
@@ -36,10 +37,13 @@ _NO_DIGEST = "sha256:" + "0" * 64
 
 @dataclass(frozen=True)
 class Plan:
-    """A merge about to happen, from headers alone: what is read, and which files will hold which tensors."""
+    """A merge about to happen, from headers alone: what is read, and which files will hold which tensors.
+
+    `lead` is whose layout and side files the soup takes: the base, or the recipe's first ingredient.
+    """
 
     recipe: Recipe
-    pool: Pool
+    lead: Checkpoint
     blend: Blend
     reads: tuple[TensorSpec, ...]
     files: tuple[FilePlan, ...]
@@ -84,16 +88,17 @@ def merge(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     out = Path(out)
-    refuse_destination(out, overwrite=overwrite)
     with pool or open_pool(recipe) as opened:
         _refuse_inputs_as_output(opened, out)
         plan = plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite)
-        with CheckpointWriter(out, plan.files, _metadata(plan, _NO_DIGEST), overwrite=overwrite) as writer:
+        if is_soup(out) and not overwrite and (made := _made_already(plan, out)):
+            return made
+        with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=overwrite) as writer:
             digests = for_each_block(plan.blend, plan.reads, writer.write, options, hashing=True)
-            sealed = recipe.sealed([digest.content for digest in digests], side_digest(opened.lead.checkpoint))
+            sealed = recipe.sealed([digest.content for digest in digests], side_digest(plan.lead))
             for name, data in side_files(plan, sealed, out, scores).items():
                 writer.add_file(name, data)
-            writer.commit(_metadata(plan, sealed.digest))
+            writer.commit(_metadata(sealed.digest))
     return sealed
 
 
@@ -141,7 +146,7 @@ def plan_merge(
     order = {name: place for place, name in enumerate(lead.tensors)}
     writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
     layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
-    return Plan(recipe, pool, blend, reads, plan_files(writes, layout, max_shard_bytes))
+    return Plan(recipe, lead, blend, reads, plan_files(writes, layout, max_shard_bytes))
 
 
 def build_method(recipe: Recipe) -> Method:
@@ -164,7 +169,7 @@ def build_method(recipe: Recipe) -> Method:
 
 def side_files(plan: Plan, sealed: Recipe, out: Path, scores: Mapping[str, Any] | None) -> dict[str, bytes]:
     """All that stands beside the weights: what the lead carries, config.json with the dtype written, recipe, card."""
-    lead = plan.pool.lead.checkpoint
+    lead = plan.lead
     files = {name: (lead.path / name).read_bytes() for name in lead.side_files.carried}
     if "config.json" in files:
         files["config.json"] = config_for(files["config.json"], plan.writes)
@@ -173,18 +178,23 @@ def side_files(plan: Plan, sealed: Recipe, out: Path, scores: Mapping[str, Any] 
     return files
 
 
-def complete_soup(out: Path, recipe: Recipe, files: Sequence[FilePlan]) -> bool:
-    """Whether `out` is this very soup already, in these files: then a rerun has nothing to do."""
-    try:
-        digest = Recipe.read(out / "recipe.yaml").digest
-    except RecipeError:
-        return False
-    sizes = {plan.name: plan.data_bytes for plan in files}
+def is_soup(out: Path) -> bool:
+    """Whether a directory is an earlier soup."""
+    return (out / "recipe.yaml").is_file()
+
+
+def _made_already(plan: Plan, out: Path) -> Recipe | None:
+    """The sealed recipe if `out` is this very soup in these very files: a rerun then has nothing to do."""
+    found = [digest_checkpoint(part).content for part in plan.blend.inputs]
+    sealed = plan.recipe.sealed(found, side_digest(plan.lead))
+    earlier = Recipe.read(out / "recipe.yaml")
+    sizes = {file.name: len(header_bytes(file, _metadata(sealed.digest))) + file.data_bytes for file in plan.files}
     here = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*.safetensors")}
-    return digest == recipe.digest and here.keys() == sizes.keys() and all(here[name] > sizes[name] for name in sizes)
+    known = earlier.side_digest is not None and all(share.digest for share in earlier.ingredients)
+    return sealed if known and earlier.digest == sealed.digest and here == sizes else None
 
 
-def _metadata(plan: Plan, digest: str) -> dict[str, str]:
+def _metadata(digest: str) -> dict[str, str]:
     return {"format": "pt", RECIPE_KEY: digest}
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from soup.errors import RecipeError, SoupError, did_you_mean
+from soup.errors import EvaluatorError, RecipeError, SoupError, did_you_mean
 
-__all__ = ["METHODS", "STRATEGIES", "Found", "Registry", "load_object"]
+__all__ = ["EVALUATORS", "METHODS", "STRATEGIES", "Found", "Registry", "load_object"]
 
 T = TypeVar("T")
 
@@ -144,4 +144,14 @@ STRATEGIES = Registry(
     "soup.strategies",
     RecipeError,
     {name: f"soup.strategies.{name}:{name}" for name in ("average", "greedy", "maximum")},
+)
+EVALUATORS = Registry(
+    "evaluator",
+    "soup.evaluators",
+    EvaluatorError,
+    {
+        "vlmeval": "evaluators.vlmeval:VLMEval",
+        "python": "evaluators.python:PythonFunction",
+        "command": "evaluators.command:Command",
+    },
 )

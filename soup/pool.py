@@ -91,11 +91,6 @@ class Pool(Sequence[Ingredient]):
         """The ingredients' short names, in order."""
         return tuple(ingredient.name for ingredient in self)
 
-    @property
-    def lead(self) -> Ingredient:
-        """Whose layout and side files a soup takes: the base's, or the first ingredient's."""
-        return self.base or self.ingredients[0]
-
     def problems(self, dtype: str | None = None, drop: Sequence[str] = ()) -> list[str]:
         """Every reason why these ingredients can't be souped, with names; empty when they can.
 
@@ -116,10 +111,11 @@ class Pool(Sequence[Ingredient]):
         """What a user should know although it stops nothing."""
         found = [warning for ingredient in self._all() for warning in ingredient.checkpoint.warnings]
         found += [f"{name}: skipped, not a checkpoint" for name in self.skipped]
-        for other in self._all():
-            if other is not self.lead:
-                lines = side_differences(self.lead.checkpoint, other.checkpoint)
-                found += [f"{other.name}: {line}; the soup takes {self.lead.name}'s" for line in lines]
+        lead = self.base or self.ingredients[0]
+        for other in self.ingredients:
+            if other is not lead:
+                lines = side_differences(lead.checkpoint, other.checkpoint)
+                found += [f"{other.name}: {line} (held against {lead.name}'s)" for line in lines]
         return found
 
     def check(self, dtype: str | None = None, drop: Sequence[str] = ()) -> None:

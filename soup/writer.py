@@ -146,25 +146,36 @@ class CheckpointWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
-    def commit(self, metadata: Mapping[str, str]) -> None:
+    def link_file(self, name: str, source: Path) -> None:
+        """A file that is the same as `source`: a hard link, or a copy where the file system has none."""
+        path = self._partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source.resolve(), path)
+        except OSError:
+            shutil.copyfile(source, path)
+
+    def commit(self, metadata: Mapping[str, str], index_of: Sequence[FilePlan] | None = None) -> None:
         """Write headers and index, and give the checkpoint its final name. The last step is one rename.
+
+        `index_of` are the files that the index names, where linked ones come beside those written here.
 
         Raises:
             OutputError: the destination came into being meanwhile, or the disk failed.
         """
         try:
-            self._finish(metadata)
+            self._finish(metadata, tuple(index_of or self._files))
         except OSError as error:
             raise OutputError(f"{self.out}: can't be completed ({error.strerror or error}). {_free(self.out)}") from error
 
-    def _finish(self, metadata: Mapping[str, str]) -> None:
+    def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
         for fd, plan in zip(self._fds, self._files, strict=True):
             head = header_bytes(plan, metadata)
             assert len(head) == len(header_bytes(plan, self._metadata)), "metadata must keep their length"
             _write_at(fd, memoryview(head), 0)
         self._close()
-        if [plan.name for plan in self._files] != [WEIGHTS]:
-            self.add_file(INDEX, _index(self._files))
+        if [plan.name for plan in files] != [WEIGHTS]:
+            self.add_file(INDEX, _index(files))
         refuse_destination(self.out, overwrite=self._overwrite)
         old = _move_aside(self.out)
         self._partial.rename(self.out)

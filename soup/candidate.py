@@ -1,0 +1,152 @@
+"""A recipe about to be judged: a directory made on demand, or blocks streamed into a module that is loaded already."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soup.blocks import Options, for_each_block
+from soup.digest import ContentDigest
+from soup.errors import CheckpointError, listing
+from soup.merge import Plan, plan_merge, side_files
+from soup.pool import Pool
+from soup.recipe import Recipe
+from soup.writer import CheckpointWriter, FilePlan
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["SoupCandidate"]
+
+
+class SoupCandidate:
+    """The soup of a sealed recipe, for an evaluator. See `soup.evaluation.Candidate` for what the members promise.
+
+    `known` are the ingredients' digests, tensor by tensor: a shard in which no tensor differs between the ingredients
+    becomes a hard link instead of a copy.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        pool: Pool,
+        home: Path,
+        known: Iterable[ContentDigest] = (),
+        *,
+        allow_nonfinite: bool = False,
+    ) -> None:
+        self.digest = recipe.digest
+        self.names = recipe.names
+        self.home = home
+        self.scratch = home / "scratch"
+        self._plan = plan_merge(recipe, pool, allow_nonfinite=allow_nonfinite)
+        self._known = {digest.content: digest.tensors for digest in known}
+        self._directory: Path | None = None
+
+    @property
+    def template(self) -> Path:
+        """The checkpoint whose config, tokenizer and processor files the candidate shares."""
+        return self._plan.lead.path
+
+    def directory(self) -> Path:
+        """The candidate as a complete checkpoint directory, made when first asked for."""
+        if self._directory is None:
+            self._directory = self._materialise(self.home / "checkpoint")
+        return self._directory
+
+    def load_into(self, module: Any) -> None:
+        """Stream the weights into a torch module, block by block; no second copy of the model comes into being."""
+        targets = _targets(module, self._plan)
+
+        def put(name: str, start: int, values: torch.Tensor) -> None:
+            targets[name][start : start + values.numel()].copy_(values)
+
+        for_each_block(self._plan.blend, self._plan.reads, put)
+
+    @contextmanager
+    def evaluation(self, name: str) -> Iterator[Path]:
+        """A fresh scratch directory for one evaluation: removed after success, kept after a failure for its log."""
+        self.scratch = self.home / re.sub(r"[^\w.-]+", "_", name)[:80]
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(parents=True)
+        try:
+            yield self.scratch
+        except KeyboardInterrupt:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            raise
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Give the disk back; what a failed evaluation left stays."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+        with suppress(OSError):
+            self.home.rmdir()  # not empty after a failure
+
+    def _materialise(self, out: Path) -> Path:
+        plan = self._plan
+        linked = [file for file in plan.files if self._unchanged(file)]
+        merged = [file for file in plan.files if file not in linked]
+        names = {spec.name for file in merged for spec in file.tensors}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with CheckpointWriter(out, merged, {"format": "pt"}) as writer:
+            for_each_block(plan.blend, [spec for spec in plan.reads if spec.name in names], writer.write)
+            for name, data in side_files(plan, plan.recipe, out, None).items():
+                writer.add_file(name, data)
+            for file in linked:
+                writer.link_file(file.name, plan.lead.path / file.name)
+            writer.commit({"format": "pt"}, index_of=plan.files)
+        return out
+
+    def _unchanged(self, file: FilePlan) -> bool:
+        """Whether the lead's file holds just these tensors, and every ingredient holds the same bytes for them."""
+        lead, recipe = self._plan.lead, self._plan.recipe
+        if recipe.dtype is not None or file.name not in lead.files:
+            return False
+        if {spec.name for spec in file.tensors} != {n for n, f in lead.layout.items() if f == file.name}:
+            return False
+        known = [self._known.get(share.digest or "") for share in recipe.ingredients]
+        if lead not in self._plan.blend.inputs or None in known:
+            return False  # the lead is a base whose digests are not known
+        return all(len({tensors[spec.name] for tensors in known if tensors}) == 1 for spec in file.tensors)
+
+
+def _targets(module: Any, plan: Plan) -> dict[str, torch.Tensor]:
+    """Where each tensor of the candidate goes in the module: flat views of its parameters and buffers, by name.
+
+    Tied weights are one memory under several names: it is enough that one of the names is in the checkpoint.
+    """
+    slots = {**dict(module.named_parameters(remove_duplicate=False)), **_persistent_buffers(module)}
+    wrong = []
+    filled: set[int] = set()
+    targets: dict[str, torch.Tensor] = {}
+    for spec in plan.writes:
+        slot = slots.get(spec.name)
+        if slot is None:
+            wrong.append(f"{spec.name}: in the candidate, not in the module")
+        elif tuple(slot.shape) != spec.shape:
+            wrong.append(f"{spec.name}: expected shape {list(slot.shape)}, found {list(spec.shape)}")
+        else:
+            filled.add(slot.data_ptr())
+            targets[spec.name] = slot.detach().view(-1)
+    wrong += [
+        f"{name}: in the module, not in the candidate"
+        for name, slot in slots.items()
+        if slot.numel() and slot.data_ptr() not in filled
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{type(module).__name__} and the candidate do not match name by name (a candidate's directory can be loaded "
+            f"instead):\n{listing(sorted(wrong))}"
+        )
+    return targets
+
+
+def _persistent_buffers(module: Any) -> dict[str, torch.Tensor]:
+    kept = module.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in module.named_buffers() if name in kept}

@@ -1,0 +1,391 @@
+"""The command line: parse, call one function, print. stdout is the answer, stderr the talk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from soup._version import __version__
+from soup.errors import SoupError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+__all__ = ["cli", "main"]
+
+
+class Size(click.ParamType):
+    """A number of bytes: `5GB`, `500MB`, `2GiB`, `4096`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", value.strip().upper())
+        if not match or float(match[1]) <= 0:
+            self.fail(f"{value!r} is no size; expected e.g. 5GB or 500MB", param, ctx)
+        step = 1024 if match[3] else 1000
+        return int(float(match[1]) * step ** " KMGT".index(match[2] or " "))
+
+
+def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+pool_options = _together(
+    click.option(
+        "--pool",
+        multiple=True,
+        required=True,
+        metavar="DIR|HUB_ID",
+        help="A directory whose subdirectories are the ingredients; or repeated, each a checkpoint's directory or Hub id "
+        "(organisation/name@revision).",
+    ),
+    click.option("--base", metavar="DIR|HUB_ID", help="The model that the ingredients were tuned from."),
+    click.option("--exclude", multiple=True, metavar="NAME", help="Leave this ingredient of the pool out. Repeatable."),
+)
+tensor_options = _together(
+    click.option("--dtype", metavar="DTYPE", help="Write this dtype (bfloat16, float16, float32, float64)."),
+    click.option("--drop", multiple=True, metavar="PATTERN", help="Leave tensors out by name (* and ?). Repeatable."),
+    click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity instead of refusing them."),
+)
+out_options = _together(
+    click.option("--overwrite", is_flag=True, help="Replace an earlier soup at --out."),
+    click.option("--max-shard-size", type=Size(), metavar="SIZE", help="Lay the files out anew, at most so large (5GB)."),
+    click.option("--threads", type=click.IntRange(min=1), help="Threads that merge. [default: one a core, 2 to 8]"),
+)
+judge_options = _together(
+    click.option("--split", type=float, metavar="F", help="This share of the questions chooses, the rest only reports."),
+    click.option("--run", metavar="DIR", help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]"),
+    click.option("--model", default="auto", show_default=True, metavar="auto|FILE.py:CLASS", help="What answers."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Questions at a time."),
+    click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Bound one evaluation."),
+    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint."),
+)
+EVAL_HELP = "Benchmarks, comma-separated: mmbench, ocrbench, python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
+eval_option = click.option("--eval", "evals", multiple=True, metavar="NAMES", help=EVAL_HELP)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+out_option = click.option("-o", "--out", metavar="DIR", help="Where the soup goes. [default: soups/STRATEGY]")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="soup")
+def cli() -> None:
+    """Model soups of instruction-tuned vision-language models: merge, search, judge."""
+
+
+def strategy_command(name: str, summary: str, *extra: Callable[[F], F]) -> Callable[[F], F]:
+    """A command that cooks by one strategy: its own options, then those that all of them share."""
+
+    def decorate(command: F) -> F:
+        shared = (pool_options, eval_option, *extra, out_option, out_options, tensor_options, judge_options)
+        return cli.command(name, help=summary)(_together(*shared, json_option, dry_run_option)(command))
+
+    return decorate
+
+
+@strategy_command("average", "The mean of all ingredients.")
+def average(**given: Any) -> None:
+    """Cook by the strategy `average`."""
+    _cook("average", {}, **given)
+
+
+@strategy_command(
+    "maximum",
+    "The mean of the best individuals.",
+    click.option("--top-p", type=click.IntRange(min=1), help="How many. [default: every number is tried, the best kept]"),
+)
+def maximum(top_p: int | None, **given: Any) -> None:
+    """Cook by the strategy `maximum`."""
+    _cook("maximum", {"top_p": top_p}, **given)
+
+
+@strategy_command(
+    "greedy",
+    "From the best individual on, add each ingredient that does not make the mean worse.",
+    click.option("--accept", type=click.Choice(["ge", "gt"]), default="ge", show_default=True, help="As good, or better."),
+)
+def greedy(accept: str, **given: Any) -> None:
+    """Cook by the strategy `greedy`."""
+    _cook("greedy", {"accept": accept}, **given)
+
+
+@strategy_command(
+    "cook",
+    "Any strategy: a built-in name, an installed plug-in, or FILE.py:FUNCTION.",
+    click.option("--strategy", required=True, metavar="NAME|FILE.py:FUNCTION", help="The strategy."),
+    click.option("--option", "pairs", multiple=True, metavar="KEY=VALUE", help="For the strategy. Repeatable."),
+)
+def cook(strategy: str, pairs: Sequence[str], **given: Any) -> None:
+    """Cook by any strategy."""
+    _cook(strategy, _options(pairs), **given)
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{pair!r}: expected KEY=VALUE", param_hint="--option")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
+    from soup.console import Talk, print_table
+    from soup.cook import cook, plan_cook
+    from soup.report import trials_table
+
+    as_json, dry_run = given.pop("as_json"), given.pop("dry_run")
+    settings = _settings(given)
+    given["eval"], given["max_shard_bytes"] = given.pop("evals"), given.pop("max_shard_size")
+    given["pool"] = _places(given["pool"])
+    if dry_run:
+        _print_plan(plan_cook(strategy, settings=settings, **given), as_json)
+        return
+    with Talk() as talk:
+        soup = cook(strategy, options=options, settings=settings, listener=talk.listener, **given)
+    document = soup.as_json()
+    if as_json:
+        _print_json(document)
+        return
+    if soup.trials:
+        print_table(trials_table(document), "soup")
+        if given["split"] is None:
+            talk.say("All questions chose this soup, so that its scores flatter it; --split 0.5 keeps half of them apart.")
+    click.echo(f"{soup.out}: the mean of {' + '.join(soup.chosen)}")
+
+
+def _places(given: Sequence[str]) -> str | list[str]:
+    return given[0] if len(given) == 1 else list(given)
+
+
+def _settings(given: dict[str, Any]) -> Any:
+    from soup.evaluation import Settings
+
+    return Settings(
+        model=given.pop("model"),
+        batch_size=given.pop("batch_size"),
+        timeout_seconds=given.pop("timeout"),
+        trust_remote_code=given.pop("trust_remote_code"),
+    )
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(plan)
+        return
+    from soup.console import print_rows
+    from soup.tensors import format_bytes
+
+    rows = []
+    for key, value in plan.items():
+        if key.endswith("_bytes"):
+            rows.append([key.removesuffix("_bytes"), format_bytes(value)])
+        elif key != "schema":
+            rows.append([key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)])
+    print_rows(["plan", ""], rows)
+
+
+@cli.command("merge")
+@click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--out", required=True, metavar="DIR", help="Where the soup goes.")
+@out_options
+@click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity instead of refusing them.")
+@json_option
+@dry_run_option
+def merge(recipe: Path, out: str, as_json: bool, dry_run: bool, threads: int | None, **given: Any) -> None:
+    """Make a recipe's soup, verifying the digests of its ingredients."""
+    from soup.blocks import Options
+    from soup.console import Talk
+    from soup.merge import merge, open_pool, plan_merge
+    from soup.plan import merge_plan
+    from soup.recipe import Recipe
+
+    given["max_shard_bytes"] = given.pop("max_shard_size")
+    wanted = Recipe.read(recipe)
+    with open_pool(wanted) as pool:
+        plan = plan_merge(wanted, pool, max_shard_bytes=given["max_shard_bytes"])
+        if dry_run:
+            _print_plan({"schema": 1, **merge_plan(plan, Path(out))}, as_json)
+            return
+        with Talk() as talk:
+            for text in pool.warnings():
+                talk.warn(text)
+            talk.phase("merging", plan.read_bytes)
+            made = merge(wanted, out, options=Options(threads=threads, progress=talk.progress), pool=pool, **given)
+    if as_json:
+        _print_json({"schema": 1, "out": out, "recipe": {"digest": made.digest, **made.model_dump(by_alias=True)}})
+    else:
+        click.echo(f"{out}: {' + '.join(made.names)} ({made.digest})")
+
+
+@cli.command("eval")
+@click.argument("checkpoints", nargs=-1, required=True)
+@eval_option
+@judge_options
+@click.option("--allow-nonfinite", is_flag=True, help="Judge checkpoints that hold NaN or infinity.")
+@json_option
+def evaluate(checkpoints: Sequence[str], evals: Sequence[str], as_json: bool, **given: Any) -> None:
+    """Score checkpoints, into the journal."""
+    from soup.console import Talk, print_table
+    from soup.cook import evaluate, trial_json
+    from soup.report import trials_table
+
+    settings = _settings(given)
+    with Talk() as talk:
+        trials = evaluate(checkpoints, eval=evals, settings=settings, listener=talk.listener, **given)
+    document = {"schema": 1, "trials": [trial_json(trial) for trial in trials]}
+    if as_json:
+        _print_json(document)
+    else:
+        print_table(trials_table(document), "checkpoint")
+
+
+@cli.command("check")
+@pool_options
+@tensor_options
+@json_option
+def check(pool: Sequence[str], base: str | None, exclude: Sequence[str], as_json: bool, **given: Any) -> None:
+    """Do they belong together? Every mismatch, before a GPU hour is spent."""
+    from soup.console import Talk
+    from soup.inspection import check_pool
+
+    with Talk() as talk:
+        found = check_pool(_places(pool), base, exclude, given["dtype"], given["drop"], talk.listener)
+    if as_json:
+        _print_json(found)
+    else:
+        for problem in found["problems"]:
+            click.echo(f"problem: {problem}")
+        click.echo(
+            f"{len(found['problems'])} problems, {len(found['warnings'])} warnings: {', '.join(found['ingredients'])} "
+            + ("do not belong together." if found["problems"] else "belong together.")
+        )
+    if found["problems"]:
+        sys.exit(1)
+
+
+@cli.command("inspect")
+@click.argument("checkpoint")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--no-digest", is_flag=True, help="Read headers alone.")
+@json_option
+def inspect(checkpoint: str, tensors: bool, no_digest: bool, as_json: bool) -> None:
+    """A checkpoint's tensors, dtypes, components, bytes and digest."""
+    from soup.console import Talk, print_rows
+    from soup.inspection import inspect_checkpoint
+    from soup.tensors import format_bytes
+
+    with Talk() as talk:
+        found = inspect_checkpoint(checkpoint, digest=not no_digest, listener=talk.listener)
+    if as_json:
+        _print_json(found)
+        return
+    rows = [[c["name"], f"{c['tensors']:,}", f"{c['elements']:,}", format_bytes(c["bytes"]), c["dtypes"]] for c in found["components"]]
+    print_rows(["component", "tensors", "parameters", "bytes", "dtypes"], rows, right=range(1, 4))
+    if tensors:
+        print_rows(["tensor", "dtype", "shape", "file"], [[t["name"], t["dtype"], str(t["shape"]), t["file"]] for t in found["tensors"]])
+    for key in ("files", "side_files", "left_out", "digest"):
+        if found.get(key):
+            click.echo(f"{key.replace('_', ' ')}: {', '.join(found[key]) if isinstance(found[key], list) else found[key]}")
+
+
+@cli.command("report")
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@json_option
+def report(run: Path, as_json: bool) -> None:
+    """Tables of a run: every single model, and every soup that came out of it."""
+    from soup.console import print_table
+    from soup.report import run_table
+
+    table = run_table(run)
+    if as_json:
+        _print_json(table.as_json())
+    else:
+        print_table(table, "model")
+
+
+@cli.command("finetune")
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@json_option
+def finetune(config: Path, as_json: bool) -> None:
+    """One fine-tune per added data set."""
+    from soup.errors import FinetuneError
+
+    try:
+        from finetune.launch import finetune
+    except ImportError as error:
+        raise FinetuneError(f"Training needs {error.name}: pip install 'vlm-soup[finetune]'") from error
+    made = finetune(config)
+    if as_json:
+        _print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
+    else:
+        click.echo("\n".join(map(str, made)))
+
+
+@cli.command("list")
+@click.argument("kind", type=click.Choice(["strategies", "methods", "evaluators", "benchmarks"]))
+@json_option
+def list_things(kind: str, as_json: bool) -> None:
+    """What there is: strategies, methods, evaluators, benchmarks."""
+    from soup.console import print_rows
+    from soup.inspection import list_kind
+
+    rows = list_kind(kind)
+    if as_json:
+        _print_json({"schema": 1, kind: rows})
+    else:
+        print_rows(list(rows[0]), [["" if value is None else str(value) for value in row.values()] for row in rows])
+
+
+def main() -> None:
+    """The console script: errors become text here, and nowhere else."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        cli.main(standalone_mode=False)
+    except SoupError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no trace at exit
+        sys.exit(1)
+
+
+def _terminated(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)  # unwinds like Ctrl-C, so that nothing half-written stays
+
+
+if __name__ == "__main__":
+    main()

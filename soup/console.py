@@ -1,0 +1,109 @@
+"""How the command line talks: tables on stdout, progress and remarks on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table as RichTable
+
+from soup.cook import Listener
+from soup.evaluation import Benchmark
+from soup.recipe import Recipe
+from soup.report import Table
+from soup.trial import Trial
+
+__all__ = ["Talk", "print_rows", "print_table"]
+
+
+class Talk:
+    """Progress on a terminal, plain lines elsewhere; always on stderr. A context manager around the work."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._task: Any = None
+        self._count = 0
+
+    @property
+    def listener(self) -> Listener:
+        """What `cook` and its like are given."""
+        return Listener(self.warn, self.starting, self.told, self.phase, self.progress)
+
+    def say(self, text: str) -> None:
+        """One line of talk."""
+        self._console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A remark that stops nothing."""
+        self._console.print(f"[yellow]warning:[/yellow] {_plain(text)}")
+
+    def starting(self, recipe: Recipe, benchmark: Benchmark) -> None:
+        """An evaluation begins."""
+        self._end_phase()
+        part = "" if benchmark.split.part == "all" else f" ({benchmark.split.part} questions)"
+        self.say(f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part} ...")
+
+    def told(self, trial: Trial) -> None:
+        """A trial has its scores."""
+        scores = ", ".join(f"{name} {score.value:.2f}" for name, score in trial.scores.items())
+        when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
+        self.say(f"  {' + '.join(trial.names)}: overall {trial.overall:.2f} ({scores}; {when})")
+
+    def phase(self, name: str, total_bytes: int) -> None:
+        """The bytes that follow belong to this."""
+        self._end_phase()
+        self._task = self._bar.add_task(name, total=total_bytes)
+
+    def progress(self, count: int) -> None:
+        """So many bytes more."""
+        if self._task is not None:
+            self._bar.advance(self._task, count)
+
+    def _end_phase(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+    def __enter__(self) -> Talk:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end_phase()
+        self._bar.stop()
+
+
+def print_table(table: Table, first: str) -> None:
+    """A table of scores on stdout; `first` heads the column of labels."""
+    rows = [
+        [row.label, *("" if value is None else f"{value:.2f}" for value in row.values), row.remark] for row in table.rows
+    ]
+    print_rows([first, *table.columns, ""], rows, right=range(1, len(table.columns) + 1))
+
+
+def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> None:
+    """Rows of text on stdout; `right` are the columns that hold numbers."""
+    shown = RichTable(box=None, header_style="bold", pad_edge=False)
+    for i, name in enumerate(head):
+        shown.add_column(name, justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(_plain, row))
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=240)
+    console.print(shown)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,361 @@
+"""A strategy's whole run: open the pool, search over scores, merge what was chosen, tell.
+
+Type the same call again after a kill: remembered scores answer at once, and the soup has the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soup.blocks import Options
+from soup.digest import ContentDigest, DigestCache, Progress
+from soup.errors import EvaluatorError, OutputError
+from soup.evaluation import ALL, Benchmark, Score, Settings, Split, parse_benchmarks
+from soup.hub import is_hub_id
+from soup.journal import Journal
+from soup.merge import is_soup, merge, plan_merge
+from soup.plugins import STRATEGIES
+from soup.pool import Pool
+from soup.recipe import Recipe
+from soup.trial import Jury, Scorer, Trial, clear_scratch, make_jury, overall, shares_of
+from soup.writer import refuse_destination
+
+__all__ = ["Listener", "Soup", "cook", "evaluate", "run_directory", "trial_json"]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Whom to tell what happens: warnings, the start of an evaluation, each trial, and progress in bytes.
+
+    `phase` names what the next bytes belong to, and how many they will be.
+    """
+
+    warn: Callable[[str], None] = lambda text: None
+    starting: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
+    told: Callable[[Trial], None] = lambda trial: None
+    phase: Callable[[str, int], None] = lambda name, total_bytes: None
+    progress: Progress = lambda count: None
+
+
+@dataclass(frozen=True)
+class Soup:
+    """What a run came to: the chosen ingredients in the order of admission, the recipe, and every trial on the way."""
+
+    strategy: str
+    out: Path
+    chosen: tuple[str, ...]
+    recipe: Recipe
+    trials: tuple[Trial, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def accepted(self, trial: Trial) -> bool:
+        """Whether a trial became the best so far on the way to the chosen soup."""
+        prefixes = [frozenset(self.chosen[:count]) for count in range(1, len(self.chosen) + 1)]
+        if frozenset(trial.names) not in prefixes:
+            return False
+        before = prefixes[: prefixes.index(frozenset(trial.names))]
+        return all(trial.overall >= other.overall for other in self.trials if frozenset(other.names) in before)
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `--json` prints."""
+        return {
+            "schema": 1,
+            "strategy": self.strategy,
+            "out": str(self.out),
+            "chosen": list(self.chosen),
+            "recipe": {"digest": self.recipe.digest, **self.recipe.model_dump(by_alias=True, exclude_none=True)},
+            "trials": [{**trial_json(trial), "accepted": self.accepted(trial)} for trial in self.trials],
+            "warnings": list(self.warnings),
+        }
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """A trial as JSON; with a report split, its scores stand beside those that chose."""
+    part = "selection" if trial.report else None
+    shown = {
+        "ingredients": list(trial.names),
+        "overall": trial.overall,
+        "scores": {name: _score_json(score, part) for name, score in trial.scores.items()},
+        "recipe": trial.recipe.digest,
+        "remembered": trial.seconds is None,
+    }
+    if trial.report:
+        scores = {name: _score_json(score, "report") for name, score in trial.report.items()}
+        shown["report"] = {"overall": overall(trial.report), "scores": scores}
+    return shown
+
+
+def _score_json(score: Score, part: str | None) -> dict[str, Any]:
+    return {"value": score.value, "n": score.n, "split": part or "all"}
+
+
+def run_directory(places: str | Path | Sequence[str | Path]) -> Path:
+    """Where a run's work lives by default: beside the pool, `ckpts.soup/` for `ckpts/` and for checkpoints in it."""
+    given = [places] if isinstance(places, str | Path) else list(places)
+    first = Path(given[0])
+    if is_hub_id(str(given[0])) and not first.exists():
+        return Path("pool.soup")
+    folder = first.absolute()
+    folder = folder.parent if len(given) > 1 or (folder / "config.json").exists() else folder
+    return folder.with_name(f"{folder.name}.soup")
+
+
+def cook(
+    strategy: str | Callable[..., Any],
+    *,
+    pool: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    eval: str | Sequence[str] = (),  # the word that users type
+    base: str | Path | None = None,
+    exclude: Sequence[str] = (),
+    run: str | Path | None = None,
+    split: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    method: str = "linear",
+    params: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    drop: Sequence[str] = (),
+    overwrite: bool = False,
+    max_shard_bytes: int | None = None,
+    allow_nonfinite: bool = False,
+    settings: Settings | None = None,
+    listener: Listener | None = None,
+    threads: int | None = None,
+) -> Soup:
+    """Choose a soup from a pool by a strategy, and write it to `out` (default `soups/<strategy>/`).
+
+    `strategy` is a name, `FILE.py:FUNCTION`, or a function `f(pool, score, **options)`. `eval` names benchmarks as on
+    the command line; without it only strategies that ask for no score can run. With `split`, that share of each
+    benchmark's questions chooses and the others report.
+
+    Raises:
+        SoupError: see the tree in `soup/errors.py`. What can be checked is checked before the first evaluation.
+    """
+    listener = listener or Listener()
+    choose, name = _strategy(strategy)
+    out = Path(out) if out is not None else Path("soups") / name.replace(":", "_").replace("/", "_")
+    fields = {"strategy": name, "method": method, "params": dict(params or {}), "dtype": dtype, "drop": tuple(drop)}
+    benchmarks = parse_benchmarks([eval] if isinstance(eval, str) else eval, _split(split)) if eval else []
+    with Pool.open(pool, base, exclude) as opened:
+        opened.check(dtype, drop)
+        warnings = _warn(opened, listener)
+        _refuse_out(out, name, opened, pool, overwrite=overwrite)
+        plan_merge(_unsealed(opened, list(opened), fields), opened)  # method, params, dtype: wrong ones are told now
+        ask = dict(options or {})
+        if not benchmarks:
+            chosen = _names(choose(opened, _no_score, **ask))
+            recipe, trials = _unsealed(opened, chosen, fields), ()
+        else:
+            jury = make_jury(benchmarks, settings or Settings())
+            home = Path(run) if run is not None else run_directory(pool)
+            with _scorer(opened, jury, home, fields, listener, allow_nonfinite) as scorer:
+                picked = choose(opened, scorer, **ask)
+                chosen = _names(picked)
+                recipe = scorer(picked).recipe
+                trials = _reported(scorer, recipe, split)
+        soup = _write(opened, recipe, out, trials, listener, overwrite, max_shard_bytes, allow_nonfinite, threads)
+        result = Soup(name, out, tuple(chosen), soup, trials, tuple(warnings))
+        if benchmarks:
+            _remember_outcome(home, result)
+    return result
+
+
+def evaluate(
+    checkpoints: Sequence[str | Path],
+    *,
+    eval: str | Sequence[str],
+    run: str | Path | None = None,
+    split: float | None = None,
+    allow_nonfinite: bool = False,
+    settings: Settings | None = None,
+    listener: Listener | None = None,
+) -> list[Trial]:
+    """Score checkpoints one by one, each alone, into the journal. They need not belong together.
+
+    Raises:
+        SoupError: a checkpoint is damaged, a benchmark unknown or its data not here, or the harness failed.
+    """
+    listener = listener or Listener()
+    benchmarks = parse_benchmarks([eval] if isinstance(eval, str) else eval, _split(split))
+    home = Path(run) if run is not None else run_directory(checkpoints)
+    with Pool.open([*checkpoints]) as opened:
+        jury = make_jury(benchmarks, settings or Settings())
+        with _scorer(opened, jury, home, {}, listener, allow_nonfinite) as scorer:
+            for ingredient in opened:
+                trial = scorer([ingredient])
+                if split is not None:
+                    scorer.report(trial, Split("report", split))
+            return list(scorer.trials.values())
+
+
+def _strategy(strategy: str | Callable[..., Any]) -> tuple[Callable[..., Any], str]:
+    if isinstance(strategy, str):
+        return STRATEGIES.get(strategy), strategy
+    return strategy, getattr(strategy, "__name__", "strategy")
+
+
+def _split(split: float | None) -> Split:
+    return ALL if split is None else Split("selection", split)
+
+
+def _no_score(chosen: Any, /) -> Any:
+    raise EvaluatorError("This strategy asks for scores: pass --eval, e.g. --eval mmbench,ocrbench.")
+
+
+def _names(picked: Any) -> list[str]:
+    return [getattr(part, "name", None) or str(part) for part in picked]
+
+
+def _unsealed(pool: Pool, chosen: Sequence[Any], fields: Mapping[str, Any]) -> Recipe:
+    base = pool.base.source() if pool.base else None
+    return Recipe(ingredients=tuple(shares_of(pool, chosen)), base=base, **fields)
+
+
+def _warn(pool: Pool, listener: Listener) -> list[str]:
+    warnings = pool.warnings()
+    if len(pool) == 1:
+        warnings.append(f"a pool of one: the soup will be {pool.names[0]} itself")
+    for text in warnings:
+        listener.warn(text)
+    return warnings
+
+
+def _refuse_out(out: Path, name: str, pool: Pool, places: Any, *, overwrite: bool) -> None:
+    """Say before the first evaluation what would stop the last step.
+
+    An earlier soup of the same strategy and pool may be this very one: that shows when the recipe is known.
+    """
+    folder = Path(places) if isinstance(places, str | Path) else None
+    if folder is not None and folder.is_dir() and out.resolve().parent == folder.resolve():
+        raise OutputError(f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another -o/--out.")
+    if is_soup(out) and not overwrite:
+        earlier = Recipe.read(out / "recipe.yaml")
+        if earlier.strategy == name and {*earlier.names} <= {*pool.names}:
+            return
+    refuse_destination(out, overwrite=overwrite)
+
+
+@contextmanager
+def _scorer(
+    pool: Pool, jury: Jury, home: Path, fields: Mapping[str, Any], listener: Listener, allow_nonfinite: bool
+) -> Iterator[Scorer]:
+    with Journal(home / "journal.jsonl") as journal:
+        scratch = home / "scratch"
+        clear_scratch(scratch)
+        digests = _digests(pool, DigestCache(home / "digests.json"), listener)
+        yield Scorer(pool, jury, journal, scratch, digests, fields, allow_nonfinite, listener.starting, listener.told)
+
+
+def _digests(pool: Pool, cache: DigestCache, listener: Listener) -> dict[str, ContentDigest]:
+    unknown = [ingredient.checkpoint for ingredient in pool if not cache.knows(ingredient.checkpoint)]
+    if unknown:
+        listener.phase("reading the pool", sum(checkpoint.bytes for checkpoint in unknown))
+    digests = {ingredient.name: cache.get(ingredient.checkpoint, listener.progress) for ingredient in pool}
+    first: dict[str, str] = {}
+    for name, digest in digests.items():
+        if first.setdefault(digest.content, name) != name:
+            listener.warn(f"{name} holds the same weights as {first[digest.content]}: it counts twice")
+    return digests
+
+
+def _reported(scorer: Scorer, recipe: Recipe, split: float | None) -> tuple[Trial, ...]:
+    """All trials; with a split, the single models and the chosen soup are judged on the report questions too."""
+    if split is not None:
+        for trial in [*scorer.trials.values()]:
+            if len(trial.names) == 1 or trial.recipe.digest == recipe.digest:
+                scorer.report(trial, Split("report", split))
+    return tuple(scorer.trials.values())
+
+
+def _write(
+    pool: Pool,
+    recipe: Recipe,
+    out: Path,
+    trials: Sequence[Trial],
+    listener: Listener,
+    overwrite: bool,
+    max_shard_bytes: int | None,
+    allow_nonfinite: bool,
+    threads: int | None,
+) -> Recipe:
+    plan = plan_merge(recipe, pool, max_shard_bytes=max_shard_bytes)
+    listener.phase("merging", plan.read_bytes)
+    final = [trial for trial in trials if set(trial.names) == set(recipe.names)]
+    return merge(
+        recipe,
+        out,
+        overwrite=overwrite,
+        max_shard_bytes=max_shard_bytes,
+        allow_nonfinite=allow_nonfinite,
+        scores=_card_scores(final[0]) if final else None,
+        options=Options(threads=threads, progress=listener.progress),
+        pool=pool,
+    )
+
+
+def _card_scores(trial: Trial) -> dict[str, dict[str, float]]:
+    chose = "selection" if trial.report else "all"
+    rows = {name: {chose: score.value} for name, score in trial.scores.items()}
+    for name, score in trial.report.items():
+        rows[name]["report"] = score.value
+    rows["overall"] = {chose: trial.overall} | ({"report": overall(trial.report)} if trial.report else {})
+    return rows
+
+
+def _remember_outcome(home: Path, soup: Soup) -> None:
+    """Keep what a run came to beside its journal, for `soup report`."""
+    folder = home / "soups"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = soup.strategy.replace(":", "_").replace("/", "_")
+    new = folder / f".{name}.json"
+    new.write_text(json.dumps(soup.as_json(), indent=2), encoding="utf-8")
+    new.replace(folder / f"{name}.json")
+
+
+_MOST_EVALUATIONS = {"average": lambda k: 1, "greedy": lambda k: 2 * k - 1, "maximum": lambda k: 2 * k - 1}
+
+
+def plan_cook(
+    strategy: str,
+    *,
+    pool: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    eval: str | Sequence[str] = (),
+    base: str | Path | None = None,
+    exclude: Sequence[str] = (),
+    run: str | Path | None = None,
+    split: float | None = None,
+    dtype: str | None = None,
+    drop: Sequence[str] = (),
+    overwrite: bool = False,
+    max_shard_bytes: int | None = None,
+    settings: Settings | None = None,
+    **_: Any,
+) -> dict[str, Any]:
+    """What `cook` would do, after the same checks and before any work: the largest soup it could write.
+
+    Raises:
+        SoupError: as `cook`.
+    """
+    from soup.plan import merge_plan
+
+    _, name = _strategy(strategy)
+    place = Path(out) if out is not None else Path("soups") / name.replace(":", "_").replace("/", "_")
+    benchmarks = parse_benchmarks([eval] if isinstance(eval, str) else eval, _split(split)) if eval else []
+    with Pool.open(pool, base, exclude) as opened:
+        opened.check(dtype, drop)
+        _refuse_out(place, name, opened, pool, overwrite=overwrite)
+        recipe = _unsealed(opened, list(opened), {"strategy": name, "dtype": dtype, "drop": tuple(drop)})
+        plan = merge_plan(plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes), place)
+        if benchmarks:
+            make_jury(benchmarks, settings or Settings())
+            count = _MOST_EVALUATIONS.get(name)
+            plan["benchmarks"] = [benchmark.name for benchmark in benchmarks]
+            plan["evaluations_at_most"] = count(len(opened)) if count else "as many as the strategy asks for"
+            plan["run"] = str(run if run is not None else run_directory(pool))
+    return {"schema": 1, "strategy": name, **plan}

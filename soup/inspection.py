@@ -1,0 +1,121 @@
+"""Look without touching: what a checkpoint holds, whether a pool belongs together, what can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from soup.cook import Listener
+from soup.digest import digest_checkpoint
+from soup.errors import EvaluatorError
+from soup.evaluation import OPENCOMPASS, Settings, parse_benchmarks
+from soup.plugins import EVALUATORS, METHODS, STRATEGIES, Registry
+from soup.pool import Pool, open_ingredient
+from soup.tensors import TensorSpec
+
+__all__ = ["check_pool", "inspect_checkpoint", "list_kind"]
+
+
+def inspect_checkpoint(place: str, *, digest: bool = True, listener: Listener | None = None) -> dict[str, Any]:
+    """A checkpoint's files, components and tensors, and the digest of its weights (which reads them all).
+
+    Raises:
+        CheckpointError: it is not to be had, or damaged.
+    """
+    listener = listener or Listener()
+    ingredient = open_ingredient("checkpoint", place)
+    with ingredient.checkpoint as checkpoint:
+        found: dict[str, Any] = {
+            "schema": 1,
+            "checkpoint": str(checkpoint.path),
+            "model_type": checkpoint.config.get("model_type"),
+            "bytes": checkpoint.bytes,
+            "quantised": checkpoint.quantised,
+            "files": list(checkpoint.files),
+            "side_files": list(checkpoint.side_files.carried),
+            "left_out": list(checkpoint.side_files.left_out),
+            "warnings": list(checkpoint.warnings),
+            "components": _components(list(checkpoint.tensors.values())),
+            "tensors": [
+                {"name": spec.name, "dtype": spec.dtype.name, "shape": list(spec.shape), "file": checkpoint.layout[spec.name]}
+                for spec in checkpoint.tensors.values()
+            ],
+        }
+        for warning in checkpoint.warnings:
+            listener.warn(warning)
+        if digest:
+            listener.phase("reading", checkpoint.bytes)
+            found["digest"] = digest_checkpoint(checkpoint, listener.progress).content
+    return found
+
+
+def _components(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    """Tensors by the part of the model they belong to: the first word of the name that tells parts apart.
+
+    No table of architectures: `vision_tower`, `multi_modal_projector`, `language_model`, whatever the names say; below
+    a `model.` that they all may share, the next word.
+    """
+    groups: dict[str, list[TensorSpec]] = {}
+    for spec in specs:
+        words = spec.name.split(".")
+        depth = 2 if words[0] in ("model", "base_model", "module") and len(words) > 2 else 1
+        groups.setdefault(".".join(words[:depth]), []).append(spec)
+    return [
+        {
+            "name": name,
+            "tensors": len(members),
+            "elements": sum(spec.elements for spec in members),
+            "bytes": sum(spec.bytes for spec in members),
+            "dtypes": ", ".join(sorted({spec.dtype.name for spec in members})),
+        }
+        for name, members in groups.items()
+    ]
+
+
+def check_pool(
+    places: str | Sequence[str],
+    base: str | None,
+    exclude: Sequence[str],
+    dtype: str | None,
+    drop: Sequence[str],
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Everything that speaks against souping a pool, and what a user should know besides.
+
+    Raises:
+        SoupError: the pool can't even be opened.
+    """
+    listener = listener or Listener()
+    with Pool.open(places, base, exclude) as pool:
+        problems, warnings = pool.problems(dtype, drop), pool.warnings()
+        listener.phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
+        first: dict[str, str] = {}
+        for ingredient in pool:
+            content = digest_checkpoint(ingredient.checkpoint, listener.progress).content
+            if first.setdefault(content, ingredient.name) != ingredient.name:
+                warnings.append(f"{ingredient.name} holds the same weights as {first[content]}: it counts twice")
+        names = list(pool.names)
+    for warning in warnings:
+        listener.warn(warning)
+    return {"schema": 1, "ingredients": names, "problems": problems, "warnings": warnings}
+
+
+def list_kind(kind: str) -> list[dict[str, Any]]:
+    """One row for each strategy, method, evaluator or benchmark that can be named; broken plug-ins with their reason."""
+    if kind == "benchmarks":
+        return [_benchmark_row(name) for name in OPENCOMPASS]
+    registry: Registry = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS}[kind]
+    return [
+        {"name": found.name, "source": found.source, "summary": found.summary, "broken": found.broken}
+        for found in registry.found()
+    ]
+
+
+def _benchmark_row(name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "summary": OPENCOMPASS[name], "ready": True, "why_not": None}
+    try:
+        benchmark = parse_benchmarks([name])[0]
+        EVALUATORS.get(benchmark.harness)(Settings()).identity(benchmark)
+    except EvaluatorError as error:
+        row |= {"ready": False, "why_not": str(error).split("\n")[0]}
+    return row

@@ -1,0 +1,36 @@
+"""Greedy soup: add what does not hurt (POINTS, arXiv 2409.04828, "Greedy Soup"; Wortsman et al., 2203.05482, recipe 1)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+from soup.errors import RecipeError, did_you_mean
+from soup.strategies.base import ScoreFunction, by_overall
+
+__all__ = ["greedy"]
+
+T = TypeVar("T")
+
+_RULES = {"ge": operator.ge, "gt": operator.gt}
+
+
+def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: Literal["ge", "gt"] = "ge") -> list[T]:
+    """In the order of their own overall, admit each ingredient with which the mean is at least as good as the best so far.
+
+    POINTS' text says that the mean "improves", its algorithm says >=: `ge` is the default, `gt` the strict rule. The
+    first is always admitted. At most k + (k - 1) evaluations.
+
+    Raises:
+        RecipeError: an unknown rule.
+    """
+    if accept not in _RULES:
+        raise RecipeError(f"Unknown rule '{accept}' for --accept.{did_you_mean(accept, _RULES)}")
+    first, *others = by_overall(pool, score)
+    chosen, best = [first], score([first]).overall
+    for ingredient in others:
+        overall = score([*chosen, ingredient]).overall
+        if _RULES[accept](overall, best):
+            chosen, best = [*chosen, ingredient], overall
+    return chosen
