@@ -19,10 +19,10 @@ from soup._version import __version__
 if TYPE_CHECKING:
     from soup.cook import cook
     from soup.merge import merge
+    from soup.methods import method
     from soup.pool import Pool
     from soup.recipe import Recipe
     from soup.strategies import average, greedy, maximum, strategy
-    from soup.methods import method
 
 _HOMES = {
     "Pool": "soup.pool",

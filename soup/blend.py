@@ -93,13 +93,13 @@ class Blend:
         expected = (tuple(block.raw[0].shape), block.accumulate_in)
         if (tuple(values.shape), values.dtype) != expected:
             raise RecipeError(
-                f"{type(self.method).__name__} on {block.tensor_name}: expected a tensor of shape and dtype {expected}, "
-                f"found {(tuple(values.shape), values.dtype)}."
+                f"{type(self.method).__name__} on {block.tensor_name}: expected a tensor of shape and dtype "
+                f"{expected}, found {(tuple(values.shape), values.dtype)}."
             )
         return values
 
     def _rescue(self, block: Block, values: torch.Tensor) -> torch.Tensor:
-        """Where finite inputs overflowed float32 on the way (two bfloat16 of 3e38 sum to infinity): again in float64."""
+        """Where finite inputs overflowed float32 on the way (3e38 + 3e38 in bfloat16): again in float64."""
         import torch
 
         if block.accumulate_in == torch.float64:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Sink", "for_each_block"]
 
 Sink = Callable[[str, int, "torch.Tensor"], None]
-"""Takes a finished block: the tensor's name, the place of its first element, the values [elements], valid for the call."""
+"""Takes a block: the tensor's name, the place of its first element, the values [elements], valid for the call."""
 
 BLOCK_BUDGET_BYTES = 32 * 2**20
 """What the inputs of one block may take in one thread; with many ingredients the blocks become smaller."""

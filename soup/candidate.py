@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soup.blocks import Options, for_each_block
+from soup.blocks import for_each_block
 from soup.digest import ContentDigest
 from soup.errors import CheckpointError, listing
 from soup.merge import Plan, plan_merge, side_files
@@ -141,8 +141,8 @@ def _targets(module: Any, plan: Plan) -> dict[str, torch.Tensor]:
     ]
     if wrong:
         raise CheckpointError(
-            f"{type(module).__name__} and the candidate do not match name by name (a candidate's directory can be loaded "
-            f"instead):\n{listing(sorted(wrong))}"
+            f"{type(module).__name__} and the candidate do not match name by name (a candidate's directory "
+            f"can be loaded instead):\n{listing(sorted(wrong))}"
         )
     return targets
 

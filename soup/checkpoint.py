@@ -1,4 +1,4 @@
-"""Open a checkpoint directory lazily: headers, index, block reads, side files. No weight is read before it is asked for.
+"""Open a checkpoint directory lazily: headers, index, block reads, side files. Weights are read when asked for.
 
 No table of architectures: whatever lies in the shards is the model.
 """
@@ -43,7 +43,7 @@ _NOT_ENTERED = ("checkpoint-", "global_step", "runs", "logs", "__pycache__", "wa
 
 @dataclass(frozen=True)
 class SideFiles:
-    """The files beside the weights: `carried` go into every soup, `left_out` do not (paths relative to the directory)."""
+    """The files beside the weights, relative to the directory: `carried` go into every soup, `left_out` do not."""
 
     carried: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -61,7 +61,9 @@ class Checkpoint:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise CheckpointError(f"{self.path}: no such directory. A checkpoint is a directory with .safetensors files.")
+            raise CheckpointError(
+                f"{self.path}: no such directory. A checkpoint is a directory with .safetensors files."
+            )
         self.warnings: list[str] = []
         index = _read_index(self.path)
         names = _weight_files(self.path, index, self.warnings)
@@ -140,7 +142,9 @@ class Checkpoint:
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -223,8 +227,9 @@ def _refuse_other_kinds(path: Path, found: list[str], index: dict[str, str] | No
         )
     if (path / "model_index.json").exists() or any(name.startswith("diffusion_pytorch_model") for name in found):
         raise CheckpointError(
-            f"{path}: a Diffusers-style folder. soup reads transformers checkpoints ({WEIGHTS}, or shards with {INDEX}). "
-            f"To soup one component, save it alone: python -c \"from safetensors.torch import load_file, save_file; "
+            f"{path}: a Diffusers-style folder. soup reads transformers checkpoints ({WEIGHTS}, or shards "
+            f"with {INDEX}). To soup one component, save it alone: "
+            f'python -c "from safetensors.torch import load_file, save_file; '
             f"save_file(load_file('{path}/diffusion_pytorch_model.safetensors'), 'OUT/{WEIGHTS}')\""
         )
     if found or index is not None:
@@ -233,7 +238,7 @@ def _refuse_other_kinds(path: Path, found: list[str], index: dict[str, str] | No
     if pickles:
         raise CheckpointError(
             f"{path}: the weights are pickles ({', '.join(pickles[:3])}), and loading a pickle can run any code. "
-            f"If you trust them, convert once: python -c \"from transformers import AutoModelForImageTextToText as M; "
+            f'If you trust them, convert once: python -c "from transformers import AutoModelForImageTextToText as M; '
             f"M.from_pretrained('{path}', dtype='auto').save_pretrained('{path}-safetensors')\" "
             "(and copy the tokenizer and processor files beside the result)."
         )
@@ -255,12 +260,18 @@ def _homes(
     if twice:
         raise CheckpointError(f"{path}: tensors that lie in two shards:\n{listing(twice)}")
     if index is not None:
-        lost = [f"{name}: expected in {file}, {_found(files, name)}" for name, file in index.items() if files.get(name) != file]
+        lost = [
+            f"{name}: expected in {file}, {_found(files, name)}"
+            for name, file in index.items()
+            if files.get(name) != file
+        ]
         if lost:
             raise CheckpointError(f"{path}: {INDEX} names tensors that are not there:\n{listing(lost)}")
         unnamed = [name for name in homes if name not in index]
         if unnamed:
-            warnings.append(f"{path}: {len(unnamed)} tensors that {INDEX} does not name are merged too, e.g. {unnamed[0]}")
+            warnings.append(
+                f"{path}: {len(unnamed)} tensors that {INDEX} does not name are merged too, e.g. {unnamed[0]}"
+            )
     return homes
 
 

@@ -9,19 +9,19 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from soup._version import __version__
 from soup.errors import SoupError
 
-F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 __all__ = ["cli", "main"]
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes: `5GB`, `500MB`, `2GiB`, `4096`."""
 
     name = "size"
@@ -36,10 +36,10 @@ class Size(click.ParamType):
         return int(float(match[1]) * step ** " KMGT".index(match[2] or " "))
 
 
-def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+def _together(*options: Decorator) -> Decorator:
     """Several options as one decorator, in the order given."""
 
-    def decorate(command: F) -> F:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             command = option(command)
         return command
@@ -53,8 +53,8 @@ pool_options = _together(
         multiple=True,
         required=True,
         metavar="DIR|HUB_ID",
-        help="A directory whose subdirectories are the ingredients; or repeated, each a checkpoint's directory or Hub id "
-        "(organisation/name@revision).",
+        help="A directory whose subdirectories are the ingredients; or repeated, each a checkpoint's directory or Hub "
+        "id (organisation/name@revision).",
     ),
     click.option("--base", metavar="DIR|HUB_ID", help="The model that the ingredients were tuned from."),
     click.option("--exclude", multiple=True, metavar="NAME", help="Leave this ingredient of the pool out. Repeatable."),
@@ -66,15 +66,25 @@ tensor_options = _together(
 )
 out_options = _together(
     click.option("--overwrite", is_flag=True, help="Replace an earlier soup at --out."),
-    click.option("--max-shard-size", type=Size(), metavar="SIZE", help="Lay the files out anew, at most so large (5GB)."),
+    click.option(
+        "--max-shard-size", type=Size(), metavar="SIZE", help="Lay the files out anew, at most so large (5GB)."
+    ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads that merge. [default: one a core, 2 to 8]"),
 )
 judge_options = _together(
-    click.option("--split", type=float, metavar="F", help="This share of the questions chooses, the rest only reports."),
-    click.option("--run", metavar="DIR", help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]"),
+    click.option(
+        "--split", type=float, metavar="F", help="This share of the questions chooses, the rest only reports."
+    ),
+    click.option(
+        "--run", metavar="DIR", help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]"
+    ),
     click.option("--model", default="auto", show_default=True, metavar="auto|FILE.py:CLASS", help="What answers."),
-    click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Questions at a time."),
-    click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Bound one evaluation."),
+    click.option(
+        "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Questions at a time."
+    ),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Bound one evaluation."
+    ),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint."),
 )
 EVAL_HELP = "Benchmarks, comma-separated: mmbench, ocrbench, python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
@@ -90,12 +100,12 @@ def cli() -> None:
     """Model soups of instruction-tuned vision-language models: merge, search, judge."""
 
 
-def strategy_command(name: str, summary: str, *extra: Callable[[F], F]) -> Callable[[F], F]:
+def strategy_command(name: str, summary: str, *extra: Decorator) -> Decorator:
     """A command that cooks by one strategy: its own options, then those that all of them share."""
 
-    def decorate(command: F) -> F:
-        shared = (pool_options, eval_option, *extra, out_option, out_options, tensor_options, judge_options)
-        return cli.command(name, help=summary)(_together(*shared, json_option, dry_run_option)(command))
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own: list[Decorator] = [pool_options, eval_option, *extra, out_option, out_options, tensor_options]
+        return cli.command(name, help=summary)(_together(*own, judge_options, json_option, dry_run_option)(command))
 
     return decorate
 
@@ -109,7 +119,9 @@ def average(**given: Any) -> None:
 @strategy_command(
     "maximum",
     "The mean of the best individuals.",
-    click.option("--top-p", type=click.IntRange(min=1), help="How many. [default: every number is tried, the best kept]"),
+    click.option(
+        "--top-p", type=click.IntRange(min=1), help="How many. [default: every number is tried, the best kept]"
+    ),
 )
 def maximum(top_p: int | None, **given: Any) -> None:
     """Cook by the strategy `maximum`."""
@@ -119,7 +131,9 @@ def maximum(top_p: int | None, **given: Any) -> None:
 @strategy_command(
     "greedy",
     "From the best individual on, add each ingredient that does not make the mean worse.",
-    click.option("--accept", type=click.Choice(["ge", "gt"]), default="ge", show_default=True, help="As good, or better."),
+    click.option(
+        "--accept", type=click.Choice(["ge", "gt"]), default="ge", show_default=True, help="As good, or better."
+    ),
 )
 def greedy(accept: str, **given: Any) -> None:
     """Cook by the strategy `greedy`."""
@@ -170,7 +184,9 @@ def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
     if soup.trials:
         print_table(trials_table(document), "soup")
         if given["split"] is None:
-            talk.say("All questions chose this soup, so that its scores flatter it; --split 0.5 keeps half of them apart.")
+            talk.say(
+                "All questions chose this soup, so that its scores flatter it; --split 0.5 keeps half of them apart."
+            )
     click.echo(f"{soup.out}: the mean of {' + '.join(soup.chosen)}")
 
 
@@ -304,13 +320,21 @@ def inspect(checkpoint: str, tensors: bool, no_digest: bool, as_json: bool) -> N
     if as_json:
         _print_json(found)
         return
-    rows = [[c["name"], f"{c['tensors']:,}", f"{c['elements']:,}", format_bytes(c["bytes"]), c["dtypes"]] for c in found["components"]]
+    rows = [
+        [c["name"], f"{c['tensors']:,}", f"{c['elements']:,}", format_bytes(c["bytes"]), c["dtypes"]]
+        for c in found["components"]
+    ]
     print_rows(["component", "tensors", "parameters", "bytes", "dtypes"], rows, right=range(1, 4))
     if tensors:
-        print_rows(["tensor", "dtype", "shape", "file"], [[t["name"], t["dtype"], str(t["shape"]), t["file"]] for t in found["tensors"]])
+        print_rows(
+            ["tensor", "dtype", "shape", "file"],
+            [[t["name"], t["dtype"], str(t["shape"]), t["file"]] for t in found["tensors"]],
+        )
     for key in ("files", "side_files", "left_out", "digest"):
         if found.get(key):
-            click.echo(f"{key.replace('_', ' ')}: {', '.join(found[key]) if isinstance(found[key], list) else found[key]}")
+            click.echo(
+                f"{key.replace('_', ' ')}: {', '.join(found[key]) if isinstance(found[key], list) else found[key]}"
+            )
 
 
 @cli.command("report")

@@ -80,7 +80,9 @@ class Talk:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end_phase()
         self._bar.stop()
 
@@ -88,7 +90,8 @@ class Talk:
 def print_table(table: Table, first: str) -> None:
     """A table of scores on stdout; `first` heads the column of labels."""
     rows = [
-        [row.label, *("" if value is None else f"{value:.2f}" for value in row.values), row.remark] for row in table.rows
+        [row.label, *("" if value is None else f"{value:.2f}" for value in row.values), row.remark]
+        for row in table.rows
     ]
     print_rows([first, *table.columns, ""], rows, right=range(1, len(table.columns) + 1))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from soup.evaluation import ALL, Benchmark, Score, Settings, Split, parse_benchm
 from soup.hub import is_hub_id
 from soup.journal import Journal
 from soup.merge import is_soup, merge, plan_merge
+from soup.plan import merge_plan
 from soup.plugins import STRATEGIES
 from soup.pool import Pool
 from soup.recipe import Recipe
@@ -147,9 +148,10 @@ def cook(
         _refuse_out(out, name, opened, pool, overwrite=overwrite)
         plan_merge(_unsealed(opened, list(opened), fields), opened)  # method, params, dtype: wrong ones are told now
         ask = dict(options or {})
+        trials: tuple[Trial, ...] = ()
         if not benchmarks:
             chosen = _names(choose(opened, _no_score, **ask))
-            recipe, trials = _unsealed(opened, chosen, fields), ()
+            recipe = _unsealed(opened, chosen, fields)
         else:
             jury = make_jury(benchmarks, settings or Settings())
             home = Path(run) if run is not None else run_directory(pool)
@@ -232,7 +234,9 @@ def _refuse_out(out: Path, name: str, pool: Pool, places: Any, *, overwrite: boo
     """
     folder = Path(places) if isinstance(places, str | Path) else None
     if folder is not None and folder.is_dir() and out.resolve().parent == folder.resolve():
-        raise OutputError(f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another -o/--out.")
+        raise OutputError(
+            f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another -o/--out."
+        )
     if is_soup(out) and not overwrite:
         earlier = Recipe.read(out / "recipe.yaml")
         if earlier.strategy == name and {*earlier.names} <= {*pool.names}:
@@ -248,7 +252,14 @@ def _scorer(
         scratch = home / "scratch"
         clear_scratch(scratch)
         digests = _digests(pool, DigestCache(home / "digests.json"), listener)
-        yield Scorer(pool, jury, journal, scratch, digests, fields, allow_nonfinite, listener.starting, listener.told)
+        scorer = Scorer(
+            pool, jury, journal, scratch, digests, fields, allow_nonfinite, listener.starting, listener.told
+        )
+        try:
+            yield scorer
+        finally:
+            with suppress(OSError):
+                scratch.rmdir()  # what a failed evaluation left there stays
 
 
 def _digests(pool: Pool, cache: DigestCache, listener: Listener) -> dict[str, ContentDigest]:
@@ -317,9 +328,6 @@ def _remember_outcome(home: Path, soup: Soup) -> None:
     new.replace(folder / f"{name}.json")
 
 
-_MOST_EVALUATIONS = {"average": lambda k: 1, "greedy": lambda k: 2 * k - 1, "maximum": lambda k: 2 * k - 1}
-
-
 def plan_cook(
     strategy: str,
     *,
@@ -335,27 +343,25 @@ def plan_cook(
     overwrite: bool = False,
     max_shard_bytes: int | None = None,
     settings: Settings | None = None,
-    **_: Any,
+    **others: Any,
 ) -> dict[str, Any]:
     """What `cook` would do, after the same checks and before any work: the largest soup it could write.
 
     Raises:
         SoupError: as `cook`.
     """
-    from soup.plan import merge_plan
-
-    _, name = _strategy(strategy)
+    name = _strategy(strategy)[1]
     place = Path(out) if out is not None else Path("soups") / name.replace(":", "_").replace("/", "_")
     benchmarks = parse_benchmarks([eval] if isinstance(eval, str) else eval, _split(split)) if eval else []
     with Pool.open(pool, base, exclude) as opened:
         opened.check(dtype, drop)
         _refuse_out(place, name, opened, pool, overwrite=overwrite)
         recipe = _unsealed(opened, list(opened), {"strategy": name, "dtype": dtype, "drop": tuple(drop)})
-        plan = merge_plan(plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes), place)
+        plan: dict[str, Any] = merge_plan(plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes), place)
         if benchmarks:
             make_jury(benchmarks, settings or Settings())
-            count = _MOST_EVALUATIONS.get(name)
+            most = {"average": 1, "greedy": 2 * len(opened) - 1, "maximum": 2 * len(opened) - 1}
             plan["benchmarks"] = [benchmark.name for benchmark in benchmarks]
-            plan["evaluations_at_most"] = count(len(opened)) if count else "as many as the strategy asks for"
+            plan["evaluations_at_most"] = most.get(name, "as many as the strategy asks for")
             plan["run"] = str(run if run is not None else run_directory(pool))
     return {"schema": 1, "strategy": name, **plan}

@@ -137,7 +137,9 @@ class DigestCache:
             return ContentDigest(entry["content"], entry["tensors"])
         digest = digest_checkpoint(checkpoint, progress)
         if _stamp(checkpoint) != stamp:
-            raise CheckpointError(f"{checkpoint.path}: its files changed while they were read. Wait until they are complete.")
+            raise CheckpointError(
+                f"{checkpoint.path}: its files changed while they were read. Wait until they are complete."
+            )
         self._entries[key] = {"stamp": stamp, "content": digest.content, "tensors": dict(digest.tensors)}
         self._save()
         return digest
@@ -145,7 +147,7 @@ class DigestCache:
     def knows(self, checkpoint: Checkpoint) -> bool:
         """Whether the digest is remembered, so that asking for it reads nothing."""
         entry = self._entries.get(str(checkpoint.path.resolve()))
-        return bool(entry) and entry["stamp"] == _stamp(checkpoint)
+        return entry is not None and bool(entry["stamp"] == _stamp(checkpoint))
 
     def _load(self) -> dict[str, Any]:
         try:

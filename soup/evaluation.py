@@ -130,7 +130,11 @@ def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark
     names = [each for name in names for each in (OPENCOMPASS if name == "opencompass" else [name])]
     unknown = [name for name in names if name not in OPENCOMPASS and name.partition(":")[0] not in EVALUATORS.names()]
     if unknown:
-        known = [*OPENCOMPASS, "opencompass", *(f"{harness}:" for harness in EVALUATORS.names() if harness != "vlmeval")]
+        known = [
+            *OPENCOMPASS,
+            "opencompass",
+            *(f"{harness}:" for harness in EVALUATORS.names() if harness != "vlmeval"),
+        ]
         raise EvaluatorError("\n".join(f"Unknown benchmark '{name}'.{did_you_mean(name, known)}" for name in unknown))
     if not names:
         raise EvaluatorError(f"--eval names no benchmark. Known: {', '.join(OPENCOMPASS)}.")

@@ -37,7 +37,12 @@ def inspect_checkpoint(place: str, *, digest: bool = True, listener: Listener | 
             "warnings": list(checkpoint.warnings),
             "components": _components(list(checkpoint.tensors.values())),
             "tensors": [
-                {"name": spec.name, "dtype": spec.dtype.name, "shape": list(spec.shape), "file": checkpoint.layout[spec.name]}
+                {
+                    "name": spec.name,
+                    "dtype": spec.dtype.name,
+                    "shape": list(spec.shape),
+                    "file": checkpoint.layout[spec.name],
+                }
                 for spec in checkpoint.tensors.values()
             ],
         }
@@ -101,7 +106,7 @@ def check_pool(
 
 
 def list_kind(kind: str) -> list[dict[str, Any]]:
-    """One row for each strategy, method, evaluator or benchmark that can be named; broken plug-ins with their reason."""
+    """One row for each strategy, method, evaluator or benchmark there is; broken plug-ins with their reason."""
     if kind == "benchmarks":
         return [_benchmark_row(name) for name in OPENCOMPASS]
     registry: Registry = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS}[kind]

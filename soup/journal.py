@@ -44,8 +44,8 @@ class Entry:
 def score_key(recipe_digest: str, benchmark: Benchmark, identity: Mapping[str, Any]) -> str:
     """The key under which a score is remembered: the digest of all that it depends on.
 
-    That is: the recipe's digest, the harness and what it calls the benchmark, the harness's identity (version, settings, digest
-    of the data), and the split.
+    That is: the recipe's digest, the harness and what it calls the benchmark, the harness's identity (version,
+    settings, digest of the data), and the split.
     """
     split = [benchmark.split.part, benchmark.split.fraction]
     facts = [SCHEMA, recipe_digest, benchmark.harness, benchmark.target, dict(identity), split]
@@ -68,7 +68,9 @@ class Journal:
             path.touch()
             self._lock = Lock.take(path)
             if self._lock is None:
-                raise JournalError(f"{path}: another run is using it. Wait for that run, or choose another --run directory.")
+                raise JournalError(
+                    f"{path}: another run is using it. Wait for that run, or choose another --run directory."
+                )
         try:
             self.entries, whole_bytes = _replay(path)
             self._by_key = {entry.key: entry for entry in self.entries}
@@ -139,7 +141,9 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -160,8 +164,8 @@ def _replay(path: Path) -> tuple[list[Entry], int]:
             if number == len(lines):
                 break  # torn: its process was killed while it wrote, and had told nobody
             raise JournalError(
-                f"{path}: line {number} of {len(lines)} is damaged ({error}). Remove that line to lose its score alone, "
-                "or restore the file."
+                f"{path}: line {number} of {len(lines)} is damaged ({error}). Remove that line to lose its score "
+                "alone, or restore the file."
             ) from error
         whole_bytes += len(line)
     return entries, whole_bytes

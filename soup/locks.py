@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 try:
     import fcntl
 except ImportError:  # Windows has no flock: two runs on one folder are then the user's to avoid
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # and flock is then never called
 
 __all__ = ["Lock"]
 
@@ -22,7 +23,7 @@ class Lock:
     @classmethod
     def take(cls, path: Path) -> Lock | None:
         """A lock on an existing file or directory; None if another process (or another `Lock`) holds it."""
-        if fcntl is None:
+        if "fcntl" not in sys.modules:
             return cls(-1)
         fd = os.open(path, os.O_RDONLY)
         try:

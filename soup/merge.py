@@ -128,7 +128,9 @@ def plan_merge(
     parts: list[Ingredient] = [pool[share.name] for share in recipe.ingredients]
     if method.needs_base:
         if pool.base is None:
-            raise RecipeError(f"Method {recipe.method} needs the base that the ingredients were tuned from: pass --base.")
+            raise RecipeError(
+                f"Method {recipe.method} needs the base that the ingredients were tuned from: pass --base."
+            )
         parts.append(pool.base)
     dtype = named_dtype(recipe.dtype) if recipe.dtype else None
     blend = Blend(

@@ -1,4 +1,4 @@
-"""The pool: the ingredients that may go into a soup, and the base if given. It lists EVERY mismatch, from headers alone."""
+"""The pool: the ingredients that may go into a soup, and the base if given. Its check lists EVERY mismatch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Ingredient", "Pool", "is_dropped"]
 
 @dataclass(frozen=True, eq=False)
 class Ingredient:
-    """One fine-tuned checkpoint of a pool, with a short name. `place` is its directory or its Hub id with the commit."""
+    """One fine-tuned checkpoint of a pool, with a short name. `place` is its directory or its pinned Hub id."""
 
     name: str
     checkpoint: Checkpoint
@@ -37,7 +37,7 @@ class Ingredient:
 
 @dataclass(frozen=True, eq=False)
 class Pool(Sequence[Ingredient]):
-    """Ingredients in order, and the base they were tuned from if it is known. A context manager that closes the files."""
+    """Ingredients in order, and the base they were tuned from if it is known. Leaving it (`with`) closes the files."""
 
     ingredients: tuple[Ingredient, ...]
     base: Ingredient | None = None
@@ -68,8 +68,8 @@ class Pool(Sequence[Ingredient]):
         kept = [(name, str(place)) for name, place in zip(names, given, strict=True) if name not in exclude]
         if not kept:
             raise PoolError(
-                f"{folder or 'The pool'}: no ingredient. A pool is a directory whose subdirectories are checkpoints, or "
-                "--pool repeated, each a checkpoint's directory or Hub id."
+                f"{folder or 'The pool'}: no ingredient. A pool is a directory whose subdirectories are checkpoints, "
+                "or --pool repeated, each a checkpoint's directory or Hub id."
             )
         wanted = [*kept, *([("base", str(base))] if base is not None else [])]
         opened = _open_all(wanted)
@@ -139,7 +139,9 @@ class Pool(Sequence[Ingredient]):
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -154,7 +156,9 @@ def _folder(given: list[str | Path]) -> Path | None:
         return None
     folder = Path(given[0])
     if not folder.is_dir():
-        raise PoolError(f"{folder}: no such directory. --pool takes a directory of checkpoints, or checkpoints one by one.")
+        raise PoolError(
+            f"{folder}: no such directory. --pool takes a directory of checkpoints, or checkpoints one by one."
+        )
     return None if looks_like_checkpoint(folder) else folder
 
 
@@ -165,7 +169,10 @@ def _same_place(entry: Path, base: str | Path | None) -> bool:
 
 def _short_names(places: Sequence[str]) -> list[str]:
     """The last part of each place; with as many parts before it as tell them all apart."""
-    parts = [re.split(r"[/\\]+", (place if is_hub_id(place) else str(Path(place).absolute())).rstrip("/\\")) for place in places]
+    parts = [
+        re.split(r"[/\\]+", (place if is_hub_id(place) else str(Path(place).absolute())).rstrip("/\\"))
+        for place in places
+    ]
     for length in range(1, max((len(words) for words in parts), default=0) + 1):
         names = ["/".join(words[-length:]) for words in parts]
         if len(set(names)) == len(names):
@@ -177,7 +184,9 @@ def _short_names(places: Sequence[str]) -> list[str]:
 def _refuse_unknown(exclude: Sequence[str], names: Sequence[str], folder: Path | None) -> None:
     unknown = [name for name in exclude if name not in names]
     if unknown:
-        raise PoolError(f"{folder or 'pool'}: --exclude {', '.join(unknown)}: no such ingredient. Here: {', '.join(names)}")
+        raise PoolError(
+            f"{folder or 'pool'}: --exclude {', '.join(unknown)}: no such ingredient. Here: {', '.join(names)}"
+        )
 
 
 def _open_all(wanted: Sequence[tuple[str, str]]) -> list[Ingredient]:

@@ -120,14 +120,13 @@ class Recipe(BaseModel):
         if self.side_digest not in (None, side_digest):
             raise RecipeError(
                 f"Config, tokenizer or processor files of {(self.base or self.ingredients[0]).path} are not those that "
-                f"the recipe names: expected {self.side_digest}, found {side_digest}. Restore them, or remove side_digest."
+                f"the recipe names: expected {self.side_digest}, found {side_digest}. Restore them, or remove "
+                "side_digest from the recipe."
             )
         filled = [part.model_copy(update={"digest": found}) for part, found in zip(parts, digests, strict=True)]
         count = len(self.ingredients)
         base = filled[count] if len(filled) > count else self.base
-        return self.model_copy(
-            update={"ingredients": tuple(filled[:count]), "base": base, "side_digest": side_digest}
-        )
+        return self.model_copy(update={"ingredients": tuple(filled[:count]), "base": base, "side_digest": side_digest})
 
     @classmethod
     def uniform(cls, ingredients: Iterable[Source], **fields: Any) -> Recipe:

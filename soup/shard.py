@@ -1,8 +1,8 @@
 """One `.safetensors` file: its header parsed and checked, its tensors read in blocks. The whole format fits on a page:
 
-    8 bytes   length n of the header, little-endian
-    n bytes   JSON: {name: {"dtype", "shape", "data_offsets": [begin, end]}, ..., "__metadata__": {str: str}}
-    the rest  the tensors' bytes; the offsets count from here, and leave no gap and no overlap
+8 bytes   length n of the header, little-endian
+n bytes   JSON: {name: {"dtype", "shape", "data_offsets": [begin, end]}, ..., "__metadata__": {str: str}}
+the rest  the tensors' bytes; the offsets count from here, and leave no gap and no overlap
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def read_header(path: Path) -> Header:
                 )
             if 8 + header_bytes > file_bytes:
                 raise CheckpointError(
-                    f"{path}: the header claims {header_bytes} bytes and the file has {file_bytes - 8} after its length. "
-                    "The file is truncated or damaged: copy or download it again."
+                    f"{path}: the header claims {header_bytes} bytes and the file has {file_bytes - 8} after its "
+                    "length. The file is truncated or damaged: copy or download it again."
                 )
             text = _exactly(file.read(header_bytes), header_bytes, path)
     except OSError as error:
@@ -181,10 +181,12 @@ class Shard:
         except OSError as error:
             raise CheckpointError(f"{self.path}: reading {name} failed ({error.strerror or error}).") from error
         if count < len(view):
-            raise CheckpointError(f"{self.path}: {name} ends {len(view) - count} bytes early: the file changed or shrank.")
+            raise CheckpointError(
+                f"{self.path}: {name} ends {len(view) - count} bytes early: the file changed or shrank."
+            )
 
     def expect(self, name: str, start: int, count: int) -> None:
-        """Tell the operating system that these bytes are wanted soon, so that a cold disk has several reads in flight."""
+        """Say that these bytes are wanted soon, so that a cold disk has several reads in flight."""
         if hasattr(os, "posix_fadvise"):  # Linux; elsewhere the threads' own reads have to do
             offset = self.header.tensors[name][1] + start
             os.posix_fadvise(self._open(), offset, count, os.POSIX_FADV_WILLNEED)

@@ -183,9 +183,7 @@ def shares_of(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float]) -> list[S
     if not names or len(set(names)) < len(names):
         raise RecipeError(f"A soup needs at least one ingredient, and each once; chosen were {names}.")
     given = dict(zip(names, weights.values(), strict=True)) if weights else dict.fromkeys(names, 1 / len(names))
-    return [
-        Share(name=part.name, path=part.place, weight=given[part.name]) for part in pool if part.name in given
-    ]
+    return [Share(name=part.name, path=part.place, weight=given[part.name]) for part in pool if part.name in given]
 
 
 def _evaluate(

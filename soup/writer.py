@@ -101,7 +101,7 @@ class CheckpointWriter:
     def __init__(
         self, out: Path, files: Sequence[FilePlan], metadata: Mapping[str, str], *, overwrite: bool = False
     ) -> None:
-        self.out = Path(os.path.abspath(out))  # not resolve(): a link stays the user's
+        self.out = Path(out).absolute()
         self._files, self._metadata, self._overwrite = tuple(files), dict(metadata), overwrite
         refuse_destination(self.out, overwrite=overwrite)
         _refuse_small_disk(self.out, sum(plan.data_bytes for plan in files))
@@ -138,7 +138,9 @@ class CheckpointWriter:
         try:
             _write_at(fd, view, begin + start * values.element_size())
         except OSError as error:
-            raise OutputError(f"{self.out}: writing {name} failed ({error.strerror or error}). {_free(self.out)}") from error
+            raise OutputError(
+                f"{self.out}: writing {name} failed ({error.strerror or error}). {_free(self.out)}"
+            ) from error
 
     def add_file(self, name: str, data: bytes) -> None:
         """A side file, by its path relative to the checkpoint."""
@@ -166,7 +168,9 @@ class CheckpointWriter:
         try:
             self._finish(metadata, tuple(index_of or self._files))
         except OSError as error:
-            raise OutputError(f"{self.out}: can't be completed ({error.strerror or error}). {_free(self.out)}") from error
+            raise OutputError(
+                f"{self.out}: can't be completed ({error.strerror or error}). {_free(self.out)}"
+            ) from error
 
     def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
         for fd, plan in zip(self._fds, self._files, strict=True):
@@ -199,7 +203,9 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.abort()  # nothing is left to remove after a commit
 
 
@@ -250,7 +256,9 @@ def _claim(out: Path) -> tuple[Path, Lock]:
             partial.mkdir(parents=True, exist_ok=True)
             lock = Lock.take(partial)
             if lock is None:
-                raise OutputError(f"{out}: another run is writing it just now. Wait for it, or choose another -o/--out.")
+                raise OutputError(
+                    f"{out}: another run is writing it just now. Wait for it, or choose another -o/--out."
+                )
             if lock.is_on(partial):  # and was not renamed to its final name while we came
                 _empty(partial)
                 return partial, lock

@@ -1,4 +1,4 @@
-"""The weighted mean: model soups (Wortsman et al., arXiv 2203.05482, eq. in section 2) and POINTS (arXiv 2409.04828)."""
+"""The weighted mean: model soups (Wortsman et al., arXiv 2203.05482, section 2), POINTS (arXiv 2409.04828)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Linear(Method):
     """
 
     def __call__(self, block: Block) -> torch.Tensor:
+        """The mean of the block's entries; see `Method`."""
         if _uniform(block.weights):
             total = block[0]
             for i in range(1, len(block)):

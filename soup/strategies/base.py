@@ -1,9 +1,9 @@
 """What a strategy is: a function of a pool and a score. It sees names and numbers, never a file and never a tensor.
 
-    @strategy("leave-worst-out")
-    def leave_worst_out(pool, score):
-        ranked = sorted(pool, key=lambda ingredient: score([ingredient]).overall, reverse=True)
-        return ranked[:-1]
+@strategy("leave-worst-out")
+def leave_worst_out(pool, score):
+    ranked = sorted(pool, key=lambda ingredient: score([ingredient]).overall, reverse=True)
+    return ranked[:-1]
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Scored(Protocol):
 class ScoreFunction(Protocol):
     """Judges the uniform mean of some ingredients, or a weighted one. A soup that was judged before costs nothing."""
 
-    def __call__(self, ingredients: Chosen, /) -> Scored: ...
+    def __call__(self, ingredients: Chosen, /) -> Scored:
+        """The trial of the mean of these ingredients."""
 
 
 Strategy = Callable[..., Chosen]

@@ -1,4 +1,4 @@
-"""Greedy soup: add what does not hurt (POINTS, arXiv 2409.04828, "Greedy Soup"; Wortsman et al., 2203.05482, recipe 1)."""
+"""Greedy soup: add what does not hurt (POINTS, arXiv 2409.04828; Wortsman et al., arXiv 2203.05482, recipe 1)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _RULES = {"ge": operator.ge, "gt": operator.gt}
 
 
 def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: Literal["ge", "gt"] = "ge") -> list[T]:
-    """In the order of their own overall, admit each ingredient with which the mean is at least as good as the best so far.
+    """From the best individual on, admit each ingredient with which the mean is at least as good as the best so far.
 
-    POINTS' text says that the mean "improves", its algorithm says >=: `ge` is the default, `gt` the strict rule. The
-    first is always admitted. At most k + (k - 1) evaluations.
+    Ingredients are tried in descending order of their own overall; the first is always admitted. POINTS' text says
+    that the mean "improves", its algorithm says >=: `ge` is the default, `gt` the strict rule. At most k + (k - 1)
+    evaluations.
 
     Raises:
         RecipeError: an unknown rule.

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def maximum(pool: Sequence[T], score: ScoreFunction, *, top_p: int | None = None) -> list[T]:
-    """The mean of the top p individuals by overall: f((1/p) sum_i theta_i). Neither the single best nor an element-wise max.
+    """The mean of the top p individuals by overall, f((1/p) sum_i theta_i): no element-wise max, nor the single best.
 
     The paper gives no p. Without one every p from 1 to k is tried and the best kept, the smallest on a tie: at most
     k + (k - 1) evaluations.
