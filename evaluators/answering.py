@@ -67,7 +67,7 @@ def _pixels(path: str) -> int:
 
     try:
         with Image.open(path) as image:
-            return image.width * image.height
+            return int(image.width * image.height)
     except (UnidentifiedImageError, OSError):
         return 0
 

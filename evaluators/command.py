@@ -66,7 +66,8 @@ def _template(benchmark: Benchmark) -> str:
 
 def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tuple[int, bytes]:
     """The exit status and the end of stdout. Whatever ends the wait, no process of the group outlives it."""
-    with log.open("ab", buffering=0) as talk:
+    log.unlink(missing_ok=True)
+    with log.open("ab", buffering=0) as talk:  # appending: two writers share it
         talk.write(f"$ {line}\n".encode())
         process = subprocess.Popen(
             line, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=talk, start_new_session=True

@@ -12,14 +12,11 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evaluators.answering import Message
 from soup.errors import EvaluatorError
 from soup.evaluation import Settings
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["MAX_NEW_TOKENS", "TransformersAnswerer", "identity"]
 
@@ -70,7 +67,8 @@ class TransformersAnswerer:
             )
         self.module.to(device or _device()).eval()
         self._processor = processor
-        self._decoding = _greedy(self.module, processor.tokenizer, max_new_tokens)
+        self._decoding = _greedy(self.module, processor.tokenizer)
+        self.max_new_tokens = max_new_tokens
 
     def answer(self, messages: list[Message]) -> list[str]:
         """The answers to one batch of messages, each with the same number of images."""
@@ -85,14 +83,18 @@ class TransformersAnswerer:
                 return_tensors="pt",
                 processor_kwargs={"padding": True},
             ).to(self.module.device, dtype=self.module.dtype)
+            rooms = [self._room(length) for length in inputs["attention_mask"].sum(1).tolist()]
+            self._decoding.max_new_tokens = max(rooms)
             tokens = self.module.generate(**inputs, generation_config=self._decoding)
-        return self._texts(inputs["input_ids"], tokens)
+        # An encoder-decoder gives nothing but what was added to the prompt.
+        start = 0 if self.module.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        added = [row[start : start + room] for row, room in zip(tokens, rooms, strict=True)]
+        return [text.strip() for text in self._processor.tokenizer.batch_decode(added, skip_special_tokens=True)]
 
-    def _texts(self, prompts: torch.Tensor, tokens: torch.Tensor) -> list[str]:
-        """What was added to the prompts [B, T], as text; an encoder-decoder gives nothing but what was added."""
-        start = 0 if self.module.config.is_encoder_decoder else prompts.shape[1]
-        texts = self._processor.tokenizer.batch_decode(tokens[:, start:], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+    def _room(self, prompt_length: int) -> int:
+        """How many tokens an answer may have: no more than the model has positions for, whatever its neighbours."""
+        positions = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
+        return self.max_new_tokens if positions is None else max(1, min(self.max_new_tokens, positions - prompt_length))
 
 
 def _register_ours(directory: Path) -> None:
@@ -105,13 +107,12 @@ def _register_ours(directory: Path) -> None:
         importlib.import_module("finetune.points")
 
 
-def _greedy(module: Any, tokenizer: Any, max_new_tokens: int) -> Any:
+def _greedy(module: Any, tokenizer: Any) -> Any:
     """The checkpoint's own generation settings, with all that samples, or searches several answers, neutralised."""
     decoding = copy.deepcopy(module.generation_config)
     for flag in ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "max_length"):
         setattr(decoding, flag, None)  # not merely unused: a value beside do_sample=False is warned about
     decoding.do_sample, decoding.num_beams, decoding.num_return_sequences = False, 1, 1
-    decoding.max_new_tokens = max_new_tokens
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if decoding.pad_token_id is None:

@@ -85,7 +85,7 @@ class VLMEval:
             return ask(answerer, messages, self.settings.batch_size)
 
         answers = (ask_circles if source.circular else ask_rows)(source, dataset, asked)
-        return score(source, dataset, answers, candidate.scratch / f"vlmeval-{source.name}")
+        return score(source, dataset, answers, candidate.scratch)
 
     def _dataset(self, source: Source, benchmark: Benchmark) -> Any:
         """VLMEvalKit's data set with the rows that count; the file is read and checked once for each digest."""

@@ -50,6 +50,8 @@ def module(name: str) -> Any:
     Raises:
         EvaluatorError: VLMEvalKit, or something that it imports, is not installed.
     """
+    if (known := sys.modules.get(f"vlmeval.{name}")) is not None:
+        return known
     version()
     with _bare_parents(), _pillow_as_it_was():
         try:

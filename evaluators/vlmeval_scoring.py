@@ -8,10 +8,12 @@ the clock or the environment says. As in VLMEvalKit, "", "None" and "NA" read ba
 
 from __future__ import annotations
 
+import ast
 import csv
 import importlib
 import io
 import os
+import tempfile
 import traceback
 import warnings
 from collections import defaultdict
@@ -35,8 +37,7 @@ NUMBERS = {"index": "int64", "g_index": "int64", "hit": "float64"}
 
 def ask_rows(source: Source, dataset: Any, ask: Ask) -> list[str]:
     """The answers to all rows, in their order."""
-    frame = dataset.data
-    return ask([dataset.build_prompt(frame.iloc[place]) for place in range(len(frame))])
+    return ask([dataset.build_prompt(row) for row in dataset.data.to_dict("records")])
 
 
 def ask_circles(source: Source, dataset: Any, ask: Ask) -> list[str]:
@@ -44,26 +45,27 @@ def ask_circles(source: Source, dataset: Any, ask: Ask) -> list[str]:
 
     A question counts only if all of its rotations are answered right, so that the score is the same for fewer calls.
     """
-    frame, circles = dataset.data, questions(source, dataset.data)
-    answers, lost = [LOST] * len(frame), set[str]()
-    for places in _rounds(frame, circles):
+    rows, circles = dataset.data.to_dict("records"), questions(source, dataset.data)
+    answers, lost = [LOST] * len(rows), set[str]()
+    for places in _rounds(rows, circles):
         asked = [place for place in places if circles[place] not in lost]
-        replies = ask([dataset.build_prompt(frame.iloc[place]) for place in asked])
+        replies = ask([dataset.build_prompt(rows[place]) for place in asked])
         for place, reply, read in zip(asked, replies, _as_read(replies), strict=True):
             answers[place] = reply
-            if not _is_right(frame.iloc[place], read):
+            if not _is_right(rows[place], read):
                 lost.add(circles[place])
     return answers
 
 
-def score(source: Source, dataset: Any, answers: list[str], directory: Path) -> Score:
-    """The score of one answer per row of the data set. `directory` must be fresh: it keeps the predictions.
+def score(source: Source, dataset: Any, answers: list[str], scratch: Path) -> Score:
+    """The score of one answer per row of the data set. The predictions stay in a fresh directory below `scratch`.
 
     Raises:
         EvaluatorError: VLMEvalKit's metric failed, or its total is not the sum of its questions.
     """
-    directory.mkdir(parents=True)
-    path = directory / f"{source.dataset}.tsv"
+    scratch.mkdir(parents=True, exist_ok=True)
+    # Fresh even where an earlier attempt left its files: VLMEvalKit takes what it finds for its own results.
+    path = Path(tempfile.mkdtemp(prefix=f"{source.name}-", dir=scratch)) / f"{source.dataset}.tsv"
     path.write_text(_table(dataset.data.drop(columns="image"), answers), encoding="utf-8", newline="")
     try:
         value, points = (_circular if source.circular else _counted)(source, dataset, path)
@@ -85,25 +87,26 @@ def strange_categories(source: Source, dataset: Any) -> list[str]:
     """
     if source.circular:
         return []
-    strange = []
+    strange, judge = [], _judge(source)
     for name, rows in dataset.data.groupby("category", dropna=False):
+        right = ["\n".join(ast.literal_eval(answer)) for answer in rows["answer"]]
         try:
-            _judge(source)(None, rows.iloc[:1].assign(prediction=rows["answer"].iloc[0]))
+            judge(None, rows.assign(prediction=right))
         except KeyError:
             strange.append(str(name))
     return strange
 
 
-def _rounds(frame: Any, circles: list[str]) -> Iterator[list[int]]:
+def _rounds(rows: list[Any], circles: list[str]) -> Iterator[list[int]]:
     """The places of all first rotations, then of all second ones, and so on."""
     places: dict[str, list[int]] = defaultdict(list)
-    for place in sorted(range(len(frame)), key=lambda place: int(frame["index"].iloc[place])):
+    for place in sorted(range(len(rows)), key=lambda place: int(rows[place]["index"])):
         places[circles[place]].append(place)
     for turn in range(max(map(len, places.values()))):
         yield [circle[turn] for circle in places.values() if turn < len(circle)]
 
 
-def _is_right(row: Any, reply: str) -> bool:
+def _is_right(row: dict[str, Any], reply: str) -> bool:
     """Whether VLMEvalKit's matching finds the right letter in the reply to one rotation."""
     found = light.module("dataset.utils.multiple_choice").prefetch_answer({**row, "prediction": reply})
     return bool(found == row["answer"])

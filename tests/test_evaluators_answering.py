@@ -183,6 +183,19 @@ def test_greedy_is_the_most_likely_token_step_by_step(kind, checkpoints, message
     assert answerer.answer([messages[3]]) == [expected]
 
 
+def test_an_answer_that_never_ends_stops_at_the_models_last_position_whatever_its_neighbours(tmp_path, messages):
+    endless = save_llava(tmp_path / "endless", 0)
+    for name in ("config.json", "generation_config.json"):
+        config = json.loads((endless / name).read_text())
+        config.get("text_config", config).update(max_position_embeddings=60, eos_token_id=97)
+        (endless / name).write_text(json.dumps(config))
+    answerer = TransformersAnswerer(endless)
+    alone = [answerer.answer([message])[0] for message in messages]
+    assert ask(answerer, messages, 64) == alone
+    assert 60 - 16 - len("Why?\n") - 3 <= len(alone[0]) <= 60 - 16 - len("Why?\n")  # 16 tokens of one image
+    assert len(alone[0]) > len(alone[3])
+
+
 def test_the_checkpoints_dtype_is_kept(tmp_path, messages):
     for dtype in (torch.bfloat16, torch.float32):
         answerer = TransformersAnswerer(save_llava(tmp_path / str(dtype), 0, dtype), max_new_tokens=4)
@@ -198,7 +211,7 @@ def test_a_candidate_is_streamed_into_the_loaded_model_once(checkpoints, message
     for seed in (0, 1, 1, 0):
         soup = candidate(checkpoints["points", seed], tmp_path)
         answerer = swap.answerer_for(soup)
-        answerer._decoding.max_new_tokens = 8
+        answerer.max_new_tokens = 8
         modules.add(id(answerer.module))
         alone = TransformersAnswerer(checkpoints["points", seed], max_new_tokens=8)
         assert ask(answerer, messages, 4) == ask(alone, messages, 4) == told.setdefault(seed, ask(alone, messages, 4))

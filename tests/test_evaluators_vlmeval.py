@@ -356,14 +356,15 @@ def test_nothing_is_written_outside_of_the_scratch_and_the_environment_stays(dat
     assert VLMEval(settings).evaluate(candidate, MMBENCH).value == 100
     assert before == (dict(os.environ), light.module("dataset.utils.multiple_choice").timestr)
     assert set(Path("/tmp").glob("20*.tsv")) == outside
-    assert sorted(path.name for path in (candidate.scratch / "vlmeval-mmbench").iterdir()) == [
+    (fresh,) = candidate.scratch.iterdir()
+    assert sorted(path.name for path in fresh.iterdir()) == [
         "MMBench_DEV_EN.tsv",
         "MMBench_DEV_EN_acc.csv",
         "MMBench_DEV_EN_exact_matching_result.pkl",
         "MMBench_DEV_EN_exact_matching_result.tsv",
         "rotations.tsv",
     ]
-    told = pd.read_csv(candidate.scratch / "vlmeval-mmbench" / "MMBench_DEV_EN.tsv", sep="\t", quoting=csv.QUOTE_ALL)
+    told = pd.read_csv(fresh / "MMBench_DEV_EN.tsv", sep="\t", quoting=csv.QUOTE_ALL)
     assert list(told["prediction"]) == list(told["answer"])
 
 
