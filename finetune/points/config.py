@@ -2,11 +2,13 @@
 
 from typing import Any, ClassVar
 
+from huggingface_hub.dataclasses import strict
 from transformers import CLIPVisionConfig, PreTrainedConfig, Qwen2Config
 
 __all__ = ["PointsConfig"]
 
 
+@strict
 class PointsConfig(PreTrainedConfig):
     """The configuration of a POINTS model.
 

@@ -31,22 +31,22 @@ SHAPES = ("circle", "square", "triangle", "cross", "diamond", "ring")
 
 
 def line_of_text(random: Random, text: str, width: int = SIDE) -> Image.Image:
-    """The characters in one line, each a little off its place, dark on light or light on dark."""
-    paper, ink = _paper_and_ink(random)
+    """The characters in one line, each a little off its place, dark on light."""
+    paper, ink = ((tuple(random.randint(*span) for _ in range(3))) for span in ((200, 255), (0, 80)))
     image = Image.new("RGB", (width, SIDE), paper)
     draw = ImageDraw.Draw(image)
     step = width / len(text)
     for i, character in enumerate(text):
         x = (i + 0.5) * step + random.uniform(-1, 1)
-        y = SIDE / 2 + random.uniform(-3, 3)
-        draw.text((x, y), character, fill=ink, font=_font(random.choice((15, 16, 17))), anchor="mm")
+        y = SIDE / 2 + random.uniform(-2, 2)
+        draw.text((x, y), character, fill=ink, font=_font(random.choice((16, 17, 18))), anchor="mm")
     return image
 
 
 def figure(random: Random, shape: str, color: str) -> Image.Image:
-    """One shape of that colour somewhere, on grey."""
-    image = _grey(random)
-    radius = random.uniform(5, 9)
+    """One shape of that colour somewhere."""
+    image = _paper(random)
+    radius = random.uniform(6, 10)
     x, y = (random.uniform(radius + 1, SIDE - radius - 1) for _ in range(2))
     _draw_shape(ImageDraw.Draw(image), shape, x, y, radius, _shade(random, COLORS[color]))
     return image
@@ -54,7 +54,7 @@ def figure(random: Random, shape: str, color: str) -> Image.Image:
 
 def dots(random: Random, n: int) -> Image.Image:
     """Just n discs that don't touch, of any colours and sizes."""
-    image = _grey(random)
+    image = _paper(random)
     draw = ImageDraw.Draw(image)
     for x, y, radius in _apart(random, n):
         color = _shade(random, random.choice(list(COLORS.values())))
@@ -64,7 +64,7 @@ def dots(random: Random, n: int) -> Image.Image:
 
 def bars(random: Random, tallest: int, n: int = 5) -> Image.Image:
     """A chart of n bars, that one (from 0) taller than all others by at least 2 pixels."""
-    image = _grey(random)
+    image = _paper(random)
     draw = ImageDraw.Draw(image)
     top = random.randint(12, 28)
     step = SIDE // n
@@ -80,16 +80,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _grey(random: Random) -> Image.Image:
-    """Paper in a light or dark grey, never the grey of a shape."""
-    level = random.choice((random.randint(0, 40), random.randint(215, 255)))
+def _paper(random: Random) -> Image.Image:
+    """Paper in a light grey."""
+    level = random.randint(225, 255)
     return Image.new("RGB", (SIDE, SIDE), (level, level, level))
-
-
-def _paper_and_ink(random: Random) -> tuple[Rgb, Rgb]:
-    dark = tuple(random.randint(0, 70) for _ in range(3))
-    light = tuple(random.randint(185, 255) for _ in range(3))
-    return (dark, light) if random.random() < 0.5 else (light, dark)
 
 
 def _shade(random: Random, color: Rgb) -> Rgb:
