@@ -50,10 +50,11 @@ def ask_circles(source: Source, dataset: Any, ask: Ask) -> list[str]:
     for places in _rounds(rows, circles):
         asked = [place for place in places if circles[place] not in lost]
         replies = ask([dataset.build_prompt(rows[place]) for place in asked])
-        for place, reply, read in zip(asked, replies, _as_read(replies), strict=True):
-            answers[place] = reply
-            if not _is_right(rows[place], read):
-                lost.add(circles[place])
+        with _plain_environment():
+            for place, reply, read in zip(asked, replies, _as_read(replies), strict=True):
+                answers[place] = reply
+                if not _is_right(rows[place], read):
+                    lost.add(circles[place])
     return answers
 
 
@@ -162,24 +163,33 @@ def _beside(file: str, suffix: str, ending: str | None = None) -> str:
 
 
 @contextmanager
-def _enclosed(directory: Path) -> Iterator[None]:
-    """Keeps VLMEvalKit's circular evaluation inside of one directory, whatever the environment says.
-
-    It parks a table as /tmp/<the time in seconds>, where two processes of one second read each other's.
-    """
-    room = light.module("dataset.utils.multiple_choice")
-    wanted = {"PRED_FORMAT": "tsv", "PRINT_VANILLA": "0"}
-    before, clock = {name: os.environ.get(name) for name in wanted}, room.timestr
+def _plain_environment() -> Iterator[None]:
+    """VLMEvalKit as it is without settings of the user's: VERBOSE, set to anything, changes how options are matched."""
+    wanted = {"PRED_FORMAT": "tsv", "PRINT_VANILLA": "", "VERBOSE": ""}
+    before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
-    room.timestr = lambda: os.path.relpath(directory.resolve() / "rotations", Path("/tmp").resolve())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # it leaves the closing of its files to Python
-            yield
+        yield
     finally:
-        room.timestr = clock
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _enclosed(directory: Path) -> Iterator[None]:
+    """Keeps VLMEvalKit's circular evaluation inside of one directory.
+
+    It parks a table as /tmp/<the time in seconds>, where two processes of one second read each other's.
+    """
+    room = light.module("dataset.utils.multiple_choice")
+    clock = room.timestr
+    room.timestr = lambda: os.path.relpath(directory.resolve() / "rotations", Path("/tmp").resolve())
+    try:
+        with _plain_environment(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it leaves the closing of its files to Python
+            yield
+    finally:
+        room.timestr = clock

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -146,7 +147,10 @@ def test_decoding_is_greedy_and_leaves_random_numbers_and_gradients_alone(kind, 
     torch.manual_seed(99)
     assert ask(answerer, messages, 64) == first
     torch.set_rng_state(before)
+    torch.set_num_threads(2)
     ask(answerer, messages, 64)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.is_grad_enabled()
 
@@ -307,6 +311,12 @@ def test_the_identity_of_auto_is_json_and_knows_the_decoding():
     assert found["model"] == "auto"
     assert found["max_new_tokens"] == MAX_NEW_TOKENS == 2048
     assert found == HotSwap(Settings(batch_size=1)).identity()  # answers stand alone, whatever the batch
+
+
+def test_without_transformers_the_error_is_one_sentence_with_the_pip_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(EvaluatorError, match=r'pip install "vlm-soup\[vlmeval-light\]"'):
+        HotSwap(Settings()).identity()
 
 
 @pytest.fixture
