@@ -363,7 +363,10 @@ def finetune(config: Path, as_json: bool) -> None:
         from finetune.launch import finetune
     except ImportError as error:
         raise FinetuneError(f"Training needs {error.name}: pip install 'vlm-soup[finetune]'") from error
-    made = finetune(config)
+    from soup.console import Talk
+
+    with Talk() as talk:
+        made = finetune(config, progress=talk.step)
     if as_json:
         _print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
     else:

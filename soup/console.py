@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table as RichTable
 
 from soup.cook import Listener
@@ -32,9 +41,15 @@ class Talk:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task: Any = None
-        self._count = 0
+        bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+        self._steps = Progress(
+            *bars, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
+        )
+        # One live area for both: rich allows no second one.
+        self._live = Live(Group(self._bar, self._steps), console=self._console, transient=True)
+        self._jobs: dict[str, Any] = {}
 
     @property
     def listener(self) -> Listener:
@@ -71,20 +86,30 @@ class Talk:
         if self._task is not None:
             self._bar.advance(self._task, count)
 
+    def step(self, name: str, step: int, steps: int, loss: float) -> None:
+        """A training job has come so far; the last step is said for good."""
+        if name not in self._jobs:
+            self._jobs[name] = self._steps.add_task(name, total=steps, loss="")
+        self._steps.update(self._jobs[name], completed=step, loss=f"loss {loss:.3f}")
+        if step == steps:
+            self._steps.remove_task(self._jobs.pop(name))
+            self.say(f"  {name}: {steps} steps, loss {loss:.3f}")
+
     def _end_phase(self) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
 
     def __enter__(self) -> Talk:
-        self._bar.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_phase()
-        self._bar.stop()
+        self._live.stop()
 
 
 def print_table(table: Table, first: str) -> None:

@@ -1,0 +1,184 @@
+"""What a merge costs: wall time and peak memory, against the floor of this machine, measured in the same run.
+
+The floor is what no merge can do without: read every input once (`cat`), write the output once (`cp`). Start-up (Python
+and torch) is measured apart. Every figure is the median of `--repeats` rounds, and a round measures floor, soup and
+mergekit one after another, so that a noisy neighbour hits all of them.
+
+    python benchmarks/merge.py                          4 models of 1.24 GB
+    python benchmarks/merge.py --gigabytes 4            4 models of 4 GB
+    python benchmarks/merge.py --gigabytes 2 --tensor-gigabytes 1   tensors of 1 GB
+    python benchmarks/merge.py --against mergekit       and mergekit's linear, in a virtual environment of its own
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+HERE = Path(__file__).parent
+WORK = HERE / "work"
+
+SOUP = """
+import json, resource, sys, time
+began = time.perf_counter()
+import torch
+from soup.merge import merge
+from soup.recipe import Recipe, Source
+ready = time.perf_counter()
+sources = [Source(name=f"m{i}", path=path) for i, path in enumerate(sys.argv[2:])]
+merge(Recipe.uniform(sources), sys.argv[1])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"startup": ready - began, "wall": time.perf_counter() - ready, "rss": peak}))
+"""
+
+
+@click.command()
+@click.option("--gigabytes", default=1.24, show_default=True, help="Size of one model.")
+@click.option("--models", default=4, show_default=True, help="How many ingredients.")
+@click.option("--tensor-gigabytes", default=0.0, help="Size of one tensor. [default: 17 MB]")
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--against", type=click.Choice(["mergekit"]), help="Measure this peer too.")
+@click.option("--cold", is_flag=True, help="Drop the inputs from the page cache before each measurement.")
+@click.option("--keep", is_flag=True, help="Keep the models for the next run.")
+def main(
+    gigabytes: float, models: int, tensor_gigabytes: float, repeats: int, against: str | None, cold: bool, keep: bool
+) -> None:
+    """Make models, merge them, print a table."""
+    folder = WORK / f"{models}x{gigabytes:g}GB-{tensor_gigabytes:g}"
+    inputs = [make_model(folder / f"m{i}", gigabytes, tensor_gigabytes, seed=i) for i in range(models)]
+    mergekit = mergekit_command() if against else None
+    rounds: list[dict[str, float]] = []
+    try:
+        for number in range(repeats + 1):
+            measured = one_round(inputs, folder / "out", mergekit, cold)
+            if number:  # the first warms the page cache
+                rounds.append(measured)
+                click.echo(json.dumps({key: round(value, 3) for key, value in measured.items()}), err=True)
+    finally:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        if not keep:
+            shutil.rmtree(folder)
+    click.echo(table(rounds, gigabytes, models, tensor_gigabytes, cold))
+
+
+def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: int) -> Path:
+    """A bfloat16 checkpoint of that size in one file, written tensor by tensor."""
+    import torch
+
+    from soup.tensors import DTYPES, TensorSpec
+    from soup.writer import CheckpointWriter, plan_files
+
+    if (folder / "model.safetensors").exists():
+        return folder
+    columns = 4096
+    rows = int(tensor_gigabytes * 1e9) // (2 * columns) or 2048
+    count = max(1, round(gigabytes * 1e9 / (2 * rows * columns)))
+    specs = [TensorSpec(f"model.layers.{i:03d}.weight", DTYPES["BF16"], (rows, columns)) for i in range(count)]
+    noise = torch.Generator().manual_seed(seed)
+    with CheckpointWriter(folder, plan_files(specs, None), {"format": "pt"}) as writer:
+        for spec in specs:
+            for row in range(0, rows, 2048):
+                values = torch.randn(min(2048, rows - row) * columns, generator=noise).to(torch.bfloat16)
+                writer.write(spec.name, row * columns, values)
+        # A config that mergekit has a table for; soup reads it only to set its dtype.
+        writer.add_file("config.json", json.dumps({"architectures": ["BenchModel"], "model_type": "llama"}).encode())
+        writer.commit({"format": "pt"})
+    return folder
+
+
+def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: bool) -> dict[str, float]:
+    """Floor, soup, and the peer if there is one, each once."""
+    found: dict[str, float] = {}
+    fresh(inputs, out, cold)
+    began = time.perf_counter()
+    with open(os.devnull, "wb") as null:
+        subprocess.run(["cat", *(str(path / "model.safetensors") for path in inputs)], stdout=null, check=True)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
+    found["floor"] = time.perf_counter() - began
+    fresh(inputs, out, cold)
+    told = subprocess.run(
+        [sys.executable, "-c", SOUP, str(out), *map(str, inputs)], check=True, capture_output=True, text=True
+    )
+    found |= {f"soup_{key}": value for key, value in json.loads(told.stdout).items()}
+    if mergekit:
+        fresh(inputs, out, cold)
+        found |= run_mergekit(mergekit, inputs, out)
+    return found
+
+
+def fresh(inputs: list[Path], out: Path, cold: bool) -> None:
+    """No output; and with `cold`, no input in the page cache."""
+    shutil.rmtree(out, ignore_errors=True)
+    os.sync()  # what the last measurement wrote must not be written back during the next
+    if cold:
+        for path in inputs:
+            fd = os.open(path / "model.safetensors", os.O_RDONLY)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
+def mergekit_command() -> list[str]:
+    """mergekit-yaml in a virtual environment of its own, made if it is not there: it pins other libraries than ours."""
+    home = WORK / "mergekit"
+    if not (home / "bin" / "mergekit-yaml").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        constraint = str(HERE.parent / "constraints.txt")
+        torch = next(line for line in Path(constraint).read_text().splitlines() if line.startswith("torch=="))
+        subprocess.run([str(home / "bin" / "pip"), "install", "-q", torch, "mergekit==0.1.5"], check=True)
+    return [str(home / "bin" / "python"), "-m", "mergekit.scripts.run_yaml"]
+
+
+def run_mergekit(command: list[str], inputs: list[Path], out: Path) -> dict[str, float]:
+    """mergekit's linear merge of the same models, start-up and all: wall seconds and peak memory."""
+    config = out.with_suffix(".yaml")
+    models = [{"model": str(path.absolute()), "parameters": {"weight": 1.0}} for path in inputs]
+    config.write_text(json.dumps({"merge_method": "linear", "dtype": "bfloat16", "models": models}))
+    began = time.perf_counter()
+    flags = ["--no-copy-tokenizer", "--allow-crimes", "-q"]
+    process = subprocess.Popen([*command, str(config), str(out), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException("mergekit failed:\n" + process.stderr.read().decode()[-2000:])
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"mergekit_wall": time.perf_counter() - began, "mergekit_rss": peak}
+
+
+def table(rounds: list[dict[str, float]], gigabytes: float, models: int, tensor: float, cold: bool) -> str:
+    """The medians as a Markdown table; ratios are medians of the rounds' own ratios."""
+    middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
+
+    def ratio(above: str, below: str) -> float:
+        return statistics.median(row[above] / row[below] for row in rounds)
+
+    files = "cold" if cold else "warm"
+    size = f"{models} x {gigabytes:g} GB" + (f", tensors of {tensor:g} GB" if tensor else "")
+    lines = [
+        f"| {size}, {files} | wall beyond start-up | of the floor | start-up | peak RSS |",
+        "| --- | --- | --- | --- | --- |",
+        f"| floor (cat, cp) | {middle['floor']:.2f} s | 1 | | |",
+        f"| soup | {middle['soup_wall']:.2f} s | {ratio('soup_wall', 'floor'):.2f} | {middle['soup_startup']:.2f} s | "
+        f"{middle['soup_rss'] / 1e6:.0f} MB |",
+    ]
+    if "mergekit_wall" in middle:
+        whole = statistics.median(row["mergekit_wall"] / (row["soup_wall"] + row["soup_startup"]) for row in rounds)
+        lines.append(
+            f"| mergekit 0.1.5 linear | {middle['mergekit_wall']:.2f} s with start-up | "
+            f"{ratio('mergekit_wall', 'floor'):.2f} | | {middle['mergekit_rss'] / 1e6:.0f} MB |"
+        )
+        lines.append(f"\nmergekit takes {whole:.1f} x the time of soup, start-up included in both.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
