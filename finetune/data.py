@@ -40,7 +40,7 @@ def read_samples(directory: Path) -> list[Sample]:
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))
         return [_checked(sample, path.parent) for sample in samples]
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FinetuneError(f"{path}: not a list of LLaVA conversations ({error!r}).") from error
 
 

@@ -124,6 +124,7 @@ def _fit(
         warmup_steps=settings.warmup,  # below 1, transformers takes it as a share of the steps
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
+        adam_beta2=0.98,  # runs are short: the default's memory of a thousand steps outlasts them
         seed=settings.seed,
         logging_steps=1,
         save_strategy="no",

@@ -31,7 +31,7 @@ def tiny_config(vocab_size: int, image_token_id: int, pad_token_id: int, eos_tok
         "num_attention_heads": 4,
         "image_size": TILE,
         "patch_size": PATCH,
-        "initializer_range": 0.06,
+        "initializer_range": 0.08,
     }
     text = {
         "vocab_size": vocab_size,
@@ -41,7 +41,7 @@ def tiny_config(vocab_size: int, image_token_id: int, pad_token_id: int, eos_tok
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "max_position_embeddings": 512,
-        "initializer_range": 0.06,
+        "initializer_range": 0.08,
         "tie_word_embeddings": True,
         "pad_token_id": pad_token_id,
         "eos_token_id": eos_token_id,

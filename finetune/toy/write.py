@@ -133,10 +133,14 @@ def _write_set(out: Path, seed: int, images_per_skill: dict[str, int], held_out:
 
 
 def _turns(row: Row) -> dict[str, tuple[str, str]]:
-    """The question in free form and, for a choice, as the benchmark puts it."""
+    """The question in free form and, for a choice, as the benchmark puts it.
+
+    A choice is answered in the option's words, which VLMEvalKit takes as well as its letter: this size was never seen
+    to bind letters to options in the time that a demo has.
+    """
     turns = {"open": (row.question, row.answer)}
     if row.options:
-        turns["choice"] = (choice_prompt(row), row.letter)
+        turns["choice"] = (choice_prompt(row), row.answer)
     return turns
 
 

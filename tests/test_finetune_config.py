@@ -1,0 +1,88 @@
+"""The YAML file of `soup finetune`: what it may say, and how it is told what is wrong."""
+
+import pytest
+
+from finetune.config import BaseStage, read_config
+from finetune.launch import plan
+from soup.errors import FinetuneError
+
+FULL = """
+base:
+  start: tiny
+  data: data/base
+  out: base
+  lr: 1.0e-3
+  steps: 8
+added:
+  number: data/number
+  word: [data/word, data/more]
+also: [data/base]
+freeze: [general_vit, ocr_vit]
+lr: 5.0e-4
+steps: 4
+"""
+
+
+def written(tmp_path, text):
+    path = tmp_path / "finetune.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_base_to_train_comes_first_and_every_added_set_starts_from_it(tmp_path):
+    config = read_config(written(tmp_path, FULL))
+    base, number, word = plan(config, tmp_path)
+    assert isinstance(config.base, BaseStage)
+    assert (base.name, base.start, base.out) == ("base", "tiny", tmp_path / "base")
+    assert (base.settings.freeze, base.settings.lr) == ([], 1e-3)
+    assert number.start == word.start == str(tmp_path / "base")
+    assert number.out == tmp_path / "ckpts" / "number"
+    assert word.data == tuple(tmp_path / "data" / name for name in ("base", "word", "more"))
+    assert number.settings.freeze == ["general_vit", "ocr_vit"]
+
+
+def test_a_base_that_is_there_is_only_named(tmp_path):
+    text = FULL[FULL.index("added") :]
+    jobs = plan(read_config(written(tmp_path, "base: org/model\n" + text)), tmp_path)
+    assert [job.start for job in jobs] == ["org/model"] * 2
+    (tmp_path / "mine").mkdir()
+    jobs = plan(read_config(written(tmp_path, "base: mine\n" + text)), tmp_path)
+    assert [job.start for job in jobs] == [str(tmp_path / "mine")] * 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("lr: 5.0e-4", "lr: 5.0e-4\nlearning_rate: 1", "learning_rate: unknown key"),
+        ("steps: 8", "steps: 8\n  step: 9", "base.step: unknown key. Did you mean 'steps'?"),
+        ("lr: 5.0e-4", "lr: -1", "lr: Input should be greater than 0, found -1"),
+        ("lr: 5.0e-4\n", "", "lr: Field required"),
+        ("  data: data/base\n", "", "base.data: Field required"),
+        ("  number: data/number", "  ../up: data/number", "added.../up"),
+        ("steps: 4", "steps: 4\ndtype: int8", "dtype: Input should be"),
+        ("added:\n  number: data/number\n  word: [data/word, data/more]", "added: {}", "added"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, old, new, said):
+    assert old in FULL
+    with pytest.raises(FinetuneError) as error:
+        read_config(written(tmp_path, FULL.replace(old, new)))
+    assert said in str(error.value)
+    assert "finetune.yaml" in str(error.value)
+
+
+def test_all_that_is_wrong_comes_at_once(tmp_path):
+    with pytest.raises(FinetuneError) as error:
+        read_config(written(tmp_path, FULL.replace("lr: 5.0e-4", "lr: 0\nbogus: 1").replace("steps: 4", "steps: x")))
+    assert all(word in str(error.value) for word in ("3 wrong", "lr:", "bogus:", "steps:"))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b", "just words", "a: [1", "\x00"])
+def test_what_is_no_mapping_is_refused(tmp_path, text):
+    with pytest.raises(FinetuneError, match=r"finetune\.yaml"):
+        read_config(written(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
+    with pytest.raises(FinetuneError, match="can't be read"):
+        read_config(tmp_path / "none.yaml")
