@@ -113,7 +113,7 @@ class Checkpoint:
         """Why its weights are quantised, and so can't be averaged; None when they are ordinary numbers."""
         for config in [self.config, *(part for part in self.config.values() if isinstance(part, dict))]:
             quantisation = config.get("quantization_config")
-            if isinstance(quantisation, dict):
+            if isinstance(quantisation, dict) and quantisation:
                 return f"config.json has a quantization_config ({quantisation.get('quant_method', 'unnamed')})"
         packed = [spec for spec in self.tensors.values() if spec.dtype.kind == "packed"]
         if packed:

@@ -14,7 +14,9 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -47,8 +49,15 @@ class Talk:
         self._steps = Progress(
             *bars, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
         )
-        # One live area for both: rich allows no second one.
-        self._live = Live(Group(self._bar, self._steps), console=self._console, transient=True)
+        self._clock = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        # One live area for all: rich allows no second one.
+        self._live = Live(Group(self._bar, self._steps, self._clock), console=self._console, transient=True)
         self._jobs: dict[str, Any] = {}
 
     @property
@@ -65,13 +74,18 @@ class Talk:
         self._console.print(f"[yellow]warning:[/yellow] {_plain(text)}")
 
     def starting(self, recipe: Recipe, benchmark: Benchmark) -> None:
-        """An evaluation begins."""
+        """An evaluation begins: a running clock on a terminal, a line elsewhere."""
         self._end_phase()
         part = "" if benchmark.split.part == "all" else f" ({benchmark.split.part} questions)"
-        self.say(f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part} ...")
+        text = f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part}"
+        if self._console.is_terminal:
+            self._task = self._clock.add_task(_plain(text))
+        else:
+            self.say(f"{text} ...")
 
     def told(self, trial: Trial) -> None:
         """A trial has its scores."""
+        self._end_phase()
         scores = ", ".join(f"{name} {score.value:.2f}" for name, score in trial.scores.items())
         when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
         self.say(f"  {' + '.join(trial.names)}: overall {trial.overall:.2f} ({scores}; {when})")
@@ -96,9 +110,10 @@ class Talk:
             self.say(f"  {name}: {steps} steps, loss {loss:.3f}")
 
     def _end_phase(self) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
+        for bar in (self._bar, self._clock):
+            for task in bar.task_ids:
+                bar.remove_task(task)
+        self._task = None
 
     def __enter__(self) -> Talk:
         if self._console.is_terminal:

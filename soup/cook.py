@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from soup.blocks import Options
+from soup.checkpoint import looks_like_checkpoint
 from soup.digest import ContentDigest, DigestCache, Progress
 from soup.errors import EvaluatorError, OutputError
 from soup.evaluation import ALL, Benchmark, Score, Settings, Split, parse_benchmarks
 from soup.hub import is_hub_id
 from soup.journal import Journal
-from soup.merge import is_soup, merge, plan_merge
+from soup.merge import earlier_soup, merge, plan_merge
 from soup.plan import merge_plan
 from soup.plugins import STRATEGIES
 from soup.pool import Pool
@@ -102,7 +103,9 @@ def run_directory(places: str | Path | Sequence[str | Path]) -> Path:
     if is_hub_id(str(given[0])) and not first.exists():
         return Path("pool.soup")
     folder = first.absolute()
-    folder = folder.parent if len(given) > 1 or (folder / "config.json").exists() else folder
+    folder = folder.parent if len(given) > 1 or looks_like_checkpoint(folder) else folder
+    if Path.cwd().is_relative_to(folder):
+        return Path("pool.soup")  # beside it would be outside of where the user works
     return folder.with_name(f"{folder.name}.soup")
 
 
@@ -161,6 +164,9 @@ def cook(
                 recipe = scorer(picked).recipe
                 trials = _reported(scorer, recipe, split)
         soup = _write(opened, recipe, out, trials, listener, overwrite, max_shard_bytes, allow_nonfinite, threads)
+        warnings += soup.repeated
+        for text in () if benchmarks else soup.repeated:  # with benchmarks it was told before the search
+            listener.warn(text)
         result = Soup(name, out, tuple(chosen), soup, trials, tuple(warnings))
         if benchmarks:
             _remember_outcome(home, result)
@@ -237,10 +243,9 @@ def _refuse_out(out: Path, name: str, pool: Pool, places: Any, *, overwrite: boo
         raise OutputError(
             f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another -o/--out."
         )
-    if is_soup(out) and not overwrite:
-        earlier = Recipe.read(out / "recipe.yaml")
-        if earlier.strategy == name and {*earlier.names} <= {*pool.names}:
-            return
+    earlier = earlier_soup(out)
+    if earlier and not overwrite and earlier.strategy == name and {*earlier.names} <= {*pool.names}:
+        return
     refuse_destination(out, overwrite=overwrite)
 
 
@@ -267,10 +272,8 @@ def _digests(pool: Pool, cache: DigestCache, listener: Listener) -> dict[str, Co
     if unknown:
         listener.phase("reading the pool", sum(checkpoint.bytes for checkpoint in unknown))
     digests = {ingredient.name: cache.get(ingredient.checkpoint, listener.progress) for ingredient in pool}
-    first: dict[str, str] = {}
-    for name, digest in digests.items():
-        if first.setdefault(digest.content, name) != name:
-            listener.warn(f"{name} holds the same weights as {first[digest.content]}: it counts twice")
+    for text in Recipe.uniform([part.source(digests[part.name].content) for part in pool]).repeated:
+        listener.warn(text)
     return digests
 
 

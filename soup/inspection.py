@@ -11,6 +11,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation import OPENCOMPASS, Settings, parse_benchmarks
 from soup.plugins import EVALUATORS, METHODS, STRATEGIES, Registry
 from soup.pool import Pool, open_ingredient
+from soup.recipe import Recipe
 from soup.tensors import TensorSpec
 
 __all__ = ["check_pool", "inspect_checkpoint", "list_kind"]
@@ -94,11 +95,11 @@ def check_pool(
     with Pool.open(places, base, exclude) as pool:
         problems, warnings = pool.problems(dtype, drop), pool.warnings()
         listener.phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
-        first: dict[str, str] = {}
-        for ingredient in pool:
-            content = digest_checkpoint(ingredient.checkpoint, listener.progress).content
-            if first.setdefault(content, ingredient.name) != ingredient.name:
-                warnings.append(f"{ingredient.name} holds the same weights as {first[content]}: it counts twice")
+        sources = [
+            ingredient.source(digest_checkpoint(ingredient.checkpoint, listener.progress).content)
+            for ingredient in pool
+        ]
+        warnings += Recipe.uniform(sources).repeated
         names = list(pool.names)
     for warning in warnings:
         listener.warn(warning)

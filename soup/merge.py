@@ -27,7 +27,7 @@ from soup.sidefiles import config_for
 from soup.tensors import TensorSpec, named_dtype
 from soup.writer import CheckpointWriter, FilePlan, header_bytes, plan_files
 
-__all__ = ["Plan", "is_soup", "merge", "open_pool", "plan_merge"]
+__all__ = ["Plan", "earlier_soup", "merge", "open_pool", "plan_merge"]
 
 RECIPE_KEY = "soup_recipe"
 """The key of a shard's metadata under which the recipe's digest stands."""
@@ -91,7 +91,7 @@ def merge(
     with pool or open_pool(recipe) as opened:
         _refuse_inputs_as_output(opened, out)
         plan = plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite)
-        if is_soup(out) and not overwrite and (made := _made_already(plan, out)):
+        if not overwrite and (made := _made_already(plan, out)):
             return made
         with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=overwrite) as writer:
             digests = for_each_block(plan.blend, plan.reads, writer.write, options, hashing=True)
@@ -180,20 +180,24 @@ def side_files(plan: Plan, sealed: Recipe, out: Path, scores: Mapping[str, Any] 
     return files
 
 
-def is_soup(out: Path) -> bool:
-    """Whether a directory is an earlier soup."""
-    return (out / "recipe.yaml").is_file()
+def earlier_soup(out: Path) -> Recipe | None:
+    """The recipe of the soup that stands at `out`; None where there is none, or something else."""
+    try:
+        return Recipe.read(out / "recipe.yaml") if (out / "recipe.yaml").is_file() else None
+    except RecipeError:
+        return None
 
 
 def _made_already(plan: Plan, out: Path) -> Recipe | None:
     """The sealed recipe if `out` is this very soup in these very files: a rerun then has nothing to do."""
+    earlier = earlier_soup(out)
+    if earlier is None or earlier.side_digest is None or not all(share.digest for share in earlier.ingredients):
+        return None
     found = [digest_checkpoint(part).content for part in plan.blend.inputs]
     sealed = plan.recipe.sealed(found, side_digest(plan.lead))
-    earlier = Recipe.read(out / "recipe.yaml")
     sizes = {file.name: len(header_bytes(file, _metadata(sealed.digest))) + file.data_bytes for file in plan.files}
     here = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*.safetensors")}
-    known = earlier.side_digest is not None and all(share.digest for share in earlier.ingredients)
-    return sealed if known and earlier.digest == sealed.digest and here == sizes else None
+    return sealed if earlier.digest == sealed.digest and here == sizes else None
 
 
 def _metadata(digest: str) -> dict[str, str]:

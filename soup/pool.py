@@ -83,7 +83,7 @@ class Pool(Sequence[Ingredient]):
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def] # Sequence's two overloads, and a name as well
         if isinstance(index, str):
-            return next(ingredient for ingredient in self if ingredient.name == index)
+            return {ingredient.name: ingredient for ingredient in self}[index]
         return self.ingredients[index]
 
     @property

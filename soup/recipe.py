@@ -100,6 +100,16 @@ class Recipe(BaseModel):
         """The ingredients' short names, in order."""
         return tuple(ingredient.name for ingredient in self.ingredients)
 
+    @property
+    def repeated(self) -> list[str]:
+        """One remark for each ingredient that holds the same weights as an earlier one: it counts twice."""
+        first: dict[str, str] = {}
+        remarks = []
+        for share in self.ingredients:
+            if share.digest is not None and first.setdefault(share.digest, share.name) != share.name:
+                remarks.append(f"{share.name} holds the same weights as {first[share.digest]}: it counts twice")
+        return remarks
+
     def sealed(self, digests: Sequence[str], side_digest: str) -> Recipe:
         """This recipe with the digests of its ingredients filled in, and after them its base's if the method reads it.
 

@@ -23,7 +23,7 @@ def tokenizer_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
     elif _has(first, "tokenizer.json") != _has(other, "tokenizer.json"):
         found.append(f"tokenizer.json is only in {(first if left is not None else other).path}")
     for name in _VOCABULARY_FILES:
-        if _has(first, name) and _has(other, name) and _content(first, name) != _content(other, name):
+        if _has(first, name) and _has(other, name) and _meaning(first, name) != _meaning(other, name):
             found.append(f"{name} differs")
     return found
 
@@ -79,6 +79,15 @@ def _different_keys(left: bytes, right: bytes) -> list[str]:
 
 def _has(checkpoint: Checkpoint, name: str) -> bool:
     return (checkpoint.path / name).is_file()
+
+
+def _meaning(checkpoint: Checkpoint, name: str) -> Any:
+    """What a vocabulary file says, whatever its spaces and line ends."""
+    data = _content(checkpoint, name)
+    try:
+        return json.loads(data) if name.endswith(".json") else data.split() if name.endswith(".txt") else data
+    except ValueError:
+        return data
 
 
 def _content(checkpoint: Checkpoint, name: str) -> bytes:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import shutil
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,9 @@ from soup.pool import Ingredient, Pool
 from soup.recipe import Recipe, Share
 
 __all__ = ["Jury", "Scorer", "Trial", "make_jury", "overall"]
+
+
+TrialKey = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class Scorer:
     allow_nonfinite: bool = False
     starting: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
     told: Callable[[Trial], None] = lambda trial: None
-    trials: dict[str, Trial] = field(default_factory=dict)
+    trials: dict[TrialKey, Trial] = field(default_factory=dict)
 
     def __call__(self, chosen: Sequence[Any] | Mapping[Any, float], /) -> Trial:
         """The trial of the mean of some ingredients (or of their names), or of a weighted one.
@@ -116,18 +120,19 @@ class Scorer:
             RecipeError: nothing to score, or an ingredient that the pool does not have.
         """
         recipe = self.recipe(chosen)
-        if recipe.digest not in self.trials:
+        key = _key(recipe)
+        if key not in self.trials:
             scores, seconds = self._scores(recipe, self.jury)
-            self.trials[recipe.digest] = Trial(recipe, scores, {}, seconds)
-            self.told(self.trials[recipe.digest])
-        return self.trials[recipe.digest]
+            self.trials[key] = Trial(recipe, scores, {}, seconds)
+            self.told(self.trials[key])
+        return self.trials[key]
 
     def report(self, trial: Trial, split: Split) -> Trial:
         """The same trial with its scores over the questions that only report."""
         scores, seconds = self._scores(trial.recipe, self.jury.on(split))
         spent = [part for part in (trial.seconds, seconds) if part is not None]
         told = replace(trial, report=scores, seconds=sum(spent) if spent else None)
-        self.trials[trial.recipe.digest] = told
+        self.trials[_key(trial.recipe)] = told
         return told
 
     def recipe(self, chosen: Sequence[Any] | Mapping[Any, float]) -> Recipe:
@@ -158,6 +163,11 @@ class Scorer:
         finally:
             candidate.remove()
         return found, seconds
+
+
+def _key(recipe: Recipe) -> TrialKey:
+    """Two ingredients may hold the same weights, and are two trials all the same; the journal answers the second."""
+    return recipe.names, recipe.digest
 
 
 def _add(found: dict[str, Score], name: str, score: Score) -> None:
@@ -193,7 +203,7 @@ def _evaluate(
     what = f"{'+'.join(candidate.names)} on {benchmark.name}"
     with candidate.evaluation(f"{benchmark.name}-{benchmark.split.part}") as scratch:
         try:
-            with deadline(timeout_seconds, what):
+            with deadline(timeout_seconds, what), redirect_stdout(sys.stderr):  # stdout is for the answer
                 score = evaluator.evaluate(candidate, benchmark)
             if not isinstance(score, Score):
                 raise EvaluatorError(f"expected a soup.evaluation.Score, found {score!r:.80}.")
