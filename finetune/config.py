@@ -2,10 +2,10 @@
 
     base:                        # a checkpoint directory or Hub id, or how to train one:
       start: tiny                #   a fresh tiny POINTS; or the checkpoint to go on from
-      data: [data/base]
+      data: data/base
       out: base
-      lr: 2.0e-3
-      steps: 800
+      lr: 1.5e-3
+      steps: 800                 #   batch, seed, dtype, ... are those below, where not said here; nothing is frozen
     added:                       # one ingredient per added data set, D + d_i
       number: data/number
       word: data/word
@@ -16,8 +16,9 @@
     batch: 64
     seed: 0
     out: ckpts                   # ckpts/number, ckpts/word
+    root: .                      # where all paths start, itself relative to the file
 
-Paths are relative to the file. A data set is a directory with `data.json` (LLaVA's conversations) and the images that
+A data set is a directory with `data.json` (LLaVA's conversations) and the images that
 it names.
 
 Source of the two stages: POINTS, arXiv 2409.04828, sections 3.4 and 4.1 (warm-up over 3 % of the steps, then cosine).
@@ -68,6 +69,20 @@ class FinetuneConfig(Settings):
     added: dict[Name, Paths] = Field(min_length=1)
     also: Paths = []
     out: str = "ckpts"
+    root: str = "."
+
+    def base_settings(self) -> Settings:
+        """How the base is trained: by its own settings, and these where it has none. It freezes what it names alone.
+
+        Raises:
+            AttributeError: the base is a checkpoint.
+        """
+        own = {name: getattr(self.base, name) for name in Settings.model_fields if name in self.base.model_fields_set}
+        return Settings(**{**self.settings().model_dump(), "freeze": [], **own})
+
+    def settings(self) -> Settings:
+        """How every ingredient is trained."""
+        return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
 
 
 def read_config(path: Path) -> FinetuneConfig:

@@ -50,34 +50,29 @@ def finetune(config_path: Path | str, *, progress: Any = None) -> list[Path]:
         FinetuneError: a wrong configuration, missing data, or a job that failed: with the end of its log, and its path.
     """
     path = Path(config_path)
-    jobs = plan(read_config(path), path.parent)
+    config = read_config(path)
+    jobs = plan(config, path.parent / config.root)
     _check(jobs)
     features = Album()
     for job in jobs:
         _run(job, features, progress)
-    return [job.out for job in jobs if job.name != "base"]
+    return [job.out for job in jobs[-len(config.added) :]]
 
 
 def plan(config: FinetuneConfig, root: Path) -> list[Job]:
     """The jobs of a configuration, in the order in which they need each other."""
     work = root / f"{config.out}.finetune"
-    jobs, start = [], config.base
+    jobs = []
     if isinstance(config.base, BaseStage):
-        stage = config.base
-        out = root / stage.out
-        jobs.append(Job("base", _place(stage.start, root), _paths(stage.data, root), _own(stage), out, work / "base"))
+        out, first = root / config.base.out, _place(config.base.start, root)
+        jobs.append(Job("base", first, _paths(config.base.data, root), config.base_settings(), out, work / "base"))
         start = str(out)
     else:
         start = _place(config.base, root)
     for name, data in config.added.items():
         paths = _paths([*config.also, *data], root)
-        jobs.append(Job(name, start, paths, _own(config), root / config.out / name, work / name))
+        jobs.append(Job(name, start, paths, config.settings(), root / config.out / name, work / name))
     return jobs
-
-
-def _own(stage: Settings) -> Settings:
-    """Only what every stage has."""
-    return Settings(**{name: getattr(stage, name) for name in Settings.model_fields})
 
 
 def _place(start: str, root: Path) -> str:

@@ -41,6 +41,13 @@ def test_a_base_to_train_comes_first_and_every_added_set_starts_from_it(tmp_path
     assert number.settings.freeze == ["general_vit", "ocr_vit"]
 
 
+def test_the_base_takes_what_it_does_not_say_from_the_rest_but_freezes_nothing(tmp_path):
+    config = read_config(written(tmp_path, FULL + "seed: 7\nbatch: 3\nmax_shard_size: 1MB\n"))
+    settings = plan(config, tmp_path)[0].settings
+    assert (settings.seed, settings.batch, settings.max_shard_size) == (7, 3, "1MB")
+    assert (settings.lr, settings.steps, settings.freeze) == (1e-3, 8, [])
+
+
 def test_a_base_that_is_there_is_only_named(tmp_path):
     text = FULL[FULL.index("added") :]
     jobs = plan(read_config(written(tmp_path, "base: org/model\n" + text)), tmp_path)

@@ -135,6 +135,20 @@ def test_a_stopped_run_goes_on_where_it_stopped(place, tmp_path, monkeypatch, wh
     assert trained == names[when:]
 
 
+def test_all_paths_start_at_the_root_that_is_named(place, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "toy").symlink_to(place / "toy")
+    (tmp_path / "finetune.yaml").write_text(CONFIG.replace("bars: toy/data/bars", "") + "root: work\n")
+    assert finetune(tmp_path / "finetune.yaml") == [tmp_path / "work" / "ckpts" / "number"]
+    assert (tmp_path / "work" / "base").is_dir()
+
+
+def test_an_added_set_may_be_called_base(place, tmp_path):
+    (tmp_path / "toy").symlink_to(place / "toy")
+    (tmp_path / "finetune.yaml").write_text(CONFIG.replace("number: toy/data/number, bars", "base"))
+    assert finetune(tmp_path / "finetune.yaml") == [tmp_path / "ckpts" / "base"]
+
+
 def test_what_stands_there_already_is_never_overwritten(done):
     path = done[0] / "other.yaml"
     path.write_text(CONFIG.replace("lr: 1.0e-3", "lr: 9.0e-4"))

@@ -1,0 +1,42 @@
+"""Asks a checkpoint one question about one picture, with transformers alone.
+
+python examples/toy/ask.py out/                                        # a freshly drawn picture
+python examples/toy/ask.py out/ my.png "what is written in the image?"
+"""
+
+import sys
+from random import SystemRandom
+
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+import finetune.points  # noqa: F401 (makes the Auto classes know the family)
+from finetune.toy.tasks import SKILLS
+
+
+def answer(checkpoint: str, image: Image.Image, question: str) -> str:
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="float32").eval()
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    batch = processor(images=[image], text=[text], return_tensors="pt")
+    tokens = model.generate(**batch, max_new_tokens=16, do_sample=False)
+    return processor.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def main(checkpoint: str, picture: str | None = None, question: str | None = None) -> None:
+    if picture and question:
+        image, truth = Image.open(picture), "?"
+    else:
+        random = SystemRandom()
+        row = SKILLS[random.choice(sorted(SKILLS))](random)
+        image, question, truth = row.image, row.question, row.answer
+    print(f"question  {question}")
+    print(f"answer    {answer(checkpoint, image, question)}")
+    print(f"truth     {truth}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 4):
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
