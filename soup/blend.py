@@ -73,12 +73,12 @@ class Blend:
             self._nonfinite(target, raw)
             values = self._rescue(block, values)
         result = values.reshape(-1).to(target.dtype.torch)
-        if not largest <= torch.finfo(target.dtype.torch).max and not torch.isfinite(result).all():
-            self._overflow(target)
         # Where all inputs agree their bits stay. Mostly the cast sees to it; in these cases it might not.
         doubtful = not finite or target.dtype == accumulate or not self.method.keeps_equal(self.weights)
         if bits_may_stay and doubtful:
             result = torch.where(_agree(raw), raw[0], result)
+        if not largest <= torch.finfo(target.dtype.torch).max and not torch.isfinite(result).all():
+            self._overflow(target)
         return result
 
     def _block(self, raw: Sequence[torch.Tensor], target: TensorSpec, dtype: torch.dtype) -> Block:
