@@ -107,7 +107,7 @@ def tiny_checkpoint(
     places: dict[str, str] = {}
     for number in range(shards):
         file = WEIGHTS if shards == 1 else f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
-        held = {name: state[name] for name in names[number::shards]}
+        held = {name: state[name].clone(memory_format=torch.contiguous_format) for name in names[number::shards]}
         save_file(held, path / file, metadata={"format": "pt"})
         places |= dict.fromkeys(held, file)
     if shards > 1:
