@@ -402,16 +402,21 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(1)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
+    except (KeyboardInterrupt, click.Abort) as error:
+        terminated = isinstance(error.__cause__ or error, _Terminated)  # click wraps what it meets
+        click.echo("terminated" if terminated else "interrupted", err=True)
+        sys.exit(143 if terminated else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no trace at exit
         sys.exit(1)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came. It unwinds like Ctrl-C, so that nothing half-written stays; a SystemExit is a harness's failure."""
+
+
 def _terminated(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)  # unwinds like Ctrl-C, so that nothing half-written stays
+    raise _Terminated
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from soup.atomic import write_whole
 from soup.blocks import Options
 from soup.checkpoint import looks_like_checkpoint
 from soup.digest import ContentDigest, DigestCache, Progress
@@ -262,6 +263,9 @@ def _scorer(
         )
         try:
             yield scorer
+        except KeyboardInterrupt:
+            clear_scratch(scratch)
+            raise
         finally:
             with suppress(OSError):
                 scratch.rmdir()  # what a failed evaluation left there stays
@@ -323,12 +327,8 @@ def _card_scores(trial: Trial) -> dict[str, dict[str, float]]:
 
 def _remember_outcome(home: Path, soup: Soup) -> None:
     """Keep what a run came to beside its journal, for `soup report`."""
-    folder = home / "soups"
-    folder.mkdir(parents=True, exist_ok=True)
     name = soup.strategy.replace(":", "_").replace("/", "_")
-    new = folder / f".{name}.json"
-    new.write_text(json.dumps(soup.as_json(), indent=2), encoding="utf-8")
-    new.replace(folder / f"{name}.json")
+    write_whole(home / "soups" / f"{name}.json", json.dumps(soup.as_json(), indent=2))
 
 
 def plan_cook(

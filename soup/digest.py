@@ -22,6 +22,7 @@ from typing import Any
 
 import xxhash
 
+from soup.atomic import write_whole
 from soup.checkpoint import Checkpoint
 from soup.errors import CheckpointError
 from soup.tensors import LEAF_ELEMENTS, TensorSpec
@@ -157,10 +158,7 @@ class DigestCache:
         return entries if isinstance(entries, dict) else {}
 
     def _save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        new.write_text(json.dumps(self._entries), encoding="utf-8")
-        new.replace(self.path)
+        write_whole(self.path, json.dumps(self._entries))
 
 
 def _stamp(checkpoint: Checkpoint) -> list[list[Any]]:
