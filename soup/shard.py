@@ -12,6 +12,8 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -83,7 +85,7 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
         return seen
 
     try:
-        entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_int=_whole, parse_constant=_not_json)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: the header is not JSON ({error}). The file is damaged.") from error
     if not isinstance(entries, dict):
@@ -93,9 +95,21 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
     return entries
 
 
+def _whole(text: str) -> int:
+    return _not_json(text) if text == "-0" else int(text)
+
+
+def _not_json(text: str) -> Any:
+    raise ValueError(f"{text} is no number of the format")  # Python's parser would take it, safetensors' does not
+
+
 def _metadata(value: Any, path: Path) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise CheckpointError(f"{path}: {METADATA} must map strings to strings, found {value!r:.80}.")
+    try:
+        "".join([*value, *value.values()]).encode()
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {METADATA} holds text that is no Unicode ({error}).") from error
     return value
 
 
@@ -138,6 +152,8 @@ def _entry(name: str, entry: Any) -> tuple[int, int, TensorSpec]:
     shape, offsets = _naturals(entry["shape"], "shape"), _naturals(entry["data_offsets"], "data_offsets")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"data_offsets must be [begin, end] with begin <= end, found {offsets}")
+    if any(product >= 2**63 for product in accumulate(shape, mul)):  # even if a later 0 makes the tensor empty
+        raise ValueError(f"shape {shape} is too large")
     spec = TensorSpec(name, DTYPES[entry["dtype"]], tuple(shape))
     if spec.bytes != offsets[1] - offsets[0]:
         raise ValueError(f"{spec} needs {spec.bytes} bytes, its data_offsets span {offsets[1] - offsets[0]}")
