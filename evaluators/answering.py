@@ -6,12 +6,15 @@ A message is VLMEvalKit's own list of parts: `{"type": "image", "value": path}` 
 from __future__ import annotations
 
 import hashlib
+import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
+from evaluators.names import names_in_memory
+from soup.checkpoint import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError, SoupError, listing
 from soup.evaluation import Candidate, Settings
 from soup.plugins import load_object
@@ -19,6 +22,8 @@ from soup.plugins import load_object
 __all__ = ["Answerer", "HotSwap", "Message", "ask"]
 
 Message = list[dict[str, str]]
+
+logger = logging.getLogger(__name__)
 
 SIDE_FILES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken")
 
@@ -95,8 +100,8 @@ class HotSwap:
     """One answering model for a whole search; each candidate's weights are streamed into it.
 
     A candidate is put in once for all of its benchmarks. The model is built anew where its weights are not all that
-    differs (another tokenizer, another configuration), where it offers no `module`, and where the names in memory
-    are not the names on disk, so that nothing can be streamed by name.
+    differs (another tokenizer, another configuration), where it offers no `module`, and where tensors in memory are
+    not one by one those on disk, so that nothing can be streamed by name.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -179,8 +184,11 @@ def _stream(candidate: Candidate, answerer: Answerer) -> bool:
     if module is None:
         return False
     try:
-        candidate.load_into(module)
-    except CheckpointError:
+        with Checkpoint(candidate.template) as template:
+            names = names_in_memory(module, template.tensors)
+        candidate.load_into(module, names)
+    except (CheckpointError, LookupError) as why:
+        logger.warning("Candidates are loaded from disk one by one: they can't be streamed into the model. %s", why)
         return False
     return True
 

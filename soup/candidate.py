@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from soup.blocks import for_each_block
 from soup.digest import ContentDigest
 from soup.errors import CheckpointError, listing
-from soup.merge import Plan, plan_merge, side_files
+from soup.merge import plan_merge, side_files
 from soup.pool import Pool
 from soup.recipe import Recipe
+from soup.tensors import TensorSpec
 from soup.writer import CheckpointWriter, FilePlan
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class SoupCandidate:
     """The soup of a sealed recipe, for an evaluator. See `soup.evaluation.Candidate` for what the members promise.
 
     `known` are the ingredients' digests, tensor by tensor: a shard in which no tensor differs between the ingredients
-    becomes a hard link instead of a copy.
+    becomes a hard link instead of a copy. `kept` is where answers outlive a run that stops (default: in `home`).
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class SoupCandidate:
         known: Iterable[ContentDigest] = (),
         *,
         allow_nonfinite: bool = False,
+        kept: Path | None = None,
     ) -> None:
         self.digest = recipe.digest
         self.names = recipe.names
         self.home = home
+        self.kept = kept or home / "kept"
         self.scratch = home / "scratch"
         self._plan = plan_merge(recipe, pool, allow_nonfinite=allow_nonfinite)
         self._known = {digest.content: digest.tensors for digest in known}
@@ -58,14 +61,14 @@ class SoupCandidate:
             self._directory = self._materialise(self.home / "checkpoint")
         return self._directory
 
-    def load_into(self, module: Any) -> None:
+    def load_into(self, module: Any, names: Mapping[str, str] | None = None) -> None:
         """Stream the weights into a torch module, block by block; no second copy of the model comes into being."""
-        targets = _targets(module, self._plan)
+        targets = _targets(module, self._plan.writes, names, self._alike)
 
         def put(name: str, start: int, values: torch.Tensor) -> None:
             targets[name][start : start + values.numel()].copy_(values)
 
-        for_each_block(self._plan.blend, self._plan.reads, put)
+        for_each_block(self._plan.blend, [spec for spec in self._plan.reads if spec.name in targets], put)
 
     @contextmanager
     def evaluation(self, name: str) -> Iterator[Path]:
@@ -103,6 +106,11 @@ class SoupCandidate:
             writer.commit({"format": "pt"}, index_of=plan.files)
         return out
 
+    def _alike(self, left: str, right: str) -> bool:
+        """Whether two tensors hold the same bytes in every ingredient, and so in the candidate."""
+        known = [self._known.get(share.digest or "", {}) for share in self._plan.recipe.ingredients]
+        return all(left in tensors and tensors[left] == tensors.get(right) for tensors in known)
+
     def _unchanged(self, file: FilePlan) -> bool:
         """Whether the lead's file holds just these tensors, and every ingredient holds the same bytes for them."""
         lead, recipe = self._plan.lead, self._plan.recipe
@@ -116,24 +124,30 @@ class SoupCandidate:
         return all(len({tensors[spec.name] for tensors in known if tensors}) == 1 for spec in file.tensors)
 
 
-def _targets(module: Any, plan: Plan) -> dict[str, torch.Tensor]:
+def _targets(
+    module: Any, specs: Iterable[TensorSpec], names: Mapping[str, str] | None, alike: Callable[[str, str], bool]
+) -> dict[str, torch.Tensor]:
     """Where each tensor of the candidate goes in the module: flat views of its parameters and buffers, by name.
 
-    Tied weights are one memory under several names: it is enough that one of the names is in the checkpoint.
+    Tied weights are one memory under several names: it is enough that one of the names is in the checkpoint, and if
+    several are, they must be `alike`, or the last one written would win.
     """
     slots = {**dict(module.named_parameters(remove_duplicate=False)), **_persistent_buffers(module)}
-    wrong = []
-    filled: set[int] = set()
+    wrong: list[str] = []
+    filled: dict[int, str] = {}
     targets: dict[str, torch.Tensor] = {}
-    for spec in plan.writes:
-        slot = slots.get(spec.name)
-        if slot is None:
-            wrong.append(f"{spec.name}: in the candidate, not in the module")
-        elif tuple(slot.shape) != spec.shape:
-            wrong.append(f"{spec.name}: expected shape {list(slot.shape)}, found {list(spec.shape)}")
-        else:
-            filled.add(slot.data_ptr())
+    for spec in specs:
+        if names is not None and spec.name not in names:
+            continue
+        slot = slots.get(names[spec.name] if names is not None else spec.name)
+        why = _mismatch(slot, spec)
+        if why is None and slot is not None and slot.numel():
+            first = filled.setdefault(slot.data_ptr(), spec.name)
+            if first != spec.name and not alike(first, spec.name):
+                why = f"the module has one memory for it and for {first}, and they may differ"
             targets[spec.name] = slot.detach().view(-1)
+        if why is not None:
+            wrong.append(f"{spec.name}: {why}")
     wrong += [
         f"{name}: in the module, not in the candidate"
         for name, slot in slots.items()
@@ -145,6 +159,19 @@ def _targets(module: Any, plan: Plan) -> dict[str, torch.Tensor]:
             f"can be loaded instead):\n{listing(sorted(wrong))}"
         )
     return targets
+
+
+def _mismatch(slot: torch.Tensor | None, spec: TensorSpec) -> str | None:
+    """Why the tensor can't be copied into that place of the module bit for bit; None where it can."""
+    if slot is None:
+        return "in the candidate, not in the module"
+    if tuple(slot.shape) != spec.shape:
+        return f"expected shape {list(slot.shape)}, found {list(spec.shape)}"
+    if slot.dtype != spec.dtype.torch:
+        return f"expected dtype {str(slot.dtype).removeprefix('torch.')}, found {spec.dtype.name}"
+    if slot.is_meta or not slot.is_contiguous():
+        return "the module has no plain memory for it"
+    return None
 
 
 def _persistent_buffers(module: Any) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ __all__ = [
     "Score",
     "Settings",
     "Split",
+    "Suite",
     "parse_benchmarks",
 ]
 
@@ -37,7 +38,8 @@ class Split:
 
     A question belongs to the selection part when the hash of its index falls into the lowest `fraction` of the hash's
     range: the same for every model, whatever the order of the file. Rotations of one question share its index, so
-    that they stay together.
+    that they stay together. What stands before a slash in an index is the question's group (`figure_7/VS_...`): where
+    a metric counts a group only if all of it is right, all of it lies in one part.
     """
 
     part: Part = "all"
@@ -48,20 +50,43 @@ class Split:
             raise EvaluatorError(f"--split must lie between 0 and 1, exclusive; found {self.fraction}.")
 
     def holds(self, index: str) -> bool:
-        """Whether the question of that index counts in this part."""
+        """Whether the question of that index counts in this part; of `GROUP/INDEX` the group alone decides."""
         if self.part == "all":
             return True
-        place = int.from_bytes(hashlib.sha256(index.encode()).digest()[:8], "big") / 2**64
+        group = index.partition("/")[0]
+        place = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
         return (place < self.fraction) == (self.part == "selection")
 
 
 ALL = Split()
 
+
+@dataclass(frozen=True)
+class Suite:
+    """What is known of a benchmark before its data are here: the rows of `soup list benchmarks`.
+
+    `questions` is the size of the published test set, `judge` whether a language model grades the answers, `metric`
+    what a score of 0 to 100 counts, `source` the data set's name in the harness.
+    """
+
+    summary: str
+    source: str
+    questions: int
+    metric: str
+    judge: bool = False
+
+
 OPENCOMPASS = {
-    "mmbench": "VLMEvalKit's MMBench_DEV_EN: multiple choice, circular evaluation",
-    "ocrbench": "VLMEvalKit's OCRBench: reading text in images, exact match",
+    "mmbench": Suite("perception and reasoning", "MMBench_DEV_EN", 1164, "right in every rotation of the options"),
+    "mmstar": Suite("questions that need the image", "MMStar", 1500, "right option"),
+    "mmmu": Suite("college-level subjects", "MMMU_DEV_VAL", 900, "right option, validation questions"),
+    "mathvista": Suite("mathematics in images", "MathVista_MINI", 1000, "right answer, as extracted", judge=True),
+    "hallusionbench": Suite("illusions", "HallusionBench", 951, "mean of right answers, figures and questions"),
+    "ai2d": Suite("diagrams of school science", "AI2D_TEST", 3088, "right option"),
+    "ocrbench": Suite("reading text in images", "OCRBench", 1000, "the text is in the answer"),
+    "mmvet": Suite("open questions", "MMVet", 218, "mean grade", judge=True),
 }
-"""The benchmarks that need no prefix, with what they are; the harness `vlmeval` runs them."""
+"""The benchmarks that need no prefix: OpenCompass's eight, run by the harness `vlmeval` (VLMEvalKit)."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +134,19 @@ class Settings:
 
     `model` is `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them) or
     `FILE.py:CLASS`, the user's own. `timeout_seconds` bounds one evaluation of one candidate on one benchmark.
+
+    `judge_url` and `judge_model` name an endpoint that speaks OpenAI's chat completions; its key is in the environment
+    variable `judge_key_env`, and nowhere else. `judge_for` are benchmarks that use it though they could do without.
     """
 
     model: str = "auto"
     batch_size: int = 64
     timeout_seconds: float | None = None
     trust_remote_code: bool = False
+    judge_url: str | None = None
+    judge_model: str | None = None
+    judge_key_env: str = "OPENAI_API_KEY"
+    judge_for: tuple[str, ...] = ()
 
 
 def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark]:
@@ -166,14 +198,21 @@ class Candidate(Protocol):
     def scratch(self) -> Path:
         """A fresh directory for this evaluation's files; removed after success, kept after a failure."""
 
+    @property
+    def kept(self) -> Path:
+        """A directory of this candidate's own for what is worth keeping for a rerun; made by whoever writes first."""
+
     def directory(self) -> Path:
         """The candidate as a complete checkpoint directory. Read-only: files may be hard links to an ingredient's."""
 
-    def load_into(self, module: Any) -> None:
-        """Stream the weights into a torch module, every parameter by name, block by block.
+    def load_into(self, module: Any, names: Mapping[str, str] | None = None) -> None:
+        """Stream the weights into a torch module, every parameter and persistent buffer, block by block.
+
+        `names` maps names on disk to names in memory where those differ; what it does not name is not loaded (a
+        library may have no use for a tensor). Every place in the module is filled, bit for bit, or nothing is touched.
 
         Raises:
-            CheckpointError: names or shapes of the module and of the candidate do not match; all are listed.
+            CheckpointError: names, shapes or dtypes of module and candidate do not match; all are listed.
         """
 
 

@@ -1,0 +1,56 @@
+"""Names on disk and names in memory: transformers renames tensors when it loads a checkpoint.
+
+LLaVA's files say `language_model.model.norm.weight`, its module `model.language_model.norm.weight`. The rules are
+transformers' own, asked of the loaded module: the list of renamings and conversions that `from_pretrained` collects
+for it, applied by the function that `from_pretrained` applies them with. Nothing here knows an architecture.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["names_in_memory"]
+
+
+def names_in_memory(module: Any, on_disk: Iterable[str]) -> Mapping[str, str] | None:
+    """Name on disk -> name in memory, without the tensors that transformers has no use for.
+
+    None where there is no such mapping: a module that is not transformers' (its names are taken as they are), or a
+    version of transformers that keeps its rules elsewhere.
+
+    Raises:
+        LookupError: transformers splits, joins or permutes tensors of this checkpoint, or puts two into one place.
+    """
+    try:
+        loading = importlib.import_module("transformers.core_model_loading")
+        mapping = importlib.import_module("transformers.conversion_mapping").get_model_conversion_mapping
+        rename, order = loading.rename_source_key, loading.dot_natural_key
+        is_theirs = isinstance(module, importlib.import_module("transformers").PreTrainedModel)
+    except (ImportError, AttributeError):
+        return None
+    if not is_theirs:
+        return None
+    rules = mapping(module)
+    renamings = [rule for rule in rules if isinstance(rule, loading.WeightRenaming)]
+    conversions = [rule for rule in rules if isinstance(rule, loading.WeightConverter)]
+    places = module.state_dict()
+    found: dict[str, str] = {}
+    for name in sorted(on_disk, key=order):  # some renamings depend on what they have seen before
+        target, pattern = rename(name, renamings, conversions, module.base_model_prefix, places)
+        if target not in places and name in places:
+            target, pattern = rename(name, [], [], module.base_model_prefix, places)
+        if pattern is not None and target in places:
+            raise LookupError(f"{name}: transformers converts it on loading")
+        if target in places:
+            found[name] = target
+    return _unambiguous(found)
+
+
+def _unambiguous(found: dict[str, str]) -> dict[str, str]:
+    first: dict[str, str] = {}
+    for name, target in found.items():
+        if first.setdefault(target, name) != name:
+            raise LookupError(f"{first[target]} and {name}: transformers loads both into {target}")
+    return found
