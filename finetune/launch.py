@@ -10,15 +10,17 @@ same command again goes on where it stopped.
 
 import hashlib
 import json
+import os
 import shutil
 import time
 import traceback
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from finetune.config import BaseStage, FinetuneConfig, Settings, read_config
-from finetune.data import Album
+from finetune.data import Album, read_samples
 from soup.errors import FinetuneError, SoupError, listing
 
 __all__ = ["Job", "finetune", "plan"]
@@ -54,6 +56,7 @@ def finetune(config_path: Path | str, *, progress: Any = None) -> list[Path]:
     jobs = plan(config, path.parent / config.root)
     _check(jobs)
     features = Album()
+    _data_digest.cache_clear()  # several jobs share a data set within one call; between calls it may change
     for job in jobs:
         _run(job, features, progress)
     return [job.out for job in jobs[-len(config.added) :]]
@@ -159,7 +162,7 @@ def _about(job: Job) -> dict[str, Any]:
 
 
 def _digest(job: Job) -> str:
-    """Of settings, of the data sets' conversations, and of the start: its own digest, or its weights' sizes and dates.
+    """Of settings, of the data sets, and of the start: its own digest, or its weights' sizes and dates.
 
     Paths are left out: a folder that moved holds the same models.
     """
@@ -171,6 +174,17 @@ def _digest(job: Job) -> str:
         origin = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(start.glob("*.safetensors"))]
     else:
         origin = job.start
-    data = [hashlib.sha256((path / "data.json").read_bytes()).hexdigest() for path in job.data]
+    data = [_data_digest(path) for path in job.data]
     whole = json.dumps([FORMAT, origin, data, job.settings.model_dump()], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+@cache
+def _data_digest(directory: Path) -> str:
+    """Of a data set's conversations, and of the names and sizes of its images: reading them all would take minutes."""
+    digest = hashlib.sha256((directory / "data.json").read_bytes())
+    for image in sorted({path for sample in read_samples(directory) for path in sample["images"]}):
+        place = Path(image)
+        size = place.stat().st_size if place.is_file() else None
+        digest.update(f"{os.path.relpath(place, directory)} {size}\n".encode())
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """The jobs of a configuration: trained, skipped when done, gone on with after a stop, and told of when they fail."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -154,6 +155,15 @@ def test_what_stands_there_already_is_never_overwritten(done):
     path.write_text(CONFIG.replace("lr: 1.0e-3", "lr: 9.0e-4"))
     with pytest.raises(FinetuneError, match="stands there already"):
         finetune(path)
+
+
+def test_another_image_under_the_same_name_is_other_data(place, tmp_path):
+    shutil.copytree(place / "toy" / "data" / "bars", tmp_path / "bars")
+    before = launch._data_digest(tmp_path / "bars")
+    assert before == launch._data_digest(place / "toy" / "data" / "bars")
+    next((tmp_path / "bars" / "images").iterdir()).write_bytes(b"other")
+    launch._data_digest.cache_clear()
+    assert launch._data_digest(tmp_path / "bars") != before
 
 
 def test_missing_data_sets_are_told_before_any_work_all_of_them(place):

@@ -38,8 +38,8 @@ def line_of_text(random: Random, text: str, width: int = SIDE) -> Image.Image:
     step = width / len(text)
     for i, character in enumerate(text):
         x = (i + 0.5) * step + random.uniform(-1, 1)
-        y = SIDE / 2 + random.uniform(-2, 2)
-        draw.text((x, y), character, fill=ink, font=_font(random.choice((16, 17, 18))), anchor="mm")
+        y = SIDE / 2 + random.uniform(-1.5, 1.5)
+        draw.text((x, y), character, fill=ink, font=_font(random.choice((16, 17))), anchor="mm")
     return image
 
 
@@ -62,14 +62,14 @@ def dots(random: Random, n: int) -> Image.Image:
     return image
 
 
-def bars(random: Random, tallest: int, n: int = 5) -> Image.Image:
-    """A chart of n bars, that one (from 0) taller than all others by at least 2 pixels."""
+def bars(random: Random, tallest: int, n: int) -> Image.Image:
+    """A chart of n bars, that one (from 0) taller than all others, be it by a pixel."""
     image = _paper(random)
     draw = ImageDraw.Draw(image)
     top = random.randint(12, 28)
     step = SIDE // n
     for i in range(n):
-        height = top if i == tallest else random.randint(3, top - 2)
+        height = top if i == tallest else random.randint(3, top - 1)
         color = _shade(random, random.choice(list(COLORS.values())))
         draw.rectangle((i * step + 1, SIDE - height, i * step + step - 1, SIDE - 1), fill=color)
     return image

@@ -15,7 +15,7 @@ from finetune.toy import render
 __all__ = ["CHOICE_SKILLS", "READING_SKILLS", "SKILLS", "Row", "choice_prompt", "draw_row", "rotated"]
 
 COUNTS = ("one", "two", "three", "four", "five", "six")
-PLACES = ("first", "second", "third", "fourth", "fifth")
+PLACES = ("first", "second", "third", "fourth", "fifth", "sixth")
 LETTERS = "ACEHKLNORTUX"
 
 
