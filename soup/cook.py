@@ -5,8 +5,10 @@ Type the same call again after a kill: remembered scores answer at once, and the
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,14 @@ from soup.atomic import write_whole
 from soup.blocks import Options
 from soup.checkpoint import looks_like_checkpoint
 from soup.digest import ContentDigest, DigestCache, Progress
-from soup.errors import EvaluatorError, OutputError
+from soup.errors import EvaluatorError, OutputError, RecipeError, SoupError
 from soup.evaluation import ALL, Benchmark, Score, Settings, Split, parse_benchmarks
 from soup.hub import is_hub_id
 from soup.journal import Journal
-from soup.merge import earlier_soup, merge, plan_merge
+from soup.merge import earlier_soup, merge, plan_merge, refuse_inputs_as_output
 from soup.plan import merge_plan
 from soup.plugins import STRATEGIES
-from soup.pool import Pool
+from soup.pool import Ingredient, Pool
 from soup.recipe import Recipe
 from soup.trial import Jury, Scorer, Trial, clear_scratch, make_jury, overall, shares_of
 from soup.writer import refuse_destination
@@ -58,8 +60,10 @@ class Soup:
 
     def accepted(self, trial: Trial) -> bool:
         """Whether a trial became the best so far on the way to the chosen soup."""
-        prefixes = [frozenset(self.chosen[:count]) for count in range(1, len(self.chosen) + 1)]
-        if frozenset(trial.names) not in prefixes:
+        if trial.recipe.digest == self.recipe.digest:
+            return True
+        prefixes = [frozenset(self.chosen[:count]) for count in range(1, len(self.chosen))]
+        if frozenset(trial.names) not in prefixes or len({share.weight for share in trial.recipe.ingredients}) > 1:
             return False
         before = prefixes[: prefixes.index(frozenset(trial.names))]
         return all(trial.overall >= other.overall for other in self.trials if frozenset(other.names) in before)
@@ -143,6 +147,8 @@ def cook(
     """
     listener = listener or Listener()
     choose, name = _strategy(strategy)
+    ask = dict(options or {})
+    _refuse_options(choose, name, ask)
     out = Path(out) if out is not None else Path("soups") / name.replace(":", "_").replace("/", "_")
     fields = {"strategy": name, "method": method, "params": dict(params or {}), "dtype": dtype, "drop": tuple(drop)}
     benchmarks = parse_benchmarks([eval] if isinstance(eval, str) else eval, _split(split)) if eval else []
@@ -151,24 +157,22 @@ def cook(
         warnings = _warn(opened, listener)
         _refuse_out(out, name, opened, pool, overwrite=overwrite)
         plan_merge(_unsealed(opened, list(opened), fields), opened)  # method, params, dtype: wrong ones are told now
-        ask = dict(options or {})
         trials: tuple[Trial, ...] = ()
         if not benchmarks:
-            chosen = _names(choose(opened, _no_score, **ask))
-            recipe = _unsealed(opened, chosen, fields)
+            picked = _choose(choose, name, opened, _no_score, ask)
+            recipe = _unsealed(opened, picked, fields)
         else:
             jury = make_jury(benchmarks, settings or Settings())
             home = Path(run) if run is not None else run_directory(pool)
             with _scorer(opened, jury, home, fields, listener, allow_nonfinite) as scorer:
-                picked = choose(opened, scorer, **ask)
-                chosen = _names(picked)
+                picked = _choose(choose, name, opened, scorer, ask)
                 recipe = scorer(picked).recipe
                 trials = _reported(scorer, recipe, split)
         soup = _write(opened, recipe, out, trials, listener, overwrite, max_shard_bytes, allow_nonfinite, threads)
         warnings += soup.repeated
         for text in () if benchmarks else soup.repeated:  # with benchmarks it was told before the search
             listener.warn(text)
-        result = Soup(name, out, tuple(chosen), soup, trials, tuple(warnings))
+        result = Soup(name, out, _names(picked), soup, trials, tuple(warnings))
         if benchmarks:
             _remember_outcome(home, result)
     return result
@@ -216,11 +220,51 @@ def _no_score(chosen: Any, /) -> Any:
     raise EvaluatorError("This strategy asks for scores: pass --eval, e.g. --eval mmbench,ocrbench.")
 
 
-def _names(picked: Any) -> list[str]:
-    return [getattr(part, "name", None) or str(part) for part in picked]
+def _refuse_options(choose: Callable[..., Any], name: str, options: Mapping[str, Any]) -> None:
+    """Say before the first evaluation that the strategy can't be called like this."""
+    if not callable(choose):
+        raise RecipeError(f"Strategy {name}: expected a function of a pool and a score, found {choose!r:.80}.")
+    try:
+        inspect.signature(choose).bind(None, None, **options)
+    except TypeError as error:
+        raise RecipeError(
+            f"Strategy {name}: {error}. It is called as strategy(pool, score, **options), options being "
+            f"{', '.join(options) or 'none'}; it takes {inspect.signature(choose)}."
+        ) from error
+    except ValueError:
+        return  # a callable written in C has no signature to look at
 
 
-def _unsealed(pool: Pool, chosen: Sequence[Any], fields: Mapping[str, Any]) -> Recipe:
+def _choose(
+    choose: Callable[..., Any], name: str, pool: Pool, score: Callable[..., Any], options: Mapping[str, Any]
+) -> list[Any] | dict[Any, float]:
+    """What the strategy returns: ingredients or their names, or a weight for each."""
+    try:
+        picked = choose(pool, score, **options)
+        shares_of(pool, picked := dict(picked) if isinstance(picked, Mapping) else _listed(picked))
+    except SoupError as error:
+        if isinstance(error, RecipeError):
+            raise RecipeError(f"Strategy {name}: {error}") from error
+        raise
+    except Exception as error:
+        tail = "".join(traceback.format_exception(error)[-4:]).rstrip()
+        raise RecipeError(f"Strategy {name} failed:\n{tail}") from error
+    return picked
+
+
+def _listed(picked: Any) -> list[Any]:
+    if isinstance(picked, str) or not isinstance(picked, Iterable):
+        raise RecipeError(
+            f"expected to be given a list of ingredients or names, or a weight for each; found {picked!r}."
+        )
+    return list(picked)
+
+
+def _names(picked: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(part.name if isinstance(part, Ingredient) else str(part) for part in picked)
+
+
+def _unsealed(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float], fields: Mapping[str, Any]) -> Recipe:
     base = pool.base.source() if pool.base else None
     return Recipe(ingredients=tuple(shares_of(pool, chosen)), base=base, **fields)
 
@@ -244,6 +288,7 @@ def _refuse_out(out: Path, name: str, pool: Pool, places: Any, *, overwrite: boo
         raise OutputError(
             f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another -o/--out."
         )
+    refuse_inputs_as_output(pool, out)
     earlier = earlier_soup(out)
     if earlier and not overwrite and earlier.strategy == name and {*earlier.names} <= {*pool.names}:
         return
@@ -303,7 +348,7 @@ def _write(
 ) -> Recipe:
     plan = plan_merge(recipe, pool, max_shard_bytes=max_shard_bytes)
     listener.phase("merging", plan.read_bytes)
-    final = [trial for trial in trials if set(trial.names) == set(recipe.names)]
+    final = [trial for trial in trials if trial.recipe == recipe]
     return merge(
         recipe,
         out,

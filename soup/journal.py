@@ -64,8 +64,7 @@ class Journal:
         self._lock: Lock | None = None
         self._file = None
         if write:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            _make(path)
             self._lock = Lock.take(path)
             if self._lock is None:
                 raise JournalError(
@@ -145,6 +144,16 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _make(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise JournalError(
+            f"{path}: can't be written ({error.strerror or error}). Choose another --run directory."
+        ) from error
 
 
 def _replay(path: Path) -> tuple[list[Entry], int]:

@@ -89,7 +89,7 @@ def merge(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     out = Path(out)
     with pool or open_pool(recipe) as opened:
-        _refuse_inputs_as_output(opened, out)
+        refuse_inputs_as_output(opened, out)
         plan = plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite)
         if not overwrite and (made := _made_already(plan, out)):
             return made
@@ -204,7 +204,12 @@ def _metadata(digest: str) -> dict[str, str]:
     return {"format": "pt", RECIPE_KEY: digest}
 
 
-def _refuse_inputs_as_output(pool: Pool, out: Path) -> None:
+def refuse_inputs_as_output(pool: Pool, out: Path) -> None:
+    """Refuse a destination in or around one of the inputs.
+
+    Raises:
+        OutputError: says which.
+    """
     for part in [*pool, *([pool.base] if pool.base else [])]:
         inside, outside = part.checkpoint.path.resolve(), out.resolve()
         if inside.is_relative_to(outside) or outside.is_relative_to(inside):

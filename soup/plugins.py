@@ -121,8 +121,10 @@ def _load_module(where: str, place: str, kind: str, error: type[SoupError]) -> M
 
 def _load_file(path: Path) -> ModuleType:
     path = path.resolve()
-    # Two files of the same name are two modules, and one file asked for twice is one.
-    name = f"soup_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    # Two files of the same name are two modules, one file asked for twice is one, and an edited file is another: what
+    # runs is then the code whose digest goes into the journal.
+    mark = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:12]
+    name = f"soup_file_{path.stem}_{mark}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

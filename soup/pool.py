@@ -169,6 +169,8 @@ def _same_place(entry: Path, base: str | Path | None) -> bool:
 
 def _short_names(places: Sequence[str]) -> list[str]:
     """The last part of each place; with as many parts before it as tell them all apart."""
+    if not places:
+        return []
     parts = [
         re.split(r"[/\\]+", (place if is_hub_id(place) else str(Path(place).absolute())).rstrip("/\\"))
         for place in places

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -147,7 +147,8 @@ class Scorer:
     def _scores(self, recipe: Recipe, jury: Jury) -> tuple[dict[str, Score], float | None]:
         home = self.scratch / recipe.digest[7:19]
         known = self.digests.values()
-        candidate = SoupCandidate(recipe, self.pool, home, known, allow_nonfinite=self.allow_nonfinite)
+        kept = self.scratch.parent / "answers" / home.name
+        candidate = SoupCandidate(recipe, self.pool, home, known, allow_nonfinite=self.allow_nonfinite, kept=kept)
         found: dict[str, Score] = {}
         seconds: float | None = None
         try:
@@ -185,6 +186,9 @@ def shares_of(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float]) -> list[S
     Raises:
         RecipeError: nothing chosen, chosen twice, or not of this pool.
     """
+    if isinstance(chosen, str | Ingredient) or not isinstance(chosen, Iterable):
+        raise RecipeError(f"Expected a list of ingredients or of their names, or a weight for each; found {chosen!r}.")
+    chosen = chosen if isinstance(chosen, Mapping) else list(chosen)
     weights = dict(chosen) if isinstance(chosen, Mapping) else None
     names = [part.name if isinstance(part, Ingredient) else str(part) for part in chosen]
     for name in names:
@@ -193,7 +197,14 @@ def shares_of(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float]) -> list[S
     if not names or len(set(names)) < len(names):
         raise RecipeError(f"A soup needs at least one ingredient, and each once; chosen were {names}.")
     given = dict(zip(names, weights.values(), strict=True)) if weights else dict.fromkeys(names, 1 / len(names))
+    wrong = [f"{name}: {weight!r}" for name, weight in given.items() if not _is_weight(weight)]
+    if wrong or not any(given.values()):
+        raise RecipeError(f"Weights must be finite numbers, and not all 0; found {', '.join(wrong) or given}.")
     return [Share(name=part.name, path=part.place, weight=given[part.name]) for part in pool if part.name in given]
+
+
+def _is_weight(weight: Any) -> bool:
+    return isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
 
 
 def _evaluate(
@@ -203,22 +214,28 @@ def _evaluate(
     what = f"{'+'.join(candidate.names)} on {benchmark.name}"
     with candidate.evaluation(f"{benchmark.name}-{benchmark.split.part}") as scratch:
         try:
-            with deadline(timeout_seconds, what), redirect_stdout(sys.stderr):  # stdout is for the answer
+            with deadline(timeout_seconds), redirect_stdout(sys.stderr):  # stdout is for the answer
                 score = evaluator.evaluate(candidate, benchmark)
             if not isinstance(score, Score):
                 raise EvaluatorError(f"expected a soup.evaluation.Score, found {score!r:.80}.")
-        except EvaluatorError as error:
-            raise EvaluatorError(f"{what}: {error}") from error
-        except SoupError:
-            raise
-        except Exception as error:
-            log = scratch / "error.log"
-            log.write_text(traceback.format_exc(), encoding="utf-8")
-            raise EvaluatorError(
-                f"{what}: the harness failed: {type(error).__name__}: {error}\nThe whole trace: {log}\n"
-                "Scores told so far are kept: mend the cause and type the same command."
-            ) from error
+        except (Exception, SystemExit) as error:  # a harness may call sys.exit
+            if isinstance(error, SoupError) and not isinstance(error, EvaluatorError):
+                raise
+            raise EvaluatorError(f"{what}: {_failure(error, benchmark, scratch)}") from error
     return score, time.monotonic() - began
+
+
+def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
+    """What went wrong, and the log where the whole of it stands: a harness's own, or else the trace."""
+    if isinstance(error, EvaluatorError):
+        text = str(error).removeprefix(f"{benchmark.name}: ").rstrip()  # the name is told already
+    else:
+        text = f"the harness failed:\n{''.join(traceback.format_exception(error)[-3:]).rstrip()}"
+    if str(scratch) not in text:
+        log = scratch / "error.log"
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        text += f"\nThe whole trace: {log}"
+    return f"{text}\nScores told so far are kept: mend the cause and type the same command."
 
 
 class _TimeUp(BaseException):
@@ -226,19 +243,19 @@ class _TimeUp(BaseException):
 
 
 @contextmanager
-def deadline(seconds: float | None, what: str) -> Iterator[None]:
+def deadline(seconds: float | None) -> Iterator[None]:
     """Interrupt what runs within after so many seconds, by a timer signal; where there is none, tell afterwards.
 
     Raises:
         EvaluatorError: the time is up.
     """
-    message = f"{what}: no answer within --timeout {seconds:g} seconds." if seconds else ""
+    message = f"no answer within --timeout {seconds:g} seconds" if seconds else ""
     began = time.monotonic()
     can_interrupt = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if seconds is None or not can_interrupt:
         yield
         if seconds is not None and time.monotonic() - began > seconds:
-            raise EvaluatorError(message)
+            raise EvaluatorError(f"{message}.")
         return
 
     def ring(number: int, frame: FrameType | None) -> None:
@@ -248,8 +265,9 @@ def deadline(seconds: float | None, what: str) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # and again each second, for code that swallows it once
     try:
         yield
-    except _TimeUp:
-        raise EvaluatorError(message) from None
+    except _TimeUp as up:
+        *_, place, _ring = traceback.extract_tb(up.__traceback__)
+        raise EvaluatorError(f"{message}; it was in {place.name} ({place.filename}:{place.lineno}).") from up
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
