@@ -13,6 +13,8 @@ __all__ = ["config_for", "side_differences", "tokenizer_differences"]
 
 _VOCABULARY_FILES = ("vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "tokenizer.model", "spiece.model")
 
+_ABOUT_TOOLS = {"_name_or_path", "is_local", "local_files_only", "transformers_version"}
+
 
 def tokenizer_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
     """In what the tokenizers disagree about token numbers; empty when a token means the same in both."""
@@ -65,16 +67,19 @@ def _difference(first: Checkpoint, other: Checkpoint, name: str) -> str | None:
     left, right = _content(first, name), _content(other, name)
     if left == right:
         return None
-    keys = _different_keys(left, right) if name.endswith(".json") else []
+    keys = _different_keys(left, right) if name.endswith(".json") else None
+    if keys == []:
+        return None
     return f"{name} differs" + (f" in {', '.join(keys[:5])}" if keys else "")
 
 
-def _different_keys(left: bytes, right: bytes) -> list[str]:
+def _different_keys(left: bytes, right: bytes) -> list[str] | None:
+    """The keys in which two JSON objects differ, but for what tools note about themselves; None if they are none."""
     try:
         ours, theirs = json.loads(left), json.loads(right)
-        return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+        return sorted(key for key in {*ours, *theirs} - _ABOUT_TOOLS if ours.get(key) != theirs.get(key))
     except (ValueError, TypeError, AttributeError):
-        return []
+        return None
 
 
 def _has(checkpoint: Checkpoint, name: str) -> bool:

@@ -131,9 +131,10 @@ class Scorer:
         """The same trial with its scores over the questions that only report."""
         scores, seconds = self._scores(trial.recipe, self.jury.on(split))
         spent = [part for part in (trial.seconds, seconds) if part is not None]
-        told = replace(trial, report=scores, seconds=sum(spent) if spent else None)
-        self.trials[_key(trial.recipe)] = told
-        return told
+        judged = replace(trial, report=scores, seconds=sum(spent) if spent else None)
+        self.trials[_key(trial.recipe)] = judged
+        self.told(judged)
+        return judged
 
     def recipe(self, chosen: Sequence[Any] | Mapping[Any, float]) -> Recipe:
         """The sealed recipe of a choice. Ingredients stand in the pool's order, so that one set is one recipe."""
