@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -143,19 +143,30 @@ class CheckpointWriter:
             ) from error
 
     def add_file(self, name: str, data: bytes) -> None:
-        """A side file, by its path relative to the checkpoint."""
-        path = self._partial / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        """A side file, by its path relative to the checkpoint.
+
+        Raises:
+            OutputError: the disk is full or failed.
+        """
+        self._put(name, lambda path: path.write_bytes(data))
 
     def link_file(self, name: str, source: Path) -> None:
-        """A file that is the same as `source`: a hard link, or a copy where the file system has none."""
+        """A file that is the same as `source`: a hard link, or a copy where the file system has none.
+
+        Raises:
+            OutputError: the disk is full or failed.
+        """
+        self._put(name, lambda path: _link(source, path))
+
+    def _put(self, name: str, put: Callable[[Path], object]) -> None:
         path = self._partial / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(source.resolve(), path)
-        except OSError:
-            shutil.copyfile(source, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            put(path)
+        except OSError as error:
+            raise OutputError(
+                f"{self.out}: writing {name} failed ({error.strerror or error}). {_free(self.out)}"
+            ) from error
 
     def commit(self, metadata: Mapping[str, str], index_of: Sequence[FilePlan] | None = None) -> None:
         """Write headers and index, and give the checkpoint its final name. The last step is one rename.
@@ -313,6 +324,13 @@ def _write_at(fd: int, view: memoryview, offset: int) -> None:
                 count = os.write(fd, view)
         view = view[count:]
         offset += count
+
+
+def _link(source: Path, path: Path) -> None:
+    try:
+        os.link(source.resolve(), path)
+    except OSError:
+        shutil.copyfile(source, path)
 
 
 def _bytes_of(values: torch.Tensor) -> memoryview:
