@@ -1,6 +1,7 @@
 """One model, trained: start, freeze, transformers' Trainer, saved as an ordinary checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     PreTrainedModel,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
 )
 from transformers import set_seed as transformers_seed
+from transformers.utils import logging as transformers_logging
 
 import finetune.points  # noqa: F401 (makes the Auto classes know the family)
 from finetune.config import Settings
@@ -51,10 +54,12 @@ def train(
     """
     samples = [sample for directory in data for sample in read_samples(directory)]
     transformers_seed(settings.seed)
-    model, processor = open_start(start, samples)
-    freeze(model, settings.freeze)
-    losses = _fit(name, model, samples, settings, _collator(model, processor, settings, features), out, progress)
-    save(model, processor, out, settings)
+    with _without_bars():
+        model, processor = open_start(start, samples)
+        freeze(model, settings.freeze)
+        collator = _collator(model, processor, settings, features)
+        losses = _fit(name, model, samples, settings, collator, out, progress)
+        save(model, processor, out, settings)
     tenth = max(1, len(losses) // 10)
     return {
         "rows": len(samples),
@@ -62,6 +67,18 @@ def train(
         "first_loss": round(sum(losses[:tenth]) / tenth, 4),
         "last_loss": round(sum(losses[-tenth:]) / tenth, 4),
     }
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keeps transformers' own progress bars from running through the caller's."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def open_start(start: str, samples: list[Sample]) -> tuple[PreTrainedModel, Any]:
@@ -127,6 +144,7 @@ def _fit(
         adam_beta2=0.98,  # runs are short: the default's memory of a thousand steps outlasts them
         seed=settings.seed,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would put the mean of the steps before in a broken loss's place
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -136,18 +154,12 @@ def _fit(
     )
     rows = Conversations(samples, collator.processor)
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[told])
-    trainer.remove_callback(_printer())
+    trainer.remove_callback(PrinterCallback)  # it would print a line a step
     trainer.train()
     # A stop signal lets train() return as if all were well.
     if trainer.state.global_step < settings.steps:
         raise FinetuneError(f"{name}: stopped after {trainer.state.global_step} of {settings.steps} steps.")
     return told.losses
-
-
-def _printer() -> type[TrainerCallback]:
-    from transformers import PrinterCallback
-
-    return PrinterCallback
 
 
 class _Told(TrainerCallback):

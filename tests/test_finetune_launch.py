@@ -199,6 +199,14 @@ def test_a_failed_job_tells_the_end_of_its_log_and_its_path(done, monkeypatch):
     assert not (done[0] / "failing").exists()
 
 
+def test_a_loss_that_is_not_finite_stops_the_job(done):
+    path = done[0] / "diverging.yaml"
+    path.write_text(CONFIG.replace("lr: 1.0e-3", "lr: 1.0e+30") + "out: diverging\n")
+    with pytest.raises(FinetuneError, match="try a lower lr"):
+        finetune(path)
+    assert not (done[0] / "diverging").exists()
+
+
 def test_a_start_that_is_no_checkpoint_is_told(done, tmp_path):
     path = done[0] / "start.yaml"
     text = CONFIG[CONFIG.index("added") :]
