@@ -1,13 +1,14 @@
 """The journal: an append-only record of scores, one JSON object a line. It is the truth; tables are views of it.
 
-A line stands for good once it is told: one write, flushed and synced. A torn last line (the process was killed while
-it wrote) is dropped; a bad line before the last is an error with its number.
+A line stands for good once it is told: one write, flushed and synced. A torn last line (it has no end, for the process
+was killed while it wrote) is dropped; any other bad line is an error with its number.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -159,19 +160,17 @@ def _make(path: Path) -> None:
 def _replay(path: Path) -> tuple[list[Entry], int]:
     """The entries of a journal, and how many of its bytes are whole lines."""
     try:
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = list(io.BytesIO(path.read_bytes())) if path.exists() else []  # splitlines would cut at \r, too
     except OSError as error:
         raise JournalError(f"{path}: can't be read ({error.strerror or error}).") from error
     entries: list[Entry] = []
     whole_bytes = 0
     for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            break  # torn: its process was killed while it wrote, and had told nobody
         try:
-            if not line.endswith(b"\n"):
-                raise ValueError("no end of line")
             entries.append(_entry(json.loads(line)))
-        except (ValueError, KeyError, TypeError, EvaluatorError) as error:
-            if number == len(lines):
-                break  # torn: its process was killed while it wrote, and had told nobody
+        except (ValueError, KeyError, TypeError, AttributeError, EvaluatorError) as error:
             raise JournalError(
                 f"{path}: line {number} of {len(lines)} is damaged ({error}). Remove that line to lose its score "
                 "alone, or restore the file."
