@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -329,7 +330,6 @@ def test_a_destination_that_came_into_being_meanwhile_is_not_replaced(tmp_path, 
 
 KILLED = """
 import os, signal, sys
-from itertools import pairwise
 from pathlib import Path
 import soup
 from soup.blocks import Options
