@@ -62,7 +62,7 @@ class Registry:
         Raises:
             SoupError: of the class `error`: no such thing (with the nearest name), or it can't be imported.
         """
-        if ":" in name:
+        if ":" in name or name.endswith(".py"):
             return load_object(name, self.kind, self.error)
         if name in self.registered:
             return self.registered[name]
