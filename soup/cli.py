@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -360,13 +361,13 @@ def finetune(config: Path, as_json: bool) -> None:
     from soup.errors import FinetuneError
 
     try:
-        from finetune.launch import finetune
+        trainer = import_module("finetune.launch")  # the wing, by name: it imports soup, never the reverse
     except ImportError as error:
         raise FinetuneError(f"Training needs {error.name}: pip install 'vlm-soup[finetune]'") from error
     from soup.console import Talk
 
     with Talk() as talk:
-        made = finetune(config, progress=talk.step)
+        made = trainer.finetune(config, progress=talk.step)
     if as_json:
         _print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
     else:
