@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from soup.candidate import SoupCandidate
 from soup.checkpoint import INDEX, WEIGHTS
@@ -278,8 +278,6 @@ def _choice(pool: Pool, chosen: Any, did: str) -> list[tuple[str, float]]:
         shares = {share.name: share.weight for share in shares_of(pool, chosen)}
     except RecipeError as error:
         raise AssertionError(f"{did} {chosen!r}: {error}") from error
-    assert all(map(math.isfinite, shares.values())), f"{did} weights that are not finite: {shares}"
-    assert any(shares.values()), f"{did} weights that are all 0: {shares}"
     names = [str(getattr(entry, "name", entry)) for entry in chosen]
     return [(name, shares[name]) for name in names]
 
@@ -304,10 +302,10 @@ def check_evaluator(
     assert isinstance(evaluator, Evaluator), f"{factory}: no identity() or no evaluate()"
     identity = _identity(evaluator, benchmark)
     assert _identity(second, benchmark) == identity, "two evaluators of the same settings have two identities"
-    score = evaluator.evaluate(candidate, benchmark)
+    score = _evaluate(evaluator, candidate, benchmark)
     _check_score(score, benchmark)
     for other in (evaluator, second):
-        assert other.evaluate(candidate, benchmark) == score, "the same candidate got another score the second time"
+        assert _evaluate(other, candidate, benchmark) == score, "the same candidate got another score the second time"
     assert _identity(evaluator, benchmark) == identity, "evaluating changed the identity"
     _check_halves(evaluator, benchmark, candidate, score)
     if failing is not None:
@@ -315,9 +313,25 @@ def check_evaluator(
     return score
 
 
+class _Attempt:
+    """A candidate with directories of this evaluation's own: nothing that an earlier one left can answer for it."""
+
+    def __init__(self, candidate: Candidate, folder: Path) -> None:
+        self.scratch, self.kept, self._candidate = folder / "scratch", folder / "kept", candidate
+        self.scratch.mkdir()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._candidate, name)
+
+
+def _evaluate(evaluator: Evaluator, candidate: Candidate, benchmark: Benchmark) -> Score:
+    with tempfile.TemporaryDirectory() as folder:
+        return evaluator.evaluate(cast("Candidate", _Attempt(candidate, Path(folder))), benchmark)
+
+
 def _check_failure(evaluator: Evaluator, benchmark: Benchmark, failing: Candidate) -> None:
     try:
-        given = evaluator.evaluate(failing, benchmark)
+        given = _evaluate(evaluator, failing, benchmark)
     except EvaluatorError as error:
         said = str(error)
     else:
@@ -356,7 +370,7 @@ def _check_halves(evaluator: Evaluator, benchmark: Benchmark, candidate: Candida
             _identity(evaluator, half)
     except EvaluatorError:
         return  # it can't split, and says so before any work
-    scores = [evaluator.evaluate(candidate, half) for half in halves]
+    scores = [_evaluate(evaluator, candidate, half) for half in halves]
     for half, score in zip(halves, scores, strict=True):
         _check_score(score, half)
     chosen, reported = scores
