@@ -31,10 +31,9 @@ class Size(click.ParamType[int]):
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", value.strip().upper())
-        if not match or float(match[1]) <= 0:
-            self.fail(f"{value!r} is no size; expected e.g. 5GB or 500MB", param, ctx)
-        step = 1024 if match[3] else 1000
-        return int(float(match[1]) * step ** " KMGT".index(match[2] or " "))
+        step = 1024 if match and match[3] else 1000
+        size = int(float(match[1]) * step ** " KMGT".index(match[2] or " ")) if match else 0
+        return size or self.fail(f"{value!r} is no size; expected e.g. 5GB or 500MB", param, ctx)
 
 
 def _together(*options: Decorator) -> Decorator:
@@ -174,7 +173,9 @@ def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
     given["eval"], given["max_shard_bytes"] = given.pop("evals"), given.pop("max_shard_size")
     given["pool"] = _places(given["pool"])
     if dry_run:
-        _print_plan(plan_cook(strategy, settings=settings, **given), as_json)
+        with Talk():
+            plan = plan_cook(strategy, settings=settings, **given)
+        _print_plan(plan, as_json)
         return
     with Talk() as talk:
         soup = cook(strategy, options=options, settings=settings, listener=talk.listener, **given)
@@ -379,10 +380,11 @@ def finetune(config: Path, as_json: bool) -> None:
 @json_option
 def list_things(kind: str, as_json: bool) -> None:
     """What there is: strategies, methods, evaluators, benchmarks."""
-    from soup.console import print_rows
+    from soup.console import Talk, print_rows
     from soup.inspection import list_kind
 
-    rows = list_kind(kind)
+    with Talk():
+        rows = list_kind(kind)
     if as_json:
         _print_json({"schema": 1, kind: rows})
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from types import TracebackType
 from typing import Any
 
@@ -32,7 +33,10 @@ __all__ = ["Talk", "print_rows", "print_table"]
 
 
 class Talk:
-    """Progress on a terminal, plain lines elsewhere; always on stderr. A context manager around the work."""
+    """Progress on a terminal, plain lines elsewhere; always on stderr. A context manager around the work.
+
+    Within it stdout is stderr: whatever a user's own code or a harness prints, the answer stands alone on stdout.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
@@ -59,6 +63,7 @@ class Talk:
         # One live area for all: rich allows no second one.
         self._live = Live(Group(self._bar, self._steps, self._clock), console=self._console, transient=True)
         self._jobs: dict[str, Any] = {}
+        self._hush = redirect_stdout(sys.stderr)
 
     @property
     def listener(self) -> Listener:
@@ -117,6 +122,7 @@ class Talk:
         self._task = None
 
     def __enter__(self) -> Talk:
+        self._hush.__enter__()
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -126,6 +132,7 @@ class Talk:
     ) -> None:
         self._end_phase()
         self._live.stop()
+        self._hush.__exit__(kind, error, trace)
 
 
 def print_table(table: Table, first: str) -> None:
