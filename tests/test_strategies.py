@@ -132,7 +132,7 @@ def test_average_takes_all_and_asks_for_nothing(pool):
 
 
 def test_an_unknown_rule_of_acceptance_is_told_with_the_nearest():
-    with pytest.raises(RecipeError, match=r"Unknown rule 'get'.*Did you mean 'g[et]'\? Known: ge, gt"):
+    with pytest.raises(RecipeError, match=r"'get'.* ge\b"):
         greedy(["a"], Table(lambda: 50.0), accept="get")
 
 
