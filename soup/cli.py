@@ -36,6 +36,15 @@ class Size(click.ParamType[int]):
         return size or self.fail(f"{value!r} is no size; expected e.g. 5GB or 500MB", param, ctx)
 
 
+class BatchSize(click.ParamType[int | str]):
+    """A number from 1, or `auto`."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+
+
 def _together(*options: Decorator) -> Decorator:
     """Several options as one decorator, in the order given."""
 
@@ -78,9 +87,11 @@ judge_options = _together(
     click.option(
         "--run", metavar="DIR", help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]"
     ),
-    click.option("--model", default="auto", show_default=True, metavar="auto|FILE.py:CLASS", help="What answers."),
     click.option(
-        "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Questions at a time."
+        "--model", default="auto", show_default=True, metavar="auto|vlmeval:CLASS|FILE.py:CLASS", help="What answers."
+    ),
+    click.option(
+        "--batch-size", type=BatchSize(), default="auto", show_default=True, help="Questions at a time; auto finds it."
     ),
     click.option(
         "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Bound one evaluation."
@@ -88,6 +99,14 @@ judge_options = _together(
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint."),
 )
 EVAL_HELP = "Benchmarks, comma-separated: mmbench, ocrbench, python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
+objective_options = _together(
+    click.option(
+        "--weights", multiple=True, metavar="NAME=W", help="Weigh benchmarks in the overall: mmbench=2,ocrbench=1."
+    ),
+    click.option(
+        "--guard", multiple=True, metavar="NAME>=M", help="ocrbench>=-1.0: at most 1.0 below the best single model."
+    ),
+)
 eval_option = click.option("--eval", "evals", multiple=True, metavar="NAMES", help=EVAL_HELP)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
@@ -105,7 +124,8 @@ def strategy_command(name: str, summary: str, *extra: Decorator) -> Decorator:
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own: list[Decorator] = [pool_options, eval_option, *extra, out_option, out_options, tensor_options]
-        return cli.command(name, help=summary)(_together(*own, judge_options, json_option, dry_run_option)(command))
+        shared = _together(*own, objective_options, judge_options, json_option, dry_run_option)
+        return cli.command(name, help=summary)(shared(command))
 
     return decorate
 
@@ -132,7 +152,11 @@ def maximum(top_p: int | None, **given: Any) -> None:
     "greedy",
     "From the best individual on, add each ingredient that does not make the mean worse.",
     click.option(
-        "--accept", type=click.Choice(["ge", "gt"]), default="ge", show_default=True, help="As good, or better."
+        "--accept",
+        default="ge",
+        show_default=True,
+        metavar="ge|gt|p>0.9",
+        help="Admit what is as good, what is better, or what is better with that probability (paired bootstrap).",
     ),
 )
 def greedy(accept: str, **given: Any) -> None:
@@ -166,10 +190,12 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
 def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
     from soup.console import Talk, print_table
     from soup.cook import cook, plan_cook
+    from soup.objective import Objective
     from soup.report import trials_table
 
     as_json, dry_run = given.pop("as_json"), given.pop("dry_run")
     settings = _settings(given)
+    given["objective"] = Objective.parse(given.pop("weights"), given.pop("guard"))
     given["eval"], given["max_shard_bytes"] = given.pop("evals"), given.pop("max_shard_size")
     given["pool"] = _places(given["pool"])
     if dry_run:
@@ -269,7 +295,8 @@ def merge(recipe: Path, out: str, as_json: bool, dry_run: bool, threads: int | N
 def evaluate(checkpoints: Sequence[str], evals: Sequence[str], as_json: bool, **given: Any) -> None:
     """Score checkpoints, into the journal."""
     from soup.console import Talk, print_table
-    from soup.cook import evaluate, trial_json
+    from soup.cook import evaluate
+    from soup.outcome import trial_json
     from soup.report import trials_table
 
     settings = _settings(given)

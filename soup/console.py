@@ -27,7 +27,7 @@ from soup.cook import Listener
 from soup.evaluation import Benchmark
 from soup.recipe import Recipe
 from soup.report import Table
-from soup.trial import Trial, overall
+from soup.trial import Trial
 
 __all__ = ["Talk", "print_rows", "print_table"]
 
@@ -94,7 +94,7 @@ class Talk:
         part, judged = ("report ", trial.report) if trial.report else ("", trial.scores)
         scores = ", ".join(f"{name} {score.value:.2f}" for name, score in judged.items())
         when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
-        self.say(f"  {' + '.join(trial.names)}: {part}overall {overall(judged):.2f} ({scores}; {when})")
+        self.say(f"  {' + '.join(trial.names)}: {part}overall {trial.objective.overall(judged):.2f} ({scores}; {when})")
 
     def phase(self, name: str, total_bytes: int) -> None:
         """The bytes that follow belong to this."""

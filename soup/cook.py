@@ -6,7 +6,6 @@ Type the same call again after a kill: remembered scores answer at once, and the
 from __future__ import annotations
 
 import inspect
-import json
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,23 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soup.atomic import write_whole
 from soup.blocks import Options
 from soup.checkpoint import looks_like_checkpoint
 from soup.digest import ContentDigest, DigestCache, Progress
-from soup.errors import EvaluatorError, OutputError, RecipeError, SoupError
-from soup.evaluation import ALL, Benchmark, Score, Settings, Split, parse_benchmarks
+from soup.errors import EvaluatorError, OutputError, RecipeError, SoupError, listing
+from soup.evaluation import ALL, Benchmark, Settings, Split, parse_benchmarks
 from soup.hub import is_hub_id
 from soup.journal import Journal
 from soup.merge import earlier_soup, merge, plan_merge, refuse_inputs_as_output
+from soup.objective import PLAIN, Objective
+from soup.outcome import Soup, card_scores, remember_outcome
 from soup.plan import merge_plan
 from soup.plugins import STRATEGIES
 from soup.pool import Ingredient, Pool
 from soup.recipe import Recipe
-from soup.trial import Jury, Scorer, Trial, clear_scratch, make_jury, overall, shares_of
+from soup.trial import Jury, Scorer, Trial, clear_scratch, make_jury, shares_of
 from soup.writer import refuse_destination
 
-__all__ = ["Listener", "Soup", "cook", "evaluate", "run_directory", "trial_json"]
+__all__ = ["Listener", "cook", "evaluate", "plan_cook", "run_directory"]
 
 
 @dataclass(frozen=True)
@@ -45,60 +45,6 @@ class Listener:
     told: Callable[[Trial], None] = lambda trial: None
     phase: Callable[[str, int], None] = lambda name, total_bytes: None
     progress: Progress = lambda count: None
-
-
-@dataclass(frozen=True)
-class Soup:
-    """What a run came to: the chosen ingredients in the order of admission, the recipe, and every trial on the way."""
-
-    strategy: str
-    out: Path
-    chosen: tuple[str, ...]
-    recipe: Recipe
-    trials: tuple[Trial, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    def accepted(self, trial: Trial) -> bool:
-        """Whether a trial became the best so far on the way to the chosen soup."""
-        if trial.recipe.digest == self.recipe.digest:
-            return True
-        prefixes = [frozenset(self.chosen[:count]) for count in range(1, len(self.chosen))]
-        if frozenset(trial.names) not in prefixes or len({share.weight for share in trial.recipe.ingredients}) > 1:
-            return False
-        before = prefixes[: prefixes.index(frozenset(trial.names))]
-        return all(trial.overall >= other.overall for other in self.trials if frozenset(other.names) in before)
-
-    def as_json(self) -> dict[str, Any]:
-        """The document that `--json` prints."""
-        return {
-            "schema": 1,
-            "strategy": self.strategy,
-            "out": str(self.out),
-            "chosen": list(self.chosen),
-            "recipe": {"digest": self.recipe.digest, **self.recipe.model_dump(by_alias=True, exclude_none=True)},
-            "trials": [{**trial_json(trial), "accepted": self.accepted(trial)} for trial in self.trials],
-            "warnings": list(self.warnings),
-        }
-
-
-def trial_json(trial: Trial) -> dict[str, Any]:
-    """A trial as JSON; with a report split, its scores stand beside those that chose."""
-    part = "selection" if trial.report else None
-    shown = {
-        "ingredients": list(trial.names),
-        "overall": trial.overall,
-        "scores": {name: _score_json(score, part) for name, score in trial.scores.items()},
-        "recipe": trial.recipe.digest,
-        "remembered": trial.seconds is None,
-    }
-    if trial.report:
-        scores = {name: _score_json(score, "report") for name, score in trial.report.items()}
-        shown["report"] = {"overall": overall(trial.report), "scores": scores}
-    return shown
-
-
-def _score_json(score: Score, part: str | None) -> dict[str, Any]:
-    return {"value": score.value, "n": score.n, "split": part or "all"}
 
 
 def run_directory(places: str | Path | Sequence[str | Path]) -> Path:
@@ -124,6 +70,7 @@ def cook(
     exclude: Sequence[str] = (),
     run: str | Path | None = None,
     split: float | None = None,
+    objective: Objective = PLAIN,
     options: Mapping[str, Any] | None = None,
     method: str = "linear",
     params: Mapping[str, Any] | None = None,
@@ -140,7 +87,7 @@ def cook(
 
     `strategy` is a name, `FILE.py:FUNCTION`, or a function `f(pool, score, **options)`. `eval` names benchmarks as on
     the command line; without it only strategies that ask for no score can run. With `split`, that share of each
-    benchmark's questions chooses and the others report.
+    benchmark's questions chooses and the others report. `objective` weighs benchmarks and guards them against a drop.
 
     Raises:
         SoupError: see the tree in `soup/errors.py`. What can be checked is checked before the first evaluation.
@@ -150,7 +97,14 @@ def cook(
     ask = dict(options or {})
     _refuse_options(choose, name, ask)
     out = Path(out) if out is not None else Path("soups") / name.replace(":", "_").replace("/", "_")
-    fields = {"strategy": name, "method": method, "params": dict(params or {}), "dtype": dtype, "drop": tuple(drop)}
+    fields = {
+        "strategy": name,
+        "objective": objective.as_json(),
+        "method": method,
+        "params": dict(params or {}),
+        "dtype": dtype,
+        "drop": tuple(drop),
+    }
     benchmarks = parse_benchmarks([eval] if isinstance(eval, str) else eval, _split(split)) if eval else []
     with Pool.open(pool, base, exclude) as opened:
         opened.check(dtype, drop)
@@ -164,9 +118,9 @@ def cook(
         else:
             jury = make_jury(benchmarks, settings or Settings())
             home = Path(run) if run is not None else run_directory(pool)
-            with _scorer(opened, jury, home, fields, listener, allow_nonfinite) as scorer:
+            with _scorer(opened, jury, home, fields, listener, allow_nonfinite, objective) as scorer:
                 picked = _choose(choose, name, opened, scorer, ask)
-                recipe = scorer(picked).recipe
+                recipe = _guarded(scorer(picked)).recipe
                 trials = _reported(scorer, recipe, split)
         soup = _write(opened, recipe, out, trials, listener, overwrite, max_shard_bytes, allow_nonfinite, threads)
         warnings += soup.repeated
@@ -174,7 +128,7 @@ def cook(
             listener.warn(text)
         result = Soup(name, out, _names(picked), soup, trials, tuple(warnings))
         if benchmarks:
-            _remember_outcome(home, result)
+            remember_outcome(home, result)
     return result
 
 
@@ -260,6 +214,16 @@ def _listed(picked: Any) -> list[Any]:
     return list(picked)
 
 
+def _guarded(trial: Trial) -> Trial:
+    """The chosen soup, unless it breaks a guard: whatever the strategy, such a soup is not written."""
+    if trial.broken:
+        raise RecipeError(
+            f"The chosen soup, {' + '.join(trial.names)}, breaks what --guard asks for, and was not written:\n"
+            f"{listing(trial.broken)}\nAll scores are kept: another strategy or a wider guard starts from them."
+        )
+    return trial
+
+
 def _names(picked: Iterable[Any]) -> tuple[str, ...]:
     return tuple(part.name if isinstance(part, Ingredient) else str(part) for part in picked)
 
@@ -297,14 +261,20 @@ def _refuse_out(out: Path, name: str, pool: Pool, places: Any, *, overwrite: boo
 
 @contextmanager
 def _scorer(
-    pool: Pool, jury: Jury, home: Path, fields: Mapping[str, Any], listener: Listener, allow_nonfinite: bool
+    pool: Pool,
+    jury: Jury,
+    home: Path,
+    fields: Mapping[str, Any],
+    listener: Listener,
+    allow_nonfinite: bool,
+    objective: Objective = PLAIN,
 ) -> Iterator[Scorer]:
     with Journal(home / "journal.jsonl") as journal:
         scratch = home / "scratch"
         clear_scratch(scratch)
         digests = _digests(pool, DigestCache(home / "digests.json"), listener)
         scorer = Scorer(
-            pool, jury, journal, scratch, digests, fields, allow_nonfinite, listener.starting, listener.told
+            pool, jury, journal, scratch, digests, fields, objective, allow_nonfinite, listener.starting, listener.told
         )
         try:
             yield scorer
@@ -355,25 +325,10 @@ def _write(
         overwrite=overwrite,
         max_shard_bytes=max_shard_bytes,
         allow_nonfinite=allow_nonfinite,
-        scores=_card_scores(final[0]) if final else None,
+        scores=card_scores(final[0]) if final else None,
         options=Options(threads=threads, progress=listener.progress),
         pool=pool,
     )
-
-
-def _card_scores(trial: Trial) -> dict[str, dict[str, float]]:
-    chose = "selection" if trial.report else "all"
-    rows = {name: {chose: score.value} for name, score in trial.scores.items()}
-    for name, score in trial.report.items():
-        rows[name]["report"] = score.value
-    rows["overall"] = {chose: trial.overall} | ({"report": overall(trial.report)} if trial.report else {})
-    return rows
-
-
-def _remember_outcome(home: Path, soup: Soup) -> None:
-    """Keep what a run came to beside its journal, for `soup report`."""
-    name = soup.strategy.replace(":", "_").replace("/", "_")
-    write_whole(home / "soups" / f"{name}.json", json.dumps(soup.as_json(), indent=2))
 
 
 def plan_cook(

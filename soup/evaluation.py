@@ -132,15 +132,17 @@ class Score:
 class Settings:
     """How candidates are made to answer; a part of it that can change a score belongs into `Evaluator.identity`.
 
-    `model` is `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them) or
-    `FILE.py:CLASS`, the user's own. `timeout_seconds` bounds one evaluation of one candidate on one benchmark.
+    `model` is `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them), `vlmeval:CLASS`
+    (VLMEvalKit's wrapper) or `FILE.py:CLASS`, the user's own. `batch_size` is how many questions are asked at a time;
+    `auto` starts at 64 and halves whenever memory runs out. `timeout_seconds` bounds one evaluation of one candidate on
+    one benchmark.
 
     `judge_url` and `judge_model` name an endpoint that speaks OpenAI's chat completions; its key is in the environment
     variable `judge_key_env`, and nowhere else. `judge_for` are benchmarks that use it though they could do without.
     """
 
     model: str = "auto"
-    batch_size: int = 64
+    batch_size: int | Literal["auto"] = "auto"
     timeout_seconds: float | None = None
     trust_remote_code: bool = False
     judge_url: str | None = None

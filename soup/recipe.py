@@ -43,7 +43,8 @@ class Recipe(BaseModel):
     """Which checkpoints, in which order and with which weights, by which method, into which dtype.
 
     `side_digest` covers the files that the soup takes along from its base or first ingredient (config, tokenizer,
-    processor, code), for a score depends on them too. `strategy` is how the soup was chosen: it is told, not needed.
+    processor, code), for a score depends on them too. `strategy` and `objective` are how the soup was chosen: they are
+    told, not needed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -57,6 +58,7 @@ class Recipe(BaseModel):
     base: Source | None = None
     ingredients: tuple[Share, ...] = Field(min_length=1)
     side_digest: str | None = None
+    objective: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("ingredients")
     @classmethod

@@ -49,9 +49,19 @@ def trials_table(document: dict[str, Any]) -> Table:
     for trial in trials:
         values = [trial["scores"].get(name, {}).get("value") for name in names] + [trial["overall"]]
         values += [trial["report"]["overall"] if "report" in trial else None] if reported else []
-        remark = "accepted" if trial.get("accepted") else ""
-        rows.append(Row(" + ".join(trial["ingredients"]), tuple(values), remark))
+        rows.append(Row(" + ".join(trial["ingredients"]), tuple(values), _remark(trial)))
     return Table(columns, tuple(rows))
+
+
+def _remark(trial: dict[str, Any]) -> str:
+    """Whether it was accepted, and how sure the difference to the best before it is (95 %, paired bootstrap)."""
+    words = ["accepted"] if trial.get("accepted") else []
+    if rival := trial.get("versus_best"):
+        interval = f"{rival['difference']:+.2f} [{rival['low']:+.2f}, {rival['high']:+.2f}]"
+        words.append(f"{interval} against {' + '.join(rival['ingredients'])}")
+    if broken := trial.get("broken_guards"):
+        words.append(f"breaks {'; '.join(broken)}")
+    return ", ".join(words)
 
 
 def run_table(run: Path) -> Table:

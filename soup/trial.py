@@ -17,15 +17,17 @@ from types import FrameType
 from typing import Any
 
 from soup.candidate import SoupCandidate
+from soup.certainty import paired_difference
 from soup.digest import ContentDigest, side_digest
 from soup.errors import EvaluatorError, RecipeError, SoupError, did_you_mean
 from soup.evaluation import Benchmark, Evaluator, Score, Settings, Split
 from soup.journal import Journal, score_key
+from soup.objective import PLAIN, Objective
 from soup.plugins import EVALUATORS
 from soup.pool import Ingredient, Pool
 from soup.recipe import Recipe, Share
 
-__all__ = ["Jury", "Scorer", "Trial", "make_jury", "overall"]
+__all__ = ["Jury", "Scorer", "Trial", "make_jury"]
 
 
 TrialKey = tuple[tuple[str, ...], str]
@@ -35,28 +37,52 @@ TrialKey = tuple[tuple[str, ...], str]
 class Trial:
     """One recipe and its scores by benchmark: `scores` over the questions that choose, `report` over the others.
 
-    `seconds` is what the evaluations took that were made now; None when all of them were remembered.
+    `seconds` is what the evaluations took that were made now; None when all of them were remembered. `broken` names
+    the guards of the objective that the scores break, `part` which questions chose.
     """
 
     recipe: Recipe
     scores: Mapping[str, Score]
     report: Mapping[str, Score] = field(default_factory=dict)
     seconds: float | None = None
+    objective: Objective = PLAIN
+    broken: tuple[str, ...] = ()
+    part: str = "all"
 
     @property
     def overall(self) -> float:
-        """The plain mean of the benchmarks' scores over the questions that choose."""
-        return overall(self.scores)
+        """The objective over the questions that choose: the mean of the benchmarks' scores, weighted if so wished."""
+        return self.objective.overall(self.scores)
+
+    @property
+    def report_overall(self) -> float | None:
+        """The objective over the questions that only report, where they were asked."""
+        return self.objective.overall(self.report) if self.report else None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it breaks no guard."""
+        return not self.broken
+
+    def better_than(self, other: Trial) -> float:
+        """The probability that this soup beats another: the paired bootstrap over the questions that choose.
+
+        Raises:
+            EvaluatorError: a benchmark does not tell its questions' points.
+        """
+        found = paired_difference(self.scores, other.scores, self.objective)
+        if found is None:
+            silent = [name for name, score in self.scores.items() if not score.questions]
+            raise EvaluatorError(
+                f"--accept p>... needs the points of each question, and {', '.join(silent)} gives none. "
+                "Use --accept ge or gt."
+            )
+        return found.p_better
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the ingredients, in recipe order."""
         return self.recipe.names
-
-
-def overall(scores: Mapping[str, Score]) -> float:
-    """The plain mean of benchmarks' scores."""
-    return math.fsum(score.value for score in scores.values()) / len(scores)
 
 
 @dataclass(frozen=True)
@@ -65,6 +91,11 @@ class Jury:
 
     seats: tuple[tuple[Benchmark, Evaluator, Mapping[str, Any]], ...]
     timeout_seconds: float | None = None
+
+    @property
+    def part(self) -> str:
+        """Which of the questions are asked: all, those that choose, or those that report."""
+        return self.seats[0][0].split.part
 
     def on(self, split: Split) -> Jury:
         """The same benchmarks over another part of their questions."""
@@ -107,10 +138,12 @@ class Scorer:
     scratch: Path
     digests: Mapping[str, ContentDigest]
     fields: Mapping[str, Any] = field(default_factory=dict)
+    objective: Objective = PLAIN
     allow_nonfinite: bool = False
     starting: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
     told: Callable[[Trial], None] = lambda trial: None
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
+    made: dict[TrialKey, tuple[dict[str, Score], float | None]] = field(default_factory=dict)
 
     def __call__(self, chosen: Sequence[Any] | Mapping[Any, float], /) -> Trial:
         """The trial of the mean of some ingredients (or of their names), or of a weighted one.
@@ -122,8 +155,11 @@ class Scorer:
         recipe = self.recipe(chosen)
         key = _key(recipe)
         if key not in self.trials:
-            scores, seconds = self._scores(recipe, self.jury)
-            self.trials[key] = Trial(recipe, scores, {}, seconds)
+            scores, seconds = self._judged(recipe)
+            # Guards compare with the single models, which are scored for them where nobody has asked yet.
+            alone = [self._judged(self.recipe([part]))[0] for part in self.pool] if self.objective.guards else []
+            broken = self.objective.broken(scores, alone)
+            self.trials[key] = Trial(recipe, scores, {}, seconds, self.objective, broken, self.jury.part)
             self.told(self.trials[key])
         return self.trials[key]
 
@@ -144,6 +180,14 @@ class Scorer:
         base = self.pool.base.source() if self.pool.base else None
         side = side_digest(lead.checkpoint)
         return Recipe(ingredients=tuple(sealed), base=base, side_digest=side, **self.fields)
+
+    def _judged(self, recipe: Recipe) -> tuple[dict[str, Score], float | None]:
+        """The scores over the questions that choose, and the seconds that they took; made once."""
+        key = _key(recipe)
+        if key not in self.made:
+            self.made[key] = self._scores(recipe, self.jury)
+            self.objective.check(list(self.made[key][0]))
+        return self.made[key]
 
     def _scores(self, recipe: Recipe, jury: Jury) -> tuple[dict[str, Score], float | None]:
         home = self.scratch / recipe.digest[7:19]

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from soup.plugins import STRATEGIES
 
-__all__ = ["Chosen", "ScoreFunction", "Scored", "Strategy", "by_overall", "strategy"]
+__all__ = ["Chosen", "ScoreFunction", "Scored", "Strategy", "allowed", "by_overall", "strategy"]
 
 T = TypeVar("T")  # an ingredient, of which a strategy needs to know nothing
 
@@ -29,7 +29,7 @@ class Scored(Protocol):
 
     @property
     def overall(self) -> float:
-        """The plain mean of the chosen benchmarks' scores over the selection questions, 0 to 100."""
+        """The mean of the chosen benchmarks' scores over the selection questions, 0 to 100."""
 
 
 class ScoreFunction(Protocol):
@@ -37,6 +37,11 @@ class ScoreFunction(Protocol):
 
     def __call__(self, ingredients: Chosen, /) -> Scored:
         """The trial of the mean of these ingredients."""
+
+
+def allowed(trial: Scored) -> bool:
+    """Whether a trial breaks no guard of the objective; where there are no guards, any does."""
+    return bool(getattr(trial, "allowed", True))
 
 
 Strategy = Callable[..., Chosen]

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from typing import Literal, TypeVar
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from soup.errors import RecipeError, did_you_mean
-from soup.strategies.base import ScoreFunction, by_overall
+from soup.errors import RecipeError
+from soup.strategies.base import ScoreFunction, allowed, by_overall
 
 __all__ = ["greedy"]
 
 T = TypeVar("T")
 
-_RULES = {"ge": operator.ge, "gt": operator.gt}
 
-
-def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: Literal["ge", "gt"] = "ge") -> list[T]:
+def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> list[T]:
     """From the best individual on, admit each ingredient with which the mean is at least as good as the best so far.
 
     Ingredients are tried in descending order of their own overall; the first is always admitted. POINTS' text says
-    that the mean "improves", its algorithm says >=: `ge` is the default, `gt` the strict rule. At most k + (k - 1)
-    evaluations.
+    that the mean "improves", its algorithm says >=: `ge` is the default, `gt` the strict rule. `p>0.9` admits what is
+    better with that probability by the paired bootstrap over the questions that choose. A mean that breaks a guard is
+    not admitted. At most k + (k - 1) evaluations.
 
     Raises:
         RecipeError: an unknown rule.
     """
-    if accept not in _RULES:
-        raise RecipeError(f"Unknown rule '{accept}' for --accept.{did_you_mean(accept, _RULES)}")
+    admits = _rule(accept)
     first, *others = by_overall(pool, score)
-    chosen, best = [first], score([first]).overall
+    chosen, best = [first], score([first])
     for ingredient in others:
-        overall = score([*chosen, ingredient]).overall
-        if _RULES[accept](overall, best):
-            chosen, best = [*chosen, ingredient], overall
+        trial = score([*chosen, ingredient])
+        if allowed(trial) and (admits(trial, best) or not allowed(best)):
+            chosen, best = [*chosen, ingredient], trial
     return chosen
+
+
+def _rule(accept: str) -> Callable[[Any, Any], bool]:
+    """Whether a trial is good enough to be admitted, held against the best so far."""
+    if accept == "ge":
+        return lambda trial, best: bool(trial.overall >= best.overall)
+    if accept == "gt":
+        return lambda trial, best: bool(trial.overall > best.overall)
+    match = re.fullmatch(r"p\s*>\s*(0?\.\d+)", accept)
+    if not match:
+        raise RecipeError(f"Unknown rule '{accept}' for --accept. Known: ge, gt, or p>0.9 (a number between 0 and 1).")
+    return lambda trial, best: bool(trial.better_than(best) > float(match[1]))

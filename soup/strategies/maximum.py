@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from soup.errors import RecipeError
-from soup.strategies.base import ScoreFunction, by_overall
+from soup.strategies.base import ScoreFunction, allowed, by_overall
 
 __all__ = ["maximum"]
 
@@ -16,8 +16,8 @@ T = TypeVar("T")
 def maximum(pool: Sequence[T], score: ScoreFunction, *, top_p: int | None = None) -> list[T]:
     """The mean of the top p individuals by overall, f((1/p) sum_i theta_i): no element-wise max, nor the single best.
 
-    The paper gives no p. Without one every p from 1 to k is tried and the best kept, the smallest on a tie: at most
-    k + (k - 1) evaluations.
+    The paper gives no p. Without one every p from 1 to k is tried and the best kept, the smallest on a tie, one that
+    keeps the guards before one that does not: at most k + (k - 1) evaluations.
 
     Raises:
         RecipeError: p is not between 1 and the size of the pool.
@@ -27,5 +27,9 @@ def maximum(pool: Sequence[T], score: ScoreFunction, *, top_p: int | None = None
     ranked = by_overall(pool, score)
     if top_p is not None:
         return ranked[:top_p]
-    best = max(range(1, len(ranked) + 1), key=lambda p: score(ranked[:p]).overall)
-    return ranked[:best]
+
+    def worth(p: int) -> tuple[bool, float]:
+        trial = score(ranked[:p])
+        return allowed(trial), trial.overall
+
+    return ranked[: max(range(1, len(ranked) + 1), key=worth)]
