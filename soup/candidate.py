@@ -107,21 +107,26 @@ class SoupCandidate:
         return out
 
     def _alike(self, left: str, right: str) -> bool:
-        """Whether two tensors hold the same bytes in every ingredient, and so in the candidate."""
-        known = [self._known.get(share.digest or "", {}) for share in self._plan.recipe.ingredients]
-        return all(left in tensors and tensors[left] == tensors.get(right) for tensors in known)
+        """Whether two tensors hold the same bytes in every input, and so in the candidate."""
+        return all(left in tensors and tensors[left] == tensors.get(right) for tensors in self._inputs_known())
+
+    def _inputs_known(self) -> list[Mapping[str, str]]:
+        """The digests of each input, tensor by tensor, the base's among them if the method reads it."""
+        recipe = self._plan.recipe
+        parts = [*recipe.ingredients, *([recipe.base] if recipe.base else [])][: len(self._plan.blend.inputs)]
+        return [self._known.get(part.digest or "", {}) for part in parts]
 
     def _unchanged(self, file: FilePlan) -> bool:
-        """Whether the lead's file holds just these tensors, and every ingredient holds the same bytes for them."""
+        """Whether the lead's file holds just these tensors, and every input holds the same bytes for them."""
         lead, recipe = self._plan.lead, self._plan.recipe
         if recipe.dtype is not None or file.name not in lead.files:
             return False
         if {spec.name for spec in file.tensors} != {n for n, f in lead.layout.items() if f == file.name}:
             return False
-        known = [self._known.get(share.digest or "") for share in recipe.ingredients]
-        if lead not in self._plan.blend.inputs or None in known:
-            return False  # the lead is a base whose digests are not known
-        return all(len({tensors[spec.name] for tensors in known if tensors}) == 1 for spec in file.tensors)
+        known = self._inputs_known()
+        if lead not in self._plan.blend.inputs or not all(known):
+            return False  # a base that takes no part, or one whose digests are not known
+        return all(len({tensors[spec.name] for tensors in known}) == 1 for spec in file.tensors)
 
 
 def _targets(
