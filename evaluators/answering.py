@@ -1,99 +1,27 @@
-"""How a checkpoint becomes something that answers, and how one loaded model serves a whole search.
-
-A message is VLMEvalKit's own list of parts: `{"type": "image", "value": path}` or `{"type": "text", "value": text}`.
-"""
+"""How a checkpoint becomes something that answers, and how one loaded model serves a whole search."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from evaluators import vlmeval_model
+from evaluators.asking import Answerer, Message, ask
 from evaluators.names import names_in_memory
 from soup.checkpoint import Checkpoint
-from soup.errors import CheckpointError, EvaluatorError, SoupError, listing
+from soup.errors import CheckpointError, EvaluatorError, SoupError
 from soup.evaluation import Candidate, Settings
 from soup.plugins import load_object
 
 __all__ = ["Answerer", "HotSwap", "Message", "ask"]
 
-Message = list[dict[str, str]]
-
 logger = logging.getLogger(__name__)
 
 SIDE_FILES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken")
-
-
-class Answerer(Protocol):
-    """A model that answers. With an attribute `module` (a torch module) candidates are streamed into it."""
-
-    def answer(self, messages: list[Message]) -> list[str]:
-        """One answer per message, in their order; an answer must not depend on its neighbours."""
-
-
-def ask(answerer: Answerer, messages: list[Message], batch_size: int) -> list[str]:
-    """The answers to all messages, in their order, asked in batches of similar length, the longest first.
-
-    So padding is little, and memory that does not suffice is noticed at once instead of after hours.
-
-    Raises:
-        EvaluatorError: the model raised, or did not give one text per message.
-    """
-    answers: list[str] = [""] * len(messages)
-    for places in _batches(messages, batch_size):
-        replies = _replies(answerer, [messages[place] for place in places])
-        for place, reply in zip(places, replies, strict=True):
-            answers[place] = reply
-    return answers
-
-
-def _batches(messages: list[Message], batch_size: int) -> Iterator[list[int]]:
-    """Places of messages that go together. A batch never mixes messages with one image, several and none."""
-    sizes = [_size(message) for message in messages]
-    order = sorted(range(len(messages)), key=lambda place: (sizes[place], -place), reverse=True)
-    for _, group in groupby(order, key=lambda place: sizes[place][0]):
-        places = list(group)
-        yield from (places[start : start + batch_size] for start in range(0, len(places), batch_size))
-
-
-def _size(message: Message) -> tuple[int, int, int]:
-    """The number of images, their pixels and the characters of a message."""
-    images = [part["value"] for part in message if part["type"] == "image"]
-    return len(images), sum(map(_pixels, images)), sum(len(part["value"]) for part in message if part["type"] == "text")
-
-
-def _pixels(path: str) -> int:
-    """The number of pixels, from the header alone; 0 for what Pillow does not know (the model's to judge)."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return int(image.width * image.height)
-    except (UnidentifiedImageError, OSError):
-        return 0
-
-
-def _replies(answerer: Answerer, messages: list[Message]) -> list[str]:
-    name = type(answerer).__name__
-    try:
-        replies = answerer.answer(messages)
-    except SoupError:
-        raise
-    except Exception as cause:
-        tail = "".join(traceback.format_exception(cause)[-4:])
-        raise EvaluatorError(f"{name}.answer failed on a batch of {len(messages)} messages:\n{tail}") from cause
-    if not isinstance(replies, list | tuple):
-        raise EvaluatorError(f"{name}.answer: expected a list of str, found {type(replies).__name__}.")
-    if len(replies) != len(messages):
-        raise EvaluatorError(f"{name}.answer: expected {len(messages)} answers, found {len(replies)}.")
-    strange = [f"answer {place}: {reply!r:.80}" for place, reply in enumerate(replies) if not isinstance(reply, str)]
-    if strange:
-        raise EvaluatorError(f"{name}.answer: expected a list of str, found:\n{listing(strange)}")
-    return list(replies)
 
 
 class HotSwap:
@@ -118,6 +46,8 @@ class HotSwap:
             from evaluators.transformers_model import identity
 
             return {"model": "auto", **identity(self.settings)}
+        if self.settings.model.startswith(vlmeval_model.PREFIX):
+            return vlmeval_model.identity(self.settings.model)
         path, _, name = self.settings.model.rpartition(":")
         return {"model": f"{Path(path).name}:{name}", "digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
@@ -167,9 +97,12 @@ def _builder(settings: Settings) -> Callable[[Path], Answerer]:
         from evaluators.transformers_model import TransformersAnswerer
 
         return lambda directory: TransformersAnswerer(directory, trust_remote_code=settings.trust_remote_code)
+    if settings.model.startswith(vlmeval_model.PREFIX):
+        wrapper = vlmeval_model.wrapper(settings.model)
+        return lambda directory: vlmeval_model.WrappedModel(wrapper, directory)
     path, _, _ = settings.model.rpartition(":")
     if not path.endswith(".py"):
-        raise EvaluatorError(f"--model {settings.model}: expected auto or FILE.py:CLASS.")
+        raise EvaluatorError(f"--model {settings.model}: expected auto, vlmeval:CLASS or FILE.py:CLASS.")
     kind = load_object(settings.model, "model", EvaluatorError)
     if not callable(getattr(kind, "answer", None)):
         raise EvaluatorError(

@@ -1,7 +1,7 @@
 """`--model auto`: any image-text-to-text checkpoint of transformers, our POINTS family among them.
 
-The checkpoint's own processor and chat template make the prompt; decoding is greedy. Weights keep the checkpoint's
-dtype, so that what is judged is what ships.
+The checkpoint's own processor makes the prompt; decoding is greedy. Weights keep the checkpoint's dtype, so that what
+is judged is what ships.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import copy
 import importlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evaluators.answering import Message
-from soup.errors import EvaluatorError
+from evaluators.asking import Message
+from evaluators.processors import Prompter, image_backend
+from soup.errors import EvaluatorError, listing
 from soup.evaluation import Settings
 
 __all__ = ["MAX_NEW_TOKENS", "TransformersAnswerer", "identity"]
@@ -32,6 +33,7 @@ def identity(settings: Settings) -> Mapping[str, Any]:
         "dtype": "the checkpoint's",
         "max_new_tokens": MAX_NEW_TOKENS,
         "device": _device(),
+        "images": image_backend(),
         "trust_remote_code": settings.trust_remote_code,
     }
 
@@ -42,7 +44,7 @@ class TransformersAnswerer:
     `module` is the torch module, in evaluation mode; weights may be streamed into it between answers.
 
     Raises:
-        EvaluatorError: the checkpoint is no image-text-to-text model, or has no processor or chat template.
+        EvaluatorError: the checkpoint is no image-text-to-text model, lacks weights, or has no processor or prompt.
     """
 
     def __init__(
@@ -56,41 +58,30 @@ class TransformersAnswerer:
         transformers = _transformers()
         _register_ours(Path(directory))
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-        processor: Any = transformers.AutoProcessor.from_pretrained(directory, **options)
-        if getattr(processor, "image_processor", None) is None or not getattr(processor, "chat_template", None):
-            raise EvaluatorError(
-                f"{directory}: --model auto needs a processor with an image processor and a chat template, found "
-                f"{type(processor).__name__}; give a model of your own with --model FILE.py:CLASS."
-            )
+        self._prompter = Prompter(directory, options)
         with _no_progress_bars():
-            self.module: Any = transformers.AutoModelForImageTextToText.from_pretrained(
-                directory, dtype="auto", **options
+            self.module, told = transformers.AutoModelForImageTextToText.from_pretrained(
+                directory, dtype="auto", output_loading_info=True, **options
             )
+        _refuse_incomplete(directory, told)
         self.module.to(device or _device()).eval()
-        self._processor = processor
-        self._decoding = _greedy(self.module, processor.tokenizer)
+        self._decoding = _greedy(self.module, self._prompter.tokenizer)
+        self.module.generation_config = self._decoding  # or generate would fill what is neutralised from it again
         self.max_new_tokens = max_new_tokens
 
     def answer(self, messages: list[Message]) -> list[str]:
         """The answers to one batch of messages, each with the same number of images."""
         import torch
 
-        with torch.inference_mode(), _padding_left(self._processor.tokenizer), _few_threads(self.module):
-            inputs = self._processor.apply_chat_template(
-                [[{"role": "user", "content": [_part(**part) for part in message]}] for message in messages],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs={"padding": True},
-            ).to(self.module.device, dtype=self.module.dtype)
+        with torch.inference_mode(), _few_threads(self.module):
+            inputs = self._prompter(messages).to(self.module.device, dtype=self.module.dtype)
             rooms = [self._room(length) for length in inputs["attention_mask"].sum(1).tolist()]
             self._decoding.max_new_tokens = max(rooms)
             tokens = self.module.generate(**inputs, generation_config=self._decoding)
         # An encoder-decoder gives nothing but what was added to the prompt.
         start = 0 if self.module.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         added = [row[start : start + room] for row, room in zip(tokens, rooms, strict=True)]
-        return [text.strip() for text in self._processor.tokenizer.batch_decode(added, skip_special_tokens=True)]
+        return [text.strip() for text in self._prompter.tokenizer.batch_decode(added, skip_special_tokens=True)]
 
     def _room(self, prompt_length: int) -> int:
         """How many tokens an answer may have: no more than the model has positions for, whatever its neighbours."""
@@ -132,16 +123,13 @@ def _greedy(module: Any, tokenizer: Any) -> Any:
     return decoding
 
 
-def _part(type: str, value: str) -> dict[str, Any]:
-    """One part of a message in the words of transformers' chat templates."""
-    from PIL import Image
-
-    if type == "text":
-        return {"type": "text", "text": value}
-    if type != "image":
-        raise EvaluatorError(f"A message's part is text or image; found {type!r}.")
-    with Image.open(value) as image:
-        return {"type": "image", "image": image.convert("RGB")}
+def _refuse_incomplete(directory: Path | str, told: Mapping[str, Any]) -> None:
+    """What a checkpoint lacks is filled with random numbers by transformers; a score of those would say nothing."""
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise EvaluatorError(
+            f"{directory}: not a whole model, {len(missing)} tensors are missing from its files:\n{listing(missing)}"
+        )
 
 
 def _device() -> str:
@@ -150,15 +138,6 @@ def _device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-@contextmanager
-def _padding_left(tokenizer: Any) -> Iterator[None]:
-    """The next token follows the prompt's last one, so that what fills a batch up must stand before the prompt."""
-    with ExitStack() as after:
-        after.callback(setattr, tokenizer, "padding_side", tokenizer.padding_side)
-        tokenizer.padding_side = "left"
-        yield
 
 
 @contextmanager

@@ -8,7 +8,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from PIL import Image
 
 TEXT = {
     "hidden_size": 32,
@@ -42,9 +44,8 @@ def character_tokenizer(specials=(), **named):
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, additional_special_tokens=list(specials), extra_special_tokens=named, **names
-    )
+    extra = {"extra_special_tokens": named} if named else {"additional_special_tokens": list(specials)}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **extra, **names)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Family:
         return (
             "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %}"
             f"{self.image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}{{% endfor %}}"
-            "{% if add_generation_prompt %}\n{% endif %}"
+            "{% if add_generation_prompt %}:{% endif %}"
         )
 
 
@@ -187,7 +188,10 @@ def _gemma3(tokenizer):
 
     return Gemma3Config(
         vision_config=SiglipVisionConfig(**VISION, vision_use_head=False),
-        text_config=Gemma3TextConfig(**TEXT, **_ids(tokenizer), sliding_window=16, query_pre_attn_scalar=16),
+        text_config=Gemma3TextConfig(
+            **TEXT, **_ids(tokenizer), sliding_window=16, query_pre_attn_scalar=16, tie_word_embeddings=False
+        ),
+        tie_word_embeddings=False,  # tied ones, scaled up, would say the prompt's last character for ever
         mm_tokens_per_image=4,
         boi_token_index=tokenizer.convert_tokens_to_ids("<boi>"),
         eoi_token_index=tokenizer.convert_tokens_to_ids("<eoi>"),
@@ -275,6 +279,13 @@ FAMILIES = {
     ),
     "paligemma": Family("PaliGemmaProcessor", "<image>", PALIGEMMA, _paligemma, _paligemma_images, chat=False),
 }
+
+
+def noise(path, size, seed, mode="RGB"):
+    """An image of random pixels, the same ones each time."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return str(path)
 
 
 def save_family(kind, directory, seed, dtype=torch.float32):

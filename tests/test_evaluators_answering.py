@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import noise
 from judging import SCRIPTED, ToyCandidate, scripted
-from PIL import Image
 
 from evaluators.answering import HotSwap, ask
 from evaluators.transformers_model import MAX_NEW_TOKENS, TransformersAnswerer
@@ -17,7 +17,7 @@ from soup.evaluation import Settings
 TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endfor %}{% if add_generation_prompt %}\n{% endif %}"
+    "{% endfor %}{% endfor %}"
 )
 
 
@@ -105,8 +105,7 @@ def messages(tmp_path_factory):
     paths = []
     for place, size in enumerate([(32, 32), (64, 32), (40, 90), (33, 31)]):
         paths.append(str(root / f"{place}.png"))
-        picture = Image.effect_noise(size, 90).convert("RGBA" if place == 1 else "RGB")
-        picture.save(paths[-1])
+        noise(paths[-1], size, place, "RGBA" if place == 1 else "RGB")
     picture = [{"type": "image", "value": path} for path in paths]
     text = [{"type": "text", "value": value} for value in ("Why?", "What colour is it? " * 4, "Count them all.")]
     return [
@@ -159,7 +158,7 @@ def test_decoding_is_greedy_and_leaves_random_numbers_and_gradients_alone(kind, 
 def test_greedy_is_the_most_likely_token_step_by_step(kind, checkpoints, messages):
     # The oracle: the module's own forward pass over the whole sequence so far, one token at a time, with no cache.
     answerer = TransformersAnswerer(checkpoints[kind, 0], max_new_tokens=5)
-    processor, module = answerer._processor, answerer.module
+    processor, module = answerer._prompter.processor, answerer.module
     with torch.inference_mode():
         inputs = processor.apply_chat_template(
             [
@@ -196,7 +195,7 @@ def test_an_answer_that_never_ends_stops_at_the_models_last_position_whatever_it
     answerer = TransformersAnswerer(endless)
     alone = [answerer.answer([message])[0] for message in messages]
     assert ask(answerer, messages, 64) == alone
-    assert 60 - 16 - len("Why?\n") - 3 <= len(alone[0]) <= 60 - 16 - len("Why?\n")  # 16 tokens of one image
+    assert 60 - 16 - len("Why?") - 3 <= len(alone[0]) <= 60 - 16 - len("Why?")  # 16 tokens of one image
     assert len(alone[0]) > len(alone[3])
 
 
@@ -360,7 +359,7 @@ def test_a_model_of_the_users_that_can_not_be_had_is_told(name, words, model, tm
 
 @pytest.mark.parametrize("name", ["auto.py", "nonsense", "no.py:Class", ":", "package.module:Class"])
 def test_a_model_that_is_no_file_and_class_is_told(name):
-    with pytest.raises(EvaluatorError, match=r"no such file|expected auto or FILE\.py:CLASS"):
+    with pytest.raises(EvaluatorError, match=r"no such file|expected auto, vlmeval:CLASS or FILE\.py:CLASS"):
         HotSwap(Settings(model=name))
 
 
