@@ -1,4 +1,4 @@
-"""OpenCompass benchmarks by VLMEvalKit: its data sets, prompts, circular evaluation and metrics, our hot swap.
+"""OpenCompass's eight benchmarks by VLMEvalKit: its data sets, prompts, matching and metrics, our hot swap.
 
 Every candidate is judged in a fresh directory; nothing is ever looked up by a model's name.
 """
@@ -6,98 +6,162 @@ Every candidate is judged in a fresh directory; nothing is ever looked up by a m
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from evaluators import vlmeval_light as light
 from evaluators.answering import HotSwap, Message, ask
-from evaluators.vlmeval_data import Images, Source, digest, locate, open_dataset, questions
-from evaluators.vlmeval_scoring import ask_circles, ask_rows, score, strange_categories
+from evaluators.fetching import fetch
+from evaluators.judge import Judge, Judging
+from evaluators.remembered import Remembered, answers
+from evaluators.vlmeval_data import Images, Source, digest, home, locate, open_dataset, questions
+from evaluators.vlmeval_metrics import METRICS
+from evaluators.vlmeval_scoring import ask_circles, ask_rows, score
 from soup.errors import EvaluatorError, did_you_mean
 from soup.evaluation import Benchmark, Candidate, Score, Settings
 
 __all__ = ["SOURCES", "VLMEval"]
 
+CHOICES = ("index", "question", "A", "B", "answer", "image")
+VQA = ("index", "question", "answer", "image")
+MATHVISTA = (*VQA, "question_type", "answer_type", "choices", "answer_option", "task", "skills")
+
 SOURCES = {
     source.name: source
     for source in (
+        Source("mmbench", "dataset.image_mcq", "ImageMCQDataset", CHOICES, "circular"),
+        Source("mmstar", "dataset.image_mcq", "ImageMCQDataset", CHOICES, "choices"),
+        Source("mmmu", "dataset.image_mcq", "MMMUDataset", (*CHOICES, "split"), "choices", part="validation"),
         Source(
-            "mmbench",
-            "MMBench_DEV_EN",
-            "dataset.image_mcq",
-            "ImageMCQDataset",
-            columns=("index", "question", "A", "B", "answer", "image"),
-            circular=True,
-        ),
-        Source(
-            "ocrbench",
-            "OCRBench",
+            "mathvista",
             "dataset.image_vqa",
-            "OCRBench",
-            columns=("index", "question", "answer", "category", "image"),
-            literal="answer",
+            "MathVista",
+            MATHVISTA,
+            "extracted",
+            literals=("choices", "skills"),
+            filled=("task",),
+            judge_tokens=128,
+        ),
+        Source("hallusionbench", "dataset.image_yorn", "ImageYORNDataset", VQA, "yes_no"),
+        Source("ai2d", "dataset.image_mcq", "ImageMCQDataset", CHOICES, "choices"),
+        Source("ocrbench", "dataset.image_vqa", "OCRBench", (*VQA, "category"), "contained", literals=("answer",)),
+        Source(
+            "mmvet", "dataset.image_vqa", "MMVet", (*VQA, "category"), "graded", filled=("category",), judge_tokens=3
         ),
     )
-}
-
-METRICS = {
-    True: "Overall x 100, circular evaluation, exact matching",
-    False: "Final Score per 100 questions",
 }
 
 
 class VLMEval:
     """Judges candidates on OpenCompass benchmarks with VLMEvalKit, one loaded model for all of them.
 
+    Answers and judgements are kept beside the run as they come, so that a run that stops midway goes on from there.
+
     Raises:
-        EvaluatorError: the model that `settings.model` names is not there.
+        EvaluatorError: the model that `settings.model` names is not there, or half of a judge is given.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._swap = HotSwap(settings)
+        self._judge = Judge.of(settings)
+        self._waiting: str | None = None  # a benchmark that will need the judge
+        self._heard = False  # whether the judge has ever answered
         self._images = Images()
         self._datasets: dict[str, Any] = {}
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, Any]:
-        """Versions, the digest of the data, and how the model is made to answer."""
+        """Versions, the digest of the data, how the model is made to answer, and the judge where one is asked."""
         source = _source(benchmark)
         version = light.version()
         data = digest(locate(source))
+        judge = self._judge_of(source)
+        if judge is not None and not self._heard:
+            self._waiting = source.name
         self._dataset(source, benchmark)
-        return {
+        told = {
             "evaluator": "vlmeval",
             "version": version,
             "dataset": source.dataset,
             "data": data,
             "prompt": "the data set's",
-            "metric": METRICS[source.circular],
+            "metric": METRICS[source.metric].words,
             "answering": dict(self._swap.identity()),
         }
+        return told if judge is None else {**told, "judge": dict(judge.identity())}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
         """The candidate's score by VLMEvalKit's own metric, with each question's points."""
         source = _source(benchmark)
         dataset = self._dataset(source, benchmark)
-        answerer = self._swap.answerer_for(candidate)
+        remembered = Remembered(candidate.kept / f"{source.name}.jsonl")
+        judge = self._judge_of(source)
+        judging = Judging(judge, remembered, source.name, source.judge_tokens) if judge else None
+        self._greet()
+        asked = self._asker(candidate, remembered)
+        if source.circular:
+            found = ask_circles(source, dataset, asked, judged=judging is not None)
+        else:
+            found = ask_rows(dataset, asked)
+        return score(source, dataset, found, candidate.scratch, judging)
 
-        def asked(messages: list[Message]) -> list[str]:
-            return ask(answerer, messages, self.settings.batch_size)
+    def count(self, benchmark: Benchmark) -> int:
+        """How many questions of the benchmark are here and count; its data are read and checked, no judge is needed.
 
-        answers = (ask_circles if source.circular else ask_rows)(source, dataset, asked)
-        return score(source, dataset, answers, candidate.scratch)
+        Raises:
+            EvaluatorError: the data are not here, or damaged.
+        """
+        source = _source(benchmark)
+        return len(set(questions(source, self._dataset(source, benchmark).data)))
+
+    def place(self, benchmark: Benchmark) -> Mapping[str, str]:
+        """Where the benchmark's data are expected, and from where VLMEvalKit downloads them."""
+        source = _source(benchmark)
+        return {"path": str(home() / f"{source.dataset}.tsv"), "url": source.base().DATASET_URL[source.dataset]}
+
+    def fetch(self, benchmark: Benchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
+        """Download the benchmark's data from where VLMEvalKit has them; where they lie then.
+
+        Raises:
+            EvaluatorError: they can't be had, or other data are in their place.
+        """
+        return fetch(_source(benchmark), phase, progress)
+
+    def _greet(self) -> None:
+        """Hear the judge before the model's hours, not after them: whichever benchmark comes first."""
+        if self._judge is not None and self._waiting is not None and not self._heard:
+            self._judge.greet(self._waiting)
+            self._heard = True
+
+    def _asker(self, candidate: Candidate, remembered: Remembered) -> Callable[[list[Message]], list[str]]:
+        """Asks the candidate for what it has not answered yet; where that is nothing, no model is even loaded."""
+        who = [candidate.digest, dict(self._swap.identity())]
+
+        def rest(messages: list[Message], told: Callable[[list[Message], list[str]], None]) -> list[str]:
+            return ask(self._swap.answerer_for(candidate), messages, self.settings.batch_size, told)
+
+        return lambda messages: answers(remembered, who, messages, rest)
+
+    def _judge_of(self, source: Source) -> Judge | None:
+        """The judge for this benchmark, if it needs one or was asked to use one."""
+        wanted = source.name in self.settings.judge_for
+        if wanted and not METRICS[source.metric].can_use_judge:
+            raise EvaluatorError(f"{source.name}: its metric has no use for a judge; leave it out of --judge-for.")
+        if (wanted or source.needs_judge) and self._judge is None:
+            raise EvaluatorError(
+                f"{source.name}: its answers are graded by a judge, and none is named. Pass --judge-url and "
+                f"--judge-model (any endpoint that speaks OpenAI's chat completions; its key, if it wants one, in the "
+                f"environment variable {self.settings.judge_key_env}), or leave {source.name} out of --eval."
+            )
+        return self._judge if wanted or source.needs_judge else None
 
     def _dataset(self, source: Source, benchmark: Benchmark) -> Any:
         """VLMEvalKit's data set with the rows that count; the file is read and checked once for each digest."""
         path = locate(source)
         data = digest(path)
         if data not in self._datasets:
-            dataset = open_dataset(source, path, self._images)
-            if strange := strange_categories(source, dataset):
-                raise EvaluatorError(
-                    f"{source.name}: {path} has categories unknown to VLMEvalKit: {', '.join(strange)}."
-                )
-            self._datasets[data] = dataset
+            self._datasets[data] = open_dataset(source, path, self._images)
         part = copy.copy(self._datasets[data])
         counts = [benchmark.split.holds(question) for question in questions(source, part.data)]
         if not any(counts):

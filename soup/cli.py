@@ -96,9 +96,30 @@ judge_options = _together(
     click.option(
         "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Bound one evaluation."
     ),
+    click.option(
+        "--workers", type=click.IntRange(min=0), default=0, help="Processes that judge side by side, a GPU each."
+    ),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint."),
+    click.option("--judge-url", metavar="URL", help="An endpoint that speaks OpenAI's chat completions, for grading."),
+    click.option("--judge-model", metavar="NAME", help="The model there."),
+    click.option(
+        "--judge-key-env",
+        default="OPENAI_API_KEY",
+        show_default=True,
+        metavar="VARIABLE",
+        help="The environment variable that holds the endpoint's key.",
+    ),
+    click.option(
+        "--judge-for",
+        multiple=True,
+        metavar="NAMES",
+        help="Ask the judge for these benchmarks too, where matching finds no answer. Repeatable.",
+    ),
 )
-EVAL_HELP = "Benchmarks, comma-separated: mmbench, ocrbench, python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
+EVAL_HELP = (
+    "Benchmarks, comma-separated: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, hallusionbench, "
+    "ai2d, ocrbench, mmvet), python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
+)
 objective_options = _together(
     click.option(
         "--weights", multiple=True, metavar="NAME=W", help="Weigh benchmarks in the overall: mmbench=2,ocrbench=1."
@@ -230,6 +251,10 @@ def _settings(given: dict[str, Any]) -> Any:
         batch_size=given.pop("batch_size"),
         timeout_seconds=given.pop("timeout"),
         trust_remote_code=given.pop("trust_remote_code"),
+        judge_url=given.pop("judge_url"),
+        judge_model=given.pop("judge_model"),
+        judge_key_env=given.pop("judge_key_env"),
+        judge_for=tuple(name.strip() for names in given.pop("judge_for") for name in names.split(",")),
     )
 
 
@@ -404,18 +429,42 @@ def finetune(config: Path, as_json: bool) -> None:
 
 @cli.command("list")
 @click.argument("kind", type=click.Choice(["strategies", "methods", "evaluators", "benchmarks"]))
+@click.option(
+    "--fetch",
+    multiple=True,
+    metavar="NAMES",
+    help="Download the data of these benchmarks, comma-separated. Repeatable.",
+)
 @json_option
-def list_things(kind: str, as_json: bool) -> None:
-    """What there is: strategies, methods, evaluators, benchmarks."""
+def list_things(kind: str, fetch: Sequence[str], as_json: bool) -> None:
+    """What there is: strategies, methods, evaluators, benchmarks and whether their data are here."""
     from soup.console import Talk, print_rows
-    from soup.inspection import list_kind
+    from soup.inspection import fetch_benchmarks, list_kind
 
-    with Talk():
+    if fetch and kind != "benchmarks":
+        raise click.UsageError("--fetch is for soup list benchmarks")
+    with Talk() as talk:
+        for path in fetch_benchmarks(fetch, talk.listener) if fetch else ():
+            talk.say(f"here: {path}")
         rows = list_kind(kind)
     if as_json:
         _print_json({"schema": 1, kind: rows})
-    else:
-        print_rows(list(rows[0]), [["" if value is None else str(value) for value in row.values()] for row in rows])
+        return
+    hidden = ("path", "url", "why_not")
+    shown = [{key: _cell(value) for key, value in row.items() if key not in hidden} for row in rows]
+    print_rows(list(shown[0]), [[*row.values()] for row in shown])
+    absent = [row for row in rows if row.get("path") and not Path(row["path"]).exists()]
+    for row in rows:
+        if row.get("why_not") and row not in absent:
+            talk.say(row["why_not"])
+    if absent:
+        names = ",".join(row["name"] for row in absent)
+        talk.say(f"Not here: soup list benchmarks --fetch {names} downloads into {Path(absent[0]['path']).parent}.")
+
+
+def _cell(value: Any) -> str:
+    words = {None: "", True: "yes", False: "no"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def main() -> None:
@@ -438,6 +487,9 @@ def main() -> None:
         sys.exit(143 if terminated else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no trace at exit
+        sys.exit(1)
+    except OSError as error:  # a disk, a permission: what no room above could say better
+        click.echo(f"error: {error}", err=True)
         sys.exit(1)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from soup.cook import Listener
@@ -14,7 +16,9 @@ from soup.pool import Pool, open_ingredient
 from soup.recipe import Recipe
 from soup.tensors import TensorSpec
 
-__all__ = ["check_pool", "inspect_checkpoint", "list_kind"]
+__all__ = ["check_pool", "fetch_benchmarks", "inspect_checkpoint", "list_kind"]
+
+HARNESS = "vlmeval"  # runs the benchmarks that need no prefix
 
 
 def inspect_checkpoint(place: str, *, digest: bool = True, listener: Listener | None = None) -> dict[str, Any]:
@@ -107,9 +111,13 @@ def check_pool(
 
 
 def list_kind(kind: str) -> list[dict[str, Any]]:
-    """One row for each strategy, method, evaluator or benchmark there is; broken plug-ins with their reason."""
+    """One row for each strategy, method, evaluator or benchmark there is; broken plug-ins with their reason.
+
+    Of a benchmark `here` is how many of its questions are on this machine (None: `why_not` says why).
+    """
     if kind == "benchmarks":
-        return [_benchmark_row(name) for name in OPENCOMPASS]
+        harness: Any = EVALUATORS.get(HARNESS)(Settings())
+        return [_benchmark_row(name, harness) for name in OPENCOMPASS]
     registry: Registry = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS}[kind]
     return [
         {"name": found.name, "source": found.source, "summary": found.summary, "broken": found.broken}
@@ -117,11 +125,28 @@ def list_kind(kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def _benchmark_row(name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "summary": OPENCOMPASS[name], "ready": True, "why_not": None}
+def _benchmark_row(name: str, harness: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, **dataclasses.asdict(OPENCOMPASS[name]), "here": None}
+    row |= {"path": None, "url": None, "why_not": None}
     try:
         benchmark = parse_benchmarks([name])[0]
-        EVALUATORS.get(benchmark.harness)(Settings()).identity(benchmark)
+        row |= harness.place(benchmark)
+        row["here"] = harness.count(benchmark)
     except EvaluatorError as error:
-        row |= {"ready": False, "why_not": str(error).split("\n")[0]}
+        row["why_not"] = str(error)
     return row
+
+
+def fetch_benchmarks(names: Sequence[str], listener: Listener | None = None) -> list[Path]:
+    """Download the data of benchmarks from where their harness has them; where they lie then.
+
+    Raises:
+        SoupError: a name is unknown, or its data can't be had.
+    """
+    listener = listener or Listener()
+    benchmarks = parse_benchmarks(names)
+    strange = [benchmark.name for benchmark in benchmarks if benchmark.name not in OPENCOMPASS]
+    if strange:
+        raise EvaluatorError(f"There is nothing to fetch for {', '.join(strange)}: only {', '.join(OPENCOMPASS)}.")
+    harness: Any = EVALUATORS.get(HARNESS)(Settings())
+    return [harness.fetch(benchmark, listener.phase, listener.progress) for benchmark in benchmarks]
