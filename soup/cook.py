@@ -116,8 +116,9 @@ def cook(
             picked = _choose(choose, name, opened, _no_score, ask)
             recipe = _unsealed(opened, picked, fields)
         else:
-            jury = make_jury(benchmarks, settings or Settings())
             home = Path(run) if run is not None else run_directory(pool)
+            _refuse_run_as_output(home, out)
+            jury = make_jury(benchmarks, settings or Settings())
             with _scorer(opened, jury, home, fields, listener, allow_nonfinite, objective) as scorer:
                 picked = _choose(choose, name, opened, scorer, ask)
                 recipe = _guarded(scorer(picked)).recipe
@@ -257,6 +258,13 @@ def _refuse_out(out: Path, name: str, pool: Pool, places: Any, *, overwrite: boo
     if earlier and not overwrite and earlier.strategy == name and {*earlier.names} <= {*pool.names}:
         return
     refuse_destination(out, overwrite=overwrite)
+
+
+def _refuse_run_as_output(home: Path, out: Path) -> None:
+    """A soup among the run's own files would be in its way, and one in its scratch would be removed with it."""
+    run, soup = home.resolve(), out.resolve()
+    if run.is_relative_to(soup) or any(soup.is_relative_to(run / own) for own in ("scratch", "soups")):
+        raise OutputError(f"{out}: is where the run keeps its own files (--run {home}). Choose another -o/--out.")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from soup.checkpoint import Checkpoint, looks_like_checkpoint
-from soup.errors import PoolError, SoupError, listing
+from soup.errors import CheckpointError, PoolError, SoupError, listing
 from soup.hub import fetch_checkpoint, is_hub_id
 from soup.recipe import Source
 from soup.sidefiles import side_differences, tokenizer_differences
@@ -214,7 +214,10 @@ def open_ingredient(name: str, place: str) -> Ingredient:
     if is_hub_id(place) and not Path(place).exists():
         folder, pinned = fetch_checkpoint(place)
         return Ingredient(name, Checkpoint(folder), pinned)
-    return Ingredient(name, Checkpoint(place), str(Path(place).absolute()))
+    path = str(Path(place).absolute())
+    if any("\ud800" <= sign <= "\udfff" for sign in path):  # how Python shows a byte that is no text
+        raise CheckpointError(f"{path!a}: its name is not UTF-8, so that no recipe or journal can hold it. Rename it.")
+    return Ingredient(name, Checkpoint(place), path)
 
 
 def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequence[str]) -> Iterator[str]:

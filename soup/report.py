@@ -92,8 +92,11 @@ def _labels(run: Path, entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
     singles = {entry.recipe: entry.names[0] for entry in entries if len(entry.names) == 1}
     found = [(digest, name, "") for digest, name in singles.items()]
     for path in sorted((run / "soups").glob("[!.]*.json")):
-        outcome = json.loads(path.read_text(encoding="utf-8"))
-        found.append((outcome["recipe"]["digest"], outcome["strategy"], " + ".join(outcome["chosen"])))
+        try:
+            outcome = json.loads(path.read_text(encoding="utf-8"))
+            found.append((outcome["recipe"]["digest"], outcome["strategy"], " + ".join(outcome["chosen"])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise JournalError(f"{path}: damaged ({error}). Remove it; the same search writes it anew.") from error
     return found
 
 

@@ -109,6 +109,8 @@ def make_jury(benchmarks: Sequence[Benchmark], settings: Settings) -> Jury:
     Raises:
         EvaluatorError: a harness is not installed, its data are not here, or it can't split; all are listed.
     """
+    if settings.timeout_seconds is not None and not settings.timeout_seconds > 0:
+        raise EvaluatorError(f"--timeout must be a number of seconds above 0; found {settings.timeout_seconds}.")
     built: dict[str, Evaluator] = {}
     seats, failed = [], []
     for benchmark in benchmarks:
@@ -307,7 +309,8 @@ def deadline(seconds: float | None) -> Iterator[None]:
         raise _TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # and again each second, for code that swallows it once
+    # And again each second, for code that swallows it once; for longer than the clock can count is for ever.
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, 1e8), 1.0)
     try:
         yield
     except _TimeUp as up:
