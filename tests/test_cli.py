@@ -363,6 +363,18 @@ WRONG = {
     "no run to report": (1, "report nowhere", "no journal"),
     "a file to report": (2, "report judge/judge.py", "is a file"),
     "a run that is a file": (1, "greedy --pool ckpts --eval python:judge/judge.py:score --run judge/judge.py", "--run"),
+    "a timeout that is no number": (
+        1,
+        "greedy --pool ckpts --eval python:judge/judge.py:score --timeout nan",
+        "above 0",
+    ),
+    "an output that is the run": (1, "greedy --pool ckpts --eval python:judge/judge.py:two -o ckpts.soup", "--run"),
+    "an output around the run": (1, "greedy --pool ckpts --eval python:judge/judge.py:two -o x --run x/y", "--run"),
+    "an output in the scratch": (
+        1,
+        "greedy --pool ckpts --eval python:judge/judge.py:two -o r/scratch/x --run r",
+        "its own files",
+    ),
     "no configuration": (1, "finetune nowhere.yaml", "nowhere.yaml"),
 }
 
@@ -408,6 +420,45 @@ def test_names_in_any_script_are_fine(soup, here):
     assert document["trials"][-1]["ingredients"]
     assert "ingrédient 一 🍲" in {name for trial in document["trials"] for name in trial["ingredients"]}
     soup("merge", "süp pe/recipe.yaml", "-o", "again")
+
+
+def test_a_name_that_is_no_text_is_told(soup, here):
+    os.rename(here / "ckpts/a", os.fsencode(here / "ckpts") + b"/a\xff")  # noqa: PTH104
+    for argv in (GREEDY, ("average", "--pool", "ckpts"), ("check", "--pool", "ckpts"), ("inspect", "ckpts/a\udcff")):
+        assert "a\\udcff': its name is not UTF-8" in soup(*argv, code=1).stderr
+
+
+def test_a_timeout_of_for_ever_is_fine(soup):
+    soup(*GREEDY, "--timeout", "inf")
+    soup("eval", "ckpts/a", "--eval", "python:judge/judge.py:two", "--timeout", "1e300")
+
+
+def test_a_damaged_run_is_told_by_report(soup, here):
+    soup(*GREEDY)
+    outcome = here / "ckpts.soup/soups/greedy.json"
+    for text in ("{", "[]", "{}"):
+        outcome.write_text(text)
+        assert "greedy.json: damaged" in soup("report", "ckpts.soup", code=1).stderr
+    (here / "ckpts.soup/journal.jsonl").write_text("\n")
+    assert "line 1 of 1 is damaged" in soup("report", "ckpts.soup", code=1).stderr
+
+
+@pytest.mark.parametrize("limit", [0, 1, 4, 300, 1000])
+def test_a_disk_that_fills_up_is_one_clean_message_and_leaves_no_soup(here, limit):
+    """A limit on the size of a file stands for the disk: the error comes from the same call."""
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit * 1024}, resource.RLIM_INFINITY))\n"
+        f"sys.argv = {['soup', *GREEDY]!r}\n"
+        "from soup.cli import main\nmain()\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=False)
+    assert told.returncode == 1, told.stderr
+    assert "Traceback" not in told.stderr.partition("the function raised")[0]
+    assert "error: " in told.stderr
+    assert "File too large" in told.stderr
+    assert not (here / "out").exists()
 
 
 def test_a_reader_that_leaves_early_is_no_error_of_ours(here):

@@ -137,7 +137,6 @@ def test_a_bad_whole_line_is_an_error_with_its_number_and_nothing_is_touched(thr
         ("value", 101),
         ("split", "half"),
         ("parts", [1]),
-        ("questions", 3),
     ],
 )
 def test_a_line_with_a_wrong_value_is_an_error_with_its_number(three, field, value):
