@@ -154,6 +154,14 @@ def test_only_the_ratio_of_weights_counts():
     assert same_bits(merged(states, [1.0, 2.0, 1.0])["w"], merged(states, [0.25, 0.5, 0.25])["w"])
 
 
+def test_where_16_bit_terms_cancel_the_error_is_a_float32_rounding_of_the_largest_term():
+    """The one way to be more than an ulp off: 2 + tiny - 2. Against the terms the error is nothing."""
+    inputs = [torch.tensor([value], dtype=torch.bfloat16) for value in (2.0, 1.3 * 2**-20, -2.0)]
+    found, exact = merged([{"w": values} for values in inputs])["w"], mean(inputs)
+    assert ulps(found, rounded(exact, torch.bfloat16)).item() == 8
+    assert (found.double() - exact).abs().item() <= 2.0 * 2**-24
+
+
 def test_negative_weights_are_weights_and_a_zero_sum_is_refused():
     left, right = normal(1000, torch.float32, 1), normal(1000, torch.float32, 2)
     states = [{"w": left}, {"w": right}]
