@@ -59,13 +59,17 @@ class VLMEval:
     Answers and judgements are kept beside the run as they come, so that a run that stops midway goes on from there.
 
     Raises:
-        EvaluatorError: the model that `settings.model` names is not there, or half of a judge is given.
+        EvaluatorError: the model that `settings.model` names is not there, half of a judge is given, or an unknown
+            benchmark for it.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._swap = HotSwap(settings)
         self._judge = Judge.of(settings)
+        for name in settings.judge_for:
+            if name not in SOURCES:
+                raise EvaluatorError(f"--judge-for: unknown benchmark '{name}'.{did_you_mean(name, SOURCES)}")
         self._waiting: str | None = None  # a benchmark that will need the judge
         self._heard = False  # whether the judge has ever answered
         self._images = Images()
@@ -77,8 +81,6 @@ class VLMEval:
         version = light.version()
         data = digest(locate(source))
         judge = self._judge_of(source)
-        if judge is not None and not self._heard:
-            self._waiting = source.name
         self._dataset(source, benchmark)
         told = {
             "evaluator": "vlmeval",
@@ -148,13 +150,16 @@ class VLMEval:
         wanted = source.name in self.settings.judge_for
         if wanted and not METRICS[source.metric].can_use_judge:
             raise EvaluatorError(f"{source.name}: its metric has no use for a judge; leave it out of --judge-for.")
-        if (wanted or source.needs_judge) and self._judge is None:
+        if not wanted and not source.needs_judge:
+            return None
+        if self._judge is None:
             raise EvaluatorError(
                 f"{source.name}: its answers are graded by a judge, and none is named. Pass --judge-url and "
                 f"--judge-model (any endpoint that speaks OpenAI's chat completions; its key, if it wants one, in the "
                 f"environment variable {self.settings.judge_key_env}), or leave {source.name} out of --eval."
             )
-        return self._judge if wanted or source.needs_judge else None
+        self._waiting = self._waiting or source.name
+        return self._judge
 
     def _dataset(self, source: Source, benchmark: Benchmark) -> Any:
         """VLMEvalKit's data set with the rows that count; the file is read and checked once for each digest."""
