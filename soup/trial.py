@@ -279,6 +279,8 @@ def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
     else:
         text = f"the harness failed:\n{''.join(traceback.format_exception(error)[-3:]).rstrip()}"
     if str(scratch) not in text:
+        for log in sorted(scratch.glob("*.log")):
+            text += f"\nLog: {log}, which ends:\n{log.read_bytes()[-2000:].decode(errors='replace').rstrip()}"
         log = scratch / "error.log"
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         text += f"\nThe whole trace: {log}"

@@ -223,6 +223,14 @@ def test_a_command_that_fails_tells_its_log_and_the_end_of_it(pool):
     assert "oh no" in text
 
 
+def test_a_command_that_never_answers_tells_what_it_said_so_far(pool):
+    settings = Settings(timeout_seconds=1)
+    with pytest.raises(EvaluatorError, match=r"no answer within --timeout 1 seconds") as caught:
+        soup.cook("greedy", pool=pool, eval=["command:echo step 3 of 9; sleep 60 # {checkpoint}"], settings=settings)
+    assert "command.log, which ends:\n$ echo step 3 of 9; sleep 60" in str(caught.value)
+    assert "\nstep 3 of 9\n" in str(caught.value)
+
+
 def test_a_failed_evaluations_scratch_goes_with_the_next_run(pool, judge):
     with pytest.raises(EvaluatorError):
         cook("greedy", pool, judge, "explode", out="out")
