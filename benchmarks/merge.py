@@ -35,8 +35,13 @@ from soup.recipe import Recipe, Source
 ready = time.perf_counter()
 sources = [Source(name=f"m{i}", path=path) for i, path in enumerate(sys.argv[2:])]
 merge(Recipe.uniform(sources), sys.argv[1])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps({"startup": ready - began, "wall": time.perf_counter() - ready, "rss": peak}))
+def peak_bytes():
+    # Not ru_maxrss on Linux: across exec it keeps the peak of the process that started this one.
+    if sys.platform == "linux":
+        status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+        return int(status["VmHWM"].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"startup": ready - began, "wall": time.perf_counter() - ready, "rss": peak_bytes()}))
 """
 
 
@@ -53,7 +58,11 @@ def main(
 ) -> None:
     """Make models, merge them, print a table."""
     folder = WORK / f"{models}x{gigabytes:g}GB-{tensor_gigabytes:g}"
-    inputs = [make_model(folder / f"m{i}", gigabytes, tensor_gigabytes, seed=i) for i in range(models)]
+    inputs = [folder / f"m{i}" for i in range(models)]
+    for seed, path in enumerate(inputs):  # each in a process of its own: this one must stay small, see run_mergekit
+        subprocess.run(
+            [sys.executable, __file__, "make", str(path), f"{gigabytes}", f"{tensor_gigabytes}", f"{seed}"], check=True
+        )
     mergekit = mergekit_command() if against else None
     rounds: list[dict[str, float]] = []
     try:
@@ -99,7 +108,7 @@ def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: b
     found: dict[str, float] = {}
     fresh(inputs, out, cold)
     began = time.perf_counter()
-    with open(os.devnull, "wb") as null:
+    with Path(os.devnull).open("wb") as null:
         subprocess.run(["cat", *(str(path / "model.safetensors") for path in inputs)], stdout=null, check=True)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -139,13 +148,18 @@ def mergekit_command() -> list[str]:
 
 
 def run_mergekit(command: list[str], inputs: list[Path], out: Path) -> dict[str, float]:
-    """mergekit's linear merge of the same models, start-up and all: wall seconds and peak memory."""
+    """The linear merge of mergekit of the same models, start-up and all: wall seconds and peak memory.
+
+    `ru_maxrss` starts from the peak of the process that starts another, so that this one holds no torch.
+    """
     config = out.with_suffix(".yaml")
     models = [{"model": str(path.absolute()), "parameters": {"weight": 1.0}} for path in inputs]
     config.write_text(json.dumps({"merge_method": "linear", "dtype": "bfloat16", "models": models}))
     began = time.perf_counter()
     flags = ["--no-copy-tokenizer", "--allow-crimes", "-q"]
-    process = subprocess.Popen([*command, str(config), str(out), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, str(config), str(out), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -181,4 +195,7 @@ def table(rounds: list[dict[str, float]], gigabytes: float, models: int, tensor:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["make"]:
+        make_model(Path(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))
+    else:
+        main()

@@ -97,6 +97,7 @@ class SoupCandidate:
         merged = [file for file in plan.files if file not in linked]
         names = {spec.name for file in merged for spec in file.tensors}
         out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it judged this very soup
         with CheckpointWriter(out, merged, {"format": "pt"}) as writer:
             for_each_block(plan.blend, [spec for spec in plan.reads if spec.name in names], writer.write)
             for name, data in side_files(plan, plan.recipe, out, None).items():

@@ -491,9 +491,6 @@ def main() -> None:
     except OSError as error:  # a disk, a permission: what no room above could say better
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except OSError as error:  # a disk, a permission: what no room above could say better
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
 
 
 class _Terminated(KeyboardInterrupt):

@@ -15,11 +15,13 @@ from typing import Any
 
 from soup.blocks import Options
 from soup.checkpoint import looks_like_checkpoint
+from soup.crew import LocalCrew, brief_for
 from soup.digest import ContentDigest, DigestCache, Progress
 from soup.errors import EvaluatorError, OutputError, RecipeError, SoupError, listing
 from soup.evaluation import ALL, Benchmark, Settings, Split, parse_benchmarks
 from soup.hub import is_hub_id
 from soup.journal import Journal
+from soup.jury import Jury, make_jury
 from soup.merge import earlier_soup, merge, plan_merge, refuse_inputs_as_output
 from soup.objective import PLAIN, Objective
 from soup.outcome import Soup, card_scores, remember_outcome
@@ -27,7 +29,8 @@ from soup.plan import merge_plan
 from soup.plugins import STRATEGIES
 from soup.pool import Ingredient, Pool
 from soup.recipe import Recipe
-from soup.trial import Jury, Scorer, Trial, clear_scratch, make_jury, shares_of
+from soup.speculate import SideBySide
+from soup.trial import Scorer, Trial, clear_scratch, shares_of
 from soup.writer import refuse_destination
 
 __all__ = ["Listener", "cook", "evaluate", "plan_cook", "run_directory"]
@@ -80,6 +83,7 @@ def cook(
     max_shard_bytes: int | None = None,
     allow_nonfinite: bool = False,
     settings: Settings | None = None,
+    workers: int = 0,
     listener: Listener | None = None,
     threads: int | None = None,
 ) -> Soup:
@@ -88,6 +92,7 @@ def cook(
     `strategy` is a name, `FILE.py:FUNCTION`, or a function `f(pool, score, **options)`. `eval` names benchmarks as on
     the command line; without it only strategies that ask for no score can run. With `split`, that share of each
     benchmark's questions chooses and the others report. `objective` weighs benchmarks and guards them against a drop.
+    With `workers`, so many processes judge candidates side by side, one GPU each; the outcome is the same.
 
     Raises:
         SoupError: see the tree in `soup/errors.py`. What can be checked is checked before the first evaluation.
@@ -119,10 +124,17 @@ def cook(
             home = Path(run) if run is not None else run_directory(pool)
             _refuse_run_as_output(home, out)
             jury = make_jury(benchmarks, settings or Settings())
-            with _scorer(opened, jury, home, fields, listener, allow_nonfinite, objective) as scorer:
-                picked = _choose(choose, name, opened, scorer, ask)
+            with (
+                _scorer(opened, jury, home, fields, listener, allow_nonfinite, objective) as scorer,
+                _side_by_side(scorer, settings or Settings(), workers) as crew,
+            ):
+
+                def picks(score: Callable[..., Any]) -> Any:
+                    return _choose(choose, name, opened, score, ask)
+
+                picked = crew.choose(picks) if crew else picks(scorer)
                 recipe = _guarded(scorer(picked)).recipe
-                trials = _reported(scorer, recipe, split)
+                trials = _reported(scorer, recipe, split, crew)
         soup = _write(opened, recipe, out, trials, listener, overwrite, max_shard_bytes, allow_nonfinite, threads)
         warnings += soup.repeated
         for text in () if benchmarks else soup.repeated:  # with benchmarks it was told before the search
@@ -141,6 +153,7 @@ def evaluate(
     split: float | None = None,
     allow_nonfinite: bool = False,
     settings: Settings | None = None,
+    workers: int = 0,
     listener: Listener | None = None,
 ) -> list[Trial]:
     """Score checkpoints one by one, each alone, into the journal. They need not belong together.
@@ -153,12 +166,15 @@ def evaluate(
     home = Path(run) if run is not None else run_directory(checkpoints)
     with Pool.open([*checkpoints]) as opened:
         jury = make_jury(benchmarks, settings or Settings())
-        with _scorer(opened, jury, home, {}, listener, allow_nonfinite) as scorer:
+        with (
+            _scorer(opened, jury, home, {}, listener, allow_nonfinite) as scorer,
+            _side_by_side(scorer, settings or Settings(), workers) as crew,
+        ):
+            if crew:
+                crew.complete([scorer.recipe([part]) for part in opened], benchmarks[0].split)
             for ingredient in opened:
-                trial = scorer([ingredient])
-                if split is not None:
-                    scorer.report(trial, Split("report", split))
-            return list(scorer.trials.values())
+                scorer([ingredient])
+            return list(_reported(scorer, None, split, crew))
 
 
 def _strategy(strategy: str | Callable[..., Any]) -> tuple[Callable[..., Any], str]:
@@ -304,12 +320,35 @@ def _digests(pool: Pool, cache: DigestCache, listener: Listener) -> dict[str, Co
     return digests
 
 
-def _reported(scorer: Scorer, recipe: Recipe, split: float | None) -> tuple[Trial, ...]:
+@contextmanager
+def _side_by_side(scorer: Scorer, settings: Settings, workers: int) -> Iterator[SideBySide | None]:
+    """Workers for the time of a search; None where candidates are judged one by one, in this process."""
+    if not workers:
+        yield None
+        return
+    benchmarks = [benchmark for benchmark, _, _ in scorer.jury.seats]
+    brief = brief_for(
+        scorer.pool, benchmarks, settings, scorer.scratch, scorer.digests, allow_nonfinite=scorer.allow_nonfinite
+    )
+    crew = LocalCrew(brief, workers, scorer.scratch.parent / "logs")
+    try:
+        yield SideBySide(scorer, crew)
+    finally:
+        crew.close()
+        for home in scorer.scratch.glob("*/checkpoint"):  # of soups that were still being judged in vain
+            clear_scratch(home.parent)
+
+
+def _reported(scorer: Scorer, recipe: Recipe | None, split: float | None, crew: SideBySide | None) -> tuple[Trial, ...]:
     """All trials; with a split, the single models and the chosen soup are judged on the report questions too."""
     if split is not None:
-        for trial in [*scorer.trials.values()]:
-            if len(trial.names) == 1 or trial.recipe.digest == recipe.digest:
-                scorer.report(trial, Split("report", split))
+        report = Split("report", split)
+        chosen = recipe.digest if recipe else None
+        wanted = [t for t in scorer.trials.values() if len(t.names) == 1 or t.recipe.digest == chosen]
+        if crew:
+            crew.complete([trial.recipe for trial in wanted], report)
+        for trial in wanted:
+            scorer.report(trial, report)
     return tuple(scorer.trials.values())
 
 

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from soup.candidate import SoupCandidate
 from soup.certainty import paired_difference
 from soup.digest import ContentDigest, side_digest
-from soup.errors import EvaluatorError, RecipeError, SoupError, did_you_mean
-from soup.evaluation import Benchmark, Evaluator, Score, Settings, Split
+from soup.errors import EvaluatorError, RecipeError, did_you_mean
+from soup.evaluation import Benchmark, Score, Split
 from soup.journal import Journal, score_key
+from soup.jury import Jury, evaluate_once
 from soup.objective import PLAIN, Objective
-from soup.plugins import EVALUATORS
 from soup.pool import Ingredient, Pool
 from soup.recipe import Recipe, Share
 
-__all__ = ["Jury", "Scorer", "Trial", "make_jury"]
+__all__ = ["Scorer", "Trial", "clear_scratch", "shares_of"]
 
 
 TrialKey = tuple[tuple[str, ...], str]
@@ -85,53 +78,13 @@ class Trial:
         return self.recipe.names
 
 
-@dataclass(frozen=True)
-class Jury:
-    """The benchmarks of a run, each with its evaluator and that evaluator's identity for it: ready before any work."""
-
-    seats: tuple[tuple[Benchmark, Evaluator, Mapping[str, Any]], ...]
-    timeout_seconds: float | None = None
-
-    @property
-    def part(self) -> str:
-        """Which of the questions are asked: all, those that choose, or those that report."""
-        return self.seats[0][0].split.part
-
-    def on(self, split: Split) -> Jury:
-        """The same benchmarks over another part of their questions."""
-        seats = [(replace(benchmark, split=split), evaluator) for benchmark, evaluator, _ in self.seats]
-        return Jury(tuple((b, e, e.identity(b)) for b, e in seats), self.timeout_seconds)
-
-
-def make_jury(benchmarks: Sequence[Benchmark], settings: Settings) -> Jury:
-    """Build each harness once and ask it about its benchmarks.
-
-    Raises:
-        EvaluatorError: a harness is not installed, its data are not here, or it can't split; all are listed.
-    """
-    if settings.timeout_seconds is not None and not settings.timeout_seconds > 0:
-        raise EvaluatorError(f"--timeout must be a number of seconds above 0; found {settings.timeout_seconds}.")
-    built: dict[str, Evaluator] = {}
-    seats, failed = [], []
-    for benchmark in benchmarks:
-        try:
-            if benchmark.harness not in built:
-                built[benchmark.harness] = EVALUATORS.get(benchmark.harness)(settings)
-            evaluator = built[benchmark.harness]
-            seats.append((benchmark, evaluator, evaluator.identity(benchmark)))
-        except EvaluatorError as error:
-            failed.append(str(error))
-    if failed:
-        raise EvaluatorError("\n".join(dict.fromkeys(failed)))
-    return Jury(tuple(seats), settings.timeout_seconds)
-
-
 @dataclass
 class Scorer:
     """`score(ingredients)` for a strategy: the trial of their mean. Ask twice and it is evaluated once.
 
     `digests` are the ingredients' by name, `fields` the recipe's fields that all trials share (method, dtype, ...).
-    `starting` is told what is about to be evaluated, `told` each new trial. `trials` keeps them in the order asked.
+    `starting` is told what is about to be evaluated, `told` each new trial. `trials` keeps them in the order asked,
+    `fresh` the journal's keys of what was evaluated now and not remembered.
     """
 
     pool: Pool
@@ -145,6 +98,8 @@ class Scorer:
     starting: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
     told: Callable[[Trial], None] = lambda trial: None
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
+    announced: set[TrialKey] = field(default_factory=set)
+    fresh: set[str] = field(default_factory=set)
     made: dict[TrialKey, tuple[dict[str, Score], float | None]] = field(default_factory=dict)
 
     def __call__(self, chosen: Sequence[Any] | Mapping[Any, float], /) -> Trial:
@@ -157,13 +112,23 @@ class Scorer:
         recipe = self.recipe(chosen)
         key = _key(recipe)
         if key not in self.trials:
-            scores, seconds = self._judged(recipe)
-            # Guards compare with the single models, which are scored for them where nobody has asked yet.
-            alone = [self._judged(self.recipe([part]))[0] for part in self.pool] if self.objective.guards else []
-            broken = self.objective.broken(scores, alone)
-            self.trials[key] = Trial(recipe, scores, {}, seconds, self.objective, broken, self.jury.part)
-            self.told(self.trials[key])
+            self.trials[key] = self.trial(recipe)
+            self.announce(self.trials[key])
         return self.trials[key]
+
+    def trial(self, recipe: Recipe) -> Trial:
+        """A recipe's trial, evaluated if need be, without a note that it was asked for."""
+        scores, seconds = self._judged(recipe)
+        # Guards compare with the single models, which are scored for them where nobody has asked yet.
+        alone = [self._judged(self.recipe([part]))[0] for part in self.pool] if self.objective.guards else []
+        broken = self.objective.broken(scores, alone)
+        return Trial(recipe, scores, {}, seconds, self.objective, broken, self.jury.part)
+
+    def announce(self, trial: Trial) -> None:
+        """Tell a trial, once."""
+        if _key(trial.recipe) not in self.announced:
+            self.announced.add(_key(trial.recipe))
+            self.told(trial)
 
     def report(self, trial: Trial, split: Split) -> Trial:
         """The same trial with its scores over the questions that only report."""
@@ -191,26 +156,51 @@ class Scorer:
             self.objective.check(list(self.made[key][0]))
         return self.made[key]
 
+    def unknown(self, recipe: Recipe, jury: Jury) -> list[int]:
+        """The places of the benchmarks on which a recipe has no remembered score yet."""
+        keys = [score_key(recipe.digest, benchmark, identity) for benchmark, _, identity in jury.seats]
+        return [place for place, key in enumerate(keys) if self.journal.find(key) is None]
+
+    def remember(self, recipe: Recipe, jury: Jury, place: int, score: Score, seconds: float) -> None:
+        """Journal a score that was given now, here or by a worker."""
+        benchmark, _, identity = jury.seats[place]
+        key = score_key(recipe.digest, benchmark, identity)
+        if self.journal.find(key) is None:
+            self.journal.remember(key, recipe, benchmark, identity, score, seconds)
+            self.fresh.add(key)
+
     def _scores(self, recipe: Recipe, jury: Jury) -> tuple[dict[str, Score], float | None]:
-        home = self.scratch / recipe.digest[7:19]
-        known = self.digests.values()
-        kept = self.scratch.parent / "answers" / home.name
-        candidate = SoupCandidate(recipe, self.pool, home, known, allow_nonfinite=self.allow_nonfinite, kept=kept)
+        if unknown := self.unknown(recipe, jury):
+            self._evaluate(recipe, jury, unknown)
         found: dict[str, Score] = {}
         seconds: float | None = None
+        for benchmark, _, identity in jury.seats:
+            entry = self.journal.find(score_key(recipe.digest, benchmark, identity))
+            assert entry is not None
+            _add(found, benchmark.name, entry.score)
+            if entry.key in self.fresh:
+                seconds = (seconds or 0.0) + entry.seconds
+        return found, seconds
+
+    def _evaluate(self, recipe: Recipe, jury: Jury, places: Sequence[int]) -> None:
+        candidate = make_candidate(recipe, self.pool, self.scratch, self.digests, self.allow_nonfinite)
         try:
-            for benchmark, evaluator, identity in jury.seats:
-                key = score_key(recipe.digest, benchmark, identity)
-                entry = self.journal.find(key)
-                if entry is None:
-                    self.starting(recipe, benchmark)
-                    score, took = _evaluate(evaluator, candidate, benchmark, jury.timeout_seconds)
-                    entry = self.journal.remember(key, recipe, benchmark, identity, score, took)
-                    seconds = (seconds or 0.0) + took
-                _add(found, benchmark.name, entry.score)
+            for place in places:
+                benchmark, evaluator, _ = jury.seats[place]
+                self.starting(recipe, benchmark)
+                score, seconds = evaluate_once(evaluator, candidate, benchmark, jury.timeout_seconds)
+                self.remember(recipe, jury, place, score, seconds)
         finally:
             candidate.remove()
-        return found, seconds
+
+
+def make_candidate(
+    recipe: Recipe, pool: Pool, scratch: Path, digests: Mapping[str, ContentDigest], allow_nonfinite: bool
+) -> SoupCandidate:
+    """A recipe's candidate, with its own place in the run's scratch."""
+    home = scratch / recipe.digest[7:19]
+    kept = scratch.parent / "answers" / home.name
+    return SoupCandidate(recipe, pool, home, digests.values(), allow_nonfinite=allow_nonfinite, kept=kept)
 
 
 def _key(recipe: Recipe) -> TrialKey:
@@ -252,75 +242,6 @@ def shares_of(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float]) -> list[S
 
 def _is_weight(weight: Any) -> bool:
     return isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
-
-
-def _evaluate(
-    evaluator: Evaluator, candidate: SoupCandidate, benchmark: Benchmark, timeout_seconds: float | None
-) -> tuple[Score, float]:
-    began = time.monotonic()
-    what = f"{'+'.join(candidate.names)} on {benchmark.name}"
-    with candidate.evaluation(f"{benchmark.name}-{benchmark.split.part}") as scratch:
-        try:
-            with deadline(timeout_seconds), redirect_stdout(sys.stderr):  # stdout is for the answer
-                score = evaluator.evaluate(candidate, benchmark)
-            if not isinstance(score, Score):
-                raise EvaluatorError(f"expected a soup.evaluation.Score, found {score!r:.80}.")
-        except (Exception, SystemExit) as error:  # a harness may call sys.exit
-            if isinstance(error, SoupError) and not isinstance(error, EvaluatorError):
-                raise
-            raise EvaluatorError(f"{what}: {_failure(error, benchmark, scratch)}") from error
-    return score, time.monotonic() - began
-
-
-def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
-    """What went wrong, and the log where the whole of it stands: a harness's own, or else the trace."""
-    if isinstance(error, EvaluatorError):
-        text = str(error).removeprefix(f"{benchmark.name}: ").rstrip()  # the name is told already
-    else:
-        text = f"the harness failed:\n{''.join(traceback.format_exception(error)[-3:]).rstrip()}"
-    if str(scratch) not in text:
-        for log in sorted(scratch.glob("*.log")):
-            text += f"\nLog: {log}, which ends:\n{log.read_bytes()[-2000:].decode(errors='replace').rstrip()}"
-        log = scratch / "error.log"
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        text += f"\nThe whole trace: {log}"
-    return f"{text}\nScores told so far are kept: mend the cause and type the same command."
-
-
-class _TimeUp(BaseException):
-    """Raised into an evaluator that took too long. No Exception, or a harness that catches those would swallow it."""
-
-
-@contextmanager
-def deadline(seconds: float | None) -> Iterator[None]:
-    """Interrupt what runs within after so many seconds, by a timer signal; where there is none, tell afterwards.
-
-    Raises:
-        EvaluatorError: the time is up.
-    """
-    message = f"no answer within --timeout {seconds:g} seconds" if seconds else ""
-    began = time.monotonic()
-    can_interrupt = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    if seconds is None or not can_interrupt:
-        yield
-        if seconds is not None and time.monotonic() - began > seconds:
-            raise EvaluatorError(f"{message}.")
-        return
-
-    def ring(number: int, frame: FrameType | None) -> None:
-        raise _TimeUp
-
-    before = signal.signal(signal.SIGALRM, ring)
-    # And again each second, for code that swallows it once; for longer than the clock can count is for ever.
-    signal.setitimer(signal.ITIMER_REAL, min(seconds, 1e8), 1.0)
-    try:
-        yield
-    except _TimeUp as up:
-        *_, place, _ring = traceback.extract_tb(up.__traceback__)
-        raise EvaluatorError(f"{message}; it was in {place.name} ({place.filename}:{place.lineno}).") from up
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def clear_scratch(scratch: Path) -> None:
