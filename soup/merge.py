@@ -25,7 +25,7 @@ from soup.pool import Ingredient, Pool, is_dropped, open_ingredient
 from soup.recipe import Recipe
 from soup.sidefiles import config_for
 from soup.tensors import TensorSpec, named_dtype
-from soup.writer import CheckpointWriter, FilePlan, header_bytes, plan_files
+from soup.writer import CheckpointWriter, FilePlan, header_bytes, plan_files, remove_old
 
 __all__ = ["Plan", "earlier_soup", "merge", "open_pool", "plan_merge"]
 
@@ -92,6 +92,7 @@ def merge(
         refuse_inputs_as_output(opened, out)
         plan = plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite)
         if not overwrite and (made := _made_already(plan, out)):
+            remove_old(out)
             return made
         with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=overwrite) as writer:
             digests = for_each_block(plan.blend, plan.reads, writer.write, options, hashing=True)

@@ -25,7 +25,7 @@ from soup.tensors import TensorSpec, format_bytes
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CheckpointWriter", "FilePlan", "header_bytes", "plan_files", "refuse_destination"]
+__all__ = ["CheckpointWriter", "FilePlan", "header_bytes", "plan_files", "refuse_destination", "remove_old"]
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class CheckpointWriter:
         self._open = False
         self._lock.release()
         if old:
-            shutil.rmtree(old)
+            remove_old(self.out)
 
     def abort(self) -> None:
         """Remove what was written so far; nothing after a commit."""
@@ -287,9 +287,18 @@ def _empty(folder: Path) -> None:
             entry.unlink()
 
 
+def remove_old(out: Path) -> None:
+    """Remove the soup that `out` took the place of, if a run was killed before it could."""
+    shutil.rmtree(_old(out), ignore_errors=True)
+
+
+def _old(out: Path) -> Path:
+    return out.parent / f".{out.name}.old"
+
+
 def _move_aside(out: Path) -> Path | None:
     """Take a directory out of the way under a hidden name; None where there is none."""
-    old = out.parent / f".{out.name}.old"
+    old = _old(out)
     if old.exists():  # of an earlier run that was killed between its two renames
         shutil.rmtree(old)
     if not out.exists():
