@@ -185,6 +185,9 @@ def save(model: PreTrainedModel, processor: Any, out: Path, settings: Settings) 
     # The Trainer turns the cache off while it trains, and would have it off for everyone who loads the checkpoint.
     if "use_cache" in vars(model.config):
         del model.config.use_cache
-    model.to(getattr(torch, settings.dtype))
+    dtype = getattr(torch, settings.dtype)
+    model.to(dtype)
+    for part in model.config.sub_configs:  # which still name the dtype of training
+        getattr(model.config, part).dtype = dtype
     model.save_pretrained(out, max_shard_size=settings.max_shard_size)
     processor.save_pretrained(out)

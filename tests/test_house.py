@@ -20,7 +20,7 @@ FLOORS = (
     ("methods", "sidefiles"),
     ("recipe", "journal", "pool", "blend", "blocks", "card"),
     ("merge",),
-    ("candidate", "jury", "strategies", "trial", "crew", "speculate", "outcome", "plan", "cook", "report", "testing"),
+    ("candidate", "jury", "strategies", "trial", "crew", "speculate", "outcome", "plan", "cook", "report", "testing", "simulation"),
     ("inspection", "console", "cli"),
 )
 PLACES = {room: place for place, room in enumerate(room for floor in FLOORS for room in floor)}

@@ -9,9 +9,12 @@ from random import SystemRandom
 
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
 
 import finetune.points  # noqa: F401 (makes the Auto classes know the family)
 from finetune.toy.tasks import SKILLS
+
+logging.disable_progress_bar()
 
 
 def answer(checkpoint: str, image: Image.Image, question: str) -> str:

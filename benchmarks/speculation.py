@@ -1,0 +1,70 @@
+"""What workers side by side gain a greedy search: evaluations, hours and speed-up, in simulated time.
+
+200 random pools each of k = 7 and 16. A soup's overall is the mean of its members' plus a random gain for company,
+which shrinks as the soup grows: about as many ingredients are accepted as in POINTS' Figure 3. Evaluations take one
+hour, give or take a fifth. `ideal` is what N workers could do at best: the evaluations that one by one needs, divided
+by N, and no less than the chain of decisions that wait for each other.
+
+    python benchmarks/speculation.py
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+
+import click
+
+from soup.simulation import SimulatedCrew, TableScorer
+from soup.speculate import SideBySide
+from soup.strategies import greedy
+
+
+@click.command()
+@click.option("--pools", default=200, show_default=True)
+def main(pools: int) -> None:
+    """Print one table for each size of pool."""
+    for k in (7, 16):
+        click.echo(f"\n{pools} random pools of k = {k}\n")
+        click.echo("| workers | evaluations | hours | speed-up | ideal |\n| --: | --: | --: | --: | --: |")
+        for workers in (1, 2, 4, 8):
+            click.echo(row(workers, [search(k, workers, seed) for seed in range(pools)]))
+
+
+def search(k: int, workers: int, seed: int) -> tuple[int, float, float, float]:
+    """Evaluations and hours of one search, its hours one by one, and the least that so many workers need."""
+    names = [f"m{i}" for i in range(k)]
+    one = TableScorer(names, random_table(names, seed))
+    alone = SimulatedCrew(one, 1, costs(seed))
+    chosen = SideBySide(one, alone).choose(lambda score: greedy(names, score))
+    scorer = TableScorer(names, random_table(names, seed))
+    crew = SimulatedCrew(scorer, workers, costs(seed))
+    assert SideBySide(scorer, crew).choose(lambda score: greedy(names, score)) == chosen
+    longest = max(costs(seed)(frozenset([name])) for name in names)
+    return crew.evaluations, crew.hours, alone.hours, max(alone.hours / workers, longest)
+
+
+def random_table(names: list[str], seed: int):
+    """A repeatable overall for every set of names."""
+    own = {name: random.Random(f"{seed}/{name}").gauss(60, 1) for name in names}
+
+    def overall(members: frozenset[str]) -> float:
+        company = random.Random(f"{seed}/{sorted(members)}").gauss(0.4, 0.8) if len(members) > 1 else 0.0
+        return min(100.0, max(0.0, statistics.fmean(own[name] for name in members) + company))
+
+    return overall
+
+
+def costs(seed: int):
+    """A repeatable cost in hours for every set of names."""
+    return lambda members: random.Random(f"cost/{seed}/{sorted(members)}").uniform(0.8, 1.2)
+
+
+def row(workers: int, found: list[tuple[int, float, float, float]]) -> str:
+    """The means over all pools."""
+    evaluations, hours, alone, least = (statistics.fmean(column) for column in zip(*found, strict=True))
+    return f"| {workers} | {evaluations:.1f} | {hours:.1f} | {alone / hours:.2f} | {alone / least:.2f} |"
+
+
+if __name__ == "__main__":
+    main()
