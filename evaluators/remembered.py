@@ -90,8 +90,10 @@ def answers(
     open_places = [place for place, known in enumerate(keys) if remembered.get(known) is None]
     found = [remembered.get(known) or "" for known in keys]
 
+    by_message = {id(message): known for message, known in zip(messages, keys, strict=True)}
+
     def told(batch: list[Message], replies: list[str]) -> None:
-        remembered.add({_message_key(prefix, each): reply for each, reply in zip(batch, replies, strict=True)})
+        remembered.add({by_message[id(each)]: reply for each, reply in zip(batch, replies, strict=True)})
 
     if open_places:
         replies = ask([messages[place] for place in open_places], told)

@@ -117,15 +117,16 @@ def open_dataset(source: Source, path: Path, images: Images) -> Any:
     Raises:
         EvaluatorError: the file can't be read, or it has cells that can't be right; all are listed.
     """
-    frame = _read(path)
-    refuse(source, path, table_faults(source, frame))
     base = source.base()
-    hooks = {"load_data": lambda self, dataset: frame, "dump_image": lambda self, line: images.of(line)}
-    try:
-        dataset = type(base.__name__, (base,), hooks)(dataset=source.dataset)
-    except Exception as cause:
-        refuse(source, path, [f"{type(cause).__name__}: {cause}"])
-        raise
+    with light.plain_texts():
+        frame = _read(path)
+        refuse(source, path, table_faults(source, frame))
+        hooks = {"load_data": lambda self, dataset: frame, "dump_image": lambda self, line: images.of(line)}
+        try:
+            dataset = type(base.__name__, (base,), hooks)(dataset=source.dataset)
+        except Exception as cause:
+            refuse(source, path, [f"{type(cause).__name__}: {cause}"])
+            raise
     if source.part is not None:  # after it was built: a row that counts may borrow the image of one that does not
         dataset.data = dataset.data[dataset.data["split"] == source.part]
     refuse(source, path, row_faults(source, dataset, base))
@@ -167,14 +168,13 @@ class Images:
             raise EvaluatorError(f"The image of row {line['index']} is no base64 ({cause}).") from cause
 
     def _path(self, cell: str) -> str:
-        key = hashlib.sha256(cell.encode()).hexdigest()
-        if key not in self._paths:
+        if cell not in self._paths:  # the cell itself is the key: Python remembers the hash of a text it has seen
             data = base64.b64decode(cell)
             suffix = next((end for start, end in MAGIC.items() if data.startswith(start)), ".png")
-            path = self._directory / (key[:32] + suffix)
+            path = self._directory / (hashlib.sha256(data).hexdigest()[:32] + suffix)
             path.write_bytes(data)
-            self._paths[key] = str(path)
-        return self._paths[key]
+            self._paths[cell] = str(path)
+        return self._paths[cell]
 
 
 def _read(path: Path) -> Any:

@@ -10,18 +10,21 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FunctionType
 from typing import Any
 
 from soup.errors import EvaluatorError
 
-__all__ = ["module", "rewired", "version"]
+__all__ = ["module", "plain_texts", "rewired", "version"]
 
 PARENTS = ("vlmeval", "vlmeval.dataset")
 DISTRIBUTIONS = ("ms-vlmeval", "vlmeval")
+TEXTS = "future.infer_string"  # pandas' option
 INSTALL = (
     'pip install "vlm-soup[vlmeval]" (or, where torchvision can\'t go: '
     'pip install "vlm-soup[vlmeval-light]" && pip install --no-deps ms-vlmeval)'
@@ -72,6 +75,21 @@ def rewired(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
     )
     copy.__kwdefaults__ = plain.__kwdefaults__
     return copy
+
+
+@contextmanager
+def plain_texts() -> Iterator[None]:
+    """Pandas keeps texts as Python's own, not in arrays of its own: rows are taken one by one here, much faster.
+
+    Nothing but time depends on it, so that a version of pandas without that option is as good.
+    """
+    pandas: Any = importlib.import_module("pandas")
+    with warnings.catch_warnings(), ExitStack() as after:
+        warnings.filterwarnings("ignore", f".*{re.escape(TEXTS)}")  # it is to go in some later version
+        with suppress(pandas.errors.OptionError):
+            after.callback(pandas.set_option, TEXTS, pandas.get_option(TEXTS))
+            pandas.set_option(TEXTS, False)
+        yield
 
 
 @contextmanager

@@ -70,8 +70,10 @@ def score(source: Source, dataset: Any, answers: list[str], scratch: Path, judge
     frame = dataset.data.drop(columns="image")
     path.write_text(_table(frame, answers), encoding="utf-8", newline="")
     try:
-        with _plain_environment():
-            found = METRICS[source.metric].judge(dataset, frame.assign(prediction=_predictions(path)), judge)
+        with _plain_environment(), light.plain_texts():
+            # One block of objects, of which a row is a slice.
+            told = frame.assign(prediction=_predictions(path)).astype(object).copy()
+            found = METRICS[source.metric].judge(dataset, told, judge)
     except SoupError:
         raise
     except Exception as cause:
