@@ -14,6 +14,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -126,16 +127,21 @@ class Judge:
             with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
                 return _reply(response.read())
         except urllib.error.HTTPError as error:
-            with error:
-                words = self._clean(error.read().decode("utf-8", "replace"))
-                again = error.code == 429 or error.code >= 500
-                raise _RefusalError(
-                    f"HTTP status {error.code}: {words}", again=again, pause_seconds=_retry_after(error.headers)
-                ) from None
+            raise self._refusal(error) from None
         except TimeoutError:
             raise _RefusalError(f"no reply within {TIMEOUT_SECONDS:g} seconds") from None
         except (OSError, http.client.HTTPException) as error:
             raise _RefusalError(f"{type(error).__name__}: {self._clean(str(error))}") from None
+
+    def _refusal(self, error: urllib.error.HTTPError) -> _RefusalError:
+        words = b""
+        with error, suppress(OSError, http.client.HTTPException):  # the line may break in the middle of them
+            words = error.read(1 << 16)
+        text = self._clean(words.decode("utf-8", "replace"))
+        again = error.code == 429 or error.code >= 500
+        return _RefusalError(
+            f"HTTP status {error.code}: {text}", again=again, pause_seconds=_retry_after(error.headers)
+        )
 
     def _headers(self) -> dict[str, str]:
         secret = self._key()

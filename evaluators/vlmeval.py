@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators import vlmeval_light as light
-from evaluators.answering import HotSwap, Message, ask
+from evaluators.answering import Message, ask, shared_swap
 from evaluators.fetching import fetch
 from evaluators.judge import Judge, Judging
 from evaluators.remembered import Remembered, answers
@@ -43,7 +43,7 @@ SOURCES = {
             filled=("task",),
             judge_tokens=128,
         ),
-        Source("hallusionbench", "dataset.image_yorn", "ImageYORNDataset", VQA, "yes_no"),
+        Source("hallusionbench", "dataset.image_yorn", "ImageYORNDataset", (*VQA, "l2-category"), "yes_no"),
         Source("ai2d", "dataset.image_mcq", "ImageMCQDataset", CHOICES, "choices"),
         Source("ocrbench", "dataset.image_vqa", "OCRBench", (*VQA, "category"), "contained", literals=("answer",)),
         Source(
@@ -65,7 +65,7 @@ class VLMEval:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._swap = HotSwap(settings)
+        self._swap = shared_swap(settings)
         self._judge = Judge.of(settings)
         for name in settings.judge_for:
             if name not in SOURCES:

@@ -139,8 +139,8 @@ def questions(source: Source, frame: Any) -> list[str]:
     Where a metric counts groups of questions, the group stands before a slash, so that a split keeps it together.
     """
     if source.metric == "yes_no":
-        kinds = frame["l2-category"] if "l2-category" in frame else [""] * len(frame)
-        return [f"{kind}_{index.split('_')[3]}/{index}" for kind, index in zip(kinds, frame["index"], strict=True)]
+        sets = zip(frame["l2-category"], frame["index"], strict=True)
+        return [f"{kind}_{index.split('_')[3]}/{index}" for kind, index in sets]
     if not source.circular:
         return [str(index) for index in frame["index"]]
     if "g_index" in frame:

@@ -149,12 +149,13 @@ def test_the_whole_path_may_be_given_too(server):
 
 
 def test_load_and_broken_replies_are_tried_again(data, settings, server, tmp_path):
+    broken = (500, "the line breaks in the mid", {"Content-Length": "99"})
     server.plays = Plays(
-        None, (429, "slow down", {"Retry-After": "0.01"}), (503, "back soon"), (500, ""), (200, "<html>")
+        None, broken, (429, "slow down", {"Retry-After": "0.01"}), (503, "back soon"), (500, ""), (200, "<html>")
     )
     found = VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
     assert found.value == 100
-    assert len(server.prompts) == 1 + 24 + 3 + 4  # the greeting, all questions, unreadable grades, refusals
+    assert len(server.prompts) == 1 + 24 + 3 + 5  # the greeting, all questions, unreadable grades, refusals
 
 
 def test_a_judge_that_stops_midway_is_an_error_and_the_rerun_asks_only_for_the_rest(data, settings, server, tmp_path):
