@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from evaluators import vlmeval_model
 from evaluators.asking import Answerer, Message, ask
@@ -17,7 +18,7 @@ from soup.errors import CheckpointError, EvaluatorError, SoupError
 from soup.evaluation import Candidate, Settings
 from soup.plugins import load_object
 
-__all__ = ["Answerer", "HotSwap", "Message", "ask"]
+__all__ = ["Answerer", "HotSwap", "Message", "ask", "shared_swap"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,17 @@ class HotSwap:
         except Exception as cause:
             tail = "".join(traceback.format_exception(cause)[-4:])
             raise EvaluatorError(f"--model {self.settings.model} can't be built from {directory}:\n{tail}") from cause
+
+
+_swaps: WeakValueDictionary[Settings, HotSwap] = WeakValueDictionary()
+
+
+def shared_swap(settings: Settings) -> HotSwap:
+    """The one HotSwap of all evaluators of a search: two loaded models might not fit. It lives as long as they do."""
+    swap = _swaps.get(settings)
+    if swap is None:
+        swap = _swaps[settings] = HotSwap(settings)
+    return swap
 
 
 def _builder(settings: Settings) -> Callable[[Path], Answerer]:

@@ -11,13 +11,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from soup.errors import EvaluatorError, SoupError, listing
 
-__all__ = ["LARGEST_BATCH", "Answerer", "BatchSize", "Message", "ask"]
+__all__ = ["LARGEST_BATCH", "Answerer", "BatchSize", "Message", "ask", "is_out_of_memory", "release_memory"]
 
 Message = list[dict[str, str]]
 
@@ -90,6 +91,7 @@ def _size(message: Message) -> tuple[int, int, int]:
     return len(images), sum(map(_pixels, images)), sum(len(part["value"]) for part in message if part["type"] == "text")
 
 
+@lru_cache(100_000)  # rotations of a question show the same image, and so does every candidate
 def _pixels(path: str) -> int:
     """The number of pixels, from the header alone; 0 for what Pillow does not know (the model's to judge)."""
     from PIL import Image, UnidentifiedImageError
@@ -111,12 +113,7 @@ def _first_size(answerer: Answerer, batch_size: BatchSize) -> int:
 
 def _halve(answerer: Answerer, size: int) -> int:
     """Half the batch, in memory that the larger one has left."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    elif torch is not None and torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+    release_memory()
     logger.warning("Out of memory with %d questions at a time; going on with %d.", size, size // 2)
     with suppress(TypeError):
         _fitting[answerer] = size // 2
@@ -141,7 +138,7 @@ def _replies(answerer: Answerer, messages: list[Message]) -> list[str]:
     except SoupError:
         raise
     except Exception as cause:
-        kind = _OutOfMemoryError if _is_out_of_memory(cause) else EvaluatorError
+        kind = _OutOfMemoryError if is_out_of_memory(cause) else EvaluatorError
         tail = "".join(traceback.format_exception(cause)[-4:])
         raise kind(f"{name}.answer failed on a batch of {len(messages)} messages:\n{tail}") from cause
     if not isinstance(replies, list | tuple):
@@ -154,7 +151,18 @@ def _replies(answerer: Answerer, messages: list[Message]) -> list[str]:
     return list(replies)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def release_memory() -> None:
+    """Give back what a failed attempt took, on the device too."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    elif torch is not None and torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether less at a time may do."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)

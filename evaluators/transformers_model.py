@@ -19,9 +19,11 @@ from evaluators.processors import Prompter, image_backend
 from soup.errors import EvaluatorError, listing
 from soup.evaluation import Settings
 
-__all__ = ["MAX_NEW_TOKENS", "TransformersAnswerer", "identity"]
+__all__ = ["MAX_NEW_TOKENS", "TransformersAnswerer", "few_threads", "identity"]
 
 MAX_NEW_TOKENS = 2048  # as POINTS is judged; an answer ends at its end-of-sequence token, long before
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
 TINY_PARAMETERS = 30_000_000
 
 
@@ -65,7 +67,8 @@ class TransformersAnswerer:
             )
         _refuse_incomplete(directory, told)
         self.module.to(device or _device()).eval()
-        self._decoding = _greedy(self.module, self._prompter.tokenizer)
+        self.tokenizer = self._prompter.tokenizer
+        self._decoding = _greedy(self.module, self.tokenizer)
         self.module.generation_config = self._decoding  # or generate would fill what is neutralised from it again
         self.max_new_tokens = max_new_tokens
 
@@ -73,15 +76,14 @@ class TransformersAnswerer:
         """The answers to one batch of messages, each with the same number of images."""
         import torch
 
-        with torch.inference_mode(), _few_threads(self.module):
+        with torch.inference_mode(), few_threads(self.module):
             inputs = self._prompter(messages).to(self.module.device, dtype=self.module.dtype)
             rooms = [self._room(length) for length in inputs["attention_mask"].sum(1).tolist()]
-            self._decoding.max_new_tokens = max(rooms)
-            tokens = self.module.generate(**inputs, generation_config=self._decoding)
+            tokens = self.module.generate(**inputs, generation_config=self._decoding, max_new_tokens=max(rooms))
         # An encoder-decoder gives nothing but what was added to the prompt.
         start = 0 if self.module.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         added = [row[start : start + room] for row, room in zip(tokens, rooms, strict=True)]
-        return [text.strip() for text in self._prompter.tokenizer.batch_decode(added, skip_special_tokens=True)]
+        return [text.strip() for text in self.tokenizer.batch_decode(added, skip_special_tokens=True)]
 
     def _room(self, prompt_length: int) -> int:
         """How many tokens an answer may have: no more than the model has positions for, whatever its neighbours."""
@@ -111,7 +113,7 @@ def _register_ours(directory: Path) -> None:
 def _greedy(module: Any, tokenizer: Any) -> Any:
     """The checkpoint's own generation settings, with all that samples, or searches several answers, neutralised."""
     decoding = copy.deepcopy(module.generation_config)
-    for flag in ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "max_length"):
+    for flag in SAMPLING + LENGTHS:
         setattr(decoding, flag, None)  # not merely unused: a value beside do_sample=False is warned about
     decoding.do_sample, decoding.num_beams, decoding.num_return_sequences = False, 1, 1
     if tokenizer.pad_token_id is None:
@@ -141,7 +143,7 @@ def _device() -> str:
 
 
 @contextmanager
-def _few_threads(module: Any) -> Iterator[None]:
+def few_threads(module: Any) -> Iterator[None]:
     """One thread for a tiny model on the CPU: its threads would wait for each other longer than they work.
 
     Seen with 1.3 million parameters on two busy cores: 15 times slower with two threads than with one.

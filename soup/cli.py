@@ -118,7 +118,7 @@ judge_options = _together(
 )
 EVAL_HELP = (
     "Benchmarks, comma-separated: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, hallusionbench, "
-    "ai2d, ocrbench, mmvet), python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
+    "ai2d, ocrbench, mmvet), lm_eval:TASK[@DIR], python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
 )
 objective_options = _together(
     click.option(

@@ -155,7 +155,8 @@ def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark
     """The benchmarks that `--eval` names: comma-separated and repeatable, each once, in the given order.
 
     `NAME` is an OpenCompass benchmark and `opencompass` all of them; `HARNESS:TARGET` is what harness calls target. A
-    `command:` goes to the end of its text, for shell commands have commas of their own.
+    `command:` goes to the end of its text, for shell commands have commas of their own. Names right after an `lm_eval:`
+    that are no benchmark themselves are tasks of lm-eval too: `lm_eval:arc_easy,boolq,mmbench` is two tasks and MMBench.
 
     Raises:
         EvaluatorError: no benchmark at all, or unknown ones; all are listed, each with the nearest known.
@@ -177,7 +178,12 @@ def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark
 
 def _separate(text: str) -> list[str]:
     before, comma, command = f",{text}".partition(",command:")
-    return [name.strip() for name in before.split(",") if name.strip()] + ([f"command:{command}"] if comma else [])
+    names: list[str] = []
+    for name in filter(None, map(str.strip, before.split(","))):
+        is_bare = ":" not in name and name not in (*OPENCOMPASS, "opencompass")
+        is_task = is_bare and bool(names) and names[-1].startswith("lm_eval:")
+        names.append(f"lm_eval:{name}" if is_task else name)
+    return names + ([f"command:{command}"] if comma else [])
 
 
 def _benchmark(name: str, split: Split) -> Benchmark:

@@ -153,6 +153,7 @@ EVALUATORS = Registry(
     EvaluatorError,
     {
         "vlmeval": "evaluators.vlmeval:VLMEval",
+        "lm_eval": "evaluators.lm_eval:LMEval",
         "python": "evaluators.python:PythonFunction",
         "command": "evaluators.command:Command",
     },
