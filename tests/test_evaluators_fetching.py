@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from click.testing import CliRunner
-from judging import ocrbench_rows, write_tsv
+from testsets import ocrbench_rows, write_tsv
 
 from evaluators.vlmeval import SOURCES
 from soup.cli import cli

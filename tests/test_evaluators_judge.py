@@ -8,19 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from judging import (
-    SCRIPTED,
-    TOYS,
-    JudgeServer,
-    grade,
-    mathvista_rows,
-    mmvet_rows,
-    plain_vlmeval,
-    png,
-    right,
-    scripted,
-    write_tsv,
-)
+from judging import SCRIPTED, JudgeServer, grade, plain_vlmeval, scripted
+from testsets import TOYS, mathvista_rows, mmvet_rows, png, right, write_tsv
 
 from evaluators import judge as line
 from evaluators.judge import Judge, Judging

@@ -5,7 +5,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from judging import SCRIPTED, TOYS, JudgeServer, plain_vlmeval, predictions, right, scripted, write_tsv
+from judging import SCRIPTED, JudgeServer, plain_vlmeval, scripted
+from testsets import TOYS, predictions, right, write_tsv
 
 from evaluators.vlmeval import SOURCES, VLMEval
 from soup.errors import EvaluatorError

@@ -7,19 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from judging import (
-    CIRCLE,
-    ODD,
-    SCRIPTED,
-    mmbench_rows,
-    ocrbench_rows,
-    plain_vlmeval,
-    png,
-    predictions,
-    right,
-    scripted,
-    write_tsv,
-)
+from judging import SCRIPTED, plain_vlmeval, scripted
+from testsets import CIRCLE, ODD, mmbench_rows, ocrbench_rows, png, predictions, right, write_tsv
 
 from evaluators import vlmeval_light as light
 from evaluators.vlmeval import SOURCES, VLMEval

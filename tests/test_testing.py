@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import pytest
 import torch
-from judging import SCRIPTED, mmbench_rows, ocrbench_rows, scripted, write_tsv
+from judging import SCRIPTED, scripted
 from merging import read_back
+from testsets import mmbench_rows, ocrbench_rows, write_tsv
 from transformers import PreTrainedTokenizerFast
 
 from evaluators.command import Command
