@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from judging import SCRIPTED, JudgeServer, plain_vlmeval, scripted
-from testsets import TOYS, predictions, right, write_tsv
+from testsets import TOYS, predictions, random_predictions, right, write_tsv
 
 from evaluators.vlmeval import SOURCES, VLMEval
 from soup.errors import EvaluatorError
@@ -83,6 +83,15 @@ def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, data, settings
         assert found.value == (75 if name == "mathvista" else 100)
     if kind == "half right":
         assert 10 < found.value < 70
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", OPENCOMPASS)
+def test_no_answer_at_random_tells_the_two_apart(name, seed, data, settings, tmp_path, monkeypatch):
+    answers = random_predictions(seed, data[name])
+    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
+    theirs = plain_vlmeval(SOURCES[name], answers, tmp_path / "o", monkeypatch)
+    assert found.value == pytest.approx(theirs, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", OPENCOMPASS)

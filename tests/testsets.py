@@ -27,6 +27,15 @@ ODD = [
     "Z",
     "007",
 ]
+# fmt: off
+BITS = [
+    "A", "B.", "(C)", "D", "Z", "yes", "No!", "Yes no", "1", "0", "2.0", "1.5", "[3, 2]", "[1,2]", "-3 and 3",
+    "mouse 4", "rodent", "text 5", "other answers", "答案", " ", "NULL", "true", "1e3", "\r\n", "'", "\\", "A\x00B",
+    "The answer is A", "s3x1", "c4x2", "w1x0", "o7x3", "Failed to obtain answer via API.", "inf", "١٢", "½",
+    "1_000", "0x10", "Cannot determine the answer", "A a A", "<image 2>", "7", "8",
+]
+# fmt: on
+
 OCR_CATEGORIES = [
     "Regular Text Recognition",
     "Scene Text-centric VQA",
@@ -249,3 +258,14 @@ def predictions(kind, rows):
     if kind == "sentences":
         return {index: f"The answer is {answer}." for index, answer in answers.items()}
     return answers
+
+
+def random_predictions(seed, rows):
+    """Half of the answers right, the others another question's, or bits on which matching may stumble."""
+    chance, answers = random.Random(seed), right(rows)
+
+    def other():
+        bits = " ".join(chance.choice([*BITS, *ODD]) for _ in range(chance.choice([1, 1, 2, 3])))
+        return chance.choice([bits, bits, chance.choice([*answers.values()])])
+
+    return {index: answer if chance.random() < 0.5 else other() for index, answer in answers.items()}
