@@ -2,8 +2,10 @@
 
 import json
 import signal
+import ssl
 import threading
 import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,6 +197,14 @@ def test_a_slow_judge_is_not_waited_for_forever(settings, server, monkeypatch):
     server.plays = lambda *_: time.sleep(0.5) or "1.0"
     with pytest.raises(EvaluatorError, match=r"no reply within 0.1 seconds \(2 attempts\)"):
         Judge.of(settings).ask("?", 0, 3)
+
+
+def test_certificates_are_verified_whatever_vlmeval_did_to_the_process(settings, monkeypatch):
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
+    handlers = Judge("https://host/v1", "m", "K")._opener.handlers
+    (secure,) = [handler for handler in handlers if isinstance(handler, urllib.request.HTTPSHandler)]
+    assert secure._context.verify_mode == ssl.CERT_REQUIRED
+    assert secure._context.check_hostname
 
 
 def test_a_redirect_is_not_followed_with_the_key(settings, server):
