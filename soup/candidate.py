@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soup.blocks import for_each_block
+from soup.blocks import Options, Sink, for_each_block
 from soup.digest import ContentDigest
 from soup.errors import CheckpointError, listing
 from soup.merge import plan_merge, side_files
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["SoupCandidate"]
+
+BLOCKS = Options(block_elements=2**18)
+"""Half a leaf: what a block is added up in then stays in the allocator's hands instead of being faulted in anew, a
+fifth less time for seven ingredients. No byte of the result depends on it."""
 
 
 class SoupCandidate:
@@ -68,7 +73,7 @@ class SoupCandidate:
         def put(name: str, start: int, values: torch.Tensor) -> None:
             targets[name][start : start + values.numel()].copy_(values)
 
-        for_each_block(self._plan.blend, [spec for spec in self._plan.reads if spec.name in targets], put)
+        self._stream([spec for spec in self._plan.reads if spec.name in targets], put)
 
     @contextmanager
     def evaluation(self, name: str) -> Iterator[Path]:
@@ -99,13 +104,29 @@ class SoupCandidate:
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it judged this very soup
         with CheckpointWriter(out, merged, {"format": "pt"}) as writer:
-            for_each_block(plan.blend, [spec for spec in plan.reads if spec.name in names], writer.write)
+            self._stream([spec for spec in plan.reads if spec.name in names], writer.write)
             for name, data in side_files(plan, plan.recipe, out, None).items():
                 writer.add_file(name, data)
             for file in linked:
                 writer.link_file(file.name, plan.lead.path / file.name)
             writer.commit({"format": "pt"}, index_of=plan.files)
         return out
+
+    def _stream(self, specs: Sequence[TensorSpec], sink: Sink) -> None:
+        """Blend tensors into the sink; what is the same in all ingredients is read from the first of them alone."""
+        blend = self._plan.blend
+        once = {spec.name for spec in specs if self._same_everywhere(spec.name)}
+        first = replace(blend, inputs=blend.inputs[:1], names=blend.names[:1], weights=(1.0,))
+        for one, part in ((first, once), (blend, {spec.name for spec in specs} - once)):
+            for_each_block(one, [spec for spec in specs if spec.name in part], sink, BLOCKS)
+
+    def _same_everywhere(self, name: str) -> bool:
+        """Whether a blend would find the same bytes in every input, and so give those."""
+        blend, recipe = self._plan.blend, self._plan.recipe
+        if recipe.dtype is not None or len(blend.inputs) != len(recipe.ingredients):
+            return False  # a cast, or a base whose digests are not known
+        known = [self._known.get(share.digest or "", {}).get(name) for share in recipe.ingredients]
+        return None not in known and len(set(known)) == 1
 
     def _alike(self, left: str, right: str) -> bool:
         """Whether two tensors hold the same bytes in every input, and so in the candidate."""

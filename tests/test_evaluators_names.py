@@ -270,6 +270,28 @@ def test_a_transformers_that_keeps_its_rules_elsewhere_gives_no_mapping(monkeypa
     assert names_in_memory(tiny_model("llava"), ["x"]) is None
 
 
+def test_what_all_ingredients_share_is_read_once_and_comes_out_the_same(tmp_path, monkeypatch):
+    pool = write_models(tmp_path / "pool", "llava", 3)
+    frozen = load_file(pool / "m0" / "model.safetensors")
+    for path in pool.iterdir():
+        own = load_file(path / "model.safetensors")
+        tower = {name: values for name, values in frozen.items() if name.startswith("vision_tower")}
+        save_file({**own, **tower}, path / "model.safetensors", {"format": "pt"})
+    read = []
+    monkeypatch.setattr(Checkpoint, "expect", lambda self, name, start, count: read.append(name))
+    soup.merge(recipe_of(pool), tmp_path / "out")
+    written = read_back(tmp_path / "out")
+    with candidate_of(pool, tmp_path / "home") as candidate:
+        module = load(candidate.template)
+        names = names_in_memory(module, on_disk(candidate.template))
+        read.clear()
+        candidate.load_into(module, names)
+        assert {read.count(name) for name in tower} == {1}
+        assert {read.count(name) for name in written.keys() - tower} == {3}
+        assert all(same_bits(module.state_dict()[names[name]], values) for name, values in written.items())
+        assert all(same_bits(values, written[name]) for name, values in read_back(candidate.directory()).items())
+
+
 def test_merging_the_recipe_writes_what_was_judged(tmp_path):
     pool = write_models(tmp_path / "pool", "gemma3", 3)
     with candidate_of(pool, tmp_path / "home") as candidate:
