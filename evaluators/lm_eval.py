@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.answering import shared_swap
-from evaluators.lm_eval_model import language_model, random_numbers_kept
+from evaluators.lm_eval_model import alone, language_model
 from evaluators.transformers_model import few_threads
 from soup.errors import EvaluatorError, SoupError, did_you_mean
 from soup.evaluation import OPENCOMPASS, Benchmark, Candidate, Score, Settings, Split
@@ -135,22 +135,25 @@ class LMEval:
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
         """The candidate's score by lm-eval's own `simple_evaluate`, with each question's points where it is a mean."""
         asked = self._of(benchmark)
-        model = language_model(self._swap.answerer_for(candidate), self.settings.batch_size)
-        with random_numbers_kept(), few_threads(model.model):
-            told = _lm_eval().simple_evaluate(
-                model=model,
-                tasks=[asked.group] if asked.group is not None else list(asked.tasks.values()),
-                task_manager=asked.manager,  # or lm-eval would read its thousands of files again
-                samples=asked.places(benchmark.split),
-                bootstrap_iters=0,
-                log_samples=True,
-            )
+        answerer = self._swap.answerer_for(candidate)
+        with alone():
+            model = language_model(answerer, self.settings.batch_size)
+            with few_threads(model.model):
+                told = _lm_eval().simple_evaluate(
+                    model=model,
+                    tasks=[asked.group] if asked.group is not None else list(asked.tasks.values()),
+                    task_manager=asked.manager,  # or lm-eval would read its thousands of files again
+                    samples=asked.places(benchmark.split),
+                    bootstrap_iters=0,
+                    log_samples=True,
+                )
         return _score(asked, told)
 
     def _of(self, benchmark: Benchmark) -> Asked:
         if benchmark.target not in self._asked:
             name, _, place = benchmark.target.partition("@")
-            with random_numbers_kept():
+            _lm_eval()
+            with alone():
                 if place not in self._managers:
                     self._managers[place] = _manager(benchmark.target, Path(place) if place else None)
                 manager = self._managers[place]
@@ -169,9 +172,8 @@ def _manager(target: str, folder: Path | None) -> Any:
     """What finds tasks by name: in the folder alone, or among lm-eval's own.
 
     Raises:
-        EvaluatorError: no such folder, or lm-eval is not installed.
+        EvaluatorError: no such folder.
     """
-    _lm_eval()
     if folder is not None and not folder.is_dir():
         raise EvaluatorError(f"lm_eval:{target}: no such folder: {folder.resolve()}")
     kind = importlib.import_module("lm_eval.tasks").TaskManager

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import importlib
+import logging
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
 from evaluators.asking import LARGEST_BATCH, Answerer, BatchSize, is_out_of_memory, release_memory
 from soup.errors import EvaluatorError
 
-__all__ = ["language_model", "random_numbers_kept"]
+__all__ = ["alone", "language_model"]
 
 
 def language_model(answerer: Answerer, batch_size: BatchSize) -> Any:
@@ -130,16 +131,44 @@ def _nothing(*given: Any, **named: Any) -> None:
     """Does nothing."""
 
 
+BARS = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
+FACTS = ("get_git_commit_hash", "add_env_info", "add_tokenizer_info")
+
+
 @contextmanager
-def random_numbers_kept() -> Iterator[None]:
-    """Lm-eval seeds all generators of the process; a strategy's random numbers are none of its business."""
+def alone() -> Iterator[None]:
+    """Keeps lm-eval from the rest of the process: it seeds random numbers, draws bars, and lists what pip installed.
+
+    None of what is kept from it changes a score; its list of packages takes a second, every time.
+    """
     import numpy as np
     import torch
 
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    def bar(*given: Any, **named: Any) -> Any:
+        return importlib.import_module("tqdm").tqdm(*given, **{**named, "disable": True})
+
+    logger = logging.getLogger("lm_eval")
+    with ExitStack() as after:
+        after.callback(random.setstate, random.getstate())
+        after.callback(np.random.set_state, np.random.get_state())
+        after.callback(torch.set_rng_state, torch.get_rng_state())
+        after.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        for name in BARS:
+            after.enter_context(_in_place_of(importlib.import_module(name), "tqdm", bar))
+        for name in FACTS:
+            after.enter_context(_in_place_of(importlib.import_module("lm_eval.evaluator"), name, _nothing))
+        yield
+
+
+@contextmanager
+def _in_place_of(module: Any, name: str, other: Any) -> Iterator[None]:
+    before = getattr(module, name, None)
+    if before is None:  # another version of lm-eval: then it is heard
+        yield
+        return
+    setattr(module, name, other)
     try:
         yield
     finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        torch.set_rng_state(kept[2])
+        setattr(module, name, before)

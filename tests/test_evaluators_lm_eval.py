@@ -1,5 +1,6 @@
 """lm-eval's tasks, judged in the one loaded model: its own `simple_evaluate` over the merged files is the oracle."""
 
+import importlib.metadata
 import json
 import random
 import sys
@@ -231,7 +232,7 @@ def test_the_identity_knows_the_task_the_data_and_the_model(tmp_path):
     tasks = write_tasks(tmp_path / "toys")
     first = LMEval(Settings()).identity(benchmark(tasks, "toy_choice"))
     assert json.loads(json.dumps(first)) == first
-    assert first["version"] == "0.4.13"
+    assert first["version"] == importlib.metadata.version("lm-eval")
     assert first["tasks"] == {"toy_choice": {"version": "1.5", "examples": 1}}
     assert first["metric"] == "acc"
     assert first["answering"]["model"] == "auto"
@@ -246,6 +247,14 @@ def test_the_identity_knows_the_task_the_data_and_the_model(tmp_path):
     (tasks / "toy_choice.yaml").write_text(text.replace("{{question}}", "{{question}} Say:"))
     third = LMEval(Settings()).identity(benchmark(tasks, "toy_choice"))
     assert (third["data"] == first["data"], third["code"] == first["code"]) == (True, False)
+
+
+def test_lm_eval_is_silent(pool, tasks, tmp_path, capfd, caplog):
+    evaluator = LMEval(Settings())
+    for name in ("toy_choice", "toy_writing", "toys"):
+        evaluator.evaluate(ToyCandidate(pool / "m0", tmp_path, "m0"), benchmark(tasks, name))
+    told = capfd.readouterr()
+    assert (told.out, told.err, caplog.text) == ("", "", "")
 
 
 def test_random_numbers_of_others_stay_as_they_were(pool, tasks, tmp_path):
