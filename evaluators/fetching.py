@@ -79,10 +79,10 @@ def _download(url: str, part: Path, size: Callable[[int], None], progress: Calla
         verified = ssl.create_default_context()
         response: Any = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=verified)
     except urllib.error.HTTPError as error:
+        error.close()
         if not have or error.code != STATUS_NO_SUCH_RANGE:
             raise
-        error.close()  # it is whole already, or longer than what is there now: the digest will tell
-        return
+        return  # it is whole already, or longer than what is there now: the digest will tell
     with response:
         resumed = response.status == STATUS_PARTIAL
         coming = int(response.headers.get("Content-Length") or 0)
