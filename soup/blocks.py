@@ -24,7 +24,7 @@ from soup.tensors import LEAF_ELEMENTS, TensorSpec
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Options", "Sink", "for_each_block"]
+__all__ = ["Options", "Sink", "for_each_block", "scan_blocks"]
 
 Sink = Callable[[str, int, "torch.Tensor"], None]
 """Takes a block: the tensor's name, the place of its first element, the values [elements], valid for the call."""
@@ -76,6 +76,17 @@ def for_each_block(
         PoolError: NaN, infinity, overflow, or integer tensors that differ; all such tensors are listed.
         CheckpointError: a read failed.
     """
+    digests = scan_blocks(blend, tensors, sink, options, hashing=hashing)
+    if blend.wrong:
+        rows = (f"{name}: {why}" for name, why in sorted(blend.wrong.items()))
+        raise PoolError(f"{len(blend.wrong)} tensors can't be merged:\n{listing(rows)}")
+    return digests
+
+
+def scan_blocks(
+    blend: Blend, tensors: Sequence[TensorSpec], sink: Sink, options: Options | None = None, *, hashing: bool = False
+) -> tuple[ContentDigest, ...]:
+    """The same, but what can't be merged is left in `blend.wrong` for the caller to judge."""
     import torch
 
     options = options or Options()
@@ -91,9 +102,6 @@ def for_each_block(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
-    if blend.wrong:
-        rows = (f"{name}: {why}" for name, why in sorted(blend.wrong.items()))
-        raise PoolError(f"{len(blend.wrong)} tensors can't be merged:\n{listing(rows)}")
     return tuple(leaf_digests.close() for leaf_digests in digests)
 
 

@@ -99,6 +99,9 @@ judge_options = _together(
     click.option(
         "--workers", type=click.IntRange(min=0), default=0, help="Processes that judge side by side, a GPU each."
     ),
+    click.option(
+        "--ray", metavar="ADDRESS|local", help="Judge on a Ray cluster, one actor a GPU (or --workers of them)."
+    ),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint."),
     click.option("--judge-url", metavar="URL", help="An endpoint that speaks OpenAI's chat completions, for grading."),
     click.option("--judge-model", metavar="NAME", help="The model there."),
@@ -254,7 +257,7 @@ def _settings(given: dict[str, Any]) -> Any:
         judge_url=given.pop("judge_url"),
         judge_model=given.pop("judge_model"),
         judge_key_env=given.pop("judge_key_env"),
-        judge_for=tuple(name.strip() for names in given.pop("judge_for") for name in names.split(",")),
+        judge_for=tuple(name.strip() for names in given.pop("judge_for") for name in names.split(",") if name.strip()),
     )
 
 

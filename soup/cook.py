@@ -15,7 +15,7 @@ from typing import Any
 
 from soup.blocks import Options
 from soup.checkpoint import looks_like_checkpoint
-from soup.crew import LocalCrew, brief_for
+from soup.crew import Crew, LocalCrew, brief_for
 from soup.digest import ContentDigest, DigestCache, Progress
 from soup.errors import EvaluatorError, OutputError, RecipeError, SoupError, listing
 from soup.evaluation import ALL, Benchmark, Settings, Split, parse_benchmarks
@@ -28,6 +28,7 @@ from soup.outcome import Soup, card_scores, remember_outcome
 from soup.plan import merge_plan
 from soup.plugins import STRATEGIES
 from soup.pool import Ingredient, Pool
+from soup.ray_crew import RayCrew
 from soup.recipe import Recipe
 from soup.speculate import SideBySide
 from soup.trial import Scorer, Trial, clear_scratch, shares_of
@@ -84,6 +85,7 @@ def cook(
     allow_nonfinite: bool = False,
     settings: Settings | None = None,
     workers: int = 0,
+    ray: str | None = None,
     listener: Listener | None = None,
     threads: int | None = None,
 ) -> Soup:
@@ -92,7 +94,8 @@ def cook(
     `strategy` is a name, `FILE.py:FUNCTION`, or a function `f(pool, score, **options)`. `eval` names benchmarks as on
     the command line; without it only strategies that ask for no score can run. With `split`, that share of each
     benchmark's questions chooses and the others report. `objective` weighs benchmarks and guards them against a drop.
-    With `workers`, so many processes judge candidates side by side, one GPU each; the outcome is the same.
+    With `workers`, so many processes judge candidates side by side, one GPU each; with `ray` (an address, or `local`),
+    actors of a cluster, by default one a GPU. The outcome is the same.
 
     Raises:
         SoupError: see the tree in `soup/errors.py`. What can be checked is checked before the first evaluation.
@@ -126,7 +129,7 @@ def cook(
             jury = make_jury(benchmarks, settings or Settings())
             with (
                 _scorer(opened, jury, home, fields, listener, allow_nonfinite, objective) as scorer,
-                _side_by_side(scorer, settings or Settings(), workers) as crew,
+                _side_by_side(scorer, settings or Settings(), workers, ray) as crew,
             ):
 
                 def picks(score: Callable[..., Any]) -> Any:
@@ -154,6 +157,7 @@ def evaluate(
     allow_nonfinite: bool = False,
     settings: Settings | None = None,
     workers: int = 0,
+    ray: str | None = None,
     listener: Listener | None = None,
 ) -> list[Trial]:
     """Score checkpoints one by one, each alone, into the journal. They need not belong together.
@@ -168,7 +172,7 @@ def evaluate(
         jury = make_jury(benchmarks, settings or Settings())
         with (
             _scorer(opened, jury, home, {}, listener, allow_nonfinite) as scorer,
-            _side_by_side(scorer, settings or Settings(), workers) as crew,
+            _side_by_side(scorer, settings or Settings(), workers, ray) as crew,
         ):
             if crew:
                 crew.complete([scorer.recipe([part]) for part in opened], benchmarks[0].split)
@@ -321,16 +325,16 @@ def _digests(pool: Pool, cache: DigestCache, listener: Listener) -> dict[str, Co
 
 
 @contextmanager
-def _side_by_side(scorer: Scorer, settings: Settings, workers: int) -> Iterator[SideBySide | None]:
+def _side_by_side(scorer: Scorer, settings: Settings, workers: int, ray: str | None) -> Iterator[SideBySide | None]:
     """Workers for the time of a search; None where candidates are judged one by one, in this process."""
-    if not workers:
+    if not workers and not ray:
         yield None
         return
     benchmarks = [benchmark for benchmark, _, _ in scorer.jury.seats]
     brief = brief_for(
         scorer.pool, benchmarks, settings, scorer.scratch, scorer.digests, allow_nonfinite=scorer.allow_nonfinite
     )
-    crew = LocalCrew(brief, workers, scorer.scratch.parent / "logs")
+    crew: Crew = LocalCrew(brief, workers, scorer.scratch.parent / "logs") if not ray else RayCrew(brief, workers, ray)
     try:
         yield SideBySide(scorer, crew)
     finally:

@@ -155,8 +155,9 @@ def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark
     """The benchmarks that `--eval` names: comma-separated and repeatable, each once, in the given order.
 
     `NAME` is an OpenCompass benchmark and `opencompass` all of them; `HARNESS:TARGET` is what harness calls target. A
-    `command:` goes to the end of its text, for shell commands have commas of their own. Names right after an `lm_eval:`
-    that are no benchmark themselves are tasks of lm-eval too: `lm_eval:arc_easy,boolq,mmbench` is two tasks and MMBench.
+    `command:` goes to the end of its text, for shell commands have commas of their own. Names right after an
+    `lm_eval:` that are no benchmark themselves are tasks of lm-eval too: `lm_eval:arc_easy,boolq,mmbench` is two tasks
+    and MMBench.
 
     Raises:
         EvaluatorError: no benchmark at all, or unknown ones; all are listed, each with the nearest known.

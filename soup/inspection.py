@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from soup.blend import Blend
+from soup.blocks import Options, scan_blocks
 from soup.cook import Listener
 from soup.digest import digest_checkpoint
 from soup.errors import EvaluatorError
 from soup.evaluation import OPENCOMPASS, Settings, parse_benchmarks
+from soup.methods.linear import Linear
 from soup.plugins import EVALUATORS, METHODS, STRATEGIES, Registry
-from soup.pool import Pool, open_ingredient
+from soup.pool import Ingredient, Pool, open_ingredient
 from soup.recipe import Recipe
 from soup.tensors import TensorSpec
 
@@ -99,15 +102,27 @@ def check_pool(
     with Pool.open(places, base, exclude) as pool:
         problems, warnings = pool.problems(dtype, drop), pool.warnings()
         listener.phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
-        sources = [
-            ingredient.source(digest_checkpoint(ingredient.checkpoint, listener.progress).content)
-            for ingredient in pool
-        ]
+        sources = []
+        for ingredient in pool:
+            digest, broken = _read_through(ingredient, listener)
+            sources.append(ingredient.source(digest))
+            problems += broken
         warnings += Recipe.uniform(sources).repeated
         names = list(pool.names)
     for warning in warnings:
         listener.warn(warning)
     return {"schema": 1, "ingredients": names, "problems": problems, "warnings": warnings}
+
+
+def _read_through(ingredient: Ingredient, listener: Listener) -> tuple[str, list[str]]:
+    """The digest of an ingredient's weights, and its tensors that hold NaN or infinity: one pass tells both."""
+    checkpoint = ingredient.checkpoint
+    if checkpoint.quantised:  # its numbers are not numbers one by one
+        return digest_checkpoint(checkpoint, listener.progress).content, []
+    blend = Blend(Linear(), (checkpoint,), (ingredient.name,), (1.0,))
+    options = Options(progress=listener.progress)
+    digests = scan_blocks(blend, list(checkpoint.tensors.values()), lambda *block: None, options, hashing=True)
+    return digests[0].content, [f"{name}: {why}" for name, why in sorted(blend.wrong.items())]
 
 
 def list_kind(kind: str) -> list[dict[str, Any]]:

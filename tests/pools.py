@@ -179,7 +179,7 @@ def tree(folder):
 
 def debris(folder, run="ckpts.soup"):
     """What no run may leave behind once it has ended by itself or was interrupted."""
-    kept = {"journal.jsonl", "digests.json", "soups"}
+    kept = {"journal.jsonl", "digests.json", "logs", "soups"}
     found = [path for path in Path(folder).rglob("*") if path.name.startswith(".")]
     found += [path for path in Path(folder, run).glob("[!.]*") if path.name not in kept]
     return sorted(path.relative_to(folder).as_posix() for path in found)

@@ -496,3 +496,13 @@ def terminal(*argv, cwd):
     os.close(ours)
     assert process.wait(60) == 0, shown
     return shown.decode()
+
+
+def test_check_names_every_tensor_with_nan_or_infinity(tmp_path):
+    pool = make_pool(tmp_path / "ckpts")
+    make_checkpoint(tmp_path / "ckpts" / "e", 9, head=[1, float("nan"), 3, 4])
+    found = CliRunner().invoke(cli, ["check", "--pool", str(pool), "--json"])
+    assert found.exit_code == 1
+    problems = json.loads(found.stdout)["problems"]
+    assert [problem.split(":")[0] for problem in problems] == ["head"]
+    assert "NaN or infinity in e" in problems[0]

@@ -20,7 +20,21 @@ FLOORS = (
     ("methods", "sidefiles"),
     ("recipe", "journal", "pool", "blend", "blocks", "card"),
     ("merge",),
-    ("candidate", "jury", "strategies", "trial", "crew", "speculate", "outcome", "plan", "cook", "report", "testing", "simulation"),
+    (
+        "candidate",
+        "jury",
+        "strategies",
+        "trial",
+        "crew",
+        "ray_crew",
+        "speculate",
+        "outcome",
+        "plan",
+        "cook",
+        "report",
+        "testing",
+        "simulation",
+    ),
     ("inspection", "console", "cli"),
 )
 PLACES = {room: place for place, room in enumerate(room for floor in FLOORS for room in floor)}
