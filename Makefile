@@ -7,12 +7,13 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: demo test test-all lint bench clean
 
-demo: .venv/ready
+demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
 
 test: .venv/ready lint
@@ -30,11 +31,15 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/merge.py
 
 # One pip command holds the constraints and everything that depends on torch. ms-vlmeval goes in alone: its light
-# import path needs none of its 60 dependencies but those of the extra [vlmeval-light], which [test] includes.
-.venv/ready: setup.cfg pyproject.toml constraints.txt
+# import path needs none of its 60 dependencies but those of the extra [vlmeval-light].
+.venv/ready: .venv/demo
+	$(PIP) -c constraints.txt -e '.[test]'
+	touch $@
+
+.venv/demo: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps ms-vlmeval==0.0.20
+	$(PIP) -c constraints.txt -e '.[vlmeval-light,finetune]'
+	$(PIP) --no-deps ms-vlmeval==0.0.20
 	touch $@
 
 clean:
