@@ -123,6 +123,10 @@ EVAL_HELP = (
     "Benchmarks, comma-separated: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, hallusionbench, "
     "ai2d, ocrbench, mmvet), lm_eval:TASK[@DIR], python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
 )
+method_options = _together(
+    click.option("--method", default="linear", show_default=True, metavar="NAME|FILE.py:CLASS", help="The arithmetic."),
+    click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="For the method. Repeatable."),
+)
 objective_options = _together(
     click.option(
         "--weights", multiple=True, metavar="NAME=W", help="Weigh benchmarks in the overall: mmbench=2,ocrbench=1."
@@ -148,7 +152,7 @@ def strategy_command(name: str, summary: str, *extra: Decorator) -> Decorator:
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own: list[Decorator] = [pool_options, eval_option, *extra, out_option, out_options, tensor_options]
-        shared = _together(*own, objective_options, judge_options, json_option, dry_run_option)
+        shared = _together(*own, method_options, objective_options, judge_options, json_option, dry_run_option)
         return cli.command(name, help=summary)(shared(command))
 
     return decorate
@@ -199,14 +203,14 @@ def cook(strategy: str, pairs: Sequence[str], **given: Any) -> None:
     _cook(strategy, _options(pairs), **given)
 
 
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
+def _options(pairs: Sequence[str], name: str = "--option") -> dict[str, Any]:
     import yaml
 
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise click.BadParameter(f"{pair!r}: expected KEY=VALUE", param_hint="--option")
+            raise click.BadParameter(f"{pair!r}: expected KEY=VALUE", param_hint=name)
         found[key] = yaml.safe_load(value)
     return found
 
@@ -220,6 +224,7 @@ def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
     as_json, dry_run = given.pop("as_json"), given.pop("dry_run")
     settings = _settings(given)
     given["objective"] = Objective.parse(given.pop("weights"), given.pop("guard"))
+    given["params"] = _options(given["params"], "--param")
     given["eval"], given["max_shard_bytes"] = given.pop("evals"), given.pop("max_shard_size")
     given["pool"] = _places(given["pool"])
     if dry_run:
