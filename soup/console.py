@@ -23,10 +23,10 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
-from soup.cook import Listener
 from soup.evaluation import Benchmark
 from soup.recipe import Recipe
 from soup.report import Table
+from soup.search import Listener
 from soup.trial import Trial
 
 __all__ = ["Talk", "print_rows", "print_table"]

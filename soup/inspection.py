@@ -9,7 +9,6 @@ from typing import Any
 
 from soup.blend import Blend
 from soup.blocks import Options, scan_blocks
-from soup.cook import Listener
 from soup.digest import digest_checkpoint
 from soup.errors import EvaluatorError
 from soup.evaluation import OPENCOMPASS, Settings, parse_benchmarks
@@ -17,6 +16,7 @@ from soup.methods.linear import Linear
 from soup.plugins import EVALUATORS, METHODS, STRATEGIES, Registry
 from soup.pool import Ingredient, Pool, open_ingredient
 from soup.recipe import Recipe
+from soup.search import Listener
 from soup.tensors import TensorSpec
 
 __all__ = ["check_pool", "fetch_benchmarks", "inspect_checkpoint", "list_kind"]

@@ -14,10 +14,10 @@ from testsets import ocrbench_rows, write_tsv
 
 from evaluators.vlmeval import SOURCES
 from soup.cli import cli
-from soup.cook import Listener
 from soup.errors import EvaluatorError, OutputError
 from soup.evaluation import OPENCOMPASS
 from soup.inspection import fetch_benchmarks, list_kind
+from soup.search import Listener
 
 
 class Shelf:

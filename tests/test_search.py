@@ -12,12 +12,13 @@ from safetensors.numpy import load_file, save_file
 
 import soup
 import soup.errors
-from soup.cook import Listener, evaluate
+from soup.cook import evaluate
 from soup.errors import CheckpointError, EvaluatorError, OutputError, PoolError, RecipeError
 from soup.evaluation import Settings
 from soup.journal import Journal
 from soup.pool import Pool
 from soup.recipe import Recipe
+from soup.search import Listener
 
 CONFIG = {"model_type": "toy", "architectures": ["Toy"], "dtype": "float32"}
 

@@ -1,0 +1,226 @@
+"""One run's judging: where its journal and scratch live, who judges, one by one or side by side.
+
+RUN/journal.jsonl    every score, one line each
+RUN/digests.json     the pool's digests, so that it is read once
+RUN/scratch/         candidates on disk while they are judged; a failed evaluation's log stays
+RUN/answers/         what a model answered, so that a judge that stopped is asked only for the rest
+RUN/logs/            what workers print
+RUN/soups/           what each strategy came to
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from soup.checkpoint import looks_like_checkpoint
+from soup.crew import Crew, LocalCrew, brief_for
+from soup.digest import ContentDigest, DigestCache, Progress
+from soup.errors import OutputError
+from soup.evaluation import ALL, Benchmark, Settings, Split, parse_benchmarks
+from soup.hub import is_hub_id
+from soup.journal import Journal
+from soup.jury import Jury, make_jury
+from soup.objective import PLAIN, Objective
+from soup.pool import Pool
+from soup.ray_crew import RayCrew
+from soup.recipe import Recipe
+from soup.speculate import SideBySide
+from soup.trial import Scorer, Trial, clear_scratch
+
+__all__ = ["Judging", "Listener", "Search", "run_directory"]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Whom to tell what happens: warnings, the start of an evaluation, each trial, and progress in bytes.
+
+    `phase` names what the next bytes belong to, and how many they will be.
+    """
+
+    warn: Callable[[str], None] = lambda text: None
+    starting: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
+    told: Callable[[Trial], None] = lambda trial: None
+    phase: Callable[[str, int], None] = lambda name, total_bytes: None
+    progress: Progress = lambda count: None
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the soups of a run are judged; see `soup.cook.cook` for what the fields mean."""
+
+    benchmarks: tuple[Benchmark, ...]
+    home: Path
+    split: float | None = None
+    settings: Settings = field(default_factory=Settings)
+    objective: Objective = PLAIN
+    workers: int = 0
+    ray: str | None = None
+    allow_nonfinite: bool = False
+
+    @classmethod
+    def of(
+        cls, eval: str | Sequence[str], run: str | Path | None, places: Any, split: float | None, **fields: Any
+    ) -> Judging:
+        """From what a user names; without `eval` there are no benchmarks.
+
+        Raises:
+            EvaluatorError: an unknown benchmark, or a split that is no share.
+        """
+        part = ALL if split is None else Split("selection", split)
+        texts = [eval] if isinstance(eval, str) else eval
+        home = Path(run) if run is not None else run_directory(places)
+        return cls(tuple(parse_benchmarks(texts, part)) if texts else (), home, split, **fields)
+
+    def jury(self) -> Jury:
+        """The harnesses, asked about their benchmarks before any work.
+
+        Raises:
+            EvaluatorError: see `make_jury`.
+        """
+        return make_jury(self.benchmarks, self.settings)
+
+    def refuse_as_output(self, out: Path) -> None:
+        """A soup among the run's own files would be in its way, and one in its scratch would be removed with it.
+
+        Raises:
+            OutputError: `out` is such a place.
+        """
+        run, soup = self.home.resolve(), out.resolve()
+        if run.is_relative_to(soup) or any(soup.is_relative_to(run / own) for own in ("scratch", "soups")):
+            raise OutputError(
+                f"{out}: is where the run keeps its own files (--run {self.home}). Choose another -o/--out."
+            )
+
+
+def run_directory(places: str | Path | Sequence[str | Path]) -> Path:
+    """Where a run's work lives by default: beside the pool, `ckpts.soup/` for `ckpts/` and for checkpoints in it."""
+    given = [places] if isinstance(places, str | Path) else list(places)
+    first = Path(given[0])
+    if is_hub_id(str(given[0])) and not first.exists():
+        return Path("pool.soup")
+    folder = first.absolute()
+    folder = folder.parent if len(given) > 1 or looks_like_checkpoint(folder) else folder
+    if Path.cwd().is_relative_to(folder):
+        return Path("pool.soup")  # beside it would be outside of where the user works
+    return folder.with_name(f"{folder.name}.soup")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A run's scores, open for asking: through this process, or through workers if there are any."""
+
+    scorer: Scorer
+    crew: SideBySide | None
+    split: float | None
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, pool: Pool, judging: Judging, fields: Mapping[str, Any], listener: Listener, jury: Jury | None = None
+    ) -> Iterator[Search]:
+        """A search over a pool; the journal belongs to this process until it is left.
+
+        Raises:
+            JournalError: another run uses the journal, or it is damaged.
+        """
+        ready = jury or judging.jury()
+        with (
+            _scorer(pool, ready, judging, fields, listener) as scorer,
+            _side_by_side(scorer, judging) as crew,
+        ):
+            yield cls(scorer, crew, judging.split)
+
+    def choose(self, picks: Callable[[Callable[..., Any]], Any]) -> Any:
+        """What a strategy picks, given a score."""
+        return self.crew.choose(picks) if self.crew else picks(self.scorer)
+
+    def judge_singles(self) -> None:
+        """The trial of each ingredient alone."""
+        if self.crew:
+            part = self.scorer.jury.seats[0][0].split
+            self.crew.complete([self.scorer.recipe([ingredient]) for ingredient in self.scorer.pool], part)
+        for ingredient in self.scorer.pool:
+            self.scorer([ingredient])
+
+    def reported(self, recipe: Recipe | None = None) -> tuple[Trial, ...]:
+        """All trials; with a split, single models and the chosen recipe are judged on the report questions too."""
+        if self.split is not None:
+            report = Split("report", self.split)
+            chosen = recipe.digest if recipe else None
+            trials = self.scorer.trials.values()
+            wanted = [trial for trial in trials if len(trial.names) == 1 or trial.recipe.digest == chosen]
+            if self.crew:
+                self.crew.complete([trial.recipe for trial in wanted], report)
+            for trial in wanted:
+                self.scorer.report(trial, report)
+        return tuple(self.scorer.trials.values())
+
+
+@contextmanager
+def _scorer(
+    pool: Pool, jury: Jury, judging: Judging, fields: Mapping[str, Any], listener: Listener
+) -> Iterator[Scorer]:
+    with Journal(judging.home / "journal.jsonl") as journal:
+        scratch = judging.home / "scratch"
+        clear_scratch(scratch)
+        scorer = Scorer(
+            pool,
+            jury,
+            journal,
+            scratch,
+            _digests(pool, DigestCache(judging.home / "digests.json"), listener),
+            fields,
+            judging.objective,
+            judging.allow_nonfinite,
+            listener.starting,
+            listener.told,
+        )
+        try:
+            yield scorer
+        except KeyboardInterrupt:
+            clear_scratch(scratch)
+            raise
+        finally:
+            with suppress(OSError):
+                scratch.rmdir()  # what a failed evaluation left there stays
+
+
+def _digests(pool: Pool, cache: DigestCache, listener: Listener) -> dict[str, ContentDigest]:
+    unknown = [ingredient.checkpoint for ingredient in pool if not cache.knows(ingredient.checkpoint)]
+    if unknown:
+        listener.phase("reading the pool", sum(checkpoint.bytes for checkpoint in unknown))
+    digests = {ingredient.name: cache.get(ingredient.checkpoint, listener.progress) for ingredient in pool}
+    for text in Recipe.uniform([part.source(digests[part.name].content) for part in pool]).repeated:
+        listener.warn(text)
+    return digests
+
+
+@contextmanager
+def _side_by_side(scorer: Scorer, judging: Judging) -> Iterator[SideBySide | None]:
+    """Workers for the time of a search; None where candidates are judged one by one, in this process."""
+    if not judging.workers and not judging.ray:
+        yield None
+        return
+    brief = brief_for(
+        scorer.pool,
+        judging.benchmarks,
+        judging.settings,
+        scorer.scratch,
+        scorer.digests,
+        allow_nonfinite=judging.allow_nonfinite,
+    )
+    crew: Crew
+    if judging.ray:
+        crew = RayCrew(brief, judging.workers, judging.ray)
+    else:
+        crew = LocalCrew(brief, judging.workers, judging.home / "logs")
+    try:
+        yield SideBySide(scorer, crew)
+    finally:
+        crew.close()
+        for home in scorer.scratch.glob("*/checkpoint"):  # of soups that were still being judged in vain
+            clear_scratch(home.parent)
