@@ -8,9 +8,8 @@ ingredients. While a block is in the processor's cache it is hashed too, so that
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -94,30 +93,40 @@ def scan_blocks(
     run = _Run(blend, options, sink, digests)
     jobs = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))
     threads_before = torch.get_num_threads()
-    workers = options.threads or threads_here()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        for _ in bounded_map(pool, lambda job: _unit(run, *job), jobs, 4 * workers):
-            pass
+        count = options.threads or threads_here()
+        on_threads(lambda job: _unit(run, *job), jobs, count, lambda: torch.set_num_threads(1))
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
     return tuple(leaf_digests.close() for leaf_digests in digests)
 
 
-def bounded_map(
-    pool: ThreadPoolExecutor, work: Callable[[T], object], jobs: Iterable[T], window: int
-) -> Iterator[None]:
-    """Run `work` on every job, at most `window` of them submitted at a time: a large model has a million leaves."""
-    running: deque[Future[object]] = deque()
-    for job in jobs:
-        if len(running) >= window:
-            running.popleft().result()
-            yield
-        running.append(pool.submit(work, job))
-    while running:
-        running.popleft().result()
-        yield
+def on_threads(work: Callable[[T], object], jobs: Iterable[T], count: int, setup: Callable[[], object]) -> None:
+    """Run `work` on every job: each of `count` threads takes the next one when it is done with its last.
+
+    Jobs are never listed: a large model has a million leaves. The first failure, or an interrupt, stops all threads.
+    """
+    queue, lock, stop = iter(jobs), threading.Lock(), threading.Event()
+
+    def drain() -> None:
+        setup()
+        try:
+            while not stop.is_set():
+                with lock:
+                    job = next(queue, None)
+                if job is None:
+                    return
+                work(job)
+        finally:
+            stop.set()  # the queue is empty, or this thread failed
+
+    pool = ThreadPoolExecutor(count)
+    try:
+        for thread in as_completed([pool.submit(drain) for _ in range(count)]):
+            thread.result()
+    finally:
+        stop.set()
+        pool.shutdown()
 
 
 def _units(spec: TensorSpec, blend: Blend) -> Iterator[tuple[int, int]]:
@@ -155,11 +164,17 @@ def _blocks(run: _Run, specs: Sequence[TensorSpec], start: int, count: int) -> I
 def _read(run: _Run, specs: Sequence[TensorSpec], first: int, count: int) -> list[memoryview]:
     widths = [spec.dtype.bits // 8 for spec in specs]
     views = run.buffers([count * width for width in widths])
-    places = list(zip(run.blend.inputs, widths, views, strict=True))
-    for checkpoint, width, view in places:
-        checkpoint.expect(specs[0].name, first * width, len(view))
-    for checkpoint, width, view in places:
-        checkpoint.read_into(specs[0].name, first * width, view)
+    # What the page cache has comes at once. For the rest, every disk read is under way before the first is waited for.
+    places = [(c, specs[0].name, first * w, view) for c, w, view in zip(run.blend.inputs, widths, views, strict=True)]
+    missing = [
+        (checkpoint, name, start + done, view[done:])
+        for checkpoint, name, start, view in places
+        if (done := checkpoint.read_cached(name, start, view)) < len(view)
+    ]
+    for checkpoint, name, start, view in missing:
+        checkpoint.expect(name, start, len(view))
+    for checkpoint, name, start, view in missing:
+        checkpoint.read_into(name, start, view)
     return views
 
 

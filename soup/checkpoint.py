@@ -126,6 +126,10 @@ class Checkpoint:
         """Fill `view` with the bytes of tensor `name` from byte `start` on; see `Shard.read_into`."""
         self._home[name].read_into(name, start, view)
 
+    def read_cached(self, name: str, start: int, view: memoryview) -> int:
+        """Fill `view` as far as the page cache reaches; see `Shard.read_cached`."""
+        return self._home[name].read_cached(name, start, view)
+
     def expect(self, name: str, start: int, count: int) -> None:
         """Tell the operating system that `count` bytes of tensor `name` from `start` on are wanted soon."""
         self._home[name].expect(name, start, count)

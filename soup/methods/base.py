@@ -6,8 +6,8 @@ A method never sees a file. soup does the upcast, the one cast at the end, integ
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, overload
 
 if TYPE_CHECKING:
@@ -20,9 +20,11 @@ __all__ = ["Block", "Method"]
 class Block(Sequence["torch.Tensor"]):
     """The same slice of one tensor from every ingredient, in recipe order.
 
-    `block[i]` is a fresh copy of ingredient i's slice, [elements] (or the tensor's own shape for a method that needs
-    whole tensors), in the dtype that values are accumulated in: yours to change in place. Taking them one after
-    another, instead of all at once, keeps the block in the processor's cache.
+    `block[i]` is a copy of ingredient i's slice, [elements] (or the tensor's own shape for a method that needs whole
+    tensors), in the dtype that values are accumulated in: yours to change in place, for the time of the call. Taking
+    them one after another by `copy`, instead of all at once, keeps the block in the processor's cache.
+
+    `lend(slot, like)` gives memory for a copy, if there is some to be used again: fresh memory costs more than the sum.
     """
 
     tensor_name: str
@@ -30,6 +32,8 @@ class Block(Sequence["torch.Tensor"]):
     raw: tuple[torch.Tensor, ...]
     accumulate_in: torch.dtype
     raw_base: torch.Tensor | None = None
+    lend: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+    _lent: set[int] = field(default_factory=set, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -41,13 +45,23 @@ class Block(Sequence["torch.Tensor"]):
     def __getitem__(self, index: int | slice) -> torch.Tensor | list[torch.Tensor]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self.raw[index].to(self.accumulate_in, copy=True)
+        return self.copy(index)
+
+    def copy(self, index: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Ingredient `index`'s slice in the accumulating dtype, written into `out` if that is given."""
+        return self._copied(range(len(self))[index], self.raw[index], out)
 
     @property
     def base(self) -> torch.Tensor:
         """The base's slice, a fresh copy; only for a method with `needs_base`."""
         assert self.raw_base is not None, "a method that reads the base says so with needs_base = True"
-        return self.raw_base.to(self.accumulate_in, copy=True)
+        return self._copied(len(self), self.raw_base, None)
+
+    def _copied(self, slot: int, raw: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+        if out is None and self.lend is not None and slot not in self._lent:
+            self._lent.add(slot)  # once a call: a second copy must not be the first
+            out = self.lend(slot, raw)
+        return raw.to(self.accumulate_in, copy=True) if out is None else out.copy_(raw)
 
 
 class Method(ABC):

@@ -28,14 +28,16 @@ class Linear(Method):
     def __call__(self, block: Block) -> torch.Tensor:
         """The mean of the block's entries; see `Method`."""
         if _uniform(block.weights):
-            total = block[0]
+            total, spare = block[0], None
             for i in range(1, len(block)):
-                total += block[i]
+                spare = block.copy(i, out=spare)
+                total += spare
             return total.div_(len(block))
         share = math.fsum(block.weights)
-        total = block[0].mul_(block.weights[0] / share)
+        total, spare = block[0].mul_(block.weights[0] / share), None
         for i in range(1, len(block)):
-            total += block[i].mul_(block.weights[i] / share)
+            spare = block.copy(i, out=spare)
+            total += spare.mul_(block.weights[i] / share)
         return total
 
     def check(self, weights: Sequence[float]) -> None:
