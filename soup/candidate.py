@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SoupCandidate"]
 
-BLOCKS = Options(block_elements=2**18)
 """Half a leaf: what a block is added up in then stays in the allocator's hands instead of being faulted in anew, a
 fifth less time for seven ingredients. No byte of the result depends on it."""
 
@@ -118,7 +117,7 @@ class SoupCandidate:
         once = {spec.name for spec in specs if self._same_everywhere(spec.name)}
         first = replace(blend, inputs=blend.inputs[:1], names=blend.names[:1], weights=(1.0,))
         for one, part in ((first, once), (blend, {spec.name for spec in specs} - once)):
-            for_each_block(one, [spec for spec in specs if spec.name in part], sink, BLOCKS)
+            for_each_block(one, [spec for spec in specs if spec.name in part], sink)
 
     def _same_everywhere(self, name: str) -> bool:
         """Whether a blend would find the same bytes in every input, and so give those."""
