@@ -6,7 +6,7 @@ mergekit one after another, so that a noisy neighbour hits all of them.
 
     python benchmarks/merge.py                          4 models of 1.24 GB
     python benchmarks/merge.py --gigabytes 4            4 models of 4 GB
-    python benchmarks/merge.py --gigabytes 2 --tensor-gigabytes 1   tensors of 1 GB
+    python benchmarks/merge.py --gigabytes 3 --tensor-gigabytes 1   tensors of 1 GB
     python benchmarks/merge.py --against mergekit       and mergekit's linear, in a virtual environment of its own
 """
 
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,7 +49,7 @@ print(json.dumps({"startup": ready - began, "wall": time.perf_counter() - ready,
 @click.command()
 @click.option("--gigabytes", default=1.24, show_default=True, help="Size of one model.")
 @click.option("--models", default=4, show_default=True, help="How many ingredients.")
-@click.option("--tensor-gigabytes", default=0.0, help="Size of one tensor. [default: 17 MB]")
+@click.option("--tensor-gigabytes", default=0.0, help="Size of the two largest tensors. [default: 131 MB]")
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--against", type=click.Choice(["mergekit"]), help="Measure this peer too.")
 @click.option("--cold", is_flag=True, help="Drop the inputs from the page cache before each measurement.")
@@ -87,20 +88,51 @@ def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: in
 
     if (folder / "model.safetensors").exists():
         return folder
-    columns = 4096
-    rows = int(tensor_gigabytes * 1e9) // (2 * columns) or 2048
-    count = max(1, round(gigabytes * 1e9 / (2 * rows * columns)))
-    specs = [TensorSpec(f"model.layers.{i:03d}.weight", DTYPES["BF16"], (rows, columns)) for i in range(count)]
+    config = llama_config(gigabytes, tensor_gigabytes)
+    specs = [TensorSpec(name, DTYPES["BF16"], shape) for name, shape in llama_tensors(config).items()]
     noise = torch.Generator().manual_seed(seed)
     with CheckpointWriter(folder, plan_files(specs, None), {"format": "pt"}) as writer:
         for spec in specs:
-            for row in range(0, rows, 2048):
-                values = torch.randn(min(2048, rows - row) * columns, generator=noise).to(torch.bfloat16)
-                writer.write(spec.name, row * columns, values)
-        # A config that mergekit has a table for; soup reads it only to set its dtype.
-        writer.add_file("config.json", json.dumps({"architectures": ["BenchModel"], "model_type": "llama"}).encode())
+            for start in range(0, spec.elements, 2**23):
+                count = min(2**23, spec.elements - start)
+                writer.write(spec.name, start, torch.randn(count, generator=noise).to(torch.bfloat16))
+        writer.add_file("config.json", json.dumps(config).encode())
         writer.commit({"format": "pt"})
     return folder
+
+
+HIDDEN, INNER, HEADS = 2048, 5632, 16
+
+
+def llama_config(gigabytes: float, tensor_gigabytes: float) -> dict[str, Any]:
+    """A Llama of about that size, the one architecture that mergekit is sure to know: it drops unknown tensors."""
+    vocabulary = int(tensor_gigabytes * 1e9) // (2 * HIDDEN) or 32000
+    layer_bytes = 2 * (4 * HIDDEN**2 + 3 * HIDDEN * INNER)
+    layers = max(1, round((gigabytes * 1e9 - 4 * vocabulary * HIDDEN) / layer_bytes))
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS,
+        "num_hidden_layers": layers,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": False,
+        "dtype": "bfloat16",
+    }
+
+
+def llama_tensors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes as transformers saves them."""
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], HIDDEN)}
+    for i in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{i}"
+        shapes |= {f"{layer}.self_attn.{part}_proj.weight": (HIDDEN, HIDDEN) for part in "qkvo"}
+        shapes |= {f"{layer}.mlp.{part}_proj.weight": (INNER, HIDDEN) for part in ("gate", "up")}
+        shapes[f"{layer}.mlp.down_proj.weight"] = (HIDDEN, INNER)
+        shapes |= {f"{layer}.{part}_layernorm.weight": (HIDDEN,) for part in ("input", "post_attention")}
+    return shapes | {"model.norm.weight": (HIDDEN,), "lm_head.weight": (config["vocab_size"], HIDDEN)}
 
 
 def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: bool) -> dict[str, float]:
@@ -156,7 +188,7 @@ def run_mergekit(command: list[str], inputs: list[Path], out: Path) -> dict[str,
     models = [{"model": str(path.absolute()), "parameters": {"weight": 1.0}} for path in inputs]
     config.write_text(json.dumps({"merge_method": "linear", "dtype": "bfloat16", "models": models}))
     began = time.perf_counter()
-    flags = ["--no-copy-tokenizer", "--allow-crimes", "-q"]
+    flags = ["--no-copy-tokenizer", "--allow-crimes"]
     process = subprocess.Popen(
         [*command, str(config), str(out), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -164,6 +196,10 @@ def run_mergekit(command: list[str], inputs: list[Path], out: Path) -> dict[str,
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise click.ClickException("mergekit failed:\n" + process.stderr.read().decode()[-2000:])
+    written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    expected = (inputs[0] / "model.safetensors").stat().st_size
+    if written < 0.99 * expected:
+        raise click.ClickException(f"mergekit wrote {written} bytes of {expected}: it dropped tensors.")
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {"mergekit_wall": time.perf_counter() - began, "mergekit_rss": peak}
 
