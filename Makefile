@@ -7,6 +7,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+comma := ,
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
@@ -32,15 +33,20 @@ bench: .venv/ready
 
 # One pip command holds the constraints and everything that depends on torch. ms-vlmeval goes in alone: its light
 # import path needs none of its 60 dependencies but those of the extra [vlmeval-light].
-.venv/ready: .venv/demo
-	$(PIP) -c constraints.txt -e '.[test]'
-	touch $@
+# It goes in last, and out before: pip would list at length what it asks for and does not get.
+.venv/ready: setup.cfg pyproject.toml constraints.txt
+	$(call install,test)
 
 .venv/demo: setup.cfg pyproject.toml constraints.txt
+	$(call install,vlmeval-light,finetune)
+
+define install
 	$(PYTHON) -m venv .venv
-	$(PIP) -c constraints.txt -e '.[vlmeval-light,finetune]'
+	$(BIN)/pip uninstall --quiet --yes ms-vlmeval 2>/dev/null
+	$(PIP) -c constraints.txt -e '.[$(1)$(if $(2),$(comma)$(2))]'
 	$(PIP) --no-deps ms-vlmeval==0.0.20
 	touch $@
+endef
 
 clean:
 	rm -rf .venv examples/toy/work benchmarks/work build *.egg-info

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soup.blocks import Options, Sink, for_each_block
+from soup.blocks import Sink, for_each_block
 from soup.digest import ContentDigest
 from soup.errors import CheckpointError, listing
 from soup.merge import plan_merge, side_files
