@@ -7,6 +7,7 @@ that place alone, so that the size of blocks changes no byte.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -86,7 +87,9 @@ class Blend:
 
         block = self._block(raw, target, accumulate.torch)
         values = self._call(block)
-        largest = _largest(values)
+        # A mean of equal weights is no larger than its largest term: a sum tells whether all is well, at half the cost.
+        mean = bits_may_stay and self.method.keeps_equal(self.weights)
+        largest = 0.0 if mean and math.isfinite(values.sum().item()) else _largest(values)
         finite = largest <= torch.finfo(accumulate.torch).max
         if not finite:
             self._nonfinite(target, raw)
@@ -94,7 +97,7 @@ class Blend:
         flat = values.reshape(-1)
         result = self._memory.like(target.dtype.torch, -1, flat).copy_(flat)
         # Where all inputs agree their bits stay. Mostly the cast sees to it; in these cases it might not.
-        doubtful = not finite or target.dtype == accumulate or not self.method.keeps_equal(self.weights)
+        doubtful = not finite or target.dtype == accumulate or not mean
         if bits_may_stay and doubtful:
             result = torch.where(_agree(raw), raw[0], result)
         if not largest <= torch.finfo(target.dtype.torch).max and not torch.isfinite(result).all():

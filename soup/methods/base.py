@@ -88,6 +88,7 @@ class Method(ABC):
     def keeps_equal(self, weights: Sequence[float]) -> bool:
         """Whether K equal values give that very value, bit for bit, after the cast to a narrower dtype.
 
-        Where this is False, soup looks for places at which all ingredients agree and copies them.
+        And whether no result is larger in size than the largest of its inputs. Where this is False, soup looks for
+        places at which all ingredients agree and copies them.
         """
         return False
