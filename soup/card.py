@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from soup.objective import objective_text
 from soup.recipe import Recipe
 
 __all__ = ["model_card", "table"]
@@ -29,7 +30,7 @@ def model_card(recipe: Recipe, scores: Mapping[str, Any] | None, config: Mapping
         + (f", chosen by the strategy `{recipe.strategy}`" if recipe.strategy else "")
         + ". It costs as much to run as one of them.\n",
         table(["ingredient", "weight", "digest"], rows),
-        *([_scores(scores)] if scores else []),
+        *([_scores(scores, objective_text(recipe.objective))] if scores else []),
         f"`recipe.yaml` beside this file makes it again (`soup merge recipe.yaml -o OUT`), bit for bit.\n"
         f"Recipe digest: `{recipe.digest}`.\n",
     ]
@@ -40,13 +41,14 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _scores(scores: Mapping[str, Any]) -> str:
+def _scores(scores: Mapping[str, Any], objective: str) -> str:
     splits = [split for split in ("all", "selection", "report") if any(split in row for row in scores.values())]
     rows = [[name, *(f"{row[split]:.2f}" if split in row else "" for split in splits)] for name, row in scores.items()]
     if "report" in splits:
         told = "The questions of the selection split chose this soup; those of the report split did not."
     else:
         told = "These very questions chose this soup, so that the scores flatter it."
+    told = f"{told} Objective: {objective}." if objective else told
     return f"## Scores\n\n{table(['benchmark', *splits], rows)}\n{told}\n"
 
 

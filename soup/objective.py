@@ -11,7 +11,7 @@ from typing import Any
 from soup.errors import EvaluatorError, did_you_mean
 from soup.evaluation import Score
 
-__all__ = ["PLAIN", "Guard", "Objective"]
+__all__ = ["PLAIN", "Guard", "Objective", "objective_text"]
 
 _GUARD = re.compile(r"(.+?)\s*>=\s*([+-]?\d+(?:\.\d+)?)")
 
@@ -81,6 +81,14 @@ class Objective:
 
 
 PLAIN = Objective()
+
+
+def objective_text(told: Mapping[str, Any]) -> str:
+    """An objective's JSON in words: `mmbench weighs 2; guards: ocrbench>=-1`; empty for the plain mean."""
+    parts = [f"{name} weighs {weight:g}" for name, weight in told.get("weights", {}).items()]
+    if guards := told.get("guards"):
+        parts.append(f"guards: {', '.join(guards)}")
+    return "; ".join(parts)
 
 
 def _weight(pair: str) -> tuple[str, float]:

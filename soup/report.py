@@ -10,6 +10,7 @@ from typing import Any
 
 from soup.errors import JournalError
 from soup.journal import Entry, Journal
+from soup.objective import objective_text
 
 __all__ = ["Row", "Table", "run_table", "trials_table"]
 
@@ -94,7 +95,9 @@ def _labels(run: Path, entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
     for path in sorted((run / "soups").glob("[!.]*.json")):
         try:
             outcome = json.loads(path.read_text(encoding="utf-8"))
-            found.append((outcome["recipe"]["digest"], outcome["strategy"], " + ".join(outcome["chosen"])))
+            objective = objective_text(outcome.get("objective", {}))
+            remark = " + ".join(outcome["chosen"]) + (f" ({objective})" if objective else "")
+            found.append((outcome["recipe"]["digest"], outcome["strategy"], remark))
         except (ValueError, KeyError, TypeError) as error:
             raise JournalError(f"{path}: damaged ({error}). Remove it; the same search writes it anew.") from error
     return found

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from soup.card import model_card
 from soup.certainty import paired_difference
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation import Score
-from soup.objective import PLAIN, Guard, Objective
+from soup.objective import PLAIN, Guard, Objective, objective_text
+from soup.recipe import Recipe
 from soup.strategies import greedy, maximum
 
 
@@ -44,6 +46,15 @@ def test_guards_of_another_form_are_refused(text):
 def test_unknown_benchmarks_are_all_named_with_the_nearest():
     with pytest.raises(EvaluatorError, match=r"'mmbnch'.*Did you mean 'mmbench'(.|\n)*'ocr'"):
         Objective.parse(["mmbnch=1"], ["ocr>=-1"]).check(["mmbench", "ocrbench"])
+
+
+def test_an_objective_is_told_on_the_model_card():
+    objective = Objective.parse(["a=2"], ["b>=-1.0"])
+    assert objective_text(objective.as_json()) == "a weighs 2; guards: b>=-1"
+    assert objective_text(PLAIN.as_json()) == ""
+    ingredient = {"name": "x", "path": "x", "digest": "xxh3:0"}
+    recipe = Recipe(ingredients=(ingredient,), side_digest="sha256:0", objective=objective.as_json())
+    assert "Objective: a weighs 2; guards: b>=-1." in model_card(recipe, {"a": {"all": 50.0}}, {})
 
 
 def test_a_guard_holds_a_soup_against_the_best_single_model_on_that_benchmark():
