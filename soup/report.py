@@ -98,7 +98,7 @@ def _labels(run: Path, entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
             objective = objective_text(outcome.get("objective", {}))
             remark = " + ".join(outcome["chosen"]) + (f" ({objective})" if objective else "")
             found.append((outcome["recipe"]["digest"], outcome["strategy"], remark))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise JournalError(f"{path}: damaged ({error}). Remove it; the same search writes it anew.") from error
     return found
 
