@@ -396,7 +396,7 @@ def test_plug_ins_are_listed_and_a_broken_one_says_why_and_breaks_no_other(plugg
     assert all(row("strategies", name)["broken"] is None for name in ("average", "greedy", "maximum"))
     assert row("methods", "halves")["summary"] == "Half of everything."
     assert row("evaluators", "seven")["summary"] == "Seven for everybody."
-    assert METHODS.names() == ["halves", "linear"]
+    assert {"halves", "linear"} <= {*METHODS.names()}  # and what other tests registered in this process
 
 
 def test_a_plug_in_strategy_cooks_and_a_broken_one_is_an_error(pool, plugged):
