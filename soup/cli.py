@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,129 +14,24 @@ import click
 
 from soup._version import __version__
 from soup.errors import SoupError
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+from soup.options import (
+    Decorator,
+    dry_run_option,
+    eval_option,
+    json_option,
+    judge_options,
+    key_values,
+    method_options,
+    objective_options,
+    out_option,
+    out_options,
+    pool_options,
+    tensor_options,
+    together,
+)
+from soup.training_commands import training_commands
 
 __all__ = ["cli", "main"]
-
-
-class Size(click.ParamType[int]):
-    """A number of bytes: `5GB`, `500MB`, `2GiB`, `4096`."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", value.strip().upper())
-        step = 1024 if match and match[3] else 1000
-        size = int(float(match[1]) * step ** " KMGT".index(match[2] or " ")) if match else 0
-        return size or self.fail(f"{value!r} is no size; expected e.g. 5GB or 500MB", param, ctx)
-
-
-class BatchSize(click.ParamType[int | str]):
-    """A number from 1, or `auto`."""
-
-    name = "auto|N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
-
-
-def _together(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order given."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-pool_options = _together(
-    click.option(
-        "--pool",
-        multiple=True,
-        required=True,
-        metavar="DIR|HUB_ID",
-        help="A directory whose subdirectories are the ingredients; or repeated, each a checkpoint's directory or Hub "
-        "id (organisation/name@revision).",
-    ),
-    click.option("--base", metavar="DIR|HUB_ID", help="The model that the ingredients were tuned from."),
-    click.option("--exclude", multiple=True, metavar="NAME", help="Leave this ingredient of the pool out. Repeatable."),
-)
-tensor_options = _together(
-    click.option("--dtype", metavar="DTYPE", help="Write this dtype (bfloat16, float16, float32, float64)."),
-    click.option("--drop", multiple=True, metavar="PATTERN", help="Leave tensors out by name (* and ?). Repeatable."),
-    click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity instead of refusing them."),
-)
-out_options = _together(
-    click.option("--overwrite", is_flag=True, help="Replace an earlier soup at --out."),
-    click.option(
-        "--max-shard-size", type=Size(), metavar="SIZE", help="Lay the files out anew, at most so large (5GB)."
-    ),
-    click.option("--threads", type=click.IntRange(min=1), help="Threads that merge. [default: one a core, 2 to 8]"),
-)
-judge_options = _together(
-    click.option(
-        "--split", type=float, metavar="F", help="This share of the questions chooses, the rest only reports."
-    ),
-    click.option(
-        "--run", metavar="DIR", help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]"
-    ),
-    click.option(
-        "--model", default="auto", show_default=True, metavar="auto|vlmeval:CLASS|FILE.py:CLASS", help="What answers."
-    ),
-    click.option(
-        "--batch-size", type=BatchSize(), default="auto", show_default=True, help="Questions at a time; auto finds it."
-    ),
-    click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Bound one evaluation."
-    ),
-    click.option(
-        "--workers", type=click.IntRange(min=0), default=0, help="Processes that judge side by side, a GPU each."
-    ),
-    click.option(
-        "--ray", metavar="ADDRESS|local", help="Judge on a Ray cluster, one actor a GPU (or --workers of them)."
-    ),
-    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint."),
-    click.option("--judge-url", metavar="URL", help="An endpoint that speaks OpenAI's chat completions, for grading."),
-    click.option("--judge-model", metavar="NAME", help="The model there."),
-    click.option(
-        "--judge-key-env",
-        default="OPENAI_API_KEY",
-        show_default=True,
-        metavar="VARIABLE",
-        help="The environment variable that holds the endpoint's key.",
-    ),
-    click.option(
-        "--judge-for",
-        multiple=True,
-        metavar="NAMES",
-        help="Ask the judge for these benchmarks too, where matching finds no answer. Repeatable.",
-    ),
-)
-EVAL_HELP = (
-    "Benchmarks, comma-separated: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, hallusionbench, "
-    "ai2d, ocrbench, mmvet), lm_eval:TASK[@DIR], python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
-)
-method_options = _together(
-    click.option("--method", default="linear", show_default=True, metavar="NAME|FILE.py:CLASS", help="The arithmetic."),
-    click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="For the method. Repeatable."),
-)
-objective_options = _together(
-    click.option(
-        "--weights", multiple=True, metavar="NAME=W", help="Weigh benchmarks in the overall: mmbench=2,ocrbench=1."
-    ),
-    click.option(
-        "--guard", multiple=True, metavar="NAME>=M", help="ocrbench>=-1.0: at most 1.0 below the best single model."
-    ),
-)
-eval_option = click.option("--eval", "evals", multiple=True, metavar="NAMES", help=EVAL_HELP)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-out_option = click.option("-o", "--out", metavar="DIR", help="Where the soup goes. [default: soups/STRATEGY]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -152,7 +45,7 @@ def strategy_command(name: str, summary: str, *extra: Decorator) -> Decorator:
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own: list[Decorator] = [pool_options, eval_option, *extra, out_option, out_options, tensor_options]
-        shared = _together(*own, method_options, objective_options, judge_options, json_option, dry_run_option)
+        shared = together(*own, method_options, objective_options, judge_options, json_option, dry_run_option)
         return cli.command(name, help=summary)(shared(command))
 
     return decorate
@@ -200,19 +93,7 @@ def greedy(accept: str, **given: Any) -> None:
 )
 def cook(strategy: str, pairs: Sequence[str], **given: Any) -> None:
     """Cook by any strategy."""
-    _cook(strategy, _options(pairs), **given)
-
-
-def _options(pairs: Sequence[str], name: str = "--option") -> dict[str, Any]:
-    import yaml
-
-    found = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{pair!r}: expected KEY=VALUE", param_hint=name)
-        found[key] = yaml.safe_load(value)
-    return found
+    _cook(strategy, key_values(pairs), **given)
 
 
 def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
@@ -224,7 +105,7 @@ def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
     as_json, dry_run = given.pop("as_json"), given.pop("dry_run")
     settings = _settings(given)
     given["objective"] = Objective.parse(given.pop("weights"), given.pop("guard"))
-    given["params"] = _options(given["params"], "--param")
+    given["params"] = key_values(given["params"], "--param")
     given["eval"], given["max_shard_bytes"] = given.pop("evals"), given.pop("max_shard_size")
     given["pool"] = _places(given["pool"])
     if dry_run:
@@ -414,27 +295,6 @@ def report(run: Path, as_json: bool) -> None:
         print_table(table, "model")
 
 
-@cli.command("finetune")
-@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
-@json_option
-def finetune(config: Path, as_json: bool) -> None:
-    """One fine-tune per added data set."""
-    from soup.errors import FinetuneError
-
-    try:
-        trainer = import_module("finetune.launch")  # the wing, by name: it imports soup, never the reverse
-    except ImportError as error:
-        raise FinetuneError(f"Training needs {error.name}: pip install 'vlm-soup[finetune]'") from error
-    from soup.console import Talk
-
-    with Talk() as talk:
-        made = trainer.finetune(config, progress=talk.step)
-    if as_json:
-        _print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
-    else:
-        click.echo("\n".join(map(str, made)))
-
-
 @cli.command("list")
 @click.argument("kind", type=click.Choice(["strategies", "methods", "evaluators", "benchmarks"]))
 @click.option(
@@ -473,6 +333,10 @@ def list_things(kind: str, fetch: Sequence[str], as_json: bool) -> None:
 def _cell(value: Any) -> str:
     words = {None: "", True: "yes", False: "no"}
     return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+for command in training_commands:
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from pools import calls, make_checkpoint, make_judge, make_pool, tree
 from safetensors.numpy import load_file, save_file
 
 from soup._version import __version__
-from soup.cli import Size, cli
+from soup.cli import cli
+from soup.options import Size
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(cli.commands)

@@ -23,7 +23,7 @@ FLOORS = (
     ("candidate", "jury", "strategies", "trial"),
     ("crew", "ray_crew", "speculate", "simulation"),
     ("search", "chosen", "outcome", "plan", "cook", "report", "testing"),
-    ("inspection", "console", "cli"),
+    ("inspection", "console", "options", "training_commands", "cli"),
 )
 PLACES = {room: place for place, room in enumerate(room for floor in FLOORS for room in floor)}
 FILES = sorted(path for path in (ROOT / "soup").rglob("*.py") if path != ROOT / "soup/__init__.py")
