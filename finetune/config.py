@@ -1,88 +1,233 @@
 """What is fine-tuned from what, on which data: the YAML file that `soup finetune` reads.
 
-    base:                        # a checkpoint directory or Hub id, or how to train one:
-      start: tiny                #   a fresh tiny POINTS; or the checkpoint to go on from
-      data: data/base
-      out: base
-      lr: 1.5e-3
-      steps: 800                 #   batch, seed, dtype, ... are those below, where not said here; nothing is frozen
-    added:                       # one ingredient per added data set, D + d_i
-      number: data/number
-      word: data/word
-    also: [data/base]            # data that every ingredient is tuned on besides its own: D
-    freeze: [general_vit, ocr_vit]
-    lr: 1.0e-3
-    steps: 150
-    batch: 64
-    seed: 0
-    out: ckpts                   # ckpts/number, ckpts/word
+    start: base/                 # the checkpoint (directory, Hub id, preset) that every job starts from; or how to
+                                 #   train one first, by its own settings: {start: tiny, data: data/base, out: base}
+    data: data/base              # the base set D: a data set, or a list of them
+    added:                       # one ingredient for each added data set, tuned on D + d_i
+      number: data/number        #   a directory, a file, a Hub id,
+      word: {path: data/word.jsonl, images: pictures, weight: 0.5, category: text}    # or with what is to be said of it
+    also: [base]                 # D alone is an ingredient, too
+    vary: {lr: [1e-5, 2e-5]}     # every ingredient once for each: the soup over learning rates
+    out: ckpts                   # ckpts/number, ckpts/word, ckpts/base; number-lr1e-05 where something varies
     root: .                      # where all paths start, itself relative to the file
 
-A data set is a directory with `data.json` (LLaVA's conversations) and the images that
-it names.
+    lr: 2.0e-5                   # and the other fields of `Settings`
+    steps: 150
+    freeze: [general_vit, ocr_vit]
 
-Source of the two stages: POINTS, arXiv 2409.04828, sections 3.4 and 4.1 (warm-up over 3 % of the steps, then cosine).
+Source of the stages: POINTS, arXiv 2409.04828, sections 3.4 and 4.1 (warm-up over 3 % of the steps, then cosine); of
+the mixture: MM1.5, arXiv 2409.20566, sections 3.2 and 3.3.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from soup.errors import FinetuneError, did_you_mean, listing
 
-__all__ = ["BaseStage", "FinetuneConfig", "Settings", "read_config"]
-
-Paths = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
-Name = Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
+__all__ = ["DataSet", "FinetuneConfig", "Lora", "Mixture", "Settings", "Slurm", "Stage", "read_config"]
 
 
-class Settings(BaseModel):
-    """How one model is trained; every stage has its own."""
-
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+class DataSet(_Strict):
+    """Where rows come from, and how often: `finetune/data` tells what each format looks like.
+
+    `path` is a file, a directory with `data.json`, or the Hub id of a data set (`name` and `split` of it). `images` is
+    where relative image paths start, by default beside the file. `weight` is how often an epoch sees each row.
+    `category` is what `mixture.categories` calls it by.
+    """
+
+    path: str
+    images: str | None = None
+    format: Literal["llava", "sharegpt", "openai"] | None = None
+    name: str | None = None
+    split: str = "train"
+    weight: float = Field(1.0, gt=0)
+    category: str = "general"
+    frames: int = Field(24, gt=0)
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _as_data_sets(value: Any) -> Any:
+    return [{"path": one} if isinstance(one, str) else one for one in _as_list(value)]
+
+
+DataSets = Annotated[list[DataSet], BeforeValidator(_as_data_sets), Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
+Words = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class Mixture(_Strict):
+    """How much of which rows a batch holds, beyond the data sets' own weights.
+
+    `categories`: rows of a category, relative to those of `general` (MM1.5: science 0.1, math 0.5, code 0.2).
+    `groups`: shares of rows with one image, several, or none, summing to 1 (MM1.5: 0.8, 0.1, 0.1).
+    """
+
+    categories: dict[str, Annotated[float, Field(ge=0)]] = {}
+    groups: dict[Literal["single_image", "several_images", "text_only"], Annotated[float, Field(ge=0)]] = {}
+
+    @model_validator(mode="after")
+    def _sums(self) -> "Mixture":
+        if self.groups and abs(sum(self.groups.values()) - 1) > 1e-6:
+            raise ValueError(f"groups: expected shares that sum to 1, found {sum(self.groups.values()):g}")
+        return self
+
+
+class Lora(_Strict):
+    """Low-rank adapters (arXiv 2106.09685, section 4.1), merged into the weights when the job is done.
+
+    `target`: a regular expression over module names; by default the language model's linear layers, never the
+    encoders'. `save`: modules that are trained in full beside the adapters.
+    """
+
+    rank: int = Field(16, gt=0)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target: str | None = None
+    save: Words = ["vision_projector"]
+
+
+class Settings(_Strict):
+    """How one model is trained; every stage has its own.
+
+    lr, lr_of           the learning rate, and other ones of components: {vision_projector: 2e-5}
+    steps | epochs      how long: one of the two
+    batch, micro_batch  rows a step, over all devices; rows that a device takes at once (the rest is accumulated)
+    freeze, train       components that stay; components of which a part is trained: {general_vit: last 3}
+    lora                adapters instead of full weights
+    packing             several rows in one sequence of `max_length` tokens, each blind to the others
+    max_length          tokens of a row; longer rows are bad rows
+    on_bad_row          error: nothing is trained before all rows are good; skip: they are left out and told
+    cache_features      frozen encoders look at each picture once, and what they saw is kept in memory
+    precision           of the arithmetic: bfloat16 on a GPU and float32 elsewhere, where not said
+    dtype               of the weights that are written
+    parallel            several GPUs: ddp, fsdp, zero2, zero3, or the path of an accelerate configuration
+    checkpoint_every    steps between two checkpoints to resume from
+    keep_every          every so many steps the model as it is then is an ingredient, too (POINTS1.5)
+    log_to              tensorboard, trackio, wandb
+    workers             processes that decode pictures; 0: the training process itself
+    """
+
     lr: float = Field(gt=0)
-    steps: int = Field(gt=0)
+    lr_of: dict[str, Annotated[float, Field(gt=0)]] = {}
+    steps: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
     batch: int = Field(64, gt=0)
+    micro_batch: int | None = Field(None, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.03, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    adam_betas: tuple[float, float] = (0.9, 0.98)
     seed: int = 0
-    freeze: list[str] = []
+    freeze: Words = []
+    train: dict[str, str] = {}
+    lora: Lora | None = None
+    packing: bool = False
+    max_length: int = Field(4096, gt=0)
+    on_bad_row: Literal["error", "skip"] = "error"
+    mixture: Mixture = Mixture()
+    cache_features: bool = False
+    precision: Literal["float32", "bfloat16"] | None = None
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    gradient_checkpointing: bool = False
+    parallel: str = "ddp"
+    checkpoint_every: int | None = Field(None, gt=0)
+    keep_every: int | None = Field(None, gt=0)
+    log_to: Words = ["tensorboard"]
+    workers: int = Field(0, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     max_shard_size: str = "5GB"
 
+    @model_validator(mode="after")
+    def _one_length(self) -> "Settings":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"expected one of steps and epochs, found {self.steps} and {self.epochs}")
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        return self
 
-class BaseStage(Settings):
-    """How the base is trained, where there is none yet."""
+
+class Stage(_Strict):
+    """A model that is trained first, for the others to start from: what is not said here is as it is for them.
+
+    It freezes what it names itself, and nothing else. Other keys are those of `Settings`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     start: str = "tiny"
-    data: Paths
-    out: str = "base"
+    data: DataSets
+    out: Name = "base"
+
+
+class Slurm(_Strict):
+    """What SLURM is asked for; `extra` holds any other parameter of sbatch by its long name."""
+
+    partition: str | None = None
+    account: str | None = None
+    time: str = "24:00:00"
+    cpus_per_gpu: int = Field(8, gt=0)
+    memory: str | None = None
+    max_requeues: int = Field(3, ge=0)
+    at_once: int | None = Field(None, gt=0)
+    extra: dict[str, str | int] = {}
 
 
 class FinetuneConfig(Settings):
-    """The base, and one ingredient for each added data set."""
+    """A start, the base set, and one ingredient for each added data set, for D alone, for each that varies."""
 
-    base: str | BaseStage
-    added: dict[Name, Paths] = Field(min_length=1)
-    also: Paths = []
+    start: str | Stage
+    data: DataSets
+    added: dict[Name, DataSets] = {}
+    also: list[Literal["base"]] = []
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     out: str = "ckpts"
     root: str = "."
+    on: str = Field("local", pattern=r"^(local|slurm|ray(:.+)?)$")
+    gpus_per_job: int = Field(1, gt=0)
+    jobs_at_once: int | None = Field(None, gt=0)
+    slurm: Slurm = Slurm()
 
-    def base_settings(self) -> Settings:
-        """How the base is trained: by its own settings, and these where it has none. It freezes what it names alone.
+    @model_validator(mode="after")
+    def _something_to_train(self) -> "FinetuneConfig":
+        if not self.added and not self.also:
+            raise ValueError("nothing to train: expected `added` data sets, or `also: [base]` for the base set alone")
+        if "start" in self.added:
+            raise ValueError("an added data set is called start, as the job that trains the start is")
+        if "base" in self.added and self.also:
+            raise ValueError("an added data set is called base, as the base set alone is with `also: [base]`")
+        unknown = [name for name in self.vary if name not in Settings.model_fields]
+        if unknown:
+            rows = (f"vary.{name}: no setting.{did_you_mean(name, Settings.model_fields)}" for name in unknown)
+            raise ValueError("; ".join(rows))
+        return self
+
+    def settings(self, **changed: Any) -> Settings:
+        """How an ingredient is trained, some settings changed.
 
         Raises:
-            AttributeError: the base is a checkpoint.
+            pydantic.ValidationError: a changed value is wrong.
         """
-        own = {name: getattr(self.base, name) for name in Settings.model_fields if name in self.base.model_fields_set}
-        return Settings(**{**self.settings().model_dump(), "freeze": [], **own})
+        return Settings.model_validate({name: getattr(self, name) for name in Settings.model_fields} | changed)
 
-    def settings(self) -> Settings:
-        """How every ingredient is trained."""
-        return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
+    def stage_settings(self) -> Settings:
+        """How the start is trained: by its own settings, and these where it has none.
+
+        Raises:
+            AttributeError: the start is a checkpoint.
+        """
+        own = self.start.model_extra
+        length = {"steps": None, "epochs": None} if {"steps", "epochs"} & own.keys() else {}
+        return self.settings(**{"freeze": [], "train": {}, "lora": None, "lr_of": {}, **length, **own})
 
 
 def read_config(path: Path) -> FinetuneConfig:
@@ -98,24 +243,40 @@ def read_config(path: Path) -> FinetuneConfig:
     except yaml.YAMLError as error:
         raise FinetuneError(f"{path}: not valid YAML.\n{error}") from error
     if not isinstance(found, dict):
-        raise FinetuneError(f"{path}: expected keys such as base, added, lr and steps, found {type(found).__name__}.")
+        raise FinetuneError(f"{path}: expected keys such as start, data, added and lr, found {type(found).__name__}.")
     try:
-        return FinetuneConfig.model_validate(found)
+        config = FinetuneConfig.model_validate(found)
+        if isinstance(config.start, Stage):
+            config.stage_settings()
     except ValidationError as error:
-        raise FinetuneError(f"{path}: {error.error_count()} wrong.\n{listing(_wrong(error))}") from error
+        # The stage's settings are validated by themselves: their places are then those within `start`.
+        inside = error.title == "Settings"
+        raise FinetuneError(f"{path}: {error.error_count()} wrong.\n{listing(_wrong(error, inside))}") from error
+    return config
 
 
-def _wrong(error: ValidationError) -> list[str]:
+def _wrong(error: ValidationError, inside_start: bool) -> list[str]:
     """One line for each wrong key or value."""
     lines = []
     for problem in error.errors():
-        # `base` may be a name or a mapping: pydantic reports on both readings, of which only the mapping tells much.
-        place = [str(part) for part in problem["loc"] if part != "BaseStage"]
-        if place == ["base", "str"]:
+        # `start` may be a name or a mapping: pydantic reports on both readings, of which only the mapping tells much.
+        place = [str(part) for part in problem["loc"] if part != "Stage"]
+        if place == ["start", "str"]:
             continue
-        if problem["type"] == "extra_forbidden":
-            known = BaseStage.model_fields if place[0] == "base" else FinetuneConfig.model_fields
-            lines.append(f"{'.'.join(place)}: unknown key.{did_you_mean(place[-1], known)}")
-        else:
-            lines.append(f"{'.'.join(place)}: {problem['msg']}, found {problem['input']!r}.")
+        known = FinetuneConfig.model_fields
+        if inside_start:
+            place, known = ["start", *place], {**Settings.model_fields, **Stage.model_fields}
+        lines.append(_line(place, problem, known))
     return lines
+
+
+NESTED = {"mixture": Mixture, "lora": Lora, "slurm": Slurm, "data": DataSet, "added": DataSet}
+
+
+def _line(place: list[str], problem: Any, known: Any) -> str:
+    name = ".".join(place) or "the whole"
+    if problem["type"] == "extra_forbidden":
+        nested = NESTED.get(place[0]) if len(place) > 1 else None
+        return f"{name}: unknown key.{did_you_mean(place[-1], nested.model_fields if nested else known)}"
+    found = "" if problem["type"] in ("value_error", "missing") else f", found {problem['input']!r}"
+    return f"{name}: {problem['msg'].removeprefix('Value error, ')}{found}."

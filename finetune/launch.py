@@ -1,8 +1,4 @@
-"""All jobs of a configuration, one after another: the base where it is to be trained, then each ingredient.
-
-    base/                    the base, where it was trained here
-    ckpts/<name>/            one ingredient each, under its name only when complete
-    ckpts.finetune/<name>/   its log, and its unfinished checkpoint while it is made
+"""All jobs of a configuration, one after another: the start where it is to be trained, then each ingredient.
 
 A job that was done is known by the digest in its `finetune.json`, which covers settings, data and start: typing the
 same command again goes on where it stopped.
@@ -14,32 +10,20 @@ import os
 import shutil
 import time
 import traceback
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from finetune.config import BaseStage, FinetuneConfig, Settings, read_config
+from finetune.config import read_config
 from finetune.data import Album, read_samples
+from finetune.jobs import START, Job, plan
 from soup.errors import FinetuneError, SoupError, listing
 
-__all__ = ["Job", "finetune", "plan"]
+__all__ = ["finetune"]
 
 STAMP = "finetune.json"
 FORMAT = 1  # moves on when the same settings would train another model
 LOG_LINES = 15
-
-
-@dataclass(frozen=True)
-class Job:
-    """One model to train: from what, on what, to where."""
-
-    name: str
-    start: str
-    data: tuple[Path, ...]
-    settings: Settings
-    out: Path
-    work: Path
 
 
 def finetune(config_path: Path | str, *, progress: Any = None) -> list[Path]:
@@ -59,32 +43,7 @@ def finetune(config_path: Path | str, *, progress: Any = None) -> list[Path]:
     _data_digest.cache_clear()  # several jobs share a data set within one call; between calls it may change
     for job in jobs:
         _run(job, features, progress)
-    return [job.out for job in jobs[-len(config.added) :]]
-
-
-def plan(config: FinetuneConfig, root: Path) -> list[Job]:
-    """The jobs of a configuration, in the order in which they need each other."""
-    work = root / f"{config.out}.finetune"
-    jobs = []
-    if isinstance(config.base, BaseStage):
-        out, first = root / config.base.out, _place(config.base.start, root)
-        jobs.append(Job("base", first, _paths(config.base.data, root), config.base_settings(), out, work / "base"))
-        start = str(out)
-    else:
-        start = _place(config.base, root)
-    for name, data in config.added.items():
-        paths = _paths([*config.also, *data], root)
-        jobs.append(Job(name, start, paths, config.settings(), root / config.out / name, work / name))
-    return jobs
-
-
-def _place(start: str, root: Path) -> str:
-    """A checkpoint beside the configuration, or the word as it is: `tiny`, or a Hub id."""
-    return str(root / start) if (root / start).exists() else start
-
-
-def _paths(names: list[str], root: Path) -> tuple[Path, ...]:
-    return tuple(root / name for name in names)
+    return [job.out for job in jobs if job.name != START]
 
 
 def _check(jobs: list[Job]) -> None:
@@ -93,11 +52,11 @@ def _check(jobs: list[Job]) -> None:
     Raises:
         FinetuneError: data sets that are not there, or two jobs with one name; all of them are listed.
     """
-    missing = sorted({str(path) for job in jobs for path in job.data if not (path / "data.json").is_file()})
+    missing = sorted({one.path for job in jobs for one in job.data if not Path(one.path, "data.json").is_file()})
     if missing:
         raise FinetuneError(f"no data.json in {len(missing)} of the data sets:\n{listing(missing)}")
     if len({job.out.resolve() for job in jobs}) < len(jobs):
-        raise FinetuneError("an added data set is called as the base's directory is: two checkpoints for one place.")
+        raise FinetuneError("an added data set is called as the start's directory is: two checkpoints for one place.")
 
 
 def _run(job: Job, features: Album, progress: Any) -> None:
@@ -113,7 +72,7 @@ def _run(job: Job, features: Album, progress: Any) -> None:
             f"{job.out}: stands there already, but was not made by these settings, data and start. "
             "Remove it to train it anew, or name another `out`."
         )
-    part = job.work / "part"
+    part = job.folder / "part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     told = _train_logged(job, part, features, progress)
@@ -126,7 +85,7 @@ def _train_logged(job: Job, part: Path, features: Album, progress: Any) -> dict[
     """Trains with a line of log a step; an error of whatever kind comes out with the end of the log."""
     from finetune.train import train
 
-    log = job.work / "log.txt"
+    log = job.folder / "log.txt"
     with log.open("w", encoding="utf-8") as file:
 
         def tell(name: str, step: int, steps: int, loss: float) -> None:
@@ -136,7 +95,15 @@ def _train_logged(job: Job, part: Path, features: Album, progress: Any) -> dict[
 
         began = time.monotonic()
         try:
-            told = train(job.name, job.start, list(job.data), job.settings, part, features=features, progress=tell)
+            told = train(
+                job.name,
+                job.start,
+                [Path(one.path) for one in job.data],
+                job.settings,
+                part,
+                features=features,
+                progress=tell,
+            )
         except SoupError as error:
             print(error, file=file)
             raise FinetuneError(f"{job.name}: {error}\nIts log: {log}") from error
@@ -158,7 +125,7 @@ def _read_stamp(out: Path) -> dict[str, Any] | None:
 
 def _about(job: Job) -> dict[str, Any]:
     """What a job was made from, for people."""
-    return {"name": job.name, "start": job.start, "data": [str(path) for path in job.data]} | job.settings.model_dump()
+    return {"name": job.name, "start": job.start, "data": [one.path for one in job.data]} | job.settings.model_dump()
 
 
 def _digest(job: Job) -> str:
@@ -174,7 +141,7 @@ def _digest(job: Job) -> str:
         origin = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(start.glob("*.safetensors"))]
     else:
         origin = job.start
-    data = [_data_digest(path) for path in job.data]
+    data = [_data_digest(Path(one.path)) for one in job.data]
     whole = json.dumps([FORMAT, origin, data, job.settings.model_dump()], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 

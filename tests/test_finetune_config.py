@@ -2,12 +2,12 @@
 
 import pytest
 
-from finetune.config import BaseStage, read_config
-from finetune.launch import plan
+from finetune.config import Stage, read_config
+from finetune.jobs import plan
 from soup.errors import FinetuneError
 
 FULL = """
-base:
+start:
   start: tiny
   data: data/base
   out: base
@@ -16,7 +16,7 @@ base:
 added:
   number: data/number
   word: [data/word, data/more]
-also: [data/base]
+data: data/base
 freeze: [general_vit, ocr_vit]
 lr: 5.0e-4
 steps: 4
@@ -32,12 +32,12 @@ def written(tmp_path, text):
 def test_a_base_to_train_comes_first_and_every_added_set_starts_from_it(tmp_path):
     config = read_config(written(tmp_path, FULL))
     base, number, word = plan(config, tmp_path)
-    assert isinstance(config.base, BaseStage)
-    assert (base.name, base.start, base.out) == ("base", "tiny", tmp_path / "base")
+    assert isinstance(config.start, Stage)
+    assert (base.name, base.start, base.out) == ("start", "tiny", tmp_path / "base")
     assert (base.settings.freeze, base.settings.lr) == ([], 1e-3)
     assert number.start == word.start == str(tmp_path / "base")
     assert number.out == tmp_path / "ckpts" / "number"
-    assert word.data == tuple(tmp_path / "data" / name for name in ("base", "word", "more"))
+    assert [one.path for one in word.data] == ["data/base", "data/word", "data/more"]
     assert number.settings.freeze == ["general_vit", "ocr_vit"]
 
 
@@ -50,10 +50,10 @@ def test_the_base_takes_what_it_does_not_say_from_the_rest_but_freezes_nothing(t
 
 def test_a_base_that_is_there_is_only_named(tmp_path):
     text = FULL[FULL.index("added") :]
-    jobs = plan(read_config(written(tmp_path, "base: org/model\n" + text)), tmp_path)
+    jobs = plan(read_config(written(tmp_path, "start: org/model\n" + text)), tmp_path)
     assert [job.start for job in jobs] == ["org/model"] * 2
     (tmp_path / "mine").mkdir()
-    jobs = plan(read_config(written(tmp_path, "base: mine\n" + text)), tmp_path)
+    jobs = plan(read_config(written(tmp_path, "start: mine\n" + text)), tmp_path)
     assert [job.start for job in jobs] == [str(tmp_path / "mine")] * 2
 
 
@@ -61,13 +61,13 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
     ("old", "new", "said"),
     [
         ("lr: 5.0e-4", "lr: 5.0e-4\nlearning_rate: 1", "learning_rate: unknown key"),
-        ("steps: 8", "steps: 8\n  step: 9", "base.step: unknown key. Did you mean 'steps'?"),
+        ("steps: 8", "steps: 8\n  step: 9", "start.step: unknown key. Did you mean 'steps'?"),
         ("lr: 5.0e-4", "lr: -1", "lr: Input should be greater than 0, found -1"),
         ("lr: 5.0e-4\n", "", "lr: Field required"),
-        ("  data: data/base\n", "", "base.data: Field required"),
+        ("  data: data/base\n", "", "start.data: Field required"),
         ("  number: data/number", "  ../up: data/number", "added.../up"),
         ("steps: 4", "steps: 4\ndtype: int8", "dtype: Input should be"),
-        ("added:\n  number: data/number\n  word: [data/word, data/more]", "added: {}", "added"),
+        ("added:\n  number: data/number\n  word: [data/word, data/more]", "added: {}", "nothing to train"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, old, new, said):

@@ -14,9 +14,10 @@ from finetune.toy.write import Sizes, make_toy
 from soup.errors import FinetuneError
 
 CONFIG = """
-base: {start: tiny, data: toy/data/base, out: base, lr: 2.0e-3, steps: 12, batch: 8, max_shard_size: 1MB}
+start: {start: tiny, data: toy/data/base, out: base, lr: 2.0e-3, steps: 12, batch: 8, max_shard_size: 1MB}
 added: {number: toy/data/number, bars: toy/data/bars}
-also: [toy/data/base]
+data: toy/data/base
+cache_features: true
 freeze: [general_vit, ocr_vit]
 lr: 1.0e-3
 steps: 4
@@ -94,7 +95,7 @@ def test_training_lowers_the_loss(done):
 
 def test_progress_tells_every_step(done):
     steps = [(name, step, of) for name, step, of, _ in done[2]]
-    assert steps[:12] == [("base", i, 12) for i in range(1, 13)]
+    assert steps[:12] == [("start", i, 12) for i in range(1, 13)]
     assert steps[12:] == [(name, i, 4) for name in ("number", "bars") for i in range(1, 5)]
 
 
@@ -102,7 +103,7 @@ def test_a_rerun_trains_nothing(done, monkeypatch):
     monkeypatch.setattr("finetune.train.train", None)
     told = []
     assert finetune(done[0] / "finetune.yaml", progress=lambda *step: told.append(step)) == done[1]
-    assert [step[:3] for step in told] == [("base", 12, 12), ("number", 4, 4), ("bars", 4, 4)]
+    assert [step[:3] for step in told] == [("start", 12, 12), ("number", 4, 4), ("bars", 4, 4)]
 
 
 def test_the_same_seed_trains_the_same_bytes(done, tmp_path):
@@ -210,7 +211,7 @@ def test_a_loss_that_is_not_finite_stops_the_job(done):
 def test_a_start_that_is_no_checkpoint_is_told(done, tmp_path):
     path = done[0] / "start.yaml"
     text = CONFIG[CONFIG.index("added") :]
-    path.write_text("base: toy\nout: nowhere\n" + text)
+    path.write_text("start: toy\nout: nowhere\n" + text)
     with pytest.raises(FinetuneError, match="can't be opened"):
         finetune(path)
 

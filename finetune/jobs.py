@@ -1,0 +1,153 @@
+"""The jobs of a configuration, and the folder that each lives in.
+
+    base/                          the start, where it is trained here
+    ckpts/<name>/                  one ingredient each, under its name only when complete
+    ckpts/<name>-step500/          the model as it was then, with `keep_every: 500`
+    ckpts.finetune/<name>/         the job's folder (`start` is the start's):
+        job.json                   what is to be trained: the whole of it, so that one command trains it anywhere
+        state.json                 how far it is (`State`), rewritten whole
+        log.txt                    what the process said, of every attempt
+        checkpoints/               to resume from
+        part/                      the ingredient while it is written
+
+One job is one process (or one per GPU): `python -m finetune.job ckpts.finetune/<name>`. Its exit code is 0 when the
+ingredient is complete, 1 when it failed (state.json says why), 143 or 130 when a signal stopped it after a checkpoint.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from finetune.config import DataSet, FinetuneConfig, Settings, Stage
+from soup.atomic import write_whole
+
+__all__ = ["Job", "State", "plan", "read_state", "write_state"]
+
+START = "start"  # the job that trains what the others start from
+Phase = Literal["waiting", "running", "done", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train: from what, on what, to where; `after` names the job that makes its start."""
+
+    name: str
+    start: str
+    data: tuple[DataSet, ...]
+    settings: Settings
+    out: Path
+    folder: Path
+    after: str | None = None
+
+    def write(self, digest: str) -> None:
+        """Put `job.json` into the job's folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        document = {
+            "name": self.name,
+            "digest": digest,
+            "start": self.start,
+            "data": [one.model_dump() for one in self.data],
+            "settings": self.settings.model_dump(),
+            "out": str(self.out),
+        }
+        write_whole(self.folder / "job.json", json.dumps(document, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple["Job", str]:
+        """The job of a folder, and its digest.
+
+        Raises:
+            OSError, ValueError, KeyError: no `job.json` there, or not one of ours.
+        """
+        found = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        data = tuple(DataSet.model_validate(one) for one in found["data"])
+        settings = Settings.model_validate(found["settings"])
+        job = cls(found["name"], found["start"], data, settings, Path(found["out"]), folder)
+        return job, found["digest"]
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a job is. Times are seconds since the epoch; `loss` is of the last step that was logged."""
+
+    phase: Phase
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    seconds_per_step: float | None = None
+    started: float | None = None
+    updated: float | None = None
+    attempt: int = 1
+    pid: int | None = None
+    host: str | None = None
+    why: str | None = None
+
+
+def read_state(folder: Path) -> State | None:
+    """The job's state, or None where none was written yet."""
+    try:
+        return State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_state(folder: Path, state: State) -> None:
+    """Replace the job's state, all of it at once."""
+    write_whole(folder / "state.json", json.dumps(asdict(state)) + "\n")
+
+
+def plan(config: FinetuneConfig, root: Path) -> list[Job]:
+    """The jobs of a configuration, a job after the one that it needs.
+
+    Raises:
+        pydantic.ValidationError: a varied setting's value is wrong.
+    """
+    folders = root / f"{config.out}.finetune"
+    jobs, start, after = [], config.start, None
+    if isinstance(start, Stage):
+        out = root / start.out
+        origin, data = _place(start.start, root), _at(start.data, root)
+        jobs.append(Job(START, origin, data, config.stage_settings(), out, folders / START))
+        start, after = str(out), START
+    sets = {**config.added, **({"base": []} if config.also else {})}
+    for name, added in sets.items():
+        for suffix, changed in _variations(config):
+            own = f"{name}{suffix}"
+            data, settings = _at([*config.data, *added], root), config.settings(**changed)
+            jobs.append(Job(own, _place(start, root), data, settings, root / config.out / own, folders / own, after))
+    return jobs
+
+
+def _variations(config: FinetuneConfig) -> list[tuple[str, dict[str, Any]]]:
+    """Each combination of what varies, with what it adds to the ingredient's name."""
+    found = []
+    for values in product(*config.vary.values()):
+        changed = dict(zip(config.vary, values, strict=True))
+        settings = config.settings(**changed)
+        words = (f"-{name}{_word(getattr(settings, name))}" for name in changed)
+        found.append(("".join(words), changed))
+    return found
+
+
+def _word(value: Any) -> str:
+    """A value as a part of a directory's name."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isalnum() or c in "+-." else "_" for c in text)
+
+
+def _place(start: str, root: Path) -> str:
+    """A checkpoint beside the configuration, or the word as it is: a preset, or a Hub id."""
+    return str(root / start) if (root / start).exists() else start
+
+
+def _at(data: list[DataSet], root: Path) -> tuple[DataSet, ...]:
+    """The data sets with what is here by its whole path; `images` starts at the root, too."""
+    whole = root.absolute()
+    placed = []
+    for one in data:
+        path = str(whole / one.path) if (root / one.path).exists() else one.path
+        images = str(whole / one.images) if one.images else None
+        placed.append(one.model_copy(update={"path": path, "images": images}))
+    return tuple(placed)
