@@ -27,7 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from soup.errors import FinetuneError, did_you_mean, listing
 
-__all__ = ["DataSet", "FinetuneConfig", "Lora", "Mixture", "Settings", "Slurm", "Stage", "read_config"]
+__all__ = ["DataSet", "FinetuneConfig", "Lora", "Mixture", "Settings", "Slurm", "Stage", "parse_config", "read_config"]
 
 
 class _Strict(BaseModel):
@@ -166,7 +166,7 @@ class Stage(_Strict):
 
     start: str = "tiny"
     data: DataSets
-    out: Name = "base"
+    out: str = "base"
 
 
 class Slurm(_Strict):
@@ -244,6 +244,15 @@ def read_config(path: Path) -> FinetuneConfig:
         raise FinetuneError(f"{path}: not valid YAML.\n{error}") from error
     if not isinstance(found, dict):
         raise FinetuneError(f"{path}: expected keys such as start, data, added and lr, found {type(found).__name__}.")
+    return parse_config(found, path)
+
+
+def parse_config(found: dict[str, Any], path: Path) -> FinetuneConfig:
+    """The configuration that a mapping holds; `path` is what errors call it.
+
+    Raises:
+        FinetuneError: keys and values that are wrong; all of them are listed.
+    """
     try:
         config = FinetuneConfig.model_validate(found)
         if isinstance(config.start, Stage):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from soup.errors import FinetuneError
-from soup.options import json_option
+from soup.options import dry_run_option, json_option
 
 __all__ = ["training_commands"]
 
@@ -43,4 +43,26 @@ def finetune(config: Path, as_json: bool) -> None:
         click.echo("\n".join(map(str, made)))
 
 
-training_commands = [finetune]
+@click.command("run")
+@click.argument("study", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--judge-url", metavar="URL", help="Where the study's judge answers, if not where its file says.")
+@json_option
+@dry_run_option
+def run(study: Path, judge_url: str | None, as_json: bool, dry_run: bool) -> None:
+    """A whole study: fine-tune, evaluate, cook, compare; for every seed, resumable at every step."""
+    from soup.console import Talk, print_table
+
+    wing = _wing("study")
+    if dry_run:
+        click.echo(json.dumps(wing.plan_study(study), indent=2, ensure_ascii=False))
+        return
+    with Talk() as talk:
+        voice = wing.Voice(talk.say, talk.step, talk.listener)
+        table = wing.run_study(study, voice=voice, judge_url=judge_url)
+    if as_json:
+        click.echo(json.dumps(table.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print_table(table.table(), "overall")
+
+
+training_commands = [finetune, run]

@@ -1,0 +1,210 @@
+"""A whole study: for each seed the pool, its scores, the soups, and what they are compared with; then the table.
+
+    work/seed-0/finetune.yaml     what `soup finetune` was given, and ckpts/, base/, ckpts.finetune/ from it
+    work/seed-0/scores/           the run: one journal for all that is judged
+    work/seed-0/soups/<strategy>/ the soups
+    work/seed-0/<comparison>/     what that comparison trained and cooked
+    work/study.json, study.md     the table
+
+Every step asks whether its work is done already: typed again after a stop, the command goes on there.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune.launch import finetune
+from finetune.study_config import StudyConfig, read_study
+from finetune.study_table import Result, StudyTable
+from soup.atomic import write_whole
+from soup.cook import cook, evaluate
+from soup.errors import FinetuneError
+from soup.evaluation import Settings
+from soup.search import Listener
+from soup.trial import Trial
+
+__all__ = ["Voice", "Workbench", "plan_study", "run_study"]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How a study tells what it does; all of it may be silent."""
+
+    say: Callable[[str], object] = lambda text: None
+    step: Any = None
+    listener: Listener = field(default_factory=Listener)
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """One seed's folder, and the three things that are done in it: train, judge, cook."""
+
+    study: StudyConfig
+    home: Path
+    seed: int
+    voice: Voice = field(default_factory=Voice)
+
+    @property
+    def place(self) -> Path:
+        """The seed's folder."""
+        return self.study.place(self.home, self.seed)
+
+    def train(self, name: str, **changed: Any) -> list[Path]:
+        """The ingredients of the pool's configuration with these keys changed, kept as `<name>.yaml`."""
+        keys = self.study.pool(self.home, self.seed, **changed)
+        path = self.place / f"{name}.yaml"
+        write_whole(path, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
+        return finetune(path, progress=self.voice.step)
+
+    def near(self, name: str) -> str:
+        """A folder of this seed's, as configurations name it."""
+        return os.path.relpath(self.place / name, self.home)
+
+    def judge(self, checkpoints: Sequence[Path]) -> list[Trial]:
+        """The scores of checkpoints, each alone."""
+        return evaluate([str(path) for path in checkpoints], **self._judging("scores"))
+
+    def cook(self, strategy: str, pool: Sequence[Path], title: str = "") -> Result:
+        """The result of the soup that a strategy makes of a pool; other pools than the main one have a title."""
+        run, name = (f"{title}.scores", title) if title else ("scores", strategy)
+        places = {"pool": [str(path) for path in pool], "out": self.place / "soups" / name, "overwrite": True}
+        made = cook(strategy, **places, **self._judging(run))
+        names = " + ".join(made.chosen)
+        self.voice.say(f"{strategy}: {names}")
+        return Result.of(next(trial for trial in made.trials if trial.recipe.digest == made.recipe.digest), names)
+
+    def _judging(self, run: str) -> dict[str, Any]:
+        judge, study = self.study.judge, self.study
+        settings = Settings(
+            model=study.model,
+            batch_size=study.batch_size,
+            judge_url=judge.url if judge else None,
+            judge_model=judge.model if judge else None,
+            judge_key_env=judge.key_env if judge else "OPENAI_API_KEY",
+        )
+        more = {"split": study.split, "workers": study.workers, "listener": self.voice.listener}
+        return {"eval": study.eval, "run": self.place / run, "settings": settings, **more}
+
+
+def run_study(path: Path | str, *, voice: Voice | None = None, judge_url: str | None = None) -> StudyTable:
+    """Do what a study's file asks for and is not there yet; gives its table, and writes it beside the seeds' folders.
+
+    Raises:
+        SoupError: a wrong file, data that can't be made, a job that failed, a harness that failed.
+    """
+    from finetune.comparisons import COMPARISONS
+
+    path, voice = Path(path), voice or Voice()
+    study = _with_judge(read_study(path), judge_url)
+    table = StudyTable(study.split is not None)
+    for seed in study.seeds:
+        bench = Workbench(study, path.parent, seed, voice)
+        voice.say(f"seed {seed}: {bench.place}")
+        prepare(bench)
+        results = pool_and_soups(bench)
+        for name in study.compare:
+            results |= COMPARISONS[name](bench)
+        table = table.with_seed(seed, results)
+        _keep(table, path.parent / study.root)
+    return table
+
+
+def pool_and_soups(bench: Workbench) -> dict[str, Result]:
+    """The start, D alone, the pool, and a soup for each strategy."""
+    pool = bench.train("finetune")
+    [alone] = bench.train("alone", added={}, also=["base"], out=bench.near("alone"))
+    start = _start(bench)
+    results = {"start": Result.of(bench.judge([start])[0])} if start else {}
+    results["the base set alone"] = Result.of(bench.judge([alone])[0])
+    singles = [Result.of(trial) for trial in bench.judge(pool)]
+    results["mean of the singles"] = Result.mean(singles)
+    results["best single"] = max(singles, key=lambda result: result.chose)
+    for strategy in bench.study.strategies:
+        results[strategy] = bench.cook(strategy, pool)
+    return results
+
+
+def _start(bench: Workbench) -> Path | None:
+    """The checkpoint that all ingredients start from, where it is a directory."""
+    start = bench.study.pool(bench.home, bench.seed)["start"]
+    place = bench.home / (start["out"] if isinstance(start, Mapping) else start)
+    return place if place.is_dir() else None
+
+
+def prepare(bench: Workbench) -> None:
+    """Run the study's commands for a seed, unless they ran to their end before.
+
+    Raises:
+        FinetuneError: a command failed; with the end of what it said.
+    """
+    bench.place.mkdir(parents=True, exist_ok=True)
+    commands = [_words(line, bench) for line in bench.study.prepare]
+    done = bench.place / "prepared.json"
+    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == commands:
+        return
+    for words in commands:
+        bench.voice.say(f"$ {shlex.join(words)}")
+        made = subprocess.run(words, cwd=bench.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if made.returncode:
+            tail = "\n".join(made.stdout.splitlines()[-15:])
+            raise FinetuneError(f"{shlex.join(words)}: failed with exit code {made.returncode}.\n{tail}")
+    write_whole(done, json.dumps(commands))
+
+
+def _words(line: str, bench: Workbench) -> list[str]:
+    filled = {"place": bench.near("."), "seed": str(bench.seed)}
+    return [_fill(word, filled) for word in shlex.split(line)]
+
+
+def _fill(word: str, filled: Mapping[str, str]) -> str:
+    for name, value in filled.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
+
+
+def plan_study(path: Path | str) -> dict[str, Any]:
+    """What `run_study` would train and judge, counted; nothing is started or written.
+
+    Raises:
+        FinetuneError: a wrong file.
+    """
+    study = read_study(Path(path))
+    ingredients = list(study.finetune["added"])
+    k, rates = len(ingredients), len(study.learning_rates)
+    trained = {"start": int(isinstance(study.finetune["start"], Mapping)), "pool": k, "the base set alone": 1}
+    judged = {"singles": k + 2, **{name: {"average": 1}.get(name, 2 * k - 1) for name in study.strategies}}
+    if "learning_rates" in study.compare:
+        trained["learning_rates"], judged["learning_rates"] = rates, 2 * rates - 1
+    if "individual_select" in study.compare:
+        trained["individual_select (at most)"] = judged["individual_select (at most)"] = k - 1
+    if "all_data" in study.compare:
+        trained["all_data"] = judged["all_data"] = 2
+    return {
+        "schema": 1,
+        "seeds": study.seeds,
+        "ingredients": ingredients,
+        "trainings_per_seed": trained,
+        "evaluations_per_seed_at_most": judged,
+        "benchmarks": study.eval,
+        "out": str(Path(path).parent / study.root),
+    }
+
+
+def _with_judge(study: StudyConfig, url: str | None) -> StudyConfig:
+    if url is None:
+        return study
+    if study.judge is None:
+        raise FinetuneError("--judge-url: the study names no judge; its file's `judge` says which model answers there.")
+    return study.model_copy(update={"judge": study.judge.model_copy(update={"url": url})})
+
+
+def _keep(table: StudyTable, root: Path) -> None:
+    write_whole(root / "study.json", json.dumps(table.as_json(), indent=2) + "\n")
+    write_whole(root / "study.md", table.as_markdown())

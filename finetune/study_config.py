@@ -1,0 +1,152 @@
+"""What `soup run` reads: how a pool is made, how it is judged, which soups are cooked, and what they are compared with.
+
+    root: work                        # where everything goes, relative to the file; each seed has work/seed-<n>
+    seeds: [0, 1, 2]                  # everything is done once for each
+    prepare: python -m finetune.toy {place}/toy --seed {seed}      # a command, or several, that make the data
+    finetune:                         # the keys of a `soup finetune` configuration, or the path of one
+      data: "{place}/toy/base"        # {place} is the seed's folder; what is relative starts beside this file
+    eval: opencompass
+    split: 0.5                        # half of the questions choose, the other half reports
+    strategies: [average, maximum, greedy]
+    compare: [learning_rates, individual_select, all_data]
+    learning_rates: [2.5e-4, 5.0e-4, 1.0e-3]
+    judge: {url: "http://127.0.0.1:8000/v1", model: some-judge}
+    workers: 2
+
+Source of the comparisons: POINTS, arXiv 2409.04828, Table 4 and section 3.4; `all_data` is the baseline that it leaves
+out: one model on all of the data, trained as long as one ingredient, and as long as all of them together.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from finetune.config import parse_config
+from soup.errors import FinetuneError, did_you_mean, listing
+
+__all__ = ["Comparison", "Judge", "StudyConfig", "read_study"]
+
+Comparison = Literal["learning_rates", "individual_select", "all_data"]
+Words = Annotated[list[str], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Judge(_Strict):
+    """An endpoint that grades free-form answers; its key is in the environment variable `key_env`."""
+
+    url: str
+    model: str
+    key_env: str = "OPENAI_API_KEY"
+
+
+class StudyConfig(_Strict):
+    """A whole study; `finetune` holds the keys of a `soup finetune` configuration, seed and root apart."""
+
+    root: str = "."
+    seeds: list[int] = Field([0], min_length=1)
+    prepare: Words = []
+    finetune: dict[str, Any]
+    eval: Words
+    split: float | None = Field(None, gt=0, lt=1)
+    strategies: Words = ["average", "maximum", "greedy"]
+    compare: list[Comparison] = []
+    learning_rates: list[Annotated[float, Field(gt=0)]] = []
+    judge: Judge | None = None
+    model: str = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+    workers: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "StudyConfig":
+        wrong = []
+        if len(set(self.seeds)) < len(self.seeds):
+            wrong.append(f"seeds: one is named twice in {self.seeds}")
+        if ("learning_rates" in self.compare) != bool(self.learning_rates):
+            wrong.append("learning_rates: expected some where `compare` names them, and nowhere else")
+        own = [key for key in ("seed", "root", "out", "vary", "also") if key in self.finetune]
+        wrong += [f"finetune.{key}: is the study's to set" for key in own]
+        if not self.finetune.get("added"):
+            wrong.append("finetune.added: expected the data sets that the ingredients are tuned on")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def place(self, home: Path, seed: int) -> Path:
+        """The folder of a seed; `home` is the study's file's."""
+        return home / self.root / f"seed-{seed}"
+
+    def pool(self, home: Path, seed: int, **changed: Any) -> dict[str, Any]:
+        """The keys of a seed's `soup finetune` configuration, some changed, for a file in the seed's folder.
+
+        Raises:
+            FinetuneError: keys or values that are wrong; all of them are listed.
+        """
+        place = self.place(home, seed)
+        near = os.path.relpath(place, home)
+        whole = _filled(self.finetune, {"place": near, "seed": str(seed)})
+        whole |= {"seed": seed, "root": os.path.relpath(home, place), "out": f"{near}/ckpts", **changed}
+        if isinstance(whole.get("start"), dict):
+            whole["start"] = {**whole["start"], "out": f"{near}/{whole['start'].get('out', 'base')}"}
+        parse_config(whole, place / "finetune.yaml")
+        return whole
+
+
+def _filled(value: Any, words: Mapping[str, str]) -> Any:
+    """The same with {place} and {seed} filled in, in all of its strings."""
+    if isinstance(value, str):
+        for name, word in words.items():
+            value = value.replace(f"{{{name}}}", word)
+        return value
+    if isinstance(value, list):
+        return [_filled(one, words) for one in value]
+    return {key: _filled(one, words) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def read_study(path: Path) -> StudyConfig:
+    """The study in a YAML file; every configuration that it implies is checked as well.
+
+    Raises:
+        FinetuneError: no such file, not YAML, or keys and values that are wrong; all of them are listed.
+    """
+    found = _yaml(path)
+    if isinstance(found.get("finetune"), str):
+        found["finetune"] = _yaml(path.parent / found["finetune"])
+        found["finetune"].pop("root", None)
+        found["finetune"].pop("out", None)
+    try:
+        study = StudyConfig.model_validate(found)
+    except ValidationError as error:
+        raise FinetuneError(f"{path}: {error.error_count()} wrong.\n{listing(_wrong(error))}") from error
+    study.pool(path.parent, study.seeds[0])
+    return study
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FinetuneError(f"{path}: can't be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FinetuneError(f"{path}: not valid YAML.\n{error}") from error
+    if not isinstance(found, dict):
+        raise FinetuneError(f"{path}: expected keys such as finetune, eval and split, found {type(found).__name__}.")
+    return found
+
+
+def _wrong(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: unknown key.{did_you_mean(name, StudyConfig.model_fields)}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines += [f"{name}: {message}" if name else part for part in message.split("; ")]
+    return lines
