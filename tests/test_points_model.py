@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from finetune.points import PointsConfig, PointsForConditionalGeneration
-from finetune.points.model import pixel_shuffle
+from finetune.points.connectors import pixel_shuffle
 from finetune.points.tiny import tiny_config, tiny_processor
 
 ASK = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
@@ -210,10 +210,22 @@ def test_the_published_size_gives_144_tokens_a_tile():
         ({"merge_weights": [1.0]}, "sum to 1"),
         ({"ocr_config": {"patch_size": 16, "image_size": 32}}, "share one projector"),
         ({"shuffle": 3}, "shuffle 3"),
-        ({"vision_feature_layer": -1}, "vision_feature_layer"),
+        ({"vision_feature_layer": 0}, "vision_feature_layer: expected -1 to -13"),
+        ({"vision_feature_layer": -14}, "found -14"),
+        ({"connector": "resampler"}, "expected one of shuffle, pool, linear, found 'resampler'"),
+        ({"text_config": {"model_type": "bogus"}}, "bogus"),
     ],
 )
 def test_a_config_that_can_not_work_is_refused(change, said):
     vision = {"image_size": 32, "patch_size": 8}
     with pytest.raises(Exception, match=said):
         PointsConfig(**{"general_config": vision, "ocr_config": vision} | change)
+
+
+def test_all_that_is_wrong_with_a_config_is_told_at_once():
+    general, ocr = {"image_size": 32, "patch_size": 8}, {"image_size": 48, "patch_size": 8, "hidden_size": 96}
+    with pytest.raises(Exception, match="sum to 1") as told:
+        PointsConfig(general_config=general, ocr_config=ocr, merge_weights=[1.0], connector="x", shuffle=3)
+    assert "hidden_size 768 and 96; image_size 32 and 48; patches along a tile's side 4 and 6" in str(told.value)
+    assert "expected one of shuffle" in str(told.value)
+    assert "shuffle 3 does not divide" in str(told.value)

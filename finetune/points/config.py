@@ -1,21 +1,81 @@
-"""Everything that shapes a POINTS model: two CLIP vision encoders, what joins them, a Qwen2 language model."""
+"""Everything that shapes a POINTS model: what looks at a tile, what joins and connects it, the language model."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import CLIPVisionConfig, PreTrainedConfig, Qwen2Config
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
 
-__all__ = ["PointsConfig"]
+__all__ = ["CONNECTORS", "PatchesConfig", "PointsConfig", "Sight", "sight_of"]
+
+CONNECTORS = ("shuffle", "pool", "linear")
+"""What may stand between the encoders and the language model; see `finetune.points.connectors`."""
+
+
+@strict
+class PatchesConfig(PreTrainedConfig):
+    """The configuration of no encoder at all: the pixels of each patch are the features.
+
+    Source: Fuyu (Bavishi et al., 2023), which projects patches of 30 pixels straight into its language model.
+    """
+
+    model_type = "points_patches"
+
+    image_size: int = 336
+    patch_size: int = 28
+    num_channels: int = 3
+
+    @property
+    def hidden_size(self) -> int:
+        """How many numbers a patch is."""
+        return self.num_channels * self.patch_size**2
+
+
+AutoConfig.register(PatchesConfig.model_type, PatchesConfig, exist_ok=True)  # so that `general_config` may name it
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How an encoder sees a tile of `tile` pixels a side: as `grid` x `grid` features of `width` numbers."""
+
+    tile: int
+    grid: int
+    width: int
+
+
+def sight_of(config: PreTrainedConfig, layer: int) -> Sight:
+    """How `hidden_states[layer]` of a vision model cuts a tile, by its configuration alone.
+
+    A ConvNeXt halves the grid from stage to stage and has a width for each; all others keep one grid and one width.
+
+    Raises:
+        ValueError: no such layer, or a configuration that does not say how large tiles and patches are.
+    """
+    widths = getattr(config, "hidden_sizes", None)
+    depth = len(widths) if widths else getattr(config, "num_hidden_layers", None)
+    if depth is not None and not -depth - 1 <= layer <= -1:
+        raise ValueError(f"vision_feature_layer: expected -1 to {-depth - 1} for {config.model_type}, found {layer}.")
+    sizes = {name: getattr(config, name, None) for name in ("image_size", "patch_size")}
+    odd = [f"{name} {value}" for name, value in sizes.items() if not isinstance(value, int)]
+    if odd:
+        raise ValueError(f"{config.model_type}: expected one number for a square's side, found {', '.join(odd)}.")
+    if not widths:
+        return Sight(sizes["image_size"], sizes["image_size"] // sizes["patch_size"], config.hidden_size)
+    stage = max(0, len(widths) + layer)  # hidden_states[0] is what the first stage reads, in its grid and width
+    return Sight(sizes["image_size"], sizes["image_size"] // (sizes["patch_size"] * 2**stage), widths[stage])
 
 
 @strict
 class PointsConfig(PreTrainedConfig):
     """The configuration of a POINTS model.
 
-    `general_config` and `ocr_config` are the two vision encoders', `text_config` the language model's.
-    `merge_weights` are the shares of the general and of the OCR encoder (POINTS: a half each).
+    `general_config` and `ocr_config` are the two vision encoders', any vision model of transformers by its
+    `model_type`; without `ocr_config` there is one, and with a `PatchesConfig` as the first, none. `text_config` is the
+    language model's, any causal one.
+    `merge_weights` are the shares of the encoders (POINTS: a half each, which is the default).
     `vision_feature_layer` counts from the end, as `hidden_states` does: -2 is the output of the last layer but one.
-    `shuffle` patches a side become one token (2: a quarter of the tokens, four times as wide).
+    `connector` is one of `CONNECTORS`; `shuffle` patches a side become one token (2: a quarter of the tokens).
     `image_token_id` is the token whose places image features take.
 
     Source: POINTS, arXiv 2409.04828, section 3.1 and Figure 2.
@@ -23,55 +83,80 @@ class PointsConfig(PreTrainedConfig):
 
     model_type = "points"
     sub_configs_defaults: ClassVar = {
-        "general_config": CLIPVisionConfig,
-        "ocr_config": CLIPVisionConfig,
-        "text_config": Qwen2Config,
+        "general_config": SubConfigSpec(AutoConfig, model_type="clip_vision_model"),
+        "ocr_config": SubConfigSpec(AutoConfig, model_type="clip_vision_model", optional=True),
+        "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
     }
 
     general_config: dict | PreTrainedConfig | None = None
     ocr_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
-    merge_weights: list[float] | tuple[float, ...] = (0.5, 0.5)
+    merge_weights: list[float] | tuple[float, ...] | None = None
     vision_feature_layer: int = -2
+    connector: str = "shuffle"
     shuffle: int = 2
     image_token_id: int = 0
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Builds the three parts' configurations, and lets the language model say whether its embeddings are tied."""
+        """Builds the parts' configurations, and lets the language model say whether its embeddings are tied."""
         super().__post_init__(**kwargs)
-        self.merge_weights = [float(weight) for weight in self.merge_weights]
-        self.tie_word_embeddings = self.text_config.tie_word_embeddings
+        count = len(self.vision_configs)
+        self.merge_weights = [float(weight) for weight in self.merge_weights or [1 / count] * count]
+        self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+
+    @property
+    def vision_configs(self) -> dict[str, PreTrainedConfig]:
+        """The encoders' configurations by the names of their modules, in the order of their shares."""
+        found = {"general_vit": self.general_config, "ocr_vit": self.ocr_config}
+        return {name: config for name, config in found.items() if config is not None}
 
     def validate_architecture(self) -> None:
         """Part of the validation that transformers runs on every configuration.
 
         Raises:
-            ValueError: weights that don't sum to 1, or encoders that can't share one projector.
+            ValueError: everything that can't work, one line each: weights that don't sum to 1, an unknown connector,
+                encoders that can't share one projector, a grid that does not divide.
         """
-        if len(self.merge_weights) != 2 or abs(sum(self.merge_weights) - 1) > 1e-6:
-            raise ValueError(f"merge_weights: expected two that sum to 1 (general, OCR), found {self.merge_weights}.")
+        wrong = list(self._faults())
+        if wrong:
+            raise ValueError("\n".join(wrong))
+
+    def _faults(self) -> Any:
+        names, weights = list(self.vision_configs), self.merge_weights
+        if len(weights) != len(names) or abs(sum(weights) - 1) > 1e-6:
+            yield f"merge_weights: expected {len(names)} that sum to 1 ({', '.join(names)}), found {weights}."
+        if self.connector not in CONNECTORS:
+            yield f"connector: expected one of {', '.join(CONNECTORS)}, found {self.connector!r}."
+        try:
+            sights = [sight_of(config, self.vision_feature_layer) for config in self.vision_configs.values()]
+        except ValueError as error:
+            yield str(error)
+            return
         unequal = [
-            f"{name} {getattr(self.general_config, name)} and {getattr(self.ocr_config, name)}"
-            for name in ("hidden_size", "image_size", "patch_size")
-            if getattr(self.general_config, name) != getattr(self.ocr_config, name)
+            f"{what} {getattr(sights[0], key)} and {getattr(sights[-1], key)}"
+            for key, what in (("width", "hidden_size"), ("tile", "image_size"), ("grid", "patches along a tile's side"))
+            if getattr(sights[0], key) != getattr(sights[-1], key)
         ]
         if unequal:
-            raise ValueError(f"general_config and ocr_config share one projector, but differ in {'; '.join(unequal)}.")
-        if self.grid % self.shuffle:
-            raise ValueError(f"shuffle {self.shuffle} does not divide the {self.grid} patches along a tile's side.")
-        if not 2 <= -self.vision_feature_layer <= self.general_config.num_hidden_layers + 1:
-            raise ValueError(f"vision_feature_layer: expected -2 or earlier, found {self.vision_feature_layer}.")
+            yield f"general_config and ocr_config share one projector, but differ in {'; '.join(unequal)}."
+        if self.shuffle < 1 or sights[0].grid % self.shuffle:
+            yield f"shuffle {self.shuffle} does not divide the {sights[0].grid} patches along a tile's side."
+
+    @property
+    def sight(self) -> Sight:
+        """How the encoders see a tile."""
+        return sight_of(self.general_config, self.vision_feature_layer)
 
     @property
     def tile(self) -> int:
         """Side of a tile, in pixels."""
-        return self.general_config.image_size
+        return self.sight.tile
 
     @property
     def grid(self) -> int:
         """Patches along a tile's side."""
-        return self.general_config.image_size // self.general_config.patch_size
+        return self.sight.grid
 
     @property
     def tokens_per_tile(self) -> int:
@@ -80,5 +165,5 @@ class PointsConfig(PreTrainedConfig):
 
     @property
     def shuffled_size(self) -> int:
-        """Width of a shuffled feature, which the projector reads."""
-        return self.general_config.hidden_size * self.shuffle**2
+        """Width of a shuffled feature, which POINTS' projector reads."""
+        return self.sight.width * self.shuffle**2

@@ -1,29 +1,32 @@
-"""A POINTS model, in the order that tensors flow: encode, shuffle, project, merge, place, answer.
+"""A POINTS model, in the order that tensors flow: encode, project, merge, place, answer.
 
 Shapes ride on names:
 
     B   rows of a batch              T   tiles of all its images, one after another
     S   tokens of a row              V   side of a tile, in pixels
     G   patches along a tile's side  C   width of a vision encoder
+    M   what the connector reads of a tile (squares of patches, or patches); K their width
     N   image tokens of a tile       D   width of the language model
-    K   merged patches a token, times C: what the projector reads
-    E   the two encoders: general, OCR
+    E   the encoders: general, OCR
 
 Source: POINTS, arXiv 2409.04828, section 3.1 and Figure 2.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import CLIPVisionModel, GenerationMixin, PreTrainedModel, Qwen2ForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from finetune.points.config import PointsConfig
+from finetune.points.connectors import build_connector
+from finetune.points.encoders import build_encoder, idle_parameters, see
 
-__all__ = ["PointsForConditionalGeneration", "PointsOutput", "pixel_shuffle"]
+__all__ = ["PointsForConditionalGeneration", "PointsOutput", "language_model_class"]
 
 
 @dataclass
@@ -37,19 +40,25 @@ class PointsOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-def pixel_shuffle(x_TGGC: Tensor, factor: int) -> Tensor:
-    """Joins each square of factor x factor patches into one, row by row [T, G, G, C] -> [T, N, K].
+def language_model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of a causal language model, by its configuration.
 
-    Source: arXiv 1609.05158, equation 4, read backwards.
+    Raises:
+        ValueError: transformers has no causal language model of that type.
     """
-    T, G, _, C = x_TGGC.shape
-    n = G // factor
-    x = x_TGGC.reshape(T, n, factor, n, factor, C).transpose(2, 3)
-    return x.reshape(T, n * n, factor * factor * C)
+    try:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    except KeyError as error:
+        raise ValueError(f"{config.model_type}: transformers has no causal language model of this type.") from error
+
+
+def ranks() -> int:
+    """How many processes train this model side by side."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """Two vision encoders, one shared projector, one language model.
+    """Two vision encoders (or one, or none), one shared projector, one language model.
 
     The names `general_vit`, `ocr_vit`, `vision_projector` and `llm` are those of the published model.
     """
@@ -60,20 +69,34 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules: ClassVar = ["CLIPEncoderLayer", "Qwen2DecoderLayer"]
-    _skip_keys_device_placement: ClassVar = ["past_key_values"]
-    _tied_weights_keys: ClassVar = {"llm.lm_head.weight": "llm.model.embed_tokens.weight"}
 
     def __init__(self, config: PointsConfig):
         super().__init__(config)
-        width = config.text_config.hidden_size
-        self.general_vit = CLIPVisionModel(config.general_config)
-        self.ocr_vit = CLIPVisionModel(config.ocr_config)
-        self.vision_projector = nn.Sequential(
-            nn.Linear(config.shuffled_size, width), nn.GELU(), nn.Linear(width, width)
-        )
-        self.llm = Qwen2ForCausalLM(config.text_config)
+        for name, vision_config in config.vision_configs.items():
+            self.add_module(name, build_encoder(vision_config))
+        self.vision_projector = build_connector(config)
+        self.llm = language_model_class(config.text_config)(config.text_config)
         self.post_init()
+        # Its parts' lists name classes that other models of their families are built of; sharding would look for them.
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+        self.generation_config.suppress_tokens = [config.image_token_id]  # it stands for an image, and answers nothing
+        self.train(self.training)
+
+    @property
+    def encoders(self) -> list[PreTrainedModel]:
+        """The vision encoders, in the order of their shares."""
+        return [getattr(self, name) for name in self.config.vision_configs]
+
+    def idle_parameters(self) -> list[nn.Parameter]:
+        """The encoders' weights that no answer depends on; to ask for their gradient would be to wait for ever."""
+        layer = self.config.vision_feature_layer
+        return [parameter for vit in self.encoders for parameter in idle_parameters(vit, layer)]
+
+    def train(self, mode: bool = True) -> "PointsForConditionalGeneration":
+        """As torch does. Idle weights require no gradient, which loading a checkpoint, too, would make them do."""
+        for parameter in self.idle_parameters():
+            parameter.requires_grad_(False)
+        return super().train(mode)
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""
@@ -88,33 +111,31 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.llm.get_output_embeddings()
 
     def encode(self, pixels_T3VV: Tensor) -> Tensor:
-        """What both encoders see in each tile [T, 3, V, V] -> [T, E, N, K], before anything that is tuned."""
-        both = [self._patches(vit, pixels_T3VV) for vit in (self.general_vit, self.ocr_vit)]
-        return torch.stack([pixel_shuffle(x_TGGC, self.config.shuffle) for x_TGGC in both], dim=1)
+        """What the encoders see in each tile [T, 3, V, V] -> [T, E, M, K], before the projector's weights."""
+        layer = self.config.vision_feature_layer
+        seen = [see(vit, pixels_T3VV.to(self._dtype_of(vit)), layer) for vit in self.encoders]
+        return torch.stack([self.vision_projector.arrange(x_TGGC) for x_TGGC in seen], dim=1)
 
-    def _patches(self, vit: CLIPVisionModel, pixels_T3VV: Tensor) -> Tensor:
-        """`hidden_states[vision_feature_layer]` without the class token [T, G, G, C]; later layers are never run."""
-        x = vit.pre_layrnorm(vit.embeddings(pixels_T3VV))
-        for layer in vit.encoder.layers[: len(vit.encoder.layers) + 1 + self.config.vision_feature_layer]:
-            x = layer(x, None)
-        return x[:, 1:].unflatten(1, (self.config.grid, self.config.grid))
+    def _dtype_of(self, part: nn.Module) -> torch.dtype:
+        """What a part computes in; frozen encoders may be kept in fewer bits than what is trained."""
+        return next(part.parameters(), next(self.vision_projector.parameters())).dtype
 
-    def project(self, features_TENK: Tensor) -> Tensor:
-        """Features in the language model's width, each encoder's by its share [T, E, N, K] -> [T, N, D]."""
-        general, ocr = self.config.merge_weights
-        x_TEND = self.vision_projector(features_TENK)
-        return general * x_TEND[:, 0] + ocr * x_TEND[:, 1]
+    def project(self, features_TEMK: Tensor) -> Tensor:
+        """Features in the language model's width, each encoder's by its share [T, E, M, K] -> [T, N, D]."""
+        x_TEND = self.vision_projector(features_TEMK.to(self._dtype_of(self.vision_projector)))
+        shares = [share * x_TEND[:, place] for place, share in enumerate(self.config.merge_weights)]
+        return sum(shares[1:], shares[0])
 
-    def place(self, input_ids_BS: Tensor, features_TENK: Tensor | None) -> Tensor:
+    def place(self, input_ids_BS: Tensor, features_TEMK: Tensor | None) -> Tensor:
         """Embedded tokens [B, S, D], image features in the places of the image tokens, in order.
 
         Raises:
             ValueError: not as many places as features.
         """
         x_BSD = self.get_input_embeddings()(input_ids_BS)
-        if features_TENK is None:
+        if features_TEMK is None:
             return x_BSD
-        images_TND = self.project(features_TENK).to(x_BSD.dtype)
+        images_TND = self.project(features_TEMK).to(x_BSD.dtype)
         place_BS = input_ids_BS == self.config.image_token_id
         places, features = int(place_BS.sum()), images_TND.shape[0] * images_TND.shape[1]
         if places != features:
@@ -123,6 +144,25 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"of {images_TND.shape[1]} features each, found {places}: was the prompt truncated?"
             )
         return x_BSD.masked_scatter(place_BS.unsqueeze(-1), images_TND)
+
+    def _by_way_of_images(self, x_BSD: Tensor, *, remembered: bool) -> Tensor:
+        """The same [B, S, D], by way of all that is trained on images: for a batch of text alone.
+
+        Several ranks wait for each other's gradients, and, where weights are sharded, for each other's use of them: a
+        rank without an image has to go the way of those with one. Where features are `remembered`, be they of no tile,
+        nobody runs the encoders.
+        """
+        several = ranks() > 1
+        encoders_learn = any(parameter.requires_grad for vit in self.encoders for parameter in vit.parameters())
+        if not (several or encoders_learn or any(p.requires_grad for p in self.vision_projector.parameters())):
+            return x_BSD
+        if not remembered and (several or encoders_learn):
+            features_TEMK = self.encode(torch.zeros(1, 3, self.config.tile, self.config.tile, device=x_BSD.device))
+        else:
+            G, C = self.config.grid, self.config.sight.width
+            arranged = self.vision_projector.arrange(torch.zeros(1, G, G, C, device=x_BSD.device))
+            features_TEMK = torch.stack([arranged] * len(self.encoders), dim=1)
+        return x_BSD + (self.project(features_TEMK) * 0).sum().to(x_BSD.dtype)
 
     def forward(
         self,
@@ -140,12 +180,13 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: tokens [B, S].
-            pixel_values: tiles [T, 3, V, V] of all images, in the order of the image tokens.
+            pixel_values: tiles [T, 3, V, V] of all images, in the order of the image tokens; T may be 0.
             attention_mask: 0 for padding [B, S].
-            position_ids: places of the tokens [B, S].
+            position_ids: places of the tokens [B, S]. Without `attention_mask`, each place that does not follow the
+                one before it begins a new row: rows packed into one don't see each other.
             past_key_values: the cache of earlier tokens.
             inputs_embeds: embedded tokens [B, S, D], in place of `input_ids`.
-            vision_features: what `encode` gave [T, E, N, K], in place of `pixel_values`: frozen encoders need to be
+            vision_features: what `encode` gave [T, E, M, K], in place of `pixel_values`: frozen encoders need to be
                 asked only once per image.
             labels: the tokens to learn, -100 elsewhere [B, S].
             kwargs: what the language model takes besides (`use_cache`, `logits_to_keep`, ...).
@@ -157,12 +198,15 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise ValueError("expected either input_ids or inputs_embeds.")
         if pixel_values is not None and vision_features is not None:
             raise ValueError("expected either pixel_values or vision_features, found both.")
-        if pixel_values is not None:
+        if pixel_values is not None and len(pixel_values):
             vision_features = self.encode(pixel_values)
+        seen = vision_features if vision_features is not None and len(vision_features) else None
         if inputs_embeds is None:
-            inputs_embeds = self.place(input_ids, vision_features)
-        if labels is not None:
-            kwargs.setdefault("use_cache", False)
+            inputs_embeds = self.place(input_ids, seen)
+        if self.training and seen is None:
+            inputs_embeds = self._by_way_of_images(inputs_embeds, remembered=vision_features is not None)
+        if labels is not None or (position_ids is not None and attention_mask is None and past_key_values is None):
+            kwargs.setdefault("use_cache", False)  # with a cache, rows packed into one would see each other
         kwargs.pop("return_dict", None)
         answered = self.llm(
             inputs_embeds=inputs_embeds,
@@ -179,6 +223,12 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             hidden_states=answered.hidden_states,
             attentions=answered.attentions,
         )
+
+    def prepare_inputs_for_generation(self, *args: Any, is_first_iteration: bool = False, **kwargs: Any) -> dict:
+        """As transformers does; remembered features, too, are for the prompt alone."""
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            kwargs.pop("vision_features", None)
+        return super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """As transformers does, but under the very names that the module has in memory.

@@ -1,0 +1,146 @@
+"""What an encoder sees in a tile: `hidden_states[layer]` of any vision model, without its class token, as a grid.
+
+    T   tiles                        V   side of a tile, in pixels
+    G   patches along a tile's side  C   width of an encoder
+    L   all its tokens: a class token or registers first, then the patches row by row
+
+Layers after the one that is looked at are never run. In the families whose inner order is known here their weights are
+`idle`: no gradient ever reaches them, and who waits for one (several ranks of a training) would wait for ever.
+
+Source: POINTS, arXiv 2409.04828, section 3.1 (`hidden_states[-2]`), after LLaVA, arXiv 2304.08485.
+"""
+
+from collections.abc import Iterator
+
+import transformers
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
+
+from finetune.points.config import PatchesConfig, sight_of
+
+__all__ = ["Patches", "build_encoder", "encoder_class", "idle_parameters", "see"]
+
+# EVA-CLIP is in transformers as the ViT-g/14 of BLIP-2, which no Auto class lists.
+_UNLISTED = {"blip_2_vision_model": "Blip2VisionModel"}
+
+# Families in which tokens go embeddings -> (a norm) -> encoder.layers, or encoder.stages, and nothing else; and what a
+# layer takes besides its tokens: where it asks for a mask, no mask.
+_KNOWN: dict[str, tuple[None, ...]] = {
+    "clip_vision_model": (None,),
+    "siglip_vision_model": (None,),
+    "blip_2_vision_model": (),
+    "convnext": (),
+    "convnextv2": (),
+}
+
+
+class Patches(PreTrainedModel):
+    """No encoder: a tile's pixels, patch by patch. It has no weights.
+
+    Source: Fuyu (Bavishi et al., 2023).
+    """
+
+    config_class = PatchesConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    def __init__(self, config: PatchesConfig):
+        super().__init__(config)
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """The pixels of each patch, channels last [T, 3, V, V] -> [T, G, G, C]."""
+        T, _, V, _ = pixel_values.shape
+        P = self.config.patch_size
+        x = pixel_values.reshape(T, -1, V // P, P, V // P, P)
+        return x.permute(0, 2, 4, 3, 5, 1).flatten(3)
+
+
+def encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of a vision model, by its configuration.
+
+    Raises:
+        ValueError: transformers has no model of that type, or one that takes something else than pixels.
+    """
+    if isinstance(config, PatchesConfig):
+        return Patches
+    if config.model_type in _UNLISTED:
+        return getattr(transformers, _UNLISTED[config.model_type])
+    try:
+        found = MODEL_MAPPING[type(config)]
+    except KeyError as error:
+        raise ValueError(f"{config.model_type}: transformers has no model of this type.") from error
+    found = found[0] if isinstance(found, tuple) else found
+    if found.main_input_name != "pixel_values":
+        raise ValueError(f"{config.model_type}: not a vision model: {found.__name__} takes {found.main_input_name}.")
+    return found
+
+
+def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """A fresh encoder.
+
+    Raises:
+        ValueError: no vision model of that type.
+    """
+    kind = encoder_class(config)
+    if hasattr(config, "num_attention_heads"):
+        return kind(config)
+    # Nothing in it attends: any way of attending will do, which transformers would refuse.
+    config._attn_implementation = "eager"
+    vit = kind(config)
+    vit._supports_sdpa = vit._supports_flash_attn = vit._supports_flex_attn = True
+    return vit
+
+
+def idle_parameters(vit: PreTrainedModel, layer: int) -> Iterator[nn.Parameter]:
+    """The weights that `hidden_states[layer]` does not depend on: of later layers, the last norm, the pooling head.
+
+    Of a family that is not known here nothing is called idle.
+    """
+    if vit.config.model_type not in _KNOWN:
+        return
+    depth = len(_layers(vit))
+    run = {id(p) for part in (*_stem(vit), *_layers(vit)[: depth + 1 + layer]) for p in part.parameters()}
+    yield from (p for p in vit.parameters() if id(p) not in run)
+
+
+def see(vit: PreTrainedModel, pixels_T3VV: Tensor, layer: int) -> Tensor:
+    """`hidden_states[layer]` without what comes before the patches [T, 3, V, V] -> [T, G, G, C].
+
+    Raises:
+        ValueError: the hidden state is no grid of the size that the configuration tells.
+    """
+    sight = sight_of(vit.config, layer)
+    if isinstance(vit, Patches):
+        return vit(pixels_T3VV)
+    if vit.config.model_type in _KNOWN:
+        x = pixels_T3VV
+        for part in _stem(vit):
+            x = part(x)
+        for block in _layers(vit)[: len(_layers(vit)) + 1 + layer]:
+            x = block(x, *_KNOWN[vit.config.model_type])
+    else:
+        x = vit(pixels_T3VV, output_hidden_states=True).hidden_states[layer]
+    return _as_grid(x, sight.grid, vit)
+
+
+def _stem(vit: PreTrainedModel) -> list[nn.Module]:
+    """What pixels go through before the first layer."""
+    return [vit.embeddings, *([vit.pre_layrnorm] if hasattr(vit, "pre_layrnorm") else [])]
+
+
+def _layers(vit: PreTrainedModel) -> nn.ModuleList:
+    return vit.encoder.stages if hasattr(vit.encoder, "stages") else vit.encoder.layers
+
+
+def _as_grid(x: Tensor, grid: int, vit: PreTrainedModel) -> Tensor:
+    """[T, C, G, G] of a convolution, or [T, L, C] of a transformer, as [T, G, G, C]."""
+    if x.ndim == 4 and x.shape[2:] == (grid, grid):
+        return x.permute(0, 2, 3, 1)
+    first = 1 + (getattr(vit.config, "num_register_tokens", 0) or 0)  # the most that may come before the patches
+    if x.ndim == 3 and grid**2 <= x.shape[1] <= grid**2 + first:
+        return x[:, -(grid**2) :].unflatten(1, (grid, grid))
+    raise ValueError(
+        f"{type(vit).__name__}: expected a hidden state of {grid} x {grid} patches, found {list(x.shape)}: were the "
+        f"tiles {vit.config.image_size} pixels a side?"
+    )
