@@ -187,7 +187,7 @@ def save(model: PreTrainedModel, processor: Any, out: Path, settings: Settings) 
         del model.config.use_cache
     dtype = getattr(torch, settings.dtype)
     model.to(dtype)
-    for part in model.config.sub_configs:  # which still name the dtype of training
-        getattr(model.config, part).dtype = dtype
+    for part in filter(None, (getattr(model.config, name) for name in model.config.sub_configs)):
+        part.dtype = dtype  # which still names the dtype of training
     model.save_pretrained(out, max_shard_size=settings.max_shard_size)
     processor.save_pretrained(out)

@@ -229,3 +229,26 @@ def test_all_that_is_wrong_with_a_config_is_told_at_once():
     assert "hidden_size 768 and 96; image_size 32 and 48; patches along a tile's side 4 and 6" in str(told.value)
     assert "expected one of shuffle" in str(told.value)
     assert "shuffle 3 does not divide" in str(told.value)
+
+
+def test_a_config_written_before_there_were_connectors_means_the_same(model):
+    """As the first release of the toy family wrote it, less the parts' own fields."""
+    vision = {"hidden_size": 96, "image_size": 32, "intermediate_size": 384, "model_type": "clip_vision_model"}
+    vision |= {"num_attention_heads": 4, "num_hidden_layers": 3, "patch_size": 8, "initializer_range": 0.08}
+    old = {
+        "architectures": ["PointsForConditionalGeneration"],
+        "general_config": dict(vision),
+        "image_token_id": 259,
+        "merge_weights": [0.5, 0.5],
+        "model_type": "points",
+        "ocr_config": dict(vision),
+        "shuffle": 2,
+        "text_config": model.config.text_config.to_dict(),
+        "tie_word_embeddings": True,
+        "vision_feature_layer": -2,
+    }
+    config = PointsConfig.from_dict(old)
+    assert (config.connector, config.merge_weights, config.tokens_per_tile) == ("shuffle", [0.5, 0.5], 4)
+    with torch.device("meta"):
+        shapes = {name: t.shape for name, t in PointsForConditionalGeneration(config).state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in model.state_dict().items()}

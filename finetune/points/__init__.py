@@ -1,7 +1,8 @@
 """The POINTS family: importing this room makes transformers' Auto classes know its checkpoints.
 
-Read in the order that tensors flow: `catty` (which tiles), `processing` (pictures and words into tensors), `model`
-(tensors into an answer); `config` shapes them, `tiny` is a size that learns on a CPU.
+Read in the order that tensors flow: `catty` (which tiles), `processing` (pictures and words into tensors), `encoders`
+(what is seen in a tile), `connectors` (image tokens of it), `model` (tensors into an answer); `config` shapes them,
+`tiny` is a size that learns on a CPU.
 """
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
