@@ -7,11 +7,12 @@ Source: POINTS, arXiv 2409.04828, section 3.2, in the form that its authors code
 inequality the wrong way round.
 """
 
-__all__ = ["catty_boxes", "catty_grid", "catty_size", "within_ratio"]
+from dataclasses import dataclass
+from typing import ClassVar
 
-Grid = tuple[int, int]
-Size = tuple[int, int]
-Box = tuple[int, int, int, int]
+from finetune.points.tiling import Box, Grid, Plan, Size, Thumbnail, Tiling, check_whole_numbers
+
+__all__ = ["Catty", "catty_boxes", "catty_grid", "catty_size", "within_ratio"]
 
 
 def within_ratio(width: int, height: int, *, max_tiles: int = 8) -> Size:
@@ -85,3 +86,28 @@ def _distance(grid: Grid, width: int, height: int, tile: int) -> tuple[float, in
 def _starts(side: int, n: int, tile: int) -> list[int]:
     stride = (side - tile) // (n - 1) if n > 1 else 0
     return [i * stride for i in range(n)]
+
+
+@dataclass(frozen=True)
+class Catty(Tiling):
+    """At most `max_tiles` tiles, and the thumbnail last: the resized image squashed into one tile.
+
+    Without `single_thumbnail` an image of one tile gets no thumbnail: it would be the tile again (POINTS adds it all
+    the same).
+    """
+
+    name: ClassVar[str] = "catty"
+
+    max_tiles: int = 8
+    single_thumbnail: bool = True
+
+    def __post_init__(self) -> None:
+        check_whole_numbers(self, {"max_tiles": 1})
+
+    def plan(self, width: int, height: int, tile: int) -> Plan:
+        """CATTY's boxes, and the thumbnail."""
+        size, boxes = catty_boxes(width, height, tile=tile, max_tiles=self.max_tiles)
+        squeezed = within_ratio(width, height, max_tiles=self.max_tiles)
+        whole = Thumbnail((tile, tile), of_resized=True)
+        shown = len(boxes) > 1 or self.single_thumbnail
+        return Plan((squeezed, size), tuple(boxes), thumbnail=whole if shown else None)

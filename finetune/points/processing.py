@@ -1,22 +1,16 @@
-"""Pictures and words into tensors: CATTY tiles of every image, image tokens in the text, one batch.
+"""Pictures and words into one batch: image tokens in the text, as many as the images' tiles need.
 
-    V   side of a tile      T   tiles of all images of a batch, one after another
-
-Pillow does the resizing, so that no torchvision is needed.
+An item of a prompt is an image, or a `Video`: its frames together stand where one `<|image_pad|>` is.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ImageInput, make_flat_list_of_images
-from transformers.processing_utils import ImagesKwargs, ProcessorMixin
+from transformers.processing_utils import ProcessorMixin
 
-from finetune.points.catty import catty_boxes, within_ratio
+from finetune.points.images import PointsImageProcessor, PointsImagesKwargs, flat
+from soup.errors import FinetuneError, listing
 
 __all__ = ["CHAT_TEMPLATE", "IMAGE_TOKEN", "PointsImageProcessor", "PointsImagesKwargs", "PointsProcessor"]
 
@@ -38,105 +32,11 @@ CHAT_TEMPLATE = (
 )
 
 
-class PointsImagesKwargs(ImagesKwargs, total=False):
-    """What may be said of images in one call, in place of the processor's own settings."""
-
-    tile: int
-    max_tiles: int
-    do_tile: bool
-    single_thumbnail: bool
-
-
-class PointsImageProcessor(BaseImageProcessor):
-    """Cuts images into CATTY tiles, the thumbnail last, and normalises them.
-
-    `tile` is the side of a tile, `max_tiles` the most of them (without the thumbnail). Without `do_tile` an image
-    becomes its thumbnail alone. Without `single_thumbnail` an image of one tile gets no thumbnail: it would be the
-    tile again (POINTS adds it all the same).
-    """
-
-    model_input_names: ClassVar = ["pixel_values"]
-    valid_kwargs = PointsImagesKwargs
-
-    def __init__(
-        self,
-        tile: int = 336,
-        max_tiles: int = 8,
-        do_tile: bool = True,
-        single_thumbnail: bool = True,
-        image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
-        image_std: Sequence[float] = OPENAI_CLIP_STD,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        self.tile = tile
-        self.max_tiles = max_tiles
-        self.do_tile = do_tile
-        self.single_thumbnail = single_thumbnail
-        self.image_mean = list(image_mean)
-        self.image_std = list(image_std)
-
-    def preprocess(
-        self,
-        images: ImageInput,
-        *,
-        tile: int | None = None,
-        max_tiles: int | None = None,
-        do_tile: bool | None = None,
-        single_thumbnail: bool | None = None,
-        return_tensors: str | None = None,
-    ) -> BatchFeature:
-        """The tiles of all images `pixel_values` [T, 3, V, V], float32, and of how many each consists, `num_tiles`.
-
-        An unknown keyword is an error: a setting swallowed in silence would change what the model sees.
-        """
-        tile = tile or self.tile
-        settings = {
-            "max_tiles": max_tiles or self.max_tiles,
-            "do_tile": self.do_tile if do_tile is None else do_tile,
-            "single_thumbnail": self.single_thumbnail if single_thumbnail is None else single_thumbnail,
-        }
-        cut = [cut_tiles(as_picture(image), tile, **settings) for image in make_flat_list_of_images(images)]
-        pixels = self._normalised([picture for tiles in cut for picture in tiles], tile)
-        data = {"pixel_values": pixels, "num_tiles": [len(tiles) for tiles in cut]}
-        return BatchFeature(data, tensor_type=return_tensors)
-
-    def _normalised(self, pictures: list[Image.Image], tile: int) -> torch.Tensor:
-        """0 to 255 into about -2 to 2, per channel [T, 3, V, V]."""
-        pixels_TVV3 = np.stack([np.asarray(picture) for picture in pictures]).astype(np.float32) / np.float32(255)
-        pixels_TVV3 = (pixels_TVV3 - np.float32(self.image_mean)) / np.float32(self.image_std)
-        return torch.from_numpy(np.ascontiguousarray(pixels_TVV3.transpose(0, 3, 1, 2)))
-
-
-def as_picture(image: Any) -> Image.Image:
-    """A Pillow image in RGB, from Pillow's own or an array [height, width, 3] of bytes."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def cut_tiles(
-    picture: Image.Image, tile: int, *, max_tiles: int, do_tile: bool, single_thumbnail: bool
-) -> list[Image.Image]:
-    """The CATTY tiles, row by row, and then the thumbnail: the whole picture squashed into one tile."""
-    if not do_tile:
-        return [_resized(picture, (tile, tile))]
-    picture = _resized(picture, within_ratio(*picture.size, max_tiles=max_tiles))
-    size, boxes = catty_boxes(*picture.size, tile=tile, max_tiles=max_tiles)
-    picture = _resized(picture, size)
-    tiles = [picture.crop(box) for box in boxes]
-    if len(tiles) > 1 or single_thumbnail:
-        tiles.append(_resized(picture, (tile, tile)))
-    return tiles
-
-
-def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return picture if picture.size == size else picture.resize(size, resample=Image.Resampling.BILINEAR)
-
-
 class PointsProcessor(ProcessorMixin):
     """Images and text into one batch: each `<|image_pad|>` of the text becomes as many as its image has tokens.
 
-    `tokens_per_tile` is what the model makes of a tile (144 for tiles of 336).
+    `tokens_per_tile` is what the model makes of a tile (144 for tiles of 336). A video is an item of `images`:
+    `Video(frames)`, in a conversation {"type": "image", "image": Video(frames)}.
     """
 
     def __init__(
@@ -160,6 +60,42 @@ class PointsProcessor(ProcessorMixin):
         """The image tokens of one image: `tokens_per_tile` for each of its tiles."""
         return self.image_token * (self.tokens_per_tile * int(image_inputs["num_tiles"][image_idx]))
 
+    def validate_inputs(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> None:
+        """As transformers does, with videos among the images; what it would drop without a word is an error.
+
+        Raises:
+            ValueError: not as many images as `<|image_pad|>` in the text.
+            FinetuneError: something given as `videos` or `audio`.
+        """
+        if videos is not None:
+            raise FinetuneError(
+                "videos: a video is one of the images here; give images=[Video(frames)], in a conversation "
+                '{"type": "image", "image": Video(frames)}, with Video from finetune.points.video.'
+            )
+        if audio is not None:
+            raise FinetuneError("audio: this model hears nothing; leave it out.")
+        stills = None if images is None else [np.zeros((1, 1, 3), np.uint8) for _ in flat(images)]
+        super().validate_inputs(images=stills, text=text, **kwargs)
+
+    def _process_images(self, images: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
+        processed = self.image_processor(images, **kwargs)
+        return processed, [self.replace_image_token(processed, i) for i in range(len(processed["num_tiles"]))]
+
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers does; words that contain `<|image_pad|>` are an error.
+
+        In the written prompt they could not be told from an image's place, and the model would see an image where the
+        user wrote about one. `sanitize_control_tokens=True` has transformers spell such words out instead.
+
+        Raises:
+            FinetuneError: messages with the image token in their text, all of them listed.
+        """
+        if not kwargs.get("sanitize_control_tokens"):
+            _check_words(conversation)
+        return super().apply_chat_template(conversation, *args, **kwargs)
+
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
         """As transformers does; a keyword that it would ignore is an error."""
         merged = super()._merge_kwargs(*args, **kwargs)
@@ -169,3 +105,25 @@ class PointsProcessor(ProcessorMixin):
         if unknown:
             raise TypeError(f"PointsProcessor got unknown keywords: {', '.join(unknown)}.")
         return merged
+
+
+def _check_words(conversation: Any) -> None:
+    """Raises FinetuneError where the words of a conversation, or of several, hold the image token."""
+    several = bool(conversation) and isinstance(conversation[0], list | tuple)
+    faults = [
+        f"{f'conversation {i + 1}, ' if several else ''}message {k + 1} ({message['role']})"
+        for i, messages in enumerate(conversation if several else [conversation])
+        for k, message in enumerate(messages)
+        if any(IMAGE_TOKEN in words for words in _words(message.get("content")))
+    ]
+    if faults:
+        raise FinetuneError(
+            f"{IMAGE_TOKEN} stands for an image, and can't be part of a text; take it out, and give an image as "
+            f'{{"type": "image"}}:\n{listing(faults)}'
+        )
+
+
+def _words(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    return [part["text"] for part in content or () if isinstance(part.get("text"), str)]

@@ -1,0 +1,171 @@
+"""What a tiling is: from the size of an image, which tiles are cut of it. Numbers alone; no pixel is seen here.
+
+Each tiling is a frozen dataclass in a file of its own. Its fields are its parameters, which a checkpoint's processor
+saves by name; the side of a tile is not among them, because the encoders fix it.
+"""
+
+import dataclasses
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from soup.errors import FinetuneError, did_you_mean, listing
+
+__all__ = [
+    "TILINGS",
+    "Box",
+    "Grid",
+    "Plan",
+    "Single",
+    "Size",
+    "Thumbnail",
+    "Tiling",
+    "centred",
+    "check_positive",
+    "check_whole_numbers",
+    "grids",
+    "named_tiling",
+    "settings_of",
+    "size_within",
+]
+
+Size = tuple[int, int]  # width, height
+Grid = tuple[int, int]  # columns, rows
+Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are the first pixels outside
+
+TILINGS = {
+    "anyres": "finetune.points.anyres:AnyRes",
+    "catty": "finetune.points.catty:Catty",
+    "multicrop": "finetune.points.multicrop:MultiCrop",
+    "single": "finetune.points.tiling:Single",
+    "video": "finetune.points.video:UniformFrames",
+}
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """The whole image in one tile: resized to `size`, black around it where that is smaller than the tile.
+
+    It goes before or after the tiles (`first`), and is made of the image as it came or of the `resized` one.
+    """
+
+    size: Size
+    first: bool = False
+    of_resized: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to one image, in this order.
+
+    It is resized to each of `sizes` in turn, laid on a black canvas (`canvas`) with its upper left pixel at `corner`,
+    and the tiles are cut from the canvas at `boxes`. Without `canvas` they are cut from the resized image itself.
+    """
+
+    sizes: tuple[Size, ...]
+    boxes: tuple[Box, ...]
+    canvas: Size | None = None
+    corner: tuple[int, int] = (0, 0)
+    thumbnail: Thumbnail | None = None
+
+    def __len__(self) -> int:
+        """Tiles that the image becomes, the thumbnail among them."""
+        return len(self.boxes) + (self.thumbnail is not None)
+
+
+class Tiling(ABC):
+    """Which tiles are cut of an image of a size.
+
+    Whatever the size: every box has sides of `tile`, lies within the canvas, and the boxes go row by row.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def plan(self, width: int, height: int, tile: int) -> Plan:
+        """What is done to an image of `width` x `height` pixels, for encoders that see `tile` x `tile`.
+
+        Raises:
+            ValueError: a side is not positive.
+            FinetuneError: the tiling's parameters don't go with tiles of this size.
+        """
+
+
+@dataclass(frozen=True)
+class Single(Tiling):
+    """The whole image squashed into one tile, and no thumbnail: it would be the tile again."""
+
+    name: ClassVar[str] = "single"
+
+    def plan(self, width: int, height: int, tile: int) -> Plan:
+        """One box, all of it."""
+        check_positive(width, height, tile)
+        return Plan(sizes=((tile, tile),), boxes=((0, 0, tile, tile),))
+
+
+def named_tiling(setting: str | Mapping[str, Any] | Tiling) -> Tiling:
+    """The tiling of a name, or of a mapping with `name` and parameters: {"name": "anyres", "max_tiles": 12}.
+
+    Raises:
+        FinetuneError: no such tiling, or no such parameters, or values that the tiling can't take.
+    """
+    if isinstance(setting, Tiling):
+        return setting
+    settings = {"name": setting} if isinstance(setting, str) else dict(setting)
+    name = settings.pop("name", None)
+    if name not in TILINGS:
+        raise FinetuneError(f"tiling: there is none named {name!r}.{did_you_mean(str(name), TILINGS)}")
+    module, _, kind = TILINGS[name].partition(":")
+    tiling = getattr(importlib.import_module(module), kind)
+    known = [field.name for field in dataclasses.fields(tiling)]
+    faults = [f"{key!r}.{did_you_mean(str(key), known)}" for key in settings if key not in known]
+    if faults:
+        raise FinetuneError(f"tiling {name}: unknown parameters:\n{listing(faults)}")
+    return tiling(**settings)
+
+
+def settings_of(tiling: Tiling) -> dict[str, Any]:
+    """What `named_tiling` makes the same tiling of, in words that JSON has."""
+    return {"name": tiling.name, **dataclasses.asdict(tiling)}
+
+
+def check_positive(*sizes: int) -> None:
+    """Raises ValueError unless all are at least 1."""
+    if min(sizes) < 1:
+        raise ValueError(f"expected positive sizes, found {', '.join(map(str, sizes))}.")
+
+
+def check_whole_numbers(tiling: Tiling, least: Mapping[str, int]) -> None:
+    """Raises FinetuneError, with all that is wrong, unless those fields hold whole numbers of at least so much."""
+    values = {name: getattr(tiling, name) for name in least}
+    faults = [
+        f"{name}: expected a whole number of at least {least[name]}, found {value!r}"
+        for name, value in values.items()
+        if not isinstance(value, int) or isinstance(value, bool) or value < least[name]
+    ]
+    if faults:
+        raise FinetuneError(f"tiling {tiling.name}:\n{listing(faults)}")
+
+
+def grids(least: int, most: int) -> list[Grid]:
+    """All grids (columns, rows) of `least` to `most` tiles: those of few tiles first, then those of few rows."""
+    return [(n // rows, rows) for n in range(least, most + 1) for rows in range(1, n + 1) if n % rows == 0]
+
+
+def size_within(width: int, height: int, room: Size, *, up: bool = False) -> Size:
+    """The largest size of the image's aspect ratio in a room: one side fills it, the other is rounded down, or `up`.
+
+    By integers: a product that is whole stays whole.
+    """
+    wide, high = room
+    rounding = 1 if up else 0
+    if wide * height <= high * width:
+        return wide, max(1, min(high, (height * wide + rounding * (width - 1)) // width))
+    return max(1, min(wide, (width * high + rounding * (height - 1)) // height)), high
+
+
+def centred(size: Size, room: Size) -> tuple[int, int]:
+    """Left and top of a picture in the middle of a room; an odd pixel that is left over goes right and below."""
+    return (room[0] - size[0]) // 2, (room[1] - size[1]) // 2

@@ -1,0 +1,124 @@
+"""Where a picture comes from: a path, bytes, base64, or the dictionary that `datasets` makes of an image.
+
+Every error names its source, and never prints bytes or base64.
+"""
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from soup.errors import FinetuneError
+
+__all__ = ["Source", "source_of"]
+
+LONGEST_PATH = 4096
+SHOWN = 120  # characters of a text that an error shows
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+# How PNG, JPEG, GIF, WebP (and AVI), BMP, TIFF and MP4 begin in base64: a path can't well be taken for one of them.
+BEGINNINGS = ("iVBORw0KGg", "/9j/", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A", "AAAA")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a decoder reads (`file`), and what an error calls it (`name`)."""
+
+    file: Path | BytesIO
+    name: str
+
+    def fault(self, what: str) -> FinetuneError:
+        """The error that names this source."""
+        return FinetuneError(f"{self.name}: {what}")
+
+
+def source_of(given: Any, name: str | None = None) -> Source:
+    """Makes out what `given` is: a path, bytes, base64 text, a data URI, or {"bytes": ..., "path": ...}.
+
+    A text is a path if there is such a file; else base64 if it looks like it. `name` is what errors call it, in place
+    of the path or the kind and length of what was given.
+
+    Raises:
+        FinetuneError: nothing there, a URL, base64 that is none, or none of the forms.
+    """
+    if isinstance(given, Mapping):
+        return _of_mapping(given, name)
+    if isinstance(given, os.PathLike):
+        return _of_path(Path(given), name)
+    if isinstance(given, bytes | bytearray | memoryview):
+        return _of_bytes(bytes(given), name or f"{len(given):,} bytes in memory")
+    if isinstance(given, str):
+        return _of_text(given, name)
+    raise FinetuneError(
+        f"{name or 'a picture'}: expected a path, bytes, base64, or a mapping of bytes and path, found "
+        f"{type(given).__name__}."
+    )
+
+
+def _of_mapping(given: Mapping[str, Any], name: str | None) -> Source:
+    path, content = given.get("path"), given.get("bytes")
+    if content is not None:
+        # `datasets` keeps the file's name as the path even where the bytes are at hand.
+        return source_of(content, name or (f"{_shown(path)} (its bytes)" if path else None))
+    if path is None:
+        raise FinetuneError(
+            f"{name or 'a picture'}: expected a mapping with bytes or path, found "
+            f"{', '.join(map(str, given)) or 'an empty one'}, neither of them filled."
+        )
+    return source_of(path, name)
+
+
+def _of_text(text: str, name: str | None) -> Source:
+    if text.startswith("data:"):
+        return _of_data_uri(text, name)
+    if URL.match(text):
+        raise FinetuneError(
+            f"{name or _shown(text)}: a URL; pictures are read from files, bytes or base64 alone. Download it first, "
+            "and give the path."
+        )
+    if len(text) <= LONGEST_PATH and "\0" not in text and os.path.lexists(text):
+        return _of_path(Path(text), name)
+    if BASE64.fullmatch(text) and (len(text) > LONGEST_PATH or text.startswith(BEGINNINGS)):
+        return _of_base64(text, name or f"base64 text of {len(text):,} characters")
+    return _of_path(Path(text), name)
+
+
+def _of_data_uri(text: str, name: str | None) -> Source:
+    name = name or f"data URI of {len(text):,} characters"
+    head, comma, body = text.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise FinetuneError(f"{name}: expected data:TYPE;base64,... and found no base64 in it.")
+    return _of_base64(body, name)
+
+
+def _of_base64(text: str, name: str) -> Source:
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+    except binascii.Error as error:
+        raise FinetuneError(f"{name}: not base64 ({error}); is it cut off?") from error
+    return _of_bytes(content, name)
+
+
+def _of_bytes(content: bytes, name: str) -> Source:
+    if not content:
+        raise FinetuneError(f"{name}: empty; expected the content of a picture's file.")
+    return Source(BytesIO(content), name)
+
+
+def _of_path(path: Path, name: str | None) -> Source:
+    name = name or _shown(str(path))
+    if len(str(path)) > LONGEST_PATH or "\0" in str(path) or not path.exists():
+        raise FinetuneError(f"{name}: no such file; expected the path of a picture.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise FinetuneError(f"{name}: an empty file; expected a picture.")
+    return Source(path, name)
+
+
+def _shown(text: str) -> str:
+    """The beginning of a text that may be anything."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
