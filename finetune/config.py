@@ -227,7 +227,8 @@ class FinetuneConfig(Settings):
         """
         own = self.start.model_extra
         length = {"steps": None, "epochs": None} if {"steps", "epochs"} & own.keys() else {}
-        return self.settings(**{"freeze": [], "train": {}, "lora": None, "lr_of": {}, **length, **own})
+        parts: dict[str, Any] = {"freeze": [], "train": {}, "lora": None, "lr_of": {}, "cache_features": False}
+        return self.settings(**{**parts, **length, **own})
 
 
 def read_config(path: Path) -> FinetuneConfig:

@@ -1,34 +1,191 @@
-"""One model, trained: start, freeze, transformers' Trainer, saved as an ordinary checkpoint."""
+"""One model, trained: start, parts and adapters, rows, transformers' Trainer, saved as an ordinary checkpoint."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 from transformers import set_seed as transformers_seed
 from transformers.utils import logging as transformers_logging
 
-import finetune.points  # noqa: F401 (makes the Auto classes know the family)
-from finetune.config import Settings
-from finetune.data import Album, Collator, Conversations, Sample, read_samples
+from finetune import checkpoints
+from finetune.adapters import attach, fold
+from finetune.arguments import precision, training_arguments
+from finetune.components import choose_trained, learning_rates
+from finetune.config import DataSet, Settings
+from finetune.data import Album, Collator, Conversations, read_samples
+from finetune.jobs import Job
+from finetune.logs import loggers
+from finetune.parallel import join, world_size
 from finetune.points.model import PointsForConditionalGeneration
-from finetune.points.tiny import common_phrases, tiny_config, tiny_processor
+from finetune.saving import publish, save, versions
+from finetune.space import check_room
+from finetune.start import open_start
+from finetune.trainer import JobTrainer, StopRequest, Watch
 from soup.errors import FinetuneError
 
-__all__ = ["Progress", "train"]
+__all__ = ["Progress", "train", "train_job"]
 
 Progress = Callable[[str, int, int, float], object]
 """Called with the job's name, steps done, steps in all, and the latest loss."""
+
+Tell = Callable[[int, int, float, float], object]
+"""Called with steps done, steps in all, the latest loss, and seconds a step."""
+
+
+@dataclass
+class Run:
+    """All that one training is made of, ready to begin."""
+
+    job: Job
+    digest: str
+    trainer: JobTrainer
+    model: PreTrainedModel
+    config: Any
+    processor: Any
+    rows: int
+
+    def write(self, state: dict[str, Tensor], out: Path) -> None:
+        """The model as an ordinary checkpoint: adapters folded in, rounded once."""
+        settings = self.job.settings
+        save(self.model, fold(state, settings), self.config, self.processor, settings, out)
+
+    def keep(self, out: Path, **about: Any) -> None:
+        """Writes the model as it is now to `out`; all processes take part, the first one writes."""
+        state = self.trainer.accelerator.get_state_dict(self.trainer.model_wrapped)
+        if self.trainer.is_world_process_zero():
+            publish(self.job.folder / "part", out, self.stamp() | about, lambda part: self.write(state, part))
+        self.trainer.accelerator.wait_for_everyone()
+
+    def stamp(self) -> dict[str, Any]:
+        """What `finetune.json` says."""
+        job = self.job
+        told = {"digest": self.digest, "name": job.name, "start": job.start}
+        told |= {"data": [one.model_dump() for one in job.data], "settings": job.settings.model_dump()}
+        return told | {"precision": precision(job.settings), "versions": versions()} | self.metrics()
+
+    def metrics(self) -> dict[str, Any]:
+        """How it went: losses are means of the first and last tenth of the steps."""
+        logs = [log for log in self.trainer.state.log_history if "loss" in log]
+        losses = [log["loss"] for log in logs] or [float("nan")]
+        tenth = max(1, len(losses) // 10)
+        last = logs[-1] if logs else {"step": 0, "seconds": 0.0, "tokens": 0}
+        return {
+            "steps": last["step"],
+            "rows": self.rows,
+            "rows_seen": last["step"] * self.job.settings.batch,
+            "tokens": last["tokens"],
+            "seconds": round(last["seconds"], 1),
+            "first_loss": round(sum(losses[:tenth]) / tenth, 4),
+            "last_loss": round(sum(losses[-tenth:]) / tenth, 4),
+        }
+
+
+def train_job(job: Job, digest: str, tell: Tell, stop: StopRequest) -> bool:
+    """Trains a job's model, from its last checkpoint where it has one, and writes its ingredient; whether it is done.
+
+    It is not where `stop` was asked for: then a checkpoint was written at the end of the step.
+
+    Raises:
+        FinetuneError: settings, data or start that don't work, no room, or a loss that is not finite.
+        OSError: a file that can't be written.
+    """
+    join(job.settings.parallel)
+    with _without_bars():
+        run = prepare(job, digest, tell, stop, Album())
+        resumed = checkpoints.newest(job.folder, digest)
+        run.trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        if stop.heeded:
+            return False
+        run.keep(job.out)
+    return True
+
+
+def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest, features: Album) -> Run:
+    """Everything before the first step, all checks among it.
+
+    Raises:
+        FinetuneError: as `train_job`.
+    """
+    settings = job.settings
+    samples = [sample for one in job.data for sample in read_samples(Path(one.path))]
+    transformers_seed(settings.seed)
+    texts = (turn["content"].replace("<image>\n", "") for sample in samples for turn in sample["messages"])
+    model, processor = open_start(job.start, settings, texts)
+    config = copy.deepcopy(model.config)
+    if settings.lora:
+        attach(model, settings)
+    choose_trained(model, settings)
+    model.train()  # the model knows of weights that nothing depends on
+    learning_rates(model, settings)
+    steps = settings.steps or _steps(len(samples), settings)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    check_room(model, settings, steps, job.folder)
+    collator = _collator(model, processor, settings, features)
+    resumed = checkpoints.newest(job.folder, digest)
+    done = int(resumed.name.removeprefix("step-")) if resumed else 0
+    trainer = JobTrainer(
+        settings=settings,
+        folder=job.folder,
+        digest=digest,
+        keep=lambda step: run.keep(_kept(job, step), step=step),
+        model=model,
+        args=training_arguments(settings, steps, world_size(), checkpoints.scratch(job.folder)),
+        train_dataset=_Positions(Conversations(samples, processor), steps * settings.batch, settings.seed),
+        data_collator=collator,
+        callbacks=[Watch(job.name, stop, tell), *loggers(settings, job.name, job.folder, done)],
+    )
+    run = Run(job, digest, trainer, model, config, processor, len(samples))
+    return run
+
+
+def _kept(job: Job, step: int) -> Path:
+    return job.out.with_name(f"{job.out.name}-step{step}")
+
+
+def _steps(rows: int, settings: Settings) -> int:
+    return -(-int(rows * settings.epochs) // settings.batch)
+
+
+class _Positions(Dataset):
+    """The rows of a whole run: every epoch all of them, each epoch in an order of its own."""
+
+    def __init__(self, rows: Dataset, count: int, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        epochs = -(-count // len(rows))
+        orders = [torch.randperm(len(rows), generator=generator) for _ in range(epochs)]
+        self.rows, self.order = rows, torch.cat(orders)[:count].tolist()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.rows[self.order[i]]
+
+
+def _collator(model: Any, processor: Any, settings: Settings, features: Album) -> Collator:
+    """Gives the model tiles, or, where its encoders are frozen and it is asked for, what they saw in them.
+
+    Raises:
+        FinetuneError: features are to be remembered of encoders that change, or of a model that can't be given them.
+    """
+    if not settings.cache_features:
+        return Collator(processor, Album())
+    if not isinstance(model, PointsForConditionalGeneration):
+        raise FinetuneError(f"cache_features: only of POINTS models, not of {type(model).__name__}.")
+    encoders = model.config.vision_configs
+    moving = [name for name in encoders if any(p.requires_grad for p in model.get_submodule(name).parameters())]
+    if moving:
+        raise FinetuneError(f"cache_features: {', '.join(moving)} would be trained; name them in `freeze`, too.")
+    if settings.workers:
+        raise FinetuneError("cache_features: the training process itself asks the encoders: set workers to 0.")
+    return Collator(processor, features, model.encode, "vision_features")
 
 
 def train(
@@ -41,32 +198,22 @@ def train(
     features: Album | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Trains one model and writes it to `out`: weights, configuration, tokenizer and processor.
-
-    Where both vision encoders are frozen, they look at each image once; `features` remembers what they saw, for the
-    next jobs from the same start, too.
+    """Trains one model in this process and writes it to `out`: weights, configuration, tokenizer and processor.
 
     Returns:
-        What to tell of it: number of rows, steps, mean loss of the first and last tenth of the steps.
+        What to tell of it: rows, steps, mean loss of the first and last tenth of the steps.
 
     Raises:
         FinetuneError: data, start or frozen parts that don't exist, or a loss that is not finite.
     """
-    samples = [sample for directory in data for sample in read_samples(directory)]
-    transformers_seed(settings.seed)
+    settings = settings.model_copy(update={"log_to": [], "checkpoint_every": None, "keep_every": None})
+    job = Job(name, start, tuple(DataSet(path=str(path)) for path in data), settings, out, out.parent)
+    tell = (lambda step, steps, loss, pace: progress(name, step, steps, loss)) if progress else (lambda *told: None)
     with _without_bars():
-        model, processor = open_start(start, samples)
-        freeze(model, settings.freeze)
-        collator = _collator(model, processor, settings, features)
-        losses = _fit(name, model, samples, settings, collator, out, progress)
-        save(model, processor, out, settings)
-    tenth = max(1, len(losses) // 10)
-    return {
-        "rows": len(samples),
-        "steps": len(losses),
-        "first_loss": round(sum(losses[:tenth]) / tenth, 4),
-        "last_loss": round(sum(losses[-tenth:]) / tenth, 4),
-    }
+        run = prepare(job, "", tell, StopRequest(), features or Album())
+        run.trainer.train()
+        run.write(run.model.state_dict(), out)
+    return run.metrics()
 
 
 @contextmanager
@@ -79,115 +226,3 @@ def _without_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-
-
-def open_start(start: str, samples: list[Sample]) -> tuple[PreTrainedModel, Any]:
-    """Model in float32 and processor, from a checkpoint, or fresh for `tiny`.
-
-    Weights move by steps far below bfloat16's resolution: they are trained in float32 and rounded once, when saved.
-    """
-    if start == "tiny":
-        texts = (turn["content"].replace("<image>\n", "") for sample in samples for turn in sample["messages"])
-        processor = tiny_processor(common_phrases(texts))
-        tokenizer = processor.tokenizer
-        ids = (processor.image_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
-        return PointsForConditionalGeneration(tiny_config(len(tokenizer), *ids)), processor
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
-        return model, AutoProcessor.from_pretrained(start)
-    except (OSError, ValueError) as error:
-        raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
-
-
-def freeze(model: torch.nn.Module, parts: list[str]) -> None:
-    """Stops the named parts from being trained.
-
-    Raises:
-        FinetuneError: a name that no parameter has as its own or its part's.
-    """
-    for part in parts:
-        own = [p for name, p in model.named_parameters() if name == part or name.startswith(f"{part}.")]
-        if not own:
-            known = sorted(name for name, _ in model.named_children())
-            raise FinetuneError(f"freeze: no parameter is called {part}. Parts of the model: {', '.join(known)}.")
-        for parameter in own:
-            parameter.requires_grad_(False)
-
-
-def _collator(model: Any, processor: Any, settings: Settings, features: Album | None) -> Collator:
-    """Gives the model tiles, or, where its encoders are frozen, what they saw in them."""
-    if isinstance(model, PointsForConditionalGeneration) and {"general_vit", "ocr_vit"} <= set(settings.freeze):
-        return Collator(processor, features or Album(), model.encode, "vision_features")
-    return Collator(processor, Album())
-
-
-def _fit(
-    name: str,
-    model: PreTrainedModel,
-    samples: list[Sample],
-    settings: Settings,
-    collator: Collator,
-    out: Path,
-    progress: Progress | None,
-) -> list[float]:
-    """Trains in place. Gives the loss of each step."""
-    told = _Told(name, settings.steps, progress)
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch,
-        learning_rate=settings.lr,
-        weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup,  # below 1, transformers takes it as a share of the steps
-        lr_scheduler_type="cosine",
-        max_grad_norm=1.0,
-        adam_beta2=0.98,  # runs are short: the default's memory of a thousand steps outlasts them
-        seed=settings.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would put the mean of the steps before in a broken loss's place
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        log_level="warning",
-    )
-    rows = Conversations(samples, collator.processor)
-    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[told])
-    trainer.remove_callback(PrinterCallback)  # it would print a line a step
-    trainer.train()
-    # A stop signal lets train() return as if all were well.
-    if trainer.state.global_step < settings.steps:
-        raise FinetuneError(f"{name}: stopped after {trainer.state.global_step} of {settings.steps} steps.")
-    return told.losses
-
-
-class _Told(TrainerCallback):
-    """Collects the loss of each step, and tells of progress."""
-
-    def __init__(self, name: str, steps: int, progress: Progress | None):
-        self.name, self.steps, self.progress = name, steps, progress
-        self.losses: list[float] = []
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise FinetuneError(f"{self.name}: the loss became {loss} at step {state.global_step}; try a lower lr.")
-        self.losses.append(loss)
-        if self.progress:
-            self.progress(self.name, state.global_step, self.steps, loss)
-
-
-def save(model: PreTrainedModel, processor: Any, out: Path, settings: Settings) -> None:
-    """An ordinary checkpoint, in the dtype that the settings name, which its configuration then names, too."""
-    # The Trainer turns the cache off while it trains, and would have it off for everyone who loads the checkpoint.
-    if "use_cache" in vars(model.config):
-        del model.config.use_cache
-    dtype = getattr(torch, settings.dtype)
-    model.to(dtype)
-    for part in filter(None, (getattr(model.config, name) for name in model.config.sub_configs)):
-        part.dtype = dtype  # which still names the dtype of training
-    model.save_pretrained(out, max_shard_size=settings.max_shard_size)
-    processor.save_pretrained(out)

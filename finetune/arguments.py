@@ -1,0 +1,83 @@
+"""What the settings of a job are in the words of transformers' Trainer."""
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from finetune.config import Settings
+from soup.errors import FinetuneError
+
+__all__ = ["precision", "shares", "training_arguments"]
+
+
+def shares(settings: Settings, devices: int) -> tuple[int, int]:
+    """Rows that a device takes at once, and how often, until the step's `batch` rows are through.
+
+    Raises:
+        FinetuneError: a batch that can't be divided so.
+    """
+    own, rest = divmod(settings.batch, devices)
+    if rest:
+        raise FinetuneError(f"batch {settings.batch} can't be divided over {devices} devices: take a multiple of it.")
+    micro = settings.micro_batch or own
+    times, rest = divmod(own, micro)
+    if rest:
+        raise FinetuneError(
+            f"batch {settings.batch} over {devices} devices is {own} rows for each, which micro_batch {micro} does "
+            "not divide."
+        )
+    return micro, times
+
+
+def precision(settings: Settings) -> str:
+    """Of the arithmetic: as the settings say, else bfloat16 where a GPU has it, else float32."""
+    if settings.precision:
+        return settings.precision
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+
+
+def training_arguments(settings: Settings, steps: int, devices: int, scratch: Path) -> TrainingArguments:
+    """For a run of so many steps on so many devices; unfinished checkpoints lie in `scratch`.
+
+    Raises:
+        FinetuneError: a batch that can't be divided over the devices.
+    """
+    micro, times = shares(settings, devices)
+    alone = not torch.accelerator.is_available()
+    recompute = "activation_checkpointing"  # as transformers now calls gradient checkpointing
+    recompute = recompute if hasattr(TrainingArguments, recompute) else "gradient_checkpointing"
+    found = TrainingArguments(
+        output_dir=str(scratch),
+        max_steps=steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=times,
+        learning_rate=settings.lr,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup,  # below 1, transformers takes it as a share of the steps
+        lr_scheduler_type="cosine",
+        max_grad_norm=settings.max_grad_norm,
+        adam_beta1=settings.adam_betas[0],
+        adam_beta2=settings.adam_betas[1],
+        seed=settings.seed,
+        bf16=precision(settings) == "bfloat16",
+        train_sampling_strategy="sequential",  # the data set is the whole run's rows, in their order
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would put the mean of the steps before in a broken loss's place
+        save_strategy="steps" if settings.checkpoint_every else "no",
+        save_steps=settings.checkpoint_every or steps,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=settings.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        # A rank whose rows hold no picture, or layers that are never asked, must not leave the others waiting.
+        ddp_find_unused_parameters=True if devices > 1 else None,
+        ddp_backend="gloo" if alone and devices > 1 else None,
+        use_cpu=alone,
+        log_level="warning",
+        **{recompute: settings.gradient_checkpointing},
+    )
+    if devices == 1 and found.n_gpu > 1:
+        found._n_gpu = 1  # one process takes one device; it would copy the model to all that it sees
+    return found

@@ -1,0 +1,53 @@
+"""Where a job's curves go: TensorBoard, Trackio or Weights & Biases, by name."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from finetune.config import Settings
+from soup.errors import FinetuneError, did_you_mean
+
+__all__ = ["loggers"]
+
+PACKAGES = ("tensorboard", "trackio", "wandb")
+
+
+def loggers(settings: Settings, name: str, folder: Path, step: int) -> list[TrainerCallback]:
+    """What is told of each step, from `step` on: what was told of later steps before an interruption goes.
+
+    Raises:
+        FinetuneError: an unknown name, or a package that is not installed.
+    """
+    for one in settings.log_to:
+        if one not in PACKAGES:
+            raise FinetuneError(f"log_to: {one} is no logger.{did_you_mean(one, PACKAGES)}")
+        if importlib.util.find_spec(one) is None:
+            raise FinetuneError(f"log_to: {one} is not installed: pip install {one}")
+    makers = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}
+    return [makers[one](name, folder, step) for one in settings.log_to]
+
+
+def _tensorboard(name: str, folder: Path, step: int) -> TrainerCallback:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1))
+
+
+def _trackio(name: str, folder: Path, step: int) -> TrainerCallback:
+    from transformers.integrations import TrackioCallback
+
+    os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))
+    return TrackioCallback()
+
+
+def _wandb(name: str, folder: Path, step: int) -> TrainerCallback:
+    """Nothing leaves the machine before `wandb sync`."""
+    from transformers.integrations import WandbCallback
+
+    os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ.setdefault("WANDB_DIR", str(folder))
+    os.environ.setdefault("WANDB_NAME", name)
+    return WandbCallback()

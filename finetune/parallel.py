@@ -1,0 +1,92 @@
+"""Several devices for one model: which accelerate configuration, and what it makes of the process's environment.
+
+Jobs are started by torchrun. What `accelerate launch` would tell its processes by environment variables is told here by
+accelerate's own code, from its own files, before the first tensor is placed.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from soup.errors import FinetuneError, did_you_mean
+
+__all__ = ["configuration_path", "environment_of", "join", "world_size"]
+
+SHIPPED = Path(__file__).parent / "configs" / "accelerate"
+OURS = ("ACCELERATE_USE_FSDP", "FSDP_", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_", "ACCELERATE_CONFIG_DS_")
+
+
+def world_size() -> int:
+    """Processes that train this model together, by torchrun's word."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def configuration_path(parallel: str) -> Path:
+    """The accelerate configuration of that name, or at that path.
+
+    Raises:
+        FinetuneError: neither.
+    """
+    known = {path.stem: path for path in SHIPPED.glob("*.yaml")}
+    path = known.get(parallel, Path(parallel))
+    if not path.is_file():
+        raise FinetuneError(f"parallel: {parallel} is no file and no name.{did_you_mean(parallel, known)}")
+    return path
+
+
+def environment_of(parallel: str) -> dict[str, str]:
+    """The variables by which accelerate's launcher would ask for FSDP or DeepSpeed; none for plain data parallel.
+
+    Raises:
+        FinetuneError: a configuration that accelerate does not take.
+    """
+    from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+
+    path = configuration_path(parallel)
+    arguments = launch_command_parser().parse_args(["--config_file", str(path), "--main_process_port", "0", "job"])
+    kind = _told_by(path, arguments)
+    if kind == "FSDP":
+        found = prepare_multi_gpu_env(arguments)
+    elif kind == "DEEPSPEED":
+        found = prepare_deepspeed_cmd_env(arguments)[1]
+    else:
+        return {}
+    return {name: value for name, value in found.items() if name.startswith(OURS)}
+
+
+def join(parallel: str) -> None:
+    """Sets this process's environment for several devices; one process alone is left as it is.
+
+    Raises:
+        FinetuneError: the configuration can't be had, or what it asks for is not installed or has no device.
+    """
+    wanted = environment_of(parallel)
+    if world_size() == 1 or not wanted:
+        return
+    import torch
+    from accelerate.utils import is_deepspeed_available
+
+    if "ACCELERATE_USE_DEEPSPEED" in wanted and not is_deepspeed_available():
+        raise FinetuneError(f"parallel: {parallel} needs DeepSpeed: pip install deepspeed")
+    if not torch.accelerator.is_available():
+        raise FinetuneError(f"parallel: {parallel} shards over GPUs, and there is none here; ddp needs none")
+    os.environ.update(wanted)
+
+
+def _told_by(path: Path, arguments: Any) -> str:
+    """Fills the launcher's arguments from the file, as the launcher itself does; gives the kind of parallel."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        told = load_config_from_file(str(path))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise FinetuneError(f"{path}: not an accelerate configuration.\n{error}") from error
+    kind = str(getattr(told.distributed_type, "value", told.distributed_type))
+    arguments.use_fsdp, arguments.use_deepspeed = kind == "FSDP", kind == "DEEPSPEED"
+    for name, value in {**told.fsdp_config, **told.deepspeed_config}.items():
+        setattr(arguments, name, value)
+    arguments.deepspeed_fields_from_accelerate_config = ",".join(told.deepspeed_config)
+    arguments.mixed_precision = arguments.dynamo_backend = "no"  # the precision is ours to say
+    arguments.num_processes, arguments.num_machines = world_size(), 1
+    return kind

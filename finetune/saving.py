@@ -1,0 +1,100 @@
+"""An ingredient: an ordinary checkpoint with `finetune.json` in it, under its name only when complete."""
+
+import copy
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from finetune.config import Settings
+from soup.errors import FinetuneError
+
+__all__ = ["STAMP", "publish", "read_stamp", "save", "versions"]
+
+STAMP = "finetune.json"
+
+
+def save(
+    model: PreTrainedModel, state: dict[str, Tensor], config: Any, processor: Any, settings: Settings, out: Path
+) -> None:
+    """The model's weights `state`, in the dtype that the settings name, which its configuration then names, too.
+
+    `config` is the start's: training changes some of the model's own (it turns the cache off for everyone).
+    """
+    dtype = getattr(torch, settings.dtype)
+    model.save_pretrained(out, state_dict=rounded(state, dtype), max_shard_size=settings.max_shard_size)
+    config = copy.deepcopy(config)
+    config.architectures = [type(model).__name__]
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        if part is not None:
+            part.dtype = dtype
+    config.save_pretrained(out)
+    processor.save_pretrained(out)
+
+
+def rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every floating-point tensor in that dtype, on the processor; what was one tensor under two names stays one."""
+    done: dict[tuple, Tensor] = {}
+    for tensor in state.values():
+        if _place(tensor) not in done:
+            wanted = dtype if tensor.is_floating_point() else tensor.dtype
+            done[_place(tensor)] = tensor.detach().to("cpu", wanted)
+    return {name: done[_place(tensor)] for name, tensor in state.items()}
+
+
+def publish(part: Path, out: Path, stamp: dict[str, Any], write: Callable[[Path], None]) -> None:
+    """Writes a checkpoint at `part` by `write`, with its stamp, and moves it to `out` in one step.
+
+    Raises:
+        FinetuneError: something else stands at `out`.
+    """
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write(part)
+    (part / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        raise FinetuneError(f"{out}: stands there already. Remove it, or name another `out`.")
+    try:
+        part.rename(out)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = out.with_name(f".{out.name}.part")  # on another disk: copied there first
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(part, beside)
+        beside.rename(out)
+        shutil.rmtree(part)
+
+
+def read_stamp(out: Path) -> dict[str, Any] | None:
+    """What a finished job left, or nothing."""
+    try:
+        return json.loads((out / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Of what took part."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import soup
+
+    found = {"soup": soup.__version__}
+    for name in ("torch", "transformers", "accelerate", "peft"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _place(tensor: Tensor) -> tuple:
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device

@@ -1,0 +1,40 @@
+"""Whether the disks have room for what a job will write, asked before the first step."""
+
+import shutil
+from pathlib import Path
+
+from torch import nn
+
+from finetune.config import Settings
+from soup.errors import FinetuneError
+
+__all__ = ["check_room", "checkpoint_bytes", "ingredient_bytes"]
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def ingredient_bytes(model: nn.Module, settings: Settings) -> int:
+    """What an ingredient takes."""
+    return sum(parameter.numel() for parameter in model.parameters()) * DTYPE_BYTES[settings.dtype]
+
+
+def checkpoint_bytes(model: nn.Module) -> int:
+    """What a checkpoint takes: what is trained, in float32, and Adam's two moments of it."""
+    return 3 * 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def check_room(model: nn.Module, settings: Settings, steps: int, folder: Path) -> None:
+    """Two checkpoints at a time (the next one is complete before the last one goes), and all ingredients.
+
+    Raises:
+        FinetuneError: less is free.
+    """
+    checkpoints = 2 * checkpoint_bytes(model) if settings.checkpoint_every else 0
+    ingredients = 1 + ((steps - 1) // settings.keep_every if settings.keep_every else 0)
+    needed = checkpoints + ingredients * ingredient_bytes(model, settings)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise FinetuneError(
+            f"{folder}: {free / 1e9:.2f} GB are free, and {needed / 1e9:.2f} GB may be needed: {checkpoints / 1e9:.2f} "
+            f"for checkpoints, the rest for {ingredients} ingredient(s). Make room, or name an `out` on another disk."
+        )

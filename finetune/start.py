@@ -1,0 +1,102 @@
+"""The model that a job starts from: a fresh one by its preset's name, or a checkpoint, checked before it is trained."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+
+import finetune.points  # noqa: F401 (makes the Auto classes know the family)
+from finetune.config import Settings
+from finetune.points.model import PointsForConditionalGeneration
+from finetune.points.tiny import common_phrases, tiny_config, tiny_processor
+from soup.errors import FinetuneError, listing
+
+__all__ = ["PRESETS", "open_start"]
+
+PRESETS = ("tiny",)
+
+
+def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tuple[PreTrainedModel, Any]:
+    """Model in float32 and processor, from a checkpoint, or fresh for a preset, whose tokenizer may learn from `texts`.
+
+    Weights move by steps far below bfloat16's resolution: they are trained in float32 and rounded once, when saved.
+
+    Raises:
+        FinetuneError: no checkpoint there, not a vision-language model, or one whose parts don't belong together.
+    """
+    if start in PRESETS and not Path(start).is_dir():
+        model, processor = _fresh(texts)
+    else:
+        model, processor = _opened(start, settings)
+    _attend(model, settings)
+    problems = list(_misfits(model, processor))
+    if problems:
+        raise FinetuneError(f"{start}: can't be trained, for {len(problems)} reasons:\n{listing(problems)}")
+    return model, processor
+
+
+def _fresh(texts: Iterable[str]) -> tuple[PreTrainedModel, Any]:
+    processor = tiny_processor(common_phrases(texts))
+    tokenizer = processor.tokenizer
+    ids = (processor.image_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return PointsForConditionalGeneration(tiny_config(len(tokenizer), *ids)), processor
+
+
+def _opened(start: str, settings: Settings) -> tuple[PreTrainedModel, Any]:
+    try:
+        config = AutoConfig.from_pretrained(start)
+    except (OSError, ValueError, KeyError) as error:
+        raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
+    if type(config) not in AutoModelForImageTextToText._model_mapping:
+        raise FinetuneError(
+            f"{start}: a {config.model_type} ({type(config).__name__}), no vision-language model. Expected one "
+            "that transformers' AutoModelForImageTextToText opens; `soup assemble` makes one from parts."
+        )
+    try:
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            start, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(start)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
+    wrong = [f"{name}: not in its files" for name in sorted(found["missing_keys"])]
+    wrong += [f"{name}: another shape than its configuration says" for name, *_ in sorted(found["mismatched_keys"])]
+    wrong += [f"{name}: no weight of this model, would be lost" for name in sorted(found["unexpected_keys"])]
+    if wrong:
+        raise FinetuneError(f"{start}: weights and configuration differ in {len(wrong)} tensors:\n{listing(wrong)}")
+    return model, processor
+
+
+def _attend(model: PreTrainedModel, settings: Settings) -> None:
+    """Sets how attention is computed, in all parts."""
+    if settings.attention is None:
+        return
+    try:
+        model.set_attn_implementation(settings.attention)
+    except (ImportError, ValueError) as error:
+        raise FinetuneError(f"attention: {settings.attention} can't be had here.\n{error}") from error
+
+
+def _misfits(model: PreTrainedModel, processor: Any) -> Iterable[str]:
+    """What of the processor does not fit the model."""
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None or getattr(processor, "image_processor", None) is None:
+        yield f"a processor of tokenizer and image processor was expected, found {type(processor).__name__}"
+        return
+    token = getattr(processor, "image_token", None)
+    wanted = next((getattr(model.config, key, None) for key in ("image_token_id", "image_token_index")), None)
+    vocabulary = tokenizer.get_vocab()
+    if token not in vocabulary:
+        yield f"the tokenizer lacks the image token {token!r}: tokenizer.add_special_tokens, and resize the embeddings"
+    elif wanted is not None and vocabulary[token] != wanted:
+        yield f"the image token {token!r} is {vocabulary[token]} to the tokenizer and {wanted} to the configuration"
+    rows = model.get_input_embeddings().num_embeddings
+    if max(vocabulary.values()) >= rows:
+        yield f"the tokenizer has tokens up to {max(vocabulary.values())}, the model embeds {rows}"
+    for name in ("eos_token", "pad_token"):
+        if getattr(tokenizer, name) is None:
+            yield f"the tokenizer has no {name}"
+    if processor.chat_template is None and getattr(tokenizer, "chat_template", None) is None:
+        yield "the processor has no chat template: how a conversation is written is not known"

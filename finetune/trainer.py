@@ -1,0 +1,154 @@
+"""transformers' Trainer, with our parameter groups, our checkpoints, and ingredients on the way."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from finetune import checkpoints
+from finetune.components import parameter_groups
+from finetune.config import Settings
+from soup.errors import FinetuneError
+
+__all__ = ["JobTrainer", "StopRequest", "Watch"]
+
+WINDOW = 20  # steps that the time of a step is the mean of
+
+
+@dataclass
+class StopRequest:
+    """The signal that asks the job to stop, once one came."""
+
+    signal: int = 0
+    possible: bool = field(default=False, init=False)  # there are steps, at whose end it will be seen
+    heeded: bool = field(default=False, init=False)
+
+    def agreed(self, device: torch.device) -> bool:
+        """Whether any of the processes was asked: all stop at the same step, or the others would wait for ever."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            asked = torch.tensor([self.signal], device=device)
+            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+            self.signal = int(asked.item())
+        return self.signal != 0
+
+
+class Watch(TrainerCallback):
+    """Stops at a loss that is not finite, or when asked to; tells of each step.
+
+    `tell(step, steps, loss, seconds_per_step)`.
+    """
+
+    def __init__(self, name: str, stop: StopRequest, tell: Callable[[int, int, float, float], object]):
+        self.name, self.stop, self.tell = name, stop, tell
+        self.times: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts the clock."""
+        self.stop.possible = True
+        self.times = [time.monotonic()]
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Comes before the step's checkpoint is written: a broken model is never resumed from."""
+        if not logs or "loss" not in logs:
+            return
+        for word, value in (("loss", logs["loss"]), ("norm of the gradient", logs.get("grad_norm", 0.0))):
+            if value != value or abs(value) == float("inf"):
+                step = state.global_step
+                raise FinetuneError(f"{self.name}: the {word} became {value} at step {step}; try a lower lr.")
+        self.times = [*self.times[-WINDOW:], time.monotonic()]
+        pace = (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+        self.tell(state.global_step, state.max_steps, logs["loss"], pace)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Asks for a checkpoint, and for the end, where a signal came."""
+        if state.global_step < state.max_steps and self.stop.agreed(args.device):
+            self.stop.heeded = control.should_save = control.should_training_stop = True
+
+
+class JobTrainer(Trainer):
+    """Trains one model. `keep` is called, by all processes, at the steps of `keep_every`."""
+
+    def __init__(self, *, settings: Settings, folder: Path, digest: str, keep: Callable[[int], object], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.remove_callback(PrinterCallback)  # it would print a line a step
+        self.settings, self.folder, self.digest, self.keep = settings, folder, digest, keep
+        self.kept = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.began = time.monotonic()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW, with a group for each learning rate."""
+        if self.optimizer is None:
+            own = self.model if model is None else model
+            kind, words = self.get_optimizer_cls_and_kwargs(self.args, own)
+            groups = parameter_groups(own, self.settings, self.get_decay_parameter_names(own))
+            self.optimizer = kind(groups, **words)
+        return self.optimizer
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The micro-batches of a step, their tokens counted."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.tokens += sum(_tokens(batch) for batch in batches) * self.args.world_size
+        return batches, items
+
+    def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
+        """Not counted: it would walk through all parameters at every step, to multiply by 6."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds speed, totals, and the learning rates of parts with their own.
+
+        Totals go on after an interruption: they stand in the checkpoint with the rest of the log.
+        """
+        if "loss" in logs:
+            now = time.monotonic()
+            passed, self.began = max(now - self.began, 1e-9), now
+            before = next((one for one in reversed(self.state.log_history) if "loss" in one), {})
+            logs["tokens"], logs["seconds"] = before.get("tokens", 0) + self.tokens, before.get("seconds", 0.0) + passed
+            logs["tokens_per_second"], logs["rows_per_second"] = self.tokens / passed, self.settings.batch / passed
+            self.tokens = 0
+            rates = {group["initial_lr"]: group["lr"] for group in self.optimizer.param_groups if "initial_lr" in group}
+            for part, rate in self.settings.lr_of.items():
+                logs[f"learning_rate/{part}"] = rates.get(rate, rate)
+        super().log(logs, start_time)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        step, every = self.state.global_step, self.settings.keep_every
+        if every and step % every == 0 and self.kept < step < self.state.max_steps:
+            self.kept = step
+            self.keep(step)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As transformers does, and then under its name."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            checkpoints.complete(self.folder, self.state.global_step, self.digest)
+        self.accelerator.wait_for_everyone()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What training has changed; engines that cut parameters up save them with the optimizer's state."""
+        if self.is_world_process_zero() and not self._cut_up:
+            checkpoints.save_trained(self.model, Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._cut_up:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            checkpoints.load_trained(self.model, Path(resume_from_checkpoint))
+
+    @property
+    def _cut_up(self) -> bool:
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+
+def _tokens(batch: dict[str, Tensor]) -> int:
+    mask = batch.get("attention_mask")
+    return batch["input_ids"].numel() if mask is None or mask.dim() != 2 else int(mask.sum())
