@@ -26,7 +26,7 @@ from finetune.points.config import PointsConfig
 from finetune.points.connectors import build_connector
 from finetune.points.encoders import build_encoder, idle_parameters, see
 
-__all__ = ["PointsForConditionalGeneration", "PointsOutput", "language_model_class"]
+__all__ = ["PointsForConditionalGeneration", "PointsOutput", "language_model_class", "tensor_shapes"]
 
 
 @dataclass
@@ -238,3 +238,11 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
+
+
+def tensor_shapes(config: PointsConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors that a checkpoint of this configuration holds, and their shapes, without a weight in memory."""
+    with torch.device("meta"):
+        model = PointsForConditionalGeneration(config)
+    tied = model.all_tied_weights_keys
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}

@@ -1,0 +1,257 @@
+"""`soup convert-points`: a published v1 checkpoint into one of ours, or back; streamed, bytes kept.
+
+Tensors are renamed, and fused ones taken apart (`published.py`); configuration, tokenizer and processor are those that
+the Auto classes expect. There and back again gives the published tensors bit for bit, in the published files.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from finetune.points.config import PointsConfig
+from finetune.points.model import tensor_shapes
+from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, PointsProcessor
+from finetune.points.published import Part, published_names
+from finetune.points.published_config import from_published_config, refuse_unpublished, to_published_config
+from finetune.points.restack import Progress, Run, Target, open_source, plan_targets, saved_files, write_targets
+from soup.checkpoint import Checkpoint
+from soup.errors import FinetuneError, listing
+from soup.tensors import TensorSpec
+
+__all__ = ["Conversion", "config_in", "convert_points", "generation_config", "load_tokenizer", "plan_conversion"]
+
+_NOT_WEIGHTS = (".position_ids", ".inv_freq")
+"""Buffers that older releases of transformers stored; their values follow from the configuration."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion about to happen: what is written, and what is left out (buffers that are no weights)."""
+
+    source: Checkpoint
+    targets: tuple[Target, ...]
+    side_files: dict[str, bytes]
+    left_out: tuple[str, ...]
+
+    @property
+    def write_bytes(self) -> int:
+        """The size of the tensors that are written."""
+        return sum(target.spec.bytes for target in self.targets)
+
+    def as_json(self, out: Path, max_shard_bytes: int | None = None) -> dict[str, Any]:
+        """What `--json` tells."""
+        return {
+            "schema": 1,
+            "source": str(self.source.path),
+            "out": str(out),
+            "tensors": len(self.targets),
+            "bytes": self.write_bytes,
+            "files": [plan.name for plan in plan_targets(self.targets, max_shard_bytes)],
+            "side_files": sorted(self.side_files),
+            "left_out": list(self.left_out),
+        }
+
+
+def convert_points(
+    plan: Conversion, out: Path, *, max_shard_bytes: int | None = None, progress: Progress | None = None
+) -> None:
+    """Does what `plan_conversion` planned.
+
+    Raises:
+        OutputError, CheckpointError: see `write_targets`.
+    """
+    write_targets(out, plan.targets, plan.side_files, max_shard_bytes=max_shard_bytes, progress=progress)
+
+
+def plan_conversion(place: str, *, reverse: bool = False) -> Conversion:
+    """Decides everything about a conversion before a weight is read: of the published form, or in `reverse` into it.
+
+    Raises:
+        CheckpointError: no checkpoint there, or damaged.
+        FinetuneError: not POINTS v1 (or, in reverse, not of our family, or more than v1 can say), a tokenizer without
+            the image token, or tensors that are missing, too many or of another shape; all are listed.
+    """
+    source = open_source(place)
+    if source.quantised:
+        raise FinetuneError(f"{source.path}: quantised weights can't be converted: {source.quantised}.")
+    return _unpublish(source) if not reverse else _publish(source)
+
+
+def _unpublish(source: Checkpoint) -> Conversion:
+    """The plan from the published form into ours."""
+    refuse_unpublished(source.config)
+    with TemporaryDirectory() as folder:  # without the configuration, whose type transformers does not know
+        for name in _carried(source):
+            if not name.endswith(".py") and "/" not in name:
+                Path(folder, name).symlink_to((source.path / name).resolve())
+        tokenizer = load_tokenizer(Path(folder), source.path)
+    image, end = (_token(tokenizer, token, source.path) for token in (IMAGE_TOKEN, "<|im_end|>"))
+    tokens = {"eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
+    config = from_published_config(source.config, image, tied="llm.embed_out.weight" not in source.tensors, **tokens)
+    shapes = tensor_shapes(config)
+    parts = published_names(list(shapes), config)
+    left_out = _hold_against(source, parts, shapes)
+    targets = []
+    for name, part in parts.items():
+        spec = source.tensors[part.name]
+        rows, columns = spec.shape[0], math.prod(spec.shape[1:])
+        runs = tuple(Run(source, part.name, start, count) for start, count in part.runs(rows, columns))
+        targets.append(Target(TensorSpec(name, spec.dtype, shapes[name]), runs, source.layout[part.name]))
+    config_in(config, targets)
+    images = PointsImageProcessor(tile=config.tile, **_normalisation(source.path))
+    processor = PointsProcessor(images, tokenizer, tokens_per_tile=config.tokens_per_tile)
+    side_files = saved_files(config, processor, generation_config(config))
+    return Conversion(source, tuple(targets), side_files, left_out)
+
+
+def _hold_against(source: Checkpoint, parts: dict[str, Part], shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Refuses a file whose tensors are not those of the configuration; the buffers in it that are no weights."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, part in parts.items():  # a fused tensor has the rows of all that it holds
+        rows, *columns = shapes[name]
+        expected[part.name] = (expected.get(part.name, (0,))[0] + rows, *columns)
+    _refuse_differences(source, expected)
+    return tuple(name for name in source.tensors if name not in expected)
+
+
+def _refuse_differences(source: Checkpoint, expected: dict[str, tuple[int, ...]]) -> None:
+    found = source.tensors
+    wrong = [f"{name}: missing" for name in expected if name not in found]
+    wrong += [f"{name}: unexpected" for name in found if name not in expected and not name.endswith(_NOT_WEIGHTS)]
+    wrong += [
+        f"{name}: expected {list(shape)}, found {list(found[name].shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name].shape != shape
+    ]
+    if wrong:
+        raise FinetuneError(
+            f"{source.path}: the tensors are not those that its config.json describes ({len(wrong)} differences):\n"
+            f"{listing(wrong)}"
+        )
+
+
+def _publish(source: Checkpoint) -> Conversion:
+    """The plan from our form into the published one."""
+    if source.config.get("model_type") != PointsConfig.model_type:
+        raise FinetuneError(
+            f"{source.path}: expected config.json to have model_type points, found "
+            f"{source.config.get('model_type')!r}. --reverse takes a checkpoint of this family."
+        )
+    config = PointsConfig.from_dict(source.config)
+    published = to_published_config(config)
+    shapes = tensor_shapes(config)
+    _refuse_differences(source, shapes)
+    joined: dict[str, dict[int, str]] = {}
+    for name, part in (parts := published_names(list(shapes), config)).items():
+        joined.setdefault(part.name, {})[part.place] = name
+    targets = [
+        _joined(source, name, [owners[place] for place in sorted(owners)], parts[owners[0]].groups)
+        for name, owners in joined.items()
+    ]
+    dtypes = {target.spec.dtype.name for target in targets}
+    if len(dtypes) == 1:
+        published["torch_dtype"] = dtypes.pop()
+    side_files = _carried(source) | {
+        "config.json": _json(published),
+        "preprocessor_config.json": _json(_preprocessor(config.tile, _normalisation(source.path))),
+    }
+    left_out = tuple(name for name in source.tensors if name not in shapes)
+    return Conversion(source, tuple(targets), side_files, left_out)
+
+
+def _joined(source: Checkpoint, name: str, owners: Sequence[str], groups: int) -> Target:
+    """A published tensor from ours: a block of each by turns, as often as there are groups."""
+    specs = [source.tensors[owner] for owner in owners]
+    if len({spec.dtype for spec in specs}) > 1:
+        found = ", ".join(f"{spec.name} {spec.dtype.name}" for spec in specs)
+        raise FinetuneError(f"{source.path}: {name} joins tensors of one dtype, found {found}.")
+    shape = (sum(spec.shape[0] for spec in specs), *specs[0].shape[1:])
+    blocks = [spec.elements // groups for spec in specs]
+    runs = tuple(
+        Run(source, owner, group * block, block)
+        for group in range(groups)
+        for owner, block in zip(owners, blocks, strict=True)
+    )
+    return Target(TensorSpec(name, specs[0].dtype, shape), runs, source.layout[owners[0]])
+
+
+def _carried(source: Checkpoint) -> dict[str, bytes]:
+    ours = ("config.json", "processor_config.json", "preprocessor_config.json", "generation_config.json")
+    return {name: (source.path / name).read_bytes() for name in source.side_files.carried if name not in ours}
+
+
+def _normalisation(folder: Path) -> dict[str, list[float]]:
+    """Mean and standard deviation of the pixels, as the processor's file has them, or else CLIP's."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            found = found.get("image_processor", found)
+            if "image_mean" in found and "image_std" in found:
+                return {"image_mean": list(found["image_mean"]), "image_std": list(found["image_std"])}
+    return {"image_mean": list(OPENAI_CLIP_MEAN), "image_std": list(OPENAI_CLIP_STD)}
+
+
+def _preprocessor(tile: int, normalisation: dict[str, list[float]]) -> dict[str, Any]:
+    """What the published code's image processor, CLIP's, is to do with a tile."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "crop_size": {"height": tile, "width": tile},
+        "size": {"shortest_edge": tile},
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        **normalisation,
+    }
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def load_tokenizer(folder: Path, known_as: Path | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, which errors name as `known_as`.
+
+    Raises:
+        FinetuneError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raise of their own kind, too
+        raise FinetuneError(f"{known_as or folder}: no tokenizer can be loaded from here.\n{error}") from error
+
+
+def _token(tokenizer: PreTrainedTokenizerBase, token: str, folder: Path) -> int:
+    number = tokenizer.get_vocab().get(token)
+    if number is None:
+        raise FinetuneError(f"{folder}: the tokenizer has no token {token}, which POINTS v1 needs.")
+    return number
+
+
+def config_in(config: PointsConfig, targets: Sequence[Target]) -> None:
+    """Lets a configuration say how the tensors are written: its class, and the dtype that they have in common."""
+    config.architectures = ["PointsForConditionalGeneration"]
+    dtypes = {target.spec.dtype for target in targets if target.spec.dtype.kind == "float"}
+    dtype: torch.dtype | None = dtypes.pop().torch if len(dtypes) == 1 else None
+    for part in (config, *config.vision_configs.values(), config.text_config):
+        part.dtype = dtype
+
+
+def generation_config(config: PointsConfig) -> GenerationConfig:
+    """Where an answer ends, and what it never holds."""
+    return GenerationConfig(
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        suppress_tokens=[config.image_token_id],
+    )

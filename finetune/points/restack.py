@@ -1,0 +1,185 @@
+"""Write a checkpoint whose tensors are runs of other checkpoints' tensors, streamed: no tensor is ever held whole.
+
+A run is a stretch of elements of one tensor. A tensor that is only renamed is one run; one that is cut out of a fused
+tensor is several, a head each. Files appear all at once, when complete (`soup/writer.py`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from soup.blocks import on_threads
+from soup.checkpoint import Checkpoint
+from soup.digest import threads_here
+from soup.errors import FinetuneError, OutputError, listing
+from soup.hub import fetch_checkpoint, is_hub_id
+from soup.tensors import LEAF_ELEMENTS, TensorSpec
+from soup.writer import CheckpointWriter, FilePlan, plan_files, refuse_destination
+
+__all__ = [
+    "Fresh",
+    "Progress",
+    "Run",
+    "Target",
+    "mean_row",
+    "open_source",
+    "plan_targets",
+    "saved_files",
+    "write_targets",
+]
+
+Progress = Callable[[int], object]
+"""Called with the number of bytes written since its last call."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Elements `start` to `start + count` of one tensor of a checkpoint."""
+
+    source: Checkpoint
+    name: str
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Values that come from no checkpoint [elements]."""
+
+    values: torch.Tensor
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return self.values.numel()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tensor to be written; its runs fill it from the first element to the last.
+
+    `file` is where it would like to lie. Where a tensor has no such wish, none is granted.
+    """
+
+    spec: TensorSpec
+    runs: tuple[Run | Fresh, ...]
+    file: str | None = None
+
+
+def open_source(place: str) -> Checkpoint:
+    """A checkpoint by its directory or Hub id.
+
+    Raises:
+        CheckpointError: it is not to be had, or damaged.
+    """
+    if is_hub_id(place) and not Path(place).exists():
+        return Checkpoint(fetch_checkpoint(place)[0])
+    return Checkpoint(place)
+
+
+def plan_targets(targets: Sequence[Target], max_shard_bytes: int | None = None) -> tuple[FilePlan, ...]:
+    """Which tensor goes into which file: where each would like to lie, if all say so."""
+    wishes = {target.spec.name: target.file for target in targets if target.file is not None}
+    layout = wishes if len(wishes) == len(targets) else None
+    return plan_files([target.spec for target in targets], layout, max_shard_bytes)
+
+
+def write_targets(
+    out: Path,
+    targets: Sequence[Target],
+    side_files: Mapping[str, bytes],
+    *,
+    max_shard_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[FilePlan, ...]:
+    """Writes the tensors and what stands beside them, as a checkpoint at `out`.
+
+    Raises:
+        OutputError: the destination exists, holds a source, is being written by another run, or the disk is too small.
+        CheckpointError: a source could not be read.
+        FinetuneError: values that are too large for the dtype that is written.
+    """
+    _refuse_sources(out, {run.source.path for target in targets for run in target.runs if isinstance(run, Run)})
+    refuse_destination(out, overwrite=False)
+    files = plan_targets(targets, max_shard_bytes)
+    metadata = {"format": "pt"}
+    with CheckpointWriter(out, files, metadata) as writer:
+        job = _Job(writer, progress or (lambda count: None), set())
+        threads_before = torch.get_num_threads()
+        try:
+            on_threads(lambda unit: job(*unit), _units(targets), threads_here(), lambda: torch.set_num_threads(1))
+        finally:
+            torch.set_num_threads(threads_before)
+        if job.overflown:
+            raise FinetuneError(f"Values too large for the dtype to be written:\n{listing(sorted(job.overflown))}")
+        for name, data in side_files.items():
+            writer.add_file(name, data)
+        writer.commit(metadata)
+    return files
+
+
+def _refuse_sources(out: Path, sources: set[Path]) -> None:
+    for source in sources:
+        inside, outside = source.resolve(), Path(out).resolve()
+        if inside.is_relative_to(outside) or outside.is_relative_to(inside):
+            raise OutputError(f"{out}: is or contains the source {inside}, or lies in it. Choose another -o/--out.")
+
+
+def _units(targets: Sequence[Target]) -> Iterator[tuple[TensorSpec, int, Run | Fresh, int, int]]:
+    """Work in small pieces: which tensor, at which element, from which run, from which element of it, how many."""
+    for target in targets:
+        place = 0
+        for run in target.runs:
+            for begin in range(0, run.count, LEAF_ELEMENTS):
+                yield target.spec, place + begin, run, begin, min(LEAF_ELEMENTS, run.count - begin)
+            place += run.count
+        assert place == target.spec.elements, f"{target.spec.name}: runs of {place} for {target.spec.elements}"
+
+
+@dataclass(frozen=True)
+class _Job:
+    writer: CheckpointWriter
+    progress: Progress
+    overflown: set[str]
+
+    def __call__(self, spec: TensorSpec, place: int, run: Run | Fresh, begin: int, count: int) -> None:
+        values = run.values[begin : begin + count] if isinstance(run, Fresh) else _read(run, begin, count)
+        wanted = values.to(spec.dtype.torch).contiguous()
+        if wanted.dtype != values.dtype and bool((wanted.isinf() & ~values.isinf()).any()):
+            self.overflown.add(spec.name)
+        self.writer.write(spec.name, place, wanted)
+        self.progress(wanted.numel() * wanted.element_size())
+
+
+def _read(run: Run, begin: int, count: int) -> torch.Tensor:
+    """Elements of a run, from its own `begin` on [count]."""
+    dtype = run.source.tensors[run.name].dtype
+    width = dtype.bits // 8
+    buffer = bytearray(count * width)
+    run.source.read_into(run.name, (run.start + begin) * width, memoryview(buffer))
+    return torch.frombuffer(buffer, dtype=dtype.torch)
+
+
+def mean_row(source: Checkpoint, name: str) -> torch.Tensor:
+    """The mean over the rows of a matrix [columns], added up in float64."""
+    rows, columns = source.tensors[name].shape
+    step = max(1, LEAF_ELEMENTS // columns)
+    total = torch.zeros(columns, dtype=torch.float64)
+    for row in range(0, rows, step):
+        here = min(step, rows - row)
+        total += (
+            _read(Run(source, name, row * columns, here * columns), 0, here * columns).double().view(here, -1).sum(0)
+        )
+    return total / rows
+
+
+def saved_files(*things: Any) -> dict[str, bytes]:
+    """What `save_pretrained` of configurations, tokenizers and processors writes, by name."""
+    with TemporaryDirectory() as folder:
+        for thing in things:
+            thing.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
