@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from soup.errors import FinetuneError
-from soup.options import dry_run_option, json_option
+from soup.options import Size, dry_run_option, json_option
 
 __all__ = ["training_commands"]
 
@@ -65,4 +65,48 @@ def run(study: Path, judge_url: str | None, as_json: bool, dry_run: bool) -> Non
         print_table(table.table(), "overall")
 
 
-training_commands = [finetune, run]
+out_option = click.option("-o", "--out", required=True, metavar="DIR", help="Where the checkpoint goes.")
+shard_option = click.option("--max-shard-size", type=Size(), metavar="SIZE", help="The most bytes of a file (5GB).")
+
+
+@click.command("convert-points")
+@click.argument("source", metavar="DIR|HUB_ID")
+@out_option
+@click.option("--reverse", is_flag=True, help="From our form into the published one.")
+@shard_option
+@json_option
+@dry_run_option
+def convert_points(
+    source: str, out: str, reverse: bool, max_shard_size: int | None, as_json: bool, dry_run: bool
+) -> None:
+    """A published POINTS v1 checkpoint into one that soup loads, or back."""
+    wing = _wing("points.convert")
+    _make(wing.plan_conversion(source, reverse=reverse), wing.convert_points, out, max_shard_size, as_json, dry_run)
+
+
+def _make(plan: Any, work: Any, out: str, max_shard_bytes: int | None, as_json: bool, dry_run: bool) -> None:
+    """Show a plan of the wing's, and do it unless that is all."""
+    from soup.console import Talk, print_rows
+
+    document = plan.as_json(Path(out), max_shard_bytes)
+    if not dry_run:
+        with Talk() as talk:
+            for text in document["remarks"]:
+                talk.warn(text)
+            talk.phase("writing", plan.write_bytes)
+            work(plan, Path(out), max_shard_bytes=max_shard_bytes, progress=talk.progress)
+    if as_json:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    elif dry_run:
+        print_rows(["plan", ""], [[key, _cell(value)] for key, value in document.items() if key != "schema"])
+    else:
+        click.echo(f"{out}: {document['tensors']} tensors")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
+    return ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)
+
+
+training_commands = [convert_points, finetune, run]

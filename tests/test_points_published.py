@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 from pointsmodels import TOKENIZER, asked, noise, points_config, points_model
 from publishing import FAMILIES, publish, published_config, published_logits, published_shapes
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,7 @@ from finetune.points.presets import preset_config
 from finetune.points.published import Part, published_names
 from finetune.points.published_config import from_published_config, to_published_config
 from soup.checkpoint import Checkpoint
+from soup.cli import cli
 from soup.errors import FinetuneError, OutputError
 
 
@@ -177,7 +179,7 @@ def test_buffers_of_older_releases_are_left_out_and_told(tmp_path):
     save_file(tensors, tmp_path / "published/model.safetensors", {"format": "pt"})
     plan = plan_conversion(str(tmp_path / "published"))
     assert len(plan.left_out) == 2
-    assert plan.as_json(tmp_path / "ours")["left_out"] == list(plan.left_out)
+    assert [line.split(": ")[1] for line in plan.as_json(tmp_path / "ours")["remarks"]] == list(plan.left_out)
 
 
 def test_shards_may_be_laid_out_anew(tmp_path):
@@ -285,3 +287,22 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         convert_points(plan, tmp_path / "ours", progress=interrupt)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["published"]
+
+
+def test_the_command_shows_its_plan_does_it_and_tells(tmp_path):
+    publish(tmp_path / "published")
+    command = ["convert-points", str(tmp_path / "published"), "-o", str(tmp_path / "ours"), "--json"]
+    planned = CliRunner().invoke(cli, [*command, "--dry-run"])
+    assert not (tmp_path / "ours").exists()
+    done = CliRunner().invoke(cli, command)
+    assert json.loads(planned.stdout) == json.loads(done.stdout)
+    told = json.loads(done.stdout)
+    assert (told["schema"], told["tensors"]) == (1, len(Checkpoint(tmp_path / "ours").tensors))
+    assert told["write_bytes"] == Checkpoint(tmp_path / "ours").bytes
+    assert {*told["files"], *told["side_files"]} <= {path.name for path in (tmp_path / "ours").iterdir()}
+    back = CliRunner().invoke(
+        cli,
+        ["convert-points", str(tmp_path / "ours"), "--reverse", "-o", str(tmp_path / "b"), "--max-shard-size", "20KB"],
+    )
+    assert back.exit_code == 0
+    assert back.stdout.startswith(f"{tmp_path / 'b'}: ")

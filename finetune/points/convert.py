@@ -53,10 +53,10 @@ class Conversion:
             "source": str(self.source.path),
             "out": str(out),
             "tensors": len(self.targets),
-            "bytes": self.write_bytes,
+            "write_bytes": self.write_bytes,
             "files": [plan.name for plan in plan_targets(self.targets, max_shard_bytes)],
             "side_files": sorted(self.side_files),
-            "left_out": list(self.left_out),
+            "remarks": [f"left out, as no weight: {name}" for name in self.left_out],
         }
 
 
