@@ -5,6 +5,7 @@ jumping to a time would be quicker, and lands on another frame in many files.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -29,7 +30,7 @@ def frames_of_film(place: Source, count: int, max_pixels: int) -> list[Image.Ima
 
     try:
         total = _frame_count(av, place)
-        with av.open(_rewound(place)) as container:
+        with _opened(av, place) as container:
             stream = container.streams.video[0]
             check_size((stream.codec_context.width, stream.codec_context.height), place, max_pixels)
             frames = _decoded(container, stream, frame_indices(total, count))
@@ -40,26 +41,40 @@ def frames_of_film(place: Source, count: int, max_pixels: int) -> list[Image.Ima
     return frames
 
 
-def _rewound(place: Source) -> Any:
-    """What PyAV opens: a path, or bytes from their beginning. Never a URL, which a text could be."""
-    if hasattr(place.file, "seek"):
-        place.file.seek(0)
-        return place.file
-    return str(place.file.resolve())
+def _opened(av: Any, place: Source) -> Any:
+    """The file, or bytes from their beginning, as a container. A playlist in it can't reach into the network."""
+    if isinstance(place.file, Path):
+        file = str(place.file.resolve())  # never taken for a URL
+    else:
+        file = place.file
+        file.seek(0)
+    container = av.open(file, container_options={"protocol_whitelist": "file"})
+    if not container.streams.video or container.format.name == "tty":  # FFmpeg would draw the letters of a text
+        container.close()
+        raise place.fault("a file without pictures in it; expected a picture or a video.")
+    return container
 
 
 def _frame_count(av: Any, place: Source) -> int:
     """Frames that are shown: packets of the video, without those that an edit list takes out."""
-    with av.open(_rewound(place)) as container:
-        if not container.streams.video:
-            raise place.fault("a file without pictures in it; expected a picture or a video.")
+    packets, shown, end_seconds = 0, 0, 0.0
+    with _opened(av, place) as container:
         stream = container.streams.video[0]
-        packets = [packet.is_discard for packet in container.demux(stream) if packet.size]
-        if len(packets) < stream.frames:
-            raise place.fault(f"a video that is cut off: {len(packets)} of {stream.frames} frames; replace it.")
-    if not packets.count(False):
+        for packet in container.demux():
+            if packet.size and packet.stream_index == stream.index:
+                packets += 1
+                shown += not packet.is_discard
+            if packet.size and packet.pts is not None:
+                end_seconds = max(end_seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packets < stream.frames:
+            raise place.fault(f"a video that is cut off: {packets} of {stream.frames} frames; replace it.")
+        # Matroska and WebM tell no number of frames, but the time; its last second may be anything's
+        said_seconds = (container.duration or 0) / 1e6 if "matroska" in container.format.name else 0
+    if said_seconds - end_seconds > max(1.0, 0.05 * said_seconds):
+        raise place.fault(f"a video that is cut off: {end_seconds:.1f} of {said_seconds:.1f} seconds; replace it.")
+    if not shown:
         raise place.fault("a video without frames; expected at least one.")
-    return packets.count(False)
+    return shown
 
 
 def _decoded(container: Any, stream: Any, indices: Sequence[int]) -> list[Image.Image]:

@@ -10,6 +10,7 @@ JPEGs are decoded in full: Pillow's `draft` and `reducing_gap` would be quicker 
 
 import re
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,10 @@ def open_picture(source: Any, *, name: str | None = None, max_pixels: int = MAX_
         return _checked(source, Source(Path(), name or "a picture in memory"), max_pixels)
     place = source_of(source, name)
     with _opened(place) as image:
-        return _checked(image, place, max_pixels)
+        picture = _checked(image, place, max_pixels)
+        if image.format == "JPEG2000" and not _has_end(place):
+            raise place.fault("a JPEG2000 that is cut off: it has no end marker; replace it.")
+        return picture
 
 
 def frames_of(source: Any, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> list[Image.Image]:
@@ -91,7 +95,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def upright(image: Image.Image) -> Image.Image:
     """The picture as its EXIF orientation wants it to be seen; itself where that is silent or damaged."""
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+        with _settings, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
     except Exception:  # a damaged EXIF block may raise anything, and says nothing about the pixels
         return image
     return ImageOps.exif_transpose(image) if turned else image
@@ -133,6 +139,12 @@ def check_size(size: tuple[int, int], place: Source, max_pixels: int) -> None:
         )
 
 
+def _has_end(place: Source) -> bool:
+    """Whether a JPEG 2000 has its end marker, which its data can't contain; its decoder does not ask for it."""
+    content = place.file.read_bytes() if isinstance(place.file, Path) else place.file.getvalue()
+    return b"\xff\xd9" in content
+
+
 @contextmanager
 def _opened(place: Source) -> Iterator[Image.Image]:
     """The image of a source, its header read. Pillow's own limit is off meanwhile: ours comes next."""
@@ -141,7 +153,9 @@ def _opened(place: Source) -> Iterator[Image.Image]:
     try:
         image = _header(place)
     except Image.UnidentifiedImageError as error:
-        raise place.fault("not a picture that Pillow reads; convert it to PNG or JPEG.") from error
+        raise place.fault(
+            "not a picture that Pillow reads, or one without pixels; convert it to PNG or JPEG, or leave it out."
+        ) from error
     except Exception as error:  # as above
         raise place.fault(f"a picture whose header can't be read ({error}); replace it.") from error
     with image:
@@ -149,7 +163,8 @@ def _opened(place: Source) -> Iterator[Image.Image]:
 
 
 def _header(place: Source) -> Image.Image:
-    with _settings:
+    with _settings, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is wrong is told by what comes of it: an error, or nothing
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(place.file)
@@ -173,12 +188,12 @@ def _whole_or_nothing() -> Iterator[None]:
 
 def _is_picture(place: Source) -> bool:
     try:
-        _header(place).close()
+        with _header(place):
+            return True
     except Image.UnidentifiedImageError:
         return False
     except Exception:  # a picture after all: opening it again tells what is wrong
         return True
-    return True
 
 
 def _indices(total: int, count: int, name: str) -> list[int]:

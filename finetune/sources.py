@@ -112,7 +112,8 @@ def _of_bytes(content: bytes, name: str) -> Source:
 
 def _of_path(path: Path, name: str | None) -> Source:
     name = name or _shown(str(path))
-    if len(str(path)) > LONGEST_PATH or "\0" in str(path) or not path.exists():
+    # os.path's is False, not an error, for a name that no file can have
+    if not os.path.exists(path):  # noqa: PTH110
         raise FinetuneError(f"{name}: no such file; expected the path of a picture.")
     if path.is_file() and path.stat().st_size == 0:
         raise FinetuneError(f"{name}: an empty file; expected a picture.")
@@ -121,4 +122,5 @@ def _of_path(path: Path, name: str | None) -> Source:
 
 def _shown(text: str) -> str:
     """The beginning of a text that may be anything."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
+    start = text[:SHOWN] if text[:SHOWN].isprintable() else repr(text[:SHOWN])
+    return start if len(text) <= SHOWN else f"{start}... ({len(text):,} characters)"
