@@ -1,5 +1,19 @@
-"""From files to batches: sources, formats, what is wrong with them, mixtures, batches."""
+"""From files to batches: files of rows, formats, what is wrong with them, mixtures, packing, batches."""
 
-from finetune.data.batches import IGNORED, Album, Collator, Conversations, Sample, read_samples
+from finetune.data.batches import Album, Collator, Conversations, read_samples
+from finetune.data.corpus import Corpus
+from finetune.data.rows import Picture, Sample, texts_of
+from finetune.data.tokens import IGNORED, Tokens
 
-__all__ = ["IGNORED", "Album", "Collator", "Conversations", "Sample", "read_samples"]
+__all__ = [
+    "IGNORED",
+    "Album",
+    "Collator",
+    "Conversations",
+    "Corpus",
+    "Picture",
+    "Sample",
+    "Tokens",
+    "read_samples",
+    "texts_of",
+]

@@ -1,116 +1,96 @@
-r"""Conversations into batches, lazily: nothing is tokenised or opened before a batch asks for it.
+r"""Rows into batches: pictures become tiles, conversations token ids, and nothing is done before a batch asks for it.
 
-A data set is a directory with `data.json`, a list of LLaVA's samples:
-
-    {"id": "7", "image": "images/7.png", "conversations": [{"from": "human", "value": "<image>\nWhat ..."},
-                                                            {"from": "gpt", "value": "..."}]}
-
-    B   rows of a batch       S   tokens of a row       T   tiles of all images of a batch, one after another
+B   rows of a batch       S   tokens of a row       T   tiles of all images of a batch, one after another
 """
 
-import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from finetune.config import DataSet
+from finetune.data.corpus import Corpus
+from finetune.data.looking import look
+from finetune.data.rows import Picture, Sample
+from finetune.data.tokens import IGNORED, Tokens
 from soup.errors import FinetuneError
 
-__all__ = ["IGNORED", "Album", "Collator", "Conversations", "read_samples"]
+__all__ = ["Album", "Collator", "Conversations", "read_samples"]
 
-IGNORED = -100  # a label that no loss is taken over
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-
-Sample = dict[str, Any]
+Row = dict[str, Any]
+log = logging.getLogger(__name__)
+TRIED_INSTEAD = 100
 
 
 def read_samples(directory: Path) -> list[Sample]:
-    """All samples of a data set, their image paths made absolute.
+    """All rows of a directory with `data.json`: texts with `<image>` in them, and the paths of their images.
 
     Raises:
-        FinetuneError: no `data.json`, or one that is no list of conversations.
+        FinetuneError: no `data.json`, or a row that is wrong.
     """
-    path = Path(directory) / "data.json"
-    if not path.is_file():
+    if not (Path(directory) / "data.json").is_file():
         raise FinetuneError(f"{directory}: expected a data set here, but there is no data.json.")
-    try:
-        samples = json.loads(path.read_text(encoding="utf-8"))
-        return [_checked(sample, path.parent) for sample in samples]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FinetuneError(f"{path}: not a list of LLaVA conversations ({error!r}).") from error
+    return [_plain(sample) for sample in Corpus([DataSet(path=str(directory))])]
 
 
-def _checked(sample: Sample, root: Path) -> Sample:
-    images = sample.get("image", [])
-    names = [images] if isinstance(images, str) else images
-    messages = [{"role": ROLES[turn["from"]], "content": turn["value"]} for turn in sample["conversations"]]
-    wanted = sum(message["content"].count("<image>") for message in messages)
-    if wanted != len(names):
-        raise ValueError(f"sample {sample.get('id')}: {wanted} <image> in the text, {len(names)} images")
-    return {"messages": messages, "images": [str(root / name) for name in names]}
+def _plain(sample: Sample) -> Sample:
+    def text(content: Any) -> str:
+        if isinstance(content, str):
+            return content
+        return "".join(part["text"] if part["type"] == "text" else "<image>\n" for part in content)
+
+    messages = [{"role": message["role"], "content": text(message["content"])} for message in sample["messages"]]
+    return {"messages": messages, "images": [picture.source for picture in sample["images"]]}
 
 
 class Album:
-    """What was made of each image, remembered up to a limit: tiles, or the features of frozen encoders."""
+    """What was made of each picture, remembered up to a limit: tiles, or the features of frozen encoders."""
 
     def __init__(self, max_bytes: int = 2**30):
         self.room_bytes = max_bytes
         self.pages: dict[str, Tensor] = {}
 
-    def get(self, paths: Sequence[str], make: Callable[[list[str]], list[Tensor]]) -> list[Tensor]:
-        """One tensor per path; those not remembered are made in one call."""
-        missing = [path for path in dict.fromkeys(paths) if path not in self.pages]
+    def get(self, keys: Sequence[str], make: Callable[[list[str]], list[Tensor]]) -> list[Tensor]:
+        """One tensor per key; those not remembered are made in one call."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self.pages]
         made = dict(zip(missing, make(missing), strict=True)) if missing else {}
-        for path, page in made.items():
+        for key, page in made.items():
             if page.nbytes <= self.room_bytes:
                 self.room_bytes -= page.nbytes
-                self.pages[path] = page
-        return [made[path] if path in made else self.pages[path] for path in paths]
+                # A copy: a part of a larger tensor would keep the whole of it in memory.
+                self.pages[key] = page.clone()
+        return [made[key] if key in made else self.pages[key] for key in keys]
 
 
 class Conversations(Dataset):
-    """Rows of token ids and labels; labels are the assistant's words and the end of its turn, nothing else."""
+    """Rows ready for the `Collator`, one for each sample."""
 
     def __init__(self, samples: Sequence[Sample], processor: Any):
         self.samples = samples
-        self.processor = processor
+        self.tokens = Tokens(processor)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        """`segments`: pieces of text, each to be learnt or not; `images`: paths, in the order of the text."""
+    def __getitem__(self, i: int) -> Row:
+        """`segments`: pieces of text, each to be learnt or not; `images`: the row's `Picture`s; `where` it stands."""
         sample = self.samples[i]
-        return {"segments": self._segments(sample["messages"]), "images": sample["images"]}
-
-    def _segments(self, messages: list[dict[str, str]]) -> list[tuple[str, bool]]:
-        """The conversation as the chat template writes it, cut where the assistant's words begin and end.
-
-        Each piece is tokenised by itself: at inference the prompt is, too.
-        """
-        messages = [{**message, "content": _parts(message["content"])} for message in messages]
-        segments, done = [], ""
-        for i, message in enumerate(messages):
-            if message["role"] == "assistant":
-                prompt = self._written(messages[:i], add_generation_prompt=True)
-                whole = self._written(messages[: i + 1])
-                if not (prompt.startswith(done) and whole.startswith(prompt)):
-                    raise FinetuneError("the chat template rewrites earlier turns: the answers can't be told apart.")
-                segments += [(prompt[len(done) :], False), (whole[len(prompt) :], True)]
-                done = whole
-        return segments
-
-    def _written(self, messages: list[dict[str, Any]], **settings: Any) -> str:
-        return self.processor.apply_chat_template(messages, tokenize=False, **settings)
+        messages = [{**message, "content": _parts(message["content"])} for message in sample["messages"]]
+        images = [one if isinstance(one, Picture) else Picture(one, str(one)) for one in sample["images"]]
+        return {
+            "segments": self.tokens.segments(messages),
+            "images": images,
+            "where": sample.get("where", f"row {i + 1}"),
+        }
 
 
-def _parts(content: str) -> list[dict[str, str]] | str:
-    r"""LLaVA's `<image>\n` in a text as parts of a message; the line break after it belongs to the marker."""
-    if "<image>" not in content:
+def _parts(content: Any) -> Any:
+    r"""A text with `<image>\n` in it as parts of a message."""
+    if not isinstance(content, str) or "<image>" not in content:
         return content
     parts: list[dict[str, str]] = []
     for i, text in enumerate(content.replace("<image>\n", "<image>").split("<image>")):
@@ -122,52 +102,94 @@ class Collator:
     """A batch from rows: tokens with as many image tokens as tiles need, padded on the right, and the images.
 
     `see` turns the tiles of images [T, 3, V, V] into what is remembered of them and given to the model as `name`: the
-    tiles themselves, or the features of frozen encoders.
+    tiles themselves, or the features of frozen encoders. Rows are never cut: one of more than `max_length` tokens is an
+    error. With `instead` a row that turns out to be bad (a picture whose header was fine, but not the rest) is left out
+    of its batch, and told to the log; where nothing is left, `instead` says which row takes the place of the last one.
+
+    With `packing` each item is a list of rows, and all rows of a batch make one sequence [1, S] without padding, whose
+    `position_ids` start at 0 with each row: without an attention mask, transformers then keeps each row to itself.
     """
 
     def __init__(
-        self, processor: Any, album: Album, see: Callable[[Tensor], Tensor] | None = None, name: str = "pixel_values"
+        self,
+        processor: Any,
+        album: Album,
+        see: Callable[[Tensor], Tensor] | None = None,
+        name: str = "pixel_values",
+        *,
+        max_length: int | None = None,
+        packing: bool = False,
+        instead: Callable[[Row], Row] | None = None,
     ):
         self.processor = processor
+        self.tokens = Tokens(processor)
         self.album = album
         self.see = see or (lambda tiles: tiles)
         self.name = name
+        self.max_length, self.packing, self.instead = max_length, packing, instead
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask`, `labels` [B, S], and the images of the batch where it has any."""
-        pages = iter(self.album.get([path for row in rows for path in row["images"]], self._look))
-        pages_of_row = [[next(pages) for _ in row["images"]] for row in rows]
-        encoded = [self._encoded(row["segments"], own) for row, own in zip(rows, pages_of_row, strict=True)]
-        batch = self._padded(encoded)
+    def __call__(self, rows: Sequence[Row] | Sequence[Sequence[Row]]) -> dict[str, Tensor]:
+        """`input_ids`, `labels` [B, S], and the images of the batch where it has any.
+
+        And `attention_mask` [B, S], or with packing `position_ids` [1, S].
+
+        Raises:
+            FinetuneError: a bad row, by its data set, number and picture.
+        """
+        flat = [row for item in rows for row in item] if self.packing else list(rows)
+        pages_of_row, flat = self._pages(flat)
+        encoded = [self._encoded(row, pages) for row, pages in zip(flat, pages_of_row, strict=True)]
+        batch = _packed(encoded) if self.packing else self._padded(encoded)
         images = [page for own in pages_of_row for page in own]
         return batch | ({self.name: torch.cat(images)} if images else {})
 
-    def _look(self, paths: list[str]) -> list[Tensor]:
-        """What is to be remembered of each image."""
-        seen = self.processor.image_processor([_opened(path) for path in paths])
+    def _pages(self, rows: list[Row]) -> tuple[list[list[Tensor]], list[Row]]:
+        """What is known of each row's pictures, and the rows that are left."""
+        try:
+            return self._pages_of(rows), rows
+        except FinetuneError:
+            if not self.instead:
+                raise
+        good, pages = [], []
+        for row in rows:
+            try:
+                pages += self._pages_of([row])
+                good.append(row)
+            except FinetuneError as error:
+                log.warning("left out: %s", error)
+        return (pages, good) if good else self._pages_instead(rows[-1])
+
+    def _pages_instead(self, row: Row) -> tuple[list[list[Tensor]], list[Row]]:
+        for _ in range(TRIED_INSTEAD):
+            row = self.instead(row)
+            try:
+                return self._pages_of([row]), [row]
+            except FinetuneError as error:
+                log.warning("left out: %s", error)
+        raise FinetuneError(f"{TRIED_INSTEAD} rows one after another are bad: see the log for each of them.")
+
+    def _pages_of(self, rows: list[Row]) -> list[list[Tensor]]:
+        pictures = {picture.key: picture for row in rows for picture in row["images"]}
+        keys = [picture.key for row in rows for picture in row["images"]]
+        pages = iter(self.album.get(keys, lambda missing: self._look([pictures[key] for key in missing])))
+        return [[next(pages) for _ in row["images"]] for row in rows]
+
+    def _look(self, pictures: list[Picture]) -> list[Tensor]:
+        """What is to be remembered of each picture."""
+        seen = self.processor.image_processor([look(picture) for picture in pictures])
         with torch.no_grad():
             pages = self.see(seen["pixel_values"])
         return list(pages.split(list(seen["num_tiles"])))
 
-    def _encoded(self, segments: list[tuple[str, bool]], pages: list[Tensor]) -> tuple[list[int], list[int]]:
+    def _encoded(self, row: Row, pages: list[Tensor]) -> tuple[list[int], list[int]]:
         """Token ids and labels of one row."""
-        token, counts = self.processor.image_token, iter(pages)
-        ids: list[int] = []
-        labels: list[int] = []
-        for text, learnt in segments:
-            pieces = text.split(token)
-            for piece in pieces[1:]:
-                pieces[0] += self.processor.replace_image_token({"num_tiles": [len(next(counts))]}, 0) + piece
-            new = self.processor.tokenizer(pieces[0], add_special_tokens=False)["input_ids"]
-            ids += new
-            labels += self._until_end(new) if learnt else [IGNORED] * len(new)
+        try:
+            ids, labels = self.tokens.encoded(row["segments"], [len(page) for page in pages])
+        except ValueError as error:
+            raise FinetuneError(f"{row['where']}: {error}.") from error
+        if self.max_length and len(ids) > self.max_length:
+            raise FinetuneError(f"{row['where']}: {len(ids)} tokens, more than max_length {self.max_length}.")
         return ids, labels
-
-    def _until_end(self, ids: list[int]) -> list[int]:
-        """The ids up to the end of the turn; what the template puts behind it is not the assistant's to say."""
-        eos = self.processor.tokenizer.eos_token_id
-        end = ids.index(eos) + 1 if eos in ids else len(ids)
-        return ids[:end] + [IGNORED] * (len(ids) - end)
 
     def _padded(self, encoded: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
         longest = max(len(ids) for ids, _ in encoded)
@@ -181,9 +203,11 @@ class Collator:
         return {name: torch.tensor(values) for name, values in rows.items()}
 
 
-def _opened(path: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise FinetuneError(f"{path}: an image of the training data that can't be opened ({error}).") from error
+def _packed(encoded: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
+    """All rows one after another [1, S]; a row's first token is not to be told from the row before."""
+    ids = [token for own, _ in encoded for token in own]
+    labels = [label for _, own in encoded for label in [IGNORED, *own[1:]]]
+    positions = [i for own, _ in encoded for i in range(len(own))]
+    return {
+        name: torch.tensor([v]) for name, v in [("input_ids", ids), ("labels", labels), ("position_ids", positions)]
+    }

@@ -1,0 +1,80 @@
+"""Several data sets as one sequence of rows, each read when it is asked for."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from finetune.config import DataSet
+from finetune.data.files import RowFile, open_file
+from finetune.data.formats import read_row
+from finetune.data.rows import Fault, RowError, Sample, texts_of
+from soup.errors import FinetuneError, listing
+
+__all__ = ["Corpus"]
+
+
+class Corpus(Sequence[Sample]):
+    """The rows of data sets, one set after another.
+
+    Raises:
+        FinetuneError: data sets that can't be opened; all of them are listed.
+    """
+
+    def __init__(self, data_sets: Sequence[DataSet]):
+        self.data_sets = tuple(data_sets)
+        self.files = _opened(self.data_sets)
+        self.sizes = [len(file) for file in self.files]
+        self.begins = [0, *accumulate(self.sizes)]
+
+    def __len__(self) -> int:
+        return self.begins[-1]
+
+    def __getitem__(self, i: int) -> Sample:
+        """Row `i` in the one form.
+
+        Raises:
+            RowError: it can't be read.
+        """
+        which = self.set_of(i)
+        data_set, file, own = self.data_sets[which], self.files[which], i - self.begins[which]
+        where = file.where(own)
+        root = Path(data_set.images) if data_set.images else file.root
+        try:
+            raw = file[own]
+        except ValueError as error:
+            raise RowError(where, [Fault("unreadable", f"not a row in JSON ({error})")]) from error
+        return read_row(raw, where, root, data_set.format, data_set.frames)
+
+    def set_of(self, i: int) -> int:
+        """Which data set row `i` is of.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return bisect_right(self.begins, i) - 1
+
+    def texts(self) -> Iterator[str]:
+        """The texts of all messages of all good rows, without pictures."""
+        for i in range(len(self)):
+            try:
+                sample = self[i]
+            except RowError:
+                continue
+            yield from texts_of(sample)
+
+
+def _opened(data_sets: Sequence[DataSet]) -> list[RowFile]:
+    files, faults = [], []
+    for data_set in data_sets:
+        try:
+            files.append(open_file(data_set))
+        except FinetuneError as error:
+            faults.append(str(error))
+    if len(faults) == 1:
+        raise FinetuneError(faults[0])
+    if faults:
+        raise FinetuneError(f"{len(faults)} data sets can't be opened:\n{listing(faults)}")
+    return files

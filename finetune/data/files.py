@@ -1,0 +1,263 @@
+"""Rows as they lie in files, read one at a time: a JSON array, JSON lines, or a table of `datasets`.
+
+A JSON array is one value, and is loaded whole: gigabytes belong into JSON lines or Parquet. Of JSON lines only the
+places where lines begin are kept (8 bytes a row); of Parquet and Arrow nothing, the file is mapped into memory.
+
+Every kind of file is a `RowFile`: a length, rows as dictionaries by index, and what errors call a row. It goes to
+worker processes as it is.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from finetune.config import DataSet
+from soup.errors import FinetuneError
+
+__all__ = ["JsonArray", "JsonLines", "RowFile", "Table", "open_file"]
+
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
+CHUNK_BYTES = 2**24
+
+
+class RowFile(Protocol):
+    """Rows of one data set."""
+
+    root: Path
+    """Where relative paths of images start."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Row `i` as it is written there.
+
+        Raises:
+            ValueError: it can't be read.
+        """
+
+    def where(self, i: int) -> str:
+        """What errors call row `i`."""
+
+
+class JsonArray:
+    """A file with one list of objects, loaded whole."""
+
+    def __init__(self, path: Path):
+        self.path, self.root = path, path.parent
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise FinetuneError(f"{path}: expected a list of rows in JSON ({error}).") from error
+        if not isinstance(rows, list):
+            raise FinetuneError(f"{path}: expected a list of rows, found {type(rows).__name__}.")
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.rows[i]
+
+    def where(self, i: int) -> str:
+        """The file and the row, counted from 1."""
+        return f"{self.path}, row {i + 1}"
+
+
+class JsonLines:
+    """A file with one object a line; empty lines are no rows."""
+
+    def __init__(self, path: Path):
+        self.path, self.root = path, path.parent
+        try:
+            self.begins, self.ends, self.lines = _lines(path)
+        except OSError as error:
+            raise FinetuneError(f"{path}: can't be read ({error.strerror}).") from error
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        # Opened for each row: 20 microseconds, and nothing that two processes could share by mistake.
+        with self.path.open("rb") as file:
+            file.seek(int(self.begins[i]))
+            return json.loads(file.read(int(self.ends[i] - self.begins[i])))
+
+    def where(self, i: int) -> str:
+        """The file and the line, counted from 1."""
+        return f"{self.path}, line {int(self.lines[i]) + 1}"
+
+
+def _lines(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each line that is not blank begins and ends, in bytes, and its number."""
+    found, offset, first_bytes = [], 0, []
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            found.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + offset)
+            offset += len(chunk)
+    ends = np.append(np.concatenate(found), offset) if found else np.zeros(0, np.int64)
+    begins = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1] + 1])
+    lines = np.arange(len(ends))
+    # A row has at least two characters: only shorter lines, and spaces, need a look.
+    with path.open("rb") as file:
+        for i in np.flatnonzero(ends - begins < 16):
+            file.seek(int(begins[i]))
+            first_bytes.append((i, file.read(int(ends[i] - begins[i]))))
+    full = np.ones(len(ends), bool)
+    full[[i for i, text in first_bytes if not text.strip()]] = False
+    return begins[full], ends[full], lines[full]
+
+
+class Table:
+    """A `datasets` table: Parquet, Arrow, a directory that `save_to_disk` made, or a data set of the Hub."""
+
+    def __init__(self, table: Any, name: str, root: Path):
+        self.table, self.name, self.root = _undecoded(table), name, root
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.table[int(i)]
+
+    def where(self, i: int) -> str:
+        """The table and the row, counted from 1."""
+        return f"{self.name}, row {i + 1}"
+
+
+def _undecoded(table: Any) -> Any:
+    """The table with images as bytes and path: they are opened where all other images are, by the same rules."""
+    import datasets
+
+    def plain(feature: Any) -> Any:
+        if isinstance(feature, datasets.Image):
+            return datasets.Image(decode=False)
+        if isinstance(feature, datasets.List):
+            return datasets.List(plain(feature.feature), length=feature.length)
+        if isinstance(feature, dict):
+            return {key: plain(value) for key, value in feature.items()}
+        return feature
+
+    for name, feature in table.features.items():
+        undecoded = plain(feature)
+        if undecoded != feature:
+            table = table.cast_column(name, undecoded)
+    return table.with_format(None)
+
+
+def open_file(data_set: DataSet) -> RowFile:
+    """The rows of a data set, by what its path is.
+
+    Raises:
+        FinetuneError: nothing there, nothing in it that is known, or it can't be read.
+    """
+    path = Path(data_set.path)
+    if path.is_dir():
+        return _open_directory(path, data_set)
+    if path.suffix in (".jsonl", ".ndjson"):
+        return JsonLines(_existing(path))
+    if path.suffix == ".json":
+        return _open_json(_existing(path))
+    if path.suffix in (".parquet", ".arrow"):
+        return _open_tables([_existing(path)], path.parent)
+    if path.is_file():
+        raise FinetuneError(f"{path}: expected a file whose name ends in {', '.join(SUFFIXES)}.")
+    return _open_hub(data_set)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FinetuneError(f"{path}: expected a data set here, but there is no such file.")
+    return path
+
+
+def _open_json(path: Path) -> RowFile:
+    """Many files called .json hold one object a line."""
+    with path.open("rb") as file:
+        begin = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    return JsonLines(path) if begin == b"{" else JsonArray(path)
+
+
+def _open_directory(path: Path, data_set: DataSet) -> RowFile:
+    """`data.json`, what `save_to_disk` wrote, or files of one kind."""
+    if (path / "data.json").is_file():
+        return _open_json(path / "data.json")
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return _open_saved(path, data_set)
+    found = {suffix: sorted(path.rglob(f"*{suffix}")) for suffix in SUFFIXES}
+    kinds = {suffix: files for suffix, files in found.items() if files}
+    if set(kinds) in ({".parquet"}, {".arrow"}):
+        return _open_tables(*_of_split(next(iter(kinds.values())), path, data_set))
+    if len(kinds) == 1 and len(files := next(iter(kinds.values()))) == 1:
+        return open_file(data_set.model_copy(update={"path": str(files[0])}))
+    there = f"found {sum(map(len, kinds.values()))} files of {', '.join(kinds)}" if kinds else "there is no data.json"
+    raise FinetuneError(
+        f"{path}: expected a data set here (data.json, one .json or .jsonl file, Parquet or Arrow files, or what "
+        f"save_to_disk wrote), but {there}. Name one file as the path."
+    )
+
+
+def _of_split(files: Sequence[Path], path: Path, data_set: DataSet) -> tuple[list[Path], Path]:
+    """Those files whose name begins with the split's, as `train-00000-of-00004.parquet` does; else all of them."""
+    splits = {file.name.split("-")[0] for file in files if "-" in file.name}
+    own = [file for file in files if file.name.split("-")[0].split(".")[0] == data_set.split]
+    if own:
+        return own, path
+    if splits & {"train", "test", "validation", "val"}:
+        raise FinetuneError(f"{path}: no files of the split {data_set.split}; found {', '.join(sorted(splits))}.")
+    return list(files), path
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise FinetuneError(
+            "Parquet, Arrow and Hub data sets need datasets: pip install 'vlm-soup[finetune]'"
+        ) from error
+    return datasets
+
+
+def _open_tables(files: Sequence[Path], root: Path) -> RowFile:
+    datasets = _datasets()
+    name = str(files[0]) if len(files) == 1 else f"{root} ({len(files)} files)"
+    # Arrow files are mapped; Parquet is turned into Arrow once, in the cache of `datasets`.
+    one = datasets.Dataset.from_parquet if files[0].suffix == ".parquet" else None
+    try:
+        if one:
+            table = one([str(file) for file in files])
+        else:
+            table = datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
+    except Exception as error:  # pyarrow's and datasets' errors have no common base
+        raise FinetuneError(f"{name}: can't be read as {files[0].suffix[1:]} ({error}).") from error
+    return Table(table, name, root)
+
+
+def _open_saved(path: Path, data_set: DataSet) -> RowFile:
+    datasets = _datasets()
+    try:
+        table = datasets.load_from_disk(str(path))
+    except Exception as error:  # as above
+        raise FinetuneError(f"{path}: can't be read as what save_to_disk wrote ({error}).") from error
+    if isinstance(table, datasets.DatasetDict):
+        if data_set.split not in table:
+            raise FinetuneError(f"{path}: no split {data_set.split}; found {', '.join(table)}.")
+        table = table[data_set.split]
+    return Table(table, str(path), path)
+
+
+def _open_hub(data_set: DataSet) -> RowFile:
+    name = data_set.path
+    if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:
+        raise FinetuneError(f"{name}: expected a data set here, but there is no such file or directory (no data.json).")
+    datasets = _datasets()
+    try:
+        table = datasets.load_dataset(name, data_set.name, split=data_set.split)
+    except Exception as error:  # as above
+        raise FinetuneError(
+            f"{name}: no such file or directory (no data.json), and as a data set of the Hub it can't be loaded "
+            f"(name {data_set.name}, split {data_set.split}).\n{error}"
+        ) from error
+    return Table(table, f"{name}[{data_set.split}]", Path())

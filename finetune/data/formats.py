@@ -1,0 +1,257 @@
+r"""Rows of the usual formats into one form.
+
+llava       {"image": "7.png", "conversations": [{"from": "human", "value": "<image>\nWhat ..."},
+                                                 {"from": "gpt", "value": "..."}]}; `image` may be a list
+sharegpt    {"images": ["7.png"], "system": "...", "conversations": as above}
+openai      {"messages": [{"role": "user", "content": "..." or [{"type": "text", "text": "..."},
+             {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}]}, {"role": "assistant", ...}]},
+            and `images` for a content that says `<image>`, or parts {"type": "image"} that hold no image themselves
+
+In all of them an image is a path, bytes, base64, a data or file URL, or {"bytes", "path"}. `video` (or `videos`) is a
+file, a directory of frames, or a list of frames; its place is `<video>` or `<image>`. Turns may say from and value or
+role and content. Keys without a value are as good as absent: tables have all keys in all rows.
+
+By its look a row is `openai` if it has messages, and one of the others if it has conversations: `llava` with `image`,
+`sharegpt` with `images` or `system`; with neither the two read the same. With messages and conversations, or image and
+images, the look does not tell, and the configuration must.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from finetune.data.rows import Fault, Picture, RowError, Sample
+
+__all__ = ["ROLES", "look_of", "read_row"]
+
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+PLACE = re.compile(r"<image>\n?|<video>\n?")  # the line break after it belongs to the marker
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": ("images", "image")}
+TEXT_PARTS = ("text", "input_text", "output_text")
+IMAGE_PARTS = ("image_url", "input_image", "image")
+VIDEO_PARTS = ("video_url", "video")
+
+
+class _FaultError(ValueError):
+    """What is wrong with a row, to be told with its place."""
+
+    def __init__(self, kind: str, text: str):
+        self.fault = Fault(kind, text)
+        super().__init__(text)
+
+
+def look_of(raw: Mapping[str, Any]) -> str:
+    """The format that a row looks like.
+
+    Raises:
+        ValueError: it looks like none, or like two.
+    """
+    has = {name for name, value in raw.items() if value is not None}
+    if {"messages", "conversations"} <= has:
+        raise _FaultError(
+            "unreadable", "has messages (openai) and conversations (llava, sharegpt): say which by `format`"
+        )
+    if "messages" in has:
+        return "openai"
+    if "conversations" not in has:
+        raise _FaultError(
+            "unreadable", f"expected conversations or messages, found {', '.join(map(str, raw)) or 'nothing'}"
+        )
+    if {"image", "images"} <= has:
+        raise _FaultError("unreadable", "has image (llava) and images (sharegpt): say which by `format`")
+    return "sharegpt" if has & {"images", "system", "videos"} else "llava"
+
+
+def read_row(raw: Any, where: str, root: Path, format: str | None = None, frames: int = 24) -> Sample:
+    """A row in the one form, its relative paths starting at `root`; see `finetune.data.rows.Sample`.
+
+    Raises:
+        RowError: of no known format, or with wrong roles, placeholders or answers; all that is wrong is listed.
+    """
+    try:
+        if not isinstance(raw, Mapping):
+            raise _FaultError(
+                "unreadable", f"expected an object with conversations or messages, found {type(raw).__name__}"
+            )
+        format = format or look_of(raw)
+        return _Reading(raw, where, root, format, frames).sample()
+    except _FaultError as wrong:
+        raise RowError(where, [wrong.fault]) from None
+
+
+class _Reading:
+    """One row while it is read."""
+
+    def __init__(self, raw: Mapping[str, Any], where: str, root: Path, format: str, frames: int):
+        self.raw, self.where, self.root, self.format, self.frames = raw, where, root, format, frames
+        self.images, self.videos = self._given()
+        self.pictures: list[Picture] = []
+        self.places = 0
+        self.faults: list[Fault] = []
+
+    def sample(self) -> Sample:
+        """The row in the one form.
+
+        Raises:
+            RowError: with all that is wrong with it.
+        """
+        turns = list(self._turns())
+        messages = [{"role": role, "content": self._content(content)} for role, content in turns]
+        images = len(self.pictures) + len(self.images) + len(self.videos)
+        if images != self.places:
+            self.faults.append(Fault("placeholders", f"{self.places} <image> in the text, {images} images"))
+        self.faults += _wrong_roles([role for role, _ in turns])
+        self.faults += _empty_answers(messages)
+        if self.faults:
+            raise RowError(self.where, self.faults)
+        return {"messages": messages, "images": self.pictures, "where": self.where, "format": self.format}
+
+    def _given(self) -> tuple[list[Any], list[Any]]:
+        """The row's own images, and its videos."""
+        images = [one for name in IMAGE_KEYS[self.format] for one in _listed(self.raw.get(name))]
+        # A list under `video` is the frames of one.
+        videos = [self.raw["video"]] if self.raw.get("video") is not None else []
+        return images, videos + _listed(self.raw.get("videos"))
+
+    def _turns(self) -> Iterator[tuple[str, Any]]:
+        """Role and content of each turn."""
+        name = "messages" if self.format == "openai" else "conversations"
+        turns = self.raw.get(name)
+        if isinstance(turns, Mapping) and all(
+            isinstance(values, list) for values in turns.values()
+        ):  # as some tables store a list of turns
+            turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]
+        if not isinstance(turns, list) or not turns:
+            raise _FaultError("unreadable", f"expected a list of turns as {name}, found {_kind(turns)}")
+        if isinstance(system := self.raw.get("system"), str) and system:
+            yield "system", system
+        for i, turn in enumerate(turns, 1):
+            yield self._turn(turn, i)
+
+    def _turn(self, turn: Any, i: int) -> tuple[str, Any]:
+        if not isinstance(turn, Mapping):
+            raise _FaultError("unreadable", f"turn {i}: expected an object, found {type(turn).__name__}")
+        role = turn.get("from") if turn.get("from") is not None else turn.get("role")
+        content = turn.get("value") if turn.get("value") is not None else turn.get("content")
+        if not isinstance(role, str) or role not in ROLES:
+            raise _FaultError("roles", f"turn {i}: role {role!r} is not one of {', '.join(ROLES)}")
+        if content is None:
+            content = ""
+        if not isinstance(content, str | list):
+            raise _FaultError("unreadable", f"turn {i}: expected text or parts, found {type(content).__name__}")
+        return ROLES[role], content
+
+    def _content(self, content: str | list[Any]) -> str | list[dict[str, str]]:
+        """Text alone as it is; with images as parts, each image's place among the texts."""
+        if isinstance(content, str):
+            return self._marked(content)
+        parts = [self._part(part) for part in content]
+        if all(part["type"] == "text" for part in parts):
+            text = "".join(part["text"] for part in parts)
+            # A text that is about markers stays a part, so that nobody takes it for one with images.
+            return [{"type": "text", "text": text}] if "<image>" in text else text
+        return [part for part in parts if part["type"] != "text" or part["text"]]
+
+    def _marked(self, content: str) -> str | list[dict[str, str]]:
+        places = PLACE.findall(content)
+        if not places:
+            return content
+        parts: list[dict[str, str]] = []
+        for place, text in zip(["", *places], PLACE.split(content), strict=True):
+            if place:
+                self._place(video=place.startswith("<video>"))
+                parts.append({"type": "image"})
+            parts += [{"type": "text", "text": text}] * bool(text)
+        return parts
+
+    def _place(self, video: bool) -> None:
+        """The next of the row's own images goes here, or of its videos: they may stand at `<image>`, too."""
+        self.places += 1
+        if self.images and not video:
+            self._picture(self.images.pop(0), video=False)
+        elif self.videos:
+            self._picture(self.videos.pop(0), video=True)
+
+    def _part(self, part: Any) -> dict[str, str]:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in TEXT_PARTS:
+            return {"type": "text", "text": str(part.get("text") or "")}
+        if kind not in IMAGE_PARTS + VIDEO_PARTS:
+            known = ", ".join(TEXT_PARTS + IMAGE_PARTS + VIDEO_PARTS)
+            raise _FaultError("unreadable", f"a part of type {kind!r}; known: {known}")
+        inside = [
+            part[name] for name in (kind, "image", "image_url", "video", "url", "path", "bytes") if part.get(name)
+        ]
+        if inside:
+            self.places += 1
+            self._picture(inside[0], kind in VIDEO_PARTS)
+        else:
+            self._place(video=kind in VIDEO_PARTS)
+        return {"type": "image"}
+
+    def _picture(self, given: Any, video: bool) -> None:
+        if isinstance(given, Mapping) and given.get("url"):
+            given = given["url"]
+        where = f"{self.where}, {'video' if video else 'image'} {len(self.pictures) + 1}"
+        try:
+            source = [self._placed(one) for one in given] if isinstance(given, list) else self._placed(given)
+        except _FaultError as wrong:
+            self.faults.append(wrong.fault)
+            source = given
+        self.pictures.append(Picture(source, where, self.frames if video else None))
+
+    def _placed(self, given: Any) -> Any:
+        """An image with its whole path; one that is bytes or base64 as it is."""
+        if isinstance(given, Mapping):
+            if given.get("bytes") is None and given.get("path"):
+                return self._placed(given["path"])
+            return {"bytes": given.get("bytes"), "path": given.get("path")}
+        if isinstance(given, bytes):
+            return given
+        if not isinstance(given, str) or not given:
+            shown = "an empty text" if given == "" else type(given).__name__
+            raise _FaultError(
+                "unreadable", f"image {len(self.pictures) + 1}: expected a path, bytes or base64, found {shown}"
+            )
+        if given.startswith("data:"):
+            return given
+        if given.startswith("file:"):
+            return unquote(urlsplit(given).path)
+        if "://" in given[:12]:
+            raise _FaultError("image_missing", f"{given[:100]}: a URL; download it first, and give the file's path")
+        if BASE64.fullmatch(given) and not (len(given) < 4096 and (self.root / given).exists()):
+            return given
+        return str(self.root / given)
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _kind(value: Any) -> str:
+    return "an empty list" if value == [] else type(value).__name__
+
+
+def _wrong_roles(roles: list[str]) -> list[Fault]:
+    """A system message may come first; then user and assistant take turns, and the assistant has the last word."""
+    turns = roles[1:] if roles[0] == "system" else roles
+    wanted = ["user", "assistant"] * (len(turns) // 2)
+    if turns and turns == wanted:
+        return []
+    return [Fault("roles", f"expected user and assistant in turns, after at most one system; found {', '.join(roles)}")]
+
+
+def _empty_answers(messages: list[dict[str, Any]]) -> list[Fault]:
+    empty = [
+        i
+        for i, message in enumerate(messages, 1)
+        if message["role"] == "assistant" and isinstance(message["content"], str) and not message["content"].strip()
+    ]
+    return [Fault("empty_answer", f"the answer of turn {i} is empty") for i in empty]

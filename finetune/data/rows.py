@@ -1,0 +1,91 @@
+"""What a row is, whatever file it came from: messages, pictures, and where it stands."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from soup.errors import FinetuneError
+
+__all__ = ["KINDS", "Fault", "Picture", "RowError", "Sample", "texts_of"]
+
+Sample = dict[str, Any]
+"""`messages`: {"role": "user", "content": text, or parts {"type": "text", "text": ...} and {"type": "image"}};
+`images`: a `Picture` for each image part, in order; `where`: what errors call the row; `format`: how it was read."""
+
+KINDS = {
+    "unreadable": "rows that can't be read",
+    "roles": "roles out of order",
+    "placeholders": "placeholders that don't match the images",
+    "image_token": "the image token written in the text",
+    "empty_answer": "answers that are empty",
+    "image_missing": "images missing",
+    "image_unreadable": "images unreadable",
+    "too_long": "rows over max_length",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a row: a key of `KINDS`, and the words."""
+
+    kind: str
+    text: str
+
+
+class RowError(FinetuneError):
+    """A row that nothing can be learnt from, with all that is wrong with it."""
+
+    def __init__(self, where: str, faults: Iterable[Fault]):
+        self.where, self.faults = where, tuple(faults)
+        super().__init__(where, self.faults)
+
+    def __str__(self) -> str:
+        return f"{self.where}: {'; '.join(fault.text for fault in self.faults)}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of a row, or a video of at most `frames` frames: not opened yet.
+
+    `source` is a path, bytes, base64, or {"bytes", "path"}; of a video also a directory, or a list of those.
+    """
+
+    source: Any
+    where: str
+    frames: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        path = self.source.get("path") if isinstance(self.source, dict) else self.source
+        shown = f" ({path})" if isinstance(path, str | Path) and len(str(path)) < 300 else ""
+        return f"{self.where}{shown}"
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for pictures of the same source."""
+        return _key(self.source) + (f" {self.frames} frames" if self.frames else "")
+
+
+def _key(source: Any) -> str:
+    if isinstance(source, str | Path):
+        return str(source) if len(str(source)) < 4096 else xxhash.xxh3_128_hexdigest(str(source))
+    if isinstance(source, dict):
+        return _key(source["path"] if source.get("bytes") is None else source["bytes"])
+    if isinstance(source, list | tuple):
+        return "\n".join(map(_key, source))
+    return xxhash.xxh3_128_hexdigest(source)
+
+
+def texts_of(sample: Sample) -> list[str]:
+    """The text of each message, without its pictures."""
+    return [
+        content
+        if isinstance(content := message["content"], str)
+        else "".join(part["text"] for part in content if part["type"] == "text")
+        for message in sample["messages"]
+    ]

@@ -1,0 +1,133 @@
+"""Conversations into token ids and labels, by a processor's own template, tokenizer and arithmetic of tiles."""
+
+import json
+from functools import cached_property
+from typing import Any
+
+from PIL import Image
+
+from finetune.data.rows import Sample, texts_of
+from soup.errors import FinetuneError
+
+__all__ = ["IGNORED", "Tokens"]
+
+IGNORED = -100  # a label that no loss is taken over
+REMEMBERED = 4096  # texts whose tokens are kept: system messages and the prompts that a data set repeats
+
+Segments = list[tuple[str, bool]]
+
+
+class Tokens:
+    """What a processor makes of rows; labels are the assistant's words and the end of its turn, nothing else."""
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+        self.remembered: dict[str, list[int]] = {}
+        self.images: dict[int, list[int]] = {}
+        self.tiles_of: dict[tuple[int, int], int] = {}
+        self.around: dict[tuple[str, ...], int] = {}
+
+    def segments(self, messages: list[dict[str, Any]]) -> Segments:
+        """The conversation as the chat template writes it, cut where the assistant's words begin and end.
+
+        Each piece is tokenised by itself: at inference the prompt is, too.
+
+        Raises:
+            FinetuneError: a template that writes earlier turns otherwise once later ones follow.
+        """
+        segments, done = [], ""
+        for i, message in enumerate(messages):
+            if message["role"] == "assistant":
+                prompt = self._written(messages[:i], add_generation_prompt=True)
+                whole = self._written(messages[: i + 1])
+                if not (prompt.startswith(done) and whole.startswith(prompt)):
+                    raise FinetuneError("the chat template rewrites earlier turns: the answers can't be told apart.")
+                segments += [(prompt[len(done) :], False), (whole[len(prompt) :], True)]
+                done = whole
+        return segments
+
+    def _written(self, messages: list[dict[str, Any]], **settings: Any) -> str:
+        return self.processor.apply_chat_template(messages, tokenize=False, **settings)
+
+    def encoded(self, segments: Segments, tiles: list[int]) -> tuple[list[int], list[int]]:
+        """Token ids and labels of one row whose images have so many tiles each.
+
+        Raises:
+            ValueError: not as many image tokens in the text as images.
+        """
+        places = sum(text.count(self.processor.image_token) for text, _ in segments)
+        if places != len(tiles):
+            raise ValueError(f"{places} image tokens ({self.processor.image_token}) in the text, {len(tiles)} images")
+        counts = iter(tiles)
+        ids: list[int] = []
+        labels: list[int] = []
+        for text, learnt in segments:
+            new = self._ids(text, counts)
+            ids += new
+            labels += self._learnt(new) if learnt else [IGNORED] * len(new)
+        return ids, labels
+
+    def _ids(self, text: str, counts: Any) -> list[int]:
+        """The tokens of a text, each image token in it as many as its image needs."""
+        first, *pieces = text.split(self.processor.image_token)
+        for piece in pieces:
+            first += self.processor.replace_image_token({"num_tiles": [next(counts)]}, 0) + piece
+        if first not in self.remembered:
+            new = self.processor.tokenizer(first, add_special_tokens=False)["input_ids"]
+            if len(self.remembered) >= REMEMBERED or len(first) > REMEMBERED:
+                return new
+            self.remembered[first] = new
+        return self.remembered[first]
+
+    def _learnt(self, ids: list[int]) -> list[int]:
+        """The ids up to the end of the turn; what the template puts behind it is not the assistant's to say.
+
+        Nor are images, should an answer hold any.
+        """
+        eos = self.processor.tokenizer.eos_token_id
+        end = ids.index(eos) + 1 if eos in ids else len(ids)
+        image = self.processor.image_token_id
+        return [IGNORED if token == image else token for token in ids[:end]] + [IGNORED] * (len(ids) - end)
+
+    def length(self, sample: Sample, tiles: list[int]) -> int:
+        """Tokens of a row whose images have so many tiles each."""
+        return len(self.encoded(self.segments(sample["messages"]), tiles)[0])
+
+    def longest_possible(self, sample: Sample, tiles: list[int]) -> int | None:
+        """A length that the row can't pass, told without writing or tokenising it; None where that can't be told.
+
+        A text has no more tokens than bytes, whatever the vocabulary, once it is normalised: NFC makes it at most
+        three times as long, and of the compatibility forms (NFKC) little is certain.
+        """
+        if not self._short_normal_form:
+            return None
+        roles = tuple(message["role"] for message in sample["messages"])
+        text = sum(len(text.encode()) for text in texts_of(sample)) + self._written_around(roles)
+        return 3 * text + sum(len(self._image(n)) for n in tiles)
+
+    @cached_property
+    def _short_normal_form(self) -> bool:
+        backend = getattr(self.processor.tokenizer, "backend_tokenizer", None)
+        normalizer = json.loads(backend.to_str())["normalizer"] if backend else "unknown"
+        return normalizer is None or json.dumps(normalizer) in ('{"type": "NFC"}', '{"type": "NFD"}')
+
+    def _written_around(self, roles: tuple[str, ...]) -> int:
+        """Bytes that the template adds to messages of these roles, generously: each is cut into two pieces."""
+        if roles not in self.around:
+            empty = [{"role": role, "content": ""} for role in roles]
+            self.around[roles] = len(self._written(empty, add_generation_prompt=True).encode()) + 8 * len(roles)
+        return self.around[roles]
+
+    def _image(self, tiles: int) -> list[int]:
+        """The tokens of an image of so many tiles, whatever stands between them."""
+        if tiles not in self.images:
+            text = self.processor.replace_image_token({"num_tiles": [tiles]}, 0)
+            self.images[tiles] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.images[tiles]
+
+    def tiles(self, width: int, height: int) -> int:
+        """Of how many tiles an image of that size will consist, by the image processor's own arithmetic."""
+        if (width, height) not in self.tiles_of:
+            blank = Image.new("RGB", (width, height))
+            self.tiles_of[width, height] = int(self.processor.image_processor([blank])["num_tiles"][0])
+        return self.tiles_of[width, height]

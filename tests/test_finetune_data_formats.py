@@ -1,0 +1,337 @@
+"""Rows of all formats, from all kinds of files."""
+
+import base64
+import contextlib
+import io
+import json
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from finetune.config import DataSet
+from finetune.data import Corpus, texts_of
+from finetune.data.files import JsonLines, open_file
+from finetune.data.formats import read_row
+from finetune.data.rows import RowError
+from soup.errors import FinetuneError
+
+LLAVA = {
+    "id": "1",
+    "image": "a.png",
+    "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "red"}],
+}
+SHAREGPT = {
+    "images": ["a.png", "sub/b.png"],
+    "system": "Be short.",
+    "conversations": [
+        {"from": "human", "value": "Compare <image> and <image>."},
+        {"from": "gpt", "value": "Alike."},
+        {"from": "human", "value": "Sure?"},
+        {"from": "gpt", "value": "Yes."},
+    ],
+}
+OPENAI = {
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is "},
+                {"type": "image_url", "image_url": {"url": "file:///data/a%20b.png"}},
+                {"type": "text", "text": "?"},
+            ],
+        },
+        {"role": "assistant", "content": "red"},
+    ]
+}
+
+
+def read(raw, tmp_path, **settings):
+    return read_row(raw, "x.json, row 1", tmp_path, **settings)
+
+
+def sources(sample):
+    return [picture.source for picture in sample["images"]]
+
+
+def png(color="red"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 32), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_llava_s_line_break_after_a_marker_belongs_to_it(tmp_path):
+    sample = read(LLAVA, tmp_path)
+    assert sample["messages"][0] == {
+        "role": "user",
+        "content": [{"type": "image"}, {"type": "text", "text": "What?"}],
+    }
+    assert sample["messages"][1] == {"role": "assistant", "content": "red"}
+    assert sources(sample) == [str(tmp_path / "a.png")]
+    assert sample["format"] == "llava"
+
+
+def test_sharegpt_has_a_system_message_and_several_images_within_its_text(tmp_path):
+    sample = read(SHAREGPT, tmp_path)
+    assert [message["role"] for message in sample["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+    kinds = [part.get("text", "image") for part in sample["messages"][1]["content"]]
+    assert kinds == ["Compare ", "image", " and ", "image", "."]
+    assert sources(sample) == [str(tmp_path / "a.png"), str(tmp_path / "sub/b.png")]
+    assert sample["format"] == "sharegpt"
+
+
+def test_openai_s_parts_keep_their_order_and_hold_their_own_images(tmp_path):
+    sample = read(OPENAI, tmp_path)
+    assert [part.get("text", "image") for part in sample["messages"][0]["content"]] == ["What is ", "image", "?"]
+    assert sources(sample) == ["/data/a b.png"]
+    assert sample["format"] == "openai"
+
+
+def test_openai_s_bare_parts_and_markers_take_their_images_from_the_row(tmp_path):
+    bare = {"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "x"}]}, *answer()]}
+    marked = {"messages": [{"role": "user", "content": "<image>x"}, *answer()]}
+    for raw in (bare, marked):
+        sample = read({**raw, "images": [{"bytes": b"abc", "path": None}]}, tmp_path)
+        assert sources(sample) == [{"bytes": b"abc", "path": None}]
+
+
+def answer(text="yes"):
+    return [{"role": "assistant", "content": text}]
+
+
+def test_a_text_about_markers_in_parts_is_a_text(tmp_path):
+    parts = [{"type": "text", "text": "What does <image> do in SVG?"}]
+    sample = read({"messages": [{"role": "user", "content": parts}, *answer()]}, tmp_path)
+    assert texts_of(sample)[0] == "What does <image> do in SVG?"
+    assert sample["images"] == []
+
+
+def test_base64_and_bytes_are_images_and_no_paths(tmp_path):
+    text = base64.b64encode(png()).decode()
+    for image in (text, f"data:image/png;base64,{text}", png()):
+        assert sources(read({**LLAVA, "image": image}, tmp_path)) == [image]
+
+
+def test_a_long_path_without_dots_is_a_path_where_there_is_such_a_file(tmp_path):
+    name = "a" * 80
+    (tmp_path / name).write_bytes(png())
+    assert sources(read({**LLAVA, "image": name}, tmp_path)) == [str(tmp_path / name)]
+
+
+@pytest.mark.parametrize("marker", ["<image>", "<video>"])
+def test_a_video_is_one_image_of_many_frames(tmp_path, marker):
+    turns = [{"from": "human", "value": f"{marker}\nWhat?"}, {"from": "gpt", "value": "red"}]
+    directory = read({"video": "clip", "conversations": turns}, tmp_path, frames=8)
+    frames = read({"video": ["1.png", "2.png"], "conversations": turns}, tmp_path, frames=8)
+    assert [(one.source, one.frames) for one in directory["images"]] == [(str(tmp_path / "clip"), 8)]
+    assert [(one.source, one.frames) for one in frames["images"]] == [
+        ([str(tmp_path / "1.png"), str(tmp_path / "2.png")], 8)
+    ]
+
+
+def test_a_video_and_an_image_find_their_own_markers(tmp_path):
+    turns = [{"from": "human", "value": "<video> or <image>?"}, {"from": "gpt", "value": "red"}]
+    sample = read({"image": "a.png", "video": "clip", "conversations": turns}, tmp_path)
+    assert [one.frames for one in sample["images"]] == [24, None]
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "said"),
+    [
+        ([1], "unreadable", "expected an object with conversations or messages, found list"),
+        ({"text": "x"}, "unreadable", "expected conversations or messages, found text"),
+        ({**LLAVA, **OPENAI}, "unreadable", "say which by `format`"),
+        ({**LLAVA, "images": ["a.png"]}, "unreadable", "image (llava) and images (sharegpt)"),
+        ({"conversations": []}, "unreadable", "found an empty list"),
+        ({"conversations": ["x"]}, "unreadable", "turn 1: expected an object, found str"),
+        ({"conversations": [{"from": "tool", "value": "x"}]}, "roles", "role 'tool' is not one of human, user"),
+        ({"conversations": [{"from": "gpt", "value": "x"}]}, "roles", "found assistant"),
+        ({"conversations": LLAVA["conversations"][:1], "image": "a.png"}, "roles", "found user"),
+        ({"conversations": LLAVA["conversations"]}, "placeholders", "1 <image> in the text, 0 images"),
+        ({**LLAVA, "image": ["a.png", "b.png"]}, "placeholders", "1 <image> in the text, 2 images"),
+        (
+            {"messages": [{"role": "user", "content": "x"}, *answer(" ")]},
+            "empty_answer",
+            "the answer of turn 2 is empty",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}, *answer()]}, "unreadable", "type 'audio'"),
+        ({**LLAVA, "image": 7}, "unreadable", "image 1: expected a path, bytes or base64, found int"),
+        ({**LLAVA, "image": "https://host/a.png"}, "image_missing", "a URL; download it first"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said_by_its_kind(tmp_path, raw, kind, said):
+    with pytest.raises(RowError) as error:
+        read(raw, tmp_path)
+    assert [fault.kind for fault in error.value.faults] == [kind]
+    assert said in str(error.value)
+    assert str(error.value).startswith("x.json, row 1: ")
+
+
+def test_all_that_is_wrong_with_a_row_is_said_at_once(tmp_path):
+    turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": ""}, {"from": "human", "value": "x"}]
+    with pytest.raises(RowError) as error:
+        read({"conversations": turns}, tmp_path)
+    assert {fault.kind for fault in error.value.faults} == {"placeholders", "roles", "empty_answer"}
+
+
+def test_an_error_of_a_row_comes_back_from_a_worker_process(tmp_path):
+    with pytest.raises(RowError) as error:
+        read([], tmp_path)
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["<image>", "human", "gpt", "user"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["conversations", "messages", "from", "value", "role", "content", "type", "image", "images"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(raw=JSON)
+def test_no_row_breaks_the_reader(raw, tmp_path_factory):
+    with contextlib.suppress(RowError):
+        assert read_row(raw, "here", tmp_path_factory.getbasetemp())["messages"][-1]["role"] == "assistant"
+
+
+def test_lines_are_found_without_reading_rows(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(["", json.dumps(LLAVA), "   ", "not json", json.dumps(OPENAI), ""]))
+    rows = JsonLines(path)
+    assert [rows.where(i).split()[-1] for i in range(len(rows))] == ["2", "4", "5"]
+    corpus = pickle.loads(pickle.dumps(Corpus([DataSet(path=str(path))])))
+    assert corpus[0]["format"] == "llava"
+    assert corpus[2]["format"] == "openai"
+    with pytest.raises(RowError, match=r"x\.jsonl, line 4: not a row in JSON"):
+        corpus[1]
+    assert list(corpus.texts())[:2] == ["What?", "red"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(st.text(max_size=20)), end=st.sampled_from(["", "\n", "\r\n", "\n\n"]))
+def test_lines_of_any_kind_are_those_that_python_reads(texts, end, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    lines = [json.dumps({"text": text}) for text in texts]
+    path.write_bytes("\n".join(lines).encode() + end.encode())
+    assert [row["text"] for row in JsonLines(path)] == texts
+
+
+def test_lines_across_chunks_are_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("finetune.data.files.CHUNK_BYTES", 7)
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps({"n": i}) + "\n" for i in range(50)))
+    assert [row["n"] for row in JsonLines(path)] == list(range(50))
+
+
+def test_a_json_file_of_lines_is_read_as_lines(tmp_path):
+    (tmp_path / "data.json").write_text(json.dumps(LLAVA) + "\n" + json.dumps(LLAVA))
+    assert len(Corpus([DataSet(path=str(tmp_path))])) == 2
+
+
+def tables(tmp_path):
+    import datasets
+
+    (tmp_path / "a.png").write_bytes(png())
+    rows = {"images": [["a.png"], []], "messages": [[{"role": "user", "content": "<image>\nWhat?"}, *answer()]] * 2}
+    rows["messages"][1] = [{"role": "user", "content": "Hello?"}, *answer("Hi")]
+    by_path = datasets.Dataset.from_dict(rows)
+    pictures = datasets.List(datasets.Image())
+    by_bytes = datasets.Dataset.from_dict({**rows, "images": [[{"bytes": png(), "path": None}], []]})
+    return by_path, by_bytes.cast_column("images", pictures)
+
+
+def test_parquet_arrow_and_saved_tables_give_the_rows_that_json_gives(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    import datasets
+
+    by_path, by_bytes = tables(tmp_path)
+    by_path.to_parquet(tmp_path / "x.parquet")
+    by_bytes.to_parquet(tmp_path / "bytes.parquet")
+    by_bytes.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": by_path, "test": by_path.select([0])}).save_to_disk(tmp_path / "splits")
+    arrow = next((tmp_path / "saved").glob("*.arrow"))
+    expected = [["What?", "yes"], ["Hello?", "Hi"]]
+    for path, source in [
+        ("x.parquet", str(tmp_path / "a.png")),
+        ("bytes.parquet", {"bytes": png(), "path": None}),
+        ("saved", {"bytes": png(), "path": None}),
+        (str(arrow.relative_to(tmp_path)), {"bytes": png(), "path": None}),
+        ("splits", str(tmp_path / "splits" / "a.png")),
+    ]:
+        corpus = Corpus([DataSet(path=str(tmp_path / path))])
+        assert [texts_of(sample) for sample in corpus] == expected
+        assert sources(corpus[0]) == [source]
+        assert corpus[1]["images"] == []
+        assert pickle.loads(pickle.dumps(corpus))[0]["images"] == corpus[0]["images"]
+    assert len(Corpus([DataSet(path=str(tmp_path / "splits"), split="test", images=str(tmp_path))])) == 1
+    with pytest.raises(FinetuneError, match="no split val; found train, test"):
+        open_file(DataSet(path=str(tmp_path / "splits"), split="val"))
+
+
+def test_a_directory_of_parquet_files_is_its_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    by_path, _ = tables(tmp_path)
+    (tmp_path / "set").mkdir()
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+        by_path.to_parquet(tmp_path / "set" / f"{name}.parquet")
+    assert len(open_file(DataSet(path=str(tmp_path / "set")))) == 4
+    assert len(open_file(DataSet(path=str(tmp_path / "set"), split="test"))) == 2
+    with pytest.raises(FinetuneError, match="no files of the split val"):
+        open_file(DataSet(path=str(tmp_path / "set"), split="val"))
+
+
+def test_json_needs_no_datasets(tmp_path):
+    import subprocess
+    import sys
+
+    (tmp_path / "data.json").write_text(json.dumps([LLAVA]))
+    code = (
+        "import sys; from finetune.data import Corpus; from finetune.config import DataSet\n"
+        f"Corpus([DataSet(path={str(tmp_path)!r})])[0]; sys.exit('datasets' in sys.modules or 'pyarrow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.json", "{", "not a row in JSON"),
+        ("x.json", "[", "expected a list of rows in JSON"),
+        ("x.parquet", "no", "can't be read as parquet"),
+        ("x.csv", "a,b", "expected a file whose name ends in"),
+        ("gone.jsonl", None, "no such file"),
+        ("none/at/all", None, "no such file or directory"),
+    ],
+)
+def test_files_that_hold_no_rows_are_told(tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(FinetuneError) as error:
+        list(Corpus([DataSet(path=str(tmp_path / name))]))
+    assert said in str(error.value)
+    assert name in str(error.value)
+
+
+def test_all_data_sets_that_can_not_be_opened_are_told_at_once(tmp_path):
+    with pytest.raises(FinetuneError, match=r"(?s)2 data sets.*one\.json.*two\.json"):
+        Corpus([DataSet(path=str(tmp_path / "one.json")), DataSet(path=str(tmp_path / "two.json"))])
+
+
+def test_an_empty_directory_says_what_it_should_hold(tmp_path):
+    with pytest.raises(FinetuneError, match=r"there is no data\.json"):
+        open_file(DataSet(path=str(tmp_path)))
