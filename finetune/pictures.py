@@ -8,6 +8,7 @@
 JPEGs are decoded in full: Pillow's `draft` and `reducing_gap` would be quicker on large ones, with other pixels.
 """
 
+import importlib.util
 import re
 import threading
 import warnings
@@ -76,6 +77,42 @@ def frames_of(source: Any, count: int, *, name: str | None = None, max_pixels: i
         return [_frame(image, i, place, max_pixels) for i in _indices(_counted(image, place), count, place.name)]
 
 
+def size_of(source: Any, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height that the picture of a source will have, by its header: not a pixel is decoded.
+
+    Raises:
+        FinetuneError: as `open_picture`, for what a header can tell.
+    """
+    place = source_of(source, name)
+    with _opened(place) as image:
+        check_size(image.size, place, max_pixels)
+        # A PNG would be decoded in search of an EXIF block behind its pixels.
+        told = image.format != "PNG" or "exif" in image.info
+        return image.size[::-1] if told and _orientation(image) in range(5, 9) else image.size
+
+
+def frame_count(source: Any, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> int:
+    """How many frames `frames_of` will give, by headers; of a video file at most so many.
+
+    Raises:
+        FinetuneError: as `frames_of`, for what headers can tell.
+    """
+    if isinstance(source, list | tuple):
+        for i in _indices(len(source), count, name or "a video"):
+            size_of(source[i], name=f"{name or 'a video'}, frame {i + 1}", max_pixels=max_pixels)
+        return min(len(source), count)
+    place = source_of(source, name)
+    if isinstance(place.file, Path) and place.file.is_dir():
+        return frame_count(_pictures_in(place.file), count, name=place.name, max_pixels=max_pixels)
+    if not _is_picture(place):
+        if importlib.util.find_spec("av") is None:
+            raise place.fault("no picture that Pillow reads; a video needs PyAV: pip install av")
+        return count
+    with _opened(place) as image:
+        check_size(image.size, place, max_pixels)
+        return min(_counted(image, place), count)
+
+
 def as_rgb(image: Image.Image) -> Image.Image:
     """The same picture in 8-bit RGB: greys of 16 bits scaled, transparent parts on white.
 
@@ -94,13 +131,16 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """The picture as its EXIF orientation wants it to be seen; itself where that is silent or damaged."""
+    return ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
+
+
+def _orientation(image: Image.Image) -> int:
     try:
         with _settings, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a damaged EXIF block may raise anything, and says nothing about the pixels
-        return image
-    return ImageOps.exif_transpose(image) if turned else image
+        return 1
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:

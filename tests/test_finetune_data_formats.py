@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -69,7 +70,7 @@ def test_llava_s_line_break_after_a_marker_belongs_to_it(tmp_path):
         "content": [{"type": "image"}, {"type": "text", "text": "What?"}],
     }
     assert sample["messages"][1] == {"role": "assistant", "content": "red"}
-    assert sources(sample) == [str(tmp_path / "a.png")]
+    assert sources(sample) == [tmp_path / "a.png"]
     assert sample["format"] == "llava"
 
 
@@ -78,14 +79,14 @@ def test_sharegpt_has_a_system_message_and_several_images_within_its_text(tmp_pa
     assert [message["role"] for message in sample["messages"]] == ["system", "user", "assistant", "user", "assistant"]
     kinds = [part.get("text", "image") for part in sample["messages"][1]["content"]]
     assert kinds == ["Compare ", "image", " and ", "image", "."]
-    assert sources(sample) == [str(tmp_path / "a.png"), str(tmp_path / "sub/b.png")]
+    assert sources(sample) == [tmp_path / "a.png", tmp_path / "sub/b.png"]
     assert sample["format"] == "sharegpt"
 
 
 def test_openai_s_parts_keep_their_order_and_hold_their_own_images(tmp_path):
     sample = read(OPENAI, tmp_path)
     assert [part.get("text", "image") for part in sample["messages"][0]["content"]] == ["What is ", "image", "?"]
-    assert sources(sample) == ["/data/a b.png"]
+    assert sources(sample) == [Path("/data/a b.png")]
     assert sample["format"] == "openai"
 
 
@@ -117,7 +118,7 @@ def test_base64_and_bytes_are_images_and_no_paths(tmp_path):
 def test_a_long_path_without_dots_is_a_path_where_there_is_such_a_file(tmp_path):
     name = "a" * 80
     (tmp_path / name).write_bytes(png())
-    assert sources(read({**LLAVA, "image": name}, tmp_path)) == [str(tmp_path / name)]
+    assert sources(read({**LLAVA, "image": name}, tmp_path)) == [tmp_path / name]
 
 
 @pytest.mark.parametrize("marker", ["<image>", "<video>"])
@@ -125,10 +126,8 @@ def test_a_video_is_one_image_of_many_frames(tmp_path, marker):
     turns = [{"from": "human", "value": f"{marker}\nWhat?"}, {"from": "gpt", "value": "red"}]
     directory = read({"video": "clip", "conversations": turns}, tmp_path, frames=8)
     frames = read({"video": ["1.png", "2.png"], "conversations": turns}, tmp_path, frames=8)
-    assert [(one.source, one.frames) for one in directory["images"]] == [(str(tmp_path / "clip"), 8)]
-    assert [(one.source, one.frames) for one in frames["images"]] == [
-        ([str(tmp_path / "1.png"), str(tmp_path / "2.png")], 8)
-    ]
+    assert [(one.source, one.frames) for one in directory["images"]] == [(tmp_path / "clip", 8)]
+    assert [(one.source, one.frames) for one in frames["images"]] == [([tmp_path / "1.png", tmp_path / "2.png"], 8)]
 
 
 def test_a_video_and_an_image_find_their_own_markers(tmp_path):
@@ -267,11 +266,11 @@ def test_parquet_arrow_and_saved_tables_give_the_rows_that_json_gives(tmp_path, 
     arrow = next((tmp_path / "saved").glob("*.arrow"))
     expected = [["What?", "yes"], ["Hello?", "Hi"]]
     for path, source in [
-        ("x.parquet", str(tmp_path / "a.png")),
+        ("x.parquet", tmp_path / "a.png"),
         ("bytes.parquet", {"bytes": png(), "path": None}),
         ("saved", {"bytes": png(), "path": None}),
         (str(arrow.relative_to(tmp_path)), {"bytes": png(), "path": None}),
-        ("splits", str(tmp_path / "splits" / "a.png")),
+        ("splits", tmp_path / "splits" / "a.png"),
     ]:
         corpus = Corpus([DataSet(path=str(tmp_path / path))])
         assert [texts_of(sample) for sample in corpus] == expected

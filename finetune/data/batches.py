@@ -44,7 +44,7 @@ def _plain(sample: Sample) -> Sample:
         return "".join(part["text"] if part["type"] == "text" else "<image>\n" for part in content)
 
     messages = [{"role": message["role"], "content": text(message["content"])} for message in sample["messages"]]
-    return {"messages": messages, "images": [picture.source for picture in sample["images"]]}
+    return {"messages": messages, "images": [str(picture.source) for picture in sample["images"]]}
 
 
 class Album:
@@ -80,7 +80,7 @@ class Conversations(Dataset):
         """`segments`: pieces of text, each to be learnt or not; `images`: the row's `Picture`s; `where` it stands."""
         sample = self.samples[i]
         messages = [{**message, "content": _parts(message["content"])} for message in sample["messages"]]
-        images = [one if isinstance(one, Picture) else Picture(one, str(one)) for one in sample["images"]]
+        images = [one if isinstance(one, Picture) else Picture(Path(one), str(one)) for one in sample["images"]]
         return {
             "segments": self.tokens.segments(messages),
             "images": images,
@@ -176,7 +176,9 @@ class Collator:
 
     def _look(self, pictures: list[Picture]) -> list[Tensor]:
         """What is to be remembered of each picture."""
-        seen = self.processor.image_processor([look(picture) for picture in pictures])
+        # As many frames of a video as its data set says, whatever the processor's own setting.
+        frames = max((picture.frames for picture in pictures if picture.frames), default=None)
+        seen = self.processor.image_processor([look(picture) for picture in pictures], frames=frames)
         with torch.no_grad():
             pages = self.see(seen["pixel_values"])
         return list(pages.split(list(seen["num_tiles"])))

@@ -221,12 +221,12 @@ class _Reading:
         if given.startswith("data:"):
             return given
         if given.startswith("file:"):
-            return unquote(urlsplit(given).path)
+            return Path(unquote(urlsplit(given).path))
         if "://" in given[:12]:
             raise _FaultError("image_missing", f"{given[:100]}: a URL; download it first, and give the file's path")
         if BASE64.fullmatch(given) and not (len(given) < 4096 and (self.root / given).exists()):
             return given
-        return str(self.root / given)
+        return self.root / given
 
 
 def _listed(value: Any) -> list[Any]:

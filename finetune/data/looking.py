@@ -1,34 +1,55 @@
-"""Pictures of rows: their sizes by their headers, or opened. A video is its frames, one tile each."""
+"""Pictures of rows: counted and measured by their headers, or opened. A video is its frames, one tile each."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from finetune.data.rows import Picture
+from finetune.data.rows import Fault, Picture
+from finetune.pictures import frame_count, frames_of, open_picture, size_of
+from finetune.points.video import Video
 from soup.errors import FinetuneError
 
-__all__ = ["look", "missing", "sizes"]
+__all__ = ["fault_of", "look", "tiles_of"]
 
 
 def look(picture: Picture) -> Any:
-    """The picture, decoded."""
+    """The picture, decoded, or a `Video` of its frames.
+
+    Raises:
+        FinetuneError: it can't be read; by its row and file.
+    """
+    if picture.frames:
+        return Video(frames_of(picture.source, picture.frames, name=picture.name))
+    return open_picture(picture.source, name=picture.name)
+
+
+def tiles_of(picture: Picture, tiles: Callable[[int, int], int]) -> int:
+    """How many tiles a picture will have, by its header; `tiles` counts those of a width and height.
+
+    Raises:
+        FinetuneError: its header can't be read.
+    """
+    if picture.frames:
+        return frame_count(picture.source, picture.frames, name=picture.name)
+    return tiles(*size_of(picture.source, name=picture.name))
+
+
+def fault_of(picture: Picture, decode: bool = False) -> Fault | None:
+    """What is wrong with a picture, as far as its header tells, or all of it if it is to be decoded."""
+    absent = [source for source in _files(picture.source) if not source.exists()]
+    if absent:
+        return Fault("image_missing", f"no such file: {', '.join(map(str, absent[:3]))}")
     try:
-        with Image.open(picture.source) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise FinetuneError(f"{picture.name}: an image of the training data that can't be opened ({error}).") from error
+        look(picture) if decode else tiles_of(picture, lambda width, height: 1)
+    except FinetuneError as error:
+        return Fault("image_unreadable", str(error).removeprefix(f"{picture.name}: "))
+    return None
 
 
-def missing(picture: Picture) -> bool:
-    """Whether its file, or a frame's, is not there."""
-    return not Path(picture.source).exists()
-
-
-def sizes(picture: Picture) -> list[tuple[int, int]]:
-    """Width and height by its header."""
-    try:
-        with Image.open(picture.source) as image:
-            return [image.size]
-    except OSError as error:
-        raise FinetuneError(f"{picture.name}: an image of the training data that can't be opened ({error}).") from error
+def _files(source: Any) -> list[Path]:
+    """The paths among what a picture is made of."""
+    if isinstance(source, list):
+        return [path for one in source for path in _files(one)]
+    if isinstance(source, dict):
+        return []  # with bytes: one with a path alone became that path when the row was read
+    return [source] if isinstance(source, Path) else []

@@ -51,7 +51,7 @@ class RowError(FinetuneError):
 class Picture:
     """An image of a row, or a video of at most `frames` frames: not opened yet.
 
-    `source` is a path, bytes, base64, or {"bytes", "path"}; of a video also a directory, or a list of those.
+    `source` is a `Path`, bytes, base64 text, or {"bytes", "path"}; of a video also a directory, or a list of those.
     """
 
     source: Any

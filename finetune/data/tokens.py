@@ -4,9 +4,8 @@ import json
 from functools import cached_property
 from typing import Any
 
-from PIL import Image
-
 from finetune.data.rows import Sample, texts_of
+from finetune.points.tiling import named_tiling
 from soup.errors import FinetuneError
 
 __all__ = ["IGNORED", "Tokens"]
@@ -128,6 +127,11 @@ class Tokens:
     def tiles(self, width: int, height: int) -> int:
         """Of how many tiles an image of that size will consist, by the image processor's own arithmetic."""
         if (width, height) not in self.tiles_of:
-            blank = Image.new("RGB", (width, height))
-            self.tiles_of[width, height] = int(self.processor.image_processor([blank])["num_tiles"][0])
+            self.tiles_of[width, height] = self._tiles(width, height)
         return self.tiles_of[width, height]
+
+    def _tiles(self, width: int, height: int) -> int:
+        images = self.processor.image_processor
+        if not images.do_tile:
+            return 1
+        return len(named_tiling(images.tiling).plan(width, height, images.tile))
