@@ -4,6 +4,7 @@ from finetune.data.batches import Album, Collator, Conversations, read_samples
 from finetune.data.corpus import Corpus
 from finetune.data.rows import Picture, Sample, texts_of
 from finetune.data.tokens import IGNORED, Tokens
+from finetune.data.training import TrainingRows
 
 __all__ = [
     "IGNORED",
@@ -14,6 +15,7 @@ __all__ = [
     "Picture",
     "Sample",
     "Tokens",
+    "TrainingRows",
     "read_samples",
     "texts_of",
 ]

@@ -73,7 +73,7 @@ class Picture:
 
 def _key(source: Any) -> str:
     if isinstance(source, str | Path):
-        return str(source) if len(str(source)) < 4096 else xxhash.xxh3_128_hexdigest(str(source))
+        return str(source) if len(str(source)) < 4096 else xxhash.xxh3_128_hexdigest(str(source).encode())
     if isinstance(source, dict):
         return _key(source["path"] if source.get("bytes") is None else source["bytes"])
     if isinstance(source, list | tuple):
