@@ -145,7 +145,7 @@ def test_the_configuration_of_an_older_checkpoint_is_read_as_it_was_meant(tmp_pa
     ids=str,
 )
 def test_a_tiling_is_saved_with_its_parameters_and_comes_back(tiling, tmp_path):
-    before = PointsImageProcessor(tile=48, tiling=tiling, frames=5)
+    before = PointsImageProcessor(tile=48, tiling=tiling, frames=5, resizer="torch")
     before.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert saved["tiling"] == before.tiling
@@ -178,6 +178,7 @@ def test_one_call_may_tile_otherwise():
         ({"tiling": {"name": "catty", "min_tiles": 1}}, "'min_tiles'"),
         ({"tiling": "single", "max_tiles": 4}, "single has no max_tiles"),
         ({"tiling": "multicrop", "tile": 64}, "leave nothing of a tile of 64"),
+        ({"resizer": "pilow"}, "Did you mean 'pillow'"),
         ({"frames": 0}, "frames: expected a whole number of at least 1, found 0"),
         ({"crop_size": 3, "do_tille": True}, "'crop_size'"),
         ({"crop_size": 3, "do_tille": True}, "'do_tille'. Did you mean 'do_tile'"),
@@ -198,6 +199,7 @@ def test_bytes_normalised_later_are_the_same_bits():
     processor, image = PointsImageProcessor(tile=32), picture(90, 40)
     tiles = processor(image, do_normalize=False)["pixel_values"]
     assert tiles.dtype == torch.uint8
+    assert tiles.is_contiguous()
     assert torch.equal(processor.normalised(tiles), processor(image)["pixel_values"])
 
 
