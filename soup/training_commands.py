@@ -84,6 +84,38 @@ def convert_points(
     _make(wing.plan_conversion(source, reverse=reverse), wing.convert_points, out, max_shard_size, as_json, dry_run)
 
 
+@click.command("assemble")
+@click.option("--llm", required=True, metavar="DIR|HUB_ID", help="The language model, with its tokenizer.")
+@click.option("--general-vit", metavar="DIR|HUB_ID", help="The vision encoder; without one, patches go in as they are.")
+@click.option("--ocr-vit", metavar="DIR|HUB_ID", help="The second vision encoder.")
+@out_option
+@click.option("--connector", type=click.Choice(["shuffle", "pool", "linear"]), help="POINTS', Molmo's or Fuyu's.")
+@click.option("--shuffle", type=click.IntRange(min=1), help="Patches a side that become one token. [default: 2]")
+@click.option("--feature-layer", type=int, default=-2, show_default=True, help="The encoders' hidden state to look at.")
+@click.option("--tiling", default="catty", show_default=True, help="How images are cut into tiles, by name.")
+@click.option("--tile", type=click.IntRange(min=1), help="Without encoders: a tile's side in pixels. [default: 336]")
+@click.option("--patch", type=click.IntRange(min=1), help="Without encoders: a patch's side in pixels. [default: 28]")
+@click.option("--dtype", metavar="DTYPE", help="Write this dtype. [default: the language model's]")
+@click.option("--seed", type=int, default=0, show_default=True, help="For the connector, which is fresh.")
+@shard_option
+@json_option
+@dry_run_option
+def assemble(
+    llm: str,
+    general_vit: str | None,
+    ocr_vit: str | None,
+    out: str,
+    max_shard_size: int | None,
+    as_json: bool,
+    dry_run: bool,
+    **wishes: Any,
+) -> None:
+    """A base model of the POINTS family from pretrained parts and a fresh connector."""
+    wing = _wing("points.assemble")
+    plan = wing.plan_assembly(llm, general_vit, ocr_vit, wing.Wishes(**wishes))
+    _make(plan, wing.assemble, out, max_shard_size, as_json, dry_run)
+
+
 def _make(plan: Any, work: Any, out: str, max_shard_bytes: int | None, as_json: bool, dry_run: bool) -> None:
     """Show a plan of the wing's, and do it unless that is all."""
     from soup.console import Talk, print_rows
@@ -109,4 +141,4 @@ def _cell(value: Any) -> str:
     return ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)
 
 
-training_commands = [convert_points, finetune, run]
+training_commands = [assemble, convert_points, finetune, run]

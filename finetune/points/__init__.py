@@ -2,7 +2,8 @@
 
 Read in the order that tensors flow: `catty` (which tiles), `processing` (pictures and words into tensors), `encoders`
 (what is seen in a tile), `connectors` (image tokens of it), `model` (tensors into an answer); `config` shapes them,
-`tiny` is a size that learns on a CPU.
+`presets` are sizes by name, `tiny` the one that learns on a CPU. Weights come from `assemble` (pretrained `parts`
+and a fresh connector), `convert` (what was `published`), both of which `restack` tensors from file to file.
 """
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor

@@ -12,21 +12,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers import PreTrainedTokenizerBase
 
 from finetune.points.config import PointsConfig
 from finetune.points.model import tensor_shapes
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, PointsProcessor
 from finetune.points.published import Part, published_names
 from finetune.points.published_config import from_published_config, refuse_unpublished, to_published_config
-from finetune.points.restack import Progress, Run, Target, open_source, plan_targets, saved_files, write_targets
+from finetune.points.restack import Progress, Run, Target, open_source, plan_targets, write_targets
+from finetune.points.sides import CLIPS, describe, generation_config, load_tokenizer, normalisation, saved_files
 from soup.checkpoint import Checkpoint
 from soup.errors import FinetuneError, listing
 from soup.tensors import TensorSpec
 
-__all__ = ["Conversion", "config_in", "convert_points", "generation_config", "load_tokenizer", "plan_conversion"]
+__all__ = ["Conversion", "convert_points", "plan_conversion"]
 
 _NOT_WEIGHTS = (".position_ids", ".inv_freq")
 """Buffers that older releases of transformers stored; their values follow from the configuration."""
@@ -105,8 +104,8 @@ def _unpublish(source: Checkpoint) -> Conversion:
         rows, columns = spec.shape[0], math.prod(spec.shape[1:])
         runs = tuple(Run(source, part.name, start, count) for start, count in part.runs(rows, columns))
         targets.append(Target(TensorSpec(name, spec.dtype, shapes[name]), runs, source.layout[part.name]))
-    config_in(config, targets)
-    images = PointsImageProcessor(tile=config.tile, **_normalisation(source.path))
+    describe(config, [target.spec for target in targets])
+    images = PointsImageProcessor(tile=config.tile, **(normalisation(source.path) or CLIPS))
     processor = PointsProcessor(images, tokenizer, tokens_per_tile=config.tokens_per_tile)
     side_files = saved_files(config, processor, generation_config(config))
     return Conversion(source, tuple(targets), side_files, left_out)
@@ -161,7 +160,7 @@ def _publish(source: Checkpoint) -> Conversion:
         published["torch_dtype"] = dtypes.pop()
     side_files = _carried(source) | {
         "config.json": _json(published),
-        "preprocessor_config.json": _json(_preprocessor(config.tile, _normalisation(source.path))),
+        "preprocessor_config.json": _json(_preprocessor(config.tile, normalisation(source.path) or CLIPS)),
     }
     left_out = tuple(name for name in source.tensors if name not in shapes)
     return Conversion(source, tuple(targets), side_files, left_out)
@@ -188,17 +187,6 @@ def _carried(source: Checkpoint) -> dict[str, bytes]:
     return {name: (source.path / name).read_bytes() for name in source.side_files.carried if name not in ours}
 
 
-def _normalisation(folder: Path) -> dict[str, list[float]]:
-    """Mean and standard deviation of the pixels, as the processor's file has them, or else CLIP's."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        if (folder / name).is_file():
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
-            found = found.get("image_processor", found)
-            if "image_mean" in found and "image_std" in found:
-                return {"image_mean": list(found["image_mean"]), "image_std": list(found["image_std"])}
-    return {"image_mean": list(OPENAI_CLIP_MEAN), "image_std": list(OPENAI_CLIP_STD)}
-
-
 def _preprocessor(tile: int, normalisation: dict[str, list[float]]) -> dict[str, Any]:
     """What the published code's image processor, CLIP's, is to do with a tile."""
     return {
@@ -220,38 +208,8 @@ def _json(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def load_tokenizer(folder: Path, known_as: Path | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, which errors name as `known_as`.
-
-    Raises:
-        FinetuneError: there is none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # tokenizers raise of their own kind, too
-        raise FinetuneError(f"{known_as or folder}: no tokenizer can be loaded from here.\n{error}") from error
-
-
 def _token(tokenizer: PreTrainedTokenizerBase, token: str, folder: Path) -> int:
     number = tokenizer.get_vocab().get(token)
     if number is None:
         raise FinetuneError(f"{folder}: the tokenizer has no token {token}, which POINTS v1 needs.")
     return number
-
-
-def config_in(config: PointsConfig, targets: Sequence[Target]) -> None:
-    """Lets a configuration say how the tensors are written: its class, and the dtype that they have in common."""
-    config.architectures = ["PointsForConditionalGeneration"]
-    dtypes = {target.spec.dtype for target in targets if target.spec.dtype.kind == "float"}
-    dtype: torch.dtype | None = dtypes.pop().torch if len(dtypes) == 1 else None
-    for part in (config, *config.vision_configs.values(), config.text_config):
-        part.dtype = dtype
-
-
-def generation_config(config: PointsConfig) -> GenerationConfig:
-    """Where an answer ends, and what it never holds."""
-    return GenerationConfig(
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-        suppress_tokens=[config.image_token_id],
-    )

@@ -7,8 +7,6 @@ tensor is several, a head each. Files appear all at once, when complete (`soup/w
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
@@ -28,7 +26,6 @@ __all__ = [
     "mean_row",
     "open_source",
     "plan_targets",
-    "saved_files",
     "write_targets",
 ]
 
@@ -165,8 +162,8 @@ def _read(run: Run, begin: int, count: int) -> torch.Tensor:
 
 
 def mean_row(source: Checkpoint, name: str) -> torch.Tensor:
-    """The mean over the rows of a matrix [columns], added up in float64."""
-    rows, columns = source.tensors[name].shape
+    """The mean over the rows of a matrix, or over a vector [columns], added up in float64."""
+    rows, columns = (*source.tensors[name].shape, 1)[:2]
     step = max(1, LEAF_ELEMENTS // columns)
     total = torch.zeros(columns, dtype=torch.float64)
     for row in range(0, rows, step):
@@ -175,11 +172,3 @@ def mean_row(source: Checkpoint, name: str) -> torch.Tensor:
             _read(Run(source, name, row * columns, here * columns), 0, here * columns).double().view(here, -1).sum(0)
         )
     return total / rows
-
-
-def saved_files(*things: Any) -> dict[str, bytes]:
-    """What `save_pretrained` of configurations, tokenizers and processors writes, by name."""
-    with TemporaryDirectory() as folder:
-        for thing in things:
-            thing.save_pretrained(folder)
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}

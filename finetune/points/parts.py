@@ -1,0 +1,142 @@
+"""Pretrained parts of a model to be: where they lie, what shapes them, which of their tensors is which of the module's.
+
+A vision encoder may lie within a larger checkpoint (CLIP with its text side, a classifier): its tensors are those whose
+names end as the module's own do, behind one prefix. No table of checkpoints is needed for that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from evaluators.names import names_in_memory
+from finetune.points.encoders import encoder_class
+from finetune.points.model import language_model_class
+from finetune.points.restack import open_source
+from finetune.points.sides import normalisation
+from soup.checkpoint import Checkpoint
+from soup.errors import CheckpointError, FinetuneError, listing
+from soup.hub import is_hub_id
+from soup.tensors import Dtype
+
+__all__ = ["PretrainedPart", "open_encoder", "open_language_model"]
+
+
+@dataclass(frozen=True)
+class PretrainedPart:
+    """A part that is trained already. `tensors` maps the module's names to the checkpoint's."""
+
+    checkpoint: Checkpoint
+    config: PreTrainedConfig
+    kind: type[PreTrainedModel]
+    tensors: Mapping[str, str]
+
+    @property
+    def dtype(self) -> Dtype:
+        """The dtype of most of its numbers."""
+        counts: dict[Dtype, int] = {}
+        for name in self.tensors.values():
+            spec = self.checkpoint.tensors[name]
+            counts[spec.dtype] = counts.get(spec.dtype, 0) + spec.elements
+        return max(counts, key=lambda dtype: counts[dtype])
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it has."""
+        return sum(self.checkpoint.tensors[name].elements for name in self.tensors.values())
+
+    @property
+    def pixels(self) -> dict[str, list[float]] | None:
+        """How its pixels are normalised; None where it does not say."""
+        return normalisation(self.checkpoint.path)
+
+
+def open_encoder(place: str) -> PretrainedPart:
+    """A vision encoder by its directory or Hub id, alone or within a larger checkpoint.
+
+    Raises:
+        CheckpointError: no checkpoint there, or damaged.
+        FinetuneError: not a vision model, or tensors that are missing or of another shape; all are listed.
+    """
+    checkpoint, config = _opened(place)
+    config = getattr(config, "vision_config", None) or config
+    try:
+        kind = encoder_class(config)
+    except ValueError as error:
+        raise FinetuneError(f"{place}: {error} Give a vision model, or a model with one (CLIP).") from error
+    return PretrainedPart(checkpoint, config, kind, _find(checkpoint, config, kind))
+
+
+def open_language_model(place: str) -> PretrainedPart:
+    """A causal language model by its directory or Hub id.
+
+    Raises:
+        CheckpointError: no checkpoint there, or damaged.
+        FinetuneError: not a causal language model, or tensors that are missing or of another shape; all are listed.
+    """
+    checkpoint, config = _opened(place)
+    if hasattr(config, "vision_config"):
+        raise FinetuneError(f"{place}: {config.model_type} sees images already. Give the language model alone.")
+    try:
+        kind = language_model_class(config)
+    except ValueError as error:
+        raise FinetuneError(f"{place}: {error}") from error
+    return PretrainedPart(checkpoint, config, kind, _find(checkpoint, config, kind))
+
+
+def _opened(place: str) -> tuple[Checkpoint, PreTrainedConfig]:
+    try:
+        checkpoint = open_source(place)
+    except CheckpointError as error:
+        if is_hub_id(place) and not Path(place).exists() and "safetensors" in str(error):
+            raise CheckpointError(
+                f"{error} Where a repository of the Hub holds pickles alone, a safetensors form is often offered as a "
+                f"pull request, which has a revision of its own: {place.partition('@')[0]}@refs/pr/1."
+            ) from error
+        raise
+    if checkpoint.quantised:
+        raise FinetuneError(f"{place}: quantised weights can't be assembled: {checkpoint.quantised}.")
+    try:
+        return checkpoint, AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise FinetuneError(f"{place}: its config.json can't be read by transformers.\n{error}") from error
+
+
+def _find(checkpoint: Checkpoint, config: PreTrainedConfig, kind: type[PreTrainedModel]) -> dict[str, str]:
+    """The checkpoint's name of every tensor of the module: behind the prefix where most of them are found."""
+    with torch.device("meta"):
+        module = kind(config)
+    tied = module.all_tied_weights_keys
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in tied}
+    prefixes = {found.removesuffix(name) for name in list(shapes)[:3] for found in checkpoint.tensors}
+    prefixes = {"", *(prefix for prefix in prefixes if prefix.endswith(".") and prefix not in checkpoint.tensors)}
+    try:
+        attempts = [_behind(prefix, checkpoint, module) for prefix in sorted(prefixes, key=len)]
+    except LookupError as error:
+        raise FinetuneError(f"{checkpoint.path}: {error}. {_SAVE_ANEW}.") from error
+    names = max(attempts, key=lambda attempt: sum(name in attempt for name in shapes))
+    wrong = [f"{name}: missing" for name in shapes if name not in names]
+    wrong += [
+        f"{names[name]}: expected {list(shape)}, found {list(checkpoint.tensors[names[name]].shape)}"
+        for name, shape in shapes.items()
+        if name in names and checkpoint.tensors[names[name]].shape != shape
+    ]
+    if wrong:
+        raise FinetuneError(
+            f"{checkpoint.path}: the tensors are not those of a {kind.__name__} ({len(wrong)} differences). "
+            f"{_SAVE_ANEW}:\n{listing(wrong)}"
+        )
+    return {name: names[name] for name in shapes}
+
+
+_SAVE_ANEW = "Load it with transformers and save it with save_pretrained(..., save_original_format=False)"
+
+
+def _behind(prefix: str, checkpoint: Checkpoint, module: PreTrainedModel) -> dict[str, str]:
+    """Names in the module and in the checkpoint of what lies behind a prefix, after transformers' own renamings."""
+    found = {name.removeprefix(prefix): name for name in checkpoint.tensors if name.startswith(prefix)}
+    renamed = names_in_memory(module, found)
+    pairs = renamed.items() if renamed is not None else zip(found, found, strict=True)
+    return {ours: found[theirs] for theirs, ours in pairs}
