@@ -136,6 +136,8 @@ def _undecoded(table: Any) -> Any:
             return datasets.Image(decode=False)
         if isinstance(feature, datasets.List):
             return datasets.List(plain(feature.feature), length=feature.length)
+        if isinstance(feature, datasets.LargeList):
+            return datasets.LargeList(plain(feature.feature))
         if isinstance(feature, dict):
             return {key: plain(value) for key, value in feature.items()}
         return feature

@@ -1,0 +1,207 @@
+"""What is wrong with data is found before anything is trained."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from finetune.config import DataSet, Settings
+from finetune.data.check import COLUMNS, check_data
+from finetune.points.tiny import tiny_processor
+from soup.errors import FinetuneError
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+def settings(**changed):
+    return Settings(**{"lr": 1e-3, "steps": 3, "max_length": 200, **changed})
+
+
+def ask(question="<image>\nWhat?", answer="red"):
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+def written(root, name, rows):
+    """A data set beside the pictures good.png, cut.png and text.png (which is none)."""
+    if not (root / "good.png").exists():
+        Image.effect_noise((64, 32), 50).save(root / "good.png")
+        content = (root / "good.png").read_bytes()
+        (root / "cut.png").write_bytes(content[: len(content) // 2])
+        (root / "text.png").write_text("no picture")
+        (root / "empty.png").write_bytes(b"")
+    path = root / f"{name}.json"
+    path.write_text(json.dumps(rows))
+    return DataSet(path=str(path))
+
+
+GOOD = {"image": "good.png", "conversations": ask()}
+BAD = {
+    "unreadable": {"text": "no conversation"},
+    "roles": {"conversations": ask("Hello?")[::-1]},
+    "placeholders": {"conversations": ask()},
+    "image_token": {"conversations": ask("What is <|image_pad|>?")},
+    "empty_answer": {"conversations": ask("Hello?", " ")},
+    "image_missing": {"image": "gone.png", "conversations": ask()},
+    "image_unreadable": {"image": "text.png", "conversations": ask()},
+    "too_long": {"conversations": ask("x" * 200)},
+}
+
+
+def test_every_kind_of_bad_row_is_counted_and_told(tmp_path, processor):
+    data = written(tmp_path, "data", [GOOD, *BAD.values(), {"image": "empty.png", "conversations": ask()}])
+    report = check_data([data], {}, settings(), processor)
+    (one,) = report.sets
+    assert one.faults == {**dict.fromkeys(BAD, 1), "image_unreadable": 2}
+    assert (one.rows, one.bad, len(one.first)) == (10, 9, 9)
+    assert not report.ok
+    assert "bad rows: 9 of 10" in report.errors[0]
+    assert "image 1: no such file: " in report.errors[0]
+    assert f"{data.path}, row 9: " in report.errors[0]
+    with pytest.raises(FinetuneError, match="not fit to train on"):
+        report.require()
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_row_of_each_kind_alone_is_found(tmp_path, processor, kind):
+    report = check_data([written(tmp_path, "data", [GOOD, BAD[kind]])], {}, settings(), processor)
+    assert report.sets[0].faults == {kind: 1}
+    assert not report.ok
+
+
+def test_good_rows_are_fit_and_counted(tmp_path, processor):
+    rows = [
+        GOOD,
+        {"conversations": ask("Hello?", "Hi")},
+        {"image": ["good.png"] * 2, "conversations": ask("<image><image>")},
+    ]
+    report = check_data([written(tmp_path, "data", rows)], {}, settings(), processor)
+    report.require()
+    (one,) = report.sets
+    assert one.groups == {"text_only": 1, "single_image": 1, "several_images": 1}
+    assert (one.bad, one.repeated, one.shared) == (0, 0, {})
+    # Two tiles and a thumbnail of 4 tokens each, and the template's bytes and specials.
+    around = len("user\n") + len("assistant\n") + len("\n") * 2 + 4
+    assert one.longest == 2 * 12 + around + len("red")
+    assert one.tokens == one.longest + 12 + around + len("What?red") + around + len("Hello?Hi")
+    assert len(report.lines()[0]) == len(COLUMNS)
+    assert report.lines()[0][2:] == ("3", "0", "1", "1", "1", "0", str(one.tokens), str(one.longest))
+
+
+def test_the_report_is_json(tmp_path, processor):
+    report = check_data([written(tmp_path, "data", [GOOD, BAD["roles"]])], {}, settings(), processor)
+    told = json.loads(json.dumps(report.as_json()))
+    assert (told["schema"], told["ok"]) == (1, False)
+    assert told["sets"][0]["faults"] == {"roles": 1}
+
+
+def test_without_a_processor_all_but_the_lengths_is_known(tmp_path):
+    data = written(tmp_path, "data", [GOOD, *BAD.values()])
+    (one,) = check_data([data], {}, settings()).sets
+    assert one.faults == {kind: 1 for kind in BAD if kind != "too_long"}
+    assert (one.tokens, one.longest) == (None, None)
+    assert one.line()[-2:] == ("", "")
+
+
+def test_damage_behind_a_header_is_found_when_all_is_decoded(tmp_path):
+    data = written(tmp_path, "data", [GOOD, {"image": "cut.png", "conversations": ask()}])
+    assert check_data([data], {}, settings()).ok
+    report = check_data([data], {}, settings(), decode=True)
+    assert report.sets[0].faults == {"image_unreadable": 1}
+    assert "cut off" in report.errors[0]
+
+
+def test_headers_are_enough_to_count_tokens(tmp_path, processor, monkeypatch):
+    data = written(tmp_path, "data", [GOOD])
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("a picture was decoded"))
+    assert check_data([data], {}, settings(), processor).ok
+
+
+def test_frames_are_counted_and_missing_ones_found(tmp_path, processor):
+    data = written(tmp_path, "data", [])
+    rows = [
+        {"video": ["good.png"] * 3, "conversations": ask("<video>What?")},
+        {"video": ["good.png", "gone.png"], "conversations": ask("<video>What?")},
+        {"video": "gone", "conversations": ask("<video>What?")},
+    ]
+    data = written(tmp_path, "data", rows)
+    (one,) = check_data([data], {}, settings(), processor).sets
+    assert one.faults == {"image_missing": 2}
+    assert one.groups["several_images"] == 1
+    assert one.tokens == 3 * 4 + len("user\nassistant\n\n\n") + 4 + len("What?red")
+
+
+def test_where_bad_rows_are_skipped_they_are_notes_unless_nothing_is_left(tmp_path, processor):
+    some, none = written(tmp_path, "some", [GOOD, BAD["roles"]]), written(tmp_path, "none", [BAD["roles"]])
+    report = check_data([some], {}, settings(on_bad_row="skip"), processor)
+    assert report.ok
+    assert "left out are bad rows: 1 of 2 (roles out of order: 1)" in report.notes[0]
+    report = check_data([none], {}, settings(on_bad_row="skip"), processor)
+    assert "no good row" in report.errors[0]
+
+
+def test_all_bad_rows_go_into_a_file_when_asked(tmp_path, processor):
+    data = written(tmp_path, "data", [GOOD] + [BAD["roles"]] * 30)
+    report = check_data([data], {}, settings(), processor, faults_to=tmp_path / "faults.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines] == list(range(1, 31))
+    assert lines[0]["faults"][0]["kind"] == "roles"
+    assert len(report.sets[0].first) == 20
+    assert "... and 10 more" in report.errors[0]
+    with pytest.raises(FinetuneError, match="can't be written"):
+        check_data([data], {}, settings(), processor, faults_to=tmp_path / "none" / "faults.jsonl")
+
+
+def test_repeated_rows_are_told_within_and_between_data_sets(tmp_path):
+    other = {"conversations": ask("Hello?", "Hi")}
+    base = written(tmp_path, "base", [GOOD, GOOD, other, {**GOOD, "id": "again"}])
+    added = written(tmp_path, "added", [other, {"conversations": ask("Bye?", "Bye")}])
+    report = check_data([base], {"more": [added]}, settings())
+    assert report.ok
+    assert [one.repeated for one in report.sets] == [2, 0]
+    assert report.sets[1].shared == {base.path: 1}
+    assert f"{base.path}: 2 of 4 rows repeat an earlier one" in report.notes
+    assert f"{added.path} (more): 1 of 2 rows are in {base.path}, too" in report.notes
+
+
+def test_added_sets_that_are_empty_equal_the_base_or_repeat_another_are_told(tmp_path):
+    word = {"conversations": ask("Hello?", "Hi")}
+    base, twin = written(tmp_path, "base", [GOOD]), written(tmp_path, "twin", [GOOD])
+    one, two = written(tmp_path, "one", [word, GOOD]), written(tmp_path, "two", [GOOD, word])
+    empty = written(tmp_path, "empty", [])
+    added = {"twin": [twin], "one": [one], "two": [two], "empty": [empty], "self": [base]}
+    report = check_data([base], added, settings())
+    assert report.errors == (f"{empty.path} (empty): empty, expected rows to train on",)
+    same = [note.split(";")[0] for note in report.notes if "same rows" in note]
+    assert same == [
+        "twin: holds the same rows as the base set",
+        "two: holds the same rows as one",
+        "self: holds the same rows as the base set",
+    ]
+    assert report.sets[0].of == ("base", "self")
+
+
+def test_a_data_set_that_can_not_be_opened_hides_no_other(tmp_path):
+    gone = DataSet(path=str(tmp_path / "gone.json"))
+    report = check_data([gone], {"more": [written(tmp_path, "more", [BAD["roles"]])]}, settings())
+    assert len(report.errors) == 2
+    assert "gone.json" in report.errors[0]
+
+
+def test_rows_that_look_like_two_formats_are_told(tmp_path):
+    both = {**GOOD, "messages": [{"role": "user", "content": "x"}]}
+    report = check_data([written(tmp_path, "data", [GOOD, both])], {}, settings())
+    assert "say which by `format`" in report.errors[0]
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    report = check_data([written(tmp_path, "mixed", [GOOD, {"messages": messages}])], {}, settings())
+    assert report.ok
+    assert "rows of several formats (llava: 1, openai: 1)" in report.notes[0]
+
+
+def test_progress_is_told_to_the_end(tmp_path):
+    seen = []
+    data = written(tmp_path, "data", [GOOD] * 3)
+    check_data([data], {}, settings(), progress=lambda *told: seen.append(told))
+    assert seen == [(data.path, 3, 3)]
