@@ -10,13 +10,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
 
 from finetune.config import DataSet, Settings
-from finetune.data import IGNORED, Album, Collator, Corpus, Tokens, TrainingRows
+from finetune.data import IGNORED, Album, Collator, Corpus, Tokens, TrainingRows, as_numbers
 from finetune.data.packing import Packs, first_fit
 from finetune.data.survey import Surveyor, survey
 from finetune.points.model import PointsForConditionalGeneration
+from finetune.points.processing import PointsProcessor
 from finetune.points.tiny import tiny_config, tiny_processor
 from soup.errors import FinetuneError
 
@@ -296,8 +299,10 @@ def test_a_picture_that_only_decoding_finds_damaged_is_told_with_set_row_and_fil
     rows = training(damaged(tmp_path), processor)
     with pytest.raises(FinetuneError, match=r"data\.json, row 2, image 1 \(.*b\.png\).*(damaged|cut off)"):
         collator(processor)([rows[n] for n in range(3)])
+    loader = iter(DataLoader(rows, 3, collate_fn=collator(processor), num_workers=1, multiprocessing_context="fork"))
     with pytest.raises(FinetuneError, match=r"row 2, image 1 \(.*b\.png\)"):
-        list(DataLoader(rows, 3, collate_fn=collator(processor), num_workers=1, multiprocessing_context="fork"))
+        next(loader)
+    loader._shutdown_workers()
 
 
 def test_where_bad_rows_are_skipped_a_damaged_picture_costs_its_row_alone(tmp_path, processor, caplog):
@@ -352,3 +357,38 @@ def test_the_bound_holds_for_any_text(texts):
     tokens = Tokens(tiny_processor())
     turns = [{"role": role, "content": text} for text in texts for role in ("user", "assistant")]
     assert tokens.length({"messages": turns}, []) <= tokens.longest_possible({"messages": turns}, [])
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(texts=st.lists(st.text(max_size=12) | st.sampled_from(["red", "What?", "\n"]), min_size=2, max_size=4))
+def test_a_text_cut_at_its_images_is_tokenised_as_the_whole(texts, processor):
+    tokens = Tokens(processor)
+    assert tokens._cut_at_images
+    ids, _ = tokens.encoded([(processor.image_token.join(texts), False)], [2] * (len(texts) - 1))
+    whole = (processor.image_token * 8).join(texts)
+    assert ids == processor.tokenizer(whole, add_special_tokens=False)["input_ids"]
+
+
+def test_a_tokenizer_that_begins_with_a_space_gets_the_text_as_a_whole(processor):
+    alphabet = {letter: i for i, letter in enumerate("▁abcde .\n")}
+    own = Tokenizer(models.BPE(vocab={**alphabet, "<|image_pad|>": 9}, merges=[]))
+    own.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    own.add_special_tokens([AddedToken("<|image_pad|>", special=True, normalized=False)])
+    other = PointsProcessor(processor.image_processor, PreTrainedTokenizerFast(tokenizer_object=own), tokens_per_tile=4)
+    tokens = Tokens(other)
+    assert not tokens._cut_at_images
+    ids, _ = tokens.encoded([("a<|image_pad|>b", False)], [2])
+    assert ids == [0, 1, *[9] * 8, 2]
+
+
+def test_bytes_become_the_processor_s_own_numbers(root, processor):
+    rows = training(root, processor)
+    batch = [rows[n] for n in range(6)]
+    numbers, as_bytes = collator(processor)(batch), collator(processor, as_bytes=True)(batch)
+    assert as_bytes["pixel_values"].dtype == torch.uint8
+    made = as_numbers(as_bytes, processor.image_processor)
+    assert made.keys() == numbers.keys()
+    assert all(torch.equal(made[name], numbers[name]) for name in made)
+    assert as_numbers(numbers, processor.image_processor) is numbers
+    with pytest.raises(ValueError, match="must be numbers"):
+        collator(processor, as_bytes=True, see=lambda tiles: tiles)

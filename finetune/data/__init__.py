@@ -2,6 +2,7 @@
 
 from finetune.data.batches import Album, Collator, Conversations, read_samples
 from finetune.data.corpus import Corpus
+from finetune.data.pixels import as_numbers
 from finetune.data.rows import Picture, Sample, texts_of
 from finetune.data.tokens import IGNORED, Tokens
 from finetune.data.training import TrainingRows
@@ -16,6 +17,7 @@ __all__ = [
     "Sample",
     "Tokens",
     "TrainingRows",
+    "as_numbers",
     "read_samples",
     "texts_of",
 ]

@@ -108,6 +108,8 @@ class Collator:
 
     With `packing` each item is a list of rows, and all rows of a batch make one sequence [1, S] without padding, whose
     `position_ids` start at 0 with each row: without an attention mask, transformers then keeps each row to itself.
+
+    With `as_bytes` the tiles are bytes, for `finetune.data.pixels.as_numbers` to make numbers of where the model is.
     """
 
     def __init__(
@@ -120,12 +122,16 @@ class Collator:
         max_length: int | None = None,
         packing: bool = False,
         instead: Callable[[Row], Row] | None = None,
+        as_bytes: bool = False,
     ):
         self.processor = processor
         self.tokens = Tokens(processor)
         self.album = album
-        self.see = see or (lambda tiles: tiles)
+        if see and as_bytes:
+            raise ValueError("what is to be seen must be numbers, not bytes.")
+        self.see = see
         self.name = name
+        self.as_bytes = as_bytes
         self.max_length, self.packing, self.instead = max_length, packing, instead
 
     def __call__(self, rows: Sequence[Row] | Sequence[Sequence[Row]]) -> dict[str, Tensor]:
@@ -178,9 +184,10 @@ class Collator:
         """What is to be remembered of each picture."""
         # As many frames of a video as its data set says, whatever the processor's own setting.
         frames = max((picture.frames for picture in pictures if picture.frames), default=None)
-        seen = self.processor.image_processor([look(picture) for picture in pictures], frames=frames)
+        looked = [look(picture) for picture in pictures]
+        seen = self.processor.image_processor(looked, frames=frames, do_normalize=not self.as_bytes)
         with torch.no_grad():
-            pages = self.see(seen["pixel_values"])
+            pages = self.see(seen["pixel_values"]) if self.see else seen["pixel_values"]
         return list(pages.split(list(seen["num_tiles"])))
 
     def _encoded(self, row: Row, pages: list[Tensor]) -> tuple[list[int], list[int]]:
