@@ -9,6 +9,7 @@ JPEGs are decoded in full: Pillow's `draft` and `reducing_gap` would be quicker 
 """
 
 import importlib.util
+import os
 import re
 import threading
 import warnings
@@ -28,6 +29,16 @@ __all__ = ["MAX_PIXELS", "as_rgb", "check_size", "frames_of", "open_picture", "u
 MAX_PIXELS = 100_000_000  # 300 MB in memory
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 _settings = threading.Lock()  # Pillow's limits are module-wide
+
+
+def _renew_lock() -> None:
+    """A worker process that is forked while a thread holds the lock would wait for that thread for ever."""
+    global _settings
+    _settings = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def open_picture(source: Any, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:

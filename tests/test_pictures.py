@@ -3,9 +3,11 @@
 import base64
 import io
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -274,6 +276,22 @@ def test_damaged_pixels_are_told():
     content = bytearray(encoded(gradient(), "PNG"))
     content[60] ^= 0xFF
     assert "damaged or cut off" in told(bytes(content))
+
+
+def test_pictures_may_be_opened_by_many_threads_and_by_processes_forked_meanwhile():
+    contents = [encoded(gradient(40 + i, 30), "PNG") for i in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        sizes = [picture.size for picture in threads.map(open_picture, contents * 30)]
+    assert sizes == [(40 + i, 30) for i in range(8)] * 30
+    assert Image.MAX_IMAGE_PIXELS is not None
+    code = (
+        "import os, sys, warnings, finetune.pictures as p\n"
+        "p._settings.acquire()\n"  # as if another thread were opening a picture
+        "child = os.fork()\n"
+        "if child == 0: p.open_picture(sys.stdin.buffer.read()); os._exit(0)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code], input=contents[0], check=True, timeout=60)
 
 
 # Videos

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoProcessor
 
+from finetune.pictures import open_picture
 from finetune.points.catty import catty_boxes, within_ratio
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor
 from finetune.points.tiny import common_phrases, tiny_processor, tiny_tokenizer
@@ -279,6 +280,24 @@ def test_transparent_parts_lie_on_white(mode):
         image.info["transparency"] = image.getpixel((0, 0))
     tiles = PointsImageProcessor(tile=32, image_mean=(0, 0, 0), image_std=(1, 1, 1))(image)["pixel_values"]
     assert (tiles == 1).all()
+
+
+def test_a_batch_of_texts_alone_may_come_with_empty_lists_of_images(processor):
+    batch = processor(images=[[], []], text=["What is it?", "What?"], return_tensors="pt", padding=True)
+    assert set(batch) == {"input_ids", "attention_mask"}
+    with pytest.raises(FinetuneError, match="no images"):
+        processor.image_processor([])
+
+
+def test_a_photograph_is_seen_upright_however_it_was_opened(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(60, 30).save(tmp_path / "a.png", exif=exif)
+    processor = PointsImageProcessor(tile=32, tiling="single")
+    expected = processor(picture(60, 30).transpose(Image.Transpose.ROTATE_270))["pixel_values"]
+    with Image.open(tmp_path / "a.png") as opened:
+        for image in (opened, opened.convert("RGB"), open_picture(tmp_path / "a.png")):
+            assert torch.equal(processor(image)["pixel_values"], expected)
 
 
 @given(st.text(max_size=40))

@@ -133,6 +133,8 @@ class PointsImageProcessor(BaseImageProcessor):
         film = UniformFrames(self.frames if frames is None else frames)
         resizer = _known_resizer(resizer or self.resizer)
         cut = [_cut(image, stills, film, tile, resizer) for image in flat(images)]
+        if not cut:
+            raise FinetuneError("no images to make tiles of: expected one at least.")
         pixels_T3VV = torch.cat(cut) if len(cut) > 1 else cut[0]
         data = {
             "pixel_values": self.normalised(pixels_T3VV) if do_normalize else pixels_T3VV,

@@ -80,6 +80,8 @@ class PointsProcessor(ProcessorMixin):
         super().validate_inputs(images=stills, text=text, **kwargs)
 
     def _process_images(self, images: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
+        if not flat(images):  # a batch of rows without images, in the form of one with images
+            return BatchFeature(), []
         processed = self.image_processor(images, **kwargs)
         return processed, [self.replace_image_token(processed, i) for i in range(len(processed["num_tiles"]))]
 
