@@ -396,6 +396,12 @@ def test_a_film_that_is_cut_off_is_told(name, codec, tmp_path):
             frames_of(content[: int(len(content) * part)], 5)
 
 
+def test_a_film_that_lacks_its_last_frames_is_told(tmp_path):
+    content = film(tmp_path / "a.avi", "mpeg4").read_bytes()
+    with pytest.raises(FinetuneError, match=r"cut off: 2\d of 30 frames"):
+        frames_of(content[: int(len(content) * 0.9)], 5)
+
+
 def test_a_film_turned_sideways_by_its_phone_is_seen_upright(tmp_path):
     content = bytearray(film(tmp_path / "a.mp4").read_bytes())
     matrix = content.index(b"tkhd") + 4 + 40
