@@ -2,9 +2,9 @@
 
 Read in the order that tensors flow: `tiling` (which tiles; `catty` and others), `cutting` (their pixels), `images` and
 `processing` (pictures and words into tensors), `encoders` (what is seen in a tile), `connectors` (image tokens of it),
-`model` (tensors into an answer); `config` shapes them, `presets` are sizes by name, `tiny` the one that learns on a CPU.
-Weights come from `assemble` (pretrained `parts` and a fresh connector), `convert` (what was `published`), both of which
-`restack` tensors from file to file.
+`model` (tensors into an answer); `config` shapes them, `presets` are sizes by name, `tiny` the one that learns on a
+CPU. Weights come from `assemble` (pretrained `parts` and a fresh connector), `convert` (what was `published`), both of
+which `restack` tensors from file to file.
 """
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
