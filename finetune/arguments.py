@@ -37,8 +37,12 @@ def precision(settings: Settings) -> str:
     return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
-def training_arguments(settings: Settings, steps: int, devices: int, scratch: Path) -> TrainingArguments:
+def training_arguments(
+    settings: Settings, steps: int, devices: int, scratch: Path, *, even: bool = False
+) -> TrainingArguments:
     """For a run of so many steps on so many devices; unfinished checkpoints lie in `scratch`.
+
+    `even`: every batch asks every weight that is trained, those of text alone, too.
 
     Raises:
         FinetuneError: a batch that can't be divided over the devices.
@@ -72,7 +76,7 @@ def training_arguments(settings: Settings, steps: int, devices: int, scratch: Pa
         dataloader_num_workers=settings.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         # A rank whose rows hold no picture, or layers that are never asked, must not leave the others waiting.
-        ddp_find_unused_parameters=True if devices > 1 else None,
+        ddp_find_unused_parameters=not even if devices > 1 else None,
         ddp_backend="gloo" if alone and devices > 1 else None,
         use_cpu=alone,
         log_level="warning",

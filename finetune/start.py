@@ -10,12 +10,12 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 import finetune.points  # noqa: F401 (makes the Auto classes know the family)
 from finetune.config import Settings
 from finetune.points.model import PointsForConditionalGeneration
-from finetune.points.tiny import common_phrases, tiny_config, tiny_processor
-from soup.errors import FinetuneError, listing
+from finetune.points.presets import PRESETS, preset_config
+from finetune.points.processing import PointsImageProcessor, PointsProcessor
+from finetune.points.tiny import common_phrases, tiny_config, tiny_processor, tiny_tokenizer
+from soup.errors import FinetuneError, did_you_mean, listing
 
-__all__ = ["PRESETS", "open_start"]
-
-PRESETS = ("tiny",)
+__all__ = ["open_start"]
 
 
 def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tuple[PreTrainedModel, Any]:
@@ -27,7 +27,7 @@ def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tup
         FinetuneError: no checkpoint there, not a vision-language model, or one whose parts don't belong together.
     """
     if start in PRESETS and not Path(start).is_dir():
-        model, processor = _fresh(texts)
+        model, processor = _fresh(start, texts)
     else:
         model, processor = _opened(start, settings)
     _attend(model, settings)
@@ -37,18 +37,27 @@ def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tup
     return model, processor
 
 
-def _fresh(texts: Iterable[str]) -> tuple[PreTrainedModel, Any]:
-    processor = tiny_processor(common_phrases(texts))
-    tokenizer = processor.tokenizer
-    ids = (processor.image_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
-    return PointsForConditionalGeneration(tiny_config(len(tokenizer), *ids)), processor
+def _fresh(preset: str, texts: Iterable[str]) -> tuple[PreTrainedModel, Any]:
+    """Random weights. Nothing is fetched: sizes above tiny spell in bytes, too, with room for their own vocabulary."""
+    if preset == "tiny":
+        processor = tiny_processor(common_phrases(texts))
+        ids = (processor.image_token_id, processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id)
+        return PointsForConditionalGeneration(tiny_config(len(processor.tokenizer), *ids)), processor
+    config, tokenizer = preset_config(preset), tiny_tokenizer()
+    tokenizer.model_max_length = config.text_config.max_position_embeddings
+    processor = PointsProcessor(PointsImageProcessor(tile=config.tile), tokenizer, config.tokens_per_tile)
+    config.image_token_id = processor.image_token_id
+    for part in (config, config.text_config):
+        part.pad_token_id, part.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    return PointsForConditionalGeneration(config), processor
 
 
 def _opened(start: str, settings: Settings) -> tuple[PreTrainedModel, Any]:
     try:
         config = AutoConfig.from_pretrained(start)
     except (OSError, ValueError, KeyError) as error:
-        raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
+        hint = "" if Path(start).exists() else f"Nor is it a preset.{did_you_mean(start, PRESETS)}\n"
+        raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{hint}{error}") from error
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise FinetuneError(
             f"{start}: a {config.model_type} ({type(config).__name__}), no vision-language model. Expected one "

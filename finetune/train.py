@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers import set_seed as transformers_seed
 from transformers.utils import logging as transformers_logging
@@ -19,16 +17,17 @@ from finetune.adapters import attach, fold
 from finetune.arguments import precision, training_arguments
 from finetune.components import choose_trained, learning_rates
 from finetune.config import DataSet, Settings
-from finetune.data import Album, Collator, Conversations, read_samples
+from finetune.data import Album, Corpus
+from finetune.feeding import feed
 from finetune.jobs import Job
 from finetune.logs import loggers
 from finetune.parallel import join, world_size
 from finetune.points.model import PointsForConditionalGeneration
-from finetune.saving import publish, save, versions
+from finetune.saving import publish, read_stamp, save, versions
 from finetune.space import check_room
 from finetune.start import open_start
 from finetune.trainer import JobTrainer, StopRequest, Watch
-from soup.errors import FinetuneError
+from soup.errors import FinetuneError, listing
 
 __all__ = ["Progress", "train", "train_job"]
 
@@ -59,7 +58,8 @@ class Run:
     def keep(self, out: Path, **about: Any) -> None:
         """Writes the model as it is now to `out`; all processes take part, the first one writes."""
         state = self.trainer.accelerator.get_state_dict(self.trainer.model_wrapped)
-        if self.trainer.is_world_process_zero():
+        # One that an attempt before has written stays: it is the same.
+        if self.trainer.is_world_process_zero() and not _made_by(self.digest, out):
             publish(self.job.folder / "part", out, self.stamp() | about, lambda part: self.write(state, part))
         self.trainer.accelerator.wait_for_everyone()
 
@@ -68,6 +68,7 @@ class Run:
         job = self.job
         told = {"digest": self.digest, "name": job.name, "start": job.start}
         told |= {"data": [one.model_dump() for one in job.data], "settings": job.settings.model_dump()}
+        told |= {"digests": dict(getattr(job, "digests", {}))}
         return told | {"precision": precision(job.settings), "versions": versions()} | self.metrics()
 
     def metrics(self) -> dict[str, Any]:
@@ -114,34 +115,35 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest, features: Albu
         FinetuneError: as `train_job`.
     """
     settings = job.settings
-    samples = [sample for one in job.data for sample in read_samples(Path(one.path))]
+    corpus = Corpus(job.data)
     transformers_seed(settings.seed)
-    texts = (turn["content"].replace("<image>\n", "") for sample in samples for turn in sample["messages"])
-    model, processor = open_start(job.start, settings, texts)
+    model, processor = open_start(job.start, settings, corpus.texts())
     config = copy.deepcopy(model.config)
     if settings.lora:
         attach(model, settings)
     choose_trained(model, settings)
     model.train()  # the model knows of weights that nothing depends on
     learning_rates(model, settings)
-    steps = settings.steps or _steps(len(samples), settings)
+    food = feed(corpus, model, processor, settings, features)
     job.folder.mkdir(parents=True, exist_ok=True)
-    check_room(model, settings, steps, job.folder)
-    collator = _collator(model, processor, settings, features)
+    check_room(model, settings, food.steps, job.folder)
+    _check_kept(job, digest, food.steps)
     resumed = checkpoints.newest(job.folder, digest)
     done = int(resumed.name.removeprefix("step-")) if resumed else 0
+    place = checkpoints.scratch(job.folder)
+    even = isinstance(model, PointsForConditionalGeneration)
     trainer = JobTrainer(
         settings=settings,
         folder=job.folder,
         digest=digest,
         keep=lambda step: run.keep(_kept(job, step), step=step),
         model=model,
-        args=training_arguments(settings, steps, world_size(), checkpoints.scratch(job.folder)),
-        train_dataset=_Positions(Conversations(samples, processor), steps * settings.batch, settings.seed),
-        data_collator=collator,
+        args=training_arguments(settings, food.steps, world_size(), place, even=even),
+        train_dataset=food.rows,
+        data_collator=food.collator,
         callbacks=[Watch(job.name, stop, tell), *loggers(settings, job.name, job.folder, done)],
     )
-    run = Run(job, digest, trainer, model, config, processor, len(samples))
+    run = Run(job, digest, trainer, model, config, processor, food.count)
     return run
 
 
@@ -149,43 +151,22 @@ def _kept(job: Job, step: int) -> Path:
     return job.out.with_name(f"{job.out.name}-step{step}")
 
 
-def _steps(rows: int, settings: Settings) -> int:
-    return -(-int(rows * settings.epochs) // settings.batch)
-
-
-class _Positions(Dataset):
-    """The rows of a whole run: every epoch all of them, each epoch in an order of its own."""
-
-    def __init__(self, rows: Dataset, count: int, seed: int):
-        generator = torch.Generator().manual_seed(seed)
-        epochs = -(-count // len(rows))
-        orders = [torch.randperm(len(rows), generator=generator) for _ in range(epochs)]
-        self.rows, self.order = rows, torch.cat(orders)[:count].tolist()
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, i: int) -> Any:
-        return self.rows[self.order[i]]
-
-
-def _collator(model: Any, processor: Any, settings: Settings, features: Album) -> Collator:
-    """Gives the model tiles, or, where its encoders are frozen and it is asked for, what they saw in them.
+def _check_kept(job: Job, digest: str, steps: int) -> None:
+    """Says where models on the way would have to be written over others.
 
     Raises:
-        FinetuneError: features are to be remembered of encoders that change, or of a model that can't be given them.
+        FinetuneError: they stand there already.
     """
-    if not settings.cache_features:
-        return Collator(processor, Album())
-    if not isinstance(model, PointsForConditionalGeneration):
-        raise FinetuneError(f"cache_features: only of POINTS models, not of {type(model).__name__}.")
-    encoders = model.config.vision_configs
-    moving = [name for name in encoders if any(p.requires_grad for p in model.get_submodule(name).parameters())]
-    if moving:
-        raise FinetuneError(f"cache_features: {', '.join(moving)} would be trained; name them in `freeze`, too.")
-    if settings.workers:
-        raise FinetuneError("cache_features: the training process itself asks the encoders: set workers to 0.")
-    return Collator(processor, features, model.encode, "vision_features")
+    every = job.settings.keep_every or steps
+    places = [_kept(job, step) for step in range(every, steps, every)]
+    taken = [str(place) for place in places if place.exists() and not _made_by(digest, place)]
+    if taken:
+        raise FinetuneError(f"{len(taken)} models stand there already, of another job; remove them:\n{listing(taken)}")
+
+
+def _made_by(digest: str, out: Path) -> bool:
+    stamp = read_stamp(out)
+    return stamp is not None and stamp.get("digest") == digest
 
 
 def train(

@@ -94,7 +94,7 @@ class JobTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of a step, their tokens counted."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.tokens += sum(_tokens(batch) for batch in batches) * self.args.world_size
+        self.tokens += sum(_tokens(batch) for batch in batches)
         return batches, items
 
     def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
@@ -110,12 +110,12 @@ class JobTrainer(Trainer):
             now = time.monotonic()
             passed, self.began = max(now - self.began, 1e-9), now
             before = next((one for one in reversed(self.state.log_history) if "loss" in one), {})
-            logs["tokens"], logs["seconds"] = before.get("tokens", 0) + self.tokens, before.get("seconds", 0.0) + passed
-            logs["tokens_per_second"], logs["rows_per_second"] = self.tokens / passed, self.settings.batch / passed
+            tokens = int(self.accelerator.reduce(torch.tensor(self.tokens, device=self.args.device)))
+            logs["tokens"], logs["seconds"] = before.get("tokens", 0) + tokens, before.get("seconds", 0.0) + passed
+            logs["tokens_per_second"], logs["rows_per_second"] = tokens / passed, self.settings.batch / passed
             self.tokens = 0
-            rates = {group["initial_lr"]: group["lr"] for group in self.optimizer.param_groups if "initial_lr" in group}
-            for part, rate in self.settings.lr_of.items():
-                logs[f"learning_rate/{part}"] = rates.get(rate, rate)
+            share = logs["learning_rate"] / self.optimizer.param_groups[0]["initial_lr"]  # of the schedule
+            logs |= {f"learning_rate/{part}": share * rate for part, rate in self.settings.lr_of.items()}
         super().log(logs, start_time)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
