@@ -1,28 +1,31 @@
 """What a run is fed: the row at each of its positions, and what makes batches of them."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 
 from finetune.config import Settings
-from finetune.data import Album, Collator, Conversations, Corpus
+from finetune.data import Album, Collator, Corpus, TrainingRows
 from finetune.points.model import PointsForConditionalGeneration
 from soup.errors import FinetuneError
 
 __all__ = ["Feed", "feed"]
 
+log = logging.getLogger(__name__)
+TILES_BYTES = 2**30  # of small data sets, tiles are remembered, too
+
 
 @dataclass(frozen=True)
 class Feed:
-    """`rows`: by their position in the whole run; `count`: how many there are before any is repeated."""
+    """`rows`: by their place in the whole run; `count`: good rows; `manifest`: what the mixture came to."""
 
-    rows: Dataset
+    rows: TrainingRows
     collator: Callable[[list[Any]], dict[str, torch.Tensor]]
     count: int
-    steps: int
+    manifest: dict[str, Any]
 
 
 def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings, features: Album) -> Feed:
@@ -31,35 +34,28 @@ def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings, feature
     Raises:
         FinetuneError: rows or settings that don't work with each other or with the model.
     """
-    steps = settings.steps or -(-int(len(corpus) * settings.epochs) // settings.batch)
-    rows = _Positions(Conversations(corpus, processor), steps * settings.batch, settings.seed)
-    return Feed(rows, _collator(model, processor, settings, features), len(corpus), steps)
+    rows = TrainingRows(corpus, settings, processor, progress=_told)
+    album, see, name = _seen(model, settings, features)
+    instead = rows.after if settings.on_bad_row == "skip" else None
+    collator = Collator(
+        processor, album, see, name, max_length=settings.max_length, packing=settings.packing, instead=instead
+    )
+    return Feed(rows, collator, len(corpus) - rows.survey.bad, rows.manifest)
 
 
-class _Positions(Dataset):
-    """The rows of a whole run: every epoch all of them, each epoch in an order of its own."""
-
-    def __init__(self, rows: Dataset, count: int, seed: int):
-        generator = torch.Generator().manual_seed(seed)
-        epochs = -(-count // len(rows))
-        orders = [torch.randperm(len(rows), generator=generator) for _ in range(epochs)]
-        self.rows, self.order = rows, torch.cat(orders)[:count].tolist()
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, i: int) -> Any:
-        return self.rows[self.order[i]]
+def _told(done: int, count: int) -> None:
+    if done % 100_000 == 0 or done == count > 100_000:
+        log.info("looked at %d of %d rows", done, count)
 
 
-def _collator(model: Any, processor: Any, settings: Settings, features: Album) -> Collator:
-    """Gives the model tiles, or, where its encoders are frozen and it is asked for, what they saw in them.
+def _seen(model: Any, settings: Settings, features: Album) -> tuple[Album, Callable | None, str]:
+    """What the model is given: tiles, or, where its encoders are frozen and it is asked for, what they saw in them.
 
     Raises:
         FinetuneError: features are to be remembered of encoders that change, or of a model that can't be given them.
     """
     if not settings.cache_features:
-        return Collator(processor, Album())
+        return Album(0 if settings.workers else TILES_BYTES), None, "pixel_values"
     if not isinstance(model, PointsForConditionalGeneration):
         raise FinetuneError(f"cache_features: only of POINTS models, not of {type(model).__name__}.")
     encoders = model.config.vision_configs
@@ -68,4 +64,4 @@ def _collator(model: Any, processor: Any, settings: Settings, features: Album) -
         raise FinetuneError(f"cache_features: {', '.join(moving)} would be trained; name them in `freeze`, too.")
     if settings.workers:
         raise FinetuneError("cache_features: the training process itself asks the encoders: set workers to 0.")
-    return Collator(processor, features, model.encode, "vision_features")
+    return features, model.encode, "vision_features"

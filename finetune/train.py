@@ -18,7 +18,7 @@ from finetune.arguments import precision, training_arguments
 from finetune.components import choose_trained, learning_rates
 from finetune.config import DataSet, Settings
 from finetune.data import Album, Corpus
-from finetune.feeding import feed
+from finetune.feeding import Feed, feed
 from finetune.jobs import Job
 from finetune.logs import loggers
 from finetune.parallel import join, world_size
@@ -48,7 +48,7 @@ class Run:
     model: PreTrainedModel
     config: Any
     processor: Any
-    rows: int
+    food: Feed
 
     def write(self, state: dict[str, Tensor], out: Path) -> None:
         """The model as an ordinary checkpoint: adapters folded in, rounded once."""
@@ -68,7 +68,7 @@ class Run:
         job = self.job
         told = {"digest": self.digest, "name": job.name, "start": job.start}
         told |= {"data": [one.model_dump() for one in job.data], "settings": job.settings.model_dump()}
-        told |= {"digests": dict(getattr(job, "digests", {}))}
+        told |= {"digests": dict(getattr(job, "digests", {})), "mixture": self.food.manifest}
         return told | {"precision": precision(job.settings), "versions": versions()} | self.metrics()
 
     def metrics(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Run:
         last = logs[-1] if logs else {"step": 0, "seconds": 0.0, "tokens": 0}
         return {
             "steps": last["step"],
-            "rows": self.rows,
+            "rows": self.food.count,
             "rows_seen": last["step"] * self.job.settings.batch,
             "tokens": last["tokens"],
             "seconds": round(last["seconds"], 1),
@@ -126,8 +126,8 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest, features: Albu
     learning_rates(model, settings)
     food = feed(corpus, model, processor, settings, features)
     job.folder.mkdir(parents=True, exist_ok=True)
-    check_room(model, settings, food.steps, job.folder)
-    _check_kept(job, digest, food.steps)
+    check_room(model, settings, food.rows.steps, job.folder)
+    _check_kept(job, digest, food.rows.steps)
     resumed = checkpoints.newest(job.folder, digest)
     done = int(resumed.name.removeprefix("step-")) if resumed else 0
     place = checkpoints.scratch(job.folder)
@@ -138,12 +138,12 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest, features: Albu
         digest=digest,
         keep=lambda step: run.keep(_kept(job, step), step=step),
         model=model,
-        args=training_arguments(settings, food.steps, world_size(), place, even=even),
+        args=training_arguments(settings, food.rows.steps, world_size(), place, even=even),
         train_dataset=food.rows,
         data_collator=food.collator,
         callbacks=[Watch(job.name, stop, tell), *loggers(settings, job.name, job.folder, done)],
     )
-    run = Run(job, digest, trainer, model, config, processor, food.count)
+    run = Run(job, digest, trainer, model, config, processor, food)
     return run
 
 
