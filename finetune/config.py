@@ -193,7 +193,7 @@ class FinetuneConfig(Settings):
     out: str = "ckpts"
     root: str = "."
     on: str = Field("local", pattern=r"^(local|slurm|ray(:.+)?)$")
-    gpus_per_job: int = Field(1, gt=0)
+    gpus_per_job: int = Field(1, ge=0)
     jobs_at_once: int | None = Field(None, gt=0)
     slurm: Slurm = Slurm()
 

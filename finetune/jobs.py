@@ -7,6 +7,7 @@
         job.json                   what is to be trained: the whole of it, so that one command trains it anywhere
         state.json                 how far it is (`State`), rewritten whole
         log.txt                    what the process said, of every attempt
+        place.json                 where the last attempt runs, and by which command (`finetune/engines`)
         checkpoints/               to resume from
         part/                      the ingredient while it is written
 
@@ -15,7 +16,10 @@ ingredient is complete, 1 when it failed (state.json says why), 143 or 130 when 
 """
 
 import json
-from dataclasses import asdict, dataclass
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +27,23 @@ from typing import Any, Literal
 from finetune.config import DataSet, FinetuneConfig, Settings, Stage
 from soup.atomic import write_whole
 
-__all__ = ["Job", "State", "plan", "read_state", "write_state"]
+__all__ = [
+    "START",
+    "Job",
+    "State",
+    "at_root",
+    "job_command",
+    "log_tail",
+    "plan",
+    "read_job",
+    "read_stamp",
+    "read_state",
+    "write_state",
+]
 
 START = "start"  # the job that trains what the others start from
+STAMP = "finetune.json"  # what a complete checkpoint of ours says of itself
+LOG_LINES = 15
 Phase = Literal["waiting", "running", "done", "failed", "stopped"]
 
 
@@ -40,18 +58,24 @@ class Job:
     out: Path
     folder: Path
     after: str | None = None
+    digests: Mapping[str, Any] = field(default_factory=dict)  # of the start and of each data set
 
-    def write(self, digest: str) -> None:
-        """Put `job.json` into the job's folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        document = {
+    def as_json(self, digest: str) -> dict[str, Any]:
+        """All of it."""
+        return {
             "name": self.name,
             "digest": digest,
+            "digests": dict(self.digests),
             "start": self.start,
             "data": [one.model_dump() for one in self.data],
             "settings": self.settings.model_dump(),
             "out": str(self.out),
         }
+
+    def write(self, digest: str) -> None:
+        """Put `job.json` into the job's folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        document = self.as_json(digest)
         write_whole(self.folder / "job.json", json.dumps(document, indent=2) + "\n")
 
     @classmethod
@@ -64,7 +88,8 @@ class Job:
         found = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         data = tuple(DataSet.model_validate(one) for one in found["data"])
         settings = Settings.model_validate(found["settings"])
-        job = cls(found["name"], found["start"], data, settings, Path(found["out"]), folder)
+        digests = found.get("digests", {})
+        job = cls(found["name"], found["start"], data, settings, Path(found["out"]), folder, digests=digests)
         return job, found["digest"]
 
 
@@ -83,6 +108,42 @@ class State:
     pid: int | None = None
     host: str | None = None
     why: str | None = None
+
+
+def job_command(job: Job, gpus: int) -> list[str]:
+    """What trains a job, here or anywhere: one process, or torchrun with one for each GPU, on any free port."""
+    if gpus <= 1:
+        return [sys.executable, "-m", "finetune.job", str(job.folder)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
+    return [*torchrun, "-m", "finetune.job", str(job.folder)]
+
+
+def read_job(folder: Path) -> dict[str, Any] | None:
+    """What a folder's `job.json` says, or None where there is none."""
+    return _read(folder / "job.json")
+
+
+def read_stamp(out: Path) -> dict[str, Any] | None:
+    """What a finished job left in its checkpoint (`finetune.json`, with the job's digest), or None."""
+    return _read(out / STAMP)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def log_tail(folder: Path, lines: int = LOG_LINES) -> str:
+    """The last lines of a job's log, without reading all of it."""
+    try:
+        with (folder / "log.txt").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 200 * lines))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
 
 
 def read_state(folder: Path) -> State | None:
@@ -108,14 +169,14 @@ def plan(config: FinetuneConfig, root: Path) -> list[Job]:
     jobs, start, after = [], config.start, None
     if isinstance(start, Stage):
         out = root / start.out
-        origin, data = _place(start.start, root), _at(start.data, root)
+        origin, data = _place(start.start, root), at_root(start.data, root)
         jobs.append(Job(START, origin, data, config.stage_settings(), out, folders / START))
         start, after = str(out), START
     sets = {**config.added, **({"base": []} if config.also else {})}
     for name, added in sets.items():
         for suffix, changed in _variations(config):
             own = f"{name}{suffix}"
-            data, settings = _at([*config.data, *added], root), config.settings(**changed)
+            data, settings = at_root([*config.data, *added], root), config.settings(**changed)
             jobs.append(Job(own, _place(start, root), data, settings, root / config.out / own, folders / own, after))
     return jobs
 
@@ -142,7 +203,7 @@ def _place(start: str, root: Path) -> str:
     return str(root / start) if (root / start).exists() else start
 
 
-def _at(data: list[DataSet], root: Path) -> tuple[DataSet, ...]:
+def at_root(data: list[DataSet], root: Path) -> tuple[DataSet, ...]:
     """The data sets with what is here by its whole path; `images` starts at the root, too."""
     whole = root.absolute()
     placed = []

@@ -1,157 +1,294 @@
-"""All jobs of a configuration, one after another: the start where it is to be trained, then each ingredient.
+"""All jobs of a configuration, over whatever devices there are: the start where it is to be trained, then the rest.
 
 A job that was done is known by the digest in its `finetune.json`, which covers settings, data and start: typing the
-same command again goes on where it stopped.
+same command again goes on where it stopped. One job's failure never stops another's; the end tells of all of them.
 """
 
-import hashlib
-import json
 import os
-import shutil
 import time
-import traceback
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.config import read_config
-from finetune.data import Album, read_samples
-from finetune.jobs import START, Job, plan
-from soup.errors import FinetuneError, SoupError, listing
+from finetune.endings import Ending, judge
+from finetune.engines import Ended, Engine, Task, open_engine
+from finetune.engines.attempt import clear_asks
+from finetune.engines.processes import forget_launcher, launcher_of, note_launcher
+from finetune.jobs import START, Job, State, job_command, log_tail, read_stamp, read_state, write_state
+from finetune.status import Row, row_of
+from finetune.survey import Standing, Survey, snapshots, survey
+from soup.errors import FinetuneError
+from soup.locks import Lock
 
-__all__ = ["finetune"]
+__all__ = ["Listener", "finetune"]
 
-STAMP = "finetune.json"
-FORMAT = 1  # moves on when the same settings would train another model
-LOG_LINES = 15
+BOARD_SECONDS = 0.5
+Command = Callable[[Job, int], Sequence[str]]
+"""From a job and its number of GPUs to what is run."""
 
 
-def finetune(config_path: Path | str, *, progress: Any = None) -> list[Path]:
+def _nothing(*told: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told: of a line of talk, a remark, and how all jobs are, twice a second."""
+
+    say: Callable[[str], object] = _nothing
+    warn: Callable[[str], object] = _nothing
+    board: Callable[[Sequence[Row]], object] = _nothing
+
+
+def finetune(
+    config_path: Path | str,
+    *,
+    on: str | None = None,
+    progress: Callable[[str, int, int, float], object] | None = None,
+    listener: Listener | None = None,
+    command: Command = job_command,
+) -> list[Path]:
     """Trains what the configuration asks for and is not there yet; gives the ingredients' directories.
 
-    `progress(name, step, steps, loss)` is called after each step; a job that was done before calls it once, with all
-    its steps and its last loss.
+    `on` is where: `local`, `slurm`, `ray` or `ray:ADDRESS`, by default what the configuration says. `progress(name,
+    step, steps, loss)` is called as jobs come on; of a job that was done before, once, with all its steps and its last
+    loss. An interrupt is passed on to the jobs, each of which writes a checkpoint; a second one ends them at once.
 
     Raises:
-        FinetuneError: a wrong configuration, missing data, or a job that failed: with the end of its log, and its path.
+        FinetuneError: a wrong configuration, missing data, another launcher at work, or jobs that failed: with the end
+            of each one's log, and its path.
+        OutputError: the disk is too small for the ingredients.
+        KeyboardInterrupt: after an interrupt, when all jobs have ended.
     """
-    path = Path(config_path)
-    config = read_config(path)
-    jobs = plan(config, path.parent / config.root)
-    _check(jobs)
-    features = Album()
-    _data_digest.cache_clear()  # several jobs share a data set within one call; between calls it may change
-    for job in jobs:
-        _run(job, features, progress)
-    return [job.out for job in jobs if job.name != START]
+    root = Path(config_path).parent
+    found = survey(config_path)
+    listener = listener or Listener()
+    for remark in found.remarks:
+        listener.warn(remark)
+    engine = open_engine(on or found.config.on, found.config)
+    with _alone(found):
+        _Launch(found, engine, listener, progress or _nothing, command).run()
+    made = [path for one in found.jobs if one.job.name != START for path in [*snapshots(one.job), one.job.out]]
+    return [root / found.config.root / path.relative_to(found.root) for path in made]
 
 
-def _check(jobs: list[Job]) -> None:
-    """All that can be known before the first step.
+@contextmanager
+def _alone(found: Survey) -> Iterator[None]:
+    """Keeps a second launcher from the same jobs.
 
     Raises:
-        FinetuneError: data sets that are not there, or two jobs with one name; all of them are listed.
+        FinetuneError: there is one already, or nothing can be written there.
     """
-    missing = sorted({one.path for job in jobs for one in job.data if not Path(one.path, "data.json").is_file()})
-    if missing:
-        raise FinetuneError(f"no data.json in {len(missing)} of the data sets:\n{listing(missing)}")
-    if len({job.out.resolve() for job in jobs}) < len(jobs):
-        raise FinetuneError("an added data set is called as the start's directory is: two checkpoints for one place.")
-
-
-def _run(job: Job, features: Album, progress: Any) -> None:
-    """Trains one model, unless just this one is there; a directory that holds another is never overwritten."""
-    stamp = _read_stamp(job.out)
-    digest = _digest(job)
-    if stamp and stamp.get("digest") == digest:
-        if progress:
-            progress(job.name, stamp["steps"], stamp["steps"], stamp["last_loss"])
-        return
-    if job.out.exists():
-        raise FinetuneError(
-            f"{job.out}: stands there already, but was not made by these settings, data and start. "
-            "Remove it to train it anew, or name another `out`."
-        )
-    part = job.folder / "part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    told = _train_logged(job, part, features, progress)
-    (part / STAMP).write_text(json.dumps({"digest": digest, **_about(job), **told}, indent=2) + "\n")
-    job.out.parent.mkdir(parents=True, exist_ok=True)
-    part.rename(job.out)
-
-
-def _train_logged(job: Job, part: Path, features: Album, progress: Any) -> dict[str, Any]:
-    """Trains with a line of log a step; an error of whatever kind comes out with the end of the log."""
-    from finetune.train import train
-
-    log = job.folder / "log.txt"
-    with log.open("w", encoding="utf-8") as file:
-
-        def tell(name: str, step: int, steps: int, loss: float) -> None:
-            print(f"step {step} of {steps}: loss {loss:.4f}", file=file, flush=True)
-            if progress:
-                progress(name, step, steps, loss)
-
-        began = time.monotonic()
-        try:
-            told = train(
-                job.name,
-                job.start,
-                [Path(one.path) for one in job.data],
-                job.settings,
-                part,
-                features=features,
-                progress=tell,
-            )
-        except SoupError as error:
-            print(error, file=file)
-            raise FinetuneError(f"{job.name}: {error}\nIts log: {log}") from error
-        except Exception as error:
-            traceback.print_exc(file=file)
-            file.flush()
-            tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-LOG_LINES:])
-            raise FinetuneError(f"{job.name} failed; the end of its log:\n{tail}\nAll of it: {log}") from error
-    return told | {"seconds": round(time.monotonic() - began, 1)}
-
-
-def _read_stamp(out: Path) -> dict[str, Any] | None:
-    """What a finished job left, or nothing."""
     try:
-        return json.loads((out / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+        found.folder.mkdir(parents=True, exist_ok=True)
+        for out in {one.job.out.parent for one in found.jobs}:
+            out.mkdir(parents=True, exist_ok=True)
+            if not os.access(out, os.W_OK | os.X_OK):
+                raise FinetuneError(f"{out}: no permission to write there. Name another `out`.")
+        lock = Lock.take(found.folder)
+        who = launcher_of(found.folder) or "who it is can't be seen from here"
+        if lock is not None:
+            note_launcher(found.folder)
+    except OSError as error:
+        raise FinetuneError(f"{error.filename}: can't be written ({error.strerror}). Name another `out`.") from error
+    if lock is None:
+        raise FinetuneError(
+            f"{found.folder}: another soup finetune is at work there ({who}). Its --status shows how far it is."
+        )
+    try:
+        yield
+    finally:
+        forget_launcher(found.folder)
+        lock.release()
 
 
-def _about(job: Job) -> dict[str, Any]:
-    """What a job was made from, for people."""
-    return {"name": job.name, "start": job.start, "data": [one.path for one in job.data]} | job.settings.model_dump()
+@dataclass
+class _Launch:
+    """The jobs under way, until each has an ending."""
+
+    found: Survey
+    engine: Engine
+    listener: Listener
+    progress: Callable[..., object]
+    command: Command
+    endings: dict[str, Ending] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
+    before: dict[str, State | None] = field(default_factory=dict)
+    held: list[Standing] = field(default_factory=list)
+    under_way: dict[str, Standing] = field(default_factory=dict)
+    asked: bool = False
+    painted: float = 0.0
+
+    def run(self) -> None:
+        """Run all jobs that are not done.
+
+        Raises:
+            FinetuneError: some failed.
+        """
+        for one in self.found.jobs:
+            if self._is_done(one):
+                self.endings[one.job.name] = Ending("done")
+                self._tell(one.job)
+        todo = [one for one in self.found.jobs if one.job.name not in self.endings]
+        if todo:
+            self.listener.say(f"{len(todo)} of {len(self.found.jobs)} jobs, on {self.engine.describe()}")
+            self._run(todo)
+        failed = [one for one in self.found.jobs if self.endings[one.job.name].phase != "done"]
+        if failed:
+            raise FinetuneError(self._report(failed))
+
+    def _is_done(self, one: Standing) -> bool:
+        return one.plan == "done" or (read_stamp(one.job.out) or {}).get("digest") == one.digest
+
+    def _run(self, todo: list[Standing]) -> None:
+        try:
+            try:
+                self._begin(todo)
+                self._watch()
+            except KeyboardInterrupt:
+                self._stop()
+                raise
+        finally:
+            self.engine.close()
+
+    def _begin(self, todo: list[Standing]) -> None:
+        for one in todo:
+            task = self._task(one)
+            if self.engine.adopt(task):
+                self.under_way[one.job.name] = one
+                self.listener.say(f"{one.job.name}: still runs from an earlier call")
+            else:
+                _prepare(one)
+                self.before[one.job.name] = read_state(one.job.folder)
+                self.held.append(one)
+        self._submit_ready()
+
+    def _submit_ready(self) -> None:
+        """Hand over what waits for nothing; an engine that chains is given all of it."""
+        ready = [one for one in self.held if self.engine.chains or self._may_begin(one.job)]
+        self.held = [one for one in self.held if one not in ready]
+        self.under_way |= {one.job.name: one for one in ready}
+        if ready:
+            self.engine.submit([self._task(one) for one in ready])
+
+    def _may_begin(self, job: Job) -> bool:
+        return job.after is None or (job.after in self.endings and self.endings[job.after].phase == "done")
+
+    def _task(self, one: Standing) -> Task:
+        gpus = self.found.config.gpus_per_job
+        after = None if self._may_begin(one.job) else one.job.after
+        return Task(one.job.name, one.job.folder, tuple(self.command(one.job, gpus)), gpus, after)
+
+    def _watch(self) -> None:
+        """Wait until nothing is under way."""
+        while self.under_way:
+            for ended in self.engine.poll():
+                self._end(ended)
+            self._paint()
+            if self.under_way:
+                time.sleep(self.engine.pause_seconds)
+        self._paint(last=True)
+
+    def _end(self, ended: Ended) -> None:
+        one = self.under_way.pop(ended.name, None)
+        if one is None:
+            return
+        ending = judge(one.job, one.digest, ended, self.before.get(ended.name), asked=self.asked)
+        before = self.endings.get(one.job.after or "")
+        if before and before.phase != "done" and ending.phase != "done":
+            ending = Ending("not started", f"its start, {one.job.after}, {before.phase}")
+        self.endings[one.job.name] = ending
+        if ending.phase == "done":
+            self._tell(one.job)
+        else:
+            _note(one.job, ending)
+            self.listener.say(f"  {one.job.name}: {ending.phase}: {ending.why}")
+        self._release(one.job, ending)
+
+    def _release(self, job: Job, ending: Ending) -> None:
+        """Those that waited for a job can begin, or never will."""
+        if ending.phase == "done" and not self.asked:
+            self._submit_ready()
+            return
+        for one in [one for one in self.held if one.job.after == job.name]:
+            self.held.remove(one)
+            self.endings[one.job.name] = Ending("not started", f"its start, {job.name}, {ending.phase}")
+
+    def _stop(self) -> None:
+        """Pass an interrupt on, and wait for the jobs' checkpoints; a second interrupt ends them at once."""
+        self.asked = True
+        running = len(self.under_way)
+        self.listener.say(f"stopping {running} jobs, each after a checkpoint; interrupt again to end them at once")
+        try:
+            self.engine.stop()
+            self._watch()
+        except KeyboardInterrupt:
+            self.listener.say("ending all jobs at once")
+            self.engine.kill()
+            self._watch()
+
+    def _paint(self, last: bool = False) -> None:
+        """Tell how far all jobs are, not too often."""
+        now = time.monotonic()
+        if now - self.painted < BOARD_SECONDS and not last:
+            return
+        self.painted = now
+        for one in self.under_way.values():
+            self._tell(one.job)
+        self.listener.board([row_of(one.job, self._alive) for one in self.found.jobs])
+
+    def _alive(self, folder: Path) -> bool:
+        names = {*self.under_way, *(one.job.name for one in self.held)}
+        return any(one.job.folder == folder and one.job.name in names for one in self.found.jobs)
+
+    def _tell(self, job: Job) -> None:
+        """Pass on how far a job is, when it moved."""
+        state, stamp = read_state(job.folder), read_stamp(job.out) or {}
+        done = job.name in self.endings
+        step, steps = (state.step, state.steps) if state else (0, 0)
+        if done:
+            steps = steps or stamp.get("steps") or 0
+            step = steps
+        loss = state.loss if state and state.loss is not None else stamp.get("last_loss", float("nan"))
+        if steps and step and self.told.get(job.name) != step:
+            self.told[job.name] = step
+            self.progress(job.name, step, steps, loss)
+
+    def _report(self, failed: Sequence[Standing]) -> str:
+        """What failed, each with the end of its log and its path."""
+        words = []
+        for one in failed:
+            ending, log = self.endings[one.job.name], one.job.folder / "log.txt"
+            words.append(f"{one.job.name} {ending.phase}: {ending.why}")
+            tail = log_tail(one.job.folder) if ending.phase != "not started" else ""
+            if tail:
+                inside = "\n".join(f"    {line}" for line in tail.splitlines())
+                words.append(f"  the end of its log:\n{inside}\n  all of it: {log}")
+        done = len(self.found.jobs) - len(failed)
+        again = "The same command goes on with what is not done."
+        return f"{len(failed)} of {len(self.found.jobs)} jobs are not done, {done} are.\n" + "\n".join([*words, again])
 
 
-def _digest(job: Job) -> str:
-    """Of settings, of the data sets, and of the start: its own digest, or its weights' sizes and dates.
-
-    Paths are left out: a folder that moved holds the same models.
-    """
-    start = Path(job.start)
-    stamp = _read_stamp(start)
-    if stamp:
-        origin: Any = stamp["digest"]
-    elif start.is_dir():
-        origin = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(start.glob("*.safetensors"))]
-    else:
-        origin = job.start
-    data = [_data_digest(Path(one.path)) for one in job.data]
-    whole = json.dumps([FORMAT, origin, data, job.settings.model_dump()], sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()
+def _prepare(one: Standing) -> None:
+    """Make a job's folder ready for an attempt; what was begun there otherwise is set aside, never resumed."""
+    folder = one.job.folder
+    if one.plan == "anew":
+        number = 1
+        while folder.with_name(f"{folder.name}~{number}").exists():
+            number += 1
+        folder.rename(folder.with_name(f"{folder.name}~{number}"))
+    elif one.plan == "begin":
+        (folder / "state.json").unlink(missing_ok=True)
+    one.job.write(one.digest)
+    clear_asks(folder)
+    if read_state(folder) is None:
+        write_state(folder, State("waiting", steps=one.job.settings.steps or 0))
 
 
-@cache
-def _data_digest(directory: Path) -> str:
-    """Of a data set's conversations, and of the names and sizes of its images: reading them all would take minutes."""
-    digest = hashlib.sha256((directory / "data.json").read_bytes())
-    for image in sorted({path for sample in read_samples(directory) for path in sample["images"]}):
-        place = Path(image)
-        size = place.stat().st_size if place.is_file() else None
-        digest.update(f"{os.path.relpath(place, directory)} {size}\n".encode())
-    return digest.hexdigest()
+def _note(job: Job, ending: Ending) -> None:
+    """Put down what the job itself could not say."""
+    state = read_state(job.folder) or State("waiting")
+    if state.phase not in ("failed", "stopped") and ending.phase in ("failed", "stopped"):
+        write_state(job.folder, replace(state, phase=ending.phase, why=ending.why))

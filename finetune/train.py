@@ -66,7 +66,7 @@ class Run:
     def stamp(self) -> dict[str, Any]:
         """What `finetune.json` says."""
         job = self.job
-        told = {"digest": self.digest, "name": job.name, "start": job.start}
+        told = {"digest": self.digest, "digests": dict(job.digests), "name": job.name, "start": job.start}
         told |= {"data": [one.model_dump() for one in job.data], "settings": job.settings.model_dump()}
         told |= {"digests": dict(getattr(job, "digests", {})), "mixture": self.food.manifest}
         return told | {"precision": precision(job.settings), "versions": versions()} | self.metrics()

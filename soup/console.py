@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,11 +24,15 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
-from soup.evaluation import Benchmark
-from soup.recipe import Recipe
-from soup.report import Table
-from soup.search import Listener
-from soup.trial import Trial
+# Commands that only talk, such as a launcher that waits for days, need no torch for it.
+if TYPE_CHECKING:
+    from soup.evaluation import Benchmark
+    from soup.recipe import Recipe
+    from soup.report import Table
+    from soup.search import Listener
+    from soup.trial import Trial
+
+PLAIN_SECONDS = 60.0  # between two lines of one training job where there is no terminal
 
 __all__ = ["Talk", "print_rows", "print_table"]
 
@@ -61,13 +66,18 @@ class Talk:
             disable=not self._console.is_terminal,
         )
         # One live area for all: rich allows no second one.
-        self._live = Live(Group(self._bar, self._steps, self._clock), console=self._console, transient=True)
+        self._board = _Board()
+        parts = Group(self._bar, self._steps, self._clock, self._board)
+        self._live = Live(parts, console=self._console, transient=True)
         self._jobs: dict[str, Any] = {}
+        self._said: dict[str, float] = {}
         self._hush = redirect_stdout(sys.stderr)
 
     @property
     def listener(self) -> Listener:
         """What `cook` and its like are given."""
+        from soup.search import Listener
+
         return Listener(self.warn, self.starting, self.told, self.phase, self.progress)
 
     def say(self, text: str) -> None:
@@ -115,6 +125,25 @@ class Talk:
             self._steps.remove_task(self._jobs.pop(name))
             self.say(f"  {name}: {steps} steps, loss {loss:.3f}")
 
+    def trained(self, name: str, step: int, steps: int, loss: float) -> None:
+        """As `step`, beside a board: without a terminal a line now and then, and the last step for good."""
+        now = time.monotonic()
+        if step >= steps:
+            self.say(f"  {name}: {steps} steps, loss {loss:.3f}")
+        elif not self._console.is_terminal and now - self._said.setdefault(name, now) > PLAIN_SECONDS:
+            self._said[name] = now
+            self.say(f"  {name}: step {step} of {steps}, loss {loss:.3f}")
+
+    def rows(self, path: str, done: int, count: int) -> None:
+        """So many rows of a data set have been looked at."""
+        if path not in self._jobs:
+            self._jobs[path] = self._steps.add_task(_plain(path), total=count, loss="")
+        self._steps.update(self._jobs[path], completed=done)
+
+    def board(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table that stays at the bottom of the terminal, as it is now; nothing elsewhere."""
+        self._board.shown = _table(head, rows) if self._console.is_terminal else None
+
     def _end_phase(self) -> None:
         for bar in (self._bar, self._clock):
             for task in bar.task_ids:
@@ -135,6 +164,15 @@ class Talk:
         self._hush.__exit__(kind, error, trace)
 
 
+class _Board:
+    """A place in the live area for a table that is replaced as a whole."""
+
+    shown: RichTable | None = None
+
+    def __rich__(self) -> RichTable | Group:
+        return self.shown or Group()
+
+
 def print_table(table: Table, first: str) -> None:
     """A table of scores on stdout; `first` heads the column of labels."""
     rows = [
@@ -146,14 +184,18 @@ def print_table(table: Table, first: str) -> None:
 
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> None:
     """Rows of text on stdout; `right` are the columns that hold numbers."""
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=240)
+    console.print(_table(head, rows, right))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> RichTable:
     shown = RichTable(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(head):
         shown.add_column(name, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*map(_plain, row))
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=240)
-    console.print(shown)
+    return shown
 
 
 def _plain(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,92 @@ def _wing(name: str) -> Any:
 
 @click.command("finetune")
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--on", metavar="local|slurm|ray[:ADDRESS]", help="Where jobs run. [default: `on` in the file, else local]"
+)
+@click.option("--check", is_flag=True, help="Look through all rows of all data sets, say what is wrong, and stop.")
+@click.option("--status", is_flag=True, help="Print how far the jobs are, and stop.")
+@dry_run_option
 @json_option
-def finetune(config: Path, as_json: bool) -> None:
-    """One fine-tune per added data set."""
+def finetune(config: Path, on: str | None, check: bool, status: bool, dry_run: bool, as_json: bool) -> None:
+    """One fine-tune per added data set, over the devices that there are; typed again, it goes on."""
+    if check + status + dry_run > 1:
+        raise click.UsageError("--check, --status and --dry-run exclude each other")
+    if check:
+        _check(config, as_json)
+    elif status:
+        _status(config, as_json)
+    elif dry_run:
+        _rehearse(config, on, as_json)
+    else:
+        _launch(config, on, as_json)
+
+
+def _launch(config: Path, on: str | None, as_json: bool) -> None:
     from soup.console import Talk
 
-    trainer = _wing("launch")
+    wing, view = _wing("launch"), _wing("status")
     with Talk() as talk:
-        made = trainer.finetune(config, progress=talk.step)
+
+        def board(rows: Any) -> None:
+            talk.board(view.HEAD, [view.cells(row, Path.cwd()) for row in rows])
+
+        made = wing.finetune(config, on=on, progress=talk.trained, listener=wing.Listener(talk.say, talk.warn, board))
     if as_json:
-        click.echo(json.dumps({"schema": 1, "checkpoints": [str(path) for path in made]}, indent=2, ensure_ascii=False))
+        _print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
     else:
         click.echo("\n".join(map(str, made)))
+
+
+def _status(config: Path, as_json: bool) -> None:
+    from soup.console import Talk, print_rows
+
+    view = _wing("status")
+    with Talk() as talk:
+        rows = view.status(config)
+        for row in rows:
+            if row.why and not as_json:
+                talk.say(f"{row.name}: {row.why}")
+    if as_json:
+        _print_json(view.status_json(rows))
+    else:
+        print_rows(view.HEAD, [view.cells(row, Path.cwd()) for row in rows])
+
+
+def _rehearse(config: Path, on: str | None, as_json: bool) -> None:
+    from soup.console import Talk, print_rows
+
+    wing = _wing("rehearsal")
+    with Talk() as talk:
+        plan = wing.rehearse(config, on=on)
+        for remark in () if as_json else plan["remarks"]:
+            talk.warn(remark)
+    if as_json:
+        _print_json(plan)
+        return
+    print_rows(wing.HEAD, wing.rows(plan), right=range(2, 8))
+    for line in wing.details(plan):
+        click.echo(line)
+
+
+def _check(config: Path, as_json: bool) -> None:
+    from soup.console import Talk, print_rows
+
+    wing = _wing("checking")
+    with Talk() as talk:
+        found = wing.check(config, talk.rows)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        print_rows(wing.COLUMNS, found.lines(), right=range(2, len(wing.COLUMNS)))
+        lines = [*(f"problem: {text}" for text in found.errors), *(f"note: {text}" for text in found.notes)]
+        click.echo("\n".join([*lines, f"{len(found.errors)} problems, {len(found.notes)} notes"]))
+    if not found.ok:
+        sys.exit(1)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @click.command("run")

@@ -1,222 +1,507 @@
-"""The jobs of a configuration: trained, skipped when done, gone on with after a stop, and told of when they fail."""
+"""The launcher on jobs of a stand-in process: what is run, skipped, gone on with, stopped, and told when it fails."""
 
 import json
-import shutil
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import launching
+import psutil
 import pytest
-import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from launching import CONFIG, command, data_set, place, seen, set_moods, state
+from PIL import Image
 
-from finetune import launch
-from finetune.launch import finetune
-from finetune.toy.write import Sizes, make_toy
-from soup.errors import FinetuneError
+from finetune import survey as survey_room
+from finetune.jobs import job_command, plan
+from finetune.launch import Listener, finetune
+from finetune.rehearsal import details, rehearse, rows
+from finetune.status import status, status_json
+from soup.errors import FinetuneError, OutputError
+from soup.locks import Lock
 
-CONFIG = """
-start: {start: tiny, data: toy/data/base, out: base, lr: 2.0e-3, steps: 12, batch: 8, max_shard_size: 1MB}
-added: {number: toy/data/number, bars: toy/data/bars}
-data: toy/data/base
-cache_features: true
-freeze: [general_vit, ocr_vit]
-lr: 1.0e-3
-steps: 4
-batch: 8
-max_shard_size: 1MB
-"""
+STAGE = CONFIG.replace("start: tiny", "start: {start: tiny, data: data/base, out: base, steps: 5}")
+NAMES = ["a", "b", "c"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    # Two threads that wait for each other on a busy machine make seconds into minutes.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def launch(path, **given):
+    return finetune(path, command=command, **given)
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return make_toy(tmp_path_factory.mktemp("toy") / "toy", sizes=Sizes(base=8, added=8, mmbench=1, ocrbench=1))
+def refusal(path, **given):
+    with pytest.raises(FinetuneError) as error:
+        launch(path, **given)
+    return str(error.value)
 
 
-@pytest.fixture(scope="module")
-def place(toy):
-    (toy.parent / "finetune.yaml").write_text(CONFIG)
-    return toy.parent
+def names_of(lines):
+    return [line["name"] for line in lines]
 
 
-@pytest.fixture(scope="module")
-def done(place):
+def test_one_ingredient_for_each_added_set_and_their_folders_outside_of_the_pool(tmp_path):
     told = []
-    ingredients = finetune(place / "finetune.yaml", progress=lambda *step: told.append(step))
-    return place, ingredients, told
+    made = launch(place(tmp_path), progress=lambda *step: told.append(step))
+    assert made == [tmp_path / "ckpts" / name for name in NAMES]
+    assert sorted(path.name for path in (tmp_path / "ckpts").iterdir()) == NAMES
+    for name in NAMES:
+        folder = tmp_path / "ckpts.finetune" / name
+        assert {"job.json", "state.json", "log.txt", "place.json"} <= {path.name for path in folder.iterdir()}
+        assert json.loads((folder / "place.json").read_text())["command"] == command(plan_of(tmp_path)[name], 1)
+    assert [step[:3] for step in told if step[1] == step[2]] == [(name, 20, 20) for name in NAMES]
 
 
-def weights(directory):
-    return {name: t for path in directory.glob("*.safetensors") for name, t in load_file(path).items()}
+def plan_of(root):
+    from finetune.config import read_config
+
+    return {job.name: job for job in plan(read_config(root / "finetune.yaml"), root)}
 
 
-def test_ingredients_lie_side_by_side_and_the_base_apart(done):
-    place, ingredients, _ = done
-    assert ingredients == [place / "ckpts" / name for name in ("number", "bars")]
-    assert sorted(p.name for p in (place / "ckpts").iterdir()) == ["bars", "number"]
-    assert (place / "base" / "config.json").is_file()
+def test_what_the_stamp_says_covers_data_and_start(tmp_path):
+    launch(place(tmp_path))
+    digests = json.loads((tmp_path / "ckpts" / "a" / "finetune.json").read_text())["digests"]
+    assert digests["start"] == "tiny"
+    assert sorted(digests["data"]) == [str(tmp_path / "data" / "a"), str(tmp_path / "data" / "base")]
 
 
-def test_checkpoints_are_sharded_bfloat16_and_complete(done):
-    for directory in [done[0] / "base", *done[1]]:
-        index = json.loads((directory / "model.safetensors.index.json").read_text())
-        assert len(set(index["weight_map"].values())) > 1
-        config = json.loads((directory / "config.json").read_text())
-        assert config["dtype"] == "bfloat16"
-        assert "use_cache" not in config
-        assert config["text_config"]["use_cache"] is True
-        assert all(tensor.dtype == torch.bfloat16 for tensor in weights(directory).values())
-        assert AutoProcessor.from_pretrained(directory).tokens_per_tile == 4
-        assert not list(directory.glob("*.bin"))
-        assert (directory / "finetune.json").is_file()
+def test_the_start_comes_first_and_the_others_wait_for_it(tmp_path):
+    made = launch(place(tmp_path, STAGE))
+    assert made == [tmp_path / "ckpts" / name for name in NAMES]
+    begins, ends = seen(tmp_path), seen(tmp_path, "end")
+    assert names_of(begins)[0] == names_of(ends)[0] == "start"
+    assert all(line["at"] >= ends[0]["at"] for line in begins[1:])
 
 
-def test_frozen_encoders_are_the_bases_bit_for_bit_and_the_rest_moved(done):
-    base = weights(done[0] / "base")
-    for directory in done[1]:
-        tuned = weights(directory)
-        assert tuned.keys() == base.keys()
-        moved = {name.split(".")[0] for name in base if not torch.equal(base[name], tuned[name])}
-        assert moved == {"vision_projector", "llm"}
+def test_when_the_start_fails_the_others_are_told_as_not_started(tmp_path):
+    said = refusal(place(tmp_path, STAGE, start="fail"))
+    assert "4 of 4 jobs are not done" in said
+    assert "start failed: out of luck" in said
+    assert all(f"{name} not started: its start, start, failed" in said for name in NAMES)
+    assert names_of(seen(tmp_path)) == ["start"]
 
 
-def test_training_lowers_the_loss(done):
-    told = json.loads((done[0] / "base" / "finetune.json").read_text())
-    assert told["last_loss"] < told["first_loss"] - 1
-    assert told["steps"] == 12
+def test_base_alone_what_varies_and_snapshots_are_ingredients_too(tmp_path):
+    config = CONFIG.replace("added: {a: data/a, b: data/b, c: data/c}", "added: {a: data/a}\nalso: [base]")
+    path = place(tmp_path, config + "vary: {lr: [1.0e-5, 2.0e-5]}\nkeep_every: 8\n")
+    names = ["a-lr1e-05", "a-lr2e-05", "base-lr1e-05", "base-lr2e-05"]
+    kept = tmp_path / "ckpts" / "a-lr1e-05-step8"
+    made = launch(path)
+    assert made == [tmp_path / "ckpts" / name for name in names]
+    kept.mkdir()
+    (kept / "finetune.json").write_bytes((tmp_path / "ckpts" / "a-lr1e-05" / "finetune.json").read_bytes())
+    assert launch(path) == [kept, *made]
 
 
-def test_progress_tells_every_step(done):
-    steps = [(name, step, of) for name, step, of, _ in done[2]]
-    assert steps[:12] == [("start", i, 12) for i in range(1, 13)]
-    assert steps[12:] == [(name, i, 4) for name in ("number", "bars") for i in range(1, 5)]
+def test_a_rerun_starts_nothing_and_tells_of_each_job_once(tmp_path):
+    path = place(tmp_path)
+    made, told = launch(path), []
+    assert launch(path, progress=lambda *step: told.append(step)) == made
+    assert told == [(name, 20, 20, 1 / 20) for name in NAMES]
+    assert names_of(seen(tmp_path)) == NAMES
 
 
-def test_a_rerun_trains_nothing(done, monkeypatch):
-    monkeypatch.setattr("finetune.train.train", None)
-    told = []
-    assert finetune(done[0] / "finetune.yaml", progress=lambda *step: told.append(step)) == done[1]
-    assert [step[:3] for step in told] == [("start", 12, 12), ("number", 4, 4), ("bars", 4, 4)]
+def test_a_folder_that_moved_holds_the_same_models(tmp_path):
+    place(tmp_path / "there")
+    launch(tmp_path / "there" / "finetune.yaml")
+    (tmp_path / "there").rename(tmp_path / "here")
+    launch(tmp_path / "here" / "finetune.yaml")
+    assert names_of(seen(tmp_path / "here")) == NAMES
 
 
-def test_the_same_seed_trains_the_same_bytes(done, tmp_path):
-    (tmp_path / "toy").symlink_to(done[0] / "toy")
-    (tmp_path / "finetune.yaml").write_text(CONFIG)
-    again = finetune(tmp_path / "finetune.yaml")
-    for mine, before in zip(again, done[1], strict=True):
-        for path in before.glob("*.safetensors"):
-            assert (mine / path.name).read_bytes() == path.read_bytes()
+@pytest.mark.parametrize(
+    ("mood", "said"),
+    [
+        ("fail", "b failed: out of luck"),
+        ("die", "b failed: was killed by SIGKILL"),
+        ("silent", "b failed: ended well, but left no checkpoint"),
+        ("disk", "the disk is full"),
+        ("memory", "lower micro_batch"),
+        ("gpu", "a GPU is lost"),
+    ],
+)
+def test_one_failing_job_never_stops_the_others_and_is_not_tried_again(tmp_path, mood, said):
+    told = refusal(place(tmp_path, b=mood))
+    assert said in told
+    assert str(tmp_path / "ckpts.finetune" / "b" / "log.txt") in told or mood == "silent"
+    assert "1 of 3 jobs are not done, 2 are" in told
+    assert names_of(seen(tmp_path)) == NAMES
+    assert (tmp_path / "ckpts" / "c").is_dir()
+    assert state(tmp_path, "b")["phase"] == "failed"
+    set_moods(tmp_path)
+    launch(tmp_path / "finetune.yaml")
+    assert names_of(seen(tmp_path)) == [*NAMES, "b"]
 
 
-@pytest.mark.parametrize("when", [1, 2])
-def test_a_stopped_run_goes_on_where_it_stopped(place, tmp_path, monkeypatch, when):
-    (tmp_path / "toy").symlink_to(place / "toy")
-    (tmp_path / "finetune.yaml").write_text(CONFIG)
-    names, stopping = ["base", "number", "bars"], []
+def test_the_end_of_a_failed_job_s_log_is_told(tmp_path):
+    said = refusal(place(tmp_path, a="fail", c="die"))
+    assert "    Traceback: out of luck" in said
+    assert "    about to die" in said
 
-    def stop(name, step, steps, loss):
-        stopping.append(name)
-        if name == names[when]:
+
+def test_what_an_earlier_attempt_said_is_not_taken_for_this_one_s(tmp_path):
+    path = place(tmp_path, a="fail")
+    refusal(path)
+    with pytest.raises(FinetuneError) as error:
+        finetune(path, command=lambda job, gpus: [sys.executable, "-c", "import sys; sys.exit(7)"])
+    assert "a failed: ended with exit code 7" in str(error.value)
+    assert "out of luck" not in str(error.value).partition("the end of its log")[0]
+
+
+def test_a_command_that_is_not_there_is_that_job_s_failure(tmp_path):
+    with pytest.raises(FinetuneError, match=r"could not be started.*no/such/program"):
+        finetune(place(tmp_path), command=lambda job, gpus: ["no/such/program"])
+
+
+def stopping(names):
+    """A listener that interrupts as soon as all of these jobs run."""
+
+    def board(rows):
+        running = {row.name for row in rows if row.state == "running" and row.step}
+        if running >= set(names):
+            raise KeyboardInterrupt
+
+    return Listener(board=board)
+
+
+def test_an_interrupt_has_each_running_job_write_a_checkpoint_and_a_rerun_goes_on_from_it(tmp_path):
+    config = CONFIG.replace("steps: 20", "steps: 60") + "jobs_at_once: 2\n"
+    path = place(tmp_path, config, a="slow", b="slow", c="slow")
+    with pytest.raises(KeyboardInterrupt):
+        launch(path, listener=stopping("ab"))
+    assert not list((tmp_path / "ckpts").iterdir())
+    assert sorted(names_of(seen(tmp_path))) == ["a", "b"]
+    assert [state(tmp_path, name)["phase"] for name in "ab"] == ["stopped", "stopped"]
+    set_moods(tmp_path)
+    launch(path)
+    firsts = {line["name"]: line["first"] for line in seen(tmp_path)[2:]}
+    assert firsts["a"] > 0
+    assert firsts["b"] > 0
+    assert firsts["c"] == 0
+
+
+def test_a_second_interrupt_ends_the_jobs_at_once(tmp_path):
+    path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 6000"), a="deaf")
+    asked = []
+
+    def board(rows):
+        if any(row.state == "running" and row.step > len(asked) for row in rows) and len(asked) < 2:
+            asked.append(rows)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(tmp_path / "finetune.yaml", progress=stop)
-    complete = [p.name for p in [tmp_path / "base", *sorted(tmp_path.glob("ckpts/*"))] if p.exists()]
-    assert complete == names[:when]
-    trained = []
-    original = launch._train_logged
-    monkeypatch.setattr(launch, "_train_logged", lambda job, *rest: (trained.append(job.name), original(job, *rest))[1])
-    finetune(tmp_path / "finetune.yaml")
-    assert trained == names[when:]
+        launch(path, listener=Listener(board=board))
+    assert len(asked) == 2
+    pid = json.loads((tmp_path / "ckpts.finetune" / "a" / "place.json").read_text())["pid"]
+    assert not psutil.pid_exists(pid)
 
 
-def test_all_paths_start_at_the_root_that_is_named(place, tmp_path):
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "toy").symlink_to(place / "toy")
-    (tmp_path / "finetune.yaml").write_text(CONFIG.replace("bars: toy/data/bars", "") + "root: work\n")
-    assert finetune(tmp_path / "finetune.yaml") == [tmp_path / "work" / "ckpts" / "number"]
-    assert (tmp_path / "work" / "base").is_dir()
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import finetune.launch, launching
+from soup import cli
+launch = finetune.launch.finetune
+finetune.launch.finetune = lambda path, **given: launch(path, **given, command=launching.command)
+sys.argv[1:] = ["finetune", *{arguments!r}]
+cli.main()
+"""
 
 
-def test_an_added_set_may_be_called_base(place, tmp_path):
-    (tmp_path / "toy").symlink_to(place / "toy")
-    (tmp_path / "finetune.yaml").write_text(CONFIG.replace("number: toy/data/number, bars", "base"))
-    assert finetune(tmp_path / "finetune.yaml") == [tmp_path / "ckpts" / "base"]
+def soup(*arguments, **given):
+    """`soup finetune` as a process of its own, its jobs done by the stand-in."""
+    code = SCRIPT.format(tests=str(Path(__file__).parent), arguments=list(map(str, arguments)))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], **pipes, **given)
 
 
-def test_what_stands_there_already_is_never_overwritten(done):
-    path = done[0] / "other.yaml"
-    path.write_text(CONFIG.replace("lr: 1.0e-3", "lr: 9.0e-4"))
-    with pytest.raises(FinetuneError, match="stands there already"):
-        finetune(path)
+def wait_for(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
 
 
-def test_another_image_under_the_same_name_is_other_data(place, tmp_path):
-    shutil.copytree(place / "toy" / "data" / "bars", tmp_path / "bars")
-    before = launch._data_digest(tmp_path / "bars")
-    assert before == launch._data_digest(place / "toy" / "data" / "bars")
-    next((tmp_path / "bars" / "images").iterdir()).write_bytes(b"other")
-    launch._data_digest.cache_clear()
-    assert launch._data_digest(tmp_path / "bars") != before
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_passed_on_and_the_exit_code_tells_which(tmp_path, number, code):
+    path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 6000"), a="slow")
+    process = soup(path)
+    wait_for(lambda: seen(tmp_path))
+    time.sleep(0.3)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert state(tmp_path, "a")["phase"] == "stopped"
+    assert (tmp_path / "ckpts.finetune" / "a" / "checkpoints" / "step").exists()
 
 
-def test_missing_data_sets_are_told_before_any_work_all_of_them(place):
-    path = place / "wrong.yaml"
-    path.write_text(CONFIG.replace("toy/data/number", "gone/a").replace("toy/data/bars", "gone/b"))
-    with pytest.raises(FinetuneError) as error:
-        finetune(path)
-    assert "gone/a" in str(error.value)
-    assert "gone/b" in str(error.value)
+def test_jobs_outlive_a_launcher_that_is_killed_and_the_next_one_adopts_them(tmp_path):
+    path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 40"), a="slow")
+    process = soup(path)
+    wait_for(lambda: seen(tmp_path))
+    process.kill()
+    process.communicate()
+    assert {row.name: row.state for row in status(path)}["a"] == "running"
+    said = []
+    launch(path, listener=Listener(say=said.append))
+    assert "a: still runs from an earlier call" in said
+    assert names_of(seen(tmp_path)) == NAMES
 
 
-def test_a_part_to_freeze_that_does_not_exist_is_told_with_those_that_do(done):
-    path = done[0] / "freeze.yaml"
-    path.write_text(CONFIG.replace("ocr_vit]", "ocr_tower]\nout: elsewhere"))
-    with pytest.raises(FinetuneError, match=r"ocr_tower.*general_vit, llm, ocr_vit"):
-        finetune(path)
-    assert not (done[0] / "elsewhere").exists()
+def test_a_job_that_was_killed_with_its_launcher_is_told_as_lost_and_gone_on_with(tmp_path):
+    path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 200"), a="slow")
+    process = soup(path)
+    wait_for(lambda: seen(tmp_path))
+    wait_for(lambda: (tmp_path / "ckpts.finetune" / "a" / "place.json").exists())
+    process.kill()
+    process.communicate()
+    victim = json.loads((tmp_path / "ckpts.finetune" / "a" / "place.json").read_text())["pid"]
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: not psutil.pid_exists(victim) or psutil.Process(victim).status() == psutil.STATUS_ZOMBIE)
+    row = status(path)[0]
+    assert row.state == "lost"
+    assert "nothing does" in row.why
+    set_moods(tmp_path)
+    launch(path)
+    assert {row.state for row in status(path)} == {"done"}
 
 
-def test_a_failed_job_tells_the_end_of_its_log_and_its_path(done, monkeypatch):
-    def broken(*args, **kwargs):
-        raise RuntimeError("out of luck")
-
-    monkeypatch.setattr("finetune.train.save", broken)
-    path = done[0] / "failing.yaml"
-    path.write_text(CONFIG + "out: failing\n")
-    with pytest.raises(FinetuneError) as error:
-        finetune(path)
-    assert "RuntimeError: out of luck" in str(error.value)
-    log = done[0] / "failing.finetune" / "number" / "log.txt"
-    assert str(log) in str(error.value)
-    assert "step 4 of 4" in log.read_text()
-    assert not (done[0] / "failing").exists()
+def test_the_second_launcher_on_one_output_is_told(tmp_path):
+    path = place(tmp_path)
+    lock = Lock.take(tmp_path / "ckpts.finetune")
+    try:
+        assert "another soup finetune is at work" in refusal(path)
+    finally:
+        lock.release()
+    launch(path)
 
 
-def test_a_loss_that_is_not_finite_stops_the_job(done):
-    path = done[0] / "diverging.yaml"
-    path.write_text(CONFIG.replace("lr: 1.0e-3", "lr: 1.0e+30") + "out: diverging\n")
-    with pytest.raises(FinetuneError, match="try a lower lr"):
-        finetune(path)
-    assert not (done[0] / "diverging").exists()
+def test_an_ingredient_of_other_settings_is_never_overwritten_and_what_differs_is_listed(tmp_path):
+    launch(place(tmp_path))
+    data_set(tmp_path, "more")
+    changed = CONFIG.replace("lr: 1.0e-3", "lr: 9.0e-4\nseed: 3").replace("a: data/a", "a: [data/a, data/more]")
+    said = refusal(place(tmp_path, changed))
+    assert said.count("stands there already") == 3
+    assert "lr: 0.001 there, 0.0009 now" in said
+    assert "seed: 0 there, 3 now" in said
+    assert f"data {tmp_path / 'data' / 'more'}: not there, but now" in said
+    assert names_of(seen(tmp_path)) == NAMES
 
 
-def test_a_start_that_is_no_checkpoint_is_told(done, tmp_path):
-    path = done[0] / "start.yaml"
-    text = CONFIG[CONFIG.index("added") :]
-    path.write_text("start: toy\nout: nowhere\n" + text)
-    with pytest.raises(FinetuneError, match="can't be opened"):
-        finetune(path)
+def test_data_whose_content_changed_is_named(tmp_path):
+    path = place(tmp_path)
+    launch(path)
+    (tmp_path / "data" / "b" / "images" / "b0.png").write_bytes(b"other size")
+    said = refusal(path)
+    assert said.count("stands there already") == 1
+    assert f"data {tmp_path / 'data' / 'b'}: its content changed" in said
 
 
-def test_a_fine_tune_answers_through_transformers_alone(done):
-    model = AutoModelForImageTextToText.from_pretrained(done[1][0])
-    assert type(model).__name__ == "PointsForConditionalGeneration"
-    assert model.generation_config.eos_token_id == model.config.eos_token_id
+def test_what_was_begun_with_other_settings_is_set_aside_not_resumed(tmp_path):
+    path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 6000"), a="slow")
+    with pytest.raises(KeyboardInterrupt):
+        launch(path, listener=stopping("a"))
+    remarks = []
+    launch(place(tmp_path, CONFIG), listener=Listener(warn=remarks.append))
+    assert any("a: begins anew" in text and "steps: 6000 there, 20 now" in text for text in remarks)
+    assert (tmp_path / "ckpts.finetune" / "a~1" / "checkpoints" / "step").exists()
+    assert seen(tmp_path)[-3]["first"] == 0
+
+
+def test_all_missing_data_and_starts_are_listed_at_once_and_nothing_is_left(tmp_path):
+    changed = CONFIG.replace("data/a", "gone/a").replace("data/b,", "gone/b,").replace("start: tiny", "start: nowhere")
+    path = place(tmp_path, changed)
+    (tmp_path / "ckpts.finetune" / "moods.json").unlink()
+    (tmp_path / "ckpts.finetune").rmdir()
+    said = refusal(path)
+    assert all(word in said for word in ("gone/a", "gone/b", "start nowhere: no such file or directory"))
+    assert not (tmp_path / "ckpts.finetune").exists()
+    assert not (tmp_path / "ckpts").exists()
+
+
+def test_empty_data_sets_are_refused(tmp_path):
+    path = place(tmp_path)
+    (tmp_path / "data" / "a" / "data.json").write_text("[]")
+    (tmp_path / "data" / "b" / "data.json").unlink()
+    said = refusal(path)
+    assert f"data set {tmp_path / 'data' / 'a'}: is empty" in said
+    assert f"{tmp_path / 'data' / 'b'}: no data.json" in said
+
+
+def test_added_sets_that_hold_what_others_hold_are_remarked_upon(tmp_path):
+    path = place(tmp_path)
+    copies = {"b": "a", "c": "base"}
+    for name, other in copies.items():
+        target = tmp_path / "data" / name
+        for file in [*target.glob("images/*"), target / "data.json"]:
+            file.unlink()
+        for file in (tmp_path / "data" / other).rglob("*.*"):
+            (target / file.relative_to(tmp_path / "data" / other)).write_bytes(file.read_bytes())
+    remarks = []
+    launch(path, listener=Listener(warn=remarks.append))
+    assert remarks == [
+        "b: the added data set holds just what a holds",
+        "c: the added data set holds just what the base set holds",
+    ]
+
+
+def test_a_start_without_weights_or_config_is_told_before_any_job(tmp_path):
+    (tmp_path / "start").mkdir()
+    path = place(tmp_path, CONFIG.replace("start: tiny", "start: start"))
+    assert "start" in refusal(path)
+    assert not seen(tmp_path)
+
+
+def test_the_same_path_for_two_checkpoints_is_told(tmp_path):
+    clash = STAGE.replace("out: base", "out: b") + "out: .\n"
+    assert "several checkpoints for one place" in refusal(place(tmp_path, clash))
+
+
+def test_a_wrong_value_that_varies_is_told(tmp_path):
+    said = refusal(place(tmp_path, CONFIG + "vary: {lr: [1.0e-5, -1]}\n"))
+    assert "a value of `vary` is wrong" in said
+    assert "lr" in said
+
+
+@pytest.mark.parametrize("on", ["cloud", "local:3", "slurm:x", "ray:"])
+def test_an_unknown_place_is_told(tmp_path, on):
+    assert f"--on {on}: no such place" in refusal(place(tmp_path), on=on)
+
+
+def test_an_output_that_can_t_be_written_is_told(tmp_path):
+    path = place(tmp_path, CONFIG + "out: file/ckpts\n")
+    (tmp_path / "file").write_text("in the way")
+    assert "can't be written" in refusal(path)
+
+
+def test_a_disk_that_is_too_small_for_the_ingredients_is_told_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(survey_room, "_weights_bytes", lambda job: 2**60)
+    with pytest.raises(OutputError, match="are free at"):
+        launch(place(tmp_path))
+    assert not seen(tmp_path)
+
+
+def test_status_tells_of_every_job_in_one_document(tmp_path):
+    path = place(tmp_path, b="fail")
+    assert {row.state for row in status(path)} == {"not started"}
+    refusal(path)
+    document = status_json(status(path))
+    assert document["schema"] == 1
+    jobs = {row["name"]: row for row in document["jobs"]}
+    assert [jobs[name]["state"] for name in NAMES] == ["done", "failed", "done"]
+    assert jobs["b"]["why"] == "out of luck"
+    assert jobs["a"]["log"] == str(tmp_path / "ckpts.finetune" / "a" / "log.txt")
+
+
+def test_status_while_it_runs_tells_step_speed_and_time_left(tmp_path):
+    path = place(tmp_path, a="slow")
+    boards = []
+    outside = []
+
+    def board(rows):
+        boards.append({row.name: row for row in rows})
+        outside.append({row.name: row.state for row in status(path)})
+
+    launch(path, listener=Listener(board=board))
+    assert {"a": "running", "b": "waiting", "c": "waiting"} in outside
+    running = next(board for board in boards if board["a"].state == "running" and board["a"].step)
+    assert running["b"].state == "waiting"
+    assert running["a"].left_seconds == pytest.approx(0.01 * (20 - running["a"].step))
+    assert {row.state for row in boards[-1].values()} == {"done"}
+
+
+def test_a_rehearsal_tells_all_and_leaves_nothing(tmp_path):
+    path = place(tmp_path, STAGE)
+    before = sorted(tmp_path.rglob("*"))
+    told = rehearse(path)
+    assert sorted(tmp_path.rglob("*")) == before
+    start, a, *_ = told["jobs"]
+    assert (start["plan"], start["rows"], start["steps"]) == ("begin", 3, 5)
+    assert (a["after"], a["rows"], a["steps"]) == ("start", 6, 20)
+    assert a["command"].split()[1:] == ["-m", "finetune.job", str(tmp_path / "ckpts.finetune" / "a")]
+    assert told["seconds"] is None
+    assert len(rows(told)) == 4
+    assert any(a["command"] in line for line in details(told))
+
+
+def test_a_rehearsal_after_a_run_knows_how_long_steps_take(tmp_path):
+    path = place(tmp_path)
+    launch(path)
+    data_set(tmp_path, "d")
+    more = CONFIG.replace("c: data/c", "c: data/c, d: data/d")
+    told = rehearse(place(tmp_path, more))
+    assert [job["plan"] for job in told["jobs"]] == ["done", "done", "done", "begin"]
+    assert told["jobs"][3]["seconds"] == pytest.approx(20 * 0.01)
+    assert told["seconds"] == pytest.approx(20 * 0.01)
+    assert path.exists()
+
+
+def test_several_gpus_are_several_processes_by_torchrun_on_any_free_port(tmp_path):
+    path = place(tmp_path)
+    job = plan_of(tmp_path)["a"]
+    assert job_command(job, 1) == [sys.executable, "-m", "finetune.job", str(job.folder)]
+    assert job_command(job, 4)[1:] == [
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"),
+        *("-m", "finetune.job", str(job.folder)),
+    ]
+    assert path.exists()
+
+
+def test_the_launcher_imports_no_torch(tmp_path):
+    place(tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(launching.__file__).parent)!r})\n"
+        "import launching, soup.training_commands, soup.console; from finetune.launch import finetune\n"
+        f"finetune({str(tmp_path / 'finetune.yaml')!r}, command=launching.command)\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_command_prints_checkpoints_status_and_plan(tmp_path):
+    path = place(tmp_path)
+    answers = {}
+    for words in ([], ["--json"], ["--status", "--json"], ["--dry-run", "--json"], ["--status"], ["--dry-run"]):
+        process = soup(path, *words)
+        said, talk = process.communicate(timeout=120)
+        assert process.returncode == 0, talk
+        answers[" ".join(words)] = said
+    ingredients = [str(tmp_path / "ckpts" / name) for name in NAMES]
+    assert answers[""].split() == ingredients
+    assert json.loads(answers["--json"])["checkpoints"] == ingredients
+    assert {job["state"] for job in json.loads(answers["--status --json"])["jobs"]} == {"done"}
+    assert {job["plan"] for job in json.loads(answers["--dry-run --json"])["jobs"]} == {"done"}
+    assert answers["--status"].split()[:2] == ["job", "state"]
+    assert answers["--dry-run"].split()[:2] == ["job", "plan"]
+
+
+def test_the_check_looks_at_all_rows_and_its_exit_code_tells(tmp_path):
+    path = place(tmp_path)  # whose pictures are no pictures
+    process = soup(path, "--check", "--json")
+    said, talk = process.communicate(timeout=120)
+    assert process.returncode == 1, talk
+    report = json.loads(said)
+    assert report["ok"] is False
+    assert [one["of"] for one in report["sets"]] == [["base"], *([name] for name in NAMES)]
+    assert [one["bad"] for one in report["sets"]] == [3] * 4
+    for image in tmp_path.glob("data/*/images/*.png"):
+        Image.new("RGB", (8, 8)).save(image)
+    process = soup(path, "--check")
+    said, talk = process.communicate(timeout=120)
+    assert process.returncode == 0, talk
+    assert "0 problems" in said
+
+
+def test_options_that_exclude_each_other_are_a_wrong_usage(tmp_path):
+    process = soup(place(tmp_path), "--status", "--dry-run")
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "exclude each other" in talk
+
+
+def test_a_failure_is_exit_code_1(tmp_path):
+    process = soup(place(tmp_path, b="fail"))
+    said, talk = process.communicate(timeout=60)
+    assert (process.returncode, said) == (1, "")
+    assert "b failed: out of luck" in talk

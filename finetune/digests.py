@@ -1,0 +1,202 @@
+"""What a job would be trained from, as one short name: its settings, the content of its data, and its start.
+
+    data     sha256 of the row files' bytes, and of the names and sizes of the pictures that they name
+    start    the digest of a checkpoint's weights and side files (`soup/digest.py`), of the job that trains it, or the
+             commit of a Hub id
+    job      sha256 of both and of all settings; paths are left out: a folder that moved holds the same models
+
+Pictures are not read: a million of them would take hours. One that is replaced by another of the same name and the
+same size goes unnoticed; remove the ingredient to train it anew.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.config import DataSet
+from finetune.jobs import Job
+from soup.checkpoint import Checkpoint
+from soup.digest import DigestCache, digest_checkpoint, side_digest
+from soup.errors import FinetuneError
+from soup.hub import is_hub_id
+
+__all__ = ["Content", "Digests", "is_preset", "row_files"]
+
+FORMAT = 2  # moves on when the same settings would train another model
+ROW_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
+PRESETS = ("tiny",)
+# A string of JSON that ends as the names of pictures and videos do, whatever key it stands under.
+PICTURE = re.compile(
+    rb'"((?:[^"\\\n]|\\.){1,4096}\.(?:png|jpe?g|webp|gif|bmp|tiff?|ppm|avif|mp4|avi|mov|mkv|webm))"', re.IGNORECASE
+)
+ROW = re.compile(rb'(?<!\\)"(?:conversations|messages)"\s*:')
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a data set holds: its digest, and how many rows and pictures (None: not known without reading it all)."""
+
+    digest: str
+    rows: int | None = None
+    pictures: int | None = None
+
+
+@dataclass
+class Digests:
+    """Digests of data sets and starts, each looked at once within a call; `remembered` keeps those of checkpoints."""
+
+    remembered: Path | None = None
+    _files: dict[Any, tuple[str, int | None, list[str]]] = field(default_factory=dict)
+    _contents: dict[DataSet, Content] = field(default_factory=dict)
+    _starts: dict[str, str] = field(default_factory=dict)
+
+    def content(self, data_set: DataSet) -> Content:
+        """What a data set holds.
+
+        Raises:
+            FinetuneError: it is neither here nor on the Hub.
+        """
+        if data_set not in self._contents:
+            here = Path(data_set.path).exists()
+            self._contents[data_set] = self._local(data_set) if here else Content(_on_hub("datasets", data_set.path))
+        return self._contents[data_set]
+
+    def _local(self, data_set: DataSet) -> Content:
+        place = Path(data_set.path)
+        root = Path(data_set.images or (place if place.is_dir() else place.parent))
+        whole, rows, pictures = hashlib.sha256(), [], []
+        for file in row_files(place):
+            digest, count, named = self._file(file)
+            whole.update(f"{os.path.relpath(file, place)} {digest}\n".encode())
+            rows.append(count)
+            pictures += named
+        names = sorted(set(pictures))
+        for name in names:
+            path = root / name
+            whole.update(f"{name} {path.stat().st_size if path.is_file() else None}\n".encode())
+        known = [count for count in rows if count is not None]
+        return Content(whole.hexdigest(), sum(known) if len(known) == len(rows) else None, len(names))
+
+    def _file(self, file: Path) -> tuple[str, int | None, list[str]]:
+        """Digest, number of rows and named pictures of one file, remembered by path, size and time."""
+        found = file.stat()
+        key = str(file), found.st_size, found.st_mtime_ns
+        if key not in self._files:
+            with file.open("rb") as data:
+                digest = hashlib.file_digest(data, "sha256").hexdigest()
+            named = list(_pictures(file)) if file.suffix in ROW_SUFFIXES[:3] else []
+            self._files[key] = digest, _count_rows(file), named
+        return self._files[key]
+
+    def start(self, start: str) -> str:
+        """What a start holds: a checkpoint here, a preset, or a Hub id.
+
+        Raises:
+            FinetuneError: it is none of these.
+            SoupError: a checkpoint that is incomplete or damaged.
+        """
+        if start not in self._starts:
+            self._starts[start] = self._start(start)
+        return self._starts[start]
+
+    def _start(self, start: str) -> str:
+        if Path(start).is_dir():
+            with Checkpoint(start) as checkpoint:
+                cache = DigestCache(self.remembered) if self.remembered else None
+                digest = cache.get(checkpoint) if cache else digest_checkpoint(checkpoint)
+                return f"{digest.content} {side_digest(checkpoint)}"
+        return start if is_preset(start) else _on_hub("models", start)
+
+    def parts(self, job: Job, of_start: str | None = None) -> dict[str, Any]:
+        """The digests of a job's start and of each of its data sets; `of_start`: of the job that trains its start."""
+        return {
+            "start": of_start or self.start(job.start),
+            "data": {one.path: self.content(one).digest for one in job.data},
+        }
+
+    def job(self, job: Job, of_start: str | None = None) -> str:
+        """The digest of a job."""
+        said = [one.model_dump(exclude={"path", "images"}) for one in job.data]
+        data = [[self.content(one).digest, own] for one, own in zip(job.data, said, strict=True)]
+        whole = [FORMAT, of_start or self.start(job.start), data, job.settings.model_dump()]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def is_preset(start: str) -> bool:
+    """Whether a start is a model that is made from nothing."""
+    return start in PRESETS
+
+
+def row_files(place: Path) -> Sequence[Path]:
+    """The files that hold a data set's rows: itself, `data.json`, or all files of rows within the directory.
+
+    Raises:
+        FinetuneError: there is none.
+    """
+    if place.is_file():
+        return [place]
+    if (place / "data.json").is_file():
+        return [place / "data.json"]
+    found = sorted(path for path in place.rglob("*") if path.suffix in ROW_SUFFIXES and path.is_file())
+    if not found:
+        raise FinetuneError(f"{place}: no data.json, and no other file of rows ({', '.join(ROW_SUFFIXES)})")
+    return found
+
+
+def _pictures(file: Path) -> Iterator[str]:
+    """The pictures that a file of JSON names, without loading its rows."""
+    for match in _found(PICTURE, file):
+        try:
+            name = json.loads(b'"' + match + b'"')
+        except ValueError:
+            continue
+        if "://" not in name[:12] and not name.startswith("data:"):
+            yield name
+
+
+def _found(pattern: re.Pattern[bytes], file: Path) -> Iterator[bytes]:
+    if not file.stat().st_size:  # which can't be mapped
+        return
+    with file.open("rb") as data, mmap.mmap(data.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        for match in pattern.finditer(view):
+            yield match[match.lastindex or 0]
+
+
+def _count_rows(file: Path) -> int | None:
+    """How many rows a file holds; None where only loading it would tell."""
+    if file.suffix in ROW_SUFFIXES[:3]:
+        return sum(1 for _ in _found(ROW, file))
+    try:
+        from pyarrow import parquet
+
+        return parquet.ParquetFile(file).metadata.num_rows if file.suffix == ".parquet" else None
+    except Exception:  # no pyarrow, or not what its name says: the job's own reading tells that better
+        return None
+
+
+def _on_hub(kind: str, place: str) -> str:
+    """The commit that a Hub id means: asked for, or the one that the cache here holds."""
+    name, _, revision = place.partition("@")
+    if not is_hub_id(place):
+        raise FinetuneError(f"{place}: no such file or directory")
+    from huggingface_hub import HfApi, constants
+
+    why = "HF_HUB_OFFLINE is set"
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            api = HfApi()
+            info = (api.dataset_info if kind == "datasets" else api.model_info)(name, revision=revision or None)
+        except Exception as error:  # the Hub's client raises many kinds: network, permission, missing
+            why = f"{type(error).__name__}: {error}"
+        else:
+            return f"{name}@{info.sha}"
+    ref = Path(constants.HF_HUB_CACHE, f"{kind}--{name.replace('/', '--')}", "refs", revision or "main")
+    if ref.is_file():
+        return f"{name}@{ref.read_text(encoding='utf-8').strip()}"
+    raise FinetuneError(f"{place}: no such file or directory, and not to be had from the Hub ({why})")

@@ -1,0 +1,195 @@
+"""SLURM: the start as one job, the ingredients as an array behind it, both by submitit.
+
+What is queued are commands: submitit pickles no code of ours, so that a job that waits for days starts what is
+installed then. A job that is preempted, or whose time is over, writes a checkpoint and puts itself back into the queue,
+up to `max_requeues` times (`finetune/engines/attempt.py`). The launcher may go away: the next one finds the jobs again.
+
+SLURM is asked by squeue alone: sacct needs a data base that many clusters don't have.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import submitit
+from submitit.core.utils import CommandFunction, FailedJobError
+
+from finetune.config import FinetuneConfig
+from finetune.engines import Ended, Task, read_place, write_place
+from finetune.engines.attempt import MAX_REQUEUES, ask_to_kill, ask_to_stop
+from soup.errors import FinetuneError
+
+__all__ = ["SlurmEngine", "minutes", "queued"]
+
+SIGNAL_SECONDS = 120  # before a job's time is over
+ASK_SECONDS = 5.0  # between two calls of squeue: clusters dislike more
+GPU_WORDS = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
+
+
+@dataclass
+class SlurmEngine:
+    """Jobs in SLURM's queue; it decides where and when."""
+
+    config: FinetuneConfig
+    address: str = ""
+    chains: bool = True
+    pause_seconds: float = 0.5
+    ask_seconds: float = ASK_SECONDS
+    _tasks: dict[str, Task] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict)  # a task's name, and its job's in SLURM
+    _ended: list[Ended] = field(default_factory=list)
+    _asked: float = 0.0
+
+    def describe(self) -> str:
+        """Which queue."""
+        asked = self.config.slurm
+        where = f"partition {asked.partition}" if asked.partition else "the default partition"
+        return f"SLURM's {where}, {self.config.gpus_per_job} GPUs a job, {asked.time} each"
+
+    def adopt(self, task: Task) -> bool:
+        """Watch a job that is still in the queue."""
+        place = read_place(task.folder)
+        if not place or place["on"] != "slurm" or place["job"] not in (queued([place["job"]]) or {}):
+            return False
+        self._tasks[task.name], self._names[task.name] = task, place["job"]
+        return True
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Put tasks into the queue: one array for all that come after the same job.
+
+        Raises:
+            FinetuneError: SLURM does not take them.
+        """
+        for after in dict.fromkeys(task.after for task in tasks):
+            group = [task for task in tasks if task.after == after]
+            for task, job in zip(group, self._submitted(group, after), strict=True):
+                self._tasks[task.name], self._names[task.name] = task, job
+                write_place(task, "slurm", job=job)
+
+    def _submitted(self, tasks: Sequence[Task], after: str | None) -> list[str]:
+        """The names that SLURM gave the tasks."""
+        folder = tasks[0].folder.parent / "slurm"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            executor = submitit.SlurmExecutor(folder=folder)
+            executor.update_parameters(**self._parameters(tasks, self._names.get(after or "")))
+            jobs = executor.submit_array([CommandFunction(_attempt(task), verbose=False) for task in tasks])
+        except (FailedJobError, RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
+            said = getattr(error.__cause__, "stderr", None) or getattr(error, "stderr", None) or error
+            raise FinetuneError(f"--on slurm: {said}".strip()) from error
+        return [job.job_id for job in jobs]
+
+    def _parameters(self, tasks: Sequence[Task], after: str | None) -> dict[str, Any]:
+        """What submitit is told, the configuration's own words last."""
+        asked, gpus = self.config.slurm, self.config.gpus_per_job
+        extra = {name.replace("-", "_"): value for name, value in asked.extra.items()}
+        own = {
+            "job_name": f"soup-{tasks[0].name}" if len(tasks) == 1 else f"soup-{tasks[0].folder.parent.stem}",
+            "time": minutes(asked.time),
+            "partition": asked.partition,
+            "account": asked.account,
+            "cpus_per_task": asked.cpus_per_gpu * max(1, gpus),
+            "mem": asked.memory,
+            "gpus_per_node": gpus if gpus and not extra.keys() & set(GPU_WORDS) else None,
+            "dependency": f"afterok:{after}" if after else None,
+            "array_parallelism": asked.at_once or self.config.jobs_at_once or len(tasks),
+            "setup": [f"export {MAX_REQUEUES}={asked.max_requeues}"],
+        }
+        # submitit's own signal would end the command: it asks for checkpoints of another kind. It lets SIGTERM pass.
+        beyond = {"signal": f"TERM@{SIGNAL_SECONDS}", "kill-on-invalid-dep": "yes", "requeue": True}
+        beyond |= {name.replace("_", "-"): value for name, value in extra.items()}
+        told = {name: value for name, value in own.items() if value is not None and name not in extra}
+        return {**told, "additional_parameters": beyond, "stderr_to_stdout": True}
+
+    def poll(self) -> list[Ended]:
+        """Jobs that left the queue: their folders tell what became of them."""
+        ended, self._ended = self._ended, []
+        if self._names and time.monotonic() - self._asked > self.ask_seconds:
+            self._asked = time.monotonic()
+            there = queued(self._names.values())
+            if there is not None:  # SLURM did not answer: it will
+                gone = [name for name, job in self._names.items() if job not in there]
+                ended += [Ended(name, None, _last_word(self._names.pop(name))) for name in gone]
+        return ended
+
+    def stop(self) -> None:
+        """Jobs that run are asked to stop; those that wait are cancelled."""
+        there = queued(self._names.values()) or {}
+        for name, job in list(self._names.items()):
+            with suppress(OSError):
+                ask_to_stop(self._tasks[name].folder)
+            if there.get(job) == "PENDING":
+                _call("scancel", job)
+                self._ended.append(Ended(name, 143, "not started"))
+                del self._names[name]
+
+    def kill(self) -> None:
+        """Cancel all jobs."""
+        for name, job in self._names.items():
+            with suppress(OSError):
+                ask_to_kill(self._tasks[name].folder)
+            _call("scancel", job)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _attempt(task: Task) -> list[str]:
+    return [sys.executable, "-P", "-m", "finetune.engines.attempt", str(task.folder), *task.command]
+
+
+def minutes(time_limit: str) -> int:
+    """SLURM's time limit in minutes: `MM`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
+
+    Raises:
+        FinetuneError: none of these.
+    """
+    days, dash, rest = time_limit.rpartition("-")
+    try:
+        parts = [int(part) for part in rest.split(":")]
+        if dash or len(parts) == 3:
+            hours, some, seconds = (*parts, 0, 0)[:3]
+        else:
+            hours, (some, seconds) = 0, (*parts, 0)[:2]
+        whole = int(days or 0) * 1440 + hours * 60 + some + (seconds > 0)
+    except ValueError:
+        whole = 0
+    if whole < 1 or len(rest.split(":")) > 3:
+        raise FinetuneError(f"slurm.time: {time_limit!r} is no time limit of SLURM, such as 24:00:00 or 2-12:00:00.")
+    return whole
+
+
+def queued(jobs: Iterable[str]) -> Mapping[str, str] | None:
+    """Those of the jobs that SLURM still has to do, and their states; None where it does not answer."""
+    names = set(jobs)
+    ids = ",".join(sorted({name.partition("_")[0] for name in names}))
+    said = _call("squeue", "--noheader", "--array", f"--jobs={ids}", "--format=%i|%T")
+    if said is None:
+        return None
+    if said.returncode and "Invalid job id" not in said.stderr:
+        return None
+    rows = (line.strip().partition("|") for line in said.stdout.splitlines())
+    return {name: state for name, _, state in rows if name in names}
+
+
+def _last_word(job: str) -> str | None:
+    """Why SLURM itself ended a job, as long as it remembers; None where it did not."""
+    said = _call("scontrol", "show", "job", job, "--oneliner")
+    words = dict(word.partition("=")[::2] for word in said.stdout.split()) if said else {}
+    state, reason = words.get("JobState"), words.get("Reason", "None")
+    if state in (None, "COMPLETED", "FAILED"):
+        return None
+    return f"SLURM ended job {job}: {state}" + (f" ({reason})" if reason != "None" else "")
+
+
+def _call(*command: str) -> subprocess.CompletedProcess[str] | None:
+    try:
+        environment = {**os.environ, "LC_ALL": "C"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,171 @@
+"""What a job would take, before it runs: memory of a GPU, rows, steps, time. Estimates, from headers and earlier runs.
+
+    weights       4 bytes a parameter: all are held in float32
+    trained       12 more: gradient, and Adam's two moments
+    activations   34 S H bytes a layer (S tokens, width H, 16-bit), or 2 S H where they are computed again, and 10 bytes
+                  a token and word of the vocabulary for the logits and their gradient
+
+Source of the activations: Korthikanti et al., arXiv 2205.05198, section 4.1 and 5, without the attention's own matrix,
+which sdpa and flash attention never hold. Encoders' activations, buffers and what the allocator wastes are left out.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.config import Settings
+from finetune.digests import Content
+from finetune.engines.local import gpus_here
+from finetune.jobs import Job, read_state
+from soup.checkpoint import Checkpoint
+from soup.errors import SoupError
+
+__all__ = ["Estimate", "estimate", "smallest_gpu_bytes", "trained_parameters"]
+
+LAYER = re.compile(r"^(.*?\.)(\d+)\.")
+HEADS = ("embed", "lm_head", "wte", "vision", "visual", "vit", "projector", "connector", "merger")
+SHARED = {"ddp": (1, 1), "zero2": (1, 2), "zero3": (2, 2), "fsdp": (2, 2)}  # weights, the rest: 2 is shared out
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job would take; None is unknown. `memory_bytes` is of each GPU; `rows` counts each row once."""
+
+    name: str
+    rows: int | None
+    steps: int | None
+    parameters: int | None
+    trained: int | None
+    memory_bytes: int | None
+    seconds: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For one document."""
+        return asdict(self)
+
+
+def estimate(job: Job, contents: Mapping[str, Content], gpus: int, others: Iterable[Job] = ()) -> Estimate:
+    """What a job would take on so many GPUs; `others` are jobs whose speed may tell of this one's."""
+    rows = [contents[one.path].rows for one in job.data if one.path in contents]
+    known = [count for count in rows if count is not None]
+    total = sum(known) if len(known) == len(job.data) else None
+    shapes = _shapes(Path(job.start))
+    steps = _steps(job, contents, total)
+    trained = trained_parameters(shapes, job.settings) if shapes else None
+    count = sum(map(math.prod, shapes.values())) if shapes else None
+    memory = None
+    if count is not None and trained is not None:
+        memory = _state_bytes(count, trained, job.settings, gpus) + _activation_bytes(job, gpus)
+    speed = _speed([job, *others])
+    return Estimate(job.name, total, steps, count, trained, memory, speed * steps if speed and steps else None)
+
+
+def _shapes(start: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's tensors, from its headers alone; none of what is not here yet."""
+    if not start.is_dir():
+        return {}
+    try:
+        with Checkpoint(start) as checkpoint:
+            return {name: tuple(spec.shape) for name, spec in checkpoint.tensors.items()}
+    except SoupError:
+        return {}
+
+
+def trained_parameters(shapes: Mapping[str, Sequence[int]], settings: Settings) -> int:
+    """How many numbers learn, by the names of the tensors: those of the file, near to the model's."""
+    if settings.lora:
+        rank = settings.lora.rank
+        pairs = sum(rank * sum(shape) for name, shape in shapes.items() if _adapted(name, shape, settings))
+        return pairs + sum(math.prod(shape) for name, shape in shapes.items() if _in_any(name, settings.lora.save))
+    learning = {name: shape for name, shape in shapes.items() if not _in_any(name, settings.freeze)}
+    for part, much in settings.train.items():
+        mine = [name for name in learning if _in_any(name, [part])]
+        last = _last_layers(mine, much)
+        learning = {name: shape for name, shape in learning.items() if name not in mine or name in last}
+    return sum(map(math.prod, learning.values()))
+
+
+def _in_any(name: str, parts: Iterable[str]) -> bool:
+    return any(f".{part}." in f".{name}." for part in parts)
+
+
+def _last_layers(names: Sequence[str], much: str) -> set[str]:
+    """Of a part's tensors those that `all`, `none` or `last 3` means."""
+    if not much.startswith("last"):
+        return set(names) if much == "all" else set()
+    rows: dict[str, set[int]] = {}
+    for name in names:
+        if match := LAYER.match(name):
+            rows.setdefault(match[1], set()).add(int(match[2]))
+    count = int(much.split()[-1]) if much.split()[-1].isdecimal() else 0
+    chosen = {row: sorted(numbers)[-count:] for row, numbers in rows.items()}
+    return {name for name in names if (match := LAYER.match(name)) and int(match[2]) in chosen[match[1]]}
+
+
+def _adapted(name: str, shape: Sequence[int], settings: Settings) -> bool:
+    if len(shape) != 2 or not name.endswith(".weight"):
+        return False
+    target = settings.lora.target
+    try:
+        if target is not None:
+            return re.fullmatch(target, name.removesuffix(".weight")) is not None
+    except re.error:
+        return False
+    return not any(word in name for word in HEADS)
+
+
+def _state_bytes(count: int, trained: int, settings: Settings, gpus: int) -> int:
+    """Weights, gradients and moments on one of the GPUs."""
+    weights, rest = SHARED.get(settings.parallel, (1, 1))
+    return 4 * count // (gpus if weights == 2 else 1) + 12 * trained // (gpus if rest == 2 else 1)
+
+
+def _activation_bytes(job: Job, gpus: int) -> int:
+    """What a step keeps for its way back, as far as the language model's configuration tells."""
+    config = _language_config(Path(job.start))
+    width, layers = config.get("hidden_size"), config.get("num_hidden_layers")
+    if not width or not layers:
+        return 0
+    settings = job.settings
+    rows = settings.micro_batch or max(1, settings.batch // max(1, gpus))
+    tokens = rows * settings.max_length
+    kept = 2 * layers + 34 if settings.gradient_checkpointing else 34 * layers
+    return tokens * width * kept + 10 * tokens * (config.get("vocab_size") or 0)
+
+
+def _language_config(start: Path) -> dict[str, Any]:
+    try:
+        whole = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return next((whole[name] for name in ("text_config", "llm_config") if isinstance(whole.get(name), dict)), whole)
+
+
+def _steps(job: Job, contents: Mapping[str, Content], rows: int | None) -> int | None:
+    if job.settings.steps is not None:
+        return job.settings.steps
+    if rows is None:
+        return None
+    seen = sum((contents[one.path].rows or 0) * one.weight for one in job.data)
+    return math.ceil(seen * (job.settings.epochs or 0) / job.settings.batch)
+
+
+def _speed(jobs: Sequence[Job]) -> float | None:
+    """Seconds a step, of the job's own earlier attempt, else of one that is trained alike."""
+    wanted = jobs[0].settings
+    alike = ("batch", "micro_batch", "max_length", "precision", "parallel", "freeze", "train", "lora", "packing")
+    for job in jobs:
+        state = read_state(job.folder)
+        if state and state.seconds_per_step and all(getattr(job.settings, k) == getattr(wanted, k) for k in alike):
+            return state.seconds_per_step
+    return None
+
+
+def smallest_gpu_bytes() -> int | None:
+    """The memory of this host's smallest GPU; None where there is none that tells."""
+    known = [gpu.memory_bytes for gpu in gpus_here() if gpu.memory_bytes]
+    return min(known, default=None)
