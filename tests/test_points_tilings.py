@@ -267,9 +267,21 @@ def test_a_tiling_is_made_again_of_its_settings(tiling):
     assert tiling.name in TILINGS
 
 
+def test_a_tiling_may_be_said_in_one_text():
+    assert named_tiling("anyres") == AnyRes()
+    said = named_tiling("anyres: min_tiles=1, max_tiles=12, rule=internvl, single_thumbnail=false")
+    assert said == AnyRes(1, 12, "internvl", single_thumbnail=False)
+
+
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
+        ("anyres:max_tile=3", "'max_tile'. Did you mean 'max_tiles'"),
+        ("anyres:max_tiles=many", "found 'many'"),
+        ("anyres:max_tiles", "found 'max_tiles'"),
+        ("anyres:max_tiles=3,max_tiles=4", "each once"),
+        ("catty:name=anyres", "each once"),
+        ({"name": "catty", "single_thumbnail": "no"}, "single_thumbnail: expected true or false, found 'no'"),
         ("cattty", "none named 'cattty'. Did you mean 'catty'"),
         ({}, "none named None"),
         ({"name": "anyres", "max_tile": 9, "minimal": 2}, "'max_tile'. Did you mean 'max_tiles'"),

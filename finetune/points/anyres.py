@@ -33,8 +33,8 @@ from finetune.points.tiling import (
     Thumbnail,
     Tiling,
     centred,
+    check_parameters,
     check_positive,
-    check_whole_numbers,
     grids,
     size_within,
 )
@@ -97,7 +97,7 @@ class AnyRes(Tiling):
     thumbnail_first: bool = False
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self, {"min_tiles": 1, "max_tiles": 1})
+        check_parameters(self, {"min_tiles": 1, "max_tiles": 1})
         if self.min_tiles > self.max_tiles:
             raise FinetuneError(f"tiling anyres: min_tiles {self.min_tiles} is more than max_tiles {self.max_tiles}.")
         if self.rule not in RULES:

@@ -10,7 +10,7 @@ inequality the wrong way round.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from finetune.points.tiling import Box, Grid, Plan, Size, Thumbnail, Tiling, check_whole_numbers
+from finetune.points.tiling import Box, Grid, Plan, Size, Thumbnail, Tiling, check_parameters
 
 __all__ = ["Catty", "catty_boxes", "catty_grid", "catty_size", "within_ratio"]
 
@@ -102,7 +102,7 @@ class Catty(Tiling):
     single_thumbnail: bool = True
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self, {"max_tiles": 1})
+        check_parameters(self, {"max_tiles": 1})
 
     def plan(self, width: int, height: int, tile: int) -> Plan:
         """CATTY's boxes, and the thumbnail."""

@@ -29,8 +29,8 @@ from finetune.points.tiling import (
     Thumbnail,
     Tiling,
     centred,
+    check_parameters,
     check_positive,
-    check_whole_numbers,
     grids,
     size_within,
 )
@@ -71,7 +71,7 @@ class MultiCrop(Tiling):
     single_thumbnail: bool = True
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self, {"max_tiles": 1, "margin": 0, "patch": 1})
+        check_parameters(self, {"max_tiles": 1, "margin": 0, "patch": 1})
 
     def plan(self, width: int, height: int, tile: int) -> Plan:
         """A grid whose tiles overlap, after the overview."""

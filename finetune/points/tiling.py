@@ -6,6 +6,7 @@ saves by name; the side of a tile is not among them, because the encoders fix it
 
 import dataclasses
 import importlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ __all__ = [
     "Thumbnail",
     "Tiling",
     "centred",
+    "check_parameters",
     "check_positive",
-    "check_whole_numbers",
     "grids",
     "named_tiling",
     "settings_of",
@@ -108,12 +109,14 @@ class Single(Tiling):
 def named_tiling(setting: str | Mapping[str, Any] | Tiling) -> Tiling:
     """The tiling of a name, or of a mapping with `name` and parameters: {"name": "anyres", "max_tiles": 12}.
 
+    Or of both in one text, as on a command line: "anyres:max_tiles=12,rule=internvl".
+
     Raises:
         FinetuneError: no such tiling, or no such parameters, or values that the tiling can't take.
     """
     if isinstance(setting, Tiling):
         return setting
-    settings = {"name": setting} if isinstance(setting, str) else dict(setting)
+    settings = _read(setting) if isinstance(setting, str) else dict(setting)
     name = settings.pop("name", None)
     if name not in TILINGS:
         raise FinetuneError(f"tiling: there is none named {name!r}.{did_you_mean(str(name), TILINGS)}")
@@ -124,6 +127,21 @@ def named_tiling(setting: str | Mapping[str, Any] | Tiling) -> Tiling:
     if faults:
         raise FinetuneError(f"tiling {name}: unknown parameters:\n{listing(faults)}")
     return tiling(**settings)
+
+
+def _read(text: str) -> dict[str, Any]:
+    """The settings in a text; what is JSON (12, true) is read as such, the rest are words."""
+    name, colon, rest = text.partition(":")
+    settings: dict[str, Any] = {"name": name.strip()}
+    for pair in rest.split(",") if colon else ():
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not key or key in settings:
+            raise FinetuneError(f"tiling {text!r}: expected NAME:PARAMETER=VALUE,..., each once, found {pair!r}.")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return settings
 
 
 def settings_of(tiling: Tiling) -> dict[str, Any]:
@@ -137,14 +155,16 @@ def check_positive(*sizes: int) -> None:
         raise ValueError(f"expected positive sizes, found {', '.join(map(str, sizes))}.")
 
 
-def check_whole_numbers(tiling: Tiling, least: Mapping[str, int]) -> None:
-    """Raises FinetuneError, with all that is wrong, unless those fields hold whole numbers of at least so much."""
+def check_parameters(tiling: Tiling, least: Mapping[str, int]) -> None:
+    """Raises FinetuneError, with all that is wrong: numbers below the `least`, flags that are no true or false."""
     values = {name: getattr(tiling, name) for name in least}
     faults = [
         f"{name}: expected a whole number of at least {least[name]}, found {value!r}"
         for name, value in values.items()
         if not isinstance(value, int) or isinstance(value, bool) or value < least[name]
     ]
+    flags = {field.name: getattr(tiling, field.name) for field in dataclasses.fields(tiling) if field.type is bool}
+    faults += [f"{name}: expected true or false, found {v!r}" for name, v in flags.items() if not isinstance(v, bool)]
     if faults:
         raise FinetuneError(f"tiling {tiling.name}:\n{listing(faults)}")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from finetune.points.tiling import Plan, Single, Tiling, check_whole_numbers
+from finetune.points.tiling import Plan, Single, Tiling, check_parameters
 from soup.errors import FinetuneError
 
 __all__ = ["UniformFrames", "Video", "frame_indices"]
@@ -54,7 +54,7 @@ class UniformFrames(Tiling):
     frames: int = 24
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self, {"frames": 1})
+        check_parameters(self, {"frames": 1})
 
     def plan(self, width: int, height: int, tile: int) -> Plan:
         """One frame: one box, all of it."""
