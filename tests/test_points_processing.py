@@ -12,8 +12,9 @@ from transformers import AutoProcessor
 
 from finetune.pictures import open_picture
 from finetune.points.catty import catty_boxes, within_ratio
+from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor
-from finetune.points.tiny import common_phrases, tiny_processor, tiny_tokenizer
+from finetune.points.tiny import common_phrases, tiny_config, tiny_processor, tiny_tokenizer
 from finetune.points.video import Video
 from soup.errors import FinetuneError
 
@@ -314,3 +315,22 @@ def test_what_comes_up_often_is_a_phrase():
     phrases = common_phrases(texts)
     assert {"Question: ", "What?", "\nOptions:", "\nA. ", "red", "\nB. ", "blue"} <= set(phrases)
     assert "once" not in phrases
+
+
+@pytest.mark.parametrize("tiling", ["catty", "anyres:min_tiles=1", "multicrop:margin=1,patch=8", "single"])
+def test_a_model_answers_about_images_and_videos_in_every_tiling(tiling, processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    tiled = AutoProcessor.from_pretrained(tmp_path, tiling=tiling)
+    tokenizer = tiled.tokenizer
+    config = tiny_config(len(tokenizer), tiled.image_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    torch.manual_seed(0)
+    model = PointsForConditionalGeneration(config).eval()
+    items = [picture(100, 60), Video([picture(40, 30, i) for i in range(30)])]
+    talks = [[{"role": "user", "content": [{"type": "image", "image": item}]}] for item in items]
+    how = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    batch = tiled.apply_chat_template(talks, processor_kwargs={"padding": True}, **how)
+    with torch.inference_mode():
+        both = model(**batch).logits[:, -1]
+        alone = [model(**tiled.apply_chat_template(talk, **how)).logits[0, -1] for talk in talks]
+        assert model.generate(**batch, max_new_tokens=2, do_sample=False).shape[0] == 2
+    assert torch.allclose(both, torch.stack(alone), atol=1e-4)
