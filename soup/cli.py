@@ -292,7 +292,9 @@ def report(run: Path, as_json: bool) -> None:
     if as_json:
         _print_json(table.as_json())
     else:
-        print_table(table, "model")
+        for part, half in table.by_part().items():
+            click.echo(f"{part} questions")
+            print_table(half, "model")
 
 
 @cli.command("list")

@@ -39,6 +39,17 @@ class Table:
         ]
         return {"schema": 1, "columns": list(self.columns), "rows": shown}
 
+    def by_part(self) -> dict[str, Table]:
+        """A table for each part of the questions: narrower than all of them side by side, which no terminal holds."""
+        parts = dict.fromkeys(map(_part, self.columns))
+        return {part: self._only(part) for part in parts}
+
+    def _only(self, part: str) -> Table:
+        places = [place for place, column in enumerate(self.columns) if _part(column) == part]
+        names = tuple(self.columns[place].removesuffix(_suffix(part)) for place in places)
+        rows = [Row(row.label, tuple(row.values[place] for place in places), row.remark) for row in self.rows]
+        return Table(names, tuple(rows))
+
 
 def trials_table(document: dict[str, Any]) -> Table:
     """The trials of a strategy's or of `soup eval`'s JSON document, in the order in which they were made."""
@@ -86,6 +97,11 @@ def run_table(run: Path) -> Table:
 
 def _suffix(part: str) -> str:
     return "" if part == "all" else f" ({part})"
+
+
+def _part(column: str) -> str:
+    """Which part of the questions a column of a run's table is about."""
+    return next((part for part in ("selection", "report") if column.endswith(_suffix(part))), "all")
 
 
 def _labels(run: Path, entries: Sequence[Entry]) -> list[tuple[str, str, str]]:

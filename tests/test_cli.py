@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from soup._version import __version__
 from soup.cli import cli
 from soup.options import Size
+from soup.report import Row, Table
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(cli.commands)
@@ -242,6 +243,16 @@ def test_report_shows_every_model_and_every_soup_of_a_run(soup):
     assert document["columns"] == ["python:judge/judge.py:score", "overall"]
     told = soup("report", "ckpts.soup").stdout
     assert re.search(r"^greedy +99\.94 +99\.94  b \+ c *$", told, re.MULTILINE)
+
+
+def test_a_runs_table_is_shown_apart_for_each_part_of_the_questions():
+    columns = ("a", "b (x)", "a (selection)", "b (x) (selection)", "a (report)", "b (x) (report)")
+    table = Table(columns, (Row("m", (1.0, 2.0, 3.0, 4.0, 5.0, None), "m + n"),))
+    assert table.by_part() == {
+        "all": Table(("a", "b (x)"), (Row("m", (1.0, 2.0), "m + n"),)),
+        "selection": Table(("a", "b (x)"), (Row("m", (3.0, 4.0), "m + n"),)),
+        "report": Table(("a", "b (x)"), (Row("m", (5.0, None), "m + n"),)),
+    }
 
 
 def test_merge_makes_the_soup_of_a_recipe(soup, here):

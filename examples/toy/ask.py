@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 import finetune.points  # noqa: F401 (makes the Auto classes know the family)
-from finetune.toy.tasks import SKILLS
+from finetune.toy import SKILLS
 
 logging.disable_progress_bar()
 
@@ -27,13 +27,19 @@ def answer(checkpoint: str, image: Image.Image, question: str) -> str:
     return processor.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
+def drawn(random: SystemRandom) -> tuple[Image.Image, str, str]:
+    """A fresh picture, a question about it, and the truth."""
+    scenes = [skill(random) for skill in SKILLS.values()]
+    scene = random.choice([scene for scene in scenes if "open" in scene.asks])
+    ask = scene.asks["open"]
+    return scene.images[0], ask.question, ask.answer
+
+
 def main(checkpoint: str, picture: str | None = None, question: str | None = None) -> None:
     if picture and question:
         image, truth = Image.open(picture), "?"
     else:
-        random = SystemRandom()
-        row = SKILLS[random.choice(sorted(SKILLS))](random)
-        image, question, truth = row.image, row.question, row.answer
+        image, question, truth = drawn(SystemRandom())
     print(f"question  {question}")
     print(f"answer    {answer(checkpoint, image, question)}")
     print(f"truth     {truth}")

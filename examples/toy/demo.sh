@@ -8,7 +8,6 @@ cd "$(dirname "$0")"
 work=${1:-work}
 config=$work/finetune.yaml
 [ -f "$config" ] || config=finetune.yaml
-judge="--eval mmbench,ocrbench --split 0.5"
 
 run() {
     printf '\n$ %s\n' "$*"
@@ -21,12 +20,26 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 [ "$config" != finetune.yaml ] || run python -m finetune.toy "$work/toy"
 run soup finetune "$config"
 
+# A judge for the two benchmarks that need one: a rule on loopback, no model. It stays for as long as this script does.
+printf '\n$ python -m finetune.toy.judge --port-file %s &\n' "$work/judge.port"
+python -m finetune.toy.judge --port-file "$work/judge.port" >"$work/judge.url" &
+judge_process=$!
+trap 'kill "$judge_process" 2>/dev/null || true' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+until [ -s "$work/judge.url" ]; do
+    kill -0 "$judge_process" || exit 1
+    sleep 0.1
+done
+judge="--judge-url $(cat "$work/judge.url") --judge-model toy-rule-judge"
+eval="--eval opencompass --split 0.5 --workers 2 $judge"
+
 printf '\n$ export LMUData=%s/toy/LMUData\n' "$work"
 export LMUData="$work/toy/LMUData"
 run soup check --pool "$work/ckpts/" --base "$work/base/"
-run soup greedy --pool "$work/ckpts/" $judge -o "$work/out/"
-run soup maximum --pool "$work/ckpts/" $judge -o "$work/soups/maximum/"
-run soup average --pool "$work/ckpts/" $judge -o "$work/soups/average/"
-run soup eval "$work/base/" $judge --run "$work/ckpts.soup/"
+run soup greedy --pool "$work/ckpts/" $eval -o "$work/out/"
+run soup maximum --pool "$work/ckpts/" $eval -o "$work/soups/maximum/"
+run soup average --pool "$work/ckpts/" $eval -o "$work/soups/average/"
+run soup eval "$work/base/" $eval --run "$work/ckpts.soup/"
 run soup report "$work/ckpts.soup/"
 run python ask.py "$work/out/"

@@ -1,9 +1,10 @@
 """Toy instruction data and toy benchmarks, rendered with Pillow: `python -m finetune.toy OUT --seed 0`.
 
-`render` draws a scene, `tasks` asks about it, `write` lays out data sets and benchmark files.
+`render` draws a scene, `tasks` asks about it, `gallery` keeps tests and training apart, `benchmarks` lays questions out
+in the schemas of the eight benchmarks, `write` makes the files. `judge` grades answers by a rule.
 """
 
-from finetune.toy.tasks import SKILLS, Row
+from finetune.toy.tasks import SKILLS, Scene
 from finetune.toy.write import make_toy
 
-__all__ = ["SKILLS", "Row", "make_toy"]
+__all__ = ["SKILLS", "Scene", "make_toy"]

@@ -4,13 +4,14 @@ Every function takes the stream and the truth, and gives an RGB image: 32 x 32 p
 (two tiles and a thumbnail).
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import hypot
 from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["COLORS", "SHAPES", "bars", "dots", "figure", "line_of_text"]
+__all__ = ["COLORS", "SHAPES", "bars", "dots", "figure", "grid", "line_of_text"]
 
 SIDE = 32
 
@@ -32,7 +33,7 @@ SHAPES = ("circle", "square", "triangle", "cross", "diamond", "ring")
 
 def line_of_text(random: Random, text: str, width: int = SIDE) -> Image.Image:
     """The characters in one line, each a little off its place, dark on light."""
-    paper, ink = ((tuple(random.randint(*span) for _ in range(3))) for span in ((200, 255), (0, 80)))
+    paper, ink = _paper_and_ink(random)
     image = Image.new("RGB", (width, SIDE), paper)
     draw = ImageDraw.Draw(image)
     step = width / len(text)
@@ -43,11 +44,28 @@ def line_of_text(random: Random, text: str, width: int = SIDE) -> Image.Image:
     return image
 
 
-def figure(random: Random, shape: str, color: str) -> Image.Image:
-    """One shape of that colour somewhere."""
+def grid(random: Random, digits: Sequence[str]) -> Image.Image:
+    """A diagram of four fields, a digit in each: upper left, upper right, lower left, lower right."""
+    paper, ink = _paper_and_ink(random)
+    image = Image.new("RGB", (SIDE, SIDE), paper)
+    draw = ImageDraw.Draw(image)
+    draw.line((SIDE / 2, 0, SIDE / 2, SIDE), fill=ink)
+    draw.line((0, SIDE / 2, SIDE, SIDE / 2), fill=ink)
+    for place, digit in enumerate(digits):
+        x, y = (SIDE * (0.25 + 0.5 * half) + random.uniform(-0.5, 0.5) for half in (place % 2, place // 2))
+        draw.text((x, y), digit, fill=ink, font=_font(14), anchor="mm")
+    return image
+
+
+def figure(random: Random, shape: str, color: str, corner: int | None = None) -> Image.Image:
+    """One shape of that colour somewhere, or in that corner (upper left, upper right, lower left, lower right)."""
     image = _paper(random)
-    radius = random.uniform(6, 10)
-    x, y = (random.uniform(radius + 1, SIDE - radius - 1) for _ in range(2))
+    if corner is None:
+        radius = random.uniform(6, 10)
+        x, y = (random.uniform(radius + 1, SIDE - radius - 1) for _ in range(2))
+    else:
+        radius = random.uniform(4, 6)
+        x, y = (half * SIDE / 2 + random.uniform(6, 10) for half in (corner % 2, corner // 2))
     _draw_shape(ImageDraw.Draw(image), shape, x, y, radius, _shade(random, COLORS[color]))
     return image
 
@@ -78,6 +96,12 @@ def bars(random: Random, tallest: int, n: int) -> Image.Image:
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
+
+
+def _paper_and_ink(random: Random) -> tuple[Rgb, Rgb]:
+    """A light colour and a dark one."""
+    paper, ink = ((tuple(random.randint(*span) for _ in range(3))) for span in ((200, 255), (0, 80)))
+    return paper, ink
 
 
 def _paper(random: Random) -> Image.Image:

@@ -1,10 +1,18 @@
 """What is asked about a scene, in the very words in which the benchmarks will ask.
 
-A skill draws a scene for the i-th row of a split; its random stream depends on seed, split, skill and i alone, so that
-any row can be made again, and alone.
+A skill draws the i-th scene of a split; its random stream depends on seed, split, skill and i alone, so that any scene
+can be made again, and alone. A scene is asked about in several forms, each as one kind of benchmark puts it:
+
+    open      the question, answered in a word or two          OCRBench, MM-Vet
+    choice    four options, answered in an option's words      MMBench, MMStar, AI2D
+    college   the same with the images in the midst of it      MMMU
+    whole     a hint, answered by a whole number               MathVista
+    decimal   a hint, answered by a number with one decimal    MathVista
+    listed    a hint and lettered choices                      MathVista
+    claim     whether what somebody says is right              HallusionBench
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -12,19 +20,32 @@ from PIL import Image
 
 from finetune.toy import render
 
-__all__ = ["CHOICE_SKILLS", "READING_SKILLS", "SKILLS", "Row", "choice_prompt", "draw_row", "rotated"]
+__all__ = ["CLAIMS", "SKILLS", "Ask", "Scene", "claim", "draw_scene", "prompt", "rotated"]
 
 COUNTS = ("one", "two", "three", "four", "five", "six")
-PLACES = ("first", "second", "third", "fourth", "fifth", "sixth")
+ORDER = ("first", "second", "third", "fourth", "fifth", "sixth")
+CORNERS = ("upper left", "upper right", "lower left", "lower right")
+COLORS = tuple(render.COLORS)
+DIGITS = tuple("0123456789")
 LETTERS = "ACEHKLNORTUX"
+
+FROM_LEFT = "Bars are counted from the left."
+HINTS = {  # MathVista's own
+    "whole": "Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at "
+    "the end.",
+    "decimal": "Please answer the question requiring a floating-point number with one decimal place and provide the "
+    "final value, e.g., 1.2, 1.3, 1.4, at the end.",
+    "listed": "Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end.",
+}
+
+# Skills about whose scenes claims are made, and the words that are claimed.
+CLAIMS: dict[str, Sequence[str]] = {"color": COLORS, "shape": render.SHAPES, "count": COUNTS, "bars": ORDER}
 
 
 @dataclass(frozen=True)
-class Row:
-    """A scene and one question about it; `options` (in the order of the letters) where it is a choice."""
+class Ask:
+    """One question about a scene; `options` (in the order of the letters) where it is a choice."""
 
-    skill: str
-    image: Image.Image
     question: str
     answer: str
     options: tuple[str, ...] = ()
@@ -36,75 +57,175 @@ class Row:
         return "ABCD"[self.options.index(self.answer)]
 
 
-def rotated(row: Row, k: int) -> Row:
-    """The row with its options moved on by k places, as circular evaluation asks it again."""
-    moved = row.options[k:] + row.options[:k]
-    return Row(row.skill, row.image, row.question, row.answer, moved, row.hint)
+@dataclass(frozen=True)
+class Scene:
+    """One or more pictures, and what is asked about them, by form."""
+
+    skill: str
+    images: tuple[Image.Image, ...]
+    asks: Mapping[str, Ask]
+
+    @property
+    def truth(self) -> str:
+        """The short answer to the open question, about which claims are made."""
+        return self.asks["open"].answer
 
 
-def choice_prompt(row: Row) -> str:
-    """The prompt that VLMEvalKit builds from a multiple-choice row, to the letter."""
-    hint = f"Hint: {row.hint}\n" if row.hint else ""
-    options = "".join(f"{letter}. {option}\n" for letter, option in zip("ABCD", row.options, strict=True))
-    ask = "Please select the correct answer from the options above. \n"
-    return f"{hint}Question: {row.question}\nOptions:\n{options}{ask}"
-
-
-def draw_row(seed: int, split: str, skill: str, i: int) -> Row:
-    """The i-th row of a split for one skill: always the same."""
+def draw_scene(seed: int, split: str, skill: str, i: int) -> Scene:
+    """The i-th scene of a split for one skill: always the same."""
     return SKILLS[skill](Random(f"{seed}/{split}/{skill}/{i}"))
 
 
-def _number(random: Random) -> Row:
-    text = "".join(random.choice("0123456789") for _ in range(3))
-    return Row("number", render.line_of_text(random, text), "what is the number in the image?", text)
+def prompt(form: str, ask: Ask) -> str:
+    """The text that VLMEvalKit builds from a benchmark's row, to the letter.
+
+    Images come before it, but in the form `college`, where `<image 1>` and so on stand in their places.
+    """
+    if form in ("choice", "college"):
+        return _multiple_choice(ask)
+    if form in HINTS:
+        return with_hint(form, ask)
+    return ask.question
 
 
-def _word(random: Random) -> Row:
-    text = "".join(random.choice(LETTERS) for _ in range(4))
+def claim(scene: Scene, word: str) -> Ask:
+    """The question whether that word is the answer to the open question.
+
+    The answer is the right word, and then yes or no: this size was seen to compare two words of a text, but hardly a
+    word with a picture. VLMEvalKit looks for a yes or a no anywhere in an answer.
+    """
+    question = f"{scene.asks['open'].question} Someone says: {word}\nIs that right? Please answer yes or no."
+    return Ask(question, f"{scene.truth}\n{'Yes' if word == scene.truth else 'No'}")
+
+
+def with_hint(form: str, ask: Ask) -> str:
+    """The question as it stands in MathVista's own file: a hint before it, lettered choices after it."""
+    choices = "".join(f"\n({letter}) {option}" for letter, option in zip("ABCD", ask.options, strict=False))
+    listed = f"\nChoices:{choices}" if choices else ""
+    return f"Hint: {HINTS[form]}\nQuestion: {ask.question}{listed}"
+
+
+def rotated(ask: Ask, k: int) -> Ask:
+    """The question with its options moved on by k places, as circular evaluation asks it again."""
+    return Ask(ask.question, ask.answer, ask.options[k:] + ask.options[:k], ask.hint)
+
+
+def _multiple_choice(ask: Ask) -> str:
+    hint = f"Hint: {ask.hint}\n" if ask.hint else ""
+    lines = "".join(f"{letter}. {option}\n" for letter, option in zip("ABCD", ask.options, strict=False))
+    options = f"Options:\n{lines}Please select the correct answer from the options above. \n" if lines else ""
+    return f"{hint}Question: {ask.question}\n{options}"
+
+
+def _number(random: Random) -> Scene:
+    text = "".join(random.choices(DIGITS, k=3))
+    ask = Ask("what is the number in the image?", text)
+    asks = {"open": ask, "college": _after_image(ask), "whole": ask}
+    return Scene("number", (render.line_of_text(random, text),), asks)
+
+
+def _decimal(random: Random) -> Scene:
+    text = f"{random.randint(0, 9)}.{random.randint(0, 9)}"
+    return Scene("decimal", (render.line_of_text(random, text),), {"decimal": Ask("What is the measured value?", text)})
+
+
+def _word(random: Random) -> Scene:
+    text = "".join(random.choices(LETTERS, k=4))
     image = render.line_of_text(random, text, 2 * render.SIDE)
-    return Row("word", image, "what is written in the image?", text)
+    return Scene("word", (image,), {"open": Ask("what is written in the image?", text)})
 
 
-def _count(random: Random) -> Row:
+def _grid(random: Random) -> Scene:
+    digits = random.sample(DIGITS, 4)
+    place = random.randrange(4)
+    ask = Ask(f"Which number is at the {CORNERS[place]}?", digits[place])
+    image = render.grid(random, digits)
+    return Scene("grid", (image,), {"open": ask, "choice": _chosen(random, ask, digits)})
+
+
+def _count(random: Random) -> Scene:
     n = random.randint(1, len(COUNTS))
-    image = render.dots(random, n)
-    answer = COUNTS[n - 1]
-    return Row("count", image, "How many dots are in the picture?", answer, _options(random, answer, COUNTS))
+    word = COUNTS[n - 1]
+    ask = Ask("How many dots are in the picture?", word)
+    asks = {"open": ask, "choice": _chosen(random, ask, COUNTS), "whole": Ask(ask.question, str(n))}
+    return _claimed(random, Scene("count", (render.dots(random, n),), asks))
 
 
-def _color(random: Random) -> Row:
-    answer = random.choice(list(render.COLORS))
-    image = render.figure(random, random.choice(render.SHAPES), answer)
-    return Row("color", image, "What color is the shape?", answer, _options(random, answer, tuple(render.COLORS)))
+def _color(random: Random) -> Scene:
+    word = random.choice(COLORS)
+    image = render.figure(random, random.choice(render.SHAPES), word)
+    return _claimed(random, _four_forms(random, "color", image, Ask("What color is the shape?", word), COLORS))
 
 
-def _shape(random: Random) -> Row:
-    answer = random.choice(render.SHAPES)
-    image = render.figure(random, answer, random.choice(list(render.COLORS)))
-    return Row("shape", image, "What shape is in the picture?", answer, _options(random, answer, render.SHAPES))
+def _shape(random: Random) -> Scene:
+    word = random.choice(render.SHAPES)
+    image = render.figure(random, word, random.choice(COLORS))
+    ask = Ask("What shape is in the picture?", word)
+    return _claimed(random, _four_forms(random, "shape", image, ask, render.SHAPES))
 
 
-def _bars(random: Random) -> Row:
-    tallest = random.randrange(len(PLACES))
-    image = render.bars(random, tallest, len(PLACES))
-    answer = PLACES[tallest]
-    hint = "Bars are counted from the left."
-    return Row("bars", image, "Which bar is the tallest?", answer, _options(random, answer, PLACES), hint)
+def _both(random: Random) -> Scene:
+    color, shape = random.choice(COLORS), random.choice(render.SHAPES)
+    ask = Ask("What is in the picture?", f"{color} {shape}")
+    return Scene("both", (render.figure(random, shape, color),), {"open": ask})
 
 
-def _options(random: Random, answer: str, words: tuple[str, ...]) -> tuple[str, ...]:
-    """The answer and three other words, in any order."""
-    options = [answer, *random.sample([word for word in words if word != answer], 3)]
+def _place(random: Random) -> Scene:
+    place = random.randrange(4)
+    ask = Ask("Where is the shape?", CORNERS[place])
+    image = render.figure(random, random.choice(render.SHAPES), random.choice(COLORS), corner=place)
+    return Scene("place", (image,), {"open": ask, "choice": _chosen(random, ask, CORNERS)})
+
+
+def _pair(random: Random) -> Scene:
+    colors = random.sample(COLORS, 2)
+    images = tuple(render.figure(random, random.choice(render.SHAPES), color) for color in colors)
+    ask = Ask("<image 1>\n<image 2>\nWhat color is the shape in the second picture?", colors[1])
+    return Scene("pair", images, {"college": _chosen(random, ask, COLORS)})
+
+
+def _bars(random: Random) -> Scene:
+    tallest = random.randrange(len(ORDER))
+    image = render.bars(random, tallest, len(ORDER))
+    ask = Ask("Which bar is the tallest?", ORDER[tallest], hint=FROM_LEFT)
+    chosen = _chosen(random, ask, ORDER)
+    asks = {"open": ask, "choice": chosen, "listed": chosen}
+    return _claimed(random, Scene("bars", (image,), asks))
+
+
+def _four_forms(random: Random, skill: str, image: Image.Image, ask: Ask, words: Sequence[str]) -> Scene:
+    chosen = _chosen(random, ask, words)
+    return Scene(skill, (image,), {"open": ask, "choice": chosen, "college": _after_image(chosen)})
+
+
+def _chosen(random: Random, ask: Ask, words: Sequence[str]) -> Ask:
+    """The question with the answer and three other words as options, in any order."""
+    options = [ask.answer, *random.sample([word for word in words if word != ask.answer], 3)]
     random.shuffle(options)
-    return tuple(options)
+    return Ask(ask.question, ask.answer, tuple(options), ask.hint)
 
 
-CHOICE_SKILLS: dict[str, Callable[[Random], Row]] = {
-    "color": _color,
+def _after_image(ask: Ask) -> Ask:
+    return Ask(f"<image 1>\n{ask.question}", ask.answer, ask.options, ask.hint)
+
+
+def _claimed(random: Random, scene: Scene) -> Scene:
+    """The scene with a claim about it that is true or false, by chance."""
+    false = random.choice([word for word in CLAIMS[scene.skill] if word != scene.truth])
+    said = claim(scene, random.choice([scene.truth, false]))
+    return Scene(scene.skill, scene.images, {**scene.asks, "claim": said})
+
+
+SKILLS: dict[str, Callable[[Random], Scene]] = {
+    "number": _number,
+    "decimal": _decimal,
+    "grid": _grid,
+    "word": _word,
     "count": _count,
+    "color": _color,
     "shape": _shape,
+    "both": _both,
+    "place": _place,
+    "pair": _pair,
     "bars": _bars,
 }
-READING_SKILLS: dict[str, Callable[[Random], Row]] = {"number": _number, "word": _word}
-SKILLS = CHOICE_SKILLS | READING_SKILLS
