@@ -334,3 +334,46 @@ def test_all_data_sets_that_can_not_be_opened_are_told_at_once(tmp_path):
 def test_an_empty_directory_says_what_it_should_hold(tmp_path):
     with pytest.raises(FinetuneError, match=r"there is no data\.json"):
         open_file(DataSet(path=str(tmp_path)))
+
+
+def test_a_data_set_of_the_hub_is_asked_for_by_name_and_split(tmp_path, monkeypatch):
+    """The Hub itself is out of reach of tests: what it would be asked for, and what becomes of its table."""
+    import datasets
+
+    asked = []
+
+    def load(path, name=None, split=None):
+        asked.append((path, name, split))
+        return tables(tmp_path)[1]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    corpus = Corpus([DataSet(path="org/set", name="small", split="test")])
+    assert asked == [("org/set", "small", "test")]
+    assert sources(corpus[0]) == [{"bytes": png(), "path": None}]
+    assert corpus.files[0].where(0) == "org/set[test], row 1"
+
+
+def test_a_data_set_that_is_neither_here_nor_on_the_hub_is_told_as_both():
+    with pytest.raises(FinetuneError) as error:
+        Corpus([DataSet(path="org/no-such-set")])
+    assert "org/no-such-set: no such file or directory" in str(error.value)
+    assert "as a data set of the Hub it can't be loaded (name None, split train)" in str(error.value)
+
+
+def test_columns_that_are_empty_in_a_row_are_as_good_as_absent(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    import datasets
+
+    parts = [
+        {"type": "text", "text": "What?", "image_url": None},
+        {"type": "image_url", "text": None, "image_url": {"url": "a.png"}},
+    ]
+    said = [{"type": "text", "text": "red", "image_url": None}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": said}]
+    llava = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Hi"}]
+    rows = {"messages": [messages, None], "conversations": [None, llava], "image": [None, None]}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "x.parquet")
+    corpus = Corpus([DataSet(path=str(tmp_path / "x.parquet"))])
+    assert [sample["format"] for sample in corpus] == ["openai", "llava"]
+    assert sources(corpus[0]) == [tmp_path / "a.png"]
+    assert texts_of(corpus[0]) == ["What?", "red"]

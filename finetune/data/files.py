@@ -1,7 +1,7 @@
 """Rows as they lie in files, read one at a time: a JSON array, JSON lines, or a table of `datasets`.
 
 A JSON array is one value, and is loaded whole: gigabytes belong into JSON lines or Parquet. Of JSON lines only the
-places where lines begin are kept (8 bytes a row); of Parquet and Arrow nothing, the file is mapped into memory.
+places of lines are kept (24 bytes a row); of Parquet and Arrow nothing, the file is mapped into memory.
 
 Every kind of file is a `RowFile`: a length, rows as dictionaries by index, and what errors call a row. It goes to
 worker processes as it is.
