@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from finetune.launch import finetune
+from finetune import launch
 from finetune.study_config import StudyConfig, read_study
 from finetune.study_table import Result, StudyTable
 from soup.atomic import write_whole
@@ -38,8 +38,9 @@ class Voice:
     """How a study tells what it does; all of it may be silent."""
 
     say: Callable[[str], object] = lambda text: None
-    step: Any = None
-    listener: Listener = field(default_factory=Listener)
+    progress: Any = None
+    training: launch.Listener = field(default_factory=launch.Listener)
+    judging: Listener = field(default_factory=Listener)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Workbench:
         keys = self.study.pool(self.home, self.seed, **changed)
         path = self.place / f"{name}.yaml"
         write_whole(path, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
-        return finetune(path, progress=self.voice.step)
+        return launch.finetune(path, progress=self.voice.progress, listener=self.voice.training)
 
     def near(self, name: str) -> str:
         """A folder of this seed's, as configurations name it."""
@@ -89,7 +90,7 @@ class Workbench:
             judge_model=judge.model if judge else None,
             judge_key_env=judge.key_env if judge else "OPENAI_API_KEY",
         )
-        more = {"split": study.split, "workers": study.workers, "listener": self.voice.listener}
+        more = {"split": study.split, "workers": study.workers, "listener": self.voice.judging}
         return {"eval": study.eval, "run": self.place / run, "settings": settings, **more}
 
 

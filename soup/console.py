@@ -116,17 +116,8 @@ class Talk:
         if self._task is not None:
             self._bar.advance(self._task, count)
 
-    def step(self, name: str, step: int, steps: int, loss: float) -> None:
-        """A training job has come so far; the last step is said for good."""
-        if name not in self._jobs:
-            self._jobs[name] = self._steps.add_task(name, total=steps, loss="")
-        self._steps.update(self._jobs[name], completed=step, loss=f"loss {loss:.3f}")
-        if step == steps:
-            self._steps.remove_task(self._jobs.pop(name))
-            self.say(f"  {name}: {steps} steps, loss {loss:.3f}")
-
     def trained(self, name: str, step: int, steps: int, loss: float) -> None:
-        """As `step`, beside a board: without a terminal a line now and then, and the last step for good."""
+        """A training job has come so far: without a terminal a line now and then, and the last step for good."""
         now = time.monotonic()
         if step >= steps:
             self.say(f"  {name}: {steps} steps, loss {loss:.3f}")

@@ -54,17 +54,23 @@ def finetune(config: Path, on: str | None, check: bool, status: bool, dry_run: b
 def _launch(config: Path, on: str | None, as_json: bool) -> None:
     from soup.console import Talk
 
-    wing, view = _wing("launch"), _wing("status")
+    wing = _wing("launch")
     with Talk() as talk:
-
-        def board(rows: Any) -> None:
-            talk.board(view.HEAD, [view.cells(row, Path.cwd()) for row in rows])
-
-        made = wing.finetune(config, on=on, progress=talk.trained, listener=wing.Listener(talk.say, talk.warn, board))
+        made = wing.finetune(config, on=on, progress=talk.trained, listener=_launch_listener(talk))
     if as_json:
         _print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
     else:
         click.echo("\n".join(map(str, made)))
+
+
+def _launch_listener(talk: Any) -> Any:
+    """What the launcher tells, by this talk."""
+    view = _wing("status")
+
+    def board(rows: Any) -> None:
+        talk.board(view.HEAD, [view.cells(row, Path.cwd()) for row in rows])
+
+    return _wing("launch").Listener(talk.say, talk.warn, board)
 
 
 def _status(config: Path, as_json: bool) -> None:
@@ -132,7 +138,7 @@ def run(study: Path, judge_url: str | None, as_json: bool, dry_run: bool) -> Non
         click.echo(json.dumps(wing.plan_study(study), indent=2, ensure_ascii=False))
         return
     with Talk() as talk:
-        voice = wing.Voice(talk.say, talk.step, talk.listener)
+        voice = wing.Voice(talk.say, talk.trained, _launch_listener(talk), talk.listener)
         table = wing.run_study(study, voice=voice, judge_url=judge_url)
     if as_json:
         click.echo(json.dumps(table.as_json(), indent=2, ensure_ascii=False))
