@@ -322,6 +322,19 @@ def test_wishes_that_can_not_be_had_are_told(tmp_path):
         plan_assembly(llm, str(tmp_path / "nowhere"))
 
 
+def test_blocks_of_any_size_make_the_same_files_and_nothing_larger_is_held(tmp_path, monkeypatch):
+    save_encoder(tmp_path / "vit", "clip")
+    tokenizer = plain_tokenizer()
+    save_llm(tmp_path / "llm", "llama", tokenizer=tokenizer, rows=len(tokenizer))
+    put_together(tmp_path / "whole", tmp_path / "llm", tmp_path / "vit")
+    monkeypatch.setattr("finetune.points.restack.LEAF_ELEMENTS", 100)
+    plan, counts = plan_assembly(str(tmp_path / "llm"), str(tmp_path / "vit")), []
+    assemble(plan, tmp_path / "blocks", progress=counts.append)
+    assert (max(counts), sum(counts)) == (200, plan.write_bytes)
+    files = [{path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} for out in ("whole", "blocks")]
+    assert files[0] == files[1]
+
+
 def test_an_output_among_the_sources_is_refused_and_an_interrupt_leaves_nothing(tmp_path):
     save_encoder(tmp_path / "vit", "clip")
     save_llm(tmp_path / "llm")

@@ -218,6 +218,14 @@ def test_remembered_features_answer_like_pixels():
     assert torch.equal(model.generate(**batch, max_new_tokens=5, do_sample=False), expected)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
+def test_what_is_seen_of_no_tile_has_the_shape_of_what_is_seen_of_one(kind):
+    model = points_model(*kind)
+    none, one = (model.encode(torch.zeros(tiles, 3, 32, 32)) for tiles in (0, 1))
+    assert (len(none), none.shape[1:]) == (0, one.shape[1:])
+
+
 def gradients(model, batch):
     model.train()
     model.zero_grad()

@@ -112,6 +112,8 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def encode(self, pixels_T3VV: Tensor) -> Tensor:
         """What the encoders see in each tile [T, 3, V, V] -> [T, E, M, K], before the projector's weights."""
+        if not len(pixels_T3VV):
+            return self._black(0)
         layer = self.config.vision_feature_layer
         seen = [see(vit, pixels_T3VV.to(self._dtype_of(vit)), layer) for vit in self.encoders]
         return torch.stack([self.vision_projector.arrange(x_TGGC) for x_TGGC in seen], dim=1)
@@ -145,6 +147,12 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         return x_BSD.masked_scatter(place_BS.unsqueeze(-1), images_TND)
 
+    def _black(self, tiles: int) -> Tensor:
+        """Features of so many tiles that no encoder looked at [T, E, M, K]: zeros."""
+        G, C = self.config.grid, self.config.sight.width
+        arranged = self.vision_projector.arrange(torch.zeros(tiles, G, G, C, device=self.device))
+        return torch.stack([arranged] * len(self.encoders), dim=1)
+
     def _by_way_of_images(self, x_BSD: Tensor, *, remembered: bool) -> Tensor:
         """The same [B, S, D], by way of all that is trained on images: for a batch of text alone.
 
@@ -159,9 +167,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not remembered and (several or encoders_learn):
             features_TEMK = self.encode(torch.zeros(1, 3, self.config.tile, self.config.tile, device=x_BSD.device))
         else:
-            G, C = self.config.grid, self.config.sight.width
-            arranged = self.vision_projector.arrange(torch.zeros(1, G, G, C, device=x_BSD.device))
-            features_TEMK = torch.stack([arranged] * len(self.encoders), dim=1)
+            features_TEMK = self._black(1)
         return x_BSD + (self.project(features_TEMK) * 0).sum().to(x_BSD.dtype)
 
     def forward(
