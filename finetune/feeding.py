@@ -38,7 +38,14 @@ def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings, feature
     album, see, name = _seen(model, settings, features)
     instead = rows.after if settings.on_bad_row == "skip" else None
     collator = Collator(
-        processor, album, see, name, max_length=settings.max_length, packing=settings.packing, instead=instead
+        processor,
+        album,
+        see,
+        name,
+        max_length=settings.max_length,
+        packing=settings.packing,
+        instead=instead,
+        as_bytes=settings.workers > 0,  # a quarter of the memory that workers share with this process
     )
     return Feed(rows, collator, len(corpus) - rows.survey.bad, rows.manifest)
 

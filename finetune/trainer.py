@@ -92,8 +92,9 @@ class JobTrainer(Trainer):
         return self.optimizer
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of a step, their tokens counted."""
+        """The micro-batches of a step, their tokens counted; tiles that came as bytes are made numbers of here."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = [self.data_collator.as_numbers(batch) for batch in batches]
         self.tokens += sum(_tokens(batch) for batch in batches)
         return batches, items
 

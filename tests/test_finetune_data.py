@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data import IGNORED, Album, Collator, Conversations, read_samples
+from finetune.config import DataSet
+from finetune.data import IGNORED, Album, Collator, Corpus, Tokens
 from finetune.points.tiny import tiny_processor
 from soup.errors import FinetuneError
 
@@ -31,10 +32,16 @@ def data_set(root, *conversations, image="a.png"):
     return root
 
 
+def read(root):
+    return list(Corpus([DataSet(path=str(root))]))
+
+
+def rows_of(processor, root):
+    return [{**sample, "segments": Tokens(processor).segments(sample["messages"])} for sample in read(root)]
+
+
 def batch_of(processor, root, **settings):
-    samples = read_samples(root)
-    rows = Conversations(samples, processor)
-    return Collator(processor, Album(), **settings)([rows[i] for i in range(len(rows))])
+    return Collator(processor, Album(), **settings)(rows_of(processor, root))
 
 
 def learnt(processor, batch, i):
@@ -86,9 +93,8 @@ def test_what_encoders_see_is_remembered_and_asked_for_once(processor, tmp_path)
         asked.append(len(tiles))
         return tiles.mean((1, 2, 3))
 
-    album = Album()
-    rows = Conversations(read_samples(root), processor)
-    collate = Collator(processor, album, see, "vision_features")
+    rows = rows_of(processor, root)
+    collate = Collator(processor, Album(), see, "vision_features")
     first, again = (collate([rows[0], rows[1]])["vision_features"] for _ in range(2))
     assert asked == [3]
     assert torch.equal(first, again)
@@ -119,12 +125,12 @@ def test_an_album_without_room_makes_pages_anew():
 def test_what_is_no_conversation_is_refused_with_its_file(tmp_path, text):
     (tmp_path / "data.json").write_text(text)
     with pytest.raises(FinetuneError, match=r"data\.json"):
-        read_samples(tmp_path)
+        read(tmp_path)
 
 
 def test_a_missing_data_set_is_said_to_be_missing(tmp_path):
     with pytest.raises(FinetuneError, match=r"no data\.json"):
-        read_samples(tmp_path / "none")
+        read(tmp_path / "none")
 
 
 def test_an_image_that_can_not_be_opened_is_named(processor, tmp_path):

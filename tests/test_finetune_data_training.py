@@ -390,5 +390,6 @@ def test_bytes_become_the_processor_s_own_numbers(root, processor):
     assert made.keys() == numbers.keys()
     assert all(torch.equal(made[name], numbers[name]) for name in made)
     assert as_numbers(numbers, processor.image_processor) is numbers
+    assert torch.equal(collator(processor, as_bytes=True).as_numbers(as_bytes)["pixel_values"], numbers["pixel_values"])
     with pytest.raises(ValueError, match="must be numbers"):
         collator(processor, as_bytes=True, see=lambda tiles: tiles)

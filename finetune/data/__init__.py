@@ -1,6 +1,6 @@
 """From files to batches: files of rows, formats, what is wrong with them, mixtures, packing, batches."""
 
-from finetune.data.batches import Album, Collator, Conversations, read_samples
+from finetune.data.batches import Album, Collator
 from finetune.data.corpus import Corpus
 from finetune.data.pixels import as_numbers
 from finetune.data.rows import Picture, Sample, texts_of
@@ -11,13 +11,11 @@ __all__ = [
     "IGNORED",
     "Album",
     "Collator",
-    "Conversations",
     "Corpus",
     "Picture",
     "Sample",
     "Tokens",
     "TrainingRows",
     "as_numbers",
-    "read_samples",
     "texts_of",
 ]

@@ -5,47 +5,24 @@ B   rows of a batch       S   tokens of a row       T   tiles of all images of a
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
-from finetune.config import DataSet
-from finetune.data.corpus import Corpus
 from finetune.data.looking import look
-from finetune.data.rows import Picture, Sample
+from finetune.data.pixels import as_numbers
+from finetune.data.rows import Picture
 from finetune.data.tokens import IGNORED, Tokens
 from soup.errors import FinetuneError
 
-__all__ = ["Album", "Collator", "Conversations", "read_samples"]
+__all__ = ["Album", "Collator"]
 
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
 TRIED_INSTEAD = 100
-
-
-def read_samples(directory: Path) -> list[Sample]:
-    """All rows of a directory with `data.json`: texts with `<image>` in them, and the paths of their images.
-
-    Raises:
-        FinetuneError: no `data.json`, or a row that is wrong.
-    """
-    if not (Path(directory) / "data.json").is_file():
-        raise FinetuneError(f"{directory}: expected a data set here, but there is no data.json.")
-    return [_plain(sample) for sample in Corpus([DataSet(path=str(directory))])]
-
-
-def _plain(sample: Sample) -> Sample:
-    def text(content: Any) -> str:
-        if isinstance(content, str):
-            return content
-        return "".join(part["text"] if part["type"] == "text" else "<image>\n" for part in content)
-
-    messages = [{"role": message["role"], "content": text(message["content"])} for message in sample["messages"]]
-    return {"messages": messages, "images": [str(picture.source) for picture in sample["images"]]}
 
 
 class Album:
@@ -67,38 +44,6 @@ class Album:
         return [made[key] if key in made else self.pages[key] for key in keys]
 
 
-class Conversations(Dataset):
-    """Rows ready for the `Collator`, one for each sample."""
-
-    def __init__(self, samples: Sequence[Sample], processor: Any):
-        self.samples = samples
-        self.tokens = Tokens(processor)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, i: int) -> Row:
-        """`segments`: pieces of text, each to be learnt or not; `images`: the row's `Picture`s; `where` it stands."""
-        sample = self.samples[i]
-        messages = [{**message, "content": _parts(message["content"])} for message in sample["messages"]]
-        images = [one if isinstance(one, Picture) else Picture(Path(one), str(one)) for one in sample["images"]]
-        return {
-            "segments": self.tokens.segments(messages),
-            "images": images,
-            "where": sample.get("where", f"row {i + 1}"),
-        }
-
-
-def _parts(content: Any) -> Any:
-    r"""A text with `<image>\n` in it as parts of a message."""
-    if not isinstance(content, str) or "<image>" not in content:
-        return content
-    parts: list[dict[str, str]] = []
-    for i, text in enumerate(content.replace("<image>\n", "<image>").split("<image>")):
-        parts += [{"type": "image"}] * (i > 0) + [{"type": "text", "text": text}] * bool(text)
-    return parts
-
-
 class Collator:
     """A batch from rows: tokens with as many image tokens as tiles need, padded on the right, and the images.
 
@@ -110,7 +55,7 @@ class Collator:
     With `packing` each item is a list of rows, and all rows of a batch make one sequence [1, S] without padding, whose
     `position_ids` start at 0 with each row: without an attention mask, transformers then keeps each row to itself.
 
-    With `as_bytes` the tiles are bytes, for `finetune.data.pixels.as_numbers` to make numbers of where the model is.
+    With `as_bytes` the tiles are bytes, for `as_numbers` to make numbers of where the model is.
     """
 
     def __init__(
@@ -149,6 +94,10 @@ class Collator:
         batch = _packed(encoded) if self.packing else self._padded(encoded)
         images = [page for own in pages_of_row for page in own]
         return batch | ({self.name: _joined(images)} if images else {})
+
+    def as_numbers(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with tiles that the model takes, wherever it lies now."""
+        return as_numbers(batch, self.processor.image_processor) if self.as_bytes else batch
 
     def _pages(self, rows: list[Row]) -> tuple[list[list[Tensor]], list[Row]]:
         """What is known of each row's pictures, and the rows that are left."""

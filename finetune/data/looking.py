@@ -9,7 +9,7 @@ from finetune.pictures import frame_count, frames_of, open_picture, size_of
 from finetune.points.video import Video
 from soup.errors import FinetuneError
 
-__all__ = ["fault_of", "look", "tiles_of"]
+__all__ = ["look", "tiles_of"]
 
 
 def look(picture: Picture) -> Any:
@@ -23,27 +23,22 @@ def look(picture: Picture) -> Any:
     return open_picture(picture.source, name=picture.name)
 
 
-def tiles_of(picture: Picture, tiles: Callable[[int, int], int]) -> int:
-    """How many tiles a picture will have, by its header; `tiles` counts those of a width and height.
+def tiles_of(picture: Picture, tiles: Callable[[int, int], int], decode: bool = False) -> int | Fault:
+    """How many tiles a picture will have, or what is wrong with it, as far as its header tells.
 
-    Raises:
-        FinetuneError: its header can't be read.
+    `tiles` counts those of a width and height. With `decode` the whole picture is looked at.
     """
-    if picture.frames:
-        return frame_count(picture.source, picture.frames, name=picture.name)
-    return tiles(*size_of(picture.source, name=picture.name))
-
-
-def fault_of(picture: Picture, decode: bool = False) -> Fault | None:
-    """What is wrong with a picture, as far as its header tells, or all of it if it is to be decoded."""
-    absent = [source for source in _files(picture.source) if not source.exists()]
+    absent = [file for file in _files(picture.source) if not file.exists()]
     if absent:
         return Fault("image_missing", f"no such file: {', '.join(map(str, absent[:3]))}")
     try:
-        look(picture) if decode else tiles_of(picture, lambda width, height: 1)
+        if decode:
+            look(picture)
+        if picture.frames:
+            return frame_count(picture.source, picture.frames, name=picture.name)
+        return tiles(*size_of(picture.source, name=picture.name))
     except FinetuneError as error:
         return Fault("image_unreadable", str(error).removeprefix(f"{picture.name}: "))
-    return None
 
 
 def _files(source: Any) -> list[Path]:

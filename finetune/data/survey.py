@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 
 from finetune.data.corpus import Corpus
-from finetune.data.looking import fault_of, tiles_of
+from finetune.data.looking import tiles_of
 from finetune.data.rows import KINDS, Fault, Picture, RowError, Sample, texts_of
 from finetune.data.tokens import Tokens
 from finetune.points.processing import IMAGE_TOKEN
@@ -70,7 +70,7 @@ class Surveyor:
         self.tokens = Tokens(processor) if processor is not None else None
         self.image_token = processor.image_token if processor is not None else IMAGE_TOKEN
         self.max_length, self.exact, self.decode = max_length, exact, decode
-        self.seen: dict[str, Fault | None] = {}
+        self.seen: dict[str, int | Fault] = {}
 
     def faults(self, sample: Sample) -> list[Fault]:
         """What is wrong with the row's words and pictures, beyond what its format could tell."""
@@ -80,26 +80,32 @@ class Surveyor:
             if self.image_token in text
         ]
         for k, picture in enumerate(sample["images"], 1):
-            if fault := self._fault(picture):
+            if isinstance(fault := self._tiles(picture), Fault):
                 faults.append(Fault(fault.kind, f"image {k}: {fault.text}"))
         return faults
 
-    def _fault(self, picture: Picture) -> Fault | None:
+    def _tiles(self, picture: Picture) -> int | Fault:
+        """How many tiles a picture will have, or what is wrong with it; its header is read once."""
         if picture.key not in self.seen:
             if len(self.seen) >= REMEMBERED:
                 self.seen.clear()
-            self.seen[picture.key] = fault_of(picture, self.decode)
+            count = self.tokens.tiles if self.tokens else lambda width, height: 1
+            self.seen[picture.key] = tiles_of(picture, count, self.decode)
         return self.seen[picture.key]
 
     def length(self, sample: Sample) -> int:
-        """Tokens of a good row by its pictures' headers; 0 where they were not counted, because they are few.
+        """Tokens of a row by its pictures' headers; 0 where they were not counted, because they are few.
 
         Raises:
-            FinetuneError: a header that can't be read.
+            RowError: a picture's header can't be read.
+            FinetuneError: the template can't write these messages.
         """
         if self.tokens is None:
             return 0
-        tiles = [tiles_of(picture, self.tokens.tiles) for picture in sample["images"]]
+        tiles = [self._tiles(picture) for picture in sample["images"]]
+        faults = [count for count in tiles if isinstance(count, Fault)]
+        if faults:
+            raise RowError(sample["where"], faults)
         if not self.exact:
             bound = self.tokens.longest_possible(sample, tiles)
             if bound is not None and bound <= self.max_length:
