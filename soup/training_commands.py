@@ -173,7 +173,7 @@ def convert_points(
 @click.option("--connector", type=click.Choice(["shuffle", "pool", "linear"]), help="POINTS', Molmo's or Fuyu's.")
 @click.option("--shuffle", type=click.IntRange(min=1), help="Patches a side that become one token. [default: 2]")
 @click.option("--feature-layer", type=int, default=-2, show_default=True, help="The encoders' hidden state to look at.")
-@click.option("--tiling", default="catty", show_default=True, help="How images are cut into tiles, by name.")
+@click.option("--tiling", default="catty", show_default=True, help="How images are cut: NAME[:KEY=VALUE,...].")
 @click.option("--tile", type=click.IntRange(min=1), help="Without encoders: a tile's side in pixels. [default: 336]")
 @click.option("--patch", type=click.IntRange(min=1), help="Without encoders: a patch's side in pixels. [default: 28]")
 @click.option("--dtype", metavar="DTYPE", help="Write this dtype. [default: the language model's]")

@@ -1,12 +1,15 @@
 """A base model from pretrained parts: what is whose, bit for bit, and what can't be put together."""
 
 import json
+import threading
 
 import pytest
 import torch
 from click.testing import CliRunner
+from forge import Forge
 from pointsmodels import ENCODERS, LANGUAGE_MODELS, TOKENIZER, asked, noise
 from safetensors.torch import load_file, save_file
+from test_hub import Hub
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -348,6 +351,33 @@ def test_an_output_among_the_sources_is_refused_and_an_interrupt_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         assemble(plan, tmp_path / "base", progress=interrupt)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llm", "vit"]
+
+
+@pytest.mark.slow
+def test_parts_come_from_the_hub_and_a_pickle_is_told_where_else_to_look(tmp_path):
+    there = tmp_path / "there"
+    first, words = save_encoder(there / "vit", "clip"), save_llm(there / "llm", dtype=torch.float32)
+    (there / "old").mkdir()
+    (there / "old/pytorch_model.bin").write_bytes(b"a pickle")
+    (there / "old/config.json").write_text((there / "vit/config.json").read_text())
+    with Hub({f"team/{name}": there / name for name in ("vit", "llm", "old")}) as hub, Forge() as forge:
+        thread = threading.Thread(target=hub.serve_forever, args=(0.01,))
+        thread.start()
+        environment = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
+        }  # fmt: skip
+        command = ("assemble", "--llm", "team/llm", "-o", "base", "--general-vit")
+        done = forge(*command, "team/vit", cwd=tmp_path, env=environment)
+        refused = forge(*command, "team/old", cwd=tmp_path, env=environment)
+        hub.shutdown()
+        thread.join()
+    assert done.code == 0, done
+    found = tensors_of(tmp_path / "base")
+    assert equal(found, "general_vit", first)
+    assert equal(found, "llm", words)
+    assert refused.code == 1
+    assert "team/old@refs/pr/1" in refused.stderr
 
 
 def test_the_command_shows_its_plan_does_it_and_tells(tmp_path):

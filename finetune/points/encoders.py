@@ -4,14 +4,18 @@
     G   patches along a tile's side  C   width of an encoder
     L   all its tokens: a class token or registers first, then the patches row by row
 
-Layers after the one that is looked at are never run. In the families whose inner order is known here their weights are
-`idle`: no gradient ever reaches them, and who waits for one (several ranks of a training) would wait for ever.
+Weights that what is seen does not depend on are `idle`: of later layers, the last norm, the pooling head. No gradient
+ever reaches them, and who waits for one (several ranks of a training) would wait for ever. In the families whose inner
+order is known here, they are not run either.
 
 Source: POINTS, arXiv 2409.04828, section 3.1 (`hidden_states[-2]`), after LLaVA, arXiv 2304.08485.
 """
 
+import json
 from collections.abc import Iterator
+from functools import cache
 
+import torch
 import transformers
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
@@ -93,15 +97,30 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def idle_parameters(vit: PreTrainedModel, layer: int) -> Iterator[nn.Parameter]:
-    """The weights that `hidden_states[layer]` does not depend on: of later layers, the last norm, the pooling head.
+    """The weights that `hidden_states[layer]` does not depend on."""
+    if vit.config.model_type in _KNOWN:
+        depth = len(_layers(vit))
+        run = {id(p) for part in (*_stem(vit), *_layers(vit)[: depth + 1 + layer]) for p in part.parameters()}
+        yield from (p for p in vit.parameters() if id(p) not in run)
+    elif not isinstance(vit, Patches):
+        idle = _without_gradient(type(vit), vit.config.to_json_string(), layer)
+        yield from (parameter for name, parameter in vit.named_parameters() if name in idle)
 
-    Of a family that is not known here nothing is called idle.
+
+@cache
+def _without_gradient(kind: type[PreTrainedModel], config_json: str, layer: int) -> frozenset[str]:
+    """The names of the weights that no gradient reaches, found by asking for them, without a number in memory.
+
+    None of a model that has to see numbers to run.
     """
-    if vit.config.model_type not in _KNOWN:
-        return
-    depth = len(_layers(vit))
-    run = {id(p) for part in (*_stem(vit), *_layers(vit)[: depth + 1 + layer]) for p in part.parameters()}
-    yield from (p for p in vit.parameters() if id(p) not in run)
+    config = kind.config_class.from_dict(json.loads(config_json))
+    with torch.device("meta"), torch.enable_grad():
+        vit = kind(config)
+        try:
+            see(vit, torch.zeros(1, 3, config.image_size, config.image_size), layer).sum().backward()
+        except (NotImplementedError, RuntimeError):
+            return frozenset()
+    return frozenset(name for name, parameter in vit.named_parameters() if parameter.grad is None)
 
 
 def see(vit: PreTrainedModel, pixels_T3VV: Tensor, layer: int) -> Tensor:
