@@ -115,6 +115,11 @@ def test_base64_and_bytes_are_images_and_no_paths(tmp_path):
         assert sources(read({**LLAVA, "image": image}, tmp_path)) == [image]
 
 
+def test_an_empty_name_is_no_image(tmp_path):
+    turns = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Hi"}]
+    assert read({"image": "", "conversations": turns}, tmp_path)["images"] == []
+
+
 def test_a_long_path_without_dots_is_a_path_where_there_is_such_a_file(tmp_path):
     name = "a" * 80
     (tmp_path / name).write_bytes(png())

@@ -26,7 +26,14 @@ from finetune.data.rows import Fault, Picture, RowError, Sample
 
 __all__ = ["ROLES", "look_of", "read_row"]
 
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "system",
+}
 PLACE = re.compile(r"<image>\n?|<video>\n?")  # the line break after it belongs to the marker
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": ("images", "image")}
@@ -230,7 +237,8 @@ class _Reading:
 
 
 def _listed(value: Any) -> list[Any]:
-    if value is None:
+    """One or several images; "" is how some data sets write that there is none."""
+    if value is None or value == "":
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
 
