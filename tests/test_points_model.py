@@ -155,6 +155,26 @@ def test_too_few_image_tokens_are_an_error(model, processor):
         model(input_ids=batch["input_ids"], pixel_values=torch.zeros(2, 3, 32, 32))
 
 
+def test_image_tokens_without_an_image_are_an_error(model, processor):
+    batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
+    with pytest.raises(ValueError, match="expected images for the image tokens"):
+        model(input_ids=batch["input_ids"])
+
+
+def test_what_can_not_be_meant_is_an_error(model, processor):
+    batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
+    seen = model.encode(batch["pixel_values"])
+    embedded = model.place(batch["input_ids"], seen)
+    for given, said in (
+        ({}, "either input_ids or inputs_embeds"),
+        ({"input_ids": batch["input_ids"], "inputs_embeds": embedded}, "either input_ids or inputs_embeds"),
+        ({**batch, "vision_features": seen}, "either pixel_values or vision_features"),
+        ({"inputs_embeds": embedded, "vision_features": seen}, "no places for images"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model(**given)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shard", ["300KB", "1GB"])
 def test_a_saved_model_comes_back_bit_for_bit_under_its_own_names(model, tmp_path, dtype, shard):

@@ -198,7 +198,8 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             kwargs: what the language model takes besides (`use_cache`, `logits_to_keep`, ...).
 
         Raises:
-            ValueError: not exactly one of `input_ids` and `inputs_embeds`, or both kinds of image.
+            ValueError: not exactly one of `input_ids` and `inputs_embeds`, both kinds of image, images beside
+                `inputs_embeds`, or not as many image tokens as the images have features.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("expected either input_ids or inputs_embeds.")
@@ -208,7 +209,11 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             vision_features = self.encode(pixel_values)
         seen = vision_features if vision_features is not None and len(vision_features) else None
         if inputs_embeds is None:
+            if seen is None and past_key_values is None and bool((input_ids == self.config.image_token_id).any()):
+                raise ValueError(f"expected images for the image tokens (id {self.config.image_token_id}), found none.")
             inputs_embeds = self.place(input_ids, seen)
+        elif seen is not None:
+            raise ValueError("inputs_embeds have no places for images: expected no images beside them.")
         if self.training and seen is None:
             inputs_embeds = self._by_way_of_images(inputs_embeds, remembered=vision_features is not None)
         if labels is not None or (position_ids is not None and attention_mask is None and past_key_values is None):
