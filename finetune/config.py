@@ -254,6 +254,7 @@ def parse_config(found: dict[str, Any], path: Path) -> FinetuneConfig:
     Raises:
         FinetuneError: keys and values that are wrong; all of them are listed.
     """
+    found = {"on" if key is True else key: value for key, value in found.items()}  # YAML 1.1 takes `on` for true
     try:
         config = FinetuneConfig.model_validate(found)
         if isinstance(config.start, Stage):

@@ -25,6 +25,7 @@ __all__ = ["main", "run"]
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 EVERY_SECONDS = 1.0  # between two writings of the state
+ECHO_SECONDS = 3.0  # within which a signal that comes again is the same
 FULL = ("No space left on device", "Disk quota exceeded")
 TORN = ("PytorchStreamWriter failed", "unexpected pos", "file write failed")  # torch's words for a write cut short
 
@@ -127,12 +128,18 @@ def _trained(job: Job, digest: str, diary: Diary) -> int:
 
 
 def _listen(stop: Any) -> None:
-    """The first signal asks for a checkpoint and the end; one before the first step, or a second one, ends at once."""
+    """The first signal asks for a checkpoint and the end; one before the first step, or a second one, ends at once.
+
+    SLURM signals all processes of a job, and torchrun passes on to its own what they heard already: that is one signal.
+    """
+    first = 0.0
 
     def heard(number: int, frame: Any) -> None:
-        if stop.signal or not stop.possible:
+        nonlocal first
+        if not stop.possible or (stop.signal and time.monotonic() - first > ECHO_SECONDS):
             raise StoppedError(number)
-        stop.signal = number
+        first = first if stop.signal else time.monotonic()
+        stop.signal = stop.signal or number
 
     for number in SIGNALS:
         signal.signal(number, heard)

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from finetune.endings import Ending, judge
-from finetune.engines import Ended, Engine, Task, open_engine
+from finetune.engines import Ended, Engine, Task, is_alive, open_engine, read_place
 from finetune.engines.attempt import clear_asks
 from finetune.engines.processes import forget_launcher, launcher_of, note_launcher
 from finetune.jobs import START, Job, State, job_command, log_tail, read_stamp, read_state, write_state
 from finetune.status import Row, row_of
 from finetune.survey import Standing, Survey, snapshots, survey
-from soup.errors import FinetuneError
+from soup.errors import FinetuneError, listing
 from soup.locks import Lock
 
 __all__ = ["Listener", "finetune"]
 
 BOARD_SECONDS = 0.5
+SILENT_SECONDS = 900  # without a word from another machine for so long, a job there is taken for gone
 Command = Callable[[Job, int], Sequence[str]]
 """From a job and its number of GPUs to what is run."""
 
@@ -154,15 +155,26 @@ class _Launch:
             self.engine.close()
 
     def _begin(self, todo: list[Standing]) -> None:
+        """Take over what still runs, make the other jobs' folders ready, and hand over those that may begin.
+
+        Raises:
+            FinetuneError: a job still runs where this engine does not reach.
+        """
         for one in todo:
-            task = self._task(one)
-            if self.engine.adopt(task):
+            if self.engine.adopt(self._task(one)):
                 self.under_way[one.job.name] = one
                 self.listener.say(f"{one.job.name}: still runs from an earlier call")
-            else:
-                _prepare(one)
-                self.before[one.job.name] = read_state(one.job.folder)
-                self.held.append(one)
+        others = [one for one in todo if one.job.name not in self.under_way]
+        elsewhere = [f"{one.job.name} {where}" for one in others if (where := _elsewhere(one.job.folder))]
+        if elsewhere:
+            raise FinetuneError(
+                f"{len(elsewhere)} jobs still run or wait where an earlier call put them. "
+                f"Go on there (--on), or end them first:\n{listing(elsewhere)}"
+            )
+        for one in others:
+            _prepare(one)
+            self.before[one.job.name] = read_state(one.job.folder)
+        self.held += others
         self._submit_ready()
 
     def _submit_ready(self) -> None:
@@ -269,6 +281,17 @@ class _Launch:
         done = len(self.found.jobs) - len(failed)
         again = "The same command goes on with what is not done."
         return f"{len(failed)} of {len(self.found.jobs)} jobs are not done, {done} are.\n" + "\n".join([*words, again])
+
+
+def _elsewhere(folder: Path) -> str | None:
+    """Where a job still runs or waits, in words; None if it does not, as far as that can be seen from here."""
+    place, state = read_place(folder), read_state(folder)
+    alive = is_alive(folder) if place else False
+    recent = state and state.phase == "running" and time.time() - (state.updated or 0) < SILENT_SECONDS
+    if place is None or not (alive or (alive is None and recent)):
+        return None
+    own = {"slurm": "job", "ray": "address", "local": "host"}[place["on"]]
+    return f"on {place['on']} ({own} {place[own]})"
 
 
 def _prepare(one: Standing) -> None:

@@ -48,6 +48,10 @@ def test_the_base_takes_what_it_does_not_say_from_the_rest_but_freezes_nothing(t
     assert (settings.lr, settings.steps, settings.freeze) == (1e-3, 8, [])
 
 
+def test_the_word_on_is_a_key_and_not_yaml_s_true(tmp_path):
+    assert read_config(written(tmp_path, FULL + "on: ray:10.0.0.1:6379\n")).on == "ray:10.0.0.1:6379"
+
+
 def test_a_base_that_is_there_is_only_named(tmp_path):
     text = FULL[FULL.index("added") :]
     jobs = plan(read_config(written(tmp_path, "start: org/model\n" + text)), tmp_path)

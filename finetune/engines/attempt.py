@@ -5,22 +5,25 @@ file `stop` in the job's folder: a launcher can send no signals to other machine
 `alive` there. In a job of SLURM that was preempted, or whose time is over, it puts the job back into the queue.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from finetune.engines.processes import kill_family, stop_gently
+from finetune.engines.processes import end_leftovers, kill_family, stop_gently
 
 __all__ = ["ask_to_kill", "ask_to_stop", "beats", "clear_asks", "run_attempt"]
 
 STOP, ALIVE = "stop", "alive"
 BEAT_SECONDS = 10
 LOST_SECONDS = 120  # without a beat for so long, nobody is there; file systems over a network see times late
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MAX_REQUEUES = "SOUP_MAX_REQUEUES"
@@ -61,6 +64,7 @@ def run_attempt(folder: Path, command: Sequence[str], environment: Mapping[str, 
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_follow,
             env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
         )
     try:
@@ -69,7 +73,15 @@ def run_attempt(folder: Path, command: Sequence[str], environment: Mapping[str, 
         if process.poll() is None:
             kill_family(process.pid)
         process.wait()
+        end_leftovers(folder)
         (folder / ALIVE).unlink(missing_ok=True)
+
+
+def _follow() -> None:
+    """Have the command stop when this process dies, as Ray's workers do with their driver: nobody would watch it."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _watch(folder: Path, process: subprocess.Popen) -> int:

@@ -14,7 +14,7 @@ import psutil
 
 from finetune.config import FinetuneConfig
 from finetune.engines import Ended, Task, read_place, write_place
-from finetune.engines.processes import born, is_running, kill_family, stop_gently
+from finetune.engines.processes import born, end_leftovers, is_running, job_process, kill_family, stop_gently
 from finetune.jobs import log_tail
 from soup.errors import FinetuneError
 
@@ -105,15 +105,16 @@ class LocalEngine:
 
     def adopt(self, task: Task) -> bool:
         """Watch a process of an earlier launcher that still runs; it holds a slot, its own where that is free."""
-        place = read_place(task.folder)
-        if not place or place["on"] != "local" or place["host"] != os.uname().nodename:
+        process = job_process(task.folder)
+        place = read_place(task.folder) or {}
+        if place.get("on") == "local" and place["host"] == os.uname().nodename:
+            process = place["pid"] if is_running(place["pid"], place["born"]) else process
+        if process is None:
             return False
-        if not is_running(place["pid"], place["born"]):
-            return False
-        slot = place["slot"] if place["slot"] in self._free else next(iter(self._free), "")
+        slot = place["slot"] if place.get("slot") in self._free else next(iter(self._free), "")
         with suppress(ValueError):
             self._free.remove(slot)
-        self._running.append(_Run(task, slot, psutil.Process(place["pid"])))
+        self._running.append(_Run(task, slot, psutil.Process(process)))
         return True
 
     def submit(self, tasks: Sequence[Task]) -> None:
@@ -126,6 +127,7 @@ class LocalEngine:
         for run in [run for run in self._running if run.over]:
             self._running.remove(run)
             self._ended.append(Ended(run.task.name, run.code()))
+            end_leftovers(run.task.folder)
             if _lost_its_gpu(run):
                 self._ended += self._retire(run.slot)
             else:
@@ -156,12 +158,14 @@ class LocalEngine:
                     start_new_session=True,
                     env=self._environment(slot),
                 )
-            self._running.append(_Run(task, slot, process))
-            pid = process.pid
-            write_place(task, "local", host=os.uname().nodename, pid=pid, born=born(pid), slot=slot)
         except OSError as error:  # the disk is full, or the command is not there: this job's failure alone
             self._ended.append(Ended(task.name, None, f"could not be started: {error}"))
             self._free.append(slot)
+            return
+        self._running.append(_Run(task, slot, process))
+        with suppress(OSError):  # without a note of it the job runs as well
+            pid = process.pid
+            write_place(task, "local", host=os.uname().nodename, pid=pid, born=born(pid), slot=slot)
 
     def _environment(self, slot: str) -> dict[str, str]:
         # PYTHONSAFEPATH: a file called `random.py` in the user's directory is none of the job's business.
@@ -174,17 +178,21 @@ class LocalEngine:
 
     def stop(self) -> None:
         """SIGTERM to all processes; what is queued is told as ended."""
-        self._ended += [Ended(task.name, 143, "not started") for task in self._queue]
-        self._queue = []
+        self._drop_queue()
         for run in self._running:
             if not run.stopped:
                 run.stopped = True
                 stop_gently(run.process.pid, run.task.folder)
 
+    def _drop_queue(self) -> None:
+        self._ended += [Ended(task.name, 143, "not started") for task in self._queue]
+        self._queue = []
+
     def kill(self) -> None:
         """SIGKILL to all processes and all that came from them."""
-        self.stop()
+        self._drop_queue()
         for run in self._running:
+            run.stopped = True
             kill_family(run.process.pid)
 
     def close(self) -> None:

@@ -12,9 +12,11 @@ from soup.atomic import write_whole
 
 __all__ = [
     "born",
+    "end_leftovers",
     "family",
     "forget_launcher",
     "is_running",
+    "job_process",
     "kill_family",
     "launcher_of",
     "note_launcher",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 
 LAUNCHER = "launcher.json"
+JOB = "finetune.job"  # the module that trains a job
 
 
 def born(pid: int) -> float | None:
@@ -50,6 +53,17 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
+def job_process(folder: Path) -> int | None:
+    """The process of this host that trains a folder's job by its own word, whoever started it; None if it is gone."""
+    state = read_state(folder)
+    if state is None or state.phase != "running" or state.host != os.uname().nodename or state.pid is None:
+        return None
+    try:
+        return state.pid if str(folder) in psutil.Process(state.pid).cmdline() else None
+    except psutil.Error:
+        return None
+
+
 def stop_gently(pid: int, folder: Path) -> None:
     """Ask a job to stop after a checkpoint: its first process, which tells the others.
 
@@ -66,6 +80,15 @@ def kill_family(pid: int) -> None:
     for process in family(pid):
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def end_leftovers(folder: Path) -> None:
+    """End what a job's process left behind: torchrun that is killed leaves its workers to hold their GPUs for ever."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if JOB in words and str(folder) in words:
+            with suppress(psutil.Error):
+                process.kill()
 
 
 def note_launcher(folder: Path) -> None:
