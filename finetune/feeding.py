@@ -9,6 +9,7 @@ import torch
 
 from finetune.config import Settings
 from finetune.data import Album, Collator, Corpus, TrainingRows
+from finetune.parallel import environment_of, world_size
 from finetune.points.model import PointsForConditionalGeneration
 from soup.errors import FinetuneError
 
@@ -71,4 +72,6 @@ def _seen(model: Any, settings: Settings, features: Album) -> tuple[Album, Calla
         raise FinetuneError(f"cache_features: {', '.join(moving)} would be trained; name them in `freeze`, too.")
     if settings.workers:
         raise FinetuneError("cache_features: the training process itself asks the encoders: set workers to 0.")
-    return features, model.encode, "vision_features"
+    if world_size() > 1 and environment_of(settings.parallel):
+        raise FinetuneError("cache_features: the encoders are asked apart from the model, which must not be cut up.")
+    return features, lambda tiles: model.encode(tiles.to(model.device)).cpu(), "vision_features"

@@ -80,10 +80,13 @@ def _told_by(path: Path, arguments: Any) -> str:
 
     try:
         told = load_config_from_file(str(path))
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise FinetuneError(f"{path}: not an accelerate configuration.\n{error}") from error
     kind = str(getattr(told.distributed_type, "value", told.distributed_type))
     arguments.use_fsdp, arguments.use_deepspeed = kind == "FSDP", kind == "DEEPSPEED"
+    version = told.fsdp_config.get("fsdp_version", 1)
+    if kind == "FSDP" and version != 2:
+        raise FinetuneError(f"{path}: fsdp_version: expected 2, found {version}, which can't mix frozen and trained.")
     for name, value in {**told.fsdp_config, **told.deepspeed_config}.items():
         setattr(arguments, name, value)
     arguments.deepspeed_fields_from_accelerate_config = ",".join(told.deepspeed_config)

@@ -76,11 +76,11 @@ class Run:
         logs = [log for log in self.trainer.state.log_history if "loss" in log]
         losses = [log["loss"] for log in logs] or [float("nan")]
         tenth = max(1, len(losses) // 10)
-        last = logs[-1] if logs else {"step": 0, "seconds": 0.0, "tokens": 0}
+        last = logs[-1] if logs else {"step": 0, "seconds": 0.0, "tokens": 0, "rows": 0}
         return {
             "steps": last["step"],
             "rows": self.food.count,
-            "rows_seen": last["step"] * self.job.settings.batch,
+            "rows_seen": last["rows"],
             "tokens": last["tokens"],
             "seconds": round(last["seconds"], 1),
             "first_loss": round(sum(losses[:tenth]) / tenth, 4),

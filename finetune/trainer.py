@@ -78,8 +78,7 @@ class JobTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # it would print a line a step
         self.settings, self.folder, self.digest, self.keep = settings, folder, digest, keep
         self.kept = 0
-        self.tokens = 0
-        self.seconds = 0.0
+        self.seen = [0, 0]  # tokens and rows since the last log
         self.began = time.monotonic()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -92,10 +91,10 @@ class JobTrainer(Trainer):
         return self.optimizer
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of a step, their tokens counted; tiles that came as bytes are made numbers of here."""
+        """The micro-batches of a step, their tokens and rows counted; tiles that came as bytes are made numbers of here."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.seen = [sum(counts) for counts in zip(self.seen, *map(_counts, batches), strict=True)]
         batches = [self.data_collator.as_numbers(batch) for batch in batches]
-        self.tokens += sum(_tokens(batch) for batch in batches)
         return batches, items
 
     def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
@@ -111,10 +110,11 @@ class JobTrainer(Trainer):
             now = time.monotonic()
             passed, self.began = max(now - self.began, 1e-9), now
             before = next((one for one in reversed(self.state.log_history) if "loss" in one), {})
-            tokens = int(self.accelerator.reduce(torch.tensor(self.tokens, device=self.args.device)))
-            logs["tokens"], logs["seconds"] = before.get("tokens", 0) + tokens, before.get("seconds", 0.0) + passed
-            logs["tokens_per_second"], logs["rows_per_second"] = tokens / passed, self.settings.batch / passed
-            self.tokens = 0
+            seen = self.accelerator.reduce(torch.tensor(self.seen, device=self.args.device)).tolist()
+            self.seen = [0, 0]
+            for word, count in zip(("tokens", "rows"), seen, strict=True):
+                logs[word], logs[f"{word}_per_second"] = before.get(word, 0) + count, count / passed
+            logs["seconds"] = before.get("seconds", 0.0) + passed
             share = logs["learning_rate"] / self.optimizer.param_groups[0]["initial_lr"]  # of the schedule
             logs |= {f"learning_rate/{part}": share * rate for part, rate in self.settings.lr_of.items()}
         super().log(logs, start_time)
@@ -150,6 +150,8 @@ class JobTrainer(Trainer):
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
 
-def _tokens(batch: dict[str, Tensor]) -> int:
-    mask = batch.get("attention_mask")
-    return batch["input_ids"].numel() if mask is None or mask.dim() != 2 else int(mask.sum())
+def _counts(batch: dict[str, Tensor]) -> tuple[int, int]:
+    """Tokens and rows of a batch, padding left out; packed rows begin where positions do."""
+    if "attention_mask" in batch:
+        return int(batch["attention_mask"].sum()), len(batch["input_ids"])
+    return batch["input_ids"].numel(), int((batch["position_ids"] == 0).sum())

@@ -9,7 +9,7 @@ from training import make_job, tiny_model, write_rows
 from transformers import AutoModelForImageTextToText
 
 from finetune import checkpoints
-from finetune.data import Album
+from finetune.data import Album, Collator
 from finetune.saving import read_stamp
 from finetune.train import prepare, train_job
 from finetune.trainer import StopRequest
@@ -183,7 +183,7 @@ def test_remembered_features_train_the_very_same_model(data, tmp_path, plain):
     [
         ({"cache_features": True, "freeze": ["ocr_vit"]}, "general_vit would be trained"),
         ({"cache_features": True, "freeze": ["ocr_vit", "general_vit"], "workers": 2}, "set workers to 0"),
-        ({"batch": 4, "micro_batch": 4, "parallel": "fsd"}, "Did you mean 'fsdp'"),
+        ({"parallel": "fsd"}, "Did you mean 'fsdp'"),
         ({"log_to": ["tensorbord"]}, "Did you mean 'tensorboard'"),
         ({"log_to": ["wandb"]}, "pip install wandb"),
     ],
@@ -191,6 +191,34 @@ def test_remembered_features_train_the_very_same_model(data, tmp_path, plain):
 def test_settings_that_can_t_be_are_told_before_the_first_step(data, tmp_path, settings, words):
     with pytest.raises(FinetuneError, match=words):
         trained(tmp_path, data, **settings)
+
+
+def test_packed_rows_have_the_loss_that_they_have_one_by_one(data, tmp_path):
+    run = prepared(tmp_path, data, batch=2, packing=True, max_length=300, steps=1)
+    packs = [run.trainer.train_dataset[i] for i in range(2)]
+    rows = [row for pack in packs for row in pack]
+    assert len(rows) > 8
+    assert any(row["images"] for row in rows)
+    padded = Collator(run.processor, Album())(rows)
+    with torch.no_grad():
+        wanted = run.model(**padded).loss.item()
+    run.trainer.train()
+    log = run.trainer.state.log_history[0]
+    assert log["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert (log["rows"], log["tokens"]) == (len(rows), int(padded["attention_mask"].sum()))
+
+
+def test_packs_may_be_accumulated(data, tmp_path):
+    own = {"steps": 3, "batch": 4, "packing": True, "max_length": 120}
+    _, steps = trained(tmp_path / "whole", data, **own)
+    _, again = trained(tmp_path / "cut", data, micro_batch=1, **own)
+    assert [step[2] for step in again] == pytest.approx([step[2] for step in steps], rel=1e-4)
+    assert read_stamp(tmp_path / "cut" / "out-job")["rows_seen"] > 12
+
+
+def test_rows_are_decoded_by_workers_into_the_same_model(plain, data, tmp_path):
+    again, _ = trained(tmp_path, data, workers=1)
+    assert furthest(again, plain[0]) == 0
 
 
 def test_epochs_are_rounded_up_to_whole_steps(data, tmp_path):
