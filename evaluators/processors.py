@@ -15,7 +15,7 @@ from typing import Any
 
 from soup.errors import EvaluatorError
 
-__all__ = ["Prompter", "image_backend"]
+__all__ = ["Prompter", "image_backend", "open_processor"]
 
 PLAIN_PROMPTS = ("PaliGemmaProcessor",)
 """Processors whose prompt is the images' tokens and then the text; start-of-text and newline are their own doing."""
@@ -34,7 +34,7 @@ class Prompter:
     """
 
     def __init__(self, directory: Path | str, options: Mapping[str, Any]) -> None:
-        self.processor: Any = _processor(directory, options)
+        self.processor: Any = open_processor(directory, options)
         name = type(self.processor).__name__
         self.plain = not getattr(self.processor, "chat_template", None)
         if getattr(self.processor, "image_processor", None) is None or (self.plain and name not in PLAIN_PROMPTS):
@@ -87,7 +87,8 @@ def _has_torchvision() -> bool:
     return importlib.util.find_spec("torchvision") is not None
 
 
-def _processor(directory: Path | str, options: Mapping[str, Any]) -> Any:
+def open_processor(directory: Path | str, options: Mapping[str, Any]) -> Any:
+    """The processor of a checkpoint; one that takes videos as well opens without torchvision, too, for images alone."""
     transformers: Any = importlib.import_module("transformers")
     if _has_torchvision():
         return transformers.AutoProcessor.from_pretrained(directory, **options)

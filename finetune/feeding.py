@@ -9,6 +9,7 @@ import torch
 
 from finetune.config import Settings
 from finetune.data import Album, Collator, Corpus, TrainingRows
+from finetune.foreign import ProcessorCollator, foreign_rows
 from finetune.parallel import environment_of, world_size
 from finetune.points.model import PointsForConditionalGeneration
 from soup.errors import FinetuneError
@@ -35,6 +36,8 @@ def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings, feature
     Raises:
         FinetuneError: rows or settings that don't work with each other or with the model.
     """
+    if not isinstance(model, PointsForConditionalGeneration):
+        return _foreign(corpus, model, processor, settings)
     rows = TrainingRows(corpus, settings, processor, progress=_told)
     album, see, name = _seen(model, settings, features)
     instead = rows.after if settings.on_bad_row == "skip" else None
@@ -51,6 +54,15 @@ def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings, feature
     return Feed(rows, collator, len(corpus) - rows.survey.bad, rows.manifest)
 
 
+def _foreign(corpus: Corpus, model: Any, processor: Any, settings: Settings) -> Feed:
+    """For a model of another family: by its own processor."""
+    if settings.cache_features:
+        raise FinetuneError(f"cache_features: only for POINTS models, not for a {type(model).__name__}.")
+    rows = foreign_rows(corpus, processor, settings, _told)
+    collator = ProcessorCollator(processor, settings.max_length)
+    return Feed(rows, collator, len(corpus) - rows.survey.bad, rows.manifest)
+
+
 def _told(done: int, count: int) -> None:
     if done % 100_000 == 0 or done == count > 100_000:
         log.info("looked at %d of %d rows", done, count)
@@ -64,8 +76,6 @@ def _seen(model: Any, settings: Settings, features: Album) -> tuple[Album, Calla
     """
     if not settings.cache_features:
         return Album(0 if settings.workers else TILES_BYTES), None, "pixel_values"
-    if not isinstance(model, PointsForConditionalGeneration):
-        raise FinetuneError(f"cache_features: only of POINTS models, not of {type(model).__name__}.")
     encoders = model.config.vision_configs
     moving = [name for name in encoders if any(p.requires_grad for p in model.get_submodule(name).parameters())]
     if moving:

@@ -5,6 +5,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,49 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from finetune.config import Settings
+from soup.checkpoint import Checkpoint
 from soup.errors import FinetuneError
 
-__all__ = ["STAMP", "publish", "read_stamp", "save", "versions"]
+__all__ = ["STAMP", "Origin", "publish", "read_stamp", "save", "versions"]
 
 STAMP = "finetune.json"
+OURS = (STAMP, "recipe.yaml", "README.md")  # of the start itself, not of what becomes of it
 
 
-def save(
-    model: PreTrainedModel, state: dict[str, Tensor], config: Any, processor: Any, settings: Settings, out: Path
-) -> None:
-    """The model's weights `state`, in the dtype that the settings name, which its configuration then names, too.
+@dataclass(frozen=True)
+class Origin:
+    """What a start has beside its weights. Without a `place` it was made here, and its processor is written anew.
 
-    `config` is the start's: training changes some of the model's own (it turns the cache off for everyone).
+    `config` is as it was before training, which turns the cache off for everyone.
     """
+
+    config: Any
+    processor: Any
+    place: Path | None
+
+    def copy_to(self, out: Path) -> None:
+        """Tokenizer, processor, template and code, to the byte as they are."""
+        if self.place is None:
+            self.processor.save_pretrained(out)
+            return
+        with Checkpoint(self.place) as start:
+            for name in start.side_files.carried:
+                if name != "config.json" and Path(name).name not in OURS:
+                    (out / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(self.place / name, out / name)
+
+
+def save(model: PreTrainedModel, state: dict[str, Tensor], origin: Origin, settings: Settings, out: Path) -> None:
+    """The model's weights `state`, in the dtype that the settings name, which its configuration then names, too."""
     dtype = getattr(torch, settings.dtype)
     model.save_pretrained(out, state_dict=rounded(state, dtype), max_shard_size=settings.max_shard_size)
-    config = copy.deepcopy(config)
+    config = copy.deepcopy(origin.config)
     config.architectures = [type(model).__name__]
     for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
         if part is not None:
             part.dtype = dtype
     config.save_pretrained(out)
-    processor.save_pretrained(out)
+    origin.copy_to(out)
 
 
 def rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

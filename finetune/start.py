@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 import finetune.points  # noqa: F401 (makes the Auto classes know the family)
+from evaluators.processors import open_processor
 from finetune.config import Settings
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.presets import PRESETS, preset_config
 from finetune.points.processing import PointsImageProcessor, PointsProcessor
 from finetune.points.tiny import common_phrases, tiny_config, tiny_processor, tiny_tokenizer
 from soup.errors import FinetuneError, did_you_mean, listing
+from soup.hub import fetch_checkpoint, is_hub_id
 
-__all__ = ["open_start"]
+__all__ = ["open_start", "start_place"]
 
 
 def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tuple[PreTrainedModel, Any]:
@@ -26,7 +28,7 @@ def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tup
     Raises:
         FinetuneError: no checkpoint there, not a vision-language model, or one whose parts don't belong together.
     """
-    if start in PRESETS and not Path(start).is_dir():
+    if start_place(start) is None:
         model, processor = _fresh(start, texts)
     else:
         model, processor = _opened(start, settings)
@@ -35,6 +37,22 @@ def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tup
     if problems:
         raise FinetuneError(f"{start}: can't be trained, for {len(problems)} reasons:\n{listing(problems)}")
     return model, processor
+
+
+def start_place(start: str) -> Path | None:
+    """The directory of a checkpoint, fetched from the Hub if it is not here; None for a preset.
+
+    Raises:
+        FinetuneError: it is none of these.
+        CheckpointError: the Hub does not have it.
+    """
+    if Path(start).is_dir():
+        return Path(start)
+    if start in PRESETS:
+        return None
+    if is_hub_id(start) and not Path(start).exists():
+        return fetch_checkpoint(start)[0]
+    raise FinetuneError(f"{start}: no directory of a checkpoint, no Hub id, no preset.{did_you_mean(start, PRESETS)}")
 
 
 def _fresh(preset: str, texts: Iterable[str]) -> tuple[PreTrainedModel, Any]:
@@ -53,11 +71,11 @@ def _fresh(preset: str, texts: Iterable[str]) -> tuple[PreTrainedModel, Any]:
 
 
 def _opened(start: str, settings: Settings) -> tuple[PreTrainedModel, Any]:
+    place = start_place(start)
     try:
-        config = AutoConfig.from_pretrained(start)
+        config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError, KeyError) as error:
-        hint = "" if Path(start).exists() else f"Nor is it a preset.{did_you_mean(start, PRESETS)}\n"
-        raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{hint}{error}") from error
+        raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise FinetuneError(
             f"{start}: a {config.model_type} ({type(config).__name__}), no vision-language model. Expected one "
@@ -65,9 +83,9 @@ def _opened(start: str, settings: Settings) -> tuple[PreTrainedModel, Any]:
         )
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(
-            start, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-        processor = AutoProcessor.from_pretrained(start)
+        processor = open_processor(place, {})
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
     wrong = [f"{name}: not in its files" for name in sorted(found["missing_keys"])]
@@ -95,12 +113,14 @@ def _misfits(model: PreTrainedModel, processor: Any) -> Iterable[str]:
         yield f"a processor of tokenizer and image processor was expected, found {type(processor).__name__}"
         return
     token = getattr(processor, "image_token", None)
-    wanted = next((getattr(model.config, key, None) for key in ("image_token_id", "image_token_index")), None)
+    named = (getattr(model.config, key, None) for key in ("image_token_id", "image_token_index"))
+    wanted = next((number for number in named if number is not None), None)
     vocabulary = tokenizer.get_vocab()
     if token not in vocabulary:
         yield f"the tokenizer lacks the image token {token!r}: tokenizer.add_special_tokens, and resize the embeddings"
-    elif wanted is not None and vocabulary[token] != wanted:
-        yield f"the image token {token!r} is {vocabulary[token]} to the tokenizer and {wanted} to the configuration"
+    # What stands in a prompt (Gemma3's start of an image) need not be what images are put in the place of.
+    elif wanted not in (None, vocabulary[token], getattr(tokenizer, "image_token_id", None)):
+        yield f"the image token {token!r} is {vocabulary[token]} to the processor and {wanted} to the configuration"
     rows = model.get_input_embeddings().num_embeddings
     if max(vocabulary.values()) >= rows:
         yield f"the tokenizer has tokens up to {max(vocabulary.values())}, the model embeds {rows}"

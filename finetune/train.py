@@ -23,9 +23,9 @@ from finetune.jobs import Job
 from finetune.logs import loggers
 from finetune.parallel import join, world_size
 from finetune.points.model import PointsForConditionalGeneration
-from finetune.saving import publish, read_stamp, save, versions
+from finetune.saving import Origin, publish, read_stamp, save, versions
 from finetune.space import check_room
-from finetune.start import open_start
+from finetune.start import open_start, start_place
 from finetune.trainer import JobTrainer, StopRequest, Watch
 from soup.errors import FinetuneError, listing
 
@@ -46,14 +46,13 @@ class Run:
     digest: str
     trainer: JobTrainer
     model: PreTrainedModel
-    config: Any
-    processor: Any
+    origin: Origin
     food: Feed
 
     def write(self, state: dict[str, Tensor], out: Path) -> None:
         """The model as an ordinary checkpoint: adapters folded in, rounded once."""
         settings = self.job.settings
-        save(self.model, fold(state, settings), self.config, self.processor, settings, out)
+        save(self.model, fold(state, settings), self.origin, settings, out)
 
     def keep(self, out: Path, **about: Any) -> None:
         """Writes the model as it is now to `out`; all processes take part, the first one writes."""
@@ -118,7 +117,7 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest, features: Albu
     corpus = Corpus(job.data)
     transformers_seed(settings.seed)
     model, processor = open_start(job.start, settings, corpus.texts())
-    config = copy.deepcopy(model.config)
+    origin = Origin(copy.deepcopy(model.config), processor, start_place(job.start))
     if settings.lora:
         attach(model, settings)
     choose_trained(model, settings)
@@ -143,7 +142,7 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest, features: Albu
         data_collator=food.collator,
         callbacks=[Watch(job.name, stop, tell), *loggers(settings, job.name, job.folder, done)],
     )
-    run = Run(job, digest, trainer, model, config, processor, food)
+    run = Run(job, digest, trainer, model, origin, food)
     return run
 
 

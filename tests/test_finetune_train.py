@@ -199,7 +199,7 @@ def test_packed_rows_have_the_loss_that_they_have_one_by_one(data, tmp_path):
     rows = [row for pack in packs for row in pack]
     assert len(rows) > 8
     assert any(row["images"] for row in rows)
-    padded = Collator(run.processor, Album())(rows)
+    padded = Collator(run.origin.processor, Album())(rows)
     with torch.no_grad():
         wanted = run.model(**padded).loss.item()
     run.trainer.train()
