@@ -1,6 +1,7 @@
 """What a run is fed: the row at each of its positions, and what makes batches of them."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class Feed:
     manifest: dict[str, Any]
 
 
-def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings, features: Album) -> Feed:
+def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings) -> Feed:
     """For a model whose parts are frozen already.
 
     Raises:
@@ -39,7 +40,7 @@ def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings, feature
     if not isinstance(model, PointsForConditionalGeneration):
         return _foreign(corpus, model, processor, settings)
     rows = TrainingRows(corpus, settings, processor, progress=_told)
-    album, see, name = _seen(model, settings, features)
+    album, see, name = _seen(model, settings)
     instead = rows.after if settings.on_bad_row == "skip" else None
     collator = Collator(
         processor,
@@ -68,7 +69,12 @@ def _told(done: int, count: int) -> None:
         log.info("looked at %d of %d rows", done, count)
 
 
-def _seen(model: Any, settings: Settings, features: Album) -> tuple[Album, Callable | None, str]:
+def _memory_bytes() -> int:
+    """Of this machine; features that don't fit into their share of it are asked for again."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _seen(model: Any, settings: Settings) -> tuple[Album, Callable | None, str]:
     """What the model is given: tiles, or, where its encoders are frozen and it is asked for, what they saw in them.
 
     Raises:
@@ -84,4 +90,8 @@ def _seen(model: Any, settings: Settings, features: Album) -> tuple[Album, Calla
         raise FinetuneError("cache_features: the training process itself asks the encoders: set workers to 0.")
     if world_size() > 1 and environment_of(settings.parallel):
         raise FinetuneError("cache_features: the encoders are asked apart from the model, which must not be cut up.")
-    return features, lambda tiles: model.encode(tiles.to(model.device)).cpu(), "vision_features"
+    return (
+        Album(_memory_bytes() // 4 // world_size()),
+        lambda tiles: model.encode(tiles.to(model.device)).cpu(),
+        "vision_features",
+    )

@@ -51,6 +51,10 @@ class ProcessorCollator:
                 f"{type(self.tokenizer).__name__} does not tell where a token stands: no fast tokenizer."
             )
 
+    def as_numbers(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch: its images are numbers already."""
+        return batch
+
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask`, `labels` [B, S], and what else the model takes.
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetune.jobs import Job, State, read_state, write_state
+from finetune.jobs import Job, State, read_stamp, read_state, write_state
 from soup.errors import FinetuneError, SoupError
 
 __all__ = ["main", "run"]
@@ -102,8 +102,6 @@ def run(folder: Path) -> int:
 
 def _trained(job: Job, digest: str, diary: Diary) -> int:
     """Trains, unless just this ingredient is there already."""
-    from finetune.saving import read_stamp
-
     stamp = read_stamp(job.out)
     if stamp and stamp.get("digest") == digest:
         diary.change(phase="done", step=stamp["steps"], steps=stamp["steps"], loss=stamp["last_loss"])

@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from finetune.config import Settings
+from finetune.jobs import STAMP
 from soup.checkpoint import Checkpoint
 from soup.errors import FinetuneError
 
-__all__ = ["STAMP", "Origin", "publish", "read_stamp", "save", "versions"]
+__all__ = ["Origin", "publish", "save", "versions"]
 
-STAMP = "finetune.json"
 OURS = (STAMP, "recipe.yaml", "README.md")  # of the start itself, not of what becomes of it
 
 
@@ -92,14 +92,6 @@ def publish(part: Path, out: Path, stamp: dict[str, Any], write: Callable[[Path]
         shutil.copytree(part, beside)
         beside.rename(out)
         shutil.rmtree(part)
-
-
-def read_stamp(out: Path) -> dict[str, Any] | None:
-    """What a finished job left, or nothing."""
-    try:
-        return json.loads((out / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def versions() -> dict[str, str]:

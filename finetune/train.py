@@ -16,23 +16,19 @@ from finetune import checkpoints
 from finetune.adapters import attach, fold
 from finetune.arguments import precision, training_arguments
 from finetune.components import choose_trained, learning_rates
-from finetune.config import DataSet, Settings
-from finetune.data import Album, Corpus
+from finetune.data import Corpus
 from finetune.feeding import Feed, feed
-from finetune.jobs import Job
+from finetune.jobs import Job, read_stamp
 from finetune.logs import loggers
 from finetune.parallel import join, world_size
 from finetune.points.model import PointsForConditionalGeneration
-from finetune.saving import Origin, publish, read_stamp, save, versions
+from finetune.saving import Origin, publish, save, versions
 from finetune.space import check_room
 from finetune.start import open_start, start_place
 from finetune.trainer import JobTrainer, StopRequest, Watch
 from soup.errors import FinetuneError, listing
 
-__all__ = ["Progress", "train", "train_job"]
-
-Progress = Callable[[str, int, int, float], object]
-"""Called with the job's name, steps done, steps in all, and the latest loss."""
+__all__ = ["Run", "prepare", "train_job"]
 
 Tell = Callable[[int, int, float, float], object]
 """Called with steps done, steps in all, the latest loss, and seconds a step."""
@@ -67,7 +63,7 @@ class Run:
         job = self.job
         told = {"digest": self.digest, "digests": dict(job.digests), "name": job.name, "start": job.start}
         told |= {"data": [one.model_dump() for one in job.data], "settings": job.settings.model_dump()}
-        told |= {"digests": dict(getattr(job, "digests", {})), "mixture": self.food.manifest}
+        told |= {"digests": dict(job.digests), "mixture": self.food.manifest}
         return told | {"precision": precision(job.settings), "versions": versions()} | self.metrics()
 
     def metrics(self) -> dict[str, Any]:
@@ -98,7 +94,7 @@ def train_job(job: Job, digest: str, tell: Tell, stop: StopRequest) -> bool:
     """
     join(job.settings.parallel)
     with _without_bars():
-        run = prepare(job, digest, tell, stop, Album())
+        run = prepare(job, digest, tell, stop)
         resumed = checkpoints.newest(job.folder, digest)
         run.trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.heeded:
@@ -107,7 +103,7 @@ def train_job(job: Job, digest: str, tell: Tell, stop: StopRequest) -> bool:
     return True
 
 
-def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest, features: Album) -> Run:
+def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest) -> Run:
     """Everything before the first step, all checks among it.
 
     Raises:
@@ -123,7 +119,7 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest, features: Albu
     choose_trained(model, settings)
     model.train()  # the model knows of weights that nothing depends on
     learning_rates(model, settings)
-    food = feed(corpus, model, processor, settings, features)
+    food = feed(corpus, model, processor, settings)
     job.folder.mkdir(parents=True, exist_ok=True)
     check_room(model, settings, food.rows.steps, job.folder)
     _check_kept(job, digest, food.rows.steps)
@@ -166,34 +162,6 @@ def _check_kept(job: Job, digest: str, steps: int) -> None:
 def _made_by(digest: str, out: Path) -> bool:
     stamp = read_stamp(out)
     return stamp is not None and stamp.get("digest") == digest
-
-
-def train(
-    name: str,
-    start: str,
-    data: list[Path],
-    settings: Settings,
-    out: Path,
-    *,
-    features: Album | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Trains one model in this process and writes it to `out`: weights, configuration, tokenizer and processor.
-
-    Returns:
-        What to tell of it: rows, steps, mean loss of the first and last tenth of the steps.
-
-    Raises:
-        FinetuneError: data, start or frozen parts that don't exist, or a loss that is not finite.
-    """
-    settings = settings.model_copy(update={"log_to": [], "checkpoint_every": None, "keep_every": None})
-    job = Job(name, start, tuple(DataSet(path=str(path)) for path in data), settings, out, out.parent)
-    tell = (lambda step, steps, loss, pace: progress(name, step, steps, loss)) if progress else (lambda *told: None)
-    with _without_bars():
-        run = prepare(job, "", tell, StopRequest(), features or Album())
-        run.trainer.train()
-        run.write(run.model.state_dict(), out)
-    return run.metrics()
 
 
 @contextmanager

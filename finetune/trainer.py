@@ -91,7 +91,7 @@ class JobTrainer(Trainer):
         return self.optimizer
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of a step, their tokens and rows counted; tiles that came as bytes are made numbers of here."""
+        """The micro-batches of a step, their tokens and rows counted; tiles that came as bytes become numbers here."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.seen = [sum(counts) for counts in zip(self.seen, *map(_counts, batches), strict=True)]
         batches = [self.data_collator.as_numbers(batch) for batch in batches]

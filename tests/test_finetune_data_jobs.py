@@ -10,7 +10,7 @@ from training import make_job, write_rows
 
 from finetune.config import DataSet, Mixture, Settings
 from finetune.data.check import check_data
-from finetune.saving import read_stamp
+from finetune.jobs import read_stamp
 from finetune.train import train_job
 from finetune.trainer import StopRequest
 from soup.errors import FinetuneError

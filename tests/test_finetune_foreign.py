@@ -12,7 +12,7 @@ from finetune.config import DataSet
 from finetune.data import IGNORED, Corpus
 from finetune.feeding import feed
 from finetune.foreign import ProcessorCollator, foreign_rows
-from finetune.saving import read_stamp
+from finetune.jobs import read_stamp
 from finetune.start import open_start
 from finetune.train import train_job
 from finetune.trainer import StopRequest
@@ -204,6 +204,6 @@ def test_a_processor_without_a_chat_template_is_told(checkpoint, data, tmp_path)
 def test_feeding_knows_whose_model_it_is(checkpoint, data, tmp_path):
     job = make_job(tmp_path, data)
     model, processor = opened(checkpoint("internvl"), data, tmp_path)
-    food = feed(Corpus(job.data), model, processor, job.settings, None)
+    food = feed(Corpus(job.data), model, processor, job.settings)
     assert isinstance(food.collator, ProcessorCollator)
     assert (food.count, food.rows.steps) == (8, 6)

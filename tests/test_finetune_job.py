@@ -18,8 +18,7 @@ from training import make_job, write_rows
 import finetune.job
 from finetune import checkpoints
 from finetune.job import Diary, run
-from finetune.jobs import State, read_state, write_state
-from finetune.saving import read_stamp
+from finetune.jobs import State, read_stamp, read_state, write_state
 
 ROOT = Path(finetune.job.__file__).parents[1]
 

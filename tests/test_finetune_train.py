@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 
 from finetune import checkpoints
 from finetune.data import Album, Collator
-from finetune.saving import read_stamp
+from finetune.jobs import read_stamp
 from finetune.train import prepare, train_job
 from finetune.trainer import StopRequest
 from soup.errors import FinetuneError
@@ -113,7 +113,7 @@ def test_attention_that_is_not_installed_is_told(data, tmp_path):
 
 
 def prepared(place, data, **settings):
-    return prepare(make_job(place, data, **settings), "d", lambda *told: None, StopRequest(), Album())
+    return prepare(make_job(place, data, **settings), "d", lambda *told: None, StopRequest())
 
 
 def test_rates_rise_over_the_first_steps_and_fall_as_a_cosine(data, tmp_path):
