@@ -13,7 +13,8 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import yaml
 
 from finetune import launch
-from finetune.study_config import StudyConfig, read_study
+from finetune.study_config import StudyConfig, filled, read_study
 from finetune.study_table import Result, StudyTable
 from soup.atomic import write_whole
 from soup.cook import cook, evaluate
@@ -63,6 +64,25 @@ class Workbench:
         path = self.place / f"{name}.yaml"
         write_whole(path, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
         return launch.finetune(path, progress=self.voice.progress, listener=self.voice.training)
+
+    def filled(self, text: str) -> str:
+        """A text of the study's with {place} and {seed} filled in."""
+        return filled(text, self.near("."), self.seed)
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """The study's variables, set for this seed. A folder that is named by {place} is given whole."""
+        before = dict(os.environ)
+        whole = {
+            name: filled(text, str(self.place.absolute()), self.seed) for name, text in self.study.environment.items()
+        }
+        os.environ.update(whole)
+        try:
+            yield
+        finally:
+            for name in whole:
+                os.environ.pop(name)
+            os.environ.update(before)
 
     def near(self, name: str) -> str:
         """A folder of this seed's, as configurations name it."""
@@ -109,9 +129,10 @@ def run_study(path: Path | str, *, voice: Voice | None = None, judge_url: str | 
         bench = Workbench(study, path.parent, seed, voice)
         voice.say(f"seed {seed}: {bench.place}")
         prepare(bench)
-        results = pool_and_soups(bench)
-        for name in study.compare:
-            results |= COMPARISONS[name](bench)
+        with bench.environment():
+            results = pool_and_soups(bench)
+            for name in study.compare:
+                results |= COMPARISONS[name](bench)
         table = table.with_seed(seed, results)
         _keep(table, path.parent / study.root)
     return table
@@ -146,7 +167,7 @@ def prepare(bench: Workbench) -> None:
         FinetuneError: a command failed; with the end of what it said.
     """
     bench.place.mkdir(parents=True, exist_ok=True)
-    commands = [_words(line, bench) for line in bench.study.prepare]
+    commands = [[bench.filled(word) for word in shlex.split(line)] for line in bench.study.prepare]
     done = bench.place / "prepared.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == commands:
         return
@@ -157,17 +178,6 @@ def prepare(bench: Workbench) -> None:
             tail = "\n".join(made.stdout.splitlines()[-15:])
             raise FinetuneError(f"{shlex.join(words)}: failed with exit code {made.returncode}.\n{tail}")
     write_whole(done, json.dumps(commands))
-
-
-def _words(line: str, bench: Workbench) -> list[str]:
-    filled = {"place": bench.near("."), "seed": str(bench.seed)}
-    return [_fill(word, filled) for word in shlex.split(line)]
-
-
-def _fill(word: str, filled: Mapping[str, str]) -> str:
-    for name, value in filled.items():
-        word = word.replace(f"{{{name}}}", value)
-    return word
 
 
 def plan_study(path: Path | str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
     root: work                        # where everything goes, relative to the file; each seed has work/seed-<n>
     seeds: [0, 1, 2]                  # everything is done once for each
     prepare: python -m finetune.toy {place}/toy --seed {seed}      # a command, or several, that make the data
+    environment: {LMUData: "{place}/toy/LMUData"}                  # variables that the harness reads
     finetune:                         # the keys of a `soup finetune` configuration, or the path of one
       data: "{place}/toy/base"        # {place} is the seed's folder; what is relative starts beside this file
     eval: opencompass
@@ -18,7 +19,6 @@ out: one model on all of the data, trained as long as one ingredient, and as lon
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from finetune.config import parse_config
 from soup.errors import FinetuneError, did_you_mean, listing
 
-__all__ = ["Comparison", "Judge", "StudyConfig", "read_study"]
+__all__ = ["Comparison", "Judge", "StudyConfig", "filled", "read_study"]
 
 Comparison = Literal["learning_rates", "individual_select", "all_data"]
 Words = Annotated[list[str], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
@@ -52,6 +52,7 @@ class StudyConfig(_Strict):
     root: str = "."
     seeds: list[int] = Field([0], min_length=1)
     prepare: Words = []
+    environment: dict[str, str] = {}
     finetune: dict[str, Any]
     eval: Words
     split: float | None = Field(None, gt=0, lt=1)
@@ -90,7 +91,7 @@ class StudyConfig(_Strict):
         """
         place = self.place(home, seed)
         near = os.path.relpath(place, home)
-        whole = _filled(self.finetune, {"place": near, "seed": str(seed)})
+        whole = filled(self.finetune, near, seed)
         whole |= {"seed": seed, "root": os.path.relpath(home, place), "out": f"{near}/ckpts", **changed}
         if isinstance(whole.get("start"), dict):
             whole["start"] = {**whole["start"], "out": f"{near}/{whole['start'].get('out', 'base')}"}
@@ -98,15 +99,13 @@ class StudyConfig(_Strict):
         return whole
 
 
-def _filled(value: Any, words: Mapping[str, str]) -> Any:
+def filled(value: Any, place: str, seed: int) -> Any:
     """The same with {place} and {seed} filled in, in all of its strings."""
     if isinstance(value, str):
-        for name, word in words.items():
-            value = value.replace(f"{{{name}}}", word)
-        return value
+        return value.replace("{place}", place).replace("{seed}", str(seed))
     if isinstance(value, list):
-        return [_filled(one, words) for one in value]
-    return {key: _filled(one, words) for key, one in value.items()} if isinstance(value, dict) else value
+        return [filled(one, place, seed) for one in value]
+    return {key: filled(one, place, seed) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def read_study(path: Path) -> StudyConfig:

@@ -2,6 +2,7 @@
 is known; judging, searching and merging are real. The slow test trains for real."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -189,6 +190,18 @@ def test_prepare_runs_once_for_each_seed_and_again_when_it_changed(home, trainer
     (home / "study.yaml").write_text(STUDY + line.replace("echo", "echo again"))
     run_study(home / "study.yaml")
     assert (home / "work/seed-0/made.txt").read_text() == "0\nagain 0\n"
+
+
+def test_the_harness_sees_the_seed_s_environment_and_nobody_after_it(home, trainer, monkeypatch):
+    monkeypatch.setenv("SHADE", "before")
+    code = "import os\ndef tell(checkpoint):\n    return len(os.environ['SHADE']) + len(os.environ['LIGHT'])\n"
+    (home / "tell.py").write_text(code)
+    text = STUDY.replace("judge/judge.py:score", "tell.py:tell") + 'environment: {SHADE: "{place}", LIGHT: "{seed}"}\n'
+    (home / "study.yaml").write_text(text)
+    found = run_study(home / "study.yaml").seeds[0]
+    assert found["start"].reported == len(str(home / "work" / "seed-0")) + len("0")
+    assert os.environ["SHADE"] == "before"
+    assert "LIGHT" not in os.environ
 
 
 def test_a_command_that_fails_is_told_with_what_it_said(home, trainer):
