@@ -3,6 +3,8 @@ is known; judging, searching and merging are real. The slow test trains for real
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -273,3 +275,53 @@ def test_what_is_done_is_told(home, trainer):
     run_study(home / "study.yaml", voice=Voice(say=told.append))
     assert told[0].startswith("seed 0")
     assert "greedy: word + number" in told
+
+
+REAL = """
+root: work
+prepare: {python} {place_maker} {{place}}/toy
+environment: {{LMUData: "{{place}}/toy/LMUData"}}
+finetune:
+  start: {{data: "{{place}}/toy/data/base", out: base, lr: 2.0e-3, steps: 12}}
+  data: "{{place}}/toy/data/base"
+  added: {{number: "{{place}}/toy/data/number", bars: "{{place}}/toy/data/bars"}}
+  freeze: [general_vit, ocr_vit]
+  lr: 1.0e-3
+  steps: 4
+  batch: 8
+  cache_features: true
+  log_to: []
+  jobs_at_once: 2
+  max_shard_size: 1MB
+eval: mmbench,ocrbench
+split: 0.5
+strategies: [average, greedy]
+compare: [learning_rates, individual_select, all_data]
+learning_rates: [1.0e-3, 2.0e-3]
+"""
+MAKER = """
+import sys
+from pathlib import Path
+from finetune.toy.write import QUESTIONS, Sizes, make_toy
+make_toy(Path(sys.argv[1]), 0, Sizes(base=8, added=8, questions=dict.fromkeys(QUESTIONS, 12)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_real_study_trains_judges_cooks_and_compares_and_does_nothing_the_second_time(tmp_path):
+    (tmp_path / "maker.py").write_text(MAKER)
+    text = REAL.format(python=sys.executable, place_maker=tmp_path / "maker.py")
+    (tmp_path / "study.yaml").write_text(text)
+    command = [sys.executable, "-m", "soup.cli", "run", str(tmp_path / "study.yaml"), "--json"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    first = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    found = json.loads(first.stdout)["seeds"]["0"]
+    assert {"start", "average", "greedy", "individual select", "all data, one ingredient's steps"} <= set(found)
+    assert all(
+        0 <= way["overall"] <= 100 and set(way["benchmarks"]) == {"mmbench", "ocrbench"} for way in found.values()
+    )
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert "evaluating" not in again.stderr

@@ -21,7 +21,7 @@ from finetune.toy.tasks import SKILLS, Scene, prompt
 
 __all__ = ["ADDED", "Sizes", "make_toy"]
 
-FORMAT = 2  # moves on when the same seed would draw other files
+FORMAT = 3  # moves on when the same seed would draw other files
 
 # Scenes of the base set, in units of `Sizes.base`: what is slow to learn gets more, what is asked in many forms less.
 BASE_SHARES = {
@@ -45,6 +45,8 @@ ADDED = {
     "count": {"count": 3.0},
     "shape": {"shape": 1.8, "both": 2.0, "pair": 2.0},
     "bars": {"bars": 3.0},
+    "place": {"place": 6.0},
+    "color": {"color": 3.0},
 }
 
 QUESTIONS = {
