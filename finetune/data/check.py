@@ -111,9 +111,13 @@ def check_data(
         FinetuneError: the file can't be written. What is wrong with the data is in the report.
     """
     users = _users(base, added)
-    surveyor = Surveyor(processor, settings.max_length, exact=True, decode=decode)
     found: dict[str, _Found] = {}
     errors: list[str] = []
+    try:
+        surveyor = Surveyor(processor, settings.max_length, exact=True, decode=decode)
+    except FinetuneError as error:
+        errors.append(str(error))
+        surveyor = Surveyor(None, settings.max_length, decode=decode)
     try:
         with faults_to.open("w", encoding="utf-8") if faults_to else nullcontext() as file:
             for key, (data_set, _) in users.items():

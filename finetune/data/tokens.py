@@ -17,9 +17,18 @@ Segments = list[tuple[str, bool]]
 
 
 class Tokens:
-    """What a processor makes of rows; labels are the assistant's words and the end of its turn, nothing else."""
+    """What a processor makes of rows; labels are the assistant's words and the end of its turn, nothing else.
+
+    Raises:
+        FinetuneError: a processor of another family than POINTS, whose images are no tiles.
+    """
 
     def __init__(self, processor: Any):
+        if not hasattr(getattr(processor, "image_processor", None), "tiling"):
+            raise FinetuneError(
+                f"{type(processor).__name__}: rows are made into batches for POINTS models alone, whose processor "
+                "(PointsProcessor) says of how many tiles an image consists; start from one of those."
+            )
         self.processor = processor
         self.remembered: dict[str, list[int]] = {}
         self.images: dict[int, list[int]] = {}
