@@ -206,6 +206,7 @@ def test_a_tokenizer_without_the_image_token_gets_it_and_rows_that_are_the_mean(
     assert len(processor.tokenizer("<|im_start|>", add_special_tokens=False)["input_ids"]) == 1
     assert model.config.image_token_id >= old
     assert model.generation_config.eos_token_id == [old + more - 1, tokenizer.eos_token_id]
+    assert processor.tokenizer.padding_side == "left"
     assert processor.tokenizer.pad_token == ("</s>" if llm == "llama" else "<|endoftext|>")
 
 

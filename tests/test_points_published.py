@@ -81,6 +81,17 @@ def test_a_converted_checkpoint_loads_without_a_key_too_few_or_too_many_and_answ
     assert not (ours / "modeling_points_chat.py").exists()
 
 
+def test_a_tokenizer_that_can_not_pad_learns_it_from_the_token_that_ends_an_answer(tmp_path):
+    publish(tmp_path / "published")
+    file = tmp_path / "published/tokenizer_config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in told.items() if not key.startswith("pad")}))
+    processor = AutoProcessor.from_pretrained(convert(tmp_path / "published", tmp_path / "ours"))
+    batch = processor(text=[asked(0), asked(0, "?")], return_tensors="pt", padding=True)
+    assert batch["attention_mask"].tolist()[0][0] == 0
+    assert processor.tokenizer.pad_token == "<|im_end|>"
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)

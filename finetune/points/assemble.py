@@ -19,7 +19,7 @@ from finetune.points.model import tensor_shapes
 from finetune.points.parts import PretrainedPart, open_encoder, open_language_model
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, PointsProcessor
 from finetune.points.restack import Fresh, Progress, Run, Target, mean_row, plan_targets, write_targets
-from finetune.points.sides import CLIPS, describe, generation_config, load_tokenizer, saved_files
+from finetune.points.sides import CLIPS, describe, generation_config, load_tokenizer, prepare_padding, saved_files
 from soup.errors import FinetuneError, listing
 from soup.tensors import Dtype, TensorSpec, named_dtype
 
@@ -140,12 +140,10 @@ def assemble(
 
 
 def _grow(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Gives a tokenizer the tokens that the chat template needs, and a token to pad with; what it lacked."""
+    """Gives a tokenizer the tokens that the chat template needs; those that it lacked."""
     absent = [token for token in _TOKENS if token not in tokenizer.get_vocab()]
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in absent], special_tokens=True)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or "<|im_end|>"
-    tokenizer.padding_side = "left"  # as generating batches needs it
+    prepare_padding(tokenizer)
     return absent
 
 

@@ -20,7 +20,15 @@ from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, Points
 from finetune.points.published import Part, published_names
 from finetune.points.published_config import from_published_config, refuse_unpublished, to_published_config
 from finetune.points.restack import Progress, Run, Target, open_source, plan_targets, write_targets
-from finetune.points.sides import CLIPS, describe, generation_config, load_tokenizer, normalisation, saved_files
+from finetune.points.sides import (
+    CLIPS,
+    describe,
+    generation_config,
+    load_tokenizer,
+    normalisation,
+    prepare_padding,
+    saved_files,
+)
 from soup.checkpoint import Checkpoint
 from soup.errors import FinetuneError, listing
 from soup.tensors import TensorSpec
@@ -92,6 +100,7 @@ def _unpublish(source: Checkpoint) -> Conversion:
             if not name.endswith(".py") and "/" not in name:
                 Path(folder, name).symlink_to((source.path / name).resolve())
         tokenizer = load_tokenizer(Path(folder), source.path)
+    prepare_padding(tokenizer)
     image, end = (_token(tokenizer, token, source.path) for token in (IMAGE_TOKEN, "<|im_end|>"))
     tokens = {"eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
     config = from_published_config(source.config, image, tied="llm.embed_out.weight" not in source.tensors, **tokens)

@@ -14,7 +14,15 @@ from finetune.points.config import PointsConfig
 from soup.errors import FinetuneError
 from soup.tensors import TensorSpec
 
-__all__ = ["CLIPS", "describe", "generation_config", "load_tokenizer", "normalisation", "saved_files"]
+__all__ = [
+    "CLIPS",
+    "describe",
+    "generation_config",
+    "load_tokenizer",
+    "normalisation",
+    "prepare_padding",
+    "saved_files",
+]
 
 CLIPS = {"image_mean": list(OPENAI_CLIP_MEAN), "image_std": list(OPENAI_CLIP_STD)}
 """How CLIP's processors normalise pixels."""
@@ -57,6 +65,13 @@ def load_tokenizer(folder: Path, known_as: Path | None = None) -> PreTrainedToke
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raise of their own kind, too
         raise FinetuneError(f"{known_as or folder}: no tokenizer can be loaded from here.\n{error}") from error
+
+
+def prepare_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Lets a tokenizer pad batches as generating needs them: on the left, with a token of its own if it has one."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or "<|im_end|>"
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # of the two, the second is what is saved
 
 
 def describe(config: PointsConfig, tensors: Sequence[TensorSpec]) -> None:
