@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from finetune.config import FinetuneConfig
-from finetune.engines import Ended, Task, read_place, write_place
+from finetune.engines import Ended, Task, is_alive, read_place, write_place
 from finetune.engines.processes import born, end_leftovers, is_running, job_process, kill_family, stop_gently
 from finetune.jobs import log_tail
 from soup.errors import FinetuneError
@@ -107,6 +107,8 @@ class LocalEngine:
         """Watch a process of an earlier launcher that still runs; it holds a slot, its own where that is free."""
         process = job_process(task.folder)
         place = read_place(task.folder) or {}
+        if place.get("on", "local") != "local" and is_alive(task.folder):
+            return False  # it is another engine's, even if that runs it here
         if place.get("on") == "local" and place["host"] == os.uname().nodename:
             process = place["pid"] if is_running(place["pid"], place["born"]) else process
         if process is None:

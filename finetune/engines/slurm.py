@@ -39,7 +39,7 @@ class SlurmEngine:
     address: str = ""
     chains: bool = True
     pause_seconds: float = 0.5
-    ask_seconds: float = ASK_SECONDS
+    ask_seconds: float = field(default_factory=lambda: ASK_SECONDS)
     _tasks: dict[str, Task] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)  # a task's name, and its job's in SLURM
     _ended: list[Ended] = field(default_factory=list)
@@ -156,7 +156,7 @@ def minutes(time_limit: str) -> int:
             hours, some, seconds = (*parts, 0, 0)[:3]
         else:
             hours, (some, seconds) = 0, (*parts, 0)[:2]
-        whole = int(days or 0) * 1440 + hours * 60 + some + (seconds > 0)
+        whole = int(days if dash else 0) * 1440 + hours * 60 + some + (seconds > 0)
     except ValueError:
         whole = 0
     if whole < 1 or len(rest.split(":")) > 3:
