@@ -18,8 +18,14 @@ from transformers import (
     AutoProcessor,
     BertConfig,
     BertModel,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
     CLIPConfig,
     CLIPModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipModel,
@@ -293,6 +299,35 @@ def test_a_language_model_without_a_tokenizer_is_refused(tmp_path):
     save_encoder(tmp_path / "vit", "clip")
     save_llm(tmp_path / "llm", tokenizer=None)
     with pytest.raises(FinetuneError, match=r"no tokenizer here: expected one of tokenizer\.json"):
+        plan_assembly(str(tmp_path / "llm"), str(tmp_path / "vit"))
+
+
+@pytest.mark.parametrize("kind", ["blip_2", "llava"])
+def test_an_encoder_may_lie_within_a_model_that_sees_and_writes(kind, tmp_path):
+    torch.manual_seed(0)
+    if kind == "blip_2":
+        vision = {key: value for key, value in ENCODERS["eva_clip"].items() if key != "model_type"}
+        words = {"model_type": "opt", **TEXT, "ffn_dim": 32, "word_embed_proj_dim": 32, "max_position_embeddings": 64}
+        config = Blip2Config(vision_config=vision, qformer_config=TEXT, text_config=words, num_query_tokens=2)
+        model = Blip2ForConditionalGeneration(config)
+        tower = model.vision_model if hasattr(model, "vision_model") else model.model.vision_model
+    else:
+        config = LlavaConfig(vision_config=dict(ENCODERS["clip"]), text_config={"model_type": "llama", **TEXT})
+        model = LlavaForConditionalGeneration(config)
+        tower = model.model.vision_tower
+    model.save_pretrained(tmp_path / "whole")
+    save_llm(tmp_path / "llm", dtype=torch.float32)
+    put_together(tmp_path / "base", tmp_path / "llm", tmp_path / "whole")
+    assert equal(tensors_of(tmp_path / "base"), "general_vit", tower.state_dict())
+    answers(tmp_path / "base")
+
+
+def test_a_model_whose_tensors_transformers_joins_is_refused_with_the_way_out(tmp_path):
+    save_encoder(tmp_path / "vit", "clip")
+    given = {**TEXT, "num_key_value_heads": 2, "num_local_experts": 2}
+    MixtralForCausalLM(MixtralConfig(**given)).save_pretrained(tmp_path / "llm")
+    TOKENIZER.save_pretrained(tmp_path / "llm")
+    with pytest.raises(FinetuneError, match=r"save_original_format=False.*\n.*transformers converts it on loading"):
         plan_assembly(str(tmp_path / "llm"), str(tmp_path / "vit"))
 
 

@@ -112,12 +112,10 @@ def _find(checkpoint: Checkpoint, config: PreTrainedConfig, kind: type[PreTraine
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in tied}
     prefixes = {found.removesuffix(name) for name in list(shapes)[:3] for found in checkpoint.tensors}
     prefixes = {"", *(prefix for prefix in prefixes if prefix.endswith(".") and prefix not in checkpoint.tensors)}
-    try:
-        attempts = [_behind(prefix, checkpoint, module) for prefix in sorted(prefixes, key=len)]
-    except LookupError as error:
-        raise FinetuneError(f"{checkpoint.path}: {error}. {_SAVE_ANEW}.") from error
-    names = max(attempts, key=lambda attempt: sum(name in attempt for name in shapes))
-    wrong = [f"{name}: missing" for name in shapes if name not in names]
+    attempts = [_behind(prefix, checkpoint, module) for prefix in sorted(prefixes, key=len)]
+    names, remark = max(attempts, key=lambda attempt: sum(name in attempt[0] for name in shapes))
+    wrong = [remark] if remark else []
+    wrong += [f"{name}: missing" for name in shapes if name not in names]
     wrong += [
         f"{names[name]}: expected {list(shape)}, found {list(checkpoint.tensors[names[name]].shape)}"
         for name, shape in shapes.items()
@@ -134,9 +132,15 @@ def _find(checkpoint: Checkpoint, config: PreTrainedConfig, kind: type[PreTraine
 _SAVE_ANEW = "Load it with transformers and save it with save_pretrained(..., save_original_format=False)"
 
 
-def _behind(prefix: str, checkpoint: Checkpoint, module: PreTrainedModel) -> dict[str, str]:
-    """Names in the module and in the checkpoint of what lies behind a prefix, after transformers' own renamings."""
+def _behind(prefix: str, checkpoint: Checkpoint, module: PreTrainedModel) -> tuple[dict[str, str], str]:
+    """Names in the module and in the checkpoint of what lies behind a prefix, after transformers' own renamings.
+
+    Where these are more than renamings, no names but why.
+    """
     found = {name.removeprefix(prefix): name for name in checkpoint.tensors if name.startswith(prefix)}
-    renamed = names_in_memory(module, found)
+    try:
+        renamed = names_in_memory(module, found)
+    except LookupError as error:
+        return {}, str(error)
     pairs = renamed.items() if renamed is not None else zip(found, found, strict=True)
-    return {ours: found[theirs] for theirs, ours in pairs}
+    return {ours: found[theirs] for theirs, ours in pairs}, ""
