@@ -299,3 +299,114 @@ def test_a_job_that_slurm_stopped_goes_back_into_the_queue_so_many_times(tmp_pat
     assert process.wait(timeout=30) == (-signal.SIGKILL if requeued else 143)
     called = tmp_path / "called"
     assert called.read_text().split() == ["requeue", "7_3"] if requeued else not called.exists()
+
+
+REAL = """
+start: {start: tiny, data: toy/data/base, out: base, lr: 2.0e-3, steps: 12}
+added: {number: toy/data/number, bars: toy/data/bars}
+data: toy/data/base
+cache_features: true
+freeze: [general_vit, ocr_vit]
+lr: 1.0e-3
+steps: 8
+batch: 8
+max_shard_size: 1MB
+jobs_at_once: 2
+"""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    from finetune.toy.write import QUESTIONS, Sizes, make_toy
+
+    few = Sizes(base=8, added=8, questions=dict.fromkeys(QUESTIONS, 12))
+    return make_toy(tmp_path_factory.mktemp("toy") / "toy", sizes=few)
+
+
+def real_place(root, toy, text=REAL):
+    root.mkdir(exist_ok=True)
+    if not (root / "toy").exists():
+        (root / "toy").symlink_to(toy)
+    (root / "finetune.yaml").write_text(text)
+    return root / "finetune.yaml"
+
+
+@pytest.fixture(scope="module")
+def trained(toy, tmp_path_factory):
+    """A base and two ingredients of the tiny model, trained side by side on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        path = real_place(tmp_path_factory.mktemp("trained"), toy)
+        return path.parent, finetune(path)
+
+
+def weights_bytes(made):
+    return {file.name: file.read_bytes() for file in sorted(made.glob("*.safetensors"))}
+
+
+@pytest.mark.slow
+def test_real_jobs_side_by_side_leave_a_pool_that_belongs_together(trained):
+    from soup.inspection import check_pool
+
+    root, made = trained
+    assert made == [root / "ckpts" / "number", root / "ckpts" / "bars"]
+    found = check_pool(str(root / "ckpts"), str(root / "base"), (), None, ())
+    assert found["ingredients"] == ["bars", "number"]
+    assert not found["problems"]
+    stamp = json.loads((made[0] / "finetune.json").read_text())
+    assert len(stamp["digests"]["data"]) == 2
+    assert stamp["digests"]["start"] == json.loads((root / "base" / "finetune.json").read_text())["digest"]
+
+
+@pytest.mark.slow
+def test_real_jobs_that_were_interrupted_go_on_to_the_same_bytes(trained, toy, tmp_path):
+    path = real_place(tmp_path, toy, REAL.replace("jobs_at_once: 2", "jobs_at_once: 1"))
+    interrupted = []
+
+    def board(rows):
+        done = {row.name for row in rows if row.state in ("done", "stopped")}
+        for row in rows:
+            if row.name not in interrupted and row.name not in done and row.state == "running" and row.step > 1:
+                interrupted.append(row.name)
+                raise KeyboardInterrupt
+
+    for _ in range(4):
+        try:
+            made = finetune(path, listener=Listener(board=board))
+            break
+        except KeyboardInterrupt:
+            continue
+    assert interrupted
+    assert [weights_bytes(one) for one in made] == [weights_bytes(one) for one in trained[1]]
+
+
+@pytest.mark.slow
+def test_a_real_job_of_two_processes_stops_after_a_checkpoint_and_goes_on(toy, tmp_path):
+    text = REAL.replace(", bars: toy/data/bars", "").replace("jobs_at_once: 2", "gpus_per_job: 2")
+    path = real_place(tmp_path, toy, text.replace("steps: 12}", "steps: 40}"))
+    with pytest.raises(KeyboardInterrupt):
+        finetune(path, listener=Listener(board=interrupt_when("start")))
+    folder = tmp_path / "ckpts.finetune" / "start"
+    stopped = json.loads((folder / "state.json").read_text())
+    assert stopped["phase"] == "stopped"
+    assert "checkpoint" in stopped["why"]
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(folder) in (p.info["cmdline"] or [])]
+    assert finetune(path) == [tmp_path / "ckpts" / "number"]
+    assert json.loads((folder / "state.json").read_text())["attempt"] == 2
+
+
+@pytest.mark.slow
+def test_a_real_failure_tells_what_to_do(trained):
+    root, _ = trained
+    (root / "wrong.yaml").write_text(REAL.replace("ocr_vit]", "ocr_tower]\nout: elsewhere"))
+    with pytest.raises(FinetuneError, match=r"ocr_tower.*general_vit") as error:
+        finetune(root / "wrong.yaml")
+    assert "2 of 3 jobs are not done, 1 are" in str(error.value)
+    assert not list((root / "elsewhere").iterdir())
+
+
+@pytest.mark.slow
+def test_real_jobs_on_ray_have_the_same_bytes(trained, toy, tmp_path):
+    pytest.importorskip("ray")
+    made = finetune(real_place(tmp_path, toy), on="ray")
+    assert [weights_bytes(one) for one in made] == [weights_bytes(one) for one in trained[1]]
