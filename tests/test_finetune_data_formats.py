@@ -14,7 +14,7 @@ from PIL import Image
 
 from finetune.config import DataSet
 from finetune.data import Corpus, texts_of
-from finetune.data.files import JsonLines, open_file
+from finetune.data.files import open_file, read_array, read_lines
 from finetune.data.formats import read_row
 from finetune.data.rows import RowError
 from soup.errors import FinetuneError
@@ -216,7 +216,7 @@ def test_no_row_breaks_the_reader(raw, tmp_path_factory):
 def test_lines_are_found_without_reading_rows(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(["", json.dumps(LLAVA), "   ", "not json", json.dumps(OPENAI), ""]))
-    rows = JsonLines(path)
+    rows = read_lines(path)
     assert [rows.where(i).split()[-1] for i in range(len(rows))] == ["2", "4", "5"]
     corpus = pickle.loads(pickle.dumps(Corpus([DataSet(path=str(path))])))
     assert corpus[0]["format"] == "llava"
@@ -232,14 +232,31 @@ def test_lines_of_any_kind_are_those_that_python_reads(texts, end, tmp_path_fact
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     lines = [json.dumps({"text": text}) for text in texts]
     path.write_bytes("\n".join(lines).encode() + end.encode())
-    assert [row["text"] for row in JsonLines(path)] == texts
+    assert [row["text"] for row in read_lines(path)] == texts
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=st.lists(JSON, max_size=5), indent=st.sampled_from([None, 0, 2]), ascii=st.booleans(), bom=st.booleans())
+def test_a_list_s_rows_are_those_that_python_reads(rows, indent, ascii, bom, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    text = json.dumps(rows, indent=indent, ensure_ascii=ascii)
+    path.write_bytes(b"\xef\xbb\xbf" * bom + f" {text}\n".encode("utf-8", "replace"))
+    assert list(read_array(path)) == json.loads(path.read_text(encoding="utf-8-sig"))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "3", "[", "[1", "[1,", "[1,]", "[1 2]", "[1]]", "[,]", "[1] x", "[nul]"])
+def test_what_is_no_list_is_refused_as_python_does(tmp_path, text):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(FinetuneError, match=r"x\.json: expected a list of rows in JSON"):
+        read_array(path)
 
 
 def test_lines_across_chunks_are_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("finetune.data.files.CHUNK_BYTES", 7)
     path = tmp_path / "x.jsonl"
     path.write_text("".join(json.dumps({"n": i}) + "\n" for i in range(50)))
-    assert [row["n"] for row in JsonLines(path)] == list(range(50))
+    assert [row["n"] for row in read_lines(path)] == list(range(50))
 
 
 def test_a_json_file_of_lines_is_read_as_lines(tmp_path):

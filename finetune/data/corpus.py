@@ -42,7 +42,7 @@ class Corpus(Sequence[Sample]):
         root = Path(data_set.images) if data_set.images else file.root
         try:
             raw = file[own]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise RowError(where, [Fault("unreadable", f"not a row in JSON ({error})")]) from error
         return read_row(raw, where, root, data_set.format, data_set.frames)
 

@@ -1,14 +1,18 @@
 """Rows as they lie in files, read one at a time: a JSON array, JSON lines, or a table of `datasets`.
 
-A JSON array is one value, and is loaded whole: gigabytes belong into JSON lines or Parquet. Of JSON lines only the
-places of lines are kept (24 bytes a row); of Parquet and Arrow nothing, the file is mapped into memory.
+Of JSON only the places of rows are kept (24 bytes a row). A JSON array is one value, and has to be parsed once from
+end to end to find them, its text in memory meanwhile: gigabytes belong into JSON lines or Parquet. Parquet and Arrow
+are mapped into memory. So worker processes share what there is, and no Python objects are copied into each of them.
 
 Every kind of file is a `RowFile`: a length, rows as dictionaries by index, and what errors call a row. It goes to
 worker processes as it is.
 """
 
 import json
+import os
+import re
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +21,11 @@ import numpy as np
 from finetune.config import DataSet
 from soup.errors import FinetuneError
 
-__all__ = ["JsonArray", "JsonLines", "RowFile", "Table", "open_file"]
+__all__ = ["JsonRows", "RowFile", "Table", "open_file", "read_array", "read_lines"]
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
 CHUNK_BYTES = 2**24
+BLANKS = re.compile(r"[ \t\n\r]*")
 
 
 class RowFile(Protocol):
@@ -42,57 +47,109 @@ class RowFile(Protocol):
         """What errors call row `i`."""
 
 
-class JsonArray:
-    """A file with one list of objects, loaded whole."""
+class JsonRows:
+    """A file of objects, read one at a time from where each begins and ends, in bytes."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, begins: np.ndarray, ends: np.ndarray, names: np.ndarray, kind: str):
         self.path, self.root = path, path.parent
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FinetuneError(f"{path}: expected a list of rows in JSON ({error}).") from error
-        if not isinstance(rows, list):
-            raise FinetuneError(f"{path}: expected a list of rows, found {type(rows).__name__}.")
-        self.rows = rows
+        self.begins, self.ends, self.names, self.kind = begins, ends, names, kind
+        self.handle = None
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "handle": None}
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self.rows[i]
-
-    def where(self, i: int) -> str:
-        """The file and the row, counted from 1."""
-        return f"{self.path}, row {i + 1}"
-
-
-class JsonLines:
-    """A file with one object a line; empty lines are no rows."""
-
-    def __init__(self, path: Path):
-        self.path, self.root = path, path.parent
-        try:
-            self.begins, self.ends, self.lines = _lines(path)
-        except OSError as error:
-            raise FinetuneError(f"{path}: can't be read ({error.strerror}).") from error
+    def __del__(self) -> None:
+        if self.handle is not None:
+            os.close(self.handle)
 
     def __len__(self) -> int:
         return len(self.begins)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        # Opened for each row: 20 microseconds, and nothing that two processes could share by mistake.
-        with self.path.open("rb") as file:
-            file.seek(int(self.begins[i]))
-            return json.loads(file.read(int(self.ends[i] - self.begins[i])))
+        begin, size = int(self.begins[i]), int(self.ends[i] - self.begins[i])
+        return json.loads(self._read(begin, size))
+
+    def _read(self, begin: int, size: int) -> bytes:
+        if not hasattr(os, "pread"):
+            with self.path.open("rb") as file:
+                file.seek(begin)
+                return file.read(size)
+        if self.handle is None:
+            self.handle = os.open(self.path, os.O_RDONLY)
+        # Processes that were forked share the handle, but no place in the file.
+        return os.pread(self.handle, size, begin)
 
     def where(self, i: int) -> str:
-        """The file and the line, counted from 1."""
-        return f"{self.path}, line {int(self.lines[i]) + 1}"
+        """The file and the row or line, counted from 1."""
+        return f"{self.path}, {self.kind} {int(self.names[i]) + 1}"
+
+
+def read_array(path: Path) -> JsonRows:
+    """A file with one list of objects.
+
+    Raises:
+        FinetuneError: it can't be read, or is something else.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        begins, ends = _elements(text)
+    except (OSError, ValueError) as error:
+        raise FinetuneError(f"{path}: expected a list of rows in JSON ({error}).") from error
+    if not text.isascii():
+        begins, ends = _in_bytes(text, begins, ends)
+    return JsonRows(path, np.array(begins, np.int64), np.array(ends, np.int64), np.arange(len(begins)), "row")
+
+
+def _elements(text: str) -> tuple[list[int], list[int]]:
+    """Where each element of a JSON list begins and ends, in characters; none is kept.
+
+    Raises:
+        ValueError: not a list, or not JSON.
+    """
+    decoder, begins, ends = json.JSONDecoder(), [], []
+    at = _after_blanks(text, 1 if text.startswith("\ufeff") else 0)
+    if text[at : at + 1] != "[":
+        raise ValueError(f"found {type(json.loads(text)).__name__}")
+    at = _after_blanks(text, at + 1)
+    while text[at : at + 1] != "]" or begins:
+        begins.append(at)
+        ends.append(decoder.raw_decode(text, at)[1])
+        at = _after_blanks(text, ends[-1])
+        if text[at : at + 1] != ",":
+            break
+        at = _after_blanks(text, at + 1)
+    if text[at : at + 1] != "]" or _after_blanks(text, at + 1) != len(text):
+        raise json.JSONDecodeError("expected , or the end of the list", text, at)
+    return begins, ends
+
+
+def _after_blanks(text: str, at: int) -> int:
+    return BLANKS.match(text, at).end()
+
+
+def _in_bytes(text: str, begins: list[int], ends: list[int]) -> tuple[list[int], list[int]]:
+    """Places in characters as places in bytes."""
+    places = [place for pair in zip(begins, ends, strict=True) for place in pair]
+    gaps = (len(text[a:b].encode()) for a, b in zip([0, *places], places, strict=False))
+    in_bytes = list(accumulate(gaps))
+    return in_bytes[::2], in_bytes[1::2]
+
+
+def read_lines(path: Path) -> JsonRows:
+    """A file with one object a line; empty lines are no rows.
+
+    Raises:
+        FinetuneError: it can't be read.
+    """
+    try:
+        return JsonRows(path, *_lines(path), "line")
+    except OSError as error:
+        raise FinetuneError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def _lines(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where each line that is not blank begins and ends, in bytes, and its number."""
-    found, offset, first_bytes = [], 0, []
+    found, offset, short = [], 0, []
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             found.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + offset)
@@ -100,13 +157,13 @@ def _lines(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ends = np.append(np.concatenate(found), offset) if found else np.zeros(0, np.int64)
     begins = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1] + 1])
     lines = np.arange(len(ends))
-    # A row has at least two characters: only shorter lines, and spaces, need a look.
+    # A row has more characters than these: only shorter lines may be blank.
     with path.open("rb") as file:
         for i in np.flatnonzero(ends - begins < 16):
             file.seek(int(begins[i]))
-            first_bytes.append((i, file.read(int(ends[i] - begins[i]))))
+            short.append((i, file.read(int(ends[i] - begins[i]))))
     full = np.ones(len(ends), bool)
-    full[[i for i, text in first_bytes if not text.strip()]] = False
+    full[[i for i, text in short if not text.strip()]] = False
     return begins[full], ends[full], lines[full]
 
 
@@ -159,7 +216,7 @@ def open_file(data_set: DataSet) -> RowFile:
     if path.is_dir():
         return _open_directory(path, data_set)
     if path.suffix in (".jsonl", ".ndjson"):
-        return JsonLines(_existing(path))
+        return read_lines(_existing(path))
     if path.suffix == ".json":
         return _open_json(_existing(path))
     if path.suffix in (".parquet", ".arrow"):
@@ -179,7 +236,7 @@ def _open_json(path: Path) -> RowFile:
     """Many files called .json hold one object a line."""
     with path.open("rb") as file:
         begin = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    return JsonLines(path) if begin == b"{" else JsonArray(path)
+    return read_lines(path) if begin == b"{" else read_array(path)
 
 
 def _open_directory(path: Path, data_set: DataSet) -> RowFile:
