@@ -22,7 +22,7 @@ ENDS = r"question  .+\nanswer    .*\ntruth     .+\n$"
 @pytest.fixture
 def place(tmp_path):
     """A folder as seeds.py makes one: data, and a configuration that trains just enough for answers to end."""
-    make_toy(tmp_path / "work" / "toy", sizes=Sizes(base=40, added=20, questions=dict.fromkeys(QUESTIONS, 12)))
+    make_toy(tmp_path / "work" / "toy", sizes=Sizes(base=40, added=20, questions=dict.fromkeys(QUESTIONS, 32)))
     config = yaml.safe_load((DEMO.parent / "finetune.yaml").read_text())
     config |= {"root": ".", "steps": 2, "batch": 8, "added": dict(list(config["added"].items())[:2])}
     config["start"] |= {"steps": 60, "batch": 32}
