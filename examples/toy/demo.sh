@@ -22,6 +22,7 @@ run soup finetune "$config"
 
 # A judge for the two benchmarks that need one: a rule on loopback, no model. It stays for as long as this script does.
 printf '\n$ python -m finetune.toy.judge --port-file %s &\n' "$work/judge.port"
+rm -f "$work/judge.url" # an earlier run's
 python -m finetune.toy.judge --port-file "$work/judge.port" >"$work/judge.url" &
 judge_process=$!
 trap 'kill "$judge_process" 2>/dev/null || true' EXIT
