@@ -7,6 +7,7 @@ after a checkpoint. Of several processes it is enough to signal one, such as the
 """
 
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -22,6 +23,8 @@ from finetune.jobs import Job, State, read_stamp, read_state, write_state
 from soup.errors import FinetuneError, SoupError
 
 __all__ = ["main", "run"]
+
+log = logging.getLogger("finetune.job")  # as a process its name is __main__
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 EVERY_SECONDS = 1.0  # between two writings of the state
@@ -52,9 +55,10 @@ class Diary:
         self.change()
 
     def step(self, step: int, steps: int, loss: float, pace: float) -> None:
-        """Tells of a step."""
+        """Tells of a step, in the log as well."""
         self.state = replace(self.state, step=step, steps=steps, loss=loss, seconds_per_step=pace)
-        if time.monotonic() - self.written > EVERY_SECONDS:
+        if step == steps or time.monotonic() - self.written > EVERY_SECONDS:
+            log.info("step %d of %d: loss %.4f, %.2f s a step", step, steps, loss, pace)
             self.change()
 
     def change(self, **fields: Any) -> None:
@@ -85,7 +89,8 @@ def run(folder: Path) -> int:
         return 1
     diary = Diary(folder, int(os.environ.get("RANK", "0")))
     try:
-        return _trained(job, digest, diary)
+        code = _trained(job, digest, diary)
+        _part()
     except StoppedError as stopped:
         diary.end("stopped", f"{signal.Signals(stopped.number).name}, which left no time for a checkpoint")
         return SIGNALS[stopped.number]
@@ -94,9 +99,11 @@ def run(folder: Path) -> int:
         diary.end("failed", str(error))
     except Exception as error:
         traceback.print_exc()
-        diary.end("failed", explained(error, folder))
-    finally:
-        _part()
+        why = explained(error, folder)
+        _clear(folder)
+        diary.end("failed", why)
+    else:
+        return code
     return 1
 
 
@@ -143,6 +150,12 @@ def _listen(stop: Any) -> None:
         signal.signal(number, heard)
 
 
+def _clear(folder: Path) -> None:
+    """Removes what was not finished: on a full disk there is then room to say so."""
+    for name in ("checkpoints/part", "part"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def _part() -> None:
     """Takes leave of the other processes, where there are any."""
     torch = sys.modules.get("torch")
@@ -168,6 +181,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m finetune.job FOLDER", file=sys.stderr)
         return 2
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("finetune").setLevel(logging.INFO if first else logging.WARNING)
     return run(Path(arguments[0]))
 
 

@@ -17,8 +17,10 @@ from training import make_job, write_rows
 
 import finetune.job
 from finetune import checkpoints
+from finetune.data import Corpus, TrainingRows
 from finetune.job import Diary, run
 from finetune.jobs import State, read_stamp, read_state, write_state
+from finetune.points.tiny import tiny_processor
 
 ROOT = Path(finetune.job.__file__).parents[1]
 
@@ -361,12 +363,41 @@ def together(folder, timeout=180):
     )
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, too small for two checkpoints."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full_is_told_and_the_job_goes_on_once_there_is_room(
+    undisturbed, data, small_disk, monkeypatch
+):
+    # The tiny model's checkpoint is 14 MB, of which one fits, and not the second before the first one goes.
+    monkeypatch.setattr("finetune.train.check_room", lambda *words: None)
+    job = make_job(small_disk, data, checkpoint_every=2)
+    assert run(job.folder) == 1
+    assert "the disk is full" in read_state(job.folder).why
+    assert steps_of(job.folder) == ["step-2"]
+    subprocess.run(["mount", "-o", "remount,size=256m", str(small_disk)], check=True)
+    assert run(job.folder) == 0
+    assert files(job.out) == files(undisturbed(checkpoint_every=2).out)
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(undisturbed, tmp_path):
-    # One rank's rows hold pictures and the other's none, at every step: nobody waits for ever.
-    data = write_rows(tmp_path / "rows", pictures=(1, 1, 0, 0))
-    settings = {"micro_batch": 2, "steps": 5, "checkpoint_every": 2}
+    data = write_rows(tmp_path / "rows", pictures=(1, 0))
+    settings = {"micro_batch": 1, "steps": 5, "batch": 4, "checkpoint_every": 2}
     alone = make_job(tmp_path, data, name="alone", **settings)
+    # Ranks take turns: more than once one has a picture where the other has none, and nobody waits for ever.
+    rows = TrainingRows(Corpus(alone.data), alone.settings, tiny_processor())
+    seen = [bool(rows[i]["images"]) for i in range(20)]
+    assert sum(one != other for one, other in zip(seen[::2], seen[1::2], strict=True)) > 3
     pair = make_job(tmp_path, data, name="pair", **settings)
     assert run(alone.folder) == 0
     done = together(pair.folder)

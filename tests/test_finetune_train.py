@@ -4,13 +4,18 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from training import make_job, tiny_model, write_rows
 from transformers import AutoModelForImageTextToText
 
-from finetune import checkpoints
+from finetune import checkpoints, start
+from finetune.arguments import shares
+from finetune.config import Settings
 from finetune.data import Album, Collator
 from finetune.jobs import read_stamp
+from finetune.points.config import PointsConfig
+from finetune.points.presets import preset_config
 from finetune.train import prepare, train_job
 from finetune.trainer import StopRequest
 from soup.errors import FinetuneError
@@ -219,6 +224,33 @@ def test_packs_may_be_accumulated(data, tmp_path):
 def test_rows_are_decoded_by_workers_into_the_same_model(plain, data, tmp_path):
     again, _ = trained(tmp_path, data, workers=1)
     assert furthest(again, plain[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "devices", "expected"),
+    [(64, None, 1, (64, 1)), (64, None, 4, (16, 1)), (64, 8, 2, (8, 4)), (6, 1, 3, (1, 2))],
+)
+def test_a_step_is_shared_out_over_devices_and_parts(batch, micro, devices, expected):
+    assert shares(Settings(lr=1, steps=1, batch=batch, micro_batch=micro), devices) == expected
+
+
+@pytest.mark.parametrize(("batch", "micro", "devices"), [(64, None, 3), (64, 16, 8)])
+def test_a_batch_that_can_t_be_shared_out_is_told(batch, micro, devices):
+    with pytest.raises(FinetuneError, match=f"batch 64.*{devices} devices"):
+        shares(Settings(lr=1, steps=1, batch=batch, micro_batch=micro), devices)
+
+
+def test_a_larger_preset_starts_fresh_with_its_own_number_of_tokens(monkeypatch):
+    small = preset_config("tiny").text_config.to_dict() | {"vocab_size": 5000, "max_position_embeddings": 777}
+    config = PointsConfig(**{**preset_config("tiny").to_dict(), "text_config": small})
+    monkeypatch.setattr(start, "preset_config", lambda name: config)
+    model, processor = start.open_start("0.5b", Settings(lr=1, steps=1))
+    assert model.get_input_embeddings().num_embeddings == 5000
+    assert processor.tokenizer.model_max_length == 777
+    assert processor.tokens_per_tile == config.tokens_per_tile == 4
+    assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
+    batch = processor(text=[f"{processor.image_token} what?"], images=[Image.new("RGB", (32, 32))], return_tensors="pt")
+    assert model(**batch).logits.shape[-1] == 5000
 
 
 def test_epochs_are_rounded_up_to_whole_steps(data, tmp_path):
