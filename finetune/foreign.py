@@ -17,7 +17,6 @@ from torch.nn.functional import pad
 from finetune.config import Settings
 from finetune.data import IGNORED, Corpus, TrainingRows
 from finetune.data.looking import look
-from finetune.data.survey import Surveyor, survey
 from soup.errors import FinetuneError
 
 __all__ = ["ProcessorCollator", "foreign_rows"]
@@ -34,9 +33,7 @@ def foreign_rows(corpus: Corpus, processor: Any, settings: Settings, progress: A
     """
     if settings.packing:
         raise FinetuneError("packing: only for POINTS models: of others it is not known how long a row will be.")
-    surveyor = Surveyor(None, settings.max_length)
-    surveyor.image_token = processor.image_token
-    return TrainingRows(corpus, settings, processor, known=survey(corpus, surveyor, progress=progress))
+    return TrainingRows(corpus, settings, processor, progress=progress)
 
 
 class ProcessorCollator:

@@ -102,7 +102,8 @@ def check_data(
         base: the base set D.
         added: the added sets d_i by name.
         settings: `max_length`, and whether bad rows are errors (`on_bad_row`).
-        processor: counts tokens, those of images by the sizes in their headers; without it lengths are not known.
+        processor: counts tokens, those of images by the sizes in their headers; without it, or with one of another
+            family than POINTS, lengths are not known.
         progress: called with a data set's path, rows done and rows in all, now and then.
         decode: decode every picture in full, where otherwise headers do: minutes for a hundred thousand.
         faults_to: a file that takes all bad rows, one JSON object a line; the report holds the first ones.
@@ -113,11 +114,7 @@ def check_data(
     users = _users(base, added)
     found: dict[str, _Found] = {}
     errors: list[str] = []
-    try:
-        surveyor = Surveyor(processor, settings.max_length, exact=True, decode=decode)
-    except FinetuneError as error:
-        errors.append(str(error))
-        surveyor = Surveyor(None, settings.max_length, decode=decode)
+    surveyor = Surveyor(processor, settings.max_length, exact=True, decode=decode)
     try:
         with faults_to.open("w", encoding="utf-8") if faults_to else nullcontext() as file:
             for key, (data_set, _) in users.items():

@@ -15,7 +15,7 @@ import xxhash
 from finetune.data.corpus import Corpus
 from finetune.data.looking import tiles_of
 from finetune.data.rows import KINDS, Fault, Picture, RowError, Sample, texts_of
-from finetune.data.tokens import Tokens
+from finetune.data.tokens import Tokens, knows_tiles
 from finetune.points.processing import IMAGE_TOKEN
 from soup.errors import FinetuneError, listing
 
@@ -62,12 +62,13 @@ class Survey:
 class Surveyor:
     """Looks at rows: are they good, and how long are they.
 
-    Without a processor lengths are not known, and the image token is taken to be that of POINTS. `exact` counts the
-    tokens of every row, where otherwise those that can't be too many are spared. `decode` opens every picture in full.
+    Without a processor, or with one of another family than POINTS, lengths are not known; without one the image token
+    is taken to be that of POINTS. `exact` counts the tokens of every row, where otherwise those that can't be too many
+    are spared. `decode` opens every picture in full.
     """
 
     def __init__(self, processor: Any, max_length: int, *, exact: bool = False, decode: bool = False):
-        self.tokens = Tokens(processor) if processor is not None else None
+        self.tokens = Tokens(processor) if knows_tiles(processor) else None
         self.image_token = processor.image_token if processor is not None else IMAGE_TOKEN
         self.max_length, self.exact, self.decode = max_length, exact, decode
         self.seen: dict[str, int | Fault] = {}

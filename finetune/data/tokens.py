@@ -8,7 +8,7 @@ from finetune.data.rows import Sample, texts_of
 from finetune.points.tiling import named_tiling
 from soup.errors import FinetuneError
 
-__all__ = ["IGNORED", "Tokens"]
+__all__ = ["IGNORED", "Tokens", "knows_tiles"]
 
 IGNORED = -100  # a label that no loss is taken over
 REMEMBERED = 4096  # texts whose tokens are kept: system messages and the prompts that a data set repeats
@@ -16,19 +16,18 @@ REMEMBERED = 4096  # texts whose tokens are kept: system messages and the prompt
 Segments = list[tuple[str, bool]]
 
 
+def knows_tiles(processor: Any) -> bool:
+    """Whether a processor says of how many tiles an image consists, as that of POINTS does."""
+    return hasattr(getattr(processor, "image_processor", None), "tiling")
+
+
 class Tokens:
     """What a processor makes of rows; labels are the assistant's words and the end of its turn, nothing else.
 
-    Raises:
-        FinetuneError: a processor of another family than POINTS, whose images are no tiles.
+    Of a processor of another family than POINTS only the segments are known: see `finetune.foreign`.
     """
 
     def __init__(self, processor: Any):
-        if not hasattr(getattr(processor, "image_processor", None), "tiling"):
-            raise FinetuneError(
-                f"{type(processor).__name__}: rows are made into batches for POINTS models alone, whose processor "
-                "(PointsProcessor) says of how many tiles an image consists; start from one of those."
-            )
         self.processor = processor
         self.remembered: dict[str, list[int]] = {}
         self.images: dict[int, list[int]] = {}
