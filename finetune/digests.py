@@ -23,14 +23,14 @@ from finetune.config import DataSet
 from finetune.jobs import Job
 from soup.checkpoint import Checkpoint
 from soup.digest import DigestCache, digest_checkpoint, side_digest
-from soup.errors import FinetuneError
+from soup.errors import FinetuneError, did_you_mean
 from soup.hub import is_hub_id
 
 __all__ = ["Content", "Digests", "is_preset", "row_files"]
 
 FORMAT = 2  # moves on when the same settings would train another model
 ROW_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
-PRESETS = ("tiny",)
+PRESETS = ("tiny", "0.5b", "7b", "9b")  # those of finetune/points/presets.py, which imports transformers
 # A string of JSON that ends as the names of pictures and videos do, whatever key it stands under.
 PICTURE = re.compile(
     rb'"((?:[^"\\\n]|\\.){1,4096}\.(?:png|jpe?g|webp|gif|bmp|tiff?|ppm|avif|mp4|avi|mov|mkv|webm))"', re.IGNORECASE
@@ -111,7 +111,11 @@ class Digests:
                 cache = DigestCache(self.remembered) if self.remembered else None
                 digest = cache.get(checkpoint) if cache else digest_checkpoint(checkpoint)
                 return f"{digest.content} {side_digest(checkpoint)}"
-        return start if is_preset(start) else _on_hub("models", start)
+        if is_preset(start):
+            return start
+        if not is_hub_id(start):
+            raise FinetuneError(f"{start}: no directory, no Hub id, no preset.{did_you_mean(start, PRESETS)}")
+        return _on_hub("models", start)
 
     def parts(self, job: Job, of_start: str | None = None) -> dict[str, Any]:
         """The digests of a job's start and of each of its data sets; `of_start`: of the job that trains its start."""

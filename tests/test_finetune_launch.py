@@ -314,7 +314,7 @@ def test_all_missing_data_and_starts_are_listed_at_once_and_nothing_is_left(tmp_
     (tmp_path / "ckpts.finetune" / "moods.json").unlink()
     (tmp_path / "ckpts.finetune").rmdir()
     said = refusal(path)
-    assert all(word in said for word in ("gone/a", "gone/b", "start nowhere: no such file or directory"))
+    assert all(word in said for word in ("gone/a", "gone/b", "start nowhere: no directory, no Hub id, no preset"))
     assert not (tmp_path / "ckpts.finetune").exists()
     assert not (tmp_path / "ckpts").exists()
 

@@ -8,7 +8,7 @@ from launching import CONFIG, command, data_set, place
 from safetensors.torch import save_file
 
 from finetune.config import DataSet, Settings
-from finetune.digests import Digests
+from finetune.digests import Digests, is_preset
 from finetune.endings import judge
 from finetune.engines import Ended
 from finetune.estimates import estimate, trained_parameters
@@ -165,6 +165,15 @@ def test_a_start_is_its_weights_wherever_it_lies(tmp_path):
     (tmp_path / "d").mkdir()
     with pytest.raises(CheckpointError):
         Digests().start(str(tmp_path / "d"))
+
+
+def test_presets_are_those_that_jobs_know():
+    from finetune.points.presets import PRESETS
+
+    assert all(map(is_preset, PRESETS))
+    assert not is_preset("8b")
+    with pytest.raises(FinetuneError, match="Did you mean 'tiny'"):
+        Digests().start("tinny")
 
 
 def test_a_hub_id_is_the_commit_that_the_cache_holds(tmp_path, monkeypatch):
