@@ -6,7 +6,8 @@
                   a token and word of the vocabulary for the logits and their gradient
 
 Source of the activations: Korthikanti et al., arXiv 2205.05198, section 4.1 and 5, without the attention's own matrix,
-which sdpa and flash attention never hold. Encoders' activations, buffers and what the allocator wastes are left out.
+which sdpa and flash attention never hold. Rows count as long as `max_length`; encoders' activations, buffers and what
+the allocator wastes are left out.
 """
 
 import json

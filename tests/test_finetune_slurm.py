@@ -152,6 +152,12 @@ def test_what_slurm_ended_is_told_with_its_word_for_it(tmp_path, stand_ins):
     assert engine.poll()[0].why == "SLURM ended job 100: OUT_OF_MEMORY (OutOfMemory)"
 
 
+def test_a_job_that_never_began_is_told_with_slurm_s_own_log(tmp_path, stand_ins):
+    engine = SlurmEngine(configured(), ask_seconds=0.0)
+    engine.submit(tasks(tmp_path, "a"))
+    assert engine.poll()[0].why.endswith(f"{tmp_path}/ckpts.finetune/slurm/100_0_log.out")
+
+
 def test_a_host_without_slurm_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FinetuneError, match="--on slurm: Could not detect"):

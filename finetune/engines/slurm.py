@@ -114,8 +114,15 @@ class SlurmEngine:
             there = queued(self._names.values())
             if there is not None:  # SLURM did not answer: it will
                 gone = [name for name, job in self._names.items() if job not in there]
-                ended += [Ended(name, None, _last_word(self._names.pop(name))) for name in gone]
+                ended += [Ended(name, None, self._why(name, self._names.pop(name))) for name in gone]
         return ended
+
+    def _why(self, name: str, job: str) -> str | None:
+        """What the job's folder can't tell of its end: SLURM's word, or that it never came to begin."""
+        task = self._tasks[name]
+        own = task.folder.parent / "slurm" / f"{job}_0_log.out"
+        silent = f"never began; SLURM's own log of it: {own}"
+        return _last_word(job) or (None if task.log.exists() else silent)
 
     def stop(self) -> None:
         """Jobs that run are asked to stop; those that wait are cancelled."""
