@@ -164,7 +164,7 @@ def manifest(data_sets: Sequence[DataSet], strata: Sequence[Stratum]) -> dict[st
 class Order:
     """The row at each position of a run, for ever: a function of seed and position, so that nothing needs resuming.
 
-    The epoch at hand is kept, one integer for each of its positions.
+    Two epochs are kept, one integer for each of their positions: a window of packs may lie across their border.
     """
 
     def __init__(self, strata: Sequence[Stratum], seed: int):
@@ -172,16 +172,18 @@ class Order:
         self.epoch_rows = sum((stratum.visits for stratum in self.strata), Fraction(0))
         if not self.epoch_rows:
             raise FinetuneError("the mixture has no rows: expected a weight above 0 on some of them.")
-        self.first, self.rows = 0, np.zeros(0, np.int64)
+        self.kept: list[tuple[int, np.ndarray]] = []
 
     def __getitem__(self, position: int) -> int:
         """The index of the row at a position, which is any whole number from 0."""
         if position < 0:
             raise IndexError(position)
-        if not self.first <= position < self.first + len(self.rows):
-            epoch = self._epoch_of(position)
-            self.first, self.rows = self.begin(epoch), self.of_epoch(epoch)
-        return int(self.rows[position - self.first])
+        for first, rows in self.kept:
+            if first <= position < first + len(rows):
+                return int(rows[position - first])
+        epoch = self._epoch_of(position)
+        self.kept = [(self.begin(epoch), self.of_epoch(epoch)), *self.kept[:1]]
+        return self[position]
 
     def begin(self, epoch: int) -> int:
         """The position at which an epoch begins."""
