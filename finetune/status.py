@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import read_config
-from finetune.engines import is_alive, read_place
+from finetune.engines import is_alive, read_place, slurm_queue
 from finetune.engines.processes import launcher_of
 from finetune.jobs import Job, plan, read_job, read_stamp, read_state
 from soup.errors import FinetuneError
@@ -48,7 +48,8 @@ def row_of(job: Job, alive: Callable[[Path], bool | None] = is_alive) -> Row:
     elif state in ("waiting", "running", "done"):
         there = alive(job.folder)
         if there is None:
-            why = f"runs on {(read_place(job.folder) or {}).get('host')}, which can't be seen from here"
+            place = read_place(job.folder) or {}
+            why = f"can't be seen from here: runs on {place.get('on')} ({place.get('host') or place.get('job')})"
         elif not there:
             state, why = ("not started", None) if state == "waiting" else ("lost", IDLE_TOO_LONG)
     step, steps = (told.step, told.steps) if told else (0, job.settings.steps or 0)
@@ -76,10 +77,11 @@ def status(config_path: Path | str) -> list[Row]:
     except ValueError as error:
         raise FinetuneError(f"{path}: a value of `vary` is wrong.\n{error}") from error
     watched = launcher_of(jobs[0].folder.parent) is not None
+    queue = slurm_queue(job.folder for job in jobs)
 
     def alive(folder: Path) -> bool | None:
         told = read_state(folder)
-        return True if watched and told and told.phase == "waiting" else is_alive(folder)
+        return True if watched and told and told.phase == "waiting" else is_alive(folder, queue)
 
     return [row_of(job, alive) for job in jobs]
 

@@ -11,7 +11,7 @@ on several machines, a file system that they share.
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,17 @@ from finetune.config import FinetuneConfig
 from soup.atomic import write_whole
 from soup.errors import FinetuneError
 
-__all__ = ["Ended", "Engine", "Task", "engine_name", "is_alive", "open_engine", "read_place", "write_place"]
+__all__ = [
+    "Ended",
+    "Engine",
+    "Task",
+    "engine_name",
+    "is_alive",
+    "open_engine",
+    "read_place",
+    "slurm_queue",
+    "write_place",
+]
 
 PLACE = "place.json"
 ENGINES = {"local": "LocalEngine", "slurm": "SlurmEngine", "ray": "RayEngine"}
@@ -134,16 +144,29 @@ def read_place(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("on") in ENGINES else None
 
 
-def is_alive(folder: Path) -> bool | None:
-    """Whether the job's last attempt still runs or waits; None where this can't be seen from here."""
+def slurm_queue(folders: Iterable[Path]) -> Collection[str] | None:
+    """Those of the folders' jobs that SLURM still has to do, asked once; None where it does not answer."""
+    places = [place for folder in folders if (place := read_place(folder)) and place["on"] == "slurm"]
+    if not places:
+        return ()
+    try:
+        from finetune.engines.slurm import queued
+    except ImportError:
+        return None
+    return queued([place["job"] for place in places])
+
+
+def is_alive(folder: Path, queue: Collection[str] | None = None) -> bool | None:
+    """Whether the job's last attempt still runs or waits; None where this can't be seen from here.
+
+    `queue` are the jobs that SLURM still has to do, for who asks about many (`slurm_queue`).
+    """
     place = read_place(folder)
     if place is None:
         return False
     if place["on"] == "slurm":
-        from finetune.engines.slurm import queued
-
-        found = queued([place["job"]])
-        return None if found is None else place["job"] in found
+        queue = slurm_queue([folder]) if queue is None else queue
+        return None if queue is None else place["job"] in queue
     if place["on"] == "ray":
         from finetune.engines.attempt import beats
 
