@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from finetune.config import Settings
@@ -18,7 +18,7 @@ from finetune.jobs import STAMP
 from soup.checkpoint import Checkpoint
 from soup.errors import FinetuneError
 
-__all__ = ["Origin", "publish", "save", "versions"]
+__all__ = ["Origin", "one_tensor_each", "publish", "save", "versions"]
 
 OURS = (STAMP, "recipe.yaml", "README.md")  # of the start itself, not of what becomes of it
 
@@ -27,12 +27,13 @@ OURS = (STAMP, "recipe.yaml", "README.md")  # of the start itself, not of what b
 class Origin:
     """What a start has beside its weights. Without a `place` it was made here, and its processor is written anew.
 
-    `config` is as it was before training, which turns the cache off for everyone.
+    `config` is as it was before training, which turns the cache off for everyone; `tied` is told by `one_tensor_each`.
     """
 
     config: Any
     processor: Any
     place: Path | None
+    tied: dict[str, str]
 
     def copy_to(self, out: Path) -> None:
         """Tokenizer, processor, template and code, to the byte as they are."""
@@ -49,6 +50,7 @@ class Origin:
 def save(model: PreTrainedModel, state: dict[str, Tensor], origin: Origin, settings: Settings, out: Path) -> None:
     """The model's weights `state`, in the dtype that the settings name, which its configuration then names, too."""
     dtype = getattr(torch, settings.dtype)
+    state = {name: state[origin.tied.get(name, name)] for name in state}
     model.save_pretrained(out, state_dict=rounded(state, dtype), max_shard_size=settings.max_shard_size)
     config = copy.deepcopy(origin.config)
     config.architectures = [type(model).__name__]
@@ -57,6 +59,13 @@ def save(model: PreTrainedModel, state: dict[str, Tensor], origin: Origin, setti
             part.dtype = dtype
     config.save_pretrained(out)
     origin.copy_to(out)
+
+
+def one_tensor_each(model: nn.Module) -> dict[str, str]:
+    """The first name of what goes by several, for each other name: tied weights, which engines that cut up forget."""
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(tensor), name) for name, tensor in model.state_dict(keep_vars=True).items()}
+    return {name: own for name, own in names.items() if name != own}
 
 
 def rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers import set_seed as transformers_seed
 from transformers.utils import logging as transformers_logging
 
-from finetune import checkpoints
+from finetune import checkpoints, parallel
 from finetune.adapters import attach, fold
 from finetune.arguments import precision, training_arguments
 from finetune.components import choose_trained, learning_rates
@@ -20,9 +20,8 @@ from finetune.data import Corpus
 from finetune.feeding import Feed, feed
 from finetune.jobs import Job, read_stamp
 from finetune.logs import loggers
-from finetune.parallel import join, world_size
 from finetune.points.model import PointsForConditionalGeneration
-from finetune.saving import Origin, publish, save, versions
+from finetune.saving import Origin, one_tensor_each, publish, save, versions
 from finetune.space import check_room
 from finetune.start import open_start, start_place
 from finetune.trainer import JobTrainer, StopRequest, Watch
@@ -92,7 +91,7 @@ def train_job(job: Job, digest: str, tell: Tell, stop: StopRequest) -> bool:
         FinetuneError: settings, data or start that don't work, no room, or a loss that is not finite.
         OSError: a file that can't be written.
     """
-    join(job.settings.parallel)
+    parallel.join(job.settings.parallel)
     with _without_bars():
         run = prepare(job, digest, tell, stop)
         resumed = checkpoints.newest(job.folder, digest)
@@ -113,7 +112,7 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest) -> Run:
     corpus = Corpus(job.data)
     transformers_seed(settings.seed)
     model, processor = open_start(job.start, settings, corpus.texts())
-    origin = Origin(copy.deepcopy(model.config), processor, start_place(job.start))
+    origin = Origin(copy.deepcopy(model.config), processor, start_place(job.start), one_tensor_each(model))
     if settings.lora:
         attach(model, settings)
     choose_trained(model, settings)
@@ -133,7 +132,7 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest) -> Run:
         digest=digest,
         keep=lambda step: run.keep(_kept(job, step), step=step),
         model=model,
-        args=training_arguments(settings, food.rows.steps, world_size(), place, even=even),
+        args=training_arguments(settings, food.rows.steps, parallel.world_size(), place, even=even),
         train_dataset=food.rows,
         data_collator=food.collator,
         callbacks=[Watch(job.name, stop, tell), *loggers(settings, job.name, job.folder, done)],

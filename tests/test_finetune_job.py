@@ -413,6 +413,62 @@ def test_two_processes_train_what_one_does(undisturbed, tmp_path):
     assert (state.phase, state.step) == ("done", 5)
 
 
+SHARDED = """
+import os, sys
+from pathlib import Path
+
+import accelerate.state
+import torch
+from accelerate.utils import DistributedType
+
+import finetune.job
+import finetune.parallel
+
+begin = accelerate.state.PartialState.__init__
+
+
+def as_if_on_gpus(self, *words, **more):
+    begin(self, *words, **more)
+    if self._shared_state.get("distributed_type") == DistributedType.MULTI_CPU:
+        self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+accelerate.state.PartialState.__init__ = as_if_on_gpus
+finetune.parallel.join = lambda parallel: os.environ.update(finetune.parallel.environment_of(parallel))
+torch.set_num_threads(1)
+step = finetune.job.Diary.step
+
+
+def told(self, *words):
+    step(self, *words)
+    if words[0] == int(sys.argv[2]):
+        os._exit(9)
+
+
+finetune.job.Diary.step = told
+sys.exit(finetune.job.run(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_fsdp_trains_what_one_process_does_and_goes_on_after_a_kill(undisturbed, data, tmp_path):
+    # Where there is no GPU, accelerate shards only if it is made to believe in some; the sharding itself is real.
+    settings = {"lora": {"rank": 4}, "freeze": ["general_vit", "ocr_vit"], "checkpoint_every": 2}
+    reference = undisturbed(**settings)
+    job = make_job(tmp_path, data, parallel="fsdp", **settings)
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    for dies_at, code in ((5, 1), (0, 0)):
+        command = [*PAIR[:-2], str(tmp_path / "sharded.py"), str(job.folder), str(dies_at)]
+        done = subprocess.run(command, env=environment(), timeout=300, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        if dies_at:
+            assert steps_of(job.folder) == ["step-4"]
+            assert (job.folder / "checkpoints" / "step-4" / "pytorch_model_fsdp_0").is_dir()
+    mine, theirs = (load_file(one.out / "model.safetensors") for one in (job, reference))
+    assert mine.keys() == theirs.keys()
+    assert max((mine[name] - theirs[name]).abs().max().item() for name in mine) < 1e-4
+
+
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(data, tmp_path):
     job = make_job(tmp_path, data, steps=4000, micro_batch=1)

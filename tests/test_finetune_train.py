@@ -1,6 +1,7 @@
 """What training does to a model: how much of it, at what rate, in which precision, however a batch is cut."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from finetune.arguments import shares
 from finetune.config import Settings
 from finetune.data import Album, Collator
 from finetune.jobs import read_stamp
+from finetune.logs import loggers
 from finetune.points.config import PointsConfig
 from finetune.points.presets import preset_config
 from finetune.train import prepare, train_job
@@ -169,6 +171,15 @@ def test_adapters_train_and_are_gone_when_the_model_is_written(data, tmp_path, p
     assert steps[-1][2] < steps[0][2]
 
 
+def test_tied_weights_are_written_once_though_they_were_gathered_apart(data, tmp_path, plain):
+    # FSDP gives a full copy for each name.
+    run = prepared(tmp_path, data)
+    state = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    assert "llm.lm_head.weight" in state
+    run.write(state, tmp_path / "out")
+    assert weights(tmp_path / "out").keys() == weights(plain[2]).keys()
+
+
 def test_the_last_layers_alone_may_be_trained(data, tmp_path, plain):
     tuned, _ = trained(tmp_path, data, start=plain[2], train={"general_vit": "last 1"}, freeze=["ocr_vit", "llm"])
     moved = {name for name, tensor in weights(plain[2]).items() if not torch.equal(tensor, tuned[name])}
@@ -190,7 +201,6 @@ def test_remembered_features_train_the_very_same_model(data, tmp_path, plain):
         ({"cache_features": True, "freeze": ["ocr_vit", "general_vit"], "workers": 2}, "set workers to 0"),
         ({"parallel": "fsd"}, "Did you mean 'fsdp'"),
         ({"log_to": ["tensorbord"]}, "Did you mean 'tensorboard'"),
-        ({"log_to": ["wandb"]}, "pip install wandb"),
     ],
 )
 def test_settings_that_can_t_be_are_told_before_the_first_step(data, tmp_path, settings, words):
@@ -224,6 +234,13 @@ def test_packs_may_be_accumulated(data, tmp_path):
 def test_rows_are_decoded_by_workers_into_the_same_model(plain, data, tmp_path):
     again, _ = trained(tmp_path, data, workers=1)
     assert furthest(again, plain[0]) == 0
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
+def test_a_logger_that_is_not_installed_is_told_with_its_command(monkeypatch, name):
+    monkeypatch.setattr("importlib.util.find_spec", lambda one: None)
+    with pytest.raises(FinetuneError, match=f"log_to: {name} is not installed: pip install {name}"):
+        loggers(Settings(lr=1, steps=1, log_to=name), "job", Path(), 0)
 
 
 @pytest.mark.parametrize(
