@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,9 @@ def cluster(tmp_path_factory):
             wait_for(lambda: "idle" in subprocess.run(["sinfo"], capture_output=True, text=True, check=False).stdout)
             yield home
         finally:
+            subprocess.run(["scancel", "--user=root"], check=False)  # what a failed test left
+            with suppress(AssertionError):
+                wait_for(no_jobs, 40)
             for process in reversed(running):
                 process.terminate()
             for process in running:
