@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 from transformers import set_seed as transformers_seed
 from transformers.utils import logging as transformers_logging
 
@@ -108,37 +108,45 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest) -> Run:
     Raises:
         FinetuneError: as `train_job`.
     """
-    settings = job.settings
     corpus = Corpus(job.data)
-    transformers_seed(settings.seed)
-    model, processor = open_start(job.start, settings, corpus.texts())
-    origin = Origin(copy.deepcopy(model.config), processor, start_place(job.start), one_tensor_each(model))
-    if settings.lora:
-        attach(model, settings)
-    choose_trained(model, settings)
-    model.train()  # the model knows of weights that nothing depends on
-    learning_rates(model, settings)
-    food = feed(corpus, model, processor, settings)
+    model, origin = _opened(job, corpus)
+    food = feed(corpus, model, origin.processor, job.settings)
     job.folder.mkdir(parents=True, exist_ok=True)
-    check_room(model, settings, food.rows.steps, job.folder)
+    check_room(model, job.settings, food.rows.steps, job.folder)
     _check_kept(job, digest, food.rows.steps)
     resumed = checkpoints.newest(job.folder, digest)
     done = int(resumed.name.removeprefix("step-")) if resumed else 0
-    place = checkpoints.scratch(job.folder)
-    even = isinstance(model, PointsForConditionalGeneration)
     trainer = JobTrainer(
-        settings=settings,
+        settings=job.settings,
         folder=job.folder,
         digest=digest,
         keep=lambda step: run.keep(_kept(job, step), step=step),
         model=model,
-        args=training_arguments(settings, food.rows.steps, parallel.world_size(), place, even=even),
+        args=_arguments(job, model, food.rows.steps),
         train_dataset=food.rows,
         data_collator=food.collator,
-        callbacks=[Watch(job.name, stop, tell), *loggers(settings, job.name, job.folder, done)],
+        callbacks=[Watch(job.name, stop, tell), *loggers(job.settings, job.name, job.folder, done)],
     )
     run = Run(job, digest, trainer, model, origin, food)
     return run
+
+
+def _opened(job: Job, corpus: Corpus) -> tuple[PreTrainedModel, Origin]:
+    """The model, its adapters in place and what stays frozen, and what it came with."""
+    transformers_seed(job.settings.seed)
+    model, processor = open_start(job.start, job.settings, corpus.texts())
+    origin = Origin(copy.deepcopy(model.config), processor, start_place(job.start), one_tensor_each(model))
+    if job.settings.lora:
+        attach(model, job.settings)
+    choose_trained(model, job.settings)
+    model.train()  # the model knows of weights that nothing depends on
+    learning_rates(model, job.settings)
+    return model, origin
+
+
+def _arguments(job: Job, model: PreTrainedModel, steps: int) -> TrainingArguments:
+    even = isinstance(model, PointsForConditionalGeneration)  # a batch of text goes by way of all that is trained
+    return training_arguments(job.settings, steps, parallel.world_size(), checkpoints.scratch(job.folder), even=even)
 
 
 def _kept(job: Job, step: int) -> Path:
