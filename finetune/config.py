@@ -175,10 +175,10 @@ class Slurm(_Strict):
     partition: str | None = None
     account: str | None = None
     time: str = "24:00:00"
-    cpus_per_gpu: int = Field(8, gt=0)
+    cpus_per_gpu: int = Field(default=8, gt=0)
     memory: str | None = None
-    max_requeues: int = Field(3, ge=0)
-    at_once: int | None = Field(None, gt=0)
+    max_requeues: int = Field(default=3, ge=0)
+    at_once: int | None = Field(default=None, gt=0)
     extra: dict[str, str | int] = {}
 
 
@@ -223,9 +223,11 @@ class FinetuneConfig(Settings):
         """How the start is trained: by its own settings, and these where it has none.
 
         Raises:
-            AttributeError: the start is a checkpoint.
+            TypeError: the start is a checkpoint.
         """
-        own = self.start.model_extra
+        if not isinstance(self.start, Stage):
+            raise TypeError(f"start: expected a stage that is trained, found {self.start!r}")
+        own = self.start.model_extra or {}
         length = {"steps": None, "epochs": None} if {"steps", "epochs"} & own.keys() else {}
         parts: dict[str, Any] = {"freeze": [], "train": {}, "lora": None, "lr_of": {}, "cache_features": False}
         return self.settings(**{**parts, **length, **own})
@@ -248,7 +250,7 @@ def read_config(path: Path) -> FinetuneConfig:
     return parse_config(found, path)
 
 
-def parse_config(found: dict[str, Any], path: Path) -> FinetuneConfig:
+def parse_config(found: dict[Any, Any], path: Path) -> FinetuneConfig:
     """The configuration that a mapping holds; `path` is what errors call it.
 
     Raises:
@@ -281,7 +283,13 @@ def _wrong(error: ValidationError, inside_start: bool) -> list[str]:
     return lines
 
 
-NESTED = {"mixture": Mixture, "lora": Lora, "slurm": Slurm, "data": DataSet, "added": DataSet}
+NESTED: dict[str, type[BaseModel]] = {
+    "mixture": Mixture,
+    "lora": Lora,
+    "slurm": Slurm,
+    "data": DataSet,
+    "added": DataSet,
+}
 
 
 def _line(place: list[str], problem: Any, known: Any) -> str:

@@ -5,6 +5,7 @@ jumping to a time would be quicker, and lands on another frame in many files.
 """
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,9 @@ def frames_of_film(place: Source, count: int, max_pixels: int) -> list[Image.Ima
 
 def _opened(av: Any, place: Source) -> Any:
     """The file, or bytes from their beginning, as a container. A playlist in it can't reach into the network."""
-    if isinstance(place.file, Path):
-        file = str(place.file.resolve())  # never taken for a URL
-    else:
-        file = place.file
-        file.seek(0)
+    if isinstance(place.file, BytesIO):
+        place.file.seek(0)
+    file = str(place.file.resolve()) if isinstance(place.file, Path) else place.file  # never taken for a URL
     container = av.open(file, container_options={"protocol_whitelist": "file"})
     if not container.streams.video or container.format.name == "tty":  # FFmpeg would draw the letters of a text
         container.close()

@@ -71,15 +71,14 @@ def frames_of(source: Any, count: int, *, name: str | None = None, max_pixels: i
     Raises:
         FinetuneError: as `open_picture`; a directory without pictures; a video that PyAV is needed for, or can't read.
     """
-    limits = {"max_pixels": max_pixels}
     if isinstance(source, list | tuple):
         name = name or "a video"
         indices = _indices(len(source), count, name)
-        return [open_picture(source[i], name=f"{name}, frame {i + 1}", **limits) for i in indices]
+        return [open_picture(source[i], name=f"{name}, frame {i + 1}", max_pixels=max_pixels) for i in indices]
     place = source_of(source, name)
     if isinstance(place.file, Path) and place.file.is_dir():
         files = _pictures_in(place.file)
-        return [open_picture(files[i], **limits) for i in _indices(len(files), count, place.name)]
+        return [open_picture(files[i], max_pixels=max_pixels) for i in _indices(len(files), count, place.name)]
     if not _is_picture(place):
         from finetune.films import frames_of_film
 

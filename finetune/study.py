@@ -95,8 +95,8 @@ class Workbench:
     def cook(self, strategy: str, pool: Sequence[Path], title: str = "") -> Result:
         """The result of the soup that a strategy makes of a pool; other pools than the main one have a title."""
         run, name = (f"{title}.scores", title) if title else ("scores", strategy)
-        places = {"pool": [str(path) for path in pool], "out": self.place / "soups" / name, "overwrite": True}
-        made = cook(strategy, **places, **self._judging(run))
+        checkpoints, out = [str(path) for path in pool], self.place / "soups" / name
+        made = cook(strategy, pool=checkpoints, out=out, overwrite=True, **self._judging(run))
         names = " + ".join(made.chosen)
         self.voice.say(f"{strategy}: {names}")
         return Result.of(next(trial for trial in made.trials if trial.recipe.digest == made.recipe.digest), names)

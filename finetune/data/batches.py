@@ -88,7 +88,8 @@ class Collator:
         Raises:
             FinetuneError: a bad row, by its data set, number and picture.
         """
-        flat = [row for item in rows for row in item] if self.packing else list(rows)
+        items: Sequence[Any] = rows  # a row each, or with packing a list of them
+        flat: list[Row] = [row for item in items for row in item] if self.packing else list(items)
         pages_of_row, flat = self._pages(flat)
         encoded = [self._encoded(row, pages) for row, pages in zip(flat, pages_of_row, strict=True)]
         batch = _packed(encoded) if self.packing else self._padded(encoded)
@@ -113,11 +114,11 @@ class Collator:
                 good.append(row)
             except FinetuneError as error:
                 log.warning("left out: %s", error)
-        return (pages, good) if good else self._pages_instead(rows[-1])
+        return (pages, good) if good else self._pages_instead(rows[-1], self.instead)
 
-    def _pages_instead(self, row: Row) -> tuple[list[list[Tensor]], list[Row]]:
+    def _pages_instead(self, row: Row, instead: Callable[[Row], Row]) -> tuple[list[list[Tensor]], list[Row]]:
         for _ in range(TRIED_INSTEAD):
-            row = self.instead(row)
+            row = instead(row)
             try:
                 return self._pages_of([row]), [row]
             except FinetuneError as error:

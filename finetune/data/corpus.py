@@ -14,7 +14,7 @@ from soup.errors import FinetuneError, listing
 __all__ = ["Corpus"]
 
 
-class Corpus(Sequence[Sample]):
+class Corpus:
     """The rows of data sets, one set after another.
 
     Raises:
@@ -29,6 +29,9 @@ class Corpus(Sequence[Sample]):
 
     def __len__(self) -> int:
         return self.begins[-1]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> Sample:
         """Row `i` in the one form.

@@ -53,7 +53,7 @@ class JsonRows:
     def __init__(self, path: Path, begins: np.ndarray, ends: np.ndarray, names: np.ndarray, kind: str):
         self.path, self.root = path, path.parent
         self.begins, self.ends, self.names, self.kind = begins, ends, names, kind
-        self.handle = None
+        self.handle: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "handle": None}
@@ -106,7 +106,9 @@ def _elements(text: str) -> tuple[list[int], list[int]]:
     Raises:
         ValueError: not a list, or not JSON.
     """
-    decoder, begins, ends = json.JSONDecoder(), [], []
+    decoder = json.JSONDecoder()
+    begins: list[int] = []
+    ends: list[int] = []
     at = _after_blanks(text, 1 if text.startswith("\ufeff") else 0)
     if text[at : at + 1] != "[":
         raise ValueError(f"found {type(json.loads(text)).__name__}")
@@ -124,7 +126,8 @@ def _elements(text: str) -> tuple[list[int], list[int]]:
 
 
 def _after_blanks(text: str, at: int) -> int:
-    return BLANKS.match(text, at).end()
+    blanks = BLANKS.match(text, at)
+    return blanks.end() if blanks else at
 
 
 def _in_bytes(text: str, begins: list[int], ends: list[int]) -> tuple[list[int], list[int]]:

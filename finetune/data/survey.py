@@ -103,10 +103,11 @@ class Surveyor:
         """
         if self.tokens is None:
             return 0
-        tiles = [self._tiles(picture) for picture in sample["images"]]
-        faults = [count for count in tiles if isinstance(count, Fault)]
+        found = [self._tiles(picture) for picture in sample["images"]]
+        faults = [fault for fault in found if isinstance(fault, Fault)]
         if faults:
             raise RowError(sample["where"], faults)
+        tiles = [count for count in found if not isinstance(count, Fault)]
         if not self.exact:
             bound = self.tokens.longest_possible(sample, tiles)
             if bound is not None and bound <= self.max_length:

@@ -21,7 +21,7 @@ __all__ = ["TrainingRows"]
 log = logging.getLogger(__name__)
 
 
-class TrainingRows(Dataset):
+class TrainingRows(Dataset[Any]):
     """The rows of a run: item n is what is learnt n-th, ready for the `Collator`, from the first step to the last.
 
     To be read in order (`SequentialSampler`); a run that resumes at step s goes on at item s * batch. With packing an
@@ -58,13 +58,14 @@ class TrainingRows(Dataset):
         self.order = Order(strata, settings.seed)
         self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.survey.bad}
         self.packs = Packs(self.length_at, settings.max_length) if settings.packing else None
-        self.steps = settings.steps or self._steps_of(settings.epochs, settings.batch)
+        self.steps = settings.steps or self._steps_of(settings)
         self.items = self.steps * settings.batch
 
-    def _steps_of(self, epochs: float, batch: int) -> int:
+    def _steps_of(self, settings: Settings) -> int:
         """Steps for so many epochs; the last one is filled up with rows of the next. Packs must all be made for it."""
-        positions = math.ceil(epochs * self.order.epoch_rows)
-        return math.ceil((self.packs.count(positions) if self.packs else positions) / batch)
+        assert settings.epochs is not None, "settings without steps have epochs"
+        positions = math.ceil(settings.epochs * self.order.epoch_rows)
+        return math.ceil((self.packs.count(positions) if self.packs else positions) / settings.batch)
 
     def __len__(self) -> int:
         return self.items

@@ -105,8 +105,9 @@ class AnyRes(Tiling):
 
     def plan(self, width: int, height: int, tile: int) -> Plan:
         """A grid without overlap, and the overview."""
-        options = {"min_tiles": self.min_tiles, "max_tiles": self.max_tiles, "rule": self.rule}
-        columns, rows = anyres_grid(width, height, tile=tile, **options)
+        columns, rows = anyres_grid(
+            width, height, tile=tile, min_tiles=self.min_tiles, max_tiles=self.max_tiles, rule=self.rule
+        )
         room = columns * tile, rows * tile
         size = room if self.rule == "internvl" else size_within(width, height, room, up=True)
         tops, lefts = range(0, room[1], tile), range(0, room[0], tile)

@@ -114,7 +114,8 @@ def plan_assembly(
     config = _config(parts, tokenizer, wishes)
     pixels, remarks = _pixels(parts)
     try:
-        images = PointsImageProcessor(tile=config.tile, tiling=wishes.tiling, **pixels)
+        mean, std = pixels["image_mean"], pixels["image_std"]
+        images = PointsImageProcessor(tile=config.tile, tiling=wishes.tiling, image_mean=mean, image_std=std)
     except ValueError as error:
         raise FinetuneError(str(error)) from error
     processor = PointsProcessor(images, tokenizer, tokens_per_tile=config.tokens_per_tile)

@@ -56,7 +56,7 @@ def sight_of(config: PreTrainedConfig, layer: int) -> Sight:
     depth = len(widths) if widths else getattr(config, "num_hidden_layers", None)
     if depth is not None and not -depth - 1 <= layer <= -1:
         raise ValueError(f"vision_feature_layer: expected -1 to {-depth - 1} for {config.model_type}, found {layer}.")
-    sizes = {name: getattr(config, name, None) for name in ("image_size", "patch_size")}
+    sizes: dict[str, Any] = {name: getattr(config, name, None) for name in ("image_size", "patch_size")}
     odd = [f"{name} {value}" for name, value in sizes.items() if not isinstance(value, int)]
     if odd:
         raise ValueError(f"{config.model_type}: expected one number for a square's side, found {', '.join(odd)}.")
@@ -88,9 +88,9 @@ class PointsConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
     }
 
-    general_config: dict | PreTrainedConfig | None = None
-    ocr_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    general_config: dict[Any, Any] | PreTrainedConfig | None = None
+    ocr_config: dict[Any, Any] | PreTrainedConfig | None = None
+    text_config: dict[Any, Any] | PreTrainedConfig | None = None
     merge_weights: list[float] | tuple[float, ...] | None = None
     vision_feature_layer: int = -2
     connector: str = "shuffle"
@@ -123,7 +123,7 @@ class PointsConfig(PreTrainedConfig):
             raise ValueError("\n".join(wrong))
 
     def _faults(self) -> Any:
-        names, weights = list(self.vision_configs), self.merge_weights
+        names, weights = list(self.vision_configs), self.merge_weights or []
         if len(weights) != len(names) or abs(sum(weights) - 1) > 1e-6:
             yield f"merge_weights: expected {len(names)} that sum to 1 ({', '.join(names)}), found {weights}."
         if self.connector not in CONNECTORS:

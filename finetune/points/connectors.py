@@ -10,8 +10,10 @@ has them all, under the numbers that the published model gives them (`vision_pro
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from finetune.points.config import PointsConfig
 
@@ -92,9 +94,10 @@ class Pool(Connector):
         return super().forward(x_M).unflatten(-2, (-1, self.factor**2)).mean(-2)
 
 
-_CLASSES = {"shuffle": Shuffle, "pool": Pool, "linear": Linear}
+_CLASSES: dict[str, Callable[[int, int, int], Connector]] = {"shuffle": Shuffle, "pool": Pool, "linear": Linear}
 
 
 def build_connector(config: PointsConfig) -> Connector:
     """The connector that a configuration names, fresh."""
-    return _CLASSES[config.connector](config.sight.width, config.text_config.hidden_size, config.shuffle)
+    text: PreTrainedConfig = config.text_config  # a mapping no longer, once the whole is built
+    return _CLASSES[config.connector](config.sight.width, text.hidden_size, config.shuffle)

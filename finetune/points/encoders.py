@@ -103,7 +103,7 @@ def idle_parameters(vit: PreTrainedModel, layer: int) -> Iterator[nn.Parameter]:
         run = {id(p) for part in (*_stem(vit), *_layers(vit)[: depth + 1 + layer]) for p in part.parameters()}
         yield from (p for p in vit.parameters() if id(p) not in run)
     elif not isinstance(vit, Patches):
-        idle = _without_gradient(type(vit), vit.config.to_json_string(), layer)
+        idle = _without_gradient(vit.__class__, vit.config.to_json_string(), layer)
         yield from (parameter for name, parameter in vit.named_parameters() if name in idle)
 
 

@@ -28,7 +28,8 @@ from soup.errors import FinetuneError, did_you_mean, listing
 __all__ = ["PointsImageProcessor", "PointsImagesKwargs", "as_picture", "flat"]
 
 
-class PointsImagesKwargs(ImagesKwargs, total=False):
+# mypy does not look into transformers, and so does not see that this is a TypedDict, which may be `total` or not.
+class PointsImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """What may be said of images in one call, in place of the processor's own settings."""
 
     tile: int
@@ -182,4 +183,5 @@ def _cut(image: Any, stills: Tiling, film: UniformFrames, tile: int, resizer: st
     if isinstance(image, Video):
         return torch.cat([_cut(frame, film, film, tile, resizer) for frame in film.chosen(image)])
     picture = as_picture(image)
-    return cut_tiles(picture, stills.plan(*picture.size, tile), tile, resizer)
+    width, height = picture.size
+    return cut_tiles(picture, stills.plan(width, height, tile), tile, resizer)

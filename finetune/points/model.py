@@ -209,6 +209,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             vision_features = self.encode(pixel_values)
         seen = vision_features if vision_features is not None and len(vision_features) else None
         if inputs_embeds is None:
+            assert input_ids is not None  # as checked above
             if seen is None and past_key_values is None and bool((input_ids == self.config.image_token_id).any()):
                 raise ValueError(f"expected images for the image tokens (id {self.config.image_token_id}), found none.")
             inputs_embeds = self.place(input_ids, seen)
@@ -235,7 +236,9 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attentions=answered.attentions,
         )
 
-    def prepare_inputs_for_generation(self, *args: Any, is_first_iteration: bool = False, **kwargs: Any) -> dict:
+    def prepare_inputs_for_generation(
+        self, *args: Any, is_first_iteration: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
         """As transformers does; remembered features, too, are for the prompt alone."""
         if not is_first_iteration and kwargs.get("use_cache", True):
             kwargs.pop("vision_features", None)

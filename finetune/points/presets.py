@@ -62,7 +62,7 @@ _QWEN_7B = {
 }
 
 _YI_TOKENS = {"bos_token_id": 1, "eos_token_id": 7, "pad_token_id": 0}  # <|im_end|> ends an answer
-_YI_9B = {
+_YI_9B: dict[str, Any] = {
     **_YI_TOKENS,
     "model_type": "llama",
     "rms_norm_eps": 1e-6,

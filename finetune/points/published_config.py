@@ -9,7 +9,7 @@ Source: the modelling code that is published with the weights (facts of names an
 from collections.abc import Iterator
 from typing import Any
 
-from transformers import CLIPVisionConfig
+from transformers import CLIPVisionConfig, PreTrainedConfig
 
 from finetune.points.config import PointsConfig
 from soup.errors import FinetuneError, listing
@@ -17,7 +17,7 @@ from soup.errors import FinetuneError, listing
 __all__ = ["from_published_config", "refuse_unpublished", "to_published_config"]
 
 # Which of the three groups of linear layers have a bias: (query, key, value), (attention's output), the MLP's two.
-_FAMILIES = {
+_FAMILIES: dict[tuple[bool, ...], dict[str, Any]] = {
     (True, False, False): {"model_type": "qwen2"},
     (False, False, False): {"model_type": "llama"},
     (True, True, False): {"model_type": "llama", "attention_bias": True},
@@ -136,12 +136,12 @@ def to_published_config(config: PointsConfig) -> dict[str, Any]:
     Raises:
         FinetuneError: a model that the published form has no place for; every reason is listed.
     """
-    text = config.text_config
+    text: PreTrainedConfig = config.text_config  # a mapping no longer, once the whole is built
     wrong = list(_misfits(config))
     if wrong:
         raise FinetuneError(f"The published form of POINTS v1 has no place for this model:\n{listing(wrong)}")
     has_qkv = text.model_type == "qwen2" or text.attention_bias
-    vision = config.general_config.to_diff_dict()
+    vision = config.vision_configs["general_vit"].to_diff_dict()
     for key in ("dtype", "transformers_version", "architectures", "_name_or_path"):
         vision.pop(key, None)
     return {
@@ -168,7 +168,8 @@ def to_published_config(config: PointsConfig) -> dict[str, Any]:
 
 
 def _misfits(config: PointsConfig) -> Iterator[str]:
-    text, encoders = config.text_config, list(config.vision_configs.values())
+    text: PreTrainedConfig = config.text_config
+    encoders = list(config.vision_configs.values())
     if [type(encoder) for encoder in encoders] != [CLIPVisionConfig] * 2:
         yield f"expected two CLIP encoders, found {', '.join(encoder.model_type for encoder in encoders)}"
     elif encoders[0].to_diff_dict() != encoders[1].to_diff_dict():

@@ -76,6 +76,7 @@ class Plan:
         return len(self.boxes) + (self.thumbnail is not None)
 
 
+@dataclass(frozen=True)
 class Tiling(ABC):
     """Which tiles are cut of an image of a size.
 

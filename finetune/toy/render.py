@@ -100,8 +100,11 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _paper_and_ink(random: Random) -> tuple[Rgb, Rgb]:
     """A light colour and a dark one."""
-    paper, ink = ((tuple(random.randint(*span) for _ in range(3))) for span in ((200, 255), (0, 80)))
-    return paper, ink
+    return _between(random, 200, 255), _between(random, 0, 80)
+
+
+def _between(random: Random, least: int, most: int) -> Rgb:
+    return random.randint(least, most), random.randint(least, most), random.randint(least, most)
 
 
 def _paper(random: Random) -> Image.Image:
@@ -111,7 +114,8 @@ def _paper(random: Random) -> Image.Image:
 
 
 def _shade(random: Random, color: Rgb) -> Rgb:
-    return tuple(max(0, min(255, part + random.randint(-18, 18))) for part in color)
+    red, green, blue = (max(0, min(255, part + random.randint(-18, 18))) for part in color)
+    return red, green, blue
 
 
 def _apart(random: Random, n: int) -> list[tuple[float, float, float]]:
