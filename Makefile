@@ -2,8 +2,9 @@
 # make test     lint, types, tests
 # make test-all the slow tests too
 # make bench    speed and memory of a merge, against the floor of this machine
+# make system   the one package of the operating system that Debian's python3 may lack: venv (apt-get, as root)
 #
-# Each sets up what it needs in .venv and is safe to repeat. No target needs a package of the operating system.
+# Each sets up what it needs in .venv and is safe to repeat.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench system clean
 
 demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
@@ -30,6 +31,9 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/merge.py
+
+system:
+	@$(PYTHON) -c 'import ensurepip, venv' || { apt-get update && apt-get install --yes python3-venv; }
 
 # One pip command holds the constraints and everything that depends on torch. ms-vlmeval goes in alone: its light
 # import path needs none of its 60 dependencies but those of the extra [vlmeval-light].

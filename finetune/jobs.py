@@ -205,7 +205,7 @@ def _place(start: str, root: Path) -> str:
 
 def at_root(data: list[DataSet], root: Path) -> tuple[DataSet, ...]:
     """The data sets with what is here by its whole path; `images` starts at the root, too."""
-    whole = root.absolute()
+    whole = root.resolve()
     placed = []
     for one in data:
         path = str(whole / one.path) if (root / one.path).exists() else one.path
