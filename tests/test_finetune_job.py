@@ -110,7 +110,16 @@ def die():
     raise DeathError
 
 
-@pytest.mark.parametrize(("name", "step"), [("in parts", 5), *((name, 3) for name in SETTINGS)])
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("in parts", 3),
+        ("adapters", 3),
+        ("a second epoch", 5),
+        pytest.param("in parts", 5, marks=pytest.mark.slow),
+        pytest.param("bfloat16", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_resumed_is_undisturbed_bit_for_bit(undisturbed, data, tmp_path, monkeypatch, name, step):
     settings = {"checkpoint_every": 2, **SETTINGS[name]}
     reference = undisturbed(**settings)
