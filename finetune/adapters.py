@@ -4,8 +4,11 @@ Source: LoRA, arXiv 2106.09685, section 4.1: h = W x + (alpha / r) B A x.
 """
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from finetune.components import UnknownPartError, find_part, part_names, within
 from finetune.config import Settings
@@ -17,7 +20,7 @@ NAME = "default"  # peft's own name for the only adapter
 BASE, DOWN, UP = ".base_layer.", f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"
 
 
-def attach(model: nn.Module, settings: Settings) -> list[str]:
+def attach(model: PreTrainedModel, settings: Settings) -> list[str]:
     """Puts adapters beside the linear layers that the settings name; gives the layers' names.
 
     Everything else is then frozen: `choose_trained` comes after, and frees what is trained in full.
@@ -28,11 +31,13 @@ def attach(model: nn.Module, settings: Settings) -> list[str]:
     from peft import LoraConfig, inject_adapter_in_model
 
     lora = settings.lora
+    assert lora is not None, "settings without lora have no adapters"
     names = language_layers(model) if lora.target is None else _matching(model, lora.target)
-    _check(model, settings, names)
+    _check(model, lora.target, settings.freeze, names)
     one_of = "|".join(re.escape(name) for name in names)
+    alpha: Any = lora.alpha  # peft says that it is whole, and only divides it by the rank
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=f"(?:{one_of})", bias="none"
+        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=f"(?:{one_of})", bias="none"
     )
     inject_adapter_in_model(config, model, NAME)
     return names
@@ -55,7 +60,7 @@ def fold(state: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
     return folded
 
 
-def language_layers(model: nn.Module) -> list[str]:
+def language_layers(model: PreTrainedModel) -> list[str]:
     """The linear layers of the language model's body: beside its word embeddings, its head left out."""
     words = model.get_input_embeddings()
     place = next(name for name, module in model.named_modules() if module is words)
@@ -75,15 +80,15 @@ def _matching(model: nn.Module, target: str) -> list[str]:
     return [name for name in _linear(model) if pattern.fullmatch(name)]
 
 
-def _check(model: nn.Module, settings: Settings, names: list[str]) -> None:
+def _check(model: nn.Module, target: str | None, freeze: Iterable[str], names: list[str]) -> None:
     """Says what is wrong with the layers that were found.
 
     Raises:
         FinetuneError: none, or some that are frozen or whose weight another part uses, too.
     """
     if not names:
-        raise FinetuneError(_nothing(model, settings.lora.target))
-    frozen = [find_part(model, part) for part in settings.freeze if _known(model, part)]
+        raise FinetuneError(_nothing(model, target))
+    frozen = [find_part(model, part) for part in freeze if _known(model, part)]
     problems = [f"{name}: frozen by `freeze`" for name in names if any(within(name, place) for place in frozen)]
     uses: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):

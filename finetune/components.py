@@ -6,6 +6,7 @@ other part that is as high up has that end (`vision_tower`).
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -87,8 +88,8 @@ def choose_trained(model: nn.Module, settings: Settings) -> None:
         raise FinetuneError(f"parts of the model, {len(problems)} wrong:\n{listing(problems)}")
     free: dict[int, bool] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        chosen = ADAPTER in name or any(within(name, place) for place in trained)
-        mine = chosen or not (settings.lora or any(within(name, place) for place in kept))
+        named = ADAPTER in name or any(within(name, place) for place in trained)
+        mine = named or not (settings.lora or any(within(name, place) for place in kept))
         free[id(parameter)] = free.get(id(parameter), True) and mine
         parameter.requires_grad_(free[id(parameter)])
 
@@ -134,14 +135,14 @@ def learning_rates(model: nn.Module, settings: Settings) -> dict[str, float]:
     return rates
 
 
-def parameter_groups(model: nn.Module, settings: Settings, decayed: Iterable[str]) -> list[dict]:
+def parameter_groups(model: nn.Module, settings: Settings, decayed: Iterable[str]) -> list[dict[str, Any]]:
     """What the optimizer is given: one group for each learning rate, with and without weight decay.
 
     `decayed` are the parameters with weight decay. The first group has the rate of `lr`, where anything has.
     """
     rates, decays = learning_rates(model, settings), set(decayed)
     own = dict(model.named_parameters())
-    groups: dict[tuple[float, float], list] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, rate in rates.items():
         decay = settings.weight_decay if name in decays else 0.0
         groups.setdefault((rate, decay), []).append(own[name])
@@ -191,7 +192,8 @@ def _is_row(module: nn.Module) -> bool:
 def _unused_layers(model: nn.Module, part: nn.Module) -> int:
     """How many of a vision encoder's last layers the model never asks; 0 for the language model."""
     layer = getattr(getattr(model, "config", None), "vision_feature_layer", -1)
-    words = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    ask = getattr(model, "get_input_embeddings", None)
+    words = ask() if ask else None
     if not isinstance(layer, int) or layer >= 0 or any(module is words for module in part.modules()):
         return 0
     return -layer - 1

@@ -110,7 +110,7 @@ def _last_layers(names: Sequence[str], much: str) -> set[str]:
 def _adapted(name: str, shape: Sequence[int], settings: Settings) -> bool:
     if len(shape) != 2 or not name.endswith(".weight"):
         return False
-    target = settings.lora.target
+    target = settings.lora.target if settings.lora else None
     try:
         if target is not None:
             return re.fullmatch(target, name.removesuffix(".weight")) is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from finetune.config import Settings
 from finetune.data import Album, Collator, Corpus, TrainingRows
@@ -74,7 +75,7 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _seen(model: Any, settings: Settings) -> tuple[Album, Callable | None, str]:
+def _seen(model: Any, settings: Settings) -> tuple[Album, Callable[[Tensor], Tensor] | None, str]:
     """What the model is given: tiles, or, where its encoders are frozen and it is asked for, what they saw in them.
 
     Raises:

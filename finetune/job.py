@@ -73,11 +73,12 @@ class Diary:
         now = read_state(self.folder)
         if now and now.phase == "failed" and now.attempt == self.state.attempt:
             return
-        if self.first or (phase == "failed" and now and now.phase == "running"):
-            self.state = self.state if self.first else now
-            again = self.before and self.before.phase == "failed" and self.before.why == why
-            self.first = True
-            self.change(phase=phase, why=f"{why}\nSo it was in attempt {self.before.attempt}." if again else why)
+        if not self.first and phase == "failed" and now and now.phase == "running":
+            self.state, self.first = now, True
+        if self.first:
+            if self.before and self.before.phase == "failed" and self.before.why == why:
+                why = f"{why}\nSo it was in attempt {self.before.attempt}."
+            self.change(phase=phase, why=why)
 
 
 def run(folder: Path) -> int:
@@ -93,7 +94,7 @@ def run(folder: Path) -> int:
         _part()
     except StoppedError as stopped:
         diary.end("stopped", f"{signal.Signals(stopped.number).name}, which left no time for a checkpoint")
-        return SIGNALS[stopped.number]
+        return SIGNALS[signal.Signals(stopped.number)]
     except SoupError as error:
         print(error, file=sys.stderr)
         diary.end("failed", str(error))

@@ -70,7 +70,7 @@ def one_tensor_each(model: nn.Module) -> dict[str, str]:
 
 def rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Every floating-point tensor in that dtype, on the processor; what was one tensor under two names stays one."""
-    done: dict[tuple, Tensor] = {}
+    done: dict[tuple[object, ...], Tensor] = {}
     for tensor in state.values():
         if _place(tensor) not in done:
             wanted = dtype if tensor.is_floating_point() else tensor.dtype
@@ -118,5 +118,5 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _place(tensor: Tensor) -> tuple:
+def _place(tensor: Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device

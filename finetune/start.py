@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
 import finetune.points  # noqa: F401 (makes the Auto classes know the family)
 from evaluators.processors import open_processor
@@ -28,10 +28,8 @@ def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tup
     Raises:
         FinetuneError: no checkpoint there, not a vision-language model, or one whose parts don't belong together.
     """
-    if start_place(start) is None:
-        model, processor = _fresh(start, texts)
-    else:
-        model, processor = _opened(start, settings)
+    place = start_place(start)
+    model, processor = _fresh(start, texts) if place is None else _opened(start, place)
     _attend(model, settings)
     problems = list(_misfits(model, processor))
     if problems:
@@ -62,16 +60,16 @@ def _fresh(preset: str, texts: Iterable[str]) -> tuple[PreTrainedModel, Any]:
         ids = (processor.image_token_id, processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id)
         return PointsForConditionalGeneration(tiny_config(len(processor.tokenizer), *ids)), processor
     config, tokenizer = preset_config(preset), tiny_tokenizer()
-    tokenizer.model_max_length = config.text_config.max_position_embeddings
+    text: PreTrainedConfig = config.text_config  # a mapping no longer, once the whole is built
+    tokenizer.model_max_length = text.max_position_embeddings
     processor = PointsProcessor(PointsImageProcessor(tile=config.tile), tokenizer, config.tokens_per_tile)
     config.image_token_id = processor.image_token_id
-    for part in (config, config.text_config):
+    for part in (config, text):
         part.pad_token_id, part.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     return PointsForConditionalGeneration(config), processor
 
 
-def _opened(start: str, settings: Settings) -> tuple[PreTrainedModel, Any]:
-    place = start_place(start)
+def _opened(start: str, place: Path) -> tuple[PreTrainedModel, Any]:
     try:
         config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError, KeyError) as error:

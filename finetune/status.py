@@ -39,7 +39,8 @@ def row_of(job: Job, alive: Callable[[Path], bool | None] = is_alive) -> Row:
     """A job's row. `alive` tells of a job's folder whether something runs or waits there (None: can't be seen)."""
     told = read_state(job.folder)
     log = job.folder / "log.txt"
-    state, why = told.phase if told else "not started", told.why if told else None
+    state: str = told.phase if told else "not started"
+    why = told.why if told else None
     done = _is_done(job)
     if done:
         state, why = "done", None

@@ -188,7 +188,8 @@ def _in_the_way(job: Job, place: Path, before: dict[str, Any] | None, digest: st
 def _differences(before: Mapping[str, Any], job: Job, digest: str) -> Iterator[str]:
     """What was otherwise when a checkpoint was made: `lr: 1e-05 there, 2e-05 now`."""
     now = job.as_json(digest)
-    settings = before.get("settings") if isinstance(before.get("settings"), dict) else before
+    told = before.get("settings")
+    settings: Mapping[str, Any] = told if isinstance(told, dict) else before
     for name, value in now["settings"].items():
         there = _plain(settings.get(name))
         if name in settings and there != _plain(value):

@@ -60,9 +60,9 @@ class Run:
     def stamp(self) -> dict[str, Any]:
         """What `finetune.json` says."""
         job = self.job
-        told = {"digest": self.digest, "digests": dict(job.digests), "name": job.name, "start": job.start}
-        told |= {"data": [one.model_dump() for one in job.data], "settings": job.settings.model_dump()}
-        told |= {"digests": dict(job.digests), "mixture": self.food.manifest}
+        told: dict[str, Any] = {"digest": self.digest, "digests": dict(job.digests), "name": job.name}
+        told |= {"start": job.start, "data": [one.model_dump() for one in job.data]}
+        told |= {"settings": job.settings.model_dump(), "mixture": self.food.manifest}
         return told | {"precision": precision(job.settings), "versions": versions()} | self.metrics()
 
     def metrics(self) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class Watch(TrainerCallback):
 class JobTrainer(Trainer):
     """Trains one model. `keep` is called, by all processes, at the steps of `keep_every`."""
 
+    optimizer: Any  # None until there is one
+
     def __init__(self, *, settings: Settings, folder: Path, digest: str, keep: Callable[[int], object], **kwargs: Any):
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)  # it would print a line a step
@@ -90,7 +92,9 @@ class JobTrainer(Trainer):
             self.optimizer = kind(groups, **words)
         return self.optimizer
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
         """The micro-batches of a step, their tokens and rows counted; tiles that came as bytes become numbers here."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.seen = [sum(counts) for counts in zip(self.seen, *map(_counts, batches), strict=True)]
@@ -109,7 +113,7 @@ class JobTrainer(Trainer):
         if "loss" in logs:
             now = time.monotonic()
             passed, self.began = max(now - self.began, 1e-9), now
-            before = next((one for one in reversed(self.state.log_history) if "loss" in one), {})
+            before: dict[str, Any] = next((one for one in reversed(self.state.log_history) if "loss" in one), {})
             seen = self.accelerator.reduce(torch.tensor(self.seen, device=self.args.device)).tolist()
             self.seen = [0, 0]
             for word, count in zip(("tokens", "rows"), seen, strict=True):
@@ -137,7 +141,7 @@ class JobTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """What training has changed; engines that cut parameters up save them with the optimizer's state."""
         if self.is_world_process_zero() and not self._cut_up:
-            checkpoints.save_trained(self.model, Path(output_dir))
+            checkpoints.save_trained(self.model, Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self._cut_up:

@@ -84,7 +84,7 @@ def _follow() -> None:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _watch(folder: Path, process: subprocess.Popen) -> int:
+def _watch(folder: Path, process: subprocess.Popen[bytes]) -> int:
     heard, beat = "", 0.0
     while True:
         if time.monotonic() - beat > BEAT_SECONDS:

@@ -53,7 +53,7 @@ def gpus_here() -> list[Gpu]:
 class _Run:
     task: Task
     slot: str
-    process: subprocess.Popen | psutil.Process
+    process: subprocess.Popen[bytes] | psutil.Process
     stopped: bool = False
 
     def code(self) -> int | None:
