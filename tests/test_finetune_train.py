@@ -296,3 +296,12 @@ def test_what_a_checkpoint_keeps_comes_back_and_nothing_else_fits(tmp_path):
     other.ocr_vit.requires_grad_(False)
     with pytest.raises(FinetuneError, match="not the"):
         checkpoints.load_trained(other, tmp_path)
+
+
+def test_what_is_saved_without_a_folder_goes_where_the_trainer_writes(data, tmp_path):
+    trainer = prepared(tmp_path, data, steps=1).trainer
+    trainer.save_model()
+    own = checkpoints.trained_tensors(trainer.model)
+    written = load_file(Path(trainer.args.output_dir) / checkpoints.WEIGHTS)
+    assert written.keys() == own.keys()
+    assert all(torch.equal(written[name], own[name]) for name in own)
