@@ -6,6 +6,7 @@ mkdir -p work/study
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 # A judge for the two benchmarks that need one: a rule on loopback, no model. It stays for as long as this script does.
+rm -f work/study/judge.url # an earlier run's
 python -m finetune.toy.judge --port-file work/study/judge.port >work/study/judge.url &
 judge_process=$!
 trap 'kill "$judge_process" 2>/dev/null || true' EXIT
