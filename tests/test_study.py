@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from pools import calls, make_checkpoint, make_judge
 from safetensors.numpy import load_file
 
 import finetune.comparisons
@@ -24,7 +25,6 @@ from finetune.study_config import read_study
 from finetune.study_table import Result, StudyTable
 from soup.cli import cli
 from soup.errors import FinetuneError
-from tests.pools import calls, make_checkpoint, make_judge
 
 # What a model learns from each data set: its score is 100 less the mean distance from [1, 2, 3, 4].
 LEARNT = {"base": [0, 0, 0, 0], "number": [3, 0, 0, 0], "word": [0, 3, 0, 0], "noise": [-9, -9, -9, -9]}
