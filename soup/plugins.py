@@ -11,9 +11,10 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from soup.errors import EvaluatorError, RecipeError, SoupError, did_you_mean
@@ -119,6 +120,17 @@ def _load_module(where: str, place: str, kind: str, error: type[SoupError]) -> M
         raise error(f"{kind} '{place}': importing {where} failed: {type(cause).__name__}: {cause}") from cause
 
 
+class _Uncached(SourceFileLoader):
+    """Runs a file as it is now, and writes nothing beside it.
+
+    Python's own cache knows a file by size and date: one edited within a second would run as it was before.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the file's bytes."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load_file(path: Path) -> ModuleType:
     path = path.resolve()
     # Two files of the same name are two modules, one file asked for twice is one, and an edited file is another: what
@@ -127,7 +139,7 @@ def _load_file(path: Path) -> ModuleType:
     name = f"soup_file_{path.stem}_{mark}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,6 @@
 import math
+import os
+import sys
 
 import numpy
 import pytest
@@ -8,6 +10,7 @@ from judging import ToyCandidate
 from evaluators.python import PythonFunction, to_score
 from soup.errors import EvaluatorError
 from soup.evaluation import Benchmark, Evaluator, Settings, Split
+from soup.plugins import load_object
 
 FILE = """
 import pathlib
@@ -87,6 +90,16 @@ def test_the_identity_changes_with_the_code_and_not_with_the_place(file):
     assert evaluator().identity(benchmark(f"{moved}:score")) == before
     moved.write_text(FILE + "\n# stricter")
     assert evaluator().identity(benchmark(f"{moved}:score")) != before
+
+
+def test_an_edited_file_runs_as_it_is_now_and_nothing_is_written_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = tmp_path / "judge.py"
+    for value in (1, 2):  # of one size and one date, by which Python's cache would take the second for the first
+        path.write_text(f"value = {value}\n")
+        os.utime(path, (10**9, 10**9))
+        assert load_object(f"{path}:value", "evaluator", EvaluatorError) == value
+    assert [found.name for found in tmp_path.iterdir()] == ["judge.py"]
 
 
 def test_a_split_is_refused_before_any_work(file, candidate):
