@@ -441,8 +441,8 @@ def test_a_name_that_is_no_text_is_told(soup, here):
 
 
 def test_a_timeout_of_for_ever_is_fine(soup):
-    soup(*GREEDY, "--timeout", "inf")
-    soup("eval", "ckpts/a", "--eval", "python:judge/judge.py:two", "--timeout", "1e300")
+    assert "the mean of" in soup(*GREEDY, "--timeout", "inf").stdout
+    assert "50.00" in soup("eval", "ckpts/a", "--eval", "python:judge/judge.py:two", "--timeout", "1e300").stdout
 
 
 def test_a_damaged_run_is_told_by_report(soup, here):

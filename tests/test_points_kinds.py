@@ -274,13 +274,17 @@ def test_frozen_encoders_are_not_run_for_a_batch_of_text():
 
 
 def test_nothing_goes_by_way_of_the_images_where_nothing_of_them_is_trained_or_no_training_is_on():
-    model = points_model("clip")
-    model.vision_projector.register_forward_hook(lambda *_: pytest.fail("ran"))
+    model, ran = points_model("clip"), []
+    model.vision_projector.register_forward_hook(lambda *_: ran.append("projector"))
     batch = batch_of(model, [], [asked(0)])
     model.eval()(**batch)
+    assert ran == []
+    model.train()(**batch)
+    assert ran == ["projector"], "while it is trained"
     model.general_vit.requires_grad_(False)
     model.vision_projector.requires_grad_(False)
     model.train()(**batch)
+    assert ran == ["projector"]
 
 
 @pytest.mark.parametrize(

@@ -180,10 +180,10 @@ def test_a_process_tells_its_url_first_and_ends_with_whoever_started_it(tmp_path
     url = waited_for(lambda: (tmp_path / "url").is_file() and (tmp_path / "url").read_text())
     Judge(url.strip(), MODEL, "NO_KEY").greet("mmvet")
     process = int((tmp_path / "pid").read_text())
-    os.kill(process, 0)
+    assert not is_gone(process)
     shell.send_signal(signal.SIGKILL)  # no trap could help
     shell.communicate()
-    waited_for(lambda: is_gone(process))
+    assert waited_for(lambda: is_gone(process))
 
 
 def waited_for(found, seconds=30):
