@@ -2,6 +2,19 @@
 
 import signal
 
+import pytest
+
 # Started in the background of a shell without job control, a process ignores Ctrl-C, and so do its children: the tests
 # of interrupts would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Models as small as the tests' lose more to waiting for each other's threads than they gain."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -14,6 +14,8 @@ from evaluators.transformers_model import MAX_NEW_TOKENS, TransformersAnswerer
 from soup.errors import EvaluatorError
 from soup.evaluation import Settings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
@@ -77,15 +79,6 @@ def save_points(directory, seed, dtype=torch.float32):
     PointsForConditionalGeneration(config).to(dtype).save_pretrained(directory, max_shard_size="1MB")
     processor.save_pretrained(directory)
     return directory
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small lose more to waiting for each other's threads than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 MAKERS = {"llava": save_llava, "points": save_points}

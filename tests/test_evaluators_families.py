@@ -23,13 +23,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation import Settings
 from soup.pool import Pool
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,10 @@ from soup.errors import EvaluatorError
 from soup.evaluation import OPENCOMPASS, Benchmark, Settings, Split, parse_benchmarks
 from soup.pool import Pool
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 CHOICE = {
     "dataset_path": "json",
@@ -70,14 +73,6 @@ GROUP = {
     "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean", "weight_by_size": True}],
     "metadata": {"version": 1},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+from boards import interrupt_when
 from launching import CONFIG, STANDIN, command, place, seen, set_moods, state
 
 from finetune.config import FinetuneConfig
@@ -177,18 +178,6 @@ def test_a_job_started_by_hand_is_adopted(tmp_path):
 class Folder:
     def __init__(self, folder):
         self.folder = folder
-
-
-def interrupt_when(name):
-    """An interrupt, once, when that job is at work: a second one would end it before its checkpoint."""
-    once = []
-
-    def board(rows):
-        if not once and any(row.name == name and row.state == "running" and row.step for row in rows):
-            once.append(name)
-            raise KeyboardInterrupt
-
-    return board
 
 
 def wait_for(what, seconds=30):

@@ -18,16 +18,10 @@ from finetune.train import train_job
 from finetune.trainer import StopRequest
 from soup.errors import FinetuneError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TRAINED = [name for name in FAMILIES if FAMILIES[name].chat]
 FROZEN = {"qwen2_vl": "visual", "qwen2_5_vl": "visual", "qwen3_vl": "visual", "idefics3": "vision_model"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

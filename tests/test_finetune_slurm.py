@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from boards import interrupt_when
 from launching import CONFIG, command, place, seen, set_moods, state
 
 from finetune.config import FinetuneConfig
@@ -248,18 +249,6 @@ def wait_for(what, seconds=60):
 
 def no_jobs():
     return not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
-
-
-def interrupt_when(name):
-    """An interrupt, once, when that job is at work: a second one would end it before its checkpoint."""
-    once = []
-
-    def board(rows):
-        if not once and any(row.name == name and row.state == "running" and row.step for row in rows):
-            once.append(name)
-            raise KeyboardInterrupt
-
-    return board
 
 
 @real

@@ -22,13 +22,7 @@ from finetune.train import prepare, train_job
 from finetune.trainer import StopRequest
 from soup.errors import FinetuneError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
