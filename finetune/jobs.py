@@ -11,8 +11,9 @@
         checkpoints/               to resume from
         part/                      the ingredient while it is written
 
-One job is one process (or one per GPU): `python -m finetune.job ckpts.finetune/<name>`. Its exit code is 0 when the
-ingredient is complete, 1 when it failed (state.json says why), 143 or 130 when a signal stopped it after a checkpoint.
+One job is one process (or one per GPU): `python -m finetune.training.job ckpts.finetune/<name>`. Its exit code is 0
+when the ingredient is complete, 1 when it failed (state.json says why), 143 or 130 when a signal stopped it after a
+checkpoint.
 """
 
 import json
@@ -113,9 +114,9 @@ class State:
 def job_command(job: Job, gpus: int) -> list[str]:
     """What trains a job, here or anywhere: one process, or torchrun with one for each GPU, on any free port."""
     if gpus <= 1:
-        return [sys.executable, "-m", "finetune.job", str(job.folder)]
+        return [sys.executable, "-m", "finetune.training.job", str(job.folder)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
-    return [*torchrun, "-m", "finetune.job", str(job.folder)]
+    return [*torchrun, "-m", "finetune.training.job", str(job.folder)]
 
 
 def read_job(folder: Path) -> dict[str, Any] | None:

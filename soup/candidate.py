@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SoupCandidate"]
 
-"""Half a leaf: what a block is added up in then stays in the allocator's hands instead of being faulted in anew, a
-fifth less time for seven ingredients. No byte of the result depends on it."""
-
 
 class SoupCandidate:
     """The soup of a sealed recipe, for an evaluator. See `soup.evaluation.Candidate` for what the members promise.

@@ -54,7 +54,7 @@ def finetune(config: Path, on: str | None, check: bool, status: bool, dry_run: b
 def _launch(config: Path, on: str | None, as_json: bool) -> None:
     from soup.console import Talk
 
-    wing = _wing("launch")
+    wing = _wing("launching.launch")
     with Talk() as talk:
         made = wing.finetune(config, on=on, progress=talk.trained, listener=_launch_listener(talk))
     if as_json:
@@ -65,18 +65,18 @@ def _launch(config: Path, on: str | None, as_json: bool) -> None:
 
 def _launch_listener(talk: Any) -> Any:
     """What the launcher tells, by this talk."""
-    view = _wing("status")
+    view = _wing("launching.status")
 
     def board(rows: Any) -> None:
         talk.board(view.HEAD, [view.cells(row, Path.cwd()) for row in rows])
 
-    return _wing("launch").Listener(talk.say, talk.warn, board)
+    return _wing("launching.launch").Listener(talk.say, talk.warn, board)
 
 
 def _status(config: Path, as_json: bool) -> None:
     from soup.console import Talk, print_rows
 
-    view = _wing("status")
+    view = _wing("launching.status")
     with Talk() as talk:
         rows = view.status(config)
         for row in rows:
@@ -91,7 +91,7 @@ def _status(config: Path, as_json: bool) -> None:
 def _rehearse(config: Path, on: str | None, as_json: bool) -> None:
     from soup.console import Talk, print_rows
 
-    wing = _wing("rehearsal")
+    wing = _wing("launching.rehearsal")
     with Talk() as talk:
         plan = wing.rehearse(config, on=on)
         for remark in () if as_json else plan["remarks"]:
@@ -107,7 +107,7 @@ def _rehearse(config: Path, on: str | None, as_json: bool) -> None:
 def _check(config: Path, as_json: bool) -> None:
     from soup.console import Talk, print_rows
 
-    wing = _wing("checking")
+    wing = _wing("launching.checking")
     with Talk() as talk:
         found = wing.check(config, talk.rows)
     if as_json:
@@ -133,7 +133,7 @@ def run(study: Path, judge_url: str | None, as_json: bool, dry_run: bool) -> Non
     """A whole study: fine-tune, evaluate, cook, compare; for every seed, resumable at every step."""
     from soup.console import Talk, print_table
 
-    wing = _wing("study")
+    wing = _wing("study.run")
     if dry_run:
         click.echo(json.dumps(wing.plan_study(study), indent=2, ensure_ascii=False))
         return

@@ -7,9 +7,16 @@ import torch
 from families import FAMILIES, character_tokenizer
 from training import BASICS, tiny_model
 
-from finetune.adapters import attach, fold, language_layers
-from finetune.components import choose_trained, find_part, last_layers, learning_rates, parameter_groups, part_names
 from finetune.config import Settings
+from finetune.training.adapters import attach, fold, language_layers
+from finetune.training.components import (
+    choose_trained,
+    find_part,
+    last_layers,
+    learning_rates,
+    parameter_groups,
+    part_names,
+)
 from soup.errors import FinetuneError
 
 FOREIGN = {"llava": "vision_tower", "qwen2_vl": "visual", "internvl": "vision_tower", "qwen3_vl": "visual"}

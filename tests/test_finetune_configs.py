@@ -8,11 +8,11 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from training import tiny_model
 
 import finetune
-from finetune import parallel
-from finetune.components import choose_trained, last_layers, learning_rates
 from finetune.config import read_config
 from finetune.jobs import plan
-from finetune.parallel import configuration_path, environment_of
+from finetune.training import parallel
+from finetune.training.components import choose_trained, last_layers, learning_rates
+from finetune.training.parallel import configuration_path, environment_of
 from soup.errors import FinetuneError
 
 CONFIGS = Path(finetune.__file__).parent / "configs"

@@ -11,8 +11,8 @@ from training import make_job, write_rows
 from finetune.config import DataSet, Mixture, Settings
 from finetune.data.check import check_data
 from finetune.jobs import read_stamp
-from finetune.train import train_job
-from finetune.trainer import StopRequest
+from finetune.training.train import train_job
+from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
 
 

@@ -13,11 +13,11 @@ from boards import interrupt_when
 from launching import CONFIG, STANDIN, command, place, seen, set_moods, state
 
 from finetune.config import FinetuneConfig
-from finetune.engines import Task, is_alive, open_engine, write_place
-from finetune.engines.attempt import ask_to_kill, ask_to_stop, beats, clear_asks
-from finetune.engines.local import LocalEngine, gpus_here
-from finetune.engines.processes import born, is_running, kill_family
-from finetune.launch import Listener, finetune
+from finetune.launching.engines import Task, is_alive, open_engine, write_place
+from finetune.launching.engines.attempt import ask_to_kill, ask_to_stop, beats, clear_asks
+from finetune.launching.engines.local import LocalEngine, gpus_here
+from finetune.launching.engines.processes import born, is_running, kill_family
+from finetune.launching.launch import Listener, finetune
 from soup.errors import FinetuneError
 
 
@@ -206,13 +206,13 @@ def test_a_job_of_another_host_can_t_be_seen_from_here(tmp_path):
 
 def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    monkeypatch.delitem(sys.modules, "finetune.engines.slurm", raising=False)
+    monkeypatch.delitem(sys.modules, "finetune.launching.engines.slurm", raising=False)
     with pytest.raises(FinetuneError, match=r"--on slurm needs submitit: pip install 'vlm-soup\[slurm\]'"):
         open_engine("slurm", configured())
 
 
 def attempt(folder, *words, **environment):
-    words = [sys.executable, "-m", "finetune.engines.attempt", str(folder), *words]
+    words = [sys.executable, "-m", "finetune.launching.engines.attempt", str(folder), *words]
     return subprocess.Popen(words, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
 
 

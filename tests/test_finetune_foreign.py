@@ -10,12 +10,12 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausa
 from evaluators.processors import open_processor
 from finetune.config import DataSet
 from finetune.data import IGNORED, Corpus
-from finetune.feeding import feed
-from finetune.foreign import ProcessorCollator, foreign_rows
 from finetune.jobs import read_stamp
-from finetune.start import open_start
-from finetune.train import train_job
-from finetune.trainer import StopRequest
+from finetune.training.feeding import feed
+from finetune.training.foreign import ProcessorCollator, foreign_rows
+from finetune.training.start import open_start
+from finetune.training.train import train_job
+from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

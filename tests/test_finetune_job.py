@@ -15,20 +15,20 @@ import torch
 from safetensors.torch import load_file
 from training import make_job, write_rows
 
-import finetune.job
-from finetune import checkpoints
+import finetune
 from finetune.data import Corpus, TrainingRows
-from finetune.job import Diary, run
 from finetune.jobs import State, read_stamp, read_state, write_state
 from finetune.points.tiny import tiny_processor
+from finetune.training import checkpoints
+from finetune.training.job import SIGNALS, Diary, main, run
 
-ROOT = Path(finetune.job.__file__).parents[1]
+ROOT = Path(finetune.__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
 def as_before():
     """One thread, and this process's own way with signals, which a job changes."""
-    threads, handlers = torch.get_num_threads(), {number: signal.getsignal(number) for number in finetune.job.SIGNALS}
+    threads, handlers = torch.get_num_threads(), {number: signal.getsignal(number) for number in SIGNALS}
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
@@ -89,7 +89,7 @@ def test_a_job_that_is_done_says_so_and_leaves_only_what_is_of_use(undisturbed):
 
 def test_a_job_that_was_done_is_not_done_again(undisturbed, monkeypatch):
     job = undisturbed(checkpoint_every=2)
-    monkeypatch.setattr("finetune.train.train_job", None)
+    monkeypatch.setattr("finetune.training.train.train_job", None)
     assert run(job.folder) == 0
     assert read_state(job.folder).phase == "done"
 
@@ -170,7 +170,7 @@ def test_a_signal_while_the_ingredient_is_written_lets_it_be_finished(data, tmp_
 
 def test_a_signal_before_the_first_step_ends_the_job_at_once(data, tmp_path, monkeypatch):
     job = make_job(tmp_path, data)
-    monkeypatch.setattr("finetune.train.prepare", lambda *words: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("finetune.training.train.prepare", lambda *words: os.kill(os.getpid(), signal.SIGTERM))
     assert run(job.folder) == 143
     assert read_state(job.folder).phase == "stopped"
 
@@ -235,7 +235,7 @@ def test_a_disk_that_fills_up_while_torch_writes_is_told_too(data, tmp_path, mon
 
     monkeypatch.setattr("torch.save", full)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40 - 4096, 4096))
-    monkeypatch.setattr("finetune.train.check_room", lambda *words: None)
+    monkeypatch.setattr("finetune.training.train.check_room", lambda *words: None)
     assert run(job.folder) == 1
     assert "the disk is full" in read_state(job.folder).why
 
@@ -305,16 +305,16 @@ def test_an_error_of_somebody_else_s_is_told_in_a_line(data, tmp_path, monkeypat
         raise RuntimeError("out of luck\nand more")
 
     job = make_job(tmp_path, data)
-    monkeypatch.setattr("finetune.train.prepare", broken)
+    monkeypatch.setattr("finetune.training.train.prepare", broken)
     assert run(job.folder) == 1
     assert read_state(job.folder).why == "RuntimeError: out of luck"
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_job_and_a_command_without_a_folder_are_told(tmp_path, capsys):
-    assert finetune.job.main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 1
     assert "no job.json" in capsys.readouterr().err
-    assert finetune.job.main([]) == 2
+    assert main([]) == 2
 
 
 def test_tensorboard_has_each_step_once_though_the_job_was_disturbed(data, tmp_path, monkeypatch):
@@ -345,7 +345,7 @@ def test_a_process_killed_at_any_time_goes_on_to_the_same_bytes(undisturbed, dat
     own = {"checkpoint_every": 3, "steps": 40, **settings}
     reference = undisturbed(**own)
     job = make_job(tmp_path, data, **own)
-    command = [sys.executable, "-m", "finetune.job", str(job.folder)]
+    command = [sys.executable, "-m", "finetune.training.job", str(job.folder)]
     for wanted in (3, 12):
         process = subprocess.Popen(command, env=environment())
         deadline = time.monotonic() + 120
@@ -358,13 +358,13 @@ def test_a_process_killed_at_any_time_goes_on_to_the_same_bytes(undisturbed, dat
     assert read_state(job.folder).attempt == 3
 
 
-PAIR = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "finetune.job"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+PAIR = [*TWO, "-m", "finetune.training.job"]
 
 
 def together(folder, timeout=180):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
-        [*command, "-m", "finetune.job", str(folder)],
+        [*PAIR, str(folder)],
         env=environment(),
         timeout=timeout,
         capture_output=True,
@@ -388,7 +388,7 @@ def test_a_disk_that_is_really_full_is_told_and_the_job_goes_on_once_there_is_ro
     undisturbed, data, small_disk, monkeypatch
 ):
     # The tiny model's checkpoint is 14 MB, of which one fits, and not the second before the first one goes.
-    monkeypatch.setattr("finetune.train.check_room", lambda *words: None)
+    monkeypatch.setattr("finetune.training.train.check_room", lambda *words: None)
     job = make_job(small_disk, data, checkpoint_every=2)
     assert run(job.folder) == 1
     assert "the disk is full" in read_state(job.folder).why
@@ -430,8 +430,7 @@ import accelerate.state
 import torch
 from accelerate.utils import DistributedType
 
-import finetune.job
-import finetune.parallel
+from finetune.training import job, parallel
 
 begin = accelerate.state.PartialState.__init__
 
@@ -443,9 +442,9 @@ def as_if_on_gpus(self, *words, **more):
 
 
 accelerate.state.PartialState.__init__ = as_if_on_gpus
-finetune.parallel.join = lambda parallel: os.environ.update(finetune.parallel.environment_of(parallel))
+parallel.join = lambda wanted: os.environ.update(parallel.environment_of(wanted))
 torch.set_num_threads(1)
-step = finetune.job.Diary.step
+step = job.Diary.step
 
 
 def told(self, *words):
@@ -454,8 +453,8 @@ def told(self, *words):
         os._exit(9)
 
 
-finetune.job.Diary.step = told
-sys.exit(finetune.job.run(Path(sys.argv[1])))
+job.Diary.step = told
+sys.exit(job.run(Path(sys.argv[1])))
 """
 
 

@@ -14,11 +14,11 @@ import pytest
 from launching import CONFIG, command, data_set, place, seen, set_moods, state
 from PIL import Image
 
-from finetune import survey as survey_room
 from finetune.jobs import job_command, plan
-from finetune.launch import Listener, finetune
-from finetune.rehearsal import details, rehearse, rows
-from finetune.status import status, status_json
+from finetune.launching import survey as survey_room
+from finetune.launching.launch import Listener, finetune
+from finetune.launching.rehearsal import details, rehearse, rows
+from finetune.launching.status import status, status_json
 from soup.errors import FinetuneError, OutputError
 from soup.locks import Lock
 
@@ -201,10 +201,10 @@ def test_a_second_interrupt_ends_the_jobs_at_once(tmp_path):
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-import finetune.launch, launching
+import finetune.launching.launch, launching
 from soup import cli
-launch = finetune.launch.finetune
-finetune.launch.finetune = lambda path, **given: launch(path, **given, command=launching.command)
+launch = finetune.launching.launch.finetune
+finetune.launching.launch.finetune = lambda path, **given: launch(path, **given, command=launching.command)
 sys.argv[1:] = ["finetune", *{arguments!r}]
 cli.main()
 """
@@ -420,7 +420,7 @@ def test_a_rehearsal_tells_all_and_leaves_nothing(tmp_path):
     start, a, *_ = told["jobs"]
     assert (start["plan"], start["rows"], start["steps"]) == ("begin", 3, 5)
     assert (a["after"], a["rows"], a["steps"]) == ("start", 6, 20)
-    assert a["command"].split()[1:] == ["-m", "finetune.job", str(tmp_path / "ckpts.finetune" / "a")]
+    assert a["command"].split()[1:] == ["-m", "finetune.training.job", str(tmp_path / "ckpts.finetune" / "a")]
     assert told["seconds"] is None
     assert len(rows(told)) == 4
     assert any(a["command"] in line for line in details(told))
@@ -441,10 +441,10 @@ def test_a_rehearsal_after_a_run_knows_how_long_steps_take(tmp_path):
 def test_several_gpus_are_several_processes_by_torchrun_on_any_free_port(tmp_path):
     path = place(tmp_path)
     job = plan_of(tmp_path)["a"]
-    assert job_command(job, 1) == [sys.executable, "-m", "finetune.job", str(job.folder)]
+    assert job_command(job, 1) == [sys.executable, "-m", "finetune.training.job", str(job.folder)]
     assert job_command(job, 4)[1:] == [
         *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"),
-        *("-m", "finetune.job", str(job.folder)),
+        *("-m", "finetune.training.job", str(job.folder)),
     ]
     assert path.exists()
 
@@ -453,7 +453,7 @@ def test_the_launcher_imports_no_torch(tmp_path):
     place(tmp_path)
     code = (
         f"import sys; sys.path.insert(0, {str(Path(launching.__file__).parent)!r})\n"
-        "import launching, soup.training_commands, soup.console; from finetune.launch import finetune\n"
+        "import launching, soup.training_commands, soup.console; from finetune.launching.launch import finetune\n"
         f"finetune({str(tmp_path / 'finetune.yaml')!r}, command=launching.command)\n"
         "heavy = {'torch', 'transformers', 'datasets', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"

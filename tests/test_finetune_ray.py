@@ -7,7 +7,7 @@ import time
 import pytest
 from launching import CONFIG, command, place, seen, set_moods, state
 
-from finetune.launch import Listener, finetune
+from finetune.launching.launch import Listener, finetune
 from soup.errors import FinetuneError
 
 pytest.importorskip("ray")

@@ -23,14 +23,14 @@ from boards import interrupt_when
 from launching import CONFIG, command, place, seen, set_moods, state
 
 from finetune.config import FinetuneConfig
-from finetune.engines import Task
-from finetune.launch import Listener, finetune
-from finetune.status import status
+from finetune.launching.engines import Task
+from finetune.launching.launch import Listener, finetune
+from finetune.launching.status import status
 from soup.errors import FinetuneError
 
 pytest.importorskip("submitit")
-from finetune.engines import slurm
-from finetune.engines.slurm import SlurmEngine, minutes, queued
+from finetune.launching.engines import slurm
+from finetune.launching.engines.slurm import SlurmEngine, minutes, queued
 
 NAMES = ["a", "b", "c"]
 STAGE = CONFIG.replace("start: tiny", "start: {start: tiny, data: data/base, out: base, steps: 5}")
@@ -126,7 +126,7 @@ def test_what_is_submitted_holds_no_code_of_ours(tmp_path, stand_ins):
     (pickle,) = (tmp_path / "ckpts.finetune" / "slurm").glob("*.pkl")
     held = pickle.read_bytes()
     assert b"submitit.core.utils" in held
-    assert b"finetune.engines.attempt" in held  # as a word of the command
+    assert b"finetune.launching.engines.attempt" in held  # as a word of the command
     assert b"SlurmEngine" not in held
 
 
@@ -321,7 +321,7 @@ def test_jobs_outlive_their_launcher_and_the_next_one_adopts_them(asking, tmp_pa
     path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 200") + SLURM, a="slow", b="slow")
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import launching\n"
-        f"from finetune.launch import finetune; finetune({str(path)!r}, command=launching.command)"
+        f"from finetune.launching.launch import finetune; finetune({str(path)!r}, command=launching.command)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     wait_for(lambda: len(seen(tmp_path)) == 2)

@@ -8,14 +8,14 @@ from launching import CONFIG, command, data_set, place
 from safetensors.torch import save_file
 
 from finetune.config import DataSet, Settings
-from finetune.digests import Digests, is_preset
-from finetune.endings import judge
-from finetune.engines import Ended
-from finetune.estimates import estimate, trained_parameters
 from finetune.jobs import Job, State, log_tail, read_job, write_state
-from finetune.launch import finetune
-from finetune.status import HEAD, Row, cells, duration, row_of
-from finetune.survey import survey
+from finetune.launching.digests import Digests, is_preset
+from finetune.launching.endings import judge
+from finetune.launching.engines import Ended
+from finetune.launching.estimates import estimate, trained_parameters
+from finetune.launching.launch import finetune
+from finetune.launching.status import HEAD, Row, cells, duration, row_of
+from finetune.launching.survey import survey
 from soup.errors import CheckpointError, FinetuneError
 
 SHAPES = {
@@ -150,7 +150,7 @@ def test_a_file_is_read_once_within_a_call(tmp_path, monkeypatch):
     digests = Digests()
     one = DataSet(path=str(place_))
     first = digests.content(one)
-    monkeypatch.setattr("finetune.digests._pictures", None)
+    monkeypatch.setattr("finetune.launching.digests._pictures", None)
     assert digests.content(one) == first
     assert digests.content(one.model_copy(update={"weight": 2.0})) == first
 

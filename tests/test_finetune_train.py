@@ -10,16 +10,16 @@ from safetensors.torch import load_file
 from training import make_job, tiny_model, write_rows
 from transformers import AutoModelForImageTextToText
 
-from finetune import checkpoints, start
-from finetune.arguments import shares
 from finetune.config import Settings
 from finetune.data import Album, Collator
 from finetune.jobs import read_stamp
-from finetune.logs import loggers
 from finetune.points.config import PointsConfig
 from finetune.points.presets import preset_config
-from finetune.train import prepare, train_job
-from finetune.trainer import StopRequest
+from finetune.training import checkpoints, start
+from finetune.training.arguments import shares
+from finetune.training.logs import loggers
+from finetune.training.train import prepare, train_job
+from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

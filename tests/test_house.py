@@ -18,13 +18,15 @@ FLOORS = (
     ("errors", "tensors", "locks", "atomic", "_version"),
     ("shard", "checkpoint", "digest", "writer", "hub", "plugins", "evaluation", "objective", "certainty"),
     ("methods", "sidefiles"),
-    ("recipe", "journal", "pool", "blend", "blocks", "card"),
+    ("recipe", "journal", "pool", "fused", "blend", "blocks", "card"),
     ("merge",),
     ("candidate", "jury", "strategies", "trial"),
     ("crew", "ray_crew", "speculate", "simulation"),
     ("search", "chosen", "outcome", "plan", "cook", "report", "testing"),
     ("inspection", "console", "options", "training_commands", "cli"),
 )
+# So do those of the wing that makes the pool; `toy` stands beside them.
+WING = ("config", "jobs", "media", "points", "data", "training", "launching", "study")
 PLACES = {room: place for place, room in enumerate(room for floor in FLOORS for room in floor)}
 FILES = sorted(path for path in (ROOT / "soup").rglob("*.py") if path != ROOT / "soup/__init__.py")
 
@@ -50,6 +52,17 @@ def test_imports_only_go_down(path):
             other = rest.partition(".")[0]
             assert other, "a room imports from the room that it needs, not from the package"
             assert other == room or PLACES[other] < PLACES[room], f"{other} is not below {room}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "finetune").rglob("*.py")), ids=lambda path: path.stem)
+def test_imports_of_the_wing_only_go_down(path):
+    room = path.relative_to(ROOT / "finetune").parts[0].removesuffix(".py")
+    for module in imported(path):
+        package, _, rest = module.partition(".")
+        other = rest.partition(".")[0]
+        if package == "finetune" and room in WING and other != room:
+            assert other in WING[: WING.index(room)], f"{other} is not below {room}"
+        assert package != "finetune" or room in (*WING, "toy"), f"a new room, {room}: give it a place in WING"
 
 
 def test_soup_s_names_are_sorted_complete_and_importable():

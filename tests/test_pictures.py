@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from finetune.pictures import MAX_PIXELS, as_rgb, frames_of, open_picture
+from finetune.media.pictures import MAX_PIXELS, as_rgb, frames_of, open_picture
 from soup.errors import FinetuneError
 
 
@@ -285,7 +285,7 @@ def test_pictures_may_be_opened_by_many_threads_and_by_processes_forked_meanwhil
     assert sizes == [(40 + i, 30) for i in range(8)] * 30
     assert Image.MAX_IMAGE_PIXELS is not None
     code = (
-        "import os, sys, warnings, finetune.pictures as p\n"
+        "import os, sys, warnings, finetune.media.pictures as p\n"
         "p._settings.acquire()\n"  # as if another thread were opening a picture
         "child = os.fork()\n"
         "if child == 0: p.open_picture(sys.stdin.buffer.read()); os._exit(0)\n"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoProcessor
 
-from finetune.pictures import open_picture
+from finetune.media.pictures import open_picture
 from finetune.points.catty import catty_boxes, within_ratio
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor

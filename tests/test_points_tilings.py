@@ -10,12 +10,13 @@ from PIL import Image
 from transformers.image_processing_utils import select_best_resolution
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
+from finetune.media.sampling import frame_indices
 from finetune.points.anyres import AnyRes, anyres_grid
 from finetune.points.catty import Catty
 from finetune.points.cutting import cut_tiles
 from finetune.points.multicrop import MultiCrop, multicrop_grid
 from finetune.points.tiling import TILINGS, Plan, Single, Thumbnail, named_tiling, settings_of, size_within
-from finetune.points.video import UniformFrames, Video, frame_indices
+from finetune.points.video import UniformFrames, Video
 from soup.errors import FinetuneError
 
 # Twenty sizes: small and large, square, wide, tall, extreme, odd, and multiples of the tile.

@@ -16,13 +16,13 @@ from click.testing import CliRunner
 from pools import calls, make_checkpoint, make_judge
 from safetensors.numpy import load_file
 
-import finetune.comparisons
-import finetune.launch
+import finetune.launching.launch
+import finetune.study.comparisons
 from finetune.config import read_config
 from finetune.jobs import plan
-from finetune.study import Voice, plan_study, run_study
-from finetune.study_config import read_study
-from finetune.study_table import Result, StudyTable
+from finetune.study.config import read_study
+from finetune.study.run import Voice, plan_study, run_study
+from finetune.study.table import Result, StudyTable
 from soup.cli import cli
 from soup.errors import FinetuneError
 
@@ -32,7 +32,7 @@ LEARNT = {"base": [0, 0, 0, 0], "number": [3, 0, 0, 0], "word": [0, 3, 0, 0], "n
 
 @dataclass
 class Trainer:
-    """Stands in for `finetune.launch.finetune`: a job's head is the sum of what its data teach, times its lr."""
+    """Stands in for `launch.finetune`: a job's head is the sum of what its data teach, times its lr."""
 
     trained: list = field(default_factory=list)
 
@@ -66,7 +66,7 @@ learning_rates: [0.5, 2]
 @pytest.fixture
 def trainer(monkeypatch):
     stands_in = Trainer()
-    monkeypatch.setattr(finetune.launch, "finetune", stands_in)
+    monkeypatch.setattr(finetune.launching.launch, "finetune", stands_in)
     return stands_in
 
 
@@ -90,7 +90,7 @@ def done(tmp_path_factory):
     home = lay_out(tmp_path_factory.mktemp("study"), STUDY.replace("seeds: [0]", "seeds: [0, 1]"))
     with pytest.MonkeyPatch.context() as patch:
         stands_in = Trainer()
-        patch.setattr(finetune.launch, "finetune", stands_in)
+        patch.setattr(finetune.launching.launch, "finetune", stands_in)
         patch.chdir(home)
         table = run_study(home / "study.yaml")
     return home, stands_in, table
@@ -153,12 +153,12 @@ def test_a_study_that_was_stopped_goes_on_where_it_stopped(home, trainer, monkey
     def stopped(bench):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(finetune.comparisons.COMPARISONS, "all_data", stopped)
+    monkeypatch.setitem(finetune.study.comparisons.COMPARISONS, "all_data", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_study(home / "study.yaml")
     monkeypatch.undo()
     monkeypatch.chdir(home)
-    monkeypatch.setattr(finetune.launch, "finetune", trainer)
+    monkeypatch.setattr(finetune.launching.launch, "finetune", trainer)
     asked = calls(home / "judge" / "judge.py")
     run_study(home / "study.yaml")
     again = calls(home / "judge" / "judge.py")[len(asked) :]

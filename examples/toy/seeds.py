@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from finetune.launch import finetune
+from finetune.launching.launch import finetune
 from finetune.toy import make_toy
 
 HERE = Path(__file__).parent

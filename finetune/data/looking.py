@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.rows import Fault, Picture
-from finetune.pictures import frame_count, frames_of, open_picture, size_of
+from finetune.media.pictures import frame_count, frames_of, open_picture, size_of
 from finetune.points.video import Video
 from soup.errors import FinetuneError
 

@@ -19,7 +19,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs
 
-from finetune.pictures import as_rgb, open_picture, upright
+from finetune.media.pictures import as_rgb, open_picture, upright
 from finetune.points.cutting import RESIZERS, cut_tiles, normalised
 from finetune.points.tiling import Single, Tiling, named_tiling, settings_of
 from finetune.points.video import UniformFrames, Video

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune.study import Workbench
-from finetune.study_table import Result
+from finetune.study.run import Workbench
+from finetune.study.table import Result
 
 __all__ = ["COMPARISONS", "all_data", "individual_select", "learning_rates"]
 

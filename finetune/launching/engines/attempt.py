@@ -1,4 +1,4 @@
-"""One attempt at a job on another machine, around its command: `python -m finetune.engines.attempt FOLDER COMMAND...`.
+"""One attempt at a job on another machine: `python -m finetune.launching.engines.attempt FOLDER COMMAND...`.
 
 It puts what the command says into the job's log, and passes on the wish to stop, which reaches it as a signal or as the
 file `stop` in the job's folder: a launcher can send no signals to other machines. While it runs, it touches the file
@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from finetune.engines.processes import end_leftovers, kill_family, stop_gently
+from finetune.launching.engines.processes import end_leftovers, kill_family, stop_gently
 
 __all__ = ["ask_to_kill", "ask_to_stop", "beats", "clear_asks", "run_attempt"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from finetune import checkpoints
-from finetune.components import parameter_groups
 from finetune.config import Settings
+from finetune.training import checkpoints
+from finetune.training.components import parameter_groups
 from soup.errors import FinetuneError
 
 __all__ = ["JobTrainer", "StopRequest", "Watch"]

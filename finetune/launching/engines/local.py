@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import psutil
 
 from finetune.config import FinetuneConfig
-from finetune.engines import Ended, Task, is_alive, read_place, write_place
-from finetune.engines.processes import born, end_leftovers, is_running, job_process, kill_family, stop_gently
 from finetune.jobs import log_tail
+from finetune.launching.engines import Ended, Task, is_alive, read_place, write_place
+from finetune.launching.engines.processes import born, end_leftovers, is_running, job_process, kill_family, stop_gently
 from soup.errors import FinetuneError
 
 __all__ = ["Gpu", "LocalEngine", "gpus_here"]

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from finetune.sources import Source, source_of
+from finetune.media.sampling import frame_indices
+from finetune.media.sources import Source, source_of
 from soup.errors import FinetuneError
 
 __all__ = ["MAX_PIXELS", "as_rgb", "check_size", "frames_of", "open_picture", "upright"]
@@ -63,7 +64,7 @@ def open_picture(source: Any, *, name: str | None = None, max_pixels: int = MAX_
 
 
 def frames_of(source: Any, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> list[Image.Image]:
-    """At most `count` frames of a video, uniformly sampled, in order, in RGB (see `finetune.points.video` for which).
+    """At most `count` frames of a video, uniformly sampled, in order, in RGB (see `finetune.media.sampling` for which).
 
     A video is an animated GIF, WebP or PNG; a directory of pictures, in the order of their names, numbers by value; a
     list of pictures; or a file that PyAV reads (MP4, WebM, ...), where it is installed. A still picture has one frame.
@@ -80,7 +81,7 @@ def frames_of(source: Any, count: int, *, name: str | None = None, max_pixels: i
         files = _pictures_in(place.file)
         return [open_picture(files[i], max_pixels=max_pixels) for i in _indices(len(files), count, place.name)]
     if not _is_picture(place):
-        from finetune.films import frames_of_film
+        from finetune.media.films import frames_of_film
 
         return frames_of_film(place, count, max_pixels)
     with _opened(place) as image:
@@ -247,7 +248,6 @@ def _is_picture(place: Source) -> bool:
 
 
 def _indices(total: int, count: int, name: str) -> list[int]:
-    from finetune.points.video import frame_indices
 
     if total < 1:
         raise FinetuneError(f"{name}: a video without frames; expected at least one.")

@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from finetune.sources import Source
+from finetune.media.sampling import frame_indices
+from finetune.media.sources import Source
 
 __all__ = ["frames_of_film"]
 
@@ -26,8 +27,7 @@ def frames_of_film(place: Source, count: int, max_pixels: int) -> list[Image.Ima
         import av
     except ImportError as error:
         raise place.fault("no picture that Pillow reads; a video needs PyAV: pip install av") from error
-    from finetune.pictures import check_size
-    from finetune.points.video import frame_indices
+    from finetune.media.pictures import check_size
 
     try:
         total = _frame_count(av, place)

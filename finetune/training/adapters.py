@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from finetune.components import UnknownPartError, find_part, part_names, within
 from finetune.config import Settings
+from finetune.training.components import UnknownPartError, find_part, part_names, within
 from soup.errors import FinetuneError, did_you_mean, listing
 
 __all__ = ["attach", "fold", "language_layers"]

@@ -12,7 +12,7 @@ from soup.errors import FinetuneError, did_you_mean
 
 __all__ = ["configuration_path", "environment_of", "join", "world_size"]
 
-SHIPPED = Path(__file__).parent / "configs" / "accelerate"
+SHIPPED = Path(__file__).parents[1] / "configs" / "accelerate"
 OURS = ("ACCELERATE_USE_FSDP", "FSDP_", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_", "ACCELERATE_CONFIG_DS_")
 
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from finetune.config import FinetuneConfig, read_config
-from finetune.digests import Content, Digests
 from finetune.jobs import START, Job, plan, read_job, read_stamp
+from finetune.launching.digests import Content, Digests
 from soup.errors import FinetuneError, OutputError, SoupError, listing
 
 __all__ = ["Standing", "Survey", "snapshots", "survey"]

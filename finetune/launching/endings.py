@@ -6,8 +6,8 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-from finetune.engines import Ended
 from finetune.jobs import Job, State, log_tail, read_stamp, read_state
+from finetune.launching.engines import Ended
 
 __all__ = ["Ending", "judge"]
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import Settings
-from finetune.digests import Content
-from finetune.engines.local import gpus_here
 from finetune.jobs import Job, read_state
+from finetune.launching.digests import Content
+from finetune.launching.engines.local import gpus_here
 from soup.checkpoint import Checkpoint
 from soup.errors import SoupError
 

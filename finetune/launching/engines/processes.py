@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 LAUNCHER = "launcher.json"
-JOB = "finetune.job"  # the module that trains a job
+JOB = "finetune.training.job"  # the module that trains a job
 
 
 def born(pid: int) -> float | None:

@@ -123,7 +123,7 @@ def engine_name(on: str) -> str:
 def _room(on: str) -> Any:
     name = engine_name(on)
     try:
-        return getattr(import_module(f"finetune.engines.{name}"), ENGINES[name])
+        return getattr(import_module(f"finetune.launching.engines.{name}"), ENGINES[name])
     except ImportError as error:
         extra = NEEDS.get((error.name or "").partition(".")[0], "finetune")
         raise FinetuneError(f"--on {name} needs {error.name}: pip install 'vlm-soup[{extra}]'") from error
@@ -150,7 +150,7 @@ def slurm_queue(folders: Iterable[Path]) -> Collection[str] | None:
     if not places:
         return ()
     try:
-        from finetune.engines.slurm import queued
+        from finetune.launching.engines.slurm import queued
     except ImportError:
         return None
     return queued([place["job"] for place in places])
@@ -168,9 +168,9 @@ def is_alive(folder: Path, queue: Collection[str] | None = None) -> bool | None:
         queue = slurm_queue([folder]) if queue is None else queue
         return None if queue is None else place["job"] in queue
     if place["on"] == "ray":
-        from finetune.engines.attempt import beats
+        from finetune.launching.engines.attempt import beats
 
         return beats(folder)
-    from finetune.engines.processes import is_running
+    from finetune.launching.engines.processes import is_running
 
     return is_running(place["pid"], place["born"]) if place["host"] == os.uname().nodename else None

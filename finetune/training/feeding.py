@@ -11,9 +11,9 @@ from torch import Tensor
 
 from finetune.config import Settings
 from finetune.data import Album, Collator, Corpus, TrainingRows
-from finetune.foreign import ProcessorCollator, foreign_rows
-from finetune.parallel import environment_of, world_size
 from finetune.points.model import PointsForConditionalGeneration
+from finetune.training.foreign import ProcessorCollator, foreign_rows
+from finetune.training.parallel import environment_of, world_size
 from soup.errors import FinetuneError
 
 __all__ = ["Feed", "feed"]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import read_config
-from finetune.engines import is_alive, read_place, slurm_queue
-from finetune.engines.processes import launcher_of
 from finetune.jobs import Job, plan, read_job, read_stamp, read_state
+from finetune.launching.engines import is_alive, read_place, slurm_queue
+from finetune.launching.engines.processes import launcher_of
 from soup.errors import FinetuneError
 
 __all__ = ["HEAD", "Row", "cells", "duration", "row_of", "status", "status_json"]

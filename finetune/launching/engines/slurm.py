@@ -20,8 +20,8 @@ import submitit
 from submitit.core.utils import CommandFunction, FailedJobError
 
 from finetune.config import FinetuneConfig
-from finetune.engines import Ended, Task, read_place, write_place
-from finetune.engines.attempt import MAX_REQUEUES, ask_to_kill, ask_to_stop
+from finetune.launching.engines import Ended, Task, read_place, write_place
+from finetune.launching.engines.attempt import MAX_REQUEUES, ask_to_kill, ask_to_stop
 from soup.errors import FinetuneError
 
 __all__ = ["SlurmEngine", "minutes", "queued"]
@@ -147,7 +147,7 @@ class SlurmEngine:
 
 
 def _attempt(task: Task) -> list[str]:
-    return [sys.executable, "-P", "-m", "finetune.engines.attempt", str(task.folder), *task.command]
+    return [sys.executable, "-P", "-m", "finetune.launching.engines.attempt", str(task.folder), *task.command]
 
 
 def minutes(time_limit: str) -> int:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.engines import engine_name
-from finetune.engines.local import gpus_here
-from finetune.estimates import Estimate, estimate, smallest_gpu_bytes
 from finetune.jobs import Job, job_command
-from finetune.status import duration
-from finetune.survey import Survey, survey
+from finetune.launching.engines import engine_name
+from finetune.launching.engines.local import gpus_here
+from finetune.launching.estimates import Estimate, estimate, smallest_gpu_bytes
+from finetune.launching.status import duration
+from finetune.launching.survey import Survey, survey
 from soup.tensors import format_bytes
 
 __all__ = ["HEAD", "details", "rehearse", "rows"]

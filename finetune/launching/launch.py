@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.endings import Ending, judge
-from finetune.engines import Ended, Engine, Task, is_alive, open_engine, read_place
-from finetune.engines.attempt import clear_asks
-from finetune.engines.processes import forget_launcher, launcher_of, note_launcher
 from finetune.jobs import START, Job, State, job_command, log_tail, read_stamp, read_state, write_state
-from finetune.status import Row, row_of
-from finetune.survey import Standing, Survey, snapshots, survey
+from finetune.launching.endings import Ending, judge
+from finetune.launching.engines import Ended, Engine, Task, is_alive, open_engine, read_place
+from finetune.launching.engines.attempt import clear_asks
+from finetune.launching.engines.processes import forget_launcher, launcher_of, note_launcher
+from finetune.launching.status import Row, row_of
+from finetune.launching.survey import Standing, Survey, snapshots, survey
 from soup.errors import FinetuneError, listing
 from soup.locks import Lock
 

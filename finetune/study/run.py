@@ -21,9 +21,9 @@ from typing import Any
 
 import yaml
 
-from finetune import launch
-from finetune.study_config import StudyConfig, filled, read_study
-from finetune.study_table import Result, StudyTable
+from finetune.launching import launch
+from finetune.study.config import StudyConfig, filled, read_study
+from finetune.study.table import Result, StudyTable
 from soup.atomic import write_whole
 from soup.cook import cook, evaluate
 from soup.errors import FinetuneError
@@ -120,7 +120,7 @@ def run_study(path: Path | str, *, voice: Voice | None = None, judge_url: str | 
     Raises:
         SoupError: a wrong file, data that can't be made, a job that failed, a harness that failed.
     """
-    from finetune.comparisons import COMPARISONS
+    from finetune.study.comparisons import COMPARISONS
 
     path, voice = Path(path), voice or Voice()
     study = _with_judge(read_study(path), judge_url)

@@ -1,6 +1,6 @@
 """A Ray cluster, or one that is started here: `ray.remote(num_gpus=N)` around each job's command.
 
-Core Ray alone. Its tasks run `finetune.engines.attempt`, which hears of a wish to stop through the job's folder.
+Core Ray alone. Its tasks run `engines.attempt`, which hears of a wish to stop through the job's folder.
 """
 
 import signal
@@ -14,8 +14,8 @@ from typing import Any
 import ray
 
 from finetune.config import FinetuneConfig
-from finetune.engines import Ended, Task, read_place, write_place
-from finetune.engines.attempt import ask_to_kill, ask_to_stop, beats, run_attempt
+from finetune.launching.engines import Ended, Task, read_place, write_place
+from finetune.launching.engines.attempt import ask_to_kill, ask_to_stop, beats, run_attempt
 from soup.errors import FinetuneError
 
 __all__ = ["RayEngine"]

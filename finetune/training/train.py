@@ -12,19 +12,19 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers import set_seed as transformers_seed
 from transformers.utils import logging as transformers_logging
 
-from finetune import checkpoints, parallel
-from finetune.adapters import attach, fold
-from finetune.arguments import precision, training_arguments
-from finetune.components import choose_trained, learning_rates
 from finetune.data import Corpus
-from finetune.feeding import Feed, feed
 from finetune.jobs import Job, read_stamp
-from finetune.logs import loggers
 from finetune.points.model import PointsForConditionalGeneration
-from finetune.saving import Origin, one_tensor_each, publish, save, versions
-from finetune.space import check_room
-from finetune.start import open_start, start_place
-from finetune.trainer import JobTrainer, StopRequest, Watch
+from finetune.training import checkpoints, parallel
+from finetune.training.adapters import attach, fold
+from finetune.training.arguments import precision, training_arguments
+from finetune.training.components import choose_trained, learning_rates
+from finetune.training.feeding import Feed, feed
+from finetune.training.logs import loggers
+from finetune.training.saving import Origin, one_tensor_each, publish, save, versions
+from finetune.training.space import check_room
+from finetune.training.start import open_start, start_place
+from finetune.training.trainer import JobTrainer, StopRequest, Watch
 from soup.errors import FinetuneError, listing
 
 __all__ = ["Run", "prepare", "train_job"]

@@ -1,4 +1,4 @@
-"""The process that trains one job: `python -m finetune.job FOLDER`, or torchrun with the same, one process a GPU.
+"""The process that trains one job: `python -m finetune.training.job FOLDER`, or torchrun, one process a GPU.
 
 It reads the folder's `job.json`, goes on from the last complete checkpoint, tells of itself in `state.json`, and ends
 with 0 when the ingredient is complete, with 1 when it failed, and with 143 or 130 when SIGTERM or SIGINT stopped it,
@@ -24,7 +24,7 @@ from soup.errors import FinetuneError, SoupError
 
 __all__ = ["main", "run"]
 
-log = logging.getLogger("finetune.job")  # as a process its name is __main__
+log = logging.getLogger("finetune.training.job")  # as a process its name is __main__
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 EVERY_SECONDS = 1.0  # between two writings of the state
@@ -116,11 +116,11 @@ def _trained(job: Job, digest: str, diary: Diary) -> int:
         return 0
     if job.out.exists():
         raise FinetuneError(f"{job.out}: stands there already, of another job. Remove it, or name another `out`.")
-    from finetune.trainer import StopRequest
+    from finetune.training.trainer import StopRequest
 
     stop = StopRequest()
     _listen(stop)
-    from finetune.train import train_job
+    from finetune.training.train import train_job
 
     if not train_job(job, digest, diary.step, stop):
         name = signal.Signals(stop.signal).name
@@ -180,7 +180,7 @@ def explained(error: Exception, folder: Path) -> str:
 def main(arguments: list[str]) -> int:
     """The command line: one folder."""
     if len(arguments) != 1:
-        print("usage: python -m finetune.job FOLDER", file=sys.stderr)
+        print("usage: python -m finetune.training.job FOLDER", file=sys.stderr)
         return 2
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
