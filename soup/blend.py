@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING
 from soup.checkpoint import Checkpoint
 from soup.errors import RecipeError
 from soup.methods.base import Block, Method
+from soup.methods.linear import Linear
 from soup.tensors import Dtype, TensorSpec
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Blend"]
+__all__ = ["Blend", "Mean"]
+
+Mean = Callable[[Sequence["torch.Tensor"], "torch.Tensor"], bool]
+"""Writes the mean of bfloat16 values, [elements] each, into the last; False where one is not finite."""
 
 
 class _Memory(threading.local):
@@ -44,7 +48,8 @@ class Blend:
     """What to blend: the method, the open inputs with their weights, and the dtype of the result (None: theirs).
 
     The base, if the method reads one, is the last of `inputs` and has no weight. `wrong` collects what can't be
-    merged: a reason by tensor name.
+    merged: a reason by tensor name. `fused` writes the mean of bfloat16 values in one pass, or says that it
+    can't (`soup.fused`); the bytes are those of the method.
     """
 
     method: Method
@@ -54,6 +59,7 @@ class Blend:
     dtype: Dtype | None = None
     allow_nonfinite: bool = False
     wrong: dict[str, str] = field(default_factory=dict)
+    fused: Mean | None = None
     _memory: _Memory = field(default_factory=lambda: _Memory(), repr=False, compare=False)
 
     def __call__(self, specs: Sequence[TensorSpec], views: Sequence[memoryview]) -> torch.Tensor:
@@ -77,8 +83,21 @@ class Blend:
             if not _finite(raw[0]):
                 self._nonfinite(target, raw)
             return raw[0]
+        if alike and target == specs[0] and (plain := self._plain_mean(raw)) is not None:
+            return plain
         accumulate = max((spec.dtype.accumulates_in for spec in specs), key=lambda dtype: dtype.bits)
         return self._floats(raw, target, accumulate, bits_may_stay=alike and target == specs[0])
+
+    def _plain_mean(self, raw: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """The mean at once, where that is all that is asked for and every value is finite."""
+        import torch
+
+        if self.fused is None or raw[0].dtype != torch.bfloat16 or len(raw) != len(self.weights):
+            return None
+        if not (type(self.method) is Linear and self.method.keeps_equal(self.weights)):
+            return None
+        result = self._memory.like(torch.bfloat16, -1, raw[0])
+        return result if self.fused(raw, result) else None
 
     def _floats(
         self, raw: Sequence[torch.Tensor], target: TensorSpec, accumulate: Dtype, *, bits_may_stay: bool

@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import xxhash
 
-from soup.blend import Blend
+from soup.blend import Blend, Mean
 from soup.digest import ContentDigest, LeafDigests, Progress, leaves, threads_here
 from soup.errors import PoolError, listing
 from soup.tensors import LEAF_ELEMENTS, TensorSpec
@@ -30,6 +30,9 @@ Sink = Callable[[str, int, "torch.Tensor"], None]
 
 BLOCK_BUDGET_BYTES = 32 * 2**20
 """What the inputs of one block may take in one thread; with many ingredients the blocks become smaller."""
+
+FUSED_FROM_BYTES = 8e9
+"""When this process has blended so many bytes of inputs, the half second that numba takes to load is worth it."""
 
 T = TypeVar("T")
 
@@ -89,6 +92,8 @@ def scan_blocks(
     import torch
 
     options = options or Options()
+    planned_bytes = len(blend.inputs) * sum(spec.bytes for spec in tensors)
+    blend = replace(blend, fused=_FUSED.after(planned_bytes))
     digests = tuple(LeafDigests(checkpoint) for checkpoint in blend.inputs) if hashing else ()
     run = _Run(blend, options, sink, digests)
     jobs = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))
@@ -99,6 +104,27 @@ def scan_blocks(
     finally:
         torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
     return tuple(leaf_digests.close() for leaf_digests in digests)
+
+
+class _Fused:
+    """The one-pass mean, once this process has enough to blend: until then torch is done before numba is loaded."""
+
+    def __init__(self) -> None:
+        self._bytes = 0.0
+
+    def after(self, planned_bytes: int) -> Mean | None:
+        """What to blend `planned_bytes` more with; None for torch's own operations."""
+        self._bytes += planned_bytes
+        if self._bytes < FUSED_FROM_BYTES:
+            return None
+        try:
+            from soup.fused import mean_of_bfloat16
+        except (ImportError, RuntimeError):  # not installed; or no folder that numba may keep its work in
+            return None
+        return mean_of_bfloat16
+
+
+_FUSED = _Fused()
 
 
 def on_threads(work: Callable[[T], object], jobs: Iterable[T], count: int, setup: Callable[[], object]) -> None:
