@@ -119,7 +119,7 @@ class _Fused:
             return None
         try:
             from soup.fused import mean_of_bfloat16
-        except (ImportError, RuntimeError):  # not installed; or no folder that numba may keep its work in
+        except (ImportError, RuntimeError, OSError):  # not installed; or no place where numba may keep its work
             return None
         return mean_of_bfloat16
 
