@@ -19,15 +19,33 @@ Source of the stages: POINTS, arXiv 2409.04828, sections 3.4 and 4.1 (warm-up ov
 the mixture: MM1.5, arXiv 2409.20566, sections 3.2 and 3.3.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from finetune.mapping import read_mapping
 from soup.errors import FinetuneError, did_you_mean, listing
 
-__all__ = ["DataSet", "FinetuneConfig", "Lora", "Mixture", "Settings", "Slurm", "Stage", "parse_config", "read_config"]
+__all__ = [
+    "HOW_MUCH",
+    "POOL_KEYS",
+    "DataSet",
+    "FinetuneConfig",
+    "Lora",
+    "Mixture",
+    "Settings",
+    "Slurm",
+    "Stage",
+    "parse_config",
+    "read_config",
+    "slurm_minutes",
+]
+
+
+HOW_MUCH = re.compile(r"all|none|last ([1-9]\d*)")  # of a part is trained
+POOL_KEYS = "start, data, added and lr"  # for who gave another file
 
 
 class _Strict(BaseModel):
@@ -60,8 +78,62 @@ def _as_data_sets(value: Any) -> Any:
     return [{"path": one} if isinstance(one, str) else one for one in _as_list(value)]
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", text):
+        raise ValueError("a name becomes a folder: expected letters, digits, ., _ and -, with no . or - first")
+    return text
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression ({error})") from error
+    return text
+
+
+def _amount(text: str) -> str:
+    if not HOW_MUCH.fullmatch(text.strip()):
+        raise ValueError("expected all, none, or `last 3` for its last three layers")
+    return text.strip()
+
+
+def _engine(text: str) -> str:
+    if not re.fullmatch(r"local|slurm|ray(:.+)?", text):
+        raise ValueError("expected local, slurm, ray or ray:ADDRESS")
+    return text
+
+
+def _size(text: str) -> str:
+    if not re.fullmatch(r"\s*\d+(\.\d+)?\s*[KMGT]B\s*", text, re.IGNORECASE):
+        raise ValueError("expected a size such as 5GB or 500MB")
+    return text
+
+
+def _time_limit(limit: Any) -> Any:
+    slurm_minutes(str(limit))
+    return str(limit)
+
+
+def slurm_minutes(time_limit: str) -> int:
+    """SLURM's time limit in minutes: `MM`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
+
+    Raises:
+        ValueError: none of these.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time_limit.strip())
+    days, *parts = (int(part or 0) for part in match.groups()) if match else (0, 0, 0, 0)
+    # Without days one number is minutes, two are minutes and seconds.
+    long = match is not None and (match[1] is not None or match[4] is not None)
+    hours, some, seconds = parts if long else (0, *parts[:2])
+    whole = days * 1440 + hours * 60 + some + (seconds > 0)
+    if not whole:
+        raise ValueError("no time limit of SLURM, such as 24:00:00 or 2-12:00:00")
+    return whole
+
+
 DataSets = Annotated[list[DataSet], BeforeValidator(_as_data_sets), Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
+Name = Annotated[str, AfterValidator(_name)]
 Words = Annotated[list[str], BeforeValidator(_as_list)]
 
 
@@ -92,7 +164,7 @@ class Lora(_Strict):
     rank: int = Field(16, gt=0)
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
-    target: str | None = None
+    target: Annotated[str, AfterValidator(_pattern)] | None = None
     save: Words = ["vision_projector"]
 
 
@@ -129,7 +201,7 @@ class Settings(_Strict):
     adam_betas: tuple[float, float] = (0.9, 0.98)
     seed: int = 0
     freeze: Words = []
-    train: dict[str, str] = {}
+    train: dict[str, Annotated[str, AfterValidator(_amount)]] = {}
     lora: Lora | None = None
     packing: bool = False
     max_length: int = Field(4096, gt=0)
@@ -142,10 +214,10 @@ class Settings(_Strict):
     parallel: str = "ddp"
     checkpoint_every: int | None = Field(None, gt=0)
     keep_every: int | None = Field(None, gt=0)
-    log_to: Words = ["tensorboard"]
+    log_to: Annotated[list[Literal["tensorboard", "trackio", "wandb"]], BeforeValidator(_as_list)] = ["tensorboard"]
     workers: int = Field(0, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    max_shard_size: str = "5GB"
+    max_shard_size: Annotated[str, AfterValidator(_size)] = "5GB"
 
     @model_validator(mode="after")
     def _one_length(self) -> "Settings":
@@ -174,7 +246,7 @@ class Slurm(_Strict):
 
     partition: str | None = None
     account: str | None = None
-    time: str = "24:00:00"
+    time: Annotated[str, BeforeValidator(_time_limit)] = "24:00:00"
     cpus_per_gpu: int = Field(default=8, gt=0)
     memory: str | None = None
     max_requeues: int = Field(default=3, ge=0)
@@ -192,24 +264,45 @@ class FinetuneConfig(Settings):
     vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     out: str = "ckpts"
     root: str = "."
-    on: str = Field("local", pattern=r"^(local|slurm|ray(:.+)?)$")
+    on: Annotated[str, AfterValidator(_engine)] = "local"
     gpus_per_job: int = Field(1, ge=0)
     jobs_at_once: int | None = Field(None, gt=0)
     slurm: Slurm = Slurm()
 
     @model_validator(mode="after")
-    def _something_to_train(self) -> "FinetuneConfig":
+    def _goes_together(self) -> "FinetuneConfig":
+        wrong = []
         if not self.added and not self.also:
-            raise ValueError("nothing to train: expected `added` data sets, or `also: [base]` for the base set alone")
+            wrong.append("nothing to train: expected `added` data sets, or `also: [base]` for the base set alone")
         if "start" in self.added:
-            raise ValueError("an added data set is called start, as the job that trains the start is")
+            wrong.append("an added data set is called start, as the job that trains the start is")
         if "base" in self.added and self.also:
-            raise ValueError("an added data set is called base, as the base set alone is with `also: [base]`")
-        unknown = [name for name in self.vary if name not in Settings.model_fields]
-        if unknown:
-            rows = (f"vary.{name}: no setting.{did_you_mean(name, Settings.model_fields)}" for name in unknown)
-            raise ValueError("; ".join(rows))
+            wrong.append("an added data set is called base, as the base set alone is with `also: [base]`")
+        wrong += [
+            f"vary.{name}: no setting.{did_you_mean(name, Settings.model_fields)}"
+            for name in self.vary
+            if name not in Settings.model_fields
+        ]
+        categories = {one.category for one in self._data_sets()}
+        wrong += [
+            f"mixture.categories.{name}: no data set has this category.{did_you_mean(name, categories)}"
+            for name in sorted(self._mixed_categories() - categories)
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
+
+    def _data_sets(self) -> list[DataSet]:
+        """All that are named."""
+        of_start = self.start.data if isinstance(self.start, Stage) else []
+        return [*self.data, *of_start, *(one for sets in self.added.values() for one in sets)]
+
+    def _mixed_categories(self) -> set[str]:
+        """Those that any mixture names: of the whole, of the start, of what varies."""
+        own = (self.start.model_extra or {}) if isinstance(self.start, Stage) else {}
+        told = [own.get("mixture"), *self.vary.get("mixture", [])]
+        more = [one["categories"] for one in told if isinstance(one, dict) and isinstance(one.get("categories"), dict)]
+        return {name for categories in (self.mixture.categories, *more) for name in categories}
 
     def settings(self, **changed: Any) -> Settings:
         """How an ingredient is trained, some settings changed.
@@ -239,15 +332,7 @@ def read_config(path: Path) -> FinetuneConfig:
     Raises:
         FinetuneError: no such file, not YAML, or keys and values that are wrong; all of them are listed.
     """
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FinetuneError(f"{path}: can't be read ({error.strerror}).") from error
-    except yaml.YAMLError as error:
-        raise FinetuneError(f"{path}: not valid YAML.\n{error}") from error
-    if not isinstance(found, dict):
-        raise FinetuneError(f"{path}: expected keys such as start, data, added and lr, found {type(found).__name__}.")
-    return parse_config(found, path)
+    return parse_config(read_mapping(path, POOL_KEYS), path)
 
 
 def parse_config(found: dict[Any, Any], path: Path) -> FinetuneConfig:
@@ -264,13 +349,14 @@ def parse_config(found: dict[Any, Any], path: Path) -> FinetuneConfig:
     except ValidationError as error:
         # The stage's settings are validated by themselves: their places are then those within `start`.
         inside = error.title == "Settings"
-        raise FinetuneError(f"{path}: {error.error_count()} wrong.\n{listing(_wrong(error, inside))}") from error
+        lines = _wrong(error, inside)
+        raise FinetuneError(f"{path}: {len(lines)} wrong.\n{listing(lines)}") from error
     return config
 
 
 def _wrong(error: ValidationError, inside_start: bool) -> list[str]:
-    """One line for each wrong key or value."""
-    lines = []
+    """A line for each wrong key or value."""
+    lines: list[str] = []
     for problem in error.errors():
         # `start` may be a name or a mapping: pydantic reports on both readings, of which only the mapping tells much.
         place = [str(part) for part in problem["loc"] if part != "Stage"]
@@ -279,7 +365,7 @@ def _wrong(error: ValidationError, inside_start: bool) -> list[str]:
         known = FinetuneConfig.model_fields
         if inside_start:
             place, known = ["start", *place], {**Settings.model_fields, **Stage.model_fields}
-        lines.append(_line(place, problem, known))
+        lines += _lines(place, problem, known)
     return lines
 
 
@@ -292,10 +378,14 @@ NESTED: dict[str, type[BaseModel]] = {
 }
 
 
-def _line(place: list[str], problem: Any, known: Any) -> str:
-    name = ".".join(place) or "the whole"
+def _lines(place: list[str], problem: Any, known: Any) -> list[str]:
+    name = ".".join(part for part in place if part != "[key]")
     if problem["type"] == "extra_forbidden":
         nested = NESTED.get(place[0]) if len(place) > 1 else None
-        return f"{name}: unknown key.{did_you_mean(place[-1], nested.model_fields if nested else known)}"
-    found = "" if problem["type"] in ("value_error", "missing") else f", found {problem['input']!r}"
-    return f"{name}: {problem['msg'].removeprefix('Value error, ')}{found}."
+        return [f"{name}: unknown key.{did_you_mean(place[-1], nested.model_fields if nested else known)}"]
+    said = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    if not place:  # of several keys, which are named there
+        return [f"{one}." for one in said.split("; ")]
+    # The check of a whole mapping names what it found.
+    told = problem["type"] == "missing" or (isinstance(problem["input"], dict) and problem["type"] == "value_error")
+    return [f"{name}: {said}" + ("." if told else f", found {problem['input']!r}.")]

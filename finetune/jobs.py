@@ -25,6 +25,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from finetune.config import DataSet, FinetuneConfig, Settings, Stage
 from soup.atomic import write_whole
 
@@ -171,15 +173,23 @@ def plan(config: FinetuneConfig, root: Path) -> list[Job]:
     if isinstance(start, Stage):
         out = root / start.out
         origin, data = _place(start.start, root), at_root(start.data, root)
-        jobs.append(Job(START, origin, data, config.stage_settings(), out, folders / START))
+        jobs.append(Job(START, origin, data, _of_its_rows(config.stage_settings(), data), out, folders / START))
         start, after = str(out), START
     sets = {**config.added, **({"base": []} if config.also else {})}
     for name, added in sets.items():
         for suffix, changed in _variations(config):
             own = f"{name}{suffix}"
-            data, settings = at_root([*config.data, *added], root), config.settings(**changed)
+            data = at_root([*config.data, *added], root)
+            settings = _of_its_rows(config.settings(**changed), data)
             jobs.append(Job(own, _place(start, root), data, settings, root / config.out / own, folders / own, after))
     return jobs
+
+
+def _of_its_rows(settings: Settings, data: tuple[DataSet, ...]) -> Settings:
+    """The settings with a mixture of those categories that the job's data sets have: others' are for other jobs."""
+    own = {one.category for one in data}
+    ratios = {name: ratio for name, ratio in settings.mixture.categories.items() if name in own}
+    return settings.model_copy(update={"mixture": settings.mixture.model_copy(update={"categories": ratios})})
 
 
 def _variations(config: FinetuneConfig) -> list[tuple[str, dict[str, Any]]]:
@@ -194,7 +204,13 @@ def _variations(config: FinetuneConfig) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _word(value: Any) -> str:
-    """A value as a part of a directory's name."""
+    """A value as a part of a directory's name: of a mapping what was said of it, without the defaults."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_unset=True)
+    if isinstance(value, dict):
+        return "-".join(f"{name}{_word(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return "-".join(map(_word, value))
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return "".join(c if c.isalnum() or c in "+-." else "_" for c in text)
 

@@ -234,9 +234,11 @@ def refuse_destination(out: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{out}: exists and is no directory. Choose another -o/--out.")
     if not any(out.iterdir()):
         return
+    is_soup = (out / "recipe.yaml").is_file()
     if not overwrite:
-        raise OutputError(f"{out}: exists and is not empty. Choose another -o/--out, or pass --overwrite.")
-    if not (out / "recipe.yaml").is_file():
+        otherwise = "pass --overwrite" if is_soup else "remove it if you don't need it"
+        raise OutputError(f"{out}: exists and is not empty. Choose another -o/--out, or {otherwise}.")
+    if not is_soup:
         raise OutputError(
             f"{out}: --overwrite replaces soups only, and this directory has no recipe.yaml. "
             "Remove it yourself if you don't need it, or choose another -o/--out."

@@ -71,7 +71,21 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
         ("  data: data/base\n", "", "start.data: Field required"),
         ("  number: data/number", "  ../up: data/number", "added.../up"),
         ("steps: 4", "steps: 4\ndtype: int8", "dtype: Input should be"),
-        ("added:\n  number: data/number\n  word: [data/word, data/more]", "added: {}", "nothing to train"),
+        ("added:\n  number: data/number\n  word: [data/word, data/more]", "added: {}", "- nothing to train"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nvary: {rate: [1]}", "- vary.rate: no setting."),
+        ("lr: 5.0e-4", "lr: 5.0e-4\ntrain: {llm: lost 3}", "train.llm: expected all, none, or `last 3`"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nlog_to: tensorbord", "log_to.0: Input should be 'tensorboard'"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\non: moon", "on: expected local, slurm, ray or ray:ADDRESS, found 'moon'"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nlora: {target: '('}", "lora.target: not a regular expression"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nmax_shard_size: much", "max_shard_size: expected a size such as 5GB"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nslurm: {time: noon}", "slurm.time: no time limit of SLURM"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nbatch: 8\nmicro_batch: 3", "- micro_batch 3 does not divide batch 8."),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nmixture: {categories: {mth: 1}}", "mth: no data set has this category"),
+        ("steps: 8", "steps: 8\n  mixture: {categories: {mth: 1}}", "mth: no data set has this category"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nvary: {mixture: [{categories: {mth: 1}}]}", "mth: no data set has this category"),
+        ("  number: data/number", "  'a b': data/number", "added.a b: a name becomes a folder"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nlr: 1.0e-4", "lr: stands there twice"),
+        ("  number: data/number", "  number: data/number\n  number: data/more", "number: stands there twice"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, old, new, said):
@@ -86,6 +100,41 @@ def test_all_that_is_wrong_comes_at_once(tmp_path):
     with pytest.raises(FinetuneError) as error:
         read_config(written(tmp_path, FULL.replace("lr: 5.0e-4", "lr: 0\nbogus: 1").replace("steps: 4", "steps: x")))
     assert all(word in str(error.value) for word in ("3 wrong", "lr:", "bogus:", "steps:"))
+
+
+def test_all_that_does_not_go_together_comes_at_once_too(tmp_path):
+    text = FULL.replace("  number:", "  start:") + "vary: {a: [1], b: [2]}\n"
+    with pytest.raises(FinetuneError) as error:
+        read_config(written(tmp_path, text))
+    assert all(word in str(error.value) for word in ("3 wrong", "- an added data set is called start", "- vary.b: no"))
+
+
+def test_times_and_small_numbers_are_what_they_look_like(tmp_path):
+    text = FULL.replace("5.0e-4", "5e-4") + "vary: {lr: [1e-5]}\nslurm: {time: 24:00:00}\n"
+    config = read_config(written(tmp_path, text))
+    assert (config.lr, config.vary["lr"], config.slurm.time) == (5e-4, [1e-5], "24:00:00")
+    assert read_config(written(tmp_path, FULL + "slurm: {time: 90}\n")).slurm.time == "90"
+
+
+def test_a_mixture_s_categories_are_for_the_jobs_that_have_them(tmp_path):
+    sets = "  number: {path: data/number, category: math}\n  word: {path: data/word, category: text}"
+    text = FULL.replace("  number: data/number\n  word: [data/word, data/more]", sets)
+    ratios = "mixture: {categories: {math: 0.5, text: 0.1}}\n"
+    base, number, word = plan(read_config(written(tmp_path, text + ratios)), tmp_path)
+    assert [job.settings.mixture.categories for job in (base, number, word)] == [{}, {"math": 0.5}, {"text": 0.1}]
+
+
+def test_what_varies_is_named_by_what_was_said_of_it(tmp_path):
+    text = FULL[FULL.index("added") :].replace("  word: [data/word, data/more]\n", "")
+    vary = "vary: {lora: [{rank: 4}, {rank: 8, save: [llm.lm_head]}], lr: [1e-5]}\n"
+    jobs = plan(read_config(written(tmp_path, "start: org/model\n" + text + vary)), tmp_path)
+    assert [job.name for job in jobs] == ["number-lorarank4-lr1e-05", "number-lorarank8-savellm.lm_head-lr1e-05"]
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "finetune.yaml").write_bytes(b"\x89PNG\r\n\xff\xfe")
+    with pytest.raises(FinetuneError, match=r"finetune\.yaml: expected a YAML file, found bytes that are no text"):
+        read_config(tmp_path / "finetune.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b", "just words", "a: [1", "\x00"])

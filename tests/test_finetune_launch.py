@@ -11,14 +11,17 @@ from pathlib import Path
 import launching
 import psutil
 import pytest
+import torch
 from launching import CONFIG, command, data_set, place, seen, set_moods, state
 from PIL import Image
+from safetensors.torch import save_file
 
 from finetune.jobs import job_command, plan
 from finetune.launching import survey as survey_room
 from finetune.launching.launch import Listener, finetune
 from finetune.launching.rehearsal import details, rehearse, rows
 from finetune.launching.status import status, status_json
+from finetune.launching.survey import survey
 from soup.errors import FinetuneError, OutputError
 from soup.locks import Lock
 
@@ -283,9 +286,11 @@ def test_an_ingredient_of_other_settings_is_never_overwritten_and_what_differs_i
     data_set(tmp_path, "more")
     changed = CONFIG.replace("lr: 1.0e-3", "lr: 9.0e-4\nseed: 3").replace("a: data/a", "a: [data/a, data/more]")
     said = refusal(place(tmp_path, changed))
-    assert said.count("stands there already") == 3
+    assert f"{tmp_path / 'ckpts' / 'a'}: stands there already" in said
+    assert "2 checkpoints stand there already" in said
+    assert all(f"  - {tmp_path / 'ckpts' / name}\n" in said for name in "bc")
+    assert said.count("seed: 0 there, 3 now") == 2, "what several share is told once"
     assert "lr: 0.001 there, 0.0009 now" in said
-    assert "seed: 0 there, 3 now" in said
     assert f"data {tmp_path / 'data' / 'more'}: not there, but now" in said
     assert names_of(seen(tmp_path)) == NAMES
 
@@ -326,7 +331,7 @@ def test_empty_data_sets_are_refused(tmp_path):
     (tmp_path / "data" / "a" / "data.json").write_text("[]")
     (tmp_path / "data" / "b" / "data.json").unlink()
     said = refusal(path)
-    assert f"data set {tmp_path / 'data' / 'a'}: is empty" in said
+    assert f"data set {tmp_path / 'data' / 'a'}: no rows were found in it" in said
     assert f"{tmp_path / 'data' / 'b'}: no data.json" in said
 
 
@@ -507,3 +512,45 @@ def test_a_failure_is_exit_code_1(tmp_path):
     said, talk = process.communicate(timeout=60)
     assert (process.returncode, said) == (1, "")
     assert "b failed: out of luck" in talk
+
+
+def test_an_added_set_whose_name_begins_with_another_s_is_told_as_its_twin_all_the_same(tmp_path):
+    data_set(tmp_path, "a-b")
+    place(tmp_path, CONFIG.replace("b: data/b, c: data/c", "a-b: data/a"))
+    remarks = survey(tmp_path / "finetune.yaml").remarks
+    assert remarks == ("a-b: the added data set holds just what a holds",)
+
+
+def points_start(root):
+    """A start with the tensors of a POINTS model, and nothing else of it."""
+    start = root / "start"
+    start.mkdir()
+    names = ("general_vit.layers.0.w", "llm.model.q_proj.weight", "vision_projector.0.weight")
+    save_file({name: torch.zeros(2, 2) for name in names}, start / "model.safetensors")
+    (start / "config.json").write_text('{"model_type": "points"}')
+    return CONFIG.replace("start: tiny", "start: start")
+
+
+def test_parts_that_a_start_does_not_have_are_told_before_any_job_and_once_for_all(tmp_path):
+    wrong = "freeze: [general_vt, llm.model]\ntrain: {ocr_vit: all}\nlr_of: {visual: 1.0e-5}\nparallel: fsdpp\n"
+    said = refusal(place(tmp_path, points_start(tmp_path) + wrong + "lora: {target: q_proj}\n"))
+    assert said.count("freeze: no part is called general_vt. Did you mean 'general_vit'?") == 1
+    assert "train: no part is called ocr_vit" in said
+    assert "lr_of: no part is called visual" in said
+    assert "lora.target 'q_proj' matches no linear layer; it has to match the whole name: .*q_proj.* takes in" in said
+    assert "parallel: fsdpp is no file and no name. Did you mean 'fsdp'?" in said
+    assert "llm.model" not in said.replace("llm.model.q_proj", "")
+    assert not seen(tmp_path)
+
+
+def test_parts_that_a_start_has_are_no_fault(tmp_path):
+    right = "freeze: [general_vit]\nlr_of: {q_proj: 1.0e-5}\nlora: {target: '.*q_proj'}\nparallel: zero2\n"
+    assert len(launch(place(tmp_path, points_start(tmp_path) + right))) == 3
+
+
+def test_a_language_model_as_the_start_is_told_before_any_job(tmp_path):
+    text = points_start(tmp_path)
+    (tmp_path / "start" / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
+    said = refusal(place(tmp_path, text))
+    assert "a language model (Qwen2ForCausalLM), no vision-language model" in said
+    assert not seen(tmp_path)

@@ -22,7 +22,7 @@ import pytest
 from boards import interrupt_when
 from launching import CONFIG, command, place, seen, set_moods, state
 
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, slurm_minutes
 from finetune.launching.engines import Task
 from finetune.launching.launch import Listener, finetune
 from finetune.launching.status import status
@@ -30,7 +30,7 @@ from soup.errors import FinetuneError
 
 pytest.importorskip("submitit")
 from finetune.launching.engines import slurm
-from finetune.launching.engines.slurm import SlurmEngine, minutes, queued
+from finetune.launching.engines.slurm import SlurmEngine, queued
 
 NAMES = ["a", "b", "c"]
 STAGE = CONFIG.replace("start: tiny", "start: {start: tiny, data: data/base, out: base, steps: 5}")
@@ -51,13 +51,13 @@ SLURM = 'gpus_per_job: 0\non: slurm\nslurm: {partition: main, time: "00:10:00", 
     ],
 )
 def test_time_limits_are_minutes(limit, wanted):
-    assert minutes(limit) == wanted
+    assert slurm_minutes(limit) == wanted
 
 
 @pytest.mark.parametrize("limit", ["", "soon", "1:2:3:4", "0", "-5", "1-x", "12h"])
 def test_what_is_no_time_limit_is_told(limit):
-    with pytest.raises(FinetuneError, match="is no time limit of SLURM"):
-        minutes(limit)
+    with pytest.raises(ValueError, match="no time limit of SLURM"):
+        slurm_minutes(limit)
 
 
 @pytest.fixture

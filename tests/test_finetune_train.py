@@ -194,7 +194,6 @@ def test_remembered_features_train_the_very_same_model(data, tmp_path, plain):
         ({"cache_features": True, "freeze": ["ocr_vit"]}, "general_vit would be trained"),
         ({"cache_features": True, "freeze": ["ocr_vit", "general_vit"], "workers": 2}, "set workers to 0"),
         ({"parallel": "fsd"}, "Did you mean 'fsdp'"),
-        ({"log_to": ["tensorbord"]}, "Did you mean 'tensorboard'"),
     ],
 )
 def test_settings_that_can_t_be_are_told_before_the_first_step(data, tmp_path, settings, words):

@@ -26,7 +26,7 @@ FLOORS = (
     ("inspection", "console", "options", "training_commands", "cli"),
 )
 # So do those of the wing that makes the pool; `toy` stands beside them.
-WING = ("config", "jobs", "media", "points", "data", "training", "launching", "study")
+WING = ("mapping", "config", "jobs", "media", "points", "data", "training", "launching", "study")
 PLACES = {room: place for place, room in enumerate(room for floor in FLOORS for room in floor)}
 FILES = sorted(path for path in (ROOT / "soup").rglob("*.py") if path != ROOT / "soup/__init__.py")
 

@@ -170,7 +170,7 @@ def test_an_empty_directory_is_filled_and_parents_are_made(tmp_path, pool):
 def test_a_directory_that_holds_something_is_refused_and_stays_as_it_was(tmp_path, pool):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"exists and is not empty\. Choose another -o/--out, or pass --overwrite"):
+    with pytest.raises(OutputError, match=r"exists and is not empty\. Choose another -o/--out, or remove it"):
         soup.merge(recipe_of(pool), tmp_path / "out")
     with pytest.raises(OutputError, match="--overwrite replaces soups only"):
         soup.merge(recipe_of(pool), tmp_path / "out", overwrite=True)

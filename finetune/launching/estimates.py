@@ -10,7 +10,6 @@ which sdpa and flash attention never hold. Rows count as long as `max_length`; e
 the allocator wastes are left out.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +21,7 @@ from finetune.config import Settings
 from finetune.jobs import Job, read_state
 from finetune.launching.digests import Content
 from finetune.launching.engines.local import gpus_here
-from soup.checkpoint import Checkpoint
-from soup.errors import SoupError
+from finetune.launching.starts import read_model_config, shapes_of
 
 __all__ = ["Estimate", "estimate", "smallest_gpu_bytes", "trained_parameters"]
 
@@ -54,7 +52,7 @@ def estimate(job: Job, contents: Mapping[str, Content], gpus: int, others: Itera
     rows = [contents[one.path].rows for one in job.data if one.path in contents]
     known = [count for count in rows if count is not None]
     total = sum(known) if len(known) == len(job.data) else None
-    shapes = _shapes(Path(job.start))
+    shapes = shapes_of(Path(job.start))
     steps = _steps(job, contents, total)
     trained = trained_parameters(shapes, job.settings) if shapes else None
     count = sum(map(math.prod, shapes.values())) if shapes else None
@@ -63,17 +61,6 @@ def estimate(job: Job, contents: Mapping[str, Content], gpus: int, others: Itera
         memory = _state_bytes(count, trained, job.settings, gpus) + _activation_bytes(job, gpus)
     speed = _speed([job, *others])
     return Estimate(job.name, total, steps, count, trained, memory, speed * steps if speed and steps else None)
-
-
-def _shapes(start: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a checkpoint's tensors, from its headers alone; none of what is not here yet."""
-    if not start.is_dir():
-        return {}
-    try:
-        with Checkpoint(start) as checkpoint:
-            return {name: tuple(spec.shape) for name, spec in checkpoint.tensors.items()}
-    except SoupError:
-        return {}
 
 
 def trained_parameters(shapes: Mapping[str, Sequence[int]], settings: Settings) -> int:
@@ -111,11 +98,8 @@ def _adapted(name: str, shape: Sequence[int], settings: Settings) -> bool:
     if len(shape) != 2 or not name.endswith(".weight"):
         return False
     target = settings.lora.target if settings.lora else None
-    try:
-        if target is not None:
-            return re.fullmatch(target, name.removesuffix(".weight")) is not None
-    except re.error:
-        return False
+    if target is not None:
+        return re.fullmatch(target, name.removesuffix(".weight")) is not None
     return not any(word in name for word in HEADS)
 
 
@@ -139,10 +123,7 @@ def _activation_bytes(job: Job, gpus: int) -> int:
 
 
 def _language_config(start: Path) -> dict[str, Any]:
-    try:
-        whole = json.loads((start / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    whole = read_model_config(start)
     return next((whole[name] for name in ("text_config", "llm_config") if isinstance(whole.get(name), dict)), whole)
 
 

@@ -9,7 +9,7 @@ A checkpoint that stands in a job's place but was made from something else is an
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from finetune.config import FinetuneConfig, read_config
-from finetune.jobs import START, Job, plan, read_job, read_stamp
+from finetune.jobs import Job, at_root, plan, read_job, read_stamp
 from finetune.launching.digests import Content, Digests
+from finetune.launching.starts import faults_of_start, unknown_parts
+from finetune.training.parallel import configuration_path
 from soup.errors import FinetuneError, OutputError, SoupError, listing
 
 __all__ = ["Standing", "Survey", "snapshots", "survey"]
@@ -60,6 +62,7 @@ class _Found:
     remarks: list[str] = field(default_factory=list)
     contents: dict[str, Content] = field(default_factory=dict)
     of_job: dict[str, str] = field(default_factory=dict)
+    in_the_way: dict[tuple[str, ...], list[Path]] = field(default_factory=dict)  # by what they were made otherwise
 
 
 def survey(config_path: Path | str, *, writing: bool = True) -> Survey:
@@ -76,12 +79,14 @@ def survey(config_path: Path | str, *, writing: bool = True) -> Survey:
     found = _Found(Digests(jobs[0].folder.parent / "digests.json" if writing else None))
     _check_data(jobs, found)
     _check_starts(jobs, found)
+    _check_parts(jobs, found)
     if found.problems:
         raise FinetuneError(f"{path}: nothing was started.\n{listing(found.problems)}")
-    _check_twins(jobs, config, found)
+    _check_twins(config, root, found)
     standings = tuple(_stand(job, found) for job in jobs)
-    if found.problems:
-        raise FinetuneError("\n".join(found.problems))
+    if found.in_the_way:
+        told = [_in_the_way(places, changed) for changed, places in found.in_the_way.items()]
+        raise FinetuneError("\n".join(told))
     if writing:
         _check_room(standings)
     return Survey(config, root, standings, found.contents, tuple(found.remarks))
@@ -96,7 +101,10 @@ def _planned(config: FinetuneConfig, root: Path, path: Path) -> list[Job]:
     places = [job.out.resolve() for job in jobs]
     twice = sorted({str(place) for place in places if places.count(place) > 1})
     if twice:
-        raise FinetuneError(f"{path}: several checkpoints for one place; rename an added data set.\n{listing(twice)}")
+        raise FinetuneError(
+            f"{path}: several checkpoints for one place: rename an added data set, or take out the value of "
+            f"`vary` that is there twice.\n{listing(twice)}"
+        )
     return jobs
 
 
@@ -110,7 +118,9 @@ def _check_data(jobs: list[Job], found: _Found) -> None:
             continue
         found.contents[one.path] = content
         if content.rows == 0:
-            found.problems.append(f"data set {one.path}: is empty")
+            found.problems.append(
+                f"data set {one.path}: no rows were found in it (no conversations or messages); --check tells more"
+            )
 
 
 def _check_starts(jobs: list[Job], found: _Found) -> None:
@@ -120,25 +130,35 @@ def _check_starts(jobs: list[Job], found: _Found) -> None:
         except (SoupError, OSError) as error:
             found.problems.append(f"start {error}")
             continue
-        if Path(start).is_dir() and not (Path(start) / "config.json").is_file():
-            found.problems.append(f"start {start}: no config.json there; expected a checkpoint of transformers")
+        if Path(start).is_dir():
+            found.problems += [f"start {start}: {fault}" for fault in faults_of_start(Path(start))]
 
 
-def _check_twins(jobs: list[Job], config: FinetuneConfig, found: _Found) -> None:
+def _check_parts(jobs: list[Job], found: _Found) -> None:
+    """Names of parts, where the start is here to be asked; told once for all the jobs that share the fault."""
+    starts = {job.name: job.start for job in jobs}
+    faults: dict[str, None] = {}
+    for job in jobs:
+        start = Path(starts.get(job.after or "", job.start))
+        faults |= dict.fromkeys(f"start {start}: {fault}" for fault in unknown_parts(start, job.settings))
+        try:
+            configuration_path(job.settings.parallel)
+        except FinetuneError as error:
+            faults[str(error)] = None
+    found.problems += faults
+
+
+def _check_twins(config: FinetuneConfig, root: Path, found: _Found) -> None:
     """Added sets that hold what the base set holds, or another added set."""
+    base = {found.digests.content(one).digest for one in at_root(config.data, root)}
     held: dict[tuple[str, ...], str] = {}
-    whole = {job.name: [found.digests.content(one).digest for one in job.data] for job in jobs if job.name != START}
-    count = len(config.data)
-    for name, digests in whole.items():
-        base, added = tuple(digests[:count]), tuple(digests[count:])
-        own = next((one for one in config.added if name == one or name.startswith(f"{one}-")), None)
-        if own is None or own in held.values():
-            continue
-        if added and set(added) <= set(base):
-            found.remarks.append(f"{own}: the added data set holds just what the base set holds")
+    for name, sets in config.added.items():
+        added = tuple(found.digests.content(one).digest for one in at_root(sets, root))
+        if base.issuperset(added):
+            found.remarks.append(f"{name}: the added data set holds just what the base set holds")
         if added in held:
-            found.remarks.append(f"{own}: the added data set holds just what {held[added]} holds")
-        held.setdefault(added, own)
+            found.remarks.append(f"{name}: the added data set holds just what {held[added]} holds")
+        held.setdefault(added, name)
 
 
 def _stand(job: Job, found: _Found) -> Standing:
@@ -152,7 +172,9 @@ def _stand(job: Job, found: _Found) -> Standing:
         return Standing(job, digest, "done")
     others = [job.out] * job.out.exists()
     others += [old for old in snapshots(job) if (read_stamp(old) or {}).get("digest") != digest]
-    found.problems += [_in_the_way(job, old, _before(read_stamp(old), before), digest) for old in others]
+    for old in others:
+        differs = tuple(_differences(_before(read_stamp(old), before) or {}, job, digest))
+        found.in_the_way.setdefault(differs, []).append(old)
     mine = before is not None and before.get("digest") == digest
     begun = (job.folder / "checkpoints").is_dir() and any((job.folder / "checkpoints").iterdir())
     if before and not mine and begun:
@@ -176,12 +198,17 @@ def _before(stamp: dict[str, Any] | None, job: dict[str, Any] | None) -> dict[st
     return job if job and stamp and job.get("digest") == stamp.get("digest") else stamp
 
 
-def _in_the_way(job: Job, place: Path, before: dict[str, Any] | None, digest: str) -> str:
-    changed = list(_differences(before or {}, job, digest))
+def _in_the_way(places: Sequence[Path], changed: Sequence[str]) -> str:
+    """Checkpoints that stand where jobs' ought to be, and what they were all made from otherwise."""
     what = f" What differs:\n{listing(changed)}\n" if changed else " "
+    if len(places) == 1:
+        return (
+            f"{places[0]}: stands there already, but was not made by these settings, data and start.{what}"
+            "Remove it to train it anew, or name another `out`."
+        )
     return (
-        f"{place}: stands there already, but was not made by these settings, data and start.{what}"
-        "Remove it to train it anew, or name another `out`."
+        f"{len(places)} checkpoints stand there already, but were not made by these settings, data and start:\n"
+        f"{listing(map(str, places))}\n{what.lstrip()}Remove them to train them anew, or name another `out`."
     )
 
 

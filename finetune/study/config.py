@@ -22,15 +22,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from finetune.config import parse_config
+from finetune.config import POOL_KEYS, parse_config
+from finetune.mapping import read_mapping
 from soup.errors import FinetuneError, did_you_mean, listing
 
 __all__ = ["Comparison", "Judge", "StudyConfig", "filled", "read_study"]
 
 Comparison = Literal["learning_rates", "individual_select", "all_data"]
+STUDY_KEYS = "finetune, eval and split"
 Words = Annotated[list[str], BeforeValidator(lambda value: value if isinstance(value, list) else [value])]
 
 
@@ -114,9 +115,9 @@ def read_study(path: Path) -> StudyConfig:
     Raises:
         FinetuneError: no such file, not YAML, or keys and values that are wrong; all of them are listed.
     """
-    found = _yaml(path)
+    found = read_mapping(path, STUDY_KEYS)
     if isinstance(found.get("finetune"), str):
-        found["finetune"] = _yaml(path.parent / found["finetune"])
+        found["finetune"] = read_mapping(path.parent / found["finetune"], POOL_KEYS)
         found["finetune"].pop("root", None)
         found["finetune"].pop("out", None)
     try:
@@ -125,18 +126,6 @@ def read_study(path: Path) -> StudyConfig:
         raise FinetuneError(f"{path}: {error.error_count()} wrong.\n{listing(_wrong(error))}") from error
     study.pool(path.parent, study.seeds[0])
     return study
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FinetuneError(f"{path}: can't be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FinetuneError(f"{path}: not valid YAML.\n{error}") from error
-    if not isinstance(found, dict):
-        raise FinetuneError(f"{path}: expected keys such as finetune, eval and split, found {type(found).__name__}.")
-    return found
 
 
 def _wrong(error: ValidationError) -> list[str]:

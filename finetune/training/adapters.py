@@ -73,11 +73,7 @@ def _linear(model: nn.Module) -> list[str]:
 
 
 def _matching(model: nn.Module, target: str) -> list[str]:
-    try:
-        pattern = re.compile(target)
-    except re.error as error:
-        raise FinetuneError(f"lora.target {target!r}: not a regular expression ({error}).") from error
-    return [name for name in _linear(model) if pattern.fullmatch(name)]
+    return [name for name in _linear(model) if re.fullmatch(target, name)]
 
 
 def _check(model: nn.Module, target: str | None, freeze: Iterable[str], names: list[str]) -> None:

@@ -4,13 +4,12 @@ A part is called by its place in the module tree (`general_vit`, `model.vision_t
 other part that is as high up has that end (`vision_tower`).
 """
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
-from finetune.config import Settings
+from finetune.config import HOW_MUCH, Settings
 from soup.errors import FinetuneError, did_you_mean, listing
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
 ]
 
 ADAPTER = ".lora_"  # in the names of what peft puts beside a layer
-HOW_MUCH = re.compile(r"all|none|last ([1-9]\d*)")
 
 
 class UnknownPartError(FinetuneError):
@@ -172,12 +170,9 @@ def _found(model: nn.Module, key: str, names: Iterable[str], problems: list[str]
 
 def _amount(model: nn.Module, place: str, much: str, key: str, problems: list[str]) -> list[str]:
     """The places of what is trained of a part: all of it, its last layers, or nothing."""
-    match = HOW_MUCH.fullmatch(much.strip())
-    if match is None:
-        problems.append(f"{key}: expected all, none, or `last 3` for its last three layers, found {much!r}")
-        return []
-    if match[1] is None:
-        return [place] if match[0] == "all" else []
+    match = HOW_MUCH.fullmatch(much)
+    if match is None or match[1] is None:
+        return [place] if much == "all" else []
     try:
         return last_layers(model, place, int(match[1]))
     except (AttributeError, FinetuneError) as error:

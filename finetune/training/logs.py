@@ -7,22 +7,18 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from finetune.config import Settings
-from soup.errors import FinetuneError, did_you_mean
+from soup.errors import FinetuneError
 
 __all__ = ["loggers"]
-
-PACKAGES = ("tensorboard", "trackio", "wandb")
 
 
 def loggers(settings: Settings, name: str, folder: Path, step: int) -> list[TrainerCallback]:
     """What is told of each step, from `step` on: what was told of later steps before an interruption goes.
 
     Raises:
-        FinetuneError: an unknown name, or a package that is not installed.
+        FinetuneError: a package that is not installed.
     """
     for one in settings.log_to:
-        if one not in PACKAGES:
-            raise FinetuneError(f"log_to: {one} is no logger.{did_you_mean(one, PACKAGES)}")
         if importlib.util.find_spec(one) is None:
             raise FinetuneError(f"log_to: {one} is not installed: pip install {one}")
     makers = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}

@@ -19,12 +19,12 @@ from typing import Any
 import submitit
 from submitit.core.utils import CommandFunction, FailedJobError
 
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, slurm_minutes
 from finetune.launching.engines import Ended, Task, read_place, write_place
 from finetune.launching.engines.attempt import MAX_REQUEUES, ask_to_kill, ask_to_stop
 from soup.errors import FinetuneError
 
-__all__ = ["SlurmEngine", "minutes", "queued"]
+__all__ = ["SlurmEngine", "queued"]
 
 SIGNAL_SECONDS = 120  # before a job's time is over
 ASK_SECONDS = 5.0  # between two calls of squeue: clusters dislike more
@@ -90,7 +90,7 @@ class SlurmEngine:
         extra = {name.replace("-", "_"): value for name, value in asked.extra.items()}
         own = {
             "job_name": f"soup-{tasks[0].name}" if len(tasks) == 1 else f"soup-{tasks[0].folder.parent.stem}",
-            "time": minutes(asked.time),
+            "time": slurm_minutes(asked.time),
             "partition": asked.partition,
             "account": asked.account,
             "cpus_per_task": asked.cpus_per_gpu * max(1, gpus),
@@ -148,27 +148,6 @@ class SlurmEngine:
 
 def _attempt(task: Task) -> list[str]:
     return [sys.executable, "-P", "-m", "finetune.launching.engines.attempt", str(task.folder), *task.command]
-
-
-def minutes(time_limit: str) -> int:
-    """SLURM's time limit in minutes: `MM`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
-
-    Raises:
-        FinetuneError: none of these.
-    """
-    days, dash, rest = time_limit.rpartition("-")
-    try:
-        parts = [int(part) for part in rest.split(":")]
-        if dash or len(parts) == 3:
-            hours, some, seconds = (*parts, 0, 0)[:3]
-        else:
-            hours, (some, seconds) = 0, (*parts, 0)[:2]
-        whole = int(days if dash else 0) * 1440 + hours * 60 + some + (seconds > 0)
-    except ValueError:
-        whole = 0
-    if whole < 1 or len(rest.split(":")) > 3:
-        raise FinetuneError(f"slurm.time: {time_limit!r} is no time limit of SLURM, such as 24:00:00 or 2-12:00:00.")
-    return whole
 
 
 def queued(jobs: Iterable[str]) -> Mapping[str, str] | None:
