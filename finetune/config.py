@@ -41,6 +41,7 @@ __all__ = [
     "parse_config",
     "read_config",
     "slurm_minutes",
+    "wrong_values",
 ]
 
 
@@ -349,13 +350,13 @@ def parse_config(found: dict[Any, Any], path: Path) -> FinetuneConfig:
     except ValidationError as error:
         # The stage's settings are validated by themselves: their places are then those within `start`.
         inside = error.title == "Settings"
-        lines = _wrong(error, inside)
+        lines = wrong_values(error, inside)
         raise FinetuneError(f"{path}: {len(lines)} wrong.\n{listing(lines)}") from error
     return config
 
 
-def _wrong(error: ValidationError, inside_start: bool) -> list[str]:
-    """A line for each wrong key or value."""
+def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str]:
+    """A line for each wrong key or value; those `inside_start` were validated by themselves."""
     lines: list[str] = []
     for problem in error.errors():
         # `start` may be a name or a mapping: pydantic reports on both readings, of which only the mapping tells much.

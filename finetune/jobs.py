@@ -25,10 +25,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from finetune.config import DataSet, FinetuneConfig, Settings, Stage
+from finetune.config import DataSet, FinetuneConfig, Settings, Stage, read_config, wrong_values
 from soup.atomic import write_whole
+from soup.errors import FinetuneError, listing
 
 __all__ = [
     "START",
@@ -39,6 +40,7 @@ __all__ = [
     "log_tail",
     "plan",
     "read_job",
+    "read_plan",
     "read_stamp",
     "read_state",
     "write_state",
@@ -160,6 +162,29 @@ def read_state(folder: Path) -> State | None:
 def write_state(folder: Path, state: State) -> None:
     """Replace the job's state, all of it at once."""
     write_whole(folder / "state.json", json.dumps(asdict(state)) + "\n")
+
+
+def read_plan(path: Path | str) -> tuple[FinetuneConfig, Path, list[Job]]:
+    """The configuration in a file, the whole path of its root, and its jobs.
+
+    Raises:
+        FinetuneError: a wrong configuration, a value of `vary` among it, or several checkpoints for one place.
+    """
+    path = Path(path)
+    config = read_config(path)
+    root = (path.parent / config.root).absolute()
+    try:
+        jobs = plan(config, root)
+    except ValidationError as error:
+        raise FinetuneError(f"{path}: a value of `vary` is wrong.\n{listing(wrong_values(error))}") from error
+    places = [job.out.resolve() for job in jobs]
+    twice = sorted({str(place) for place in places if places.count(place) > 1})
+    if twice:
+        raise FinetuneError(
+            f"{path}: several checkpoints for one place: rename an added data set, or take out the value of `vary` "
+            f"that is there twice.\n{listing(twice)}"
+        )
+    return config, root, jobs
 
 
 def plan(config: FinetuneConfig, root: Path) -> list[Job]:

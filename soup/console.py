@@ -126,7 +126,11 @@ class Talk:
             self.say(f"  {name}: step {step} of {steps}, loss {loss:.3f}")
 
     def rows(self, path: str, done: int, count: int) -> None:
-        """So many rows of a data set have been looked at."""
+        """So many rows of a data set have been looked at: without a terminal a line now and then."""
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._said.setdefault(path, now) > PLAIN_SECONDS:
+            self._said[path] = now
+            self.say(f"  {path}: {done:,} of {count:,} rows")
         if path not in self._jobs:
             self._jobs[path] = self._steps.add_task(_plain(path), total=count, loss="")
         self._steps.update(self._jobs[path], completed=done)

@@ -34,15 +34,30 @@ def _wing(name: str) -> Any:
     "--on", metavar="local|slurm|ray[:ADDRESS]", help="Where jobs run. [default: `on` in the file, else local]"
 )
 @click.option("--check", is_flag=True, help="Look through all rows of all data sets, say what is wrong, and stop.")
+@click.option("--decode", is_flag=True, help="With --check: decode every picture in full, not its header alone.")
+@click.option(
+    "--bad-rows", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="With --check: all bad rows."
+)
 @click.option("--status", is_flag=True, help="Print how far the jobs are, and stop.")
 @dry_run_option
 @json_option
-def finetune(config: Path, on: str | None, check: bool, status: bool, dry_run: bool, as_json: bool) -> None:
+def finetune(
+    config: Path,
+    on: str | None,
+    check: bool,
+    decode: bool,
+    bad_rows: Path | None,
+    status: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """One fine-tune per added data set, over the devices that there are; typed again, it goes on."""
     if check + status + dry_run > 1:
         raise click.UsageError("--check, --status and --dry-run exclude each other")
+    if (decode or bad_rows) and not check:
+        raise click.UsageError("--decode and --bad-rows go with --check")
     if check:
-        _check(config, as_json)
+        _check(config, decode, bad_rows, as_json)
     elif status:
         _status(config, as_json)
     elif dry_run:
@@ -104,12 +119,12 @@ def _rehearse(config: Path, on: str | None, as_json: bool) -> None:
         click.echo(line)
 
 
-def _check(config: Path, as_json: bool) -> None:
+def _check(config: Path, decode: bool, bad_rows: Path | None, as_json: bool) -> None:
     from soup.console import Talk, print_rows
 
     wing = _wing("launching.checking")
     with Talk() as talk:
-        found = wing.check(config, talk.rows)
+        found = wing.check(config, talk.rows, decode=decode, faults_to=bad_rows)
     if as_json:
         _print_json(found.as_json())
     else:

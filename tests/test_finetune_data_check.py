@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from finetune.config import DataSet, Settings
-from finetune.data.check import COLUMNS, check_data
+from finetune.data.check import COLUMNS, Use, check_data
 from finetune.points.tiny import tiny_processor
 from soup.errors import FinetuneError
 
@@ -214,3 +214,42 @@ def test_with_a_processor_of_another_family_rows_are_looked_at_though_their_leng
     report = check_data([written(tmp_path, "data", [GOOD, BAD["roles"]])], {}, settings(), OtherProcessor())
     assert report.sets[0].faults == {"roles": 1}
     assert report.sets[0].tokens is None
+
+
+def test_that_tokens_were_not_counted_is_said(tmp_path, processor):
+    data = written(tmp_path, "data", [GOOD])
+    (note,) = check_data([data], {}, settings()).notes
+    assert "tokens were not counted (the start is not here yet" in note
+    assert check_data([data], {}, settings(), processor).notes == ()
+
+
+def test_a_row_is_too_long_by_the_shortest_length_among_the_jobs_that_train_on_it(tmp_path, processor):
+    long = {"conversations": ask("x" * 150)}
+    base, added = written(tmp_path, "base", [GOOD, long]), written(tmp_path, "added", [GOOD, long])
+    uses = [Use("a", [base, added], settings()), Use("start", [base], settings(max_length=100))]
+    report = check_data([base], {"a": [added]}, settings(), processor, uses=uses)
+    assert [one.faults for one in report.sets] == [{"too_long": 1}, {}]
+    assert "max_length 100" in report.errors[0]
+
+
+def test_bad_rows_are_errors_where_one_of_the_jobs_takes_them_for_errors(tmp_path, processor):
+    base = written(tmp_path, "base", [GOOD, BAD["roles"]])
+    uses = [Use("a", [base], settings(on_bad_row="skip")), Use("start", [base], settings())]
+    assert not check_data([base], {}, settings(on_bad_row="skip"), processor, uses=uses).ok
+    assert check_data([base], {}, settings(), processor, uses=uses[:1]).ok
+
+
+def test_a_mixture_that_the_good_rows_do_not_allow_is_an_error_told_once(tmp_path, processor):
+    base = written(tmp_path, "base", [GOOD, {**BAD["roles"]}])
+    added = {name: [written(tmp_path, name, [GOOD, {**GOOD, "id": name}])] for name in "ab"}
+    mixture = {"groups": {"single_image": 0.5, "text_only": 0.5}}
+    report = check_data([base], added, settings(mixture=mixture, on_bad_row="skip"), processor)
+    (error,) = report.errors
+    assert error.startswith("base, a, b: the mixture can't be made")
+    assert "groups.text_only: no rows" in error
+
+
+def test_a_data_set_that_can_t_be_opened_is_told_with_whose_it_is(tmp_path):
+    gone = DataSet(path=str(tmp_path / "gone.json"))
+    report = check_data([written(tmp_path, "data", [GOOD])], {"more": [gone]}, settings())
+    assert report.errors[0].startswith(f"more: {gone.path}: expected a data set here")

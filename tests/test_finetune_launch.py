@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from finetune.jobs import job_command, plan
 from finetune.launching import survey as survey_room
+from finetune.launching.checking import check
 from finetune.launching.launch import Listener, finetune
 from finetune.launching.rehearsal import details, rehearse, rows
 from finetune.launching.status import status, status_json
@@ -500,11 +501,35 @@ def test_the_check_looks_at_all_rows_and_its_exit_code_tells(tmp_path):
     assert "0 problems" in said
 
 
+def test_a_check_with_decoding_finds_pictures_that_are_cut_off_and_writes_all_bad_rows(tmp_path):
+    path = place(tmp_path)
+    for image in tmp_path.glob("data/*/images/*.png"):
+        Image.effect_noise((64, 64), 50).save(image)
+    assert check(path).ok
+    cut = tmp_path / "data" / "b" / "images" / "b0.png"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    assert check(path).ok, "its header is whole"
+    report = check(path, decode=True, faults_to=tmp_path / "bad.jsonl")
+    assert [one.faults for one in report.sets] == [{}, {}, {"image_unreadable": 1}, {}]
+    assert json.loads((tmp_path / "bad.jsonl").read_text())["row"] == 0
+
+
+def test_a_wrong_value_of_what_varies_is_told_by_every_way_to_ask(tmp_path):
+    path = place(tmp_path, CONFIG + "vary: {lr: [1.0e-5, -1]}\n")
+    for ask in (check, status, rehearse, survey):
+        with pytest.raises(FinetuneError, match=r"`vary` is wrong\.\n  - lr: Input should be greater than 0"):
+            ask(path)
+
+
 def test_options_that_exclude_each_other_are_a_wrong_usage(tmp_path):
     process = soup(place(tmp_path), "--status", "--dry-run")
     _, talk = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "exclude each other" in talk
+    process = soup(place(tmp_path), "--decode")
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--decode and --bad-rows go with --check" in talk
 
 
 def test_a_failure_is_exit_code_1(tmp_path):

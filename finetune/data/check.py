@@ -1,12 +1,4 @@
-"""What is wrong with the data, before the first GPU hour: every row of every data set looked at once.
-
-    report = check_data(config.data, config.added, config, processor)
-
-The signature, for commands that call it:
-
-    check_data(base: Sequence[DataSet], added: Mapping[str, Sequence[DataSet]], settings: Settings, processor=None,
-               progress=None, *, decode=False, faults_to=None) -> DataReport
-"""
+"""What is wrong with the data, before the first GPU hour: every row of every data set looked at once."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +11,24 @@ import numpy as np
 
 from finetune.config import DataSet, Settings
 from finetune.data.corpus import Corpus
-from finetune.data.mixture import GROUPS
+from finetune.data.mixture import GROUPS, strata_of
 from finetune.data.rows import RowError
 from finetune.data.survey import Survey, Surveyor, survey
 from soup.errors import FinetuneError, listing
 
-__all__ = ["COLUMNS", "DataReport", "SetReport", "check_data"]
+__all__ = ["COLUMNS", "DataReport", "SetReport", "Use", "check_data"]
 
 COLUMNS = ("data set", "of", "rows", "bad", "text", "one image", "several", "repeated", "tokens", "longest")
 Progress = Callable[[str, int, int], object]
+
+
+@dataclass(frozen=True)
+class Use:
+    """What one job trains on, and how: bad rows, the longest one and the mixture are its own affair."""
+
+    name: str
+    data: Sequence[DataSet]
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def check_data(
     processor: Any = None,
     progress: Progress | None = None,
     *,
+    uses: Sequence[Use] = (),
     decode: bool = False,
     faults_to: Path | None = None,
 ) -> DataReport:
@@ -101,10 +103,12 @@ def check_data(
     Args:
         base: the base set D.
         added: the added sets d_i by name.
-        settings: `max_length`, and whether bad rows are errors (`on_bad_row`).
+        settings: `max_length`, whether bad rows are errors (`on_bad_row`), and `mixture`.
         processor: counts tokens, those of images by the sizes in their headers; without it, or with one of another
             family than POINTS, lengths are not known.
         progress: called with a data set's path, rows done and rows in all, now and then.
+        uses: the jobs, where their settings differ from these; of a data set that several train on the strictest count.
+            By default one for each added set, and one for D alone.
         decode: decode every picture in full, where otherwise headers do: minutes for a hundred thousand.
         faults_to: a file that takes all bad rows, one JSON object a line; the report holds the first ones.
 
@@ -114,20 +118,25 @@ def check_data(
     users = _users(base, added)
     found: dict[str, _Found] = {}
     errors: list[str] = []
+    uses = uses or [Use(name, data, settings) for name, data in _trained_on(base, added).items()]
     surveyor = Surveyor(processor, settings.max_length, exact=True, decode=decode)
     try:
         with faults_to.open("w", encoding="utf-8") if faults_to else nullcontext() as file:
-            for key, (data_set, _) in users.items():
+            for key, (data_set, names) in users.items():
+                own = [use.settings for use in uses if key in map(_key, use.data)] or [settings]
+                surveyor.max_length = min(one.max_length for one in own)
+                strict = any(one.on_bad_row == "error" for one in own)
                 try:
-                    found[key] = _look(data_set, surveyor, progress, file)
+                    found[key] = _look(data_set, surveyor, strict, progress, file)
                 except FinetuneError as error:
-                    errors.append(str(error))
+                    errors.append(f"{', '.join(names)}: {error}")
     except OSError as error:
         raise FinetuneError(f"{faults_to}: can't be written ({error.strerror}).") from error
     sets = tuple(_told(key, users, found) for key in found)
-    wrong, notes = _bad_rows(sets, found, settings)
+    wrong, notes = _bad_rows(sets, found)
     twins = _twins(base, added, found)
-    return DataReport(sets, (*errors, *wrong), (*notes, *_formats(sets), *_repeated(sets), *twins))
+    notes += [*_formats(sets), *_repeated(sets), *twins, *_uncounted(found, processor)]
+    return DataReport(sets, (*errors, *wrong, *_mixtures(uses, found)), tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,7 @@ class _Found:
     data_set: DataSet
     survey: Survey
     counted: bool
+    strict: bool
 
 
 def _key(data_set: DataSet) -> str:
@@ -155,7 +165,11 @@ def _users(
     return users
 
 
-def _look(data_set: DataSet, surveyor: Surveyor, progress: Progress | None, file: Any) -> _Found:
+def _trained_on(base: Sequence[DataSet], added: Mapping[str, Sequence[DataSet]]) -> dict[str, Sequence[DataSet]]:
+    return {"base": base, **{name: [*base, *sets] for name, sets in added.items()}}
+
+
+def _look(data_set: DataSet, surveyor: Surveyor, strict: bool, progress: Progress | None, file: Any) -> _Found:
     def tell(i: int, error: RowError) -> None:
         if file:
             faults = [{"kind": fault.kind, "text": fault.text} for fault in error.faults]
@@ -167,7 +181,7 @@ def _look(data_set: DataSet, surveyor: Surveyor, progress: Progress | None, file
             progress(data_set.path, n, rows)
 
     found = survey(Corpus([data_set]), surveyor, progress=done, tell=tell)
-    return _Found(data_set, found, surveyor.tokens is not None)
+    return _Found(data_set, found, surveyor.tokens is not None, strict)
 
 
 def _told(key: str, users: Mapping[str, tuple[DataSet, dict[str, None]]], found: Mapping[str, _Found]) -> SetReport:
@@ -195,17 +209,16 @@ def _told(key: str, users: Mapping[str, tuple[DataSet, dict[str, None]]], found:
     )
 
 
-def _bad_rows(
-    sets: Sequence[SetReport], found: Mapping[str, _Found], settings: Settings
-) -> tuple[list[str], list[str]]:
+def _bad_rows(sets: Sequence[SetReport], found: Mapping[str, _Found]) -> tuple[list[str], list[str]]:
     """Errors and notes: bad rows are the one or the other, and a data set without any good row is an error."""
-    errors, notes = [], []
+    errors: list[str] = []
+    notes: list[str] = []
     for one, own in zip(sets, found.values(), strict=True):
         if not one.rows:
             errors.append(f"{one.path} ({', '.join(one.of)}): empty, expected rows to train on")
         elif one.bad == one.rows:
             errors.append(f"{one.path} ({', '.join(one.of)}): no good row. {own.survey.told()}")
-        elif one.bad and settings.on_bad_row == "error":
+        elif one.bad and own.strict:
             errors.append(f"{one.path}: {own.survey.told()}")
         elif one.bad:
             notes.append(f"{one.path}: left out are {own.survey.told()}")
@@ -254,3 +267,28 @@ def _twins(base: Sequence[DataSet], added: Mapping[str, Sequence[DataSet]], foun
             notes.append(f"{name}: holds the same rows as {twin}; its ingredient will differ by little but the order")
         seen.setdefault(name, own)
     return notes
+
+
+def _uncounted(found: Mapping[str, _Found], processor: Any) -> list[str]:
+    """That nothing is known of tokens, and why."""
+    if all(own.counted for own in found.values()):
+        return []
+    why = "the start is not here yet, or has no processor" if processor is None else "its processor tells no sizes"
+    return [f"tokens were not counted ({why}): rows over max_length will stop a job, or be left out, when it begins"]
+
+
+def _mixtures(uses: Sequence[Use], found: Mapping[str, _Found]) -> list[str]:
+    """Mixtures that the good rows do not allow, each told once for all the jobs that want it."""
+    wrong: dict[str, list[str]] = {}
+    for use in uses:
+        keys = [_key(one) for one in use.data]
+        if not all(key in found and found[key].survey.good.any() for key in keys):
+            continue  # told already
+        surveys = [found[key].survey for key in keys]
+        rows = [np.flatnonzero(own.good) for own in surveys]
+        groups = [own.groups[own.good] for own in surveys]
+        try:
+            strata_of(use.data, rows, groups, use.settings.mixture)
+        except FinetuneError as error:
+            wrong.setdefault(str(error), []).append(use.name)
+    return [f"{', '.join(names)}: {fault}" for fault, names in wrong.items()]

@@ -5,11 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.config import read_config
-from finetune.jobs import Job, plan, read_job, read_stamp, read_state
+from finetune.jobs import Job, read_job, read_plan, read_stamp, read_state
 from finetune.launching.engines import is_alive, read_place, slurm_queue
 from finetune.launching.engines.processes import launcher_of
-from soup.errors import FinetuneError
 
 __all__ = ["HEAD", "Row", "cells", "duration", "row_of", "status", "status_json"]
 
@@ -71,12 +69,7 @@ def status(config_path: Path | str) -> list[Row]:
     Raises:
         FinetuneError: a wrong configuration.
     """
-    path = Path(config_path)
-    config = read_config(path)
-    try:
-        jobs = plan(config, (path.parent / config.root).absolute())
-    except ValueError as error:
-        raise FinetuneError(f"{path}: a value of `vary` is wrong.\n{error}") from error
+    _, _, jobs = read_plan(config_path)
     watched = launcher_of(jobs[0].folder.parent) is not None
     queue = slurm_queue(job.folder for job in jobs)
 

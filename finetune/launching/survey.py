@@ -14,10 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from finetune.config import FinetuneConfig, read_config
-from finetune.jobs import Job, at_root, plan, read_job, read_stamp
+from finetune.config import FinetuneConfig
+from finetune.jobs import Job, at_root, read_job, read_plan, read_stamp
 from finetune.launching.digests import Content, Digests
 from finetune.launching.starts import faults_of_start, unknown_parts
 from finetune.training.parallel import configuration_path
@@ -73,9 +71,7 @@ def survey(config_path: Path | str, *, writing: bool = True) -> Survey:
             in the way; all that is wrong is listed.
     """
     path = Path(config_path)
-    config = read_config(path)
-    root = (path.parent / config.root).absolute()
-    jobs = _planned(config, root, path)
+    config, root, jobs = read_plan(path)
     found = _Found(Digests(jobs[0].folder.parent / "digests.json" if writing else None))
     _check_data(jobs, found)
     _check_starts(jobs, found)
@@ -90,22 +86,6 @@ def survey(config_path: Path | str, *, writing: bool = True) -> Survey:
     if writing:
         _check_room(standings)
     return Survey(config, root, standings, found.contents, tuple(found.remarks))
-
-
-def _planned(config: FinetuneConfig, root: Path, path: Path) -> list[Job]:
-    try:
-        jobs = plan(config, root)
-    except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}, found {one['input']!r}" for one in error.errors()]
-        raise FinetuneError(f"{path}: a value of `vary` is wrong.\n{listing(wrong)}") from error
-    places = [job.out.resolve() for job in jobs]
-    twice = sorted({str(place) for place in places if places.count(place) > 1})
-    if twice:
-        raise FinetuneError(
-            f"{path}: several checkpoints for one place: rename an added data set, or take out the value of "
-            f"`vary` that is there twice.\n{listing(twice)}"
-        )
-    return jobs
 
 
 def _check_data(jobs: list[Job], found: _Found) -> None:
