@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from soup.errors import counted
 from soup.objective import objective_text
 from soup.recipe import Recipe
 
@@ -26,7 +27,7 @@ def model_card(recipe: Recipe, scores: Mapping[str, Any] | None, config: Mapping
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
         "# A model soup\n",
-        f"{_counted(len(rows), 'fine-tuned checkpoint')}, merged by `{recipe.method}`"
+        f"{counted(len(rows), 'fine-tuned checkpoint')}, merged by `{recipe.method}`"
         + (f", chosen by the strategy `{recipe.strategy}`" if recipe.strategy else "")
         + ". It costs as much to run as one of them.\n",
         table(["ingredient", "weight", "digest"], rows),
@@ -35,10 +36,6 @@ def model_card(recipe: Recipe, scores: Mapping[str, Any] | None, config: Mapping
         f"Recipe digest: `{recipe.digest}`.\n",
     ]
     return "\n".join(parts)
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _scores(scores: Mapping[str, Any], objective: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from soup._version import __version__
-from soup.errors import SoupError
+from soup.errors import SoupError, counted
 from soup.options import (
     Decorator,
     dry_run_option,
@@ -190,7 +190,7 @@ def merge(recipe: Path, out: str, as_json: bool, dry_run: bool, threads: int | N
             _print_plan({"schema": 1, **merge_plan(plan, Path(out))}, as_json)
             return
         with Talk() as talk:
-            for text in pool.warnings():
+            for text in pool.warnings(wanted.drop):
                 talk.warn(text)
             talk.phase("merging", plan.read_bytes)
             made = merge(wanted, out, options=Options(threads=threads, progress=talk.progress), pool=pool, **given)
@@ -233,17 +233,17 @@ def check(pool: Sequence[str], base: str | None, exclude: Sequence[str], as_json
     from soup.inspection import check_pool
 
     with Talk() as talk:
-        found = check_pool(_places(pool), base, exclude, given["dtype"], given["drop"], talk.listener)
+        found = check_pool(_places(pool), base, exclude, listener=talk.listener, **given)
+    problems, names = found["problems"], found["ingredients"]
     if as_json:
         _print_json(found)
     else:
-        for problem in found["problems"]:
+        for problem in problems:
             click.echo(f"problem: {problem}")
-        click.echo(
-            f"{len(found['problems'])} problems, {len(found['warnings'])} warnings: {', '.join(found['ingredients'])} "
-            + ("do not belong together." if found["problems"] else "belong together.")
-        )
-    if found["problems"]:
+        verdict = "do not belong together" if problems else "belong together" if len(names) > 1 else "is all there is"
+        counts = f"{counted(len(problems), 'problem')}, {counted(len(found['warnings']), 'warning')}"
+        click.echo(f"{counts}: {', '.join(names)} {verdict}.")
+    if problems:
         sys.exit(1)
 
 

@@ -89,7 +89,7 @@ def cook(
     output = _Output(choice.out(out), overwrite, max_shard_bytes, allow_nonfinite, threads)
     with Pool.open(pool, base, exclude) as opened:
         opened.check(dtype, drop)
-        warnings = _warn(opened, listener)
+        warnings = _warn(opened, drop, listener)
         _refuse_out(output, choice, opened, pool)
         plan_merge(_unsealed(opened, list(opened), fields), opened)  # method, params, dtype: wrong ones are told now
         search = _search_and_write if judging.benchmarks else _write_unscored
@@ -163,8 +163,8 @@ def _unsealed(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float], fields: M
     return Recipe(ingredients=tuple(shares_of(pool, chosen)), base=base, **fields)
 
 
-def _warn(pool: Pool, listener: Listener) -> list[str]:
-    warnings = pool.warnings()
+def _warn(pool: Pool, drop: Sequence[str], listener: Listener) -> list[str]:
+    warnings = pool.warnings(drop)
     if len(pool) == 1:
         warnings.append(f"a pool of one: the soup will be {pool.names[0]} itself")
     for text in warnings:

@@ -25,6 +25,7 @@ __all__ = [
     "PoolError",
     "RecipeError",
     "SoupError",
+    "counted",
     "did_you_mean",
     "listing",
 ]
@@ -69,6 +70,11 @@ def listing(lines: Iterable[str], most: int = 20) -> str:
     if len(rows) > most:
         shown.append(f"  - ... and {len(rows) - most} more")
     return "\n".join(shown)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 problem`, `2 problems`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

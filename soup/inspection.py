@@ -10,14 +10,14 @@ from typing import Any
 from soup.blend import Blend
 from soup.blocks import Options, scan_blocks
 from soup.digest import digest_checkpoint
-from soup.errors import EvaluatorError
+from soup.errors import EvaluatorError, PoolError, listing
 from soup.evaluation import OPENCOMPASS, Settings, parse_benchmarks
 from soup.methods.linear import Linear
 from soup.plugins import EVALUATORS, METHODS, STRATEGIES, Registry
 from soup.pool import Ingredient, Pool, open_ingredient
 from soup.recipe import Recipe
 from soup.search import Listener
-from soup.tensors import TensorSpec
+from soup.tensors import TensorSpec, named_dtype
 
 __all__ = ["check_pool", "fetch_benchmarks", "inspect_checkpoint", "list_kind"]
 
@@ -92,23 +92,35 @@ def check_pool(
     dtype: str | None,
     drop: Sequence[str],
     listener: Listener | None = None,
+    *,
+    allow_nonfinite: bool = False,
 ) -> dict[str, Any]:
     """Everything that speaks against souping a pool, and what a user should know besides.
 
+    A checkpoint that can't be opened is one of the problems, and the others are held against each other all the same.
+
     Raises:
-        SoupError: the pool can't even be opened.
+        SoupError: none can be opened, or there is no such dtype.
     """
     listener = listener or Listener()
-    with Pool.open(places, base, exclude) as pool:
-        problems, warnings = pool.problems(dtype, drop), pool.warnings()
+    if dtype is not None:
+        named_dtype(dtype)
+    opened, failed = Pool.open_what_opens(places, base, exclude)
+    problems = [str(error) for error in failed.values()]
+    if not opened.ingredients:
+        raise PoolError(f"No ingredient can be opened:\n{listing(problems)}")
+    with opened as pool:
+        problems += pool.problems(dtype, drop)
+        warnings = pool.warnings(drop)
         listener.phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
         sources = []
         for ingredient in pool:
             digest, broken = _read_through(ingredient, listener)
             sources.append(ingredient.source(digest))
-            problems += broken
+            problems += [] if allow_nonfinite else broken
         warnings += Recipe.uniform(sources).repeated
-        names = list(pool.names)
+        lost = [name.encode("utf-8", "backslashreplace").decode() for name in failed if name != "base"]
+        names = sorted([*pool.names, *lost]) if lost else list(pool.names)
     for warning in warnings:
         listener.warn(warning)
     return {"schema": 1, "ingredients": names, "problems": problems, "warnings": warnings}

@@ -21,7 +21,7 @@ from soup.digest import digest_checkpoint, side_digest
 from soup.errors import OutputError, RecipeError, listing
 from soup.methods.base import Method
 from soup.plugins import METHODS
-from soup.pool import Ingredient, Pool, is_dropped, open_ingredient
+from soup.pool import Ingredient, Pool, is_dropped, open_all
 from soup.recipe import Recipe
 from soup.sidefiles import config_for
 from soup.tensors import TensorSpec, named_dtype
@@ -107,12 +107,13 @@ def open_pool(recipe: Recipe) -> Pool:
     """The recipe's ingredients and base, opened and held against each other.
 
     Raises:
-        CheckpointError: one is not there, or damaged.
+        CheckpointError: some are not there, or damaged; all are listed.
         PoolError: they do not belong together; every mismatch is listed.
     """
-    parts = [open_ingredient(share.name, share.path) for share in recipe.ingredients]
-    base = open_ingredient("base", recipe.base.path) if recipe.base else None
-    pool = Pool(tuple(parts), base)
+    count = len(recipe.ingredients)
+    bases = [("base", recipe.base.path)] if recipe.base else []
+    parts = open_all([*((share.name, share.path) for share in recipe.ingredients), *bases])
+    pool = Pool(tuple(parts[:count]), parts[count] if bases else None)
     pool.check(recipe.dtype, recipe.drop)
     return pool
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,9 +14,12 @@ from soup.errors import CheckpointError, PoolError, SoupError, listing
 from soup.hub import fetch_checkpoint, is_hub_id
 from soup.recipe import Source
 from soup.sidefiles import side_differences, tokenizer_differences
-from soup.tensors import TensorSpec
+from soup.tensors import Dtype, TensorSpec
 
-__all__ = ["Ingredient", "Pool", "is_dropped"]
+__all__ = ["Ingredient", "Pool", "is_dropped", "open_all", "open_ingredient"]
+
+_SHOWN = 8
+"""So many tensors are named in a line about many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,23 @@ class Pool(Sequence[Ingredient]):
             PoolError: no ingredient, or an excluded name that is not there.
             CheckpointError: ingredients that can't be opened; all are listed.
         """
+        pool, failed = cls.open_what_opens(places, base, exclude)
+        if failed:
+            raise _together(list(failed.values()))
+        return pool
+
+    @classmethod
+    def open_what_opens(
+        cls,
+        places: str | Path | Sequence[str | Path],
+        base: str | Path | None = None,
+        exclude: Sequence[str] = (),
+    ) -> tuple[Pool, dict[str, SoupError]]:
+        """The pool without the checkpoints that can't be opened, and why those can't, by name.
+
+        Raises:
+            PoolError: no ingredient, or an excluded name that is not there.
+        """
         given = [places] if isinstance(places, str | Path) else list(places)
         folder = _folder(given)
         skipped: tuple[str, ...] = ()
@@ -64,16 +84,10 @@ class Pool(Sequence[Ingredient]):
             given = [entry for entry in entries if looks_like_checkpoint(entry) and not _same_place(entry, base)]
             skipped = tuple(entry.name for entry in entries if not looks_like_checkpoint(entry))
         names = _short_names([str(place) for place in given])
-        _refuse_unknown(exclude, names, folder)
-        kept = [(name, str(place)) for name, place in zip(names, given, strict=True) if name not in exclude]
-        if not kept:
-            raise PoolError(
-                f"{folder or 'The pool'}: no ingredient. A pool is a directory whose subdirectories are checkpoints, "
-                "or --pool repeated, each a checkpoint's directory or Hub id."
-            )
-        wanted = [*kept, *([("base", str(base))] if base is not None else [])]
-        opened = _open_all(wanted)
-        return cls(tuple(opened[: len(kept)]), opened[len(kept)] if base is not None else None, skipped)
+        kept = _without(exclude, dict(zip(names, map(str, given), strict=True)), folder)
+        opened, failed = _open_each(kept.items())
+        bases, failed_too = _open_each([("base", str(base))] if base is not None else [])
+        return cls(tuple(opened), bases[0] if bases else None, skipped), failed | failed_too
 
     def __len__(self) -> int:
         return len(self.ingredients)
@@ -107,8 +121,8 @@ class Pool(Sequence[Ingredient]):
             found += _mismatches(first, other, mixed=dtype is not None or other is self.base, drop=drop)
         return found
 
-    def warnings(self) -> list[str]:
-        """What a user should know although it stops nothing."""
+    def warnings(self, drop: Sequence[str] = ()) -> list[str]:
+        """What a user should know although it stops nothing; patterns of `drop` that match no tensor are among it."""
         found = [warning for ingredient in self._all() for warning in ingredient.checkpoint.warnings]
         found += [f"{name}: skipped, not a checkpoint" for name in self.skipped]
         lead = self.base or self.ingredients[0]
@@ -116,7 +130,8 @@ class Pool(Sequence[Ingredient]):
             if other is not lead:
                 lines = side_differences(lead.checkpoint, other.checkpoint)
                 found += [f"{other.name}: {line} (held against {lead.name}'s)" for line in lines]
-        return found
+        vain = [pattern for pattern in drop if not any(is_dropped(name, [pattern]) for name in lead.checkpoint.tensors)]
+        return found + [f"--drop {pattern}: no tensor has such a name" for pattern in vain]
 
     def check(self, dtype: str | None = None, drop: Sequence[str] = ()) -> None:
         """Raise what `problems` finds.
@@ -183,26 +198,49 @@ def _short_names(places: Sequence[str]) -> list[str]:
     raise PoolError(f"The same checkpoint is given twice:\n{listing(twice)}")
 
 
-def _refuse_unknown(exclude: Sequence[str], names: Sequence[str], folder: Path | None) -> None:
-    unknown = [name for name in exclude if name not in names]
+def _without(exclude: Sequence[str], places: Mapping[str, str], folder: Path | None) -> dict[str, str]:
+    """The ingredients' places by name, less the excluded ones."""
+    here = ", ".join(places)
+    unknown = [name for name in exclude if name not in places]
     if unknown:
+        raise PoolError(f"{folder or 'pool'}: --exclude {', '.join(unknown)}: no such ingredient. Here: {here}")
+    kept = {name: place for name, place in places.items() if name not in exclude}
+    if places and not kept:
+        raise PoolError(f"{folder or 'pool'}: --exclude leaves no ingredient. Here: {here}")
+    if not kept:
         raise PoolError(
-            f"{folder or 'pool'}: --exclude {', '.join(unknown)}: no such ingredient. Here: {', '.join(names)}"
+            f"{folder or 'The pool'}: no ingredient. A pool is a directory whose subdirectories are checkpoints, "
+            "or --pool repeated, each a checkpoint's directory or Hub id."
         )
+    return kept
 
 
-def _open_all(wanted: Sequence[tuple[str, str]]) -> list[Ingredient]:
-    opened, failed = [], []
+def open_all(wanted: Iterable[tuple[str, str]]) -> list[Ingredient]:
+    """Open checkpoints by (name, place).
+
+    Raises:
+        CheckpointError: some can't be opened; all are listed.
+    """
+    opened, failed = _open_each(wanted)
+    if failed:
+        raise _together(list(failed.values()))
+    return opened
+
+
+def _open_each(wanted: Iterable[tuple[str, str]]) -> tuple[list[Ingredient], dict[str, SoupError]]:
+    opened, failed = [], {}
     for name, place in wanted:
         try:
             opened.append(open_ingredient(name, place))
         except SoupError as error:
-            failed.append(error)
+            failed[name] = error
+    return opened, failed
+
+
+def _together(failed: Sequence[SoupError]) -> SoupError:
     if len(failed) == 1:
-        raise failed[0]
-    if failed:
-        raise type(failed[0])(f"{len(failed)} checkpoints can't be opened:\n{listing(map(str, failed))}")
-    return opened
+        return failed[0]
+    return type(failed[0])(f"{len(failed)} checkpoints can't be opened:\n{listing(map(str, failed))}")
 
 
 def open_ingredient(name: str, place: str) -> Ingredient:
@@ -231,9 +269,7 @@ def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequ
         yield f"{other.name}: {len(missing)} tensors missing that {first.name} has: {_some(missing)}"
     if extra:
         yield f"{other.name}: {len(extra)} tensors that {first.name} has not: {_some(extra)}"
-    for name in ours:
-        if name in theirs and (why := _unlike(ours[name], theirs[name], mixed)):
-            yield f"{other.name}: {name}: {why} (expected as in {first.name})"
+    yield from _unlike(first, other, [(ours[name], theirs[name]) for name in ours if name in theirs], mixed)
     for key in ("model_type", "architectures"):
         left, right = first.checkpoint.config.get(key), other.checkpoint.config.get(key)
         if left is not None and right is not None and left != right:
@@ -242,13 +278,26 @@ def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequ
         yield f"{other.name}: the tokenizer is not {first.name}'s: {line}"
 
 
-def _unlike(ours: TensorSpec, theirs: TensorSpec, mixed: bool) -> str | None:
-    if ours.shape != theirs.shape:
-        return f"expected {ours}, found {theirs}"
-    if ours.dtype == theirs.dtype or (mixed and ours.dtype.kind == theirs.dtype.kind == "float"):
-        return None
-    return f"expected {ours}, found {theirs}; --dtype merges mixed floating dtypes"
+def _unlike(
+    first: Ingredient, other: Ingredient, pairs: Sequence[tuple[TensorSpec, TensorSpec]], mixed: bool
+) -> Iterator[str]:
+    """Tensors of another shape or dtype, one line each; one line for all where the same dtypes differ in many."""
+    recast: dict[tuple[Dtype, Dtype], list[tuple[TensorSpec, TensorSpec]]] = {}
+    for ours, theirs in pairs:
+        both_float = ours.dtype.kind == theirs.dtype.kind == "float"
+        if ours.shape != theirs.shape:
+            yield f"{other.name}: {ours.name}: expected {ours}, found {theirs} (expected as in {first.name})"
+        elif ours.dtype != theirs.dtype and not (mixed and both_float):
+            recast.setdefault((ours.dtype, theirs.dtype), []).append((ours, theirs))
+    for (left, right), found in recast.items():
+        hint = "; --dtype merges mixed floating dtypes" if left.kind == right.kind == "float" else ""
+        if len(found) > _SHOWN:
+            what = f"expected {left.name} as in {first.name}, found {right.name}{hint}"
+            yield f"{other.name}: {len(found)} tensors: {what}: {_some([ours.name for ours, _ in found])}"
+            continue
+        for ours, theirs in found:
+            yield f"{other.name}: {ours.name}: expected {ours}, found {theirs}{hint} (expected as in {first.name})"
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f", ... and {len(names) - 8} more" if len(names) > 8 else "")
+    return ", ".join(names[:_SHOWN]) + (f", ... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
