@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from soup.blocks import Sink, for_each_block
 from soup.digest import ContentDigest
 from soup.errors import CheckpointError, listing
-from soup.merge import plan_merge, side_files
+from soup.merge import blaming, plan_merge, side_files
 from soup.pool import Pool
 from soup.recipe import Recipe
 from soup.tensors import TensorSpec
@@ -114,7 +114,8 @@ class SoupCandidate:
         once = {spec.name for spec in specs if self._same_everywhere(spec.name)}
         first = replace(blend, inputs=blend.inputs[:1], names=blend.names[:1], weights=(1.0,))
         for one, part in ((first, once), (blend, {spec.name for spec in specs} - once)):
-            for_each_block(one, [spec for spec in specs if spec.name in part], sink)
+            with blaming(self._plan.recipe.method):
+                for_each_block(one, [spec for spec in specs if spec.name in part], sink)
 
     def _same_everywhere(self, name: str) -> bool:
         """Whether a blend would find the same bytes in every input, and so give those."""

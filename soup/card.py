@@ -27,7 +27,7 @@ def model_card(recipe: Recipe, scores: Mapping[str, Any] | None, config: Mapping
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
         "# A model soup\n",
-        f"{counted(len(rows), 'fine-tuned checkpoint')}, merged by `{recipe.method}`"
+        f"{counted(len(rows), 'fine-tuned checkpoint')}, merged by `{recipe.method_name}`"
         + (f", chosen by the strategy `{recipe.strategy}`" if recipe.strategy else "")
         + ". It costs as much to run as one of them.\n",
         table(["ingredient", "weight", "digest"], rows),

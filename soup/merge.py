@@ -6,8 +6,10 @@ What is read, how values are added up, and how files are written: see `soup/chec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from soup.blocks import Options, for_each_block
 from soup.card import model_card
 from soup.checkpoint import Checkpoint
 from soup.digest import digest_checkpoint, side_digest
-from soup.errors import OutputError, RecipeError, listing
+from soup.errors import OutputError, RecipeError, SoupError, listing
 from soup.methods.base import Method
 from soup.plugins import METHODS
 from soup.pool import Ingredient, Pool, is_dropped, open_all
@@ -27,7 +29,7 @@ from soup.sidefiles import config_for
 from soup.tensors import TensorSpec, named_dtype
 from soup.writer import CheckpointWriter, FilePlan, header_bytes, plan_files, remove_old
 
-__all__ = ["Plan", "earlier_soup", "merge", "open_pool", "plan_merge"]
+__all__ = ["Plan", "blaming", "earlier_soup", "merge", "open_pool", "plan_merge"]
 
 RECIPE_KEY = "soup_recipe"
 """The key of a shard's metadata under which the recipe's digest stands."""
@@ -95,7 +97,8 @@ def merge(
             remove_old(out)
             return made
         with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=overwrite) as writer:
-            digests = for_each_block(plan.blend, plan.reads, writer.write, options, hashing=True)
+            with blaming(recipe.method):
+                digests = for_each_block(plan.blend, plan.reads, writer.write, options, hashing=True)
             sealed = recipe.sealed([digest.content for digest in digests], side_digest(plan.lead))
             for name, data in side_files(plan, sealed, out, scores).items():
                 writer.add_file(name, data)
@@ -160,15 +163,36 @@ def build_method(recipe: Recipe) -> Method:
         RecipeError: unknown method, or parameters or weights that it does not take.
     """
     kind = METHODS.get(recipe.method)
+    if not (isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)):
+        raise RecipeError(
+            f"Method {recipe.method}: expected a frozen dataclass that is a subclass of soup.methods.Method, "
+            f"found {kind!r}."
+        )
+    if str(kind.granularity) not in ("element", "tensor"):
+        raise RecipeError(f"Method {recipe.method}: granularity is element or tensor, found {kind.granularity!r}.")
     try:
-        method = TypeAdapter(kind).validate_python(recipe.params, strict=False, extra="forbid")
+        method: Method = TypeAdapter(kind).validate_python(recipe.params, strict=False, extra="forbid")
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise RecipeError(f"Method {recipe.method} does not take these params:\n{listing(faults)}") from error
-    if not isinstance(method, Method):
-        raise RecipeError(f"Method {recipe.method}: expected a subclass of soup.methods.base.Method, found {kind!r}.")
     method.check([share.weight for share in recipe.ingredients])
     return method
+
+
+@contextmanager
+def blaming(method: str) -> Iterator[None]:
+    """What a method of somebody else's raises while it merges, told as its failure.
+
+    Raises:
+        RecipeError: with the end of the trace.
+    """
+    try:
+        yield
+    except (SoupError, OSError, MemoryError):
+        raise
+    except Exception as cause:
+        tail = "".join(traceback.format_exception(cause)[-3:]).rstrip()
+        raise RecipeError(f"Method {method} failed; soup.testing.check_method tries it alone:\n{tail}") from cause
 
 
 def side_files(plan: Plan, sealed: Recipe, out: Path, scores: Mapping[str, Any] | None) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 from soup.errors import EvaluatorError, RecipeError, SoupError, did_you_mean
 
-__all__ = ["EVALUATORS", "METHODS", "STRATEGIES", "Found", "Registry", "load_object"]
+__all__ = ["EVALUATORS", "METHODS", "STRATEGIES", "Found", "Registry", "code_digest", "load_object"]
 
 T = TypeVar("T")
 
@@ -150,6 +151,20 @@ def _load_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def code_digest(thing: Any) -> str | None:
+    """The digest of the file that defines a class or function (of that file alone, not of what it imports).
+
+    None for soup's own, whose changes the changelog tells, and for what was typed into a prompt.
+    """
+    if thing.__module__.partition(".")[0] == "soup":
+        return None
+    try:
+        source = inspect.getsourcefile(thing)
+        return "sha256:" + hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None
+    except (TypeError, OSError):
+        return None
 
 
 METHODS = Registry("method", "soup.methods", RecipeError, {"linear": "soup.methods.linear:Linear"})

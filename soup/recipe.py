@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from soup.errors import RecipeError, listing
+from soup.errors import RecipeError, did_you_mean, listing
 from soup.hub import is_hub_id
+from soup.plugins import METHODS, code_digest
 
 __all__ = ["Recipe", "Share", "Source"]
 
@@ -42,6 +43,9 @@ class Share(Source):
 class Recipe(BaseModel):
     """Which checkpoints, in which order and with which weights, by which method, into which dtype.
 
+    `method` may be a user's own, `FILE.py:CLASS`, the file being treated as an ingredient's path is; `code` is then the
+    digest of that file, as it is for a package's.
+
     `side_digest` covers the files that the soup takes along from its base or first ingredient (config, tokenizer,
     processor, code), for a score depends on them too. `strategy` and `objective` are how the soup was chosen: they are
     told, not needed.
@@ -52,6 +56,7 @@ class Recipe(BaseModel):
     version: Literal[1] = Field(default=1, alias="schema")
     strategy: str | None = None
     method: str = "linear"
+    code: str | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     dtype: str | None = None
     drop: tuple[str, ...] = ()
@@ -59,6 +64,12 @@ class Recipe(BaseModel):
     ingredients: tuple[Share, ...] = Field(min_length=1)
     side_digest: str | None = None
     objective: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("method")
+    @classmethod
+    def _found_from_anywhere(cls, method: str) -> str:
+        file, _, name = method.rpartition(":")
+        return f"{Path(file).absolute()}:{name}" if file.endswith(".py") and Path(file).is_file() else method
 
     @field_validator("ingredients")
     @classmethod
@@ -87,7 +98,7 @@ class Recipe(BaseModel):
             raise RecipeError(f"The recipe is not sealed: no digest for {', '.join(unknown) or 'its side files'}.")
         facts = {
             "schema": self.version,
-            "method": self.method,
+            "method": self.method_name,
             "params": self.params,
             "dtype": self.dtype,
             "drop": sorted(self.drop),
@@ -95,7 +106,14 @@ class Recipe(BaseModel):
             "ingredients": [[share.digest, share.weight] for share in self.ingredients],
             "side": self.side_digest,
         }
+        facts |= {"code": self.code} if self.code else {}
         return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def method_name(self) -> str:
+        """The method without the folder of its file: `my.py:TaskArithmetic`, wherever that lies."""
+        file, colon, name = self.method.rpartition(":")
+        return f"{Path(file).name}{colon}{name}" if file.endswith(".py") else self.method
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,6 +132,8 @@ class Recipe(BaseModel):
 
     def sealed(self, digests: Sequence[str], side_digest: str) -> Recipe:
         """This recipe with the digests of its ingredients filled in, and after them its base's if the method reads it.
+
+        The digest of the method's code is filled in, too, so that a score can't be another version's.
 
         Raises:
             RecipeError: a digest that the recipe names differs from the one found; all are listed.
@@ -135,10 +155,17 @@ class Recipe(BaseModel):
                 f"the recipe names: expected {self.side_digest}, found {side_digest}. Restore them, or remove "
                 "side_digest from the recipe."
             )
+        code = code_digest(METHODS.get(self.method))
+        if self.code not in (None, code):
+            raise RecipeError(
+                f"The code of method {self.method} is not the one that the recipe names: expected {self.code}, found "
+                f"{code}. Restore it, or remove code from the recipe to make another soup on purpose."
+            )
         filled = [part.model_copy(update={"digest": found}) for part, found in zip(parts, digests, strict=True)]
         count = len(self.ingredients)
         base = filled[count] if len(filled) > count else self.base
-        return self.model_copy(update={"ingredients": tuple(filled[:count]), "base": base, "side_digest": side_digest})
+        found = {"ingredients": tuple(filled[:count]), "base": base, "side_digest": side_digest, "code": code}
+        return self.model_copy(update=found)
 
     @classmethod
     def uniform(cls, ingredients: Iterable[Source], **fields: Any) -> Recipe:
@@ -156,15 +183,17 @@ class Recipe(BaseModel):
         path = Path(path)
         try:
             fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except OSError as error:
+            hint = f" A soup's recipe is {path / 'recipe.yaml'}." if path.is_dir() else ""
+            raise RecipeError(f"{path}: no recipe can be read there ({error.strerror or error}).{hint}") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise RecipeError(f"{path}: not readable as YAML ({error}).") from error
         if not isinstance(fields, dict):
             raise RecipeError(f"{path}: expected a recipe (a mapping), found {type(fields).__name__}.")
         try:
-            recipe = cls.model_validate(fields)
+            recipe = cls.model_validate(fields | _method_beside(path.parent, fields.get("method")))
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}" for fault in error.errors()]
-            raise RecipeError(f"{path}: not a valid recipe:\n{listing(faults)}") from error
+            raise RecipeError(f"{path}: not a valid recipe:\n{listing(_faults(error))}") from error
         return recipe._with_paths(lambda place: _absolute(place, path.parent))
 
     def text(self, directory: Path) -> str:
@@ -178,7 +207,32 @@ class Recipe(BaseModel):
             return part.model_copy(update={"path": change(part.path)})
 
         parts = tuple(moved(ingredient) for ingredient in self.ingredients)
-        return self.model_copy(update={"ingredients": parts, "base": moved(self.base) if self.base else None})
+        file, _, name = self.method.rpartition(":")
+        method = f"{change(file)}:{name}" if file.endswith(".py") else self.method
+        moved_base = moved(self.base) if self.base else None
+        return self.model_copy(update={"ingredients": parts, "base": moved_base, "method": method})
+
+
+def _method_beside(directory: Path, method: Any) -> dict[str, str]:
+    """The method of a user's file that lies where the recipe's relative path says; else the file may lie here."""
+    file, _, name = str(method).rpartition(":")
+    place = directory.absolute() / file
+    return {"method": f"{place}:{name}"} if file.endswith(".py") and place.is_file() else {}
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    """One line a fault, with its place; what only follows from another fault is left out."""
+    faults = error.errors()
+    for fault in faults:
+        place = ".".join(map(str, fault["loc"])) or "recipe"
+        if fault["type"] == "too_short" and any(len(other["loc"]) > 1 for other in faults):
+            continue  # faulty ingredients were not counted
+        if fault["type"] == "extra_forbidden":
+            kind = Share if fault["loc"][0] == "ingredients" else Source if fault["loc"][0] == "base" else Recipe
+            known = [field.alias or name for name, field in kind.model_fields.items()]
+            yield f"{place}: no such key.{did_you_mean(str(fault['loc'][-1]), known)}"
+        else:
+            yield f"{place}: {fault['msg'].removeprefix('Value error, ').replace('valid tuple', 'valid list')}"
 
 
 def _absolute(place: str, directory: Path) -> str:

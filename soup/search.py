@@ -25,7 +25,8 @@ from soup.hub import is_hub_id
 from soup.journal import Journal
 from soup.jury import Jury, make_jury
 from soup.objective import PLAIN, Objective
-from soup.pool import Pool
+from soup.plugins import METHODS, code_digest
+from soup.pool import Ingredient, Pool
 from soup.ray_crew import RayCrew
 from soup.recipe import Recipe
 from soup.speculate import SideBySide
@@ -167,17 +168,24 @@ def _scorer(
     with Journal(judging.home / "journal.jsonl") as journal:
         scratch = judging.home / "scratch"
         clear_scratch(scratch)
+        method = METHODS.get(fields.get("method", "linear"))
+        read = [*pool, *([pool.base] if pool.base and method.needs_base else [])]
+        digests = _digests(read, DigestCache(judging.home / "digests.json"), listener)
+        sources = [part.source(digest.content) for part, digest in zip(pool, digests, strict=False)]
+        for text in Recipe.uniform(sources).repeated:
+            listener.warn(text)
         scorer = Scorer(
             pool,
             jury,
             journal,
             scratch,
-            _digests(pool, DigestCache(judging.home / "digests.json"), listener),
-            fields,
+            dict(zip(pool.names, digests, strict=False)),
+            {**fields, "code": code_digest(method)},
             judging.objective,
             judging.allow_nonfinite,
             listener.starting,
             listener.told,
+            base_digest=digests[-1].content if len(digests) > len(pool) else None,
         )
         try:
             yield scorer
@@ -189,14 +197,12 @@ def _scorer(
                 scratch.rmdir()  # what a failed evaluation left there stays
 
 
-def _digests(pool: Pool, cache: DigestCache, listener: Listener) -> dict[str, ContentDigest]:
-    unknown = [ingredient.checkpoint for ingredient in pool if not cache.knows(ingredient.checkpoint)]
+def _digests(read: Sequence[Ingredient], cache: DigestCache, listener: Listener) -> list[ContentDigest]:
+    """The digests of all that is merged, in order: the ingredients', and then the base's if the method reads it."""
+    unknown = [part.checkpoint for part in read if not cache.knows(part.checkpoint)]
     if unknown:
         listener.phase("reading the pool", sum(checkpoint.bytes for checkpoint in unknown))
-    digests = {ingredient.name: cache.get(ingredient.checkpoint, listener.progress) for ingredient in pool}
-    for text in Recipe.uniform([part.source(digests[part.name].content) for part in pool]).repeated:
-        listener.warn(text)
-    return digests
+    return [cache.get(part.checkpoint, listener.progress) for part in read]
 
 
 @contextmanager

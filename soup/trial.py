@@ -82,7 +82,8 @@ class Trial:
 class Scorer:
     """`score(ingredients)` for a strategy: the trial of their mean. Ask twice and it is evaluated once.
 
-    `digests` are the ingredients' by name, `fields` the recipe's fields that all trials share (method, dtype, ...).
+    `digests` are the ingredients' by name, `base_digest` is the base's where the method reads it, `fields` are the
+    recipe's fields that all trials share (method, its code's digest, dtype, ...).
     `starting` is told what is about to be evaluated, `told` each new trial. `trials` keeps them in the order asked,
     `fresh` the journal's keys of what was evaluated now and not remembered.
     """
@@ -101,6 +102,7 @@ class Scorer:
     announced: set[TrialKey] = field(default_factory=set)
     fresh: set[str] = field(default_factory=set)
     made: dict[TrialKey, tuple[dict[str, Score], float | None]] = field(default_factory=dict)
+    base_digest: str | None = None
 
     def __call__(self, chosen: Sequence[Any] | Mapping[Any, float], /) -> Trial:
         """The trial of the mean of some ingredients (or of their names), or of a weighted one.
@@ -144,7 +146,7 @@ class Scorer:
         shares = shares_of(self.pool, chosen)
         sealed = [share.model_copy(update={"digest": self.digests[share.name].content}) for share in shares]
         lead = self.pool.base or self.pool[sealed[0].name]
-        base = self.pool.base.source() if self.pool.base else None
+        base = self.pool.base.source(self.base_digest) if self.pool.base else None
         side = side_digest(lead.checkpoint)
         return Recipe(ingredients=tuple(sealed), base=base, side_digest=side, **self.fields)
 

@@ -368,7 +368,11 @@ WRONG = {
     "an output that exists": (1, "average --pool ckpts -o judge", "exists and is not empty"),
     "a file as an output": (1, "average --pool ckpts -o judge/judge.py", "exists and is no directory"),
     "an output below a file": (1, "average --pool ckpts -o judge/judge.py/out", "can't be written"),
-    "no such recipe": (1, "merge nowhere.yaml -o out", "nowhere.yaml: not readable as YAML"),
+    "no such recipe": (
+        1,
+        "merge nowhere.yaml -o out",
+        "nowhere.yaml: no recipe can be read there",
+    ),
     "a recipe that is none": (1, "merge judge/judge.py -o out", "judge.py: "),
     "nothing to inspect": (1, "inspect nowhere", "nowhere: no such directory"),
     "a pool to inspect": (1, "inspect ckpts", "no .safetensors file here"),

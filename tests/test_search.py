@@ -545,15 +545,16 @@ def test_a_recipe_without_digests_is_filled_in(pool):
         ("", "expected a recipe (a mapping), found NoneType"),
         ("- 1", "expected a recipe (a mapping), found list"),
         ("a: [", "not readable as YAML"),
+        ("drop: head\ningredients: [{name: a, path: x}]", "drop: Input should be a valid list"),
         ("ingredients: []", "ingredients: Tuple should have at least 1 item"),
         ("ingredients: [{name: a}]", "ingredients.0.path: Field required"),
         ("ingredients: [{name: a, path: x}, {name: a, path: y}]", "ingredients of the same name: a"),
         ("ingredients: [{name: a, path: x, weight: .nan}]", "ingredients.0.weight: Input should be a finite number"),
         ("ingredients: [{name: a, path: x, weight: much}]", "ingredients.0.weight: Input should be a valid number"),
         ("ingredients: [{name: a, path: x, weight: 0}]", "all weights are 0"),
-        ("ingredients: [{name: a, path: x, wieght: 1}]", "ingredients.0.wieght: Extra inputs are not permitted"),
+        ("ingredients: [{name: a, path: x, wieght: 1}]", "ingredients.0.wieght: no such key. Did you mean 'weight'?"),
         ("schema: 2\ningredients: [{name: a, path: x}]", "schema: Input should be 1"),
-        ("methd: linear\ningredients: [{name: a, path: x}]", "methd: Extra inputs are not permitted"),
+        ("methd: linear\ningredients: [{name: a, path: x}]", "methd: no such key. Did you mean 'method'?"),
     ],
 )
 def test_a_faulty_recipe_is_told_with_the_place_of_the_fault(tmp_path, text, said):
@@ -570,6 +571,7 @@ def test_all_faults_of_a_recipe_are_told_at_once(tmp_path):
         Recipe.read(tmp_path / "recipe.yaml")
     places = ["x: ", "y: ", "ingredients.0.path: ", "ingredients.0.weight: "]
     assert all(f"- {place}" in str(caught.value) for place in places)
+    assert str(caught.value).count("  - ") == len(places), "what only follows from these is left out"
 
 
 @pytest.mark.parametrize(
