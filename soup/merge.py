@@ -168,8 +168,9 @@ def build_method(recipe: Recipe) -> Method:
             f"Method {recipe.method}: expected a frozen dataclass that is a subclass of soup.methods.Method, "
             f"found {kind!r}."
         )
-    if str(kind.granularity) not in ("element", "tensor"):
-        raise RecipeError(f"Method {recipe.method}: granularity is element or tensor, found {kind.granularity!r}.")
+    granularity: Any = kind.granularity
+    if granularity not in ("element", "tensor"):
+        raise RecipeError(f"Method {recipe.method}: granularity is element or tensor, found {granularity!r}.")
     try:
         method: Method = TypeAdapter(kind).validate_python(recipe.params, strict=False, extra="forbid")
     except ValidationError as error:
