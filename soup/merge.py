@@ -163,14 +163,14 @@ def build_method(recipe: Recipe) -> Method:
         RecipeError: unknown method, or parameters or weights that it does not take.
     """
     kind = METHODS.get(recipe.method)
-    if not (isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)):
+    is_method = isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)
+    if not is_method:
         raise RecipeError(
             f"Method {recipe.method}: expected a frozen dataclass that is a subclass of soup.methods.Method, "
             f"found {kind!r}."
         )
-    granularity: Any = kind.granularity
-    if granularity not in ("element", "tensor"):
-        raise RecipeError(f"Method {recipe.method}: granularity is element or tensor, found {granularity!r}.")
+    if kind.granularity not in ("element", "tensor"):
+        raise RecipeError(f"Method {recipe.method}: granularity is element or tensor, found {kind.granularity!r}.")
     try:
         method: Method = TypeAdapter(kind).validate_python(recipe.params, strict=False, extra="forbid")
     except ValidationError as error:
