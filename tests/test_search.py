@@ -455,7 +455,7 @@ def test_a_folder_that_is_no_soup_is_never_replaced(pool, judge):
     thesis = pool.parent / "thesis"
     thesis.mkdir()
     (thesis / "chapter1.tex").write_text("years of work")
-    with pytest.raises(OutputError, match="exists and is not empty.*or remove it if you don't need it"):
+    with pytest.raises(OutputError, match=r"exists and is not empty.*or remove it if you don't need it"):
         cook("greedy", pool, judge, out=thesis)
     with pytest.raises(OutputError, match="replaces soups only"):
         cook("greedy", pool, judge, out=thesis, overwrite=True)
@@ -476,7 +476,7 @@ def test_a_soup_of_other_weights_is_replaced_only_on_demand(pool):
     cook("average", pool, None, out="out")
     before = tree("out")
     change(pool / "a", head=np.float32([0, 0, 0, 0]))
-    with pytest.raises(OutputError, match="exists and is not empty.*pass --overwrite"):
+    with pytest.raises(OutputError, match=r"exists and is not empty.*pass --overwrite"):
         cook("average", pool, None, out="out")
     assert tree("out") == before
     cook("average", pool, None, out="out", overwrite=True)
