@@ -201,27 +201,15 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ValueError: not exactly one of `input_ids` and `inputs_embeds`, both kinds of image, images beside
                 `inputs_embeds`, or not as many image tokens as the images have features.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("expected either input_ids or inputs_embeds.")
-        if pixel_values is not None and vision_features is not None:
-            raise ValueError("expected either pixel_values or vision_features, found both.")
+        _check_one_of_each(input_ids, inputs_embeds, pixel_values, vision_features)
         if pixel_values is not None and len(pixel_values):
             vision_features = self.encode(pixel_values)
-        seen = vision_features if vision_features is not None and len(vision_features) else None
-        if inputs_embeds is None:
-            assert input_ids is not None  # as checked above
-            if seen is None and past_key_values is None and bool((input_ids == self.config.image_token_id).any()):
-                raise ValueError(f"expected images for the image tokens (id {self.config.image_token_id}), found none.")
-            inputs_embeds = self.place(input_ids, seen)
-        elif seen is not None:
-            raise ValueError("inputs_embeds have no places for images: expected no images beside them.")
-        if self.training and seen is None:
-            inputs_embeds = self._by_way_of_images(inputs_embeds, remembered=vision_features is not None)
+        x_BSD = self._embedded(input_ids, inputs_embeds, vision_features, begins=past_key_values is None)
         if labels is not None or (position_ids is not None and attention_mask is None and past_key_values is None):
             kwargs.setdefault("use_cache", False)  # with a cache, rows packed into one would see each other
         kwargs.pop("return_dict", None)
         answered = self.llm(
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=x_BSD,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
@@ -235,6 +223,29 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             hidden_states=answered.hidden_states,
             attentions=answered.attentions,
         )
+
+    def _embedded(
+        self, input_ids_BS: Tensor | None, given_BSD: Tensor | None, features_TEMK: Tensor | None, *, begins: bool
+    ) -> Tensor:
+        """What the language model reads [B, S, D]: tokens and images in their places, or embeddings as they are given.
+
+        `begins`: there is no cache of earlier tokens, whose images are gone by now.
+
+        Raises:
+            ValueError: image tokens without images, images without places.
+        """
+        seen_TEMK = features_TEMK if features_TEMK is not None and len(features_TEMK) else None
+        if input_ids_BS is not None:
+            if seen_TEMK is None and begins and bool((input_ids_BS == self.config.image_token_id).any()):
+                raise ValueError(f"expected images for the image tokens (id {self.config.image_token_id}), found none.")
+            x_BSD = self.place(input_ids_BS, seen_TEMK)
+        elif given_BSD is not None and seen_TEMK is None:
+            x_BSD = given_BSD
+        else:
+            raise ValueError("inputs_embeds have no places for images: expected no images beside them.")
+        if self.training and seen_TEMK is None:
+            return self._by_way_of_images(x_BSD, remembered=features_TEMK is not None)
+        return x_BSD
 
     def prepare_inputs_for_generation(
         self, *args: Any, is_first_iteration: bool = False, **kwargs: Any
@@ -252,6 +263,16 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
+
+
+def _check_one_of_each(
+    input_ids: Tensor | None, inputs_embeds: Tensor | None, pixel_values: Tensor | None, vision_features: Tensor | None
+) -> None:
+    """Raises ValueError for none or both of what is read, and for both of what is seen."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("expected either input_ids or inputs_embeds.")
+    if pixel_values is not None and vision_features is not None:
+        raise ValueError("expected either pixel_values or vision_features, found both.")
 
 
 def tensor_shapes(config: PointsConfig) -> dict[str, tuple[int, ...]]:
