@@ -226,6 +226,15 @@ def test_lines_are_found_without_reading_rows(tmp_path):
     assert list(corpus.texts())[:2] == ["What?", "red"]
 
 
+def test_the_words_for_a_new_tokenizer_are_those_of_the_first_data_set_whatever_comes_behind_it(tmp_path):
+    sets = []
+    for name, row in (("base", LLAVA), ("added", OPENAI)):
+        (tmp_path / f"{name}.json").write_text(json.dumps([row]))
+        sets.append(DataSet(path=str(tmp_path / f"{name}.json")))
+    assert list(Corpus(sets).texts()) == list(Corpus(sets[:1]).texts()) != list(Corpus(sets[1:]).texts())
+    assert list(Corpus([]).texts()) == []
+
+
 @settings(max_examples=100, deadline=None)
 @given(texts=st.lists(st.text(max_size=20)), end=st.sampled_from(["", "\n", "\r\n", "\n\n"]))
 def test_lines_of_any_kind_are_those_that_python_reads(texts, end, tmp_path_factory):

@@ -1,5 +1,6 @@
 """What training does to a model: how much of it, at what rate, in which precision, however a batch is cut."""
 
+import json
 import math
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def plain(tmp_path_factory, data):
 def furthest(some, others):
     assert some.keys() == others.keys()
     return max((some[name].float() - others[name].float()).abs().max().item() for name in some)
+
+
+def test_ingredients_that_start_from_nothing_share_their_tokenizer(tmp_path):
+    base, (a, b) = write_rows(tmp_path / "base"), [tmp_path / f"{name}.json" for name in "ab"]
+    for path in (a, b):
+        turns = [{"from": "human", "value": f"Please {path.stem}: go"}, {"from": "gpt", "value": "no"}]
+        path.write_text(json.dumps([{"conversations": turns}] * 60))
+    jobs = [make_job(tmp_path, [base, path], name=path.stem, steps=1) for path in (a, b)]
+    for job in jobs:
+        assert train_job(job, "d", lambda *told: None, StopRequest())
+    assert (jobs[0].out / "tokenizer.json").read_bytes() == (jobs[1].out / "tokenizer.json").read_bytes()
 
 
 def test_every_step_is_told(plain):

@@ -219,7 +219,8 @@ def edit(folder, **changes):
     ("changes", "said"),
     [
         ({"model_type": "pointsv1.5_chat"}, "POINTS 1.5 is another model: one encoder"),
-        ({"model_type": "llava"}, r"expected model_type points_chat .* found 'llava'"),
+        ({"model_type": "llava"}, r"/config\.json: expected model_type points_chat .* found 'llava'"),
+        ({"model_type": "points"}, "found 'points'. It is of this family already: --reverse"),
         ({"llm_config": None}, "found 'points_chat', and no llm_config"),
         (
             {"llm_config": {"rotary_pct": 0.5, "hidden_act": "gelu"}},

@@ -60,8 +60,8 @@ class Corpus:
         return bisect_right(self.begins, i) - 1
 
     def texts(self) -> Iterator[str]:
-        """The texts of all messages of all good rows, without pictures."""
-        for i in range(len(self)):
+        """The texts of all messages of the first data set's good rows, without pictures."""
+        for i in range(self.begins[1] if self.sizes else 0):
             try:
                 sample = self[i]
             except RowError:

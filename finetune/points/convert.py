@@ -94,7 +94,7 @@ def plan_conversion(place: str, *, reverse: bool = False) -> Conversion:
 
 def _unpublish(source: Checkpoint) -> Conversion:
     """The plan from the published form into ours."""
-    refuse_unpublished(source.config)
+    refuse_unpublished(source.config, f"{source.path / 'config.json'}")
     with TemporaryDirectory() as folder:  # without the configuration, whose type transformers does not know
         for name in _carried(source):
             if not name.endswith(".py") and "/" not in name:

@@ -83,8 +83,8 @@ def from_published_config(given: dict[str, Any], image_token_id: int, *, tied: b
     )
 
 
-def refuse_unpublished(given: dict[str, Any]) -> None:
-    """Refuse a configuration that is not POINTS v1's.
+def refuse_unpublished(given: dict[str, Any], where: str = "config.json") -> None:
+    """Refuse a configuration that is not POINTS v1's; `where` is what errors call it.
 
     Raises:
         FinetuneError: says what was expected and found.
@@ -92,16 +92,17 @@ def refuse_unpublished(given: dict[str, Any]) -> None:
     kind = given.get("model_type")
     if kind == "pointsv1.5_chat":
         raise FinetuneError(
-            "config.json: model_type pointsv1.5_chat: POINTS 1.5 is another model: one encoder that takes images of "
+            f"{where}: model_type pointsv1.5_chat: POINTS 1.5 is another model: one encoder that takes images of "
             "any size (Qwen2-VL's) in place of two on tiles, and another projector. Only v1 (points_chat) can be "
             "converted."
         )
     absent = [key for key in ("vision_config", "llm_config") if not isinstance(given.get(key), dict)]
     if kind != "points_chat" or absent:
         also = f", and no {' and no '.join(absent)}" if absent and kind == "points_chat" else ""
+        ours = " It is of this family already: --reverse makes the published form of it." if kind == "points" else ""
         raise FinetuneError(
-            f"config.json: expected model_type points_chat with a vision_config and an llm_config (POINTS v1, as in "
-            f"WePOINTS/POINTS-Qwen-2-5-7B-Chat), found {kind!r}{also}."
+            f"{where}: expected model_type points_chat with a vision_config and an llm_config (POINTS v1, as in "
+            f"WePOINTS/POINTS-Qwen-2-5-7B-Chat), found {kind!r}{also}.{ours}"
         )
 
 

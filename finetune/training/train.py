@@ -134,6 +134,7 @@ def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest) -> Run:
 def _opened(job: Job, corpus: Corpus) -> tuple[PreTrainedModel, Origin]:
     """The model, its adapters in place and what stays frozen, and what it came with."""
     transformers_seed(job.settings.seed)
+    # A tokenizer that is made here knows the words of the first data set: those of one pool share that, and no other.
     model, processor = open_start(job.start, job.settings, corpus.texts())
     origin = Origin(copy.deepcopy(model.config), processor, start_place(job.start), one_tensor_each(model))
     if job.settings.lora:
