@@ -43,6 +43,7 @@ __all__ = [
     "read_plan",
     "read_stamp",
     "read_state",
+    "stamp_time",
     "write_state",
 ]
 
@@ -131,6 +132,15 @@ def read_job(folder: Path) -> dict[str, Any] | None:
 def read_stamp(out: Path) -> dict[str, Any] | None:
     """What a finished job left in its checkpoint (`finetune.json`, with the job's digest), or None."""
     return _read(out / STAMP)
+
+
+def stamp_time(out: Path) -> float:
+    """When a finished job left its stamp, in seconds since the epoch.
+
+    Raises:
+        OSError: there is none.
+    """
+    return (out / STAMP).stat().st_mtime
 
 
 def _read(path: Path) -> dict[str, Any] | None:

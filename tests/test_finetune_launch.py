@@ -296,6 +296,24 @@ def test_an_ingredient_of_other_settings_is_never_overwritten_and_what_differs_i
     assert names_of(seen(tmp_path)) == NAMES
 
 
+def test_a_picture_that_is_younger_than_what_was_trained_on_it_is_a_remark_and_stops_nothing(tmp_path):
+    path = place(tmp_path)
+    launch(path)
+    remarks = []
+    launch(path, listener=Listener(warn=remarks.append))
+    assert remarks == []
+    for data, image in (("base", "base1.png"), ("b", "b0.png")):
+        picture = tmp_path / "data" / data / "images" / image
+        picture.write_bytes(picture.read_bytes().replace(b"x", b"y"))
+        os.utime(picture, (time.time() + 10,) * 2)
+    launch(path, listener=Listener(warn=remarks.append))
+    assert [remark.partition(" had been")[0] for remark in remarks] == [
+        f"data {tmp_path / 'data' / 'base'}: images/base1.png was written after a, b, c",
+        f"data {tmp_path / 'data' / 'b'}: images/b0.png was written after b",
+    ]
+    assert names_of(seen(tmp_path)) == NAMES
+
+
 def test_data_whose_content_changed_is_named(tmp_path):
     path = place(tmp_path)
     launch(path)

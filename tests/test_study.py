@@ -3,6 +3,7 @@ is known; judging, searching and merging are real. The slow test trains for real
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from finetune.study.config import read_study
 from finetune.study.run import Voice, plan_study, run_study
 from finetune.study.table import Result, StudyTable
 from soup.cli import cli
-from soup.errors import FinetuneError
+from soup.errors import EvaluatorError, FinetuneError
 
 # What a model learns from each data set: its score is 100 less the mean distance from [1, 2, 3, 4].
 LEARNT = {"base": [0, 0, 0, 0], "number": [3, 0, 0, 0], "word": [0, 3, 0, 0], "noise": [-9, -9, -9, -9]}
@@ -231,6 +232,30 @@ def test_what_is_wrong_is_named_before_anything_is_made(home, trainer, old, new,
     with pytest.raises(FinetuneError) as error:
         run_study(home / "study.yaml")
     assert said in str(error.value)
+    assert not (home / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("eval: python:judge/judge.py:score", "eval: python:judge/none.py:score", "none.py"),
+        ("eval: python:judge/judge.py:score", "eval: mmbensh", "mmbensh"),
+    ],
+)
+def test_what_judges_is_looked_for_before_anything_is_trained(home, trainer, old, new, said):
+    assert old in STUDY
+    (home / "study.yaml").write_text(STUDY.replace(old, new))
+    with pytest.raises(EvaluatorError, match=said):
+        run_study(home / "study.yaml")
+    assert trainer.trained == []
+
+
+def test_strategies_that_there_are_not_are_told_before_anything_is_made_and_in_a_dry_run_too(home, trainer):
+    text = re.sub(r"strategies: \[.*\]\n", "", STUDY) + "strategies: [average, gredy, maxmum]\n"
+    (home / "study.yaml").write_text(text)
+    for ask in (run_study, plan_study):
+        with pytest.raises(FinetuneError, match=r"2 wrong\.\n.*gredy.*\n.*maxmum"):
+            ask(home / "study.yaml")
     assert not (home / "work").exists()
 
 

@@ -6,7 +6,8 @@
     job      sha256 of both and of all settings; paths are left out: a folder that moved holds the same models
 
 Pictures are not read: a million of them would take hours. One that is replaced by another of the same name and the
-same size goes unnoticed; remove the ingredient to train it anew.
+same size leaves the digest as it is. Its time tells, but so would a copy's of the whole folder: those that are younger
+than an ingredient are a remark (`finetune/launching/survey.py`), and make no other model of it.
 """
 
 import hashlib
@@ -40,11 +41,15 @@ ROW = re.compile(rb'(?<!\\)"(?:conversations|messages)"\s*:')
 
 @dataclass(frozen=True)
 class Content:
-    """What a data set holds: its digest, and how many rows and pictures (None: not known without reading it all)."""
+    """What a data set holds: its digest, and how many rows and pictures (None: not known without reading it all).
+
+    `youngest` is the picture that was written last, and when, in seconds since the epoch.
+    """
 
     digest: str
     rows: int | None = None
     pictures: int | None = None
+    youngest: tuple[float, str] | None = None
 
 
 @dataclass
@@ -77,11 +82,15 @@ class Digests:
             rows.append(count)
             pictures += named
         names = sorted(set(pictures))
+        times = []
         for name in names:
             path = root / name
-            whole.update(f"{name} {path.stat().st_size if path.is_file() else None}\n".encode())
+            told = path.stat() if path.is_file() else None
+            whole.update(f"{name} {told.st_size if told else None}\n".encode())
+            times += [(told.st_mtime, name)] if told else []
         known = [count for count in rows if count is not None]
-        return Content(whole.hexdigest(), sum(known) if len(known) == len(rows) else None, len(names))
+        count = sum(known) if len(known) == len(rows) else None
+        return Content(whole.hexdigest(), count, len(names), max(times, default=None))
 
     def _file(self, file: Path) -> tuple[str, int | None, list[str]]:
         """Digest, number of rows and named pictures of one file, remembered by path, size and time."""

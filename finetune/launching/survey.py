@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.config import FinetuneConfig
-from finetune.jobs import Job, at_root, read_job, read_plan, read_stamp
+from finetune.jobs import Job, at_root, read_job, read_plan, read_stamp, stamp_time
 from finetune.launching.digests import Content, Digests
 from finetune.launching.starts import faults_of_start, unknown_parts
 from finetune.training.parallel import configuration_path
@@ -80,6 +80,7 @@ def survey(config_path: Path | str, *, writing: bool = True) -> Survey:
         raise FinetuneError(f"{path}: nothing was started.\n{listing(found.problems)}")
     _check_twins(config, root, found)
     standings = tuple(_stand(job, found) for job in jobs)
+    _check_times(standings, found)
     if found.in_the_way:
         told = [_in_the_way(places, changed) for changed, places in found.in_the_way.items()]
         raise FinetuneError("\n".join(told))
@@ -162,6 +163,24 @@ def _stand(job: Job, found: _Found) -> Standing:
         found.remarks.append(f"{job.name}: begins anew, for what it was begun with changed: {changed}")
         return Standing(job, digest, "anew")
     return Standing(job, digest, "go on" if mine else "begin")
+
+
+def _check_times(standings: Sequence[Standing], found: _Found) -> None:
+    """Remarks on pictures that are younger than what was trained on them: of the same name and size, but the same?"""
+    later: dict[tuple[str, str], list[str]] = {}
+    for one in standings:
+        if one.plan != "done":
+            continue
+        made = stamp_time(one.job.out)
+        for data_set in one.job.data:
+            youngest = found.digests.content(data_set).youngest
+            if youngest and youngest[0] > made:
+                later.setdefault((data_set.path, youngest[1]), []).append(one.job.name)
+    for (place, picture), names in later.items():
+        found.remarks.append(
+            f"data {place}: {picture} was written after {', '.join(names)} had been trained on it. It has the same "
+            "name and size; if it is another picture, remove these ingredients to train them anew"
+        )
 
 
 def snapshots(job: Job) -> list[Path]:

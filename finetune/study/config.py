@@ -136,5 +136,6 @@ def _wrong(error: ValidationError) -> list[str]:
             lines.append(f"{name}: unknown key.{did_you_mean(name, StudyConfig.model_fields)}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines += [f"{name}: {message}" if name else part for part in message.split("; ")]
+            found = "" if problem["type"] in ("value_error", "missing") else f", found {problem['input']!r}"
+            lines += [f"{name}: {message}{found}"] if name else message.split("; ")
     return lines

@@ -25,10 +25,11 @@ from finetune.launching import launch
 from finetune.study.config import StudyConfig, filled, read_study
 from finetune.study.table import Result, StudyTable
 from soup.atomic import write_whole
+from soup.chosen import Choice
 from soup.cook import cook, evaluate
-from soup.errors import FinetuneError
+from soup.errors import FinetuneError, SoupError, listing
 from soup.evaluation import Settings
-from soup.search import Listener
+from soup.search import Judging, Listener
 from soup.trial import Trial
 
 __all__ = ["Voice", "Workbench", "plan_study", "run_study"]
@@ -88,6 +89,15 @@ class Workbench:
         """A folder of this seed's, as configurations name it."""
         return os.path.relpath(self.place / name, self.home)
 
+    def check_eval(self) -> None:
+        """Build the harnesses once, before anything is trained for them.
+
+        Raises:
+            EvaluatorError: a benchmark that is unknown, or whose harness or data are not here; all are listed.
+        """
+        more = self._judging("scores")
+        Judging.of(more["eval"], more["run"], [], more["split"], settings=more["settings"]).jury()
+
     def judge(self, checkpoints: Sequence[Path]) -> list[Trial]:
         """The scores of checkpoints, each alone."""
         return evaluate([str(path) for path in checkpoints], **self._judging("scores"))
@@ -124,12 +134,14 @@ def run_study(path: Path | str, *, voice: Voice | None = None, judge_url: str | 
 
     path, voice = Path(path), voice or Voice()
     study = _with_judge(read_study(path), judge_url)
+    _check_strategies(study, path)
     table = StudyTable(study.split is not None)
     for seed in study.seeds:
         bench = Workbench(study, path.parent, seed, voice)
         voice.say(f"seed {seed}: {bench.place}")
         prepare(bench)
         with bench.environment():
+            bench.check_eval()
             results = pool_and_soups(bench)
             for name in study.compare:
                 results |= COMPARISONS[name](bench)
@@ -187,6 +199,7 @@ def plan_study(path: Path | str) -> dict[str, Any]:
         FinetuneError: a wrong file.
     """
     study = read_study(Path(path))
+    _check_strategies(study, path)
     ingredients = list(study.finetune["added"])
     k, rates = len(ingredients), len(study.learning_rates)
     trained = {"start": int(isinstance(study.finetune["start"], Mapping)), "pool": k, "the base set alone": 1}
@@ -214,6 +227,18 @@ def _with_judge(study: StudyConfig, url: str | None) -> StudyConfig:
     if study.judge is None:
         raise FinetuneError("--judge-url: the study names no judge; its file's `judge` says which model answers there.")
     return study.model_copy(update={"judge": study.judge.model_copy(update={"url": url})})
+
+
+def _check_strategies(study: StudyConfig, path: Path | str) -> None:
+    """Raises FinetuneError for strategies that there are not: hours later, when the pool is trained, is late."""
+    wrong = []
+    for name in study.strategies:
+        try:
+            Choice.of(name, None)
+        except SoupError as error:
+            wrong.append(f"strategies: {error}")
+    if wrong:
+        raise FinetuneError(f"{path}: {len(wrong)} wrong.\n{listing(wrong)}")
 
 
 def _keep(table: StudyTable, root: Path) -> None:
