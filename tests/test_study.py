@@ -350,3 +350,12 @@ def test_a_real_study_trains_judges_cooks_and_compares_and_does_nothing_the_seco
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert json.loads(again.stdout) == json.loads(first.stdout)
     assert "evaluating" not in again.stderr
+
+
+@pytest.mark.parametrize(("name", "start_steps"), [("run.yaml", 1600), ("converged.yaml", 4800)])
+def test_the_studies_that_ship_are_whole_and_count_three_seeds_of_seven_ingredients(name, start_steps):
+    path = Path(finetune.__file__).parents[1] / "examples/toy" / name
+    study, counted = read_study(path), plan_study(path)
+    assert study.finetune["start"]["steps"] == start_steps
+    assert study.seeds == [0, 1, 2]
+    assert counted["trainings_per_seed"]["pool"] == len(study.finetune["added"]) == 7
