@@ -71,7 +71,7 @@ def note(folder, line):
 
 def misbehave(mood, folder, state):
     if mood == "fail":
-        print("Traceback: out of luck", flush=True)
+        print("a line before\nout of luck", flush=True)
         tell(folder, state, "failed", "out of luck")
         sys.exit(1)
     if mood == "die":

@@ -148,10 +148,18 @@ def test_all_bad_rows_go_into_a_file_when_asked(tmp_path, processor):
     lines = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
     assert [line["row"] for line in lines] == list(range(1, 31))
     assert lines[0]["faults"][0]["kind"] == "roles"
-    assert len(report.sets[0].first) == 20
-    assert "... and 10 more" in report.errors[0]
+    assert len(report.sets[0].first) == 5
+    assert "... and 25 more" in report.errors[0]
     with pytest.raises(FinetuneError, match="can't be written"):
         check_data([data], {}, settings(), processor, faults_to=tmp_path / "none" / "faults.jsonl")
+
+
+def test_some_rows_of_each_kind_are_told_in_full_however_many_of_another_come_first(tmp_path, processor):
+    rows = [GOOD, *[BAD["roles"]] * 30, BAD["image_missing"], *[BAD["empty_answer"]] * 30]
+    report = check_data([written(tmp_path, "data", rows)], {}, settings(), processor)
+    told = report.sets[0].first
+    assert [sum(word in one for one in told) for word in ("in turns", "no such file", "is empty")] == [5, 1, 5]
+    assert "(base): bad rows: 61 of 62" in report.errors[0]
 
 
 def test_repeated_rows_are_told_within_and_between_data_sets(tmp_path):

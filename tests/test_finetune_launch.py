@@ -1,5 +1,6 @@
 """The launcher on jobs of a stand-in process: what is run, skipped, gone on with, stopped, and told when it fails."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -113,6 +114,16 @@ def test_a_folder_that_moved_holds_the_same_models(tmp_path):
     assert names_of(seen(tmp_path / "here")) == NAMES
 
 
+def test_what_a_job_said_at_its_end_is_told_once_with_the_lines_before_it(tmp_path):
+    told = refusal(place(tmp_path, b="fail"))
+    log = tmp_path / "ckpts.finetune" / "b" / "log.txt"
+    assert log.read_text().splitlines()[-2:] == ["a line before", "out of luck"]
+    assert told.count("out of luck") == 1
+    assert "    a line before\n" in told
+    assert f"all of it: {log}" in told
+    assert told.endswith("When that is mended, the same command goes on with what is not done.")
+
+
 @pytest.mark.parametrize(
     ("mood", "said"),
     [
@@ -139,7 +150,7 @@ def test_one_failing_job_never_stops_the_others_and_is_not_tried_again(tmp_path,
 
 def test_the_end_of_a_failed_job_s_log_is_told(tmp_path):
     said = refusal(place(tmp_path, a="fail", c="die"))
-    assert "    Traceback: out of luck" in said
+    assert "    a line before" in said
     assert "    about to die" in said
 
 
@@ -574,13 +585,17 @@ def points_start(root):
     return CONFIG.replace("start: tiny", "start: start")
 
 
-def test_parts_that_a_start_does_not_have_are_told_before_any_job_and_once_for_all(tmp_path):
+def test_what_settings_name_in_vain_is_told_before_any_job_and_once_for_all(tmp_path, monkeypatch):
+    find, absent = importlib.util.find_spec, ("trackio", "wandb")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else find(name))
     wrong = "freeze: [general_vt, llm.model]\ntrain: {ocr_vit: all}\nlr_of: {visual: 1.0e-5}\nparallel: fsdpp\n"
+    wrong += "log_to: [tensorboard, trackio, wandb]\n"
     said = refusal(place(tmp_path, points_start(tmp_path) + wrong + "lora: {target: q_proj}\n"))
     assert said.count("freeze: no part is called general_vt. Did you mean 'general_vit'?") == 1
     assert "train: no part is called ocr_vit" in said
     assert "lr_of: no part is called visual" in said
     assert "lora.target 'q_proj' matches no linear layer; it has to match the whole name: .*q_proj.* takes in" in said
+    assert "log_to: trackio, wandb not installed: pip install trackio wandb" in said
     assert "parallel: fsdpp is no file and no name. Did you mean 'fsdp'?" in said
     assert "llm.model" not in said.replace("llm.model.q_proj", "")
     assert not seen(tmp_path)

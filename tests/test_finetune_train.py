@@ -244,7 +244,7 @@ def test_rows_are_decoded_by_workers_into_the_same_model(plain, data, tmp_path):
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
 def test_a_logger_that_is_not_installed_is_told_with_its_command(monkeypatch, name):
     monkeypatch.setattr("importlib.util.find_spec", lambda one: None)
-    with pytest.raises(FinetuneError, match=f"log_to: {name} is not installed: pip install {name}"):
+    with pytest.raises(FinetuneError, match=f"log_to: {name} not installed: pip install {name}"):
         loggers(Settings(lr=1, steps=1, log_to=name), "job", Path(), 0)
 
 

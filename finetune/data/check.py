@@ -219,9 +219,9 @@ def _bad_rows(sets: Sequence[SetReport], found: Mapping[str, _Found]) -> tuple[l
         elif one.bad == one.rows:
             errors.append(f"{one.path} ({', '.join(one.of)}): no good row. {own.survey.told()}")
         elif one.bad and own.strict:
-            errors.append(f"{one.path}: {own.survey.told()}")
+            errors.append(f"{one.path} ({', '.join(one.of)}): {own.survey.told()}")
         elif one.bad:
-            notes.append(f"{one.path}: left out are {own.survey.told()}")
+            notes.append(f"{one.path} ({', '.join(one.of)}): left out are {own.survey.told()}")
     return errors, notes
 
 

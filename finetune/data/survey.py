@@ -21,7 +21,7 @@ from soup.errors import FinetuneError, listing
 
 __all__ = ["Survey", "Surveyor", "group_of", "survey"]
 
-SHOWN = 20
+SHOWN, SHOWN_OF_A_KIND = 20, 5  # bad rows, in full
 REMEMBERED = 2**16  # pictures whose headers are not read again
 Tell = Callable[[int, RowError], object]
 
@@ -35,7 +35,7 @@ class Survey:
     lengths  tokens; 0 where they were not counted
     digests  of what is said and shown; equal for equal rows
 
-    Of the bad rows `faults` counts each kind, `first` are some of them, in full. `formats` counts rows by format.
+    Of the bad rows `faults` counts each kind, `first` are some of each, in full. `formats` counts rows by format.
     """
 
     good: np.ndarray
@@ -138,7 +138,7 @@ def survey(
         except RowError as error:
             found.good[i] = False
             found.faults.update({fault.kind for fault in error.faults})
-            if len(found.first) < SHOWN:
+            if any(found.faults[fault.kind] <= SHOWN_OF_A_KIND for fault in error.faults) and len(found.first) < SHOWN:
                 found.first.append(error)
             if tell:
                 tell(i, error)

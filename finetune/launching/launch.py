@@ -216,7 +216,7 @@ class _Launch:
             self._tell(one.job)
         else:
             _note(one.job, ending)
-            self.listener.say(f"  {one.job.name}: {ending.phase}: {ending.why}")
+            self.listener.say(f"  {one.job.name}: {ending.phase}: {ending.why.partition(chr(10))[0]}")
         self._release(one.job, ending)
 
     def _release(self, job: Job, ending: Ending) -> None:
@@ -274,13 +274,22 @@ class _Launch:
         for one in failed:
             ending, log = self.endings[one.job.name], one.job.folder / "log.txt"
             words.append(f"{one.job.name} {ending.phase}: {ending.why}")
-            tail = log_tail(one.job.folder) if ending.phase != "not started" else ""
-            if tail:
-                inside = "\n".join(f"    {line}" for line in tail.splitlines())
-                words.append(f"  the end of its log:\n{inside}\n  all of it: {log}")
+            if ending.phase == "not started" or not log.is_file():
+                continue
+            if tail := _beyond(log_tail(one.job.folder), ending.why):
+                words.append("  the end of its log:\n" + "\n".join(f"    {line}" for line in tail))
+            words.append(f"  all of it: {log}")
         done = len(self.found.jobs) - len(failed)
-        again = "The same command goes on with what is not done."
+        mend = any(self.endings[one.job.name].phase == "failed" for one in failed)
+        again = f"{'When that is mended, the' if mend else 'The'} same command goes on with what is not done."
         return f"{len(failed)} of {len(self.found.jobs)} jobs are not done, {done} are.\n" + "\n".join([*words, again])
+
+
+def _beyond(tail: str, why: str) -> list[str]:
+    """The last lines of a log, without the words that it ends with if they are told already."""
+    lines, told = tail.splitlines(), why.splitlines()
+    common = min(len(lines), len(told))
+    return lines[: len(lines) - common] if common and lines[-common:] == told[-common:] else lines
 
 
 def _elsewhere(folder: Path) -> str | None:

@@ -8,6 +8,7 @@
 A checkpoint that stands in a job's place but was made from something else is an error that says what differs.
 """
 
+import importlib.util
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,7 +76,7 @@ def survey(config_path: Path | str, *, writing: bool = True) -> Survey:
     found = _Found(Digests(jobs[0].folder.parent / "digests.json" if writing else None))
     _check_data(jobs, found)
     _check_starts(jobs, found)
-    _check_parts(jobs, found)
+    _check_settings(jobs, found)
     if found.problems:
         raise FinetuneError(f"{path}: nothing was started.\n{listing(found.problems)}")
     _check_twins(config, root, found)
@@ -115,13 +116,16 @@ def _check_starts(jobs: list[Job], found: _Found) -> None:
             found.problems += [f"start {start}: {fault}" for fault in faults_of_start(Path(start))]
 
 
-def _check_parts(jobs: list[Job], found: _Found) -> None:
-    """Names of parts, where the start is here to be asked; told once for all the jobs that share the fault."""
+def _check_settings(jobs: list[Job], found: _Found) -> None:
+    """What settings name: parts, where the start is here to be asked, packages, files. Told once for all jobs."""
     starts = {job.name: job.start for job in jobs}
     faults: dict[str, None] = {}
     for job in jobs:
         start = Path(starts.get(job.after or "", job.start))
         faults |= dict.fromkeys(f"start {start}: {fault}" for fault in unknown_parts(start, job.settings))
+        absent = [one for one in job.settings.log_to if importlib.util.find_spec(one) is None]
+        if absent:
+            faults[f"log_to: {', '.join(absent)} not installed: pip install {' '.join(absent)}"] = None
         try:
             configuration_path(job.settings.parallel)
         except FinetuneError as error:

@@ -16,11 +16,10 @@ def loggers(settings: Settings, name: str, folder: Path, step: int) -> list[Trai
     """What is told of each step, from `step` on: what was told of later steps before an interruption goes.
 
     Raises:
-        FinetuneError: a package that is not installed.
+        FinetuneError: packages that are not installed.
     """
-    for one in settings.log_to:
-        if importlib.util.find_spec(one) is None:
-            raise FinetuneError(f"log_to: {one} is not installed: pip install {one}")
+    if absent := [one for one in settings.log_to if importlib.util.find_spec(one) is None]:
+        raise FinetuneError(f"log_to: {', '.join(absent)} not installed: pip install {' '.join(absent)}")
     makers = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}
     return [makers[one](name, folder, step) for one in settings.log_to]
 
