@@ -1,6 +1,7 @@
 """What jobs would take, what they are made of, and how they are shown."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,6 +76,14 @@ def test_memory_is_weights_gradients_moments_and_activations(tmp_path):
     assert guess.memory_bytes == 4 * ALL + 12 * (ALL - 310) + activations
     shared = job_on(tmp_path, batch=8, micro_batch=2, max_length=50, parallel="zero3", gradient_checkpointing=True)
     assert estimate(shared, {}, 4).memory_bytes == ALL + 3 * ALL + 100 * 20 * (2 + 34) + 10 * 100 * 100
+
+
+def test_until_a_start_is_trained_what_it_is_trained_from_tells_of_those_that_wait_for_it(tmp_path):
+    checkpoint(tmp_path / "start")
+    first = replace(job_on(tmp_path), name="start")
+    waits = replace(first, name="a", start=str(tmp_path / "base"), after="start")
+    assert estimate(waits, {}, 1, [first, waits]) == replace(estimate(first, {}, 1), name="a")
+    assert estimate(waits, {}, 1, [first, waits]).parameters == ALL
 
 
 def test_what_is_not_known_is_said_to_be_unknown(tmp_path):

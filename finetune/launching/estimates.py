@@ -48,19 +48,27 @@ class Estimate:
 
 
 def estimate(job: Job, contents: Mapping[str, Content], gpus: int, others: Iterable[Job] = ()) -> Estimate:
-    """What a job would take on so many GPUs; `others` are jobs whose speed may tell of this one's."""
+    """What a job would take on so many GPUs; `others` are jobs whose speed, or start, may tell of this one's."""
+    others = list(others)
+    start = _start(job, others)
     rows = [contents[one.path].rows for one in job.data if one.path in contents]
     known = [count for count in rows if count is not None]
     total = sum(known) if len(known) == len(job.data) else None
-    shapes = shapes_of(Path(job.start))
+    shapes = shapes_of(start)
     steps = _steps(job, contents, total)
     trained = trained_parameters(shapes, job.settings) if shapes else None
     count = sum(map(math.prod, shapes.values())) if shapes else None
     memory = None
     if count is not None and trained is not None:
-        memory = _state_bytes(count, trained, job.settings, gpus) + _activation_bytes(job, gpus)
+        memory = _state_bytes(count, trained, job.settings, gpus) + _activation_bytes(job, start, gpus)
     speed = _speed([job, *others])
     return Estimate(job.name, total, steps, count, trained, memory, speed * steps if speed and steps else None)
+
+
+def _start(job: Job, others: Sequence[Job]) -> Path:
+    """Where the headers are: those of the start, or of what the start is to be trained from."""
+    before = next((one for one in others if one.name == job.after), None)
+    return Path(job.start) if Path(job.start).is_dir() or before is None else Path(before.start)
 
 
 def trained_parameters(shapes: Mapping[str, Sequence[int]], settings: Settings) -> int:
@@ -109,9 +117,9 @@ def _state_bytes(count: int, trained: int, settings: Settings, gpus: int) -> int
     return 4 * count // (gpus if weights == 2 else 1) + 12 * trained // (gpus if rest == 2 else 1)
 
 
-def _activation_bytes(job: Job, gpus: int) -> int:
+def _activation_bytes(job: Job, start: Path, gpus: int) -> int:
     """What a step keeps for its way back, as far as the language model's configuration tells."""
-    config = _language_config(Path(job.start))
+    config = _language_config(start)
     width, layers = config.get("hidden_size"), config.get("num_hidden_layers")
     if not width or not layers:
         return 0
