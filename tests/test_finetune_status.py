@@ -1,6 +1,7 @@
 """What jobs would take, what they are made of, and how they are shown."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -117,7 +118,10 @@ def test_a_data_set_is_its_rows_and_the_names_and_sizes_of_its_pictures(tmp_path
     here, there = data_set(tmp_path / "a", "x"), data_set(tmp_path / "b", "x")
     first = content(here)
     assert (first.rows, first.pictures) == (3, 3)
-    assert content(there) == first, "paths don't matter"
+    assert content(there) == first, "paths don't matter, nor do times"
+    os.utime(there / "images" / "x1.png", (2e9, 2e9))
+    assert content(there) == first
+    assert content(there).youngest == (2e9, "images/x1.png")
     (there / "images" / "x0.png").write_bytes(b"another size")
     assert content(there).digest != first.digest
     (here / "images" / "x0.png").unlink()

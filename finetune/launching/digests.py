@@ -49,7 +49,7 @@ class Content:
     digest: str
     rows: int | None = None
     pictures: int | None = None
-    youngest: tuple[float, str] | None = None
+    youngest: tuple[float, str] | None = field(default=None, compare=False)
 
 
 @dataclass
