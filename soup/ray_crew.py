@@ -5,7 +5,11 @@ Ray is an extra (`pip install 'vlm-soup[ray]'`): core Ray alone, no Ray Train an
 
 from __future__ import annotations
 
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +30,25 @@ def connect(address: str) -> Any:
     except ImportError as error:
         raise EvaluatorError("--ray needs Ray: pip install 'vlm-soup[ray]'") from error
     place = {} if address == "local" else {"address": address}
+    quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
     try:
         _knock(address)
-        ray.init(**place, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True, logging_level="error")
+        with _sigterm_as_it_is():
+            ray.init(**place, **quiet, ignore_reinit_error=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise EvaluatorError(f"--ray {address}: no cluster there ({error}).") from error
     return ray
+
+
+@contextmanager
+def _sigterm_as_it_is() -> Iterator[None]:
+    """Keeps our way of ending: Ray's own would leave at once, as if there were nothing to tidy up."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:
@@ -86,7 +103,8 @@ class RayCrew:
         for actor in self._actors:
             self._ray.kill(actor)
         if self.address == "local":
-            self._ray.shutdown()
+            with _sigterm_as_it_is():
+                self._ray.shutdown()
 
     def _hire(self) -> Any:
         options = {"num_gpus": self._gpus, "num_cpus": 1, "max_restarts": 0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,16 @@ def run_table(run: Path) -> Table:
     with Journal(path, write=False) as journal:
         entries = list(journal)
     parts = [part for part in ("all", "selection", "report") if any(entry.split.part == part for entry in entries)]
-    names = list(dict.fromkeys(entry.benchmark for entry in entries))
+    names = list(dict.fromkeys(name for entry in entries for name in _told(entry)))
     columns = tuple(f"{name}{_suffix(part)}" for part in parts for name in [*names, "overall"])
     labels = _labels(run, entries)
     rows = [Row(label, _values(entries, digest, names, parts), remark) for digest, label, remark in labels]
     return Table(columns, tuple(rows))
+
+
+def _told(entry: Entry) -> Mapping[str, float]:
+    """What an entry's evaluation told: its score, or each of its parts, as a search counts them."""
+    return entry.score.parts or {entry.benchmark: entry.score.value}
 
 
 def _suffix(part: str) -> str:
@@ -124,7 +129,8 @@ def _values(
 ) -> tuple[float | None, ...]:
     values: list[float | None] = []
     for part in parts:
-        found = {e.benchmark: e.score.value for e in entries if e.recipe == digest and e.split.part == part}
+        last = {e.benchmark: _told(e) for e in entries if e.recipe == digest and e.split.part == part}
+        found = {name: value for told in last.values() for name, value in told.items()}
         row = [found.get(name) for name in names]
         known = [value for value in row if value is not None]
         values += [*row, sum(known) / len(known) if len(known) == len(row) else None]

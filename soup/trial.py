@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,21 @@ class Scorer:
         """The scores over the questions that choose, and the seconds that they took; made once."""
         key = _key(recipe)
         if key not in self.made:
-            self.made[key] = self._scores(recipe, self.jury)
-            self.objective.check(list(self.made[key][0]))
+            made = self._scores(recipe, self.jury)
+            self.objective.check(list(made[0]))
+            self._refuse_others(recipe, made[0])
+            self.made[key] = made
         return self.made[key]
+
+    def _refuse_others(self, recipe: Recipe, scores: Mapping[str, Score]) -> None:
+        """An overall of other benchmarks is another number: a harness names its parts alike for every soup."""
+        first = next((known for known, _ in self.made.values()), scores)
+        if first.keys() != scores.keys():
+            raise EvaluatorError(
+                f"{'+'.join(recipe.names)}: its scores can't be held against the others': expected "
+                f"{', '.join(first)}, found {', '.join(scores)}. Make the evaluator give the same names for every "
+                "checkpoint, and choose another --run where wrong ones are remembered."
+            )
 
     def unknown(self, recipe: Recipe, jury: Jury) -> list[int]:
         """The places of the benchmarks on which a recipe has no remembered score yet."""
@@ -215,7 +228,10 @@ def _add(found: dict[str, Score], name: str, score: Score) -> None:
     parts = {part: Score(value, None) for part, value in score.parts.items()} or {name: score}
     twice = sorted(parts.keys() & found.keys())
     if twice:
-        raise EvaluatorError(f"{name}: gives scores under names that another benchmark has: {', '.join(twice)}.")
+        raise EvaluatorError(
+            f"{name}: gives scores under names that another benchmark has: {', '.join(twice)}. Rename them in one "
+            "of the two, or leave one out of --eval."
+        )
     found.update(parts)
 
 
@@ -239,11 +255,13 @@ def shares_of(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float]) -> list[S
     wrong = [f"{name}: {weight!r}" for name, weight in given.items() if not _is_weight(weight)]
     if wrong or not any(given.values()):
         raise RecipeError(f"Weights must be finite numbers, and not all 0; found {', '.join(wrong) or given}.")
-    return [Share(name=part.name, path=part.place, weight=given[part.name]) for part in pool if part.name in given]
+    return [
+        Share(name=part.name, path=part.place, weight=float(given[part.name])) for part in pool if part.name in given
+    ]
 
 
 def _is_weight(weight: Any) -> bool:
-    return isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
+    return not isinstance(weight, bool) and isinstance(weight, Real) and math.isfinite(weight)  # numpy's are Real, too
 
 
 def clear_scratch(scratch: Path) -> None:

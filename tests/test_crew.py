@@ -146,3 +146,48 @@ def test_a_ray_cluster_that_is_not_there_is_one_sentence(tmp_path, pool, judge):
     assert done.returncode == 1
     assert re.search(r"error: --ray 127\.0\.0\.1:1: no cluster there", done.stderr), done.stderr[-2000:]
     assert "Traceback" not in done.stderr
+
+
+TERMINATED = """
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+
+from soup.methods.linear import Linear
+
+CHOSEN = []
+
+
+def searching(pool, score):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def merging(pool, score):
+    score(list(pool))
+    CHOSEN[:] = [pool]
+    return list(pool)
+
+
+@dataclass(frozen=True)
+class Mean(Linear):
+    def __call__(self, block):
+        with suppress(IndexError):  # in an actor, which has chosen nothing; and a second time
+            CHOSEN.pop()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().__call__(block)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["searching", "merging"])
+def test_a_sigterm_ends_a_run_on_ray_as_it_ends_any_and_leaves_nothing_half_done(tmp_path, pool, judge, moment):
+    pytest.importorskip("ray")
+    (tmp_path / "mine.py").write_text(TERMINATED)
+    line = ["cook", "--strategy", f"mine.py:{moment}", "--method", "mine.py:Mean", "--pool", str(pool), "-o", "out"]
+    line += ["--eval", f"python:{judge}:score", "--ray", "local", "--workers", "1"]
+    run = [sys.executable, "-m", "soup.cli", *line]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (143, "terminated"), done.stderr[-2000:]
+    assert debris(tmp_path) == []
+    assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@
 @strategy("leave-worst-out")
 def leave_worst_out(pool, score):
     ranked = sorted(pool, key=lambda ingredient: score([ingredient]).overall, reverse=True)
-    return ranked[:-1]
+    return ranked[:-1] or ranked
 """
 
 from __future__ import annotations
