@@ -6,16 +6,14 @@ except for the processors that document a prompt of images and text alone and ad
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError
+from soup.processors import has_torchvision, open_processor
 
-__all__ = ["Prompter", "image_backend", "open_processor"]
+__all__ = ["Prompter", "image_backend"]
 
 PLAIN_PROMPTS = ("PaliGemmaProcessor",)
 """Processors whose prompt is the images' tokens and then the text; start-of-text and newline are their own doing."""
@@ -23,7 +21,7 @@ PLAIN_PROMPTS = ("PaliGemmaProcessor",)
 
 def image_backend() -> str:
     """What resizes images here; the two differ in the last bits of a pixel, and so may an answer."""
-    return "torchvision" if _has_torchvision() else "pillow"
+    return "torchvision" if has_torchvision() else "pillow"
 
 
 class Prompter:
@@ -80,45 +78,5 @@ def _part(type: str, value: str) -> dict[str, Any]:
     if type != "image":
         raise EvaluatorError(f"A message's part is text or image; found {type!r}.")
     with Image.open(value) as image:
+        # By Pillow alone, as VLMEvalKit does: a score is to be the leaderboard's, whatever training does to pictures.
         return {"type": "image", "image": image.convert("RGB")}
-
-
-def _has_torchvision() -> bool:
-    return importlib.util.find_spec("torchvision") is not None
-
-
-def open_processor(directory: Path | str, options: Mapping[str, Any]) -> Any:
-    """The processor of a checkpoint; one that takes videos as well opens without torchvision, too, for images alone."""
-    transformers: Any = importlib.import_module("transformers")
-    if _has_torchvision():
-        return transformers.AutoProcessor.from_pretrained(directory, **options)
-    with _no_videos():
-        return transformers.AutoProcessor.from_pretrained(directory, **options)
-
-
-@contextmanager
-def _no_videos() -> Iterator[None]:
-    """Lets a processor that also takes videos be built without torchvision, which only its videos need.
-
-    For the one call, the part for videos is one that knows nothing: images and text are processed by the classes that
-    would process them anyway, and a video, which no question here has, would fail.
-    """
-    classes = importlib.import_module("transformers.processing_utils").transformers_module
-    auto = importlib.import_module("transformers.models.auto.video_processing_auto")
-    base = importlib.import_module("transformers.video_processing_utils").VideoProcessorMixin
-
-    class NoVideos(base):  # type: ignore[misc, valid-type]
-        model_input_names: tuple[str, ...] = ()
-
-        @classmethod
-        def from_pretrained(cls, *args: Any, **options: Any) -> NoVideos:
-            return cls()
-
-    with ExitStack() as after:
-        for place, name, stand_in in ((auto, "AutoVideoProcessor", NoVideos), (classes, "VideoProcessorMixin", base)):
-            if name in vars(place):
-                after.callback(setattr, place, name, vars(place)[name])
-            else:
-                after.callback(delattr, place, name)
-            setattr(place, name, stand_in)
-        yield

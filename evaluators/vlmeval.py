@@ -79,8 +79,7 @@ class VLMEval:
         """Versions, the digest of the data, how the model is made to answer, and the judge where one is asked."""
         source = _source(benchmark)
         version = light.version()
-        data = digest(locate(source))
-        judge = self._judge_of(source)
+        data, judge = _all_of(lambda: digest(locate(source)), lambda: self._judge_of(source))
         self._dataset(source, benchmark)
         told = {
             "evaluator": "vlmeval",
@@ -173,6 +172,19 @@ class VLMEval:
             raise EvaluatorError(f"{source.name}: no question of {path} lies in the {benchmark.split.part} part.")
         part.data = part.data[counts]
         return part
+
+
+def _all_of(*asks: Callable[[], Any]) -> list[Any]:
+    """What each of them gives; what is missing is told together, so that nobody mends it piece by piece."""
+    found, missing = [], []
+    for ask_one in asks:
+        try:
+            found.append(ask_one())
+        except EvaluatorError as why:
+            missing.append(str(why))
+    if missing:
+        raise EvaluatorError("\n".join(missing))
+    return found
 
 
 def _source(benchmark: Benchmark) -> Source:

@@ -110,7 +110,7 @@ def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
     given["pool"] = _places(given["pool"])
     if dry_run:
         with Talk():
-            plan = plan_cook(strategy, settings=settings, **given)
+            plan = plan_cook(strategy, options=options, settings=settings, **given)
         _print_plan(plan, as_json)
         return
     with Talk() as talk:
@@ -125,7 +125,7 @@ def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
             talk.say(
                 "All questions chose this soup, so that its scores flatter it; --split 0.5 keeps half of them apart."
             )
-    click.echo(f"{soup.out}: the mean of {' + '.join(soup.chosen)}")
+    click.echo(f"{soup.out}: {soup}")
 
 
 def _places(given: Sequence[str]) -> str | list[str]:
@@ -178,15 +178,19 @@ def merge(recipe: Path, out: str, as_json: bool, dry_run: bool, threads: int | N
     """Make a recipe's soup, verifying the digests of its ingredients."""
     from soup.blocks import Options
     from soup.console import Talk
-    from soup.merge import merge, open_pool, plan_merge
+    from soup.merge import earlier_soup, merge, open_pool, plan_merge, refuse_inputs_as_output
     from soup.plan import merge_plan
     from soup.recipe import Recipe
+    from soup.writer import refuse_destination
 
     given["max_shard_bytes"] = given.pop("max_shard_size")
     wanted = Recipe.read(recipe)
     with open_pool(wanted) as pool:
         plan = plan_merge(wanted, pool, max_shard_bytes=given["max_shard_bytes"])
         if dry_run:
+            refuse_inputs_as_output(pool, Path(out))
+            if not earlier_soup(Path(out)):  # a soup may be this very one: that shows when the weights are read
+                refuse_destination(Path(out), overwrite=given["overwrite"])
             _print_plan({"schema": 1, **merge_plan(plan, Path(out))}, as_json)
             return
         with Talk() as talk:
@@ -273,7 +277,7 @@ def inspect(checkpoint: str, tensors: bool, no_digest: bool, as_json: bool) -> N
             ["tensor", "dtype", "shape", "file"],
             [[t["name"], t["dtype"], str(t["shape"]), t["file"]] for t in found["tensors"]],
         )
-    for key in ("files", "side_files", "left_out", "digest"):
+    for key in ("model_type", "quantised", "files", "side_files", "left_out", "digest"):
         if found.get(key):
             click.echo(
                 f"{key.replace('_', ' ')}: {', '.join(found[key]) if isinstance(found[key], list) else found[key]}"

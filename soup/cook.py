@@ -216,6 +216,7 @@ def plan_cook(
     exclude: Sequence[str] = (),
     run: str | Path | None = None,
     split: float | None = None,
+    objective: Objective = PLAIN,
     options: Mapping[str, Any] | None = None,
     method: str = "linear",
     params: Mapping[str, Any] | None = None,
@@ -240,7 +241,7 @@ def plan_cook(
         "dtype": dtype,
         "drop": tuple(drop),
     }
-    judging = Judging.of(eval, run, pool, split, settings=settings or Settings())
+    judging = Judging.of(eval, run, pool, split, settings=settings or Settings(), objective=objective)
     with Pool.open(pool, base, exclude) as opened:
         opened.check(dtype, drop)
         _refuse_out(output, choice, opened, pool)
@@ -249,8 +250,17 @@ def plan_cook(
         if judging.benchmarks:
             judging.refuse_as_output(output.out)
             judging.jury()
-            most = {"average": 1, "greedy": 2 * len(opened) - 1, "maximum": 2 * len(opened) - 1}
             plan["benchmarks"] = [benchmark.name for benchmark in judging.benchmarks]
-            plan["evaluations_at_most"] = most.get(choice.name, "as many as the strategy asks for")
+            plan["evaluations_at_most"] = _most_evaluations(choice.name, len(opened), judging)
             plan["run"] = str(judging.home)
     return {"schema": 1, "strategy": choice.name, **plan}
+
+
+def _most_evaluations(strategy: str, count: int, judging: Judging) -> int | str:
+    """How many soups are judged at most, on both parts of the questions where they are split."""
+    if strategy not in ("average", "greedy", "maximum"):
+        return "as many as the strategy asks for"
+    singles = count if strategy != "average" or judging.objective.guards else 0
+    chosen = 1 if strategy == "average" else count - 1  # less the single models: all but the first have one more in it
+    reported = (count if strategy != "average" else 0) + 1 if judging.split is not None else 0
+    return singles + chosen + reported

@@ -29,7 +29,7 @@ from soup.sidefiles import config_for
 from soup.tensors import TensorSpec, named_dtype
 from soup.writer import CheckpointWriter, FilePlan, header_bytes, plan_files, remove_old
 
-__all__ = ["Plan", "blaming", "earlier_soup", "merge", "open_pool", "plan_merge"]
+__all__ = ["Plan", "blaming", "earlier_soup", "merge", "open_pool", "plan_merge", "refuse_inputs_as_output"]
 
 RECIPE_KEY = "soup_recipe"
 """The key of a shard's metadata under which the recipe's digest stands."""

@@ -27,6 +27,14 @@ class Soup:
     trials: tuple[Trial, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """`the mean of a + b`; with its weights or its method where it is no plain mean."""
+        shares = {share.name: share.weight for share in self.recipe.ingredients}
+        uneven = len(set(shares.values())) > 1
+        parts = [f"{name} ({shares[name]:g})" if uneven else name for name in self.chosen]
+        what = "the mean" if self.recipe.method == "linear" else self.recipe.method_name
+        return f"{what} of {' + '.join(parts)}"
+
     def accepted(self, trial: Trial) -> bool:
         """Whether a trial became the best so far on the way to the chosen soup."""
         if trial.recipe.digest == self.recipe.digest:

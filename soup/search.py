@@ -19,7 +19,7 @@ from typing import Any
 from soup.checkpoint import looks_like_checkpoint
 from soup.crew import Crew, LocalCrew, brief_for
 from soup.digest import ContentDigest, DigestCache, Progress
-from soup.errors import OutputError
+from soup.errors import EvaluatorError, OutputError
 from soup.evaluation import ALL, Benchmark, Settings, Split, parse_benchmarks
 from soup.hub import is_hub_id
 from soup.journal import Journal
@@ -33,6 +33,9 @@ from soup.speculate import SideBySide
 from soup.trial import Scorer, Trial, clear_scratch
 
 __all__ = ["Judging", "Listener", "Search", "run_directory"]
+
+_WHOLE = ("vlmeval", "lm_eval")
+"""Harnesses whose scores have no parts, so that all names that may be weighed are known from the start."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,25 @@ class Judging:
         """From what a user names; without `eval` there are no benchmarks.
 
         Raises:
-            EvaluatorError: an unknown benchmark, or a split that is no share.
+            EvaluatorError: an unknown benchmark, a split that is no share, or an objective or split of no benchmarks.
         """
         part = ALL if split is None else Split("selection", split)
         texts = [eval] if isinstance(eval, str) else eval
         home = Path(run) if run is not None else run_directory(places)
-        return cls(tuple(parse_benchmarks(texts, part)) if texts else (), home, split, **fields)
+        judging = cls(tuple(parse_benchmarks(texts, part)) if texts else (), home, split, **fields)
+        judging.refuse_vain_wishes()
+        return judging
+
+    def refuse_vain_wishes(self) -> None:
+        """Say at once what no score will ever fulfil: a weight for a misspelt benchmark, a split of nothing.
+
+        Raises:
+            EvaluatorError: the objective or the split is about benchmarks that are not judged.
+        """
+        if not self.benchmarks and (self.objective != PLAIN or self.split is not None):
+            raise EvaluatorError("--weights, --guard and --split are about benchmarks: pass --eval, too.")
+        if self.benchmarks and all(benchmark.harness in _WHOLE for benchmark in self.benchmarks):
+            self.objective.check([benchmark.name for benchmark in self.benchmarks])
 
     def jury(self) -> Jury:
         """The harnesses, asked about their benchmarks before any work.

@@ -258,7 +258,7 @@ def _refuse_small_disk(out: Path, needed_bytes: int) -> None:
 
 
 def _free(out: Path) -> str:
-    return f"{format_bytes(shutil.disk_usage(out.parent).free)} are free on that disk."
+    return f"{format_bytes(shutil.disk_usage(out.parent).free)} are free on that disk: make room there."
 
 
 def _claim(out: Path) -> tuple[Path, Lock]:

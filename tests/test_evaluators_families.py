@@ -1,5 +1,6 @@
 """`--model auto` answers with any family that transformers has, from the files of a checkpoint alone."""
 
+import importlib
 import json
 import logging
 import sys
@@ -161,8 +162,8 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
 
 def test_what_videos_need_is_left_as_it_was(pools):
     from transformers import processing_utils
-    from transformers.models.auto import video_processing_auto
 
+    video_processing_auto = importlib.import_module("transformers.models.auto.video_processing_auto")
     before = video_processing_auto.AutoVideoProcessor, vars(processing_utils.transformers_module).keys()
     TransformersAnswerer(pools("qwen2_vl") / "m0")
     after = video_processing_auto.AutoVideoProcessor, vars(processing_utils.transformers_module).keys()
@@ -171,7 +172,7 @@ def test_what_videos_need_is_left_as_it_was(pools):
 
 def test_what_resizes_images_is_part_of_the_identity(monkeypatch):
     assert HotSwap(Settings()).identity()["images"] == "pillow"
-    monkeypatch.setattr(processors, "_has_torchvision", lambda: True)
+    monkeypatch.setattr(processors, "has_torchvision", lambda: True)
     assert HotSwap(Settings()).identity()["images"] == "torchvision"
 
 

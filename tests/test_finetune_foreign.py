@@ -7,7 +7,6 @@ from safetensors.torch import load_file
 from training import make_job, write_rows
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
 
-from evaluators.processors import open_processor
 from finetune.config import DataSet
 from finetune.data import IGNORED, Corpus
 from finetune.jobs import read_stamp
@@ -17,6 +16,7 @@ from finetune.training.start import open_start
 from finetune.training.train import train_job
 from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
+from soup.processors import open_processor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

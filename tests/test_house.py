@@ -16,7 +16,7 @@ ROOT = Path(soup.__file__).parents[1]
 # A room imports rooms of lower floors, and those before it on its own.
 FLOORS = (
     ("errors", "tensors", "locks", "atomic", "_version"),
-    ("shard", "checkpoint", "digest", "writer", "hub", "plugins", "evaluation", "objective", "certainty"),
+    ("shard", "checkpoint", "digest", "writer", "hub", "processors", "plugins", "evaluation", "objective", "certainty"),
     ("methods", "sidefiles"),
     ("recipe", "journal", "pool", "fused", "blend", "blocks", "card"),
     ("merge",),

@@ -8,7 +8,6 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
 import finetune.points  # noqa: F401 (makes the Auto classes know the family)
-from evaluators.processors import open_processor
 from finetune.config import Settings
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.presets import PRESETS, preset_config
@@ -16,6 +15,7 @@ from finetune.points.processing import PointsImageProcessor, PointsProcessor
 from finetune.points.tiny import common_phrases, tiny_config, tiny_processor, tiny_tokenizer
 from soup.errors import FinetuneError, did_you_mean, listing
 from soup.hub import fetch_checkpoint, is_hub_id
+from soup.processors import open_processor
 
 __all__ = ["open_start", "start_place"]
 

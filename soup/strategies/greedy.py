@@ -24,8 +24,10 @@ def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> li
 
     Raises:
         RecipeError: an unknown rule.
+        EvaluatorError: `p>...`, and a benchmark does not tell its questions' points.
     """
     admits = _rule(accept)
+    admits(score([pool[0]]), score([pool[0]]))  # a rule that this evaluator can't serve is told now, not k scores later
     first, *others = by_overall(pool, score)
     chosen, best = [first], score([first])
     for ingredient in others:

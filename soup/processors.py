@@ -1,0 +1,54 @@
+"""A checkpoint's own processor, by transformers, for judging and training alike; nothing here imports it by itself."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["has_torchvision", "open_processor"]
+
+
+def has_torchvision() -> bool:
+    """Whether torchvision can be imported: transformers' faster image processors, and all for videos, need it."""
+    return importlib.util.find_spec("torchvision") is not None
+
+
+def open_processor(directory: Path | str, options: Mapping[str, Any]) -> Any:
+    """The processor of a checkpoint; one that takes videos as well opens without torchvision, too, for images alone."""
+    transformers: Any = importlib.import_module("transformers")
+    if has_torchvision():
+        return transformers.AutoProcessor.from_pretrained(directory, **options)
+    with _no_videos():
+        return transformers.AutoProcessor.from_pretrained(directory, **options)
+
+
+@contextmanager
+def _no_videos() -> Iterator[None]:
+    """Lets a processor that also takes videos be built without torchvision, which only its videos need.
+
+    For the one call, the part for videos is one that knows nothing: images and text are processed by the classes that
+    would process them anyway, and a video, which no question here has, would fail.
+    """
+    classes = importlib.import_module("transformers.processing_utils").transformers_module
+    auto = importlib.import_module("transformers.models.auto.video_processing_auto")
+    base = importlib.import_module("transformers.video_processing_utils").VideoProcessorMixin
+
+    class NoVideos(base):  # type: ignore[misc, valid-type]
+        model_input_names: tuple[str, ...] = ()
+
+        @classmethod
+        def from_pretrained(cls, *args: Any, **options: Any) -> NoVideos:
+            return cls()
+
+    with ExitStack() as after:
+        for place, name, stand_in in ((auto, "AutoVideoProcessor", NoVideos), (classes, "VideoProcessorMixin", base)):
+            if name in vars(place):
+                after.callback(setattr, place, name, vars(place)[name])
+            else:
+                after.callback(delattr, place, name)
+            setattr(place, name, stand_in)
+        yield
