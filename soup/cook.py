@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from soup.blocks import Options
@@ -76,14 +78,7 @@ def cook(
     """
     listener = listener or Listener()
     choice = Choice.of(strategy, options)
-    fields = {
-        "strategy": choice.name,
-        "objective": objective.as_json(),
-        "method": method,
-        "params": dict(params or {}),
-        "dtype": dtype,
-        "drop": tuple(drop),
-    }
+    fields = _fields(choice, objective, method, params, dtype, drop)
     more = {"objective": objective, "workers": workers, "ray": ray, "allow_nonfinite": allow_nonfinite}
     judging = Judging.of(eval, run, pool, split, settings=settings or Settings(), **more)
     output = _Output(choice.out(out), overwrite, max_shard_bytes, allow_nonfinite, threads)
@@ -95,6 +90,19 @@ def cook(
         search = _search_and_write if judging.benchmarks else _write_unscored
         soup = search(choice, opened, judging, fields, output, listener)
     return Soup(soup.strategy, soup.out, soup.chosen, soup.recipe, soup.trials, (*warnings, *soup.warnings))
+
+
+def _fields(
+    choice: Choice,
+    objective: Objective,
+    method: str,
+    params: Mapping[str, Any] | None,
+    dtype: str | None,
+    drop: Sequence[str],
+) -> dict[str, Any]:
+    """What all recipes of a search have in common."""
+    told = {"strategy": choice.name, "objective": objective.as_json()}
+    return {**told, "method": method, "params": dict(params or {}), "dtype": dtype, "drop": tuple(drop)}
 
 
 def _search_and_write(
@@ -206,46 +214,26 @@ def _write(pool: Pool, recipe: Recipe, output: _Output, trials: Sequence[Trial],
     )
 
 
-def plan_cook(
-    strategy: str | Callable[..., Any],
-    *,
-    pool: str | Path | Sequence[str | Path],
-    out: str | Path | None = None,
-    eval: str | Sequence[str] = (),
-    base: str | Path | None = None,
-    exclude: Sequence[str] = (),
-    run: str | Path | None = None,
-    split: float | None = None,
-    objective: Objective = PLAIN,
-    options: Mapping[str, Any] | None = None,
-    method: str = "linear",
-    params: Mapping[str, Any] | None = None,
-    dtype: str | None = None,
-    drop: Sequence[str] = (),
-    overwrite: bool = False,
-    max_shard_bytes: int | None = None,
-    settings: Settings | None = None,
-    **others: Any,
-) -> dict[str, Any]:
-    """What `cook` would do, after the same checks and before any work: the largest soup it could write.
+def plan_cook(strategy: str | Callable[..., Any], **wishes: Any) -> dict[str, Any]:
+    """What `cook` would do with the same arguments, after the same checks and before any work.
+
+    Sizes are those of the largest soup that it could write, the mean of the whole pool.
 
     Raises:
         SoupError: as `cook`.
     """
-    choice = Choice.of(strategy, options)
-    output = _Output(choice.out(out), overwrite, max_shard_bytes)
-    fields = {
-        "strategy": choice.name,
-        "method": method,
-        "params": dict(params or {}),
-        "dtype": dtype,
-        "drop": tuple(drop),
-    }
-    judging = Judging.of(eval, run, pool, split, settings=settings or Settings(), objective=objective)
-    with Pool.open(pool, base, exclude) as opened:
-        opened.check(dtype, drop)
-        _refuse_out(output, choice, opened, pool)
-        merging = plan_merge(_unsealed(opened, list(opened), fields), opened, max_shard_bytes=max_shard_bytes)
+    given = signature(cook).bind(strategy, **wishes)
+    given.apply_defaults()
+    wish = SimpleNamespace(**given.arguments)
+    choice = Choice.of(strategy, wish.options)
+    output = _Output(choice.out(wish.out), wish.overwrite, wish.max_shard_bytes)
+    fields = _fields(choice, wish.objective, wish.method, wish.params, wish.dtype, wish.drop)
+    settings = wish.settings or Settings()
+    judging = Judging.of(wish.eval, wish.run, wish.pool, wish.split, settings=settings, objective=wish.objective)
+    with Pool.open(wish.pool, wish.base, wish.exclude) as opened:
+        opened.check(wish.dtype, wish.drop)
+        _refuse_out(output, choice, opened, wish.pool)
+        merging = plan_merge(_unsealed(opened, list(opened), fields), opened, max_shard_bytes=wish.max_shard_bytes)
         plan: dict[str, Any] = merge_plan(merging, output.out)
         if judging.benchmarks:
             judging.refuse_as_output(output.out)
