@@ -30,6 +30,7 @@ from soup.errors import FinetuneError, did_you_mean, listing
 
 __all__ = [
     "HOW_MUCH",
+    "LAST_MINUTES",
     "POOL_KEYS",
     "DataSet",
     "FinetuneConfig",
@@ -46,6 +47,7 @@ __all__ = [
 
 
 HOW_MUCH = re.compile(r"all|none|last ([1-9]\d*)")  # of a part is trained
+LAST_MINUTES = 2  # of a job's time in SLURM are for its checkpoint
 POOL_KEYS = "start, data, added and lr"  # for who gave another file
 
 
@@ -112,7 +114,8 @@ def _size(text: str) -> str:
 
 
 def _time_limit(limit: Any) -> Any:
-    slurm_minutes(str(limit))
+    if slurm_minutes(str(limit)) <= LAST_MINUTES:
+        raise ValueError(f"a job is told to stop {LAST_MINUTES} minutes before its time is over: expected more")
     return str(limit)
 
 

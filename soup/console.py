@@ -135,6 +135,11 @@ class Talk:
             self._jobs[path] = self._steps.add_task(_plain(path), total=count, loss="")
         self._steps.update(self._jobs[path], completed=done)
 
+    @property
+    def board_lines(self) -> int:
+        """How many rows a board may have: a taller one would be cut off at its end."""
+        return max(1, self._console.size.height - 4)
+
     def board(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table that stays at the bottom of the terminal, as it is now; nothing elsewhere."""
         self._board.shown = _table(head, rows) if self._console.is_terminal else None

@@ -83,7 +83,7 @@ def _launch_listener(talk: Any) -> Any:
     view = _wing("launching.status")
 
     def board(rows: Any) -> None:
-        talk.board(view.HEAD, [view.cells(row, Path.cwd()) for row in rows])
+        talk.board(view.HEAD[:-1], view.live_cells(rows, talk.board_lines))
 
     return _wing("launching.launch").Listener(talk.say, talk.warn, board)
 

@@ -79,6 +79,7 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
         ("lr: 5.0e-4", "lr: 5.0e-4\nlora: {target: '('}", "lora.target: not a regular expression"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nmax_shard_size: much", "max_shard_size: expected a size such as 5GB"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nslurm: {time: noon}", "slurm.time: no time limit of SLURM"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nslurm: {time: 00:02:00}", "slurm.time: a job is told to stop 2 minutes before"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nbatch: 8\nmicro_batch: 3", "- micro_batch 3 does not divide batch 8."),
         ("lr: 5.0e-4", "lr: 5.0e-4\nmixture: {categories: {mth: 1}}", "mth: no data set has this category"),
         ("steps: 8", "steps: 8\n  mixture: {categories: {mth: 1}}", "mth: no data set has this category"),

@@ -16,7 +16,7 @@ from finetune.launching.endings import judge
 from finetune.launching.engines import Ended
 from finetune.launching.estimates import estimate, trained_parameters
 from finetune.launching.launch import finetune
-from finetune.launching.status import HEAD, Row, cells, duration, row_of
+from finetune.launching.status import HEAD, Row, cells, duration, live_cells, row_of
 from finetune.launching.survey import survey
 from soup.errors import CheckpointError, FinetuneError
 
@@ -269,3 +269,16 @@ def test_a_job_reads_back_what_it_wrote(tmp_path):
     job, digest = Job.read(one.job.folder)
     assert (job, digest) == (one.job, one.digest)
     assert read_job(tmp_path) is None
+
+
+def test_a_board_that_is_too_tall_shows_what_runs_and_failed_and_counts_the_rest():
+    def row(name, state):
+        return Row(name, state, 1, 10, 0.5, 0.1, None, "log.txt")
+
+    states = [*["done"] * 5, "failed", "running", *["waiting"] * 5]
+    rows = [row(f"job{i}", state) for i, state in enumerate(states)]
+    assert live_cells(rows, 12) == [cells(one)[:-1] for one in rows]
+    lines = live_cells(rows, 4)
+    assert [line[:2] for line in lines[:3]] == [("job5", "failed"), ("job6", "running"), ("job7", "waiting")]
+    assert lines[3][0] == "and 9 more: 5 done, 4 waiting"
+    assert {len(line) for line in lines} == {len(HEAD) - 1}

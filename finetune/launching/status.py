@@ -1,5 +1,6 @@
 """How far the jobs are: what their folders say, and whether anything still runs there."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from finetune.jobs import Job, read_job, read_plan, read_stamp, read_state
 from finetune.launching.engines import is_alive, read_place, slurm_queue
 from finetune.launching.engines.processes import launcher_of
 
-__all__ = ["HEAD", "Row", "cells", "duration", "row_of", "status", "status_json"]
+__all__ = ["HEAD", "Row", "cells", "duration", "live_cells", "row_of", "status", "status_json"]
 
+URGENT = ("running", "failed", "lost", "stopped", "waiting")  # then those that are done
 HEAD = ("job", "state", "step", "loss", "speed", "left", "log")
 IDLE_TOO_LONG = "says that it runs, but nothing does: killed, or its machine is gone; soup finetune goes on with it"
 
@@ -99,6 +101,20 @@ def cells(row: Row, root: Path | None = None) -> tuple[str, ...]:
         "" if row.left_seconds is None else duration(row.left_seconds),
         str(log),
     )
+
+
+def live_cells(rows: Sequence[Row], most: int) -> list[tuple[str, ...]]:
+    """Rows for a board of so many lines, logs left out: what runs first, then what failed, and a line for the rest."""
+    shown = list(rows)
+    if len(rows) > most:
+        urgent = sorted(rows, key=lambda row: URGENT.index(row.state) if row.state in URGENT else len(URGENT))
+        chosen = {row.name for row in urgent[: max(1, most - 1)]}
+        shown = [row for row in rows if row.name in chosen]
+    lines = [cells(row)[:-1] for row in shown]
+    if rest := Counter(row.state for row in rows) - Counter(row.state for row in shown):
+        told = ", ".join(f"{count} {state}" for state, count in rest.items())
+        lines.append((f"and {rest.total()} more: {told}", *[""] * (len(HEAD) - 2)))
+    return lines
 
 
 def _speed(seconds_per_step: float | None) -> str:

@@ -19,14 +19,13 @@ from typing import Any
 import submitit
 from submitit.core.utils import CommandFunction, FailedJobError
 
-from finetune.config import FinetuneConfig, slurm_minutes
+from finetune.config import LAST_MINUTES, FinetuneConfig, slurm_minutes
 from finetune.launching.engines import Ended, Task, read_place, write_place
 from finetune.launching.engines.attempt import MAX_REQUEUES, ask_to_kill, ask_to_stop
 from soup.errors import FinetuneError
 
 __all__ = ["SlurmEngine", "queued"]
 
-SIGNAL_SECONDS = 120  # before a job's time is over
 ASK_SECONDS = 5.0  # between two calls of squeue: clusters dislike more
 GPU_WORDS = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
 
@@ -101,7 +100,7 @@ class SlurmEngine:
             "setup": [f"export {MAX_REQUEUES}={asked.max_requeues}"],
         }
         # submitit's own signal would end the command: it asks for checkpoints of another kind. It lets SIGTERM pass.
-        beyond = {"signal": f"TERM@{SIGNAL_SECONDS}", "kill-on-invalid-dep": "yes", "requeue": True}
+        beyond = {"signal": f"TERM@{60 * LAST_MINUTES}", "kill-on-invalid-dep": "yes", "requeue": True}
         beyond |= {name.replace("_", "-"): value for name, value in extra.items()}
         told = {name: value for name, value in own.items() if value is not None and name not in extra}
         return {**told, "additional_parameters": beyond, "stderr_to_stdout": True}
