@@ -7,7 +7,7 @@
         job.json                   what is to be trained: the whole of it, so that one command trains it anywhere
         state.json                 how far it is (`State`), rewritten whole
         log.txt                    what the process said, of every attempt
-        place.json                 where the last attempt runs, and by which command (`finetune/engines`)
+        place.json                 where the last attempt runs, and by which command (`finetune/launching/engines`)
         checkpoints/               to resume from
         part/                      the ingredient while it is written
 
@@ -182,7 +182,7 @@ def read_plan(path: Path | str) -> tuple[FinetuneConfig, Path, list[Job]]:
     """
     path = Path(path)
     config = read_config(path)
-    root = (path.parent / config.root).absolute()
+    root = (path.parent / config.root).resolve()  # one name for each folder, wherever the command is typed
     try:
         jobs = plan(config, root)
     except ValidationError as error:

@@ -307,6 +307,15 @@ def test_an_ingredient_of_other_settings_is_never_overwritten_and_what_differs_i
     assert names_of(seen(tmp_path)) == NAMES
 
 
+def test_a_job_s_folder_has_one_name_however_the_file_is_named(tmp_path, monkeypatch):
+    path = place(tmp_path, CONFIG + "root: data/..\n")
+    wanted = [one.job.folder for one in survey(path).jobs]
+    assert wanted == [tmp_path / "ckpts.finetune" / name for name in NAMES]
+    monkeypatch.chdir(tmp_path / "data")
+    assert [one.job.folder for one in survey("../finetune.yaml").jobs] == wanted
+    assert [row.log for row in status("../finetune.yaml")] == [str(folder / "log.txt") for folder in wanted]
+
+
 def test_a_picture_that_is_younger_than_what_was_trained_on_it_is_a_remark_and_stops_nothing(tmp_path):
     path = place(tmp_path)
     launch(path)

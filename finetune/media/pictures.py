@@ -248,7 +248,6 @@ def _is_picture(place: Source) -> bool:
 
 
 def _indices(total: int, count: int, name: str) -> list[int]:
-
     if total < 1:
         raise FinetuneError(f"{name}: a video without frames; expected at least one.")
     return frame_indices(total, count)

@@ -2,7 +2,7 @@
 
 What is queued are commands: submitit pickles no code of ours, so that a job that waits for days starts what is
 installed then. A job that is preempted, or whose time is over, writes a checkpoint and puts itself back into the queue,
-up to `max_requeues` times (`finetune/engines/attempt.py`). The launcher may go away: the next one finds the jobs again.
+up to `max_requeues` times (`attempt.py` beside this). The launcher may go away: the next one finds the jobs again.
 
 SLURM is asked by squeue alone: sacct needs a data base that many clusters don't have.
 """
