@@ -307,6 +307,22 @@ def test_an_ingredient_of_other_settings_is_never_overwritten_and_what_differs_i
     assert names_of(seen(tmp_path)) == NAMES
 
 
+def test_what_is_said_of_a_data_set_is_named_where_it_changed(tmp_path):
+    launch(place(tmp_path))
+    said = refusal(place(tmp_path, CONFIG.replace("b: data/b", "b: {path: data/b, weight: 0.5, category: maps}")))
+    assert said.count("stands there already") == 1
+    assert f"data {tmp_path / 'data' / 'b'}: weight: 1.0 there, 0.5 now" in said
+    assert f"data {tmp_path / 'data' / 'b'}: category: general there, maps now" in said
+
+
+def test_a_model_of_another_version_is_told_as_such_where_nothing_else_differs(tmp_path, monkeypatch):
+    launch(place(tmp_path))
+    monkeypatch.setattr("finetune.launching.digests.FORMAT", 99)
+    said = refusal(tmp_path / "finetune.yaml")
+    assert "3 checkpoints stand there already" in said
+    assert "another version of soup trained them otherwise" in said
+
+
 def test_a_job_s_folder_has_one_name_however_the_file_is_named(tmp_path, monkeypatch):
     path = place(tmp_path, CONFIG + "root: data/..\n")
     wanted = [one.job.folder for one in survey(path).jobs]

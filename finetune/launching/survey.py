@@ -203,7 +203,8 @@ def _before(stamp: dict[str, Any] | None, job: dict[str, Any] | None) -> dict[st
 
 def _in_the_way(places: Sequence[Path], changed: Sequence[str]) -> str:
     """Checkpoints that stand where jobs' ought to be, and what they were all made from otherwise."""
-    what = f" What differs:\n{listing(changed)}\n" if changed else " "
+    unknown = "\nNothing that they tell of themselves differs: another version of soup trained them otherwise.\n"
+    what = f" What differs:\n{listing(changed)}\n" if changed else unknown
     if len(places) == 1:
         return (
             f"{places[0]}: stands there already, but was not made by these settings, data and start.{what}"
@@ -228,6 +229,7 @@ def _differences(before: Mapping[str, Any], job: Job, digest: str) -> Iterator[s
     if digests.get("start") and digests["start"] != job.digests["start"]:
         yield f"start: {before.get('start')} held other weights than {job.start} holds now"
     yield from _data_differences(digests.get("data"), job.digests["data"])
+    yield from _option_differences(before.get("data"), job)
 
 
 def _data_differences(there: Any, now: Mapping[str, str]) -> Iterator[str]:
@@ -240,6 +242,16 @@ def _data_differences(there: Any, now: Mapping[str, str]) -> Iterator[str]:
             yield f"data {path}: not there, but now"
     gone = [path for path, digest in there.items() if path not in now and digest not in now.values()]
     yield from (f"data {path}: there, but not now" for path in gone)
+
+
+def _option_differences(there: Any, job: Job) -> Iterator[str]:
+    """What was said of the same data set otherwise: its weight, its category, ..."""
+    told = {one.get("path"): one for one in there or () if isinstance(one, dict)}
+    for one in job.data:
+        before = told.get(one.path, {})
+        for name, value in one.model_dump(exclude={"path", "images"}).items():
+            if name in before and before[name] != value:
+                yield f"data {one.path}: {name}: {before[name]} there, {value} now"
 
 
 def _plain(value: Any) -> Any:
