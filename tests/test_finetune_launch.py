@@ -255,7 +255,7 @@ def test_a_signal_is_passed_on_and_the_exit_code_tells_which(tmp_path, number, c
 def test_jobs_outlive_a_launcher_that_is_killed_and_the_next_one_adopts_them(tmp_path):
     path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 40"), a="slow")
     process = soup(path)
-    wait_for(lambda: seen(tmp_path))
+    wait_for(lambda: seen(tmp_path) and state(tmp_path, "a")["phase"] == "running")
     process.kill()
     process.communicate()
     assert {row.name: row.state for row in status(path)}["a"] == "running"
