@@ -216,7 +216,8 @@ class _Launch:
             self._tell(one.job)
         else:
             _note(one.job, ending)
-            self.listener.say(f"  {one.job.name}: {ending.phase}: {ending.why.partition(chr(10))[0]}")
+            first = ending.why.partition("\n")[0].removesuffix(":")
+            self.listener.say(f"  {one.job.name}: {ending.phase}: {first}")
         self._release(one.job, ending)
 
     def _release(self, job: Job, ending: Ending) -> None:
