@@ -79,7 +79,9 @@ class TransformersAnswerer:
         with torch.inference_mode(), few_threads(self.module):
             inputs = self._prompter(messages).to(self.module.device, dtype=self.module.dtype)
             rooms = [self._room(length) for length in inputs["attention_mask"].sum(1).tolist()]
-            tokens = self.module.generate(**inputs, generation_config=self._decoding, max_new_tokens=max(rooms))
+            decoding = copy.copy(self._decoding)  # its length beside it, as an argument, is warned about
+            decoding.max_new_tokens = max(rooms)
+            tokens = self.module.generate(**inputs, generation_config=decoding)
         # An encoder-decoder gives nothing but what was added to the prompt.
         start = 0 if self.module.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         added = [row[start : start + room] for row, room in zip(tokens, rooms, strict=True)]

@@ -112,6 +112,19 @@ def test_a_candidate_answers_from_the_loaded_model_as_its_merged_files_do(kind, 
     assert told != ask(TransformersAnswerer(pools(kind) / "m0", max_new_tokens=10), asked, 64)
 
 
+def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, messages):
+    told = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(record.getMessage())
+    importlib.import_module("transformers.utils.logging").warning_once.cache_clear()
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        TransformersAnswerer(pools("llava") / "m0", max_new_tokens=3).answer(messages[:1])
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert told == []
+
+
 def test_the_dtype_on_disk_is_the_dtype_in_memory(tmp_path, messages):
     path = save_family("qwen3_vl", tmp_path / "half", 0, torch.bfloat16)
     answerer = TransformersAnswerer(path, max_new_tokens=3)
