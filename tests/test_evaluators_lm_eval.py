@@ -244,6 +244,16 @@ def test_the_identity_knows_the_task_the_data_and_the_model(tmp_path):
     assert (third["data"] == first["data"], third["code"] == first["code"]) == (True, False)
 
 
+def test_other_questions_are_other_data_where_no_examples_are_shown_either(tmp_path):
+    before = write_tasks(tmp_path / "toys")
+    after = write_tasks(tmp_path / "others")
+    rows = (after / "one.jsonl").read_text()
+    (after / "one.jsonl").write_text(rows.replace("What", "Who", 1))
+    first, second = (LMEval(Settings()).identity(benchmark(tasks, "toy_writing")) for tasks in (before, after))
+    assert first["tasks"] == {"toy_writing": {"version": "2", "examples": 0}}
+    assert second["data"] != first["data"]
+
+
 def test_lm_eval_is_silent(pool, tasks, tmp_path, capfd, caplog):
     evaluator = LMEval(Settings())
     for name in ("toy_choice", "toy_writing", "toys"):
