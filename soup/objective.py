@@ -39,11 +39,18 @@ class Objective:
         """From `mmbench=2,ocrbench=1` and `ocrbench>=-1.0`, each comma-separated and repeatable.
 
         Raises:
-            EvaluatorError: a text of another form, or a weight that is no positive number.
+            EvaluatorError: a text of another form, a weight that is no positive number, or two for one benchmark.
         """
-        pairs = [pair for text in weights for pair in text.split(",") if pair.strip()]
-        rules = [rule for text in guards for rule in text.split(",") if rule.strip()]
-        return cls(dict(_weight(pair) for pair in pairs), tuple(_guard(rule) for rule in rules))
+        pairs = [_weight(pair) for text in weights for pair in text.split(",") if pair.strip()]
+        rules = [_guard(rule) for text in guards for rule in text.split(",") if rule.strip()]
+        for what, names in (
+            ("--weights", [name for name, _ in pairs]),
+            ("--guard", [rule.benchmark for rule in rules]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise EvaluatorError(f"{what}: two for {', '.join(twice)}: which one is meant?")
+        return cls(dict(pairs), tuple(rules))
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse weights and guards for benchmarks that are not among `names`.
@@ -92,7 +99,7 @@ def objective_text(told: Mapping[str, Any]) -> str:
 
 
 def _weight(pair: str) -> tuple[str, float]:
-    name, equals, value = pair.partition("=")
+    name, equals, value = pair.rpartition("=")  # a shell command has signs of its own
     try:
         number = float(value)
     except ValueError:

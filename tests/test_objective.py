@@ -37,6 +37,17 @@ def test_weights_of_another_form_are_refused(text):
         Objective.parse([text], [])
 
 
+@pytest.mark.parametrize("given", [(["a=2,b=1", "a=3"], []), ([], ["a>=-1", "b>=0,a>=-2"])])
+def test_two_wishes_for_one_benchmark_are_refused_and_not_the_last_one_taken(given):
+    with pytest.raises(EvaluatorError, match="two for a: which one is meant"):
+        Objective.parse(*given)
+
+
+def test_a_command_with_an_equals_sign_can_be_weighed():
+    name = "command:N=3 judge {checkpoint}"
+    assert Objective.parse([f"{name}=2"], []).weights == {name: 2.0}
+
+
 @pytest.mark.parametrize("text", ["a", "a>1", "a>=x", ">=1", "a<=1"])
 def test_guards_of_another_form_are_refused(text):
     with pytest.raises(EvaluatorError, match="expected BENCHMARK>=MARGIN"):
