@@ -36,7 +36,10 @@ def _wing(name: str) -> Any:
 @click.option("--check", is_flag=True, help="Look through all rows of all data sets, say what is wrong, and stop.")
 @click.option("--decode", is_flag=True, help="With --check: decode every picture in full, not its header alone.")
 @click.option(
-    "--bad-rows", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="With --check: all bad rows."
+    "--bad-rows",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --check: write all bad rows there, one JSON object a line.",
 )
 @click.option("--status", is_flag=True, help="Print how far the jobs are, and stop.")
 @dry_run_option
