@@ -22,7 +22,7 @@ FLOORS = (
     ("merge",),
     ("candidate", "jury", "strategies", "trial"),
     ("crew", "ray_crew", "speculate", "simulation"),
-    ("search", "chosen", "outcome", "plan", "cook", "report", "testing"),
+    ("search", "chosen", "outcome", "plan", "cook", "report", "tiny", "testing"),
     ("inspection", "console", "options", "training_commands", "cli"),
 )
 # So do those of the wing that makes the pool; `toy` stands beside them.
