@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from pools import make_checkpoint, make_pool
 from safetensors.numpy import load_file, save_file
 
+from soup.cli import cli
 from soup.errors import CheckpointError, PoolError, RecipeError
 from soup.inspection import check_pool
 from soup.merge import open_pool
@@ -102,3 +104,12 @@ def test_a_base_that_cannot_be_opened_is_a_problem_of_the_pool_and_no_ingredient
     assert found["ingredients"] == [*"abcd"]
     assert len(found["problems"]) == 1
     assert "base/model.safetensors: truncated" in json.dumps(found["problems"])
+
+
+def test_inspect_says_in_words_that_a_checkpoint_is_quantised(tmp_path):
+    config = {"model_type": "toy", "quantization_config": {"quant_method": "bitsandbytes"}}
+    make_checkpoint(tmp_path / "packed", tensors={"w": np.zeros(4, np.int8)}, config=config)
+    told = CliRunner().invoke(cli, ["inspect", str(tmp_path / "packed")])
+    assert told.exit_code == 0
+    assert "quantised: config.json has a quantization_config (bitsandbytes)\n" in told.stdout
+    assert "model type: toy\n" in told.stdout
