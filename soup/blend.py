@@ -120,7 +120,7 @@ class Blend:
         if bits_may_stay and doubtful:
             result = torch.where(_agree(raw), raw[0], result)
         if not largest <= torch.finfo(target.dtype.torch).max and not torch.isfinite(result).all():
-            self._overflow(target)
+            self._overflow(target, result)
         return result
 
     def _block(self, raw: Sequence[torch.Tensor], target: TensorSpec, dtype: torch.dtype) -> Block:
@@ -157,9 +157,11 @@ class Blend:
             why = f"NaN or infinity in {', '.join(bad)} (--allow-nonfinite merges them all the same)"
             self.wrong.setdefault(target.name, why)
 
-    def _overflow(self, target: TensorSpec) -> None:
+    def _overflow(self, target: TensorSpec, result: torch.Tensor) -> None:
         if not self.allow_nonfinite and target.name not in self.wrong:
             why = f"the result is too large for {target.dtype.name} (a wider --dtype may hold it)"
+            if result.isnan().any():
+                why = f"{type(self.method).__name__} makes NaN of finite values"
             self.wrong.setdefault(target.name, why)
 
     def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> None:

@@ -469,6 +469,22 @@ class NormOfRows(Method):
         return total / total.norm(dim=-1, keepdim=True) * norms
 
 
+@method("test-no-number")
+@dataclass(frozen=True)
+class NoNumber(Method):
+    """Divides nothing by nothing."""
+
+    def __call__(self, block):
+        return (block[0] - block[0]) / (block[0] - block[0])
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_nan_that_a_method_makes_of_finite_values_is_told_as_its_own(name):
+    states = [{"w": torch.full((3,), value, dtype=DTYPES[name])} for value in (1.0, 2.0)]
+    with pytest.raises(PoolError, match="w: NoNumber makes NaN of finite values"):
+        merged(states, method="test-no-number")
+
+
 @method("test-wrong-shape")
 @dataclass(frozen=True)
 class WrongShape(Method):
