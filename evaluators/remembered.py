@@ -78,11 +78,12 @@ def answers(
     who: Sequence[Any],
     messages: Iterable[Message],
     ask: Callable[[list[Message], Callable[[list[Message], list[str]], None]], list[str]],
+    answered: Callable[[int, int], None] = lambda count, of: None,
 ) -> list[str]:
     """The answers to all messages, in their order: remembered ones, and those that `ask` is asked for.
 
     `who` tells all that an answer depends on besides the message: the weights, and how they are made to answer. `ask`
-    gets the open messages, and whom to tell of each batch that is answered.
+    gets the open messages, and whom to tell of each batch that is answered. `answered` hears how many of all are.
     """
     prefix = key(*who)
     messages = list(messages)
@@ -92,8 +93,13 @@ def answers(
 
     by_message = {id(message): known for message, known in zip(messages, keys, strict=True)}
 
+    done = len(messages) - len(open_places)
+
     def told(batch: list[Message], replies: list[str]) -> None:
+        nonlocal done
         remembered.add({by_message[id(each)]: reply for each, reply in zip(batch, replies, strict=True)})
+        done += len(batch)
+        answered(done, len(messages))
 
     if open_places:
         replies = ask([messages[place] for place in open_places], told)

@@ -142,7 +142,7 @@ class VLMEval:
         def rest(messages: list[Message], told: Callable[[list[Message], list[str]], None]) -> list[str]:
             return ask(self._swap.answerer_for(candidate), messages, self.settings.batch_size, told)
 
-        return lambda messages: answers(remembered, who, messages, rest)
+        return lambda messages: answers(remembered, who, messages, rest, candidate.answered)
 
     def _judge_of(self, source: Source) -> Judge | None:
         """The judge for this benchmark, if it needs one or was asked to use one."""

@@ -50,6 +50,7 @@ class SoupCandidate:
         self._plan = plan_merge(recipe, pool, allow_nonfinite=allow_nonfinite)
         self._known = {digest.content: digest.tensors for digest in known}
         self._directory: Path | None = None
+        self.answered: Callable[[int, int], None] = lambda count, of: None  # until somebody listens
 
     @property
     def template(self) -> Path:

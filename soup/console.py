@@ -54,6 +54,7 @@ class Talk:
         )
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task: Any = None
+        self._evaluating = ""
         bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
         self._steps = Progress(
             *bars, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
@@ -78,7 +79,7 @@ class Talk:
         """What `cook` and its like are given."""
         from soup.search import Listener
 
-        return Listener(self.warn, self.starting, self.told, self.phase, self.progress)
+        return Listener(self.warn, self.starting, self.told, self.phase, self.progress, self.answered)
 
     def say(self, text: str) -> None:
         """One line of talk."""
@@ -93,10 +94,21 @@ class Talk:
         self._end_phase()
         part = "" if benchmark.split.part == "all" else f" ({benchmark.split.part} questions)"
         text = f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part}"
+        self._evaluating = text
+        self._said[text] = time.monotonic()
         if self._console.is_terminal:
             self._task = self._clock.add_task(_plain(text))
         else:
             self.say(f"{text} ...")
+
+    def answered(self, count: int, of: int) -> None:
+        """An evaluation has come so far: beside its clock, or a line now and then."""
+        text, now = self._evaluating, time.monotonic()
+        if self._task is not None:
+            self._clock.update(self._task, description=_plain(f"{text}: {count:,} of {of:,} answers"))
+        elif not self._console.is_terminal and now - self._said.get(text, now) > PLAIN_SECONDS:
+            self._said[text] = now
+            self.say(f"  {count:,} of {of:,} answers")
 
     def told(self, trial: Trial) -> None:
         """A trial has its scores."""

@@ -224,6 +224,9 @@ class Candidate(Protocol):
             CheckpointError: names, shapes or dtypes of module and candidate do not match; all are listed.
         """
 
+    def answered(self, count: int, of: int) -> None:
+        """Tell whoever waits that `count` prompts of so many are answered; an evaluator of seconds need not."""
+
 
 @runtime_checkable
 class Evaluator(Protocol):

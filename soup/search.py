@@ -42,7 +42,8 @@ _WHOLE = ("vlmeval", "lm_eval")
 class Listener:
     """Whom to tell what happens: warnings, the start of an evaluation, each trial, and progress in bytes.
 
-    `phase` names what the next bytes belong to, and how many they will be.
+    `phase` names what the next bytes belong to, and how many they will be. `answered` is told of how many prompts so
+    many are answered, where the harness tells it and judges in this process.
     """
 
     warn: Callable[[str], None] = lambda text: None
@@ -50,6 +51,7 @@ class Listener:
     told: Callable[[Trial], None] = lambda trial: None
     phase: Callable[[str, int], None] = lambda name, total_bytes: None
     progress: Progress = lambda count: None
+    answered: Callable[[int, int], None] = lambda count, of: None
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ def _scorer(
             judging.allow_nonfinite,
             listener.starting,
             listener.told,
+            listener.answered,
             base_digest=digests[-1].content if len(digests) > len(pool) else None,
         )
         try:

@@ -85,8 +85,8 @@ class Scorer:
 
     `digests` are the ingredients' by name, `base_digest` is the base's where the method reads it, `fields` are the
     recipe's fields that all trials share (method, its code's digest, dtype, ...).
-    `starting` is told what is about to be evaluated, `told` each new trial. `trials` keeps them in the order asked,
-    `fresh` the journal's keys of what was evaluated now and not remembered.
+    `starting` is told what is about to be evaluated, `answered` how far that is, `told` each new trial. `trials` keeps
+    them in the order asked, `fresh` the journal's keys of what was evaluated now and not remembered.
     """
 
     pool: Pool
@@ -99,6 +99,7 @@ class Scorer:
     allow_nonfinite: bool = False
     starting: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
     told: Callable[[Trial], None] = lambda trial: None
+    answered: Callable[[int, int], None] = lambda count, of: None
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
     announced: set[TrialKey] = field(default_factory=set)
     fresh: set[str] = field(default_factory=set)
@@ -199,6 +200,7 @@ class Scorer:
 
     def _evaluate(self, recipe: Recipe, jury: Jury, places: Sequence[int]) -> None:
         candidate = make_candidate(recipe, self.pool, self.scratch, self.digests, self.allow_nonfinite)
+        candidate.answered = self.answered
         try:
             for place in places:
                 benchmark, evaluator, _ = jury.seats[place]

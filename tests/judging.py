@@ -75,6 +75,10 @@ class ToyCandidate:
     scratch: Path
     digest: str
     calls: list[str] = field(default_factory=list)
+    told: list[tuple[int, int]] = field(default_factory=list)
+
+    def answered(self, count, of):
+        self.told.append((count, of))
 
     @property
     def template(self):
