@@ -48,8 +48,8 @@ class Blend:
     """What to blend: the method, the open inputs with their weights, and the dtype of the result (None: theirs).
 
     The base, if the method reads one, is the last of `inputs` and has no weight. `wrong` collects what can't be
-    merged: a reason by tensor name. `fused` writes the mean of bfloat16 values in one pass, or says that it
-    can't (`soup.fused`); the bytes are those of the method.
+    merged: a reason by tensor name. `fused`, for a plain mean alone, writes that of bfloat16 values in one pass,
+    or says that it can't (`soup.fused`); the bytes are those of the method.
     """
 
     method: Method
@@ -61,6 +61,11 @@ class Blend:
     wrong: dict[str, str] = field(default_factory=dict)
     fused: Mean | None = None
     _memory: _Memory = field(default_factory=lambda: _Memory(), repr=False, compare=False)
+
+    @property
+    def is_plain_mean(self) -> bool:
+        """Whether all that is asked for is the mean of the inputs, each counting as much."""
+        return type(self.method) is Linear and self.method.keeps_equal(self.weights)
 
     def __call__(self, specs: Sequence[TensorSpec], views: Sequence[memoryview]) -> torch.Tensor:
         """One block from the inputs' bytes: specs and bytes in the order of `inputs`, at least one element.
@@ -92,9 +97,7 @@ class Blend:
         """The mean at once, where that is all that is asked for and every value is finite."""
         import torch
 
-        if self.fused is None or raw[0].dtype != torch.bfloat16 or len(raw) != len(self.weights):
-            return None
-        if not (type(self.method) is Linear and self.method.keeps_equal(self.weights)):
+        if self.fused is None or raw[0].dtype != torch.bfloat16:
             return None
         result = self._memory.like(torch.bfloat16, -1, raw[0])
         return result if self.fused(raw, result) else None

@@ -32,7 +32,7 @@ BLOCK_BUDGET_BYTES = 32 * 2**20
 """What the inputs of one block may take in one thread; with many ingredients the blocks become smaller."""
 
 FUSED_FROM_BYTES = 8e9
-"""When this process has blended so many bytes of inputs, the half second that numba takes to load is worth it."""
+"""When this process has blended so many bytes that numba could, the half second that it takes to load is worth it."""
 
 T = TypeVar("T")
 
@@ -92,8 +92,9 @@ def scan_blocks(
     import torch
 
     options = options or Options()
-    planned_bytes = len(blend.inputs) * sum(spec.bytes for spec in tensors)
-    blend = replace(blend, fused=_FUSED.after(planned_bytes))
+    if blend.is_plain_mean:
+        planned_bytes = len(blend.inputs) * sum(spec.bytes for spec in tensors if spec.dtype.name == "bfloat16")
+        blend = replace(blend, fused=_FUSED.after(planned_bytes))
     digests = tuple(LeafDigests(checkpoint) for checkpoint in blend.inputs) if hashing else ()
     run = _Run(blend, options, sink, digests)
     jobs = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))

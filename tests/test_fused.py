@@ -113,6 +113,22 @@ def test_weights_and_other_dtypes_do_not_reach_it(fused, weights, dtype):
     assert not fused
 
 
+@pytest.mark.parametrize(
+    ("weights", "dtype", "counted"),
+    [
+        (None, torch.bfloat16, [2 * 2 * 50]),
+        (None, torch.float16, [0]),
+        (None, torch.float32, [0]),
+        ([1.0, 2.0], torch.bfloat16, []),
+    ],
+)
+def test_only_bytes_that_it_could_blend_count_towards_loading_it(monkeypatch, weights, dtype, counted):
+    asked = []
+    monkeypatch.setattr(blocks._FUSED, "after", asked.append)
+    merged([{"w": torch.randn(50).to(dtype)} for _ in range(2)], weights)
+    assert asked == counted
+
+
 def test_small_merges_load_no_numba_and_large_ones_do(tmp_path):
     write_pool(tmp_path / "pool", [{"w": torch.full((9,), float(i), dtype=torch.bfloat16)} for i in range(3)])
     code = (
