@@ -121,11 +121,11 @@ class Seconds(NamedTuple):
 def ours(answers: dict[str, str], repeats: int) -> tuple[Seconds, Seconds, list[tuple[Seconds, int, float]]]:
     """Seconds of the import and of opening the data, and of each round: seconds besides answering, calls, score."""
     began = Seconds.now()
-    from evaluators import vlmeval_light as light
+    from evaluators.vlmeval import light_import as light
 
     light.module("dataset.image_mcq")
     imported = Seconds.now()
-    from soup.evaluation import Benchmark
+    from soup.evaluation.api import Benchmark
 
     judge = evaluator()
     judge.identity(Benchmark("mmbench", "vlmeval", "mmbench"))
@@ -135,8 +135,8 @@ def ours(answers: dict[str, str], repeats: int) -> tuple[Seconds, Seconds, list[
 
 
 def evaluator() -> Any:
-    from evaluators.vlmeval import VLMEval
-    from soup.evaluation import Settings
+    from evaluators.vlmeval.harness import VLMEval
+    from soup.evaluation.api import Settings
 
     file = WORK / "instant.py"
     file.write_text(MODEL)
@@ -145,7 +145,7 @@ def evaluator() -> Any:
 
 def one_candidate(judge: Any, answers: dict[str, str], name: str) -> tuple[Seconds, int, float]:
     """Seconds besides answering, calls, score."""
-    from soup.evaluation import Benchmark
+    from soup.evaluation.api import Benchmark
 
     candidate = Candidate(WORK / name)
     told = model_of(judge, candidate)
@@ -182,7 +182,7 @@ class Candidate:
 
 def theirs(answers: dict[str, str], rows: int) -> tuple[Seconds, Seconds, Seconds, float]:
     """VLMEvalKit's seconds for the prompts of some rows, first and again, for scoring all, and its score."""
-    from evaluators import vlmeval_light as light
+    from evaluators.vlmeval import light_import as light
 
     base = light.module("dataset.image_mcq").ImageMCQDataset
     os.environ["PRED_FORMAT"] = "tsv"

@@ -31,8 +31,8 @@ SOUP = """
 import json, resource, sys, time
 began = time.perf_counter()
 import torch
-from soup.merge import merge
-from soup.recipe import Recipe, Source
+from soup.merging.merge import merge
+from soup.merging.recipe import Recipe, Source
 ready = time.perf_counter()
 sources = [Source(name=f"m{i}", path=path) for i, path in enumerate(sys.argv[2:])]
 merge(Recipe.uniform(sources), sys.argv[1])
@@ -83,8 +83,8 @@ def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: in
     """A bfloat16 checkpoint of that size in one file, written tensor by tensor."""
     import torch
 
-    from soup.tensors import DTYPES, TensorSpec
-    from soup.writer import CheckpointWriter, plan_files
+    from soup.checkpoints.dtypes import DTYPES, TensorSpec
+    from soup.checkpoints.writer import CheckpointWriter, plan_files
 
     if (folder / "model.safetensors").exists():
         return folder

@@ -15,9 +15,9 @@ import statistics
 
 import click
 
-from soup.simulation import SimulatedCrew, TableScorer
-from soup.speculate import SideBySide
-from soup.strategies import greedy
+from soup.search.strategies import greedy
+from soup.search.workers.speculation import SideBySide
+from soup.testing.simulation import SimulatedCrew, TableScorer
 
 
 @click.command()

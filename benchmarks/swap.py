@@ -27,11 +27,11 @@ SWAP = """
 import json, os, subprocess, sys, time
 from pathlib import Path
 import torch
-from evaluators.names import names_in_memory
-from soup.candidate import SoupCandidate
-from soup.digest import digest_checkpoint
-from soup.pool import Pool
-from soup.recipe import Recipe
+from soup.hf.key_mapping import names_in_memory
+from soup.evaluation.candidate import SoupCandidate
+from soup.checkpoints.digest import digest_checkpoint
+from soup.merging.pool import Pool
+from soup.merging.recipe import Recipe
 from transformers import AutoModelForImageTextToText
 
 folder, device, repeats, cold = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "True"

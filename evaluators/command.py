@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from evaluators.python import refuse_split, to_score
 from soup.errors import EvaluatorError
-from soup.evaluation import Benchmark, Candidate, Score, Settings
+from soup.evaluation.api import Benchmark, Candidate, Score, Settings
 
 __all__ = ["Command"]
 

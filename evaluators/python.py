@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation import Benchmark, Candidate, Score, Settings
-from soup.plugins import load_object
+from soup.evaluation.api import Benchmark, Candidate, Score, Settings
+from soup.support.plugins import load_object
 
 __all__ = ["PythonFunction", "refuse_split", "to_score"]
 

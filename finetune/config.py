@@ -25,8 +25,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from finetune.mapping import read_mapping
-from soup.errors import FinetuneError, did_you_mean, listing
+from finetune.yaml_file import read_mapping
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean, listing
 
 __all__ = [
     "HOW_MUCH",

@@ -28,8 +28,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from finetune.config import DataSet, FinetuneConfig, Settings, Stage, read_config, wrong_values
-from soup.atomic import write_whole
-from soup.errors import FinetuneError, listing
+from soup.errors import FinetuneError
+from soup.support.atomic_files import write_whole
+from soup.support.text import listing
 
 __all__ = [
     "START",

@@ -9,12 +9,9 @@
     |- FinetuneError     a fine-tune that cannot start or failed
     `- OutputError       destination exists, disk too small
 
-The library raises; only `soup/cli.py` turns a `SoupError` into text. A message says what, where, expected and found,
-and what to do next. All mismatches of a kind come in one error.
+The library raises; only `soup/cli/app.py` turns a `SoupError` into text. A message says what, where, expected and
+found, and what to do next. All mismatches of a kind come in one error.
 """
-
-import difflib
-from collections.abc import Iterable
 
 __all__ = [
     "CheckpointError",
@@ -25,9 +22,6 @@ __all__ = [
     "PoolError",
     "RecipeError",
     "SoupError",
-    "counted",
-    "did_you_mean",
-    "listing",
 ]
 
 
@@ -61,25 +55,3 @@ class FinetuneError(SoupError):
 
 class OutputError(SoupError):
     """A destination exists already, or its disk is too small."""
-
-
-def listing(lines: Iterable[str], most: int = 20) -> str:
-    """One indented line each, the first `most` of them, and how many were left out."""
-    rows = list(lines)
-    shown = [f"  - {row}" for row in rows[:most]]
-    if len(rows) > most:
-        shown.append(f"  - ... and {len(rows) - most} more")
-    return "\n".join(shown)
-
-
-def counted(count: int, what: str) -> str:
-    """`1 problem`, `2 problems`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'? Known: x, y, z.` for an error about an unknown name, the nearest first."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    question = f" Did you mean '{near[0]}'?" if near else ""
-    return f"{question} Known: {', '.join(names) or 'none'}."

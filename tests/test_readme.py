@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from pools import make_checkpoint, make_judge, make_pool
 
 import soup
-from soup.evaluation import Benchmark
-from soup.plugins import METHODS, STRATEGIES
+from soup.evaluation.api import Benchmark
+from soup.support.plugins import METHODS, STRATEGIES
 from soup.testing import check_evaluator, check_method, check_strategy, tiny_candidate, tiny_checkpoint
+from tests.helpers.toy_pools import make_checkpoint, make_judge, make_pool
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.+?)^```$", README, re.DOTALL | re.MULTILINE)

@@ -5,7 +5,7 @@ from finetune.data.corpus import Corpus
 from finetune.data.pixels import as_numbers
 from finetune.data.rows import Picture, Sample, texts_of
 from finetune.data.tokens import IGNORED, Tokens
-from finetune.data.training import TrainingRows
+from finetune.data.training_rows import TrainingRows
 
 __all__ = [
     "IGNORED",

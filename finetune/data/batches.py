@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from finetune.data.looking import look
 from finetune.data.pixels import as_numbers
+from finetune.data.row_images import look
 from finetune.data.rows import Picture
 from finetune.data.tokens import IGNORED, Tokens
 from soup.errors import FinetuneError

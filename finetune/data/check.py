@@ -12,9 +12,10 @@ import numpy as np
 from finetune.config import DataSet, Settings
 from finetune.data.corpus import Corpus
 from finetune.data.mixture import GROUPS, strata_of
+from finetune.data.row_scan import Survey, Surveyor, survey
 from finetune.data.rows import RowError
-from finetune.data.survey import Survey, Surveyor, survey
-from soup.errors import FinetuneError, listing
+from soup.errors import FinetuneError
+from soup.support.text import listing
 
 __all__ = ["COLUMNS", "DataReport", "SetReport", "Use", "check_data"]
 

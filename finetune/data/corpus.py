@@ -9,7 +9,8 @@ from finetune.config import DataSet
 from finetune.data.files import RowFile, open_file
 from finetune.data.formats import read_row
 from finetune.data.rows import Fault, RowError, Sample, texts_of
-from soup.errors import FinetuneError, listing
+from soup.errors import FinetuneError
+from soup.support.text import listing
 
 __all__ = ["Corpus"]
 

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from finetune.config import DataSet, Mixture
-from soup.errors import FinetuneError, did_you_mean, listing
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean, listing
 
 __all__ = ["GROUPS", "Order", "Stratum", "manifest", "strata_of"]
 

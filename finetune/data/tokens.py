@@ -24,7 +24,7 @@ def knows_tiles(processor: Any) -> bool:
 class Tokens:
     """What a processor makes of rows; labels are the assistant's words and the end of its turn, nothing else.
 
-    Of a processor of another family than POINTS only the segments are known: see `finetune.training.foreign`.
+    Of a processor of another family than POINTS only the segments are known: see `finetune.training.other_families`.
     """
 
     def __init__(self, processor: Any):

@@ -1,13 +1,13 @@
 """What a job would be trained from, as one short name: its settings, the content of its data, and its start.
 
     data     sha256 of the row files' bytes, and of the names and sizes of the pictures that they name
-    start    the digest of a checkpoint's weights and side files (`soup/digest.py`), of the job that trains it, or the
-             commit of a Hub id
+    start    the digest of a checkpoint's weights and side files (`soup/checkpoints/digest.py`), of the job
+             that trains it, or the commit of a Hub id
     job      sha256 of both and of all settings; paths are left out: a folder that moved holds the same models
 
 Pictures are not read: a million of them would take hours. One that is replaced by another of the same name and the
 same size leaves the digest as it is. Its time tells, but so would a copy's of the whole folder: those that are younger
-than an ingredient are a remark (`finetune/launching/survey.py`), and make no other model of it.
+than an ingredient are a remark (`finetune/launching/job_plans.py`), and make no other model of it.
 """
 
 import hashlib
@@ -22,10 +22,11 @@ from typing import Any
 
 from finetune.config import DataSet
 from finetune.jobs import Job
-from soup.checkpoint import Checkpoint
-from soup.digest import DigestCache, digest_checkpoint, side_digest
-from soup.errors import FinetuneError, did_you_mean
-from soup.hub import is_hub_id
+from soup.checkpoints.digest import DigestCache, digest_checkpoint, side_digest
+from soup.checkpoints.hub import is_hub_id
+from soup.checkpoints.reader import Checkpoint
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean
 
 __all__ = ["Content", "Digests", "is_preset", "row_files"]
 

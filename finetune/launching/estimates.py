@@ -21,7 +21,7 @@ from finetune.config import Settings
 from finetune.jobs import Job, read_state
 from finetune.launching.digests import Content
 from finetune.launching.engines.local import gpus_here
-from finetune.launching.starts import read_model_config, shapes_of
+from finetune.launching.start_check import read_model_config, shapes_of
 
 __all__ = ["Estimate", "estimate", "smallest_gpu_bytes", "trained_parameters"]
 

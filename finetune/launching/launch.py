@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from finetune.jobs import START, Job, State, job_command, log_tail, read_stamp, read_state, write_state
-from finetune.launching.endings import Ending, judge
 from finetune.launching.engines import Ended, Engine, Task, is_alive, open_engine, read_place
 from finetune.launching.engines.attempt import clear_asks
 from finetune.launching.engines.processes import forget_launcher, launcher_of, note_launcher
+from finetune.launching.job_plans import Standing, Survey, snapshots, survey
+from finetune.launching.outcomes import Ending, judge
 from finetune.launching.status import Row, row_of
-from finetune.launching.survey import Standing, Survey, snapshots, survey
-from soup.errors import FinetuneError, listing
-from soup.locks import Lock
+from soup.errors import FinetuneError
+from soup.support.file_lock import Lock
+from soup.support.text import listing
 
 __all__ = ["Listener", "finetune"]
 

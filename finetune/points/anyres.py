@@ -38,7 +38,8 @@ from finetune.points.tiling import (
     grids,
     size_within,
 )
-from soup.errors import FinetuneError, did_you_mean
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean
 
 __all__ = ["AnyRes", "anyres_grid"]
 

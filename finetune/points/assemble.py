@@ -19,9 +19,10 @@ from finetune.points.model import tensor_shapes
 from finetune.points.parts import PretrainedPart, open_encoder, open_language_model
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, PointsProcessor
 from finetune.points.restack import Fresh, Progress, Run, Target, mean_row, plan_targets, write_targets
-from finetune.points.sides import CLIPS, describe, generation_config, load_tokenizer, prepare_padding, saved_files
-from soup.errors import FinetuneError, listing
-from soup.tensors import Dtype, TensorSpec, named_dtype
+from finetune.points.side_files import CLIPS, describe, generation_config, load_tokenizer, prepare_padding, saved_files
+from soup.checkpoints.dtypes import Dtype, TensorSpec, named_dtype
+from soup.errors import FinetuneError
+from soup.support.text import listing
 
 __all__ = ["Assembly", "Wishes", "assemble", "plan_assembly"]
 

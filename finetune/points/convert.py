@@ -20,7 +20,7 @@ from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, Points
 from finetune.points.published import Part, published_names
 from finetune.points.published_config import from_published_config, refuse_unpublished, to_published_config
 from finetune.points.restack import Progress, Run, Target, open_source, plan_targets, write_targets
-from finetune.points.sides import (
+from finetune.points.side_files import (
     CLIPS,
     describe,
     generation_config,
@@ -29,9 +29,10 @@ from finetune.points.sides import (
     prepare_padding,
     saved_files,
 )
-from soup.checkpoint import Checkpoint
-from soup.errors import FinetuneError, listing
-from soup.tensors import TensorSpec
+from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.reader import Checkpoint
+from soup.errors import FinetuneError
+from soup.support.text import listing
 
 __all__ = ["Conversion", "convert_points", "plan_conversion"]
 

@@ -19,11 +19,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs
 
-from finetune.media.pictures import as_rgb, open_picture, upright
-from finetune.points.cutting import RESIZERS, cut_tiles, normalised
+from finetune.media.images import as_rgb, open_picture, upright
+from finetune.points.tile_pixels import RESIZERS, cut_tiles, normalised
 from finetune.points.tiling import Single, Tiling, named_tiling, settings_of
 from finetune.points.video import UniformFrames, Video
-from soup.errors import FinetuneError, did_you_mean, listing
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean, listing
 
 __all__ = ["PointsImageProcessor", "PointsImagesKwargs", "as_picture", "flat"]
 
@@ -52,7 +53,7 @@ class PointsImageProcessor(BaseImageProcessor):
     `finetune.points.tiling`): {"name": "anyres", "min_tiles": 1}. `max_tiles` and `single_thumbnail` are the
     parameters of that name, for short, and win over the mapping's. Without `do_tile` an image becomes one squashed
     tile. Of a `Video` at most `frames` frames are taken, uniformly sampled, and each becomes one squashed tile.
-    `resizer` is pillow, or torch: four times as quick, some values off by 1 of 255 (see `finetune.points.cutting`).
+    `resizer` is pillow, or torch: four times as quick, some values off by 1 of 255 (see `finetune.points.tile_pixels`).
 
     Raises:
         FinetuneError: an unknown tiling or setting, or values that don't go together.

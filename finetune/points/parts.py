@@ -11,15 +11,16 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from evaluators.names import names_in_memory
 from finetune.points.encoders import encoder_class
 from finetune.points.model import language_model_class
 from finetune.points.restack import open_source
-from finetune.points.sides import normalisation
-from soup.checkpoint import Checkpoint
-from soup.errors import CheckpointError, FinetuneError, listing
-from soup.hub import is_hub_id
-from soup.tensors import Dtype
+from finetune.points.side_files import normalisation
+from soup.checkpoints.dtypes import Dtype
+from soup.checkpoints.hub import is_hub_id
+from soup.checkpoints.reader import Checkpoint
+from soup.errors import CheckpointError, FinetuneError
+from soup.hf.key_mapping import names_in_memory
+from soup.support.text import listing
 
 __all__ = ["PretrainedPart", "open_encoder", "open_language_model"]
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from finetune.points.config import PointsConfig
 from finetune.points.tiny import tiny_config, tiny_tokenizer
-from soup.errors import FinetuneError, did_you_mean
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean
 
 __all__ = ["PRESETS", "preset_config"]
 

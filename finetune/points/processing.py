@@ -10,7 +10,8 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from finetune.points.images import PointsImageProcessor, PointsImagesKwargs, flat
-from soup.errors import FinetuneError, listing
+from soup.errors import FinetuneError
+from soup.support.text import listing
 
 __all__ = ["CHAT_TEMPLATE", "IMAGE_TOKEN", "PointsImageProcessor", "PointsImagesKwargs", "PointsProcessor"]
 

@@ -12,7 +12,8 @@ from typing import Any
 from transformers import CLIPVisionConfig, PreTrainedConfig
 
 from finetune.points.config import PointsConfig
-from soup.errors import FinetuneError, listing
+from soup.errors import FinetuneError
+from soup.support.text import listing
 
 __all__ = ["from_published_config", "refuse_unpublished", "to_published_config"]
 

@@ -1,7 +1,7 @@
 """Write a checkpoint whose tensors are runs of other checkpoints' tensors, streamed: no tensor is ever held whole.
 
 A run is a stretch of elements of one tensor. A tensor that is only renamed is one run; one that is cut out of a fused
-tensor is several, a head each. Files appear all at once, when complete (`soup/writer.py`).
+tensor is several, a head each. Files appear all at once, when complete (`soup/checkpoints/writer.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from soup.blocks import on_threads
-from soup.checkpoint import Checkpoint
-from soup.digest import threads_here
-from soup.errors import FinetuneError, OutputError, listing
-from soup.hub import fetch_checkpoint, is_hub_id
-from soup.tensors import LEAF_ELEMENTS, TensorSpec
-from soup.writer import CheckpointWriter, FilePlan, plan_files, refuse_destination
+from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
+from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
+from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files, refuse_destination
+from soup.errors import FinetuneError, OutputError
+from soup.support.text import listing
+from soup.support.threads import on_threads, threads_here
 
 __all__ = [
     "Fresh",

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from soup.errors import FinetuneError, did_you_mean, listing
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean, listing
 
 __all__ = [
     "TILINGS",

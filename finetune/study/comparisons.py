@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune.study.run import Workbench
+from finetune.study.seed_run import Workbench
 from finetune.study.table import Result
 
 __all__ = ["COMPARISONS", "all_data", "individual_select", "learning_rates"]

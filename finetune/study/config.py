@@ -25,8 +25,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from finetune.config import POOL_KEYS, parse_config
-from finetune.mapping import read_mapping
-from soup.errors import FinetuneError, did_you_mean, listing
+from finetune.yaml_file import read_mapping
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean, listing
 
 __all__ = ["Comparison", "Judge", "StudyConfig", "filled", "read_study"]
 

@@ -10,118 +10,22 @@ Every step asks whether its work is done already: typed again after a stop, the 
 """
 
 import json
-import os
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from finetune.launching import launch
-from finetune.study.config import StudyConfig, filled, read_study
+from finetune.study.comparisons import COMPARISONS
+from finetune.study.config import StudyConfig, read_study
+from finetune.study.seed_run import Voice, Workbench
 from finetune.study.table import Result, StudyTable
-from soup.atomic import write_whole
-from soup.chosen import Choice
-from soup.cook import cook, evaluate
-from soup.errors import FinetuneError, SoupError, listing
-from soup.evaluation import Settings
-from soup.search import Judging, Listener
-from soup.trial import Trial
+from soup.errors import FinetuneError, SoupError
+from soup.search.bound_strategy import Choice
+from soup.support.atomic_files import write_whole
+from soup.support.text import listing
 
-__all__ = ["Voice", "Workbench", "plan_study", "run_study"]
-
-
-@dataclass(frozen=True)
-class Voice:
-    """How a study tells what it does; all of it may be silent."""
-
-    say: Callable[[str], object] = lambda text: None
-    progress: Any = None
-    training: launch.Listener = field(default_factory=launch.Listener)
-    judging: Listener = field(default_factory=Listener)
-
-
-@dataclass(frozen=True)
-class Workbench:
-    """One seed's folder, and the three things that are done in it: train, judge, cook."""
-
-    study: StudyConfig
-    home: Path
-    seed: int
-    voice: Voice = field(default_factory=Voice)
-
-    @property
-    def place(self) -> Path:
-        """The seed's folder."""
-        return self.study.place(self.home, self.seed)
-
-    def train(self, name: str, **changed: Any) -> list[Path]:
-        """The ingredients of the pool's configuration with these keys changed, kept as `<name>.yaml`."""
-        keys = self.study.pool(self.home, self.seed, **changed)
-        path = self.place / f"{name}.yaml"
-        write_whole(path, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
-        return launch.finetune(path, progress=self.voice.progress, listener=self.voice.training)
-
-    def filled(self, text: str) -> str:
-        """A text of the study's with {place} and {seed} filled in."""
-        return filled(text, self.near("."), self.seed)
-
-    @contextmanager
-    def environment(self) -> Iterator[None]:
-        """The study's variables, set for this seed. A folder that is named by {place} is given whole."""
-        before = dict(os.environ)
-        whole = {
-            name: filled(text, str(self.place.absolute()), self.seed) for name, text in self.study.environment.items()
-        }
-        os.environ.update(whole)
-        try:
-            yield
-        finally:
-            for name in whole:
-                os.environ.pop(name)
-            os.environ.update(before)
-
-    def near(self, name: str) -> str:
-        """A folder of this seed's, as configurations name it."""
-        return os.path.relpath(self.place / name, self.home)
-
-    def check_eval(self) -> None:
-        """Build the harnesses once, before anything is trained for them.
-
-        Raises:
-            EvaluatorError: a benchmark that is unknown, or whose harness or data are not here; all are listed.
-        """
-        more = self._judging("scores")
-        Judging.of(more["eval"], more["run"], [], more["split"], settings=more["settings"]).jury()
-
-    def judge(self, checkpoints: Sequence[Path]) -> list[Trial]:
-        """The scores of checkpoints, each alone."""
-        return evaluate([str(path) for path in checkpoints], **self._judging("scores"))
-
-    def cook(self, strategy: str, pool: Sequence[Path], title: str = "") -> Result:
-        """The result of the soup that a strategy makes of a pool; other pools than the main one have a title."""
-        run, name = (f"{title}.scores", title) if title else ("scores", strategy)
-        checkpoints, out = [str(path) for path in pool], self.place / "soups" / name
-        made = cook(strategy, pool=checkpoints, out=out, overwrite=True, **self._judging(run))
-        names = " + ".join(made.chosen)
-        self.voice.say(f"{strategy}: {names}")
-        return Result.of(next(trial for trial in made.trials if trial.recipe.digest == made.recipe.digest), names)
-
-    def _judging(self, run: str) -> dict[str, Any]:
-        judge, study = self.study.judge, self.study
-        settings = Settings(
-            model=study.model,
-            batch_size=study.batch_size,
-            judge_url=judge.url if judge else None,
-            judge_model=judge.model if judge else None,
-            judge_key_env=judge.key_env if judge else "OPENAI_API_KEY",
-        )
-        more = {"split": study.split, "workers": study.workers, "listener": self.voice.judging}
-        return {"eval": study.eval, "run": self.place / run, "settings": settings, **more}
+__all__ = ["plan_study", "run_study"]
 
 
 def run_study(path: Path | str, *, voice: Voice | None = None, judge_url: str | None = None) -> StudyTable:
@@ -130,8 +34,6 @@ def run_study(path: Path | str, *, voice: Voice | None = None, judge_url: str | 
     Raises:
         SoupError: a wrong file, data that can't be made, a job that failed, a harness that failed.
     """
-    from finetune.study.comparisons import COMPARISONS
-
     path, voice = Path(path), voice or Voice()
     study = _with_judge(read_study(path), judge_url)
     _check_strategies(study, path)

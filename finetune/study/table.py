@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from soup.report import Row, Table
-from soup.trial import Trial
+from soup.evaluation.scorer import Trial
+from soup.report.tables import Row, Table
 
 __all__ = ["Result", "StudyTable"]
 

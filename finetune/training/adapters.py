@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from finetune.config import Settings
 from finetune.training.components import UnknownPartError, find_part, part_names, within
-from soup.errors import FinetuneError, did_you_mean, listing
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean, listing
 
 __all__ = ["attach", "fold", "language_layers"]
 

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from finetune.config import HOW_MUCH, Settings
-from soup.errors import FinetuneError, did_you_mean, listing
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean, listing
 
 __all__ = [
     "UnknownPartError",

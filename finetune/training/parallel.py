@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from soup.errors import FinetuneError, did_you_mean
+from soup.errors import FinetuneError
+from soup.support.text import did_you_mean
 
 __all__ = ["configuration_path", "environment_of", "join", "world_size"]
 

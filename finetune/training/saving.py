@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from finetune.config import Settings
 from finetune.jobs import STAMP
-from soup.checkpoint import Checkpoint
+from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError
 
 __all__ = ["Origin", "one_tensor_each", "publish", "save", "versions"]

@@ -19,13 +19,14 @@ from finetune.training import checkpoints, parallel
 from finetune.training.adapters import attach, fold
 from finetune.training.arguments import precision, training_arguments
 from finetune.training.components import choose_trained, learning_rates
-from finetune.training.feeding import Feed, feed
+from finetune.training.disk_space import check_room
+from finetune.training.input_pipeline import Feed, feed
 from finetune.training.logs import loggers
 from finetune.training.saving import Origin, one_tensor_each, publish, save, versions
-from finetune.training.space import check_room
-from finetune.training.start import open_start, start_place
+from finetune.training.start_model import open_start, start_place
 from finetune.training.trainer import JobTrainer, StopRequest, Watch
-from soup.errors import FinetuneError, listing
+from soup.errors import FinetuneError
+from soup.support.text import listing
 
 __all__ = ["Run", "prepare", "train_job"]
 

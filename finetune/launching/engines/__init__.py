@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from finetune.config import FinetuneConfig
-from soup.atomic import write_whole
 from soup.errors import FinetuneError
+from soup.support.atomic_files import write_whole
 
 __all__ = [
     "Ended",

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from finetune.jobs import read_state
-from soup.atomic import write_whole
+from soup.support.atomic_files import write_whole
 
 __all__ = [
     "born",

@@ -1,0 +1,1 @@
+"""How a checkpoint answers prompts: batching, hot swap, the response cache, engines."""

@@ -1,0 +1,1 @@
+"""What answers prompts with a candidate's weights: one engine a file."""

@@ -1,0 +1,174 @@
+"""`--model auto`: any image-text-to-text checkpoint of transformers, our POINTS family among them.
+
+The checkpoint's own processor makes the prompt; decoding is greedy. Weights keep the checkpoint's dtype, so that what
+is judged is what ships.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from evaluators.answering.batching import Message
+from evaluators.answering.prompts import Prompter, image_backend
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Settings
+from soup.support.text import listing
+
+__all__ = ["MAX_NEW_TOKENS", "TransformersAnswerer", "few_threads", "identity"]
+
+MAX_NEW_TOKENS = 2048  # as POINTS is judged; an answer ends at its end-of-sequence token, long before
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
+TINY_PARAMETERS = 30_000_000
+
+
+def identity(settings: Settings) -> Mapping[str, Any]:
+    """What can change an answer besides the checkpoint. The batch size is no part of it: answers stand alone."""
+    return {
+        "transformers": str(_transformers().__version__),
+        "decoding": "greedy",
+        "dtype": "the checkpoint's",
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "device": _device(),
+        "images": image_backend(),
+        "trust_remote_code": settings.trust_remote_code,
+    }
+
+
+class TransformersAnswerer:
+    """A checkpoint directory that answers, through its processor, its chat template and greedy decoding.
+
+    `module` is the torch module, in evaluation mode; weights may be streamed into it between answers.
+
+    Raises:
+        EvaluatorError: the checkpoint is no image-text-to-text model, lacks weights, or has no processor or prompt.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        trust_remote_code: bool = False,
+        device: str | None = None,
+    ) -> None:
+        transformers = _transformers()
+        _register_ours(Path(directory))
+        options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+        self._prompter = Prompter(directory, options)
+        with _no_progress_bars():
+            self.module, told = transformers.AutoModelForImageTextToText.from_pretrained(
+                directory, dtype="auto", output_loading_info=True, **options
+            )
+        _refuse_incomplete(directory, told)
+        self.module.to(device or _device()).eval()
+        self.tokenizer = self._prompter.tokenizer
+        self._decoding = _greedy(self.module, self.tokenizer)
+        self.module.generation_config = self._decoding  # or generate would fill what is neutralised from it again
+        self.max_new_tokens = max_new_tokens
+
+    def answer(self, messages: list[Message]) -> list[str]:
+        """The answers to one batch of messages, each with the same number of images."""
+        import torch
+
+        with torch.inference_mode(), few_threads(self.module):
+            inputs = self._prompter(messages).to(self.module.device, dtype=self.module.dtype)
+            rooms = [self._room(length) for length in inputs["attention_mask"].sum(1).tolist()]
+            decoding = copy.copy(self._decoding)  # its length beside it, as an argument, is warned about
+            decoding.max_new_tokens = max(rooms)
+            tokens = self.module.generate(**inputs, generation_config=decoding)
+        # An encoder-decoder gives nothing but what was added to the prompt.
+        start = 0 if self.module.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        added = [row[start : start + room] for row, room in zip(tokens, rooms, strict=True)]
+        return [text.strip() for text in self.tokenizer.batch_decode(added, skip_special_tokens=True)]
+
+    def _room(self, prompt_length: int) -> int:
+        """How many tokens an answer may have: no more than the model has positions for, whatever its neighbours."""
+        positions = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
+        return self.max_new_tokens if positions is None else max(1, min(self.max_new_tokens, positions - prompt_length))
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as cause:
+        raise EvaluatorError(
+            f'--model auto needs transformers, not importable here ({cause}): pip install "vlm-soup[vlmeval-light]".'
+        ) from cause
+
+
+def _register_ours(directory: Path) -> None:
+    """Makes transformers know our POINTS family, where the checkpoint is one."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise EvaluatorError(f"{directory}: config.json can't be read: {cause}") from cause
+    if config.get("model_type") == "points":
+        importlib.import_module("finetune.points")
+
+
+def _greedy(module: Any, tokenizer: Any) -> Any:
+    """The checkpoint's own generation settings, with all that samples, or searches several answers, neutralised."""
+    decoding = copy.deepcopy(module.generation_config)
+    for flag in SAMPLING + LENGTHS:
+        setattr(decoding, flag, None)  # not merely unused: a value beside do_sample=False is warned about
+    decoding.do_sample, decoding.num_beams, decoding.num_return_sequences = False, 1, 1
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if decoding.pad_token_id is None:
+        decoding.pad_token_id = tokenizer.pad_token_id
+    if decoding.eos_token_id is None:
+        decoding.eos_token_id = tokenizer.eos_token_id
+    return decoding
+
+
+def _refuse_incomplete(directory: Path | str, told: Mapping[str, Any]) -> None:
+    """What a checkpoint lacks is filled with random numbers by transformers; a score of those would say nothing."""
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise EvaluatorError(
+            f"{directory}: not a whole model, {len(missing)} tensors are missing from its files:\n{listing(missing)}"
+        )
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextmanager
+def few_threads(module: Any) -> Iterator[None]:
+    """One thread for a tiny model on the CPU: its threads would wait for each other longer than they work.
+
+    Seen with 1.3 million parameters on two busy cores: 15 times slower with two threads than with one.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if module.device.type == "cpu" and module.num_parameters() < TINY_PARAMETERS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    logging: Any = importlib.import_module("transformers.utils.logging")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""OpenCompass's benchmarks by VLMEvalKit: data sets, prompts, metrics, the LLM judge."""

@@ -1,0 +1,175 @@
+"""What is checked of a test set before anything runs: all that VLMEvalKit would execute, trip over or leave out.
+
+VLMEvalKit evaluates some cells of its files as Python code. Files come from the internet, so that here those cells
+must be plain literals, before VLMEvalKit gets to see them.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from evaluators.vlmeval import light_import as light
+from evaluators.vlmeval.benchmarks import Source
+from soup.errors import EvaluatorError
+from soup.support.text import listing
+
+__all__ = ["CIRCLE", "refuse", "row_faults", "table_faults"]
+
+SHORT = 64  # VLMEvalKit's rule: an image cell of at most so many characters is the index of the row that holds it
+CIRCLE = 1_000_000  # rotation k of question i has the index i + k * 1e6
+NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)  # an index that is no number: evaluated, it is a name and nothing more
+INDEXES: dict[Any, tuple[str, Callable[[str], bool]]] = {
+    "circular": ("a whole number", str.isdecimal),
+    True: ("a plain name like VS_chart_1_0_3_1", lambda row: bool(NAME.fullmatch(row)) and row.count("_") >= 5),
+    False: ("a whole number or a plain name", lambda row: row.isdecimal() or bool(NAME.fullmatch(row))),
+}
+
+
+def refuse(source: Source, path: Path, faults: Iterable[str]) -> None:
+    """An error that lists the faults, if there are any."""
+    found = list(faults)
+    if found:
+        raise EvaluatorError(f"{source.name}: {path} can't be judged by VLMEvalKit:\n{listing(found)}")
+
+
+def table_faults(source: Source, frame: Any) -> list[str]:
+    """Faults of the table as it was read: columns first, then cells."""
+    missing = [name for name in source.columns if name not in frame]
+    if missing:
+        return [f"columns expected: {', '.join(source.columns)}; missing: {', '.join(missing)}"]
+    return [*_cell_faults(source, frame)] if len(frame) else ["no rows"]
+
+
+def row_faults(source: Source, dataset: Any, base: Any) -> Iterator[str]:
+    """Faults of the data set that VLMEvalKit made of the table: prompts that it can't build, unknown categories."""
+    if not len(dataset.data):
+        where = "" if source.part is None else f" whose split is {source.part}"
+        yield f"no rows with an image{where}"
+        return
+    yield from _prompt_faults(dataset, base)
+    if source.metric == "contained" and (strange := _strange_categories(dataset, base)):
+        yield f"categories unknown to VLMEvalKit: {', '.join(strange)}"
+
+
+def _cell_faults(source: Source, frame: Any) -> Iterator[str]:
+    rows = [str(index) for index in frame["index"]]
+    yield from _index_faults(source, rows)
+    yield from _image_faults(rows, frame)
+    isna = importlib.import_module("pandas").isna
+    for name in ("question", *source.filled):
+        yield from (f"row {row}: {name} is empty" for row, cell in zip(rows, frame[name], strict=True) if isna(cell))
+    for name in source.literals:
+        yield from _literal_faults(rows, name, frame)
+    if source.circular:
+        yield from _circle_faults(rows, frame)
+
+
+def _index_faults(source: Source, rows: list[str]) -> Iterator[str]:
+    wanted, is_sound = INDEXES["circular" if source.circular else source.metric == "yes_no"]
+    seen: set[str] = set()
+    for row in rows:
+        if not is_sound(row):
+            yield f"row {row[:SHORT]!r}: an index is {wanted}"
+        elif row in seen:
+            yield f"row {row}: the index is there twice"
+        seen.add(row)
+
+
+def _image_faults(rows: list[str], frame: Any) -> Iterator[str]:
+    isna = importlib.import_module("pandas").isna
+    images = frame["image"]
+    known = {row for row, image in zip(rows, images, strict=True) if len(str(image)) > SHORT}
+    for row, image in zip(rows, images, strict=True):
+        if not isna(image) and not _image_is_sound(str(image), known):
+            yield f"row {row}: image {str(image)[:SHORT]!r} is neither base64 nor the index of a row that holds it"
+    for row, cell in zip(rows, frame.get("image_path", ()), strict=False):
+        if str(cell).startswith("[") and not _is_texts(cell):
+            yield f"row {row}: image_path {str(cell)[:SHORT]!r} is no Python list of texts"
+
+
+def _literal_faults(rows: list[str], name: str, frame: Any) -> Iterator[str]:
+    for row, cell, kind in zip(rows, frame[name], frame.get("question_type", rows), strict=True):
+        if name == "choices" and kind != "multi_choice":
+            continue  # VLMEvalKit does not look at it
+        if not _is_texts(cell) and not (name == "skills" and _is_no_python(cell)):
+            yield f"row {row}: {name} {str(cell)[:SHORT]!r} is no Python list of texts"
+
+
+def _circle_faults(rows: list[str], frame: Any) -> Iterator[str]:
+    # One `Overall` a split: of several, VLMEvalKit's table would not say which is the score.
+    parts = sorted({str(part) for part in frame["split"]}) if "split" in frame else []
+    if len(parts) > 1 or parts == ["nan"]:
+        yield f"column split: expected one value in all rows, found {', '.join(parts)}"
+    given = frame.get("g_index")
+    if given is not None and not all(str(index).isdecimal() for index in given):
+        yield "column g_index: expected whole numbers, the index of each row's question"
+    elif all(row.isdecimal() for row in rows):
+        known = set(rows)
+        circles = [str(int(row) % CIRCLE) for row in rows] if given is None else [str(index) for index in given]
+        for row, question in zip(rows, circles, strict=True):
+            if question not in known:
+                yield f"row {row}: a rotation of question {question}, which is not there"
+
+
+def _prompt_faults(dataset: Any, base: Any) -> Iterator[str]:
+    """Rows of which VLMEvalKit can't make a prompt (`<image 3>` of two images), without unpacking a single image."""
+    stub: Any = type(base.__name__, (base,), {"dump_image": _stand_ins})
+    probe = stub.__new__(stub)
+    probe.__dict__.update(dataset.__dict__)
+    for row in dataset.data.to_dict("records"):
+        try:
+            probe.build_prompt(row)
+        except Exception as cause:
+            yield f"row {row['index']}: VLMEvalKit can't make its prompt ({type(cause).__name__}: {cause})"
+
+
+def _stand_ins(self: Any, line: Any) -> list[str]:
+    return ["image"] * (len(line["image"]) if isinstance(line["image"], list) else 1)
+
+
+def _strange_categories(dataset: Any, base: Any) -> list[str]:
+    """Categories of the data that VLMEvalKit's metric does not know, found by letting it judge a right answer of each.
+
+    It would stop at the first right answer of such a category, after all of the asking.
+    """
+    silent = {"tqdm": lambda rows: rows, "dump": lambda *_: None, "get_intermediate_file_path": lambda *_: ""}
+    judge = light.rewired(base.evaluate, load=lambda frame: frame, **silent)
+    strange = []
+    for name, rows in dataset.data.groupby("category", dropna=False):
+        right = ["\n".join(ast.literal_eval(answer)) for answer in rows["answer"]]
+        try:
+            judge(None, rows.assign(prediction=right))
+        except KeyError:
+            strange.append(str(name))
+    return strange
+
+
+def _image_is_sound(cell: str, known: set[str]) -> bool:
+    if cell.startswith("[") and cell.endswith("]"):
+        return _is_texts(cell)
+    return len(cell) > SHORT or cell in known
+
+
+def _is_texts(cell: Any) -> bool:
+    """Whether evaluating the cell as Python can only give texts (or one text: VLMEvalKit then takes its letters)."""
+    try:
+        value = ast.literal_eval(cell) if isinstance(cell, str) else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(text, str) for text in value))
+
+
+def _is_no_python(cell: Any) -> bool:
+    """Whether evaluating the cell is a syntax error, in whose place VLMEvalKit takes the text itself."""
+    try:
+        ast.parse(cell.lstrip(" \t"), mode="eval")  # eval() strips so too: else code behind a space would pass
+    except SyntaxError:
+        return True
+    except (AttributeError, ValueError, MemoryError, RecursionError):
+        return False
+    return False

@@ -1,0 +1,112 @@
+"""Test sets from where VLMEvalKit takes them, checked against its own digests; resumed after an interruption.
+
+A file appears under its name only when it is whole and right. One that is here already is never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shutil
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evaluators.vlmeval.benchmarks import Source
+from evaluators.vlmeval.data_sets import home
+from soup.errors import EvaluatorError, OutputError
+from soup.support.text import format_bytes
+
+__all__ = ["fetch"]
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_SECONDS = 60.0
+STATUS_PARTIAL, STATUS_NO_SUCH_RANGE = 206, 416
+
+
+def fetch(source: Source, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
+    """The benchmark's file, downloaded if it is not here. `phase` is told the bytes to come, `progress` each chunk.
+
+    Raises:
+        EvaluatorError: it can't be had, is not the file whose digest VLMEvalKit knows, or another one is in its place.
+        OutputError: the disk is too small.
+    """
+    base = source.base()
+    url, known = base.DATASET_URL[source.dataset], base.DATASET_MD5[source.dataset]
+    path = home() / f"{source.dataset}.tsv"
+    if path.exists():
+        _refuse_another(source, path, known)
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        _download(url, part, lambda size: phase(f"fetching {source.dataset}", size), progress)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as cause:
+        why = getattr(cause, "reason", None) or cause
+        raise EvaluatorError(
+            f"{source.name}: {url} can't be downloaded: {why}. Type the same command to go on from where it stopped, "
+            f"or get that file in another way and put it at {path.absolute()} (md5 {known})."
+        ) from cause
+    found = _md5(part)
+    if found != known:
+        part.unlink()
+        raise EvaluatorError(
+            f"{source.name}: what {url} sent is not the file that VLMEvalKit knows: expected md5 {known}, found "
+            f"{found}. Nothing was kept."
+        )
+    part.replace(path)
+    return path
+
+
+def _refuse_another(source: Source, path: Path, known: str) -> None:
+    found = _md5(path)
+    if found != known:
+        raise EvaluatorError(
+            f"{source.name}: {path} is here, and is not the file that VLMEvalKit would download: expected md5 "
+            f"{known}, found {found}. It is used as it is; move it away to fetch the other one."
+        )
+
+
+def _download(url: str, part: Path, size: Callable[[int], None], progress: Callable[[int], None]) -> None:
+    """Appends what is missing to the partial file; starts over where the server can't send a part."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.
+        verified = ssl.create_default_context()
+        response: Any = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=verified)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if not have or error.code != STATUS_NO_SUCH_RANGE:
+            raise
+        return  # it is whole already, or longer than what is there now: the digest will tell
+    with response:
+        resumed = response.status == STATUS_PARTIAL
+        coming = int(response.headers.get("Content-Length") or 0)
+        _refuse_small_disk(part, coming)
+        size(coming + (have if resumed else 0))
+        progress(have if resumed else 0)
+        with part.open("ab" if resumed else "wb") as file:
+            got = 0
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                got += len(chunk)
+                progress(len(chunk))
+            os.fsync(file.fileno())
+    if got < coming:
+        raise ConnectionError(f"the connection ended after {got:,} of {coming:,} bytes")
+
+
+def _refuse_small_disk(part: Path, coming: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if coming > free:
+        raise OutputError(f"{part.parent}: {format_bytes(coming)} are to come, and {format_bytes(free)} are free.")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

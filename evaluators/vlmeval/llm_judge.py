@@ -1,0 +1,259 @@
+"""A language model that grades answers: any endpoint that speaks OpenAI's chat completions.
+
+What is asked and how a reply is read are VLMEvalKit's own functions; this is the line to the judge, which either
+brings a reply or raises. The key comes from the environment, goes into one header, and is nowhere else: not in a log,
+a journal, an answer or an error.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from evaluators.answering.response_cache import Remembered, key
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Settings
+
+__all__ = ["Judge", "Judging"]
+
+THREADS = 4
+ATTEMPTS = 6
+TIMEOUT_SECONDS = 120.0
+FIRST_PAUSE_SECONDS = 1.0  # then twice as long each time: half a minute in all
+LONGEST_PAUSE_SECONDS = 60.0  # whatever a server's Retry-After says
+PATH = "/chat/completions"
+WORDS = 300  # of a server's own words, in an error
+
+T = TypeVar("T")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the key to whoever is named there."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+class _RefusalError(Exception):
+    """The endpoint gave no reply; `again` tells whether another attempt may help, and after how many seconds."""
+
+    def __init__(self, why: str, *, again: bool = True, pause_seconds: float | None = None) -> None:
+        super().__init__(why)
+        self.again = again
+        self.pause_seconds = pause_seconds
+
+
+class Judge:
+    """One model at one endpoint, asked over HTTP; refusals of load (429, 5xx) and broken connections are tried again.
+
+    Raises:
+        EvaluatorError: a URL without a model, a model without a URL, or a URL that is none.
+    """
+
+    def __init__(self, url: str, model: str, key_env: str) -> None:
+        self.model = model
+        self.key_env = key_env
+        self._url = url if urlsplit(url).path.endswith(PATH) else url.rstrip("/") + PATH
+        parts = urlsplit(self._url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise EvaluatorError("--judge-url: expected http://HOST/PATH or https://HOST/PATH, found something else.")
+        if parts.username or parts.password or parts.query:
+            raise EvaluatorError(
+                f"--judge-url: expected a plain URL, found one with a user, password or query. Put the key into the "
+                f"environment variable {key_env} instead: it is sent in a header, and stands in no file."
+            )
+        self.place = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
+        # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.
+        verified = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+        self._opener = urllib.request.build_opener(_NoRedirect, verified)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Judge | None:
+        """The judge that the settings name, if they name one."""
+        if not settings.judge_url and not settings.judge_model:
+            return None
+        if not settings.judge_url or not settings.judge_model:
+            raise EvaluatorError("A judge needs both --judge-url and --judge-model; only one of them is given.")
+        return cls(settings.judge_url, settings.judge_model, settings.judge_key_env)
+
+    def identity(self) -> Mapping[str, Any]:
+        """What a grade depends on, as JSON values; the prompts are VLMEvalKit's, whose version is told elsewhere."""
+        return {"url": self.place, "model": self.model, "prompts": "VLMEvalKit's"}
+
+    def ask(self, prompt: str, temperature: float, max_tokens: int, stopped: threading.Event | None = None) -> str:
+        """The judge's reply to one prompt.
+
+        Raises:
+            EvaluatorError: no reply came, for the reason told, after all attempts (or `stopped` cut them short).
+        """
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+        data = json.dumps({**body, "temperature": temperature, "max_tokens": max_tokens}).encode()
+        stopped = stopped or threading.Event()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._post(data)
+            except _RefusalError as refused:
+                pause = refused.pause_seconds or FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
+                last = attempt == ATTEMPTS or not refused.again
+                if last or stopped.wait(min(pause, LONGEST_PAUSE_SECONDS)):
+                    tries = f" ({attempt} attempts)" if attempt > 1 else ""
+                    raise EvaluatorError(f"{refused}{tries}") from None
+        raise AssertionError("the last attempt returns or raises")
+
+    def greet(self, name: str) -> None:
+        """Make sure that somebody is there, before hours of work for a benchmark that needs it.
+
+        Raises:
+            EvaluatorError: nobody is.
+        """
+        try:
+            self.ask("Hello.", 0, 16)
+        except EvaluatorError as why:
+            raise EvaluatorError(
+                f"{name}: the judge {self.model} at {self.place} does not answer: {why}\nNothing was asked of the "
+                f"model. Mend the judge (--judge-url, --judge-model, its key in {self.key_env}), or leave {name} out "
+                "of --eval."
+            ) from None
+
+    def _post(self, data: bytes) -> str:
+        request = urllib.request.Request(self._url, data, self._headers(), method="POST")
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+                return _reply(response.read())
+        except urllib.error.HTTPError as error:
+            raise self._refusal(error) from None
+        except TimeoutError:
+            raise _RefusalError(f"no reply within {TIMEOUT_SECONDS:g} seconds") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _RefusalError(f"{type(error).__name__}: {self._clean(str(error))}") from None
+
+    def _refusal(self, error: urllib.error.HTTPError) -> _RefusalError:
+        words = b""
+        with error, suppress(OSError, http.client.HTTPException):  # the line may break in the middle of them
+            words = error.read(1 << 16)
+        text = self._clean(words.decode("utf-8", "replace"))
+        again = error.code == 429 or error.code >= 500
+        return _RefusalError(
+            f"HTTP status {error.code}: {text}", again=again, pause_seconds=_retry_after(error.headers)
+        )
+
+    def _headers(self) -> dict[str, str]:
+        secret = self._key()
+        if not secret.isascii() or not secret.isprintable():
+            raise EvaluatorError(f"The key in the environment variable {self.key_env} can't stand in an HTTP header.")
+        known = {"Authorization": f"Bearer {secret}"} if secret else {}  # a server of one's own may need none
+        return {"Content-Type": "application/json", "User-Agent": "soup", **known}
+
+    def _key(self) -> str:
+        return os.environ.get(self.key_env, "").strip()
+
+    def _clean(self, text: str) -> str:
+        """A server's words, short and without the key, which some servers repeat."""
+        secret = self._key()
+        return " ".join((text.replace(secret, "***") if secret else text).split())[:WORDS]
+
+
+class Judging:
+    """The judging of one candidate on one benchmark. It is the `model` that VLMEvalKit's functions are given.
+
+    Replies are remembered by judge and prompt. Once the judge has stopped answering, nothing more is asked.
+    """
+
+    def __init__(self, judge: Judge, remembered: Remembered, name: str, max_tokens: int = 2048) -> None:
+        self._judge = judge
+        self._remembered = remembered
+        self._name = name
+        self._max_tokens = max_tokens
+        self._stopped = threading.Event()
+        self._replies = 0
+
+    def generate(self, prompt: str, temperature: float = 0, **_: Any) -> str:
+        """The judge's reply, under the name by which VLMEvalKit asks for it.
+
+        Raises:
+            EvaluatorError: it did not come; says what is kept, and how to go on or leave the benchmark out.
+        """
+        asked = key("judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens)
+        if (known := self._remembered.get(asked)) is not None:
+            return known
+        try:
+            reply = self._judge.ask(prompt, temperature, self._max_tokens, self._stopped)
+        except EvaluatorError as why:
+            self._stopped.set()
+            raise EvaluatorError(
+                f"{self._name}: the judge {self._judge.model} at {self._judge.place} stopped answering after "
+                f"{self._replies} replies: {why}\nAll answers and judgements so far are kept: type the same command "
+                f"again, and only the rest is asked; or leave {self._name} out of --eval."
+            ) from None
+        self._remembered.add({asked: reply})
+        self._replies += 1
+        return reply
+
+    def each(self, function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+        """The function's value for each item, in their order, by a few threads; the first error ends all of it."""
+        places, turn = iter(range(len(items))), threading.Lock()
+        found: dict[int, T] = {}
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            while not self._stopped.is_set():
+                with turn:
+                    place = next(places, None)
+                if place is None:
+                    return
+                try:
+                    found[place] = function(items[place])
+                except BaseException as why:
+                    failed.append(why)
+                    self._stopped.set()
+
+        # Daemons: an interrupt need not wait for a reply that may take minutes.
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(items)))]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._stopped.set()
+            raise
+        if failed:
+            raise failed[0]
+        return [found[place] for place in range(len(items))]
+
+    def refuse_unread(self, unread: Sequence[str], count: int) -> None:
+        """An error where the judge's replies could not be read: VLMEvalKit would count those questions as wrong.
+
+        A few such replies are a judge's slip and count as VLMEvalKit counts them. More than one in twenty are a
+        judge that does not do its work.
+        """
+        if len(unread) > max(1, count // 20):
+            raise EvaluatorError(
+                f"{self._name}: the judge {self._judge.model} at {self._judge.place} gave no reply that VLMEvalKit "
+                f"can read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Choose another judge, or "
+                f"leave {self._name} out of --eval."
+            )
+
+
+def _reply(data: bytes) -> str:
+    try:
+        content = json.loads(data)["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise _RefusalError("HTTP status 200, but no chat completion in the body") from None
+    return content.strip() if isinstance(content, str) else ""  # null is what some servers say for nothing
+
+
+def _retry_after(headers: Any) -> float | None:
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return None  # absent, or a date

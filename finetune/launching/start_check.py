@@ -1,0 +1,89 @@
+"""What a start's headers tell before any job opens it: is it a vision-language model, has it the parts that are named?
+
+No torch is needed for it: a launcher waits for days. What only the model itself can tell, the jobs do.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.config import Settings
+from soup.checkpoints.reader import Checkpoint
+from soup.errors import SoupError
+from soup.support.text import did_you_mean
+
+__all__ = ["faults_of_start", "read_model_config", "shapes_of", "unknown_parts"]
+
+
+def shapes_of(start: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's tensors, from its headers alone; none of what is not here yet."""
+    if not start.is_dir():
+        return {}
+    try:
+        with Checkpoint(start) as checkpoint:
+            return {name: tuple(spec.shape) for name, spec in checkpoint.tensors.items()}
+    except SoupError:
+        return {}
+
+
+def read_model_config(start: Path) -> dict[str, Any]:
+    """A checkpoint's `config.json`; nothing where there is none, or none of an object."""
+    try:
+        found = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def faults_of_start(start: Path) -> Iterator[str]:
+    """Why a checkpoint here can't be trained, as far as its configuration tells."""
+    if not (start / "config.json").is_file():
+        yield "no config.json there; expected a checkpoint of transformers"
+        return
+    config = read_model_config(start)
+    classes = config.get("architectures") or []
+    parts = [name for name in config if name.endswith("_config") and name != "quantization_config"]
+    if classes and all(str(name).endswith("ForCausalLM") for name in classes) and not parts:
+        yield (
+            f"a language model ({', '.join(map(str, classes))}), no vision-language model; "
+            "`soup assemble` makes one of it and vision encoders"
+        )
+
+
+def unknown_parts(start: Path, settings: Settings) -> list[str]:
+    """Settings that name parts which a POINTS model here does not have.
+
+    Of other families nothing is said: their tensors' names in files are others than in memory.
+    """
+    if read_model_config(start).get("model_type") != "points":
+        return []
+    shapes = shapes_of(start)
+    if not shapes:
+        return []
+    return [*_unknown_names(shapes, settings), *_unmatched_target(shapes, settings)]
+
+
+def _unknown_names(shapes: Mapping[str, Sequence[int]], settings: Settings) -> Iterator[str]:
+    whole = [f".{name}." for name in shapes]
+    top = {name.partition(".")[0] for name in shapes}
+    saved = settings.lora.save if settings.lora else []
+    keys = {"freeze": settings.freeze, "train": settings.train, "lr_of": settings.lr_of, "lora.save": saved}
+    for key, names in keys.items():
+        for name in names:
+            if not any(f".{name}." in one for one in whole):
+                yield f"{key}: no part is called {name}.{did_you_mean(name, top)}"
+
+
+def _unmatched_target(shapes: Mapping[str, Sequence[int]], settings: Settings) -> Iterator[str]:
+    if settings.lora is None or settings.lora.target is None:
+        return
+    layers = [name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2]
+    target = settings.lora.target
+    if any(re.fullmatch(target, name) for name in layers):
+        return
+    within = next((name for name in layers if re.search(target, name)), None)
+    hint = f"; it has to match the whole name: .*{target}.* takes in {within}" if within else ""
+    example = f", such as {layers[-1]}" if layers and not within else ""
+    yield f"lora.target {target!r} matches no linear layer{example}{hint}"

@@ -1,0 +1,266 @@
+"""Pictures of all kinds into 8-bit RGB, or an error that names the picture; nothing is guessed, and nothing half read.
+
+- Upright, as EXIF says. Transparent parts lie on white, as on paper. 16-bit greys are scaled to 8 (v / 257, rounded),
+  not clipped. CMYK and the rest by Pillow's own conversion. Of several pages or frames the first.
+- A picture that is cut off is an error: never a half grey one, whatever `ImageFile.LOAD_TRUNCATED_IMAGES` says.
+- One of more than `max_pixels` is refused by its header, before a pixel is decoded.
+
+JPEGs are decoded in full: Pillow's `draft` and `reducing_gap` would be quicker on large ones, with other pixels.
+"""
+
+import importlib.util
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps
+
+from finetune.media.sampling import frame_indices
+from finetune.media.size_limit import MAX_PIXELS, check_size
+from finetune.media.sources import Source, source_of
+from soup.errors import FinetuneError
+
+__all__ = ["MAX_PIXELS", "as_rgb", "frames_of", "open_picture", "upright"]
+
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+_settings = threading.Lock()  # Pillow's limits are module-wide
+
+
+def _renew_lock() -> None:
+    """A worker process that is forked while a thread holds the lock would wait for that thread for ever."""
+    global _settings
+    _settings = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def open_picture(source: Any, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture of a source, decoded, upright, in RGB.
+
+    Args:
+        source: a path, bytes, base64 text or data URI, {"bytes": ..., "path": ...}, or Pillow's own image.
+        name: what errors call it ("row 7, image 2"), in place of its path or size.
+        max_pixels: width x height that is refused above.
+
+    Raises:
+        FinetuneError: missing, a URL, no picture, cut off, empty, too large, or of numbers without a known range.
+    """
+    if isinstance(source, Image.Image):
+        return _checked(source, Source(Path(), name or "a picture in memory"), max_pixels)
+    place = source_of(source, name)
+    with _opened(place) as image:
+        picture = _checked(image, place, max_pixels)
+        if image.format == "JPEG2000" and not _has_end(place):
+            raise place.fault("a JPEG2000 that is cut off: it has no end marker; replace it.")
+        return picture
+
+
+def frames_of(source: Any, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> list[Image.Image]:
+    """At most `count` frames of a video, uniformly sampled, in order, in RGB (see `finetune.media.sampling` for which).
+
+    A video is an animated GIF, WebP or PNG; a directory of pictures, in the order of their names, numbers by value; a
+    list of pictures; or a file that PyAV reads (MP4, WebM, ...), where it is installed. A still picture has one frame.
+
+    Raises:
+        FinetuneError: as `open_picture`; a directory without pictures; a video that PyAV is needed for, or can't read.
+    """
+    if isinstance(source, list | tuple):
+        name = name or "a video"
+        indices = _indices(len(source), count, name)
+        return [open_picture(source[i], name=f"{name}, frame {i + 1}", max_pixels=max_pixels) for i in indices]
+    place = source_of(source, name)
+    if isinstance(place.file, Path) and place.file.is_dir():
+        files = _pictures_in(place.file)
+        return [open_picture(files[i], max_pixels=max_pixels) for i in _indices(len(files), count, place.name)]
+    if not _is_picture(place):
+        from finetune.media.videos import frames_of_film
+
+        return frames_of_film(place, count, max_pixels)
+    with _opened(place) as image:
+        return [_frame(image, i, place, max_pixels) for i in _indices(_counted(image, place), count, place.name)]
+
+
+def size_of(source: Any, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height that the picture of a source will have, by its header: not a pixel is decoded.
+
+    Raises:
+        FinetuneError: as `open_picture`, for what a header can tell.
+    """
+    place = source_of(source, name)
+    with _opened(place) as image:
+        check_size(image.size, place, max_pixels)
+        # A PNG would be decoded in search of an EXIF block behind its pixels.
+        told = image.format != "PNG" or "exif" in image.info
+        return image.size[::-1] if told and _orientation(image) in range(5, 9) else image.size
+
+
+def frame_count(source: Any, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> int:
+    """How many frames `frames_of` will give, by headers; of a video file at most so many.
+
+    Raises:
+        FinetuneError: as `frames_of`, for what headers can tell.
+    """
+    if isinstance(source, list | tuple):
+        for i in _indices(len(source), count, name or "a video"):
+            size_of(source[i], name=f"{name or 'a video'}, frame {i + 1}", max_pixels=max_pixels)
+        return min(len(source), count)
+    place = source_of(source, name)
+    if isinstance(place.file, Path) and place.file.is_dir():
+        return frame_count(_pictures_in(place.file), count, name=place.name, max_pixels=max_pixels)
+    if not _is_picture(place):
+        if importlib.util.find_spec("av") is None:
+            raise place.fault("no picture that Pillow reads; a video needs PyAV: pip install av")
+        return count
+    with _opened(place) as image:
+        check_size(image.size, place, max_pixels)
+        return min(_counted(image, place), count)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The same picture in 8-bit RGB: greys of 16 bits scaled, transparent parts on white.
+
+    Raises:
+        FinetuneError: numbers of 32 bits, whose range the file does not tell.
+    """
+    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return _from_sixteen_bits(image)
+    if image.mode in ("I", "F"):
+        raise FinetuneError(f"numbers of 32 bits (mode {image.mode}) without a known range; save it with 8 or 16 bits.")
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation wants it to be seen; itself where that is silent or damaged."""
+    return ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        with _settings, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a damaged EXIF block may raise anything, and says nothing about the pixels
+        return 1
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    grey = np.asarray(image).astype(np.uint32)
+    grey8 = ((grey * 255 + 32767) // 65535).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):  # the one value that a PNG calls transparent
+        grey8[grey == clear] = 255
+    return Image.fromarray(grey8).convert("RGB")
+
+
+def _checked(image: Image.Image, place: Source, max_pixels: int) -> Image.Image:
+    """The opened image, decoded and converted; its size is known before that."""
+    check_size(image.size, place, max_pixels)
+    if image.format == "EPS":  # would be run as a program, by Ghostscript
+        raise place.fault("EPS has no pixels of its own; convert it to PNG.")
+    try:
+        with _whole_or_nothing():
+            image.load()
+        return as_rgb(upright(image))
+    except FinetuneError as error:
+        raise place.fault(str(error)) from error
+    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+        raise place.fault(f"a {image.format or 'picture'} that is damaged or cut off ({error}); replace it.") from error
+
+
+def _has_end(place: Source) -> bool:
+    """Whether a JPEG 2000 has its end marker, which its data can't contain; its decoder does not ask for it."""
+    content = place.file.read_bytes() if isinstance(place.file, Path) else place.file.getvalue()
+    return b"\xff\xd9" in content
+
+
+@contextmanager
+def _opened(place: Source) -> Iterator[Image.Image]:
+    """The image of a source, its header read. Pillow's own limit is off meanwhile: ours comes next."""
+    if isinstance(place.file, Path) and place.file.is_dir():
+        raise place.fault("a directory; expected the file of a picture.")
+    try:
+        image = _header(place)
+    except Image.UnidentifiedImageError as error:
+        raise place.fault(
+            "not a picture that Pillow reads, or one without pixels; convert it to PNG or JPEG, or leave it out."
+        ) from error
+    except Exception as error:  # as above
+        raise place.fault(f"a picture whose header can't be read ({error}); replace it.") from error
+    with image:
+        yield image
+
+
+def _header(place: Source) -> Image.Image:
+    with _settings, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is wrong is told by what comes of it: an error, or nothing
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(place.file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
+def _whole_or_nothing() -> Iterator[None]:
+    """Within this, Pillow refuses files that are cut off, even if other code has told it to bear with them."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        yield
+        return
+    with _settings:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+def _is_picture(place: Source) -> bool:
+    try:
+        with _header(place):
+            return True
+    except Image.UnidentifiedImageError:
+        return False
+    except Exception:  # a picture after all: opening it again tells what is wrong
+        return True
+
+
+def _indices(total: int, count: int, name: str) -> list[int]:
+    if total < 1:
+        raise FinetuneError(f"{name}: a video without frames; expected at least one.")
+    return frame_indices(total, count)
+
+
+def _pictures_in(directory: Path) -> Sequence[Path]:
+    """The pictures of a directory by their names, numbers by value: frame 9 before frame 10. Other files are left."""
+    kinds = Image.registered_extensions()
+    files = [path for path in directory.iterdir() if path.suffix.lower() in kinds and not path.name.startswith(".")]
+    return sorted(files, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)])
+
+
+def _counted(image: Image.Image, place: Source) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception as error:  # as above
+        raise place.fault(f"a {image.format} whose frames can't be counted ({error}); replace it.") from error
+
+
+def _frame(image: Image.Image, i: int, place: Source, max_pixels: int) -> Image.Image:
+    check_size(image.size, place, max_pixels)
+    try:
+        with _whole_or_nothing():
+            image.seek(i)
+            still = image.copy()
+    except Exception as error:  # as above
+        raise place.fault(f"frame {i + 1} is damaged or cut off ({error}); replace it.") from error
+    return _checked(still, place, max_pixels)

@@ -1,0 +1,92 @@
+"""What stands beside the weights of a checkpoint: what is read of a pretrained one, what is written to ours."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from finetune.points.config import PointsConfig
+from soup.checkpoints.dtypes import TensorSpec
+from soup.errors import FinetuneError
+
+__all__ = [
+    "CLIPS",
+    "describe",
+    "generation_config",
+    "load_tokenizer",
+    "normalisation",
+    "prepare_padding",
+    "saved_files",
+]
+
+CLIPS = {"image_mean": list(OPENAI_CLIP_MEAN), "image_std": list(OPENAI_CLIP_STD)}
+"""How CLIP's processors normalise pixels."""
+
+
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
+
+def saved_files(*things: Any) -> dict[str, bytes]:
+    """What `save_pretrained` of configurations, tokenizers and processors writes, by name."""
+    with TemporaryDirectory() as folder:
+        for thing in things:
+            thing.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
+
+
+def normalisation(folder: Path) -> dict[str, list[float]] | None:
+    """Mean and standard deviation of the pixels, as a checkpoint's processor has them; None where it says nothing."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            found = found.get("image_processor", found)
+            if "image_mean" in found and "image_std" in found:
+                return {"image_mean": list(found["image_mean"]), "image_std": list(found["image_std"])}
+    return None
+
+
+def load_tokenizer(folder: Path, known_as: Path | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, which errors name as `known_as`.
+
+    Raises:
+        FinetuneError: there is none.
+    """
+    if not any((folder / name).exists() for name in _VOCABULARIES):  # transformers would make one up, without a word
+        raise FinetuneError(
+            f"{known_as or folder}: no tokenizer here: expected one of {', '.join(_VOCABULARIES)}. Copy it beside the "
+            "weights, or save it there with tokenizer.save_pretrained."
+        )
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raise of their own kind, too
+        raise FinetuneError(f"{known_as or folder}: no tokenizer can be loaded from here.\n{error}") from error
+
+
+def prepare_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Lets a tokenizer pad batches as generating needs them: on the left, with a token of its own if it has one."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or "<|im_end|>"
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # of the two, the second is what is saved
+
+
+def describe(config: PointsConfig, tensors: Sequence[TensorSpec]) -> None:
+    """Lets a configuration say what is written: the class, and the dtype that the tensors have in common."""
+    config.architectures = ["PointsForConditionalGeneration"]
+    dtypes = {spec.dtype for spec in tensors if spec.dtype.kind == "float"}
+    dtype: torch.dtype | None = dtypes.pop().torch if len(dtypes) == 1 else None
+    for part in (config, *config.vision_configs.values(), config.text_config):
+        part.dtype = dtype
+
+
+def generation_config(config: PointsConfig) -> GenerationConfig:
+    """Where an answer ends, and what it never holds."""
+    return GenerationConfig(
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        suppress_tokens=[config.image_token_id],
+    )

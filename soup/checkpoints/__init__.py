@@ -1,0 +1,1 @@
+"""Checkpoints on disk: dtypes, shards, the reader, the writer, digests, side files, the Hub."""

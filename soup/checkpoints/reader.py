@@ -1,0 +1,305 @@
+"""Open a checkpoint directory lazily: headers, index, block reads, side files. Weights are read when asked for.
+
+No table of architectures: whatever lies in the shards is the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import TracebackType
+from typing import Any
+
+from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.shard import Shard
+from soup.errors import CheckpointError
+from soup.support.text import listing
+
+__all__ = ["INDEX", "WEIGHTS", "Checkpoint", "looks_like_checkpoint"]
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+"""The names under which transformers looks for weights: the first is preferred where both exist."""
+
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+_OTHER_WEIGHTS = {".safetensors", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite", ".npz"}
+_NOT_CARRIED = {  # about the training or the folder, not about the model
+    "README.md",
+    "all_results.json",
+    "finetune.json",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "recipe.yaml",
+    "train_results.json",
+    "eval_results.json",
+    "trainer_state.json",
+    "trainer_log.jsonl",
+    "training_args.json",
+}
+_NOT_ENTERED = ("checkpoint-", "global_step", "runs", "logs", "__pycache__", "wandb", "onnx", "openvino")
+
+
+@dataclass(frozen=True)
+class SideFiles:
+    """The files beside the weights, relative to the directory: `carried` go into every soup, `left_out` do not."""
+
+    carried: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+class Checkpoint:
+    """A directory that holds one model in safetensors: one file, or shards with an index.
+
+    `tensors` maps every name to its spec, in the order of the files. A context manager: leaving it closes the files.
+
+    Raises:
+        CheckpointError: the directory is no checkpoint, or an incomplete, ambiguous or damaged one.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise CheckpointError(
+                f"{self.path}: no such directory. A checkpoint is a directory with .safetensors files."
+            )
+        self.warnings: list[str] = []
+        index = _read_index(self.path)
+        names = _weight_files(self.path, index, self.warnings)
+        self.sharded = index is not None
+        self.shards = tuple(Shard(self.path / name) for name in names)
+        self._home = _homes(self.path, self.shards, names, index, self.warnings)
+        self.files = tuple(names)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """Every tensor's spec by name, shard by shard in file order."""
+        return {spec.name: spec for shard in self.shards for spec in shard}
+
+    @cached_property
+    def layout(self) -> Mapping[str, str]:
+        """The file, relative to the directory, in which each tensor lies."""
+        return {spec.name: file for file, shard in zip(self.files, self.shards, strict=True) for spec in shard}
+
+    @property
+    def bytes(self) -> int:
+        """The size of all its tensors, without headers."""
+        return sum(spec.bytes for spec in self.tensors.values())
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What `config.json` says; empty where there is none."""
+        path = self.path / "config.json"
+        if not path.is_file():
+            return {}
+        config = _read_json(path)
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{path}: expected a JSON object, found {type(config).__name__}.")
+        return config
+
+    @cached_property
+    def side_files(self) -> SideFiles:
+        """Config, tokenizer, processor, chat template and remote-code files; and what a soup does not take along."""
+        carried: list[str] = []
+        left_out: list[str] = []
+        for path in _walk(self.path):
+            name = path.relative_to(self.path).as_posix()
+            (carried if _is_carried(path) else left_out).append(name)
+        return SideFiles(tuple(carried), tuple(name for name in left_out if name not in self.files))
+
+    @cached_property
+    def quantised(self) -> str | None:
+        """Why its weights are quantised, and so can't be averaged; None when they are ordinary numbers."""
+        for config in [self.config, *(part for part in self.config.values() if isinstance(part, dict))]:
+            quantisation = config.get("quantization_config")
+            if isinstance(quantisation, dict) and quantisation:
+                return f"config.json has a quantization_config ({quantisation.get('quant_method', 'unnamed')})"
+        packed = [spec for spec in self.tensors.values() if spec.dtype.kind == "packed"]
+        if packed:
+            return f"{len(packed)} tensors are packed numbers, the first {packed[0].name}: {packed[0]}"
+        suffixes = (".qweight", ".qzeros", ".weight_packed", ".SCB", ".quant_state.bitsandbytes__nf4", ".absmax")
+        marks = [name for name in self.tensors if name.endswith(suffixes)]
+        return f"{len(marks)} tensors belong to a quantisation, the first {marks[0]}" if marks else None
+
+    def read_into(self, name: str, start: int, view: memoryview) -> None:
+        """Fill `view` with the bytes of tensor `name` from byte `start` on; see `Shard.read_into`."""
+        self._home[name].read_into(name, start, view)
+
+    def read_cached(self, name: str, start: int, view: memoryview) -> int:
+        """Fill `view` as far as the page cache reaches; see `Shard.read_cached`."""
+        return self._home[name].read_cached(name, start, view)
+
+    def expect(self, name: str, start: int, count: int) -> None:
+        """Tell the operating system that `count` bytes of tensor `name` from `start` on are wanted soon."""
+        self._home[name].expect(name, start, count)
+
+    def metadata(self, file: str) -> Mapping[str, str]:
+        """The free metadata in the header of one of its files."""
+        return self.shards[self.files.index(file)].header.metadata
+
+    def close(self) -> None:
+        """Close its files; reading opens them again."""
+        for shard in self.shards:
+            shard.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r})"
+
+
+def looks_like_checkpoint(path: Path) -> bool:
+    """Whether a directory is meant as a checkpoint, be it a broken one: it has weights of any kind, or a config."""
+    if not path.is_dir() or path.name.startswith("."):
+        return False
+    names = [entry.name for entry in path.iterdir() if entry.is_file()]
+    marks = {"config.json", "model_index.json", "adapter_config.json", INDEX}
+    return any(name in marks or name.endswith((".safetensors", ".bin")) for name in names)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error}).") from error
+
+
+def _read_index(path: Path) -> dict[str, str] | None:
+    """The `weight_map` of the index, checked; None where there is no index."""
+    file = path / INDEX
+    if not file.exists():
+        return None
+    index = _read_json(file)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(value, str) for value in weight_map.values()):
+        raise CheckpointError(f"{file}: expected an object with a 'weight_map' from tensor names to file names.")
+    if not weight_map:
+        raise CheckpointError(f"{file}: its weight_map is empty.")
+    outside = sorted({value for value in weight_map.values() if not _inside(value)})
+    if outside:
+        raise CheckpointError(f"{file}: entries that point outside of the directory are refused:\n{listing(outside)}")
+    return weight_map
+
+
+def _inside(name: str) -> bool:
+    """Whether an index entry names a file in or below its own directory. Links made by the Hub's cache are fine."""
+    pure = PurePosixPath(name)
+    if not name or pure.is_absolute() or PureWindowsPath(name).drive or "\\" in name or "\0" in name:
+        return False
+    return ".." not in pure.parts and pure.suffix == ".safetensors"
+
+
+def _weight_files(path: Path, index: dict[str, str] | None, warnings: list[str]) -> list[str]:
+    """The weight files to read, in the order of the index or the only one there is."""
+    found = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(".safetensors"))
+    _refuse_other_kinds(path, found, index)
+    if index is None:
+        if len(found) > 1 and WEIGHTS not in found:
+            raise CheckpointError(
+                f"{path}: {len(found)} weight files and no {INDEX} that joins them: {', '.join(found)}. "
+                "Save the model again with save_pretrained, or move the files that don't belong here away."
+            )
+        names = [WEIGHTS] if WEIGHTS in found else found
+    else:
+        names = sorted(set(index.values()))
+        if WEIGHTS in found and WEIGHTS not in names:
+            raise CheckpointError(
+                f"{path}: both {WEIGHTS} and {INDEX} (with {len(names)} shards) are here, and may be different models. "
+                f"transformers would load {WEIGHTS}. Move the one that you don't mean away."
+            )
+        missing = [name for name in names if not (path / name).exists()]
+        if missing:
+            raise CheckpointError(f"{path}: files that {INDEX} names are missing:\n{listing(missing)}")
+    stray = [name for name in found if name not in names]
+    if stray:
+        warnings.append(f"{path}: not read, since transformers would not load them: {', '.join(stray)}")
+    return names
+
+
+def _refuse_other_kinds(path: Path, found: list[str], index: dict[str, str] | None) -> None:
+    if (path / "adapter_config.json").exists() or found == ["adapter_model.safetensors"]:
+        raise CheckpointError(
+            f"{path}: a LoRA adapter, not a whole model. Merge it into its base first: "
+            f"PeftModel.from_pretrained(base, '{path}').merge_and_unload().save_pretrained('{path}-merged')"
+        )
+    if (path / "model_index.json").exists() or any(name.startswith("diffusion_pytorch_model") for name in found):
+        raise CheckpointError(
+            f"{path}: a Diffusers-style folder. soup reads transformers checkpoints ({WEIGHTS}, or shards "
+            f"with {INDEX}). To soup one component, save it alone: "
+            f'python -c "from safetensors.torch import load_file, save_file; '
+            f"save_file(load_file('{path}/diffusion_pytorch_model.safetensors'), 'OUT/{WEIGHTS}')\""
+        )
+    if found or index is not None:
+        return
+    pickles = sorted(entry.name for entry in path.iterdir() if entry.suffix in _PICKLES and entry.is_file())
+    if pickles:
+        raise CheckpointError(
+            f"{path}: the weights are pickles ({', '.join(pickles[:3])}), and loading a pickle can run any code. "
+            f'If you trust them, convert once: python -c "from transformers import AutoModelForImageTextToText as M; '
+            f"M.from_pretrained('{path}', dtype='auto').save_pretrained('{path}-safetensors')\" "
+            "(and copy the tokenizer and processor files beside the result)."
+        )
+    raise CheckpointError(f"{path}: no .safetensors file here. A checkpoint holds {WEIGHTS}, or shards with {INDEX}.")
+
+
+def _homes(
+    path: Path, shards: tuple[Shard, ...], names: list[str], index: dict[str, str] | None, warnings: list[str]
+) -> dict[str, Shard]:
+    """Which shard each tensor is read from, after the index and the headers were held against each other."""
+    homes: dict[str, Shard] = {}
+    files: dict[str, str] = {}
+    twice: list[str] = []
+    for file, shard in zip(names, shards, strict=True):
+        for spec in shard:
+            if spec.name in homes:
+                twice.append(f"{spec.name}: in {files[spec.name]} and in {file}")
+            homes[spec.name], files[spec.name] = shard, file
+    if twice:
+        raise CheckpointError(f"{path}: tensors that lie in two shards:\n{listing(twice)}")
+    if index is not None:
+        lost = [
+            f"{name}: expected in {file}, {_found(files, name)}"
+            for name, file in index.items()
+            if files.get(name) != file
+        ]
+        if lost:
+            raise CheckpointError(f"{path}: {INDEX} names tensors that are not there:\n{listing(lost)}")
+        unnamed = [name for name in homes if name not in index]
+        if unnamed:
+            warnings.append(
+                f"{path}: {len(unnamed)} tensors that {INDEX} does not name are merged too, e.g. {unnamed[0]}"
+            )
+    return homes
+
+
+def _found(files: dict[str, str], name: str) -> str:
+    return f"found in {files[name]}" if name in files else "found nowhere"
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """All files below a checkpoint in sorted order, but for hidden ones and the folders of training runs."""
+    for entry in sorted(path.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if not entry.name.startswith(_NOT_ENTERED):
+                yield from _walk(entry)
+        else:
+            yield entry
+
+
+def _is_carried(path: Path) -> bool:
+    name = path.name
+    if name in _NOT_CARRIED or name.endswith((".safetensors.index.json", ".bin.index.json", ".lock", ".log")):
+        return False
+    if name.startswith(("events.out.tfevents", "optimizer", "scheduler", "rng_state", "training_args")):
+        return False
+    return path.suffix not in _PICKLES | _OTHER_WEIGHTS

@@ -1,0 +1,253 @@
+"""One `.safetensors` file: its header parsed and checked, its tensors read in blocks. The whole format fits on a page:
+
+8 bytes   length n of the header, little-endian
+n bytes   JSON: {name: {"dtype", "shape", "data_offsets": [begin, end]}, ..., "__metadata__": {str: str}}
+the rest  the tensors' bytes; the offsets count from here, and leave no gap and no overlap
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from soup.checkpoints.dtypes import DTYPES, TensorSpec
+from soup.errors import CheckpointError
+from soup.support.text import format_bytes, listing
+
+__all__ = ["MAX_HEADER_BYTES", "Header", "Shard", "read_header"]
+
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit, so that a damaged length can't make a reader allocate the machine away."""
+
+METADATA = "__metadata__"
+
+
+@dataclass(frozen=True)
+class Header:
+    """A checked header: every tensor's spec and the place of its first byte in the file, in file order."""
+
+    tensors: Mapping[str, tuple[TensorSpec, int]]
+    metadata: Mapping[str, str]
+    file_bytes: int
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file, without touching the tensors.
+
+    Raises:
+        CheckpointError: the file is truncated or no safetensors file, or its header is too long, not JSON, or has
+            offsets that overlap, leave a gap or point out of the file. All damaged entries are listed.
+    """
+    try:
+        with path.open("rb") as file:
+            file_bytes = os.fstat(file.fileno()).st_size
+            header_bytes = int.from_bytes(_exactly(file.read(8), 8, path), "little")
+            if header_bytes > MAX_HEADER_BYTES:
+                raise CheckpointError(
+                    f"{path}: the header claims {format_bytes(header_bytes)}, and the format allows "
+                    f"{format_bytes(MAX_HEADER_BYTES)}. This is no safetensors file, or its first bytes are damaged."
+                )
+            if 8 + header_bytes > file_bytes:
+                raise CheckpointError(
+                    f"{path}: the header claims {header_bytes} bytes and the file has {file_bytes - 8} after its "
+                    "length. The file is truncated or damaged: copy or download it again."
+                )
+            text = _exactly(file.read(header_bytes), header_bytes, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror or error}).") from error
+    entries = _parse(text, path)
+    metadata = _metadata(entries.pop(METADATA, {}), path)
+    tensors = _tensors(entries, 8 + header_bytes, file_bytes, path)
+    return Header(MappingProxyType(tensors), MappingProxyType(metadata), file_bytes)
+
+
+def _exactly(data: bytes, count: int, path: Path) -> bytes:
+    if len(data) < count:
+        raise CheckpointError(f"{path}: truncated: expected {count} more bytes of header, found {len(data)}.")
+    return data
+
+
+def _parse(text: bytes, path: Path) -> dict[str, Any]:
+    repeated: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen = dict(pairs)
+        if len(seen) < len(pairs):
+            names = [name for name, _ in pairs]
+            repeated.extend(sorted({name for name in names if names.count(name) > 1}))
+        return seen
+
+    try:
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_int=_whole, parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the header is not JSON ({error}). The file is damaged.") from error
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{path}: the header must be a JSON object, found {type(entries).__name__}.")
+    if repeated:
+        raise CheckpointError(f"{path}: the header names the same thing twice:\n{listing(repeated)}")
+    return entries
+
+
+def _whole(text: str) -> int:
+    return _not_json(text) if text == "-0" else int(text)
+
+
+def _not_json(text: str) -> Any:
+    raise ValueError(f"{text} is no number of the format")  # Python's parser would take it, safetensors' does not
+
+
+def _metadata(value: Any, path: Path) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise CheckpointError(f"{path}: {METADATA} must map strings to strings, found {value!r:.80}.")
+    try:
+        "".join([*value, *value.values()]).encode()
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {METADATA} holds text that is no Unicode ({error}).") from error
+    return value
+
+
+def _tensors(
+    entries: dict[str, Any], data_start: int, file_bytes: int, path: Path
+) -> dict[str, tuple[TensorSpec, int]]:
+    wrong: list[str] = []
+    placed: list[tuple[int, int, TensorSpec]] = []
+    for name, entry in entries.items():
+        try:
+            placed.append(_entry(name, entry))
+        except (ValueError, TypeError, KeyError) as error:
+            wrong.append(f"{name}: {error}")
+    placed.sort(key=lambda item: item[:2])
+    expected = 0
+    for begin, end, spec in placed:
+        if begin != expected:
+            kind = "overlaps the tensor before it" if begin < expected else "leaves a gap before it"
+            wrong.append(f"{spec.name}: {kind}: expected to begin at {expected}, found {begin}")
+        expected = max(expected, end)
+    if not wrong and data_start + expected != file_bytes:
+        raise CheckpointError(
+            f"{path}: the header describes {data_start + expected} bytes and the file has {file_bytes}. "
+            "It is truncated or damaged: copy or download it again."
+        )
+    if wrong:
+        raise CheckpointError(f"{path}: damaged header:\n{listing(wrong)}")
+    return {spec.name: (spec, data_start + begin) for begin, _, spec in placed}
+
+
+def _entry(name: str, entry: Any) -> tuple[int, int, TensorSpec]:
+    name.encode()  # half a surrogate pair is a legal JSON escape, and no legal name
+    if not isinstance(entry, dict):
+        raise TypeError(f"expected an object with dtype, shape and data_offsets, found {entry!r:.80}")
+    missing = [key for key in ("dtype", "shape", "data_offsets") if key not in entry]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)}")
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+        raise ValueError(f"unknown dtype {entry['dtype']!r:.80}")
+    shape, offsets = _naturals(entry["shape"], "shape"), _naturals(entry["data_offsets"], "data_offsets")
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"data_offsets must be [begin, end] with begin <= end, found {offsets}")
+    if any(product >= 2**63 for product in accumulate(shape, mul)):  # even if a later 0 makes the tensor empty
+        raise ValueError(f"shape {shape} is too large")
+    spec = TensorSpec(name, DTYPES[entry["dtype"]], tuple(shape))
+    if spec.bytes != offsets[1] - offsets[0]:
+        raise ValueError(f"{spec} needs {spec.bytes} bytes, its data_offsets span {offsets[1] - offsets[0]}")
+    return offsets[0], offsets[1], spec
+
+
+def _naturals(value: Any, what: str) -> list[int]:
+    # `type(x) is int` and not isinstance: JSON's true would pass for 1.
+    if not isinstance(value, list) or not all(type(item) is int and 0 <= item < 2**63 for item in value):
+        raise ValueError(f"{what} must be a list of non-negative whole numbers, found {value!r:.80}")
+    return value
+
+
+class Shard:
+    """A safetensors file that stays open between block reads. Safe to read from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = read_header(path)
+        self._fd: int | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The file's name, as an index gives it."""
+        return self.path.name
+
+    def __iter__(self) -> Iterator[TensorSpec]:
+        """The specs of its tensors, in file order."""
+        return (spec for spec, _ in self.header.tensors.values())
+
+    def read_into(self, name: str, start: int, view: memoryview) -> None:
+        """Fill `view` with the tensor's bytes from byte `start` on.
+
+        Raises:
+            CheckpointError: the file ends before the view is full, or the disk failed.
+        """
+        offset = self.header.tensors[name][1] + start
+        try:
+            count = _read_at(self._open(), view, offset)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: reading {name} failed ({error.strerror or error}).") from error
+        if count < len(view):
+            raise CheckpointError(
+                f"{self.path}: {name} ends {len(view) - count} bytes early: the file changed or shrank."
+            )
+
+    def read_cached(self, name: str, start: int, view: memoryview) -> int:
+        """Fill `view` as far as the page cache reaches, without waiting for the disk; the bytes read."""
+        if _NOWAIT is None:
+            return 0
+        try:
+            return os.preadv(self._open(), [view], self.header.tensors[name][1] + start, _NOWAIT)
+        except OSError:  # nothing of it is in the cache, or the file system can't tell
+            return 0
+
+    def expect(self, name: str, start: int, count: int) -> None:
+        """Say that these bytes are wanted soon, so that a cold disk has several reads in flight."""
+        if hasattr(os, "posix_fadvise"):  # Linux; elsewhere the threads' own reads have to do
+            offset = self.header.tensors[name][1] + start
+            os.posix_fadvise(self._open(), offset, count, os.POSIX_FADV_WILLNEED)
+
+    def close(self) -> None:
+        """Give the file descriptor back; the next read opens it again."""
+        with self._lock:
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
+
+    def _open(self) -> int:
+        with self._lock:
+            if self._fd is None:
+                self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            return self._fd
+
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux
+_seek_lock = threading.Lock()
+
+
+def _read_at(fd: int, view: memoryview, offset: int) -> int:
+    """Read into `view` from `offset` until it is full or the file ends; the bytes read. One place for Windows' lack."""
+    done = 0
+    while done < len(view):
+        if hasattr(os, "preadv"):
+            count = os.preadv(fd, [view[done:]], offset + done)
+        else:
+            with _seek_lock:  # seek and read are two calls, and threads share the position
+                os.lseek(fd, offset + done, os.SEEK_SET)
+                data = os.read(fd, len(view) - done)
+            count = len(data)
+            view[done : done + count] = data
+        if count == 0:
+            break
+        done += count
+    return done

@@ -1,0 +1,126 @@
+"""The files beside the weights: which differ between ingredients, whether tokenizers agree, what goes into a soup."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.reader import Checkpoint
+
+__all__ = ["config_for", "side_differences", "tokenizer_differences"]
+
+_VOCABULARY_FILES = ("vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "tokenizer.model", "spiece.model")
+
+_ABOUT_TOOLS = {"_name_or_path", "is_local", "local_files_only", "transformers_version"}
+
+
+def tokenizer_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
+    """In what the tokenizers disagree about token numbers; empty when a token means the same in both."""
+    found = []
+    left, right = _vocabulary(first), _vocabulary(other)
+    if left is not None and right is not None:
+        found += list(_vocabulary_differences(left, right))
+    elif _has(first, "tokenizer.json") != _has(other, "tokenizer.json"):
+        found.append(f"tokenizer.json is only in {(first if left is not None else other).path}")
+    for name in _VOCABULARY_FILES:
+        if _has(first, name) and _has(other, name) and _meaning(first, name) != _meaning(other, name):
+            found.append(f"{name} differs")
+    return found
+
+
+def _vocabulary_differences(left: dict[str, Any], right: dict[str, Any]) -> Iterator[str]:
+    for part in ("vocab", "added tokens"):
+        ours, theirs = left[part], right[part]
+        changed = sorted(token for token in {*ours, *theirs} if ours.get(token) != theirs.get(token))
+        if changed:
+            shown = ", ".join(f"{t!r}: {ours.get(t)} and {theirs.get(t)}" for t in changed[:3])
+            yield f"tokenizer.json: {len(changed)} {part} entries differ ({shown}{', ...' if len(changed) > 3 else ''})"
+    if left["merges"] != right["merges"]:
+        yield "tokenizer.json: merges differ"
+
+
+def _vocabulary(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """What tokenizer.json says about token numbers; padding and truncation settings are not part of it."""
+    if not _has(checkpoint, "tokenizer.json"):
+        return None
+    try:
+        whole = json.loads(_content(checkpoint, "tokenizer.json"))
+        vocab = whole["model"].get("vocab", {})
+        pairs = vocab.items() if isinstance(vocab, dict) else ((entry[0], number) for number, entry in enumerate(vocab))
+        added = {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
+        return {"vocab": dict(pairs), "added tokens": added, "merges": whole["model"].get("merges")}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return {"vocab": {}, "added tokens": {}, "merges": _content(checkpoint, "tokenizer.json")}
+
+
+def side_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
+    """The carried files that are not the same in both, one line each; JSON files name the keys that differ."""
+    names = sorted({*first.side_files.carried, *other.side_files.carried})
+    return [line for name in names if (line := _difference(first, other, name))]
+
+
+def _difference(first: Checkpoint, other: Checkpoint, name: str) -> str | None:
+    if not _has(first, name) or not _has(other, name):
+        return f"{name} is only in {(first if _has(first, name) else other).path.name}"
+    left, right = _content(first, name), _content(other, name)
+    if left == right:
+        return None
+    keys = _different_keys(left, right) if name.endswith(".json") else None
+    if keys == []:
+        return None
+    return f"{name} differs" + (f" in {', '.join(keys[:5])}" if keys else "")
+
+
+def _different_keys(left: bytes, right: bytes) -> list[str] | None:
+    """The keys in which two JSON objects differ, but for what tools note about themselves; None if they are none."""
+    try:
+        ours, theirs = json.loads(left), json.loads(right)
+        return sorted(key for key in {*ours, *theirs} - _ABOUT_TOOLS if ours.get(key) != theirs.get(key))
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _has(checkpoint: Checkpoint, name: str) -> bool:
+    return (checkpoint.path / name).is_file()
+
+
+def _meaning(checkpoint: Checkpoint, name: str) -> Any:
+    """What a vocabulary file says, whatever its spaces and line ends."""
+    data = _content(checkpoint, name)
+    try:
+        return json.loads(data) if name.endswith(".json") else data.split() if name.endswith(".txt") else data
+    except ValueError:
+        return data
+
+
+def _content(checkpoint: Checkpoint, name: str) -> bytes:
+    return (checkpoint.path / name).read_bytes()
+
+
+def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:
+    """`config.json` for a checkpoint with these tensors: its dtype is what is written.
+
+    Where all floating tensors have one dtype, every `dtype` (or older `torch_dtype`) in the file is set to it; a file
+    that says so already keeps its bytes.
+    """
+    names = {spec.dtype.name for spec in tensors if spec.dtype.kind == "float"}
+    try:
+        config = json.loads(data)
+    except ValueError:
+        return data
+    if len(names) != 1 or not isinstance(config, dict) or not _set_dtype(config, names.pop()):
+        return data
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _set_dtype(config: dict[str, Any], name: str) -> bool:
+    """Set every dtype in a config and in the configs within; whether something changed."""
+    changed = False
+    for key, value in config.items():
+        if key in ("dtype", "torch_dtype") and isinstance(value, str) and value.removeprefix("torch.") != name:
+            config[key], changed = name, True
+        elif isinstance(value, dict):
+            changed = _set_dtype(value, name) or changed
+    return changed

@@ -1,0 +1,360 @@
+"""Stream a checkpoint out: sizes fixed first, blocks in any order, header and index last, then one atomic rename.
+
+Until that rename everything lies in `.NAME.partial` beside the destination, locked by the process that writes it. A
+kill leaves that folder and nothing under the final name; the next run takes it over and starts clean.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.reader import INDEX, WEIGHTS
+from soup.errors import OutputError
+from soup.support.file_lock import Lock
+from soup.support.text import format_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CheckpointWriter", "FilePlan", "header_bytes", "plan_files", "refuse_destination", "remove_old"]
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """A shard to be written: its name and its tensors in the order in which safetensors itself would lay them out."""
+
+    name: str
+    tensors: tuple[TensorSpec, ...]
+
+    @property
+    def data_bytes(self) -> int:
+        """The size of its tensors."""
+        return sum(spec.bytes for spec in self.tensors)
+
+
+def plan_files(
+    tensors: Sequence[TensorSpec], layout: Mapping[str, str] | None, max_shard_bytes: int | None = None
+) -> tuple[FilePlan, ...]:
+    """Which tensor goes into which file.
+
+    `layout` maps names to the files of an existing sharded checkpoint; None means a single file. `max_shard_bytes`
+    overrides it: tensors fill files in the given order, and one that is larger than a file gets a file of its own.
+    """
+    if max_shard_bytes is not None:
+        return _packed(tensors, max_shard_bytes)
+    files: dict[str, list[TensorSpec]] = {}
+    for spec in tensors:
+        files.setdefault(layout[spec.name] if layout else WEIGHTS, []).append(spec)
+    return tuple(FilePlan(name, _ordered(specs)) for name, specs in sorted(files.items()))
+
+
+def _packed(tensors: Sequence[TensorSpec], max_shard_bytes: int) -> tuple[FilePlan, ...]:
+    files: list[list[TensorSpec]] = []
+    filled = 0
+    for spec in tensors:
+        if not files or filled + spec.bytes > max_shard_bytes:
+            files.append([])
+            filled = 0
+        files[-1].append(spec)
+        filled += spec.bytes
+    if len(files) == 1:
+        return (FilePlan(WEIGHTS, _ordered(files[0])),)
+    names = [f"model-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
+    return tuple(FilePlan(name, _ordered(specs)) for name, specs in zip(names, files, strict=True))
+
+
+def _ordered(specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
+    return tuple(sorted(specs, key=lambda spec: (-spec.dtype.rank, spec.name.encode())))
+
+
+def header_bytes(plan: FilePlan, metadata: Mapping[str, str]) -> bytes:
+    """The head of a safetensors file, length and padding included, as `safetensors.torch.save_file` writes it."""
+    head: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    begin = 0
+    for spec in plan.tensors:
+        place = [begin, begin + spec.bytes]
+        head[spec.name] = {"dtype": spec.dtype.code, "shape": list(spec.shape), "data_offsets": place}
+        begin = place[1]
+    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text
+
+
+class CheckpointWriter:
+    """Writes one checkpoint. A context manager: leaving it without `commit` removes every trace.
+
+    `metadata` is what each shard's header will say; values may still change at `commit`, lengths may not.
+
+    Raises:
+        OutputError: the destination exists, another run is writing it, or the disk is too small.
+    """
+
+    def __init__(
+        self, out: Path, files: Sequence[FilePlan], metadata: Mapping[str, str], *, overwrite: bool = False
+    ) -> None:
+        self.out = Path(out).absolute()
+        self._files, self._metadata, self._overwrite = tuple(files), dict(metadata), overwrite
+        refuse_destination(self.out, overwrite=overwrite)
+        _refuse_small_disk(self.out, sum(plan.data_bytes for plan in files))
+        self._partial, self._lock = _claim(self.out)
+        self._places: dict[str, tuple[int, int]] = {}
+        self._fds: list[int] = []
+        self._open = True
+        try:
+            for plan in self._files:
+                self._create(plan)
+        except BaseException:
+            self.abort()
+            raise
+
+    def _create(self, plan: FilePlan) -> None:
+        path = self._partial / plan.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        self._fds.append(fd)
+        begin = len(header_bytes(plan, self._metadata))
+        for spec in plan.tensors:
+            self._places[spec.name] = (fd, begin)
+            begin += spec.bytes
+        _preallocate(fd, begin, path)
+
+    def write(self, name: str, start: int, values: torch.Tensor) -> None:
+        """Put `values`, [elements] in the tensor's dtype, at element `start` of tensor `name`. Any thread may call.
+
+        Raises:
+            OutputError: the disk is full or failed.
+        """
+        fd, begin = self._places[name]
+        view = _bytes_of(values)
+        try:
+            _write_at(fd, view, begin + start * values.element_size())
+        except OSError as error:
+            raise OutputError(
+                f"{self.out}: writing {name} failed ({error.strerror or error}). {_free(self.out)}"
+            ) from error
+
+    def add_file(self, name: str, data: bytes) -> None:
+        """A side file, by its path relative to the checkpoint.
+
+        Raises:
+            OutputError: the disk is full or failed.
+        """
+        self._put(name, lambda path: path.write_bytes(data))
+
+    def link_file(self, name: str, source: Path) -> None:
+        """A file that is the same as `source`: a hard link, or a copy where the file system has none.
+
+        Raises:
+            OutputError: the disk is full or failed.
+        """
+        self._put(name, lambda path: _link(source, path))
+
+    def _put(self, name: str, put: Callable[[Path], object]) -> None:
+        path = self._partial / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            put(path)
+        except OSError as error:
+            raise OutputError(
+                f"{self.out}: writing {name} failed ({error.strerror or error}). {_free(self.out)}"
+            ) from error
+
+    def commit(self, metadata: Mapping[str, str], index_of: Sequence[FilePlan] | None = None) -> None:
+        """Write headers and index, and give the checkpoint its final name. The last step is one rename.
+
+        `index_of` are the files that the index names, where linked ones come beside those written here.
+
+        Raises:
+            OutputError: the destination came into being meanwhile, or the disk failed.
+        """
+        try:
+            self._finish(metadata, tuple(index_of or self._files))
+        except OSError as error:
+            raise OutputError(
+                f"{self.out}: can't be completed ({error.strerror or error}). {_free(self.out)}"
+            ) from error
+
+    def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
+        for fd, plan in zip(self._fds, self._files, strict=True):
+            head = header_bytes(plan, metadata)
+            assert len(head) == len(header_bytes(plan, self._metadata)), "metadata must keep their length"
+            _write_at(fd, memoryview(head), 0)
+        self._close()
+        if [plan.name for plan in files] != [WEIGHTS]:
+            self.add_file(INDEX, _index(files))
+        refuse_destination(self.out, overwrite=self._overwrite)
+        old = _move_aside(self.out)
+        self._partial.rename(self.out)
+        self._open = False
+        self._lock.release()
+        if old:
+            remove_old(self.out)
+
+    def abort(self) -> None:
+        """Remove what was written so far; nothing after a commit."""
+        self._close()
+        if self._open:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._lock.release()
+            self._open = False
+
+    def _close(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()  # nothing is left to remove after a commit
+
+
+def refuse_destination(out: Path, *, overwrite: bool) -> None:
+    """Refuse a destination that holds something.
+
+    With `overwrite` an earlier soup (it has a recipe.yaml) may be replaced, and nothing else ever is.
+
+    Raises:
+        OutputError: says what is there and what to do.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir() or out.is_symlink():
+        raise OutputError(f"{out}: exists and is no directory. Choose another -o/--out.")
+    if not any(out.iterdir()):
+        return
+    is_soup = (out / "recipe.yaml").is_file()
+    if not overwrite:
+        otherwise = "pass --overwrite" if is_soup else "remove it if you don't need it"
+        raise OutputError(f"{out}: exists and is not empty. Choose another -o/--out, or {otherwise}.")
+    if not is_soup:
+        raise OutputError(
+            f"{out}: --overwrite replaces soups only, and this directory has no recipe.yaml. "
+            "Remove it yourself if you don't need it, or choose another -o/--out."
+        )
+
+
+def _refuse_small_disk(out: Path, needed_bytes: int) -> None:
+    parent = out.parent
+    while not parent.exists():
+        parent = parent.parent
+    free = shutil.disk_usage(parent).free
+    if free < needed_bytes:
+        raise OutputError(
+            f"{out}: the disk is too small: {format_bytes(needed_bytes)} needed, {format_bytes(free)} free. "
+            "Free some space, or choose another -o/--out."
+        )
+
+
+def _free(out: Path) -> str:
+    return f"{format_bytes(shutil.disk_usage(out.parent).free)} are free on that disk: make room there."
+
+
+def _claim(out: Path) -> tuple[Path, Lock]:
+    """The empty, locked folder in which the checkpoint comes into being."""
+    partial = out.parent / f".{out.name}.partial"
+    try:
+        for _ in range(100):
+            partial.mkdir(parents=True, exist_ok=True)
+            lock = Lock.take(partial)
+            if lock is None:
+                raise OutputError(
+                    f"{out}: another run is writing it just now. Wait for it, or choose another -o/--out."
+                )
+            if lock.is_on(partial):  # and was not renamed to its final name while we came
+                _empty(partial)
+                return partial, lock
+            lock.release()
+    except OSError as error:
+        raise OutputError(f"{out}: can't be written ({error.strerror or error}).") from error
+    raise OutputError(f"{out}: could not get hold of {partial}.")
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def remove_old(out: Path) -> None:
+    """Remove the soup that `out` took the place of, if a run was killed before it could."""
+    shutil.rmtree(_old(out), ignore_errors=True)
+
+
+def _old(out: Path) -> Path:
+    return out.parent / f".{out.name}.old"
+
+
+def _move_aside(out: Path) -> Path | None:
+    """Take a directory out of the way under a hidden name; None where there is none."""
+    old = _old(out)
+    if old.exists():  # of an earlier run that was killed between its two renames
+        shutil.rmtree(old)
+    if not out.exists():
+        return None
+    out.rename(old)
+    return old
+
+
+def _preallocate(fd: int, size: int, path: Path) -> None:
+    """Reserve the file's bytes, so that a full disk is told before the first block and not after the last."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+            return
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise OutputError(f"{path.parent}: no room for {format_bytes(size)} ({error.strerror}).") from error
+    os.ftruncate(fd, size)
+
+
+_seek_lock = threading.Lock()
+
+
+def _write_at(fd: int, view: memoryview, offset: int) -> None:
+    """Write all of `view` at `offset`. One place for Windows' lack."""
+    while len(view):
+        if hasattr(os, "pwrite"):
+            count = os.pwrite(fd, view, offset)
+        else:
+            with _seek_lock:  # seek and write are two calls, and threads share the position
+                os.lseek(fd, offset, os.SEEK_SET)
+                count = os.write(fd, view)
+        view = view[count:]
+        offset += count
+
+
+def _link(source: Path, path: Path) -> None:
+    try:
+        os.link(source.resolve(), path)
+    except OSError:
+        shutil.copyfile(source, path)
+
+
+def _bytes_of(values: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous tensor, without a copy and without numpy (which has no bfloat16)."""
+    import ctypes
+
+    size = values.numel() * values.element_size()
+    return memoryview((ctypes.c_char * size).from_address(values.data_ptr()))
+
+
+def _index(files: Sequence[FilePlan]) -> bytes:
+    weight_map = {spec.name: plan.name for plan in files for spec in plan.tensors}
+    total = sum(plan.data_bytes for plan in files)
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,1 @@
+"""The command line: parse, call one function, print. The only layer that knows all others."""

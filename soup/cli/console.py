@@ -1,0 +1,214 @@
+"""How the command line talks: tables on stdout, progress and remarks on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table as RichTable
+
+# Commands that only talk, such as a launcher that waits for days, need no torch for it.
+if TYPE_CHECKING:
+    from soup.evaluation.api import Benchmark
+    from soup.evaluation.scorer import Trial
+    from soup.merging.recipe import Recipe
+    from soup.report.tables import Table
+    from soup.search.session import Listener
+
+PLAIN_SECONDS = 60.0  # between two lines of one training job where there is no terminal
+
+__all__ = ["Talk", "print_rows", "print_table"]
+
+
+class Talk:
+    """Progress on a terminal, plain lines elsewhere; always on stderr. A context manager around the work.
+
+    Within it stdout is stderr: whatever a user's own code or a harness prints, the answer stands alone on stdout.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task: Any = None
+        self._evaluating = ""
+        bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+        self._steps = Progress(
+            *bars, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
+        )
+        self._clock = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        # One live area for all: rich allows no second one.
+        self._board = _Board()
+        parts = Group(self._bar, self._steps, self._clock, self._board)
+        self._live = Live(parts, console=self._console, transient=True)
+        self._jobs: dict[str, Any] = {}
+        self._said: dict[str, float] = {}
+        self._hush = redirect_stdout(sys.stderr)
+
+    @property
+    def listener(self) -> Listener:
+        """What `cook` and its like are given."""
+        from soup.search.session import Listener
+
+        return Listener(self.warn, self.starting, self.told, self.phase, self.progress, self.answered)
+
+    def say(self, text: str) -> None:
+        """One line of talk."""
+        self._console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A remark that stops nothing."""
+        self._console.print(f"[yellow]warning:[/yellow] {_plain(text)}")
+
+    def starting(self, recipe: Recipe, benchmark: Benchmark) -> None:
+        """An evaluation begins: a running clock on a terminal, a line elsewhere."""
+        self._end_phase()
+        part = "" if benchmark.split.part == "all" else f" ({benchmark.split.part} questions)"
+        text = f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part}"
+        self._evaluating = text
+        self._said[text] = time.monotonic()
+        if self._console.is_terminal:
+            self._task = self._clock.add_task(_plain(text))
+        else:
+            self.say(f"{text} ...")
+
+    def answered(self, count: int, of: int) -> None:
+        """An evaluation has come so far: beside its clock, or a line now and then."""
+        text, now = self._evaluating, time.monotonic()
+        if self._task is not None:
+            self._clock.update(self._task, description=_plain(f"{text}: {count:,} of {of:,} answers"))
+        elif not self._console.is_terminal and now - self._said.get(text, now) > PLAIN_SECONDS:
+            self._said[text] = now
+            self.say(f"  {count:,} of {of:,} answers")
+
+    def told(self, trial: Trial) -> None:
+        """A trial has its scores."""
+        self._end_phase()
+        part, judged = ("report ", trial.report) if trial.report else ("", trial.scores)
+        scores = ", ".join(f"{name} {score.value:.2f}" for name, score in judged.items())
+        when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
+        self.say(f"  {' + '.join(trial.names)}: {part}overall {trial.objective.overall(judged):.2f} ({scores}; {when})")
+
+    def phase(self, name: str, total_bytes: int) -> None:
+        """The bytes that follow belong to this."""
+        self._end_phase()
+        self._task = self._bar.add_task(name, total=total_bytes)
+
+    def progress(self, count: int) -> None:
+        """So many bytes more."""
+        if self._task is not None:
+            self._bar.advance(self._task, count)
+
+    def trained(self, name: str, step: int, steps: int, loss: float) -> None:
+        """A training job has come so far: without a terminal a line now and then, and the last step for good."""
+        now = time.monotonic()
+        if step >= steps:
+            self.say(f"  {name}: {steps} steps, loss {loss:.3f}")
+        elif not self._console.is_terminal and now - self._said.setdefault(name, now) > PLAIN_SECONDS:
+            self._said[name] = now
+            self.say(f"  {name}: step {step} of {steps}, loss {loss:.3f}")
+
+    def rows(self, path: str, done: int, count: int) -> None:
+        """So many rows of a data set have been looked at: without a terminal a line now and then."""
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._said.setdefault(path, now) > PLAIN_SECONDS:
+            self._said[path] = now
+            self.say(f"  {path}: {done:,} of {count:,} rows")
+        if path not in self._jobs:
+            self._jobs[path] = self._steps.add_task(_plain(path), total=count, loss="")
+        self._steps.update(self._jobs[path], completed=done)
+
+    @property
+    def board_lines(self) -> int:
+        """How many rows a board may have: a taller one would be cut off at its end."""
+        return max(1, self._console.size.height - 4)
+
+    def board(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table that stays at the bottom of the terminal, as it is now; nothing elsewhere."""
+        self._board.shown = _table(head, rows) if self._console.is_terminal else None
+
+    def _end_phase(self) -> None:
+        for bar in (self._bar, self._clock):
+            for task in bar.task_ids:
+                bar.remove_task(task)
+        self._task = None
+
+    def __enter__(self) -> Talk:
+        self._hush.__enter__()
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_phase()
+        self._live.stop()
+        self._hush.__exit__(kind, error, trace)
+
+
+class _Board:
+    """A place in the live area for a table that is replaced as a whole."""
+
+    shown: RichTable | None = None
+
+    def __rich__(self) -> RichTable | Group:
+        return self.shown or Group()
+
+
+def print_table(table: Table, first: str) -> None:
+    """A table of scores on stdout; `first` heads the column of labels."""
+    rows = [
+        [row.label, *("" if value is None else f"{value:.2f}" for value in row.values), row.remark]
+        for row in table.rows
+    ]
+    print_rows([first, *table.columns, ""], rows, right=range(1, len(table.columns) + 1))
+
+
+def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> None:
+    """Rows of text on stdout; `right` are the columns that hold numbers."""
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=240)
+    console.print(_table(head, rows, right))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> RichTable:
+    shown = RichTable(box=None, header_style="bold", pad_edge=False)
+    for i, name in enumerate(head):
+        shown.add_column(name, justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(_plain, row))
+    return shown
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,205 @@
+"""A recipe about to be judged: a directory made on demand, or blocks streamed into a module that is loaded already."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soup.checkpoints.digest import ContentDigest
+from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.writer import CheckpointWriter, FilePlan
+from soup.errors import CheckpointError
+from soup.merging.block_loop import Sink, for_each_block
+from soup.merging.merge import blaming, plan_merge, side_files
+from soup.merging.pool import Pool
+from soup.merging.recipe import Recipe
+from soup.support.text import listing
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["SoupCandidate"]
+
+
+class SoupCandidate:
+    """The soup of a sealed recipe, for an evaluator. See `soup.evaluation.Candidate` for what the members promise.
+
+    `known` are the ingredients' digests, tensor by tensor: a shard in which no tensor differs between the ingredients
+    becomes a hard link instead of a copy. `kept` is where answers outlive a run that stops (default: in `home`).
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        pool: Pool,
+        home: Path,
+        known: Iterable[ContentDigest] = (),
+        *,
+        allow_nonfinite: bool = False,
+        kept: Path | None = None,
+    ) -> None:
+        self.digest = recipe.digest
+        self.names = recipe.names
+        self.home = home
+        self.kept = kept or home / "kept"
+        self.scratch = home / "scratch"
+        self._plan = plan_merge(recipe, pool, allow_nonfinite=allow_nonfinite)
+        self._known = {digest.content: digest.tensors for digest in known}
+        self._directory: Path | None = None
+        self.answered: Callable[[int, int], None] = lambda count, of: None  # until somebody listens
+
+    @property
+    def template(self) -> Path:
+        """The checkpoint whose config, tokenizer and processor files the candidate shares."""
+        return self._plan.lead.path
+
+    def directory(self) -> Path:
+        """The candidate as a complete checkpoint directory, made when first asked for."""
+        if self._directory is None:
+            self._directory = self._materialise(self.home / "checkpoint")
+        return self._directory
+
+    def load_into(self, module: Any, names: Mapping[str, str] | None = None) -> None:
+        """Stream the weights into a torch module, block by block; no second copy of the model comes into being."""
+        targets = _targets(module, self._plan.writes, names, self._alike)
+
+        def put(name: str, start: int, values: torch.Tensor) -> None:
+            targets[name][start : start + values.numel()].copy_(values)
+
+        self._stream([spec for spec in self._plan.reads if spec.name in targets], put)
+
+    @contextmanager
+    def evaluation(self, name: str) -> Iterator[Path]:
+        """A fresh scratch directory for one evaluation: removed after success, kept after a failure for its log."""
+        self.scratch = self.home / re.sub(r"[^\w.-]+", "_", name)[:80]
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(parents=True)
+        try:
+            yield self.scratch
+        except KeyboardInterrupt:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            raise
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Give the disk back; what a failed evaluation left stays."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+        with suppress(OSError):
+            self.home.rmdir()  # not empty after a failure
+
+    def _materialise(self, out: Path) -> Path:
+        plan = self._plan
+        linked = [file for file in plan.files if self._unchanged(file)]
+        merged = [file for file in plan.files if file not in linked]
+        names = {spec.name for file in merged for spec in file.tensors}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it judged this very soup
+        with CheckpointWriter(out, merged, {"format": "pt"}) as writer:
+            self._stream([spec for spec in plan.reads if spec.name in names], writer.write)
+            for name, data in side_files(plan, plan.recipe, out, None).items():
+                writer.add_file(name, data)
+            for file in linked:
+                writer.link_file(file.name, plan.lead.path / file.name)
+            writer.commit({"format": "pt"}, index_of=plan.files)
+        return out
+
+    def _stream(self, specs: Sequence[TensorSpec], sink: Sink) -> None:
+        """Blend tensors into the sink; what is the same in all ingredients is read from the first of them alone."""
+        blend = self._plan.blend
+        once = {spec.name for spec in specs if self._same_everywhere(spec.name)}
+        first = replace(blend, inputs=blend.inputs[:1], names=blend.names[:1], weights=(1.0,))
+        for one, part in ((first, once), (blend, {spec.name for spec in specs} - once)):
+            with blaming(self._plan.recipe.method):
+                for_each_block(one, [spec for spec in specs if spec.name in part], sink)
+
+    def _same_everywhere(self, name: str) -> bool:
+        """Whether a blend would find the same bytes in every input, and so give those."""
+        blend, recipe = self._plan.blend, self._plan.recipe
+        if recipe.dtype is not None or len(blend.inputs) != len(recipe.ingredients):
+            return False  # a cast, or a base whose digests are not known
+        known = [self._known.get(share.digest or "", {}).get(name) for share in recipe.ingredients]
+        return None not in known and len(set(known)) == 1
+
+    def _alike(self, left: str, right: str) -> bool:
+        """Whether two tensors hold the same bytes in every input, and so in the candidate."""
+        return all(left in tensors and tensors[left] == tensors.get(right) for tensors in self._inputs_known())
+
+    def _inputs_known(self) -> list[Mapping[str, str]]:
+        """The digests of each input, tensor by tensor, the base's among them if the method reads it."""
+        recipe = self._plan.recipe
+        parts = [*recipe.ingredients, *([recipe.base] if recipe.base else [])][: len(self._plan.blend.inputs)]
+        return [self._known.get(part.digest or "", {}) for part in parts]
+
+    def _unchanged(self, file: FilePlan) -> bool:
+        """Whether the lead's file holds just these tensors, and every input holds the same bytes for them."""
+        lead, recipe = self._plan.lead, self._plan.recipe
+        if recipe.dtype is not None or file.name not in lead.files:
+            return False
+        if {spec.name for spec in file.tensors} != {n for n, f in lead.layout.items() if f == file.name}:
+            return False
+        known = self._inputs_known()
+        if lead not in self._plan.blend.inputs or not all(known):
+            return False  # a base that takes no part, or one whose digests are not known
+        return all(len({tensors[spec.name] for tensors in known}) == 1 for spec in file.tensors)
+
+
+def _targets(
+    module: Any, specs: Iterable[TensorSpec], names: Mapping[str, str] | None, alike: Callable[[str, str], bool]
+) -> dict[str, torch.Tensor]:
+    """Where each tensor of the candidate goes in the module: flat views of its parameters and buffers, by name.
+
+    Tied weights are one memory under several names: it is enough that one of the names is in the checkpoint, and if
+    several are, they must be `alike`, or the last one written would win.
+    """
+    slots = {**dict(module.named_parameters(remove_duplicate=False)), **_persistent_buffers(module)}
+    wrong: list[str] = []
+    filled: dict[int, str] = {}
+    targets: dict[str, torch.Tensor] = {}
+    for spec in specs:
+        if names is not None and spec.name not in names:
+            continue
+        slot = slots.get(names[spec.name] if names is not None else spec.name)
+        why = _mismatch(slot, spec)
+        if why is None and slot is not None and slot.numel():
+            first = filled.setdefault(slot.data_ptr(), spec.name)
+            if first != spec.name and not alike(first, spec.name):
+                why = f"the module has one memory for it and for {first}, and they may differ"
+            targets[spec.name] = slot.detach().view(-1)
+        if why is not None:
+            wrong.append(f"{spec.name}: {why}")
+    wrong += [
+        f"{name}: in the module, not in the candidate"
+        for name, slot in slots.items()
+        if slot.numel() and slot.data_ptr() not in filled
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{type(module).__name__} and the candidate do not match name by name (a candidate's directory "
+            f"can be loaded instead):\n{listing(sorted(wrong))}"
+        )
+    return targets
+
+
+def _mismatch(slot: torch.Tensor | None, spec: TensorSpec) -> str | None:
+    """Why the tensor can't be copied into that place of the module bit for bit; None where it can."""
+    if slot is None:
+        return "in the candidate, not in the module"
+    if tuple(slot.shape) != spec.shape:
+        return f"expected shape {list(slot.shape)}, found {list(spec.shape)}"
+    if slot.dtype != spec.dtype.torch:
+        return f"expected dtype {str(slot.dtype).removeprefix('torch.')}, found {spec.dtype.name}"
+    if slot.is_meta or not slot.is_contiguous():
+        return "the module has no plain memory for it"
+    return None
+
+
+def _persistent_buffers(module: Any) -> dict[str, torch.Tensor]:
+    kept = module.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in module.named_buffers() if name in kept}

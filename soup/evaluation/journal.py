@@ -1,0 +1,195 @@
+"""The journal: an append-only record of scores, one JSON object a line. It is the truth; tables are views of it.
+
+A line stands for good once it is told: one write, flushed and synced. A torn last line (it has no end, for the process
+was killed while it wrote) is dropped; any other bad line is an error with its number.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from soup.errors import EvaluatorError, JournalError
+from soup.evaluation.api import Benchmark, Score, Split
+from soup.merging.recipe import Recipe
+from soup.support.file_lock import Lock
+
+__all__ = ["SCHEMA", "Entry", "Journal", "score_key"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One remembered score, and what it was given for. `names` and `weights` are for people; the key is what counts."""
+
+    key: str
+    recipe: str
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    benchmark: str
+    split: Split
+    score: Score
+    seconds: float
+    time: str
+
+
+def score_key(recipe_digest: str, benchmark: Benchmark, identity: Mapping[str, Any]) -> str:
+    """The key under which a score is remembered: the digest of all that it depends on.
+
+    That is: the recipe's digest, the harness and what it calls the benchmark, the harness's identity (version,
+    settings, digest of the data), and the split.
+    """
+    split = [benchmark.split.part, benchmark.split.fraction]
+    facts = [SCHEMA, recipe_digest, benchmark.harness, benchmark.target, dict(identity), split]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class Journal:
+    """The scores of a run. Open for writing it belongs to one process; anybody may read.
+
+    Raises:
+        JournalError: another run is writing it, or a line in the middle is damaged.
+    """
+
+    def __init__(self, path: Path, *, write: bool = True) -> None:
+        self.path = path
+        self._lock: Lock | None = None
+        self._file = None
+        if write:
+            _make(path)
+            self._lock = Lock.take(path)
+            if self._lock is None:
+                raise JournalError(
+                    f"{path}: another run is using it. Wait for that run, or choose another --run directory."
+                )
+        try:
+            self.entries, whole_bytes = _replay(path)
+            self._by_key = {entry.key: entry for entry in self.entries}
+            if write:
+                self._file = path.open("ab", buffering=0)
+                self._file.truncate(whole_bytes)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def find(self, key: str) -> Entry | None:
+        """The entry remembered under a key."""
+        return self._by_key.get(key)
+
+    def remember(
+        self, key: str, recipe: Recipe, benchmark: Benchmark, identity: Mapping[str, Any], score: Score, seconds: float
+    ) -> Entry:
+        """Append one score. When this returns, it survives a kill.
+
+        Raises:
+            JournalError: the disk is full or failed.
+        """
+        assert self._file is not None, "this journal is open for reading"
+        line = {
+            "schema": SCHEMA,
+            "key": key,
+            "recipe": recipe.digest,
+            "ingredients": list(recipe.names),
+            "weights": [share.weight for share in recipe.ingredients],
+            "benchmark": benchmark.name,
+            "harness": benchmark.harness,
+            "identity": dict(identity),
+            "split": benchmark.split.part,
+            "fraction": benchmark.split.fraction,
+            "value": score.value,
+            "n": score.n,
+            "parts": dict(score.parts),
+            "questions": dict(score.questions) if score.questions is not None else None,
+            "seconds": round(seconds, 3),
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)
+            raise JournalError(f"{self.path}: can't be appended to ({error.strerror or error}).") from error
+        entry = _entry(line)
+        self.entries.append(entry)
+        self._by_key[key] = entry
+        return entry
+
+    def close(self) -> None:
+        """Let the next run have it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _make(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise JournalError(
+            f"{path}: can't be written ({error.strerror or error}). Choose another --run directory."
+        ) from error
+
+
+def _replay(path: Path) -> tuple[list[Entry], int]:
+    """The entries of a journal, and how many of its bytes are whole lines."""
+    try:
+        lines = list(io.BytesIO(path.read_bytes())) if path.exists() else []  # splitlines would cut at \r, too
+    except OSError as error:
+        raise JournalError(f"{path}: can't be read ({error.strerror or error}).") from error
+    entries: list[Entry] = []
+    whole_bytes = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            break  # torn: its process was killed while it wrote, and had told nobody
+        try:
+            entries.append(_entry(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError, EvaluatorError) as error:
+            raise JournalError(
+                f"{path}: line {number} of {len(lines)} is damaged ({error}). Remove that line to lose its score "
+                "alone, or restore the file."
+            ) from error
+        whole_bytes += len(line)
+    return entries, whole_bytes
+
+
+def _entry(line: dict[str, Any]) -> Entry:
+    if line["schema"] != SCHEMA:
+        raise ValueError(f"expected schema {SCHEMA}, found {line['schema']}")
+    return Entry(
+        key=str(line["key"]),
+        recipe=str(line["recipe"]),
+        names=tuple(line["ingredients"]),
+        weights=tuple(line["weights"]),
+        benchmark=str(line["benchmark"]),
+        split=Split(line["split"], line["fraction"]),
+        score=Score(line["value"], line["n"], line["questions"], line["parts"]),
+        seconds=line["seconds"],
+        time=line["time"],
+    )

@@ -1,0 +1,109 @@
+"""What a search tries to raise, and what it must not break: benchmark weights, and guards against a drop."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Score
+from soup.support.text import did_you_mean
+
+__all__ = ["PLAIN", "Guard", "Objective"]
+
+_GUARD = re.compile(r"(.+?)\s*>=\s*([+-]?\d+(?:\.\d+)?)")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A benchmark on which a soup may be no worse than the best single model plus `margin` (below 0: how far below)."""
+
+    benchmark: str
+    margin: float
+
+    def __str__(self) -> str:
+        return f"{self.benchmark}>={self.margin:g}"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The overall to be raised: the mean of the benchmarks' scores by weight (1 where none is given), under guards."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
+
+    @classmethod
+    def parse(cls, weights: Iterable[str], guards: Iterable[str]) -> Objective:
+        """From `mmbench=2,ocrbench=1` and `ocrbench>=-1.0`, each comma-separated and repeatable.
+
+        Raises:
+            EvaluatorError: a text of another form, a weight that is no positive number, or two for one benchmark.
+        """
+        pairs = [_weight(pair) for text in weights for pair in text.split(",") if pair.strip()]
+        rules = [_guard(rule) for text in guards for rule in text.split(",") if rule.strip()]
+        for what, names in (
+            ("--weights", [name for name, _ in pairs]),
+            ("--guard", [rule.benchmark for rule in rules]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise EvaluatorError(f"{what}: two for {', '.join(twice)}: which one is meant?")
+        return cls(dict(pairs), tuple(rules))
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse weights and guards for benchmarks that are not among `names`.
+
+        Raises:
+            EvaluatorError: all of them are listed.
+        """
+        used = [*self.weights, *(guard.benchmark for guard in self.guards)]
+        wrong = [
+            f"No benchmark '{name}' to weigh or guard.{did_you_mean(name, names)}" for name in used if name not in names
+        ]
+        if wrong:
+            raise EvaluatorError("\n".join(dict.fromkeys(wrong)))
+
+    def overall(self, scores: Mapping[str, Score]) -> float:
+        """The weighted mean of benchmarks' scores; the plain mean where no weights are given."""
+        shares = {name: self.weights.get(name, 1.0) for name in scores}
+        return math.fsum(shares[name] * score.value for name, score in scores.items()) / math.fsum(shares.values())
+
+    def broken(self, scores: Mapping[str, Score], singles: Iterable[Mapping[str, Score]]) -> tuple[str, ...]:
+        """The guards that these scores break, held against the best of the single models on each guarded benchmark."""
+        found = []
+        rows = list(singles) if self.guards else []
+        for guard in self.guards:
+            best = max(row[guard.benchmark].value for row in rows)
+            value = scores[guard.benchmark].value
+            if value < best + guard.margin:
+                found.append(f"{guard}: {value:.2f}, and the best single model has {best:.2f}")
+        return tuple(found)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the recipe and the report; empty for the plain mean."""
+        told: dict[str, Any] = {"weights": dict(self.weights)} if self.weights else {}
+        return told | ({"guards": [str(guard) for guard in self.guards]} if self.guards else {})
+
+
+PLAIN = Objective()
+
+
+def _weight(pair: str) -> tuple[str, float]:
+    name, equals, value = pair.rpartition("=")  # a shell command has signs of its own
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not equals or not 0 < number < math.inf:
+        raise EvaluatorError(f"--weights: expected BENCHMARK=NUMBER with a number above 0, found '{pair}'.")
+    return name.strip(), number
+
+
+def _guard(rule: str) -> Guard:
+    match = _GUARD.fullmatch(rule.strip())
+    if not match:
+        raise EvaluatorError(f"--guard: expected BENCHMARK>=MARGIN, e.g. ocrbench>=-1.0, found '{rule}'.")
+    return Guard(match[1], float(match[2]))

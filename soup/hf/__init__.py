@@ -1,0 +1,1 @@
+"""What is transformers': names on disk and in memory, components, processors."""

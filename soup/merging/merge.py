@@ -1,0 +1,245 @@
+"""Make a recipe's soup: open the inputs, plan, loop over blocks, close. Read `merge` first.
+
+Reading is in `soup/checkpoints/reader.py`, the arithmetic in `soup/merging/block_arithmetic.py`, writing in
+`soup/checkpoints/writer.py`. Nothing here knows an architecture: every tensor of the inputs is merged, copied, or
+dropped by name.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from soup.checkpoints.digest import digest_checkpoint, side_digest
+from soup.checkpoints.dtypes import TensorSpec, named_dtype
+from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.side_files import config_for
+from soup.checkpoints.writer import CheckpointWriter, FilePlan, header_bytes, plan_files, remove_old
+from soup.errors import OutputError, RecipeError, SoupError
+from soup.merging.block_arithmetic import Blend
+from soup.merging.block_loop import Options, for_each_block
+from soup.merging.methods.base import Method
+from soup.merging.model_card import model_card
+from soup.merging.pool import Ingredient, Pool, is_dropped, open_all
+from soup.merging.recipe import Recipe
+from soup.support.plugins import METHODS
+from soup.support.text import listing
+
+__all__ = ["Plan", "blaming", "earlier_soup", "merge", "open_pool", "plan_merge", "refuse_inputs_as_output"]
+
+RECIPE_KEY = "soup_recipe"
+"""The key of a shard's metadata under which the recipe's digest stands."""
+
+_NO_DIGEST = "sha256:" + "0" * 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A merge about to happen, from headers alone: what is read, and which files will hold which tensors.
+
+    `lead` is whose layout and side files the soup takes: the base, or the recipe's first ingredient.
+    """
+
+    recipe: Recipe
+    lead: Checkpoint
+    blend: Blend
+    reads: tuple[TensorSpec, ...]
+    files: tuple[FilePlan, ...]
+
+    @property
+    def writes(self) -> tuple[TensorSpec, ...]:
+        """The specs of the output's tensors."""
+        return tuple(spec for plan in self.files for spec in plan.tensors)
+
+    @property
+    def read_bytes(self) -> int:
+        """The size of all that is read."""
+        names = {spec.name for spec in self.reads}
+        inputs = self.blend.inputs
+        return sum(spec.bytes for checkpoint in inputs for name, spec in checkpoint.tensors.items() if name in names)
+
+    @property
+    def write_bytes(self) -> int:
+        """The size of the tensors that are written."""
+        return sum(plan.data_bytes for plan in self.files)
+
+
+def merge(
+    recipe: Recipe | Path | str,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    max_shard_bytes: int | None = None,
+    allow_nonfinite: bool = False,
+    scores: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+    pool: Pool | None = None,
+) -> Recipe:
+    """Write a recipe's soup to `out` as an ordinary checkpoint, out of core, and return the sealed recipe.
+
+    The digests that the recipe names are verified by the very pass that merges; those that it lacks are filled in.
+    `scores` go onto the model card. `pool` is the recipe's pool if it is open already.
+
+    Raises:
+        CheckpointError, PoolError, RecipeError: see `open_pool`, `plan_merge`; or an ingredient is not the one named.
+        OutputError: the destination exists, is being written by another run, or the disk is too small.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    out = Path(out)
+    with pool or open_pool(recipe) as opened:
+        refuse_inputs_as_output(opened, out)
+        plan = plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite)
+        if not overwrite and (made := _made_already(plan, out)):
+            remove_old(out)
+            return made
+        with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=overwrite) as writer:
+            with blaming(recipe.method):
+                digests = for_each_block(plan.blend, plan.reads, writer.write, options, hashing=True)
+            sealed = recipe.sealed([digest.content for digest in digests], side_digest(plan.lead))
+            for name, data in side_files(plan, sealed, out, scores).items():
+                writer.add_file(name, data)
+            writer.commit(_metadata(sealed.digest))
+    return sealed
+
+
+def open_pool(recipe: Recipe) -> Pool:
+    """The recipe's ingredients and base, opened and held against each other.
+
+    Raises:
+        CheckpointError: some are not there, or damaged; all are listed.
+        PoolError: they do not belong together; every mismatch is listed.
+    """
+    count = len(recipe.ingredients)
+    bases = [("base", recipe.base.path)] if recipe.base else []
+    parts = open_all([*((share.name, share.path) for share in recipe.ingredients), *bases])
+    pool = Pool(tuple(parts[:count]), parts[count] if bases else None)
+    pool.check(recipe.dtype, recipe.drop)
+    return pool
+
+
+def plan_merge(
+    recipe: Recipe, pool: Pool, *, max_shard_bytes: int | None = None, allow_nonfinite: bool = False
+) -> Plan:
+    """Decide everything about a merge before a weight is read. `pool` holds the recipe's ingredients by name, or more.
+
+    Raises:
+        RecipeError: the method is unknown, does not take these parameters or weights, or needs a base.
+    """
+    method = build_method(recipe)
+    parts: list[Ingredient] = [pool[share.name] for share in recipe.ingredients]
+    if method.needs_base:
+        if pool.base is None:
+            raise RecipeError(
+                f"Method {recipe.method} needs the base that the ingredients were tuned from: pass --base."
+            )
+        parts.append(pool.base)
+    dtype = named_dtype(recipe.dtype) if recipe.dtype else None
+    blend = Blend(
+        method,
+        inputs=tuple(part.checkpoint for part in parts),
+        names=tuple(part.name for part in parts),
+        weights=tuple(share.weight for share in recipe.ingredients),
+        dtype=dtype,
+        allow_nonfinite=allow_nonfinite,
+    )
+    reads = tuple(spec for name, spec in blend.inputs[0].tensors.items() if not is_dropped(name, recipe.drop))
+    if not reads:
+        raise RecipeError(f"drop {', '.join(recipe.drop)} leaves no tensor to merge.")
+    lead = (pool.base or parts[0]).checkpoint
+    order = {name: place for place, name in enumerate(lead.tensors)}
+    writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
+    layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
+    return Plan(recipe, lead, blend, reads, plan_files(writes, layout, max_shard_bytes))
+
+
+def build_method(recipe: Recipe) -> Method:
+    """The recipe's method with its parameters, types checked.
+
+    Raises:
+        RecipeError: unknown method, or parameters or weights that it does not take.
+    """
+    kind = METHODS.get(recipe.method)
+    is_method = isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)
+    if not is_method:
+        raise RecipeError(
+            f"Method {recipe.method}: expected a frozen dataclass that is a subclass of soup.merging.methods.Method, "
+            f"found {kind!r}."
+        )
+    if kind.granularity not in ("element", "tensor"):
+        raise RecipeError(f"Method {recipe.method}: granularity is element or tensor, found {kind.granularity!r}.")
+    try:
+        method: Method = TypeAdapter(kind).validate_python(recipe.params, strict=False, extra="forbid")
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise RecipeError(f"Method {recipe.method} does not take these params:\n{listing(faults)}") from error
+    method.check([share.weight for share in recipe.ingredients])
+    return method
+
+
+@contextmanager
+def blaming(method: str) -> Iterator[None]:
+    """What a method of somebody else's raises while it merges, told as its failure.
+
+    Raises:
+        RecipeError: with the end of the trace.
+    """
+    try:
+        yield
+    except (SoupError, OSError, MemoryError):
+        raise
+    except Exception as cause:
+        tail = "".join(traceback.format_exception(cause)[-3:]).rstrip()
+        raise RecipeError(f"Method {method} failed; soup.testing.check_method tries it alone:\n{tail}") from cause
+
+
+def side_files(plan: Plan, sealed: Recipe, out: Path, scores: Mapping[str, Any] | None) -> dict[str, bytes]:
+    """All that stands beside the weights: what the lead carries, config.json with the dtype written, recipe, card."""
+    lead = plan.lead
+    files = {name: (lead.path / name).read_bytes() for name in lead.side_files.carried}
+    if "config.json" in files:
+        files["config.json"] = config_for(files["config.json"], plan.writes)
+    files["recipe.yaml"] = sealed.text(out).encode()
+    files["README.md"] = model_card(sealed, scores, lead.config).encode()
+    return files
+
+
+def earlier_soup(out: Path) -> Recipe | None:
+    """The recipe of the soup that stands at `out`; None where there is none, or something else."""
+    try:
+        return Recipe.read(out / "recipe.yaml") if (out / "recipe.yaml").is_file() else None
+    except RecipeError:
+        return None
+
+
+def _made_already(plan: Plan, out: Path) -> Recipe | None:
+    """The sealed recipe if `out` is this very soup in these very files: a rerun then has nothing to do."""
+    earlier = earlier_soup(out)
+    if earlier is None or earlier.side_digest is None or not all(share.digest for share in earlier.ingredients):
+        return None
+    found = [digest_checkpoint(part).content for part in plan.blend.inputs]
+    sealed = plan.recipe.sealed(found, side_digest(plan.lead))
+    sizes = {file.name: len(header_bytes(file, _metadata(sealed.digest))) + file.data_bytes for file in plan.files}
+    here = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*.safetensors")}
+    return sealed if earlier.digest == sealed.digest and here == sizes else None
+
+
+def _metadata(digest: str) -> dict[str, str]:
+    return {"format": "pt", RECIPE_KEY: digest}
+
+
+def refuse_inputs_as_output(pool: Pool, out: Path) -> None:
+    """Refuse a destination in or around one of the inputs.
+
+    Raises:
+        OutputError: says which.
+    """
+    for part in [*pool, *([pool.base] if pool.base else [])]:
+        inside, outside = part.checkpoint.path.resolve(), out.resolve()
+        if inside.is_relative_to(outside) or outside.is_relative_to(inside):
+            raise OutputError(f"{out}: is or contains the ingredient {inside}, or lies in it. Choose another -o/--out.")

@@ -1,0 +1,265 @@
+"""The recipe: everything needed to make a soup again. Read, validated, written, digested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from soup.checkpoints.hub import is_hub_id
+from soup.errors import RecipeError
+from soup.support.plugins import METHODS, code_digest
+from soup.support.text import did_you_mean, listing
+
+__all__ = ["Recipe", "Share", "Source", "describe_objective"]
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Source(BaseModel):
+    """A checkpoint as a recipe names it: a short name, where it lies, and the digest of its weights once known.
+
+    `path` is a local directory (absolute here, relative to the recipe in its file), or a Hub id with `@revision`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    path: str = Field(min_length=1)
+    digest: str | None = None
+
+
+class Share(Source):
+    """An ingredient: a source, and the weight that its tensors have in the soup."""
+
+    weight: Finite = 1.0
+
+
+class Recipe(BaseModel):
+    """Which checkpoints, in which order and with which weights, by which method, into which dtype.
+
+    `method` may be a user's own, `FILE.py:CLASS`, the file being treated as an ingredient's path is; `code` is then the
+    digest of that file, as it is for a package's.
+
+    `side_digest` covers the files that the soup takes along from its base or first ingredient (config, tokenizer,
+    processor, code), for a score depends on them too. `strategy` and `objective` are how the soup was chosen: they are
+    told, not needed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    strategy: str | None = None
+    method: str = "linear"
+    code: str | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    dtype: str | None = None
+    drop: tuple[str, ...] = ()
+    base: Source | None = None
+    ingredients: tuple[Share, ...] = Field(min_length=1)
+    side_digest: str | None = None
+    objective: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("method")
+    @classmethod
+    def _found_from_anywhere(cls, method: str) -> str:
+        file, _, name = method.rpartition(":")
+        return f"{Path(file).absolute()}:{name}" if file.endswith(".py") and Path(file).is_file() else method
+
+    @field_validator("ingredients")
+    @classmethod
+    def _names_differ(cls, ingredients: tuple[Share, ...]) -> tuple[Share, ...]:
+        names = [ingredient.name for ingredient in ingredients]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"ingredients of the same name: {', '.join(twice)}")
+        return ingredients
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> Recipe:
+        if not any(ingredient.weight for ingredient in self.ingredients):
+            raise ValueError("all weights are 0")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """The name of what the recipe makes: it covers contents and never paths or short names, sha256 of its JSON.
+
+        Raises:
+            RecipeError: not all digests of the ingredients are known yet.
+        """
+        unknown = [share.name for share in self.ingredients if share.digest is None]
+        if unknown or self.side_digest is None:
+            raise RecipeError(f"The recipe is not sealed: no digest for {', '.join(unknown) or 'its side files'}.")
+        facts = {
+            "schema": self.version,
+            "method": self.method_name,
+            "params": self.params,
+            "dtype": self.dtype,
+            "drop": sorted(self.drop),
+            "base": self.base.digest if self.base else None,
+            "ingredients": [[share.digest, share.weight] for share in self.ingredients],
+            "side": self.side_digest,
+        }
+        facts |= {"code": self.code} if self.code else {}
+        return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def method_name(self) -> str:
+        """The method without the folder of its file: `my.py:TaskArithmetic`, wherever that lies."""
+        file, colon, name = self.method.rpartition(":")
+        return f"{Path(file).name}{colon}{name}" if file.endswith(".py") else self.method
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ingredients' short names, in order."""
+        return tuple(ingredient.name for ingredient in self.ingredients)
+
+    @property
+    def repeated(self) -> list[str]:
+        """One remark for each ingredient that holds the same weights as an earlier one: it counts twice."""
+        first: dict[str, str] = {}
+        remarks = []
+        for share in self.ingredients:
+            if share.digest is not None and first.setdefault(share.digest, share.name) != share.name:
+                remarks.append(f"{share.name} holds the same weights as {first[share.digest]}: it counts twice")
+        return remarks
+
+    def sealed(self, digests: Sequence[str], side_digest: str) -> Recipe:
+        """This recipe with the digests of its ingredients filled in, and after them its base's if the method reads it.
+
+        The digest of the method's code is filled in, too, so that a score can't be another version's.
+
+        Raises:
+            RecipeError: a digest that the recipe names differs from the one found; all are listed.
+        """
+        parts = [*self.ingredients, *([self.base] if self.base else [])][: len(digests)]
+        wrong = [
+            f"{part.name} ({part.path}): expected {part.digest}, found {found}"
+            for part, found in zip(parts, digests, strict=True)
+            if part.digest not in (None, found)
+        ]
+        if wrong:
+            raise RecipeError(
+                f"Ingredients are not those that the recipe names:\n{listing(wrong)}\n"
+                "Get the right checkpoints, or remove the digests from the recipe to make another soup on purpose."
+            )
+        if self.side_digest not in (None, side_digest):
+            raise RecipeError(
+                f"Config, tokenizer or processor files of {(self.base or self.ingredients[0]).path} are not those that "
+                f"the recipe names: expected {self.side_digest}, found {side_digest}. Restore them, or remove "
+                "side_digest from the recipe."
+            )
+        code = code_digest(METHODS.get(self.method))
+        if self.code not in (None, code):
+            raise RecipeError(
+                f"The code of method {self.method} is not the one that the recipe names: expected {self.code}, found "
+                f"{code}. Restore it, or remove code from the recipe to make another soup on purpose."
+            )
+        filled = [part.model_copy(update={"digest": found}) for part, found in zip(parts, digests, strict=True)]
+        count = len(self.ingredients)
+        base = filled[count] if len(filled) > count else self.base
+        found = {"ingredients": tuple(filled[:count]), "base": base, "side_digest": side_digest, "code": code}
+        return self.model_copy(update=found)
+
+    @classmethod
+    def uniform(cls, ingredients: Iterable[Source], **fields: Any) -> Recipe:
+        """The plain mean of `ingredients`; `fields` are the recipe's others."""
+        parts = [part.model_dump(include={"name", "path", "digest"}) for part in ingredients]
+        return cls(ingredients=tuple(Share(**part, weight=1 / len(parts)) for part in parts), **fields)
+
+    @classmethod
+    def read(cls, path: Path | str) -> Recipe:
+        """A recipe from its YAML file; relative paths in it are relative to the file.
+
+        Raises:
+            RecipeError: unreadable, not YAML, or not a recipe; all faults are listed with their places.
+        """
+        path = Path(path)
+        try:
+            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            hint = f" A soup's recipe is {path / 'recipe.yaml'}." if path.is_dir() else ""
+            raise RecipeError(f"{path}: no recipe can be read there ({error.strerror or error}).{hint}") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RecipeError(f"{path}: not readable as YAML ({error}).") from error
+        if not isinstance(fields, dict):
+            raise RecipeError(f"{path}: expected a recipe (a mapping), found {type(fields).__name__}.")
+        try:
+            recipe = cls.model_validate(fields | _method_beside(path.parent, fields.get("method")))
+        except ValidationError as error:
+            raise RecipeError(f"{path}: not a valid recipe:\n{listing(_faults(error))}") from error
+        return recipe._with_paths(lambda place: _absolute(place, path.parent))
+
+    def text(self, directory: Path) -> str:
+        """The recipe as YAML for a file in `directory`: local paths relative to it, so that both may move together."""
+        fields = self._with_paths(lambda place: _relative(place, directory)).model_dump(by_alias=True)
+        kept = {key: value for key, value in fields.items() if value not in (None, {}, (), [])}
+        return yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=120)
+
+    def _with_paths(self, change: Any) -> Recipe:
+        def moved(part: Any) -> Any:
+            return part.model_copy(update={"path": change(part.path)})
+
+        parts = tuple(moved(ingredient) for ingredient in self.ingredients)
+        file, _, name = self.method.rpartition(":")
+        method = f"{change(file)}:{name}" if file.endswith(".py") else self.method
+        moved_base = moved(self.base) if self.base else None
+        return self.model_copy(update={"ingredients": parts, "base": moved_base, "method": method})
+
+
+def describe_objective(objective: Mapping[str, Any]) -> str:
+    """A recipe's objective in words: `mmbench weighs 2; guards: ocrbench>=-1`; empty for the plain mean."""
+    parts = [f"{name} weighs {weight:g}" for name, weight in objective.get("weights", {}).items()]
+    if guards := objective.get("guards"):
+        parts.append(f"guards: {', '.join(guards)}")
+    return "; ".join(parts)
+
+
+def _method_beside(directory: Path, method: Any) -> dict[str, str]:
+    """The method of a user's file that lies where the recipe's relative path says; else the file may lie here."""
+    file, _, name = str(method).rpartition(":")
+    place = directory.absolute() / file
+    return {"method": f"{place}:{name}"} if file.endswith(".py") and place.is_file() else {}
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    """One line a fault, with its place; what only follows from another fault is left out."""
+    faults = error.errors()
+    for fault in faults:
+        place = ".".join(map(str, fault["loc"])) or "recipe"
+        if fault["type"] == "too_short" and any(len(other["loc"]) > 1 for other in faults):
+            continue  # faulty ingredients were not counted
+        if fault["type"] == "extra_forbidden":
+            kind = Share if fault["loc"][0] == "ingredients" else Source if fault["loc"][0] == "base" else Recipe
+            known = [field.alias or name for name, field in kind.model_fields.items()]
+            yield f"{place}: no such key.{did_you_mean(str(fault['loc'][-1]), known)}"
+        else:
+            yield f"{place}: {fault['msg'].removeprefix('Value error, ').replace('valid tuple', 'valid list')}"
+
+
+def _absolute(place: str, directory: Path) -> str:
+    local = Path(os.path.normpath(directory.absolute() / place))
+    return place if is_hub_id(place) and not local.exists() else str(local)
+
+
+def _relative(place: str, directory: Path) -> str:
+    if not Path(place).is_absolute():
+        return place  # a Hub id
+    try:
+        return Path(os.path.relpath(place, directory.absolute())).as_posix()
+    except ValueError:  # another drive
+        return place
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for YAML's safe dumper; nested None left out."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

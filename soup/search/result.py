@@ -1,0 +1,112 @@
+"""What a search came to: the soup, its trials, and how both are told to people, programs and later reports."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soup.evaluation.api import Score
+from soup.evaluation.bootstrap import paired_difference
+from soup.evaluation.scorer import Trial
+from soup.merging.recipe import Recipe
+from soup.support.atomic_files import write_whole
+
+__all__ = ["Soup", "card_scores", "remember_outcome", "trial_json"]
+
+
+@dataclass(frozen=True)
+class Soup:
+    """What a run came to: the chosen ingredients in the order of admission, the recipe, and every trial on the way."""
+
+    strategy: str
+    out: Path
+    chosen: tuple[str, ...]
+    recipe: Recipe
+    trials: tuple[Trial, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """`the mean of a + b`; with its weights or its method where it is no plain mean."""
+        shares = {share.name: share.weight for share in self.recipe.ingredients}
+        uneven = len(set(shares.values())) > 1
+        parts = [f"{name} ({shares[name]:g})" if uneven else name for name in self.chosen]
+        what = "the mean" if self.recipe.method == "linear" else self.recipe.method_name
+        return f"{what} of {' + '.join(parts)}"
+
+    def accepted(self, trial: Trial) -> bool:
+        """Whether a trial became the best so far on the way to the chosen soup."""
+        if trial.recipe.digest == self.recipe.digest:
+            return True
+        prefixes = [frozenset(self.chosen[:count]) for count in range(1, len(self.chosen))]
+        if frozenset(trial.names) not in prefixes or len({share.weight for share in trial.recipe.ingredients}) > 1:
+            return False
+        before = prefixes[: prefixes.index(frozenset(trial.names))]
+        return all(trial.overall >= other.overall for other in self.trials if frozenset(other.names) in before)
+
+    def best_before(self, trial: Trial) -> Trial | None:
+        """The best of the single models and accepted soups that were judged before a trial; None for the first."""
+        earlier = self.trials[: self.trials.index(trial)]
+        rivals = [other for other in earlier if len(other.names) == 1 or self.accepted(other)]
+        return max(rivals, key=lambda other: other.overall, default=None)
+
+    def _told(self, trial: Trial) -> dict[str, Any]:
+        told = {**trial_json(trial), "accepted": self.accepted(trial)}
+        rival = self.best_before(trial)
+        difference = paired_difference(trial.scores, rival.scores, trial.objective) if rival else None
+        if rival and difference:
+            told["versus_best"] = {"ingredients": list(rival.names), **difference.as_json()}
+        if trial.broken:
+            told["broken_guards"] = list(trial.broken)
+        return told
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `--json` prints. `versus_best` holds each trial against the best before it, paired."""
+        return {
+            "schema": 1,
+            "strategy": self.strategy,
+            "out": str(self.out),
+            "chosen": list(self.chosen),
+            "recipe": {"digest": self.recipe.digest, **self.recipe.model_dump(by_alias=True, exclude_none=True)},
+            "trials": [self._told(trial) for trial in self.trials],
+            "objective": self.recipe.objective,
+            "warnings": list(self.warnings),
+        }
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """A trial as JSON; with a report split, its scores stand beside those that chose."""
+    shown = {
+        "ingredients": list(trial.names),
+        "overall": trial.overall,
+        "scores": {name: _score_json(score, trial.part) for name, score in trial.scores.items()},
+        "recipe": trial.recipe.digest,
+        "remembered": trial.seconds is None,
+    }
+    if trial.report:
+        scores = {name: _score_json(score, "report") for name, score in trial.report.items()}
+        shown["report"] = {"overall": trial.report_overall, "scores": scores}
+    return shown
+
+
+def _score_json(score: Score, part: str) -> dict[str, Any]:
+    return {"value": score.value, "n": score.n, "split": part}
+
+
+def card_scores(trial: Trial) -> dict[str, dict[str, float]]:
+    """A trial's scores for the model card: by benchmark, then by the part of the questions."""
+    chose = trial.part
+    rows = {name: {chose: score.value} for name, score in trial.scores.items()}
+    for name, score in trial.report.items():
+        rows[name]["report"] = score.value
+    rows["overall"] = {chose: trial.overall}
+    if trial.report_overall is not None:
+        rows["overall"]["report"] = trial.report_overall
+    return rows
+
+
+def remember_outcome(home: Path, soup: Soup) -> None:
+    """Keep what a run came to beside its journal, for `soup report`."""
+    name = soup.strategy.replace(":", "_").replace("/", "_")
+    write_whole(home / "soups" / f"{name}.json", json.dumps(soup.as_json(), indent=2))

@@ -1,0 +1,8 @@
+"""How a soup is chosen, over an injected `score`: one strategy a file."""
+
+from soup.search.strategies.average import average
+from soup.search.strategies.base import strategy
+from soup.search.strategies.greedy import greedy
+from soup.search.strategies.maximum import maximum
+
+__all__ = ["average", "greedy", "maximum", "strategy"]

@@ -1,0 +1,17 @@
+"""Average soup: the plain mean of all ingredients (POINTS, arXiv 2409.04828, section 3.3, "Average Soup")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from soup.search.strategies.base import ScoreFunction
+
+__all__ = ["average"]
+
+T = TypeVar("T")
+
+
+def average(pool: Sequence[T], score: ScoreFunction) -> list[T]:
+    """The mean of all ingredients: f((1/k) sum_i theta_i). It asks for no score."""
+    return list(pool)

@@ -1,0 +1,49 @@
+"""Greedy soup: add what does not hurt (POINTS, arXiv 2409.04828; Wortsman et al., arXiv 2203.05482, recipe 1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from soup.errors import RecipeError
+from soup.search.strategies.base import ScoreFunction, allowed, by_overall
+
+__all__ = ["greedy"]
+
+T = TypeVar("T")
+
+
+def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> list[T]:
+    """From the best individual on, admit each ingredient with which the mean is at least as good as the best so far.
+
+    Ingredients are tried in descending order of their own overall; the first is always admitted. POINTS' text says
+    that the mean "improves", its algorithm says >=: `ge` is the default, `gt` the strict rule. `p>0.9` admits what is
+    better with that probability by the paired bootstrap over the questions that choose. A mean that breaks a guard is
+    not admitted. At most k + (k - 1) evaluations.
+
+    Raises:
+        RecipeError: an unknown rule.
+        EvaluatorError: `p>...`, and a benchmark does not tell its questions' points.
+    """
+    admits = _rule(accept)
+    admits(score([pool[0]]), score([pool[0]]))  # a rule that this evaluator can't serve is told now, not k scores later
+    first, *others = by_overall(pool, score)
+    chosen, best = [first], score([first])
+    for ingredient in others:
+        trial = score([*chosen, ingredient])
+        if allowed(trial) and (admits(trial, best) or not allowed(best)):
+            chosen, best = [*chosen, ingredient], trial
+    return chosen
+
+
+def _rule(accept: str) -> Callable[[Any, Any], bool]:
+    """Whether a trial is good enough to be admitted, held against the best so far."""
+    if accept == "ge":
+        return lambda trial, best: bool(trial.overall >= best.overall)
+    if accept == "gt":
+        return lambda trial, best: bool(trial.overall > best.overall)
+    match = re.fullmatch(r"p\s*>\s*(0?\.\d+)", accept)
+    if not match:
+        raise RecipeError(f"Unknown rule '{accept}' for --accept. Known: ge, gt, or p>0.9 (a number between 0 and 1).")
+    return lambda trial, best: bool(trial.better_than(best) > float(match[1]))

@@ -1,0 +1,35 @@
+"""Maximum soup: the mean of the best individuals (POINTS, arXiv 2409.04828, section 3.3, "Maximum Soup")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from soup.errors import RecipeError
+from soup.search.strategies.base import ScoreFunction, allowed, by_overall
+
+__all__ = ["maximum"]
+
+T = TypeVar("T")
+
+
+def maximum(pool: Sequence[T], score: ScoreFunction, *, top_p: int | None = None) -> list[T]:
+    """The mean of the top p individuals by overall, f((1/p) sum_i theta_i): no element-wise max, nor the single best.
+
+    The paper gives no p. Without one every p from 1 to k is tried and the best kept, the smallest on a tie, one that
+    keeps the guards before one that does not: at most k + (k - 1) evaluations.
+
+    Raises:
+        RecipeError: p is not between 1 and the size of the pool.
+    """
+    if top_p is not None and not 1 <= top_p <= len(pool):
+        raise RecipeError(f"--top-p must be between 1 and {len(pool)}, the size of the pool; found {top_p}.")
+    ranked = by_overall(pool, score)
+    if top_p is not None:
+        return ranked[:top_p]
+
+    def worth(p: int) -> tuple[bool, float]:
+        trial = score(ranked[:p])
+        return allowed(trial), trial.overall
+
+    return ranked[: max(range(1, len(ranked) + 1), key=worth)]

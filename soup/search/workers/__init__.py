@@ -1,0 +1,1 @@
+"""Evaluating on several processes at once: on this host, on a Ray cluster, and ahead of the strategy."""

@@ -1,0 +1,1 @@
+"""What every package stands on: atomic files, locks, the plug-in registry, threads, text for people."""

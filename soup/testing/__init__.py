@@ -1,0 +1,26 @@
+"""For plug-in authors: tiny checkpoints, and the suites that everything which ships has to pass. pytest is not needed.
+
+    from soup.testing import check_method, check_strategy, check_evaluator
+
+    def test_my_method():    check_method(MyMethod(strength=0.3))
+    def test_my_strategy():  check_strategy(my_strategy)
+    def test_my_evaluator(tmp_path):
+        with tiny_candidate(tiny_checkpoint(tmp_path / "model"), tmp_path / "scratch") as candidate:
+            check_evaluator(MyEvaluator, Benchmark("mine:task", "mine", "task"), candidate)
+
+A suite raises AssertionError that says what is wrong. The same call gives the same tiny checkpoint on every machine.
+"""
+
+from soup.testing.conformance import check_evaluator, check_method, check_strategy
+from soup.testing.tiny_checkpoints import TINY_SHAPES, tiny_candidate, tiny_checkpoint, tiny_pool, tiny_tensor
+
+__all__ = [
+    "TINY_SHAPES",
+    "check_evaluator",
+    "check_method",
+    "check_strategy",
+    "tiny_candidate",
+    "tiny_checkpoint",
+    "tiny_pool",
+    "tiny_tensor",
+]

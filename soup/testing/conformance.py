@@ -1,0 +1,285 @@
+"""For plug-in authors: tiny checkpoints, and the suites that everything which ships has to pass. pytest is not needed.
+
+    from soup.testing import check_method, check_strategy, check_evaluator
+
+    def test_my_method():    check_method(MyMethod(strength=0.3))
+    def test_my_strategy():  check_strategy(my_strategy)
+    def test_my_evaluator(tmp_path):
+        with tiny_candidate(tiny_checkpoint(tmp_path / "model"), tmp_path / "scratch") as candidate:
+            check_evaluator(MyEvaluator, Benchmark("mine:task", "mine", "task"), candidate)
+
+A suite raises AssertionError that says what is wrong. The same call gives the same tiny checkpoint on every machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import random
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from soup.checkpoints.dtypes import named_dtype
+from soup.errors import EvaluatorError, RecipeError
+from soup.evaluation.api import Benchmark, Candidate, Evaluator, Score, Settings, Split
+from soup.evaluation.scorer import shares_of
+from soup.merging.methods.base import Block, Method
+from soup.merging.pool import Pool
+from soup.search.strategies.base import Chosen, Strategy
+from soup.testing.tiny_checkpoints import TINY_SHAPES, tiny_candidate, tiny_checkpoint, tiny_pool, tiny_tensor
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "TINY_SHAPES",
+    "check_evaluator",
+    "check_method",
+    "check_strategy",
+    "tiny_candidate",
+    "tiny_checkpoint",
+    "tiny_pool",
+    "tiny_tensor",
+]
+
+
+def check_method(method: Method, *, seed: int = 0) -> None:
+    """Hold a method to what `soup.merging.methods.base.Method` promises, over ingredients, dtypes, shapes and weights.
+
+    It is a frozen dataclass; its result has the shape and dtype that the block asks for, is finite where the inputs
+    are, and is the same every time; the inputs stay as they were; copies of one model give that model. A method of
+    granularity `element` gives the same bits however the tensor is cut.
+    """
+    import torch
+
+    what = type(method).__name__
+    params = getattr(method, "__dataclass_params__", None)
+    assert params is not None, f"{what}: must be a dataclass, whose fields are the method's parameters"
+    assert params.frozen, f"{what}: must be frozen: @dataclass(frozen=True)"
+    assert method.granularity in ("element", "tensor"), f"{what}: unknown granularity {method.granularity!r}"
+    chance = random.Random(seed)
+    shapes = [(1,), (96,), (7, 33)] if method.granularity == "tensor" else [(1,), (96,), (231,)]
+    usable = 0
+    for count, dtype, shape in itertools.product((1, 2, 3, 5), ("bfloat16", "float16", "float32", "float64"), shapes):
+        for weights in ((1 / count,) * count, tuple(chance.uniform(0.1, 2.0) for _ in range(count))):
+            try:
+                method.check(weights)
+            except RecipeError:
+                continue
+            usable += 1
+            block = _random_block(method, dtype, shape, weights, chance.randrange(2**32))
+            _check_call(method, block)
+            _check_copies(method, block)
+            if method.granularity == "element":
+                whole = method(block)
+                cuts = sorted({0, *(chance.randrange(1, shape[0] + 1) for _ in range(4)), shape[0]})
+                pieces = [method(_sliced(block, begin, end)) for begin, end in itertools.pairwise(cuts)]
+                assert _same_bits(torch.cat(pieces), whole), (
+                    f"{what}: {dtype}, {count} ingredients: cut at {cuts} the result has other bits than in one "
+                    'piece. If it needs the whole tensor, say granularity = "tensor".'
+                )
+    assert usable, f"{what}: check() refused all weights that were tried, uniform ones too"
+
+
+def _random_block(method: Method, dtype: str, shape: tuple[int, ...], weights: tuple[float, ...], seed: int) -> Block:
+    raw = tuple(tiny_tensor(f"ingredient {i}", shape, seed=seed, dtype=dtype) for i in range(len(weights)))
+    base = tiny_tensor("base", shape, seed=seed, dtype=dtype) if method.needs_base else None
+    return Block("layer.weight", weights, raw, named_dtype(dtype).accumulates_in.torch, base)
+
+
+def _sliced(block: Block, begin: int, end: int) -> Block:
+    base = block.raw_base[begin:end] if block.raw_base is not None else None
+    return dataclasses.replace(block, raw=tuple(raw[begin:end] for raw in block.raw), raw_base=base)
+
+
+def _check_call(method: Method, block: Block) -> None:
+    import torch
+
+    what = f"{type(method).__name__}: {len(block)} ingredients of {block.raw[0].dtype}{list(block.raw[0].shape)}"
+    everything = [*block.raw, *([block.raw_base] if block.raw_base is not None else [])]
+    before = [tensor.clone() for tensor in everything]
+    first = method(block)
+    assert isinstance(first, torch.Tensor), f"{what}: expected a tensor, found {type(first).__name__}"
+    assert first.shape == block.raw[0].shape, f"{what}: found shape {list(first.shape)}"
+    assert first.dtype == block.accumulate_in, f"{what}: expected {block.accumulate_in}, found {first.dtype}"
+    assert torch.isfinite(first).all(), f"{what}: NaN or infinity from finite inputs"
+    assert all(map(_same_bits, everything, before)), f"{what}: changed its inputs; take block[i], a fresh copy"
+    kept = first.clone()
+    assert _same_bits(method(block), kept), f"{what}: the second call gave other bits than the first"
+
+
+def _check_copies(method: Method, block: Block) -> None:
+    """K copies of one model (and of its base) give that model: the bits, where the method says so; else nearly."""
+    import torch
+
+    one = block.raw[0]
+    base = one if block.raw_base is not None else None
+    copies = dataclasses.replace(block, raw=(one,) * len(block), raw_base=base)
+    values = method(copies)
+    what = f"{type(method).__name__}: {len(block)} copies of one {one.dtype} tensor, weights {block.weights}"
+    near = math.sqrt(torch.finfo(block.accumulate_in).eps)
+    assert torch.allclose(values, one.to(values.dtype), rtol=near, atol=near * 0.02), f"{what} gave another tensor"
+    if method.keeps_equal(block.weights) and one.dtype != block.accumulate_in:
+        assert _same_bits(values.to(one.dtype), one), f"{what}: other bits, and keeps_equal() says that there are none"
+
+
+def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    import torch
+
+    return torch.equal(left.contiguous().view(-1).view(torch.uint8), right.contiguous().view(-1).view(torch.uint8))
+
+
+def check_strategy(strategy: Strategy, *, tables: int = 25, seed: int = 0, **options: Any) -> None:
+    """Hold a strategy to its part: over pools of 1 to 6 and random score tables, many of them with ties.
+
+    It chooses at least one ingredient, each once, all of the pool (or finite weights for them, not all 0); asks only
+    for scores of such choices; leaves the pool as it is; and chooses the same again when asked again. `options` are
+    passed on to it.
+    """
+    with tempfile.TemporaryDirectory() as folder, Pool.open(tiny_pool(folder, 6, tensors={"w": (1,)})) as six:
+        for number in range(tables):
+            pool = Pool(six.ingredients[: 1 + number % 6])
+            before = pool.names
+            table = _ScoreTable(pool, f"{seed}/{number}", ties=number % 2 == 1)
+            first = strategy(pool, table, **options)
+            chosen = _choice(pool, first, "it chose")
+            assert pool.names == before, f"the pool was changed: expected {before}, found {pool.names}"
+            again = _choice(pool, strategy(pool, table, **options), "it chose")
+            assert chosen == again, f"the same scores led to {chosen} and then to {again}"
+
+
+@dataclasses.dataclass
+class _ScoreTable:
+    """A score for every soup of a pool, out of a hash: the same soup has the same score, whatever the order asked."""
+
+    pool: Pool
+    seed: str
+    ties: bool
+
+    def __call__(self, chosen: Chosen, /) -> _TableScore:
+        soup = _choice(self.pool, chosen, "it asked for the score of")
+        number = int.from_bytes(hashlib.sha256(f"{self.seed}/{sorted(soup)}".encode()).digest()[:4], "big")
+        return _TableScore(float(number % 3) if self.ties else number % 100_001 / 1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TableScore:
+    overall: float
+
+
+def _choice(pool: Pool, chosen: Any, did: str) -> list[tuple[str, float]]:
+    """(name, weight) of each chosen ingredient, in the order of choice."""
+    assert isinstance(chosen, Sequence | Mapping), f"{did} {chosen!r}: expected ingredients, or a weight for each"
+    assert not isinstance(chosen, str), f"{did} {chosen!r}: expected a list of ingredients"
+    assert len(chosen), f"{did} nothing"
+    try:
+        shares = {share.name: share.weight for share in shares_of(pool, chosen)}
+    except RecipeError as error:
+        raise AssertionError(f"{did} {chosen!r}: {error}") from error
+    names = [str(getattr(entry, "name", entry)) for entry in chosen]
+    return [(name, shares[name]) for name in names]
+
+
+def check_evaluator(
+    factory: Any,
+    benchmark: Benchmark,
+    candidate: Candidate,
+    *,
+    settings: Settings | None = None,
+    failing: Candidate | None = None,
+) -> Score:
+    """Hold an evaluator to what `soup.evaluation.Evaluator` promises, and return the candidate's score.
+
+    `factory` is what the entry point names: called with `Settings`, it gives an evaluator. Its identity is JSON and
+    stays the same; the same candidate gets the same score twice, from a second evaluator too. If it can split, the
+    halves share no question and together are all of them. `failing` is a candidate that can't be judged: that must
+    raise EvaluatorError, and never give a score.
+    """
+    settings = settings or Settings()
+    evaluator, second = factory(settings), factory(settings)
+    assert isinstance(evaluator, Evaluator), f"{factory}: no identity() or no evaluate()"
+    identity = _identity(evaluator, benchmark)
+    assert _identity(second, benchmark) == identity, "two evaluators of the same settings have two identities"
+    score = _evaluate(evaluator, candidate, benchmark)
+    _check_score(score, benchmark)
+    for other in (evaluator, second):
+        assert _evaluate(other, candidate, benchmark) == score, "the same candidate got another score the second time"
+    assert _identity(evaluator, benchmark) == identity, "evaluating changed the identity"
+    _check_halves(evaluator, benchmark, candidate, score)
+    if failing is not None:
+        _check_failure(evaluator, benchmark, failing)
+    return score
+
+
+class _Attempt:
+    """A candidate with directories of this evaluation's own: nothing that an earlier one left can answer for it."""
+
+    def __init__(self, candidate: Candidate, folder: Path) -> None:
+        self.scratch, self.kept, self._candidate = folder / "scratch", folder / "kept", candidate
+        self.scratch.mkdir()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._candidate, name)
+
+
+def _evaluate(evaluator: Evaluator, candidate: Candidate, benchmark: Benchmark) -> Score:
+    with tempfile.TemporaryDirectory() as folder:
+        return evaluator.evaluate(cast("Candidate", _Attempt(candidate, Path(folder))), benchmark)
+
+
+def _check_failure(evaluator: Evaluator, benchmark: Benchmark, failing: Candidate) -> None:
+    try:
+        given = _evaluate(evaluator, failing, benchmark)
+    except EvaluatorError as error:
+        said = str(error)
+    else:
+        raise AssertionError(f"the failing candidate was given a score: {given}")
+    assert said.strip(), "an EvaluatorError that says nothing"
+
+
+def _identity(evaluator: Evaluator, benchmark: Benchmark) -> str:
+    identity = evaluator.identity(benchmark)
+    try:
+        text = json.dumps(identity, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"the identity is no JSON ({error}): {identity!r}") from error
+    assert json.loads(text) == identity, f"the identity does not come back from JSON as it was: {identity!r}"
+    return text
+
+
+def _check_score(score: Any, benchmark: Benchmark) -> None:
+    assert isinstance(score, Score), f"expected a soup.evaluation.Score, found {score!r:.80}"
+    assert score.n is None or score.n > 0, f"a score over {score.n} questions"
+    if score.questions is not None:
+        outside = [index for index in score.questions if not benchmark.split.holds(index)]
+        assert not outside, f"questions of the other half were judged: {outside[:5]}"
+        assert all(0 <= points <= 1 for points in score.questions.values()), "a question's points are 0 to 1"
+    if score.parts:
+        mean = math.fsum(score.parts.values()) / len(score.parts)
+        assert math.isclose(score.value, mean), (
+            f"the value must be the parts' mean: expected {mean}, found {score.value}"
+        )
+
+
+def _check_halves(evaluator: Evaluator, benchmark: Benchmark, candidate: Candidate, whole: Score) -> None:
+    halves = [dataclasses.replace(benchmark, split=Split(part, 0.5)) for part in ("selection", "report")]
+    try:
+        for half in halves:
+            _identity(evaluator, half)
+    except EvaluatorError:
+        return  # it can't split, and says so before any work
+    scores = [_evaluate(evaluator, candidate, half) for half in halves]
+    for half, score in zip(halves, scores, strict=True):
+        _check_score(score, half)
+    chosen, reported = scores
+    if whole.n is not None and chosen.n is not None and reported.n is not None:
+        assert chosen.n + reported.n == whole.n, f"halves of {chosen.n} and {reported.n} questions out of {whole.n}"
+    if whole.questions is not None and chosen.questions is not None and reported.questions is not None:
+        shared = chosen.questions.keys() & reported.questions.keys()
+        assert not shared, f"questions in both halves: {sorted(shared)[:5]}"
+        assert {*chosen.questions, *reported.questions} == {*whole.questions}, "the halves are not the whole"

@@ -1,0 +1,98 @@
+"""Checkpoints by Hub id, against a server on this machine that plays the Hub for huggingface_hub's own client."""
+
+import threading
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from soup.checkpoints.hub import is_hub_id
+from soup.merging.recipe import Recipe
+from tests.helpers.forked_cli import Forge
+from tests.helpers.hub_server import HubServer
+from tests.helpers.toy_pools import make_checkpoint, tree
+
+
+@pytest.fixture
+def hub(tmp_path):
+    folders = {f"team/{name}": make_checkpoint(tmp_path / "there" / name, seed) for seed, name in enumerate("abc")}
+    (folders["team/a"] / "pytorch_model.bin").write_bytes(b"a pickle")
+    with HubServer(folders) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def forge():
+    with Forge() as forge:
+        yield forge
+
+
+@pytest.fixture
+def soup(forge, hub, tmp_path):
+    """Runs `soup ...` on a machine whose Hub is the one above."""
+    here = tmp_path / "here"
+    here.mkdir()
+    environment = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
+    }  # fmt: skip
+
+    def run(*argv, code=0, **changed):
+        ended = forge(*argv, cwd=here, env=environment | changed)
+        assert ended.code == code, ended
+        assert "Traceback" not in ended.stderr, ended.stderr
+        return ended
+
+    return run
+
+
+def test_a_pool_of_hub_ids_is_fetched_once_pinned_and_made_again_offline(soup, hub, tmp_path):
+    pool = ("--pool", "team/a", "--pool", "team/b@v1")
+    told = soup("average", *pool, "-o", "out")
+    assert told.stdout == "out: the mean of a + b@v1\n"
+    out = tmp_path / "here" / "out"
+    parts = [load_file(hub.repositories[f"team/{name}"] / "model.safetensors") for name in "ab"]
+    whole = load_file(out / "model.safetensors")
+    assert np.array_equal(whole["head"], (parts[0]["head"] + parts[1]["head"]) / 2)
+    assert not any("pytorch_model.bin" in line for line in hub.asked), "a pickle is not even fetched"
+    pinned = [f"team/{name}@{hub.commit(f'team/{name}')}" for name in "ab"]
+    assert [share.path for share in Recipe.read(out / "recipe.yaml").ingredients] == pinned
+    assert "base_model:\n- team/a\n- team/b\n" in (out / "README.md").read_text()
+
+    hub.asked.clear()
+    soup("average", *pool, "-o", "again")
+    assert [line for line in hub.asked if line.startswith("GET") and "/resolve/" in line] == []
+    soup("merge", "out/recipe.yaml", "-o", "offline", HF_HUB_OFFLINE="1")
+    assert tree(out) == tree(tmp_path / "here" / "again")
+    assert load_file(tmp_path / "here/offline/model.safetensors").keys() == whole.keys()
+
+
+@pytest.mark.parametrize("place", ["team/nobody", "team/a@v9", "team/a/b"])
+def test_what_the_hub_does_not_have_is_one_clean_error(soup, place):
+    told = soup("inspect", place, code=1)
+    assert told.stderr.startswith(f"error: {place}: ")
+    assert told.stdout == ""
+
+
+def test_a_folder_here_comes_before_the_hub(soup, hub, tmp_path):
+    make_checkpoint(tmp_path / "here" / "team" / "a", 7)
+    soup("inspect", "team/a", "--json")
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    "text", ["a/b", "Qwen/Qwen2-VL-7B", "a_b/c.d-e", "a/b@main", "a/b@refs/pr/1", "0/1@" + "f" * 40]
+)
+def test_what_has_the_form_of_a_hub_id(text):
+    assert is_hub_id(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "/a/b", "./a", "../a/b", "a/b/c", "a/", "/b", "a/b@", "a b/c", "~/a", "", "a\\b"]
+)
+def test_what_has_not(text):
+    assert not is_hub_id(text)

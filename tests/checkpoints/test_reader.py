@@ -1,0 +1,421 @@
+"""Checkpoint directories: what is read, what is refused and with which words."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from soup.checkpoints.digest import DigestCache, digest_checkpoint, side_digest
+from soup.checkpoints.reader import INDEX, WEIGHTS, Checkpoint, looks_like_checkpoint
+from soup.errors import CheckpointError
+from soup.testing import TINY_SHAPES, tiny_checkpoint, tiny_tensor
+from tests.helpers.merge_oracle import read_back
+
+
+def refusal(path):
+    with pytest.raises(CheckpointError) as told:
+        Checkpoint(path)
+    return str(told.value)
+
+
+def edit_index(path, change):
+    index = json.loads((path / INDEX).read_text())
+    change(index["weight_map"])
+    (path / INDEX).write_text(json.dumps(index))
+
+
+@pytest.fixture
+def one(tmp_path):
+    return tiny_checkpoint(tmp_path / "one")
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    return tiny_checkpoint(tmp_path / "sharded", shards=3)
+
+
+def bytes_of(checkpoint, name):
+    buffer = bytearray(checkpoint.tensors[name].bytes)
+    checkpoint.read_into(name, 0, memoryview(buffer))
+    return bytes(buffer)
+
+
+# --- what is read -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shards", [1, 2, 9])
+def test_every_tensor_is_read_as_safetensors_reads_it(tmp_path, shards):
+    path = tiny_checkpoint(tmp_path / "model", shards=shards)
+    expected = read_back(path)
+    with Checkpoint(path) as checkpoint:
+        assert checkpoint.tensors.keys() == expected.keys() == TINY_SHAPES.keys()
+        assert checkpoint.sharded == (shards > 1)
+        assert len(checkpoint.files) == shards
+        assert checkpoint.bytes == sum(value.numel() * 2 for value in expected.values())
+        for name, value in expected.items():
+            assert checkpoint.tensors[name].shape == tuple(value.shape)
+            assert bytes_of(checkpoint, name) == bytes(value.reshape(-1).view(torch.uint8).tolist())
+            assert value.equal(tiny_tensor(name, TINY_SHAPES[name]))
+    assert not checkpoint.warnings
+
+
+def test_one_file_of_another_name_is_read(tmp_path):
+    path = tiny_checkpoint(tmp_path / "model")
+    (path / WEIGHTS).rename(path / "consolidated.safetensors")
+    assert Checkpoint(path).files == ("consolidated.safetensors",)
+
+
+def test_an_index_with_one_shard_is_fine(one):
+    (one / WEIGHTS).rename(one / "model-00001-of-00001.safetensors")
+    weight_map = dict.fromkeys(TINY_SHAPES, "model-00001-of-00001.safetensors")
+    (one / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    assert Checkpoint(one).sharded
+
+
+def test_an_index_that_names_the_single_file_is_fine(one):
+    (one / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(TINY_SHAPES, WEIGHTS)}))
+    assert Checkpoint(one).files == (WEIGHTS,)
+
+
+def test_shards_in_a_subdirectory_are_read(sharded):
+    (sharded / "weights").mkdir()
+    for file in sharded.glob("*.safetensors"):
+        file.rename(sharded / "weights" / file.name)
+    edit_index(sharded, lambda index: index.update({name: f"weights/{file}" for name, file in index.items()}))
+    assert Checkpoint(sharded).tensors.keys() == TINY_SHAPES.keys()
+
+
+def test_links_into_a_cache_like_the_hub_s_are_followed(tmp_path, sharded):
+    """The Hub's cache: snapshots/REVISION holds links to ../../blobs, and blobs have no extension."""
+    blobs, snapshot = tmp_path / "hub/blobs", tmp_path / "hub/snapshots/1234"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted(sharded.iterdir())):
+        shutil.move(file, blobs / str(number))
+        (snapshot / file.name).symlink_to(Path("../../blobs") / str(number))
+    checkpoint = Checkpoint(snapshot)
+    assert checkpoint.tensors.keys() == TINY_SHAPES.keys()
+    assert not checkpoint.warnings
+
+
+def test_a_stray_shard_is_warned_of_and_not_read(sharded):
+    save_file({"old": torch.zeros(2)}, sharded / "model-00009-of-00009.safetensors")
+    checkpoint = Checkpoint(sharded)
+    assert "old" not in checkpoint.tensors
+    (warning,) = checkpoint.warnings
+    assert "not read" in warning
+    assert "model-00009-of-00009.safetensors" in warning
+
+
+def test_a_stray_file_beside_the_single_one_is_warned_of(one):
+    save_file({"old": torch.zeros(2)}, one / "ema.safetensors")
+    checkpoint = Checkpoint(one)
+    assert checkpoint.tensors.keys() == TINY_SHAPES.keys()
+    assert "ema.safetensors" in checkpoint.warnings[0]
+
+
+def test_tensors_that_the_index_forgets_are_read_and_warned_of(sharded):
+    edit_index(sharded, lambda index: index.pop("lm_head.weight"))
+    checkpoint = Checkpoint(sharded)
+    assert "lm_head.weight" in checkpoint.tensors
+    assert "1 tensors that model.safetensors.index.json does not name are merged too" in checkpoint.warnings[0]
+
+
+def test_pickles_beside_safetensors_do_not_matter(one):
+    (one / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    assert Checkpoint(one).tensors.keys() == TINY_SHAPES.keys()
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_a_path_that_is_no_directory_is_refused(tmp_path, one):
+    assert "no such directory" in refusal(tmp_path / "absent")
+    assert "no such directory" in refusal(one / WEIGHTS)
+
+
+def test_an_empty_directory_and_a_lone_config_are_refused(tmp_path, one):
+    (tmp_path / "empty").mkdir()
+    assert f"no .safetensors file here. A checkpoint holds {WEIGHTS}" in refusal(tmp_path / "empty")
+    (one / WEIGHTS).unlink()
+    assert "no .safetensors file here" in refusal(one)
+
+
+def test_a_single_file_beside_an_index_is_refused_and_it_says_which_would_be_loaded(sharded):
+    save_file({"w": torch.zeros(2)}, sharded / WEIGHTS)
+    told = refusal(sharded)
+    assert f"both {WEIGHTS} and {INDEX}" in told
+    assert f"transformers would load {WEIGHTS}" in told
+
+
+def test_several_files_without_an_index_are_refused(sharded):
+    (sharded / INDEX).unlink()
+    told = refusal(sharded)
+    assert f"3 weight files and no {INDEX}" in told
+    assert "model-00002-of-00003.safetensors" in told
+
+
+def test_a_missing_shard_is_named(sharded):
+    (sharded / "model-00001-of-00003.safetensors").unlink()
+    (sharded / "model-00003-of-00003.safetensors").unlink()
+    told = refusal(sharded)
+    assert "model-00001-of-00003.safetensors" in told
+    assert "model-00003-of-00003.safetensors" in told
+    assert "model-00002" not in told
+
+
+def test_a_link_to_nowhere_is_a_missing_shard(sharded):
+    (sharded / "model-00001-of-00003.safetensors").unlink()
+    (sharded / "model-00001-of-00003.safetensors").symlink_to("gone")
+    assert "missing" in refusal(sharded)
+
+
+def test_a_truncated_shard_is_refused_by_name(sharded):
+    file = sharded / "model-00002-of-00003.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+    assert "model-00002-of-00003.safetensors" in refusal(sharded)
+
+
+def test_keys_that_the_index_names_and_no_shard_has_are_all_listed(sharded):
+    edit_index(
+        sharded,
+        lambda index: index.update(ghost="model-00001-of-00003.safetensors", spook="model-00002-of-00003.safetensors"),
+    )
+    told = refusal(sharded)
+    assert "ghost: expected in model-00001-of-00003.safetensors, found nowhere" in told
+    assert "spook: expected in model-00002-of-00003.safetensors, found nowhere" in told
+
+
+def test_a_key_that_lies_in_another_shard_than_the_index_says_is_refused(sharded):
+    files = json.loads((sharded / INDEX).read_text())["weight_map"]
+    right = files["lm_head.weight"]
+    wrong = next(file for file in files.values() if file != right)
+    edit_index(sharded, lambda index: index.update({"lm_head.weight": wrong}))
+    assert f"lm_head.weight: expected in {wrong}, found in {right}" in refusal(sharded)
+
+
+def test_a_tensor_in_two_shards_is_refused(sharded):
+    both = {"lm_head.weight": torch.zeros(2), "model.vision_tower.temperature": torch.zeros(())}
+    save_file(both, sharded / "model-00004-of-00004.safetensors")
+    edit_index(sharded, lambda index: index.update({"more": "model-00004-of-00004.safetensors"}))
+    told = refusal(sharded)
+    assert "tensors that lie in two shards" in told
+    assert "lm_head.weight: in model-0000" in told
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "../elsewhere/model.safetensors",
+        "/etc/model.safetensors",
+        "a/../../model.safetensors",
+        "..\\elsewhere.safetensors",
+        "a\\b.safetensors",
+        "C:model.safetensors",
+        "C:/model.safetensors",
+        "//host/share/model.safetensors",
+        "model.bin",
+        "",
+        "..",
+        "x\0.safetensors",
+    ],
+)
+def test_index_entries_that_point_elsewhere_are_refused(sharded, place):
+    edit_index(sharded, lambda index: index.update({"lm_head.weight": place}))
+    assert "outside of the directory are refused" in refusal(sharded)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"weight_map": []}',
+        '{"weight_map": {"a": 1}}',
+        '{"weight_map": {}}',
+        "\xff",
+        "[" * 9999,
+    ],
+)
+def test_a_damaged_index_is_refused(sharded, text):
+    (sharded / INDEX).write_bytes(text.encode("latin-1"))
+    assert str(sharded / INDEX) in refusal(sharded)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\xff"])
+def test_a_damaged_config_is_told_when_it_is_needed(one, text):
+    (one / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        _ = Checkpoint(one).config
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.ckpt", "model.pt"])
+def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80\x04")
+    (tmp_path / "config.json").write_text("{}")
+    told = refusal(tmp_path)
+    assert name in told
+    assert "loading a pickle can run any code" in told
+    assert f"M.from_pretrained('{tmp_path}', dtype='auto').save_pretrained('{tmp_path}-safetensors')" in told
+
+
+def test_a_diffusers_folder_is_refused_with_the_command_that_converts_it(tmp_path, one):
+    (one / "model_index.json").write_text("{}")
+    assert "Diffusers-style" in refusal(one)
+    save_file({"w": torch.zeros(2)}, tmp_path / "diffusion_pytorch_model.safetensors")
+    assert "save_file(load_file(" in refusal(tmp_path)
+
+
+def test_a_lora_adapter_is_refused_with_the_command_that_merges_it(tmp_path, one):
+    (one / "adapter_config.json").write_text("{}")
+    assert "merge_and_unload()" in refusal(one)
+    save_file({"w": torch.zeros(2)}, tmp_path / "adapter_model.safetensors")
+    assert "a LoRA adapter, not a whole model" in refusal(tmp_path)
+
+
+# --- quantised --------------------------------------------------------------------------------------------------------
+
+
+def test_ordinary_weights_are_not_quantised(one):
+    assert Checkpoint(one).quantised is None
+
+
+@pytest.mark.parametrize("where", ["top", "text_config"])
+def test_a_quantization_config_is_found(tmp_path, where):
+    facts = {"quantization_config": {"quant_method": "gptq"}}
+    path = tiny_checkpoint(tmp_path / "q", config=facts if where == "top" else {where: facts})
+    assert Checkpoint(path).quantised == "config.json has a quantization_config (gptq)"
+
+
+def test_float8_weights_are_quantised(tmp_path):
+    path = tiny_checkpoint(tmp_path / "q", tensors={"a": (2,), "w": torch.zeros(4).to(torch.float8_e4m3fn)})
+    assert Checkpoint(path).quantised == "1 tensors are packed numbers, the first w: float8_e4m3fn[4]"
+
+
+@pytest.mark.parametrize(
+    "suffix", ["qweight", "qzeros", "weight_packed", "SCB", "weight.absmax", "weight.quant_state.bitsandbytes__nf4"]
+)
+def test_packed_integers_are_known_by_their_names(tmp_path, suffix):
+    tensors = {f"layers.0.q_proj.{suffix}": torch.zeros(4, dtype=torch.uint8), "norm.weight": (4,)}
+    path = tiny_checkpoint(tmp_path / "q", tensors=tensors)
+    assert "1 tensors belong to a quantisation, the first layers.0.q_proj" in Checkpoint(path).quantised
+
+
+# --- side files -------------------------------------------------------------------------------------------------------
+
+
+def test_what_belongs_to_the_model_is_carried_and_what_belongs_to_the_training_is_not(sharded):
+    carried = [
+        "added_tokens.json",
+        "chat_template.jinja",
+        "code/modeling_mine.py",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "tokenizer.model",
+        "vocab.json",
+    ]
+    left = [
+        "README.md",
+        "events.out.tfevents.1",
+        "optimizer.pt",
+        "pytorch_model.bin",
+        "recipe.yaml",
+        "rng_state_0.pth",
+        "scheduler.pt",
+        "train.log",
+        "trainer_state.json",
+        "training_args.bin",
+    ]
+    not_entered = [".git/config", "checkpoint-100/config.json", "runs/x/log.txt", "__pycache__/m.pyc", ".gitattributes"]
+    for name in [*carried, *left, *not_entered]:
+        (sharded / name).parent.mkdir(parents=True, exist_ok=True)
+        (sharded / name).write_text("x")
+    found = Checkpoint(sharded).side_files
+    assert set(found.carried) == {*carried, "config.json", "tokenizer.json"}
+    assert set(found.left_out) == {*left, INDEX}
+
+
+# --- digests ----------------------------------------------------------------------------------------------------------
+
+
+def content(path):
+    return digest_checkpoint(Checkpoint(path)).content
+
+
+def test_the_digest_does_not_depend_on_shards_paths_or_side_files(tmp_path):
+    found = {content(tiny_checkpoint(tmp_path / f"{shards}", shards=shards)) for shards in (1, 2, 5)}
+    found.add(content(tiny_checkpoint(tmp_path / "other", config={"x": 1}, tokenizer=False)))
+    assert len(found) == 1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(name=st.sampled_from(sorted(TINY_SHAPES)), place=st.integers(0, 10**6), bit=st.integers(0, 15))
+def test_one_bit_of_one_tensor_changes_its_digest_and_the_content_s_alone(tmp_path_factory, name, place, bit):
+    folder = tmp_path_factory.mktemp("digest")
+    state = {key: tiny_tensor(key, shape) for key, shape in TINY_SHAPES.items()}
+    before = digest_checkpoint(Checkpoint(tiny_checkpoint(folder / "a", tensors=state)))
+    word = state[name].reshape(-1).view(torch.int16)
+    word[place % len(word)] ^= -(2**15) if bit == 15 else 2**bit
+    after = digest_checkpoint(Checkpoint(tiny_checkpoint(folder / "b", tensors=state)))
+    assert before.content != after.content
+    assert [key for key in state if before.tensors[key] != after.tensors[key]] == [name]
+
+
+def test_names_dtypes_and_shapes_are_part_of_the_digest(tmp_path):
+    values = torch.zeros(8, dtype=torch.int32)
+    variants = [{"a": values}, {"b": values}, {"a": values.view(torch.float32)}, {"a": values.reshape(2, 4)}]
+    variants += [{"a": values, "b": torch.empty(0)}, {"a": values, "b": torch.empty(0, 1)}]
+    found = [content(tiny_checkpoint(tmp_path / str(i), tensors=state)) for i, state in enumerate(variants)]
+    assert len(set(found)) == len(variants)
+
+
+def test_the_side_digest_covers_names_and_contents_of_what_is_carried(tmp_path, one):
+    before = side_digest(Checkpoint(one))
+    (one / "README.md").write_text("not carried")
+    assert side_digest(Checkpoint(one)) == before
+    (one / "tokenizer.json").write_text("{}")
+    changed = side_digest(Checkpoint(one))
+    assert changed != before
+    (one / "tokenizer.json").rename(one / "tokeniser.json")
+    assert side_digest(Checkpoint(one)) not in (before, changed)
+
+
+def test_a_remembered_digest_is_that_of_the_files_as_they_are(tmp_path, one):
+    cache = DigestCache(tmp_path / "digests.json")
+    first, read = cache.get(Checkpoint(one)), []
+    again = DigestCache(tmp_path / "digests.json")
+    assert again.knows(Checkpoint(one))
+    assert again.get(Checkpoint(one), read.append) == first
+    assert not read
+    shutil.rmtree(one)
+    tiny_checkpoint(one, seed=7)
+    assert not again.knows(Checkpoint(one))
+    assert again.get(Checkpoint(one)).content not in ("", first.content)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_damaged_cache_of_digests_is_an_empty_one(tmp_path, one, text):
+    (tmp_path / "digests.json").write_text(text)
+    assert DigestCache(tmp_path / "digests.json").get(Checkpoint(one)).content == content(one)
+
+
+def test_what_is_meant_as_a_checkpoint_looks_like_one(tmp_path, one):
+    assert looks_like_checkpoint(one)
+    for name in ("config.json", "pytorch_model.bin", "adapter_config.json", "x.safetensors", INDEX):
+        (tmp_path / f"with {name}").mkdir()
+        (tmp_path / f"with {name}" / name).write_text("")
+        assert looks_like_checkpoint(tmp_path / f"with {name}")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "train.log").write_text("")
+    assert not looks_like_checkpoint(tmp_path / "logs")
+    assert not looks_like_checkpoint(tmp_path / "absent")
+    one.rename(tmp_path / ".partial")
+    assert not looks_like_checkpoint(tmp_path / ".partial")

@@ -1,0 +1,286 @@
+"""Safetensors files, held against safetensors itself: what it refuses we refuse, what it reads we read alike."""
+
+import json
+import os
+import struct
+import threading
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save, save_file
+
+from soup.checkpoints.dtypes import DTYPES
+from soup.checkpoints.shard import MAX_HEADER_BYTES, Shard, read_header
+from soup.errors import CheckpointError
+from tests.helpers.random_tensors import NAMES, tensors
+
+quick = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def packed(header, data=b"", length=None):
+    """A file's bytes; `header` is a dict, or the bytes to stand in its place."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def write(tmp_path, data):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    return path
+
+
+def refused_by_safetensors(path):
+    try:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it has no __iter__
+                file.get_tensor(name)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return True
+    return False
+
+
+FINE = packed({"a": entry()}, bytes(8))
+
+DAMAGED = {
+    "an empty file": b"",
+    "fewer than 8 bytes": b"\x02\0\0\0",
+    "a length and no header": struct.pack("<Q", 0),
+    "a length and nothing else": struct.pack("<Q", 2),
+    "a truncated header": FINE[:20],
+    "a truncated tensor": FINE[:-1],
+    "no tensor bytes at all": FINE[:-8],
+    "bytes after the last tensor": FINE + b"\0",
+    "a header longer than the file": packed({"a": entry()}, bytes(8), length=10_000),
+    "a header of 100 MB and one byte": packed(b"{}", b" " * 64, length=MAX_HEADER_BYTES + 1),
+    "a header of 2**63 bytes": packed(b"{}", length=2**63),
+    "a header of 2**64 - 1 bytes": packed(b"{}", length=2**64 - 1),
+    "no JSON": packed(b"hello, world"),
+    "JSON that stops early": packed(b'{"a": {"dtype": "F32"'),
+    "JSON and then something": packed(b"{} {}"),
+    "no UTF-8": packed(b'{"\xff\xfe": {}}'),
+    "a list": packed(b"[]"),
+    "a text": packed(b'"a"'),
+    "a number": packed(b"1"),
+    "null": packed(b"null"),
+    "Python's NaN": packed(b'{"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4], "x": NaN}}', bytes(4)),
+    "minus zero": packed(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-0, 4]}}', bytes(4)),
+    "deep nesting": packed(b'{"a":' * 2000 + b"1" + b"}" * 2000),
+    "a byte order mark": packed(b"\xef\xbb\xbf" + json.dumps({"a": entry()}).encode(), bytes(8)),
+    "a control character in a name": packed(
+        b'{"a\n": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}', bytes(4)
+    ),
+    "overlapping tensors": packed({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)),
+    "the same bytes twice": packed({"a": entry(), "b": entry()}, bytes(8)),
+    "a gap": packed({"a": entry(), "b": entry(offsets=(12, 20))}, bytes(20)),
+    "a gap at the start": packed({"a": entry(offsets=(4, 12))}, bytes(12)),
+    "offsets out of the file": packed({"a": entry(offsets=(800, 808))}, bytes(8)),
+    "offsets backwards": packed({"a": entry(offsets=(8, 0))}, bytes(8)),
+    "offsets of the wrong size for the shape": packed({"a": entry(shape=(3,))}, bytes(8)),
+    "offsets of the wrong size for the dtype": packed({"a": entry(dtype="BF16")}, bytes(8)),
+    "a shape that overflows": packed({"a": entry(shape=(2**40, 2**40))}, bytes(8)),
+    "a shape that overflows and is empty": packed({"a": entry(shape=(2**62, 2**62, 0), offsets=(0, 0))}),
+    "a shape whose bytes wrap around": packed({"a": entry(shape=(2**62,), offsets=(0, 0))}),
+    "three offsets": packed({"a": entry(offsets=(0, 8, 8))}, bytes(8)),
+    "one offset": packed({"a": entry(offsets=(8,))}, bytes(8)),
+    "no offsets": packed({"a": {"dtype": "F32", "shape": [2]}}, bytes(8)),
+    "no dtype": packed({"a": {"shape": [2], "data_offsets": [0, 8]}}, bytes(8)),
+    "no shape": packed({"a": {"dtype": "F32", "data_offsets": [0, 8]}}, bytes(8)),
+    "a negative offset": packed({"a": entry(offsets=(-8, 0))}, bytes(8)),
+    "a negative dimension": packed({"a": entry(shape=(-2,))}, bytes(8)),
+    "two negative dimensions": packed({"a": entry(shape=(-1, -2))}, bytes(8)),
+    "a fractional offset": packed({"a": entry(offsets=(0, 8.0))}, bytes(8)),
+    "a fractional dimension": packed({"a": entry(shape=(2.0,))}, bytes(8)),
+    "a bool for a dimension": packed({"a": entry("F64", (True,), (0, 8))}, bytes(8)),
+    "a bool for an offset": packed({"a": entry("U8", (1,), (False, True))}, bytes(1)),
+    "a text for a dimension": packed({"a": entry(shape=("2",))}, bytes(8)),
+    "a text for the shape": packed({"a": {"dtype": "F32", "shape": "2", "data_offsets": [0, 8]}}, bytes(8)),
+    "null for the shape": packed({"a": {"dtype": "F32", "shape": None, "data_offsets": [0, 8]}}, bytes(8)),
+    "an unknown dtype": packed({"a": entry(dtype="F7")}, bytes(8)),
+    "a dtype in torch's words": packed({"a": entry(dtype="float32")}, bytes(8)),
+    "a list for a dtype": packed({"a": entry(dtype=["F32"])}, bytes(8)),
+    "a number for a tensor": packed({"a": 1}, bytes(8)),
+    "a dtype twice": packed(b'{"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)),
+    "half a surrogate pair": packed(b'{"\\ud800": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}', bytes(4)),
+    "half a surrogate pair in a value": packed({"__metadata__": {"a": "\ud800"}, "b": entry()}, bytes(8)),
+    "metadata that are no texts": packed({"__metadata__": {"a": 1}, "b": entry()}, bytes(8)),
+    "metadata that are nested": packed({"__metadata__": {"a": {"b": "c"}}, "b": entry()}, bytes(8)),
+    "metadata that are a list": packed({"__metadata__": ["a"], "b": entry()}, bytes(8)),
+}
+
+STRICTER = {
+    "a tensor's name twice": packed(
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+        bytes(8),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_damaged_as_safetensors_says(what, tmp_path):
+    path = write(tmp_path, DAMAGED[what])
+    assert refused_by_safetensors(path)
+    with pytest.raises(CheckpointError) as told:
+        read_header(path)
+    assert str(path) in str(told.value)
+
+
+@pytest.mark.parametrize("what", STRICTER)
+def test_damaged_although_safetensors_reads_it(what, tmp_path):
+    with pytest.raises(CheckpointError, match="twice"):
+        read_header(write(tmp_path, STRICTER[what]))
+
+
+def test_a_file_that_is_not_there_or_a_directory_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match=r"absent\.safetensors: can't be read \(No such file"):
+        read_header(tmp_path / "absent.safetensors")
+    with pytest.raises(CheckpointError, match=r"can't be read \(Is a directory"):
+        read_header(tmp_path)
+
+
+def test_a_git_lfs_pointer_is_no_safetensors_file(tmp_path):
+    text = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    with pytest.raises(CheckpointError, match="no safetensors file"):
+        read_header(write(tmp_path, text))
+
+
+def test_all_damaged_entries_come_in_one_error(tmp_path):
+    header = {"a": entry("F7"), "b": entry(shape=(-1,)), "c": entry(), "d": entry(offsets=(20, 28))}
+    with pytest.raises(CheckpointError) as told:
+        read_header(write(tmp_path, packed(header, bytes(28))))
+    assert "a: unknown dtype 'F7'" in str(told.value)
+    assert "b: shape must be" in str(told.value)
+    assert "d: leaves a gap before it: expected to begin at 8, found 20" in str(told.value)
+
+
+@quick
+@given(data=st.data())
+def test_a_damaged_byte_is_refused_wherever_safetensors_refuses_it(data, tmp_path_factory):
+    """Random damage to a good file: we never take what it does not, never crash, and never read it otherwise."""
+    good = packed(
+        {"__metadata__": {"format": "pt"}, "a.b": entry(), "c": entry("BF16", (3, 1), (8, 14))}, bytes(range(14))
+    )
+    bad = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(good) - 15))
+        bad[place] = data.draw(st.integers(0, 255) | st.sampled_from(list(b'0123456789{}[],:"- .e')))
+    path = tmp_path_factory.mktemp("damage") / "x.safetensors"
+    path.write_bytes(bad)
+    try:
+        header = read_header(path)
+    except CheckpointError:
+        return
+    assert not refused_by_safetensors(path)
+    with safe_open(path, "pt") as file:
+        assert set(file.keys()) == set(header.tensors)
+
+
+@quick
+@given(
+    state=st.dictionaries(NAMES, tensors(), min_size=1, max_size=6),
+    metadata=st.none() | st.dictionaries(NAMES, NAMES, min_size=1, max_size=3),
+)
+def test_a_saved_file_is_read_as_safetensors_reads_it(state, metadata, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "x.safetensors"
+    path.write_bytes(save(state, metadata))
+    with safe_open(path, "pt") as file:
+        assert dict(read_header(path).metadata) == (file.metadata() or {})
+        in_order = list(file.offset_keys())
+    shard = Shard(path)
+    filled = [spec.name for spec in shard if spec.elements]
+    assert filled == [name for name in in_order if name in filled]  # empty tensors lie nowhere
+    assert {spec.name for spec in shard} == set(in_order)
+    for spec in shard:
+        value = state[spec.name]
+        assert (spec.shape, spec.dtype.torch, spec.elements) == (tuple(value.shape), value.dtype, value.numel())
+        buffer = bytearray(spec.bytes)
+        shard.read_into(spec.name, 0, memoryview(buffer))
+        assert bytes(buffer) == bytes(value.reshape(-1).view(torch.uint8).tolist() if value.numel() else b"")
+    shard.close()
+
+
+@pytest.mark.parametrize("code", DTYPES)
+def test_every_dtype_of_the_format_is_known_with_its_size(code, tmp_path):
+    dtype = DTYPES[code]
+    header = {"a": entry(code, (8,), (0, dtype.bits))}
+    path = write(tmp_path, packed(header, bytes(dtype.bits)))
+    with safe_open(path, "pt") as file:
+        assert file.get_slice("a").get_dtype() == code
+    (spec,) = Shard(path)
+    assert (spec.bytes, spec.shape, spec.dtype) == (dtype.bits, (8,), dtype)
+
+
+def test_an_unknown_dtype_of_safetensors_would_show_here(tmp_path):
+    """The oracle for the dtype table: every name that safetensors lists when it is given one that it doesn't know."""
+    with pytest.raises(BaseException, match="unknown variant") as told:
+        safe_open(write(tmp_path, packed({"a": entry("XX")}, bytes(8))), "pt")
+    assert all(f"`{code}`" in str(told.value) for code in DTYPES)
+    assert str(told.value).count("`") == 2 * (len(DTYPES) + 1)
+
+
+def test_a_header_padded_with_spaces_and_of_any_order_is_fine(tmp_path):
+    text = json.dumps({"b": entry(offsets=(8, 16)), "a": entry()}).encode() + b" " * 13
+    header = read_header(write(tmp_path, packed(text, bytes(16))))
+    assert list(header.tensors) == ["a", "b"]
+
+
+def test_a_file_without_tensors_is_one(tmp_path):
+    assert not read_header(write(tmp_path, packed(b"{}"))).tensors
+
+
+def test_parts_of_a_tensor_are_read_from_several_threads(tmp_path):
+    values = torch.arange(100_000, dtype=torch.int32)
+    save_file({"a": values, "b": values + 1}, tmp_path / "x.safetensors")
+    shard, wrong = Shard(tmp_path / "x.safetensors"), []
+
+    def read(name, plus):
+        for start in range(0, 100_000, 777):
+            count = min(777, 100_000 - start)
+            buffer = bytearray(4 * count)
+            shard.read_into(name, 4 * start, memoryview(buffer))
+            if not torch.equal(torch.frombuffer(buffer, dtype=torch.int32), values[start : start + count] + plus):
+                wrong.append((name, start))
+
+    threads = [threading.Thread(target=read, args=job) for job in [("a", 0), ("b", 1)] * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_closed_shard_opens_itself_again(tmp_path):
+    save_file({"a": torch.arange(4)}, tmp_path / "x.safetensors")
+    shard = Shard(tmp_path / "x.safetensors")
+    for _ in range(2):
+        buffer = bytearray(8)
+        shard.read_into("a", 16, memoryview(buffer))
+        assert buffer == (2).to_bytes(8, "little")
+        shard.close()
+
+
+def test_a_file_that_shrinks_after_it_was_opened_is_told(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.arange(1000)}, path)
+    shard = Shard(path)
+    os.truncate(path, path.stat().st_size - 8)
+    with pytest.raises(CheckpointError, match="a ends 8 bytes early"):
+        shard.read_into("a", 0, memoryview(bytearray(8000)))
+    shard.close()
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"reading a failed \(No such file"):
+        shard.read_into("a", 0, memoryview(bytearray(8000)))
+
+
+def test_a_header_of_many_tensors_is_read(tmp_path):
+    state = {f"layer.{i}.weight": torch.zeros(1) for i in range(20_000)}
+    save_file(state, tmp_path / "x.safetensors")
+    assert len(read_header(tmp_path / "x.safetensors").tensors) == 20_000

@@ -1,0 +1,525 @@
+"""The command line as a user meets it: what stands on stdout and stderr, exit codes, JSON, help, wrong inputs."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
+
+from soup._version import __version__
+from soup.cli.app import cli
+from soup.cli.options import Size
+from soup.report.tables import Row, Table
+from tests.helpers.forked_cli import Forge
+from tests.helpers.toy_pools import calls, make_checkpoint, make_judge, make_pool, tree
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = sorted(cli.commands)
+JUDGED = ("--eval", "python:judge/judge.py:score")
+GREEDY = ("greedy", "--pool", "ckpts", "-o", "out", *JUDGED)
+
+
+@pytest.fixture(scope="module")
+def forge():
+    with Forge() as forge:
+        yield forge
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toys")
+    make_pool(folder / "ckpts", shards=2)
+    make_judge(folder / "judge")
+    return folder
+
+
+@pytest.fixture
+def here(toys, tmp_path):
+    return shutil.copytree(toys, tmp_path / "here")
+
+
+@pytest.fixture
+def soup(forge, here):
+    """Runs `soup ...` among the toys."""
+
+    def run(*argv, code=0, **given):
+        ended = forge(*argv, cwd=here, **given)
+        assert ended.code == code, ended
+        assert "Traceback" not in ended.stderr or "judge.py" in ended.stderr, ended.stderr
+        return ended
+
+    return run
+
+
+def answer(ended):
+    """The one JSON document on stdout."""
+    document = json.loads(ended.stdout)
+    assert document["schema"] == 1
+    return document
+
+
+# Help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_every_option_of_it_too(name):
+    command = cli.commands[name]
+    assert command.callback.__doc__
+    told = CliRunner().invoke(cli, [name, "--help"])
+    assert told.exit_code == 0
+    first = command.get_short_help_str(200)
+    assert first.endswith((".", "?"))
+    assert first[:1].isupper()
+    for param in command.params:
+        if isinstance(param, click.Option):
+            assert param.help, f"soup {name} {param.opts[0]} has no help"
+            assert param.opts[0] in told.output
+
+
+def test_every_command_is_in_the_readme():
+    readme = ROOT / "README.md"
+    if not readme.exists():
+        pytest.skip("no README.md yet")
+    text = readme.read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if not re.search(rf"\bsoup {name}\b", text)] == []
+
+
+def test_help_and_version_answer_without_torch():
+    code = (
+        "import sys\nfrom soup.cli.app import cli\n"
+        "for argv in (['--help'], ['greedy', '-h'], ['--version']):\n"
+        "    cli.main(argv, standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'pydantic', 'rich', 'yaml', 'huggingface_hub', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert all(f"\n  {name} " in told.stdout for name in COMMANDS)
+    assert __version__ in told.stdout
+
+
+def test_the_console_script_is_there_and_a_wrong_command_is_a_usage_error():
+    script = Path(sys.executable).with_name("soup")
+    told = subprocess.run([script, "gredy"], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert told.stdout == ""
+    assert "No such command 'gredy'" in told.stderr
+
+
+# Answers
+
+
+def test_a_search_prints_its_table_on_stdout_and_its_talk_on_stderr(soup):
+    told = soup(*GREEDY)
+    lines = told.stdout.splitlines()
+    assert lines[0].split() == ["soup", "python:judge/judge.py:score", "overall"]
+    assert [line.split()[0] for line in lines[1:5]] == [*"abcd"]
+    assert re.search(r"^b \+ c +99\.94 +99\.94  accepted$", told.stdout, re.MULTILINE)
+    assert lines[-1] == "out: the mean of b + c"
+    assert "evaluating a on python:judge/judge.py:score ..." in told.stderr
+    assert "\x1b" not in told.stdout + told.stderr, "colours and bars are for terminals"
+
+
+def test_the_json_of_a_search(soup, here):
+    document = answer(soup(*GREEDY, "--json"))
+    assert (document["strategy"], document["out"], document["chosen"]) == ("greedy", "out", ["b", "c"])
+    assert [trial["accepted"] for trial in document["trials"]] == [False, True, False, False, True, False, False]
+    best = document["trials"][4]
+    assert best["ingredients"] == ["b", "c"]
+    score = best["scores"]["python:judge/judge.py:score"]
+    assert score == {"value": pytest.approx(99.9375), "n": None, "split": "all"}
+    assert best["overall"] == score["value"]
+    recipe = document["recipe"]
+    assert recipe["schema"] == 1
+    assert [share["name"] for share in recipe["ingredients"]] == ["b", "c"]
+    assert recipe["digest"] in (here / "out" / "README.md").read_text()
+    again = answer(soup(*GREEDY, "--json"))
+    assert all(trial["remembered"] for trial in again["trials"])
+    assert {**again, "trials": []} == {**document, "trials": []}
+
+
+def test_the_json_of_eval(soup):
+    document = answer(soup("eval", "ckpts/a", "ckpts/b", *JUDGED, "--json"))
+    assert document.keys() == {"schema", "trials"}
+    names = [trial["ingredients"] for trial in document["trials"]]
+    assert names == [["a"], ["b"]]
+    assert document["trials"][1]["scores"]["python:judge/judge.py:score"]["value"] == 99.5
+
+
+def test_json_stands_alone_on_stdout_however_much_a_judge_or_strategy_prints(soup, here):
+    text = "print('loading')\ndef loud(pool, score):\n    print('thinking')\n    return list(pool)\n"
+    (here / "loud.py").write_text(text)
+    argv = ("cook", "--strategy", "loud.py:loud", "--pool", "ckpts", "-o", "out", "--json")
+    judge = ("--eval", "python:judge/judge.py:chatty")
+    told = soup(*argv, *judge)
+    assert answer(told)["chosen"] == [*"abcd"]
+    assert all(word in told.stderr for word in ("loading", "thinking", "thinking aloud"))
+    assert answer(soup(*argv, "--dry-run"))["strategy"] == "loud.py:loud"
+
+
+@pytest.mark.parametrize("kind", ["strategies", "methods", "evaluators", "benchmarks"])
+def test_lists(soup, kind):
+    found = {row["name"]: row for row in answer(soup("list", kind, "--json"))[kind]}
+    shipped = {
+        "strategies": {"average", "greedy", "maximum"},
+        "methods": {"linear"},
+        "evaluators": {"vlmeval", "python", "command"},
+        "benchmarks": {"mmbench", "ocrbench"},
+    }
+    assert shipped[kind] <= found.keys()
+    assert all(row["summary"] for row in found.values())
+    told = soup("list", kind).stdout
+    assert told.startswith("name")
+    assert all(f"\n{name} " in told for name in shipped[kind])
+
+
+def test_check_says_that_a_pool_belongs_together(soup):
+    assert soup("check", "--pool", "ckpts").stdout == "0 problems, 0 warnings: a, b, c, d belong together.\n"
+    assert answer(soup("check", "--pool", "ckpts", "--json")) == {
+        "schema": 1, "ingredients": [*"abcd"], "problems": [], "warnings": [],
+    }  # fmt: skip
+
+
+def test_check_ends_with_1_and_tells_all_that_is_wrong(soup, here):
+    file = here / "ckpts/c/model-00001-of-00002.safetensors"
+    tensors = load_file(file)
+    save_file({name: np.zeros(2, np.float32) for name in tensors}, file, {"format": "pt"})
+    shutil.copytree(here / "ckpts/b", here / "ckpts/z")
+    config = json.loads((here / "ckpts/d/config.json").read_text()) | {"model_type": "llava"}
+    (here / "ckpts/d/config.json").write_text(json.dumps(config))
+    told = soup("check", "--pool", "ckpts", code=1)
+    problems = [line for line in told.stdout.splitlines() if line.startswith("problem: ")]
+    assert len(problems) == len(tensors) + 1
+    assert all(f"c: {name}: expected" in told.stdout for name in tensors)
+    assert "problem: d: config.json: model_type: expected toy as in a, found llava" in problems
+    assert told.stdout.endswith(" do not belong together.\n")
+    assert "warning: z holds the same weights as b: it counts twice" in told.stderr
+    document = answer(soup("check", "--pool", "ckpts", "--json", code=1))
+    assert len(document["problems"]) == len(problems)
+
+
+def test_inspect_counts_what_is_there(soup, here):
+    document = answer(soup("inspect", "ckpts/a", "--json"))
+    tensors = {
+        name: value for file in (here / "ckpts/a").glob("*.safetensors") for name, value in load_file(file).items()
+    }
+    assert document["bytes"] == sum(value.nbytes for value in tensors.values())
+    shapes = {tensor["name"]: tensor["shape"] for tensor in document["tensors"]}
+    assert shapes == {name: list(value.shape) for name, value in tensors.items()}
+    components = {part["name"]: part for part in document["components"]}
+    assert components["language"]["elements"] == 300_035
+    assert components["vision"] == {"name": "vision", "tensors": 1, "elements": 12, "bytes": 24, "dtypes": "float16"}
+    assert document["model_type"] == "toy"
+    assert document["digest"].startswith("xxh3:")
+    told = soup("inspect", "ckpts/a", "--tensors", "--no-digest").stdout
+    assert re.search(r"^language +2 +300,035 +1\.20 MB +float32$", told, re.MULTILINE)
+    assert "digest" not in told
+    assert all(name in told for name in tensors)
+
+
+def test_equal_weights_have_equal_digests_however_they_are_laid_out(soup, here):
+    make_checkpoint(here / "whole", 1, head=[9, 9, 9, 9])
+    digests = {answer(soup("inspect", place, "--json"))["digest"] for place in ("whole", "ckpts/a")}
+    assert len(digests) == 1
+
+
+def test_report_shows_every_model_and_every_soup_of_a_run(soup):
+    soup(*GREEDY)
+    soup("average", "--pool", "ckpts", "-o", "mean", *JUDGED)
+    document = answer(soup("report", "ckpts.soup", "--json"))
+    rows = {row["name"]: row for row in document["rows"]}
+    assert [*rows] == [*"abcd", "average", "greedy"]
+    assert rows["greedy"]["remark"] == "b + c"
+    assert rows["greedy"]["values"]["overall"] == pytest.approx(99.9375)
+    assert document["columns"] == ["python:judge/judge.py:score", "overall"]
+    told = soup("report", "ckpts.soup").stdout
+    assert re.search(r"^greedy +99\.94 +99\.94  b \+ c *$", told, re.MULTILINE)
+
+
+def test_a_runs_table_is_shown_apart_for_each_part_of_the_questions():
+    columns = ("a", "b (x)", "a (selection)", "b (x) (selection)", "a (report)", "b (x) (report)")
+    table = Table(columns, (Row("m", (1.0, 2.0, 3.0, 4.0, 5.0, None), "m + n"),))
+    assert table.by_part() == {
+        "all": Table(("a", "b (x)"), (Row("m", (1.0, 2.0), "m + n"),)),
+        "selection": Table(("a", "b (x)"), (Row("m", (3.0, 4.0), "m + n"),)),
+        "report": Table(("a", "b (x)"), (Row("m", (5.0, None), "m + n"),)),
+    }
+
+
+def test_merge_makes_the_soup_of_a_recipe(soup, here):
+    soup("average", "--pool", "ckpts", "-o", "out")
+    told = soup("merge", "out/recipe.yaml", "-o", "again")
+    assert told.stdout.startswith("again: a + b + c + d (sha256:")
+    document = answer(soup("merge", "out/recipe.yaml", "-o", "third", "--json"))
+    assert [share["name"] for share in document["recipe"]["ingredients"]] == [*"abcd"]
+    assert tree(here / "out") == tree(here / "again") == tree(here / "third")
+
+
+# Dry runs
+
+
+@pytest.mark.parametrize("name", ["average", "maximum", "greedy", "cook", "merge"])
+def test_a_dry_run_tells_the_plan_and_writes_nothing(soup, here, name):
+    extra = {"cook": ["--strategy", "greedy"], "merge": ["kept/recipe.yaml"]}.get(name, [])
+    shared = [] if name == "merge" else ["--pool", "ckpts", *JUDGED]
+    soup("average", "--pool", "ckpts", "-o", "kept")
+    before = tree(here)
+    plan = answer(soup(name, *extra, *shared, "-o", "out", "--dry-run", "--json"))
+    assert (plan["tensors"], plan["read_bytes"], plan["write_bytes"]) == (4, 4 * 1_200_180, 1_200_180)
+    assert plan["shards"] == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    if name != "merge":
+        assert plan["evaluations_at_most"] == (1 if name == "average" else 7)
+    told = soup(name, *extra, *shared, "-o", "out", "--dry-run").stdout
+    assert re.search(r"^write +1\.20 MB", told, re.MULTILINE)
+    assert tree(here) == before
+    assert calls(here / "judge/judge.py") == []
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("5GB", 5 * 10**9), ("500MB", 5 * 10**8), ("2GiB", 2 * 2**30), ("4096", 4096), ("1.5kb", 1500), ("10 MB", 10**7),
+     ("1T", 10**12), ("7B", 7), (" 3K ", 3000)],
+)  # fmt: skip
+def test_sizes(text, size):
+    assert Size().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "0.0001", "5XB", "5GBB", "1e9", "five", "1,5GB", "nan"])
+def test_what_is_no_size(text):
+    with pytest.raises(click.BadParameter, match="is no size"):
+        Size().convert(text, None, None)
+
+
+def test_a_shard_size_lays_the_files_out_anew_and_changes_no_number(soup, here):
+    soup("average", "--pool", "ckpts", "-o", "out")
+    soup("average", "--pool", "ckpts", "-o", "one", "--max-shard-size", "5GB")
+    soup("average", "--pool", "ckpts", "-o", "many", "--max-shard-size", "1")
+    files = {place: sorted(path.name for path in (here / place).glob("*.safetensors")) for place in ("one", "many")}
+    assert files["one"] == ["model.safetensors"]
+    assert files["many"] == [f"model-0000{i}-of-00004.safetensors" for i in (1, 2, 3, 4)]
+    digests = [answer(soup("inspect", place, "--json"))["digest"] for place in ("out", "one", "many")]
+    assert len({*digests}) == 1
+
+
+def test_options_of_a_strategy_of_the_users(soup, here):
+    (here / "my.py").write_text("def first(pool, score, *, count):\n    return pool[:count]\n")
+    argv = ("cook", "--strategy", "my.py:first", "--pool", "ckpts", "-o", "out", "--json")
+    assert answer(soup(*argv, "--option", "count=3"))["chosen"] == [*"abc"]
+    assert "missing a required argument: 'count'" in soup(*argv, code=1).stderr
+    assert "expected KEY=VALUE" in soup(*argv, "--option", "count", code=2).stderr
+
+
+def test_every_option_of_a_search_at_once(soup, here):
+    argv = ("cook", "--strategy", "greedy", "--option", "accept=gt", "--pool", "ckpts/a", "--pool", "ckpts/b")
+    more = ("--base", "ckpts/c", "--dtype", "bfloat16", "--drop", "vision.*", "--run", "run", "--timeout", "60")
+    last = ("--threads", "1", "--max-shard-size", "1GB", "--eval", "command:echo 50 # {checkpoint}", "-o", "x/y/out")
+    document = answer(soup(*argv, *more, *last, "--json"))
+    assert document["chosen"] == ["a"]
+    assert (here / "run/journal.jsonl").is_file()
+    found = answer(soup("inspect", "x/y/out", "--json"))
+    assert {tensor["dtype"] for tensor in found["tensors"]} == {"bfloat16"}
+    assert len(found["tensors"]) == 3
+
+
+# Wrong inputs: one clean message, the right exit code, nothing on stdout
+
+
+WRONG = {
+    "no pool": (2, "greedy", "Missing option '--pool'"),
+    "an unknown option": (2, "greedy --pool ckpts --evla x", "No such option"),
+    "p of 0": (2, "maximum --pool ckpts --top-p 0", "0 is not in the range"),
+    "a size that is none": (2, "average --pool ckpts --max-shard-size big", "'big' is no size; expected e.g. 5GB"),
+    "a timeout of 0": (2, "greedy --pool ckpts --timeout 0", "is not in the range"),
+    "a split that is no number": (2, "greedy --pool ckpts --split half", "'half' is not a valid float"),
+    "an unknown kind": (2, "list strategy", "'strategy' is not one of"),
+    "no recipe": (2, "merge -o out", "Missing argument 'RECIPE'"),
+    "no output for merge": (2, "merge recipe.yaml", "Missing option"),
+    "no checkpoint": (2, "eval --eval mmbench", "Missing argument 'CHECKPOINTS...'"),
+    "a pool that is not there": (1, "greedy --pool nowhere", "nowhere: no such directory"),
+    "a file as a pool": (1, "average --pool judge/judge.py", "no such directory"),
+    "a pool without checkpoints": (1, "average --pool judge", "no ingredient"),
+    "a base that is not there": (1, "average --pool ckpts --base nowhere", "nowhere: no such directory"),
+    "no benchmark": (1, "greedy --pool ckpts", "pass --eval"),
+    "an empty benchmark": (1, "greedy --pool ckpts --eval ,", "names no benchmark. Known: mmbench"),
+    "an unknown benchmark": (1, "greedy --pool ckpts --eval mmbnch", "Did you mean 'mmbench'?"),
+    "an unknown benchmark for eval": (1, "eval ckpts/a --eval mmbnch", "Did you mean 'mmbench'?"),
+    "no benchmark for eval": (1, "eval ckpts/a", "names no benchmark"),
+    "an unknown strategy": (1, "cook --strategy gredy --pool ckpts", "Did you mean 'greedy'?"),
+    "a judge that is not there": (1, "greedy --pool ckpts --eval python:x.py:f", "no such file"),
+    "a command without a place": (1, "greedy --pool ckpts --eval command:true", "has no {checkpoint}"),
+    "a split beyond 1": (1, "greedy --pool ckpts --eval mmbench --split 2", "between 0 and 1"),
+    "p beyond the pool": (1, "maximum --pool ckpts --top-p 9", "between 1 and 4"),
+    "an unknown dtype": (1, "average --pool ckpts --dtype fp17", "fp17"),
+    "all dropped": (1, "average --pool ckpts --drop *", "leaves no tensor"),
+    "nobody excluded": (1, "average --pool ckpts --exclude A", "no such ingredient. Here: a, b, c, d"),
+    "an output in the pool": (1, "average --pool ckpts -o ckpts/out", "lies in the pool"),
+    "an output that exists": (1, "average --pool ckpts -o judge", "exists and is not empty"),
+    "a file as an output": (1, "average --pool ckpts -o judge/judge.py", "exists and is no directory"),
+    "an output below a file": (1, "average --pool ckpts -o judge/judge.py/out", "can't be written"),
+    "no such recipe": (
+        1,
+        "merge nowhere.yaml -o out",
+        "nowhere.yaml: no recipe can be read there",
+    ),
+    "a recipe that is none": (1, "merge judge/judge.py -o out", "judge.py: "),
+    "nothing to inspect": (1, "inspect nowhere", "nowhere: no such directory"),
+    "a pool to inspect": (1, "inspect ckpts", "no .safetensors file here"),
+    "no run to report": (1, "report nowhere", "no journal"),
+    "a file to report": (2, "report judge/judge.py", "is a file"),
+    "a run that is a file": (1, "greedy --pool ckpts --eval python:judge/judge.py:score --run judge/judge.py", "--run"),
+    "a timeout that is no number": (
+        1,
+        "greedy --pool ckpts --eval python:judge/judge.py:score --timeout nan",
+        "above 0",
+    ),
+    "an output that is the run": (1, "greedy --pool ckpts --eval python:judge/judge.py:two -o ckpts.soup", "--run"),
+    "an output around the run": (1, "greedy --pool ckpts --eval python:judge/judge.py:two -o x --run x/y", "--run"),
+    "an output in the scratch": (
+        1,
+        "greedy --pool ckpts --eval python:judge/judge.py:two -o r/scratch/x --run r",
+        "its own files",
+    ),
+    "no configuration": (1, "finetune nowhere.yaml", "nowhere.yaml"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_input_is_one_clean_message(soup, here, name):
+    code, line, said = WRONG[name]
+    before = tree(here)
+    told = soup(*line.split(), code=code)
+    assert said in told.stderr
+    assert told.stdout == ""
+    assert "Traceback" not in told.stderr
+    assert told.stderr.count("rror: ") == 1
+    if code == 1:
+        assert told.stderr.startswith("error: ") or "\nerror: " in told.stderr
+    assert tree(here) == before
+
+
+def test_a_wrong_input_with_json_leaves_stdout_empty(soup):
+    told = soup("greedy", "--pool", "nowhere", "--json", code=1)
+    assert (told.stdout, told.stderr[:7]) == ("", "error: ")
+
+
+def test_a_failed_evaluation_ends_with_1_and_says_where_to_look(soup, here):
+    told = soup("greedy", "--pool", "ckpts", "--eval", "python:judge/judge.py:explode", code=1)
+    assert "error: a on python:judge/judge.py:explode: the function raised" in told.stderr
+    log = re.search(r"The whole trace: (.*error\.log)", told.stderr)[1]
+    assert "the judge is ill" in (here / log).read_text()
+    told = soup("greedy", "--pool", "ckpts", "--eval", "python:judge/judge.py:spin", "--timeout", "0.2", code=1)
+    assert "no answer within --timeout 0.2 seconds; it was in spin" in told.stderr
+
+
+def test_markup_in_names_is_text(soup, here):
+    (here / "ckpts/a").rename(here / "ckpts/[red]a")
+    told = soup("average", "--pool", "ckpts", "-o", "out")
+    assert told.stdout == "out: the mean of [red]a + b + c + d\n"
+    assert "[red]a" in soup("eval", "ckpts/[red]a", *JUDGED).stdout
+
+
+def test_names_in_any_script_are_fine(soup, here):
+    (here / "ckpts/a").rename(here / "ckpts/ingrédient 一 🍲")
+    document = answer(soup(*GREEDY[:3], "-o", "süp pe", *JUDGED, "--json"))
+    assert document["trials"][-1]["ingredients"]
+    assert "ingrédient 一 🍲" in {name for trial in document["trials"] for name in trial["ingredients"]}
+    soup("merge", "süp pe/recipe.yaml", "-o", "again")
+
+
+def test_a_name_that_is_no_text_is_told(soup, here):
+    os.rename(here / "ckpts/a", os.fsencode(here / "ckpts") + b"/a\xff")  # noqa: PTH104
+    for argv in (GREEDY, ("average", "--pool", "ckpts"), ("check", "--pool", "ckpts"), ("inspect", "ckpts/a\udcff")):
+        told = soup(*argv, code=1)
+        assert "a\\udcff': its name is not UTF-8" in (told.stdout if argv[0] == "check" else told.stderr)
+
+
+def test_a_timeout_of_for_ever_is_fine(soup):
+    assert "the mean of" in soup(*GREEDY, "--timeout", "inf").stdout
+    assert "50.00" in soup("eval", "ckpts/a", "--eval", "python:judge/judge.py:two", "--timeout", "1e300").stdout
+
+
+def test_a_damaged_run_is_told_by_report(soup, here):
+    soup(*GREEDY)
+    outcome = here / "ckpts.soup/soups/greedy.json"
+    for text in ("{", "[]", "{}"):
+        outcome.write_text(text)
+        assert "greedy.json: damaged" in soup("report", "ckpts.soup", code=1).stderr
+    (here / "ckpts.soup/journal.jsonl").write_text("\n")
+    assert "line 1 of 1 is damaged" in soup("report", "ckpts.soup", code=1).stderr
+
+
+@pytest.mark.parametrize("limit", [0, 1, 4, 300, 1000])
+def test_a_disk_that_fills_up_is_one_clean_message_and_leaves_no_soup(here, limit):
+    """A limit on the size of a file stands for the disk: the error comes from the same call."""
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit * 1024}, resource.RLIM_INFINITY))\n"
+        f"sys.argv = {['soup', *GREEDY]!r}\n"
+        "from soup.cli.app import main\nmain()\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=False)
+    assert told.returncode == 1, told.stderr
+    assert "Traceback" not in told.stderr.partition("the function raised")[0]
+    assert "error: " in told.stderr
+    assert "File too large" in told.stderr
+    assert not (here / "out").exists()
+
+
+def test_a_reader_that_leaves_early_is_no_error_of_ours(here):
+    script = Path(sys.executable).with_name("soup")
+    line = f"'{script}' inspect ckpts/a --tensors --no-digest | true"
+    told = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=here, capture_output=True, text=True, check=False)
+    assert "Traceback" not in told.stderr
+    assert told.stderr == ""
+
+
+def test_on_a_terminal_there_is_a_clock_and_elsewhere_there_is_none(here):
+    (here / "judge/mood").write_text("1 time.sleep(0.6)")
+    talk = terminal("eval", "ckpts/a", *JUDGED, cwd=here)
+    assert "\x1b[" in talk
+    assert "evaluating a on python:judge/judge.py:score" in talk
+    assert "0:00:00" in talk
+
+
+def terminal(*argv, cwd):
+    """What `soup ARGV` shows on a terminal."""
+    ours, theirs = pty.openpty()
+    script = Path(sys.executable).with_name("soup")
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen([script, *argv], cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # the terminal is gone with its last process
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert process.wait(60) == 0, shown
+    return shown.decode()
+
+
+def test_check_names_every_tensor_with_nan_or_infinity(tmp_path):
+    pool = make_pool(tmp_path / "ckpts")
+    make_checkpoint(tmp_path / "ckpts" / "e", 9, head=[1, float("nan"), 3, 4])
+    found = CliRunner().invoke(cli, ["check", "--pool", str(pool), "--json"])
+    assert found.exit_code == 1
+    problems = json.loads(found.stdout)["problems"]
+    assert [problem.split(":")[0] for problem in problems] == ["head"]
+    assert "NaN or infinity in e" in problems[0]

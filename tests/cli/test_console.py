@@ -1,0 +1,63 @@
+"""What the command line tells of long work where there is no terminal: a line now and then."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import soup.cli.console
+from soup.cli.app import cli
+from soup.cli.console import Talk
+from soup.evaluation.api import Benchmark
+from soup.merging.recipe import Recipe, Source
+from tests.helpers.toy_pools import make_checkpoint
+from tests.helpers.toy_test_sets import ocrbench_rows, write_tsv
+
+MODEL = """
+class Yes:
+    def __init__(self, directory):
+        pass
+
+    def answer(self, messages):
+        return ["yes"] * len(messages)
+"""
+
+WAITED = [0.0, 30.0, 59.0, 61.0, 90.0, 121.0, 200.0]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that have passed, to be set."""
+    seconds = [0.0]
+    monkeypatch.setattr(soup.cli.console.time, "monotonic", lambda: seconds[0])
+    return seconds
+
+
+def test_without_a_terminal_an_evaluation_tells_how_far_it_is_once_a_minute(clock, capsys):
+    talk = Talk()
+    talk.starting(Recipe.uniform([Source(name="a", path="a")]), Benchmark("mmbench", "vlmeval", "mmbench"))
+    for place, seconds in enumerate(WAITED):
+        clock[0] = seconds
+        talk.answered(1000 * (place + 1), 9000)
+    told = click.unstyle(capsys.readouterr().err).splitlines()
+    assert told == [
+        "evaluating a on mmbench ...",
+        "  4,000 of 9,000 answers",
+        "  7,000 of 9,000 answers",
+    ]
+
+
+def test_a_search_says_how_many_answers_a_benchmark_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("soup.cli.console.PLAIN_SECONDS", -1.0)
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    write_tsv(tmp_path / "LMUData/OCRBench.tsv", ocrbench_rows(10))
+    (tmp_path / "model.py").write_text(MODEL)
+    make_checkpoint(tmp_path / "ckpts/a", [0, 0, 0, 0])
+    model = f"{tmp_path / 'model.py'}:Yes"
+    words = ["eval", str(tmp_path / "ckpts/a"), "--eval", "ocrbench", "--model", model, "--batch-size", "4"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.stderr
+    assert [line.strip() for line in done.stderr.splitlines() if "answers" in line] == [
+        "4 of 10 answers",
+        "8 of 10 answers",
+        "10 of 10 answers",
+    ]

@@ -1,0 +1,264 @@
+"""A soup before it is one: as a directory with links for what stays, or streamed into a loaded module."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+import soup
+from soup.checkpoints.digest import digest_checkpoint, side_digest
+from soup.checkpoints.reader import Checkpoint
+from soup.errors import CheckpointError, PoolError
+from soup.evaluation.candidate import SoupCandidate
+from soup.merging.methods import Method, method
+from soup.merging.pool import Pool
+from soup.testing import tiny_checkpoint, tiny_pool
+from tests.helpers.merge_oracle import read_back, recipe_of, same_bits, write_pool
+
+
+@contextmanager
+def candidate_of(folder, home, weights=None, *, base=None, **fields):
+    recipe = recipe_of(folder, weights, base=base, **fields)
+    with Pool.open(folder, base) as pool:
+        known = [digest_checkpoint(part.checkpoint) for part in pool]
+        lead = (pool.base or pool[0]).checkpoint
+        sealed = recipe.sealed([digest.content for digest in known], side_digest(lead))
+        candidate = SoupCandidate(sealed, pool, home, known)
+        yield candidate
+        candidate.remove()
+
+
+def content(path):
+    with Checkpoint(path) as checkpoint:
+        return digest_checkpoint(checkpoint).content
+
+
+class Tower(torch.nn.Module):
+    """As many layers as asked for, one buffer that is stored and one that is not, and a head tied to the embedding."""
+
+    def __init__(self, layers=3, width=16, dtype=torch.bfloat16, tied=True):
+        super().__init__()
+        self.embed = torch.nn.Embedding(20, width, dtype=dtype)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(width, width, dtype=dtype) for _ in range(layers))
+        self.head = torch.nn.Linear(width, 20, bias=False, dtype=dtype)
+        if tied:
+            self.head.weight = self.embed.weight
+        self.register_buffer("steps", torch.tensor(7))
+        self.register_buffer("scratch", torch.zeros(3), persistent=False)
+
+    def stored(self):
+        """What a checkpoint of it holds: each memory once."""
+        return {name: value for name, value in self.state_dict().items() if name != "head.weight"}
+
+
+@pytest.fixture
+def towers(tmp_path):
+    states = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        states.append(Tower().stored())
+    return write_pool(tmp_path / "pool", states)
+
+
+# --- streamed ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 0.3, 0.2]], ids=["uniform", "weighted"])
+def test_what_is_streamed_into_a_module_is_what_is_written(tmp_path, towers, weights):
+    module = Tower()
+    with candidate_of(towers, tmp_path / "home", weights) as candidate:
+        candidate.load_into(module)
+    soup.merge(recipe_of(towers, weights), tmp_path / "out")
+    again = write_pool(tmp_path / "again", [module.stored()]) / "a"
+    assert content(again) == content(tmp_path / "out")
+
+
+def test_streaming_writes_in_place_and_leaves_nothing_on_disk(tmp_path, towers):
+    module = Tower()
+    places = {name: value.data_ptr() for name, value in module.state_dict().items()}
+    module.scratch += 1
+    with candidate_of(towers, tmp_path / "home") as candidate:
+        candidate.load_into(module)
+    assert {name: value.data_ptr() for name, value in module.state_dict().items()} == places
+    assert module.scratch.tolist() == [1, 1, 1]
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert not (tmp_path / "home").exists()
+
+
+def test_one_candidate_after_another_goes_into_the_same_module(tmp_path, towers):
+    module, found = Tower(), []
+    for weights in ([1, 0, 0], [0, 1, 0], [1, 0, 0]):
+        with candidate_of(towers, tmp_path / "home", weights) as candidate:
+            candidate.load_into(module)
+        found.append({name: value.clone() for name, value in module.stored().items()})
+    models = [read_back(path) for path in sorted(towers.iterdir())]
+    for state, place in zip(found, [0, 1, 0], strict=True):
+        assert all(same_bits(value, models[place][name]) for name, value in state.items())
+
+
+def test_a_tied_weight_that_is_stored_once_fills_both_names(tmp_path, towers):
+    module = Tower()
+    with candidate_of(towers, tmp_path / "home") as candidate:
+        candidate.load_into(module)
+    assert module.head.weight is module.embed.weight
+    soup.merge(recipe_of(towers), tmp_path / "out")
+    assert same_bits(module.head.weight.detach(), read_back(tmp_path / "out")["embed.weight"])
+
+
+def test_an_untied_head_that_the_checkpoint_lacks_is_told(tmp_path, towers):
+    with (
+        candidate_of(towers, tmp_path / "home") as candidate,
+        pytest.raises(CheckpointError, match=r"head\.weight: in the module, not in the candidate"),
+    ):
+        candidate.load_into(Tower(tied=False))
+
+
+def test_all_names_and_shapes_that_differ_are_listed_and_nothing_is_touched(tmp_path, towers):
+    module = Tower(width=8)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with candidate_of(towers, tmp_path / "home") as candidate, pytest.raises(CheckpointError) as told:
+        candidate.load_into(module)
+    assert all(same_bits(value, before[name]) for name, value in module.state_dict().items())
+    assert "embed.weight: expected shape [20, 8], found [20, 16]" in str(told.value)
+    assert "layers.0.bias: expected shape [8], found [16]" in str(told.value)
+    module = Tower(layers=2)
+    with candidate_of(towers, tmp_path / "home") as candidate, pytest.raises(CheckpointError) as told:
+        candidate.load_into(module)
+    assert "layers.2.weight: in the candidate, not in the module" in str(told.value)
+    assert "layers.2.bias: in the candidate, not in the module" in str(told.value)
+    assert "embed.weight" not in str(told.value)
+    assert before.keys() == dict.fromkeys(before).keys()
+
+
+# --- as a directory ---------------------------------------------------------------------------------------------------
+
+
+def half_frozen(tmp_path, count=3):
+    """Ingredients in three shards: the vision tower's is the same in all, the others differ."""
+    torch.manual_seed(0)
+    vision, folder = torch.randn(50), tmp_path / "pool"
+    for seed in range(count):
+        torch.manual_seed(1 + seed)
+        state = {"a.lm": torch.randn(40), "b.vision": vision, "c.head": torch.randn(30)}
+        tiny_checkpoint(folder / f"model-{seed}", tensors=state, shards=3)
+    return folder
+
+
+FROZEN = "model-00002-of-00003.safetensors"
+
+
+def test_the_directory_is_the_soup_that_would_be_written(tmp_path):
+    folder = half_frozen(tmp_path)
+    soup.merge(recipe_of(folder), tmp_path / "out")
+    with candidate_of(folder, tmp_path / "home") as candidate:
+        made = candidate.directory()
+        assert candidate.directory() == made
+        assert content(made) == content(tmp_path / "out")
+        assert Checkpoint(made).layout == Checkpoint(tmp_path / "out").layout
+        assert not Checkpoint(made).warnings
+        beside = {path.name for path in (tmp_path / "out").iterdir()}
+        assert {path.name for path in made.iterdir()} == beside
+        for name in ("config.json", "tokenizer.json"):
+            assert (made / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert not (tmp_path / "home").exists()
+
+
+def test_shards_that_all_ingredients_share_are_hard_links(tmp_path):
+    folder = half_frozen(tmp_path)
+    with candidate_of(folder, tmp_path / "home") as candidate:
+        made = candidate.directory()
+        linked = [path.name for path in made.glob("*.safetensors") if path.stat().st_nlink > 1]
+        assert linked == [FROZEN]
+        assert (made / FROZEN).samefile(folder / "model-0" / FROZEN)
+    assert Checkpoint(folder / "model-0").tensors  # what was linked is still there
+    assert (folder / "model-0" / FROZEN).stat().st_nlink == 1
+
+
+def test_links_into_a_cache_are_linked_to_their_blob(tmp_path):
+    folder = half_frozen(tmp_path, 2)
+    blob = tmp_path / "blob"
+    (folder / "model-0" / FROZEN).rename(blob)
+    (folder / "model-0" / FROZEN).symlink_to(blob)
+    with candidate_of(folder, tmp_path / "home") as candidate:
+        made = candidate.directory() / FROZEN
+        assert not made.is_symlink()
+        assert made.samefile(blob)
+
+
+def test_a_single_model_is_links_alone(tmp_path):
+    folder = half_frozen(tmp_path, 1)
+    with candidate_of(folder, tmp_path / "home") as candidate:
+        made = candidate.directory()
+        assert all(path.stat().st_nlink == 2 for path in made.glob("*.safetensors"))
+        assert content(made) == content(folder / "model-0")
+
+
+def test_no_shard_is_linked_into_another_dtype(tmp_path):
+    folder = half_frozen(tmp_path)
+    soup.merge(recipe_of(folder, dtype="bfloat16"), tmp_path / "out")
+    with candidate_of(folder, tmp_path / "home", dtype="bfloat16") as candidate:
+        assert all(path.stat().st_nlink == 1 for path in candidate.directory().glob("*.safetensors"))
+        assert content(candidate.directory()) == content(tmp_path / "out")
+
+
+@method("test-from-base")
+@dataclass(frozen=True)
+class FromBase(Method):
+    """Twice as far from the base as the ingredients' mean."""
+
+    needs_base: ClassVar[bool] = True
+
+    def __call__(self, block):
+        return block.base + 2 * (sum(block[1:], block[0]) / len(block) - block.base)
+
+
+def test_a_shard_in_which_only_the_base_differs_is_merged_and_not_linked(tmp_path):
+    """The ingredients agree on the vision tower, the base has another one: the method's result is neither."""
+    folder = half_frozen(tmp_path)
+    state = {name: torch.ones(spec.shape) for name, spec in Checkpoint(folder / "model-0").tensors.items()}
+    base = tiny_checkpoint(tmp_path / "base", tensors=state, shards=3)
+    soup.merge(recipe_of(folder, base=base, method="test-from-base"), tmp_path / "out")
+    with candidate_of(folder, tmp_path / "home", base=base, method="test-from-base") as candidate:
+        assert content(candidate.directory()) == content(tmp_path / "out")
+
+
+def test_a_candidate_that_can_t_be_merged_is_told_and_leaves_nothing(tmp_path):
+    folder = write_pool(tmp_path / "pool", [{"w": torch.tensor([1.0, torch.nan])}, {"w": torch.ones(2)}])
+    with (
+        candidate_of(folder, tmp_path / "home") as candidate,
+        pytest.raises(PoolError, match="w: NaN or infinity in a"),
+    ):
+        candidate.directory()
+    assert not (tmp_path / "home").exists()
+
+
+# --- scratch ----------------------------------------------------------------------------------------------------------
+
+
+def test_scratch_is_fresh_for_each_evaluation_and_removed_after_success(tmp_path):
+    with candidate_of(tiny_pool(tmp_path / "pool", 2), tmp_path / "home") as candidate:
+        for _ in range(2):
+            with candidate.evaluation("mmbench-all") as scratch:
+                assert scratch == candidate.scratch
+                assert list(scratch.iterdir()) == []
+                (scratch / "answers.tsv").write_text("A")
+            assert not scratch.exists()
+    assert not (tmp_path / "home").exists()
+
+
+def test_scratch_stays_after_a_failure_and_goes_with_ctrl_c(tmp_path):
+    def fail(candidate, error):
+        with candidate.evaluation("command:echo 'x' && rm -rf / ; ../../..") as scratch:
+            (scratch / "error.log").write_text("why")
+            raise error
+
+    with candidate_of(tiny_pool(tmp_path / "pool", 2), tmp_path / "home") as candidate:
+        with pytest.raises(KeyboardInterrupt):
+            fail(candidate, KeyboardInterrupt)
+        assert not candidate.scratch.exists()
+        with pytest.raises(RuntimeError):
+            fail(candidate, RuntimeError)
+    assert candidate.scratch.parent == tmp_path / "home"
+    assert (candidate.scratch / "error.log").read_text() == "why"

@@ -1,0 +1,168 @@
+"""Weights, guards, and what a difference between two soups can tell."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soup.errors import EvaluatorError, RecipeError
+from soup.evaluation.api import Score
+from soup.evaluation.bootstrap import paired_difference
+from soup.evaluation.objective import PLAIN, Guard, Objective
+from soup.merging.model_card import model_card
+from soup.merging.recipe import Recipe, describe_objective
+from soup.search.strategies import greedy, maximum
+
+
+def scores(**values):
+    return {name: Score(value) for name, value in values.items()}
+
+
+def test_the_plain_overall_is_the_plain_mean():
+    assert PLAIN.overall(scores(a=10.0, b=20.0, c=60.0)) == 30.0
+    assert PLAIN.as_json() == {}
+
+
+def test_weights_weigh_and_a_benchmark_without_one_weighs_1():
+    objective = Objective.parse(["a=2, b=0.5"], [])
+    assert objective.overall(scores(a=10.0, b=20.0, c=60.0)) == pytest.approx((20 + 10 + 60) / 3.5)
+    assert objective.as_json() == {"weights": {"a": 2.0, "b": 0.5}}
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "a=0", "a=-1", "a=nan", "a=inf", "a=x"])
+def test_weights_of_another_form_are_refused(text):
+    with pytest.raises(EvaluatorError, match="expected BENCHMARK=NUMBER"):
+        Objective.parse([text], [])
+
+
+@pytest.mark.parametrize("given", [(["a=2,b=1", "a=3"], []), ([], ["a>=-1", "b>=0,a>=-2"])])
+def test_two_wishes_for_one_benchmark_are_refused_and_not_the_last_one_taken(given):
+    with pytest.raises(EvaluatorError, match="two for a: which one is meant"):
+        Objective.parse(*given)
+
+
+def test_a_command_with_an_equals_sign_can_be_weighed():
+    name = "command:N=3 judge {checkpoint}"
+    assert Objective.parse([f"{name}=2"], []).weights == {name: 2.0}
+
+
+@pytest.mark.parametrize("text", ["a", "a>1", "a>=x", ">=1", "a<=1"])
+def test_guards_of_another_form_are_refused(text):
+    with pytest.raises(EvaluatorError, match="expected BENCHMARK>=MARGIN"):
+        Objective.parse([], [text])
+
+
+def test_unknown_benchmarks_are_all_named_with_the_nearest():
+    with pytest.raises(EvaluatorError, match=r"'mmbnch'.*Did you mean 'mmbench'(.|\n)*'ocr'"):
+        Objective.parse(["mmbnch=1"], ["ocr>=-1"]).check(["mmbench", "ocrbench"])
+
+
+def test_an_objective_is_told_on_the_model_card():
+    objective = Objective.parse(["a=2"], ["b>=-1.0"])
+    assert describe_objective(objective.as_json()) == "a weighs 2; guards: b>=-1"
+    assert describe_objective(PLAIN.as_json()) == ""
+    ingredient = {"name": "x", "path": "x", "digest": "xxh3:0"}
+    recipe = Recipe(ingredients=(ingredient,), side_digest="sha256:0", objective=objective.as_json())
+    assert "Objective: a weighs 2; guards: b>=-1." in model_card(recipe, {"a": {"all": 50.0}}, {})
+
+
+def test_a_guard_holds_a_soup_against_the_best_single_model_on_that_benchmark():
+    objective = Objective(guards=(Guard("b", -1.0),))
+    singles = [scores(a=50.0, b=70.0), scores(a=60.0, b=65.0)]
+    assert objective.broken(scores(a=90.0, b=69.0), singles) == ()
+    (said,) = objective.broken(scores(a=90.0, b=68.9), singles)
+    assert said == "b>=-1: 68.90, and the best single model has 70.00"
+
+
+class Trial:
+    def __init__(self, overall, allowed=True, better=0.0):
+        self.overall, self.allowed, self._better = overall, allowed, better
+
+    def better_than(self, other):
+        return self._better
+
+
+def by_table(table):
+    return lambda chosen: table["".join(sorted(chosen))]
+
+
+def test_greedy_admits_no_soup_that_breaks_a_guard():
+    table = {"a": Trial(60), "b": Trial(50), "c": Trial(40), "ab": Trial(70, allowed=False), "ac": Trial(65)}
+    assert greedy(["a", "b", "c"], by_table(table)) == ["a", "c"]
+
+
+def test_greedy_leaves_a_start_that_breaks_a_guard_for_a_soup_that_keeps_it():
+    table = {"a": Trial(60, allowed=False), "b": Trial(50), "ab": Trial(55)}
+    assert greedy(["a", "b"], by_table(table)) == ["a", "b"]
+
+
+def test_maximum_prefers_a_soup_that_keeps_the_guards():
+    table = {"a": Trial(60), "b": Trial(50), "ab": Trial(70, allowed=False)}
+    assert maximum(["a", "b"], by_table(table)) == ["a"]
+
+
+def test_greedy_by_probability_admits_only_what_is_likely_better():
+    table = {"a": Trial(60), "b": Trial(50), "c": Trial(40), "ab": Trial(61, better=0.89), "ac": Trial(61, better=0.91)}
+    assert greedy(["a", "b", "c"], by_table(table), accept="p>0.9") == ["a", "c"]
+
+
+@pytest.mark.parametrize("rule", ["ge ", "p>1", "p>0.9.1", "p<0.5", ""])
+def test_unknown_rules_are_refused(rule):
+    with pytest.raises(RecipeError, match=r"Known: ge, gt, or p>0\.9"):
+        greedy(["a"], by_table({"a": Trial(1)}), accept=rule)
+
+
+def answered(right, count):
+    points = {str(i): 1.0 if i in right else 0.0 for i in range(count)}
+    return {"bench": Score(100 * sum(points.values()) / count, count, points)}
+
+
+def test_the_interval_of_a_paired_difference_is_that_of_its_normal_approximation():
+    draw = random.Random(0)
+    one = {i for i in range(2000) if draw.random() < 0.60}
+    other = {i for i in one if draw.random() < 0.95} | {i for i in range(2000) if i not in one and draw.random() < 0.05}
+    found = paired_difference(answered(one, 2000), answered(other, 2000), PLAIN)
+    differences = [(i in one) - (i in other) for i in range(2000)]
+    mean = sum(differences) / 2000
+    spread = math.sqrt(sum((d - mean) ** 2 for d in differences) / 2000 / 2000)
+    assert found.mean == pytest.approx(100 * mean)
+    assert found.low == pytest.approx(100 * (mean - 1.96 * spread), abs=0.12)
+    assert found.high == pytest.approx(100 * (mean + 1.96 * spread), abs=0.12)
+    assert found.p_better == pytest.approx(0.5 * (1 + math.erf(mean / spread / math.sqrt(2))), abs=0.03)
+
+
+def test_pairing_sees_what_two_separate_intervals_would_not():
+    one, other = set(range(1000)), set(range(990))  # the same questions but for ten
+    found = paired_difference(answered(one, 2000), answered(other, 2000), PLAIN)
+    assert found.mean == pytest.approx(0.5)
+    assert 0 < found.low < found.mean < found.high
+    assert found.p_better > 0.99
+
+
+@given(st.sets(st.integers(0, 29)), st.sets(st.integers(0, 29)))
+def test_the_two_directions_of_a_difference_are_each_other_s_mirror(one, other):
+    there = paired_difference(answered(one, 30), answered(other, 30), PLAIN)
+    back = paired_difference(answered(other, 30), answered(one, 30), PLAIN)
+    assert there.mean == pytest.approx(-back.mean)
+    assert there.low <= there.mean + 1e-9
+    assert there.mean <= there.high + 1e-9
+    assert there.p_better + back.p_better <= 1 + 1e-9
+
+
+def test_equal_answers_differ_by_nothing_for_sure():
+    found = paired_difference(answered({1, 2}, 9), answered({1, 2}, 9), PLAIN)
+    assert (found.mean, found.low, found.high, found.p_better) == (0, 0, 0, 0)
+
+
+def test_weights_count_in_a_difference():
+    one = {"a": answered({0, 1}, 4)["bench"], "b": answered(set(), 4)["bench"]}
+    other = {"a": answered({0}, 4)["bench"], "b": answered({0}, 4)["bench"]}
+    assert paired_difference(one, other, PLAIN).mean == 0
+    assert paired_difference(one, other, Objective({"a": 3.0})).mean == pytest.approx(100 * (3 * 0.25 - 0.25) / 4)
+
+
+def test_without_each_question_s_points_there_is_no_interval():
+    assert paired_difference({"a": Score(50.0)}, {"a": Score(40.0)}, PLAIN) is None
+    assert paired_difference(answered({1}, 9), answered({1}, 8), PLAIN) is None, "not the same questions"

@@ -1,0 +1,323 @@
+"""`--model auto` answers with any family that transformers has, from the files of a checkpoint alone."""
+
+import importlib
+import json
+import logging
+import sys
+import types
+from contextlib import contextmanager
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from evaluators.answering import batching as asking
+from evaluators.answering import prompts as processors
+from evaluators.answering.batching import ask
+from evaluators.answering.engines.transformers import TransformersAnswerer
+from evaluators.answering.hot_swap import HotSwap
+from soup.checkpoints.digest import digest_checkpoint
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Settings
+from soup.evaluation.candidate import SoupCandidate
+from soup.merging.pool import Pool
+from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
+from tests.helpers.scripted_models import ToyCandidate
+from tests.helpers.vlm_families import FAMILIES, noise, save_family
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory):
+    """Two fine-tunes of a family, made when first asked for."""
+    root, made = tmp_path_factory.mktemp("families"), {}
+
+    def pool(kind):
+        if kind not in made:
+            for seed in (0, 1):
+                save_family(kind, root / kind / f"m{seed}", seed)
+            made[kind] = root / kind
+        return made[kind]
+
+    return pool
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory):
+    """Images of several sizes and shapes, texts of several lengths, one image, two, none."""
+    root = tmp_path_factory.mktemp("images")
+    pictures = []
+    for place, size in enumerate([(32, 32), (64, 32), (40, 90), (33, 31)]):
+        path = noise(root / f"{place}.png", size, place, "RGBA" if place == 1 else "RGB")
+        pictures.append({"type": "image", "value": path})
+    why, colour, count = (
+        {"type": "text", "value": text} for text in ("Why?", "What colour is it? " * 4, "Count them all.")
+    )
+    return [
+        [pictures[0], why],
+        [pictures[1], colour],
+        [count],
+        [pictures[2], count],
+        [pictures[0], colour],
+        [pictures[3], pictures[0], count],
+        [pictures[2], why],
+        [why],
+        [pictures[3], why],
+    ]
+
+
+def askable(kind, messages):
+    """PaliGemma has no chat: an image belongs to each of its prompts."""
+    return messages if FAMILIES[kind].chat else [m for m in messages if m[0]["type"] == "image"]
+
+
+@contextmanager
+def mean_of(pool, home):
+    with Pool.open(pool) as opened:
+        known = [digest_checkpoint(part.checkpoint) for part in opened]
+        recipe = recipe_of(pool).sealed([digest.content for digest in known], "sha256:" + "0" * 64)
+        candidate = SoupCandidate(recipe, opened, home, known)
+        yield candidate
+        candidate.remove()
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_an_answer_does_not_depend_on_its_neighbours(kind, pools, messages):
+    answerer = TransformersAnswerer(pools(kind) / "m0", max_new_tokens=10)
+    asked = askable(kind, messages)
+    alone = [answerer.answer([message])[0] for message in asked]
+    for batch_size in (1, 3, 64):
+        assert ask(answerer, asked, batch_size) == alone
+        assert ask(answerer, asked[::-1], batch_size) == alone[::-1]
+    assert len(set(alone)) > 3
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_candidate_answers_from_the_loaded_model_as_its_merged_files_do(kind, pools, messages, tmp_path, caplog):
+    swap, asked = HotSwap(Settings()), askable(kind, messages)
+    one = ToyCandidate(pools(kind) / "m0", tmp_path, digest="one")
+    first = swap.answerer_for(one)
+    with mean_of(pools(kind), tmp_path / "home") as soup:
+        answerer = swap.answerer_for(soup)
+        assert answerer is first
+        assert not (tmp_path / "home" / "checkpoint").exists()
+        assert not caplog.records
+        fresh = TransformersAnswerer(soup.directory(), max_new_tokens=10)
+        held, there = answerer.module.state_dict(), fresh.module.state_dict()
+        assert held.keys() == there.keys()
+        assert all(same_bits(held[name], values) for name, values in there.items())
+        answerer.max_new_tokens = 10
+        told = ask(answerer, asked, 64)
+        assert told == ask(fresh, asked, 64)
+    assert told != ask(TransformersAnswerer(pools(kind) / "m0", max_new_tokens=10), asked, 64)
+
+
+def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, messages):
+    told = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(record.getMessage())
+    importlib.import_module("transformers.utils.logging").warning_once.cache_clear()
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        TransformersAnswerer(pools("llava") / "m0", max_new_tokens=3).answer(messages[:1])
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert told == []
+
+
+def test_the_dtype_on_disk_is_the_dtype_in_memory(tmp_path, messages):
+    path = save_family("qwen3_vl", tmp_path / "half", 0, torch.bfloat16)
+    answerer = TransformersAnswerer(path, max_new_tokens=3)
+    assert {values.dtype for values in answerer.module.state_dict().values()} == {torch.bfloat16}
+    assert len(ask(answerer, messages, "auto")) == len(messages)
+
+
+def test_a_tokenizer_that_pads_on_the_right_is_made_to_pad_on_the_left(tmp_path, messages, pools):
+    path = save_family("llava", tmp_path / "right", 0)
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "right"}))
+    right = TransformersAnswerer(path, max_new_tokens=10)
+    assert right._prompter.tokenizer.padding_side == "right"
+    left = TransformersAnswerer(pools("llava") / "m0", max_new_tokens=10)
+    assert ask(right, messages, 64) == ask(left, messages, 64)
+
+
+def test_text_alone_to_a_model_that_needs_an_image_is_told(pools, messages):
+    answerer = TransformersAnswerer(pools("paligemma") / "m0")
+    with pytest.raises(EvaluatorError, match="PaliGemmaProcessor needs an image with each text"):
+        ask(answerer, messages, 64)
+
+
+def test_a_plain_prompt_is_the_images_and_then_the_text(pools, messages, monkeypatch):
+    answerer = TransformersAnswerer(pools("paligemma") / "m0", max_new_tokens=2)
+    inputs = answerer._prompter([messages[5]])
+    text = answerer._prompter.tokenizer.decode(inputs["input_ids"][0])
+    assert text.replace(" ", "") == "<image>" * 32 + "<s>Countthemall.\n"
+    assert "labels" not in inputs
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "llava", "gemma3"])
+def test_another_model_without_a_chat_template_is_refused_not_guessed_at(kind, tmp_path):
+    path = save_family(kind, tmp_path / "bare", 0)
+    (path / "chat_template.jinja").unlink()
+    with pytest.raises(EvaluatorError, match="needs a processor with an image processor and a chat template"):
+        TransformersAnswerer(path)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
+    path = save_family("llava", tmp_path / "hollow", 0)
+    whole = load_file(path / "model.safetensors")
+    kept = {name: values for name, values in whole.items() if "layers.1.mlp" not in name}
+    save_file(kept, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EvaluatorError, match=r"not a whole model, 7 tensors are missing.*\n.*layers\.1\.mlp"):
+        TransformersAnswerer(path)
+
+
+def test_what_videos_need_is_left_as_it_was(pools):
+    from transformers import processing_utils
+
+    video_processing_auto = importlib.import_module("transformers.models.auto.video_processing_auto")
+    before = video_processing_auto.AutoVideoProcessor, vars(processing_utils.transformers_module).keys()
+    TransformersAnswerer(pools("qwen2_vl") / "m0")
+    after = video_processing_auto.AutoVideoProcessor, vars(processing_utils.transformers_module).keys()
+    assert before == after
+
+
+def test_what_resizes_images_is_part_of_the_identity(monkeypatch):
+    assert HotSwap(Settings()).identity()["images"] == "pillow"
+    monkeypatch.setattr(processors, "has_torchvision", lambda: True)
+    assert HotSwap(Settings()).identity()["images"] == "torchvision"
+
+
+class Narrow:
+    """A model that has memory for so many messages, and runs out as torch or Python would."""
+
+    def __init__(self, room, error):
+        self.room, self.error, self.tried = room, error, []
+
+    def answer(self, messages):
+        self.tried.append(len(messages))
+        if len(messages) > self.room:
+            raise self.error
+        return [message[0]["value"] for message in messages]
+
+
+TEXTS = [[{"type": "text", "value": "?" * count}] for count in range(1, 101)]
+SHORTAGES = [
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("shortage", SHORTAGES, ids=str)
+def test_batches_halve_where_memory_runs_out_and_all_goes_on(shortage, caplog):
+    model = Narrow(20, shortage)
+    with caplog.at_level(logging.WARNING):
+        assert ask(model, TEXTS, "auto") == [message[0]["value"] for message in TEXTS]
+    assert model.tried == [64, 32, 16, 16, 16, 16, 16, 16, 4]
+    assert caplog.messages[-1] == "Out of memory with 32 questions at a time; going on with 16."
+    ask(model, TEXTS, "auto")
+    assert max(model.tried[9:]) == 16  # for this model it is known by now
+
+
+def test_each_batch_is_told_once_however_often_it_was_tried():
+    told = []
+    ask(Narrow(20, SHORTAGES[0]), TEXTS, "auto", lambda batch, replies: told.extend(zip(batch, replies, strict=True)))
+    assert sorted(len(reply) for _, reply in told) == list(range(1, 101))
+    assert all(batch[0]["value"] == reply for batch, reply in told)
+
+
+def test_a_number_that_does_not_fit_is_told_with_what_to_do():
+    with pytest.raises(EvaluatorError, match=r"(?s)out of memory.*A smaller --batch-size may fit; auto finds it"):
+        ask(Narrow(20, SHORTAGES[0]), TEXTS, 32)
+    assert ask(Narrow(20, SHORTAGES[0]), TEXTS, 20)
+
+
+def test_a_single_question_that_does_not_fit_is_an_error():
+    with pytest.raises(EvaluatorError, match="out of memory") as told:
+        ask(Narrow(0, SHORTAGES[0]), TEXTS, "auto")
+    assert "--batch-size" not in str(told.value)
+
+
+def test_an_error_of_another_kind_is_not_taken_for_a_shortage():
+    model = Narrow(0, RuntimeError("shapes do not match"))
+    with pytest.raises(EvaluatorError, match="shapes do not match"):
+        ask(model, TEXTS, "auto")
+    assert model.tried == [64]
+
+
+def test_a_model_that_can_not_be_remembered_halves_all_the_same():
+    class Slotted:
+        __slots__ = ("tried",)
+
+        def answer(self, messages):
+            if len(messages) > 8:
+                raise SHORTAGES[0]
+            return ["" for _ in messages]
+
+    assert len(ask(Slotted(), TEXTS, "auto")) == 100
+
+
+def test_nothing_of_a_failed_attempt_is_held_when_the_next_begins():
+    import weakref
+
+    class Activations:
+        pass
+
+    held = []
+
+    class Hoarding:
+        def answer(self, messages):
+            assert not [ref for ref in held if ref() is not None]
+            activations = Activations()
+            held.append(weakref.ref(activations))
+            if len(messages) > 10:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            return ["" for _ in messages]
+
+    ask(Hoarding(), TEXTS, "auto")
+    assert len(held) > 4
+    assert asking.LARGEST_BATCH == 64
+
+
+WRAPPERS = """
+class Toy:
+    def __init__(self, model_path="org/name", **options):
+        self.place = model_path
+    def generate(self, message, dataset=None):
+        return f"{len(message)} parts, {self.place}"
+"""
+
+
+def test_vlmeval_s_own_wrapper_is_built_for_each_candidate(tmp_path, monkeypatch):
+    full = types.ModuleType("vlmeval.vlm")
+    exec(WRAPPERS, vars(full))
+    monkeypatch.setitem(sys.modules, "vlmeval.vlm", full)
+    swap = HotSwap(Settings(model="vlmeval:Toy"))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        answerer = swap.answerer_for(ToyCandidate(tmp_path / name, tmp_path, digest=name))
+        assert ask(answerer, TEXTS[:2], "auto") == [f"1 parts, {tmp_path / name}"] * 2
+    identity = swap.identity()
+    assert identity["model"] == "vlmeval:Toy"
+    assert identity["vlmeval"]
+    with pytest.raises(EvaluatorError, match=r"has no model class 'Toi'\. Did you mean 'Toy'"):
+        HotSwap(Settings(model="vlmeval:Toi"))
+
+
+def test_vlmeval_without_its_gigabytes_is_one_sentence_with_the_pip_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vlmeval.vlm", None)
+    with pytest.raises(EvaluatorError, match=r'needs VLMEvalKit in full.*pip install "vlm-soup\[vlmeval\]"'):
+        HotSwap(Settings(model="vlmeval:Qwen2VLChat"))
+
+
+def test_the_merged_files_hold_all_that_is_answered_with(pools, tmp_path):
+    with mean_of(pools("internvl"), tmp_path / "home") as soup:
+        answerer = HotSwap(Settings()).answerer_for(soup)
+        written = read_back(soup.directory())
+    held = answerer.module.state_dict()
+    assert len({values.data_ptr() for values in held.values()}) == len(written)  # tied ones are one

@@ -1,0 +1,345 @@
+"""Judges over HTTP: replies, refusals, silence, memory, and a key that is nowhere but in its header."""
+
+import json
+import signal
+import ssl
+import threading
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluators.answering.response_cache import Remembered
+from evaluators.vlmeval import llm_judge as line
+from evaluators.vlmeval.benchmarks import SOURCES
+from evaluators.vlmeval.harness import VLMEval
+from evaluators.vlmeval.llm_judge import Judge, Judging
+from soup.errors import EvaluatorError
+from soup.evaluation.api import OPENCOMPASS, Benchmark, Settings
+from soup.evaluation.journal import score_key
+from soup.search.run import evaluate
+from soup.testing import tiny_checkpoint
+from tests.helpers.scripted_models import SCRIPTED, JudgeServer, grade, plain_vlmeval, scripted
+from tests.helpers.toy_test_sets import TOYS, mathvista_rows, mmvet_rows, png, right, write_tsv
+
+KEY = "sk-very-secret-4711"
+MATHVISTA = Benchmark("mathvista", "vlmeval", "mathvista")
+MMVET = Benchmark("mmvet", "vlmeval", "mmvet")
+
+
+@pytest.fixture(autouse=True)
+def quick_and_with_a_key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(line, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    rows = {"mathvista": mathvista_rows(24), "mmvet": mmvet_rows(24)}
+    for name in rows:
+        write_tsv(tmp_path / "LMUData" / f"{OPENCOMPASS[name].source}.tsv", rows[name])
+    return rows
+
+
+@pytest.fixture
+def server():
+    with JudgeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(tmp_path, server):
+    file = tmp_path / "model.py"
+    file.write_text(SCRIPTED)
+    return Settings(model=f"{file}:Scripted", batch_size=7, judge_url=server.url, judge_model="a-judge")
+
+
+def judged_prompts(server):
+    return [prompt for prompt in server.prompts if prompt != "Hello."]
+
+
+def asked(settings):
+    file = Path(settings.model.rpartition(":")[0]).with_suffix(".notes")
+    return sum(int(note.split()[1]) for note in file.read_text().splitlines() if note.startswith("asked"))
+
+
+class Plays:
+    """A judge that is scripted: the first replies as given (None: `grade`'s), then as `then` has it."""
+
+    def __init__(self, *replies, then=grade):
+        self.replies, self.then, self.turn = [*replies], then, threading.Lock()
+
+    def __call__(self, prompt, temperature):
+        with self.turn:
+            reply = self.replies.pop(0) if self.replies else self.then(prompt, temperature)
+        return grade(prompt, temperature) if reply is None else reply
+
+
+def test_the_judge_is_asked_as_vlmeval_asks_and_with_the_key_in_its_header(data, settings, server, tmp_path):
+    found = VLMEval(settings).evaluate(scripted(tmp_path, {i: f"It is {i}." for i in range(24)}), MMVET)
+    assert found.questions["1"] == 0.5
+    assert {path for path, _ in server.headers} == {"/v1/chat/completions"}
+    assert {headers["Authorization"] for _, headers in server.headers} == {f"Bearer {KEY}"}
+    bodies = [body for body in server.bodies if body["messages"][0]["content"] != "Hello."]
+    assert {body["model"] for body in bodies} == {"a-judge"}
+    assert {body["max_tokens"] for body in bodies} == {3}
+    # Questions whose grade can't be read are asked once more, a little warmer.
+    assert sorted(body["temperature"] for body in bodies) == [0] * 24 + [0.5] * 3
+
+
+def test_a_server_without_a_key_gets_no_header(data, settings, server, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
+    assert not any("Authorization" in headers for _, headers in server.headers)
+
+
+def test_the_key_may_be_in_another_variable(data, settings, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "mine")
+    VLMEval(replace(settings, judge_key_env="MY_KEY")).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
+    assert {headers["Authorization"] for _, headers in server.headers} == {"Bearer mine"}
+
+
+def test_what_needs_no_judge_is_not_brought_to_it(data, settings, server, tmp_path):
+    assert VLMEval(settings).evaluate(scripted(tmp_path, right(data["mathvista"])), MATHVISTA).value == 75
+    prompts = judged_prompts(server)
+    # Letters and numbers speak for themselves (but for 0, which VLMEvalKit takes for nothing); lists never do.
+    assert len(prompts) == 6 + sum(row["answer"] == "0" for row in data["mathvista"])
+    assert all("Extracted answer:" in prompt for prompt in prompts)
+
+
+@pytest.mark.parametrize("benchmark", [MATHVISTA, MMVET], ids=lambda benchmark: benchmark.name)
+def test_without_a_judge_nothing_starts_and_the_way_out_is_told(benchmark, data, settings):
+    alone = replace(settings, judge_url=None, judge_model=None)
+    with pytest.raises(EvaluatorError) as caught:
+        VLMEval(alone).identity(benchmark)
+    for words in ("--judge-url", "--judge-model", "OPENAI_API_KEY", f"leave {benchmark.name} out of --eval"):
+        assert words in str(caught.value)
+    with pytest.raises(EvaluatorError, match="both --judge-url and --judge-model"):
+        VLMEval(replace(settings, judge_model=None))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("localhost:8000/v1", "expected http://HOST/PATH"),
+        ("ftp://host/v1", "expected http://HOST/PATH"),
+        ("http://me:secret@host/v1", "a plain URL"),
+        ("http://host/v1?key=secret", "a plain URL"),
+    ],
+)
+def test_a_url_that_is_none_or_holds_a_secret_is_refused_without_repeating_it(url, words):
+    with pytest.raises(EvaluatorError, match=words) as caught:
+        Judge(url, "m", "OPENAI_API_KEY")
+    assert "secret" not in str(caught.value)
+
+
+def test_the_whole_path_may_be_given_too(server):
+    assert Judge(f"{server.url}/chat/completions", "m", "K").identity() == Judge(server.url + "/", "m", "K").identity()
+
+
+def test_load_and_broken_replies_are_tried_again(data, settings, server, tmp_path):
+    broken = (500, "the line breaks in the mid", {"Content-Length": "99"})
+    server.plays = Plays(
+        None, broken, (429, "slow down", {"Retry-After": "0.01"}), (503, "back soon"), (500, ""), (200, "<html>")
+    )
+    found = VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
+    assert found.value == 100
+    assert len(server.prompts) == 1 + 24 + 3 + 5  # the greeting, all questions, unreadable grades, refusals
+
+
+def test_a_judge_that_stops_midway_is_an_error_and_the_rerun_asks_only_for_the_rest(data, settings, server, tmp_path):
+    candidate = scripted(tmp_path, {i: f"It is {i}." for i in range(24)})
+    server.plays = Plays(*[None] * 11, then=lambda *_: (503, "gone fishing"))
+    with pytest.raises(EvaluatorError) as caught:
+        VLMEval(settings).evaluate(candidate, MMVET)
+    told = str(caught.value)
+    for words in ("mmvet", "a-judge", "stopped answering after 10 replies", "503: gone fishing", "kept", "leave mmvet"):
+        assert words in told
+    assert asked(settings) == 24
+    server.plays, server.prompts[:] = grade, []
+    found = VLMEval(settings).evaluate(candidate, MMVET)
+    assert asked(settings) == 24  # not one answer is asked for again
+    assert len(judged_prompts(server)) == 24 + 3 - 10
+    fresh = scripted(tmp_path, {i: f"It is {i}." for i in range(24)}, name="fresh")
+    assert found == VLMEval(settings).evaluate(fresh, MMVET)
+
+
+def test_a_judge_that_is_not_there_is_told_before_the_model_is_asked(data, settings, tmp_path):
+    dead = replace(settings, judge_url="http://127.0.0.1:9/v1")
+    judge = VLMEval(dead)
+    judge.identity(MMVET)
+    with pytest.raises(EvaluatorError, match=r"mmvet: the judge a-judge at 127.0.0.1:9/v1 does not answer: .*refused"):
+        judge.evaluate(scripted(tmp_path, right(data["mathvista"])), MATHVISTA)
+    assert not Path(settings.model.rpartition(":")[0]).with_suffix(".notes").exists()
+
+
+def test_a_wrong_key_is_told_at_once_and_never_repeated(data, settings, server, tmp_path):
+    server.plays = lambda *_: (401, json.dumps({"error": f"Incorrect API key provided: {KEY}"}))
+    with pytest.raises(EvaluatorError, match=r"HTTP status 401: .*Incorrect API key provided: \*\*\*") as caught:
+        VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
+    assert KEY not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert len(server.prompts) == 1
+
+
+def test_a_key_with_a_line_break_is_refused_without_repeating_it(settings, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-\nsecret")
+    with pytest.raises(EvaluatorError, match="variable OPENAI_API_KEY can't stand in an HTTP header") as caught:
+        Judge.of(settings).ask("?", 0, 3)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_slow_judge_is_not_waited_for_forever(settings, server, monkeypatch):
+    monkeypatch.setattr(line, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(line, "ATTEMPTS", 2)
+    server.plays = lambda *_: time.sleep(0.5) or "1.0"
+    with pytest.raises(EvaluatorError, match=r"no reply within 0.1 seconds \(2 attempts\)"):
+        Judge.of(settings).ask("?", 0, 3)
+
+
+def test_certificates_are_verified_whatever_vlmeval_did_to_the_process(settings, monkeypatch):
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
+    handlers = Judge("https://host/v1", "m", "K")._opener.handlers
+    (secure,) = [handler for handler in handlers if isinstance(handler, urllib.request.HTTPSHandler)]
+    assert secure._context.verify_mode == ssl.CERT_REQUIRED
+    assert secure._context.check_hostname
+
+
+def test_a_redirect_is_not_followed_with_the_key(settings, server):
+    with JudgeServer() as other:
+        server.plays = lambda *_: (302, "", {"Location": other.url})
+        with pytest.raises(EvaluatorError, match="HTTP status 302"):
+            Judge.of(settings).ask("?", 0, 3)
+        assert not other.headers
+
+
+def test_a_judge_that_only_rambles_is_an_error_and_no_zero(data, settings, server, tmp_path):
+    server.plays = lambda *_: "As a language model"
+    with pytest.raises(EvaluatorError, match=r"gave no reply that VLMEvalKit can read for 24 of 24 questions"):
+        VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
+
+
+def test_one_reply_that_can_t_be_read_counts_as_vlmeval_counts_it(data, settings, server, tmp_path):
+    server.plays = lambda prompt, temperature: "?" if "\n<5>" in prompt else grade(prompt, temperature)
+    found = VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
+    assert found.questions["5"] == 0
+    assert found.value == pytest.approx(100 * 23 / 24)
+
+
+def test_nothing_in_a_reply_is_an_empty_reply(server, settings):
+    server.plays = lambda *_: (200, json.dumps({"choices": [{"message": {"content": None}}]}))
+    assert Judge.of(settings).ask("?", 0, 3) == ""
+
+
+def test_the_judge_is_part_of_the_journals_key(data, settings, server):
+    identities = [
+        VLMEval(each).identity(MMVET)
+        for each in (settings, replace(settings, judge_model="b"), replace(settings, judge_url="http://other/v1"))
+    ]
+    assert len({score_key("sha256:1", MMVET, identity) for identity in identities}) == 3
+    assert identities[0]["judge"] == {"url": server.url[7:], "model": "a-judge", "prompts": "VLMEvalKit's"}
+    assert KEY not in json.dumps(identities)
+
+
+CONSTANT = """
+class Constant:
+    def __init__(self, directory): pass
+    def answer(self, messages): return ["It is 7, and A."] * len(messages)
+"""
+
+
+def test_the_key_is_in_no_file_of_a_run_that_fails_or_one_that_works(data, settings, server, tmp_path, capfd):
+    (tmp_path / "constant.py").write_text(CONSTANT)
+    settings = replace(settings, model=f"{tmp_path / 'constant.py'}:Constant")
+    checkpoint = tiny_checkpoint(tmp_path / "ckpts" / "a")
+    run = {"eval": ["mathvista,mmvet"], "run": tmp_path / "run", "settings": settings}
+    server.plays = Plays(*[None] * 9, then=lambda *_: (500, f"Bearer {KEY} is overloaded"))
+    with pytest.raises(EvaluatorError, match=r"stopped answering .*Bearer \*\*\* is overloaded"):
+        evaluate([checkpoint], **run)
+    kept = {path.name for path in (tmp_path / "run" / "answers").rglob("*.jsonl")}
+    assert "mathvista.jsonl" in kept
+    server.plays = grade
+    (trial,) = evaluate([checkpoint], **run)
+    assert set(trial.scores) == {"mathvista", "mmvet"}
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert server.url[7:].encode() in (tmp_path / "run" / "journal.jsonl").read_bytes()
+    assert KEY not in "".join(capfd.readouterr())
+    before = len(server.prompts)
+    evaluate([checkpoint], **run)
+    assert len(server.prompts) == before  # all remembered: nobody is asked anything
+
+
+HESITANT = {"mmbench", "mmstar", "mmmu", "hallusionbench", "ai2d"}
+
+
+@pytest.mark.parametrize("name", sorted(HESITANT))
+def test_any_benchmark_may_use_the_judge_as_vlmevals_own_evaluate_does(name, settings, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    rows = TOYS[name]()
+    write_tsv(tmp_path / "LMUData" / f"{OPENCOMPASS[name].source}.tsv", rows)
+    answers = {index: hesitant(place, answer) for place, (index, answer) in enumerate(right(rows).items())}
+    benchmark = Benchmark(name, "vlmeval", name)
+    asking = replace(settings, judge_for=(name,))
+    found = VLMEval(asking).evaluate(scripted(tmp_path, answers), benchmark)
+    assert found.value == pytest.approx(plain_vlmeval(SOURCES[name], answers, tmp_path / "o", monkeypatch, "a-judge"))
+    alone = VLMEval(settings).evaluate(scripted(tmp_path, answers, name="alone"), benchmark)
+    assert alone.value < found.value < 100
+    assert judged_prompts(server)
+    assert "judge" in VLMEval(asking).identity(benchmark)
+    assert "judge" not in VLMEval(settings).identity(benchmark)
+
+
+def hesitant(place, answer):
+    """An answer in which matching finds nothing, and the judge does; now and then a plain wrong one."""
+    if answer in ("Yes", "No"):
+        return "certainly" if (answer == "Yes") != (place % 9 == 8) else "by no means... not at all"
+    if len(answer) > 1:
+        return answer
+    wrong = "ABCD"[("ABCD".index(answer) + 1) % 4]
+    return wrong if place % 9 == 8 else f"I would go for number {answer}7"
+
+
+def test_a_metric_that_asks_nobody_refuses_a_judge(settings, tmp_path):
+    with pytest.raises(EvaluatorError, match="ocrbench: its metric has no use for a judge"):
+        VLMEval(replace(settings, judge_for=("ocrbench",)))._judge_of(SOURCES["ocrbench"])
+    with pytest.raises(EvaluatorError, match="unknown benchmark 'mmbanch'"):
+        VLMEval(replace(settings, judge_for=("mmbanch",)))
+
+
+def test_where_the_judge_names_no_option_the_draw_is_the_same_in_every_run(settings, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    rows = TOYS["mmstar"]()
+    write_tsv(tmp_path / "LMUData" / "MMStar.tsv", rows)
+    server.plays = lambda *_: "Hard to say"
+    answers = {**right(rows), 7: "I would go for number B7"}
+    benchmark, asking = Benchmark("mmstar", "vlmeval", "mmstar"), replace(settings, judge_for=("mmstar",))
+    scores = [VLMEval(asking).evaluate(scripted(tmp_path, answers, name=f"m{i}"), benchmark) for i in range(3)]
+    assert scores[0] == scores[1] == scores[2]
+    assert scores[0].value in (97.5, 100)
+    vague = dict.fromkeys(right(rows), "I would go for number B7")
+    with pytest.raises(EvaluatorError, match="can read for 40 of 40 questions"):
+        VLMEval(asking).evaluate(scripted(tmp_path, vague, name="vague"), benchmark)
+
+
+def test_an_interrupt_does_not_wait_for_replies(settings, tmp_path, request):
+    def ring(*_):
+        raise ConnectionAbortedError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    request.addfinalizer(lambda: signal.signal(signal.SIGALRM, before))
+    judging = Judging(Judge.of(settings), Remembered(tmp_path / "kept.jsonl"), "mmvet")
+    began = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    with pytest.raises(ConnectionAbortedError):
+        judging.each(lambda _: time.sleep(5), range(40))
+    assert time.monotonic() - began < 3
+
+
+def test_images_never_go_to_the_judge(data, settings, server, tmp_path):
+    VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
+    assert not any(png((1, 2, 222))[:40] in json.dumps(body) for body in server.bodies)

@@ -1,0 +1,243 @@
+"""All eight benchmarks of OpenCompass: our score is VLMEvalKit's own, and what comes with it makes sense."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from evaluators.vlmeval.benchmarks import SOURCES
+from evaluators.vlmeval.harness import VLMEval
+from soup.errors import EvaluatorError
+from soup.evaluation.api import OPENCOMPASS, Benchmark, Settings, Split, parse_benchmarks
+from soup.testing import check_evaluator
+from tests.helpers.scripted_models import SCRIPTED, JudgeServer, plain_vlmeval, scripted
+from tests.helpers.toy_test_sets import TOYS, predictions, random_predictions, right, write_tsv
+
+KINDS = ["all right", "half right", "noise", "sentences"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaves_this_machine(monkeypatch):
+    connect = socket.socket.connect
+
+    def only_here(self, address):
+        assert address[0] == "127.0.0.1", "the network was asked"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", only_here)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """The rows of all toy test sets by benchmark; the files lie where LMUData says."""
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    return {name: put(tmp_path, name, make()) for name, make in TOYS.items()}
+
+
+def put(tmp_path, name, rows):
+    write_tsv(tmp_path / "LMUData" / f"{OPENCOMPASS[name].source}.tsv", rows)
+    return rows
+
+
+@pytest.fixture
+def judge():
+    with JudgeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(tmp_path, judge):
+    file = tmp_path / "model.py"
+    file.write_text(SCRIPTED)
+    return Settings(model=f"{file}:Scripted", batch_size=7, judge_url=judge.url, judge_model="a-judge")
+
+
+def of(name, split=None):
+    return Benchmark(name, "vlmeval", name, split or Split())
+
+
+def test_the_eight_are_the_eight():
+    assert [*OPENCOMPASS] == [*SOURCES] == [*TOYS]
+    assert [each.name for each in parse_benchmarks(["opencompass"])] == [*OPENCOMPASS]
+    assert {name for name, suite in OPENCOMPASS.items() if suite.judge} == {"mathvista", "mmvet"}
+    for source in SOURCES.values():
+        assert source.dataset in source.base().DATASET_URL
+        assert source.dataset in source.base().DATASET_MD5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", OPENCOMPASS)
+def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, data, settings, tmp_path, monkeypatch):
+    answers = predictions(kind, data[name])
+    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
+    theirs = plain_vlmeval(SOURCES[name], answers, tmp_path / "o", monkeypatch)
+    assert found.value == pytest.approx(theirs, abs=1e-9)
+    assert len(found.questions) == found.n
+    mean = 100 * sum(found.questions.values()) / found.n
+    if name == "hallusionbench":
+        assert found.value <= mean  # figures and questions count only if all of them is right
+    else:
+        assert found.value == pytest.approx(mean)
+    if kind == "all right":
+        # VLMEvalKit compares a list with the word "None", so that no list is ever right.
+        assert found.value == (75 if name == "mathvista" else 100)
+    if kind == "half right":
+        assert 10 < found.value < 70
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", OPENCOMPASS)
+def test_no_answer_at_random_tells_the_two_apart(name, seed, data, settings, tmp_path, monkeypatch):
+    answers = random_predictions(seed, data[name])
+    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
+    theirs = plain_vlmeval(SOURCES[name], answers, tmp_path / "o", monkeypatch)
+    assert found.value == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", OPENCOMPASS)
+def test_each_benchmark_meets_the_suite_of_plug_ins(name, data, settings, tmp_path):
+    candidate = scripted(tmp_path, predictions("half right", data[name]))
+    failing = scripted(tmp_path, {}, name="failing")  # its model knows no answer
+    score = check_evaluator(VLMEval, of(name), candidate, settings=settings, failing=failing)
+    assert 0 < score.value < 100
+
+
+def test_figures_and_questions_of_a_set_are_never_divided(data, settings, tmp_path):
+    candidate = scripted(tmp_path, right(data["hallusionbench"]))
+    judge, groups = VLMEval(settings), {}
+    for part in ("selection", "report"):
+        score = judge.evaluate(candidate, of("hallusionbench", Split(part, 0.5)))
+        groups[part] = {question.partition("/")[0] for question in score.questions}
+        assert score.value == 100
+        for group in groups[part]:
+            assert sum(question.startswith(f"{group}/") for question in score.questions) == 4
+    assert not groups["selection"] & groups["report"]
+    assert len(groups["selection"] | groups["report"]) == 12
+
+
+def test_rows_without_an_image_are_not_asked(data, settings, tmp_path):
+    answers = {index: answer for index, answer in right(data["hallusionbench"]).items() if "_0_" not in index[3:11]}
+    asked = {row["index"] for row in data["hallusionbench"] if row["image"]}
+    found = VLMEval(settings).evaluate(scripted(tmp_path, {**answers, **right_of(data, asked)}), of("hallusionbench"))
+    assert {question.partition("/")[2] for question in found.questions} == asked
+
+
+def right_of(data, indices):
+    return {index: answer for index, answer in right(data["hallusionbench"]).items() if index in indices}
+
+
+def test_development_rows_of_mmmu_are_neither_asked_nor_counted(data, settings, tmp_path):
+    counts = {row["index"] for row in data["mmmu"] if row["split"] == "validation"}
+    answers = {index: answer for index, answer in right(data["mmmu"]).items() if index in counts}
+    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("mmmu"))
+    assert (found.value, found.n, {*found.questions}) == (100, 40, {str(index) for index in counts})
+
+
+def test_several_images_stand_where_the_text_names_them(data, settings):
+    dataset = VLMEval(settings)._dataset(SOURCES["mmmu"], of("mmmu"))
+    row = next(row for row in dataset.data.to_dict("records") if row["index"] == 12)
+    message = dataset.build_prompt(row)
+    assert [part["type"] for part in message] == ["text", "image", "text", "image", "text"]
+    assert message[1]["value"] != message[3]["value"]
+    assert message[2]["value"].startswith(" show?")
+    assert message[2]["value"].endswith("B. ")
+
+
+def test_the_points_of_mmvet_are_grades(data, settings, tmp_path):
+    found = VLMEval(settings).evaluate(scripted(tmp_path, {i: f"It is {i}." for i in range(40)}), of("mmvet"))
+    assert {index: found.questions[index] for index in "012"} == {"0": 0.0, "1": 0.5, "2": 0.0}
+
+
+def test_a_part_without_some_capability_has_a_score_all_the_same(data, settings, tmp_path):
+    rows = [{**row, "category": "rec"} for row in data["mmvet"]]
+    put(tmp_path, "mmvet", rows)
+    assert VLMEval(settings).evaluate(scripted(tmp_path, right(rows)), of("mmvet")).value == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("mmmu", {"question": "<1> <image 3>?"}, r"row 50: VLMEvalKit can't make its prompt \(IndexError"),
+        ("mmmu", {"question": "<1> <image one>?"}, r"row 50: VLMEvalKit can't make its prompt \(AssertionError"),
+        ("mathvista", {"skills": "open('MARKER', 'w')"}, "row 40: skills .* is no Python list of texts"),
+        ("mathvista", {"skills": " open('MARKER', 'w')"}, "row 40: skills .* is no Python list of texts"),
+        ("mathvista", {"question_type": "multi_choice", "choices": "[open('MARKER', 'w')]"}, "row 40: choices "),
+        ("mathvista", {"task": None}, "row 40: task is empty"),
+        ("mmvet", {"category": None}, "row 39: category is empty"),
+        ("mmvet", {"question": None}, "row 39: question is empty"),
+        ("mmvet", {"index": "open('MARKER', 'w')"}, "an index is a whole number or a plain name"),
+        ("hallusionbench", {"index": "7"}, "row '7': an index is a plain name like VS_chart_1_0_3_1"),
+        ("hallusionbench", {"index": "VS_chart_1_0"}, "an index is a plain name like"),
+        ("ai2d", {"image_path": "[open('MARKER', 'w')]"}, "row 39: image_path .* is no Python list"),
+        ("ai2d", {"image_path": None}, "can't be judged by VLMEvalKit"),
+    ],
+)
+def test_cells_that_vlmeval_would_execute_or_trip_over_are_refused(name, damage, words, data, settings, tmp_path):
+    marker = tmp_path / "executed"
+    damage = {key: value and value.replace("MARKER", str(marker)) for key, value in damage.items()}
+    rows = data[name]
+    put(tmp_path, name, [*rows[:-1], {**rows[-1], **damage}])
+    with pytest.raises(EvaluatorError, match=words):
+        VLMEval(settings).identity(of(name))
+    assert not marker.exists()
+
+
+def test_a_skill_that_is_a_plain_text_is_taken_as_vlmeval_takes_it(data, settings, tmp_path, monkeypatch):
+    rows = [{**row, "skills": "statistical reasoning"} for row in data["mathvista"]]
+    put(tmp_path, "mathvista", rows)
+    answers = right(rows)
+    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("mathvista"))
+    assert found.value == plain_vlmeval(SOURCES["mathvista"], answers, tmp_path / "o", monkeypatch)
+
+
+def test_a_test_set_whose_rows_all_belong_to_another_part_is_refused(data, settings, tmp_path):
+    put(tmp_path, "mmmu", [{**row, "split": "dev"} for row in data["mmmu"]])
+    with pytest.raises(EvaluatorError, match="no rows with an image whose split is validation"):
+        VLMEval(settings).identity(of("mmmu"))
+
+
+def test_the_identity_of_each_is_json_and_of_the_judged_ones_names_the_judge(data, settings):
+    for name, suite in OPENCOMPASS.items():
+        identity = VLMEval(settings).identity(of(name))
+        assert json.loads(json.dumps(identity)) == identity
+        assert ("judge" in identity) == suite.judge
+        assert identity["dataset"] == suite.source
+
+
+def test_a_run_that_stopped_midway_asks_only_for_the_rest(data, settings, tmp_path):
+    answers = right(data["mmstar"])
+    half = dict([*answers.items()][:20])
+    first = scripted(tmp_path, half)
+    with pytest.raises(EvaluatorError):
+        VLMEval(settings).evaluate(first, of("mmstar"))
+    known = len((first.kept / "mmstar.jsonl").read_text().splitlines())
+    assert 0 < known <= 20
+    (first.path / "answers.json").write_text(json.dumps({str(index): answer for index, answer in answers.items()}))
+    assert VLMEval(settings).evaluate(first, of("mmstar")).value == 100
+    notes = Path(settings.model.rpartition(":")[0]).with_suffix(".notes").read_text().splitlines()
+    again = notes[notes.index("built m", 1) :]
+    assert sum(int(note.split()[1]) for note in again if note.startswith("asked")) == 40 - known
+    assert VLMEval(settings).evaluate(first, of("mmstar")).value == 100
+    assert notes == Path(settings.model.rpartition(":")[0]).with_suffix(".notes").read_text().splitlines()
+
+
+def test_kept_answers_are_another_models_never(data, settings, tmp_path):
+    first = scripted(tmp_path, right(data["mmstar"]))
+    assert VLMEval(settings).evaluate(first, of("mmstar")).value == 100
+    second = scripted(tmp_path, dict.fromkeys(right(data["mmstar"]), "?"), name="other")
+    second.scratch = first.scratch  # the same place by mistake
+    assert second.kept == first.kept
+    assert VLMEval(settings).evaluate(second, of("mmstar")).value == 0
+
+
+def test_a_torn_line_of_kept_answers_is_asked_again(data, settings, tmp_path):
+    candidate = scripted(tmp_path, right(data["mmstar"]))
+    VLMEval(settings).evaluate(candidate, of("mmstar"))
+    file = candidate.kept / "mmstar.jsonl"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert VLMEval(settings).evaluate(candidate, of("mmstar")).value == 100
+    notes = Path(settings.model.rpartition(":")[0]).with_suffix(".notes").read_text().splitlines()
+    assert notes[-1] == "asked 1"
+    file.write_bytes(file.read_bytes() + b'["no record"]\nno json\n')
+    assert VLMEval(settings).evaluate(candidate, of("mmstar")).value == 100

@@ -1,0 +1,362 @@
+"""`soup run`: the whole study from one file. Training is played here by heads of tiny checkpoints, so that every number
+is known; judging, searching and merging are real. The slow test trains for real."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+
+import finetune.launching.launch
+import finetune.study.comparisons
+from finetune.config import read_config
+from finetune.jobs import plan
+from finetune.study.config import read_study
+from finetune.study.run import plan_study, run_study
+from finetune.study.seed_run import Voice
+from finetune.study.table import Result, StudyTable
+from soup.cli.app import cli
+from soup.errors import EvaluatorError, FinetuneError
+from tests.helpers.toy_pools import calls, make_checkpoint, make_judge
+
+# What a model learns from each data set: its score is 100 less the mean distance from [1, 2, 3, 4].
+LEARNT = {"base": [0, 0, 0, 0], "number": [3, 0, 0, 0], "word": [0, 3, 0, 0], "noise": [-9, -9, -9, -9]}
+
+
+@dataclass
+class Trainer:
+    """Stands in for `launch.finetune`: a job's head is the sum of what its data teach, times its lr."""
+
+    trained: list = field(default_factory=list)
+
+    def __call__(self, path, *, progress=None, listener=None):
+        config = read_config(path)
+        jobs = plan(config, path.parent / config.root)
+        for job in jobs:
+            if not job.out.exists():
+                self.trained.append(job.name)
+                heads = [LEARNT[Path(one.path).name] for one in job.data]
+                head = np.sum(heads, axis=0) * job.settings.lr * job.settings.steps / 10 + config.seed / 100
+                make_checkpoint(job.out, head=head)
+        return [job.out for job in jobs if job.name != "start"]
+
+
+STUDY = """
+root: work
+seeds: [0]
+finetune:
+  start: {data: data/base, out: base, lr: 1, steps: 10}
+  data: data/base
+  added: {number: data/number, word: data/word, noise: data/noise}
+  lr: 1
+  steps: 10
+eval: python:judge/judge.py:score
+compare: [learning_rates, individual_select, all_data]
+learning_rates: [0.5, 2]
+"""
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    stands_in = Trainer()
+    monkeypatch.setattr(finetune.launching.launch, "finetune", stands_in)
+    return stands_in
+
+
+def lay_out(home, text=STUDY):
+    make_judge(home / "judge")
+    for name in LEARNT:
+        (home / "data" / name).mkdir(parents=True)
+    (home / "study.yaml").write_text(text)
+    return home
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lay_out(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A study of two seeds, done: its folder, its trainer, its table."""
+    home = lay_out(tmp_path_factory.mktemp("study"), STUDY.replace("seeds: [0]", "seeds: [0, 1]"))
+    with pytest.MonkeyPatch.context() as patch:
+        stands_in = Trainer()
+        patch.setattr(finetune.launching.launch, "finetune", stands_in)
+        patch.chdir(home)
+        table = run_study(home / "study.yaml")
+    return home, stands_in, table
+
+
+def distance(head):
+    return 100 - float(np.abs(np.float32(head) - np.float32([1, 2, 3, 4])).mean())
+
+
+def test_every_way_has_the_score_that_its_training_gives(done):
+    found = done[2].seeds[0]
+    sums = {name: np.add(LEARNT["base"], LEARNT[name]) for name in ("number", "word", "noise")}
+    singles = {name: distance(head) for name, head in sums.items()}
+    assert found["start"].reported == found["the base set alone"].reported == distance(LEARNT["base"])
+    assert found["mean of the singles"].reported == pytest.approx(fmean(singles.values()))
+    assert found["best single"].reported == pytest.approx(max(singles.values()))
+    assert found["average"].reported == pytest.approx(distance(np.mean(list(sums.values()), axis=0)), abs=1e-5)
+    assert found["greedy"].names == "word + number"
+    assert found["greedy"].reported == pytest.approx(distance([1.5, 1.5, 0, 0]))
+    both = np.add(sums["number"], sums["word"])
+    assert found["individual select"].reported == pytest.approx(singles["word"])
+    all_of_them = np.add(both, sums["noise"])
+    assert found["all data, one ingredient's steps"].reported == pytest.approx(distance(all_of_them))
+    assert found["all data, all 3 ingredients' steps"].reported == pytest.approx(distance(all_of_them * 3))
+
+
+def test_individual_select_keeps_a_data_set_for_good_only_where_the_score_rises(done):
+    _home, trainer, _ = done
+    tried = [name for name in trainer.trained if "-" in name and "lr" not in name and "steps" not in name]
+    # number alone is worse than the base set alone, word is better: the next is tried on top of word.
+    assert tried[: len(tried) // 2] == ["word-noise"]
+
+
+def test_the_soup_over_learning_rates_is_of_the_base_set_alone(done):
+    home, _, _ = done
+    place = home / "work" / "seed-0"
+    assert sorted(path.name for path in (place / "learning_rates").iterdir()) == ["base-lr0.5", "base-lr2"]
+    assert read_config(place / "learning_rates.yaml").added == {}
+
+
+def test_each_seed_has_its_own_folder_and_seed(done):
+    home, _, table = done
+    for seed in (0, 1):
+        config = read_config(home / "work" / f"seed-{seed}" / "finetune.yaml")
+        assert config.seed == seed
+        [head] = {tuple(load_file(f)["head"]) for f in (home / f"work/seed-{seed}/base").glob("*.safetensors")}
+        assert head == pytest.approx([seed / 100] * 4)
+    assert table.seeds[0]["start"].reported < table.seeds[1]["start"].reported
+
+
+def test_a_second_run_trains_and_judges_nothing_and_tells_the_same(home, trainer):
+    first = run_study(home / "study.yaml").as_json()
+    trained, asked = list(trainer.trained), calls(home / "judge" / "judge.py")
+    assert run_study(home / "study.yaml").as_json() == first
+    assert trainer.trained == trained
+    assert calls(home / "judge" / "judge.py") == asked
+
+
+def test_a_study_that_was_stopped_goes_on_where_it_stopped(home, trainer, monkeypatch):
+    def stopped(bench):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(finetune.study.comparisons.COMPARISONS, "all_data", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(home / "study.yaml")
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(finetune.launching.launch, "finetune", trainer)
+    asked = calls(home / "judge" / "judge.py")
+    run_study(home / "study.yaml")
+    again = calls(home / "judge" / "judge.py")[len(asked) :]
+    assert not set(again) & set(asked)
+    assert len(trainer.trained) == len(set(trainer.trained))
+
+
+def test_the_table_is_kept_beside_the_seeds(done):
+    home, _, table = done
+    assert json.loads((home / "work" / "study.json").read_text()) == table.as_json()
+    text = (home / "work" / "study.md").read_text()
+    assert text.splitlines()[0] == "| | seed 0 | seed 1 | mean | sd | chosen |"
+    assert f"| greedy | {table.seeds[0]['greedy'].reported:.2f} |" in text
+
+
+def test_mean_and_spread_are_those_of_the_seeds():
+    values = [61.0, 64.0, 62.5]
+    table = StudyTable(False)
+    for seed, value in enumerate(values):
+        table = table.with_seed(seed, {"greedy": Result(value, value)})
+    [row] = table.table().rows
+    assert row.values == (*values, fmean(values), stdev(values))
+
+
+def test_prepare_runs_once_for_each_seed_and_again_when_it_changed(home, trainer):
+    line = "prepare: sh -c 'echo {seed} >> {place}/made.txt'\n"
+    (home / "study.yaml").write_text(STUDY + line)
+    run_study(home / "study.yaml")
+    run_study(home / "study.yaml")
+    assert (home / "work/seed-0/made.txt").read_text() == "0\n"
+    (home / "study.yaml").write_text(STUDY + line.replace("echo", "echo again"))
+    run_study(home / "study.yaml")
+    assert (home / "work/seed-0/made.txt").read_text() == "0\nagain 0\n"
+
+
+def test_the_harness_sees_the_seed_s_environment_and_nobody_after_it(home, trainer, monkeypatch):
+    monkeypatch.setenv("SHADE", "before")
+    code = "import os\ndef tell(checkpoint):\n    return len(os.environ['SHADE']) + len(os.environ['LIGHT'])\n"
+    (home / "tell.py").write_text(code)
+    text = STUDY.replace("judge/judge.py:score", "tell.py:tell") + 'environment: {SHADE: "{place}", LIGHT: "{seed}"}\n'
+    (home / "study.yaml").write_text(text)
+    found = run_study(home / "study.yaml").seeds[0]
+    assert found["start"].reported == len(str(home / "work" / "seed-0")) + len("0")
+    assert os.environ["SHADE"] == "before"
+    assert "LIGHT" not in os.environ
+
+
+def test_a_command_that_fails_is_told_with_what_it_said(home, trainer):
+    (home / "study.yaml").write_text(STUDY + "prepare: sh -c 'echo no room; exit 3'\n")
+    with pytest.raises(FinetuneError, match=r"(?s)exit code 3.*no room"):
+        run_study(home / "study.yaml")
+    assert not trainer.trained
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("eval:", "evals:", "evals: unknown key. Did you mean 'eval'?"),
+        ("compare: [learning_rates,", "compare: [learning_rate,", "Input should be 'learning_rates'"),
+        ("learning_rates: [0.5, 2]\n", "", "learning_rates: expected some"),
+        ("seeds: [0]", "seeds: [0, 0]", "seeds: one is named twice"),
+        ("  lr: 1\n", "  lr: 1\n  seed: 4\n", "finetune.seed: is the study's to set"),
+        ("  lr: 1\n", "  lr: 1\n  stepz: 4\n", "stepz: unknown key. Did you mean 'steps'?"),
+        ("  added: {number: data/number, word: data/word, noise: data/noise}\n", "", "finetune.added: expected"),
+    ],
+)
+def test_what_is_wrong_is_named_before_anything_is_made(home, trainer, old, new, said):
+    assert old in STUDY
+    (home / "study.yaml").write_text(STUDY.replace(old, new))
+    with pytest.raises(FinetuneError) as error:
+        run_study(home / "study.yaml")
+    assert said in str(error.value)
+    assert not (home / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("eval: python:judge/judge.py:score", "eval: python:judge/none.py:score", "none.py"),
+        ("eval: python:judge/judge.py:score", "eval: mmbensh", "mmbensh"),
+    ],
+)
+def test_what_judges_is_looked_for_before_anything_is_trained(home, trainer, old, new, said):
+    assert old in STUDY
+    (home / "study.yaml").write_text(STUDY.replace(old, new))
+    with pytest.raises(EvaluatorError, match=said):
+        run_study(home / "study.yaml")
+    assert trainer.trained == []
+
+
+def test_strategies_that_there_are_not_are_told_before_anything_is_made_and_in_a_dry_run_too(home, trainer):
+    text = re.sub(r"strategies: \[.*\]\n", "", STUDY) + "strategies: [average, gredy, maxmum]\n"
+    (home / "study.yaml").write_text(text)
+    for ask in (run_study, plan_study):
+        with pytest.raises(FinetuneError, match=r"2 wrong\.\n.*gredy.*\n.*maxmum"):
+            ask(home / "study.yaml")
+    assert not (home / "work").exists()
+
+
+def test_the_pool_s_configuration_may_be_a_file_of_its_own(home):
+    keys = yaml.safe_load(STUDY)
+    (home / "pool.yaml").write_text(yaml.safe_dump(keys["finetune"] | {"root": ".", "out": "elsewhere"}))
+    (home / "study.yaml").write_text(yaml.safe_dump(keys | {"finetune": "pool.yaml"}))
+    study = read_study(home / "study.yaml")
+    assert study.pool(home, 0)["out"] == "work/seed-0/ckpts"
+
+
+def test_dry_run_counts_what_would_be_trained_and_judged_and_writes_nothing(home, trainer):
+    found = plan_study(home / "study.yaml")
+    assert found["trainings_per_seed"] == {
+        "start": 1,
+        "pool": 3,
+        "the base set alone": 1,
+        "learning_rates": 2,
+        "individual_select (at most)": 2,
+        "all_data": 2,
+    }
+    done = CliRunner().invoke(cli, ["run", str(home / "study.yaml"), "--dry-run"])
+    assert json.loads(done.output) == found
+    assert not (home / "work").exists()
+
+
+def test_the_command_line_prints_the_table(home, trainer):
+    done = CliRunner().invoke(cli, ["run", str(home / "study.yaml")])
+    assert done.exit_code == 0
+    assert "all data, one ingredient's steps" in done.output
+    document = json.loads(CliRunner().invoke(cli, ["run", str(home / "study.yaml"), "--json"]).stdout)
+    assert set(document["seeds"]) == {"0"}
+
+
+def test_a_judge_elsewhere_is_named_on_the_command_line_and_needs_one_in_the_file(home, trainer):
+    with pytest.raises(FinetuneError, match="names no judge"):
+        run_study(home / "study.yaml", judge_url="http://127.0.0.1:1/v1")
+
+
+def test_what_is_done_is_told(home, trainer):
+    told = []
+    run_study(home / "study.yaml", voice=Voice(say=told.append))
+    assert told[0].startswith("seed 0")
+    assert "greedy: word + number" in told
+
+
+REAL = """
+root: work
+prepare: {python} {place_maker} {{place}}/toy
+environment: {{LMUData: "{{place}}/toy/LMUData"}}
+finetune:
+  start: {{data: "{{place}}/toy/data/base", out: base, lr: 2.0e-3, steps: 12}}
+  data: "{{place}}/toy/data/base"
+  added: {{number: "{{place}}/toy/data/number", bars: "{{place}}/toy/data/bars"}}
+  freeze: [general_vit, ocr_vit]
+  lr: 1.0e-3
+  steps: 4
+  batch: 8
+  cache_features: true
+  log_to: []
+  jobs_at_once: 2
+  max_shard_size: 1MB
+eval: mmbench,ocrbench
+split: 0.5
+strategies: [average, greedy]
+compare: [learning_rates, individual_select, all_data]
+learning_rates: [1.0e-3, 2.0e-3]
+"""
+MAKER = """
+import sys
+from pathlib import Path
+from finetune.toy.write import QUESTIONS, Sizes, make_toy
+make_toy(Path(sys.argv[1]), 0, Sizes(base=8, added=8, questions=dict.fromkeys(QUESTIONS, 12)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_real_study_trains_judges_cooks_and_compares_and_does_nothing_the_second_time(tmp_path):
+    (tmp_path / "maker.py").write_text(MAKER)
+    text = REAL.format(python=sys.executable, place_maker=tmp_path / "maker.py")
+    (tmp_path / "study.yaml").write_text(text)
+    command = [sys.executable, "-m", "soup", "run", str(tmp_path / "study.yaml"), "--json"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    first = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    found = json.loads(first.stdout)["seeds"]["0"]
+    assert {"start", "average", "greedy", "individual select", "all data, one ingredient's steps"} <= set(found)
+    assert all(
+        0 <= way["overall"] <= 100 and set(way["benchmarks"]) == {"mmbench", "ocrbench"} for way in found.values()
+    )
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert "evaluating" not in again.stderr
+
+
+@pytest.mark.parametrize(("name", "start_steps"), [("run.yaml", 1600), ("converged.yaml", 4800)])
+def test_the_studies_that_ship_are_whole_and_count_three_seeds_of_seven_ingredients(name, start_steps):
+    path = Path(finetune.__file__).parents[1] / "examples/toy" / name
+    study, counted = read_study(path), plan_study(path)
+    assert study.finetune["start"]["steps"] == start_steps
+    assert study.seeds == [0, 1, 2]
+    assert counted["trainings_per_seed"]["pool"] == len(study.finetune["added"]) == 7

@@ -1,0 +1,203 @@
+"""Models of other families: trained by their own processors, their answers found, their checkpoints as they were."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
+
+from finetune.config import DataSet
+from finetune.data import IGNORED, Corpus
+from finetune.jobs import read_stamp
+from finetune.training.input_pipeline import feed
+from finetune.training.other_families import ProcessorCollator, foreign_rows
+from finetune.training.start_model import open_start
+from finetune.training.train import train_job
+from finetune.training.trainer import StopRequest
+from soup.errors import FinetuneError
+from soup.hf.processors import open_processor
+from tests.helpers.training_basics import make_job, write_rows
+from tests.helpers.vlm_families import FAMILIES, save_family
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TRAINED = [name for name in FAMILIES if FAMILIES[name].chat]
+FROZEN = {"qwen2_vl": "visual", "qwen2_5_vl": "visual", "qwen3_vl": "visual", "idefics3": "vision_model"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("data") / "rows", count=8)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    made = {}
+
+    def of(kind):
+        if kind not in made:
+            made[kind] = save_family(kind, tmp_path_factory.mktemp(kind) / kind, seed=1)
+            # The families' own template ends no turn.
+            (made[kind] / "chat_template.jinja").write_text(
+                "{% for message in messages %}{{ message['role'] }}:"
+                "{% if message['content'] is string %}{{ message['content'] }}"
+                "{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+                + FAMILIES[kind].image
+                + "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}</s>\n{% endfor %}"
+                "{% if add_generation_prompt %}assistant:{% endif %}"
+            )
+        return made[kind]
+
+    return of
+
+
+def weights(directory):
+    return {name: t for path in sorted(directory.glob("*.safetensors")) for name, t in load_file(path).items()}
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_the_answers_are_learnt_and_nothing_else(checkpoint, data, tmp_path, kind):
+    job = make_job(tmp_path, data, start=checkpoint(kind))
+    processor = open_processor(checkpoint(kind), {})
+    corpus = Corpus(job.data)
+    rows = foreign_rows(corpus, processor, job.settings)
+    items = [rows[i] for i in range(8)]
+    batch = ProcessorCollator(processor, 4096)(items)
+    for item, labels in zip(items, batch["labels"], strict=True):
+        answer = "".join(text for text, learnt in item["segments"] if learnt)
+        assert processor.tokenizer.decode(labels[labels != IGNORED]) == answer.removesuffix("\n")
+        assert answer.endswith("</s>\n")
+    assert (batch["labels"][batch["attention_mask"] == 0] == IGNORED).all()
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_a_batch_has_the_loss_of_its_rows(checkpoint, data, tmp_path, kind):
+    # Pictures of several rows, and rows without one: each row's own stay its own.
+    model, processor = open_start(str(checkpoint(kind)), make_job(tmp_path, data).settings)
+    model.eval()
+    rows = foreign_rows(Corpus([DataSet(path=str(data))]), processor, make_job(tmp_path, data).settings)
+    collator, items = ProcessorCollator(processor, 4096), [rows[i] for i in range(6)]
+    with torch.no_grad():
+        whole = model(**collator(items)).loss
+        alone = [(batch := collator([item]), model(**batch).loss) for item in items]
+    counts = [(batch["labels"] != IGNORED).sum() for batch, _ in alone]
+    wanted = sum(count * loss for count, (_, loss) in zip(counts, alone, strict=True)) / sum(counts)
+    assert whole.item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_any_family_is_trained_and_saved_as_it_was(checkpoint, data, tmp_path, kind):
+    start = checkpoint(kind)
+    frozen = FROZEN.get(kind, "vision_tower")
+    job = make_job(tmp_path, data, start=start, freeze=[frozen], steps=4, lr=1e-3, micro_batch=2)
+    losses = []
+    assert train_job(job, "d", lambda step, steps, loss, pace: losses.append(loss), StopRequest())
+    before, after = weights(start), weights(job.out)
+    assert {name: (t.shape, t.dtype) for name, t in after.items()} == {n: (t.shape, t.dtype) for n, t in before.items()}
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not any(frozen in name and "merger" not in name for name in moved)
+    assert losses[-1] < losses[0]
+    assert read_stamp(job.out)["rows_seen"] == 16
+    _, found = AutoModelForImageTextToText.from_pretrained(job.out, output_loading_info=True)
+    assert not any(found.values())
+
+
+def test_adapters_are_merged_into_any_family(checkpoint, data, tmp_path):
+    start = checkpoint("llava")
+    lora = {"rank": 2, "save": "multi_modal_projector"}
+    job = make_job(tmp_path, data, start=start, lora=lora, steps=3)
+    assert train_job(job, "d", lambda *told: None, StopRequest())
+    before, after = weights(start), weights(job.out)
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name for name in moved if "multi_modal_projector" in name}
+    assert {name.split(".")[-2] for name in moved if "language_model" in name} == {
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    }
+    assert not any("vision_tower" in name or "lm_head" in name for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"packing": True}, "only for POINTS"),
+        ({"cache_features": True}, "only for POINTS"),
+        ({"max_length": 20}, "more than max_length 20"),
+    ],
+)
+def test_what_only_points_can_is_told(checkpoint, data, tmp_path, settings, words):
+    job = make_job(tmp_path, data, start=checkpoint("llava"), **settings)
+    with pytest.raises(FinetuneError, match=words):
+        train_job(job, "d", lambda *told: None, StopRequest())
+
+
+def opened(start, data, tmp_path):
+    return open_start(str(start), make_job(tmp_path, data).settings)
+
+
+def test_a_start_that_is_no_vision_language_model_is_told(data, tmp_path):
+    tiny = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    LlamaForCausalLM(tiny).save_pretrained(tmp_path / "llama")
+    with pytest.raises(FinetuneError, match=r"a llama \(LlamaConfig\), no vision-language model"):
+        opened(tmp_path / "llama", data, tmp_path)
+
+
+def test_a_start_that_is_nothing_is_told_with_the_presets(data, tmp_path):
+    with pytest.raises(FinetuneError, match="Did you mean 'tiny'"):
+        opened("tinny", data, tmp_path)
+
+
+def copy_of(directory, place):
+    import shutil
+
+    return shutil.copytree(directory, place / "start")
+
+
+def test_a_tokenizer_without_the_image_token_is_told(checkpoint, data, tmp_path):
+    import json
+
+    start = copy_of(checkpoint("llava"), tmp_path)
+    text = (start / "tokenizer.json").read_text().replace('"<image>"', '"<picture>"')
+    (start / "tokenizer.json").write_text(text)
+    settings = json.loads((start / "tokenizer_config.json").read_text())
+    kept = {key: value for key, value in settings.items() if "special" not in key and "decoder" not in key}
+    (start / "tokenizer_config.json").write_text(json.dumps(kept))
+    with pytest.raises(FinetuneError, match="lacks the image token '<image>'"):
+        opened(start, data, tmp_path)
+
+
+def test_weights_that_are_missing_are_told(checkpoint, data, tmp_path):
+    from safetensors.torch import save_file
+
+    start = copy_of(checkpoint("llava"), tmp_path)
+    tensors = load_file(start / "model.safetensors")
+    gone = next(name for name in tensors if "projector" in name)
+    del tensors[gone]
+    tensors["extra.weight"] = torch.zeros(2)
+    save_file(tensors, start / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FinetuneError, match=r"(?s)projector.*not in its files.*extra\.weight: no weight of this model"):
+        opened(start, data, tmp_path)
+
+
+def test_a_pickle_is_not_opened(checkpoint, data, tmp_path):
+    start = copy_of(checkpoint("llava"), tmp_path)
+    tensors = load_file(start / "model.safetensors")
+    (start / "model.safetensors").unlink()
+    torch.save(tensors, start / "pytorch_model.bin")
+    with pytest.raises(FinetuneError, match="can't be opened"):
+        opened(start, data, tmp_path)
+
+
+def test_a_processor_without_a_chat_template_is_told(checkpoint, data, tmp_path):
+    start = copy_of(checkpoint("llava"), tmp_path)
+    (start / "chat_template.jinja").unlink()
+    with pytest.raises(FinetuneError, match="no chat template"):
+        opened(start, data, tmp_path)
+
+
+def test_feeding_knows_whose_model_it_is(checkpoint, data, tmp_path):
+    job = make_job(tmp_path, data)
+    model, processor = opened(checkpoint("internvl"), data, tmp_path)
+    food = feed(Corpus(job.data), model, processor, job.settings)
+    assert isinstance(food.collator, ProcessorCollator)
+    assert (food.count, food.rows.steps) == (8, 6)

@@ -1,0 +1,95 @@
+"""What the tests of merging share: a pool out of tensors, its soup back as tensors, and exact rounding as an oracle."""
+
+import json
+import math
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+import soup
+from soup.merging.pool import Pool
+from soup.merging.recipe import Recipe, Share
+from soup.testing import tiny_checkpoint
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+WORD = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+FRACTION_BITS = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24, torch.float64: 53}
+LEAST_EXPONENT = {torch.bfloat16: -133, torch.float16: -24, torch.float32: -149, torch.float64: -1074}
+
+
+def bits(tensor):
+    """A tensor as whole numbers, so that NaN equals itself and -0.0 differs from 0.0."""
+    return tensor.reshape(-1).contiguous().view(WORD[tensor.element_size()])
+
+
+def same_bits(left, right):
+    return left.dtype == right.dtype and left.shape == right.shape and torch.equal(bits(left), bits(right))
+
+
+def write_pool(folder, states, **each):
+    """One tiny checkpoint for each state (a dict of tensors), named a, b, c, ..."""
+    for letter, state in zip("abcdefghijklmnop", states, strict=False):
+        tiny_checkpoint(Path(folder) / letter, tensors=state, **each)
+    return Path(folder)
+
+
+def recipe_of(pool, weights=None, **fields):
+    """The unsealed recipe of all that lie in a folder; weights are the uniform mean's unless given."""
+    base = fields.pop("base", None)
+    with Pool.open(pool, base) as opened:
+        parts = list(opened)
+        weights = weights or [1 / len(parts)] * len(parts)
+        shares = tuple(Share(name=p.name, path=p.place, weight=w) for p, w in zip(parts, weights, strict=True))
+        return Recipe(ingredients=shares, base=opened.base.source() if opened.base else None, **fields)
+
+
+def read_back(directory):
+    """Every tensor of a checkpoint, read by safetensors itself."""
+    return {
+        name: value
+        for file in sorted(Path(directory).rglob("*.safetensors"))
+        for name, value in load_file(file).items()
+    }
+
+
+def merged(states, weights=None, *, options=None, allow_nonfinite=False, **fields):
+    """The soup of `states` as a dict of tensors."""
+    with tempfile.TemporaryDirectory() as folder:
+        pool = write_pool(Path(folder) / "pool", states)
+        out = Path(folder) / "out"
+        soup.merge(recipe_of(pool, weights, **fields), out, options=options, allow_nonfinite=allow_nonfinite)
+        return read_back(out)
+
+
+def rounded(exact, dtype):
+    """float64 values rounded once to `dtype`, to nearest even (torch's cast goes through float32: it rounds twice)."""
+    if dtype == torch.float64:
+        return exact
+    _, exponent = torch.frexp(exact)
+    step = torch.clamp(exponent - FRACTION_BITS[dtype], min=LEAST_EXPONENT[dtype])
+    scaled = torch.round(torch.ldexp(exact, -step.double()))  # torch.round goes to even
+    return torch.ldexp(scaled, step.double()).to(dtype)
+
+
+def ulps(left, right):
+    """How many representable values lie between, element by element."""
+
+    def place(tensor):
+        word = bits(tensor).to(torch.int64)
+        least = -(2 ** (8 * tensor.element_size() - 1))
+        return torch.where(word < 0, least - word, word)
+
+    return (place(left) - place(right)).abs()
+
+
+def mean(tensors, weights=None):
+    """The weighted mean in float64."""
+    weights = weights or [1.0] * len(tensors)
+    total = sum(tensor.double() * weight for tensor, weight in zip(tensors, weights, strict=True))
+    return total / math.fsum(weights)
+
+
+def config(directory):
+    return json.loads((Path(directory) / "config.json").read_text())

@@ -1,0 +1,89 @@
+"""What a search is asked for is heard, or refused before any work: nothing that a user types is dropped in silence."""
+
+import importlib.util
+
+import pytest
+
+import soup
+from soup.errors import EvaluatorError
+from soup.evaluation.objective import Objective
+from soup.search.run import plan_cook
+from tests.helpers.forked_cli import Forge
+from tests.helpers.toy_pools import calls, make_judge, make_pool
+
+GUARDED = Objective.parse([], ["python:judge/judge.py:score>=-50"])
+
+
+@pytest.fixture
+def judge(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_pool(tmp_path / "ckpts")
+    return make_judge(tmp_path / "judge")
+
+
+@pytest.mark.parametrize("wish", [{"objective": Objective({"mmbench": 2.0})}, {"split": 0.5}, {"objective": GUARDED}])
+def test_wishes_about_benchmarks_without_a_benchmark_are_refused(judge, wish, tmp_path):
+    with pytest.raises(EvaluatorError, match="--weights, --guard and --split are about benchmarks: pass --eval"):
+        soup.cook("average", pool="ckpts", out="out", **wish)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("call", [soup.cook, plan_cook])
+def test_a_weight_for_a_misspelt_benchmark_is_refused_before_its_data_are_even_looked_for(judge, call):
+    with pytest.raises(EvaluatorError, match="No benchmark 'mmbnch' to weigh"):
+        call("greedy", pool="ckpts", eval="mmbench", objective=Objective({"mmbnch": 2.0}), out="out")
+
+
+def test_a_rule_that_needs_questions_is_refused_after_one_evaluation_and_not_after_all(judge):
+    evals = "python:judge/judge.py:score"
+    with pytest.raises(EvaluatorError, match="needs the points of each question"):
+        soup.cook("greedy", pool="ckpts", eval=evals, options={"accept": "p>0.9"}, out="out")
+    assert len(calls(judge)) == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vlmeval") is None, reason="VLMEvalKit is not installed")
+def test_all_that_a_benchmark_lacks_is_told_at_once(judge, tmp_path, monkeypatch):
+    monkeypatch.setenv("LMUData", str(tmp_path))
+    with pytest.raises(EvaluatorError) as caught:
+        soup.cook("greedy", pool="ckpts", eval="mmbench,mmvet", out="out")
+    said = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in said] == ["mmbench", "mmvet", "mmvet"]
+    assert "its data (MMVet of VLMEvalKit) are not here" in said[1]
+    assert "graded by a judge, and none is named" in said[2]
+
+
+def test_a_dry_run_takes_the_strategys_options(judge, tmp_path):
+    (tmp_path / "mine.py").write_text("def pick(pool, score, *, name):\n    return [name]\n")
+    line = ["cook", "--strategy", "mine.py:pick", "--pool", "ckpts", "-o", "out", "--dry-run", "--option"]
+    with Forge() as forge:
+        assert forge(*line, "name=a", cwd=tmp_path).code == 0
+        told = forge(*line, "nmae=a", cwd=tmp_path)
+    assert told.code == 1
+    assert "error: Strategy mine.py:pick: " in told.stderr
+
+
+@pytest.mark.parametrize("strategy", ["average", "maximum", "greedy"])
+@pytest.mark.parametrize("objective", [Objective(), GUARDED])
+def test_a_dry_runs_number_of_evaluations_is_the_most_that_can_happen(judge, strategy, objective):
+    given = {"pool": "ckpts", "eval": "python:judge/judge.py:score", "objective": objective}
+    most = plan_cook(strategy, out="out", **given)["evaluations_at_most"]
+    soup.cook(strategy, out="out", **given)
+    assert 0 < len(calls(judge)) <= most
+    assert strategy == "average" or len(calls(judge)) == most, "and no more than needs be"
+
+
+def test_a_weighted_soup_is_not_called_a_mean_of_equals(judge):
+    told = soup.cook(lambda pool, score: {"a": 3, "b": -1.0}, pool="ckpts", out="out")
+    assert str(told) == "the mean of a (3) + b (-1)"
+    assert str(soup.cook("average", pool="ckpts", out="even")) == "the mean of a + b + c + d"
+
+
+def test_a_dry_run_of_a_merge_looks_at_its_destination(judge, tmp_path):
+    soup.cook("average", pool="ckpts", out="out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/work.txt").write_text("years of it")
+    with Forge() as forge:
+        told = forge("merge", "out/recipe.yaml", "-o", "full", "--dry-run", cwd=tmp_path)
+        again = forge("merge", "out/recipe.yaml", "-o", "out", "--dry-run", cwd=tmp_path)
+    assert (told.code, "full: exists and is not empty" in told.stderr) == (1, True)
+    assert again.code == 0

@@ -1,0 +1,159 @@
+"""Workers side by side change when a soup is judged, and never which soup is chosen."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Score
+from soup.search.strategies import average, greedy, maximum
+from soup.search.workers.local import Done, Told
+from soup.search.workers.speculation import SideBySide
+from soup.testing.simulation import SimulatedCrew, TableScorer
+
+
+def table_of(seed, levels):
+    """A repeatable overall for every set of names, of so few levels that ties are common."""
+    return lambda names: float(random.Random(f"{seed}/{sorted(names)}").randrange(levels))
+
+
+def searches(names):
+    def leave_worst_out(score):
+        ranked = sorted(names, key=lambda name: score([name]).overall, reverse=True)
+        return ranked[:-1] or ranked
+
+    def climb(score):
+        """Drops an ingredient as long as that helps: it asks until it is satisfied."""
+        best = list(names)
+        while len(best) > 1:
+            smaller = max(([n for n in best if n != name] for name in best), key=lambda part: score(part).overall)
+            if score(smaller).overall <= score(best).overall:
+                return best
+            best = smaller
+        return best
+
+    return {
+        "greedy ge": lambda score: greedy(names, score),
+        "greedy gt": lambda score: greedy(names, score, accept="gt"),
+        "maximum": lambda score: maximum(names, score),
+        "maximum top 2": lambda score: maximum(names, score, top_p=min(2, len(names))),
+        "average": lambda score: average(names, score),
+        "leave worst out": leave_worst_out,
+        "climb": climb,
+    }
+
+
+@pytest.mark.parametrize("name", searches(["a"]))
+@given(count=st.integers(1, 7), size=st.integers(1, 9), seed=st.integers(0, 10**6), levels=st.integers(2, 100))
+def test_any_number_of_workers_chooses_what_one_by_one_chooses(name, count, size, seed, levels):
+    names = [f"m{i}" for i in range(count)]
+    alone = TableScorer(names, table_of(seed, levels))
+    expected = searches(names)[name](alone)
+    scorer = TableScorer(names, table_of(seed, levels))
+    cost = random.Random(seed)
+    crew = SimulatedCrew(scorer, size, lambda names: cost.uniform(0.1, 3))
+    assert SideBySide(scorer, crew).choose(searches(names)[name]) == expected
+    assert scorer.trials == alone.trials, "the trials that are told are those of the true path, in its order"
+    ended = crew.evaluations - (crew.size - crew.idle)  # bets that were still running when the search was over
+    assert ended == len(scorer.known), "nothing is judged twice"
+
+
+@given(seed=st.integers(0, 10**6), k=st.integers(2, 9))
+def test_one_worker_judges_just_what_one_by_one_would(seed, k):
+    names = [f"m{i}" for i in range(k)]
+    scorer = TableScorer(names, table_of(seed, 100))
+    crew = SimulatedCrew(scorer, 1)
+    SideBySide(scorer, crew).choose(lambda score: greedy(names, score))
+    assert crew.evaluations <= 2 * k - 1
+
+
+def test_single_models_are_judged_side_by_side():
+    names = [f"m{i}" for i in range(8)]
+    scorer = TableScorer(names, table_of(0, 100))
+    crew = SimulatedCrew(scorer, 8)
+    SideBySide(scorer, crew).choose(lambda score: maximum(names, score, top_p=3))
+    assert crew.hours == 1.0
+
+
+def test_greedy_bets_on_refusal_and_is_done_at_once_when_all_are_refused():
+    names = [f"m{i}" for i in range(5)]
+    scorer = TableScorer(names, lambda members: 60.0 - len(members))
+    crew = SimulatedCrew(scorer, 5)
+    assert SideBySide(scorer, crew).choose(lambda score: greedy(names, score)) == ["m0"]
+    assert crew.hours == 2.0, "five single models, then four pairs, each in one go"
+
+
+class Failing(SimulatedCrew):
+    """Can't judge the sets named in `broken`."""
+
+    broken: tuple[frozenset[str], ...] = ()
+
+    def wait(self):
+        events = super().wait()
+        task = events[0].task
+        return (
+            [Done(task, EvaluatorError(f"no {task.recipe.digest}"))]
+            if set(task.recipe.names) in self.broken
+            else events
+        )
+
+
+def test_a_failure_on_the_true_path_is_raised():
+    names = ["a", "b", "c"]
+    scorer = TableScorer(names, lambda members: 50.0 + len(members))
+    crew = Failing(scorer, 4)
+    crew.broken = ({"a", "b"},)
+    with pytest.raises(EvaluatorError, match=r"no a\+b"):
+        SideBySide(scorer, crew).choose(lambda score: greedy(names, score))
+
+
+def test_a_failure_of_a_bet_that_was_lost_is_nobody_s_business():
+    names = ["a", "b", "c"]
+    scorer = TableScorer(names, lambda members: 50.0 + len(members))
+    crew = Failing(scorer, 4)
+    crew.broken = ({"a", "c"},)  # judged while a + b is, and moot once a + b is accepted
+    assert SideBySide(scorer, crew).choose(lambda score: greedy(names, score)) == ["a", "b", "c"]
+    assert "a+c" not in scorer.known
+
+
+def test_a_strategy_s_own_error_is_raised_and_one_over_a_guess_is_not():
+    names = ["a", "b"]
+
+    def picky(score):
+        total = sum(score([name]).overall for name in names)
+        return names[: int(total)]  # int(-inf) raises, and means nothing
+
+    scorer = TableScorer(names, lambda members: 1.0)
+    assert SideBySide(scorer, SimulatedCrew(scorer, 3)).choose(picky) == names
+
+    def wrong(score):
+        score(["a"])
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        SideBySide(scorer, SimulatedCrew(scorer, 3)).choose(wrong)
+
+
+def test_a_strategy_that_waits_for_an_improvement_is_not_waited_for():
+    names = ["a", "b"]
+    scorer = TableScorer(names, lambda members: 10.0)
+
+    def stubborn(score):
+        while score(["a"]).overall < 5:
+            pass
+        return ["a"]
+
+    assert SideBySide(scorer, SimulatedCrew(scorer, 2)).choose(stubborn) == ["a"]
+
+
+def test_complete_judges_every_recipe_once():
+    names = ["a", "b", "c"]
+    scorer = TableScorer(names, lambda members: 1.0)
+    crew = SimulatedCrew(scorer, 2)
+    recipes = [scorer.recipe([name]) for name in names]
+    SideBySide(scorer, crew).complete(recipes, scorer.jury.seats[0][0].split)
+    assert crew.evaluations == 3
+    assert crew.hours == 2.0
+    assert Told(None, 0, Score(1.0), 1.0).seconds == 1.0
