@@ -136,11 +136,11 @@ def ours(answers: dict[str, str], repeats: int) -> tuple[Seconds, Seconds, list[
 
 def evaluator() -> Any:
     from evaluators.vlmeval.harness import VLMEval
-    from soup.evaluation.api import Settings
+    from soup.evaluation.api import EvalSettings
 
     file = WORK / "instant.py"
     file.write_text(MODEL)
-    return VLMEval(Settings(model=f"{file}:Instant", batch_size=64))
+    return VLMEval(EvalSettings(model=f"{file}:Instant", batch_size=64))
 
 
 def one_candidate(judge: Any, answers: dict[str, str], name: str) -> tuple[Seconds, int, float]:

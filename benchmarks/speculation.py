@@ -16,8 +16,8 @@ import statistics
 import click
 
 from soup.search.strategies import greedy
-from soup.search.workers.speculation import SideBySide
-from soup.testing.simulation import SimulatedCrew, TableScorer
+from soup.search.workers.speculation import SpeculativeRunner
+from soup.testing.simulation import SimulatedPool, TableScorer
 
 
 @click.command()
@@ -35,11 +35,11 @@ def search(k: int, workers: int, seed: int) -> tuple[int, float, float, float]:
     """Evaluations and hours of one search, its hours one by one, and the least that so many workers need."""
     names = [f"m{i}" for i in range(k)]
     one = TableScorer(names, random_table(names, seed))
-    alone = SimulatedCrew(one, 1, costs(seed))
-    chosen = SideBySide(one, alone).choose(lambda score: greedy(names, score))
+    alone = SimulatedPool(one, 1, costs(seed))
+    chosen = SpeculativeRunner(one, alone).choose(lambda score: greedy(names, score))
     scorer = TableScorer(names, random_table(names, seed))
-    crew = SimulatedCrew(scorer, workers, costs(seed))
-    assert SideBySide(scorer, crew).choose(lambda score: greedy(names, score)) == chosen
+    crew = SimulatedPool(scorer, workers, costs(seed))
+    assert SpeculativeRunner(scorer, crew).choose(lambda score: greedy(names, score)) == chosen
     longest = max(costs(seed)(frozenset([name])) for name in names)
     return crew.evaluations, crew.hours, alone.hours, max(alone.hours / workers, longest)
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from evaluators.python import refuse_split, to_score
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Candidate, Score, Settings
+from soup.evaluation.api import Benchmark, Candidate, EvalSettings, Score
 
 __all__ = ["Command"]
 
@@ -33,7 +33,7 @@ GRACE_SECONDS = 2.0
 class Command:
     """Runs the user's command, and everything that it starts, in a process group of its own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, Any]:

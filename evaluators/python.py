@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import Benchmark, Candidate, Score, Settings
+from soup.evaluation.api import Benchmark, Candidate, EvalSettings, Score
 from soup.support.plugins import load_object
 
 __all__ = ["PythonFunction", "refuse_split", "to_score"]
@@ -24,7 +24,7 @@ __all__ = ["PythonFunction", "refuse_split", "to_score"]
 class PythonFunction:
     """Calls the user's function with the candidate's directory; a dict of numbers counts as one benchmark each."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@
     out: ckpts                   # ckpts/number, ckpts/word, ckpts/base; number-lr1e-05 where something varies
     root: .                      # where all paths start, itself relative to the file
 
-    lr: 2.0e-5                   # and the other fields of `Settings`
+    lr: 2.0e-5                   # and the other fields of `TrainSettings`
     steps: 150
     freeze: [general_vit, ocr_vit]
 
@@ -27,7 +27,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
-from soup.support.text import did_you_mean, listing
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = [
     "HOW_MUCH",
@@ -37,9 +37,9 @@ __all__ = [
     "FinetuneConfig",
     "Lora",
     "Mixture",
-    "Settings",
     "Slurm",
     "Stage",
+    "TrainSettings",
     "parse_config",
     "read_config",
     "slurm_minutes",
@@ -173,7 +173,7 @@ class Lora(_Strict):
     save: Words = ["vision_projector"]
 
 
-class Settings(_Strict):
+class TrainSettings(_Strict):
     """How one model is trained; every stage has its own.
 
     lr, lr_of           the learning rate, and other ones of components: {vision_projector: 2e-5}
@@ -225,7 +225,7 @@ class Settings(_Strict):
     max_shard_size: Annotated[str, AfterValidator(_size)] = "5GB"
 
     @model_validator(mode="after")
-    def _one_length(self) -> "Settings":
+    def _one_length(self) -> "TrainSettings":
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"expected one of steps and epochs, found {self.steps} and {self.epochs}")
         if self.micro_batch is not None and self.batch % self.micro_batch:
@@ -236,7 +236,7 @@ class Settings(_Strict):
 class Stage(_Strict):
     """A model that is trained first, for the others to start from: what is not said here is as it is for them.
 
-    It freezes what it names itself, and nothing else. Other keys are those of `Settings`.
+    It freezes what it names itself, and nothing else. Other keys are those of `TrainSettings`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -259,7 +259,7 @@ class Slurm(_Strict):
     extra: dict[str, str | int] = {}
 
 
-class FinetuneConfig(Settings):
+class FinetuneConfig(TrainSettings):
     """A start, the base set, and one ingredient for each added data set, for D alone, for each that varies."""
 
     start: str | Stage
@@ -284,9 +284,9 @@ class FinetuneConfig(Settings):
         if "base" in self.added and self.also:
             wrong.append("an added data set is called base, as the base set alone is with `also: [base]`")
         wrong += [
-            f"vary.{name}: no setting.{did_you_mean(name, Settings.model_fields)}"
+            f"vary.{name}: no setting.{did_you_mean(name, TrainSettings.model_fields)}"
             for name in self.vary
-            if name not in Settings.model_fields
+            if name not in TrainSettings.model_fields
         ]
         categories = {one.category for one in self._data_sets()}
         wrong += [
@@ -309,15 +309,17 @@ class FinetuneConfig(Settings):
         more = [one["categories"] for one in told if isinstance(one, dict) and isinstance(one.get("categories"), dict)]
         return {name for categories in (self.mixture.categories, *more) for name in categories}
 
-    def settings(self, **changed: Any) -> Settings:
+    def settings(self, **changed: Any) -> TrainSettings:
         """How an ingredient is trained, some settings changed.
 
         Raises:
             pydantic.ValidationError: a changed value is wrong.
         """
-        return Settings.model_validate({name: getattr(self, name) for name in Settings.model_fields} | changed)
+        return TrainSettings.model_validate(
+            {name: getattr(self, name) for name in TrainSettings.model_fields} | changed
+        )
 
-    def stage_settings(self) -> Settings:
+    def stage_settings(self) -> TrainSettings:
         """How the start is trained: by its own settings, and these where it has none.
 
         Raises:
@@ -353,9 +355,9 @@ def parse_config(found: dict[Any, Any], path: Path) -> FinetuneConfig:
             config.stage_settings()
     except ValidationError as error:
         # The stage's settings are validated by themselves: their places are then those within `start`.
-        inside = error.title == "Settings"
+        inside = error.title == "TrainSettings"
         lines = wrong_values(error, inside)
-        raise FinetuneError(f"{path}: {len(lines)} wrong.\n{listing(lines)}") from error
+        raise FinetuneError(f"{path}: {len(lines)} wrong.\n{bullet_list(lines)}") from error
     return config
 
 
@@ -369,7 +371,7 @@ def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str
             continue
         known = FinetuneConfig.model_fields
         if inside_start:
-            place, known = ["start", *place], {**Settings.model_fields, **Stage.model_fields}
+            place, known = ["start", *place], {**TrainSettings.model_fields, **Stage.model_fields}
         lines += _lines(place, problem, known)
     return lines
 

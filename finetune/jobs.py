@@ -27,10 +27,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from finetune.config import DataSet, FinetuneConfig, Settings, Stage, read_config, wrong_values
+from finetune.config import DataSet, FinetuneConfig, Stage, TrainSettings, read_config, wrong_values
 from soup.errors import FinetuneError
-from soup.support.atomic_files import write_whole
-from soup.support.text import listing
+from soup.support.atomic_files import write_atomic
+from soup.support.text import bullet_list
 
 __all__ = [
     "START",
@@ -61,7 +61,7 @@ class Job:
     name: str
     start: str
     data: tuple[DataSet, ...]
-    settings: Settings
+    settings: TrainSettings
     out: Path
     folder: Path
     after: str | None = None
@@ -83,7 +83,7 @@ class Job:
         """Put `job.json` into the job's folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         document = self.as_json(digest)
-        write_whole(self.folder / "job.json", json.dumps(document, indent=2) + "\n")
+        write_atomic(self.folder / "job.json", json.dumps(document, indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> tuple["Job", str]:
@@ -94,7 +94,7 @@ class Job:
         """
         found = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         data = tuple(DataSet.model_validate(one) for one in found["data"])
-        settings = Settings.model_validate(found["settings"])
+        settings = TrainSettings.model_validate(found["settings"])
         digests = found.get("digests", {})
         job = cls(found["name"], found["start"], data, settings, Path(found["out"]), folder, digests=digests)
         return job, found["digest"]
@@ -172,7 +172,7 @@ def read_state(folder: Path) -> State | None:
 
 def write_state(folder: Path, state: State) -> None:
     """Replace the job's state, all of it at once."""
-    write_whole(folder / "state.json", json.dumps(asdict(state)) + "\n")
+    write_atomic(folder / "state.json", json.dumps(asdict(state)) + "\n")
 
 
 def read_plan(path: Path | str) -> tuple[FinetuneConfig, Path, list[Job]]:
@@ -187,13 +187,13 @@ def read_plan(path: Path | str) -> tuple[FinetuneConfig, Path, list[Job]]:
     try:
         jobs = plan(config, root)
     except ValidationError as error:
-        raise FinetuneError(f"{path}: a value of `vary` is wrong.\n{listing(wrong_values(error))}") from error
+        raise FinetuneError(f"{path}: a value of `vary` is wrong.\n{bullet_list(wrong_values(error))}") from error
     places = [job.out.resolve() for job in jobs]
     twice = sorted({str(place) for place in places if places.count(place) > 1})
     if twice:
         raise FinetuneError(
             f"{path}: several checkpoints for one place: rename an added data set, or take out the value of `vary` "
-            f"that is there twice.\n{listing(twice)}"
+            f"that is there twice.\n{bullet_list(twice)}"
         )
     return config, root, jobs
 
@@ -221,7 +221,7 @@ def plan(config: FinetuneConfig, root: Path) -> list[Job]:
     return jobs
 
 
-def _of_its_rows(settings: Settings, data: tuple[DataSet, ...]) -> Settings:
+def _of_its_rows(settings: TrainSettings, data: tuple[DataSet, ...]) -> TrainSettings:
     """The settings with a mixture of those categories that the job's data sets have: others' are for other jobs."""
     own = {one.category for one in data}
     ratios = {name: ratio for name, ratio in settings.mixture.categories.items() if name in own}

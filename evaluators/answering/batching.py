@@ -17,11 +17,11 @@ from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from soup.errors import EvaluatorError, SoupError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
-__all__ = ["LARGEST_BATCH", "Answerer", "BatchSize", "Message", "ask", "is_out_of_memory", "release_memory"]
+__all__ = ["LARGEST_BATCH", "BatchSize", "Engine", "Prompt", "ask", "is_out_of_memory", "release_memory"]
 
-Message = list[dict[str, str]]
+Prompt = list[dict[str, str]]
 
 BatchSize = int | Literal["auto"]
 
@@ -36,10 +36,10 @@ logger = logging.getLogger(__name__)
 _fitting: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
-class Answerer(Protocol):
+class Engine(Protocol):
     """A model that answers. With an attribute `module` (a torch module) candidates are streamed into it."""
 
-    def answer(self, messages: list[Message]) -> list[str]:
+    def answer(self, messages: list[Prompt]) -> list[str]:
         """One answer per message, in their order; an answer must not depend on its neighbours."""
 
 
@@ -48,10 +48,10 @@ class _OutOfMemoryError(EvaluatorError):
 
 
 def ask(
-    answerer: Answerer,
-    messages: list[Message],
+    answerer: Engine,
+    messages: list[Prompt],
     batch_size: BatchSize,
-    told: Callable[[list[Message], list[str]], None] = lambda messages, replies: None,
+    told: Callable[[list[Prompt], list[str]], None] = lambda messages, replies: None,
 ) -> list[str]:
     """The answers to all messages, in their order, asked in batches of similar length, the longest first.
 
@@ -78,7 +78,7 @@ def ask(
     return answers
 
 
-def _groups(messages: list[Message]) -> Iterator[list[int]]:
+def _groups(messages: list[Prompt]) -> Iterator[list[int]]:
     """Places of messages that may go together. A batch never mixes messages with one image, several and none."""
     sizes = [_size(message) for message in messages]
     order = sorted(range(len(messages)), key=lambda place: (sizes[place], -place), reverse=True)
@@ -86,7 +86,7 @@ def _groups(messages: list[Message]) -> Iterator[list[int]]:
         yield list(group)
 
 
-def _size(message: Message) -> tuple[int, int, int]:
+def _size(message: Prompt) -> tuple[int, int, int]:
     """The number of images, their pixels and the characters of a message."""
     images = [part["value"] for part in message if part["type"] == "image"]
     return len(images), sum(map(_pixels, images)), sum(len(part["value"]) for part in message if part["type"] == "text")
@@ -104,7 +104,7 @@ def _pixels(path: str) -> int:
         return 0
 
 
-def _first_size(answerer: Answerer, batch_size: BatchSize) -> int:
+def _first_size(answerer: Engine, batch_size: BatchSize) -> int:
     if batch_size != "auto":
         return batch_size
     with suppress(TypeError):  # a user's class may have no hash or no weak references: then each call finds out anew
@@ -112,7 +112,7 @@ def _first_size(answerer: Answerer, batch_size: BatchSize) -> int:
     return LARGEST_BATCH
 
 
-def _halve(answerer: Answerer, size: int) -> int:
+def _halve(answerer: Engine, size: int) -> int:
     """Half the batch, in memory that the larger one has left."""
     release_memory()
     logger.warning("Out of memory with %d questions at a time; going on with %d.", size, size // 2)
@@ -121,7 +121,7 @@ def _halve(answerer: Answerer, size: int) -> int:
     return size // 2
 
 
-def _replies_if_they_fit(answerer: Answerer, messages: list[Message], *, may_halve: bool) -> list[str] | None:
+def _replies_if_they_fit(answerer: Engine, messages: list[Prompt], *, may_halve: bool) -> list[str] | None:
     """The replies; None, with nothing held on to, where memory did not suffice but may for half of them."""
     try:
         return _replies(answerer, messages)
@@ -132,7 +132,7 @@ def _replies_if_they_fit(answerer: Answerer, messages: list[Message], *, may_hal
         raise EvaluatorError(f"{error}{hint}") from error
 
 
-def _replies(answerer: Answerer, messages: list[Message]) -> list[str]:
+def _replies(answerer: Engine, messages: list[Prompt]) -> list[str]:
     name = type(answerer).__name__
     try:
         replies = answerer.answer(messages)
@@ -148,7 +148,7 @@ def _replies(answerer: Answerer, messages: list[Message]) -> list[str]:
         raise EvaluatorError(f"{name}.answer: expected {len(messages)} answers, found {len(replies)}.")
     strange = [f"answer {place}: {reply!r:.80}" for place, reply in enumerate(replies) if not isinstance(reply, str)]
     if strange:
-        raise EvaluatorError(f"{name}.answer: expected a list of str, found:\n{listing(strange)}")
+        raise EvaluatorError(f"{name}.answer: expected a list of str, found:\n{bullet_list(strange)}")
     return list(replies)
 
 

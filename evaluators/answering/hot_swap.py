@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from evaluators.answering.batching import Answerer, Message, ask
+from evaluators.answering.batching import Engine, Prompt, ask
 from evaluators.answering.engines import vlmeval_wrapper as vlmeval_model
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError, SoupError
-from soup.evaluation.api import Candidate, Settings
+from soup.evaluation.api import Candidate, EvalSettings
 from soup.hf.key_mapping import names_in_memory
 from soup.support.plugins import load_object
 
-__all__ = ["Answerer", "HotSwap", "Message", "ask", "shared_swap"]
+__all__ = ["Engine", "HotSwap", "Prompt", "ask", "shared_swap"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ class HotSwap:
     not one by one those on disk, so that nothing can be streamed by name.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
         self._build = _builder(settings)
-        self._answerer: Answerer | None = None
+        self._answerer: Engine | None = None
         self._digest: str | None = None  # of the candidate whose weights the model holds
         self._frame: str | None = None  # of the files around the weights that the model was built with
         self._streams = True
@@ -52,7 +52,7 @@ class HotSwap:
         path, _, name = self.settings.model.rpartition(":")
         return {"model": f"{Path(path).name}:{name}", "digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
-    def answerer_for(self, candidate: Candidate) -> Answerer:
+    def answerer_for(self, candidate: Candidate) -> Engine:
         """The model with the candidate's weights in it.
 
         Raises:
@@ -78,7 +78,7 @@ class HotSwap:
             self._answerer = self._built(candidate.directory())
         self._frame = frame
 
-    def _built(self, directory: Path) -> Answerer:
+    def _built(self, directory: Path) -> Engine:
         try:
             return self._build(directory)
         except SoupError:
@@ -88,10 +88,10 @@ class HotSwap:
             raise EvaluatorError(f"--model {self.settings.model} can't be built from {directory}:\n{tail}") from cause
 
 
-_swaps: WeakValueDictionary[Settings, HotSwap] = WeakValueDictionary()
+_swaps: WeakValueDictionary[EvalSettings, HotSwap] = WeakValueDictionary()
 
 
-def shared_swap(settings: Settings) -> HotSwap:
+def shared_swap(settings: EvalSettings) -> HotSwap:
     """The one HotSwap of all evaluators of a search: two loaded models might not fit. It lives as long as they do."""
     swap = _swaps.get(settings)
     if swap is None:
@@ -99,16 +99,16 @@ def shared_swap(settings: Settings) -> HotSwap:
     return swap
 
 
-def _builder(settings: Settings) -> Callable[[Path], Answerer]:
+def _builder(settings: EvalSettings) -> Callable[[Path], Engine]:
     """What builds an answering model from a checkpoint directory.
 
     Raises:
         EvaluatorError: the user's file, or the class in it, is not there, or has no method `answer`.
     """
     if settings.model == "auto":
-        from evaluators.answering.engines.transformers import TransformersAnswerer
+        from evaluators.answering.engines.transformers import TransformersEngine
 
-        return lambda directory: TransformersAnswerer(directory, trust_remote_code=settings.trust_remote_code)
+        return lambda directory: TransformersEngine(directory, trust_remote_code=settings.trust_remote_code)
     if settings.model.startswith(vlmeval_model.PREFIX):
         wrapper = vlmeval_model.wrapper(settings.model)
         return lambda directory: vlmeval_model.WrappedModel(wrapper, directory)
@@ -123,7 +123,7 @@ def _builder(settings: Settings) -> Callable[[Path], Answerer]:
     return lambda directory: kind(str(directory))
 
 
-def _stream(candidate: Candidate, answerer: Answerer) -> bool:
+def _stream(candidate: Candidate, answerer: Engine) -> bool:
     """Puts the weights into the model's module; False, with nothing touched, where that can't be done by name."""
     module = getattr(answerer, "module", None)
     if module is None:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluators.answering.hot_swap import Message
+from evaluators.answering.batching import Prompt
 from soup.errors import EvaluatorError
 
-__all__ = ["Remembered", "answers", "key"]
+__all__ = ["ResponseCache", "cached_answers", "key"]
 
 
 def key(*facts: Any) -> str:
@@ -24,7 +24,7 @@ def key(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-class Remembered:
+class ResponseCache:
     """Texts by key, in an append-only file of one writer. Threads may share it.
 
     A line that is no whole record (a kill tore it) is a text that is asked for again, and costs nothing else.
@@ -73,11 +73,11 @@ class Remembered:
             self._texts[known] = text
 
 
-def answers(
-    remembered: Remembered,
+def cached_answers(
+    remembered: ResponseCache,
     who: Sequence[Any],
-    messages: Iterable[Message],
-    ask: Callable[[list[Message], Callable[[list[Message], list[str]], None]], list[str]],
+    messages: Iterable[Prompt],
+    ask: Callable[[list[Prompt], Callable[[list[Prompt], list[str]], None]], list[str]],
     answered: Callable[[int, int], None] = lambda count, of: None,
 ) -> list[str]:
     """The answers to all messages, in their order: remembered ones, and those that `ask` is asked for.
@@ -95,7 +95,7 @@ def answers(
 
     done = len(messages) - len(open_places)
 
-    def told(batch: list[Message], replies: list[str]) -> None:
+    def told(batch: list[Prompt], replies: list[str]) -> None:
         nonlocal done
         remembered.add({by_message[id(each)]: reply for each, reply in zip(batch, replies, strict=True)})
         done += len(batch)
@@ -108,7 +108,7 @@ def answers(
     return found
 
 
-def _message_key(prefix: str, message: Message) -> str:
+def _message_key(prefix: str, message: Prompt) -> str:
     """By content: a file of an image is named by the digest of its bytes, whatever directory it lies in."""
     parts = [[part["type"], Path(part["value"]).name if part["type"] == "image" else part["value"]] for part in message]
     return key(prefix, parts)

@@ -23,7 +23,7 @@ from evaluators.answering.engines.transformers import few_threads
 from evaluators.answering.hot_swap import shared_swap
 from evaluators.lm_eval.model import alone, language_model
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, Candidate, Score, Settings, Split
+from soup.evaluation.api import OPENCOMPASS, Benchmark, Candidate, EvalSettings, Score, Split
 from soup.support.text import did_you_mean
 
 __all__ = ["LMEval"]
@@ -107,7 +107,7 @@ class LMEval:
         EvaluatorError: the model that `settings.model` names is not there.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
         self._swap = shared_swap(settings)
         self._asked: dict[str, Asked] = {}

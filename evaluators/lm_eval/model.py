@@ -11,13 +11,13 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
-from evaluators.answering.batching import LARGEST_BATCH, Answerer, BatchSize, is_out_of_memory, release_memory
+from evaluators.answering.batching import LARGEST_BATCH, BatchSize, Engine, is_out_of_memory, release_memory
 from soup.errors import EvaluatorError
 
 __all__ = ["alone", "language_model"]
 
 
-def language_model(answerer: Answerer, batch_size: BatchSize) -> Any:
+def language_model(answerer: Engine, batch_size: BatchSize) -> Any:
     """An `HFLM` of the answerer's module and tokenizer.
 
     Raises:

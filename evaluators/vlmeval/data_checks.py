@@ -16,7 +16,7 @@ from typing import Any
 from evaluators.vlmeval import light_import as light
 from evaluators.vlmeval.benchmarks import Source
 from soup.errors import EvaluatorError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["CIRCLE", "refuse", "row_faults", "table_faults"]
 
@@ -34,7 +34,7 @@ def refuse(source: Source, path: Path, faults: Iterable[str]) -> None:
     """An error that lists the faults, if there are any."""
     found = list(faults)
     if found:
-        raise EvaluatorError(f"{source.name}: {path} can't be judged by VLMEvalKit:\n{listing(found)}")
+        raise EvaluatorError(f"{source.name}: {path} can't be judged by VLMEvalKit:\n{bullet_list(found)}")
 
 
 def table_faults(source: Source, frame: Any) -> list[str]:

@@ -10,17 +10,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluators.answering.hot_swap import Message, ask, shared_swap
-from evaluators.answering.response_cache import Remembered, answers
+from evaluators.answering.batching import Prompt, ask
+from evaluators.answering.hot_swap import shared_swap
+from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.vlmeval.benchmarks import SOURCES, Source
 from evaluators.vlmeval.data_sets import Images, digest, home, locate, open_dataset, questions
 from evaluators.vlmeval.download import fetch
-from evaluators.vlmeval.llm_judge import Judge, Judging
+from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
 from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Candidate, Score, Settings
+from soup.evaluation.api import Benchmark, Candidate, EvalSettings, Score
 from soup.support.text import did_you_mean
 
 __all__ = ["VLMEval"]
@@ -36,10 +37,10 @@ class VLMEval:
             benchmark for it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
         self._swap = shared_swap(settings)
-        self._judge = Judge.of(settings)
+        self._judge = LLMJudge.of(settings)
         for name in settings.judge_for:
             if name not in SOURCES:
                 raise EvaluatorError(f"--judge-for: unknown benchmark '{name}'.{did_you_mean(name, SOURCES)}")
@@ -69,9 +70,9 @@ class VLMEval:
         """The candidate's score by VLMEvalKit's own metric, with each question's points."""
         source = _source(benchmark)
         dataset = self._dataset(source, benchmark)
-        remembered = Remembered(candidate.kept / f"{source.name}.jsonl")
+        remembered = ResponseCache(candidate.kept / f"{source.name}.jsonl")
         judge = self._judge_of(source)
-        judging = Judging(judge, remembered, source.name, source.judge_tokens) if judge else None
+        judging = JudgeSession(judge, remembered, source.name, source.judge_tokens) if judge else None
         self._greet()
         asked = self._asker(candidate, remembered)
         if source.circular:
@@ -108,16 +109,16 @@ class VLMEval:
             self._judge.greet(self._waiting)
             self._heard = True
 
-    def _asker(self, candidate: Candidate, remembered: Remembered) -> Callable[[list[Message]], list[str]]:
+    def _asker(self, candidate: Candidate, remembered: ResponseCache) -> Callable[[list[Prompt]], list[str]]:
         """Asks the candidate for what it has not answered yet; where that is nothing, no model is even loaded."""
         who = [candidate.digest, dict(self._swap.identity())]
 
-        def rest(messages: list[Message], told: Callable[[list[Message], list[str]], None]) -> list[str]:
+        def rest(messages: list[Prompt], told: Callable[[list[Prompt], list[str]], None]) -> list[str]:
             return ask(self._swap.answerer_for(candidate), messages, self.settings.batch_size, told)
 
-        return lambda messages: answers(remembered, who, messages, rest, candidate.answered)
+        return lambda messages: cached_answers(remembered, who, messages, rest, candidate.answered)
 
-    def _judge_of(self, source: Source) -> Judge | None:
+    def _judge_of(self, source: Source) -> LLMJudge | None:
         """The judge for this benchmark, if it needs one or was asked to use one."""
         wanted = source.name in self.settings.judge_for
         if wanted and not METRICS[source.metric].can_use_judge:

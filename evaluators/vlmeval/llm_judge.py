@@ -19,11 +19,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from evaluators.answering.response_cache import Remembered, key
+from evaluators.answering.response_cache import ResponseCache, key
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Settings
+from soup.evaluation.api import EvalSettings
 
-__all__ = ["Judge", "Judging"]
+__all__ = ["JudgeSession", "LLMJudge"]
 
 THREADS = 4
 ATTEMPTS = 6
@@ -52,7 +52,7 @@ class _RefusalError(Exception):
         self.pause_seconds = pause_seconds
 
 
-class Judge:
+class LLMJudge:
     """One model at one endpoint, asked over HTTP; refusals of load (429, 5xx) and broken connections are tried again.
 
     Raises:
@@ -77,7 +77,7 @@ class Judge:
         self._opener = urllib.request.build_opener(_NoRedirect, verified)
 
     @classmethod
-    def of(cls, settings: Settings) -> Judge | None:
+    def of(cls, settings: EvalSettings) -> LLMJudge | None:
         """The judge that the settings name, if they name one."""
         if not settings.judge_url and not settings.judge_model:
             return None
@@ -162,13 +162,13 @@ class Judge:
         return " ".join((text.replace(secret, "***") if secret else text).split())[:WORDS]
 
 
-class Judging:
+class JudgeSession:
     """The judging of one candidate on one benchmark. It is the `model` that VLMEvalKit's functions are given.
 
     Replies are remembered by judge and prompt. Once the judge has stopped answering, nothing more is asked.
     """
 
-    def __init__(self, judge: Judge, remembered: Remembered, name: str, max_tokens: int = 2048) -> None:
+    def __init__(self, judge: LLMJudge, remembered: ResponseCache, name: str, max_tokens: int = 2048) -> None:
         self._judge = judge
         self._remembered = remembered
         self._name = name

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluators.vlmeval import light_import as light
-from evaluators.vlmeval.llm_judge import Judging
+from evaluators.vlmeval.llm_judge import JudgeSession
 
-__all__ = ["METRICS", "Found", "Metric"]
+__all__ = ["METRICS", "Metric", "MetricResult"]
 
 
 @dataclass(frozen=True)
-class Found:
+class MetricResult:
     """A score (0 to 100), VLMEvalKit's own mean over the questions (0 to 100), and each question's points (0 to 1).
 
     `rows` has one row for each question, in the order of the points.
@@ -38,12 +38,12 @@ class Metric:
     `can_use_judge` tells whether a judge can be asked where matching finds nothing.
     """
 
-    judge: Callable[[Any, Any, Judging | None], Found]
+    judge: Callable[[Any, Any, JudgeSession | None], MetricResult]
     words: str
     can_use_judge: bool = True
 
 
-def _circular(dataset: Any, frame: Any, judge: Judging | None) -> Found:
+def _circular(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
     """A question is right if all rotations of its options are."""
     room = light.module("dataset.utils.multiple_choice")
     parked: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def _circular(dataset: Any, frame: Any, judge: Judging | None) -> Found:
     return _accuracy(room, result, judge)
 
 
-def _choices(dataset: Any, frame: Any, judge: Judging | None) -> Found:
+def _choices(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
     """A question is right if the letter, or else the words, of the right option are found in the answer."""
     room = light.module("dataset.utils.multiple_choice")
     silent = {"logger": _Silent()}
@@ -75,25 +75,25 @@ def _choices(dataset: Any, frame: Any, judge: Judging | None) -> Found:
     return _accuracy(room, result, judge)
 
 
-def _accuracy(room: Any, result: Any, judge: Judging | None) -> Found:
+def _accuracy(room: Any, result: Any, judge: JudgeSession | None) -> MetricResult:
     if judge is not None:
         drawn = [log for log in result["log"] if "randomly generate one" in str(log)]
         judge.refuse_unread(drawn, len(result))
     overall = float(room.report_acc(result.copy())["Overall"].item()) * 100
-    return Found(overall, overall, [float(hit) for hit in result["hit"]], result)
+    return MetricResult(overall, overall, [float(hit) for hit in result["hit"]], result)
 
 
-def _contained(dataset: Any, frame: Any, judge: Judging | None) -> Found:
+def _contained(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
     """`Final Score` per hundred questions; on the standard 1,000 that is `Final Score` / 10."""
     silent = {"tqdm": lambda rows: rows, "dump": lambda *_: None, "get_intermediate_file_path": lambda *_: ""}
     count = light.rewired(type(dataset).evaluate, load=lambda table: table, **silent)
     # It tells totals alone, and so is also asked about each row by itself.
     points = [float(count(None, frame.iloc[place : place + 1])["Final Score"]) for place in range(len(frame))]
     total = 100 * count(None, frame)["Final Score"] / len(frame)
-    return Found(total, total, points, frame)
+    return MetricResult(total, total, points, frame)
 
 
-def _yes_no(dataset: Any, frame: Any, judge: Judging | None) -> Found:
+def _yes_no(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
     """The mean of aAcc, fAcc and qAcc: right answers, figures and questions of which all answers are right.
 
     A question's points are its aAcc alone: their mean is not the score, which counts groups.
@@ -110,10 +110,10 @@ def _yes_no(dataset: Any, frame: Any, judge: Judging | None) -> Found:
     rating = light.rewired(room.Hallusion_rating, load=lambda table: table.copy())(rows)
     overall = rating[rating["split"] == "Overall"].iloc[0]
     value = (overall["aAcc"] + overall["fAcc"] + overall["qAcc"]) / 3
-    return Found(float(value), float(overall["aAcc"]), [float(hit) for hit in rows["score"]], rows)
+    return MetricResult(float(value), float(overall["aAcc"]), [float(hit) for hit in rows["score"]], rows)
 
 
-def _extracted(dataset: Any, frame: Any, judge: Judging | None) -> Found:
+def _extracted(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
     """The judge extracts the answer, unless the prediction is nothing else; compared by type."""
     assert judge is not None
     room = light.module("dataset.utils.mathvista")
@@ -123,13 +123,13 @@ def _extracted(dataset: Any, frame: Any, judge: Judging | None) -> Found:
     table = light.rewired(room.MathVista_acc, load=lambda table: table)(rows)
     overall = float(table.loc[table["Task&Skill"] == "Overall", "acc"].item())
     points = [float(room.post_check(rows.iloc[place], prefetch=False)) for place in range(len(rows))]
-    return Found(overall, overall, points, rows)
+    return MetricResult(overall, overall, points, rows)
 
 
 CAPABILITIES = "rec,ocr,know,gen,spat,math"
 
 
-def _graded(dataset: Any, frame: Any, judge: Judging | None) -> Found:
+def _graded(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
     """The judge grades each answer from 0 to 1."""
     assert judge is not None
     room = light.module("dataset.utils.mmvet")
@@ -140,7 +140,7 @@ def _graded(dataset: Any, frame: Any, judge: Judging | None) -> Found:
     rows = frame.assign(score=[each["score"] for each in told], category=CAPABILITIES)
     table, _ = light.rewired(room.MMVet_acc, load=lambda table: table)(rows)
     overall = float(table.loc[table["Category"] == "Overall", "acc"].item())
-    return Found(overall, overall, [float(grade) for grade in rows["score"]], rows)
+    return MetricResult(overall, overall, [float(grade) for grade in rows["score"]], rows)
 
 
 def _lower_case(frame: Any) -> Any:
@@ -148,7 +148,7 @@ def _lower_case(frame: Any) -> Any:
     return frame.rename(columns=lambda name: name if len(name) == 1 else name.lower())
 
 
-def _asking(judge: Judging | None) -> Callable[..., list[Any]]:
+def _asking(judge: JudgeSession | None) -> Callable[..., list[Any]]:
     """In place of VLMEvalKit's progress bar over threads that write a file after every row."""
     room = light.module("dataset.utils.multiple_choice")
 

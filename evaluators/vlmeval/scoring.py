@@ -23,7 +23,7 @@ from typing import Any
 from evaluators.vlmeval import light_import as light
 from evaluators.vlmeval.benchmarks import Source
 from evaluators.vlmeval.data_sets import questions
-from evaluators.vlmeval.llm_judge import Judging
+from evaluators.vlmeval.llm_judge import JudgeSession
 from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError, SoupError
@@ -60,7 +60,7 @@ def ask_circles(source: Source, dataset: Any, ask: Ask, *, judged: bool = False)
     return answers
 
 
-def score(source: Source, dataset: Any, answers: list[str], scratch: Path, judge: Judging | None = None) -> Score:
+def score(source: Source, dataset: Any, answers: list[str], scratch: Path, judge: JudgeSession | None = None) -> Score:
     """The score of one answer per row of the data set. The predictions stay in a fresh directory below `scratch`.
 
     Raises:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from finetune.config import DataSet, Settings
+from finetune.config import DataSet, TrainSettings
 from finetune.data.corpus import Corpus
 from finetune.data.mixture import GROUPS, strata_of
 from finetune.data.row_scan import Survey, Surveyor, survey
 from finetune.data.rows import RowError
 from soup.errors import FinetuneError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["COLUMNS", "DataReport", "SetReport", "Use", "check_data"]
 
@@ -29,7 +29,7 @@ class Use:
 
     name: str
     data: Sequence[DataSet]
-    settings: Settings
+    settings: TrainSettings
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class DataReport:
     def require(self) -> None:
         """Raises FinetuneError with all errors, if there are any."""
         if self.errors:
-            raise FinetuneError(f"the data is not fit to train on:\n{listing(self.errors)}")
+            raise FinetuneError(f"the data is not fit to train on:\n{bullet_list(self.errors)}")
 
 
 def check_data(
     base: Sequence[DataSet],
     added: Mapping[str, Sequence[DataSet]],
-    settings: Settings,
+    settings: TrainSettings,
     processor: Any = None,
     progress: Progress | None = None,
     *,

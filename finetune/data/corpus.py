@@ -10,7 +10,7 @@ from finetune.data.files import RowFile, open_file
 from finetune.data.formats import read_row
 from finetune.data.rows import Fault, RowError, Sample, texts_of
 from soup.errors import FinetuneError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["Corpus"]
 
@@ -80,5 +80,5 @@ def _opened(data_sets: Sequence[DataSet]) -> list[RowFile]:
     if len(faults) == 1:
         raise FinetuneError(faults[0])
     if faults:
-        raise FinetuneError(f"{len(faults)} data sets can't be opened:\n{listing(faults)}")
+        raise FinetuneError(f"{len(faults)} data sets can't be opened:\n{bullet_list(faults)}")
     return files

@@ -30,7 +30,7 @@ import numpy as np
 
 from finetune.config import DataSet, Mixture
 from soup.errors import FinetuneError
-from soup.support.text import did_you_mean, listing
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = ["GROUPS", "Order", "Stratum", "manifest", "strata_of"]
 
@@ -82,7 +82,7 @@ def strata_of(
     if not strata:
         faults.append("no rows at all")
     if faults:
-        raise FinetuneError(f"the mixture can't be made:\n{listing(faults)}")
+        raise FinetuneError(f"the mixture can't be made:\n{bullet_list(faults)}")
     strata = _by_group(_by_category(strata, mixture.categories), mixture.groups)
     return [stratum for stratum in strata if stratum.rate]
 
@@ -122,7 +122,7 @@ def _by_group(strata: list[Stratum], shares: dict[Any, float]) -> list[Stratum]:
     now = {group: _visits(stratum for stratum in strata if _group(stratum) == group) for group in GROUPS}
     short = [f"groups.{group}: no rows are left of it" for group in GROUPS if wanted[group] and not now[group]]
     if short:
-        raise FinetuneError(f"the mixture can't be made:\n{listing(short)}")
+        raise FinetuneError(f"the mixture can't be made:\n{bullet_list(short)}")
     return [_faster(stratum, wanted[_group(stratum)] / (now[_group(stratum)] or 1)) for stratum in strata]
 
 

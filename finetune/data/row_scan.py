@@ -18,7 +18,7 @@ from finetune.data.rows import KINDS, Fault, Picture, RowError, Sample, texts_of
 from finetune.data.tokens import Tokens, knows_tiles
 from finetune.points.processing import IMAGE_TOKEN
 from soup.errors import FinetuneError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["Survey", "Surveyor", "group_of", "survey"]
 
@@ -57,7 +57,7 @@ class Survey:
         kinds = ", ".join(f"{KINDS[kind]}: {n}" for kind, n in self.faults.most_common())
         rows = [str(error) for error in self.first]
         rows += [f"... and {self.bad - len(rows)} more"] * (self.bad > len(rows))
-        return f"bad rows: {self.bad} of {len(self.good)} ({kinds}).\n{listing(rows, SHOWN + 1)}"
+        return f"bad rows: {self.bad} of {len(self.good)} ({kinds}).\n{bullet_list(rows, SHOWN + 1)}"
 
 
 class Surveyor:

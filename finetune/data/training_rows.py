@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.data.corpus import Corpus
 from finetune.data.mixture import Order, manifest, strata_of
 from finetune.data.packing import Packs
@@ -43,7 +43,7 @@ class TrainingRows(Dataset[Any]):
     def __init__(
         self,
         corpus: Corpus,
-        settings: Settings,
+        settings: TrainSettings,
         processor: Any,
         *,
         known: Survey | None = None,
@@ -61,7 +61,7 @@ class TrainingRows(Dataset[Any]):
         self.steps = settings.steps or self._steps_of(settings)
         self.items = self.steps * settings.batch
 
-    def _steps_of(self, settings: Settings) -> int:
+    def _steps_of(self, settings: TrainSettings) -> int:
         """Steps for so many epochs; the last one is filled up with rows of the next. Packs must all be made for it."""
         assert settings.epochs is not None, "settings without steps have epochs"
         positions = math.ceil(settings.epochs * self.order.epoch_rows)
@@ -93,7 +93,7 @@ class TrainingRows(Dataset[Any]):
         return int(self.survey.lengths[i])
 
 
-def _accept(found: Survey, settings: Settings) -> None:
+def _accept(found: Survey, settings: TrainSettings) -> None:
     """Raises FinetuneError for bad rows, or tells of those that are left out."""
     if not found.bad:
         return
@@ -102,7 +102,7 @@ def _accept(found: Survey, settings: Settings) -> None:
     log.warning("left out: %s", found.told())
 
 
-def _strata(corpus: Corpus, found: Survey, settings: Settings) -> list[Any]:
+def _strata(corpus: Corpus, found: Survey, settings: TrainSettings) -> list[Any]:
     ends = zip(corpus.begins, corpus.begins[1:], strict=False)
     rows = [begin + np.flatnonzero(found.good[begin:end]) for begin, end in ends]
     return strata_of(corpus.data_sets, rows, [found.groups[own] for own in rows], settings.mixture)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.jobs import Job, read_state
 from finetune.launching.digests import Content
 from finetune.launching.engines.local import gpus_here
@@ -71,7 +71,7 @@ def _start(job: Job, others: Sequence[Job]) -> Path:
     return Path(job.start) if Path(job.start).is_dir() or before is None else Path(before.start)
 
 
-def trained_parameters(shapes: Mapping[str, Sequence[int]], settings: Settings) -> int:
+def trained_parameters(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> int:
     """How many numbers learn, by the names of the tensors: those of the file, near to the model's."""
     if settings.lora:
         rank = settings.lora.rank
@@ -102,7 +102,7 @@ def _last_layers(names: Sequence[str], much: str) -> set[str]:
     return {name for name in names if (match := LAYER.match(name)) and int(match[2]) in chosen[match[1]]}
 
 
-def _adapted(name: str, shape: Sequence[int], settings: Settings) -> bool:
+def _adapted(name: str, shape: Sequence[int], settings: TrainSettings) -> bool:
     if len(shape) != 2 or not name.endswith(".weight"):
         return False
     target = settings.lora.target if settings.lora else None
@@ -111,7 +111,7 @@ def _adapted(name: str, shape: Sequence[int], settings: Settings) -> bool:
     return not any(word in name for word in HEADS)
 
 
-def _state_bytes(count: int, trained: int, settings: Settings, gpus: int) -> int:
+def _state_bytes(count: int, trained: int, settings: TrainSettings, gpus: int) -> int:
     """Weights, gradients and moments on one of the GPUs."""
     weights, rest = SHARED.get(settings.parallel, (1, 1))
     return 4 * count // (gpus if weights == 2 else 1) + 12 * trained // (gpus if rest == 2 else 1)

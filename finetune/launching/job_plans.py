@@ -21,7 +21,7 @@ from finetune.launching.digests import Content, Digests
 from finetune.launching.start_check import faults_of_start, unknown_parts
 from finetune.training.parallel import configuration_path
 from soup.errors import FinetuneError, OutputError, SoupError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["Standing", "Survey", "snapshots", "survey"]
 
@@ -79,7 +79,7 @@ def survey(config_path: Path | str, *, writing: bool = True) -> Survey:
     _check_starts(jobs, found)
     _check_settings(jobs, found)
     if found.problems:
-        raise FinetuneError(f"{path}: nothing was started.\n{listing(found.problems)}")
+        raise FinetuneError(f"{path}: nothing was started.\n{bullet_list(found.problems)}")
     _check_twins(config, root, found)
     standings = tuple(_stand(job, found) for job in jobs)
     _check_times(standings, found)
@@ -205,7 +205,7 @@ def _before(stamp: dict[str, Any] | None, job: dict[str, Any] | None) -> dict[st
 def _in_the_way(places: Sequence[Path], changed: Sequence[str]) -> str:
     """Checkpoints that stand where jobs' ought to be, and what they were all made from otherwise."""
     unknown = "\nNothing that they tell of themselves differs: another version of soup trained them otherwise.\n"
-    what = f" What differs:\n{listing(changed)}\n" if changed else unknown
+    what = f" What differs:\n{bullet_list(changed)}\n" if changed else unknown
     if len(places) == 1:
         return (
             f"{places[0]}: stands there already, but was not made by these settings, data and start.{what}"
@@ -213,7 +213,7 @@ def _in_the_way(places: Sequence[Path], changed: Sequence[str]) -> str:
         )
     return (
         f"{len(places)} checkpoints stand there already, but were not made by these settings, data and start:\n"
-        f"{listing(map(str, places))}\n{what.lstrip()}Remove them to train them anew, or name another `out`."
+        f"{bullet_list(map(str, places))}\n{what.lstrip()}Remove them to train them anew, or name another `out`."
     )
 
 

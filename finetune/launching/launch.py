@@ -20,10 +20,10 @@ from finetune.launching.job_plans import Standing, Survey, snapshots, survey
 from finetune.launching.outcomes import Ending, judge
 from finetune.launching.status import Row, row_of
 from soup.errors import FinetuneError
-from soup.support.file_lock import Lock
-from soup.support.text import listing
+from soup.support.file_lock import FileLock
+from soup.support.text import bullet_list
 
-__all__ = ["Listener", "finetune"]
+__all__ = ["LaunchProgress", "finetune"]
 
 BOARD_SECONDS = 0.5
 SILENT_SECONDS = 900  # without a word from another machine for so long, a job there is taken for gone
@@ -36,7 +36,7 @@ def _nothing(*told: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Listener:
+class LaunchProgress:
     """Who is told: of a line of talk, a remark, and how all jobs are, twice a second."""
 
     say: Callable[[str], object] = _nothing
@@ -49,7 +49,7 @@ def finetune(
     *,
     on: str | None = None,
     progress: Callable[[str, int, int, float], object] | None = None,
-    listener: Listener | None = None,
+    listener: LaunchProgress | None = None,
     command: Command = job_command,
 ) -> list[Path]:
     """Trains what the configuration asks for and is not there yet; gives the ingredients' directories.
@@ -66,7 +66,7 @@ def finetune(
     """
     root = Path(config_path).parent
     found = survey(config_path)
-    listener = listener or Listener()
+    listener = listener or LaunchProgress()
     for remark in found.remarks:
         listener.warn(remark)
     engine = open_engine(on or found.config.on, found.config)
@@ -89,7 +89,7 @@ def _alone(found: Survey) -> Iterator[None]:
             out.mkdir(parents=True, exist_ok=True)
             if not os.access(out, os.W_OK | os.X_OK):
                 raise FinetuneError(f"{out}: no permission to write there. Name another `out`.")
-        lock = Lock.take(found.folder)
+        lock = FileLock.take(found.folder)
         who = launcher_of(found.folder) or "who it is can't be seen from here"
         if lock is not None:
             note_launcher(found.folder)
@@ -112,7 +112,7 @@ class _Launch:
 
     found: Survey
     engine: Engine
-    listener: Listener
+    listener: LaunchProgress
     progress: Callable[..., object]
     command: Command
     endings: dict[str, Ending] = field(default_factory=dict)
@@ -170,7 +170,7 @@ class _Launch:
         if elsewhere:
             raise FinetuneError(
                 f"{len(elsewhere)} jobs still run or wait where an earlier call put them. "
-                f"Go on there (--on), or end them first:\n{listing(elsewhere)}"
+                f"Go on there (--on), or end them first:\n{bullet_list(elsewhere)}"
             )
         for one in others:
             _prepare(one)

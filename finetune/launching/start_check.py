@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import SoupError
 from soup.support.text import did_you_mean
@@ -52,7 +52,7 @@ def faults_of_start(start: Path) -> Iterator[str]:
         )
 
 
-def unknown_parts(start: Path, settings: Settings) -> list[str]:
+def unknown_parts(start: Path, settings: TrainSettings) -> list[str]:
     """Settings that name parts which a POINTS model here does not have.
 
     Of other families nothing is said: their tensors' names in files are others than in memory.
@@ -65,7 +65,7 @@ def unknown_parts(start: Path, settings: Settings) -> list[str]:
     return [*_unknown_names(shapes, settings), *_unmatched_target(shapes, settings)]
 
 
-def _unknown_names(shapes: Mapping[str, Sequence[int]], settings: Settings) -> Iterator[str]:
+def _unknown_names(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> Iterator[str]:
     whole = [f".{name}." for name in shapes]
     top = {name.partition(".")[0] for name in shapes}
     saved = settings.lora.save if settings.lora else []
@@ -76,7 +76,7 @@ def _unknown_names(shapes: Mapping[str, Sequence[int]], settings: Settings) -> I
                 yield f"{key}: no part is called {name}.{did_you_mean(name, top)}"
 
 
-def _unmatched_target(shapes: Mapping[str, Sequence[int]], settings: Settings) -> Iterator[str]:
+def _unmatched_target(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> Iterator[str]:
     if settings.lora is None or settings.lora.target is None:
         return
     layers = [name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2]

@@ -22,7 +22,7 @@ from finetune.points.restack import Fresh, Progress, Run, Target, mean_row, plan
 from finetune.points.side_files import CLIPS, describe, generation_config, load_tokenizer, prepare_padding, saved_files
 from soup.checkpoints.dtypes import Dtype, TensorSpec, named_dtype
 from soup.errors import FinetuneError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["Assembly", "Wishes", "assemble", "plan_assembly"]
 
@@ -173,7 +173,7 @@ def _config(parts: dict[str, PretrainedPart], tokenizer: PreTrainedTokenizerBase
             pad_token_id=tokenizer.pad_token_id,
         )
     except Exception as error:  # transformers wraps what a configuration says of itself in errors of its own
-        raise FinetuneError(f"These parts don't go together:\n{listing(_lines(error))}") from error
+        raise FinetuneError(f"These parts don't go together:\n{bullet_list(_lines(error))}") from error
 
 
 def _patches(wishes: Wishes) -> dict[str, Any]:
@@ -201,7 +201,9 @@ def _pixels(parts: dict[str, PretrainedPart]) -> tuple[dict[str, list[float]], l
     found = {name: part.pixels or CLIPS for name, part in encoders.items()}
     if len({str(pixels) for pixels in found.values()}) > 1:
         rows = [f"{name}: {pixels}" for name, pixels in found.items()]
-        raise FinetuneError(f"The encoders see the same tiles, and want them normalised differently:\n{listing(rows)}")
+        raise FinetuneError(
+            f"The encoders see the same tiles, and want them normalised differently:\n{bullet_list(rows)}"
+        )
     return found["general_vit"], remarks
 
 

@@ -32,7 +32,7 @@ from finetune.points.side_files import (
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["Conversion", "convert_points", "plan_conversion"]
 
@@ -143,7 +143,7 @@ def _refuse_differences(source: Checkpoint, expected: dict[str, tuple[int, ...]]
     if wrong:
         raise FinetuneError(
             f"{source.path}: the tensors are not those that its config.json describes ({len(wrong)} differences):\n"
-            f"{listing(wrong)}"
+            f"{bullet_list(wrong)}"
         )
 
 

@@ -24,7 +24,7 @@ from finetune.points.tile_pixels import RESIZERS, cut_tiles, normalised
 from finetune.points.tiling import Single, Tiling, named_tiling, settings_of
 from finetune.points.video import UniformFrames, Video
 from soup.errors import FinetuneError
-from soup.support.text import did_you_mean, listing
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = ["PointsImageProcessor", "PointsImagesKwargs", "as_picture", "flat"]
 
@@ -80,7 +80,7 @@ class PointsImageProcessor(BaseImageProcessor):
             known = [name for name in PointsImagesKwargs.__annotations__ if name not in ImagesKwargs.__annotations__]
             known += ["image_mean", "image_std"]
             rows = [f"{name!r}.{did_you_mean(name, known)}" for name in faults]
-            raise FinetuneError(f"PointsImageProcessor: unknown settings:\n{listing(rows)}")
+            raise FinetuneError(f"PointsImageProcessor: unknown settings:\n{bullet_list(rows)}")
         super().__init__(**kwargs)
         self.tile = tile
         self.do_tile = do_tile

@@ -20,7 +20,7 @@ from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, FinetuneError
 from soup.hf.key_mapping import names_in_memory
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["PretrainedPart", "open_encoder", "open_language_model"]
 
@@ -125,7 +125,7 @@ def _find(checkpoint: Checkpoint, config: PreTrainedConfig, kind: type[PreTraine
     if wrong:
         raise FinetuneError(
             f"{checkpoint.path}: the tensors are not those of a {kind.__name__} ({len(wrong)} differences). "
-            f"{_SAVE_ANEW}:\n{listing(wrong)}"
+            f"{_SAVE_ANEW}:\n{bullet_list(wrong)}"
         )
     return {name: names[name] for name in shapes}
 

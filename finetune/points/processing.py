@@ -11,7 +11,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from finetune.points.images import PointsImageProcessor, PointsImagesKwargs, flat
 from soup.errors import FinetuneError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["CHAT_TEMPLATE", "IMAGE_TOKEN", "PointsImageProcessor", "PointsImagesKwargs", "PointsProcessor"]
 
@@ -122,7 +122,7 @@ def _check_words(conversation: Any) -> None:
     if faults:
         raise FinetuneError(
             f"{IMAGE_TOKEN} stands for an image, and can't be part of a text; take it out, and give an image as "
-            f'{{"type": "image"}}:\n{listing(faults)}'
+            f'{{"type": "image"}}:\n{bullet_list(faults)}'
         )
 
 

@@ -13,7 +13,7 @@ from transformers import CLIPVisionConfig, PreTrainedConfig
 
 from finetune.points.config import PointsConfig
 from soup.errors import FinetuneError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["from_published_config", "refuse_unpublished", "to_published_config"]
 
@@ -74,7 +74,7 @@ def from_published_config(given: dict[str, Any], image_token_id: int, *, tied: b
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         wrong.append(f"vision_config.model_type: expected clip_vision_model, found {vision['model_type']!r}")
     if wrong:
-        raise FinetuneError(f"A POINTS v1 configuration with settings that are not known here:\n{listing(wrong)}")
+        raise FinetuneError(f"A POINTS v1 configuration with settings that are not known here:\n{bullet_list(wrong)}")
     return PointsConfig(
         general_config={**vision, "model_type": "clip_vision_model"},
         ocr_config={**vision, "model_type": "clip_vision_model"},
@@ -141,7 +141,7 @@ def to_published_config(config: PointsConfig) -> dict[str, Any]:
     text: PreTrainedConfig = config.text_config  # a mapping no longer, once the whole is built
     wrong = list(_misfits(config))
     if wrong:
-        raise FinetuneError(f"The published form of POINTS v1 has no place for this model:\n{listing(wrong)}")
+        raise FinetuneError(f"The published form of POINTS v1 has no place for this model:\n{bullet_list(wrong)}")
     has_qkv = text.model_type == "qwen2" or text.attention_bias
     vision = config.vision_configs["general_vit"].to_diff_dict()
     for key in ("dtype", "transformers_version", "architectures", "_name_or_path"):

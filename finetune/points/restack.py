@@ -15,8 +15,8 @@ from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files, refuse_destination
 from soup.errors import FinetuneError, OutputError
-from soup.support.text import listing
-from soup.support.threads import on_threads, threads_here
+from soup.support.text import bullet_list
+from soup.support.threads import default_threads, run_on_threads
 
 __all__ = [
     "Fresh",
@@ -108,11 +108,13 @@ def write_targets(
         job = _Job(writer, progress or (lambda count: None), set())
         threads_before = torch.get_num_threads()
         try:
-            on_threads(lambda unit: job(*unit), _units(targets), threads_here(), lambda: torch.set_num_threads(1))
+            run_on_threads(
+                lambda unit: job(*unit), _units(targets), default_threads(), lambda: torch.set_num_threads(1)
+            )
         finally:
             torch.set_num_threads(threads_before)
         if job.overflown:
-            raise FinetuneError(f"Values too large for the dtype to be written:\n{listing(sorted(job.overflown))}")
+            raise FinetuneError(f"Values too large for the dtype to be written:\n{bullet_list(sorted(job.overflown))}")
         for name, data in side_files.items():
             writer.add_file(name, data)
         writer.commit(metadata)

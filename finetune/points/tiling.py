@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from soup.errors import FinetuneError
-from soup.support.text import did_you_mean, listing
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = [
     "TILINGS",
@@ -127,7 +127,7 @@ def named_tiling(setting: str | Mapping[str, Any] | Tiling) -> Tiling:
     known = [field.name for field in dataclasses.fields(tiling)]
     faults = [f"{key!r}.{did_you_mean(str(key), known)}" for key in settings if key not in known]
     if faults:
-        raise FinetuneError(f"tiling {name}: unknown parameters:\n{listing(faults)}")
+        raise FinetuneError(f"tiling {name}: unknown parameters:\n{bullet_list(faults)}")
     return tiling(**settings)
 
 
@@ -168,7 +168,7 @@ def check_parameters(tiling: Tiling, least: Mapping[str, int]) -> None:
     flags = {field.name: getattr(tiling, field.name) for field in dataclasses.fields(tiling) if field.type is bool}
     faults += [f"{name}: expected true or false, found {v!r}" for name, v in flags.items() if not isinstance(v, bool)]
     if faults:
-        raise FinetuneError(f"tiling {tiling.name}:\n{listing(faults)}")
+        raise FinetuneError(f"tiling {tiling.name}:\n{bullet_list(faults)}")
 
 
 def grids(least: int, most: int) -> list[Grid]:

@@ -8,20 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune.study.seed_run import Workbench
+from finetune.study.seed_run import SeedRun
 from finetune.study.table import Result
 
 __all__ = ["COMPARISONS", "all_data", "individual_select", "learning_rates"]
 
 
-def learning_rates(bench: Workbench) -> dict[str, Result]:
+def learning_rates(bench: SeedRun) -> dict[str, Result]:
     """The greedy soup over fine-tunes on D alone that differ in their learning rate."""
     rates = {"lr": bench.study.learning_rates}
     pool = bench.train("learning_rates", added={}, also=["base"], vary=rates, out=bench.near("learning_rates"))
     return {"greedy over learning rates": bench.cook("greedy", pool, "learning_rates")}
 
 
-def individual_select(bench: Workbench) -> dict[str, Result]:
+def individual_select(bench: SeedRun) -> dict[str, Result]:
     """Each data set in turn is added to the base set for good, if the model trained on both is better for it."""
     sets = bench.study.pool(bench.home, bench.seed)
     [best] = bench.judge(bench.train("alone", added={}, also=["base"], out=bench.near("alone")))
@@ -34,7 +34,7 @@ def individual_select(bench: Workbench) -> dict[str, Result]:
     return {"individual select": Result.of(best, " + ".join(kept) or "none of them")}
 
 
-def _trained_on(bench: Workbench, names: list[str], sets: dict[str, Any]) -> Path:
+def _trained_on(bench: SeedRun, names: list[str], sets: dict[str, Any]) -> Path:
     """D and these data sets, in one model; with one of them it is in the pool already."""
     if len(names) == 1:
         return bench.place / "ckpts" / names[0]
@@ -44,7 +44,7 @@ def _trained_on(bench: Workbench, names: list[str], sets: dict[str, Any]) -> Pat
     return made
 
 
-def all_data(bench: Workbench) -> dict[str, Result]:
+def all_data(bench: SeedRun) -> dict[str, Result]:
     """One model on D and all the added data sets: as long as one ingredient, and as long as all of them together."""
     sets = bench.study.pool(bench.home, bench.seed)
     length = "steps" if sets.get("steps") else "epochs"
@@ -60,7 +60,7 @@ def _listed(given: Any) -> list[Any]:
     return given if isinstance(given, list) else [given]
 
 
-COMPARISONS: dict[str, Callable[[Workbench], dict[str, Result]]] = {
+COMPARISONS: dict[str, Callable[[SeedRun], dict[str, Result]]] = {
     "learning_rates": learning_rates,
     "individual_select": individual_select,
     "all_data": all_data,

@@ -27,7 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from finetune.config import POOL_KEYS, parse_config
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
-from soup.support.text import did_you_mean, listing
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = ["Comparison", "Judge", "StudyConfig", "filled", "read_study"]
 
@@ -124,7 +124,7 @@ def read_study(path: Path) -> StudyConfig:
     try:
         study = StudyConfig.model_validate(found)
     except ValidationError as error:
-        raise FinetuneError(f"{path}: {error.error_count()} wrong.\n{listing(_wrong(error))}") from error
+        raise FinetuneError(f"{path}: {error.error_count()} wrong.\n{bullet_list(_wrong(error))}") from error
     study.pool(path.parent, study.seeds[0])
     return study
 

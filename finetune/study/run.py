@@ -18,28 +18,28 @@ from typing import Any
 
 from finetune.study.comparisons import COMPARISONS
 from finetune.study.config import StudyConfig, read_study
-from finetune.study.seed_run import Voice, Workbench
+from finetune.study.seed_run import SeedRun, StudyProgress
 from finetune.study.table import Result, StudyTable
 from soup.errors import FinetuneError, SoupError
-from soup.search.bound_strategy import Choice
-from soup.support.atomic_files import write_whole
-from soup.support.text import listing
+from soup.search.bound_strategy import BoundStrategy
+from soup.support.atomic_files import write_atomic
+from soup.support.text import bullet_list
 
 __all__ = ["plan_study", "run_study"]
 
 
-def run_study(path: Path | str, *, voice: Voice | None = None, judge_url: str | None = None) -> StudyTable:
+def run_study(path: Path | str, *, voice: StudyProgress | None = None, judge_url: str | None = None) -> StudyTable:
     """Do what a study's file asks for and is not there yet; gives its table, and writes it beside the seeds' folders.
 
     Raises:
         SoupError: a wrong file, data that can't be made, a job that failed, a harness that failed.
     """
-    path, voice = Path(path), voice or Voice()
+    path, voice = Path(path), voice or StudyProgress()
     study = _with_judge(read_study(path), judge_url)
     _check_strategies(study, path)
     table = StudyTable(study.split is not None)
     for seed in study.seeds:
-        bench = Workbench(study, path.parent, seed, voice)
+        bench = SeedRun(study, path.parent, seed, voice)
         voice.say(f"seed {seed}: {bench.place}")
         prepare(bench)
         with bench.environment():
@@ -52,7 +52,7 @@ def run_study(path: Path | str, *, voice: Voice | None = None, judge_url: str | 
     return table
 
 
-def pool_and_soups(bench: Workbench) -> dict[str, Result]:
+def pool_and_soups(bench: SeedRun) -> dict[str, Result]:
     """The start, D alone, the pool, and a soup for each strategy."""
     pool = bench.train("finetune")
     [alone] = bench.train("alone", added={}, also=["base"], out=bench.near("alone"))
@@ -67,14 +67,14 @@ def pool_and_soups(bench: Workbench) -> dict[str, Result]:
     return results
 
 
-def _start(bench: Workbench) -> Path | None:
+def _start(bench: SeedRun) -> Path | None:
     """The checkpoint that all ingredients start from, where it is a directory."""
     start = bench.study.pool(bench.home, bench.seed)["start"]
     place = bench.home / (start["out"] if isinstance(start, Mapping) else start)
     return place if place.is_dir() else None
 
 
-def prepare(bench: Workbench) -> None:
+def prepare(bench: SeedRun) -> None:
     """Run the study's commands for a seed, unless they ran to their end before.
 
     Raises:
@@ -91,7 +91,7 @@ def prepare(bench: Workbench) -> None:
         if made.returncode:
             tail = "\n".join(made.stdout.splitlines()[-15:])
             raise FinetuneError(f"{shlex.join(words)}: failed with exit code {made.returncode}.\n{tail}")
-    write_whole(done, json.dumps(commands))
+    write_atomic(done, json.dumps(commands))
 
 
 def plan_study(path: Path | str) -> dict[str, Any]:
@@ -136,13 +136,13 @@ def _check_strategies(study: StudyConfig, path: Path | str) -> None:
     wrong = []
     for name in study.strategies:
         try:
-            Choice.of(name, None)
+            BoundStrategy.of(name, None)
         except SoupError as error:
             wrong.append(f"strategies: {error}")
     if wrong:
-        raise FinetuneError(f"{path}: {len(wrong)} wrong.\n{listing(wrong)}")
+        raise FinetuneError(f"{path}: {len(wrong)} wrong.\n{bullet_list(wrong)}")
 
 
 def _keep(table: StudyTable, root: Path) -> None:
-    write_whole(root / "study.json", json.dumps(table.as_json(), indent=2) + "\n")
-    write_whole(root / "study.md", table.as_markdown())
+    write_atomic(root / "study.json", json.dumps(table.as_json(), indent=2) + "\n")
+    write_atomic(root / "study.md", table.as_markdown())

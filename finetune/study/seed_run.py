@@ -12,33 +12,33 @@ import yaml
 from finetune.launching import launch
 from finetune.study.config import StudyConfig, filled
 from finetune.study.table import Result
-from soup.evaluation.api import Settings
+from soup.evaluation.api import EvalSettings
 from soup.evaluation.scorer import Trial
 from soup.search.run import cook, evaluate
-from soup.search.session import Judging, Listener
-from soup.support.atomic_files import write_whole
+from soup.search.session import Judging, Progress
+from soup.support.atomic_files import write_atomic
 
-__all__ = ["Voice", "Workbench"]
+__all__ = ["SeedRun", "StudyProgress"]
 
 
 @dataclass(frozen=True)
-class Voice:
+class StudyProgress:
     """How a study tells what it does; all of it may be silent."""
 
     say: Callable[[str], object] = lambda text: None
     progress: Any = None
-    training: launch.Listener = field(default_factory=launch.Listener)
-    judging: Listener = field(default_factory=Listener)
+    training: launch.LaunchProgress = field(default_factory=launch.LaunchProgress)
+    judging: Progress = field(default_factory=Progress)
 
 
 @dataclass(frozen=True)
-class Workbench:
+class SeedRun:
     """One seed's folder, and the three things that are done in it: train, judge, cook."""
 
     study: StudyConfig
     home: Path
     seed: int
-    voice: Voice = field(default_factory=Voice)
+    voice: StudyProgress = field(default_factory=StudyProgress)
 
     @property
     def place(self) -> Path:
@@ -49,7 +49,7 @@ class Workbench:
         """The ingredients of the pool's configuration with these keys changed, kept as `<name>.yaml`."""
         keys = self.study.pool(self.home, self.seed, **changed)
         path = self.place / f"{name}.yaml"
-        write_whole(path, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
+        write_atomic(path, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
         return launch.finetune(path, progress=self.voice.progress, listener=self.voice.training)
 
     def filled(self, text: str) -> str:
@@ -99,7 +99,7 @@ class Workbench:
 
     def _judging(self, run: str) -> dict[str, Any]:
         judge, study = self.study.judge, self.study
-        settings = Settings(
+        settings = EvalSettings(
             model=study.model,
             batch_size=study.batch_size,
             judge_url=judge.url if judge else None,

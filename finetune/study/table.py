@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from soup.evaluation.scorer import Trial
-from soup.report.tables import Row, Table
+from soup.report.tables import ScoreRow, ScoreTable
 
 __all__ = ["Result", "StudyTable"]
 
@@ -55,7 +55,7 @@ class StudyTable:
         """A way's overall by seed, on the questions that report."""
         return [results[way].reported for results in self.seeds.values() if way in results]
 
-    def table(self) -> Table:
+    def table(self) -> ScoreTable:
         """A column for each seed, the mean, the standard deviation over seeds (n - 1), and what was chosen."""
         many = len(self.seeds) > 1
         columns = (*(f"seed {seed}" for seed in self.seeds), *(("mean", "sd") if many else ()))
@@ -65,8 +65,8 @@ class StudyTable:
             values = [results[way].reported if way in results else None for results in self.seeds.values()]
             spread = [fmean(found), stdev(found) if len(found) > 1 else None] if many else []
             names = "; ".join(results[way].names for results in self.seeds.values() if way in results)
-            rows.append(Row(way, (*values, *spread), names.strip("; ")))
-        return Table(columns, tuple(rows))
+            rows.append(ScoreRow(way, (*values, *spread), names.strip("; ")))
+        return ScoreTable(columns, tuple(rows))
 
     def as_json(self) -> dict[str, Any]:
         """One object a seed and way."""

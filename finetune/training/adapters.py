@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.training.components import UnknownPartError, find_part, part_names, within
 from soup.errors import FinetuneError
-from soup.support.text import did_you_mean, listing
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = ["attach", "fold", "language_layers"]
 
@@ -21,7 +21,7 @@ NAME = "default"  # peft's own name for the only adapter
 BASE, DOWN, UP = ".base_layer.", f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"
 
 
-def attach(model: PreTrainedModel, settings: Settings) -> list[str]:
+def attach(model: PreTrainedModel, settings: TrainSettings) -> list[str]:
     """Puts adapters beside the linear layers that the settings name; gives the layers' names.
 
     Everything else is then frozen: `choose_trained` comes after, and frees what is trained in full.
@@ -44,7 +44,7 @@ def attach(model: PreTrainedModel, settings: Settings) -> list[str]:
     return names
 
 
-def fold(state: dict[str, Tensor], settings: Settings) -> dict[str, Tensor]:
+def fold(state: dict[str, Tensor], settings: TrainSettings) -> dict[str, Tensor]:
     """The model's ordinary weights: W + (alpha / r) B A, in float32, under the names that it had without adapters."""
     if settings.lora is None:
         return state
@@ -93,7 +93,9 @@ def _check(model: nn.Module, target: str | None, freeze: Iterable[str], names: l
     tied = [name for name in names if uses[id(model.get_submodule(name).weight)] > 1]
     problems += [f"{name}: its weight is another part's, too: it would change there as well" for name in tied]
     if problems:
-        raise FinetuneError(f"lora.target takes in {len(problems)} layers that can't be adapted:\n{listing(problems)}")
+        raise FinetuneError(
+            f"lora.target takes in {len(problems)} layers that can't be adapted:\n{bullet_list(problems)}"
+        )
 
 
 def _known(model: nn.Module, part: str) -> bool:
@@ -112,10 +114,10 @@ def _nothing(model: nn.Module, target: str | None) -> str:
     anywhere = [name for name in linear if re.search(target, name)]
     if anywhere:
         hint = f"It is found within {len(anywhere)} names, but has to match the whole: .*{target}.* would.\n"
-        return f"lora.target {target!r} matches no linear layer. {hint}{listing(anywhere, most=5)}"
+        return f"lora.target {target!r} matches no linear layer. {hint}{bullet_list(anywhere, most=5)}"
     ends = {name.rpartition(".")[2] for name in linear}
     words = re.findall(r"[A-Za-z_]\w+", target) or [target]
     return (
         f"lora.target {target!r} matches no linear layer. The last word of their names:{did_you_mean(words[-1], ends)}"
-        f"\nFor instance:\n{listing(linear, most=5)}"
+        f"\nFor instance:\n{bullet_list(linear, most=5)}"
     )

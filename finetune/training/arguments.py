@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from soup.errors import FinetuneError
 
 __all__ = ["precision", "shares", "training_arguments"]
 
 
-def shares(settings: Settings, devices: int) -> tuple[int, int]:
+def shares(settings: TrainSettings, devices: int) -> tuple[int, int]:
     """Rows that a device takes at once, and how often, until the step's `batch` rows are through.
 
     Raises:
@@ -30,7 +30,7 @@ def shares(settings: Settings, devices: int) -> tuple[int, int]:
     return micro, times
 
 
-def precision(settings: Settings) -> str:
+def precision(settings: TrainSettings) -> str:
     """Of the arithmetic: as the settings say, else bfloat16 where a GPU has it, else float32."""
     if settings.precision:
         return settings.precision
@@ -38,7 +38,7 @@ def precision(settings: Settings) -> str:
 
 
 def training_arguments(
-    settings: Settings, steps: int, devices: int, scratch: Path, *, even: bool = False
+    settings: TrainSettings, steps: int, devices: int, scratch: Path, *, even: bool = False
 ) -> TrainingArguments:
     """For a run of so many steps on so many devices; unfinished checkpoints lie in `scratch`.
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from finetune.config import HOW_MUCH, Settings
+from finetune.config import HOW_MUCH, TrainSettings
 from soup.errors import FinetuneError
-from soup.support.text import did_you_mean, listing
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = [
     "UnknownPartError",
@@ -64,7 +64,7 @@ def within(name: str, place: str) -> bool:
     return name == place or name.startswith(f"{place}.")
 
 
-def choose_trained(model: nn.Module, settings: Settings) -> None:
+def choose_trained(model: nn.Module, settings: TrainSettings) -> None:
     """Lets the parameters be trained that the settings name, and no other.
 
     Without adapters all are trained but what `freeze` and `train` take out; with adapters, none but what `train` and
@@ -84,7 +84,7 @@ def choose_trained(model: nn.Module, settings: Settings) -> None:
         trained += chosen
         kept += [place] if chosen != [place] else []
     if problems:
-        raise FinetuneError(f"parts of the model, {len(problems)} wrong:\n{listing(problems)}")
+        raise FinetuneError(f"parts of the model, {len(problems)} wrong:\n{bullet_list(problems)}")
     free: dict[int, bool] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         named = ADAPTER in name or any(within(name, place) for place in trained)
@@ -112,7 +112,7 @@ def last_layers(model: nn.Module, place: str, count: int) -> list[str]:
     return [f"{name}.{i}" for i in range(used - count, used)]
 
 
-def learning_rates(model: nn.Module, settings: Settings) -> dict[str, float]:
+def learning_rates(model: nn.Module, settings: TrainSettings) -> dict[str, float]:
     """The learning rate of each parameter that is trained: of the innermost part that has one of its own.
 
     Raises:
@@ -125,7 +125,7 @@ def learning_rates(model: nn.Module, settings: Settings) -> dict[str, float]:
     problems += [f"lr_of.{name}: nothing of it is trained" for name in idle]
     problems += ["nothing is left to train: all parts are frozen"] * (not trained)
     if problems:
-        raise FinetuneError(f"what is trained, {len(problems)} wrong:\n{listing(problems)}")
+        raise FinetuneError(f"what is trained, {len(problems)} wrong:\n{bullet_list(problems)}")
     inner_first = sorted(places.items(), key=lambda one: -len(one[1]))
     rates = {}
     for name in trained:
@@ -134,7 +134,7 @@ def learning_rates(model: nn.Module, settings: Settings) -> dict[str, float]:
     return rates
 
 
-def parameter_groups(model: nn.Module, settings: Settings, decayed: Iterable[str]) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, settings: TrainSettings, decayed: Iterable[str]) -> list[dict[str, Any]]:
     """What the optimizer is given: one group for each learning rate, with and without weight decay.
 
     `decayed` are the parameters with weight decay. The first group has the rate of `lr`, where anything has.

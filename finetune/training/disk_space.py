@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from soup.errors import FinetuneError
 
 __all__ = ["check_room", "checkpoint_bytes", "ingredient_bytes"]
@@ -13,7 +13,7 @@ __all__ = ["check_room", "checkpoint_bytes", "ingredient_bytes"]
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def ingredient_bytes(model: nn.Module, settings: Settings) -> int:
+def ingredient_bytes(model: nn.Module, settings: TrainSettings) -> int:
     """What an ingredient takes."""
     return sum(parameter.numel() for parameter in model.parameters()) * DTYPE_BYTES[settings.dtype]
 
@@ -23,7 +23,7 @@ def checkpoint_bytes(model: nn.Module) -> int:
     return 3 * 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def check_room(model: nn.Module, settings: Settings, steps: int, folder: Path) -> None:
+def check_room(model: nn.Module, settings: TrainSettings, steps: int, folder: Path) -> None:
     """Two checkpoints at a time (the next one is complete before the last one goes), and all ingredients.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.data import Album, Collator, Corpus, TrainingRows
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.training.other_families import ProcessorCollator, foreign_rows
@@ -32,7 +32,7 @@ class Feed:
     manifest: dict[str, Any]
 
 
-def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings) -> Feed:
+def feed(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> Feed:
     """For a model whose parts are frozen already.
 
     Raises:
@@ -56,7 +56,7 @@ def feed(corpus: Corpus, model: Any, processor: Any, settings: Settings) -> Feed
     return Feed(rows, collator, len(corpus) - rows.survey.bad, rows.manifest)
 
 
-def _foreign(corpus: Corpus, model: Any, processor: Any, settings: Settings) -> Feed:
+def _foreign(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> Feed:
     """For a model of another family: by its own processor."""
     if settings.cache_features:
         raise FinetuneError(f"cache_features: only for POINTS models, not for a {type(model).__name__}.")
@@ -75,7 +75,7 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _seen(model: Any, settings: Settings) -> tuple[Album, Callable[[Tensor], Tensor] | None, str]:
+def _seen(model: Any, settings: TrainSettings) -> tuple[Album, Callable[[Tensor], Tensor] | None, str]:
     """What the model is given: tiles, or, where its encoders are frozen and it is asked for, what they saw in them.
 
     Raises:

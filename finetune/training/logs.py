@@ -6,13 +6,13 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from soup.errors import FinetuneError
 
 __all__ = ["loggers"]
 
 
-def loggers(settings: Settings, name: str, folder: Path, step: int) -> list[TrainerCallback]:
+def loggers(settings: TrainSettings, name: str, folder: Path, step: int) -> list[TrainerCallback]:
     """What is told of each step, from `step` on: what was told of later steps before an interruption goes.
 
     Raises:

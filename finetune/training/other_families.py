@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.data import IGNORED, Corpus, TrainingRows
 from finetune.data.row_images import look
 from soup.errors import FinetuneError
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 TEXT = ("input_ids", "attention_mask", "labels")
 
 
-def foreign_rows(corpus: Corpus, processor: Any, settings: Settings, progress: Any = None) -> TrainingRows:
+def foreign_rows(corpus: Corpus, processor: Any, settings: TrainSettings, progress: Any = None) -> TrainingRows:
     """The rows of a run. How long each will be, only the model's processor could tell, and it would open all pictures.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.jobs import STAMP
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError
@@ -47,7 +47,7 @@ class Origin:
                     shutil.copyfile(self.place / name, out / name)
 
 
-def save(model: PreTrainedModel, state: dict[str, Tensor], origin: Origin, settings: Settings, out: Path) -> None:
+def save(model: PreTrainedModel, state: dict[str, Tensor], origin: Origin, settings: TrainSettings, out: Path) -> None:
     """The model's weights `state`, in the dtype that the settings name, which its configuration then names, too."""
     dtype = getattr(torch, settings.dtype)
     state = {name: state[origin.tied.get(name, name)] for name in state}

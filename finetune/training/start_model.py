@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
 import finetune.points  # noqa: F401 (makes the Auto classes know the family)
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.presets import PRESETS, preset_config
 from finetune.points.processing import PointsImageProcessor, PointsProcessor
@@ -16,12 +16,12 @@ from finetune.points.tiny import common_phrases, tiny_config, tiny_processor, ti
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.errors import FinetuneError
 from soup.hf.processors import open_processor
-from soup.support.text import did_you_mean, listing
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = ["open_start", "start_place"]
 
 
-def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tuple[PreTrainedModel, Any]:
+def open_start(start: str, settings: TrainSettings, texts: Iterable[str] = ()) -> tuple[PreTrainedModel, Any]:
     """Model in float32 and processor, from a checkpoint, or fresh for a preset, whose tokenizer may learn from `texts`.
 
     Weights move by steps far below bfloat16's resolution: they are trained in float32 and rounded once, when saved.
@@ -34,7 +34,7 @@ def open_start(start: str, settings: Settings, texts: Iterable[str] = ()) -> tup
     _attend(model, settings)
     problems = list(_misfits(model, processor))
     if problems:
-        raise FinetuneError(f"{start}: can't be trained, for {len(problems)} reasons:\n{listing(problems)}")
+        raise FinetuneError(f"{start}: can't be trained, for {len(problems)} reasons:\n{bullet_list(problems)}")
     return model, processor
 
 
@@ -91,11 +91,11 @@ def _opened(start: str, place: Path) -> tuple[PreTrainedModel, Any]:
     wrong += [f"{name}: another shape than its configuration says" for name, *_ in sorted(found["mismatched_keys"])]
     wrong += [f"{name}: no weight of this model, would be lost" for name in sorted(found["unexpected_keys"])]
     if wrong:
-        raise FinetuneError(f"{start}: weights and configuration differ in {len(wrong)} tensors:\n{listing(wrong)}")
+        raise FinetuneError(f"{start}: weights and configuration differ in {len(wrong)} tensors:\n{bullet_list(wrong)}")
     return model, processor
 
 
-def _attend(model: PreTrainedModel, settings: Settings) -> None:
+def _attend(model: PreTrainedModel, settings: TrainSettings) -> None:
     """Sets how attention is computed, in all parts."""
     if settings.attention is None:
         return

@@ -26,7 +26,7 @@ from finetune.training.saving import Origin, one_tensor_each, publish, save, ver
 from finetune.training.start_model import open_start, start_place
 from finetune.training.trainer import JobTrainer, StopRequest, Watch
 from soup.errors import FinetuneError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["Run", "prepare", "train_job"]
 
@@ -165,7 +165,9 @@ def _check_kept(job: Job, digest: str, steps: int) -> None:
     places = [_kept(job, step) for step in range(every, steps, every)]
     taken = [str(place) for place in places if place.exists() and not _made_by(digest, place)]
     if taken:
-        raise FinetuneError(f"{len(taken)} models stand there already, of another job; remove them:\n{listing(taken)}")
+        raise FinetuneError(
+            f"{len(taken)} models stand there already, of another job; remove them:\n{bullet_list(taken)}"
+        )
 
 
 def _made_by(digest: str, out: Path) -> bool:

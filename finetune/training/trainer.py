@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.training import checkpoints
 from finetune.training.components import parameter_groups
 from soup.errors import FinetuneError
@@ -75,7 +75,9 @@ class JobTrainer(Trainer):
 
     optimizer: Any  # None until there is one
 
-    def __init__(self, *, settings: Settings, folder: Path, digest: str, keep: Callable[[int], object], **kwargs: Any):
+    def __init__(
+        self, *, settings: TrainSettings, folder: Path, digest: str, keep: Callable[[int], object], **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)  # it would print a line a step
         self.settings, self.folder, self.digest, self.keep = settings, folder, digest, keep

@@ -24,12 +24,12 @@ import xxhash
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError
-from soup.support.atomic_files import write_whole
-from soup.support.threads import threads_here
+from soup.support.atomic_files import write_atomic
+from soup.support.threads import default_threads
 
 __all__ = ["ContentDigest", "DigestCache", "LeafDigests", "digest_checkpoint", "leaves", "side_digest"]
 
-Progress = Callable[[int], None]
+ByteProgress = Callable[[int], None]
 """Called with the number of bytes done since the last call."""
 
 
@@ -75,7 +75,7 @@ class LeafDigests:
         return ContentDigest("xxh3:" + xxhash.xxh3_128_hexdigest("".join(sorted(lines)).encode()), tensors)
 
 
-def digest_checkpoint(checkpoint: Checkpoint, progress: Progress | None = None) -> ContentDigest:
+def digest_checkpoint(checkpoint: Checkpoint, progress: ByteProgress | None = None) -> ContentDigest:
     """Read a whole checkpoint once, at disk speed, and name its content.
 
     Raises:
@@ -87,7 +87,7 @@ def digest_checkpoint(checkpoint: Checkpoint, progress: Progress | None = None) 
 
 
 def _read_leaves(
-    checkpoint: Checkpoint, specs: Sequence[TensorSpec], into: LeafDigests, progress: Progress | None
+    checkpoint: Checkpoint, specs: Sequence[TensorSpec], into: LeafDigests, progress: ByteProgress | None
 ) -> None:
     def read_tensor(spec: TensorSpec) -> None:
         buffer = bytearray(min(spec.elements, LEAF_ELEMENTS) * spec.dtype.bits // 8)
@@ -98,7 +98,7 @@ def _read_leaves(
             if progress:
                 progress(len(view))
 
-    threads = ThreadPoolExecutor(threads_here())
+    threads = ThreadPoolExecutor(default_threads())
     try:
         for _ in threads.map(read_tensor, specs):
             pass
@@ -125,7 +125,7 @@ class DigestCache:
         self.path = path
         self._entries = self._load()
 
-    def get(self, checkpoint: Checkpoint, progress: Progress | None = None) -> ContentDigest:
+    def get(self, checkpoint: Checkpoint, progress: ByteProgress | None = None) -> ContentDigest:
         """The digest, remembered or read now; a read one is remembered on disk."""
         stamp, key = _stamp(checkpoint), str(checkpoint.path.resolve())
         entry = self._entries.get(key)
@@ -153,7 +153,7 @@ class DigestCache:
         return entries if isinstance(entries, dict) else {}
 
     def _save(self) -> None:
-        write_whole(self.path, json.dumps(self._entries))
+        write_atomic(self.path, json.dumps(self._entries))
 
 
 def _stamp(checkpoint: Checkpoint) -> list[list[Any]]:

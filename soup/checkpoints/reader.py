@@ -16,7 +16,7 @@ from typing import Any
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.shard import Shard
 from soup.errors import CheckpointError
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["INDEX", "WEIGHTS", "Checkpoint", "looks_like_checkpoint"]
 
@@ -185,7 +185,9 @@ def _read_index(path: Path) -> dict[str, str] | None:
         raise CheckpointError(f"{file}: its weight_map is empty.")
     outside = sorted({value for value in weight_map.values() if not _inside(value)})
     if outside:
-        raise CheckpointError(f"{file}: entries that point outside of the directory are refused:\n{listing(outside)}")
+        raise CheckpointError(
+            f"{file}: entries that point outside of the directory are refused:\n{bullet_list(outside)}"
+        )
     return weight_map
 
 
@@ -217,7 +219,7 @@ def _weight_files(path: Path, index: dict[str, str] | None, warnings: list[str])
             )
         missing = [name for name in names if not (path / name).exists()]
         if missing:
-            raise CheckpointError(f"{path}: files that {INDEX} names are missing:\n{listing(missing)}")
+            raise CheckpointError(f"{path}: files that {INDEX} names are missing:\n{bullet_list(missing)}")
     stray = [name for name in found if name not in names]
     if stray:
         warnings.append(f"{path}: not read, since transformers would not load them: {', '.join(stray)}")
@@ -263,7 +265,7 @@ def _homes(
                 twice.append(f"{spec.name}: in {files[spec.name]} and in {file}")
             homes[spec.name], files[spec.name] = shard, file
     if twice:
-        raise CheckpointError(f"{path}: tensors that lie in two shards:\n{listing(twice)}")
+        raise CheckpointError(f"{path}: tensors that lie in two shards:\n{bullet_list(twice)}")
     if index is not None:
         lost = [
             f"{name}: expected in {file}, {_found(files, name)}"
@@ -271,7 +273,7 @@ def _homes(
             if files.get(name) != file
         ]
         if lost:
-            raise CheckpointError(f"{path}: {INDEX} names tensors that are not there:\n{listing(lost)}")
+            raise CheckpointError(f"{path}: {INDEX} names tensors that are not there:\n{bullet_list(lost)}")
         unnamed = [name for name in homes if name not in index]
         if unnamed:
             warnings.append(

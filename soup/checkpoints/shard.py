@@ -20,7 +20,7 @@ from typing import Any
 
 from soup.checkpoints.dtypes import DTYPES, TensorSpec
 from soup.errors import CheckpointError
-from soup.support.text import format_bytes, listing
+from soup.support.text import bullet_list, format_bytes
 
 __all__ = ["MAX_HEADER_BYTES", "Header", "Shard", "read_header"]
 
@@ -92,7 +92,7 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise CheckpointError(f"{path}: the header must be a JSON object, found {type(entries).__name__}.")
     if repeated:
-        raise CheckpointError(f"{path}: the header names the same thing twice:\n{listing(repeated)}")
+        raise CheckpointError(f"{path}: the header names the same thing twice:\n{bullet_list(repeated)}")
     return entries
 
 
@@ -137,7 +137,7 @@ def _tensors(
             "It is truncated or damaged: copy or download it again."
         )
     if wrong:
-        raise CheckpointError(f"{path}: damaged header:\n{listing(wrong)}")
+        raise CheckpointError(f"{path}: damaged header:\n{bullet_list(wrong)}")
     return {spec.name: (spec, data_start + begin) for begin, _, spec in placed}
 
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import INDEX, WEIGHTS
 from soup.errors import OutputError
-from soup.support.file_lock import Lock
+from soup.support.file_lock import FileLock
 from soup.support.text import format_bytes
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CheckpointWriter", "FilePlan", "header_bytes", "plan_files", "refuse_destination", "remove_old"]
+__all__ = ["CheckpointWriter", "FilePlan", "header_bytes", "plan_files", "refuse_destination", "remove_replaced"]
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class CheckpointWriter:
         self._open = False
         self._lock.release()
         if old:
-            remove_old(self.out)
+            remove_replaced(self.out)
 
     def abort(self) -> None:
         """Remove what was written so far; nothing after a commit."""
@@ -262,13 +262,13 @@ def _free(out: Path) -> str:
     return f"{format_bytes(shutil.disk_usage(out.parent).free)} are free on that disk: make room there."
 
 
-def _claim(out: Path) -> tuple[Path, Lock]:
+def _claim(out: Path) -> tuple[Path, FileLock]:
     """The empty, locked folder in which the checkpoint comes into being."""
     partial = out.parent / f".{out.name}.partial"
     try:
         for _ in range(100):
             partial.mkdir(parents=True, exist_ok=True)
-            lock = Lock.take(partial)
+            lock = FileLock.take(partial)
             if lock is None:
                 raise OutputError(
                     f"{out}: another run is writing it just now. Wait for it, or choose another -o/--out."
@@ -290,7 +290,7 @@ def _empty(folder: Path) -> None:
             entry.unlink()
 
 
-def remove_old(out: Path) -> None:
+def remove_replaced(out: Path) -> None:
     """Remove the soup that `out` took the place of, if a run was killed before it could."""
     shutil.rmtree(_old(out), ignore_errors=True)
 

@@ -15,6 +15,7 @@ import click
 from soup._version import __version__
 from soup.cli.options import (
     Decorator,
+    compose_options,
     dry_run_option,
     eval_option,
     json_option,
@@ -26,11 +27,10 @@ from soup.cli.options import (
     out_options,
     pool_options,
     tensor_options,
-    together,
 )
 from soup.cli.training import training_commands
 from soup.errors import SoupError
-from soup.support.text import counted
+from soup.support.text import pluralize
 
 __all__ = ["cli", "main"]
 
@@ -46,7 +46,7 @@ def strategy_command(name: str, summary: str, *extra: Decorator) -> Decorator:
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own: list[Decorator] = [pool_options, eval_option, *extra, out_option, out_options, tensor_options]
-        shared = together(*own, method_options, objective_options, judge_options, json_option, dry_run_option)
+        shared = compose_options(*own, method_options, objective_options, judge_options, json_option, dry_run_option)
         return cli.command(name, help=summary)(shared(command))
 
     return decorate
@@ -98,7 +98,7 @@ def cook(strategy: str, pairs: Sequence[str], **given: Any) -> None:
 
 
 def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
-    from soup.cli.console import Talk, print_table
+    from soup.cli.console import Console, print_table
     from soup.evaluation.objective import Objective
     from soup.report.tables import trials_table
     from soup.search.run import cook, plan_cook
@@ -110,11 +110,11 @@ def _cook(strategy: str, options: dict[str, Any], **given: Any) -> None:
     given["eval"], given["max_shard_bytes"] = given.pop("evals"), given.pop("max_shard_size")
     given["pool"] = _places(given["pool"])
     if dry_run:
-        with Talk():
+        with Console():
             plan = plan_cook(strategy, options=options, settings=settings, **given)
         _print_plan(plan, as_json)
         return
-    with Talk() as talk:
+    with Console() as talk:
         soup = cook(strategy, options=options, settings=settings, listener=talk.listener, **given)
     document = soup.as_json()
     if as_json:
@@ -134,9 +134,9 @@ def _places(given: Sequence[str]) -> str | list[str]:
 
 
 def _settings(given: dict[str, Any]) -> Any:
-    from soup.evaluation.api import Settings
+    from soup.evaluation.api import EvalSettings
 
-    return Settings(
+    return EvalSettings(
         model=given.pop("model"),
         batch_size=given.pop("batch_size"),
         timeout_seconds=given.pop("timeout"),
@@ -178,7 +178,7 @@ def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
 def merge(recipe: Path, out: str, as_json: bool, dry_run: bool, threads: int | None, **given: Any) -> None:
     """Make a recipe's soup, verifying the digests of its ingredients."""
     from soup.checkpoints.writer import refuse_destination
-    from soup.cli.console import Talk
+    from soup.cli.console import Console
     from soup.merging.block_loop import Options
     from soup.merging.merge import earlier_soup, merge, open_pool, plan_merge, refuse_inputs_as_output
     from soup.merging.plan import merge_plan
@@ -194,7 +194,7 @@ def merge(recipe: Path, out: str, as_json: bool, dry_run: bool, threads: int | N
                 refuse_destination(Path(out), overwrite=given["overwrite"])
             _print_plan({"schema": 1, **merge_plan(plan, Path(out))}, as_json)
             return
-        with Talk() as talk:
+        with Console() as talk:
             for text in pool.warnings(wanted.drop):
                 talk.warn(text)
             talk.phase("merging", plan.read_bytes)
@@ -213,13 +213,13 @@ def merge(recipe: Path, out: str, as_json: bool, dry_run: bool, threads: int | N
 @json_option
 def evaluate(checkpoints: Sequence[str], evals: Sequence[str], as_json: bool, **given: Any) -> None:
     """Score checkpoints, into the journal."""
-    from soup.cli.console import Talk, print_table
+    from soup.cli.console import Console, print_table
     from soup.report.tables import trials_table
     from soup.search.result import trial_json
     from soup.search.run import evaluate
 
     settings = _settings(given)
-    with Talk() as talk:
+    with Console() as talk:
         trials = evaluate(checkpoints, eval=evals, settings=settings, listener=talk.listener, **given)
     document = {"schema": 1, "trials": [trial_json(trial) for trial in trials]}
     if as_json:
@@ -234,10 +234,10 @@ def evaluate(checkpoints: Sequence[str], evals: Sequence[str], as_json: bool, **
 @json_option
 def check(pool: Sequence[str], base: str | None, exclude: Sequence[str], as_json: bool, **given: Any) -> None:
     """Do they belong together? Every mismatch, before a GPU hour is spent."""
-    from soup.cli.console import Talk
+    from soup.cli.console import Console
     from soup.report.inspection import check_pool
 
-    with Talk() as talk:
+    with Console() as talk:
         found = check_pool(_places(pool), base, exclude, listener=talk.listener, **given)
     problems, names = found["problems"], found["ingredients"]
     if as_json:
@@ -246,7 +246,7 @@ def check(pool: Sequence[str], base: str | None, exclude: Sequence[str], as_json
         for problem in problems:
             click.echo(f"problem: {problem}")
         verdict = "do not belong together" if problems else "belong together" if len(names) > 1 else "is all there is"
-        counts = f"{counted(len(problems), 'problem')}, {counted(len(found['warnings']), 'warning')}"
+        counts = f"{pluralize(len(problems), 'problem')}, {pluralize(len(found['warnings']), 'warning')}"
         click.echo(f"{counts}: {', '.join(names)} {verdict}.")
     if problems:
         sys.exit(1)
@@ -259,11 +259,11 @@ def check(pool: Sequence[str], base: str | None, exclude: Sequence[str], as_json
 @json_option
 def inspect(checkpoint: str, tensors: bool, no_digest: bool, as_json: bool) -> None:
     """A checkpoint's tensors, dtypes, components, bytes and digest."""
-    from soup.cli.console import Talk, print_rows
+    from soup.cli.console import Console, print_rows
     from soup.report.inspection import inspect_checkpoint
     from soup.support.text import format_bytes
 
-    with Talk() as talk:
+    with Console() as talk:
         found = inspect_checkpoint(checkpoint, digest=not no_digest, listener=talk.listener)
     if as_json:
         _print_json(found)
@@ -313,12 +313,12 @@ def report(run: Path, as_json: bool) -> None:
 @json_option
 def list_things(kind: str, fetch: Sequence[str], as_json: bool) -> None:
     """What there is: strategies, methods, evaluators, benchmarks and whether their data are here."""
-    from soup.cli.console import Talk, print_rows
+    from soup.cli.console import Console, print_rows
     from soup.report.inspection import fetch_benchmarks, list_kind
 
     if fetch and kind != "benchmarks":
         raise click.UsageError("--fetch is for soup list benchmarks")
-    with Talk() as talk:
+    with Console() as talk:
         for path in fetch_benchmarks(fetch, talk.listener) if fetch else ():
             talk.say(f"here: {path}")
         rows = list_kind(kind)

@@ -9,19 +9,20 @@ from contextlib import redirect_stdout
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Console as RichConsole
+from rich.console import Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
-    Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
 # Commands that only talk, such as a launcher that waits for days, need no torch for it.
@@ -29,22 +30,22 @@ if TYPE_CHECKING:
     from soup.evaluation.api import Benchmark
     from soup.evaluation.scorer import Trial
     from soup.merging.recipe import Recipe
-    from soup.report.tables import Table
-    from soup.search.session import Listener
+    from soup.report.tables import ScoreTable
+    from soup.search.session import Progress
 
 PLAIN_SECONDS = 60.0  # between two lines of one training job where there is no terminal
 
-__all__ = ["Talk", "print_rows", "print_table"]
+__all__ = ["Console", "print_rows", "print_table"]
 
 
-class Talk:
+class Console:
     """Progress on a terminal, plain lines elsewhere; always on stderr. A context manager around the work.
 
     Within it stdout is stderr: whatever a user's own code or a harness prints, the answer stands alone on stdout.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self._console = RichConsole(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -52,14 +53,14 @@ class Talk:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._bar = RichProgress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task: Any = None
         self._evaluating = ""
         bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-        self._steps = Progress(
+        self._steps = RichProgress(
             *bars, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
         )
-        self._clock = Progress(
+        self._clock = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
@@ -75,11 +76,11 @@ class Talk:
         self._hush = redirect_stdout(sys.stderr)
 
     @property
-    def listener(self) -> Listener:
+    def listener(self) -> Progress:
         """What `cook` and its like are given."""
-        from soup.search.session import Listener
+        from soup.search.session import Progress
 
-        return Listener(self.warn, self.starting, self.told, self.phase, self.progress, self.answered)
+        return Progress(self.warn, self.starting, self.told, self.phase, self.progress, self.answered)
 
     def say(self, text: str) -> None:
         """One line of talk."""
@@ -162,7 +163,7 @@ class Talk:
                 bar.remove_task(task)
         self._task = None
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> Console:
         self._hush.__enter__()
         if self._console.is_terminal:
             self._live.start()
@@ -185,7 +186,7 @@ class _Board:
         return self.shown or Group()
 
 
-def print_table(table: Table, first: str) -> None:
+def print_table(table: ScoreTable, first: str) -> None:
     """A table of scores on stdout; `first` heads the column of labels."""
     rows = [
         [row.label, *("" if value is None else f"{value:.2f}" for value in row.values), row.remark]
@@ -196,8 +197,8 @@ def print_table(table: Table, first: str) -> None:
 
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> None:
     """Rows of text on stdout; `right` are the columns that hold numbers."""
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=240)
+    console = RichConsole(highlight=False)
+    console = console if console.is_terminal else RichConsole(highlight=False, width=240)
     console.print(_table(head, rows, right))
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "BatchSize",
     "Decorator",
     "Size",
+    "compose_options",
     "dry_run_option",
     "eval_option",
     "json_option",
@@ -23,7 +24,6 @@ __all__ = [
     "out_options",
     "pool_options",
     "tensor_options",
-    "together",
 ]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -54,7 +54,7 @@ class BatchSize(click.ParamType[int | str]):
         return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
 
 
-def together(*options: Decorator) -> Decorator:
+def compose_options(*options: Decorator) -> Decorator:
     """Several options as one decorator, in the order given."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +65,7 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-pool_options = together(
+pool_options = compose_options(
     click.option(
         "--pool",
         multiple=True,
@@ -77,19 +77,19 @@ pool_options = together(
     click.option("--base", metavar="DIR|HUB_ID", help="The model that the ingredients were tuned from."),
     click.option("--exclude", multiple=True, metavar="NAME", help="Leave this ingredient of the pool out. Repeatable."),
 )
-tensor_options = together(
+tensor_options = compose_options(
     click.option("--dtype", metavar="DTYPE", help="Write this dtype (bfloat16, float16, float32, float64)."),
     click.option("--drop", multiple=True, metavar="PATTERN", help="Leave tensors out by name (* and ?). Repeatable."),
     click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity instead of refusing them."),
 )
-out_options = together(
+out_options = compose_options(
     click.option("--overwrite", is_flag=True, help="Replace an earlier soup at --out."),
     click.option(
         "--max-shard-size", type=Size(), metavar="SIZE", help="Lay the files out anew, at most so large (5GB)."
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads that merge. [default: one a core, 2 to 8]"),
 )
-judge_options = together(
+judge_options = compose_options(
     click.option(
         "--split", type=float, metavar="F", help="This share of the questions chooses, the rest only reports."
     ),
@@ -132,11 +132,11 @@ EVAL_HELP = (
     "Benchmarks, comma-separated: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, hallusionbench, "
     "ai2d, ocrbench, mmvet), lm_eval:TASK[@DIR], python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
 )
-method_options = together(
+method_options = compose_options(
     click.option("--method", default="linear", show_default=True, metavar="NAME|FILE.py:CLASS", help="The arithmetic."),
     click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="For the method. Repeatable."),
 )
-objective_options = together(
+objective_options = compose_options(
     click.option(
         "--weights", multiple=True, metavar="NAME=W", help="Weigh benchmarks in the overall: mmbench=2,ocrbench=1."
     ),

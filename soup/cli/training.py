@@ -70,10 +70,10 @@ def finetune(
 
 
 def _launch(config: Path, on: str | None, as_json: bool) -> None:
-    from soup.cli.console import Talk
+    from soup.cli.console import Console
 
     wing = _wing("launching.launch")
-    with Talk() as talk:
+    with Console() as talk:
         made = wing.finetune(config, on=on, progress=talk.trained, listener=_launch_listener(talk))
     if as_json:
         _print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
@@ -92,10 +92,10 @@ def _launch_listener(talk: Any) -> Any:
 
 
 def _status(config: Path, as_json: bool) -> None:
-    from soup.cli.console import Talk, print_rows
+    from soup.cli.console import Console, print_rows
 
     view = _wing("launching.status")
-    with Talk() as talk:
+    with Console() as talk:
         rows = view.status(config)
         for row in rows:
             if row.why and not as_json:
@@ -107,10 +107,10 @@ def _status(config: Path, as_json: bool) -> None:
 
 
 def _rehearse(config: Path, on: str | None, as_json: bool) -> None:
-    from soup.cli.console import Talk, print_rows
+    from soup.cli.console import Console, print_rows
 
     wing = _wing("launching.dry_run")
-    with Talk() as talk:
+    with Console() as talk:
         plan = wing.rehearse(config, on=on)
         for remark in () if as_json else plan["remarks"]:
             talk.warn(remark)
@@ -123,10 +123,10 @@ def _rehearse(config: Path, on: str | None, as_json: bool) -> None:
 
 
 def _check(config: Path, decode: bool, bad_rows: Path | None, as_json: bool) -> None:
-    from soup.cli.console import Talk, print_rows
+    from soup.cli.console import Console, print_rows
 
     wing = _wing("launching.data_check")
-    with Talk() as talk:
+    with Console() as talk:
         found = wing.check(config, talk.rows, decode=decode, faults_to=bad_rows)
     if as_json:
         _print_json(found.as_json())
@@ -149,13 +149,13 @@ def _print_json(document: dict[str, Any]) -> None:
 @dry_run_option
 def run(study: Path, judge_url: str | None, as_json: bool, dry_run: bool) -> None:
     """A whole study: fine-tune, evaluate, cook, compare; for every seed, resumable at every step."""
-    from soup.cli.console import Talk, print_table
+    from soup.cli.console import Console, print_table
 
     wing = _wing("study.run")
     if dry_run:
         click.echo(json.dumps(wing.plan_study(study), indent=2, ensure_ascii=False))
         return
-    with Talk() as talk:
+    with Console() as talk:
         voice = _wing("study.seed_run").Voice(talk.say, talk.trained, _launch_listener(talk), talk.listener)
         table = wing.run_study(study, voice=voice, judge_url=judge_url)
     if as_json:
@@ -217,11 +217,11 @@ def assemble(
 
 def _make(plan: Any, work: Any, out: str, max_shard_bytes: int | None, as_json: bool, dry_run: bool) -> None:
     """Show a plan of the wing's, and do it unless that is all."""
-    from soup.cli.console import Talk, print_rows
+    from soup.cli.console import Console, print_rows
 
     document = plan.as_json(Path(out), max_shard_bytes)
     if not dry_run:
-        with Talk() as talk:
+        with Console() as talk:
             for text in document["remarks"]:
                 talk.warn(text)
             talk.phase("writing", plan.write_bytes)

@@ -21,12 +21,12 @@ __all__ = [
     "ALL",
     "OPENCOMPASS",
     "Benchmark",
+    "BenchmarkInfo",
     "Candidate",
+    "EvalSettings",
     "Evaluator",
     "Score",
-    "Settings",
     "Split",
-    "Suite",
     "parse_benchmarks",
 ]
 
@@ -63,7 +63,7 @@ ALL = Split()
 
 
 @dataclass(frozen=True)
-class Suite:
+class BenchmarkInfo:
     """What is known of a benchmark before its data are here: the rows of `soup list benchmarks`.
 
     `questions` is the size of the published test set, `judge` whether a language model grades the answers, `metric`
@@ -78,14 +78,18 @@ class Suite:
 
 
 OPENCOMPASS = {
-    "mmbench": Suite("perception and reasoning", "MMBench_DEV_EN", 1164, "right in every rotation of the options"),
-    "mmstar": Suite("questions that need the image", "MMStar", 1500, "right option"),
-    "mmmu": Suite("college-level subjects", "MMMU_DEV_VAL", 900, "right option, validation questions"),
-    "mathvista": Suite("mathematics in images", "MathVista_MINI", 1000, "right answer, as extracted", judge=True),
-    "hallusionbench": Suite("illusions", "HallusionBench", 951, "mean of right answers, figures and questions"),
-    "ai2d": Suite("diagrams of school science", "AI2D_TEST", 3088, "right option"),
-    "ocrbench": Suite("reading text in images", "OCRBench", 1000, "the text is in the answer"),
-    "mmvet": Suite("open questions", "MMVet", 218, "mean grade", judge=True),
+    "mmbench": BenchmarkInfo(
+        "perception and reasoning", "MMBench_DEV_EN", 1164, "right in every rotation of the options"
+    ),
+    "mmstar": BenchmarkInfo("questions that need the image", "MMStar", 1500, "right option"),
+    "mmmu": BenchmarkInfo("college-level subjects", "MMMU_DEV_VAL", 900, "right option, validation questions"),
+    "mathvista": BenchmarkInfo(
+        "mathematics in images", "MathVista_MINI", 1000, "right answer, as extracted", judge=True
+    ),
+    "hallusionbench": BenchmarkInfo("illusions", "HallusionBench", 951, "mean of right answers, figures and questions"),
+    "ai2d": BenchmarkInfo("diagrams of school science", "AI2D_TEST", 3088, "right option"),
+    "ocrbench": BenchmarkInfo("reading text in images", "OCRBench", 1000, "the text is in the answer"),
+    "mmvet": BenchmarkInfo("open questions", "MMVet", 218, "mean grade", judge=True),
 }
 """The benchmarks that need no prefix: OpenCompass's eight, run by the harness `vlmeval` (VLMEvalKit)."""
 
@@ -130,7 +134,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvalSettings:
     """How candidates are made to answer; a part of it that can change a score belongs into `Evaluator.identity`.
 
     `model` is `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them), `vlmeval:CLASS`
@@ -231,7 +235,7 @@ class Candidate(Protocol):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Turns a candidate into scores. Built once per search from `Settings`, then asked again and again."""
+    """Turns a candidate into scores. Built once per search from `EvalSettings`, then asked again and again."""
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, Any]:
         """All that a score depends on besides the candidate: version, settings, digest of the data (JSON values).

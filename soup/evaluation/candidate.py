@@ -15,10 +15,10 @@ from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.writer import CheckpointWriter, FilePlan
 from soup.errors import CheckpointError
 from soup.merging.block_loop import Sink, for_each_block
-from soup.merging.merge import blaming, plan_merge, side_files
+from soup.merging.merge import plan_merge, side_files, wrap_method_errors
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ class SoupCandidate:
         once = {spec.name for spec in specs if self._same_everywhere(spec.name)}
         first = replace(blend, inputs=blend.inputs[:1], names=blend.names[:1], weights=(1.0,))
         for one, part in ((first, once), (blend, {spec.name for spec in specs} - once)):
-            with blaming(self._plan.recipe.method):
+            with wrap_method_errors(self._plan.recipe.method):
                 for_each_block(one, [spec for spec in specs if spec.name in part], sink)
 
     def _same_everywhere(self, name: str) -> bool:
@@ -182,7 +182,7 @@ def _targets(
     if wrong:
         raise CheckpointError(
             f"{type(module).__name__} and the candidate do not match name by name (a candidate's directory "
-            f"can be loaded instead):\n{listing(sorted(wrong))}"
+            f"can be loaded instead):\n{bullet_list(sorted(wrong))}"
         )
     return targets
 

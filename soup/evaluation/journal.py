@@ -20,7 +20,7 @@ from typing import Any
 from soup.errors import EvaluatorError, JournalError
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.merging.recipe import Recipe
-from soup.support.file_lock import Lock
+from soup.support.file_lock import FileLock
 
 __all__ = ["SCHEMA", "Entry", "Journal", "score_key"]
 
@@ -62,11 +62,11 @@ class Journal:
 
     def __init__(self, path: Path, *, write: bool = True) -> None:
         self.path = path
-        self._lock: Lock | None = None
+        self._lock: FileLock | None = None
         self._file = None
         if write:
             _make(path)
-            self._lock = Lock.take(path)
+            self._lock = FileLock.take(path)
             if self._lock is None:
                 raise JournalError(
                     f"{path}: another run is using it. Wait for that run, or choose another --run directory."

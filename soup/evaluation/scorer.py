@@ -17,7 +17,7 @@ from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.objective import PLAIN, Objective
-from soup.evaluation.suite import Jury, evaluate_once
+from soup.evaluation.suite import BenchmarkSuite, evaluate_once
 from soup.merging.pool import Ingredient, Pool
 from soup.merging.recipe import Recipe, Share
 from soup.support.text import did_you_mean
@@ -91,7 +91,7 @@ class Scorer:
     """
 
     pool: Pool
-    jury: Jury
+    jury: BenchmarkSuite
     journal: Journal
     scratch: Path
     digests: Mapping[str, ContentDigest]
@@ -173,12 +173,12 @@ class Scorer:
                 "checkpoint, and choose another --run where wrong ones are remembered."
             )
 
-    def unknown(self, recipe: Recipe, jury: Jury) -> list[int]:
+    def unknown(self, recipe: Recipe, jury: BenchmarkSuite) -> list[int]:
         """The places of the benchmarks on which a recipe has no remembered score yet."""
         keys = [score_key(recipe.digest, benchmark, identity) for benchmark, _, identity in jury.seats]
         return [place for place, key in enumerate(keys) if self.journal.find(key) is None]
 
-    def remember(self, recipe: Recipe, jury: Jury, place: int, score: Score, seconds: float) -> None:
+    def remember(self, recipe: Recipe, jury: BenchmarkSuite, place: int, score: Score, seconds: float) -> None:
         """Journal a score that was given now, here or by a worker."""
         benchmark, _, identity = jury.seats[place]
         key = score_key(recipe.digest, benchmark, identity)
@@ -186,7 +186,7 @@ class Scorer:
             self.journal.remember(key, recipe, benchmark, identity, score, seconds)
             self.fresh.add(key)
 
-    def _scores(self, recipe: Recipe, jury: Jury) -> tuple[dict[str, Score], float | None]:
+    def _scores(self, recipe: Recipe, jury: BenchmarkSuite) -> tuple[dict[str, Score], float | None]:
         if unknown := self.unknown(recipe, jury):
             self._evaluate(recipe, jury, unknown)
         found: dict[str, Score] = {}
@@ -199,7 +199,7 @@ class Scorer:
                 seconds = (seconds or 0.0) + entry.seconds
         return found, seconds
 
-    def _evaluate(self, recipe: Recipe, jury: Jury, places: Sequence[int]) -> None:
+    def _evaluate(self, recipe: Recipe, jury: BenchmarkSuite, places: Sequence[int]) -> None:
         candidate = make_candidate(recipe, self.pool, self.scratch, self.digests, self.allow_nonfinite)
         candidate.answered = self.answered
         try:

@@ -15,15 +15,15 @@ from types import FrameType
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import Benchmark, Evaluator, Score, Settings, Split
+from soup.evaluation.api import Benchmark, EvalSettings, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
 from soup.support.plugins import EVALUATORS
 
-__all__ = ["Jury", "deadline", "evaluate_once", "make_jury"]
+__all__ = ["BenchmarkSuite", "build_suite", "deadline", "evaluate_once"]
 
 
 @dataclass(frozen=True)
-class Jury:
+class BenchmarkSuite:
     """The benchmarks of a run, each with its evaluator and that evaluator's identity for it: ready before any work."""
 
     seats: tuple[tuple[Benchmark, Evaluator, Mapping[str, Any]], ...]
@@ -34,15 +34,15 @@ class Jury:
         """Which of the questions are asked: all, those that choose, or those that report."""
         return self.seats[0][0].split.part
 
-    def on(self, split: Split) -> Jury:
+    def on(self, split: Split) -> BenchmarkSuite:
         """The same benchmarks over another part of their questions."""
         if all(benchmark.split == split for benchmark, _, _ in self.seats):
             return self
         seats = [(replace(benchmark, split=split), evaluator) for benchmark, evaluator, _ in self.seats]
-        return Jury(tuple((b, e, e.identity(b)) for b, e in seats), self.timeout_seconds)
+        return BenchmarkSuite(tuple((b, e, e.identity(b)) for b, e in seats), self.timeout_seconds)
 
 
-def make_jury(benchmarks: Sequence[Benchmark], settings: Settings) -> Jury:
+def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> BenchmarkSuite:
     """Build each harness once and ask it about its benchmarks.
 
     Raises:
@@ -62,7 +62,7 @@ def make_jury(benchmarks: Sequence[Benchmark], settings: Settings) -> Jury:
             failed.append(str(error))
     if failed:
         raise EvaluatorError("\n".join(dict.fromkeys(failed)))
-    return Jury(tuple(seats), settings.timeout_seconds)
+    return BenchmarkSuite(tuple(seats), settings.timeout_seconds)
 
 
 def evaluate_once(

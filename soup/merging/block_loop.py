@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from soup.checkpoints.digest import ContentDigest, LeafDigests, Progress, leaves
+from soup.checkpoints.digest import ByteProgress, ContentDigest, LeafDigests, leaves
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.errors import PoolError
 from soup.merging.block_arithmetic import Blend, Mean
-from soup.support.text import listing
-from soup.support.threads import on_threads, threads_here
+from soup.support.text import bullet_list
+from soup.support.threads import default_threads, run_on_threads
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ class Options:
 
     block_elements: int | None = None
     threads: int | None = None
-    progress: Progress | None = None
+    progress: ByteProgress | None = None
 
 
 @dataclass
@@ -80,7 +80,7 @@ def for_each_block(
     digests = scan_blocks(blend, tensors, sink, options, hashing=hashing)
     if blend.wrong:
         rows = (f"{name}: {why}" for name, why in sorted(blend.wrong.items()))
-        raise PoolError(f"{len(blend.wrong)} tensors can't be merged:\n{listing(rows)}")
+        raise PoolError(f"{len(blend.wrong)} tensors can't be merged:\n{bullet_list(rows)}")
     return digests
 
 
@@ -99,8 +99,8 @@ def scan_blocks(
     jobs = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))
     threads_before = torch.get_num_threads()
     try:
-        count = options.threads or threads_here()
-        on_threads(lambda job: _unit(run, *job), jobs, count, lambda: torch.set_num_threads(1))
+        count = options.threads or default_threads()
+        run_on_threads(lambda job: _unit(run, *job), jobs, count, lambda: torch.set_num_threads(1))
     finally:
         torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
     return tuple(leaf_digests.close() for leaf_digests in digests)

@@ -20,7 +20,7 @@ from soup.checkpoints.digest import digest_checkpoint, side_digest
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import config_for
-from soup.checkpoints.writer import CheckpointWriter, FilePlan, header_bytes, plan_files, remove_old
+from soup.checkpoints.writer import CheckpointWriter, FilePlan, header_bytes, plan_files, remove_replaced
 from soup.errors import OutputError, RecipeError, SoupError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, for_each_block
@@ -29,9 +29,17 @@ from soup.merging.model_card import model_card
 from soup.merging.pool import Ingredient, Pool, is_dropped, open_all
 from soup.merging.recipe import Recipe
 from soup.support.plugins import METHODS
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
-__all__ = ["Plan", "blaming", "earlier_soup", "merge", "open_pool", "plan_merge", "refuse_inputs_as_output"]
+__all__ = [
+    "MergePlan",
+    "earlier_soup",
+    "merge",
+    "open_pool",
+    "plan_merge",
+    "refuse_inputs_as_output",
+    "wrap_method_errors",
+]
 
 RECIPE_KEY = "soup_recipe"
 """The key of a shard's metadata under which the recipe's digest stands."""
@@ -40,7 +48,7 @@ _NO_DIGEST = "sha256:" + "0" * 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class MergePlan:
     """A merge about to happen, from headers alone: what is read, and which files will hold which tensors.
 
     `lead` is whose layout and side files the soup takes: the base, or the recipe's first ingredient.
@@ -96,10 +104,10 @@ def merge(
         refuse_inputs_as_output(opened, out)
         plan = plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite)
         if not overwrite and (made := _made_already(plan, out)):
-            remove_old(out)
+            remove_replaced(out)
             return made
         with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=overwrite) as writer:
-            with blaming(recipe.method):
+            with wrap_method_errors(recipe.method):
                 digests = for_each_block(plan.blend, plan.reads, writer.write, options, hashing=True)
             sealed = recipe.sealed([digest.content for digest in digests], side_digest(plan.lead))
             for name, data in side_files(plan, sealed, out, scores).items():
@@ -125,7 +133,7 @@ def open_pool(recipe: Recipe) -> Pool:
 
 def plan_merge(
     recipe: Recipe, pool: Pool, *, max_shard_bytes: int | None = None, allow_nonfinite: bool = False
-) -> Plan:
+) -> MergePlan:
     """Decide everything about a merge before a weight is read. `pool` holds the recipe's ingredients by name, or more.
 
     Raises:
@@ -155,7 +163,7 @@ def plan_merge(
     order = {name: place for place, name in enumerate(lead.tensors)}
     writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
     layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
-    return Plan(recipe, lead, blend, reads, plan_files(writes, layout, max_shard_bytes))
+    return MergePlan(recipe, lead, blend, reads, plan_files(writes, layout, max_shard_bytes))
 
 
 def build_method(recipe: Recipe) -> Method:
@@ -177,13 +185,13 @@ def build_method(recipe: Recipe) -> Method:
         method: Method = TypeAdapter(kind).validate_python(recipe.params, strict=False, extra="forbid")
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise RecipeError(f"Method {recipe.method} does not take these params:\n{listing(faults)}") from error
+        raise RecipeError(f"Method {recipe.method} does not take these params:\n{bullet_list(faults)}") from error
     method.check([share.weight for share in recipe.ingredients])
     return method
 
 
 @contextmanager
-def blaming(method: str) -> Iterator[None]:
+def wrap_method_errors(method: str) -> Iterator[None]:
     """What a method of somebody else's raises while it merges, told as its failure.
 
     Raises:
@@ -198,7 +206,7 @@ def blaming(method: str) -> Iterator[None]:
         raise RecipeError(f"Method {method} failed; soup.testing.check_method tries it alone:\n{tail}") from cause
 
 
-def side_files(plan: Plan, sealed: Recipe, out: Path, scores: Mapping[str, Any] | None) -> dict[str, bytes]:
+def side_files(plan: MergePlan, sealed: Recipe, out: Path, scores: Mapping[str, Any] | None) -> dict[str, bytes]:
     """All that stands beside the weights: what the lead carries, config.json with the dtype written, recipe, card."""
     lead = plan.lead
     files = {name: (lead.path / name).read_bytes() for name in lead.side_files.carried}
@@ -217,7 +225,7 @@ def earlier_soup(out: Path) -> Recipe | None:
         return None
 
 
-def _made_already(plan: Plan, out: Path) -> Recipe | None:
+def _made_already(plan: MergePlan, out: Path) -> Recipe | None:
     """The sealed recipe if `out` is this very soup in these very files: a rerun then has nothing to do."""
     earlier = earlier_soup(out)
     if earlier is None or earlier.side_digest is None or not all(share.digest for share in earlier.ingredients):

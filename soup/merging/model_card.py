@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from soup.merging.recipe import Recipe, describe_objective
-from soup.support.text import counted
+from soup.support.text import pluralize
 
 __all__ = ["model_card", "table"]
 
@@ -26,7 +26,7 @@ def model_card(recipe: Recipe, scores: Mapping[str, Any] | None, config: Mapping
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
         "# A model soup\n",
-        f"{counted(len(rows), 'fine-tuned checkpoint')}, merged by `{recipe.method_name}`"
+        f"{pluralize(len(rows), 'fine-tuned checkpoint')}, merged by `{recipe.method_name}`"
         + (f", chosen by the strategy `{recipe.strategy}`" if recipe.strategy else "")
         + ". It costs as much to run as one of them.\n",
         table(["ingredient", "weight", "digest"], rows),

@@ -15,7 +15,7 @@ from soup.checkpoints.reader import Checkpoint, looks_like_checkpoint
 from soup.checkpoints.side_files import side_differences, tokenizer_differences
 from soup.errors import CheckpointError, PoolError, SoupError
 from soup.merging.recipe import Source
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["Ingredient", "Pool", "is_dropped", "open_all", "open_ingredient"]
 
@@ -142,7 +142,7 @@ class Pool(Sequence[Ingredient]):
         """
         found = self.problems(dtype, drop)
         if found:
-            raise PoolError(f"The ingredients do not belong together:\n{listing(found, most=100)}")
+            raise PoolError(f"The ingredients do not belong together:\n{bullet_list(found, most=100)}")
 
     def close(self) -> None:
         """Close all files."""
@@ -196,7 +196,7 @@ def _short_names(places: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     twice = sorted({place for place in places if places.count(place) > 1})
-    raise PoolError(f"The same checkpoint is given twice:\n{listing(twice)}")
+    raise PoolError(f"The same checkpoint is given twice:\n{bullet_list(twice)}")
 
 
 def _without(exclude: Sequence[str], places: Mapping[str, str], folder: Path | None) -> dict[str, str]:
@@ -241,7 +241,7 @@ def _open_each(wanted: Iterable[tuple[str, str]]) -> tuple[list[Ingredient], dic
 def _together(failed: Sequence[SoupError]) -> SoupError:
     if len(failed) == 1:
         return failed[0]
-    return type(failed[0])(f"{len(failed)} checkpoints can't be opened:\n{listing(map(str, failed))}")
+    return type(failed[0])(f"{len(failed)} checkpoints can't be opened:\n{bullet_list(map(str, failed))}")
 
 
 def open_ingredient(name: str, place: str) -> Ingredient:

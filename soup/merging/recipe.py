@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from soup.checkpoints.hub import is_hub_id
 from soup.errors import RecipeError
 from soup.support.plugins import METHODS, code_digest
-from soup.support.text import did_you_mean, listing
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = ["Recipe", "Share", "Source", "describe_objective"]
 
@@ -147,7 +147,7 @@ class Recipe(BaseModel):
         ]
         if wrong:
             raise RecipeError(
-                f"Ingredients are not those that the recipe names:\n{listing(wrong)}\n"
+                f"Ingredients are not those that the recipe names:\n{bullet_list(wrong)}\n"
                 "Get the right checkpoints, or remove the digests from the recipe to make another soup on purpose."
             )
         if self.side_digest not in (None, side_digest):
@@ -194,7 +194,7 @@ class Recipe(BaseModel):
         try:
             recipe = cls.model_validate(fields | _method_beside(path.parent, fields.get("method")))
         except ValidationError as error:
-            raise RecipeError(f"{path}: not a valid recipe:\n{listing(_faults(error))}") from error
+            raise RecipeError(f"{path}: not a valid recipe:\n{bullet_list(_faults(error))}") from error
         return recipe._with_paths(lambda place: _absolute(place, path.parent))
 
     def text(self, directory: Path) -> str:

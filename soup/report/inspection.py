@@ -10,28 +10,28 @@ from typing import Any
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.errors import EvaluatorError, PoolError
-from soup.evaluation.api import OPENCOMPASS, Settings, parse_benchmarks
+from soup.evaluation.api import OPENCOMPASS, EvalSettings, parse_benchmarks
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, scan_blocks
 from soup.merging.methods.linear import Linear
 from soup.merging.pool import Ingredient, Pool, open_ingredient
 from soup.merging.recipe import Recipe
-from soup.search.session import Listener
+from soup.search.session import Progress
 from soup.support.plugins import EVALUATORS, METHODS, STRATEGIES, Registry
-from soup.support.text import listing
+from soup.support.text import bullet_list
 
 __all__ = ["check_pool", "fetch_benchmarks", "inspect_checkpoint", "list_kind"]
 
 HARNESS = "vlmeval"  # runs the benchmarks that need no prefix
 
 
-def inspect_checkpoint(place: str, *, digest: bool = True, listener: Listener | None = None) -> dict[str, Any]:
+def inspect_checkpoint(place: str, *, digest: bool = True, listener: Progress | None = None) -> dict[str, Any]:
     """A checkpoint's files, components and tensors, and the digest of its weights (which reads them all).
 
     Raises:
         CheckpointError: it is not to be had, or damaged.
     """
-    listener = listener or Listener()
+    listener = listener or Progress()
     ingredient = open_ingredient("checkpoint", place)
     with ingredient.checkpoint as checkpoint:
         found: dict[str, Any] = {
@@ -92,7 +92,7 @@ def check_pool(
     exclude: Sequence[str],
     dtype: str | None,
     drop: Sequence[str],
-    listener: Listener | None = None,
+    listener: Progress | None = None,
     *,
     allow_nonfinite: bool = False,
 ) -> dict[str, Any]:
@@ -103,13 +103,13 @@ def check_pool(
     Raises:
         SoupError: none can be opened, or there is no such dtype.
     """
-    listener = listener or Listener()
+    listener = listener or Progress()
     if dtype is not None:
         named_dtype(dtype)
     opened, failed = Pool.open_what_opens(places, base, exclude)
     problems = [str(error) for error in failed.values()]
     if not opened.ingredients:
-        raise PoolError(f"No ingredient can be opened:\n{listing(problems)}")
+        raise PoolError(f"No ingredient can be opened:\n{bullet_list(problems)}")
     with opened as pool:
         problems += pool.problems(dtype, drop)
         warnings = pool.warnings(drop)
@@ -127,7 +127,7 @@ def check_pool(
     return {"schema": 1, "ingredients": names, "problems": problems, "warnings": warnings}
 
 
-def _read_through(ingredient: Ingredient, listener: Listener) -> tuple[str, list[str]]:
+def _read_through(ingredient: Ingredient, listener: Progress) -> tuple[str, list[str]]:
     """The digest of an ingredient's weights, and its tensors that hold NaN or infinity: one pass tells both."""
     checkpoint = ingredient.checkpoint
     if checkpoint.quantised:  # its numbers are not numbers one by one
@@ -144,7 +144,7 @@ def list_kind(kind: str) -> list[dict[str, Any]]:
     Of a benchmark `here` is how many of its questions are on this machine (None: `why_not` says why).
     """
     if kind == "benchmarks":
-        harness: Any = EVALUATORS.get(HARNESS)(Settings())
+        harness: Any = EVALUATORS.get(HARNESS)(EvalSettings())
         return [_benchmark_row(name, harness) for name in OPENCOMPASS]
     registry: Registry = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS}[kind]
     return [
@@ -165,16 +165,16 @@ def _benchmark_row(name: str, harness: Any) -> dict[str, Any]:
     return row
 
 
-def fetch_benchmarks(names: Sequence[str], listener: Listener | None = None) -> list[Path]:
+def fetch_benchmarks(names: Sequence[str], listener: Progress | None = None) -> list[Path]:
     """Download the data of benchmarks from where their harness has them; where they lie then.
 
     Raises:
         SoupError: a name is unknown, or its data can't be had.
     """
-    listener = listener or Listener()
+    listener = listener or Progress()
     benchmarks = parse_benchmarks(names)
     strange = [benchmark.name for benchmark in benchmarks if benchmark.name not in OPENCOMPASS]
     if strange:
         raise EvaluatorError(f"There is nothing to fetch for {', '.join(strange)}: only {', '.join(OPENCOMPASS)}.")
-    harness: Any = EVALUATORS.get(HARNESS)(Settings())
+    harness: Any = EVALUATORS.get(HARNESS)(EvalSettings())
     return [harness.fetch(benchmark, listener.phase, listener.progress) for benchmark in benchmarks]

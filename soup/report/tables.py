@@ -12,11 +12,11 @@ from soup.errors import JournalError
 from soup.evaluation.journal import Entry, Journal
 from soup.merging.recipe import describe_objective
 
-__all__ = ["Row", "Table", "run_table", "trials_table"]
+__all__ = ["ScoreRow", "ScoreTable", "run_table", "trials_table"]
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """A line of a table: a label, values by column (None where there is none), and a remark."""
 
     label: str
@@ -25,11 +25,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ScoreTable:
     """Scores to be shown: the columns' names, and rows."""
 
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ScoreRow, ...]
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON: one object a row."""
@@ -39,19 +39,19 @@ class Table:
         ]
         return {"schema": 1, "columns": list(self.columns), "rows": shown}
 
-    def by_part(self) -> dict[str, Table]:
+    def by_part(self) -> dict[str, ScoreTable]:
         """A table for each part of the questions: narrower than all of them side by side, which no terminal holds."""
         parts = dict.fromkeys(map(_part, self.columns))
         return {part: self._only(part) for part in parts}
 
-    def _only(self, part: str) -> Table:
+    def _only(self, part: str) -> ScoreTable:
         places = [place for place, column in enumerate(self.columns) if _part(column) == part]
         names = tuple(self.columns[place].removesuffix(_suffix(part)) for place in places)
-        rows = [Row(row.label, tuple(row.values[place] for place in places), row.remark) for row in self.rows]
-        return Table(names, tuple(rows))
+        rows = [ScoreRow(row.label, tuple(row.values[place] for place in places), row.remark) for row in self.rows]
+        return ScoreTable(names, tuple(rows))
 
 
-def trials_table(document: dict[str, Any]) -> Table:
+def trials_table(document: dict[str, Any]) -> ScoreTable:
     """The trials of a strategy's or of `soup eval`'s JSON document, in the order in which they were made."""
     trials = document["trials"]
     names = list(dict.fromkeys(name for trial in trials for name in trial["scores"]))
@@ -61,8 +61,8 @@ def trials_table(document: dict[str, Any]) -> Table:
     for trial in trials:
         values = [trial["scores"].get(name, {}).get("value") for name in names] + [trial["overall"]]
         values += [trial["report"]["overall"] if "report" in trial else None] if reported else []
-        rows.append(Row(" + ".join(trial["ingredients"]), tuple(values), _remark(trial)))
-    return Table(columns, tuple(rows))
+        rows.append(ScoreRow(" + ".join(trial["ingredients"]), tuple(values), _remark(trial)))
+    return ScoreTable(columns, tuple(rows))
 
 
 def _remark(trial: dict[str, Any]) -> str:
@@ -76,7 +76,7 @@ def _remark(trial: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def run_table(run: Path) -> Table:
+def run_table(run: Path) -> ScoreTable:
     """Everything a run has judged: single checkpoints first, then each strategy's soup, on each part of the questions.
 
     Raises:
@@ -91,8 +91,8 @@ def run_table(run: Path) -> Table:
     names = list(dict.fromkeys(name for entry in entries for name in _told(entry)))
     columns = tuple(f"{name}{_suffix(part)}" for part in parts for name in [*names, "overall"])
     labels = _labels(run, entries)
-    rows = [Row(label, _values(entries, digest, names, parts), remark) for digest, label, remark in labels]
-    return Table(columns, tuple(rows))
+    rows = [ScoreRow(label, _values(entries, digest, names, parts), remark) for digest, label, remark in labels]
+    return ScoreTable(columns, tuple(rows))
 
 
 def _told(entry: Entry) -> Mapping[str, float]:

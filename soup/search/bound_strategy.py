@@ -14,11 +14,11 @@ from soup.evaluation.scorer import shares_of
 from soup.merging.pool import Ingredient, Pool
 from soup.support.plugins import STRATEGIES
 
-__all__ = ["Choice", "names_of"]
+__all__ = ["BoundStrategy", "ingredient_names"]
 
 
 @dataclass(frozen=True)
-class Choice:
+class BoundStrategy:
     """A strategy with its name and options.
 
     Raises:
@@ -30,7 +30,7 @@ class Choice:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, strategy: str | Callable[..., Any], options: Mapping[str, Any] | None) -> Choice:
+    def of(cls, strategy: str | Callable[..., Any], options: Mapping[str, Any] | None) -> BoundStrategy:
         """A strategy by its name, by `FILE.py:FUNCTION`, or as the function itself."""
         function = STRATEGIES.get(strategy) if isinstance(strategy, str) else strategy
         name = strategy if isinstance(strategy, str) else getattr(strategy, "__name__", "strategy")
@@ -87,6 +87,6 @@ def _listed(picked: Any) -> list[Any]:
     return list(picked)
 
 
-def names_of(picked: Iterable[Any]) -> tuple[str, ...]:
+def ingredient_names(picked: Iterable[Any]) -> tuple[str, ...]:
     """The short names of picked ingredients, in their order."""
     return tuple(part.name if isinstance(part, Ingredient) else str(part) for part in picked)

@@ -11,9 +11,9 @@ from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.scorer import Trial
 from soup.merging.recipe import Recipe
-from soup.support.atomic_files import write_whole
+from soup.support.atomic_files import write_atomic
 
-__all__ = ["Soup", "card_scores", "remember_outcome", "trial_json"]
+__all__ = ["Soup", "card_scores", "save_result", "trial_json"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def card_scores(trial: Trial) -> dict[str, dict[str, float]]:
     return rows
 
 
-def remember_outcome(home: Path, soup: Soup) -> None:
+def save_result(home: Path, soup: Soup) -> None:
     """Keep what a run came to beside its journal, for `soup report`."""
     name = soup.strategy.replace(":", "_").replace("/", "_")
-    write_whole(home / "soups" / f"{name}.json", json.dumps(soup.as_json(), indent=2))
+    write_atomic(home / "soups" / f"{name}.json", json.dumps(soup.as_json(), indent=2))

@@ -14,7 +14,7 @@ from typing import Any
 
 from soup.checkpoints.writer import refuse_destination
 from soup.errors import OutputError, RecipeError
-from soup.evaluation.api import Settings
+from soup.evaluation.api import EvalSettings
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.scorer import Trial, shares_of
 from soup.merging.block_loop import Options
@@ -22,10 +22,10 @@ from soup.merging.merge import earlier_soup, merge, plan_merge, refuse_inputs_as
 from soup.merging.plan import merge_plan
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
-from soup.search.bound_strategy import Choice, names_of
-from soup.search.result import Soup, card_scores, remember_outcome
-from soup.search.session import Judging, Listener, Search
-from soup.support.text import listing
+from soup.search.bound_strategy import BoundStrategy, ingredient_names
+from soup.search.result import Soup, card_scores, save_result
+from soup.search.session import Judging, Progress, Session
+from soup.support.text import bullet_list
 
 __all__ = ["cook", "evaluate", "plan_cook"]
 
@@ -60,10 +60,10 @@ def cook(
     overwrite: bool = False,
     max_shard_bytes: int | None = None,
     allow_nonfinite: bool = False,
-    settings: Settings | None = None,
+    settings: EvalSettings | None = None,
     workers: int = 0,
     ray: str | None = None,
-    listener: Listener | None = None,
+    listener: Progress | None = None,
     threads: int | None = None,
 ) -> Soup:
     """Choose a soup from a pool by a strategy, and write it to `out` (default `soups/<strategy>/`).
@@ -77,11 +77,11 @@ def cook(
     Raises:
         SoupError: see the tree in `soup/errors.py`. What can be checked is checked before the first evaluation.
     """
-    listener = listener or Listener()
-    choice = Choice.of(strategy, options)
+    listener = listener or Progress()
+    choice = BoundStrategy.of(strategy, options)
     fields = _fields(choice, objective, method, params, dtype, drop)
     more = {"objective": objective, "workers": workers, "ray": ray, "allow_nonfinite": allow_nonfinite}
-    judging = Judging.of(eval, run, pool, split, settings=settings or Settings(), **more)
+    judging = Judging.of(eval, run, pool, split, settings=settings or EvalSettings(), **more)
     output = _Output(choice.out(out), overwrite, max_shard_bytes, allow_nonfinite, threads)
     with Pool.open(pool, base, exclude) as opened:
         opened.check(dtype, drop)
@@ -94,7 +94,7 @@ def cook(
 
 
 def _fields(
-    choice: Choice,
+    choice: BoundStrategy,
     objective: Objective,
     method: str,
     params: Mapping[str, Any] | None,
@@ -107,27 +107,27 @@ def _fields(
 
 
 def _search_and_write(
-    choice: Choice, pool: Pool, judging: Judging, fields: Mapping[str, Any], output: _Output, listener: Listener
+    choice: BoundStrategy, pool: Pool, judging: Judging, fields: Mapping[str, Any], output: _Output, listener: Progress
 ) -> Soup:
     judging.refuse_as_output(output.out)
-    with Search.open(pool, judging, fields, listener) as search:
+    with Session.open(pool, judging, fields, listener) as search:
         picked = search.choose(lambda score: choice.picks(pool, score))
         recipe = _guarded(search.scorer(picked)).recipe
         trials = search.reported(recipe)
     recipe = _write(pool, recipe, output, trials, listener)
-    soup = Soup(choice.name, output.out, names_of(picked), recipe, trials, tuple(recipe.repeated))
-    remember_outcome(judging.home, soup)
+    soup = Soup(choice.name, output.out, ingredient_names(picked), recipe, trials, tuple(recipe.repeated))
+    save_result(judging.home, soup)
     return soup
 
 
 def _write_unscored(
-    choice: Choice, pool: Pool, judging: Judging, fields: Mapping[str, Any], output: _Output, listener: Listener
+    choice: BoundStrategy, pool: Pool, judging: Judging, fields: Mapping[str, Any], output: _Output, listener: Progress
 ) -> Soup:
     picked = choice.picks(pool, None)
     recipe = _write(pool, _unsealed(pool, picked, fields), output, (), listener)
     for text in recipe.repeated:  # a search tells them before it begins; here the merge was the first to read
         listener.warn(text)
-    return Soup(choice.name, output.out, names_of(picked), recipe, (), tuple(recipe.repeated))
+    return Soup(choice.name, output.out, ingredient_names(picked), recipe, (), tuple(recipe.repeated))
 
 
 def evaluate(
@@ -137,10 +137,10 @@ def evaluate(
     run: str | Path | None = None,
     split: float | None = None,
     allow_nonfinite: bool = False,
-    settings: Settings | None = None,
+    settings: EvalSettings | None = None,
     workers: int = 0,
     ray: str | None = None,
-    listener: Listener | None = None,
+    listener: Progress | None = None,
 ) -> list[Trial]:
     """Score checkpoints one by one, each alone, into the journal. They need not belong together.
 
@@ -148,10 +148,10 @@ def evaluate(
         SoupError: a checkpoint is damaged, a benchmark unknown or its data not here, or the harness failed.
     """
     more = {"workers": workers, "ray": ray, "allow_nonfinite": allow_nonfinite}
-    judging = Judging.of(eval or [""], run, checkpoints, split, settings=settings or Settings(), **more)
+    judging = Judging.of(eval or [""], run, checkpoints, split, settings=settings or EvalSettings(), **more)
     with (
         Pool.open([*checkpoints]) as opened,
-        Search.open(opened, judging, {}, listener or Listener()) as search,
+        Session.open(opened, judging, {}, listener or Progress()) as search,
     ):
         search.judge_singles()
         return list(search.reported())
@@ -162,7 +162,7 @@ def _guarded(trial: Trial) -> Trial:
     if trial.broken:
         raise RecipeError(
             f"The chosen soup, {' + '.join(trial.names)}, breaks what --guard asks for, and was not written:\n"
-            f"{listing(trial.broken)}\nAll scores are kept: another strategy or a wider guard starts from them."
+            f"{bullet_list(trial.broken)}\nAll scores are kept: another strategy or a wider guard starts from them."
         )
     return trial
 
@@ -172,7 +172,7 @@ def _unsealed(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float], fields: M
     return Recipe(ingredients=tuple(shares_of(pool, chosen)), base=base, **fields)
 
 
-def _warn(pool: Pool, drop: Sequence[str], listener: Listener) -> list[str]:
+def _warn(pool: Pool, drop: Sequence[str], listener: Progress) -> list[str]:
     warnings = pool.warnings(drop)
     if len(pool) == 1:
         warnings.append(f"a pool of one: the soup will be {pool.names[0]} itself")
@@ -181,7 +181,7 @@ def _warn(pool: Pool, drop: Sequence[str], listener: Listener) -> list[str]:
     return warnings
 
 
-def _refuse_out(output: _Output, choice: Choice, pool: Pool, places: Any) -> None:
+def _refuse_out(output: _Output, choice: BoundStrategy, pool: Pool, places: Any) -> None:
     """Say before the first evaluation what would stop the last step.
 
     An earlier soup of the same strategy and pool may be this very one: that shows when the recipe is known.
@@ -199,7 +199,7 @@ def _refuse_out(output: _Output, choice: Choice, pool: Pool, places: Any) -> Non
     refuse_destination(out, overwrite=output.overwrite)
 
 
-def _write(pool: Pool, recipe: Recipe, output: _Output, trials: Sequence[Trial], listener: Listener) -> Recipe:
+def _write(pool: Pool, recipe: Recipe, output: _Output, trials: Sequence[Trial], listener: Progress) -> Recipe:
     plan = plan_merge(recipe, pool, max_shard_bytes=output.max_shard_bytes)
     listener.phase("merging", plan.read_bytes)
     final = [trial for trial in trials if trial.recipe == recipe]
@@ -226,10 +226,10 @@ def plan_cook(strategy: str | Callable[..., Any], **wishes: Any) -> dict[str, An
     given = signature(cook).bind(strategy, **wishes)
     given.apply_defaults()
     wish = SimpleNamespace(**given.arguments)
-    choice = Choice.of(strategy, wish.options)
+    choice = BoundStrategy.of(strategy, wish.options)
     output = _Output(choice.out(wish.out), wish.overwrite, wish.max_shard_bytes)
     fields = _fields(choice, wish.objective, wish.method, wish.params, wish.dtype, wish.drop)
-    settings = wish.settings or Settings()
+    settings = wish.settings or EvalSettings()
     judging = Judging.of(wish.eval, wish.run, wish.pool, wish.split, settings=settings, objective=wish.objective)
     with Pool.open(wish.pool, wish.base, wish.exclude) as opened:
         opened.check(wish.dtype, wish.drop)

@@ -16,30 +16,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from soup.checkpoints.digest import ContentDigest, DigestCache, Progress
+from soup.checkpoints.digest import ByteProgress, ContentDigest, DigestCache
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import looks_like_checkpoint
 from soup.errors import EvaluatorError, OutputError
-from soup.evaluation.api import ALL, Benchmark, Settings, Split, parse_benchmarks
+from soup.evaluation.api import ALL, Benchmark, EvalSettings, Split, parse_benchmarks
 from soup.evaluation.journal import Journal
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.scorer import Scorer, Trial, clear_scratch
-from soup.evaluation.suite import Jury, make_jury
+from soup.evaluation.suite import BenchmarkSuite, build_suite
 from soup.merging.pool import Ingredient, Pool
 from soup.merging.recipe import Recipe
-from soup.search.workers.local import Crew, LocalCrew, brief_for
-from soup.search.workers.ray import RayCrew
-from soup.search.workers.speculation import SideBySide
+from soup.search.workers.local import LocalPool, WorkerPool, worker_spec
+from soup.search.workers.ray import RayPool
+from soup.search.workers.speculation import SpeculativeRunner
 from soup.support.plugins import METHODS, code_digest
 
-__all__ = ["Judging", "Listener", "Search", "run_directory"]
+__all__ = ["Judging", "Progress", "Session", "run_directory"]
 
 _WHOLE = ("vlmeval", "lm_eval")
 """Harnesses whose scores have no parts, so that all names that may be weighed are known from the start."""
 
 
 @dataclass(frozen=True)
-class Listener:
+class Progress:
     """Whom to tell what happens: warnings, the start of an evaluation, each trial, and progress in bytes.
 
     `phase` names what the next bytes belong to, and how many they will be. `answered` is told of how many prompts so
@@ -50,7 +50,7 @@ class Listener:
     starting: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
     told: Callable[[Trial], None] = lambda trial: None
     phase: Callable[[str, int], None] = lambda name, total_bytes: None
-    progress: Progress = lambda count: None
+    progress: ByteProgress = lambda count: None
     answered: Callable[[int, int], None] = lambda count, of: None
 
 
@@ -61,7 +61,7 @@ class Judging:
     benchmarks: tuple[Benchmark, ...]
     home: Path
     split: float | None = None
-    settings: Settings = field(default_factory=Settings)
+    settings: EvalSettings = field(default_factory=EvalSettings)
     objective: Objective = PLAIN
     workers: int = 0
     ray: str | None = None
@@ -94,13 +94,13 @@ class Judging:
         if self.benchmarks and all(benchmark.harness in _WHOLE for benchmark in self.benchmarks):
             self.objective.check([benchmark.name for benchmark in self.benchmarks])
 
-    def jury(self) -> Jury:
+    def jury(self) -> BenchmarkSuite:
         """The harnesses, asked about their benchmarks before any work.
 
         Raises:
-            EvaluatorError: see `make_jury`.
+            EvaluatorError: see `build_suite`.
         """
-        return make_jury(self.benchmarks, self.settings)
+        return build_suite(self.benchmarks, self.settings)
 
     def refuse_as_output(self, out: Path) -> None:
         """A soup among the run's own files would be in its way, and one in its scratch would be removed with it.
@@ -129,18 +129,23 @@ def run_directory(places: str | Path | Sequence[str | Path]) -> Path:
 
 
 @dataclass(frozen=True)
-class Search:
+class Session:
     """A run's scores, open for asking: through this process, or through workers if there are any."""
 
     scorer: Scorer
-    crew: SideBySide | None
+    crew: SpeculativeRunner | None
     split: float | None
 
     @classmethod
     @contextmanager
     def open(
-        cls, pool: Pool, judging: Judging, fields: Mapping[str, Any], listener: Listener, jury: Jury | None = None
-    ) -> Iterator[Search]:
+        cls,
+        pool: Pool,
+        judging: Judging,
+        fields: Mapping[str, Any],
+        listener: Progress,
+        jury: BenchmarkSuite | None = None,
+    ) -> Iterator[Session]:
         """A search over a pool; the journal belongs to this process until it is left.
 
         Raises:
@@ -181,7 +186,7 @@ class Search:
 
 @contextmanager
 def _scorer(
-    pool: Pool, jury: Jury, judging: Judging, fields: Mapping[str, Any], listener: Listener
+    pool: Pool, jury: BenchmarkSuite, judging: Judging, fields: Mapping[str, Any], listener: Progress
 ) -> Iterator[Scorer]:
     with Journal(judging.home / "journal.jsonl") as journal:
         scratch = judging.home / "scratch"
@@ -216,7 +221,7 @@ def _scorer(
                 scratch.rmdir()  # what a failed evaluation left there stays
 
 
-def _digests(read: Sequence[Ingredient], cache: DigestCache, listener: Listener) -> list[ContentDigest]:
+def _digests(read: Sequence[Ingredient], cache: DigestCache, listener: Progress) -> list[ContentDigest]:
     """The digests of all that is merged, in order: the ingredients', and then the base's if the method reads it."""
     unknown = [part.checkpoint for part in read if not cache.knows(part.checkpoint)]
     if unknown:
@@ -225,12 +230,12 @@ def _digests(read: Sequence[Ingredient], cache: DigestCache, listener: Listener)
 
 
 @contextmanager
-def _side_by_side(scorer: Scorer, judging: Judging) -> Iterator[SideBySide | None]:
+def _side_by_side(scorer: Scorer, judging: Judging) -> Iterator[SpeculativeRunner | None]:
     """Workers for the time of a search; None where candidates are judged one by one, in this process."""
     if not judging.workers and not judging.ray:
         yield None
         return
-    brief = brief_for(
+    brief = worker_spec(
         scorer.pool,
         judging.benchmarks,
         judging.settings,
@@ -238,13 +243,13 @@ def _side_by_side(scorer: Scorer, judging: Judging) -> Iterator[SideBySide | Non
         scorer.digests,
         allow_nonfinite=judging.allow_nonfinite,
     )
-    crew: Crew
+    crew: WorkerPool
     if judging.ray:
-        crew = RayCrew(brief, judging.workers, judging.ray)
+        crew = RayPool(brief, judging.workers, judging.ray)
     else:
-        crew = LocalCrew(brief, judging.workers, judging.home / "logs")
+        crew = LocalPool(brief, judging.workers, judging.home / "logs")
     try:
-        yield SideBySide(scorer, crew)
+        yield SpeculativeRunner(scorer, crew)
     finally:
         crew.close()
         for home in scorer.scratch.glob("*/checkpoint"):  # of soups that were still being judged in vain

@@ -11,18 +11,18 @@ try:
 except ImportError:  # Windows has no flock: two runs on one folder are then the user's to avoid
     fcntl = None  # type: ignore[assignment]  # and flock is then never called
 
-__all__ = ["Lock"]
+__all__ = ["FileLock"]
 
 
-class Lock:
+class FileLock:
     """Holds a file or a directory for this process until `release`; kill -9 releases it too."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     @classmethod
-    def take(cls, path: Path) -> Lock | None:
-        """A lock on an existing file or directory; None if another process (or another `Lock`) holds it."""
+    def take(cls, path: Path) -> FileLock | None:
+        """A lock on an existing file or directory; None if another process (or another `FileLock`) holds it."""
         if "fcntl" not in sys.modules:
             return cls(-1)
         fd = os.open(path, os.O_RDONLY)

@@ -21,13 +21,13 @@ from typing import Any, TypeVar
 from soup.errors import EvaluatorError, RecipeError, SoupError
 from soup.support.text import did_you_mean
 
-__all__ = ["EVALUATORS", "METHODS", "STRATEGIES", "Found", "Registry", "code_digest", "load_object"]
+__all__ = ["EVALUATORS", "METHODS", "STRATEGIES", "PluginInfo", "Registry", "code_digest", "load_object"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Found:
+class PluginInfo:
     """One row of a listing: where a thing comes from, its first sentence, and why it is broken, if it is."""
 
     name: str
@@ -78,7 +78,7 @@ class Registry:
         """All names, sorted."""
         return sorted({*self._places(), *self.registered})
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[PluginInfo]:
         """Every thing with its source and summary; broken ones with the reason."""
         return [self._look(name) for name in self.names()]
 
@@ -86,13 +86,13 @@ class Registry:
         plugged = {entry.name: entry.value for entry in entry_points(group=self.group)}
         return {**plugged, **self.shipped}
 
-    def _look(self, name: str) -> Found:
+    def _look(self, name: str) -> PluginInfo:
         source = "soup" if name in self.shipped else self._places().get(name, "this process")
         try:
             thing = self.get(name)
         except SoupError as error:
-            return Found(name, source, broken=str(error))
-        return Found(name, source, (thing.__doc__ or "").strip().split("\n")[0])
+            return PluginInfo(name, source, broken=str(error))
+        return PluginInfo(name, source, (thing.__doc__ or "").strip().split("\n")[0])
 
 
 def load_object(place: str, kind: str, error: type[SoupError]) -> Any:

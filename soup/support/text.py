@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["counted", "did_you_mean", "format_bytes", "listing"]
+__all__ = ["bullet_list", "did_you_mean", "format_bytes", "pluralize"]
 
 
-def listing(lines: Iterable[str], most: int = 20) -> str:
+def bullet_list(lines: Iterable[str], most: int = 20) -> str:
     """One indented line each, the first `most` of them, and how many were left out."""
     rows = list(lines)
     shown = [f"  - {row}" for row in rows[:most]]
@@ -17,7 +17,7 @@ def listing(lines: Iterable[str], most: int = 20) -> str:
     return "\n".join(shown)
 
 
-def counted(count: int, what: str) -> str:
+def pluralize(count: int, what: str) -> str:
     """`1 problem`, `2 problems`."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-__all__ = ["on_threads", "threads_here"]
+__all__ = ["default_threads", "run_on_threads"]
 
 T = TypeVar("T")
 
 
-def threads_here() -> int:
+def default_threads() -> int:
     """How many threads keep this machine busy: one a core, at least 2 for the disk's sake, at most 8."""
     return min(8, max(2, os.cpu_count() or 2))
 
 
-def on_threads(work: Callable[[T], object], jobs: Iterable[T], count: int, setup: Callable[[], object]) -> None:
+def run_on_threads(work: Callable[[T], object], jobs: Iterable[T], count: int, setup: Callable[[], object]) -> None:
     """Run `work` on every job: each of `count` threads takes the next one when it is done with its last.
 
     Jobs are never listed: a large model has a million leaves. The first failure, or an interrupt, stops all threads.

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from soup.checkpoints.dtypes import named_dtype
 from soup.errors import EvaluatorError, RecipeError
-from soup.evaluation.api import Benchmark, Candidate, Evaluator, Score, Settings, Split
+from soup.evaluation.api import Benchmark, Candidate, EvalSettings, Evaluator, Score, Split
 from soup.evaluation.scorer import shares_of
 from soup.merging.methods.base import Block, Method
 from soup.merging.pool import Pool
@@ -190,17 +190,17 @@ def check_evaluator(
     benchmark: Benchmark,
     candidate: Candidate,
     *,
-    settings: Settings | None = None,
+    settings: EvalSettings | None = None,
     failing: Candidate | None = None,
 ) -> Score:
     """Hold an evaluator to what `soup.evaluation.Evaluator` promises, and return the candidate's score.
 
-    `factory` is what the entry point names: called with `Settings`, it gives an evaluator. Its identity is JSON and
+    `factory` is what the entry point names: called with `EvalSettings`, it gives an evaluator. Its identity is JSON and
     stays the same; the same candidate gets the same score twice, from a second evaluator too. If it can split, the
     halves share no question and together are all of them. `failing` is a candidate that can't be judged: that must
     raise EvaluatorError, and never give a score.
     """
-    settings = settings or Settings()
+    settings = settings or EvalSettings()
     evaluator, second = factory(settings), factory(settings)
     assert isinstance(evaluator, Evaluator), f"{factory}: no identity() or no evaluate()"
     identity = _identity(evaluator, benchmark)

@@ -15,9 +15,9 @@ from typing import Any
 
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.objective import PLAIN, Objective
-from soup.search.workers.local import Done, Event, Told
+from soup.search.workers.local import Event, ScoreEvent, TaskDone
 
-__all__ = ["SimulatedCrew", "TableScorer"]
+__all__ = ["SimulatedPool", "TableScorer"]
 
 _SEAT = Benchmark("table", "table", "table")
 
@@ -89,7 +89,7 @@ class TableScorer:
 
 
 @dataclass
-class SimulatedCrew:
+class SimulatedPool:
     """Workers that take `cost(names)` hours of simulated time for an evaluation, by default one."""
 
     scorer: TableScorer
@@ -115,7 +115,7 @@ class SimulatedCrew:
         """Go on to the next end."""
         self.hours, _, task = heapq.heappop(self._running)
         score = Score(self.scorer.overall(frozenset(task.recipe.names)))
-        return [Told(task, 0, score, 3600.0), Done(task)]
+        return [ScoreEvent(task, 0, score, 3600.0), TaskDone(task)]
 
     def close(self) -> None:
         """Nothing to end."""

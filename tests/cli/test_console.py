@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 import soup.cli.console
 from soup.cli.app import cli
-from soup.cli.console import Talk
+from soup.cli.console import Console
 from soup.evaluation.api import Benchmark
 from soup.merging.recipe import Recipe, Source
 from tests.helpers.toy_pools import make_checkpoint
@@ -33,7 +33,7 @@ def clock(monkeypatch):
 
 
 def test_without_a_terminal_an_evaluation_tells_how_far_it_is_once_a_minute(clock, capsys):
-    talk = Talk()
+    talk = Console()
     talk.starting(Recipe.uniform([Source(name="a", path="a")]), Benchmark("mmbench", "vlmeval", "mmbench"))
     for place, seconds in enumerate(WAITED):
         clock[0] = seconds

@@ -12,7 +12,7 @@ import pytest
 from evaluators import command as room
 from evaluators.command import Command
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Evaluator, Settings, Split
+from soup.evaluation.api import Benchmark, EvalSettings, Evaluator, Split
 from tests.helpers.scripted_models import ToyCandidate
 
 
@@ -34,7 +34,7 @@ def benchmark(line, **rest):
 
 
 def evaluate(candidate, line, **settings):
-    return Command(Settings(**settings)).evaluate(candidate, benchmark(line))
+    return Command(EvalSettings(**settings)).evaluate(candidate, benchmark(line))
 
 
 def gone(pid):
@@ -57,7 +57,7 @@ def wait_until(fact, seconds=5.0):
 
 
 def test_the_last_line_of_stdout_is_the_score(candidate):
-    assert isinstance(Command(Settings()), Evaluator)
+    assert isinstance(Command(EvalSettings()), Evaluator)
     found = evaluate(candidate, "echo loading; echo careful >&2; cat {checkpoint}/value; echo")
     assert (found.value, found.n) == (61.8, None)
     log = (candidate.scratch / "command.log").read_text()
@@ -118,18 +118,21 @@ def test_a_long_output_does_not_block_and_only_its_end_is_told(candidate):
 
 
 def test_a_template_without_its_place_is_refused(candidate):
-    for work in (lambda: Command(Settings()).identity(benchmark("echo 50")), lambda: evaluate(candidate, "echo 50")):
+    for work in (
+        lambda: Command(EvalSettings()).identity(benchmark("echo 50")),
+        lambda: evaluate(candidate, "echo 50"),
+    ):
         with pytest.raises(EvaluatorError, match=r"has no \{checkpoint\}"):
             work()
 
 
 def test_a_split_is_refused(candidate):
     with pytest.raises(EvaluatorError, match="can't be split"):
-        Command(Settings()).identity(benchmark("echo 50 {checkpoint}", split=Split("report", 0.5)))
+        Command(EvalSettings()).identity(benchmark("echo 50 {checkpoint}", split=Split("report", 0.5)))
 
 
 def test_the_identity_is_the_template():
-    assert Command(Settings()).identity(benchmark("judge {checkpoint}")) == {
+    assert Command(EvalSettings()).identity(benchmark("judge {checkpoint}")) == {
         "evaluator": "command",
         "command": "judge {checkpoint}",
     }

@@ -8,7 +8,7 @@ import torch
 
 from evaluators.python import PythonFunction, to_score
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Evaluator, Settings, Split
+from soup.evaluation.api import Benchmark, EvalSettings, Evaluator, Split
 from soup.support.plugins import load_object
 from tests.helpers.scripted_models import ToyCandidate
 
@@ -54,7 +54,7 @@ def benchmark(target, **rest):
 
 
 def evaluator():
-    return PythonFunction(Settings())
+    return PythonFunction(EvalSettings())
 
 
 def test_a_function_gets_the_candidates_directory_and_its_number_is_the_score(file, candidate):

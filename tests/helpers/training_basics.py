@@ -6,7 +6,7 @@ import random
 import torch
 from PIL import Image, ImageDraw
 
-from finetune.config import DataSet, Settings
+from finetune.config import DataSet, TrainSettings
 from finetune.jobs import Job
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.tiny import tiny_config, tiny_processor
@@ -45,6 +45,6 @@ def make_job(place, data, name="job", start="tiny", digest="d", **settings):
     """A job in `place/<name>`, whose ingredient will be `place/out-<name>`."""
     folder = place / name
     sets = tuple(DataSet(path=str(one)) for one in (data if isinstance(data, list) else [data]))
-    job = Job(name, str(start), sets, Settings(**{**BASICS, **settings}), place / f"out-{name}", folder)
+    job = Job(name, str(start), sets, TrainSettings(**{**BASICS, **settings}), place / f"out-{name}", folder)
     job.write(digest)
     return job

@@ -12,12 +12,12 @@ from safetensors.numpy import load_file, save_file
 import soup
 import soup.errors
 from soup.errors import CheckpointError, EvaluatorError, OutputError, PoolError, RecipeError
-from soup.evaluation.api import Settings
+from soup.evaluation.api import EvalSettings
 from soup.evaluation.journal import Journal
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.search.run import evaluate
-from soup.search.session import Listener
+from soup.search.session import Progress
 from tests.helpers.toy_pools import TOKENIZER, calls, debris, make_checkpoint, make_judge, make_pool, tree
 
 CONFIG = {"model_type": "toy", "architectures": ["Toy"], "dtype": "float32"}
@@ -40,7 +40,7 @@ def cook(strategy, pool, judge, function="score", **given):
 
 def warnings_of(*given, **fields):
     told = []
-    soup.cook(*given, listener=Listener(warn=told.append), **fields)
+    soup.cook(*given, listener=Progress(warn=told.append), **fields)
     return told
 
 
@@ -206,7 +206,7 @@ def test_a_judge_that_gives_no_score_is_an_error_and_never_a_zero(pool, judge, f
 def test_a_judge_that_never_answers_is_stopped_at_the_timeout(pool, judge, function):
     began = time.monotonic()
     with pytest.raises(EvaluatorError) as caught:
-        cook("greedy", pool, judge, function, out="out", settings=Settings(timeout_seconds=0.3))
+        cook("greedy", pool, judge, function, out="out", settings=EvalSettings(timeout_seconds=0.3))
     assert time.monotonic() - began < 30
     text = str(caught.value)
     assert f"a on python:{judge}:{function}: no answer within --timeout 0.3 seconds" in text
@@ -225,7 +225,7 @@ def test_a_command_that_fails_tells_its_log_and_the_end_of_it(pool):
 
 
 def test_a_command_that_never_answers_tells_what_it_said_so_far(pool):
-    settings = Settings(timeout_seconds=1)
+    settings = EvalSettings(timeout_seconds=1)
     with pytest.raises(EvaluatorError, match=r"no answer within --timeout 1 seconds") as caught:
         soup.cook("greedy", pool=pool, eval=["command:echo step 3 of 9; sleep 60 # {checkpoint}"], settings=settings)
     assert "command.log, which ends:\n$ echo step 3 of 9; sleep 60" in str(caught.value)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score
 from soup.search.strategies import average, greedy, maximum
-from soup.search.workers.local import Done, Told
-from soup.search.workers.speculation import SideBySide
-from soup.testing.simulation import SimulatedCrew, TableScorer
+from soup.search.workers.local import ScoreEvent, TaskDone
+from soup.search.workers.speculation import SpeculativeRunner
+from soup.testing.simulation import SimulatedPool, TableScorer
 
 
 def table_of(seed, levels):
@@ -53,8 +53,8 @@ def test_any_number_of_workers_chooses_what_one_by_one_chooses(name, count, size
     expected = searches(names)[name](alone)
     scorer = TableScorer(names, table_of(seed, levels))
     cost = random.Random(seed)
-    crew = SimulatedCrew(scorer, size, lambda names: cost.uniform(0.1, 3))
-    assert SideBySide(scorer, crew).choose(searches(names)[name]) == expected
+    crew = SimulatedPool(scorer, size, lambda names: cost.uniform(0.1, 3))
+    assert SpeculativeRunner(scorer, crew).choose(searches(names)[name]) == expected
     assert scorer.trials == alone.trials, "the trials that are told are those of the true path, in its order"
     ended = crew.evaluations - (crew.size - crew.idle)  # bets that were still running when the search was over
     assert ended == len(scorer.known), "nothing is judged twice"
@@ -64,28 +64,28 @@ def test_any_number_of_workers_chooses_what_one_by_one_chooses(name, count, size
 def test_one_worker_judges_just_what_one_by_one_would(seed, k):
     names = [f"m{i}" for i in range(k)]
     scorer = TableScorer(names, table_of(seed, 100))
-    crew = SimulatedCrew(scorer, 1)
-    SideBySide(scorer, crew).choose(lambda score: greedy(names, score))
+    crew = SimulatedPool(scorer, 1)
+    SpeculativeRunner(scorer, crew).choose(lambda score: greedy(names, score))
     assert crew.evaluations <= 2 * k - 1
 
 
 def test_single_models_are_judged_side_by_side():
     names = [f"m{i}" for i in range(8)]
     scorer = TableScorer(names, table_of(0, 100))
-    crew = SimulatedCrew(scorer, 8)
-    SideBySide(scorer, crew).choose(lambda score: maximum(names, score, top_p=3))
+    crew = SimulatedPool(scorer, 8)
+    SpeculativeRunner(scorer, crew).choose(lambda score: maximum(names, score, top_p=3))
     assert crew.hours == 1.0
 
 
 def test_greedy_bets_on_refusal_and_is_done_at_once_when_all_are_refused():
     names = [f"m{i}" for i in range(5)]
     scorer = TableScorer(names, lambda members: 60.0 - len(members))
-    crew = SimulatedCrew(scorer, 5)
-    assert SideBySide(scorer, crew).choose(lambda score: greedy(names, score)) == ["m0"]
+    crew = SimulatedPool(scorer, 5)
+    assert SpeculativeRunner(scorer, crew).choose(lambda score: greedy(names, score)) == ["m0"]
     assert crew.hours == 2.0, "five single models, then four pairs, each in one go"
 
 
-class Failing(SimulatedCrew):
+class Failing(SimulatedPool):
     """Can't judge the sets named in `broken`."""
 
     broken: tuple[frozenset[str], ...] = ()
@@ -94,7 +94,7 @@ class Failing(SimulatedCrew):
         events = super().wait()
         task = events[0].task
         return (
-            [Done(task, EvaluatorError(f"no {task.recipe.digest}"))]
+            [TaskDone(task, EvaluatorError(f"no {task.recipe.digest}"))]
             if set(task.recipe.names) in self.broken
             else events
         )
@@ -106,7 +106,7 @@ def test_a_failure_on_the_true_path_is_raised():
     crew = Failing(scorer, 4)
     crew.broken = ({"a", "b"},)
     with pytest.raises(EvaluatorError, match=r"no a\+b"):
-        SideBySide(scorer, crew).choose(lambda score: greedy(names, score))
+        SpeculativeRunner(scorer, crew).choose(lambda score: greedy(names, score))
 
 
 def test_a_failure_of_a_bet_that_was_lost_is_nobody_s_business():
@@ -114,7 +114,7 @@ def test_a_failure_of_a_bet_that_was_lost_is_nobody_s_business():
     scorer = TableScorer(names, lambda members: 50.0 + len(members))
     crew = Failing(scorer, 4)
     crew.broken = ({"a", "c"},)  # judged while a + b is, and moot once a + b is accepted
-    assert SideBySide(scorer, crew).choose(lambda score: greedy(names, score)) == ["a", "b", "c"]
+    assert SpeculativeRunner(scorer, crew).choose(lambda score: greedy(names, score)) == ["a", "b", "c"]
     assert "a+c" not in scorer.known
 
 
@@ -126,14 +126,14 @@ def test_a_strategy_s_own_error_is_raised_and_one_over_a_guess_is_not():
         return names[: int(total)]  # int(-inf) raises, and means nothing
 
     scorer = TableScorer(names, lambda members: 1.0)
-    assert SideBySide(scorer, SimulatedCrew(scorer, 3)).choose(picky) == names
+    assert SpeculativeRunner(scorer, SimulatedPool(scorer, 3)).choose(picky) == names
 
     def wrong(score):
         score(["a"])
         raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match="mine"):
-        SideBySide(scorer, SimulatedCrew(scorer, 3)).choose(wrong)
+        SpeculativeRunner(scorer, SimulatedPool(scorer, 3)).choose(wrong)
 
 
 def test_a_strategy_that_waits_for_an_improvement_is_not_waited_for():
@@ -145,15 +145,15 @@ def test_a_strategy_that_waits_for_an_improvement_is_not_waited_for():
             pass
         return ["a"]
 
-    assert SideBySide(scorer, SimulatedCrew(scorer, 2)).choose(stubborn) == ["a"]
+    assert SpeculativeRunner(scorer, SimulatedPool(scorer, 2)).choose(stubborn) == ["a"]
 
 
 def test_complete_judges_every_recipe_once():
     names = ["a", "b", "c"]
     scorer = TableScorer(names, lambda members: 1.0)
-    crew = SimulatedCrew(scorer, 2)
+    crew = SimulatedPool(scorer, 2)
     recipes = [scorer.recipe([name]) for name in names]
-    SideBySide(scorer, crew).complete(recipes, scorer.jury.seats[0][0].split)
+    SpeculativeRunner(scorer, crew).complete(recipes, scorer.jury.seats[0][0].split)
     assert crew.evaluations == 3
     assert crew.hours == 2.0
-    assert Told(None, 0, Score(1.0), 1.0).seconds == 1.0
+    assert ScoreEvent(None, 0, Score(1.0), 1.0).seconds == 1.0

@@ -11,7 +11,7 @@ import pytest
 
 import soup
 from soup.errors import EvaluatorError, RecipeError
-from soup.evaluation.api import Settings
+from soup.evaluation.api import EvalSettings
 from soup.evaluation.objective import Objective
 from tests.helpers.toy_pools import calls, debris, make_judge, make_pool, tree
 
@@ -92,7 +92,7 @@ def guard(spec):
 
 
 def test_a_timeout_holds_in_a_worker_too(tmp_path, pool, judge):
-    settings = Settings(timeout_seconds=1)
+    settings = EvalSettings(timeout_seconds=1)
     with pytest.raises(EvaluatorError, match="no answer within --timeout 1 seconds"):
         soup.cook("greedy", pool=pool, eval=[f"python:{judge}:sleep"], out=tmp_path / "o", workers=2, settings=settings)
 

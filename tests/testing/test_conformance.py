@@ -18,7 +18,7 @@ from evaluators.vlmeval.harness import VLMEval
 from soup import average, greedy, maximum
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError, RecipeError
-from soup.evaluation.api import Benchmark, Score, Settings
+from soup.evaluation.api import Benchmark, EvalSettings, Score
 from soup.merging.methods import Method
 from soup.support.plugins import METHODS, STRATEGIES
 from soup.testing import (
@@ -98,7 +98,7 @@ def test_vlmeval_keeps_its_promises(tmp_path, monkeypatch, name):
     (tmp_path / "model.py").write_text(SCRIPTED)
     good = scripted(tmp_path, {row["index"]: "A" for row in rows}, "good")
     dumb = scripted(tmp_path, {}, "without answers")
-    settings = Settings(model=f"{tmp_path}/model.py:Scripted")
+    settings = EvalSettings(model=f"{tmp_path}/model.py:Scripted")
     score = check_evaluator(VLMEval, Benchmark(name, "vlmeval", name), good, settings=settings, failing=dumb)
     assert score.n == 12
 
@@ -213,7 +213,7 @@ def test_strategies_may_answer_with_names_or_with_weights():
 class Judge:
     """An evaluator whose every promise can be broken."""
 
-    settings: Settings
+    settings: EvalSettings
     identities: object = None
     scores: object = None
     fail: str | None = None

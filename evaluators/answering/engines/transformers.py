@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evaluators.answering.batching import Message
+from evaluators.answering.batching import Prompt
 from evaluators.answering.prompts import Prompter, image_backend
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Settings
-from soup.support.text import listing
+from soup.evaluation.api import EvalSettings
+from soup.support.text import bullet_list
 
-__all__ = ["MAX_NEW_TOKENS", "TransformersAnswerer", "few_threads", "identity"]
+__all__ = ["MAX_NEW_TOKENS", "TransformersEngine", "few_threads", "identity"]
 
 MAX_NEW_TOKENS = 2048  # as POINTS is judged; an answer ends at its end-of-sequence token, long before
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -28,7 +28,7 @@ LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
 TINY_PARAMETERS = 30_000_000
 
 
-def identity(settings: Settings) -> Mapping[str, Any]:
+def identity(settings: EvalSettings) -> Mapping[str, Any]:
     """What can change an answer besides the checkpoint. The batch size is no part of it: answers stand alone."""
     return {
         "transformers": str(_transformers().__version__),
@@ -41,7 +41,7 @@ def identity(settings: Settings) -> Mapping[str, Any]:
     }
 
 
-class TransformersAnswerer:
+class TransformersEngine:
     """A checkpoint directory that answers, through its processor, its chat template and greedy decoding.
 
     `module` is the torch module, in evaluation mode; weights may be streamed into it between answers.
@@ -73,7 +73,7 @@ class TransformersAnswerer:
         self.module.generation_config = self._decoding  # or generate would fill what is neutralised from it again
         self.max_new_tokens = max_new_tokens
 
-    def answer(self, messages: list[Message]) -> list[str]:
+    def answer(self, messages: list[Prompt]) -> list[str]:
         """The answers to one batch of messages, each with the same number of images."""
         import torch
 
@@ -133,7 +133,8 @@ def _refuse_incomplete(directory: Path | str, told: Mapping[str, Any]) -> None:
     missing = sorted(told["missing_keys"])
     if missing:
         raise EvaluatorError(
-            f"{directory}: not a whole model, {len(missing)} tensors are missing from its files:\n{listing(missing)}"
+            f"{directory}: not a whole model, {len(missing)} tensors are missing from its files:\n"
+            f"{bullet_list(missing)}"
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluators.answering.batching import Message
+from evaluators.answering.batching import Prompt
 from soup.errors import EvaluatorError
 from soup.support.text import did_you_mean
 
@@ -53,6 +53,6 @@ class WrappedModel:
     def __init__(self, kind: Any, directory: Path) -> None:
         self._model = kind(model_path=str(directory))
 
-    def answer(self, messages: list[Message]) -> list[str]:
+    def answer(self, messages: list[Prompt]) -> list[str]:
         """The wrapper's answers; it knows no batches."""
         return [self._model.generate(message=[dict(part) for part in message]) for message in messages]

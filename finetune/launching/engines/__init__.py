@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from finetune.config import FinetuneConfig
 from soup.errors import FinetuneError
-from soup.support.atomic_files import write_whole
+from soup.support.atomic_files import write_atomic
 
 __all__ = [
     "Ended",
@@ -132,7 +132,7 @@ def _room(on: str) -> Any:
 def write_place(task: Task, on: str, **where: Any) -> None:
     """Note where a task runs and by which command, for whoever asks later."""
     document = {"on": on, **where, "command": list(task.command), "submitted": time.time()}
-    write_whole(task.folder / PLACE, json.dumps(document, indent=2) + "\n")
+    write_atomic(task.folder / PLACE, json.dumps(document, indent=2) + "\n")
 
 
 def read_place(folder: Path) -> dict[str, Any] | None:

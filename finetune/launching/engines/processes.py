@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from finetune.jobs import read_state
-from soup.support.atomic_files import write_whole
+from soup.support.atomic_files import write_atomic
 
 __all__ = [
     "born",
@@ -94,7 +94,7 @@ def end_leftovers(folder: Path) -> None:
 def note_launcher(folder: Path) -> None:
     """Put down that this process looks after the jobs of a folder."""
     own = {"host": os.uname().nodename, "pid": os.getpid(), "born": born(os.getpid())}
-    write_whole(folder / LAUNCHER, json.dumps(own) + "\n")
+    write_atomic(folder / LAUNCHER, json.dumps(own) + "\n")
 
 
 def launcher_of(folder: Path) -> str | None:

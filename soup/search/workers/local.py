@@ -20,23 +20,23 @@ from typing import Any, Protocol
 
 from soup.checkpoints.digest import ContentDigest
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import Benchmark, Score, Settings, Split
+from soup.evaluation.api import Benchmark, EvalSettings, Score, Split
 from soup.evaluation.scorer import make_candidate
-from soup.evaluation.suite import evaluate_once, make_jury
+from soup.evaluation.suite import build_suite, evaluate_once
 from soup.merging.pool import Ingredient, Pool, open_ingredient
 from soup.merging.recipe import Recipe
 
-__all__ = ["Brief", "Crew", "Done", "Event", "LocalCrew", "Task", "Told", "judge"]
+__all__ = ["EvalTask", "Event", "LocalPool", "ScoreEvent", "TaskDone", "WorkerPool", "WorkerSpec", "make_worker"]
 
 
 @dataclass(frozen=True)
-class Brief:
+class WorkerSpec:
     """All that a worker needs to judge on its own; it can be pickled."""
 
     places: tuple[tuple[str, str], ...]
     base: str | None
     benchmarks: tuple[Benchmark, ...]
-    settings: Settings
+    settings: EvalSettings
     scratch: Path
     digests: Mapping[str, ContentDigest]
     allow_nonfinite: bool = False
@@ -48,7 +48,7 @@ class Brief:
 
 
 @dataclass(frozen=True)
-class Task:
+class EvalTask:
     """A recipe to be judged over a part of the questions, on the benchmarks at these places."""
 
     recipe: Recipe
@@ -62,27 +62,27 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Told:
+class ScoreEvent:
     """A score that a worker gave for the benchmark at `place`, and the seconds that it took."""
 
-    task: Task
+    task: EvalTask
     place: int
     score: Score
     seconds: float
 
 
 @dataclass(frozen=True)
-class Done:
+class TaskDone:
     """A task ended; with an error, it failed."""
 
-    task: Task
+    task: EvalTask
     error: SoupError | None = None
 
 
-Event = Told | Done
+Event = ScoreEvent | TaskDone
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Some workers. `idle` of them have nothing to do."""
 
     @property
@@ -93,7 +93,7 @@ class Crew(Protocol):
     def idle(self) -> int:
         """How many workers wait for a task."""
 
-    def start(self, task: Task) -> None:
+    def start(self, task: EvalTask) -> None:
         """Give a task to an idle worker."""
 
     def wait(self) -> list[Event]:
@@ -103,24 +103,24 @@ class Crew(Protocol):
         """End all workers, whatever they do."""
 
 
-def judge(brief: Brief) -> Callable[[Task, Callable[[Event], None]], None]:
+def make_worker(brief: WorkerSpec) -> Callable[[EvalTask, Callable[[Event], None]], None]:
     """What a worker does, anywhere: opens pool and harnesses once, then judges task by task and tells as it goes."""
     pool = brief.open_pool()
     juries: dict[Split, Any] = {}
-    whole = make_jury(brief.benchmarks, brief.settings)
+    whole = build_suite(brief.benchmarks, brief.settings)
 
-    def work(task: Task, tell: Callable[[Event], None]) -> None:
+    def work(task: EvalTask, tell: Callable[[Event], None]) -> None:
         jury = juries.setdefault(task.split, whole.on(task.split))
         candidate = make_candidate(task.recipe, pool, brief.scratch, brief.digests, brief.allow_nonfinite)
         try:
             for place in task.places:
                 benchmark, evaluator, _ = jury.seats[place]
                 score, seconds = evaluate_once(evaluator, candidate, benchmark, jury.timeout_seconds)
-                tell(Told(task, place, score, seconds))
+                tell(ScoreEvent(task, place, score, seconds))
         except SoupError as error:
-            tell(Done(task, error))
+            tell(TaskDone(task, error))
         else:
-            tell(Done(task))
+            tell(TaskDone(task))
         finally:
             candidate.remove()
 
@@ -132,14 +132,14 @@ class _Worker:
     number: int
     process: Any
     connection: Connection
-    task: Task | None = None
+    task: EvalTask | None = None
 
 
 @dataclass
-class LocalCrew:
+class LocalPool:
     """`size` processes of this host; worker i sees GPU i alone, where there are any. `logs` take what they print."""
 
-    brief: Brief
+    brief: WorkerSpec
     size: int
     logs: Path
     _workers: list[_Worker] = field(default_factory=list)
@@ -155,7 +155,7 @@ class LocalCrew:
         """How many workers wait for a task."""
         return sum(worker.task is None for worker in self._workers)
 
-    def start(self, task: Task) -> None:
+    def start(self, task: EvalTask) -> None:
         """Give a task to an idle worker."""
         worker = next(worker for worker in self._workers if worker.task is None)
         self._give(worker, task)
@@ -170,7 +170,7 @@ class LocalCrew:
             except (EOFError, ConnectionResetError):
                 events += self._bury(worker)
                 continue
-            if isinstance(event, Done):
+            if isinstance(event, TaskDone):
                 worker.task = None
             events.append(event)
         return events
@@ -190,7 +190,7 @@ class LocalCrew:
         """Where a worker's prints go."""
         return self.logs / f"worker-{number}.log"
 
-    def _give(self, worker: _Worker, task: Task) -> None:
+    def _give(self, worker: _Worker, task: EvalTask) -> None:
         worker.task = task
         with suppress(BrokenPipeError, ConnectionResetError):  # it died idle: its end shows in `wait`
             worker.connection.send(task)
@@ -221,7 +221,7 @@ class LocalCrew:
             return []
         how = f"killed by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
         what = f"{'+'.join(task.recipe.names)}: the worker that judged it ended twice, {how}"
-        return [Done(task, EvaluatorError(f"{what}. Its log: {log}, which ends:\n{_tail(log)}"))]
+        return [TaskDone(task, EvaluatorError(f"{what}. Its log: {log}, which ends:\n{_tail(log)}"))]
 
 
 def _devices() -> list[str]:
@@ -234,7 +234,7 @@ def _devices() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _serve(connection: Connection, brief: Brief, device: str | None, threads: int, log: Path) -> None:
+def _serve(connection: Connection, brief: WorkerSpec, device: str | None, threads: int, log: Path) -> None:
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us in order
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -246,7 +246,7 @@ def _serve(connection: Connection, brief: Brief, device: str | None, threads: in
         os.dup2(talk.fileno(), 2)
         sys.stdout = sys.stderr = talk
         try:
-            work = judge(brief)
+            work = make_worker(brief)
             while True:
                 work(connection.recv(), connection.send)
         except EOFError:
@@ -263,16 +263,16 @@ def _tail(log: Path, lines: int = 15) -> str:
         return ""
 
 
-def brief_for(
+def worker_spec(
     pool: Pool,
     benchmarks: Sequence[Benchmark],
-    settings: Settings,
+    settings: EvalSettings,
     scratch: Path,
     digests: Mapping[str, ContentDigest],
     *,
     allow_nonfinite: bool = False,
-) -> Brief:
+) -> WorkerSpec:
     """The brief for workers on an open pool."""
     places = tuple((part.name, str(part.checkpoint.path.absolute())) for part in pool)
     base = str(pool.base.checkpoint.path.absolute()) if pool.base else None
-    return Brief(places, base, tuple(benchmarks), settings, scratch.absolute(), digests, allow_nonfinite)
+    return WorkerSpec(places, base, tuple(benchmarks), settings, scratch.absolute(), digests, allow_nonfinite)

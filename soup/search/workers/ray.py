@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soup.errors import EvaluatorError
-from soup.search.workers.local import Brief, Done, Event, Task, judge
+from soup.search.workers.local import EvalTask, Event, TaskDone, WorkerSpec, make_worker
 
-__all__ = ["RayCrew", "connect"]
+__all__ = ["RayPool", "connect"]
 
 
 def connect(address: str) -> Any:
@@ -59,14 +59,14 @@ def _knock(address: str) -> None:
 
 
 @dataclass
-class RayCrew:
+class RayPool:
     """`size` actors of a cluster (0: one a GPU, or one a core where it has none), each with one loaded model."""
 
-    brief: Brief
+    brief: WorkerSpec
     size: int
     address: str
     _actors: list[Any] = field(default_factory=list)
-    _running: dict[Any, tuple[int, Task]] = field(default_factory=dict)
+    _running: dict[Any, tuple[int, EvalTask]] = field(default_factory=dict)
     _deaths: dict[Any, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class RayCrew:
         """How many actors wait for a task."""
         return self.size - len(self._running)
 
-    def start(self, task: Task) -> None:
+    def start(self, task: EvalTask) -> None:
         """Give a task to an idle actor."""
         busy = {place for place, _ in self._running.values()}
         place = next(place for place in range(self.size) if place not in busy)
@@ -110,23 +110,23 @@ class RayCrew:
         options = {"num_gpus": self._gpus, "num_cpus": 1, "max_restarts": 0}
         return self._actor.options(**options).remote(self.brief)
 
-    def _bury(self, place: int, task: Task, error: Exception) -> list[Event]:
+    def _bury(self, place: int, task: EvalTask, error: Exception) -> list[Event]:
         self._actors[place] = self._hire()
         self._deaths[task.key] = self._deaths.get(task.key, 0) + 1
         if self._deaths[task.key] < 2:
             self._running[self._actors[place].work.remote(task)] = (place, task)
             return []
         what = f"{'+'.join(task.recipe.names)}: the actor that judged it ended twice"
-        return [Done(task, EvaluatorError(f"{what}. Ray says:\n{error}"))]
+        return [TaskDone(task, EvaluatorError(f"{what}. Ray says:\n{error}"))]
 
 
 class _Judge:
     """The actor: what a worker of this host does, in a process that Ray places."""
 
-    def __init__(self, brief: Brief) -> None:
-        self._work = judge(brief)
+    def __init__(self, brief: WorkerSpec) -> None:
+        self._work = make_worker(brief)
 
-    def work(self, task: Task) -> list[Event]:
+    def work(self, task: EvalTask) -> list[Event]:
         """All that a worker tells of a task, at once."""
         events: list[Event] = []
         self._work(task, events.append)

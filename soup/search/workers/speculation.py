@@ -18,9 +18,9 @@ from soup.errors import SoupError
 from soup.evaluation.api import Split
 from soup.evaluation.scorer import Scorer
 from soup.merging.recipe import Recipe
-from soup.search.workers.local import Crew, Done, Task, Told
+from soup.search.workers.local import EvalTask, ScoreEvent, TaskDone, WorkerPool
 
-__all__ = ["SideBySide"]
+__all__ = ["SpeculativeRunner"]
 
 _PATIENCE = 1000
 """So often may a strategy ask for unknown scores in one pass: one that waits for an improvement would never end."""
@@ -43,12 +43,12 @@ class _Assumed:
 
 
 @dataclass
-class SideBySide:
+class SpeculativeRunner:
     """Runs strategies and lists of recipes over a crew; the scores go through the scorer's journal."""
 
     scorer: Scorer
-    crew: Crew
-    _running: dict[tuple[str, Split], Task] = field(default_factory=dict)
+    crew: WorkerPool
+    _running: dict[tuple[str, Split], EvalTask] = field(default_factory=dict)
     _failed: dict[tuple[str, Split], SoupError] = field(default_factory=dict)
 
     def choose(self, strategy: Callable[[Callable[..., Any]], Any]) -> Any:
@@ -93,16 +93,16 @@ class SideBySide:
             key = (recipe.digest, part)
             if self.crew.idle and key not in self._running and key not in self._failed:
                 places = self.scorer.unknown(recipe, jury)
-                task = Task(recipe, part, tuple(places))
+                task = EvalTask(recipe, part, tuple(places))
                 for place in places:
                     self.scorer.starting(recipe, jury.seats[place][0])
                 self._running[key] = task
                 self.crew.start(task)
         for event in self.crew.wait():
-            if isinstance(event, Told):
+            if isinstance(event, ScoreEvent):
                 own = self.scorer.jury.on(event.task.split)
                 self.scorer.remember(event.task.recipe, own, event.place, event.score, event.seconds)
-            elif isinstance(event, Done):
+            elif isinstance(event, TaskDone):
                 key = event.task.key
                 self._running.pop(key)
                 if event.error is not None:

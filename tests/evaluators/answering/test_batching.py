@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluators.answering.engines.transformers import MAX_NEW_TOKENS, TransformersAnswerer
+from evaluators.answering.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
 from evaluators.answering.hot_swap import HotSwap, ask
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Settings
+from soup.evaluation.api import EvalSettings
 from tests.helpers.scripted_models import SCRIPTED, ToyCandidate, scripted
 from tests.helpers.vlm_families import noise
 
@@ -123,7 +123,7 @@ def weights(directory):
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_an_answer_does_not_depend_on_its_neighbours(kind, checkpoints, messages):
-    answerer = TransformersAnswerer(checkpoints[kind, 0], max_new_tokens=12)
+    answerer = TransformersEngine(checkpoints[kind, 0], max_new_tokens=12)
     alone = [answerer.answer([message])[0] for message in messages]
     for batch_size in (1, 3, 64):
         assert ask(answerer, messages, batch_size) == alone
@@ -133,7 +133,7 @@ def test_an_answer_does_not_depend_on_its_neighbours(kind, checkpoints, messages
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_decoding_is_greedy_and_leaves_random_numbers_and_gradients_alone(kind, checkpoints, messages):
-    answerer = TransformersAnswerer(checkpoints[kind, 0], max_new_tokens=12)
+    answerer = TransformersEngine(checkpoints[kind, 0], max_new_tokens=12)
     before = torch.get_rng_state()
     first = ask(answerer, messages, 64)
     torch.manual_seed(99)
@@ -150,7 +150,7 @@ def test_decoding_is_greedy_and_leaves_random_numbers_and_gradients_alone(kind, 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_greedy_is_the_most_likely_token_step_by_step(kind, checkpoints, messages):
     # The oracle: the module's own forward pass over the whole sequence so far, one token at a time, with no cache.
-    answerer = TransformersAnswerer(checkpoints[kind, 0], max_new_tokens=5)
+    answerer = TransformersEngine(checkpoints[kind, 0], max_new_tokens=5)
     processor, module = answerer._prompter.processor, answerer.module
     with torch.inference_mode():
         inputs = processor.apply_chat_template(
@@ -185,7 +185,7 @@ def test_an_answer_that_never_ends_stops_at_the_models_last_position_whatever_it
         config = json.loads((endless / name).read_text())
         config.get("text_config", config).update(max_position_embeddings=60, eos_token_id=97)
         (endless / name).write_text(json.dumps(config))
-    answerer = TransformersAnswerer(endless)
+    answerer = TransformersEngine(endless)
     alone = [answerer.answer([message])[0] for message in messages]
     assert ask(answerer, messages, 64) == alone
     assert 60 - 16 - len("Why?") - 3 <= len(alone[0]) <= 60 - 16 - len("Why?")  # 16 tokens of one image
@@ -194,14 +194,14 @@ def test_an_answer_that_never_ends_stops_at_the_models_last_position_whatever_it
 
 def test_the_checkpoints_dtype_is_kept(tmp_path, messages):
     for dtype in (torch.bfloat16, torch.float32):
-        answerer = TransformersAnswerer(save_llava(tmp_path / str(dtype), 0, dtype), max_new_tokens=4)
+        answerer = TransformersEngine(save_llava(tmp_path / str(dtype), 0, dtype), max_new_tokens=4)
         assert {parameter.dtype for parameter in answerer.module.parameters()} == {dtype}
         assert len(ask(answerer, messages, 2)) == len(messages)
 
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_candidate_is_streamed_into_the_loaded_model_once(kind, checkpoints, messages, tmp_path):
-    swap = HotSwap(Settings())
+    swap = HotSwap(EvalSettings())
     files = {seed: weights(checkpoints[kind, seed]) for seed in (0, 1)}
     told = {}
     modules = set()
@@ -210,7 +210,7 @@ def test_a_candidate_is_streamed_into_the_loaded_model_once(kind, checkpoints, m
         answerer = swap.answerer_for(soup)
         answerer.max_new_tokens = 8
         modules.add(id(answerer.module))
-        alone = TransformersAnswerer(checkpoints[kind, seed], max_new_tokens=8)
+        alone = TransformersEngine(checkpoints[kind, seed], max_new_tokens=8)
         assert ask(answerer, messages, 4) == ask(alone, messages, 4) == told.setdefault(seed, ask(alone, messages, 4))
         held = answerer.module.state_dict()
         assert all(torch.equal(held[name], value) for name, value in alone.module.state_dict().items())
@@ -224,7 +224,7 @@ def test_a_candidate_is_streamed_into_the_loaded_model_once(kind, checkpoints, m
 
 
 def test_another_tokenizer_or_configuration_builds_the_model_anew(checkpoints, tmp_path):
-    swap = HotSwap(Settings())
+    swap = HotSwap(EvalSettings())
     first = swap.answerer_for(candidate(checkpoints["points", 0], tmp_path))
     assert swap.answerer_for(candidate(checkpoints["points", 1], tmp_path)) is first
     other = save_points(tmp_path / "other", 1)
@@ -236,7 +236,7 @@ def test_another_tokenizer_or_configuration_builds_the_model_anew(checkpoints, t
 
 
 def test_a_swap_that_fails_halfway_leaves_no_candidate_in_the_model(checkpoints, tmp_path):
-    swap = HotSwap(Settings())
+    swap = HotSwap(EvalSettings())
     swap.answerer_for(candidate(checkpoints["points", 0], tmp_path))
 
     class Torn(ToyCandidate):
@@ -255,13 +255,13 @@ def test_what_is_no_vision_language_checkpoint_is_refused(checkpoints, tmp_path)
     bare = save_llava(tmp_path / "bare", 0)
     (bare / "chat_template.jinja").unlink()
     with pytest.raises(EvaluatorError, match="needs a processor with an image processor and a chat template"):
-        HotSwap(Settings()).answerer_for(candidate(bare, tmp_path))
+        HotSwap(EvalSettings()).answerer_for(candidate(bare, tmp_path))
     (bare / "config.json").write_text("{")
     with pytest.raises(EvaluatorError, match=r"config\.json can't be read"):
-        HotSwap(Settings()).answerer_for(candidate(bare, tmp_path))
+        HotSwap(EvalSettings()).answerer_for(candidate(bare, tmp_path))
     (bare / "config.json").write_text('{"model_type": "unheard_of"}')
     with pytest.raises(EvaluatorError, match=r"needs a processor|can't be built from .*bare"):
-        HotSwap(Settings()).answerer_for(candidate(bare, tmp_path))
+        HotSwap(EvalSettings()).answerer_for(candidate(bare, tmp_path))
 
 
 def test_code_from_a_checkpoint_does_not_run_unasked(tmp_path):
@@ -272,31 +272,31 @@ def test_code_from_a_checkpoint_does_not_run_unasked(tmp_path):
     remote = {"AutoConfig": "theirs.Theirs", "AutoModelForImageTextToText": "theirs.Theirs"}
     (code / "config.json").write_text(json.dumps({**config, "model_type": "theirs", "auto_map": remote}))
     with pytest.raises(EvaluatorError, match=r"trust.remote.code"):
-        HotSwap(Settings()).answerer_for(candidate(code, tmp_path))
+        HotSwap(EvalSettings()).answerer_for(candidate(code, tmp_path))
     assert not marker.exists()
 
 
 def test_loading_and_answering_are_silent(checkpoints, messages, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ask(TransformersAnswerer(checkpoints["llava", 0], max_new_tokens=3), messages, 3)
+        ask(TransformersEngine(checkpoints["llava", 0], max_new_tokens=3), messages, 3)
     told = capfd.readouterr()
     lines = [line for line in (told.out + told.err).splitlines() if "requires torchvision" not in line]
     assert lines == []
 
 
 def test_the_identity_of_auto_is_json_and_knows_the_decoding():
-    found = HotSwap(Settings()).identity()
+    found = HotSwap(EvalSettings()).identity()
     assert json.loads(json.dumps(found)) == found
     assert found["model"] == "auto"
     assert found["max_new_tokens"] == MAX_NEW_TOKENS == 2048
-    assert found == HotSwap(Settings(batch_size=1)).identity()  # answers stand alone, whatever the batch
+    assert found == HotSwap(EvalSettings(batch_size=1)).identity()  # answers stand alone, whatever the batch
 
 
 def test_without_transformers_the_error_is_one_sentence_with_the_pip_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(EvaluatorError, match=r'pip install "vlm-soup\[vlmeval-light\]"'):
-        HotSwap(Settings()).identity()
+        HotSwap(EvalSettings()).identity()
 
 
 @pytest.fixture
@@ -307,7 +307,7 @@ def model(tmp_path):
 
 
 def test_a_model_of_the_users_is_built_anew_for_each_candidate(model, tmp_path):
-    swap = HotSwap(Settings(model=f"{model}:Scripted"))
+    swap = HotSwap(EvalSettings(model=f"{model}:Scripted"))
     a, b = scripted(tmp_path, {1: "a"}, name="a"), scripted(tmp_path, {1: "b"}, name="b")
     for soup in (a, a, b, a):
         swap.answerer_for(soup)
@@ -326,13 +326,13 @@ def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(chec
         "    def answer(self, messages):\n"
         "        return self.inner.answer(messages)\n"
     )
-    swap = HotSwap(Settings(model=f"{file}:Mine"))
+    swap = HotSwap(EvalSettings(model=f"{file}:Mine"))
     first = candidate(checkpoints["points", 0], tmp_path)
     second = candidate(checkpoints["points", 1], tmp_path)
     answerer = swap.answerer_for(first)
     assert swap.answerer_for(second) is answerer
     assert (first.calls, second.calls) == (["directory"], ["load_into"])
-    alone = TransformersAnswerer(checkpoints["points", 1], max_new_tokens=8)
+    alone = TransformersEngine(checkpoints["points", 1], max_new_tokens=8)
     assert ask(answerer, messages, 4) == ask(alone, messages, 4)
 
 
@@ -347,13 +347,13 @@ def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(chec
 )
 def test_a_model_of_the_users_that_can_not_be_had_is_told(name, words, model, tmp_path):
     with pytest.raises(EvaluatorError, match=f"(?s){words}"):
-        HotSwap(Settings(model=f"{model}:{name}")).answerer_for(scripted(tmp_path, {}))
+        HotSwap(EvalSettings(model=f"{model}:{name}")).answerer_for(scripted(tmp_path, {}))
 
 
 @pytest.mark.parametrize("name", ["auto.py", "nonsense", "no.py:Class", ":", "package.module:Class"])
 def test_a_model_that_is_no_file_and_class_is_told(name):
     with pytest.raises(EvaluatorError, match=r"no such file|expected auto, vlmeval:CLASS or FILE\.py:CLASS"):
-        HotSwap(Settings(model=name))
+        HotSwap(EvalSettings(model=name))
 
 
 def test_batches_hold_like_with_like_the_longest_first(messages):

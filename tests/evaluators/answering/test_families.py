@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from evaluators.answering import batching as asking
 from evaluators.answering import prompts as processors
 from evaluators.answering.batching import ask
-from evaluators.answering.engines.transformers import TransformersAnswerer
+from evaluators.answering.engines.transformers import TransformersEngine
 from evaluators.answering.hot_swap import HotSwap
 from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Settings
+from soup.evaluation.api import EvalSettings
 from soup.evaluation.candidate import SoupCandidate
 from soup.merging.pool import Pool
 from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
@@ -84,7 +84,7 @@ def mean_of(pool, home):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_an_answer_does_not_depend_on_its_neighbours(kind, pools, messages):
-    answerer = TransformersAnswerer(pools(kind) / "m0", max_new_tokens=10)
+    answerer = TransformersEngine(pools(kind) / "m0", max_new_tokens=10)
     asked = askable(kind, messages)
     alone = [answerer.answer([message])[0] for message in asked]
     for batch_size in (1, 3, 64):
@@ -95,7 +95,7 @@ def test_an_answer_does_not_depend_on_its_neighbours(kind, pools, messages):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_candidate_answers_from_the_loaded_model_as_its_merged_files_do(kind, pools, messages, tmp_path, caplog):
-    swap, asked = HotSwap(Settings()), askable(kind, messages)
+    swap, asked = HotSwap(EvalSettings()), askable(kind, messages)
     one = ToyCandidate(pools(kind) / "m0", tmp_path, digest="one")
     first = swap.answerer_for(one)
     with mean_of(pools(kind), tmp_path / "home") as soup:
@@ -103,14 +103,14 @@ def test_a_candidate_answers_from_the_loaded_model_as_its_merged_files_do(kind, 
         assert answerer is first
         assert not (tmp_path / "home" / "checkpoint").exists()
         assert not caplog.records
-        fresh = TransformersAnswerer(soup.directory(), max_new_tokens=10)
+        fresh = TransformersEngine(soup.directory(), max_new_tokens=10)
         held, there = answerer.module.state_dict(), fresh.module.state_dict()
         assert held.keys() == there.keys()
         assert all(same_bits(held[name], values) for name, values in there.items())
         answerer.max_new_tokens = 10
         told = ask(answerer, asked, 64)
         assert told == ask(fresh, asked, 64)
-    assert told != ask(TransformersAnswerer(pools(kind) / "m0", max_new_tokens=10), asked, 64)
+    assert told != ask(TransformersEngine(pools(kind) / "m0", max_new_tokens=10), asked, 64)
 
 
 def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, messages):
@@ -120,7 +120,7 @@ def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, me
     importlib.import_module("transformers.utils.logging").warning_once.cache_clear()
     logging.getLogger("transformers").addHandler(handler)
     try:
-        TransformersAnswerer(pools("llava") / "m0", max_new_tokens=3).answer(messages[:1])
+        TransformersEngine(pools("llava") / "m0", max_new_tokens=3).answer(messages[:1])
     finally:
         logging.getLogger("transformers").removeHandler(handler)
     assert told == []
@@ -128,7 +128,7 @@ def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, me
 
 def test_the_dtype_on_disk_is_the_dtype_in_memory(tmp_path, messages):
     path = save_family("qwen3_vl", tmp_path / "half", 0, torch.bfloat16)
-    answerer = TransformersAnswerer(path, max_new_tokens=3)
+    answerer = TransformersEngine(path, max_new_tokens=3)
     assert {values.dtype for values in answerer.module.state_dict().values()} == {torch.bfloat16}
     assert len(ask(answerer, messages, "auto")) == len(messages)
 
@@ -137,20 +137,20 @@ def test_a_tokenizer_that_pads_on_the_right_is_made_to_pad_on_the_left(tmp_path,
     path = save_family("llava", tmp_path / "right", 0)
     config = json.loads((path / "tokenizer_config.json").read_text())
     (path / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "right"}))
-    right = TransformersAnswerer(path, max_new_tokens=10)
+    right = TransformersEngine(path, max_new_tokens=10)
     assert right._prompter.tokenizer.padding_side == "right"
-    left = TransformersAnswerer(pools("llava") / "m0", max_new_tokens=10)
+    left = TransformersEngine(pools("llava") / "m0", max_new_tokens=10)
     assert ask(right, messages, 64) == ask(left, messages, 64)
 
 
 def test_text_alone_to_a_model_that_needs_an_image_is_told(pools, messages):
-    answerer = TransformersAnswerer(pools("paligemma") / "m0")
+    answerer = TransformersEngine(pools("paligemma") / "m0")
     with pytest.raises(EvaluatorError, match="PaliGemmaProcessor needs an image with each text"):
         ask(answerer, messages, 64)
 
 
 def test_a_plain_prompt_is_the_images_and_then_the_text(pools, messages, monkeypatch):
-    answerer = TransformersAnswerer(pools("paligemma") / "m0", max_new_tokens=2)
+    answerer = TransformersEngine(pools("paligemma") / "m0", max_new_tokens=2)
     inputs = answerer._prompter([messages[5]])
     text = answerer._prompter.tokenizer.decode(inputs["input_ids"][0])
     assert text.replace(" ", "") == "<image>" * 32 + "<s>Countthemall.\n"
@@ -162,7 +162,7 @@ def test_another_model_without_a_chat_template_is_refused_not_guessed_at(kind, t
     path = save_family(kind, tmp_path / "bare", 0)
     (path / "chat_template.jinja").unlink()
     with pytest.raises(EvaluatorError, match="needs a processor with an image processor and a chat template"):
-        TransformersAnswerer(path)
+        TransformersEngine(path)
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
@@ -171,7 +171,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
     kept = {name: values for name, values in whole.items() if "layers.1.mlp" not in name}
     save_file(kept, path / "model.safetensors", {"format": "pt"})
     with pytest.raises(EvaluatorError, match=r"not a whole model, 7 tensors are missing.*\n.*layers\.1\.mlp"):
-        TransformersAnswerer(path)
+        TransformersEngine(path)
 
 
 def test_what_videos_need_is_left_as_it_was(pools):
@@ -179,15 +179,15 @@ def test_what_videos_need_is_left_as_it_was(pools):
 
     video_processing_auto = importlib.import_module("transformers.models.auto.video_processing_auto")
     before = video_processing_auto.AutoVideoProcessor, vars(processing_utils.transformers_module).keys()
-    TransformersAnswerer(pools("qwen2_vl") / "m0")
+    TransformersEngine(pools("qwen2_vl") / "m0")
     after = video_processing_auto.AutoVideoProcessor, vars(processing_utils.transformers_module).keys()
     assert before == after
 
 
 def test_what_resizes_images_is_part_of_the_identity(monkeypatch):
-    assert HotSwap(Settings()).identity()["images"] == "pillow"
+    assert HotSwap(EvalSettings()).identity()["images"] == "pillow"
     monkeypatch.setattr(processors, "has_torchvision", lambda: True)
-    assert HotSwap(Settings()).identity()["images"] == "torchvision"
+    assert HotSwap(EvalSettings()).identity()["images"] == "torchvision"
 
 
 class Narrow:
@@ -297,7 +297,7 @@ def test_vlmeval_s_own_wrapper_is_built_for_each_candidate(tmp_path, monkeypatch
     full = types.ModuleType("vlmeval.vlm")
     exec(WRAPPERS, vars(full))
     monkeypatch.setitem(sys.modules, "vlmeval.vlm", full)
-    swap = HotSwap(Settings(model="vlmeval:Toy"))
+    swap = HotSwap(EvalSettings(model="vlmeval:Toy"))
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         answerer = swap.answerer_for(ToyCandidate(tmp_path / name, tmp_path, digest=name))
@@ -306,18 +306,18 @@ def test_vlmeval_s_own_wrapper_is_built_for_each_candidate(tmp_path, monkeypatch
     assert identity["model"] == "vlmeval:Toy"
     assert identity["vlmeval"]
     with pytest.raises(EvaluatorError, match=r"has no model class 'Toi'\. Did you mean 'Toy'"):
-        HotSwap(Settings(model="vlmeval:Toi"))
+        HotSwap(EvalSettings(model="vlmeval:Toi"))
 
 
 def test_vlmeval_without_its_gigabytes_is_one_sentence_with_the_pip_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "vlmeval.vlm", None)
     with pytest.raises(EvaluatorError, match=r'needs VLMEvalKit in full.*pip install "vlm-soup\[vlmeval\]"'):
-        HotSwap(Settings(model="vlmeval:Qwen2VLChat"))
+        HotSwap(EvalSettings(model="vlmeval:Qwen2VLChat"))
 
 
 def test_the_merged_files_hold_all_that_is_answered_with(pools, tmp_path):
     with mean_of(pools("internvl"), tmp_path / "home") as soup:
-        answerer = HotSwap(Settings()).answerer_for(soup)
+        answerer = HotSwap(EvalSettings()).answerer_for(soup)
         written = read_back(soup.directory())
     held = answerer.module.state_dict()
     assert len({values.data_ptr() for values in held.values()}) == len(written)  # tied ones are one

@@ -16,7 +16,7 @@ from evaluators.answering.hot_swap import HotSwap
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError
-from soup.evaluation.api import Settings
+from soup.evaluation.api import EvalSettings
 from soup.evaluation.candidate import SoupCandidate
 from soup.hf.key_mapping import names_in_memory
 from soup.merging.pool import Pool
@@ -130,7 +130,7 @@ def bare_swap(monkeypatch):
 
     monkeypatch.setattr(answering, "_builder", lambda settings: Bare)
     monkeypatch.setattr(answering, "_frame", lambda directory: "the same")
-    return HotSwap(Settings())
+    return HotSwap(EvalSettings())
 
 
 def test_where_transformers_converts_tensors_the_candidate_is_loaded_from_its_directory(tmp_path, monkeypatch, caplog):

@@ -11,13 +11,13 @@ import pytest
 import torch
 import yaml
 
-from evaluators.answering.engines.transformers import TransformersAnswerer
+from evaluators.answering.engines.transformers import TransformersEngine
 from evaluators.answering.hot_swap import ask, shared_swap
 from evaluators.lm_eval.harness import LMEval
 from evaluators.lm_eval.model import language_model
 from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, Settings, Split, parse_benchmarks
+from soup.evaluation.api import OPENCOMPASS, Benchmark, EvalSettings, Split, parse_benchmarks
 from soup.evaluation.candidate import SoupCandidate
 from soup.merging.pool import Pool
 from tests.helpers.merge_oracle import recipe_of
@@ -158,7 +158,7 @@ def plainly(checkpoint, tasks, name, metric):
     ("name", "metric", "count"), [("toy_choice", "acc", 12), ("toy_writing", "exact_match", 12), ("toys", "acc", 18)]
 )
 def test_the_score_is_lm_evals_own_over_the_merged_files(name, metric, count, pool, tasks, tmp_path):
-    evaluator = LMEval(Settings())
+    evaluator = LMEval(EvalSettings())
     with mean_of(pool, tmp_path / "home") as candidate:
         score = evaluator.evaluate(candidate, benchmark(tasks, name))
         assert not (tmp_path / "home" / "checkpoint").exists()  # streamed into the model, never written
@@ -176,8 +176,8 @@ def test_answers_are_written_as_lm_eval_alone_would(pool, tasks, tmp_path, monke
     whole = lm_eval.simple_evaluate
     monkeypatch.setattr(lm_eval, "simple_evaluate", lambda **given: seen.append(whole(**given)) or seen[-1])
     candidate = ToyCandidate(pool / "m0", tmp_path, "m0")
-    ask(shared_swap(Settings()).answerer_for(candidate), [[{"type": "text", "value": "Why?"}]], 1)
-    LMEval(Settings()).evaluate(candidate, benchmark(tasks, "toy_writing"))
+    ask(shared_swap(EvalSettings()).answerer_for(candidate), [[{"type": "text", "value": "Why?"}]], 1)
+    LMEval(EvalSettings()).evaluate(candidate, benchmark(tasks, "toy_writing"))
     plainly(pool / "m0", tasks, "toy_writing", "exact_match")
     ours, theirs = ([row["resps"] for row in told["samples"]["toy_writing"]] for told in seen)
     assert ours == theirs
@@ -185,10 +185,10 @@ def test_answers_are_written_as_lm_eval_alone_would(pool, tasks, tmp_path, monke
 
 
 def test_one_model_serves_both_kinds_of_benchmarks_and_neither_hears_of_the_other(pool, tasks, tmp_path):
-    settings = Settings()
+    settings = EvalSettings()
     evaluator, swap = LMEval(settings), shared_swap(settings)
-    assert shared_swap(Settings()) is swap
-    assert shared_swap(Settings(trust_remote_code=True)) is not swap
+    assert shared_swap(EvalSettings()) is swap
+    assert shared_swap(EvalSettings(trust_remote_code=True)) is not swap
     image = noise(tmp_path / "image.png", (40, 30), 1)
     messages = [[{"type": "image", "value": image}, {"type": "text", "value": text}] for text in ("Why?", "Is it so?")]
     told = {}
@@ -205,7 +205,7 @@ def test_one_model_serves_both_kinds_of_benchmarks_and_neither_hears_of_the_othe
 
 
 def test_half_of_the_questions_choose_and_the_other_half_reports(pool, tasks, tmp_path):
-    evaluator, candidate = LMEval(Settings()), ToyCandidate(pool / "m0", tmp_path, "m0")
+    evaluator, candidate = LMEval(EvalSettings()), ToyCandidate(pool / "m0", tmp_path, "m0")
     whole = evaluator.evaluate(candidate, benchmark(tasks, "toys"))
     parts = [
         evaluator.evaluate(candidate, benchmark(tasks, "toys", Split(part, 0.5))) for part in ("selection", "report")
@@ -220,27 +220,27 @@ def test_half_of_the_questions_choose_and_the_other_half_reports(pool, tasks, tm
 
 def test_a_part_without_a_question_is_told(tasks):
     with pytest.raises(EvaluatorError, match=r"no question in the selection part of toy_"):
-        LMEval(Settings()).identity(benchmark(tasks, "toys", Split("selection", 1e-9)))
+        LMEval(EvalSettings()).identity(benchmark(tasks, "toys", Split("selection", 1e-9)))
 
 
 def test_the_identity_knows_the_task_the_data_and_the_model(tmp_path):
     tasks = write_tasks(tmp_path / "toys")
-    first = LMEval(Settings()).identity(benchmark(tasks, "toy_choice"))
+    first = LMEval(EvalSettings()).identity(benchmark(tasks, "toy_choice"))
     assert json.loads(json.dumps(first)) == first
     assert first["version"] == importlib.metadata.version("lm-eval")
     assert first["tasks"] == {"toy_choice": {"version": "1.5", "examples": 1}}
     assert first["metric"] == "acc"
     assert first["answering"]["model"] == "auto"
-    assert first == LMEval(Settings(batch_size=3)).identity(benchmark(tasks, "toy_choice"))
+    assert first == LMEval(EvalSettings(batch_size=3)).identity(benchmark(tasks, "toy_choice"))
     rows = (tasks / "one.jsonl").read_text().replace("What", "Who")
     (tasks / "other.jsonl").write_text(rows)
     text = (tasks / "toy_choice.yaml").read_text()
     (tasks / "toy_choice.yaml").write_text(text.replace("one.jsonl", "other.jsonl"))
-    second = LMEval(Settings()).identity(benchmark(tasks, "toy_choice"))
+    second = LMEval(EvalSettings()).identity(benchmark(tasks, "toy_choice"))
     assert second["data"] != first["data"]
     assert second["code"] != first["code"]
     (tasks / "toy_choice.yaml").write_text(text.replace("{{question}}", "{{question}} Say:"))
-    third = LMEval(Settings()).identity(benchmark(tasks, "toy_choice"))
+    third = LMEval(EvalSettings()).identity(benchmark(tasks, "toy_choice"))
     assert (third["data"] == first["data"], third["code"] == first["code"]) == (True, False)
 
 
@@ -249,13 +249,13 @@ def test_other_questions_are_other_data_where_no_examples_are_shown_either(tmp_p
     after = write_tasks(tmp_path / "others")
     rows = (after / "one.jsonl").read_text()
     (after / "one.jsonl").write_text(rows.replace("What", "Who", 1))
-    first, second = (LMEval(Settings()).identity(benchmark(tasks, "toy_writing")) for tasks in (before, after))
+    first, second = (LMEval(EvalSettings()).identity(benchmark(tasks, "toy_writing")) for tasks in (before, after))
     assert first["tasks"] == {"toy_writing": {"version": "2", "examples": 0}}
     assert second["data"] != first["data"]
 
 
 def test_lm_eval_is_silent(pool, tasks, tmp_path, capfd, caplog):
-    evaluator = LMEval(Settings())
+    evaluator = LMEval(EvalSettings())
     for name in ("toy_choice", "toy_writing", "toys"):
         evaluator.evaluate(ToyCandidate(pool / "m0", tmp_path, "m0"), benchmark(tasks, name))
     told = capfd.readouterr()
@@ -265,13 +265,13 @@ def test_lm_eval_is_silent(pool, tasks, tmp_path, capfd, caplog):
 def test_random_numbers_of_others_stay_as_they_were(pool, tasks, tmp_path):
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    LMEval(Settings()).evaluate(ToyCandidate(pool / "m0", tmp_path, "m0"), benchmark(tasks, "toy_choice"))
+    LMEval(EvalSettings()).evaluate(ToyCandidate(pool / "m0", tmp_path, "m0"), benchmark(tasks, "toy_choice"))
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 
 @pytest.mark.parametrize("name", ["toy_choice", "toy_writing"])
 def test_batches_halve_where_memory_runs_out(name, pool, tasks, tmp_path, monkeypatch):
-    evaluator, candidate = LMEval(Settings()), ToyCandidate(pool / "m0", tmp_path, "m0")
+    evaluator, candidate = LMEval(EvalSettings()), ToyCandidate(pool / "m0", tmp_path, "m0")
     expected = evaluator.evaluate(candidate, benchmark(tasks, name))
     module, sizes = evaluator._swap.answerer_for(candidate).module, []
     forward = type(module).forward
@@ -288,7 +288,7 @@ def test_batches_halve_where_memory_runs_out(name, pool, tasks, tmp_path, monkey
     assert found == expected
     assert max(sizes) > 3
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        LMEval(Settings(batch_size=8)).evaluate(candidate, benchmark(tasks, name))
+        LMEval(EvalSettings(batch_size=8)).evaluate(candidate, benchmark(tasks, name))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_batches_halve_where_memory_runs_out(name, pool, tasks, tmp_path, monkey
 )
 def test_the_language_model_of_every_family_is_judged_as_lm_eval_alone_would(kind, tasks, tmp_path):
     path = save_family(kind, tmp_path / kind, 0)
-    evaluator, candidate = LMEval(Settings()), ToyCandidate(path, tmp_path, kind)
+    evaluator, candidate = LMEval(EvalSettings()), ToyCandidate(path, tmp_path, kind)
     answerer = evaluator._swap.answerer_for(candidate)
     answerer.max_new_tokens = 3
     image = noise(tmp_path / "image.png", (40, 30), 1)
@@ -307,7 +307,7 @@ def test_the_language_model_of_every_family_is_judged_as_lm_eval_alone_would(kin
 
 
 def test_a_model_that_knows_what_comes_is_refused(tmp_path):
-    answerer = TransformersAnswerer(save_family("paligemma", tmp_path / "both-ways", 0))
+    answerer = TransformersEngine(save_family("paligemma", tmp_path / "both-ways", 0))
     with pytest.raises(EvaluatorError, match="reads its whole prompt at once"):
         language_model(answerer, "auto")
 
@@ -321,7 +321,7 @@ def test_a_model_of_the_users_needs_a_module_and_a_tokenizer():
 
 
 def test_weights_that_the_files_keep_apart_are_not_tied_for_lm_eval(tmp_path):
-    answerer = TransformersAnswerer(save_family("llava", tmp_path / "m", 0))
+    answerer = TransformersEngine(save_family("llava", tmp_path / "m", 0))
     answerer.module.config.tie_word_embeddings = answerer.module.config.text_config.tie_word_embeddings = True
     head = answerer.module.lm_head.weight.clone()
     language_model(answerer, "auto")
@@ -339,27 +339,27 @@ def test_weights_that_the_files_keep_apart_are_not_tied_for_lm_eval(tmp_path):
 )
 def test_a_task_that_can_not_be_scored_is_told_before_any_work(name, words, tasks):
     with pytest.raises(EvaluatorError, match=words):
-        LMEval(Settings()).identity(benchmark(tasks, name))
+        LMEval(EvalSettings()).identity(benchmark(tasks, name))
 
 
 def test_a_scale_that_is_not_known_is_refused(pool, tasks, tmp_path):
     with pytest.raises(EvaluatorError, match="the scale of its metric likelihood is not known"):
-        LMEval(Settings()).evaluate(ToyCandidate(pool / "m0", tmp_path, "m0"), benchmark(tasks, "toy_scale"))
+        LMEval(EvalSettings()).evaluate(ToyCandidate(pool / "m0", tmp_path, "m0"), benchmark(tasks, "toy_scale"))
 
 
 def test_data_that_are_not_here_are_told_before_any_work(tmp_path):
     tasks = write_tasks(tmp_path / "toys")
     (tasks / "one.jsonl").unlink()
     with pytest.raises(EvaluatorError, match=r"(?s)the task or its data can't be loaded: .*one\.jsonl"):
-        LMEval(Settings()).identity(benchmark(tasks, "toy_choice"))
+        LMEval(EvalSettings()).identity(benchmark(tasks, "toy_choice"))
     with pytest.raises(EvaluatorError, match="no such folder"):
-        LMEval(Settings()).identity(benchmark(tmp_path / "nowhere", "toy_choice"))
+        LMEval(EvalSettings()).identity(benchmark(tmp_path / "nowhere", "toy_choice"))
 
 
 def test_without_lm_eval_the_error_is_one_sentence_with_the_pip_line(monkeypatch, tasks):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(EvaluatorError, match=r'pip install "vlm-soup\[lm-eval\]"'):
-        LMEval(Settings()).identity(benchmark(tasks, "toy_choice"))
+        LMEval(EvalSettings()).identity(benchmark(tasks, "toy_choice"))
 
 
 def test_names_after_lm_eval_are_its_tasks_until_another_benchmark_comes():

@@ -16,7 +16,7 @@ from soup.cli.app import cli
 from soup.errors import EvaluatorError, OutputError
 from soup.evaluation.api import OPENCOMPASS
 from soup.report.inspection import fetch_benchmarks, list_kind
-from soup.search.session import Listener
+from soup.search.session import Progress
 from tests.helpers.toy_test_sets import ocrbench_rows, write_tsv
 
 
@@ -87,7 +87,7 @@ def row(name):
 
 def test_what_is_fetched_is_whole_and_known_from_then_on(shelf, place):
     told = []
-    listener = Listener(phase=lambda *phase: told.append(phase), progress=told.append)
+    listener = Progress(phase=lambda *phase: told.append(phase), progress=told.append)
     assert row("ocrbench")["here"] is None
     assert fetch_benchmarks(["ocrbench"], listener) == [place]
     assert place.read_bytes() == shelf.data

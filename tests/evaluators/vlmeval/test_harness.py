@@ -12,7 +12,7 @@ from evaluators.vlmeval.benchmarks import SOURCES
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Evaluator, Settings, Split
+from soup.evaluation.api import Benchmark, EvalSettings, Evaluator, Split
 from tests.helpers.scripted_models import SCRIPTED, plain_vlmeval, scripted
 from tests.helpers.toy_test_sets import CIRCLE, ODD, mmbench_rows, ocrbench_rows, png, predictions, right, write_tsv
 
@@ -44,7 +44,7 @@ def data(tmp_path, monkeypatch):
 def settings(tmp_path):
     file = tmp_path / "model.py"
     file.write_text(SCRIPTED)
-    return Settings(model=f"{file}:Scripted", batch_size=7)
+    return EvalSettings(model=f"{file}:Scripted", batch_size=7)
 
 
 def notes(settings):
@@ -98,7 +98,7 @@ def test_a_missing_answer_is_an_error_and_never_a_zero(data, settings, tmp_path)
         "OneText": "expected a list of str, found str",
         "Broken": "the model is on fire",
     }.items():
-        broken = Settings(model=settings.model.replace("Scripted", kind), batch_size=7)
+        broken = EvalSettings(model=settings.model.replace("Scripted", kind), batch_size=7)
         with pytest.raises(EvaluatorError, match=words):
             VLMEval(broken).evaluate(scripted(tmp_path, right(data["mmbench"]), name=kind), MMBENCH)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.answering.response_cache import Remembered
+from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval import llm_judge as line
 from evaluators.vlmeval.benchmarks import SOURCES
 from evaluators.vlmeval.harness import VLMEval
-from evaluators.vlmeval.llm_judge import Judge, Judging
+from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, Settings
+from soup.evaluation.api import OPENCOMPASS, Benchmark, EvalSettings
 from soup.evaluation.journal import score_key
 from soup.search.run import evaluate
 from soup.testing import tiny_checkpoint
@@ -54,7 +54,7 @@ def server():
 def settings(tmp_path, server):
     file = tmp_path / "model.py"
     file.write_text(SCRIPTED)
-    return Settings(model=f"{file}:Scripted", batch_size=7, judge_url=server.url, judge_model="a-judge")
+    return EvalSettings(model=f"{file}:Scripted", batch_size=7, judge_url=server.url, judge_model="a-judge")
 
 
 def judged_prompts(server):
@@ -132,12 +132,15 @@ def test_without_a_judge_nothing_starts_and_the_way_out_is_told(benchmark, data,
 )
 def test_a_url_that_is_none_or_holds_a_secret_is_refused_without_repeating_it(url, words):
     with pytest.raises(EvaluatorError, match=words) as caught:
-        Judge(url, "m", "OPENAI_API_KEY")
+        LLMJudge(url, "m", "OPENAI_API_KEY")
     assert "secret" not in str(caught.value)
 
 
 def test_the_whole_path_may_be_given_too(server):
-    assert Judge(f"{server.url}/chat/completions", "m", "K").identity() == Judge(server.url + "/", "m", "K").identity()
+    assert (
+        LLMJudge(f"{server.url}/chat/completions", "m", "K").identity()
+        == LLMJudge(server.url + "/", "m", "K").identity()
+    )
 
 
 def test_load_and_broken_replies_are_tried_again(data, settings, server, tmp_path):
@@ -188,7 +191,7 @@ def test_a_wrong_key_is_told_at_once_and_never_repeated(data, settings, server, 
 def test_a_key_with_a_line_break_is_refused_without_repeating_it(settings, server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-\nsecret")
     with pytest.raises(EvaluatorError, match="variable OPENAI_API_KEY can't stand in an HTTP header") as caught:
-        Judge.of(settings).ask("?", 0, 3)
+        LLMJudge.of(settings).ask("?", 0, 3)
     assert "secret" not in str(caught.value)
 
 
@@ -197,12 +200,12 @@ def test_a_slow_judge_is_not_waited_for_forever(settings, server, monkeypatch):
     monkeypatch.setattr(line, "ATTEMPTS", 2)
     server.plays = lambda *_: time.sleep(0.5) or "1.0"
     with pytest.raises(EvaluatorError, match=r"no reply within 0.1 seconds \(2 attempts\)"):
-        Judge.of(settings).ask("?", 0, 3)
+        LLMJudge.of(settings).ask("?", 0, 3)
 
 
 def test_certificates_are_verified_whatever_vlmeval_did_to_the_process(settings, monkeypatch):
     monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
-    handlers = Judge("https://host/v1", "m", "K")._opener.handlers
+    handlers = LLMJudge("https://host/v1", "m", "K")._opener.handlers
     (secure,) = [handler for handler in handlers if isinstance(handler, urllib.request.HTTPSHandler)]
     assert secure._context.verify_mode == ssl.CERT_REQUIRED
     assert secure._context.check_hostname
@@ -212,7 +215,7 @@ def test_a_redirect_is_not_followed_with_the_key(settings, server):
     with JudgeServer() as other:
         server.plays = lambda *_: (302, "", {"Location": other.url})
         with pytest.raises(EvaluatorError, match="HTTP status 302"):
-            Judge.of(settings).ask("?", 0, 3)
+            LLMJudge.of(settings).ask("?", 0, 3)
         assert not other.headers
 
 
@@ -231,7 +234,7 @@ def test_one_reply_that_can_t_be_read_counts_as_vlmeval_counts_it(data, settings
 
 def test_nothing_in_a_reply_is_an_empty_reply(server, settings):
     server.plays = lambda *_: (200, json.dumps({"choices": [{"message": {"content": None}}]}))
-    assert Judge.of(settings).ask("?", 0, 3) == ""
+    assert LLMJudge.of(settings).ask("?", 0, 3) == ""
 
 
 def test_the_judge_is_part_of_the_journals_key(data, settings, server):
@@ -332,7 +335,7 @@ def test_an_interrupt_does_not_wait_for_replies(settings, tmp_path, request):
 
     before = signal.signal(signal.SIGALRM, ring)
     request.addfinalizer(lambda: signal.signal(signal.SIGALRM, before))
-    judging = Judging(Judge.of(settings), Remembered(tmp_path / "kept.jsonl"), "mmvet")
+    judging = JudgeSession(LLMJudge.of(settings), ResponseCache(tmp_path / "kept.jsonl"), "mmvet")
     began = time.monotonic()
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     with pytest.raises(ConnectionAbortedError):

@@ -9,7 +9,7 @@ import pytest
 from evaluators.vlmeval.benchmarks import SOURCES
 from evaluators.vlmeval.harness import VLMEval
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, Settings, Split, parse_benchmarks
+from soup.evaluation.api import OPENCOMPASS, Benchmark, EvalSettings, Split, parse_benchmarks
 from soup.testing import check_evaluator
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, plain_vlmeval, scripted
 from tests.helpers.toy_test_sets import TOYS, predictions, random_predictions, right, write_tsv
@@ -50,7 +50,7 @@ def judge():
 def settings(tmp_path, judge):
     file = tmp_path / "model.py"
     file.write_text(SCRIPTED)
-    return Settings(model=f"{file}:Scripted", batch_size=7, judge_url=judge.url, judge_model="a-judge")
+    return EvalSettings(model=f"{file}:Scripted", batch_size=7, judge_url=judge.url, judge_model="a-judge")
 
 
 def of(name, split=None):

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from finetune.config import DataSet, Settings
+from finetune.config import DataSet, TrainSettings
 from finetune.data.check import COLUMNS, Use, check_data
 from finetune.points.tiny import tiny_processor
 from soup.errors import FinetuneError
@@ -17,7 +17,7 @@ def processor():
 
 
 def settings(**changed):
-    return Settings(**{"lr": 1e-3, "steps": 3, "max_length": 200, **changed})
+    return TrainSettings(**{"lr": 1e-3, "steps": 3, "max_length": 200, **changed})
 
 
 def ask(question="<image>\nWhat?", answer="red"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune.config import DataSet, Mixture, Settings
+from finetune.config import DataSet, Mixture, TrainSettings
 from finetune.data.check import check_data
 from finetune.jobs import read_stamp
 from finetune.training.train import train_job
@@ -70,7 +70,7 @@ def test_the_check_says_what_jobs_would_stumble_over(data, tmp_path):
     job = make_job(tmp_path, path)
     with pytest.raises(FinetuneError) as stumbled:
         weights(job)
-    report = check_data(job.data, {}, Settings(lr=1, steps=1))
+    report = check_data(job.data, {}, TrainSettings(lr=1, steps=1))
     assert report.sets[0].first[0] in str(stumbled.value)
     assert weights(replace(job, settings=job.settings.model_copy(update={"on_bad_row": "skip"})))
     assert read_stamp(job.out)["mixture"]["skipped"] == 1

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
-from finetune.config import DataSet, Settings
+from finetune.config import DataSet, TrainSettings
 from finetune.data import IGNORED, Album, Collator, Corpus, Tokens, TrainingRows, as_numbers
 from finetune.data.packing import Packs, first_fit
 from finetune.data.row_scan import Surveyor, survey
@@ -69,7 +69,7 @@ def root(tmp_path):
 
 
 def settings(**changed):
-    return Settings(**{"lr": 1e-3, "steps": 3, "batch": 6, "max_length": 256, **changed})
+    return TrainSettings(**{"lr": 1e-3, "steps": 3, "batch": 6, "max_length": 256, **changed})
 
 
 def training(root, processor, **changed):

@@ -15,7 +15,7 @@ from finetune.launching.engines import Task, is_alive, open_engine, write_place
 from finetune.launching.engines.attempt import ask_to_kill, ask_to_stop, beats, clear_asks
 from finetune.launching.engines.local import LocalEngine, gpus_here
 from finetune.launching.engines.processes import born, is_running, kill_family
-from finetune.launching.launch import Listener, finetune
+from finetune.launching.launch import LaunchProgress, finetune
 from soup.errors import FinetuneError
 from tests.helpers.launch_boards import interrupt_when
 from tests.helpers.stand_in_jobs import CONFIG, STANDIN, command, place, seen, set_moods, state
@@ -163,12 +163,12 @@ def test_a_process_is_told_from_a_later_one_of_the_same_number():
 def test_a_job_started_by_hand_is_adopted(tmp_path):
     path = place(tmp_path, CONFIG.replace("steps: 20", "steps: 40"), b="slow")
     with pytest.raises(KeyboardInterrupt):
-        finetune(path, command=command, listener=Listener(board=interrupt_when("b")))
+        finetune(path, command=command, listener=LaunchProgress(board=interrupt_when("b")))
     process = subprocess.Popen(command(Folder(tmp_path / "ckpts.finetune" / "b"), 1), stdout=subprocess.DEVNULL)
     try:
         wait_for(lambda: state(tmp_path, "b")["phase"] == "running")
         said = []
-        finetune(path, command=command, listener=Listener(say=said.append))
+        finetune(path, command=command, listener=LaunchProgress(say=said.append))
     finally:
         process.wait(timeout=30)
     assert "b: still runs from an earlier call" in said
@@ -366,7 +366,7 @@ def test_real_jobs_that_were_interrupted_go_on_to_the_same_bytes(trained, toy, t
 
     for _ in range(4):
         try:
-            made = finetune(path, listener=Listener(board=board))
+            made = finetune(path, listener=LaunchProgress(board=board))
             break
         except KeyboardInterrupt:
             continue
@@ -379,7 +379,7 @@ def test_a_real_job_of_two_processes_stops_after_a_checkpoint_and_goes_on(toy, t
     text = REAL.replace(", bars: toy/data/bars", "").replace("jobs_at_once: 2", "gpus_per_job: 2")
     path = real_place(tmp_path, toy, text.replace("steps: 12}", "steps: 40}"))
     with pytest.raises(KeyboardInterrupt):
-        finetune(path, listener=Listener(board=interrupt_when("start")))
+        finetune(path, listener=LaunchProgress(board=interrupt_when("start")))
     folder = tmp_path / "ckpts.finetune" / "start"
     stopped = json.loads((folder / "state.json").read_text())
     assert stopped["phase"] == "stopped"

@@ -20,10 +20,10 @@ from finetune.launching import job_plans as survey_room
 from finetune.launching.data_check import check
 from finetune.launching.dry_run import details, rehearse, rows
 from finetune.launching.job_plans import survey
-from finetune.launching.launch import Listener, finetune
+from finetune.launching.launch import LaunchProgress, finetune
 from finetune.launching.status import status, status_json
 from soup.errors import FinetuneError, OutputError
-from soup.support.file_lock import Lock
+from soup.support.file_lock import FileLock
 from tests.helpers.stand_in_jobs import CONFIG, command, data_set, place, seen, set_moods, state
 
 STAGE = CONFIG.replace("start: tiny", "start: {start: tiny, data: data/base, out: base, steps: 5}")
@@ -179,7 +179,7 @@ def stopping(names):
             once.append(names)
             raise KeyboardInterrupt
 
-    return Listener(board=board)
+    return LaunchProgress(board=board)
 
 
 def test_an_interrupt_has_each_running_job_write_a_checkpoint_and_a_rerun_goes_on_from_it(tmp_path):
@@ -208,7 +208,7 @@ def test_a_second_interrupt_ends_the_jobs_at_once(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launch(path, listener=Listener(board=board))
+        launch(path, listener=LaunchProgress(board=board))
     assert len(asked) == 2
     pid = json.loads((tmp_path / "ckpts.finetune" / "a" / "place.json").read_text())["pid"]
     assert not psutil.pid_exists(pid)
@@ -262,7 +262,7 @@ def test_jobs_outlive_a_launcher_that_is_killed_and_the_next_one_adopts_them(tmp
     process.communicate()
     assert {row.name: row.state for row in status(path)}["a"] == "running"
     said = []
-    launch(path, listener=Listener(say=said.append))
+    launch(path, listener=LaunchProgress(say=said.append))
     assert "a: still runs from an earlier call" in said
     assert names_of(seen(tmp_path)) == NAMES
 
@@ -287,7 +287,7 @@ def test_a_job_that_was_killed_with_its_launcher_is_told_as_lost_and_gone_on_wit
 
 def test_the_second_launcher_on_one_output_is_told(tmp_path):
     path = place(tmp_path)
-    lock = Lock.take(tmp_path / "ckpts.finetune")
+    lock = FileLock.take(tmp_path / "ckpts.finetune")
     try:
         assert "another soup finetune is at work" in refusal(path)
     finally:
@@ -338,13 +338,13 @@ def test_a_picture_that_is_younger_than_what_was_trained_on_it_is_a_remark_and_s
     path = place(tmp_path)
     launch(path)
     remarks = []
-    launch(path, listener=Listener(warn=remarks.append))
+    launch(path, listener=LaunchProgress(warn=remarks.append))
     assert remarks == []
     for data, image in (("base", "base1.png"), ("b", "b0.png")):
         picture = tmp_path / "data" / data / "images" / image
         picture.write_bytes(picture.read_bytes().replace(b"x", b"y"))
         os.utime(picture, (time.time() + 10,) * 2)
-    launch(path, listener=Listener(warn=remarks.append))
+    launch(path, listener=LaunchProgress(warn=remarks.append))
     assert [remark.partition(" had been")[0] for remark in remarks] == [
         f"data {tmp_path / 'data' / 'base'}: images/base1.png was written after a, b, c",
         f"data {tmp_path / 'data' / 'b'}: images/b0.png was written after b",
@@ -366,7 +366,7 @@ def test_what_was_begun_with_other_settings_is_set_aside_not_resumed(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         launch(path, listener=stopping("a"))
     remarks = []
-    launch(place(tmp_path, CONFIG), listener=Listener(warn=remarks.append))
+    launch(place(tmp_path, CONFIG), listener=LaunchProgress(warn=remarks.append))
     assert any("a: begins anew" in text and "steps: 6000 there, 20 now" in text for text in remarks)
     assert (tmp_path / "ckpts.finetune" / "a~1" / "checkpoints" / "step").exists()
     assert seen(tmp_path)[-3]["first"] == 0
@@ -402,7 +402,7 @@ def test_added_sets_that_hold_what_others_hold_are_remarked_upon(tmp_path):
         for file in (tmp_path / "data" / other).rglob("*.*"):
             (target / file.relative_to(tmp_path / "data" / other)).write_bytes(file.read_bytes())
     remarks = []
-    launch(path, listener=Listener(warn=remarks.append))
+    launch(path, listener=LaunchProgress(warn=remarks.append))
     assert remarks == [
         "b: the added data set holds just what a holds",
         "c: the added data set holds just what the base set holds",
@@ -466,7 +466,7 @@ def test_status_while_it_runs_tells_step_speed_and_time_left(tmp_path):
         boards.append({row.name: row for row in rows})
         outside.append({row.name: row.state for row in status(path)})
 
-    launch(path, listener=Listener(board=board))
+    launch(path, listener=LaunchProgress(board=board))
     assert {"a": "running", "b": "waiting", "c": "waiting"} in outside
     running = next(board for board in boards if board["a"].state == "running" and board["a"].step)
     assert running["b"].state == "waiting"

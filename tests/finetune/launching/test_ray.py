@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from finetune.launching.launch import Listener, finetune
+from finetune.launching.launch import LaunchProgress, finetune
 from soup.errors import FinetuneError
 from tests.helpers.stand_in_jobs import CONFIG, command, place, seen, set_moods, state
 
@@ -46,7 +46,7 @@ def test_an_interrupt_reaches_jobs_of_the_cluster(tmp_path):
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        finetune(path, on="ray", command=command, listener=Listener(board=board))
+        finetune(path, on="ray", command=command, listener=LaunchProgress(board=board))
     assert state(tmp_path, "a")["phase"] == "stopped"
     assert signal.getsignal(signal.SIGTERM) == before
     set_moods(tmp_path)

@@ -22,7 +22,7 @@ import pytest
 
 from finetune.config import FinetuneConfig, slurm_minutes
 from finetune.launching.engines import Task
-from finetune.launching.launch import Listener, finetune
+from finetune.launching.launch import LaunchProgress, finetune
 from finetune.launching.status import status
 from soup.errors import FinetuneError
 from tests.helpers.launch_boards import interrupt_when
@@ -298,7 +298,7 @@ def test_a_preempted_job_writes_a_checkpoint_is_queued_again_and_goes_on(asking,
         if not preempted and rows[0].state == "running" and rows[0].step > 3:
             preempted.append(subprocess.run(urgent, check=True, capture_output=True))
 
-    finetune(path, command=command, listener=Listener(board=board))
+    finetune(path, command=command, listener=LaunchProgress(board=board))
     first, second = seen(tmp_path)
     assert preempted
     assert first["first"] == 0
@@ -311,7 +311,7 @@ def test_an_interrupt_stops_what_runs_and_cancels_what_waits(asking, tmp_path):
     config = CONFIG.replace("steps: 20", "steps: 2000")
     path = place(tmp_path, config + SLURM.replace("cpus_per_gpu: 1", "cpus_per_gpu: 2"), a="slow")
     with pytest.raises(KeyboardInterrupt):
-        finetune(path, command=command, listener=Listener(board=interrupt_when("a")))
+        finetune(path, command=command, listener=LaunchProgress(board=interrupt_when("a")))
     wait_for(no_jobs)
     assert state(tmp_path, "a")["phase"] == "stopped"
     assert [line["name"] for line in seen(tmp_path)] == ["a"]
@@ -334,6 +334,6 @@ def test_jobs_outlive_their_launcher_and_the_next_one_adopts_them(asking, tmp_pa
     said = []
     with pytest.raises(FinetuneError, match=r"a on slurm \(job"):
         finetune(path, on="local", command=command)
-    finetune(path, command=command, listener=Listener(say=said.append))
+    finetune(path, command=command, listener=LaunchProgress(say=said.append))
     assert [text.partition(":")[0] for text in said if "still runs" in text] == NAMES
     assert sorted(line["name"] for line in seen(tmp_path)) == NAMES

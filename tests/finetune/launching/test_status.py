@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from finetune.config import DataSet, Settings
+from finetune.config import DataSet, TrainSettings
 from finetune.jobs import Job, State, log_tail, read_job, write_state
 from finetune.launching.digests import Digests, is_preset
 from finetune.launching.engines import Ended
@@ -34,7 +34,7 @@ ALL = 300 + 10 + 200 + 400 + 20 + 2000
 
 
 def settings(**keys):
-    return Settings(**{"lr": 1.0, "steps": 1, **keys})
+    return TrainSettings(**{"lr": 1.0, "steps": 1, **keys})
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from finetune.config import read_config
 from finetune.jobs import plan
 from finetune.study.config import read_study
 from finetune.study.run import plan_study, run_study
-from finetune.study.seed_run import Voice
+from finetune.study.seed_run import StudyProgress
 from finetune.study.table import Result, StudyTable
 from soup.cli.app import cli
 from soup.errors import EvaluatorError, FinetuneError
@@ -298,7 +298,7 @@ def test_a_judge_elsewhere_is_named_on_the_command_line_and_needs_one_in_the_fil
 
 def test_what_is_done_is_told(home, trainer):
     told = []
-    run_study(home / "study.yaml", voice=Voice(say=told.append))
+    run_study(home / "study.yaml", voice=StudyProgress(say=told.append))
     assert told[0].startswith("seed 0")
     assert "greedy: word + number" in told
 

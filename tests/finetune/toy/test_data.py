@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from evaluators.answering.response_cache import Remembered
+from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval.benchmarks import SOURCES
 from evaluators.vlmeval.data_sets import Images, locate, open_dataset, questions
-from evaluators.vlmeval.llm_judge import Judge, Judging
+from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
 from evaluators.vlmeval.scoring import score
 from finetune.toy.__main__ import main
 from finetune.toy.benchmarks import BENCHMARKS, STEP
@@ -131,7 +131,9 @@ def test_vlmevalkit_reads_the_file_and_finds_as_many_questions_as_are_told(name,
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_right_answers_are_worth_a_hundred_and_wrong_ones_nothing(name, datasets, judge_url, tmp_path):
     source, found = SOURCES[name], datasets[name]
-    judging = Judging(Judge(judge_url, MODEL, "NO_KEY"), Remembered(tmp_path / "kept.jsonl"), name, source.judge_tokens)
+    judging = JudgeSession(
+        LLMJudge(judge_url, MODEL, "NO_KEY"), ResponseCache(tmp_path / "kept.jsonl"), name, source.judge_tokens
+    )
     judge = judging if source.needs_judge else None
     told = [in_words(name, row) for row in found.data.to_dict("records")]
     assert score(source, found, told, tmp_path / "right", judge).value == 100

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.vlmeval import light_import as light
-from evaluators.vlmeval.llm_judge import Judge
+from evaluators.vlmeval.llm_judge import LLMJudge
 from finetune.toy.judge import MODEL, JudgeServer, extract, grade, open_server, reply
 from finetune.toy.tasks import Ask, draw_scene, with_hint
 from soup.errors import EvaluatorError
@@ -133,16 +133,16 @@ def test_right_answers_of_the_toy_tasks_are_all_right_and_another_scenes_are_not
 
 
 def test_soups_line_to_a_judge_gets_its_grades_over_http(server):
-    judge = Judge(server.url, MODEL, "NO_KEY")
+    judge = LLMJudge(server.url, MODEL, "NO_KEY")
     judge.greet("mmvet")
     assert judge.ask(of_mmvet("What is it?", "red<AND>ring", "red"), 0, 3) == "0.5"
 
 
 def test_it_refuses_to_play_a_model_that_it_is_not(server):
     with pytest.raises(EvaluatorError, match=r"404.*only toy-rule-judge"):
-        Judge(server.url, "gpt-4", "NO_KEY").ask("Hello.", 0, 3)
+        LLMJudge(server.url, "gpt-4", "NO_KEY").ask("Hello.", 0, 3)
     with pytest.raises(EvaluatorError, match=r"422.*neither"):
-        Judge(server.url, MODEL, "NO_KEY").ask("Who wrote Faust?", 0, 3)
+        LLMJudge(server.url, MODEL, "NO_KEY").ask("Who wrote Faust?", 0, 3)
 
 
 @pytest.mark.parametrize("data", [b"not JSON", b"{}", b"[]", b'{"model": "toy-rule-judge", "messages": []}'])
@@ -178,7 +178,7 @@ def test_a_process_tells_its_url_first_and_ends_with_whoever_started_it(tmp_path
     line = f'"{sys.executable}" -m finetune.toy.judge >"{tmp_path}/url" & echo $! >"{tmp_path}/pid"; cat'
     shell = subprocess.Popen(["sh", "-c", line], stdin=subprocess.PIPE, start_new_session=True)
     url = waited_for(lambda: (tmp_path / "url").is_file() and (tmp_path / "url").read_text())
-    Judge(url.strip(), MODEL, "NO_KEY").greet("mmvet")
+    LLMJudge(url.strip(), MODEL, "NO_KEY").greet("mmvet")
     process = int((tmp_path / "pid").read_text())
     assert not is_gone(process)
     shell.send_signal(signal.SIGKILL)  # no trap could help

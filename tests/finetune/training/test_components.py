@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.training.adapters import attach, fold, language_layers
 from finetune.training.components import (
     choose_trained,
@@ -23,7 +23,7 @@ FOREIGN = {"llava": "vision_tower", "qwen2_vl": "visual", "internvl": "vision_to
 
 
 def settings(**changed):
-    return Settings(**{**BASICS, **changed})
+    return TrainSettings(**{**BASICS, **changed})
 
 
 def foreign(kind):

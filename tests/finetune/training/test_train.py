@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from finetune.config import Settings
+from finetune.config import TrainSettings
 from finetune.data import Album, Collator
 from finetune.jobs import read_stamp
 from finetune.points.config import PointsConfig
@@ -246,7 +246,7 @@ def test_rows_are_decoded_by_workers_into_the_same_model(plain, data, tmp_path):
 def test_a_logger_that_is_not_installed_is_told_with_its_command(monkeypatch, name):
     monkeypatch.setattr("importlib.util.find_spec", lambda one: None)
     with pytest.raises(FinetuneError, match=f"log_to: {name} not installed: pip install {name}"):
-        loggers(Settings(lr=1, steps=1, log_to=name), "job", Path(), 0)
+        loggers(TrainSettings(lr=1, steps=1, log_to=name), "job", Path(), 0)
 
 
 @pytest.mark.parametrize(
@@ -254,20 +254,20 @@ def test_a_logger_that_is_not_installed_is_told_with_its_command(monkeypatch, na
     [(64, None, 1, (64, 1)), (64, None, 4, (16, 1)), (64, 8, 2, (8, 4)), (6, 1, 3, (1, 2))],
 )
 def test_a_step_is_shared_out_over_devices_and_parts(batch, micro, devices, expected):
-    assert shares(Settings(lr=1, steps=1, batch=batch, micro_batch=micro), devices) == expected
+    assert shares(TrainSettings(lr=1, steps=1, batch=batch, micro_batch=micro), devices) == expected
 
 
 @pytest.mark.parametrize(("batch", "micro", "devices"), [(64, None, 3), (64, 16, 8)])
 def test_a_batch_that_can_t_be_shared_out_is_told(batch, micro, devices):
     with pytest.raises(FinetuneError, match=f"batch 64.*{devices} devices"):
-        shares(Settings(lr=1, steps=1, batch=batch, micro_batch=micro), devices)
+        shares(TrainSettings(lr=1, steps=1, batch=batch, micro_batch=micro), devices)
 
 
 def test_a_larger_preset_starts_fresh_with_its_own_number_of_tokens(monkeypatch):
     small = preset_config("tiny").text_config.to_dict() | {"vocab_size": 5000, "max_position_embeddings": 777}
     config = PointsConfig(**{**preset_config("tiny").to_dict(), "text_config": small})
     monkeypatch.setattr(start, "preset_config", lambda name: config)
-    model, processor = start.open_start("0.5b", Settings(lr=1, steps=1))
+    model, processor = start.open_start("0.5b", TrainSettings(lr=1, steps=1))
     assert model.get_input_embeddings().num_embeddings == 5000
     assert processor.tokenizer.model_max_length == 777
     assert processor.tokens_per_tile == config.tokens_per_tile == 4
