@@ -19,7 +19,8 @@ from typing import IO, Any
 
 from evaluators.python import refuse_split, to_score
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Candidate, EvalSettings, Score
+from soup.evaluation.api import Benchmark, Candidate, Score
+from soup.evaluation.config import EvalSettings
 
 __all__ = ["Command"]
 

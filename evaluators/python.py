@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import Benchmark, Candidate, EvalSettings, Score
+from soup.evaluation.api import Benchmark, Candidate, Score
+from soup.evaluation.config import EvalSettings
 from soup.support.plugins import load_object
 
 __all__ = ["PythonFunction", "refuse_split", "to_score"]

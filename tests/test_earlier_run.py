@@ -13,6 +13,7 @@ import soup
 from soup.evaluation.objective import Objective
 from soup.merging.recipe import Recipe
 from soup.report.tables import run_table
+from tests.helpers import flat_arguments as flat
 
 EARLIER = Path(__file__).parent / "data" / "earlier_run"
 EVAL = ["python:judge.py:score", "python:judge.py:two"]
@@ -44,7 +45,7 @@ def outcome(run, strategy):
 )
 def test_the_same_search_evaluates_nothing_and_chooses_the_same_soup(run, strategy, out, options):
     before, journal, weights = outcome(run, strategy), scores(run), (run / out / "model.safetensors").read_bytes()
-    soup_again = soup.cook(strategy, pool="ckpts", base="base", eval=EVAL, out=f"{out}-again", **options)
+    soup_again = flat.cook(strategy, pool="ckpts", base="base", eval=EVAL, out=f"{out}-again", **options)
     assert all(trial.seconds is None for trial in soup_again.trials)
     assert scores(run) == journal
     assert soup_again.recipe.digest == before["recipe"]["digest"]

@@ -82,7 +82,6 @@ STILL_BY_NAME = {
     "evaluators/answering/engines/transformers.py",
     "finetune/launching/engines/__init__.py",
     "finetune/points/tiling.py",
-    "soup/cli/training.py",
 }
 
 

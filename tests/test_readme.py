@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import soup
 from soup.evaluation.api import Benchmark
 from soup.support.plugins import METHODS, STRATEGIES
 from soup.testing import check_evaluator, check_method, check_strategy, tiny_candidate, tiny_checkpoint
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_checkpoint, make_judge, make_pool
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -39,8 +39,8 @@ def written(here, word):
 def test_the_strategy_runs_by_file_and_by_name_and_passes_its_suite(here):
     names = written(here, "leave_worst_out")
     given = {"pool": "ckpts", "eval": "python:judge/judge.py:score"}
-    by_file = soup.cook("my.py:leave_worst_out", out="by-file", **given)
-    by_name = soup.cook("leave-worst-out", out="by-name", **given)
+    by_file = flat.cook("my.py:leave_worst_out", out="by-file", **given)
+    by_name = flat.cook("leave-worst-out", out="by-name", **given)
     assert by_file.recipe.digest == by_name.recipe.digest
     assert set("abcd") - set(by_file.chosen) == {"a"}
     check_strategy(names["leave_worst_out"])
@@ -48,8 +48,8 @@ def test_the_strategy_runs_by_file_and_by_name_and_passes_its_suite(here):
 
 def test_the_method_is_task_arithmetic_and_passes_its_suite(here):
     names = written(here, "TaskArithmetic")
-    made = soup.cook(
-        "average", pool="ckpts", base="base", method="my.py:TaskArithmetic", params={"scale": 0.5}, out="o"
+    made = flat.cook(
+        "average", pool="ckpts", base="base", method="my.py:TaskArithmetic", method_args={"scale": 0.5}, out="o"
     )
     assert made.recipe.params == {"scale": 0.5}
     check_method(names["TaskArithmetic"]())

@@ -23,7 +23,8 @@ from evaluators.answering.engines.transformers import few_threads
 from evaluators.answering.hot_swap import shared_swap
 from evaluators.lm_eval.model import alone, language_model
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, Candidate, EvalSettings, Score, Split
+from soup.evaluation.api import OPENCOMPASS, Benchmark, Candidate, Score, Split
+from soup.evaluation.config import EvalSettings
 from soup.support.text import did_you_mean
 
 __all__ = ["LMEval"]

@@ -21,7 +21,8 @@ from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Candidate, EvalSettings, Score
+from soup.evaluation.api import Benchmark, Candidate, Score
+from soup.evaluation.config import EvalSettings
 from soup.support.text import did_you_mean
 
 __all__ = ["VLMEval"]

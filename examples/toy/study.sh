@@ -16,4 +16,4 @@ until [ -s work/study/judge.url ]; do
     kill -0 "$judge_process" || exit 1
     sleep 0.1
 done
-soup run "${1:-run.yaml}" --judge-url "$(cat work/study/judge.url)"
+soup study "${1:-run.yaml}" --judge-url "$(cat work/study/judge.url)"

@@ -1,4 +1,4 @@
-"""What `soup run` reads: how a pool is made, how it is judged, which soups are cooked, and what they are compared with.
+"""What `soup study` reads: how a pool is made and judged, which soups are cooked, and what they are compared with.
 
     root: work                        # where everything goes, relative to the file; each seed has work/seed-<n>
     seeds: [0, 1, 2]                  # everything is done once for each

@@ -136,7 +136,7 @@ def _check_strategies(study: StudyConfig, path: Path | str) -> None:
     wrong = []
     for name in study.strategies:
         try:
-            BoundStrategy.of(name, None)
+            BoundStrategy.bind(name, None)
         except SoupError as error:
             wrong.append(f"strategies: {error}")
     if wrong:

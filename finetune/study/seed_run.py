@@ -12,10 +12,12 @@ import yaml
 from finetune.launching import launch
 from finetune.study.config import StudyConfig, filled
 from finetune.study.table import Result
-from soup.evaluation.api import EvalSettings
-from soup.evaluation.scorer import Trial
+from soup.evaluation.config import EvalConfig
+from soup.evaluation.progress import Progress
+from soup.evaluation.suite import build_suite
+from soup.evaluation.trial import Trial
+from soup.merging.options import WriteOptions
 from soup.search.run import cook, evaluate
-from soup.search.session import Judging, Progress
 from soup.support.atomic_files import write_atomic
 
 __all__ = ["SeedRun", "StudyProgress"]
@@ -81,30 +83,43 @@ class SeedRun:
         Raises:
             EvaluatorError: a benchmark that is unknown, or whose harness or data are not here; all are listed.
         """
-        more = self._judging("scores")
-        Judging.of(more["eval"], more["run"], [], more["split"], settings=more["settings"]).jury()
+        config = self._eval_config()
+        build_suite(config.parse(), config.settings)
 
     def judge(self, checkpoints: Sequence[Path]) -> list[Trial]:
         """The scores of checkpoints, each alone."""
-        return evaluate([str(path) for path in checkpoints], **self._judging("scores"))
+        return evaluate(
+            [str(path) for path in checkpoints],
+            eval=self._eval_config(),
+            run_dir=self.place / "scores",
+            progress=self.voice.judging,
+        )
 
     def cook(self, strategy: str, pool: Sequence[Path], title: str = "") -> Result:
         """The result of the soup that a strategy makes of a pool; other pools than the main one have a title."""
         run, name = (f"{title}.scores", title) if title else ("scores", strategy)
-        checkpoints, out = [str(path) for path in pool], self.place / "soups" / name
-        made = cook(strategy, pool=checkpoints, out=out, overwrite=True, **self._judging(run))
+        made = cook(
+            strategy,
+            [str(path) for path in pool],
+            out=self.place / "soups" / name,
+            eval=self._eval_config(),
+            run_dir=self.place / run,
+            write=WriteOptions(overwrite=True),
+            progress=self.voice.judging,
+        )
         names = " + ".join(made.chosen)
         self.voice.say(f"{strategy}: {names}")
         return Result.of(next(trial for trial in made.trials if trial.recipe.digest == made.recipe.digest), names)
 
-    def _judging(self, run: str) -> dict[str, Any]:
+    def _eval_config(self) -> EvalConfig:
         judge, study = self.study.judge, self.study
-        settings = EvalSettings(
+        return EvalConfig(
+            study.eval,
+            split=study.split,
+            workers=study.workers,
             model=study.model,
             batch_size=study.batch_size,
             judge_url=judge.url if judge else None,
             judge_model=judge.model if judge else None,
             judge_key_env=judge.key_env if judge else "OPENAI_API_KEY",
         )
-        more = {"split": study.split, "workers": study.workers, "listener": self.voice.judging}
-        return {"eval": study.eval, "run": self.place / run, "settings": settings, **more}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from soup.evaluation.scorer import Trial
+from soup.evaluation.trial import Trial
 from soup.report.tables import ScoreRow, ScoreTable
 
 __all__ = ["Result", "StudyTable"]

@@ -1,14 +1,16 @@
-"""How the command line talks: tables on stdout, progress and remarks on stderr."""
+"""What the command line prints: tables and JSON on stdout, progress and remarks on stderr."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
@@ -25,17 +27,19 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
-# Commands that only talk, such as a launcher that waits for days, need no torch for it.
+from soup.support.text import format_bytes
+
+# Commands that only print, such as a launcher that waits for days, need no torch for it.
 if TYPE_CHECKING:
     from soup.evaluation.api import Benchmark
-    from soup.evaluation.scorer import Trial
+    from soup.evaluation.progress import Progress
+    from soup.evaluation.trial import Trial
     from soup.merging.recipe import Recipe
     from soup.report.tables import ScoreTable
-    from soup.search.session import Progress
 
 PLAIN_SECONDS = 60.0  # between two lines of one training job where there is no terminal
 
-__all__ = ["Console", "print_rows", "print_table"]
+__all__ = ["Console", "cell", "print_json", "print_plan", "print_rows", "print_table"]
 
 
 class Console:
@@ -72,77 +76,84 @@ class Console:
         parts = Group(self._bar, self._steps, self._clock, self._board)
         self._live = Live(parts, console=self._console, transient=True)
         self._jobs: dict[str, Any] = {}
-        self._said: dict[str, float] = {}
-        self._hush = redirect_stdout(sys.stderr)
+        self._spoken: dict[str, float] = {}
+        self._stdout_to_stderr = redirect_stdout(sys.stderr)
 
     @property
-    def listener(self) -> Progress:
+    def progress(self) -> Progress:
         """What `cook` and its like are given."""
-        from soup.search.session import Progress
+        from soup.evaluation.progress import Progress
 
-        return Progress(self.warn, self.starting, self.told, self.phase, self.progress, self.answered)
+        return Progress(
+            on_warning=self.warn,
+            on_start=self.show_start,
+            on_answers=self.show_answers,
+            on_trial=self.show_trial,
+            on_phase=self.start_phase,
+            on_bytes=self.advance,
+        )
 
     def say(self, text: str) -> None:
-        """One line of talk."""
+        """Print one line."""
         self._console.print(text, markup=False)
 
     def warn(self, text: str) -> None:
-        """A remark that stops nothing."""
+        """Print a remark that stops nothing."""
         self._console.print(f"[yellow]warning:[/yellow] {_plain(text)}")
 
-    def starting(self, recipe: Recipe, benchmark: Benchmark) -> None:
-        """An evaluation begins: a running clock on a terminal, a line elsewhere."""
+    def show_start(self, recipe: Recipe, benchmark: Benchmark) -> None:
+        """Show that an evaluation begins: a running clock on a terminal, a line elsewhere."""
         self._end_phase()
         part = "" if benchmark.split.part == "all" else f" ({benchmark.split.part} questions)"
         text = f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part}"
         self._evaluating = text
-        self._said[text] = time.monotonic()
+        self._spoken[text] = time.monotonic()
         if self._console.is_terminal:
             self._task = self._clock.add_task(_plain(text))
         else:
             self.say(f"{text} ...")
 
-    def answered(self, count: int, of: int) -> None:
-        """An evaluation has come so far: beside its clock, or a line now and then."""
+    def show_answers(self, count: int, total: int) -> None:
+        """Show how many prompts are answered: beside the clock, or a line now and then."""
         text, now = self._evaluating, time.monotonic()
         if self._task is not None:
-            self._clock.update(self._task, description=_plain(f"{text}: {count:,} of {of:,} answers"))
-        elif not self._console.is_terminal and now - self._said.get(text, now) > PLAIN_SECONDS:
-            self._said[text] = now
-            self.say(f"  {count:,} of {of:,} answers")
+            self._clock.update(self._task, description=_plain(f"{text}: {count:,} of {total:,} answers"))
+        elif not self._console.is_terminal and now - self._spoken.get(text, now) > PLAIN_SECONDS:
+            self._spoken[text] = now
+            self.say(f"  {count:,} of {total:,} answers")
 
-    def told(self, trial: Trial) -> None:
-        """A trial has its scores."""
+    def show_trial(self, trial: Trial) -> None:
+        """Print a trial's scores."""
         self._end_phase()
         part, judged = ("report ", trial.report) if trial.report else ("", trial.scores)
         scores = ", ".join(f"{name} {score.value:.2f}" for name, score in judged.items())
         when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
         self.say(f"  {' + '.join(trial.names)}: {part}overall {trial.objective.overall(judged):.2f} ({scores}; {when})")
 
-    def phase(self, name: str, total_bytes: int) -> None:
-        """The bytes that follow belong to this."""
+    def start_phase(self, name: str, total_bytes: int) -> None:
+        """Show a bar for the bytes that follow."""
         self._end_phase()
         self._task = self._bar.add_task(name, total=total_bytes)
 
-    def progress(self, count: int) -> None:
-        """So many bytes more."""
+    def advance(self, count: int) -> None:
+        """Move the bar on by so many bytes."""
         if self._task is not None:
             self._bar.advance(self._task, count)
 
-    def trained(self, name: str, step: int, steps: int, loss: float) -> None:
-        """A training job has come so far: without a terminal a line now and then, and the last step for good."""
+    def show_step(self, name: str, step: int, steps: int, loss: float) -> None:
+        """Show how far a training job is: without a terminal a line now and then, and the last step for good."""
         now = time.monotonic()
         if step >= steps:
             self.say(f"  {name}: {steps} steps, loss {loss:.3f}")
-        elif not self._console.is_terminal and now - self._said.setdefault(name, now) > PLAIN_SECONDS:
-            self._said[name] = now
+        elif not self._console.is_terminal and now - self._spoken.setdefault(name, now) > PLAIN_SECONDS:
+            self._spoken[name] = now
             self.say(f"  {name}: step {step} of {steps}, loss {loss:.3f}")
 
-    def rows(self, path: str, done: int, count: int) -> None:
-        """So many rows of a data set have been looked at: without a terminal a line now and then."""
+    def show_rows(self, path: str, done: int, count: int) -> None:
+        """Show how many rows of a data set are checked: without a terminal a line now and then."""
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._said.setdefault(path, now) > PLAIN_SECONDS:
-            self._said[path] = now
+        if not self._console.is_terminal and now - self._spoken.setdefault(path, now) > PLAIN_SECONDS:
+            self._spoken[path] = now
             self.say(f"  {path}: {done:,} of {count:,} rows")
         if path not in self._jobs:
             self._jobs[path] = self._steps.add_task(_plain(path), total=count, loss="")
@@ -153,8 +164,8 @@ class Console:
         """How many rows a board may have: a taller one would be cut off at its end."""
         return max(1, self._console.size.height - 4)
 
-    def board(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table that stays at the bottom of the terminal, as it is now; nothing elsewhere."""
+    def show_board(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Replace the table that stays at the bottom of the terminal; nothing elsewhere."""
         self._board.shown = _table(head, rows) if self._console.is_terminal else None
 
     def _end_phase(self) -> None:
@@ -164,7 +175,7 @@ class Console:
         self._task = None
 
     def __enter__(self) -> Console:
-        self._hush.__enter__()
+        self._stdout_to_stderr.__enter__()
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -174,11 +185,11 @@ class Console:
     ) -> None:
         self._end_phase()
         self._live.stop()
-        self._hush.__exit__(kind, error, trace)
+        self._stdout_to_stderr.__exit__(kind, error, trace)
 
 
 class _Board:
-    """A place in the live area for a table that is replaced as a whole."""
+    """A table in the live area, replaced as a whole."""
 
     shown: RichTable | None = None
 
@@ -213,3 +224,31 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[i
 
 def _plain(text: str) -> str:
     return text.replace("[", "\\[")
+
+
+def print_json(document: Mapping[str, object]) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_plan(plan: Mapping[str, object], *, as_json: bool) -> None:
+    """What a command would do, on stdout: as one JSON document, or as a table in which bytes are readable."""
+    if as_json:
+        print_json(plan)
+        return
+    rows = []
+    for key, value in plan.items():
+        if key.endswith("_bytes") and isinstance(value, int):
+            rows.append([key.removesuffix("_bytes"), format_bytes(value)])
+        elif key != "schema":
+            rows.append([key, cell(value)])
+    print_rows(["plan", ""], rows)
+
+
+def cell(value: object) -> str:
+    """A value as a table shows it: `yes` and `no`, lists by commas, nothing for None."""
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {cell(item)}" for key, item in value.items())
+    return ", ".join(map(cell, value)) if isinstance(value, list | tuple) else str(value)

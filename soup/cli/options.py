@@ -1,32 +1,40 @@
-"""The options that commands share, and the words that they take: sizes, batch sizes, KEY=VALUE."""
+"""From the fields of option dataclasses to options of the command line, in groups; and the values that come back."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast, get_args
 
 import click
+import cloup
+
+from soup.evaluation.objective import Objective
+from soup.support.options import Group, OptionInfo, options_of
 
 __all__ = [
     "BatchSize",
-    "Decorator",
+    "Command",
+    "GroupedOption",
     "Size",
+    "Values",
+    "base_option",
+    "carrier_options",
     "compose_options",
     "dry_run_option",
-    "eval_option",
     "json_option",
-    "judge_options",
     "key_values",
-    "method_options",
-    "objective_options",
     "out_option",
-    "out_options",
+    "output_dir_option",
     "pool_options",
-    "tensor_options",
+    "run_dir_option",
 ]
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+T = TypeVar("T")
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 class Size(click.ParamType[int]):
@@ -54,103 +62,142 @@ class BatchSize(click.ParamType[int | str]):
         return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
 
 
-def compose_options(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order given."""
+@dataclass(frozen=True)
+class Values:
+    """What was typed, by parameter: options of dataclasses come back as the dataclass."""
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
+    typed: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.typed[name]
+
+    def carrier(self, kind: type[T], **others: object) -> T:
+        """The option dataclass, from what was typed for its fields.
+
+        Args:
+            kind: The dataclass; fields that the command does not offer keep their defaults.
+            others: Fields that are no options.
+
+        Raises:
+            SoupError: values that the dataclass refuses.
+        """
+        values = {
+            name: _value(self.typed[name], info) for name, (_, info) in options_of(kind).items() if name in self.typed
+        }
+        if kind is Objective:
+            return cast("T", Objective.parse(values["weights"], values["guards"]))
+        return kind(**values, **others)
+
+    @property
+    def pool(self) -> str | list[str]:
+        """The pool: one directory, or checkpoints one by one."""
+        locations = list(self.typed["pool"])
+        return locations[0] if len(locations) == 1 else locations
+
+
+class Command(cloup.Command):
+    """A command with options in groups and an example, whose function gets its `Values`.
+
+    `--pool a b c` is `--pool a --pool b --pool c`, so that a shell's `ckpts/*` can follow it.
+    """
+
+    def __init__(self, *args: Any, example: str, **settings: Any) -> None:
+        super().__init__(*args, epilog=f"\b\nExample:\n  {example}", **settings)
+        self.example = example
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take what follows `--pool` as more of the pool."""
+        return super().parse_args(ctx, list(_repeated("--pool", args)))
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Call the command's function with what was typed."""
+        assert self.callback is not None
+        ctx.invoke(self.callback, Values(ctx.params))
+
+
+def _repeated(option: str, words: Sequence[str]) -> Iterable[str]:
+    """The words with the option repeated before each word that follows its value."""
+    follows = False
+    for number, word in enumerate(words):
+        is_first = number > 0 and words[number - 1] == option
+        if word == "--":
+            yield from words[number:]
+            return
+        if word.startswith("-") and len(word) > 1:
+            follows = word.partition("=")[0] == option
+        elif follows and not is_first:
+            yield option
+        yield word
+
+
+@dataclass(frozen=True)
+class GroupedOption:
+    """An option, and the heading of `--help` under which it stands."""
+
+    group: Group
+    option: Decorator
+
+    @classmethod
+    def of(cls, group: Group, *names: str, **details: Any) -> GroupedOption:
+        """An option by click's own words."""
+        return cls(group, cloup.option(*names, **details))
+
+
+def compose_options(*options: GroupedOption) -> Decorator:
+    """One decorator of several options: group by group, in the order given within each."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for group in reversed(GROUPS):
+            if members := [entry.option for entry in options if entry.group == group]:
+                function = cloup.option_group(group, *members)(function)
+        return function
 
     return decorate
 
 
-pool_options = compose_options(
-    click.option(
-        "--pool",
-        multiple=True,
-        required=True,
-        metavar="DIR|HUB_ID",
-        help="A directory whose subdirectories are the ingredients; or repeated, each a checkpoint's directory or Hub "
-        "id (organisation/name@revision).",
-    ),
-    click.option("--base", metavar="DIR|HUB_ID", help="The model that the ingredients were tuned from."),
-    click.option("--exclude", multiple=True, metavar="NAME", help="Leave this ingredient of the pool out. Repeatable."),
-)
-tensor_options = compose_options(
-    click.option("--dtype", metavar="DTYPE", help="Write this dtype (bfloat16, float16, float32, float64)."),
-    click.option("--drop", multiple=True, metavar="PATTERN", help="Leave tensors out by name (* and ?). Repeatable."),
-    click.option("--allow-nonfinite", is_flag=True, help="Merge NaN and infinity instead of refusing them."),
-)
-out_options = compose_options(
-    click.option("--overwrite", is_flag=True, help="Replace an earlier soup at --out."),
-    click.option(
-        "--max-shard-size", type=Size(), metavar="SIZE", help="Lay the files out anew, at most so large (5GB)."
-    ),
-    click.option("--threads", type=click.IntRange(min=1), help="Threads that merge. [default: one a core, 2 to 8]"),
-)
-judge_options = compose_options(
-    click.option(
-        "--split", type=float, metavar="F", help="This share of the questions chooses, the rest only reports."
-    ),
-    click.option(
-        "--run", metavar="DIR", help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]"
-    ),
-    click.option(
-        "--model", default="auto", show_default=True, metavar="auto|vlmeval:CLASS|FILE.py:CLASS", help="What answers."
-    ),
-    click.option(
-        "--batch-size", type=BatchSize(), default="auto", show_default=True, help="Questions at a time; auto finds it."
-    ),
-    click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Bound one evaluation."
-    ),
-    click.option(
-        "--workers", type=click.IntRange(min=0), default=0, help="Processes that judge side by side, a GPU each."
-    ),
-    click.option(
-        "--ray", metavar="ADDRESS|local", help="Judge on a Ray cluster, one actor a GPU (or --workers of them)."
-    ),
-    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint."),
-    click.option("--judge-url", metavar="URL", help="An endpoint that speaks OpenAI's chat completions, for grading."),
-    click.option("--judge-model", metavar="NAME", help="The model there."),
-    click.option(
-        "--judge-key-env",
-        default="OPENAI_API_KEY",
-        show_default=True,
-        metavar="VARIABLE",
-        help="The environment variable that holds the endpoint's key.",
-    ),
-    click.option(
-        "--judge-for",
-        multiple=True,
-        metavar="NAMES",
-        help="Ask the judge for these benchmarks too, where matching finds no answer. Repeatable.",
-    ),
-)
-EVAL_HELP = (
-    "Benchmarks, comma-separated: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, hallusionbench, "
-    "ai2d, ocrbench, mmvet), lm_eval:TASK[@DIR], python:FILE.py:FUNCTION, command:TEMPLATE. Repeatable."
-)
-method_options = compose_options(
-    click.option("--method", default="linear", show_default=True, metavar="NAME|FILE.py:CLASS", help="The arithmetic."),
-    click.option("--param", "params", multiple=True, metavar="KEY=VALUE", help="For the method. Repeatable."),
-)
-objective_options = compose_options(
-    click.option(
-        "--weights", multiple=True, metavar="NAME=W", help="Weigh benchmarks in the overall: mmbench=2,ocrbench=1."
-    ),
-    click.option(
-        "--guard", multiple=True, metavar="NAME>=M", help="ocrbench>=-1.0: at most 1.0 below the best single model."
-    ),
-)
-eval_option = click.option("--eval", "evals", multiple=True, metavar="NAMES", help=EVAL_HELP)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-out_option = click.option("-o", "--out", metavar="DIR", help="Where the soup goes. [default: soups/STRATEGY]")
+def carrier_options(carrier: type[Any], *names: str) -> list[GroupedOption]:
+    """The options of a dataclass.
+
+    Args:
+        carrier: The dataclass.
+        names: The fields to offer; by default all that are options.
+    """
+    known = options_of(carrier)
+    own_first = sorted(known, key=lambda name: name not in carrier.__annotations__)  # before those of a parent
+    return [_option(name, *known[name]) for name in (names or own_first)]
 
 
-def key_values(pairs: Sequence[str], name: str = "--option") -> dict[str, Any]:
+def _option(name: str, default: object, info: OptionInfo) -> GroupedOption:
+    flag = f"--{info.flag or name.replace('_', '-')}"
+    details: dict[str, Any] = {"help": info.help, "metavar": info.metavar}
+    if info.kind == "flag":
+        return GroupedOption.of(info.group, flag, name, is_flag=True, help=info.help)
+    if info.kind in ("texts", "names", "pairs"):
+        return GroupedOption.of(info.group, flag, name, multiple=True, **details)
+    if default not in (None, 0):
+        details |= {"show_default": True}
+    return GroupedOption.of(info.group, flag, name, type=_type(info), default=default, **details)
+
+
+def _type(info: OptionInfo) -> Any:
+    least = info.minimum
+    return {
+        "count": click.IntRange(min=None if least is None else int(least)),
+        "number": float if least is None else click.FloatRange(min=least, min_open=info.above_minimum),
+        "size": Size(),
+        "batch size": BatchSize(),
+    }.get(info.kind, str)
+
+
+def _value(typed: Any, info: OptionInfo) -> Any:
+    if info.kind == "pairs":
+        return key_values(typed, f"--{info.flag}")
+    if info.kind == "names":
+        return tuple(name.strip() for text in typed for name in text.split(",") if name.strip())
+    return typed
+
+
+def key_values(pairs: Sequence[str], flag: str) -> dict[str, Any]:
     """`KEY=VALUE` words, the values read as YAML.
 
     Raises:
@@ -158,10 +205,44 @@ def key_values(pairs: Sequence[str], name: str = "--option") -> dict[str, Any]:
     """
     import yaml
 
-    found = {}
+    values = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise click.BadParameter(f"{pair!r}: expected KEY=VALUE", param_hint=name)
-        found[key] = yaml.safe_load(value)
-    return found
+            raise click.BadParameter(f"{pair!r}: expected KEY=VALUE", param_hint=flag)
+        values[key] = yaml.safe_load(value)
+    return values
+
+
+base_option = GroupedOption.of(
+    "Pool", "--base", metavar="DIR|HUB_ID", help="The model that the ingredients were tuned from."
+)
+pool_options = [
+    GroupedOption.of(
+        "Pool",
+        "--pool",
+        multiple=True,
+        required=True,
+        metavar="DIR|HUB_ID...",
+        help="A directory whose subdirectories are the ingredients; or several, each a checkpoint's directory or Hub "
+        "id (organisation/name@revision).",
+    ),
+    base_option,
+    GroupedOption.of(
+        "Pool", "--exclude", multiple=True, metavar="NAME", help="Leave this ingredient of the pool out. Repeatable."
+    ),
+]
+out_option = GroupedOption.of(
+    "Output", "-o", "--out", metavar="DIR", help="Where the soup goes. [default: soups/STRATEGY]"
+)
+output_dir_option = GroupedOption.of(
+    "Output", "-o", "--out", required=True, metavar="DIR", help="Where the checkpoint goes."
+)
+run_dir_option = GroupedOption.of(
+    "Output",
+    "--run-dir",
+    metavar="DIR",
+    help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]",
+)
+json_option = GroupedOption.of("Output", "--json", "as_json", is_flag=True, help="Print one JSON document.")
+dry_run_option = GroupedOption.of("Output", "--dry-run", is_flag=True, help="Print the plan and stop.")

@@ -1,243 +1,321 @@
-"""The commands that make models: each parses, calls one function of the wing `finetune`, prints."""
+"""The commands that make models: fine-tunes, whole studies, base models, conversions."""
 
 from __future__ import annotations
 
-import json
 import sys
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
-from soup.cli.options import Size, dry_run_option, json_option
+from soup.cli.options import (
+    Command,
+    GroupedOption,
+    Values,
+    carrier_options,
+    compose_options,
+    dry_run_option,
+    json_option,
+    output_dir_option,
+)
 from soup.errors import FinetuneError
+from soup.merging.options import WriteOptions
+
+if TYPE_CHECKING:
+    from finetune.launching.launch import LaunchProgress
+    from soup.cli.console import Console
 
 __all__ = ["training_commands"]
 
 
-def _wing(name: str) -> Any:
-    """A room of the wing, by name: it imports soup, never the reverse.
+@contextmanager
+def _needs_extra() -> Iterator[None]:
+    """Around the imports of a command: tell which package is missing, and how to install it.
 
     Raises:
         FinetuneError: a package that training needs is not there.
     """
     try:
-        return import_module(f"finetune.{name}")
+        yield
     except ImportError as error:
         raise FinetuneError(f"Training needs {error.name}: pip install 'vlm-soup[finetune]'") from error
 
 
-@click.command("finetune")
-@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--on", metavar="local|slurm|ray[:ADDRESS]", help="Where jobs run. [default: `on` in the file, else local]"
+@click.command("finetune", cls=Command, example="soup finetune pool.yaml")
+@cloup.argument("config", type=click.Path(dir_okay=False, path_type=Path), help="The pool's YAML file.")
+@compose_options(
+    GroupedOption.of(
+        "Pool",
+        "--executor",
+        metavar="local|slurm|ray[:ADDRESS]",
+        help="Where jobs run. [default: `executor` in the file, else local]",
+    ),
+    GroupedOption.of(
+        "Output", "--check", is_flag=True, help="Look through all rows of all data sets, say what is wrong, and stop."
+    ),
+    GroupedOption.of(
+        "Output", "--decode", is_flag=True, help="With --check: decode every picture in full, not its header alone."
+    ),
+    GroupedOption.of(
+        "Output",
+        "--bad-rows",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="With --check: write all bad rows there, one JSON object a line.",
+    ),
+    GroupedOption.of("Output", "--status", is_flag=True, help="Print how far the jobs are, and stop."),
+    dry_run_option,
+    json_option,
 )
-@click.option("--check", is_flag=True, help="Look through all rows of all data sets, say what is wrong, and stop.")
-@click.option("--decode", is_flag=True, help="With --check: decode every picture in full, not its header alone.")
-@click.option(
-    "--bad-rows",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="With --check: write all bad rows there, one JSON object a line.",
-)
-@click.option("--status", is_flag=True, help="Print how far the jobs are, and stop.")
-@dry_run_option
-@json_option
-def finetune(
-    config: Path,
-    on: str | None,
-    check: bool,
-    decode: bool,
-    bad_rows: Path | None,
-    status: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """One fine-tune per added data set, over the devices that there are; typed again, it goes on."""
-    if check + status + dry_run > 1:
+def finetune(values: Values) -> None:
+    """Train one model per added data set.
+
+    Over the devices that there are; typed again, it goes on.
+    """
+    if values["check"] + values["status"] + values["dry_run"] > 1:
         raise click.UsageError("--check, --status and --dry-run exclude each other")
-    if (decode or bad_rows) and not check:
+    if (values["decode"] or values["bad_rows"]) and not values["check"]:
         raise click.UsageError("--decode and --bad-rows go with --check")
-    if check:
-        _check(config, decode, bad_rows, as_json)
-    elif status:
-        _status(config, as_json)
-    elif dry_run:
-        _rehearse(config, on, as_json)
+    if values["check"]:
+        _check(values)
+    elif values["status"]:
+        _status(values)
+    elif values["dry_run"]:
+        _plan(values)
     else:
-        _launch(config, on, as_json)
+        _launch(values)
 
 
-def _launch(config: Path, on: str | None, as_json: bool) -> None:
-    from soup.cli.console import Console
+def _launch(values: Values) -> None:
+    from soup.cli.console import Console, print_json
 
-    wing = _wing("launching.launch")
-    with Console() as talk:
-        made = wing.finetune(config, on=on, progress=talk.trained, listener=_launch_listener(talk))
-    if as_json:
-        _print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
+    with _needs_extra():
+        from finetune.launching.launch import finetune
+    with Console() as console:
+        made = finetune(
+            values["config"], on=values["executor"], progress=console.show_step, listener=_launch_progress(console)
+        )
+    if values["as_json"]:
+        print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
     else:
         click.echo("\n".join(map(str, made)))
 
 
-def _launch_listener(talk: Any) -> Any:
-    """What the launcher tells, by this talk."""
-    view = _wing("launching.status")
+def _launch_progress(console: Console) -> LaunchProgress:
+    """What the launcher tells, on this console."""
+    with _needs_extra():
+        from finetune.launching.launch import LaunchProgress
+        from finetune.launching.status import HEAD, live_cells
 
-    def board(rows: Any) -> None:
-        talk.board(view.HEAD[:-1], view.live_cells(rows, talk.board_lines))
+    return LaunchProgress(
+        console.say,
+        console.warn,
+        lambda rows: console.show_board(HEAD[:-1], live_cells(rows, console.board_lines)),
+    )
 
-    return _wing("launching.launch").Listener(talk.say, talk.warn, board)
 
+def _status(values: Values) -> None:
+    from soup.cli.console import Console, print_json, print_rows
 
-def _status(config: Path, as_json: bool) -> None:
-    from soup.cli.console import Console, print_rows
-
-    view = _wing("launching.status")
-    with Console() as talk:
-        rows = view.status(config)
+    with _needs_extra():
+        from finetune.launching.status import HEAD, cells, status, status_json
+    with Console() as console:
+        rows = status(values["config"])
         for row in rows:
-            if row.why and not as_json:
-                talk.say(f"{row.name}: {row.why}")
-    if as_json:
-        _print_json(view.status_json(rows))
+            if row.why and not values["as_json"]:
+                console.say(f"{row.name}: {row.why}")
+    if values["as_json"]:
+        print_json(status_json(rows))
     else:
-        print_rows(view.HEAD, [view.cells(row, Path.cwd()) for row in rows])
+        print_rows(HEAD, [cells(row, Path.cwd()) for row in rows])
 
 
-def _rehearse(config: Path, on: str | None, as_json: bool) -> None:
-    from soup.cli.console import Console, print_rows
+def _plan(values: Values) -> None:
+    from soup.cli.console import Console, print_json, print_rows
 
-    wing = _wing("launching.dry_run")
-    with Console() as talk:
-        plan = wing.rehearse(config, on=on)
-        for remark in () if as_json else plan["remarks"]:
-            talk.warn(remark)
-    if as_json:
-        _print_json(plan)
+    with _needs_extra():
+        from finetune.launching.dry_run import HEAD, details, rehearse, rows
+    with Console() as console:
+        plan = rehearse(values["config"], on=values["executor"])
+        for remark in () if values["as_json"] else plan["remarks"]:
+            console.warn(remark)
+    if values["as_json"]:
+        print_json(plan)
         return
-    print_rows(wing.HEAD, wing.rows(plan), right=range(2, 8))
-    for line in wing.details(plan):
+    print_rows(HEAD, rows(plan), right=range(2, 8))
+    for line in details(plan):
         click.echo(line)
 
 
-def _check(config: Path, decode: bool, bad_rows: Path | None, as_json: bool) -> None:
-    from soup.cli.console import Console, print_rows
+def _check(values: Values) -> None:
+    from soup.cli.console import Console, print_json, print_rows
 
-    wing = _wing("launching.data_check")
-    with Console() as talk:
-        found = wing.check(config, talk.rows, decode=decode, faults_to=bad_rows)
-    if as_json:
-        _print_json(found.as_json())
+    with _needs_extra():
+        from finetune.launching.data_check import COLUMNS, check
+    with Console() as console:
+        report = check(values["config"], console.show_rows, decode=values["decode"], faults_to=values["bad_rows"])
+    if values["as_json"]:
+        print_json(report.as_json())
     else:
-        print_rows(wing.COLUMNS, found.lines(), right=range(2, len(wing.COLUMNS)))
-        lines = [*(f"problem: {text}" for text in found.errors), *(f"note: {text}" for text in found.notes)]
-        click.echo("\n".join([*lines, f"{len(found.errors)} problems, {len(found.notes)} notes"]))
-    if not found.ok:
+        print_rows(COLUMNS, report.lines(), right=range(2, len(COLUMNS)))
+        lines = [*(f"problem: {text}" for text in report.errors), *(f"note: {text}" for text in report.notes)]
+        click.echo("\n".join([*lines, f"{len(report.errors)} problems, {len(report.notes)} notes"]))
+    if not report.ok:
         sys.exit(1)
 
 
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+@click.command("study", cls=Command, example="soup study study.yaml --dry-run")
+@cloup.argument("study", type=click.Path(dir_okay=False, path_type=Path), help="The study's YAML file.")
+@compose_options(
+    GroupedOption.of(
+        "Evaluate", "--judge-url", metavar="URL", help="Where the study's judge answers, if not where its file says."
+    ),
+    json_option,
+    dry_run_option,
+)
+def study(values: Values) -> None:
+    """Run a whole study.
 
+    Fine-tune, evaluate, cook, compare; for every seed, resumable at every step.
+    """
+    from soup.cli.console import Console, print_json, print_table
 
-@click.command("run")
-@click.argument("study", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--judge-url", metavar="URL", help="Where the study's judge answers, if not where its file says.")
-@json_option
-@dry_run_option
-def run(study: Path, judge_url: str | None, as_json: bool, dry_run: bool) -> None:
-    """A whole study: fine-tune, evaluate, cook, compare; for every seed, resumable at every step."""
-    from soup.cli.console import Console, print_table
-
-    wing = _wing("study.run")
-    if dry_run:
-        click.echo(json.dumps(wing.plan_study(study), indent=2, ensure_ascii=False))
+    with _needs_extra():
+        from finetune.study.run import plan_study, run_study
+        from finetune.study.seed_run import StudyProgress
+    if values["dry_run"]:
+        print_json(plan_study(values["study"]))
         return
-    with Console() as talk:
-        voice = _wing("study.seed_run").Voice(talk.say, talk.trained, _launch_listener(talk), talk.listener)
-        table = wing.run_study(study, voice=voice, judge_url=judge_url)
-    if as_json:
-        click.echo(json.dumps(table.as_json(), indent=2, ensure_ascii=False))
+    with Console() as console:
+        voice = StudyProgress(console.say, console.show_step, _launch_progress(console), console.progress)
+        table = run_study(values["study"], voice=voice, judge_url=values["judge_url"])
+    if values["as_json"]:
+        print_json(table.as_json())
     else:
         print_table(table.table(), "overall")
 
 
-out_option = click.option("-o", "--out", required=True, metavar="DIR", help="Where the checkpoint goes.")
-shard_option = click.option("--max-shard-size", type=Size(), metavar="SIZE", help="The most bytes of a file (5GB).")
+@click.command("convert-points", cls=Command, example="soup convert-points published/ -o points/")
+@cloup.argument("source", metavar="DIR|HUB_ID", help="The checkpoint.")
+@compose_options(
+    output_dir_option,
+    GroupedOption.of("Output", "--reverse", is_flag=True, help="From our form into the published one."),
+    *carrier_options(WriteOptions, "max_shard_bytes"),
+    json_option,
+    dry_run_option,
+)
+def convert_points(values: Values) -> None:
+    """Convert published POINTS v1 weights, or back.
+
+    Into a checkpoint that soup loads, bit for bit.
+    """
+    with _needs_extra():
+        from finetune.points.convert import convert_points, plan_conversion
+    _make(plan_conversion(values["source"], reverse=values["reverse"]), convert_points, values)
 
 
-@click.command("convert-points")
-@click.argument("source", metavar="DIR|HUB_ID")
-@out_option
-@click.option("--reverse", is_flag=True, help="From our form into the published one.")
-@shard_option
-@json_option
-@dry_run_option
-def convert_points(
-    source: str, out: str, reverse: bool, max_shard_size: int | None, as_json: bool, dry_run: bool
-) -> None:
-    """A published POINTS v1 checkpoint into one that soup loads, or back."""
-    wing = _wing("points.convert")
-    _make(wing.plan_conversion(source, reverse=reverse), wing.convert_points, out, max_shard_size, as_json, dry_run)
+@click.command("assemble", cls=Command, example="soup assemble --llm lm/ --general-vit vit/ -o base/")
+@compose_options(
+    GroupedOption.of(
+        "Pool", "--llm", required=True, metavar="DIR|HUB_ID", help="The language model, with its tokenizer."
+    ),
+    GroupedOption.of(
+        "Pool",
+        "--general-vit",
+        metavar="DIR|HUB_ID",
+        help="The vision encoder; without one, patches go in as they are.",
+    ),
+    GroupedOption.of("Pool", "--ocr-vit", metavar="DIR|HUB_ID", help="The second vision encoder."),
+    GroupedOption.of(
+        "Merge", "--connector", type=click.Choice(["shuffle", "pool", "linear"]), help="POINTS', Molmo's or Fuyu's."
+    ),
+    GroupedOption.of(
+        "Merge",
+        "--shuffle",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Patches a side that become one token. [default: 2]",
+    ),
+    GroupedOption.of(
+        "Merge",
+        "--feature-layer",
+        type=int,
+        default=-2,
+        show_default=True,
+        metavar="N",
+        help="The encoders' hidden state to look at.",
+    ),
+    GroupedOption.of(
+        "Merge",
+        "--tiling",
+        default="catty",
+        show_default=True,
+        metavar="NAME[:KEY=VALUE,...]",
+        help="How images are cut.",
+    ),
+    GroupedOption.of(
+        "Merge",
+        "--tile",
+        type=click.IntRange(min=1),
+        metavar="PIXELS",
+        help="Without encoders: a tile's side. [default: 336]",
+    ),
+    GroupedOption.of(
+        "Merge",
+        "--patch",
+        type=click.IntRange(min=1),
+        metavar="PIXELS",
+        help="Without encoders: a patch's side. [default: 28]",
+    ),
+    GroupedOption.of("Merge", "--dtype", metavar="DTYPE", help="Write this dtype. [default: the language model's]"),
+    GroupedOption.of(
+        "Merge",
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="For the connector, which is fresh.",
+    ),
+    output_dir_option,
+    *carrier_options(WriteOptions, "max_shard_bytes"),
+    json_option,
+    dry_run_option,
+)
+def assemble(values: Values) -> None:
+    """Make a base model from pretrained parts.
+
+    Of the POINTS family, with a fresh connector.
+    """
+    with _needs_extra():
+        from finetune.points.assemble import Wishes, assemble, plan_assembly
+    names = ("connector", "shuffle", "feature_layer", "tiling", "tile", "patch", "dtype", "seed")
+    options = Wishes(**{name: values[name] for name in names})
+    plan = plan_assembly(values["llm"], values["general_vit"], values["ocr_vit"], options)
+    _make(plan, assemble, values)
 
 
-@click.command("assemble")
-@click.option("--llm", required=True, metavar="DIR|HUB_ID", help="The language model, with its tokenizer.")
-@click.option("--general-vit", metavar="DIR|HUB_ID", help="The vision encoder; without one, patches go in as they are.")
-@click.option("--ocr-vit", metavar="DIR|HUB_ID", help="The second vision encoder.")
-@out_option
-@click.option("--connector", type=click.Choice(["shuffle", "pool", "linear"]), help="POINTS', Molmo's or Fuyu's.")
-@click.option("--shuffle", type=click.IntRange(min=1), help="Patches a side that become one token. [default: 2]")
-@click.option("--feature-layer", type=int, default=-2, show_default=True, help="The encoders' hidden state to look at.")
-@click.option("--tiling", default="catty", show_default=True, help="How images are cut: NAME[:KEY=VALUE,...].")
-@click.option("--tile", type=click.IntRange(min=1), help="Without encoders: a tile's side in pixels. [default: 336]")
-@click.option("--patch", type=click.IntRange(min=1), help="Without encoders: a patch's side in pixels. [default: 28]")
-@click.option("--dtype", metavar="DTYPE", help="Write this dtype. [default: the language model's]")
-@click.option("--seed", type=int, default=0, show_default=True, help="For the connector, which is fresh.")
-@shard_option
-@json_option
-@dry_run_option
-def assemble(
-    llm: str,
-    general_vit: str | None,
-    ocr_vit: str | None,
-    out: str,
-    max_shard_size: int | None,
-    as_json: bool,
-    dry_run: bool,
-    **wishes: Any,
-) -> None:
-    """A base model of the POINTS family from pretrained parts and a fresh connector."""
-    wing = _wing("points.assemble")
-    plan = wing.plan_assembly(llm, general_vit, ocr_vit, wing.Wishes(**wishes))
-    _make(plan, wing.assemble, out, max_shard_size, as_json, dry_run)
+def _make(plan: Any, work: Any, values: Values) -> None:
+    """Show the plan of a checkpoint, and make it unless that is all."""
+    from soup.cli.console import Console, print_json, print_plan
 
-
-def _make(plan: Any, work: Any, out: str, max_shard_bytes: int | None, as_json: bool, dry_run: bool) -> None:
-    """Show a plan of the wing's, and do it unless that is all."""
-    from soup.cli.console import Console, print_rows
-
-    document = plan.as_json(Path(out), max_shard_bytes)
-    if not dry_run:
-        with Console() as talk:
+    out, max_shard_bytes = Path(values["out"]), values["max_shard_bytes"]
+    document = plan.as_json(out, max_shard_bytes)
+    if not values["dry_run"]:
+        with Console() as console:
             for text in document["remarks"]:
-                talk.warn(text)
-            talk.phase("writing", plan.write_bytes)
-            work(plan, Path(out), max_shard_bytes=max_shard_bytes, progress=talk.progress)
-    if as_json:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-    elif dry_run:
-        print_rows(["plan", ""], [[key, _cell(value)] for key, value in document.items() if key != "schema"])
+                console.warn(text)
+            console.start_phase("writing", plan.write_bytes)
+            work(plan, out, max_shard_bytes=max_shard_bytes, progress=console.advance)
+    if values["as_json"]:
+        print_json(document)
+    elif values["dry_run"]:
+        print_plan(document, as_json=False)
     else:
         click.echo(f"{out}: {document['tensors']} tensors")
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
-    return ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)
-
-
-training_commands = [assemble, convert_points, finetune, run]
+training_commands = [finetune, study, assemble, convert_points]

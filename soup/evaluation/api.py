@@ -23,10 +23,10 @@ __all__ = [
     "Benchmark",
     "BenchmarkInfo",
     "Candidate",
-    "EvalSettings",
     "Evaluator",
     "Score",
     "Split",
+    "may_have_parts",
     "parse_benchmarks",
 ]
 
@@ -133,29 +133,6 @@ class Score:
                 raise EvaluatorError(f"{what}: expected a finite number from 0 to 100, found {value}.")
 
 
-@dataclass(frozen=True)
-class EvalSettings:
-    """How candidates are made to answer; a part of it that can change a score belongs into `Evaluator.identity`.
-
-    `model` is `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them), `vlmeval:CLASS`
-    (VLMEvalKit's wrapper) or `FILE.py:CLASS`, the user's own. `batch_size` is how many questions are asked at a time;
-    `auto` starts at 64 and halves whenever memory runs out. `timeout_seconds` bounds one evaluation of one candidate on
-    one benchmark.
-
-    `judge_url` and `judge_model` name an endpoint that speaks OpenAI's chat completions; its key is in the environment
-    variable `judge_key_env`, and nowhere else. `judge_for` are benchmarks that use it though they could do without.
-    """
-
-    model: str = "auto"
-    batch_size: int | Literal["auto"] = "auto"
-    timeout_seconds: float | None = None
-    trust_remote_code: bool = False
-    judge_url: str | None = None
-    judge_model: str | None = None
-    judge_key_env: str = "OPENAI_API_KEY"
-    judge_for: tuple[str, ...] = ()
-
-
 def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark]:
     """The benchmarks that `--eval` names: comma-separated and repeatable, each once, in the given order.
 
@@ -180,6 +157,11 @@ def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark
     if not names:
         raise EvaluatorError(f"--eval names no benchmark. Known: {', '.join(OPENCOMPASS)}.")
     return [_benchmark(name, split) for name in dict.fromkeys(names)]
+
+
+def may_have_parts(benchmark: Benchmark) -> bool:
+    """Whether a score on it may come in parts, so that the names to weigh are not known before."""
+    return benchmark.harness not in ("vlmeval", "lm_eval")
 
 
 def _separate(text: str) -> list[str]:

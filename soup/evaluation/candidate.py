@@ -16,6 +16,7 @@ from soup.checkpoints.writer import CheckpointWriter, FilePlan
 from soup.errors import CheckpointError
 from soup.merging.block_loop import Sink, for_each_block
 from soup.merging.merge import plan_merge, side_files, wrap_method_errors
+from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.support.text import bullet_list
@@ -40,18 +41,19 @@ class SoupCandidate:
         home: Path,
         known: Iterable[ContentDigest] = (),
         *,
-        allow_nonfinite: bool = False,
+        options: MergeOptions | None = None,
         kept: Path | None = None,
+        on_answers: Callable[[int, int], None] = lambda count, total: None,
     ) -> None:
         self.digest = recipe.digest
         self.names = recipe.names
         self.home = home
         self.kept = kept or home / "kept"
         self.scratch = home / "scratch"
-        self._plan = plan_merge(recipe, pool, allow_nonfinite=allow_nonfinite)
+        self._plan = plan_merge(recipe, pool, options)
         self._known = {digest.content: digest.tensors for digest in known}
         self._directory: Path | None = None
-        self.answered: Callable[[int, int], None] = lambda count, of: None  # until somebody listens
+        self.answered = on_answers
 
     @property
     def template(self) -> Path:

@@ -21,6 +21,7 @@ from soup.errors import EvaluatorError, JournalError
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.merging.recipe import Recipe
 from soup.support.file_lock import FileLock
+from soup.support.options import option_name
 
 __all__ = ["SCHEMA", "Entry", "Journal", "score_key"]
 
@@ -69,7 +70,7 @@ class Journal:
             self._lock = FileLock.take(path)
             if self._lock is None:
                 raise JournalError(
-                    f"{path}: another run is using it. Wait for that run, or choose another --run directory."
+                    f"{path}: another run is using it. Wait for that run, or choose another {option_name('run_dir')}."
                 )
         try:
             self.entries, whole_bytes = _replay(path)
@@ -153,7 +154,7 @@ def _make(path: Path) -> None:
         path.touch()
     except OSError as error:
         raise JournalError(
-            f"{path}: can't be written ({error.strerror or error}). Choose another --run directory."
+            f"{path}: can't be written ({error.strerror or error}). Choose another {option_name('run_dir')}."
         ) from error
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score
+from soup.support.options import option
 from soup.support.text import did_you_mean
 
 __all__ = ["PLAIN", "Guard", "Objective"]
@@ -32,8 +33,17 @@ class Guard:
 class Objective:
     """The overall to be raised: the mean of the benchmarks' scores by weight (1 where none is given), under guards."""
 
-    weights: Mapping[str, float] = field(default_factory=dict)
-    guards: tuple[Guard, ...] = ()
+    weights: Mapping[str, float] = option(
+        {}, "Weigh benchmarks in the overall: mmbench=2,ocrbench=1. Repeatable.", "Evaluate", "texts", metavar="NAME=W"
+    )
+    guards: tuple[Guard, ...] = option(
+        (),
+        "ocrbench>=-1.0: at most 1.0 below the best single model. Repeatable.",
+        "Evaluate",
+        "texts",
+        flag="guard",
+        metavar="NAME>=M",
+    )
 
     @classmethod
     def parse(cls, weights: Iterable[str], guards: Iterable[str]) -> Objective:

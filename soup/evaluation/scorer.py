@@ -2,112 +2,66 @@
 
 from __future__ import annotations
 
-import math
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Real
-from pathlib import Path
-from typing import Any
 
 from soup.checkpoints.digest import ContentDigest, side_digest
-from soup.errors import EvaluatorError, RecipeError
-from soup.evaluation.api import Benchmark, Score, Split
-from soup.evaluation.bootstrap import paired_difference
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Score, Split
 from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.objective import PLAIN, Objective
-from soup.evaluation.suite import BenchmarkSuite, evaluate_once
-from soup.merging.pool import Ingredient, Pool
-from soup.merging.recipe import Recipe, Share
-from soup.support.text import did_you_mean
+from soup.evaluation.progress import Progress
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, evaluate_once
+from soup.evaluation.trial import Trial
+from soup.merging.options import MergeOptions
+from soup.merging.pool import Pool
+from soup.merging.recipe import Recipe
+from soup.merging.shares import shares_of
+from soup.merging.template import RecipeTemplate
+from soup.support.options import option_name
 
-__all__ = ["Scorer", "Trial", "clear_scratch", "shares_of"]
-
+__all__ = ["Scorer", "make_candidate"]
 
 TrialKey = tuple[tuple[str, ...], str]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One recipe and its scores by benchmark: `scores` over the questions that choose, `report` over the others.
-
-    `seconds` is what the evaluations took that were made now; None when all of them were remembered. `broken` names
-    the guards of the objective that the scores break, `part` which questions chose.
-    """
-
-    recipe: Recipe
-    scores: Mapping[str, Score]
-    report: Mapping[str, Score] = field(default_factory=dict)
-    seconds: float | None = None
-    objective: Objective = PLAIN
-    broken: tuple[str, ...] = ()
-    part: str = "all"
-
-    @property
-    def overall(self) -> float:
-        """The objective over the questions that choose: the mean of the benchmarks' scores, weighted if so wished."""
-        return self.objective.overall(self.scores)
-
-    @property
-    def report_overall(self) -> float | None:
-        """The objective over the questions that only report, where they were asked."""
-        return self.objective.overall(self.report) if self.report else None
-
-    @property
-    def allowed(self) -> bool:
-        """Whether it breaks no guard."""
-        return not self.broken
-
-    def better_than(self, other: Trial) -> float:
-        """The probability that this soup beats another: the paired bootstrap over the questions that choose.
-
-        Raises:
-            EvaluatorError: a benchmark does not tell its questions' points.
-        """
-        found = paired_difference(self.scores, other.scores, self.objective)
-        if found is None:
-            silent = [name for name, score in self.scores.items() if not score.questions]
-            raise EvaluatorError(
-                f"--accept p>... needs the points of each question, and {', '.join(silent)} gives none. "
-                "Use --accept ge or gt."
-            )
-        return found.p_better
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the ingredients, in recipe order."""
-        return self.recipe.names
+Evaluated = tuple[dict[str, Score], float | None]
+"""Scores by benchmark, and the seconds that they took now; None where all were remembered."""
 
 
 @dataclass
 class Scorer:
-    """`score(ingredients)` for a strategy: the trial of their mean. Ask twice and it is evaluated once.
+    """Give a strategy its `score(ingredients)`: the trial of their mean. Ask twice and it is evaluated once.
 
-    `digests` are the ingredients' by name, `base_digest` is the base's where the method reads it, `fields` are the
-    recipe's fields that all trials share (method, its code's digest, dtype, ...).
-    `starting` is told what is about to be evaluated, `answered` how far that is, `told` each new trial. `trials` keeps
-    them in the order asked, `fresh` the journal's keys of what was evaluated now and not remembered.
+    Args:
+        pool: The ingredients.
+        suite: The benchmarks of the questions that choose.
+        journal: Where scores are remembered.
+        run: Where candidates and answers lie meanwhile.
+        digests: The ingredients' digests by name.
+        template: What all recipes of the search have in common.
+        objective: How scores become one number, and what a soup must not break.
+        progress: Who hears of evaluations and trials.
+        base_digest: The base's digest, where the method reads the base.
+
+    `trials` keeps the trials in the order asked, `fresh` the journal's keys of what was evaluated now.
     """
 
     pool: Pool
-    jury: BenchmarkSuite
+    suite: BenchmarkSuite
     journal: Journal
-    scratch: Path
+    run: RunDirectory
     digests: Mapping[str, ContentDigest]
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    template: RecipeTemplate = field(default_factory=RecipeTemplate)
     objective: Objective = PLAIN
-    allow_nonfinite: bool = False
-    starting: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
-    told: Callable[[Trial], None] = lambda trial: None
-    answered: Callable[[int, int], None] = lambda count, of: None
+    progress: Progress = field(default_factory=Progress)
+    base_digest: str | None = None
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
     announced: set[TrialKey] = field(default_factory=set)
     fresh: set[str] = field(default_factory=set)
-    made: dict[TrialKey, tuple[dict[str, Score], float | None]] = field(default_factory=dict)
-    base_digest: str | None = None
+    evaluated: dict[TrialKey, Evaluated] = field(default_factory=dict)
 
-    def __call__(self, chosen: Sequence[Any] | Mapping[Any, float], /) -> Trial:
+    def __call__(self, chosen: object, /) -> Trial:
         """The trial of the mean of some ingredients (or of their names), or of a weighted one.
 
         Raises:
@@ -123,102 +77,113 @@ class Scorer:
 
     def trial(self, recipe: Recipe) -> Trial:
         """A recipe's trial, evaluated if need be, without a note that it was asked for."""
-        scores, seconds = self._judged(recipe)
+        scores, seconds = self._evaluated(recipe)
         # Guards compare with the single models, which are scored for them where nobody has asked yet.
-        alone = [self._judged(self.recipe([part]))[0] for part in self.pool] if self.objective.guards else []
-        broken = self.objective.broken(scores, alone)
-        return Trial(recipe, scores, {}, seconds, self.objective, broken, self.jury.part)
+        singles = [self._evaluated(self.recipe([part]))[0] for part in self.pool] if self.objective.guards else []
+        broken = self.objective.broken(scores, singles)
+        return Trial(recipe, scores, {}, seconds, self.objective, broken, self.suite.split.part)
 
     def announce(self, trial: Trial) -> None:
-        """Tell a trial, once."""
+        """Tell of a trial, once."""
         if _key(trial.recipe) not in self.announced:
             self.announced.add(_key(trial.recipe))
-            self.told(trial)
+            self.progress.on_trial(trial)
 
     def report(self, trial: Trial, split: Split) -> Trial:
-        """The same trial with its scores over the questions that only report."""
-        scores, seconds = self._scores(trial.recipe, self.jury.on(split))
+        """The same trial with its scores over the questions that only report, and the seconds of both."""
+        scores, seconds = self._scores(trial.recipe, self.suite.on(split))
         spent = [part for part in (trial.seconds, seconds) if part is not None]
-        judged = replace(trial, report=scores, seconds=sum(spent) if spent else None)
-        self.trials[_key(trial.recipe)] = judged
-        self.told(judged)
-        return judged
+        reported = replace(trial, report=scores, seconds=sum(spent) if spent else None)
+        self.trials[_key(trial.recipe)] = reported
+        self.progress.on_trial(reported)
+        return reported
 
-    def recipe(self, chosen: Sequence[Any] | Mapping[Any, float]) -> Recipe:
+    def recipe(self, chosen: object) -> Recipe:
         """The sealed recipe of a choice. Ingredients stand in the pool's order, so that one set is one recipe."""
-        shares = shares_of(self.pool, chosen)
-        sealed = [share.model_copy(update={"digest": self.digests[share.name].content}) for share in shares]
-        lead = self.pool.base or self.pool[sealed[0].name]
+        shares = [
+            share.model_copy(update={"digest": self.digests[share.name].content})
+            for share in shares_of(self.pool, chosen)
+        ]
+        lead = self.pool.base or self.pool[shares[0].name]
         base = self.pool.base.source(self.base_digest) if self.pool.base else None
-        side = side_digest(lead.checkpoint)
-        return Recipe(ingredients=tuple(sealed), base=base, side_digest=side, **self.fields)
+        return self.template.recipe(shares, base, side_digest(lead.checkpoint))
 
-    def _judged(self, recipe: Recipe) -> tuple[dict[str, Score], float | None]:
+    def missing(self, recipe: Recipe, suite: BenchmarkSuite) -> list[int]:
+        """The indices of the suite's entries for which a recipe has no remembered score yet."""
+        keys = [_score_key(recipe, entry) for entry in suite.entries]
+        return [index for index, key in enumerate(keys) if self.journal.find(key) is None]
+
+    def remember(self, recipe: Recipe, entry: SuiteEntry, score: Score, seconds: float) -> None:
+        """Write down a score that was given now, here or by a worker."""
+        key = _score_key(recipe, entry)
+        if self.journal.find(key) is None:
+            self.journal.remember(key, recipe, entry.benchmark, entry.identity, score, seconds)
+            self.fresh.add(key)
+
+    def _evaluated(self, recipe: Recipe) -> Evaluated:
         """The scores over the questions that choose, and the seconds that they took; made once."""
         key = _key(recipe)
-        if key not in self.made:
-            made = self._scores(recipe, self.jury)
-            self.objective.check(list(made[0]))
-            self._refuse_others(recipe, made[0])
-            self.made[key] = made
-        return self.made[key]
+        if key not in self.evaluated:
+            scores, seconds = self._scores(recipe, self.suite)
+            self.objective.check(list(scores))
+            self._refuse_other_names(recipe, scores)
+            self.evaluated[key] = scores, seconds
+        return self.evaluated[key]
 
-    def _refuse_others(self, recipe: Recipe, scores: Mapping[str, Score]) -> None:
+    def _refuse_other_names(self, recipe: Recipe, scores: Mapping[str, Score]) -> None:
         """An overall of other benchmarks is another number: a harness names its parts alike for every soup."""
-        first = next((known for known, _ in self.made.values()), scores)
+        first = next((known for known, _ in self.evaluated.values()), scores)
         if first.keys() != scores.keys():
             raise EvaluatorError(
                 f"{'+'.join(recipe.names)}: its scores can't be held against the others': expected "
                 f"{', '.join(first)}, found {', '.join(scores)}. Make the evaluator give the same names for every "
-                "checkpoint, and choose another --run where wrong ones are remembered."
+                f"checkpoint, and choose another {option_name('run_dir')} where wrong ones are remembered."
             )
 
-    def unknown(self, recipe: Recipe, jury: BenchmarkSuite) -> list[int]:
-        """The places of the benchmarks on which a recipe has no remembered score yet."""
-        keys = [score_key(recipe.digest, benchmark, identity) for benchmark, _, identity in jury.seats]
-        return [place for place, key in enumerate(keys) if self.journal.find(key) is None]
-
-    def remember(self, recipe: Recipe, jury: BenchmarkSuite, place: int, score: Score, seconds: float) -> None:
-        """Journal a score that was given now, here or by a worker."""
-        benchmark, _, identity = jury.seats[place]
-        key = score_key(recipe.digest, benchmark, identity)
-        if self.journal.find(key) is None:
-            self.journal.remember(key, recipe, benchmark, identity, score, seconds)
-            self.fresh.add(key)
-
-    def _scores(self, recipe: Recipe, jury: BenchmarkSuite) -> tuple[dict[str, Score], float | None]:
-        if unknown := self.unknown(recipe, jury):
-            self._evaluate(recipe, jury, unknown)
-        found: dict[str, Score] = {}
+    def _scores(self, recipe: Recipe, suite: BenchmarkSuite) -> Evaluated:
+        if missing := self.missing(recipe, suite):
+            self._evaluate(recipe, [suite.entries[index] for index in missing], suite.timeout_seconds)
+        scores: dict[str, Score] = {}
         seconds: float | None = None
-        for benchmark, _, identity in jury.seats:
-            entry = self.journal.find(score_key(recipe.digest, benchmark, identity))
-            assert entry is not None
-            _add(found, benchmark.name, entry.score)
-            if entry.key in self.fresh:
-                seconds = (seconds or 0.0) + entry.seconds
-        return found, seconds
+        for entry in suite.entries:
+            remembered = self.journal.find(_score_key(recipe, entry))
+            assert remembered is not None
+            _add(scores, entry.benchmark.name, remembered.score)
+            if remembered.key in self.fresh:
+                seconds = (seconds or 0.0) + remembered.seconds
+        return scores, seconds
 
-    def _evaluate(self, recipe: Recipe, jury: BenchmarkSuite, places: Sequence[int]) -> None:
-        candidate = make_candidate(recipe, self.pool, self.scratch, self.digests, self.allow_nonfinite)
-        candidate.answered = self.answered
+    def _evaluate(self, recipe: Recipe, entries: list[SuiteEntry], timeout_seconds: float | None) -> None:
+        candidate = make_candidate(
+            recipe, self.pool, self.run, self.digests, self.template.options, self.progress.on_answers
+        )
         try:
-            for place in places:
-                benchmark, evaluator, _ = jury.seats[place]
-                self.starting(recipe, benchmark)
-                score, seconds = evaluate_once(evaluator, candidate, benchmark, jury.timeout_seconds)
-                self.remember(recipe, jury, place, score, seconds)
+            for entry in entries:
+                self.progress.on_start(recipe, entry.benchmark)
+                score, seconds = evaluate_once(entry, candidate, timeout_seconds)
+                self.remember(recipe, entry, score, seconds)
         finally:
             candidate.remove()
 
 
 def make_candidate(
-    recipe: Recipe, pool: Pool, scratch: Path, digests: Mapping[str, ContentDigest], allow_nonfinite: bool
+    recipe: Recipe,
+    pool: Pool,
+    run: RunDirectory,
+    digests: Mapping[str, ContentDigest],
+    options: MergeOptions,
+    on_answers: Callable[[int, int], None] = lambda count, total: None,
 ) -> SoupCandidate:
-    """A recipe's candidate, with its own place in the run's scratch."""
-    home = scratch / recipe.digest[7:19]
-    kept = scratch.parent / "answers" / home.name
-    return SoupCandidate(recipe, pool, home, digests.values(), allow_nonfinite=allow_nonfinite, kept=kept)
+    """A recipe's candidate, with its own folders in the run's directory."""
+    return SoupCandidate(
+        recipe,
+        pool,
+        run.candidate(recipe),
+        digests.values(),
+        options=options,
+        kept=run.answers(recipe),
+        on_answers=on_answers,
+    )
 
 
 def _key(recipe: Recipe) -> TrialKey:
@@ -226,47 +191,16 @@ def _key(recipe: Recipe) -> TrialKey:
     return recipe.names, recipe.digest
 
 
-def _add(found: dict[str, Score], name: str, score: Score) -> None:
-    """A benchmark's score, or those of its parts, each a benchmark of its own."""
+def _score_key(recipe: Recipe, entry: SuiteEntry) -> str:
+    return score_key(recipe.digest, entry.benchmark, entry.identity)
+
+
+def _add(scores: dict[str, Score], name: str, score: Score) -> None:
+    """Add a benchmark's score, or those of its parts, each a benchmark of its own."""
     parts = {part: Score(value, None) for part, value in score.parts.items()} or {name: score}
-    twice = sorted(parts.keys() & found.keys())
-    if twice:
+    if twice := sorted(parts.keys() & scores.keys()):
         raise EvaluatorError(
             f"{name}: gives scores under names that another benchmark has: {', '.join(twice)}. Rename them in one "
-            "of the two, or leave one out of --eval."
+            f"of the two, or leave one out of {option_name('eval')}."
         )
-    found.update(parts)
-
-
-def shares_of(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float]) -> list[Share]:
-    """A strategy's choice as shares in the pool's order: a uniform mean, or the weights that it gave.
-
-    Raises:
-        RecipeError: nothing chosen, chosen twice, or not of this pool.
-    """
-    if isinstance(chosen, str | Ingredient) or not isinstance(chosen, Iterable):
-        raise RecipeError(f"Expected a list of ingredients or of their names, or a weight for each; found {chosen!r}.")
-    chosen = chosen if isinstance(chosen, Mapping) else list(chosen)
-    weights = dict(chosen) if isinstance(chosen, Mapping) else None
-    names = [part.name if isinstance(part, Ingredient) else str(part) for part in chosen]
-    for name in names:
-        if name not in pool.names:
-            raise RecipeError(f"The pool has no ingredient '{name}'.{did_you_mean(name, pool.names)}")
-    if not names or len(set(names)) < len(names):
-        raise RecipeError(f"A soup needs at least one ingredient, and each once; chosen were {names}.")
-    given = dict(zip(names, weights.values(), strict=True)) if weights else dict.fromkeys(names, 1 / len(names))
-    wrong = [f"{name}: {weight!r}" for name, weight in given.items() if not _is_weight(weight)]
-    if wrong or not any(given.values()):
-        raise RecipeError(f"Weights must be finite numbers, and not all 0; found {', '.join(wrong) or given}.")
-    return [
-        Share(name=part.name, path=part.place, weight=float(given[part.name])) for part in pool if part.name in given
-    ]
-
-
-def _is_weight(weight: Any) -> bool:
-    return not isinstance(weight, bool) and isinstance(weight, Real) and math.isfinite(weight)  # numpy's are Real, too
-
-
-def clear_scratch(scratch: Path) -> None:
-    """Remove what a killed run left; only for the holder of the journal's lock."""
-    shutil.rmtree(scratch, ignore_errors=True)
+    scores.update(parts)

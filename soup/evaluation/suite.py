@@ -12,34 +12,54 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import Benchmark, EvalSettings, Evaluator, Score, Split
+from soup.evaluation.api import Benchmark, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.config import EvalSettings
+from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 
 __all__ = ["BenchmarkSuite", "build_suite", "deadline", "evaluate_once"]
 
 
 @dataclass(frozen=True)
-class BenchmarkSuite:
-    """The benchmarks of a run, each with its evaluator and that evaluator's identity for it: ready before any work."""
+class SuiteEntry:
+    """A benchmark with its evaluator, and that evaluator's identity for it."""
 
-    seats: tuple[tuple[Benchmark, Evaluator, Mapping[str, Any]], ...]
+    benchmark: Benchmark
+    evaluator: Evaluator
+    identity: Mapping[str, object]
+
+    @classmethod
+    def ask(cls, benchmark: Benchmark, evaluator: Evaluator) -> SuiteEntry:
+        """The entry of a benchmark, its evaluator asked for its identity."""
+        return cls(benchmark, evaluator, evaluator.identity(benchmark))
+
+
+@dataclass(frozen=True)
+class BenchmarkSuite:
+    """The benchmarks of a run with their evaluators, ready before any work.
+
+    Args:
+        entries: At least one, all over the same part of the questions.
+        timeout_seconds: Bounds one evaluation of one candidate on one benchmark.
+    """
+
+    entries: tuple[SuiteEntry, ...]
     timeout_seconds: float | None = None
 
     @property
-    def part(self) -> str:
-        """Which of the questions are asked: all, those that choose, or those that report."""
-        return self.seats[0][0].split.part
+    def split(self) -> Split:
+        """Which of the questions are asked."""
+        return self.entries[0].benchmark.split
 
     def on(self, split: Split) -> BenchmarkSuite:
         """The same benchmarks over another part of their questions."""
-        if all(benchmark.split == split for benchmark, _, _ in self.seats):
+        if all(entry.benchmark.split == split for entry in self.entries):
             return self
-        seats = [(replace(benchmark, split=split), evaluator) for benchmark, evaluator, _ in self.seats]
-        return BenchmarkSuite(tuple((b, e, e.identity(b)) for b, e in seats), self.timeout_seconds)
+        moved = (SuiteEntry.ask(replace(entry.benchmark, split=split), entry.evaluator) for entry in self.entries)
+        return BenchmarkSuite(tuple(moved), self.timeout_seconds)
 
 
 def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> BenchmarkSuite:
@@ -49,49 +69,49 @@ def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> Benc
         EvaluatorError: a harness is not installed, its data are not here, or it can't split; all are listed.
     """
     if settings.timeout_seconds is not None and not settings.timeout_seconds > 0:
-        raise EvaluatorError(f"--timeout must be a number of seconds above 0; found {settings.timeout_seconds}.")
+        raise EvaluatorError(
+            f"{option_name('timeout_seconds', 'timeout')} must be a number of seconds above 0; found "
+            f"{settings.timeout_seconds}."
+        )
     built: dict[str, Evaluator] = {}
-    seats, failed = [], []
+    entries, failures = [], []
     for benchmark in benchmarks:
         try:
             if benchmark.harness not in built:
                 built[benchmark.harness] = EVALUATORS.get(benchmark.harness)(settings)
-            evaluator = built[benchmark.harness]
-            seats.append((benchmark, evaluator, evaluator.identity(benchmark)))
+            entries.append(SuiteEntry.ask(benchmark, built[benchmark.harness]))
         except EvaluatorError as error:
-            failed.append(str(error))
-    if failed:
-        raise EvaluatorError("\n".join(dict.fromkeys(failed)))
-    return BenchmarkSuite(tuple(seats), settings.timeout_seconds)
+            failures.append(str(error))
+    if failures:
+        raise EvaluatorError("\n".join(dict.fromkeys(failures)))
+    return BenchmarkSuite(tuple(entries), settings.timeout_seconds)
 
 
-def evaluate_once(
-    evaluator: Evaluator, candidate: SoupCandidate, benchmark: Benchmark, timeout_seconds: float | None
-) -> tuple[Score, float]:
+def evaluate_once(entry: SuiteEntry, candidate: SoupCandidate, timeout_seconds: float | None) -> tuple[Score, float]:
     """A candidate's score on a benchmark, and the seconds that it took.
 
     Raises:
-        EvaluatorError: the harness failed, gave no score, or took too long; with the place of its log.
+        EvaluatorError: the harness failed, gave no score, or took too long; with the path of its log.
     """
-    began = time.monotonic()
-    what = f"{'+'.join(candidate.names)} on {benchmark.name}"
+    began, benchmark = time.monotonic(), entry.benchmark
+    title = f"{'+'.join(candidate.names)} on {benchmark.name}"
     with candidate.evaluation(f"{benchmark.name}-{benchmark.split.part}") as scratch:
         try:
             with deadline(timeout_seconds), redirect_stdout(sys.stderr):  # stdout is for the answer
-                score = evaluator.evaluate(candidate, benchmark)
+                score = entry.evaluator.evaluate(candidate, benchmark)
             if not isinstance(score, Score):
                 raise EvaluatorError(f"expected a soup.evaluation.Score, found {score!r:.80}.")
         except (Exception, SystemExit) as error:  # a harness may call sys.exit
             if isinstance(error, SoupError) and not isinstance(error, EvaluatorError):
                 raise
-            raise EvaluatorError(f"{what}: {_failure(error, benchmark, scratch)}") from error
+            raise EvaluatorError(f"{title}: {_failure(error, benchmark, scratch)}") from error
     return score, time.monotonic() - began
 
 
 def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
-    """What went wrong, and the log where the whole of it stands: a harness's own, or else the trace."""
+    """What went wrong, and the path of the log that holds all of it: a harness's own, or else the trace."""
     if isinstance(error, EvaluatorError):
-        text = str(error).removeprefix(f"{benchmark.name}: ").rstrip()  # the name is told already
+        text = str(error).removeprefix(f"{benchmark.name}: ").rstrip()  # the name stands before it
     else:
         text = f"the harness failed:\n{''.join(traceback.format_exception(error)[-3:]).rstrip()}"
     if str(scratch) not in text:
@@ -100,7 +120,7 @@ def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
         log = scratch / "error.log"
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         text += f"\nThe whole trace: {log}"
-    return f"{text}\nScores told so far are kept: mend the cause and type the same command."
+    return f"{text}\nScores so far are kept: mend the cause and type the same command."
 
 
 class _TimeUp(BaseException):
@@ -109,12 +129,12 @@ class _TimeUp(BaseException):
 
 @contextmanager
 def deadline(seconds: float | None) -> Iterator[None]:
-    """Interrupt what runs within after so many seconds, by a timer signal; where there is none, tell afterwards.
+    """Interrupt what runs within after so many seconds, by a timer signal; where there is none, raise afterwards.
 
     Raises:
         EvaluatorError: the time is up.
     """
-    message = f"no answer within --timeout {seconds:g} seconds" if seconds else ""
+    message = f"no answer within {seconds:g} seconds ({option_name('timeout_seconds', 'timeout')})" if seconds else ""
     began = time.monotonic()
     can_interrupt = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if seconds is None or not can_interrupt:
@@ -132,8 +152,8 @@ def deadline(seconds: float | None) -> Iterator[None]:
     try:
         yield
     except _TimeUp as up:
-        *_, place, _ring = traceback.extract_tb(up.__traceback__)
-        raise EvaluatorError(f"{message}; it was in {place.name} ({place.filename}:{place.lineno}).") from up
+        *_, frame, _ring = traceback.extract_tb(up.__traceback__)
+        raise EvaluatorError(f"{message}; it was in {frame.name} ({frame.filename}:{frame.lineno}).") from up
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -8,11 +8,10 @@ dropped by name.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,22 +22,28 @@ from soup.checkpoints.side_files import config_for
 from soup.checkpoints.writer import CheckpointWriter, FilePlan, header_bytes, plan_files, remove_replaced
 from soup.errors import OutputError, RecipeError, SoupError
 from soup.merging.block_arithmetic import Blend
-from soup.merging.block_loop import Options, for_each_block
+from soup.merging.block_loop import BLOCK_BUDGET_BYTES, Options, for_each_block
 from soup.merging.methods.base import Method
 from soup.merging.model_card import model_card
+from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Ingredient, Pool, is_dropped, open_all
 from soup.merging.recipe import Recipe
+from soup.support.options import option_name, refuse_wrong_type
 from soup.support.plugins import METHODS
 from soup.support.text import bullet_list
+from soup.support.threads import default_threads
 
 __all__ = [
     "MergePlan",
+    "build_method",
     "earlier_soup",
     "merge",
     "open_pool",
     "plan_merge",
     "refuse_inputs_as_output",
+    "side_files",
     "wrap_method_errors",
+    "write_soup",
 ]
 
 RECIPE_KEY = "soup_recipe"
@@ -47,14 +52,27 @@ RECIPE_KEY = "soup_recipe"
 _NO_DIGEST = "sha256:" + "0" * 64
 
 
+IMPORTED_BYTES = 240_000_000
+"""What Python with torch takes before a merge begins, as measured; the blocks' buffers come on top."""
+
+
 @dataclass(frozen=True)
 class MergePlan:
     """A merge about to happen, from headers alone: what is read, and which files will hold which tensors.
 
-    `lead` is whose layout and side files the soup takes: the base, or the recipe's first ingredient.
+    Args:
+        recipe: What is made.
+        options: How it is merged.
+        write: How it is written.
+        lead: Whose layout and side files the soup takes: the base, or the recipe's first ingredient.
+        blend: The arithmetic over the open inputs.
+        reads: The tensors that are read of each input.
+        files: The files that are written.
     """
 
     recipe: Recipe
+    options: MergeOptions
+    write: WriteOptions
     lead: Checkpoint
     blend: Blend
     reads: tuple[TensorSpec, ...]
@@ -77,42 +95,98 @@ class MergePlan:
         """The size of the tensors that are written."""
         return sum(plan.data_bytes for plan in self.files)
 
+    @property
+    def ram_bytes(self) -> int:
+        """An upper bound of the memory that the merge takes."""
+        per_thread = min(BLOCK_BUDGET_BYTES, len(self.blend.inputs) * 6 * 2**19) + 4 * 2**21
+        return IMPORTED_BYTES + default_threads() * per_thread
+
+    def as_json(self, out: Path) -> dict[str, object]:
+        """What `--dry-run` prints: tensors, files, bytes to read and to write, and the bound of memory."""
+        return {
+            "out": str(out),
+            "ingredients": list(self.recipe.names),
+            "method": self.recipe.method,
+            "tensors": len(self.writes),
+            "dtypes": sorted({spec.dtype.name for spec in self.writes}),
+            "shards": [file.name for file in self.files],
+            "read_bytes": self.read_bytes,
+            "write_bytes": self.write_bytes,
+            "ram_bytes": self.ram_bytes,
+        }
+
 
 def merge(
     recipe: Recipe | Path | str,
     out: Path | str,
     *,
-    overwrite: bool = False,
-    max_shard_bytes: int | None = None,
-    allow_nonfinite: bool = False,
-    scores: Mapping[str, Any] | None = None,
-    options: Options | None = None,
-    pool: Pool | None = None,
+    options: MergeOptions | None = None,
+    write: WriteOptions | None = None,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> Recipe:
     """Write a recipe's soup to `out` as an ordinary checkpoint, out of core, and return the sealed recipe.
 
     The digests that the recipe names are verified by the very pass that merges; those that it lacks are filled in.
-    `scores` go onto the model card. `pool` is the recipe's pool if it is open already.
+
+    Args:
+        recipe: The recipe, or the path of its YAML file.
+        out: The directory to write; it must not exist, or be empty, or be an earlier soup that may be overwritten.
+        options: `allow_nonfinite` and `threads`; method, dtype and dropped tensors are the recipe's to say.
+        write: Whether an earlier soup is overwritten, and how large files may be.
+        on_bytes: Called with the number of input bytes done since its last call.
 
     Raises:
         CheckpointError, PoolError, RecipeError: see `open_pool`, `plan_merge`; or an ingredient is not the one named.
         OutputError: the destination exists, is being written by another run, or the disk is too small.
     """
+    refuse_wrong_type(
+        {"recipe": recipe, "out": out, "options": options, "write": write},
+        {
+            "recipe": (Recipe, Path, str),
+            "out": (Path, str),
+            "options": (MergeOptions, type(None)),
+            "write": (WriteOptions, type(None)),
+        },
+        RecipeError,
+    )
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
-    out = Path(out)
-    with pool or open_pool(recipe) as opened:
-        refuse_inputs_as_output(opened, out)
-        plan = plan_merge(recipe, opened, max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite)
-        if not overwrite and (made := _made_already(plan, out)):
-            remove_replaced(out)
-            return made
-        with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=overwrite) as writer:
-            with wrap_method_errors(recipe.method):
-                digests = for_each_block(plan.blend, plan.reads, writer.write, options, hashing=True)
-            sealed = recipe.sealed([digest.content for digest in digests], side_digest(plan.lead))
-            for name, data in side_files(plan, sealed, out, scores).items():
-                writer.add_file(name, data)
-            writer.commit(_metadata(sealed.digest))
+    options = options or MergeOptions()
+    options.refuse_what_a_recipe_says()
+    with open_pool(recipe) as pool:
+        refuse_inputs_as_output(pool, Path(out))
+        return write_soup(plan_merge(recipe, pool, options, write), Path(out), on_bytes=on_bytes)
+
+
+def write_soup(
+    plan: MergePlan,
+    out: Path,
+    *,
+    scores: Mapping[str, Mapping[str, float]] | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Recipe:
+    """Do what a plan says, and return the sealed recipe. A soup that stands at `out` already is left as it is.
+
+    Args:
+        plan: What is merged; its pool is open.
+        out: The directory to write.
+        scores: For the model card: by benchmark, then by the part of the questions.
+        on_bytes: Called with the number of input bytes done since its last call.
+
+    Raises:
+        PoolError, RecipeError: a tensor can't be merged, the method failed, or an ingredient is not the one named.
+        OutputError: the destination exists, is being written by another run, or the disk is too small.
+    """
+    if not plan.write.overwrite and (made := _made_already(plan, out)):
+        remove_replaced(out)
+        return made
+    with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
+        with wrap_method_errors(plan.recipe.method):
+            loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
+            digests = for_each_block(plan.blend, plan.reads, writer.write, loop, hashing=True)
+        sealed = plan.recipe.sealed([digest.content for digest in digests], side_digest(plan.lead))
+        for name, data in side_files(plan, sealed, out, scores).items():
+            writer.add_file(name, data)
+        writer.commit(_metadata(sealed.digest))
     return sealed
 
 
@@ -132,19 +206,27 @@ def open_pool(recipe: Recipe) -> Pool:
 
 
 def plan_merge(
-    recipe: Recipe, pool: Pool, *, max_shard_bytes: int | None = None, allow_nonfinite: bool = False
+    recipe: Recipe, pool: Pool, options: MergeOptions | None = None, write: WriteOptions | None = None
 ) -> MergePlan:
-    """Decide everything about a merge before a weight is read. `pool` holds the recipe's ingredients by name, or more.
+    """Decide everything about a merge before a weight is read.
+
+    Args:
+        recipe: What is made.
+        pool: Holds the recipe's ingredients by name, or more.
+        options: How it is merged; what the recipe says itself is taken from there.
+        write: How it is written.
 
     Raises:
         RecipeError: the method is unknown, does not take these parameters or weights, or needs a base.
     """
+    options, write = options or MergeOptions(), write or WriteOptions()
     method = build_method(recipe)
     parts: list[Ingredient] = [pool[share.name] for share in recipe.ingredients]
     if method.needs_base:
         if pool.base is None:
             raise RecipeError(
-                f"Method {recipe.method} needs the base that the ingredients were tuned from: pass --base."
+                f"Method {recipe.method} needs the base that the ingredients were tuned from: pass "
+                f"{option_name('base')}."
             )
         parts.append(pool.base)
     dtype = named_dtype(recipe.dtype) if recipe.dtype else None
@@ -154,16 +236,17 @@ def plan_merge(
         names=tuple(part.name for part in parts),
         weights=tuple(share.weight for share in recipe.ingredients),
         dtype=dtype,
-        allow_nonfinite=allow_nonfinite,
+        allow_nonfinite=options.allow_nonfinite,
     )
     reads = tuple(spec for name, spec in blend.inputs[0].tensors.items() if not is_dropped(name, recipe.drop))
     if not reads:
         raise RecipeError(f"drop {', '.join(recipe.drop)} leaves no tensor to merge.")
     lead = (pool.base or parts[0]).checkpoint
-    order = {name: place for place, name in enumerate(lead.tensors)}
+    order = {name: index for index, name in enumerate(lead.tensors)}
     writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
     layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
-    return MergePlan(recipe, lead, blend, reads, plan_files(writes, layout, max_shard_bytes))
+    files = plan_files(writes, layout, write.max_shard_bytes)
+    return MergePlan(recipe, options, write, lead, blend, reads, files)
 
 
 def build_method(recipe: Recipe) -> Method:
@@ -206,7 +289,9 @@ def wrap_method_errors(method: str) -> Iterator[None]:
         raise RecipeError(f"Method {method} failed; soup.testing.check_method tries it alone:\n{tail}") from cause
 
 
-def side_files(plan: MergePlan, sealed: Recipe, out: Path, scores: Mapping[str, Any] | None) -> dict[str, bytes]:
+def side_files(
+    plan: MergePlan, sealed: Recipe, out: Path, scores: Mapping[str, Mapping[str, float]] | None
+) -> dict[str, bytes]:
     """All that stands beside the weights: what the lead carries, config.json with the dtype written, recipe, card."""
     lead = plan.lead
     files = {name: (lead.path / name).read_bytes() for name in lead.side_files.carried}
@@ -250,4 +335,6 @@ def refuse_inputs_as_output(pool: Pool, out: Path) -> None:
     for part in [*pool, *([pool.base] if pool.base else [])]:
         inside, outside = part.checkpoint.path.resolve(), out.resolve()
         if inside.is_relative_to(outside) or outside.is_relative_to(inside):
-            raise OutputError(f"{out}: is or contains the ingredient {inside}, or lies in it. Choose another -o/--out.")
+            raise OutputError(
+                f"{out}: is or contains the ingredient {inside}, or lies in it. Choose another {option_name('out')}."
+            )

@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from soup.errors import JournalError
+from soup.evaluation.api import Score
+from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.journal import Entry, Journal
+from soup.evaluation.objective import PLAIN, Objective
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.trial import Trial
 from soup.merging.recipe import describe_objective
+from soup.search.result import Soup
+from soup.support.options import option_name
 
 __all__ = ["ScoreRow", "ScoreTable", "run_table", "trials_table"]
+
+
+PARTS = ("all", "selection", "report")
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class ScoreTable:
     columns: tuple[str, ...]
     rows: tuple[ScoreRow, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The same as JSON: one object a row."""
         shown = [
             {"name": row.label, "values": dict(zip(self.columns, row.values, strict=True)), "remark": row.remark}
@@ -45,58 +55,129 @@ class ScoreTable:
         return {part: self._only(part) for part in parts}
 
     def _only(self, part: str) -> ScoreTable:
-        places = [place for place, column in enumerate(self.columns) if _part(column) == part]
-        names = tuple(self.columns[place].removesuffix(_suffix(part)) for place in places)
-        rows = [ScoreRow(row.label, tuple(row.values[place] for place in places), row.remark) for row in self.rows]
+        indices = [index for index, column in enumerate(self.columns) if _part(column) == part]
+        names = tuple(self.columns[index].removesuffix(_suffix(part)) for index in indices)
+        rows = [ScoreRow(row.label, tuple(row.values[index] for index in indices), row.remark) for row in self.rows]
         return ScoreTable(names, tuple(rows))
 
 
-def trials_table(document: dict[str, Any]) -> ScoreTable:
-    """The trials of a strategy's or of `soup eval`'s JSON document, in the order in which they were made."""
-    trials = document["trials"]
-    names = list(dict.fromkeys(name for trial in trials for name in trial["scores"]))
-    reported = any("report" in trial for trial in trials)
+def trials_table(trials: Sequence[Trial], soup: Soup | None = None) -> ScoreTable:
+    """Trials in the order in which they were made.
+
+    Args:
+        trials: At least one.
+        soup: The result that they led to, whose acceptances and differences are remarked upon.
+    """
+    names = list(dict.fromkeys(name for trial in trials for name in trial.scores))
+    reported = any(trial.report for trial in trials)
     columns = (*names, "overall", *(["report overall"] if reported else []))
     rows = []
     for trial in trials:
-        values = [trial["scores"].get(name, {}).get("value") for name in names] + [trial["overall"]]
-        values += [trial["report"]["overall"] if "report" in trial else None] if reported else []
-        rows.append(ScoreRow(" + ".join(trial["ingredients"]), tuple(values), _remark(trial)))
+        values = [trial.scores[name].value if name in trial.scores else None for name in names]
+        overalls = [trial.overall, *([trial.report_overall] if reported else [])]
+        rows.append(ScoreRow(" + ".join(trial.names), (*values, *overalls), _remark(trial, soup) if soup else ""))
     return ScoreTable(columns, tuple(rows))
 
 
-def _remark(trial: dict[str, Any]) -> str:
+def _remark(trial: Trial, soup: Soup) -> str:
     """Whether it was accepted, and how sure the difference to the best before it is (95 %, paired bootstrap)."""
-    words = ["accepted"] if trial.get("accepted") else []
-    if rival := trial.get("versus_best"):
-        interval = f"{rival['difference']:+.2f} [{rival['low']:+.2f}, {rival['high']:+.2f}]"
-        words.append(f"{interval} against {' + '.join(rival['ingredients'])}")
-    if broken := trial.get("broken_guards"):
-        words.append(f"breaks {'; '.join(broken)}")
-    return ", ".join(words)
+    remarks = ["accepted"] if soup.accepted(trial) else []
+    rival = soup.best_before(trial)
+    if rival and (difference := paired_difference(trial.scores, rival.scores, trial.objective)):
+        remarks.append(f"{difference} against {' + '.join(rival.names)}")
+    if trial.broken:
+        remarks.append(f"breaks {'; '.join(trial.broken)}")
+    return ", ".join(remarks)
 
 
 def run_table(run: Path) -> ScoreTable:
-    """Everything a run has judged: single checkpoints first, then each strategy's soup, on each part of the questions.
+    """Everything a run has evaluated: single checkpoints, then each strategy's soup, on each part of the questions.
+
+    The overall is the one that the run chose by: its objective, over the benchmarks of its search.
 
     Raises:
         JournalError: there is no journal, or it is damaged.
     """
-    path = run / "journal.jsonl"
-    if not path.is_file():
-        raise JournalError(f"{path}: no journal. A run directory is what --run names, or stands beside the pool.")
-    with Journal(path, write=False) as journal:
+    directory = RunDirectory(run)
+    if not directory.journal.is_file():
+        raise JournalError(
+            f"{directory.journal}: no journal. A run directory is what {option_name('run_dir')} names, or stands "
+            "beside the pool."
+        )
+    with Journal(directory.journal, write=False) as journal:
         entries = list(journal)
-    parts = [part for part in ("all", "selection", "report") if any(entry.split.part == part for entry in entries)]
-    names = list(dict.fromkeys(name for entry in entries for name in _told(entry)))
-    columns = tuple(f"{name}{_suffix(part)}" for part in parts for name in [*names, "overall"])
-    labels = _labels(run, entries)
-    rows = [ScoreRow(label, _values(entries, digest, names, parts), remark) for digest, label, remark in labels]
+    results = _read_results(directory)
+    models = [_Model(digest, name, "") for digest, name in _singles(entries).items()]
+    models += [_Model(result.digest, result.strategy, result.remark) for result in results]
+    parts = [part for part in PARTS if any(entry.split.part == part for entry in entries)]
+    names = list(dict.fromkeys(name for entry in entries for name in _scores_of(entry)))
+    overalls = _overalls(results)
+    columns = tuple(f"{name}{_suffix(part)}" for part in parts for name in [*names, *overalls])
+    rows = [ScoreRow(model.label, _values(entries, model, names, overalls, parts), model.remark) for model in models]
     return ScoreTable(columns, tuple(rows))
 
 
-def _told(entry: Entry) -> Mapping[str, float]:
-    """What an entry's evaluation told: its score, or each of its parts, as a search counts them."""
+@dataclass(frozen=True)
+class _Result:
+    """What a strategy came to, as far as a table needs it."""
+
+    strategy: str
+    digest: str
+    remark: str
+    objective: Objective
+    benchmarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model of the table: the digest of its recipe, its label, and a remark."""
+
+    digest: str
+    label: str
+    remark: str
+
+
+def _read_results(run: RunDirectory) -> list[_Result]:
+    """What strategies came to, by the files that they left."""
+    results = []
+    for path in sorted(run.results.glob("[!.]*.json")):
+        try:
+            results.append(_read_result(json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise JournalError(f"{path}: damaged ({error}). Remove it; the same search writes it anew.") from error
+    return results
+
+
+def _read_result(document: dict[str, Any]) -> _Result:
+    objective = document.get("objective", {})
+    text = describe_objective(objective)
+    remark = " + ".join(document["chosen"]) + (f" ({text})" if text else "")
+    weights = Objective(objective.get("weights", {}))
+    return _Result(
+        document["strategy"], document["recipe"]["digest"], remark, weights, (*document["trials"][0]["scores"],)
+    )
+
+
+def _overalls(results: Sequence[_Result]) -> dict[str, _Result | None]:
+    """The overall's columns: one, or one for each way in which strategies of this run chose.
+
+    Without a strategy it is the plain mean, over the benchmarks that all models were scored on.
+    """
+    ways: dict[tuple[object, ...], list[_Result]] = {}
+    for result in results:
+        ways.setdefault((tuple(sorted(result.objective.weights.items())), result.benchmarks), []).append(result)
+    if len(ways) < 2:
+        return {"overall": results[0] if results else None}
+    return {f"overall ({', '.join(result.strategy for result in way)})": way[0] for way in ways.values()}
+
+
+def _singles(entries: Sequence[Entry]) -> dict[str, str]:
+    """The names of single models by their recipes' digests, in the order in which they were scored."""
+    return {entry.recipe: entry.names[0] for entry in entries if len(entry.names) == 1}
+
+
+def _scores_of(entry: Entry) -> Mapping[str, float]:
+    """An entry's score by its benchmark, or each of its parts, as a search counts them."""
     return entry.score.parts or {entry.benchmark: entry.score.value}
 
 
@@ -106,32 +187,37 @@ def _suffix(part: str) -> str:
 
 def _part(column: str) -> str:
     """Which part of the questions a column of a run's table is about."""
-    return next((part for part in ("selection", "report") if column.endswith(_suffix(part))), "all")
-
-
-def _labels(run: Path, entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
-    """(recipe digest, label, remark): the single models in the order judged, then the soups that strategies chose."""
-    singles = {entry.recipe: entry.names[0] for entry in entries if len(entry.names) == 1}
-    found = [(digest, name, "") for digest, name in singles.items()]
-    for path in sorted((run / "soups").glob("[!.]*.json")):
-        try:
-            outcome = json.loads(path.read_text(encoding="utf-8"))
-            objective = describe_objective(outcome.get("objective", {}))
-            remark = " + ".join(outcome["chosen"]) + (f" ({objective})" if objective else "")
-            found.append((outcome["recipe"]["digest"], outcome["strategy"], remark))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise JournalError(f"{path}: damaged ({error}). Remove it; the same search writes it anew.") from error
-    return found
+    return next((part for part in PARTS if part != "all" and column.endswith(_suffix(part))), "all")
 
 
 def _values(
-    entries: Sequence[Entry], digest: str, names: Sequence[str], parts: Sequence[str]
+    entries: Sequence[Entry],
+    model: _Model,
+    names: Sequence[str],
+    overalls: Mapping[str, _Result | None],
+    parts: Sequence[str],
 ) -> tuple[float | None, ...]:
     values: list[float | None] = []
     for part in parts:
-        last = {e.benchmark: _told(e) for e in entries if e.recipe == digest and e.split.part == part}
-        found = {name: value for told in last.values() for name, value in told.items()}
-        row = [found.get(name) for name in names]
-        known = [value for value in row if value is not None]
-        values += [*row, sum(known) / len(known) if len(known) == len(row) else None]
+        scores = _scores(entries, part)
+        own = scores.get(model.digest, {})
+        shared = [name for name in names if all(name in other for other in scores.values())]
+        values += [own.get(name) for name in names]
+        values += [_overall(own, result, shared) for result in overalls.values()]
     return tuple(values)
+
+
+def _scores(entries: Sequence[Entry], part: str) -> dict[str, dict[str, float]]:
+    """Scores over a part of the questions: by recipe digest, then by benchmark; of several the last."""
+    scores: dict[str, dict[str, float]] = {}
+    for entry in entries:
+        if entry.split.part == part:
+            scores.setdefault(entry.recipe, {}).update(_scores_of(entry))
+    return scores
+
+
+def _overall(scores: Mapping[str, float], result: _Result | None, shared: Sequence[str]) -> float | None:
+    objective, names = (result.objective, result.benchmarks) if result else (PLAIN, shared)
+    if not names or any(name not in scores for name in names):
+        return None
+    return objective.overall({name: Score(scores[name]) for name in names})

@@ -1,4 +1,4 @@
-"""Call a strategy: find it, refuse options that it does not take, hold what it returns against the pool."""
+"""Call a strategy: find it, refuse arguments that it does not take, hold what it returns against the pool."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError, RecipeError, SoupError
-from soup.evaluation.scorer import shares_of
+from soup.evaluation.run_directory import strategy_file_name
 from soup.merging.pool import Ingredient, Pool
+from soup.merging.shares import Chosen, shares_of
+from soup.search.strategies.base import Scored, ScoreFunction, Strategy
+from soup.support.options import option_name
 from soup.support.plugins import STRATEGIES
 
 __all__ = ["BoundStrategy", "ingredient_names"]
@@ -19,37 +22,43 @@ __all__ = ["BoundStrategy", "ingredient_names"]
 
 @dataclass(frozen=True)
 class BoundStrategy:
-    """A strategy with its name and options.
+    """A strategy with its name and arguments."""
 
-    Raises:
-        RecipeError: there is no such strategy, or it does not take these options.
-    """
-
-    function: Callable[..., Any]
+    function: Strategy
     name: str
-    options: Mapping[str, Any]
+    arguments: Mapping[str, Any]
 
     @classmethod
-    def of(cls, strategy: str | Callable[..., Any], options: Mapping[str, Any] | None) -> BoundStrategy:
-        """A strategy by its name, by `FILE.py:FUNCTION`, or as the function itself."""
+    def bind(cls, strategy: str | Strategy, arguments: Mapping[str, Any] | None) -> BoundStrategy:
+        """A strategy with its arguments, before anything is asked of it.
+
+        Args:
+            strategy: Its name, `FILE.py:FUNCTION`, or the function itself.
+            arguments: Its keyword arguments beside pool and score.
+
+        Raises:
+            RecipeError: there is no such strategy, or it does not take these arguments.
+        """
         function = STRATEGIES.get(strategy) if isinstance(strategy, str) else strategy
         name = strategy if isinstance(strategy, str) else getattr(strategy, "__name__", "strategy")
-        _refuse_options(function, name, options or {})
-        return cls(function, name, dict(options or {}))
+        _refuse_arguments(function, name, arguments or {})
+        return cls(function, name, dict(arguments or {}))
 
-    def out(self, given: str | Path | None) -> Path:
-        """Where the soup goes: what the user named, or `soups/<strategy>`."""
-        return Path(given) if given is not None else Path("soups") / self.name.replace(":", "_").replace("/", "_")
+    @property
+    def default_out(self) -> Path:
+        """Where the soup goes if the user names no other directory: `soups/<strategy>`."""
+        return Path("soups") / strategy_file_name(self.name)
 
-    def picks(self, pool: Pool, score: Callable[..., Any] | None) -> list[Any] | dict[Any, float]:
+    def choose(self, pool: Pool, score: ScoreFunction | None) -> Chosen:
         """What the strategy returns: ingredients or their names, or a weight for each.
 
         Raises:
             RecipeError: the strategy failed, or returned something else.
         """
         try:
-            picked = self.function(pool, score or _no_score, **self.options)
-            shares_of(pool, picked := dict(picked) if isinstance(picked, Mapping) else _listed(picked))
+            returned = self.function(pool, score or _no_score, **self.arguments)
+            chosen = dict(returned) if isinstance(returned, Mapping) else _as_list(returned)
+            shares_of(pool, chosen)
         except SoupError as error:
             if isinstance(error, RecipeError):
                 raise RecipeError(f"Strategy {self.name}: {error}") from error
@@ -57,36 +66,37 @@ class BoundStrategy:
         except Exception as error:
             tail = "".join(traceback.format_exception(error)[-4:]).rstrip()
             raise RecipeError(f"Strategy {self.name} failed:\n{tail}") from error
-        return picked
+        return chosen
 
 
-def _no_score(chosen: Any, /) -> Any:
-    raise EvaluatorError("This strategy asks for scores: pass --eval, e.g. --eval mmbench,ocrbench.")
+def _no_score(chosen: object, /) -> Scored:
+    example = "--eval mmbench,ocrbench" if option_name("eval").startswith("--") else 'eval="mmbench,ocrbench"'
+    raise EvaluatorError(f"This strategy asks for scores: pass {option_name('eval')}, e.g. {example}.")
 
 
-def _refuse_options(choose: Callable[..., Any], name: str, options: Mapping[str, Any]) -> None:
-    """Say before the first evaluation that the strategy can't be called like this."""
-    if not callable(choose):
-        raise RecipeError(f"Strategy {name}: expected a function of a pool and a score, found {choose!r:.80}.")
+def _refuse_arguments(function: Callable[..., object], name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments with which the strategy can't be called, before the first evaluation."""
+    if not callable(function):
+        raise RecipeError(f"Strategy {name}: expected a function of a pool and a score, found {function!r:.80}.")
     try:
-        inspect.signature(choose).bind(None, None, **options)
+        inspect.signature(function).bind(None, None, **arguments)
     except TypeError as error:
         raise RecipeError(
             f"Strategy {name}: {error}. It is called as strategy(pool, score, **options), options being "
-            f"{', '.join(options) or 'none'}; it takes {inspect.signature(choose)}."
+            f"{', '.join(arguments) or 'none'}; it takes {inspect.signature(function)}."
         ) from error
     except ValueError:
         return  # a callable written in C has no signature to look at
 
 
-def _listed(picked: Any) -> list[Any]:
-    if isinstance(picked, str) or not isinstance(picked, Iterable):
+def _as_list(returned: object) -> list[Ingredient | str]:
+    if isinstance(returned, str) or not isinstance(returned, Iterable):
         raise RecipeError(
-            f"expected to be given a list of ingredients or names, or a weight for each; found {picked!r}."
+            f"expected to be given a list of ingredients or names, or a weight for each; found {returned!r}."
         )
-    return list(picked)
+    return list(returned)
 
 
-def ingredient_names(picked: Iterable[Any]) -> tuple[str, ...]:
-    """The short names of picked ingredients, in their order."""
-    return tuple(part.name if isinstance(part, Ingredient) else str(part) for part in picked)
+def ingredient_names(chosen: Chosen) -> tuple[str, ...]:
+    """The short names of chosen ingredients, in their order."""
+    return tuple(part.name if isinstance(part, Ingredient) else str(part) for part in chosen)

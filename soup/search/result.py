@@ -1,24 +1,33 @@
-"""What a search came to: the soup, its trials, and how both are told to people, programs and later reports."""
+"""The result of a search: the soup, its trials, and both as JSON for programs and later reports."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import paired_difference
-from soup.evaluation.scorer import Trial
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.trial import Trial
 from soup.merging.recipe import Recipe
 from soup.support.atomic_files import write_atomic
 
-__all__ = ["Soup", "card_scores", "save_result", "trial_json"]
+__all__ = ["Soup", "card_scores", "save_result", "trial_as_json"]
 
 
 @dataclass(frozen=True)
 class Soup:
-    """What a run came to: the chosen ingredients in the order of admission, the recipe, and every trial on the way."""
+    """The result of a run.
+
+    Args:
+        strategy: Its name.
+        out: Where the soup lies.
+        chosen: The chosen ingredients, in the order of admission.
+        recipe: The sealed recipe.
+        trials: Every trial on the way, in the order asked.
+        warnings: What was worth a remark and stopped nothing.
+    """
 
     strategy: str
     out: Path
@@ -51,17 +60,17 @@ class Soup:
         rivals = [other for other in earlier if len(other.names) == 1 or self.accepted(other)]
         return max(rivals, key=lambda other: other.overall, default=None)
 
-    def _told(self, trial: Trial) -> dict[str, Any]:
-        told = {**trial_json(trial), "accepted": self.accepted(trial)}
+    def _trial_as_json(self, trial: Trial) -> dict[str, object]:
+        shown = {**trial_as_json(trial), "accepted": self.accepted(trial)}
         rival = self.best_before(trial)
         difference = paired_difference(trial.scores, rival.scores, trial.objective) if rival else None
         if rival and difference:
-            told["versus_best"] = {"ingredients": list(rival.names), **difference.as_json()}
+            shown["versus_best"] = {"ingredients": list(rival.names), **difference.as_json()}
         if trial.broken:
-            told["broken_guards"] = list(trial.broken)
-        return told
+            shown["broken_guards"] = list(trial.broken)
+        return shown
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The document that `--json` prints. `versus_best` holds each trial against the best before it, paired."""
         return {
             "schema": 1,
@@ -69,44 +78,42 @@ class Soup:
             "out": str(self.out),
             "chosen": list(self.chosen),
             "recipe": {"digest": self.recipe.digest, **self.recipe.model_dump(by_alias=True, exclude_none=True)},
-            "trials": [self._told(trial) for trial in self.trials],
+            "trials": [self._trial_as_json(trial) for trial in self.trials],
             "objective": self.recipe.objective,
             "warnings": list(self.warnings),
         }
 
 
-def trial_json(trial: Trial) -> dict[str, Any]:
+def trial_as_json(trial: Trial) -> dict[str, object]:
     """A trial as JSON; with a report split, its scores stand beside those that chose."""
-    shown = {
+    shown: dict[str, object] = {
         "ingredients": list(trial.names),
         "overall": trial.overall,
-        "scores": {name: _score_json(score, trial.part) for name, score in trial.scores.items()},
+        "scores": {name: _score_as_json(score, trial.part) for name, score in trial.scores.items()},
         "recipe": trial.recipe.digest,
         "remembered": trial.seconds is None,
     }
     if trial.report:
-        scores = {name: _score_json(score, "report") for name, score in trial.report.items()}
+        scores = {name: _score_as_json(score, "report") for name, score in trial.report.items()}
         shown["report"] = {"overall": trial.report_overall, "scores": scores}
     return shown
 
 
-def _score_json(score: Score, part: str) -> dict[str, Any]:
+def _score_as_json(score: Score, part: str) -> dict[str, object]:
     return {"value": score.value, "n": score.n, "split": part}
 
 
 def card_scores(trial: Trial) -> dict[str, dict[str, float]]:
     """A trial's scores for the model card: by benchmark, then by the part of the questions."""
-    chose = trial.part
-    rows = {name: {chose: score.value} for name, score in trial.scores.items()}
+    rows = {name: {str(trial.part): score.value} for name, score in trial.scores.items()}
     for name, score in trial.report.items():
         rows[name]["report"] = score.value
-    rows["overall"] = {chose: trial.overall}
+    rows["overall"] = {trial.part: trial.overall}
     if trial.report_overall is not None:
         rows["overall"]["report"] = trial.report_overall
     return rows
 
 
-def save_result(home: Path, soup: Soup) -> None:
-    """Keep what a run came to beside its journal, for `soup report`."""
-    name = soup.strategy.replace(":", "_").replace("/", "_")
-    write_atomic(home / "soups" / f"{name}.json", json.dumps(soup.as_json(), indent=2))
+def save_result(run: RunDirectory, soup: Soup) -> None:
+    """Keep the result of a search beside its journal, for `soup report`."""
+    write_atomic(run.result(soup.strategy), json.dumps(soup.as_json(), indent=2))

@@ -1,255 +1,302 @@
-"""A strategy's whole run: open the pool, search over scores, merge what was chosen, tell.
+"""A strategy's whole run: open the pool, search over scores, merge what was chosen.
 
 Type the same call again after a kill: remembered scores answer at once, and the soup has the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from soup.checkpoints.writer import refuse_destination
 from soup.errors import OutputError, RecipeError
-from soup.evaluation.api import EvalSettings
-from soup.evaluation.objective import PLAIN, Objective
-from soup.evaluation.scorer import Trial, shares_of
-from soup.merging.block_loop import Options
-from soup.merging.merge import earlier_soup, merge, plan_merge, refuse_inputs_as_output
-from soup.merging.plan import merge_plan
+from soup.evaluation.api import Benchmark, parse_benchmarks
+from soup.evaluation.config import EvalConfig
+from soup.evaluation.progress import Progress
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.suite import build_suite
+from soup.evaluation.trial import Trial
+from soup.merging.merge import MergePlan, earlier_soup, plan_merge, refuse_inputs_as_output, write_soup
+from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
+from soup.merging.shares import Chosen, shares_of
+from soup.merging.template import RecipeTemplate
 from soup.search.bound_strategy import BoundStrategy, ingredient_names
 from soup.search.result import Soup, card_scores, save_result
-from soup.search.session import Judging, Progress, Session
+from soup.search.session import Session
+from soup.search.strategies.base import Strategy
+from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
 
-__all__ = ["cook", "evaluate", "plan_cook"]
+__all__ = ["CookArguments", "cook", "evaluate", "plan_cook", "run_cook"]
+
+Locations = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
-class _Output:
-    """Where and how the soup is written."""
+class CookArguments:
+    """The arguments of `cook`, which says what they are.
 
+    Raises:
+        RecipeError: arguments of a wrong type.
+    """
+
+    strategy: str | Strategy
+    pool: Locations
+    out: str | Path | None = None
+    eval: str | Sequence[str] | EvalConfig = ()
+    base: str | Path | None = None
+    exclude: Sequence[str] = ()
+    run_dir: str | Path | None = None
+    strategy_args: Mapping[str, Any] | None = None
+    merge: MergeOptions | None = None
+    write: WriteOptions | None = None
+
+    def __post_init__(self) -> None:
+        path = (str, Path, type(None))
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "pool": (str, Path, Sequence),
+            "out": path,
+            "base": path,
+            "exclude": (list, tuple),
+            "run_dir": path,
+            "strategy_args": (Mapping, type(None)),
+            "merge": (MergeOptions, type(None)),
+            "write": (WriteOptions, type(None)),
+        }
+        refuse_wrong_type({name: getattr(self, name) for name in kinds}, kinds, RecipeError)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run that is prepared: everything checked that can be, nothing evaluated, nothing written."""
+
+    strategy: BoundStrategy
+    pool: Pool
+    config: EvalConfig
+    benchmarks: tuple[Benchmark, ...]
+    directory: RunDirectory
+    template: RecipeTemplate
     out: Path
-    overwrite: bool
-    max_shard_bytes: int | None
-    allow_nonfinite: bool = False
-    threads: int | None = None
+    largest: MergePlan
+    warnings: tuple[str, ...]
+
+    def recipe(self, chosen: Chosen) -> Recipe:
+        """The recipe of a choice, not sealed yet."""
+        return _recipe(self.template, self.pool, chosen)
 
 
 def cook(
-    strategy: str | Callable[..., Any],
+    strategy: str | Strategy,
+    pool: Locations,
     *,
-    pool: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
-    eval: str | Sequence[str] = (),  # the word that users type
+    eval: str | Sequence[str] | EvalConfig = (),  # the word that users type
     base: str | Path | None = None,
     exclude: Sequence[str] = (),
-    run: str | Path | None = None,
-    split: float | None = None,
-    objective: Objective = PLAIN,
-    options: Mapping[str, Any] | None = None,
-    method: str = "linear",
-    params: Mapping[str, Any] | None = None,
-    dtype: str | None = None,
-    drop: Sequence[str] = (),
-    overwrite: bool = False,
-    max_shard_bytes: int | None = None,
-    allow_nonfinite: bool = False,
-    settings: EvalSettings | None = None,
-    workers: int = 0,
-    ray: str | None = None,
-    listener: Progress | None = None,
-    threads: int | None = None,
+    run_dir: str | Path | None = None,
+    strategy_args: Mapping[str, Any] | None = None,
+    merge: MergeOptions | None = None,
+    write: WriteOptions | None = None,
+    progress: Progress | None = None,
 ) -> Soup:
-    """Choose a soup from a pool by a strategy, and write it to `out` (default `soups/<strategy>/`).
+    """Choose a soup from a pool by a strategy, and write it.
 
-    `strategy` is a name, `FILE.py:FUNCTION`, or a function `f(pool, score, **options)`. `eval` names benchmarks as on
-    the command line; without it only strategies that ask for no score can run. With `split`, that share of each
-    benchmark's questions chooses and the others report. `objective` weighs benchmarks and guards them against a drop.
-    With `workers`, so many processes judge candidates side by side, one GPU each; with `ray` (an address, or `local`),
-    actors of a cluster, by default one a GPU. The outcome is the same.
+    Args:
+        strategy: A name, `FILE.py:FUNCTION`, or a function `f(pool, score, **arguments)`.
+        pool: A directory whose subdirectories are the ingredients, or checkpoints one by one (directories, Hub ids).
+        out: Where the soup goes; by default `soups/<strategy>/`.
+        eval: Benchmarks as on the command line, or an `EvalConfig` for all that can be said of them. Without, only
+            strategies that ask for no score can run.
+        base: The model that the ingredients were tuned from.
+        exclude: Names of ingredients to leave out.
+        run_dir: Where journal, scratch and logs live; by default beside the pool.
+        strategy_args: The strategy's keyword arguments.
+        merge: How ingredients become one model.
+        write: How the soup is written.
+        progress: Who hears how far the run is.
 
     Raises:
         SoupError: see the tree in `soup/errors.py`. What can be checked is checked before the first evaluation.
     """
-    listener = listener or Progress()
-    choice = BoundStrategy.of(strategy, options)
-    fields = _fields(choice, objective, method, params, dtype, drop)
-    more = {"objective": objective, "workers": workers, "ray": ray, "allow_nonfinite": allow_nonfinite}
-    judging = Judging.of(eval, run, pool, split, settings=settings or EvalSettings(), **more)
-    output = _Output(choice.out(out), overwrite, max_shard_bytes, allow_nonfinite, threads)
-    with Pool.open(pool, base, exclude) as opened:
-        opened.check(dtype, drop)
-        warnings = _warn(opened, drop, listener)
-        _refuse_out(output, choice, opened, pool)
-        plan_merge(_unsealed(opened, list(opened), fields), opened)  # method, params, dtype: wrong ones are told now
-        search = _search_and_write if judging.benchmarks else _write_unscored
-        soup = search(choice, opened, judging, fields, output, listener)
-    return Soup(soup.strategy, soup.out, soup.chosen, soup.recipe, soup.trials, (*warnings, *soup.warnings))
+    arguments = CookArguments(strategy, pool, out, eval, base, exclude, run_dir, strategy_args, merge, write)
+    return run_cook(arguments, progress or Progress())
 
 
-def _fields(
-    choice: BoundStrategy,
-    objective: Objective,
-    method: str,
-    params: Mapping[str, Any] | None,
-    dtype: str | None,
-    drop: Sequence[str],
-) -> dict[str, Any]:
-    """What all recipes of a search have in common."""
-    told = {"strategy": choice.name, "objective": objective.as_json()}
-    return {**told, "method": method, "params": dict(params or {}), "dtype": dtype, "drop": tuple(drop)}
+def run_cook(arguments: CookArguments, progress: Progress) -> Soup:
+    """Cook with these arguments; see `cook`."""
+    with _prepared(arguments) as run:
+        for text in run.warnings:
+            progress.on_warning(text)
+        return _search_and_write(run, progress) if run.benchmarks else _write_unscored(run, progress)
 
 
-def _search_and_write(
-    choice: BoundStrategy, pool: Pool, judging: Judging, fields: Mapping[str, Any], output: _Output, listener: Progress
-) -> Soup:
-    judging.refuse_as_output(output.out)
-    with Session.open(pool, judging, fields, listener) as search:
-        picked = search.choose(lambda score: choice.picks(pool, score))
-        recipe = _guarded(search.scorer(picked)).recipe
-        trials = search.reported(recipe)
-    recipe = _write(pool, recipe, output, trials, listener)
-    soup = Soup(choice.name, output.out, ingredient_names(picked), recipe, trials, tuple(recipe.repeated))
-    save_result(judging.home, soup)
-    return soup
-
-
-def _write_unscored(
-    choice: BoundStrategy, pool: Pool, judging: Judging, fields: Mapping[str, Any], output: _Output, listener: Progress
-) -> Soup:
-    picked = choice.picks(pool, None)
-    recipe = _write(pool, _unsealed(pool, picked, fields), output, (), listener)
-    for text in recipe.repeated:  # a search tells them before it begins; here the merge was the first to read
-        listener.warn(text)
-    return Soup(choice.name, output.out, ingredient_names(picked), recipe, (), tuple(recipe.repeated))
-
-
-def evaluate(
-    checkpoints: Sequence[str | Path],
-    *,
-    eval: str | Sequence[str],
-    run: str | Path | None = None,
-    split: float | None = None,
-    allow_nonfinite: bool = False,
-    settings: EvalSettings | None = None,
-    workers: int = 0,
-    ray: str | None = None,
-    listener: Progress | None = None,
-) -> list[Trial]:
-    """Score checkpoints one by one, each alone, into the journal. They need not belong together.
-
-    Raises:
-        SoupError: a checkpoint is damaged, a benchmark unknown or its data not here, or the harness failed.
-    """
-    more = {"workers": workers, "ray": ray, "allow_nonfinite": allow_nonfinite}
-    judging = Judging.of(eval or [""], run, checkpoints, split, settings=settings or EvalSettings(), **more)
-    with (
-        Pool.open([*checkpoints]) as opened,
-        Session.open(opened, judging, {}, listener or Progress()) as search,
-    ):
-        search.judge_singles()
-        return list(search.reported())
-
-
-def _guarded(trial: Trial) -> Trial:
-    """The chosen soup, unless it breaks a guard: whatever the strategy, such a soup is not written."""
-    if trial.broken:
-        raise RecipeError(
-            f"The chosen soup, {' + '.join(trial.names)}, breaks what --guard asks for, and was not written:\n"
-            f"{bullet_list(trial.broken)}\nAll scores are kept: another strategy or a wider guard starts from them."
-        )
-    return trial
-
-
-def _unsealed(pool: Pool, chosen: Sequence[Any] | Mapping[Any, float], fields: Mapping[str, Any]) -> Recipe:
-    base = pool.base.source() if pool.base else None
-    return Recipe(ingredients=tuple(shares_of(pool, chosen)), base=base, **fields)
-
-
-def _warn(pool: Pool, drop: Sequence[str], listener: Progress) -> list[str]:
-    warnings = pool.warnings(drop)
-    if len(pool) == 1:
-        warnings.append(f"a pool of one: the soup will be {pool.names[0]} itself")
-    for text in warnings:
-        listener.warn(text)
-    return warnings
-
-
-def _refuse_out(output: _Output, choice: BoundStrategy, pool: Pool, places: Any) -> None:
-    """Say before the first evaluation what would stop the last step.
-
-    An earlier soup of the same strategy and pool may be this very one: that shows when the recipe is known.
-    """
-    out = output.out
-    folder = Path(places) if isinstance(places, str | Path) else None
-    if folder is not None and folder.is_dir() and out.resolve().parent == folder.resolve():
-        raise OutputError(
-            f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another -o/--out."
-        )
-    refuse_inputs_as_output(pool, out)
-    earlier = earlier_soup(out)
-    if earlier and not output.overwrite and earlier.strategy == choice.name and {*earlier.names} <= {*pool.names}:
-        return
-    refuse_destination(out, overwrite=output.overwrite)
-
-
-def _write(pool: Pool, recipe: Recipe, output: _Output, trials: Sequence[Trial], listener: Progress) -> Recipe:
-    plan = plan_merge(recipe, pool, max_shard_bytes=output.max_shard_bytes)
-    listener.phase("merging", plan.read_bytes)
-    final = [trial for trial in trials if trial.recipe == recipe]
-    return merge(
-        recipe,
-        output.out,
-        overwrite=output.overwrite,
-        max_shard_bytes=output.max_shard_bytes,
-        allow_nonfinite=output.allow_nonfinite,
-        scores=card_scores(final[0]) if final else None,
-        options=Options(threads=output.threads, progress=listener.progress),
-        pool=pool,
-    )
-
-
-def plan_cook(strategy: str | Callable[..., Any], **wishes: Any) -> dict[str, Any]:
-    """What `cook` would do with the same arguments, after the same checks and before any work.
+def plan_cook(arguments: CookArguments) -> dict[str, object]:
+    """What `run_cook` would do with the same arguments, after the same checks and before any work.
 
     Sizes are those of the largest soup that it could write, the mean of the whole pool.
 
     Raises:
         SoupError: as `cook`.
     """
-    given = signature(cook).bind(strategy, **wishes)
-    given.apply_defaults()
-    wish = SimpleNamespace(**given.arguments)
-    choice = BoundStrategy.of(strategy, wish.options)
-    output = _Output(choice.out(wish.out), wish.overwrite, wish.max_shard_bytes)
-    fields = _fields(choice, wish.objective, wish.method, wish.params, wish.dtype, wish.drop)
-    settings = wish.settings or EvalSettings()
-    judging = Judging.of(wish.eval, wish.run, wish.pool, wish.split, settings=settings, objective=wish.objective)
-    with Pool.open(wish.pool, wish.base, wish.exclude) as opened:
-        opened.check(wish.dtype, wish.drop)
-        _refuse_out(output, choice, opened, wish.pool)
-        merging = plan_merge(_unsealed(opened, list(opened), fields), opened, max_shard_bytes=wish.max_shard_bytes)
-        plan: dict[str, Any] = merge_plan(merging, output.out)
-        if judging.benchmarks:
-            judging.refuse_as_output(output.out)
-            judging.jury()
-            plan["benchmarks"] = [benchmark.name for benchmark in judging.benchmarks]
-            plan["evaluations_at_most"] = _most_evaluations(choice.name, len(opened), judging)
-            plan["run"] = str(judging.home)
-    return {"schema": 1, "strategy": choice.name, **plan}
+    with _prepared(arguments) as run:
+        plan: dict[str, object] = {"schema": 1, "strategy": run.strategy.name, **run.largest.as_json(run.out)}
+        if run.benchmarks:
+            build_suite(run.benchmarks, run.config.settings)
+            plan["benchmarks"] = [benchmark.name for benchmark in run.benchmarks]
+            plan["evaluations_at_most"] = _most_evaluations(run.strategy.name, len(run.pool), run.config)
+            plan["run"] = str(run.directory.path)
+    return plan
 
 
-def _most_evaluations(strategy: str, count: int, judging: Judging) -> int | str:
-    """How many soups are judged at most, on both parts of the questions where they are split."""
+def evaluate(
+    checkpoints: Locations,
+    *,
+    eval: str | Sequence[str] | EvalConfig,
+    run_dir: str | Path | None = None,
+    merge: MergeOptions | None = None,
+    progress: Progress | None = None,
+) -> list[Trial]:
+    """Score checkpoints one by one, each alone, into the journal. They need not belong together.
+
+    Args:
+        checkpoints: Directories or Hub ids.
+        eval: Benchmarks as on the command line, or an `EvalConfig`.
+        run_dir: Where journal, scratch and logs live; by default beside the first checkpoint.
+        merge: `allow_nonfinite` lets checkpoints be scored that hold NaN or infinity.
+        progress: Who hears how far the run is.
+
+    Raises:
+        SoupError: a checkpoint is damaged, a benchmark unknown or its data not here, or the harness failed.
+    """
+    config, locations = _config(eval), _locations(checkpoints)
+    benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
+    template = RecipeTemplate(options=merge or MergeOptions())
+    suite = build_suite(benchmarks, config.settings)
+    run = RunDirectory.choose(run_dir, locations)
+    with (
+        Pool.open(locations) as pool,
+        Session.open(pool, suite, config, run, template, progress or Progress()) as session,
+    ):
+        session.evaluate_singles()
+        return list(session.reported())
+
+
+@contextmanager
+def _prepared(arguments: CookArguments) -> Iterator[_Run]:
+    """Check all that can be checked from names and headers alone.
+
+    Raises:
+        SoupError: the first kind of thing that would stop the run later.
+    """
+    bound = BoundStrategy.bind(arguments.strategy, arguments.strategy_args)
+    config = _config(arguments.eval)
+    benchmarks = config.parse()
+    directory = RunDirectory.choose(arguments.run_dir, arguments.pool)
+    out = Path(arguments.out) if arguments.out is not None else bound.default_out
+    options, write = arguments.merge or MergeOptions(), arguments.write or WriteOptions()
+    template = RecipeTemplate(bound.name, config.objective.as_json(), options)
+    with Pool.open(arguments.pool, arguments.base, arguments.exclude) as pool:
+        pool.check(options.dtype, options.drop)
+        if benchmarks:
+            directory.refuse_as_output(out)
+        _refuse_out(out, write, bound, pool, arguments.pool)
+        largest = plan_merge(_recipe(template, pool, list(pool)), pool, options, write)
+        warnings = tuple(_warnings(pool, options.drop))
+        yield _Run(bound, pool, config, benchmarks, directory, template, out, largest, warnings)
+
+
+def _search_and_write(run: _Run, progress: Progress) -> Soup:
+    suite = build_suite(run.benchmarks, run.config.settings)
+    with Session.open(run.pool, suite, run.config, run.directory, run.template, progress) as session:
+        chosen = session.choose(lambda score: run.strategy.choose(run.pool, score))
+        recipe = _within_guards(session.scorer(chosen)).recipe
+        trials = session.reported(recipe)
+    recipe = _write(run, recipe, trials, progress)
+    soup = _soup(run, chosen, recipe, trials)
+    save_result(run.directory, soup)
+    return soup
+
+
+def _write_unscored(run: _Run, progress: Progress) -> Soup:
+    chosen = run.strategy.choose(run.pool, None)
+    recipe = _write(run, run.recipe(chosen), (), progress)
+    for text in recipe.repeated:  # a search finds them before it begins; here the merge was the first to read
+        progress.on_warning(text)
+    return _soup(run, chosen, recipe, ())
+
+
+def _soup(run: _Run, chosen: Chosen, recipe: Recipe, trials: tuple[Trial, ...]) -> Soup:
+    warnings = (*run.warnings, *recipe.repeated)
+    return Soup(run.strategy.name, run.out, ingredient_names(chosen), recipe, trials, warnings)
+
+
+def _write(run: _Run, recipe: Recipe, trials: Sequence[Trial], progress: Progress) -> Recipe:
+    """Merge the chosen recipe; its plan is made once, and is the one that was checked where that is the whole pool."""
+    known = run.largest
+    plan = known if known.recipe == recipe else plan_merge(recipe, run.pool, known.options, known.write)
+    progress.on_phase("merging", plan.read_bytes)
+    final = [trial for trial in trials if trial.recipe == recipe]
+    return write_soup(plan, run.out, scores=card_scores(final[0]) if final else None, on_bytes=progress.on_bytes)
+
+
+def _within_guards(trial: Trial) -> Trial:
+    """The chosen soup, unless it breaks a guard: whatever the strategy, such a soup is not written."""
+    if trial.broken:
+        raise RecipeError(
+            f"The chosen soup, {' + '.join(trial.names)}, breaks what {option_name('guard')} asks for, and was not "
+            f"written:\n{bullet_list(trial.broken)}\n"
+            "All scores are kept: another strategy or a wider guard starts from them."
+        )
+    return trial
+
+
+def _config(eval: str | Sequence[str] | EvalConfig) -> EvalConfig:
+    return eval if isinstance(eval, EvalConfig) else EvalConfig(eval)
+
+
+def _locations(checkpoints: Locations) -> list[str | Path]:
+    return [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
+
+
+def _recipe(template: RecipeTemplate, pool: Pool, chosen: object) -> Recipe:
+    return template.recipe(shares_of(pool, chosen), pool.base.source() if pool.base else None)
+
+
+def _warnings(pool: Pool, drop: Sequence[str]) -> list[str]:
+    warnings = pool.warnings(drop)
+    if len(pool) == 1:
+        warnings.append(f"a pool of one: the soup will be {pool.names[0]} itself")
+    return warnings
+
+
+def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: Pool, locations: Locations) -> None:
+    """Refuse before the first evaluation what would stop the last step.
+
+    An earlier soup of the same strategy and pool may be this very one: that shows when the recipe is known.
+    """
+    folder = Path(locations) if isinstance(locations, str | Path) else None
+    if folder is not None and folder.is_dir() and out.resolve().parent == folder.resolve():
+        raise OutputError(
+            f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another "
+            f"{option_name('out')}."
+        )
+    refuse_inputs_as_output(pool, out)
+    earlier = earlier_soup(out)
+    if earlier and not write.overwrite and earlier.strategy == strategy.name and {*earlier.names} <= {*pool.names}:
+        return
+    refuse_destination(out, overwrite=write.overwrite)
+
+
+def _most_evaluations(strategy: str, count: int, config: EvalConfig) -> int | str:
+    """How many soups are evaluated at most, on both parts of the questions where they are split."""
     if strategy not in ("average", "greedy", "maximum"):
         return "as many as the strategy asks for"
-    singles = count if strategy != "average" or judging.objective.guards else 0
+    singles = count if strategy != "average" or config.objective.guards else 0
     chosen = 1 if strategy == "average" else count - 1  # less the single models: all but the first have one more in it
-    reported = (count if strategy != "average" else 0) + 1 if judging.split is not None else 0
+    reported = (count if strategy != "average" else 0) + 1 if config.split is not None else 0
     return singles + chosen + reported

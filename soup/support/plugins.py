@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
@@ -21,7 +21,16 @@ from typing import Any, TypeVar
 from soup.errors import EvaluatorError, RecipeError, SoupError
 from soup.support.text import did_you_mean
 
-__all__ = ["EVALUATORS", "METHODS", "STRATEGIES", "PluginInfo", "Registry", "code_digest", "load_object"]
+__all__ = [
+    "EVALUATORS",
+    "METHODS",
+    "STRATEGIES",
+    "PluginInfo",
+    "Registry",
+    "code_digest",
+    "import_plugin_modules",
+    "load_object",
+]
 
 T = TypeVar("T")
 
@@ -166,6 +175,12 @@ def code_digest(thing: Any) -> str | None:
         return "sha256:" + hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None
     except (TypeError, OSError):
         return None
+
+
+def import_plugin_modules(names: Iterable[str]) -> None:
+    """Import modules for what they register, such as a user's own: what a worker does before its first task."""
+    for name in names:
+        importlib.import_module(name)
 
 
 METHODS = Registry("method", "soup.methods", RecipeError, {"linear": "soup.merging.methods.linear:Linear"})

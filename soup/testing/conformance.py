@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from soup.checkpoints.dtypes import named_dtype
 from soup.errors import EvaluatorError, RecipeError
-from soup.evaluation.api import Benchmark, Candidate, EvalSettings, Evaluator, Score, Split
-from soup.evaluation.scorer import shares_of
+from soup.evaluation.api import Benchmark, Candidate, Evaluator, Score, Split
+from soup.evaluation.config import EvalSettings
 from soup.merging.methods.base import Block, Method
 from soup.merging.pool import Pool
+from soup.merging.shares import shares_of
 from soup.search.strategies.base import Chosen, Strategy
 from soup.testing.tiny_checkpoints import TINY_SHAPES, tiny_candidate, tiny_checkpoint, tiny_pool, tiny_tensor
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.objective import PLAIN, Objective
-from soup.search.workers.local import Event, ScoreEvent, TaskDone
+from soup.evaluation.progress import Progress
+from soup.search.workers.protocol import Event, ScoreEvent, TaskDone
 
 __all__ = ["SimulatedPool", "TableScorer"]
 
-_SEAT = Benchmark("table", "table", "table")
+_BENCHMARK = Benchmark("table", "table", "table")
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,16 @@ class _Trial:
 
 
 @dataclass(frozen=True)
-class _Jury:
-    seats: tuple[tuple[Benchmark, None, None], ...] = ((_SEAT, None, None),)
+class _Entry:
+    benchmark: Benchmark = _BENCHMARK
 
-    def on(self, split: Split) -> _Jury:
+
+@dataclass(frozen=True)
+class _Suite:
+    entries: tuple[_Entry, ...] = (_Entry(),)
+    split: Split = _BENCHMARK.split
+
+    def on(self, split: Split) -> _Suite:
         return self
 
 
@@ -51,7 +58,8 @@ class TableScorer:
 
     pool: Sequence[str]
     overall: Callable[[frozenset[str]], float]
-    jury: Any = _Jury()
+    suite: _Suite = _Suite()
+    progress: Progress = field(default_factory=Progress)
     objective: Objective = PLAIN
     known: dict[str, float] = field(default_factory=dict)
     trials: list[tuple[str, ...]] = field(default_factory=list)
@@ -73,16 +81,13 @@ class TableScorer:
         self.known.setdefault(recipe.digest, self.overall(frozenset(recipe.names)))
         return _Trial(recipe.names, self.known[recipe.digest])
 
-    def unknown(self, recipe: Any, jury: Any) -> list[int]:
+    def missing(self, recipe: Any, suite: _Suite) -> list[int]:
         """The only benchmark, if the recipe has no score yet."""
         return [] if recipe.digest in self.known else [0]
 
-    def remember(self, recipe: Any, jury: Any, place: int, score: Score, seconds: float) -> None:
+    def remember(self, recipe: Any, entry: _Entry, score: Score, seconds: float) -> None:
         """Take a worker's score in."""
         self.known[recipe.digest] = score.value
-
-    def starting(self, recipe: Any, benchmark: Benchmark) -> None:
-        """Nobody listens."""
 
     def announce(self, trial: Any) -> None:
         """Nobody listens."""

@@ -20,7 +20,7 @@ from soup.checkpoints.dtypes import DTYPES, TensorSpec
 from soup.checkpoints.reader import INDEX, WEIGHTS, Checkpoint
 from soup.checkpoints.writer import CheckpointWriter, plan_files
 from soup.errors import OutputError, PoolError
-from soup.merging.block_loop import Options
+from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.recipe import Recipe
 from soup.testing import tiny_pool
 from tests.helpers.merge_oracle import read_back, recipe_of, same_bits, write_pool
@@ -90,7 +90,7 @@ def test_a_soup_is_a_file_of_safetensors_byte_for_byte(tmp_path, pool):
 
 def test_the_same_recipe_gives_the_same_directory_twice(tmp_path, pool):
     for name in ("one", "two"):
-        soup.merge(recipe_of(pool), tmp_path / name, options=Options(threads=1 if name == "one" else 4))
+        soup.merge(recipe_of(pool), tmp_path / name, options=MergeOptions(threads=1 if name == "one" else 4))
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
     for name in snapshot(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
@@ -119,7 +119,7 @@ def test_a_single_file_stays_one_without_an_index(tmp_path, pool):
 
 def test_a_larger_max_shard_size_joins_shards_into_one_file(tmp_path):
     folder = tiny_pool(tmp_path / "pool", 2, shards=4)
-    soup.merge(recipe_of(folder), tmp_path / "out", max_shard_bytes=10**9)
+    soup.merge(recipe_of(folder), tmp_path / "out", write=WriteOptions(max_shard_bytes=10**9))
     assert Checkpoint(tmp_path / "out").files == (WEIGHTS,)
     assert not (tmp_path / "out" / INDEX).exists()
 
@@ -173,7 +173,7 @@ def test_a_directory_that_holds_something_is_refused_and_stays_as_it_was(tmp_pat
     with pytest.raises(OutputError, match=r"exists and is not empty\. Choose another -o/--out, or remove it"):
         soup.merge(recipe_of(pool), tmp_path / "out")
     with pytest.raises(OutputError, match="--overwrite replaces soups only"):
-        soup.merge(recipe_of(pool), tmp_path / "out", overwrite=True)
+        soup.merge(recipe_of(pool), tmp_path / "out", write=WriteOptions(overwrite=True))
     assert snapshot(tmp_path / "out") == ["notes.txt"]
 
 
@@ -183,15 +183,15 @@ def test_a_file_or_a_link_as_destination_is_refused(tmp_path, pool):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for name in ("file", "link"):
         with pytest.raises(OutputError, match="exists and is no directory"):
-            soup.merge(recipe_of(pool), tmp_path / name, overwrite=True)
+            soup.merge(recipe_of(pool), tmp_path / name, write=WriteOptions(overwrite=True))
 
 
 def test_overwrite_replaces_an_earlier_soup_whole(tmp_path, pool):
-    soup.merge(recipe_of(pool), tmp_path / "out", max_shard_bytes=1000)
+    soup.merge(recipe_of(pool), tmp_path / "out", write=WriteOptions(max_shard_bytes=1000))
     (tmp_path / "out/left.txt").write_text("over")
     with pytest.raises(OutputError, match="not empty"):
         soup.merge(recipe_of(pool, [1, 2, 3]), tmp_path / "out")
-    soup.merge(recipe_of(pool, [1, 2, 3]), tmp_path / "out", overwrite=True)
+    soup.merge(recipe_of(pool, [1, 2, 3]), tmp_path / "out", write=WriteOptions(overwrite=True))
     soup.merge(recipe_of(pool, [1, 2, 3]), tmp_path / "fresh")
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "fresh")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "out", "pool"]
@@ -207,8 +207,8 @@ def test_making_the_same_soup_again_has_nothing_to_do(tmp_path, pool):
 def test_an_ingredient_is_never_the_destination(tmp_path, pool):
     (pool / "model-0/recipe.yaml").write_text("")
     for place in (pool / "model-0", pool / "model-0/out", pool):
-        with pytest.raises(OutputError, match="Choose another -o/--out"):
-            soup.merge(recipe_of(pool), place, overwrite=True)
+        with pytest.raises(OutputError, match="Choose another out="):
+            soup.merge(recipe_of(pool), place, write=WriteOptions(overwrite=True))
     assert read_back(pool / "model-0").keys()
 
 
@@ -239,7 +239,7 @@ def test_a_failed_overwrite_leaves_the_earlier_soup(tmp_path, pool):
     before = {name: (tmp_path / "out" / name).read_bytes() for name in snapshot(tmp_path / "out")}
     bad = write_pool(tmp_path / "bad", [{"b": torch.tensor([torch.nan])}] * 2)
     with pytest.raises(PoolError):
-        soup.merge(recipe_of(bad), tmp_path / "out", overwrite=True)
+        soup.merge(recipe_of(bad), tmp_path / "out", write=WriteOptions(overwrite=True))
     assert {name: (tmp_path / "out" / name).read_bytes() for name in snapshot(tmp_path / "out")} == before
 
 
@@ -247,7 +247,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(tmp_path, pool, 
     recipe, before = recipe_of(pool), snapshot(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 2000, 2000))
     with pytest.raises(OutputError, match=r"the disk is too small: 3\.\d\d kB needed, 2\.00 kB free"):
-        soup.merge(recipe, tmp_path / "out", options=Options(progress=lambda count: pytest.fail("read")))
+        soup.merge(recipe, tmp_path / "out", on_bytes=lambda count: pytest.fail("read"))
     assert snapshot(tmp_path) == before
 
 
@@ -323,7 +323,7 @@ def test_a_destination_that_came_into_being_meanwhile_is_not_replaced(tmp_path, 
         (tmp_path / "out/mine.txt").write_text("mine")
 
     with pytest.raises(OutputError, match="exists and is not empty"):
-        soup.merge(recipe_of(pool), tmp_path / "out", options=Options(progress=meddle))
+        soup.merge(recipe_of(pool), tmp_path / "out", on_bytes=meddle)
     assert snapshot(tmp_path / "out") == ["mine.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pool"]
 
@@ -332,7 +332,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import soup
-from soup.merging.block_loop import Options
+from soup.merging.options import WriteOptions
 
 recipe, out, moment = sys.argv[1:]
 def die(*_):
@@ -348,7 +348,7 @@ def rename(self, target):
     if moment == f"after rename {renames}":
         die()
 Path.rename = rename
-soup.merge(recipe, out, overwrite=True, options=Options(progress=die if moment == "while merging" else None))
+soup.merge(recipe, out, write=WriteOptions(overwrite=True), on_bytes=die if moment == "while merging" else None)
 """
 
 
@@ -366,7 +366,7 @@ def test_a_kill_leaves_no_half_soup_and_running_again_completes_it(tmp_path, poo
     if (tmp_path / "out").exists():
         assert Recipe.read(tmp_path / "out/recipe.yaml").ingredients[0].weight in (1.0, 1 / 3)
         assert Checkpoint(tmp_path / "out").tensors == Checkpoint(tmp_path / "expected").tensors
-    soup.merge(recipe, tmp_path / "out", overwrite=True)
+    soup.merge(recipe, tmp_path / "out", write=WriteOptions(overwrite=True))
     left = {name for name in snapshot(tmp_path) if name.startswith(".")}
     assert not left
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "expected")

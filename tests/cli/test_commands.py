@@ -316,14 +316,14 @@ def test_a_shard_size_lays_the_files_out_anew_and_changes_no_number(soup, here):
 def test_options_of_a_strategy_of_the_users(soup, here):
     (here / "my.py").write_text("def first(pool, score, *, count):\n    return pool[:count]\n")
     argv = ("cook", "--strategy", "my.py:first", "--pool", "ckpts", "-o", "out", "--json")
-    assert answer(soup(*argv, "--option", "count=3"))["chosen"] == [*"abc"]
+    assert answer(soup(*argv, "--strategy-arg", "count=3"))["chosen"] == [*"abc"]
     assert "missing a required argument: 'count'" in soup(*argv, code=1).stderr
-    assert "expected KEY=VALUE" in soup(*argv, "--option", "count", code=2).stderr
+    assert "expected KEY=VALUE" in soup(*argv, "--strategy-arg", "count", code=2).stderr
 
 
 def test_every_option_of_a_search_at_once(soup, here):
-    argv = ("cook", "--strategy", "greedy", "--option", "accept=gt", "--pool", "ckpts/a", "--pool", "ckpts/b")
-    more = ("--base", "ckpts/c", "--dtype", "bfloat16", "--drop", "vision.*", "--run", "run", "--timeout", "60")
+    argv = ("cook", "--strategy", "greedy", "--strategy-arg", "accept=gt", "--pool", "ckpts/a", "--pool", "ckpts/b")
+    more = ("--base", "ckpts/c", "--dtype", "bfloat16", "--drop", "vision.*", "--run-dir", "run", "--timeout", "60")
     last = ("--threads", "1", "--max-shard-size", "1GB", "--eval", "command:echo 50 # {checkpoint}", "-o", "x/y/out")
     document = answer(soup(*argv, *more, *last, "--json"))
     assert document["chosen"] == ["a"]
@@ -339,7 +339,7 @@ def test_every_option_of_a_search_at_once(soup, here):
 WRONG = {
     "no pool": (2, "greedy", "Missing option '--pool'"),
     "an unknown option": (2, "greedy --pool ckpts --evla x", "No such option"),
-    "p of 0": (2, "maximum --pool ckpts --top-p 0", "0 is not in the range"),
+    "p of 0": (2, "maximum --pool ckpts --top-k 0", "0 is not in the range"),
     "a size that is none": (2, "average --pool ckpts --max-shard-size big", "'big' is no size; expected e.g. 5GB"),
     "a timeout of 0": (2, "greedy --pool ckpts --timeout 0", "is not in the range"),
     "a split that is no number": (2, "greedy --pool ckpts --split half", "'half' is not a valid float"),
@@ -360,7 +360,7 @@ WRONG = {
     "a judge that is not there": (1, "greedy --pool ckpts --eval python:x.py:f", "no such file"),
     "a command without a place": (1, "greedy --pool ckpts --eval command:true", "has no {checkpoint}"),
     "a split beyond 1": (1, "greedy --pool ckpts --eval mmbench --split 2", "between 0 and 1"),
-    "p beyond the pool": (1, "maximum --pool ckpts --top-p 9", "between 1 and 4"),
+    "p beyond the pool": (1, "maximum --pool ckpts --top-k 9", "between 1 and 4"),
     "an unknown dtype": (1, "average --pool ckpts --dtype fp17", "fp17"),
     "all dropped": (1, "average --pool ckpts --drop *", "leaves no tensor"),
     "nobody excluded": (1, "average --pool ckpts --exclude A", "no such ingredient. Here: a, b, c, d"),
@@ -378,17 +378,25 @@ WRONG = {
     "a pool to inspect": (1, "inspect ckpts", "no .safetensors file here"),
     "no run to report": (1, "report nowhere", "no journal"),
     "a file to report": (2, "report judge/judge.py", "is a file"),
-    "a run that is a file": (1, "greedy --pool ckpts --eval python:judge/judge.py:score --run judge/judge.py", "--run"),
+    "a run that is a file": (
+        1,
+        "greedy --pool ckpts --eval python:judge/judge.py:score --run-dir judge/judge.py",
+        "--run-dir",
+    ),
     "a timeout that is no number": (
         1,
         "greedy --pool ckpts --eval python:judge/judge.py:score --timeout nan",
         "above 0",
     ),
-    "an output that is the run": (1, "greedy --pool ckpts --eval python:judge/judge.py:two -o ckpts.soup", "--run"),
-    "an output around the run": (1, "greedy --pool ckpts --eval python:judge/judge.py:two -o x --run x/y", "--run"),
+    "an output that is the run": (1, "greedy --pool ckpts --eval python:judge/judge.py:two -o ckpts.soup", "--run-dir"),
+    "an output around the run": (
+        1,
+        "greedy --pool ckpts --eval python:judge/judge.py:two -o x --run-dir x/y",
+        "--run-dir",
+    ),
     "an output in the scratch": (
         1,
-        "greedy --pool ckpts --eval python:judge/judge.py:two -o r/scratch/x --run r",
+        "greedy --pool ckpts --eval python:judge/judge.py:two -o r/scratch/x --run-dir r",
         "its own files",
     ),
     "no configuration": (1, "finetune nowhere.yaml", "nowhere.yaml"),
@@ -420,7 +428,7 @@ def test_a_failed_evaluation_ends_with_1_and_says_where_to_look(soup, here):
     log = re.search(r"The whole trace: (.*error\.log)", told.stderr)[1]
     assert "the judge is ill" in (here / log).read_text()
     told = soup("greedy", "--pool", "ckpts", "--eval", "python:judge/judge.py:spin", "--timeout", "0.2", code=1)
-    assert "no answer within --timeout 0.2 seconds; it was in spin" in told.stderr
+    assert "no answer within 0.2 seconds (--timeout); it was in spin" in told.stderr
 
 
 def test_markup_in_names_is_text(soup, here):

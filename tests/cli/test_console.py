@@ -34,10 +34,10 @@ def clock(monkeypatch):
 
 def test_without_a_terminal_an_evaluation_tells_how_far_it_is_once_a_minute(clock, capsys):
     talk = Console()
-    talk.starting(Recipe.uniform([Source(name="a", path="a")]), Benchmark("mmbench", "vlmeval", "mmbench"))
+    talk.show_start(Recipe.uniform([Source(name="a", path="a")]), Benchmark("mmbench", "vlmeval", "mmbench"))
     for place, seconds in enumerate(WAITED):
         clock[0] = seconds
-        talk.answered(1000 * (place + 1), 9000)
+        talk.show_answers(1000 * (place + 1), 9000)
     told = click.unstyle(capsys.readouterr().err).splitlines()
     assert told == [
         "evaluating a on mmbench ...",

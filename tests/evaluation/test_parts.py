@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import soup
 from soup.errors import EvaluatorError
 from soup.report.tables import run_table
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_pool
 
 JUDGE = """
@@ -38,7 +38,7 @@ def here(tmp_path, monkeypatch):
 
 
 def cook(strategy="average", *functions, **given):
-    return soup.cook(strategy, pool="ckpts", eval=[f"python:judge.py:{name}" for name in functions], **given)
+    return flat.cook(strategy, pool="ckpts", eval=[f"python:judge.py:{name}" for name in functions], **given)
 
 
 def test_a_report_shows_each_part_and_the_overall_that_chose(here):
@@ -60,6 +60,6 @@ def test_soups_judged_on_other_names_are_never_held_against_each_other(here):
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, float])
 def test_weights_may_be_numpys(here, kind):
-    made = soup.cook(lambda pool, score: {"a": kind(1), "b": kind(3)}, pool="ckpts", out="out")
+    made = flat.cook(lambda pool, score: {"a": kind(1), "b": kind(3)}, pool="ckpts", out="out")
     assert [share.weight for share in made.recipe.ingredients] == [1.0, 3.0]
     assert all(type(share.weight) is float for share in made.recipe.ingredients)

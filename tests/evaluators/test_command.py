@@ -12,7 +12,8 @@ import pytest
 from evaluators import command as room
 from evaluators.command import Command
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, EvalSettings, Evaluator, Split
+from soup.evaluation.api import Benchmark, Evaluator, Split
+from soup.evaluation.config import EvalSettings
 from tests.helpers.scripted_models import ToyCandidate
 
 

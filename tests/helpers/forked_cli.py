@@ -20,7 +20,7 @@ from pathlib import Path
 AUDITED = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.symlink", "os.truncate"}
 CALLS = ("pwrite", "pwritev", "write", "writev", "ftruncate", "posix_fallocate", "fsync", "fdatasync", "sendfile")
 PRELOADED = ("torch", "safetensors.numpy", "evaluators.command", "evaluators.python", "soup.search.run")
-PRELOADED += ("soup.cli.app", "soup.cli.console", "soup.report.inspection")
+PRELOADED += ("soup.cli.app", "soup.cli.console", "soup.report.pool_check")
 
 
 @dataclass(frozen=True)

@@ -54,12 +54,12 @@ def read_back(directory):
     }
 
 
-def merged(states, weights=None, *, options=None, allow_nonfinite=False, **fields):
+def merged(states, weights=None, *, options=None, **fields):
     """The soup of `states` as a dict of tensors."""
     with tempfile.TemporaryDirectory() as folder:
         pool = write_pool(Path(folder) / "pool", states)
         out = Path(folder) / "out"
-        soup.merge(recipe_of(pool, weights, **fields), out, options=options, allow_nonfinite=allow_nonfinite)
+        soup.merge(recipe_of(pool, weights, **fields), out, options=options)
         return read_back(out)
 
 

@@ -9,6 +9,7 @@ import soup
 from soup.errors import RecipeError
 from soup.merging.recipe import Recipe
 from soup.report.tables import run_table
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, make_checkpoint, make_judge, make_pool
 
 METHOD = """
@@ -37,7 +38,7 @@ def judge(tmp_path, monkeypatch):
 
 def cook(out, base="base", strategy="greedy"):
     evals = "python:judge/judge.py:score"
-    return soup.cook(strategy, pool="ckpts", base=base, method="my.py:Towards", eval=evals, out=out)
+    return flat.cook(strategy, pool="ckpts", base=base, method="my.py:Towards", eval=evals, out=out)
 
 
 def test_scores_of_an_edited_method_are_not_remembered(judge, tmp_path):
@@ -105,7 +106,7 @@ def test_a_method_that_fails_is_one_error_with_its_name_and_its_trace(tmp_path, 
     (tmp_path / "bad.py").write_text(f"{head}class Bad(Method):\n    {body}\n")
     make_pool(tmp_path / "ckpts")
     with pytest.raises(RecipeError) as caught:
-        soup.cook("average", pool=tmp_path / "ckpts", method=f"{tmp_path}/bad.py:Bad", out=tmp_path / "out")
+        flat.cook("average", pool=tmp_path / "ckpts", method=f"{tmp_path}/bad.py:Bad", out=tmp_path / "out")
     assert "bad.py:Bad" in str(caught.value)
     assert said in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -116,4 +117,4 @@ def test_what_is_no_method_is_told_before_anything_is_read(tmp_path, kind):
     (tmp_path / "bad.py").write_text(f"from soup.merging.methods import Method\n{kind}\n")
     make_checkpoint(tmp_path / "ckpts/a", tensors={"w": np.zeros(1, np.float32)})
     with pytest.raises(RecipeError, match="expected a frozen dataclass that is a subclass of"):
-        soup.cook("average", pool=tmp_path / "ckpts", method=f"{tmp_path}/bad.py:Bad", out=tmp_path / "out")
+        flat.cook("average", pool=tmp_path / "ckpts", method=f"{tmp_path}/bad.py:Bad", out=tmp_path / "out")

@@ -13,8 +13,8 @@ import soup
 from soup.checkpoints.dtypes import DTYPES as TABLE
 from soup.checkpoints.dtypes import LEAF_ELEMENTS
 from soup.errors import PoolError, RecipeError
-from soup.merging.block_loop import Options
 from soup.merging.methods import Method, method
+from soup.merging.options import MergeOptions
 from soup.testing import tiny_checkpoint, tiny_pool, tiny_tensor
 from tests.helpers.merge_oracle import (
     DTYPES,
@@ -115,9 +115,9 @@ def test_block_size_and_threads_change_no_byte(name, count, seed, data):
         for i in range(count)
     ]
     weights = data.draw(st.none() | st.lists(st.floats(0.1, 9.0), min_size=count, max_size=count))
-    whole = merged(states, weights, options=Options(threads=1))
+    whole = merged(states, weights, options=MergeOptions(threads=1))
     for _ in range(3):
-        options = Options(data.draw(st.integers(1, size + 1)), data.draw(st.integers(1, 5)))
+        options = MergeOptions(block_elements=data.draw(st.integers(1, size + 1)), threads=data.draw(st.integers(1, 5)))
         other = merged(states, weights, options=options)
         assert all(same_bits(whole[key], other[key]) for key in whole)
 
@@ -125,7 +125,10 @@ def test_block_size_and_threads_change_no_byte(name, count, seed, data):
 def test_a_tensor_of_several_leaves_is_the_same_for_any_cut():
     size = 2 * LEAF_ELEMENTS + 12_345
     states = [{"w": normal(size, torch.bfloat16, i)} for i in range(3)]
-    found = [merged(states, options=Options(step, threads)) for step, threads in [(None, 1), (None, 3), (99_991, 2)]]
+    found = [
+        merged(states, options=MergeOptions(block_elements=step, threads=threads))
+        for step, threads in [(None, 1), (None, 3), (99_991, 2)]
+    ]
     assert same_bits(found[0]["w"], rounded(mean([state["w"] for state in states]), torch.bfloat16))
     assert all(same_bits(found[0]["w"], other["w"]) for other in found)
 
@@ -230,8 +233,10 @@ def test_nan_payloads_of_copies_survive_when_nonfinite_values_are_allowed(name):
     assert torch.isnan(values[5:7]).all()
     other = values.clone()
     other[50:] = normal(50, DTYPES[name], 4)
-    assert same_bits(merged([{"w": values}, {"w": values}], allow_nonfinite=True)["w"], values)
-    assert same_bits(merged([{"w": values}, {"w": other}], allow_nonfinite=True)["w"][:50], values[:50])
+    assert same_bits(merged([{"w": values}, {"w": values}], options=MergeOptions(allow_nonfinite=True))["w"], values)
+    assert same_bits(
+        merged([{"w": values}, {"w": other}], options=MergeOptions(allow_nonfinite=True))["w"][:50], values[:50]
+    )
 
 
 @pytest.mark.parametrize(
@@ -282,7 +287,7 @@ def test_a_nan_that_all_ingredients_share_is_refused_too():
 
 def test_nonfinite_values_pass_when_they_are_allowed():
     left, right = torch.tensor([1.0, torch.nan, torch.inf, 2.0]), torch.tensor([3.0, 1.0, 1.0, 4.0])
-    found = merged([{"w": left}, {"w": right}], allow_nonfinite=True)["w"]
+    found = merged([{"w": left}, {"w": right}], options=MergeOptions(allow_nonfinite=True))["w"]
     assert found.tolist()[0::3] == [2.0, 3.0]
     assert found[1].isnan()
     assert found[2] == torch.inf
@@ -516,7 +521,7 @@ def test_a_method_of_whole_tensors_gets_whole_tensors_whatever_the_block_size():
     states = [
         {"w": normal(6000, torch.bfloat16, i).reshape(60, 100), "b": normal(9, torch.bfloat16, i)} for i in range(3)
     ]
-    found = merged(states, method="test-median-by-row", options=Options(block_elements=64, threads=3))
+    found = merged(states, method="test-median-by-row", options=MergeOptions(block_elements=64, threads=3))
     norms = found["w"].float().norm(dim=1)
     expected = sum(state["w"].float().norm(dim=1) for state in states) / 3
     assert torch.allclose(norms, expected, rtol=0.01)

@@ -10,9 +10,10 @@ from safetensors.numpy import load_file, save_file
 from soup.cli.app import cli
 from soup.errors import CheckpointError, PoolError, RecipeError
 from soup.merging.merge import open_pool
+from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe, Source
-from soup.report.inspection import check_pool
+from soup.report.pool_check import check as check_pool
 from tests.helpers.toy_pools import make_checkpoint, make_pool
 
 
@@ -22,7 +23,7 @@ def pool(tmp_path):
 
 
 def check(pool, dtype=None, drop=(), **more):
-    return check_pool(str(pool), None, (), dtype, drop, **more)
+    return check_pool(str(pool), merge=MergeOptions(dtype=dtype, drop=drop, **more))
 
 
 def rewrite(checkpoint, change):
@@ -34,8 +35,8 @@ def test_check_holds_the_others_against_each_other_where_one_cannot_be_opened(po
     (pool / "b/model.safetensors").write_bytes(b"")
     rewrite(pool / "d", lambda tensors: tensors | {"extra": np.zeros(1, np.float32)})
     found = check(pool)
-    assert found["ingredients"] == [*"abcd"]
-    broken, extra = found["problems"]
+    assert found.ingredients == (*"abcd",)
+    broken, extra = found.problems
     assert "b/model.safetensors: truncated" in broken
     assert extra == "d: 1 tensors that a has not: extra"
 
@@ -50,10 +51,8 @@ def test_check_of_a_pool_that_cannot_be_opened_at_all_lists_every_reason(pool):
 
 def test_check_takes_nan_for_granted_where_the_merge_was_asked_to(pool):
     rewrite(pool / "c", lambda tensors: tensors | {"head": np.full(4, np.nan, np.float32)})
-    assert check(pool)["problems"] == [
-        "head: NaN or infinity in c (--allow-nonfinite merges them all the same)",
-    ]
-    assert check(pool, allow_nonfinite=True)["problems"] == []
+    assert check(pool).problems == ("head: NaN or infinity in c (--allow-nonfinite merges them all the same)",)
+    assert check(pool, allow_nonfinite=True).problems == ()
 
 
 def test_check_refuses_a_dtype_that_no_merge_would_take(pool):
@@ -66,22 +65,22 @@ def test_a_dtype_that_differs_throughout_is_one_line_that_hides_no_other(tmp_pat
     make_checkpoint(tmp_path / "ckpts/a", tensors=tensors)
     make_checkpoint(tmp_path / "ckpts/b", tensors={name: value.astype(np.float16) for name, value in tensors.items()})
     make_checkpoint(tmp_path / "ckpts/c", tensors=tensors | {"layer.7": np.zeros(4, np.float32)})
-    recast, reshaped = check(tmp_path / "ckpts")["problems"]
+    recast, reshaped = check(tmp_path / "ckpts").problems
     assert recast.startswith("b: 200 tensors: expected float32 as in a, found float16; --dtype merges mixed")
     assert recast.endswith(", ... and 192 more")
     assert reshaped == "c: layer.7: expected float32[3], found float32[4] (expected as in a)"
-    assert check(tmp_path / "ckpts", "float32")["problems"] == [reshaped]
+    assert check(tmp_path / "ckpts", "float32").problems == (reshaped,)
 
 
 def test_packed_numbers_are_not_offered_a_dtype(tmp_path):
     make_checkpoint(tmp_path / "ckpts/a", tensors={"w": np.zeros(4, np.float32)})
     make_checkpoint(tmp_path / "ckpts/b", tensors={"w": np.zeros(4, np.int8)})
-    (only,) = check(tmp_path / "ckpts")["problems"]
+    (only,) = check(tmp_path / "ckpts").problems
     assert only == "b: w: expected float32[4], found int8[4] (expected as in a)"
 
 
 def test_a_pattern_of_drop_that_matches_nothing_is_told(pool):
-    assert check(pool, drop=["vison.*", "head"])["warnings"] == ["--drop vison.*: no tensor has such a name"]
+    assert check(pool, drop=["vison.*", "head"]).warnings == ("--drop vison.*: no tensor has such a name",)
 
 
 def test_excluding_all_of_a_pool_says_so(pool):
@@ -100,10 +99,10 @@ def test_all_ingredients_that_a_recipe_misses_are_told_at_once(tmp_path):
 def test_a_base_that_cannot_be_opened_is_a_problem_of_the_pool_and_no_ingredient(pool, tmp_path):
     base = make_checkpoint(tmp_path / "base", tensors={"w": np.zeros(1, np.float32)})
     (base / "model.safetensors").write_bytes(b"")
-    found = check_pool(str(pool), str(base), (), None, ())
-    assert found["ingredients"] == [*"abcd"]
-    assert len(found["problems"]) == 1
-    assert "base/model.safetensors: truncated" in json.dumps(found["problems"])
+    found = check_pool(str(pool), str(base))
+    assert found.ingredients == (*"abcd",)
+    assert len(found.problems) == 1
+    assert "base/model.safetensors: truncated" in json.dumps(found.problems)
 
 
 def test_inspect_says_in_words_that_a_checkpoint_is_quantised(tmp_path):

@@ -4,10 +4,9 @@ import importlib.util
 
 import pytest
 
-import soup
 from soup.errors import EvaluatorError
 from soup.evaluation.objective import Objective
-from soup.search.run import plan_cook
+from tests.helpers import flat_arguments as flat
 from tests.helpers.forked_cli import Forge
 from tests.helpers.toy_pools import calls, make_judge, make_pool
 
@@ -23,12 +22,12 @@ def judge(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wish", [{"objective": Objective({"mmbench": 2.0})}, {"split": 0.5}, {"objective": GUARDED}])
 def test_wishes_about_benchmarks_without_a_benchmark_are_refused(judge, wish, tmp_path):
-    with pytest.raises(EvaluatorError, match="--weights, --guard and --split are about benchmarks: pass --eval"):
-        soup.cook("average", pool="ckpts", out="out", **wish)
+    with pytest.raises(EvaluatorError, match="weights=, guard=, split= are about benchmarks: pass eval="):
+        flat.cook("average", pool="ckpts", out="out", **wish)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("call", [soup.cook, plan_cook])
+@pytest.mark.parametrize("call", [flat.cook, flat.plan_cook])
 def test_a_weight_for_a_misspelt_benchmark_is_refused_before_its_data_are_even_looked_for(judge, call):
     with pytest.raises(EvaluatorError, match="No benchmark 'mmbnch' to weigh"):
         call("greedy", pool="ckpts", eval="mmbench", objective=Objective({"mmbnch": 2.0}), out="out")
@@ -37,7 +36,7 @@ def test_a_weight_for_a_misspelt_benchmark_is_refused_before_its_data_are_even_l
 def test_a_rule_that_needs_questions_is_refused_after_one_evaluation_and_not_after_all(judge):
     evals = "python:judge/judge.py:score"
     with pytest.raises(EvaluatorError, match="needs the points of each question"):
-        soup.cook("greedy", pool="ckpts", eval=evals, options={"accept": "p>0.9"}, out="out")
+        flat.cook("greedy", pool="ckpts", eval=evals, strategy_args={"accept": "p>0.9"}, out="out")
     assert len(calls(judge)) == 1
 
 
@@ -45,7 +44,7 @@ def test_a_rule_that_needs_questions_is_refused_after_one_evaluation_and_not_aft
 def test_all_that_a_benchmark_lacks_is_told_at_once(judge, tmp_path, monkeypatch):
     monkeypatch.setenv("LMUData", str(tmp_path))
     with pytest.raises(EvaluatorError) as caught:
-        soup.cook("greedy", pool="ckpts", eval="mmbench,mmvet", out="out")
+        flat.cook("greedy", pool="ckpts", eval="mmbench,mmvet", out="out")
     said = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in said] == ["mmbench", "mmvet", "mmvet"]
     assert "its data (MMVet of VLMEvalKit) are not here" in said[1]
@@ -54,7 +53,7 @@ def test_all_that_a_benchmark_lacks_is_told_at_once(judge, tmp_path, monkeypatch
 
 def test_a_dry_run_takes_the_strategys_options(judge, tmp_path):
     (tmp_path / "mine.py").write_text("def pick(pool, score, *, name):\n    return [name]\n")
-    line = ["cook", "--strategy", "mine.py:pick", "--pool", "ckpts", "-o", "out", "--dry-run", "--option"]
+    line = ["cook", "--strategy", "mine.py:pick", "--pool", "ckpts", "-o", "out", "--dry-run", "--strategy-arg"]
     with Forge() as forge:
         assert forge(*line, "name=a", cwd=tmp_path).code == 0
         told = forge(*line, "nmae=a", cwd=tmp_path)
@@ -66,20 +65,20 @@ def test_a_dry_run_takes_the_strategys_options(judge, tmp_path):
 @pytest.mark.parametrize("objective", [Objective(), GUARDED])
 def test_a_dry_runs_number_of_evaluations_is_the_most_that_can_happen(judge, strategy, objective):
     given = {"pool": "ckpts", "eval": "python:judge/judge.py:score", "objective": objective}
-    most = plan_cook(strategy, out="out", **given)["evaluations_at_most"]
-    soup.cook(strategy, out="out", **given)
+    most = flat.plan_cook(strategy, out="out", **given)["evaluations_at_most"]
+    flat.cook(strategy, out="out", **given)
     assert 0 < len(calls(judge)) <= most
     assert strategy == "average" or len(calls(judge)) == most, "and no more than needs be"
 
 
 def test_a_weighted_soup_is_not_called_a_mean_of_equals(judge):
-    told = soup.cook(lambda pool, score: {"a": 3, "b": -1.0}, pool="ckpts", out="out")
+    told = flat.cook(lambda pool, score: {"a": 3, "b": -1.0}, pool="ckpts", out="out")
     assert str(told) == "the mean of a (3) + b (-1)"
-    assert str(soup.cook("average", pool="ckpts", out="even")) == "the mean of a + b + c + d"
+    assert str(flat.cook("average", pool="ckpts", out="even")) == "the mean of a + b + c + d"
 
 
 def test_a_dry_run_of_a_merge_looks_at_its_destination(judge, tmp_path):
-    soup.cook("average", pool="ckpts", out="out")
+    flat.cook("average", pool="ckpts", out="out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/work.txt").write_text("years of it")
     with Forge() as forge:

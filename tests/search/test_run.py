@@ -12,12 +12,13 @@ from safetensors.numpy import load_file, save_file
 import soup
 import soup.errors
 from soup.errors import CheckpointError, EvaluatorError, OutputError, PoolError, RecipeError
-from soup.evaluation.api import EvalSettings
+from soup.evaluation.config import EvalSettings
 from soup.evaluation.journal import Journal
+from soup.evaluation.progress import Progress
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.search.run import evaluate
-from soup.search.session import Progress
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import TOKENIZER, calls, debris, make_checkpoint, make_judge, make_pool, tree
 
 CONFIG = {"model_type": "toy", "architectures": ["Toy"], "dtype": "float32"}
@@ -35,12 +36,12 @@ def pool(tmp_path, monkeypatch):
 
 
 def cook(strategy, pool, judge, function="score", **given):
-    return soup.cook(strategy, pool=pool, eval=[f"python:{judge}:{function}"] if judge else [], **given)
+    return flat.cook(strategy, pool=pool, eval=[f"python:{judge}:{function}"] if judge else [], **given)
 
 
 def warnings_of(*given, **fields):
     told = []
-    soup.cook(*given, listener=Progress(warn=told.append), **fields)
+    flat.cook(*given, progress=Progress(on_warning=told.append), **fields)
     return told
 
 
@@ -92,7 +93,7 @@ def test_maximum_after_greedy_finds_every_single_models_score(pool, judge):
 def test_scores_told_by_eval_are_not_asked_for_again(pool, judge):
     trials = evaluate([pool / name for name in "abcd"], eval=f"python:{judge}:score")
     assert [trial.names for trial in trials] == [("a",), ("b",), ("c",), ("d",)]
-    cook("maximum", pool, judge, out="out", options={"top_p": 1})
+    cook("maximum", pool, judge, out="out", strategy_args={"top_k": 1})
     assert len(calls(judge)) == 4
 
 
@@ -138,10 +139,10 @@ def test_weights_changed_in_place_with_their_times_put_back_are_evaluated_again(
 
 
 def test_a_moved_pool_is_not_evaluated_again(pool, judge, tmp_path):
-    cook("greedy", pool, judge, out="out", run="run")
+    cook("greedy", pool, judge, out="out", run_dir="run")
     moved = pool.rename(tmp_path / "elsewhere")
     (moved / "b").rename(moved / "best")
-    made = cook("greedy", moved, judge, out="out2", run="run")
+    made = cook("greedy", moved, judge, out="out2", run_dir="run")
     assert made.chosen == ("best", "c")
     # The order of the pool is that of the names, and it is the same here.
     assert len(calls(judge)) == 7
@@ -209,14 +210,14 @@ def test_a_judge_that_never_answers_is_stopped_at_the_timeout(pool, judge, funct
         cook("greedy", pool, judge, function, out="out", settings=EvalSettings(timeout_seconds=0.3))
     assert time.monotonic() - began < 30
     text = str(caught.value)
-    assert f"a on python:{judge}:{function}: no answer within --timeout 0.3 seconds" in text
+    assert f"a on python:{judge}:{function}: no answer within 0.3 seconds" in text
     assert f"in {function}" in text, "where it hung"
     assert "error.log" in text
 
 
 def test_a_command_that_fails_tells_its_log_and_the_end_of_it(pool):
     with pytest.raises(EvaluatorError, match="exit code 3") as caught:
-        soup.cook("greedy", pool=pool, eval=["command:echo so far so good; echo oh no >&2; exit 3 # {checkpoint}"])
+        flat.cook("greedy", pool=pool, eval=["command:echo so far so good; echo oh no >&2; exit 3 # {checkpoint}"])
     text = str(caught.value)
     assert text.startswith("a on command:")
     log = pool.parent / "ckpts.soup" / "scratch"
@@ -226,8 +227,8 @@ def test_a_command_that_fails_tells_its_log_and_the_end_of_it(pool):
 
 def test_a_command_that_never_answers_tells_what_it_said_so_far(pool):
     settings = EvalSettings(timeout_seconds=1)
-    with pytest.raises(EvaluatorError, match=r"no answer within --timeout 1 seconds") as caught:
-        soup.cook("greedy", pool=pool, eval=["command:echo step 3 of 9; sleep 60 # {checkpoint}"], settings=settings)
+    with pytest.raises(EvaluatorError, match=r"no answer within 1 seconds") as caught:
+        flat.cook("greedy", pool=pool, eval=["command:echo step 3 of 9; sleep 60 # {checkpoint}"], settings=settings)
     assert "command.log, which ends:\n$ echo step 3 of 9; sleep 60" in str(caught.value)
     assert "\nstep 3 of 9\n" in str(caught.value)
 
@@ -261,7 +262,7 @@ def test_prints_of_a_judge_stay_off_stdout(pool, judge, capsys):
 @pytest.mark.parametrize("name", ["python:{judge}:score", "command:echo 5 # {{checkpoint}}"])
 def test_a_judge_that_does_not_tell_its_questions_cannot_be_split(pool, judge, name):
     with pytest.raises(EvaluatorError, match="can't be split"):
-        soup.cook("greedy", pool=pool, eval=[name.format(judge=judge)], split=0.5)
+        flat.cook("greedy", pool=pool, eval=[name.format(judge=judge)], split=0.5)
     assert calls(judge) == []
 
 
@@ -272,13 +273,13 @@ def test_a_split_outside_of_0_to_1_is_refused(pool, judge, split):
 
 
 def test_a_strategy_that_wants_scores_asks_for_benchmarks(pool):
-    with pytest.raises(EvaluatorError, match="pass --eval"):
-        soup.cook("greedy", pool=pool)
+    with pytest.raises(EvaluatorError, match="pass eval="):
+        flat.cook("greedy", pool=pool)
 
 
 def test_benchmarks_that_are_not_known_are_all_named_with_the_nearest(pool):
     with pytest.raises(EvaluatorError) as caught:
-        soup.cook("greedy", pool=pool, eval="mmbnch,ocrbench,orcbench,pithon:x.py:f")
+        flat.cook("greedy", pool=pool, eval="mmbnch,ocrbench,orcbench,pithon:x.py:f")
     text = str(caught.value)
     assert "Unknown benchmark 'mmbnch'. Did you mean 'mmbench'?" in text
     assert "Unknown benchmark 'orcbench'. Did you mean 'ocrbench'?" in text
@@ -299,7 +300,7 @@ def test_benchmarks_that_are_not_known_are_all_named_with_the_nearest(pool):
 def test_a_judge_that_is_not_there_is_told_before_anything_is_read(pool, judge, place, said):
     judge.with_name("broken.py").write_text("def score(:\n")
     with pytest.raises(EvaluatorError) as caught:
-        soup.cook("greedy", pool=pool, eval=f"python:{place}")
+        flat.cook("greedy", pool=pool, eval=f"python:{place}")
     assert said in str(caught.value)
     assert not (pool.parent / "ckpts.soup").exists()
 
@@ -339,13 +340,13 @@ def test_an_empty_pool_is_refused(tmp_path, inside):
     if inside:
         (tmp_path / "ckpts" / inside).mkdir()
     with pytest.raises(PoolError, match="no ingredient"):
-        soup.cook("average", pool=tmp_path / "ckpts", out=tmp_path / "out")
+        flat.cook("average", pool=tmp_path / "ckpts", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_pool_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(PoolError, match="no such directory"):
-        soup.cook("average", pool=tmp_path / "ckpts")
+        flat.cook("average", pool=tmp_path / "ckpts")
 
 
 def test_exclude_leaves_one_out_and_refuses_a_name_that_is_not_there(pool, judge):
@@ -578,7 +579,7 @@ def test_all_faults_of_a_recipe_are_told_at_once(tmp_path):
     ("fields", "said"),
     [
         ({"method": "linaer"}, "Unknown method 'linaer'. Did you mean 'linear'?"),
-        ({"params": {"strength": 2}}, "does not take these params"),
+        ({"method_args": {"strength": 2}}, "does not take these params"),
         ({"dtype": "bfloat17"}, "bfloat17"),
         ({"dtype": "int8"}, "int8"),
         ({"drop": ["*"]}, "leaves no tensor"),
@@ -627,10 +628,10 @@ def test_weights_count_without_a_benchmark_too(pool):
 
 def test_a_run_directory_that_cannot_be_is_told(pool, judge):
     (pool.parent / "file").touch()
-    with pytest.raises(soup.errors.JournalError, match="--run"):
-        cook("greedy", pool, judge, out="out", run="file")
-    with pytest.raises(soup.errors.JournalError, match="--run"):
-        cook("greedy", pool, judge, out="out", run="file/below")
+    with pytest.raises(soup.errors.JournalError, match="run_dir="):
+        cook("greedy", pool, judge, out="out", run_dir="file")
+    with pytest.raises(soup.errors.JournalError, match="run_dir="):
+        cook("greedy", pool, judge, out="out", run_dir="file/below")
 
 
 def test_a_split_judges_single_models_and_the_chosen_soup_on_the_other_questions_too(pool, judge, monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score
 from soup.search.strategies import average, greedy, maximum
-from soup.search.workers.local import ScoreEvent, TaskDone
+from soup.search.workers.protocol import ScoreEvent, TaskDone
 from soup.search.workers.speculation import SpeculativeRunner
 from soup.testing.simulation import SimulatedPool, TableScorer
 
@@ -38,7 +38,7 @@ def searches(names):
         "greedy ge": lambda score: greedy(names, score),
         "greedy gt": lambda score: greedy(names, score, accept="gt"),
         "maximum": lambda score: maximum(names, score),
-        "maximum top 2": lambda score: maximum(names, score, top_p=min(2, len(names))),
+        "maximum top 2": lambda score: maximum(names, score, top_k=min(2, len(names))),
         "average": lambda score: average(names, score),
         "leave worst out": leave_worst_out,
         "climb": climb,
@@ -73,7 +73,7 @@ def test_single_models_are_judged_side_by_side():
     names = [f"m{i}" for i in range(8)]
     scorer = TableScorer(names, table_of(0, 100))
     crew = SimulatedPool(scorer, 8)
-    SpeculativeRunner(scorer, crew).choose(lambda score: maximum(names, score, top_p=3))
+    SpeculativeRunner(scorer, crew).choose(lambda score: maximum(names, score, top_k=3))
     assert crew.hours == 1.0
 
 
@@ -153,7 +153,7 @@ def test_complete_judges_every_recipe_once():
     scorer = TableScorer(names, lambda members: 1.0)
     crew = SimulatedPool(scorer, 2)
     recipes = [scorer.recipe([name]) for name in names]
-    SpeculativeRunner(scorer, crew).complete(recipes, scorer.jury.seats[0][0].split)
+    SpeculativeRunner(scorer, crew).complete(recipes, scorer.suite.split)
     assert crew.evaluations == 3
     assert crew.hours == 2.0
     assert ScoreEvent(None, 0, Score(1.0), 1.0).seconds == 1.0

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 import soup
 import soup.errors
 from soup.errors import EvaluatorError, RecipeError
-from soup.report.inspection import list_kind
+from soup.report.listing import list_kind
 from soup.search.strategies import average, greedy, maximum, strategy
 from soup.support.plugins import METHODS, STRATEGIES
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, make_judge, make_pool
 
 
@@ -116,14 +117,14 @@ def test_maximum_tries_every_p_and_keeps_the_best_and_smallest(data, pool):
 def test_maximum_of_a_given_p_is_the_top_p_and_asks_for_the_single_scores_alone(data, pool):
     p = data.draw(st.integers(1, len(pool)))
     table = Table(lambda: data.draw(few))
-    assert maximum(pool, table, top_p=p) == sorted(pool, key=lambda name: -table([name]).overall)[:p]
+    assert maximum(pool, table, top_k=p) == sorted(pool, key=lambda name: -table([name]).overall)[:p]
     assert all(len(subset) == 1 for subset in table.asked)
 
 
 @pytest.mark.parametrize("p", [0, -1, 4])
 def test_maximum_refuses_a_p_beyond_the_pool(p):
     with pytest.raises(RecipeError, match=f"between 1 and 3, the size of the pool; found {p}"):
-        maximum(["a", "b", "c"], Table(lambda: 50.0), top_p=p)
+        maximum(["a", "b", "c"], Table(lambda: 50.0), top_k=p)
 
 
 @given(names)
@@ -252,14 +253,16 @@ def mine(pool):
 @pytest.mark.parametrize("judged", [False, True])
 def test_a_strategy_in_a_file_returns_names_or_ingredients_or_weights(pool, mine, judge, name, chosen, weights, judged):
     names = f"python:{judge}:two" if judged else ()
-    made = soup.cook(f"my.py:{name}", pool=pool, eval=names, out="out")
+    made = flat.cook(f"my.py:{name}", pool=pool, eval=names, out="out")
     assert made.chosen == chosen
     assert {share.name: share.weight for share in made.recipe.ingredients} == weights
     assert made.recipe.strategy == f"my.py:{name}"
 
 
 def test_a_strategy_in_a_file_has_options_and_a_score(pool, mine, judge):
-    made = soup.cook("my.py:leave_worst_out", pool=pool, eval=f"python:{judge}:score", options={"count": 2}, out="out")
+    made = flat.cook(
+        "my.py:leave_worst_out", pool=pool, eval=f"python:{judge}:score", strategy_args={"count": 2}, out="out"
+    )
     assert made.chosen == ("b", "c")
     assert len(calls(judge)) == 5
 
@@ -287,7 +290,7 @@ WRONG = {
 def test_a_strategy_that_goes_wrong_is_one_clear_error(pool, mine, judge, name, judged):
     names = f"python:{judge}:score" if judged else ()
     with pytest.raises(RecipeError) as caught:
-        soup.cook(f"my.py:{name}", pool=pool, eval=names, out="out")
+        flat.cook(f"my.py:{name}", pool=pool, eval=names, out="out")
     assert WRONG[name] in str(caught.value)
     assert f"trategy my.py:{name}" in str(caught.value)
     assert not (pool.parent / "out").exists()
@@ -296,18 +299,18 @@ def test_a_strategy_that_goes_wrong_is_one_clear_error(pool, mine, judge, name, 
 @pytest.mark.parametrize("name", ["scores_a_text", "scores_an_ingredient", "scores_nothing"])
 def test_a_score_of_what_is_no_list_of_ingredients_is_a_clear_error(pool, mine, judge, name):
     with pytest.raises(RecipeError, match=f"Strategy my.py:{name}: (Expected a list of|A soup needs at least one)"):
-        soup.cook(f"my.py:{name}", pool=pool, eval=f"python:{judge}:score", out="out")
+        flat.cook(f"my.py:{name}", pool=pool, eval=f"python:{judge}:score", out="out")
     assert calls(judge) == []
 
 
 def test_a_soup_error_of_a_strategy_is_its_own(pool, mine):
     with pytest.raises(soup.errors.PoolError, match=r"^I don't like this pool$"):
-        soup.cook("my.py:refuses", pool=pool, out="out")
+        flat.cook("my.py:refuses", pool=pool, out="out")
 
 
 def test_an_option_that_a_strategy_does_not_take_is_told_before_the_first_evaluation(pool, judge):
     with pytest.raises(RecipeError, match=r"unexpected keyword argument 'acept'.*it takes .*accept"):
-        soup.cook("greedy", pool=pool, eval=f"python:{judge}:score", options={"acept": "gt"})
+        flat.cook("greedy", pool=pool, eval=f"python:{judge}:score", strategy_args={"acept": "gt"})
     assert calls(judge) == []
 
 
@@ -330,7 +333,7 @@ def test_an_unknown_strategy_is_told_with_the_nearest(pool, mine, name, said):
     (pool.parent / "broken.py").write_text("def x(:")
     (pool.parent / "leaves.py").write_text("raise SystemExit(3)")
     with pytest.raises(RecipeError) as caught:
-        soup.cook(name, pool=pool)
+        flat.cook(name, pool=pool)
     assert said in str(caught.value)
 
 
@@ -341,8 +344,8 @@ def test_a_function_is_a_strategy_by_itself_and_by_a_name_of_its_own(pool, monke
     def first_two(pool, score):
         return pool[:2]
 
-    assert soup.cook("first-two", pool=pool, out="one").chosen == ("a", "b")
-    made = soup.cook(first_two, pool=pool, out="two")
+    assert flat.cook("first-two", pool=pool, out="one").chosen == ("a", "b")
+    made = flat.cook(first_two, pool=pool, out="two")
     assert (made.chosen, made.strategy) == (("a", "b"), "first_two")
     assert {"name": "first-two", "source": "this process"}.items() <= row("strategies", "first-two").items()
 
@@ -400,26 +403,26 @@ def test_plug_ins_are_listed_and_a_broken_one_says_why_and_breaks_no_other(plugg
 
 
 def test_a_plug_in_strategy_cooks_and_a_broken_one_is_an_error(pool, plugged):
-    assert soup.cook("last", pool=pool, out="out").chosen == ("d",)
+    assert flat.cook("last", pool=pool, out="out").chosen == ("d",)
     with pytest.raises(RecipeError, match="a_package_that_is_not_there"):
-        soup.cook("lost", pool=pool)
+        flat.cook("lost", pool=pool)
     with pytest.raises(RecipeError, match="Did you mean 'last'"):
-        soup.cook("lastt", pool=pool)
+        flat.cook("lastt", pool=pool)
 
 
 def test_what_ships_cannot_be_replaced_by_a_plug_in(pool, plugged, judge):
     assert row("strategies", "greedy")["source"] == "soup"
-    assert soup.cook("greedy", pool=pool, eval=f"python:{judge}:score", out="out").chosen == ("b", "c")
+    assert flat.cook("greedy", pool=pool, eval=f"python:{judge}:score", out="out").chosen == ("b", "c")
 
 
 def test_a_plug_in_harness_judges_and_one_that_gives_no_score_is_an_error(pool, plugged):
-    made = soup.cook("greedy", pool=pool, eval="seven:fair", out="out")
+    made = flat.cook("greedy", pool=pool, eval="seven:fair", out="out")
     assert {trial.overall for trial in made.trials} == {7.0}
     assert made.chosen == ("a", "b", "c", "d")
     with pytest.raises(EvaluatorError, match=r"a on seven:unfair: expected a soup.evaluation.Score, found 7"):
-        soup.cook("greedy", pool=pool, eval="seven:unfair", out="out2")
+        flat.cook("greedy", pool=pool, eval="seven:unfair", out="out2")
 
 
 def test_an_unknown_method_is_told_with_the_nearest(pool):
     with pytest.raises(RecipeError, match=r"Unknown method 'liner'\. Did you mean 'linear'\? Known: linear"):
-        soup.cook("average", pool=pool, method="liner")
+        flat.cook("average", pool=pool, method="liner")

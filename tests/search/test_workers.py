@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-import soup
 from soup.errors import EvaluatorError, RecipeError
-from soup.evaluation.api import EvalSettings
+from soup.evaluation.config import EvalSettings
 from soup.evaluation.objective import Objective
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, debris, make_judge, make_pool, tree
 
 HEADS = {"a": (1, 2, 3, 9), "b": (1, 2, 9, 4), "c": (9, 2, 3, 4), "d": (30, 30, 30, 30)}
@@ -34,9 +34,9 @@ def told(result):
 
 def test_two_workers_make_the_soup_that_one_process_makes(tmp_path, pool, judge):
     spec = f"python:{judge}:score"
-    alone = soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "alone", run=tmp_path / "run1")
+    alone = flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "alone", run_dir=tmp_path / "run1")
     made = len(calls(judge))
-    both = soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "both", run=tmp_path / "run2", workers=2)
+    both = flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "both", run_dir=tmp_path / "run2", workers=2)
     assert tree(tmp_path / "alone") == tree(tmp_path / "both")
     assert told(alone) == told(both)
     assert len(calls(judge)) - made >= made, "the same evaluations, and bets"
@@ -45,10 +45,10 @@ def test_two_workers_make_the_soup_that_one_process_makes(tmp_path, pool, judge)
 
 def test_bets_that_were_lost_stay_in_the_journal_and_a_rerun_judges_nothing(tmp_path, pool, judge):
     spec = f"python:{judge}:score"
-    soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out", workers=3)
+    flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out", workers=3)
     made = len(calls(judge))
-    soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out", workers=3)
-    soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out2")
+    flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out", workers=3)
+    flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out2")
     assert len(calls(judge)) == made
 
 
@@ -60,8 +60,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_made_again(tmp_path, 
     # The third call dies by kill -9, once: the file that makes it do so is gone when it is tried again.
     mood(judge, "3 (HERE / 'mood').unlink(); os.kill(os.getpid(), signal.SIGKILL)")
     spec = f"python:{judge}:score"
-    found = soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out", workers=2)
-    alone = soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "alone", run=tmp_path / "run")
+    found = flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out", workers=2)
+    alone = flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "alone", run_dir=tmp_path / "run")
     assert told(found) == told(alone)
     assert tree(tmp_path / "out") == tree(tmp_path / "alone")
 
@@ -71,7 +71,7 @@ def test_a_trial_that_kills_its_worker_twice_is_an_error_with_the_worker_s_log(t
     with pytest.raises(
         EvaluatorError, match=r"ended twice, killed by signal 9\. Its log: (.*worker-\d\.log)"
     ) as caught:
-        soup.cook("greedy", pool=pool, eval=[f"python:{judge}:score"], out=tmp_path / "out", workers=2)
+        flat.cook("greedy", pool=pool, eval=[f"python:{judge}:score"], out=tmp_path / "out", workers=2)
     assert "last words" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -80,10 +80,10 @@ def test_a_worker_s_error_is_that_of_the_harness_and_scores_told_before_are_kept
     mood(judge, "3 raise ValueError('out of ideas')")
     spec = f"python:{judge}:score"
     with pytest.raises(EvaluatorError, match="out of ideas"):
-        soup.cook("average", pool=pool, eval=[spec], out=tmp_path / "o", workers=2, objective=guard(spec))
+        flat.cook("average", pool=pool, eval=[spec], out=tmp_path / "o", workers=2, objective=guard(spec))
     (judge.parent / "mood").unlink()
     before = len(calls(judge))
-    soup.cook("average", pool=pool, eval=[spec], out=tmp_path / "o", workers=2)
+    flat.cook("average", pool=pool, eval=[spec], out=tmp_path / "o", workers=2)
     assert len(calls(judge)) - before <= 1, "the mean alone"
 
 
@@ -93,16 +93,16 @@ def guard(spec):
 
 def test_a_timeout_holds_in_a_worker_too(tmp_path, pool, judge):
     settings = EvalSettings(timeout_seconds=1)
-    with pytest.raises(EvaluatorError, match="no answer within --timeout 1 seconds"):
-        soup.cook("greedy", pool=pool, eval=[f"python:{judge}:sleep"], out=tmp_path / "o", workers=2, settings=settings)
+    with pytest.raises(EvaluatorError, match="no answer within 1 seconds"):
+        flat.cook("greedy", pool=pool, eval=[f"python:{judge}:sleep"], out=tmp_path / "o", workers=2, settings=settings)
 
 
 def test_guards_are_held_with_workers_as_without(tmp_path, pool, judge):
     spec = f"python:{judge}:score"
     strict = Objective.parse([], [f"{spec}>=5"])
     for workers in (0, 2):
-        with pytest.raises(RecipeError, match="breaks what --guard asks for"):
-            soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "o", workers=workers, objective=strict)
+        with pytest.raises(RecipeError, match="breaks what guard= asks for"):
+            flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "o", workers=workers, objective=strict)
 
 
 def test_an_interrupt_ends_the_workers_and_leaves_no_debris(tmp_path, pool, judge):
@@ -131,10 +131,10 @@ def is_there(group):
 @pytest.mark.slow
 def test_a_local_ray_makes_the_same_soup_and_replaces_an_actor_that_dies(tmp_path, pool, judge):
     spec = f"python:{judge}:score"
-    alone = soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "alone", run=tmp_path / "run1")
+    alone = flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "alone", run_dir=tmp_path / "run1")
     mood(judge, f"{len(calls(judge)) + 3} (HERE / 'mood').unlink(); os.kill(os.getpid(), signal.SIGKILL)")
     options = {"workers": 2, "ray": "local"}
-    both = soup.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "both", run=tmp_path / "run2", **options)
+    both = flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "both", run_dir=tmp_path / "run2", **options)
     assert told(alone) == told(both)
     assert tree(tmp_path / "alone") == tree(tmp_path / "both")
 

@@ -18,7 +18,8 @@ from evaluators.vlmeval.harness import VLMEval
 from soup import average, greedy, maximum
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError, RecipeError
-from soup.evaluation.api import Benchmark, EvalSettings, Score
+from soup.evaluation.api import Benchmark, Score
+from soup.evaluation.config import EvalSettings
 from soup.merging.methods import Method
 from soup.support.plugins import METHODS, STRATEGIES
 from soup.testing import (
@@ -50,7 +51,7 @@ def test_every_strategy_that_ships_keeps_its_promises(name):
 
 def test_strategies_keep_them_with_their_options_too():
     check_strategy(greedy, accept="gt")
-    check_strategy(maximum, top_p=1)
+    check_strategy(maximum, top_k=1)
 
 
 JUDGE = """

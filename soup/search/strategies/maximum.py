@@ -13,7 +13,7 @@ __all__ = ["maximum"]
 T = TypeVar("T")
 
 
-def maximum(pool: Sequence[T], score: ScoreFunction, *, top_p: int | None = None) -> list[T]:
+def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None) -> list[T]:
     """The mean of the top p individuals by overall, f((1/p) sum_i theta_i): no element-wise max, nor the single best.
 
     The paper gives no p. Without one every p from 1 to k is tried and the best kept, the smallest on a tie, one that
@@ -22,11 +22,11 @@ def maximum(pool: Sequence[T], score: ScoreFunction, *, top_p: int | None = None
     Raises:
         RecipeError: p is not between 1 and the size of the pool.
     """
-    if top_p is not None and not 1 <= top_p <= len(pool):
-        raise RecipeError(f"--top-p must be between 1 and {len(pool)}, the size of the pool; found {top_p}.")
+    if top_k is not None and not 1 <= top_k <= len(pool):
+        raise RecipeError(f"--top-k must be between 1 and {len(pool)}, the size of the pool; found {top_k}.")
     ranked = by_overall(pool, score)
-    if top_p is not None:
-        return ranked[:top_p]
+    if top_k is not None:
+        return ranked[:top_k]
 
     def worth(p: int) -> tuple[bool, float]:
         trial = score(ranked[:p])

@@ -1,4 +1,4 @@
-"""The crew on a Ray cluster: one actor a GPU, on this machine or on many that share a file system.
+"""Workers on a Ray cluster: one actor a GPU, on this machine or on many that share a file system.
 
 Ray is an extra (`pip install 'vlm-soup[ray]'`): core Ray alone, no Ray Train and no dashboard.
 """
@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soup.errors import EvaluatorError
-from soup.search.workers.local import EvalTask, Event, TaskDone, WorkerSpec, make_worker
+from soup.search.workers.protocol import Deaths, EvalTask, Event, TaskDone, WorkerSpec
+from soup.search.workers.worker import make_worker
+from soup.support.options import speak_in_flags, speaks_in_flags
 
 __all__ = ["RayPool", "connect"]
 
@@ -29,19 +31,19 @@ def connect(address: str) -> Any:
         import ray
     except ImportError as error:
         raise EvaluatorError("--ray needs Ray: pip install 'vlm-soup[ray]'") from error
-    place = {} if address == "local" else {"address": address}
+    target = {} if address == "local" else {"address": address}
     quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
     try:
-        _knock(address)
-        with _sigterm_as_it_is():
-            ray.init(**place, **quiet, ignore_reinit_error=True)
+        _require_listener(address)
+        with _keep_sigterm_handler():
+            ray.init(**target, **quiet, ignore_reinit_error=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise EvaluatorError(f"--ray {address}: no cluster there ({error}).") from error
     return ray
 
 
 @contextmanager
-def _sigterm_as_it_is() -> Iterator[None]:
+def _keep_sigterm_handler() -> Iterator[None]:
     """Keeps our way of ending: Ray's own would leave at once, as if there were nothing to tidy up."""
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -51,7 +53,7 @@ def _sigterm_as_it_is() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _knock(address: str) -> None:
+def _require_listener(address: str) -> None:
     """Fail at once where nobody listens: Ray itself would try again for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
@@ -60,22 +62,28 @@ def _knock(address: str) -> None:
 
 @dataclass
 class RayPool:
-    """`size` actors of a cluster (0: one a GPU, or one a core where it has none), each with one loaded model."""
+    """Actors of a cluster, each with one loaded model.
 
-    brief: WorkerSpec
+    Args:
+        spec: What each actor needs.
+        size: How many there are; 0: one a GPU, or one a core where the cluster has no GPUs.
+        address: Where the cluster is, or `local` to start one here.
+    """
+
+    spec: WorkerSpec
     size: int
     address: str
     _actors: list[Any] = field(default_factory=list)
     _running: dict[Any, tuple[int, EvalTask]] = field(default_factory=dict)
-    _deaths: dict[Any, int] = field(default_factory=dict)
+    _deaths: Deaths = field(default_factory=Deaths)
 
     def __post_init__(self) -> None:
         self._ray = connect(self.address)
-        found = self._ray.cluster_resources()
-        self._gpus = min(1, int(found.get("GPU", 0)))
-        self.size = self.size or int(found.get("GPU" if self._gpus else "CPU", 1))
-        self._actor = self._ray.remote(_Judge)
-        self._actors = [self._hire() for _ in range(self.size)]
+        resources = self._ray.cluster_resources()
+        self._gpus = min(1, int(resources.get("GPU", 0)))
+        self.size = self.size or int(resources.get("GPU" if self._gpus else "CPU", 1))
+        self._actor = self._ray.remote(_Worker)
+        self._actors = [self._spawn() for _ in range(self.size)]
 
     @property
     def idle(self) -> int:
@@ -84,18 +92,17 @@ class RayPool:
 
     def start(self, task: EvalTask) -> None:
         """Give a task to an idle actor."""
-        busy = {place for place, _ in self._running.values()}
-        place = next(place for place in range(self.size) if place not in busy)
-        self._running[self._actors[place].work.remote(task)] = (place, task)
+        busy = {number for number, _ in self._running.values()}
+        self._give(next(number for number in range(self.size) if number not in busy), task)
 
     def wait(self) -> list[Event]:
         """Wait until an actor is done or dies; a dead one is replaced and its task given again."""
         ready, _ = self._ray.wait(list(self._running), num_returns=1)
-        place, task = self._running.pop(ready[0])
+        number, task = self._running.pop(ready[0])
         try:
             events: list[Event] = self._ray.get(ready[0])
         except self._ray.exceptions.RayActorError as error:
-            return self._bury(place, task, error)
+            return self._handle_death(number, task, error)
         return events
 
     def close(self) -> None:
@@ -103,31 +110,35 @@ class RayPool:
         for actor in self._actors:
             self._ray.kill(actor)
         if self.address == "local":
-            with _sigterm_as_it_is():
+            with _keep_sigterm_handler():
                 self._ray.shutdown()
 
-    def _hire(self) -> Any:
+    def _give(self, number: int, task: EvalTask) -> None:
+        self._running[self._actors[number].work.remote(task)] = (number, task)
+
+    def _spawn(self) -> Any:
         options = {"num_gpus": self._gpus, "num_cpus": 1, "max_restarts": 0}
-        return self._actor.options(**options).remote(self.brief)
+        return self._actor.options(**options).remote(self.spec, speaks_in_flags())
 
-    def _bury(self, place: int, task: EvalTask, error: Exception) -> list[Event]:
-        self._actors[place] = self._hire()
-        self._deaths[task.key] = self._deaths.get(task.key, 0) + 1
-        if self._deaths[task.key] < 2:
-            self._running[self._actors[place].work.remote(task)] = (place, task)
+    def _handle_death(self, number: int, task: EvalTask, error: Exception) -> list[Event]:
+        self._actors[number] = self._spawn()
+        if not self._deaths.count(task):
+            self._give(number, task)
             return []
-        what = f"{'+'.join(task.recipe.names)}: the actor that judged it ended twice"
-        return [TaskDone(task, EvaluatorError(f"{what}. Ray says:\n{error}"))]
+        title = f"{'+'.join(task.recipe.names)}: the actor that evaluated it ended twice"
+        return [TaskDone(task, EvaluatorError(f"{title}. Ray says:\n{error}"))]
 
 
-class _Judge:
+class _Worker:
     """The actor: what a worker of this host does, in a process that Ray places."""
 
-    def __init__(self, brief: WorkerSpec) -> None:
-        self._work = make_worker(brief)
+    def __init__(self, spec: WorkerSpec, in_flags: bool) -> None:
+        if in_flags:
+            speak_in_flags()
+        self._work = make_worker(spec)
 
     def work(self, task: EvalTask) -> list[Event]:
-        """All that a worker tells of a task, at once."""
+        """All events of a task, at once."""
         events: list[Event] = []
         self._work(task, events.append)
         return events

@@ -17,8 +17,9 @@ from evaluators.lm_eval.harness import LMEval
 from evaluators.lm_eval.model import language_model
 from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, EvalSettings, Split, parse_benchmarks
+from soup.evaluation.api import OPENCOMPASS, Benchmark, Split, parse_benchmarks
 from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.config import EvalSettings
 from soup.merging.pool import Pool
 from tests.helpers.merge_oracle import recipe_of
 from tests.helpers.scripted_models import ToyCandidate

@@ -15,8 +15,9 @@ from evaluators.vlmeval.benchmarks import SOURCES
 from soup.cli.app import cli
 from soup.errors import EvaluatorError, OutputError
 from soup.evaluation.api import OPENCOMPASS
-from soup.report.inspection import fetch_benchmarks, list_kind
-from soup.search.session import Progress
+from soup.evaluation.benchmark_data import fetch_benchmarks
+from soup.evaluation.progress import Progress
+from soup.report.listing import list_kind
 from tests.helpers.toy_test_sets import ocrbench_rows, write_tsv
 
 
@@ -87,7 +88,7 @@ def row(name):
 
 def test_what_is_fetched_is_whole_and_known_from_then_on(shelf, place):
     told = []
-    listener = Progress(phase=lambda *phase: told.append(phase), progress=told.append)
+    listener = Progress(on_phase=lambda *phase: told.append(phase), on_bytes=told.append)
     assert row("ocrbench")["here"] is None
     assert fetch_benchmarks(["ocrbench"], listener) == [place]
     assert place.read_bytes() == shelf.data

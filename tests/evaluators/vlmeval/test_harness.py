@@ -12,7 +12,8 @@ from evaluators.vlmeval.benchmarks import SOURCES
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, EvalSettings, Evaluator, Split
+from soup.evaluation.api import Benchmark, Evaluator, Split
+from soup.evaluation.config import EvalSettings
 from tests.helpers.scripted_models import SCRIPTED, plain_vlmeval, scripted
 from tests.helpers.toy_test_sets import CIRCLE, ODD, mmbench_rows, ocrbench_rows, png, predictions, right, write_tsv
 

@@ -17,7 +17,8 @@ from evaluators.vlmeval.benchmarks import SOURCES
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, EvalSettings
+from soup.evaluation.api import OPENCOMPASS, Benchmark
+from soup.evaluation.config import EvalSettings
 from soup.evaluation.journal import score_key
 from soup.search.run import evaluate
 from soup.testing import tiny_checkpoint

@@ -9,7 +9,8 @@ import pytest
 from evaluators.vlmeval.benchmarks import SOURCES
 from evaluators.vlmeval.harness import VLMEval
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, EvalSettings, Split, parse_benchmarks
+from soup.evaluation.api import OPENCOMPASS, Benchmark, Split, parse_benchmarks
+from soup.evaluation.config import EvalSettings
 from soup.testing import check_evaluator
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, plain_vlmeval, scripted
 from tests.helpers.toy_test_sets import TOYS, predictions, random_predictions, right, write_tsv

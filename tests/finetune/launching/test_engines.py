@@ -339,7 +339,7 @@ def weights_bytes(made):
 
 @pytest.mark.slow
 def test_real_jobs_side_by_side_leave_a_pool_that_belongs_together(trained):
-    from soup.report.inspection import check_pool
+    from soup.report.pool_check import check_pool
 
     root, made = trained
     assert made == [root / "ckpts" / "number", root / "ckpts" / "bars"]

@@ -1,5 +1,5 @@
-"""`soup run`: the whole study from one file. Training is played here by heads of tiny checkpoints, so that every number
-is known; judging, searching and merging are real. The slow test trains for real."""
+"""`soup study`: the whole study from one file. Training is played here by heads of tiny checkpoints, so that every
+number is known; judging, searching and merging are real. The slow test trains for real."""
 
 import json
 import os
@@ -278,16 +278,16 @@ def test_dry_run_counts_what_would_be_trained_and_judged_and_writes_nothing(home
         "individual_select (at most)": 2,
         "all_data": 2,
     }
-    done = CliRunner().invoke(cli, ["run", str(home / "study.yaml"), "--dry-run"])
+    done = CliRunner().invoke(cli, ["study", str(home / "study.yaml"), "--dry-run"])
     assert json.loads(done.output) == found
     assert not (home / "work").exists()
 
 
 def test_the_command_line_prints_the_table(home, trainer):
-    done = CliRunner().invoke(cli, ["run", str(home / "study.yaml")])
+    done = CliRunner().invoke(cli, ["study", str(home / "study.yaml")])
     assert done.exit_code == 0
     assert "all data, one ingredient's steps" in done.output
-    document = json.loads(CliRunner().invoke(cli, ["run", str(home / "study.yaml"), "--json"]).stdout)
+    document = json.loads(CliRunner().invoke(cli, ["study", str(home / "study.yaml"), "--json"]).stdout)
     assert set(document["seeds"]) == {"0"}
 
 
@@ -339,7 +339,7 @@ def test_a_real_study_trains_judges_cooks_and_compares_and_does_nothing_the_seco
     (tmp_path / "maker.py").write_text(MAKER)
     text = REAL.format(python=sys.executable, place_maker=tmp_path / "maker.py")
     (tmp_path / "study.yaml").write_text(text)
-    command = [sys.executable, "-m", "soup", "run", str(tmp_path / "study.yaml"), "--json"]
+    command = [sys.executable, "-m", "soup", "study", str(tmp_path / "study.yaml"), "--json"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     first = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr

@@ -1,0 +1,116 @@
+"""The commands that score checkpoints, show scores, and list what can be named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import cloup
+
+from soup.cli.options import (
+    Command,
+    GroupedOption,
+    Values,
+    carrier_options,
+    compose_options,
+    json_option,
+    run_dir_option,
+)
+from soup.evaluation.config import EvalConfig
+from soup.merging.options import MergeOptions
+
+__all__ = ["evaluating_commands"]
+
+HIDDEN = ("path", "url", "why_not")
+"""Keys of a listing that its table leaves out."""
+
+
+@click.command("eval", cls=Command, example="soup eval base/ ckpts/a --eval python:judge.py:score")
+@cloup.argument("checkpoints", nargs=-1, required=True, help="Directories or Hub ids.")
+@compose_options(
+    *carrier_options(MergeOptions, "allow_nonfinite"), *carrier_options(EvalConfig), run_dir_option, json_option
+)
+def evaluate(values: Values) -> None:
+    """Score checkpoints, into the journal."""
+    from soup.cli.console import Console, print_json, print_table
+    from soup.report.tables import trials_table
+    from soup.search.result import trial_as_json
+    from soup.search.run import evaluate
+
+    with Console() as console:
+        trials = evaluate(
+            values["checkpoints"],
+            eval=values.carrier(EvalConfig),
+            run_dir=values["run_dir"],
+            merge=values.carrier(MergeOptions),
+            progress=console.progress,
+        )
+    if values["as_json"]:
+        print_json({"schema": 1, "trials": [trial_as_json(trial) for trial in trials]})
+    else:
+        print_table(trials_table(trials), "checkpoint")
+
+
+@click.command("report", cls=Command, example="soup report ckpts.soup/")
+@cloup.argument("run", type=click.Path(file_okay=False, path_type=Path), help="A run's directory.")
+@compose_options(json_option)
+def report(values: Values) -> None:
+    """Show a run's scores.
+
+    Every single model, and every soup that came out of it.
+    """
+    from soup.cli.console import print_json, print_table
+    from soup.report.tables import run_table
+
+    table = run_table(values["run"])
+    if values["as_json"]:
+        print_json(table.as_json())
+    else:
+        for part, half in table.by_part().items():
+            click.echo(f"{part} questions")
+            print_table(half, "model")
+
+
+@click.command("list", cls=Command, example="soup list methods")
+@cloup.argument("kind", type=click.Choice(["strategies", "methods", "evaluators", "benchmarks"]), help="What to list.")
+@compose_options(
+    GroupedOption.of(
+        "Evaluate",
+        "--fetch",
+        multiple=True,
+        metavar="NAMES",
+        help="Download the data of these benchmarks, comma-separated. Repeatable.",
+    ),
+    json_option,
+)
+def list_things(values: Values) -> None:
+    """List strategies, methods, evaluators, benchmarks.
+
+    Of benchmarks it tells whether their data are here.
+    """
+    from soup.cli.console import Console, cell, print_json, print_rows
+    from soup.evaluation.benchmark_data import fetch_benchmarks
+    from soup.report.listing import list_kind
+
+    if values["fetch"] and values["kind"] != "benchmarks":
+        raise click.UsageError("--fetch is for soup list benchmarks")
+    with Console() as console:
+        for path in fetch_benchmarks(values["fetch"], console.progress) if values["fetch"] else ():
+            console.say(f"here: {path}")
+        rows = list_kind(values["kind"])
+    if values["as_json"]:
+        print_json({"schema": 1, values["kind"]: rows})
+        return
+    shown = [{key: cell(value) for key, value in row.items() if key not in HIDDEN} for row in rows]
+    print_rows(list(shown[0]), [[*row.values()] for row in shown])
+    absent = [row for row in rows if row.get("path") and not Path(row["path"]).exists()]
+    for row in rows:
+        if row.get("why_not") and row not in absent:
+            console.say(row["why_not"])
+    if absent:
+        names = ",".join(row["name"] for row in absent)
+        folder = Path(absent[0]["path"]).parent
+        console.say(f"Not here: soup list benchmarks --fetch {names} downloads into {folder}.")
+
+
+evaluating_commands = [evaluate, report, list_things]

@@ -1,0 +1,132 @@
+"""The commands that look at pools and checkpoints, and make a recipe's soup."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import cloup
+
+from soup.cli.options import (
+    Command,
+    GroupedOption,
+    Values,
+    carrier_options,
+    compose_options,
+    dry_run_option,
+    json_option,
+    output_dir_option,
+    pool_options,
+)
+from soup.merging.options import MergeOptions, WriteOptions
+from soup.support.text import pluralize
+
+__all__ = ["merging_commands"]
+
+SHOWN = ("model_type", "quantised", "files", "side_files", "left_out", "digest")
+
+
+@click.command("merge", cls=Command, example="soup merge out/recipe.yaml -o again/")
+@cloup.argument("recipe", type=click.Path(dir_okay=False, path_type=Path), help="The recipe's YAML file.")
+@compose_options(
+    *carrier_options(MergeOptions, "allow_nonfinite", "threads"),
+    output_dir_option,
+    *carrier_options(WriteOptions),
+    json_option,
+    dry_run_option,
+)
+def merge(values: Values) -> None:
+    """Make a recipe's soup again.
+
+    The digests of its ingredients are verified.
+    """
+    from soup.checkpoints.writer import refuse_destination
+    from soup.cli.console import Console, print_json, print_plan
+    from soup.merging.merge import earlier_soup, open_pool, plan_merge, refuse_inputs_as_output, write_soup
+    from soup.merging.recipe import Recipe
+
+    recipe, out, write = Recipe.read(values["recipe"]), Path(values["out"]), values.carrier(WriteOptions)
+    with open_pool(recipe) as pool:
+        refuse_inputs_as_output(pool, out)
+        plan = plan_merge(recipe, pool, values.carrier(MergeOptions), write)
+        if values["dry_run"]:
+            if not earlier_soup(out):  # a soup may be this very one: that shows when the weights are read
+                refuse_destination(out, overwrite=write.overwrite)
+            print_plan({"schema": 1, **plan.as_json(out)}, as_json=values["as_json"])
+            return
+        with Console() as console:
+            for text in pool.warnings(recipe.drop):
+                console.warn(text)
+            console.start_phase("merging", plan.read_bytes)
+            made = write_soup(plan, out, on_bytes=console.advance)
+    if values["as_json"]:
+        digested = {"digest": made.digest, **made.model_dump(by_alias=True)}
+        print_json({"schema": 1, "out": values["out"], "recipe": digested})
+    else:
+        click.echo(f"{values['out']}: {' + '.join(made.names)} ({made.digest})")
+
+
+@click.command("check", cls=Command, example="soup check --pool ckpts/ --base base/")
+@compose_options(*pool_options, *carrier_options(MergeOptions, "dtype", "drop", "allow_nonfinite"), json_option)
+def check(values: Values) -> None:
+    """Find what speaks against souping a pool.
+
+    Every mismatch is listed, before a GPU hour is spent.
+    """
+    from soup.cli.console import Console, print_json
+    from soup.report.pool_check import check
+
+    with Console() as console:
+        report = check(
+            values.pool,
+            values["base"],
+            values["exclude"],
+            merge=values.carrier(MergeOptions),
+            progress=console.progress,
+        )
+    if values["as_json"]:
+        print_json(report.as_json())
+    else:
+        for problem in report.problems:
+            click.echo(f"problem: {problem}")
+        several = "belong together" if len(report.ingredients) > 1 else "is all there is"
+        verdict = several if report.ok else "do not belong together"
+        counts = f"{pluralize(len(report.problems), 'problem')}, {pluralize(len(report.warnings), 'warning')}"
+        click.echo(f"{counts}: {', '.join(report.ingredients)} {verdict}.")
+    if not report.ok:
+        sys.exit(1)
+
+
+@click.command("inspect", cls=Command, example="soup inspect ckpts/a")
+@cloup.argument("checkpoint", help="A directory or a Hub id.")
+@compose_options(
+    GroupedOption.of("Output", "--tensors", is_flag=True, help="List every tensor."),
+    GroupedOption.of("Output", "--no-digest", is_flag=True, help="Read headers alone."),
+    json_option,
+)
+def inspect(values: Values) -> None:
+    """Show a checkpoint's tensors, dtypes and digest."""
+    from soup.cli.console import Console, cell, print_json, print_rows
+    from soup.report.checkpoint_report import inspect_checkpoint
+    from soup.support.text import format_bytes
+
+    with Console() as console:
+        report = inspect_checkpoint(values["checkpoint"], digest=not values["no_digest"], progress=console.progress)
+    if values["as_json"]:
+        print_json(report.as_json())
+        return
+    rows = [
+        [part.name, f"{part.tensors:,}", f"{part.elements:,}", format_bytes(part.bytes), part.dtypes]
+        for part in report.components
+    ]
+    print_rows(["component", "tensors", "parameters", "bytes", "dtypes"], rows, right=range(1, 4))
+    if values["tensors"]:
+        rows = [[tensor.name, tensor.dtype, str(tensor.shape), tensor.file] for tensor in report.tensors]
+        print_rows(["tensor", "dtype", "shape", "file"], rows)
+    for name in SHOWN:
+        if value := getattr(report, name):
+            click.echo(f"{name.replace('_', ' ')}: {cell(value)}")
+
+
+merging_commands = [merge, check, inspect]

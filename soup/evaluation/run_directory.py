@@ -1,0 +1,117 @@
+"""Where the work of a run lives.
+
+RUN/journal.jsonl    every score, one line each
+RUN/digests.json     the pool's digests, so that it is read once
+RUN/scratch/         candidates on disk while they are evaluated; a failed evaluation's log stays
+RUN/answers/         what a model answered, so that an evaluation that stopped asks only for the rest
+RUN/logs/            what workers print
+RUN/soups/           what each strategy came to
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from soup.checkpoints.hub import is_hub_id
+from soup.checkpoints.reader import looks_like_checkpoint
+from soup.errors import OutputError
+from soup.merging.recipe import Recipe
+from soup.support.options import option_name
+
+__all__ = ["RunDirectory", "strategy_file_name"]
+
+
+def strategy_file_name(strategy: str) -> str:
+    """A strategy's name as a part of a path: `my.py:fn` is `my.py_fn`."""
+    return strategy.replace(":", "_").replace("/", "_")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of a run, by what they hold."""
+
+    path: Path
+
+    @classmethod
+    def choose(cls, named: str | Path | None, locations: str | Path | Sequence[str | Path]) -> RunDirectory:
+        """The directory that the user names, else one beside the pool: `ckpts.soup/` for `ckpts/` and what lies in it.
+
+        Args:
+            named: What the user names, if anything.
+            locations: The pool's directory, or its checkpoints one by one.
+        """
+        return cls(Path(named) if named is not None else _beside(locations))
+
+    @property
+    def journal(self) -> Path:
+        """The file of all scores."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def digests(self) -> Path:
+        """The file of remembered digests."""
+        return self.path / "digests.json"
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of candidates that are being evaluated."""
+        return self.path / "scratch"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the workers' logs."""
+        return self.path / "logs"
+
+    @property
+    def results(self) -> Path:
+        """The folder of what strategies came to."""
+        return self.path / "soups"
+
+    def result(self, strategy: str) -> Path:
+        """The file of what a strategy came to."""
+        return self.results / f"{strategy_file_name(strategy)}.json"
+
+    def candidate(self, recipe: Recipe) -> Path:
+        """The scratch folder of a recipe's candidate."""
+        return self.scratch / recipe.digest[7:19]
+
+    def answers(self, recipe: Recipe) -> Path:
+        """The folder of what a recipe's candidate answered."""
+        return self.path / "answers" / self.candidate(recipe).name
+
+    def clear_scratch(self) -> None:
+        """Remove what a killed run left; only for the holder of the journal's lock."""
+        self.clear(self.scratch)
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """Remove a folder of the scratch, as far as it can be removed."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def refuse_as_output(self, out: Path) -> None:
+        """Refuse a destination for a soup that would be in the run's way, or be removed with its scratch.
+
+        Raises:
+            OutputError: `out` is such a place.
+        """
+        run, soup = self.path.resolve(), out.resolve()
+        if run.is_relative_to(soup) or any(soup.is_relative_to(run / name) for name in ("scratch", "soups")):
+            raise OutputError(
+                f"{out}: is where the run keeps its own files ({option_name('run_dir')} {self.path}). "
+                f"Choose another {option_name('out')}."
+            )
+
+
+def _beside(locations: str | Path | Sequence[str | Path]) -> Path:
+    paths = [locations] if isinstance(locations, str | Path) else list(locations)
+    first = Path(paths[0])
+    if is_hub_id(str(paths[0])) and not first.exists():
+        return Path("pool.soup")
+    folder = first.absolute()
+    folder = folder.parent if len(paths) > 1 or looks_like_checkpoint(folder) else folder
+    if Path.cwd().is_relative_to(folder):
+        return Path("pool.soup")  # beside it would be outside of where the user works
+    return folder.with_name(f"{folder.name}.soup")

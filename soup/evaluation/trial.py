@@ -1,0 +1,73 @@
+"""A trial: one recipe and its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Part, Score
+from soup.evaluation.bootstrap import paired_difference
+from soup.evaluation.objective import PLAIN, Objective
+from soup.merging.recipe import Recipe
+from soup.support.options import option_name
+
+__all__ = ["Trial"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recipe and its scores by benchmark.
+
+    Args:
+        recipe: What was evaluated, sealed.
+        scores: Over the questions that choose.
+        report: Over the questions that only report, where they were asked.
+        seconds: What the evaluations took that were made now; None when all of them were remembered.
+        objective: How the scores become one number.
+        broken: The guards of the objective that the scores break.
+        part: Which questions chose.
+    """
+
+    recipe: Recipe
+    scores: Mapping[str, Score]
+    report: Mapping[str, Score] = field(default_factory=dict)
+    seconds: float | None = None
+    objective: Objective = PLAIN
+    broken: tuple[str, ...] = ()
+    part: Part = "all"
+
+    @property
+    def overall(self) -> float:
+        """The objective over the questions that choose: the mean of the benchmarks' scores, weighted if so wished."""
+        return self.objective.overall(self.scores)
+
+    @property
+    def report_overall(self) -> float | None:
+        """The objective over the questions that only report, where they were asked."""
+        return self.objective.overall(self.report) if self.report else None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it breaks no guard."""
+        return not self.broken
+
+    def better_than(self, other: Trial) -> float:
+        """The probability that this soup beats another: the paired bootstrap over the questions that choose.
+
+        Raises:
+            EvaluatorError: a benchmark does not tell its questions' points.
+        """
+        difference = paired_difference(self.scores, other.scores, self.objective)
+        if difference is None:
+            silent = [name for name, score in self.scores.items() if not score.questions]
+            raise EvaluatorError(
+                f"{option_name('accept')} p>... needs the points of each question, and {', '.join(silent)} gives none. "
+                f"Use {option_name('accept')} ge or gt."
+            )
+        return difference.p_better
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the ingredients, in recipe order."""
+        return self.recipe.names

@@ -1,0 +1,124 @@
+"""Inspect a checkpoint: tensors, dtypes, components, bytes, digest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from soup.checkpoints.digest import digest_checkpoint
+from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.reader import Checkpoint
+from soup.evaluation.progress import Progress
+from soup.merging.pool import open_ingredient
+
+__all__ = ["CheckpointReport", "ComponentRow", "TensorRow", "inspect_checkpoint"]
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """A tensor, and the file that holds it."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    file: str
+
+
+@dataclass(frozen=True)
+class ComponentRow:
+    """A part of the model: how many tensors and numbers it has, and of which dtypes."""
+
+    name: str
+    tensors: int
+    elements: int
+    bytes: int
+    dtypes: str
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What a checkpoint holds."""
+
+    checkpoint: str
+    model_type: str | None
+    bytes: int
+    quantised: str | None
+    files: list[str]
+    side_files: list[str]
+    left_out: list[str]
+    warnings: list[str]
+    components: list[ComponentRow]
+    tensors: list[TensorRow]
+    digest: str | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The document that `soup inspect --json` prints."""
+        document = {"schema": 1, **asdict(self)}
+        return document if self.digest else {key: value for key, value in document.items() if key != "digest"}
+
+
+def inspect_checkpoint(
+    location: str | Path, *, digest: bool = True, progress: Progress | None = None
+) -> CheckpointReport:
+    """Find out what a checkpoint holds, from its headers.
+
+    Args:
+        location: A directory or a Hub id.
+        digest: Whether the digest of its weights is made, for which all of them are read.
+        progress: Who hears warnings and bytes.
+
+    Raises:
+        CheckpointError: it is not to be had, or damaged.
+    """
+    progress = progress or Progress()
+    with open_ingredient("checkpoint", str(location)).checkpoint as checkpoint:
+        for warning in checkpoint.warnings:
+            progress.on_warning(warning)
+        content = None
+        if digest:
+            progress.on_phase("reading", checkpoint.bytes)
+            content = digest_checkpoint(checkpoint, progress.on_bytes).content
+        return _report(checkpoint, content)
+
+
+def _report(checkpoint: Checkpoint, digest: str | None) -> CheckpointReport:
+    specs = list(checkpoint.tensors.values())
+    return CheckpointReport(
+        checkpoint=str(checkpoint.path),
+        model_type=checkpoint.config.get("model_type"),
+        bytes=checkpoint.bytes,
+        quantised=checkpoint.quantised,
+        files=list(checkpoint.files),
+        side_files=list(checkpoint.side_files.carried),
+        left_out=list(checkpoint.side_files.left_out),
+        warnings=list(checkpoint.warnings),
+        components=_components(specs),
+        tensors=[
+            TensorRow(spec.name, spec.dtype.name, list(spec.shape), checkpoint.layout[spec.name]) for spec in specs
+        ],
+        digest=digest,
+    )
+
+
+def _components(specs: Sequence[TensorSpec]) -> list[ComponentRow]:
+    """Tensors by the part of the model they belong to: the first word of the name that tells parts apart.
+
+    No table of architectures: `vision_tower`, `multi_modal_projector`, `language_model`, whatever the names say; below
+    a `model.` that they all may share, the next word.
+    """
+    groups: dict[str, list[TensorSpec]] = {}
+    for spec in specs:
+        words = spec.name.split(".")
+        depth = 2 if words[0] in ("model", "base_model", "module") and len(words) > 2 else 1
+        groups.setdefault(".".join(words[:depth]), []).append(spec)
+    return [
+        ComponentRow(
+            name,
+            len(members),
+            sum(spec.elements for spec in members),
+            sum(spec.bytes for spec in members),
+            ", ".join(sorted({spec.dtype.name for spec in members})),
+        )
+        for name, members in groups.items()
+    ]

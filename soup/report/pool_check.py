@@ -1,0 +1,124 @@
+"""Check a pool: does it belong together, and what should its user know besides?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from soup.checkpoints.digest import digest_checkpoint
+from soup.checkpoints.dtypes import named_dtype
+from soup.errors import PoolError, RecipeError
+from soup.evaluation.progress import Progress
+from soup.merging.block_arithmetic import Blend
+from soup.merging.block_loop import Options, scan_blocks
+from soup.merging.methods.linear import Linear
+from soup.merging.options import MergeOptions
+from soup.merging.pool import Ingredient, Pool
+from soup.merging.recipe import Recipe
+from soup.support.options import refuse_wrong_type
+from soup.support.text import bullet_list
+
+__all__ = ["PoolReport", "check"]
+
+
+@dataclass(frozen=True)
+class PoolReport:
+    """What speaks against souping a pool, and what else is worth knowing.
+
+    Args:
+        ingredients: Their names, those that can't be opened among them.
+        problems: Every reason why they can't be souped; empty when they can.
+        warnings: Remarks that stop nothing.
+    """
+
+    ingredients: tuple[str, ...]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the ingredients belong together."""
+        return not self.problems
+
+    def as_json(self) -> dict[str, object]:
+        """The document that `soup check --json` prints."""
+        return {
+            "schema": 1,
+            "ingredients": list(self.ingredients),
+            "problems": list(self.problems),
+            "warnings": list(self.warnings),
+        }
+
+
+def check(
+    pool: str | Path | Sequence[str | Path],
+    base: str | Path | None = None,
+    exclude: Sequence[str] = (),
+    *,
+    merge: MergeOptions | None = None,
+    progress: Progress | None = None,
+) -> PoolReport:
+    """Find everything that speaks against souping a pool; all weights are read once.
+
+    A checkpoint that can't be opened is one of the problems, and the others are held against each other all the same.
+
+    Args:
+        pool: A directory whose subdirectories are the ingredients, or checkpoints one by one (directories, Hub ids).
+        base: The model that the ingredients were tuned from.
+        exclude: Names of ingredients to leave out.
+        merge: The dtype, the dropped tensors, and whether NaN and infinity are allowed, as for a merge.
+        progress: Who hears warnings and bytes.
+
+    Raises:
+        SoupError: none can be opened, or there is no such dtype.
+    """
+    path = (str, Path, type(None))
+    refuse_wrong_type(
+        {"pool": pool, "base": base, "merge": merge},
+        {"pool": (str, Path, Sequence), "base": path, "merge": (MergeOptions, type(None))},
+        RecipeError,
+    )
+    progress, options = progress or Progress(), merge or MergeOptions()
+    if options.dtype is not None:
+        named_dtype(options.dtype)
+    opened, failed = Pool.open_what_opens(pool, base, exclude)
+    problems = [str(error) for error in failed.values()]
+    if not opened.ingredients:
+        raise PoolError(f"No ingredient can be opened:\n{bullet_list(problems)}")
+    with opened:
+        problems += opened.problems(options.dtype, options.drop)
+        digests, nonfinite = _read_through(opened, progress)
+        problems += [] if options.allow_nonfinite else nonfinite
+        sources = [part.source(digest) for part, digest in zip(opened, digests, strict=True)]
+        warnings = [*opened.warnings(options.drop), *Recipe.uniform(sources).repeated]
+    for warning in warnings:
+        progress.on_warning(warning)
+    return PoolReport(_names(opened, failed), tuple(problems), tuple(warnings))
+
+
+def _names(pool: Pool, failed: Iterable[str]) -> tuple[str, ...]:
+    """The ingredients' names, with those of the ones that can't be opened."""
+    lost = [name.encode("utf-8", "backslashreplace").decode() for name in failed if name != "base"]
+    return tuple(sorted([*pool.names, *lost])) if lost else pool.names
+
+
+def _read_through(pool: Pool, progress: Progress) -> tuple[list[str], list[str]]:
+    """The digest of each ingredient's weights, and the tensors that hold NaN or infinity: one pass gives both."""
+    progress.on_phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
+    digests, nonfinite = [], []
+    for ingredient in pool:
+        digest, rejected = _read_one(ingredient, progress)
+        digests.append(digest)
+        nonfinite += rejected
+    return digests, nonfinite
+
+
+def _read_one(ingredient: Ingredient, progress: Progress) -> tuple[str, list[str]]:
+    checkpoint = ingredient.checkpoint
+    if checkpoint.quantised:  # its numbers are not numbers one by one
+        return digest_checkpoint(checkpoint, progress.on_bytes).content, []
+    blend = Blend(Linear(), (checkpoint,), (ingredient.name,), (1.0,))
+    loop = Options(progress=progress.on_bytes)
+    digests = scan_blocks(blend, list(checkpoint.tensors.values()), lambda *block: None, loop, hashing=True)
+    return digests[0].content, [f"{name}: {why}" for name, why in sorted(blend.wrong.items())]
