@@ -318,10 +318,10 @@ def test_a_model_of_the_users_is_built_anew_for_each_candidate(model, tmp_path):
 def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(checkpoints, messages, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from evaluators.answering.engines.transformers import TransformersAnswerer\n"
+        "from evaluators.answering.engines.transformers import TransformersEngine\n"
         "class Mine:\n"
         "    def __init__(self, checkpoint_directory):\n"
-        "        self.inner = TransformersAnswerer(checkpoint_directory, max_new_tokens=8)\n"
+        "        self.inner = TransformersEngine(checkpoint_directory, max_new_tokens=8)\n"
         "        self.module = self.inner.module\n"
         "    def answer(self, messages):\n"
         "        return self.inner.answer(messages)\n"
