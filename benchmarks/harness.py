@@ -136,7 +136,7 @@ def ours(answers: dict[str, str], repeats: int) -> tuple[Seconds, Seconds, list[
 
 def evaluator() -> Any:
     from evaluators.vlmeval.harness import VLMEval
-    from soup.evaluation.config import EvalSettings
+    from soup.evaluation.settings import EvalSettings
 
     file = WORK / "instant.py"
     file.write_text(MODEL)

@@ -19,8 +19,8 @@ from typing import IO, Any
 
 from evaluators.python import refuse_split, to_score
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Candidate, Score
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.api import Benchmark, Candidate, Harness, Score
+from soup.evaluation.settings import EvalSettings
 
 __all__ = ["Command"]
 
@@ -31,8 +31,11 @@ END_BYTES = 1_000_000  # of stdout, for its last line
 GRACE_SECONDS = 2.0
 
 
-class Command:
+class Command(Harness):
     """Runs the user's command, and everything that it starts, in a process group of its own."""
+
+    target_hint = "TEMPLATE"
+    target_syntax = "rest"
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import Benchmark, Candidate, Score
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.api import Benchmark, Candidate, Harness, Score
+from soup.evaluation.settings import EvalSettings
 from soup.support.plugins import load_object
 
 __all__ = ["PythonFunction", "refuse_split", "to_score"]
 
 
-class PythonFunction:
+class PythonFunction(Harness):
     """Calls the user's function with the candidate's directory; a dict of numbers counts as one benchmark each."""
+
+    target_hint = "FILE.py:FUNCTION"
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings

@@ -15,7 +15,7 @@ from evaluators.answering.engines import vlmeval_wrapper as vlmeval_model
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError, SoupError
 from soup.evaluation.api import Candidate
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.hf.key_mapping import names_in_memory
 from soup.support.plugins import load_object
 

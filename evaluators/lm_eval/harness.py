@@ -23,8 +23,9 @@ from evaluators.answering.engines.transformers import few_threads
 from evaluators.answering.hot_swap import shared_swap
 from evaluators.lm_eval.model import alone, language_model
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, Candidate, Score, Split
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.api import Benchmark, Candidate, Harness, Score, Split
+from soup.evaluation.harnesses import Catalog
+from soup.evaluation.settings import EvalSettings
 from soup.support.text import did_you_mean
 
 __all__ = ["LMEval"]
@@ -101,12 +102,16 @@ def question(task: str, place: int) -> str:
     return f"{task}:{place}".replace("/", "_")
 
 
-class LMEval:
+class LMEval(Harness):
     """Judges candidates on lm-eval's tasks, in the one loaded model that other benchmarks share.
 
     Raises:
         EvaluatorError: the model that `settings.model` names is not there.
     """
+
+    has_parts = False
+    target_hint = "TASK[@DIR]"
+    target_syntax = "list"
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
@@ -189,7 +194,7 @@ def _load(manager: Any, name: str, folder: Path | None) -> Asked:
         EvaluatorError: no such task, or data that can't be had.
     """
     if name not in manager.all_tasks:
-        hint = did_you_mean(name, [*manager.all_tasks, *OPENCOMPASS])
+        hint = did_you_mean(name, [*manager.all_tasks, *Catalog.load().benchmarks])
         where = f" in {folder}" if folder else ""
         raise EvaluatorError(f"lm_eval:{name}: lm-eval knows no task '{name}'{where}.{hint}")
     try:

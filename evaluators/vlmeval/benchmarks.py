@@ -1,67 +1,117 @@
-"""OpenCompass's eight benchmarks: what each is called in VLMEvalKit, and what its file must hold."""
+"""OpenCompass's eight benchmarks: what is known of each, what it is called in VLMEvalKit, what its file must hold."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from evaluators.vlmeval import light_import as light
-from soup.evaluation.api import OPENCOMPASS
+from evaluators.vlmeval import light_import
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Benchmark, BenchmarkInfo
+from soup.support.text import did_you_mean
 
-__all__ = ["SOURCES", "Source"]
+__all__ = ["BENCHMARKS", "VLMEvalBenchmark", "known_benchmark"]
 
 
 @dataclass(frozen=True)
-class Source:
+class VLMEvalBenchmark:
     """One benchmark in VLMEvalKit: the class that knows its data set, and what its file must hold.
 
-    `metric` names how answers become a score (`evaluators.vlmeval.metrics`). `part` is the value of the column `split`
-    whose rows count. `literals` are columns whose cells VLMEvalKit evaluates as Python code, `filled` those without
-    which its metric fails. `judge_tokens` is how long VLMEvalKit lets a judge's reply become.
+    Args:
+        name: What `--eval` calls it.
+        info: What is known of it before its data are here.
+        module: The module below `vlmeval` that has the class.
+        class_name: VLMEvalKit's class of the data set.
+        columns: The columns that the file must have.
+        metric: The key in `evaluators.vlmeval.metrics.METRICS` of how answers become a score.
+        split_value: The value of the column `split` whose rows count; None where all do.
+        literals: Columns whose cells VLMEvalKit evaluates as Python code.
+        filled: Columns without which VLMEvalKit's metric fails.
+        judge_tokens: How long VLMEvalKit lets a judge's reply become.
     """
 
     name: str
+    info: BenchmarkInfo
     module: str
-    kind: str
+    class_name: str
     columns: tuple[str, ...]
     metric: str
-    part: str | None = None
+    split_value: str | None = None
     literals: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
     judge_tokens: int = 2048
 
     @property
-    def dataset(self) -> str:
+    def data_set(self) -> str:
         """The data set's name in VLMEvalKit, which is also its file's."""
-        return OPENCOMPASS[self.name].source
+        return self.info.source
 
     @property
     def needs_judge(self) -> bool:
         """Whether there is no score without a judge."""
-        return OPENCOMPASS[self.name].judge
+        return self.info.judge
 
     @property
-    def circular(self) -> bool:
+    def is_circular(self) -> bool:
         """Whether each question is asked once per rotation of its options."""
         return self.metric == "circular"
 
-    def base(self) -> Any:
-        """VLMEvalKit's class."""
-        return getattr(light.module(self.module), self.kind)
+    def data_set_class(self) -> Any:
+        """VLMEvalKit's class of the data set."""
+        return getattr(light_import.module(self.module), self.class_name)
 
 
+GROUP = "opencompass"
 CHOICES = ("index", "question", "A", "B", "answer", "image")
 VQA = ("index", "question", "answer", "image")
 MATHVISTA = (*VQA, "question_type", "answer_type", "choices", "answer_option", "task", "skills")
 
-SOURCES = {
-    source.name: source
-    for source in (
-        Source("mmbench", "dataset.image_mcq", "ImageMCQDataset", CHOICES, "circular"),
-        Source("mmstar", "dataset.image_mcq", "ImageMCQDataset", CHOICES, "choices"),
-        Source("mmmu", "dataset.image_mcq", "MMMUDataset", (*CHOICES, "split"), "choices", part="validation"),
-        Source(
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        VLMEvalBenchmark(
+            "mmbench",
+            BenchmarkInfo(
+                "perception and reasoning",
+                "MMBench_DEV_EN",
+                1164,
+                "right in every rotation of the options",
+                group=GROUP,
+            ),
+            "dataset.image_mcq",
+            "ImageMCQDataset",
+            CHOICES,
+            "circular",
+        ),
+        VLMEvalBenchmark(
+            "mmstar",
+            BenchmarkInfo("questions that need the image", "MMStar", 1500, "right option", group=GROUP),
+            "dataset.image_mcq",
+            "ImageMCQDataset",
+            CHOICES,
+            "choices",
+        ),
+        VLMEvalBenchmark(
+            "mmmu",
+            BenchmarkInfo(
+                "college-level subjects", "MMMU_DEV_VAL", 900, "right option, validation questions", group=GROUP
+            ),
+            "dataset.image_mcq",
+            "MMMUDataset",
+            (*CHOICES, "split"),
+            "choices",
+            split_value="validation",
+        ),
+        VLMEvalBenchmark(
             "mathvista",
+            BenchmarkInfo(
+                "mathematics in images",
+                "MathVista_MINI",
+                1000,
+                "right answer, as extracted",
+                judge=True,
+                group=GROUP,
+            ),
             "dataset.image_vqa",
             "MathVista",
             MATHVISTA,
@@ -70,11 +120,54 @@ SOURCES = {
             filled=("task",),
             judge_tokens=128,
         ),
-        Source("hallusionbench", "dataset.image_yorn", "ImageYORNDataset", (*VQA, "l2-category"), "yes_no"),
-        Source("ai2d", "dataset.image_mcq", "ImageMCQDataset", CHOICES, "choices"),
-        Source("ocrbench", "dataset.image_vqa", "OCRBench", (*VQA, "category"), "contained", literals=("answer",)),
-        Source(
-            "mmvet", "dataset.image_vqa", "MMVet", (*VQA, "category"), "graded", filled=("category",), judge_tokens=3
+        VLMEvalBenchmark(
+            "hallusionbench",
+            BenchmarkInfo(
+                "illusions", "HallusionBench", 951, "mean of right answers, figures and questions", group=GROUP
+            ),
+            "dataset.image_yorn",
+            "ImageYORNDataset",
+            (*VQA, "l2-category"),
+            "yes_no",
+        ),
+        VLMEvalBenchmark(
+            "ai2d",
+            BenchmarkInfo("diagrams of school science", "AI2D_TEST", 3088, "right option", group=GROUP),
+            "dataset.image_mcq",
+            "ImageMCQDataset",
+            CHOICES,
+            "choices",
+        ),
+        VLMEvalBenchmark(
+            "ocrbench",
+            BenchmarkInfo("reading text in images", "OCRBench", 1000, "the text is in the answer", group=GROUP),
+            "dataset.image_vqa",
+            "OCRBench",
+            (*VQA, "category"),
+            "contained",
+            literals=("answer",),
+        ),
+        VLMEvalBenchmark(
+            "mmvet",
+            BenchmarkInfo("open questions", "MMVet", 218, "mean grade", judge=True, group=GROUP),
+            "dataset.image_vqa",
+            "MMVet",
+            (*VQA, "category"),
+            "graded",
+            filled=("category",),
+            judge_tokens=3,
         ),
     )
 }
+"""By name, in the order of OpenCompass's table."""
+
+
+def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
+    """What is known here of a benchmark that was asked for.
+
+    Raises:
+        EvaluatorError: there is none of that name.
+    """
+    if benchmark.target not in BENCHMARKS:
+        raise EvaluatorError(f"Unknown benchmark '{benchmark.target}'.{did_you_mean(benchmark.target, BENCHMARKS)}")
+    return BENCHMARKS[benchmark.target]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.vlmeval import light_import as light
-from evaluators.vlmeval.benchmarks import Source
+from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from soup.errors import EvaluatorError
 from soup.support.text import bullet_list
 
@@ -30,47 +30,47 @@ INDEXES: dict[Any, tuple[str, Callable[[str], bool]]] = {
 }
 
 
-def refuse(source: Source, path: Path, faults: Iterable[str]) -> None:
+def refuse(benchmark: VLMEvalBenchmark, path: Path, faults: Iterable[str]) -> None:
     """An error that lists the faults, if there are any."""
     found = list(faults)
     if found:
-        raise EvaluatorError(f"{source.name}: {path} can't be judged by VLMEvalKit:\n{bullet_list(found)}")
+        raise EvaluatorError(f"{benchmark.name}: {path} can't be judged by VLMEvalKit:\n{bullet_list(found)}")
 
 
-def table_faults(source: Source, frame: Any) -> list[str]:
+def table_faults(benchmark: VLMEvalBenchmark, frame: Any) -> list[str]:
     """Faults of the table as it was read: columns first, then cells."""
-    missing = [name for name in source.columns if name not in frame]
+    missing = [name for name in benchmark.columns if name not in frame]
     if missing:
-        return [f"columns expected: {', '.join(source.columns)}; missing: {', '.join(missing)}"]
-    return [*_cell_faults(source, frame)] if len(frame) else ["no rows"]
+        return [f"columns expected: {', '.join(benchmark.columns)}; missing: {', '.join(missing)}"]
+    return [*_cell_faults(benchmark, frame)] if len(frame) else ["no rows"]
 
 
-def row_faults(source: Source, dataset: Any, base: Any) -> Iterator[str]:
+def row_faults(benchmark: VLMEvalBenchmark, dataset: Any, base: Any) -> Iterator[str]:
     """Faults of the data set that VLMEvalKit made of the table: prompts that it can't build, unknown categories."""
     if not len(dataset.data):
-        where = "" if source.part is None else f" whose split is {source.part}"
+        where = "" if benchmark.split_value is None else f" whose split is {benchmark.split_value}"
         yield f"no rows with an image{where}"
         return
     yield from _prompt_faults(dataset, base)
-    if source.metric == "contained" and (strange := _strange_categories(dataset, base)):
+    if benchmark.metric == "contained" and (strange := _strange_categories(dataset, base)):
         yield f"categories unknown to VLMEvalKit: {', '.join(strange)}"
 
 
-def _cell_faults(source: Source, frame: Any) -> Iterator[str]:
+def _cell_faults(benchmark: VLMEvalBenchmark, frame: Any) -> Iterator[str]:
     rows = [str(index) for index in frame["index"]]
-    yield from _index_faults(source, rows)
+    yield from _index_faults(benchmark, rows)
     yield from _image_faults(rows, frame)
     isna = importlib.import_module("pandas").isna
-    for name in ("question", *source.filled):
+    for name in ("question", *benchmark.filled):
         yield from (f"row {row}: {name} is empty" for row, cell in zip(rows, frame[name], strict=True) if isna(cell))
-    for name in source.literals:
+    for name in benchmark.literals:
         yield from _literal_faults(rows, name, frame)
-    if source.circular:
+    if benchmark.is_circular:
         yield from _circle_faults(rows, frame)
 
 
-def _index_faults(source: Source, rows: list[str]) -> Iterator[str]:
-    wanted, is_sound = INDEXES["circular" if source.circular else source.metric == "yes_no"]
+def _index_faults(benchmark: VLMEvalBenchmark, rows: list[str]) -> Iterator[str]:
+    wanted, is_sound = INDEXES["circular" if benchmark.is_circular else benchmark.metric == "yes_no"]
     seen: set[str] = set()
     for row in rows:
         if not is_sound(row):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.vlmeval import light_import as light
-from evaluators.vlmeval.benchmarks import Source
+from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_checks import CIRCLE, refuse, row_faults, table_faults
 from soup.errors import EvaluatorError
 
@@ -37,7 +37,7 @@ def home() -> Path:
     return Path(named) if named else Path.home() / "LMUData"
 
 
-def locate(source: Source) -> Path:
+def locate(benchmark: VLMEvalBenchmark) -> Path:
     """The benchmark's TSV file.
 
     Raises:
@@ -46,14 +46,16 @@ def locate(source: Source) -> Path:
     root = home()
     if os.environ.get(ROOT) and not root.is_dir():
         # VLMEvalKit itself would silently fall back to the home directory.
-        raise EvaluatorError(f"{source.name}: LMUData names {root}, which is no directory: create it or unset LMUData.")
-    path = root / f"{source.dataset}.tsv"
+        raise EvaluatorError(
+            f"{benchmark.name}: LMUData names {root}, which is no directory: create it or unset LMUData."
+        )
+    path = root / f"{benchmark.data_set}.tsv"
     if path.is_file():
         return path
-    url = source.base().DATASET_URL.get(source.dataset) or "a place that it does not tell"
+    url = benchmark.data_set_class().DATASET_URL.get(benchmark.data_set) or "a place that it does not tell"
     raise EvaluatorError(
-        f"{source.name}: its data ({source.dataset} of VLMEvalKit) are not here. Expected: {path.absolute()}. "
-        f"VLMEvalKit downloads that file from {url}: soup list benchmarks --fetch {source.name} does so, "
+        f"{benchmark.name}: its data ({benchmark.data_set} of VLMEvalKit) are not here. Expected: {path.absolute()}. "
+        f"VLMEvalKit downloads that file from {url}: soup list benchmarks --fetch {benchmark.name} does so, "
         "or put it there, or set LMUData to the directory that holds it."
     )
 
@@ -68,7 +70,7 @@ def digest(path: Path) -> str:
     return _digests[key]
 
 
-def open_dataset(source: Source, path: Path, images: Images) -> Any:
+def open_dataset(benchmark: VLMEvalBenchmark, path: Path, images: Images) -> Any:
     """VLMEvalKit's data set over the local file, with its own prompts and metrics.
 
     Its two hooks for where rows and images come from are ours: the rows are the file's, with no md5 and no download,
@@ -77,31 +79,33 @@ def open_dataset(source: Source, path: Path, images: Images) -> Any:
     Raises:
         EvaluatorError: the file can't be read, or it has cells that can't be right; all are listed.
     """
-    base = source.base()
+    base = benchmark.data_set_class()
     with light.plain_texts():
         frame = _read(path)
-        refuse(source, path, table_faults(source, frame))
+        refuse(benchmark, path, table_faults(benchmark, frame))
         hooks = {"load_data": lambda self, dataset: frame, "dump_image": lambda self, line: images.of(line)}
         try:
-            dataset = type(base.__name__, (base,), hooks)(dataset=source.dataset)
+            dataset = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set)
         except Exception as cause:
-            refuse(source, path, [f"{type(cause).__name__}: {cause}"])
+            refuse(benchmark, path, [f"{type(cause).__name__}: {cause}"])
             raise
-    if source.part is not None:  # after it was built: a row that counts may borrow the image of one that does not
-        dataset.data = dataset.data[dataset.data["split"] == source.part]
-    refuse(source, path, row_faults(source, dataset, base))
+    if (
+        benchmark.split_value is not None
+    ):  # after it was built: a row that counts may borrow the image of one that does not
+        dataset.data = dataset.data[dataset.data["split"] == benchmark.split_value]
+    refuse(benchmark, path, row_faults(benchmark, dataset, base))
     return dataset
 
 
-def questions(source: Source, frame: Any) -> list[str]:
+def questions(benchmark: VLMEvalBenchmark, frame: Any) -> list[str]:
     """Each row's question, as the text of its index; the rotations of one question share it.
 
     Where a metric counts groups of questions, the group stands before a slash, so that a split keeps it together.
     """
-    if source.metric == "yes_no":
+    if benchmark.metric == "yes_no":
         sets = zip(frame["l2-category"], frame["index"], strict=True)
         return [f"{kind}_{index.split('_')[3]}/{index}" for kind, index in sets]
-    if not source.circular:
+    if not benchmark.is_circular:
         return [str(index) for index in frame["index"]]
     if "g_index" in frame:
         return [str(int(index)) for index in frame["g_index"]]

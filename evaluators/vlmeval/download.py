@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluators.vlmeval.benchmarks import Source
+from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import home
 from soup.errors import EvaluatorError, OutputError
 from soup.support.text import format_bytes
@@ -28,45 +28,45 @@ TIMEOUT_SECONDS = 60.0
 STATUS_PARTIAL, STATUS_NO_SUCH_RANGE = 206, 416
 
 
-def fetch(source: Source, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
+def fetch(benchmark: VLMEvalBenchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
     """The benchmark's file, downloaded if it is not here. `phase` is told the bytes to come, `progress` each chunk.
 
     Raises:
         EvaluatorError: it can't be had, is not the file whose digest VLMEvalKit knows, or another one is in its place.
         OutputError: the disk is too small.
     """
-    base = source.base()
-    url, known = base.DATASET_URL[source.dataset], base.DATASET_MD5[source.dataset]
-    path = home() / f"{source.dataset}.tsv"
+    base = benchmark.data_set_class()
+    url, known = base.DATASET_URL[benchmark.data_set], base.DATASET_MD5[benchmark.data_set]
+    path = home() / f"{benchmark.data_set}.tsv"
     if path.exists():
-        _refuse_another(source, path, known)
+        _refuse_another(benchmark, path, known)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
-        _download(url, part, lambda size: phase(f"fetching {source.dataset}", size), progress)
+        _download(url, part, lambda size: phase(f"fetching {benchmark.data_set}", size), progress)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as cause:
         why = getattr(cause, "reason", None) or cause
         raise EvaluatorError(
-            f"{source.name}: {url} can't be downloaded: {why}. Type the same command to go on from where it stopped, "
-            f"or get that file in another way and put it at {path.absolute()} (md5 {known})."
+            f"{benchmark.name}: {url} can't be downloaded: {why}. Type the same command to go on from where it "
+            f"stopped, or get that file in another way and put it at {path.absolute()} (md5 {known})."
         ) from cause
     found = _md5(part)
     if found != known:
         part.unlink()
         raise EvaluatorError(
-            f"{source.name}: what {url} sent is not the file that VLMEvalKit knows: expected md5 {known}, found "
+            f"{benchmark.name}: what {url} sent is not the file that VLMEvalKit knows: expected md5 {known}, found "
             f"{found}. Nothing was kept."
         )
     part.replace(path)
     return path
 
 
-def _refuse_another(source: Source, path: Path, known: str) -> None:
+def _refuse_another(benchmark: VLMEvalBenchmark, path: Path, known: str) -> None:
     found = _md5(path)
     if found != known:
         raise EvaluatorError(
-            f"{source.name}: {path} is here, and is not the file that VLMEvalKit would download: expected md5 "
+            f"{benchmark.name}: {path} is here, and is not the file that VLMEvalKit would download: expected md5 "
             f"{known}, found {found}. It is used as it is; move it away to fetch the other one."
         )
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from evaluators.answering.response_cache import ResponseCache, key
 from soup.errors import EvaluatorError
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 
 __all__ = ["JudgeSession", "LLMJudge"]
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.vlmeval import light_import as light
-from evaluators.vlmeval.benchmarks import Source
+from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import questions
 from evaluators.vlmeval.llm_judge import JudgeSession
 from evaluators.vlmeval.metrics import METRICS
@@ -41,13 +41,13 @@ def ask_rows(dataset: Any, ask: Ask) -> list[str]:
     return ask([dataset.build_prompt(row) for row in dataset.data.to_dict("records")])
 
 
-def ask_circles(source: Source, dataset: Any, ask: Ask, *, judged: bool = False) -> list[str]:
+def ask_circles(benchmark: VLMEvalBenchmark, dataset: Any, ask: Ask, *, judged: bool = False) -> list[str]:
     """The answers to all rows, asking no further rotation of a question after its first wrong one.
 
     A question counts only if all of its rotations are answered right, so that the score is the same for fewer calls.
     Where a judge will look at answers that name no option (`judged`), those are not wrong yet.
     """
-    rows, circles = dataset.data.to_dict("records"), questions(source, dataset.data)
+    rows, circles = dataset.data.to_dict("records"), questions(benchmark, dataset.data)
     answers, lost = [LOST] * len(rows), set[str]()
     for places in _rounds(rows, circles):
         asked = [place for place in places if circles[place] not in lost]
@@ -60,7 +60,9 @@ def ask_circles(source: Source, dataset: Any, ask: Ask, *, judged: bool = False)
     return answers
 
 
-def score(source: Source, dataset: Any, answers: list[str], scratch: Path, judge: JudgeSession | None = None) -> Score:
+def score(
+    benchmark: VLMEvalBenchmark, dataset: Any, answers: list[str], scratch: Path, judge: JudgeSession | None = None
+) -> Score:
     """The score of one answer per row of the data set. The predictions stay in a fresh directory below `scratch`.
 
     Raises:
@@ -68,24 +70,24 @@ def score(source: Source, dataset: Any, answers: list[str], scratch: Path, judge
     """
     scratch.mkdir(parents=True, exist_ok=True)
     # Fresh even where an earlier attempt left its files: the file of a failure is worth reading.
-    path = Path(tempfile.mkdtemp(prefix=f"{source.name}-", dir=scratch)) / f"{source.dataset}.tsv"
+    path = Path(tempfile.mkdtemp(prefix=f"{benchmark.name}-", dir=scratch)) / f"{benchmark.data_set}.tsv"
     frame = dataset.data.drop(columns="image")
     path.write_text(_table(frame, answers), encoding="utf-8", newline="")
     try:
         with _plain_environment(), light.plain_texts():
             # One block of objects, of which a row is a slice.
             told = frame.assign(prediction=_predictions(path)).astype(object).copy()
-            found = METRICS[source.metric].judge(dataset, told, judge)
+            found = METRICS[benchmark.metric].judge(dataset, told, judge)
     except SoupError:
         raise
     except Exception as cause:
         tail = "".join(traceback.format_exception(cause)[-3:])
-        raise EvaluatorError(f"{source.name}: VLMEvalKit's metric failed on {path}:\n{tail}") from cause
-    points = dict(zip(questions(source, found.rows), found.points, strict=True))
+        raise EvaluatorError(f"{benchmark.name}: VLMEvalKit's metric failed on {path}:\n{tail}") from cause
+    points = dict(zip(questions(benchmark, found.rows), found.points, strict=True))
     mean = 100 * sum(points.values()) / len(points)
     if abs(found.mean - mean) > 1e-6:
         raise EvaluatorError(
-            f"{source.name}: VLMEvalKit's total {found.mean} is not the mean of its {len(points)} questions, "
+            f"{benchmark.name}: VLMEvalKit's total {found.mean} is not the mean of its {len(points)} questions, "
             f"{mean}: this version of it ({version()}) counts differently."
         )
     return Score(found.value, n=len(points), questions=points)

@@ -103,13 +103,13 @@ def list_things(values: Values) -> None:
         return
     shown = [{key: cell(value) for key, value in row.items() if key not in HIDDEN} for row in rows]
     print_rows(list(shown[0]), [[*row.values()] for row in shown])
-    absent = [row for row in rows if row.get("path") and not Path(row["path"]).exists()]
+    absent = [row for row in rows if row.get("path") and not Path(str(row["path"])).exists()]
     for row in rows:
         if row.get("why_not") and row not in absent:
-            console.say(row["why_not"])
+            console.say(str(row["why_not"]))
     if absent:
-        names = ",".join(row["name"] for row in absent)
-        folder = Path(absent[0]["path"]).parent
+        names = ",".join(str(row["name"]) for row in absent)
+        folder = Path(str(absent[0]["path"])).parent
         console.say(f"Not here: soup list benchmarks --fetch {names} downloads into {folder}.")
 
 

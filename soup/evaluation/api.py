@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from soup.errors import EvaluatorError
-from soup.support.plugins import EVALUATORS
-from soup.support.text import did_you_mean
 
 __all__ = [
     "ALL",
-    "OPENCOMPASS",
     "Benchmark",
     "BenchmarkInfo",
     "Candidate",
     "Evaluator",
+    "Harness",
+    "Location",
     "Score",
     "Split",
-    "may_have_parts",
-    "parse_benchmarks",
+    "TargetSyntax",
 ]
 
 Part = Literal["all", "selection", "report"]
+TargetSyntax = Literal["one", "list", "rest"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,13 @@ ALL = Split()
 class BenchmarkInfo:
     """What is known of a benchmark before its data are here: the rows of `soup list benchmarks`.
 
-    `questions` is the size of the published test set, `judge` whether a language model grades the answers, `metric`
-    what a score of 0 to 100 counts, `source` the data set's name in the harness.
+    Args:
+        summary: What it asks for, in a few words.
+        source: The data set's name in the harness.
+        questions: The size of the published test set.
+        metric: What a score of 0 to 100 counts.
+        judge: Whether a language model grades the answers.
+        group: A name that `--eval` takes for all benchmarks of this group together; empty: none.
     """
 
     summary: str
@@ -75,23 +80,15 @@ class BenchmarkInfo:
     questions: int
     metric: str
     judge: bool = False
+    group: str = ""
 
 
-OPENCOMPASS = {
-    "mmbench": BenchmarkInfo(
-        "perception and reasoning", "MMBench_DEV_EN", 1164, "right in every rotation of the options"
-    ),
-    "mmstar": BenchmarkInfo("questions that need the image", "MMStar", 1500, "right option"),
-    "mmmu": BenchmarkInfo("college-level subjects", "MMMU_DEV_VAL", 900, "right option, validation questions"),
-    "mathvista": BenchmarkInfo(
-        "mathematics in images", "MathVista_MINI", 1000, "right answer, as extracted", judge=True
-    ),
-    "hallusionbench": BenchmarkInfo("illusions", "HallusionBench", 951, "mean of right answers, figures and questions"),
-    "ai2d": BenchmarkInfo("diagrams of school science", "AI2D_TEST", 3088, "right option"),
-    "ocrbench": BenchmarkInfo("reading text in images", "OCRBench", 1000, "the text is in the answer"),
-    "mmvet": BenchmarkInfo("open questions", "MMVet", 218, "mean grade", judge=True),
-}
-"""The benchmarks that need no prefix: OpenCompass's eight, run by the harness `vlmeval` (VLMEvalKit)."""
+@dataclass(frozen=True)
+class Location:
+    """Where a benchmark's data are expected on this machine, and the address that they are downloaded from."""
+
+    path: Path
+    url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Benchmark:
     """A named test set, the harness that runs it, and the part of its questions that count.
 
     `name` is what the user typed and what tables show (`mmbench`, `python:judge.py:score`), `harness` the evaluator
-    that knows it (`vlmeval`, `python`), `target` what the harness calls it (`mmbench`, `judge.py:score`).
+    that knows it (`python`), `target` what the harness calls it (`judge.py:score`).
     """
 
     name: str
@@ -131,52 +128,6 @@ class Score:
                 raise EvaluatorError(f"{what}: expected a number from 0 to 100, found {value!r}.")
             if not math.isfinite(value) or not 0 <= value <= 100:
                 raise EvaluatorError(f"{what}: expected a finite number from 0 to 100, found {value}.")
-
-
-def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark]:
-    """The benchmarks that `--eval` names: comma-separated and repeatable, each once, in the given order.
-
-    `NAME` is an OpenCompass benchmark and `opencompass` all of them; `HARNESS:TARGET` is what harness calls target. A
-    `command:` goes to the end of its text, for shell commands have commas of their own. Names right after an
-    `lm_eval:` that are no benchmark themselves are tasks of lm-eval too: `lm_eval:arc_easy,boolq,mmbench` is two tasks
-    and MMBench.
-
-    Raises:
-        EvaluatorError: no benchmark at all, or unknown ones; all are listed, each with the nearest known.
-    """
-    names = [name for text in texts for name in _separate(text)]
-    names = [each for name in names for each in (OPENCOMPASS if name == "opencompass" else [name])]
-    unknown = [name for name in names if name not in OPENCOMPASS and name.partition(":")[0] not in EVALUATORS.names()]
-    if unknown:
-        known = [
-            *OPENCOMPASS,
-            "opencompass",
-            *(f"{harness}:" for harness in EVALUATORS.names() if harness != "vlmeval"),
-        ]
-        raise EvaluatorError("\n".join(f"Unknown benchmark '{name}'.{did_you_mean(name, known)}" for name in unknown))
-    if not names:
-        raise EvaluatorError(f"--eval names no benchmark. Known: {', '.join(OPENCOMPASS)}.")
-    return [_benchmark(name, split) for name in dict.fromkeys(names)]
-
-
-def may_have_parts(benchmark: Benchmark) -> bool:
-    """Whether a score on it may come in parts, so that the names to weigh are not known before."""
-    return benchmark.harness not in ("vlmeval", "lm_eval")
-
-
-def _separate(text: str) -> list[str]:
-    before, comma, command = f",{text}".partition(",command:")
-    names: list[str] = []
-    for name in filter(None, map(str.strip, before.split(","))):
-        is_bare = ":" not in name and name not in (*OPENCOMPASS, "opencompass")
-        is_task = is_bare and bool(names) and names[-1].startswith("lm_eval:")
-        names.append(f"lm_eval:{name}" if is_task else name)
-    return names + ([f"command:{command}"] if comma else [])
-
-
-def _benchmark(name: str, split: Split) -> Benchmark:
-    harness, colon, target = name.partition(":")
-    return Benchmark(name, harness, target, split) if colon else Benchmark(name, "vlmeval", name, split)
 
 
 class Candidate(Protocol):
@@ -217,9 +168,12 @@ class Candidate(Protocol):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Turns a candidate into scores. Built once per search from `EvalSettings`, then asked again and again."""
+    """Turns a candidate into scores. Built once per search from `EvalSettings`, then asked again and again.
 
-    def identity(self, benchmark: Benchmark) -> Mapping[str, Any]:
+    These two methods are all that an evaluator must have; see `Harness` for what it may have besides.
+    """
+
+    def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
         """All that a score depends on besides the candidate: version, settings, digest of the data (JSON values).
 
         It is a part of the journal's key, so that a remembered score can't be another data file's. It is asked for
@@ -235,3 +189,49 @@ class Evaluator(Protocol):
         Raises:
             EvaluatorError: the harness failed or an answer never came. Never a zero in place of a failure.
         """
+
+
+class Harness(Evaluator, Protocol):
+    """All that soup asks of an evaluator, each member besides the two of `Evaluator` with its default.
+
+    Inherit this class to get the defaults; or define the members that differ, on any class: what is missing counts as
+    written here (`soup.evaluation.harnesses` looks it up).
+
+    Attributes:
+        benchmarks: The benchmarks that `--eval` takes by their bare names.
+        has_parts: Whether a score may come in parts, so that the names to weigh are not known before.
+        target_hint: What stands for a target in `HARNESS:TARGET`, e.g. `FILE.py:FUNCTION`. Empty: the harness's bare
+            name is a benchmark.
+        target_syntax: Where a target ends in `--eval`. `one`: at a comma. `list`: at a comma too, and names right
+            after it that are no benchmarks are further targets. `rest`: at the end of the text, commas included.
+    """
+
+    benchmarks: ClassVar[Mapping[str, BenchmarkInfo]] = MappingProxyType({})
+    has_parts: ClassVar[bool] = True
+    target_hint: ClassVar[str] = ""
+    target_syntax: ClassVar[TargetSyntax] = "one"
+
+    def locate(self, benchmark: Benchmark) -> Location | None:
+        """Where the benchmark's data are expected; None where that says nothing to a user."""
+        return None
+
+    def count(self, benchmark: Benchmark) -> int | None:
+        """How many questions of the benchmark are here and count; None where the harness does not know.
+
+        Raises:
+            EvaluatorError: the data are not here, or damaged.
+        """
+        return None
+
+    def fetch(self, benchmark: Benchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
+        """Download the benchmark's data, and return where they lie then.
+
+        Args:
+            benchmark: Whose data.
+            phase: Called with what is downloaded and the bytes to come.
+            progress: Called with the bytes of each chunk.
+
+        Raises:
+            EvaluatorError: they can't be had.
+        """
+        raise EvaluatorError(f"There is nothing to fetch for {benchmark.name}.")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, parse_benchmarks
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.benchmark_names import parse_benchmarks
+from soup.evaluation.harnesses import Catalog, build_evaluator, can_fetch, fetch
 from soup.evaluation.progress import Progress
-from soup.support.plugins import EVALUATORS
 
 __all__ = ["fetch_benchmarks"]
 
@@ -26,9 +25,10 @@ def fetch_benchmarks(names: Sequence[str], progress: Progress | None = None) -> 
         SoupError: a name is unknown, or its data can't be had.
     """
     progress = progress or Progress()
-    benchmarks = parse_benchmarks(names)
-    strange = [benchmark.name for benchmark in benchmarks if benchmark.name not in OPENCOMPASS]
+    build = cache(build_evaluator)
+    benchmarks = [(benchmark, build(benchmark.harness)) for benchmark in parse_benchmarks(names)]
+    strange = [benchmark.name for benchmark, evaluator in benchmarks if not can_fetch(evaluator)]
     if strange:
-        raise EvaluatorError(f"There is nothing to fetch for {', '.join(strange)}: only {', '.join(OPENCOMPASS)}.")
-    harness: Any = EVALUATORS.get("vlmeval")(EvalSettings())
-    return [harness.fetch(benchmark, progress.on_phase, progress.on_bytes) for benchmark in benchmarks]
+        known = [name for name, listed in Catalog.load().benchmarks.items() if can_fetch(build(listed.harness))]
+        raise EvaluatorError(f"There is nothing to fetch for {', '.join(strange)}: only {', '.join(known)}.")
+    return [fetch(evaluator, benchmark, progress.on_phase, progress.on_bytes) for benchmark, evaluator in benchmarks]

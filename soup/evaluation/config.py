@@ -1,71 +1,26 @@
-"""How soups are evaluated: what makes candidates answer, and which benchmarks choose, weighed and guarded how."""
+"""How soups are evaluated: by which benchmarks, weighed and guarded how, by how many workers."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from soup.errors import EvaluatorError
-from soup.evaluation.api import ALL, Benchmark, Split, may_have_parts, parse_benchmarks
+from soup.evaluation.api import ALL, Benchmark, Split
+from soup.evaluation.benchmark_names import parse_benchmarks
+from soup.evaluation.harnesses import may_have_parts
 from soup.evaluation.objective import PLAIN, Objective
+from soup.evaluation.settings import EvalSettings
 from soup.support.options import option, option_name, refuse_wrong_type
 
-__all__ = ["EvalConfig", "EvalSettings"]
+__all__ = ["EvalConfig"]
 
 EVAL_HELP = (
     "Benchmarks, comma-separated and repeatable: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, "
     "hallusionbench, ai2d, ocrbench, mmvet), lm_eval:TASK[@DIR], python:FILE.py:FUNCTION, command:TEMPLATE, or a "
     "plug-in's name."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalSettings:
-    """How candidates are made to answer; a part of it that can change a score belongs into `Evaluator.identity`.
-
-    Args:
-        model: `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them), `vlmeval:CLASS`
-            (VLMEvalKit's wrapper) or `FILE.py:CLASS`, the user's own.
-        batch_size: Questions asked at a time; `auto` starts at 64 and halves whenever memory runs out.
-        timeout_seconds: Bounds one evaluation of one candidate on one benchmark.
-        trust_remote_code: Whether code that comes with a checkpoint may run.
-        judge_url: An endpoint that speaks OpenAI's chat completions, for grading.
-        judge_model: The model there.
-        judge_key_env: The environment variable that holds its key, which stands nowhere else.
-        judge_for: Benchmarks that use the judge though they could do without.
-    """
-
-    model: str = option("auto", "What answers.", "Evaluate", metavar="auto|vlmeval:CLASS|FILE.py:CLASS")
-    batch_size: int | Literal["auto"] = option(
-        "auto", "Questions at a time; auto finds it.", "Evaluate", "batch size", metavar="auto|N"
-    )
-    timeout_seconds: float | None = option(
-        None,
-        "Bound one evaluation.",
-        "Evaluate",
-        "number",
-        flag="timeout",
-        metavar="SECONDS",
-        minimum=0,
-        above_minimum=True,
-    )
-    trust_remote_code: bool = option(False, "Run code that comes with a checkpoint.", "Evaluate", "flag")
-    judge_url: str | None = option(
-        None, "An endpoint that speaks OpenAI's chat completions, for grading.", "Evaluate", metavar="URL"
-    )
-    judge_model: str | None = option(None, "The model there.", "Evaluate", metavar="NAME")
-    judge_key_env: str = option(
-        "OPENAI_API_KEY", "The environment variable that holds the endpoint's key.", "Evaluate", metavar="VARIABLE"
-    )
-    judge_for: tuple[str, ...] = option(
-        (),
-        "Ask the judge for these benchmarks too, where matching finds no answer. Repeatable.",
-        "Evaluate",
-        "names",
-        metavar="NAMES",
-    )
 
 
 @dataclass(frozen=True)
@@ -129,6 +84,6 @@ class EvalConfig(EvalSettings):
             return ()
         texts = [self.benchmarks] if isinstance(self.benchmarks, str) else self.benchmarks
         benchmarks = tuple(parse_benchmarks(texts, self.selection))
-        if not any(may_have_parts(benchmark) for benchmark in benchmarks):
+        if not any(may_have_parts(benchmark.harness) for benchmark in benchmarks):
             self.objective.check([benchmark.name for benchmark in benchmarks])
         return benchmarks

@@ -16,7 +16,7 @@ from types import FrameType
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 

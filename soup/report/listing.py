@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from functools import cache
 
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, parse_benchmarks
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.api import Benchmark, Evaluator
+from soup.evaluation.harnesses import Catalog, ListedBenchmark, build_evaluator, count, locate
 from soup.support.plugins import EVALUATORS, METHODS, STRATEGIES, Registry
 
 __all__ = ["list_kind"]
 
-HARNESS = "vlmeval"  # runs the benchmarks that need no prefix
+Row = dict[str, str | int | bool | None]
 
 
-def list_kind(kind: str) -> list[dict[str, Any]]:
+def list_kind(kind: str) -> list[Row]:
     """One row for each strategy, method, evaluator or benchmark there is; broken plug-ins with their reason.
 
     Of a benchmark `here` is how many of its questions are on this machine (None: `why_not` says why).
+
+    Args:
+        kind: `strategies`, `methods`, `evaluators` or `benchmarks`.
     """
     if kind == "benchmarks":
-        harness: Any = EVALUATORS.get(HARNESS)(EvalSettings())
-        return [_benchmark_row(name, harness) for name in OPENCOMPASS]
+        build = cache(build_evaluator)
+        return [_benchmark_row(name, listed, build) for name, listed in Catalog.load().benchmarks.items()]
     registry: Registry = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS}[kind]
     return [
-        {"name": found.name, "source": found.source, "summary": found.summary, "broken": found.broken}
-        for found in registry.found()
+        {"name": entry.name, "source": entry.source, "summary": entry.summary, "broken": entry.broken}
+        for entry in registry.found()
     ]
 
 
-def _benchmark_row(name: str, harness: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, **dataclasses.asdict(OPENCOMPASS[name]), "here": None}
-    row |= {"path": None, "url": None, "why_not": None}
+def _benchmark_row(name: str, listed: ListedBenchmark, build: Callable[[str], Evaluator]) -> Row:
+    row: Row = {"name": name, **dataclasses.asdict(listed.info)}
+    row |= {"here": None, "path": None, "url": None, "why_not": None}
+    del row["group"]
     try:
-        benchmark = parse_benchmarks([name])[0]
-        row |= harness.place(benchmark)
-        row["here"] = harness.count(benchmark)
+        evaluator, benchmark = build(listed.harness), Benchmark(name, listed.harness, name)
+        if location := locate(evaluator, benchmark):
+            row |= {"path": str(location.path), "url": location.url}
+        row["here"] = count(evaluator, benchmark)
     except EvaluatorError as error:
         row["why_not"] = str(error)
     return row

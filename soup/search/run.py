@@ -13,7 +13,8 @@ from typing import Any
 
 from soup.checkpoints.writer import refuse_destination
 from soup.errors import OutputError, RecipeError
-from soup.evaluation.api import Benchmark, parse_benchmarks
+from soup.evaluation.api import Benchmark
+from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 from soup.checkpoints.dtypes import named_dtype
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Benchmark, Candidate, Evaluator, Score, Split
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.merging.methods.base import Block, Method
 from soup.merging.pool import Pool
 from soup.merging.shares import shares_of

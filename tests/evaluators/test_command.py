@@ -13,7 +13,7 @@ from evaluators import command as room
 from evaluators.command import Command
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator, Split
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from tests.helpers.scripted_models import ToyCandidate
 
 

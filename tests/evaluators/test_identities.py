@@ -12,11 +12,12 @@ import evaluators.python
 from evaluators.answering.prompts import image_backend
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.lm_eval.harness import LMEval
-from evaluators.vlmeval.benchmarks import SOURCES
+from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
 from evaluators.vlmeval_version import version
-from soup.evaluation.api import Benchmark, EvalSettings
+from soup.evaluation.api import Benchmark
+from soup.evaluation.settings import EvalSettings
 from tests.helpers.toy_test_sets import TOYS, write_tsv
 
 MODEL = "class Mine:\n    def answer(self, prompts):\n        return ['yes' for _ in prompts]\n"
@@ -131,6 +132,6 @@ def test_the_keys_of_answers(tmp_path):
 def test_the_key_of_a_judges_reply(tmp_path, monkeypatch):
     judge = LLMJudge("http://judges.example:8000/v1", "a-judge", "NO_KEY")
     monkeypatch.setattr(judge, "ask", lambda *_: "0.5")
-    session = JudgeSession(judge, ResponseCache(tmp_path / "mmvet.jsonl"), "mmvet", SOURCES["mmvet"].judge_tokens)
+    session = JudgeSession(judge, ResponseCache(tmp_path / "mmvet.jsonl"), "mmvet", BENCHMARKS["mmvet"].judge_tokens)
     assert session.generate("How right is it?", temperature=0.5) == "0.5"
     assert (tmp_path / "mmvet.jsonl").read_text() == '{"key": "0ac675c6610e43fc1f61f0c293901846", "text": "0.5"}\n'

@@ -9,7 +9,7 @@ import torch
 from evaluators.python import PythonFunction, to_score
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator, Split
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.support.plugins import load_object
 from tests.helpers.scripted_models import ToyCandidate
 

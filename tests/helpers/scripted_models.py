@@ -213,12 +213,12 @@ def plain_vlmeval(source, answers, directory, monkeypatch, model=None):
         warnings.simplefilter("ignore", ResourceWarning)  # VLMEvalKit leaves the closing of its files to Python
         patch.setenv("PRED_FORMAT", "tsv")
         patch.setattr(module, "build_judge", StandIn)
-        patch.delitem(source.base().DATASET_MD5, source.dataset)
-        dataset = source.base()(dataset=source.dataset)
+        patch.delitem(source.data_set_class().DATASET_MD5, source.data_set)
+        dataset = source.data_set_class()(dataset=source.data_set)
         data = dataset.data.drop(columns="image")
         data["prediction"] = [answers[index].encode("utf-8", "replace").decode() for index in data["index"]]
         directory.mkdir(parents=True)
-        file = str(directory / f"model_{source.dataset}.tsv")
+        file = str(directory / f"model_{source.data_set}.tsv")
         light.module("smp").dump(data, file)
         return normalised(source.name, dataset.evaluate(file, model=judge), len(data))
 

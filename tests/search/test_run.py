@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 import soup
 import soup.errors
 from soup.errors import CheckpointError, EvaluatorError, OutputError, PoolError, RecipeError
-from soup.evaluation.config import EvalSettings
 from soup.evaluation.journal import Journal
 from soup.evaluation.progress import Progress
+from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.search.run import evaluate

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from soup.errors import EvaluatorError, RecipeError
-from soup.evaluation.config import EvalSettings
 from soup.evaluation.objective import Objective
+from soup.evaluation.settings import EvalSettings
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, debris, make_judge, make_pool, tree
 

@@ -19,7 +19,7 @@ from soup import average, greedy, maximum
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Benchmark, Score
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.merging.methods import Method
 from soup.support.plugins import METHODS, STRATEGIES
 from soup.testing import (

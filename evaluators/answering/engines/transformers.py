@@ -17,7 +17,7 @@ from typing import Any
 from evaluators.answering.batching import Prompt
 from evaluators.answering.prompts import Prompter, image_backend
 from soup.errors import EvaluatorError
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.support.text import bullet_list
 
 __all__ = ["MAX_NEW_TOKENS", "TransformersEngine", "few_threads", "identity"]

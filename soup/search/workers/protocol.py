@@ -14,8 +14,8 @@ from typing import Protocol
 from soup.checkpoints.digest import ContentDigest
 from soup.errors import SoupError
 from soup.evaluation.api import Benchmark, Score, Split
-from soup.evaluation.config import EvalSettings
 from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.settings import EvalSettings
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool, open_ingredient
 from soup.merging.recipe import Recipe

@@ -10,7 +10,7 @@ import torch
 from evaluators.answering.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
 from evaluators.answering.hot_swap import HotSwap, ask
 from soup.errors import EvaluatorError
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from tests.helpers.scripted_models import SCRIPTED, ToyCandidate, scripted
 from tests.helpers.vlm_families import noise
 

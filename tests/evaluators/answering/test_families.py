@@ -19,7 +19,7 @@ from evaluators.answering.hot_swap import HotSwap
 from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import EvaluatorError
 from soup.evaluation.candidate import SoupCandidate
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
 from tests.helpers.scripted_models import ToyCandidate

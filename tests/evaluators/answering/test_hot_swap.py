@@ -17,7 +17,7 @@ from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError
 from soup.evaluation.candidate import SoupCandidate
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.hf.key_mapping import names_in_memory
 from soup.merging.pool import Pool
 from tests.helpers.merge_oracle import read_back, recipe_of, same_bits

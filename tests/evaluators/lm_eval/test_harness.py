@@ -15,11 +15,13 @@ from evaluators.answering.engines.transformers import TransformersEngine
 from evaluators.answering.hot_swap import ask, shared_swap
 from evaluators.lm_eval.harness import LMEval
 from evaluators.lm_eval.model import language_model
+from evaluators.vlmeval.benchmarks import BENCHMARKS
 from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, Split, parse_benchmarks
+from soup.evaluation.api import Benchmark, Split
+from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.candidate import SoupCandidate
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from tests.helpers.merge_oracle import recipe_of
 from tests.helpers.scripted_models import ToyCandidate
@@ -373,7 +375,7 @@ def test_names_after_lm_eval_are_its_tasks_until_another_benchmark_comes():
         ("lm_eval", "boolq"),
         ("python", "a.py:f"),
     ]
-    assert len(parse_benchmarks(["lm_eval:a,opencompass"])) == 1 + len(OPENCOMPASS)
+    assert len(parse_benchmarks(["lm_eval:a,opencompass"])) == 1 + len(BENCHMARKS)
     with pytest.raises(EvaluatorError, match="Unknown benchmark 'boolq'"):
         parse_benchmarks(["mmbench,boolq"])
     with pytest.raises(EvaluatorError, match="Unknown benchmark 'boolq'"):

@@ -11,10 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from click.testing import CliRunner
 
-from evaluators.vlmeval.benchmarks import SOURCES
+from evaluators.vlmeval.benchmarks import BENCHMARKS
 from soup.cli.app import cli
 from soup.errors import EvaluatorError, OutputError
-from soup.evaluation.api import OPENCOMPASS
 from soup.evaluation.benchmark_data import fetch_benchmarks
 from soup.evaluation.progress import Progress
 from soup.report.listing import list_kind
@@ -69,7 +68,7 @@ class Shelf:
 def shelf(tmp_path, monkeypatch):
     """A toy OCRBench on a server, named by VLMEvalKit's own tables; LMUData is a folder that is not there yet."""
     data = write_tsv(tmp_path / "shelf.tsv", ocrbench_rows(20)).read_bytes()
-    base = SOURCES["ocrbench"].base()
+    base = BENCHMARKS["ocrbench"].data_set_class()
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
     with Shelf(data) as server:
         monkeypatch.setitem(base.DATASET_URL, "OCRBench", server.url)
@@ -145,7 +144,7 @@ def test_a_file_of_ones_own_is_never_overwritten(shelf, place):
 
 @pytest.mark.parametrize("why", ["Connection refused", "HTTP Error 404|Not Found"])
 def test_a_server_that_has_nothing_is_told_with_another_way(why, shelf, place, monkeypatch):
-    base = SOURCES["ocrbench"].base()
+    base = BENCHMARKS["ocrbench"].data_set_class()
     shelf.data = None
     if "refused" in why:
         monkeypatch.setitem(base.DATASET_URL, "OCRBench", "http://127.0.0.1:9/OCRBench.tsv")
@@ -166,7 +165,7 @@ def test_the_command_line_fetches_and_lists(shelf, place):
     done = CliRunner().invoke(cli, ["list", "benchmarks", "--fetch", "ocrbench", "--json"])
     assert done.exit_code == 0
     rows = {row["name"]: row for row in json.loads(done.stdout)["benchmarks"]}
-    assert [*rows] == [*OPENCOMPASS]
+    assert [*rows] == [*BENCHMARKS]
     assert rows["ocrbench"]["here"] == 20
     assert rows["ocrbench"]["questions"] == 1000
     assert rows["mmvet"]["judge"] is True

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evaluators.vlmeval.benchmarks import SOURCES
+from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator, Split
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from tests.helpers.scripted_models import SCRIPTED, plain_vlmeval, scripted
 from tests.helpers.toy_test_sets import CIRCLE, ODD, mmbench_rows, ocrbench_rows, png, predictions, right, write_tsv
 
@@ -58,7 +58,7 @@ def test_every_single_odd_answer_is_judged_as_vlmeval_judges_it(data, settings, 
     for place, odd in enumerate([*ODD, "Text 0!", "text 0!", "It says: TEXT 0!\n"]):
         answers = {**right(rows), 0: odd}
         found = VLMEval(settings).evaluate(scripted(tmp_path, answers, name=f"m{place}"), OCRBENCH)
-        assert found.value == plain_vlmeval(SOURCES["ocrbench"], answers, tmp_path / f"o{place}", monkeypatch)
+        assert found.value == plain_vlmeval(BENCHMARKS["ocrbench"], answers, tmp_path / f"o{place}", monkeypatch)
         assert found.n == 2
 
 
@@ -66,7 +66,7 @@ def test_leading_zeros_count_though_all_answers_look_like_numbers(data, settings
     # Pandas would read a column of nothing but numbers as numbers: 00007 becomes 7, and a right answer a wrong one.
     answers = {row["index"]: f"{row['index']:05d}" for row in data["ocrbench"]}
     assert VLMEval(settings).evaluate(scripted(tmp_path, answers), OCRBENCH).value == 100
-    assert plain_vlmeval(SOURCES["ocrbench"], answers, tmp_path / "o", monkeypatch) < 100
+    assert plain_vlmeval(BENCHMARKS["ocrbench"], answers, tmp_path / "o", monkeypatch) < 100
 
 
 def test_on_the_standard_thousand_ocrbench_is_final_score_by_ten(data, settings, tmp_path):
@@ -171,7 +171,7 @@ def test_images_are_the_files_own_bytes_and_never_an_older_files(data, settings,
     import base64
 
     judge = VLMEval(settings)
-    dataset = judge._dataset(SOURCES["mmbench"], MMBENCH)
+    dataset = judge._dataset(BENCHMARKS["mmbench"], MMBENCH)
     rows = {row["index"]: row for row in data["mmbench"]}
     for place, index in enumerate(dataset.data["index"]):
         path = Path(dataset.build_prompt(dataset.data.iloc[place])[0]["value"])
@@ -179,16 +179,16 @@ def test_images_are_the_files_own_bytes_and_never_an_older_files(data, settings,
     changed = mmbench_rows(30)
     changed[0]["image"] = png((250, 250, 250))
     write_tsv(tmp_path / "LMUData" / "MMBench_DEV_EN.tsv", changed)
-    dataset = judge._dataset(SOURCES["mmbench"], MMBENCH)
+    dataset = judge._dataset(BENCHMARKS["mmbench"], MMBENCH)
     path = Path(dataset.build_prompt(dataset.data.iloc[0])[0]["value"])
     assert path.read_bytes() == base64.b64decode(png((250, 250, 250)))
     assert not (tmp_path / "LMUData" / "images").exists()
 
 
 def test_the_prompt_is_vlmevals_own(data, settings, monkeypatch):
-    source = SOURCES["mmbench"]
-    monkeypatch.delitem(source.base().DATASET_MD5, source.dataset)
-    theirs = source.base()(dataset=source.dataset)
+    source = BENCHMARKS["mmbench"]
+    monkeypatch.delitem(source.data_set_class().DATASET_MD5, source.data_set)
+    theirs = source.data_set_class()(dataset=source.data_set)
     ours = VLMEval(settings)._dataset(source, MMBENCH)
     monkeypatch.setattr(type(theirs), "dump_image", lambda self, line: ["p"])
     for place in range(len(theirs.data)):
@@ -221,7 +221,7 @@ def test_local_data_of_another_md5_are_used_as_they_are(data, settings, tmp_path
 
 def test_missing_data_are_told_with_their_source_before_anything_runs(data, settings, tmp_path, monkeypatch):
     (tmp_path / "LMUData" / "OCRBench.tsv").unlink()
-    url = SOURCES["ocrbench"].base().DATASET_URL["OCRBench"]
+    url = BENCHMARKS["ocrbench"].data_set_class().DATASET_URL["OCRBench"]
     with pytest.raises(EvaluatorError) as caught:
         VLMEval(settings).identity(OCRBENCH)
     for words in (str(tmp_path / "LMUData" / "OCRBench.tsv"), url, "LMUData", "ocrbench"):

@@ -13,13 +13,13 @@ import pytest
 
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval import llm_judge as line
-from evaluators.vlmeval.benchmarks import SOURCES
+from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, Benchmark
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.api import Benchmark
 from soup.evaluation.journal import score_key
+from soup.evaluation.settings import EvalSettings
 from soup.search.run import evaluate
 from soup.testing import tiny_checkpoint
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, grade, plain_vlmeval, scripted
@@ -41,7 +41,7 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
     rows = {"mathvista": mathvista_rows(24), "mmvet": mmvet_rows(24)}
     for name in rows:
-        write_tsv(tmp_path / "LMUData" / f"{OPENCOMPASS[name].source}.tsv", rows[name])
+        write_tsv(tmp_path / "LMUData" / f"{BENCHMARKS[name].data_set}.tsv", rows[name])
     return rows
 
 
@@ -285,12 +285,14 @@ HESITANT = {"mmbench", "mmstar", "mmmu", "hallusionbench", "ai2d"}
 def test_any_benchmark_may_use_the_judge_as_vlmevals_own_evaluate_does(name, settings, server, tmp_path, monkeypatch):
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
     rows = TOYS[name]()
-    write_tsv(tmp_path / "LMUData" / f"{OPENCOMPASS[name].source}.tsv", rows)
+    write_tsv(tmp_path / "LMUData" / f"{BENCHMARKS[name].data_set}.tsv", rows)
     answers = {index: hesitant(place, answer) for place, (index, answer) in enumerate(right(rows).items())}
     benchmark = Benchmark(name, "vlmeval", name)
     asking = replace(settings, judge_for=(name,))
     found = VLMEval(asking).evaluate(scripted(tmp_path, answers), benchmark)
-    assert found.value == pytest.approx(plain_vlmeval(SOURCES[name], answers, tmp_path / "o", monkeypatch, "a-judge"))
+    assert found.value == pytest.approx(
+        plain_vlmeval(BENCHMARKS[name], answers, tmp_path / "o", monkeypatch, "a-judge")
+    )
     alone = VLMEval(settings).evaluate(scripted(tmp_path, answers, name="alone"), benchmark)
     assert alone.value < found.value < 100
     assert judged_prompts(server)
@@ -310,7 +312,7 @@ def hesitant(place, answer):
 
 def test_a_metric_that_asks_nobody_refuses_a_judge(settings, tmp_path):
     with pytest.raises(EvaluatorError, match="ocrbench: its metric has no use for a judge"):
-        VLMEval(replace(settings, judge_for=("ocrbench",)))._judge_of(SOURCES["ocrbench"])
+        VLMEval(replace(settings, judge_for=("ocrbench",)))._judge_of(BENCHMARKS["ocrbench"])
     with pytest.raises(EvaluatorError, match="unknown benchmark 'mmbanch'"):
         VLMEval(replace(settings, judge_for=("mmbanch",)))
 

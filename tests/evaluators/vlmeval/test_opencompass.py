@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.vlmeval.benchmarks import SOURCES
+from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
 from soup.errors import EvaluatorError
-from soup.evaluation.api import OPENCOMPASS, Benchmark, Split, parse_benchmarks
-from soup.evaluation.config import EvalSettings
+from soup.evaluation.api import Benchmark, Split
+from soup.evaluation.benchmark_names import parse_benchmarks
+from soup.evaluation.settings import EvalSettings
 from soup.testing import check_evaluator
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, plain_vlmeval, scripted
 from tests.helpers.toy_test_sets import TOYS, predictions, random_predictions, right, write_tsv
@@ -37,7 +38,7 @@ def data(tmp_path, monkeypatch):
 
 
 def put(tmp_path, name, rows):
-    write_tsv(tmp_path / "LMUData" / f"{OPENCOMPASS[name].source}.tsv", rows)
+    write_tsv(tmp_path / "LMUData" / f"{BENCHMARKS[name].data_set}.tsv", rows)
     return rows
 
 
@@ -59,20 +60,20 @@ def of(name, split=None):
 
 
 def test_the_eight_are_the_eight():
-    assert [*OPENCOMPASS] == [*SOURCES] == [*TOYS]
-    assert [each.name for each in parse_benchmarks(["opencompass"])] == [*OPENCOMPASS]
-    assert {name for name, suite in OPENCOMPASS.items() if suite.judge} == {"mathvista", "mmvet"}
-    for source in SOURCES.values():
-        assert source.dataset in source.base().DATASET_URL
-        assert source.dataset in source.base().DATASET_MD5
+    assert [*BENCHMARKS] == [*TOYS]
+    assert [each.name for each in parse_benchmarks(["opencompass"])] == [*BENCHMARKS]
+    assert {name for name, benchmark in BENCHMARKS.items() if benchmark.needs_judge} == {"mathvista", "mmvet"}
+    for benchmark in BENCHMARKS.values():
+        assert benchmark.data_set in benchmark.data_set_class().DATASET_URL
+        assert benchmark.data_set in benchmark.data_set_class().DATASET_MD5
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", OPENCOMPASS)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, data, settings, tmp_path, monkeypatch):
     answers = predictions(kind, data[name])
     found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
-    theirs = plain_vlmeval(SOURCES[name], answers, tmp_path / "o", monkeypatch)
+    theirs = plain_vlmeval(BENCHMARKS[name], answers, tmp_path / "o", monkeypatch)
     assert found.value == pytest.approx(theirs, abs=1e-9)
     assert len(found.questions) == found.n
     mean = 100 * sum(found.questions.values()) / found.n
@@ -88,15 +89,15 @@ def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, data, settings
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", OPENCOMPASS)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_no_answer_at_random_tells_the_two_apart(name, seed, data, settings, tmp_path, monkeypatch):
     answers = random_predictions(seed, data[name])
     found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
-    theirs = plain_vlmeval(SOURCES[name], answers, tmp_path / "o", monkeypatch)
+    theirs = plain_vlmeval(BENCHMARKS[name], answers, tmp_path / "o", monkeypatch)
     assert found.value == pytest.approx(theirs, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", OPENCOMPASS)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_each_benchmark_meets_the_suite_of_plug_ins(name, data, settings, tmp_path):
     candidate = scripted(tmp_path, predictions("half right", data[name]))
     failing = scripted(tmp_path, {}, name="failing")  # its model knows no answer
@@ -136,7 +137,7 @@ def test_development_rows_of_mmmu_are_neither_asked_nor_counted(data, settings, 
 
 
 def test_several_images_stand_where_the_text_names_them(data, settings):
-    dataset = VLMEval(settings)._dataset(SOURCES["mmmu"], of("mmmu"))
+    dataset = VLMEval(settings)._dataset(BENCHMARKS["mmmu"], of("mmmu"))
     row = next(row for row in dataset.data.to_dict("records") if row["index"] == 12)
     message = dataset.build_prompt(row)
     assert [part["type"] for part in message] == ["text", "image", "text", "image", "text"]
@@ -189,7 +190,7 @@ def test_a_skill_that_is_a_plain_text_is_taken_as_vlmeval_takes_it(data, setting
     put(tmp_path, "mathvista", rows)
     answers = right(rows)
     found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("mathvista"))
-    assert found.value == plain_vlmeval(SOURCES["mathvista"], answers, tmp_path / "o", monkeypatch)
+    assert found.value == plain_vlmeval(BENCHMARKS["mathvista"], answers, tmp_path / "o", monkeypatch)
 
 
 def test_a_test_set_whose_rows_all_belong_to_another_part_is_refused(data, settings, tmp_path):
@@ -199,11 +200,11 @@ def test_a_test_set_whose_rows_all_belong_to_another_part_is_refused(data, setti
 
 
 def test_the_identity_of_each_is_json_and_of_the_judged_ones_names_the_judge(data, settings):
-    for name, suite in OPENCOMPASS.items():
+    for name, benchmark in BENCHMARKS.items():
         identity = VLMEval(settings).identity(of(name))
         assert json.loads(json.dumps(identity)) == identity
-        assert ("judge" in identity) == suite.judge
-        assert identity["dataset"] == suite.source
+        assert ("judge" in identity) == benchmark.needs_judge
+        assert identity["dataset"] == benchmark.data_set
 
 
 def test_a_run_that_stopped_midway_asks_only_for_the_rest(data, settings, tmp_path):

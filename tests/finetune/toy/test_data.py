@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from evaluators.answering.response_cache import ResponseCache
-from evaluators.vlmeval.benchmarks import SOURCES
+from evaluators.vlmeval.benchmarks import BENCHMARKS as OPENCOMPASS
 from evaluators.vlmeval.data_sets import Images, locate, open_dataset, questions
 from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
 from evaluators.vlmeval.scoring import score
@@ -43,7 +43,7 @@ def datasets(toy):
     images = Images()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMUData", str(toy / "LMUData"))
-        return {name: open_dataset(SOURCES[name], locate(SOURCES[name]), images) for name in BENCHMARKS}
+        return {name: open_dataset(OPENCOMPASS[name], locate(OPENCOMPASS[name]), images) for name in BENCHMARKS}
 
 
 @pytest.fixture
@@ -124,13 +124,13 @@ def test_the_columns_are_those_of_the_real_file(name, toy):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_vlmevalkit_reads_the_file_and_finds_as_many_questions_as_are_told(name, datasets):
     found = datasets[name]
-    assert type(found).__name__ == SOURCES[name].kind
-    assert len(set(questions(SOURCES[name], found.data))) == SMALL.questions[name]
+    assert type(found).__name__ == OPENCOMPASS[name].class_name
+    assert len(set(questions(OPENCOMPASS[name], found.data))) == SMALL.questions[name]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_right_answers_are_worth_a_hundred_and_wrong_ones_nothing(name, datasets, judge_url, tmp_path):
-    source, found = SOURCES[name], datasets[name]
+    source, found = OPENCOMPASS[name], datasets[name]
     judging = JudgeSession(
         LLMJudge(judge_url, MODEL, "NO_KEY"), ResponseCache(tmp_path / "kept.jsonl"), name, source.judge_tokens
     )

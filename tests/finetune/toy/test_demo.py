@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evaluators.vlmeval.benchmarks import BENCHMARKS
 from finetune.toy.write import QUESTIONS, Sizes, make_toy
-from soup.evaluation.api import OPENCOMPASS
 
 HERE = Path(__file__).parents[3]
 DEMO = HERE / "examples" / "toy" / "demo.sh"
@@ -50,7 +50,7 @@ def test_the_demo_scores_all_eight_ends_with_an_answer_and_finds_all_of_it_done_
     assert not is_served(int((place / "judge.port").read_text()))
     journal = place / "ckpts.soup" / "journal.jsonl"
     scored = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert {each["benchmark"] for each in scored} == set(OPENCOMPASS)
+    assert {each["benchmark"] for each in scored} == set(BENCHMARKS)
     assert {each["identity"]["judge"]["model"] for each in scored if "judge" in each["identity"]} == {"toy-rule-judge"}
     left = [journal, place / "out" / "recipe.yaml", place / "judge.port"]
     before = [path.read_bytes() for path in left]

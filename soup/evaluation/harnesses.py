@@ -1,0 +1,155 @@
+"""The registered harnesses: the benchmarks that each offers, and the defaults for what one leaves out.
+
+Nothing here knows a harness by name: what ships and what a package or a user registers are asked the same questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+from soup.errors import EvaluatorError, SoupError
+from soup.evaluation.api import Benchmark, BenchmarkInfo, Evaluator, Harness, Location, TargetSyntax
+from soup.evaluation.settings import EvalSettings
+from soup.support.plugins import EVALUATORS
+
+__all__ = [
+    "Catalog",
+    "ListedBenchmark",
+    "build_evaluator",
+    "can_fetch",
+    "count",
+    "fetch",
+    "locate",
+    "may_have_parts",
+    "target_hint",
+    "target_syntax",
+]
+
+
+@dataclass(frozen=True)
+class ListedBenchmark:
+    """A benchmark that needs no prefix, with the registered name of its harness."""
+
+    harness: str
+    info: BenchmarkInfo
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The benchmarks of all registered harnesses, and why some harnesses can't be asked for theirs.
+
+    Args:
+        benchmarks: By bare name. Of two harnesses that list one name, what ships comes before plug-ins.
+        broken: The reason by the harness's registered name.
+    """
+
+    benchmarks: Mapping[str, ListedBenchmark]
+    broken: Mapping[str, str]
+
+    @classmethod
+    def load(cls) -> Catalog:
+        """Import all registered harnesses and ask each for its benchmarks; a broken one breaks no other."""
+        benchmarks: dict[str, ListedBenchmark] = {}
+        broken: dict[str, str] = {}
+        for harness in sorted(EVALUATORS.names(), key=lambda name: name not in EVALUATORS.shipped):
+            try:
+                offered = _benchmarks(harness)
+            except SoupError as reason:
+                broken[harness] = str(reason)
+                continue
+            for name, info in offered.items():
+                benchmarks.setdefault(name, ListedBenchmark(harness, info))
+        return cls(benchmarks, broken)
+
+    @cached_property
+    def groups(self) -> Mapping[str, list[str]]:
+        """The names of benchmarks by the name of their group."""
+        groups: dict[str, list[str]] = {}
+        for name, listed in self.benchmarks.items():
+            if listed.info.group:
+                groups.setdefault(listed.info.group, []).append(name)
+        return groups
+
+
+def build_evaluator(harness: str) -> Evaluator:
+    """The evaluator of a registered harness with the settings' defaults: enough to ask about data.
+
+    Raises:
+        EvaluatorError: it can't be imported or built.
+    """
+    factory: Callable[[EvalSettings], Evaluator] = EVALUATORS.get(harness)
+    try:
+        return factory(EvalSettings())
+    except SoupError:
+        raise
+    except Exception as cause:
+        raise EvaluatorError(f"evaluator '{harness}' can't be built: {type(cause).__name__}: {cause}") from cause
+
+
+def may_have_parts(harness: str) -> bool:
+    """Whether a score of the registered harness may come in parts; so too where it can't be imported."""
+    return bool(_class_member(harness, "has_parts"))
+
+
+def target_hint(harness: str) -> str:
+    """What stands for a target after the registered harness's name; empty where it needs none."""
+    return str(_class_member(harness, "target_hint"))
+
+
+def target_syntax(harness: str) -> TargetSyntax:
+    """Where a target of the registered harness ends."""
+    syntax: TargetSyntax = _class_member(harness, "target_syntax")
+    return syntax
+
+
+def locate(evaluator: Evaluator, benchmark: Benchmark) -> Location | None:
+    """`Harness.locate` of any evaluator."""
+    location: Location | None = _member(evaluator, "locate")(benchmark)
+    return location
+
+
+def count(evaluator: Evaluator, benchmark: Benchmark) -> int | None:
+    """`Harness.count` of any evaluator."""
+    questions: int | None = _member(evaluator, "count")(benchmark)
+    return questions
+
+
+def can_fetch(evaluator: Evaluator) -> bool:
+    """Whether the evaluator has a `fetch` of its own."""
+    method = _member(evaluator, "fetch")
+    return getattr(method, "__func__", method) is not Harness.fetch
+
+
+def fetch(
+    evaluator: Evaluator, benchmark: Benchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]
+) -> Path:
+    """`Harness.fetch` of any evaluator."""
+    return Path(_member(evaluator, "fetch")(benchmark, phase, progress))
+
+
+def _benchmarks(harness: str) -> Mapping[str, BenchmarkInfo]:
+    offered = _member(EVALUATORS.get(harness), "benchmarks")
+    if not isinstance(offered, Mapping) or not all(isinstance(info, BenchmarkInfo) for info in offered.values()):
+        raise EvaluatorError(
+            f"evaluator '{harness}': expected its `benchmarks` to map names to soup.evaluation.api.BenchmarkInfo, "
+            f"found {offered!r:.80}."
+        )
+    return offered
+
+
+def _class_member(harness: str, name: str) -> Any:
+    try:
+        return _member(EVALUATORS.get(harness), name)
+    except SoupError:  # building it will tell why
+        return getattr(Harness, name)
+
+
+def _member(harness: object, name: str) -> Any:
+    """The harness's own member of that name; where it has none, the default of `Harness`, methods bound to it."""
+    default = getattr(Harness, name)
+    return getattr(harness, name, MethodType(default, harness) if callable(default) else default)

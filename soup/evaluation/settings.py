@@ -1,0 +1,57 @@
+"""What makes candidates answer: all that an evaluator is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from soup.support.options import option
+
+__all__ = ["EvalSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """How candidates are made to answer; a part of it that can change a score belongs into `Evaluator.identity`.
+
+    Args:
+        model: `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them), `vlmeval:CLASS`
+            (VLMEvalKit's wrapper) or `FILE.py:CLASS`, the user's own.
+        batch_size: Questions asked at a time; `auto` starts at 64 and halves whenever memory runs out.
+        timeout_seconds: Bounds one evaluation of one candidate on one benchmark.
+        trust_remote_code: Whether code that comes with a checkpoint may run.
+        judge_url: An endpoint that speaks OpenAI's chat completions, for grading.
+        judge_model: The model there.
+        judge_key_env: The environment variable that holds its key, which stands nowhere else.
+        judge_for: Benchmarks that use the judge though they could do without.
+    """
+
+    model: str = option("auto", "What answers.", "Evaluate", metavar="auto|vlmeval:CLASS|FILE.py:CLASS")
+    batch_size: int | Literal["auto"] = option(
+        "auto", "Questions at a time; auto finds it.", "Evaluate", "batch size", metavar="auto|N"
+    )
+    timeout_seconds: float | None = option(
+        None,
+        "Bound one evaluation.",
+        "Evaluate",
+        "number",
+        flag="timeout",
+        metavar="SECONDS",
+        minimum=0,
+        above_minimum=True,
+    )
+    trust_remote_code: bool = option(False, "Run code that comes with a checkpoint.", "Evaluate", "flag")
+    judge_url: str | None = option(
+        None, "An endpoint that speaks OpenAI's chat completions, for grading.", "Evaluate", metavar="URL"
+    )
+    judge_model: str | None = option(None, "The model there.", "Evaluate", metavar="NAME")
+    judge_key_env: str = option(
+        "OPENAI_API_KEY", "The environment variable that holds the endpoint's key.", "Evaluate", metavar="VARIABLE"
+    )
+    judge_for: tuple[str, ...] = option(
+        (),
+        "Ask the judge for these benchmarks too, where matching finds no answer. Repeatable.",
+        "Evaluate",
+        "names",
+        metavar="NAMES",
+    )
