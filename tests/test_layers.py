@@ -79,7 +79,6 @@ def test_imports_name_their_module_in_full(path):
 # Plug-ins are found by name, and what `import soup` offers is imported on first use: there alone modules are strings.
 BY_NAME = {"soup/support/plugins.py", "soup/__init__.py"}
 STILL_BY_NAME = {
-    "evaluators/answering/engines/transformers.py",
     "finetune/launching/engines/__init__.py",
     "finetune/points/tiling.py",
 }

@@ -110,7 +110,7 @@ def _register_ours(directory: Path) -> None:
     except (OSError, ValueError) as cause:
         raise EvaluatorError(f"{directory}: config.json can't be read: {cause}") from cause
     if config.get("model_type") == "points":
-        importlib.import_module("finetune.points")
+        import finetune.points  # noqa: F401  # what it registers is all that is wanted of it
 
 
 def _greedy(module: Any, tokenizer: Any) -> Any:
