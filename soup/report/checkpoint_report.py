@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.evaluation.progress import Progress
+from soup.hf.components import group_by_component
 from soup.merging.pool import open_ingredient
 
 __all__ = ["CheckpointReport", "ComponentRow", "TensorRow", "inspect_checkpoint"]
@@ -93,7 +94,7 @@ def _report(checkpoint: Checkpoint, digest: str | None) -> CheckpointReport:
         side_files=list(checkpoint.side_files.carried),
         left_out=list(checkpoint.side_files.left_out),
         warnings=list(checkpoint.warnings),
-        components=_components(specs),
+        components=_components(checkpoint.tensors),
         tensors=[
             TensorRow(spec.name, spec.dtype.name, list(spec.shape), checkpoint.layout[spec.name]) for spec in specs
         ],
@@ -101,24 +102,16 @@ def _report(checkpoint: Checkpoint, digest: str | None) -> CheckpointReport:
     )
 
 
-def _components(specs: Sequence[TensorSpec]) -> list[ComponentRow]:
-    """Tensors by the part of the model they belong to: the first word of the name that tells parts apart.
-
-    No table of architectures: `vision_tower`, `multi_modal_projector`, `language_model`, whatever the names say; below
-    a `model.` that they all may share, the next word.
-    """
-    groups: dict[str, list[TensorSpec]] = {}
-    for spec in specs:
-        words = spec.name.split(".")
-        depth = 2 if words[0] in ("model", "base_model", "module") and len(words) > 2 else 1
-        groups.setdefault(".".join(words[:depth]), []).append(spec)
+def _components(tensors: Mapping[str, TensorSpec]) -> list[ComponentRow]:
+    """One row for each component of a checkpoint, with the size of its tensors."""
+    groups = {name: [tensors[member] for member in members] for name, members in group_by_component(tensors).items()}
     return [
         ComponentRow(
             name,
-            len(members),
-            sum(spec.elements for spec in members),
-            sum(spec.bytes for spec in members),
-            ", ".join(sorted({spec.dtype.name for spec in members})),
+            len(specs),
+            sum(spec.elements for spec in specs),
+            sum(spec.bytes for spec in specs),
+            ", ".join(sorted({spec.dtype.name for spec in specs})),
         )
-        for name, members in groups.items()
+        for name, specs in groups.items()
     ]

@@ -18,6 +18,7 @@ from evaluators.answering.batching import Prompt
 from evaluators.answering.prompts import Prompter, image_backend
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
+from soup.hf.progress_bars import without_progress_bars
 from soup.support.text import bullet_list
 
 __all__ = ["MAX_NEW_TOKENS", "TransformersEngine", "few_threads", "identity"]
@@ -62,7 +63,7 @@ class TransformersEngine:
         _register_ours(Path(directory))
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
         self._prompter = Prompter(directory, options)
-        with _no_progress_bars():
+        with without_progress_bars():
             self.module, told = transformers.AutoModelForImageTextToText.from_pretrained(
                 directory, dtype="auto", output_loading_info=True, **options
             )
@@ -161,15 +162,3 @@ def few_threads(module: Any) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    logging: Any = importlib.import_module("transformers.utils.logging")
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
