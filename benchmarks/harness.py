@@ -160,7 +160,7 @@ def one_candidate(judge: Any, answers: dict[str, str], name: str) -> tuple[Secon
 
 def model_of(judge: Any, candidate: Any) -> Any:
     """The user's module, as soup loaded it."""
-    return sys.modules[type(judge._swap.answerer_for(candidate)).__module__]
+    return sys.modules[type(judge._swap.engine_for(candidate)).__module__]
 
 
 class Candidate:

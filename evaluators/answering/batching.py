@@ -1,6 +1,7 @@
-"""Questions to a model in batches that fit: like with like, the longest first, smaller ones where memory runs out.
+"""Prompts to an engine in batches that fit: like with like, the longest first, smaller ones where memory runs out.
 
-A message is VLMEvalKit's own list of parts: `{"type": "image", "value": path}` or `{"type": "text", "value": text}`.
+A prompt is a list of parts, as VLMEvalKit has them: `{"type": "image", "value": path}` or
+`{"type": "text", "value": text}`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from soup.errors import EvaluatorError, SoupError
 from soup.support.text import bullet_list
 
-__all__ = ["LARGEST_BATCH", "BatchSize", "Engine", "Prompt", "ask", "is_out_of_memory", "release_memory"]
+__all__ = ["LARGEST_BATCH", "BatchSize", "Engine", "OnBatch", "Prompt", "ask", "is_out_of_memory", "release_memory"]
 
 Prompt = list[dict[str, str]]
 
 BatchSize = int | Literal["auto"]
+
+OnBatch = Callable[[list[Prompt], list[str]], None]
+"""Hears of a batch of prompts and the replies to them."""
 
 LARGEST_BATCH = 64
 """Where `auto` starts. It halves whenever memory runs out, and stays there for as long as the model lives."""
@@ -33,14 +37,14 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")
 
 logger = logging.getLogger(__name__)
 
-_fitting: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_fitting_sizes: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
 
 
 class Engine(Protocol):
-    """A model that answers. With an attribute `module` (a torch module) candidates are streamed into it."""
+    """What answers prompts. With an attribute `module` (a torch module) candidates are streamed into it."""
 
-    def answer(self, messages: list[Prompt]) -> list[str]:
-        """One answer per message, in their order; an answer must not depend on its neighbours."""
+    def answer(self, prompts: list[Prompt], /) -> list[str]:
+        """One answer per prompt, in their order; an answer must not depend on its neighbours."""
 
 
 class _OutOfMemoryError(EvaluatorError):
@@ -48,48 +52,53 @@ class _OutOfMemoryError(EvaluatorError):
 
 
 def ask(
-    answerer: Engine,
-    messages: list[Prompt],
+    engine: Engine,
+    prompts: list[Prompt],
     batch_size: BatchSize,
-    told: Callable[[list[Prompt], list[str]], None] = lambda messages, replies: None,
+    on_batch: OnBatch = lambda prompts, replies: None,
 ) -> list[str]:
-    """The answers to all messages, in their order, asked in batches of similar length, the longest first.
+    """The answers to all prompts, in their order, asked in batches of similar length, the longest first.
 
-    So padding is little, and memory that does not suffice is noticed at once instead of after hours. `told` hears
-    each batch with its answers as soon as they are there.
+    So padding is little, and memory that does not suffice is noticed at once instead of after hours.
+
+    Args:
+        engine: What answers.
+        prompts: In any order.
+        batch_size: How many prompts are asked at a time; `auto` finds the most that memory can hold.
+        on_batch: Called with each batch and its answers as soon as they are there.
 
     Raises:
-        EvaluatorError: the model raised, ran out of memory, or did not give one text per message.
+        EvaluatorError: the engine raised, ran out of memory, or did not give one text per prompt.
     """
-    answers: list[str] = [""] * len(messages)
-    size = _first_size(answerer, batch_size)
-    for group in _groups(messages):
+    answers: list[str] = [""] * len(prompts)
+    size = _first_size(engine, batch_size)
+    for group in _groups(prompts):
         waiting = group
         while waiting:
-            batch = [messages[place] for place in waiting[:size]]
-            replies = _replies_if_they_fit(answerer, batch, may_halve=batch_size == "auto")
+            batch = [prompts[index] for index in waiting[:size]]
+            replies = _replies_if_they_fit(engine, batch, may_halve=batch_size == "auto")
             if replies is None:
-                size = _halve(answerer, len(batch))
+                size = _halve(engine, len(batch))
                 continue
-            told(batch, replies)
-            for place, reply in zip(waiting, replies, strict=False):  # the batch is the first of those that wait
-                answers[place] = reply
+            on_batch(batch, replies)
+            for index, reply in zip(waiting, replies, strict=False):  # the batch is the first of those that wait
+                answers[index] = reply
             waiting = waiting[len(batch) :]
     return answers
 
 
-def _groups(messages: list[Prompt]) -> Iterator[list[int]]:
-    """Places of messages that may go together. A batch never mixes messages with one image, several and none."""
-    sizes = [_size(message) for message in messages]
-    order = sorted(range(len(messages)), key=lambda place: (sizes[place], -place), reverse=True)
-    for _, group in groupby(order, key=lambda place: sizes[place][0]):
+def _groups(prompts: list[Prompt]) -> Iterator[list[int]]:
+    """Indices of prompts that may go together. A batch never mixes prompts with one image, several and none."""
+    sizes = [_size(prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda index: (sizes[index], -index), reverse=True)
+    for _, group in groupby(order, key=lambda index: sizes[index][0]):
         yield list(group)
 
 
-def _size(message: Prompt) -> tuple[int, int, int]:
-    """The number of images, their pixels and the characters of a message."""
-    images = [part["value"] for part in message if part["type"] == "image"]
-    return len(images), sum(map(_pixels, images)), sum(len(part["value"]) for part in message if part["type"] == "text")
+def _size(prompt: Prompt) -> tuple[int, int, int]:
+    """The number of images, their pixels and the characters of a prompt."""
+    images = [part["value"] for part in prompt if part["type"] == "image"]
+    return len(images), sum(map(_pixels, images)), sum(len(part["value"]) for part in prompt if part["type"] == "text")
 
 
 @lru_cache(100_000)  # rotations of a question show the same image, and so does every candidate
@@ -104,49 +113,49 @@ def _pixels(path: str) -> int:
         return 0
 
 
-def _first_size(answerer: Engine, batch_size: BatchSize) -> int:
+def _first_size(engine: Engine, batch_size: BatchSize) -> int:
     if batch_size != "auto":
         return batch_size
     with suppress(TypeError):  # a user's class may have no hash or no weak references: then each call finds out anew
-        return _fitting.get(answerer, LARGEST_BATCH)
+        return _fitting_sizes.get(engine, LARGEST_BATCH)
     return LARGEST_BATCH
 
 
-def _halve(answerer: Engine, size: int) -> int:
+def _halve(engine: Engine, size: int) -> int:
     """Half the batch, in memory that the larger one has left."""
     release_memory()
     logger.warning("Out of memory with %d questions at a time; going on with %d.", size, size // 2)
     with suppress(TypeError):
-        _fitting[answerer] = size // 2
+        _fitting_sizes[engine] = size // 2
     return size // 2
 
 
-def _replies_if_they_fit(answerer: Engine, messages: list[Prompt], *, may_halve: bool) -> list[str] | None:
+def _replies_if_they_fit(engine: Engine, prompts: list[Prompt], *, may_halve: bool) -> list[str] | None:
     """The replies; None, with nothing held on to, where memory did not suffice but may for half of them."""
     try:
-        return _replies(answerer, messages)
+        return _replies(engine, prompts)
     except _OutOfMemoryError as error:
-        if may_halve and len(messages) > 1:
+        if may_halve and len(prompts) > 1:
             return None  # the exception holds the tensors of the attempt: it must be gone before the next
-        hint = "" if len(messages) == 1 else " A smaller --batch-size may fit; auto finds it."
+        hint = "" if len(prompts) == 1 else " A smaller --batch-size may fit; auto finds it."
         raise EvaluatorError(f"{error}{hint}") from error
 
 
-def _replies(answerer: Engine, messages: list[Prompt]) -> list[str]:
-    name = type(answerer).__name__
+def _replies(engine: Engine, prompts: list[Prompt]) -> list[str]:
+    name = type(engine).__name__
     try:
-        replies = answerer.answer(messages)
+        replies = engine.answer(prompts)
     except SoupError:
         raise
     except Exception as cause:
         kind = _OutOfMemoryError if is_out_of_memory(cause) else EvaluatorError
         tail = "".join(traceback.format_exception(cause)[-4:])
-        raise kind(f"{name}.answer failed on a batch of {len(messages)} messages:\n{tail}") from cause
+        raise kind(f"{name}.answer failed on a batch of {len(prompts)} prompts:\n{tail}") from cause
     if not isinstance(replies, list | tuple):
         raise EvaluatorError(f"{name}.answer: expected a list of str, found {type(replies).__name__}.")
-    if len(replies) != len(messages):
-        raise EvaluatorError(f"{name}.answer: expected {len(messages)} answers, found {len(replies)}.")
-    strange = [f"answer {place}: {reply!r:.80}" for place, reply in enumerate(replies) if not isinstance(reply, str)]
+    if len(replies) != len(prompts):
+        raise EvaluatorError(f"{name}.answer: expected {len(prompts)} answers, found {len(replies)}.")
+    strange = [f"answer {index}: {reply!r:.80}" for index, reply in enumerate(replies) if not isinstance(reply, str)]
     if strange:
         raise EvaluatorError(f"{name}.answer: expected a list of str, found:\n{bullet_list(strange)}")
     return list(replies)

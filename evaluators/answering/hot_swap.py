@@ -1,4 +1,4 @@
-"""How a checkpoint becomes something that answers, and how one loaded model serves a whole search."""
+"""One loaded engine for a whole search: each candidate's weights are streamed into it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
-from evaluators.answering.batching import Engine, Prompt, ask
-from evaluators.answering.engines import vlmeval_wrapper as vlmeval_model
+from evaluators.answering.batching import Engine
+from evaluators.answering.engines import vlmeval_wrapper
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError, SoupError
 from soup.evaluation.api import Candidate
@@ -19,7 +18,7 @@ from soup.evaluation.settings import EvalSettings
 from soup.hf.key_mapping import names_in_memory
 from soup.support.plugins import load_object
 
-__all__ = ["Engine", "HotSwap", "Prompt", "ask", "shared_swap"]
+__all__ = ["HotSwap", "shared_swap"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,61 +26,64 @@ SIDE_FILES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken")
 
 
 class HotSwap:
-    """One answering model for a whole search; each candidate's weights are streamed into it.
+    """The engine of a search, holding one candidate's weights at a time.
 
-    A candidate is put in once for all of its benchmarks. The model is built anew where its weights are not all that
+    A candidate is put in once for all of its benchmarks. The engine is built anew where its weights are not all that
     differs (another tokenizer, another configuration), where it offers no `module`, and where tensors in memory are
     not one by one those on disk, so that nothing can be streamed by name.
+
+    Raises:
+        EvaluatorError: what `settings.model` names is not there, or is no engine.
     """
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
-        self._build = _builder(settings)
-        self._answerer: Engine | None = None
-        self._digest: str | None = None  # of the candidate whose weights the model holds
-        self._frame: str | None = None  # of the files around the weights that the model was built with
-        self._streams = True
+        self._factory = _engine_factory(settings)
+        self._engine: Engine | None = None
+        self._digest: str | None = None  # of the candidate whose weights the engine holds
+        self._side_files_digest: str | None = None  # of the files around the weights that the engine was built with
+        self._can_stream = True
 
-    def identity(self) -> Mapping[str, Any]:
-        """All of the answering that can change a score, as JSON values."""
+    def identity(self) -> Mapping[str, object]:
+        """All of the engine that can change a score, as JSON values."""
         if self.settings.model == "auto":
             from evaluators.answering.engines.transformers import identity
 
             return {"model": "auto", **identity(self.settings)}
-        if self.settings.model.startswith(vlmeval_model.PREFIX):
-            return vlmeval_model.identity(self.settings.model)
+        if self.settings.model.startswith(vlmeval_wrapper.PREFIX):
+            return vlmeval_wrapper.identity(self.settings.model)
         path, _, name = self.settings.model.rpartition(":")
         return {"model": f"{Path(path).name}:{name}", "digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
-    def answerer_for(self, candidate: Candidate) -> Engine:
-        """The model with the candidate's weights in it.
+    def engine_for(self, candidate: Candidate) -> Engine:
+        """The engine with the candidate's weights in it.
 
         Raises:
-            EvaluatorError: the model can't be built from the candidate.
+            EvaluatorError: it can't be built from the candidate.
         """
-        if self._answerer is None or self._digest != candidate.digest:
+        if self._engine is None or self._digest != candidate.digest:
             self._digest = None  # until all of it has arrived: a swap may fail halfway
             self._swap(candidate)
             self._digest = candidate.digest
-        assert self._answerer is not None
-        return self._answerer
+        assert self._engine is not None
+        return self._engine
 
     def _swap(self, candidate: Candidate) -> None:
-        frame = _frame(candidate.template)
-        if frame != self._frame:
-            self._answerer, self._frame, self._streams = None, None, True
-        if self._answerer is None and self._streams and self.settings.model == "auto":
-            self._answerer = self._built(candidate.template)  # sure to have a module: nothing is written for it
-        if self._answerer is not None and self._streams:
-            self._streams = _stream(candidate, self._answerer)
-        if self._answerer is None or not self._streams:
-            self._answerer = None  # before the next one is built: two may not fit
-            self._answerer = self._built(candidate.directory())
-        self._frame = frame
+        digest = _side_files_digest(candidate.template)
+        if digest != self._side_files_digest:
+            self._engine, self._side_files_digest, self._can_stream = None, None, True
+        if self._engine is None and self._can_stream and self.settings.model == "auto":
+            self._engine = self._build(candidate.template)  # it surely has a module: nothing is written for it
+        if self._engine is not None and self._can_stream:
+            self._can_stream = _stream_weights(candidate, self._engine)
+        if self._engine is None or not self._can_stream:
+            self._engine = None  # before the next is built: two may not fit
+            self._engine = self._build(candidate.directory())
+        self._side_files_digest = digest
 
-    def _built(self, directory: Path) -> Engine:
+    def _build(self, directory: Path) -> Engine:
         try:
-            return self._build(directory)
+            return self._factory(directory)
         except SoupError:
             raise
         except Exception as cause:
@@ -100,8 +102,8 @@ def shared_swap(settings: EvalSettings) -> HotSwap:
     return swap
 
 
-def _builder(settings: EvalSettings) -> Callable[[Path], Engine]:
-    """What builds an answering model from a checkpoint directory.
+def _engine_factory(settings: EvalSettings) -> Callable[[Path], Engine]:
+    """A function that builds an engine from a checkpoint directory.
 
     Raises:
         EvaluatorError: the user's file, or the class in it, is not there, or has no method `answer`.
@@ -110,40 +112,40 @@ def _builder(settings: EvalSettings) -> Callable[[Path], Engine]:
         from evaluators.answering.engines.transformers import TransformersEngine
 
         return lambda directory: TransformersEngine(directory, trust_remote_code=settings.trust_remote_code)
-    if settings.model.startswith(vlmeval_model.PREFIX):
-        wrapper = vlmeval_model.wrapper(settings.model)
-        return lambda directory: vlmeval_model.WrappedModel(wrapper, directory)
+    if settings.model.startswith(vlmeval_wrapper.PREFIX):
+        wrapper = vlmeval_wrapper.wrapper_class(settings.model)
+        return lambda directory: vlmeval_wrapper.WrapperEngine(wrapper, directory)
     path, _, _ = settings.model.rpartition(":")
     if not path.endswith(".py"):
         raise EvaluatorError(f"--model {settings.model}: expected auto, vlmeval:CLASS or FILE.py:CLASS.")
-    kind = load_object(settings.model, "model", EvaluatorError)
-    if not callable(getattr(kind, "answer", None)):
+    engine_class = load_object(settings.model, "model", EvaluatorError)
+    if not callable(getattr(engine_class, "answer", None)):
         raise EvaluatorError(
-            f"--model {settings.model}: expected a class with a method answer(messages), found {kind!r}."
+            f"--model {settings.model}: expected a class with a method answer(prompts), found {engine_class!r}."
         )
-    return lambda directory: kind(str(directory))
+    return lambda directory: engine_class(str(directory))
 
 
-def _stream(candidate: Candidate, answerer: Engine) -> bool:
-    """Puts the weights into the model's module; False, with nothing touched, where that can't be done by name."""
-    module = getattr(answerer, "module", None)
+def _stream_weights(candidate: Candidate, engine: Engine) -> bool:
+    """Put the weights into the engine's module; False, with nothing touched, where that can't be done by name."""
+    module = getattr(engine, "module", None)
     if module is None:
         return False
     try:
         with Checkpoint(candidate.template) as template:
             names = names_in_memory(module, template.tensors)
         candidate.load_into(module, names)
-    except (CheckpointError, LookupError) as why:
-        logger.warning("Candidates are loaded from disk one by one: they can't be streamed into the model. %s", why)
+    except (CheckpointError, LookupError) as cause:
+        logger.warning("Candidates are loaded from disk one by one: they can't be streamed into the model. %s", cause)
         return False
     return True
 
 
-def _frame(directory: Path) -> str:
+def _side_files_digest(directory: Path) -> str:
     """A digest of the files around the weights: configuration, tokenizer, processor, template, code."""
-    known = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(directory.iterdir()):
         if path.suffix in SIDE_FILES and not path.name.endswith(".index.json"):
-            known.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            known.update(path.read_bytes())
-    return known.hexdigest()
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""How a message becomes a model's inputs: the checkpoint's own processor, and its own way of writing a prompt.
+"""How a prompt becomes a model's inputs: the checkpoint's own processor, and its own way of writing a prompt.
 
 A chat template says where an image goes, who speaks, and where the answer starts. Without one that would be a guess,
 except for the processors that document a prompt of images and text alone and add the rest themselves.
@@ -15,6 +15,7 @@ from soup.hf.processors import has_torchvision, open_processor
 
 __all__ = ["Prompter", "image_backend"]
 
+PADDING: Mapping[str, object] = {"padding": True, "padding_side": "left"}
 PLAIN_PROMPTS = ("PaliGemmaProcessor",)
 """Processors whose prompt is the images' tokens and then the text; start-of-text and newline are their own doing."""
 
@@ -25,58 +26,63 @@ def image_backend() -> str:
 
 
 class Prompter:
-    """Makes inputs of messages with the processor of a checkpoint directory; see `Answerer` for what a message is.
+    """Makes inputs of prompts with the processor of a checkpoint; see `evaluators.answering.batching` for prompts.
+
+    Args:
+        directory: The checkpoint.
+        options: For transformers' `from_pretrained`.
 
     Raises:
         EvaluatorError: the checkpoint has no processor for images, or neither chat template nor plain prompt.
     """
 
-    def __init__(self, directory: Path | str, options: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path | str, options: Mapping[str, bool]) -> None:
         self.processor: Any = open_processor(directory, options)
         name = type(self.processor).__name__
-        self.plain = not getattr(self.processor, "chat_template", None)
-        if getattr(self.processor, "image_processor", None) is None or (self.plain and name not in PLAIN_PROMPTS):
+        self.has_no_template = not getattr(self.processor, "chat_template", None)
+        if getattr(self.processor, "image_processor", None) is None or (
+            self.has_no_template and name not in PLAIN_PROMPTS
+        ):
             raise EvaluatorError(
                 f"{directory}: --model auto needs a processor with an image processor and a chat template, found "
                 f"{name}; give a model of your own with --model FILE.py:CLASS."
             )
         self.tokenizer: Any = self.processor.tokenizer
 
-    def __call__(self, messages: Sequence[Sequence[Mapping[str, str]]]) -> Any:
+    def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]]) -> Any:
         """The inputs of one batch, padded on the left: the next token follows the prompt's last one."""
-        how = {"padding": True, "padding_side": "left"}
-        parts = [[_part(**part) for part in message] for message in messages]
-        if self.plain:
-            return self._plainly(parts, how)
+        contents = [[_template_part(**part) for part in prompt] for prompt in prompts]
+        if self.has_no_template:
+            return self._without_template(contents)
         return self.processor.apply_chat_template(
-            [[{"role": "user", "content": content}] for content in parts],
+            [[{"role": "user", "content": content}] for content in contents],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs=how,
+            processor_kwargs={**PADDING},  # a copy: transformers writes into it
         )
 
-    def _plainly(self, messages: list[list[dict[str, Any]]], how: Mapping[str, Any]) -> Any:
-        images = [[part["image"] for part in message if part["type"] == "image"] for message in messages]
+    def _without_template(self, contents: list[list[dict[str, Any]]]) -> Any:
+        images = [[part["image"] for part in content if part["type"] == "image"] for content in contents]
         if not all(images):
             raise EvaluatorError(f"{type(self.processor).__name__} needs an image with each text; found a text alone.")
         token = self.processor.image_token
-        texts = [" ".join(part["text"] for part in message if part["type"] == "text") for message in messages]
-        prompts = [token * len(own) + text for own, text in zip(images, texts, strict=True)]
-        inputs = self.processor(images=images, text=prompts, **how)
+        texts = [" ".join(part["text"] for part in content if part["type"] == "text") for content in contents]
+        prompts = [token * len(shown) + text for shown, text in zip(images, texts, strict=True)]
+        inputs = self.processor(images=images, text=prompts, **PADDING)
         inputs.pop("labels", None)  # for training
         return inputs.convert_to_tensors("pt")
 
 
-def _part(type: str, value: str) -> dict[str, Any]:
-    """One part of a message in the words of transformers' chat templates."""
+def _template_part(type: str, value: str) -> dict[str, Any]:
+    """One part of a prompt in the words of transformers' chat templates."""
     from PIL import Image
 
     if type == "text":
         return {"type": "text", "text": value}
     if type != "image":
-        raise EvaluatorError(f"A message's part is text or image; found {type!r}.")
+        raise EvaluatorError(f"A prompt's part is text or image; found {type!r}.")
     with Image.open(value) as image:
         # By Pillow alone, as VLMEvalKit does: a score is to be the leaderboard's, whatever training does to pictures.
         return {"type": "image", "image": image.convert("RGB")}

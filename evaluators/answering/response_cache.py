@@ -11,15 +11,14 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from evaluators.answering.batching import Prompt
+from evaluators.answering.batching import OnBatch, Prompt
 from soup.errors import EvaluatorError
 
-__all__ = ["ResponseCache", "cached_answers", "key"]
+__all__ = ["ResponseCache", "cached_answers", "response_key"]
 
 
-def key(*facts: Any) -> str:
+def response_key(*facts: object) -> str:
     """The key of a text: a digest of all that it depends on (JSON values)."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -66,49 +65,53 @@ class ResponseCache:
     def _replay(self, line: bytes) -> None:
         try:
             record = json.loads(line)
-            known, text = record["key"], record["text"]
+            key, text = record["key"], record["text"]
         except (ValueError, KeyError, TypeError):
             return
-        if isinstance(known, str) and isinstance(text, str):
-            self._texts[known] = text
+        if isinstance(key, str) and isinstance(text, str):
+            self._texts[key] = text
 
 
 def cached_answers(
-    remembered: ResponseCache,
-    who: Sequence[Any],
-    messages: Iterable[Prompt],
-    ask: Callable[[list[Prompt], Callable[[list[Prompt], list[str]], None]], list[str]],
-    answered: Callable[[int, int], None] = lambda count, of: None,
+    cache: ResponseCache,
+    engine_facts: Sequence[object],
+    prompts: Iterable[Prompt],
+    answer: Callable[[list[Prompt], OnBatch], list[str]],
+    on_progress: Callable[[int, int], None] = lambda count, of: None,
 ) -> list[str]:
-    """The answers to all messages, in their order: remembered ones, and those that `ask` is asked for.
+    """The answers to all prompts, in their order: those in the cache, and those that `answer` gives.
 
-    `who` tells all that an answer depends on besides the message: the weights, and how they are made to answer. `ask`
-    gets the open messages, and whom to tell of each batch that is answered. `answered` hears how many of all are.
+    Args:
+        cache: Where answers are looked up, and kept as they come.
+        engine_facts: All that an answer depends on besides the prompt: the weights, and how they are made to answer.
+        prompts: In any order.
+        answer: Called with the prompts that the cache lacks, and with what must hear of each batch; gives all replies.
+        on_progress: Called with how many of how many prompts are answered.
     """
-    prefix = key(*who)
-    messages = list(messages)
-    keys = [_message_key(prefix, message) for message in messages]
-    open_places = [place for place, known in enumerate(keys) if remembered.get(known) is None]
-    found = [remembered.get(known) or "" for known in keys]
+    prefix = response_key(*engine_facts)
+    prompts = list(prompts)
+    keys = [_prompt_key(prefix, prompt) for prompt in prompts]
+    missing = [index for index, key in enumerate(keys) if cache.get(key) is None]
+    answers = [cache.get(key) or "" for key in keys]
 
-    by_message = {id(message): known for message, known in zip(messages, keys, strict=True)}
+    key_of = {id(prompt): key for prompt, key in zip(prompts, keys, strict=True)}
 
-    done = len(messages) - len(open_places)
+    done = len(prompts) - len(missing)
 
-    def told(batch: list[Prompt], replies: list[str]) -> None:
+    def keep(batch: list[Prompt], replies: list[str]) -> None:
         nonlocal done
-        remembered.add({by_message[id(each)]: reply for each, reply in zip(batch, replies, strict=True)})
+        cache.add({key_of[id(prompt)]: reply for prompt, reply in zip(batch, replies, strict=True)})
         done += len(batch)
-        answered(done, len(messages))
+        on_progress(done, len(prompts))
 
-    if open_places:
-        replies = ask([messages[place] for place in open_places], told)
-        for place, reply in zip(open_places, replies, strict=True):
-            found[place] = reply
-    return found
+    if missing:
+        replies = answer([prompts[index] for index in missing], keep)
+        for index, reply in zip(missing, replies, strict=True):
+            answers[index] = reply
+    return answers
 
 
-def _message_key(prefix: str, message: Prompt) -> str:
+def _prompt_key(prefix: str, prompt: Prompt) -> str:
     """By content: a file of an image is named by the digest of its bytes, whatever directory it lies in."""
-    parts = [[part["type"], Path(part["value"]).name if part["type"] == "image" else part["value"]] for part in message]
-    return key(prefix, parts)
+    parts = [[part["type"], Path(part["value"]).name if part["type"] == "image" else part["value"]] for part in prompt]
+    return response_key(prefix, parts)

@@ -142,7 +142,7 @@ class LMEval(Harness):
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
         """The candidate's score by lm-eval's own `simple_evaluate`, with each question's points where it is a mean."""
         asked = self._of(benchmark)
-        answerer = self._swap.answerer_for(candidate)
+        answerer = self._swap.engine_for(candidate)
         with alone():
             model = language_model(answerer, self.settings.batch_size)
             with few_threads(model.model):

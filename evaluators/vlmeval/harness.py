@@ -120,7 +120,7 @@ class VLMEval(Harness):
         who = [candidate.digest, dict(self._swap.identity())]
 
         def rest(messages: list[Prompt], told: Callable[[list[Prompt], list[str]], None]) -> list[str]:
-            return ask(self._swap.answerer_for(candidate), messages, self.settings.batch_size, told)
+            return ask(self._swap.engine_for(candidate), messages, self.settings.batch_size, told)
 
         return lambda messages: cached_answers(remembered, who, messages, rest, candidate.answered)
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from evaluators.answering.response_cache import ResponseCache, key
+from evaluators.answering.response_cache import ResponseCache, response_key
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
 
@@ -182,7 +182,7 @@ class JudgeSession:
         Raises:
             EvaluatorError: it did not come; says what is kept, and how to go on or leave the benchmark out.
         """
-        asked = key("judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens)
+        asked = response_key("judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens)
         if (known := self._remembered.get(asked)) is not None:
             return known
         try:

@@ -17,8 +17,8 @@ class Yes:
     def __init__(self, directory):
         pass
 
-    def answer(self, messages):
-        return ["yes"] * len(messages)
+    def answer(self, prompts):
+        return ["yes"] * len(prompts)
 """
 
 WAITED = [0.0, 30.0, 59.0, 61.0, 90.0, 121.0, 200.0]

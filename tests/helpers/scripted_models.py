@@ -30,35 +30,35 @@ class Scripted:
         with NOTES.open("a") as file:
             file.write(line + "\\n")
 
-    def answer(self, messages):
-        self.note(f"asked {len(messages)}")
-        return [self.answers[self.marker(message)] for message in messages]
+    def answer(self, prompts):
+        self.note(f"asked {len(prompts)}")
+        return [self.answers[self.marker(prompt)] for prompt in prompts]
 
-    def marker(self, message):
-        images = [part["value"] for part in message if part["type"] == "image"]
+    def marker(self, prompt):
+        images = [part["value"] for part in prompt if part["type"] == "image"]
         assert images and all(Path(image).is_file() for image in images)
-        return re.search("<([0-9A-Za-z_]+)>", "".join(part["value"] for part in message)).group(1)
+        return re.search("<([0-9A-Za-z_]+)>", "".join(part["value"] for part in prompt)).group(1)
 
 class Broken(Scripted):
-    def answer(self, messages):
+    def answer(self, prompts):
         raise RuntimeError("the model is on fire")
 
 class TooFew(Scripted):
-    def answer(self, messages):
-        return super().answer(messages)[:-1]
+    def answer(self, prompts):
+        return super().answer(prompts)[:-1]
 
 class Nothing(Scripted):
-    def answer(self, messages):
-        return [None, *super().answer(messages)[1:]]
+    def answer(self, prompts):
+        return [None, *super().answer(prompts)[1:]]
 
 class OneText(Scripted):
-    def answer(self, messages):
+    def answer(self, prompts):
         return "A"
 
 class Unbuildable:
     def __init__(self, directory):
         raise OSError("no GPU for you")
-    def answer(self, messages): ...
+    def answer(self, prompts): ...
 
 class Mute:
     pass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
 TINY_PARAMETERS = 30_000_000
 
 
-def identity(settings: EvalSettings) -> Mapping[str, Any]:
+def identity(settings: EvalSettings) -> Mapping[str, object]:
     """What can change an answer besides the checkpoint. The batch size is no part of it: answers stand alone."""
     return {
         "transformers": str(_transformers().__version__),
@@ -47,6 +47,12 @@ class TransformersEngine:
 
     `module` is the torch module, in evaluation mode; weights may be streamed into it between answers.
 
+    Args:
+        directory: The checkpoint, complete.
+        max_new_tokens: How long an answer may become at most.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+        device: Where it runs; by default on a GPU if there is one.
+
     Raises:
         EvaluatorError: the checkpoint is no image-text-to-text model, lacks weights, or has no processor or prompt.
     """
@@ -61,35 +67,35 @@ class TransformersEngine:
     ) -> None:
         transformers = _transformers()
         _register_ours(Path(directory))
-        options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+        options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
         self._prompter = Prompter(directory, options)
         with without_progress_bars():
-            self.module, told = transformers.AutoModelForImageTextToText.from_pretrained(
+            self.module, loading_info = transformers.AutoModelForImageTextToText.from_pretrained(
                 directory, dtype="auto", output_loading_info=True, **options
             )
-        _refuse_incomplete(directory, told)
+        _refuse_incomplete(directory, loading_info)
         self.module.to(device or _device()).eval()
         self.tokenizer = self._prompter.tokenizer
         self._decoding = _greedy(self.module, self.tokenizer)
         self.module.generation_config = self._decoding  # or generate would fill what is neutralised from it again
         self.max_new_tokens = max_new_tokens
 
-    def answer(self, messages: list[Prompt]) -> list[str]:
-        """The answers to one batch of messages, each with the same number of images."""
+    def answer(self, prompts: list[Prompt], /) -> list[str]:
+        """The answers to one batch of prompts, each with the same number of images."""
         import torch
 
         with torch.inference_mode(), few_threads(self.module):
-            inputs = self._prompter(messages).to(self.module.device, dtype=self.module.dtype)
-            rooms = [self._room(length) for length in inputs["attention_mask"].sum(1).tolist()]
+            inputs = self._prompter(prompts).to(self.module.device, dtype=self.module.dtype)
+            limits = [self._token_limit(length) for length in inputs["attention_mask"].sum(1).tolist()]
             decoding = copy.copy(self._decoding)  # its length beside it, as an argument, is warned about
-            decoding.max_new_tokens = max(rooms)
+            decoding.max_new_tokens = max(limits)
             tokens = self.module.generate(**inputs, generation_config=decoding)
         # An encoder-decoder gives nothing but what was added to the prompt.
         start = 0 if self.module.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-        added = [row[start : start + room] for row, room in zip(tokens, rooms, strict=True)]
+        added = [row[start : start + limit] for row, limit in zip(tokens, limits, strict=True)]
         return [text.strip() for text in self.tokenizer.batch_decode(added, skip_special_tokens=True)]
 
-    def _room(self, prompt_length: int) -> int:
+    def _token_limit(self, prompt_length: int) -> int:
         """How many tokens an answer may have: no more than the model has positions for, whatever its neighbours."""
         positions = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
         return self.max_new_tokens if positions is None else max(1, min(self.max_new_tokens, positions - prompt_length))
@@ -105,7 +111,7 @@ def _transformers() -> Any:
 
 
 def _register_ours(directory: Path) -> None:
-    """Makes transformers know our POINTS family, where the checkpoint is one."""
+    """Make transformers know our POINTS family, where the checkpoint is of it."""
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
@@ -129,9 +135,9 @@ def _greedy(module: Any, tokenizer: Any) -> Any:
     return decoding
 
 
-def _refuse_incomplete(directory: Path | str, told: Mapping[str, Any]) -> None:
+def _refuse_incomplete(directory: Path | str, loading_info: Mapping[str, Collection[str]]) -> None:
     """What a checkpoint lacks is filled with random numbers by transformers; a score of those would say nothing."""
-    missing = sorted(told["missing_keys"])
+    missing = sorted(loading_info["missing_keys"])
     if missing:
         raise EvaluatorError(
             f"{directory}: not a whole model, {len(missing)} tensors are missing from its files:\n"

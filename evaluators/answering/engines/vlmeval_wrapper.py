@@ -15,19 +15,19 @@ from evaluators.answering.batching import Prompt
 from soup.errors import EvaluatorError
 from soup.support.text import did_you_mean
 
-__all__ = ["PREFIX", "WrappedModel", "identity", "wrapper"]
+__all__ = ["PREFIX", "WrapperEngine", "identity", "wrapper_class"]
 
 PREFIX = "vlmeval:"
 
 
-def identity(model: str) -> Mapping[str, Any]:
+def identity(model: str) -> Mapping[str, object]:
     """What can change an answer besides the checkpoint."""
     from evaluators.vlmeval_version import version
 
     return {"model": model, "vlmeval": version()}
 
 
-def wrapper(model: str) -> Any:
+def wrapper_class(model: str) -> Any:
     """The class that `vlmeval:CLASS` names.
 
     Raises:
@@ -40,19 +40,24 @@ def wrapper(model: str) -> Any:
         raise EvaluatorError(
             f'--model {model} needs VLMEvalKit in full, not importable here ({cause}): pip install "vlm-soup[vlmeval]".'
         ) from cause
-    found = getattr(wrappers, name, None)
-    if not callable(getattr(found, "generate", None)):
+    wrapper = getattr(wrappers, name, None)
+    if not callable(getattr(wrapper, "generate", None)):
         known = [word for word in vars(wrappers) if callable(getattr(vars(wrappers)[word], "generate", None))]
         raise EvaluatorError(f"--model {model}: VLMEvalKit has no model class '{name}'.{did_you_mean(name, known)}")
-    return found
+    return wrapper
 
 
-class WrappedModel:
-    """A wrapper that answers, one message after the other."""
+class WrapperEngine:
+    """A wrapper of VLMEvalKit as an engine, which answers one prompt after the other.
 
-    def __init__(self, kind: Any, directory: Path) -> None:
-        self._model = kind(model_path=str(directory))
+    Args:
+        wrapper: VLMEvalKit's class, from `wrapper_class`.
+        directory: The checkpoint that it is built from.
+    """
 
-    def answer(self, messages: list[Prompt]) -> list[str]:
+    def __init__(self, wrapper: Any, directory: Path) -> None:
+        self._model = wrapper(model_path=str(directory))
+
+    def answer(self, prompts: list[Prompt], /) -> list[str]:
         """The wrapper's answers; it knows no batches."""
-        return [self._model.generate(message=[dict(part) for part in message]) for message in messages]
+        return [self._model.generate(message=[dict(part) for part in prompt]) for prompt in prompts]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from evaluators.answering.batching import ask
 from evaluators.answering.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
-from evaluators.answering.hot_swap import HotSwap, ask
+from evaluators.answering.hot_swap import HotSwap
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
 from tests.helpers.scripted_models import SCRIPTED, ToyCandidate, scripted
@@ -28,7 +29,7 @@ def character_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     specials = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
-    words = {word: place for place, word in enumerate([*specials, *map(chr, range(32, 127)), "\n"])}
+    words = {word: index for index, word in enumerate([*specials, *map(chr, range(32, 127)), "\n"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -92,13 +93,13 @@ def checkpoints(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def messages(tmp_path_factory):
-    """Eight messages: images of several sizes, texts of several lengths, one without an image, one with two."""
+def prompts(tmp_path_factory):
+    """Eight prompts: images of several sizes, texts of several lengths, one without an image, one with two."""
     root = tmp_path_factory.mktemp("images")
     paths = []
-    for place, size in enumerate([(32, 32), (64, 32), (40, 90), (33, 31)]):
-        paths.append(str(root / f"{place}.png"))
-        noise(paths[-1], size, place, "RGBA" if place == 1 else "RGB")
+    for index, size in enumerate([(32, 32), (64, 32), (40, 90), (33, 31)]):
+        paths.append(str(root / f"{index}.png"))
+        noise(paths[-1], size, index, "RGBA" if index == 1 else "RGB")
     picture = [{"type": "image", "value": path} for path in paths]
     text = [{"type": "text", "value": value} for value in ("Why?", "What colour is it? " * 4, "Count them all.")]
     return [
@@ -122,25 +123,25 @@ def weights(directory):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_an_answer_does_not_depend_on_its_neighbours(kind, checkpoints, messages):
-    answerer = TransformersEngine(checkpoints[kind, 0], max_new_tokens=12)
-    alone = [answerer.answer([message])[0] for message in messages]
+def test_an_answer_does_not_depend_on_its_neighbours(kind, checkpoints, prompts):
+    engine = TransformersEngine(checkpoints[kind, 0], max_new_tokens=12)
+    alone = [engine.answer([prompt])[0] for prompt in prompts]
     for batch_size in (1, 3, 64):
-        assert ask(answerer, messages, batch_size) == alone
-        assert ask(answerer, messages[::-1], batch_size) == alone[::-1]
+        assert ask(engine, prompts, batch_size) == alone
+        assert ask(engine, prompts[::-1], batch_size) == alone[::-1]
     assert len(set(alone)) > 4
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_decoding_is_greedy_and_leaves_random_numbers_and_gradients_alone(kind, checkpoints, messages):
-    answerer = TransformersEngine(checkpoints[kind, 0], max_new_tokens=12)
+def test_decoding_is_greedy_and_leaves_random_numbers_and_gradients_alone(kind, checkpoints, prompts):
+    engine = TransformersEngine(checkpoints[kind, 0], max_new_tokens=12)
     before = torch.get_rng_state()
-    first = ask(answerer, messages, 64)
+    first = ask(engine, prompts, 64)
     torch.manual_seed(99)
-    assert ask(answerer, messages, 64) == first
+    assert ask(engine, prompts, 64) == first
     torch.set_rng_state(before)
     torch.set_num_threads(2)
-    ask(answerer, messages, 64)
+    ask(engine, prompts, 64)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     assert torch.equal(torch.get_rng_state(), before)
@@ -148,18 +149,18 @@ def test_decoding_is_greedy_and_leaves_random_numbers_and_gradients_alone(kind, 
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_greedy_is_the_most_likely_token_step_by_step(kind, checkpoints, messages):
+def test_greedy_is_the_most_likely_token_step_by_step(kind, checkpoints, prompts):
     # The oracle: the module's own forward pass over the whole sequence so far, one token at a time, with no cache.
-    answerer = TransformersEngine(checkpoints[kind, 0], max_new_tokens=5)
-    processor, module = answerer._prompter.processor, answerer.module
+    engine = TransformersEngine(checkpoints[kind, 0], max_new_tokens=5)
+    processor, module = engine._prompter.processor, engine.module
     with torch.inference_mode():
         inputs = processor.apply_chat_template(
             [
                 {
                     "role": "user",
                     "content": [
-                        {"type": "image", "path": messages[3][0]["value"]},
-                        {"type": "text", "text": messages[3][1]["value"]},
+                        {"type": "image", "path": prompts[3][0]["value"]},
+                        {"type": "text", "text": prompts[3][1]["value"]},
                     ],
                 }
             ],
@@ -176,68 +177,68 @@ def test_greedy_is_the_most_likely_token_step_by_step(kind, checkpoints, message
             if token.item() == processor.tokenizer.eos_token_id:
                 break
     expected = processor.tokenizer.decode(inputs["input_ids"][0, start:], skip_special_tokens=True).strip()
-    assert answerer.answer([messages[3]]) == [expected]
+    assert engine.answer([prompts[3]]) == [expected]
 
 
-def test_an_answer_that_never_ends_stops_at_the_models_last_position_whatever_its_neighbours(tmp_path, messages):
+def test_an_answer_that_never_ends_stops_at_the_models_last_position_whatever_its_neighbours(tmp_path, prompts):
     endless = save_llava(tmp_path / "endless", 0)
     for name in ("config.json", "generation_config.json"):
         config = json.loads((endless / name).read_text())
         config.get("text_config", config).update(max_position_embeddings=60, eos_token_id=97)
         (endless / name).write_text(json.dumps(config))
-    answerer = TransformersEngine(endless)
-    alone = [answerer.answer([message])[0] for message in messages]
-    assert ask(answerer, messages, 64) == alone
+    engine = TransformersEngine(endless)
+    alone = [engine.answer([prompt])[0] for prompt in prompts]
+    assert ask(engine, prompts, 64) == alone
     assert 60 - 16 - len("Why?") - 3 <= len(alone[0]) <= 60 - 16 - len("Why?")  # 16 tokens of one image
     assert len(alone[0]) > len(alone[3])
 
 
-def test_the_checkpoints_dtype_is_kept(tmp_path, messages):
+def test_the_checkpoints_dtype_is_kept(tmp_path, prompts):
     for dtype in (torch.bfloat16, torch.float32):
-        answerer = TransformersEngine(save_llava(tmp_path / str(dtype), 0, dtype), max_new_tokens=4)
-        assert {parameter.dtype for parameter in answerer.module.parameters()} == {dtype}
-        assert len(ask(answerer, messages, 2)) == len(messages)
+        engine = TransformersEngine(save_llava(tmp_path / str(dtype), 0, dtype), max_new_tokens=4)
+        assert {parameter.dtype for parameter in engine.module.parameters()} == {dtype}
+        assert len(ask(engine, prompts, 2)) == len(prompts)
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_candidate_is_streamed_into_the_loaded_model_once(kind, checkpoints, messages, tmp_path):
+def test_a_candidate_is_streamed_into_the_loaded_model_once(kind, checkpoints, prompts, tmp_path):
     swap = HotSwap(EvalSettings())
     files = {seed: weights(checkpoints[kind, seed]) for seed in (0, 1)}
-    told = {}
+    answers = {}
     modules = set()
     for seed in (0, 1, 1, 0):
         soup = candidate(checkpoints[kind, seed], tmp_path)
-        answerer = swap.answerer_for(soup)
-        answerer.max_new_tokens = 8
-        modules.add(id(answerer.module))
+        engine = swap.engine_for(soup)
+        engine.max_new_tokens = 8
+        modules.add(id(engine.module))
         alone = TransformersEngine(checkpoints[kind, seed], max_new_tokens=8)
-        assert ask(answerer, messages, 4) == ask(alone, messages, 4) == told.setdefault(seed, ask(alone, messages, 4))
-        held = answerer.module.state_dict()
+        assert ask(engine, prompts, 4) == ask(alone, prompts, 4) == answers.setdefault(seed, ask(alone, prompts, 4))
+        held = engine.module.state_dict()
         assert all(torch.equal(held[name], value) for name, value in alone.module.state_dict().items())
         assert "directory" not in soup.calls
-        swap.answerer_for(soup)
+        swap.engine_for(soup)
         assert len(soup.calls) <= 1
     assert len(modules) == 1
-    assert told[0] != told[1]
+    assert answers[0] != answers[1]
     # The model that weights are streamed into was read from the first checkpoint: that one's files stay as they are.
     assert files == {seed: weights(checkpoints[kind, seed]) for seed in (0, 1)}
 
 
 def test_another_tokenizer_or_configuration_builds_the_model_anew(checkpoints, tmp_path):
     swap = HotSwap(EvalSettings())
-    first = swap.answerer_for(candidate(checkpoints["points", 0], tmp_path))
-    assert swap.answerer_for(candidate(checkpoints["points", 1], tmp_path)) is first
+    first = swap.engine_for(candidate(checkpoints["points", 0], tmp_path))
+    assert swap.engine_for(candidate(checkpoints["points", 1], tmp_path)) is first
     other = save_points(tmp_path / "other", 1)
     config = json.loads((other / "generation_config.json").read_text())
     (other / "generation_config.json").write_text(json.dumps({**config, "repetition_penalty": 1.5}))
-    second = swap.answerer_for(candidate(other, tmp_path))
+    second = swap.engine_for(candidate(other, tmp_path))
     assert second is not first
     assert second._decoding.repetition_penalty == 1.5
 
 
 def test_a_swap_that_fails_halfway_leaves_no_candidate_in_the_model(checkpoints, tmp_path):
     swap = HotSwap(EvalSettings())
-    swap.answerer_for(candidate(checkpoints["points", 0], tmp_path))
+    swap.engine_for(candidate(checkpoints["points", 0], tmp_path))
 
     class Torn(ToyCandidate):
         def load_into(self, module, names=None):
@@ -245,9 +246,9 @@ def test_a_swap_that_fails_halfway_leaves_no_candidate_in_the_model(checkpoints,
             raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        swap.answerer_for(Torn(checkpoints["points", 1], tmp_path, digest="torn"))
+        swap.engine_for(Torn(checkpoints["points", 1], tmp_path, digest="torn"))
     again = candidate(checkpoints["points", 0], tmp_path)
-    swap.answerer_for(again)
+    swap.engine_for(again)
     assert again.calls == ["load_into"]  # though it was the last one to have been whole
 
 
@@ -255,13 +256,13 @@ def test_what_is_no_vision_language_checkpoint_is_refused(checkpoints, tmp_path)
     bare = save_llava(tmp_path / "bare", 0)
     (bare / "chat_template.jinja").unlink()
     with pytest.raises(EvaluatorError, match="needs a processor with an image processor and a chat template"):
-        HotSwap(EvalSettings()).answerer_for(candidate(bare, tmp_path))
+        HotSwap(EvalSettings()).engine_for(candidate(bare, tmp_path))
     (bare / "config.json").write_text("{")
     with pytest.raises(EvaluatorError, match=r"config\.json can't be read"):
-        HotSwap(EvalSettings()).answerer_for(candidate(bare, tmp_path))
+        HotSwap(EvalSettings()).engine_for(candidate(bare, tmp_path))
     (bare / "config.json").write_text('{"model_type": "unheard_of"}')
     with pytest.raises(EvaluatorError, match=r"needs a processor|can't be built from .*bare"):
-        HotSwap(EvalSettings()).answerer_for(candidate(bare, tmp_path))
+        HotSwap(EvalSettings()).engine_for(candidate(bare, tmp_path))
 
 
 def test_code_from_a_checkpoint_does_not_run_unasked(tmp_path):
@@ -272,25 +273,25 @@ def test_code_from_a_checkpoint_does_not_run_unasked(tmp_path):
     remote = {"AutoConfig": "theirs.Theirs", "AutoModelForImageTextToText": "theirs.Theirs"}
     (code / "config.json").write_text(json.dumps({**config, "model_type": "theirs", "auto_map": remote}))
     with pytest.raises(EvaluatorError, match=r"trust.remote.code"):
-        HotSwap(EvalSettings()).answerer_for(candidate(code, tmp_path))
+        HotSwap(EvalSettings()).engine_for(candidate(code, tmp_path))
     assert not marker.exists()
 
 
-def test_loading_and_answering_are_silent(checkpoints, messages, capfd):
+def test_loading_and_answering_are_silent(checkpoints, prompts, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ask(TransformersEngine(checkpoints["llava", 0], max_new_tokens=3), messages, 3)
-    told = capfd.readouterr()
-    lines = [line for line in (told.out + told.err).splitlines() if "requires torchvision" not in line]
+        ask(TransformersEngine(checkpoints["llava", 0], max_new_tokens=3), prompts, 3)
+    output = capfd.readouterr()
+    lines = [line for line in (output.out + output.err).splitlines() if "requires torchvision" not in line]
     assert lines == []
 
 
 def test_the_identity_of_auto_is_json_and_knows_the_decoding():
-    found = HotSwap(EvalSettings()).identity()
-    assert json.loads(json.dumps(found)) == found
-    assert found["model"] == "auto"
-    assert found["max_new_tokens"] == MAX_NEW_TOKENS == 2048
-    assert found == HotSwap(EvalSettings(batch_size=1)).identity()  # answers stand alone, whatever the batch
+    identity = HotSwap(EvalSettings()).identity()
+    assert json.loads(json.dumps(identity)) == identity
+    assert identity["model"] == "auto"
+    assert identity["max_new_tokens"] == MAX_NEW_TOKENS == 2048
+    assert identity == HotSwap(EvalSettings(batch_size=1)).identity()  # answers stand alone, whatever the batch
 
 
 def test_without_transformers_the_error_is_one_sentence_with_the_pip_line(monkeypatch):
@@ -310,12 +311,12 @@ def test_a_model_of_the_users_is_built_anew_for_each_candidate(model, tmp_path):
     swap = HotSwap(EvalSettings(model=f"{model}:Scripted"))
     a, b = scripted(tmp_path, {1: "a"}, name="a"), scripted(tmp_path, {1: "b"}, name="b")
     for soup in (a, a, b, a):
-        swap.answerer_for(soup)
+        swap.engine_for(soup)
     assert model.with_suffix(".notes").read_text().split("\n")[:-1] == ["built a", "built b", "built a"]
     assert a.calls == ["directory", "directory"]
 
 
-def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(checkpoints, messages, tmp_path):
+def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(checkpoints, prompts, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from evaluators.answering.engines.transformers import TransformersEngine\n"
@@ -323,17 +324,17 @@ def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(chec
         "    def __init__(self, checkpoint_directory):\n"
         "        self.inner = TransformersEngine(checkpoint_directory, max_new_tokens=8)\n"
         "        self.module = self.inner.module\n"
-        "    def answer(self, messages):\n"
-        "        return self.inner.answer(messages)\n"
+        "    def answer(self, prompts):\n"
+        "        return self.inner.answer(prompts)\n"
     )
     swap = HotSwap(EvalSettings(model=f"{file}:Mine"))
     first = candidate(checkpoints["points", 0], tmp_path)
     second = candidate(checkpoints["points", 1], tmp_path)
-    answerer = swap.answerer_for(first)
-    assert swap.answerer_for(second) is answerer
+    engine = swap.engine_for(first)
+    assert swap.engine_for(second) is engine
     assert (first.calls, second.calls) == (["directory"], ["load_into"])
     alone = TransformersEngine(checkpoints["points", 1], max_new_tokens=8)
-    assert ask(answerer, messages, 4) == ask(alone, messages, 4)
+    assert ask(engine, prompts, 4) == ask(alone, prompts, 4)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +348,7 @@ def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(chec
 )
 def test_a_model_of_the_users_that_can_not_be_had_is_told(name, words, model, tmp_path):
     with pytest.raises(EvaluatorError, match=f"(?s){words}"):
-        HotSwap(EvalSettings(model=f"{model}:{name}")).answerer_for(scripted(tmp_path, {}))
+        HotSwap(EvalSettings(model=f"{model}:{name}")).engine_for(scripted(tmp_path, {}))
 
 
 @pytest.mark.parametrize("name", ["auto.py", "nonsense", "no.py:Class", ":", "package.module:Class"])
@@ -356,16 +357,16 @@ def test_a_model_that_is_no_file_and_class_is_told(name):
         HotSwap(EvalSettings(model=name))
 
 
-def test_batches_hold_like_with_like_the_longest_first(messages):
+def test_batches_hold_like_with_like_the_longest_first(prompts):
     batches = []
 
     class Noting:
-        def answer(self, messages):
-            batches.append([sum(part["type"] == "image" for part in message) for message in messages])
-            return [message[-1]["value"] + str(len(message)) for message in messages]
+        def answer(self, prompts):
+            batches.append([sum(part["type"] == "image" for part in prompt) for prompt in prompts])
+            return [prompt[-1]["value"] + str(len(prompt)) for prompt in prompts]
 
-    expected = [message[-1]["value"] + str(len(message)) for message in messages]
-    assert ask(Noting(), messages, 4) == expected
+    expected = [prompt[-1]["value"] + str(len(prompt)) for prompt in prompts]
+    assert ask(Noting(), prompts, 4) == expected
     assert batches == [[2], [1, 1, 1, 1], [1, 1], [0]]
     assert ask(Noting(), [], 4) == []
-    assert Path(messages[0][0]["value"]).is_file()
+    assert Path(prompts[0][0]["value"]).is_file()

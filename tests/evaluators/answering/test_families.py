@@ -11,9 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluators.answering import batching as asking
-from evaluators.answering import prompts as processors
-from evaluators.answering.batching import ask
+from evaluators.answering import prompts as prompts_module
+from evaluators.answering.batching import LARGEST_BATCH, ask
 from evaluators.answering.engines.transformers import TransformersEngine
 from evaluators.answering.hot_swap import HotSwap
 from soup.checkpoints.digest import digest_checkpoint
@@ -44,12 +43,12 @@ def pools(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def messages(tmp_path_factory):
+def prompts(tmp_path_factory):
     """Images of several sizes and shapes, texts of several lengths, one image, two, none."""
     root = tmp_path_factory.mktemp("images")
     pictures = []
-    for place, size in enumerate([(32, 32), (64, 32), (40, 90), (33, 31)]):
-        path = noise(root / f"{place}.png", size, place, "RGBA" if place == 1 else "RGB")
+    for index, size in enumerate([(32, 32), (64, 32), (40, 90), (33, 31)]):
+        path = noise(root / f"{index}.png", size, index, "RGBA" if index == 1 else "RGB")
         pictures.append({"type": "image", "value": path})
     why, colour, count = (
         {"type": "text", "value": text} for text in ("Why?", "What colour is it? " * 4, "Count them all.")
@@ -67,92 +66,91 @@ def messages(tmp_path_factory):
     ]
 
 
-def askable(kind, messages):
+def askable(kind, prompts):
     """PaliGemma has no chat: an image belongs to each of its prompts."""
-    return messages if FAMILIES[kind].chat else [m for m in messages if m[0]["type"] == "image"]
+    return prompts if FAMILIES[kind].chat else [prompt for prompt in prompts if prompt[0]["type"] == "image"]
 
 
 @contextmanager
 def mean_of(pool, home):
     with Pool.open(pool) as opened:
-        known = [digest_checkpoint(part.checkpoint) for part in opened]
-        recipe = recipe_of(pool).sealed([digest.content for digest in known], "sha256:" + "0" * 64)
-        candidate = SoupCandidate(recipe, opened, home, known)
+        digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
+        recipe = recipe_of(pool).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
+        candidate = SoupCandidate(recipe, opened, home, digests)
         yield candidate
         candidate.remove()
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_an_answer_does_not_depend_on_its_neighbours(kind, pools, messages):
-    answerer = TransformersEngine(pools(kind) / "m0", max_new_tokens=10)
-    asked = askable(kind, messages)
-    alone = [answerer.answer([message])[0] for message in asked]
+def test_an_answer_does_not_depend_on_its_neighbours(kind, pools, prompts):
+    engine = TransformersEngine(pools(kind) / "m0", max_new_tokens=10)
+    prompts = askable(kind, prompts)
+    alone = [engine.answer([prompt])[0] for prompt in prompts]
     for batch_size in (1, 3, 64):
-        assert ask(answerer, asked, batch_size) == alone
-        assert ask(answerer, asked[::-1], batch_size) == alone[::-1]
+        assert ask(engine, prompts, batch_size) == alone
+        assert ask(engine, prompts[::-1], batch_size) == alone[::-1]
     assert len(set(alone)) > 3
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_a_candidate_answers_from_the_loaded_model_as_its_merged_files_do(kind, pools, messages, tmp_path, caplog):
-    swap, asked = HotSwap(EvalSettings()), askable(kind, messages)
-    one = ToyCandidate(pools(kind) / "m0", tmp_path, digest="one")
-    first = swap.answerer_for(one)
+def test_a_candidate_answers_from_the_loaded_model_as_its_merged_files_do(kind, pools, prompts, tmp_path, caplog):
+    swap, prompts = HotSwap(EvalSettings()), askable(kind, prompts)
+    first = swap.engine_for(ToyCandidate(pools(kind) / "m0", tmp_path, digest="first"))
     with mean_of(pools(kind), tmp_path / "home") as soup:
-        answerer = swap.answerer_for(soup)
-        assert answerer is first
+        engine = swap.engine_for(soup)
+        assert engine is first
         assert not (tmp_path / "home" / "checkpoint").exists()
         assert not caplog.records
         fresh = TransformersEngine(soup.directory(), max_new_tokens=10)
-        held, there = answerer.module.state_dict(), fresh.module.state_dict()
+        held, there = engine.module.state_dict(), fresh.module.state_dict()
         assert held.keys() == there.keys()
         assert all(same_bits(held[name], values) for name, values in there.items())
-        answerer.max_new_tokens = 10
-        told = ask(answerer, asked, 64)
-        assert told == ask(fresh, asked, 64)
-    assert told != ask(TransformersEngine(pools(kind) / "m0", max_new_tokens=10), asked, 64)
+        engine.max_new_tokens = 10
+        answers = ask(engine, prompts, 64)
+        assert answers == ask(fresh, prompts, 64)
+    assert answers != ask(TransformersEngine(pools(kind) / "m0", max_new_tokens=10), prompts, 64)
 
 
-def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, messages):
-    told = []
+def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, prompts):
+    warnings = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: told.append(record.getMessage())
+    handler.emit = lambda record: warnings.append(record.getMessage())
     importlib.import_module("transformers.utils.logging").warning_once.cache_clear()
     logging.getLogger("transformers").addHandler(handler)
     try:
-        TransformersEngine(pools("llava") / "m0", max_new_tokens=3).answer(messages[:1])
+        TransformersEngine(pools("llava") / "m0", max_new_tokens=3).answer(prompts[:1])
     finally:
         logging.getLogger("transformers").removeHandler(handler)
-    assert told == []
+    assert warnings == []
 
 
-def test_the_dtype_on_disk_is_the_dtype_in_memory(tmp_path, messages):
+def test_the_dtype_on_disk_is_the_dtype_in_memory(tmp_path, prompts):
     path = save_family("qwen3_vl", tmp_path / "half", 0, torch.bfloat16)
-    answerer = TransformersEngine(path, max_new_tokens=3)
-    assert {values.dtype for values in answerer.module.state_dict().values()} == {torch.bfloat16}
-    assert len(ask(answerer, messages, "auto")) == len(messages)
+    engine = TransformersEngine(path, max_new_tokens=3)
+    assert {values.dtype for values in engine.module.state_dict().values()} == {torch.bfloat16}
+    assert len(ask(engine, prompts, "auto")) == len(prompts)
 
 
-def test_a_tokenizer_that_pads_on_the_right_is_made_to_pad_on_the_left(tmp_path, messages, pools):
+def test_a_tokenizer_that_pads_on_the_right_is_made_to_pad_on_the_left(tmp_path, prompts, pools):
     path = save_family("llava", tmp_path / "right", 0)
     config = json.loads((path / "tokenizer_config.json").read_text())
     (path / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "right"}))
     right = TransformersEngine(path, max_new_tokens=10)
     assert right._prompter.tokenizer.padding_side == "right"
     left = TransformersEngine(pools("llava") / "m0", max_new_tokens=10)
-    assert ask(right, messages, 64) == ask(left, messages, 64)
+    assert ask(right, prompts, 64) == ask(left, prompts, 64)
 
 
-def test_text_alone_to_a_model_that_needs_an_image_is_told(pools, messages):
-    answerer = TransformersEngine(pools("paligemma") / "m0")
+def test_text_alone_to_a_model_that_needs_an_image_is_told(pools, prompts):
+    engine = TransformersEngine(pools("paligemma") / "m0")
     with pytest.raises(EvaluatorError, match="PaliGemmaProcessor needs an image with each text"):
-        ask(answerer, messages, 64)
+        ask(engine, prompts, 64)
 
 
-def test_a_plain_prompt_is_the_images_and_then_the_text(pools, messages, monkeypatch):
-    answerer = TransformersEngine(pools("paligemma") / "m0", max_new_tokens=2)
-    inputs = answerer._prompter([messages[5]])
-    text = answerer._prompter.tokenizer.decode(inputs["input_ids"][0])
+def test_a_plain_prompt_is_the_images_and_then_the_text(pools, prompts, monkeypatch):
+    engine = TransformersEngine(pools("paligemma") / "m0", max_new_tokens=2)
+    inputs = engine._prompter([prompts[5]])
+    text = engine._prompter.tokenizer.decode(inputs["input_ids"][0])
     assert text.replace(" ", "") == "<image>" * 32 + "<s>Countthemall.\n"
     assert "labels" not in inputs
 
@@ -186,21 +184,21 @@ def test_what_videos_need_is_left_as_it_was(pools):
 
 def test_what_resizes_images_is_part_of_the_identity(monkeypatch):
     assert HotSwap(EvalSettings()).identity()["images"] == "pillow"
-    monkeypatch.setattr(processors, "has_torchvision", lambda: True)
+    monkeypatch.setattr(prompts_module, "has_torchvision", lambda: True)
     assert HotSwap(EvalSettings()).identity()["images"] == "torchvision"
 
 
 class Narrow:
-    """A model that has memory for so many messages, and runs out as torch or Python would."""
+    """An engine that has memory for so many prompts, and runs out as torch or Python would."""
 
-    def __init__(self, room, error):
-        self.room, self.error, self.tried = room, error, []
+    def __init__(self, most, error):
+        self.most, self.error, self.tried = most, error, []
 
-    def answer(self, messages):
-        self.tried.append(len(messages))
-        if len(messages) > self.room:
+    def answer(self, prompts):
+        self.tried.append(len(prompts))
+        if len(prompts) > self.most:
             raise self.error
-        return [message[0]["value"] for message in messages]
+        return [prompt[0]["value"] for prompt in prompts]
 
 
 TEXTS = [[{"type": "text", "value": "?" * count}] for count in range(1, 101)]
@@ -217,7 +215,7 @@ SHORTAGES = [
 def test_batches_halve_where_memory_runs_out_and_all_goes_on(shortage, caplog):
     model = Narrow(20, shortage)
     with caplog.at_level(logging.WARNING):
-        assert ask(model, TEXTS, "auto") == [message[0]["value"] for message in TEXTS]
+        assert ask(model, TEXTS, "auto") == [prompt[0]["value"] for prompt in TEXTS]
     assert model.tried == [64, 32, 16, 16, 16, 16, 16, 16, 4]
     assert caplog.messages[-1] == "Out of memory with 32 questions at a time; going on with 16."
     ask(model, TEXTS, "auto")
@@ -225,10 +223,10 @@ def test_batches_halve_where_memory_runs_out_and_all_goes_on(shortage, caplog):
 
 
 def test_each_batch_is_told_once_however_often_it_was_tried():
-    told = []
-    ask(Narrow(20, SHORTAGES[0]), TEXTS, "auto", lambda batch, replies: told.extend(zip(batch, replies, strict=True)))
-    assert sorted(len(reply) for _, reply in told) == list(range(1, 101))
-    assert all(batch[0]["value"] == reply for batch, reply in told)
+    heard = []
+    ask(Narrow(20, SHORTAGES[0]), TEXTS, "auto", lambda batch, replies: heard.extend(zip(batch, replies, strict=True)))
+    assert sorted(len(reply) for _, reply in heard) == list(range(1, 101))
+    assert all(prompt[0]["value"] == reply for prompt, reply in heard)
 
 
 def test_a_number_that_does_not_fit_is_told_with_what_to_do():
@@ -238,9 +236,9 @@ def test_a_number_that_does_not_fit_is_told_with_what_to_do():
 
 
 def test_a_single_question_that_does_not_fit_is_an_error():
-    with pytest.raises(EvaluatorError, match="out of memory") as told:
+    with pytest.raises(EvaluatorError, match="out of memory") as caught:
         ask(Narrow(0, SHORTAGES[0]), TEXTS, "auto")
-    assert "--batch-size" not in str(told.value)
+    assert "--batch-size" not in str(caught.value)
 
 
 def test_an_error_of_another_kind_is_not_taken_for_a_shortage():
@@ -254,10 +252,10 @@ def test_a_model_that_can_not_be_remembered_halves_all_the_same():
     class Slotted:
         __slots__ = ("tried",)
 
-        def answer(self, messages):
-            if len(messages) > 8:
+        def answer(self, prompts):
+            if len(prompts) > 8:
                 raise SHORTAGES[0]
-            return ["" for _ in messages]
+            return ["" for _ in prompts]
 
     assert len(ask(Slotted(), TEXTS, "auto")) == 100
 
@@ -271,25 +269,25 @@ def test_nothing_of_a_failed_attempt_is_held_when_the_next_begins():
     held = []
 
     class Hoarding:
-        def answer(self, messages):
+        def answer(self, prompts):
             assert not [ref for ref in held if ref() is not None]
             activations = Activations()
             held.append(weakref.ref(activations))
-            if len(messages) > 10:
+            if len(prompts) > 10:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-            return ["" for _ in messages]
+            return ["" for _ in prompts]
 
     ask(Hoarding(), TEXTS, "auto")
     assert len(held) > 4
-    assert asking.LARGEST_BATCH == 64
+    assert LARGEST_BATCH == 64
 
 
 WRAPPERS = """
 class Toy:
     def __init__(self, model_path="org/name", **options):
-        self.place = model_path
+        self.path = model_path
     def generate(self, message, dataset=None):
-        return f"{len(message)} parts, {self.place}"
+        return f"{len(message)} parts, {self.path}"
 """
 
 
@@ -300,8 +298,8 @@ def test_vlmeval_s_own_wrapper_is_built_for_each_candidate(tmp_path, monkeypatch
     swap = HotSwap(EvalSettings(model="vlmeval:Toy"))
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        answerer = swap.answerer_for(ToyCandidate(tmp_path / name, tmp_path, digest=name))
-        assert ask(answerer, TEXTS[:2], "auto") == [f"1 parts, {tmp_path / name}"] * 2
+        engine = swap.engine_for(ToyCandidate(tmp_path / name, tmp_path, digest=name))
+        assert ask(engine, TEXTS[:2], "auto") == [f"1 parts, {tmp_path / name}"] * 2
     identity = swap.identity()
     assert identity["model"] == "vlmeval:Toy"
     assert identity["vlmeval"]
@@ -317,7 +315,7 @@ def test_vlmeval_without_its_gigabytes_is_one_sentence_with_the_pip_line(monkeyp
 
 def test_the_merged_files_hold_all_that_is_answered_with(pools, tmp_path):
     with mean_of(pools("internvl"), tmp_path / "home") as soup:
-        answerer = HotSwap(EvalSettings()).answerer_for(soup)
+        engine = HotSwap(EvalSettings()).engine_for(soup)
         written = read_back(soup.directory())
-    held = answerer.module.state_dict()
+    held = engine.module.state_dict()
     assert len({values.data_ptr() for values in held.values()}) == len(written)  # tied ones are one

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 import soup
-from evaluators.answering import hot_swap as answering
+from evaluators.answering import hot_swap
 from evaluators.answering.hot_swap import HotSwap
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
@@ -39,9 +39,9 @@ def write_models(folder, kind, count=2, dtype=torch.bfloat16, seed=0):
 def candidate_of(pool, home, **fields):
     """The mean of a folder's checkpoints as a search has it: digests known, nothing written yet."""
     with Pool.open(pool) as opened:
-        known = [digest_checkpoint(part.checkpoint) for part in opened]
-        recipe = recipe_of(pool, **fields).sealed([digest.content for digest in known], "sha256:" + "0" * 64)
-        candidate = SoupCandidate(recipe, opened, home, known)
+        digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
+        recipe = recipe_of(pool, **fields).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
+        candidate = SoupCandidate(recipe, opened, home, digests)
         yield candidate
         candidate.remove()
 
@@ -81,12 +81,12 @@ def test_a_streamed_module_holds_the_very_bytes_of_the_merged_files(kind, tmp_pa
 
 
 def test_names_differ_in_most_families_and_agree_in_some(tmp_path):
-    found = {}
+    agree = {}
     for kind in ("llava", "idefics3"):
         path = write_models(tmp_path / kind, kind, 1) / "m0"
         names = names_in_memory(load(path), on_disk(path))
-        found[kind] = all(name == target for name, target in names.items())
-    assert found == {"llava": False, "idefics3": True}
+        agree[kind] = all(name == target for name, target in names.items())
+    assert agree == {"llava": False, "idefics3": True}
 
 
 def test_files_as_an_older_transformers_wrote_them_are_streamed_too(tmp_path):
@@ -109,11 +109,11 @@ def test_a_search_keeps_one_module_for_all_its_candidates(tmp_path, monkeypatch)
     pool = write_models(tmp_path / "pool", "llava", 3)
     swap = bare_swap(monkeypatch)
     modules = set()
-    for place, weights in enumerate([[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3]]):
-        with candidate_of(pool, tmp_path / f"{place}", weights=weights) as candidate:
-            module = swap.answerer_for(candidate).module
+    for index, weights in enumerate([[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3]]):
+        with candidate_of(pool, tmp_path / f"{index}", weights=weights) as candidate:
+            module = swap.engine_for(candidate).module
             modules.add(id(module))
-            assert not (tmp_path / f"{place}" / "checkpoint").exists()  # nothing was written for it
+            assert not (tmp_path / f"{index}" / "checkpoint").exists()  # nothing was written for it
             fresh = load(candidate.directory()).state_dict()
             assert all(same_bits(values, fresh[name]) for name, values in module.state_dict().items())
     assert len(modules) == 1
@@ -126,10 +126,10 @@ def bare_swap(monkeypatch):
         def __init__(self, directory):
             self.module = load(directory)
 
-        def answer(self, messages): ...
+        def answer(self, prompts): ...
 
-    monkeypatch.setattr(answering, "_builder", lambda settings: Bare)
-    monkeypatch.setattr(answering, "_frame", lambda directory: "the same")
+    monkeypatch.setattr(hot_swap, "_engine_factory", lambda settings: Bare)
+    monkeypatch.setattr(hot_swap, "_side_files_digest", lambda directory: "the same")
     return HotSwap(EvalSettings())
 
 
@@ -155,7 +155,7 @@ def test_where_transformers_converts_tensors_the_candidate_is_loaded_from_its_di
         with pytest.raises(LookupError, match="transformers converts it on loading"):
             names_in_memory(load(candidate.template), names)
         with caplog.at_level(logging.WARNING):
-            module = swap.answerer_for(candidate).module
+            module = swap.engine_for(candidate).module
         assert "can't be streamed" in caplog.text
         fresh = load(candidate.directory()).state_dict()
         assert all(same_bits(values, fresh[name]) for name, values in module.state_dict().items())
@@ -175,7 +175,7 @@ def test_a_module_of_another_dtype_than_the_candidate_is_not_streamed_into(tmp_p
 def test_a_search_that_casts_loads_each_candidate_in_the_dtype_that_ships(tmp_path, monkeypatch):
     pool = write_models(tmp_path / "pool", "llava", dtype=torch.float32)
     with candidate_of(pool, tmp_path / "home", dtype="bfloat16") as candidate:
-        module = bare_swap(monkeypatch).answerer_for(candidate).module
+        module = bare_swap(monkeypatch).engine_for(candidate).module
         assert {values.dtype for values in module.parameters()} == {torch.bfloat16}
 
 
@@ -203,8 +203,8 @@ class Toy(nn.Module):
 
 
 def toy_pool(folder, states):
-    for place, state in enumerate(states):
-        path = folder / f"m{place}"
+    for index, state in enumerate(states):
+        path = folder / f"m{index}"
         path.mkdir(parents=True)
         save_file(state, path / "model.safetensors", {"format": "pt"})
         (path / "config.json").write_text(json.dumps({"model_type": "toy"}))
@@ -274,9 +274,9 @@ def test_what_all_ingredients_share_is_read_once_and_comes_out_the_same(tmp_path
     pool = write_models(tmp_path / "pool", "llava", 3)
     frozen = load_file(pool / "m0" / "model.safetensors")
     for path in pool.iterdir():
-        own = load_file(path / "model.safetensors")
+        tensors = load_file(path / "model.safetensors")
         tower = {name: values for name, values in frozen.items() if name.startswith("vision_tower")}
-        save_file({**own, **tower}, path / "model.safetensors", {"format": "pt"})
+        save_file({**tensors, **tower}, path / "model.safetensors", {"format": "pt"})
     read = []
     cached = Checkpoint.read_cached
 

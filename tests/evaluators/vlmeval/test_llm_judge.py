@@ -251,7 +251,7 @@ def test_the_judge_is_part_of_the_journals_key(data, settings, server):
 CONSTANT = """
 class Constant:
     def __init__(self, directory): pass
-    def answer(self, messages): return ["It is 7, and A."] * len(messages)
+    def answer(self, prompts): return ["It is 7, and A."] * len(prompts)
 """
 
 
