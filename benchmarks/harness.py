@@ -37,19 +37,19 @@ MODEL = """
 import json, time
 from pathlib import Path
 
-TOLD = {"seconds": 0.0, "calls": 0}
+SPENT = {"seconds": 0.0, "calls": 0}
 ANSWERS = {}
 
 class Instant:
     def __init__(self, directory):
         pass
 
-    def answer(self, messages):
+    def answer(self, prompts):
         began = time.perf_counter()
-        found = [ANSWERS[message[-1]["value"].partition("<")[2].partition(">")[0]] for message in messages]
-        TOLD["calls"] += len(messages)
-        TOLD["seconds"] += time.perf_counter() - began
-        return found
+        answers = [ANSWERS[prompt[-1]["value"].partition("<")[2].partition(">")[0]] for prompt in prompts]
+        SPENT["calls"] += len(prompts)
+        SPENT["seconds"] += time.perf_counter() - began
+        return answers
 """
 
 
@@ -76,7 +76,7 @@ def report(table: list[dict[str, Any]], rows: int, repeats: int) -> str:
     first, again, scoring, score = theirs(right, rows)
     assert {value for _, _, value in rounds} == {score} == {100.0}, "the two paths disagree"
     scale, added = len(table) / rows, [seconds for seconds, _, _ in rounds]
-    middle = Seconds(*(statistics.median(each) for each in zip(*added[1:] or added, strict=True)))
+    middle = Seconds(*(statistics.median(seconds) for seconds in zip(*added[1:] or added, strict=True)))
     note = f", from {rows} rows" if rows < len(table) else ""
     lines = [
         f"{len(table):,} rows, {sum(QUESTIONS.values()):,} questions, {os.cpu_count()} cores, every answer right",
@@ -121,16 +121,16 @@ class Seconds(NamedTuple):
 def ours(answers: dict[str, str], repeats: int) -> tuple[Seconds, Seconds, list[tuple[Seconds, int, float]]]:
     """Seconds of the import and of opening the data, and of each round: seconds besides answering, calls, score."""
     began = Seconds.now()
-    from evaluators.vlmeval import light_import as light
+    from evaluators.vlmeval.light_import import vlmeval_module
 
-    light.module("dataset.image_mcq")
+    vlmeval_module("dataset.image_mcq")
     imported = Seconds.now()
     from soup.evaluation.api import Benchmark
 
-    judge = evaluator()
-    judge.identity(Benchmark("mmbench", "vlmeval", "mmbench"))
+    harness = evaluator()
+    harness.identity(Benchmark("mmbench", "vlmeval", "mmbench"))
     opened = Seconds.now()
-    rounds = [one_candidate(judge, answers, f"round-{number}") for number in range(repeats + 1)]
+    rounds = [time_candidate(harness, answers, f"round-{number}") for number in range(repeats + 1)]
     return imported - began, opened - imported, rounds
 
 
@@ -143,24 +143,24 @@ def evaluator() -> Any:
     return VLMEval(EvalSettings(model=f"{file}:Instant", batch_size=64))
 
 
-def one_candidate(judge: Any, answers: dict[str, str], name: str) -> tuple[Seconds, int, float]:
+def time_candidate(harness: Any, answers: dict[str, str], name: str) -> tuple[Seconds, int, float]:
     """Seconds besides answering, calls, score."""
     from soup.evaluation.api import Benchmark
 
     candidate = Candidate(WORK / name)
-    told = model_of(judge, candidate)
-    told.ANSWERS.clear()
-    told.ANSWERS.update(answers)
-    told.TOLD.update(seconds=0.0, calls=0)
+    model = model_of(harness, candidate)
+    model.ANSWERS.clear()
+    model.ANSWERS.update(answers)
+    model.SPENT.update(seconds=0.0, calls=0)
     began = Seconds.now()
-    score = judge.evaluate(candidate, Benchmark("mmbench", "vlmeval", "mmbench"))
-    answering = Seconds(told.TOLD["seconds"], told.TOLD["seconds"])
-    return Seconds.now() - began - answering, told.TOLD["calls"], score.value
+    score = harness.evaluate(candidate, Benchmark("mmbench", "vlmeval", "mmbench"))
+    answering = Seconds(model.SPENT["seconds"], model.SPENT["seconds"])
+    return Seconds.now() - began - answering, model.SPENT["calls"], score.value
 
 
-def model_of(judge: Any, candidate: Any) -> Any:
+def model_of(harness: Any, candidate: Any) -> Any:
     """The user's module, as soup loaded it."""
-    return sys.modules[type(judge._swap.engine_for(candidate)).__module__]
+    return sys.modules[type(harness._swap.engine_for(candidate)).__module__]
 
 
 class Candidate:
@@ -182,27 +182,27 @@ class Candidate:
 
 def theirs(answers: dict[str, str], rows: int) -> tuple[Seconds, Seconds, Seconds, float]:
     """VLMEvalKit's seconds for the prompts of some rows, first and again, for scoring all, and its score."""
-    from evaluators.vlmeval import light_import as light
+    from evaluators.vlmeval.light_import import vlmeval_module
 
-    base = light.module("dataset.image_mcq").ImageMCQDataset
+    base = vlmeval_module("dataset.image_mcq").ImageMCQDataset
     os.environ["PRED_FORMAT"] = "tsv"
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore", ResourceWarning)
         known = base.DATASET_MD5.pop("MMBench_DEV_EN")
-        dataset = base(dataset="MMBench_DEV_EN")
+        data_set = base(dataset="MMBench_DEV_EN")
         base.DATASET_MD5["MMBench_DEV_EN"] = known
-        chosen = random.Random(0).sample(range(len(dataset.data)), rows)
+        chosen = random.Random(0).sample(range(len(data_set.data)), rows)
         passes = []
         for _ in range(2):
             began = Seconds.now()
-            for place in chosen:
-                dataset.build_prompt(dataset.data.iloc[place])
+            for position in chosen:
+                data_set.build_prompt(data_set.data.iloc[position])
             passes.append(Seconds.now() - began)
-        data = dataset.data.drop(columns="image")
+        data = data_set.data.drop(columns="image")
         data["prediction"] = [answers[str(index)] for index in data["index"]]
         began = Seconds.now()
-        light.module("smp").dump(data, str(WORK / "model_MMBench_DEV_EN.tsv"))
-        result = dataset.evaluate(str(WORK / "model_MMBench_DEV_EN.tsv"), model="exact_matching")
+        vlmeval_module("smp").dump(data, str(WORK / "model_MMBench_DEV_EN.tsv"))
+        result = data_set.evaluate(str(WORK / "model_MMBench_DEV_EN.tsv"), model="exact_matching")
         scoring = Seconds.now() - began
     return passes[0], passes[1], scoring, float(result["Overall"][0]) * 100
 
@@ -224,7 +224,7 @@ def savings(table: list[dict[str, Any]], share: float, kind: str) -> str:
         str(row["index"]): row["answer"] if knows(row["index"] % CIRCLE) else wrong[row["answer"]] for row in table
     }
     name = f"share-{share}-{[*KINDS].index(kind)}"
-    _, calls, value = one_candidate(evaluator(), answers, name)
+    _, calls, value = time_candidate(evaluator(), answers, name)
     saved = 1 - calls / len(table)
     return f"| {share:.0%}, {kind} | {value:.1f} | {calls:,} | {len(table):,} | {saved:.0%} |"
 
@@ -234,7 +234,7 @@ def test_set() -> list[dict[str, Any]]:
     rows = []
     counts = [options for options, count in QUESTIONS.items() for _ in range(count)]
     for question, options in enumerate(counts, start=1):
-        words = [f"option {place} of question {question}" for place in range(options)]
+        words = [f"option {number} of question {question}" for number in range(options)]
         for turn in range(options):
             turned = words[turn:] + words[:turn]
             rows.append(

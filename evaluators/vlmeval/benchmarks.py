@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from evaluators.vlmeval import light_import
+from evaluators.vlmeval.library_types import DataSet
+from evaluators.vlmeval.light_import import vlmeval_module
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo
 from soup.support.text import did_you_mean
@@ -56,9 +56,10 @@ class VLMEvalBenchmark:
         """Whether each question is asked once per rotation of its options."""
         return self.metric == "circular"
 
-    def data_set_class(self) -> Any:
-        """VLMEvalKit's class of the data set."""
-        return getattr(light_import.module(self.module), self.class_name)
+    def data_set_class(self) -> type[DataSet]:
+        """Import VLMEvalKit's class of the data set."""
+        data_set_class: type[DataSet] = getattr(vlmeval_module(self.module), self.class_name)
+        return data_set_class
 
 
 GROUP = "opencompass"
@@ -163,7 +164,7 @@ BENCHMARKS = {
 
 
 def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
-    """What is known here of a benchmark that was asked for.
+    """Return what is known here of a benchmark that was asked for.
 
     Raises:
         EvaluatorError: there is none of that name.

@@ -11,52 +11,65 @@ import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from evaluators.vlmeval import light_import as light
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
+from evaluators.vlmeval.library_types import DataSet, Frame, Row
+from evaluators.vlmeval.light_import import with_globals
 from soup.errors import EvaluatorError
 from soup.support.text import bullet_list
 
-__all__ = ["CIRCLE", "refuse", "row_faults", "table_faults"]
+__all__ = ["CIRCLE", "refuse_faults", "row_faults", "table_faults"]
 
-SHORT = 64  # VLMEvalKit's rule: an image cell of at most so many characters is the index of the row that holds it
+REFERENCE_CHARACTERS = (
+    64  # VLMEvalKit's rule: an image cell of at most so many characters is the index of the row that holds it
+)
 CIRCLE = 1_000_000  # rotation k of question i has the index i + k * 1e6
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)  # an index that is no number: evaluated, it is a name and nothing more
-INDEXES: dict[Any, tuple[str, Callable[[str], bool]]] = {
+INDEXES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "circular": ("a whole number", str.isdecimal),
-    True: ("a plain name like VS_chart_1_0_3_1", lambda row: bool(NAME.fullmatch(row)) and row.count("_") >= 5),
-    False: ("a whole number or a plain name", lambda row: row.isdecimal() or bool(NAME.fullmatch(row))),
+    "yes_no": ("a plain name like VS_chart_1_0_3_1", lambda row: bool(NAME.fullmatch(row)) and row.count("_") >= 5),
 }
+"""What an index must be where a metric reads more out of it, by metric: in words, and as a test."""
+ANY_INDEX = ("a whole number or a plain name", lambda row: row.isdecimal() or bool(NAME.fullmatch(row)))
 
 
-def refuse(benchmark: VLMEvalBenchmark, path: Path, faults: Iterable[str]) -> None:
-    """An error that lists the faults, if there are any."""
-    found = list(faults)
-    if found:
-        raise EvaluatorError(f"{benchmark.name}: {path} can't be judged by VLMEvalKit:\n{bullet_list(found)}")
+def refuse_faults(benchmark: VLMEvalBenchmark, path: Path, faults: Iterable[str]) -> None:
+    """Refuse a benchmark's file if it has faults.
+
+    Raises:
+        EvaluatorError: it has; all are listed.
+    """
+    lines = list(faults)
+    if lines:
+        raise EvaluatorError(f"{benchmark.name}: {path} can't be judged by VLMEvalKit:\n{bullet_list(lines)}")
 
 
-def table_faults(benchmark: VLMEvalBenchmark, frame: Any) -> list[str]:
-    """Faults of the table as it was read: columns first, then cells."""
+def table_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
+    """List the faults of the table as it was read: columns first, then cells."""
     missing = [name for name in benchmark.columns if name not in frame]
     if missing:
         return [f"columns expected: {', '.join(benchmark.columns)}; missing: {', '.join(missing)}"]
     return [*_cell_faults(benchmark, frame)] if len(frame) else ["no rows"]
 
 
-def row_faults(benchmark: VLMEvalBenchmark, dataset: Any, base: Any) -> Iterator[str]:
-    """Faults of the data set that VLMEvalKit made of the table: prompts that it can't build, unknown categories."""
-    if not len(dataset.data):
+def row_faults(benchmark: VLMEvalBenchmark, data_set: DataSet, base: type[DataSet]) -> Iterator[str]:
+    """Yield the faults of the data set that VLMEvalKit made of the table: prompts that fail, unknown categories.
+
+    Args:
+        benchmark: Whose data set.
+        data_set: VLMEvalKit's, over our file.
+        base: VLMEvalKit's own class of it.
+    """
+    if not len(data_set.data):
         where = "" if benchmark.split_value is None else f" whose split is {benchmark.split_value}"
         yield f"no rows with an image{where}"
         return
-    yield from _prompt_faults(dataset, base)
-    if benchmark.metric == "contained" and (strange := _strange_categories(dataset, base)):
-        yield f"categories unknown to VLMEvalKit: {', '.join(strange)}"
+    yield from _prompt_faults(data_set, base)
+    if benchmark.metric == "contained" and (unknown := _unknown_categories(data_set, base)):
+        yield f"categories unknown to VLMEvalKit: {', '.join(unknown)}"
 
 
-def _cell_faults(benchmark: VLMEvalBenchmark, frame: Any) -> Iterator[str]:
+def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
     rows = [str(index) for index in frame["index"]]
     yield from _index_faults(benchmark, rows)
     yield from _image_faults(rows, frame)
@@ -70,92 +83,93 @@ def _cell_faults(benchmark: VLMEvalBenchmark, frame: Any) -> Iterator[str]:
 
 
 def _index_faults(benchmark: VLMEvalBenchmark, rows: list[str]) -> Iterator[str]:
-    wanted, is_sound = INDEXES["circular" if benchmark.is_circular else benchmark.metric == "yes_no"]
+    expected, is_sound = INDEXES.get(benchmark.metric, ANY_INDEX)
     seen: set[str] = set()
     for row in rows:
         if not is_sound(row):
-            yield f"row {row[:SHORT]!r}: an index is {wanted}"
+            yield f"row {row[:REFERENCE_CHARACTERS]!r}: an index is {expected}"
         elif row in seen:
             yield f"row {row}: the index is there twice"
         seen.add(row)
 
 
-def _image_faults(rows: list[str], frame: Any) -> Iterator[str]:
+def _image_faults(rows: list[str], frame: Frame) -> Iterator[str]:
     isna = importlib.import_module("pandas").isna
     images = frame["image"]
-    known = {row for row, image in zip(rows, images, strict=True) if len(str(image)) > SHORT}
+    known = {row for row, image in zip(rows, images, strict=True) if len(str(image)) > REFERENCE_CHARACTERS}
     for row, image in zip(rows, images, strict=True):
         if not isna(image) and not _image_is_sound(str(image), known):
-            yield f"row {row}: image {str(image)[:SHORT]!r} is neither base64 nor the index of a row that holds it"
+            start = str(image)[:REFERENCE_CHARACTERS]
+            yield f"row {row}: image {start!r} is neither base64 nor the index of a row that holds it"
     for row, cell in zip(rows, frame.get("image_path", ()), strict=False):
         if str(cell).startswith("[") and not _is_texts(cell):
-            yield f"row {row}: image_path {str(cell)[:SHORT]!r} is no Python list of texts"
+            yield f"row {row}: image_path {str(cell)[:REFERENCE_CHARACTERS]!r} is no Python list of texts"
 
 
-def _literal_faults(rows: list[str], name: str, frame: Any) -> Iterator[str]:
+def _literal_faults(rows: list[str], name: str, frame: Frame) -> Iterator[str]:
     for row, cell, kind in zip(rows, frame[name], frame.get("question_type", rows), strict=True):
         if name == "choices" and kind != "multi_choice":
             continue  # VLMEvalKit does not look at it
         if not _is_texts(cell) and not (name == "skills" and _is_no_python(cell)):
-            yield f"row {row}: {name} {str(cell)[:SHORT]!r} is no Python list of texts"
+            yield f"row {row}: {name} {str(cell)[:REFERENCE_CHARACTERS]!r} is no Python list of texts"
 
 
-def _circle_faults(rows: list[str], frame: Any) -> Iterator[str]:
+def _circle_faults(rows: list[str], frame: Frame) -> Iterator[str]:
     # One `Overall` a split: of several, VLMEvalKit's table would not say which is the score.
     parts = sorted({str(part) for part in frame["split"]}) if "split" in frame else []
     if len(parts) > 1 or parts == ["nan"]:
         yield f"column split: expected one value in all rows, found {', '.join(parts)}"
-    given = frame.get("g_index")
-    if given is not None and not all(str(index).isdecimal() for index in given):
+    g_index = frame.get("g_index")
+    if g_index is not None and not all(str(index).isdecimal() for index in g_index):
         yield "column g_index: expected whole numbers, the index of each row's question"
     elif all(row.isdecimal() for row in rows):
         known = set(rows)
-        circles = [str(int(row) % CIRCLE) for row in rows] if given is None else [str(index) for index in given]
+        circles = [str(int(row) % CIRCLE) for row in rows] if g_index is None else [str(index) for index in g_index]
         for row, question in zip(rows, circles, strict=True):
             if question not in known:
                 yield f"row {row}: a rotation of question {question}, which is not there"
 
 
-def _prompt_faults(dataset: Any, base: Any) -> Iterator[str]:
+def _prompt_faults(data_set: DataSet, base: type[DataSet]) -> Iterator[str]:
     """Rows of which VLMEvalKit can't make a prompt (`<image 3>` of two images), without unpacking a single image."""
-    stub: Any = type(base.__name__, (base,), {"dump_image": _stand_ins})
+    stub: DataSet = type(base.__name__, (base,), {"dump_image": _image_stand_ins})
     probe = stub.__new__(stub)
-    probe.__dict__.update(dataset.__dict__)
-    for row in dataset.data.to_dict("records"):
+    probe.__dict__.update(data_set.__dict__)
+    for row in data_set.data.to_dict("records"):
         try:
             probe.build_prompt(row)
         except Exception as cause:
             yield f"row {row['index']}: VLMEvalKit can't make its prompt ({type(cause).__name__}: {cause})"
 
 
-def _stand_ins(self: Any, line: Any) -> list[str]:
+def _image_stand_ins(self: DataSet, line: Row) -> list[str]:
     return ["image"] * (len(line["image"]) if isinstance(line["image"], list) else 1)
 
 
-def _strange_categories(dataset: Any, base: Any) -> list[str]:
+def _unknown_categories(data_set: DataSet, base: type[DataSet]) -> list[str]:
     """Categories of the data that VLMEvalKit's metric does not know, found by letting it judge a right answer of each.
 
     It would stop at the first right answer of such a category, after all of the asking.
     """
     silent = {"tqdm": lambda rows: rows, "dump": lambda *_: None, "get_intermediate_file_path": lambda *_: ""}
-    judge = light.rewired(base.evaluate, load=lambda frame: frame, **silent)
-    strange = []
-    for name, rows in dataset.data.groupby("category", dropna=False):
+    evaluate = with_globals(base.evaluate, load=lambda frame: frame, **silent)
+    unknown = []
+    for name, rows in data_set.data.groupby("category", dropna=False):
         right = ["\n".join(ast.literal_eval(answer)) for answer in rows["answer"]]
         try:
-            judge(None, rows.assign(prediction=right))
+            evaluate(None, rows.assign(prediction=right))
         except KeyError:
-            strange.append(str(name))
-    return strange
+            unknown.append(str(name))
+    return unknown
 
 
 def _image_is_sound(cell: str, known: set[str]) -> bool:
     if cell.startswith("[") and cell.endswith("]"):
         return _is_texts(cell)
-    return len(cell) > SHORT or cell in known
+    return len(cell) > REFERENCE_CHARACTERS or cell in known
 
 
-def _is_texts(cell: Any) -> bool:
+def _is_texts(cell: object) -> bool:
     """Whether evaluating the cell as Python can only give texts (or one text: VLMEvalKit then takes its letters)."""
     try:
         value = ast.literal_eval(cell) if isinstance(cell, str) else None
@@ -164,12 +178,14 @@ def _is_texts(cell: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(text, str) for text in value))
 
 
-def _is_no_python(cell: Any) -> bool:
+def _is_no_python(cell: object) -> bool:
     """Whether evaluating the cell is a syntax error, in whose place VLMEvalKit takes the text itself."""
+    if not isinstance(cell, str):
+        return False
     try:
         ast.parse(cell.lstrip(" \t"), mode="eval")  # eval() strips so too: else code behind a space would pass
     except SyntaxError:
         return True
-    except (AttributeError, ValueError, MemoryError, RecursionError):
+    except (ValueError, MemoryError, RecursionError):
         return False
     return False

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
-from evaluators.vlmeval.data_sets import home
+from evaluators.vlmeval.data_sets import data_folder
 from soup.errors import EvaluatorError, OutputError
 from soup.support.text import format_bytes
 
@@ -29,82 +29,89 @@ STATUS_PARTIAL, STATUS_NO_SUCH_RANGE = 206, 416
 
 
 def fetch(benchmark: VLMEvalBenchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
-    """The benchmark's file, downloaded if it is not here. `phase` is told the bytes to come, `progress` each chunk.
+    """Download the benchmark's file if it is not here, and return its path.
+
+    Args:
+        benchmark: Whose file.
+        phase: Called with what is downloaded and the bytes to come.
+        progress: Called with the bytes of each chunk.
 
     Raises:
         EvaluatorError: it can't be had, is not the file whose digest VLMEvalKit knows, or another one is in its place.
         OutputError: the disk is too small.
     """
     base = benchmark.data_set_class()
-    url, known = base.DATASET_URL[benchmark.data_set], base.DATASET_MD5[benchmark.data_set]
-    path = home() / f"{benchmark.data_set}.tsv"
+    url, expected = base.DATASET_URL[benchmark.data_set], base.DATASET_MD5[benchmark.data_set]
+    path = data_folder() / f"{benchmark.data_set}.tsv"
     if path.exists():
-        _refuse_another(benchmark, path, known)
+        _refuse_another(benchmark, path, expected)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
         _download(url, part, lambda size: phase(f"fetching {benchmark.data_set}", size), progress)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as cause:
-        why = getattr(cause, "reason", None) or cause
+        reason = getattr(cause, "reason", None) or cause
         raise EvaluatorError(
-            f"{benchmark.name}: {url} can't be downloaded: {why}. Type the same command to go on from where it "
-            f"stopped, or get that file in another way and put it at {path.absolute()} (md5 {known})."
+            f"{benchmark.name}: {url} can't be downloaded: {reason}. Type the same command to go on from where it "
+            f"stopped, or get that file in another way and put it at {path.absolute()} (md5 {expected})."
         ) from cause
-    found = _md5(part)
-    if found != known:
+    actual = _md5(part)
+    if actual != expected:
         part.unlink()
         raise EvaluatorError(
-            f"{benchmark.name}: what {url} sent is not the file that VLMEvalKit knows: expected md5 {known}, found "
-            f"{found}. Nothing was kept."
+            f"{benchmark.name}: what {url} sent is not the file that VLMEvalKit knows: expected md5 {expected}, found "
+            f"{actual}. Nothing was kept."
         )
     part.replace(path)
     return path
 
 
-def _refuse_another(benchmark: VLMEvalBenchmark, path: Path, known: str) -> None:
-    found = _md5(path)
-    if found != known:
+def _refuse_another(benchmark: VLMEvalBenchmark, path: Path, expected: str) -> None:
+    actual = _md5(path)
+    if actual != expected:
         raise EvaluatorError(
             f"{benchmark.name}: {path} is here, and is not the file that VLMEvalKit would download: expected md5 "
-            f"{known}, found {found}. It is used as it is; move it away to fetch the other one."
+            f"{expected}, found {actual}. It is used as it is; move it away to fetch the other one."
         )
 
 
 def _download(url: str, part: Path, size: Callable[[int], None], progress: Callable[[int], None]) -> None:
-    """Appends what is missing to the partial file; starts over where the server can't send a part."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    """Append what is missing to the partial file; start over where the server can't send a part."""
+    here_bytes = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={here_bytes}-"} if here_bytes else {})
     try:
         # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.
         verified = ssl.create_default_context()
         response: Any = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=verified)
     except urllib.error.HTTPError as error:
         error.close()
-        if not have or error.code != STATUS_NO_SUCH_RANGE:
+        if not here_bytes or error.code != STATUS_NO_SUCH_RANGE:
             raise
         return  # it is whole already, or longer than what is there now: the digest will tell
     with response:
         resumed = response.status == STATUS_PARTIAL
-        coming = int(response.headers.get("Content-Length") or 0)
-        _refuse_small_disk(part, coming)
-        size(coming + (have if resumed else 0))
-        progress(have if resumed else 0)
+        coming_bytes = int(response.headers.get("Content-Length") or 0)
+        _refuse_small_disk(part, coming_bytes)
+        size(coming_bytes + (here_bytes if resumed else 0))
+        progress(here_bytes if resumed else 0)
         with part.open("ab" if resumed else "wb") as file:
-            got = 0
+            arrived_bytes = 0
             while chunk := response.read(CHUNK_BYTES):
                 file.write(chunk)
-                got += len(chunk)
+                arrived_bytes += len(chunk)
                 progress(len(chunk))
             os.fsync(file.fileno())
-    if got < coming:
-        raise ConnectionError(f"the connection ended after {got:,} of {coming:,} bytes")
+    if arrived_bytes < coming_bytes:
+        raise ConnectionError(f"the connection ended after {arrived_bytes:,} of {coming_bytes:,} bytes")
 
 
-def _refuse_small_disk(part: Path, coming: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if coming > free:
-        raise OutputError(f"{part.parent}: {format_bytes(coming)} are to come, and {format_bytes(free)} are free.")
+def _refuse_small_disk(part: Path, coming_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(part.parent).free
+    if coming_bytes > free_bytes:
+        raise OutputError(
+            f"{part.parent}: {format_bytes(coming_bytes)} are to come, and {format_bytes(free_bytes)} are free."
+        )
 
 
 def _md5(path: Path) -> str:

@@ -20,62 +20,66 @@ from typing import Any
 from evaluators.vlmeval_version import INSTALL, version
 from soup.errors import EvaluatorError
 
-__all__ = ["module", "plain_texts", "rewired"]
+__all__ = ["python_strings", "vlmeval_module", "with_globals"]
 
 PARENTS = ("vlmeval", "vlmeval.dataset")
-TEXTS = "future.infer_string"  # pandas' option
+STRINGS_OPTION = "future.infer_string"  # pandas' option
 
 
-def module(name: str) -> Any:
-    """A module of VLMEvalKit by its name below `vlmeval`, such as `dataset.image_mcq`.
+def vlmeval_module(name: str) -> Any:
+    """Import a module of VLMEvalKit by its name below `vlmeval`, such as `dataset.image_mcq`.
 
-    Where the whole of vlmeval is imported already, the module is that one's.
+    Where the whole of vlmeval is imported already, the module is of that.
 
     Raises:
         EvaluatorError: VLMEvalKit, or something that it imports, is not installed.
     """
-    if (known := sys.modules.get(f"vlmeval.{name}")) is not None:
-        return known
+    if (module := sys.modules.get(f"vlmeval.{name}")) is not None:
+        return module
     version()
-    with _bare_parents(), _pillow_as_it_was():
+    with _bare_parents(), _pillow_limit_kept():
         try:
             return importlib.import_module(f"vlmeval.{name}")
         except ImportError as cause:
             raise EvaluatorError(f"VLMEvalKit can't be imported ({cause}): {INSTALL}.") from cause
 
 
-def rewired(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
-    """The same code with some of the global names that it looks up replaced, for this one function object.
+def with_globals(function: Callable[..., Any], **replaced: object) -> Callable[..., Any]:
+    """Copy a function so that some of the global names that it looks up are replaced, for the copy alone.
 
     So the metric stays VLMEvalKit's, byte code for byte code, while what it reads and writes is ours; and nothing of
-    VLMEvalKit is patched for others. A class method is given back as a plain function.
+    VLMEvalKit is patched for others.
+
+    Args:
+        function: A function of VLMEvalKit, or a method; of a class method the copy is a plain function.
+        replaced: The global names with what they stand for in the copy.
     """
     plain = getattr(function, "__func__", function)
     copy = FunctionType(
-        plain.__code__, {**plain.__globals__, **names}, plain.__name__, plain.__defaults__, plain.__closure__
+        plain.__code__, {**plain.__globals__, **replaced}, plain.__name__, plain.__defaults__, plain.__closure__
     )
     copy.__kwdefaults__ = plain.__kwdefaults__
     return copy
 
 
 @contextmanager
-def plain_texts() -> Iterator[None]:
-    """Pandas keeps texts as Python's own, not in arrays of its own: rows are taken one by one here, much faster.
+def python_strings() -> Iterator[None]:
+    """Let pandas keep texts as Python's own, not in arrays of its own: rows are taken one by one here, much faster.
 
     Nothing but time depends on it, so that a version of pandas without that option is as good.
     """
     pandas: Any = importlib.import_module("pandas")
     with warnings.catch_warnings(), ExitStack() as after:
-        warnings.filterwarnings("ignore", f".*{re.escape(TEXTS)}")  # it is to go in some later version
+        warnings.filterwarnings("ignore", f".*{re.escape(STRINGS_OPTION)}")  # it is to go in some later version
         with suppress(pandas.errors.OptionError):
-            after.callback(pandas.set_option, TEXTS, pandas.get_option(TEXTS))
-            pandas.set_option(TEXTS, False)
+            after.callback(pandas.set_option, STRINGS_OPTION, pandas.get_option(STRINGS_OPTION))
+            pandas.set_option(STRINGS_OPTION, False)
         yield
 
 
 @contextmanager
 def _bare_parents() -> Iterator[None]:
-    """Registers what is missing of the two packages as bare objects; takes all back if the import inside fails."""
+    """Register what is missing of the two packages as bare objects; take all back if the import inside fails."""
     before = set(sys.modules)
     for name in PARENTS:
         if name not in sys.modules:
@@ -94,8 +98,8 @@ def _bare_parents() -> Iterator[None]:
 
 
 @contextmanager
-def _pillow_as_it_was() -> Iterator[None]:
-    """Importing VLMEvalKit raises Pillow's limit against decompression bombs for the whole process: put it back."""
+def _pillow_limit_kept() -> Iterator[None]:
+    """Put Pillow's limit against decompression bombs back: importing VLMEvalKit raises it for the whole process."""
     try:
         image: Any = importlib.import_module("PIL.Image")
     except ImportError as cause:

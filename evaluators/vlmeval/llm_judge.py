@@ -16,7 +16,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from email.message import Message
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from evaluators.answering.response_cache import ResponseCache, response_key
@@ -31,7 +32,7 @@ TIMEOUT_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 1.0  # then twice as long each time: half a minute in all
 LONGEST_PAUSE_SECONDS = 60.0  # whatever a server's Retry-After says
 PATH = "/chat/completions"
-WORDS = 300  # of a server's own words, in an error
+EXCERPT_CHARACTERS = 300  # of a server's own words, in an error
 
 T = TypeVar("T")
 
@@ -39,21 +40,26 @@ T = TypeVar("T")
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect would carry the key to whoever is named there."""
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
+    def redirect_request(self, *_: object, **__: object) -> None:
         return None
 
 
 class _RefusalError(Exception):
-    """The endpoint gave no reply; `again` tells whether another attempt may help, and after how many seconds."""
+    """The endpoint gave no reply; another attempt may help or not, after so many seconds."""
 
-    def __init__(self, why: str, *, again: bool = True, pause_seconds: float | None = None) -> None:
-        super().__init__(why)
-        self.again = again
+    def __init__(self, reason: str, *, may_retry: bool = True, pause_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.may_retry = may_retry
         self.pause_seconds = pause_seconds
 
 
 class LLMJudge:
     """One model at one endpoint, asked over HTTP; refusals of load (429, 5xx) and broken connections are tried again.
+
+    Args:
+        url: The endpoint, with `/chat/completions` or without.
+        model: The model's name there.
+        key_env: The environment variable that holds the key.
 
     Raises:
         EvaluatorError: a URL without a model, a model without a URL, or a URL that is none.
@@ -71,29 +77,39 @@ class LLMJudge:
                 f"--judge-url: expected a plain URL, found one with a user, password or query. Put the key into the "
                 f"environment variable {key_env} instead: it is sent in a header, and stands in no file."
             )
-        self.place = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
+        self.address = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
         # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.
         verified = urllib.request.HTTPSHandler(context=ssl.create_default_context())
         self._opener = urllib.request.build_opener(_NoRedirect, verified)
 
     @classmethod
-    def of(cls, settings: EvalSettings) -> LLMJudge | None:
-        """The judge that the settings name, if they name one."""
+    def from_settings(cls, settings: EvalSettings) -> LLMJudge | None:
+        """Build the judge that the settings name; None where they name none.
+
+        Raises:
+            EvaluatorError: they name half of one.
+        """
         if not settings.judge_url and not settings.judge_model:
             return None
         if not settings.judge_url or not settings.judge_model:
             raise EvaluatorError("A judge needs both --judge-url and --judge-model; only one of them is given.")
         return cls(settings.judge_url, settings.judge_model, settings.judge_key_env)
 
-    def identity(self) -> Mapping[str, Any]:
-        """What a grade depends on, as JSON values; the prompts are VLMEvalKit's, whose version is told elsewhere."""
-        return {"url": self.place, "model": self.model, "prompts": "VLMEvalKit's"}
+    def identity(self) -> Mapping[str, object]:
+        """Return what a grade depends on, as JSON values; the prompts are VLMEvalKit's, whose version is not in it."""
+        return {"url": self.address, "model": self.model, "prompts": "VLMEvalKit's"}
 
     def ask(self, prompt: str, temperature: float, max_tokens: int, stopped: threading.Event | None = None) -> str:
-        """The judge's reply to one prompt.
+        """Return the judge's reply to a prompt.
+
+        Args:
+            prompt: The text.
+            temperature: For the endpoint.
+            max_tokens: For the endpoint.
+            stopped: Set by others to cut the pauses between attempts short.
 
         Raises:
-            EvaluatorError: no reply came, for the reason told, after all attempts (or `stopped` cut them short).
+            EvaluatorError: no reply came after all attempts; says why.
         """
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
         data = json.dumps({**body, "temperature": temperature, "max_tokens": max_tokens}).encode()
@@ -103,25 +119,25 @@ class LLMJudge:
                 return self._post(data)
             except _RefusalError as refused:
                 pause = refused.pause_seconds or FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
-                last = attempt == ATTEMPTS or not refused.again
+                last = attempt == ATTEMPTS or not refused.may_retry
                 if last or stopped.wait(min(pause, LONGEST_PAUSE_SECONDS)):
                     tries = f" ({attempt} attempts)" if attempt > 1 else ""
                     raise EvaluatorError(f"{refused}{tries}") from None
         raise AssertionError("the last attempt returns or raises")
 
-    def greet(self, name: str) -> None:
-        """Make sure that somebody is there, before hours of work for a benchmark that needs it.
+    def check_reachable(self, benchmark: str) -> None:
+        """Make sure that the judge answers, before hours of work for a benchmark that needs it.
 
         Raises:
-            EvaluatorError: nobody is.
+            EvaluatorError: it does not.
         """
         try:
             self.ask("Hello.", 0, 16)
-        except EvaluatorError as why:
+        except EvaluatorError as reason:
             raise EvaluatorError(
-                f"{name}: the judge {self.model} at {self.place} does not answer: {why}\nNothing was asked of the "
-                f"model. Mend the judge (--judge-url, --judge-model, its key in {self.key_env}), or leave {name} out "
-                "of --eval."
+                f"{benchmark}: the judge {self.model} at {self.address} does not answer: {reason}\nNothing was asked "
+                f"of the model. Mend the judge (--judge-url, --judge-model, its key in {self.key_env}), or leave "
+                f"{benchmark} out of --eval."
             ) from None
 
     def _post(self, data: bytes) -> str:
@@ -137,87 +153,93 @@ class LLMJudge:
             raise _RefusalError(f"{type(error).__name__}: {self._clean(str(error))}") from None
 
     def _refusal(self, error: urllib.error.HTTPError) -> _RefusalError:
-        words = b""
-        with error, suppress(OSError, http.client.HTTPException):  # the line may break in the middle of them
-            words = error.read(1 << 16)
-        text = self._clean(words.decode("utf-8", "replace"))
-        again = error.code == 429 or error.code >= 500
+        body = b""
+        with error, suppress(OSError, http.client.HTTPException):  # the line may break in the middle of it
+            body = error.read(1 << 16)
+        text = self._clean(body.decode("utf-8", "replace"))
+        may_retry = error.code == 429 or error.code >= 500
         return _RefusalError(
-            f"HTTP status {error.code}: {text}", again=again, pause_seconds=_retry_after(error.headers)
+            f"HTTP status {error.code}: {text}", may_retry=may_retry, pause_seconds=_retry_after(error.headers)
         )
 
     def _headers(self) -> dict[str, str]:
         secret = self._key()
         if not secret.isascii() or not secret.isprintable():
             raise EvaluatorError(f"The key in the environment variable {self.key_env} can't stand in an HTTP header.")
-        known = {"Authorization": f"Bearer {secret}"} if secret else {}  # a server of one's own may need none
-        return {"Content-Type": "application/json", "User-Agent": "soup", **known}
+        key = {"Authorization": f"Bearer {secret}"} if secret else {}  # a user's own server may need none
+        return {"Content-Type": "application/json", "User-Agent": "soup", **key}
 
     def _key(self) -> str:
         return os.environ.get(self.key_env, "").strip()
 
     def _clean(self, text: str) -> str:
-        """A server's words, short and without the key, which some servers repeat."""
+        """Shorten a server's words, and take the key out, which some servers repeat."""
         secret = self._key()
-        return " ".join((text.replace(secret, "***") if secret else text).split())[:WORDS]
+        return " ".join((text.replace(secret, "***") if secret else text).split())[:EXCERPT_CHARACTERS]
 
 
 class JudgeSession:
     """The judging of one candidate on one benchmark. It is the `model` that VLMEvalKit's functions are given.
 
-    Replies are remembered by judge and prompt. Once the judge has stopped answering, nothing more is asked.
+    Replies are kept by judge and prompt. Once the judge has stopped answering, nothing more is asked.
+
+    Args:
+        judge: Who is asked.
+        cache: Where replies are looked up, and kept as they come.
+        benchmark: Its name, for errors.
+        max_tokens: How long a reply may become.
     """
 
-    def __init__(self, judge: LLMJudge, remembered: ResponseCache, name: str, max_tokens: int = 2048) -> None:
+    def __init__(self, judge: LLMJudge, cache: ResponseCache, benchmark: str, max_tokens: int = 2048) -> None:
         self._judge = judge
-        self._remembered = remembered
-        self._name = name
+        self._cache = cache
+        self._benchmark = benchmark
         self._max_tokens = max_tokens
         self._stopped = threading.Event()
         self._replies = 0
 
-    def generate(self, prompt: str, temperature: float = 0, **_: Any) -> str:
-        """The judge's reply, under the name by which VLMEvalKit asks for it.
+    def generate(self, prompt: str, temperature: float = 0, **_: object) -> str:
+        """Return the judge's reply, under the name by which VLMEvalKit asks for it.
 
         Raises:
             EvaluatorError: it did not come; says what is kept, and how to go on or leave the benchmark out.
         """
-        asked = response_key("judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens)
-        if (known := self._remembered.get(asked)) is not None:
-            return known
+        key = response_key("judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens)
+        if (reply := self._cache.get(key)) is not None:
+            return reply
         try:
             reply = self._judge.ask(prompt, temperature, self._max_tokens, self._stopped)
-        except EvaluatorError as why:
+        except EvaluatorError as reason:
             self._stopped.set()
             raise EvaluatorError(
-                f"{self._name}: the judge {self._judge.model} at {self._judge.place} stopped answering after "
-                f"{self._replies} replies: {why}\nAll answers and judgements so far are kept: type the same command "
-                f"again, and only the rest is asked; or leave {self._name} out of --eval."
+                f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} stopped answering after "
+                f"{self._replies} replies: {reason}\nAll answers and judgements so far are kept: type the same command "
+                f"again, and only the rest is asked; or leave {self._benchmark} out of --eval."
             ) from None
-        self._remembered.add({asked: reply})
+        self._cache.add({key: reply})
         self._replies += 1
         return reply
 
-    def each(self, function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
-        """The function's value for each item, in their order, by a few threads; the first error ends all of it."""
-        places, turn = iter(range(len(items))), threading.Lock()
-        found: dict[int, T] = {}
-        failed: list[BaseException] = []
+    def map(self, function: Callable[[int], T], indices: Sequence[int]) -> list[T]:
+        """Return the function's value for each index, in their order, by a few threads; the first error ends it."""
+        positions, turn = iter(range(len(indices))), threading.Lock()
+        values: dict[int, T] = {}
+        errors: list[BaseException] = []
 
         def work() -> None:
             while not self._stopped.is_set():
                 with turn:
-                    place = next(places, None)
-                if place is None:
+                    position = next(positions, None)
+                if position is None:
                     return
                 try:
-                    found[place] = function(items[place])
-                except BaseException as why:
-                    failed.append(why)
+                    values[position] = function(indices[position])
+                except BaseException as error:
+                    errors.append(error)
                     self._stopped.set()
 
         # Daemons: an interrupt need not wait for a reply that may take minutes.
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(items)))]
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(indices)))]
         try:
             for thread in threads:
                 thread.start()
@@ -226,21 +248,28 @@ class JudgeSession:
         except BaseException:
             self._stopped.set()
             raise
-        if failed:
-            raise failed[0]
-        return [found[place] for place in range(len(items))]
+        if errors:
+            raise errors[0]
+        return [values[position] for position in range(len(indices))]
 
     def refuse_unread(self, unread: Sequence[str], count: int) -> None:
-        """An error where the judge's replies could not be read: VLMEvalKit would count those questions as wrong.
+        """Refuse a judge whose replies can't be read: VLMEvalKit would count those questions as wrong.
 
         A few such replies are a judge's slip and count as VLMEvalKit counts them. More than one in twenty are a
         judge that does not do its work.
+
+        Args:
+            unread: The replies, or logs of them, that VLMEvalKit could not read.
+            count: The number of all questions.
+
+        Raises:
+            EvaluatorError: there are too many.
         """
         if len(unread) > max(1, count // 20):
             raise EvaluatorError(
-                f"{self._name}: the judge {self._judge.model} at {self._judge.place} gave no reply that VLMEvalKit "
-                f"can read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Choose another judge, or "
-                f"leave {self._name} out of --eval."
+                f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} gave no reply that "
+                f"VLMEvalKit can read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Choose another "
+                f"judge, or leave {self._benchmark} out of --eval."
             )
 
 
@@ -252,7 +281,7 @@ def _reply(data: bytes) -> str:
     return content.strip() if isinstance(content, str) else ""  # null is what some servers say for nothing
 
 
-def _retry_after(headers: Any) -> float | None:
+def _retry_after(headers: Message) -> float | None:
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:

@@ -1,7 +1,7 @@
 """VLMEvalKit's metrics over a table of predictions in memory: its code, byte for byte, on rows that we hand it.
 
 Its `evaluate` functions read and write files on the way and ask their judge from a progress bar's threads. What counts
-lies below them: one function that judges a row, one that sums a table. Those are called here. The tests hold every
+lies below them: one function that scores a row, one that sums a table. Those are called here. The tests hold every
 score equal to that of VLMEvalKit's own full `evaluate`.
 """
 
@@ -10,168 +10,181 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-from evaluators.vlmeval import light_import as light
+from evaluators.vlmeval.library_types import DataSet, Frame
+from evaluators.vlmeval.light_import import vlmeval_module, with_globals
 from evaluators.vlmeval.llm_judge import JudgeSession
 
 __all__ = ["METRICS", "Metric", "MetricResult"]
 
+MULTIPLE_CHOICE = "dataset.utils.multiple_choice"
+
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A score (0 to 100), VLMEvalKit's own mean over the questions (0 to 100), and each question's points (0 to 1).
+    """What a metric says of a table of predictions.
 
-    `rows` has one row for each question, in the order of the points.
+    Args:
+        value: The score, 0 to 100.
+        mean: VLMEvalKit's own mean over the questions, 0 to 100.
+        points: Each question's points, 0 to 1.
+        rows: One row for each question, in the order of the points.
     """
 
     value: float
     mean: float
     points: Sequence[float]
-    rows: Any
+    rows: Frame
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a table of rows with predictions is judged: `judge(dataset, frame, judging or None)`, and in words.
+    """How a table of predictions becomes a score.
 
-    `can_use_judge` tells whether a judge can be asked where matching finds nothing.
+    Args:
+        score_rows: Called with VLMEvalKit's data set, the table, and the LLM judge's session (None: no judge).
+        description: The metric in words, for the identity.
+        can_use_judge: Whether a judge can be asked where matching finds nothing.
     """
 
-    judge: Callable[[Any, Any, JudgeSession | None], MetricResult]
-    words: str
+    score_rows: Callable[[DataSet, Frame, JudgeSession | None], MetricResult]
+    description: str
     can_use_judge: bool = True
 
 
-def _circular(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
+def _circular(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
     """A question is right if all rotations of its options are."""
-    room = light.module("dataset.utils.multiple_choice")
-    parked: dict[str, Any] = {}
-    evaluate = light.rewired(
-        room.mcq_circular_eval,
-        # What it would park in files between two steps, one of them /tmp/<the time in seconds>, stays in memory.
-        dump=lambda data, file: parked.__setitem__(file, data),
-        load=lambda file: parked[file],
+    library = vlmeval_module(MULTIPLE_CHOICE)
+    dumped: dict[str, object] = {}
+    evaluate = with_globals(
+        library.mcq_circular_eval,
+        # What it would keep in files between two steps, one of them /tmp/<the time in seconds>, stays in memory.
+        dump=lambda data, file: dumped.__setitem__(file, data),
+        load=lambda file: dumped[file],
         timestr=lambda: "",
-        track_progress_rich=_asking(judge),
-        logger=_Silent(),
+        track_progress_rich=_row_evaluation(judge),
+        logger=_SilentLogger(),
     )
     rows = _lower_case(frame)
-    result = evaluate(judge, rows, dataset.data, 1, "", dataset.dataset_name)
-    return _accuracy(room, result, judge)
+    result = evaluate(judge, rows, data_set.data, 1, "", data_set.dataset_name)
+    return _accuracy(library, result, judge)
 
 
-def _choices(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
-    """A question is right if the letter, or else the words, of the right option are found in the answer."""
-    room = light.module("dataset.utils.multiple_choice")
-    silent = {"logger": _Silent()}
-    evaluate = light.rewired(
-        room.mcq_vanilla_eval,
+def _choices(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
+    """A question is right if the letter, or else the words, of the right option are in the answer."""
+    library = vlmeval_module(MULTIPLE_CHOICE)
+    evaluate = with_globals(
+        library.mcq_vanilla_eval,
         load=lambda file: {},
-        track_progress_rich=_asking(judge),
-        MMMU_preproc=light.rewired(room.MMMU_preproc, **silent),
+        track_progress_rich=_row_evaluation(judge),
+        MMMU_preproc=with_globals(library.MMMU_preproc, logger=_SilentLogger()),
     )
-    result = evaluate(judge, _lower_case(frame), dataset.data, 1, "", dataset.dataset_name)
-    return _accuracy(room, result, judge)
+    result = evaluate(judge, _lower_case(frame), data_set.data, 1, "", data_set.dataset_name)
+    return _accuracy(library, result, judge)
 
 
-def _accuracy(room: Any, result: Any, judge: JudgeSession | None) -> MetricResult:
+def _accuracy(library: ModuleType, result: Frame, judge: JudgeSession | None) -> MetricResult:
     if judge is not None:
         drawn = [log for log in result["log"] if "randomly generate one" in str(log)]
         judge.refuse_unread(drawn, len(result))
-    overall = float(room.report_acc(result.copy())["Overall"].item()) * 100
+    overall = float(library.report_acc(result.copy())["Overall"].item()) * 100
     return MetricResult(overall, overall, [float(hit) for hit in result["hit"]], result)
 
 
-def _contained(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
+def _contained(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
     """`Final Score` per hundred questions; on the standard 1,000 that is `Final Score` / 10."""
     silent = {"tqdm": lambda rows: rows, "dump": lambda *_: None, "get_intermediate_file_path": lambda *_: ""}
-    count = light.rewired(type(dataset).evaluate, load=lambda table: table, **silent)
-    # It tells totals alone, and so is also asked about each row by itself.
-    points = [float(count(None, frame.iloc[place : place + 1])["Final Score"]) for place in range(len(frame))]
+    count = with_globals(type(data_set).evaluate, load=lambda table: table, **silent)
+    # It gives totals alone, and so is also called with each row by itself.
+    points = [float(count(None, frame.iloc[index : index + 1])["Final Score"]) for index in range(len(frame))]
     total = 100 * count(None, frame)["Final Score"] / len(frame)
     return MetricResult(total, total, points, frame)
 
 
-def _yes_no(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
+def _yes_no(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
     """The mean of aAcc, fAcc and qAcc: right answers, figures and questions of which all answers are right.
 
     A question's points are its aAcc alone: their mean is not the score, which counts groups.
     """
-    room = light.module("dataset.utils.yorn")
-    found = [room.YOrN_Extraction(prediction) for prediction in frame["prediction"]]
+    library = vlmeval_module("dataset.utils.yorn")
+    words = [library.YOrN_Extraction(prediction) for prediction in frame["prediction"]]
     if judge is not None:
-        unknown = [place for place, word in enumerate(found) if word == "Unknown"]
-        told = judge.each(lambda place: room.YOrN_auxeval(judge, frame.iloc[place]), unknown)
-        judge.refuse_unread([word for word in told if word == "Unknown"], len(frame))
-        for place, word in zip(unknown, told, strict=True):
-            found[place] = word
-    rows = frame.assign(extracted=found, score=[a == f for a, f in zip(frame["answer"], found, strict=True)])
-    rating = light.rewired(room.Hallusion_rating, load=lambda table: table.copy())(rows)
+        unknown = [index for index, word in enumerate(words) if word == "Unknown"]
+        judged = judge.map(lambda index: library.YOrN_auxeval(judge, frame.iloc[index]), unknown)
+        judge.refuse_unread([word for word in judged if word == "Unknown"], len(frame))
+        for index, word in zip(unknown, judged, strict=True):
+            words[index] = word
+    hits = [answer == word for answer, word in zip(frame["answer"], words, strict=True)]
+    rows = frame.assign(extracted=words, score=hits)
+    rating = with_globals(library.Hallusion_rating, load=lambda table: table.copy())(rows)
     overall = rating[rating["split"] == "Overall"].iloc[0]
     value = (overall["aAcc"] + overall["fAcc"] + overall["qAcc"]) / 3
     return MetricResult(float(value), float(overall["aAcc"]), [float(hit) for hit in rows["score"]], rows)
 
 
-def _extracted(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
+def _extracted(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
     """The judge extracts the answer, unless the prediction is nothing else; compared by type."""
     assert judge is not None
-    room = light.module("dataset.utils.mathvista")
-    told = judge.each(lambda place: room.MathVista_auxeval(judge, frame.iloc[place]), range(len(frame)))
-    rows = frame.assign(res=[str(each["res"]) for each in told], log=[each["log"] for each in told])
+    library = vlmeval_module("dataset.utils.mathvista")
+    extracted = judge.map(lambda index: library.MathVista_auxeval(judge, frame.iloc[index]), range(len(frame)))
+    rows = frame.assign(res=[str(row["res"]) for row in extracted], log=[row["log"] for row in extracted])
     judge.refuse_unread([log for log in rows["log"] if log.endswith("retries failed.\n")], len(rows))
-    table = light.rewired(room.MathVista_acc, load=lambda table: table)(rows)
+    table = with_globals(library.MathVista_acc, load=lambda table: table)(rows)
     overall = float(table.loc[table["Task&Skill"] == "Overall", "acc"].item())
-    points = [float(room.post_check(rows.iloc[place], prefetch=False)) for place in range(len(rows))]
+    points = [float(library.post_check(rows.iloc[index], prefetch=False)) for index in range(len(rows))]
     return MetricResult(overall, overall, points, rows)
 
 
 CAPABILITIES = "rec,ocr,know,gen,spat,math"
 
 
-def _graded(dataset: Any, frame: Any, judge: JudgeSession | None) -> MetricResult:
+def _graded(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
     """The judge grades each answer from 0 to 1."""
     assert judge is not None
-    room = light.module("dataset.utils.mmvet")
-    told = judge.each(lambda place: room.MMVet_auxeval(judge, frame.iloc[place]), range(len(frame)))
-    judge.refuse_unread([each["log"] for each in told if each["log"].endswith("retries failed.\n")], len(frame))
+    library = vlmeval_module("dataset.utils.mmvet")
+    graded = judge.map(lambda index: library.MMVet_auxeval(judge, frame.iloc[index]), range(len(frame)))
+    judge.refuse_unread([row["log"] for row in graded if row["log"].endswith("retries failed.\n")], len(frame))
     # All capabilities in every row: it divides by the number of each, which a part of the questions may lack. Its
     # Overall is the mean of all grades, whatever the categories.
-    rows = frame.assign(score=[each["score"] for each in told], category=CAPABILITIES)
-    table, _ = light.rewired(room.MMVet_acc, load=lambda table: table)(rows)
+    rows = frame.assign(score=[row["score"] for row in graded], category=CAPABILITIES)
+    table, _ = with_globals(library.MMVet_acc, load=lambda table: table)(rows)
     overall = float(table.loc[table["Category"] == "Overall", "acc"].item())
     return MetricResult(overall, overall, [float(grade) for grade in rows["score"]], rows)
 
 
-def _lower_case(frame: Any) -> Any:
-    """Names of columns as VLMEvalKit's `evaluate` has them: lower case, but for the letters of the options."""
+def _lower_case(frame: Frame) -> Frame:
+    """Name columns as VLMEvalKit's `evaluate` does: lower case, but for the letters of the options."""
     return frame.rename(columns=lambda name: name if len(name) == 1 else name.lower())
 
 
-def _asking(judge: JudgeSession | None) -> Callable[..., list[Any]]:
-    """In place of VLMEvalKit's progress bar over threads that write a file after every row."""
-    room = light.module("dataset.utils.multiple_choice")
+def _row_evaluation(judge: JudgeSession | None) -> Callable[..., list[Any]]:
+    """Stand in for VLMEvalKit's progress bar over threads that write a file after every row."""
+    library = vlmeval_module(MULTIPLE_CHOICE)
 
-    def track(function: Any, tasks: Sequence[Any], keys: Sequence[Any], **_: Any) -> list[Any]:
+    def evaluate_rows(
+        function: Callable[..., Any], tasks: Sequence[dict[str, Any]], keys: Sequence[object], **_: object
+    ) -> list[Any]:
         if judge is None:
             return [function(**task) for task in tasks]
 
-        def one(place: int) -> Any:
-            # Where the judge names no option VLMEvalKit draws one: here the same one in every run.
-            dice = random.Random(str(keys[place]))
-            extract = light.rewired(room.extract_answer_from_item, rd=dice, logger=_Silent())
-            return light.rewired(function, extract_answer_from_item=extract)(**tasks[place])
+        def evaluate_row(index: int) -> Any:
+            # Where the judge names no option VLMEvalKit draws one: here the same in every run.
+            dice = random.Random(str(keys[index]))
+            extract = with_globals(library.extract_answer_from_item, rd=dice, logger=_SilentLogger())
+            return with_globals(function, extract_answer_from_item=extract)(**tasks[index])
 
-        return judge.each(one, range(len(tasks)))
+        return judge.map(evaluate_row, range(len(tasks)))
 
-    return track
+    return evaluate_rows
 
 
-class _Silent:
-    """A logger that keeps its peace."""
+class _SilentLogger:
+    """A logger that logs nothing."""
 
-    def info(self, *_: Any) -> None:
-        """Nothing."""
+    def info(self, *_: object) -> None:
+        """Do nothing."""
 
     warning = info
 

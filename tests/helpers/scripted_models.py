@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from evaluators.vlmeval import light_import as light
+from evaluators.vlmeval.light_import import vlmeval_module
 from soup.errors import CheckpointError
 
 # A user's model for --model FILE.py:CLASS. It answers what the checkpoint's answers.json says of the <index> in the
@@ -202,25 +202,25 @@ class StandIn:
         return grade(prompt, temperature)
 
 
-def plain_vlmeval(source, answers, directory, monkeypatch, model=None):
+def plain_vlmeval(benchmark, answers, directory, monkeypatch, model=None):
     """VLMEvalKit's own data set and full `evaluate`, called as its run.py calls them, normalised by POINTS' table.
 
     `model` names a judge for a benchmark that could do without.
     """
-    module = light.module(source.module)
-    judge = model or ("a-judge" if source.needs_judge else "exact_matching")
+    module = vlmeval_module(benchmark.module)
+    judge = model or ("a-judge" if benchmark.needs_judge else "exact_matching")
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # VLMEvalKit leaves the closing of its files to Python
         patch.setenv("PRED_FORMAT", "tsv")
         patch.setattr(module, "build_judge", StandIn)
-        patch.delitem(source.data_set_class().DATASET_MD5, source.data_set)
-        dataset = source.data_set_class()(dataset=source.data_set)
-        data = dataset.data.drop(columns="image")
+        patch.delitem(benchmark.data_set_class().DATASET_MD5, benchmark.data_set)
+        data_set = benchmark.data_set_class()(dataset=benchmark.data_set)
+        data = data_set.data.drop(columns="image")
         data["prediction"] = [answers[index].encode("utf-8", "replace").decode() for index in data["index"]]
         directory.mkdir(parents=True)
-        file = str(directory / f"model_{source.data_set}.tsv")
-        light.module("smp").dump(data, file)
-        return normalised(source.name, dataset.evaluate(file, model=judge), len(data))
+        file = str(directory / f"model_{benchmark.data_set}.tsv")
+        vlmeval_module("smp").dump(data, file)
+        return normalised(benchmark.name, data_set.evaluate(file, model=judge), len(data))
 
 
 def normalised(name, result, rows):

@@ -55,11 +55,11 @@ def notes(settings):
 def test_every_single_odd_answer_is_judged_as_vlmeval_judges_it(data, settings, tmp_path, monkeypatch):
     # One question, one odd cell, the rest right: no sum in which two mistakes could cancel out.
     write_tsv(tmp_path / "LMUData" / "OCRBench.tsv", rows := ocrbench_rows(2))
-    for place, odd in enumerate([*ODD, "Text 0!", "text 0!", "It says: TEXT 0!\n"]):
+    for number, odd in enumerate([*ODD, "Text 0!", "text 0!", "It says: TEXT 0!\n"]):
         answers = {**right(rows), 0: odd}
-        found = VLMEval(settings).evaluate(scripted(tmp_path, answers, name=f"m{place}"), OCRBENCH)
-        assert found.value == plain_vlmeval(BENCHMARKS["ocrbench"], answers, tmp_path / f"o{place}", monkeypatch)
-        assert found.n == 2
+        score = VLMEval(settings).evaluate(scripted(tmp_path, answers, name=f"m{number}"), OCRBENCH)
+        assert score.value == plain_vlmeval(BENCHMARKS["ocrbench"], answers, tmp_path / f"o{number}", monkeypatch)
+        assert score.n == 2
 
 
 def test_leading_zeros_count_though_all_answers_look_like_numbers(data, settings, tmp_path, monkeypatch):
@@ -72,10 +72,10 @@ def test_leading_zeros_count_though_all_answers_look_like_numbers(data, settings
 def test_on_the_standard_thousand_ocrbench_is_final_score_by_ten(data, settings, tmp_path):
     write_tsv(tmp_path / "LMUData" / "OCRBench.tsv", rows := ocrbench_rows(1000))
     answers = {index: answer if index < 706 else "?" for index, answer in right(rows).items()}
-    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), OCRBENCH)
-    assert (found.value, found.n) == (70.6, 1000)
-    assert found.questions["705"] == 1
-    assert found.questions["706"] == 0
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), OCRBENCH)
+    assert (score.value, score.n) == (70.6, 1000)
+    assert score.questions["705"] == 1
+    assert score.questions["706"] == 0
 
 
 def test_a_question_is_asked_no_further_after_its_first_wrong_rotation(data, settings, tmp_path):
@@ -85,9 +85,9 @@ def test_a_question_is_asked_no_further_after_its_first_wrong_rotation(data, set
         if row["index"] % 2:
             answers[row["index"]] = "D" if row["answer"] != "D" else "C"
     candidate = scripted(tmp_path, answers)
-    found = VLMEval(settings).evaluate(candidate, MMBENCH)
+    score = VLMEval(settings).evaluate(candidate, MMBENCH)
     asked = sum(int(note.split()[1]) for note in notes(settings) if note.startswith("asked"))
-    assert found.value == 50
+    assert score.value == 50
     assert asked == 15 + 15 * 4  # of the odd questions (3 rotations each) the first alone, of the even ones all 4
     assert len(rows) == 15 * 3 + 15 * 4
 
@@ -171,29 +171,29 @@ def test_images_are_the_files_own_bytes_and_never_an_older_files(data, settings,
     import base64
 
     judge = VLMEval(settings)
-    dataset = judge._dataset(BENCHMARKS["mmbench"], MMBENCH)
+    data_set = judge._data_set(BENCHMARKS["mmbench"], MMBENCH)
     rows = {row["index"]: row for row in data["mmbench"]}
-    for place, index in enumerate(dataset.data["index"]):
-        path = Path(dataset.build_prompt(dataset.data.iloc[place])[0]["value"])
+    for position, index in enumerate(data_set.data["index"]):
+        path = Path(data_set.build_prompt(data_set.data.iloc[position])[0]["value"])
         assert path.read_bytes() == base64.b64decode(rows[index % CIRCLE]["image"])  # rotations refer to the first
     changed = mmbench_rows(30)
     changed[0]["image"] = png((250, 250, 250))
     write_tsv(tmp_path / "LMUData" / "MMBench_DEV_EN.tsv", changed)
-    dataset = judge._dataset(BENCHMARKS["mmbench"], MMBENCH)
-    path = Path(dataset.build_prompt(dataset.data.iloc[0])[0]["value"])
+    data_set = judge._data_set(BENCHMARKS["mmbench"], MMBENCH)
+    path = Path(data_set.build_prompt(data_set.data.iloc[0])[0]["value"])
     assert path.read_bytes() == base64.b64decode(png((250, 250, 250)))
     assert not (tmp_path / "LMUData" / "images").exists()
 
 
 def test_the_prompt_is_vlmevals_own(data, settings, monkeypatch):
-    source = BENCHMARKS["mmbench"]
-    monkeypatch.delitem(source.data_set_class().DATASET_MD5, source.data_set)
-    theirs = source.data_set_class()(dataset=source.data_set)
-    ours = VLMEval(settings)._dataset(source, MMBENCH)
+    benchmark = BENCHMARKS["mmbench"]
+    monkeypatch.delitem(benchmark.data_set_class().DATASET_MD5, benchmark.data_set)
+    theirs = benchmark.data_set_class()(dataset=benchmark.data_set)
+    ours = VLMEval(settings)._data_set(benchmark, MMBENCH)
     monkeypatch.setattr(type(theirs), "dump_image", lambda self, line: ["p"])
-    for place in range(len(theirs.data)):
-        text = theirs.build_prompt(theirs.data.iloc[place])[-1]
-        assert ours.build_prompt(ours.data.iloc[place])[-1] == text
+    for position in range(len(theirs.data)):
+        text = theirs.build_prompt(theirs.data.iloc[position])[-1]
+        assert ours.build_prompt(ours.data.iloc[position])[-1] == text
     assert "Please select the correct answer" in text["value"]
 
 
@@ -247,8 +247,8 @@ def test_cells_that_vlmeval_would_execute_or_trip_over_are_listed(data, settings
     write_tsv(tmp_path / "LMUData" / "OCRBench.tsv", rows)
     with pytest.raises(EvaluatorError) as caught:
         VLMEval(settings).identity(OCRBENCH)
-    told = str(caught.value)
-    assert [row for row in range(9) if f"row {row}:" in told] == [1, 2, 3, 4, 5, 6]
+    message = str(caught.value)
+    assert [row for row in range(9) if f"row {row}:" in message] == [1, 2, 3, 4, 5, 6]
     assert not marker.exists()
     rows = ocrbench_rows(3)
     rows[0]["index"] = f"open({str(marker)!r}, 'w')"
@@ -313,8 +313,8 @@ def test_nothing_is_written_outside_of_the_scratch_and_the_environment_stays(dat
     assert set(Path("/tmp").glob("20*.tsv")) == outside
     (fresh,) = candidate.scratch.iterdir()
     assert [path.name for path in fresh.iterdir()] == ["MMBench_DEV_EN.tsv"]
-    told = pd.read_csv(fresh / "MMBench_DEV_EN.tsv", sep="\t", quoting=csv.QUOTE_ALL)
-    assert [text[-1] for text in told["prediction"]] == list(told["answer"])
+    written = pd.read_csv(fresh / "MMBench_DEV_EN.tsv", sep="\t", quoting=csv.QUOTE_ALL)
+    assert [text[-1] for text in written["prediction"]] == list(written["answer"])
 
 
 def test_the_light_import_has_no_side_effects_and_no_torchvision():
@@ -328,8 +328,8 @@ def test_the_light_import_has_no_side_effects_and_no_torchvision():
                     list(warnings.filters), logging.getLogger().handlers, logging.getLogger().level)
         import pandas
         before = state()
-        from evaluators.vlmeval import light_import as light
-        light.module("dataset.image_mcq"), light.module("dataset.image_vqa")
+        from evaluators.vlmeval.light_import import vlmeval_module
+        vlmeval_module("dataset.image_mcq"), vlmeval_module("dataset.image_vqa")
         assert state() == before
         assert "torchvision" not in sys.modules and "vlmeval.vlm" not in sys.modules
         import importlib.util
@@ -342,14 +342,14 @@ def test_a_full_vlmeval_that_the_user_imported_is_the_one_used():
     run_alone(
         """
         import sys, types
-        from evaluators.vlmeval import light_import as light
+        from evaluators.vlmeval.light_import import vlmeval_module
         import importlib.util
         full = importlib.util.module_from_spec(importlib.util.find_spec("vlmeval"))
         full.mine = True
         sys.modules["vlmeval"] = full
         theirs = types.ModuleType("vlmeval.dataset"); theirs.__path__ = [full.__path__[0] + "/dataset"]
         sys.modules["vlmeval.dataset"] = theirs
-        light.module("dataset.image_mcq")
+        vlmeval_module("dataset.image_mcq")
         assert sys.modules["vlmeval"] is full and sys.modules["vlmeval.dataset"] is theirs
         """
     )
@@ -361,10 +361,10 @@ def test_what_vlmeval_needs_and_is_missing_is_told_with_the_pip_line(missing):
         f"""
         import sys
         sys.modules["{missing}"] = None
-        from evaluators.vlmeval import light_import as light
+        from evaluators.vlmeval.light_import import vlmeval_module
         from soup.errors import EvaluatorError
         try:
-            light.module("dataset.image_mcq")
+            vlmeval_module("dataset.image_mcq")
         except EvaluatorError as error:
             assert 'pip install "vlm-soup[vlmeval]"' in str(error), error
         assert not [name for name in sys.modules if name.split(".")[0] == "vlmeval"]

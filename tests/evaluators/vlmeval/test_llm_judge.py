@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evaluators.answering.response_cache import ResponseCache
-from evaluators.vlmeval import llm_judge as line
+from evaluators.vlmeval import llm_judge
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
@@ -33,7 +33,7 @@ MMVET = Benchmark("mmvet", "vlmeval", "mmvet")
 @pytest.fixture(autouse=True)
 def quick_and_with_a_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(line, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(llm_judge, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ class Plays:
 
 
 def test_the_judge_is_asked_as_vlmeval_asks_and_with_the_key_in_its_header(data, settings, server, tmp_path):
-    found = VLMEval(settings).evaluate(scripted(tmp_path, {i: f"It is {i}." for i in range(24)}), MMVET)
-    assert found.questions["1"] == 0.5
+    score = VLMEval(settings).evaluate(scripted(tmp_path, {i: f"It is {i}." for i in range(24)}), MMVET)
+    assert score.questions["1"] == 0.5
     assert {path for path, _ in server.headers} == {"/v1/chat/completions"}
     assert {headers["Authorization"] for _, headers in server.headers} == {f"Bearer {KEY}"}
     bodies = [body for body in server.bodies if body["messages"][0]["content"] != "Hello."]
@@ -149,8 +149,8 @@ def test_load_and_broken_replies_are_tried_again(data, settings, server, tmp_pat
     server.plays = Plays(
         None, broken, (429, "slow down", {"Retry-After": "0.01"}), (503, "back soon"), (500, ""), (200, "<html>")
     )
-    found = VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
-    assert found.value == 100
+    score = VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
+    assert score.value == 100
     assert len(server.prompts) == 1 + 24 + 3 + 5  # the greeting, all questions, unreadable grades, refusals
 
 
@@ -159,16 +159,16 @@ def test_a_judge_that_stops_midway_is_an_error_and_the_rerun_asks_only_for_the_r
     server.plays = Plays(*[None] * 11, then=lambda *_: (503, "gone fishing"))
     with pytest.raises(EvaluatorError) as caught:
         VLMEval(settings).evaluate(candidate, MMVET)
-    told = str(caught.value)
+    message = str(caught.value)
     for words in ("mmvet", "a-judge", "stopped answering after 10 replies", "503: gone fishing", "kept", "leave mmvet"):
-        assert words in told
+        assert words in message
     assert asked(settings) == 24
     server.plays, server.prompts[:] = grade, []
-    found = VLMEval(settings).evaluate(candidate, MMVET)
+    score = VLMEval(settings).evaluate(candidate, MMVET)
     assert asked(settings) == 24  # not one answer is asked for again
     assert len(judged_prompts(server)) == 24 + 3 - 10
     fresh = scripted(tmp_path, {i: f"It is {i}." for i in range(24)}, name="fresh")
-    assert found == VLMEval(settings).evaluate(fresh, MMVET)
+    assert score == VLMEval(settings).evaluate(fresh, MMVET)
 
 
 def test_a_judge_that_is_not_there_is_told_before_the_model_is_asked(data, settings, tmp_path):
@@ -192,16 +192,16 @@ def test_a_wrong_key_is_told_at_once_and_never_repeated(data, settings, server, 
 def test_a_key_with_a_line_break_is_refused_without_repeating_it(settings, server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-\nsecret")
     with pytest.raises(EvaluatorError, match="variable OPENAI_API_KEY can't stand in an HTTP header") as caught:
-        LLMJudge.of(settings).ask("?", 0, 3)
+        LLMJudge.from_settings(settings).ask("?", 0, 3)
     assert "secret" not in str(caught.value)
 
 
 def test_a_slow_judge_is_not_waited_for_forever(settings, server, monkeypatch):
-    monkeypatch.setattr(line, "TIMEOUT_SECONDS", 0.1)
-    monkeypatch.setattr(line, "ATTEMPTS", 2)
+    monkeypatch.setattr(llm_judge, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(llm_judge, "ATTEMPTS", 2)
     server.plays = lambda *_: time.sleep(0.5) or "1.0"
     with pytest.raises(EvaluatorError, match=r"no reply within 0.1 seconds \(2 attempts\)"):
-        LLMJudge.of(settings).ask("?", 0, 3)
+        LLMJudge.from_settings(settings).ask("?", 0, 3)
 
 
 def test_certificates_are_verified_whatever_vlmeval_did_to_the_process(settings, monkeypatch):
@@ -216,7 +216,7 @@ def test_a_redirect_is_not_followed_with_the_key(settings, server):
     with JudgeServer() as other:
         server.plays = lambda *_: (302, "", {"Location": other.url})
         with pytest.raises(EvaluatorError, match="HTTP status 302"):
-            LLMJudge.of(settings).ask("?", 0, 3)
+            LLMJudge.from_settings(settings).ask("?", 0, 3)
         assert not other.headers
 
 
@@ -228,20 +228,20 @@ def test_a_judge_that_only_rambles_is_an_error_and_no_zero(data, settings, serve
 
 def test_one_reply_that_can_t_be_read_counts_as_vlmeval_counts_it(data, settings, server, tmp_path):
     server.plays = lambda prompt, temperature: "?" if "\n<5>" in prompt else grade(prompt, temperature)
-    found = VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
-    assert found.questions["5"] == 0
-    assert found.value == pytest.approx(100 * 23 / 24)
+    score = VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
+    assert score.questions["5"] == 0
+    assert score.value == pytest.approx(100 * 23 / 24)
 
 
 def test_nothing_in_a_reply_is_an_empty_reply(server, settings):
     server.plays = lambda *_: (200, json.dumps({"choices": [{"message": {"content": None}}]}))
-    assert LLMJudge.of(settings).ask("?", 0, 3) == ""
+    assert LLMJudge.from_settings(settings).ask("?", 0, 3) == ""
 
 
 def test_the_judge_is_part_of_the_journals_key(data, settings, server):
     identities = [
-        VLMEval(each).identity(MMVET)
-        for each in (settings, replace(settings, judge_model="b"), replace(settings, judge_url="http://other/v1"))
+        VLMEval(judged).identity(MMVET)
+        for judged in (settings, replace(settings, judge_model="b"), replace(settings, judge_url="http://other/v1"))
     ]
     assert len({score_key("sha256:1", MMVET, identity) for identity in identities}) == 3
     assert identities[0]["judge"] == {"url": server.url[7:], "model": "a-judge", "prompts": "VLMEvalKit's"}
@@ -286,33 +286,33 @@ def test_any_benchmark_may_use_the_judge_as_vlmevals_own_evaluate_does(name, set
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
     rows = TOYS[name]()
     write_tsv(tmp_path / "LMUData" / f"{BENCHMARKS[name].data_set}.tsv", rows)
-    answers = {index: hesitant(place, answer) for place, (index, answer) in enumerate(right(rows).items())}
+    answers = {index: hesitant(i, answer) for i, (index, answer) in enumerate(right(rows).items())}
     benchmark = Benchmark(name, "vlmeval", name)
-    asking = replace(settings, judge_for=(name,))
-    found = VLMEval(asking).evaluate(scripted(tmp_path, answers), benchmark)
-    assert found.value == pytest.approx(
+    judged = replace(settings, judge_for=(name,))
+    score = VLMEval(judged).evaluate(scripted(tmp_path, answers), benchmark)
+    assert score.value == pytest.approx(
         plain_vlmeval(BENCHMARKS[name], answers, tmp_path / "o", monkeypatch, "a-judge")
     )
     alone = VLMEval(settings).evaluate(scripted(tmp_path, answers, name="alone"), benchmark)
-    assert alone.value < found.value < 100
+    assert alone.value < score.value < 100
     assert judged_prompts(server)
-    assert "judge" in VLMEval(asking).identity(benchmark)
+    assert "judge" in VLMEval(judged).identity(benchmark)
     assert "judge" not in VLMEval(settings).identity(benchmark)
 
 
-def hesitant(place, answer):
+def hesitant(index, answer):
     """An answer in which matching finds nothing, and the judge does; now and then a plain wrong one."""
     if answer in ("Yes", "No"):
-        return "certainly" if (answer == "Yes") != (place % 9 == 8) else "by no means... not at all"
+        return "certainly" if (answer == "Yes") != (index % 9 == 8) else "by no means... not at all"
     if len(answer) > 1:
         return answer
     wrong = "ABCD"[("ABCD".index(answer) + 1) % 4]
-    return wrong if place % 9 == 8 else f"I would go for number {answer}7"
+    return wrong if index % 9 == 8 else f"I would go for number {answer}7"
 
 
 def test_a_metric_that_asks_nobody_refuses_a_judge(settings, tmp_path):
     with pytest.raises(EvaluatorError, match="ocrbench: its metric has no use for a judge"):
-        VLMEval(replace(settings, judge_for=("ocrbench",)))._judge_of(BENCHMARKS["ocrbench"])
+        VLMEval(replace(settings, judge_for=("ocrbench",)))._judge_for(BENCHMARKS["ocrbench"])
     with pytest.raises(EvaluatorError, match="unknown benchmark 'mmbanch'"):
         VLMEval(replace(settings, judge_for=("mmbanch",)))
 
@@ -323,13 +323,13 @@ def test_where_the_judge_names_no_option_the_draw_is_the_same_in_every_run(setti
     write_tsv(tmp_path / "LMUData" / "MMStar.tsv", rows)
     server.plays = lambda *_: "Hard to say"
     answers = {**right(rows), 7: "I would go for number B7"}
-    benchmark, asking = Benchmark("mmstar", "vlmeval", "mmstar"), replace(settings, judge_for=("mmstar",))
-    scores = [VLMEval(asking).evaluate(scripted(tmp_path, answers, name=f"m{i}"), benchmark) for i in range(3)]
+    benchmark, judged = Benchmark("mmstar", "vlmeval", "mmstar"), replace(settings, judge_for=("mmstar",))
+    scores = [VLMEval(judged).evaluate(scripted(tmp_path, answers, name=f"m{i}"), benchmark) for i in range(3)]
     assert scores[0] == scores[1] == scores[2]
     assert scores[0].value in (97.5, 100)
     vague = dict.fromkeys(right(rows), "I would go for number B7")
     with pytest.raises(EvaluatorError, match="can read for 40 of 40 questions"):
-        VLMEval(asking).evaluate(scripted(tmp_path, vague, name="vague"), benchmark)
+        VLMEval(judged).evaluate(scripted(tmp_path, vague, name="vague"), benchmark)
 
 
 def test_an_interrupt_does_not_wait_for_replies(settings, tmp_path, request):
@@ -338,11 +338,11 @@ def test_an_interrupt_does_not_wait_for_replies(settings, tmp_path, request):
 
     before = signal.signal(signal.SIGALRM, ring)
     request.addfinalizer(lambda: signal.signal(signal.SIGALRM, before))
-    judging = JudgeSession(LLMJudge.of(settings), ResponseCache(tmp_path / "kept.jsonl"), "mmvet")
+    session = JudgeSession(LLMJudge.from_settings(settings), ResponseCache(tmp_path / "kept.jsonl"), "mmvet")
     began = time.monotonic()
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     with pytest.raises(ConnectionAbortedError):
-        judging.each(lambda _: time.sleep(5), range(40))
+        session.map(lambda _: time.sleep(5), range(40))
     assert time.monotonic() - began < 3
 
 

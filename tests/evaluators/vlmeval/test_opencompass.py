@@ -61,7 +61,7 @@ def of(name, split=None):
 
 def test_the_eight_are_the_eight():
     assert [*BENCHMARKS] == [*TOYS]
-    assert [each.name for each in parse_benchmarks(["opencompass"])] == [*BENCHMARKS]
+    assert [benchmark.name for benchmark in parse_benchmarks(["opencompass"])] == [*BENCHMARKS]
     assert {name for name, benchmark in BENCHMARKS.items() if benchmark.needs_judge} == {"mathvista", "mmvet"}
     for benchmark in BENCHMARKS.values():
         assert benchmark.data_set in benchmark.data_set_class().DATASET_URL
@@ -72,29 +72,29 @@ def test_the_eight_are_the_eight():
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, data, settings, tmp_path, monkeypatch):
     answers = predictions(kind, data[name])
-    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
     theirs = plain_vlmeval(BENCHMARKS[name], answers, tmp_path / "o", monkeypatch)
-    assert found.value == pytest.approx(theirs, abs=1e-9)
-    assert len(found.questions) == found.n
-    mean = 100 * sum(found.questions.values()) / found.n
+    assert score.value == pytest.approx(theirs, abs=1e-9)
+    assert len(score.questions) == score.n
+    mean = 100 * sum(score.questions.values()) / score.n
     if name == "hallusionbench":
-        assert found.value <= mean  # figures and questions count only if all of them is right
+        assert score.value <= mean  # figures and questions count only if all of them is right
     else:
-        assert found.value == pytest.approx(mean)
+        assert score.value == pytest.approx(mean)
     if kind == "all right":
         # VLMEvalKit compares a list with the word "None", so that no list is ever right.
-        assert found.value == (75 if name == "mathvista" else 100)
+        assert score.value == (75 if name == "mathvista" else 100)
     if kind == "half right":
-        assert 10 < found.value < 70
+        assert 10 < score.value < 70
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_no_answer_at_random_tells_the_two_apart(name, seed, data, settings, tmp_path, monkeypatch):
     answers = random_predictions(seed, data[name])
-    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
     theirs = plain_vlmeval(BENCHMARKS[name], answers, tmp_path / "o", monkeypatch)
-    assert found.value == pytest.approx(theirs, abs=1e-9)
+    assert score.value == pytest.approx(theirs, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -120,9 +120,9 @@ def test_figures_and_questions_of_a_set_are_never_divided(data, settings, tmp_pa
 
 def test_rows_without_an_image_are_not_asked(data, settings, tmp_path):
     answers = {index: answer for index, answer in right(data["hallusionbench"]).items() if "_0_" not in index[3:11]}
-    asked = {row["index"] for row in data["hallusionbench"] if row["image"]}
-    found = VLMEval(settings).evaluate(scripted(tmp_path, {**answers, **right_of(data, asked)}), of("hallusionbench"))
-    assert {question.partition("/")[2] for question in found.questions} == asked
+    shown = {row["index"] for row in data["hallusionbench"] if row["image"]}
+    score = VLMEval(settings).evaluate(scripted(tmp_path, {**answers, **right_of(data, shown)}), of("hallusionbench"))
+    assert {question.partition("/")[2] for question in score.questions} == shown
 
 
 def right_of(data, indices):
@@ -132,23 +132,23 @@ def right_of(data, indices):
 def test_development_rows_of_mmmu_are_neither_asked_nor_counted(data, settings, tmp_path):
     counts = {row["index"] for row in data["mmmu"] if row["split"] == "validation"}
     answers = {index: answer for index, answer in right(data["mmmu"]).items() if index in counts}
-    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("mmmu"))
-    assert (found.value, found.n, {*found.questions}) == (100, 40, {str(index) for index in counts})
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("mmmu"))
+    assert (score.value, score.n, {*score.questions}) == (100, 40, {str(index) for index in counts})
 
 
 def test_several_images_stand_where_the_text_names_them(data, settings):
-    dataset = VLMEval(settings)._dataset(BENCHMARKS["mmmu"], of("mmmu"))
-    row = next(row for row in dataset.data.to_dict("records") if row["index"] == 12)
-    message = dataset.build_prompt(row)
-    assert [part["type"] for part in message] == ["text", "image", "text", "image", "text"]
-    assert message[1]["value"] != message[3]["value"]
-    assert message[2]["value"].startswith(" show?")
-    assert message[2]["value"].endswith("B. ")
+    data_set = VLMEval(settings)._data_set(BENCHMARKS["mmmu"], of("mmmu"))
+    row = next(row for row in data_set.data.to_dict("records") if row["index"] == 12)
+    prompt = data_set.build_prompt(row)
+    assert [part["type"] for part in prompt] == ["text", "image", "text", "image", "text"]
+    assert prompt[1]["value"] != prompt[3]["value"]
+    assert prompt[2]["value"].startswith(" show?")
+    assert prompt[2]["value"].endswith("B. ")
 
 
 def test_the_points_of_mmvet_are_grades(data, settings, tmp_path):
-    found = VLMEval(settings).evaluate(scripted(tmp_path, {i: f"It is {i}." for i in range(40)}), of("mmvet"))
-    assert {index: found.questions[index] for index in "012"} == {"0": 0.0, "1": 0.5, "2": 0.0}
+    score = VLMEval(settings).evaluate(scripted(tmp_path, {i: f"It is {i}." for i in range(40)}), of("mmvet"))
+    assert {index: score.questions[index] for index in "012"} == {"0": 0.0, "1": 0.5, "2": 0.0}
 
 
 def test_a_part_without_some_capability_has_a_score_all_the_same(data, settings, tmp_path):
@@ -189,8 +189,8 @@ def test_a_skill_that_is_a_plain_text_is_taken_as_vlmeval_takes_it(data, setting
     rows = [{**row, "skills": "statistical reasoning"} for row in data["mathvista"]]
     put(tmp_path, "mathvista", rows)
     answers = right(rows)
-    found = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("mathvista"))
-    assert found.value == plain_vlmeval(BENCHMARKS["mathvista"], answers, tmp_path / "o", monkeypatch)
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("mathvista"))
+    assert score.value == plain_vlmeval(BENCHMARKS["mathvista"], answers, tmp_path / "o", monkeypatch)
 
 
 def test_a_test_set_whose_rows_all_belong_to_another_part_is_refused(data, settings, tmp_path):

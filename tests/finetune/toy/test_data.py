@@ -16,7 +16,7 @@ from PIL import Image
 
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval.benchmarks import BENCHMARKS as OPENCOMPASS
-from evaluators.vlmeval.data_sets import Images, locate, open_dataset, questions
+from evaluators.vlmeval.data_sets import ImageFiles, data_file, open_data_set, question_ids
 from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
 from evaluators.vlmeval.scoring import score
 from finetune.toy.__main__ import main
@@ -40,10 +40,10 @@ def toy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def datasets(toy):
     """VLMEvalKit's own data sets over the toy files, by the benchmark's name."""
-    images = Images()
+    images = ImageFiles()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMUData", str(toy / "LMUData"))
-        return {name: open_dataset(OPENCOMPASS[name], locate(OPENCOMPASS[name]), images) for name in BENCHMARKS}
+        return {name: open_data_set(OPENCOMPASS[name], data_file(OPENCOMPASS[name]), images) for name in BENCHMARKS}
 
 
 @pytest.fixture
@@ -125,19 +125,19 @@ def test_the_columns_are_those_of_the_real_file(name, toy):
 def test_vlmevalkit_reads_the_file_and_finds_as_many_questions_as_are_told(name, datasets):
     found = datasets[name]
     assert type(found).__name__ == OPENCOMPASS[name].class_name
-    assert len(set(questions(OPENCOMPASS[name], found.data))) == SMALL.questions[name]
+    assert len(set(question_ids(OPENCOMPASS[name], found.data))) == SMALL.questions[name]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_right_answers_are_worth_a_hundred_and_wrong_ones_nothing(name, datasets, judge_url, tmp_path):
-    source, found = OPENCOMPASS[name], datasets[name]
-    judging = JudgeSession(
-        LLMJudge(judge_url, MODEL, "NO_KEY"), ResponseCache(tmp_path / "kept.jsonl"), name, source.judge_tokens
+    benchmark, data_set = OPENCOMPASS[name], datasets[name]
+    session = JudgeSession(
+        LLMJudge(judge_url, MODEL, "NO_KEY"), ResponseCache(tmp_path / "kept.jsonl"), name, benchmark.judge_tokens
     )
-    judge = judging if source.needs_judge else None
-    told = [in_words(name, row) for row in found.data.to_dict("records")]
-    assert score(source, found, told, tmp_path / "right", judge).value == 100
-    assert score(source, found, ["nothing of the kind"] * len(told), tmp_path / "wrong", judge).value == 0
+    judge = session if benchmark.needs_judge else None
+    answers = [in_words(name, row) for row in data_set.data.to_dict("records")]
+    assert score(benchmark, data_set, answers, tmp_path / "right", judge).value == 100
+    assert score(benchmark, data_set, ["nothing of the kind"] * len(answers), tmp_path / "wrong", judge).value == 0
 
 
 def in_words(name, row):

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.vlmeval import light_import as light
+from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.llm_judge import LLMJudge
 from finetune.toy.judge import MODEL, JudgeServer, extract, grade, open_server, reply
 from finetune.toy.tasks import Ask, draw_scene, with_hint
 from soup.errors import EvaluatorError
 
-mathvista = light.module("dataset.utils.mathvista")
-mmvet = light.module("dataset.utils.mmvet")
+mathvista = vlmeval_module("dataset.utils.mathvista")
+mmvet = vlmeval_module("dataset.utils.mmvet")
 WORDS = st.text(st.characters(codec="utf-8"), max_size=60)
 
 
@@ -134,7 +134,7 @@ def test_right_answers_of_the_toy_tasks_are_all_right_and_another_scenes_are_not
 
 def test_soups_line_to_a_judge_gets_its_grades_over_http(server):
     judge = LLMJudge(server.url, MODEL, "NO_KEY")
-    judge.greet("mmvet")
+    judge.check_reachable("mmvet")
     assert judge.ask(of_mmvet("What is it?", "red<AND>ring", "red"), 0, 3) == "0.5"
 
 
@@ -178,7 +178,7 @@ def test_a_process_tells_its_url_first_and_ends_with_whoever_started_it(tmp_path
     line = f'"{sys.executable}" -m finetune.toy.judge >"{tmp_path}/url" & echo $! >"{tmp_path}/pid"; cat'
     shell = subprocess.Popen(["sh", "-c", line], stdin=subprocess.PIPE, start_new_session=True)
     url = waited_for(lambda: (tmp_path / "url").is_file() and (tmp_path / "url").read_text())
-    LLMJudge(url.strip(), MODEL, "NO_KEY").greet("mmvet")
+    LLMJudge(url.strip(), MODEL, "NO_KEY").check_reachable("mmvet")
     process = int((tmp_path / "pid").read_text())
     assert not is_gone(process)
     shell.send_signal(signal.SIGKILL)  # no trap could help
