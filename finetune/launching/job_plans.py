@@ -9,7 +9,6 @@ A checkpoint that stands in a job's place but was made from something else is an
 """
 
 import importlib.util
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from finetune.launching.digests import Content, Digests
 from finetune.launching.start_check import faults_of_start, unknown_parts
 from finetune.training.parallel import configuration_path
 from soup.errors import FinetuneError, OutputError, SoupError
+from soup.support.disk_space import require_bytes
 from soup.support.text import bullet_list
 
 __all__ = ["Standing", "Survey", "snapshots", "survey"]
@@ -268,13 +268,14 @@ def _check_room(standings: tuple[Standing, ...]) -> None:
     """
     wanted_bytes = sum(_weights_bytes(one.job) for one in standings if one.plan != "done")
     job = standings[0].job
-    place = next(path for path in (job.folder, *job.folder.parents) if path.exists())
-    free_bytes = shutil.disk_usage(place).free
-    if wanted_bytes > free_bytes:
-        raise OutputError(
+    require_bytes(
+        job.folder,
+        wanted_bytes,
+        lambda free: OutputError(
             f"{job.folder.parent}: the ingredients need {wanted_bytes / 2**30:.1f} GiB by their weights alone, "
-            f"and {free_bytes / 2**30:.1f} GiB are free at {place}."
-        )
+            f"and {free.bytes / 2**30:.1f} GiB are free at {free.location}."
+        ),
+    )
 
 
 def _weights_bytes(job: Job) -> int:

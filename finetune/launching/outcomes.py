@@ -1,13 +1,13 @@
 """How a job ended, in words: from its exit code, its state, its checkpoint, and the last lines of its log."""
 
 import re
-import shutil
 import signal
 from dataclasses import dataclass
 from typing import Literal
 
 from finetune.jobs import Job, State, log_tail, read_stamp, read_state
 from finetune.launching.engines import Ended
+from soup.support.disk_space import free_space
 
 __all__ = ["Ending", "judge"]
 
@@ -63,8 +63,8 @@ def _hint(job: Job, said: str) -> str:
     text = f"{said}\n{log_tail(job.folder, 60)}"
     for pattern, hint in HINTS:
         if re.search(pattern, text):
-            place = next(path for path in (job.folder, *job.folder.parents) if path.exists())
-            free = f"{shutil.disk_usage(place).free / 2**30:.1f} GiB"
+            space = free_space(job.folder)
+            free = f"{space.bytes / 2**30:.1f} GiB"
             known = any(word in said for word in ("disk is full", "micro_batch"))  # the job said so itself
-            return "" if known else f"; {hint.format(free=free, place=place)}"
+            return "" if known else f"; {hint.format(free=free, place=space.location)}"
     return ""

@@ -1,12 +1,14 @@
 """Whether the disks have room for what a job will write, asked before the first step."""
 
-import shutil
+from __future__ import annotations
+
 from pathlib import Path
 
 from torch import nn
 
 from finetune.config import TrainSettings
 from soup.errors import FinetuneError
+from soup.support.disk_space import FreeSpace, require_bytes
 
 __all__ = ["check_room", "checkpoint_bytes", "ingredient_bytes"]
 
@@ -32,9 +34,12 @@ def check_room(model: nn.Module, settings: TrainSettings, steps: int, folder: Pa
     checkpoints = 2 * checkpoint_bytes(model) if settings.checkpoint_every else 0
     ingredients = 1 + ((steps - 1) // settings.keep_every if settings.keep_every else 0)
     needed = checkpoints + ingredients * ingredient_bytes(model, settings)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise FinetuneError(
-            f"{folder}: {free / 1e9:.2f} GB are free, and {needed / 1e9:.2f} GB may be needed: {checkpoints / 1e9:.2f} "
-            f"for checkpoints, the rest for {ingredients} ingredient(s). Make room, or name an `out` on another disk."
+
+    def error(free: FreeSpace) -> FinetuneError:
+        return FinetuneError(
+            f"{folder}: {free.bytes / 1e9:.2f} GB are free, and {needed / 1e9:.2f} GB may be needed: "
+            f"{checkpoints / 1e9:.2f} for checkpoints, the rest for {ingredients} ingredient(s). Make room, or name an "
+            "`out` on another disk."
         )
+
+    require_bytes(folder, needed, error)
