@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-import shutil
 import ssl
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from typing import Any
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import data_folder
 from soup.errors import EvaluatorError, OutputError
+from soup.support.disk_space import require_bytes
 from soup.support.text import format_bytes
 
 __all__ = ["fetch"]
@@ -92,7 +92,7 @@ def _download(url: str, part: Path, size: Callable[[int], None], progress: Calla
     with response:
         resumed = response.status == STATUS_PARTIAL
         coming_bytes = int(response.headers.get("Content-Length") or 0)
-        _refuse_small_disk(part, coming_bytes)
+        require_bytes(part.parent, coming_bytes, lambda free: _disk_error(part.parent, coming_bytes, free.bytes))
         size(coming_bytes + (here_bytes if resumed else 0))
         progress(here_bytes if resumed else 0)
         with part.open("ab" if resumed else "wb") as file:
@@ -106,12 +106,8 @@ def _download(url: str, part: Path, size: Callable[[int], None], progress: Calla
         raise ConnectionError(f"the connection ended after {arrived_bytes:,} of {coming_bytes:,} bytes")
 
 
-def _refuse_small_disk(part: Path, coming_bytes: int) -> None:
-    free_bytes = shutil.disk_usage(part.parent).free
-    if coming_bytes > free_bytes:
-        raise OutputError(
-            f"{part.parent}: {format_bytes(coming_bytes)} are to come, and {format_bytes(free_bytes)} are free."
-        )
+def _disk_error(folder: Path, coming_bytes: int, free_bytes: int) -> OutputError:
+    return OutputError(f"{folder}: {format_bytes(coming_bytes)} are to come, and {format_bytes(free_bytes)} are free.")
 
 
 def _md5(path: Path) -> str:

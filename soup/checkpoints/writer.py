@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import INDEX, WEIGHTS
 from soup.errors import OutputError
+from soup.support.disk_space import free_space, require_bytes
 from soup.support.file_lock import FileLock
 from soup.support.text import format_bytes
 
@@ -105,7 +106,7 @@ class CheckpointWriter:
         self.out = Path(out).absolute()
         self._files, self._metadata, self._overwrite = tuple(files), dict(metadata), overwrite
         refuse_destination(self.out, overwrite=overwrite)
-        _refuse_small_disk(self.out, sum(plan.data_bytes for plan in files))
+        _check_disk(self.out, sum(plan.data_bytes for plan in files))
         self._partial, self._lock = _claim(self.out)
         self._places: dict[str, tuple[int, int]] = {}
         self._fds: list[int] = []
@@ -140,7 +141,7 @@ class CheckpointWriter:
             _write_at(fd, view, begin + start * values.element_size())
         except OSError as error:
             raise OutputError(
-                f"{self.out}: writing {name} failed ({error.strerror or error}). {_free(self.out)}"
+                f"{self.out}: writing {name} failed ({error.strerror or error}). {_advice(self.out)}"
             ) from error
 
     def add_file(self, name: str, data: bytes) -> None:
@@ -166,7 +167,7 @@ class CheckpointWriter:
             put(path)
         except OSError as error:
             raise OutputError(
-                f"{self.out}: writing {name} failed ({error.strerror or error}). {_free(self.out)}"
+                f"{self.out}: writing {name} failed ({error.strerror or error}). {_advice(self.out)}"
             ) from error
 
     def commit(self, metadata: Mapping[str, str], index_of: Sequence[FilePlan] | None = None) -> None:
@@ -181,7 +182,7 @@ class CheckpointWriter:
             self._finish(metadata, tuple(index_of or self._files))
         except OSError as error:
             raise OutputError(
-                f"{self.out}: can't be completed ({error.strerror or error}). {_free(self.out)}"
+                f"{self.out}: can't be completed ({error.strerror or error}). {_advice(self.out)}"
             ) from error
 
     def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
@@ -246,20 +247,19 @@ def refuse_destination(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def _refuse_small_disk(out: Path, needed_bytes: int) -> None:
-    parent = out.parent
-    while not parent.exists():
-        parent = parent.parent
-    free = shutil.disk_usage(parent).free
-    if free < needed_bytes:
-        raise OutputError(
-            f"{out}: the disk is too small: {format_bytes(needed_bytes)} needed, {format_bytes(free)} free. "
+def _check_disk(out: Path, needed_bytes: int) -> None:
+    require_bytes(
+        out.parent,
+        needed_bytes,
+        lambda free: OutputError(
+            f"{out}: the disk is too small: {format_bytes(needed_bytes)} needed, {format_bytes(free.bytes)} free. "
             "Free some space, or choose another -o/--out."
-        )
+        ),
+    )
 
 
-def _free(out: Path) -> str:
-    return f"{format_bytes(shutil.disk_usage(out.parent).free)} are free on that disk: make room there."
+def _advice(out: Path) -> str:
+    return f"{format_bytes(free_space(out.parent).bytes)} are free on that disk: make room there."
 
 
 def _claim(out: Path) -> tuple[Path, FileLock]:
