@@ -30,7 +30,7 @@ def list_kind(kind: str) -> list[Row]:
     registry: Registry = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS}[kind]
     return [
         {"name": entry.name, "source": entry.source, "summary": entry.summary, "broken": entry.broken}
-        for entry in registry.found()
+        for entry in registry.entries()
     ]
 
 

@@ -1,1 +1,1 @@
-"""What every package stands on: atomic files, locks, the plug-in registry, threads, text for people."""
+"""Helpers of all packages: atomic files, locks, free disk space, the plug-in registry, threads, text for people."""

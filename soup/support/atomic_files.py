@@ -1,4 +1,4 @@
-"""A small file as a whole or not at all: written beside its place, and then renamed."""
+"""Write a small file as a whole or not at all: under another name in the same directory, and then renamed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ __all__ = ["write_atomic"]
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Put `text` at `path`. Whoever reads there meets the old file or the new one; an interrupt leaves no third."""
+    """Write `text` to `path` in UTF-8; missing parent directories are made.
+
+    Whoever reads `path` at any time sees the whole old file or the whole new one. An error or an interrupt leaves the
+    old one, and nothing beside it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")  # one name for all: a later run writes over what a kill left
+    new = path.with_name(f".{path.name}.new")  # the same name each time: a later run overwrites what a kill left
     try:
         new.write_text(text, encoding="utf-8")
         new.replace(path)

@@ -1,4 +1,4 @@
-"""One process at a time: an advisory lock on an open file or directory, which dies with its process."""
+"""Lock a file or directory for one process at a time. The lock is advisory, and ends when its process does."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock: two runs on one folder are then the user's to avoid
+except ImportError:  # Windows has no flock: the user must avoid two runs on one folder
     fcntl = None  # type: ignore[assignment]  # and flock is then never called
 
 __all__ = ["FileLock"]
 
 
 class FileLock:
-    """Holds a file or a directory for this process until `release`; kill -9 releases it too."""
+    """An exclusive lock on a file or directory, held until `release`; the end of the process releases it, too.
+
+    Args:
+        fd: The open file descriptor that carries the lock; -1 where the platform has no locks.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     @classmethod
     def take(cls, path: Path) -> FileLock | None:
-        """A lock on an existing file or directory; None if another process (or another `FileLock`) holds it."""
+        """Lock an existing file or directory, without waiting.
+
+        Returns:
+            None where another process (or another `FileLock` of this one) holds it.
+        """
         if "fcntl" not in sys.modules:
             return cls(-1)
         fd = os.open(path, os.O_RDONLY)
@@ -34,7 +42,7 @@ class FileLock:
         return cls(fd)
 
     def is_on(self, path: Path) -> bool:
-        """Whether `path` still names what is locked: it may have been renamed while we waited for it."""
+        """Whether `path` names the file that is locked: it may have been renamed before the lock was taken."""
         if self._fd < 0:
             return True
         try:
@@ -43,7 +51,7 @@ class FileLock:
             return False
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Release the lock, so that another process can take it; a second call does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

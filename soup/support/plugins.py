@@ -1,6 +1,6 @@
-"""Find things by name: what ships, what a package offers through entry points, what a user wrote in a file.
+"""Find plug-ins by name: those that ship, those that a package offers by an entry point, those in a user's file.
 
-One that fails to import is listed as broken with its reason, and never breaks the others.
+A plug-in that can't be imported is listed with the reason, and never breaks the others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """One row of a listing: where a thing comes from, its first sentence, and why it is broken, if it is."""
+    """One row of `soup list`: a plug-in's name, where it comes from, and the first line of its docstring.
+
+    `broken` is why it can't be imported; None where it can.
+    """
 
     name: str
     source: str
@@ -47,110 +50,118 @@ class PluginInfo:
 
 @dataclass
 class Registry:
-    """The things of one kind (`strategy`, `method`) by name.
+    """The plug-ins of one kind (`strategy`, `method`) by name.
 
-    `shipped` maps names to lazy "module:attribute" places, `group` names the entry-point group for plug-ins, and
-    `error` is the class to raise for an unknown name.
+    `shipped` maps the names of soup's own to "module:attribute", imported when they are first asked for; `group` is the
+    entry-point group of other packages' plug-ins, `registered` holds those of the decorator, and `error` is the class
+    to raise for an unknown name.
     """
 
     kind: str
     group: str
     error: type[SoupError]
     shipped: dict[str, str]
-    registered: dict[str, Any] = field(default_factory=dict)
+    registered: dict[str, object] = field(default_factory=dict)
 
     def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that makes a thing known under `name` for the rest of this process."""
+        """Make a decorator that registers a class or function under `name`, for the rest of this process."""
 
-        def keep(thing: T) -> T:
-            self.registered[name] = thing
-            return thing
+        def decorate(plugin: T) -> T:
+            self.registered[name] = plugin
+            return plugin
 
-        return keep
+        return decorate
 
     def get(self, name: str) -> Any:
-        """The thing of that name; `FILE.py:NAME` and `package.module:NAME` are loaded from there.
+        """Import the plug-in of that name; `FILE.py:NAME` and `package.module:NAME` are loaded from there.
 
         Raises:
-            SoupError: of the class `error`: no such thing (with the nearest name), or it can't be imported.
+            SoupError: Of the class `error`: no such plug-in (with the nearest name), or it can't be imported.
         """
         if ":" in name or name.endswith(".py"):
             return load_object(name, self.kind, self.error)
         if name in self.registered:
             return self.registered[name]
-        place = self._places().get(name)
-        if place is None:
+        location = self._locations().get(name)
+        if location is None:
             raise self.error(f"Unknown {self.kind} '{name}'.{did_you_mean(name, self.names())}")
-        return load_object(place, self.kind, self.error)
+        return load_object(location, self.kind, self.error)
 
     def names(self) -> list[str]:
-        """All names, sorted."""
-        return sorted({*self._places(), *self.registered})
+        """List all names, sorted."""
+        return sorted({*self._locations(), *self.registered})
 
-    def found(self) -> list[PluginInfo]:
-        """Every thing with its source and summary; broken ones with the reason."""
-        return [self._look(name) for name in self.names()]
+    def entries(self) -> list[PluginInfo]:
+        """Describe every plug-in, in the order of `names`; each is imported."""
+        return [self._describe(name) for name in self.names()]
 
-    def _places(self) -> dict[str, str]:
-        plugged = {entry.name: entry.value for entry in entry_points(group=self.group)}
-        return {**plugged, **self.shipped}
+    def _locations(self) -> dict[str, str]:
+        """Where each plug-in is defined, "module:attribute" by name; nothing is imported."""
+        external = {entry_point.name: entry_point.value for entry_point in entry_points(group=self.group)}
+        return {**external, **self.shipped}
 
-    def _look(self, name: str) -> PluginInfo:
-        source = "soup" if name in self.shipped else self._places().get(name, "this process")
+    def _describe(self, name: str) -> PluginInfo:
+        source = "soup" if name in self.shipped else self._locations().get(name, "this process")
         try:
-            thing = self.get(name)
+            plugin = self.get(name)
         except SoupError as error:
             return PluginInfo(name, source, broken=str(error))
-        return PluginInfo(name, source, (thing.__doc__ or "").strip().split("\n")[0])
+        return PluginInfo(name, source, (plugin.__doc__ or "").strip().split("\n")[0])
 
 
-def load_object(place: str, kind: str, error: type[SoupError]) -> Any:
-    """What `FILE.py:NAME` or `package.module:NAME` names.
+def load_object(location: str, kind: str, error: type[SoupError]) -> Any:
+    """Import the class or function that `FILE.py:NAME` or `package.module:NAME` names.
+
+    Args:
+        location: The text that the user gave.
+        kind: What it is the name of (`method`, `function`), for error messages.
+        error: The class of error to raise.
 
     Raises:
-        SoupError: of the class `error`: the file, the module or the name in it is missing, or importing it failed.
+        SoupError: Of the class `error`: the file, the module or the name in it is missing, or importing it failed.
     """
-    where, _, name = place.rpartition(":")
-    if not where or not name:
-        raise error(f"{kind} '{place}': expected FILE.py:NAME or package.module:NAME.")
-    module = _load_module(where, place, kind, error)
+    source, _, name = location.rpartition(":")
+    if not source or not name:
+        raise error(f"{kind} '{location}': expected FILE.py:NAME or package.module:NAME.")
+    module = _load_module(source, location, kind, error)
     if not hasattr(module, name):
-        public = [word for word in vars(module) if not word.startswith("_")]
-        raise error(f"{kind} '{place}': {where} has no '{name}'.{did_you_mean(name, public)}")
+        public = [attribute for attribute in vars(module) if not attribute.startswith("_")]
+        raise error(f"{kind} '{location}': {source} has no '{name}'.{did_you_mean(name, public)}")
     return getattr(module, name)
 
 
-def _load_module(where: str, place: str, kind: str, error: type[SoupError]) -> ModuleType:
-    if where.endswith(".py") and not Path(where).is_file():
-        raise error(f"{kind} '{place}': no such file: {Path(where).resolve()}")
+def _load_module(source: str, location: str, kind: str, error: type[SoupError]) -> ModuleType:
+    """Import the module of a `location`; `source` is its part before the colon."""
+    if source.endswith(".py") and not Path(source).is_file():
+        raise error(f"{kind} '{location}': no such file: {Path(source).resolve()}")
     try:
-        return _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        return _load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
     except KeyboardInterrupt:
         raise
     except BaseException as cause:  # a user's file may raise anything, SystemExit too
-        raise error(f"{kind} '{place}': importing {where} failed: {type(cause).__name__}: {cause}") from cause
+        raise error(f"{kind} '{location}': importing {source} failed: {type(cause).__name__}: {cause}") from cause
 
 
-class _Uncached(SourceFileLoader):
-    """Runs a file as it is now, and writes nothing beside it.
+class _UncachedLoader(SourceFileLoader):
+    """Compiles a file as it is now, and writes no cache beside it.
 
     Python's own cache knows a file by size and date: one edited within a second would run as it was before.
     """
 
     def get_code(self, fullname: str) -> CodeType:
-        """The code of the file's bytes."""
+        """Compile the file's bytes."""
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _load_file(path: Path) -> ModuleType:
     path = path.resolve()
-    # Two files of the same name are two modules, one file asked for twice is one, and an edited file is another: what
+    # Two files of the same name are two modules, the same file loaded twice is one, and an edited file is another: what
     # runs is then the code whose digest goes into the journal.
-    mark = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:12]
-    name = f"soup_file_{path.stem}_{mark}"
+    content_key = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:12]
+    name = f"soup_file_{path.stem}_{content_key}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
+    spec = importlib.util.spec_from_file_location(name, path, loader=_UncachedLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -163,15 +174,16 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def code_digest(thing: Any) -> str | None:
-    """The digest of the file that defines a class or function (of that file alone, not of what it imports).
+def code_digest(plugin: Callable[..., object]) -> str | None:
+    """Digest the file that defines a class or function: that file alone, not what it imports.
 
-    None for soup's own, whose changes the changelog tells, and for what was typed into a prompt.
+    Returns:
+        None for soup's own, whose changes are in the changelog, and for code that was typed into a prompt.
     """
-    if thing.__module__.partition(".")[0] == "soup":
+    if plugin.__module__.partition(".")[0] == "soup":
         return None
     try:
-        source = inspect.getsourcefile(thing)
+        source = inspect.getsourcefile(plugin)
         return "sha256:" + hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None
     except (TypeError, OSError):
         return None

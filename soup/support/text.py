@@ -8,22 +8,25 @@ from collections.abc import Iterable
 __all__ = ["bullet_list", "did_you_mean", "format_bytes", "pluralize"]
 
 
-def bullet_list(lines: Iterable[str], most: int = 20) -> str:
-    """One indented line each, the first `most` of them, and how many were left out."""
-    rows = list(lines)
-    shown = [f"  - {row}" for row in rows[:most]]
-    if len(rows) > most:
-        shown.append(f"  - ... and {len(rows) - most} more")
+def bullet_list(items: Iterable[str], most: int = 20) -> str:
+    """Format items as indented lines: the first `most` of them, and then how many were left out."""
+    lines = list(items)
+    shown = [f"  - {line}" for line in lines[:most]]
+    if len(lines) > most:
+        shown.append(f"  - ... and {len(lines) - most} more")
     return "\n".join(shown)
 
 
-def pluralize(count: int, what: str) -> str:
-    """`1 problem`, `2 problems`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def pluralize(count: int, noun: str) -> str:
+    """Format a count with its noun: `1 problem`, `2 problems`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'? Known: x, y, z.` for an error about an unknown name, the nearest first."""
+    """Format the end of an error about an unknown name: ` Did you mean 'x'? Known: x, y, z.`
+
+    The question is left out where no known name is near.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     question = f" Did you mean '{near[0]}'?" if near else ""
@@ -31,7 +34,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """`1.24 GB`: decimal units, as disks are sold."""
+    """Format a number of bytes in decimal units: `1.24 GB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

@@ -1,4 +1,4 @@
-"""Threads: how many keep this machine busy, and a pool that takes its jobs one by one."""
+"""Threads: how many to start, and a pool whose threads take jobs from an iterator one at a time."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ T = TypeVar("T")
 
 
 def default_threads() -> int:
-    """How many threads keep this machine busy: one a core, at least 2 for the disk's sake, at most 8."""
+    """Choose how many threads to start: one per core, at least 2 so that reads overlap work, at most 8."""
     return min(8, max(2, os.cpu_count() or 2))
 
 
 def run_on_threads(work: Callable[[T], object], jobs: Iterable[T], count: int, setup: Callable[[], object]) -> None:
-    """Run `work` on every job: each of `count` threads takes the next one when it is done with its last.
+    """Run `work` on every job, on `count` threads: each takes the next job when it has finished its last.
 
-    Jobs are never listed: a large model has a million leaves. The first failure, or an interrupt, stops all threads.
+    The first failure, or an interrupt, keeps all threads from taking another job.
+
+    Args:
+        work: Called with one job; several threads call it at the same time.
+        jobs: Read one at a time and never listed: a large model has a million of them. None ends them.
+        count: The number of threads.
+        setup: Called once in each thread before its first job.
+
+    Raises:
+        Exception: What the first failing `work`, `setup` or `jobs` raised.
     """
     queue, lock, stop = iter(jobs), threading.Lock(), threading.Event()
 
-    def drain() -> None:
+    def work_through_queue() -> None:
         setup()
         try:
             while not stop.is_set():
@@ -39,7 +48,7 @@ def run_on_threads(work: Callable[[T], object], jobs: Iterable[T], count: int, s
 
     pool = ThreadPoolExecutor(count)
     try:
-        for thread in as_completed([pool.submit(drain) for _ in range(count)]):
+        for thread in as_completed([pool.submit(work_through_queue) for _ in range(count)]):
             thread.result()
     finally:
         stop.set()

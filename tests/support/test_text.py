@@ -1,0 +1,45 @@
+"""Lists, plurals, nearest names and byte counts in messages."""
+
+import pytest
+
+from soup.support.text import bullet_list, did_you_mean, format_bytes, pluralize
+
+
+def test_every_item_is_an_indented_line():
+    assert bullet_list(["first", "second"]) == "  - first\n  - second"
+    assert bullet_list([]) == ""
+
+
+def test_a_long_list_is_cut_and_says_how_many_were_left_out():
+    assert bullet_list(iter("abcde"), most=3) == "  - a\n  - b\n  - c\n  - ... and 2 more"
+    assert bullet_list("abc", most=3) == "  - a\n  - b\n  - c"
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 problems"), (1, "1 problem"), (2, "2 problems")])
+def test_a_noun_is_plural_but_for_one(count, text):
+    assert pluralize(count, "problem") == text
+
+
+def test_an_unknown_name_is_told_with_the_nearest_and_all_known_ones_sorted():
+    assert did_you_mean("gredy", ["maximum", "greedy"]) == " Did you mean 'greedy'? Known: greedy, maximum."
+
+
+def test_no_name_is_suggested_where_none_is_near():
+    assert did_you_mean("xyz", ["greedy"]) == " Known: greedy."
+    assert did_you_mean("xyz", []) == " Known: none."
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (999_999, "1000.00 kB"),
+        (1_240_000_000, "1.24 GB"),
+        (5 * 10**12, "5.00 TB"),
+        (5 * 10**15, "5000.00 TB"),
+    ],
+)
+def test_bytes_are_told_in_decimal_units(count, text):
+    assert format_bytes(count) == text
