@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING
 from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import RecipeError
+from soup.merging.mean_kernel import MeanKernel
 from soup.merging.methods.base import Block, Method
 from soup.merging.methods.linear import Linear
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Blend", "Mean"]
-
-Mean = Callable[[Sequence["torch.Tensor"], "torch.Tensor"], bool]
-"""Writes the mean of bfloat16 values, [elements] each, into the last; False where one is not finite."""
+__all__ = ["Blend"]
 
 
 class _Memory(threading.local):
@@ -48,8 +46,8 @@ class Blend:
     """What to blend: the method, the open inputs with their weights, and the dtype of the result (None: theirs).
 
     The base, if the method reads one, is the last of `inputs` and has no weight. `wrong` collects what can't be
-    merged: a reason by tensor name. `fused`, for a plain mean alone, writes that of bfloat16 values in one pass,
-    or says that it can't (`soup.merging.compiled_mean`); the bytes are those of the method.
+    merged: a reason by tensor name. `mean_kernel`, for a plain mean alone, merges bfloat16 values in one pass; the
+    bytes are those of the method.
     """
 
     method: Method
@@ -59,7 +57,7 @@ class Blend:
     dtype: Dtype | None = None
     allow_nonfinite: bool = False
     wrong: dict[str, str] = field(default_factory=dict)
-    fused: Mean | None = None
+    mean_kernel: MeanKernel | None = None
     _memory: _Memory = field(default_factory=lambda: _Memory(), repr=False, compare=False)
 
     @property
@@ -97,10 +95,10 @@ class Blend:
         """The mean at once, where that is all that is asked for and every value is finite."""
         import torch
 
-        if self.fused is None or raw[0].dtype != torch.bfloat16:
+        if self.mean_kernel is None or raw[0].dtype != torch.bfloat16:
             return None
         result = self._memory.like(torch.bfloat16, -1, raw[0])
-        return result if self.fused(raw, result) else None
+        return result if self.mean_kernel(raw, result) else None
 
     def _floats(
         self, raw: Sequence[torch.Tensor], target: TensorSpec, accumulate: Dtype, *, bits_may_stay: bool

@@ -17,7 +17,8 @@ import xxhash
 from soup.checkpoints.digest import ByteProgress, ContentDigest, LeafDigests, leaves
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.errors import PoolError
-from soup.merging.block_arithmetic import Blend, Mean
+from soup.merging.block_arithmetic import Blend
+from soup.merging.mean_kernel import COMPILED_MEAN
 from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads
 
@@ -31,9 +32,6 @@ Sink = Callable[[str, int, "torch.Tensor"], None]
 
 BLOCK_BUDGET_BYTES = 32 * 2**20
 """What the inputs of one block may take in one thread; with many ingredients the blocks become smaller."""
-
-FUSED_FROM_BYTES = 8e9
-"""When this process has blended so many bytes that numba could, the half second that it takes to load is worth it."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def scan_blocks(
     options = options or Options()
     if blend.is_plain_mean:
         planned_bytes = len(blend.inputs) * sum(spec.bytes for spec in tensors if spec.dtype.name == "bfloat16")
-        blend = replace(blend, fused=_FUSED.after(planned_bytes))
+        blend = replace(blend, mean_kernel=COMPILED_MEAN.kernel_for(planned_bytes))
     digests = tuple(LeafDigests(checkpoint) for checkpoint in blend.inputs) if hashing else ()
     run = _Run(blend, options, sink, digests)
     jobs = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))
@@ -104,27 +102,6 @@ def scan_blocks(
     finally:
         torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
     return tuple(leaf_digests.close() for leaf_digests in digests)
-
-
-class _Fused:
-    """The one-pass mean, once this process has enough to blend: until then torch is done before numba is loaded."""
-
-    def __init__(self) -> None:
-        self._bytes = 0.0
-
-    def after(self, planned_bytes: int) -> Mean | None:
-        """What to blend `planned_bytes` more with; None for torch's own operations."""
-        self._bytes += planned_bytes
-        if self._bytes < FUSED_FROM_BYTES:
-            return None
-        try:
-            from soup.merging.compiled_mean import mean_of_bfloat16
-        except (ImportError, RuntimeError, OSError):  # not installed; or no place where numba may keep its work
-            return None
-        return mean_of_bfloat16
-
-
-_FUSED = _Fused()
 
 
 def _units(spec: TensorSpec, blend: Blend) -> Iterator[tuple[int, int]]:

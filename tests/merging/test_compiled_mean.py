@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 import soup
 from soup.errors import PoolError
-from soup.merging import block_loop as blocks
 from soup.merging.compiled_mean import mean_of_bfloat16
+from soup.merging.mean_kernel import COMPILED_MEAN
 from tests.helpers.merge_oracle import merged, read_back, recipe_of, write_pool
 
 
 @pytest.fixture
-def fused(monkeypatch):
+def compiled(monkeypatch):
     """Every blend from now on may use the compiled mean; a list of the sizes that it was asked for."""
     asked = []
 
@@ -24,7 +24,7 @@ def fused(monkeypatch):
         asked.append(out.numel())
         return mean_of_bfloat16(values, out)
 
-    monkeypatch.setattr(blocks._FUSED, "after", lambda planned_bytes: counted)
+    monkeypatch.setattr(COMPILED_MEAN, "kernel_for", lambda planned_bytes: counted)
     return asked
 
 
@@ -79,38 +79,38 @@ def test_a_merge_writes_the_same_bytes_with_and_without_it(count, tmp_path, requ
     values = [bits & ~0x0400 for bits in of_any_bits(count, 2**19 + 77, seed=count)]
     pool = write_pool(tmp_path / "pool", [{"w": each.view(torch.bfloat16), "one": torch.ones(3)} for each in values])
     soup.merge(recipe_of(pool), tmp_path / "torch")
-    asked = request.getfixturevalue("fused")
-    soup.merge(recipe_of(pool), tmp_path / "fused")
+    asked = request.getfixturevalue("compiled")
+    soup.merge(recipe_of(pool), tmp_path / "compiled")
     assert sum(asked) == 2**19 + 77, "float32 tensors and equal ones are not its business"
-    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("torch", "fused")]
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("torch", "compiled")]
     assert files[0] == files[1]
 
 
-def test_what_is_not_plain_is_left_to_torch_bit_for_bit(fused):
+def test_what_is_not_plain_is_left_to_torch_bit_for_bit(compiled):
     # 3e38 + 3e38 is infinite in float32, and their mean is not
     inputs = [{"w": torch.tensor([3e38, 1.0, -3e38], dtype=torch.bfloat16)} for _ in range(2)]
     inputs[1]["w"][1] = 2.0
     found = merged(inputs)["w"]
-    assert fused
+    assert compiled
     assert same_bits(found, torch.tensor([3e38, 1.5, -3e38], dtype=torch.bfloat16))
 
 
-def test_nan_is_still_an_error_that_names_tensor_and_ingredient(fused):
+def test_nan_is_still_an_error_that_names_tensor_and_ingredient(compiled):
     inputs = [
         {"w": torch.tensor([1.0, 2.0], dtype=torch.bfloat16)},
         {"w": torch.tensor([1.0, float("nan")]).bfloat16()},
     ]
     with pytest.raises(PoolError, match="w: NaN or infinity in"):
         merged(inputs)
-    assert fused
+    assert compiled
 
 
 @pytest.mark.parametrize(
     ("weights", "dtype"), [([1.0, 2.0], torch.bfloat16), (None, torch.float16), (None, torch.float32)]
 )
-def test_weights_and_other_dtypes_do_not_reach_it(fused, weights, dtype):
+def test_weights_and_other_dtypes_do_not_reach_it(compiled, weights, dtype):
     merged([{"w": torch.randn(50).to(dtype)} for _ in range(2)], weights)
-    assert not fused
+    assert not compiled
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_weights_and_other_dtypes_do_not_reach_it(fused, weights, dtype):
 )
 def test_only_bytes_that_it_could_blend_count_towards_loading_it(monkeypatch, weights, dtype, counted):
     asked = []
-    monkeypatch.setattr(blocks._FUSED, "after", asked.append)
+    monkeypatch.setattr(COMPILED_MEAN, "kernel_for", asked.append)
     merged([{"w": torch.randn(50).to(dtype)} for _ in range(2)], weights)
     assert asked == counted
 
@@ -132,14 +132,14 @@ def test_only_bytes_that_it_could_blend_count_towards_loading_it(monkeypatch, we
 def test_small_merges_load_no_numba_and_large_ones_do(tmp_path):
     write_pool(tmp_path / "pool", [{"w": torch.full((9,), float(i), dtype=torch.bfloat16)} for i in range(3)])
     code = (
-        "import sys, soup; from pathlib import Path; from soup.merging import block_loop as blocks\n"
+        "import sys, soup; from pathlib import Path; from soup.merging import mean_kernel\n"
         "from soup.merging.recipe import Recipe, Source\n"
         "folder = Path(sys.argv[1])\n"
         "recipe = Recipe.uniform([Source(name=p.name, path=str(p)) for p in sorted((folder / 'pool').iterdir())])\n"
         "soup.merge(recipe, folder / 'small'); small = 'numba' in sys.modules\n"
-        "blocks.FUSED_FROM_BYTES = 1\n"
+        "mean_kernel.LOAD_NUMBA_FROM_BYTES = 1\n"
         "soup.merge(recipe, folder / 'large'); large = 'numba' in sys.modules\n"
-        "blocks._FUSED = blocks._Fused(); sys.modules['soup.merging.compiled_mean'] = None  # not installed\n"
+        "sys.modules['soup.merging.compiled_mean'] = None  # not installed\n"
         "soup.merge(recipe, folder / 'without'); print(small, large)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
