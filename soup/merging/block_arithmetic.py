@@ -1,8 +1,8 @@
-"""One block's arithmetic, around the method: equal bytes are copied, the sum is rounded once, what can't be is said.
+"""One block's arithmetic, around the method: equal bytes are copied, other values are merged and rounded once.
 
 The contract (each line has its tests): 16-bit inputs are added up in float32, the others in float64, in recipe order,
-and cast once. Where all inputs hold the same bits those bits stay. A result at one place depends on the inputs at
-that place alone, so that the size of blocks changes no byte.
+and cast once. Where all inputs hold the same bits those bits stay. An element of the result depends on the same element
+of the inputs alone, so that the size of blocks changes no byte. What can't be merged comes back with the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.reader import Checkpoint
@@ -24,17 +24,24 @@ from soup.merging.methods.linear import Linear
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Blend"]
+__all__ = ["Blend", "BlendResult"]
 
 
-class _Memory(threading.local):
+class BlendResult(NamedTuple):
+    """One merged block: its values [elements], and the reason why its tensor can't be merged (None: it can)."""
+
+    values: torch.Tensor
+    rejection: str | None = None
+
+
+class _Scratch(threading.local):
     """Each thread's memory for values, used again from block to block."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[torch.dtype, int], torch.Tensor] = {}
 
     def like(self, dtype: torch.dtype, slot: int, other: torch.Tensor) -> torch.Tensor:
-        """Memory of a slot for values of that dtype, in the shape of `other`; it holds what an earlier block left."""
+        """Lend the memory of a slot for values of that dtype, in the shape of `other`; its content is left over."""
         held = self._held.get((dtype, slot))
         if held is None or held.numel() < other.numel():
             held = self._held[dtype, slot] = other.new_empty(other.numel(), dtype=dtype)
@@ -43,11 +50,16 @@ class _Memory(threading.local):
 
 @dataclass(frozen=True)
 class Blend:
-    """What to blend: the method, the open inputs with their weights, and the dtype of the result (None: theirs).
+    """How blocks are merged; a call merges one.
 
-    The base, if the method reads one, is the last of `inputs` and has no weight. `wrong` collects what can't be
-    merged: a reason by tensor name. `mean_kernel`, for a plain mean alone, merges bfloat16 values in one pass; the
-    bytes are those of the method.
+    Args:
+        method: The arithmetic.
+        inputs: The open checkpoints, in recipe order; the base, if the method reads one, comes last.
+        names: A short name for each input, for the reasons of rejections.
+        weights: A weight for each input but the base.
+        dtype: The dtype of the result; None keeps the inputs'.
+        allow_nonfinite: Whether NaN, infinity and overflow are merged instead of rejected.
+        mean_kernel: For a plain mean alone: merges bfloat16 values in one pass, with the same bytes as the method.
     """
 
     method: Method
@@ -56,83 +68,85 @@ class Blend:
     weights: tuple[float, ...]
     dtype: Dtype | None = None
     allow_nonfinite: bool = False
-    wrong: dict[str, str] = field(default_factory=dict)
     mean_kernel: MeanKernel | None = None
-    _memory: _Memory = field(default_factory=lambda: _Memory(), repr=False, compare=False)
+    _scratch: _Scratch = field(default_factory=lambda: _Scratch(), repr=False, compare=False)
 
     @property
     def is_plain_mean(self) -> bool:
-        """Whether all that is asked for is the mean of the inputs, each counting as much."""
+        """Whether the method is the mean with equal weights."""
         return type(self.method) is Linear and self.method.keeps_equal(self.weights)
 
-    def __call__(self, specs: Sequence[TensorSpec], views: Sequence[memoryview]) -> torch.Tensor:
-        """One block from the inputs' bytes: specs and bytes in the order of `inputs`, at least one element.
+    def __call__(self, specs: Sequence[TensorSpec], views: Sequence[memoryview]) -> BlendResult:
+        """Merge one block.
 
-        Returns the values, [elements], in memory that this thread's next block uses again.
+        Args:
+            specs: The tensor's spec in each input, in the order of `inputs`.
+            views: The block's bytes in each input, at least one element.
+
+        Returns:
+            Values in memory that this thread's next block uses again, and what speaks against merging them.
         """
         import torch
 
         raw = [torch.frombuffer(view, dtype=spec.dtype.torch) for spec, view in zip(specs, views, strict=True)]
         alike = all(spec.dtype == specs[0].dtype for spec in specs)
-        # Trained weights differ at the first place: a look at the head spares the calls that would find that out.
+        # Trained weights differ from the first element on: comparing the heads spares a comparison of all.
         heads = {bytes(view[:64]) for view in views} if alike else set()
         equal = len(heads) == 1 and all(_same_bytes(raw[0], other) for other in raw[1:])
         if specs[0].dtype.kind != "float":
-            if not equal:
-                self._integers_differ(specs[0], raw)
-            return raw[0]
+            return BlendResult(raw[0], None if equal else self._integers_differ(specs[0], raw))
         target = specs[0].cast(self.dtype)
         if equal and target == specs[0]:
-            if not _finite(raw[0]):
-                self._nonfinite(target, raw)
-            return raw[0]
-        if alike and target == specs[0] and (plain := self._plain_mean(raw)) is not None:
-            return plain
+            return BlendResult(raw[0], None if _finite(raw[0]) else self._nonfinite(raw))
+        if alike and target == specs[0] and (mean := self._compiled_mean(raw)) is not None:
+            return BlendResult(mean)
         accumulate = max((spec.dtype.accumulates_in for spec in specs), key=lambda dtype: dtype.bits)
         return self._floats(raw, target, accumulate, bits_may_stay=alike and target == specs[0])
 
-    def _plain_mean(self, raw: Sequence[torch.Tensor]) -> torch.Tensor | None:
-        """The mean at once, where that is all that is asked for and every value is finite."""
+    def _compiled_mean(self, raw: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """Merge by the kernel; None where there is none for these values, or a result is not finite."""
         import torch
 
         if self.mean_kernel is None or raw[0].dtype != torch.bfloat16:
             return None
-        result = self._memory.like(torch.bfloat16, -1, raw[0])
+        result = self._scratch.like(torch.bfloat16, -1, raw[0])
         return result if self.mean_kernel(raw, result) else None
 
     def _floats(
         self, raw: Sequence[torch.Tensor], target: TensorSpec, accumulate: Dtype, *, bits_may_stay: bool
-    ) -> torch.Tensor:
+    ) -> BlendResult:
+        """Merge floating values by the method; `bits_may_stay` where all inputs and the result have one dtype."""
         import torch
 
         block = self._block(raw, target, accumulate.torch)
         values = self._call(block)
-        # A mean of equal weights is no larger than its largest term: a sum tells whether all is well, at half the cost.
+        # A mean of equal weights is no larger than its largest term: a finite sum shows that all are, at half the cost.
         mean = bits_may_stay and self.method.keeps_equal(self.weights)
         largest = 0.0 if mean and math.isfinite(values.sum().item()) else _largest(values)
         finite = largest <= torch.finfo(accumulate.torch).max
+        rejection = None if finite else self._nonfinite(raw)
         if not finite:
-            self._nonfinite(target, raw)
             values = self._rescue(block, values)
         flat = values.reshape(-1)
-        result = self._memory.like(target.dtype.torch, -1, flat).copy_(flat)
+        result = self._scratch.like(target.dtype.torch, -1, flat).copy_(flat)
         # Where all inputs agree their bits stay. Mostly the cast sees to it; in these cases it might not.
         doubtful = not finite or target.dtype == accumulate or not mean
         if bits_may_stay and doubtful:
             result = torch.where(_agree(raw), raw[0], result)
         if not largest <= torch.finfo(target.dtype.torch).max and not torch.isfinite(result).all():
-            self._overflow(target, result)
-        return result
+            rejection = rejection or self._overflow(target, result)
+        return BlendResult(result, rejection)
 
     def _block(self, raw: Sequence[torch.Tensor], target: TensorSpec, dtype: torch.dtype) -> Block:
         shape = target.shape if self.method.granularity == "tensor" else (-1,)
         shaped = tuple(values.reshape(shape) for values in raw)
         count = len(self.weights)
         base = shaped[count] if len(shaped) > count else None
-        lend = partial(self._memory.like, dtype)
+        lend = partial(self._scratch.like, dtype)
         return Block(target.name, self.weights, shaped[:count], dtype, base, lend)
 
     def _call(self, block: Block) -> torch.Tensor:
+        """Call the method, and check that it keeps to shape and dtype."""
         values = self.method(block)
         expected = (tuple(block.raw[0].shape), block.accumulate_in)
         if (tuple(values.shape), values.dtype) != expected:
@@ -143,7 +157,7 @@ class Blend:
         return values
 
     def _rescue(self, block: Block, values: torch.Tensor) -> torch.Tensor:
-        """Where finite inputs overflowed float32 on the way (3e38 + 3e38 in bfloat16): again in float64."""
+        """Merge again in float64 where finite inputs overflowed float32 on the way (3e38 + 3e38 in bfloat16)."""
         import torch
 
         if block.accumulate_in == torch.float64:
@@ -152,23 +166,23 @@ class Blend:
         wide = self._call(replace(block, accumulate_in=torch.float64))
         return torch.where(finite & ~torch.isfinite(values), wide, values.double())
 
-    def _nonfinite(self, target: TensorSpec, raw: Sequence[torch.Tensor]) -> None:
+    def _nonfinite(self, raw: Sequence[torch.Tensor]) -> str | None:
+        """Name the inputs that hold NaN or infinity; None where there is none, or they are allowed."""
         bad = [name for name, values in zip(self.names, raw, strict=True) if not _finite(values)]
-        if bad and not self.allow_nonfinite:
-            why = f"NaN or infinity in {', '.join(bad)} (--allow-nonfinite merges them all the same)"
-            self.wrong.setdefault(target.name, why)
+        if not bad or self.allow_nonfinite:
+            return None
+        return f"NaN or infinity in {', '.join(bad)} (--allow-nonfinite merges them all the same)"
 
-    def _overflow(self, target: TensorSpec, result: torch.Tensor) -> None:
-        if not self.allow_nonfinite and target.name not in self.wrong:
-            why = f"the result is too large for {target.dtype.name} (a wider --dtype may hold it)"
-            if result.isnan().any():
-                why = f"{type(self.method).__name__} makes NaN of finite values"
-            self.wrong.setdefault(target.name, why)
+    def _overflow(self, target: TensorSpec, result: torch.Tensor) -> str | None:
+        if self.allow_nonfinite:
+            return None
+        if result.isnan().any():
+            return f"{type(self.method).__name__} makes NaN of finite values"
+        return f"the result is too large for {target.dtype.name} (a wider --dtype may hold it)"
 
-    def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> None:
-        other = [name for name, values in zip(self.names, raw, strict=True) if not _same_bytes(raw[0], values)]
-        why = f"{spec.dtype.name} values can't be averaged, and {', '.join(other)} differ from {self.names[0]}"
-        self.wrong.setdefault(spec.name, why)
+    def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> str:
+        others = [name for name, values in zip(self.names, raw, strict=True) if not _same_bytes(raw[0], values)]
+        return f"{spec.dtype.name} values can't be averaged, and {', '.join(others)} differ from {self.names[0]}"
 
 
 def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:
@@ -180,7 +194,7 @@ def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def _agree(raw: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Where all inputs hold the same bits, [elements] of bool."""
+    """Compare the inputs bit by bit: where all are the same, [elements] of bool."""
     import torch
 
     word = {2: torch.int16, 4: torch.int32, 8: torch.int64}[raw[0].element_size()]
@@ -192,7 +206,7 @@ def _agree(raw: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _largest(values: torch.Tensor) -> float:
-    """The largest absolute value, or NaN where there is one; a single pass."""
+    """Find the largest absolute value in a single pass; NaN where there is one."""
     import torch
 
     low, high = torch.aminmax(values)

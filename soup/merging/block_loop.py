@@ -1,4 +1,4 @@
-"""The loop that all merging goes through: read a block of every input, blend it, hand it on. Out of core, on threads.
+"""The loop that all merging goes through: read a block of every input, merge it, pass it on. Out of core, on threads.
 
 A leaf (`LEAF_ELEMENTS` elements of one tensor) is one unit of work. Leaves are independent, so that threads overlap
 reading, adding and writing; what each holds is a few buffers, whatever the size of the model or the number of
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
 
@@ -25,21 +25,23 @@ from soup.support.threads import default_threads, run_on_threads
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Options", "Sink", "for_each_block", "scan_blocks"]
+__all__ = ["Options", "ScanResult", "Sink", "for_each_block", "scan_blocks"]
 
 Sink = Callable[[str, int, "torch.Tensor"], None]
-"""Takes a block: the tensor's name, the place of its first element, the values [elements], valid for the call."""
+"""Takes a block: the tensor's name, the index of its first element, the values [elements], valid for the call."""
 
 BLOCK_BUDGET_BYTES = 32 * 2**20
-"""What the inputs of one block may take in one thread; with many ingredients the blocks become smaller."""
+"""The most memory for the inputs of one block in one thread; with many ingredients the blocks become smaller."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to go about a merge; none of it changes a byte of the result.
+    """How the loop runs; nothing here changes a byte of the result.
 
-    `block_elements` is the most elements to hold of one tensor (default: what fits the budget), `threads` the number
-    of threads, `progress` is called with the number of input bytes done since its last call.
+    Args:
+        block_elements: The most elements of one tensor in a block (default: what fits `BLOCK_BUDGET_BYTES`).
+        threads: The number of threads (default: `default_threads`).
+        progress: Called with the number of input bytes done since its last call.
     """
 
     block_elements: int | None = None
@@ -47,16 +49,32 @@ class Options:
     progress: ByteProgress | None = None
 
 
+class ScanResult(NamedTuple):
+    """What a pass over the inputs found: each input's digest if asked for, and why tensors can't be merged, by name."""
+
+    digests: tuple[ContentDigest, ...]
+    rejections: dict[str, str]
+
+
 @dataclass
-class _Run:
+class _Loop:
+    """One pass over the inputs: what all its threads share, and each thread's buffers."""
+
     blend: Blend
     options: Options
     sink: Sink
     digests: tuple[LeafDigests, ...]
+    rejections: dict[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
     local: threading.local = field(default_factory=threading.local)
 
+    def reject(self, name: str, reason: str) -> None:
+        """Keep the first reason why tensor `name` can't be merged."""
+        with self.lock:
+            self.rejections.setdefault(name, reason)
+
     def buffers(self, sizes: Sequence[int]) -> list[memoryview]:
-        """This thread's reusable buffers, one an input, cut to size."""
+        """Lend this thread's buffers, one per input, cut to size; the next call lends the same memory."""
         held: list[bytearray] = getattr(self.local, "buffers", [])
         if not held or any(len(buffer) < size for buffer, size in zip(held, sizes, strict=True)):
             held = [bytearray(size) for size in sizes]
@@ -67,25 +85,37 @@ class _Run:
 def for_each_block(
     blend: Blend, tensors: Sequence[TensorSpec], sink: Sink, options: Options | None = None, *, hashing: bool = False
 ) -> tuple[ContentDigest, ...]:
-    """Blend `tensors` (specs of the first input) block by block into `sink`, which several threads call at once.
+    """Merge `tensors` block by block into `sink`.
 
-    With `hashing`, returns the content digest of each input.
+    Args:
+        blend: How a block is merged, and from which inputs.
+        tensors: The tensors to merge, as the first input has them.
+        sink: Takes the blocks, in any order; several threads call it at once.
+        options: Block size, threads and progress.
+        hashing: Whether to digest the inputs on the way.
+
+    Returns:
+        The content digest of each input with `hashing`; else nothing.
 
     Raises:
         PoolError: NaN, infinity, overflow, or integer tensors that differ; all such tensors are listed.
-        CheckpointError: a read failed.
+        CheckpointError: A read failed.
     """
-    digests = scan_blocks(blend, tensors, sink, options, hashing=hashing)
-    if blend.wrong:
-        rows = (f"{name}: {why}" for name, why in sorted(blend.wrong.items()))
-        raise PoolError(f"{len(blend.wrong)} tensors can't be merged:\n{bullet_list(rows)}")
+    digests, rejections = scan_blocks(blend, tensors, sink, options, hashing=hashing)
+    if rejections:
+        lines = (f"{name}: {reason}" for name, reason in sorted(rejections.items()))
+        raise PoolError(f"{len(rejections)} tensors can't be merged:\n{bullet_list(lines)}")
     return digests
 
 
 def scan_blocks(
     blend: Blend, tensors: Sequence[TensorSpec], sink: Sink, options: Options | None = None, *, hashing: bool = False
-) -> tuple[ContentDigest, ...]:
-    """The same, but what can't be merged is left in `blend.wrong` for the caller to judge."""
+) -> ScanResult:
+    """Do as `for_each_block` does, but return what can't be merged instead of raising it.
+
+    Raises:
+        CheckpointError: A read failed.
+    """
     import torch
 
     options = options or Options()
@@ -93,68 +123,74 @@ def scan_blocks(
         planned_bytes = len(blend.inputs) * sum(spec.bytes for spec in tensors if spec.dtype.name == "bfloat16")
         blend = replace(blend, mean_kernel=COMPILED_MEAN.kernel_for(planned_bytes))
     digests = tuple(LeafDigests(checkpoint) for checkpoint in blend.inputs) if hashing else ()
-    run = _Run(blend, options, sink, digests)
-    jobs = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))
+    loop = _Loop(blend, options, sink, digests)
+    units = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))
     threads_before = torch.get_num_threads()
     try:
         count = options.threads or default_threads()
-        run_on_threads(lambda job: _unit(run, *job), jobs, count, lambda: torch.set_num_threads(1))
+        run_on_threads(lambda unit: _merge_unit(loop, *unit), units, count, lambda: torch.set_num_threads(1))
     finally:
         torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
-    return tuple(leaf_digests.close() for leaf_digests in digests)
+    return ScanResult(tuple(leaf_digests.close() for leaf_digests in digests), loop.rejections)
 
 
 def _units(spec: TensorSpec, blend: Blend) -> Iterator[tuple[int, int]]:
+    """Yield the (first element, number of elements) of a tensor's units of work: its leaves, or the whole tensor."""
     if blend.method.granularity == "tensor" and spec.dtype.kind == "float":
         yield 0, spec.elements
     else:
         yield from leaves(spec)
 
 
-def _unit(run: _Run, spec: TensorSpec, start: int, count: int) -> None:
-    """One unit of work: every block of it read, hashed, blended and handed on."""
-    specs = [checkpoint.tensors[spec.name] for checkpoint in run.blend.inputs]
-    hashers = [_Hasher(digests, spec.name, start) for digests in run.digests]
-    for first, here in _blocks(run, specs, start, count):
-        views = _read(run, specs, first, here)
-        for hasher, view, own in zip(hashers, views, specs, strict=False):
-            hasher.update(view, own.dtype.bits // 8)
-        run.sink(spec.name, first, run.blend(specs, views))
-        if run.options.progress:
-            run.options.progress(sum(map(len, views)))
+def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
+    """Do one unit of work: read, hash, merge and pass on every block of it."""
+    specs = [checkpoint.tensors[spec.name] for checkpoint in loop.blend.inputs]
+    hashers = [_LeafHasher(digests, spec.name, start) for digests in loop.digests]
+    for first, elements in _blocks(loop, specs, start, count):
+        views = _read(loop, specs, first, elements)
+        for hasher, view, input_spec in zip(hashers, views, specs, strict=False):
+            hasher.update(view, input_spec.dtype.bits // 8)
+        values, rejection = loop.blend(specs, views)
+        if rejection is not None:
+            loop.reject(spec.name, rejection)
+        loop.sink(spec.name, first, values)
+        if loop.options.progress:
+            loop.options.progress(sum(map(len, views)))
     for hasher in hashers:
         hasher.close()
 
 
-def _blocks(run: _Run, specs: Sequence[TensorSpec], start: int, count: int) -> Iterator[tuple[int, int]]:
-    # What a block's inputs take: their own bytes, and their values in the dtype that they are added up in.
-    each = sum(spec.dtype.bits // 8 + spec.dtype.accumulates_in.bits // 8 for spec in specs)
-    step = min(run.options.block_elements or count, max(4096, BLOCK_BUDGET_BYTES // each))
-    if run.blend.method.granularity == "tensor" and specs[0].dtype.kind == "float":
+def _blocks(loop: _Loop, specs: Sequence[TensorSpec], start: int, count: int) -> Iterator[tuple[int, int]]:
+    """Cut a unit into blocks that fit the budget; yields their (first element, number of elements)."""
+    # An element of the inputs takes its own bytes, and those of its value in the dtype that it is added up in.
+    element_bytes = sum(spec.dtype.bits // 8 + spec.dtype.accumulates_in.bits // 8 for spec in specs)
+    step = min(loop.options.block_elements or count, max(4096, BLOCK_BUDGET_BYTES // element_bytes))
+    if loop.blend.method.granularity == "tensor" and specs[0].dtype.kind == "float":
         step = count
     for first in range(start, start + count, max(step, 1)):
         yield first, min(step, start + count - first)
 
 
-def _read(run: _Run, specs: Sequence[TensorSpec], first: int, count: int) -> list[memoryview]:
+def _read(loop: _Loop, specs: Sequence[TensorSpec], first: int, count: int) -> list[memoryview]:
+    """Read a block of every input into this thread's buffers."""
+    name = specs[0].name
     widths = [spec.dtype.bits // 8 for spec in specs]
-    views = run.buffers([count * width for width in widths])
+    views = loop.buffers([count * width for width in widths])
     # What the page cache has comes at once. For the rest, every disk read is under way before the first is waited for.
-    places = [(c, specs[0].name, first * w, view) for c, w, view in zip(run.blend.inputs, widths, views, strict=True)]
     missing = [
-        (checkpoint, name, start + done, view[done:])
-        for checkpoint, name, start, view in places
-        if (done := checkpoint.read_cached(name, start, view)) < len(view)
+        (checkpoint, first * width + done, view[done:])
+        for checkpoint, width, view in zip(loop.blend.inputs, widths, views, strict=True)
+        if (done := checkpoint.read_cached(name, first * width, view)) < len(view)
     ]
-    for checkpoint, name, start, view in missing:
+    for checkpoint, start, view in missing:
         checkpoint.expect(name, start, len(view))
-    for checkpoint, name, start, view in missing:
+    for checkpoint, start, view in missing:
         checkpoint.read_into(name, start, view)
     return views
 
 
-class _Hasher:
-    """Hashes one input's bytes of a unit as its blocks come by; the unit of a whole tensor has many leaves."""
+class _LeafHasher:
+    """Hashes the bytes of one input, block after block of a unit; the unit of a whole tensor has many leaves."""
 
     def __init__(self, digests: LeafDigests, name: str, start: int) -> None:
         self._digests, self._name, self._start = digests, name, start
@@ -162,9 +198,9 @@ class _Hasher:
 
     def update(self, view: memoryview, width: int) -> None:
         """Take the next block of elements of `width` bytes."""
-        while len(view) > (room := LEAF_ELEMENTS * width - self._filled):
-            self._hash.update(view[:room])
-            view = view[room:]
+        while len(view) > (missing := LEAF_ELEMENTS * width - self._filled):
+            self._hash.update(view[:missing])
+            view = view[missing:]
             self.close()
             self._start += LEAF_ELEMENTS
             self._hash, self._filled = xxhash.xxh3_128(), 0
@@ -172,5 +208,5 @@ class _Hasher:
         self._filled += len(view)
 
     def close(self) -> None:
-        """The leaf is complete."""
+        """Store the digest of the leaf: it is complete."""
         self._digests.put(self._name, self._start, self._hash.digest())

@@ -120,5 +120,5 @@ def _read_one(ingredient: Ingredient, progress: Progress) -> tuple[str, list[str
         return digest_checkpoint(checkpoint, progress.on_bytes).content, []
     blend = Blend(Linear(), (checkpoint,), (ingredient.name,), (1.0,))
     loop = Options(progress=progress.on_bytes)
-    digests = scan_blocks(blend, list(checkpoint.tensors.values()), lambda *block: None, loop, hashing=True)
-    return digests[0].content, [f"{name}: {why}" for name, why in sorted(blend.wrong.items())]
+    scan = scan_blocks(blend, list(checkpoint.tensors.values()), lambda *block: None, loop, hashing=True)
+    return scan.digests[0].content, [f"{name}: {why}" for name, why in sorted(scan.rejections.items())]
