@@ -1,10 +1,10 @@
-"""What a checkpoint's weights are, as one short name that does not depend on paths, shards or the order of files.
+"""Digest a checkpoint's weights: one short name that does not depend on paths, shards or the order of files.
 
     leaf     xxh3-128 of the bytes of `LEAF_ELEMENTS` elements of a tensor
     tensor   xxh3-128 of its leaves' digests
     content  xxh3-128 of one line per tensor, sorted: name, dtype, shape, tensor digest
 
-xxh3 runs at memory speed, so that every merge can name what it read. It tells checkpoints apart; it is no signature
+xxh3 runs at memory speed, so that every merge can digest what it reads. It tells checkpoints apart; it is no signature
 and no defence against somebody who forges a collision.
 """
 
@@ -15,9 +15,10 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import xxhash
 
@@ -27,7 +28,7 @@ from soup.errors import CheckpointError
 from soup.support.atomic_files import write_atomic
 from soup.support.threads import default_threads
 
-__all__ = ["ContentDigest", "DigestCache", "LeafDigests", "digest_checkpoint", "leaves", "side_digest"]
+__all__ = ["ContentDigest", "DigestCache", "FileStamp", "LeafDigests", "digest_checkpoint", "leaves", "side_digest"]
 
 ByteProgress = Callable[[int], None]
 """Called with the number of bytes done since the last call."""
@@ -35,14 +36,14 @@ ByteProgress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class ContentDigest:
-    """The digest of a checkpoint's weights, and of each tensor."""
+    """The digest of a checkpoint's weights, and that of each tensor by name."""
 
     content: str
     tensors: Mapping[str, str]
 
 
 def leaves(spec: TensorSpec) -> Iterator[tuple[int, int]]:
-    """The (first element, number of elements) of each leaf of a tensor; one empty leaf for an empty tensor."""
+    """Yield the (first element, number of elements) of each leaf of a tensor; one empty leaf for an empty tensor."""
     if spec.elements == 0:
         yield 0, 0
     for start in range(0, spec.elements, LEAF_ELEMENTS):
@@ -50,7 +51,7 @@ def leaves(spec: TensorSpec) -> Iterator[tuple[int, int]]:
 
 
 class LeafDigests:
-    """Collects the digests of a checkpoint's leaves, in any order and from several threads: 16 bytes a leaf."""
+    """The digests of a checkpoint's leaves, put in any order and by several threads: 16 bytes per leaf."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -58,16 +59,16 @@ class LeafDigests:
         self._lock = threading.Lock()
 
     def put(self, name: str, start: int, digest: bytes) -> None:
-        """The digest of the leaf of tensor `name` whose first element is `start`."""
+        """Store the digest of the leaf of tensor `name` whose first element is `start`."""
         with self._lock:
             if name not in self._leaves:
                 count = max(1, -(-self._checkpoint.tensors[name].elements // LEAF_ELEMENTS))
                 self._leaves[name] = bytearray(16 * count)
-        place = start // LEAF_ELEMENTS * 16
-        self._leaves[name][place : place + 16] = digest
+        offset = start // LEAF_ELEMENTS * 16
+        self._leaves[name][offset : offset + 16] = digest
 
     def close(self) -> ContentDigest:
-        """The content digest; tensors that nobody read (dropped ones) are read now."""
+        """Combine the leaves to the content digest; tensors without leaves (dropped ones) are read now."""
         specs = self._checkpoint.tensors
         _read_leaves(self._checkpoint, [spec for name, spec in specs.items() if name not in self._leaves], self, None)
         tensors = {name: xxhash.xxh3_128_hexdigest(self._leaves[name]) for name in specs}
@@ -76,10 +77,10 @@ class LeafDigests:
 
 
 def digest_checkpoint(checkpoint: Checkpoint, progress: ByteProgress | None = None) -> ContentDigest:
-    """Read a whole checkpoint once, at disk speed, and name its content.
+    """Read a whole checkpoint once, at disk speed, and digest its content.
 
     Raises:
-        CheckpointError: a file could not be read to its end.
+        CheckpointError: A file could not be read to its end.
     """
     digests = LeafDigests(checkpoint)
     _read_leaves(checkpoint, list(checkpoint.tensors.values()), digests, progress)
@@ -87,14 +88,16 @@ def digest_checkpoint(checkpoint: Checkpoint, progress: ByteProgress | None = No
 
 
 def _read_leaves(
-    checkpoint: Checkpoint, specs: Sequence[TensorSpec], into: LeafDigests, progress: ByteProgress | None
+    checkpoint: Checkpoint, specs: Sequence[TensorSpec], digests: LeafDigests, progress: ByteProgress | None
 ) -> None:
+    """Read tensors, and put the digests of their leaves into `digests`."""
+
     def read_tensor(spec: TensorSpec) -> None:
         buffer = bytearray(min(spec.elements, LEAF_ELEMENTS) * spec.dtype.bits // 8)
         for start, count in leaves(spec):
             view = memoryview(buffer)[: count * spec.dtype.bits // 8]
             checkpoint.read_into(spec.name, start * spec.dtype.bits // 8, view)
-            into.put(spec.name, start, xxhash.xxh3_128_digest(view))
+            digests.put(spec.name, start, xxhash.xxh3_128_digest(view))
             if progress:
                 progress(len(view))
 
@@ -107,7 +110,7 @@ def _read_leaves(
 
 
 def side_digest(checkpoint: Checkpoint) -> str:
-    """The digest of the files that a soup takes along from this checkpoint: config, tokenizer, processor, code."""
+    """Digest the files that a soup takes along from this checkpoint: config, tokenizer, processor, code."""
     total = hashlib.sha256()
     for name in checkpoint.side_files.carried:
         data = (checkpoint.path / name).read_bytes()
@@ -115,47 +118,77 @@ def side_digest(checkpoint: Checkpoint) -> str:
     return "sha256:" + total.hexdigest()
 
 
+class FileStamp(NamedTuple):
+    """What tells that a file is still the same one, without reading it."""
+
+    file: str
+    size: int
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class _CacheEntry(NamedTuple):
+    stamps: tuple[FileStamp, ...]
+    digest: ContentDigest
+
+    def as_json(self) -> dict[str, object]:
+        return {"stamp": self.stamps, "content": self.digest.content, "tensors": dict(self.digest.tensors)}
+
+
 class DigestCache:
     """Remembers content digests in one JSON file, so that a pool is read once and not at every command.
 
-    An entry holds while every file's size, inode, and times of change and of last inode change are the same.
+    An entry holds while the `FileStamp` of every weight file stays the same. A file or an entry that can't be read
+    counts as empty.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._entries = self._load()
+        self._entries = _read_entries(path)
 
     def get(self, checkpoint: Checkpoint, progress: ByteProgress | None = None) -> ContentDigest:
-        """The digest, remembered or read now; a read one is remembered on disk."""
-        stamp, key = _stamp(checkpoint), str(checkpoint.path.resolve())
+        """Look a digest up, or read the checkpoint now and remember its digest on disk.
+
+        Raises:
+            CheckpointError: A file could not be read to its end, or changed meanwhile.
+        """
+        stamps, key = _stamps(checkpoint), _key(checkpoint)
         entry = self._entries.get(key)
-        if entry and entry["stamp"] == stamp:
-            return ContentDigest(entry["content"], entry["tensors"])
+        if entry and entry.stamps == stamps:
+            return entry.digest
         digest = digest_checkpoint(checkpoint, progress)
-        if _stamp(checkpoint) != stamp:
+        if _stamps(checkpoint) != stamps:
             raise CheckpointError(
                 f"{checkpoint.path}: its files changed while they were read. Wait until they are complete."
             )
-        self._entries[key] = {"stamp": stamp, "content": digest.content, "tensors": dict(digest.tensors)}
-        self._save()
+        self._entries[key] = _CacheEntry(stamps, digest)
+        write_atomic(self.path, json.dumps({key: entry.as_json() for key, entry in self._entries.items()}))
         return digest
 
     def knows(self, checkpoint: Checkpoint) -> bool:
-        """Whether the digest is remembered, so that asking for it reads nothing."""
-        entry = self._entries.get(str(checkpoint.path.resolve()))
-        return entry is not None and bool(entry["stamp"] == _stamp(checkpoint))
-
-    def _load(self) -> dict[str, Any]:
-        try:
-            entries = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # a cache that can't be read is an empty one
-        return entries if isinstance(entries, dict) else {}
-
-    def _save(self) -> None:
-        write_atomic(self.path, json.dumps(self._entries))
+        """Whether the digest is remembered, so that `get` reads no weights."""
+        entry = self._entries.get(_key(checkpoint))
+        return entry is not None and entry.stamps == _stamps(checkpoint)
 
 
-def _stamp(checkpoint: Checkpoint) -> list[list[Any]]:
+def _read_entries(path: Path) -> dict[str, _CacheEntry]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    entries = {}
+    for key, row in document.items() if isinstance(document, dict) else ():
+        with suppress(KeyError, TypeError, ValueError):
+            stamps = tuple(FileStamp(*stamp) for stamp in row["stamp"])
+            entries[key] = _CacheEntry(stamps, ContentDigest(row["content"], dict(row["tensors"])))
+    return entries
+
+
+def _key(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.path.resolve())
+
+
+def _stamps(checkpoint: Checkpoint) -> tuple[FileStamp, ...]:
     stats = [(file, (checkpoint.path / file).stat()) for file in checkpoint.files]
-    return [[file, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns] for file, stat in stats]
+    return tuple(FileStamp(file, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns) for file, stat in stats)

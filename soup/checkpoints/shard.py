@@ -1,4 +1,4 @@
-"""One `.safetensors` file: its header parsed and checked, its tensors read in blocks. The whole format fits on a page:
+"""One `.safetensors` file: its header parsed and checked, its tensors read in blocks. The whole format:
 
 8 bytes   length n of the header, little-endian
 n bytes   JSON: {name: {"dtype", "shape", "data_offsets": [begin, end]}, ..., "__metadata__": {str: str}}
@@ -16,25 +16,32 @@ from itertools import accumulate
 from operator import mul
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import NamedTuple, NoReturn
 
 from soup.checkpoints.dtypes import DTYPES, TensorSpec
 from soup.errors import CheckpointError
 from soup.support.text import bullet_list, format_bytes
 
-__all__ = ["MAX_HEADER_BYTES", "Header", "Shard", "read_header"]
+__all__ = ["MAX_HEADER_BYTES", "Header", "Placement", "Shard", "read_header"]
 
 MAX_HEADER_BYTES = 100_000_000
-"""The format's own limit, so that a damaged length can't make a reader allocate the machine away."""
+"""The format's own limit, so that a damaged length can't make a reader allocate all memory."""
 
 METADATA = "__metadata__"
 
 
+class Placement(NamedTuple):
+    """Where a tensor lies in its file: its spec, and the offset of its first byte from the start of the file."""
+
+    spec: TensorSpec
+    offset: int
+
+
 @dataclass(frozen=True)
 class Header:
-    """A checked header: every tensor's spec and the place of its first byte in the file, in file order."""
+    """A checked header: every tensor's placement by name, in file order; the free metadata; the size of the file."""
 
-    tensors: Mapping[str, tuple[TensorSpec, int]]
+    tensors: Mapping[str, Placement]
     metadata: Mapping[str, str]
     file_bytes: int
 
@@ -43,7 +50,7 @@ def read_header(path: Path) -> Header:
     """Read and check the header of a safetensors file, without touching the tensors.
 
     Raises:
-        CheckpointError: the file is truncated or no safetensors file, or its header is too long, not JSON, or has
+        CheckpointError: The file is truncated or no safetensors file, or its header is too long, not JSON, or has
             offsets that overlap, leave a gap or point out of the file. All damaged entries are listed.
     """
     try:
@@ -70,20 +77,22 @@ def read_header(path: Path) -> Header:
 
 
 def _exactly(data: bytes, count: int, path: Path) -> bytes:
+    """Return `data`, which must be `count` bytes long."""
     if len(data) < count:
         raise CheckpointError(f"{path}: truncated: expected {count} more bytes of header, found {len(data)}.")
     return data
 
 
-def _parse(text: bytes, path: Path) -> dict[str, Any]:
+def _parse(text: bytes, path: Path) -> dict[str, object]:
+    """Parse the header as strictly as safetensors does: no name twice, no number that is not JSON."""
     repeated: list[str] = []
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen = dict(pairs)
-        if len(seen) < len(pairs):
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
             names = [name for name, _ in pairs]
             repeated.extend(sorted({name for name in names if names.count(name) > 1}))
-        return seen
+        return entries
 
     try:
         entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_int=_whole, parse_constant=_not_json)
@@ -97,14 +106,17 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
 
 
 def _whole(text: str) -> int:
-    return _not_json(text) if text == "-0" else int(text)
+    if text == "-0":
+        _not_json(text)
+    return int(text)
 
 
-def _not_json(text: str) -> Any:
+def _not_json(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of the format")  # Python's parser would take it, safetensors' does not
 
 
-def _metadata(value: Any, path: Path) -> dict[str, str]:
+def _metadata(value: object, path: Path) -> dict[str, str]:
+    """Check the free metadata: strings by name."""
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise CheckpointError(f"{path}: {METADATA} must map strings to strings, found {value!r:.80}.")
     try:
@@ -114,19 +126,26 @@ def _metadata(value: Any, path: Path) -> dict[str, str]:
     return value
 
 
-def _tensors(
-    entries: dict[str, Any], data_start: int, file_bytes: int, path: Path
-) -> dict[str, tuple[TensorSpec, int]]:
+class _Entry(NamedTuple):
+    """A tensor's entry in the header; its offsets count from the end of the header."""
+
+    begin: int
+    end: int
+    spec: TensorSpec
+
+
+def _tensors(entries: dict[str, object], data_start: int, file_bytes: int, path: Path) -> dict[str, Placement]:
+    """Check every tensor's entry, and that together they fill the file without gap or overlap."""
     wrong: list[str] = []
-    placed: list[tuple[int, int, TensorSpec]] = []
+    checked: list[_Entry] = []
     for name, entry in entries.items():
         try:
-            placed.append(_entry(name, entry))
+            checked.append(_entry(name, entry))
         except (ValueError, TypeError, KeyError) as error:
             wrong.append(f"{name}: {error}")
-    placed.sort(key=lambda item: item[:2])
+    checked.sort(key=lambda entry: (entry.begin, entry.end))
     expected = 0
-    for begin, end, spec in placed:
+    for begin, end, spec in checked:
         if begin != expected:
             kind = "overlaps the tensor before it" if begin < expected else "leaves a gap before it"
             wrong.append(f"{spec.name}: {kind}: expected to begin at {expected}, found {begin}")
@@ -138,10 +157,11 @@ def _tensors(
         )
     if wrong:
         raise CheckpointError(f"{path}: damaged header:\n{bullet_list(wrong)}")
-    return {spec.name: (spec, data_start + begin) for begin, _, spec in placed}
+    return {spec.name: Placement(spec, data_start + begin) for begin, _, spec in checked}
 
 
-def _entry(name: str, entry: Any) -> tuple[int, int, TensorSpec]:
+def _entry(name: str, entry: object) -> _Entry:
+    """Check one tensor's entry."""
     name.encode()  # half a surrogate pair is a legal JSON escape, and no legal name
     if not isinstance(entry, dict):
         raise TypeError(f"expected an object with dtype, shape and data_offsets, found {entry!r:.80}")
@@ -158,18 +178,23 @@ def _entry(name: str, entry: Any) -> tuple[int, int, TensorSpec]:
     spec = TensorSpec(name, DTYPES[entry["dtype"]], tuple(shape))
     if spec.bytes != offsets[1] - offsets[0]:
         raise ValueError(f"{spec} needs {spec.bytes} bytes, its data_offsets span {offsets[1] - offsets[0]}")
-    return offsets[0], offsets[1], spec
+    return _Entry(offsets[0], offsets[1], spec)
 
 
-def _naturals(value: Any, what: str) -> list[int]:
+def _naturals(value: object, key: str) -> list[int]:
+    """Check a list of whole numbers that are not negative and fit in 64 bits."""
     # `type(x) is int` and not isinstance: JSON's true would pass for 1.
     if not isinstance(value, list) or not all(type(item) is int and 0 <= item < 2**63 for item in value):
-        raise ValueError(f"{what} must be a list of non-negative whole numbers, found {value!r:.80}")
+        raise ValueError(f"{key} must be a list of non-negative whole numbers, found {value!r:.80}")
     return value
 
 
 class Shard:
-    """A safetensors file that stays open between block reads. Safe to read from several threads."""
+    """A safetensors file that stays open between block reads; several threads may read at once.
+
+    Raises:
+        CheckpointError: See `read_header`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -183,16 +208,16 @@ class Shard:
         return self.path.name
 
     def __iter__(self) -> Iterator[TensorSpec]:
-        """The specs of its tensors, in file order."""
-        return (spec for spec, _ in self.header.tensors.values())
+        """Yield the specs of its tensors, in file order."""
+        return (placement.spec for placement in self.header.tensors.values())
 
     def read_into(self, name: str, start: int, view: memoryview) -> None:
         """Fill `view` with the tensor's bytes from byte `start` on.
 
         Raises:
-            CheckpointError: the file ends before the view is full, or the disk failed.
+            CheckpointError: The file ends before the view is full, or the disk failed.
         """
-        offset = self.header.tensors[name][1] + start
+        offset = self.header.tensors[name].offset + start
         try:
             count = _read_at(self._open(), view, offset)
         except OSError as error:
@@ -203,22 +228,22 @@ class Shard:
             )
 
     def read_cached(self, name: str, start: int, view: memoryview) -> int:
-        """Fill `view` as far as the page cache reaches, without waiting for the disk; the bytes read."""
+        """Fill `view` as far as the page cache reaches, without waiting for the disk; returns the bytes read."""
         if _NOWAIT is None:
             return 0
         try:
-            return os.preadv(self._open(), [view], self.header.tensors[name][1] + start, _NOWAIT)
+            return os.preadv(self._open(), [view], self.header.tensors[name].offset + start, _NOWAIT)
         except OSError:  # nothing of it is in the cache, or the file system can't tell
             return 0
 
     def expect(self, name: str, start: int, count: int) -> None:
-        """Say that these bytes are wanted soon, so that a cold disk has several reads in flight."""
+        """Tell the operating system that these bytes are read soon, so that a disk has several reads in flight."""
         if hasattr(os, "posix_fadvise"):  # Linux; elsewhere the threads' own reads have to do
-            offset = self.header.tensors[name][1] + start
+            offset = self.header.tensors[name].offset + start
             os.posix_fadvise(self._open(), offset, count, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
-        """Give the file descriptor back; the next read opens it again."""
+        """Close the file; the next read opens it again."""
         with self._lock:
             if self._fd is not None:
                 os.close(self._fd)
@@ -236,7 +261,7 @@ _seek_lock = threading.Lock()
 
 
 def _read_at(fd: int, view: memoryview, offset: int) -> int:
-    """Read into `view` from `offset` until it is full or the file ends; the bytes read. One place for Windows' lack."""
+    """Read into `view` from `offset` until it is full or the file ends, also on Windows; returns the bytes read."""
     done = 0
     while done < len(view):
         if hasattr(os, "preadv"):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import INDEX, WEIGHTS
@@ -83,12 +83,19 @@ def header_bytes(plan: FilePlan, metadata: Mapping[str, str]) -> bytes:
     head: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     begin = 0
     for spec in plan.tensors:
-        place = [begin, begin + spec.bytes]
-        head[spec.name] = {"dtype": spec.dtype.code, "shape": list(spec.shape), "data_offsets": place}
-        begin = place[1]
+        offsets = [begin, begin + spec.bytes]
+        head[spec.name] = {"dtype": spec.dtype.code, "shape": list(spec.shape), "data_offsets": offsets}
+        begin = offsets[1]
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8
     return len(text).to_bytes(8, "little") + text
+
+
+class _WritePlacement(NamedTuple):
+    """Where a tensor is written: the open file, and the offset of the tensor's first byte in it."""
+
+    fd: int
+    offset: int
 
 
 class CheckpointWriter:
@@ -108,7 +115,7 @@ class CheckpointWriter:
         refuse_destination(self.out, overwrite=overwrite)
         _check_disk(self.out, sum(plan.data_bytes for plan in files))
         self._partial, self._lock = _claim(self.out)
-        self._places: dict[str, tuple[int, int]] = {}
+        self._placements: dict[str, _WritePlacement] = {}
         self._fds: list[int] = []
         self._open = True
         try:
@@ -125,7 +132,7 @@ class CheckpointWriter:
         self._fds.append(fd)
         begin = len(header_bytes(plan, self._metadata))
         for spec in plan.tensors:
-            self._places[spec.name] = (fd, begin)
+            self._placements[spec.name] = _WritePlacement(fd, begin)
             begin += spec.bytes
         _preallocate(fd, begin, path)
 
@@ -135,10 +142,10 @@ class CheckpointWriter:
         Raises:
             OutputError: the disk is full or failed.
         """
-        fd, begin = self._places[name]
+        fd, offset = self._placements[name]
         view = _bytes_of(values)
         try:
-            _write_at(fd, view, begin + start * values.element_size())
+            _write_at(fd, view, offset + start * values.element_size())
         except OSError as error:
             raise OutputError(
                 f"{self.out}: writing {name} failed ({error.strerror or error}). {_advice(self.out)}"

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from soup.checkpoints.digest import DigestCache, digest_checkpoint, side_digest
+from soup.checkpoints.digest import DigestCache, FileStamp, digest_checkpoint, side_digest
 from soup.checkpoints.reader import INDEX, WEIGHTS, Checkpoint, looks_like_checkpoint
 from soup.errors import CheckpointError
 from soup.testing import TINY_SHAPES, tiny_checkpoint, tiny_tensor
@@ -405,6 +405,38 @@ def test_a_remembered_digest_is_that_of_the_files_as_they_are(tmp_path, one):
 def test_a_damaged_cache_of_digests_is_an_empty_one(tmp_path, one, text):
     (tmp_path / "digests.json").write_text(text)
     assert DigestCache(tmp_path / "digests.json").get(Checkpoint(one)).content == content(one)
+
+
+def test_the_cache_of_digests_holds_stamps_as_lists_as_earlier_runs_wrote_them(tmp_path, one):
+    digest = DigestCache(tmp_path / "digests.json").get(Checkpoint(one))
+    stat = (one / WEIGHTS).stat()
+    assert json.loads((tmp_path / "digests.json").read_text()) == {
+        str(one.resolve()): {
+            "stamp": [[WEIGHTS, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]],
+            "content": digest.content,
+            "tensors": digest.tensors,
+        }
+    }
+
+
+@pytest.mark.parametrize("field", range(5), ids=FileStamp._fields)
+def test_a_file_of_another_name_size_inode_or_time_is_another(tmp_path, one, field):
+    DigestCache(tmp_path / "digests.json").get(Checkpoint(one))
+    document = json.loads((tmp_path / "digests.json").read_text())
+    stamp = document[str(one.resolve())]["stamp"][0]
+    stamp[field] = "other" if field == 0 else stamp[field] + 1
+    (tmp_path / "digests.json").write_text(json.dumps(document))
+    assert not DigestCache(tmp_path / "digests.json").knows(Checkpoint(one))
+
+
+@pytest.mark.parametrize("damage", [{}, [], None, {"stamp": [["a"]]}, {"stamp": [], "content": "x"}], ids=repr)
+def test_a_damaged_entry_of_the_cache_is_none_and_the_others_stay(tmp_path, one, damage):
+    path = tmp_path / "digests.json"
+    digest = DigestCache(path).get(Checkpoint(one))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"/other": damage}))
+    assert DigestCache(path).knows(Checkpoint(one))
+    path.write_text(json.dumps({str(one.resolve()): damage}))
+    assert DigestCache(path).get(Checkpoint(one)) == digest
 
 
 def test_what_is_meant_as_a_checkpoint_looks_like_one(tmp_path, one):
