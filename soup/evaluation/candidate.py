@@ -53,7 +53,7 @@ class SoupCandidate:
         self._plan = plan_merge(recipe, pool, options)
         self._known = {digest.content: digest.tensors for digest in known}
         self._directory: Path | None = None
-        self.answered = on_answers
+        self._on_answers = on_answers
 
     @property
     def template(self) -> Path:
@@ -74,6 +74,10 @@ class SoupCandidate:
             targets[name][start : start + values.numel()].copy_(values)
 
         self._stream([spec for spec in self._plan.reads if spec.name in targets], put)
+
+    def answered(self, count: int, of: int) -> None:
+        """Pass on that `count` of so many prompts are answered."""
+        self._on_answers(count, of)
 
     @contextmanager
     def evaluation(self, name: str) -> Iterator[Path]:

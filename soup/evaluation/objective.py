@@ -1,4 +1,4 @@
-"""What a search tries to raise, and what it must not break: benchmark weights, and guards against a drop."""
+"""What a search maximizes and what it must not break: benchmark weights, and guards against a drop."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score
 from soup.support.options import option
 from soup.support.text import did_you_mean
 
-__all__ = ["PLAIN", "Guard", "Objective"]
+__all__ = ["PLAIN", "Guard", "Objective", "ObjectiveJson"]
 
 _GUARD = re.compile(r"(.+?)\s*>=\s*([+-]?\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A benchmark on which a soup may be no worse than the best single model plus `margin` (below 0: how far below)."""
+    """A benchmark on which a soup must score at least the best single model's score plus `margin` (mostly below 0)."""
 
     benchmark: str
     margin: float
@@ -29,9 +29,16 @@ class Guard:
         return f"{self.benchmark}>={self.margin:g}"
 
 
+class ObjectiveJson(TypedDict, total=False):
+    """An objective in a recipe's YAML and a result's JSON; both keys are absent for the plain mean."""
+
+    weights: dict[str, float]
+    guards: list[str]
+
+
 @dataclass(frozen=True)
 class Objective:
-    """The overall to be raised: the mean of the benchmarks' scores by weight (1 where none is given), under guards."""
+    """The overall to maximize, the mean of the benchmarks' scores by weight (1 where none is given), under guards."""
 
     weights: Mapping[str, float] = option(
         {}, "Weigh benchmarks in the overall: mmbench=2,ocrbench=1. Repeatable.", "Evaluate", "texts", metavar="NAME=W"
@@ -47,27 +54,31 @@ class Objective:
 
     @classmethod
     def parse(cls, weights: Iterable[str], guards: Iterable[str]) -> Objective:
-        """From `mmbench=2,ocrbench=1` and `ocrbench>=-1.0`, each comma-separated and repeatable.
+        """Parse weights such as `mmbench=2,ocrbench=1`, and guards such as `ocrbench>=-1.0`.
+
+        Args:
+            weights: Texts of BENCHMARK=NUMBER, each comma-separated.
+            guards: Texts of BENCHMARK>=MARGIN, each comma-separated.
 
         Raises:
-            EvaluatorError: a text of another form, a weight that is no positive number, or two for one benchmark.
+            EvaluatorError: A text of another form, a weight that is no positive number, or two for one benchmark.
         """
         pairs = [_weight(pair) for text in weights for pair in text.split(",") if pair.strip()]
         rules = [_guard(rule) for text in guards for rule in text.split(",") if rule.strip()]
-        for what, names in (
+        for option, names in (
             ("--weights", [name for name, _ in pairs]),
             ("--guard", [rule.benchmark for rule in rules]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise EvaluatorError(f"{what}: two for {', '.join(twice)}: which one is meant?")
+                raise EvaluatorError(f"{option}: two for {', '.join(twice)}: which one is meant?")
         return cls(dict(pairs), tuple(rules))
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse weights and guards for benchmarks that are not among `names`.
 
         Raises:
-            EvaluatorError: all of them are listed.
+            EvaluatorError: All of them are listed.
         """
         used = [*self.weights, *(guard.benchmark for guard in self.guards)]
         wrong = [
@@ -77,32 +88,41 @@ class Objective:
             raise EvaluatorError("\n".join(dict.fromkeys(wrong)))
 
     def overall(self, scores: Mapping[str, Score]) -> float:
-        """The weighted mean of benchmarks' scores; the plain mean where no weights are given."""
+        """Compute the weighted mean of the benchmarks' scores; the plain mean where no weights are given."""
         shares = {name: self.weights.get(name, 1.0) for name in scores}
         return math.fsum(shares[name] * score.value for name, score in scores.items()) / math.fsum(shares.values())
 
     def broken(self, scores: Mapping[str, Score], singles: Iterable[Mapping[str, Score]]) -> tuple[str, ...]:
-        """The guards that these scores break, held against the best of the single models on each guarded benchmark."""
-        found = []
+        """List the guards that a soup breaks, each with both scores.
+
+        Args:
+            scores: The soup's scores by benchmark.
+            singles: The scores of each single model; the best of them on a guarded benchmark is what counts.
+        """
+        messages = []
         rows = list(singles) if self.guards else []
         for guard in self.guards:
             best = max(row[guard.benchmark].value for row in rows)
             value = scores[guard.benchmark].value
             if value < best + guard.margin:
-                found.append(f"{guard}: {value:.2f}, and the best single model has {best:.2f}")
-        return tuple(found)
+                messages.append(f"{guard}: {value:.2f}, and the best single model has {best:.2f}")
+        return tuple(messages)
 
-    def as_json(self) -> dict[str, Any]:
-        """For the recipe and the report; empty for the plain mean."""
-        told: dict[str, Any] = {"weights": dict(self.weights)} if self.weights else {}
-        return told | ({"guards": [str(guard) for guard in self.guards]} if self.guards else {})
+    def as_json(self) -> ObjectiveJson:
+        """Give the objective as it stands in a recipe and a report."""
+        document: ObjectiveJson = {}
+        if self.weights:
+            document["weights"] = dict(self.weights)
+        if self.guards:
+            document["guards"] = [str(guard) for guard in self.guards]
+        return document
 
 
 PLAIN = Objective()
 
 
 def _weight(pair: str) -> tuple[str, float]:
-    name, equals, value = pair.rpartition("=")  # a shell command has signs of its own
+    name, equals, value = pair.rpartition("=")  # a command's name may hold `=` itself
     try:
         number = float(value)
     except ValueError:

@@ -1,20 +1,29 @@
-"""The model card of a soup: what is in it, how it was made, what it scored on both splits."""
+"""The model card of a soup: its ingredients, how it was made, and its scores on both splits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import yaml
 
 from soup.merging.recipe import Recipe, describe_objective
 from soup.support.text import pluralize
 
-__all__ = ["model_card", "table"]
+__all__ = ["Scores", "model_card", "table"]
 
 
-def model_card(recipe: Recipe, scores: Mapping[str, Any] | None, config: Mapping[str, Any]) -> str:
-    """README.md for a sealed recipe. `scores` maps a benchmark to {"selection" | "all" | "report": value}."""
+Scores = Mapping[str, Mapping[str, float]]
+"""A soup's scores by benchmark, and for each by the questions that were asked (`all`, `selection`, `report`)."""
+
+
+def model_card(recipe: Recipe, scores: Scores | None, config: Mapping[str, object]) -> str:
+    """Write README.md for a soup.
+
+    Args:
+        recipe: The sealed recipe.
+        scores: What the soup scored; None leaves the section out.
+        config: The soup's config.json.
+    """
     front = {
         "library_name": "transformers",
         "tags": ["merge", "model-soup", *([str(config["model_type"])] if "model_type" in config else [])],
@@ -37,18 +46,18 @@ def model_card(recipe: Recipe, scores: Mapping[str, Any] | None, config: Mapping
     return "\n".join(parts)
 
 
-def _scores(scores: Mapping[str, Any], objective: str) -> str:
+def _scores(scores: Scores, objective: str) -> str:
     splits = [split for split in ("all", "selection", "report") if any(split in row for row in scores.values())]
     rows = [[name, *(f"{row[split]:.2f}" if split in row else "" for split in splits)] for name, row in scores.items()]
     if "report" in splits:
-        told = "The questions of the selection split chose this soup; those of the report split did not."
+        remark = "The questions of the selection split chose this soup; those of the report split did not."
     else:
-        told = "These very questions chose this soup, so that the scores flatter it."
-    told = f"{told} Objective: {objective}." if objective else told
-    return f"## Scores\n\n{table(['benchmark', *splits], rows)}\n{told}\n"
+        remark = "These very questions chose this soup, so that the scores flatter it."
+    remark = f"{remark} Objective: {objective}." if objective else remark
+    return f"## Scores\n\n{table(['benchmark', *splits], rows)}\n{remark}\n"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -1,13 +1,13 @@
-"""The recipe: everything needed to make a soup again. Read, validated, written, digested."""
+"""The recipe: everything that is needed to make a soup again. Read, validated, written, digested."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,7 +23,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Source(BaseModel):
-    """A checkpoint as a recipe names it: a short name, where it lies, and the digest of its weights once known.
+    """A checkpoint as a recipe names it: a short name, where it lies, and the digest of its weights once it is known.
 
     `path` is a local directory (absolute here, relative to the recipe in its file), or a Hub id with `@revision`.
     """
@@ -36,20 +36,23 @@ class Source(BaseModel):
 
 
 class Share(Source):
-    """An ingredient: a source, and the weight that its tensors have in the soup."""
+    """An ingredient of a recipe: a checkpoint, and the weight that its tensors have in the soup."""
 
     weight: Finite = 1.0
+
+
+S = TypeVar("S", bound=Source)
 
 
 class Recipe(BaseModel):
     """Which checkpoints, in which order and with which weights, by which method, into which dtype.
 
-    `method` may be a user's own, `FILE.py:CLASS`, the file being treated as an ingredient's path is; `code` is then the
-    digest of that file, as it is for a package's.
+    `method` may be a user's own, `FILE.py:CLASS`, with a file path like an ingredient's; `code` is then the digest of
+    that file, and for a method of another package that of its file.
 
     `side_digest` covers the files that the soup takes along from its base or first ingredient (config, tokenizer,
-    processor, code), for a score depends on them too. `strategy` and `objective` are how the soup was chosen: they are
-    told, not needed.
+    processor, code), for a score depends on them too. `strategy` and `objective` record how the soup was chosen; they
+    are no part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -58,17 +61,17 @@ class Recipe(BaseModel):
     strategy: str | None = None
     method: str = "linear"
     code: str | None = None
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, object] = Field(default_factory=dict)
     dtype: str | None = None
     drop: tuple[str, ...] = ()
     base: Source | None = None
     ingredients: tuple[Share, ...] = Field(min_length=1)
     side_digest: str | None = None
-    objective: dict[str, Any] = Field(default_factory=dict)
+    objective: dict[str, object] = Field(default_factory=dict)
 
     @field_validator("method")
     @classmethod
-    def _found_from_anywhere(cls, method: str) -> str:
+    def _make_absolute(cls, method: str) -> str:
         file, _, name = method.rpartition(":")
         return f"{Path(file).absolute()}:{name}" if file.endswith(".py") and Path(file).is_file() else method
 
@@ -89,10 +92,10 @@ class Recipe(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The name of what the recipe makes: it covers contents and never paths or short names, sha256 of its JSON.
+        """The sha256 of all that decides the soup's content; paths and short names are no part of it.
 
         Raises:
-            RecipeError: not all digests of the ingredients are known yet.
+            RecipeError: Not all digests of the ingredients are known yet.
         """
         unknown = [share.name for share in self.ingredients if share.digest is None]
         if unknown or self.side_digest is None:
@@ -123,7 +126,7 @@ class Recipe(BaseModel):
 
     @property
     def repeated(self) -> list[str]:
-        """One remark for each ingredient that holds the same weights as an earlier one: it counts twice."""
+        """A remark for each ingredient that holds the same weights as an earlier one: it counts twice."""
         first: dict[str, str] = {}
         remarks = []
         for share in self.ingredients:
@@ -132,18 +135,20 @@ class Recipe(BaseModel):
         return remarks
 
     def sealed(self, digests: Sequence[str], side_digest: str) -> Recipe:
-        """This recipe with the digests of its ingredients filled in, and after them its base's if the method reads it.
+        """Fill in the digests of ingredients, side files and the method's code; check those that are there already.
 
-        The digest of the method's code is filled in, too, so that a score can't be another version's.
+        Args:
+            digests: Those of the ingredients in order, and then the base's if the method reads it.
+            side_digest: That of the files that the soup takes along.
 
         Raises:
-            RecipeError: a digest that the recipe names differs from the one found; all are listed.
+            RecipeError: A digest that the recipe names is another; all are listed.
         """
         parts = [*self.ingredients, *([self.base] if self.base else [])][: len(digests)]
         wrong = [
-            f"{part.name} ({part.path}): expected {part.digest}, found {found}"
-            for part, found in zip(parts, digests, strict=True)
-            if part.digest not in (None, found)
+            f"{part.name} ({part.path}): expected {part.digest}, found {digest}"
+            for part, digest in zip(parts, digests, strict=True)
+            if part.digest not in (None, digest)
         ]
         if wrong:
             raise RecipeError(
@@ -162,24 +167,25 @@ class Recipe(BaseModel):
                 f"The code of method {self.method} is not the one that the recipe names: expected {self.code}, found "
                 f"{code}. Restore it, or remove code from the recipe to make another soup on purpose."
             )
-        filled = [part.model_copy(update={"digest": found}) for part, found in zip(parts, digests, strict=True)]
+        filled = [part.model_copy(update={"digest": digest}) for part, digest in zip(parts, digests, strict=True)]
         count = len(self.ingredients)
         base = filled[count] if len(filled) > count else self.base
-        found = {"ingredients": tuple(filled[:count]), "base": base, "side_digest": side_digest, "code": code}
-        return self.model_copy(update=found)
+        update = {"ingredients": tuple(filled[:count]), "base": base, "side_digest": side_digest, "code": code}
+        return self.model_copy(update=update)
 
     @classmethod
-    def uniform(cls, ingredients: Iterable[Source], **fields: Any) -> Recipe:
-        """The plain mean of `ingredients`; `fields` are the recipe's others."""
-        parts = [part.model_dump(include={"name", "path", "digest"}) for part in ingredients]
-        return cls(ingredients=tuple(Share(**part, weight=1 / len(parts)) for part in parts), **fields)
+    def uniform(cls, ingredients: Iterable[Source]) -> Recipe:
+        """Make the recipe of the plain mean of `ingredients`."""
+        parts = list(ingredients)
+        shares = (Share(name=p.name, path=p.path, digest=p.digest, weight=1 / len(parts)) for p in parts)
+        return cls(ingredients=tuple(shares))
 
     @classmethod
     def read(cls, path: Path | str) -> Recipe:
-        """A recipe from its YAML file; relative paths in it are relative to the file.
+        """Read a recipe from its YAML file; relative paths in it are relative to the file.
 
         Raises:
-            RecipeError: unreadable, not YAML, or not a recipe; all faults are listed with their places.
+            RecipeError: Unreadable, not YAML, or not a recipe; all faults are listed, each with its key.
         """
         path = Path(path)
         try:
@@ -195,16 +201,18 @@ class Recipe(BaseModel):
             recipe = cls.model_validate(fields | _method_beside(path.parent, fields.get("method")))
         except ValidationError as error:
             raise RecipeError(f"{path}: not a valid recipe:\n{bullet_list(_faults(error))}") from error
-        return recipe._with_paths(lambda place: _absolute(place, path.parent))
+        return recipe._with_paths(lambda location: _absolute(location, path.parent))
 
     def text(self, directory: Path) -> str:
-        """The recipe as YAML for a file in `directory`: local paths relative to it, so that both may move together."""
-        fields = self._with_paths(lambda place: _relative(place, directory)).model_dump(by_alias=True)
+        """Format as YAML for a file in `directory`: local paths are relative to it, so that both may move together."""
+        fields = self._with_paths(lambda location: _relative(location, directory)).model_dump(by_alias=True)
         kept = {key: value for key, value in fields.items() if value not in (None, {}, (), [])}
         return yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=120)
 
-    def _with_paths(self, change: Any) -> Recipe:
-        def moved(part: Any) -> Any:
+    def _with_paths(self, change: Callable[[str], str]) -> Recipe:
+        """Change the paths of ingredients, base and method."""
+
+        def moved(part: S) -> S:
             return part.model_copy(update={"path": change(part.path)})
 
         parts = tuple(moved(ingredient) for ingredient in self.ingredients)
@@ -214,52 +222,53 @@ class Recipe(BaseModel):
         return self.model_copy(update={"ingredients": parts, "base": moved_base, "method": method})
 
 
-def describe_objective(objective: Mapping[str, Any]) -> str:
-    """A recipe's objective in words: `mmbench weighs 2; guards: ocrbench>=-1`; empty for the plain mean."""
-    parts = [f"{name} weighs {weight:g}" for name, weight in objective.get("weights", {}).items()]
-    if guards := objective.get("guards"):
+def describe_objective(objective: Mapping[str, object]) -> str:
+    """Describe a recipe's objective: `mmbench weighs 2; guards: ocrbench>=-1`; empty for the plain mean."""
+    weights, guards = objective.get("weights"), objective.get("guards")
+    parts = [f"{name} weighs {weight:g}" for name, weight in weights.items()] if isinstance(weights, dict) else []
+    if isinstance(guards, list) and guards:
         parts.append(f"guards: {', '.join(guards)}")
     return "; ".join(parts)
 
 
-def _method_beside(directory: Path, method: Any) -> dict[str, str]:
-    """The method of a user's file that lies where the recipe's relative path says; else the file may lie here."""
+def _method_beside(directory: Path, method: object) -> dict[str, str]:
+    """Find a user's method file by its path relative to the recipe; empty where there is none."""
     file, _, name = str(method).rpartition(":")
-    place = directory.absolute() / file
-    return {"method": f"{place}:{name}"} if file.endswith(".py") and place.is_file() else {}
+    path = directory.absolute() / file
+    return {"method": f"{path}:{name}"} if file.endswith(".py") and path.is_file() else {}
 
 
 def _faults(error: ValidationError) -> Iterator[str]:
-    """One line a fault, with its place; what only follows from another fault is left out."""
+    """Yield a line for each fault, with its key; what only follows from another fault is left out."""
     faults = error.errors()
     for fault in faults:
-        place = ".".join(map(str, fault["loc"])) or "recipe"
+        key = ".".join(map(str, fault["loc"])) or "recipe"
         if fault["type"] == "too_short" and any(len(other["loc"]) > 1 for other in faults):
             continue  # faulty ingredients were not counted
         if fault["type"] == "extra_forbidden":
             kind = Share if fault["loc"][0] == "ingredients" else Source if fault["loc"][0] == "base" else Recipe
             known = [field.alias or name for name, field in kind.model_fields.items()]
-            yield f"{place}: no such key.{did_you_mean(str(fault['loc'][-1]), known)}"
+            yield f"{key}: no such key.{did_you_mean(str(fault['loc'][-1]), known)}"
         else:
-            yield f"{place}: {fault['msg'].removeprefix('Value error, ').replace('valid tuple', 'valid list')}"
+            yield f"{key}: {fault['msg'].removeprefix('Value error, ').replace('valid tuple', 'valid list')}"
 
 
-def _absolute(place: str, directory: Path) -> str:
-    local = Path(os.path.normpath(directory.absolute() / place))
-    return place if is_hub_id(place) and not local.exists() else str(local)
+def _absolute(location: str, directory: Path) -> str:
+    local = Path(os.path.normpath(directory.absolute() / location))
+    return location if is_hub_id(location) and not local.exists() else str(local)
 
 
-def _relative(place: str, directory: Path) -> str:
-    if not Path(place).is_absolute():
-        return place  # a Hub id
+def _relative(location: str, directory: Path) -> str:
+    if not Path(location).is_absolute():
+        return location  # a Hub id
     try:
-        return Path(os.path.relpath(place, directory.absolute())).as_posix()
+        return Path(os.path.relpath(location, directory.absolute())).as_posix()
     except ValueError:  # another drive
-        return place
+        return location
 
 
-def _plain(value: Any) -> Any:
-    """Tuples as lists, for YAML's safe dumper; nested None left out."""
+def _plain(value: object) -> object:
+    """Turn tuples into lists, for YAML's safe dumper, and leave None out of dicts."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item is not None}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
