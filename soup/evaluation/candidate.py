@@ -1,4 +1,4 @@
-"""A recipe about to be judged: a directory made on demand, or blocks streamed into a module that is loaded already."""
+"""A recipe about to be evaluated: as a directory made on demand, or streamed block by block into a loaded module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import TensorSpec
@@ -30,8 +30,18 @@ __all__ = ["SoupCandidate"]
 class SoupCandidate:
     """The soup of a sealed recipe, for an evaluator. See `soup.evaluation.Candidate` for what the members promise.
 
-    `known` are the ingredients' digests, tensor by tensor: a shard in which no tensor differs between the ingredients
-    becomes a hard link instead of a copy. `kept` is where answers outlive a run that stops (default: in `home`).
+    Args:
+        recipe: The sealed recipe.
+        pool: Holds its ingredients, open.
+        home: The candidate's own directory, for what is removed after its evaluation.
+        digests: The ingredients' digests: a shard in which no tensor differs between them becomes a hard link instead
+            of a copy.
+        allow_nonfinite: Whether NaN and infinity are merged instead of refused.
+        kept: The directory for answers that outlive a run that stops (default: in `home`).
+        on_answers: Called with how many of how many prompts are answered, by evaluators that tell.
+
+    Raises:
+        RecipeError: See `soup.merging.merge.plan_merge`.
     """
 
     def __init__(
@@ -39,7 +49,7 @@ class SoupCandidate:
         recipe: Recipe,
         pool: Pool,
         home: Path,
-        known: Iterable[ContentDigest] = (),
+        digests: Iterable[ContentDigest] = (),
         *,
         options: MergeOptions | None = None,
         kept: Path | None = None,
@@ -51,7 +61,7 @@ class SoupCandidate:
         self.kept = kept or home / "kept"
         self.scratch = home / "scratch"
         self._plan = plan_merge(recipe, pool, options)
-        self._known = {digest.content: digest.tensors for digest in known}
+        self._tensor_digests = {digest.content: digest.tensors for digest in digests}
         self._directory: Path | None = None
         self._on_answers = on_answers
 
@@ -61,19 +71,23 @@ class SoupCandidate:
         return self._plan.lead.path
 
     def directory(self) -> Path:
-        """The candidate as a complete checkpoint directory, made when first asked for."""
+        """Give the candidate as a complete checkpoint directory; the first call writes it."""
         if self._directory is None:
-            self._directory = self._materialise(self.home / "checkpoint")
+            self._directory = self._write(self.home / "checkpoint")
         return self._directory
 
-    def load_into(self, module: Any, names: Mapping[str, str] | None = None) -> None:
-        """Stream the weights into a torch module, block by block; no second copy of the model comes into being."""
-        targets = _targets(module, self._plan.writes, names, self._alike)
+    def load_into(self, module: torch.nn.Module, names: Mapping[str, str] | None = None) -> None:
+        """Stream the weights into a torch module, block by block, without a second copy of the model in memory.
 
-        def put(name: str, start: int, values: torch.Tensor) -> None:
+        Raises:
+            CheckpointError: Names, shapes or dtypes of module and candidate do not match; all are listed.
+        """
+        targets = _targets(module, self._plan.writes, names, self._have_same_bytes)
+
+        def copy_block(name: str, start: int, values: torch.Tensor) -> None:
             targets[name][start : start + values.numel()].copy_(values)
 
-        self._stream([spec for spec in self._plan.reads if spec.name in targets], put)
+        self._stream([spec for spec in self._plan.reads if spec.name in targets], copy_block)
 
     def answered(self, count: int, of: int) -> None:
         """Pass on that `count` of so many prompts are answered."""
@@ -81,7 +95,7 @@ class SoupCandidate:
 
     @contextmanager
     def evaluation(self, name: str) -> Iterator[Path]:
-        """A fresh scratch directory for one evaluation: removed after success, kept after a failure for its log."""
+        """Make a scratch directory for one evaluation: removed after success, kept after a failure for its log."""
         self.scratch = self.home / re.sub(r"[^\w.-]+", "_", name)[:80]
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(parents=True)
@@ -93,20 +107,21 @@ class SoupCandidate:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def remove(self) -> None:
-        """Give the disk back; what a failed evaluation left stays."""
+        """Remove the checkpoint directory; what a failed evaluation left stays."""
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
         with suppress(OSError):
             self.home.rmdir()  # not empty after a failure
 
-    def _materialise(self, out: Path) -> Path:
+    def _write(self, out: Path) -> Path:
+        """Write the candidate as a checkpoint, with hard links for files that the merge would not change."""
         plan = self._plan
-        linked = [file for file in plan.files if self._unchanged(file)]
+        linked = [file for file in plan.files if self._is_linkable(file)]
         merged = [file for file in plan.files if file not in linked]
         names = {spec.name for file in merged for spec in file.tensors}
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it judged this very soup
+        shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it evaluated this very soup
         with CheckpointWriter(out, merged, {"format": "pt"}) as writer:
             self._stream([spec for spec in plan.reads if spec.name in names], writer.write)
             for name, data in side_files(plan, plan.recipe, out, None).items():
@@ -117,52 +132,58 @@ class SoupCandidate:
         return out
 
     def _stream(self, specs: Sequence[TensorSpec], sink: Sink) -> None:
-        """Blend tensors into the sink; what is the same in all ingredients is read from the first of them alone."""
+        """Merge tensors into the sink; what is the same in all ingredients is read from the first of them alone."""
         blend = self._plan.blend
-        once = {spec.name for spec in specs if self._same_everywhere(spec.name)}
+        shared = {spec.name for spec in specs if self._is_shared(spec.name)}
         first = replace(blend, inputs=blend.inputs[:1], names=blend.names[:1], weights=(1.0,))
-        for one, part in ((first, once), (blend, {spec.name for spec in specs} - once)):
+        for source, names in ((first, shared), (blend, {spec.name for spec in specs} - shared)):
             with wrap_method_errors(self._plan.recipe.method):
-                for_each_block(one, [spec for spec in specs if spec.name in part], sink)
+                for_each_block(source, [spec for spec in specs if spec.name in names], sink)
 
-    def _same_everywhere(self, name: str) -> bool:
-        """Whether a blend would find the same bytes in every input, and so give those."""
+    def _is_shared(self, name: str) -> bool:
+        """Whether every input is known to hold the same bytes for a tensor, which are then the result's."""
         blend, recipe = self._plan.blend, self._plan.recipe
         if recipe.dtype is not None or len(blend.inputs) != len(recipe.ingredients):
             return False  # a cast, or a base whose digests are not known
-        known = [self._known.get(share.digest or "", {}).get(name) for share in recipe.ingredients]
-        return None not in known and len(set(known)) == 1
+        digests = [self._tensor_digests.get(share.digest or "", {}).get(name) for share in recipe.ingredients]
+        return None not in digests and len(set(digests)) == 1
 
-    def _alike(self, left: str, right: str) -> bool:
+    def _have_same_bytes(self, left: str, right: str) -> bool:
         """Whether two tensors hold the same bytes in every input, and so in the candidate."""
-        return all(left in tensors and tensors[left] == tensors.get(right) for tensors in self._inputs_known())
+        return all(left in digests and digests[left] == digests.get(right) for digests in self._input_digests())
 
-    def _inputs_known(self) -> list[Mapping[str, str]]:
-        """The digests of each input, tensor by tensor, the base's among them if the method reads it."""
+    def _input_digests(self) -> list[Mapping[str, str]]:
+        """Each input's digests by tensor, as far as they are known; the base's too if the method reads it."""
         recipe = self._plan.recipe
         parts = [*recipe.ingredients, *([recipe.base] if recipe.base else [])][: len(self._plan.blend.inputs)]
-        return [self._known.get(part.digest or "", {}) for part in parts]
+        return [self._tensor_digests.get(part.digest or "", {}) for part in parts]
 
-    def _unchanged(self, file: FilePlan) -> bool:
+    def _is_linkable(self, file: FilePlan) -> bool:
         """Whether the lead's file holds just these tensors, and every input holds the same bytes for them."""
         lead, recipe = self._plan.lead, self._plan.recipe
         if recipe.dtype is not None or file.name not in lead.files:
             return False
         if {spec.name for spec in file.tensors} != {n for n, f in lead.layout.items() if f == file.name}:
             return False
-        known = self._inputs_known()
-        if lead not in self._plan.blend.inputs or not all(known):
+        inputs = self._input_digests()
+        if lead not in self._plan.blend.inputs or not all(inputs):
             return False  # a base that takes no part, or one whose digests are not known
-        return all(len({tensors[spec.name] for tensors in known}) == 1 for spec in file.tensors)
+        return all(len({digests[spec.name] for digests in inputs}) == 1 for spec in file.tensors)
 
 
 def _targets(
-    module: Any, specs: Iterable[TensorSpec], names: Mapping[str, str] | None, alike: Callable[[str, str], bool]
+    module: torch.nn.Module,
+    specs: Iterable[TensorSpec],
+    names: Mapping[str, str] | None,
+    have_same_bytes: Callable[[str, str], bool],
 ) -> dict[str, torch.Tensor]:
-    """Where each tensor of the candidate goes in the module: flat views of its parameters and buffers, by name.
+    """Find where each tensor of the candidate goes in the module: flat views of parameters and buffers, by name.
 
-    Tied weights are one memory under several names: it is enough that one of the names is in the checkpoint, and if
-    several are, they must be `alike`, or the last one written would win.
+    Tied weights are one memory under several names. It is enough that one of the names is in the checkpoint; if several
+    are, they must hold the same bytes, or the last one written would win.
+
+    Raises:
+        CheckpointError: Names, shapes or dtypes do not match; all are listed.
     """
     slots = {**dict(module.named_parameters(remove_duplicate=False)), **_persistent_buffers(module)}
     wrong: list[str] = []
@@ -175,7 +196,7 @@ def _targets(
         why = _mismatch(slot, spec)
         if why is None and slot is not None and slot.numel():
             first = filled.setdefault(slot.data_ptr(), spec.name)
-            if first != spec.name and not alike(first, spec.name):
+            if first != spec.name and not have_same_bytes(first, spec.name):
                 why = f"the module has one memory for it and for {first}, and they may differ"
             targets[spec.name] = slot.detach().view(-1)
         if why is not None:
@@ -194,7 +215,7 @@ def _targets(
 
 
 def _mismatch(slot: torch.Tensor | None, spec: TensorSpec) -> str | None:
-    """Why the tensor can't be copied into that place of the module bit for bit; None where it can."""
+    """Say why the tensor can't be copied bit for bit into that memory of the module; None where it can."""
     if slot is None:
         return "in the candidate, not in the module"
     if tuple(slot.shape) != spec.shape:
@@ -206,6 +227,6 @@ def _mismatch(slot: torch.Tensor | None, spec: TensorSpec) -> str | None:
     return None
 
 
-def _persistent_buffers(module: Any) -> dict[str, torch.Tensor]:
+def _persistent_buffers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     kept = module.state_dict(keep_vars=True)
     return {name: buffer for name, buffer in module.named_buffers() if name in kept}

@@ -65,13 +65,13 @@ class Objective:
         """
         pairs = [_weight(pair) for text in weights for pair in text.split(",") if pair.strip()]
         rules = [_guard(rule) for text in guards for rule in text.split(",") if rule.strip()]
-        for option, names in (
+        for flag, names in (
             ("--weights", [name for name, _ in pairs]),
             ("--guard", [rule.benchmark for rule in rules]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise EvaluatorError(f"{option}: two for {', '.join(twice)}: which one is meant?")
+                raise EvaluatorError(f"{flag}: two for {', '.join(twice)}: which one is meant?")
         return cls(dict(pairs), tuple(rules))
 
     def check(self, names: Sequence[str]) -> None:

@@ -19,13 +19,13 @@ from tests.helpers.merge_oracle import read_back, recipe_of, same_bits, write_po
 
 
 @contextmanager
-def candidate_of(folder, home, weights=None, *, base=None, **fields):
+def candidate_of(folder, home, weights=None, *, base=None, options=None, **fields):
     recipe = recipe_of(folder, weights, base=base, **fields)
     with Pool.open(folder, base) as pool:
         known = [digest_checkpoint(part.checkpoint) for part in pool]
         lead = (pool.base or pool[0]).checkpoint
         sealed = recipe.sealed([digest.content for digest in known], side_digest(lead))
-        candidate = SoupCandidate(sealed, pool, home, known)
+        candidate = SoupCandidate(sealed, pool, home, known, **(options or {}))
         yield candidate
         candidate.remove()
 
@@ -124,12 +124,13 @@ def test_all_names_and_shapes_that_differ_are_listed_and_nothing_is_touched(tmp_
     assert "embed.weight: expected shape [20, 8], found [20, 16]" in str(told.value)
     assert "layers.0.bias: expected shape [8], found [16]" in str(told.value)
     module = Tower(layers=2)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
     with candidate_of(towers, tmp_path / "home") as candidate, pytest.raises(CheckpointError) as told:
         candidate.load_into(module)
     assert "layers.2.weight: in the candidate, not in the module" in str(told.value)
     assert "layers.2.bias: in the candidate, not in the module" in str(told.value)
     assert "embed.weight" not in str(told.value)
-    assert before.keys() == dict.fromkeys(before).keys()
+    assert all(same_bits(value, before[name]) for name, value in module.state_dict().items())
 
 
 # --- as a directory ---------------------------------------------------------------------------------------------------
@@ -232,6 +233,20 @@ def test_a_candidate_that_can_t_be_merged_is_told_and_leaves_nothing(tmp_path):
     ):
         candidate.directory()
     assert not (tmp_path / "home").exists()
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_how_many_prompts_are_answered_goes_to_whoever_was_named_when_it_was_made(tmp_path):
+    folder, calls = tiny_pool(tmp_path / "pool", 2), []
+    with candidate_of(
+        folder, tmp_path / "home", options={"on_answers": lambda *counts: calls.append(counts)}
+    ) as candidate:
+        candidate.answered(3, 9)
+    assert calls == [(3, 9)]
+    with candidate_of(folder, tmp_path / "home") as candidate:
+        candidate.answered(3, 9)  # nobody was named
 
 
 # --- scratch ----------------------------------------------------------------------------------------------------------
