@@ -1,13 +1,14 @@
-"""The pool: the ingredients that may go into a soup, and the base if given. Its check lists EVERY mismatch."""
+"""The pool: the ingredients that may go into a soup, and the base if there is one. Its check lists EVERY mismatch."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
+from typing import overload
 
 from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
@@ -20,20 +21,20 @@ from soup.support.text import bullet_list
 __all__ = ["Ingredient", "Pool", "is_dropped", "open_all", "open_ingredient"]
 
 _SHOWN = 8
-"""So many tensors are named in a line about many."""
+"""How many tensors a line about many of them names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ingredient:
-    """One fine-tuned checkpoint of a pool, with a short name. `place` is its directory or its pinned Hub id."""
+    """One fine-tuned checkpoint of a pool, with a short name. `location` is its directory, or its pinned Hub id."""
 
     name: str
     checkpoint: Checkpoint
-    place: str
+    location: str
 
     def source(self, digest: str | None = None) -> Source:
-        """How a recipe names it."""
-        return Source(name=self.name, path=self.place, digest=digest)
+        """Make the entry by which a recipe names it."""
+        return Source(name=self.name, path=self.location, digest=digest)
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -41,54 +42,67 @@ class Ingredient:
 
 @dataclass(frozen=True, eq=False)
 class Pool(Sequence[Ingredient]):
-    """Ingredients in order, and the base they were tuned from if it is known. Leaving it (`with`) closes the files."""
+    """Ingredients in order, and the base they were tuned from if it is known. Leaving it (`with`) closes the files.
+
+    `skipped` names the subdirectories of a pool's directory that are no checkpoints.
+    """
 
     ingredients: tuple[Ingredient, ...]
     base: Ingredient | None = None
-    skipped: tuple[str, ...] = field(default=())
+    skipped: tuple[str, ...] = ()
 
     @classmethod
     def open(
         cls,
-        places: str | Path | Sequence[str | Path],
+        locations: str | Path | Sequence[str | Path],
+        /,
         base: str | Path | None = None,
         exclude: Sequence[str] = (),
     ) -> Pool:
-        """Open a pool: one directory of checkpoints, or checkpoints one by one (directories or Hub ids).
+        """Open a pool.
+
+        Args:
+            locations: One directory whose subdirectories are checkpoints, or checkpoints (directories or Hub ids).
+            base: The checkpoint that the ingredients were tuned from; in the pool's directory it is no ingredient.
+            exclude: Names of ingredients to leave out.
 
         Raises:
-            PoolError: no ingredient, or an excluded name that is not there.
-            CheckpointError: ingredients that can't be opened; all are listed.
+            PoolError: No ingredient, or an excluded name that is not there.
+            CheckpointError: Ingredients that can't be opened; all are listed.
         """
-        pool, failed = cls.open_what_opens(places, base, exclude)
-        if failed:
-            raise _together(list(failed.values()))
+        pool, errors = cls.open_readable(locations, base, exclude)
+        if errors:
+            raise _combine(list(errors.values()))
         return pool
 
     @classmethod
-    def open_what_opens(
+    def open_readable(
         cls,
-        places: str | Path | Sequence[str | Path],
+        locations: str | Path | Sequence[str | Path],
+        /,
         base: str | Path | None = None,
         exclude: Sequence[str] = (),
     ) -> tuple[Pool, dict[str, SoupError]]:
-        """The pool without the checkpoints that can't be opened, and why those can't, by name.
+        """Open a pool as `open` does, but leave out the checkpoints that can't be opened.
+
+        Returns:
+            The pool, and the errors of those that were left out, by name.
 
         Raises:
-            PoolError: no ingredient, or an excluded name that is not there.
+            PoolError: No ingredient, or an excluded name that is not there.
         """
-        given = [places] if isinstance(places, str | Path) else list(places)
-        folder = _folder(given)
+        paths = [locations] if isinstance(locations, str | Path) else list(locations)
+        folder = _folder(paths)
         skipped: tuple[str, ...] = ()
         if folder is not None:
             entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-            given = [entry for entry in entries if looks_like_checkpoint(entry) and not _same_place(entry, base)]
+            paths = [entry for entry in entries if looks_like_checkpoint(entry) and not _is_base(entry, base)]
             skipped = tuple(entry.name for entry in entries if not looks_like_checkpoint(entry))
-        names = _short_names([str(place) for place in given])
-        kept = _without(exclude, dict(zip(names, map(str, given), strict=True)), folder)
-        opened, failed = _open_each(kept.items())
-        bases, failed_too = _open_each([("base", str(base))] if base is not None else [])
-        return cls(tuple(opened), bases[0] if bases else None, skipped), failed | failed_too
+        names = _short_names([str(path) for path in paths])
+        kept = _without(exclude, dict(zip(names, map(str, paths), strict=True)), folder)
+        ingredients, errors = _open_each(kept.items())
+        bases, base_errors = _open_each([("base", str(base))] if base is not None else [])
+        return cls(tuple(ingredients), bases[0] if bases else None, skipped), errors | base_errors
 
     def __len__(self) -> int:
         return len(self.ingredients)
@@ -96,7 +110,11 @@ class Pool(Sequence[Ingredient]):
     def __iter__(self) -> Iterator[Ingredient]:
         return iter(self.ingredients)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def] # Sequence's two overloads, and a name as well
+    @overload
+    def __getitem__(self, index: int | str) -> Ingredient: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Ingredient, ...]: ...
+    def __getitem__(self, index: int | str | slice) -> Ingredient | tuple[Ingredient, ...]:
         if isinstance(index, str):
             return {ingredient.name: ingredient for ingredient in self}[index]
         return self.ingredients[index]
@@ -107,11 +125,13 @@ class Pool(Sequence[Ingredient]):
         return tuple(ingredient.name for ingredient in self)
 
     def problems(self, dtype: str | None = None, drop: Sequence[str] = ()) -> list[str]:
-        """Every reason why these ingredients can't be souped, with names; empty when they can.
+        """List every reason why these ingredients can't be souped; empty when they can.
 
-        `dtype` is the dtype asked for (mixed ones are then fine), `drop` the patterns of tensors to leave out.
+        Args:
+            dtype: The dtype of the soup; mixed floating dtypes are then no problem.
+            drop: Patterns of the tensors to leave out.
         """
-        found = [
+        reasons = [
             f"{ingredient.name}: quantised: {ingredient.checkpoint.quantised}; averaging packed numbers means nothing. "
             "Soup the unquantised checkpoints and quantise the result"
             for ingredient in self._all()
@@ -119,30 +139,31 @@ class Pool(Sequence[Ingredient]):
         ]
         first, *others = self._all()
         for other in others:
-            found += _mismatches(first, other, mixed=dtype is not None or other is self.base, drop=drop)
-        return found
+            reasons += _mismatches(first, other, mixed=dtype is not None or other is self.base, drop=drop)
+        return reasons
 
     def warnings(self, drop: Sequence[str] = ()) -> list[str]:
-        """What a user should know although it stops nothing; patterns of `drop` that match no tensor are among it."""
-        found = [warning for ingredient in self._all() for warning in ingredient.checkpoint.warnings]
-        found += [f"{name}: skipped, not a checkpoint" for name in self.skipped]
+        """List what a user should know although it stops nothing, such as patterns of `drop` that match no tensor."""
+        texts = [warning for ingredient in self._all() for warning in ingredient.checkpoint.warnings]
+        texts += [f"{name}: skipped, not a checkpoint" for name in self.skipped]
         lead = self.base or self.ingredients[0]
         for other in self.ingredients:
             if other is not lead:
                 lines = side_differences(lead.checkpoint, other.checkpoint)
-                found += [f"{other.name}: {line} (held against {lead.name}'s)" for line in lines]
-        vain = [pattern for pattern in drop if not any(is_dropped(name, [pattern]) for name in lead.checkpoint.tensors)]
-        return found + [f"--drop {pattern}: no tensor has such a name" for pattern in vain]
+                texts += [f"{other.name}: {line} (held against {lead.name}'s)" for line in lines]
+        names = lead.checkpoint.tensors
+        unused = [pattern for pattern in drop if not any(is_dropped(name, [pattern]) for name in names)]
+        return texts + [f"--drop {pattern}: no tensor has such a name" for pattern in unused]
 
     def check(self, dtype: str | None = None, drop: Sequence[str] = ()) -> None:
-        """Raise what `problems` finds.
+        """Refuse a pool that has `problems`.
 
         Raises:
-            PoolError: the ingredients do not belong together; every mismatch is listed.
+            PoolError: The ingredients do not belong together; every mismatch is listed.
         """
-        found = self.problems(dtype, drop)
-        if found:
-            raise PoolError(f"The ingredients do not belong together:\n{bullet_list(found, most=100)}")
+        reasons = self.problems(dtype, drop)
+        if reasons:
+            raise PoolError(f"The ingredients do not belong together:\n{bullet_list(reasons, most=100)}")
 
     def close(self) -> None:
         """Close all files."""
@@ -166,11 +187,11 @@ def is_dropped(name: str, drop: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in drop)
 
 
-def _folder(given: list[str | Path]) -> Path | None:
-    """The one directory whose subdirectories are the pool; None when checkpoints are given one by one."""
-    if len(given) != 1 or (is_hub_id(str(given[0])) and not Path(given[0]).exists()):
+def _folder(locations: list[str | Path]) -> Path | None:
+    """Find the directory whose subdirectories are the pool; None where the locations are checkpoints themselves."""
+    if len(locations) != 1 or (is_hub_id(str(locations[0])) and not Path(locations[0]).exists()):
         return None
-    folder = Path(given[0])
+    folder = Path(locations[0])
     if not folder.is_dir():
         raise PoolError(
             f"{folder}: no such directory. --pool takes a directory of checkpoints, or checkpoints one by one."
@@ -178,35 +199,33 @@ def _folder(given: list[str | Path]) -> Path | None:
     return None if looks_like_checkpoint(folder) else folder
 
 
-def _same_place(entry: Path, base: str | Path | None) -> bool:
-    """Whether an entry of the pool's folder is the base, which is no ingredient then."""
+def _is_base(entry: Path, base: str | Path | None) -> bool:
+    """Whether an entry of the pool's directory is the base, which is no ingredient then."""
     return base is not None and Path(base).exists() and entry.samefile(base)
 
 
-def _short_names(places: Sequence[str]) -> list[str]:
-    """The last part of each place; with as many parts before it as tell them all apart."""
-    if not places:
+def _short_names(locations: Sequence[str]) -> list[str]:
+    """Shorten each location to its last part, with as many parts before it as tell them all apart."""
+    if not locations:
         return []
-    parts = [
-        re.split(r"[/\\]+", (place if is_hub_id(place) else str(Path(place).absolute())).rstrip("/\\"))
-        for place in places
-    ]
+    paths = [location if is_hub_id(location) else str(Path(location).absolute()) for location in locations]
+    parts = [re.split(r"[/\\]+", path.rstrip("/\\")) for path in paths]
     for length in range(1, max((len(words) for words in parts), default=0) + 1):
         names = ["/".join(words[-length:]) for words in parts]
         if len(set(names)) == len(names):
             return names
-    twice = sorted({place for place in places if places.count(place) > 1})
+    twice = sorted({location for location in locations if locations.count(location) > 1})
     raise PoolError(f"The same checkpoint is given twice:\n{bullet_list(twice)}")
 
 
-def _without(exclude: Sequence[str], places: Mapping[str, str], folder: Path | None) -> dict[str, str]:
-    """The ingredients' places by name, less the excluded ones."""
-    here = ", ".join(places)
-    unknown = [name for name in exclude if name not in places]
+def _without(exclude: Sequence[str], locations: Mapping[str, str], folder: Path | None) -> dict[str, str]:
+    """Leave the excluded names out of the ingredients' locations by name."""
+    here = ", ".join(locations)
+    unknown = [name for name in exclude if name not in locations]
     if unknown:
         raise PoolError(f"{folder or 'pool'}: --exclude {', '.join(unknown)}: no such ingredient. Here: {here}")
-    kept = {name: place for name, place in places.items() if name not in exclude}
-    if places and not kept:
+    kept = {name: location for name, location in locations.items() if name not in exclude}
+    if locations and not kept:
         raise PoolError(f"{folder or 'pool'}: --exclude leaves no ingredient. Here: {here}")
     if not kept:
         raise PoolError(
@@ -216,50 +235,57 @@ def _without(exclude: Sequence[str], places: Mapping[str, str], folder: Path | N
     return kept
 
 
-def open_all(wanted: Iterable[tuple[str, str]]) -> list[Ingredient]:
-    """Open checkpoints by (name, place).
+def open_all(locations: Iterable[tuple[str, str]]) -> list[Ingredient]:
+    """Open checkpoints by (name, location).
 
     Raises:
-        CheckpointError: some can't be opened; all are listed.
+        CheckpointError: Some can't be opened; all are listed.
     """
-    opened, failed = _open_each(wanted)
-    if failed:
-        raise _together(list(failed.values()))
-    return opened
+    ingredients, errors = _open_each(locations)
+    if errors:
+        raise _combine(list(errors.values()))
+    return ingredients
 
 
-def _open_each(wanted: Iterable[tuple[str, str]]) -> tuple[list[Ingredient], dict[str, SoupError]]:
-    opened, failed = [], {}
-    for name, place in wanted:
+def _open_each(locations: Iterable[tuple[str, str]]) -> tuple[list[Ingredient], dict[str, SoupError]]:
+    """Open checkpoints by (name, location); returns those that can be opened, and the others' errors by name."""
+    ingredients, errors = [], {}
+    for name, location in locations:
         try:
-            opened.append(open_ingredient(name, place))
+            ingredients.append(open_ingredient(name, location))
         except SoupError as error:
-            failed[name] = error
-    return opened, failed
+            errors[name] = error
+    return ingredients, errors
 
 
-def _together(failed: Sequence[SoupError]) -> SoupError:
-    if len(failed) == 1:
-        return failed[0]
-    return type(failed[0])(f"{len(failed)} checkpoints can't be opened:\n{bullet_list(map(str, failed))}")
+def _combine(errors: Sequence[SoupError]) -> SoupError:
+    """Make one error of several, of the class of the first."""
+    if len(errors) == 1:
+        return errors[0]
+    return type(errors[0])(f"{len(errors)} checkpoints can't be opened:\n{bullet_list(map(str, errors))}")
 
 
-def open_ingredient(name: str, place: str) -> Ingredient:
-    """Open one checkpoint: a directory, or a Hub id.
+def open_ingredient(name: str, location: str) -> Ingredient:
+    """Open one checkpoint.
+
+    Args:
+        name: The short name that it gets.
+        location: A directory or a Hub id; a directory of that name comes first.
 
     Raises:
-        CheckpointError: it is not to be had, or damaged.
+        CheckpointError: It is not there, or damaged.
     """
-    if is_hub_id(place) and not Path(place).exists():
-        folder, pinned = fetch_checkpoint(place)
+    if is_hub_id(location) and not Path(location).exists():
+        folder, pinned = fetch_checkpoint(location)
         return Ingredient(name, Checkpoint(folder), pinned)
-    path = str(Path(place).absolute())
+    path = str(Path(location).absolute())
     if any("\ud800" <= sign <= "\udfff" for sign in path):  # how Python shows a byte that is no text
         raise CheckpointError(f"{path!a}: its name is not UTF-8, so that no recipe or journal can hold it. Rename it.")
-    return Ingredient(name, Checkpoint(place), path)
+    return Ingredient(name, Checkpoint(location), path)
 
 
 def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each thing in which `other` does not fit `first`; `mixed` allows other floating dtypes."""
     ours, theirs = (
         {name: spec for name, spec in part.checkpoint.tensors.items() if not is_dropped(name, drop)}
         for part in (first, other)
@@ -267,10 +293,10 @@ def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequ
     missing = [name for name in ours if name not in theirs]
     extra = [name for name in theirs if name not in ours]
     if missing:
-        yield f"{other.name}: {len(missing)} tensors missing that {first.name} has: {_some(missing)}"
+        yield f"{other.name}: {len(missing)} tensors missing that {first.name} has: {_abbreviate(missing)}"
     if extra:
-        yield f"{other.name}: {len(extra)} tensors that {first.name} has not: {_some(extra)}"
-    yield from _unlike(first, other, [(ours[name], theirs[name]) for name in ours if name in theirs], mixed)
+        yield f"{other.name}: {len(extra)} tensors that {first.name} has not: {_abbreviate(extra)}"
+    yield from _spec_mismatches(first, other, [(ours[name], theirs[name]) for name in ours if name in theirs], mixed)
     for key in ("model_type", "architectures"):
         left, right = first.checkpoint.config.get(key), other.checkpoint.config.get(key)
         if left is not None and right is not None and left != right:
@@ -279,10 +305,10 @@ def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequ
         yield f"{other.name}: the tokenizer is not {first.name}'s: {line}"
 
 
-def _unlike(
+def _spec_mismatches(
     first: Ingredient, other: Ingredient, pairs: Sequence[tuple[TensorSpec, TensorSpec]], mixed: bool
 ) -> Iterator[str]:
-    """Tensors of another shape or dtype, one line each; one line for all where the same dtypes differ in many."""
+    """Yield a line for each tensor of another shape or dtype; one line for all where the same dtypes differ in many."""
     recast: dict[tuple[Dtype, Dtype], list[tuple[TensorSpec, TensorSpec]]] = {}
     for ours, theirs in pairs:
         both_float = ours.dtype.kind == theirs.dtype.kind == "float"
@@ -290,15 +316,17 @@ def _unlike(
             yield f"{other.name}: {ours.name}: expected {ours}, found {theirs} (expected as in {first.name})"
         elif ours.dtype != theirs.dtype and not (mixed and both_float):
             recast.setdefault((ours.dtype, theirs.dtype), []).append((ours, theirs))
-    for (left, right), found in recast.items():
+    for (left, right), tensors in recast.items():
         hint = "; --dtype merges mixed floating dtypes" if left.kind == right.kind == "float" else ""
-        if len(found) > _SHOWN:
-            what = f"expected {left.name} as in {first.name}, found {right.name}{hint}"
-            yield f"{other.name}: {len(found)} tensors: {what}: {_some([ours.name for ours, _ in found])}"
+        if len(tensors) > _SHOWN:
+            names = _abbreviate([ours.name for ours, _ in tensors])
+            expected = f"expected {left.name} as in {first.name}, found {right.name}{hint}"
+            yield f"{other.name}: {len(tensors)} tensors: {expected}: {names}"
             continue
-        for ours, theirs in found:
+        for ours, theirs in tensors:
             yield f"{other.name}: {ours.name}: expected {ours}, found {theirs}{hint} (expected as in {first.name})"
 
 
-def _some(names: Sequence[str]) -> str:
+def _abbreviate(names: Sequence[str]) -> str:
+    """List names, the first few of many."""
     return ", ".join(names[:_SHOWN]) + (f", ... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -41,7 +41,7 @@ def shares_of(pool: Pool, chosen: object) -> list[Share]:
     if wrong or not any(by_name.values()):
         raise RecipeError(f"Weights must be finite numbers, and not all 0; found {', '.join(wrong) or by_name}.")
     return [
-        Share(name=part.name, path=part.place, weight=float(by_name[part.name]))
+        Share(name=part.name, path=part.location, weight=float(by_name[part.name]))
         for part in pool
         if part.name in by_name
     ]

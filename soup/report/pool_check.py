@@ -82,7 +82,7 @@ def check(
     progress, options = progress or Progress(), merge or MergeOptions()
     if options.dtype is not None:
         named_dtype(options.dtype)
-    opened, failed = Pool.open_what_opens(pool, base, exclude)
+    opened, failed = Pool.open_readable(pool, base, exclude)
     problems = [str(error) for error in failed.values()]
     if not opened.ingredients:
         raise PoolError(f"No ingredient can be opened:\n{bullet_list(problems)}")

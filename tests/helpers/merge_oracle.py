@@ -41,7 +41,7 @@ def recipe_of(pool, weights=None, **fields):
     with Pool.open(pool, base) as opened:
         parts = list(opened)
         weights = weights or [1 / len(parts)] * len(parts)
-        shares = tuple(Share(name=p.name, path=p.place, weight=w) for p, w in zip(parts, weights, strict=True))
+        shares = tuple(Share(name=p.name, path=p.location, weight=w) for p, w in zip(parts, weights, strict=True))
         return Recipe(ingredients=shares, base=opened.base.source() if opened.base else None, **fields)
 
 
