@@ -1,4 +1,4 @@
-"""Dtypes and tensor specs, as the safetensors format has them. Nothing here imports torch by itself."""
+"""Dtypes and tensor specs of the safetensors format. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["DTYPES", "LEAF_ELEMENTS", "Dtype", "TensorSpec", "named_dtype"]
 Kind = Literal["float", "integer", "complex", "packed"]
 
 LEAF_ELEMENTS = 2**19
-"""A tensor is read, hashed and merged in leaves of this many elements (1 MiB of bfloat16): large enough for the
-per-leaf work in Python to vanish, small enough to stay in a core's cache."""
+"""A tensor is read, hashed and merged in leaves of this many elements (1 MiB of bfloat16): large enough that the work
+in Python per leaf does not count, small enough to stay in a core's cache."""
 
 
 @dataclass(frozen=True)
 class Dtype:
     """One row of the dtype table: `code` as in a safetensors header, `name` as in torch and config.json.
 
-    `rank` is the place of the dtype in the order in which safetensors lays tensors out: the highest comes first.
+    `rank` is the order in which safetensors lays tensors out: those of the highest rank come first.
     """
 
     code: str
@@ -82,10 +82,10 @@ _SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "flo
 
 
 def named_dtype(name: str) -> Dtype:
-    """The floating dtype that a user names: `bfloat16`, `float16`, `float32`, `float64`, or `bf16`, `fp16`, ...
+    """Find the floating dtype that a user names: `bfloat16`, `float16`, `float32`, `float64`, or `bf16`, `fp16`, ...
 
     Raises:
-        RecipeError: no such dtype, or one that holds no ordinary floating-point numbers.
+        RecipeError: No such dtype, or one that holds no ordinary floating-point numbers.
     """
     floats = {dtype.name: dtype for dtype in DTYPES.values() if dtype.kind == "float"}
     full = _SHORT.get(name, name)
@@ -96,7 +96,7 @@ def named_dtype(name: str) -> Dtype:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor as a header tells it: name, dtype, shape. Two specs are equal when their tensors could be averaged."""
+    """A tensor's name, dtype and shape. Two specs are equal where their tensors can be averaged as they are."""
 
     name: str
     dtype: Dtype
@@ -104,16 +104,16 @@ class TensorSpec:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds: 1 for a 0-d tensor, 0 for an empty one."""
+        """The number of elements: 1 for a 0-d tensor, 0 for an empty one."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Its size in a file, without padding."""
+        """The size in a file, without padding."""
         return (self.elements * self.dtype.bits + 7) // 8
 
     def cast(self, dtype: Dtype | None) -> TensorSpec:
-        """This spec in another floating dtype; tensors of other kinds, and `None`, keep their own."""
+        """Give the spec with another floating dtype; other kinds of tensors keep theirs, and all do for None."""
         if dtype is None or self.dtype.kind != "float":
             return self
         return TensorSpec(self.name, dtype, self.shape)

@@ -1,6 +1,6 @@
-"""Open a checkpoint directory lazily: headers, index, block reads, side files. Weights are read when asked for.
+"""Open a checkpoint directory lazily: headers, index and side files now, weights block by block when they are needed.
 
-No table of architectures: whatever lies in the shards is the model.
+There is no table of architectures: whatever lies in the shards is the model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
-from typing import Any
 
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.shard import Shard
@@ -44,7 +43,7 @@ _NOT_ENTERED = ("checkpoint-", "global_step", "runs", "logs", "__pycache__", "wa
 
 @dataclass(frozen=True)
 class SideFiles:
-    """The files beside the weights, relative to the directory: `carried` go into every soup, `left_out` do not."""
+    """The files beside the weights, by path in the directory: `carried` go into every soup, `left_out` do not."""
 
     carried: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -53,10 +52,10 @@ class SideFiles:
 class Checkpoint:
     """A directory that holds one model in safetensors: one file, or shards with an index.
 
-    `tensors` maps every name to its spec, in the order of the files. A context manager: leaving it closes the files.
+    As a context manager it closes its files at the end.
 
     Raises:
-        CheckpointError: the directory is no checkpoint, or an incomplete, ambiguous or damaged one.
+        CheckpointError: The directory is no checkpoint, or an incomplete, ambiguous or damaged one.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -70,27 +69,27 @@ class Checkpoint:
         names = _weight_files(self.path, index, self.warnings)
         self.sharded = index is not None
         self.shards = tuple(Shard(self.path / name) for name in names)
-        self._home = _homes(self.path, self.shards, names, index, self.warnings)
+        self._shard_of = _shard_of_each(self.path, self.shards, names, index, self.warnings)
         self.files = tuple(names)
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorSpec]:
-        """Every tensor's spec by name, shard by shard in file order."""
+        """The tensors' specs by name, shard by shard in file order."""
         return {spec.name: spec for shard in self.shards for spec in shard}
 
     @cached_property
     def layout(self) -> Mapping[str, str]:
-        """The file, relative to the directory, in which each tensor lies."""
+        """The file of each tensor, by its path in the directory."""
         return {spec.name: file for file, shard in zip(self.files, self.shards, strict=True) for spec in shard}
 
     @property
     def bytes(self) -> int:
-        """The size of all its tensors, without headers."""
+        """The size of all tensors, without headers."""
         return sum(spec.bytes for spec in self.tensors.values())
 
     @cached_property
-    def config(self) -> dict[str, Any]:
-        """What `config.json` says; empty where there is none."""
+    def config(self) -> dict[str, object]:
+        """The content of `config.json`; empty where there is none."""
         path = self.path / "config.json"
         if not path.is_file():
             return {}
@@ -101,7 +100,7 @@ class Checkpoint:
 
     @cached_property
     def side_files(self) -> SideFiles:
-        """Config, tokenizer, processor, chat template and remote-code files; and what a soup does not take along."""
+        """The files that a soup takes along (config, tokenizer, processor, templates, remote code), and the others."""
         carried: list[str] = []
         left_out: list[str] = []
         for path in _walk(self.path):
@@ -111,7 +110,7 @@ class Checkpoint:
 
     @cached_property
     def quantised(self) -> str | None:
-        """Why its weights are quantised, and so can't be averaged; None when they are ordinary numbers."""
+        """The reason why the weights are quantised, and so can't be averaged; None for ordinary numbers."""
         for config in [self.config, *(part for part in self.config.values() if isinstance(part, dict))]:
             quantisation = config.get("quantization_config")
             if isinstance(quantisation, dict) and quantisation:
@@ -125,18 +124,18 @@ class Checkpoint:
 
     def read_into(self, name: str, start: int, view: memoryview) -> None:
         """Fill `view` with the bytes of tensor `name` from byte `start` on; see `Shard.read_into`."""
-        self._home[name].read_into(name, start, view)
+        self._shard_of[name].read_into(name, start, view)
 
     def read_cached(self, name: str, start: int, view: memoryview) -> int:
         """Fill `view` as far as the page cache reaches; see `Shard.read_cached`."""
-        return self._home[name].read_cached(name, start, view)
+        return self._shard_of[name].read_cached(name, start, view)
 
     def expect(self, name: str, start: int, count: int) -> None:
-        """Tell the operating system that `count` bytes of tensor `name` from `start` on are wanted soon."""
-        self._home[name].expect(name, start, count)
+        """Tell the operating system that `count` bytes of tensor `name` from byte `start` on are read soon."""
+        self._shard_of[name].expect(name, start, count)
 
     def metadata(self, file: str) -> Mapping[str, str]:
-        """The free metadata in the header of one of its files."""
+        """Give the free metadata in the header of one of its files."""
         return self.shards[self.files.index(file)].header.metadata
 
     def close(self) -> None:
@@ -165,15 +164,16 @@ def looks_like_checkpoint(path: Path) -> bool:
     return any(name in marks or name.endswith((".safetensors", ".bin")) for name in names)
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content: object = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error}).") from error
+    return content
 
 
 def _read_index(path: Path) -> dict[str, str] | None:
-    """The `weight_map` of the index, checked; None where there is no index."""
+    """Read and check the `weight_map` of the index; None where there is no index."""
     file = path / INDEX
     if not file.exists():
         return None
@@ -192,7 +192,7 @@ def _read_index(path: Path) -> dict[str, str] | None:
 
 
 def _inside(name: str) -> bool:
-    """Whether an index entry names a file in or below its own directory. Links made by the Hub's cache are fine."""
+    """Whether an index entry names a file in or below its own directory. Links as in the Hub's cache are fine."""
     pure = PurePosixPath(name)
     if not name or pure.is_absolute() or PureWindowsPath(name).drive or "\\" in name or "\0" in name:
         return False
@@ -200,19 +200,19 @@ def _inside(name: str) -> bool:
 
 
 def _weight_files(path: Path, index: dict[str, str] | None, warnings: list[str]) -> list[str]:
-    """The weight files to read, in the order of the index or the only one there is."""
-    found = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(".safetensors"))
-    _refuse_other_kinds(path, found, index)
+    """List the weight files to read, sorted: those of the index, or the only one there is."""
+    files = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(".safetensors"))
+    _refuse_other_kinds(path, files, index)
     if index is None:
-        if len(found) > 1 and WEIGHTS not in found:
+        if len(files) > 1 and WEIGHTS not in files:
             raise CheckpointError(
-                f"{path}: {len(found)} weight files and no {INDEX} that joins them: {', '.join(found)}. "
+                f"{path}: {len(files)} weight files and no {INDEX} that joins them: {', '.join(files)}. "
                 "Save the model again with save_pretrained, or move the files that don't belong here away."
             )
-        names = [WEIGHTS] if WEIGHTS in found else found
+        names = [WEIGHTS] if WEIGHTS in files else files
     else:
         names = sorted(set(index.values()))
-        if WEIGHTS in found and WEIGHTS not in names:
+        if WEIGHTS in files and WEIGHTS not in names:
             raise CheckpointError(
                 f"{path}: both {WEIGHTS} and {INDEX} (with {len(names)} shards) are here, and may be different models. "
                 f"transformers would load {WEIGHTS}. Move the one that you don't mean away."
@@ -220,26 +220,27 @@ def _weight_files(path: Path, index: dict[str, str] | None, warnings: list[str])
         missing = [name for name in names if not (path / name).exists()]
         if missing:
             raise CheckpointError(f"{path}: files that {INDEX} names are missing:\n{bullet_list(missing)}")
-    stray = [name for name in found if name not in names]
+    stray = [name for name in files if name not in names]
     if stray:
         warnings.append(f"{path}: not read, since transformers would not load them: {', '.join(stray)}")
     return names
 
 
-def _refuse_other_kinds(path: Path, found: list[str], index: dict[str, str] | None) -> None:
-    if (path / "adapter_config.json").exists() or found == ["adapter_model.safetensors"]:
+def _refuse_other_kinds(path: Path, files: list[str], index: dict[str, str] | None) -> None:
+    """Refuse adapters, Diffusers-style folders and pickles, each with the command that converts it."""
+    if (path / "adapter_config.json").exists() or files == ["adapter_model.safetensors"]:
         raise CheckpointError(
             f"{path}: a LoRA adapter, not a whole model. Merge it into its base first: "
             f"PeftModel.from_pretrained(base, '{path}').merge_and_unload().save_pretrained('{path}-merged')"
         )
-    if (path / "model_index.json").exists() or any(name.startswith("diffusion_pytorch_model") for name in found):
+    if (path / "model_index.json").exists() or any(name.startswith("diffusion_pytorch_model") for name in files):
         raise CheckpointError(
             f"{path}: a Diffusers-style folder. soup reads transformers checkpoints ({WEIGHTS}, or shards "
             f"with {INDEX}). To soup one component, save it alone: "
             f'python -c "from safetensors.torch import load_file, save_file; '
             f"save_file(load_file('{path}/diffusion_pytorch_model.safetensors'), 'OUT/{WEIGHTS}')\""
         )
-    if found or index is not None:
+    if files or index is not None:
         return
     pickles = sorted(entry.name for entry in path.iterdir() if entry.suffix in _PICKLES and entry.is_file())
     if pickles:
@@ -252,42 +253,38 @@ def _refuse_other_kinds(path: Path, found: list[str], index: dict[str, str] | No
     raise CheckpointError(f"{path}: no .safetensors file here. A checkpoint holds {WEIGHTS}, or shards with {INDEX}.")
 
 
-def _homes(
+def _shard_of_each(
     path: Path, shards: tuple[Shard, ...], names: list[str], index: dict[str, str] | None, warnings: list[str]
 ) -> dict[str, Shard]:
-    """Which shard each tensor is read from, after the index and the headers were held against each other."""
-    homes: dict[str, Shard] = {}
+    """Find the shard that each tensor is read from; the index and the headers must agree."""
+    shard_of: dict[str, Shard] = {}
     files: dict[str, str] = {}
     twice: list[str] = []
     for file, shard in zip(names, shards, strict=True):
         for spec in shard:
-            if spec.name in homes:
+            if spec.name in shard_of:
                 twice.append(f"{spec.name}: in {files[spec.name]} and in {file}")
-            homes[spec.name], files[spec.name] = shard, file
+            shard_of[spec.name], files[spec.name] = shard, file
     if twice:
         raise CheckpointError(f"{path}: tensors that lie in two shards:\n{bullet_list(twice)}")
     if index is not None:
         lost = [
-            f"{name}: expected in {file}, {_found(files, name)}"
+            f"{name}: expected in {file}, found {f'in {files[name]}' if name in files else 'nowhere'}"
             for name, file in index.items()
             if files.get(name) != file
         ]
         if lost:
             raise CheckpointError(f"{path}: {INDEX} names tensors that are not there:\n{bullet_list(lost)}")
-        unnamed = [name for name in homes if name not in index]
+        unnamed = [name for name in shard_of if name not in index]
         if unnamed:
             warnings.append(
                 f"{path}: {len(unnamed)} tensors that {INDEX} does not name are merged too, e.g. {unnamed[0]}"
             )
-    return homes
-
-
-def _found(files: dict[str, str], name: str) -> str:
-    return f"found in {files[name]}" if name in files else "found nowhere"
+    return shard_of
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    """All files below a checkpoint in sorted order, but for hidden ones and the folders of training runs."""
+    """Yield all files below a checkpoint in sorted order, but for hidden ones and the folders of training runs."""
     for entry in sorted(path.iterdir()):
         if entry.name.startswith("."):
             continue

@@ -1,10 +1,10 @@
-"""The files beside the weights: which differ between ingredients, whether tokenizers agree, what goes into a soup."""
+"""The files beside the weights: which differ between ingredients, whether tokenizers agree, the config of a soup."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
@@ -13,36 +13,45 @@ __all__ = ["config_for", "side_differences", "tokenizer_differences"]
 
 _VOCABULARY_FILES = ("vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "tokenizer.model", "spiece.model")
 
-_ABOUT_TOOLS = {"_name_or_path", "is_local", "local_files_only", "transformers_version"}
+_TOOL_KEYS = {"_name_or_path", "is_local", "local_files_only", "transformers_version"}
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """The token numbers and merges of a tokenizer.json."""
+
+    vocab: dict[str, object]
+    added_tokens: dict[str, object]
+    merges: object
 
 
 def tokenizer_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
-    """In what the tokenizers disagree about token numbers; empty when a token means the same in both."""
-    found = []
+    """List in what two tokenizers disagree about token numbers; empty where every token is the same in both."""
+    differences = []
     left, right = _vocabulary(first), _vocabulary(other)
     if left is not None and right is not None:
-        found += list(_vocabulary_differences(left, right))
+        differences += list(_vocabulary_differences(left, right))
     elif _has(first, "tokenizer.json") != _has(other, "tokenizer.json"):
-        found.append(f"tokenizer.json is only in {(first if left is not None else other).path}")
+        differences.append(f"tokenizer.json is only in {(first if left is not None else other).path}")
     for name in _VOCABULARY_FILES:
-        if _has(first, name) and _has(other, name) and _meaning(first, name) != _meaning(other, name):
-            found.append(f"{name} differs")
-    return found
+        if _has(first, name) and _has(other, name) and _parsed(first, name) != _parsed(other, name):
+            differences.append(f"{name} differs")
+    return differences
 
 
-def _vocabulary_differences(left: dict[str, Any], right: dict[str, Any]) -> Iterator[str]:
-    for part in ("vocab", "added tokens"):
-        ours, theirs = left[part], right[part]
+def _vocabulary_differences(left: _Vocabulary, right: _Vocabulary) -> Iterator[str]:
+    tokens = (("vocab", left.vocab, right.vocab), ("added tokens", left.added_tokens, right.added_tokens))
+    for part, ours, theirs in tokens:
         changed = sorted(token for token in {*ours, *theirs} if ours.get(token) != theirs.get(token))
         if changed:
             shown = ", ".join(f"{t!r}: {ours.get(t)} and {theirs.get(t)}" for t in changed[:3])
             yield f"tokenizer.json: {len(changed)} {part} entries differ ({shown}{', ...' if len(changed) > 3 else ''})"
-    if left["merges"] != right["merges"]:
+    if left.merges != right.merges:
         yield "tokenizer.json: merges differ"
 
 
-def _vocabulary(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """What tokenizer.json says about token numbers; padding and truncation settings are not part of it."""
+def _vocabulary(checkpoint: Checkpoint) -> _Vocabulary | None:
+    """Read what tokenizer.json says about token numbers (not its padding and truncation); None where there is none."""
     if not _has(checkpoint, "tokenizer.json"):
         return None
     try:
@@ -50,13 +59,13 @@ def _vocabulary(checkpoint: Checkpoint) -> dict[str, Any] | None:
         vocab = whole["model"].get("vocab", {})
         pairs = vocab.items() if isinstance(vocab, dict) else ((entry[0], number) for number, entry in enumerate(vocab))
         added = {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
-        return {"vocab": dict(pairs), "added tokens": added, "merges": whole["model"].get("merges")}
+        return _Vocabulary(dict(pairs), added, whole["model"].get("merges"))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return {"vocab": {}, "added tokens": {}, "merges": _content(checkpoint, "tokenizer.json")}
+        return _Vocabulary({}, {}, merges=_content(checkpoint, "tokenizer.json"))
 
 
 def side_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
-    """The carried files that are not the same in both, one line each; JSON files name the keys that differ."""
+    """List the carried files that are not the same in both, one line each; JSON files with the keys that differ."""
     names = sorted({*first.side_files.carried, *other.side_files.carried})
     return [line for name in names if (line := _difference(first, other, name))]
 
@@ -74,10 +83,14 @@ def _difference(first: Checkpoint, other: Checkpoint, name: str) -> str | None:
 
 
 def _different_keys(left: bytes, right: bytes) -> list[str] | None:
-    """The keys in which two JSON objects differ, but for what tools note about themselves; None if they are none."""
+    """List the keys in which two JSON objects differ, but for those that tools write about themselves.
+
+    Returns:
+        None where one of the two is no JSON object.
+    """
     try:
         ours, theirs = json.loads(left), json.loads(right)
-        return sorted(key for key in {*ours, *theirs} - _ABOUT_TOOLS if ours.get(key) != theirs.get(key))
+        return sorted(key for key in {*ours, *theirs} - _TOOL_KEYS if ours.get(key) != theirs.get(key))
     except (ValueError, TypeError, AttributeError):
         return None
 
@@ -86,13 +99,15 @@ def _has(checkpoint: Checkpoint, name: str) -> bool:
     return (checkpoint.path / name).is_file()
 
 
-def _meaning(checkpoint: Checkpoint, name: str) -> Any:
-    """What a vocabulary file says, whatever its spaces and line ends."""
+def _parsed(checkpoint: Checkpoint, name: str) -> object:
+    """Read a vocabulary file, without its spaces and line ends."""
     data = _content(checkpoint, name)
+    content: object
     try:
-        return json.loads(data) if name.endswith(".json") else data.split() if name.endswith(".txt") else data
+        content = json.loads(data) if name.endswith(".json") else data.split() if name.endswith(".txt") else data
     except ValueError:
         return data
+    return content
 
 
 def _content(checkpoint: Checkpoint, name: str) -> bytes:
@@ -100,10 +115,15 @@ def _content(checkpoint: Checkpoint, name: str) -> bytes:
 
 
 def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:
-    """`config.json` for a checkpoint with these tensors: its dtype is what is written.
+    """Set the dtype in `config.json` to what is written.
 
-    Where all floating tensors have one dtype, every `dtype` (or older `torch_dtype`) in the file is set to it; a file
-    that says so already keeps its bytes.
+    Args:
+        data: The content of the file.
+        tensors: The tensors of the checkpoint that it is for.
+
+    Returns:
+        The content with every `dtype` (or older `torch_dtype`) set, where all floating tensors have the same; a file
+        that says so already keeps its bytes.
     """
     names = {spec.dtype.name for spec in tensors if spec.dtype.kind == "float"}
     try:
@@ -115,8 +135,8 @@ def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _set_dtype(config: dict[str, Any], name: str) -> bool:
-    """Set every dtype in a config and in the configs within; whether something changed."""
+def _set_dtype(config: dict[str, object], name: str) -> bool:
+    """Set every dtype in a config and in the configs within it; returns whether something changed."""
     changed = False
     for key, value in config.items():
         if key in ("dtype", "torch_dtype") and isinstance(value, str) and value.removeprefix("torch.") != name:

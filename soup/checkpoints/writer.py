@@ -1,7 +1,7 @@
-"""Stream a checkpoint out: sizes fixed first, blocks in any order, header and index last, then one atomic rename.
+"""Write a checkpoint as a stream: sizes fixed first, blocks in any order, header and index last, one atomic rename.
 
 Until that rename everything lies in `.NAME.partial` beside the destination, locked by the process that writes it. A
-kill leaves that folder and nothing under the final name; the next run takes it over and starts clean.
+kill leaves that folder and nothing under the final name; the next run empties it and uses it.
 """
 
 from __future__ import annotations
@@ -32,34 +32,37 @@ __all__ = ["CheckpointWriter", "FilePlan", "header_bytes", "plan_files", "refuse
 
 @dataclass(frozen=True)
 class FilePlan:
-    """A shard to be written: its name and its tensors in the order in which safetensors itself would lay them out."""
+    """A shard to be written: its name, and its tensors in the order in which safetensors itself would lay them out."""
 
     name: str
     tensors: tuple[TensorSpec, ...]
 
     @property
     def data_bytes(self) -> int:
-        """The size of its tensors."""
+        """The size of all its tensors."""
         return sum(spec.bytes for spec in self.tensors)
 
 
 def plan_files(
     tensors: Sequence[TensorSpec], layout: Mapping[str, str] | None, max_shard_bytes: int | None = None
 ) -> tuple[FilePlan, ...]:
-    """Which tensor goes into which file.
+    """Decide which tensor goes into which file.
 
-    `layout` maps names to the files of an existing sharded checkpoint; None means a single file. `max_shard_bytes`
-    overrides it: tensors fill files in the given order, and one that is larger than a file gets a file of its own.
+    Args:
+        tensors: The tensors to write.
+        layout: The file of each tensor in an existing sharded checkpoint; None for a single file.
+        max_shard_bytes: Overrides `layout`: tensors fill files in the given order, and one that is larger than a file
+            gets a file of its own.
     """
     if max_shard_bytes is not None:
-        return _packed(tensors, max_shard_bytes)
+        return _pack(tensors, max_shard_bytes)
     files: dict[str, list[TensorSpec]] = {}
     for spec in tensors:
         files.setdefault(layout[spec.name] if layout else WEIGHTS, []).append(spec)
     return tuple(FilePlan(name, _ordered(specs)) for name, specs in sorted(files.items()))
 
 
-def _packed(tensors: Sequence[TensorSpec], max_shard_bytes: int) -> tuple[FilePlan, ...]:
+def _pack(tensors: Sequence[TensorSpec], max_shard_bytes: int) -> tuple[FilePlan, ...]:
     files: list[list[TensorSpec]] = []
     filled = 0
     for spec in tensors:
@@ -79,7 +82,7 @@ def _ordered(specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
 
 
 def header_bytes(plan: FilePlan, metadata: Mapping[str, str]) -> bytes:
-    """The head of a safetensors file, length and padding included, as `safetensors.torch.save_file` writes it."""
+    """Format a safetensors header, length and padding included, as `safetensors.torch.save_file` writes it."""
     head: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     begin = 0
     for spec in plan.tensors:
@@ -99,12 +102,16 @@ class _WritePlacement(NamedTuple):
 
 
 class CheckpointWriter:
-    """Writes one checkpoint. A context manager: leaving it without `commit` removes every trace.
+    """Writes one checkpoint. As a context manager it removes all that was written unless `commit` was called.
 
-    `metadata` is what each shard's header will say; values may still change at `commit`, lengths may not.
+    Args:
+        out: The destination.
+        files: The shards to write.
+        metadata: The free metadata of each shard's header; `commit` may change values, but not their lengths.
+        overwrite: Whether an earlier soup at `out` is replaced.
 
     Raises:
-        OutputError: the destination exists, another run is writing it, or the disk is too small.
+        OutputError: The destination exists, another run is writing it, or the disk is too small.
     """
 
     def __init__(
@@ -126,6 +133,7 @@ class CheckpointWriter:
             raise
 
     def _create(self, plan: FilePlan) -> None:
+        """Create a shard in its full size, and place its tensors."""
         path = self._partial / plan.name
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -137,10 +145,15 @@ class CheckpointWriter:
         _preallocate(fd, begin, path)
 
     def write(self, name: str, start: int, values: torch.Tensor) -> None:
-        """Put `values`, [elements] in the tensor's dtype, at element `start` of tensor `name`. Any thread may call.
+        """Write a block of tensor `name`; several threads may call at once.
+
+        Args:
+            name: The tensor.
+            start: The index of the block's first element.
+            values: The block, [elements] in the tensor's dtype.
 
         Raises:
-            OutputError: the disk is full or failed.
+            OutputError: The disk is full or failed.
         """
         fd, offset = self._placements[name]
         view = _bytes_of(values)
@@ -152,18 +165,18 @@ class CheckpointWriter:
             ) from error
 
     def add_file(self, name: str, data: bytes) -> None:
-        """A side file, by its path relative to the checkpoint.
+        """Write a side file; `name` is its path in the checkpoint.
 
         Raises:
-            OutputError: the disk is full or failed.
+            OutputError: The disk is full or failed.
         """
         self._put(name, lambda path: path.write_bytes(data))
 
     def link_file(self, name: str, source: Path) -> None:
-        """A file that is the same as `source`: a hard link, or a copy where the file system has none.
+        """Add a file that is the same as `source`: a hard link, or a copy where the file system has no links.
 
         Raises:
-            OutputError: the disk is full or failed.
+            OutputError: The disk is full or failed.
         """
         self._put(name, lambda path: _link(source, path))
 
@@ -180,10 +193,12 @@ class CheckpointWriter:
     def commit(self, metadata: Mapping[str, str], index_of: Sequence[FilePlan] | None = None) -> None:
         """Write headers and index, and give the checkpoint its final name. The last step is one rename.
 
-        `index_of` are the files that the index names, where linked ones come beside those written here.
+        Args:
+            metadata: The final metadata of the headers.
+            index_of: The files that the index names (default: those written here); linked ones among them.
 
         Raises:
-            OutputError: the destination came into being meanwhile, or the disk failed.
+            OutputError: The destination was made by somebody else meanwhile, or the disk failed.
         """
         try:
             self._finish(metadata, tuple(index_of or self._files))
@@ -209,7 +224,7 @@ class CheckpointWriter:
             remove_replaced(self.out)
 
     def abort(self) -> None:
-        """Remove what was written so far; nothing after a commit."""
+        """Remove what was written so far; after a commit, nothing."""
         self._close()
         if self._open:
             shutil.rmtree(self._partial, ignore_errors=True)
@@ -226,7 +241,7 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.abort()  # nothing is left to remove after a commit
+        self.abort()  # does nothing after a commit
 
 
 def refuse_destination(out: Path, *, overwrite: bool) -> None:
@@ -235,7 +250,7 @@ def refuse_destination(out: Path, *, overwrite: bool) -> None:
     With `overwrite` an earlier soup (it has a recipe.yaml) may be replaced, and nothing else ever is.
 
     Raises:
-        OutputError: says what is there and what to do.
+        OutputError: The destination holds something.
     """
     if not out.exists() and not out.is_symlink():
         return
@@ -270,7 +285,7 @@ def _advice(out: Path) -> str:
 
 
 def _claim(out: Path) -> tuple[Path, FileLock]:
-    """The empty, locked folder in which the checkpoint comes into being."""
+    """Make, lock and empty the folder in which the checkpoint is written."""
     partial = out.parent / f".{out.name}.partial"
     try:
         for _ in range(100):
@@ -280,7 +295,7 @@ def _claim(out: Path) -> tuple[Path, FileLock]:
                 raise OutputError(
                     f"{out}: another run is writing it just now. Wait for it, or choose another -o/--out."
                 )
-            if lock.is_on(partial):  # and was not renamed to its final name while we came
+            if lock.is_on(partial):  # and was not renamed to its final name before we had the lock
                 _empty(partial)
                 return partial, lock
             lock.release()
@@ -298,17 +313,17 @@ def _empty(folder: Path) -> None:
 
 
 def remove_replaced(out: Path) -> None:
-    """Remove the soup that `out` took the place of, if a run was killed before it could."""
-    shutil.rmtree(_old(out), ignore_errors=True)
+    """Remove the soup that `out` replaced, if a run was killed before it could."""
+    shutil.rmtree(_replaced(out), ignore_errors=True)
 
 
-def _old(out: Path) -> Path:
+def _replaced(out: Path) -> Path:
     return out.parent / f".{out.name}.old"
 
 
 def _move_aside(out: Path) -> Path | None:
-    """Take a directory out of the way under a hidden name; None where there is none."""
-    old = _old(out)
+    """Rename the directory at `out` to a hidden name, and return that; None where there is none."""
+    old = _replaced(out)
     if old.exists():  # of an earlier run that was killed between its two renames
         shutil.rmtree(old)
     if not out.exists():
@@ -318,7 +333,7 @@ def _move_aside(out: Path) -> Path | None:
 
 
 def _preallocate(fd: int, size: int, path: Path) -> None:
-    """Reserve the file's bytes, so that a full disk is told before the first block and not after the last."""
+    """Reserve the file's bytes, so that a full disk is an error before the first block and not after the last."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, 0, size)
@@ -333,7 +348,7 @@ _seek_lock = threading.Lock()
 
 
 def _write_at(fd: int, view: memoryview, offset: int) -> None:
-    """Write all of `view` at `offset`. One place for Windows' lack."""
+    """Write all of `view` at `offset`, also on Windows."""
     while len(view):
         if hasattr(os, "pwrite"):
             count = os.pwrite(fd, view, offset)
@@ -353,7 +368,7 @@ def _link(source: Path, path: Path) -> None:
 
 
 def _bytes_of(values: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous tensor, without a copy and without numpy (which has no bfloat16)."""
+    """View the bytes of a contiguous tensor, without a copy and without numpy (which has no bfloat16)."""
     import ctypes
 
     size = values.numel() * values.element_size()
@@ -361,6 +376,7 @@ def _bytes_of(values: torch.Tensor) -> memoryview:
 
 
 def _index(files: Sequence[FilePlan]) -> bytes:
+    """Format the index of a sharded checkpoint, as transformers writes it."""
     weight_map = {spec.name: plan.name for plan in files for spec in plan.tensors}
     total = sum(plan.data_bytes for plan in files)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
