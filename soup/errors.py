@@ -1,10 +1,10 @@
-"""What can go wrong, drawn as a tree.
+"""All errors that soup raises on purpose.
 
     SoupError
     |- CheckpointError   unreadable, incomplete or damaged checkpoint
     |- PoolError         ingredients that do not belong together
     |- RecipeError       a recipe that cannot be made
-    |- EvaluatorError    the harness failed, or gave no score
+    |- EvaluatorError    the harness or engine failed, or gave no score
     |- JournalError      damaged or locked journal
     |- FinetuneError     a fine-tune that cannot start or failed
     `- OutputError       destination exists, disk too small
@@ -12,6 +12,8 @@
 The library raises; only `soup/cli/app.py` turns a `SoupError` into text. A message says what, where, expected and
 found, and what to do next. All mismatches of a kind come in one error.
 """
+
+from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
@@ -26,7 +28,7 @@ __all__ = [
 
 
 class SoupError(Exception):
-    """Anything that soup raises on purpose; its text is meant to be read by the user."""
+    """The base of all errors that soup raises on purpose; its text is meant for the user."""
 
 
 class CheckpointError(SoupError):
@@ -42,7 +44,7 @@ class RecipeError(SoupError):
 
 
 class EvaluatorError(SoupError):
-    """A harness failed, or gave no score."""
+    """A harness or engine failed, or gave no score."""
 
 
 class JournalError(SoupError):

@@ -1,20 +1,25 @@
-"""What a difference between two soups on the same questions can tell: the paired bootstrap.
+"""The paired bootstrap: how certain a difference between two soups is that answered the same questions.
 
-The same questions were put to both, so that each question gives one difference. Questions are drawn anew with
-replacement, benchmark by benchmark; the spread of the mean difference over many draws is its uncertainty (Efron and
-Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8).
+Each question gives one difference. Questions are drawn anew with replacement, benchmark by benchmark; the spread of the
+mean difference over many draws is its uncertainty.
+
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from soup.evaluation.api import Score
 from soup.evaluation.objective import Objective
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Difference", "paired_difference"]
 
@@ -24,9 +29,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher the one's overall is than the other's, in points.
+    """How much higher one soup's overall is than another's, in points.
 
-    The mean difference, its 95 % interval, and the share of draws in which the one is better.
+    The mean difference, the ends of its 95 % interval, and the share of draws in which the first soup is better.
     """
 
     mean: float
@@ -35,20 +40,28 @@ class Difference:
     p_better: float
 
     def as_json(self) -> dict[str, float]:
-        """The four numbers by name."""
+        """Give the four numbers by name."""
         return {"difference": self.mean, "low": self.low, "high": self.high, "p_better": self.p_better}
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
-def paired_difference(one: Mapping[str, Score], other: Mapping[str, Score], objective: Objective) -> Difference | None:
-    """One's scores held against the other's, question by question; None where a benchmark tells no questions' points.
+def paired_difference(
+    scores: Mapping[str, Score], other: Mapping[str, Score], objective: Objective
+) -> Difference | None:
+    """Compare a soup's scores with another's, question by question; the same scores give the same numbers.
 
-    Seeded: the same scores give the same numbers.
+    Args:
+        scores: The soup's scores by benchmark.
+        other: Those of the soup that it is compared with.
+        objective: Weighs the benchmarks.
+
+    Returns:
+        None where a benchmark does not give the points of the same questions for both.
     """
     pairs = []
-    for name, score in one.items():
+    for name, score in scores.items():
         ours, theirs = score.questions, other[name].questions if name in other else None
         if not ours or not theirs or ours.keys() != theirs.keys():
             return None
@@ -58,23 +71,25 @@ def paired_difference(one: Mapping[str, Score], other: Mapping[str, Score], obje
 
 @lru_cache(maxsize=1024)
 def _bootstrap(pairs: tuple[tuple[float, tuple[float, ...]], ...]) -> Difference:
+    """Draw from (weight, differences by question) of each benchmark."""
     import numpy as np
 
-    bootstrap: Any = import_module("scipy.stats").bootstrap  # here: a second that most commands need not wait
+    # Imported here: it takes a second, and most commands need none of it.
+    bootstrap: Callable[..., Any] = import_module("scipy.stats").bootstrap
 
     total = sum(weight for weight, _ in pairs)
 
-    def overall(*samples: Any, axis: int = -1) -> Any:
-        parts = [
+    def overall(*samples: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        parts: list[NDArray[np.float64]] = [
             100 * weight / total * sample.mean(axis=axis) for (weight, _), sample in zip(pairs, samples, strict=True)
         ]
-        return sum(parts)
+        return sum(parts[1:], start=parts[0])
 
     samples = [np.asarray(differences) for _, differences in pairs]
-    if all(len(set(differences)) == 1 for _, differences in pairs):  # nothing to draw from: every draw is the same
+    if all(len(set(differences)) == 1 for _, differences in pairs):  # then every draw is the same
         mean = float(overall(*samples))
         return Difference(mean, mean, mean, float(mean > 0))
-    found = bootstrap(
+    result = bootstrap(
         samples,
         overall,
         n_resamples=RESAMPLES,
@@ -84,6 +99,6 @@ def _bootstrap(pairs: tuple[tuple[float, tuple[float, ...]], ...]) -> Difference
         vectorized=True,
         rng=np.random.default_rng(0),
     )
-    draws = found.bootstrap_distribution
-    interval = found.confidence_interval
+    draws = result.bootstrap_distribution
+    interval = result.confidence_interval
     return Difference(float(overall(*samples)), float(interval.low), float(interval.high), float((draws > 0).mean()))

@@ -1,7 +1,7 @@
-"""The journal: an append-only record of scores, one JSON object a line. It is the truth; tables are views of it.
+"""The journal: an append-only record of scores, one JSON object per line. It is the truth; tables are views of it.
 
-A line stands for good once it is told: one write, flushed and synced. A torn last line (it has no end, for the process
-was killed while it wrote) is dropped; any other bad line is an error with its number.
+A line is flushed and synced before its score is used. A torn last line (it has no end, for the process was killed while
+it wrote) is dropped; any other bad line is an error with its number.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TypedDict
 
 from soup.errors import EvaluatorError, JournalError
-from soup.evaluation.api import Benchmark, Score, Split
+from soup.evaluation.api import Benchmark, Part, Score, Split
 from soup.merging.recipe import Recipe
 from soup.support.file_lock import FileLock
 from soup.support.options import option_name
@@ -30,7 +30,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """One remembered score, and what it was given for. `names` and `weights` are for people; the key is what counts."""
+    """One remembered score, and what was scored. `key` identifies it; `names` and `weights` are for people."""
 
     key: str
     recipe: str
@@ -43,11 +43,34 @@ class Entry:
     time: str
 
 
-def score_key(recipe_digest: str, benchmark: Benchmark, identity: Mapping[str, Any]) -> str:
-    """The key under which a score is remembered: the digest of all that it depends on.
+class _Line(TypedDict):
+    """A line of the file."""
 
-    That is: the recipe's digest, the harness and what it calls the benchmark, the harness's identity (version,
-    settings, digest of the data), and the split.
+    schema: int
+    key: str
+    recipe: str
+    ingredients: list[str]
+    weights: list[float]
+    benchmark: str
+    harness: str
+    identity: dict[str, object]
+    split: Part
+    fraction: float
+    value: float
+    n: int | None
+    parts: dict[str, float]
+    questions: dict[str, float] | None
+    seconds: float
+    time: str
+
+
+def score_key(recipe_digest: str, benchmark: Benchmark, identity: Mapping[str, object]) -> str:
+    """Compute the key under which a score is remembered: the sha256 of all that it depends on.
+
+    Args:
+        recipe_digest: The recipe's digest.
+        benchmark: Its harness, what that calls it, and its split count.
+        identity: The harness's version and settings and the digest of the data; see `Evaluator.identity`.
     """
     split = [benchmark.split.part, benchmark.split.fraction]
     facts = [SCHEMA, recipe_digest, benchmark.harness, benchmark.target, dict(identity), split]
@@ -55,10 +78,14 @@ def score_key(recipe_digest: str, benchmark: Benchmark, identity: Mapping[str, A
 
 
 class Journal:
-    """The scores of a run. Open for writing it belongs to one process; anybody may read.
+    """The scores of a run. Open for writing it belongs to one process; any number may read.
+
+    Args:
+        path: The file; with `write` it is made if it is not there.
+        write: Whether scores will be added.
 
     Raises:
-        JournalError: another run is writing it, or a line in the middle is damaged.
+        JournalError: Another run is writing it, or a line in the middle is damaged.
     """
 
     def __init__(self, path: Path, *, write: bool = True) -> None:
@@ -66,7 +93,7 @@ class Journal:
         self._lock: FileLock | None = None
         self._file = None
         if write:
-            _make(path)
+            _touch(path)
             self._lock = FileLock.take(path)
             if self._lock is None:
                 raise JournalError(
@@ -86,19 +113,33 @@ class Journal:
         return iter(self.entries)
 
     def find(self, key: str) -> Entry | None:
-        """The entry remembered under a key."""
+        """Look up the entry of a key; None where nothing is remembered."""
         return self._by_key.get(key)
 
     def remember(
-        self, key: str, recipe: Recipe, benchmark: Benchmark, identity: Mapping[str, Any], score: Score, seconds: float
+        self,
+        key: str,
+        recipe: Recipe,
+        benchmark: Benchmark,
+        identity: Mapping[str, object],
+        score: Score,
+        seconds: float,
     ) -> Entry:
         """Append one score. When this returns, it survives a kill.
 
+        Args:
+            key: What `score_key` gives.
+            recipe: What was scored.
+            benchmark: On what.
+            identity: The harness's; see `Evaluator.identity`.
+            score: The score.
+            seconds: How long the evaluation took.
+
         Raises:
-            JournalError: the disk is full or failed.
+            JournalError: The disk is full or failed.
         """
         assert self._file is not None, "this journal is open for reading"
-        line = {
+        line: _Line = {
             "schema": SCHEMA,
             "key": key,
             "recipe": recipe.digest,
@@ -116,7 +157,14 @@ class Journal:
             "seconds": round(seconds, 3),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        self._append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        entry = _entry(line)
+        self.entries.append(entry)
+        self._by_key[key] = entry
+        return entry
+
+    def _append(self, data: bytes) -> None:
+        assert self._file is not None
         end = self._file.seek(0, os.SEEK_END)
         try:
             while data:
@@ -125,13 +173,9 @@ class Journal:
         except OSError as error:
             self._file.truncate(end)
             raise JournalError(f"{self.path}: can't be appended to ({error.strerror or error}).") from error
-        entry = _entry(line)
-        self.entries.append(entry)
-        self._by_key[key] = entry
-        return entry
 
     def close(self) -> None:
-        """Let the next run have it."""
+        """Close the file and release its lock, so that another run can write it."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -148,7 +192,7 @@ class Journal:
         self.close()
 
 
-def _make(path: Path) -> None:
+def _touch(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -159,16 +203,16 @@ def _make(path: Path) -> None:
 
 
 def _replay(path: Path) -> tuple[list[Entry], int]:
-    """The entries of a journal, and how many of its bytes are whole lines."""
+    """Read the entries of a journal, and count the bytes of its whole lines."""
     try:
-        lines = list(io.BytesIO(path.read_bytes())) if path.exists() else []  # splitlines would cut at \r, too
+        lines = list(io.BytesIO(path.read_bytes())) if path.exists() else []  # not splitlines, which cuts at \r, too
     except OSError as error:
         raise JournalError(f"{path}: can't be read ({error.strerror or error}).") from error
     entries: list[Entry] = []
     whole_bytes = 0
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):
-            break  # torn: its process was killed while it wrote, and had told nobody
+            break  # torn: its process was killed while it wrote, before the score was used
         try:
             entries.append(_entry(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError, EvaluatorError) as error:
@@ -180,7 +224,7 @@ def _replay(path: Path) -> tuple[list[Entry], int]:
     return entries, whole_bytes
 
 
-def _entry(line: dict[str, Any]) -> Entry:
+def _entry(line: _Line) -> Entry:
     if line["schema"] != SCHEMA:
         raise ValueError(f"expected schema {SCHEMA}, found {line['schema']}")
     return Entry(

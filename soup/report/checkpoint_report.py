@@ -85,9 +85,10 @@ def inspect_checkpoint(
 
 def _report(checkpoint: Checkpoint, digest: str | None) -> CheckpointReport:
     specs = list(checkpoint.tensors.values())
+    model_type = checkpoint.config.get("model_type")
     return CheckpointReport(
         checkpoint=str(checkpoint.path),
-        model_type=checkpoint.config.get("model_type"),
+        model_type=None if model_type is None else str(model_type),
         bytes=checkpoint.bytes,
         quantised=checkpoint.quantised,
         files=list(checkpoint.files),

@@ -1,4 +1,4 @@
-"""How a soup is chosen, over an injected `score`: one strategy a file."""
+"""How a soup is chosen, with a `score` function as argument: one strategy per file."""
 
 from soup.search.strategies.average import average
 from soup.search.strategies.base import strategy

@@ -13,5 +13,5 @@ T = TypeVar("T")
 
 
 def average(pool: Sequence[T], score: ScoreFunction) -> list[T]:
-    """The mean of all ingredients: f((1/k) sum_i theta_i). It asks for no score."""
+    """Choose all ingredients: f((1/k) sum_i theta_i). Calls no score."""
     return list(pool)

@@ -1,4 +1,4 @@
-"""What a strategy is: a function of a pool and a score. It sees names and numbers, never a file and never a tensor.
+"""The contract of strategies: a function of a pool and a score, which sees names and numbers, never a file or tensor.
 
 @strategy("leave-worst-out")
 def leave_worst_out(pool, score):
@@ -15,17 +15,17 @@ from soup.support.plugins import STRATEGIES
 
 __all__ = ["Chosen", "ScoreFunction", "Scored", "Strategy", "allowed", "by_overall", "strategy"]
 
-T = TypeVar("T")  # an ingredient, of which a strategy needs to know nothing
+T = TypeVar("T")  # an ingredient; a strategy needs to know nothing about it
 
 strategy = STRATEGIES.register
-"""A function decorator: `@strategy("name")` makes a strategy known to `soup.cook`."""
+"""A function decorator: `@strategy("name")` registers a strategy for `soup.cook`."""
 
 Chosen = Sequence[Any] | Mapping[Any, float]
 """What a strategy returns: ingredients (or their names), or a weight for each. Order is the order of admission."""
 
 
 class Scored(Protocol):
-    """What a strategy learns about a soup."""
+    """What `score` returns to a strategy."""
 
     @property
     def overall(self) -> float:
@@ -33,14 +33,14 @@ class Scored(Protocol):
 
 
 class ScoreFunction(Protocol):
-    """Judges the uniform mean of some ingredients, or a weighted one. A soup that was judged before costs nothing."""
+    """Scores the uniform mean of some ingredients, or a weighted one. A soup that was scored before costs nothing."""
 
     def __call__(self, ingredients: Chosen, /) -> Scored:
-        """The trial of the mean of these ingredients."""
+        """Score the mean of these ingredients."""
 
 
 def allowed(trial: Scored) -> bool:
-    """Whether a trial breaks no guard of the objective; where there are no guards, any does."""
+    """Whether a trial breaks no guard of the objective; always true where there are no guards."""
     return bool(getattr(trial, "allowed", True))
 
 
@@ -49,5 +49,5 @@ Strategy = Callable[..., Chosen]
 
 
 def by_overall(pool: Iterable[T], score: ScoreFunction) -> list[T]:
-    """Ingredients by their own overall, the best first; ties stay in the pool's order."""
+    """Sort ingredients by the overall of each alone, the best first; ties stay in the pool's order."""
     return sorted(pool, key=lambda ingredient: -score([ingredient]).overall)

@@ -1,4 +1,7 @@
-"""Greedy soup: add what does not hurt (POINTS, arXiv 2409.04828; Wortsman et al., arXiv 2203.05482, recipe 1)."""
+"""Greedy soup: add what does not lower the score.
+
+Source: POINTS, arXiv 2409.04828, section 3.3; Wortsman et al., arXiv 2203.05482, recipe 1.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,24 @@ T = TypeVar("T")
 
 
 def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> list[T]:
-    """From the best individual on, admit each ingredient with which the mean is at least as good as the best so far.
+    """Start from the best ingredient, and admit each other one with which the mean is at least as good as before.
 
-    Ingredients are tried in descending order of their own overall; the first is always admitted. POINTS' text says
-    that the mean "improves", its algorithm says >=: `ge` is the default, `gt` the strict rule. `p>0.9` admits what is
-    better with that probability by the paired bootstrap over the questions that choose. A mean that breaks a guard is
-    not admitted. At most k + (k - 1) evaluations.
+    Ingredients are tried in descending order of the overall of each alone. A mean that breaks a guard is not admitted.
+    At most k + (k - 1) evaluations.
+
+    Args:
+        pool: The ingredients.
+        score: Scores the mean of some of them.
+        accept: The rule of admission. POINTS' text says that the mean "improves", its algorithm says >=: `ge` is the
+            default, `gt` the strict rule. `p>0.9` admits what is better with that probability, by the paired bootstrap
+            over the questions that choose.
 
     Raises:
-        RecipeError: an unknown rule.
-        EvaluatorError: `p>...`, and a benchmark does not tell its questions' points.
+        RecipeError: An unknown rule.
+        EvaluatorError: `p>...`, and a benchmark does not give its questions' points.
     """
     admits = _rule(accept)
-    admits(score([pool[0]]), score([pool[0]]))  # a rule that this evaluator can't serve is told now, not k scores later
+    admits(score([pool[0]]), score([pool[0]]))  # a rule that the evaluator can't serve fails now, not k scores later
     first, *others = by_overall(pool, score)
     chosen, best = [first], score([first])
     for ingredient in others:
@@ -38,7 +46,7 @@ def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> li
 
 
 def _rule(accept: str) -> Callable[[Any, Any], bool]:
-    """Whether a trial is good enough to be admitted, held against the best so far."""
+    """Parse a rule into a function of a trial and the best one so far: whether the trial is admitted."""
     if accept == "ge":
         return lambda trial, best: bool(trial.overall >= best.overall)
     if accept == "gt":

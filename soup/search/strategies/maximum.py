@@ -14,13 +14,19 @@ T = TypeVar("T")
 
 
 def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None) -> list[T]:
-    """The mean of the top p individuals by overall, f((1/p) sum_i theta_i): no element-wise max, nor the single best.
+    """Choose the `top_k` best ingredients by the overall of each alone; not an element-wise maximum.
 
-    The paper gives no p. Without one every p from 1 to k is tried and the best kept, the smallest on a tie, one that
-    keeps the guards before one that does not: at most k + (k - 1) evaluations.
+    The paper's f((1/p) sum_i theta_i) gives no p. Without `top_k` every p from 1 to the size n of the pool is tried and
+    the best kept, the smallest on a tie, one that keeps the guards before one that does not: at most n + (n - 1)
+    evaluations.
+
+    Args:
+        pool: The ingredients.
+        score: Scores the mean of some of them.
+        top_k: How many to choose.
 
     Raises:
-        RecipeError: p is not between 1 and the size of the pool.
+        RecipeError: `top_k` is not between 1 and the size of the pool.
     """
     if top_k is not None and not 1 <= top_k <= len(pool):
         raise RecipeError(f"--top-k must be between 1 and {len(pool)}, the size of the pool; found {top_k}.")
@@ -28,8 +34,8 @@ def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None
     if top_k is not None:
         return ranked[:top_k]
 
-    def worth(p: int) -> tuple[bool, float]:
-        trial = score(ranked[:p])
+    def rank(count: int) -> tuple[bool, float]:
+        trial = score(ranked[:count])
         return allowed(trial), trial.overall
 
-    return ranked[: max(range(1, len(ranked) + 1), key=worth)]
+    return ranked[: max(range(1, len(ranked) + 1), key=rank)]
