@@ -19,12 +19,15 @@ from tests.helpers.merge_oracle import read_back, recipe_of, same_bits, write_po
 
 
 @contextmanager
-def candidate_of(folder, home, weights=None, *, base=None, options=None, **fields):
+def candidate_of(folder, home, weights=None, *, base=None, base_known=False, options=None, **fields):
     recipe = recipe_of(folder, weights, base=base, **fields)
     with Pool.open(folder, base) as pool:
         known = [digest_checkpoint(part.checkpoint) for part in pool]
         lead = (pool.base or pool[0]).checkpoint
         sealed = recipe.sealed([digest.content for digest in known], side_digest(lead))
+        if base_known:
+            known.append(digest_checkpoint(pool.base.checkpoint))
+            sealed = sealed.model_copy(update={"base": pool.base.source(known[-1].content)})
         candidate = SoupCandidate(sealed, pool, home, known, **(options or {}))
         yield candidate
         candidate.remove()
@@ -127,6 +130,7 @@ def test_all_names_and_shapes_that_differ_are_listed_and_nothing_is_touched(tmp_
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with candidate_of(towers, tmp_path / "home") as candidate, pytest.raises(CheckpointError) as told:
         candidate.load_into(module)
+    assert all(same_bits(value, before[name]) for name, value in module.state_dict().items())
     assert "layers.2.weight: in the candidate, not in the module" in str(told.value)
     assert "layers.2.bias: in the candidate, not in the module" in str(told.value)
     assert "embed.weight" not in str(told.value)
@@ -134,6 +138,9 @@ def test_all_names_and_shapes_that_differ_are_listed_and_nothing_is_touched(tmp_
 
 
 # --- as a directory ---------------------------------------------------------------------------------------------------
+
+
+SIZES = {"a.lm": 40, "b.vision": 50, "c.head": 30}
 
 
 def half_frozen(tmp_path, count=3):
@@ -215,14 +222,56 @@ class FromBase(Method):
         return block.base + 2 * (sum(block[1:], block[0]) / len(block) - block.base)
 
 
+def base_of_ones(tmp_path, folder):
+    """A base that has another vision tower than the ingredients, which agree on theirs."""
+    state = {name: torch.ones(spec.shape) for name, spec in Checkpoint(folder / "model-0").tensors.items()}
+    return tiny_checkpoint(tmp_path / "base", tensors=state, shards=3)
+
+
 def test_a_shard_in_which_only_the_base_differs_is_merged_and_not_linked(tmp_path):
     """The ingredients agree on the vision tower, the base has another one: the method's result is neither."""
     folder = half_frozen(tmp_path)
-    state = {name: torch.ones(spec.shape) for name, spec in Checkpoint(folder / "model-0").tensors.items()}
-    base = tiny_checkpoint(tmp_path / "base", tensors=state, shards=3)
+    base = base_of_ones(tmp_path, folder)
     soup.merge(recipe_of(folder, base=base, method="test-from-base"), tmp_path / "out")
     with candidate_of(folder, tmp_path / "home", base=base, method="test-from-base") as candidate:
         assert content(candidate.directory()) == content(tmp_path / "out")
+
+
+@pytest.mark.parametrize("base_known", [False, True], ids=["digest unknown", "digest known"])
+def test_a_tensor_in_which_only_the_base_differs_is_blended_with_it_wherever_it_goes(tmp_path, base_known):
+    folder = half_frozen(tmp_path)
+    base, frozen = base_of_ones(tmp_path, folder), read_back(folder / "model-0")["b.vision"]
+    module = torch.nn.ParameterDict({name[2:]: torch.zeros(size) for name, size in SIZES.items()})
+    told = {"base": base, "base_known": base_known, "method": "test-from-base"}
+    with candidate_of(folder, tmp_path / "home", **told) as candidate:
+        candidate.load_into(module, {name: name[2:] for name in SIZES})
+        made = read_back(candidate.directory())
+    for values in (module["vision"].detach(), made["b.vision"]):
+        torch.testing.assert_close(values, 2 * frozen - 1)
+
+
+def test_a_shard_of_a_base_that_takes_no_part_is_not_linked(tmp_path):
+    """The layout is the base's, whose vision tower nobody asked for: linked, it would be in the soup."""
+    folder = half_frozen(tmp_path)
+    base = base_of_ones(tmp_path, folder)
+    soup.merge(recipe_of(folder, base=base), tmp_path / "out")
+    with candidate_of(folder, tmp_path / "home", base=base) as candidate:
+        made = candidate.directory()
+        assert same_bits(read_back(made)["b.vision"], read_back(folder / "model-0")["b.vision"])
+        assert content(made) == content(tmp_path / "out")
+
+
+def test_a_tensor_is_the_same_everywhere_only_if_every_ingredient_s_digest_says_so(tmp_path):
+    """A digest that is not known says nothing: the tensor is read from all."""
+    folder = half_frozen(tmp_path, 2)
+    recipe = recipe_of(folder)
+    soup.merge(recipe, tmp_path / "out")
+    with Pool.open(folder) as pool:
+        known = [digest_checkpoint(part.checkpoint) for part in pool]
+        sealed = recipe.sealed([digest.content for digest in known], side_digest(pool[0].checkpoint))
+        candidate = SoupCandidate(sealed, pool, tmp_path / "home", known[:1])
+        assert content(candidate.directory()) == content(tmp_path / "out")
+        assert all(path.stat().st_nlink == 1 for path in candidate.directory().glob("*.safetensors"))
 
 
 def test_a_candidate_that_can_t_be_merged_is_told_and_leaves_nothing(tmp_path):

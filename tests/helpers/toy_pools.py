@@ -97,6 +97,11 @@ def sleep(checkpoint):
     time.sleep(600)
 
 
+def doze(checkpoint):
+    note(checkpoint, "doze")
+    time.sleep(600)
+
+
 def spin(checkpoint):
     while True:
         pass

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from soup.errors import EvaluatorError, RecipeError
@@ -73,6 +74,8 @@ def test_a_trial_that_kills_its_worker_twice_is_an_error_with_the_worker_s_log(t
     ) as caught:
         flat.cook("greedy", pool=pool, eval=[f"python:{judge}:score"], out=tmp_path / "out", workers=2)
     assert "last words" in str(caught.value)
+    tried = calls(judge).count(f"score {np.float32(HEADS['a']).tobytes().hex()}")
+    assert tried == 2, "once more, and no third time"
     assert not (tmp_path / "out").exists()
 
 
@@ -106,11 +109,12 @@ def test_guards_are_held_with_workers_as_without(tmp_path, pool, judge):
 
 
 def test_an_interrupt_ends_the_workers_and_leaves_no_debris(tmp_path, pool, judge):
-    line = [sys.executable, "-m", "soup", "greedy", "--pool", str(pool), "--eval", f"python:{judge}:sleep"]
+    line = [sys.executable, "-m", "soup", "greedy", "--pool", str(pool), "--eval", f"python:{judge}:doze"]
     process = subprocess.Popen([*line, "-o", str(tmp_path / "out"), "--workers", "2"], start_new_session=True)
     until = time.monotonic() + 60
-    while not (judge.parent / "calls.txt").exists() and time.monotonic() < until:
+    while not calls(judge) and time.monotonic() < until:
         time.sleep(0.1)
+    assert calls(judge), "a worker is at it"
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does: to the workers, too
     assert process.wait(30) == 130
     assert debris(tmp_path) == []

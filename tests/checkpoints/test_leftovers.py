@@ -1,0 +1,49 @@
+"""What a killed run left behind is cleared before the next one writes, and nothing but that."""
+
+from __future__ import annotations
+
+import pytest
+
+import soup
+from soup.errors import OutputError
+from soup.testing import tiny_pool
+from tests.helpers.merge_oracle import recipe_of
+from tests.helpers.toy_pools import tree
+
+
+def test_whatever_lies_in_the_partial_folder_is_gone_and_what_its_links_point_to_is_not(tmp_path):
+    recipe = recipe_of(tiny_pool(tmp_path / "pool", 2))
+    partial, elsewhere = tmp_path / ".out.partial", tmp_path / "elsewhere"
+    (partial / "code" / "deeper").mkdir(parents=True)
+    (partial / "code" / "deeper" / "old.py").write_text("old")
+    elsewhere.mkdir()
+    (elsewhere / "weights").write_text("precious")
+    (partial / "folder").symlink_to(elsewhere)
+    (partial / "file").symlink_to(elsewhere / "weights")
+    soup.merge(recipe, tmp_path / "out")
+    soup.merge(recipe, tmp_path / "again")
+    assert tree(tmp_path / "out") == tree(tmp_path / "again")
+    assert (elsewhere / "weights").read_text() == "precious"
+    assert not partial.exists()
+
+
+def test_a_soup_that_is_made_already_is_left_and_what_it_replaced_is_cleared(tmp_path):
+    """A run was killed between its last rename and the removal of the earlier soup."""
+    recipe = recipe_of(tiny_pool(tmp_path / "pool", 2))
+    soup.merge(recipe, tmp_path / "out")
+    before, inode = tree(tmp_path / "out"), (tmp_path / "out").stat().st_ino
+    (tmp_path / ".out.old").mkdir()
+    (tmp_path / ".out.old" / "recipe.yaml").write_text("of the earlier soup")
+    soup.merge(recipe, tmp_path / "out")
+    assert (tmp_path / "out").stat().st_ino == inode
+    assert tree(tmp_path / "out") == before
+    assert not (tmp_path / ".out.old").exists()
+
+
+def test_a_link_to_nowhere_is_no_free_place(tmp_path):
+    recipe = recipe_of(tiny_pool(tmp_path / "pool", 2))
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="out: exists and is no directory"):
+        soup.merge(recipe, tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"pool", "out"}

@@ -1,0 +1,121 @@
+"""What a trial says of its evaluations, and which choices can be scored at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import soup
+from soup.errors import RecipeError
+from soup.evaluation.api import Score
+from soup.evaluation.scorer import shares_of
+from soup.merging.pool import Pool
+from soup.support.plugins import EVALUATORS
+from tests.helpers.toy_pools import make_pool
+
+
+class Slow:
+    """An evaluator that takes its time, and twice as long for the questions that only report."""
+
+    def __init__(self, settings):
+        pass
+
+    def identity(self, benchmark):
+        return {"version": 1}
+
+    def evaluate(self, candidate, benchmark):
+        chooses = benchmark.split.part == "selection"
+        time.sleep(0.01 if chooses else 0.02)
+        return Score(40.0 if chooses else 60.0, 7)
+
+
+@pytest.fixture
+def cook(tmp_path, monkeypatch):
+    """Runs a greedy search over two models, one half of the questions choosing; its trials by their names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(EVALUATORS.registered, "slow", Slow)
+    make_pool("ckpts", {"a": [1, 2, 3, 4], "b": [2, 3, 4, 5]})
+
+    def cook():
+        made = soup.cook("greedy", pool="ckpts", eval=["slow:questions"], out="out", split=0.5)
+        return {"+".join(trial.names): trial for trial in made.trials}
+
+    return cook
+
+
+JOURNAL = Path("ckpts.soup/journal.jsonl")
+
+
+def journal():
+    """The journal's lines."""
+    return [json.loads(line) for line in JOURNAL.read_text().splitlines()]
+
+
+def seconds(names, *parts):
+    """The seconds that the journal has of a soup's evaluations over these parts of the questions."""
+    lines = [line for line in journal() if "+".join(line["ingredients"]) == names and line["split"] in parts]
+    assert len(lines) == len(parts)
+    return sum(line["seconds"] for line in lines)
+
+
+def forget(part):
+    """Leave the scores over one part of the questions out of the journal."""
+    kept = [line for line in JOURNAL.read_text().splitlines(keepends=True) if json.loads(line)["split"] != part]
+    JOURNAL.write_text("".join(kept))
+
+
+def test_a_trial_s_seconds_are_those_of_both_halves_of_the_questions(cook):
+    for names, trial in cook().items():
+        assert trial.seconds == pytest.approx(seconds(names, "selection", "report"))
+        assert trial.seconds >= 0.03
+        assert (trial.overall, trial.report_overall) == (40, 60)
+
+
+def test_a_trial_that_was_remembered_took_no_seconds(cook):
+    cook()
+    assert [trial.seconds for trial in cook().values()] == [None] * 3
+
+
+@pytest.mark.parametrize("part", ["selection", "report"])
+def test_seconds_count_for_the_half_that_was_made_now_alone(cook, part):
+    cook()
+    forget(part)
+    for names, trial in cook().items():
+        assert trial.seconds == pytest.approx(seconds(names, part))
+
+
+@pytest.fixture
+def pool(tmp_path):
+    with Pool.open(make_pool(tmp_path / "ckpts")) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf, True, "1", None, 1j], ids=str)
+def test_a_weight_that_is_no_finite_number_is_refused_with_the_ingredient(pool, weight):
+    with pytest.raises(RecipeError, match=f"finite numbers, and not all 0; found b: {weight!r}\\.".replace("(", "\\(")):
+        shares_of(pool, {"a": 1, "b": weight})
+
+
+def test_weights_that_are_all_zero_are_refused(pool):
+    with pytest.raises(RecipeError, match="not all 0; found"):
+        shares_of(pool, {"a": 0, "b": 0.0})
+
+
+def test_any_finite_weight_is_taken_as_it_is_and_numpy_s_too(pool):
+    shares = shares_of(pool, {"d": np.float32(0.5), "a": -2, "b": 0})
+    assert [(share.name, share.weight) for share in shares] == [("a", -2.0), ("b", 0.0), ("d", 0.5)]
+
+
+def test_a_choice_without_weights_is_a_uniform_mean_in_the_pool_s_order(pool):
+    assert [(share.name, share.weight) for share in shares_of(pool, ["c", pool[0]])] == [("a", 0.5), ("c", 0.5)]
+
+
+@pytest.mark.parametrize("chosen", [[], {}, ["a", "a"]], ids=str)
+def test_no_ingredient_or_one_twice_is_refused(pool, chosen):
+    with pytest.raises(RecipeError, match="at least one ingredient, and each once"):
+        shares_of(pool, chosen)

@@ -1,0 +1,53 @@
+"""A bound in time: what it interrupts, and that it leaves the process as it was."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from soup.errors import EvaluatorError
+from soup.evaluation.suite import deadline
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in time", "too late"])
+def test_the_process_s_own_alarm_is_put_back_and_none_is_left_running(late):
+    def own(number, frame):
+        raise AssertionError("nobody set it")
+
+    before = signal.signal(signal.SIGALRM, own)
+    try:
+        if late:
+            with (
+                pytest.raises(EvaluatorError, match=r"no answer within --timeout 0\.05 seconds; it was in "),
+                deadline(0.05),
+            ):
+                time.sleep(10)
+        else:
+            with deadline(10):
+                pass
+        assert signal.getsignal(signal.SIGALRM) is own
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(("seconds", "ended"), [(0.01, "no answer within --timeout 0.01 seconds."), (10, None)])
+def test_where_no_alarm_can_interrupt_lateness_is_told_afterwards(seconds, ended):
+    """In a thread that is not the main one."""
+    messages = []
+
+    def work():
+        try:
+            with deadline(seconds):
+                time.sleep(0.05)
+            messages.append(None)
+        except EvaluatorError as error:
+            messages.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert messages == [ended]

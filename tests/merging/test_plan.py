@@ -1,0 +1,73 @@
+"""The memory that a dry run promises, held against what a merge then takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from soup.search.run import plan_cook
+from soup.support.threads import default_threads
+from soup.testing import tiny_checkpoint
+
+PEAK = """
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+
+def status(line):
+    return int(re.search(rf"{line}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+imported = status("VmRSS")
+
+import soup
+from soup.merging.recipe import Recipe
+from soup.merging.pool import Pool
+
+soup.cook("average", pool="ckpts", out="out")
+print(imported, status("VmHWM"))
+"""
+
+CPU_BUILD = 240 * 10**6
+"""What Python with torch's CPU build takes; other builds take more, which is none of a merge's doing."""
+
+
+def pool_of(folder, count, elements=2**20):
+    """Different models of two bfloat16 tensors."""
+    for seed in range(count):
+        values = torch.full((elements,), float(seed), dtype=torch.bfloat16)
+        tiny_checkpoint(folder / f"model-{seed}", tensors={"a": values, "b": values})
+    return folder
+
+
+def estimate(tmp_path, count, elements=2**20):
+    """The bytes of memory that a dry run tells."""
+    return plan_cook("average", pool=pool_of(tmp_path / "ckpts", count, elements), out=tmp_path / "out")["ram_bytes"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's peak")
+def test_a_merge_takes_no_more_memory_than_the_estimate_and_not_half_of_it(tmp_path):
+    expected = estimate(tmp_path, 9)
+    done = subprocess.run([sys.executable, "-c", PEAK], cwd=tmp_path, capture_output=True, text=True, check=True)
+    imported, peak = map(int, done.stdout.split())
+    peak -= max(0, imported - CPU_BUILD)
+    assert peak <= expected <= 2 * peak
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_each_thread_s_memory_grows_by_a_leaf_s_bytes_and_sums_with_each_ingredient(tmp_path, count):
+    leaf = 2**19
+    first, second = (estimate(tmp_path / str(number), number, 8) for number in (count, count + 1))
+    assert second - first == default_threads() * leaf * (2 + 4)  # in bfloat16 and in float32
+
+
+def test_the_memory_of_inputs_is_bounded_however_many_there_are(tmp_path):
+    many, more = (estimate(tmp_path / str(count), count, 8) for count in (12, 14))
+    assert many == more

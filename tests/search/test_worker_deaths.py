@@ -1,0 +1,137 @@
+"""A task that costs a worker its life is given to another one once; the second time it is an error."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import soup
+from soup.errors import EvaluatorError
+from soup.evaluation.api import ALL, EvalSettings, Score
+from soup.merging.recipe import Recipe, Share
+from soup.search.workers.local import EvalTask, LocalPool, ScoreEvent, TaskDone, WorkerSpec
+from soup.search.workers.ray import RayPool
+from tests.helpers.toy_pools import calls, make_judge, make_pool
+
+
+def task_of(name):
+    shares = (Share(name=name, path=f"/{name}", digest=f"xxh3:{name}", weight=1),)
+    return EvalTask(Recipe(ingredients=shares, side_digest="sha256:s"), ALL, (0,))
+
+
+def test_a_task_goes_to_a_new_process_after_one_death_and_is_an_error_after_two(tmp_path):
+    """Its pool is not there, so that each process ends before it judges anything."""
+    nowhere = str(tmp_path / "nowhere")
+    pool = LocalPool(WorkerSpec((("a", nowhere),), None, (), EvalSettings(), tmp_path, {}), 1, tmp_path / "logs")
+    try:
+        pool.start(task := task_of("a"))
+        assert pool.wait() == []
+        assert pool.idle == 0
+        (done,) = pool.wait()
+        assert (done.task, pool.idle) == (task, 1)
+    finally:
+        pool.close()
+    log = tmp_path / "logs" / "worker-0.log"
+    assert str(done.error).startswith(f"a: the worker that judged it ended twice, with exit code 1. Its log: {log}")
+    assert f"soup.errors.CheckpointError: {nowhere}" in str(done.error)
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_its_actor_twice_is_an_error_and_not_tried_again(tmp_path):
+    pytest.importorskip("ray")
+    judge, pool = make_judge(tmp_path / "judge"), make_pool(tmp_path / "ckpts", {"a": (1, 2, 3, 9), "b": (1, 2, 9, 4)})
+    (judge.parent / "mood").write_text("1 os.kill(os.getpid(), signal.SIGKILL)")
+    options = {"workers": 1, "ray": "local"}
+    with pytest.raises(EvaluatorError, match=r"^a: the actor that judged it ended twice\."):
+        soup.cook("greedy", pool=pool, eval=[f"python:{judge}:score"], out=tmp_path / "out", **options)
+    assert calls(judge) == 2 * [f"score {np.float32([1, 2, 3, 9]).tobytes().hex()}"]
+
+
+class ActorDiedError(Exception):
+    """What the stand-in raises in place of Ray's own."""
+
+
+class StandInRay:
+    """As much of Ray as the pool uses. An actor does what the next of `fates` says: it dies, or it answers."""
+
+    exceptions = SimpleNamespace(RayActorError=ActorDiedError)
+
+    def __init__(self, *fates):
+        self.fates, self.actors, self.answers, self.ended = list(fates), 0, {}, []
+
+    def init(self, **_):
+        pass
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def remote(self, actor):
+        return self
+
+    def options(self, **_):
+        return SimpleNamespace(remote=self._start)
+
+    def _start(self, brief):
+        self.actors += 1
+        return SimpleNamespace(work=SimpleNamespace(remote=self._work), number=self.actors)
+
+    def _work(self, task):
+        self.answers[reference := object()] = (self.fates.pop(0), task)
+        return reference
+
+    def wait(self, references, num_returns):
+        return references[:num_returns], references[num_returns:]
+
+    def get(self, reference):
+        fate, task = self.answers.pop(reference)
+        if fate == "dies":
+            raise ActorDiedError("out of memory")
+        return [ScoreEvent(task, 0, Score(50.0), 1.0), TaskDone(task)]
+
+    def kill(self, actor):
+        self.ended.append(actor.number)
+
+    def shutdown(self):
+        pass
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """Puts a stand-in in the place of Ray, for actors of these fates."""
+
+    def stand_in(*fates):
+        monkeypatch.setitem(sys.modules, "ray", made := StandInRay(*fates))
+        return made
+
+    return stand_in
+
+
+def test_a_task_goes_to_a_new_actor_after_one_death_and_is_an_error_after_two(ray):
+    cluster = ray("dies", "dies", "answers")
+    pool = RayPool(None, 1, "local")
+    pool.start(task := task_of("a"))
+    assert pool.wait() == []
+    assert (cluster.actors, pool.idle) == (2, 0)
+    (done,) = pool.wait()
+    assert (done.task, pool.idle) == (task, 1)
+    assert str(done.error).startswith("a: the actor that judged it ended twice.")
+    assert "out of memory" in str(done.error)
+    assert cluster.fates == ["answers"], "no third try"
+    pool.start(other := task_of("b"))  # the actor in its place judges the next
+    assert [event.task for event in pool.wait()] == [other, other]
+
+
+def test_deaths_over_different_tasks_are_not_added_up(ray):
+    cluster = ray("dies", "answers", "dies", "answers")
+    pool = RayPool(None, 1, "local")
+    for name in ("a", "b"):
+        pool.start(task_of(name))
+        assert pool.wait() == []
+        score, done = pool.wait()
+        assert (score.score, done.error) == (Score(50.0), None)
+    pool.close()
+    assert cluster.actors == 3
+    assert cluster.ended == [3], "the dead are gone already"
