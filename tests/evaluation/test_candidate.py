@@ -110,6 +110,35 @@ def test_a_tied_weight_that_is_stored_once_fills_both_names(tmp_path, towers):
     assert same_bits(module.head.weight.detach(), read_back(tmp_path / "out")["embed.weight"])
 
 
+@pytest.mark.parametrize("differ", [False, True])
+def test_a_tied_weight_that_is_stored_under_both_names_must_be_the_same_under_both_in_every_model(tmp_path, differ):
+    states = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        state = Tower().stored()
+        states.append(state | {"head.weight": state["embed.weight"] + (differ and seed)})
+    folder, module = write_pool(tmp_path / "pool", states), Tower()
+    with candidate_of(folder, tmp_path / "home") as candidate:
+        if not differ:
+            candidate.load_into(module)
+            assert same_bits(module.head.weight.detach(), read_back(candidate.directory())["embed.weight"])
+            return
+        with pytest.raises(CheckpointError, match=r"one memory for it and for \S+, and they may differ"):
+            candidate.load_into(module)
+
+
+def test_whether_tied_weights_are_the_same_is_not_guessed_where_no_digests_are_known(tmp_path):
+    state = Tower().stored()
+    folder = write_pool(tmp_path / "pool", [state | {"head.weight": state["embed.weight"].clone()}])
+    recipe = recipe_of(folder)
+    with Pool.open(folder) as pool:
+        digest = digest_checkpoint(pool[0].checkpoint)
+        sealed = recipe.sealed([digest.content], side_digest(pool[0].checkpoint))
+        candidate = SoupCandidate(sealed, pool, tmp_path / "home")
+        with pytest.raises(CheckpointError, match="they may differ"):
+            candidate.load_into(Tower())
+
+
 def test_an_untied_head_that_the_checkpoint_lacks_is_told(tmp_path, towers):
     with (
         candidate_of(towers, tmp_path / "home") as candidate,

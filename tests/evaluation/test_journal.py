@@ -69,6 +69,7 @@ def test_the_last_of_two_scores_under_one_key_counts(path):
     with Journal(path) as journal:
         remember(journal, "k", 1.0)
         remember(journal, "k", 2.0)
+        assert [entry.score.value for entry in journal] == [1.0, 2.0]
     with Journal(path, write=False) as journal:
         assert journal.find("k").score.value == 2.0
         assert len(list(journal)) == 2

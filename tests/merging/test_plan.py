@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from soup.merging.block_loop import Options, for_each_block
+from soup.merging.merge import plan_merge
+from soup.merging.pool import Pool
 from soup.search.run import plan_cook
 from soup.support.threads import default_threads
 from soup.testing import tiny_checkpoint
+from tests.helpers.merge_oracle import recipe_of
 
 PEAK = """
 import re
@@ -71,3 +75,14 @@ def test_each_thread_s_memory_grows_by_a_leaf_s_bytes_and_sums_with_each_ingredi
 def test_the_memory_of_inputs_is_bounded_however_many_there_are(tmp_path):
     many, more = (estimate(tmp_path / str(count), count, 8) for count in (12, 14))
     assert many == more
+
+
+@pytest.mark.parametrize(("count", "blocks"), [(3, 1), (14, 2)])
+def test_a_leaf_is_one_block_until_the_inputs_of_one_would_take_too_much(tmp_path, count, blocks):
+    leaf, sizes = 2**19, []
+    recipe = recipe_of(pool_of(tmp_path / "ckpts", count, leaf))
+    with Pool.open(tmp_path / "ckpts") as pool:
+        plan = plan_merge(recipe, pool)
+        for_each_block(plan.blend, plan.reads, lambda name, start, values: sizes.append(values.numel()), Options())
+    assert (len(sizes), sum(sizes)) == (2 * blocks, 2 * leaf)  # of two tensors
+    assert max(sizes) * count * (2 + 4) <= 32 * 2**20
