@@ -36,6 +36,13 @@ Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 
+MORE_HELP = {
+    "--eval": " Ships: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, hallusionbench, ai2d, "
+    "ocrbench, mmvet), lm_eval:TASK[@DIR], python:FILE.py:FUNCTION, command:TEMPLATE.",
+    "--model": " vlmeval:CLASS is VLMEvalKit's wrapper.",
+}
+"""What the command line adds to an option's help: the core names no harness."""
+
 
 class Size(click.ParamType[int]):
     """A number of bytes: `5GB`, `500MB`, `2GiB`, `4096`."""
@@ -169,7 +176,7 @@ def carrier_options(carrier: type[Any], *names: str) -> list[GroupedOption]:
 
 def _option(name: str, default: object, info: OptionInfo) -> GroupedOption:
     flag = f"--{info.flag or name.replace('_', '-')}"
-    details: dict[str, Any] = {"help": info.help, "metavar": info.metavar}
+    details: dict[str, Any] = {"help": info.help + MORE_HELP.get(flag, ""), "metavar": info.metavar}
     if info.kind == "flag":
         return GroupedOption.of(info.group, flag, name, is_flag=True, help=info.help)
     if info.kind in ("texts", "names", "pairs"):

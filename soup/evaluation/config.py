@@ -16,12 +16,6 @@ from soup.support.options import option, option_name, refuse_wrong_type
 
 __all__ = ["EvalConfig"]
 
-EVAL_HELP = (
-    "Benchmarks, comma-separated and repeatable: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, "
-    "hallusionbench, ai2d, ocrbench, mmvet), lm_eval:TASK[@DIR], python:FILE.py:FUNCTION, command:TEMPLATE, or a "
-    "plug-in's name."
-)
-
 
 @dataclass(frozen=True)
 class EvalConfig(EvalSettings):
@@ -38,7 +32,14 @@ class EvalConfig(EvalSettings):
         EvaluatorError: values of a wrong type, a split outside of 0 to 1, or an objective or split of no benchmarks.
     """
 
-    benchmarks: str | Sequence[str] = option((), EVAL_HELP, "Evaluate", "texts", flag="eval", metavar="NAMES")
+    benchmarks: str | Sequence[str] = option(
+        (),
+        "Benchmarks by name, as HARNESS:TARGET, or a plug-in; comma-separated, repeatable.",
+        "Evaluate",
+        "texts",
+        flag="eval",
+        metavar="NAMES",
+    )
     split: float | None = option(
         None, "This share of the questions chooses, the rest only reports.", "Evaluate", "number", metavar="F"
     )

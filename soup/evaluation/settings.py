@@ -15,8 +15,8 @@ class EvalSettings:
     """How candidates are made to answer; a part of it that can change a score belongs into `Evaluator.identity`.
 
     Args:
-        model: `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them), `vlmeval:CLASS`
-            (VLMEvalKit's wrapper) or `FILE.py:CLASS`, the user's own.
+        model: `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them), `FILE.py:CLASS`
+            (the user's own) or `LIBRARY:CLASS` (a library's wrapper of a model).
         batch_size: Questions asked at a time; `auto` starts at 64 and halves whenever memory runs out.
         timeout_seconds: Bounds one evaluation of one candidate on one benchmark.
         trust_remote_code: Whether code that comes with a checkpoint may run.
@@ -26,7 +26,7 @@ class EvalSettings:
         judge_for: Benchmarks that use the judge though they could do without.
     """
 
-    model: str = option("auto", "What answers.", "Evaluate", metavar="auto|vlmeval:CLASS|FILE.py:CLASS")
+    model: str = option("auto", "What answers.", "Evaluate", metavar="auto|FILE.py:CLASS|LIBRARY:CLASS")
     batch_size: int | Literal["auto"] = option(
         "auto", "Questions at a time; auto finds it.", "Evaluate", "batch size", metavar="auto|N"
     )

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from soup.report.inspection import fetch_benchmarks, list_kind
 
 import soup
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo, Evaluator, Harness, Location, Score, Split
+from soup.evaluation.benchmark_data import fetch_benchmarks
 from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.harnesses import Catalog, may_have_parts
 from soup.evaluation.objective import Objective
 from soup.evaluation.settings import EvalSettings
+from soup.report.listing import list_kind
 from soup.support.plugins import EVALUATORS
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_pool
 
 OPENCOMPASS = ["mmbench", "mmstar", "mmmu", "mathvista", "hallusionbench", "ai2d", "ocrbench", "mmvet"]
@@ -119,8 +121,8 @@ def test_names_keep_their_order_and_their_split():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "--eval names no benchmark. Known: mmbench, mmstar"),
-        (" , ", "--eval names no benchmark"),
+        ("", "eval= names no benchmark. Known: mmbench, mmstar"),
+        (" , ", "eval= names no benchmark"),
         ("mmbnch", "Unknown benchmark 'mmbnch'. Did you mean 'mmbench'? Known: "),
         ("opencompas", "Did you mean 'opencompass'?"),
         ("pythn:a.py:f", "Unknown benchmark 'pythn:a.py:f'."),
@@ -167,7 +169,7 @@ def test_an_installed_harness_is_found_by_its_name_and_judges_a_search(tmp_path,
     install(tmp_path / "site", monkeypatch, ppl="perplexity_plug_in:Perplexity")
     assert triples("ppl") == [("ppl", "ppl", "ppl")]
     assert triples("ppl:wikitext,mmvet") == [("ppl:wikitext", "ppl", "wikitext"), ("mmvet", "vlmeval", "mmvet")]
-    made = soup.cook("maximum", pool="ckpts", eval="ppl", out="out")
+    made = flat.cook("maximum", pool="ckpts", eval="ppl", out="out")
     assert made.chosen == ("b",)
     assert {trial.names: trial.scores["ppl"].value for trial in made.trials} == {
         ("a",): 10.0,
@@ -251,10 +253,10 @@ def test_a_weight_for_a_name_that_its_harness_will_never_score_is_refused_before
     plug_in("owner", Owner)
     plug_in("bare", Bare)
     with pytest.raises(EvaluatorError, match="No benchmark 'raeding' to weigh"):
-        soup.cook("average", pool="ckpts", eval="school", objective=Objective({"raeding": 2.0}), out="out")
+        flat.cook("average", pool="ckpts", eval="school", objective=Objective({"raeding": 2.0}), out="out")
     assert not (tmp_path / "ckpts.soup" / "journal.jsonl").exists()
     with pytest.raises(EvaluatorError, match="No benchmark 'raeding' to weigh"):
-        soup.cook("average", pool="ckpts", eval="bare", objective=Objective({"raeding": 2.0}), out="out")
+        flat.cook("average", pool="ckpts", eval="bare", objective=Objective({"raeding": 2.0}), out="out")
     assert (tmp_path / "ckpts.soup" / "journal.jsonl").exists(), "its score might have had such a part"
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import soup
 from soup.errors import RecipeError
 from soup.evaluation.api import Score
-from soup.evaluation.scorer import shares_of
 from soup.merging.pool import Pool
+from soup.merging.shares import shares_of
 from soup.support.plugins import EVALUATORS
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_pool
 
 
@@ -42,7 +42,7 @@ def cook(tmp_path, monkeypatch):
     make_pool("ckpts", {"a": [1, 2, 3, 4], "b": [2, 3, 4, 5]})
 
     def cook():
-        made = soup.cook("greedy", pool="ckpts", eval=["slow:questions"], out="out", split=0.5)
+        made = flat.cook("greedy", pool="ckpts", eval=["slow:questions"], out="out", split=0.5)
         return {"+".join(trial.names): trial for trial in made.trials}
 
     return cook

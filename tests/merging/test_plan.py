@@ -12,9 +12,9 @@ import torch
 from soup.merging.block_loop import Options, for_each_block
 from soup.merging.merge import plan_merge
 from soup.merging.pool import Pool
-from soup.search.run import plan_cook
 from soup.support.threads import default_threads
 from soup.testing import tiny_checkpoint
+from tests.helpers import flat_arguments as flat
 from tests.helpers.merge_oracle import recipe_of
 
 PEAK = """
@@ -53,7 +53,9 @@ def pool_of(folder, count, elements=2**20):
 
 def estimate(tmp_path, count, elements=2**20):
     """The bytes of memory that a dry run tells."""
-    return plan_cook("average", pool=pool_of(tmp_path / "ckpts", count, elements), out=tmp_path / "out")["ram_bytes"]
+    return flat.plan_cook("average", pool=pool_of(tmp_path / "ckpts", count, elements), out=tmp_path / "out")[
+        "ram_bytes"
+    ]
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's peak")

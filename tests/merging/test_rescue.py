@@ -11,6 +11,7 @@ import torch
 
 from soup.errors import PoolError
 from soup.merging.methods import Method, method
+from soup.merging.options import MergeOptions
 from tests.helpers.merge_oracle import merged, same_bits
 
 HUGE = 3e38
@@ -31,7 +32,7 @@ def test_only_the_places_whose_sum_overflowed_are_added_up_again():
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_beside_what_is_not_finite_a_finite_mean_is_rescued_and_the_other_stays_what_it_is(bad):
     states = [{"w": bfloat16(bad, HUGE, 1.0)}, {"w": bfloat16(1.0, HUGE * 0.9, 3.0)}]
-    found = merged(states, allow_nonfinite=True)["w"]
+    found = merged(states, options=MergeOptions(allow_nonfinite=True))["w"]
     assert math.isnan(found[0]) if math.isnan(bad) else found[0] == bad
     assert found[1].item() == pytest.approx(HUGE * 0.95, rel=2**-8)
     assert found[2].item() == 2.0

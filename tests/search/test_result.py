@@ -9,7 +9,7 @@ import pytest
 
 import soup
 from soup.errors import OutputError
-from soup.search.run import plan_cook
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_checkpoint, make_judge, make_pool
 
 
@@ -43,4 +43,4 @@ def test_a_base_that_the_method_does_not_read_is_not_read_and_has_no_digest(spec
 @pytest.mark.parametrize("out", ["ckpts.soup/soups/out", "ckpts.soup/scratch/out", "ckpts.soup"])
 def test_a_dry_run_refuses_an_output_among_the_run_s_own_files_too(spec, out):
     with pytest.raises(OutputError, match="is where the run keeps its own files"):
-        plan_cook("greedy", pool="ckpts", eval=[spec], out=out)
+        flat.plan_cook("greedy", pool="ckpts", eval=[spec], out=out)

@@ -8,12 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import soup
 from soup.errors import EvaluatorError
-from soup.evaluation.api import ALL, EvalSettings, Score
+from soup.evaluation.api import ALL, Score
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.settings import EvalSettings
+from soup.merging.options import MergeOptions
 from soup.merging.recipe import Recipe, Share
-from soup.search.workers.local import EvalTask, LocalPool, ScoreEvent, TaskDone, WorkerSpec
+from soup.search.workers.local import LocalPool
+from soup.search.workers.protocol import EvalTask, ScoreEvent, TaskDone, WorkerSpec
 from soup.search.workers.ray import RayPool
+from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, make_judge, make_pool
 
 
@@ -25,7 +29,9 @@ def task_of(name):
 def test_a_task_goes_to_a_new_process_after_one_death_and_is_an_error_after_two(tmp_path):
     """Its pool is not there, so that each process ends before it judges anything."""
     nowhere = str(tmp_path / "nowhere")
-    pool = LocalPool(WorkerSpec((("a", nowhere),), None, (), EvalSettings(), tmp_path, {}), 1, tmp_path / "logs")
+    run = RunDirectory(tmp_path)
+    spec = WorkerSpec((("a", nowhere),), None, (), EvalSettings(), MergeOptions(), run, {})
+    pool = LocalPool(spec, 1, run.logs)
     try:
         pool.start(task := task_of("a"))
         assert pool.wait() == []
@@ -35,7 +41,7 @@ def test_a_task_goes_to_a_new_process_after_one_death_and_is_an_error_after_two(
     finally:
         pool.close()
     log = tmp_path / "logs" / "worker-0.log"
-    assert str(done.error).startswith(f"a: the worker that judged it ended twice, with exit code 1. Its log: {log}")
+    assert str(done.error).startswith(f"a: the worker that evaluated it ended twice, with exit code 1. Its log: {log}")
     assert f"soup.errors.CheckpointError: {nowhere}" in str(done.error)
 
 
@@ -45,8 +51,8 @@ def test_a_trial_that_kills_its_actor_twice_is_an_error_and_not_tried_again(tmp_
     judge, pool = make_judge(tmp_path / "judge"), make_pool(tmp_path / "ckpts", {"a": (1, 2, 3, 9), "b": (1, 2, 9, 4)})
     (judge.parent / "mood").write_text("1 os.kill(os.getpid(), signal.SIGKILL)")
     options = {"workers": 1, "ray": "local"}
-    with pytest.raises(EvaluatorError, match=r"^a: the actor that judged it ended twice\."):
-        soup.cook("greedy", pool=pool, eval=[f"python:{judge}:score"], out=tmp_path / "out", **options)
+    with pytest.raises(EvaluatorError, match=r"^a: the actor that evaluated it ended twice\."):
+        flat.cook("greedy", pool=pool, eval=[f"python:{judge}:score"], out=tmp_path / "out", **options)
     assert calls(judge) == 2 * [f"score {np.float32([1, 2, 3, 9]).tobytes().hex()}"]
 
 
@@ -74,7 +80,7 @@ class StandInRay:
     def options(self, **_):
         return SimpleNamespace(remote=self._start)
 
-    def _start(self, brief):
+    def _start(self, spec, in_flags):
         self.actors += 1
         return SimpleNamespace(work=SimpleNamespace(remote=self._work), number=self.actors)
 
@@ -117,7 +123,7 @@ def test_a_task_goes_to_a_new_actor_after_one_death_and_is_an_error_after_two(ra
     assert (cluster.actors, pool.idle) == (2, 0)
     (done,) = pool.wait()
     assert (done.task, pool.idle) == (task, 1)
-    assert str(done.error).startswith("a: the actor that judged it ended twice.")
+    assert str(done.error).startswith("a: the actor that evaluated it ended twice.")
     assert "out of memory" in str(done.error)
     assert cluster.fates == ["answers"], "no third try"
     pool.start(other := task_of("b"))  # the actor in its place judges the next
