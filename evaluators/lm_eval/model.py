@@ -1,4 +1,4 @@
-"""The loaded model as lm-eval wants it: its `HFLM` around the very module that candidates are streamed into."""
+"""The loaded engine as lm-eval wants a model: its `HFLM` around the very module that candidates are streamed into."""
 
 from __future__ import annotations
 
@@ -9,29 +9,41 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from evaluators.answering.batching import LARGEST_BATCH, BatchSize, Engine, is_out_of_memory, release_memory
 from soup.errors import EvaluatorError
 
-__all__ = ["alone", "language_model"]
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["isolated", "language_model"]
+
+HFLM = Any
+"""lm-eval's model around a module of transformers."""
 
 
-def language_model(answerer: Engine, batch_size: BatchSize) -> Any:
-    """An `HFLM` of the answerer's module and tokenizer.
+def language_model(engine: Engine, batch_size: BatchSize) -> HFLM:
+    """Build lm-eval's `HFLM` of the engine's module and tokenizer.
+
+    Args:
+        engine: What answers.
+        batch_size: How many questions are asked at a time; `auto` halves them where memory runs out.
 
     Raises:
         EvaluatorError: it has none, or a token's likelihood would depend on what comes after it.
     """
-    module, tokenizer = getattr(answerer, "module", None), getattr(answerer, "tokenizer", None)
+    module, tokenizer = getattr(engine, "module", None), getattr(engine, "tokenizer", None)
     if module is None or tokenizer is None:
         raise EvaluatorError(
             f"lm_eval: needs --model auto, or a model with the attributes module and tokenizer; found "
-            f"{type(answerer).__name__}."
+            f"{type(engine).__name__}."
         )
     _refuse_looking_ahead(module, tokenizer)
-    with _as_tied_as_it_is(module):
-        return _kind()(
+    with _without_tying(module):
+        return _halving_class()(
             pretrained=module,
             tokenizer=copy.deepcopy(tokenizer),  # lm-eval sets its padding
             batch_size=LARGEST_BATCH if batch_size == "auto" else batch_size,
@@ -40,7 +52,7 @@ def language_model(answerer: Engine, batch_size: BatchSize) -> Any:
 
 
 @cache
-def _kind() -> Any:
+def _halving_class() -> Any:
     base: Any = importlib.import_module("lm_eval.models.huggingface").HFLM
 
     class Halving(base):  # type: ignore[misc]
@@ -48,28 +60,29 @@ def _kind() -> Any:
 
         def __init__(self, *, halve: bool, **options: Any) -> None:
             super().__init__(**options)
-            self._halve, self._room = halve, self.batch_size_per_gpu
+            self._halve, self._fitting_size = halve, self.batch_size_per_gpu
 
-        def _model_call(self, inps: Any, *others: Any, **named: Any) -> Any:
+        def _model_call(self, inps: Tensor, *others: Any, **named: Any) -> Tensor:
             call = super()._model_call
             if others or named:  # an encoder-decoder's
-                return call(inps, *others, **named)
-            return _joined(self._parts(lambda part: call(inps[part]), len(inps)), 0)
+                return call(inps, *others, **named)  # type: ignore[no-any-return]
+            return _join_padded(self._parts(lambda part: call(inps[part]), len(inps)), 0)
 
-        def _model_generate(self, context: Any, max_length: int, stop: list[str], **named: Any) -> Any:
+        def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **named: Any) -> Tensor:
             generate, mask = super()._model_generate, named.pop("attention_mask", None)
 
-            def some(part: slice) -> Any:
+            def generate_part(part: slice) -> Tensor:
                 masked = {} if mask is None else {"attention_mask": mask[part]}
-                return generate(context[part], max_length, stop, **masked, **named)
+                return generate(context[part], max_length, stop, **masked, **named)  # type: ignore[no-any-return]
 
-            return _joined(self._parts(some, len(context)), self.tokenizer.pad_token_id)
+            return _join_padded(self._parts(generate_part, len(context)), self.tokenizer.pad_token_id)
 
-        def _parts(self, work: Callable[[slice], Any], count: int) -> list[Any]:
-            done: list[Any] = []
+        def _parts(self, work: Callable[[slice], Tensor], count: int) -> list[Tensor]:
+            """The work's results over slices of so many rows, as large as memory allows."""
+            done: list[Tensor] = []
             start = 0
             while start < count:
-                stop = min(count, start + self._room)
+                stop = min(count, start + self._fitting_size)
                 try:
                     done.append(work(slice(start, stop)))
                 except Exception as error:
@@ -79,28 +92,28 @@ def _kind() -> Any:
                     start = stop
                     continue
                 release_memory()  # out here the exception, which holds the attempt's tensors, is gone
-                self._room = (stop - start) // 2
+                self._fitting_size = (stop - start) // 2
             return done
 
     return Halving
 
 
-def _joined(parts: list[Any], padding: int) -> Any:
-    """One tensor [batch, length, ...] of several whose lengths may differ."""
+def _join_padded(parts: list[Tensor], padding: int) -> Tensor:
+    """Join tensors [batch, length, ...] whose lengths may differ, padded on the right to the longest."""
     import torch
 
     if len(parts) == 1:
         return parts[0]
     length = max(part.shape[1] for part in parts)
-    flat = [
+    padded = [
         torch.nn.functional.pad(part, (0, 0) * (part.dim() - 2) + (0, length - part.shape[1]), value=padding)
         for part in parts
     ]
-    return torch.cat(flat)
+    return torch.cat(padded)
 
 
-def _refuse_looking_ahead(module: Any, tokenizer: Any) -> None:
-    """A model that reads a prompt both ways, as PaliGemma does, knows a continuation before it is asked for it."""
+def _refuse_looking_ahead(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a model that reads a prompt both ways, as PaliGemma does: it knows a continuation before it is asked."""
     import torch
 
     words = tokenizer("one two three four", add_special_tokens=False)["input_ids"]
@@ -118,17 +131,17 @@ def _refuse_looking_ahead(module: Any, tokenizer: Any) -> None:
 
 
 @contextmanager
-def _as_tied_as_it_is(module: Any) -> Iterator[None]:
-    """HFLM ties weights by the configuration; where the files say otherwise that would be another model."""
-    module.tie_weights = _nothing
+def _without_tying(module: PreTrainedModel) -> Iterator[None]:
+    """Keep HFLM from tying weights by the configuration: where the files say otherwise that would be another model."""
+    module.tie_weights = _do_nothing
     try:
         yield
     finally:
         del module.tie_weights
 
 
-def _nothing(*given: Any, **named: Any) -> None:
-    """Does nothing."""
+def _do_nothing(*_: object, **__: object) -> None:
+    """Do nothing."""
 
 
 BARS = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
@@ -136,16 +149,16 @@ FACTS = ("get_git_commit_hash", "add_env_info", "add_tokenizer_info")
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Keeps lm-eval from the rest of the process: it seeds random numbers, draws bars, and lists what pip installed.
+def isolated() -> Iterator[None]:
+    """Keep lm-eval from the rest of the process: it seeds random numbers, draws bars, and lists what pip installed.
 
     None of what is kept from it changes a score; its list of packages takes a second, every time.
     """
     import numpy as np
     import torch
 
-    def bar(*given: Any, **named: Any) -> Any:
-        return importlib.import_module("tqdm").tqdm(*given, **{**named, "disable": True})
+    def hidden_bar(*arguments: Any, **named: Any) -> Any:
+        return importlib.import_module("tqdm").tqdm(*arguments, **{**named, "disable": True})
 
     logger = logging.getLogger("lm_eval")
     with ExitStack() as after:
@@ -155,19 +168,20 @@ def alone() -> Iterator[None]:
         after.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.ERROR)
         for name in BARS:
-            after.enter_context(_in_place_of(importlib.import_module(name), "tqdm", bar))
+            after.enter_context(_replaced(importlib.import_module(name), "tqdm", hidden_bar))
         for name in FACTS:
-            after.enter_context(_in_place_of(importlib.import_module("lm_eval.evaluator"), name, _nothing))
+            after.enter_context(_replaced(importlib.import_module("lm_eval.evaluator"), name, _do_nothing))
         yield
 
 
 @contextmanager
-def _in_place_of(module: Any, name: str, other: Any) -> Iterator[None]:
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Replace a name of a module for a while; nothing where it has no such name, as another version of lm-eval may."""
     before = getattr(module, name, None)
-    if before is None:  # another version of lm-eval: then it is heard
+    if before is None:
         yield
         return
-    setattr(module, name, other)
+    setattr(module, name, value)
     try:
         yield
     finally:

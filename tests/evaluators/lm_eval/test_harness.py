@@ -11,8 +11,9 @@ import pytest
 import torch
 import yaml
 
+from evaluators.answering.batching import ask
 from evaluators.answering.engines.transformers import TransformersEngine
-from evaluators.answering.hot_swap import ask, shared_swap
+from evaluators.answering.hot_swap import shared_swap
 from evaluators.lm_eval.harness import LMEval
 from evaluators.lm_eval.model import language_model
 from evaluators.vlmeval.benchmarks import BENCHMARKS
@@ -105,11 +106,11 @@ def write_tasks(folder, count=12):
         "toy_perplexity": (PERPLEXITY, "one"),
     }
     for name, (task, data) in files.items():
-        own = {"task": name, **task, "dataset_kwargs": {"data_files": {"test": str(folder / f"{data}.jsonl")}}}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(own))
+        config = {"task": name, **task, "dataset_kwargs": {"data_files": {"test": str(folder / f"{data}.jsonl")}}}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     (folder / "toys.yaml").write_text(yaml.safe_dump(GROUP))
-    own = {"task": "toy_scale", **LIKELIHOOD, "dataset_kwargs": {"data_files": {"test": str(folder / "one.jsonl")}}}
-    text = yaml.safe_dump(own).replace("'!function mine.likelihood'", "!function mine.likelihood")
+    config = {"task": "toy_scale", **LIKELIHOOD, "dataset_kwargs": {"data_files": {"test": str(folder / "one.jsonl")}}}
+    text = yaml.safe_dump(config).replace("'!function mine.likelihood'", "!function mine.likelihood")
     (folder / "toy_scale.yaml").write_text(text)
     (folder / "mine.py").write_text("def likelihood(doc, results):\n    return {'likelihood': 7.0}\n")
     return folder
@@ -131,9 +132,9 @@ def pool(tmp_path_factory):
 @contextmanager
 def mean_of(pool, home):
     with Pool.open(pool) as opened:
-        known = [digest_checkpoint(part.checkpoint) for part in opened]
-        recipe = recipe_of(pool).sealed([digest.content for digest in known], "sha256:" + "0" * 64)
-        candidate = SoupCandidate(recipe, opened, home, known)
+        digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
+        recipe = recipe_of(pool).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
+        candidate = SoupCandidate(recipe, opened, home, digests)
         yield candidate
         candidate.remove()
 
@@ -153,8 +154,8 @@ def plainly(checkpoint, tasks, name, metric):
     module = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
     model = HFLM(pretrained=module, tokenizer=AutoTokenizer.from_pretrained(checkpoint), batch_size=5)
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
-    told = lm_eval.simple_evaluate(model=model, tasks=[name], task_manager=manager, bootstrap_iters=0)
-    return told["results"][name][f"{metric},none"]
+    results = lm_eval.simple_evaluate(model=model, tasks=[name], task_manager=manager, bootstrap_iters=0)
+    return results["results"][name][f"{metric},none"]
 
 
 @pytest.mark.parametrize(
@@ -177,12 +178,12 @@ def test_answers_are_written_as_lm_eval_alone_would(pool, tasks, tmp_path, monke
 
     seen = []
     whole = lm_eval.simple_evaluate
-    monkeypatch.setattr(lm_eval, "simple_evaluate", lambda **given: seen.append(whole(**given)) or seen[-1])
+    monkeypatch.setattr(lm_eval, "simple_evaluate", lambda **arguments: seen.append(whole(**arguments)) or seen[-1])
     candidate = ToyCandidate(pool / "m0", tmp_path, "m0")
-    ask(shared_swap(EvalSettings()).answerer_for(candidate), [[{"type": "text", "value": "Why?"}]], 1)
+    ask(shared_swap(EvalSettings()).engine_for(candidate), [[{"type": "text", "value": "Why?"}]], 1)
     LMEval(EvalSettings()).evaluate(candidate, benchmark(tasks, "toy_writing"))
     plainly(pool / "m0", tasks, "toy_writing", "exact_match")
-    ours, theirs = ([row["resps"] for row in told["samples"]["toy_writing"]] for told in seen)
+    ours, theirs = ([row["resps"] for row in results["samples"]["toy_writing"]] for results in seen)
     assert ours == theirs
     assert len({str(reply) for reply in ours}) > 3
 
@@ -193,18 +194,18 @@ def test_one_model_serves_both_kinds_of_benchmarks_and_neither_hears_of_the_othe
     assert shared_swap(EvalSettings()) is swap
     assert shared_swap(EvalSettings(trust_remote_code=True)) is not swap
     image = noise(tmp_path / "image.png", (40, 30), 1)
-    messages = [[{"type": "image", "value": image}, {"type": "text", "value": text}] for text in ("Why?", "Is it so?")]
-    told = {}
+    prompts = [[{"type": "image", "value": image}, {"type": "text", "value": text}] for text in ("Why?", "Is it so?")]
+    outcomes = {}
     for turn in range(2):
         for seed in (0, 1):
             candidate = ToyCandidate(pool / f"m{seed}", tmp_path, f"m{seed}")
-            answerer = swap.answerer_for(candidate)
-            answerer.max_new_tokens = 8
-            answers = ask(answerer, messages, "auto")
+            engine = swap.engine_for(candidate)
+            engine.max_new_tokens = 8
+            answers = ask(engine, prompts, "auto")
             scores = [evaluator.evaluate(candidate, benchmark(tasks, name)).value for name in ("toy_choice", "toys")]
-            assert evaluator._swap.answerer_for(candidate) is answerer
-            assert told.setdefault(seed, (answers, scores)) == (answers, scores), turn
-    assert told[0][0] != told[1][0]
+            assert evaluator._swap.engine_for(candidate) is engine
+            assert outcomes.setdefault(seed, (answers, scores)) == (answers, scores), turn
+    assert outcomes[0][0] != outcomes[1][0]
 
 
 def test_half_of_the_questions_choose_and_the_other_half_reports(pool, tasks, tmp_path):
@@ -261,8 +262,8 @@ def test_lm_eval_is_silent(pool, tasks, tmp_path, capfd, caplog):
     evaluator = LMEval(EvalSettings())
     for name in ("toy_choice", "toy_writing", "toys"):
         evaluator.evaluate(ToyCandidate(pool / "m0", tmp_path, "m0"), benchmark(tasks, name))
-    told = capfd.readouterr()
-    assert (told.out, told.err, caplog.text) == ("", "", "")
+    output = capfd.readouterr()
+    assert (output.out, output.err, caplog.text) == ("", "", "")
 
 
 def test_random_numbers_of_others_stay_as_they_were(pool, tasks, tmp_path):
@@ -276,7 +277,7 @@ def test_random_numbers_of_others_stay_as_they_were(pool, tasks, tmp_path):
 def test_batches_halve_where_memory_runs_out(name, pool, tasks, tmp_path, monkeypatch):
     evaluator, candidate = LMEval(EvalSettings()), ToyCandidate(pool / "m0", tmp_path, "m0")
     expected = evaluator.evaluate(candidate, benchmark(tasks, name))
-    module, sizes = evaluator._swap.answerer_for(candidate).module, []
+    module, sizes = evaluator._swap.engine_for(candidate).module, []
     forward = type(module).forward
 
     def narrow(self, input_ids=None, **others):
@@ -287,8 +288,8 @@ def test_batches_halve_where_memory_runs_out(name, pool, tasks, tmp_path, monkey
         return forward(self, input_ids=input_ids, **others)
 
     monkeypatch.setattr(type(module), "forward", narrow)
-    found = evaluator.evaluate(candidate, benchmark(tasks, name))
-    assert found == expected
+    score = evaluator.evaluate(candidate, benchmark(tasks, name))
+    assert score == expected
     assert max(sizes) > 3
     with pytest.raises(torch.cuda.OutOfMemoryError):
         LMEval(EvalSettings(batch_size=8)).evaluate(candidate, benchmark(tasks, name))
@@ -300,19 +301,19 @@ def test_batches_halve_where_memory_runs_out(name, pool, tasks, tmp_path, monkey
 def test_the_language_model_of_every_family_is_judged_as_lm_eval_alone_would(kind, tasks, tmp_path):
     path = save_family(kind, tmp_path / kind, 0)
     evaluator, candidate = LMEval(EvalSettings()), ToyCandidate(path, tmp_path, kind)
-    answerer = evaluator._swap.answerer_for(candidate)
-    answerer.max_new_tokens = 3
+    engine = evaluator._swap.engine_for(candidate)
+    engine.max_new_tokens = 3
     image = noise(tmp_path / "image.png", (40, 30), 1)
-    ask(answerer, [[{"type": "image", "value": image}, {"type": "text", "value": "Why?"}]], 1)  # and leaves no trace
+    ask(engine, [[{"type": "image", "value": image}, {"type": "text", "value": "Why?"}]], 1)  # and leaves no trace
     for name, metric in (("toy_choice", "acc"), ("toy_writing", "exact_match")):
         score = evaluator.evaluate(candidate, benchmark(tasks, name))
         assert score.value == pytest.approx(100 * plainly(path, tasks, name, metric))
 
 
 def test_a_model_that_knows_what_comes_is_refused(tmp_path):
-    answerer = TransformersEngine(save_family("paligemma", tmp_path / "both-ways", 0))
+    engine = TransformersEngine(save_family("paligemma", tmp_path / "both-ways", 0))
     with pytest.raises(EvaluatorError, match="reads its whole prompt at once"):
-        language_model(answerer, "auto")
+        language_model(engine, "auto")
 
 
 def test_a_model_of_the_users_needs_a_module_and_a_tokenizer():
@@ -324,12 +325,12 @@ def test_a_model_of_the_users_needs_a_module_and_a_tokenizer():
 
 
 def test_weights_that_the_files_keep_apart_are_not_tied_for_lm_eval(tmp_path):
-    answerer = TransformersEngine(save_family("llava", tmp_path / "m", 0))
-    answerer.module.config.tie_word_embeddings = answerer.module.config.text_config.tie_word_embeddings = True
-    head = answerer.module.lm_head.weight.clone()
-    language_model(answerer, "auto")
-    assert torch.equal(answerer.module.lm_head.weight, head)
-    assert "tie_weights" not in vars(answerer.module)
+    engine = TransformersEngine(save_family("llava", tmp_path / "m", 0))
+    engine.module.config.tie_word_embeddings = engine.module.config.text_config.tie_word_embeddings = True
+    head = engine.module.lm_head.weight.clone()
+    language_model(engine, "auto")
+    assert torch.equal(engine.module.lm_head.weight, head)
+    assert "tie_weights" not in vars(engine.module)
 
 
 @pytest.mark.parametrize(
@@ -366,8 +367,8 @@ def test_without_lm_eval_the_error_is_one_sentence_with_the_pip_line(monkeypatch
 
 
 def test_names_after_lm_eval_are_its_tasks_until_another_benchmark_comes():
-    found = parse_benchmarks(["lm_eval:arc_easy,boolq@tasks/,mmbench", "ocrbench,lm_eval:boolq,python:a.py:f"])
-    assert [(each.harness, each.target) for each in found] == [
+    benchmarks = parse_benchmarks(["lm_eval:arc_easy,boolq@tasks/,mmbench", "ocrbench,lm_eval:boolq,python:a.py:f"])
+    assert [(benchmark.harness, benchmark.target) for benchmark in benchmarks] == [
         ("lm_eval", "arc_easy"),
         ("lm_eval", "boolq@tasks/"),
         ("vlmeval", "mmbench"),
