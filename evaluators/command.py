@@ -15,7 +15,7 @@ import subprocess
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from evaluators.python import refuse_split, to_score
 from soup.errors import EvaluatorError
@@ -24,8 +24,8 @@ from soup.evaluation.settings import EvalSettings
 
 __all__ = ["Command"]
 
-PLACE = "{checkpoint}"
-LOG = "command.log"
+PLACEHOLDER = "{checkpoint}"
+LOG_NAME = "command.log"
 TAIL_BYTES = 2_000  # of the log, in an error
 END_BYTES = 1_000_000  # of stdout, for its last line
 GRACE_SECONDS = 2.0
@@ -40,69 +40,69 @@ class Command(Harness):
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
 
-    def identity(self, benchmark: Benchmark) -> Mapping[str, Any]:
-        """The template: what the command itself depends on is not known to soup."""
+    def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
+        """Return the template: what the command itself depends on is not known to soup."""
         refuse_split(benchmark)
         _template(benchmark)
         return {"evaluator": "command", "command": benchmark.target}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
-        """The score on the last line of the command's output; all of its output is in the scratch's command.log."""
+        """Return the score on the last line of the command's output, all of which is in the scratch's command.log."""
         refuse_split(benchmark)
-        line = _template(benchmark).replace(PLACE, shlex.quote(str(candidate.directory())))
+        line = _template(benchmark).replace(PLACEHOLDER, shlex.quote(str(candidate.directory())))
         candidate.scratch.mkdir(parents=True, exist_ok=True)
-        log = candidate.scratch / LOG
-        status, answer = _run(line, log, self.settings.timeout_seconds, benchmark.name)
+        log = candidate.scratch / LOG_NAME
+        status, output = _run(line, log, self.settings.timeout_seconds, benchmark.name)
         if status != 0:
-            how = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
-            raise EvaluatorError(f"{benchmark.name}: the command {how}.{_told(log)}")
-        return _score(answer, log, benchmark.name)
+            outcome = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
+            raise EvaluatorError(f"{benchmark.name}: the command {outcome}.{_log_tail(log)}")
+        return _score(output, log, benchmark.name)
 
 
 def _template(benchmark: Benchmark) -> str:
-    if PLACE not in benchmark.target:
+    if PLACEHOLDER not in benchmark.target:
         raise EvaluatorError(
-            f"{benchmark.name}: the command has no {PLACE}, so that every candidate would get the same score; "
+            f"{benchmark.name}: the command has no {PLACEHOLDER}, so that every candidate would get the same score; "
             f"put it where the checkpoint's directory belongs, without quotes."
         )
     return benchmark.target
 
 
 def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tuple[int, bytes]:
-    """The exit status and the end of stdout. Whatever ends the wait, no process of the group outlives it."""
+    """Run a shell's line; return its exit status and the end of stdout. No process of the group outlives the call."""
     log.unlink(missing_ok=True)
-    with log.open("ab", buffering=0) as talk:  # appending: two writers share it
-        talk.write(f"$ {line}\n".encode())
+    with log.open("ab", buffering=0) as log_file:  # appending: two writers share it
+        log_file.write(f"$ {line}\n".encode())
         process = subprocess.Popen(
-            line, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=talk, start_new_session=True
+            line, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log_file, start_new_session=True
         )
         end = bytearray()
-        reader = threading.Thread(target=_copy, args=(process.stdout, talk, end), daemon=True)
+        reader = threading.Thread(target=_copy, args=(process.stdout, log_file, end), daemon=True)
         try:
             reader.start()
             status = process.wait(timeout_seconds)
         except subprocess.TimeoutExpired as cause:
             raise EvaluatorError(
-                f"{name}: the command did not end within {timeout_seconds:g} seconds (--timeout).{_told(log)}"
+                f"{name}: the command did not end within {timeout_seconds:g} seconds (--timeout).{_log_tail(log)}"
             ) from cause
         finally:
-            _end(process)
+            _end_group(process)
             reader.join(GRACE_SECONDS)
     return status, bytes(end)
 
 
-def _copy(stdout: IO[bytes], talk: IO[bytes], end: bytearray) -> None:
-    """Writes what comes into the log at once, and keeps the end of it."""
+def _copy(stdout: IO[bytes], log_file: IO[bytes], end: bytearray) -> None:
+    """Write what comes into the log at once, and keep the end of it."""
     with stdout:
         while chunk := os.read(stdout.fileno(), 65536):
             with contextlib.suppress(ValueError):  # the log is closed: a process that left the group is still talking
-                talk.write(chunk)
+                log_file.write(chunk)
             end += chunk
             del end[:-END_BYTES]
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the whole group: asked first where the command still runs, then by force."""
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the whole group: politely first where the command still runs, then by force."""
     try:
         if process.poll() is None:
             _signal(process, signal.SIGTERM)
@@ -113,24 +113,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _signal(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # all gone; macOS says so by the second
-        os.killpg(process.pid, what)
+        os.killpg(process.pid, number)
 
 
-def _score(answer: bytes, log: Path, name: str) -> Score:
-    lines = answer.decode("utf-8", "replace").strip().splitlines()
+def _score(output: bytes, log: Path, name: str) -> Score:
+    lines = output.decode("utf-8", "replace").strip().splitlines()
     try:
         return to_score(json.loads(lines[-1] if lines else ""), name)
     except (ValueError, EvaluatorError) as cause:
-        found = f"{lines[-1]!r:.200}" if lines else "nothing"
+        last_line = f"{lines[-1]!r:.200}" if lines else "nothing"
         raise EvaluatorError(
             f"{name}: expected the last line of the command's stdout to be a number from 0 to 100, or a JSON object "
-            f"of them; found {found}.{_told(log)}"
+            f"of them; found {last_line}.{_log_tail(log)}"
         ) from cause
 
 
-def _told(log: Path) -> str:
-    """Where the log lies, and its end."""
+def _log_tail(log: Path) -> str:
+    """Say where the log lies, and how it ends."""
     tail = log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace").rstrip()
     return f" Log: {log}, which ends:\n{tail}"

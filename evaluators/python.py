@@ -12,7 +12,6 @@ import statistics
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
@@ -30,18 +29,18 @@ class PythonFunction(Harness):
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
 
-    def identity(self, benchmark: Benchmark) -> Mapping[str, Any]:
-        """The function's place and the digest of its source file (of that file alone, not of what it imports)."""
+    def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
+        """Return the function's name and the digest of its source file (of that file alone, not of its imports)."""
         refuse_split(benchmark)
         _function(benchmark)
-        place, _, name = benchmark.target.rpartition(":")
-        source = _source_file(place)
-        code = hashlib.sha256(source.read_bytes()).hexdigest() if source else None
-        where = source.name if source and place.endswith(".py") else place
-        return {"evaluator": "python", "function": f"{where}:{name}", "code": code}
+        module, _, name = benchmark.target.rpartition(":")
+        path = _source_file(module)
+        code = hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+        shown = path.name if path and module.endswith(".py") else module
+        return {"evaluator": "python", "function": f"{shown}:{name}", "code": code}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
-        """What the function says of the candidate's directory."""
+        """Return what the function says of the candidate's directory."""
         refuse_split(benchmark)
         function = _function(benchmark)
         directory = str(candidate.directory())
@@ -57,22 +56,26 @@ class PythonFunction(Harness):
         return to_score(value, benchmark.name)
 
 
-def to_score(value: Any, name: str) -> Score:
-    """A score from a number, or from a dict of numbers: each one is a part, their plain mean the value.
+def to_score(value: object, name: str) -> Score:
+    """Make a score of a number, or of a dict of numbers: each is a part, their plain mean the value.
+
+    Args:
+        value: What a user's code gave.
+        name: The benchmark's, for errors.
 
     Raises:
         EvaluatorError: anything else, such as NaN, a bool, a text, a number beyond 0 to 100, an empty dict.
     """
     if not isinstance(value, Mapping):
-        return _score(name, _plain(value))
+        return _score(name, _python_number(value))
     if not value or not all(isinstance(key, str) for key in value):
         raise EvaluatorError(f"{name}: expected a number or a dict of names to numbers, found {value!r:.200}.")
-    parts = {key: _score(f"{name}, {key}", _plain(number)).value for key, number in value.items()}
+    parts = {key: _score(f"{name}, {key}", _python_number(number)).value for key, number in value.items()}
     return Score(statistics.fmean(parts.values()), parts=parts)
 
 
 def refuse_split(benchmark: Benchmark) -> None:
-    """Says that a harness which does not tell its questions can't count a part of them.
+    """Refuse a split for a harness that does not know its questions, and so can't count a part of them.
 
     Raises:
         EvaluatorError: the benchmark's split is not `all`.
@@ -84,31 +87,32 @@ def refuse_split(benchmark: Benchmark) -> None:
         )
 
 
-def _score(name: str, value: Any) -> Score:
+def _score(name: str, value: object) -> Score:
     try:
-        return Score(value)
+        return Score(value)  # type: ignore[arg-type]  # it refuses what is no number
     except EvaluatorError as cause:
         raise EvaluatorError(f"{name}: {cause}") from cause
 
 
-def _plain(value: Any) -> Any:
-    """The Python number in a numpy scalar or a torch tensor of one element; anything else as it is."""
+def _python_number(value: object) -> object:
+    """Return the Python number in a numpy scalar or a torch tensor of one element; anything else as it is."""
     item = getattr(value, "item", None)
     if callable(item) and getattr(value, "shape", None) == ():
         return item()
     return value
 
 
-def _function(benchmark: Benchmark) -> Callable[[str], Any]:
-    found = load_object(benchmark.target, "function", EvaluatorError)
-    if not callable(found):
-        raise EvaluatorError(f"{benchmark.name}: expected a function, found {found!r:.80}.")
-    return found  # type: ignore[no-any-return]
+def _function(benchmark: Benchmark) -> Callable[[str], object]:
+    function: object = load_object(benchmark.target, "function", EvaluatorError)
+    if not callable(function):
+        raise EvaluatorError(f"{benchmark.name}: expected a function, found {function!r:.80}.")
+    return function
 
 
-def _source_file(place: str) -> Path | None:
-    if place.endswith(".py"):
-        return Path(place)
-    spec = importlib.util.find_spec(place)
+def _source_file(module: str) -> Path | None:
+    """Return the file of `FILE.py` or `package.module`; None where there is none."""
+    if module.endswith(".py"):
+        return Path(module)
+    spec = importlib.util.find_spec(module)
     path = Path(spec.origin) if spec and spec.origin else None
     return path if path and path.is_file() else None

@@ -15,13 +15,18 @@ __all__ = ["names_in_memory"]
 
 
 def names_in_memory(module: Any, on_disk: Iterable[str]) -> Mapping[str, str] | None:
-    """Name on disk -> name in memory, without the tensors that transformers has no use for.
+    """Map names on disk to names in memory, without the tensors that transformers has no use for.
 
-    None where there is no such mapping: a module that is not transformers' (its names are taken as they are), or a
-    version of transformers that keeps its rules elsewhere.
+    Args:
+        module: A module that is loaded already.
+        on_disk: The names in a checkpoint's files.
+
+    Returns:
+        The name in memory by the name on disk. None where there is no such mapping: a module that is not
+        transformers' (its names are taken as they are), or a version of transformers that keeps its rules elsewhere.
 
     Raises:
-        LookupError: transformers splits, joins or permutes tensors of this checkpoint, or puts two into one place.
+        LookupError: transformers splits, joins or permutes tensors of this checkpoint, or puts two into one.
     """
     try:
         loading = importlib.import_module("transformers.core_model_loading")
@@ -35,22 +40,22 @@ def names_in_memory(module: Any, on_disk: Iterable[str]) -> Mapping[str, str] | 
     rules = mapping(module)
     renamings = [rule for rule in rules if isinstance(rule, loading.WeightRenaming)]
     conversions = [rule for rule in rules if isinstance(rule, loading.WeightConverter)]
-    places = module.state_dict()
-    found: dict[str, str] = {}
+    in_memory = module.state_dict()
+    names: dict[str, str] = {}
     for name in sorted(on_disk, key=order):  # some renamings depend on what they have seen before
-        target, pattern = rename(name, renamings, conversions, module.base_model_prefix, places)
-        if target not in places and name in places:
-            target, pattern = rename(name, [], [], module.base_model_prefix, places)
-        if pattern is not None and target in places:
+        target, pattern = rename(name, renamings, conversions, module.base_model_prefix, in_memory)
+        if target not in in_memory and name in in_memory:
+            target, pattern = rename(name, [], [], module.base_model_prefix, in_memory)
+        if pattern is not None and target in in_memory:
             raise LookupError(f"{name}: transformers converts it on loading")
-        if target in places:
-            found[name] = target
-    return _unambiguous(found)
+        if target in in_memory:
+            names[name] = target
+    return _unambiguous(names)
 
 
-def _unambiguous(found: dict[str, str]) -> dict[str, str]:
+def _unambiguous(names: dict[str, str]) -> dict[str, str]:
     first: dict[str, str] = {}
-    for name, target in found.items():
+    for name, target in names.items():
         if first.setdefault(target, name) != name:
             raise LookupError(f"{first[target]} and {name}: transformers loads both into {target}")
-    return found
+    return names

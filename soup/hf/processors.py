@@ -18,7 +18,12 @@ def has_torchvision() -> bool:
 
 
 def open_processor(directory: Path | str, options: Mapping[str, Any]) -> Any:
-    """The processor of a checkpoint; one that takes videos as well opens without torchvision, too, for images alone."""
+    """Open the processor of a checkpoint; if it takes videos as well, without torchvision for images alone.
+
+    Args:
+        directory: The checkpoint.
+        options: For transformers' `from_pretrained`.
+    """
     transformers: Any = importlib.import_module("transformers")
     if has_torchvision():
         return transformers.AutoProcessor.from_pretrained(directory, **options)
@@ -28,7 +33,7 @@ def open_processor(directory: Path | str, options: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def _no_videos() -> Iterator[None]:
-    """Lets a processor that also takes videos be built without torchvision, which only its videos need.
+    """Let a processor that also takes videos be built without torchvision, which only its videos need.
 
     For the one call, the part for videos is one that knows nothing: images and text are processed by the classes that
     would process them anyway, and a video, which no question here has, would fail.
@@ -46,10 +51,10 @@ def _no_videos() -> Iterator[None]:
             return cls()
 
     with ExitStack() as after:
-        for place, name, stand_in in ((auto, "AutoVideoProcessor", NoVideos), (classes, "VideoProcessorMixin", base)):
-            if name in vars(place):
-                after.callback(setattr, place, name, vars(place)[name])
+        for module, name, stand_in in ((auto, "AutoVideoProcessor", NoVideos), (classes, "VideoProcessorMixin", base)):
+            if name in vars(module):
+                after.callback(setattr, module, name, vars(module)[name])
             else:
-                after.callback(delattr, place, name)
-            setattr(place, name, stand_in)
+                after.callback(delattr, module, name)
+            setattr(module, name, stand_in)
         yield

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluators import command as room
+from evaluators import command
 from evaluators.command import Command
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator, Split
@@ -27,7 +27,7 @@ def candidate(tmp_path):
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
-    monkeypatch.setattr(room, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(command, "GRACE_SECONDS", 0.3)
 
 
 def benchmark(line, **rest):
@@ -59,8 +59,8 @@ def wait_until(fact, seconds=5.0):
 
 def test_the_last_line_of_stdout_is_the_score(candidate):
     assert isinstance(Command(EvalSettings()), Evaluator)
-    found = evaluate(candidate, "echo loading; echo careful >&2; cat {checkpoint}/value; echo")
-    assert (found.value, found.n) == (61.8, None)
+    score = evaluate(candidate, "echo loading; echo careful >&2; cat {checkpoint}/value; echo")
+    assert (score.value, score.n) == (61.8, None)
     log = (candidate.scratch / "command.log").read_text()
     assert "loading" in log
     assert "careful" in log
@@ -75,12 +75,12 @@ def test_the_directory_is_quoted_for_the_shell(candidate, tmp_path, monkeypatch)
 
 
 def test_a_json_object_gives_parts_and_their_mean(candidate):
-    found = evaluate(candidate, """echo '{{"a": 10, "b": 20}}' {checkpoint} >/dev/null; echo '{"a": 10, "b": 20}'""")
-    assert (found.value, found.parts) == (15, {"a": 10, "b": 20})
+    score = evaluate(candidate, """echo '{{"a": 10, "b": 20}}' {checkpoint} >/dev/null; echo '{"a": 10, "b": 20}'""")
+    assert (score.value, score.parts) == (15, {"a": 10, "b": 20})
 
 
 @pytest.mark.parametrize(
-    ("output", "found"),
+    ("output", "shown"),
     [
         ("", "nothing"),
         ("all good", "'all good'"),
@@ -95,8 +95,8 @@ def test_a_json_object_gives_parts_and_their_mean(candidate):
         ("50\nbye", "'bye'"),
     ],
 )
-def test_no_number_is_an_error_with_the_logs_path_and_never_a_zero(output, found, candidate):
-    with pytest.raises(EvaluatorError, match=f"found {found}|found .*{found}") as caught:
+def test_no_number_is_an_error_with_the_logs_path_and_never_a_zero(output, shown, candidate):
+    with pytest.raises(EvaluatorError, match=f"found {shown}|found .*{shown}") as caught:
         evaluate(candidate, f"echo wisdom >&2; printf %s {shlex.quote(output)}; : {{checkpoint}}")
     assert str(candidate.scratch / "command.log") in str(caught.value)
     assert "wisdom" in str(caught.value)

@@ -60,15 +60,15 @@ def evaluator():
 
 def test_a_function_gets_the_candidates_directory_and_its_number_is_the_score(file, candidate):
     assert isinstance(evaluator(), Evaluator)
-    found = evaluator().evaluate(candidate, benchmark(f"{file}:score"))
-    assert (found.value, found.n, found.questions, found.parts) == (61.8, None, None, {})
+    score = evaluator().evaluate(candidate, benchmark(f"{file}:score"))
+    assert (score.value, score.n, score.questions, score.parts) == (61.8, None, None, {})
     assert candidate.calls == ["directory"]
 
 
 def test_each_number_of_a_dict_is_a_part_and_their_mean_the_value(file, candidate):
-    found = evaluator().evaluate(candidate, benchmark(f"{file}:several"))
-    assert found.value == 20.25
-    assert found.parts == {"one": 10, "two": 30.5}
+    score = evaluator().evaluate(candidate, benchmark(f"{file}:several"))
+    assert score.value == 20.25
+    assert score.parts == {"one": 10, "two": 30.5}
 
 
 def test_a_function_of_a_package_is_found_by_its_module(file, candidate, monkeypatch):
@@ -100,7 +100,7 @@ def test_an_edited_file_runs_as_it_is_now_and_nothing_is_written_beside_it(tmp_p
         path.write_text(f"value = {value}\n")
         os.utime(path, (10**9, 10**9))
         assert load_object(f"{path}:value", "evaluator", EvaluatorError) == value
-    assert [found.name for found in tmp_path.iterdir()] == ["judge.py"]
+    assert [path.name for path in tmp_path.iterdir()] == ["judge.py"]
 
 
 def test_a_split_is_refused_before_any_work(file, candidate):
