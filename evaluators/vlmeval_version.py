@@ -16,7 +16,7 @@ INSTALL = (
 
 
 def version() -> str:
-    """VLMEvalKit's version, without importing it.
+    """Return VLMEvalKit's version, without importing it.
 
     Raises:
         EvaluatorError: it is not installed.

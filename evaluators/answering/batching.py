@@ -44,7 +44,7 @@ class Engine(Protocol):
     """What answers prompts. With an attribute `module` (a torch module) candidates are streamed into it."""
 
     def answer(self, prompts: list[Prompt], /) -> list[str]:
-        """One answer per prompt, in their order; an answer must not depend on its neighbours."""
+        """Give one answer per prompt, in their order; an answer must not depend on its neighbours."""
 
 
 class _OutOfMemoryError(EvaluatorError):
@@ -57,7 +57,7 @@ def ask(
     batch_size: BatchSize,
     on_batch: OnBatch = lambda prompts, replies: None,
 ) -> list[str]:
-    """The answers to all prompts, in their order, asked in batches of similar length, the longest first.
+    """Answer all prompts, in their order, asking in batches of similar length, the longest first.
 
     So padding is little, and memory that does not suffice is noticed at once instead of after hours.
 
@@ -88,7 +88,7 @@ def ask(
 
 
 def _groups(prompts: list[Prompt]) -> Iterator[list[int]]:
-    """Indices of prompts that may go together. A batch never mixes prompts with one image, several and none."""
+    """Yield the indices of prompts that may go together: never prompts with one image, several and none."""
     sizes = [_size(prompt) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda index: (sizes[index], -index), reverse=True)
     for _, group in groupby(order, key=lambda index: sizes[index][0]):
@@ -96,14 +96,14 @@ def _groups(prompts: list[Prompt]) -> Iterator[list[int]]:
 
 
 def _size(prompt: Prompt) -> tuple[int, int, int]:
-    """The number of images, their pixels and the characters of a prompt."""
+    """Return the number of images, their pixels and the characters of a prompt."""
     images = [part["value"] for part in prompt if part["type"] == "image"]
     return len(images), sum(map(_pixels, images)), sum(len(part["value"]) for part in prompt if part["type"] == "text")
 
 
 @lru_cache(100_000)  # rotations of a question show the same image, and so does every candidate
 def _pixels(path: str) -> int:
-    """The number of pixels, from the header alone; 0 for what Pillow does not know (the model's to judge)."""
+    """Return the number of pixels, from the header alone; 0 for what Pillow does not know (the model's to judge)."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -122,7 +122,7 @@ def _first_size(engine: Engine, batch_size: BatchSize) -> int:
 
 
 def _halve(engine: Engine, size: int) -> int:
-    """Half the batch, in memory that the larger one has left."""
+    """Return half the size, with the memory given back that the larger batch held."""
     release_memory()
     logger.warning("Out of memory with %d questions at a time; going on with %d.", size, size // 2)
     with suppress(TypeError):
@@ -131,7 +131,7 @@ def _halve(engine: Engine, size: int) -> int:
 
 
 def _replies_if_they_fit(engine: Engine, prompts: list[Prompt], *, may_halve: bool) -> list[str] | None:
-    """The replies; None, with nothing held on to, where memory did not suffice but may for half of them."""
+    """Return the replies; None, with nothing held on to, where memory did not suffice but may for half of them."""
     try:
         return _replies(engine, prompts)
     except _OutOfMemoryError as error:
@@ -172,7 +172,7 @@ def release_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether less at a time may do."""
+    """Whether the error says that memory ran out, so that fewer prompts at a time may do."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)

@@ -45,7 +45,7 @@ class HotSwap:
         self._can_stream = True
 
     def identity(self) -> Mapping[str, object]:
-        """All of the engine that can change a score, as JSON values."""
+        """Return all of the engine that can change a score, as JSON values."""
         if self.settings.model == "auto":
             from evaluators.answering.engines.transformers import identity
 
@@ -56,7 +56,7 @@ class HotSwap:
         return {"model": f"{Path(path).name}:{name}", "digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
     def engine_for(self, candidate: Candidate) -> Engine:
-        """The engine with the candidate's weights in it.
+        """Return the engine with the candidate's weights in it.
 
         Raises:
             EvaluatorError: it can't be built from the candidate.
@@ -95,7 +95,7 @@ _swaps: WeakValueDictionary[EvalSettings, HotSwap] = WeakValueDictionary()
 
 
 def shared_swap(settings: EvalSettings) -> HotSwap:
-    """The one HotSwap of all evaluators of a search: two loaded models might not fit. It lives as long as they do."""
+    """Return the HotSwap that all evaluators of a search share, for as long as they live: two might not fit."""
     swap = _swaps.get(settings)
     if swap is None:
         swap = _swaps[settings] = HotSwap(settings)
@@ -103,7 +103,7 @@ def shared_swap(settings: EvalSettings) -> HotSwap:
 
 
 def _engine_factory(settings: EvalSettings) -> Callable[[Path], Engine]:
-    """A function that builds an engine from a checkpoint directory.
+    """Return a function that builds an engine from a checkpoint directory.
 
     Raises:
         EvaluatorError: the user's file, or the class in it, is not there, or has no method `answer`.
@@ -142,7 +142,7 @@ def _stream_weights(candidate: Candidate, engine: Engine) -> bool:
 
 
 def _side_files_digest(directory: Path) -> str:
-    """A digest of the files around the weights: configuration, tokenizer, processor, template, code."""
+    """Digest the files around the weights: configuration, tokenizer, processor, template, code."""
     digest = hashlib.sha256()
     for path in sorted(directory.iterdir()):
         if path.suffix in SIDE_FILES and not path.name.endswith(".index.json"):

@@ -21,7 +21,7 @@ PLAIN_PROMPTS = ("PaliGemmaProcessor",)
 
 
 def image_backend() -> str:
-    """What resizes images here; the two differ in the last bits of a pixel, and so may an answer."""
+    """Name what resizes images here; the two differ in the last bits of a pixel, and so may an answer."""
     return "torchvision" if has_torchvision() else "pillow"
 
 
@@ -39,10 +39,9 @@ class Prompter:
     def __init__(self, directory: Path | str, options: Mapping[str, bool]) -> None:
         self.processor: Any = open_processor(directory, options)
         name = type(self.processor).__name__
-        self.has_no_template = not getattr(self.processor, "chat_template", None)
-        if getattr(self.processor, "image_processor", None) is None or (
-            self.has_no_template and name not in PLAIN_PROMPTS
-        ):
+        self.has_template = bool(getattr(self.processor, "chat_template", None))
+        has_prompt = self.has_template or name in PLAIN_PROMPTS
+        if getattr(self.processor, "image_processor", None) is None or not has_prompt:
             raise EvaluatorError(
                 f"{directory}: --model auto needs a processor with an image processor and a chat template, found "
                 f"{name}; give a model of your own with --model FILE.py:CLASS."
@@ -50,9 +49,9 @@ class Prompter:
         self.tokenizer: Any = self.processor.tokenizer
 
     def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]]) -> Any:
-        """The inputs of one batch, padded on the left: the next token follows the prompt's last one."""
+        """Make the inputs of one batch, padded on the left: the next token follows the prompt's last one."""
         contents = [[_template_part(**part) for part in prompt] for prompt in prompts]
-        if self.has_no_template:
+        if not self.has_template:
             return self._without_template(contents)
         return self.processor.apply_chat_template(
             [[{"role": "user", "content": content}] for content in contents],
@@ -76,7 +75,7 @@ class Prompter:
 
 
 def _template_part(type: str, value: str) -> dict[str, Any]:
-    """One part of a prompt in the words of transformers' chat templates."""
+    """Say one part of a prompt in the words of transformers' chat templates."""
     from PIL import Image
 
     if type == "text":

@@ -19,7 +19,7 @@ __all__ = ["ResponseCache", "cached_answers", "response_key"]
 
 
 def response_key(*facts: object) -> str:
-    """The key of a text: a digest of all that it depends on (JSON values)."""
+    """Return the key of a text: a digest of all that it depends on (JSON values)."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -42,7 +42,7 @@ class ResponseCache:
         return len(self._texts)
 
     def get(self, key: str) -> str | None:
-        """The text of that key."""
+        """Return the text of that key, if it is here."""
         return self._texts.get(key)
 
     def add(self, texts: Mapping[str, str]) -> None:
@@ -79,7 +79,7 @@ def cached_answers(
     answer: Callable[[list[Prompt], OnBatch], list[str]],
     on_progress: Callable[[int, int], None] = lambda count, of: None,
 ) -> list[str]:
-    """The answers to all prompts, in their order: those in the cache, and those that `answer` gives.
+    """Answer all prompts, in their order, asking only for what the cache lacks.
 
     Args:
         cache: Where answers are looked up, and kept as they come.
@@ -112,6 +112,6 @@ def cached_answers(
 
 
 def _prompt_key(prefix: str, prompt: Prompt) -> str:
-    """By content: a file of an image is named by the digest of its bytes, whatever directory it lies in."""
+    """Return a prompt's key, by its content: an image's file is named by its bytes' digest, wherever it lies."""
     parts = [[part["type"], Path(part["value"]).name if part["type"] == "image" else part["value"]] for part in prompt]
     return response_key(prefix, parts)

@@ -94,9 +94,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
         except Exception as cause:
             refuse_faults(benchmark, path, [f"{type(cause).__name__}: {cause}"])
             raise
-    if (
-        benchmark.split_value is not None
-    ):  # after it was built: a row that counts may borrow the image of one that does not
+    # Only after it was built: a row that counts may borrow the image of one that does not.
+    if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
     refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
     return data_set

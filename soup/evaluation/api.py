@@ -174,7 +174,7 @@ class Evaluator(Protocol):
     """
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
-        """All that a score depends on besides the candidate: version, settings, digest of the data (JSON values).
+        """Return all that a score depends on besides the candidate, as JSON values: version, settings, the data's digest.
 
         It is a part of the journal's key, so that a remembered score can't be another data file's. It is asked for
         before any work starts, and is the place to say that data are not here.
@@ -184,7 +184,7 @@ class Evaluator(Protocol):
         """
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
-        """The candidate's score over the benchmark's questions for which `benchmark.split.holds(index)`.
+        """Return the candidate's score over the benchmark's questions for which `benchmark.split.holds(index)`.
 
         Raises:
             EvaluatorError: the harness failed or an answer never came. Never a zero in place of a failure.
@@ -212,11 +212,11 @@ class Harness(Evaluator, Protocol):
     target_syntax: ClassVar[TargetSyntax] = "one"
 
     def locate(self, benchmark: Benchmark) -> Location | None:
-        """Where the benchmark's data are expected; None where that says nothing to a user."""
+        """Return where the benchmark's data are expected; None where that says nothing to a user."""
         return None
 
     def count(self, benchmark: Benchmark) -> int | None:
-        """How many questions of the benchmark are here and count; None where the harness does not know.
+        """Count the benchmark's questions that are here; None where the harness does not know.
 
         Raises:
             EvaluatorError: the data are not here, or damaged.

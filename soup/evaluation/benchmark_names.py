@@ -16,7 +16,7 @@ __all__ = ["parse_benchmarks"]
 
 
 def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark]:
-    """The benchmarks that `--eval` names, each once, in the given order.
+    """Read the benchmarks that `--eval` names, each once, in their order.
 
     A text names several, separated by commas. Each is `HARNESS:TARGET` (what the registered harness calls target), or
     a bare name: a benchmark that a harness lists, a group of such, or a harness that needs no target. Where a target
@@ -78,7 +78,7 @@ class _NameReader:
         return name in self.catalog.benchmarks or name in self.catalog.groups or name in self._harnesses
 
     def _bare(self, name: str) -> Iterator[tuple[str, str, str]]:
-        """What a name without a harness before it stands for; a problem is noted."""
+        """Yield what a name without a harness before it stands for; keep the problem where it is nothing."""
         listed = self.catalog.benchmarks
         if name in listed:
             yield name, listed[name].harness, name

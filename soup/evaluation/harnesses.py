@@ -77,7 +77,7 @@ class Catalog:
 
 
 def build_evaluator(harness: str) -> Evaluator:
-    """The evaluator of a registered harness with the settings' defaults: enough to ask about data.
+    """Build the evaluator of a registered harness with default settings: enough to ask about its data.
 
     Raises:
         EvaluatorError: it can't be imported or built.
@@ -97,24 +97,24 @@ def may_have_parts(harness: str) -> bool:
 
 
 def target_hint(harness: str) -> str:
-    """What stands for a target after the registered harness's name; empty where it needs none."""
+    """Return what stands for a target after the registered harness's name; empty where it needs none."""
     return str(_class_member(harness, "target_hint"))
 
 
 def target_syntax(harness: str) -> TargetSyntax:
-    """Where a target of the registered harness ends."""
+    """Return where a target of the registered harness ends in `--eval`."""
     syntax: TargetSyntax = _class_member(harness, "target_syntax")
     return syntax
 
 
 def locate(evaluator: Evaluator, benchmark: Benchmark) -> Location | None:
-    """`Harness.locate` of any evaluator."""
+    """Call `Harness.locate` of any evaluator."""
     location: Location | None = _member(evaluator, "locate")(benchmark)
     return location
 
 
 def count(evaluator: Evaluator, benchmark: Benchmark) -> int | None:
-    """`Harness.count` of any evaluator."""
+    """Call `Harness.count` of any evaluator."""
     questions: int | None = _member(evaluator, "count")(benchmark)
     return questions
 
@@ -128,7 +128,7 @@ def can_fetch(evaluator: Evaluator) -> bool:
 def fetch(
     evaluator: Evaluator, benchmark: Benchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]
 ) -> Path:
-    """`Harness.fetch` of any evaluator."""
+    """Call `Harness.fetch` of any evaluator."""
     return Path(_member(evaluator, "fetch")(benchmark, phase, progress))
 
 
@@ -150,6 +150,6 @@ def _class_member(harness: str, name: str) -> Any:
 
 
 def _member(harness: object, name: str) -> Any:
-    """The harness's own member of that name; where it has none, the default of `Harness`, methods bound to it."""
+    """Return the harness's own member of that name, or else the default of `Harness`, its methods bound to it."""
     default = getattr(Harness, name)
     return getattr(harness, name, MethodType(default, harness) if callable(default) else default)

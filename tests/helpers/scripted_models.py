@@ -75,10 +75,10 @@ class ToyCandidate:
     scratch: Path
     digest: str
     calls: list[str] = field(default_factory=list)
-    told: list[tuple[int, int]] = field(default_factory=list)
+    progress: list[tuple[int, int]] = field(default_factory=list)
 
     def answered(self, count, of):
-        self.told.append((count, of))
+        self.progress.append((count, of))
 
     @property
     def template(self):
@@ -122,8 +122,8 @@ def grade(prompt, temperature=0):
     """What a judge replies to VLMEvalKit's prompts; sometimes it takes a second try, and not always it is right."""
     if "Model respone: " in prompt:  # their spelling
         prediction = prompt.rpartition("Model respone: ")[2].removesuffix("Extracted answer:")
-        found = re.findall(r"\[.*?\]|\b[A-D]\b|-?\d+\.?\d*", prediction)
-        return found[-1] if found else "nothing"
+        answers = re.findall(r"\[.*?\]|\b[A-D]\b|-?\d+\.?\d*", prediction)
+        return answers[-1] if answers else "nothing"
     if "correctness score" in prompt:
         question, truth, prediction, _ = prompt.rpartition("\n<")[2].split(" | ", 3)
         if int(question.partition(">")[0]) % 7 == 3 and temperature == 0:
@@ -134,8 +134,8 @@ def grade(prompt, temperature=0):
     if "yes or no" in prompt.lower() or "Yes, No" in prompt:
         return "Yes" if "certainly" in prompt.rpartition("<")[2] else "No"
     prediction = prompt.rpartition("Answer: ")[2]
-    found = re.search(r"number ([A-D])\d", prediction)
-    return found[1] if found else "Z"
+    letter = re.search(r"number ([A-D])\d", prediction)
+    return letter[1] if letter else "Z"
 
 
 class JudgeServer:
@@ -171,14 +171,14 @@ class JudgeServer:
                 judge.headers.append((self.path, dict(self.headers)))
                 judge.bodies.append(body)
                 judge.prompts.append(prompt)
-                status, text, more = 200, judge.plays(prompt, body["temperature"]), {}
+                status, text, headers = 200, judge.plays(prompt, body["temperature"]), {}
                 if isinstance(text, tuple):
-                    status, text, more = (*text, {})[:3]
+                    status, text, headers = (*text, {})[:3]
                 else:
                     text = json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
                 with contextlib.suppress(OSError):  # who asked may be gone
                     self.send_response(status)
-                    for name, value in {"Content-Length": len(text.encode()), **more}.items():
+                    for name, value in {"Content-Length": len(text.encode()), **headers}.items():
                         self.send_header(name, str(value))
                     self.end_headers()
                     self.wfile.write(text.encode())

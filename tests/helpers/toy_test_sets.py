@@ -55,7 +55,7 @@ def mmbench_rows(count, options=4):
     """`count` questions with every rotation of their options, the rotations' images given by reference."""
     rows = []
     for question in range(1, count + 1):
-        words = [f"w{question}x{place}" for place in range(options - question % 2)]
+        words = [f"w{question}x{option}" for option in range(options - question % 2)]
         for turn in range(len(words)):
             turned = words[turn:] + words[:turn]
             rows.append(
@@ -96,7 +96,7 @@ def mmstar_rows(count):
             "index": index,
             "question": f"<{index}> Which one, in this image?",
             "image": png((index % 256, 30, 60)),
-            **dict(zip("ABCD", [f"s{index}x{place}" for place in range(4)], strict=True)),
+            **dict(zip("ABCD", [f"s{index}x{option}" for option in range(4)], strict=True)),
             "answer": "ABCD"[index % 4],
             "category": ["coarse perception", "logical reasoning", "math"][index % 3],
             "l2_category": ["image topic", "common reasoning"][index % 2],
@@ -111,8 +111,8 @@ def mmmu_rows(count):
     rows = []
     for index in range(1, count + 1):
         several, is_open, dev = index % 4 == 0, index % 5 == 0, index <= count // 5
-        images = [png((index % 256, 90, place)) for place in range(2 if several else 1)]
-        options = [f"o{index}x{place}" for place in range(4 - index % 2)]
+        images = [png((index % 256, 90, number)) for number in range(2 if several else 1)]
+        options = [f"o{index}x{option}" for option in range(4 - index % 2)]
         if several:
             options[1] = "<image 2>"
         rows.append(
@@ -139,7 +139,7 @@ def mathvista_rows(count):
     rows = []
     for index in range(1, count + 1):
         kind = ["choice", "integer", "float", "list"][index % 4]
-        choices = [f"c{index}x{place}" for place in range(4)]
+        choices = [f"c{index}x{option}" for option in range(4)]
         answer = {"choice": choices[index % 3], "integer": index % 3, "float": f"{index / 10:.1f}", "list": [index, 2]}
         rows.append(
             {
@@ -168,19 +168,19 @@ def mathvista_rows(count):
 def hallusionbench_rows(sets):
     """For each set two figures and two questions, and one question without an image, which nobody is asked."""
     rows = []
-    for place in range(sets):
-        kind = ["chart", "figure", "map"][place % 3]
+    for number in range(sets):
+        kind = ["chart", "figure", "map"][number % 3]
         for figure, question in [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]:
             seen = int(figure > 0)
-            index = f"{['VD', 'VS'][place % 2]}_{kind}_{seen}_{place // 3}_{figure}_{question}"
+            index = f"{['VD', 'VS'][number % 2]}_{kind}_{seen}_{number // 3}_{figure}_{question}"
             rows.append(
                 {
                     "index": index,
-                    "category": ["VD", "VS"][place % 2],
+                    "category": ["VD", "VS"][number % 2],
                     "l2-category": kind,
                     "question": f"<{index}> Is it so? Please answer yes or no.",
-                    "answer": "Yes" if (place + figure + question) % 2 else "No",
-                    "image": png((place % 256, figure, 77)) if seen else None,
+                    "answer": "Yes" if (number + figure + question) % 2 else "No",
+                    "image": png((number % 256, figure, 77)) if seen else None,
                 }
             )
     return rows
@@ -192,7 +192,7 @@ def ai2d_rows(count):
             "index": index,
             "question": f"<{index}> What is at {index}?",
             "image": png((index % 256, index // 256, 150)),
-            **dict(zip("ABCD", [index + place for place in range(4)], strict=True)),
+            **dict(zip("ABCD", [index + option for option in range(4)], strict=True)),
             "answer": "DCBA"[index % 4],
             "category": "diagram",
             "image_path": f"images/{index}.png",
@@ -248,9 +248,9 @@ def right_answer(row):
 def predictions(kind, rows):
     """A whole file of answers of one kind, by index."""
     answers = right(rows)
-    places = {index: index % CIRCLE if isinstance(index, int) else place for place, index in enumerate(answers)}
+    numbers = {index: index % CIRCLE if isinstance(index, int) else number for number, index in enumerate(answers)}
     if kind == "half right":
-        return {index: answer if places[index] // 2 % 2 else "no idea" for index, answer in answers.items()}
+        return {index: answer if numbers[index] // 2 % 2 else "no idea" for index, answer in answers.items()}
     if kind == "noise":
         chance = random.Random(7)
         odd = {index: chance.choice(ODD) if chance.random() < 0.2 else answer for index, answer in answers.items()}

@@ -38,8 +38,8 @@ def character_tokenizer(specials=(), **named):
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    own = ["<pad>", "<s>", "</s>", "<unk>", *specials]
-    words = {word: place for place, word in enumerate([*own, *map(chr, range(32, 127)), "\n"])}
+    all_specials = ["<pad>", "<s>", "</s>", "<unk>", *specials]
+    words = {word: index for index, word in enumerate([*all_specials, *map(chr, range(32, 127)), "\n"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -229,7 +229,7 @@ QWEN = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 IDEFICS_TILES = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
 IDEFICS = ("<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", *IDEFICS_TILES)
-PALIGEMMA = ("<image>", *(f"<loc{place:04d}>" for place in range(1024)), *(f"<seg{n:03d}>" for n in range(128)))
+PALIGEMMA = ("<image>", *(f"<loc{n:04d}>" for n in range(1024)), *(f"<seg{n:03d}>" for n in range(128)))
 
 FAMILIES = {
     "qwen2_vl": Family("Qwen2VLProcessor", QWEN_IMAGE, QWEN, _qwen("qwen2_vl"), _qwen_images),

@@ -30,7 +30,7 @@ TINY_PARAMETERS = 30_000_000
 
 
 def identity(settings: EvalSettings) -> Mapping[str, object]:
-    """What can change an answer besides the checkpoint. The batch size is no part of it: answers stand alone."""
+    """Return what can change an answer besides the checkpoint. The batch size is no part of it: answers stand alone."""
     return {
         "transformers": str(_transformers().__version__),
         "decoding": "greedy",
@@ -81,7 +81,7 @@ class TransformersEngine:
         self.max_new_tokens = max_new_tokens
 
     def answer(self, prompts: list[Prompt], /) -> list[str]:
-        """The answers to one batch of prompts, each with the same number of images."""
+        """Answer one batch of prompts, each with the same number of images."""
         import torch
 
         with torch.inference_mode(), few_threads(self.module):
@@ -96,7 +96,7 @@ class TransformersEngine:
         return [text.strip() for text in self.tokenizer.batch_decode(added, skip_special_tokens=True)]
 
     def _token_limit(self, prompt_length: int) -> int:
-        """How many tokens an answer may have: no more than the model has positions for, whatever its neighbours."""
+        """Return how many tokens an answer may have: what the model has positions for, whatever its neighbours."""
         positions = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
         return self.max_new_tokens if positions is None else max(1, min(self.max_new_tokens, positions - prompt_length))
 
@@ -121,7 +121,7 @@ def _register_ours(directory: Path) -> None:
 
 
 def _greedy(module: Any, tokenizer: Any) -> Any:
-    """The checkpoint's own generation settings, with all that samples, or searches several answers, neutralised."""
+    """Copy the checkpoint's own generation settings, with all that samples or searches several answers neutralised."""
     decoding = copy.deepcopy(module.generation_config)
     for flag in SAMPLING + LENGTHS:
         setattr(decoding, flag, None)  # not merely unused: a value beside do_sample=False is warned about
@@ -136,7 +136,7 @@ def _greedy(module: Any, tokenizer: Any) -> Any:
 
 
 def _refuse_incomplete(directory: Path | str, loading_info: Mapping[str, Collection[str]]) -> None:
-    """What a checkpoint lacks is filled with random numbers by transformers; a score of those would say nothing."""
+    """Refuse a checkpoint that lacks weights: transformers fills them with random numbers."""
     missing = sorted(loading_info["missing_keys"])
     if missing:
         raise EvaluatorError(
@@ -155,7 +155,7 @@ def _device() -> str:
 
 @contextmanager
 def few_threads(module: Any) -> Iterator[None]:
-    """One thread for a tiny model on the CPU: its threads would wait for each other longer than they work.
+    """Give a tiny model on the CPU one thread: several would wait for each other longer than they work.
 
     Seen with 1.3 million parameters on two busy cores: 15 times slower with two threads than with one.
     """

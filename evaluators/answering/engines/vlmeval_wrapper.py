@@ -21,14 +21,14 @@ PREFIX = "vlmeval:"
 
 
 def identity(model: str) -> Mapping[str, object]:
-    """What can change an answer besides the checkpoint."""
+    """Return what can change an answer besides the checkpoint, as JSON values."""
     from evaluators.vlmeval_version import version
 
     return {"model": model, "vlmeval": version()}
 
 
 def wrapper_class(model: str) -> Any:
-    """The class that `vlmeval:CLASS` names.
+    """Import the class that `vlmeval:CLASS` names.
 
     Raises:
         EvaluatorError: VLMEvalKit is not installed in full, or has no such class.
@@ -59,5 +59,5 @@ class WrapperEngine:
         self._model = wrapper(model_path=str(directory))
 
     def answer(self, prompts: list[Prompt], /) -> list[str]:
-        """The wrapper's answers; it knows no batches."""
+        """Answer the prompts one after the other: the wrapper knows no batches."""
         return [self._model.generate(message=[dict(part) for part in prompt]) for prompt in prompts]

@@ -117,14 +117,14 @@ def test_how_many_prompts_are_answered_is_told_batch_by_batch_and_remembered_one
     candidate = scripted(tmp_path, right(data["ocrbench"]))
     half = Benchmark("ocrbench", "vlmeval", "ocrbench", Split("selection", 0.5))
     VLMEval(settings).evaluate(candidate, half)
-    of = candidate.told[-1][1]
-    assert [count for count, _ in candidate.told] == [*range(7, of, 7), of]
-    candidate.told.clear()
+    of = candidate.progress[-1][1]
+    assert [count for count, _ in candidate.progress] == [*range(7, of, 7), of]
+    candidate.progress.clear()
     again = scripted_again(candidate, "again")
     again.scratch.with_name("again.kept").symlink_to(candidate.kept)
     VLMEval(settings).evaluate(again, OCRBENCH)
-    assert [count for count, _ in again.told] == [*range(of + 7, 40, 7), 40]
-    assert {total for _, total in again.told} == {40}
+    assert [count for count, _ in again.progress] == [*range(of + 7, 40, 7), 40]
+    assert {total for _, total in again.progress} == {40}
 
 
 def scripted_again(candidate, name):
