@@ -23,8 +23,9 @@ from evaluators.vlmeval.data_sets import (
     question_ids,
 )
 from evaluators.vlmeval.download import fetch
+from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet
-from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
+from evaluators.vlmeval.llm_judge import LLMJudge
 from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score
 from evaluators.vlmeval_version import version

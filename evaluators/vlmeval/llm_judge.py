@@ -14,27 +14,22 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from email.message import Message
-from typing import TypeVar
 from urllib.parse import urlsplit
 
-from evaluators.answering.response_cache import ResponseCache, response_key
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
 
-__all__ = ["JudgeSession", "LLMJudge"]
+__all__ = ["LLMJudge"]
 
-THREADS = 4
 ATTEMPTS = 6
 TIMEOUT_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 1.0  # then twice as long each time: half a minute in all
 LONGEST_PAUSE_SECONDS = 60.0  # whatever a server's Retry-After says
 PATH = "/chat/completions"
 EXCERPT_CHARACTERS = 300  # of a server's own words, in an error
-
-T = TypeVar("T")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -176,101 +171,6 @@ class LLMJudge:
         """Shorten a server's words, and take the key out, which some servers repeat."""
         secret = self._key()
         return " ".join((text.replace(secret, "***") if secret else text).split())[:EXCERPT_CHARACTERS]
-
-
-class JudgeSession:
-    """The judging of one candidate on one benchmark. It is the `model` that VLMEvalKit's functions are given.
-
-    Replies are kept by judge and prompt. Once the judge has stopped answering, nothing more is asked.
-
-    Args:
-        judge: Who is asked.
-        cache: Where replies are looked up, and kept as they come.
-        benchmark: Its name, for errors.
-        max_tokens: How long a reply may become.
-    """
-
-    def __init__(self, judge: LLMJudge, cache: ResponseCache, benchmark: str, max_tokens: int = 2048) -> None:
-        self._judge = judge
-        self._cache = cache
-        self._benchmark = benchmark
-        self._max_tokens = max_tokens
-        self._stopped = threading.Event()
-        self._replies = 0
-
-    def generate(self, prompt: str, temperature: float = 0, **_: object) -> str:
-        """Return the judge's reply, under the name by which VLMEvalKit asks for it.
-
-        Raises:
-            EvaluatorError: it did not come; says what is kept, and how to go on or leave the benchmark out.
-        """
-        key = response_key("judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens)
-        if (reply := self._cache.get(key)) is not None:
-            return reply
-        try:
-            reply = self._judge.ask(prompt, temperature, self._max_tokens, self._stopped)
-        except EvaluatorError as reason:
-            self._stopped.set()
-            raise EvaluatorError(
-                f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} stopped answering after "
-                f"{self._replies} replies: {reason}\nAll answers and judgements so far are kept: type the same command "
-                f"again, and only the rest is asked; or leave {self._benchmark} out of --eval."
-            ) from None
-        self._cache.add({key: reply})
-        self._replies += 1
-        return reply
-
-    def map(self, function: Callable[[int], T], indices: Sequence[int]) -> list[T]:
-        """Return the function's value for each index, in their order, by a few threads; the first error ends it."""
-        positions, turn = iter(range(len(indices))), threading.Lock()
-        values: dict[int, T] = {}
-        errors: list[BaseException] = []
-
-        def work() -> None:
-            while not self._stopped.is_set():
-                with turn:
-                    position = next(positions, None)
-                if position is None:
-                    return
-                try:
-                    values[position] = function(indices[position])
-                except BaseException as error:
-                    errors.append(error)
-                    self._stopped.set()
-
-        # Daemons: an interrupt need not wait for a reply that may take minutes.
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(indices)))]
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        except BaseException:
-            self._stopped.set()
-            raise
-        if errors:
-            raise errors[0]
-        return [values[position] for position in range(len(indices))]
-
-    def refuse_unread(self, unread: Sequence[str], count: int) -> None:
-        """Refuse a judge whose replies can't be read: VLMEvalKit would count those questions as wrong.
-
-        A few such replies are a judge's slip and count as VLMEvalKit counts them. More than one in twenty are a
-        judge that does not do its work.
-
-        Args:
-            unread: The replies, or logs of them, that VLMEvalKit could not read.
-            count: The number of all questions.
-
-        Raises:
-            EvaluatorError: there are too many.
-        """
-        if len(unread) > max(1, count // 20):
-            raise EvaluatorError(
-                f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} gave no reply that "
-                f"VLMEvalKit can read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Choose another "
-                f"judge, or leave {self._benchmark} out of --eval."
-            )
 
 
 def _reply(data: bytes) -> str:

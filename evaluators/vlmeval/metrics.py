@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.light_import import vlmeval_module, with_globals
-from evaluators.vlmeval.llm_judge import JudgeSession
 
 __all__ = ["METRICS", "Metric", "MetricResult"]
 

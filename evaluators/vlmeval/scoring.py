@@ -22,9 +22,9 @@ from pathlib import Path
 from evaluators.answering.batching import Prompt
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import question_ids
+from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
-from evaluators.vlmeval.llm_judge import JudgeSession
 from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError, SoupError

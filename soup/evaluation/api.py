@@ -174,7 +174,7 @@ class Evaluator(Protocol):
     """
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
-        """Return all that a score depends on besides the candidate, as JSON values: version, settings, the data's digest.
+        """Return all that a score depends on besides the candidate, as JSON values: version, settings, data's digest.
 
         It is a part of the journal's key, so that a remembered score can't be another data file's. It is asked for
         before any work starts, and is the place to say that data are not here.

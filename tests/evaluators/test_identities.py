@@ -14,7 +14,8 @@ from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.lm_eval.harness import LMEval
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
-from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
+from evaluators.vlmeval.judge_session import JudgeSession
+from evaluators.vlmeval.llm_judge import LLMJudge
 from evaluators.vlmeval_version import version
 from soup.evaluation.api import Benchmark
 from soup.evaluation.settings import EvalSettings

@@ -15,7 +15,8 @@ from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval import llm_judge
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
-from evaluators.vlmeval.llm_judge import JudgeSession, LLMJudge
+from evaluators.vlmeval.judge_session import JudgeSession
+from evaluators.vlmeval.llm_judge import LLMJudge
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark
 from soup.evaluation.journal import score_key

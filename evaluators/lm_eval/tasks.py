@@ -1,0 +1,157 @@
+"""lm-eval's tasks, loaded with their data: which metric counts, which questions, and what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from soup.errors import EvaluatorError, SoupError
+from soup.evaluation.api import Split
+from soup.evaluation.harnesses import Catalog
+from soup.support.text import did_you_mean
+
+__all__ = ["LoadedTask", "Manager", "load_task", "question_id", "task_manager"]
+
+Manager = Any
+"""lm-eval's `TaskManager`."""
+
+Task = Any
+"""A task of lm-eval."""
+
+Group = Any
+"""A group of lm-eval's tasks."""
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task, or a group of them, loaded with its data.
+
+    Args:
+        name: The task's or the group's.
+        manager: What found it.
+        tasks: By name; one where there is no group.
+        group: lm-eval's group, if it is one.
+        folder: Where its YAML files are; None for lm-eval's own.
+    """
+
+    name: str
+    manager: Manager
+    tasks: Mapping[str, Task]
+    group: Group = None
+    folder: Path | None = None
+
+    @cached_property
+    def metric(self) -> str:
+        """The name of the metric that counts.
+
+        Raises:
+            EvaluatorError: of no metric more is better.
+        """
+        if self.group is not None:
+            metrics = [aggregate.metric for aggregate in self.group.aggregate_metric_list or ()]
+        else:
+            (task,) = self.tasks.values()
+            metrics = [name for name, is_better in task.higher_is_better().items() if is_better]
+        if not metrics:
+            inside = ",".join(self.tasks)
+            raise EvaluatorError(f"lm_eval:{self.name} has no one score of which more is better. Inside: {inside}")
+        return str(metrics[0])
+
+    @cached_property
+    def documents(self) -> dict[str, list[object]]:
+        """The questions of each task, in lm-eval's order."""
+        return {name: list(task.eval_docs) for name, task in self.tasks.items()}
+
+    @cached_property
+    def data_digest(self) -> str:
+        """A digest of all questions, and of all that examples may be taken from."""
+        digest = hashlib.sha256()
+        for name, task in self.tasks.items():
+            shots = list(task.fewshot_docs() or ()) if task.get_config("num_fewshot") else []
+            for document in (*self.documents[name], *shots):
+                digest.update(json.dumps([name, document], sort_keys=True, default=str).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def code_digest(self) -> str | None:
+        """A digest of the files that define a local task; of lm-eval's own the version says it."""
+        if self.folder is None:
+            return None
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in (".yaml", ".yml", ".py"):
+                digest.update(f"{path.relative_to(self.folder)}\0".encode() + path.read_bytes() + b"\0")
+        return digest.hexdigest()
+
+    def indices(self, split: Split) -> dict[str, list[int]] | None:
+        """Return the indices of each task's questions that count; None for all of them.
+
+        Raises:
+            EvaluatorError: a task has none.
+        """
+        if split.part == "all":
+            return None
+        indices = {
+            name: [index for index in range(len(documents)) if split.holds(question_id(name, index))]
+            for name, documents in self.documents.items()
+        }
+        if empty := [name for name, counting in indices.items() if not counting]:
+            raise EvaluatorError(f"lm_eval:{self.name}: no question in the {split.part} part of {', '.join(empty)}.")
+        return indices
+
+
+def question_id(task: str, index: int) -> str:
+    """Name a question of a task. A slash would make a group of all that a task asks."""
+    return f"{task}:{index}".replace("/", "_")
+
+
+def task_manager(target: str, folder: Path | None) -> Manager:
+    """Build what finds tasks by name: in the folder alone, or among lm-eval's own.
+
+    Args:
+        target: The benchmark's, for errors.
+        folder: Where YAML files are; None for lm-eval's own.
+
+    Raises:
+        EvaluatorError: no such folder.
+    """
+    if folder is not None and not folder.is_dir():
+        raise EvaluatorError(f"lm_eval:{target}: no such folder: {folder.resolve()}")
+    manager_class = importlib.import_module("lm_eval.tasks").TaskManager
+    return manager_class(include_path=str(folder) if folder else None, include_defaults=folder is None)
+
+
+def load_task(manager: Manager, name: str, folder: Path | None) -> LoadedTask:
+    """Load a task with its data.
+
+    Args:
+        manager: From `task_manager`.
+        name: The task's or a group's.
+        folder: The manager's.
+
+    Raises:
+        EvaluatorError: no such task, or data that can't be had.
+    """
+    if name not in manager.all_tasks:
+        hint = did_you_mean(name, [*manager.all_tasks, *Catalog.load().benchmarks])
+        where = f" in {folder}" if folder else ""
+        raise EvaluatorError(f"lm_eval:{name}: lm-eval knows no task '{name}'{where}.{hint}")
+    try:
+        loaded = manager.load([name])
+    except SoupError:
+        raise
+    except Exception as cause:
+        raise EvaluatorError(
+            f"lm_eval:{name}: the task or its data can't be loaded: {type(cause).__name__}: {cause}"
+        ) from cause
+    group = loaded["groups"].get(name)
+    if group is None and len(loaded["tasks"]) != 1:
+        inside = ",".join(loaded["tasks"])
+        raise EvaluatorError(f"lm_eval:{name}: several tasks without one score; name them: lm_eval:{inside}")
+    return LoadedTask(name, manager, loaded["tasks"], group, folder)
