@@ -1,4 +1,4 @@
-"""For plug-in authors: tiny checkpoints, and the suites that everything which ships has to pass. pytest is not needed.
+"""For plug-in authors: tiny checkpoints, and the checks that soup's own plug-ins pass. pytest is not needed.
 
     from soup.testing import check_method, check_strategy, check_evaluator
 
@@ -8,8 +8,10 @@
         with tiny_candidate(tiny_checkpoint(tmp_path / "model"), tmp_path / "scratch") as candidate:
             check_evaluator(MyEvaluator, Benchmark("mine:task", "mine", "task"), candidate)
 
-A suite raises AssertionError that says what is wrong. The same call gives the same tiny checkpoint on every machine.
+A check raises AssertionError with what is wrong. The same call gives the same tiny checkpoint on every machine.
 """
+
+from __future__ import annotations
 
 from soup.testing.conformance import check_evaluator, check_method, check_strategy
 from soup.testing.tiny_checkpoints import TINY_SHAPES, tiny_candidate, tiny_checkpoint, tiny_pool, tiny_tensor

@@ -1,14 +1,6 @@
-"""For plug-in authors: tiny checkpoints, and the suites that everything which ships has to pass. pytest is not needed.
+"""Checks that a method, a strategy or an evaluator keeps its contract; soup's own plug-ins pass them.
 
-    from soup.testing import check_method, check_strategy, check_evaluator
-
-    def test_my_method():    check_method(MyMethod(strength=0.3))
-    def test_my_strategy():  check_strategy(my_strategy)
-    def test_my_evaluator(tmp_path):
-        with tiny_candidate(tiny_checkpoint(tmp_path / "model"), tmp_path / "scratch") as candidate:
-            check_evaluator(MyEvaluator, Benchmark("mine:task", "mine", "task"), candidate)
-
-A suite raises AssertionError that says what is wrong. The same call gives the same tiny checkpoint on every machine.
+Each raises AssertionError with what is wrong.
 """
 
 from __future__ import annotations
@@ -20,9 +12,9 @@ import json
 import math
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from soup.checkpoints.dtypes import named_dtype
 from soup.errors import EvaluatorError, RecipeError
@@ -32,29 +24,28 @@ from soup.merging.methods.base import Block, Method
 from soup.merging.pool import Pool
 from soup.merging.shares import shares_of
 from soup.search.strategies.base import Chosen, Strategy
-from soup.testing.tiny_checkpoints import TINY_SHAPES, tiny_candidate, tiny_checkpoint, tiny_pool, tiny_tensor
+from soup.testing.tiny_checkpoints import tiny_pool, tiny_tensor
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "TINY_SHAPES",
-    "check_evaluator",
-    "check_method",
-    "check_strategy",
-    "tiny_candidate",
-    "tiny_checkpoint",
-    "tiny_pool",
-    "tiny_tensor",
-]
+__all__ = ["check_evaluator", "check_method", "check_strategy"]
 
 
 def check_method(method: Method, *, seed: int = 0) -> None:
-    """Hold a method to what `soup.merging.methods.base.Method` promises, over ingredients, dtypes, shapes and weights.
+    """Check that a method keeps the contract of `soup.merging.methods.base.Method`.
 
-    It is a frozen dataclass; its result has the shape and dtype that the block asks for, is finite where the inputs
-    are, and is the same every time; the inputs stay as they were; copies of one model give that model. A method of
-    granularity `element` gives the same bits however the tensor is cut.
+    It is tried with 1 to 5 ingredients, all floating dtypes, several shapes, uniform and random weights. It must be a
+    frozen dataclass. Its result must have the block's shape and `accumulate_in`, be finite where the inputs are, and be
+    the same at every call; the inputs must stay as they were. Copies of one model must give that model. A method of
+    granularity `element` must give the same bits however the tensor is cut.
+
+    Args:
+        method: An instance with its parameters set.
+        seed: Seeds the random tensors and weights.
+
+    Raises:
+        AssertionError: The method breaks the contract.
     """
     import torch
 
@@ -63,22 +54,22 @@ def check_method(method: Method, *, seed: int = 0) -> None:
     assert params is not None, f"{what}: must be a dataclass, whose fields are the method's parameters"
     assert params.frozen, f"{what}: must be frozen: @dataclass(frozen=True)"
     assert method.granularity in ("element", "tensor"), f"{what}: unknown granularity {method.granularity!r}"
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     shapes = [(1,), (96,), (7, 33)] if method.granularity == "tensor" else [(1,), (96,), (231,)]
     usable = 0
     for count, dtype, shape in itertools.product((1, 2, 3, 5), ("bfloat16", "float16", "float32", "float64"), shapes):
-        for weights in ((1 / count,) * count, tuple(chance.uniform(0.1, 2.0) for _ in range(count))):
+        for weights in ((1 / count,) * count, tuple(rng.uniform(0.1, 2.0) for _ in range(count))):
             try:
                 method.check(weights)
             except RecipeError:
                 continue
             usable += 1
-            block = _random_block(method, dtype, shape, weights, chance.randrange(2**32))
+            block = _random_block(method, dtype, shape, weights, rng.randrange(2**32))
             _check_call(method, block)
             _check_copies(method, block)
             if method.granularity == "element":
                 whole = method(block)
-                cuts = sorted({0, *(chance.randrange(1, shape[0] + 1) for _ in range(4)), shape[0]})
+                cuts = sorted({0, *(rng.randrange(1, shape[0] + 1) for _ in range(4)), shape[0]})
                 pieces = [method(_sliced(block, begin, end)) for begin, end in itertools.pairwise(cuts)]
                 assert _same_bits(torch.cat(pieces), whole), (
                     f"{what}: {dtype}, {count} ingredients: cut at {cuts} the result has other bits than in one "
@@ -102,31 +93,32 @@ def _check_call(method: Method, block: Block) -> None:
     import torch
 
     what = f"{type(method).__name__}: {len(block)} ingredients of {block.raw[0].dtype}{list(block.raw[0].shape)}"
-    everything = [*block.raw, *([block.raw_base] if block.raw_base is not None else [])]
-    before = [tensor.clone() for tensor in everything]
+    inputs = [*block.raw, *([block.raw_base] if block.raw_base is not None else [])]
+    before = [tensor.clone() for tensor in inputs]
     first = method(block)
     assert isinstance(first, torch.Tensor), f"{what}: expected a tensor, found {type(first).__name__}"
     assert first.shape == block.raw[0].shape, f"{what}: found shape {list(first.shape)}"
     assert first.dtype == block.accumulate_in, f"{what}: expected {block.accumulate_in}, found {first.dtype}"
     assert torch.isfinite(first).all(), f"{what}: NaN or infinity from finite inputs"
-    assert all(map(_same_bits, everything, before)), f"{what}: changed its inputs; take block[i], a fresh copy"
+    assert all(map(_same_bits, inputs, before)), f"{what}: changed its inputs; take block[i], a fresh copy"
     kept = first.clone()
     assert _same_bits(method(block), kept), f"{what}: the second call gave other bits than the first"
 
 
 def _check_copies(method: Method, block: Block) -> None:
-    """K copies of one model (and of its base) give that model: the bits, where the method says so; else nearly."""
+    """Check that copies of a model (and of its base) give that model: bit for bit where `keeps_equal`, else nearly."""
     import torch
 
-    one = block.raw[0]
-    base = one if block.raw_base is not None else None
-    copies = dataclasses.replace(block, raw=(one,) * len(block), raw_base=base)
+    copy = block.raw[0]
+    base = copy if block.raw_base is not None else None
+    copies = dataclasses.replace(block, raw=(copy,) * len(block), raw_base=base)
     values = method(copies)
-    what = f"{type(method).__name__}: {len(block)} copies of one {one.dtype} tensor, weights {block.weights}"
+    what = f"{type(method).__name__}: {len(block)} copies of one {copy.dtype} tensor, weights {block.weights}"
     near = math.sqrt(torch.finfo(block.accumulate_in).eps)
-    assert torch.allclose(values, one.to(values.dtype), rtol=near, atol=near * 0.02), f"{what} gave another tensor"
-    if method.keeps_equal(block.weights) and one.dtype != block.accumulate_in:
-        assert _same_bits(values.to(one.dtype), one), f"{what}: other bits, and keeps_equal() says that there are none"
+    assert torch.allclose(values, copy.to(values.dtype), rtol=near, atol=near * 0.02), f"{what} gave another tensor"
+    if method.keeps_equal(block.weights) and copy.dtype != block.accumulate_in:
+        same = _same_bits(values.to(copy.dtype), copy)
+        assert same, f"{what}: other bits, and keeps_equal() says that there are none"
 
 
 def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
@@ -135,12 +127,20 @@ def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     return torch.equal(left.contiguous().view(-1).view(torch.uint8), right.contiguous().view(-1).view(torch.uint8))
 
 
-def check_strategy(strategy: Strategy, *, tables: int = 25, seed: int = 0, **options: Any) -> None:
-    """Hold a strategy to its part: over pools of 1 to 6 and random score tables, many of them with ties.
+def check_strategy(strategy: Strategy, *, tables: int = 25, seed: int = 0, **options: object) -> None:
+    """Check that a strategy keeps the contract, over pools of 1 to 6 ingredients and random scores, many with ties.
 
-    It chooses at least one ingredient, each once, all of the pool (or finite weights for them, not all 0); asks only
-    for scores of such choices; leaves the pool as it is; and chooses the same again when asked again. `options` are
-    passed on to it.
+    It must choose at least one ingredient of the pool, each once (or finite weights for them, not all 0), and call
+    `score` with such choices alone. It must leave the pool as it is, and make the same choice when it is called again.
+
+    Args:
+        strategy: The function.
+        tables: With how many tables of scores it is tried.
+        seed: Seeds the scores.
+        options: Passed on to the strategy.
+
+    Raises:
+        AssertionError: The strategy breaks the contract.
     """
     with tempfile.TemporaryDirectory() as folder, Pool.open(tiny_pool(folder, 6, tensors={"w": (1,)})) as six:
         for number in range(tables):
@@ -156,7 +156,7 @@ def check_strategy(strategy: Strategy, *, tables: int = 25, seed: int = 0, **opt
 
 @dataclasses.dataclass
 class _ScoreTable:
-    """A score for every soup of a pool, out of a hash: the same soup has the same score, whatever the order asked."""
+    """A score for every soup of a pool, from a hash: a soup has the same score in whatever order scores are called."""
 
     pool: Pool
     seed: str
@@ -173,8 +173,8 @@ class _TableScore:
     overall: float
 
 
-def _choice(pool: Pool, chosen: Any, did: str) -> list[tuple[str, float]]:
-    """(name, weight) of each chosen ingredient, in the order of choice."""
+def _choice(pool: Pool, chosen: object, did: str) -> list[tuple[str, float]]:
+    """List the (name, weight) of each chosen ingredient, in the order of choice."""
     assert isinstance(chosen, Sequence | Mapping), f"{did} {chosen!r}: expected ingredients, or a weight for each"
     assert not isinstance(chosen, str), f"{did} {chosen!r}: expected a list of ingredients"
     assert len(chosen), f"{did} nothing"
@@ -187,19 +187,30 @@ def _choice(pool: Pool, chosen: Any, did: str) -> list[tuple[str, float]]:
 
 
 def check_evaluator(
-    factory: Any,
+    factory: Callable[[EvalSettings], Evaluator],
     benchmark: Benchmark,
     candidate: Candidate,
     *,
     settings: EvalSettings | None = None,
     failing: Candidate | None = None,
 ) -> Score:
-    """Hold an evaluator to what `soup.evaluation.Evaluator` promises, and return the candidate's score.
+    """Check that an evaluator keeps the contract of `soup.evaluation.Evaluator`.
 
-    `factory` is what the entry point names: called with `EvalSettings`, it gives an evaluator. Its identity is JSON and
-    stays the same; the same candidate gets the same score twice, from a second evaluator too. If it can split, the
-    halves share no question and together are all of them. `failing` is a candidate that can't be judged: that must
-    raise EvaluatorError, and never give a score.
+    Its identity must be JSON and stay the same. A candidate must get the same score twice, and from a second evaluator
+    too. If it can split, the halves must share no question and together be all of them.
+
+    Args:
+        factory: What the entry point names: makes an evaluator from settings.
+        benchmark: The benchmark to evaluate on.
+        candidate: The candidate, such as one of `tiny_candidate`.
+        settings: The settings (default: `EvalSettings()`).
+        failing: A candidate that can't be evaluated: it must raise EvaluatorError, and never get a score.
+
+    Returns:
+        The candidate's score.
+
+    Raises:
+        AssertionError: The evaluator breaks the contract.
     """
     settings = settings or EvalSettings()
     evaluator, second = factory(settings), factory(settings)
@@ -218,14 +229,15 @@ def check_evaluator(
 
 
 class _Attempt:
-    """A candidate with directories of this evaluation's own: nothing that an earlier one left can answer for it."""
+    """A candidate with fresh directories: nothing that an earlier evaluation left there can answer for it."""
 
     def __init__(self, candidate: Candidate, folder: Path) -> None:
         self.scratch, self.kept, self._candidate = folder / "scratch", folder / "kept", candidate
         self.scratch.mkdir()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._candidate, name)
+    def __getattr__(self, name: str) -> object:
+        attribute: object = getattr(self._candidate, name)
+        return attribute
 
 
 def _evaluate(evaluator: Evaluator, candidate: Candidate, benchmark: Benchmark) -> Score:
@@ -235,15 +247,16 @@ def _evaluate(evaluator: Evaluator, candidate: Candidate, benchmark: Benchmark) 
 
 def _check_failure(evaluator: Evaluator, benchmark: Benchmark, failing: Candidate) -> None:
     try:
-        given = _evaluate(evaluator, failing, benchmark)
+        score = _evaluate(evaluator, failing, benchmark)
     except EvaluatorError as error:
-        said = str(error)
+        message = str(error)
     else:
-        raise AssertionError(f"the failing candidate was given a score: {given}")
-    assert said.strip(), "an EvaluatorError that says nothing"
+        raise AssertionError(f"the failing candidate was given a score: {score}")
+    assert message.strip(), "an EvaluatorError that says nothing"
 
 
 def _identity(evaluator: Evaluator, benchmark: Benchmark) -> str:
+    """Check that the identity is JSON, and return it as such."""
     identity = evaluator.identity(benchmark)
     try:
         text = json.dumps(identity, sort_keys=True, allow_nan=False)
@@ -253,7 +266,7 @@ def _identity(evaluator: Evaluator, benchmark: Benchmark) -> str:
     return text
 
 
-def _check_score(score: Any, benchmark: Benchmark) -> None:
+def _check_score(score: object, benchmark: Benchmark) -> None:
     assert isinstance(score, Score), f"expected a soup.evaluation.Score, found {score!r:.80}"
     assert score.n is None or score.n > 0, f"a score over {score.n} questions"
     if score.questions is not None:
@@ -268,6 +281,7 @@ def _check_score(score: Any, benchmark: Benchmark) -> None:
 
 
 def _check_halves(evaluator: Evaluator, benchmark: Benchmark, candidate: Candidate, whole: Score) -> None:
+    """Check that the halves of a split are disjoint and complete, if the evaluator can split."""
     halves = [dataclasses.replace(benchmark, split=Split(part, 0.5)) for part in ("selection", "report")]
     try:
         for half in halves:

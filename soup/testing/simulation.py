@@ -1,9 +1,9 @@
 """Searches over a table of scores, in simulated time: what speculation gains, and that it changes no outcome.
 
 scorer = TableScorer(names, overall)            # overall: a function of a set of names
-crew = SimulatedCrew(scorer, size=4)            # every evaluation takes one hour of simulated time
-SideBySide(scorer, crew).choose(lambda score: greedy(names, score))
-crew.hours, crew.evaluations
+workers = SimulatedPool(scorer, size=4)         # every evaluation takes one hour of simulated time
+SpeculativeRunner(scorer, workers).choose(lambda score: greedy(names, score))
+workers.hours, workers.evaluations
 """
 
 from __future__ import annotations

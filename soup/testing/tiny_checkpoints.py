@@ -1,4 +1,4 @@
-"""Tiny checkpoints for tests, soup's and a plug-in author's: the same call gives the same bytes on every machine."""
+"""Tiny checkpoints for the tests of soup and of plug-ins: the same call gives the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from soup.checkpoints.digest import digest_checkpoint, side_digest
 from soup.checkpoints.dtypes import named_dtype
@@ -33,13 +33,20 @@ TINY_SHAPES: Mapping[str, tuple[int, ...]] = {
     "model.vision_tower.patch_embedding.weight": (8, 3, 2, 2),
     "model.vision_tower.temperature": (),
 }
-"""What a tiny checkpoint holds unless told otherwise: a vision tower, a projector, a language model, a 0-d tensor."""
+"""The default tensors of a tiny checkpoint: a vision tower, a projector, a language model, a 0-d tensor."""
 
 _WORDS = ("<pad>", "<eos>", "<image>", "a", "cat", "dog", "is", "it", "no", "one", "two", "what", "yes", "?")
 
 
 def tiny_tensor(name: str, shape: Sequence[int], *, seed: int = 0, dtype: str = "bfloat16") -> torch.Tensor:
-    """About normal numbers with a deviation of 0.02, from `name` and `seed` alone: the same bits on every machine."""
+    """Make a tensor of nearly normal numbers with a deviation of 0.02; it depends on the arguments alone.
+
+    Args:
+        name: The tensor's name: another one gives other numbers.
+        shape: Its shape.
+        seed: Another one gives other numbers.
+        dtype: Its dtype, as torch names it.
+    """
     import torch
 
     # Four 16-bit integers are added up: whole numbers, so that no processor's or library's rounding plays a part.
@@ -57,13 +64,22 @@ def tiny_checkpoint(
     dtype: str = "bfloat16",
     shards: int = 1,
     tensors: Mapping[str, torch.Tensor | Sequence[int]] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, object] | None = None,
     tokenizer: bool = True,
 ) -> Path:
-    """Write a small random checkpoint, a few kilobytes, and return its directory.
+    """Write a small random checkpoint, a few kilobytes.
 
-    `tensors` maps names to tensors, or to shapes that are filled by `tiny_tensor`; `shards` is the number of files,
-    with an index if there are several; `config` is added to `config.json`.
+    Args:
+        path: The directory, which is made.
+        seed: Another one gives other weights.
+        dtype: The dtype of the weights, as torch names it.
+        shards: The number of files; several get an index.
+        tensors: Tensors by name, or shapes that `tiny_tensor` fills (default: `TINY_SHAPES`).
+        config: Added to `config.json`.
+        tokenizer: Whether there is a `tokenizer.json`.
+
+    Returns:
+        The directory.
     """
     import torch
     from safetensors.torch import save_file
@@ -75,39 +91,66 @@ def tiny_checkpoint(
         for name, value in (TINY_SHAPES if tensors is None else tensors).items()
     }
     names = sorted(state)
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     for number in range(shards):
         file = WEIGHTS if shards == 1 else f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
-        held = {name: state[name].clone(memory_format=torch.contiguous_format) for name in names[number::shards]}
-        save_file(held, path / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(held, file)
+        shard = {name: state[name].clone(memory_format=torch.contiguous_format) for name in names[number::shards]}
+        save_file(shard, path / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
     if shards > 1:
         total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-        _write_json(path / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))})
-    facts = {"model_type": "tiny", "architectures": ["TinyForConditionalGeneration"], "dtype": dtype}
-    _write_json(path / "config.json", facts | dict(config or {}))
+        _write_json(path / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
+    defaults = {"model_type": "tiny", "architectures": ["TinyForConditionalGeneration"], "dtype": dtype}
+    _write_json(path / "config.json", {**defaults, **(config or {})})
     if tokenizer:
         _write_json(path / "tokenizer.json", _tokenizer())
     return path
 
 
-def tiny_pool(folder: Path | str, count: int, **each: Any) -> Path:
-    """A folder of `count` tiny checkpoints `model-0`, `model-1`, ... with seeds 0, 1, ...; `each` as `tiny_checkpoint`.
+def tiny_pool(
+    folder: Path | str,
+    count: int,
+    *,
+    dtype: str = "bfloat16",
+    shards: int = 1,
+    tensors: Mapping[str, torch.Tensor | Sequence[int]] | None = None,
+    config: Mapping[str, object] | None = None,
+    tokenizer: bool = True,
+) -> Path:
+    """Write a pool of tiny checkpoints `model-0`, `model-1`, ... with seeds 0, 1, ...
 
-    Returns the folder, ready for `--pool` and `Pool.open`.
+    Args:
+        folder: The directory of the pool, which is made.
+        count: The number of checkpoints.
+        dtype: See `tiny_checkpoint`, as for the other arguments.
+        shards: The number of files of each.
+        tensors: Tensors or shapes by name.
+        config: Added to each `config.json`.
+        tokenizer: Whether each has a `tokenizer.json`.
+
+    Returns:
+        The folder, ready for `--pool` and `Pool.open`.
     """
     for seed in range(count):
-        tiny_checkpoint(Path(folder) / f"model-{seed}", seed=seed, **each)
+        path = Path(folder) / f"model-{seed}"
+        tiny_checkpoint(
+            path, seed=seed, dtype=dtype, shards=shards, tensors=tensors, config=config, tokenizer=tokenizer
+        )
     return Path(folder)
 
 
 @contextmanager
 def tiny_candidate(checkpoint: Path | str, scratch: Path | str) -> Iterator[SoupCandidate]:
-    """One checkpoint as a candidate for an evaluator; what it writes goes below `scratch`, which is made."""
+    """Give a checkpoint as a candidate for an evaluator, for the time of a `with`.
+
+    Args:
+        checkpoint: Its directory.
+        scratch: The directory for what the candidate writes; it is made.
+    """
     with Pool.open([checkpoint]) as pool:
-        (only,) = pool
-        digest = digest_checkpoint(only.checkpoint)
-        recipe = Recipe.uniform([only.source()]).sealed([digest.content], side_digest(only.checkpoint))
+        (ingredient,) = pool
+        digest = digest_checkpoint(ingredient.checkpoint)
+        recipe = Recipe.uniform([ingredient.source()]).sealed([digest.content], side_digest(ingredient.checkpoint))
         candidate = SoupCandidate(recipe, pool, Path(scratch), [digest])
         candidate.scratch.mkdir(parents=True, exist_ok=True)
         try:
@@ -116,12 +159,12 @@ def tiny_candidate(checkpoint: Path | str, scratch: Path | str) -> Iterator[Soup
             candidate.remove()
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _tokenizer() -> dict[str, Any]:
-    """A `tokenizer.json` of whole words, as the tokenizers library reads it."""
+def _tokenizer() -> dict[str, object]:
+    """Make the content of a `tokenizer.json` of whole words, as the tokenizers library reads it."""
     return {
         "version": "1.0",
         "added_tokens": [
