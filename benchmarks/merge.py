@@ -32,9 +32,9 @@ import json, resource, sys, time
 began = time.perf_counter()
 import torch
 from soup.merging.merge import merge
-from soup.merging.recipe import Recipe, Source
+from soup.merging.recipe import CheckpointSource, Recipe
 ready = time.perf_counter()
-sources = [Source(name=f"m{i}", path=path) for i, path in enumerate(sys.argv[2:])]
+sources = [CheckpointSource(name=f"m{i}", path=path) for i, path in enumerate(sys.argv[2:])]
 merge(Recipe.uniform(sources), sys.argv[1])
 def peak_bytes():
     # Not ru_maxrss on Linux: across exec it keeps the peak of the process that started this one.

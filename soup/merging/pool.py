@@ -15,7 +15,7 @@ from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint, looks_like_checkpoint
 from soup.checkpoints.side_files import side_differences, tokenizer_differences
 from soup.errors import CheckpointError, PoolError, SoupError
-from soup.merging.recipe import Source
+from soup.merging.recipe import CheckpointSource
 from soup.support.text import bullet_list
 
 __all__ = ["Ingredient", "Pool", "is_dropped", "open_all", "open_ingredient"]
@@ -32,9 +32,9 @@ class Ingredient:
     checkpoint: Checkpoint
     location: str
 
-    def source(self, digest: str | None = None) -> Source:
+    def source(self, digest: str | None = None) -> CheckpointSource:
         """Make the entry by which a recipe names it."""
-        return Source(name=self.name, path=self.location, digest=digest)
+        return CheckpointSource(name=self.name, path=self.location, digest=digest)
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

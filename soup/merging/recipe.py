@@ -17,12 +17,12 @@ from soup.errors import RecipeError
 from soup.support.plugins import METHODS, code_digest
 from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["Recipe", "Share", "Source", "describe_objective"]
+__all__ = ["CheckpointSource", "Recipe", "Share", "describe_objective"]
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Source(BaseModel):
+class CheckpointSource(BaseModel):
     """A checkpoint as a recipe names it: a short name, where it lies, and the digest of its weights once it is known.
 
     `path` is a local directory (absolute here, relative to the recipe in its file), or a Hub id with `@revision`.
@@ -35,13 +35,13 @@ class Source(BaseModel):
     digest: str | None = None
 
 
-class Share(Source):
+class Share(CheckpointSource):
     """An ingredient of a recipe: a checkpoint, and the weight that its tensors have in the soup."""
 
     weight: Finite = 1.0
 
 
-S = TypeVar("S", bound=Source)
+S = TypeVar("S", bound=CheckpointSource)
 
 
 class Recipe(BaseModel):
@@ -64,7 +64,7 @@ class Recipe(BaseModel):
     params: dict[str, object] = Field(default_factory=dict)
     dtype: str | None = None
     drop: tuple[str, ...] = ()
-    base: Source | None = None
+    base: CheckpointSource | None = None
     ingredients: tuple[Share, ...] = Field(min_length=1)
     side_digest: str | None = None
     objective: dict[str, object] = Field(default_factory=dict)
@@ -174,7 +174,7 @@ class Recipe(BaseModel):
         return self.model_copy(update=update)
 
     @classmethod
-    def uniform(cls, ingredients: Iterable[Source]) -> Recipe:
+    def uniform(cls, ingredients: Iterable[CheckpointSource]) -> Recipe:
         """Make the recipe of the plain mean of `ingredients`."""
         parts = list(ingredients)
         shares = (Share(name=p.name, path=p.path, digest=p.digest, weight=1 / len(parts)) for p in parts)
@@ -246,7 +246,8 @@ def _faults(error: ValidationError) -> Iterator[str]:
         if fault["type"] == "too_short" and any(len(other["loc"]) > 1 for other in faults):
             continue  # faulty ingredients were not counted
         if fault["type"] == "extra_forbidden":
-            kind = Share if fault["loc"][0] == "ingredients" else Source if fault["loc"][0] == "base" else Recipe
+            kinds: dict[int | str, type[BaseModel]] = {"ingredients": Share, "base": CheckpointSource}
+            kind = kinds.get(fault["loc"][0], Recipe)
             known = [field.alias or name for name, field in kind.model_fields.items()]
             yield f"{key}: no such key.{did_you_mean(str(fault['loc'][-1]), known)}"
         else:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from soup.merging.options import MergeOptions
-from soup.merging.recipe import Recipe, Share, Source
+from soup.merging.recipe import CheckpointSource, Recipe, Share
 from soup.support.plugins import METHODS, code_digest
 
 __all__ = ["RecipeTemplate"]
@@ -27,7 +27,7 @@ class RecipeTemplate:
         """The digest of the method's code, where it is a user's own."""
         return code_digest(METHODS.get(self.options.method))
 
-    def recipe(self, shares: Sequence[Share], base: Source | None, side_digest: str | None = None) -> Recipe:
+    def recipe(self, shares: Sequence[Share], base: CheckpointSource | None, side_digest: str | None = None) -> Recipe:
         """The recipe of these ingredients; sealed, with the method's code, if the side files' digest is given."""
         return Recipe(
             strategy=self.strategy,

@@ -8,7 +8,7 @@ import soup.cli.console
 from soup.cli.app import cli
 from soup.cli.console import Console
 from soup.evaluation.api import Benchmark
-from soup.merging.recipe import Recipe, Source
+from soup.merging.recipe import CheckpointSource, Recipe
 from tests.helpers.toy_pools import make_checkpoint
 from tests.helpers.toy_test_sets import ocrbench_rows, write_tsv
 
@@ -34,7 +34,7 @@ def clock(monkeypatch):
 
 def test_without_a_terminal_an_evaluation_tells_how_far_it_is_once_a_minute(clock, capsys):
     talk = Console()
-    talk.show_start(Recipe.uniform([Source(name="a", path="a")]), Benchmark("mmbench", "vlmeval", "mmbench"))
+    talk.show_start(Recipe.uniform([CheckpointSource(name="a", path="a")]), Benchmark("mmbench", "vlmeval", "mmbench"))
     for place, seconds in enumerate(WAITED):
         clock[0] = seconds
         talk.show_answers(1000 * (place + 1), 9000)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from soup.errors import JournalError
 from soup.evaluation.api import ALL, Benchmark, Score, Split
 from soup.evaluation.journal import Journal, score_key
-from soup.merging.recipe import Recipe, Share, Source
+from soup.merging.recipe import CheckpointSource, Recipe, Share
 
 BENCHMARK = Benchmark("mmbench", "vlmeval", "mmbench")
 IDENTITY = {"evaluator": "vlmeval", "version": "0.0.20", "data": "md5:1", "batch_size": 64}
@@ -358,7 +358,7 @@ def test_the_two_parts_of_a_split_and_two_fractions_have_keys_of_their_own():
         recipe("a", "b").model_copy(update={"params": {"t": 0.5}}),
         recipe("a", "b").model_copy(update={"dtype": "float16"}),
         recipe("a", "b").model_copy(update={"drop": ("lm_head*",)}),
-        recipe("a", "b").model_copy(update={"base": Source(name="base", path="/b", digest="xxh3:base")}),
+        recipe("a", "b").model_copy(update={"base": CheckpointSource(name="base", path="/b", digest="xxh3:base")}),
     ],
 )
 def test_the_key_changes_with_the_recipe(other):

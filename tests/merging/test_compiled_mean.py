@@ -133,9 +133,10 @@ def test_small_merges_load_no_numba_and_large_ones_do(tmp_path):
     write_pool(tmp_path / "pool", [{"w": torch.full((9,), float(i), dtype=torch.bfloat16)} for i in range(3)])
     code = (
         "import sys, soup; from pathlib import Path; from soup.merging import mean_kernel\n"
-        "from soup.merging.recipe import Recipe, Source\n"
+        "from soup.merging.recipe import CheckpointSource, Recipe\n"
         "folder = Path(sys.argv[1])\n"
-        "recipe = Recipe.uniform([Source(name=p.name, path=str(p)) for p in sorted((folder / 'pool').iterdir())])\n"
+        "paths = sorted((folder / 'pool').iterdir())\n"
+        "recipe = Recipe.uniform([CheckpointSource(name=path.name, path=str(path)) for path in paths])\n"
         "soup.merge(recipe, folder / 'small'); small = 'numba' in sys.modules\n"
         "mean_kernel.LOAD_NUMBA_FROM_BYTES = 1\n"
         "soup.merge(recipe, folder / 'large'); large = 'numba' in sys.modules\n"

@@ -12,7 +12,7 @@ from soup.errors import CheckpointError, PoolError, RecipeError
 from soup.merging.merge import open_pool
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
-from soup.merging.recipe import Recipe, Source
+from soup.merging.recipe import CheckpointSource, Recipe
 from soup.report.pool_check import check as check_pool
 from tests.helpers.toy_pools import make_checkpoint, make_pool
 
@@ -89,7 +89,7 @@ def test_excluding_all_of_a_pool_says_so(pool):
 
 
 def test_all_ingredients_that_a_recipe_misses_are_told_at_once(tmp_path):
-    recipe = Recipe.uniform([Source(name=name, path=str(tmp_path / name)) for name in ("x", "y")])
+    recipe = Recipe.uniform([CheckpointSource(name=name, path=str(tmp_path / name)) for name in ("x", "y")])
     with pytest.raises(CheckpointError, match="2 checkpoints can't be opened") as caught:
         open_pool(recipe)
     assert f"{tmp_path / 'x'}: no such directory" in str(caught.value)

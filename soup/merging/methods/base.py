@@ -1,6 +1,6 @@
-"""What a method is: a frozen dataclass whose fields are its parameters and whose call turns one block into one tensor.
+"""The contract of methods: a frozen dataclass of parameters, whose call turns one block into one tensor.
 
-A method never sees a file. soup does the upcast, the one cast at the end, integers, equal tensors, devices and files.
+A method never sees a file. soup does the upcast, the cast at the end, integers, equal tensors, devices and files.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ __all__ = ["Block", "Method"]
 class Block(Sequence["torch.Tensor"]):
     """The same slice of one tensor from every ingredient, in recipe order.
 
-    `block[i]` is a copy of ingredient i's slice, [elements] (or the tensor's own shape for a method that needs whole
-    tensors), in the dtype that values are accumulated in: yours to change in place, for the time of the call. Taking
-    them one after another by `copy`, instead of all at once, keeps the block in the processor's cache.
+    `block[i]` is a copy of ingredient i's slice, [elements] (or the tensor's shape for a method of granularity
+    `tensor`), in the dtype that values are accumulated in. The method may change it in place during the call. Taking
+    the copies one after another by `copy`, instead of all at once, keeps the block in the processor's cache.
 
-    `lend(slot, like)` gives memory for a copy, if there is some to be used again: fresh memory costs more than the sum.
+    Args:
+        tensor_name: The tensor's name.
+        weights: The ingredients' weights, in recipe order.
+        raw: The ingredients' slices in their own dtype; never to be changed.
+        accumulate_in: The dtype in which values are accumulated.
+        raw_base: The base's slice, for a method with `needs_base`.
+        lend: Gives memory for the copy of a slot, like a tensor: new memory for each block costs more than the sum.
     """
 
     tensor_name: str
@@ -48,12 +54,12 @@ class Block(Sequence["torch.Tensor"]):
         return self.copy(index)
 
     def copy(self, index: int, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Ingredient `index`'s slice in the accumulating dtype, written into `out` if that is given."""
+        """Copy ingredient `index`'s slice to the accumulating dtype, into `out` if there is one."""
         return self._copied(range(len(self))[index], self.raw[index], out)
 
     @property
     def base(self) -> torch.Tensor:
-        """The base's slice, a fresh copy; only for a method with `needs_base`."""
+        """A copy of the base's slice; only for a method with `needs_base`."""
         assert self.raw_base is not None, "a method that reads the base says so with needs_base = True"
         return self._copied(len(self), self.raw_base, None)
 
@@ -65,10 +71,10 @@ class Block(Sequence["torch.Tensor"]):
 
 
 class Method(ABC):
-    """The arithmetic that turns ingredient tensors into one. Subclass it as a frozen dataclass and name its source.
+    """The arithmetic that turns ingredient tensors into one. Subclass it as a frozen dataclass, and name the paper.
 
-    `granularity` says whether any flat slice will do (`element`: the result at a place depends on the inputs at that
-    place alone) or the whole tensor is needed (`tensor`). The result has the shape of the block's entries.
+    With `granularity` `element` an element of the result depends on the same element of the inputs alone, so that the
+    method gets any flat slice; with `tensor` it gets whole tensors. The result has the shape of the block's entries.
     """
 
     granularity: ClassVar[Literal["element", "tensor"]] = "element"
@@ -76,19 +82,19 @@ class Method(ABC):
 
     @abstractmethod
     def __call__(self, block: Block) -> torch.Tensor:
-        """One tensor from the block's, in `block.accumulate_in` and the shape of its entries."""
+        """Merge the block's slices into one, in `block.accumulate_in` and the shape of its entries."""
 
     def check(self, weights: Sequence[float]) -> None:  # noqa: B027 - most methods take any weights
-        """Refuse weights that this method can't use, before anything is read.
+        """Refuse weights that this method can't use; called before anything is read.
 
         Raises:
-            RecipeError: the weights can't be used.
+            RecipeError: The weights can't be used.
         """
 
     def keeps_equal(self, weights: Sequence[float]) -> bool:
         """Whether K equal values give that very value, bit for bit, after the cast to a narrower dtype.
 
         And whether no result is larger in size than the largest of its inputs. Where this is False, soup looks for
-        places at which all ingredients agree and copies them.
+        elements on which all ingredients agree, and copies them.
         """
         return False

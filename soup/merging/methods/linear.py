@@ -1,4 +1,7 @@
-"""The weighted mean: model soups (Wortsman et al., arXiv 2203.05482, section 2), POINTS (arXiv 2409.04828)."""
+"""The weighted mean.
+
+Source: model soups, Wortsman et al., arXiv 2203.05482, section 2; POINTS, arXiv 2409.04828.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class Linear(Method):
     """
 
     def __call__(self, block: Block) -> torch.Tensor:
-        """The mean of the block's entries; see `Method`."""
+        """Compute the mean of the block's slices; see `Method`."""
         if _uniform(block.weights):
             total, spare = block[0], None
             for i in range(1, len(block)):
@@ -51,7 +54,7 @@ class Linear(Method):
 
 
 def _power_of_two(count: int) -> bool:
-    """Then the reciprocal is exact, and multiplying by it, at half the cost, gives what dividing does."""
+    """Whether the reciprocal is exact, so that multiplying by it, at half the cost, gives what dividing does."""
     return count & (count - 1) == 0
 
 

@@ -1,5 +1,7 @@
 """How a soup is chosen, with a `score` function as argument: one strategy per file."""
 
+from __future__ import annotations
+
 from soup.search.strategies.average import average
 from soup.search.strategies.base import strategy
 from soup.search.strategies.greedy import greedy

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from soup.errors import RecipeError
-from soup.search.strategies.base import ScoreFunction, allowed, by_overall
+from soup.search.strategies.base import Scored, ScoreFunction, allowed, by_overall
 
 __all__ = ["greedy"]
 
 T = TypeVar("T")
+
+
+class _Comparable(Protocol):
+    """A trial that can be compared with another, question by question."""
+
+    def better_than(self, other: Scored) -> float:
+        """Give the probability that this soup beats the other."""
 
 
 def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> list[T]:
@@ -45,13 +52,13 @@ def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> li
     return chosen
 
 
-def _rule(accept: str) -> Callable[[Any, Any], bool]:
+def _rule(accept: str) -> Callable[[Scored, Scored], bool]:
     """Parse a rule into a function of a trial and the best one so far: whether the trial is admitted."""
     if accept == "ge":
-        return lambda trial, best: bool(trial.overall >= best.overall)
+        return lambda trial, best: trial.overall >= best.overall
     if accept == "gt":
-        return lambda trial, best: bool(trial.overall > best.overall)
+        return lambda trial, best: trial.overall > best.overall
     match = re.fullmatch(r"p\s*>\s*(0?\.\d+)", accept)
     if not match:
         raise RecipeError(f"Unknown rule '{accept}' for --accept. Known: ge, gt, or p>0.9 (a number between 0 and 1).")
-    return lambda trial, best: bool(trial.better_than(best) > float(match[1]))
+    return lambda trial, best: cast("_Comparable", trial).better_than(best) > float(match[1])
