@@ -136,8 +136,8 @@ def llama_tensors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: bool) -> dict[str, float]:
-    """Floor, soup, and the peer if there is one, each once."""
-    found: dict[str, float] = {}
+    """Measure floor, soup, and the peer if there is one, each once."""
+    measured: dict[str, float] = {}
     fresh(inputs, out, cold)
     began = time.perf_counter()
     with Path(os.devnull).open("wb") as null:
@@ -145,20 +145,20 @@ def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: b
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
-    found["floor"] = time.perf_counter() - began
+    measured["floor"] = time.perf_counter() - began
     fresh(inputs, out, cold)
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", SOUP, str(out), *map(str, inputs)], check=True, capture_output=True, text=True
     )
-    found |= {f"soup_{key}": value for key, value in json.loads(told.stdout).items()}
+    measured |= {f"soup_{key}": value for key, value in json.loads(process.stdout).items()}
     if mergekit:
         fresh(inputs, out, cold)
-        found |= run_mergekit(mergekit, inputs, out)
-    return found
+        measured |= run_mergekit(mergekit, inputs, out)
+    return measured
 
 
 def fresh(inputs: list[Path], out: Path, cold: bool) -> None:
-    """No output; and with `cold`, no input in the page cache."""
+    """Remove the output; and with `cold`, drop the inputs from the page cache."""
     shutil.rmtree(out, ignore_errors=True)
     os.sync()  # what the last measurement wrote must not be written back during the next
     if cold:

@@ -32,25 +32,25 @@ def main(pools: int) -> None:
 
 
 def search(k: int, workers: int, seed: int) -> tuple[int, float, float, float]:
-    """Evaluations and hours of one search, its hours one by one, and the least that so many workers need."""
+    """Evaluations and hours of one search, its hours with one worker, and the least that so many workers need."""
     names = [f"m{i}" for i in range(k)]
-    one = TableScorer(names, random_table(names, seed))
-    alone = SimulatedPool(one, 1, costs(seed))
-    chosen = SpeculativeRunner(one, alone).choose(lambda score: greedy(names, score))
+    sequential_scorer = TableScorer(names, random_table(names, seed))
+    sequential = SimulatedPool(sequential_scorer, 1, costs(seed))
+    chosen = SpeculativeRunner(sequential_scorer, sequential).choose(lambda score: greedy(names, score))
     scorer = TableScorer(names, random_table(names, seed))
-    crew = SimulatedPool(scorer, workers, costs(seed))
-    assert SpeculativeRunner(scorer, crew).choose(lambda score: greedy(names, score)) == chosen
+    parallel = SimulatedPool(scorer, workers, costs(seed))
+    assert SpeculativeRunner(scorer, parallel).choose(lambda score: greedy(names, score)) == chosen
     longest = max(costs(seed)(frozenset([name])) for name in names)
-    return crew.evaluations, crew.hours, alone.hours, max(alone.hours / workers, longest)
+    return parallel.evaluations, parallel.hours, sequential.hours, max(sequential.hours / workers, longest)
 
 
 def random_table(names: list[str], seed: int):
     """A repeatable overall for every set of names."""
-    own = {name: random.Random(f"{seed}/{name}").gauss(60, 1) for name in names}
+    singles = {name: random.Random(f"{seed}/{name}").gauss(60, 1) for name in names}
 
     def overall(members: frozenset[str]) -> float:
-        company = random.Random(f"{seed}/{sorted(members)}").gauss(0.4, 0.8) if len(members) > 1 else 0.0
-        return min(100.0, max(0.0, statistics.fmean(own[name] for name in members) + company))
+        gain = random.Random(f"{seed}/{sorted(members)}").gauss(0.4, 0.8) if len(members) > 1 else 0.0
+        return min(100.0, max(0.0, statistics.fmean(singles[name] for name in members) + gain))
 
     return overall
 
@@ -60,10 +60,10 @@ def costs(seed: int):
     return lambda members: random.Random(f"cost/{seed}/{sorted(members)}").uniform(0.8, 1.2)
 
 
-def row(workers: int, found: list[tuple[int, float, float, float]]) -> str:
+def row(workers: int, searches: list[tuple[int, float, float, float]]) -> str:
     """The means over all pools."""
-    evaluations, hours, alone, least = (statistics.fmean(column) for column in zip(*found, strict=True))
-    return f"| {workers} | {evaluations:.1f} | {hours:.1f} | {alone / hours:.2f} | {alone / least:.2f} |"
+    evaluations, hours, sequential, least = (statistics.fmean(column) for column in zip(*searches, strict=True))
+    return f"| {workers} | {evaluations:.1f} | {hours:.1f} | {sequential / hours:.2f} | {sequential / least:.2f} |"
 
 
 if __name__ == "__main__":
