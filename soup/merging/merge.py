@@ -176,9 +176,9 @@ def write_soup(
         PoolError, RecipeError: a tensor can't be merged, the method failed, or an ingredient is not the one named.
         OutputError: the destination exists, is being written by another run, or the disk is too small.
     """
-    if not plan.write.overwrite and (made := _made_already(plan, out)):
+    if not plan.write.overwrite and (finished := _finished_soup(plan, out)):
         remove_replaced(out)
-        return made
+        return finished
     with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
         with wrap_method_errors(plan.recipe.method):
             loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
@@ -275,10 +275,10 @@ def build_method(recipe: Recipe) -> Method:
 
 @contextmanager
 def wrap_method_errors(method: str) -> Iterator[None]:
-    """What a method of somebody else's raises while it merges, told as its failure.
+    """Turn what the code of a method raises while it merges into an error that names the method.
 
     Raises:
-        RecipeError: with the end of the trace.
+        RecipeError: The method failed; with the end of the trace.
     """
     try:
         yield
@@ -310,13 +310,13 @@ def earlier_soup(out: Path) -> Recipe | None:
         return None
 
 
-def _made_already(plan: MergePlan, out: Path) -> Recipe | None:
-    """The sealed recipe if `out` is this very soup in these very files: a rerun then has nothing to do."""
+def _finished_soup(plan: MergePlan, out: Path) -> Recipe | None:
+    """Give the sealed recipe if `out` already holds this soup in these files, so that nothing is left to do."""
     earlier = earlier_soup(out)
     if earlier is None or earlier.side_digest is None or not all(share.digest for share in earlier.ingredients):
         return None
-    found = [digest_checkpoint(part).content for part in plan.blend.inputs]
-    sealed = plan.recipe.sealed(found, side_digest(plan.lead))
+    digests = [digest_checkpoint(part).content for part in plan.blend.inputs]
+    sealed = plan.recipe.sealed(digests, side_digest(plan.lead))
     sizes = {file.name: len(header_bytes(file, _metadata(sealed.digest))) + file.data_bytes for file in plan.files}
     here = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*.safetensors")}
     return sealed if earlier.digest == sealed.digest and here == sizes else None
