@@ -11,12 +11,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.progress import Progress
-from soup.search.workers.protocol import Event, ScoreEvent, TaskDone
+from soup.search.workers.protocol import EvalTask, Event, ScoreEvent, TaskDone
 
 __all__ = ["SimulatedPool", "TableScorer"]
 
@@ -54,7 +53,7 @@ class _Suite:
 
 @dataclass
 class TableScorer:
-    """The part of a `Scorer` that searching needs, over a function from a set of names to an overall, 0 to 100."""
+    """The part of a `Scorer` that a search needs, over a function from a set of names to an overall, 0 to 100."""
 
     pool: Sequence[str]
     overall: Callable[[frozenset[str]], float]
@@ -65,32 +64,32 @@ class TableScorer:
     trials: list[tuple[str, ...]] = field(default_factory=list)
 
     def __call__(self, chosen: Iterable[str], /) -> _Trial:
-        """The trial of a set, noted in `trials`."""
+        """Give the trial of a set, and add it to `trials`."""
         trial = self.trial(self.recipe(chosen))
         if trial.names not in self.trials:
             self.trials.append(trial.names)
         return trial
 
-    def recipe(self, chosen: Iterable[str]) -> Any:
-        """The set in the pool's order."""
+    def recipe(self, chosen: Iterable[str]) -> _Recipe:
+        """Make the recipe of a set, in the pool's order."""
         names = set(chosen)
         return _Recipe(tuple(name for name in self.pool if name in names))
 
-    def trial(self, recipe: Any) -> _Trial:
-        """Its overall; one by one it would be evaluated here."""
+    def trial(self, recipe: _Recipe) -> _Trial:
+        """Give a recipe's trial; a real scorer would evaluate it here."""
         self.known.setdefault(recipe.digest, self.overall(frozenset(recipe.names)))
         return _Trial(recipe.names, self.known[recipe.digest])
 
-    def missing(self, recipe: Any, suite: _Suite) -> list[int]:
-        """The only benchmark, if the recipe has no score yet."""
+    def missing(self, recipe: _Recipe, suite: _Suite) -> list[int]:
+        """List the benchmarks without a score: the only one, or none."""
         return [] if recipe.digest in self.known else [0]
 
-    def remember(self, recipe: Any, entry: _Entry, score: Score, seconds: float) -> None:
-        """Take a worker's score in."""
+    def remember(self, recipe: _Recipe, entry: _Entry, score: Score, seconds: float) -> None:
+        """Store a worker's score."""
         self.known[recipe.digest] = score.value
 
-    def announce(self, trial: Any) -> None:
-        """Nobody listens."""
+    def announce(self, trial: _Trial) -> None:
+        """Do nothing: there is no progress to show."""
 
 
 @dataclass
@@ -102,25 +101,25 @@ class SimulatedPool:
     cost: Callable[[frozenset[str]], float] = lambda names: 1.0
     hours: float = 0.0
     evaluations: int = 0
-    _running: list[tuple[float, int, Any]] = field(default_factory=list)
+    _running: list[tuple[float, int, EvalTask]] = field(default_factory=list)
 
     @property
     def idle(self) -> int:
         """How many workers wait for a task."""
         return self.size - len(self._running)
 
-    def start(self, task: Any) -> None:
-        """Begin now; the end is known."""
+    def start(self, task: EvalTask) -> None:
+        """Start an evaluation."""
         assert self.idle > 0, "every worker is busy"
         self.evaluations += 1
         names = frozenset(task.recipe.names)
         heapq.heappush(self._running, (self.hours + self.cost(names), self.evaluations, task))
 
     def wait(self) -> list[Event]:
-        """Go on to the next end."""
+        """Move the time on to the end of the next evaluation."""
         self.hours, _, task = heapq.heappop(self._running)
         score = Score(self.scorer.overall(frozenset(task.recipe.names)))
         return [ScoreEvent(task, 0, score, 3600.0), TaskDone(task)]
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there are no processes."""
