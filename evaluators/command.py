@@ -21,6 +21,7 @@ from evaluators.python import refuse_split, to_score
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
 from soup.evaluation.settings import EvalSettings
+from soup.support.options import option_name
 
 __all__ = ["Command"]
 
@@ -83,7 +84,8 @@ def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tupl
             status = process.wait(timeout_seconds)
         except subprocess.TimeoutExpired as cause:
             raise EvaluatorError(
-                f"{name}: the command did not end within {timeout_seconds:g} seconds (--timeout).{_log_tail(log)}"
+                f"{name}: the command did not end within {timeout_seconds:g} seconds "
+                f"({option_name('timeout_seconds', 'timeout')}).{_log_tail(log)}"
             ) from cause
         finally:
             _end_group(process)

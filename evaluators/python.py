@@ -16,6 +16,7 @@ from pathlib import Path
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
 from soup.evaluation.settings import EvalSettings
+from soup.support.options import option_name
 from soup.support.plugins import load_object
 
 __all__ = ["PythonFunction", "refuse_split", "to_score"]
@@ -82,7 +83,8 @@ def refuse_split(benchmark: Benchmark) -> None:
     """
     if benchmark.split.part != "all":
         raise EvaluatorError(
-            f"{benchmark.name}: its questions are not known to soup, so they can't be split; leave --split out, "
+            f"{benchmark.name}: its questions are not known to soup, so they can't be split; leave "
+            f"{option_name('split')} out, "
             f"or divide them yourself."
         )
 

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from soup.errors import EvaluatorError, SoupError
+from soup.support.options import option_name
 from soup.support.text import bullet_list
 
 __all__ = ["LARGEST_BATCH", "BatchSize", "Engine", "OnBatch", "Prompt", "ask", "is_out_of_memory", "release_memory"]
@@ -137,7 +138,7 @@ def _replies_if_they_fit(engine: Engine, prompts: list[Prompt], *, may_halve: bo
     except _OutOfMemoryError as error:
         if may_halve and len(prompts) > 1:
             return None  # the exception holds the tensors of the attempt: it must be gone before the next
-        hint = "" if len(prompts) == 1 else " A smaller --batch-size may fit; auto finds it."
+        hint = "" if len(prompts) == 1 else f" A smaller {option_name('batch_size')} may fit; auto finds it."
         raise EvaluatorError(f"{error}{hint}") from error
 
 

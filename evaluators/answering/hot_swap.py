@@ -16,6 +16,7 @@ from soup.errors import CheckpointError, EvaluatorError, SoupError
 from soup.evaluation.api import Candidate
 from soup.evaluation.settings import EvalSettings
 from soup.hf.key_mapping import names_in_memory
+from soup.support.options import option_name
 from soup.support.plugins import load_object
 
 __all__ = ["HotSwap", "shared_swap"]
@@ -88,7 +89,9 @@ class HotSwap:
             raise
         except Exception as cause:
             tail = "".join(traceback.format_exception(cause)[-4:])
-            raise EvaluatorError(f"--model {self.settings.model} can't be built from {directory}:\n{tail}") from cause
+            raise EvaluatorError(
+                f"{option_name('model')} {self.settings.model} can't be built from {directory}:\n{tail}"
+            ) from cause
 
 
 _swaps: WeakValueDictionary[EvalSettings, HotSwap] = WeakValueDictionary()
@@ -117,11 +120,12 @@ def _engine_factory(settings: EvalSettings) -> Callable[[Path], Engine]:
         return lambda directory: vlmeval_wrapper.WrapperEngine(wrapper, directory)
     path, _, _ = settings.model.rpartition(":")
     if not path.endswith(".py"):
-        raise EvaluatorError(f"--model {settings.model}: expected auto, vlmeval:CLASS or FILE.py:CLASS.")
+        raise EvaluatorError(f"{option_name('model')} {settings.model}: expected auto, vlmeval:CLASS or FILE.py:CLASS.")
     engine_class = load_object(settings.model, "model", EvaluatorError)
     if not callable(getattr(engine_class, "answer", None)):
         raise EvaluatorError(
-            f"--model {settings.model}: expected a class with a method answer(prompts), found {engine_class!r}."
+            f"{option_name('model')} {settings.model}: expected a class with a method answer(prompts), found "
+            f"{engine_class!r}."
         )
     return lambda directory: engine_class(str(directory))
 

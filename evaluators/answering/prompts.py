@@ -12,6 +12,7 @@ from typing import Any
 
 from soup.errors import EvaluatorError
 from soup.hf.processors import has_torchvision, open_processor
+from soup.support.options import option_name
 
 __all__ = ["Prompter", "image_backend"]
 
@@ -43,8 +44,9 @@ class Prompter:
         has_prompt = self.has_template or name in PLAIN_PROMPTS
         if getattr(self.processor, "image_processor", None) is None or not has_prompt:
             raise EvaluatorError(
-                f"{directory}: --model auto needs a processor with an image processor and a chat template, found "
-                f"{name}; give a model of your own with --model FILE.py:CLASS."
+                f"{directory}: {option_name('model')} auto needs a processor with an image processor and a "
+                "chat template, found "
+                f"{name}; give a model of your own with {option_name('model')} FILE.py:CLASS."
             )
         self.tokenizer: Any = self.processor.tokenizer
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluators.answering.batching import LARGEST_BATCH, BatchSize, Engine, is_out_of_memory, release_memory
 from soup.errors import EvaluatorError
+from soup.support.options import option_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ def language_model(engine: Engine, batch_size: BatchSize) -> HFLM:
     module, tokenizer = getattr(engine, "module", None), getattr(engine, "tokenizer", None)
     if module is None or tokenizer is None:
         raise EvaluatorError(
-            f"lm_eval: needs --model auto, or a model with the attributes module and tokenizer; found "
+            f"lm_eval: needs {option_name('model')} auto, or a model with the attributes module and tokenizer; found "
             f"{type(engine).__name__}."
         )
     _refuse_looking_ahead(module, tokenizer)

@@ -32,6 +32,7 @@ from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo, Candidate, Harness, Location, Score
 from soup.evaluation.settings import EvalSettings
+from soup.support.options import option_name
 from soup.support.text import did_you_mean
 
 __all__ = ["VLMEval"]
@@ -60,7 +61,9 @@ class VLMEval(Harness):
         self._judge = LLMJudge.from_settings(settings)
         for name in settings.judge_for:
             if name not in BENCHMARKS:
-                raise EvaluatorError(f"--judge-for: unknown benchmark '{name}'.{did_you_mean(name, BENCHMARKS)}")
+                raise EvaluatorError(
+                    f"{option_name('judge_for')}: unknown benchmark '{name}'.{did_you_mean(name, BENCHMARKS)}"
+                )
         self._first_judged: str | None = None  # a benchmark that will need the judge
         self._judge_was_reached = False
         self._images = ImageFiles()
@@ -140,14 +143,19 @@ class VLMEval(Harness):
         """Return the judge for this benchmark, if it needs one or the user wants one."""
         is_chosen = entry.name in self.settings.judge_for
         if is_chosen and not METRICS[entry.metric].can_use_judge:
-            raise EvaluatorError(f"{entry.name}: its metric has no use for a judge; leave it out of --judge-for.")
+            raise EvaluatorError(
+                f"{entry.name}: its metric has no use for a judge; leave it out of {option_name('judge_for')}."
+            )
         if not is_chosen and not entry.needs_judge:
             return None
         if self._judge is None:
             raise EvaluatorError(
-                f"{entry.name}: its answers are graded by a judge, and none is named. Pass --judge-url and "
-                f"--judge-model (any endpoint that speaks OpenAI's chat completions; its key, if it wants one, in the "
-                f"environment variable {self.settings.judge_key_env}), or leave {entry.name} out of --eval."
+                f"{entry.name}: its answers are graded by a judge, and none is named. Pass "
+                f"{option_name('judge_url')} and "
+                f"{option_name('judge_model')} (any endpoint that speaks OpenAI's chat completions; its key, "
+                "if it wants one, in the "
+                f"environment variable {self.settings.judge_key_env}), or leave {entry.name} out of "
+                f"{option_name('eval')}."
             )
         self._first_judged = self._first_judged or entry.name
         return self._judge

@@ -9,6 +9,7 @@ from typing import TypeVar
 from evaluators.answering.response_cache import ResponseCache, response_key
 from evaluators.vlmeval.llm_judge import LLMJudge
 from soup.errors import EvaluatorError
+from soup.support.options import option_name
 
 __all__ = ["JudgeSession"]
 
@@ -53,7 +54,7 @@ class JudgeSession:
             raise EvaluatorError(
                 f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} stopped answering after "
                 f"{self._replies} replies: {reason}\nAll answers and judgements so far are kept: type the same command "
-                f"again, and only the rest is asked; or leave {self._benchmark} out of --eval."
+                f"again, and only the rest is asked; or leave {self._benchmark} out of {option_name('eval')}."
             ) from None
         self._cache.add({key: reply})
         self._replies += 1
@@ -108,5 +109,5 @@ class JudgeSession:
             raise EvaluatorError(
                 f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} gave no reply that "
                 f"VLMEvalKit can read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Choose another "
-                f"judge, or leave {self._benchmark} out of --eval."
+                f"judge, or leave {self._benchmark} out of {option_name('eval')}."
             )

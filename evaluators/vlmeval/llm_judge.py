@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
+from soup.support.options import option_name
 
 __all__ = ["LLMJudge"]
 
@@ -66,10 +67,13 @@ class LLMJudge:
         self._url = url if urlsplit(url).path.endswith(PATH) else url.rstrip("/") + PATH
         parts = urlsplit(self._url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EvaluatorError("--judge-url: expected http://HOST/PATH or https://HOST/PATH, found something else.")
+            raise EvaluatorError(
+                f"{option_name('judge_url')}: expected http://HOST/PATH or https://HOST/PATH, found something else."
+            )
         if parts.username or parts.password or parts.query:
             raise EvaluatorError(
-                f"--judge-url: expected a plain URL, found one with a user, password or query. Put the key into the "
+                f"{option_name('judge_url')}: expected a plain URL, found one with a user, password or "
+                "query. Put the key into the "
                 f"environment variable {key_env} instead: it is sent in a header, and stands in no file."
             )
         self.address = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
@@ -87,7 +91,10 @@ class LLMJudge:
         if not settings.judge_url and not settings.judge_model:
             return None
         if not settings.judge_url or not settings.judge_model:
-            raise EvaluatorError("A judge needs both --judge-url and --judge-model; only one of them is given.")
+            raise EvaluatorError(
+                f"A judge needs both {option_name('judge_url')} and {option_name('judge_model')}; only one "
+                "of them is given."
+            )
         return cls(settings.judge_url, settings.judge_model, settings.judge_key_env)
 
     def identity(self) -> Mapping[str, object]:
@@ -131,8 +138,9 @@ class LLMJudge:
         except EvaluatorError as reason:
             raise EvaluatorError(
                 f"{benchmark}: the judge {self.model} at {self.address} does not answer: {reason}\nNothing was asked "
-                f"of the model. Mend the judge (--judge-url, --judge-model, its key in {self.key_env}), or leave "
-                f"{benchmark} out of --eval."
+                f"of the model. Mend the judge ({option_name('judge_url')}, {option_name('judge_model')}, "
+                f"its key in {self.key_env}), or leave "
+                f"{benchmark} out of {option_name('eval')}."
             ) from None
 
     def _post(self, data: bytes) -> str:

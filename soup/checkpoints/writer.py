@@ -22,6 +22,7 @@ from soup.checkpoints.reader import INDEX, WEIGHTS
 from soup.errors import OutputError
 from soup.support.disk_space import free_space, require_bytes
 from soup.support.file_lock import FileLock
+from soup.support.options import option_name
 from soup.support.text import format_bytes
 
 if TYPE_CHECKING:
@@ -255,17 +256,17 @@ def refuse_destination(out: Path, *, overwrite: bool) -> None:
     if not out.exists() and not out.is_symlink():
         return
     if not out.is_dir() or out.is_symlink():
-        raise OutputError(f"{out}: exists and is no directory. Choose another -o/--out.")
+        raise OutputError(f"{out}: exists and is no directory. Choose another {option_name('out')}.")
     if not any(out.iterdir()):
         return
     is_soup = (out / "recipe.yaml").is_file()
     if not overwrite:
-        otherwise = "pass --overwrite" if is_soup else "remove it if you don't need it"
-        raise OutputError(f"{out}: exists and is not empty. Choose another -o/--out, or {otherwise}.")
+        otherwise = f"pass {option_name('overwrite')}" if is_soup else "remove it if you don't need it"
+        raise OutputError(f"{out}: exists and is not empty. Choose another {option_name('out')}, or {otherwise}.")
     if not is_soup:
         raise OutputError(
-            f"{out}: --overwrite replaces soups only, and this directory has no recipe.yaml. "
-            "Remove it yourself if you don't need it, or choose another -o/--out."
+            f"{out}: {option_name('overwrite')} replaces soups only, and this directory has no recipe.yaml. "
+            f"Remove it yourself if you don't need it, or choose another {option_name('out')}."
         )
 
 
@@ -275,7 +276,7 @@ def _check_disk(out: Path, needed_bytes: int) -> None:
         needed_bytes,
         lambda free: OutputError(
             f"{out}: the disk is too small: {format_bytes(needed_bytes)} needed, {format_bytes(free.bytes)} free. "
-            "Free some space, or choose another -o/--out."
+            f"Free some space, or choose another {option_name('out')}."
         ),
     )
 
@@ -293,7 +294,7 @@ def _claim(out: Path) -> tuple[Path, FileLock]:
             lock = FileLock.take(partial)
             if lock is None:
                 raise OutputError(
-                    f"{out}: another run is writing it just now. Wait for it, or choose another -o/--out."
+                    f"{out}: another run is writing it just now. Wait for it, or choose another {option_name('out')}."
                 )
             if lock.is_on(partial):  # and was not renamed to its final name before we had the lock
                 _empty(partial)

@@ -16,7 +16,7 @@ from soup.cli.merging import merging_commands
 from soup.cli.searching import search_commands
 from soup.cli.training import training_commands
 from soup.errors import SoupError
-from soup.support.options import speak_in_flags
+from soup.support.options import speak_in_flags, speaks_in_flags
 
 __all__ = ["cli", "main"]
 
@@ -33,8 +33,12 @@ SECTIONS = {
     epilog="Each command has its own --help, with an example.",
 )
 @click.version_option(__version__, prog_name="soup")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Model soups of instruction-tuned vision-language models: merge, search, evaluate."""
+    before = speaks_in_flags()
+    speak_in_flags()
+    ctx.call_on_close(lambda: speak_in_flags(before))
 
 
 def _add_commands() -> None:
@@ -52,7 +56,6 @@ _add_commands()
 def main() -> None:
     """Run the command line: errors become text here, and nowhere else."""
     signal.signal(signal.SIGTERM, _raise_terminated)
-    speak_in_flags()
     try:
         cli.main(standalone_mode=False)
     except SoupError as error:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from soup.errors import EvaluatorError
+from soup.support.options import option_name
 
 __all__ = [
     "ALL",
@@ -48,7 +49,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.part != "all" and not 0.0 < self.fraction < 1.0:
-            raise EvaluatorError(f"--split must lie between 0 and 1, exclusive; found {self.fraction}.")
+            raise EvaluatorError(f"{option_name('split')} must lie between 0 and 1, exclusive; found {self.fraction}.")
 
     def holds(self, index: str) -> bool:
         """Whether the question of that index counts in this part; of `GROUP/INDEX` the group alone decides."""

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score
-from soup.support.options import option
+from soup.support.options import option, option_name
 from soup.support.text import did_you_mean
 
 __all__ = ["PLAIN", "Guard", "Objective", "ObjectiveJson"]
@@ -66,8 +66,8 @@ class Objective:
         pairs = [_weight(pair) for text in weights for pair in text.split(",") if pair.strip()]
         rules = [_guard(rule) for text in guards for rule in text.split(",") if rule.strip()]
         for flag, names in (
-            ("--weights", [name for name, _ in pairs]),
-            ("--guard", [rule.benchmark for rule in rules]),
+            (option_name("weights"), [name for name, _ in pairs]),
+            (option_name("guard"), [rule.benchmark for rule in rules]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
@@ -128,12 +128,16 @@ def _weight(pair: str) -> tuple[str, float]:
     except ValueError:
         number = math.nan
     if not equals or not 0 < number < math.inf:
-        raise EvaluatorError(f"--weights: expected BENCHMARK=NUMBER with a number above 0, found '{pair}'.")
+        raise EvaluatorError(
+            f"{option_name('weights')}: expected BENCHMARK=NUMBER with a number above 0, found '{pair}'."
+        )
     return name.strip(), number
 
 
 def _guard(rule: str) -> Guard:
     match = _GUARD.fullmatch(rule.strip())
     if not match:
-        raise EvaluatorError(f"--guard: expected BENCHMARK>=MARGIN, e.g. ocrbench>=-1.0, found '{rule}'.")
+        raise EvaluatorError(
+            f"{option_name('guard')}: expected BENCHMARK>=MARGIN, e.g. ocrbench>=-1.0, found '{rule}'."
+        )
     return Guard(match[1], float(match[2]))

@@ -20,6 +20,7 @@ from soup.errors import RecipeError
 from soup.merging.mean_kernel import MeanKernel
 from soup.merging.methods.base import Block, Method
 from soup.merging.methods.linear import Linear
+from soup.support.options import option_name
 
 if TYPE_CHECKING:
     import torch
@@ -171,14 +172,14 @@ class Blend:
         bad = [name for name, values in zip(self.names, raw, strict=True) if not _finite(values)]
         if not bad or self.allow_nonfinite:
             return None
-        return f"NaN or infinity in {', '.join(bad)} (--allow-nonfinite merges them all the same)"
+        return f"NaN or infinity in {', '.join(bad)} ({option_name('allow_nonfinite')} merges them all the same)"
 
     def _overflow(self, target: TensorSpec, result: torch.Tensor) -> str | None:
         if self.allow_nonfinite:
             return None
         if result.isnan().any():
             return f"{type(self.method).__name__} makes NaN of finite values"
-        return f"the result is too large for {target.dtype.name} (a wider --dtype may hold it)"
+        return f"the result is too large for {target.dtype.name} (a wider {option_name('dtype')} may hold it)"
 
     def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> str:
         others = [name for name, values in zip(self.names, raw, strict=True) if not _same_bytes(raw[0], values)]

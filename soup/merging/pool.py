@@ -16,6 +16,7 @@ from soup.checkpoints.reader import Checkpoint, looks_like_checkpoint
 from soup.checkpoints.side_files import side_differences, tokenizer_differences
 from soup.errors import CheckpointError, PoolError, SoupError
 from soup.merging.recipe import CheckpointSource
+from soup.support.options import option_name
 from soup.support.text import bullet_list
 
 __all__ = ["Ingredient", "Pool", "is_dropped", "open_all", "open_ingredient"]
@@ -153,7 +154,7 @@ class Pool(Sequence[Ingredient]):
                 texts += [f"{other.name}: {line} (held against {lead.name}'s)" for line in lines]
         names = lead.checkpoint.tensors
         unused = [pattern for pattern in drop if not any(is_dropped(name, [pattern]) for name in names)]
-        return texts + [f"--drop {pattern}: no tensor has such a name" for pattern in unused]
+        return texts + [f"{option_name('drop')} {pattern}: no tensor has such a name" for pattern in unused]
 
     def check(self, dtype: str | None = None, drop: Sequence[str] = ()) -> None:
         """Refuse a pool that has `problems`.
@@ -194,7 +195,8 @@ def _folder(locations: list[str | Path]) -> Path | None:
     folder = Path(locations[0])
     if not folder.is_dir():
         raise PoolError(
-            f"{folder}: no such directory. --pool takes a directory of checkpoints, or checkpoints one by one."
+            f"{folder}: no such directory. {option_name('pool')} takes a directory of checkpoints, or "
+            "checkpoints one by one."
         )
     return None if looks_like_checkpoint(folder) else folder
 
@@ -223,14 +225,16 @@ def _without(exclude: Sequence[str], locations: Mapping[str, str], folder: Path 
     here = ", ".join(locations)
     unknown = [name for name in exclude if name not in locations]
     if unknown:
-        raise PoolError(f"{folder or 'pool'}: --exclude {', '.join(unknown)}: no such ingredient. Here: {here}")
+        raise PoolError(
+            f"{folder or 'pool'}: {option_name('exclude')} {', '.join(unknown)}: no such ingredient. Here: {here}"
+        )
     kept = {name: location for name, location in locations.items() if name not in exclude}
     if locations and not kept:
-        raise PoolError(f"{folder or 'pool'}: --exclude leaves no ingredient. Here: {here}")
+        raise PoolError(f"{folder or 'pool'}: {option_name('exclude')} leaves no ingredient. Here: {here}")
     if not kept:
         raise PoolError(
             f"{folder or 'The pool'}: no ingredient. A pool is a directory whose subdirectories are checkpoints, "
-            "or --pool repeated, each a checkpoint's directory or Hub id."
+            f"or {option_name('pool')} repeated, each a checkpoint's directory or Hub id."
         )
     return kept
 
@@ -317,7 +321,7 @@ def _spec_mismatches(
         elif ours.dtype != theirs.dtype and not (mixed and both_float):
             recast.setdefault((ours.dtype, theirs.dtype), []).append((ours, theirs))
     for (left, right), tensors in recast.items():
-        hint = "; --dtype merges mixed floating dtypes" if left.kind == right.kind == "float" else ""
+        hint = f"; {option_name('dtype')} merges mixed floating dtypes" if left.kind == right.kind == "float" else ""
         if len(tensors) > _SHOWN:
             names = _abbreviate([ours.name for ours, _ in tensors])
             expected = f"expected {left.name} as in {first.name}, found {right.name}{hint}"

@@ -79,10 +79,10 @@ def options_of(carrier: type[Any]) -> dict[str, tuple[Any, OptionInfo]]:
     return found
 
 
-def speak_in_flags() -> None:
-    """Have errors name options as the command line does; for the process that is the command line."""
-    global _speaks_in_flags  # of the process: threads speak as it does
-    _speaks_in_flags = True
+def speak_in_flags(yes: bool = True) -> None:
+    """Have errors name options as the command line does, or as Python does again; all threads of the process."""
+    global _speaks_in_flags
+    _speaks_in_flags = yes
 
 
 def speaks_in_flags() -> bool:

@@ -92,6 +92,6 @@ def test_a_leaf_is_one_block_until_the_inputs_of_one_would_take_too_much(tmp_pat
 
 def test_what_is_dropped_is_neither_read_nor_written(tmp_path):
     pool = pool_of(tmp_path / "ckpts", 3, 100)
-    whole, less = (plan_cook("average", pool=pool, out=tmp_path / "out", drop=drop) for drop in ([], ["a"]))
+    whole, less = (flat.plan_cook("average", pool=pool, out=tmp_path / "out", drop=drop) for drop in ([], ["a"]))
     assert (whole["tensors"], whole["read_bytes"], whole["write_bytes"]) == (2, 3 * 2 * 100 * 2, 2 * 100 * 2)
     assert (less["tensors"], less["read_bytes"], less["write_bytes"]) == (1, 3 * 100 * 2, 100 * 2)

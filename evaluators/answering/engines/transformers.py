@@ -19,6 +19,7 @@ from evaluators.answering.prompts import Prompter, image_backend
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
 from soup.hf.progress_bars import without_progress_bars
+from soup.support.options import option_name
 from soup.support.text import bullet_list
 
 __all__ = ["MAX_NEW_TOKENS", "TransformersEngine", "few_threads", "identity"]
@@ -106,7 +107,8 @@ def _transformers() -> Any:
         return importlib.import_module("transformers")
     except ImportError as cause:
         raise EvaluatorError(
-            f'--model auto needs transformers, not importable here ({cause}): pip install "vlm-soup[vlmeval-light]".'
+            f"{option_name('model')} auto needs transformers, not importable here ({cause}): pip install "
+            '"vlm-soup[vlmeval-light]".'
         ) from cause
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from evaluators.answering.batching import Prompt
 from soup.errors import EvaluatorError
+from soup.support.options import option_name
 from soup.support.text import did_you_mean
 
 __all__ = ["PREFIX", "WrapperEngine", "identity", "wrapper_class"]
@@ -38,12 +39,15 @@ def wrapper_class(model: str) -> Any:
         wrappers = importlib.import_module("vlmeval.vlm")
     except ImportError as cause:
         raise EvaluatorError(
-            f'--model {model} needs VLMEvalKit in full, not importable here ({cause}): pip install "vlm-soup[vlmeval]".'
+            f"{option_name('model')} {model} needs VLMEvalKit in full, not importable here ({cause}): pip "
+            'install "vlm-soup[vlmeval]".'
         ) from cause
     wrapper = getattr(wrappers, name, None)
     if not callable(getattr(wrapper, "generate", None)):
         known = [word for word in vars(wrappers) if callable(getattr(vars(wrappers)[word], "generate", None))]
-        raise EvaluatorError(f"--model {model}: VLMEvalKit has no model class '{name}'.{did_you_mean(name, known)}")
+        raise EvaluatorError(
+            f"{option_name('model')} {model}: VLMEvalKit has no model class '{name}'.{did_you_mean(name, known)}"
+        )
     return wrapper
 
 

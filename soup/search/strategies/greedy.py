@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar, cast
 
 from soup.errors import RecipeError
 from soup.search.strategies.base import Scored, ScoreFunction, allowed, by_overall
+from soup.support.options import option_name
 
 __all__ = ["greedy"]
 
@@ -60,5 +61,7 @@ def _rule(accept: str) -> Callable[[Scored, Scored], bool]:
         return lambda trial, best: trial.overall > best.overall
     match = re.fullmatch(r"p\s*>\s*(0?\.\d+)", accept)
     if not match:
-        raise RecipeError(f"Unknown rule '{accept}' for --accept. Known: ge, gt, or p>0.9 (a number between 0 and 1).")
+        raise RecipeError(
+            f"Unknown rule '{accept}' for {option_name('accept')}. Known: ge, gt, or p>0.9 (a number between 0 and 1)."
+        )
     return lambda trial, best: cast("_Comparable", trial).better_than(best) > float(match[1])

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from soup.errors import RecipeError
 from soup.search.strategies.base import ScoreFunction, allowed, by_overall
+from soup.support.options import option_name
 
 __all__ = ["maximum"]
 
@@ -29,7 +30,9 @@ def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None
         RecipeError: `top_k` is not between 1 and the size of the pool.
     """
     if top_k is not None and not 1 <= top_k <= len(pool):
-        raise RecipeError(f"--top-k must be between 1 and {len(pool)}, the size of the pool; found {top_k}.")
+        raise RecipeError(
+            f"{option_name('top_k')} must be between 1 and {len(pool)}, the size of the pool; found {top_k}."
+        )
     ranked = by_overall(pool, score)
     if top_k is not None:
         return ranked[:top_k]

@@ -16,7 +16,7 @@ from typing import Any
 from soup.errors import EvaluatorError
 from soup.search.workers.protocol import Deaths, EvalTask, Event, TaskDone, WorkerSpec
 from soup.search.workers.worker import make_worker
-from soup.support.options import speak_in_flags, speaks_in_flags
+from soup.support.options import option_name, speak_in_flags, speaks_in_flags
 
 __all__ = ["RayPool", "connect"]
 
@@ -30,7 +30,7 @@ def connect(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise EvaluatorError("--ray needs Ray: pip install 'vlm-soup[ray]'") from error
+        raise EvaluatorError(f"{option_name('ray')} needs Ray: pip install 'vlm-soup[ray]'") from error
     target = {} if address == "local" else {"address": address}
     quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
     try:
@@ -38,7 +38,7 @@ def connect(address: str) -> Any:
         with _keep_sigterm_handler():
             ray.init(**target, **quiet, ignore_reinit_error=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise EvaluatorError(f"--ray {address}: no cluster there ({error}).") from error
+        raise EvaluatorError(f"{option_name('ray')} {address}: no cluster there ({error}).") from error
     return ray
 
 
