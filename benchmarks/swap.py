@@ -48,7 +48,7 @@ def sync():
     if device == "cuda":
         torch.cuda.synchronize()
 
-with Pool.open(folder) as pool:
+with Pool(folder) as pool:
     known = [digest_checkpoint(part.checkpoint) for part in pool]
     recipe = Recipe.uniform([part.source() for part in pool]).sealed([each.content for each in known], "")
     candidate = SoupCandidate(recipe, pool, folder / "home", known)

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from evaluators.python import refuse_split, to_score
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
+from soup.evaluation.functions import refuse_split, to_score
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 

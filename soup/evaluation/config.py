@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import ALL, Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
+from soup.evaluation.functions import benchmark_of_function
 from soup.evaluation.harnesses import may_have_parts
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option, option_name, refuse_wrong_type
 
-__all__ = ["EvalConfig"]
+__all__ = ["BenchmarkNames", "EvalConfig"]
+
+ScoreFunction = Callable[[str], object]
+"""Gets a checkpoint's directory; gives a number from 0 to 100, or a dict of such."""
+
+BenchmarkNames = str | ScoreFunction | Sequence[str | ScoreFunction]
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,8 @@ class EvalConfig(EvalSettings):
     """What a search or an evaluation scores by: benchmarks, the split of their questions, the objective, workers.
 
     Args:
-        benchmarks: Their names, as on the command line: `"mmbench,ocrbench"`, or a list of such texts.
+        benchmarks: Their names, as on the command line: `"mmbench,ocrbench"`, a function that scores a checkpoint's
+            directory, or a list of such.
         split: This share of each benchmark's questions chooses, the others only report.
         objective: How benchmarks are weighed in the overall, and guarded against a drop.
         workers: So many processes evaluate candidates at once, one GPU each; 0: this process does.
@@ -32,7 +39,7 @@ class EvalConfig(EvalSettings):
         EvaluatorError: values of a wrong type, a split outside of 0 to 1, or an objective or split of no benchmarks.
     """
 
-    benchmarks: str | Sequence[str] = option(
+    benchmarks: BenchmarkNames = option(
         (),
         "Benchmarks by name, as HARNESS:TARGET, or a plug-in; comma-separated, repeatable.",
         "Evaluate",
@@ -57,8 +64,7 @@ class EvalConfig(EvalSettings):
             {"split": (float, int, type(None)), "objective": Objective, "workers": int, "ray": (str, type(None))},
             EvaluatorError,
         )
-        texts = [self.benchmarks] if isinstance(self.benchmarks, str) else self.benchmarks
-        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        if not all(isinstance(entry, str) or callable(entry) for entry in _entries(self.benchmarks)):
             raise EvaluatorError(f"benchmarks: expected the names of benchmarks, found {self.benchmarks!r:.80}.")
 
     @property
@@ -83,8 +89,18 @@ class EvalConfig(EvalSettings):
                 names = ", ".join(option_name(name) for name in ("weights", "guard", "split"))
                 raise EvaluatorError(f"{names} are about benchmarks: pass {option_name('eval')}, too.")
             return ()
-        texts = [self.benchmarks] if isinstance(self.benchmarks, str) else self.benchmarks
-        benchmarks = tuple(parse_benchmarks(texts, self.selection))
+        entries, split = _entries(self.benchmarks), self.selection
+        texts = [entry for entry in entries if isinstance(entry, str)]
+        benchmarks = parse_benchmarks(texts, split) if texts else []
+        benchmarks += [benchmark_of_function(entry, split) for entry in entries if not isinstance(entry, str)]
         if not any(may_have_parts(benchmark.harness) for benchmark in benchmarks):
             self.objective.check([benchmark.name for benchmark in benchmarks])
-        return benchmarks
+        return tuple(benchmarks)
+
+
+def _entries(benchmarks: BenchmarkNames) -> Sequence[str | ScoreFunction]:
+    if isinstance(benchmarks, str) or callable(benchmarks):
+        return [benchmarks]
+    if not isinstance(benchmarks, Sequence):
+        raise EvaluatorError(f"benchmarks: expected the names of benchmarks, found {benchmarks!r:.80}.")
+    return benchmarks

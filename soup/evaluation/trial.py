@@ -15,7 +15,7 @@ from soup.support.options import option_name
 __all__ = ["Trial"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trial:
     """One recipe and its scores by benchmark.
 
@@ -36,6 +36,9 @@ class Trial:
     objective: Objective = PLAIN
     broken: tuple[str, ...] = ()
     part: Part = "all"
+
+    def __repr__(self) -> str:
+        return f"<Trial of {' + '.join(self.names)}: {self.overall:.2f}>"
 
     @property
     def overall(self) -> float:

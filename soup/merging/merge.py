@@ -200,7 +200,7 @@ def open_pool(recipe: Recipe) -> Pool:
     count = len(recipe.ingredients)
     bases = [("base", recipe.base.path)] if recipe.base else []
     parts = open_all([*((share.name, share.path) for share in recipe.ingredients), *bases])
-    pool = Pool(tuple(parts[:count]), parts[count] if bases else None)
+    pool = Pool.of(tuple(parts[:count]), parts[count] if bases else None)
     pool.check(recipe.dtype, recipe.drop)
     return pool
 

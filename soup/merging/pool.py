@@ -16,13 +16,15 @@ from soup.checkpoints.reader import Checkpoint, looks_like_checkpoint
 from soup.checkpoints.side_files import side_differences, tokenizer_differences
 from soup.errors import CheckpointError, PoolError, SoupError
 from soup.merging.recipe import CheckpointSource
-from soup.support.options import option_name
+from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
 
 __all__ = ["Ingredient", "Pool", "is_dropped", "open_all", "open_ingredient"]
 
 _SHOWN = 8
 """How many tensors a line about many of them names."""
+
+Locations = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,50 +43,47 @@ class Ingredient:
         return f"<{self.name}>"
 
 
-@dataclass(frozen=True, eq=False)
 class Pool(Sequence[Ingredient]):
     """Ingredients in order, and the base they were tuned from if it is known. Leaving it (`with`) closes the files.
 
+    Args:
+        locations: One directory whose subdirectories are checkpoints, or checkpoints (directories or Hub ids).
+        base: The checkpoint that the ingredients were tuned from; in the pool's directory it is no ingredient.
+        exclude: Names of ingredients to leave out.
+
     `skipped` names the subdirectories of a pool's directory that are no checkpoints.
+
+    Raises:
+        PoolError: No ingredient, an excluded name that is not there, or arguments of a wrong type.
+        CheckpointError: Ingredients that can't be opened; all are listed.
     """
 
     ingredients: tuple[Ingredient, ...]
-    base: Ingredient | None = None
-    skipped: tuple[str, ...] = ()
+    base: Ingredient | None
+    skipped: tuple[str, ...]
 
-    @classmethod
-    def open(
-        cls,
-        locations: str | Path | Sequence[str | Path],
-        /,
-        base: str | Path | None = None,
-        exclude: Sequence[str] = (),
-    ) -> Pool:
-        """Open a pool.
-
-        Args:
-            locations: One directory whose subdirectories are checkpoints, or checkpoints (directories or Hub ids).
-            base: The checkpoint that the ingredients were tuned from; in the pool's directory it is no ingredient.
-            exclude: Names of ingredients to leave out.
-
-        Raises:
-            PoolError: No ingredient, or an excluded name that is not there.
-            CheckpointError: Ingredients that can't be opened; all are listed.
-        """
-        pool, errors = cls.open_readable(locations, base, exclude)
+    def __init__(self, locations: Locations, /, base: str | Path | None = None, exclude: Sequence[str] = ()) -> None:
+        pool, errors = self.open_readable(locations, base, exclude)
         if errors:
             raise _combine(list(errors.values()))
+        self.ingredients, self.base, self.skipped = pool.ingredients, pool.base, pool.skipped
+
+    @classmethod
+    def of(cls, ingredients: Iterable[Ingredient], base: Ingredient | None = None, skipped: Sequence[str] = ()) -> Pool:
+        """Make a pool of ingredients that are open already."""
+        pool = cls.__new__(cls)
+        pool.ingredients, pool.base, pool.skipped = tuple(ingredients), base, tuple(skipped)
         return pool
 
     @classmethod
     def open_readable(
         cls,
-        locations: str | Path | Sequence[str | Path],
+        locations: Locations,
         /,
         base: str | Path | None = None,
         exclude: Sequence[str] = (),
     ) -> tuple[Pool, dict[str, SoupError]]:
-        """Open a pool as `open` does, but leave out the checkpoints that can't be opened.
+        """Open a pool, but leave out the checkpoints that can't be opened.
 
         Returns:
             The pool, and the errors of those that were left out, by name.
@@ -92,6 +91,11 @@ class Pool(Sequence[Ingredient]):
         Raises:
             PoolError: No ingredient, or an excluded name that is not there.
         """
+        refuse_wrong_type(
+            {"pool": locations, "base": base, "exclude": exclude},
+            {"pool": (str, Path, Sequence), "base": (str, Path, type(None)), "exclude": (list, tuple)},
+            PoolError,
+        )
         paths = [locations] if isinstance(locations, str | Path) else list(locations)
         folder = _folder(paths)
         skipped: tuple[str, ...] = ()
@@ -103,7 +107,7 @@ class Pool(Sequence[Ingredient]):
         kept = _without(exclude, dict(zip(names, map(str, paths), strict=True)), folder)
         ingredients, errors = _open_each(kept.items())
         bases, base_errors = _open_each([("base", str(base))] if base is not None else [])
-        return cls(tuple(ingredients), bases[0] if bases else None, skipped), errors | base_errors
+        return cls.of(ingredients, bases[0] if bases else None, skipped), errors | base_errors
 
     def __len__(self) -> int:
         return len(self.ingredients)

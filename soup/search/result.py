@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import paired_difference
@@ -13,10 +16,13 @@ from soup.evaluation.trial import Trial
 from soup.merging.recipe import Recipe
 from soup.support.atomic_files import write_atomic
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 __all__ = ["Soup", "card_scores", "save_result", "trial_as_json"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Soup:
     """The result of a run.
 
@@ -43,6 +49,29 @@ class Soup:
         parts = [f"{name} ({shares[name]:g})" if uneven else name for name in self.chosen]
         what = "the mean" if self.recipe.method == "linear" else self.recipe.method_name
         return f"{what} of {' + '.join(parts)}"
+
+    def __repr__(self) -> str:
+        return f"<Soup by {self.strategy}: {self}, in {self.out}>"
+
+    def to_pandas(self) -> DataFrame:
+        """The trials as a table of pandas: scores by benchmark, overall, and whether each was accepted."""
+        pandas = import_module("pandas")
+        rows = [
+            {
+                "ingredients": " + ".join(trial.names),
+                **{name: score.value for name, score in trial.scores.items()},
+                "overall": trial.overall,
+                "report overall": trial.report_overall,
+                "accepted": self.accepted(trial),
+            }
+            for trial in self.trials
+        ]
+        return pandas.DataFrame(rows).dropna(axis="columns", how="all")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        table = self.to_pandas().to_html(index=False, float_format="%.2f") if self.trials else ""
+        return f"<p>{html.escape(str(self))}</p>{table}"
 
     def accepted(self, trial: Trial) -> bool:
         """Whether a trial became the best so far on the way to the chosen soup."""

@@ -15,7 +15,7 @@ from soup.checkpoints.writer import refuse_destination
 from soup.errors import OutputError, RecipeError
 from soup.evaluation.api import Benchmark
 from soup.evaluation.benchmark_names import parse_benchmarks
-from soup.evaluation.config import EvalConfig
+from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import build_suite
@@ -49,7 +49,7 @@ class CookArguments:
     strategy: str | Strategy
     pool: Locations
     out: str | Path | None = None
-    eval: str | Sequence[str] | EvalConfig = ()
+    eval: BenchmarkNames | EvalConfig = ()
     base: str | Path | None = None
     exclude: Sequence[str] = ()
     run_dir: str | Path | None = None
@@ -96,7 +96,7 @@ def cook(
     pool: Locations,
     *,
     out: str | Path | None = None,
-    eval: str | Sequence[str] | EvalConfig = (),  # the word that users type
+    eval: BenchmarkNames | EvalConfig = (),  # the word that users type
     base: str | Path | None = None,
     exclude: Sequence[str] = (),
     run_dir: str | Path | None = None,
@@ -111,8 +111,8 @@ def cook(
         strategy: A name, `FILE.py:FUNCTION`, or a function `f(pool, score, **arguments)`.
         pool: A directory whose subdirectories are the ingredients, or checkpoints one by one (directories, Hub ids).
         out: Where the soup goes; by default `soups/<strategy>/`.
-        eval: Benchmarks as on the command line, or an `EvalConfig` for all that can be said of them. Without, only
-            strategies that ask for no score can run.
+        eval: Benchmarks as on the command line, or a function that scores a checkpoint's directory; or an `EvalConfig`
+            for all that can be said of them. Without, only strategies that ask for no score can run.
         base: The model that the ingredients were tuned from.
         exclude: Names of ingredients to leave out.
         run_dir: Where journal, scratch and logs live; by default beside the pool.
@@ -157,7 +157,7 @@ def plan_cook(arguments: CookArguments) -> dict[str, object]:
 def evaluate(
     checkpoints: Locations,
     *,
-    eval: str | Sequence[str] | EvalConfig,
+    eval: BenchmarkNames | EvalConfig,
     run_dir: str | Path | None = None,
     merge: MergeOptions | None = None,
     progress: Progress | None = None,
@@ -166,7 +166,7 @@ def evaluate(
 
     Args:
         checkpoints: Directories or Hub ids.
-        eval: Benchmarks as on the command line, or an `EvalConfig`.
+        eval: As for `cook`.
         run_dir: Where journal, scratch and logs live; by default beside the first checkpoint.
         merge: `allow_nonfinite` lets checkpoints be scored that hold NaN or infinity.
         progress: Who hears how far the run is.
@@ -180,7 +180,7 @@ def evaluate(
     suite = build_suite(benchmarks, config.settings)
     run = RunDirectory.choose(run_dir, locations)
     with (
-        Pool.open(locations) as pool,
+        Pool(locations) as pool,
         Session.open(pool, suite, config, run, template, progress or Progress()) as session,
     ):
         session.evaluate_singles()
@@ -201,7 +201,7 @@ def _prepared(arguments: CookArguments) -> Iterator[_Run]:
     out = Path(arguments.out) if arguments.out is not None else bound.default_out
     options, write = arguments.merge or MergeOptions(), arguments.write or WriteOptions()
     template = RecipeTemplate(bound.name, config.objective.as_json(), options)
-    with Pool.open(arguments.pool, arguments.base, arguments.exclude) as pool:
+    with Pool(arguments.pool, arguments.base, arguments.exclude) as pool:
         pool.check(options.dtype, options.drop)
         if benchmarks:
             directory.refuse_as_output(out)
@@ -256,7 +256,7 @@ def _within_guards(trial: Trial) -> Trial:
     return trial
 
 
-def _config(eval: str | Sequence[str] | EvalConfig) -> EvalConfig:
+def _config(eval: BenchmarkNames | EvalConfig) -> EvalConfig:
     return eval if isinstance(eval, EvalConfig) else EvalConfig(eval)
 
 

@@ -153,6 +153,12 @@ def _worker_spec(scorer: Scorer, config: EvalConfig) -> WorkerSpec:
         EvaluatorError: a plug-in exists in this process alone.
     """
     pool, benchmarks = scorer.pool, tuple(entry.benchmark for entry in scorer.suite.entries)
+    for entry in scorer.suite.entries:
+        if getattr(entry.evaluator, "only_in_this_process", False):
+            raise EvaluatorError(
+                f"{entry.benchmark.name}: a function of this process, which workers don't have. Put it into a file and "
+                f"name it python:FILE.py:FUNCTION, or leave {option_name('workers')} out."
+            )
     modules = {
         *_modules(METHODS, [scorer.template.options.method]),
         *_modules(EVALUATORS, [benchmark.harness for benchmark in benchmarks]),

@@ -211,5 +211,8 @@ EVALUATORS = Registry(
         "lm_eval": "evaluators.lm_eval.harness:LMEval",
         "python": "evaluators.python:PythonFunction",
         "command": "evaluators.command:Command",
+        "function": "soup.evaluation.functions:FunctionEvaluator",
     },
 )
+evaluator = EVALUATORS.register
+"""A class decorator: `@evaluator("name")` makes an evaluator known to `--eval name`, for the rest of this process."""

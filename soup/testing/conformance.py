@@ -142,9 +142,9 @@ def check_strategy(strategy: Strategy, *, tables: int = 25, seed: int = 0, **opt
     Raises:
         AssertionError: The strategy breaks the contract.
     """
-    with tempfile.TemporaryDirectory() as folder, Pool.open(tiny_pool(folder, 6, tensors={"w": (1,)})) as six:
+    with tempfile.TemporaryDirectory() as folder, Pool(tiny_pool(folder, 6, tensors={"w": (1,)})) as six:
         for number in range(tables):
-            pool = Pool(six.ingredients[: 1 + number % 6])
+            pool = Pool.of(six.ingredients[: 1 + number % 6])
             before = pool.names
             table = _ScoreTable(pool, f"{seed}/{number}", ties=number % 2 == 1)
             first = strategy(pool, table, **options)

@@ -147,7 +147,7 @@ def tiny_candidate(checkpoint: Path | str, scratch: Path | str) -> Iterator[Soup
         checkpoint: Its directory.
         scratch: The directory for what the candidate writes; it is made.
     """
-    with Pool.open([checkpoint]) as pool:
+    with Pool([checkpoint]) as pool:
         (ingredient,) = pool
         digest = digest_checkpoint(ingredient.checkpoint)
         recipe = Recipe.uniform([ingredient.source()]).sealed([digest.content], side_digest(ingredient.checkpoint))

@@ -21,7 +21,7 @@ from tests.helpers.merge_oracle import read_back, recipe_of, same_bits, write_po
 @contextmanager
 def candidate_of(folder, home, weights=None, *, base=None, base_known=False, options=None, **fields):
     recipe = recipe_of(folder, weights, base=base, **fields)
-    with Pool.open(folder, base) as pool:
+    with Pool(folder, base) as pool:
         known = [digest_checkpoint(part.checkpoint) for part in pool]
         lead = (pool.base or pool[0]).checkpoint
         sealed = recipe.sealed([digest.content for digest in known], side_digest(lead))
@@ -131,7 +131,7 @@ def test_whether_tied_weights_are_the_same_is_not_guessed_where_no_digests_are_k
     state = Tower().stored()
     folder = write_pool(tmp_path / "pool", [state | {"head.weight": state["embed.weight"].clone()}])
     recipe = recipe_of(folder)
-    with Pool.open(folder) as pool:
+    with Pool(folder) as pool:
         digest = digest_checkpoint(pool[0].checkpoint)
         sealed = recipe.sealed([digest.content], side_digest(pool[0].checkpoint))
         candidate = SoupCandidate(sealed, pool, tmp_path / "home")
@@ -294,7 +294,7 @@ def test_a_tensor_is_the_same_everywhere_only_if_every_ingredient_s_digest_says_
     folder = half_frozen(tmp_path, 2)
     recipe = recipe_of(folder)
     soup.merge(recipe, tmp_path / "out")
-    with Pool.open(folder) as pool:
+    with Pool(folder) as pool:
         known = [digest_checkpoint(part.checkpoint) for part in pool]
         sealed = recipe.sealed([digest.content for digest in known], side_digest(pool[0].checkpoint))
         candidate = SoupCandidate(sealed, pool, tmp_path / "home", known[:1])

@@ -91,7 +91,7 @@ def test_seconds_count_for_the_half_that_was_made_now_alone(cook, part):
 
 @pytest.fixture
 def pool(tmp_path):
-    with Pool.open(make_pool(tmp_path / "ckpts")) as pool:
+    with Pool(make_pool(tmp_path / "ckpts")) as pool:
         yield pool
 
 

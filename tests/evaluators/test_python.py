@@ -6,9 +6,10 @@ import numpy
 import pytest
 import torch
 
-from evaluators.python import PythonFunction, to_score
+from evaluators.python import PythonFunction
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator, Split
+from soup.evaluation.functions import to_score
 from soup.evaluation.settings import EvalSettings
 from soup.support.plugins import load_object
 from tests.helpers.scripted_models import ToyCandidate

@@ -38,7 +38,7 @@ def write_pool(folder, states, **each):
 def recipe_of(pool, weights=None, **fields):
     """The unsealed recipe of all that lie in a folder; weights are the uniform mean's unless given."""
     base = fields.pop("base", None)
-    with Pool.open(pool, base) as opened:
+    with Pool(pool, base) as opened:
         parts = list(opened)
         weights = weights or [1 / len(parts)] * len(parts)
         shares = tuple(Share(name=p.name, path=p.location, weight=w) for p, w in zip(parts, weights, strict=True))

@@ -23,7 +23,7 @@ def pool(tmp_path):
     folder = write_pool(
         tmp_path / "pool", [{name: torch.tensor(row) for name, row in rows.items()} for rows in (first, second)]
     )
-    with Pool.open(folder) as opened:
+    with Pool(folder) as opened:
         yield opened
 
 

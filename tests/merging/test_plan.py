@@ -83,7 +83,7 @@ def test_the_memory_of_inputs_is_bounded_however_many_there_are(tmp_path):
 def test_a_leaf_is_one_block_until_the_inputs_of_one_would_take_too_much(tmp_path, count, blocks):
     leaf, sizes = 2**19, []
     recipe = recipe_of(pool_of(tmp_path / "ckpts", count, leaf))
-    with Pool.open(tmp_path / "ckpts") as pool:
+    with Pool(tmp_path / "ckpts") as pool:
         plan = plan_merge(recipe, pool)
         for_each_block(plan.blend, plan.reads, lambda name, start, values: sizes.append(values.numel()), Options())
     assert (len(sizes), sum(sizes)) == (2 * blocks, 2 * leaf)  # of two tensors

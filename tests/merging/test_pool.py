@@ -85,7 +85,7 @@ def test_a_pattern_of_drop_that_matches_nothing_is_told(pool):
 
 def test_excluding_all_of_a_pool_says_so(pool):
     with pytest.raises(PoolError, match="--exclude leaves no ingredient"):
-        Pool.open(pool, exclude=[*"abcd"])
+        Pool(pool, exclude=[*"abcd"])
 
 
 def test_all_ingredients_that_a_recipe_misses_are_told_at_once(tmp_path):

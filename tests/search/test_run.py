@@ -368,13 +368,13 @@ def test_the_base_in_the_folder_of_the_pool_is_no_ingredient(pool, judge):
 
 def test_the_same_checkpoint_given_twice_is_refused(pool):
     with pytest.raises(PoolError, match="given twice"):
-        Pool.open([pool / "a", pool / "b", pool / "a"])
+        Pool([pool / "a", pool / "b", pool / "a"])
 
 
 def test_checkpoints_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
     for place in ("x/final", "y/final"):
         make_checkpoint(tmp_path / place, 1)
-    with Pool.open([tmp_path / "x/final", tmp_path / "y/final"]) as opened:
+    with Pool([tmp_path / "x/final", tmp_path / "y/final"]) as opened:
         assert opened.names == ("x/final", "y/final")
 
 
@@ -385,7 +385,7 @@ def test_a_pool_has_folders_that_are_no_checkpoints_and_says_so(pool):
 
 
 def mismatches(pool, *names, **given):
-    with Pool.open([pool / name for name in names], **given) as opened, pytest.raises(PoolError) as caught:
+    with Pool([pool / name for name in names], **given) as opened, pytest.raises(PoolError) as caught:
         opened.check()
     return str(caught.value)
 
@@ -429,7 +429,7 @@ def test_all_checkpoints_that_cannot_be_opened_are_told_at_once(pool):
     (pool / "a" / "model.safetensors").write_bytes(b"short")
     (pool / "c" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError) as caught:
-        Pool.open(pool)
+        Pool(pool)
     assert "2 checkpoints can't be opened" in str(caught.value)
     assert str(pool / "a") in str(caught.value)
     assert str(pool / "c") in str(caught.value)

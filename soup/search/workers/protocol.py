@@ -53,7 +53,7 @@ class WorkerSpec:
     def open_pool(self) -> Pool:
         """The pool, opened by its directories; it was checked before."""
         parts = [open_ingredient(name, directory) for name, directory in self.ingredients]
-        return Pool(tuple(parts), open_ingredient("base", self.base) if self.base else None)
+        return Pool.of(tuple(parts), open_ingredient("base", self.base) if self.base else None)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def askable(kind, prompts):
 
 @contextmanager
 def mean_of(pool, home):
-    with Pool.open(pool) as opened:
+    with Pool(pool) as opened:
         digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
         recipe = recipe_of(pool).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
         candidate = SoupCandidate(recipe, opened, home, digests)

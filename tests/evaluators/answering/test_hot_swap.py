@@ -38,7 +38,7 @@ def write_models(folder, kind, count=2, dtype=torch.bfloat16, seed=0):
 @contextmanager
 def candidate_of(pool, home, **fields):
     """The mean of a folder's checkpoints as a search has it: digests known, nothing written yet."""
-    with Pool.open(pool) as opened:
+    with Pool(pool) as opened:
         digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
         recipe = recipe_of(pool, **fields).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
         candidate = SoupCandidate(recipe, opened, home, digests)

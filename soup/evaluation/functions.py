@@ -1,0 +1,137 @@
+"""A function of the user's as a benchmark: it gets a candidate's directory, and gives a number or a dict of numbers.
+
+    soup.cook("greedy", "ckpts/", eval=score, out="out/")    # def score(checkpoint): return 61.8
+
+From the command line, and for workers, the same function is `python:FILE.py:FUNCTION`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import statistics
+import traceback
+from collections.abc import Callable, Mapping
+
+from soup.errors import EvaluatorError, SoupError
+from soup.evaluation.api import Benchmark, Candidate, Harness, Score, Split
+from soup.evaluation.settings import EvalSettings
+from soup.support.options import option_name
+
+__all__ = ["FunctionEvaluator", "benchmark_of_function", "call_function", "refuse_split", "to_score"]
+
+_functions: dict[str, Callable[[str], object]] = {}
+
+
+def benchmark_of_function(function: Callable[[str], object], split: Split) -> Benchmark:
+    """Make a function of this process a benchmark, known by its name."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    _functions[name] = function
+    return Benchmark(name.rpartition(".")[2], "function", name, split)
+
+
+class FunctionEvaluator(Harness):
+    """Calls a function that was given to `soup.cook` or `soup.evaluate` from Python, in this process alone."""
+
+    target_hint = "a function, from Python"
+    only_in_this_process = True
+
+    def __init__(self, settings: EvalSettings) -> None:
+        self.settings = settings
+
+    def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
+        """The function's name, and the digest of its source.
+
+        Raises:
+            EvaluatorError: the function is not known here, its source can't be read, or questions are split.
+        """
+        refuse_split(benchmark)
+        try:
+            source = inspect.getsource(_function(benchmark))
+        except (OSError, TypeError) as cause:
+            raise EvaluatorError(
+                f"{benchmark.name}: its source can't be read ({cause}), so that another version's scores would be "
+                "taken for its own. Put it into a file, and name it python:FILE.py:FUNCTION."
+            ) from cause
+        return {"evaluator": "function", "code": hashlib.sha256(source.encode()).hexdigest()}
+
+    def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
+        """What the function says of the candidate's directory."""
+        refuse_split(benchmark)
+        return call_function(_function(benchmark), str(candidate.directory()), benchmark.name)
+
+
+def _function(benchmark: Benchmark) -> Callable[[str], object]:
+    if benchmark.target not in _functions:
+        raise EvaluatorError(f"{benchmark.name}: no function of this process. Name it python:FILE.py:FUNCTION.")
+    return _functions[benchmark.target]
+
+
+def call_function(function: Callable[[str], object], directory: str, name: str) -> Score:
+    """Score a checkpoint by a user's function.
+
+    Args:
+        function: It gets the directory.
+        directory: The checkpoint's.
+        name: The benchmark's, for errors.
+
+    Raises:
+        EvaluatorError: the function raised, or gave no score.
+    """
+    try:
+        value = function(directory)
+    except SoupError:
+        raise
+    except Exception as cause:
+        tail = "".join(traceback.format_exception(cause)[-4:])
+        raise EvaluatorError(
+            f"{name}: the function raised. Call it with a checkpoint's directory to see it alone:\n{tail}"
+        ) from cause
+    return to_score(value, name)
+
+
+def to_score(value: object, name: str) -> Score:
+    """Make a score of a number, or of a dict of numbers: each is a part, their plain mean the value.
+
+    Args:
+        value: What a user's code gave.
+        name: The benchmark's, for errors.
+
+    Raises:
+        EvaluatorError: anything else, such as NaN, a bool, a text, a number beyond 0 to 100, an empty dict.
+    """
+    if not isinstance(value, Mapping):
+        return _score(name, _python_number(value))
+    if not value or not all(isinstance(key, str) for key in value):
+        raise EvaluatorError(f"{name}: expected a number or a dict of names to numbers, found {value!r:.200}.")
+    parts = {key: _score(f"{name}, {key}", _python_number(number)).value for key, number in value.items()}
+    return Score(statistics.fmean(parts.values()), parts=parts)
+
+
+def refuse_split(benchmark: Benchmark) -> None:
+    """Refuse a split for a harness that does not know its questions, and so can't count a part of them.
+
+    Raises:
+        EvaluatorError: the benchmark's split is not `all`.
+    """
+    if benchmark.split.part != "all":
+        raise EvaluatorError(
+            f"{benchmark.name}: its questions are not known to soup, so they can't be split; leave "
+            f"{option_name('split')} out, "
+            f"or divide them yourself."
+        )
+
+
+def _score(name: str, value: object) -> Score:
+    try:
+        return Score(value)  # type: ignore[arg-type]  # it refuses what is no number
+    except EvaluatorError as cause:
+        raise EvaluatorError(f"{name}: {cause}") from cause
+
+
+def _python_number(value: object) -> object:
+    """Return the Python number in a numpy scalar or a torch tensor of one element; anything else as it is."""
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "shape", None) == ():
+        return item()
+    return value
