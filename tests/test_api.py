@@ -87,12 +87,12 @@ def test_an_argument_of_a_wrong_type_is_an_error_of_soup_s_in_the_words_of_pytho
 
 
 def test_errors_speak_of_python_s_arguments(here):
-    with pytest.raises(EvaluatorError, match=r'pass eval=, e\.g\. eval="mmbench,ocrbench"'):
+    with pytest.raises(EvaluatorError, match=r'pass `eval`, e\.g\. eval="mmbench,ocrbench"'):
         soup.cook("greedy", "ckpts")
-    with pytest.raises(SoupError, match="Choose another out="):
+    with pytest.raises(SoupError, match="Choose another `out`"):
         soup.cook("average", "ckpts", out="ckpts/out")
     soup.cook("average", "ckpts", out="out")
-    with pytest.raises(RecipeError, match="dtype=: is the recipe's to say"):
+    with pytest.raises(RecipeError, match="`dtype`: is the recipe's to say"):
         soup.merge("out/recipe.yaml", "again", options=soup.MergeOptions(dtype="float16"))
 
 

@@ -98,7 +98,7 @@ def greedy(values: Values) -> None:
 @_command(
     "cook",
     "Cook by any strategy, built in or yours.\n\nA built-in name, an installed plug-in, or FILE.py:FUNCTION.",
-    "soup cook --strategy my.py:leave_worst_out --pool ckpts/ --eval python:judge.py:score -o out/",
+    "soup cook --strategy my.py:pick --pool ckpts/ --eval python:judge.py:score",
     GroupedOption.of("Search", "--strategy", required=True, metavar="NAME|FILE.py:FUNCTION", help="The strategy."),
     GroupedOption.of(
         "Search",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from soup.errors import JournalError
 from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.journal import Entry, Journal
-from soup.evaluation.objective import PLAIN, Objective
+from soup.evaluation.objective import Objective
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import describe_objective
@@ -93,7 +93,8 @@ def _remark(trial: Trial, soup: Soup) -> str:
 def run_table(run: Path) -> ScoreTable:
     """Everything a run has evaluated: single checkpoints, then each strategy's soup, on each part of the questions.
 
-    The overall is the one that the run chose by: its objective, over the benchmarks of its search.
+    The overall is the one that the run chose by: its objective, over the benchmarks of its search. Where strategies
+    chose by different ones, each soup has its own, and all models are shown by each besides.
 
     Raises:
         JournalError: there is no journal, or it is damaged.
@@ -107,14 +108,29 @@ def run_table(run: Path) -> ScoreTable:
     with Journal(directory.journal, write=False) as journal:
         entries = list(journal)
     results = _read_results(directory)
-    models = [_Model(digest, name, "") for digest, name in _singles(entries).items()]
-    models += [_Model(result.digest, result.strategy, result.remark) for result in results]
-    parts = [part for part in PARTS if any(entry.split.part == part for entry in entries)]
+    ways = _ways(results)
+    common = max(ways, key=lambda way: len(ways[way]), default=None)
+    models = [_Model(digest, name, "", common) for digest, name in _singles(entries).items()]
+    models += [_Model(result.digest, result.strategy, result.remark, result.way) for result in results]
     names = list(dict.fromkeys(name for entry in entries for name in _scores_of(entry)))
-    overalls = _overalls(results)
-    columns = tuple(f"{name}{_suffix(part)}" for part in parts for name in [*names, *overalls])
-    rows = [ScoreRow(model.label, _values(entries, model, names, overalls, parts), model.remark) for model in models]
-    return ScoreTable(columns, tuple(rows))
+    titles = {f"overall ({', '.join(strategies)})": way for way, strategies in ways.items()} if len(ways) > 1 else {}
+    parts = [part for part in PARTS if any(entry.split.part == part for entry in entries)]
+    columns = tuple(f"{name}{_suffix(part)}" for part in parts for name in [*names, "overall", *titles])
+    values: dict[_Model, list[float | None]] = {model: [] for model in models}
+    for part in parts:
+        scores = _scores(entries, part)
+        for model in models:
+            own = scores.get(model.digest, {})
+            overalls = [_overall(own, way, scores.values()) for way in (model.way, *titles.values())]
+            values[model] += [*(own.get(name) for name in names), *overalls]
+    return ScoreTable(columns, tuple(ScoreRow(model.label, tuple(values[model]), model.remark) for model in models))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a search sums scores up: benchmarks, each with its weight."""
+
+    weights: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -124,17 +140,17 @@ class _Result:
     strategy: str
     digest: str
     remark: str
-    objective: Objective
-    benchmarks: tuple[str, ...]
+    way: _Way
 
 
 @dataclass(frozen=True)
 class _Model:
-    """A model of the table: the digest of its recipe, its label, and a remark."""
+    """A model of the table: the digest of its recipe, its label, a remark, and how its scores are summed up."""
 
     digest: str
     label: str
     remark: str
+    way: _Way | None
 
 
 def _read_results(run: RunDirectory) -> list[_Result]:
@@ -152,23 +168,17 @@ def _read_result(document: dict[str, Any]) -> _Result:
     objective = document.get("objective", {})
     text = describe_objective(objective)
     remark = " + ".join(document["chosen"]) + (f" ({text})" if text else "")
-    weights = Objective(objective.get("weights", {}))
-    return _Result(
-        document["strategy"], document["recipe"]["digest"], remark, weights, (*document["trials"][0]["scores"],)
-    )
+    weights = objective.get("weights", {})
+    way = _Way(tuple((name, weights.get(name, 1.0)) for name in document["trials"][0]["scores"]))
+    return _Result(document["strategy"], document["recipe"]["digest"], remark, way)
 
 
-def _overalls(results: Sequence[_Result]) -> dict[str, _Result | None]:
-    """The overall's columns: one, or one for each way in which strategies of this run chose.
-
-    Without a strategy it is the plain mean, over the benchmarks that all models were scored on.
-    """
-    ways: dict[tuple[object, ...], list[_Result]] = {}
+def _ways(results: Sequence[_Result]) -> dict[_Way, list[str]]:
+    """The ways in which strategies of a run chose, and which strategies chose so."""
+    ways: dict[_Way, list[str]] = {}
     for result in results:
-        ways.setdefault((tuple(sorted(result.objective.weights.items())), result.benchmarks), []).append(result)
-    if len(ways) < 2:
-        return {"overall": results[0] if results else None}
-    return {f"overall ({', '.join(result.strategy for result in way)})": way[0] for way in ways.values()}
+        ways.setdefault(result.way, []).append(result.strategy)
+    return ways
 
 
 def _singles(entries: Sequence[Entry]) -> dict[str, str]:
@@ -190,23 +200,6 @@ def _part(column: str) -> str:
     return next((part for part in PARTS if part != "all" and column.endswith(_suffix(part))), "all")
 
 
-def _values(
-    entries: Sequence[Entry],
-    model: _Model,
-    names: Sequence[str],
-    overalls: Mapping[str, _Result | None],
-    parts: Sequence[str],
-) -> tuple[float | None, ...]:
-    values: list[float | None] = []
-    for part in parts:
-        scores = _scores(entries, part)
-        own = scores.get(model.digest, {})
-        shared = [name for name in names if all(name in other for other in scores.values())]
-        values += [own.get(name) for name in names]
-        values += [_overall(own, result, shared) for result in overalls.values()]
-    return tuple(values)
-
-
 def _scores(entries: Sequence[Entry], part: str) -> dict[str, dict[str, float]]:
     """Scores over a part of the questions: by recipe digest, then by benchmark; of several the last."""
     scores: dict[str, dict[str, float]] = {}
@@ -216,8 +209,9 @@ def _scores(entries: Sequence[Entry], part: str) -> dict[str, dict[str, float]]:
     return scores
 
 
-def _overall(scores: Mapping[str, float], result: _Result | None, shared: Sequence[str]) -> float | None:
-    objective, names = (result.objective, result.benchmarks) if result else (PLAIN, shared)
-    if not names or any(name not in scores for name in names):
+def _overall(scores: Mapping[str, float], way: _Way | None, others: Iterable[Mapping[str, float]]) -> float | None:
+    """The overall of a model; without a search, the plain mean over the benchmarks that all models were scored on."""
+    weights = dict(way.weights) if way else {name: 1.0 for name in scores if all(name in other for other in others)}
+    if not weights or any(name not in scores for name in weights):
         return None
-    return objective.overall({name: Score(scores[name]) for name in names})
+    return Objective(weights).overall({name: Score(scores[name]) for name in weights})

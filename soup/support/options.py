@@ -4,7 +4,7 @@
     class WriteOptions:
         overwrite: bool = option(False, "Replace an earlier soup at --out.", "Output")
 
-Errors call an option as the user typed it: `split=` from Python, `--split` on the command line (`option_name`).
+Errors call an option as the user typed it: `split` from Python, `--split` on the command line (`option_name`).
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ def speaks_in_flags() -> bool:
 
 
 def option_name(name: str, flag: str | None = None) -> str:
-    """An option as its user typed it: `max_shard_bytes=` in Python, `--max-shard-size` on the command line.
+    """An option as its user typed it: `max_shard_bytes` in Python, `--max-shard-size` on the command line.
 
     Args:
         name: The parameter's name in Python.
         flag: The option's name on the command line, if it is not the same.
     """
     if not _speaks_in_flags:
-        return f"{name}="
+        return f"`{name}`"
     flag = flag or name.replace("_", "-")
     return f"{SHORT[flag]}/--{flag}" if flag in SHORT else f"--{flag}"
 

@@ -170,9 +170,9 @@ def test_an_empty_directory_is_filled_and_parents_are_made(tmp_path, pool):
 def test_a_directory_that_holds_something_is_refused_and_stays_as_it_was(tmp_path, pool):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"exists and is not empty\. Choose another -o/--out, or remove it"):
+    with pytest.raises(OutputError, match=r"exists and is not empty\. Choose another `out`, or remove it"):
         soup.merge(recipe_of(pool), tmp_path / "out")
-    with pytest.raises(OutputError, match="--overwrite replaces soups only"):
+    with pytest.raises(OutputError, match="`overwrite` replaces soups only"):
         soup.merge(recipe_of(pool), tmp_path / "out", write=WriteOptions(overwrite=True))
     assert snapshot(tmp_path / "out") == ["notes.txt"]
 
@@ -207,7 +207,7 @@ def test_making_the_same_soup_again_has_nothing_to_do(tmp_path, pool):
 def test_an_ingredient_is_never_the_destination(tmp_path, pool):
     (pool / "model-0/recipe.yaml").write_text("")
     for place in (pool / "model-0", pool / "model-0/out", pool):
-        with pytest.raises(OutputError, match="Choose another out="):
+        with pytest.raises(OutputError, match="Choose another `out`"):
             soup.merge(recipe_of(pool), place, write=WriteOptions(overwrite=True))
     assert read_back(pool / "model-0").keys()
 

@@ -121,8 +121,8 @@ def test_names_keep_their_order_and_their_split():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "eval= names no benchmark. Known: mmbench, mmstar"),
-        (" , ", "eval= names no benchmark"),
+        ("", "`eval` names no benchmark. Known: mmbench, mmstar"),
+        (" , ", "`eval` names no benchmark"),
         ("mmbnch", "Unknown benchmark 'mmbnch'. Did you mean 'mmbench'? Known: "),
         ("opencompas", "Did you mean 'opencompass'?"),
         ("pythn:a.py:f", "Unknown benchmark 'pythn:a.py:f'."),

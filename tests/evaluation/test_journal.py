@@ -271,7 +271,7 @@ def test_a_failed_sync_takes_its_line_back(three, monkeypatch):
 @pytest.mark.parametrize("place", ["a file", "below a file"])
 def test_a_journal_where_none_can_be_is_told(tmp_path, place):
     (tmp_path / "file").touch()
-    with pytest.raises(JournalError, match=r"can't be written .*Choose another run_dir="):
+    with pytest.raises(JournalError, match=r"can't be written .*Choose another `run_dir`"):
         Journal(tmp_path / "file" / ("x" if place == "a file" else "x/y") / "journal.jsonl")
 
 

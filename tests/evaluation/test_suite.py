@@ -21,7 +21,9 @@ def test_the_process_s_own_alarm_is_put_back_and_none_is_left_running(late):
     try:
         if late:
             with (
-                pytest.raises(EvaluatorError, match=r"no answer within 0\.05 seconds \(timeout_seconds=\); it was in "),
+                pytest.raises(
+                    EvaluatorError, match=r"no answer within 0\.05 seconds \(`timeout_seconds`\); it was in "
+                ),
                 deadline(0.05),
             ):
                 time.sleep(10)
@@ -35,7 +37,7 @@ def test_the_process_s_own_alarm_is_put_back_and_none_is_left_running(late):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "ended"), [(0.01, "no answer within 0.01 seconds (timeout_seconds=)."), (10, None)]
+    ("seconds", "ended"), [(0.01, "no answer within 0.01 seconds (`timeout_seconds`)."), (10, None)]
 )
 def test_where_no_alarm_can_interrupt_lateness_is_told_afterwards(seconds, ended):
     """In a thread that is not the main one."""

@@ -148,7 +148,7 @@ def grandchild(candidate, tail="wait"):
 
 def test_a_timeout_ends_the_whole_process_group(candidate):
     line, pid = grandchild(candidate)
-    with pytest.raises(EvaluatorError, match=r"did not end within 0.4 seconds \(--timeout\).*command.log"):
+    with pytest.raises(EvaluatorError, match=r"did not end within 0.4 seconds \(`timeout_seconds`\).*command.log"):
         evaluate(candidate, line, timeout_seconds=0.4)
     wait_until(lambda: gone(int(pid.read_text())))
 

@@ -107,7 +107,7 @@ def test_an_edited_file_runs_as_it_is_now_and_nothing_is_written_beside_it(tmp_p
 def test_a_split_is_refused_before_any_work(file, candidate):
     target = benchmark(f"{file}:score", split=Split("selection", 0.5))
     for work in (lambda: evaluator().identity(target), lambda: evaluator().evaluate(candidate, target)):
-        with pytest.raises(EvaluatorError, match="can't be split; leave --split out"):
+        with pytest.raises(EvaluatorError, match="can't be split; leave `split` out"):
             work()
     assert candidate.calls == []
 

@@ -337,7 +337,7 @@ def test_complex_numbers_are_copied_where_they_agree_and_refused_where_not():
 
 def test_mixed_dtypes_need_a_dtype():
     left, right = normal(500, torch.bfloat16, 1), normal(500, torch.float32, 2)
-    with pytest.raises(PoolError, match=r"w: expected bfloat16\[500\], found float32\[500\]; --dtype merges mixed"):
+    with pytest.raises(PoolError, match=r"w: expected bfloat16\[500\], found float32\[500\]; `dtype` merges mixed"):
         merged([{"w": left}, {"w": right}])
     for name, dtype in DTYPES.items():
         expected = rounded(mean([left, right]), dtype)

@@ -51,7 +51,7 @@ def test_check_of_a_pool_that_cannot_be_opened_at_all_lists_every_reason(pool):
 
 def test_check_takes_nan_for_granted_where_the_merge_was_asked_to(pool):
     rewrite(pool / "c", lambda tensors: tensors | {"head": np.full(4, np.nan, np.float32)})
-    assert check(pool).problems == ("head: NaN or infinity in c (--allow-nonfinite merges them all the same)",)
+    assert check(pool).problems == ("head: NaN or infinity in c (`allow_nonfinite` merges them all the same)",)
     assert check(pool, allow_nonfinite=True).problems == ()
 
 
@@ -66,7 +66,7 @@ def test_a_dtype_that_differs_throughout_is_one_line_that_hides_no_other(tmp_pat
     make_checkpoint(tmp_path / "ckpts/b", tensors={name: value.astype(np.float16) for name, value in tensors.items()})
     make_checkpoint(tmp_path / "ckpts/c", tensors=tensors | {"layer.7": np.zeros(4, np.float32)})
     recast, reshaped = check(tmp_path / "ckpts").problems
-    assert recast.startswith("b: 200 tensors: expected float32 as in a, found float16; --dtype merges mixed")
+    assert recast.startswith("b: 200 tensors: expected float32 as in a, found float16; `dtype` merges mixed")
     assert recast.endswith(", ... and 192 more")
     assert reshaped == "c: layer.7: expected float32[3], found float32[4] (expected as in a)"
     assert check(tmp_path / "ckpts", "float32").problems == (reshaped,)
@@ -80,11 +80,11 @@ def test_packed_numbers_are_not_offered_a_dtype(tmp_path):
 
 
 def test_a_pattern_of_drop_that_matches_nothing_is_told(pool):
-    assert check(pool, drop=["vison.*", "head"]).warnings == ("--drop vison.*: no tensor has such a name",)
+    assert check(pool, drop=["vison.*", "head"]).warnings == ("`drop` vison.*: no tensor has such a name",)
 
 
 def test_excluding_all_of_a_pool_says_so(pool):
-    with pytest.raises(PoolError, match="--exclude leaves no ingredient"):
+    with pytest.raises(PoolError, match="`exclude` leaves no ingredient"):
         Pool(pool, exclude=[*"abcd"])
 
 

@@ -268,12 +268,12 @@ def test_a_judge_that_does_not_tell_its_questions_cannot_be_split(pool, judge, n
 
 @pytest.mark.parametrize("split", [0, 1, -0.5, 1.5, float("nan")])
 def test_a_split_outside_of_0_to_1_is_refused(pool, judge, split):
-    with pytest.raises(EvaluatorError, match="--split must lie between 0 and 1"):
+    with pytest.raises(EvaluatorError, match="`split` must lie between 0 and 1"):
         cook("greedy", pool, judge, split=split)
 
 
 def test_a_strategy_that_wants_scores_asks_for_benchmarks(pool):
-    with pytest.raises(EvaluatorError, match="pass eval="):
+    with pytest.raises(EvaluatorError, match="pass `eval`"):
         flat.cook("greedy", pool=pool)
 
 
@@ -351,7 +351,7 @@ def test_a_pool_that_is_not_there_is_refused(tmp_path):
 
 def test_exclude_leaves_one_out_and_refuses_a_name_that_is_not_there(pool, judge):
     assert cook("average", pool, None, out="out", exclude=["a"]).chosen == ("b", "c", "d")
-    with pytest.raises(PoolError, match=r"--exclude nobody: no such ingredient. Here: a, b, c, d"):
+    with pytest.raises(PoolError, match=r"`exclude` nobody: no such ingredient. Here: a, b, c, d"):
         cook("average", pool, None, out="out2", exclude=["nobody"])
     with pytest.raises(PoolError, match="no ingredient"):
         cook("average", pool, None, out="out2", exclude=[*"abcd"])
@@ -408,7 +408,7 @@ def test_every_mismatch_of_a_pool_is_told_at_once_with_names(tmp_path):
         "wide: language.0: expected float32[5, 7], found float32[7, 5]",
         "fewer: 1 tensors missing that good has: head",
         "fewer: 1 tensors that good has not: adapter.0",
-        "half: language.1: expected float32[300000], found float16[300000]; --dtype merges mixed floating dtypes",
+        "half: language.1: expected float32[300000], found float16[300000]; `dtype` merges mixed floating dtypes",
         "half: head: expected",
         "whole: head: expected float32[4], found int64[4]",
         "kind: config.json: model_type: expected toy as in good, found llava",
@@ -477,7 +477,7 @@ def test_a_soup_of_other_weights_is_replaced_only_on_demand(pool):
     cook("average", pool, None, out="out")
     before = tree("out")
     change(pool / "a", head=np.float32([0, 0, 0, 0]))
-    with pytest.raises(OutputError, match=r"exists and is not empty.*pass --overwrite"):
+    with pytest.raises(OutputError, match=r"exists and is not empty.*pass `overwrite`"):
         cook("average", pool, None, out="out")
     assert tree("out") == before
     cook("average", pool, None, out="out", overwrite=True)
@@ -628,9 +628,9 @@ def test_weights_count_without_a_benchmark_too(pool):
 
 def test_a_run_directory_that_cannot_be_is_told(pool, judge):
     (pool.parent / "file").touch()
-    with pytest.raises(soup.errors.JournalError, match="run_dir="):
+    with pytest.raises(soup.errors.JournalError, match="`run_dir`"):
         cook("greedy", pool, judge, out="out", run_dir="file")
-    with pytest.raises(soup.errors.JournalError, match="run_dir="):
+    with pytest.raises(soup.errors.JournalError, match="`run_dir`"):
         cook("greedy", pool, judge, out="out", run_dir="file/below")
 
 

@@ -104,7 +104,7 @@ def test_guards_are_held_with_workers_as_without(tmp_path, pool, judge):
     spec = f"python:{judge}:score"
     strict = Objective.parse([], [f"{spec}>=5"])
     for workers in (0, 2):
-        with pytest.raises(RecipeError, match="breaks what guard= asks for"):
+        with pytest.raises(RecipeError, match="breaks what `guard` asks for"):
             flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "o", workers=workers, objective=strict)
 
 

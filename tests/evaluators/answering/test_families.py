@@ -230,7 +230,7 @@ def test_each_batch_is_told_once_however_often_it_was_tried():
 
 
 def test_a_number_that_does_not_fit_is_told_with_what_to_do():
-    with pytest.raises(EvaluatorError, match=r"(?s)out of memory.*A smaller --batch-size may fit; auto finds it"):
+    with pytest.raises(EvaluatorError, match=r"(?s)out of memory.*A smaller `batch_size` may fit; auto finds it"):
         ask(Narrow(20, SHORTAGES[0]), TEXTS, 32)
     assert ask(Narrow(20, SHORTAGES[0]), TEXTS, 20)
 

@@ -320,7 +320,7 @@ def test_a_model_of_the_users_needs_a_module_and_a_tokenizer():
     class Mine:
         module = torch.nn.Linear(1, 1)
 
-    with pytest.raises(EvaluatorError, match="needs --model auto, or a model with the attributes module and tokenizer"):
+    with pytest.raises(EvaluatorError, match="needs `model` auto, or a model with the attributes module and tokenizer"):
         language_model(Mine(), 4)
 
 

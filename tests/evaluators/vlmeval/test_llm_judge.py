@@ -19,6 +19,7 @@ from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.llm_judge import LLMJudge
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark
+from soup.evaluation.config import EvalConfig
 from soup.evaluation.journal import score_key
 from soup.evaluation.settings import EvalSettings
 from soup.search.run import evaluate
@@ -117,9 +118,9 @@ def test_without_a_judge_nothing_starts_and_the_way_out_is_told(benchmark, data,
     alone = replace(settings, judge_url=None, judge_model=None)
     with pytest.raises(EvaluatorError) as caught:
         VLMEval(alone).identity(benchmark)
-    for words in ("--judge-url", "--judge-model", "OPENAI_API_KEY", f"leave {benchmark.name} out of --eval"):
+    for words in ("`judge_url`", "`judge_model`", "OPENAI_API_KEY", f"leave {benchmark.name} out of `eval`"):
         assert words in str(caught.value)
-    with pytest.raises(EvaluatorError, match="both --judge-url and --judge-model"):
+    with pytest.raises(EvaluatorError, match="both `judge_url` and `judge_model`"):
         VLMEval(replace(settings, judge_model=None))
 
 
@@ -260,7 +261,8 @@ def test_the_key_is_in_no_file_of_a_run_that_fails_or_one_that_works(data, setti
     (tmp_path / "constant.py").write_text(CONSTANT)
     settings = replace(settings, model=f"{tmp_path / 'constant.py'}:Constant")
     checkpoint = tiny_checkpoint(tmp_path / "ckpts" / "a")
-    run = {"eval": ["mathvista,mmvet"], "run": tmp_path / "run", "settings": settings}
+    config = EvalConfig("mathvista,mmvet", **vars(settings))
+    run = {"eval": config, "run_dir": tmp_path / "run"}
     server.plays = Plays(*[None] * 9, then=lambda *_: (500, f"Bearer {KEY} is overloaded"))
     with pytest.raises(EvaluatorError, match=r"stopped answering .*Bearer \*\*\* is overloaded"):
         evaluate([checkpoint], **run)
