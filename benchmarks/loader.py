@@ -121,7 +121,7 @@ def cpu_seconds() -> float:
 
 def ours(images: int, workers: int, processor: Any, as_bytes: bool) -> Iterable[Any]:
     """Soup's rows and collator, as a training job reads them."""
-    settings = TrainSettings(lr=1, steps=images // BATCH, batch=BATCH, max_length=4096)
+    settings = TrainSettings(lr=1, steps=images // BATCH, global_batch_size=BATCH, max_length=4096)
     rows = TrainingRows(Corpus([DataSet(path=str(WORK))]), settings, processor)
     collate = Collator(processor, Album(0), max_length=4096, as_bytes=as_bytes)
     return DataLoader(rows, BATCH, num_workers=workers, collate_fn=collate, multiprocessing_context="fork")

@@ -6,9 +6,9 @@
     added:                       # one ingredient for each added data set, tuned on D + d_i
       number: data/number        #   a directory, a file, a Hub id,
       word: {path: data/word.jsonl, images: pictures, weight: 0.5, category: text}    # or with what is to be said of it
-    also: [base]                 # D alone is an ingredient, too
-    vary: {lr: [1e-5, 2e-5]}     # every ingredient once for each: the soup over learning rates
-    out: ckpts                   # ckpts/number, ckpts/word, ckpts/base; number-lr1e-05 where something varies
+    include_base: true           # D alone is an ingredient, too
+    sweep: {lr: [1e-5, 2e-5]}    # every ingredient once for each: the soup over learning rates
+    out: ckpts                   # ckpts/number, ckpts/word, ckpts/base; number-lr1e-05 with a sweep
     root: .                      # where all paths start, itself relative to the file
 
     lr: 2.0e-5                   # and the other fields of `TrainSettings`
@@ -19,7 +19,10 @@ Source of the stages: POINTS, arXiv 2409.04828, sections 3.4 and 4.1 (warm-up ov
 the mixture: MM1.5, arXiv 2409.20566, sections 3.2 and 3.3.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +35,9 @@ from soup.support.text import bullet_list, did_you_mean
 __all__ = [
     "HOW_MUCH",
     "LAST_MINUTES",
+    "NEW_SETTINGS",
     "POOL_KEYS",
+    "RENAMED_SETTINGS",
     "DataSet",
     "FinetuneConfig",
     "Lora",
@@ -50,6 +55,15 @@ __all__ = [
 HOW_MUCH = re.compile(r"all|none|last ([1-9]\d*)")  # of a part is trained
 LAST_MINUTES = 2  # of a job's time in SLURM are for its checkpoint
 POOL_KEYS = "start, data, added and lr"  # for who gave another file
+# Names of settings, and those they had at first: digests, files on disk and folders of ingredients keep the old ones.
+RENAMED_SETTINGS = {
+    "lr_overrides": "lr_of",
+    "warmup_ratio": "warmup",
+    "attn_implementation": "attention",
+    "global_batch_size": "batch",
+}
+NEW_SETTINGS = {old: new for new, old in RENAMED_SETTINGS.items()}
+NEW_KEYS = {"also": "include_base", "vary": "sweep", "on": "executor"} | NEW_SETTINGS  # by their old names
 
 
 class _Strict(BaseModel):
@@ -102,7 +116,7 @@ def _amount(text: str) -> str:
     return text.strip()
 
 
-def _engine(text: str) -> str:
+def _executor(text: str) -> str:
     if not re.fullmatch(r"local|slurm|ray(:.+)?", text):
         raise ValueError("expected local, slurm, ray or ray:ADDRESS")
     return text
@@ -153,7 +167,7 @@ class Mixture(_Strict):
     groups: dict[Literal["single_image", "several_images", "text_only"], Annotated[float, Field(ge=0)]] = {}
 
     @model_validator(mode="after")
-    def _sums(self) -> "Mixture":
+    def _sums(self) -> Mixture:
         if self.groups and abs(sum(self.groups.values()) - 1) > 1e-6:
             raise ValueError(f"groups: expected shares that sum to 1, found {sum(self.groups.values()):g}")
         return self
@@ -176,17 +190,21 @@ class Lora(_Strict):
 class TrainSettings(_Strict):
     """How one model is trained; every stage has its own.
 
-    lr, lr_of           the learning rate, and other ones of components: {vision_projector: 2e-5}
+    lr                  the learning rate
+    lr_overrides        other learning rates of components: {vision_projector: 2e-5}
     steps | epochs      how long: one of the two
-    batch, micro_batch  rows a step, over all devices; rows that a device takes at once (the rest is accumulated)
+    global_batch_size   rows a step, over all devices
+    micro_batch         rows that a device takes at once (the rest is accumulated)
+    warmup_ratio        share of the steps in which the learning rate rises
     freeze, train       components that stay; components of which a part is trained: {general_vit: last 3}
     lora                adapters instead of full weights
     packing             several rows in one sequence of `max_length` tokens, each blind to the others
     max_length          tokens of a row; longer rows are bad rows
-    on_bad_row          error: nothing is trained before all rows are good; skip: they are left out and told
-    cache_features      frozen encoders look at each picture once, and what they saw is kept in memory
-    precision           of the arithmetic: bfloat16 on a GPU and float32 elsewhere, where not said
+    on_bad_row          error: nothing is trained before all rows are good; skip: they are left out, and logged
+    cache_features      frozen encoders encode each picture once, and the features are kept in memory
+    precision           of the arithmetic: by default bfloat16 on a GPU and float32 elsewhere
     dtype               of the weights that are written
+    attn_implementation eager, sdpa or flash_attention_2; by default what transformers chooses
     parallel            several GPUs: ddp, fsdp, zero2, zero3, or the path of an accelerate configuration
     checkpoint_every    steps between two checkpoints to resume from
     keep_every          every so many steps the model as it is then is an ingredient, too (POINTS1.5)
@@ -195,13 +213,13 @@ class TrainSettings(_Strict):
     """
 
     lr: float = Field(gt=0)
-    lr_of: dict[str, Annotated[float, Field(gt=0)]] = {}
+    lr_overrides: dict[str, Annotated[float, Field(gt=0)]] = {}
     steps: int | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
-    batch: int = Field(64, gt=0)
+    global_batch_size: int = Field(64, gt=0)
     micro_batch: int | None = Field(None, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    warmup: float = Field(0.03, ge=0, lt=1)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
     adam_betas: tuple[float, float] = (0.9, 0.98)
     seed: int = 0
@@ -214,7 +232,7 @@ class TrainSettings(_Strict):
     mixture: Mixture = Mixture()
     cache_features: bool = False
     precision: Literal["float32", "bfloat16"] | None = None
-    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
     gradient_checkpointing: bool = False
     parallel: str = "ddp"
     checkpoint_every: int | None = Field(None, gt=0)
@@ -225,12 +243,25 @@ class TrainSettings(_Strict):
     max_shard_size: Annotated[str, AfterValidator(_size)] = "5GB"
 
     @model_validator(mode="after")
-    def _one_length(self) -> "TrainSettings":
+    def _one_length(self) -> TrainSettings:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"expected one of steps and epochs, found {self.steps} and {self.epochs}")
-        if self.micro_batch is not None and self.batch % self.micro_batch:
-            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        if self.micro_batch is not None and (rows := self.global_batch_size) % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide global_batch_size {rows}")
         return self
+
+    def as_stored(self) -> dict[str, object]:
+        """Give the settings as digests and files on disk have them: under the names that settings had at first."""
+        return {RENAMED_SETTINGS.get(name, name): value for name, value in self.model_dump().items()}
+
+    @classmethod
+    def from_stored(cls, document: Mapping[str, object]) -> TrainSettings:
+        """Read settings that `as_stored` gave.
+
+        Raises:
+            pydantic.ValidationError: keys or values that are wrong.
+        """
+        return cls.model_validate({NEW_SETTINGS.get(name, name): value for name, value in document.items()})
 
 
 class Stage(_Strict):
@@ -265,27 +296,27 @@ class FinetuneConfig(TrainSettings):
     start: str | Stage
     data: DataSets
     added: dict[Name, DataSets] = {}
-    also: list[Literal["base"]] = []
-    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    include_base: bool = False
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     out: str = "ckpts"
     root: str = "."
-    on: Annotated[str, AfterValidator(_engine)] = "local"
+    executor: Annotated[str, AfterValidator(_executor)] = "local"
     gpus_per_job: int = Field(1, ge=0)
     jobs_at_once: int | None = Field(None, gt=0)
     slurm: Slurm = Slurm()
 
     @model_validator(mode="after")
-    def _goes_together(self) -> "FinetuneConfig":
+    def _goes_together(self) -> FinetuneConfig:
         wrong = []
-        if not self.added and not self.also:
-            wrong.append("nothing to train: expected `added` data sets, or `also: [base]` for the base set alone")
+        if not self.added and not self.include_base:
+            wrong.append("nothing to train: expected `added` data sets, or `include_base: true` for the base set alone")
         if "start" in self.added:
             wrong.append("an added data set is called start, as the job that trains the start is")
-        if "base" in self.added and self.also:
-            wrong.append("an added data set is called base, as the base set alone is with `also: [base]`")
+        if "base" in self.added and self.include_base:
+            wrong.append("an added data set is called base, as the base set alone is with `include_base: true`")
         wrong += [
-            f"vary.{name}: no setting.{did_you_mean(name, TrainSettings.model_fields)}"
-            for name in self.vary
+            f"sweep.{name}: {_renamed(name) or f'no setting.{did_you_mean(name, TrainSettings.model_fields)}'}"
+            for name in self.sweep
             if name not in TrainSettings.model_fields
         ]
         categories = {one.category for one in self._data_sets()}
@@ -303,9 +334,9 @@ class FinetuneConfig(TrainSettings):
         return [*self.data, *of_start, *(one for sets in self.added.values() for one in sets)]
 
     def _mixed_categories(self) -> set[str]:
-        """Those that any mixture names: of the whole, of the start, of what varies."""
+        """Those that any mixture names: of the whole, of the start, of the sweep."""
         own = (self.start.model_extra or {}) if isinstance(self.start, Stage) else {}
-        told = [own.get("mixture"), *self.vary.get("mixture", [])]
+        told = [own.get("mixture"), *self.sweep.get("mixture", [])]
         more = [one["categories"] for one in told if isinstance(one, dict) and isinstance(one.get("categories"), dict)]
         return {name for categories in (self.mixture.categories, *more) for name in categories}
 
@@ -329,7 +360,7 @@ class FinetuneConfig(TrainSettings):
             raise TypeError(f"start: expected a stage that is trained, found {self.start!r}")
         own = self.start.model_extra or {}
         length = {"steps": None, "epochs": None} if {"steps", "epochs"} & own.keys() else {}
-        parts: dict[str, Any] = {"freeze": [], "train": {}, "lora": None, "lr_of": {}, "cache_features": False}
+        parts: dict[str, Any] = {"freeze": [], "train": {}, "lora": None, "lr_overrides": {}, "cache_features": False}
         return self.settings(**{**parts, **length, **own})
 
 
@@ -348,7 +379,6 @@ def parse_config(found: dict[Any, Any], path: Path) -> FinetuneConfig:
     Raises:
         FinetuneError: keys and values that are wrong; all of them are listed.
     """
-    found = {"on" if key is True else key: value for key, value in found.items()}  # YAML 1.1 takes `on` for true
     try:
         config = FinetuneConfig.model_validate(found)
         if isinstance(config.start, Stage):
@@ -367,6 +397,8 @@ def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str
     for problem in error.errors():
         # `start` may be a name or a mapping: pydantic reports on both readings, of which only the mapping tells much.
         place = [str(part) for part in problem["loc"] if part != "Stage"]
+        if problem["type"] == "invalid_key" and problem["input"] is True:
+            place = ["on"]  # which YAML 1.1 reads as true
         if place == ["start", "str"]:
             continue
         known = FinetuneConfig.model_fields
@@ -374,6 +406,11 @@ def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str
             place, known = ["start", *place], {**TrainSettings.model_fields, **Stage.model_fields}
         lines += _lines(place, problem, known)
     return lines
+
+
+def _renamed(key: str) -> str:
+    """What to tell who uses a key's old name; "" where it is none."""
+    return f"is called {NEW_KEYS[key]} now" if key in NEW_KEYS else ""
 
 
 NESTED: dict[str, type[BaseModel]] = {
@@ -387,6 +424,8 @@ NESTED: dict[str, type[BaseModel]] = {
 
 def _lines(place: list[str], problem: Any, known: Any) -> list[str]:
     name = ".".join(part for part in place if part != "[key]")
+    if (len(place) == 1 or (len(place) == 2 and place[0] == "start")) and (renamed := _renamed(place[-1])):
+        return [f"{name}: {renamed}."]
     if problem["type"] == "extra_forbidden":
         nested = NESTED.get(place[0]) if len(place) > 1 else None
         return [f"{name}: unknown key.{did_you_mean(place[-1], nested.model_fields if nested else known)}"]

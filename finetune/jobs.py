@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from finetune.config import DataSet, FinetuneConfig, Stage, TrainSettings, read_config, wrong_values
+from finetune.config import RENAMED_SETTINGS, DataSet, FinetuneConfig, Stage, TrainSettings, read_config, wrong_values
 from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
 from soup.support.text import bullet_list
@@ -75,7 +75,7 @@ class Job:
             "digests": dict(self.digests),
             "start": self.start,
             "data": [one.model_dump() for one in self.data],
-            "settings": self.settings.model_dump(),
+            "settings": self.settings.as_stored(),
             "out": str(self.out),
         }
 
@@ -94,7 +94,7 @@ class Job:
         """
         found = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         data = tuple(DataSet.model_validate(one) for one in found["data"])
-        settings = TrainSettings.model_validate(found["settings"])
+        settings = TrainSettings.from_stored(found["settings"])
         digests = found.get("digests", {})
         job = cls(found["name"], found["start"], data, settings, Path(found["out"]), folder, digests=digests)
         return job, found["digest"]
@@ -179,7 +179,7 @@ def read_plan(path: Path | str) -> tuple[FinetuneConfig, Path, list[Job]]:
     """The configuration in a file, the whole path of its root, and its jobs.
 
     Raises:
-        FinetuneError: a wrong configuration, a value of `vary` among it, or several checkpoints for one place.
+        FinetuneError: a wrong configuration, a value of `sweep` among it, or several checkpoints for one place.
     """
     path = Path(path)
     config = read_config(path)
@@ -187,12 +187,12 @@ def read_plan(path: Path | str) -> tuple[FinetuneConfig, Path, list[Job]]:
     try:
         jobs = plan(config, root)
     except ValidationError as error:
-        raise FinetuneError(f"{path}: a value of `vary` is wrong.\n{bullet_list(wrong_values(error))}") from error
+        raise FinetuneError(f"{path}: a value of `sweep` is wrong.\n{bullet_list(wrong_values(error))}") from error
     places = [job.out.resolve() for job in jobs]
     twice = sorted({str(place) for place in places if places.count(place) > 1})
     if twice:
         raise FinetuneError(
-            f"{path}: several checkpoints for one place: rename an added data set, or take out the value of `vary` "
+            f"{path}: several checkpoints for one place: rename an added data set, or take out the value of `sweep` "
             f"that is there twice.\n{bullet_list(twice)}"
         )
     return config, root, jobs
@@ -211,7 +211,7 @@ def plan(config: FinetuneConfig, root: Path) -> list[Job]:
         origin, data = _place(start.start, root), at_root(start.data, root)
         jobs.append(Job(START, origin, data, _of_its_rows(config.stage_settings(), data), out, folders / START))
         start, after = str(out), START
-    sets = {**config.added, **({"base": []} if config.also else {})}
+    sets = {**config.added, **({"base": []} if config.include_base else {})}
     for name, added in sets.items():
         for suffix, changed in _variations(config):
             own = f"{name}{suffix}"
@@ -229,12 +229,12 @@ def _of_its_rows(settings: TrainSettings, data: tuple[DataSet, ...]) -> TrainSet
 
 
 def _variations(config: FinetuneConfig) -> list[tuple[str, dict[str, Any]]]:
-    """Each combination of what varies, with what it adds to the ingredient's name."""
+    """Each combination of the swept settings, with what it adds to the ingredient's name."""
     found = []
-    for values in product(*config.vary.values()):
-        changed = dict(zip(config.vary, values, strict=True))
+    for values in product(*config.sweep.values()):
+        changed = dict(zip(config.sweep, values, strict=True))
         settings = config.settings(**changed)
-        words = (f"-{name}{_word(getattr(settings, name))}" for name in changed)
+        words = (f"-{RENAMED_SETTINGS.get(name, name)}{_word(getattr(settings, name))}" for name in changed)
         found.append(("".join(words), changed))
     return found
 

@@ -10,10 +10,30 @@ from pathlib import Path
 import pytest
 
 import soup
+from finetune.launching.launch import finetune
+from finetune.launching.status import status
+from soup.errors import FinetuneError
 from soup.evaluation.objective import Objective
 from soup.merging.recipe import Recipe
 from soup.report.tables import run_table
 from tests.helpers import flat_arguments as flat
+from tests.helpers.toy_pools import tree
+
+# The pool's configuration in today's words; finetune.yaml beside the pool has those of the version that made it.
+POOL = """
+start: tiny
+data: data/base
+added: {a: data/a, b: {path: data/b, category: text}}
+include_base: true
+sweep: {lr: [1.0e-3], warmup_ratio: [0.0, 0.1]}
+lr: 1.0e-3
+lr_overrides: {vision_projector: 1.0e-4}
+global_batch_size: 4
+attn_implementation: eager
+mixture: {categories: {text: 0.5}}
+steps: 3
+executor: local
+"""
 
 EARLIER = Path(__file__).parent / "data" / "earlier_run"
 EVAL = ["python:judge.py:score", "python:judge.py:two"]
@@ -64,3 +84,27 @@ def test_an_earlier_recipe_makes_the_same_bytes_and_has_the_same_digest(run, out
 def test_the_report_of_an_earlier_run_has_all_of_its_models(run):
     labels = [row.label for row in run_table(run / "ckpts.soup").rows]
     assert labels == [*"abcd", "average", "greedy", "maximum"]
+
+
+def test_an_earlier_pool_is_done_and_nothing_of_it_is_trained_again(tmp_path):
+    pool = tmp_path / "pool"
+    shutil.copytree(EARLIER / "pool", pool)
+    (pool / "finetune.yaml").write_text(POOL)
+    before = tree(pool / "ckpts")
+    jobs = [f"{name}-lr0.001-warmup{share}" for name in ("a", "b", "base") for share in ("0", "0.1")]
+    assert {row.name: row.state for row in status(pool / "finetune.yaml")} == dict.fromkeys(jobs, "done")
+    made = finetune(pool / "finetune.yaml", command=_not_called)
+    assert [path.name for path in made] == jobs
+    assert tree(pool / "ckpts") == before
+
+
+def test_what_differs_from_an_earlier_pool_is_told_in_today_s_words(tmp_path):
+    pool = tmp_path / "pool"
+    shutil.copytree(EARLIER / "pool", pool)
+    (pool / "finetune.yaml").write_text(POOL.replace("global_batch_size: 4", "global_batch_size: 8"))
+    with pytest.raises(FinetuneError, match="- global_batch_size: 4 there, 8 now"):
+        finetune(pool / "finetune.yaml", command=_not_called)
+
+
+def _not_called(job, gpus):
+    raise AssertionError(f"{job.name} would be trained")

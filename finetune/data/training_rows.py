@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 class TrainingRows(Dataset[Any]):
     """The rows of a run: item n is what is learnt n-th, ready for the `Collator`, from the first step to the last.
 
-    To be read in order (`SequentialSampler`); a run that resumes at step s goes on at item s * batch. With packing an
-    item is a list of rows, for a `Collator` with `packing`.
+    To be read in order (`SequentialSampler`); a run that resumes at step s goes on at item
+    s * global_batch_size. With packing an item is a list of rows, for a `Collator` with `packing`.
 
     `steps` is how many there are, `manifest` what the mixture came to, `survey` what is known of each row.
 
@@ -59,13 +59,13 @@ class TrainingRows(Dataset[Any]):
         self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.survey.bad}
         self.packs = Packs(self.length_at, settings.max_length) if settings.packing else None
         self.steps = settings.steps or self._steps_of(settings)
-        self.items = self.steps * settings.batch
+        self.items = self.steps * settings.global_batch_size
 
     def _steps_of(self, settings: TrainSettings) -> int:
         """Steps for so many epochs; the last one is filled up with rows of the next. Packs must all be made for it."""
         assert settings.epochs is not None, "settings without steps have epochs"
         positions = math.ceil(settings.epochs * self.order.epoch_rows)
-        return math.ceil((self.packs.count(positions) if self.packs else positions) / settings.batch)
+        return math.ceil((self.packs.count(positions) if self.packs else positions) / settings.global_batch_size)
 
     def __len__(self) -> int:
         return self.items

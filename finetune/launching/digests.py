@@ -138,7 +138,7 @@ class Digests:
         """The digest of a job."""
         said = [one.model_dump(exclude={"path", "images"}) for one in job.data]
         data = [[self.content(one).digest, own] for one, own in zip(job.data, said, strict=True)]
-        whole = [FORMAT, of_start or self.start(job.start), data, job.settings.model_dump()]
+        whole = [FORMAT, of_start or self.start(job.start), data, job.settings.as_stored()]
         if job.start == "tiny" and len(job.data) > 1:
             whole.append("the words of the first data set")  # once it was those of all
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -20,7 +20,7 @@ HEAD = ("job", "plan", "rows", "steps", "parameters", "trained", "GPUs", "memory
 
 
 def rehearse(
-    config_path: Path | str, *, on: str | None = None, command: Callable[[Job, int], Sequence[str]] = job_command
+    config_path: Path | str, *, executor: str | None = None, command: Callable[[Job, int], Sequence[str]] = job_command
 ) -> dict[str, Any]:
     """The plan of a launch as one document.
 
@@ -28,7 +28,7 @@ def rehearse(
         FinetuneError: what would keep it from starting.
     """
     found = survey(config_path, writing=False)
-    where = engine_name(on or found.config.on)
+    where = engine_name(executor or found.config.executor)
     gpus = found.config.gpus_per_job
     everything = [one.job for one in found.jobs]
     jobs = []

@@ -27,6 +27,8 @@ __all__ = ["Estimate", "estimate", "smallest_gpu_bytes", "trained_parameters"]
 
 LAYER = re.compile(r"^(.*?\.)(\d+)\.")
 HEADS = ("embed", "lm_head", "wte", "vision", "visual", "vit", "projector", "connector", "merger")
+# Settings that the time of a step depends on.
+PACE = ("global_batch_size", "micro_batch", "max_length", "precision", "parallel", "freeze", "train", "lora", "packing")
 SHARED = {"ddp": (1, 1), "zero2": (1, 2), "zero3": (2, 2), "fsdp": (2, 2)}  # weights, the rest: 2 is shared out
 
 
@@ -124,7 +126,7 @@ def _activation_bytes(job: Job, start: Path, gpus: int) -> int:
     if not width or not layers:
         return 0
     settings = job.settings
-    rows = settings.micro_batch or max(1, settings.batch // max(1, gpus))
+    rows = settings.micro_batch or max(1, settings.global_batch_size // max(1, gpus))
     tokens = rows * settings.max_length
     kept = 2 * layers + 34 if settings.gradient_checkpointing else 34 * layers
     return tokens * width * kept + 10 * tokens * (config.get("vocab_size") or 0)
@@ -141,16 +143,16 @@ def _steps(job: Job, contents: Mapping[str, Content], rows: int | None) -> int |
     if rows is None:
         return None
     seen = sum((contents[one.path].rows or 0) * one.weight for one in job.data)
-    return math.ceil(seen * (job.settings.epochs or 0) / job.settings.batch)
+    return math.ceil(seen * (job.settings.epochs or 0) / job.settings.global_batch_size)
 
 
 def _speed(jobs: Sequence[Job]) -> float | None:
     """Seconds a step, of the job's own earlier attempt, else of one that is trained alike."""
     wanted = jobs[0].settings
-    alike = ("batch", "micro_batch", "max_length", "precision", "parallel", "freeze", "train", "lora", "packing")
+
     for job in jobs:
         state = read_state(job.folder)
-        if state and state.seconds_per_step and all(getattr(job.settings, k) == getattr(wanted, k) for k in alike):
+        if state and state.seconds_per_step and all(getattr(job.settings, k) == getattr(wanted, k) for k in PACE):
             return state.seconds_per_step
     return None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune.config import FinetuneConfig
+from finetune.config import NEW_SETTINGS, FinetuneConfig
 from finetune.jobs import Job, at_root, read_job, read_plan, read_stamp, stamp_time
 from finetune.launching.digests import Content, Digests
 from finetune.launching.start_check import faults_of_start, unknown_parts
@@ -225,7 +225,7 @@ def _differences(before: Mapping[str, Any], job: Job, digest: str) -> Iterator[s
     for name, value in now["settings"].items():
         there = _plain(settings.get(name))
         if name in settings and there != _plain(value):
-            yield f"{name}: {there} there, {_plain(value)} now"
+            yield f"{NEW_SETTINGS.get(name, name)}: {there} there, {_plain(value)} now"
     digests = before.get("digests") or {}
     if digests.get("start") and digests["start"] != job.digests["start"]:
         yield f"start: {before.get('start')} held other weights than {job.start} holds now"

@@ -47,16 +47,22 @@ class LaunchProgress:
 def finetune(
     config_path: Path | str,
     *,
-    on: str | None = None,
+    executor: str | None = None,
     progress: Callable[[str, int, int, float], object] | None = None,
     listener: LaunchProgress | None = None,
     command: Command = job_command,
 ) -> list[Path]:
-    """Trains what the configuration asks for and is not there yet; gives the ingredients' directories.
+    """Train what the configuration asks for and is not there yet, and give the ingredients' directories.
 
-    `on` is where: `local`, `slurm`, `ray` or `ray:ADDRESS`, by default what the configuration says. `progress(name,
-    step, steps, loss)` is called as jobs come on; of a job that was done before, once, with all its steps and its last
-    loss. An interrupt is passed on to the jobs, each of which writes a checkpoint; a second one ends them at once.
+    An interrupt is passed on to the jobs, each of which writes a checkpoint; a second one ends them at once.
+
+    Args:
+        config_path: the YAML file.
+        executor: where jobs run: `local`, `slurm`, `ray` or `ray:ADDRESS`; by default as the configuration has it.
+        progress: called with a job's name, step, steps and loss as it comes on; of a job that was done before, once,
+            with all its steps and its last loss.
+        listener: what else is told, for people.
+        command: what trains a job on so many GPUs.
 
     Raises:
         FinetuneError: a wrong configuration, missing data, another launcher at work, or jobs that failed: with the end
@@ -69,7 +75,7 @@ def finetune(
     listener = listener or LaunchProgress()
     for remark in found.remarks:
         listener.warn(remark)
-    engine = open_engine(on or found.config.on, found.config)
+    engine = open_engine(executor or found.config.executor, found.config)
     with _alone(found):
         _Launch(found, engine, listener, progress or _nothing, command).run()
     made = [path for one in found.jobs if one.job.name != START for path in [*snapshots(one.job), one.job.out]]
@@ -170,7 +176,7 @@ class _Launch:
         if elsewhere:
             raise FinetuneError(
                 f"{len(elsewhere)} jobs still run or wait where an earlier call put them. "
-                f"Go on there (--on), or end them first:\n{bullet_list(elsewhere)}"
+                f"Go on there (--executor), or end them first:\n{bullet_list(elsewhere)}"
             )
         for one in others:
             _prepare(one)

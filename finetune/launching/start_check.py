@@ -69,7 +69,12 @@ def _unknown_names(shapes: Mapping[str, Sequence[int]], settings: TrainSettings)
     whole = [f".{name}." for name in shapes]
     top = {name.partition(".")[0] for name in shapes}
     saved = settings.lora.save if settings.lora else []
-    keys = {"freeze": settings.freeze, "train": settings.train, "lr_of": settings.lr_of, "lora.save": saved}
+    keys = {
+        "freeze": settings.freeze,
+        "train": settings.train,
+        "lr_overrides": settings.lr_overrides,
+        "lora.save": saved,
+    }
     for key, names in keys.items():
         for name in names:
             if not any(f".{name}." in one for one in whole):

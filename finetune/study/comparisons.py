@@ -17,14 +17,14 @@ __all__ = ["COMPARISONS", "all_data", "individual_select", "learning_rates"]
 def learning_rates(bench: SeedRun) -> dict[str, Result]:
     """The greedy soup over fine-tunes on D alone that differ in their learning rate."""
     rates = {"lr": bench.study.learning_rates}
-    pool = bench.train("learning_rates", added={}, also=["base"], vary=rates, out=bench.near("learning_rates"))
+    pool = bench.train("learning_rates", added={}, include_base=True, sweep=rates, out=bench.near("learning_rates"))
     return {"greedy over learning rates": bench.cook("greedy", pool, "learning_rates")}
 
 
 def individual_select(bench: SeedRun) -> dict[str, Result]:
     """Each data set in turn is added to the base set for good, if the model trained on both is better for it."""
     sets = bench.study.pool(bench.home, bench.seed)
-    [best] = bench.judge(bench.train("alone", added={}, also=["base"], out=bench.near("alone")))
+    [best] = bench.judge(bench.train("alone", added={}, include_base=True, out=bench.near("alone")))
     kept: list[str] = []
     for name in sets["added"]:
         tried = [*kept, name]
@@ -51,7 +51,7 @@ def all_data(bench: SeedRun) -> dict[str, Result]:
     times = {"one ingredient's": 1, f"all {len(sets['added'])} ingredients'": len(sets["added"])}
     added = {"all": [one for given in sets["added"].values() for one in _listed(given)]}
     lengths = {length: [sets[length] * count for count in times.values()]}
-    made = bench.train("all_data", added=added, vary=lengths, out=bench.near("all_data"))
+    made = bench.train("all_data", added=added, sweep=lengths, out=bench.near("all_data"))
     named = zip(times, bench.judge(made), strict=True)
     return {f"all data, {words} {length}": Result.of(trial, "") for words, trial in named}
 

@@ -73,7 +73,7 @@ class StudyConfig(_Strict):
             wrong.append(f"seeds: one is named twice in {self.seeds}")
         if ("learning_rates" in self.compare) != bool(self.learning_rates):
             wrong.append("learning_rates: expected some where `compare` names them, and nowhere else")
-        own = [key for key in ("seed", "root", "out", "vary", "also") if key in self.finetune]
+        own = [key for key in ("seed", "root", "out", "sweep", "include_base") if key in self.finetune]
         wrong += [f"finetune.{key}: is the study's to set" for key in own]
         if not self.finetune.get("added"):
             wrong.append("finetune.added: expected the data sets that the ingredients are tuned on")

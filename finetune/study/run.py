@@ -55,7 +55,7 @@ def run_study(path: Path | str, *, voice: StudyProgress | None = None, judge_url
 def pool_and_soups(bench: SeedRun) -> dict[str, Result]:
     """The start, D alone, the pool, and a soup for each strategy."""
     pool = bench.train("finetune")
-    [alone] = bench.train("alone", added={}, also=["base"], out=bench.near("alone"))
+    [alone] = bench.train("alone", added={}, include_base=True, out=bench.near("alone"))
     start = _start(bench)
     results = {"start": Result.of(bench.judge([start])[0])} if start else {}
     results["the base set alone"] = Result.of(bench.judge([alone])[0])

@@ -12,20 +12,23 @@ __all__ = ["precision", "shares", "training_arguments"]
 
 
 def shares(settings: TrainSettings, devices: int) -> tuple[int, int]:
-    """Rows that a device takes at once, and how often, until the step's `batch` rows are through.
+    """Rows that a device takes at once, and how often, until the step's `global_batch_size` rows are through.
 
     Raises:
         FinetuneError: a batch that can't be divided so.
     """
-    own, rest = divmod(settings.batch, devices)
-    if rest:
-        raise FinetuneError(f"batch {settings.batch} can't be divided over {devices} devices: take a multiple of it.")
-    micro = settings.micro_batch or own
-    times, rest = divmod(own, micro)
+    rows = settings.global_batch_size
+    rows_of_device, rest = divmod(rows, devices)
     if rest:
         raise FinetuneError(
-            f"batch {settings.batch} over {devices} devices is {own} rows for each, which micro_batch {micro} does "
-            "not divide."
+            f"global_batch_size {rows} can't be divided over {devices} devices: take a multiple of their number."
+        )
+    micro = settings.micro_batch or rows_of_device
+    times, rest = divmod(rows_of_device, micro)
+    if rest:
+        raise FinetuneError(
+            f"global_batch_size {rows} over {devices} devices is {rows_of_device} rows for each, which micro_batch "
+            f"{micro} does not divide."
         )
     return micro, times
 
@@ -58,7 +61,7 @@ def training_arguments(
         gradient_accumulation_steps=times,
         learning_rate=settings.lr,
         weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup,  # below 1, transformers takes it as a share of the steps
+        warmup_steps=settings.warmup_ratio,  # below 1, transformers takes it as a share of the steps
         lr_scheduler_type="cosine",
         max_grad_norm=settings.max_grad_norm,
         adam_beta1=settings.adam_betas[0],

@@ -119,17 +119,17 @@ def learning_rates(model: nn.Module, settings: TrainSettings) -> dict[str, float
         FinetuneError: rates for parts that don't exist or are not trained, or nothing to train; all are listed.
     """
     problems: list[str] = []
-    places = _found(model, "lr_of", settings.lr_of, problems)
+    places = _found(model, "lr_overrides", settings.lr_overrides, problems)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     idle = [name for name, place in places.items() if not any(within(one, place) for one in trained)]
-    problems += [f"lr_of.{name}: nothing of it is trained" for name in idle]
+    problems += [f"lr_overrides.{name}: nothing of it is trained" for name in idle]
     problems += ["nothing is left to train: all parts are frozen"] * (not trained)
     if problems:
         raise FinetuneError(f"what is trained, {len(problems)} wrong:\n{bullet_list(problems)}")
     inner_first = sorted(places.items(), key=lambda one: -len(one[1]))
     rates = {}
     for name in trained:
-        own = (settings.lr_of[part] for part, place in inner_first if within(name, place))
+        own = (settings.lr_overrides[part] for part, place in inner_first if within(name, place))
         rates[name] = next(own, settings.lr)
     return rates
 

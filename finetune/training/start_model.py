@@ -97,12 +97,14 @@ def _opened(start: str, place: Path) -> tuple[PreTrainedModel, Any]:
 
 def _attend(model: PreTrainedModel, settings: TrainSettings) -> None:
     """Sets how attention is computed, in all parts."""
-    if settings.attention is None:
+    if settings.attn_implementation is None:
         return
     try:
-        model.set_attn_implementation(settings.attention)
+        model.set_attn_implementation(settings.attn_implementation)
     except (ImportError, ValueError) as error:
-        raise FinetuneError(f"attention: {settings.attention} can't be had here.\n{error}") from error
+        raise FinetuneError(
+            f"attn_implementation: {settings.attn_implementation} can't be had here.\n{error}"
+        ) from error
 
 
 def _misfits(model: PreTrainedModel, processor: Any) -> Iterable[str]:

@@ -63,7 +63,7 @@ class Run:
         job = self.job
         told: dict[str, Any] = {"digest": self.digest, "digests": dict(job.digests), "name": job.name}
         told |= {"start": job.start, "data": [one.model_dump() for one in job.data]}
-        told |= {"settings": job.settings.model_dump(), "mixture": self.food.manifest}
+        told |= {"settings": job.settings.as_stored(), "mixture": self.food.manifest}
         return told | {"precision": precision(job.settings), "versions": versions()} | self.metrics()
 
     def metrics(self) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class JobTrainer(Trainer):
                 logs[word], logs[f"{word}_per_second"] = before.get(word, 0) + count, count / passed
             logs["seconds"] = before.get("seconds", 0.0) + passed
             share = logs["learning_rate"] / self.optimizer.param_groups[0]["initial_lr"]  # of the schedule
-            logs |= {f"learning_rate/{part}": share * rate for part, rate in self.settings.lr_of.items()}
+            logs |= {f"learning_rate/{part}": share * rate for part, rate in self.settings.lr_overrides.items()}
         super().log(logs, start_time)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:

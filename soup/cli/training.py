@@ -96,7 +96,7 @@ def _launch(values: Values) -> None:
         from finetune.launching.launch import finetune
     with Console() as console:
         made = finetune(
-            values["config"], on=values["executor"], progress=console.show_step, listener=_launch_progress(console)
+            values["config"], executor=values["executor"], progress=console.show_step, listener=_launch_progress(console)
         )
     if values["as_json"]:
         print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
@@ -139,7 +139,7 @@ def _plan(values: Values) -> None:
     with _needs_extra():
         from finetune.launching.dry_run import HEAD, details, rehearse, rows
     with Console() as console:
-        plan = rehearse(values["config"], on=values["executor"])
+        plan = rehearse(values["config"], executor=values["executor"])
         for remark in () if values["as_json"] else plan["remarks"]:
             console.warn(remark)
     if values["as_json"]:

@@ -1,8 +1,10 @@
 """The YAML file of `soup finetune`: what it may say, and how it is told what is wrong."""
 
+import re
+
 import pytest
 
-from finetune.config import Stage, read_config
+from finetune.config import RENAMED_SETTINGS, Stage, TrainSettings, read_config
 from finetune.jobs import plan
 from soup.errors import FinetuneError
 
@@ -42,14 +44,46 @@ def test_a_base_to_train_comes_first_and_every_added_set_starts_from_it(tmp_path
 
 
 def test_the_base_takes_what_it_does_not_say_from_the_rest_but_freezes_nothing(tmp_path):
-    config = read_config(written(tmp_path, FULL + "seed: 7\nbatch: 3\nmax_shard_size: 1MB\n"))
+    config = read_config(written(tmp_path, FULL + "seed: 7\nglobal_batch_size: 3\nmax_shard_size: 1MB\n"))
     settings = plan(config, tmp_path)[0].settings
-    assert (settings.seed, settings.batch, settings.max_shard_size) == (7, 3, "1MB")
+    assert (settings.seed, settings.global_batch_size, settings.max_shard_size) == (7, 3, "1MB")
     assert (settings.lr, settings.steps, settings.freeze) == (1e-3, 8, [])
 
 
-def test_the_word_on_is_a_key_and_not_yaml_s_true(tmp_path):
-    assert read_config(written(tmp_path, FULL + "on: ray:10.0.0.1:6379\n")).on == "ray:10.0.0.1:6379"
+def test_the_executor_may_be_a_cluster_s_address(tmp_path):
+    assert read_config(written(tmp_path, FULL + "executor: ray:10.0.0.1:6379\n")).executor == "ray:10.0.0.1:6379"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("also: [base]", "- also: is called include_base now."),
+        ("vary: {lr: [1]}", "- vary: is called sweep now."),
+        ("on: local", "- on: is called executor now."),
+        ("'on': local", "- on: is called executor now."),
+        ("lr_of: {llm: 1}", "- lr_of: is called lr_overrides now."),
+        ("warmup: 0.1", "- warmup: is called warmup_ratio now."),
+        ("attention: eager", "- attention: is called attn_implementation now."),
+        ("batch: 8", "- batch: is called global_batch_size now."),
+        ("sweep: {warmup: [0.1]}", "- sweep.warmup: is called warmup_ratio now."),
+        ("start: {data: data/base, batch: 8}", "- start.batch: is called global_batch_size now."),
+        ("mixture: {batch: 8}", "- mixture.batch: unknown key."),
+    ],
+)
+def test_a_key_s_old_name_is_an_error_that_tells_the_new_one(tmp_path, line, message):
+    text = FULL[FULL.index("added") :]
+    start = "" if line.startswith("start") else "start: org/model\n"
+    with pytest.raises(FinetuneError, match=re.escape(f"finetune.yaml: 1 wrong.\n  {message}")):
+        read_config(written(tmp_path, f"{start}{text}{line}\n"))
+
+
+def test_settings_are_stored_under_their_first_names_and_read_from_them():
+    settings = TrainSettings(lr=1, steps=3, warmup_ratio=0.1, global_batch_size=8, lr_overrides={"llm": 0.5})
+    stored = settings.as_stored()
+    assert (stored["warmup"], stored["batch"], stored["lr_of"], stored["attention"]) == (0.1, 8, {"llm": 0.5}, None)
+    assert not stored.keys() & RENAMED_SETTINGS.keys()
+    assert list(stored) == [RENAMED_SETTINGS.get(name, name) for name in TrainSettings.model_fields]
+    assert TrainSettings.from_stored(stored) == settings
 
 
 def test_a_base_that_is_there_is_only_named(tmp_path):
@@ -72,18 +106,26 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
         ("  number: data/number", "  ../up: data/number", "added.../up"),
         ("steps: 4", "steps: 4\ndtype: int8", "dtype: Input should be"),
         ("added:\n  number: data/number\n  word: [data/word, data/more]", "added: {}", "- nothing to train"),
-        ("lr: 5.0e-4", "lr: 5.0e-4\nvary: {rate: [1]}", "- vary.rate: no setting."),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nsweep: {rate: [1]}", "- sweep.rate: no setting."),
         ("lr: 5.0e-4", "lr: 5.0e-4\ntrain: {llm: lost 3}", "train.llm: expected all, none, or `last 3`"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nlog_to: tensorbord", "log_to.0: Input should be 'tensorboard'"),
-        ("lr: 5.0e-4", "lr: 5.0e-4\non: moon", "on: expected local, slurm, ray or ray:ADDRESS, found 'moon'"),
+        (
+            "lr: 5.0e-4",
+            "lr: 5.0e-4\nexecutor: moon",
+            "executor: expected local, slurm, ray or ray:ADDRESS, found 'moon'",
+        ),
         ("lr: 5.0e-4", "lr: 5.0e-4\nlora: {target: '('}", "lora.target: not a regular expression"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nmax_shard_size: much", "max_shard_size: expected a size such as 5GB"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nslurm: {time: noon}", "slurm.time: no time limit of SLURM"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nslurm: {time: 00:02:00}", "slurm.time: a job is told to stop 2 minutes before"),
-        ("lr: 5.0e-4", "lr: 5.0e-4\nbatch: 8\nmicro_batch: 3", "- micro_batch 3 does not divide batch 8."),
+        (
+            "lr: 5.0e-4",
+            "lr: 5.0e-4\nglobal_batch_size: 8\nmicro_batch: 3",
+            "- micro_batch 3 does not divide global_batch_size 8.",
+        ),
         ("lr: 5.0e-4", "lr: 5.0e-4\nmixture: {categories: {mth: 1}}", "mth: no data set has this category"),
         ("steps: 8", "steps: 8\n  mixture: {categories: {mth: 1}}", "mth: no data set has this category"),
-        ("lr: 5.0e-4", "lr: 5.0e-4\nvary: {mixture: [{categories: {mth: 1}}]}", "mth: no data set has this category"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nsweep: {mixture: [{categories: {mth: 1}}]}", "mth: no data set has this category"),
         ("  number: data/number", "  'a b': data/number", "added.a b: a name becomes a folder"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nlr: 1.0e-4", "lr: stands there twice"),
         ("  number: data/number", "  number: data/number\n  number: data/more", "number: stands there twice"),
@@ -104,16 +146,16 @@ def test_all_that_is_wrong_comes_at_once(tmp_path):
 
 
 def test_all_that_does_not_go_together_comes_at_once_too(tmp_path):
-    text = FULL.replace("  number:", "  start:") + "vary: {a: [1], b: [2]}\n"
+    text = FULL.replace("  number:", "  start:") + "sweep: {a: [1], b: [2]}\n"
     with pytest.raises(FinetuneError) as error:
         read_config(written(tmp_path, text))
-    assert all(word in str(error.value) for word in ("3 wrong", "- an added data set is called start", "- vary.b: no"))
+    assert all(word in str(error.value) for word in ("3 wrong", "- an added data set is called start", "- sweep.b: no"))
 
 
 def test_times_and_small_numbers_are_what_they_look_like(tmp_path):
-    text = FULL.replace("5.0e-4", "5e-4") + "vary: {lr: [1e-5]}\nslurm: {time: 24:00:00}\n"
+    text = FULL.replace("5.0e-4", "5e-4") + "sweep: {lr: [1e-5]}\nslurm: {time: 24:00:00}\n"
     config = read_config(written(tmp_path, text))
-    assert (config.lr, config.vary["lr"], config.slurm.time) == (5e-4, [1e-5], "24:00:00")
+    assert (config.lr, config.sweep["lr"], config.slurm.time) == (5e-4, [1e-5], "24:00:00")
     assert read_config(written(tmp_path, FULL + "slurm: {time: 90}\n")).slurm.time == "90"
 
 
@@ -127,8 +169,8 @@ def test_a_mixture_s_categories_are_for_the_jobs_that_have_them(tmp_path):
 
 def test_what_varies_is_named_by_what_was_said_of_it(tmp_path):
     text = FULL[FULL.index("added") :].replace("  word: [data/word, data/more]\n", "")
-    vary = "vary: {lora: [{rank: 4}, {rank: 8, save: [llm.lm_head]}], lr: [1e-5]}\n"
-    jobs = plan(read_config(written(tmp_path, "start: org/model\n" + text + vary)), tmp_path)
+    sweep = "sweep: {lora: [{rank: 4}, {rank: 8, save: [llm.lm_head]}], lr: [1e-5]}\n"
+    jobs = plan(read_config(written(tmp_path, "start: org/model\n" + text + sweep)), tmp_path)
     assert [job.name for job in jobs] == ["number-lorarank4-lr1e-05", "number-lorarank8-savellm.lm_head-lr1e-05"]
 
 

@@ -43,7 +43,12 @@ def test_a_stage_trains_the_paper_s_parts_at_the_paper_s_rates(stage):
     model.train()
     rates = learning_rates(model, settings)
     assert {(name.split(".")[0], rate) for name, rate in rates.items()} == set(rates_of_parts.items())
-    assert (settings.warmup, settings.weight_decay, settings.batch, settings.max_length) == (0.03, decay, 32, 4096)
+    assert (settings.warmup_ratio, settings.weight_decay, settings.global_batch_size, settings.max_length) == (
+        0.03,
+        decay,
+        32,
+        4096,
+    )
     assert settings.max_grad_norm == 1.0
 
 

@@ -11,7 +11,7 @@ from finetune.jobs import Job
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.tiny import tiny_config, tiny_processor
 
-BASICS = {"lr": 2e-3, "steps": 6, "batch": 4, "dtype": "float32", "log_to": [], "precision": "float32"}
+BASICS = {"lr": 2e-3, "steps": 6, "global_batch_size": 4, "dtype": "float32", "log_to": [], "precision": "float32"}
 
 
 def tiny_model(seed=0):

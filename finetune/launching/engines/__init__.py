@@ -116,7 +116,7 @@ def engine_name(on: str) -> str:
     """
     name, colon, address = on.partition(":")
     if name not in ENGINES or (colon and (name != "ray" or not address)):
-        raise FinetuneError(f"--on {on}: no such place. Expected local, slurm, ray or ray:ADDRESS.")
+        raise FinetuneError(f"--executor {on}: no such executor. Expected local, slurm, ray or ray:ADDRESS.")
     return name
 
 
@@ -126,7 +126,7 @@ def _room(on: str) -> Any:
         return getattr(import_module(f"finetune.launching.engines.{name}"), ENGINES[name])
     except ImportError as error:
         extra = NEEDS.get((error.name or "").partition(".")[0], "finetune")
-        raise FinetuneError(f"--on {name} needs {error.name}: pip install 'vlm-soup[{extra}]'") from error
+        raise FinetuneError(f"--executor {name} needs {error.name}: pip install 'vlm-soup[{extra}]'") from error
 
 
 def write_place(task: Task, on: str, **where: Any) -> None:

@@ -99,7 +99,7 @@ class LocalEngine:
         if not self.size:
             raise FinetuneError(
                 f"gpus_per_job: {self.config.gpus_per_job}, but this host has {len(self.gpus)} "
-                f"({', '.join(self.gpus)}). Lower it, or go elsewhere: --on slurm, --on ray:ADDRESS."
+                f"({', '.join(self.gpus)}). Lower it, or go elsewhere: --executor slurm, --executor ray:ADDRESS."
             )
         return f"{len(self.gpus)} GPUs of this host, {self.config.gpus_per_job} a job, {self.size} at a time"
 

@@ -125,7 +125,7 @@ def _connect(address: str) -> None:
                 **place, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True, logging_level="error"
             )
     except (OSError, RuntimeError, ValueError) as error:
-        raise FinetuneError(f"--on ray:{address}: no cluster there ({error}).") from error
+        raise FinetuneError(f"--executor ray:{address}: no cluster there ({error}).") from error
 
 
 def _knock(address: str) -> None:

@@ -80,7 +80,7 @@ class SlurmEngine:
             jobs = executor.submit_array([CommandFunction(_attempt(task), verbose=False) for task in tasks])
         except (FailedJobError, RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
             said = getattr(error.__cause__, "stderr", None) or getattr(error, "stderr", None) or error
-            raise FinetuneError(f"--on slurm: {said}".strip()) from error
+            raise FinetuneError(f"--executor slurm: {said}".strip()) from error
         return [job.job_id for job in jobs]
 
     def _parameters(self, tasks: Sequence[Task], after: str | None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_a_mixture_is_told_in_the_ingredients_stamp(data, tmp_path):
 
 
 def test_packs_are_learnt_and_a_row_that_fits_none_is_told(data, tmp_path):
-    job = make_job(tmp_path, data, steps=4, batch=2, packing=True, max_length=128)
+    job = make_job(tmp_path, data, steps=4, global_batch_size=2, packing=True, max_length=128)
     assert weights(job)
     with pytest.raises(FinetuneError, match="rows over max_length"):
         weights(make_job(tmp_path, data, "short", packing=True, max_length=40))

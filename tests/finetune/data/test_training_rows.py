@@ -69,7 +69,7 @@ def root(tmp_path):
 
 
 def settings(**changed):
-    return TrainSettings(**{"lr": 1e-3, "steps": 3, "batch": 6, "max_length": 256, **changed})
+    return TrainSettings(**{"lr": 1e-3, "steps": 3, "global_batch_size": 6, "max_length": 256, **changed})
 
 
 def training(root, processor, **changed):
@@ -89,8 +89,8 @@ def test_an_epoch_holds_every_row_once_and_the_next_another_order(root, processo
 
 
 def test_epochs_become_steps(root, processor):
-    assert training(root, processor, steps=None, epochs=2.5, batch=4).steps == 4
-    assert training(root, processor, steps=None, epochs=1, batch=4).steps == 2
+    assert training(root, processor, steps=None, epochs=2.5, global_batch_size=4).steps == 4
+    assert training(root, processor, steps=None, epochs=1, global_batch_size=4).steps == 2
 
 
 def test_the_manifest_tells_what_the_mixture_came_to(root, processor):
@@ -115,7 +115,7 @@ def test_worker_processes_give_the_batches_that_one_process_gives(root, processo
     batches = []
     for workers in (0, 2):
         loader = DataLoader(
-            training(root, processor, steps=4, batch=3),
+            training(root, processor, steps=4, global_batch_size=3),
             batch_size=3,
             num_workers=workers,
             collate_fn=collator(processor),
@@ -237,7 +237,7 @@ def test_packed_gradients_are_the_unpacked_ones(root, processor, model):
 
 
 def test_packs_hold_every_row_of_the_order_once_and_none_is_over_full(root, processor):
-    rows = training(root, processor, packing=True, steps=20, batch=5, max_length=120)
+    rows = training(root, processor, packing=True, steps=20, global_batch_size=5, max_length=120)
     positions = [row["position"] for n in range(100) for row in rows[n]]
     assert len(set(positions)) == len(positions)
     assert sorted(positions[:50])[:20] == list(range(20))
@@ -249,7 +249,7 @@ def test_packs_hold_every_row_of_the_order_once_and_none_is_over_full(root, proc
 
 
 def test_epochs_of_packs_cover_the_epochs_rows(root, processor):
-    rows = training(root, processor, packing=True, steps=None, epochs=100, batch=2, max_length=120)
+    rows = training(root, processor, packing=True, steps=None, epochs=100, global_batch_size=2, max_length=120)
     positions = {row["position"] for n in range(len(rows)) for row in rows[n]}
     assert set(range(600)) <= positions
 

@@ -207,7 +207,7 @@ def test_a_job_of_another_host_can_t_be_seen_from_here(tmp_path):
 def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     monkeypatch.delitem(sys.modules, "finetune.launching.engines.slurm", raising=False)
-    with pytest.raises(FinetuneError, match=r"--on slurm needs submitit: pip install 'vlm-soup\[slurm\]'"):
+    with pytest.raises(FinetuneError, match=r"--executor slurm needs submitit: pip install 'vlm-soup\[slurm\]'"):
         open_engine("slurm", configured())
 
 
@@ -302,7 +302,7 @@ cache_features: true
 freeze: [general_vit, ocr_vit]
 lr: 1.0e-3
 steps: 8
-batch: 8
+global_batch_size: 8
 max_shard_size: 1MB
 jobs_at_once: 2
 """
@@ -402,5 +402,5 @@ def test_a_real_failure_tells_what_to_do(trained):
 @pytest.mark.slow
 def test_real_jobs_on_ray_have_the_same_bytes(trained, toy, tmp_path):
     pytest.importorskip("ray")
-    made = finetune(real_place(tmp_path, toy), on="ray")
+    made = finetune(real_place(tmp_path, toy), executor="ray")
     assert [weights_bytes(one) for one in made] == [weights_bytes(one) for one in trained[1]]

@@ -88,8 +88,8 @@ def test_when_the_start_fails_the_others_are_told_as_not_started(tmp_path):
 
 
 def test_base_alone_what_varies_and_snapshots_are_ingredients_too(tmp_path):
-    config = CONFIG.replace("added: {a: data/a, b: data/b, c: data/c}", "added: {a: data/a}\nalso: [base]")
-    path = place(tmp_path, config + "vary: {lr: [1.0e-5, 2.0e-5]}\nkeep_every: 8\n")
+    config = CONFIG.replace("added: {a: data/a, b: data/b, c: data/c}", "added: {a: data/a}\ninclude_base: true")
+    path = place(tmp_path, config + "sweep: {lr: [1.0e-5, 2.0e-5]}\nkeep_every: 8\n")
     names = ["a-lr1e-05", "a-lr2e-05", "base-lr1e-05", "base-lr2e-05"]
     kept = tmp_path / "ckpts" / "a-lr1e-05-step8"
     made = launch(path)
@@ -422,14 +422,14 @@ def test_the_same_path_for_two_checkpoints_is_told(tmp_path):
 
 
 def test_a_wrong_value_that_varies_is_told(tmp_path):
-    said = refusal(place(tmp_path, CONFIG + "vary: {lr: [1.0e-5, -1]}\n"))
-    assert "a value of `vary` is wrong" in said
+    said = refusal(place(tmp_path, CONFIG + "sweep: {lr: [1.0e-5, -1]}\n"))
+    assert "a value of `sweep` is wrong" in said
     assert "lr" in said
 
 
-@pytest.mark.parametrize("on", ["cloud", "local:3", "slurm:x", "ray:"])
-def test_an_unknown_place_is_told(tmp_path, on):
-    assert f"--on {on}: no such place" in refusal(place(tmp_path), on=on)
+@pytest.mark.parametrize("executor", ["cloud", "local:3", "slurm:x", "ray:"])
+def test_an_unknown_place_is_told(tmp_path, executor):
+    assert f"--executor {executor}: no such executor" in refusal(place(tmp_path), executor=executor)
 
 
 def test_an_output_that_can_t_be_written_is_told(tmp_path):
@@ -572,9 +572,9 @@ def test_a_check_with_decoding_finds_pictures_that_are_cut_off_and_writes_all_ba
 
 
 def test_a_wrong_value_of_what_varies_is_told_by_every_way_to_ask(tmp_path):
-    path = place(tmp_path, CONFIG + "vary: {lr: [1.0e-5, -1]}\n")
+    path = place(tmp_path, CONFIG + "sweep: {lr: [1.0e-5, -1]}\n")
     for ask in (check, status, rehearse, survey):
-        with pytest.raises(FinetuneError, match=r"`vary` is wrong\.\n  - lr: Input should be greater than 0"):
+        with pytest.raises(FinetuneError, match=r"`sweep` is wrong\.\n  - lr: Input should be greater than 0"):
             ask(path)
 
 
@@ -616,12 +616,12 @@ def points_start(root):
 def test_what_settings_name_in_vain_is_told_before_any_job_and_once_for_all(tmp_path, monkeypatch):
     find, absent = importlib.util.find_spec, ("trackio", "wandb")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in absent else find(name))
-    wrong = "freeze: [general_vt, llm.model]\ntrain: {ocr_vit: all}\nlr_of: {visual: 1.0e-5}\nparallel: fsdpp\n"
+    wrong = "freeze: [general_vt, llm.model]\ntrain: {ocr_vit: all}\nlr_overrides: {visual: 1.0e-5}\nparallel: fsdpp\n"
     wrong += "log_to: [tensorboard, trackio, wandb]\n"
     said = refusal(place(tmp_path, points_start(tmp_path) + wrong + "lora: {target: q_proj}\n"))
     assert said.count("freeze: no part is called general_vt. Did you mean 'general_vit'?") == 1
     assert "train: no part is called ocr_vit" in said
-    assert "lr_of: no part is called visual" in said
+    assert "lr_overrides: no part is called visual" in said
     assert "lora.target 'q_proj' matches no linear layer; it has to match the whole name: .*q_proj.* takes in" in said
     assert "log_to: trackio, wandb not installed: pip install trackio wandb" in said
     assert "parallel: fsdpp is no file and no name. Did you mean 'fsdp'?" in said
@@ -630,7 +630,7 @@ def test_what_settings_name_in_vain_is_told_before_any_job_and_once_for_all(tmp_
 
 
 def test_parts_that_a_start_has_are_no_fault(tmp_path):
-    right = "freeze: [general_vit]\nlr_of: {q_proj: 1.0e-5}\nlora: {target: '.*q_proj'}\nparallel: zero2\n"
+    right = "freeze: [general_vit]\nlr_overrides: {q_proj: 1.0e-5}\nlora: {target: '.*q_proj'}\nparallel: zero2\n"
     assert len(launch(place(tmp_path, points_start(tmp_path) + right))) == 3
 
 

@@ -21,7 +21,7 @@ def no_gpus(monkeypatch):
 
 
 def test_jobs_run_skip_fail_stop_and_go_on_as_anywhere(tmp_path):
-    path = place(tmp_path, CONFIG + "jobs_at_once: 2\non: ray\n", b="fail")
+    path = place(tmp_path, CONFIG + "jobs_at_once: 2\nexecutor: ray\n", b="fail")
     with pytest.raises(FinetuneError, match="b failed: out of luck") as error:
         finetune(path, command=command)
     assert "1 of 3 jobs are not done, 2 are" in str(error.value)
@@ -46,7 +46,7 @@ def test_an_interrupt_reaches_jobs_of_the_cluster(tmp_path):
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        finetune(path, on="ray", command=command, listener=LaunchProgress(board=board))
+        finetune(path, executor="ray", command=command, listener=LaunchProgress(board=board))
     assert state(tmp_path, "a")["phase"] == "stopped"
     assert signal.getsignal(signal.SIGTERM) == before
     set_moods(tmp_path)
@@ -56,6 +56,6 @@ def test_an_interrupt_reaches_jobs_of_the_cluster(tmp_path):
 
 def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path):
     began = time.monotonic()
-    with pytest.raises(FinetuneError, match=r"--on ray:127\.0\.0\.1:9: no cluster there"):
-        finetune(place(tmp_path), on="ray:127.0.0.1:9", command=command)
+    with pytest.raises(FinetuneError, match=r"--executor ray:127\.0\.0\.1:9: no cluster there"):
+        finetune(place(tmp_path), executor="ray:127.0.0.1:9", command=command)
     assert time.monotonic() - began < 60

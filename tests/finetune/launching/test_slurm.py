@@ -34,7 +34,8 @@ from finetune.launching.engines.slurm import SlurmEngine, queued
 
 NAMES = ["a", "b", "c"]
 STAGE = CONFIG.replace("start: tiny", "start: {start: tiny, data: data/base, out: base, steps: 5}")
-SLURM = 'gpus_per_job: 0\non: slurm\nslurm: {partition: main, time: "00:10:00", cpus_per_gpu: 1, max_requeues: 1}\n'
+SLURM = "gpus_per_job: 0\nexecutor: slurm\n"
+SLURM += 'slurm: {partition: main, time: "00:10:00", cpus_per_gpu: 1, max_requeues: 1}\n'
 
 ROOT = Path(__file__).parents[3]
 
@@ -164,7 +165,7 @@ def test_a_job_that_never_began_is_told_with_slurm_s_own_log(tmp_path, stand_ins
 
 def test_a_host_without_slurm_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FinetuneError, match="--on slurm: Could not detect"):
+    with pytest.raises(FinetuneError, match="--executor slurm: Could not detect"):
         SlurmEngine(configured()).submit(tasks(tmp_path, "a"))
     assert queued(["1"]) is None
 
@@ -333,7 +334,7 @@ def test_jobs_outlive_their_launcher_and_the_next_one_adopts_them(asking, tmp_pa
     assert (told["a"], told["b"], told["c"]) == ("running", "running", "waiting")
     said = []
     with pytest.raises(FinetuneError, match=r"a on slurm \(job"):
-        finetune(path, on="local", command=command)
+        finetune(path, executor="local", command=command)
     finetune(path, command=command, listener=LaunchProgress(say=said.append))
     assert [text.partition(":")[0] for text in said if "still runs" in text] == NAMES
     assert sorted(line["name"] for line in seen(tmp_path)) == NAMES

@@ -70,12 +70,14 @@ def job_on(root, **keys):
 
 def test_memory_is_weights_gradients_moments_and_activations(tmp_path):
     checkpoint(tmp_path / "start")
-    job = job_on(tmp_path, batch=8, micro_batch=2, max_length=50, freeze=["general_vit"])
+    job = job_on(tmp_path, global_batch_size=8, micro_batch=2, max_length=50, freeze=["general_vit"])
     activations = 100 * 20 * 34 + 10 * 100 * 100
     guess = estimate(job, {}, 1)
     assert (guess.parameters, guess.trained) == (ALL, ALL - 310)
     assert guess.memory_bytes == 4 * ALL + 12 * (ALL - 310) + activations
-    shared = job_on(tmp_path, batch=8, micro_batch=2, max_length=50, parallel="zero3", gradient_checkpointing=True)
+    shared = job_on(
+        tmp_path, global_batch_size=8, micro_batch=2, max_length=50, parallel="zero3", gradient_checkpointing=True
+    )
     assert estimate(shared, {}, 4).memory_bytes == ALL + 3 * ALL + 100 * 20 * (2 + 34) + 10 * 100 * 100
 
 
@@ -95,7 +97,14 @@ def test_what_is_not_known_is_said_to_be_unknown(tmp_path):
 def test_epochs_are_steps_by_rows_weights_and_batch(tmp_path):
     data_set(tmp_path, "x", 25)
     one = DataSet(path=str(tmp_path / "data" / "x"), weight=2.0)
-    job = Job("job", "tiny", (one,), settings(steps=None, epochs=3, batch=8), tmp_path / "out", tmp_path / "folder")
+    job = Job(
+        "job",
+        "tiny",
+        (one,),
+        settings(steps=None, epochs=3, global_batch_size=8),
+        tmp_path / "out",
+        tmp_path / "folder",
+    )
     guess = estimate(job, {one.path: Digests().content(one)}, 1)
     assert (guess.rows, guess.steps) == (25, 19)  # 150 rows, of which the last batch is short
 
@@ -103,9 +112,11 @@ def test_epochs_are_steps_by_rows_weights_and_batch(tmp_path):
 def test_a_job_s_own_pace_counts_before_another_s_and_only_one_that_is_trained_alike(tmp_path):
     jobs = {}
     for name, pace, batch in (("a", 2.0, 8), ("b", 3.0, 8), ("c", 5.0, 16)):
-        jobs[name] = Job(name, "tiny", (), settings(steps=10, batch=batch), tmp_path / name, tmp_path / f"{name}.job")
+        jobs[name] = Job(
+            name, "tiny", (), settings(steps=10, global_batch_size=batch), tmp_path / name, tmp_path / f"{name}.job"
+        )
         write_state(jobs[name].folder, State("done", 10, 10, seconds_per_step=pace))
-    new = Job("new", "tiny", (), settings(steps=10, batch=16), tmp_path / "new", tmp_path / "new.job")
+    new = Job("new", "tiny", (), settings(steps=10, global_batch_size=16), tmp_path / "new", tmp_path / "new.job")
     assert estimate(jobs["b"], {}, 1, jobs.values()).seconds == 30
     assert estimate(new, {}, 1, jobs.values()).seconds == 50
 

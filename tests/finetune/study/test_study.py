@@ -314,7 +314,7 @@ finetune:
   freeze: [general_vit, ocr_vit]
   lr: 1.0e-3
   steps: 4
-  batch: 8
+  global_batch_size: 8
   cache_features: true
   log_to: []
   jobs_at_once: 2

@@ -24,8 +24,8 @@ def place(tmp_path):
     """A folder as seeds.py makes one: data, and a configuration that trains just enough for answers to end."""
     make_toy(tmp_path / "work" / "toy", sizes=Sizes(base=40, added=20, questions=dict.fromkeys(QUESTIONS, 32)))
     config = yaml.safe_load((DEMO.parent / "finetune.yaml").read_text())
-    config |= {"root": ".", "steps": 2, "batch": 8, "added": dict(list(config["added"].items())[:2])}
-    config["start"] |= {"steps": 60, "batch": 32}
+    config |= {"root": ".", "steps": 2, "global_batch_size": 8, "added": dict(list(config["added"].items())[:2])}
+    config["start"] |= {"steps": 60, "global_batch_size": 32}
     (tmp_path / "work" / "finetune.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return tmp_path / "work"
 

@@ -124,7 +124,7 @@ def test_what_is_both_frozen_and_trained_is_told():
 
 def test_rates_are_those_of_the_innermost_part():
     model, _ = tiny_model()
-    own = settings(freeze=["ocr_vit"], lr_of={"llm": 1e-4, "llm.model.layers.2": 3e-4, "vision_projector": 5e-4})
+    own = settings(freeze=["ocr_vit"], lr_overrides={"llm": 1e-4, "llm.model.layers.2": 3e-4, "vision_projector": 5e-4})
     choose_trained(model, own)
     rates = learning_rates(model, own)
     assert rates["llm.model.layers.2.mlp.up_proj.weight"] == 3e-4
@@ -136,7 +136,7 @@ def test_rates_are_those_of_the_innermost_part():
 
 def test_each_parameter_is_in_one_group_of_its_rate_and_decay():
     model, _ = tiny_model()
-    own = settings(weight_decay=0.1, lr_of={"llm": 1e-4})
+    own = settings(weight_decay=0.1, lr_overrides={"llm": 1e-4})
     choose_trained(model, own)
     decayed = {name for name, parameter in model.named_parameters() if parameter.dim() > 1}
     groups = parameter_groups(model, own, decayed)
@@ -151,7 +151,7 @@ def test_each_parameter_is_in_one_group_of_its_rate_and_decay():
 
 def test_a_rate_for_what_is_not_trained_is_told():
     model, _ = tiny_model()
-    own = settings(freeze=["ocr_vit"], lr_of={"ocr_vit": 1e-4, "projector": 1e-4})
+    own = settings(freeze=["ocr_vit"], lr_overrides={"ocr_vit": 1e-4, "projector": 1e-4})
     choose_trained(model, own)
     with pytest.raises(FinetuneError, match=r"(?s)2 wrong.*called projector.*ocr_vit: nothing of it is trained"):
         learning_rates(model, own)

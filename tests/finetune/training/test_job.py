@@ -401,7 +401,7 @@ def test_a_disk_that_is_really_full_is_told_and_the_job_goes_on_once_there_is_ro
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(undisturbed, tmp_path):
     data = write_rows(tmp_path / "rows", pictures=(1, 0))
-    settings = {"micro_batch": 1, "steps": 5, "batch": 4, "checkpoint_every": 2}
+    settings = {"micro_batch": 1, "steps": 5, "global_batch_size": 4, "checkpoint_every": 2}
     alone = make_job(tmp_path, data, name="alone", **settings)
     # Ranks take turns: more than once one has a picture where the other has none, and nobody waits for ever.
     rows = TrainingRows(Corpus(alone.data), alone.settings, tiny_processor())

@@ -117,13 +117,13 @@ def test_bfloat16_is_of_the_arithmetic_alone(plain, data, tmp_path):
 
 
 def test_eager_attention_gives_the_same_model(plain, data, tmp_path):
-    again, _ = trained(tmp_path, data, attention="eager")
+    again, _ = trained(tmp_path, data, attn_implementation="eager")
     assert 0 < furthest(again, plain[0]) < 2e-3
 
 
 def test_attention_that_is_not_installed_is_told(data, tmp_path):
-    with pytest.raises(FinetuneError, match="attention: flash_attention_2 can't be had here"):
-        trained(tmp_path, data, attention="flash_attention_2")
+    with pytest.raises(FinetuneError, match="attn_implementation: flash_attention_2 can't be had here"):
+        trained(tmp_path, data, attn_implementation="flash_attention_2")
 
 
 def prepared(place, data, **settings):
@@ -131,7 +131,9 @@ def prepared(place, data, **settings):
 
 
 def test_rates_rise_over_the_first_steps_and_fall_as_a_cosine(data, tmp_path):
-    run = prepared(tmp_path, data, steps=20, warmup=0.2, lr_of={"llm": 1e-4}, freeze=["general_vit", "ocr_vit"])
+    run = prepared(
+        tmp_path, data, steps=20, warmup_ratio=0.2, lr_overrides={"llm": 1e-4}, freeze=["general_vit", "ocr_vit"]
+    )
     run.trainer.train()
     logs = [log for log in run.trainer.state.log_history if "loss" in log]
     share = [min(step / 4, 0.5 * (1 + math.cos(math.pi * max(0, step - 4) / 16))) for step in range(20)]
@@ -142,7 +144,7 @@ def test_rates_rise_over_the_first_steps_and_fall_as_a_cosine(data, tmp_path):
 def test_a_step_moves_each_part_at_its_rate(data, tmp_path):
     # Adam's first step is the rate itself, whatever the gradient.
     rates = {"llm": 1e-4, "vision_projector": 3e-4}
-    run = prepared(tmp_path, data, steps=1, warmup=0, lr_of=rates, freeze=["ocr_vit"], max_grad_norm=1e9)
+    run = prepared(tmp_path, data, steps=1, warmup_ratio=0, lr_overrides=rates, freeze=["ocr_vit"], max_grad_norm=1e9)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     run.trainer.train()
     moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in run.model.state_dict().items()}
@@ -215,7 +217,7 @@ def test_settings_that_can_t_be_are_told_before_the_first_step(data, tmp_path, s
 
 
 def test_packed_rows_have_the_loss_that_they_have_one_by_one(data, tmp_path):
-    run = prepared(tmp_path, data, batch=2, packing=True, max_length=300, steps=1)
+    run = prepared(tmp_path, data, global_batch_size=2, packing=True, max_length=300, steps=1)
     packs = [run.trainer.train_dataset[i] for i in range(2)]
     rows = [row for pack in packs for row in pack]
     assert len(rows) > 8
@@ -230,7 +232,7 @@ def test_packed_rows_have_the_loss_that_they_have_one_by_one(data, tmp_path):
 
 
 def test_packs_may_be_accumulated(data, tmp_path):
-    own = {"steps": 3, "batch": 4, "packing": True, "max_length": 120}
+    own = {"steps": 3, "global_batch_size": 4, "packing": True, "max_length": 120}
     _, steps = trained(tmp_path / "whole", data, **own)
     _, again = trained(tmp_path / "cut", data, micro_batch=1, **own)
     assert [step[2] for step in again] == pytest.approx([step[2] for step in steps], rel=1e-4)
@@ -254,13 +256,13 @@ def test_a_logger_that_is_not_installed_is_told_with_its_command(monkeypatch, na
     [(64, None, 1, (64, 1)), (64, None, 4, (16, 1)), (64, 8, 2, (8, 4)), (6, 1, 3, (1, 2))],
 )
 def test_a_step_is_shared_out_over_devices_and_parts(batch, micro, devices, expected):
-    assert shares(TrainSettings(lr=1, steps=1, batch=batch, micro_batch=micro), devices) == expected
+    assert shares(TrainSettings(lr=1, steps=1, global_batch_size=batch, micro_batch=micro), devices) == expected
 
 
 @pytest.mark.parametrize(("batch", "micro", "devices"), [(64, None, 3), (64, 16, 8)])
 def test_a_batch_that_can_t_be_shared_out_is_told(batch, micro, devices):
-    with pytest.raises(FinetuneError, match=f"batch 64.*{devices} devices"):
-        shares(TrainSettings(lr=1, steps=1, batch=batch, micro_batch=micro), devices)
+    with pytest.raises(FinetuneError, match=f"global_batch_size 64.*{devices} devices"):
+        shares(TrainSettings(lr=1, steps=1, global_batch_size=batch, micro_batch=micro), devices)
 
 
 def test_a_larger_preset_starts_fresh_with_its_own_number_of_tokens(monkeypatch):
@@ -277,7 +279,7 @@ def test_a_larger_preset_starts_fresh_with_its_own_number_of_tokens(monkeypatch)
 
 
 def test_epochs_are_rounded_up_to_whole_steps(data, tmp_path):
-    _, steps = trained(tmp_path, data, steps=None, epochs=0.4, batch=4)
+    _, steps = trained(tmp_path, data, steps=None, epochs=0.4, global_batch_size=4)
     assert len(steps) == 3
 
 
