@@ -7,7 +7,7 @@
         job.json                   what is to be trained: the whole of it, so that one command trains it anywhere
         state.json                 how far it is (`State`), rewritten whole
         log.txt                    what the process said, of every attempt
-        place.json                 where the last attempt runs, and by which command (`finetune/launching/engines`)
+        place.json                 where the last attempt runs, and by which command (`finetune/launching/executors`)
         checkpoints/               to resume from
         part/                      the ingredient while it is written
 

@@ -78,10 +78,6 @@ def test_imports_name_their_module_in_full(path):
 
 # Plug-ins are found by name, and what `import soup` offers is imported on first use: there alone modules are strings.
 BY_NAME = {"soup/support/plugins.py", "soup/__init__.py"}
-STILL_BY_NAME = {
-    "finetune/launching/engines/__init__.py",
-    "finetune/points/tiling.py",
-}
 
 
 def imports_by_string(path):
@@ -95,7 +91,7 @@ def imports_by_string(path):
 
 def test_no_module_of_ours_is_imported_by_a_string_but_plug_ins():
     found = {name_of(path) for path in FILES if list(imports_by_string(path))}
-    assert found - {"evaluators/lm_eval/model.py"} == BY_NAME | STILL_BY_NAME  # lm-eval's modules, from a list there
+    assert found - {"evaluators/lm_eval/model.py"} == BY_NAME  # lm-eval's modules, from a list there
 
 
 def test_soup_s_names_are_sorted_complete_and_importable():

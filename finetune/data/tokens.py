@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from finetune.data.rows import Sample, texts_of
-from finetune.points.tiling import named_tiling
+from finetune.points.named_tilings import named_tiling
 from soup.errors import FinetuneError
 
 __all__ = ["IGNORED", "Tokens", "knows_tiles"]

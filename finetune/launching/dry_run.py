@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.jobs import Job, job_command
-from finetune.launching.engines import engine_name
-from finetune.launching.engines.local import gpus_here
 from finetune.launching.estimates import Estimate, estimate, smallest_gpu_bytes
+from finetune.launching.executors.local import local_gpus
+from finetune.launching.executors.registry import executor_name
 from finetune.launching.job_plans import Survey, survey
 from finetune.launching.status import duration
 from soup.support.text import format_bytes
@@ -28,7 +28,7 @@ def rehearse(
         FinetuneError: what would keep it from starting.
     """
     found = survey(config_path, writing=False)
-    where = engine_name(executor or found.config.executor)
+    where = executor_name(executor or found.config.executor)
     gpus = found.config.gpus_per_job
     everything = [one.job for one in found.jobs]
     jobs = []
@@ -42,7 +42,7 @@ def rehearse(
                 "start": one.job.start,
                 "data": {data.path: found.contents[data.path].rows for data in one.job.data},
                 "out": str(one.job.out),
-                "gpus": gpus if where != "local" or gpus_here() else 0,
+                "gpus": gpus if where != "local" or local_gpus() else 0,
                 "command": shlex.join(command(one.job, gpus)),
             }
         )
@@ -60,7 +60,7 @@ def _remarks(found: Survey, where: str, jobs: Sequence[dict[str, Any]]) -> list[
             f"a job is estimated to need {format_bytes(needs)} of a GPU's memory, and the smallest here has "
             f"{format_bytes(has)}: gradient_checkpointing, micro_batch, lora or parallel: fsdp make it less"
         )
-    if where == "local" and found.config.gpus_per_job > 1 and not gpus_here():
+    if where == "local" and found.config.gpus_per_job > 1 and not local_gpus():
         remarks.append(f"there is no GPU here: a job is {found.config.gpus_per_job} processes on the CPU")
     return remarks
 
@@ -70,7 +70,7 @@ def _seconds(found: Survey, jobs: Sequence[dict[str, Any]]) -> float | None:
     todo = [job for job in jobs if job["plan"] != "done"]
     if any(job["seconds"] is None for job in todo):
         return None
-    slots = len(gpus_here()) // max(1, found.config.gpus_per_job) or found.config.jobs_at_once or 1
+    slots = len(local_gpus()) // max(1, found.config.gpus_per_job) or found.config.jobs_at_once or 1
     slots = min(slots, found.config.jobs_at_once or slots)
     first = sum(job["seconds"] for job in todo if any(other["after"] == job["name"] for other in todo))
     rest = [job["seconds"] for job in todo if not any(other["after"] == job["name"] for other in todo)]

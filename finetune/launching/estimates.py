@@ -20,7 +20,7 @@ from typing import Any
 from finetune.config import TrainSettings
 from finetune.jobs import Job, read_state
 from finetune.launching.digests import Content
-from finetune.launching.engines.local import gpus_here
+from finetune.launching.executors.local import local_gpus
 from finetune.launching.start_check import read_model_config, shapes_of
 
 __all__ = ["Estimate", "estimate", "smallest_gpu_bytes", "trained_parameters"]
@@ -159,5 +159,5 @@ def _speed(jobs: Sequence[Job]) -> float | None:
 
 def smallest_gpu_bytes() -> int | None:
     """The memory of this host's smallest GPU; None where there is none that tells."""
-    known = [gpu.memory_bytes for gpu in gpus_here() if gpu.memory_bytes]
+    known = [gpu.memory_bytes for gpu in local_gpus() if gpu.memory_bytes]
     return min(known, default=None)

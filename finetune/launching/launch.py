@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.jobs import START, Job, State, job_command, log_tail, read_stamp, read_state, write_state
-from finetune.launching.engines import Ended, Engine, Task, is_alive, open_engine, read_place
-from finetune.launching.engines.attempt import clear_asks
-from finetune.launching.engines.processes import forget_launcher, launcher_of, note_launcher
+from finetune.launching.executors.attempt import clear_requests
+from finetune.launching.executors.liveness import is_alive
+from finetune.launching.executors.processes import read_launcher, remove_launcher, write_launcher
+from finetune.launching.executors.protocol import Executor, Task, TaskExit, read_placement
+from finetune.launching.executors.registry import open_executor
 from finetune.launching.job_plans import Standing, Survey, snapshots, survey
 from finetune.launching.outcomes import Ending, judge
 from finetune.launching.status import Row, row_of
@@ -75,9 +77,9 @@ def finetune(
     listener = listener or LaunchProgress()
     for remark in found.remarks:
         listener.warn(remark)
-    engine = open_engine(executor or found.config.executor, found.config)
+    where = open_executor(executor or found.config.executor, found.config)
     with _alone(found):
-        _Launch(found, engine, listener, progress or _nothing, command).run()
+        _Launch(found, where, listener, progress or _nothing, command).run()
     made = [path for one in found.jobs if one.job.name != START for path in [*snapshots(one.job), one.job.out]]
     return [root / found.config.root / path.relative_to(found.root) for path in made]
 
@@ -96,9 +98,9 @@ def _alone(found: Survey) -> Iterator[None]:
             if not os.access(out, os.W_OK | os.X_OK):
                 raise FinetuneError(f"{out}: no permission to write there. Name another `out`.")
         lock = FileLock.take(found.folder)
-        who = launcher_of(found.folder) or "who it is can't be seen from here"
+        who = read_launcher(found.folder) or "who it is can't be seen from here"
         if lock is not None:
-            note_launcher(found.folder)
+            write_launcher(found.folder)
     except OSError as error:
         raise FinetuneError(f"{error.filename}: can't be written ({error.strerror}). Name another `out`.") from error
     if lock is None:
@@ -108,7 +110,7 @@ def _alone(found: Survey) -> Iterator[None]:
     try:
         yield
     finally:
-        forget_launcher(found.folder)
+        remove_launcher(found.folder)
         lock.release()
 
 
@@ -117,7 +119,7 @@ class _Launch:
     """The jobs under way, until each has an ending."""
 
     found: Survey
-    engine: Engine
+    executor: Executor
     listener: LaunchProgress
     progress: Callable[..., object]
     command: Command
@@ -141,7 +143,7 @@ class _Launch:
                 self._tell(one.job)
         todo = [one for one in self.found.jobs if one.job.name not in self.endings]
         if todo:
-            self.listener.say(f"{len(todo)} of {len(self.found.jobs)} jobs, on {self.engine.describe()}")
+            self.listener.say(f"{len(todo)} of {len(self.found.jobs)} jobs, on {self.executor.describe()}")
             self._run(todo)
         failed = [one for one in self.found.jobs if self.endings[one.job.name].phase != "done"]
         if failed:
@@ -159,16 +161,16 @@ class _Launch:
                 self._stop()
                 raise
         finally:
-            self.engine.close()
+            self.executor.close()
 
     def _begin(self, todo: list[Standing]) -> None:
         """Take over what still runs, make the other jobs' folders ready, and hand over those that may begin.
 
         Raises:
-            FinetuneError: a job still runs where this engine does not reach.
+            FinetuneError: a job still runs where this executor does not reach.
         """
         for one in todo:
-            if self.engine.adopt(self._task(one)):
+            if self.executor.adopt(self._task(one)):
                 self.under_way[one.job.name] = one
                 self.listener.say(f"{one.job.name}: still runs from an earlier call")
         others = [one for one in todo if one.job.name not in self.under_way]
@@ -185,12 +187,12 @@ class _Launch:
         self._submit_ready()
 
     def _submit_ready(self) -> None:
-        """Hand over what waits for nothing; an engine that chains is given all of it."""
-        ready = [one for one in self.held if self.engine.chains or self._may_begin(one.job)]
+        """Hand over what waits for nothing; an executor that chains is given all of it."""
+        ready = [one for one in self.held if self.executor.chains or self._may_begin(one.job)]
         self.held = [one for one in self.held if one not in ready]
         self.under_way |= {one.job.name: one for one in ready}
         if ready:
-            self.engine.submit([self._task(one) for one in ready])
+            self.executor.submit([self._task(one) for one in ready])
 
     def _may_begin(self, job: Job) -> bool:
         return job.after is None or (job.after in self.endings and self.endings[job.after].phase == "done")
@@ -203,14 +205,14 @@ class _Launch:
     def _watch(self) -> None:
         """Wait until nothing is under way."""
         while self.under_way:
-            for ended in self.engine.poll():
+            for ended in self.executor.poll():
                 self._end(ended)
             self._paint()
             if self.under_way:
-                time.sleep(self.engine.pause_seconds)
+                time.sleep(self.executor.pause_seconds)
         self._paint(last=True)
 
-    def _end(self, ended: Ended) -> None:
+    def _end(self, ended: TaskExit) -> None:
         one = self.under_way.pop(ended.name, None)
         if one is None:
             return
@@ -242,11 +244,11 @@ class _Launch:
         running = len(self.under_way)
         self.listener.say(f"stopping {running} jobs, each after a checkpoint; interrupt again to end them at once")
         try:
-            self.engine.stop()
+            self.executor.stop()
             self._watch()
         except KeyboardInterrupt:
             self.listener.say("ending all jobs at once")
-            self.engine.kill()
+            self.executor.kill()
             self._watch()
 
     def _paint(self, last: bool = False) -> None:
@@ -302,13 +304,16 @@ def _beyond(tail: str, why: str) -> list[str]:
 
 def _elsewhere(folder: Path) -> str | None:
     """Where a job still runs or waits, in words; None if it does not, as far as that can be seen from here."""
-    place, state = read_place(folder), read_state(folder)
-    alive = is_alive(folder) if place else False
+    placement, state = read_placement(folder), read_state(folder)
+    alive = is_alive(folder) if placement else False
     recent = state and state.phase == "running" and time.time() - (state.updated or 0) < SILENT_SECONDS
-    if place is None or not (alive or (alive is None and recent)):
+    if placement is None or not (alive or (alive is None and recent)):
         return None
-    own = {"slurm": "job", "ray": "address", "local": "host"}[place["on"]]
-    return f"on {place['on']} ({own} {place[own]})"
+    if placement["on"] == "slurm":
+        return f"on slurm (job {placement['job']})"
+    if placement["on"] == "ray":
+        return f"on ray (address {placement['address']})"
+    return f"on local (host {placement['host']})"
 
 
 def _prepare(one: Standing) -> None:
@@ -322,7 +327,7 @@ def _prepare(one: Standing) -> None:
     elif one.plan == "begin":
         (folder / "state.json").unlink(missing_ok=True)
     one.job.write(one.digest)
-    clear_asks(folder)
+    clear_requests(folder)
     if read_state(folder) is None:
         write_state(folder, State("waiting", steps=one.job.settings.steps or 0))
 

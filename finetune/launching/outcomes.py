@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune.jobs import Job, State, log_tail, read_stamp, read_state
-from finetune.launching.engines import Ended
+from finetune.launching.executors.protocol import TaskExit
 from soup.support.disk_space import free_space
 
 __all__ = ["Ending", "judge"]
@@ -30,7 +30,7 @@ class Ending:
     why: str = ""
 
 
-def judge(job: Job, digest: str, ended: Ended, before: State | None = None, *, asked: bool = False) -> Ending:
+def judge(job: Job, digest: str, ended: TaskExit, before: State | None = None, *, asked: bool = False) -> Ending:
     """What a task's end means; only a complete checkpoint with the right digest is `done`.
 
     `before` is the state that the task found: if it is still there, the task said nothing. `asked`: we stopped it.

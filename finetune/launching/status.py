@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.jobs import Job, read_job, read_plan, read_stamp, read_state
-from finetune.launching.engines import is_alive, read_place, slurm_queue
-from finetune.launching.engines.processes import launcher_of
+from finetune.launching.executors.liveness import is_alive, slurm_queue
+from finetune.launching.executors.processes import read_launcher
+from finetune.launching.executors.protocol import Placement, read_placement
 
 __all__ = ["HEAD", "Row", "cells", "duration", "live_cells", "row_of", "status", "status_json"]
 
@@ -49,8 +50,9 @@ def row_of(job: Job, alive: Callable[[Path], bool | None] = is_alive) -> Row:
     elif state in ("waiting", "running", "done"):
         there = alive(job.folder)
         if there is None:
-            place = read_place(job.folder) or {}
-            why = f"can't be seen from here: runs on {place.get('on')} ({place.get('host') or place.get('job')})"
+            placement = read_placement(job.folder) or Placement()
+            where = placement.get("host") or placement.get("job")
+            why = f"can't be seen from here: runs on {placement.get('on')} ({where})"
         elif not there:
             state, why = ("not started", None) if state == "waiting" else ("lost", IDLE_TOO_LONG)
     step, steps = (told.step, told.steps) if told else (0, job.settings.steps or 0)
@@ -72,7 +74,7 @@ def status(config_path: Path | str) -> list[Row]:
         FinetuneError: a wrong configuration.
     """
     _, _, jobs = read_plan(config_path)
-    watched = launcher_of(jobs[0].folder.parent) is not None
+    watched = read_launcher(jobs[0].folder.parent) is not None
     queue = slurm_queue(job.folder for job in jobs)
 
     def alive(folder: Path) -> bool | None:

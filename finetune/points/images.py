@@ -20,8 +20,9 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, make_fla
 from transformers.processing_utils import ImagesKwargs
 
 from finetune.media.images import as_rgb, open_picture, upright
+from finetune.points.named_tilings import named_tiling, settings_of
 from finetune.points.tile_pixels import RESIZERS, cut_tiles, normalised
-from finetune.points.tiling import Single, Tiling, named_tiling, settings_of
+from finetune.points.tiling import Single, Tiling
 from finetune.points.video import UniformFrames, Video
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean
@@ -94,12 +95,12 @@ class PointsImageProcessor(BaseImageProcessor):
     @property
     def max_tiles(self) -> int | None:
         """The most tiles of an image, without the thumbnail; None for a tiling that knows no such limit."""
-        return self.tiling.get("max_tiles")
+        return getattr(named_tiling(self.tiling), "max_tiles", None)
 
     @property
     def single_thumbnail(self) -> bool | None:
         """Whether an image of one tile gets a thumbnail all the same; None for a tiling without thumbnails."""
-        return self.tiling.get("single_thumbnail")
+        return getattr(named_tiling(self.tiling), "single_thumbnail", None)
 
     def fetch_images(self, images: Any) -> Any:
         """Opens what is named by a path or base64; a URL is refused. Lists keep their form."""

@@ -4,19 +4,18 @@ Each tiling is a frozen dataclass in a file of its own. Its fields are its param
 saves by name; the side of a tile is not among them, because the encoders fix it.
 """
 
+from __future__ import annotations
+
 import dataclasses
-import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from soup.errors import FinetuneError
-from soup.support.text import bullet_list, did_you_mean
+from soup.support.text import bullet_list
 
 __all__ = [
-    "TILINGS",
     "Box",
     "Grid",
     "Plan",
@@ -28,22 +27,12 @@ __all__ = [
     "check_parameters",
     "check_positive",
     "grids",
-    "named_tiling",
-    "settings_of",
     "size_within",
 ]
 
 Size = tuple[int, int]  # width, height
 Grid = tuple[int, int]  # columns, rows
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are the first pixels outside
-
-TILINGS = {
-    "anyres": "finetune.points.anyres:AnyRes",
-    "catty": "finetune.points.catty:Catty",
-    "multicrop": "finetune.points.multicrop:MultiCrop",
-    "single": "finetune.points.tiling:Single",
-    "video": "finetune.points.video:UniformFrames",
-}
 
 
 @dataclass(frozen=True)
@@ -108,49 +97,6 @@ class Single(Tiling):
         return Plan(sizes=((tile, tile),), boxes=((0, 0, tile, tile),))
 
 
-def named_tiling(setting: str | Mapping[str, Any] | Tiling) -> Tiling:
-    """The tiling of a name, or of a mapping with `name` and parameters: {"name": "anyres", "max_tiles": 12}.
-
-    Or of both in one text, as on a command line: "anyres:max_tiles=12,rule=internvl".
-
-    Raises:
-        FinetuneError: no such tiling, or no such parameters, or values that the tiling can't take.
-    """
-    if isinstance(setting, Tiling):
-        return setting
-    settings = _read(setting) if isinstance(setting, str) else dict(setting)
-    name = settings.pop("name", None)
-    if name not in TILINGS:
-        raise FinetuneError(f"tiling: there is none named {name!r}.{did_you_mean(str(name), TILINGS)}")
-    module, _, kind = TILINGS[name].partition(":")
-    tiling = getattr(importlib.import_module(module), kind)
-    known = [field.name for field in dataclasses.fields(tiling)]
-    faults = [f"{key!r}.{did_you_mean(str(key), known)}" for key in settings if key not in known]
-    if faults:
-        raise FinetuneError(f"tiling {name}: unknown parameters:\n{bullet_list(faults)}")
-    return tiling(**settings)
-
-
-def _read(text: str) -> dict[str, Any]:
-    """The settings in a text; what is JSON (12, true) is read as such, the rest are words."""
-    name, colon, rest = text.partition(":")
-    settings: dict[str, Any] = {"name": name.strip()}
-    for pair in rest.split(",") if colon else ():
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        if not equals or not key or key in settings:
-            raise FinetuneError(f"tiling {text!r}: expected NAME:PARAMETER=VALUE,..., each once, found {pair!r}.")
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value
-    return settings
-
-
-def settings_of(tiling: Tiling) -> dict[str, Any]:
-    """What `named_tiling` makes the same tiling of, in words that JSON has."""
-    return {"name": tiling.name, **dataclasses.asdict(tiling)}
-
-
 def check_positive(*sizes: int) -> None:
     """Raises ValueError unless all are at least 1."""
     if min(sizes) < 1:
@@ -165,7 +111,11 @@ def check_parameters(tiling: Tiling, least: Mapping[str, int]) -> None:
         for name, value in values.items()
         if not isinstance(value, int) or isinstance(value, bool) or value < least[name]
     ]
-    flags = {field.name: getattr(tiling, field.name) for field in dataclasses.fields(tiling) if field.type is bool}
+    flags = {
+        field.name: getattr(tiling, field.name)
+        for field in dataclasses.fields(tiling)
+        if isinstance(field.default, bool)
+    }
     faults += [f"{name}: expected true or false, found {v!r}" for name, v in flags.items() if not isinstance(v, bool)]
     if faults:
         raise FinetuneError(f"tiling {tiling.name}:\n{bullet_list(faults)}")

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from finetune.config import FinetuneConfig, slurm_minutes
-from finetune.launching.engines import Task
+from finetune.launching.executors.protocol import Task
 from finetune.launching.launch import LaunchProgress, finetune
 from finetune.launching.status import status
 from soup.errors import FinetuneError
@@ -29,8 +29,8 @@ from tests.helpers.launch_boards import interrupt_when
 from tests.helpers.stand_in_jobs import CONFIG, command, place, seen, set_moods, state
 
 pytest.importorskip("submitit")
-from finetune.launching.engines import slurm
-from finetune.launching.engines.slurm import SlurmEngine, queued
+from finetune.launching.executors import slurm
+from finetune.launching.executors.slurm import SlurmExecutor, queued
 
 NAMES = ["a", "b", "c"]
 STAGE = CONFIG.replace("start: tiny", "start: {start: tiny, data: data/base, out: base, steps: 5}")
@@ -104,8 +104,8 @@ def asked_for(root):
 
 def test_slurm_is_asked_for_what_the_configuration_says(tmp_path, stand_ins):
     own = {"partition": "h200", "account": "vlm", "time": "2-0", "memory": "64GB", "at_once": 3}
-    engine = SlurmEngine(configured(gpus_per_job=2, slurm={**own, "extra": {"qos": "low"}}))
-    engine.submit(tasks(tmp_path, "start") + tasks(tmp_path, "a", "b", "c", "d", after="start"))
+    executor = SlurmExecutor(configured(gpus_per_job=2, slurm={**own, "extra": {"qos": "low"}}))
+    executor.submit(tasks(tmp_path, "start") + tasks(tmp_path, "a", "b", "c", "d", after="start"))
     asked = asked_for(tmp_path)
     for word in ("partition=h200", "account=vlm", "time=2880", "mem=64GB", "gpus-per-node=2", "cpus-per-task=16"):
         assert asked.count(word) == 2, word
@@ -118,55 +118,55 @@ def test_slurm_is_asked_for_what_the_configuration_says(tmp_path, stand_ins):
 
 
 def test_the_user_s_own_way_to_ask_for_gpus_comes_first(tmp_path, stand_ins):
-    SlurmEngine(configured(slurm={"extra": {"gres": "gpu:h200:1"}})).submit(tasks(tmp_path, "a"))
+    SlurmExecutor(configured(slurm={"extra": {"gres": "gpu:h200:1"}})).submit(tasks(tmp_path, "a"))
     asked = asked_for(tmp_path)
     assert "gres=gpu:h200:1" in asked
     assert not [word for word in asked if word.startswith("gpus")]
 
 
 def test_what_is_submitted_holds_no_code_of_ours(tmp_path, stand_ins):
-    SlurmEngine(configured()).submit(tasks(tmp_path, "a"))
+    SlurmExecutor(configured()).submit(tasks(tmp_path, "a"))
     (pickle,) = (tmp_path / "ckpts.finetune" / "slurm").glob("*.pkl")
     held = pickle.read_bytes()
     assert b"submitit.core.utils" in held
-    assert b"finetune.launching.engines.attempt" in held  # as a word of the command
-    assert b"SlurmEngine" not in held
+    assert b"finetune.launching.executors.attempt" in held  # as a word of the command
+    assert b"SlurmExecutor" not in held
 
 
 def test_a_refusal_of_slurm_s_is_told(tmp_path, stand_ins):
     stand_ins("sbatch", "echo 'sbatch: error: invalid partition specified: moon' >&2; exit 1")
     with pytest.raises(FinetuneError, match="invalid partition specified: moon"):
-        SlurmEngine(configured()).submit(tasks(tmp_path, "a"))
+        SlurmExecutor(configured()).submit(tasks(tmp_path, "a"))
 
 
 def test_no_answer_of_slurm_s_is_no_sign_that_jobs_are_gone(tmp_path, stand_ins):
-    engine = SlurmEngine(configured(), ask_seconds=0.0)
-    engine.submit(tasks(tmp_path, "a", "b"))
+    executor = SlurmExecutor(configured(), ask_seconds=0.0)
+    executor.submit(tasks(tmp_path, "a", "b"))
     stand_ins("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
-    assert engine.poll() == []
+    assert executor.poll() == []
     stand_ins("squeue", "echo '100_0|RUNNING'")
-    assert [ended.name for ended in engine.poll()] == ["b"]
+    assert [ended.name for ended in executor.poll()] == ["b"]
     stand_ins("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert [ended.name for ended in engine.poll()] == ["a"]
+    assert [ended.name for ended in executor.poll()] == ["a"]
 
 
 def test_what_slurm_ended_is_told_with_its_word_for_it(tmp_path, stand_ins):
-    engine = SlurmEngine(configured(), ask_seconds=0.0)
-    engine.submit(tasks(tmp_path, "a"))
+    executor = SlurmExecutor(configured(), ask_seconds=0.0)
+    executor.submit(tasks(tmp_path, "a"))
     stand_ins("scontrol", "echo JobId=100 JobState=OUT_OF_MEMORY Reason=OutOfMemory")
-    assert engine.poll()[0].why == "SLURM ended job 100: OUT_OF_MEMORY (OutOfMemory)"
+    assert executor.poll()[0].why == "SLURM ended job 100: OUT_OF_MEMORY (OutOfMemory)"
 
 
 def test_a_job_that_never_began_is_told_with_slurm_s_own_log(tmp_path, stand_ins):
-    engine = SlurmEngine(configured(), ask_seconds=0.0)
-    engine.submit(tasks(tmp_path, "a"))
-    assert engine.poll()[0].why.endswith(f"{tmp_path}/ckpts.finetune/slurm/100_0_log.out")
+    executor = SlurmExecutor(configured(), ask_seconds=0.0)
+    executor.submit(tasks(tmp_path, "a"))
+    assert executor.poll()[0].why.endswith(f"{tmp_path}/ckpts.finetune/slurm/100_0_log.out")
 
 
 def test_a_host_without_slurm_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FinetuneError, match="--executor slurm: Could not detect"):
-        SlurmEngine(configured()).submit(tasks(tmp_path, "a"))
+        SlurmExecutor(configured()).submit(tasks(tmp_path, "a"))
     assert queued(["1"]) is None
 
 

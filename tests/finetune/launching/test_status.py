@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from finetune.config import DataSet, TrainSettings
 from finetune.jobs import Job, State, log_tail, read_job, write_state
 from finetune.launching.digests import Digests, is_preset
-from finetune.launching.engines import Ended
 from finetune.launching.estimates import estimate, trained_parameters
+from finetune.launching.executors.protocol import TaskExit
 from finetune.launching.job_plans import survey
 from finetune.launching.launch import finetune
 from finetune.launching.outcomes import judge
@@ -261,10 +261,10 @@ def test_a_state_that_an_earlier_attempt_left_says_nothing_of_this_one(tmp_path)
     job = job_on(tmp_path)
     before = State("failed", why="of old")
     write_state(job.folder, before)
-    assert judge(job, "d", Ended("job", 1), before).why == "ended with exit code 1"
-    assert judge(job, "d", Ended("job", 1)).why == "of old"
-    assert judge(job, "d", Ended("job", 143), before).phase == "stopped"
-    assert judge(job, "d", Ended("job", -9), before, asked=True).phase == "stopped"
+    assert judge(job, "d", TaskExit("job", 1), before).why == "ended with exit code 1"
+    assert judge(job, "d", TaskExit("job", 1)).why == "of old"
+    assert judge(job, "d", TaskExit("job", 143), before).phase == "stopped"
+    assert judge(job, "d", TaskExit("job", -9), before, asked=True).phase == "stopped"
 
 
 def test_the_end_of_a_long_log_is_read_without_the_rest(tmp_path):

@@ -14,8 +14,9 @@ from finetune.media.sampling import frame_indices
 from finetune.points.anyres import AnyRes, anyres_grid
 from finetune.points.catty import Catty
 from finetune.points.multicrop import MultiCrop, multicrop_grid
+from finetune.points.named_tilings import TILINGS, named_tiling, settings_of
 from finetune.points.tile_pixels import cut_tiles
-from finetune.points.tiling import TILINGS, Plan, Single, Thumbnail, named_tiling, settings_of, size_within
+from finetune.points.tiling import Plan, Single, Thumbnail, size_within
 from finetune.points.video import UniformFrames, Video
 from soup.errors import FinetuneError
 

@@ -11,10 +11,12 @@ import psutil
 import pytest
 
 from finetune.config import FinetuneConfig
-from finetune.launching.engines import Task, is_alive, open_engine, write_place
-from finetune.launching.engines.attempt import ask_to_kill, ask_to_stop, beats, clear_asks
-from finetune.launching.engines.local import LocalEngine, gpus_here
-from finetune.launching.engines.processes import born, is_running, kill_family
+from finetune.launching.executors.attempt import clear_requests, has_heartbeat, request_kill, request_stop
+from finetune.launching.executors.liveness import is_alive
+from finetune.launching.executors.local import LocalExecutor, local_gpus
+from finetune.launching.executors.processes import is_running, kill_tree, start_time
+from finetune.launching.executors.protocol import Task, write_placement
+from finetune.launching.executors.registry import open_executor
 from finetune.launching.launch import LaunchProgress, finetune
 from soup.errors import FinetuneError
 from tests.helpers.launch_boards import interrupt_when
@@ -37,11 +39,11 @@ def task(folder, code, name="job"):
     return Task(name, folder, (sys.executable, "-c", code), 1)
 
 
-def drained(engine, seconds=30):
+def drained(executor, seconds=30):
     """All ends, by name."""
     ends, end = {}, time.monotonic() + seconds
-    while engine._running or engine._queue or engine._ended:
-        ends |= {one.name: one for one in engine.poll()}
+    while executor._running or executor._queue or executor._ended:
+        ends |= {one.name: one for one in executor.poll()}
         assert time.monotonic() < end, "it never ended"
         time.sleep(0.02)
     return ends
@@ -63,7 +65,7 @@ def drained(engine, seconds=30):
 )
 def test_gpus_are_shared_out_as_slots(monkeypatch, devices, each, most, slots):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    assert LocalEngine(configured(gpus_per_job=each, jobs_at_once=most))._free == slots
+    assert LocalExecutor(configured(gpus_per_job=each, jobs_at_once=most))._free == slots
 
 
 def test_without_a_word_the_driver_s_gpus_count(monkeypatch, tmp_path):
@@ -71,15 +73,15 @@ def test_without_a_word_the_driver_s_gpus_count(monkeypatch, tmp_path):
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert [(gpu.name, gpu.memory_bytes) for gpu in gpus_here()] == [("0", 81559 * 2**20), ("1", 40960 * 2**20)]
+    assert [(gpu.name, gpu.memory_bytes) for gpu in local_gpus()] == [("0", 81559 * 2**20), ("1", 40960 * 2**20)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-y")
-    assert [(gpu.name, gpu.memory_bytes) for gpu in gpus_here()] == [("GPU-y", 40960 * 2**20)]
+    assert [(gpu.name, gpu.memory_bytes) for gpu in local_gpus()] == [("GPU-y", 40960 * 2**20)]
 
 
 def test_a_job_of_more_gpus_than_there_are_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(FinetuneError, match=r"gpus_per_job: 4, but this host has 2 \(0, 1\)"):
-        open_engine("local", configured(gpus_per_job=4)).describe()
+        open_executor("local", configured(gpus_per_job=4)).describe()
 
 
 def test_each_job_sees_its_own_gpus_and_no_two_at_a_time_the_same(tmp_path, monkeypatch):
@@ -121,43 +123,43 @@ def test_when_the_last_gpu_is_lost_the_rest_is_not_started(tmp_path, monkeypatch
 def test_a_file_of_the_user_s_does_not_stand_in_for_a_module(tmp_path, monkeypatch):
     (tmp_path / "random.py").write_text("raise RuntimeError('the wrong random')")
     monkeypatch.chdir(tmp_path)
-    engine = LocalEngine(configured())
-    engine.submit([Task("job", tmp_path, (sys.executable, "-m", "json.tool", "--help"), 1)])
-    assert drained(engine)["job"].code == 0
+    executor = LocalExecutor(configured())
+    executor.submit([Task("job", tmp_path, (sys.executable, "-m", "json.tool", "--help"), 1)])
+    assert drained(executor)["job"].code == 0
 
 
 def test_the_exit_code_is_told_and_the_log_goes_on(tmp_path):
-    engine = LocalEngine(configured())
-    engine.submit([task(tmp_path / "a", "print('one'); raise SystemExit(3)")])
-    assert drained(engine)["job"].code == 3
-    engine.submit([task(tmp_path / "a", "import os; print('two', flush=True); os.kill(os.getpid(), 9)")])
-    assert drained(engine)["job"].code == -signal.SIGKILL
+    executor = LocalExecutor(configured())
+    executor.submit([task(tmp_path / "a", "print('one'); raise SystemExit(3)")])
+    assert drained(executor)["job"].code == 3
+    executor.submit([task(tmp_path / "a", "import os; print('two', flush=True); os.kill(os.getpid(), 9)")])
+    assert drained(executor)["job"].code == -signal.SIGKILL
     assert (tmp_path / "a" / "log.txt").read_text() == "one\ntwo\n"
 
 
 def test_killing_reaches_children_in_sessions_of_their_own(tmp_path):
     child = "import subprocess, sys; p = subprocess.Popen(['sleep', '1000'], start_new_session=True); "
-    engine = LocalEngine(configured())
-    engine.submit([task(tmp_path / "a", child + "print(p.pid, flush=True); p.wait()")])
+    executor = LocalExecutor(configured())
+    executor.submit([task(tmp_path / "a", child + "print(p.pid, flush=True); p.wait()")])
     end = time.monotonic() + 30
     while not (tmp_path / "a" / "log.txt").read_text() and time.monotonic() < end:
         time.sleep(0.02)
     pid = int((tmp_path / "a" / "log.txt").read_text())
-    engine.kill()
-    assert drained(engine)["job"].code == -signal.SIGKILL
+    executor.kill()
+    assert drained(executor)["job"].code == -signal.SIGKILL
     _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
     assert not alive
 
 
 def test_a_process_is_told_from_a_later_one_of_the_same_number():
     process = subprocess.Popen(["sleep", "1000"])
-    since = born(process.pid)
+    since = start_time(process.pid)
     assert is_running(process.pid, since)
     assert not is_running(process.pid, since - 5)
-    kill_family(process.pid)
+    kill_tree(process.pid)
     process.wait()
     assert not is_running(process.pid, since)
-    assert born(process.pid) is None
+    assert start_time(process.pid) is None
 
 
 def test_a_job_started_by_hand_is_adopted(tmp_path):
@@ -191,7 +193,7 @@ def test_jobs_that_still_run_elsewhere_are_not_started_twice(tmp_path):
     path = place(tmp_path)
     folder = tmp_path / "ckpts.finetune" / "a"
     folder.mkdir(parents=True)
-    write_place(Task("a", folder, ("x",), 1), "ray", address="10.0.0.1:6379")
+    write_placement(Task("a", folder, ("x",), 1), {"on": "ray", "address": "10.0.0.1:6379"})
     (folder / "alive").touch()
     with pytest.raises(FinetuneError, match=r"a on ray \(address 10\.0\.0\.1:6379\)"):
         finetune(path, command=command)
@@ -200,19 +202,20 @@ def test_jobs_that_still_run_elsewhere_are_not_started_twice(tmp_path):
 
 
 def test_a_job_of_another_host_can_t_be_seen_from_here(tmp_path):
-    write_place(Task("a", tmp_path, ("x",), 1), "local", host="elsewhere", pid=1, born=0.0, slot="")
+    elsewhere = {"on": "local", "host": "elsewhere", "pid": 1, "born": 0.0, "slot": ""}
+    write_placement(Task("a", tmp_path, ("x",), 1), elsewhere)
     assert is_alive(tmp_path) is None
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    monkeypatch.delitem(sys.modules, "finetune.launching.engines.slurm", raising=False)
+    monkeypatch.delitem(sys.modules, "finetune.launching.executors.slurm", raising=False)
     with pytest.raises(FinetuneError, match=r"--executor slurm needs submitit: pip install 'vlm-soup\[slurm\]'"):
-        open_engine("slurm", configured())
+        open_executor("slurm", configured())
 
 
 def attempt(folder, *words, **environment):
-    words = [sys.executable, "-m", "finetune.launching.engines.attempt", str(folder), *words]
+    words = [sys.executable, "-m", "finetune.launching.executors.attempt", str(folder), *words]
     return subprocess.Popen(words, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
 
 
@@ -240,13 +243,13 @@ def test_an_attempt_ends_as_its_command_does_and_gives_signs_of_life(tmp_path):
     folder, words = job_folder(tmp_path, a="slow at first")
     process = attempt(folder, *words)
     wait_for(stepped(folder))
-    assert beats(folder)
-    ask_to_stop(folder)
+    assert has_heartbeat(folder)
+    request_stop(folder)
     assert process.wait(timeout=30) == 143
     assert state(tmp_path, "a")["phase"] == "stopped"
-    assert not beats(folder)
+    assert not has_heartbeat(folder)
     assert attempt(folder, *words).wait(timeout=30) == 143, "it was asked before it began"
-    clear_asks(folder)
+    clear_requests(folder)
     set_moods(tmp_path, a="die")
     assert attempt(folder, *words).wait(timeout=30) == 128 + signal.SIGKILL
 
@@ -269,7 +272,7 @@ def test_an_attempt_that_is_asked_to_kill_does(tmp_path):
     folder, words = job_folder(tmp_path, a="deaf")
     process = attempt(folder, *words)
     wait_for(stepped(folder))
-    ask_to_kill(folder)
+    request_kill(folder)
     assert process.wait(timeout=30) == 128 + signal.SIGKILL
 
 
@@ -285,7 +288,7 @@ def test_a_job_that_slurm_stopped_goes_back_into_the_queue_so_many_times(tmp_pat
     process = attempt(folder, *words, PATH=f"{bin_}:{os.environ['PATH']}", SOUP_MAX_REQUEUES="2", **names)
     wait_for(stepped(folder))
     if asked:
-        ask_to_stop(folder)
+        request_stop(folder)
     else:  # SLURM signals all processes of a job
         os.kill(state(tmp_path, "a")["pid"], signal.SIGTERM)
         process.send_signal(signal.SIGTERM)

@@ -4,6 +4,8 @@ Each job is a process in a session of its own, so that Ctrl-C reaches the launch
 launcher that dies leaves its jobs running; the next one adopts them.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 from collections.abc import Sequence
@@ -14,11 +16,19 @@ import psutil
 
 from finetune.config import FinetuneConfig
 from finetune.jobs import log_tail
-from finetune.launching.engines import Ended, Task, is_alive, read_place, write_place
-from finetune.launching.engines.processes import born, end_leftovers, is_running, job_process, kill_family, stop_gently
+from finetune.launching.executors.liveness import is_alive
+from finetune.launching.executors.processes import (
+    end_leftovers,
+    is_running,
+    job_process,
+    kill_tree,
+    start_time,
+    stop_gently,
+)
+from finetune.launching.executors.protocol import Placement, Task, TaskExit, read_placement, write_placement
 from soup.errors import FinetuneError
 
-__all__ = ["Gpu", "LocalEngine", "gpus_here"]
+__all__ = ["Gpu", "LocalExecutor", "local_gpus"]
 
 # What a job's log says when its GPU is gone: the next job on it would fail, too.
 LOST_GPU = ("GPU is lost", "fallen off the bus", "no CUDA-capable device", "uncorrectable ECC", "CUDA error: unknown")
@@ -33,24 +43,24 @@ class Gpu:
     memory_bytes: int | None = None
 
 
-def gpus_here() -> list[Gpu]:
-    """The GPUs that jobs may use: those of CUDA_VISIBLE_DEVICES, else all that the driver lists."""
+def local_gpus() -> list[Gpu]:
+    """Give the GPUs that jobs may use: those of CUDA_VISIBLE_DEVICES, else all that the driver lists."""
     known = {}
     with suppress(OSError, subprocess.SubprocessError, ValueError):
-        asked = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
-        for line in said.splitlines():
+        query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+        output = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+        for line in output.splitlines():
             index, uuid, mebibytes = (word.strip() for word in line.split(","))
             known[index] = known[uuid] = Gpu(index, int(mebibytes) * 2**20)
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
         return list(dict.fromkeys(known.values()))
-    names = [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    names = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     return [Gpu(name, known[name].memory_bytes if name in known else None) for name in names]
 
 
 @dataclass
-class _Run:
+class _RunningTask:
     task: Task
     slot: str
     process: subprocess.Popen[bytes] | psutil.Process
@@ -61,14 +71,14 @@ class _Run:
         return self.process.poll() if isinstance(self.process, subprocess.Popen) else None
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         if isinstance(self.process, subprocess.Popen):
             return self.process.poll() is not None
         return not is_running(self.process.pid, self.process.create_time())
 
 
 @dataclass
-class LocalEngine:
+class LocalExecutor:
     """A pool of slots on this host, and the queue before it."""
 
     config: FinetuneConfig
@@ -76,16 +86,16 @@ class LocalEngine:
     chains: bool = False
     pause_seconds: float = 0.1
     _queue: list[Task] = field(default_factory=list)
-    _running: list[_Run] = field(default_factory=list)
-    _ended: list[Ended] = field(default_factory=list)
+    _running: list[_RunningTask] = field(default_factory=list)
+    _ended: list[TaskExit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.gpus = [gpu.name for gpu in gpus_here()] if self.config.gpus_per_job else []
+        self.gpus = [gpu.name for gpu in local_gpus()] if self.config.gpus_per_job else []
         self._free = self._slots()
         self.size = len(self._free)
 
     def _slots(self) -> list[str]:
-        """What CUDA_VISIBLE_DEVICES is for each job that can run at a time."""
+        """The value of CUDA_VISIBLE_DEVICES for each job that can run at a time."""
         most, each = self.config.jobs_at_once, self.config.gpus_per_job
         if not self.gpus:
             return [""] * (most or 1)
@@ -93,7 +103,7 @@ class LocalEngine:
         return [",".join(group) for group in groups][:most]
 
     def describe(self) -> str:
-        """Which slots there are."""
+        """Name the slots that there are."""
         if not self.gpus:
             return f"the CPU of this host, {self.size} at a time"
         if not self.size:
@@ -104,19 +114,19 @@ class LocalEngine:
         return f"{len(self.gpus)} GPUs of this host, {self.config.gpus_per_job} a job, {self.size} at a time"
 
     def adopt(self, task: Task) -> bool:
-        """Watch a process of an earlier launcher that still runs; it holds a slot, its own where that is free."""
+        """Watch a process of an earlier launcher that still runs; it keeps its slot where that is free."""
         process = job_process(task.folder)
-        place = read_place(task.folder) or {}
-        if place.get("on", "local") != "local" and is_alive(task.folder):
-            return False  # it is another engine's, even if that runs it here
-        if place.get("on") == "local" and place["host"] == os.uname().nodename:
-            process = place["pid"] if is_running(place["pid"], place["born"]) else process
+        placement = read_placement(task.folder) or Placement()
+        if placement.get("on", "local") != "local" and is_alive(task.folder):
+            return False  # it is another executor's, even if that runs it here
+        if placement.get("on") == "local" and placement["host"] == os.uname().nodename:
+            process = placement["pid"] if is_running(placement["pid"], placement["born"]) else process
         if process is None:
             return False
-        slot = place["slot"] if place.get("slot") in self._free else next(iter(self._free), "")
+        slot = placement["slot"] if placement.get("slot") in self._free else next(iter(self._free), "")
         with suppress(ValueError):
             self._free.remove(slot)
-        self._running.append(_Run(task, slot, psutil.Process(process)))
+        self._running.append(_RunningTask(task, slot, psutil.Process(process)))
         return True
 
     def submit(self, tasks: Sequence[Task]) -> None:
@@ -124,13 +134,13 @@ class LocalEngine:
         self._queue += tasks
         self._fill()
 
-    def poll(self) -> list[Ended]:
-        """What ended since the last call; free slots are filled again."""
-        for run in [run for run in self._running if run.over]:
+    def poll(self) -> list[TaskExit]:
+        """Give what ended since the last call, and fill the free slots again."""
+        for run in [run for run in self._running if run.is_over]:
             self._running.remove(run)
-            self._ended.append(Ended(run.task.name, run.code()))
+            self._ended.append(TaskExit(run.task.name, run.code()))
             end_leftovers(run.task.folder)
-            if _lost_its_gpu(run):
+            if _lost_gpu(run):
                 self._ended += self._retire(run.slot)
             else:
                 self._free.append(run.slot)
@@ -138,12 +148,14 @@ class LocalEngine:
         ended, self._ended = self._ended, []
         return ended
 
-    def _retire(self, slot: str) -> list[Ended]:
+    def _retire(self, slot: str) -> list[TaskExit]:
         """Never use a slot again; without any left, what waits can't be run."""
         if self._free or self._running:
             return []
         waiting, self._queue = self._queue, []
-        return [Ended(task.name, None, f"not started: GPU {slot} is lost, and there is no other") for task in waiting]
+        return [
+            TaskExit(task.name, None, f"not started: GPU {slot} is lost, and there is no other") for task in waiting
+        ]
 
     def _fill(self) -> None:
         while self._queue and self._free:
@@ -161,25 +173,25 @@ class LocalEngine:
                     env=self._environment(slot),
                 )
         except OSError as error:  # the disk is full, or the command is not there: this job's failure alone
-            self._ended.append(Ended(task.name, None, f"could not be started: {error}"))
+            self._ended.append(TaskExit(task.name, None, f"could not be started: {error}"))
             self._free.append(slot)
             return
-        self._running.append(_Run(task, slot, process))
-        with suppress(OSError):  # without a note of it the job runs as well
-            pid = process.pid
-            write_place(task, "local", host=os.uname().nodename, pid=pid, born=born(pid), slot=slot)
+        self._running.append(_RunningTask(task, slot, process))
+        with suppress(OSError):  # without the file the job runs as well
+            pid, host = process.pid, os.uname().nodename
+            write_placement(task, {"on": "local", "host": host, "pid": pid, "born": start_time(pid), "slot": slot})
 
     def _environment(self, slot: str) -> dict[str, str]:
         # PYTHONSAFEPATH: a file called `random.py` in the user's directory is none of the job's business.
-        own = {"PYTHONSAFEPATH": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS)}
+        variables = {"PYTHONSAFEPATH": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS)}
         if self.gpus:
-            own["CUDA_VISIBLE_DEVICES"] = slot
+            variables["CUDA_VISIBLE_DEVICES"] = slot
         elif self.size > 1 and "OMP_NUM_THREADS" not in os.environ:
-            own["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.size))
-        return {**os.environ, **own}
+            variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.size))
+        return {**os.environ, **variables}
 
     def stop(self) -> None:
-        """SIGTERM to all processes; what is queued is told as ended."""
+        """SIGTERM to all processes; what is queued is given as ended."""
         self._drop_queue()
         for run in self._running:
             if not run.stopped:
@@ -187,15 +199,15 @@ class LocalEngine:
                 stop_gently(run.process.pid, run.task.folder)
 
     def _drop_queue(self) -> None:
-        self._ended += [Ended(task.name, 143, "not started") for task in self._queue]
+        self._ended += [TaskExit(task.name, 143, "not started") for task in self._queue]
         self._queue = []
 
     def kill(self) -> None:
-        """SIGKILL to all processes and all that came from them."""
+        """SIGKILL to all processes and all that they started."""
         self._drop_queue()
         for run in self._running:
             run.stopped = True
-            kill_family(run.process.pid)
+            kill_tree(run.process.pid)
 
     def close(self) -> None:
         """Wait for children that were killed: no zombie is left."""
@@ -204,7 +216,7 @@ class LocalEngine:
                 run.process.wait()
 
 
-def _lost_its_gpu(run: _Run) -> bool:
+def _lost_gpu(run: _RunningTask) -> bool:
     if not run.slot or run.code() == 0:
         return False
     return any(word in log_tail(run.task.folder, 60) for word in LOST_GPU)

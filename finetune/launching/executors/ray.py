@@ -1,28 +1,29 @@
 """A Ray cluster, or one that is started here: `ray.remote(num_gpus=N)` around each job's command.
 
-Core Ray alone. Its tasks run `engines.attempt`, which hears of a wish to stop through the job's folder.
+Core Ray alone. Its tasks run `executors.attempt`, which finds requests to stop in the job's folder.
 """
+
+from __future__ import annotations
 
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import ray
 
 from finetune.config import FinetuneConfig
-from finetune.launching.engines import Ended, Task, read_place, write_place
-from finetune.launching.engines.attempt import ask_to_kill, ask_to_stop, beats, run_attempt
+from finetune.launching.executors.attempt import has_heartbeat, request_kill, request_stop, run_attempt
+from finetune.launching.executors.protocol import Task, TaskExit, read_placement, write_placement
 from soup.errors import FinetuneError
 
-__all__ = ["RayEngine"]
+__all__ = ["RayExecutor"]
 
 
 @dataclass
-class RayEngine:
+class RayExecutor:
     """Tasks of a cluster: one at a time for each `gpus_per_job` GPUs, or `jobs_at_once` where it has none."""
 
     config: FinetuneConfig
@@ -30,9 +31,9 @@ class RayEngine:
     chains: bool = False
     pause_seconds: float = 0.2
     _queue: list[Task] = field(default_factory=list)
-    _running: dict[Any, Task] = field(default_factory=dict)
+    _running: dict[ray.ObjectRef, Task] = field(default_factory=dict)
     _adopted: list[Task] = field(default_factory=list)
-    _ended: list[Ended] = field(default_factory=list)
+    _ended: list[TaskExit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _connect(self.address)
@@ -47,7 +48,7 @@ class RayEngine:
         )
 
     def describe(self) -> str:
-        """What the cluster has."""
+        """Name what the cluster has."""
         where = f"Ray at {self.address}" if self.address else "a Ray of this host"
         if self.gpus and not self.size:
             raise FinetuneError(f"gpus_per_job: {self.config.gpus_per_job}, but {where} has {self.gpus}.")
@@ -55,9 +56,9 @@ class RayEngine:
         return f"{where}: {has}, {self.size} at a time"
 
     def adopt(self, task: Task) -> bool:
-        """Watch a task that an earlier launcher left in the cluster, as long as it gives signs of life."""
-        place = read_place(task.folder)
-        if not place or place["on"] != "ray" or not beats(task.folder):
+        """Watch a task that an earlier launcher left in the cluster, as long as its heart beats."""
+        placement = read_placement(task.folder)
+        if not placement or placement["on"] != "ray" or not has_heartbeat(task.folder):
             return False
         self._adopted.append(task)
         return True
@@ -71,40 +72,40 @@ class RayEngine:
         while self._queue and len(self._running) + len(self._adopted) < self.size:
             task = self._queue.pop(0)
             # On CPUs each has its share of them; torch would take all.
-            own = {} if self.gpus else {"OMP_NUM_THREADS": str(max(1, self.cpus // self.size))}
-            self._running[self._remote.remote(task.folder, task.command, own)] = task
-            write_place(task, "ray", address=self.address or "local")
+            variables = {} if self.gpus else {"OMP_NUM_THREADS": str(max(1, self.cpus // self.size))}
+            self._running[self._remote.remote(task.folder, task.command, variables)] = task
+            write_placement(task, {"on": "ray", "address": self.address or "local"})
 
-    def poll(self) -> list[Ended]:
-        """What ended since the last call; what there is room for is handed over."""
+    def poll(self) -> list[TaskExit]:
+        """Give what ended since the last call, and hand over as many tasks as fit."""
         ready = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)[0] if self._running else []
         for reference in ready:
             task = self._running.pop(reference)
             try:
-                self._ended.append(Ended(task.name, ray.get(reference)))
+                self._ended.append(TaskExit(task.name, ray.get(reference)))
             except Exception as error:  # the node died, the worker was killed, the task could not be placed
-                self._ended.append(Ended(task.name, None, f"Ray lost it: {_first_line(error)}"))
-        for task in [task for task in self._adopted if not beats(task.folder)]:
+                self._ended.append(TaskExit(task.name, None, f"Ray lost it: {_first_line(error)}"))
+        for task in [task for task in self._adopted if not has_heartbeat(task.folder)]:
             self._adopted.remove(task)
-            self._ended.append(Ended(task.name, None))
+            self._ended.append(TaskExit(task.name, None))
         self._fill()
         ended, self._ended = self._ended, []
         return ended
 
     def stop(self) -> None:
-        """Ask what runs to stop; what is queued is told as ended."""
-        self._ended += [Ended(task.name, 143, "not started") for task in self._queue]
+        """Ask what runs to stop; what is queued is given as ended."""
+        self._ended += [TaskExit(task.name, 143, "not started") for task in self._queue]
         self._queue = []
         for task in [*self._running.values(), *self._adopted]:
             with suppress(OSError):
-                ask_to_stop(task.folder)
+                request_stop(task.folder)
 
     def kill(self) -> None:
         """Have all commands killed where they run."""
         self.stop()
         for task in [*self._running.values(), *self._adopted]:
             with suppress(OSError):
-                ask_to_kill(task.folder)
+                request_kill(task.folder)
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
@@ -117,18 +118,18 @@ def _connect(address: str) -> None:
     Raises:
         FinetuneError: no cluster there.
     """
-    place = {"address": address} if address else {}
+    target = {"address": address} if address else {}
     try:
-        _knock(address)
-        with _own_signals():
+        _check_listener(address)
+        with _kept_signal_handlers():
             ray.init(
-                **place, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True, logging_level="error"
+                **target, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True, logging_level="error"
             )
     except (OSError, RuntimeError, ValueError) as error:
         raise FinetuneError(f"--executor ray:{address}: no cluster there ({error}).") from error
 
 
-def _knock(address: str) -> None:
+def _check_listener(address: str) -> None:
     """Fail at once where nobody listens: Ray itself would try again for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
@@ -136,8 +137,8 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
-def _own_signals() -> Any:
-    """Ray takes SIGTERM for itself, and exits by it: then no job would be told to stop."""
+def _kept_signal_handlers() -> Iterator[None]:
+    """Put signal handlers back: Ray takes SIGTERM for itself, and exits by it; no job would be asked to stop."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -7,6 +7,8 @@ up to `max_requeues` times (`attempt.py` beside this). The launcher may go away:
 SLURM is asked by squeue alone: sacct needs a data base that many clusters don't have.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -20,18 +22,18 @@ import submitit
 from submitit.core.utils import CommandFunction, FailedJobError
 
 from finetune.config import LAST_MINUTES, FinetuneConfig, slurm_minutes
-from finetune.launching.engines import Ended, Task, read_place, write_place
-from finetune.launching.engines.attempt import MAX_REQUEUES, ask_to_kill, ask_to_stop
+from finetune.launching.executors.attempt import MAX_REQUEUES, request_kill, request_stop
+from finetune.launching.executors.protocol import Task, TaskExit, read_placement, write_placement
 from soup.errors import FinetuneError
 
-__all__ = ["SlurmEngine", "queued"]
+__all__ = ["SlurmExecutor", "queued"]
 
 ASK_SECONDS = 5.0  # between two calls of squeue: clusters dislike more
 GPU_WORDS = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
 
 
 @dataclass
-class SlurmEngine:
+class SlurmExecutor:
     """Jobs in SLURM's queue; it decides where and when."""
 
     config: FinetuneConfig
@@ -41,21 +43,23 @@ class SlurmEngine:
     ask_seconds: float = field(default_factory=lambda: ASK_SECONDS)
     _tasks: dict[str, Task] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)  # a task's name, and its job's in SLURM
-    _ended: list[Ended] = field(default_factory=list)
+    _ended: list[TaskExit] = field(default_factory=list)
     _asked: float = 0.0
 
     def describe(self) -> str:
-        """Which queue."""
-        asked = self.config.slurm
-        where = f"partition {asked.partition}" if asked.partition else "the default partition"
-        return f"SLURM's {where}, {self.config.gpus_per_job} GPUs a job, {asked.time} each"
+        """Name the queue."""
+        slurm = self.config.slurm
+        where = f"partition {slurm.partition}" if slurm.partition else "the default partition"
+        return f"SLURM's {where}, {self.config.gpus_per_job} GPUs a job, {slurm.time} each"
 
     def adopt(self, task: Task) -> bool:
         """Watch a job that is still in the queue."""
-        place = read_place(task.folder)
-        if not place or place["on"] != "slurm" or place["job"] not in (queued([place["job"]]) or {}):
+        placement = read_placement(task.folder)
+        if not placement or placement["on"] != "slurm":
             return False
-        self._tasks[task.name], self._names[task.name] = task, place["job"]
+        if placement["job"] not in (queued([placement["job"]]) or {}):
+            return False
+        self._tasks[task.name], self._names[task.name] = task, placement["job"]
         return True
 
     def submit(self, tasks: Sequence[Task]) -> None:
@@ -68,10 +72,10 @@ class SlurmEngine:
             group = [task for task in tasks if task.after == after]
             for task, job in zip(group, self._submitted(group, after), strict=True):
                 self._tasks[task.name], self._names[task.name] = task, job
-                write_place(task, "slurm", job=job)
+                write_placement(task, {"on": "slurm", "job": job})
 
     def _submitted(self, tasks: Sequence[Task], after: str | None) -> list[str]:
-        """The names that SLURM gave the tasks."""
+        """Submit tasks, and give the names that SLURM gave them."""
         folder = tasks[0].folder.parent / "slurm"
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -79,93 +83,93 @@ class SlurmEngine:
             executor.update_parameters(**self._parameters(tasks, self._names.get(after or "")))
             jobs = executor.submit_array([CommandFunction(_attempt(task), verbose=False) for task in tasks])
         except (FailedJobError, RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
-            said = getattr(error.__cause__, "stderr", None) or getattr(error, "stderr", None) or error
-            raise FinetuneError(f"--executor slurm: {said}".strip()) from error
+            output = getattr(error.__cause__, "stderr", None) or getattr(error, "stderr", None) or error
+            raise FinetuneError(f"--executor slurm: {output}".strip()) from error
         return [job.job_id for job in jobs]
 
     def _parameters(self, tasks: Sequence[Task], after: str | None) -> dict[str, Any]:
-        """What submitit is told, the configuration's own words last."""
-        asked, gpus = self.config.slurm, self.config.gpus_per_job
-        extra = {name.replace("-", "_"): value for name, value in asked.extra.items()}
-        own = {
+        """The parameters for submitit; those that the configuration names itself come last."""
+        slurm, gpus = self.config.slurm, self.config.gpus_per_job
+        extra = {name.replace("-", "_"): value for name, value in slurm.extra.items()}
+        ours = {
             "job_name": f"soup-{tasks[0].name}" if len(tasks) == 1 else f"soup-{tasks[0].folder.parent.stem}",
-            "time": slurm_minutes(asked.time),
-            "partition": asked.partition,
-            "account": asked.account,
-            "cpus_per_task": asked.cpus_per_gpu * max(1, gpus),
-            "mem": asked.memory,
+            "time": slurm_minutes(slurm.time),
+            "partition": slurm.partition,
+            "account": slurm.account,
+            "cpus_per_task": slurm.cpus_per_gpu * max(1, gpus),
+            "mem": slurm.memory,
             "gpus_per_node": gpus if gpus and not extra.keys() & set(GPU_WORDS) else None,
             "dependency": f"afterok:{after}" if after else None,
-            "array_parallelism": asked.at_once or self.config.jobs_at_once or len(tasks),
-            "setup": [f"export {MAX_REQUEUES}={asked.max_requeues}"],
+            "array_parallelism": slurm.at_once or self.config.jobs_at_once or len(tasks),
+            "setup": [f"export {MAX_REQUEUES}={slurm.max_requeues}"],
         }
         # submitit's own signal would end the command: it asks for checkpoints of another kind. It lets SIGTERM pass.
-        beyond = {"signal": f"TERM@{60 * LAST_MINUTES}", "kill-on-invalid-dep": "yes", "requeue": True}
-        beyond |= {name.replace("_", "-"): value for name, value in extra.items()}
-        told = {name: value for name, value in own.items() if value is not None and name not in extra}
-        return {**told, "additional_parameters": beyond, "stderr_to_stdout": True}
+        additional = {"signal": f"TERM@{60 * LAST_MINUTES}", "kill-on-invalid-dep": "yes", "requeue": True}
+        additional |= {name.replace("_", "-"): value for name, value in extra.items()}
+        parameters = {name: value for name, value in ours.items() if value is not None and name not in extra}
+        return {**parameters, "additional_parameters": additional, "stderr_to_stdout": True}
 
-    def poll(self) -> list[Ended]:
-        """Jobs that left the queue: their folders tell what became of them."""
+    def poll(self) -> list[TaskExit]:
+        """Give the jobs that left the queue; their folders tell what became of them."""
         ended, self._ended = self._ended, []
         if self._names and time.monotonic() - self._asked > self.ask_seconds:
             self._asked = time.monotonic()
-            there = queued(self._names.values())
-            if there is not None:  # SLURM did not answer: it will
-                gone = [name for name, job in self._names.items() if job not in there]
-                ended += [Ended(name, None, self._why(name, self._names.pop(name))) for name in gone]
+            in_queue = queued(self._names.values())
+            if in_queue is not None:  # else SLURM did not answer: it will
+                gone = [name for name, job in self._names.items() if job not in in_queue]
+                ended += [TaskExit(name, None, self._why(name, self._names.pop(name))) for name in gone]
         return ended
 
     def _why(self, name: str, job: str) -> str | None:
-        """What the job's folder can't tell of its end: SLURM's word, or that it never came to begin."""
+        """Why a job ended, where its folder can't tell: SLURM's reason, or that it never began."""
         task = self._tasks[name]
-        own = task.folder.parent / "slurm" / f"{job}_0_log.out"
-        silent = f"never began; SLURM's own log of it: {own}"
-        return _last_word(job) or (None if task.log.exists() else silent)
+        log = task.folder.parent / "slurm" / f"{job}_0_log.out"
+        never_began = f"never began; SLURM's own log of it: {log}"
+        return _slurm_reason(job) or (None if task.log.exists() else never_began)
 
     def stop(self) -> None:
-        """Jobs that run are asked to stop; those that wait are cancelled."""
-        there = queued(self._names.values()) or {}
+        """Ask jobs that run to stop, and cancel those that wait."""
+        states = queued(self._names.values()) or {}
         for name, job in list(self._names.items()):
             with suppress(OSError):
-                ask_to_stop(self._tasks[name].folder)
-            if there.get(job) == "PENDING":
+                request_stop(self._tasks[name].folder)
+            if states.get(job) == "PENDING":
                 _call("scancel", job)
-                self._ended.append(Ended(name, 143, "not started"))
+                self._ended.append(TaskExit(name, 143, "not started"))
                 del self._names[name]
 
     def kill(self) -> None:
         """Cancel all jobs."""
         for name, job in self._names.items():
             with suppress(OSError):
-                ask_to_kill(self._tasks[name].folder)
+                request_kill(self._tasks[name].folder)
             _call("scancel", job)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
 
 def _attempt(task: Task) -> list[str]:
-    return [sys.executable, "-P", "-m", "finetune.launching.engines.attempt", str(task.folder), *task.command]
+    return [sys.executable, "-P", "-m", "finetune.launching.executors.attempt", str(task.folder), *task.command]
 
 
 def queued(jobs: Iterable[str]) -> Mapping[str, str] | None:
-    """Those of the jobs that SLURM still has to do, and their states; None where it does not answer."""
+    """Give those of the jobs that SLURM still has to do, and their states; None where it does not answer."""
     names = set(jobs)
     ids = ",".join(sorted({name.partition("_")[0] for name in names}))
-    said = _call("squeue", "--noheader", "--array", f"--jobs={ids}", "--format=%i|%T")
-    if said is None:
+    answer = _call("squeue", "--noheader", "--array", f"--jobs={ids}", "--format=%i|%T")
+    if answer is None:
         return None
-    if said.returncode and "Invalid job id" not in said.stderr:
+    if answer.returncode and "Invalid job id" not in answer.stderr:
         return None
-    rows = (line.strip().partition("|") for line in said.stdout.splitlines())
+    rows = (line.strip().partition("|") for line in answer.stdout.splitlines())
     return {name: state for name, _, state in rows if name in names}
 
 
-def _last_word(job: str) -> str | None:
-    """Why SLURM itself ended a job, as long as it remembers; None where it did not."""
-    said = _call("scontrol", "show", "job", job, "--oneliner")
-    words = dict(word.partition("=")[::2] for word in said.stdout.split()) if said else {}
+def _slurm_reason(job: str) -> str | None:
+    """Why SLURM itself ended a job, as long as it keeps that; None where it did not."""
+    answer = _call("scontrol", "show", "job", job, "--oneliner")
+    words = dict(word.partition("=")[::2] for word in answer.stdout.split()) if answer else {}
     state, reason = words.get("JobState"), words.get("Reason", "None")
     if state in (None, "COMPLETED", "FAILED"):
         return None

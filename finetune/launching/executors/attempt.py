@@ -1,9 +1,11 @@
-"""One attempt at a job on another machine: `python -m finetune.launching.engines.attempt FOLDER COMMAND...`.
+"""One attempt at a job on another machine: `python -m finetune.launching.executors.attempt FOLDER COMMAND...`.
 
-It puts what the command says into the job's log, and passes on the wish to stop, which reaches it as a signal or as the
+It appends the command's output to the job's log, and passes on requests to stop, which reach it as a signal or as the
 file `stop` in the job's folder: a launcher can send no signals to other machines. While it runs, it touches the file
 `alive` there. In a job of SLURM that was preempted, or whose time is over, it puts the job back into the queue.
 """
+
+from __future__ import annotations
 
 import ctypes
 import os
@@ -16,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from finetune.launching.engines.processes import end_leftovers, kill_family, stop_gently
+from finetune.launching.executors.processes import end_leftovers, kill_tree, stop_gently
 
-__all__ = ["ask_to_kill", "ask_to_stop", "beats", "clear_asks", "run_attempt"]
+__all__ = ["clear_requests", "has_heartbeat", "request_kill", "request_stop", "run_attempt"]
 
 STOP, ALIVE = "stop", "alive"
 BEAT_SECONDS = 10
@@ -29,24 +31,24 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MAX_REQUEUES = "SOUP_MAX_REQUEUES"
 
 
-def ask_to_stop(folder: Path) -> None:
+def request_stop(folder: Path) -> None:
     """Have the attempt in this folder stop after a checkpoint."""
     (folder / STOP).write_text("stop\n", encoding="utf-8")
 
 
-def ask_to_kill(folder: Path) -> None:
+def request_kill(folder: Path) -> None:
     """Have the attempt in this folder end at once."""
     (folder / STOP).write_text("kill\n", encoding="utf-8")
 
 
-def clear_asks(folder: Path) -> None:
-    """Forget what was asked of an earlier attempt, and its signs of life."""
+def clear_requests(folder: Path) -> None:
+    """Remove the requests to an earlier attempt, and its heartbeat."""
     for name in (STOP, ALIVE):
         (folder / name).unlink(missing_ok=True)
 
 
-def beats(folder: Path) -> bool:
-    """Whether an attempt gave a sign of life lately."""
+def has_heartbeat(folder: Path) -> bool:
+    """Whether an attempt touched its file lately."""
     try:
         return time.time() - (folder / ALIVE).stat().st_mtime < LOST_SECONDS
     except OSError:
@@ -54,8 +56,14 @@ def beats(folder: Path) -> bool:
 
 
 def run_attempt(folder: Path, command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run the command to its end; gives its exit code (negative: the signal that ended it)."""
-    if (folder / STOP).exists():  # it was asked before it began
+    """Run the command to its end, and give its exit code (negative: the signal that ended it).
+
+    Args:
+        folder: the job's.
+        command: what trains it.
+        environment: variables beside those of this process.
+    """
+    if (folder / STOP).exists():  # the request came before the attempt began
         return 143
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
@@ -64,20 +72,20 @@ def run_attempt(folder: Path, command: Sequence[str], environment: Mapping[str, 
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_follow,
+            preexec_fn=_end_with_parent,
             env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
         )
     try:
         return _watch(folder, process)
     finally:
         if process.poll() is None:
-            kill_family(process.pid)
+            kill_tree(process.pid)
         process.wait()
         end_leftovers(folder)
         (folder / ALIVE).unlink(missing_ok=True)
 
 
-def _follow() -> None:
+def _end_with_parent() -> None:
     """Have the command stop when this process dies, as Ray's workers do with their driver: nobody would watch it."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
@@ -85,7 +93,7 @@ def _follow() -> None:
 
 
 def _watch(folder: Path, process: subprocess.Popen[bytes]) -> int:
-    heard, beat = "", 0.0
+    handled, beat = "", 0.0
     while True:
         if time.monotonic() - beat > BEAT_SECONDS:
             beat = time.monotonic()
@@ -94,25 +102,25 @@ def _watch(folder: Path, process: subprocess.Popen[bytes]) -> int:
             return process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
             pass
-        except _Asked as asked:
-            if asked.number != signal.SIGTERM or "SLURM_JOB_ID" not in os.environ:  # SLURM tells all processes
+        except _StopSignal as stop:
+            if stop.number != signal.SIGTERM or "SLURM_JOB_ID" not in os.environ:  # SLURM signals all processes
                 stop_gently(process.pid, folder)
-        wish = _wish(folder)
-        if wish == "kill":
-            kill_family(process.pid)
-        elif wish and not heard:
+        request = _read_request(folder)
+        if request == "kill":
+            kill_tree(process.pid)
+        elif request and not handled:
             stop_gently(process.pid, folder)
-        heard = heard or wish
+        handled = handled or request
 
 
-def _wish(folder: Path) -> str:
+def _read_request(folder: Path) -> str:
     try:
         return (folder / STOP).read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 
 
-class _Asked(BaseException):
+class _StopSignal(BaseException):
     """A signal asked this attempt to stop."""
 
     def __init__(self, number: int):
@@ -120,21 +128,21 @@ class _Asked(BaseException):
         super().__init__(number)
 
 
-def _ask(number: int, frame: FrameType | None) -> None:
-    for one in SIGNALS:  # SLURM says it several times
-        signal.signal(one, signal.SIG_IGN)
-    raise _Asked(number)
+def _raise_stop(number: int, frame: FrameType | None) -> None:
+    for handled in SIGNALS:  # SLURM sends it several times
+        signal.signal(handled, signal.SIG_IGN)
+    raise _StopSignal(number)
 
 
 def _requeue(folder: Path, code: int) -> bool:
     """Put a stopped job of SLURM back into its queue, unless a person stopped it or it was there often enough."""
     job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     name = "_".join(map(str, job)) if all(job) else os.environ.get("SLURM_JOB_ID")
-    again = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if not name or code not in STOPPED or _wish(folder) or again >= int(os.environ.get(MAX_REQUEUES, "0")):
+    restarts, most = (int(os.environ.get(key, "0")) for key in ("SLURM_RESTART_COUNT", MAX_REQUEUES))
+    if not name or code not in STOPPED or _read_request(folder) or restarts >= most:
         return False
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
-        print(f"stopped by SLURM; back into the queue as {name}, for the {again + 1}. time", file=log)
+        print(f"stopped by SLURM; back into the queue as {name}, for the {restarts + 1}. time", file=log)
     return subprocess.run(["scontrol", "requeue", name], timeout=60, check=False).returncode == 0
 
 
@@ -142,10 +150,10 @@ def main() -> None:
     """Run the command of the arguments, and exit as it did."""
     folder, command = Path(sys.argv[1]), sys.argv[2:]
     for number in SIGNALS:
-        signal.signal(number, _ask)
+        signal.signal(number, _raise_stop)
     try:
         code = run_attempt(folder, command)
-    except _Asked:
+    except _StopSignal:
         code = 143
     if _requeue(folder, code):
         time.sleep(60)  # SLURM ends this step now: an exit before it does would be taken for the job's end
