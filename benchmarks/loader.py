@@ -35,7 +35,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from finetune.config import DataSet, TrainSettings
-from finetune.data import Album, Collator, Corpus, TrainingRows
+from finetune.data import Collator, Corpus, FeatureCache, TrainingRows
 from finetune.points.images import PointsImageProcessor
 from finetune.points.processing import PointsProcessor
 from finetune.points.tiny import tiny_tokenizer
@@ -123,7 +123,7 @@ def ours(images: int, workers: int, processor: Any, as_bytes: bool) -> Iterable[
     """Soup's rows and collator, as a training job reads them."""
     settings = TrainSettings(lr=1, steps=images // BATCH, global_batch_size=BATCH, max_length=4096)
     rows = TrainingRows(Corpus([DataSet(path=str(WORK))]), settings, processor)
-    collate = Collator(processor, Album(0), max_length=4096, as_bytes=as_bytes)
+    collate = Collator(processor, FeatureCache(0), max_length=4096, as_bytes=as_bytes)
     return DataLoader(rows, BATCH, num_workers=workers, collate_fn=collate, multiprocessing_context="fork")
 
 

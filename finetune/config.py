@@ -5,7 +5,7 @@
     data: data/base              # the base set D: a data set, or a list of them
     added:                       # one ingredient for each added data set, tuned on D + d_i
       number: data/number        #   a directory, a file, a Hub id,
-      word: {path: data/word.jsonl, images: pictures, weight: 0.5, category: text}    # or with what is to be said of it
+      word: {path: data/word.jsonl, images: pictures, weight: 0.5, category: text}    # or with its options
     include_base: true           # D alone is an ingredient, too
     sweep: {lr: [1e-5, 2e-5]}    # every ingredient once for each: the soup over learning rates
     out: ckpts                   # ckpts/number, ckpts/word, ckpts/base; number-lr1e-05 with a sweep
@@ -22,11 +22,12 @@ the mixture: MM1.5, arXiv 2409.20566, sections 3.2 and 3.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
@@ -71,11 +72,11 @@ class _Strict(BaseModel):
 
 
 class DataSet(_Strict):
-    """Where rows come from, and how often: `finetune/data` tells what each format looks like.
+    """Where rows come from, and how often; `finetune/data/formats.py` shows each format.
 
     `path` is a file, a directory with `data.json`, or the Hub id of a data set (`name` and `split` of it). `images` is
     where relative image paths start, by default beside the file. `weight` is how often an epoch sees each row.
-    `category` is what `mixture.categories` calls it by.
+    `category` is its name in `mixture.categories`.
     """
 
     path: str
@@ -88,12 +89,12 @@ class DataSet(_Strict):
     frames: int = Field(24, gt=0)
 
 
-def _as_list(value: Any) -> Any:
+def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _as_data_sets(value: Any) -> Any:
-    return [{"path": one} if isinstance(one, str) else one for one in _as_list(value)]
+def _as_data_sets(value: object) -> list[object]:
+    return [{"path": item} if isinstance(item, str) else item for item in _as_list(value)]
 
 
 def _name(text: str) -> str:
@@ -128,14 +129,14 @@ def _size(text: str) -> str:
     return text
 
 
-def _time_limit(limit: Any) -> Any:
+def _time_limit(limit: object) -> str:
     if slurm_minutes(str(limit)) <= LAST_MINUTES:
-        raise ValueError(f"a job is told to stop {LAST_MINUTES} minutes before its time is over: expected more")
+        raise ValueError(f"a job is asked to stop {LAST_MINUTES} minutes before its time is over: expected more")
     return str(limit)
 
 
 def slurm_minutes(time_limit: str) -> int:
-    """SLURM's time limit in minutes: `MM`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
+    """Give SLURM's time limit in minutes: `MM`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
 
     Raises:
         ValueError: none of these.
@@ -145,10 +146,10 @@ def slurm_minutes(time_limit: str) -> int:
     # Without days one number is minutes, two are minutes and seconds.
     long = match is not None and (match[1] is not None or match[4] is not None)
     hours, some, seconds = parts if long else (0, *parts[:2])
-    whole = days * 1440 + hours * 60 + some + (seconds > 0)
-    if not whole:
+    minutes = days * 1440 + hours * 60 + some + (seconds > 0)
+    if not minutes:
         raise ValueError("no time limit of SLURM, such as 24:00:00 or 2-12:00:00")
-    return whole
+    return minutes
 
 
 DataSets = Annotated[list[DataSet], BeforeValidator(_as_data_sets), Field(min_length=1)]
@@ -265,7 +266,7 @@ class TrainSettings(_Strict):
 
 
 class Stage(_Strict):
-    """A model that is trained first, for the others to start from: what is not said here is as it is for them.
+    """A model that is trained first, for the others to start from; settings that it leaves out are theirs.
 
     It freezes what it names itself, and nothing else. Other keys are those of `TrainSettings`.
     """
@@ -297,7 +298,7 @@ class FinetuneConfig(TrainSettings):
     data: DataSets
     added: dict[Name, DataSets] = {}
     include_base: bool = False
-    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    sweep: dict[str, Annotated[list[object], Field(min_length=1)]] = {}
     out: str = "ckpts"
     root: str = "."
     executor: Annotated[str, AfterValidator(_executor)] = "local"
@@ -319,7 +320,7 @@ class FinetuneConfig(TrainSettings):
             for name in self.sweep
             if name not in TrainSettings.model_fields
         ]
-        categories = {one.category for one in self._data_sets()}
+        categories = {data_set.category for data_set in self._data_sets()}
         wrong += [
             f"mixture.categories.{name}: no data set has this category.{did_you_mean(name, categories)}"
             for name in sorted(self._mixed_categories() - categories)
@@ -329,43 +330,51 @@ class FinetuneConfig(TrainSettings):
         return self
 
     def _data_sets(self) -> list[DataSet]:
-        """All that are named."""
+        """All that the file names."""
         of_start = self.start.data if isinstance(self.start, Stage) else []
-        return [*self.data, *of_start, *(one for sets in self.added.values() for one in sets)]
+        return [*self.data, *of_start, *(data_set for sets in self.added.values() for data_set in sets)]
 
     def _mixed_categories(self) -> set[str]:
         """Those that any mixture names: of the whole, of the start, of the sweep."""
-        own = (self.start.model_extra or {}) if isinstance(self.start, Stage) else {}
-        told = [own.get("mixture"), *self.sweep.get("mixture", [])]
-        more = [one["categories"] for one in told if isinstance(one, dict) and isinstance(one.get("categories"), dict)]
-        return {name for categories in (self.mixture.categories, *more) for name in categories}
+        stage = (self.start.model_extra or {}) if isinstance(self.start, Stage) else {}
+        mixtures = [mix for mix in (stage.get("mixture"), *self.sweep.get("mixture", [])) if isinstance(mix, dict)]
+        named = [mix["categories"] for mix in mixtures if isinstance(mix.get("categories"), dict)]
+        return {name for categories in (self.mixture.categories, *named) for name in categories}
 
-    def settings(self, **changed: Any) -> TrainSettings:
-        """How an ingredient is trained, some settings changed.
+    def settings(self, changed: Mapping[str, object] | None = None) -> TrainSettings:
+        """Give how an ingredient is trained.
+
+        Args:
+            changed: settings that are others, by name.
 
         Raises:
             pydantic.ValidationError: a changed value is wrong.
         """
-        return TrainSettings.model_validate(
-            {name: getattr(self, name) for name in TrainSettings.model_fields} | changed
-        )
+        ours = {name: getattr(self, name) for name in TrainSettings.model_fields}
+        return TrainSettings.model_validate({**ours, **(changed or {})})
 
     def stage_settings(self) -> TrainSettings:
-        """How the start is trained: by its own settings, and these where it has none.
+        """Give how the start is trained: by its own settings, and by these where it has none.
 
         Raises:
             TypeError: the start is a checkpoint.
         """
         if not isinstance(self.start, Stage):
             raise TypeError(f"start: expected a stage that is trained, found {self.start!r}")
-        own = self.start.model_extra or {}
-        length = {"steps": None, "epochs": None} if {"steps", "epochs"} & own.keys() else {}
-        parts: dict[str, Any] = {"freeze": [], "train": {}, "lora": None, "lr_overrides": {}, "cache_features": False}
-        return self.settings(**{**parts, **length, **own})
+        changed: dict[str, object] = self.start.model_extra or {}
+        length = {"steps": None, "epochs": None} if {"steps", "epochs"} & changed.keys() else {}
+        parts: dict[str, object] = {
+            "freeze": [],
+            "train": {},
+            "lora": None,
+            "lr_overrides": {},
+            "cache_features": False,
+        }
+        return self.settings({**parts, **length, **changed})
 
 
 def read_config(path: Path) -> FinetuneConfig:
-    """The configuration in a YAML file.
+    """Read the configuration in a YAML file.
 
     Raises:
         FinetuneError: no such file, not YAML, or keys and values that are wrong; all of them are listed.
@@ -373,18 +382,22 @@ def read_config(path: Path) -> FinetuneConfig:
     return parse_config(read_mapping(path, POOL_KEYS), path)
 
 
-def parse_config(found: dict[Any, Any], path: Path) -> FinetuneConfig:
-    """The configuration that a mapping holds; `path` is what errors call it.
+def parse_config(keys: Mapping[str, object], path: Path) -> FinetuneConfig:
+    """Validate the keys of a configuration.
+
+    Args:
+        keys: as its file has them.
+        path: the file, for errors.
 
     Raises:
         FinetuneError: keys and values that are wrong; all of them are listed.
     """
     try:
-        config = FinetuneConfig.model_validate(found)
+        config = FinetuneConfig.model_validate(keys)
         if isinstance(config.start, Stage):
             config.stage_settings()
     except ValidationError as error:
-        # The stage's settings are validated by themselves: their places are then those within `start`.
+        # The stage's settings are validated by themselves: their locations are then those within `start`.
         inside = error.title == "TrainSettings"
         lines = wrong_values(error, inside)
         raise FinetuneError(f"{path}: {len(lines)} wrong.\n{bullet_list(lines)}") from error
@@ -392,24 +405,29 @@ def parse_config(found: dict[Any, Any], path: Path) -> FinetuneConfig:
 
 
 def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str]:
-    """A line for each wrong key or value; those `inside_start` were validated by themselves."""
+    """Give a line for each wrong key or value.
+
+    Args:
+        error: pydantic's.
+        inside_start: settings of the start were validated by themselves, without their place in the file.
+    """
     lines: list[str] = []
     for problem in error.errors():
-        # `start` may be a name or a mapping: pydantic reports on both readings, of which only the mapping tells much.
-        place = [str(part) for part in problem["loc"] if part != "Stage"]
+        # `start` may be a name or a mapping: pydantic reports on both readings, of which only the mapping is of use.
+        location = [str(part) for part in problem["loc"] if part != "Stage"]
         if problem["type"] == "invalid_key" and problem["input"] is True:
-            place = ["on"]  # which YAML 1.1 reads as true
-        if place == ["start", "str"]:
+            location = ["on"]  # which YAML 1.1 reads as true
+        if location == ["start", "str"]:
             continue
         known = FinetuneConfig.model_fields
         if inside_start:
-            place, known = ["start", *place], {**TrainSettings.model_fields, **Stage.model_fields}
-        lines += _lines(place, problem, known)
+            location, known = ["start", *location], {**TrainSettings.model_fields, **Stage.model_fields}
+        lines += _lines(location, problem, known)
     return lines
 
 
 def _renamed(key: str) -> str:
-    """What to tell who uses a key's old name; "" where it is none."""
+    """The message for a key's old name; "" for other keys."""
     return f"is called {NEW_KEYS[key]} now" if key in NEW_KEYS else ""
 
 
@@ -422,16 +440,16 @@ NESTED: dict[str, type[BaseModel]] = {
 }
 
 
-def _lines(place: list[str], problem: Any, known: Any) -> list[str]:
-    name = ".".join(part for part in place if part != "[key]")
-    if (len(place) == 1 or (len(place) == 2 and place[0] == "start")) and (renamed := _renamed(place[-1])):
+def _lines(location: list[str], problem: ErrorDetails, known: Iterable[str]) -> list[str]:
+    name = ".".join(part for part in location if part != "[key]")
+    if (len(location) == 1 or location[:-1] == ["start"]) and (renamed := _renamed(location[-1])):
         return [f"{name}: {renamed}."]
     if problem["type"] == "extra_forbidden":
-        nested = NESTED.get(place[0]) if len(place) > 1 else None
-        return [f"{name}: unknown key.{did_you_mean(place[-1], nested.model_fields if nested else known)}"]
-    said = problem["msg"].removeprefix("Value error, ").removesuffix(".")
-    if not place:  # of several keys, which are named there
-        return [f"{one}." for one in said.split("; ")]
+        nested = NESTED.get(location[0]) if len(location) > 1 else None
+        return [f"{name}: unknown key.{did_you_mean(location[-1], nested.model_fields if nested else known)}"]
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    if not location:  # of several keys, which are named there
+        return [f"{line}." for line in message.split("; ")]
     # The check of a whole mapping names what it found.
-    told = problem["type"] == "missing" or (isinstance(problem["input"], dict) and problem["type"] == "value_error")
-    return [f"{name}: {said}" + ("." if told else f", found {problem['input']!r}.")]
+    complete = problem["type"] == "missing" or (isinstance(problem["input"], dict) and problem["type"] == "value_error")
+    return [f"{name}: {message}" + ("." if complete else f", found {problem['input']!r}.")]

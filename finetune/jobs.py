@@ -6,7 +6,7 @@
     ckpts.finetune/<name>/         the job's folder (`start` is the start's):
         job.json                   what is to be trained: the whole of it, so that one command trains it anywhere
         state.json                 how far it is (`State`), rewritten whole
-        log.txt                    what the process said, of every attempt
+        log.txt                    the output of the process, of every attempt
         place.json                 where the last attempt runs, and by which command (`finetune/launching/executors`)
         checkpoints/               to resume from
         part/                      the ingredient while it is written
@@ -16,14 +16,16 @@ when the ingredient is complete, 1 when it failed (state.json says why), 143 or 
 checkpoint.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import TypedDict, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -35,11 +37,17 @@ from soup.support.text import bullet_list
 __all__ = [
     "START",
     "Job",
+    "JobDigests",
+    "JobDocument",
+    "JobStatus",
+    "Json",
+    "Stamp",
     "State",
     "at_root",
+    "has_digest",
     "job_command",
     "log_tail",
-    "plan",
+    "plan_jobs",
     "read_job",
     "read_plan",
     "read_stamp",
@@ -51,7 +59,58 @@ __all__ = [
 START = "start"  # the job that trains what the others start from
 STAMP = "finetune.json"  # what a complete checkpoint of ours says of itself
 LOG_LINES = 15
-Phase = Literal["waiting", "running", "done", "failed", "stopped"]
+Json = dict[str, object]
+"""An object of JSON as it was read: what its keys hold is looked at where they are used."""
+
+
+class JobStatus(StrEnum):
+    """How a job stands. Files on disk have the five that its process or launcher wrote; people see all."""
+
+    NOT_STARTED = "not started"
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"  # by a signal, after a checkpoint
+    LOST = "lost"  # its files say that it runs, and nothing does
+
+
+class JobDigests(TypedDict, total=False):
+    """Digests of a job's start, and of each data set by its path."""
+
+    start: str
+    data: dict[str, str]
+
+
+class JobDocument(TypedDict, total=False):
+    """What `job.json` holds; settings under their first names (`TrainSettings.as_stored`)."""
+
+    name: str
+    digest: str
+    digests: JobDigests
+    start: str
+    data: list[Json]
+    settings: Json
+    out: str
+
+
+class Stamp(JobDocument, total=False):
+    """What a finished job leaves in its checkpoint: what it was made from, and how training went.
+
+    `step`: of a snapshot alone. `first_loss`, `last_loss`: means of the first and last tenth of the steps.
+    """
+
+    mixture: Json
+    precision: str
+    versions: dict[str, str]
+    steps: int
+    rows: int
+    rows_seen: int
+    tokens: int
+    seconds: float
+    first_loss: float
+    last_loss: float
+    step: int
 
 
 @dataclass(frozen=True)
@@ -65,46 +124,46 @@ class Job:
     out: Path
     folder: Path
     after: str | None = None
-    digests: Mapping[str, Any] = field(default_factory=dict)  # of the start and of each data set
+    digests: JobDigests = field(default_factory=JobDigests)
 
-    def as_json(self, digest: str) -> dict[str, Any]:
-        """All of it."""
+    def as_json(self, digest: str) -> JobDocument:
+        """Give all of it, as `job.json` has it."""
         return {
             "name": self.name,
             "digest": digest,
-            "digests": dict(self.digests),
+            "digests": self.digests,
             "start": self.start,
-            "data": [one.model_dump() for one in self.data],
+            "data": [data_set.model_dump() for data_set in self.data],
             "settings": self.settings.as_stored(),
             "out": str(self.out),
         }
 
     def write(self, digest: str) -> None:
-        """Put `job.json` into the job's folder."""
+        """Write `job.json` into the job's folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         document = self.as_json(digest)
         write_atomic(self.folder / "job.json", json.dumps(document, indent=2) + "\n")
 
     @classmethod
-    def read(cls, folder: Path) -> tuple["Job", str]:
-        """The job of a folder, and its digest.
+    def read(cls, folder: Path) -> tuple[Job, str]:
+        """Read the job of a folder, and its digest.
 
         Raises:
             OSError, ValueError, KeyError: no `job.json` there, or not one of ours.
         """
-        found = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        data = tuple(DataSet.model_validate(one) for one in found["data"])
-        settings = TrainSettings.from_stored(found["settings"])
-        digests = found.get("digests", {})
-        job = cls(found["name"], found["start"], data, settings, Path(found["out"]), folder, digests=digests)
-        return job, found["digest"]
+        document = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        data = tuple(DataSet.model_validate(data_set) for data_set in document["data"])
+        settings = TrainSettings.from_stored(document["settings"])
+        out, digests = Path(document["out"]), document.get("digests", {})
+        job = cls(document["name"], document["start"], data, settings, out, folder, digests=digests)
+        return job, document["digest"]
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a job is. Times are seconds since the epoch; `loss` is of the last step that was logged."""
+    """How far a job is, as `state.json` has it. Times are in seconds since the epoch; `loss` is the last logged one."""
 
-    phase: Phase
+    phase: JobStatus
     step: int = 0
     steps: int = 0
     loss: float | None = None
@@ -118,25 +177,32 @@ class State:
 
 
 def job_command(job: Job, gpus: int) -> list[str]:
-    """What trains a job, here or anywhere: one process, or torchrun with one for each GPU, on any free port."""
+    """Give the command that trains a job, here or anywhere.
+
+    Args:
+        job: in its folder is all that the command needs.
+        gpus: up to one, it is one process; else torchrun with a process for each, on any free port.
+    """
     if gpus <= 1:
         return [sys.executable, "-m", "finetune.training.job", str(job.folder)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
     return [*torchrun, "-m", "finetune.training.job", str(job.folder)]
 
 
-def read_job(folder: Path) -> dict[str, Any] | None:
-    """What a folder's `job.json` says, or None where there is none."""
-    return _read(folder / "job.json")
+def read_job(folder: Path) -> JobDocument | None:
+    """Read a folder's `job.json`, or None where there is none."""
+    document = _read_json(folder / "job.json")
+    return None if document is None else cast("JobDocument", document)
 
 
-def read_stamp(out: Path) -> dict[str, Any] | None:
-    """What a finished job left in its checkpoint (`finetune.json`, with the job's digest), or None."""
-    return _read(out / STAMP)
+def read_stamp(out: Path) -> Stamp | None:
+    """Read what a finished job left in its checkpoint (`finetune.json`, with the job's digest), or None."""
+    document = _read_json(out / STAMP)
+    return None if document is None else cast("Stamp", document)
 
 
 def stamp_time(out: Path) -> float:
-    """When a finished job left its stamp, in seconds since the epoch.
+    """Give when a finished job left its stamp, in seconds since the epoch.
 
     Raises:
         OSError: there is none.
@@ -144,16 +210,21 @@ def stamp_time(out: Path) -> float:
     return (out / STAMP).stat().st_mtime
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def has_digest(out: Path, digest: str) -> bool:
+    """Whether a complete checkpoint of just this job stands at a path."""
+    return (read_stamp(out) or {}).get("digest") == digest
+
+
+def _read_json(path: Path) -> Json | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
 def log_tail(folder: Path, lines: int = LOG_LINES) -> str:
-    """The last lines of a job's log, without reading all of it."""
+    """Give the last lines of a job's log, without reading all of it."""
     try:
         with (folder / "log.txt").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 200 * lines))
@@ -163,10 +234,11 @@ def log_tail(folder: Path, lines: int = LOG_LINES) -> str:
 
 
 def read_state(folder: Path) -> State | None:
-    """The job's state, or None where none was written yet."""
+    """Read the job's state; None where none was written yet."""
     try:
-        return State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return State(**{**document, "phase": JobStatus(document["phase"])})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -176,7 +248,7 @@ def write_state(folder: Path, state: State) -> None:
 
 
 def read_plan(path: Path | str) -> tuple[FinetuneConfig, Path, list[Job]]:
-    """The configuration in a file, the whole path of its root, and its jobs.
+    """Read a configuration, and give it, the whole path of its root, and its jobs.
 
     Raises:
         FinetuneError: a wrong configuration, a value of `sweep` among it, or several checkpoints for one place.
@@ -185,11 +257,11 @@ def read_plan(path: Path | str) -> tuple[FinetuneConfig, Path, list[Job]]:
     config = read_config(path)
     root = (path.parent / config.root).resolve()  # one name for each folder, wherever the command is typed
     try:
-        jobs = plan(config, root)
+        jobs = plan_jobs(config, root)
     except ValidationError as error:
         raise FinetuneError(f"{path}: a value of `sweep` is wrong.\n{bullet_list(wrong_values(error))}") from error
-    places = [job.out.resolve() for job in jobs]
-    twice = sorted({str(place) for place in places if places.count(place) > 1})
+    targets = [job.out.resolve() for job in jobs]
+    twice = sorted({str(target) for target in targets if targets.count(target) > 1})
     if twice:
         raise FinetuneError(
             f"{path}: several checkpoints for one place: rename an added data set, or take out the value of `sweep` "
@@ -198,8 +270,8 @@ def read_plan(path: Path | str) -> tuple[FinetuneConfig, Path, list[Job]]:
     return config, root, jobs
 
 
-def plan(config: FinetuneConfig, root: Path) -> list[Job]:
-    """The jobs of a configuration, a job after the one that it needs.
+def plan_jobs(config: FinetuneConfig, root: Path) -> list[Job]:
+    """Give the jobs of a configuration, a job after the one that it needs.
 
     Raises:
         pydantic.ValidationError: a varied setting's value is wrong.
@@ -208,60 +280,67 @@ def plan(config: FinetuneConfig, root: Path) -> list[Job]:
     jobs, start, after = [], config.start, None
     if isinstance(start, Stage):
         out = root / start.out
-        origin, data = _place(start.start, root), at_root(start.data, root)
-        jobs.append(Job(START, origin, data, _of_its_rows(config.stage_settings(), data), out, folders / START))
+        data = at_root(start.data, root)
+        settings = _with_own_categories(config.stage_settings(), data)
+        jobs.append(Job(START, _resolve_start(start.start, root), data, settings, out, folders / START))
         start, after = str(out), START
     sets = {**config.added, **({"base": []} if config.include_base else {})}
     for name, added in sets.items():
-        for suffix, changed in _variations(config):
-            own = f"{name}{suffix}"
+        for suffix, changed in _combinations(config):
+            title = f"{name}{suffix}"
             data = at_root([*config.data, *added], root)
-            settings = _of_its_rows(config.settings(**changed), data)
-            jobs.append(Job(own, _place(start, root), data, settings, root / config.out / own, folders / own, after))
+            settings = _with_own_categories(config.settings(changed), data)
+            origin, out = _resolve_start(start, root), root / config.out / title
+            jobs.append(Job(title, origin, data, settings, out, folders / title, after))
     return jobs
 
 
-def _of_its_rows(settings: TrainSettings, data: tuple[DataSet, ...]) -> TrainSettings:
+def _with_own_categories(settings: TrainSettings, data: tuple[DataSet, ...]) -> TrainSettings:
     """The settings with a mixture of those categories that the job's data sets have: others' are for other jobs."""
-    own = {one.category for one in data}
-    ratios = {name: ratio for name, ratio in settings.mixture.categories.items() if name in own}
+    categories = {data_set.category for data_set in data}
+    ratios = {name: ratio for name, ratio in settings.mixture.categories.items() if name in categories}
     return settings.model_copy(update={"mixture": settings.mixture.model_copy(update={"categories": ratios})})
 
 
-def _variations(config: FinetuneConfig) -> list[tuple[str, dict[str, Any]]]:
+def _combinations(config: FinetuneConfig) -> list[tuple[str, Json]]:
     """Each combination of the swept settings, with what it adds to the ingredient's name."""
-    found = []
+    combinations = []
     for values in product(*config.sweep.values()):
         changed = dict(zip(config.sweep, values, strict=True))
-        settings = config.settings(**changed)
+        settings = config.settings(changed)
         words = (f"-{RENAMED_SETTINGS.get(name, name)}{_word(getattr(settings, name))}" for name in changed)
-        found.append(("".join(words), changed))
-    return found
+        combinations.append(("".join(words), changed))
+    return combinations
 
 
-def _word(value: Any) -> str:
-    """A value as a part of a directory's name: of a mapping what was said of it, without the defaults."""
+def _word(value: object) -> str:
+    """A value as a part of a directory's name: of a mapping the keys that were written, without the defaults."""
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_unset=True)
     if isinstance(value, dict):
-        return "-".join(f"{name}{_word(one)}" for name, one in value.items())
+        return "-".join(f"{name}{_word(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return "-".join(map(_word, value))
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return "".join(c if c.isalnum() or c in "+-." else "_" for c in text)
 
 
-def _place(start: str, root: Path) -> str:
-    """A checkpoint beside the configuration, or the word as it is: a preset, or a Hub id."""
+def _resolve_start(start: str, root: Path) -> str:
+    """The path of a checkpoint beside the configuration, or the text as it is: a preset, or a Hub id."""
     return str(root / start) if (root / start).exists() else start
 
 
 def at_root(data: list[DataSet], root: Path) -> tuple[DataSet, ...]:
-    """The data sets with what is here by its whole path; `images` starts at the root, too."""
+    """Give the data sets with whole paths.
+
+    Args:
+        data: data sets as the configuration has them.
+        root: where paths that exist below it start, and `images` in any case; other paths are Hub ids.
+    """
     whole = root.resolve()
-    placed = []
-    for one in data:
-        path = str(whole / one.path) if (root / one.path).exists() else one.path
-        images = str(whole / one.images) if one.images else None
-        placed.append(one.model_copy(update={"path": path, "images": images}))
-    return tuple(placed)
+    resolved = []
+    for data_set in data:
+        path = str(whole / data_set.path) if (root / data_set.path).exists() else data_set.path
+        images = str(whole / data_set.images) if data_set.images else None
+        resolved.append(data_set.model_copy(update={"path": path, "images": images}))
+    return tuple(resolved)

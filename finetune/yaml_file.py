@@ -4,10 +4,11 @@ YAML itself lets a key that stands twice keep its last value alone, without a wo
 the first would be lost. To YAML 1.1, 24:00:00 is the number 86400, and 1e-5 a text.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -30,8 +31,8 @@ class _Loader(yaml.SafeLoader):
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As yaml does. Keys that `<<` brings in may be said otherwise: they are told apart by their nodes."""
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        """As yaml does. Keys that `<<` brings in may be overridden: they are told apart by their nodes."""
         seen: dict[str, yaml.Node] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
@@ -48,22 +49,26 @@ for _name, _pattern in NUMBERS.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"(?:{_pattern})$"), list("-+.0123456789"))
 
 
-def read_mapping(path: Path, keys: str) -> dict[Any, Any]:
-    """The mapping in a YAML file; `keys` are some that are expected there, for who gave another file.
+def read_mapping(path: Path, keys: str) -> dict[str, object]:
+    """Read the mapping in a YAML file.
+
+    Args:
+        path: the file.
+        keys: some that are expected there, for the error about another file.
 
     Raises:
         FinetuneError: no such file, not text, not YAML, a key that stands twice, or no mapping.
     """
     try:
         with Path(path).open(encoding="utf-8") as file:
-            found = yaml.load(file, _Loader)
+            document = yaml.load(file, _Loader)
     except OSError as error:
         raise FinetuneError(f"{path}: can't be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise FinetuneError(f"{path}: expected a YAML file, found bytes that are no text ({error}).") from error
     except yaml.YAMLError as error:
         raise FinetuneError(f"{path}: not valid YAML.\n{error}") from error
-    if not isinstance(found, dict):
-        what = "an empty file" if found is None else type(found).__name__
+    if not isinstance(document, dict):
+        what = "an empty file" if document is None else type(document).__name__
         raise FinetuneError(f"{path}: expected keys such as {keys}, found {what}.")
-    return found
+    return document

@@ -1,21 +1,21 @@
 """From files to batches: files of rows, formats, what is wrong with them, mixtures, packing, batches."""
 
-from finetune.data.batches import Album, Collator
+from finetune.data.batches import Collator, FeatureCache
 from finetune.data.corpus import Corpus
-from finetune.data.pixels import as_numbers
+from finetune.data.pixels import normalise_tiles
 from finetune.data.rows import Picture, Sample, texts_of
-from finetune.data.tokens import IGNORED, Tokens
+from finetune.data.tokens import IGNORED, RowTokenizer
 from finetune.data.training_rows import TrainingRows
 
 __all__ = [
     "IGNORED",
-    "Album",
     "Collator",
     "Corpus",
+    "FeatureCache",
     "Picture",
+    "RowTokenizer",
     "Sample",
-    "Tokens",
     "TrainingRows",
-    "as_numbers",
+    "normalise_tiles",
     "texts_of",
 ]

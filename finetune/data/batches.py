@@ -3,6 +3,8 @@ r"""Rows into batches: pictures become tiles, conversations token ids, and nothi
 B   rows of a batch       S   tokens of a row       T   tiles of all images of a batch, one after another
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,142 +14,150 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from finetune.data.pixels import as_numbers
-from finetune.data.row_images import look
-from finetune.data.rows import Picture
-from finetune.data.tokens import IGNORED, Tokens
+from finetune.data.pixels import normalise_tiles
+from finetune.data.row_images import load_image
+from finetune.data.rows import Picture, TrainingRow
+from finetune.data.tokens import IGNORED, RowTokenizer
 from soup.errors import FinetuneError
 
-__all__ = ["Album", "Collator"]
+__all__ = ["Collator", "FeatureCache"]
 
-Row = dict[str, Any]
 log = logging.getLogger(__name__)
 TRIED_INSTEAD = 100
 
 
-class Album:
-    """What was made of each picture, remembered up to a limit: tiles, or the features of frozen encoders."""
+class FeatureCache:
+    """What was made of each picture, kept up to a limit: tiles, or the features of frozen encoders."""
 
     def __init__(self, max_bytes: int = 2**30):
-        self.room_bytes = max_bytes
-        self.pages: dict[str, Tensor] = {}
+        self.free_bytes = max_bytes
+        self.features: dict[str, Tensor] = {}
 
     def get(self, keys: Sequence[str], make: Callable[[list[str]], list[Tensor]]) -> list[Tensor]:
-        """One tensor per key; those not remembered are made in one call."""
-        missing = [key for key in dict.fromkeys(keys) if key not in self.pages]
+        """Give one tensor per key; those that are not kept are made in one call."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self.features]
         made = dict(zip(missing, make(missing), strict=True)) if missing else {}
-        for key, page in made.items():
-            if page.nbytes <= self.room_bytes:
-                self.room_bytes -= page.nbytes
+        for key, tensor in made.items():
+            if tensor.nbytes <= self.free_bytes:
+                self.free_bytes -= tensor.nbytes
                 # A copy: a part of a larger tensor would keep the whole of it in memory.
-                self.pages[key] = page.clone()
-        return [made[key] if key in made else self.pages[key] for key in keys]
+                self.features[key] = tensor.clone()
+        return [made[key] if key in made else self.features[key] for key in keys]
 
 
 class Collator:
     """A batch from rows: tokens with as many image tokens as tiles need, padded on the right, and the images.
 
-    `see` turns the tiles of images [T, 3, V, V] into what is remembered of them and given to the model as `name`: the
-    tiles themselves, or the features of frozen encoders. Rows are never cut: one of more than `max_length` tokens is an
-    error. With `instead` a row that turns out to be bad (a picture whose header was fine, but not the rest) is left out
-    of its batch, and told to the log; where nothing is left, `instead` says which row takes the place of the last one.
+    Rows are never cut: one of more than `max_length` tokens is an error. With `packing` each item is a list of rows,
+    and all rows of a batch make one sequence [1, S] without padding, whose `position_ids` start at 0 with each row:
+    without an attention mask, transformers then keeps each row to itself.
 
-    With `packing` each item is a list of rows, and all rows of a batch make one sequence [1, S] without padding, whose
-    `position_ids` start at 0 with each row: without an attention mask, transformers then keeps each row to itself.
-
-    With `as_bytes` the tiles are bytes, for `as_numbers` to make numbers of where the model is.
+    Args:
+        processor: the model's.
+        cache: of what is made of each picture.
+        encode: turns the tiles of images [T, 3, V, V] into the features of frozen encoders; by default the tiles
+            themselves are given to the model.
+        name: the model's argument that takes them.
+        max_length: tokens of a row.
+        packing: several rows in one sequence.
+        replacement: gives the row after one that turned out to be bad (a picture whose header was fine, but not the
+            rest). Bad rows are then left out of their batch, and logged; where nothing is left, a row takes the place
+            of the last one.
+        as_bytes: leave the tiles bytes, for `normalise_tiles` to make numbers of where the model is.
     """
 
     def __init__(
         self,
         processor: Any,
-        album: Album,
-        see: Callable[[Tensor], Tensor] | None = None,
+        cache: FeatureCache,
+        encode: Callable[[Tensor], Tensor] | None = None,
         name: str = "pixel_values",
         *,
         max_length: int | None = None,
         packing: bool = False,
-        instead: Callable[[Row], Row] | None = None,
+        replacement: Callable[[TrainingRow], TrainingRow] | None = None,
         as_bytes: bool = False,
     ):
         self.processor = processor
-        self.tokens = Tokens(processor)
-        self.album = album
-        if see and as_bytes:
-            raise ValueError("what is to be seen must be numbers, not bytes.")
-        self.see = see
+        self.tokens = RowTokenizer(processor)
+        self.cache = cache
+        if encode and as_bytes:
+            raise ValueError("what is to be encoded must be numbers, not bytes.")
+        self.encode = encode
         self.name = name
         self.as_bytes = as_bytes
-        self.max_length, self.packing, self.instead = max_length, packing, instead
+        self.max_length, self.packing, self.replacement = max_length, packing, replacement
 
-    def __call__(self, rows: Sequence[Row] | Sequence[Sequence[Row]]) -> dict[str, Tensor]:
-        """`input_ids`, `labels` [B, S], and the images of the batch where it has any.
+    def __call__(self, items: Sequence[TrainingRow] | Sequence[Sequence[TrainingRow]]) -> dict[str, Tensor]:
+        """Make `input_ids`, `labels` [B, S], and the images of the batch where it has any.
 
         And `attention_mask` [B, S], or with packing `position_ids` [1, S].
 
         Raises:
             FinetuneError: a bad row, by its data set, number and picture.
         """
-        items: Sequence[Any] = rows  # a row each, or with packing a list of them
-        flat: list[Row] = [row for item in items for row in item] if self.packing else list(items)
-        pages_of_row, flat = self._pages(flat)
-        encoded = [self._encoded(row, pages) for row, pages in zip(flat, pages_of_row, strict=True)]
+        rows = [row for item in items for row in ([item] if isinstance(item, dict) else item)]
+        features_of_row, rows = self._features(rows)
+        encoded = [self._encoded(row, features) for row, features in zip(rows, features_of_row, strict=True)]
         batch = _packed(encoded) if self.packing else self._padded(encoded)
-        images = [page for own in pages_of_row for page in own]
-        return batch | ({self.name: _joined(images)} if images else {})
+        images = [tensor for features in features_of_row for tensor in features]
+        return batch | ({self.name: _concatenate(images)} if images else {})
 
-    def as_numbers(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with tiles that the model takes, wherever it lies now."""
-        return as_numbers(batch, self.processor.image_processor) if self.as_bytes else batch
+    def normalise_tiles(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give the batch with tiles that the model takes, wherever it is now."""
+        return normalise_tiles(batch, self.processor.image_processor) if self.as_bytes else batch
 
-    def _pages(self, rows: list[Row]) -> tuple[list[list[Tensor]], list[Row]]:
-        """What is known of each row's pictures, and the rows that are left."""
+    def _features(self, rows: list[TrainingRow]) -> tuple[list[list[Tensor]], list[TrainingRow]]:
+        """The tensors of each row's pictures, and the rows that are left."""
         try:
-            return self._pages_of(rows), rows
+            return self._features_of(rows), rows
         except FinetuneError:
-            if not self.instead:
+            if not self.replacement:
                 raise
-        good, pages = [], []
+        good, features = [], []
         for row in rows:
             try:
-                pages += self._pages_of([row])
+                features += self._features_of([row])
                 good.append(row)
             except FinetuneError as error:
                 log.warning("left out: %s", error)
-        return (pages, good) if good else self._pages_instead(rows[-1], self.instead)
+        return (features, good) if good else self._features_instead(rows[-1], self.replacement)
 
-    def _pages_instead(self, row: Row, instead: Callable[[Row], Row]) -> tuple[list[list[Tensor]], list[Row]]:
+    def _features_instead(
+        self, row: TrainingRow, replacement: Callable[[TrainingRow], TrainingRow]
+    ) -> tuple[list[list[Tensor]], list[TrainingRow]]:
         for _ in range(TRIED_INSTEAD):
-            row = instead(row)
+            row = replacement(row)
             try:
-                return self._pages_of([row]), [row]
+                return self._features_of([row]), [row]
             except FinetuneError as error:
                 log.warning("left out: %s", error)
         raise FinetuneError(f"{TRIED_INSTEAD} rows one after another are bad: see the log for each of them.")
 
-    def _pages_of(self, rows: list[Row]) -> list[list[Tensor]]:
+    def _features_of(self, rows: list[TrainingRow]) -> list[list[Tensor]]:
         pictures = {picture.key: picture for row in rows for picture in row["images"]}
         keys = [picture.key for row in rows for picture in row["images"]]
-        pages = iter(self.album.get(keys, lambda missing: self._look([pictures[key] for key in missing])))
-        return [[next(pages) for _ in row["images"]] for row in rows]
+        features = iter(self.cache.get(keys, lambda missing: self._make([pictures[key] for key in missing])))
+        return [[next(features) for _ in row["images"]] for row in rows]
 
-    def _look(self, pictures: list[Picture]) -> list[Tensor]:
-        """What is to be remembered of each picture."""
-        # As many frames of a video as its data set says, whatever the processor's own setting.
+    def _make(self, pictures: list[Picture]) -> list[Tensor]:
+        """Tiles or features of each picture."""
+        # As many frames of a video as its data set has, whatever the processor's own setting.
         frames = max((picture.frames for picture in pictures if picture.frames), default=None)
-        settings = {"frames": frames, "do_normalize": not self.as_bytes}
-        if not self.see:
+        options = {"frames": frames, "do_normalize": not self.as_bytes}
+        process = self.processor.image_processor
+        if not self.encode:
             # One by one: no more than one decoded picture is kept, and its tiles lie where the last one's did.
-            return [self.processor.image_processor([look(one)], **settings)["pixel_values"] for one in pictures]
-        seen = self.processor.image_processor([look(one) for one in pictures], **settings)
+            return [process([load_image(picture)], **options)["pixel_values"] for picture in pictures]
+        inputs = process([load_image(picture) for picture in pictures], **options)
         with torch.no_grad():
-            pages = self.see(seen["pixel_values"])
-        return list(pages.split(list(seen["num_tiles"])))
+            features = self.encode(inputs["pixel_values"])
+        return list(features.split(list(inputs["num_tiles"])))
 
-    def _encoded(self, row: Row, pages: list[Tensor]) -> tuple[list[int], list[int]]:
+    def _encoded(self, row: TrainingRow, features: list[Tensor]) -> tuple[list[int], list[int]]:
         """Token ids and labels of one row."""
         try:
-            ids, labels = self.tokens.encoded(row["segments"], [len(page) for page in pages])
+            ids, labels = self.tokens.encoded(row["segments"], [len(tensor) for tensor in features])
         except ValueError as error:
             raise FinetuneError(f"{row['where']}: {error}.") from error
         if self.max_length and len(ids) > self.max_length:
@@ -168,20 +178,20 @@ class Collator:
         return {name: torch.from_numpy(values) for name, values in rows.items()}
 
 
-def _joined(pages: list[Tensor]) -> Tensor:
-    """All pages one after another; of a worker process in memory that it shares with the training process."""
+def _concatenate(images: list[Tensor]) -> Tensor:
+    """All images one after another; of a worker process in memory that it shares with the training process."""
     if get_worker_info() is None:
-        return torch.cat(pages)
-    storage = pages[0]._typed_storage()._new_shared(sum(page.numel() for page in pages))
-    out = pages[0].new(storage).resize_(sum(len(page) for page in pages), *pages[0].shape[1:])
-    return torch.cat(pages, out=out)
+        return torch.cat(images)
+    storage = images[0]._typed_storage()._new_shared(sum(image.numel() for image in images))
+    out = images[0].new(storage).resize_(sum(len(image) for image in images), *images[0].shape[1:])
+    return torch.cat(images, out=out)
 
 
 def _packed(encoded: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
-    """All rows one after another [1, S]; a row's first token is not to be told from the row before."""
-    ids = [token for own, _ in encoded for token in own]
-    labels = [label for _, own in encoded for label in [IGNORED, *own[1:]]]
-    positions = [i for own, _ in encoded for i in range(len(own))]
+    """All rows one after another [1, S]; a row's first token is not to be learnt from the row before."""
+    ids = [token for ids_of_row, _ in encoded for token in ids_of_row]
+    labels = [label for _, labels_of_row in encoded for label in [IGNORED, *labels_of_row[1:]]]
+    positions = [i for ids_of_row, _ in encoded for i in range(len(ids_of_row))]
     return {
         name: torch.tensor([v]) for name, v in [("input_ids", ids), ("labels", labels), ("position_ids", positions)]
     }

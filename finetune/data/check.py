@@ -1,31 +1,34 @@
 """What is wrong with the data, before the first GPU hour: every row of every data set looked at once."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from finetune.config import DataSet, TrainSettings
 from finetune.data.corpus import Corpus
 from finetune.data.mixture import GROUPS, strata_of
-from finetune.data.row_scan import Survey, Surveyor, survey
+from finetune.data.row_scan import RowScan, RowScanner, scan_rows
 from finetune.data.rows import RowError
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list
 
-__all__ = ["COLUMNS", "DataReport", "SetReport", "Use", "check_data"]
+__all__ = ["COLUMNS", "DataReport", "JobData", "SetReport", "check_data"]
 
 COLUMNS = ("data set", "of", "rows", "bad", "text", "one image", "several", "repeated", "tokens", "longest")
 Progress = Callable[[str, int, int], object]
+"""Called with a data set's path, rows done, and rows in all."""
 
 
 @dataclass(frozen=True)
-class Use:
-    """What one job trains on, and how: bad rows, the longest one and the mixture are its own affair."""
+class JobData:
+    """What one job trains on, and how: which rows are bad, and the mixture, depend on its settings."""
 
     name: str
     data: Sequence[DataSet]
@@ -36,7 +39,7 @@ class Use:
 class SetReport:
     """What one data set holds. `of`: `base`, or the name of an added set, or several that share it.
 
-    `faults` counts the bad rows by kind (the keys of `finetune.data.rows.KINDS`), `first` tells of some in full.
+    `faults` counts the bad rows by kind (the keys of `finetune.data.rows.KINDS`), `first` are some in full.
     `repeated` counts rows that were there before in the same data set, `shared` those of other sets, by their path.
     `tokens` and `longest` (of a row) are None without a processor.
     """
@@ -55,7 +58,7 @@ class SetReport:
     longest: int | None
 
     def line(self) -> tuple[str, ...]:
-        """This data set's values for `COLUMNS`."""
+        """Give this data set's values for `COLUMNS`."""
         counts = [self.rows, self.bad, *(self.groups.get(group, 0) for group in GROUPS), self.repeated]
         lengths = ["" if n is None else f"{n:,}" for n in (self.tokens, self.longest)]
         return (self.path, ", ".join(self.of), *(f"{n:,}" for n in counts), *lengths)
@@ -63,7 +66,7 @@ class SetReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What all data sets hold. `errors` must be mended before training; `notes` should be known."""
+    """What all data sets hold. `errors` must be mended before training; `notes` need not."""
 
     sets: tuple[SetReport, ...]
     errors: tuple[str, ...]
@@ -74,16 +77,16 @@ class DataReport:
         """Whether training could begin."""
         return not self.errors
 
-    def as_json(self) -> dict[str, Any]:
-        """The report for machines."""
+    def as_json(self) -> dict[str, object]:
+        """Give the report for machines."""
         return {"schema": 1, "ok": self.ok, **json.loads(json.dumps(asdict(self)))}
 
     def lines(self) -> list[tuple[str, ...]]:
-        """One line for each data set, under `COLUMNS`."""
-        return [one.line() for one in self.sets]
+        """Give one line for each data set, under `COLUMNS`."""
+        return [data_set.line() for data_set in self.sets]
 
     def require(self) -> None:
-        """Raises FinetuneError with all errors, if there are any."""
+        """Raise FinetuneError with all errors, if there are any."""
         if self.errors:
             raise FinetuneError(f"the data is not fit to train on:\n{bullet_list(self.errors)}")
 
@@ -95,11 +98,11 @@ def check_data(
     processor: Any = None,
     progress: Progress | None = None,
     *,
-    uses: Sequence[Use] = (),
+    jobs: Sequence[JobData] = (),
     decode: bool = False,
     faults_to: Path | None = None,
 ) -> DataReport:
-    """Looks at every row of every data set once, however many jobs train on it.
+    """Look at every row of every data set once, however many jobs train on it.
 
     Args:
         base: the base set D.
@@ -108,7 +111,7 @@ def check_data(
         processor: counts tokens, those of images by the sizes in their headers; without it, or with one of another
             family than POINTS, lengths are not known.
         progress: called with a data set's path, rows done and rows in all, now and then.
-        uses: the jobs, where their settings differ from these; of a data set that several train on the strictest count.
+        jobs: where their settings differ from these; of a data set that several train on the strictest count.
             By default one for each added set, and one for D alone.
         decode: decode every picture in full, where otherwise headers do: minutes for a hundred thousand.
         faults_to: a file that takes all bad rows, one JSON object a line; the report holds the first ones.
@@ -117,35 +120,35 @@ def check_data(
         FinetuneError: the file can't be written. What is wrong with the data is in the report.
     """
     users = _users(base, added)
-    found: dict[str, _Found] = {}
+    scanned: dict[str, _ScannedSet] = {}
     errors: list[str] = []
-    uses = uses or [Use(name, data, settings) for name, data in _trained_on(base, added).items()]
-    surveyor = Surveyor(processor, settings.max_length, exact=True, decode=decode)
+    jobs = jobs or [JobData(name, data, settings) for name, data in _trained_on(base, added).items()]
+    scanner = RowScanner(processor, settings.max_length, exact=True, decode=decode)
     try:
         with faults_to.open("w", encoding="utf-8") if faults_to else nullcontext() as file:
             for key, (data_set, names) in users.items():
-                own = [use.settings for use in uses if key in map(_key, use.data)] or [settings]
-                surveyor.max_length = min(one.max_length for one in own)
-                strict = any(one.on_bad_row == "error" for one in own)
+                users_settings = [job.settings for job in jobs if key in map(_key, job.data)] or [settings]
+                scanner.max_length = min(each.max_length for each in users_settings)
+                strict = any(each.on_bad_row == "error" for each in users_settings)
                 try:
-                    found[key] = _look(data_set, surveyor, strict, progress, file)
+                    scanned[key] = _scan(data_set, scanner, strict, progress, file)
                 except FinetuneError as error:
                     errors.append(f"{', '.join(names)}: {error}")
     except OSError as error:
         raise FinetuneError(f"{faults_to}: can't be written ({error.strerror}).") from error
-    sets = tuple(_told(key, users, found) for key in found)
-    wrong, notes = _bad_rows(sets, found)
-    twins = _twins(base, added, found)
-    notes += [*_formats(sets), *_repeated(sets), *twins, *_uncounted(found, processor)]
-    return DataReport(sets, (*errors, *wrong, *_mixtures(uses, found)), tuple(notes))
+    sets = tuple(_report(key, users, scanned) for key in scanned)
+    wrong, notes = _bad_rows(sets, scanned)
+    twins = _twins(base, added, scanned)
+    notes += [*_formats(sets), *_repeated(sets), *twins, *_uncounted(scanned, processor)]
+    return DataReport(sets, (*errors, *wrong, *_mixtures(jobs, scanned)), tuple(notes))
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ScannedSet:
     """A data set that could be opened."""
 
     data_set: DataSet
-    survey: Survey
+    scan: RowScan
     counted: bool
     strict: bool
 
@@ -161,8 +164,8 @@ def _users(
     """Each data set once, and who trains on it."""
     users: dict[str, tuple[DataSet, dict[str, None]]] = {}
     for name, sets in [("base", base), *added.items()]:
-        for one in sets:
-            users.setdefault(_key(one), (one, {}))[1][name] = None
+        for data_set in sets:
+            users.setdefault(_key(data_set), (data_set, {}))[1][name] = None
     return users
 
 
@@ -170,8 +173,10 @@ def _trained_on(base: Sequence[DataSet], added: Mapping[str, Sequence[DataSet]])
     return {"base": base, **{name: [*base, *sets] for name, sets in added.items()}}
 
 
-def _look(data_set: DataSet, surveyor: Surveyor, strict: bool, progress: Progress | None, file: Any) -> _Found:
-    def tell(i: int, error: RowError) -> None:
+def _scan(
+    data_set: DataSet, scanner: RowScanner, strict: bool, progress: Progress | None, file: IO[str] | None
+) -> _ScannedSet:
+    def write(i: int, error: RowError) -> None:
         if file:
             faults = [{"kind": fault.kind, "text": fault.text} for fault in error.faults]
             row = {"data_set": data_set.path, "row": i, "where": error.where, "faults": faults}
@@ -181,115 +186,122 @@ def _look(data_set: DataSet, surveyor: Surveyor, strict: bool, progress: Progres
         if progress:
             progress(data_set.path, n, rows)
 
-    found = survey(Corpus([data_set]), surveyor, progress=done, tell=tell)
-    return _Found(data_set, found, surveyor.tokens is not None, strict)
+    scan = scan_rows(Corpus([data_set]), scanner, progress=done, on_bad_row=write)
+    return _ScannedSet(data_set, scan, scanner.tokens is not None, strict)
 
 
-def _told(key: str, users: Mapping[str, tuple[DataSet, dict[str, None]]], found: Mapping[str, _Found]) -> SetReport:
-    own = found[key].survey
-    digests = own.digests[own.digests != 0]
+def _report(
+    key: str, users: Mapping[str, tuple[DataSet, dict[str, None]]], scanned: Mapping[str, _ScannedSet]
+) -> SetReport:
+    scan = scanned[key].scan
+    digests = scan.digests[scan.digests != 0]
     shared = {
         other.data_set.path: n
-        for name, other in found.items()
-        if name != key and (n := int(np.isin(digests, other.survey.digests).sum()))
+        for name, other in scanned.items()
+        if name != key and (n := int(np.isin(digests, other.scan.digests).sum()))
     }
-    groups = np.bincount(own.groups[own.good], minlength=len(GROUPS)).tolist()
+    groups = np.bincount(scan.groups[scan.good], minlength=len(GROUPS)).tolist()
     return SetReport(
-        path=found[key].data_set.path,
+        path=scanned[key].data_set.path,
         of=tuple(users[key][1]),
-        rows=len(own.good),
-        bad=own.bad,
-        formats=dict(own.formats),
+        rows=len(scan.good),
+        bad=scan.bad,
+        formats=dict(scan.formats),
         groups=dict(zip(GROUPS, groups, strict=True)),
-        faults=dict(own.faults),
-        first=tuple(map(str, own.first)),
+        faults=dict(scan.faults),
+        first=tuple(map(str, scan.first)),
         repeated=len(digests) - len(np.unique(digests)),
         shared=shared,
-        tokens=int(own.lengths[own.good].sum()) if found[key].counted else None,
-        longest=int(own.lengths.max(initial=0)) if found[key].counted else None,
+        tokens=int(scan.lengths[scan.good].sum()) if scanned[key].counted else None,
+        longest=int(scan.lengths.max(initial=0)) if scanned[key].counted else None,
     )
 
 
-def _bad_rows(sets: Sequence[SetReport], found: Mapping[str, _Found]) -> tuple[list[str], list[str]]:
-    """Errors and notes: bad rows are the one or the other, and a data set without any good row is an error."""
+def _bad_rows(sets: Sequence[SetReport], scanned: Mapping[str, _ScannedSet]) -> tuple[list[str], list[str]]:
+    """Errors and notes: bad rows are errors or notes, and a data set without any good row is an error."""
     errors: list[str] = []
     notes: list[str] = []
-    for one, own in zip(sets, found.values(), strict=True):
-        if not one.rows:
-            errors.append(f"{one.path} ({', '.join(one.of)}): empty, expected rows to train on")
-        elif one.bad == one.rows:
-            errors.append(f"{one.path} ({', '.join(one.of)}): no good row. {own.survey.told()}")
-        elif one.bad and own.strict:
-            errors.append(f"{one.path} ({', '.join(one.of)}): {own.survey.told()}")
-        elif one.bad:
-            notes.append(f"{one.path} ({', '.join(one.of)}): left out are {own.survey.told()}")
+    for report, each in zip(sets, scanned.values(), strict=True):
+        if not report.rows:
+            errors.append(f"{report.path} ({', '.join(report.of)}): empty, expected rows to train on")
+        elif report.bad == report.rows:
+            errors.append(f"{report.path} ({', '.join(report.of)}): no good row. {each.scan.describe()}")
+        elif report.bad and each.strict:
+            errors.append(f"{report.path} ({', '.join(report.of)}): {each.scan.describe()}")
+        elif report.bad:
+            notes.append(f"{report.path} ({', '.join(report.of)}): left out are {each.scan.describe()}")
     return errors, notes
 
 
 def _formats(sets: Sequence[SetReport]) -> list[str]:
     """Data sets whose rows look like several formats: each was read as what it looks like."""
-    return [
-        f"{one.path}: rows of several formats ({', '.join(f'{name}: {n}' for name, n in one.formats.items())}), each "
-        "read as what it looks like; say format if that is wrong"
-        for one in sets
+    notes = []
+    for report in sets:
         # A row of text alone looks like LLaVA's, whatever its neighbours are.
-        if len(set(one.formats) - {"llava"}) > 1 or {"llava", "openai"} <= set(one.formats)
-    ]
+        if len(set(report.formats) - {"llava"}) > 1 or {"llava", "openai"} <= set(report.formats):
+            counts = ", ".join(f"{name}: {n}" for name, n in report.formats.items())
+            notes.append(
+                f"{report.path}: rows of several formats ({counts}), each read as what it looks like; say format if "
+                "that is wrong"
+            )
+    return notes
 
 
 def _repeated(sets: Sequence[SetReport]) -> list[str]:
     """Rows that are there more than once."""
     notes = []
-    for one in sets:
-        if one.repeated:
-            notes.append(f"{one.path}: {one.repeated:,} of {one.rows:,} rows repeat an earlier one")
+    for report in sets:
+        if report.repeated:
+            notes.append(f"{report.path}: {report.repeated:,} of {report.rows:,} rows repeat an earlier one")
         notes += [
-            f"{one.path} ({', '.join(one.of)}): {n:,} of {one.rows:,} rows are in {path}, too"
-            for path, n in one.shared.items()
-            if "base" not in one.of
+            f"{report.path} ({', '.join(report.of)}): {n:,} of {report.rows:,} rows are in {path}, too"
+            for path, n in report.shared.items()
+            if "base" not in report.of
         ]
     return notes
 
 
-def _twins(base: Sequence[DataSet], added: Mapping[str, Sequence[DataSet]], found: Mapping[str, _Found]) -> list[str]:
+def _twins(
+    base: Sequence[DataSet], added: Mapping[str, Sequence[DataSet]], scanned: Mapping[str, _ScannedSet]
+) -> list[str]:
     """Added sets that hold what the base set holds, or what another one holds."""
 
-    def held(sets: Sequence[DataSet]) -> bytes:
-        surveys = [found[_key(one)].survey for one in sets if _key(one) in found]
-        digests = [own.digests[own.good] for own in surveys]
+    def content(sets: Sequence[DataSet]) -> bytes:
+        scans = [scanned[_key(data_set)].scan for data_set in sets if _key(data_set) in scanned]
+        digests = [scan.digests[scan.good] for scan in scans]
         return np.unique(np.concatenate(digests)).tobytes() if digests else b""
 
-    seen = {"the base set": held(base)}
+    contents = {"the base set": content(base)}
     notes = []
     for name, sets in added.items():
-        own = held(sets)
-        twin = next((other for other, rows in seen.items() if own and rows == own), None)
+        rows = content(sets)
+        twin = next((other for other, others in contents.items() if rows and others == rows), None)
         if twin:
             notes.append(f"{name}: holds the same rows as {twin}; its ingredient will differ by little but the order")
-        seen.setdefault(name, own)
+        contents.setdefault(name, rows)
     return notes
 
 
-def _uncounted(found: Mapping[str, _Found], processor: Any) -> list[str]:
-    """That nothing is known of tokens, and why."""
-    if all(own.counted for own in found.values()):
+def _uncounted(scanned: Mapping[str, _ScannedSet], processor: Any) -> list[str]:
+    """A note that tokens are not known, and why."""
+    if all(each.counted for each in scanned.values()):
         return []
     why = "the start is not here yet, or has no processor" if processor is None else "its processor tells no sizes"
     return [f"tokens were not counted ({why}): rows over max_length will stop a job, or be left out, when it begins"]
 
 
-def _mixtures(uses: Sequence[Use], found: Mapping[str, _Found]) -> list[str]:
-    """Mixtures that the good rows do not allow, each told once for all the jobs that want it."""
+def _mixtures(jobs: Sequence[JobData], scanned: Mapping[str, _ScannedSet]) -> list[str]:
+    """Mixtures that the good rows do not allow, each once for all the jobs that have it."""
     wrong: dict[str, list[str]] = {}
-    for use in uses:
-        keys = [_key(one) for one in use.data]
-        if not all(key in found and found[key].survey.good.any() for key in keys):
-            continue  # told already
-        surveys = [found[key].survey for key in keys]
-        rows = [np.flatnonzero(own.good) for own in surveys]
-        groups = [own.groups[own.good] for own in surveys]
+    for job in jobs:
+        keys = [_key(data_set) for data_set in job.data]
+        if not all(key in scanned and scanned[key].scan.good.any() for key in keys):
+            continue  # an error already
+        scans = [scanned[key].scan for key in keys]
+        rows = [np.flatnonzero(scan.good) for scan in scans]
+        groups = [scan.groups[scan.good] for scan in scans]
         try:
-            strata_of(use.data, rows, groups, use.settings.mixture)
+            strata_of(job.data, rows, groups, job.settings.mixture)
         except FinetuneError as error:
-            wrong.setdefault(str(error), []).append(use.name)
+            wrong.setdefault(str(error), []).append(job.name)
     return [f"{', '.join(names)}: {fault}" for fault, names in wrong.items()]

@@ -1,4 +1,6 @@
-"""Several data sets as one sequence of rows, each read when it is asked for."""
+"""Several data sets as one sequence of rows, each read when it is indexed."""
+
+from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -24,7 +26,7 @@ class Corpus:
 
     def __init__(self, data_sets: Sequence[DataSet]):
         self.data_sets = tuple(data_sets)
-        self.files = _opened(self.data_sets)
+        self.files = _open_files(self.data_sets)
         self.sizes = [len(file) for file in self.files]
         self.begins = [0, *accumulate(self.sizes)]
 
@@ -35,23 +37,23 @@ class Corpus:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> Sample:
-        """Row `i` in the one form.
+        """Give row `i` as a `Sample`.
 
         Raises:
             RowError: it can't be read.
         """
         which = self.set_of(i)
-        data_set, file, own = self.data_sets[which], self.files[which], i - self.begins[which]
-        where = file.where(own)
+        data_set, file, index = self.data_sets[which], self.files[which], i - self.begins[which]
+        where = file.where(index)
         root = Path(data_set.images) if data_set.images else file.root
         try:
-            raw = file[own]
+            raw = file[index]
         except (ValueError, OSError) as error:
             raise RowError(where, [Fault("unreadable", f"not a row in JSON ({error})")]) from error
         return read_row(raw, where, root, data_set.format, data_set.frames)
 
     def set_of(self, i: int) -> int:
-        """Which data set row `i` is of.
+        """Give the index of the data set that row `i` is of.
 
         Raises:
             IndexError: there is no such row.
@@ -61,7 +63,7 @@ class Corpus:
         return bisect_right(self.begins, i) - 1
 
     def texts(self) -> Iterator[str]:
-        """The texts of all messages of the first data set's good rows, without pictures."""
+        """Give the texts of all messages of the first data set's good rows, without pictures."""
         for i in range(self.begins[1] if self.sizes else 0):
             try:
                 sample = self[i]
@@ -70,7 +72,7 @@ class Corpus:
             yield from texts_of(sample)
 
 
-def _opened(data_sets: Sequence[DataSet]) -> list[RowFile]:
+def _open_files(data_sets: Sequence[DataSet]) -> list[RowFile]:
     files, faults = [], []
     for data_set in data_sets:
         try:

@@ -1,12 +1,14 @@
 """Rows as they lie in files, read one at a time: a JSON array, JSON lines, or a table of `datasets`.
 
-Of JSON only the places of rows are kept (24 bytes a row). A JSON array is one value, and has to be parsed once from
+Of JSON only the offsets of rows are kept (24 bytes a row). A JSON array is one value, and has to be parsed once from
 end to end to find them, its text in memory meanwhile: gigabytes belong into JSON lines or Parquet. Parquet and Arrow
 are mapped into memory. So worker processes share what there is, and no Python objects are copied into each of them.
 
 Every kind of file is a `RowFile`: a length, rows as dictionaries by index, and what errors call a row. It goes to
 worker processes as it is.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -21,7 +23,7 @@ import numpy as np
 from finetune.config import DataSet
 from soup.errors import FinetuneError
 
-__all__ = ["JsonRows", "RowFile", "Table", "open_file", "read_array", "read_lines"]
+__all__ = ["DatasetRows", "JsonFileRows", "RowFile", "open_file", "read_array", "read_lines"]
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
 CHUNK_BYTES = 2**24
@@ -36,18 +38,18 @@ class RowFile(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        """Row `i` as it is written there.
+    def __getitem__(self, i: int) -> dict[str, object]:
+        """Give row `i` as it is in the file.
 
         Raises:
             ValueError: it can't be read.
         """
 
     def where(self, i: int) -> str:
-        """What errors call row `i`."""
+        """Give row `i` a name for errors."""
 
 
-class JsonRows:
+class JsonFileRows:
     """A file of objects, read one at a time from where each begins and ends, in bytes."""
 
     def __init__(self, path: Path, begins: np.ndarray, ends: np.ndarray, names: np.ndarray, kind: str):
@@ -55,7 +57,7 @@ class JsonRows:
         self.begins, self.ends, self.names, self.kind = begins, ends, names, kind
         self.handle: int | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "handle": None}
 
     def __del__(self) -> None:
@@ -65,7 +67,7 @@ class JsonRows:
     def __len__(self) -> int:
         return len(self.begins)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    def __getitem__(self, i: int) -> dict[str, object]:
         begin, size = int(self.begins[i]), int(self.ends[i] - self.begins[i])
         return json.loads(self._read(begin, size))
 
@@ -76,16 +78,16 @@ class JsonRows:
                 return file.read(size)
         if self.handle is None:
             self.handle = os.open(self.path, os.O_RDONLY)
-        # Processes that were forked share the handle, but no place in the file.
+        # Processes that were forked share the handle, but no position in the file.
         return os.pread(self.handle, size, begin)
 
     def where(self, i: int) -> str:
-        """The file and the row or line, counted from 1."""
+        """Name the file and the row or line, counted from 1."""
         return f"{self.path}, {self.kind} {int(self.names[i]) + 1}"
 
 
-def read_array(path: Path) -> JsonRows:
-    """A file with one list of objects.
+def read_array(path: Path) -> JsonFileRows:
+    """Open a file with one list of objects.
 
     Raises:
         FinetuneError: it can't be read, or is something else.
@@ -97,7 +99,7 @@ def read_array(path: Path) -> JsonRows:
         raise FinetuneError(f"{path}: expected a list of rows in JSON ({error}).") from error
     if not text.isascii():
         begins, ends = _in_bytes(text, begins, ends)
-    return JsonRows(path, np.array(begins, np.int64), np.array(ends, np.int64), np.arange(len(begins)), "row")
+    return JsonFileRows(path, np.array(begins, np.int64), np.array(ends, np.int64), np.arange(len(begins)), "row")
 
 
 def _elements(text: str) -> tuple[list[int], list[int]]:
@@ -131,33 +133,33 @@ def _after_blanks(text: str, at: int) -> int:
 
 
 def _in_bytes(text: str, begins: list[int], ends: list[int]) -> tuple[list[int], list[int]]:
-    """Places in characters as places in bytes."""
-    places = [place for pair in zip(begins, ends, strict=True) for place in pair]
-    gaps = (len(text[a:b].encode()) for a, b in zip([0, *places], places, strict=False))
+    """Offsets in characters as offsets in bytes."""
+    offsets = [offset for pair in zip(begins, ends, strict=True) for offset in pair]
+    gaps = (len(text[a:b].encode()) for a, b in zip([0, *offsets], offsets, strict=False))
     in_bytes = list(accumulate(gaps))
     return in_bytes[::2], in_bytes[1::2]
 
 
-def read_lines(path: Path) -> JsonRows:
-    """A file with one object a line; empty lines are no rows.
+def read_lines(path: Path) -> JsonFileRows:
+    """Open a file with one object a line; empty lines are no rows.
 
     Raises:
         FinetuneError: it can't be read.
     """
     try:
-        return JsonRows(path, *_lines(path), "line")
+        return JsonFileRows(path, *_lines(path), "line")
     except OSError as error:
         raise FinetuneError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def _lines(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where each line that is not blank begins and ends, in bytes, and its number."""
-    found, offset, short = [], 0, []
+    breaks, offset, short = [], 0, []
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
-            found.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + offset)
+            breaks.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + offset)
             offset += len(chunk)
-    ends = np.append(np.concatenate(found), offset) if found else np.zeros(0, np.int64)
+    ends = np.append(np.concatenate(breaks), offset) if breaks else np.zeros(0, np.int64)
     begins = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1] + 1])
     lines = np.arange(len(ends))
     # A row has more characters than these: only shorter lines may be blank.
@@ -170,7 +172,7 @@ def _lines(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return begins[full], ends[full], lines[full]
 
 
-class Table:
+class DatasetRows:
     """A `datasets` table: Parquet, Arrow, a directory that `save_to_disk` made, or a data set of the Hub."""
 
     def __init__(self, table: Any, name: str, root: Path):
@@ -179,16 +181,16 @@ class Table:
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    def __getitem__(self, i: int) -> dict[str, object]:
         return self.table[int(i)]
 
     def where(self, i: int) -> str:
-        """The table and the row, counted from 1."""
+        """Name the table and the row, counted from 1."""
         return f"{self.name}, row {i + 1}"
 
 
 def _undecoded(table: Any) -> Any:
-    """The table with images as bytes and path: they are opened where all other images are, by the same rules."""
+    """The table with images as bytes and path: they are opened as all other images are, by the same rules."""
     import datasets
 
     def plain(feature: Any) -> Any:
@@ -210,7 +212,7 @@ def _undecoded(table: Any) -> Any:
 
 
 def open_file(data_set: DataSet) -> RowFile:
-    """The rows of a data set, by what its path is.
+    """Open the rows of a data set, by what its path is.
 
     Raises:
         FinetuneError: nothing there, nothing in it that is known, or it can't be read.
@@ -248,25 +250,25 @@ def _open_directory(path: Path, data_set: DataSet) -> RowFile:
         return _open_json(path / "data.json")
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _open_saved(path, data_set)
-    found = {suffix: sorted(path.rglob(f"*{suffix}")) for suffix in SUFFIXES}
-    kinds = {suffix: files for suffix, files in found.items() if files}
+    by_suffix = {suffix: sorted(path.rglob(f"*{suffix}")) for suffix in SUFFIXES}
+    kinds = {suffix: files for suffix, files in by_suffix.items() if files}
     if set(kinds) in ({".parquet"}, {".arrow"}):
         return _open_tables(*_of_split(next(iter(kinds.values())), path, data_set))
     if len(kinds) == 1 and len(files := next(iter(kinds.values()))) == 1:
         return open_file(data_set.model_copy(update={"path": str(files[0])}))
-    there = f"found {sum(map(len, kinds.values()))} files of {', '.join(kinds)}" if kinds else "there is no data.json"
+    content = f"found {sum(map(len, kinds.values()))} files of {', '.join(kinds)}" if kinds else "there is no data.json"
     raise FinetuneError(
         f"{path}: expected a data set here (data.json, one .json or .jsonl file, Parquet or Arrow files, or what "
-        f"save_to_disk wrote), but {there}. Name one file as the path."
+        f"save_to_disk wrote), but {content}. Name one file as the path."
     )
 
 
 def _of_split(files: Sequence[Path], path: Path, data_set: DataSet) -> tuple[list[Path], Path]:
     """Those files whose name begins with the split's, as `train-00000-of-00004.parquet` does; else all of them."""
     splits = {file.name.split("-")[0] for file in files if "-" in file.name}
-    own = [file for file in files if file.name.split("-")[0].split(".")[0] == data_set.split]
-    if own:
-        return own, path
+    of_split = [file for file in files if file.name.split("-")[0].split(".")[0] == data_set.split]
+    if of_split:
+        return of_split, path
     if splits & {"train", "test", "validation", "val"}:
         raise FinetuneError(f"{path}: no files of the split {data_set.split}; found {', '.join(sorted(splits))}.")
     return list(files), path
@@ -286,15 +288,14 @@ def _open_tables(files: Sequence[Path], root: Path) -> RowFile:
     datasets = _datasets()
     name = str(files[0]) if len(files) == 1 else f"{root} ({len(files)} files)"
     # Arrow files are mapped; Parquet is turned into Arrow once, in the cache of `datasets`.
-    one = datasets.Dataset.from_parquet if files[0].suffix == ".parquet" else None
     try:
-        if one:
-            table = one([str(file) for file in files])
+        if files[0].suffix == ".parquet":
+            table = datasets.Dataset.from_parquet([str(file) for file in files])
         else:
             table = datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
     except Exception as error:  # pyarrow's and datasets' errors have no common base
         raise FinetuneError(f"{name}: can't be read as {files[0].suffix[1:]} ({error}).") from error
-    return Table(table, name, root)
+    return DatasetRows(table, name, root)
 
 
 def _open_saved(path: Path, data_set: DataSet) -> RowFile:
@@ -307,7 +308,7 @@ def _open_saved(path: Path, data_set: DataSet) -> RowFile:
         if data_set.split not in table:
             raise FinetuneError(f"{path}: no split {data_set.split}; found {', '.join(table)}.")
         table = table[data_set.split]
-    return Table(table, str(path), path)
+    return DatasetRows(table, str(path), path)
 
 
 def _open_hub(data_set: DataSet) -> RowFile:
@@ -322,4 +323,4 @@ def _open_hub(data_set: DataSet) -> RowFile:
             f"{name}: no such file or directory (no data.json), and as a data set of the Hub it can't be loaded "
             f"(name {data_set.name}, split {data_set.split}).\n{error}"
         ) from error
-    return Table(table, f"{name}[{data_set.split}]", Path())
+    return DatasetRows(table, f"{name}[{data_set.split}]", Path())

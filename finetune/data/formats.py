@@ -8,7 +8,7 @@ openai      {"messages": [{"role": "user", "content": "..." or [{"type": "text",
             and `images` for a content that says `<image>`, or parts {"type": "image"} that hold no image themselves
 
 In all of them an image is a path, bytes, base64, a data or file URL, or {"bytes", "path"}. `video` (or `videos`) is a
-file, a directory of frames, or a list of frames; its place is `<video>` or `<image>`. Turns may say from and value or
+file, a directory of frames, or a list of frames; its marker is `<video>` or `<image>`. Turns have from and value or
 role and content. Keys without a value are as good as absent: tables have all keys in all rows.
 
 By its look a row is `openai` if it has messages, and one of the others if it has conversations: `llava` with `image`,
@@ -16,15 +16,16 @@ By its look a row is `openai` if it has messages, and one of the others if it ha
 images, the look does not tell, and the configuration must.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from finetune.data.rows import Fault, Picture, RowError, Sample
+from finetune.data.rows import Fault, Message, Picture, RowError, Sample
 
-__all__ = ["ROLES", "look_of", "read_row"]
+__all__ = ["ROLES", "detect_format", "read_row"]
 
 ROLES = {
     "human": "user",
@@ -34,7 +35,7 @@ ROLES = {
     "system": "system",
     "developer": "system",
 }
-PLACE = re.compile(r"<image>\n?|<video>\n?")  # the line break after it belongs to the marker
+MARKER = re.compile(r"<image>\n?|<video>\n?")  # the line break after it belongs to the marker
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": ("images", "image")}
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -43,15 +44,15 @@ VIDEO_PARTS = ("video_url", "video")
 
 
 class _FaultError(ValueError):
-    """What is wrong with a row, to be told with its place."""
+    """What is wrong with a row, without the row's name."""
 
     def __init__(self, kind: str, text: str):
         self.fault = Fault(kind, text)
         super().__init__(text)
 
 
-def look_of(raw: Mapping[str, Any]) -> str:
-    """The format that a row looks like.
+def detect_format(raw: Mapping[str, object]) -> str:
+    """Give the format that a row looks like.
 
     Raises:
         ValueError: it looks like none, or like two.
@@ -72,8 +73,15 @@ def look_of(raw: Mapping[str, Any]) -> str:
     return "sharegpt" if has & {"images", "system", "videos"} else "llava"
 
 
-def read_row(raw: Any, where: str, root: Path, format: str | None = None, frames: int = 24) -> Sample:
-    """A row in the one form, its relative paths starting at `root`; see `finetune.data.rows.Sample`.
+def read_row(raw: object, where: str, root: Path, format: str | None = None, frames: int = 24) -> Sample:
+    """Read a row of any format as a `Sample`.
+
+    Args:
+        raw: the row as it is in its file.
+        where: its name in errors.
+        root: where relative paths start.
+        format: a key of `IMAGE_KEYS`; by default what the row looks like.
+        frames: of a video, at most.
 
     Raises:
         RowError: of no known format, or with wrong roles, placeholders or answers; all that is wrong is listed.
@@ -83,7 +91,7 @@ def read_row(raw: Any, where: str, root: Path, format: str | None = None, frames
             raise _FaultError(
                 "unreadable", f"expected an object with conversations or messages, found {type(raw).__name__}"
             )
-        format = format or look_of(raw)
+        format = format or detect_format(raw)
         return _Reading(raw, where, root, format, frames).sample()
     except _FaultError as wrong:
         raise RowError(where, [wrong.fault]) from None
@@ -92,38 +100,38 @@ def read_row(raw: Any, where: str, root: Path, format: str | None = None, frames
 class _Reading:
     """One row while it is read."""
 
-    def __init__(self, raw: Mapping[str, Any], where: str, root: Path, format: str, frames: int):
+    def __init__(self, raw: Mapping[str, object], where: str, root: Path, format: str, frames: int):
         self.raw, self.where, self.root, self.format, self.frames = raw, where, root, format, frames
-        self.images, self.videos = self._given()
+        self.images, self.videos = self._own_pictures()
         self.pictures: list[Picture] = []
-        self.places = 0
+        self.markers = 0
         self.faults: list[Fault] = []
 
     def sample(self) -> Sample:
-        """The row in the one form.
+        """Give the row as a `Sample`.
 
         Raises:
             RowError: with all that is wrong with it.
         """
         turns = list(self._turns())
-        messages = [{"role": role, "content": self._content(content)} for role, content in turns]
+        messages: list[Message] = [{"role": role, "content": self._content(content)} for role, content in turns]
         images = len(self.pictures) + len(self.images) + len(self.videos)
-        if images != self.places:
-            self.faults.append(Fault("placeholders", f"{self.places} <image> in the text, {images} images"))
+        if images != self.markers:
+            self.faults.append(Fault("placeholders", f"{self.markers} <image> in the text, {images} images"))
         self.faults += _wrong_roles([role for role, _ in turns])
         self.faults += _empty_answers(messages)
         if self.faults:
             raise RowError(self.where, self.faults)
         return {"messages": messages, "images": self.pictures, "where": self.where, "format": self.format}
 
-    def _given(self) -> tuple[list[Any], list[Any]]:
+    def _own_pictures(self) -> tuple[list[object], list[object]]:
         """The row's own images, and its videos."""
-        images = [one for name in IMAGE_KEYS[self.format] for one in _listed(self.raw.get(name))]
+        images = [image for name in IMAGE_KEYS[self.format] for image in _listed(self.raw.get(name))]
         # A list under `video` is the frames of one.
         videos = [self.raw["video"]] if self.raw.get("video") is not None else []
         return images, videos + _listed(self.raw.get("videos"))
 
-    def _turns(self) -> Iterator[tuple[str, Any]]:
+    def _turns(self) -> Iterator[tuple[str, str | list[object]]]:
         """Role and content of each turn."""
         name = "messages" if self.format == "openai" else "conversations"
         turns = self.raw.get(name)
@@ -138,7 +146,7 @@ class _Reading:
         for i, turn in enumerate(turns, 1):
             yield self._turn(turn, i)
 
-    def _turn(self, turn: Any, i: int) -> tuple[str, Any]:
+    def _turn(self, turn: object, i: int) -> tuple[str, str | list[object]]:
         if not isinstance(turn, Mapping):
             raise _FaultError("unreadable", f"turn {i}: expected an object, found {type(turn).__name__}")
         role = turn.get("from") if turn.get("from") is not None else turn.get("role")
@@ -151,10 +159,10 @@ class _Reading:
             raise _FaultError("unreadable", f"turn {i}: expected text or parts, found {type(content).__name__}")
         return ROLES[role], content
 
-    def _content(self, content: str | list[Any]) -> str | list[dict[str, str]]:
-        """Text alone as it is; with images as parts, each image's place among the texts."""
+    def _content(self, content: str | list[object]) -> str | list[dict[str, str]]:
+        """Text alone as it is; with images as parts, each image where its marker is."""
         if isinstance(content, str):
-            return self._marked(content)
+            return self._split_at_markers(content)
         parts = [self._part(part) for part in content]
         if all(part["type"] == "text" for part in parts):
             text = "".join(part["text"] for part in parts)
@@ -162,101 +170,103 @@ class _Reading:
             return [{"type": "text", "text": text}] if "<image>" in text else text
         return [part for part in parts if part["type"] != "text" or part["text"]]
 
-    def _marked(self, content: str) -> str | list[dict[str, str]]:
-        places = PLACE.findall(content)
-        if not places:
+    def _split_at_markers(self, content: str) -> str | list[dict[str, str]]:
+        markers = MARKER.findall(content)
+        if not markers:
             return content
         parts: list[dict[str, str]] = []
-        for place, text in zip(["", *places], PLACE.split(content), strict=True):
-            if place:
-                self._place(video=place.startswith("<video>"))
+        for marker, text in zip(["", *markers], MARKER.split(content), strict=True):
+            if marker:
+                self._take_picture(video=marker.startswith("<video>"))
                 parts.append({"type": "image"})
             parts += [{"type": "text", "text": text}] * bool(text)
         return parts
 
-    def _place(self, video: bool) -> None:
-        """The next of the row's own images goes here, or of its videos: they may stand at `<image>`, too."""
-        self.places += 1
+    def _take_picture(self, video: bool) -> None:
+        """Put the next of the row's own images at a marker, or of its videos: they may stand at `<image>`, too."""
+        self.markers += 1
         if self.images and not video:
             self._picture(self.images.pop(0), video=False)
         elif self.videos:
             self._picture(self.videos.pop(0), video=True)
 
-    def _part(self, part: Any) -> dict[str, str]:
+    def _part(self, part: object) -> dict[str, str]:
         if isinstance(part, str):
             return {"type": "text", "text": part}
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind in TEXT_PARTS:
-            return {"type": "text", "text": str(part.get("text") or "")}
-        if kind not in IMAGE_PARTS + VIDEO_PARTS:
+        if not isinstance(part, Mapping) or part.get("type") not in TEXT_PARTS + IMAGE_PARTS + VIDEO_PARTS:
+            kind = part.get("type") if isinstance(part, Mapping) else None
             known = ", ".join(TEXT_PARTS + IMAGE_PARTS + VIDEO_PARTS)
             raise _FaultError("unreadable", f"a part of type {kind!r}; known: {known}")
+        kind = part["type"]
+        if kind in TEXT_PARTS:
+            return {"type": "text", "text": str(part.get("text") or "")}
         inside = [
             part[name] for name in (kind, "image", "image_url", "video", "url", "path", "bytes") if part.get(name)
         ]
         if inside:
-            self.places += 1
+            self.markers += 1
             self._picture(inside[0], kind in VIDEO_PARTS)
         else:
-            self._place(video=kind in VIDEO_PARTS)
+            self._take_picture(video=kind in VIDEO_PARTS)
         return {"type": "image"}
 
-    def _picture(self, given: Any, video: bool) -> None:
-        if isinstance(given, Mapping) and given.get("url"):
-            given = given["url"]
+    def _picture(self, image: object, video: bool) -> None:
+        if isinstance(image, Mapping) and image.get("url"):
+            image = image["url"]
         where = f"{self.where}, {'video' if video else 'image'} {len(self.pictures) + 1}"
+        source: object
         try:
-            source = [self._placed(one) for one in given] if isinstance(given, list) else self._placed(given)
+            source = [self._resolve(frame) for frame in image] if isinstance(image, list) else self._resolve(image)
         except _FaultError as wrong:
             self.faults.append(wrong.fault)
-            source = given
+            source = image
         self.pictures.append(Picture(source, where, self.frames if video else None))
 
-    def _placed(self, given: Any) -> Any:
-        """An image with its whole path; one that is bytes or base64 as it is."""
-        if isinstance(given, Mapping):
-            if given.get("bytes") is None and given.get("path"):
-                return self._placed(given["path"])
-            return {"bytes": given.get("bytes"), "path": given.get("path")}
-        if isinstance(given, bytes):
-            return given
-        if not isinstance(given, str) or not given:
-            shown = "an empty text" if given == "" else type(given).__name__
+    def _resolve(self, image: object) -> object:
+        """An image by its whole path; bytes and base64 as they are."""
+        if isinstance(image, Mapping):
+            if image.get("bytes") is None and image.get("path"):
+                return self._resolve(image["path"])
+            return {"bytes": image.get("bytes"), "path": image.get("path")}
+        if isinstance(image, bytes):
+            return image
+        if not isinstance(image, str) or not image:
+            shown = "an empty text" if image == "" else type(image).__name__
             raise _FaultError(
                 "unreadable", f"image {len(self.pictures) + 1}: expected a path, bytes or base64, found {shown}"
             )
-        if given.startswith("data:"):
-            return given
-        if given.startswith("file:"):
-            return Path(unquote(urlsplit(given).path))
-        if "://" in given[:12]:
-            raise _FaultError("image_missing", f"{given[:100]}: a URL; download it first, and give the file's path")
-        if BASE64.fullmatch(given) and not (len(given) < 4096 and (self.root / given).exists()):
-            return given
-        return self.root / given
+        if image.startswith("data:"):
+            return image
+        if image.startswith("file:"):
+            return Path(unquote(urlsplit(image).path))
+        if "://" in image[:12]:
+            raise _FaultError("image_missing", f"{image[:100]}: a URL; download it first, and give the file's path")
+        if BASE64.fullmatch(image) and not (len(image) < 4096 and (self.root / image).exists()):
+            return image
+        return self.root / image
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[object]:
     """One or several images; "" is how some data sets write that there is none."""
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "an empty list" if value == [] else type(value).__name__
 
 
 def _wrong_roles(roles: list[str]) -> list[Fault]:
-    """A system message may come first; then user and assistant take turns, and the assistant has the last word."""
+    """A system message may come first; then user and assistant take turns, and the assistant comes last."""
     turns = roles[1:] if roles[0] == "system" else roles
-    wanted = ["user", "assistant"] * (len(turns) // 2)
-    if turns and turns == wanted:
+    expected = ["user", "assistant"] * (len(turns) // 2)
+    if turns and turns == expected:
         return []
     return [Fault("roles", f"expected user and assistant in turns, after at most one system; found {', '.join(roles)}")]
 
 
-def _empty_answers(messages: list[dict[str, Any]]) -> list[Fault]:
+def _empty_answers(messages: list[Message]) -> list[Fault]:
     empty = [
         i
         for i, message in enumerate(messages, 1)

@@ -9,7 +9,7 @@ What the weights mean. Each row has a rate, how often an epoch sees it on averag
    have these shares of an epoch, and of each batch; the epoch stays as long as it was. A group that is not named has
    the share 0. A row with one video counts among those with several images.
 
-Groups have the last word: where a category's rows are spread over the groups otherwise than those of `general`, step 3
+Groups come last: where a category's rows are spread over the groups otherwise than those of `general`, step 3
 moves the ratio of step 2. To have MM1.5's mixture, whose categories are ratios among rows with one image, give data
 sets of several images and of text a category of their own that `categories` does not name.
 
@@ -18,13 +18,15 @@ Source: MM1.5, arXiv 2409.20566, sections 3.2 (a category's ratio to general, in
 The rows of a data set are a stratum, or, with `groups`, those of them in one group; all have one rate. A stratum of n
 rows with the rate r is seen floor or ceil(r n) times in every epoch, and within one of E r n times in the first E
 epochs. It takes its rows from one random permutation after another: at the rate 0.5 the second epoch sees the half that
-the first one did not. Within an epoch each stratum's visits are spread evenly, each at a random place of its stretch.
+the first one did not. Within an epoch each stratum's visits are spread evenly, each at a random time in its stretch.
 """
 
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -34,7 +36,8 @@ from soup.support.text import bullet_list, did_you_mean
 
 __all__ = ["GROUPS", "Order", "Stratum", "manifest", "strata_of"]
 
-GROUPS = ("text_only", "single_image", "several_images")
+Group = Literal["text_only", "single_image", "several_images"]
+GROUPS: tuple[Group, ...] = ("text_only", "single_image", "several_images")
 GENERAL = "general"
 
 
@@ -60,23 +63,23 @@ class Stratum:
 def strata_of(
     data_sets: Sequence[DataSet], rows: Sequence[np.ndarray], groups: Sequence[np.ndarray], mixture: Mixture
 ) -> list[Stratum]:
-    """The strata of data sets, their rates by the rules above.
+    """Give the strata of data sets, their rates by the rules above.
 
     Args:
         data_sets: with `weight` and `category`.
         rows: of each data set, the indices of the rows that may be seen.
-        groups: of each data set, the places in `GROUPS` of these rows.
+        groups: of each data set, the indices in `GROUPS` of these rows.
         mixture: categories and groups.
 
     Raises:
         FinetuneError: a category or group without rows, nothing left of all rows; all that is wrong is listed.
     """
     strata = []
-    for i, (data_set, own, kinds) in enumerate(zip(data_sets, rows, groups, strict=True)):
-        apart = [kinds == group for group in range(len(GROUPS))] if mixture.groups else [np.ones(len(own), bool)]
-        for these in apart:
-            counts = tuple(np.bincount(kinds[these], minlength=len(GROUPS)).tolist())
-            strata.append(Stratum(i, data_set.category, counts, own[these], Fraction(str(data_set.weight))))
+    for i, (data_set, indices, kinds) in enumerate(zip(data_sets, rows, groups, strict=True)):
+        masks = [kinds == group for group in range(len(GROUPS))] if mixture.groups else [np.ones(len(indices), bool)]
+        for mask in masks:
+            counts = tuple(np.bincount(kinds[mask], minlength=len(GROUPS)).tolist())
+            strata.append(Stratum(i, data_set.category, counts, indices[mask], Fraction(str(data_set.weight))))
     strata = [stratum for stratum in strata if len(stratum.rows)]
     faults = _unknown(strata, mixture)
     if not strata:
@@ -88,7 +91,7 @@ def strata_of(
 
 
 def _unknown(strata: list[Stratum], mixture: Mixture) -> list[str]:
-    """Categories and groups that weights are given for, but that have no rows to fill them."""
+    """Categories and groups that have a weight, but no rows."""
     categories = {stratum.category for stratum in strata}
     groups = {group for stratum in strata for group, n in zip(GROUPS, stratum.groups, strict=True) if n}
     faults = [
@@ -113,20 +116,20 @@ def _by_category(strata: list[Stratum], ratios: dict[str, float]) -> list[Stratu
     return strata
 
 
-def _by_group(strata: list[Stratum], shares: dict[Any, float]) -> list[Stratum]:
+def _by_group(strata: list[Stratum], shares: Mapping[Group, float]) -> list[Stratum]:
     """Step 3: each group's visits become its share of all."""
     if not shares:
         return strata
     total, whole = _visits(strata), sum(Fraction(str(share)) for share in shares.values())
-    wanted = {group: Fraction(str(shares.get(group, 0))) / whole * total for group in GROUPS}
+    targets = {group: Fraction(str(shares.get(group, 0))) / whole * total for group in GROUPS}
     now = {group: _visits(stratum for stratum in strata if _group(stratum) == group) for group in GROUPS}
-    short = [f"groups.{group}: no rows are left of it" for group in GROUPS if wanted[group] and not now[group]]
+    short = [f"groups.{group}: no rows are left of it" for group in GROUPS if targets[group] and not now[group]]
     if short:
         raise FinetuneError(f"the mixture can't be made:\n{bullet_list(short)}")
-    return [_faster(stratum, wanted[_group(stratum)] / (now[_group(stratum)] or 1)) for stratum in strata]
+    return [_faster(stratum, targets[_group(stratum)] / (now[_group(stratum)] or 1)) for stratum in strata]
 
 
-def _group(stratum: Stratum) -> str:
+def _group(stratum: Stratum) -> Group:
     """The group of a stratum whose rows are all of one."""
     return GROUPS[int(np.argmax(stratum.groups))]
 
@@ -139,26 +142,26 @@ def _visits(strata: Iterable[Stratum]) -> Fraction:
     return sum((stratum.visits for stratum in strata), Fraction(0))
 
 
-def manifest(data_sets: Sequence[DataSet], strata: Sequence[Stratum]) -> dict[str, Any]:
-    """What the mixture comes to, for logs: `rows` and rows an `epoch` of each data set, category and group."""
+def manifest(data_sets: Sequence[DataSet], strata: Sequence[Stratum]) -> dict[str, object]:
+    """Give the mixture in numbers, for logs: `rows` and rows an `epoch` of each data set, category and group."""
 
-    def told(own: Iterable[Stratum]) -> dict[str, float]:
-        own = list(own)
-        return {"rows": sum(len(stratum.rows) for stratum in own), "epoch": round(float(_visits(own)), 2)}
+    def count(some: Iterable[Stratum]) -> dict[str, float]:
+        some = list(some)
+        return {"rows": sum(len(stratum.rows) for stratum in some), "epoch": round(float(_visits(some)), 2)}
 
-    def told_of_group(g: int) -> dict[str, float]:
+    def count_group(g: int) -> dict[str, float]:
         epoch = sum(stratum.rate * stratum.groups[g] for stratum in strata)
         return {"rows": sum(stratum.groups[g] for stratum in strata), "epoch": round(float(epoch), 2)}
 
     categories = dict.fromkeys(stratum.category for stratum in strata)
     return {
         "data_sets": [
-            {"path": data_set.path, **told(stratum for stratum in strata if stratum.data_set == i)}
+            {"path": data_set.path, **count(stratum for stratum in strata if stratum.data_set == i)}
             for i, data_set in enumerate(data_sets)
         ],
-        "categories": {name: told(stratum for stratum in strata if stratum.category == name) for name in categories},
-        "groups": {name: told_of_group(g) for g, name in enumerate(GROUPS) if any(s.groups[g] for s in strata)},
-        **told(strata),
+        "categories": {name: count(stratum for stratum in strata if stratum.category == name) for name in categories},
+        "groups": {name: count_group(g) for g, name in enumerate(GROUPS) if any(s.groups[g] for s in strata)},
+        **count(strata),
     }
 
 
@@ -176,7 +179,7 @@ class Order:
         self.kept: list[tuple[int, np.ndarray]] = []
 
     def __getitem__(self, position: int) -> int:
-        """The index of the row at a position, which is any whole number from 0."""
+        """Give the index of the row at a position, which is any whole number from 0."""
         if position < 0:
             raise IndexError(position)
         for first, rows in self.kept:
@@ -187,11 +190,11 @@ class Order:
         return self[position]
 
     def begin(self, epoch: int) -> int:
-        """The position at which an epoch begins."""
+        """Give the position at which an epoch begins."""
         return sum(self._visited(s, epoch) for s in range(len(self.strata)))
 
     def of_epoch(self, epoch: int) -> np.ndarray:
-        """All rows of an epoch, in order."""
+        """Give all rows of an epoch, in order."""
         rows, times = [], []
         for s in range(len(self.strata)):
             rows.append(self._rows(s, self._visited(s, epoch), self._visited(s, epoch + 1)))
@@ -216,11 +219,11 @@ class Order:
         return int(epochs * visits + phase)
 
     def _rows(self, s: int, begin: int, end: int) -> np.ndarray:
-        """What a stratum gives at its visits from `begin` to `end`."""
-        own = self.strata[s].rows
-        n = len(own)
+        """The rows of a stratum at its visits from `begin` to `end`."""
+        rows = self.strata[s].rows
+        n = len(rows)
         passes = range(begin // n, -(-end // n))
-        shuffled = [own[np.argsort(_hashed(np.arange(n), self.seed, s, 2, k), kind="stable")] for k in passes]
+        shuffled = [rows[np.argsort(_hashed(np.arange(n), self.seed, s, 2, k), kind="stable")] for k in passes]
         if not shuffled:
             return np.zeros(0, np.int64)
         return np.concatenate(shuffled)[begin - passes.start * n : end - passes.start * n]

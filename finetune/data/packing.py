@@ -1,11 +1,13 @@
 """Several rows in one sequence: which of them go together.
 
 The positions of a run are taken in windows, and each window's rows are laid into packs by first fit: the longest rows
-first, each into the first pack that has room for it. What a pack holds depends on its own window alone, so a run may
+first, each into the first pack that it fits into. What a pack holds depends on its own window alone, so a run may
 start anywhere: to find the window of pack n, the rows before it are counted again, and no picture is opened for that.
 
 Source: first fit decreasing, Johnson, 1973; packing of training rows, Krell et al., arXiv 2107.02027.
 """
+
+from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -15,32 +17,32 @@ __all__ = ["Packs", "first_fit"]
 WINDOW = 256  # rows; the last pack of a window may stay half empty, so larger windows waste less and mix less
 
 
-def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Indices of `lengths` by pack, none of more than `room` in sum; packs and what is in them in order of index.
+def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Give indices of `lengths` by pack, none of more than `capacity` in sum; packs and indices in order of index.
 
     Raises:
-        ValueError: a length that no pack has room for.
+        ValueError: a length above the capacity.
     """
     packs: list[list[int]] = []
-    rooms: list[int] = []
+    left: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if lengths[i] > room:
-            raise ValueError(f"a row of {lengths[i]} tokens for packs of {room}")
-        which = next((k for k, left in enumerate(rooms) if left >= lengths[i]), None)
+        if lengths[i] > capacity:
+            raise ValueError(f"a row of {lengths[i]} tokens for packs of {capacity}")
+        which = next((k for k, tokens in enumerate(left) if tokens >= lengths[i]), None)
         if which is None:
             which = len(packs)
             packs.append([])
-            rooms.append(room)
+            left.append(capacity)
         packs[which].append(i)
-        rooms[which] -= lengths[i]
+        left[which] -= lengths[i]
     return sorted(sorted(pack) for pack in packs)
 
 
 class Packs:
     """The packs of a run, one after another: `packs[n]` is the positions in pack n."""
 
-    def __init__(self, length_at: Callable[[int], int], room: int, window: int = WINDOW):
-        self.length_at, self.room, self.window = length_at, room, window
+    def __init__(self, length_at: Callable[[int], int], capacity: int, window: int = WINDOW):
+        self.length_at, self.capacity, self.window = length_at, capacity, window
         self.begins = [0]  # the number of the first pack of each window that is known, and of the next one
         self.latest: tuple[int, list[list[int]]] = (-1, [])
 
@@ -51,7 +53,7 @@ class Packs:
         return self._of_window(which)[n - self.begins[which]]
 
     def count(self, positions: int) -> int:
-        """How many packs the first so many positions fill, in whole windows."""
+        """Count the packs that the first so many positions fill, in whole windows."""
         windows = -(-positions // self.window)
         while len(self.begins) <= windows:
             self.begins.append(self.begins[-1] + len(self._of_window(len(self.begins) - 1)))
@@ -61,6 +63,6 @@ class Packs:
         if self.latest[0] != which:
             first = which * self.window
             lengths = [self.length_at(first + i) for i in range(self.window)]
-            packs = [[first + i for i in pack] for pack in first_fit(lengths, self.room)]
+            packs = [[first + i for i in pack] for pack in first_fit(lengths, self.capacity)]
             self.latest = (which, packs)
         return self.latest[1]

@@ -1,8 +1,10 @@
 """Every row looked at once: is it good, what group is it of, how long is it.
 
 Each row is read, its pictures' headers are read, and its tokens are counted where they might be too many. No pixel is
-decoded unless asked for, and no row is kept: 14 bytes of it are.
+decoded unless `decode` is set, and no row is kept: 14 bytes of it are.
 """
+
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,26 +17,27 @@ import xxhash
 from finetune.data.corpus import Corpus
 from finetune.data.row_images import tiles_of
 from finetune.data.rows import KINDS, Fault, Picture, RowError, Sample, texts_of
-from finetune.data.tokens import Tokens, knows_tiles
+from finetune.data.tokens import RowTokenizer, knows_tiles
 from finetune.points.processing import IMAGE_TOKEN
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list
 
-__all__ = ["Survey", "Surveyor", "group_of", "survey"]
+__all__ = ["RowScan", "RowScanner", "group_of", "scan_rows"]
 
 SHOWN, SHOWN_OF_A_KIND = 20, 5  # bad rows, in full
 REMEMBERED = 2**16  # pictures whose headers are not read again
-Tell = Callable[[int, RowError], object]
+OnBadRow = Callable[[int, RowError], object]
+"""Called with each bad row's index and all that is wrong with it."""
 
 
 @dataclass
-class Survey:
+class RowScan:
     """What is known of the rows of a corpus [N].
 
     good     whether anything can be learnt from it
-    groups   place in `finetune.data.mixture.GROUPS`
+    groups   index in `finetune.data.mixture.GROUPS`
     lengths  tokens; 0 where they were not counted
-    digests  of what is said and shown; equal for equal rows
+    digests  of messages and pictures; equal for equal rows
 
     Of the bad rows `faults` counts each kind, `first` are some of each, in full. `formats` counts rows by format.
     """
@@ -49,33 +52,33 @@ class Survey:
 
     @property
     def bad(self) -> int:
-        """How many rows are bad."""
+        """The number of bad rows."""
         return int((~self.good).sum())
 
-    def told(self) -> str:
-        """The bad rows in words, the first of them one by one."""
+    def describe(self) -> str:
+        """Give the bad rows in words, the first of them one by one."""
         kinds = ", ".join(f"{KINDS[kind]}: {n}" for kind, n in self.faults.most_common())
         rows = [str(error) for error in self.first]
         rows += [f"... and {self.bad - len(rows)} more"] * (self.bad > len(rows))
         return f"bad rows: {self.bad} of {len(self.good)} ({kinds}).\n{bullet_list(rows, SHOWN + 1)}"
 
 
-class Surveyor:
-    """Looks at rows: are they good, and how long are they.
+class RowScanner:
+    """Checks rows: are they good, and how long are they.
 
     Without a processor, or with one of another family than POINTS, lengths are not known; without one the image token
     is taken to be that of POINTS. `exact` counts the tokens of every row, where otherwise those that can't be too many
-    are spared. `decode` opens every picture in full.
+    are left out. `decode` opens every picture in full.
     """
 
     def __init__(self, processor: Any, max_length: int, *, exact: bool = False, decode: bool = False):
-        self.tokens = Tokens(processor) if knows_tiles(processor) else None
+        self.tokens = RowTokenizer(processor) if knows_tiles(processor) else None
         self.image_token = processor.image_token if processor is not None else IMAGE_TOKEN
         self.max_length, self.exact, self.decode = max_length, exact, decode
         self.seen: dict[str, int | Fault] = {}
 
     def faults(self, sample: Sample) -> list[Fault]:
-        """What is wrong with the row's words and pictures, beyond what its format could tell."""
+        """Give what is wrong with the row's texts and pictures, beyond what its format tells."""
         faults = [
             Fault("image_token", f"turn {i} holds {self.image_token}, which stands for an image; write it otherwise")
             for i, text in enumerate(texts_of(sample), 1)
@@ -96,7 +99,7 @@ class Surveyor:
         return self.seen[picture.key]
 
     def length(self, sample: Sample) -> int:
-        """Tokens of a row by its pictures' headers; 0 where they were not counted, because they are few.
+        """Count the tokens of a row by its pictures' headers; 0 where they were not counted, because they are few.
 
         Raises:
             RowError: a picture's header can't be read.
@@ -104,11 +107,11 @@ class Surveyor:
         """
         if self.tokens is None:
             return 0
-        found = [self._tiles(picture) for picture in sample["images"]]
-        faults = [fault for fault in found if isinstance(fault, Fault)]
+        counts = [self._tiles(picture) for picture in sample["images"]]
+        faults = [fault for fault in counts if isinstance(fault, Fault)]
         if faults:
             raise RowError(sample["where"], faults)
-        tiles = [count for count in found if not isinstance(count, Fault)]
+        tiles = [count for count in counts if not isinstance(count, Fault)]
         if not self.exact:
             bound = self.tokens.longest_possible(sample, tiles)
             if bound is not None and bound <= self.max_length:
@@ -116,65 +119,65 @@ class Surveyor:
         return self.tokens.length(sample, tiles)
 
 
-def survey(
+def scan_rows(
     corpus: Corpus,
-    surveyor: Surveyor,
+    scanner: RowScanner,
     *,
     progress: Callable[[int, int], object] | None = None,
-    tell: Tell | None = None,
-) -> Survey:
-    """Looks at all rows of a corpus.
+    on_bad_row: OnBadRow | None = None,
+) -> RowScan:
+    """Check all rows of a corpus.
 
     Args:
         corpus: the rows.
-        surveyor: who looks.
+        scanner: what checks a row.
         progress: called with rows done and rows in all, now and then.
-        tell: called with each bad row's index and all that is wrong with it.
+        on_bad_row: called with each bad row's index and all that is wrong with it.
     """
     n = len(corpus)
-    found = Survey(np.ones(n, bool), np.zeros(n, np.int8), np.zeros(n, np.int32), np.zeros(n, np.uint64))
+    scan = RowScan(np.ones(n, bool), np.zeros(n, np.int8), np.zeros(n, np.int32), np.zeros(n, np.uint64))
     for i in range(n):
         try:
-            _look_at(corpus[i], i, surveyor, found)
+            _scan_row(corpus[i], i, scanner, scan)
         except RowError as error:
-            found.good[i] = False
-            found.faults.update({fault.kind for fault in error.faults})
-            if any(found.faults[fault.kind] <= SHOWN_OF_A_KIND for fault in error.faults) and len(found.first) < SHOWN:
-                found.first.append(error)
-            if tell:
-                tell(i, error)
+            scan.good[i] = False
+            scan.faults.update({fault.kind for fault in error.faults})
+            if any(scan.faults[fault.kind] <= SHOWN_OF_A_KIND for fault in error.faults) and len(scan.first) < SHOWN:
+                scan.first.append(error)
+            if on_bad_row:
+                on_bad_row(i, error)
         if progress and ((i + 1) % 1000 == 0 or i + 1 == n):
             progress(i + 1, n)
-    return found
+    return scan
 
 
-def _look_at(sample: Sample, i: int, surveyor: Surveyor, found: Survey) -> None:
-    """Notes what is known of a row.
+def _scan_row(sample: Sample, i: int, scanner: RowScanner, scan: RowScan) -> None:
+    """Write what is known of a row into the scan.
 
     Raises:
         RowError: it is bad.
     """
-    found.formats[sample["format"]] += 1
-    found.groups[i] = group_of(sample)
-    found.digests[i] = _digest(sample)
-    if faults := surveyor.faults(sample):
+    scan.formats[sample["format"]] += 1
+    scan.groups[i] = group_of(sample)
+    scan.digests[i] = _digest(sample)
+    if faults := scanner.faults(sample):
         raise RowError(sample["where"], faults)
     try:
-        found.lengths[i] = length = surveyor.length(sample)
+        scan.lengths[i] = length = scanner.length(sample)
     except FinetuneError as error:
         raise RowError(sample["where"], [Fault("unreadable", str(error))]) from error
-    if length > surveyor.max_length:
-        text = f"{length} tokens, more than max_length {surveyor.max_length}; shorten it, or raise max_length"
+    if length > scanner.max_length:
+        text = f"{length} tokens, more than max_length {scanner.max_length}; shorten it, or raise max_length"
         raise RowError(sample["where"], [Fault("too_long", text)])
 
 
 def group_of(sample: Sample) -> int:
-    """The row's place in `GROUPS`: text alone, one image, several; a video is several."""
+    """Give the row's index in `GROUPS`: text alone, one image, several; a video is several."""
     pictures = sample["images"]
     return 2 if len(pictures) > 1 or any(picture.frames for picture in pictures) else len(pictures)
 
 
 def _digest(sample: Sample) -> int:
-    said = [[message["role"], message["content"]] for message in sample["messages"]]
-    shown = [picture.key for picture in sample["images"]]
-    return xxhash.xxh3_64_intdigest(repr((said, shown)).encode("utf-8", "surrogatepass"))
+    texts = [[message["role"], message["content"]] for message in sample["messages"]]
+    pictures = [picture.key for picture in sample["images"]]
+    return xxhash.xxh3_64_intdigest(repr((texts, pictures)).encode("utf-8", "surrogatepass"))

@@ -1,20 +1,21 @@
-"""What a row is, whatever file it came from: messages, pictures, and where it stands."""
+"""What a row is, whatever file it came from: messages, pictures, and its name in errors."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import xxhash
 
 from soup.errors import FinetuneError
 
-__all__ = ["KINDS", "Fault", "Picture", "RowError", "Sample", "texts_of"]
+__all__ = ["KINDS", "Fault", "Message", "Picture", "RowError", "Sample", "Segments", "TrainingRow", "texts_of"]
 
-Sample = dict[str, Any]
-"""`messages`: {"role": "user", "content": text, or parts {"type": "text", "text": ...} and {"type": "image"}};
-`images`: a `Picture` for each image part, in order; `where`: what errors call the row; `format`: how it was read."""
+Segments = list[tuple[str, bool]]
+"""Pieces of a conversation, and whether each is to be learnt."""
 
 KINDS = {
     "unreadable": "rows that can't be read",
@@ -30,7 +31,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with a row: a key of `KINDS`, and the words."""
+    """One thing that is wrong with a row: a key of `KINDS`, and the message."""
 
     kind: str
     text: str
@@ -54,13 +55,13 @@ class Picture:
     `source` is a `Path`, bytes, base64 text, or {"bytes", "path"}; of a video also a directory, or a list of those.
     """
 
-    source: Any
+    source: object
     where: str
     frames: int | None = None
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
         path = self.source.get("path") if isinstance(self.source, dict) else self.source
         shown = f" ({path})" if isinstance(path, str | Path) and len(str(path)) < 300 else ""
         return f"{self.where}{shown}"
@@ -71,18 +72,45 @@ class Picture:
         return _key(self.source) + (f" {self.frames} frames" if self.frames else "")
 
 
-def _key(source: Any) -> str:
+class Message(TypedDict):
+    """A turn; `content` is text, or parts {"type": "text", "text": ...} and {"type": "image"}."""
+
+    role: str
+    content: str | list[dict[str, str]]
+
+
+class Sample(TypedDict):
+    """A row. `images`: one for each image part, in order; `where`: its name in errors; `format`: how it was read."""
+
+    messages: list[Message]
+    images: list[Picture]
+    where: str
+    format: str
+
+
+class TrainingRow(TypedDict):
+    """A row of a run, ready for the `Collator`; `position`: in the whole run."""
+
+    segments: Segments
+    images: list[Picture]
+    where: str
+    position: int
+
+
+def _key(source: object) -> str:
     if isinstance(source, str | Path):
         return str(source) if len(str(source)) < 4096 else xxhash.xxh3_128_hexdigest(str(source).encode())
     if isinstance(source, dict):
         return _key(source["path"] if source.get("bytes") is None else source["bytes"])
     if isinstance(source, list | tuple):
         return "\n".join(map(_key, source))
-    return xxhash.xxh3_128_hexdigest(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return xxhash.xxh3_128_hexdigest(source)
+    raise TypeError(f"a picture can't be made of a {type(source).__name__}")
 
 
 def texts_of(sample: Sample) -> list[str]:
-    """The text of each message, without its pictures."""
+    """Give the text of each message, without its pictures."""
     return [
         content
         if isinstance(content := message["content"], str)

@@ -1,41 +1,42 @@
 """Conversations into token ids and labels, by a processor's own template, tokenizer and arithmetic of tiles."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from finetune.data.rows import Sample, texts_of
+from finetune.data.rows import Message, Sample, Segments, texts_of
 from finetune.points.named_tilings import named_tiling
 from soup.errors import FinetuneError
 
-__all__ = ["IGNORED", "Tokens", "knows_tiles"]
+__all__ = ["IGNORED", "RowTokenizer", "knows_tiles"]
 
 IGNORED = -100  # a label that no loss is taken over
-REMEMBERED = 4096  # texts whose tokens are kept: system messages and the prompts that a data set repeats
-
-Segments = list[tuple[str, bool]]
+CACHED = 4096  # texts whose tokens are kept: system messages and the prompts that a data set repeats
 
 
 def knows_tiles(processor: Any) -> bool:
-    """Whether a processor says of how many tiles an image consists, as that of POINTS does."""
+    """Whether a processor tells how many tiles an image has, as that of POINTS does."""
     return hasattr(getattr(processor, "image_processor", None), "tiling")
 
 
-class Tokens:
-    """What a processor makes of rows; labels are the assistant's words and the end of its turn, nothing else.
+class RowTokenizer:
+    """Makes token ids and labels of rows; labels are the assistant's words and the end of its turn, nothing else.
 
     Of a processor of another family than POINTS only the segments are known: see `finetune.training.other_families`.
     """
 
     def __init__(self, processor: Any):
         self.processor = processor
-        self.remembered: dict[str, list[int]] = {}
+        self.ids_of_text: dict[str, list[int]] = {}
         self.images: dict[int, list[int]] = {}
         self.tiles_of: dict[tuple[int, int], int] = {}
         self.around: dict[tuple[str, ...], int] = {}
 
-    def segments(self, messages: list[dict[str, Any]]) -> Segments:
-        """The conversation as the chat template writes it, cut where the assistant's words begin and end.
+    def segments(self, messages: list[Message]) -> Segments:
+        """Give the conversation as the chat template writes it, cut where the assistant's words begin and end.
 
         Each piece is tokenised by itself: at inference the prompt is, too.
 
@@ -53,18 +54,18 @@ class Tokens:
                 done = whole
         return segments
 
-    def _written(self, messages: list[dict[str, Any]], **settings: Any) -> str:
-        return self.processor.apply_chat_template(messages, tokenize=False, **settings)
+    def _written(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
 
     def encoded(self, segments: Segments, tiles: list[int]) -> tuple[list[int], list[int]]:
-        """Token ids and labels of one row whose images have so many tiles each.
+        """Give token ids and labels of one row whose images have so many tiles each.
 
         Raises:
             ValueError: not as many image tokens in the text as images.
         """
-        places = sum(text.count(self.processor.image_token) for text, _ in segments)
-        if places != len(tiles):
-            raise ValueError(f"{places} image tokens ({self.processor.image_token}) in the text, {len(tiles)} images")
+        markers = sum(text.count(self.processor.image_token) for text, _ in segments)
+        if markers != len(tiles):
+            raise ValueError(f"{markers} image tokens ({self.processor.image_token}) in the text, {len(tiles)} images")
         counts = iter(tiles)
         ids: list[int] = []
         labels: list[int] = []
@@ -74,7 +75,7 @@ class Tokens:
             labels += self._learnt(new) if learnt else [IGNORED] * len(new)
         return ids, labels
 
-    def _ids(self, text: str, counts: Any) -> list[int]:
+    def _ids(self, text: str, counts: Iterator[int]) -> list[int]:
         """The tokens of a text, each image token in it as many as its image needs."""
         if not self._cut_at_images:
             first, *pieces = text.split(self.processor.image_token)
@@ -105,15 +106,15 @@ class Tokens:
         """The tokens of a text as it is."""
         if not text:
             return []
-        if text not in self.remembered:
+        if text not in self.ids_of_text:
             new = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-            if len(self.remembered) >= REMEMBERED or len(text) > REMEMBERED:
+            if len(self.ids_of_text) >= CACHED or len(text) > CACHED:
                 return new
-            self.remembered[text] = new
-        return self.remembered[text]
+            self.ids_of_text[text] = new
+        return self.ids_of_text[text]
 
     def _learnt(self, ids: list[int]) -> list[int]:
-        """The ids up to the end of the turn; what the template puts behind it is not the assistant's to say.
+        """The ids up to the end of the turn; what the template puts behind it is not the assistant's.
 
         Nor are images, should an answer hold any.
         """
@@ -123,11 +124,11 @@ class Tokens:
         return [IGNORED if token == image else token for token in ids[:end]] + [IGNORED] * (len(ids) - end)
 
     def length(self, sample: Sample, tiles: list[int]) -> int:
-        """Tokens of a row whose images have so many tiles each."""
+        """Count the tokens of a row whose images have so many tiles each."""
         return len(self.encoded(self.segments(sample["messages"]), tiles)[0])
 
     def longest_possible(self, sample: Sample, tiles: list[int]) -> int | None:
-        """A length that the row can't pass, told without writing or tokenising it; None where that can't be told.
+        """Give a length that the row can't pass, without tokenising it; None where none is known.
 
         A text has no more tokens than bytes, whatever the vocabulary, once it is normalised: NFC makes it at most
         three times as long, and of the compatibility forms (NFKC) little is certain.
@@ -147,7 +148,7 @@ class Tokens:
     def _written_around(self, roles: tuple[str, ...]) -> int:
         """Bytes that the template adds to messages of these roles, generously: each is cut into two pieces."""
         if roles not in self.around:
-            empty = [{"role": role, "content": ""} for role in roles]
+            empty: list[Message] = [{"role": role, "content": ""} for role in roles]
             self.around[roles] = len(self._written(empty, add_generation_prompt=True).encode()) + 8 * len(roles)
         return self.around[roles]
 
@@ -160,7 +161,7 @@ class Tokens:
         return self.images[tiles]
 
     def tiles(self, width: int, height: int) -> int:
-        """Of how many tiles an image of that size will consist, by the image processor's own arithmetic."""
+        """Count the tiles that an image of that size will have, by the image processor's own arithmetic."""
         if (width, height) not in self.tiles_of:
             self.tiles_of[width, height] = self._tiles(width, height)
         return self.tiles_of[width, height]

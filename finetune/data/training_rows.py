@@ -1,5 +1,7 @@
 """The rows of a run, in the order in which they are learnt."""
 
+from __future__ import annotations
+
 import logging
 import math
 from collections.abc import Callable
@@ -10,10 +12,11 @@ from torch.utils.data import Dataset
 
 from finetune.config import TrainSettings
 from finetune.data.corpus import Corpus
-from finetune.data.mixture import Order, manifest, strata_of
+from finetune.data.mixture import Order, Stratum, manifest, strata_of
 from finetune.data.packing import Packs
-from finetune.data.row_scan import Survey, Surveyor, survey
-from finetune.data.tokens import Tokens
+from finetune.data.row_scan import RowScan, RowScanner, scan_rows
+from finetune.data.rows import TrainingRow
+from finetune.data.tokens import RowTokenizer
 from soup.errors import FinetuneError
 
 __all__ = ["TrainingRows"]
@@ -21,19 +24,19 @@ __all__ = ["TrainingRows"]
 log = logging.getLogger(__name__)
 
 
-class TrainingRows(Dataset[Any]):
-    """The rows of a run: item n is what is learnt n-th, ready for the `Collator`, from the first step to the last.
+class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
+    """The rows of a run: item n is learnt n-th, ready for the `Collator`, from the first step to the last.
 
     To be read in order (`SequentialSampler`); a run that resumes at step s goes on at item
     s * global_batch_size. With packing an item is a list of rows, for a `Collator` with `packing`.
 
-    `steps` is how many there are, `manifest` what the mixture came to, `survey` what is known of each row.
+    `steps` is how many there are, `manifest` what the mixture came to, `scan` what is known of each row.
 
     Args:
         corpus: rows of all data sets.
         settings: mixture, seed, length, packing, and what happens to bad rows.
         processor: template, tokenizer and tiling.
-        known: a survey of this corpus, where there is one.
+        known: a scan of this corpus, where there is one.
         progress: called with rows looked at and rows in all.
 
     Raises:
@@ -46,17 +49,17 @@ class TrainingRows(Dataset[Any]):
         settings: TrainSettings,
         processor: Any,
         *,
-        known: Survey | None = None,
+        known: RowScan | None = None,
         progress: Callable[[int, int], object] | None = None,
     ):
         self.corpus = corpus
-        self.tokens = Tokens(processor)
-        self.surveyor = Surveyor(processor, settings.max_length, exact=True)
-        self.survey = known or survey(corpus, Surveyor(processor, settings.max_length), progress=progress)
-        _accept(self.survey, settings)
-        strata = _strata(corpus, self.survey, settings)
+        self.tokens = RowTokenizer(processor)
+        self.scanner = RowScanner(processor, settings.max_length, exact=True)
+        self.scan = known or scan_rows(corpus, RowScanner(processor, settings.max_length), progress=progress)
+        _accept(self.scan, settings)
+        strata = _strata(corpus, self.scan, settings)
         self.order = Order(strata, settings.seed)
-        self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.survey.bad}
+        self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.scan.bad}
         self.packs = Packs(self.length_at, settings.max_length) if settings.packing else None
         self.steps = settings.steps or self._steps_of(settings)
         self.items = self.steps * settings.global_batch_size
@@ -70,39 +73,39 @@ class TrainingRows(Dataset[Any]):
     def __len__(self) -> int:
         return self.items
 
-    def __getitem__(self, n: int) -> Any:
+    def __getitem__(self, n: int) -> TrainingRow | list[TrainingRow]:
         if not 0 <= n < self.items:
             raise IndexError(n)
         return [self.row_at(position) for position in self.packs[n]] if self.packs else self.row_at(n)
 
-    def row_at(self, position: int) -> dict[str, Any]:
-        """`segments`: pieces of text, each to be learnt or not; `images`: `Picture`s; `where` and `position`."""
+    def row_at(self, position: int) -> TrainingRow:
+        """Give the row at a position."""
         sample = self.corpus[self.order[position]]
         segments = self.tokens.segments(sample["messages"])
         return {"segments": segments, "images": sample["images"], "where": sample["where"], "position": position}
 
-    def after(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row at the next position: in the place of one that turned out to be bad."""
+    def after(self, row: TrainingRow) -> TrainingRow:
+        """Give the row at the next position, for one that turned out to be bad."""
         return self.row_at(row["position"] + 1)
 
     def length_at(self, position: int) -> int:
-        """Tokens of the row at a position; counted once, by its pictures' headers."""
+        """Give the tokens of the row at a position; counted once, by its pictures' headers."""
         i = self.order[position]
-        if not self.survey.lengths[i]:
-            self.survey.lengths[i] = self.surveyor.length(self.corpus[i])
-        return int(self.survey.lengths[i])
+        if not self.scan.lengths[i]:
+            self.scan.lengths[i] = self.scanner.length(self.corpus[i])
+        return int(self.scan.lengths[i])
 
 
-def _accept(found: Survey, settings: TrainSettings) -> None:
-    """Raises FinetuneError for bad rows, or tells of those that are left out."""
-    if not found.bad:
+def _accept(scan: RowScan, settings: TrainSettings) -> None:
+    """Raise FinetuneError for bad rows, or log those that are left out."""
+    if not scan.bad:
         return
     if settings.on_bad_row == "error":
-        raise FinetuneError(f"{found.told()}\nMend them, or leave them out with on_bad_row: skip.")
-    log.warning("left out: %s", found.told())
+        raise FinetuneError(f"{scan.describe()}\nMend them, or leave them out with on_bad_row: skip.")
+    log.warning("left out: %s", scan.describe())
 
 
-def _strata(corpus: Corpus, found: Survey, settings: TrainSettings) -> list[Any]:
+def _strata(corpus: Corpus, scan: RowScan, settings: TrainSettings) -> list[Stratum]:
     ends = zip(corpus.begins, corpus.begins[1:], strict=False)
-    rows = [begin + np.flatnonzero(found.good[begin:end]) for begin, end in ends]
-    return strata_of(corpus.data_sets, rows, [found.groups[own] for own in rows], settings.mixture)
+    rows = [begin + np.flatnonzero(scan.good[begin:end]) for begin, end in ends]
+    return strata_of(corpus.data_sets, rows, [scan.groups[indices] for indices in rows], settings.mixture)

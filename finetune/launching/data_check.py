@@ -1,11 +1,13 @@
-"""What `soup finetune --check` says: every row of every data set of a configuration, before the first GPU hour."""
+"""What `soup finetune --check` reports: every row of every data set of a configuration, before the first GPU hour."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from finetune.config import Stage
-from finetune.data.check import COLUMNS, DataReport, Use, check_data
+from finetune.data.check import COLUMNS, DataReport, JobData, check_data
 from finetune.jobs import START, at_root, read_plan
 from soup.errors import SoupError
 
@@ -21,8 +23,11 @@ def check(
 ) -> DataReport:
     """Look at all rows that a configuration trains on; where its start is here, rows are counted in its tokens.
 
-    `progress(path, rows done, rows)` is called now and then. With `decode` every picture is decoded in full;
-    `faults_to` takes all bad rows.
+    Args:
+        config_path: the YAML file.
+        progress: called with a data set's path, rows done and rows in all, now and then.
+        decode: decode every picture in full.
+        faults_to: the file for all bad rows.
 
     Raises:
         FinetuneError: a wrong configuration, or `faults_to` can't be written. What is wrong with the data is in the
@@ -31,11 +36,18 @@ def check(
     config, root, jobs = read_plan(config_path)
     base = at_root(config.data, root)
     added = {name: at_root(sets, root) for name, sets in config.added.items()}
-    if isinstance(config.start, Stage) and (own := at_root(config.start.data, root)) != base:
-        added[START] = own
-    uses = [Use(job.name, job.data, job.settings) for job in jobs]
-    wishes: dict[str, Any] = {"uses": uses, "decode": decode, "faults_to": faults_to}
-    return check_data(base, added, config.settings(), _processor(Path(jobs[-1].start)), progress, **wishes)
+    if isinstance(config.start, Stage) and (start_data := at_root(config.start.data, root)) != base:
+        added[START] = start_data
+    return check_data(
+        base,
+        added,
+        config.settings(),
+        _processor(Path(jobs[-1].start)),
+        progress,
+        jobs=[JobData(job.name, job.data, job.settings) for job in jobs],
+        decode=decode,
+        faults_to=faults_to,
+    )
 
 
 def _processor(start: Path) -> Any:
@@ -49,4 +61,4 @@ def _processor(start: Path) -> Any:
     try:
         return AutoProcessor.from_pretrained(start)
     except (OSError, ValueError, KeyError, ImportError, SoupError):
-        return None  # the jobs say what is wrong with it; the data can be looked at without
+        return None  # the jobs report what is wrong with it; the data can be looked at without

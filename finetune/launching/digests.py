@@ -1,6 +1,6 @@
-"""What a job would be trained from, as one short name: its settings, the content of its data, and its start.
+"""What a job would be trained from, as one digest: its settings, the content of its data, and its start.
 
-    data     sha256 of the row files' bytes, and of the names and sizes of the pictures that they name
+    data     sha256 of the row files' bytes, and of the names and sizes of the pictures named there
     start    the digest of a checkpoint's weights and side files (`soup/checkpoints/digest.py`), of the job
              that trains it, or the commit of a Hub id
     job      sha256 of both and of all settings; paths are left out: a folder that moved holds the same models
@@ -10,6 +10,8 @@ same size leaves the digest as it is. Its time tells, but so would a copy's of t
 than an ingredient are a remark (`finetune/launching/job_plans.py`), and make no other model of it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import mmap
@@ -18,10 +20,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from finetune.config import DataSet
-from finetune.jobs import Job
+from finetune.jobs import Job, JobDigests
 from soup.checkpoints.digest import DigestCache, digest_checkpoint, side_digest
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
@@ -55,15 +56,15 @@ class Content:
 
 @dataclass
 class Digests:
-    """Digests of data sets and starts, each looked at once within a call; `remembered` keeps those of checkpoints."""
+    """Digests of data sets and starts, each made once; the file `cache_path` keeps those of checkpoints."""
 
-    remembered: Path | None = None
-    _files: dict[Any, tuple[str, int | None, list[str]]] = field(default_factory=dict)
+    cache_path: Path | None = None
+    _files: dict[tuple[str, int, int], tuple[str, int | None, list[str]]] = field(default_factory=dict)
     _contents: dict[DataSet, Content] = field(default_factory=dict)
     _starts: dict[str, str] = field(default_factory=dict)
 
     def content(self, data_set: DataSet) -> Content:
-        """What a data set holds.
+        """Give what a data set holds.
 
         Raises:
             FinetuneError: it is neither here nor on the Hub.
@@ -74,29 +75,29 @@ class Digests:
         return self._contents[data_set]
 
     def _local(self, data_set: DataSet) -> Content:
-        place = Path(data_set.path)
-        root = Path(data_set.images or (place if place.is_dir() else place.parent))
+        location = Path(data_set.path)
+        root = Path(data_set.images or (location if location.is_dir() else location.parent))
         whole, rows, pictures = hashlib.sha256(), [], []
-        for file in row_files(place):
+        for file in row_files(location):
             digest, count, named = self._file(file)
-            whole.update(f"{os.path.relpath(file, place)} {digest}\n".encode())
+            whole.update(f"{os.path.relpath(file, location)} {digest}\n".encode())
             rows.append(count)
             pictures += named
         names = sorted(set(pictures))
         times = []
         for name in names:
             path = root / name
-            told = path.stat() if path.is_file() else None
-            whole.update(f"{name} {told.st_size if told else None}\n".encode())
-            times += [(told.st_mtime, name)] if told else []
+            stat = path.stat() if path.is_file() else None
+            whole.update(f"{name} {stat.st_size if stat else None}\n".encode())
+            times += [(stat.st_mtime, name)] if stat else []
         known = [count for count in rows if count is not None]
         count = sum(known) if len(known) == len(rows) else None
         return Content(whole.hexdigest(), count, len(names), max(times, default=None))
 
     def _file(self, file: Path) -> tuple[str, int | None, list[str]]:
         """Digest, number of rows and named pictures of one file, remembered by path, size and time."""
-        found = file.stat()
-        key = str(file), found.st_size, found.st_mtime_ns
+        stat = file.stat()
+        key = str(file), stat.st_size, stat.st_mtime_ns
         if key not in self._files:
             with file.open("rb") as data:
                 digest = hashlib.file_digest(data, "sha256").hexdigest()
@@ -105,7 +106,7 @@ class Digests:
         return self._files[key]
 
     def start(self, start: str) -> str:
-        """What a start holds: a checkpoint here, a preset, or a Hub id.
+        """Give the digest of a start: a checkpoint here, a preset, or a Hub id.
 
         Raises:
             FinetuneError: it is none of these.
@@ -118,7 +119,7 @@ class Digests:
     def _start(self, start: str) -> str:
         if Path(start).is_dir():
             with Checkpoint(start) as checkpoint:
-                cache = DigestCache(self.remembered) if self.remembered else None
+                cache = DigestCache(self.cache_path) if self.cache_path else None
                 digest = cache.get(checkpoint) if cache else digest_checkpoint(checkpoint)
                 return f"{digest.content} {side_digest(checkpoint)}"
         if is_preset(start):
@@ -127,18 +128,24 @@ class Digests:
             raise FinetuneError(f"{start}: no directory, no Hub id, no preset.{did_you_mean(start, PRESETS)}")
         return _on_hub("models", start)
 
-    def parts(self, job: Job, of_start: str | None = None) -> dict[str, Any]:
-        """The digests of a job's start and of each of its data sets; `of_start`: of the job that trains its start."""
+    def parts(self, job: Job, start_digest: str | None = None) -> JobDigests:
+        """Give the digests of a job's start and of each of its data sets.
+
+        Args:
+            job: the job.
+            start_digest: of the job that trains its start, where one does.
+        """
         return {
-            "start": of_start or self.start(job.start),
-            "data": {one.path: self.content(one).digest for one in job.data},
+            "start": start_digest or self.start(job.start),
+            "data": {data_set.path: self.content(data_set).digest for data_set in job.data},
         }
 
-    def job(self, job: Job, of_start: str | None = None) -> str:
-        """The digest of a job."""
-        said = [one.model_dump(exclude={"path", "images"}) for one in job.data]
-        data = [[self.content(one).digest, own] for one, own in zip(job.data, said, strict=True)]
-        whole = [FORMAT, of_start or self.start(job.start), data, job.settings.as_stored()]
+    def job(self, job: Job, start_digest: str | None = None) -> str:
+        """Give the digest of a job; arguments as `parts` has them."""
+        data = [
+            [self.content(data_set).digest, data_set.model_dump(exclude={"path", "images"})] for data_set in job.data
+        ]
+        whole = [FORMAT, start_digest or self.start(job.start), data, job.settings.as_stored()]
         if job.start == "tiny" and len(job.data) > 1:
             whole.append("the words of the first data set")  # once it was those of all
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
@@ -149,25 +156,25 @@ def is_preset(start: str) -> bool:
     return start in PRESETS
 
 
-def row_files(place: Path) -> Sequence[Path]:
-    """The files that hold a data set's rows: itself, `data.json`, or all files of rows within the directory.
+def row_files(location: Path) -> Sequence[Path]:
+    """Give the files that hold a data set's rows: itself, `data.json`, or all files of rows within the directory.
 
     Raises:
         FinetuneError: there is none.
     """
-    if place.is_file():
-        return [place]
-    if (place / "data.json").is_file():
-        return [place / "data.json"]
-    found = sorted(path for path in place.rglob("*") if path.suffix in ROW_SUFFIXES and path.is_file())
-    if not found:
-        raise FinetuneError(f"{place}: no data.json, and no other file of rows ({', '.join(ROW_SUFFIXES)})")
-    return found
+    if location.is_file():
+        return [location]
+    if (location / "data.json").is_file():
+        return [location / "data.json"]
+    files = sorted(path for path in location.rglob("*") if path.suffix in ROW_SUFFIXES and path.is_file())
+    if not files:
+        raise FinetuneError(f"{location}: no data.json, and no other file of rows ({', '.join(ROW_SUFFIXES)})")
+    return files
 
 
 def _pictures(file: Path) -> Iterator[str]:
     """The pictures that a file of JSON names, without loading its rows."""
-    for match in _found(PICTURE, file):
+    for match in _matches(PICTURE, file):
         try:
             name = json.loads(b'"' + match + b'"')
         except ValueError:
@@ -176,7 +183,7 @@ def _pictures(file: Path) -> Iterator[str]:
             yield name
 
 
-def _found(pattern: re.Pattern[bytes], file: Path) -> Iterator[bytes]:
+def _matches(pattern: re.Pattern[bytes], file: Path) -> Iterator[bytes]:
     if not file.stat().st_size:  # which can't be mapped
         return
     with file.open("rb") as data, mmap.mmap(data.fileno(), 0, access=mmap.ACCESS_READ) as view:
@@ -187,7 +194,7 @@ def _found(pattern: re.Pattern[bytes], file: Path) -> Iterator[bytes]:
 def _count_rows(file: Path) -> int | None:
     """How many rows a file holds; None where only loading it would tell."""
     if file.suffix in ROW_SUFFIXES[:3]:
-        return sum(1 for _ in _found(ROW, file))
+        return sum(1 for _ in _matches(ROW, file))
     try:
         from pyarrow import parquet
 
@@ -196,11 +203,11 @@ def _count_rows(file: Path) -> int | None:
         return None
 
 
-def _on_hub(kind: str, place: str) -> str:
-    """The commit that a Hub id means: asked for, or the one that the cache here holds."""
-    name, _, revision = place.partition("@")
-    if not is_hub_id(place):
-        raise FinetuneError(f"{place}: no such file or directory")
+def _on_hub(kind: str, hub_id: str) -> str:
+    """The commit that a Hub id means: by the Hub, or the one that the cache here holds."""
+    name, _, revision = hub_id.partition("@")
+    if not is_hub_id(hub_id):
+        raise FinetuneError(f"{hub_id}: no such file or directory")
     from huggingface_hub import HfApi, constants
 
     why = "HF_HUB_OFFLINE is set"
@@ -215,4 +222,4 @@ def _on_hub(kind: str, place: str) -> str:
     ref = Path(constants.HF_HUB_CACHE, f"{kind}--{name.replace('/', '--')}", "refs", revision or "main")
     if ref.is_file():
         return f"{name}@{ref.read_text(encoding='utf-8').strip()}"
-    raise FinetuneError(f"{place}: no such file or directory, and not to be had from the Hub ({why})")
+    raise FinetuneError(f"{hub_id}: no such file or directory, and not to be had from the Hub ({why})")

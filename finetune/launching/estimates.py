@@ -10,26 +10,40 @@ which sdpa and flash attention never hold. Rows count as long as `max_length`; e
 the allocator wastes are left out.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from finetune.config import TrainSettings
-from finetune.jobs import Job, read_state
+from finetune.jobs import Job, Json, read_state
 from finetune.launching.digests import Content
 from finetune.launching.executors.local import local_gpus
 from finetune.launching.start_check import read_model_config, shapes_of
 
-__all__ = ["Estimate", "estimate", "smallest_gpu_bytes", "trained_parameters"]
+__all__ = ["Estimate", "EstimateDocument", "estimate", "smallest_gpu_bytes", "trained_parameters"]
 
 LAYER = re.compile(r"^(.*?\.)(\d+)\.")
 HEADS = ("embed", "lm_head", "wte", "vision", "visual", "vit", "projector", "connector", "merger")
 # Settings that the time of a step depends on.
 PACE = ("global_batch_size", "micro_batch", "max_length", "precision", "parallel", "freeze", "train", "lora", "packing")
 SHARED = {"ddp": (1, 1), "zero2": (1, 2), "zero3": (2, 2), "fsdp": (2, 2)}  # weights, the rest: 2 is shared out
+
+
+class EstimateDocument(TypedDict):
+    """An `Estimate`, for JSON."""
+
+    name: str
+    rows: int | None
+    steps: int | None
+    parameters: int | None
+    trained: int | None
+    memory_bytes: int | None
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -44,16 +58,31 @@ class Estimate:
     memory_bytes: int | None
     seconds: float | None
 
-    def as_json(self) -> dict[str, Any]:
-        """For one document."""
-        return asdict(self)
+    def as_json(self) -> EstimateDocument:
+        """Give all of it."""
+        return {
+            "name": self.name,
+            "rows": self.rows,
+            "steps": self.steps,
+            "parameters": self.parameters,
+            "trained": self.trained,
+            "memory_bytes": self.memory_bytes,
+            "seconds": self.seconds,
+        }
 
 
 def estimate(job: Job, contents: Mapping[str, Content], gpus: int, others: Iterable[Job] = ()) -> Estimate:
-    """What a job would take on so many GPUs; `others` are jobs whose speed, or start, may tell of this one's."""
+    """Estimate what a job would take.
+
+    Args:
+        job: the job.
+        contents: what its data sets hold, by their paths.
+        gpus: of the job.
+        others: jobs whose speed, or start, is used where this one has none yet.
+    """
     others = list(others)
     start = _start(job, others)
-    rows = [contents[one.path].rows for one in job.data if one.path in contents]
+    rows = [contents[data_set.path].rows for data_set in job.data if data_set.path in contents]
     known = [count for count in rows if count is not None]
     total = sum(known) if len(known) == len(job.data) else None
     shapes = shapes_of(start)
@@ -69,21 +98,21 @@ def estimate(job: Job, contents: Mapping[str, Content], gpus: int, others: Itera
 
 def _start(job: Job, others: Sequence[Job]) -> Path:
     """Where the headers are: those of the start, or of what the start is to be trained from."""
-    before = next((one for one in others if one.name == job.after), None)
+    before = next((other for other in others if other.name == job.after), None)
     return Path(job.start) if Path(job.start).is_dir() or before is None else Path(before.start)
 
 
 def trained_parameters(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> int:
-    """How many numbers learn, by the names of the tensors: those of the file, near to the model's."""
+    """Count the numbers that learn, by the names of tensors in the file, which are near to the model's."""
     if settings.lora:
         rank = settings.lora.rank
         pairs = sum(rank * sum(shape) for name, shape in shapes.items() if _adapted(name, shape, settings))
         return pairs + sum(math.prod(shape) for name, shape in shapes.items() if _in_any(name, settings.lora.save))
     learning = {name: shape for name, shape in shapes.items() if not _in_any(name, settings.freeze)}
     for part, much in settings.train.items():
-        mine = [name for name in learning if _in_any(name, [part])]
-        last = _last_layers(mine, much)
-        learning = {name: shape for name, shape in learning.items() if name not in mine or name in last}
+        names = [name for name in learning if _in_any(name, [part])]
+        last = _last_layers(names, much)
+        learning = {name: shape for name, shape in learning.items() if name not in names or name in last}
     return sum(map(math.prod, learning.values()))
 
 
@@ -120,21 +149,26 @@ def _state_bytes(count: int, trained: int, settings: TrainSettings, gpus: int) -
 
 
 def _activation_bytes(job: Job, start: Path, gpus: int) -> int:
-    """What a step keeps for its way back, as far as the language model's configuration tells."""
+    """What a step keeps for the backward pass, as far as the language model's configuration tells."""
     config = _language_config(start)
-    width, layers = config.get("hidden_size"), config.get("num_hidden_layers")
+    width, layers, words = (_whole(config.get(key)) for key in ("hidden_size", "num_hidden_layers", "vocab_size"))
     if not width or not layers:
         return 0
     settings = job.settings
     rows = settings.micro_batch or max(1, settings.global_batch_size // max(1, gpus))
     tokens = rows * settings.max_length
     kept = 2 * layers + 34 if settings.gradient_checkpointing else 34 * layers
-    return tokens * width * kept + 10 * tokens * (config.get("vocab_size") or 0)
+    return tokens * width * kept + 10 * tokens * words
 
 
-def _language_config(start: Path) -> dict[str, Any]:
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _language_config(start: Path) -> Json:
     whole = read_model_config(start)
-    return next((whole[name] for name in ("text_config", "llm_config") if isinstance(whole.get(name), dict)), whole)
+    parts = (whole.get(name) for name in ("text_config", "llm_config"))
+    return next((part for part in parts if isinstance(part, dict)), whole)
 
 
 def _steps(job: Job, contents: Mapping[str, Content], rows: int | None) -> int | None:
@@ -142,22 +176,23 @@ def _steps(job: Job, contents: Mapping[str, Content], rows: int | None) -> int |
         return job.settings.steps
     if rows is None:
         return None
-    seen = sum((contents[one.path].rows or 0) * one.weight for one in job.data)
+    seen = sum((contents[data_set.path].rows or 0) * data_set.weight for data_set in job.data)
     return math.ceil(seen * (job.settings.epochs or 0) / job.settings.global_batch_size)
 
 
 def _speed(jobs: Sequence[Job]) -> float | None:
     """Seconds a step, of the job's own earlier attempt, else of one that is trained alike."""
-    wanted = jobs[0].settings
+    settings = jobs[0].settings
 
     for job in jobs:
         state = read_state(job.folder)
-        if state and state.seconds_per_step and all(getattr(job.settings, k) == getattr(wanted, k) for k in PACE):
+        alike = all(getattr(job.settings, name) == getattr(settings, name) for name in PACE)
+        if state and state.seconds_per_step and alike:
             return state.seconds_per_step
     return None
 
 
 def smallest_gpu_bytes() -> int | None:
-    """The memory of this host's smallest GPU; None where there is none that tells."""
+    """Give the memory of this host's smallest GPU; None where there is none that tells."""
     known = [gpu.memory_bytes for gpu in local_gpus() if gpu.memory_bytes]
     return min(known, default=None)

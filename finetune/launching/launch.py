@@ -1,8 +1,10 @@
 """All jobs of a configuration, over whatever devices there are: the start where it is to be trained, then the rest.
 
 A job that was done is known by the digest in its `finetune.json`, which covers settings, data and start: typing the
-same command again goes on where it stopped. One job's failure never stops another's; the end tells of all of them.
+same command again goes on where it stopped. One job's failure never stops another's; the end reports all of them.
 """
+
+from __future__ import annotations
 
 import os
 import time
@@ -10,40 +12,52 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from finetune.jobs import START, Job, State, job_command, log_tail, read_stamp, read_state, write_state
+from finetune.jobs import (
+    START,
+    Job,
+    JobStatus,
+    State,
+    has_digest,
+    job_command,
+    log_tail,
+    read_stamp,
+    read_state,
+    write_state,
+)
 from finetune.launching.executors.attempt import clear_requests
 from finetune.launching.executors.liveness import is_alive
 from finetune.launching.executors.processes import read_launcher, remove_launcher, write_launcher
 from finetune.launching.executors.protocol import Executor, Task, TaskExit, read_placement
 from finetune.launching.executors.registry import open_executor
-from finetune.launching.job_plans import Standing, Survey, snapshots, survey
-from finetune.launching.outcomes import Ending, judge
-from finetune.launching.status import Row, row_of
+from finetune.launching.job_plans import JobAction, JobPlan, LaunchPlan, plan_launch, snapshots
+from finetune.launching.outcomes import JobOutcome, classify_exit
+from finetune.launching.status import JobRow, job_row
 from soup.errors import FinetuneError
 from soup.support.file_lock import FileLock
 from soup.support.text import bullet_list
 
 __all__ = ["LaunchProgress", "finetune"]
 
-BOARD_SECONDS = 0.5
+REFRESH_SECONDS = 0.5
 SILENT_SECONDS = 900  # without a word from another machine for so long, a job there is taken for gone
 Command = Callable[[Job, int], Sequence[str]]
 """From a job and its number of GPUs to what is run."""
+OnStep = Callable[[str, int, int, float], object]
+"""Called with a job's name, step, steps and loss."""
 
 
-def _nothing(*told: Any) -> None:
+def _ignore(*values: object) -> None:
     pass
 
 
 @dataclass(frozen=True)
 class LaunchProgress:
-    """Who is told: of a line of talk, a remark, and how all jobs are, twice a second."""
+    """What a launch calls: with a line for people, a remark, and how all jobs are, twice a second."""
 
-    say: Callable[[str], object] = _nothing
-    warn: Callable[[str], object] = _nothing
-    board: Callable[[Sequence[Row]], object] = _nothing
+    say: Callable[[str], object] = _ignore
+    warn: Callable[[str], object] = _ignore
+    board: Callable[[Sequence[JobRow]], object] = _ignore
 
 
 def finetune(
@@ -73,63 +87,63 @@ def finetune(
         KeyboardInterrupt: after an interrupt, when all jobs have ended.
     """
     root = Path(config_path).parent
-    found = survey(config_path)
+    plan = plan_launch(config_path)
     listener = listener or LaunchProgress()
-    for remark in found.remarks:
+    for remark in plan.remarks:
         listener.warn(remark)
-    where = open_executor(executor or found.config.executor, found.config)
-    with _alone(found):
-        _Launch(found, where, listener, progress or _nothing, command).run()
-    made = [path for one in found.jobs if one.job.name != START for path in [*snapshots(one.job), one.job.out]]
-    return [root / found.config.root / path.relative_to(found.root) for path in made]
+    opened = open_executor(executor or plan.config.executor, plan.config)
+    with _only_launcher(plan):
+        _Launch(plan, opened, listener, progress or _ignore, command).run()
+    made = [path for each in plan.jobs if each.job.name != START for path in [*snapshots(each.job), each.job.out]]
+    return [root / plan.config.root / path.relative_to(plan.root) for path in made]
 
 
 @contextmanager
-def _alone(found: Survey) -> Iterator[None]:
-    """Keeps a second launcher from the same jobs.
+def _only_launcher(plan: LaunchPlan) -> Iterator[None]:
+    """Keep a second launcher from the same jobs.
 
     Raises:
         FinetuneError: there is one already, or nothing can be written there.
     """
     try:
-        found.folder.mkdir(parents=True, exist_ok=True)
-        for out in {one.job.out.parent for one in found.jobs}:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        for out in {each.job.out.parent for each in plan.jobs}:
             out.mkdir(parents=True, exist_ok=True)
             if not os.access(out, os.W_OK | os.X_OK):
                 raise FinetuneError(f"{out}: no permission to write there. Name another `out`.")
-        lock = FileLock.take(found.folder)
-        who = read_launcher(found.folder) or "who it is can't be seen from here"
+        lock = FileLock.take(plan.folder)
+        launcher = read_launcher(plan.folder) or "who it is can't be seen from here"
         if lock is not None:
-            write_launcher(found.folder)
+            write_launcher(plan.folder)
     except OSError as error:
         raise FinetuneError(f"{error.filename}: can't be written ({error.strerror}). Name another `out`.") from error
     if lock is None:
         raise FinetuneError(
-            f"{found.folder}: another soup finetune is at work there ({who}). Its --status shows how far it is."
+            f"{plan.folder}: another soup finetune is at work there ({launcher}). Its --status shows how far it is."
         )
     try:
         yield
     finally:
-        remove_launcher(found.folder)
+        remove_launcher(plan.folder)
         lock.release()
 
 
 @dataclass
 class _Launch:
-    """The jobs under way, until each has an ending."""
+    """The jobs under way, until each has an outcome. Dictionaries are by the jobs' names."""
 
-    found: Survey
+    plan: LaunchPlan
     executor: Executor
     listener: LaunchProgress
-    progress: Callable[..., object]
+    progress: OnStep
     command: Command
-    endings: dict[str, Ending] = field(default_factory=dict)
-    told: dict[str, int] = field(default_factory=dict)
-    before: dict[str, State | None] = field(default_factory=dict)
-    held: list[Standing] = field(default_factory=list)
-    under_way: dict[str, Standing] = field(default_factory=dict)
-    asked: bool = False
-    painted: float = 0.0
+    outcomes: dict[str, JobOutcome] = field(default_factory=dict)
+    reported_steps: dict[str, int] = field(default_factory=dict)
+    states_before: dict[str, State | None] = field(default_factory=dict)
+    waiting: list[JobPlan] = field(default_factory=list)
+    under_way: dict[str, JobPlan] = field(default_factory=dict)
+    interrupted: bool = False
+    refreshed: float = 0.0
 
     def run(self) -> None:
         """Run all jobs that are not done.
@@ -137,22 +151,22 @@ class _Launch:
         Raises:
             FinetuneError: some failed.
         """
-        for one in self.found.jobs:
-            if self._is_done(one):
-                self.endings[one.job.name] = Ending("done")
-                self._tell(one.job)
-        todo = [one for one in self.found.jobs if one.job.name not in self.endings]
+        for plan in self.plan.jobs:
+            if plan.action == JobAction.SKIP or has_digest(plan.job.out, plan.digest):
+                self.outcomes[plan.job.name] = JobOutcome(JobStatus.DONE)
+                self._report_step(plan.job)
+        todo = [plan for plan in self.plan.jobs if plan.job.name not in self.outcomes]
         if todo:
-            self.listener.say(f"{len(todo)} of {len(self.found.jobs)} jobs, on {self.executor.describe()}")
+            self.listener.say(f"{len(todo)} of {len(self.plan.jobs)} jobs, on {self.executor.describe()}")
             self._run(todo)
-        failed = [one for one in self.found.jobs if self.endings[one.job.name].phase != "done"]
+        failed = [plan for plan in self.plan.jobs if not self._is_done(plan.job.name)]
         if failed:
-            raise FinetuneError(self._report(failed))
+            raise FinetuneError(self._failures(failed))
 
-    def _is_done(self, one: Standing) -> bool:
-        return one.plan == "done" or (read_stamp(one.job.out) or {}).get("digest") == one.digest
+    def _is_done(self, name: str) -> bool:
+        return name in self.outcomes and self.outcomes[name].status == JobStatus.DONE
 
-    def _run(self, todo: list[Standing]) -> None:
+    def _run(self, todo: list[JobPlan]) -> None:
         try:
             try:
                 self._begin(todo)
@@ -163,84 +177,86 @@ class _Launch:
         finally:
             self.executor.close()
 
-    def _begin(self, todo: list[Standing]) -> None:
-        """Take over what still runs, make the other jobs' folders ready, and hand over those that may begin.
+    def _begin(self, todo: list[JobPlan]) -> None:
+        """Adopt what still runs, make the other jobs' folders ready, and submit those that may begin.
 
         Raises:
             FinetuneError: a job still runs where this executor does not reach.
         """
-        for one in todo:
-            if self.executor.adopt(self._task(one)):
-                self.under_way[one.job.name] = one
-                self.listener.say(f"{one.job.name}: still runs from an earlier call")
-        others = [one for one in todo if one.job.name not in self.under_way]
-        elsewhere = [f"{one.job.name} {where}" for one in others if (where := _elsewhere(one.job.folder))]
+        for plan in todo:
+            if self.executor.adopt(self._task(plan)):
+                self.under_way[plan.job.name] = plan
+                self.listener.say(f"{plan.job.name}: still runs from an earlier call")
+        others = [plan for plan in todo if plan.job.name not in self.under_way]
+        elsewhere = [f"{plan.job.name} {where}" for plan in others if (where := _elsewhere(plan.job.folder))]
         if elsewhere:
             raise FinetuneError(
                 f"{len(elsewhere)} jobs still run or wait where an earlier call put them. "
                 f"Go on there (--executor), or end them first:\n{bullet_list(elsewhere)}"
             )
-        for one in others:
-            _prepare(one)
-            self.before[one.job.name] = read_state(one.job.folder)
-        self.held += others
+        for plan in others:
+            _prepare(plan)
+            self.states_before[plan.job.name] = read_state(plan.job.folder)
+        self.waiting += others
         self._submit_ready()
 
     def _submit_ready(self) -> None:
-        """Hand over what waits for nothing; an executor that chains is given all of it."""
-        ready = [one for one in self.held if self.executor.chains or self._may_begin(one.job)]
-        self.held = [one for one in self.held if one not in ready]
-        self.under_way |= {one.job.name: one for one in ready}
+        """Submit the jobs whose start is there; to an executor that chains, all of them."""
+        ready = [plan for plan in self.waiting if self.executor.chains or self._may_begin(plan.job)]
+        self.waiting = [plan for plan in self.waiting if plan not in ready]
+        self.under_way |= {plan.job.name: plan for plan in ready}
         if ready:
-            self.executor.submit([self._task(one) for one in ready])
+            self.executor.submit([self._task(plan) for plan in ready])
 
     def _may_begin(self, job: Job) -> bool:
-        return job.after is None or (job.after in self.endings and self.endings[job.after].phase == "done")
+        return job.after is None or self._is_done(job.after)
 
-    def _task(self, one: Standing) -> Task:
-        gpus = self.found.config.gpus_per_job
-        after = None if self._may_begin(one.job) else one.job.after
-        return Task(one.job.name, one.job.folder, tuple(self.command(one.job, gpus)), gpus, after)
+    def _task(self, plan: JobPlan) -> Task:
+        job, gpus = plan.job, self.plan.config.gpus_per_job
+        after = None if self._may_begin(job) else job.after
+        return Task(job.name, job.folder, tuple(self.command(job, gpus)), gpus, after)
 
     def _watch(self) -> None:
         """Wait until nothing is under way."""
         while self.under_way:
-            for ended in self.executor.poll():
-                self._end(ended)
-            self._paint()
+            for task_exit in self.executor.poll():
+                self._end(task_exit)
+            self._refresh()
             if self.under_way:
                 time.sleep(self.executor.pause_seconds)
-        self._paint(last=True)
+        self._refresh(last=True)
 
-    def _end(self, ended: TaskExit) -> None:
-        one = self.under_way.pop(ended.name, None)
-        if one is None:
+    def _end(self, task_exit: TaskExit) -> None:
+        plan = self.under_way.pop(task_exit.name, None)
+        if plan is None:
             return
-        ending = judge(one.job, one.digest, ended, self.before.get(ended.name), asked=self.asked)
-        before = self.endings.get(one.job.after or "")
-        if before and before.phase != "done" and ending.phase != "done":
-            ending = Ending("not started", f"its start, {one.job.after}, {before.phase}")
-        self.endings[one.job.name] = ending
-        if ending.phase == "done":
-            self._tell(one.job)
+        job, before = plan.job, self.states_before.get(task_exit.name)
+        outcome = classify_exit(job, plan.digest, task_exit, before, interrupted=self.interrupted)
+        start = self.outcomes.get(job.after or "")
+        if start and start.status != JobStatus.DONE and outcome.status != JobStatus.DONE:
+            outcome = JobOutcome(JobStatus.NOT_STARTED, f"its start, {job.after}, {start.status}")
+        self.outcomes[job.name] = outcome
+        if outcome.status == JobStatus.DONE:
+            self._report_step(job)
         else:
-            _note(one.job, ending)
-            first = ending.why.partition("\n")[0].removesuffix(":")
-            self.listener.say(f"  {one.job.name}: {ending.phase}: {first}")
-        self._release(one.job, ending)
+            _write_outcome(job, outcome)
+            first = outcome.why.partition("\n")[0].removesuffix(":")
+            self.listener.say(f"  {job.name}: {outcome.status}: {first}")
+        self._release(job, outcome)
 
-    def _release(self, job: Job, ending: Ending) -> None:
-        """Those that waited for a job can begin, or never will."""
-        if ending.phase == "done" and not self.asked:
+    def _release(self, job: Job, outcome: JobOutcome) -> None:
+        """Submit the jobs that waited for this one, or give them up where it is not done."""
+        if outcome.status == JobStatus.DONE and not self.interrupted:
             self._submit_ready()
             return
-        for one in [one for one in self.held if one.job.after == job.name]:
-            self.held.remove(one)
-            self.endings[one.job.name] = Ending("not started", f"its start, {job.name}, {ending.phase}")
+        for plan in [plan for plan in self.waiting if plan.job.after == job.name]:
+            self.waiting.remove(plan)
+            why = f"its start, {job.name}, {outcome.status}"
+            self.outcomes[plan.job.name] = JobOutcome(JobStatus.NOT_STARTED, why)
 
     def _stop(self) -> None:
         """Pass an interrupt on, and wait for the jobs' checkpoints; a second interrupt ends them at once."""
-        self.asked = True
+        self.interrupted = True
         running = len(self.under_way)
         self.listener.say(f"stopping {running} jobs, each after a checkpoint; interrupt again to end them at once")
         try:
@@ -251,62 +267,62 @@ class _Launch:
             self.executor.kill()
             self._watch()
 
-    def _paint(self, last: bool = False) -> None:
-        """Tell how far all jobs are, not too often."""
+    def _refresh(self, last: bool = False) -> None:
+        """Report how far all jobs are, not too often."""
         now = time.monotonic()
-        if now - self.painted < BOARD_SECONDS and not last:
+        if now - self.refreshed < REFRESH_SECONDS and not last:
             return
-        self.painted = now
-        for one in self.under_way.values():
-            self._tell(one.job)
-        self.listener.board([row_of(one.job, self._alive) for one in self.found.jobs])
+        self.refreshed = now
+        for plan in self.under_way.values():
+            self._report_step(plan.job)
+        self.listener.board([job_row(plan.job, self._is_alive) for plan in self.plan.jobs])
 
-    def _alive(self, folder: Path) -> bool:
-        names = {*self.under_way, *(one.job.name for one in self.held)}
-        return any(one.job.folder == folder and one.job.name in names for one in self.found.jobs)
+    def _is_alive(self, folder: Path) -> bool:
+        return any(plan.job.folder == folder for plan in (*self.under_way.values(), *self.waiting))
 
-    def _tell(self, job: Job) -> None:
-        """Pass on how far a job is, when it moved."""
-        state, stamp = read_state(job.folder), read_stamp(job.out) or {}
-        done = job.name in self.endings
+    def _report_step(self, job: Job) -> None:
+        """Report how far a job is, when it moved."""
+        state, stamp = read_state(job.folder), read_stamp(job.out)
         step, steps = (state.step, state.steps) if state else (0, 0)
-        if done:
-            steps = steps or stamp.get("steps") or 0
+        if job.name in self.outcomes:
+            steps = steps or (stamp.get("steps", 0) if stamp else 0)
             step = steps
-        loss = state.loss if state and state.loss is not None else stamp.get("last_loss", float("nan"))
-        if steps and step and self.told.get(job.name) != step:
-            self.told[job.name] = step
+        loss = state.loss if state else None
+        if loss is None:
+            loss = stamp.get("last_loss", float("nan")) if stamp else float("nan")
+        if steps and step and self.reported_steps.get(job.name) != step:
+            self.reported_steps[job.name] = step
             self.progress(job.name, step, steps, loss)
 
-    def _report(self, failed: Sequence[Standing]) -> str:
-        """What failed, each with the end of its log and its path."""
-        words = []
-        for one in failed:
-            ending, log = self.endings[one.job.name], one.job.folder / "log.txt"
-            words.append(f"{one.job.name} {ending.phase}: {ending.why}")
-            if ending.phase == "not started" or not log.is_file():
+    def _failures(self, failed: Sequence[JobPlan]) -> str:
+        """The error about jobs that are not done, each with the end of its log and its path."""
+        lines = []
+        for plan in failed:
+            outcome, log = self.outcomes[plan.job.name], plan.job.folder / "log.txt"
+            lines.append(f"{plan.job.name} {outcome.status}: {outcome.why}")
+            if outcome.status == JobStatus.NOT_STARTED or not log.is_file():
                 continue
-            if tail := _beyond(log_tail(one.job.folder), ending.why):
-                words.append("  the end of its log:\n" + "\n".join(f"    {line}" for line in tail))
-            words.append(f"  all of it: {log}")
-        done = len(self.found.jobs) - len(failed)
-        mend = any(self.endings[one.job.name].phase == "failed" for one in failed)
-        again = f"{'When that is mended, the' if mend else 'The'} same command goes on with what is not done."
-        return f"{len(failed)} of {len(self.found.jobs)} jobs are not done, {done} are.\n" + "\n".join([*words, again])
+            if tail := _before_reason(log_tail(plan.job.folder), outcome.why):
+                lines.append("  the end of its log:\n" + "\n".join(f"    {line}" for line in tail))
+            lines.append(f"  all of it: {log}")
+        count = len(self.plan.jobs)
+        mend = any(self.outcomes[plan.job.name].status == JobStatus.FAILED for plan in failed)
+        lines.append(f"{'When that is mended, the' if mend else 'The'} same command goes on with what is not done.")
+        return f"{len(failed)} of {count} jobs are not done, {count - len(failed)} are.\n" + "\n".join(lines)
 
 
-def _beyond(tail: str, why: str) -> list[str]:
-    """The last lines of a log, without the words that it ends with if they are told already."""
-    lines, told = tail.splitlines(), why.splitlines()
-    common = min(len(lines), len(told))
-    return lines[: len(lines) - common] if common and lines[-common:] == told[-common:] else lines
+def _before_reason(tail: str, why: str) -> list[str]:
+    """The last lines of a log, without the reason of the failure where they end with it."""
+    lines, reason = tail.splitlines(), why.splitlines()
+    common = min(len(lines), len(reason))
+    return lines[: len(lines) - common] if common and lines[-common:] == reason[-common:] else lines
 
 
 def _elsewhere(folder: Path) -> str | None:
     """Where a job still runs or waits, in words; None if it does not, as far as that can be seen from here."""
     placement, state = read_placement(folder), read_state(folder)
     alive = is_alive(folder) if placement else False
-    recent = state and state.phase == "running" and time.time() - (state.updated or 0) < SILENT_SECONDS
+    recent = state and state.phase == JobStatus.RUNNING and time.time() - (state.updated or 0) < SILENT_SECONDS
     if placement is None or not (alive or (alive is None and recent)):
         return None
     if placement["on"] == "slurm":
@@ -316,24 +332,25 @@ def _elsewhere(folder: Path) -> str | None:
     return f"on local (host {placement['host']})"
 
 
-def _prepare(one: Standing) -> None:
+def _prepare(plan: JobPlan) -> None:
     """Make a job's folder ready for an attempt; what was begun there otherwise is set aside, never resumed."""
-    folder = one.job.folder
-    if one.plan == "anew":
+    folder = plan.job.folder
+    if plan.action == JobAction.RESTART:
         number = 1
         while folder.with_name(f"{folder.name}~{number}").exists():
             number += 1
         folder.rename(folder.with_name(f"{folder.name}~{number}"))
-    elif one.plan == "begin":
+    elif plan.action == JobAction.BEGIN:
         (folder / "state.json").unlink(missing_ok=True)
-    one.job.write(one.digest)
+    plan.job.write(plan.digest)
     clear_requests(folder)
     if read_state(folder) is None:
-        write_state(folder, State("waiting", steps=one.job.settings.steps or 0))
+        write_state(folder, State(JobStatus.WAITING, steps=plan.job.settings.steps or 0))
 
 
-def _note(job: Job, ending: Ending) -> None:
-    """Put down what the job itself could not say."""
-    state = read_state(job.folder) or State("waiting")
-    if state.phase not in ("failed", "stopped") and ending.phase in ("failed", "stopped"):
-        write_state(job.folder, replace(state, phase=ending.phase, why=ending.why))
+def _write_outcome(job: Job, outcome: JobOutcome) -> None:
+    """Write a failure or a stop into `state.json` where the job itself could not."""
+    ended = (JobStatus.FAILED, JobStatus.STOPPED)
+    state = read_state(job.folder) or State(JobStatus.WAITING)
+    if state.phase not in ended and outcome.status in ended:
+        write_state(job.folder, replace(state, phase=outcome.status, why=outcome.why))

@@ -1,21 +1,22 @@
 """How a job ended, in words: from its exit code, its state, its checkpoint, and the last lines of its log."""
 
+from __future__ import annotations
+
 import re
 import signal
 from dataclasses import dataclass
-from typing import Literal
 
-from finetune.jobs import Job, State, log_tail, read_stamp, read_state
+from finetune.jobs import Job, JobStatus, State, has_digest, log_tail, read_state
 from finetune.launching.executors.protocol import TaskExit
 from soup.support.disk_space import free_space
 
-__all__ = ["Ending", "judge"]
+__all__ = ["JobOutcome", "classify_exit"]
 
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 # What is known of an error that more attempts would not cure.
 HINTS = (
-    (r"No space left on device|Disk quota exceeded|ENOSPC", "the disk is full ({free} free at {place})"),
+    (r"No space left on device|Disk quota exceeded|ENOSPC", "the disk is full ({free} free at {folder})"),
     (r"CUDA out of memory|OutOfMemoryError", "a GPU's memory is too small: lower micro_batch, gradient_checkpointing"),
     (r"GPU is lost|fallen off the bus|no CUDA-capable device|uncorrectable ECC", "a GPU is lost: nvidia-smi, dmesg"),
     (r"CUDA error|CUDNN_STATUS|NCCL error", "a GPU failed: nvidia-smi, dmesg"),
@@ -23,29 +24,36 @@ HINTS = (
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What became of a job: done, failed (with why), stopped by a signal and to be gone on with, or not started."""
+class JobOutcome:
+    """What became of a job: done, failed (with why), stopped by a signal and to be resumed, or not started."""
 
-    phase: Literal["done", "failed", "stopped", "not started"]
+    status: JobStatus
     why: str = ""
 
 
-def judge(job: Job, digest: str, ended: TaskExit, before: State | None = None, *, asked: bool = False) -> Ending:
-    """What a task's end means; only a complete checkpoint with the right digest is `done`.
+def classify_exit(
+    job: Job, digest: str, task_exit: TaskExit, before: State | None = None, *, interrupted: bool = False
+) -> JobOutcome:
+    """Give what a task's exit means for its job; only a complete checkpoint with the right digest is `done`.
 
-    `before` is the state that the task found: if it is still there, the task said nothing. `asked`: we stopped it.
+    Args:
+        job: what the task trained.
+        digest: the job's.
+        task_exit: the exit code, and what the executor knows.
+        before: the state when the task was started: where it still stands, the task wrote none.
+        interrupted: the launcher asked the task to stop.
     """
-    if (read_stamp(job.out) or {}).get("digest") == digest:
-        return Ending("done")
-    state, code = read_state(job.folder), ended.code
+    if has_digest(job.out, digest):
+        return JobOutcome(JobStatus.DONE)
+    state, code = read_state(job.folder), task_exit.code
     state = None if state == before else state
-    if (state and state.phase == "stopped") or code in STOPPED or asked:
+    if (state and state.phase == JobStatus.STOPPED) or code in STOPPED or interrupted:
         where = f"stopped at step {state.step} of {state.steps}" if state and state.step else "stopped"
-        return Ending("stopped", ended.why or where)
-    if ended.why:
-        return Ending("failed", ended.why)
-    said = state.why if state and state.phase == "failed" and state.why else _by_code(code, job)
-    return Ending("failed", said + _hint(job, said))
+        return JobOutcome(JobStatus.STOPPED, task_exit.why or where)
+    if task_exit.why:
+        return JobOutcome(JobStatus.FAILED, task_exit.why)
+    why = state.why if state and state.phase == JobStatus.FAILED and state.why else _by_code(code, job)
+    return JobOutcome(JobStatus.FAILED, why + _hint(job, why))
 
 
 def _by_code(code: int | None, job: Job) -> str:
@@ -55,16 +63,16 @@ def _by_code(code: int | None, job: Job) -> str:
         return "is gone, and said nothing of why"
     if code >= 0:
         return f"ended with exit code {code}"
-    own = " (the kernel does so when memory runs out)" if -code == signal.SIGKILL else ""
-    return f"was killed by {signal.Signals(-code).name}{own}"
+    kernel = " (the kernel does so when memory runs out)" if -code == signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name}{kernel}"
 
 
-def _hint(job: Job, said: str) -> str:
-    text = f"{said}\n{log_tail(job.folder, 60)}"
+def _hint(job: Job, why: str) -> str:
+    text = f"{why}\n{log_tail(job.folder, 60)}"
     for pattern, hint in HINTS:
         if re.search(pattern, text):
             space = free_space(job.folder)
             free = f"{space.bytes / 2**30:.1f} GiB"
-            known = any(word in said for word in ("disk is full", "micro_batch"))  # the job said so itself
-            return "" if known else f"; {hint.format(free=free, place=space.location)}"
+            explained = any(words in why for words in ("disk is full", "micro_batch"))  # by the job itself
+            return "" if explained else f"; {hint.format(free=free, folder=space.location)}"
     return ""

@@ -1,15 +1,17 @@
-"""What a start's headers tell before any job opens it: is it a vision-language model, has it the parts that are named?
+"""What a start's headers tell before any job opens it: is it a vision-language model, has it the named parts?
 
 No torch is needed for it: a launcher waits for days. What only the model itself can tell, the jobs do.
 """
+
+from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from finetune.config import TrainSettings
+from finetune.jobs import Json
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import SoupError
 from soup.support.text import did_you_mean
@@ -18,7 +20,7 @@ __all__ = ["faults_of_start", "read_model_config", "shapes_of", "unknown_parts"]
 
 
 def shapes_of(start: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a checkpoint's tensors, from its headers alone; none of what is not here yet."""
+    """Give the shapes of a checkpoint's tensors, from its headers alone; none of what is not here yet."""
     if not start.is_dir():
         return {}
     try:
@@ -28,22 +30,23 @@ def shapes_of(start: Path) -> dict[str, tuple[int, ...]]:
         return {}
 
 
-def read_model_config(start: Path) -> dict[str, Any]:
-    """A checkpoint's `config.json`; nothing where there is none, or none of an object."""
+def read_model_config(start: Path) -> Json:
+    """Read a checkpoint's `config.json`; empty where there is none, or where it holds no object."""
     try:
-        found = json.loads((start / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((start / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def faults_of_start(start: Path) -> Iterator[str]:
-    """Why a checkpoint here can't be trained, as far as its configuration tells."""
+    """Give why a checkpoint here can't be trained, as far as its configuration tells."""
     if not (start / "config.json").is_file():
         yield "no config.json there; expected a checkpoint of transformers"
         return
     config = read_model_config(start)
-    classes = config.get("architectures") or []
+    architectures = config.get("architectures")
+    classes = architectures if isinstance(architectures, list) else []
     parts = [name for name in config if name.endswith("_config") and name != "quantization_config"]
     if classes and all(str(name).endswith("ForCausalLM") for name in classes) and not parts:
         yield (
@@ -53,9 +56,9 @@ def faults_of_start(start: Path) -> Iterator[str]:
 
 
 def unknown_parts(start: Path, settings: TrainSettings) -> list[str]:
-    """Settings that name parts which a POINTS model here does not have.
+    """Give the settings that name parts which a POINTS model here does not have.
 
-    Of other families nothing is said: their tensors' names in files are others than in memory.
+    Other families are not checked: their tensors' names in files are others than in memory.
     """
     if read_model_config(start).get("model_type") != "points":
         return []
@@ -66,7 +69,7 @@ def unknown_parts(start: Path, settings: TrainSettings) -> list[str]:
 
 
 def _unknown_names(shapes: Mapping[str, Sequence[int]], settings: TrainSettings) -> Iterator[str]:
-    whole = [f".{name}." for name in shapes]
+    dotted = [f".{name}." for name in shapes]
     top = {name.partition(".")[0] for name in shapes}
     saved = settings.lora.save if settings.lora else []
     keys = {
@@ -77,7 +80,7 @@ def _unknown_names(shapes: Mapping[str, Sequence[int]], settings: TrainSettings)
     }
     for key, names in keys.items():
         for name in names:
-            if not any(f".{name}." in one for one in whole):
+            if not any(f".{name}." in tensor for tensor in dotted):
                 yield f"{key}: no part is called {name}.{did_you_mean(name, top)}"
 
 

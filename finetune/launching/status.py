@@ -1,32 +1,33 @@
-"""How far the jobs are: what their folders say, and whether anything still runs there."""
+"""How far the jobs are: what their folders hold, and whether anything still runs there."""
+
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from finetune.jobs import Job, read_job, read_plan, read_stamp, read_state
+from finetune.jobs import Job, JobStatus, Json, read_job, read_plan, read_stamp, read_state
 from finetune.launching.executors.liveness import is_alive, slurm_queue
 from finetune.launching.executors.processes import read_launcher
 from finetune.launching.executors.protocol import Placement, read_placement
 
-__all__ = ["HEAD", "Row", "cells", "duration", "live_cells", "row_of", "status", "status_json"]
+__all__ = ["HEAD", "JobRow", "cells", "duration", "job_row", "live_cells", "status", "status_json"]
 
-URGENT = ("running", "failed", "lost", "stopped", "waiting")  # then those that are done
+# Shown first where there are few lines; then those that are done.
+URGENT = (JobStatus.RUNNING, JobStatus.FAILED, JobStatus.LOST, JobStatus.STOPPED, JobStatus.WAITING)
 HEAD = ("job", "state", "step", "loss", "speed", "left", "log")
-IDLE_TOO_LONG = "says that it runs, but nothing does: killed, or its machine is gone; soup finetune goes on with it"
+LOST = "says that it runs, but nothing does: killed, or its machine is gone; soup finetune goes on with it"
+Alive = Callable[[Path], bool | None]
+"""Whether something runs or waits in a job's folder; None where that can't be seen from here."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A job as people see it.
-
-    `state` is waiting, running, done, failed, stopped, lost (it says that it runs, and nothing does) or not started.
-    """
+class JobRow:
+    """A job as people see it."""
 
     name: str
-    state: str
+    state: JobStatus
     step: int
     steps: int
     loss: float | None
@@ -36,29 +37,38 @@ class Row:
     why: str | None = None
 
 
-def row_of(job: Job, alive: Callable[[Path], bool | None] = is_alive) -> Row:
-    """A job's row. `alive` tells of a job's folder whether something runs or waits there (None: can't be seen)."""
-    told = read_state(job.folder)
-    log = job.folder / "log.txt"
-    state: str = told.phase if told else "not started"
-    why = told.why if told else None
-    done = _is_done(job)
-    if done:
-        state, why = "done", None
-    elif state in ("failed", "stopped"):
-        state, why = ("waiting", None) if alive(job.folder) else (state, why)
-    elif state in ("waiting", "running", "done"):
-        there = alive(job.folder)
-        if there is None:
-            placement = read_placement(job.folder) or Placement()
-            where = placement.get("host") or placement.get("job")
-            why = f"can't be seen from here: runs on {placement.get('on')} ({where})"
-        elif not there:
-            state, why = ("not started", None) if state == "waiting" else ("lost", IDLE_TOO_LONG)
-    step, steps = (told.step, told.steps) if told else (0, job.settings.steps or 0)
-    speed = told.seconds_per_step if told else None
-    left = speed * (steps - step) if speed is not None and state == "running" else None
-    return Row(job.name, state, step, steps, told.loss if told else None, speed, left, str(log), why)
+def job_row(job: Job, alive: Alive = is_alive) -> JobRow:
+    """Give a job's row.
+
+    Args:
+        job: the job.
+        alive: whether something runs or waits in its folder.
+    """
+    state = read_state(job.folder)
+    status, why = (state.phase, state.why) if state else (JobStatus.NOT_STARTED, None)
+    if _is_done(job):
+        status, why = JobStatus.DONE, None
+    elif status != JobStatus.NOT_STARTED:
+        status, why = _checked_alive(job.folder, status, why, alive)
+    step, steps = (state.step, state.steps) if state else (0, job.settings.steps or 0)
+    speed = state.seconds_per_step if state else None
+    left = speed * (steps - step) if speed is not None and status == JobStatus.RUNNING else None
+    log = str(job.folder / "log.txt")
+    return JobRow(job.name, status, step, steps, state.loss if state else None, speed, left, log, why)
+
+
+def _checked_alive(folder: Path, status: JobStatus, why: str | None, alive: Alive) -> tuple[JobStatus, str | None]:
+    """A status as the job's files have it, corrected by whether anything runs or waits there, and why."""
+    is_there = alive(folder)
+    if status in (JobStatus.FAILED, JobStatus.STOPPED):
+        return (JobStatus.WAITING, None) if is_there else (status, why)
+    if is_there is None:
+        placement = read_placement(folder) or Placement()
+        where = placement.get("host") or placement.get("job")
+        return status, f"can't be seen from here: runs on {placement.get('on')} ({where})"
+    if is_there:
+        return status, why
+    return (JobStatus.NOT_STARTED, None) if status == JobStatus.WAITING else (JobStatus.LOST, LOST)
 
 
 def _is_done(job: Job) -> bool:
@@ -67,30 +77,30 @@ def _is_done(job: Job) -> bool:
     return stamp is not None and (begun is None or begun.get("digest") == stamp.get("digest"))
 
 
-def status(config_path: Path | str) -> list[Row]:
-    """How far the jobs of a configuration are, whoever runs them.
+def status(config_path: Path | str) -> list[JobRow]:
+    """Give how far the jobs of a configuration are, whoever runs them.
 
     Raises:
         FinetuneError: a wrong configuration.
     """
     _, _, jobs = read_plan(config_path)
-    watched = read_launcher(jobs[0].folder.parent) is not None
+    launched = read_launcher(jobs[0].folder.parent) is not None
     queue = slurm_queue(job.folder for job in jobs)
 
     def alive(folder: Path) -> bool | None:
-        told = read_state(folder)
-        return True if watched and told and told.phase == "waiting" else is_alive(folder, queue)
+        state = read_state(folder)
+        return True if launched and state and state.phase == JobStatus.WAITING else is_alive(folder, queue)
 
-    return [row_of(job, alive) for job in jobs]
+    return [job_row(job, alive) for job in jobs]
 
 
-def status_json(rows: Sequence[Row]) -> dict[str, Any]:
-    """One document of all rows."""
+def status_json(rows: Sequence[JobRow]) -> Json:
+    """Give one document of all rows."""
     return {"schema": 1, "jobs": [asdict(row) for row in rows]}
 
 
-def cells(row: Row, root: Path | None = None) -> tuple[str, ...]:
-    """A row as texts, for the columns of `HEAD`; the log's path from `root` on, where it lies below."""
+def cells(row: JobRow, root: Path | None = None) -> tuple[str, ...]:
+    """Give a row as texts, for the columns of `HEAD`; the log's path from `root` on, where it lies below."""
     log = Path(row.log)
     if root and log.is_relative_to(root):
         log = log.relative_to(root)
@@ -105,8 +115,13 @@ def cells(row: Row, root: Path | None = None) -> tuple[str, ...]:
     )
 
 
-def live_cells(rows: Sequence[Row], most: int) -> list[tuple[str, ...]]:
-    """Rows for a board of so many lines, logs left out: what runs first, then what failed, and a line for the rest."""
+def live_cells(rows: Sequence[JobRow], most: int) -> list[tuple[str, ...]]:
+    """Give rows for a live table, logs left out: what runs first, then what failed, and a line that sums up the rest.
+
+    Args:
+        rows: all jobs.
+        most: the lines that there are.
+    """
     shown = list(rows)
     if len(rows) > most:
         urgent = sorted(rows, key=lambda row: URGENT.index(row.state) if row.state in URGENT else len(URGENT))
@@ -114,8 +129,8 @@ def live_cells(rows: Sequence[Row], most: int) -> list[tuple[str, ...]]:
         shown = [row for row in rows if row.name in chosen]
     lines = [cells(row)[:-1] for row in shown]
     if rest := Counter(row.state for row in rows) - Counter(row.state for row in shown):
-        told = ", ".join(f"{count} {state}" for state, count in rest.items())
-        lines.append((f"and {rest.total()} more: {told}", *[""] * (len(HEAD) - 2)))
+        counts = ", ".join(f"{count} {state}" for state, count in rest.items())
+        lines.append((f"and {rest.total()} more: {counts}", *[""] * (len(HEAD) - 2)))
     return lines
 
 
@@ -126,7 +141,7 @@ def _speed(seconds_per_step: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: `40 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    """Give a time for people: `40 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
     minutes, hours = round(seconds / 60), int(seconds // 3600)
     if seconds < 100:
         return f"{seconds:.0f} s"

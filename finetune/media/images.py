@@ -23,7 +23,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from finetune.media.sampling import frame_indices
 from finetune.media.size_limit import MAX_PIXELS, check_size
-from finetune.media.sources import Source, source_of
+from finetune.media.sources import ImageSource, image_source
 from soup.errors import FinetuneError
 
 __all__ = ["MAX_PIXELS", "as_rgb", "frames_of", "open_picture", "upright"]
@@ -54,8 +54,8 @@ def open_picture(source: Any, *, name: str | None = None, max_pixels: int = MAX_
         FinetuneError: missing, a URL, no picture, cut off, empty, too large, or of numbers without a known range.
     """
     if isinstance(source, Image.Image):
-        return _checked(source, Source(Path(), name or "a picture in memory"), max_pixels)
-    place = source_of(source, name)
+        return _checked(source, ImageSource(Path(), name or "a picture in memory"), max_pixels)
+    place = image_source(source, name)
     with _opened(place) as image:
         picture = _checked(image, place, max_pixels)
         if image.format == "JPEG2000" and not _has_end(place):
@@ -76,14 +76,14 @@ def frames_of(source: Any, count: int, *, name: str | None = None, max_pixels: i
         name = name or "a video"
         indices = _indices(len(source), count, name)
         return [open_picture(source[i], name=f"{name}, frame {i + 1}", max_pixels=max_pixels) for i in indices]
-    place = source_of(source, name)
+    place = image_source(source, name)
     if isinstance(place.file, Path) and place.file.is_dir():
         files = _pictures_in(place.file)
         return [open_picture(files[i], max_pixels=max_pixels) for i in _indices(len(files), count, place.name)]
     if not _is_picture(place):
-        from finetune.media.videos import frames_of_film
+        from finetune.media.videos import frames_of_video_file
 
-        return frames_of_film(place, count, max_pixels)
+        return frames_of_video_file(place, count, max_pixels)
     with _opened(place) as image:
         return [_frame(image, i, place, max_pixels) for i in _indices(_counted(image, place), count, place.name)]
 
@@ -94,7 +94,7 @@ def size_of(source: Any, *, name: str | None = None, max_pixels: int = MAX_PIXEL
     Raises:
         FinetuneError: as `open_picture`, for what a header can tell.
     """
-    place = source_of(source, name)
+    place = image_source(source, name)
     with _opened(place) as image:
         check_size(image.size, place, max_pixels)
         # A PNG would be decoded in search of an EXIF block behind its pixels.
@@ -112,7 +112,7 @@ def frame_count(source: Any, count: int, *, name: str | None = None, max_pixels:
         for i in _indices(len(source), count, name or "a video"):
             size_of(source[i], name=f"{name or 'a video'}, frame {i + 1}", max_pixels=max_pixels)
         return min(len(source), count)
-    place = source_of(source, name)
+    place = image_source(source, name)
     if isinstance(place.file, Path) and place.file.is_dir():
         return frame_count(_pictures_in(place.file), count, name=place.name, max_pixels=max_pixels)
     if not _is_picture(place):
@@ -163,7 +163,7 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey8).convert("RGB")
 
 
-def _checked(image: Image.Image, place: Source, max_pixels: int) -> Image.Image:
+def _checked(image: Image.Image, place: ImageSource, max_pixels: int) -> Image.Image:
     """The opened image, decoded and converted; its size is known before that."""
     check_size(image.size, place, max_pixels)
     if image.format == "EPS":  # would be run as a program, by Ghostscript
@@ -178,14 +178,14 @@ def _checked(image: Image.Image, place: Source, max_pixels: int) -> Image.Image:
         raise place.fault(f"a {image.format or 'picture'} that is damaged or cut off ({error}); replace it.") from error
 
 
-def _has_end(place: Source) -> bool:
+def _has_end(place: ImageSource) -> bool:
     """Whether a JPEG 2000 has its end marker, which its data can't contain; its decoder does not ask for it."""
     content = place.file.read_bytes() if isinstance(place.file, Path) else place.file.getvalue()
     return b"\xff\xd9" in content
 
 
 @contextmanager
-def _opened(place: Source) -> Iterator[Image.Image]:
+def _opened(place: ImageSource) -> Iterator[Image.Image]:
     """The image of a source, its header read. Pillow's own limit is off meanwhile: ours comes next."""
     if isinstance(place.file, Path) and place.file.is_dir():
         raise place.fault("a directory; expected the file of a picture.")
@@ -201,7 +201,7 @@ def _opened(place: Source) -> Iterator[Image.Image]:
         yield image
 
 
-def _header(place: Source) -> Image.Image:
+def _header(place: ImageSource) -> Image.Image:
     with _settings, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is wrong is told by what comes of it: an error, or nothing
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -225,7 +225,7 @@ def _whole_or_nothing() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
-def _is_picture(place: Source) -> bool:
+def _is_picture(place: ImageSource) -> bool:
     try:
         with _header(place):
             return True
@@ -248,14 +248,14 @@ def _pictures_in(directory: Path) -> Sequence[Path]:
     return sorted(files, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)])
 
 
-def _counted(image: Image.Image, place: Source) -> int:
+def _counted(image: Image.Image, place: ImageSource) -> int:
     try:
         return getattr(image, "n_frames", 1)
     except Exception as error:  # as above
         raise place.fault(f"a {image.format} whose frames can't be counted ({error}); replace it.") from error
 
 
-def _frame(image: Image.Image, i: int, place: Source, max_pixels: int) -> Image.Image:
+def _frame(image: Image.Image, i: int, place: ImageSource, max_pixels: int) -> Image.Image:
     check_size(image.size, place, max_pixels)
     try:
         with _whole_or_nothing():

@@ -1,6 +1,6 @@
 """How many pixels a picture or a frame may have: asked of headers, before anything is decoded."""
 
-from finetune.media.sources import Source
+from finetune.media.sources import ImageSource
 
 __all__ = ["MAX_PIXELS", "check_size"]
 
@@ -8,7 +8,7 @@ MAX_PIXELS = 100_000_000
 """300 MB in memory."""
 
 
-def check_size(size: tuple[int, int], place: Source, max_pixels: int) -> None:
+def check_size(size: tuple[int, int], place: ImageSource, max_pixels: int) -> None:
     """Raises FinetuneError for a picture of no pixels, or of more than `max_pixels`."""
     width, height = size
     if min(size) < 1:

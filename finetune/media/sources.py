@@ -15,7 +15,7 @@ from typing import Any
 
 from soup.errors import FinetuneError
 
-__all__ = ["Source", "source_of"]
+__all__ = ["ImageSource", "image_source"]
 
 LONGEST_PATH = 4096
 SHOWN = 120  # characters of a text that an error shows
@@ -26,7 +26,7 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """What a decoder reads (`file`), and what an error calls it (`name`)."""
 
     file: Path | BytesIO
@@ -37,7 +37,7 @@ class Source:
         return FinetuneError(f"{self.name}: {what}")
 
 
-def source_of(given: Any, name: str | None = None) -> Source:
+def image_source(given: Any, name: str | None = None) -> ImageSource:
     """Makes out what `given` is: a path, bytes, base64 text, a data URI, or {"bytes": ..., "path": ...}.
 
     A text is a path if there is such a file; else base64 if it looks like it. `name` is what errors call it, in place
@@ -60,20 +60,20 @@ def source_of(given: Any, name: str | None = None) -> Source:
     )
 
 
-def _of_mapping(given: Mapping[str, Any], name: str | None) -> Source:
+def _of_mapping(given: Mapping[str, Any], name: str | None) -> ImageSource:
     path, content = given.get("path"), given.get("bytes")
     if content is not None:
         # `datasets` keeps the file's name as the path even where the bytes are at hand.
-        return source_of(content, name or (f"{_shown(path)} (its bytes)" if path else None))
+        return image_source(content, name or (f"{_shown(path)} (its bytes)" if path else None))
     if path is None:
         raise FinetuneError(
             f"{name or 'a picture'}: expected a mapping with bytes or path, found "
             f"{', '.join(map(str, given)) or 'an empty one'}, neither of them filled."
         )
-    return source_of(path, name)
+    return image_source(path, name)
 
 
-def _of_text(text: str, name: str | None) -> Source:
+def _of_text(text: str, name: str | None) -> ImageSource:
     if text.startswith("data:"):
         return _of_data_uri(text, name)
     if URL.match(text):
@@ -88,7 +88,7 @@ def _of_text(text: str, name: str | None) -> Source:
     return _of_path(Path(text), name)
 
 
-def _of_data_uri(text: str, name: str | None) -> Source:
+def _of_data_uri(text: str, name: str | None) -> ImageSource:
     name = name or f"data URI of {len(text):,} characters"
     head, comma, body = text.partition(",")
     if not comma or not head.endswith(";base64"):
@@ -96,7 +96,7 @@ def _of_data_uri(text: str, name: str | None) -> Source:
     return _of_base64(body, name)
 
 
-def _of_base64(text: str, name: str) -> Source:
+def _of_base64(text: str, name: str) -> ImageSource:
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error as error:
@@ -104,20 +104,20 @@ def _of_base64(text: str, name: str) -> Source:
     return _of_bytes(content, name)
 
 
-def _of_bytes(content: bytes, name: str) -> Source:
+def _of_bytes(content: bytes, name: str) -> ImageSource:
     if not content:
         raise FinetuneError(f"{name}: empty; expected the content of a picture's file.")
-    return Source(BytesIO(content), name)
+    return ImageSource(BytesIO(content), name)
 
 
-def _of_path(path: Path, name: str | None) -> Source:
+def _of_path(path: Path, name: str | None) -> ImageSource:
     name = name or _shown(str(path))
     # os.path's is False, not an error, for a name that no file can have
     if not os.path.exists(path):  # noqa: PTH110
         raise FinetuneError(f"{name}: no such file; expected the path of a picture.")
     if path.is_file() and path.stat().st_size == 0:
         raise FinetuneError(f"{name}: an empty file; expected a picture.")
-    return Source(path, name)
+    return ImageSource(path, name)
 
 
 def _shown(text: str) -> str:

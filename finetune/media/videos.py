@@ -13,12 +13,12 @@ from PIL import Image
 
 from finetune.media.sampling import frame_indices
 from finetune.media.size_limit import check_size
-from finetune.media.sources import Source
+from finetune.media.sources import ImageSource
 
-__all__ = ["frames_of_film"]
+__all__ = ["frames_of_video_file"]
 
 
-def frames_of_film(place: Source, count: int, max_pixels: int) -> list[Image.Image]:
+def frames_of_video_file(place: ImageSource, count: int, max_pixels: int) -> list[Image.Image]:
     """At most `count` frames of the first video stream, uniformly sampled, in order, upright, in RGB.
 
     Raises:
@@ -42,7 +42,7 @@ def frames_of_film(place: Source, count: int, max_pixels: int) -> list[Image.Ima
     return frames
 
 
-def _opened(av: Any, place: Source) -> Any:
+def _opened(av: Any, place: ImageSource) -> Any:
     """The file, or bytes from their beginning, as a container. A playlist in it can't reach into the network."""
     if isinstance(place.file, BytesIO):
         place.file.seek(0)
@@ -54,7 +54,7 @@ def _opened(av: Any, place: Source) -> Any:
     return container
 
 
-def _frame_count(av: Any, place: Source) -> int:
+def _frame_count(av: Any, place: ImageSource) -> int:
     """Frames that are shown: packets of the video, without those that an edit list takes out."""
     packets, shown, end_seconds = 0, 0, 0.0
     with _opened(av, place) as container:

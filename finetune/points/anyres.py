@@ -29,8 +29,8 @@ from typing import Any, ClassVar
 
 from finetune.points.tiling import (
     Grid,
-    Plan,
     Thumbnail,
+    TilePlan,
     Tiling,
     centred,
     check_parameters,
@@ -104,7 +104,7 @@ class AnyRes(Tiling):
         if self.rule not in RULES:
             raise FinetuneError(f"tiling anyres: there is no rule {self.rule!r}.{did_you_mean(str(self.rule), RULES)}")
 
-    def plan(self, width: int, height: int, tile: int) -> Plan:
+    def plan(self, width: int, height: int, tile: int) -> TilePlan:
         """A grid without overlap, and the overview."""
         columns, rows = anyres_grid(
             width, height, tile=tile, min_tiles=self.min_tiles, max_tiles=self.max_tiles, rule=self.rule
@@ -115,4 +115,4 @@ class AnyRes(Tiling):
         boxes = tuple((left, top, left + tile, top + tile) for top in tops for left in lefts)
         whole = Thumbnail((tile, tile), first=self.thumbnail_first)
         shown = len(boxes) > 1 or self.single_thumbnail
-        return Plan((size,), boxes, room, centred(size, room), whole if shown else None)
+        return TilePlan((size,), boxes, room, centred(size, room), whole if shown else None)

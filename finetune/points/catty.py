@@ -10,7 +10,7 @@ inequality the wrong way round.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from finetune.points.tiling import Box, Grid, Plan, Size, Thumbnail, Tiling, check_parameters
+from finetune.points.tiling import Box, Grid, Size, Thumbnail, TilePlan, Tiling, check_parameters
 
 __all__ = ["Catty", "catty_boxes", "catty_grid", "catty_size", "within_ratio"]
 
@@ -104,10 +104,10 @@ class Catty(Tiling):
     def __post_init__(self) -> None:
         check_parameters(self, {"max_tiles": 1})
 
-    def plan(self, width: int, height: int, tile: int) -> Plan:
+    def plan(self, width: int, height: int, tile: int) -> TilePlan:
         """CATTY's boxes, and the thumbnail."""
         size, boxes = catty_boxes(width, height, tile=tile, max_tiles=self.max_tiles)
         squeezed = within_ratio(width, height, max_tiles=self.max_tiles)
         whole = Thumbnail((tile, tile), of_resized=True)
         shown = len(boxes) > 1 or self.single_thumbnail
-        return Plan((squeezed, size), tuple(boxes), thumbnail=whole if shown else None)
+        return TilePlan((squeezed, size), tuple(boxes), thumbnail=whole if shown else None)

@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-__all__ = ["CONNECTORS", "PatchesConfig", "PointsConfig", "Sight", "sight_of"]
+__all__ = ["CONNECTORS", "FeatureGrid", "PatchesConfig", "PointsConfig", "feature_grid_of"]
 
 CONNECTORS = ("shuffle", "pool", "linear")
 """What may stand between the encoders and the language model; see `finetune.points.connectors`."""
@@ -36,7 +36,7 @@ AutoConfig.register(PatchesConfig.model_type, PatchesConfig, exist_ok=True)  # s
 
 
 @dataclass(frozen=True)
-class Sight:
+class FeatureGrid:
     """How an encoder sees a tile of `tile` pixels a side: as `grid` x `grid` features of `width` numbers."""
 
     tile: int
@@ -44,7 +44,7 @@ class Sight:
     width: int
 
 
-def sight_of(config: PreTrainedConfig, layer: int) -> Sight:
+def feature_grid_of(config: PreTrainedConfig, layer: int) -> FeatureGrid:
     """How `hidden_states[layer]` of a vision model cuts a tile, by its configuration alone.
 
     A ConvNeXt halves the grid from stage to stage and has a width for each; all others keep one grid and one width.
@@ -61,9 +61,9 @@ def sight_of(config: PreTrainedConfig, layer: int) -> Sight:
     if odd:
         raise ValueError(f"{config.model_type}: expected one number for a square's side, found {', '.join(odd)}.")
     if not widths:
-        return Sight(sizes["image_size"], sizes["image_size"] // sizes["patch_size"], config.hidden_size)
+        return FeatureGrid(sizes["image_size"], sizes["image_size"] // sizes["patch_size"], config.hidden_size)
     stage = max(0, len(widths) + layer)  # hidden_states[0] is what the first stage reads, in its grid and width
-    return Sight(sizes["image_size"], sizes["image_size"] // (sizes["patch_size"] * 2**stage), widths[stage])
+    return FeatureGrid(sizes["image_size"], sizes["image_size"] // (sizes["patch_size"] * 2**stage), widths[stage])
 
 
 @strict
@@ -129,34 +129,34 @@ class PointsConfig(PreTrainedConfig):
         if self.connector not in CONNECTORS:
             yield f"connector: expected one of {', '.join(CONNECTORS)}, found {self.connector!r}."
         try:
-            sights = [sight_of(config, self.vision_feature_layer) for config in self.vision_configs.values()]
+            grids = [feature_grid_of(config, self.vision_feature_layer) for config in self.vision_configs.values()]
         except ValueError as error:
             yield str(error)
             return
         unequal = [
-            f"{what} {getattr(sights[0], key)} and {getattr(sights[-1], key)}"
+            f"{what} {getattr(grids[0], key)} and {getattr(grids[-1], key)}"
             for key, what in (("width", "hidden_size"), ("tile", "image_size"), ("grid", "patches along a tile's side"))
-            if getattr(sights[0], key) != getattr(sights[-1], key)
+            if getattr(grids[0], key) != getattr(grids[-1], key)
         ]
         if unequal:
             yield f"general_config and ocr_config share one projector, but differ in {'; '.join(unequal)}."
-        if self.shuffle < 1 or sights[0].grid % self.shuffle:
-            yield f"shuffle {self.shuffle} does not divide the {sights[0].grid} patches along a tile's side."
+        if self.shuffle < 1 or grids[0].grid % self.shuffle:
+            yield f"shuffle {self.shuffle} does not divide the {grids[0].grid} patches along a tile's side."
 
     @property
-    def sight(self) -> Sight:
+    def feature_grid(self) -> FeatureGrid:
         """How the encoders see a tile."""
-        return sight_of(self.general_config, self.vision_feature_layer)
+        return feature_grid_of(self.general_config, self.vision_feature_layer)
 
     @property
     def tile(self) -> int:
         """Side of a tile, in pixels."""
-        return self.sight.tile
+        return self.feature_grid.tile
 
     @property
     def grid(self) -> int:
         """Patches along a tile's side."""
-        return self.sight.grid
+        return self.feature_grid.grid
 
     @property
     def tokens_per_tile(self) -> int:
@@ -166,4 +166,4 @@ class PointsConfig(PreTrainedConfig):
     @property
     def shuffled_size(self) -> int:
         """Width of a shuffled feature, which POINTS' projector reads."""
-        return self.sight.width * self.shuffle**2
+        return self.feature_grid.width * self.shuffle**2

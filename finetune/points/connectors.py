@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from finetune.points.config import PointsConfig
 
-__all__ = ["Connector", "Linear", "Pool", "Shuffle", "build_connector", "pixel_shuffle"]
+__all__ = ["Connector", "LinearConnector", "PoolConnector", "ShuffleConnector", "build_connector", "pixel_shuffle"]
 
 
 def pixel_shuffle(x_TGGC: Tensor, factor: int) -> Tensor:
@@ -47,7 +47,7 @@ class Connector(nn.Sequential, ABC):
         return super().forward(x_M)
 
 
-class Shuffle(Connector):
+class ShuffleConnector(Connector):
     """POINTS: each square of patches becomes one wide feature, then an MLP.
 
     Source: POINTS, arXiv 2409.04828, section 3.1; the shuffle is InternVL's, arXiv 2404.16821, section 3.1.
@@ -61,7 +61,7 @@ class Shuffle(Connector):
         return pixel_shuffle(x_TGGC, self.factor)
 
 
-class Linear(Connector):
+class LinearConnector(Connector):
     """Fuyu: one linear layer, of each patch or square of patches.
 
     Source: Fuyu (Bavishi et al., 2023).
@@ -75,7 +75,7 @@ class Linear(Connector):
         return pixel_shuffle(x_TGGC, self.factor)
 
 
-class Pool(Connector):
+class PoolConnector(Connector):
     """Molmo: an MLP of each patch, then the mean over each square of patches.
 
     Source: Molmo, arXiv 2409.17146, section 2 (whose released models pool by attention).
@@ -94,10 +94,14 @@ class Pool(Connector):
         return super().forward(x_M).unflatten(-2, (-1, self.factor**2)).mean(-2)
 
 
-_CLASSES: dict[str, Callable[[int, int, int], Connector]] = {"shuffle": Shuffle, "pool": Pool, "linear": Linear}
+_CLASSES: dict[str, Callable[[int, int, int], Connector]] = {
+    "shuffle": ShuffleConnector,
+    "pool": PoolConnector,
+    "linear": LinearConnector,
+}
 
 
 def build_connector(config: PointsConfig) -> Connector:
     """The connector that a configuration names, fresh."""
     text: PreTrainedConfig = config.text_config  # a mapping no longer, once the whole is built
-    return _CLASSES[config.connector](config.sight.width, text.hidden_size, config.shuffle)
+    return _CLASSES[config.connector](config.feature_grid.width, text.hidden_size, config.shuffle)

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from finetune.points.config import PointsConfig
 from finetune.points.model import tensor_shapes
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, PointsProcessor
-from finetune.points.published import Part, published_names
+from finetune.points.published import PublishedRows, published_names
 from finetune.points.published_config import from_published_config, refuse_unpublished, to_published_config
-from finetune.points.restack import Progress, Run, Target, open_source, plan_targets, write_targets
+from finetune.points.restack import Progress, TensorSlice, TensorTarget, open_source, plan_targets, write_targets
 from finetune.points.side_files import (
     CLIPS,
     describe,
@@ -45,7 +45,7 @@ class Conversion:
     """A conversion about to happen: what is written, and what is left out (buffers that are no weights)."""
 
     source: Checkpoint
-    targets: tuple[Target, ...]
+    targets: tuple[TensorTarget, ...]
     side_files: dict[str, bytes]
     left_out: tuple[str, ...]
 
@@ -112,8 +112,8 @@ def _unpublish(source: Checkpoint) -> Conversion:
     for name, part in parts.items():
         spec = source.tensors[part.name]
         rows, columns = spec.shape[0], math.prod(spec.shape[1:])
-        runs = tuple(Run(source, part.name, start, count) for start, count in part.runs(rows, columns))
-        targets.append(Target(TensorSpec(name, spec.dtype, shapes[name]), runs, source.layout[part.name]))
+        runs = tuple(TensorSlice(source, part.name, start, count) for start, count in part.runs(rows, columns))
+        targets.append(TensorTarget(TensorSpec(name, spec.dtype, shapes[name]), runs, source.layout[part.name]))
     describe(config, [target.spec for target in targets])
     images = PointsImageProcessor(tile=config.tile, **(normalisation(source.path) or CLIPS))
     processor = PointsProcessor(images, tokenizer, tokens_per_tile=config.tokens_per_tile)
@@ -121,7 +121,9 @@ def _unpublish(source: Checkpoint) -> Conversion:
     return Conversion(source, tuple(targets), side_files, left_out)
 
 
-def _hold_against(source: Checkpoint, parts: dict[str, Part], shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+def _hold_against(
+    source: Checkpoint, parts: dict[str, PublishedRows], shapes: dict[str, tuple[int, ...]]
+) -> tuple[str, ...]:
     """Refuses a file whose tensors are not those of the configuration; the buffers in it that are no weights."""
     expected: dict[str, tuple[int, ...]] = {}
     for name, part in parts.items():  # a fused tensor has the rows of all that it holds
@@ -176,7 +178,7 @@ def _publish(source: Checkpoint) -> Conversion:
     return Conversion(source, tuple(targets), side_files, left_out)
 
 
-def _joined(source: Checkpoint, name: str, owners: Sequence[str], groups: int) -> Target:
+def _joined(source: Checkpoint, name: str, owners: Sequence[str], groups: int) -> TensorTarget:
     """A published tensor from ours: a block of each by turns, as often as there are groups."""
     specs = [source.tensors[owner] for owner in owners]
     if len({spec.dtype for spec in specs}) > 1:
@@ -185,11 +187,11 @@ def _joined(source: Checkpoint, name: str, owners: Sequence[str], groups: int) -
     shape = (sum(spec.shape[0] for spec in specs), *specs[0].shape[1:])
     blocks = [spec.elements // groups for spec in specs]
     runs = tuple(
-        Run(source, owner, group * block, block)
+        TensorSlice(source, owner, group * block, block)
         for group in range(groups)
         for owner, block in zip(owners, blocks, strict=True)
     )
-    return Target(TensorSpec(name, specs[0].dtype, shape), runs, source.layout[owners[0]])
+    return TensorTarget(TensorSpec(name, specs[0].dtype, shape), runs, source.layout[owners[0]])
 
 
 def _carried(source: Checkpoint) -> dict[str, bytes]:

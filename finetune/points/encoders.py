@@ -20,9 +20,9 @@ import transformers
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from finetune.points.config import PatchesConfig, sight_of
+from finetune.points.config import PatchesConfig, feature_grid_of
 
-__all__ = ["Patches", "build_encoder", "encoder_class", "idle_parameters", "see"]
+__all__ = ["Patches", "build_encoder", "encode_tiles", "encoder_class", "idle_parameters"]
 
 # EVA-CLIP is in transformers as the ViT-g/14 of BLIP-2, which no Auto class lists.
 _UNLISTED = {"blip_2_vision_model": "Blip2VisionModel"}
@@ -117,19 +117,19 @@ def _without_gradient(kind: type[PreTrainedModel], config_json: str, layer: int)
     with torch.device("meta"), torch.enable_grad():
         vit = kind(config)
         try:
-            see(vit, torch.zeros(1, 3, config.image_size, config.image_size), layer).sum().backward()
+            encode_tiles(vit, torch.zeros(1, 3, config.image_size, config.image_size), layer).sum().backward()
         except (NotImplementedError, RuntimeError):
             return frozenset()
     return frozenset(name for name, parameter in vit.named_parameters() if parameter.grad is None)
 
 
-def see(vit: PreTrainedModel, pixels_T3VV: Tensor, layer: int) -> Tensor:
+def encode_tiles(vit: PreTrainedModel, pixels_T3VV: Tensor, layer: int) -> Tensor:
     """`hidden_states[layer]` without what comes before the patches [T, 3, V, V] -> [T, G, G, C].
 
     Raises:
         ValueError: the hidden state is no grid of the size that the configuration tells.
     """
-    sight = sight_of(vit.config, layer)
+    sight = feature_grid_of(vit.config, layer)
     if isinstance(vit, Patches):
         return vit(pixels_T3VV)
     if vit.config.model_type in _KNOWN:

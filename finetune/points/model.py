@@ -24,7 +24,7 @@ from transformers.utils import ModelOutput
 
 from finetune.points.config import PointsConfig
 from finetune.points.connectors import build_connector
-from finetune.points.encoders import build_encoder, idle_parameters, see
+from finetune.points.encoders import build_encoder, encode_tiles, idle_parameters
 
 __all__ = ["PointsForConditionalGeneration", "PointsOutput", "language_model_class", "tensor_shapes"]
 
@@ -113,9 +113,9 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def encode(self, pixels_T3VV: Tensor) -> Tensor:
         """What the encoders see in each tile [T, 3, V, V] -> [T, E, M, K], before the projector's weights."""
         if not len(pixels_T3VV):
-            return self._black(0)
+            return self._zero_features(0)
         layer = self.config.vision_feature_layer
-        seen = [see(vit, pixels_T3VV.to(self._dtype_of(vit)), layer) for vit in self.encoders]
+        seen = [encode_tiles(vit, pixels_T3VV.to(self._dtype_of(vit)), layer) for vit in self.encoders]
         return torch.stack([self.vision_projector.arrange(x_TGGC) for x_TGGC in seen], dim=1)
 
     def _dtype_of(self, part: nn.Module) -> torch.dtype:
@@ -128,7 +128,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         shares = [share * x_TEND[:, place] for place, share in enumerate(self.config.merge_weights)]
         return sum(shares[1:], shares[0])
 
-    def place(self, input_ids_BS: Tensor, features_TEMK: Tensor | None) -> Tensor:
+    def embed_inputs(self, input_ids_BS: Tensor, features_TEMK: Tensor | None) -> Tensor:
         """Embedded tokens [B, S, D], image features in the places of the image tokens, in order.
 
         Raises:
@@ -147,13 +147,13 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         return x_BSD.masked_scatter(place_BS.unsqueeze(-1), images_TND)
 
-    def _black(self, tiles: int) -> Tensor:
+    def _zero_features(self, tiles: int) -> Tensor:
         """Features of so many tiles that no encoder looked at [T, E, M, K]: zeros."""
-        G, C = self.config.grid, self.config.sight.width
+        G, C = self.config.grid, self.config.feature_grid.width
         arranged = self.vision_projector.arrange(torch.zeros(tiles, G, G, C, device=self.device))
         return torch.stack([arranged] * len(self.encoders), dim=1)
 
-    def _by_way_of_images(self, x_BSD: Tensor, *, remembered: bool) -> Tensor:
+    def _dummy_vision_forward(self, x_BSD: Tensor, *, remembered: bool) -> Tensor:
         """The same [B, S, D], by way of all that is trained on images: for a batch of text alone.
 
         Several ranks wait for each other's gradients, and, where weights are sharded, for each other's use of them: a
@@ -167,7 +167,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not remembered and (several or encoders_learn):
             features_TEMK = self.encode(torch.zeros(1, 3, self.config.tile, self.config.tile, device=x_BSD.device))
         else:
-            features_TEMK = self._black(1)
+            features_TEMK = self._zero_features(1)
         return x_BSD + (self.project(features_TEMK) * 0).sum().to(x_BSD.dtype)
 
     def forward(
@@ -238,13 +238,13 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if input_ids_BS is not None:
             if seen_TEMK is None and begins and bool((input_ids_BS == self.config.image_token_id).any()):
                 raise ValueError(f"expected images for the image tokens (id {self.config.image_token_id}), found none.")
-            x_BSD = self.place(input_ids_BS, seen_TEMK)
+            x_BSD = self.embed_inputs(input_ids_BS, seen_TEMK)
         elif given_BSD is not None and seen_TEMK is None:
             x_BSD = given_BSD
         else:
             raise ValueError("inputs_embeds have no places for images: expected no images beside them.")
         if self.training and seen_TEMK is None:
-            return self._by_way_of_images(x_BSD, remembered=features_TEMK is not None)
+            return self._dummy_vision_forward(x_BSD, remembered=features_TEMK is not None)
         return x_BSD
 
     def prepare_inputs_for_generation(

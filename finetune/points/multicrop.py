@@ -25,8 +25,8 @@ from typing import Any, ClassVar
 
 from finetune.points.tiling import (
     Grid,
-    Plan,
     Thumbnail,
+    TilePlan,
     Tiling,
     centred,
     check_parameters,
@@ -73,7 +73,7 @@ class MultiCrop(Tiling):
     def __post_init__(self) -> None:
         check_parameters(self, {"max_tiles": 1, "margin": 0, "patch": 1})
 
-    def plan(self, width: int, height: int, tile: int) -> Plan:
+    def plan(self, width: int, height: int, tile: int) -> TilePlan:
         """A grid whose tiles overlap, after the overview."""
         overlap = 2 * self.margin * self.patch
         window = tile - overlap
@@ -89,4 +89,4 @@ class MultiCrop(Tiling):
         boxes = tuple((left, top, left + tile, top + tile) for left, top in starts)
         whole = Thumbnail(size_within(width, height, (tile, tile)), first=True)
         shown = len(boxes) > 1 or self.single_thumbnail
-        return Plan((size,), boxes, room, centred(size, room), whole if shown else None)
+        return TilePlan((size,), boxes, room, centred(size, room), whole if shown else None)

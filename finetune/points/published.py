@@ -24,11 +24,11 @@ from typing import Any
 
 from finetune.points.config import PointsConfig
 
-__all__ = ["Part", "published_names"]
+__all__ = ["PublishedRows", "published_names"]
 
 
 @dataclass(frozen=True)
-class Part:
+class PublishedRows:
     """A share of a published tensor's rows.
 
     The rows come in `groups` of `of` equal blocks; block `place` of each group is meant. A whole tensor is the only
@@ -57,7 +57,7 @@ _RENAMED = {
 }
 
 
-def published_names(names: list[str], config: PointsConfig) -> dict[str, Part]:
+def published_names(names: list[str], config: PointsConfig) -> dict[str, PublishedRows]:
     """Where each of our tensors lies in a published checkpoint.
 
     Raises:
@@ -66,18 +66,18 @@ def published_names(names: list[str], config: PointsConfig) -> dict[str, Part]:
     return {name: _published(name, config.text_config) for name in names}
 
 
-def _published(name: str, text: Any) -> Part:
+def _published(name: str, text: Any) -> PublishedRows:
     begin = next((begin for begin in _RENAMED if name.startswith(begin)), None)
     if begin is None:
         raise KeyError(name)
     renamed = _RENAMED[begin] + name.removeprefix(begin)
     found = re.fullmatch(r"(.*\.layers\.\d+\.)(self_attn|mlp)\.(\w+)_proj\.(weight|bias)", renamed)
     if not found or not name.startswith("llm."):
-        return Part(renamed)
+        return PublishedRows(renamed)
     layer, _, kind, last = found.groups()
     heads, keys = text.num_attention_heads, text.num_key_value_heads
     if heads == keys and kind in "qkv":
-        return Part(f"{layer}attention.query_key_value.{last}", "qkv".index(kind), 3, heads)
+        return PublishedRows(f"{layer}attention.query_key_value.{last}", "qkv".index(kind), 3, heads)
     places = {
         "q": ("attention.query_dense", 0, 1, 1),
         "k": ("attention.key_value_dense", 0, 2, keys),
@@ -88,4 +88,4 @@ def _published(name: str, text: Any) -> Part:
         "down": ("mlp.dense_4h_to_h", 0, 1, 1),
     }
     stem, place, of, groups = places[kind]
-    return Part(f"{layer}{stem}.{last}", place, of, groups)
+    return PublishedRows(f"{layer}{stem}.{last}", place, of, groups)

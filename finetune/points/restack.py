@@ -19,10 +19,10 @@ from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads
 
 __all__ = [
-    "Fresh",
+    "NewValues",
     "Progress",
-    "Run",
-    "Target",
+    "TensorSlice",
+    "TensorTarget",
     "mean_row",
     "open_source",
     "plan_targets",
@@ -34,7 +34,7 @@ Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Run:
+class TensorSlice:
     """Elements `start` to `start + count` of one tensor of a checkpoint."""
 
     source: Checkpoint
@@ -44,7 +44,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Fresh:
+class NewValues:
     """Values that come from no checkpoint [elements]."""
 
     values: torch.Tensor
@@ -56,14 +56,14 @@ class Fresh:
 
 
 @dataclass(frozen=True)
-class Target:
+class TensorTarget:
     """A tensor to be written; its runs fill it from the first element to the last.
 
     `file` is where it would like to lie. Where a tensor has no such wish, none is granted.
     """
 
     spec: TensorSpec
-    runs: tuple[Run | Fresh, ...]
+    runs: tuple[TensorSlice | NewValues, ...]
     file: str | None = None
 
 
@@ -78,7 +78,7 @@ def open_source(place: str) -> Checkpoint:
     return Checkpoint(place)
 
 
-def plan_targets(targets: Sequence[Target], max_shard_bytes: int | None = None) -> tuple[FilePlan, ...]:
+def plan_targets(targets: Sequence[TensorTarget], max_shard_bytes: int | None = None) -> tuple[FilePlan, ...]:
     """Which tensor goes into which file: where each would like to lie, if all say so."""
     wishes = {target.spec.name: target.file for target in targets if target.file is not None}
     layout = wishes if len(wishes) == len(targets) else None
@@ -87,7 +87,7 @@ def plan_targets(targets: Sequence[Target], max_shard_bytes: int | None = None) 
 
 def write_targets(
     out: Path,
-    targets: Sequence[Target],
+    targets: Sequence[TensorTarget],
     side_files: Mapping[str, bytes],
     *,
     max_shard_bytes: int | None = None,
@@ -100,7 +100,7 @@ def write_targets(
         CheckpointError: a source could not be read.
         FinetuneError: values that are too large for the dtype that is written.
     """
-    _refuse_sources(out, {run.source.path for target in targets for run in target.runs if isinstance(run, Run)})
+    _refuse_sources(out, {run.source.path for target in targets for run in target.runs if isinstance(run, TensorSlice)})
     refuse_destination(out, overwrite=False)
     files = plan_targets(targets, max_shard_bytes)
     metadata = {"format": "pt"}
@@ -128,7 +128,7 @@ def _refuse_sources(out: Path, sources: set[Path]) -> None:
             raise OutputError(f"{out}: is or contains the source {inside}, or lies in it. Choose another -o/--out.")
 
 
-def _units(targets: Sequence[Target]) -> Iterator[tuple[TensorSpec, int, Run | Fresh, int, int]]:
+def _units(targets: Sequence[TensorTarget]) -> Iterator[tuple[TensorSpec, int, TensorSlice | NewValues, int, int]]:
     """Work in small pieces: which tensor, at which element, from which run, from which element of it, how many."""
     for target in targets:
         place = 0
@@ -145,8 +145,8 @@ class _Job:
     progress: Progress
     overflown: set[str]
 
-    def __call__(self, spec: TensorSpec, place: int, run: Run | Fresh, begin: int, count: int) -> None:
-        values = run.values[begin : begin + count] if isinstance(run, Fresh) else _read(run, begin, count)
+    def __call__(self, spec: TensorSpec, place: int, run: TensorSlice | NewValues, begin: int, count: int) -> None:
+        values = run.values[begin : begin + count] if isinstance(run, NewValues) else _read(run, begin, count)
         wanted = values.to(spec.dtype.torch).contiguous()
         if wanted.dtype != values.dtype and bool((wanted.isinf() & ~values.isinf()).any()):
             self.overflown.add(spec.name)
@@ -154,7 +154,7 @@ class _Job:
         self.progress(wanted.numel() * wanted.element_size())
 
 
-def _read(run: Run, begin: int, count: int) -> torch.Tensor:
+def _read(run: TensorSlice, begin: int, count: int) -> torch.Tensor:
     """Elements of a run, from its own `begin` on [count]."""
     dtype = run.source.tensors[run.name].dtype
     width = dtype.bits // 8
@@ -171,6 +171,9 @@ def mean_row(source: Checkpoint, name: str) -> torch.Tensor:
     for row in range(0, rows, step):
         here = min(step, rows - row)
         total += (
-            _read(Run(source, name, row * columns, here * columns), 0, here * columns).double().view(here, -1).sum(0)
+            _read(TensorSlice(source, name, row * columns, here * columns), 0, here * columns)
+            .double()
+            .view(here, -1)
+            .sum(0)
         )
     return total / rows

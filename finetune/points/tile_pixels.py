@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from finetune.points.tiling import Plan, Size, centred
+from finetune.points.tiling import Size, TilePlan, centred
 
 __all__ = ["RESIZERS", "cut_tiles", "normalised"]
 
@@ -52,7 +52,7 @@ RESIZERS = {
 }
 
 
-def cut_tiles(picture: Image.Image, plan: Plan, tile: int, resizer: str = "pillow") -> Tensor:
+def cut_tiles(picture: Image.Image, plan: TilePlan, tile: int, resizer: str = "pillow") -> Tensor:
     """The tiles of an RGB picture, the thumbnail among them, as the language model reads them: bytes [T, 3, V, V]."""
     by = RESIZERS[resizer]
     image, size = by.take(picture), picture.size

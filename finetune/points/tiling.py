@@ -18,10 +18,10 @@ from soup.support.text import bullet_list
 __all__ = [
     "Box",
     "Grid",
-    "Plan",
     "Single",
     "Size",
     "Thumbnail",
+    "TilePlan",
     "Tiling",
     "centred",
     "check_parameters",
@@ -48,7 +48,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """What is done to one image, in this order.
 
     It is resized to each of `sizes` in turn, laid on a black canvas (`canvas`) with its upper left pixel at `corner`,
@@ -76,7 +76,7 @@ class Tiling(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def plan(self, width: int, height: int, tile: int) -> Plan:
+    def plan(self, width: int, height: int, tile: int) -> TilePlan:
         """What is done to an image of `width` x `height` pixels, for encoders that see `tile` x `tile`.
 
         Raises:
@@ -91,10 +91,10 @@ class Single(Tiling):
 
     name: ClassVar[str] = "single"
 
-    def plan(self, width: int, height: int, tile: int) -> Plan:
+    def plan(self, width: int, height: int, tile: int) -> TilePlan:
         """One box, all of it."""
         check_positive(width, height, tile)
-        return Plan(sizes=((tile, tile),), boxes=((0, 0, tile, tile),))
+        return TilePlan(sizes=((tile, tile),), boxes=((0, 0, tile, tile),))
 
 
 def check_positive(*sizes: int) -> None:

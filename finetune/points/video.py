@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from finetune.media.sampling import frame_indices
-from finetune.points.tiling import Plan, Single, Tiling, check_parameters
+from finetune.points.tiling import Single, TilePlan, Tiling, check_parameters
 from soup.errors import FinetuneError
 
 __all__ = ["UniformFrames", "Video"]
@@ -40,7 +40,7 @@ class UniformFrames(Tiling):
     def __post_init__(self) -> None:
         check_parameters(self, {"frames": 1})
 
-    def plan(self, width: int, height: int, tile: int) -> Plan:
+    def plan(self, width: int, height: int, tile: int) -> TilePlan:
         """One frame: one box, all of it."""
         return Single().plan(width, height, tile)
 

@@ -1,4 +1,4 @@
-"""What `soup study` reads: how a pool is made and judged, which soups are cooked, and what they are compared with.
+"""What `soup study` reads: how a pool is made and evaluated, which soups are cooked, what they are compared with.
 
     root: work                        # where everything goes, relative to the file; each seed has work/seed-<n>
     seeds: [0, 1, 2]                  # everything is done once for each
@@ -18,9 +18,12 @@ Source of the comparisons: POINTS, arXiv 2409.04828, Table 4 and section 3.4; `a
 out: one model on all of the data, trained as long as one ingredient, and as long as all of them together.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,7 +32,7 @@ from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["Comparison", "Judge", "StudyConfig", "filled", "read_study"]
+__all__ = ["Comparison", "LLMJudgeConfig", "StudyConfig", "filled", "read_study"]
 
 Comparison = Literal["learning_rates", "individual_select", "all_data"]
 STUDY_KEYS = "finetune, eval and split"
@@ -40,7 +43,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Judge(_Strict):
+class LLMJudgeConfig(_Strict):
     """An endpoint that grades free-form answers; its key is in the environment variable `key_env`."""
 
     url: str
@@ -55,74 +58,78 @@ class StudyConfig(_Strict):
     seeds: list[int] = Field([0], min_length=1)
     prepare: Words = []
     environment: dict[str, str] = {}
-    finetune: dict[str, Any]
+    finetune: dict[str, object]
     eval: Words
     split: float | None = Field(None, gt=0, lt=1)
     strategies: Words = ["average", "maximum", "greedy"]
     compare: list[Comparison] = []
     learning_rates: list[Annotated[float, Field(gt=0)]] = []
-    judge: Judge | None = None
+    judge: LLMJudgeConfig | None = None
     model: str = "auto"
     batch_size: int | Literal["auto"] = "auto"
     workers: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _goes_together(self) -> "StudyConfig":
+    def _goes_together(self) -> StudyConfig:
         wrong = []
         if len(set(self.seeds)) < len(self.seeds):
             wrong.append(f"seeds: one is named twice in {self.seeds}")
         if ("learning_rates" in self.compare) != bool(self.learning_rates):
             wrong.append("learning_rates: expected some where `compare` names them, and nowhere else")
-        own = [key for key in ("seed", "root", "out", "sweep", "include_base") if key in self.finetune]
-        wrong += [f"finetune.{key}: is the study's to set" for key in own]
+        taken = [key for key in ("seed", "root", "out", "sweep", "include_base") if key in self.finetune]
+        wrong += [f"finetune.{key}: is the study's to set" for key in taken]
         if not self.finetune.get("added"):
             wrong.append("finetune.added: expected the data sets that the ingredients are tuned on")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
 
-    def place(self, home: Path, seed: int) -> Path:
-        """The folder of a seed; `home` is the study's file's."""
+    def seed_folder(self, home: Path, seed: int) -> Path:
+        """Give the folder of a seed; `home` is the folder of the study's file."""
         return home / self.root / f"seed-{seed}"
 
-    def pool(self, home: Path, seed: int, **changed: Any) -> dict[str, Any]:
-        """The keys of a seed's `soup finetune` configuration, some changed, for a file in the seed's folder.
+    def pool(self, home: Path, seed: int, changed: Mapping[str, object] | None = None) -> dict[str, object]:
+        """Give the keys of a seed's `soup finetune` configuration, for a file in the seed's folder.
+
+        Args:
+            home: the folder of the study's file.
+            seed: one of the study's.
+            changed: keys that are others.
 
         Raises:
             FinetuneError: keys or values that are wrong; all of them are listed.
         """
-        place = self.place(home, seed)
-        near = os.path.relpath(place, home)
-        whole = filled(self.finetune, near, seed)
-        whole |= {"seed": seed, "root": os.path.relpath(home, place), "out": f"{near}/ckpts", **changed}
-        if isinstance(whole.get("start"), dict):
-            whole["start"] = {**whole["start"], "out": f"{near}/{whole['start'].get('out', 'base')}"}
-        parse_config(whole, place / "finetune.yaml")
-        return whole
+        folder = self.seed_folder(home, seed)
+        near = os.path.relpath(folder, home)
+        keys: dict[str, object] = {key: filled(value, near, seed) for key, value in self.finetune.items()}
+        keys |= {"seed": seed, "root": os.path.relpath(home, folder), "out": f"{near}/ckpts", **(changed or {})}
+        if isinstance(start := keys.get("start"), dict):
+            keys["start"] = {**start, "out": f"{near}/{start.get('out', 'base')}"}
+        parse_config(keys, folder / "finetune.yaml")
+        return keys
 
 
-def filled(value: Any, place: str, seed: int) -> Any:
-    """The same with {place} and {seed} filled in, in all of its strings."""
+def filled(value: object, folder: str, seed: int) -> object:
+    """Give a value with {place} (the seed's folder) and {seed} filled in, in all of its strings."""
     if isinstance(value, str):
-        return value.replace("{place}", place).replace("{seed}", str(seed))
+        return value.replace("{place}", folder).replace("{seed}", str(seed))
     if isinstance(value, list):
-        return [filled(one, place, seed) for one in value]
-    return {key: filled(one, place, seed) for key, one in value.items()} if isinstance(value, dict) else value
+        return [filled(item, folder, seed) for item in value]
+    return {key: filled(item, folder, seed) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def read_study(path: Path) -> StudyConfig:
-    """The study in a YAML file; every configuration that it implies is checked as well.
+    """Read a study; every configuration that it implies is checked as well.
 
     Raises:
         FinetuneError: no such file, not YAML, or keys and values that are wrong; all of them are listed.
     """
-    found = read_mapping(path, STUDY_KEYS)
-    if isinstance(found.get("finetune"), str):
-        found["finetune"] = read_mapping(path.parent / found["finetune"], POOL_KEYS)
-        found["finetune"].pop("root", None)
-        found["finetune"].pop("out", None)
+    keys = read_mapping(path, STUDY_KEYS)
+    if isinstance(pool_file := keys.get("finetune"), str):
+        pool = read_mapping(path.parent / pool_file, POOL_KEYS)
+        keys["finetune"] = {key: value for key, value in pool.items() if key not in ("root", "out")}
     try:
-        study = StudyConfig.model_validate(found)
+        study = StudyConfig.model_validate(keys)
     except ValidationError as error:
         raise FinetuneError(f"{path}: {error.error_count()} wrong.\n{bullet_list(_wrong(error))}") from error
     study.pool(path.parent, study.seeds[0])
@@ -137,6 +144,6 @@ def _wrong(error: ValidationError) -> list[str]:
             lines.append(f"{name}: unknown key.{did_you_mean(name, StudyConfig.model_fields)}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            found = "" if problem["type"] in ("value_error", "missing") else f", found {problem['input']!r}"
-            lines += [f"{name}: {message}{found}"] if name else message.split("; ")
+            value = "" if problem["type"] in ("value_error", "missing") else f", found {problem['input']!r}"
+            lines += [f"{name}: {message}{value}"] if name else message.split("; ")
     return lines

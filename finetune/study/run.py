@@ -1,7 +1,7 @@
 """A whole study: for each seed the pool, its scores, the soups, and what they are compared with; then the table.
 
     work/seed-0/finetune.yaml     what `soup finetune` was given, and ckpts/, base/, ckpts.finetune/ from it
-    work/seed-0/scores/           the run: one journal for all that is judged
+    work/seed-0/scores/           the run: one journal for all evaluations
     work/seed-0/soups/<strategy>/ the soups
     work/seed-0/<comparison>/     what that comparison trained and cooked
     work/study.json, study.md     the table
@@ -9,17 +9,18 @@
 Every step asks whether its work is done already: typed again after a stop, the command goes on there.
 """
 
+from __future__ import annotations
+
 import json
 import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from finetune.study.comparisons import COMPARISONS
 from finetune.study.config import StudyConfig, read_study
 from finetune.study.seed_run import SeedRun, StudyProgress
-from finetune.study.table import Result, StudyTable
+from finetune.study.table import StudyResult, StudyTable
 from soup.errors import FinetuneError, SoupError
 from soup.search.bound_strategy import BoundStrategy
 from soup.support.atomic_files import write_atomic
@@ -29,7 +30,12 @@ __all__ = ["plan_study", "run_study"]
 
 
 def run_study(path: Path | str, *, voice: StudyProgress | None = None, judge_url: str | None = None) -> StudyTable:
-    """Do what a study's file asks for and is not there yet; gives its table, and writes it beside the seeds' folders.
+    """Do what a study's file asks for and is not there yet, and write its table beside the seeds' folders.
+
+    Args:
+        path: the study's file.
+        voice: what is called as it goes on.
+        judge_url: where the LLM judge answers, in place of the file's.
 
     Raises:
         SoupError: a wrong file, data that can't be made, a job that failed, a harness that failed.
@@ -39,85 +45,86 @@ def run_study(path: Path | str, *, voice: StudyProgress | None = None, judge_url
     _check_strategies(study, path)
     table = StudyTable(study.split is not None)
     for seed in study.seeds:
-        bench = SeedRun(study, path.parent, seed, voice)
-        voice.say(f"seed {seed}: {bench.place}")
-        prepare(bench)
-        with bench.environment():
-            bench.check_eval()
-            results = pool_and_soups(bench)
+        seed_run = SeedRun(study, path.parent, seed, voice)
+        voice.say(f"seed {seed}: {seed_run.folder}")
+        prepare(seed_run)
+        with seed_run.environment():
+            seed_run.check_eval()
+            results = pool_and_soups(seed_run)
             for name in study.compare:
-                results |= COMPARISONS[name](bench)
+                results |= COMPARISONS[name](seed_run)
         table = table.with_seed(seed, results)
         _keep(table, path.parent / study.root)
     return table
 
 
-def pool_and_soups(bench: SeedRun) -> dict[str, Result]:
-    """The start, D alone, the pool, and a soup for each strategy."""
-    pool = bench.train("finetune")
-    [alone] = bench.train("alone", added={}, include_base=True, out=bench.near("alone"))
-    start = _start(bench)
-    results = {"start": Result.of(bench.judge([start])[0])} if start else {}
-    results["the base set alone"] = Result.of(bench.judge([alone])[0])
-    singles = [Result.of(trial) for trial in bench.judge(pool)]
-    results["mean of the singles"] = Result.mean(singles)
+def pool_and_soups(seed_run: SeedRun) -> dict[str, StudyResult]:
+    """Evaluate the start, D alone and the pool, and cook a soup with each strategy."""
+    pool = seed_run.train("finetune")
+    [alone] = seed_run.train("alone", {"added": {}, "include_base": True, "out": seed_run.near("alone")})
+    start = _start(seed_run)
+    results = {"start": StudyResult.of(seed_run.judge([start])[0])} if start else {}
+    results["the base set alone"] = StudyResult.of(seed_run.judge([alone])[0])
+    singles = [StudyResult.of(trial) for trial in seed_run.judge(pool)]
+    results["mean of the singles"] = StudyResult.mean(singles)
     results["best single"] = max(singles, key=lambda result: result.chose)
-    for strategy in bench.study.strategies:
-        results[strategy] = bench.cook(strategy, pool)
+    for strategy in seed_run.study.strategies:
+        results[strategy] = seed_run.cook(strategy, pool)
     return results
 
 
-def _start(bench: SeedRun) -> Path | None:
+def _start(seed_run: SeedRun) -> Path | None:
     """The checkpoint that all ingredients start from, where it is a directory."""
-    start = bench.study.pool(bench.home, bench.seed)["start"]
-    place = bench.home / (start["out"] if isinstance(start, Mapping) else start)
-    return place if place.is_dir() else None
+    start = seed_run.keys["start"]
+    folder = seed_run.home / str(start["out"] if isinstance(start, Mapping) else start)
+    return folder if folder.is_dir() else None
 
 
-def prepare(bench: SeedRun) -> None:
+def prepare(seed_run: SeedRun) -> None:
     """Run the study's commands for a seed, unless they ran to their end before.
 
     Raises:
-        FinetuneError: a command failed; with the end of what it said.
+        FinetuneError: a command failed; with the end of its output.
     """
-    bench.place.mkdir(parents=True, exist_ok=True)
-    commands = [[bench.filled(word) for word in shlex.split(line)] for line in bench.study.prepare]
-    done = bench.place / "prepared.json"
+    seed_run.folder.mkdir(parents=True, exist_ok=True)
+    commands = [[seed_run.filled(word) for word in shlex.split(line)] for line in seed_run.study.prepare]
+    done = seed_run.folder / "prepared.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == commands:
         return
     for words in commands:
-        bench.voice.say(f"$ {shlex.join(words)}")
-        made = subprocess.run(words, cwd=bench.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if made.returncode:
-            tail = "\n".join(made.stdout.splitlines()[-15:])
-            raise FinetuneError(f"{shlex.join(words)}: failed with exit code {made.returncode}.\n{tail}")
+        seed_run.voice.say(f"$ {shlex.join(words)}")
+        process = subprocess.run(words, cwd=seed_run.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if process.returncode:
+            tail = "\n".join(process.stdout.splitlines()[-15:])
+            raise FinetuneError(f"{shlex.join(words)}: failed with exit code {process.returncode}.\n{tail}")
     write_atomic(done, json.dumps(commands))
 
 
-def plan_study(path: Path | str) -> dict[str, Any]:
-    """What `run_study` would train and judge, counted; nothing is started or written.
+def plan_study(path: Path | str) -> dict[str, object]:
+    """Count what `run_study` would train and evaluate; nothing is started or written.
 
     Raises:
         FinetuneError: a wrong file.
     """
     study = read_study(Path(path))
     _check_strategies(study, path)
-    ingredients = list(study.finetune["added"])
+    added = study.finetune["added"]
+    ingredients = list(added) if isinstance(added, Mapping) else []
     k, rates = len(ingredients), len(study.learning_rates)
     trained = {"start": int(isinstance(study.finetune["start"], Mapping)), "pool": k, "the base set alone": 1}
-    judged = {"singles": k + 2, **{name: {"average": 1}.get(name, 2 * k - 1) for name in study.strategies}}
+    evaluated = {"singles": k + 2, **{name: {"average": 1}.get(name, 2 * k - 1) for name in study.strategies}}
     if "learning_rates" in study.compare:
-        trained["learning_rates"], judged["learning_rates"] = rates, 2 * rates - 1
+        trained["learning_rates"], evaluated["learning_rates"] = rates, 2 * rates - 1
     if "individual_select" in study.compare:
-        trained["individual_select (at most)"] = judged["individual_select (at most)"] = k - 1
+        trained["individual_select (at most)"] = evaluated["individual_select (at most)"] = k - 1
     if "all_data" in study.compare:
-        trained["all_data"] = judged["all_data"] = 2
+        trained["all_data"] = evaluated["all_data"] = 2
     return {
         "schema": 1,
         "seeds": study.seeds,
         "ingredients": ingredients,
         "trainings_per_seed": trained,
-        "evaluations_per_seed_at_most": judged,
+        "evaluations_per_seed_at_most": evaluated,
         "benchmarks": study.eval,
         "out": str(Path(path).parent / study.root),
     }
@@ -132,7 +139,7 @@ def _with_judge(study: StudyConfig, url: str | None) -> StudyConfig:
 
 
 def _check_strategies(study: StudyConfig, path: Path | str) -> None:
-    """Raises FinetuneError for strategies that there are not: hours later, when the pool is trained, is late."""
+    """Raise FinetuneError for unknown strategies, before hours of training."""
     wrong = []
     for name in study.strategies:
         try:

@@ -1,17 +1,18 @@
 """One seed of a study: its folder, and the three things that are done in it: train, evaluate, cook."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from finetune.launching import launch
 from finetune.study.config import StudyConfig, filled
-from finetune.study.table import Result
+from finetune.study.table import StudyResult
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.progress import Progress
 from soup.evaluation.suite import build_suite
@@ -25,10 +26,10 @@ __all__ = ["SeedRun", "StudyProgress"]
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """How a study tells what it does; all of it may be silent."""
+    """What a study calls as it goes on; by default nothing."""
 
     say: Callable[[str], object] = lambda text: None
-    progress: Any = None
+    progress: launch.OnStep | None = None
     training: launch.LaunchProgress = field(default_factory=launch.LaunchProgress)
     judging: Progress = field(default_factory=Progress)
 
@@ -43,39 +44,55 @@ class SeedRun:
     voice: StudyProgress = field(default_factory=StudyProgress)
 
     @property
-    def place(self) -> Path:
+    def folder(self) -> Path:
         """The seed's folder."""
-        return self.study.place(self.home, self.seed)
+        return self.study.seed_folder(self.home, self.seed)
 
-    def train(self, name: str, **changed: Any) -> list[Path]:
-        """The ingredients of the pool's configuration with these keys changed, kept as `<name>.yaml`."""
-        keys = self.study.pool(self.home, self.seed, **changed)
-        path = self.place / f"{name}.yaml"
+    @property
+    def keys(self) -> dict[str, object]:
+        """The keys of the seed's `soup finetune` configuration."""
+        return self.study.pool(self.home, self.seed)
+
+    @property
+    def added(self) -> dict[str, list[object]]:
+        """The added data sets, as lists, by the names of their ingredients."""
+        added = self.keys.get("added")
+        assert isinstance(added, dict), "a study without added data sets is refused"
+        return {name: sets if isinstance(sets, list) else [sets] for name, sets in added.items()}
+
+    def train(self, name: str, changed: Mapping[str, object] | None = None) -> list[Path]:
+        """Train the ingredients of the pool's configuration, and give their directories.
+
+        Args:
+            name: of the YAML file that the configuration is kept in.
+            changed: keys that are others.
+        """
+        keys = self.study.pool(self.home, self.seed, changed)
+        path = self.folder / f"{name}.yaml"
         write_atomic(path, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
         return launch.finetune(path, progress=self.voice.progress, listener=self.voice.training)
 
     def filled(self, text: str) -> str:
-        """A text of the study's with {place} and {seed} filled in."""
-        return filled(text, self.near("."), self.seed)
+        """Give a text of the study's with {place} and {seed} filled in."""
+        return str(filled(text, self.near("."), self.seed))
 
     @contextmanager
     def environment(self) -> Iterator[None]:
-        """The study's variables, set for this seed. A folder that is named by {place} is given whole."""
+        """Set the study's variables for this seed; {place} becomes the whole path of its folder."""
         before = dict(os.environ)
-        whole = {
-            name: filled(text, str(self.place.absolute()), self.seed) for name, text in self.study.environment.items()
-        }
-        os.environ.update(whole)
+        folder = str(self.folder.absolute())
+        variables = {name: str(filled(text, folder, self.seed)) for name, text in self.study.environment.items()}
+        os.environ.update(variables)
         try:
             yield
         finally:
-            for name in whole:
+            for name in variables:
                 os.environ.pop(name)
             os.environ.update(before)
 
     def near(self, name: str) -> str:
-        """A folder of this seed's, as configurations name it."""
-        return os.path.relpath(self.place / name, self.home)
+        """Give a folder of this seed's, as configurations name it."""
+        return os.path.relpath(self.folder / name, self.home)
 
     def check_eval(self) -> None:
         """Build the harnesses once, before anything is trained for them.
@@ -87,29 +104,35 @@ class SeedRun:
         build_suite(config.parse(), config.settings)
 
     def judge(self, checkpoints: Sequence[Path]) -> list[Trial]:
-        """The scores of checkpoints, each alone."""
+        """Evaluate checkpoints, each alone."""
         return evaluate(
             [str(path) for path in checkpoints],
             eval=self._eval_config(),
-            run_dir=self.place / "scores",
+            run_dir=self.folder / "scores",
             progress=self.voice.judging,
         )
 
-    def cook(self, strategy: str, pool: Sequence[Path], title: str = "") -> Result:
-        """The result of the soup that a strategy makes of a pool; other pools than the main one have a title."""
+    def cook(self, strategy: str, pool: Sequence[Path], title: str = "") -> StudyResult:
+        """Cook a soup, and give its result.
+
+        Args:
+            strategy: by name.
+            pool: the checkpoints.
+            title: of another pool than the main one.
+        """
         run, name = (f"{title}.scores", title) if title else ("scores", strategy)
         made = cook(
             strategy,
             [str(path) for path in pool],
-            out=self.place / "soups" / name,
+            out=self.folder / "soups" / name,
             eval=self._eval_config(),
-            run_dir=self.place / run,
+            run_dir=self.folder / run,
             write=WriteOptions(overwrite=True),
             progress=self.voice.judging,
         )
         names = " + ".join(made.chosen)
         self.voice.say(f"{strategy}: {names}")
-        return Result.of(next(trial for trial in made.trials if trial.recipe.digest == made.recipe.digest), names)
+        return StudyResult.of(next(trial for trial in made.trials if trial.recipe.digest == made.recipe.digest), names)
 
     def _eval_config(self) -> EvalConfig:
         judge, study = self.study.judge, self.study

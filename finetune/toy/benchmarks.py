@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from finetune.toy.gallery import Gallery, base64_png
-from finetune.toy.tasks import Ask, Scene, claim, rotated, with_hint
+from finetune.toy.tasks import Question, Scene, claim, rotated, with_hint
 
 __all__ = ["BENCHMARKS", "STEP"]
 
@@ -55,35 +55,33 @@ def mmbench(gallery: Gallery, count: int) -> Iterator[Row]:
     """All questions, then all of their rotations, which name the image of their question."""
     turned = []
     for index, scene in enumerate(_scenes(gallery, "mmbench", MMBENCH, count)):
-        ask = scene.asks["choice"]
-        yield _mmbench_row(scene, ask, index, base64_png(scene.images[0]))
-        for k in range(1, len(ask.options)):
-            turned.append(_mmbench_row(scene, rotated(ask, k), index + k * STEP, str(index)))
+        question = scene.questions["choice"]
+        yield _mmbench_row(scene, question, index, base64_png(scene.images[0]))
+        for k in range(1, len(question.options)):
+            turned.append(_mmbench_row(scene, rotated(question, k), index + k * STEP, str(index)))
     yield from turned
 
 
-def _mmbench_row(scene: Scene, ask: Ask, index: int, image: str) -> Row:
+def _mmbench_row(scene: Scene, question: Question, index: int, image: str) -> Row:
     category, level_2 = MMBENCH[scene.skill]
-    row = {"index": index, "question": ask.question, "hint": ask.hint, **_options(ask), "answer": ask.letter}
-    more = {
-        "category": category,
-        "image": image,
-        "source": "toy",
-        "l2-category": level_2,
-        "comment": "",
-        "split": "dev",
-    }
-    return row | more
+    row = {"index": index, "question": question.text, "hint": question.hint, **_options(question)}
+    row |= {"answer": question.letter, "category": category, "image": image}
+    return row | {"source": "toy", "l2-category": level_2, "comment": "", "split": "dev"}
 
 
 def mmstar(gallery: Gallery, count: int) -> Iterator[Row]:
     """Four options, asked once."""
     for index, scene in enumerate(_scenes(gallery, "mmstar", MMSTAR, count)):
-        ask = scene.asks["choice"]
+        question = scene.questions["choice"]
         category, level_2 = MMSTAR[scene.skill]
-        row = {"index": index, "question": ask.question, "image": base64_png(scene.images[0]), **_options(ask)}
-        about = {"source": "toy", "split": "val", "image_path": f"images/{index}.jpg"}
-        yield row | {"answer": ask.letter, "category": category, "l2_category": level_2, "meta_info": str(about)}
+        row = {"index": index, "question": question.text, "image": base64_png(scene.images[0]), **_options(question)}
+        meta_info = {"source": "toy", "split": "val", "image_path": f"images/{index}.jpg"}
+        yield row | {
+            "answer": question.letter,
+            "category": category,
+            "l2_category": level_2,
+            "meta_info": str(meta_info),
+        }
 
 
 def mmmu(gallery: Gallery, count: int) -> Iterator[Row]:
@@ -97,24 +95,25 @@ def mmmu(gallery: Gallery, count: int) -> Iterator[Row]:
 
 
 def _mmmu_row(scene: Scene, index: int, split: str) -> Row:
-    ask = scene.asks["college"]
+    question = scene.questions["college"]
     subject, field = MMMU[scene.skill]
     images = [base64_png(image) for image in scene.images]
-    row = {"index": index, "id": f"{split}_{subject}_{index}", "question": ask.question, "hint": ask.hint}
-    options = {**_options(ask), "E": "", "answer": ask.letter if ask.options else ask.answer}
-    more = {"category": subject, "l2-category": field, "image": images[0] if len(images) == 1 else str(images)}
-    return row | options | more | {"split": split, "topic_difficulty": "Easy"}
+    row = {"index": index, "id": f"{split}_{subject}_{index}", "question": question.text, "hint": question.hint}
+    options = {**_options(question), "E": "", "answer": question.letter if question.options else question.answer}
+    labels = {"category": subject, "l2-category": field, "image": images[0] if len(images) == 1 else str(images)}
+    return row | options | labels | {"split": split, "topic_difficulty": "Easy"}
 
 
 def mathvista(gallery: Gallery, count: int) -> Iterator[Row]:
     """Whole numbers, decimal numbers and choices; the hint is part of the question."""
-    for place, scene in enumerate(_scenes(gallery, "mathvista", MATHVISTA, count)):
+    for index, scene in enumerate(_scenes(gallery, "mathvista", MATHVISTA, count)):
         form, kind, task, skills, category = MATHVISTA[scene.skill]
-        ask = scene.asks[form]
-        row = {"index": place + 1, "question": with_hint(form, ask), "image": base64_png(scene.images[0])}
-        row |= {"question_type": "multi_choice" if ask.options else "free_form", "answer_type": kind}
-        row |= {"precision": 1.0 if kind == "float" else "", "choices": str(list(ask.options)) if ask.options else ""}
-        row |= {"answer": ask.answer, "answer_option": ask.letter if ask.options else "", "unit": ""}
+        question = scene.questions[form]
+        row = {"index": index + 1, "question": with_hint(form, question), "image": base64_png(scene.images[0])}
+        row |= {"question_type": "multi_choice" if question.options else "free_form", "answer_type": kind}
+        choices = str(list(question.options)) if question.options else ""
+        row |= {"precision": 1.0 if kind == "float" else "", "choices": choices}
+        row |= {"answer": question.answer, "answer_option": question.letter if question.options else "", "unit": ""}
         row |= {"task": task, "skills": str(skills), "category": category, "context": "synthetic scene"}
         yield row | {"grade": "not applicable", "language": "english", "split": "testmini"}
 
@@ -124,54 +123,54 @@ def hallusionbench(gallery: Gallery, count: int) -> Iterator[Row]:
     sets = _spread(count // 4, HALLUSIONBENCH)
     for skill, kind in HALLUSIONBENCH.items():
         scenes = gallery.testing("hallusionbench", skill)
-        for place in range(sets[skill]):
+        for number in range(sets[skill]):
             first = next(scenes)
             second = next(scene for scene in scenes if scene.truth != first.truth)
             words = (first.truth, second.truth)
-            if place % UNSEEN == 0:
-                yield _claim_row(kind, f"0_{place}_0_0", claim(first, words[0]), "")
+            if number % UNSEEN == 0:
+                yield _claim_row(kind, f"0_{number}_0_0", claim(first, words[0]), "")
             for figure, scene in enumerate((first, second), 1):
                 image = base64_png(scene.images[0])
-                for question, word in enumerate(words):
-                    yield _claim_row(kind, f"1_{place}_{figure}_{question}", claim(scene, word), image)
+                for claimed, word in enumerate(words):
+                    yield _claim_row(kind, f"1_{number}_{figure}_{claimed}", claim(scene, word), image)
 
 
-def _claim_row(kind: str, place: str, ask: Ask, image: str) -> Row:
+def _claim_row(kind: str, name: str, question: Question, image: str) -> Row:
     category, _, level_2 = kind.partition("_")
-    row = {"index": f"{kind}_{place}", "category": category, "l2-category": level_2}
-    return row | {"question": ask.question, "answer": ask.answer.split()[-1], "image": image}
+    row = {"index": f"{kind}_{name}", "category": category, "l2-category": level_2}
+    return row | {"question": question.text, "answer": question.answer.split()[-1], "image": image}
 
 
 def ai2d(gallery: Gallery, count: int) -> Iterator[Row]:
     """A diagram of four fields, and four options."""
     for index, scene in enumerate(gallery.testing("ai2d", "grid", count)):
-        ask = scene.asks["choice"]
-        row = {"index": index, "question": ask.question, "image": base64_png(scene.images[0]), **_options(ask)}
-        yield row | {"answer": ask.letter, "category": "diagram", "image_path": f"images/{index}.png"}
+        question = scene.questions["choice"]
+        row = {"index": index, "question": question.text, "image": base64_png(scene.images[0]), **_options(question)}
+        yield row | {"answer": question.letter, "category": "diagram", "image_path": f"images/{index}.png"}
 
 
 def ocrbench(gallery: Gallery, count: int) -> Iterator[Row]:
     """The answer is a Python list of accepted strings."""
     for index, scene in enumerate(_scenes(gallery, "ocrbench", OCRBENCH, count)):
-        ask = scene.asks["open"]
-        row = {"index": index, "image": base64_png(scene.images[0]), "dataset": "toy", "question": ask.question}
-        yield row | {"answer": repr([ask.answer]), "category": OCRBENCH[scene.skill]}
+        question = scene.questions["open"]
+        row = {"index": index, "image": base64_png(scene.images[0]), "dataset": "toy", "question": question.text}
+        yield row | {"answer": repr([question.answer]), "category": OCRBENCH[scene.skill]}
 
 
 def mmvet(gallery: Gallery, count: int) -> Iterator[Row]:
     """Open questions; an answer may have parts (<AND>) or alternatives (<OR>)."""
     for index, scene in enumerate(_scenes(gallery, "mmvet", MMVET, count)):
-        ask = scene.asks["open"]
-        row = {"index": index, "image": base64_png(scene.images[0]), "question": ask.question}
-        yield row | {"answer": _wanted(scene), "category": MMVET[scene.skill]}
+        question = scene.questions["open"]
+        row = {"index": index, "image": base64_png(scene.images[0]), "question": question.text}
+        yield row | {"answer": _accepted_answer(scene), "category": MMVET[scene.skill]}
 
 
-def _wanted(scene: Scene) -> str:
-    """What a judge is to look for in the answer."""
-    answer = scene.asks["open"].answer
+def _accepted_answer(scene: Scene) -> str:
+    """The answer as MM-Vet writes it for its judge: parts and alternatives marked."""
+    answer = scene.questions["open"].answer
     if scene.skill == "both":
         return answer.replace(" ", "<AND>")
-    return f"{answer}<OR>{scene.asks['whole'].answer}" if scene.skill == "count" else answer
+    return f"{answer}<OR>{scene.questions['whole'].answer}" if scene.skill == "count" else answer
 
 
 def _scenes(gallery: Gallery, benchmark: str, kinds: dict[str, Any], count: int) -> Iterator[Scene]:
@@ -183,11 +182,11 @@ def _scenes(gallery: Gallery, benchmark: str, kinds: dict[str, Any], count: int)
 def _spread(count: int, kinds: Iterable[str]) -> dict[str, int]:
     """How many of each kind: equal parts, the first kinds one more where it can't be divided so."""
     names = list(kinds)
-    return {name: count // len(names) + (place < count % len(names)) for place, name in enumerate(names)}
+    return {name: count // len(names) + (index < count % len(names)) for index, name in enumerate(names)}
 
 
-def _options(ask: Ask) -> Row:
-    return dict(zip("ABCD", ask.options or ("",) * 4, strict=True))
+def _options(question: Question) -> Row:
+    return dict(zip("ABCD", question.options or ("",) * 4, strict=True))
 
 
 BENCHMARKS: dict[str, tuple[str, Callable[[Gallery, int], Iterator[Row]]]] = {

@@ -36,8 +36,8 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 def reply(prompt: str) -> str | None:
     """The judgement that a prompt asks for; None for a prompt that is neither MathVista's nor MM-Vet's."""
     if prompt.endswith(EXTRACTED) and RESPONSE in prompt:
-        asked, _, response = prompt.removesuffix(EXTRACTED).rpartition(RESPONSE)
-        return extract(asked.rpartition(EXTRACTED)[2], response)  # the question follows the last example's answer
+        examples, _, response = prompt.removesuffix(EXTRACTED).rpartition(RESPONSE)
+        return extract(examples.rpartition(EXTRACTED)[2], response)  # the question follows the last example's answer
     if TABLE in prompt:
         _, wanted, answer = _last_row(prompt)
         return f"{grade(wanted, answer):.1f}"
@@ -51,8 +51,8 @@ def extract(question: str, response: str) -> str:
     if "Python list" in question:
         return (re.findall(r"\[[^\[\]]*\]", response) or ["none"])[-1]
     pattern = r"-?\d+\.\d+|-?\d+" if "floating-point" in question else r"-?\d+"
-    found = re.findall(pattern, _in_digits(response))
-    return found[-1] if found else "none"
+    numbers = re.findall(pattern, _in_digits(response))
+    return numbers[-1] if numbers else "none"
 
 
 def _option(question: str, response: str) -> str | None:
@@ -78,9 +78,9 @@ def grade(wanted: str, answer: str) -> float:
 
 def _holds(text: str, words: str) -> bool:
     """Whether the words stand in the text one after another, whatever is between them and around them."""
-    needed, told = (re.findall(r"\w+", each.lower()) for each in (words, text))
-    places = range(len(told) - len(needed) + 1)
-    return bool(needed) and any(told[place : place + len(needed)] == needed for place in places)
+    needed, present = (re.findall(r"\w+", each.lower()) for each in (words, text))
+    starts = range(len(present) - len(needed) + 1)
+    return bool(needed) and any(present[start : start + len(needed)] == needed for start in starts)
 
 
 def _last_row(prompt: str) -> tuple[str, str, str]:

@@ -51,8 +51,8 @@ def grid(random: Random, digits: Sequence[str]) -> Image.Image:
     draw = ImageDraw.Draw(image)
     draw.line((SIDE / 2, 0, SIDE / 2, SIDE), fill=ink)
     draw.line((0, SIDE / 2, SIDE, SIDE / 2), fill=ink)
-    for place, digit in enumerate(digits):
-        x, y = (SIDE * (0.25 + 0.5 * half) + random.uniform(-0.5, 0.5) for half in (place % 2, place // 2))
+    for corner, digit in enumerate(digits):
+        x, y = (SIDE * (0.25 + 0.5 * half) + random.uniform(-0.5, 0.5) for half in (corner % 2, corner // 2))
         draw.text((x, y), digit, fill=ink, font=_font(14), anchor="mm")
     return image
 
@@ -121,14 +121,14 @@ def _shade(random: Random, color: Rgb) -> Rgb:
 def _apart(random: Random, n: int) -> list[tuple[float, float, float]]:
     """Centres and radii of n discs with at least 2 pixels between any two; a layout that gets stuck starts afresh."""
     while True:
-        placed: list[tuple[float, float, float]] = []
+        discs: list[tuple[float, float, float]] = []
         for _ in range(60):
             r = random.uniform(2.5, 4.5)
             x, y = (random.uniform(r + 1, SIDE - r - 1) for _ in range(2))
-            if all(hypot(x - a, y - b) >= r + s + 2 for a, b, s in placed):
-                placed.append((x, y, r))
-            if len(placed) == n:
-                return placed
+            if all(hypot(x - a, y - b) >= r + s + 2 for a, b, s in discs):
+                discs.append((x, y, r))
+            if len(discs) == n:
+                return discs
 
 
 def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, color: Rgb) -> None:

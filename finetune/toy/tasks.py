@@ -20,7 +20,7 @@ from PIL import Image
 
 from finetune.toy import render
 
-__all__ = ["CLAIMS", "SKILLS", "Ask", "Scene", "claim", "draw_scene", "prompt", "rotated"]
+__all__ = ["CLAIMS", "SKILLS", "Question", "Scene", "claim", "draw_scene", "prompt", "rotated"]
 
 COUNTS = ("one", "two", "three", "four", "five", "six")
 ORDER = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -43,10 +43,10 @@ CLAIMS: dict[str, Sequence[str]] = {"color": COLORS, "shape": render.SHAPES, "co
 
 
 @dataclass(frozen=True)
-class Ask:
+class Question:
     """One question about a scene; `options` (in the order of the letters) where it is a choice."""
 
-    question: str
+    text: str
     answer: str
     options: tuple[str, ...] = ()
     hint: str = ""
@@ -59,16 +59,16 @@ class Ask:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or more pictures, and what is asked about them, by form."""
+    """One or more pictures, and the questions about them, by form."""
 
     skill: str
     images: tuple[Image.Image, ...]
-    asks: Mapping[str, Ask]
+    questions: Mapping[str, Question]
 
     @property
     def truth(self) -> str:
         """The short answer to the open question, about which claims are made."""
-        return self.asks["open"].answer
+        return self.questions["open"].answer
 
 
 def draw_scene(seed: int, split: str, skill: str, i: int) -> Scene:
@@ -76,144 +76,147 @@ def draw_scene(seed: int, split: str, skill: str, i: int) -> Scene:
     return SKILLS[skill](Random(f"{seed}/{split}/{skill}/{i}"))
 
 
-def prompt(form: str, ask: Ask) -> str:
+def prompt(form: str, question: Question) -> str:
     """The text that VLMEvalKit builds from a benchmark's row, to the letter.
 
     Images come before it, but in the form `college`, where `<image 1>` and so on stand in their places.
     """
     if form in ("choice", "college"):
-        return _multiple_choice(ask)
+        return _multiple_choice(question)
     if form in HINTS:
-        return with_hint(form, ask)
-    return ask.question
+        return with_hint(form, question)
+    return question.text
 
 
-def claim(scene: Scene, word: str) -> Ask:
+def claim(scene: Scene, word: str) -> Question:
     """The question whether that word is the answer to the open question.
 
     The answer is the right word, and then yes or no: this size was seen to compare two words of a text, but hardly a
     word with a picture. VLMEvalKit looks for a yes or a no anywhere in an answer.
     """
-    question = f"{scene.asks['open'].question} Someone says: {word}\nIs that right? Please answer yes or no."
-    return Ask(question, f"{scene.truth}\n{'Yes' if word == scene.truth else 'No'}")
+    question = f"{scene.questions['open'].text} Someone says: {word}\nIs that right? Please answer yes or no."
+    return Question(question, f"{scene.truth}\n{'Yes' if word == scene.truth else 'No'}")
 
 
-def with_hint(form: str, ask: Ask) -> str:
+def with_hint(form: str, question: Question) -> str:
     """The question as it stands in MathVista's own file: a hint before it, lettered choices after it."""
-    choices = "".join(f"\n({letter}) {option}" for letter, option in zip("ABCD", ask.options, strict=False))
+    choices = "".join(f"\n({letter}) {option}" for letter, option in zip("ABCD", question.options, strict=False))
     listed = f"\nChoices:{choices}" if choices else ""
-    return f"Hint: {HINTS[form]}\nQuestion: {ask.question}{listed}"
+    return f"Hint: {HINTS[form]}\nQuestion: {question.text}{listed}"
 
 
-def rotated(ask: Ask, k: int) -> Ask:
+def rotated(question: Question, k: int) -> Question:
     """The question with its options moved on by k places, as circular evaluation asks it again."""
-    return Ask(ask.question, ask.answer, ask.options[k:] + ask.options[:k], ask.hint)
+    return Question(question.text, question.answer, question.options[k:] + question.options[:k], question.hint)
 
 
-def _multiple_choice(ask: Ask) -> str:
-    hint = f"Hint: {ask.hint}\n" if ask.hint else ""
-    lines = "".join(f"{letter}. {option}\n" for letter, option in zip("ABCD", ask.options, strict=False))
+def _multiple_choice(question: Question) -> str:
+    hint = f"Hint: {question.hint}\n" if question.hint else ""
+    lines = "".join(f"{letter}. {option}\n" for letter, option in zip("ABCD", question.options, strict=False))
     options = f"Options:\n{lines}Please select the correct answer from the options above. \n" if lines else ""
-    return f"{hint}Question: {ask.question}\n{options}"
+    return f"{hint}Question: {question.text}\n{options}"
 
 
 def _number(random: Random) -> Scene:
     text = "".join(random.choices(DIGITS, k=3))
-    ask = Ask("what is the number in the image?", text)
-    asks = {"open": ask, "college": _after_image(ask), "whole": ask}
-    return Scene("number", (render.line_of_text(random, text),), asks)
+    question = Question("what is the number in the image?", text)
+    questions = {"open": question, "college": _after_image(question), "whole": question}
+    return Scene("number", (render.line_of_text(random, text),), questions)
 
 
 def _decimal(random: Random) -> Scene:
     text = f"{random.randint(0, 9)}.{random.randint(0, 9)}"
-    return Scene("decimal", (render.line_of_text(random, text),), {"decimal": Ask("What is the measured value?", text)})
+    return Scene(
+        "decimal", (render.line_of_text(random, text),), {"decimal": Question("What is the measured value?", text)}
+    )
 
 
 def _word(random: Random) -> Scene:
     text = "".join(random.choices(LETTERS, k=4))
     image = render.line_of_text(random, text, 2 * render.SIDE)
-    return Scene("word", (image,), {"open": Ask("what is written in the image?", text)})
+    return Scene("word", (image,), {"open": Question("what is written in the image?", text)})
 
 
 def _grid(random: Random) -> Scene:
     digits = random.sample(DIGITS, 4)
-    place = random.randrange(4)
-    ask = Ask(f"Which number is at the {CORNERS[place]}?", digits[place])
+    corner = random.randrange(4)
+    question = Question(f"Which number is at the {CORNERS[corner]}?", digits[corner])
     image = render.grid(random, digits)
-    return Scene("grid", (image,), {"open": ask, "choice": _chosen(random, ask, digits)})
+    return Scene("grid", (image,), {"open": question, "choice": _with_options(random, question, digits)})
 
 
 def _count(random: Random) -> Scene:
     n = random.randint(1, len(COUNTS))
     word = COUNTS[n - 1]
-    ask = Ask("How many dots are in the picture?", word)
-    asks = {"open": ask, "choice": _chosen(random, ask, COUNTS), "whole": Ask(ask.question, str(n))}
-    return _claimed(random, Scene("count", (render.dots(random, n),), asks))
+    question = Question("How many dots are in the picture?", word)
+    questions = {"open": question, "choice": _with_options(random, question, COUNTS)}
+    questions["whole"] = Question(question.text, str(n))
+    return _claimed(random, Scene("count", (render.dots(random, n),), questions))
 
 
 def _color(random: Random) -> Scene:
     word = random.choice(COLORS)
     image = render.figure(random, random.choice(render.SHAPES), word)
-    return _claimed(random, _four_forms(random, "color", image, Ask("What color is the shape?", word), COLORS))
+    return _claimed(random, _four_forms(random, "color", image, Question("What color is the shape?", word), COLORS))
 
 
 def _shape(random: Random) -> Scene:
     word = random.choice(render.SHAPES)
     image = render.figure(random, word, random.choice(COLORS))
-    ask = Ask("What shape is in the picture?", word)
-    return _claimed(random, _four_forms(random, "shape", image, ask, render.SHAPES))
+    question = Question("What shape is in the picture?", word)
+    return _claimed(random, _four_forms(random, "shape", image, question, render.SHAPES))
 
 
 def _both(random: Random) -> Scene:
     color, shape = random.choice(COLORS), random.choice(render.SHAPES)
-    ask = Ask("What is in the picture?", f"{color} {shape}")
-    return Scene("both", (render.figure(random, shape, color),), {"open": ask})
+    question = Question("What is in the picture?", f"{color} {shape}")
+    return Scene("both", (render.figure(random, shape, color),), {"open": question})
 
 
 def _place(random: Random) -> Scene:
-    place = random.randrange(4)
-    ask = Ask("Where is the shape?", CORNERS[place])
-    image = render.figure(random, random.choice(render.SHAPES), random.choice(COLORS), corner=place)
-    return Scene("place", (image,), {"open": ask, "choice": _chosen(random, ask, CORNERS)})
+    corner = random.randrange(4)
+    question = Question("Where is the shape?", CORNERS[corner])
+    image = render.figure(random, random.choice(render.SHAPES), random.choice(COLORS), corner=corner)
+    return Scene("place", (image,), {"open": question, "choice": _with_options(random, question, CORNERS)})
 
 
 def _pair(random: Random) -> Scene:
     colors = random.sample(COLORS, 2)
     images = tuple(render.figure(random, random.choice(render.SHAPES), color) for color in colors)
-    ask = Ask("<image 1>\n<image 2>\nWhat color is the shape in the second picture?", colors[1])
-    return Scene("pair", images, {"college": _chosen(random, ask, COLORS)})
+    question = Question("<image 1>\n<image 2>\nWhat color is the shape in the second picture?", colors[1])
+    return Scene("pair", images, {"college": _with_options(random, question, COLORS)})
 
 
 def _bars(random: Random) -> Scene:
     tallest = random.randrange(len(ORDER))
     image = render.bars(random, tallest, len(ORDER))
-    ask = Ask("Which bar is the tallest?", ORDER[tallest], hint=FROM_LEFT)
-    chosen = _chosen(random, ask, ORDER)
-    asks = {"open": ask, "choice": chosen, "listed": chosen}
-    return _claimed(random, Scene("bars", (image,), asks))
+    question = Question("Which bar is the tallest?", ORDER[tallest], hint=FROM_LEFT)
+    choice = _with_options(random, question, ORDER)
+    questions = {"open": question, "choice": choice, "listed": choice}
+    return _claimed(random, Scene("bars", (image,), questions))
 
 
-def _four_forms(random: Random, skill: str, image: Image.Image, ask: Ask, words: Sequence[str]) -> Scene:
-    chosen = _chosen(random, ask, words)
-    return Scene(skill, (image,), {"open": ask, "choice": chosen, "college": _after_image(chosen)})
+def _four_forms(random: Random, skill: str, image: Image.Image, question: Question, words: Sequence[str]) -> Scene:
+    choice = _with_options(random, question, words)
+    return Scene(skill, (image,), {"open": question, "choice": choice, "college": _after_image(choice)})
 
 
-def _chosen(random: Random, ask: Ask, words: Sequence[str]) -> Ask:
+def _with_options(random: Random, question: Question, words: Sequence[str]) -> Question:
     """The question with the answer and three other words as options, in any order."""
-    options = [ask.answer, *random.sample([word for word in words if word != ask.answer], 3)]
+    options = [question.answer, *random.sample([word for word in words if word != question.answer], 3)]
     random.shuffle(options)
-    return Ask(ask.question, ask.answer, tuple(options), ask.hint)
+    return Question(question.text, question.answer, tuple(options), question.hint)
 
 
-def _after_image(ask: Ask) -> Ask:
-    return Ask(f"<image 1>\n{ask.question}", ask.answer, ask.options, ask.hint)
+def _after_image(question: Question) -> Question:
+    return Question(f"<image 1>\n{question.text}", question.answer, question.options, question.hint)
 
 
 def _claimed(random: Random, scene: Scene) -> Scene:
     """The scene with a claim about it that is true or false, by chance."""
     false = random.choice([word for word in CLAIMS[scene.skill] if word != scene.truth])
-    said = claim(scene, random.choice([scene.truth, false]))
-    return Scene(scene.skill, scene.images, {**scene.asks, "claim": said})
+    statement = claim(scene, random.choice([scene.truth, false]))
+    return Scene(scene.skill, scene.images, {**scene.questions, "claim": statement})
 
 
 SKILLS: dict[str, Callable[[Random], Scene]] = {

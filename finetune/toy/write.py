@@ -140,11 +140,13 @@ def _samples(out: Path, name: str, scene: Scene) -> list[dict[str, Any]]:
     images = [f"images/{name}-{k}.png" if k else f"images/{name}.png" for k in range(len(scene.images))]
     for path, image in zip(images, scene.images, strict=True):
         (out / path).write_bytes(png(image))
-    turns = {form: (_placed(prompt(form, ask), len(images)), ask.answer) for form, ask in scene.asks.items()}
-    return [_sample(f"{name}-{form}", images, *turn) for form, turn in turns.items()]
+    return [
+        _sample(f"{name}-{form}", images, _with_markers(prompt(form, question), len(images)), question.answer)
+        for form, question in scene.questions.items()
+    ]
 
 
-def _placed(text: str, images: int) -> str:
+def _with_markers(text: str, images: int) -> str:
     """The text with LLaVA's markers: in the places that it names, or before all of it."""
     if "<image 1>" not in text:
         return "<image>\n" * images + text

@@ -3,6 +3,8 @@
 Source: LoRA, arXiv 2106.09685, section 4.1: h = W x + (alpha / r) B A x.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -22,7 +24,7 @@ BASE, DOWN, UP = ".base_layer.", f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weig
 
 
 def attach(model: PreTrainedModel, settings: TrainSettings) -> list[str]:
-    """Puts adapters beside the linear layers that the settings name; gives the layers' names.
+    """Put adapters beside the linear layers that the settings name, and give the layers' names.
 
     Everything else is then frozen: `choose_trained` comes after, and frees what is trained in full.
 
@@ -35,17 +37,17 @@ def attach(model: PreTrainedModel, settings: TrainSettings) -> list[str]:
     assert lora is not None, "settings without lora have no adapters"
     names = language_layers(model) if lora.target is None else _matching(model, lora.target)
     _check(model, lora.target, settings.freeze, names)
-    one_of = "|".join(re.escape(name) for name in names)
-    alpha: Any = lora.alpha  # peft says that it is whole, and only divides it by the rank
+    alternatives = "|".join(re.escape(name) for name in names)
+    alpha: Any = lora.alpha  # typed as whole by peft, which only divides it by the rank
     config = LoraConfig(
-        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=f"(?:{one_of})", bias="none"
+        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=f"(?:{alternatives})", bias="none"
     )
     inject_adapter_in_model(config, model, NAME)
     return names
 
 
 def fold(state: dict[str, Tensor], settings: TrainSettings) -> dict[str, Tensor]:
-    """The model's ordinary weights: W + (alpha / r) B A, in float32, under the names that it had without adapters."""
+    """Give the model's ordinary weights, W + (alpha / r) B A in float32, under their names without adapters."""
     if settings.lora is None:
         return state
     scale = settings.lora.alpha / settings.lora.rank
@@ -62,10 +64,10 @@ def fold(state: dict[str, Tensor], settings: TrainSettings) -> dict[str, Tensor]
 
 
 def language_layers(model: PreTrainedModel) -> list[str]:
-    """The linear layers of the language model's body: beside its word embeddings, its head left out."""
-    words = model.get_input_embeddings()
-    place = next(name for name, module in model.named_modules() if module is words)
-    body = place.rpartition(".")[0]
+    """Give the linear layers of the language model's body: beside its word embeddings, its head left out."""
+    embeddings = model.get_input_embeddings()
+    name_of_embeddings = next(name for name, module in model.named_modules() if module is embeddings)
+    body = name_of_embeddings.rpartition(".")[0]
     return [name for name in _linear(model) if within(name, body)]
 
 
@@ -78,7 +80,7 @@ def _matching(model: nn.Module, target: str) -> list[str]:
 
 
 def _check(model: nn.Module, target: str | None, freeze: Iterable[str], names: list[str]) -> None:
-    """Says what is wrong with the layers that were found.
+    """Check the layers that adapters are put beside.
 
     Raises:
         FinetuneError: none, or some that are frozen or whose weight another part uses, too.
@@ -86,7 +88,7 @@ def _check(model: nn.Module, target: str | None, freeze: Iterable[str], names: l
     if not names:
         raise FinetuneError(_nothing(model, target))
     frozen = [find_part(model, part) for part in freeze if _known(model, part)]
-    problems = [f"{name}: frozen by `freeze`" for name in names if any(within(name, place) for place in frozen)]
+    problems = [f"{name}: frozen by `freeze`" for name in names if any(within(name, part) for part in frozen)]
     uses: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):
         uses[id(parameter)] = uses.get(id(parameter), 0) + 1

@@ -1,4 +1,6 @@
-"""What the settings of a job are in the words of transformers' Trainer."""
+"""The settings of a job as arguments of transformers' Trainer."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
@@ -12,7 +14,7 @@ __all__ = ["precision", "shares", "training_arguments"]
 
 
 def shares(settings: TrainSettings, devices: int) -> tuple[int, int]:
-    """Rows that a device takes at once, and how often, until the step's `global_batch_size` rows are through.
+    """Give the rows that a device takes at once, and how often, until the step's `global_batch_size` rows are through.
 
     Raises:
         FinetuneError: a batch that can't be divided so.
@@ -34,7 +36,7 @@ def shares(settings: TrainSettings, devices: int) -> tuple[int, int]:
 
 
 def precision(settings: TrainSettings) -> str:
-    """Of the arithmetic: as the settings say, else bfloat16 where a GPU has it, else float32."""
+    """Give the precision of the arithmetic: as the settings say, else bfloat16 where a GPU has it, else float32."""
     if settings.precision:
         return settings.precision
     return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
@@ -43,9 +45,14 @@ def precision(settings: TrainSettings) -> str:
 def training_arguments(
     settings: TrainSettings, steps: int, devices: int, scratch: Path, *, even: bool = False
 ) -> TrainingArguments:
-    """For a run of so many steps on so many devices; unfinished checkpoints lie in `scratch`.
+    """Give the Trainer's arguments.
 
-    `even`: every batch asks every weight that is trained, those of text alone, too.
+    Args:
+        settings: of the job.
+        steps: of the run.
+        devices: that train together.
+        scratch: the directory of unfinished checkpoints.
+        even: every batch, those of text alone too, reaches every weight that is trained.
 
     Raises:
         FinetuneError: a batch that can't be divided over the devices.
@@ -54,7 +61,7 @@ def training_arguments(
     alone = not torch.accelerator.is_available()
     recompute = "activation_checkpointing"  # as transformers now calls gradient checkpointing
     recompute = recompute if hasattr(TrainingArguments, recompute) else "gradient_checkpointing"
-    found = TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=steps,
         per_device_train_batch_size=micro,
@@ -78,13 +85,13 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_num_workers=settings.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
-        # A rank whose rows hold no picture, or layers that are never asked, must not leave the others waiting.
+        # A rank whose rows hold no picture, or layers that are never run, must not leave the others waiting.
         ddp_find_unused_parameters=not even if devices > 1 else None,
         ddp_backend="gloo" if alone and devices > 1 else None,
         use_cpu=alone,
         log_level="warning",
         **{recompute: settings.gradient_checkpointing},
     )
-    if devices == 1 and found.n_gpu > 1:
-        found._n_gpu = 1  # one process takes one device; it would copy the model to all that it sees
-    return found
+    if devices == 1 and arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process takes one device; it would copy the model to all that are visible
+    return arguments

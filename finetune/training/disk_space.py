@@ -1,4 +1,4 @@
-"""Whether the disks have room for what a job will write, asked before the first step."""
+"""Whether the disk holds what a job will write, checked before the first step."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from finetune.config import TrainSettings
 from soup.errors import FinetuneError
 from soup.support.disk_space import FreeSpace, require_bytes
 
-__all__ = ["check_room", "checkpoint_bytes", "ingredient_bytes"]
+__all__ = ["check_disk_space", "checkpoint_bytes", "ingredient_bytes"]
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def ingredient_bytes(model: nn.Module, settings: TrainSettings) -> int:
-    """What an ingredient takes."""
+    """Give the size of an ingredient on the disk."""
     return sum(parameter.numel() for parameter in model.parameters()) * DTYPE_BYTES[settings.dtype]
 
 
 def checkpoint_bytes(model: nn.Module) -> int:
-    """What a checkpoint takes: what is trained, in float32, and Adam's two moments of it."""
+    """Give the size of a checkpoint: what is trained, in float32, and Adam's two moments of it."""
     return 3 * 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def check_room(model: nn.Module, settings: TrainSettings, steps: int, folder: Path) -> None:
-    """Two checkpoints at a time (the next one is complete before the last one goes), and all ingredients.
+def check_disk_space(model: nn.Module, settings: TrainSettings, steps: int, folder: Path) -> None:
+    """Check for two checkpoints at a time (the next one is complete before the last one goes), and all ingredients.
 
     Raises:
         FinetuneError: less is free.
     """
     checkpoints = 2 * checkpoint_bytes(model) if settings.checkpoint_every else 0
     ingredients = 1 + ((steps - 1) // settings.keep_every if settings.keep_every else 0)
-    needed = checkpoints + ingredients * ingredient_bytes(model, settings)
+    needed_bytes = checkpoints + ingredients * ingredient_bytes(model, settings)
 
     def error(free: FreeSpace) -> FinetuneError:
         return FinetuneError(
-            f"{folder}: {free.bytes / 1e9:.2f} GB are free, and {needed / 1e9:.2f} GB may be needed: "
+            f"{folder}: {free.bytes / 1e9:.2f} GB are free, and {needed_bytes / 1e9:.2f} GB may be needed: "
             f"{checkpoints / 1e9:.2f} for checkpoints, the rest for {ingredients} ingredient(s). Make room, or name an "
             "`out` on another disk."
         )
 
-    require_bytes(folder, needed, error)
+    require_bytes(folder, needed_bytes, error)

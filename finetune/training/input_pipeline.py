@@ -1,4 +1,6 @@
-"""What a run is fed: the row at each of its positions, and what makes batches of them."""
+"""The input of a run: the row at each of its positions, and what makes batches of them."""
+
+from __future__ import annotations
 
 import logging
 import os
@@ -10,89 +12,95 @@ import torch
 from torch import Tensor
 
 from finetune.config import TrainSettings
-from finetune.data import Album, Collator, Corpus, TrainingRows
+from finetune.data import Collator, Corpus, FeatureCache, TrainingRows
 from finetune.points.model import PointsForConditionalGeneration
-from finetune.training.other_families import ProcessorCollator, foreign_rows
+from finetune.training.other_families import ProcessorCollator, other_family_rows
 from finetune.training.parallel import environment_of, world_size
 from soup.errors import FinetuneError
 
-__all__ = ["Feed", "feed"]
+__all__ = ["InputPipeline", "build_input_pipeline"]
 
 log = logging.getLogger(__name__)
-TILES_BYTES = 2**30  # of small data sets, tiles are remembered, too
+TILES_BYTES = 2**30  # of small data sets, tiles are cached, too
 
 
 @dataclass(frozen=True)
-class Feed:
-    """`rows`: by their place in the whole run; `count`: good rows; `manifest`: what the mixture came to."""
+class InputPipeline:
+    """`rows`: by their position in the whole run; `count`: good rows; `manifest`: the mixture, in numbers."""
 
     rows: TrainingRows
     collator: Callable[[list[Any]], dict[str, torch.Tensor]]
     count: int
-    manifest: dict[str, Any]
+    manifest: dict[str, object]
 
 
-def feed(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> Feed:
-    """For a model whose parts are frozen already.
+def build_input_pipeline(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> InputPipeline:
+    """Build the input of a run.
+
+    Args:
+        corpus: rows of all data sets.
+        model: whose parts are frozen already.
+        processor: the model's.
+        settings: of the job.
 
     Raises:
         FinetuneError: rows or settings that don't work with each other or with the model.
     """
     if not isinstance(model, PointsForConditionalGeneration):
-        return _foreign(corpus, model, processor, settings)
-    rows = TrainingRows(corpus, settings, processor, progress=_told)
-    album, see, name = _seen(model, settings)
-    instead = rows.after if settings.on_bad_row == "skip" else None
+        return _of_other_family(corpus, model, processor, settings)
+    rows = TrainingRows(corpus, settings, processor, progress=_log_progress)
+    cache, encode, name = _image_input(model, settings)
+    replacement = rows.after if settings.on_bad_row == "skip" else None
     collator = Collator(
         processor,
-        album,
-        see,
+        cache,
+        encode,
         name,
         max_length=settings.max_length,
         packing=settings.packing,
-        instead=instead,
+        replacement=replacement,
         as_bytes=settings.workers > 0,  # a quarter of the memory that workers share with this process
     )
-    return Feed(rows, collator, len(corpus) - rows.survey.bad, rows.manifest)
+    return InputPipeline(rows, collator, len(corpus) - rows.scan.bad, rows.manifest)
 
 
-def _foreign(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> Feed:
+def _of_other_family(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> InputPipeline:
     """For a model of another family: by its own processor."""
     if settings.cache_features:
         raise FinetuneError(f"cache_features: only for POINTS models, not for a {type(model).__name__}.")
-    rows = foreign_rows(corpus, processor, settings, _told)
+    rows = other_family_rows(corpus, processor, settings, _log_progress)
     collator = ProcessorCollator(processor, settings.max_length)
-    return Feed(rows, collator, len(corpus) - rows.survey.bad, rows.manifest)
+    return InputPipeline(rows, collator, len(corpus) - rows.scan.bad, rows.manifest)
 
 
-def _told(done: int, count: int) -> None:
+def _log_progress(done: int, count: int) -> None:
     if done % 100_000 == 0 or done == count > 100_000:
         log.info("looked at %d of %d rows", done, count)
 
 
 def _memory_bytes() -> int:
-    """Of this machine; features that don't fit into their share of it are asked for again."""
+    """Of this machine; features that don't fit into their share of it are made again."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _seen(model: Any, settings: TrainSettings) -> tuple[Album, Callable[[Tensor], Tensor] | None, str]:
-    """What the model is given: tiles, or, where its encoders are frozen and it is asked for, what they saw in them.
+def _image_input(model: Any, settings: TrainSettings) -> tuple[FeatureCache, Callable[[Tensor], Tensor] | None, str]:
+    """The cache, the encoding and the name of what the model is given: tiles, or features of frozen encoders.
 
     Raises:
-        FinetuneError: features are to be remembered of encoders that change, or of a model that can't be given them.
+        FinetuneError: features are to be cached of encoders that change, or of a model that can't be given them.
     """
     if not settings.cache_features:
-        return Album(0 if settings.workers else TILES_BYTES), None, "pixel_values"
+        return FeatureCache(0 if settings.workers else TILES_BYTES), None, "pixel_values"
     encoders = model.config.vision_configs
     moving = [name for name in encoders if any(p.requires_grad for p in model.get_submodule(name).parameters())]
     if moving:
         raise FinetuneError(f"cache_features: {', '.join(moving)} would be trained; name them in `freeze`, too.")
     if settings.workers:
-        raise FinetuneError("cache_features: the training process itself asks the encoders: set workers to 0.")
+        raise FinetuneError("cache_features: the training process itself runs the encoders: set workers to 0.")
     if world_size() > 1 and environment_of(settings.parallel):
-        raise FinetuneError("cache_features: the encoders are asked apart from the model, which must not be cut up.")
+        raise FinetuneError("cache_features: the encoders run apart from the model, which must not be sharded.")
     return (
-        Album(_memory_bytes() // 4 // world_size()),
+        FeatureCache(_memory_bytes() // 4 // world_size()),
         lambda tiles: model.encode(tiles.to(model.device)).cpu(),
         "vision_features",
     )

@@ -1,10 +1,12 @@
 """The process that trains one job: `python -m finetune.training.job FOLDER`, or torchrun, one process a GPU.
 
-It reads the folder's `job.json`, goes on from the last complete checkpoint, tells of itself in `state.json`, and ends
+It reads the folder's `job.json`, goes on from the last complete checkpoint, writes `state.json`, and ends
 with 0 when the ingredient is complete, with 1 when it failed, and with 143 or 130 when SIGTERM or SIGINT stopped it,
 after a checkpoint. Of several processes it is enough to signal one, such as the first, whose number stands in
 `state.json`: they stop at the same step. (torchrun itself gives them 30 seconds, and then ends with 1.)
 """
+
+from __future__ import annotations
 
 import errno
 import logging
@@ -17,10 +19,14 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from finetune.jobs import Job, State, read_stamp, read_state, write_state
+from finetune.jobs import Job, JobStatus, State, has_digest, read_stamp, read_state, write_state
 from soup.errors import FinetuneError, SoupError
+
+if TYPE_CHECKING:
+    from finetune.training.trainer import StopRequest
 
 __all__ = ["main", "run"]
 
@@ -41,78 +47,79 @@ class StoppedError(Exception):
         super().__init__(f"signal {number}")
 
 
-class Diary:
+class StateFile:
     """The job's `state.json`, written by the first process alone, at most once a second while it trains."""
 
     def __init__(self, folder: Path, rank: int):
         self.folder, self.first = folder, rank == 0
         before = read_state(folder)
-        attempt = 1 if before is None else before.attempt + (before.phase != "waiting")
+        attempt = 1 if before is None else before.attempt + (before.phase != JobStatus.WAITING)
         now = time.time()
         self.before = before
-        self.state = State("running", attempt=attempt, started=now, pid=os.getpid(), host=socket.gethostname())
+        self.state = State(JobStatus.RUNNING, attempt=attempt, started=now, pid=os.getpid(), host=socket.gethostname())
         self.written = 0.0
-        self.change()
+        self.write()
 
     def step(self, step: int, steps: int, loss: float, pace: float) -> None:
-        """Tells of a step, in the log as well."""
+        """Write a step, into the log as well."""
         self.state = replace(self.state, step=step, steps=steps, loss=loss, seconds_per_step=pace)
         if step == steps or time.monotonic() - self.written > EVERY_SECONDS:
             log.info("step %d of %d: loss %.4f, %.2f s a step", step, steps, loss, pace)
-            self.change()
+            self.write()
 
-    def change(self, **fields: Any) -> None:
-        """Writes the state as it is now."""
-        self.state = replace(self.state, updated=time.time(), **fields)
+    def write(self, state: State | None = None) -> None:
+        """Write the state, which may be a new one."""
+        self.state = replace(state or self.state, updated=time.time())
         if self.first:
             write_state(self.folder, self.state)
             self.written = time.monotonic()
 
-    def end(self, phase: str, why: str) -> None:
-        """Tells how it ended, by whichever process: what the first one to fail said stays, the others fail for it."""
+    def end(self, status: JobStatus, why: str) -> None:
+        """Write how it ended, by whichever process: the first failure stays, the other processes fail because of it."""
         now = read_state(self.folder)
-        if now and now.phase == "failed" and now.attempt == self.state.attempt:
+        if now and now.phase == JobStatus.FAILED and now.attempt == self.state.attempt:
             return
-        if not self.first and phase == "failed" and now and now.phase == "running":
+        if not self.first and status == JobStatus.FAILED and now and now.phase == JobStatus.RUNNING:
             self.state, self.first = now, True
         if self.first:
-            if self.before and self.before.phase == "failed" and self.before.why == why:
+            if self.before and self.before.phase == JobStatus.FAILED and self.before.why == why:
                 why = f"{why}\nSo it was in attempt {self.before.attempt}."
-            self.change(phase=phase, why=why)
+            self.write(replace(self.state, phase=status, why=why))
 
 
 def run(folder: Path) -> int:
-    """Trains the job of a folder; gives the process's exit code."""
+    """Train the job of a folder, and give the process's exit code."""
     try:
         job, digest = Job.read(folder)
     except (OSError, ValueError, KeyError) as error:
         print(f"{folder}: no job.json of ours ({error}).", file=sys.stderr)
         return 1
-    diary = Diary(folder, int(os.environ.get("RANK", "0")))
+    state_file = StateFile(folder, int(os.environ.get("RANK", "0")))
     try:
-        code = _trained(job, digest, diary)
-        _part()
+        code = _train(job, digest, state_file)
+        _leave_process_group()
     except StoppedError as stopped:
-        diary.end("stopped", f"{signal.Signals(stopped.number).name}, which left no time for a checkpoint")
+        state_file.end(JobStatus.STOPPED, f"{signal.Signals(stopped.number).name}, which left no time for a checkpoint")
         return SIGNALS[signal.Signals(stopped.number)]
     except SoupError as error:
         print(error, file=sys.stderr)
-        diary.end("failed", str(error))
+        state_file.end(JobStatus.FAILED, str(error))
     except Exception as error:
         traceback.print_exc()
-        why = explained(error, folder)
-        _clear(folder)
-        diary.end("failed", why)
+        why = explain_error(error, folder)
+        _remove_unfinished(folder)
+        state_file.end(JobStatus.FAILED, why)
     else:
         return code
     return 1
 
 
-def _trained(job: Job, digest: str, diary: Diary) -> int:
-    """Trains, unless just this ingredient is there already."""
+def _train(job: Job, digest: str, state_file: StateFile) -> int:
+    """Train, unless just this ingredient is there already; gives the exit code."""
     stamp = read_stamp(job.out)
-    if stamp and stamp.get("digest") == digest:
-        diary.change(phase="done", step=stamp["steps"], steps=stamp["steps"], loss=stamp["last_loss"])
+    if stamp and has_digest(job.out, digest):
+        step, loss = stamp["steps"], stamp["last_loss"]
+        state_file.write(replace(state_file.state, phase=JobStatus.DONE, step=step, steps=step, loss=loss))
         return 0
     if job.out.exists():
         raise FinetuneError(f"{job.out}: stands there already, of another job. Remove it, or name another `out`.")
@@ -122,25 +129,25 @@ def _trained(job: Job, digest: str, diary: Diary) -> int:
     _listen(stop)
     from finetune.training.train import train_job
 
-    if not train_job(job, digest, diary.step, stop):
+    if not train_job(job, digest, state_file.step, stop):
         name = signal.Signals(stop.signal).name
-        diary.end("stopped", f"{name}; a checkpoint of step {diary.state.step} was written")
+        state_file.end(JobStatus.STOPPED, f"{name}; a checkpoint of step {state_file.state.step} was written")
         return SIGNALS[signal.Signals(stop.signal)]
-    if diary.first:
+    if state_file.first:
         for name in ("checkpoints", "part"):
             shutil.rmtree(job.folder / name, ignore_errors=True)
-    diary.change(phase="done")
+    state_file.write(replace(state_file.state, phase=JobStatus.DONE))
     return 0
 
 
-def _listen(stop: Any) -> None:
-    """The first signal asks for a checkpoint and the end; one before the first step, or a second one, ends at once.
+def _listen(stop: StopRequest) -> None:
+    """Handle signals: the first asks for a checkpoint and the end; before the first step, or again, it ends at once.
 
-    SLURM signals all processes of a job, and torchrun passes on to its own what they heard already: that is one signal.
+    SLURM signals all processes of a job, and torchrun passes on to its own what they received already: one signal.
     """
     first = 0.0
 
-    def heard(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         nonlocal first
         if not stop.possible or (stop.signal and time.monotonic() - first > ECHO_SECONDS):
             raise StoppedError(number)
@@ -148,24 +155,24 @@ def _listen(stop: Any) -> None:
         stop.signal = stop.signal or number
 
     for number in SIGNALS:
-        signal.signal(number, heard)
+        signal.signal(number, handle)
 
 
-def _clear(folder: Path) -> None:
-    """Removes what was not finished: on a full disk there is then room to say so."""
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what was not finished: on a full disk there is then space for the state."""
     for name in ("checkpoints/part", "part"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _part() -> None:
-    """Takes leave of the other processes, where there are any."""
+def _leave_process_group() -> None:
+    """Leave the group of processes that train together, where there is one."""
     torch = sys.modules.get("torch")
     if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def explained(error: Exception, folder: Path) -> str:
-    """An error of somebody else's in a sentence: what it is, and what to do where we know."""
+def explain_error(error: Exception, folder: Path) -> str:
+    """Put an error of a library into a sentence: what it is, and what to do where we know."""
     text = f"{type(error).__name__}: {error}"
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or any(words in text for words in FULL):
@@ -178,7 +185,7 @@ def explained(error: Exception, folder: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line: one folder."""
+    """Run the command line: one folder."""
     if len(arguments) != 1:
         print("usage: python -m finetune.training.job FOLDER", file=sys.stderr)
         return 2

@@ -1,5 +1,7 @@
 """Where a job's curves go: TensorBoard, Trackio or Weights & Biases, by name."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 from pathlib import Path
@@ -13,15 +15,21 @@ __all__ = ["loggers"]
 
 
 def loggers(settings: TrainSettings, name: str, folder: Path, step: int) -> list[TrainerCallback]:
-    """What is told of each step, from `step` on: what was told of later steps before an interruption goes.
+    """Give the callbacks that log each step.
+
+    Args:
+        settings: `log_to`.
+        name: the job's.
+        folder: the job's.
+        step: the last one that counts: what was logged of later ones before an interruption is removed.
 
     Raises:
         FinetuneError: packages that are not installed.
     """
-    if absent := [one for one in settings.log_to if importlib.util.find_spec(one) is None]:
+    if absent := [package for package in settings.log_to if importlib.util.find_spec(package) is None]:
         raise FinetuneError(f"log_to: {', '.join(absent)} not installed: pip install {' '.join(absent)}")
     makers = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}
-    return [makers[one](name, folder, step) for one in settings.log_to]
+    return [makers[package](name, folder, step) for package in settings.log_to]
 
 
 def _tensorboard(name: str, folder: Path, step: int) -> TrainerCallback:

@@ -1,12 +1,14 @@
-"""Several devices for one model: which accelerate configuration, and what it makes of the process's environment.
+"""Several devices for one model: which accelerate configuration, and the environment that it asks for.
 
-Jobs are started by torchrun. What `accelerate launch` would tell its processes by environment variables is told here by
+Jobs are started by torchrun. The variables that `accelerate launch` would set for its processes are set here by
 accelerate's own code, from its own files, before the first tensor is placed.
 """
 
+from __future__ import annotations
+
 import os
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from soup.errors import FinetuneError
 from soup.support.text import did_you_mean
@@ -18,12 +20,12 @@ OURS = ("ACCELERATE_USE_FSDP", "FSDP_", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_
 
 
 def world_size() -> int:
-    """Processes that train this model together, by torchrun's word."""
+    """Give how many processes train this model together, as torchrun has it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def configuration_path(parallel: str) -> Path:
-    """The accelerate configuration of that name, or at that path.
+    """Give the accelerate configuration of that name, or at that path.
 
     Raises:
         FinetuneError: neither.
@@ -36,7 +38,7 @@ def configuration_path(parallel: str) -> Path:
 
 
 def environment_of(parallel: str) -> dict[str, str]:
-    """The variables by which accelerate's launcher would ask for FSDP or DeepSpeed; none for plain data parallel.
+    """Give the variables by which accelerate's launcher would ask for FSDP or DeepSpeed; none for plain data parallel.
 
     Raises:
         FinetuneError: a configuration that accelerate does not take.
@@ -46,51 +48,51 @@ def environment_of(parallel: str) -> dict[str, str]:
 
     path = configuration_path(parallel)
     arguments = launch_command_parser().parse_args(["--config_file", str(path), "--main_process_port", "0", "job"])
-    kind = _told_by(path, arguments)
+    kind = _read_into(path, arguments)
     if kind == "FSDP":
-        found = prepare_multi_gpu_env(arguments)
+        variables = prepare_multi_gpu_env(arguments)
     elif kind == "DEEPSPEED":
-        found = prepare_deepspeed_cmd_env(arguments)[1]
+        variables = prepare_deepspeed_cmd_env(arguments)[1]
     else:
         return {}
-    return {name: value for name, value in found.items() if name.startswith(OURS)}
+    return {name: value for name, value in variables.items() if name.startswith(OURS)}
 
 
 def join(parallel: str) -> None:
-    """Sets this process's environment for several devices; one process alone is left as it is.
+    """Set this process's environment for several devices; one process alone is left as it is.
 
     Raises:
         FinetuneError: the configuration can't be had, or what it asks for is not installed or has no device.
     """
-    wanted = environment_of(parallel)
-    if world_size() == 1 or not wanted:
+    variables = environment_of(parallel)
+    if world_size() == 1 or not variables:
         return
     import torch
     from accelerate.utils import is_deepspeed_available
 
-    if "ACCELERATE_USE_DEEPSPEED" in wanted and not is_deepspeed_available():
+    if "ACCELERATE_USE_DEEPSPEED" in variables and not is_deepspeed_available():
         raise FinetuneError(f"parallel: {parallel} needs DeepSpeed: pip install deepspeed")
     if not torch.accelerator.is_available():
         raise FinetuneError(f"parallel: {parallel} shards over GPUs, and there is none here; ddp needs none")
-    os.environ.update(wanted)
+    os.environ.update(variables)
 
 
-def _told_by(path: Path, arguments: Any) -> str:
-    """Fills the launcher's arguments from the file, as the launcher itself does; gives the kind of parallel."""
+def _read_into(path: Path, arguments: Namespace) -> str:
+    """Fill the launcher's arguments from the file, as the launcher itself does; gives the kind of parallel."""
     from accelerate.commands.config.config_args import load_config_from_file
 
     try:
-        told = load_config_from_file(str(path))
+        config = load_config_from_file(str(path))
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise FinetuneError(f"{path}: not an accelerate configuration.\n{error}") from error
-    kind = str(getattr(told.distributed_type, "value", told.distributed_type))
+    kind = str(getattr(config.distributed_type, "value", config.distributed_type))
     arguments.use_fsdp, arguments.use_deepspeed = kind == "FSDP", kind == "DEEPSPEED"
-    version = told.fsdp_config.get("fsdp_version", 1)
+    version = config.fsdp_config.get("fsdp_version", 1)
     if kind == "FSDP" and version != 2:
         raise FinetuneError(f"{path}: fsdp_version: expected 2, found {version}, which can't mix frozen and trained.")
-    for name, value in {**told.fsdp_config, **told.deepspeed_config}.items():
+    for name, value in {**config.fsdp_config, **config.deepspeed_config}.items():
         setattr(arguments, name, value)
-    arguments.deepspeed_fields_from_accelerate_config = ",".join(told.deepspeed_config)
-    arguments.mixed_precision = arguments.dynamo_backend = "no"  # the precision is ours to say
+    arguments.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)
+    arguments.mixed_precision = arguments.dynamo_backend = "no"  # the precision is set by our own settings
     arguments.num_processes, arguments.num_machines = world_size(), 1
     return kind

@@ -1,5 +1,7 @@
 """An ingredient: an ordinary checkpoint with `finetune.json` in it, under its name only when complete."""
 
+from __future__ import annotations
+
 import copy
 import errno
 import json
@@ -14,41 +16,49 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from finetune.config import TrainSettings
-from finetune.jobs import STAMP
+from finetune.jobs import STAMP, Stamp
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError
 
-__all__ = ["Origin", "one_tensor_each", "publish", "save", "versions"]
+__all__ = ["Origin", "publish", "save", "tied_names", "versions"]
 
 OURS = (STAMP, "recipe.yaml", "README.md")  # of the start itself, not of what becomes of it
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a start has beside its weights. Without a `place` it was made here, and its processor is written anew.
+    """What a start has beside its weights. Without a `folder` it was made here, and its processor is written anew.
 
-    `config` is as it was before training, which turns the cache off for everyone; `tied` is told by `one_tensor_each`.
+    `config` is as it was before training, which turns the cache off for everyone; `tied` is from `tied_names`.
     """
 
     config: Any
     processor: Any
-    place: Path | None
+    folder: Path | None
     tied: dict[str, str]
 
     def copy_to(self, out: Path) -> None:
-        """Tokenizer, processor, template and code, to the byte as they are."""
-        if self.place is None:
+        """Copy tokenizer, processor, template and code, byte for byte."""
+        if self.folder is None:
             self.processor.save_pretrained(out)
             return
-        with Checkpoint(self.place) as start:
+        with Checkpoint(self.folder) as start:
             for name in start.side_files.carried:
                 if name != "config.json" and Path(name).name not in OURS:
                     (out / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(self.place / name, out / name)
+                    shutil.copyfile(self.folder / name, out / name)
 
 
 def save(model: PreTrainedModel, state: dict[str, Tensor], origin: Origin, settings: TrainSettings, out: Path) -> None:
-    """The model's weights `state`, in the dtype that the settings name, which its configuration then names, too."""
+    """Save a model in the dtype that the settings name, which its configuration then names, too.
+
+    Args:
+        model: whose class and configuration are written.
+        state: its weights.
+        origin: what is copied from the start.
+        settings: `dtype` and `max_shard_size`.
+        out: the directory.
+    """
     dtype = getattr(torch, settings.dtype)
     state = {name: state[origin.tied.get(name, name)] for name in state}
     model.save_pretrained(out, state_dict=rounded(state, dtype), max_shard_size=settings.max_shard_size)
@@ -61,25 +71,31 @@ def save(model: PreTrainedModel, state: dict[str, Tensor], origin: Origin, setti
     origin.copy_to(out)
 
 
-def one_tensor_each(model: nn.Module) -> dict[str, str]:
-    """The first name of what goes by several, for each other name: tied weights, which engines that cut up forget."""
+def tied_names(model: nn.Module) -> dict[str, str]:
+    """Give for each other name of a tied weight its first name: engines that shard weights forget the ties."""
     first: dict[int, str] = {}
     names = {name: first.setdefault(id(tensor), name) for name, tensor in model.state_dict(keep_vars=True).items()}
-    return {name: own for name, own in names.items() if name != own}
+    return {name: first_name for name, first_name in names.items() if name != first_name}
 
 
 def rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Every floating-point tensor in that dtype, on the processor; what was one tensor under two names stays one."""
-    done: dict[tuple[object, ...], Tensor] = {}
+    """Give every floating-point tensor in that dtype, on the CPU; one tensor under two names stays one."""
+    rounded_tensors: dict[tuple[object, ...], Tensor] = {}
     for tensor in state.values():
-        if _place(tensor) not in done:
-            wanted = dtype if tensor.is_floating_point() else tensor.dtype
-            done[_place(tensor)] = tensor.detach().to("cpu", wanted)
-    return {name: done[_place(tensor)] for name, tensor in state.items()}
+        if _storage_key(tensor) not in rounded_tensors:
+            target = dtype if tensor.is_floating_point() else tensor.dtype
+            rounded_tensors[_storage_key(tensor)] = tensor.detach().to("cpu", target)
+    return {name: rounded_tensors[_storage_key(tensor)] for name, tensor in state.items()}
 
 
-def publish(part: Path, out: Path, stamp: dict[str, Any], write: Callable[[Path], None]) -> None:
-    """Writes a checkpoint at `part` by `write`, with its stamp, and moves it to `out` in one step.
+def publish(part: Path, out: Path, stamp: Stamp, write: Callable[[Path], None]) -> None:
+    """Write a checkpoint with its stamp, and move it to `out` in one step.
+
+    Args:
+        part: where it is while it is written.
+        out: where it goes.
+        stamp: for its `finetune.json`.
+        write: writes the checkpoint into a directory.
 
     Raises:
         FinetuneError: something else stands at `out`.
@@ -104,19 +120,19 @@ def publish(part: Path, out: Path, stamp: dict[str, Any], write: Callable[[Path]
 
 
 def versions() -> dict[str, str]:
-    """Of what took part."""
+    """Give the versions of the packages that took part."""
     from importlib.metadata import PackageNotFoundError, version
 
     import soup
 
-    found = {"soup": soup.__version__}
+    packages = {"soup": soup.__version__}
     for name in ("torch", "transformers", "accelerate", "peft"):
         try:
-            found[name] = version(name)
+            packages[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return packages
 
 
-def _place(tensor: Tensor) -> tuple[object, ...]:
+def _storage_key(tensor: Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device

@@ -1,5 +1,7 @@
 """The model that a job starts from: a fresh one by its preset's name, or a checkpoint, checked before it is trained."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,28 +20,33 @@ from soup.errors import FinetuneError
 from soup.hf.processors import open_processor
 from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["open_start", "start_place"]
+__all__ = ["open_start", "start_folder"]
 
 
 def open_start(start: str, settings: TrainSettings, texts: Iterable[str] = ()) -> tuple[PreTrainedModel, Any]:
-    """Model in float32 and processor, from a checkpoint, or fresh for a preset, whose tokenizer may learn from `texts`.
+    """Open a checkpoint, or make a fresh model for a preset; gives the model in float32, and its processor.
 
     Weights move by steps far below bfloat16's resolution: they are trained in float32 and rounded once, when saved.
+
+    Args:
+        start: a directory, a Hub id, or a preset.
+        settings: how attention is computed.
+        texts: that a preset's tokenizer may learn phrases from.
 
     Raises:
         FinetuneError: no checkpoint there, not a vision-language model, or one whose parts don't belong together.
     """
-    place = start_place(start)
-    model, processor = _fresh(start, texts) if place is None else _opened(start, place)
-    _attend(model, settings)
+    folder = start_folder(start)
+    model, processor = _make_fresh(start, texts) if folder is None else _open_checkpoint(start, folder)
+    _set_attention(model, settings)
     problems = list(_misfits(model, processor))
     if problems:
         raise FinetuneError(f"{start}: can't be trained, for {len(problems)} reasons:\n{bullet_list(problems)}")
     return model, processor
 
 
-def start_place(start: str) -> Path | None:
-    """The directory of a checkpoint, fetched from the Hub if it is not here; None for a preset.
+def start_folder(start: str) -> Path | None:
+    """Give the directory of a checkpoint, fetched from the Hub if it is not here; None for a preset.
 
     Raises:
         FinetuneError: it is none of these.
@@ -54,8 +61,8 @@ def start_place(start: str) -> Path | None:
     raise FinetuneError(f"{start}: no directory of a checkpoint, no Hub id, no preset.{did_you_mean(start, PRESETS)}")
 
 
-def _fresh(preset: str, texts: Iterable[str]) -> tuple[PreTrainedModel, Any]:
-    """Random weights. Nothing is fetched: sizes above tiny spell in bytes, too, with room for their own vocabulary."""
+def _make_fresh(preset: str, texts: Iterable[str]) -> tuple[PreTrainedModel, Any]:
+    """Random weights. Nothing is fetched: sizes above tiny spell in bytes, but keep the rows of their vocabulary."""
     if preset == "tiny":
         processor = tiny_processor(common_phrases(texts))
         ids = (processor.image_token_id, processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id)
@@ -70,9 +77,9 @@ def _fresh(preset: str, texts: Iterable[str]) -> tuple[PreTrainedModel, Any]:
     return PointsForConditionalGeneration(config), processor
 
 
-def _opened(start: str, place: Path) -> tuple[PreTrainedModel, Any]:
+def _open_checkpoint(start: str, folder: Path) -> tuple[PreTrainedModel, Any]:
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
     if type(config) not in AutoModelForImageTextToText._model_mapping:
@@ -81,22 +88,24 @@ def _opened(start: str, place: Path) -> tuple[PreTrainedModel, Any]:
             "that transformers' AutoModelForImageTextToText opens; `soup assemble` makes one from parts."
         )
     try:
-        model, found = AutoModelForImageTextToText.from_pretrained(
-            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        model, loading_info = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-        processor = open_processor(place, {})
+        processor = open_processor(folder, {})
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
-    wrong = [f"{name}: not in its files" for name in sorted(found["missing_keys"])]
-    wrong += [f"{name}: another shape than its configuration says" for name, *_ in sorted(found["mismatched_keys"])]
-    wrong += [f"{name}: no weight of this model, would be lost" for name in sorted(found["unexpected_keys"])]
+    wrong = [f"{name}: not in its files" for name in sorted(loading_info["missing_keys"])]
+    wrong += [
+        f"{name}: another shape than its configuration says" for name, *_ in sorted(loading_info["mismatched_keys"])
+    ]
+    wrong += [f"{name}: no weight of this model, would be lost" for name in sorted(loading_info["unexpected_keys"])]
     if wrong:
         raise FinetuneError(f"{start}: weights and configuration differ in {len(wrong)} tensors:\n{bullet_list(wrong)}")
     return model, processor
 
 
-def _attend(model: PreTrainedModel, settings: TrainSettings) -> None:
-    """Sets how attention is computed, in all parts."""
+def _set_attention(model: PreTrainedModel, settings: TrainSettings) -> None:
+    """Set how attention is computed, in all parts."""
     if settings.attn_implementation is None:
         return
     try:
@@ -114,14 +123,14 @@ def _misfits(model: PreTrainedModel, processor: Any) -> Iterable[str]:
         yield f"a processor of tokenizer and image processor was expected, found {type(processor).__name__}"
         return
     token = getattr(processor, "image_token", None)
-    named = (getattr(model.config, key, None) for key in ("image_token_id", "image_token_index"))
-    wanted = next((number for number in named if number is not None), None)
+    ids = (getattr(model.config, key, None) for key in ("image_token_id", "image_token_index"))
+    image_id = next((number for number in ids if number is not None), None)
     vocabulary = tokenizer.get_vocab()
     if token not in vocabulary:
         yield f"the tokenizer lacks the image token {token!r}: tokenizer.add_special_tokens, and resize the embeddings"
     # What stands in a prompt (Gemma3's start of an image) need not be what images are put in the place of.
-    elif wanted not in (None, vocabulary[token], getattr(tokenizer, "image_token_id", None)):
-        yield f"the image token {token!r} is {vocabulary[token]} to the processor and {wanted} to the configuration"
+    elif image_id not in (None, vocabulary[token], getattr(tokenizer, "image_token_id", None)):
+        yield f"the image token {token!r} is {vocabulary[token]} to the processor and {image_id} to the configuration"
     rows = model.get_input_embeddings().num_embeddings
     if max(vocabulary.values()) >= rows:
         yield f"the tokenizer has tokens up to {max(vocabulary.values())}, the model embeds {rows}"

@@ -1,7 +1,9 @@
 """One model, trained: start, parts and adapters, rows, transformers' Trainer, saved as an ordinary checkpoint."""
 
+from __future__ import annotations
+
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,29 +15,26 @@ from transformers import set_seed as transformers_seed
 from transformers.utils import logging as transformers_logging
 
 from finetune.data import Corpus
-from finetune.jobs import Job, read_stamp
+from finetune.jobs import Job, Stamp, has_digest
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.training import checkpoints, parallel
 from finetune.training.adapters import attach, fold
 from finetune.training.arguments import precision, training_arguments
 from finetune.training.components import choose_trained, learning_rates
-from finetune.training.disk_space import check_room
-from finetune.training.input_pipeline import Feed, feed
+from finetune.training.disk_space import check_disk_space
+from finetune.training.input_pipeline import InputPipeline, build_input_pipeline
 from finetune.training.logs import loggers
-from finetune.training.saving import Origin, one_tensor_each, publish, save, versions
-from finetune.training.start_model import open_start, start_place
-from finetune.training.trainer import JobTrainer, StopRequest, Watch
+from finetune.training.saving import Origin, publish, save, tied_names, versions
+from finetune.training.start_model import open_start, start_folder
+from finetune.training.trainer import JobTrainer, OnStep, StopCallback, StopRequest
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list
 
-__all__ = ["Run", "prepare", "train_job"]
-
-Tell = Callable[[int, int, float, float], object]
-"""Called with steps done, steps in all, the latest loss, and seconds a step."""
+__all__ = ["TrainingRun", "prepare", "train_job"]
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """All that one training is made of, ready to begin."""
 
     job: Job
@@ -43,38 +42,52 @@ class Run:
     trainer: JobTrainer
     model: PreTrainedModel
     origin: Origin
-    food: Feed
+    pipeline: InputPipeline
 
     def write(self, state: dict[str, Tensor], out: Path) -> None:
-        """The model as an ordinary checkpoint: adapters folded in, rounded once."""
+        """Write the model as an ordinary checkpoint: adapters folded in, rounded once."""
         settings = self.job.settings
         save(self.model, fold(state, settings), self.origin, settings, out)
 
-    def keep(self, out: Path, **about: Any) -> None:
-        """Writes the model as it is now to `out`; all processes take part, the first one writes."""
+    def keep(self, out: Path, step: int | None = None) -> None:
+        """Write the model as it is now to `out`; all processes take part, the first one writes.
+
+        Args:
+            out: where the ingredient goes.
+            step: of a snapshot before the end.
+        """
         state = self.trainer.accelerator.get_state_dict(self.trainer.model_wrapped)
         # One that an attempt before has written stays: it is the same.
-        if self.trainer.is_world_process_zero() and not _made_by(self.digest, out):
-            publish(self.job.folder / "part", out, self.stamp() | about, lambda part: self.write(state, part))
+        if self.trainer.is_world_process_zero() and not has_digest(out, self.digest):
+            publish(self.job.folder / "part", out, self.stamp(step), lambda part: self.write(state, part))
         self.trainer.accelerator.wait_for_everyone()
 
-    def stamp(self) -> dict[str, Any]:
-        """What `finetune.json` says."""
+    def stamp(self, step: int | None = None) -> Stamp:
+        """Give what `finetune.json` holds: what the model was made from, and how training went."""
         job = self.job
-        told: dict[str, Any] = {"digest": self.digest, "digests": dict(job.digests), "name": job.name}
-        told |= {"start": job.start, "data": [one.model_dump() for one in job.data]}
-        told |= {"settings": job.settings.as_stored(), "mixture": self.food.manifest}
-        return told | {"precision": precision(job.settings), "versions": versions()} | self.metrics()
+        stamp: Stamp = {
+            "digest": self.digest,
+            "digests": job.digests,
+            "name": job.name,
+            "start": job.start,
+            "data": [data_set.model_dump() for data_set in job.data],
+            "settings": job.settings.as_stored(),
+            "mixture": self.pipeline.manifest,
+            "precision": precision(job.settings),
+            "versions": versions(),
+            **self.metrics(),
+        }
+        return stamp if step is None else {**stamp, "step": step}
 
-    def metrics(self) -> dict[str, Any]:
-        """How it went: losses are means of the first and last tenth of the steps."""
+    def metrics(self) -> Stamp:
+        """Give how training went: losses are means of the first and last tenth of the steps."""
         logs = [log for log in self.trainer.state.log_history if "loss" in log]
         losses = [log["loss"] for log in logs] or [float("nan")]
         tenth = max(1, len(losses) // 10)
-        last = logs[-1] if logs else {"step": 0, "seconds": 0.0, "tokens": 0, "rows": 0}
+        last: dict[str, Any] = logs[-1] if logs else {"step": 0, "seconds": 0.0, "tokens": 0, "rows": 0}
         return {
             "steps": last["step"],
-            "rows": self.food.count,
+            "rows": self.pipeline.count,
             "rows_seen": last["rows"],
             "tokens": last["tokens"],
             "seconds": round(last["seconds"], 1),
@@ -83,18 +96,22 @@ class Run:
         }
 
 
-def train_job(job: Job, digest: str, tell: Tell, stop: StopRequest) -> bool:
-    """Trains a job's model, from its last checkpoint where it has one, and writes its ingredient; whether it is done.
+def train_job(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> bool:
+    """Train a job's model, from its last checkpoint where it has one, and write its ingredient; whether it is done.
 
-    It is not where `stop` was asked for: then a checkpoint was written at the end of the step.
+    Args:
+        job: what to train.
+        digest: the job's.
+        on_step: called after each step.
+        stop: where it is requested, a checkpoint is written at the end of the step, and the job is not done.
 
     Raises:
-        FinetuneError: settings, data or start that don't work, no room, or a loss that is not finite.
+        FinetuneError: settings, data or start that don't work, too small a disk, or a loss that is not finite.
         OSError: a file that can't be written.
     """
     parallel.join(job.settings.parallel)
     with _without_bars():
-        run = prepare(job, digest, tell, stop)
+        run = prepare(job, digest, on_step, stop)
         resumed = checkpoints.newest(job.folder, digest)
         run.trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.heeded:
@@ -103,81 +120,76 @@ def train_job(job: Job, digest: str, tell: Tell, stop: StopRequest) -> bool:
     return True
 
 
-def prepare(job: Job, digest: str, tell: Tell, stop: StopRequest) -> Run:
-    """Everything before the first step, all checks among it.
+def prepare(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> TrainingRun:
+    """Do everything before the first step, all checks among it; arguments as `train_job` has them.
 
     Raises:
         FinetuneError: as `train_job`.
     """
     corpus = Corpus(job.data)
-    model, origin = _opened(job, corpus)
-    food = feed(corpus, model, origin.processor, job.settings)
+    model, origin = _open_model(job, corpus)
+    pipeline = build_input_pipeline(corpus, model, origin.processor, job.settings)
     job.folder.mkdir(parents=True, exist_ok=True)
-    check_room(model, job.settings, food.rows.steps, job.folder)
-    _check_kept(job, digest, food.rows.steps)
+    check_disk_space(model, job.settings, pipeline.rows.steps, job.folder)
+    _check_snapshots(job, digest, pipeline.rows.steps)
     resumed = checkpoints.newest(job.folder, digest)
     done = int(resumed.name.removeprefix("step-")) if resumed else 0
     trainer = JobTrainer(
         settings=job.settings,
         folder=job.folder,
         digest=digest,
-        keep=lambda step: run.keep(_kept(job, step), step=step),
+        keep=lambda step: run.keep(_snapshot(job, step), step),
         model=model,
-        args=_arguments(job, model, food.rows.steps),
-        train_dataset=food.rows,
-        data_collator=food.collator,
-        callbacks=[Watch(job.name, stop, tell), *loggers(job.settings, job.name, job.folder, done)],
+        args=_arguments(job, model, pipeline.rows.steps),
+        train_dataset=pipeline.rows,
+        data_collator=pipeline.collator,
+        callbacks=[StopCallback(job.name, stop, on_step), *loggers(job.settings, job.name, job.folder, done)],
     )
-    run = Run(job, digest, trainer, model, origin, food)
+    run = TrainingRun(job, digest, trainer, model, origin, pipeline)
     return run
 
 
-def _opened(job: Job, corpus: Corpus) -> tuple[PreTrainedModel, Origin]:
+def _open_model(job: Job, corpus: Corpus) -> tuple[PreTrainedModel, Origin]:
     """The model, its adapters in place and what stays frozen, and what it came with."""
     transformers_seed(job.settings.seed)
     # A tokenizer that is made here knows the words of the first data set: those of one pool share that, and no other.
     model, processor = open_start(job.start, job.settings, corpus.texts())
-    origin = Origin(copy.deepcopy(model.config), processor, start_place(job.start), one_tensor_each(model))
+    origin = Origin(copy.deepcopy(model.config), processor, start_folder(job.start), tied_names(model))
     if job.settings.lora:
         attach(model, job.settings)
     choose_trained(model, job.settings)
-    model.train()  # the model knows of weights that nothing depends on
+    model.train()  # where the model freezes the weights that nothing depends on
     learning_rates(model, job.settings)
     return model, origin
 
 
 def _arguments(job: Job, model: PreTrainedModel, steps: int) -> TrainingArguments:
-    even = isinstance(model, PointsForConditionalGeneration)  # a batch of text goes by way of all that is trained
+    even = isinstance(model, PointsForConditionalGeneration)  # whose batches of text alone reach all trained weights
     return training_arguments(job.settings, steps, parallel.world_size(), checkpoints.scratch(job.folder), even=even)
 
 
-def _kept(job: Job, step: int) -> Path:
+def _snapshot(job: Job, step: int) -> Path:
     return job.out.with_name(f"{job.out.name}-step{step}")
 
 
-def _check_kept(job: Job, digest: str, steps: int) -> None:
-    """Says where models on the way would have to be written over others.
+def _check_snapshots(job: Job, digest: str, steps: int) -> None:
+    """Check that no snapshot would be written over another job's.
 
     Raises:
         FinetuneError: they stand there already.
     """
     every = job.settings.keep_every or steps
-    places = [_kept(job, step) for step in range(every, steps, every)]
-    taken = [str(place) for place in places if place.exists() and not _made_by(digest, place)]
+    paths = [_snapshot(job, step) for step in range(every, steps, every)]
+    taken = [str(path) for path in paths if path.exists() and not has_digest(path, digest)]
     if taken:
         raise FinetuneError(
             f"{len(taken)} models stand there already, of another job; remove them:\n{bullet_list(taken)}"
         )
 
 
-def _made_by(digest: str, out: Path) -> bool:
-    stamp = read_stamp(out)
-    return stamp is not None and stamp.get("digest") == digest
-
-
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Keeps transformers' own progress bars from running through the caller's."""
+    """Keep transformers' own progress bars from running through the caller's."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

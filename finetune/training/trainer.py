@@ -1,5 +1,7 @@
 """transformers' Trainer, with our parameter groups, our checkpoints, and ingredients on the way."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +17,10 @@ from finetune.training import checkpoints
 from finetune.training.components import parameter_groups
 from soup.errors import FinetuneError
 
-__all__ = ["JobTrainer", "StopRequest", "Watch"]
+__all__ = ["JobTrainer", "OnStep", "StopCallback", "StopRequest"]
+
+OnStep = Callable[[int, int, float, float], object]
+"""Called with steps done, steps in all, the latest loss, and seconds a step."""
 
 WINDOW = 20  # steps that the time of a step is the mean of
 
@@ -25,47 +30,44 @@ class StopRequest:
     """The signal that asks the job to stop, once one came."""
 
     signal: int = 0
-    possible: bool = field(default=False, init=False)  # there are steps, at whose end it will be seen
-    heeded: bool = field(default=False, init=False)
+    possible: bool = field(default=False, init=False)  # there are steps, at whose end it is looked at
+    heeded: bool = field(default=False, init=False)  # training ended because of it
 
     def agreed(self, device: torch.device) -> bool:
-        """Whether any of the processes was asked: all stop at the same step, or the others would wait for ever."""
+        """Whether any of the processes got a signal: all stop at the same step, or the others would wait for ever."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            asked = torch.tensor([self.signal], device=device)
-            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
-            self.signal = int(asked.item())
+            signals = torch.tensor([self.signal], device=device)
+            torch.distributed.all_reduce(signals, op=torch.distributed.ReduceOp.MAX)
+            self.signal = int(signals.item())
         return self.signal != 0
 
 
-class Watch(TrainerCallback):
-    """Stops at a loss that is not finite, or when asked to; tells of each step.
+class StopCallback(TrainerCallback):
+    """Stops at a loss that is not finite, or when a stop is requested; reports each step."""
 
-    `tell(step, steps, loss, seconds_per_step)`.
-    """
-
-    def __init__(self, name: str, stop: StopRequest, tell: Callable[[int, int, float, float], object]):
-        self.name, self.stop, self.tell = name, stop, tell
+    def __init__(self, name: str, stop: StopRequest, on_step: OnStep):
+        self.name, self.stop, self.on_step = name, stop, on_step
         self.times: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self.stop.possible = True
         self.times = [time.monotonic()]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Comes before the step's checkpoint is written: a broken model is never resumed from."""
+        """Check the loss, before the step's checkpoint is written: a broken model is never resumed from."""
         if not logs or "loss" not in logs:
             return
-        for word, value in (("loss", logs["loss"]), ("norm of the gradient", logs.get("grad_norm", 0.0))):
+        for name, value in (("loss", logs["loss"]), ("norm of the gradient", logs.get("grad_norm", 0.0))):
             if value != value or abs(value) == float("inf"):
                 step = state.global_step
-                raise FinetuneError(f"{self.name}: the {word} became {value} at step {step}; try a lower lr.")
+                raise FinetuneError(f"{self.name}: the {name} became {value} at step {step}; try a lower lr.")
         self.times = [*self.times[-WINDOW:], time.monotonic()]
         pace = (self.times[-1] - self.times[0]) / (len(self.times) - 1)
-        self.tell(state.global_step, state.max_steps, logs["loss"], pace)
+        self.on_step(state.global_step, state.max_steps, logs["loss"], pace)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Asks for a checkpoint, and for the end, where a signal came."""
+        """Ask for a checkpoint, and for the end, where a signal came."""
         if state.global_step < state.max_steps and self.stop.agreed(args.device):
             self.stop.heeded = control.should_save = control.should_training_stop = True
 
@@ -86,40 +88,40 @@ class JobTrainer(Trainer):
         self.began = time.monotonic()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW, with a group for each learning rate."""
+        """Make AdamW, with a group for each learning rate."""
         if self.optimizer is None:
-            own = self.model if model is None else model
-            kind, words = self.get_optimizer_cls_and_kwargs(self.args, own)
-            groups = parameter_groups(own, self.settings, self.get_decay_parameter_names(own))
-            self.optimizer = kind(groups, **words)
+            model = self.model if model is None else model
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = parameter_groups(model, self.settings, self.get_decay_parameter_names(model))
+            self.optimizer = kind(groups, **options)
         return self.optimizer
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The micro-batches of a step, their tokens and rows counted; tiles that came as bytes become numbers here."""
+        """Give the micro-batches of a step, their tokens and rows counted, and tiles that came as bytes normalised."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.seen = [sum(counts) for counts in zip(self.seen, *map(_counts, batches), strict=True)]
-        batches = [self.data_collator.as_numbers(batch) for batch in batches]
+        batches = [self.data_collator.normalise_tiles(batch) for batch in batches]
         return batches, items
 
     def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
-        """Not counted: it would walk through all parameters at every step, to multiply by 6."""
+        """Give 0: to count would walk through all parameters at every step, to multiply by 6."""
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds speed, totals, and the learning rates of parts with their own.
+        """Log speed, totals, and the learning rates of parts with their own.
 
         Totals go on after an interruption: they stand in the checkpoint with the rest of the log.
         """
         if "loss" in logs:
             now = time.monotonic()
             passed, self.began = max(now - self.began, 1e-9), now
-            before: dict[str, Any] = next((one for one in reversed(self.state.log_history) if "loss" in one), {})
+            before: dict[str, float] = next((log for log in reversed(self.state.log_history) if "loss" in log), {})
             seen = self.accelerator.reduce(torch.tensor(self.seen, device=self.args.device)).tolist()
             self.seen = [0, 0]
-            for word, count in zip(("tokens", "rows"), seen, strict=True):
-                logs[word], logs[f"{word}_per_second"] = before.get(word, 0) + count, count / passed
+            for name, count in zip(("tokens", "rows"), seen, strict=True):
+                logs[name], logs[f"{name}_per_second"] = before.get(name, 0) + count, count / passed
             logs["seconds"] = before.get("seconds", 0.0) + passed
             share = logs["learning_rate"] / self.optimizer.param_groups[0]["initial_lr"]  # of the schedule
             logs |= {f"learning_rate/{part}": share * rate for part, rate in self.settings.lr_overrides.items()}
@@ -133,7 +135,7 @@ class JobTrainer(Trainer):
             self.keep(step)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """As transformers does, and then under its name."""
+        """Save as transformers does, then move it to its name."""
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
@@ -141,18 +143,18 @@ class JobTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """What training has changed; engines that cut parameters up save them with the optimizer's state."""
-        if self.is_world_process_zero() and not self._cut_up:
+        """Save what training has changed; where parameters are sharded, they are in the optimizer's state."""
+        if self.is_world_process_zero() and not self._is_sharded:
             checkpoints.save_trained(self.model, Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self._cut_up:
+        if self._is_sharded:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             checkpoints.load_trained(self.model, Path(resume_from_checkpoint))
 
     @property
-    def _cut_up(self) -> bool:
+    def _is_sharded(self) -> bool:
         return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
 

@@ -96,7 +96,10 @@ def _launch(values: Values) -> None:
         from finetune.launching.launch import finetune
     with Console() as console:
         made = finetune(
-            values["config"], executor=values["executor"], progress=console.show_step, listener=_launch_progress(console)
+            values["config"],
+            executor=values["executor"],
+            progress=console.show_step,
+            listener=_launch_progress(console),
         )
     if values["as_json"]:
         print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
@@ -137,9 +140,9 @@ def _plan(values: Values) -> None:
     from soup.cli.console import Console, print_json, print_rows
 
     with _needs_extra():
-        from finetune.launching.dry_run import HEAD, details, rehearse, rows
+        from finetune.launching.dry_run import HEAD, details, plan_dry_run, rows
     with Console() as console:
-        plan = rehearse(values["config"], executor=values["executor"])
+        plan = plan_dry_run(values["config"], executor=values["executor"])
         for remark in () if values["as_json"] else plan["remarks"]:
             console.warn(remark)
     if values["as_json"]:
@@ -291,9 +294,9 @@ def assemble(values: Values) -> None:
     Of the POINTS family, with a fresh connector.
     """
     with _needs_extra():
-        from finetune.points.assemble import Wishes, assemble, plan_assembly
+        from finetune.points.assemble import AssemblyOptions, assemble, plan_assembly
     names = ("connector", "shuffle", "feature_layer", "tiling", "tile", "patch", "dtype", "seed")
-    options = Wishes(**{name: values[name] for name in names})
+    options = AssemblyOptions(**{name: values[name] for name in names})
     plan = plan_assembly(values["llm"], values["general_vit"], values["ocr_vit"], options)
     _make(plan, assemble, values)
 

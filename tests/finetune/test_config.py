@@ -5,7 +5,7 @@ import re
 import pytest
 
 from finetune.config import RENAMED_SETTINGS, Stage, TrainSettings, read_config
-from finetune.jobs import plan
+from finetune.jobs import plan_jobs
 from soup.errors import FinetuneError
 
 FULL = """
@@ -33,7 +33,7 @@ def written(tmp_path, text):
 
 def test_a_base_to_train_comes_first_and_every_added_set_starts_from_it(tmp_path):
     config = read_config(written(tmp_path, FULL))
-    base, number, word = plan(config, tmp_path)
+    base, number, word = plan_jobs(config, tmp_path)
     assert isinstance(config.start, Stage)
     assert (base.name, base.start, base.out) == ("start", "tiny", tmp_path / "base")
     assert (base.settings.freeze, base.settings.lr) == ([], 1e-3)
@@ -45,7 +45,7 @@ def test_a_base_to_train_comes_first_and_every_added_set_starts_from_it(tmp_path
 
 def test_the_base_takes_what_it_does_not_say_from_the_rest_but_freezes_nothing(tmp_path):
     config = read_config(written(tmp_path, FULL + "seed: 7\nglobal_batch_size: 3\nmax_shard_size: 1MB\n"))
-    settings = plan(config, tmp_path)[0].settings
+    settings = plan_jobs(config, tmp_path)[0].settings
     assert (settings.seed, settings.global_batch_size, settings.max_shard_size) == (7, 3, "1MB")
     assert (settings.lr, settings.steps, settings.freeze) == (1e-3, 8, [])
 
@@ -88,10 +88,10 @@ def test_settings_are_stored_under_their_first_names_and_read_from_them():
 
 def test_a_base_that_is_there_is_only_named(tmp_path):
     text = FULL[FULL.index("added") :]
-    jobs = plan(read_config(written(tmp_path, "start: org/model\n" + text)), tmp_path)
+    jobs = plan_jobs(read_config(written(tmp_path, "start: org/model\n" + text)), tmp_path)
     assert [job.start for job in jobs] == ["org/model"] * 2
     (tmp_path / "mine").mkdir()
-    jobs = plan(read_config(written(tmp_path, "start: mine\n" + text)), tmp_path)
+    jobs = plan_jobs(read_config(written(tmp_path, "start: mine\n" + text)), tmp_path)
     assert [job.start for job in jobs] == [str(tmp_path / "mine")] * 2
 
 
@@ -117,7 +117,7 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
         ("lr: 5.0e-4", "lr: 5.0e-4\nlora: {target: '('}", "lora.target: not a regular expression"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nmax_shard_size: much", "max_shard_size: expected a size such as 5GB"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nslurm: {time: noon}", "slurm.time: no time limit of SLURM"),
-        ("lr: 5.0e-4", "lr: 5.0e-4\nslurm: {time: 00:02:00}", "slurm.time: a job is told to stop 2 minutes before"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nslurm: {time: 00:02:00}", "slurm.time: a job is asked to stop 2 minutes before"),
         (
             "lr: 5.0e-4",
             "lr: 5.0e-4\nglobal_batch_size: 8\nmicro_batch: 3",
@@ -163,14 +163,14 @@ def test_a_mixture_s_categories_are_for_the_jobs_that_have_them(tmp_path):
     sets = "  number: {path: data/number, category: math}\n  word: {path: data/word, category: text}"
     text = FULL.replace("  number: data/number\n  word: [data/word, data/more]", sets)
     ratios = "mixture: {categories: {math: 0.5, text: 0.1}}\n"
-    base, number, word = plan(read_config(written(tmp_path, text + ratios)), tmp_path)
+    base, number, word = plan_jobs(read_config(written(tmp_path, text + ratios)), tmp_path)
     assert [job.settings.mixture.categories for job in (base, number, word)] == [{}, {"math": 0.5}, {"text": 0.1}]
 
 
 def test_what_varies_is_named_by_what_was_said_of_it(tmp_path):
     text = FULL[FULL.index("added") :].replace("  word: [data/word, data/more]\n", "")
     sweep = "sweep: {lora: [{rank: 4}, {rank: 8, save: [llm.lm_head]}], lr: [1e-5]}\n"
-    jobs = plan(read_config(written(tmp_path, "start: org/model\n" + text + sweep)), tmp_path)
+    jobs = plan_jobs(read_config(written(tmp_path, "start: org/model\n" + text + sweep)), tmp_path)
     assert [job.name for job in jobs] == ["number-lorarank4-lr1e-05", "number-lorarank8-savellm.lm_head-lr1e-05"]
 
 

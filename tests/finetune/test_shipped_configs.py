@@ -8,7 +8,7 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 
 import finetune
 from finetune.config import read_config
-from finetune.jobs import plan
+from finetune.jobs import plan_jobs
 from finetune.training import parallel
 from finetune.training.components import choose_trained, last_layers, learning_rates
 from finetune.training.parallel import configuration_path, environment_of
@@ -60,7 +60,7 @@ def test_the_second_stage_trains_the_last_three_layers_that_are_asked():
 
 
 def test_the_third_stage_makes_the_seven_ingredients_of_the_paper_and_the_baseline(tmp_path):
-    jobs = plan(read_config(CONFIGS / "points" / "sft.yaml"), tmp_path)
+    jobs = plan_jobs(read_config(CONFIGS / "points" / "sft.yaml"), tmp_path)
     assert [job.name for job in jobs] == [
         *("mathv360k", "mapqa", "robut-wtq", "iam", "chart2text", "screenqa", "visual7w"),
         "base",

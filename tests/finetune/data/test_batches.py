@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from finetune.config import DataSet
-from finetune.data import IGNORED, Album, Collator, Corpus, Tokens
+from finetune.data import IGNORED, Collator, Corpus, FeatureCache, RowTokenizer
 from finetune.points.tiny import tiny_processor
 from soup.errors import FinetuneError
 
@@ -37,11 +37,11 @@ def read(root):
 
 
 def rows_of(processor, root):
-    return [{**sample, "segments": Tokens(processor).segments(sample["messages"])} for sample in read(root)]
+    return [{**sample, "segments": RowTokenizer(processor).segments(sample["messages"])} for sample in read(root)]
 
 
 def batch_of(processor, root, **settings):
-    return Collator(processor, Album(), **settings)(rows_of(processor, root))
+    return Collator(processor, FeatureCache(), **settings)(rows_of(processor, root))
 
 
 def learnt(processor, batch, i):
@@ -94,21 +94,21 @@ def test_what_encoders_see_is_remembered_and_asked_for_once(processor, tmp_path)
         return tiles.mean((1, 2, 3))
 
     rows = rows_of(processor, root)
-    collate = Collator(processor, Album(), see, "vision_features")
+    collate = Collator(processor, FeatureCache(), see, "vision_features")
     first, again = (collate([rows[0], rows[1]])["vision_features"] for _ in range(2))
     assert asked == [3]
     assert torch.equal(first, again)
 
 
 def test_an_album_without_room_makes_pages_anew():
-    album, made = Album(max_bytes=8), []
+    cache, made = FeatureCache(max_bytes=8), []
 
     def make(paths):
         made.extend(paths)
         return [torch.zeros(2) for _ in paths]
 
-    album.get(["a", "b", "a"], make)
-    album.get(["a", "b"], make)
+    cache.get(["a", "b", "a"], make)
+    cache.get(["a", "b"], make)
     assert made == ["a", "b", "b"]
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from finetune.config import DataSet, TrainSettings
-from finetune.data.check import COLUMNS, Use, check_data
+from finetune.data.check import COLUMNS, JobData, check_data
 from finetune.points.tiny import tiny_processor
 from soup.errors import FinetuneError
 
@@ -234,17 +234,17 @@ def test_that_tokens_were_not_counted_is_said(tmp_path, processor):
 def test_a_row_is_too_long_by_the_shortest_length_among_the_jobs_that_train_on_it(tmp_path, processor):
     long = {"conversations": ask("x" * 150)}
     base, added = written(tmp_path, "base", [GOOD, long]), written(tmp_path, "added", [GOOD, long])
-    uses = [Use("a", [base, added], settings()), Use("start", [base], settings(max_length=100))]
-    report = check_data([base], {"a": [added]}, settings(), processor, uses=uses)
+    uses = [JobData("a", [base, added], settings()), JobData("start", [base], settings(max_length=100))]
+    report = check_data([base], {"a": [added]}, settings(), processor, jobs=uses)
     assert [one.faults for one in report.sets] == [{"too_long": 1}, {}]
     assert "max_length 100" in report.errors[0]
 
 
 def test_bad_rows_are_errors_where_one_of_the_jobs_takes_them_for_errors(tmp_path, processor):
     base = written(tmp_path, "base", [GOOD, BAD["roles"]])
-    uses = [Use("a", [base], settings(on_bad_row="skip")), Use("start", [base], settings())]
-    assert not check_data([base], {}, settings(on_bad_row="skip"), processor, uses=uses).ok
-    assert check_data([base], {}, settings(), processor, uses=uses[:1]).ok
+    uses = [JobData("a", [base], settings(on_bad_row="skip")), JobData("start", [base], settings())]
+    assert not check_data([base], {}, settings(on_bad_row="skip"), processor, jobs=uses).ok
+    assert check_data([base], {}, settings(), processor, jobs=uses[:1]).ok
 
 
 def test_a_mixture_that_the_good_rows_do_not_allow_is_an_error_told_once(tmp_path, processor):

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from finetune.config import DataSet, TrainSettings
-from finetune.data import IGNORED, Album, Collator, Corpus, Tokens, TrainingRows, as_numbers
+from finetune.data import IGNORED, Collator, Corpus, FeatureCache, RowTokenizer, TrainingRows, normalise_tiles
 from finetune.data.packing import Packs, first_fit
-from finetune.data.row_scan import Surveyor, survey
+from finetune.data.row_scan import RowScanner, scan_rows
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.processing import PointsProcessor
 from finetune.points.tiny import tiny_config, tiny_processor
@@ -77,7 +77,7 @@ def training(root, processor, **changed):
 
 
 def collator(processor, **changed):
-    return Collator(processor, Album(), max_length=256, **changed)
+    return Collator(processor, FeatureCache(), max_length=256, **changed)
 
 
 def test_an_epoch_holds_every_row_once_and_the_next_another_order(root, processor):
@@ -173,7 +173,11 @@ def test_labels_are_what_the_template_written_out_by_hand_says(root, processor):
 
 def test_a_video_is_its_uniformly_sampled_frames_in_the_order_of_their_numbers(root, processor):
     corpus = Corpus([DataSet(path=str(root), frames=3)])
-    row = {"segments": Tokens(processor).segments(corpus[3]["messages"]), "images": corpus[3]["images"], "where": "x"}
+    row = {
+        "segments": RowTokenizer(processor).segments(corpus[3]["messages"]),
+        "images": corpus[3]["images"],
+        "where": "x",
+    }
     tiles = collator(processor)([row])["pixel_values"]
     frames = [Image.open(root / f"clip/{i}.png").resize((32, 32), Image.Resampling.BILINEAR) for i in (9, 10, 11)]
     assert torch.equal(tiles, processor.image_processor(frames, do_tile=False)["pixel_values"])
@@ -307,7 +311,7 @@ def test_a_picture_that_only_decoding_finds_damaged_is_told_with_set_row_and_fil
 
 def test_where_bad_rows_are_skipped_a_damaged_picture_costs_its_row_alone(tmp_path, processor, caplog):
     rows = training(damaged(tmp_path), processor, on_bad_row="skip")
-    collate = collator(processor, instead=rows.after)
+    collate = collator(processor, replacement=rows.after)
     batch = collate([rows[n] for n in range(3)])
     assert len(batch["input_ids"]) == 2
     assert "b.png" in caplog.text
@@ -319,7 +323,7 @@ def test_a_row_is_never_cut(root, processor):
     rows = training(root, processor)
     row = next(rows[n] for n in range(6) if rows[n]["images"])
     with pytest.raises(FinetuneError, match=r"data\.json, row \d: \d+ tokens, more than max_length 9"):
-        Collator(processor, Album(), max_length=9)([row])
+        Collator(processor, FeatureCache(), max_length=9)([row])
 
 
 def test_bad_rows_stop_a_run_before_its_first_step_unless_they_are_skipped(root, processor, caplog):
@@ -337,24 +341,24 @@ def test_bad_rows_stop_a_run_before_its_first_step_unless_they_are_skipped(root,
 def test_rows_over_max_length_are_bad_rows(root, processor):
     with pytest.raises(FinetuneError, match=r"(?s)rows over max_length: 4.*tokens, more than max_length 40"):
         training(root, processor, max_length=40)
-    found = survey(Corpus([DataSet(path=str(root), frames=2)]), Surveyor(processor, 40, exact=True))
+    found = scan_rows(Corpus([DataSet(path=str(root), frames=2)]), RowScanner(processor, 40, exact=True))
     assert [bool(good) for good in found.good] == [length <= 40 for length in found.lengths]
     assert found.bad
 
 
 def test_the_bound_on_a_length_is_never_below_it(root, processor):
     corpus = Corpus([DataSet(path=str(root), frames=2)])
-    tokens, surveyor = Tokens(processor), Surveyor(processor, 256, exact=True)
+    tokens, scanner = RowTokenizer(processor), RowScanner(processor, 256, exact=True)
     for sample in corpus:
         tiles = [1 if not picture.frames else 2 for picture in sample["images"]]
         assert tokens.length(sample, tiles) <= tokens.longest_possible(sample, tiles)
-        assert surveyor.length(sample) == surveyor.length(sample) > 0
+        assert scanner.length(sample) == scanner.length(sample) > 0
 
 
 @hypothesis_settings(max_examples=100, deadline=None)
 @given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=3))
 def test_the_bound_holds_for_any_text(texts):
-    tokens = Tokens(tiny_processor())
+    tokens = RowTokenizer(tiny_processor())
     turns = [{"role": role, "content": text} for text in texts for role in ("user", "assistant")]
     assert tokens.length({"messages": turns}, []) <= tokens.longest_possible({"messages": turns}, [])
 
@@ -362,7 +366,7 @@ def test_the_bound_holds_for_any_text(texts):
 @hypothesis_settings(max_examples=100, deadline=None)
 @given(texts=st.lists(st.text(max_size=12) | st.sampled_from(["red", "What?", "\n"]), min_size=2, max_size=4))
 def test_a_text_cut_at_its_images_is_tokenised_as_the_whole(texts, processor):
-    tokens = Tokens(processor)
+    tokens = RowTokenizer(processor)
     assert tokens._cut_at_images
     ids, _ = tokens.encoded([(processor.image_token.join(texts), False)], [2] * (len(texts) - 1))
     whole = (processor.image_token * 8).join(texts)
@@ -375,7 +379,7 @@ def test_a_tokenizer_that_begins_with_a_space_gets_the_text_as_a_whole(processor
     own.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     own.add_special_tokens([AddedToken("<|image_pad|>", special=True, normalized=False)])
     other = PointsProcessor(processor.image_processor, PreTrainedTokenizerFast(tokenizer_object=own), tokens_per_tile=4)
-    tokens = Tokens(other)
+    tokens = RowTokenizer(other)
     assert not tokens._cut_at_images
     ids, _ = tokens.encoded([("a<|image_pad|>b", False)], [2])
     assert ids == [0, 1, *[9] * 8, 2]
@@ -386,10 +390,12 @@ def test_bytes_become_the_processor_s_own_numbers(root, processor):
     batch = [rows[n] for n in range(6)]
     numbers, as_bytes = collator(processor)(batch), collator(processor, as_bytes=True)(batch)
     assert as_bytes["pixel_values"].dtype == torch.uint8
-    made = as_numbers(as_bytes, processor.image_processor)
+    made = normalise_tiles(as_bytes, processor.image_processor)
     assert made.keys() == numbers.keys()
     assert all(torch.equal(made[name], numbers[name]) for name in made)
-    assert as_numbers(numbers, processor.image_processor) is numbers
-    assert torch.equal(collator(processor, as_bytes=True).as_numbers(as_bytes)["pixel_values"], numbers["pixel_values"])
+    assert normalise_tiles(numbers, processor.image_processor) is numbers
+    assert torch.equal(
+        collator(processor, as_bytes=True).normalise_tiles(as_bytes)["pixel_values"], numbers["pixel_values"]
+    )
     with pytest.raises(ValueError, match="must be numbers"):
-        collator(processor, as_bytes=True, see=lambda tiles: tiles)
+        collator(processor, as_bytes=True, encode=lambda tiles: tiles)

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from finetune.jobs import job_command, plan
+from finetune.jobs import job_command, plan_jobs
 from finetune.launching import job_plans as survey_room
 from finetune.launching.data_check import check
-from finetune.launching.dry_run import details, rehearse, rows
-from finetune.launching.job_plans import survey
+from finetune.launching.dry_run import details, plan_dry_run, rows
+from finetune.launching.job_plans import plan_launch
 from finetune.launching.launch import LaunchProgress, finetune
 from finetune.launching.status import status, status_json
 from soup.errors import FinetuneError, OutputError
@@ -61,7 +61,7 @@ def test_one_ingredient_for_each_added_set_and_their_folders_outside_of_the_pool
 def plan_of(root):
     from finetune.config import read_config
 
-    return {job.name: job for job in plan(read_config(root / "finetune.yaml"), root)}
+    return {job.name: job for job in plan_jobs(read_config(root / "finetune.yaml"), root)}
 
 
 def test_what_the_stamp_says_covers_data_and_start(tmp_path):
@@ -327,10 +327,10 @@ def test_a_model_of_another_version_is_told_as_such_where_nothing_else_differs(t
 
 def test_a_job_s_folder_has_one_name_however_the_file_is_named(tmp_path, monkeypatch):
     path = place(tmp_path, CONFIG + "root: data/..\n")
-    wanted = [one.job.folder for one in survey(path).jobs]
+    wanted = [one.job.folder for one in plan_launch(path).jobs]
     assert wanted == [tmp_path / "ckpts.finetune" / name for name in NAMES]
     monkeypatch.chdir(tmp_path / "data")
-    assert [one.job.folder for one in survey("../finetune.yaml").jobs] == wanted
+    assert [one.job.folder for one in plan_launch("../finetune.yaml").jobs] == wanted
     assert [row.log for row in status("../finetune.yaml")] == [str(folder / "log.txt") for folder in wanted]
 
 
@@ -477,7 +477,7 @@ def test_status_while_it_runs_tells_step_speed_and_time_left(tmp_path):
 def test_a_rehearsal_tells_all_and_leaves_nothing(tmp_path):
     path = place(tmp_path, STAGE)
     before = sorted(tmp_path.rglob("*"))
-    told = rehearse(path)
+    told = plan_dry_run(path)
     assert sorted(tmp_path.rglob("*")) == before
     start, a, *_ = told["jobs"]
     assert (start["plan"], start["rows"], start["steps"]) == ("begin", 3, 5)
@@ -493,7 +493,7 @@ def test_a_rehearsal_after_a_run_knows_how_long_steps_take(tmp_path):
     launch(path)
     data_set(tmp_path, "d")
     more = CONFIG.replace("c: data/c", "c: data/c, d: data/d")
-    told = rehearse(place(tmp_path, more))
+    told = plan_dry_run(place(tmp_path, more))
     assert [job["plan"] for job in told["jobs"]] == ["done", "done", "done", "begin"]
     assert told["jobs"][3]["seconds"] == pytest.approx(20 * 0.01)
     assert told["seconds"] == pytest.approx(20 * 0.01)
@@ -573,7 +573,7 @@ def test_a_check_with_decoding_finds_pictures_that_are_cut_off_and_writes_all_ba
 
 def test_a_wrong_value_of_what_varies_is_told_by_every_way_to_ask(tmp_path):
     path = place(tmp_path, CONFIG + "sweep: {lr: [1.0e-5, -1]}\n")
-    for ask in (check, status, rehearse, survey):
+    for ask in (check, status, plan_dry_run, plan_launch):
         with pytest.raises(FinetuneError, match=r"`sweep` is wrong\.\n  - lr: Input should be greater than 0"):
             ask(path)
 
@@ -599,7 +599,7 @@ def test_a_failure_is_exit_code_1(tmp_path):
 def test_an_added_set_whose_name_begins_with_another_s_is_told_as_its_twin_all_the_same(tmp_path):
     data_set(tmp_path, "a-b")
     place(tmp_path, CONFIG.replace("b: data/b, c: data/c", "a-b: data/a"))
-    remarks = survey(tmp_path / "finetune.yaml").remarks
+    remarks = plan_launch(tmp_path / "finetune.yaml").remarks
     assert remarks == ("a-b: the added data set holds just what a holds",)
 
 

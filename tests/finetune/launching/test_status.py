@@ -13,10 +13,10 @@ from finetune.jobs import Job, State, log_tail, read_job, write_state
 from finetune.launching.digests import Digests, is_preset
 from finetune.launching.estimates import estimate, trained_parameters
 from finetune.launching.executors.protocol import TaskExit
-from finetune.launching.job_plans import survey
+from finetune.launching.job_plans import plan_launch
 from finetune.launching.launch import finetune
-from finetune.launching.outcomes import judge
-from finetune.launching.status import HEAD, Row, cells, duration, live_cells, row_of
+from finetune.launching.outcomes import classify_exit
+from finetune.launching.status import HEAD, JobRow, cells, duration, job_row, live_cells
 from soup.errors import CheckpointError, FinetuneError
 from tests.helpers.stand_in_jobs import CONFIG, command, data_set, place
 
@@ -218,17 +218,17 @@ def test_a_hub_id_is_the_commit_that_the_cache_holds(tmp_path, monkeypatch):
 def test_the_digest_of_a_checkpoint_is_remembered_beside_the_jobs(tmp_path, monkeypatch):
     checkpoint(tmp_path / "start")
     path = place(tmp_path, CONFIG.replace("start: tiny", "start: start"))
-    first = survey(path)
+    first = plan_launch(path)
     assert (tmp_path / "ckpts.finetune" / "digests.json").is_file()
     monkeypatch.setattr("soup.checkpoints.digest.digest_checkpoint", None)
-    assert [one.digest for one in survey(path).jobs] == [one.digest for one in first.jobs]
+    assert [one.digest for one in plan_launch(path).jobs] == [one.digest for one in first.jobs]
 
 
 def test_rows_are_shown_in_columns_and_times_for_people(tmp_path):
-    row = Row("a", "running", 5, 20, 0.123456, 2.0, 30.0, str(tmp_path / "a" / "log.txt"))
+    row = JobRow("a", "running", 5, 20, 0.123456, 2.0, 30.0, str(tmp_path / "a" / "log.txt"))
     assert len(cells(row)) == len(HEAD)
     assert cells(row, tmp_path) == ("a", "running", "5/20", "0.1235", "2.00 s/step", "30 s", "a/log.txt")
-    empty = Row("b", "not started", 0, 0, None, None, None, "log")
+    empty = JobRow("b", "not started", 0, 0, None, None, None, "log")
     assert cells(empty) == ("b", "not started", "", "", "", "", "log")
     assert [duration(s) for s in (40, 99, 100, 3600, 12_000, 200_000)] == [
         "40 s",
@@ -254,17 +254,17 @@ def test_states_are_checked_against_what_runs(tmp_path):
         ("done", False, "lost"),  # by its own word, without a checkpoint
     ]:
         write_state(job.folder, State(phase, 3, 9))
-        assert row_of(job, lambda folder, alive=alive: alive).state == shown, (phase, alive)
+        assert job_row(job, lambda folder, alive=alive: alive).state == shown, (phase, alive)
 
 
 def test_a_state_that_an_earlier_attempt_left_says_nothing_of_this_one(tmp_path):
     job = job_on(tmp_path)
     before = State("failed", why="of old")
     write_state(job.folder, before)
-    assert judge(job, "d", TaskExit("job", 1), before).why == "ended with exit code 1"
-    assert judge(job, "d", TaskExit("job", 1)).why == "of old"
-    assert judge(job, "d", TaskExit("job", 143), before).phase == "stopped"
-    assert judge(job, "d", TaskExit("job", -9), before, asked=True).phase == "stopped"
+    assert classify_exit(job, "d", TaskExit("job", 1), before).why == "ended with exit code 1"
+    assert classify_exit(job, "d", TaskExit("job", 1)).why == "of old"
+    assert classify_exit(job, "d", TaskExit("job", 143), before).status == "stopped"
+    assert classify_exit(job, "d", TaskExit("job", -9), before, interrupted=True).status == "stopped"
 
 
 def test_the_end_of_a_long_log_is_read_without_the_rest(tmp_path):
@@ -276,7 +276,7 @@ def test_the_end_of_a_long_log_is_read_without_the_rest(tmp_path):
 def test_a_job_reads_back_what_it_wrote(tmp_path):
     path = place(tmp_path)
     finetune(path, command=command)
-    one = survey(path).jobs[0]
+    one = plan_launch(path).jobs[0]
     job, digest = Job.read(one.job.folder)
     assert (job, digest) == (one.job, one.digest)
     assert read_job(tmp_path) is None
@@ -284,7 +284,7 @@ def test_a_job_reads_back_what_it_wrote(tmp_path):
 
 def test_a_board_that_is_too_tall_shows_what_runs_and_failed_and_counts_the_rest():
     def row(name, state):
-        return Row(name, state, 1, 10, 0.5, 0.1, None, "log.txt")
+        return JobRow(name, state, 1, 10, 0.5, 0.1, None, "log.txt")
 
     states = [*["done"] * 5, "failed", "running", *["waiting"] * 5]
     rows = [row(f"job{i}", state) for i, state in enumerate(states)]

@@ -28,7 +28,7 @@ from transformers import (
     SiglipModel,
 )
 
-from finetune.points.assemble import Wishes, assemble, plan_assembly
+from finetune.points.assemble import AssemblyOptions, assemble, plan_assembly
 from finetune.points.encoders import build_encoder
 from soup.checkpoints.reader import Checkpoint
 from soup.cli.app import cli
@@ -83,8 +83,8 @@ def save_llm(folder, name="qwen2", *, tokenizer=TOKENIZER, rows=300, dtype=torch
     return {key: tensor.clone() for key, tensor in model.state_dict().items() if key not in tied}
 
 
-def put_together(out, llm, *encoders, **wishes):
-    plan = plan_assembly(str(llm), *map(str, encoders), wishes=Wishes(**wishes))
+def put_together(out, llm, *encoders, **options):
+    plan = plan_assembly(str(llm), *map(str, encoders), options=AssemblyOptions(**options))
     assemble(plan, out)
     return plan
 
@@ -238,8 +238,8 @@ def test_a_tokenizer_that_has_the_tokens_stays_and_so_do_the_rows(tmp_path):
 def test_connector_and_tiling_are_as_wished(connector, tmp_path):
     save_encoder(tmp_path / "vit", "clip")
     save_llm(tmp_path / "llm", dtype=torch.float32)
-    wishes = {"connector": connector, "shuffle": 4, "tiling": "anyres", "feature_layer": -1}
-    put_together(tmp_path / "base", tmp_path / "llm", tmp_path / "vit", **wishes)
+    options = {"connector": connector, "shuffle": 4, "tiling": "anyres", "feature_layer": -1}
+    put_together(tmp_path / "base", tmp_path / "llm", tmp_path / "vit", **options)
     model, processor = answers(tmp_path / "base")
     assert (model.config.connector, model.config.shuffle, model.config.vision_feature_layer) == (connector, 4, -1)
     assert processor.tokens_per_tile == 1
@@ -347,14 +347,14 @@ def test_wishes_that_can_not_be_had_are_told(tmp_path):
     save_encoder(tmp_path / "vit", "clip")
     save_llm(tmp_path / "llm")
     llm, vit = str(tmp_path / "llm"), str(tmp_path / "vit")
-    for wishes, said in (
+    for options, said in (
         ({"shuffle": 3}, "shuffle 3 does not divide the 4 patches"),
         ({"feature_layer": -9}, "expected -1 to -4"),
         ({"tiling": "cats"}, "cats"),
         ({"tile": 64}, "an encoder brings its own"),
     ):
         with pytest.raises(FinetuneError, match=said):
-            plan_assembly(llm, vit, wishes=Wishes(**wishes))
+            plan_assembly(llm, vit, options=AssemblyOptions(**options))
     with pytest.raises(FinetuneError, match="give the only one as --general-vit"):
         plan_assembly(llm, None, vit)
     with pytest.raises(CheckpointError, match="no such directory"):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import gelu, linear
 
 from finetune.points.config import CONNECTORS
-from finetune.points.connectors import Linear, Pool, Shuffle, build_connector, pixel_shuffle
+from finetune.points.connectors import LinearConnector, PoolConnector, ShuffleConnector, build_connector, pixel_shuffle
 from tests.helpers.tiny_points import points_config
 
 
@@ -37,7 +37,7 @@ def test_a_shuffled_feature_is_its_square_of_patches_row_by_row(squares, factor,
 
 @torch.no_grad()
 def test_points_projects_each_square_by_an_mlp():
-    x, connector = patches(), Shuffle(5, 7, 2)
+    x, connector = patches(), ShuffleConnector(5, 7, 2)
     tokens = connector(connector.arrange(x))
     assert tokens.shape == (2, 9, 7)
     for place in range(9):
@@ -47,7 +47,7 @@ def test_points_projects_each_square_by_an_mlp():
 
 @torch.no_grad()
 def test_molmo_projects_each_patch_by_an_mlp_and_takes_the_mean_of_a_square():
-    x, connector = patches(), Pool(5, 7, 3)
+    x, connector = patches(), PoolConnector(5, 7, 3)
     tokens = connector(connector.arrange(x))
     assert tokens.shape == (2, 4, 7)
     for place in range(4):
@@ -58,7 +58,7 @@ def test_molmo_projects_each_patch_by_an_mlp_and_takes_the_mean_of_a_square():
 
 @torch.no_grad()
 def test_fuyu_has_one_linear_layer():
-    x, connector = patches(), Linear(5, 7, 1)
+    x, connector = patches(), LinearConnector(5, 7, 1)
     tokens = connector(connector.arrange(x))
     assert [name for name, _ in connector.named_parameters()] == ["0.weight", "0.bias"]
     expected = linear(x[1, 2, 3], connector[0].weight, connector[0].bias)
@@ -69,7 +69,7 @@ def test_fuyu_has_one_linear_layer():
 def test_all_connectors_give_as_many_tokens_as_the_config_says_from_any_number_of_encoders(name):
     config = points_config("clip", "siglip", name)
     connector = build_connector(config)
-    arranged = connector.arrange(torch.zeros(3, config.grid, config.grid, config.sight.width))
+    arranged = connector.arrange(torch.zeros(3, config.grid, config.grid, config.feature_grid.width))
     both = torch.stack([arranged, arranged], dim=1)
     assert connector(both).shape == (3, 2, config.tokens_per_tile, config.text_config.hidden_size)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoConfig, BertConfig, CLIPConfig, T5Config
 
-from finetune.points.config import PatchesConfig, sight_of
-from finetune.points.encoders import Patches, build_encoder, idle_parameters, see
+from finetune.points.config import PatchesConfig, feature_grid_of
+from finetune.points.encoders import Patches, build_encoder, encode_tiles, idle_parameters
 from tests.helpers.tiny_points import ENCODERS, TILE
 
 WITH_WEIGHTS = [name for name in ENCODERS if name != "none"]
@@ -32,13 +32,13 @@ def pixels():
 def test_what_is_seen_is_transformers_own_hidden_state_without_the_class_token(name, layer, pixels):
     vit = encoder(name)
     state = vit(pixels, output_hidden_states=True).hidden_states[layer]
-    sight = sight_of(vit.config, layer)
+    sight = feature_grid_of(vit.config, layer)
     if state.ndim == 4:
         expected = state.permute(0, 2, 3, 1)
     else:
         first = {"siglip": 0}.get(name, 1)  # SigLIP has no class token
         expected = state[:, first:].reshape(3, sight.grid, sight.grid, -1)
-    seen = see(vit, pixels, layer)
+    seen = encode_tiles(vit, pixels, layer)
     assert seen.shape == (3, sight.grid, sight.grid, sight.width)
     assert (seen - expected).abs().max() == 0
 
@@ -49,12 +49,14 @@ def test_registers_are_left_out_with_the_class_token(pixels):
     torch.manual_seed(0)
     vit = build_encoder(AutoConfig.for_model("dinov2_with_registers", **given)).eval()
     state = vit(pixels, output_hidden_states=True).hidden_states[-2]
-    assert torch.equal(see(vit, pixels, -2), state[:, 4:].reshape(3, 4, 4, -1))
+    assert torch.equal(encode_tiles(vit, pixels, -2), state[:, 4:].reshape(3, 4, 4, -1))
 
 
 def test_a_convnext_halves_its_grid_from_stage_to_stage():
     config = config_of("convnext")  # 32 pixels in patches of 2
-    assert [(sight_of(config, layer).grid, sight_of(config, layer).width) for layer in (-5, -4, -3, -2, -1)] == [
+    assert [
+        (feature_grid_of(config, layer).grid, feature_grid_of(config, layer).width) for layer in (-5, -4, -3, -2, -1)
+    ] == [
         (16, 8),
         (16, 8),
         (8, 16),
@@ -65,7 +67,7 @@ def test_a_convnext_halves_its_grid_from_stage_to_stage():
 
 def test_without_an_encoder_a_feature_is_the_pixels_of_a_patch(pixels):
     vit = Patches(PatchesConfig(image_size=TILE, patch_size=8))
-    seen = see(vit, pixels, -2)
+    seen = encode_tiles(vit, pixels, -2)
     assert seen.shape == (3, 4, 4, 192)
     assert torch.equal(seen[1, 2, 3].reshape(8, 8, 3), pixels[1, :, 16:24, 24:32].permute(1, 2, 0))
     assert not list(vit.parameters())
@@ -75,7 +77,7 @@ def test_without_an_encoder_a_feature_is_the_pixels_of_a_patch(pixels):
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_a_weight_is_idle_if_and_only_if_no_gradient_reaches_it(name, layer, pixels):
     vit = encoder(name)
-    see(vit, pixels, layer).square().sum().backward()
+    encode_tiles(vit, pixels, layer).square().sum().backward()
     idle = {id(parameter) for parameter in idle_parameters(vit, layer)}
     for key, parameter in vit.named_parameters():
         assert (parameter.grad is None) == (id(parameter) in idle), key
@@ -86,7 +88,7 @@ def test_later_layers_are_not_run_where_the_inner_order_is_known(name, pixels):
     vit, ran = encoder(name), []
     for i, layer in enumerate(vit.encoder.layers):
         layer.register_forward_hook(lambda *_, i=i: ran.append(i))
-    see(vit, pixels, -2)
+    encode_tiles(vit, pixels, -2)
     assert ran == list(range(len(vit.encoder.layers) - 1))
 
 
@@ -103,14 +105,14 @@ def test_a_type_that_transformers_has_no_model_of_is_told():
 
 def test_a_layer_that_is_not_there_is_told():
     with pytest.raises(ValueError, match=r"expected -1 to -4 for clip_vision_model, found -5"):
-        sight_of(config_of("clip"), -5)
+        feature_grid_of(config_of("clip"), -5)
 
 
 def test_a_configuration_without_sides_is_told():
     with pytest.raises(ValueError, match="image_size None, patch_size None"):
-        sight_of(CLIPConfig(), -2)
+        feature_grid_of(CLIPConfig(), -2)
 
 
 def test_tiles_of_another_size_are_told(pixels):
     with pytest.raises(ValueError, match="expected a hidden state of 4 x 4 patches"):
-        see(encoder("convnext"), torch.zeros(1, 3, 64, 64), -2)
+        encode_tiles(encoder("convnext"), torch.zeros(1, 3, 64, 64), -2)

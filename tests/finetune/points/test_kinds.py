@@ -54,7 +54,7 @@ def test_an_image_token_is_never_an_answer():
     weight[model.config.image_token_id] = (
         1e3
         * model.llm.model(
-            inputs_embeds=model.place(batch["input_ids"], model.encode(batch["pixel_values"]))
+            inputs_embeds=model.embed_inputs(batch["input_ids"], model.encode(batch["pixel_values"]))
         ).last_hidden_state[0, -1]
     )
     assert model(**batch).logits[0, -1].argmax() == model.config.image_token_id

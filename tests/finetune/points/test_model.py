@@ -76,7 +76,7 @@ def test_both_encoders_go_through_one_projector_and_count_a_half_each(model, pix
 def test_image_features_stand_in_the_places_of_the_image_tokens_in_order(model, processor):
     batch = batch_of(processor, [noise(64, 32, 0), noise(32, 32, 1)], [asked(processor), asked(processor, "!!")])
     features = model.encode(batch["pixel_values"])
-    placed = model.place(batch["input_ids"], features)
+    placed = model.embed_inputs(batch["input_ids"], features)
     spots = batch["input_ids"] == processor.image_token_id
     assert torch.equal(placed[spots], model.project(features).flatten(0, 1))
     words = model.llm.get_input_embeddings()(batch["input_ids"])
@@ -86,7 +86,7 @@ def test_image_features_stand_in_the_places_of_the_image_tokens_in_order(model, 
 @torch.no_grad()
 def test_logits_are_the_language_models_own(model, processor):
     batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
-    embedded = model.place(batch["input_ids"], model.encode(batch["pixel_values"]))
+    embedded = model.embed_inputs(batch["input_ids"], model.encode(batch["pixel_values"]))
     expected = model.llm(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).logits
     assert (model(**batch).logits - expected).abs().max() == 0
 
@@ -164,7 +164,7 @@ def test_image_tokens_without_an_image_are_an_error(model, processor):
 def test_what_can_not_be_meant_is_an_error(model, processor):
     batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
     seen = model.encode(batch["pixel_values"])
-    embedded = model.place(batch["input_ids"], seen)
+    embedded = model.embed_inputs(batch["input_ids"], seen)
     for given, said in (
         ({}, "either input_ids or inputs_embeds"),
         ({"input_ids": batch["input_ids"], "inputs_embeds": embedded}, "either input_ids or inputs_embeds"),

@@ -12,7 +12,7 @@ from finetune.points.config import PointsConfig
 from finetune.points.convert import convert_points, plan_conversion
 from finetune.points.model import tensor_shapes
 from finetune.points.presets import preset_config
-from finetune.points.published import Part, published_names
+from finetune.points.published import PublishedRows, published_names
 from finetune.points.published_config import from_published_config, to_published_config
 from soup.checkpoints.reader import Checkpoint
 from soup.cli.app import cli
@@ -105,7 +105,7 @@ def test_ours_computes_what_the_published_code_computes(family, tied, tmp_path):
     pixels = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[5, 6, *[model.config.image_token_id] * 8, 7, 8, 9]])
     config = json.loads((tmp_path / "published/config.json").read_text())
-    embedded = model.place(ids, model.encode(pixels))[0]
+    embedded = model.embed_inputs(ids, model.encode(pixels))[0]
     expected = published_logits(tensors, config, embedded)
     torch.testing.assert_close(
         model(input_ids=ids, pixel_values=pixels).logits[0], expected, rtol=1e-4, atol=1e-5
@@ -158,18 +158,18 @@ def test_the_map_is_written_out_for_one_layer():
     ours, theirs = "llm.model.layers.1", "llm.lm.layers.1"
     parts = published_names([name for name in tensor_shapes(config) if name.startswith(ours)], config)
     assert parts == {
-        f"{ours}.input_layernorm.weight": Part(f"{theirs}.input_layernorm.weight"),
-        f"{ours}.post_attention_layernorm.weight": Part(f"{theirs}.post_attention_layernorm.weight"),
-        f"{ours}.self_attn.q_proj.weight": Part(f"{theirs}.attention.query_dense.weight"),
-        f"{ours}.self_attn.q_proj.bias": Part(f"{theirs}.attention.query_dense.bias"),
-        f"{ours}.self_attn.k_proj.weight": Part(f"{theirs}.attention.key_value_dense.weight", 0, 2, 2),
-        f"{ours}.self_attn.k_proj.bias": Part(f"{theirs}.attention.key_value_dense.bias", 0, 2, 2),
-        f"{ours}.self_attn.v_proj.weight": Part(f"{theirs}.attention.key_value_dense.weight", 1, 2, 2),
-        f"{ours}.self_attn.v_proj.bias": Part(f"{theirs}.attention.key_value_dense.bias", 1, 2, 2),
-        f"{ours}.self_attn.o_proj.weight": Part(f"{theirs}.attention.dense.weight"),
-        f"{ours}.mlp.up_proj.weight": Part(f"{theirs}.mlp.dense_h_to_4h.weight", 0, 2),
-        f"{ours}.mlp.gate_proj.weight": Part(f"{theirs}.mlp.dense_h_to_4h.weight", 1, 2),
-        f"{ours}.mlp.down_proj.weight": Part(f"{theirs}.mlp.dense_4h_to_h.weight"),
+        f"{ours}.input_layernorm.weight": PublishedRows(f"{theirs}.input_layernorm.weight"),
+        f"{ours}.post_attention_layernorm.weight": PublishedRows(f"{theirs}.post_attention_layernorm.weight"),
+        f"{ours}.self_attn.q_proj.weight": PublishedRows(f"{theirs}.attention.query_dense.weight"),
+        f"{ours}.self_attn.q_proj.bias": PublishedRows(f"{theirs}.attention.query_dense.bias"),
+        f"{ours}.self_attn.k_proj.weight": PublishedRows(f"{theirs}.attention.key_value_dense.weight", 0, 2, 2),
+        f"{ours}.self_attn.k_proj.bias": PublishedRows(f"{theirs}.attention.key_value_dense.bias", 0, 2, 2),
+        f"{ours}.self_attn.v_proj.weight": PublishedRows(f"{theirs}.attention.key_value_dense.weight", 1, 2, 2),
+        f"{ours}.self_attn.v_proj.bias": PublishedRows(f"{theirs}.attention.key_value_dense.bias", 1, 2, 2),
+        f"{ours}.self_attn.o_proj.weight": PublishedRows(f"{theirs}.attention.dense.weight"),
+        f"{ours}.mlp.up_proj.weight": PublishedRows(f"{theirs}.mlp.dense_h_to_4h.weight", 0, 2),
+        f"{ours}.mlp.gate_proj.weight": PublishedRows(f"{theirs}.mlp.dense_h_to_4h.weight", 1, 2),
+        f"{ours}.mlp.down_proj.weight": PublishedRows(f"{theirs}.mlp.dense_4h_to_h.weight"),
     }
 
 

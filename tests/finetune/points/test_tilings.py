@@ -16,7 +16,7 @@ from finetune.points.catty import Catty
 from finetune.points.multicrop import MultiCrop, multicrop_grid
 from finetune.points.named_tilings import TILINGS, named_tiling, settings_of
 from finetune.points.tile_pixels import cut_tiles
-from finetune.points.tiling import Plan, Single, Thumbnail, size_within
+from finetune.points.tiling import Single, Thumbnail, TilePlan, size_within
 from finetune.points.video import UniformFrames, Video
 from soup.errors import FinetuneError
 
@@ -83,7 +83,7 @@ def test_catty_is_its_formula(size):
     dx = (w - 336) // (a - 1) if a > 1 else 0
     dy = (h - 336) // (b - 1) if b > 1 else 0
     boxes = tuple((i * dx, j * dy, i * dx + 336, j * dy + 336) for j in range(b) for i in range(a))
-    expected = Plan(((W, H), (w, h)), boxes, thumbnail=Thumbnail((336, 336), of_resized=True))
+    expected = TilePlan(((W, H), (w, h)), boxes, thumbnail=Thumbnail((336, 336), of_resized=True))
     assert Catty().plan(*size, 336) == expected
 
 
@@ -104,7 +104,7 @@ def test_anyres_is_equation_1_of_mm1_5(size):
     w, h = math.ceil(s * W), math.ceil(s * H)
     corner = ((c * r - w) // 2, (k * r - h) // 2)
     plan = AnyRes().plan(*size, r)
-    assert plan == Plan(((w, h),), tuple(side_by_side(c, k, r)), (c * r, k * r), corner, Thumbnail((r, r)))
+    assert plan == TilePlan(((w, h),), tuple(side_by_side(c, k, r)), (c * r, k * r), corner, Thumbnail((r, r)))
 
 
 @sized
@@ -144,7 +144,7 @@ def test_multicrop_is_molmos_rule(size):
     t = min(Fraction(336, W), Fraction(336, H))
     small = (max(1, math.floor(t * W)), max(1, math.floor(t * H)))
     corner = ((room[0] - w) // 2, (room[1] - h) // 2)
-    assert MultiCrop().plan(W, H, 336) == Plan(((w, h),), boxes, room, corner, Thumbnail(small, first=True))
+    assert MultiCrop().plan(W, H, 336) == TilePlan(((w, h),), boxes, room, corner, Thumbnail(small, first=True))
 
 
 def test_known_grids():

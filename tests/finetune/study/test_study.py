@@ -19,11 +19,11 @@ from safetensors.numpy import load_file
 import finetune.launching.launch
 import finetune.study.comparisons
 from finetune.config import read_config
-from finetune.jobs import plan
+from finetune.jobs import plan_jobs
 from finetune.study.config import read_study
 from finetune.study.run import plan_study, run_study
 from finetune.study.seed_run import StudyProgress
-from finetune.study.table import Result, StudyTable
+from finetune.study.table import StudyResult, StudyTable
 from soup.cli.app import cli
 from soup.errors import EvaluatorError, FinetuneError
 from tests.helpers.toy_pools import calls, make_checkpoint, make_judge
@@ -40,7 +40,7 @@ class Trainer:
 
     def __call__(self, path, *, progress=None, listener=None):
         config = read_config(path)
-        jobs = plan(config, path.parent / config.root)
+        jobs = plan_jobs(config, path.parent / config.root)
         for job in jobs:
             if not job.out.exists():
                 self.trained.append(job.name)
@@ -180,7 +180,7 @@ def test_mean_and_spread_are_those_of_the_seeds():
     values = [61.0, 64.0, 62.5]
     table = StudyTable(False)
     for seed, value in enumerate(values):
-        table = table.with_seed(seed, {"greedy": Result(value, value)})
+        table = table.with_seed(seed, {"greedy": StudyResult(value, value)})
     [row] = table.table().rows
     assert row.values == (*values, fmean(values), stdev(values))
 

@@ -29,7 +29,7 @@ from finetune.toy.write import ADDED, BASE_SHARES, QUESTIONS, Sizes, make_toy
 from tests.helpers.toy_test_sets import TOYS
 
 SMALL = Sizes(base=4, added=3, questions=dict.fromkeys(QUESTIONS, 24))
-CHOICES = [skill for skill in SKILLS if "choice" in draw_scene(0, "x", skill, 0).asks]
+CHOICES = [skill for skill in SKILLS if "choice" in draw_scene(0, "x", skill, 0).questions]
 csv.field_size_limit(10**7)
 
 
@@ -238,47 +238,47 @@ def test_the_base_set_has_all_skills_and_an_added_set_its_own(toy):
 
 
 def test_a_choice_is_asked_as_vlmevalkit_asks_it():
-    ask = draw_scene(0, "x", "bars", 0).asks["choice"]
-    a, b, c, d = ask.options
-    assert prompt("choice", ask) == (
-        f"Hint: {ask.hint}\nQuestion: {ask.question}\nOptions:\nA. {a}\nB. {b}\nC. {c}\nD. {d}\n"
+    question = draw_scene(0, "x", "bars", 0).questions["choice"]
+    a, b, c, d = question.options
+    assert prompt("choice", question) == (
+        f"Hint: {question.hint}\nQuestion: {question.text}\nOptions:\nA. {a}\nB. {b}\nC. {c}\nD. {d}\n"
         "Please select the correct answer from the options above. \n"
     )
-    assert not prompt("choice", draw_scene(0, "x", "color", 0).asks["choice"]).startswith("Hint")
+    assert not prompt("choice", draw_scene(0, "x", "color", 0).questions["choice"]).startswith("Hint")
 
 
 @pytest.mark.parametrize("skill", CHOICES)
 def test_options_hold_the_answer_once_and_differ_from_each_other(skill):
     for i in range(50):
-        ask = draw_scene(0, "x", skill, i).asks["choice"]
-        assert len(set(ask.options)) == 4
+        question = draw_scene(0, "x", skill, i).questions["choice"]
+        assert len(set(question.options)) == 4
         # VLMEvalKit finds an option's words within an answer: none may be a part of another.
-        assert not any(a in b for a in ask.options for b in ask.options if a != b)
-        assert rotated(ask, 3).options[("ABCD".index(ask.letter) + 1) % 4] == ask.answer
+        assert not any(a in b for a in question.options for b in question.options if a != b)
+        assert rotated(question, 3).options[("ABCD".index(question.letter) + 1) % 4] == question.answer
 
 
 @pytest.mark.parametrize("skill", CHOICES)
 def test_answers_and_letters_are_spread(skill):
-    asks = [draw_scene(0, "x", skill, i).asks["choice"] for i in range(400)]
-    letters = [ask.letter for ask in asks]
+    asks = [draw_scene(0, "x", skill, i).questions["choice"] for i in range(400)]
+    letters = [question.letter for question in asks]
     assert all(60 < letters.count(letter) < 140 for letter in "ABCD")
-    answers = [ask.answer for ask in asks]
+    answers = [question.answer for question in asks]
     assert max(answers.count(answer) for answer in answers) < 400 / len(set(answers)) * 1.6
 
 
 @pytest.mark.parametrize("skill", CLAIMS)
 def test_a_claim_is_right_as_often_as_not_and_just_then_names_the_truth(skill):
-    claims = [(scene.truth, scene.asks["claim"]) for scene in (draw_scene(0, "x", skill, i) for i in range(200))]
-    assert 70 < sum(ask.answer.endswith("Yes") for _, ask in claims) < 130
-    for truth, ask in claims:
-        is_right = f": {truth}\n" in ask.question
-        assert ask.answer == f"{truth}\n{'Yes' if is_right else 'No'}"
-        assert any(f": {word}\n" in ask.question for word in CLAIMS[skill])
+    claims = [(scene.truth, scene.questions["claim"]) for scene in (draw_scene(0, "x", skill, i) for i in range(200))]
+    assert 70 < sum(question.answer.endswith("Yes") for _, question in claims) < 130
+    for truth, question in claims:
+        is_right = f": {truth}\n" in question.text
+        assert question.answer == f"{truth}\n{'Yes' if is_right else 'No'}"
+        assert any(f": {word}\n" in question.text for word in CLAIMS[skill])
 
 
 @pytest.mark.parametrize("skill", ["number", "word"])
 def test_texts_to_read_hardly_repeat(skill):
-    assert len({draw_scene(0, "x", skill, i).asks["open"].answer for i in range(200)}) > 150
+    assert len({draw_scene(0, "x", skill, i).questions["open"].answer for i in range(200)}) > 150
 
 
 def test_a_word_is_two_tiles_wide():

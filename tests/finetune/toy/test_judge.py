@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.llm_judge import LLMJudge
 from finetune.toy.judge import MODEL, JudgeServer, extract, grade, open_server, reply
-from finetune.toy.tasks import Ask, draw_scene, with_hint
+from finetune.toy.tasks import Question, draw_scene, with_hint
 from soup.errors import EvaluatorError
 
 mathvista = vlmeval_module("dataset.utils.mathvista")
@@ -53,9 +53,9 @@ def of_mmvet(question, answer, prediction):
     return mmvet.build_mmvet_gpt4_prompt({"question": question, "answer": answer, "prediction": prediction})
 
 
-WHOLE = with_hint("whole", Ask("How many?", "4"))
-DECIMAL = with_hint("decimal", Ask("How much?", "4.0"))
-LISTED = with_hint("listed", Ask("Which?", "first", ("first", "second", "upper left", "left")))
+WHOLE = with_hint("whole", Question("How many?", "4"))
+DECIMAL = with_hint("decimal", Question("How much?", "4.0"))
+LISTED = with_hint("listed", Question("Which?", "first", ("first", "second", "upper left", "left")))
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_all_parts_in_any_order_are_all_right(parts):
 
 @pytest.mark.parametrize("skill", ["both", "count", "place", "grid", "number"])
 def test_right_answers_of_the_toy_tasks_are_all_right_and_another_scenes_are_not(skill):
-    first = draw_scene(0, "x", skill, 0).asks["open"].answer
-    others = {draw_scene(0, "x", skill, i).asks["open"].answer for i in range(30)} - {first}
+    first = draw_scene(0, "x", skill, 0).questions["open"].answer
+    others = {draw_scene(0, "x", skill, i).questions["open"].answer for i in range(30)} - {first}
     assert grade(first.replace(" ", "<AND>") if skill == "both" else first, first) == 1
     assert all(grade(first, other) < 1 for other in others)
 

@@ -19,7 +19,7 @@ from finetune.data import Corpus, TrainingRows
 from finetune.jobs import State, read_stamp, read_state, write_state
 from finetune.points.tiny import tiny_processor
 from finetune.training import checkpoints
-from finetune.training.job import SIGNALS, Diary, main, run
+from finetune.training.job import SIGNALS, StateFile, main, run
 from tests.helpers.training_basics import make_job, write_rows
 
 ROOT = Path(finetune.__file__).parents[1]
@@ -51,14 +51,14 @@ def steps_of(folder):
 
 def at_step(monkeypatch, step, act):
     """Has something happen just after a step was told: before its checkpoint is written."""
-    original = Diary.step
+    original = StateFile.step
 
     def told(self, *words):
         original(self, *words)
         if words[0] == step:
             act()
 
-    monkeypatch.setattr(Diary, "step", told)
+    monkeypatch.setattr(StateFile, "step", told)
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +131,8 @@ def test_killed_and_resumed_is_undisturbed_bit_for_bit(undisturbed, data, tmp_pa
     assert steps_of(job.folder) == [f"step-{step - 1}"]
     told = []
     with monkeypatch.context() as patch:
-        original = Diary.step
-        patch.setattr(Diary, "step", lambda self, *words: (told.append(words[0]), original(self, *words)))
+        original = StateFile.step
+        patch.setattr(StateFile, "step", lambda self, *words: (told.append(words[0]), original(self, *words)))
         assert run(job.folder) == 0
     assert told[0] == step
     assert files(job.out) == files(reference.out)
@@ -235,7 +235,7 @@ def test_a_disk_that_fills_up_while_torch_writes_is_told_too(data, tmp_path, mon
 
     monkeypatch.setattr("torch.save", full)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40 - 4096, 4096))
-    monkeypatch.setattr("finetune.training.train.check_room", lambda *words: None)
+    monkeypatch.setattr("finetune.training.train.check_disk_space", lambda *words: None)
     assert run(job.folder) == 1
     assert "the disk is full" in read_state(job.folder).why
 
@@ -285,14 +285,14 @@ def test_a_checkpoint_that_was_not_finished_is_never_resumed_from(tmp_path):
 
 
 def test_attempts_are_counted_and_a_waiting_job_has_begun_none(tmp_path):
-    assert Diary(tmp_path, 0).state.attempt == 1
-    assert Diary(tmp_path, 0).state.attempt == 2
+    assert StateFile(tmp_path, 0).state.attempt == 1
+    assert StateFile(tmp_path, 0).state.attempt == 2
     write_state(tmp_path, State("waiting", attempt=5))
-    assert Diary(tmp_path, 0).state.attempt == 5
+    assert StateFile(tmp_path, 0).state.attempt == 5
 
 
 def test_what_the_first_process_to_fail_said_stays(tmp_path):
-    first, second = Diary(tmp_path, 0), Diary(tmp_path, 1)
+    first, second = StateFile(tmp_path, 0), StateFile(tmp_path, 1)
     second.end("failed", "out of memory")
     first.end("failed", "connection closed by peer")
     first.end("stopped", "SIGTERM")
@@ -388,7 +388,7 @@ def test_a_disk_that_is_really_full_is_told_and_the_job_goes_on_once_there_is_ro
     undisturbed, data, small_disk, monkeypatch
 ):
     # The tiny model's checkpoint is 14 MB, of which one fits, and not the second before the first one goes.
-    monkeypatch.setattr("finetune.training.train.check_room", lambda *words: None)
+    monkeypatch.setattr("finetune.training.train.check_disk_space", lambda *words: None)
     job = make_job(small_disk, data, checkpoint_every=2)
     assert run(job.folder) == 1
     assert "the disk is full" in read_state(job.folder).why

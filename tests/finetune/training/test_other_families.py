@@ -8,8 +8,8 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausa
 from finetune.config import DataSet
 from finetune.data import IGNORED, Corpus
 from finetune.jobs import read_stamp
-from finetune.training.input_pipeline import feed
-from finetune.training.other_families import ProcessorCollator, foreign_rows
+from finetune.training.input_pipeline import build_input_pipeline
+from finetune.training.other_families import ProcessorCollator, other_family_rows
 from finetune.training.start_model import open_start
 from finetune.training.train import train_job
 from finetune.training.trainer import StopRequest
@@ -59,7 +59,7 @@ def test_the_answers_are_learnt_and_nothing_else(checkpoint, data, tmp_path, kin
     job = make_job(tmp_path, data, start=checkpoint(kind))
     processor = open_processor(checkpoint(kind), {})
     corpus = Corpus(job.data)
-    rows = foreign_rows(corpus, processor, job.settings)
+    rows = other_family_rows(corpus, processor, job.settings)
     items = [rows[i] for i in range(8)]
     batch = ProcessorCollator(processor, 4096)(items)
     for item, labels in zip(items, batch["labels"], strict=True):
@@ -74,7 +74,7 @@ def test_a_batch_has_the_loss_of_its_rows(checkpoint, data, tmp_path, kind):
     # Pictures of several rows, and rows without one: each row's own stay its own.
     model, processor = open_start(str(checkpoint(kind)), make_job(tmp_path, data).settings)
     model.eval()
-    rows = foreign_rows(Corpus([DataSet(path=str(data))]), processor, make_job(tmp_path, data).settings)
+    rows = other_family_rows(Corpus([DataSet(path=str(data))]), processor, make_job(tmp_path, data).settings)
     collator, items = ProcessorCollator(processor, 4096), [rows[i] for i in range(6)]
     with torch.no_grad():
         whole = model(**collator(items)).loss
@@ -198,6 +198,6 @@ def test_a_processor_without_a_chat_template_is_told(checkpoint, data, tmp_path)
 def test_feeding_knows_whose_model_it_is(checkpoint, data, tmp_path):
     job = make_job(tmp_path, data)
     model, processor = opened(checkpoint("internvl"), data, tmp_path)
-    food = feed(Corpus(job.data), model, processor, job.settings)
+    food = build_input_pipeline(Corpus(job.data), model, processor, job.settings)
     assert isinstance(food.collator, ProcessorCollator)
     assert (food.count, food.rows.steps) == (8, 6)

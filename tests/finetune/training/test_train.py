@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from finetune.config import TrainSettings
-from finetune.data import Album, Collator
+from finetune.data import Collator, FeatureCache
 from finetune.jobs import read_stamp
 from finetune.points.config import PointsConfig
 from finetune.points.presets import preset_config
@@ -222,7 +222,7 @@ def test_packed_rows_have_the_loss_that_they_have_one_by_one(data, tmp_path):
     rows = [row for pack in packs for row in pack]
     assert len(rows) > 8
     assert any(row["images"] for row in rows)
-    padded = Collator(run.origin.processor, Album())(rows)
+    padded = Collator(run.origin.processor, FeatureCache())(rows)
     with torch.no_grad():
         wanted = run.model(**padded).loss.item()
     run.trainer.train()
