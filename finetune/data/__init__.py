@@ -1,5 +1,7 @@
 """From files to batches: files of rows, formats, what is wrong with them, mixtures, packing, batches."""
 
+from __future__ import annotations
+
 from finetune.data.batches import Collator, FeatureCache
 from finetune.data.corpus import Corpus
 from finetune.data.pixels import normalise_tiles

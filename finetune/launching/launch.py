@@ -77,7 +77,7 @@ def finetune(
         executor: where jobs run: `local`, `slurm`, `ray` or `ray:ADDRESS`; by default as the configuration has it.
         progress: called with a job's name, step, steps and loss as it comes on; of a job that was done before, once,
             with all its steps and its last loss.
-        listener: what else is told, for people.
+        listener: what else is called, for people.
         command: what trains a job on so many GPUs.
 
     Raises:

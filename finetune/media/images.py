@@ -8,6 +8,8 @@
 JPEGs are decoded in full: Pillow's `draft` and `reducing_gap` would be quicker on large ones, with other pixels.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import re
@@ -16,7 +18,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
@@ -42,12 +43,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def open_picture(source: Any, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture of a source, decoded, upright, in RGB.
+def open_picture(source: object, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open the picture of a source, decoded, upright, in RGB.
 
     Args:
         source: a path, bytes, base64 text or data URI, {"bytes": ..., "path": ...}, or Pillow's own image.
-        name: what errors call it ("row 7, image 2"), in place of its path or size.
+        name: its name in errors ("row 7, image 2"), in source of its path or size.
         max_pixels: width x height that is refused above.
 
     Raises:
@@ -55,16 +56,18 @@ def open_picture(source: Any, *, name: str | None = None, max_pixels: int = MAX_
     """
     if isinstance(source, Image.Image):
         return _checked(source, ImageSource(Path(), name or "a picture in memory"), max_pixels)
-    place = image_source(source, name)
-    with _opened(place) as image:
-        picture = _checked(image, place, max_pixels)
-        if image.format == "JPEG2000" and not _has_end(place):
-            raise place.fault("a JPEG2000 that is cut off: it has no end marker; replace it.")
+    named = image_source(source, name)
+    with _opened(named) as image:
+        picture = _checked(image, named, max_pixels)
+        if image.format == "JPEG2000" and not _has_end(named):
+            raise named.fault("a JPEG2000 that is cut off: it has no end marker; replace it.")
         return picture
 
 
-def frames_of(source: Any, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> list[Image.Image]:
-    """At most `count` frames of a video, uniformly sampled, in order, in RGB (see `finetune.media.sampling` for which).
+def frames_of(
+    source: object, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> list[Image.Image]:
+    """Open at most `count` frames of a video, in order, in RGB; which, `finetune.media.sampling` chooses.
 
     A video is an animated GIF, WebP or PNG; a directory of pictures, in the order of their names, numbers by value; a
     list of pictures; or a file that PyAV reads (MP4, WebM, ...), where it is installed. A still picture has one frame.
@@ -76,34 +79,34 @@ def frames_of(source: Any, count: int, *, name: str | None = None, max_pixels: i
         name = name or "a video"
         indices = _indices(len(source), count, name)
         return [open_picture(source[i], name=f"{name}, frame {i + 1}", max_pixels=max_pixels) for i in indices]
-    place = image_source(source, name)
-    if isinstance(place.file, Path) and place.file.is_dir():
-        files = _pictures_in(place.file)
-        return [open_picture(files[i], max_pixels=max_pixels) for i in _indices(len(files), count, place.name)]
-    if not _is_picture(place):
+    named = image_source(source, name)
+    if isinstance(named.file, Path) and named.file.is_dir():
+        files = _pictures_in(named.file)
+        return [open_picture(files[i], max_pixels=max_pixels) for i in _indices(len(files), count, named.name)]
+    if not _is_picture(named):
         from finetune.media.videos import frames_of_video_file
 
-        return frames_of_video_file(place, count, max_pixels)
-    with _opened(place) as image:
-        return [_frame(image, i, place, max_pixels) for i in _indices(_counted(image, place), count, place.name)]
+        return frames_of_video_file(named, count, max_pixels)
+    with _opened(named) as image:
+        return [_frame(image, i, named, max_pixels) for i in _indices(_count_frames(image, named), count, named.name)]
 
 
-def size_of(source: Any, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height that the picture of a source will have, by its header: not a pixel is decoded.
+def size_of(source: object, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Give the width and height that the picture of a source will have, by its header: not a pixel is decoded.
 
     Raises:
         FinetuneError: as `open_picture`, for what a header can tell.
     """
-    place = image_source(source, name)
-    with _opened(place) as image:
-        check_size(image.size, place, max_pixels)
+    named = image_source(source, name)
+    with _opened(named) as image:
+        check_size(image.size, named, max_pixels)
         # A PNG would be decoded in search of an EXIF block behind its pixels.
-        told = image.format != "PNG" or "exif" in image.info
-        return image.size[::-1] if told and _orientation(image) in range(5, 9) else image.size
+        has_exif = image.format != "PNG" or "exif" in image.info
+        return image.size[::-1] if has_exif and _orientation(image) in range(5, 9) else image.size
 
 
-def frame_count(source: Any, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> int:
-    """How many frames `frames_of` will give, by headers; of a video file at most so many.
+def frame_count(source: object, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> int:
+    """Count the frames that `frames_of` will give, by headers; of a video file at most so many.
 
     Raises:
         FinetuneError: as `frames_of`, for what headers can tell.
@@ -112,23 +115,23 @@ def frame_count(source: Any, count: int, *, name: str | None = None, max_pixels:
         for i in _indices(len(source), count, name or "a video"):
             size_of(source[i], name=f"{name or 'a video'}, frame {i + 1}", max_pixels=max_pixels)
         return min(len(source), count)
-    place = image_source(source, name)
-    if isinstance(place.file, Path) and place.file.is_dir():
-        return frame_count(_pictures_in(place.file), count, name=place.name, max_pixels=max_pixels)
-    if not _is_picture(place):
+    named = image_source(source, name)
+    if isinstance(named.file, Path) and named.file.is_dir():
+        return frame_count(_pictures_in(named.file), count, name=named.name, max_pixels=max_pixels)
+    if not _is_picture(named):
         if importlib.util.find_spec("av") is None:
-            raise place.fault("no picture that Pillow reads; a video needs PyAV: pip install av")
+            raise named.fault("no picture that Pillow reads; a video needs PyAV: pip install av")
         return count
-    with _opened(place) as image:
-        check_size(image.size, place, max_pixels)
-        return min(_counted(image, place), count)
+    with _opened(named) as image:
+        check_size(image.size, named, max_pixels)
+        return min(_count_frames(image, named), count)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """The same picture in 8-bit RGB: greys of 16 bits scaled, transparent parts on white.
+    """Convert a picture to 8-bit RGB: greys of 16 bits scaled, transparent parts on white.
 
     Raises:
-        FinetuneError: numbers of 32 bits, whose range the file does not tell.
+        FinetuneError: numbers of 32 bits, whose range is not in the file.
     """
     if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return _from_sixteen_bits(image)
@@ -141,7 +144,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation wants it to be seen; itself where that is silent or damaged."""
+    """Turn a picture as its EXIF orientation says; itself where that is missing or damaged."""
     return ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
 
 
@@ -150,7 +153,7 @@ def _orientation(image: Image.Image) -> int:
         with _settings, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a damaged EXIF block may raise anything, and says nothing about the pixels
+    except Exception:  # a damaged EXIF block may raise anything, and has nothing to do with the pixels
         return 1
 
 
@@ -163,57 +166,59 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey8).convert("RGB")
 
 
-def _checked(image: Image.Image, place: ImageSource, max_pixels: int) -> Image.Image:
+def _checked(image: Image.Image, source: ImageSource, max_pixels: int) -> Image.Image:
     """The opened image, decoded and converted; its size is known before that."""
-    check_size(image.size, place, max_pixels)
+    check_size(image.size, source, max_pixels)
     if image.format == "EPS":  # would be run as a program, by Ghostscript
-        raise place.fault("EPS has no pixels of its own; convert it to PNG.")
+        raise source.fault("EPS has no pixels of its own; convert it to PNG.")
     try:
         with _whole_or_nothing():
             image.load()
         return as_rgb(upright(image))
     except FinetuneError as error:
-        raise place.fault(str(error)) from error
-    except Exception as error:  # decoders of damaged files raise whatever they stumble over
-        raise place.fault(f"a {image.format or 'picture'} that is damaged or cut off ({error}); replace it.") from error
+        raise source.fault(str(error)) from error
+    except Exception as error:  # decoders of damaged files raise anything
+        raise source.fault(
+            f"a {image.format or 'picture'} that is damaged or cut off ({error}); replace it."
+        ) from error
 
 
-def _has_end(place: ImageSource) -> bool:
-    """Whether a JPEG 2000 has its end marker, which its data can't contain; its decoder does not ask for it."""
-    content = place.file.read_bytes() if isinstance(place.file, Path) else place.file.getvalue()
+def _has_end(source: ImageSource) -> bool:
+    """Whether a JPEG 2000 has its end marker, which its data can't contain; its decoder does not check it."""
+    content = source.file.read_bytes() if isinstance(source.file, Path) else source.file.getvalue()
     return b"\xff\xd9" in content
 
 
 @contextmanager
-def _opened(place: ImageSource) -> Iterator[Image.Image]:
+def _opened(source: ImageSource) -> Iterator[Image.Image]:
     """The image of a source, its header read. Pillow's own limit is off meanwhile: ours comes next."""
-    if isinstance(place.file, Path) and place.file.is_dir():
-        raise place.fault("a directory; expected the file of a picture.")
+    if isinstance(source.file, Path) and source.file.is_dir():
+        raise source.fault("a directory; expected the file of a picture.")
     try:
-        image = _header(place)
+        image = _header(source)
     except Image.UnidentifiedImageError as error:
-        raise place.fault(
+        raise source.fault(
             "not a picture that Pillow reads, or one without pixels; convert it to PNG or JPEG, or leave it out."
         ) from error
     except Exception as error:  # as above
-        raise place.fault(f"a picture whose header can't be read ({error}); replace it.") from error
+        raise source.fault(f"a picture whose header can't be read ({error}); replace it.") from error
     with image:
         yield image
 
 
-def _header(place: ImageSource) -> Image.Image:
+def _header(source: ImageSource) -> Image.Image:
     with _settings, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is wrong is told by what comes of it: an error, or nothing
+        warnings.simplefilter("ignore")  # what is wrong becomes an error, or does no harm
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(place.file)
+            return Image.open(source.file)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
 
 @contextmanager
 def _whole_or_nothing() -> Iterator[None]:
-    """Within this, Pillow refuses files that are cut off, even if other code has told it to bear with them."""
+    """Within this, Pillow refuses files that are cut off, even if other code had it accept them."""
     if not ImageFile.LOAD_TRUNCATED_IMAGES:
         yield
         return
@@ -225,13 +230,13 @@ def _whole_or_nothing() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
-def _is_picture(place: ImageSource) -> bool:
+def _is_picture(source: ImageSource) -> bool:
     try:
-        with _header(place):
+        with _header(source):
             return True
     except Image.UnidentifiedImageError:
         return False
-    except Exception:  # a picture after all: opening it again tells what is wrong
+    except Exception:  # a picture after all: opening it again raises what is wrong
         return True
 
 
@@ -248,19 +253,19 @@ def _pictures_in(directory: Path) -> Sequence[Path]:
     return sorted(files, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)])
 
 
-def _counted(image: Image.Image, place: ImageSource) -> int:
+def _count_frames(image: Image.Image, source: ImageSource) -> int:
     try:
         return getattr(image, "n_frames", 1)
     except Exception as error:  # as above
-        raise place.fault(f"a {image.format} whose frames can't be counted ({error}); replace it.") from error
+        raise source.fault(f"a {image.format} whose frames can't be counted ({error}); replace it.") from error
 
 
-def _frame(image: Image.Image, i: int, place: ImageSource, max_pixels: int) -> Image.Image:
-    check_size(image.size, place, max_pixels)
+def _frame(image: Image.Image, i: int, source: ImageSource, max_pixels: int) -> Image.Image:
+    check_size(image.size, source, max_pixels)
     try:
         with _whole_or_nothing():
             image.seek(i)
             still = image.copy()
     except Exception as error:  # as above
-        raise place.fault(f"frame {i + 1} is damaged or cut off ({error}); replace it.") from error
-    return _checked(still, place, max_pixels)
+        raise source.fault(f"frame {i + 1} is damaged or cut off ({error}); replace it.") from error
+    return _checked(still, source, max_pixels)

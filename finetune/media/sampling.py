@@ -8,14 +8,16 @@ Source: MM1.5-Video, arXiv 2409.20566, section 5: N = 24 uniformly sampled frame
 of a stretch, and what of fewer frames, the paper does not say.
 """
 
+from __future__ import annotations
+
 __all__ = ["frame_indices"]
 
 
 def frame_indices(total: int, frames: int = 24) -> list[int]:
-    """Which of `total` frames are taken: at most `frames`, in order, none twice.
+    """Give which of `total` frames are taken: at most `frames`, in order, none twice.
 
     Raises:
-        ValueError: fewer than one frame is there, or asked for.
+        ValueError: `total` or `frames` is below 1.
     """
     if min(total, frames) < 1:
         raise ValueError(f"expected at least one frame of at least one, found {frames} of {total}.")

@@ -1,4 +1,6 @@
-"""How many pixels a picture or a frame may have: asked of headers, before anything is decoded."""
+"""How many pixels a picture or a frame may have: checked by headers, before anything is decoded."""
+
+from __future__ import annotations
 
 from finetune.media.sources import ImageSource
 
@@ -8,13 +10,13 @@ MAX_PIXELS = 100_000_000
 """300 MB in memory."""
 
 
-def check_size(size: tuple[int, int], place: ImageSource, max_pixels: int) -> None:
-    """Raises FinetuneError for a picture of no pixels, or of more than `max_pixels`."""
+def check_size(size: tuple[int, int], source: ImageSource, max_pixels: int) -> None:
+    """Raise FinetuneError for a picture of no pixels, or of more than `max_pixels`."""
     width, height = size
     if min(size) < 1:
-        raise place.fault(f"has no pixels ({width} x {height}); leave it out.")
+        raise source.fault(f"has no pixels ({width} x {height}); leave it out.")
     if width * height > max_pixels:
-        raise place.fault(
+        raise source.fault(
             f"{width} x {height} is {width * height:,} pixels, more than the {max_pixels:,} allowed; make it smaller, "
             "or raise max_pixels."
         )

@@ -3,6 +3,8 @@
 Every error names its source, and never prints bytes or base64.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import os
@@ -11,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from soup.errors import FinetuneError
 
@@ -27,48 +28,50 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True)
 class ImageSource:
-    """What a decoder reads (`file`), and what an error calls it (`name`)."""
+    """What a decoder reads (`file`), and its name in errors (`name`)."""
 
     file: Path | BytesIO
     name: str
 
     def fault(self, what: str) -> FinetuneError:
-        """The error that names this source."""
+        """Make an error that names this source."""
         return FinetuneError(f"{self.name}: {what}")
 
 
-def image_source(given: Any, name: str | None = None) -> ImageSource:
-    """Makes out what `given` is: a path, bytes, base64 text, a data URI, or {"bytes": ..., "path": ...}.
+def image_source(content: object, name: str | None = None) -> ImageSource:
+    """Recognise where a picture is.
 
-    A text is a path if there is such a file; else base64 if it looks like it. `name` is what errors call it, in place
-    of the path or the kind and length of what was given.
+    Args:
+        content: a path, bytes, base64 text, a data URI, or {"bytes": ..., "path": ...}. A text is a path if there is
+            such a file; else base64 if it looks like it.
+        name: its name in errors, in place of the path, or of the kind and length of the content.
 
     Raises:
         FinetuneError: nothing there, a URL, base64 that is none, or none of the forms.
     """
-    if isinstance(given, Mapping):
-        return _of_mapping(given, name)
-    if isinstance(given, os.PathLike):
-        return _of_path(Path(given), name)
-    if isinstance(given, bytes | bytearray | memoryview):
-        return _of_bytes(bytes(given), name or f"{len(given):,} bytes in memory")
-    if isinstance(given, str):
-        return _of_text(given, name)
+    if isinstance(content, Mapping):
+        return _of_mapping(content, name)
+    if isinstance(content, os.PathLike):
+        return _of_path(Path(content), name)
+    if isinstance(content, bytes | bytearray | memoryview):
+        return _of_bytes(bytes(content), name or f"{len(content):,} bytes in memory")
+    if isinstance(content, str):
+        return _of_text(content, name)
     raise FinetuneError(
         f"{name or 'a picture'}: expected a path, bytes, base64, or a mapping of bytes and path, found "
-        f"{type(given).__name__}."
+        f"{type(content).__name__}."
     )
 
 
-def _of_mapping(given: Mapping[str, Any], name: str | None) -> ImageSource:
-    path, content = given.get("path"), given.get("bytes")
+def _of_mapping(mapping: Mapping[str, object], name: str | None) -> ImageSource:
+    path, content = mapping.get("path"), mapping.get("bytes")
     if content is not None:
         # `datasets` keeps the file's name as the path even where the bytes are at hand.
-        return image_source(content, name or (f"{_shown(path)} (its bytes)" if path else None))
+        return image_source(content, name or (f"{_shown(str(path))} (its bytes)" if path else None))
     if path is None:
         raise FinetuneError(
             f"{name or 'a picture'}: expected a mapping with bytes or path, found "
-            f"{', '.join(map(str, given)) or 'an empty one'}, neither of them filled."
+            f"{', '.join(map(str, mapping)) or 'an empty one'}, neither of them filled."
         )
     return image_source(path, name)
 
@@ -121,6 +124,6 @@ def _of_path(path: Path, name: str | None) -> ImageSource:
 
 
 def _shown(text: str) -> str:
-    """The beginning of a text that may be anything."""
+    """The beginning of any text."""
     start = text[:SHOWN] if text[:SHOWN].isprintable() else repr(text[:SHOWN])
     return start if len(text) <= SHOWN else f"{start}... ({len(text):,} characters)"

@@ -1,8 +1,10 @@
-"""Frames of a video file (MP4, WebM, ...) by PyAV, which brings FFmpeg along; asked for only when one is met.
+"""Frames of a video file (MP4, WebM, ...) by PyAV, which brings FFmpeg along; imported only for the first one.
 
 Frames are counted by reading the file's packets, without decoding, and the chosen ones are then decoded from the start:
 jumping to a time would be quicker, and lands on another frame in many files.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -18,8 +20,8 @@ from finetune.media.sources import ImageSource
 __all__ = ["frames_of_video_file"]
 
 
-def frames_of_video_file(place: ImageSource, count: int, max_pixels: int) -> list[Image.Image]:
-    """At most `count` frames of the first video stream, uniformly sampled, in order, upright, in RGB.
+def frames_of_video_file(source: ImageSource, count: int, max_pixels: int) -> list[Image.Image]:
+    """Decode at most `count` frames of the first video stream, uniformly sampled, in order, upright, in RGB.
 
     Raises:
         FinetuneError: PyAV is not installed; no video, one that is cut off, or frames of too many pixels.
@@ -27,37 +29,37 @@ def frames_of_video_file(place: ImageSource, count: int, max_pixels: int) -> lis
     try:
         import av
     except ImportError as error:
-        raise place.fault("no picture that Pillow reads; a video needs PyAV: pip install av") from error
+        raise source.fault("no picture that Pillow reads; a video needs PyAV: pip install av") from error
 
     try:
-        total = _frame_count(av, place)
-        with _opened(av, place) as container:
+        total = _frame_count(av, source)
+        with _opened(av, source) as container:
             stream = container.streams.video[0]
-            check_size((stream.codec_context.width, stream.codec_context.height), place, max_pixels)
+            check_size((stream.codec_context.width, stream.codec_context.height), source, max_pixels)
             frames = _decoded(container, stream, frame_indices(total, count))
     except av.error.FFmpegError as error:
-        raise place.fault(f"neither a picture nor a video that can be read ({error}); convert it to MP4.") from error
+        raise source.fault(f"neither a picture nor a video that can be read ({error}); convert it to MP4.") from error
     if len(frames) < min(total, count):
-        raise place.fault(f"a damaged video: {total} frames by its packets, fewer could be decoded; replace it.")
+        raise source.fault(f"a damaged video: {total} frames by its packets, fewer could be decoded; replace it.")
     return frames
 
 
-def _opened(av: Any, place: ImageSource) -> Any:
+def _opened(av: Any, source: ImageSource) -> Any:
     """The file, or bytes from their beginning, as a container. A playlist in it can't reach into the network."""
-    if isinstance(place.file, BytesIO):
-        place.file.seek(0)
-    file = str(place.file.resolve()) if isinstance(place.file, Path) else place.file  # never taken for a URL
+    if isinstance(source.file, BytesIO):
+        source.file.seek(0)
+    file = str(source.file.resolve()) if isinstance(source.file, Path) else source.file  # never taken for a URL
     container = av.open(file, container_options={"protocol_whitelist": "file"})
     if not container.streams.video or container.format.name == "tty":  # FFmpeg would draw the letters of a text
         container.close()
-        raise place.fault("a file without pictures in it; expected a picture or a video.")
+        raise source.fault("a file without pictures in it; expected a picture or a video.")
     return container
 
 
-def _frame_count(av: Any, place: ImageSource) -> int:
+def _frame_count(av: Any, source: ImageSource) -> int:
     """Frames that are shown: packets of the video, without those that an edit list takes out."""
     packets, shown, end_seconds = 0, 0, 0.0
-    with _opened(av, place) as container:
+    with _opened(av, source) as container:
         stream = container.streams.video[0]
         for packet in container.demux():
             if packet.size and packet.stream_index == stream.index:
@@ -66,21 +68,21 @@ def _frame_count(av: Any, place: ImageSource) -> int:
             if packet.size and packet.pts is not None:
                 end_seconds = max(end_seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packets < stream.frames:
-            raise place.fault(f"a video that is cut off: {packets} of {stream.frames} frames; replace it.")
-        # Matroska and WebM tell no number of frames, but the time; its last second may be anything's
-        said_seconds = (container.duration or 0) / 1e6 if "matroska" in container.format.name else 0
-    if said_seconds - end_seconds > max(1.0, 0.05 * said_seconds):
-        raise place.fault(f"a video that is cut off: {end_seconds:.1f} of {said_seconds:.1f} seconds; replace it.")
+            raise source.fault(f"a video that is cut off: {packets} of {stream.frames} frames; replace it.")
+        # Matroska and WebM have no number of frames, but the time; its last second may be anything's
+        stated_seconds = (container.duration or 0) / 1e6 if "matroska" in container.format.name else 0
+    if stated_seconds - end_seconds > max(1.0, 0.05 * stated_seconds):
+        raise source.fault(f"a video that is cut off: {end_seconds:.1f} of {stated_seconds:.1f} seconds; replace it.")
     if not shown:
-        raise place.fault("a video without frames; expected at least one.")
+        raise source.fault("a video without frames; expected at least one.")
     return shown
 
 
 def _decoded(container: Any, stream: Any, indices: Sequence[int]) -> list[Image.Image]:
-    wanted, last, frames = set(indices), indices[-1], []
+    chosen, last, frames = set(indices), indices[-1], []
     for i, frame in enumerate(container.decode(stream)):
-        if i in wanted:
-            # as EXIF does for photographs: phones film sideways, and say so
+        if i in chosen:
+            # as EXIF does for photographs: phones film sideways, and have it in the file
             frames.append(frame.to_image().rotate(frame.rotation, expand=True))
         if i == last:
             break

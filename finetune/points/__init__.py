@@ -1,11 +1,13 @@
-"""The POINTS family: importing this room makes transformers' Auto classes know its checkpoints.
+"""The POINTS family: importing this package makes transformers' Auto classes know its checkpoints.
 
-Read in the order that tensors flow: `tiling` (which tiles; `catty` and others), `cutting` (their pixels), `images` and
-`processing` (pictures and words into tensors), `encoders` (what is seen in a tile), `connectors` (image tokens of it),
-`model` (tensors into an answer); `config` shapes them, `presets` are sizes by name, `tiny` the one that learns on a
-CPU. Weights come from `assemble` (pretrained `parts` and a fresh connector), `convert` (what was `published`), both of
-which `restack` tensors from file to file.
+Read in the order that tensors flow: `tiling` (which tiles; `catty` and others, by name in `named_tilings`),
+`tile_pixels`, `images` and `processing` (pictures and texts into tensors), `encoders` (features of a tile),
+`connectors` (its image tokens), `model` (tensors into an answer); `config` shapes them, `presets` are sizes by name,
+`tiny` the one that learns on a CPU. Weights come from `assemble` (`pretrained_parts` and a fresh connector) and
+`convert` (what was `published`), by `slice_writer` from file to file.
 """
+
+from __future__ import annotations
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 

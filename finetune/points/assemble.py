@@ -17,9 +17,10 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.points.config import PatchesConfig, PointsConfig
 from finetune.points.model import tensor_shapes
-from finetune.points.parts import PretrainedPart, open_encoder, open_language_model
+from finetune.points.pretrained_parts import PretrainedPart, open_encoder, open_language_model
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, PointsProcessor
-from finetune.points.restack import (
+from finetune.points.side_files import CLIPS, describe, generation_config, load_tokenizer, prepare_padding, saved_files
+from finetune.points.slice_writer import (
     NewValues,
     Progress,
     TensorSlice,
@@ -28,7 +29,6 @@ from finetune.points.restack import (
     plan_targets,
     write_targets,
 )
-from finetune.points.side_files import CLIPS, describe, generation_config, load_tokenizer, prepare_padding, saved_files
 from soup.checkpoints.dtypes import Dtype, TensorSpec, named_dtype
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list

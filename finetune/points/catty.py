@@ -7,6 +7,8 @@ Source: POINTS, arXiv 2409.04828, section 3.2, in the form that its authors code
 inequality the wrong way round.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +18,7 @@ __all__ = ["Catty", "catty_boxes", "catty_grid", "catty_size", "within_ratio"]
 
 
 def within_ratio(width: int, height: int, *, max_tiles: int = 8) -> Size:
-    """The size to which an image is squeezed first, so that its longer side is at most `max_tiles` times the other."""
+    """Give the size to which an image is squeezed first: its longer side at most `max_tiles` times the other."""
     if width > max_tiles * height:
         return max_tiles * height, height
     if height > max_tiles * width:
@@ -25,7 +27,7 @@ def within_ratio(width: int, height: int, *, max_tiles: int = 8) -> Size:
 
 
 def catty_grid(width: int, height: int, *, tile: int = 336, max_tiles: int = 8) -> Grid:
-    """Columns and rows of the grid whose aspect ratio is nearest to the image's.
+    """Choose columns and rows of the grid whose aspect ratio is nearest to the image's.
 
     Only grids at least as elongated as the image are candidates, so that the resized image never exceeds its grid.
     Of the grids of the nearest ratio the one nearest in area to the image wins, and of two equally near the smaller.
@@ -43,7 +45,7 @@ def catty_grid(width: int, height: int, *, tile: int = 336, max_tiles: int = 8) 
 
 
 def catty_size(width: int, height: int, grid: Grid, *, tile: int = 336) -> Size:
-    """Width and height to which the image is resized, its aspect ratio kept: one side fills the grid exactly.
+    """Give width and height to which the image is resized, its aspect ratio kept: one side fills the grid exactly.
 
     The other is rounded down, as the authors' `int()` does, but by integers: a product that is whole stays whole.
     """
@@ -54,7 +56,7 @@ def catty_size(width: int, height: int, grid: Grid, *, tile: int = 336) -> Size:
 
 
 def catty_boxes(width: int, height: int, *, tile: int = 336, max_tiles: int = 8) -> tuple[Size, list[Box]]:
-    """The size of the resized image, and its tiles (left, top, right, bottom), row by row.
+    """Give the size of the resized image, and its tiles (left, top, right, bottom), row by row.
 
     A window of `tile` x `tile` slides with stride (side - tile) // (n - 1) along a side of n tiles. Rounding loses at
     most n - 2 pixels at the right or bottom edge.
@@ -105,7 +107,7 @@ class Catty(Tiling):
         check_parameters(self, {"max_tiles": 1})
 
     def plan(self, width: int, height: int, tile: int) -> TilePlan:
-        """CATTY's boxes, and the thumbnail."""
+        """Give CATTY's boxes, and the thumbnail."""
         size, boxes = catty_boxes(width, height, tile=tile, max_tiles=self.max_tiles)
         squeezed = within_ratio(width, height, max_tiles=self.max_tiles)
         whole = Thumbnail((tile, tile), of_resized=True)

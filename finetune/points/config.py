@@ -1,5 +1,8 @@
-"""Everything that shapes a POINTS model: what looks at a tile, what joins and connects it, the language model."""
+"""Everything that shapes a POINTS model: encoders of a tile, what joins and connects them, the language model."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -37,7 +40,7 @@ AutoConfig.register(PatchesConfig.model_type, PatchesConfig, exist_ok=True)  # s
 
 @dataclass(frozen=True)
 class FeatureGrid:
-    """How an encoder sees a tile of `tile` pixels a side: as `grid` x `grid` features of `width` numbers."""
+    """What an encoder makes of a tile of `tile` pixels a side: `grid` x `grid` features of `width` numbers."""
 
     tile: int
     grid: int
@@ -45,12 +48,12 @@ class FeatureGrid:
 
 
 def feature_grid_of(config: PreTrainedConfig, layer: int) -> FeatureGrid:
-    """How `hidden_states[layer]` of a vision model cuts a tile, by its configuration alone.
+    """Give the features of a tile in `hidden_states[layer]` of a vision model, by its configuration alone.
 
     A ConvNeXt halves the grid from stage to stage and has a width for each; all others keep one grid and one width.
 
     Raises:
-        ValueError: no such layer, or a configuration that does not say how large tiles and patches are.
+        ValueError: no such layer, or a configuration without the sizes of tiles and patches.
     """
     widths = getattr(config, "hidden_sizes", None)
     depth = len(widths) if widths else getattr(config, "num_hidden_layers", None)
@@ -62,7 +65,7 @@ def feature_grid_of(config: PreTrainedConfig, layer: int) -> FeatureGrid:
         raise ValueError(f"{config.model_type}: expected one number for a square's side, found {', '.join(odd)}.")
     if not widths:
         return FeatureGrid(sizes["image_size"], sizes["image_size"] // sizes["patch_size"], config.hidden_size)
-    stage = max(0, len(widths) + layer)  # hidden_states[0] is what the first stage reads, in its grid and width
+    stage = max(0, len(widths) + layer)  # hidden_states[0] is the first stage's input, in its grid and width
     return FeatureGrid(sizes["image_size"], sizes["image_size"] // (sizes["patch_size"] * 2**stage), widths[stage])
 
 
@@ -99,7 +102,7 @@ class PointsConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Builds the parts' configurations, and lets the language model say whether its embeddings are tied."""
+        """Build the parts' configurations, and takes from the language model's whether its embeddings are tied."""
         super().__post_init__(**kwargs)
         count = len(self.vision_configs)
         self.merge_weights = [float(weight) for weight in self.merge_weights or [1 / count] * count]
@@ -108,11 +111,11 @@ class PointsConfig(PreTrainedConfig):
     @property
     def vision_configs(self) -> dict[str, PreTrainedConfig]:
         """The encoders' configurations by the names of their modules, in the order of their shares."""
-        found = {"general_vit": self.general_config, "ocr_vit": self.ocr_config}
-        return {name: config for name, config in found.items() if config is not None}
+        configs = {"general_vit": self.general_config, "ocr_vit": self.ocr_config}
+        return {name: config for name, config in configs.items() if config is not None}
 
     def validate_architecture(self) -> None:
-        """Part of the validation that transformers runs on every configuration.
+        """Validate what belongs together; transformers calls it for every configuration.
 
         Raises:
             ValueError: everything that can't work, one line each: weights that don't sum to 1, an unknown connector,
@@ -122,7 +125,7 @@ class PointsConfig(PreTrainedConfig):
         if wrong:
             raise ValueError("\n".join(wrong))
 
-    def _faults(self) -> Any:
+    def _faults(self) -> Iterator[str]:
         names, weights = list(self.vision_configs), self.merge_weights or []
         if len(weights) != len(names) or abs(sum(weights) - 1) > 1e-6:
             yield f"merge_weights: expected {len(names)} that sum to 1 ({', '.join(names)}), found {weights}."
@@ -145,7 +148,7 @@ class PointsConfig(PreTrainedConfig):
 
     @property
     def feature_grid(self) -> FeatureGrid:
-        """How the encoders see a tile."""
+        """The features that the encoders make of a tile."""
         return feature_grid_of(self.general_config, self.vision_feature_layer)
 
     @property

@@ -1,13 +1,15 @@
-"""From what encoders see to what the language model reads: one small class each, behind `Connector`.
+"""From the encoders' features to what the language model reads: one small class each, behind `Connector`.
 
     T   tiles                        G   patches along a tile's side
     C   width of an encoder          D   width of the language model
     M   what a connector reads of a tile: patches, or squares of them; K their width
     N   image tokens of a tile
 
-A connector has two halves. `arrange` has no weights: what it gives of a frozen encoder can be remembered. The call
-has them all, under the numbers that the published model gives them (`vision_projector.0`, `vision_projector.2`).
+A connector has two halves. `arrange` has no weights: what it gives of a frozen encoder can be cached. The call has
+them all, under the numbers that the published model gives them (`vision_projector.0`, `vision_projector.2`).
 """
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,7 +23,7 @@ __all__ = ["Connector", "LinearConnector", "PoolConnector", "ShuffleConnector", 
 
 
 def pixel_shuffle(x_TGGC: Tensor, factor: int) -> Tensor:
-    """Joins each square of factor x factor patches into one, row by row [T, G, G, C] -> [T, N, K].
+    """Join each square of factor x factor patches into one, row by row [T, G, G, C] -> [T, N, K].
 
     Source: arXiv 1609.05158, equation 4, read backwards.
     """
@@ -40,10 +42,10 @@ class Connector(nn.Sequential, ABC):
 
     @abstractmethod
     def arrange(self, x_TGGC: Tensor) -> Tensor:
-        """What the weights will read, in their order [T, G, G, C] -> [T, M, K]."""
+        """Arrange features as the weights read them [T, G, G, C] -> [T, M, K]."""
 
     def forward(self, x_M: Tensor) -> Tensor:
-        """Image tokens [..., M, K] -> [..., N, D]."""
+        """Make image tokens [..., M, K] -> [..., N, D]."""
         return super().forward(x_M)
 
 
@@ -57,7 +59,7 @@ class ShuffleConnector(Connector):
         super().__init__(nn.Linear(patch * factor**2, width), nn.GELU(), nn.Linear(width, width), factor=factor)
 
     def arrange(self, x_TGGC: Tensor) -> Tensor:
-        """Squares of patches."""
+        """Arrange patches as squares."""
         return pixel_shuffle(x_TGGC, self.factor)
 
 
@@ -71,7 +73,7 @@ class LinearConnector(Connector):
         super().__init__(nn.Linear(patch * factor**2, width), factor=factor)
 
     def arrange(self, x_TGGC: Tensor) -> Tensor:
-        """Squares of patches."""
+        """Arrange patches as squares."""
         return pixel_shuffle(x_TGGC, self.factor)
 
 
@@ -85,12 +87,12 @@ class PoolConnector(Connector):
         super().__init__(nn.Linear(patch, width), nn.GELU(), nn.Linear(width, width), factor=factor)
 
     def arrange(self, x_TGGC: Tensor) -> Tensor:
-        """Every patch, those of a square one after another."""
+        """Arrange every patch, those of a square one after another."""
         squares = pixel_shuffle(x_TGGC, self.factor)
         return squares.unflatten(-1, (self.factor**2, -1)).flatten(1, 2)
 
     def forward(self, x_M: Tensor) -> Tensor:
-        """Image tokens [..., M, K] -> [..., N, D]."""
+        """Make image tokens [..., M, K] -> [..., N, D]."""
         return super().forward(x_M).unflatten(-2, (-1, self.factor**2)).mean(-2)
 
 
@@ -102,6 +104,6 @@ _CLASSES: dict[str, Callable[[int, int, int], Connector]] = {
 
 
 def build_connector(config: PointsConfig) -> Connector:
-    """The connector that a configuration names, fresh."""
+    """Build the connector that a configuration names, fresh."""
     text: PreTrainedConfig = config.text_config  # a mapping no longer, once the whole is built
     return _CLASSES[config.connector](config.feature_grid.width, text.hidden_size, config.shuffle)

@@ -4,13 +4,14 @@ Tensors are renamed, and fused ones taken apart (`published.py`); configuration,
 the Auto classes expect. There and back again gives the published tensors bit for bit, in the published files.
 """
 
+from __future__ import annotations
+
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,7 +20,6 @@ from finetune.points.model import tensor_shapes
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, PointsProcessor
 from finetune.points.published import PublishedRows, published_names
 from finetune.points.published_config import from_published_config, refuse_unpublished, to_published_config
-from finetune.points.restack import Progress, TensorSlice, TensorTarget, open_source, plan_targets, write_targets
 from finetune.points.side_files import (
     CLIPS,
     describe,
@@ -29,6 +29,7 @@ from finetune.points.side_files import (
     prepare_padding,
     saved_files,
 )
+from finetune.points.slice_writer import Progress, TensorSlice, TensorTarget, open_source, plan_targets, write_targets
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError
@@ -54,8 +55,8 @@ class Conversion:
         """The size of the tensors that are written."""
         return sum(target.spec.bytes for target in self.targets)
 
-    def as_json(self, out: Path, max_shard_bytes: int | None = None) -> dict[str, Any]:
-        """What `--json` tells."""
+    def as_json(self, out: Path, max_shard_bytes: int | None = None) -> dict[str, object]:
+        """Give what `--json` prints."""
         return {
             "schema": 1,
             "source": str(self.source.path),
@@ -71,7 +72,7 @@ class Conversion:
 def convert_points(
     plan: Conversion, out: Path, *, max_shard_bytes: int | None = None, progress: Progress | None = None
 ) -> None:
-    """Does what `plan_conversion` planned.
+    """Do what `plan_conversion` planned.
 
     Raises:
         OutputError, CheckpointError: see `write_targets`.
@@ -79,15 +80,19 @@ def convert_points(
     write_targets(out, plan.targets, plan.side_files, max_shard_bytes=max_shard_bytes, progress=progress)
 
 
-def plan_conversion(place: str, *, reverse: bool = False) -> Conversion:
-    """Decides everything about a conversion before a weight is read: of the published form, or in `reverse` into it.
+def plan_conversion(location: str, *, reverse: bool = False) -> Conversion:
+    """Decide everything about a conversion before a weight is read.
+
+    Args:
+        location: a directory or Hub id.
+        reverse: from our form into the published one.
 
     Raises:
         CheckpointError: no checkpoint there, or damaged.
-        FinetuneError: not POINTS v1 (or, in reverse, not of our family, or more than v1 can say), a tokenizer without
+        FinetuneError: not POINTS v1 (or, in reverse, not of our family, or more than v1 has), a tokenizer without
             the image token, or tensors that are missing, too many or of another shape; all are listed.
     """
-    source = open_source(place)
+    source = open_source(location)
     if source.quantised:
         raise FinetuneError(f"{source.path}: quantised weights can't be converted: {source.quantised}.")
     return _unpublish(source) if not reverse else _publish(source)
@@ -107,7 +112,7 @@ def _unpublish(source: Checkpoint) -> Conversion:
     config = from_published_config(source.config, image, tied="llm.embed_out.weight" not in source.tensors, **tokens)
     shapes = tensor_shapes(config)
     parts = published_names(list(shapes), config)
-    left_out = _hold_against(source, parts, shapes)
+    left_out = _check_tensors(source, parts, shapes)
     targets = []
     for name, part in parts.items():
         spec = source.tensors[part.name]
@@ -121,10 +126,10 @@ def _unpublish(source: Checkpoint) -> Conversion:
     return Conversion(source, tuple(targets), side_files, left_out)
 
 
-def _hold_against(
+def _check_tensors(
     source: Checkpoint, parts: dict[str, PublishedRows], shapes: dict[str, tuple[int, ...]]
 ) -> tuple[str, ...]:
-    """Refuses a file whose tensors are not those of the configuration; the buffers in it that are no weights."""
+    """Refuse a file whose tensors are not those of the configuration; gives the buffers in it that are no weights."""
     expected: dict[str, tuple[int, ...]] = {}
     for name, part in parts.items():  # a fused tensor has the rows of all that it holds
         rows, *columns = shapes[name]
@@ -134,13 +139,13 @@ def _hold_against(
 
 
 def _refuse_differences(source: Checkpoint, expected: dict[str, tuple[int, ...]]) -> None:
-    found = source.tensors
-    wrong = [f"{name}: missing" for name in expected if name not in found]
-    wrong += [f"{name}: unexpected" for name in found if name not in expected and not name.endswith(_NOT_WEIGHTS)]
+    tensors = source.tensors
+    wrong = [f"{name}: missing" for name in expected if name not in tensors]
+    wrong += [f"{name}: unexpected" for name in tensors if name not in expected and not name.endswith(_NOT_WEIGHTS)]
     wrong += [
-        f"{name}: expected {list(shape)}, found {list(found[name].shape)}"
+        f"{name}: expected {list(shape)}, found {list(tensors[name].shape)}"
         for name, shape in expected.items()
-        if name in found and found[name].shape != shape
+        if name in tensors and tensors[name].shape != shape
     ]
     if wrong:
         raise FinetuneError(
@@ -162,9 +167,9 @@ def _publish(source: Checkpoint) -> Conversion:
     _refuse_differences(source, shapes)
     joined: dict[str, dict[int, str]] = {}
     for name, part in (parts := published_names(list(shapes), config)).items():
-        joined.setdefault(part.name, {})[part.place] = name
+        joined.setdefault(part.name, {})[part.block] = name
     targets = [
-        _joined(source, name, [owners[place] for place in sorted(owners)], parts[owners[0]].groups)
+        _join_tensors(source, name, [owners[block] for block in sorted(owners)], parts[owners[0]].groups)
         for name, owners in joined.items()
     ]
     dtypes = {target.spec.dtype.name for target in targets}
@@ -178,12 +183,12 @@ def _publish(source: Checkpoint) -> Conversion:
     return Conversion(source, tuple(targets), side_files, left_out)
 
 
-def _joined(source: Checkpoint, name: str, owners: Sequence[str], groups: int) -> TensorTarget:
+def _join_tensors(source: Checkpoint, name: str, owners: Sequence[str], groups: int) -> TensorTarget:
     """A published tensor from ours: a block of each by turns, as often as there are groups."""
     specs = [source.tensors[owner] for owner in owners]
     if len({spec.dtype for spec in specs}) > 1:
-        found = ", ".join(f"{spec.name} {spec.dtype.name}" for spec in specs)
-        raise FinetuneError(f"{source.path}: {name} joins tensors of one dtype, found {found}.")
+        dtypes = ", ".join(f"{spec.name} {spec.dtype.name}" for spec in specs)
+        raise FinetuneError(f"{source.path}: {name} joins tensors of one dtype, found {dtypes}.")
     shape = (sum(spec.shape[0] for spec in specs), *specs[0].shape[1:])
     blocks = [spec.elements // groups for spec in specs]
     runs = tuple(
@@ -199,8 +204,8 @@ def _carried(source: Checkpoint) -> dict[str, bytes]:
     return {name: (source.path / name).read_bytes() for name in source.side_files.carried if name not in ours}
 
 
-def _preprocessor(tile: int, normalisation: dict[str, list[float]]) -> dict[str, Any]:
-    """What the published code's image processor, CLIP's, is to do with a tile."""
+def _preprocessor(tile: int, normalisation: dict[str, list[float]]) -> dict[str, object]:
+    """The settings of the published code's image processor, CLIP's, for a tile."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "crop_size": {"height": tile, "width": tile},
@@ -216,7 +221,7 @@ def _preprocessor(tile: int, normalisation: dict[str, list[float]]) -> dict[str,
     }
 
 
-def _json(data: dict[str, Any]) -> bytes:
+def _json(data: Mapping[str, object]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 

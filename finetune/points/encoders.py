@@ -1,15 +1,17 @@
-"""What an encoder sees in a tile: `hidden_states[layer]` of any vision model, without its class token, as a grid.
+"""An encoder's features of a tile: `hidden_states[layer]` of any vision model, without its class token, as a grid.
 
     T   tiles                        V   side of a tile, in pixels
     G   patches along a tile's side  C   width of an encoder
     L   all its tokens: a class token or registers first, then the patches row by row
 
-Weights that what is seen does not depend on are `idle`: of later layers, the last norm, the pooling head. No gradient
-ever reaches them, and who waits for one (several ranks of a training) would wait for ever. In the families whose inner
+Weights that the features do not depend on are `idle`: of later layers, the last norm, the pooling head. No gradient
+ever reaches them: a training on several ranks that waits for one would wait for ever. In the families whose inner
 order is known here, they are not run either.
 
 Source: POINTS, arXiv 2409.04828, section 3.1 (`hidden_states[-2]`), after LLaVA, arXiv 2304.08485.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ __all__ = ["Patches", "build_encoder", "encode_tiles", "encoder_class", "idle_pa
 _UNLISTED = {"blip_2_vision_model": "Blip2VisionModel"}
 
 # Families in which tokens go embeddings -> (a norm) -> encoder.layers, or encoder.stages, and nothing else; and what a
-# layer takes besides its tokens: where it asks for a mask, no mask.
+# layer takes besides its tokens: where it takes a mask, no mask.
 _KNOWN: dict[str, tuple[None, ...]] = {
     "clip_vision_model": (None,),
     "siglip_vision_model": (None,),
@@ -53,7 +55,7 @@ class Patches(PreTrainedModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """The pixels of each patch, channels last [T, 3, V, V] -> [T, G, G, C]."""
+        """Give the pixels of each patch, channels last [T, 3, V, V] -> [T, G, G, C]."""
         T, _, V, _ = pixel_values.shape
         P = self.config.patch_size
         x = pixel_values.reshape(T, -1, V // P, P, V // P, P)
@@ -61,7 +63,7 @@ class Patches(PreTrainedModel):
 
 
 def encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The class of a vision model, by its configuration.
+    """Give the class of a vision model, by its configuration.
 
     Raises:
         ValueError: transformers has no model of that type, or one that takes something else than pixels.
@@ -71,17 +73,19 @@ def encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     if config.model_type in _UNLISTED:
         return getattr(transformers, _UNLISTED[config.model_type])
     try:
-        found = MODEL_MAPPING[type(config)]
+        model_class = MODEL_MAPPING[type(config)]
     except KeyError as error:
         raise ValueError(f"{config.model_type}: transformers has no model of this type.") from error
-    found = found[0] if isinstance(found, tuple) else found
-    if found.main_input_name != "pixel_values":
-        raise ValueError(f"{config.model_type}: not a vision model: {found.__name__} takes {found.main_input_name}.")
-    return found
+    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+    if model_class.main_input_name != "pixel_values":
+        raise ValueError(
+            f"{config.model_type}: not a vision model: {model_class.__name__} takes {model_class.main_input_name}."
+        )
+    return model_class
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """A fresh encoder.
+    """Build a fresh encoder.
 
     Raises:
         ValueError: no vision model of that type.
@@ -89,7 +93,7 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     kind = encoder_class(config)
     if hasattr(config, "num_attention_heads"):
         return kind(config)
-    # Nothing in it attends: any way of attending will do, which transformers would refuse.
+    # It has no attention: any implementation will do, which transformers would refuse.
     config._attn_implementation = "eager"
     vit = kind(config)
     vit._supports_sdpa = vit._supports_flash_attn = vit._supports_flex_attn = True
@@ -97,7 +101,7 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def idle_parameters(vit: PreTrainedModel, layer: int) -> Iterator[nn.Parameter]:
-    """The weights that `hidden_states[layer]` does not depend on."""
+    """Give the weights that `hidden_states[layer]` does not depend on."""
     if vit.config.model_type in _KNOWN:
         depth = len(_layers(vit))
         run = {id(p) for part in (*_stem(vit), *_layers(vit)[: depth + 1 + layer]) for p in part.parameters()}
@@ -109,9 +113,9 @@ def idle_parameters(vit: PreTrainedModel, layer: int) -> Iterator[nn.Parameter]:
 
 @cache
 def _without_gradient(kind: type[PreTrainedModel], config_json: str, layer: int) -> frozenset[str]:
-    """The names of the weights that no gradient reaches, found by asking for them, without a number in memory.
+    """The names of the weights that no gradient reaches, by a backward pass without a number in memory.
 
-    None of a model that has to see numbers to run.
+    None of a model that needs numbers to run.
     """
     config = kind.config_class.from_dict(json.loads(config_json))
     with torch.device("meta"), torch.enable_grad():
@@ -124,12 +128,12 @@ def _without_gradient(kind: type[PreTrainedModel], config_json: str, layer: int)
 
 
 def encode_tiles(vit: PreTrainedModel, pixels_T3VV: Tensor, layer: int) -> Tensor:
-    """`hidden_states[layer]` without what comes before the patches [T, 3, V, V] -> [T, G, G, C].
+    """Give `hidden_states[layer]` without what comes before the patches [T, 3, V, V] -> [T, G, G, C].
 
     Raises:
-        ValueError: the hidden state is no grid of the size that the configuration tells.
+        ValueError: the hidden state is no grid of the size of the configuration.
     """
-    sight = feature_grid_of(vit.config, layer)
+    features = feature_grid_of(vit.config, layer)
     if isinstance(vit, Patches):
         return vit(pixels_T3VV)
     if vit.config.model_type in _KNOWN:
@@ -140,11 +144,11 @@ def encode_tiles(vit: PreTrainedModel, pixels_T3VV: Tensor, layer: int) -> Tenso
             x = block(x, *_KNOWN[vit.config.model_type])
     else:
         x = vit(pixels_T3VV, output_hidden_states=True).hidden_states[layer]
-    return _as_grid(x, sight.grid, vit)
+    return _as_grid(x, features.grid, vit)
 
 
 def _stem(vit: PreTrainedModel) -> list[nn.Module]:
-    """What pixels go through before the first layer."""
+    """The modules before the first layer."""
     return [vit.embeddings, *([vit.pre_layrnorm] if hasattr(vit, "pre_layrnorm") else [])]
 
 

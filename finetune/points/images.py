@@ -6,6 +6,8 @@ each of its frames. In the names of tensors:
     V   side of a tile      T   tiles of all images of a batch, one after another
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -32,7 +34,7 @@ __all__ = ["PointsImageProcessor", "PointsImagesKwargs", "as_picture", "flat"]
 
 # mypy does not look into transformers, and so does not see that this is a TypedDict, which may be `total` or not.
 class PointsImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """What may be said of images in one call, in place of the processor's own settings."""
+    """What may be set for images in one call, in place of the processor's own settings."""
 
     tile: int
     tiling: str | dict[str, Any]
@@ -90,11 +92,11 @@ class PointsImageProcessor(BaseImageProcessor):
         self.frames = UniformFrames(frames).frames
         self.resizer = _known_resizer(resizer)
         self.tiling = settings_of(_with(named_tiling(tiling), max_tiles, single_thumbnail))
-        named_tiling(self.tiling).plan(tile, tile, tile)  # says at once what can't be done
+        named_tiling(self.tiling).plan(tile, tile, tile)  # raises at once what can't work
 
     @property
     def max_tiles(self) -> int | None:
-        """The most tiles of an image, without the thumbnail; None for a tiling that knows no such limit."""
+        """The most tiles of an image, without the thumbnail; None for a tiling without that limit."""
         return getattr(named_tiling(self.tiling), "max_tiles", None)
 
     @property
@@ -103,7 +105,7 @@ class PointsImageProcessor(BaseImageProcessor):
         return getattr(named_tiling(self.tiling), "single_thumbnail", None)
 
     def fetch_images(self, images: Any) -> Any:
-        """Opens what is named by a path or base64; a URL is refused. Lists keep their form."""
+        """Open what is named by a path or base64; a URL is refused. Lists keep their form."""
         if isinstance(images, Video):
             return Video(tuple(self.fetch_images(frame) for frame in images.frames))
         if isinstance(images, list | tuple):
@@ -124,10 +126,10 @@ class PointsImageProcessor(BaseImageProcessor):
         do_normalize: bool = True,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """The tiles of all images `pixel_values` [T, 3, V, V], float32, and of how many each consists, `num_tiles`.
+        """Make the tiles of all images, `pixel_values` [T, 3, V, V], float32, and how many each has, `num_tiles`.
 
         Without `do_normalize` the tiles are bytes, a quarter of the size: `normalised` makes the same float32 of them
-        elsewhere. An unknown keyword is an error: a setting swallowed in silence would change what the model sees.
+        elsewhere. An unknown keyword is an error: a setting that is ignored would change what the model is given.
         """
         tile = tile or self.tile
         stills = _with(named_tiling(tiling or self.tiling), max_tiles, single_thumbnail)
@@ -146,12 +148,12 @@ class PointsImageProcessor(BaseImageProcessor):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def normalised(self, pixels_T3VV: Tensor) -> Tensor:
-        """Bytes of tiles as the encoders take them: about -2 to 2, per channel [T, 3, V, V], float32."""
+        """Normalise bytes of tiles as the encoders take them: about -2 to 2, per channel [T, 3, V, V], float32."""
         return normalised(pixels_T3VV, self.image_mean, self.image_std)
 
 
 def flat(images: Any) -> list[Any]:
-    """The items of a prompt or a batch, one after another; a `Video` is one item."""
+    """Give the items of a prompt or a batch, one after another; a `Video` is one item."""
     if isinstance(images, Video):
         return [images]
     if isinstance(images, list | tuple):
@@ -160,14 +162,14 @@ def flat(images: Any) -> list[Any]:
 
 
 def as_picture(image: Any) -> Image.Image:
-    """An upright Pillow image in RGB, from Pillow's own or an array [height, width, 3] of bytes."""
+    """Make an upright Pillow image in RGB, from Pillow's own or an array [height, width, 3] of bytes."""
     return as_rgb(upright(image)) if isinstance(image, Image.Image) else as_rgb(Image.fromarray(np.asarray(image)))
 
 
 def _with(tiling: Tiling, max_tiles: int | None, single_thumbnail: bool | None) -> Tiling:
     """The tiling with the two settings that have a name of their own."""
-    given = {"max_tiles": max_tiles, "single_thumbnail": single_thumbnail}
-    changes = {name: value for name, value in given.items() if value is not None}
+    settings = {"max_tiles": max_tiles, "single_thumbnail": single_thumbnail}
+    changes = {name: value for name, value in settings.items() if value is not None}
     missing = [name for name in changes if not hasattr(tiling, name)]
     if missing:
         raise FinetuneError(f"tiling {tiling.name} has no {' and no '.join(missing)}; leave it out.")

@@ -1,4 +1,4 @@
-"""A POINTS model, in the order that tensors flow: encode, project, merge, place, answer.
+"""A POINTS model, in the order that tensors flow: encode, project, merge, embed, answer.
 
 Shapes ride on names:
 
@@ -11,6 +11,8 @@ Shapes ride on names:
 
 Source: POINTS, arXiv 2409.04828, section 3.1 and Figure 2.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +33,7 @@ __all__ = ["PointsForConditionalGeneration", "PointsOutput", "language_model_cla
 
 @dataclass
 class PointsOutput(ModelOutput):
-    """What a forward pass gives: loss [], logits [B, S, vocabulary], the cache, the language model's inner states."""
+    """The output of a forward pass: loss [], logits [B, S, vocabulary], cache, the language model's inner states."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -41,7 +43,7 @@ class PointsOutput(ModelOutput):
 
 
 def language_model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The class of a causal language model, by its configuration.
+    """Give the class of a causal language model, by its configuration.
 
     Raises:
         ValueError: transformers has no causal language model of that type.
@@ -53,7 +55,7 @@ def language_model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
 
 
 def ranks() -> int:
-    """How many processes train this model side by side."""
+    """Give how many processes train this model side by side."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -88,83 +90,83 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return [getattr(self, name) for name in self.config.vision_configs]
 
     def idle_parameters(self) -> list[nn.Parameter]:
-        """The encoders' weights that no answer depends on; to ask for their gradient would be to wait for ever."""
+        """Give the encoders' weights that no output depends on: no gradient would ever come."""
         layer = self.config.vision_feature_layer
         return [parameter for vit in self.encoders for parameter in idle_parameters(vit, layer)]
 
-    def train(self, mode: bool = True) -> "PointsForConditionalGeneration":
-        """As torch does. Idle weights require no gradient, which loading a checkpoint, too, would make them do."""
+    def train(self, mode: bool = True) -> PointsForConditionalGeneration:
+        """Switch as torch does; idle weights require no gradient, which loading a checkpoint would make them do."""
         for parameter in self.idle_parameters():
             parameter.requires_grad_(False)
         return super().train(mode)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's token embeddings."""
+        """Give the language model's token embeddings."""
         return self.llm.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replaces the language model's token embeddings."""
+        """Replace the language model's token embeddings."""
         self.llm.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The language model's head."""
+        """Give the language model's head."""
         return self.llm.get_output_embeddings()
 
     def encode(self, pixels_T3VV: Tensor) -> Tensor:
-        """What the encoders see in each tile [T, 3, V, V] -> [T, E, M, K], before the projector's weights."""
+        """Give the encoders' features of each tile [T, 3, V, V] -> [T, E, M, K], before the projector's weights."""
         if not len(pixels_T3VV):
             return self._zero_features(0)
         layer = self.config.vision_feature_layer
-        seen = [encode_tiles(vit, pixels_T3VV.to(self._dtype_of(vit)), layer) for vit in self.encoders]
-        return torch.stack([self.vision_projector.arrange(x_TGGC) for x_TGGC in seen], dim=1)
+        grids = [encode_tiles(vit, pixels_T3VV.to(self._dtype_of(vit)), layer) for vit in self.encoders]
+        return torch.stack([self.vision_projector.arrange(x_TGGC) for x_TGGC in grids], dim=1)
 
     def _dtype_of(self, part: nn.Module) -> torch.dtype:
-        """What a part computes in; frozen encoders may be kept in fewer bits than what is trained."""
+        """The dtype that a part computes in; frozen encoders may be kept in fewer bits than what is trained."""
         return next(part.parameters(), next(self.vision_projector.parameters())).dtype
 
     def project(self, features_TEMK: Tensor) -> Tensor:
-        """Features in the language model's width, each encoder's by its share [T, E, M, K] -> [T, N, D]."""
+        """Project features to the language model's width, each encoder's by its share [T, E, M, K] -> [T, N, D]."""
         x_TEND = self.vision_projector(features_TEMK.to(self._dtype_of(self.vision_projector)))
-        shares = [share * x_TEND[:, place] for place, share in enumerate(self.config.merge_weights)]
+        shares = [share * x_TEND[:, index] for index, share in enumerate(self.config.merge_weights)]
         return sum(shares[1:], shares[0])
 
     def embed_inputs(self, input_ids_BS: Tensor, features_TEMK: Tensor | None) -> Tensor:
-        """Embedded tokens [B, S, D], image features in the places of the image tokens, in order.
+        """Embed tokens [B, S, D], with image features in place of the image tokens, in order.
 
         Raises:
-            ValueError: not as many places as features.
+            ValueError: not as many image tokens as features.
         """
         x_BSD = self.get_input_embeddings()(input_ids_BS)
         if features_TEMK is None:
             return x_BSD
         images_TND = self.project(features_TEMK).to(x_BSD.dtype)
-        place_BS = input_ids_BS == self.config.image_token_id
-        places, features = int(place_BS.sum()), images_TND.shape[0] * images_TND.shape[1]
-        if places != features:
+        is_image_BS = input_ids_BS == self.config.image_token_id
+        tokens, features = int(is_image_BS.sum()), images_TND.shape[0] * images_TND.shape[1]
+        if tokens != features:
             raise ValueError(
                 f"expected {features} image tokens (id {self.config.image_token_id}) for {images_TND.shape[0]} tiles "
-                f"of {images_TND.shape[1]} features each, found {places}: was the prompt truncated?"
+                f"of {images_TND.shape[1]} features each, found {tokens}: was the prompt truncated?"
             )
-        return x_BSD.masked_scatter(place_BS.unsqueeze(-1), images_TND)
+        return x_BSD.masked_scatter(is_image_BS.unsqueeze(-1), images_TND)
 
     def _zero_features(self, tiles: int) -> Tensor:
-        """Features of so many tiles that no encoder looked at [T, E, M, K]: zeros."""
+        """Zeros in place of the features of so many tiles [T, E, M, K]."""
         G, C = self.config.grid, self.config.feature_grid.width
         arranged = self.vision_projector.arrange(torch.zeros(tiles, G, G, C, device=self.device))
         return torch.stack([arranged] * len(self.encoders), dim=1)
 
-    def _dummy_vision_forward(self, x_BSD: Tensor, *, remembered: bool) -> Tensor:
-        """The same [B, S, D], by way of all that is trained on images: for a batch of text alone.
+    def _dummy_vision_forward(self, x_BSD: Tensor, *, cached: bool) -> Tensor:
+        """The same [B, S, D], with a dependency on all weights that images train: for a batch of text alone.
 
         Several ranks wait for each other's gradients, and, where weights are sharded, for each other's use of them: a
-        rank without an image has to go the way of those with one. Where features are `remembered`, be they of no tile,
-        nobody runs the encoders.
+        rank without an image has to run the modules that the others run. Where features are `cached`, be they of no
+        tile, no rank runs the encoders.
         """
         several = ranks() > 1
         encoders_learn = any(parameter.requires_grad for vit in self.encoders for parameter in vit.parameters())
         if not (several or encoders_learn or any(p.requires_grad for p in self.vision_projector.parameters())):
             return x_BSD
-        if not remembered and (several or encoders_learn):
+        if not cached and (several or encoders_learn):
             features_TEMK = self.encode(torch.zeros(1, 3, self.config.tile, self.config.tile, device=x_BSD.device))
         else:
             features_TEMK = self._zero_features(1)
@@ -182,18 +184,18 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> PointsOutput:
-        """Logits [B, S, vocabulary], and the mean loss over `labels` that are not -100.
+        """Compute logits [B, S, vocabulary], and the mean loss over `labels` that are not -100.
 
         Args:
             input_ids: tokens [B, S].
             pixel_values: tiles [T, 3, V, V] of all images, in the order of the image tokens; T may be 0.
             attention_mask: 0 for padding [B, S].
-            position_ids: places of the tokens [B, S]. Without `attention_mask`, each place that does not follow the
-                one before it begins a new row: rows packed into one don't see each other.
+            position_ids: positions of the tokens [B, S]. Without `attention_mask`, each position that does not follow
+                the one before it begins a new row: rows packed into one don't attend to each other.
             past_key_values: the cache of earlier tokens.
             inputs_embeds: embedded tokens [B, S, D], in place of `input_ids`.
-            vision_features: what `encode` gave [T, E, M, K], in place of `pixel_values`: frozen encoders need to be
-                asked only once per image.
+            vision_features: what `encode` gave [T, E, M, K], in place of `pixel_values`: frozen encoders need to run
+                only once per image.
             labels: the tokens to learn, -100 elsewhere [B, S].
             kwargs: what the language model takes besides (`use_cache`, `logits_to_keep`, ...).
 
@@ -206,9 +208,9 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             vision_features = self.encode(pixel_values)
         x_BSD = self._embedded(input_ids, inputs_embeds, vision_features, begins=past_key_values is None)
         if labels is not None or (position_ids is not None and attention_mask is None and past_key_values is None):
-            kwargs.setdefault("use_cache", False)  # with a cache, rows packed into one would see each other
+            kwargs.setdefault("use_cache", False)  # with a cache, rows packed into one would attend to each other
         kwargs.pop("return_dict", None)
-        answered = self.llm(
+        output = self.llm(
             inputs_embeds=x_BSD,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -217,46 +219,51 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **kwargs,
         )
         return PointsOutput(
-            loss=answered.loss,
-            logits=answered.logits,
-            past_key_values=answered.past_key_values,
-            hidden_states=answered.hidden_states,
-            attentions=answered.attentions,
+            loss=output.loss,
+            logits=output.logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
         )
 
     def _embedded(
-        self, input_ids_BS: Tensor | None, given_BSD: Tensor | None, features_TEMK: Tensor | None, *, begins: bool
+        self,
+        input_ids_BS: Tensor | None,
+        embeds_BSD: Tensor | None,
+        features_TEMK: Tensor | None,
+        *,
+        begins: bool,
     ) -> Tensor:
-        """What the language model reads [B, S, D]: tokens and images in their places, or embeddings as they are given.
+        """The language model's input [B, S, D]: embedded tokens and images, or embeddings as they are.
 
         `begins`: there is no cache of earlier tokens, whose images are gone by now.
 
         Raises:
-            ValueError: image tokens without images, images without places.
+            ValueError: image tokens without images, images beside embeddings.
         """
-        seen_TEMK = features_TEMK if features_TEMK is not None and len(features_TEMK) else None
+        images_TEMK = features_TEMK if features_TEMK is not None and len(features_TEMK) else None
         if input_ids_BS is not None:
-            if seen_TEMK is None and begins and bool((input_ids_BS == self.config.image_token_id).any()):
+            if images_TEMK is None and begins and bool((input_ids_BS == self.config.image_token_id).any()):
                 raise ValueError(f"expected images for the image tokens (id {self.config.image_token_id}), found none.")
-            x_BSD = self.embed_inputs(input_ids_BS, seen_TEMK)
-        elif given_BSD is not None and seen_TEMK is None:
-            x_BSD = given_BSD
+            x_BSD = self.embed_inputs(input_ids_BS, images_TEMK)
+        elif embeds_BSD is not None and images_TEMK is None:
+            x_BSD = embeds_BSD
         else:
             raise ValueError("inputs_embeds have no places for images: expected no images beside them.")
-        if self.training and seen_TEMK is None:
-            return self._dummy_vision_forward(x_BSD, remembered=features_TEMK is not None)
+        if self.training and images_TEMK is None:
+            return self._dummy_vision_forward(x_BSD, cached=features_TEMK is not None)
         return x_BSD
 
     def prepare_inputs_for_generation(
         self, *args: Any, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """As transformers does; remembered features, too, are for the prompt alone."""
+        """Prepare inputs as transformers does; cached features, too, are for the prompt alone."""
         if not is_first_iteration and kwargs.get("use_cache", True):
             kwargs.pop("vision_features", None)
         return super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """As transformers does, but under the very names that the module has in memory.
+        """Save as transformers does, but under the very names that the module has in memory.
 
         Its default writes CLIP's parts under the names of an older release: a file that could not be streamed back
         into a module by name.
@@ -268,7 +275,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
 def _check_one_of_each(
     input_ids: Tensor | None, inputs_embeds: Tensor | None, pixel_values: Tensor | None, vision_features: Tensor | None
 ) -> None:
-    """Raises ValueError for none or both of what is read, and for both of what is seen."""
+    """Raise ValueError for none or both of the text inputs, and for both of the image inputs."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("expected either input_ids or inputs_embeds.")
     if pixel_values is not None and vision_features is not None:
@@ -276,7 +283,7 @@ def _check_one_of_each(
 
 
 def tensor_shapes(config: PointsConfig) -> dict[str, tuple[int, ...]]:
-    """The tensors that a checkpoint of this configuration holds, and their shapes, without a weight in memory."""
+    """Give the tensors that a checkpoint of this configuration holds, and their shapes, without a weight in memory."""
     with torch.device("meta"):
         model = PointsForConditionalGeneration(config)
     tied = model.all_tied_weights_keys

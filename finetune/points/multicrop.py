@@ -1,4 +1,4 @@
-"""Overlapping multi-crop: every tile sees some of its neighbours, so that no letter is cut in two at a border.
+"""Overlapping multi-crop: every tile shows some of its neighbours, so that no letter is cut in two at a border.
 
     tile = 336, patch = 14, margin = 4 patches: m = 2 x 4 x 14 = 112 pixels, and a window of 336 - 112 = 224
 
@@ -9,7 +9,7 @@ own: those parts cover the canvas without a gap.
 
 The grid is chosen as if image and tiles were without margins, W' = W - m, H' = H - m, w = tile - m: with the scale
 s = min(c w / W', k w / H'), the smallest s >= 1 (least enlarged); where there is none, the largest (least shrunk). Of
-equals the grid of fewer tiles wins, then the one of fewer rows. A side of at most m asks for nothing in its direction
+equals the grid of fewer tiles wins, then the one of fewer rows. A side of at most m needs nothing in its direction
 (Molmo's code divides by what remains there, and takes one tile where that is negative).
 
 The image keeps its aspect ratio, fills the canvas in one direction, is rounded down in the other, and lies in the
@@ -19,9 +19,11 @@ Source: Molmo, arXiv 2409.17146, section 2 "multi-crop" and appendix; at most 12
 drops the tokens of the margins before its language model reads them; here a tile always keeps all of its tokens.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from finetune.points.tiling import (
     Grid,
@@ -40,23 +42,23 @@ __all__ = ["MultiCrop", "multicrop_grid"]
 
 
 def multicrop_grid(width: int, height: int, *, window: int = 224, overlap: int = 112, max_tiles: int = 12) -> Grid:
-    """Columns and rows of the grid that needs the least enlarging, or else the least shrinking.
+    """Choose columns and rows of the grid that needs the least enlarging, or else the least shrinking.
 
     Raises:
         ValueError: a size is not positive.
     """
     check_positive(width, height, window)
 
-    def order(grid: Grid) -> Any:
+    def rank(grid: Grid) -> tuple[int, Fraction]:
         scale = min(_scale(grid[0] * window, width - overlap), _scale(grid[1] * window, height - overlap))
         return (0, scale) if scale >= 1 else (1, -scale)
 
-    return min(grids(1, max_tiles), key=order)
+    return min(grids(1, max_tiles), key=rank)
 
 
-def _scale(room: int, side: int) -> Fraction:
-    """How much larger the room is than the image's side; beyond all others where nothing is left of that side."""
-    return Fraction(room, side) if side > 0 else Fraction(10**9)
+def _scale(canvas: int, side: int) -> Fraction:
+    """How much larger the canvas is than the image's side; without bound where nothing is left of that side."""
+    return Fraction(canvas, side) if side > 0 else Fraction(10**9)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class MultiCrop(Tiling):
         check_parameters(self, {"max_tiles": 1, "margin": 0, "patch": 1})
 
     def plan(self, width: int, height: int, tile: int) -> TilePlan:
-        """A grid whose tiles overlap, after the overview."""
+        """Give a grid whose tiles overlap, after the overview."""
         overlap = 2 * self.margin * self.patch
         window = tile - overlap
         if window < 1:
@@ -83,10 +85,10 @@ class MultiCrop(Tiling):
                 f"tile of {tile}; give a smaller margin, or the patch of the encoders."
             )
         columns, rows = multicrop_grid(width, height, window=window, overlap=overlap, max_tiles=self.max_tiles)
-        room = columns * window + overlap, rows * window + overlap
-        size = size_within(width, height, room)
+        canvas = columns * window + overlap, rows * window + overlap
+        size = size_within(width, height, canvas)
         starts = [(column * window, row * window) for row in range(rows) for column in range(columns)]
         boxes = tuple((left, top, left + tile, top + tile) for left, top in starts)
         whole = Thumbnail(size_within(width, height, (tile, tile)), first=True)
         shown = len(boxes) > 1 or self.single_thumbnail
-        return TilePlan((size,), boxes, room, centred(size, room), whole if shown else None)
+        return TilePlan((size,), boxes, canvas, centred(size, canvas), whole if shown else None)

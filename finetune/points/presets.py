@@ -1,4 +1,4 @@
-"""Sizes by name: what shapes each published model, from the numbers of its parts.
+"""Configurations by name, of the sizes that were published, from those of their parts.
 
     tiny    1.3 M parameters, two encoders on tiles of 32 pixels: learns on a CPU in a minute
     0.5b    Qwen2.5-0.5B and two CLIP-L/14 at 336 pixels
@@ -9,6 +9,8 @@ The weights that go with them: `soup assemble` from pretrained parts, `soup conv
 
 Source: the parts' own configurations; POINTS, arXiv 2409.04828, section 4.1, for which they are.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -100,13 +102,13 @@ PRESETS: dict[str, Callable[[], PointsConfig]] = {
     "tiny": _tiny,
     "0.5b": lambda: _two_clips(_QWEN_0_5B, _QWEN_IMAGE_TOKEN),
     "7b": lambda: _two_clips(_QWEN_7B, _QWEN_IMAGE_TOKEN),
-    # Yi's own tokens have none for images. Its last row stands in for it until a tokenizer says which it is.
+    # Yi's vocabulary has no image token: its last row stands in until a tokenizer adds one.
     "9b": lambda: _two_clips(_YI_9B, _YI_9B["vocab_size"] - 1),
 }
 
 
 def preset_config(name: str) -> PointsConfig:
-    """The configuration of a size.
+    """Give the configuration of a size.
 
     Raises:
         FinetuneError: no size of that name.

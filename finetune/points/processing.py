@@ -3,6 +3,8 @@
 An item of a prompt is an image, or a `Video`: its frames together stand where one `<|image_pad|>` is.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
@@ -54,17 +56,17 @@ class PointsProcessor(ProcessorMixin):
 
     @property
     def unused_input_names(self) -> list[str]:
-        """What the image processor tells the text side, and the model does not take."""
+        """The image processor's outputs that are for the text side, not for the model."""
         return ["num_tiles"]
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """The image tokens of one image: `tokens_per_tile` for each of its tiles."""
+        """Give the image tokens of one image: `tokens_per_tile` for each of its tiles."""
         return self.image_token * (self.tokens_per_tile * int(image_inputs["num_tiles"][image_idx]))
 
     def validate_inputs(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
     ) -> None:
-        """As transformers does, with videos among the images; what it would drop without a word is an error.
+        """Validate as transformers does, with videos among the images; what it would ignore is an error.
 
         Raises:
             ValueError: not as many images as `<|image_pad|>` in the text.
@@ -87,10 +89,10 @@ class PointsProcessor(ProcessorMixin):
         return processed, [self.replace_image_token(processed, i) for i in range(len(processed["num_tiles"]))]
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
-        """As transformers does; words that contain `<|image_pad|>` are an error.
+        """Write a prompt as transformers does; texts that contain `<|image_pad|>` are an error.
 
-        In the written prompt they could not be told from an image's place, and the model would see an image where the
-        user wrote about one. `sanitize_control_tokens=True` has transformers spell such words out instead.
+        In the prompt they could not be told from an image's marker, and the model would take a text about an image for
+        one. `sanitize_control_tokens=True` has transformers spell such words out instead.
 
         Raises:
             FinetuneError: messages with the image token in their text, all of them listed.
@@ -100,7 +102,7 @@ class PointsProcessor(ProcessorMixin):
         return super().apply_chat_template(conversation, *args, **kwargs)
 
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
-        """As transformers does; a keyword that it would ignore is an error."""
+        """Merge as transformers does; a keyword that it would ignore is an error."""
         merged = super()._merge_kwargs(*args, **kwargs)
         known = {"text_kwargs", "images_kwargs", "tokenizer_init_kwargs", "common_kwargs", *merged}
         known |= {name for part in merged.values() if isinstance(part, dict) for name in part}
@@ -111,7 +113,7 @@ class PointsProcessor(ProcessorMixin):
 
 
 def _check_words(conversation: Any) -> None:
-    """Raises FinetuneError where the words of a conversation, or of several, hold the image token."""
+    """Raise FinetuneError where the texts of a conversation, or of several, hold the image token."""
     several = bool(conversation) and isinstance(conversation[0], list | tuple)
     faults = [
         f"{f'conversation {i + 1}, ' if several else ''}message {k + 1} ({message['role']})"

@@ -18,6 +18,8 @@ Queries and keys are rotated alike in both, so that no row within a head moves.
 Source: the modelling code that is published with the weights (facts of names and shapes only).
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -29,21 +31,21 @@ __all__ = ["PublishedRows", "published_names"]
 
 @dataclass(frozen=True)
 class PublishedRows:
-    """A share of a published tensor's rows.
+    """Some of a published tensor's rows.
 
-    The rows come in `groups` of `of` equal blocks; block `place` of each group is meant. A whole tensor is the only
-    block of its only group.
+    The rows come in `groups` of `blocks` equal blocks; block `block` of each group is meant. A whole tensor is the
+    only block of its only group.
     """
 
     name: str
-    place: int = 0
-    of: int = 1
+    block: int = 0
+    blocks: int = 1
     groups: int = 1
 
     def runs(self, rows: int, columns: int) -> list[tuple[int, int]]:
-        """The (first element, number of elements) of each block in the published tensor, which has `rows` rows."""
-        block = rows // (self.of * self.groups) * columns
-        return [((group * self.of + self.place) * block, block) for group in range(self.groups)]
+        """Give the (first element, number of elements) of each block in the published tensor of `rows` rows."""
+        size = rows // (self.blocks * self.groups) * columns
+        return [((group * self.blocks + self.block) * size, size) for group in range(self.groups)]
 
 
 _RENAMED = {
@@ -58,7 +60,7 @@ _RENAMED = {
 
 
 def published_names(names: list[str], config: PointsConfig) -> dict[str, PublishedRows]:
-    """Where each of our tensors lies in a published checkpoint.
+    """Give where each of our tensors is in a published checkpoint.
 
     Raises:
         KeyError: a name that no model of this family has.
@@ -71,14 +73,14 @@ def _published(name: str, text: Any) -> PublishedRows:
     if begin is None:
         raise KeyError(name)
     renamed = _RENAMED[begin] + name.removeprefix(begin)
-    found = re.fullmatch(r"(.*\.layers\.\d+\.)(self_attn|mlp)\.(\w+)_proj\.(weight|bias)", renamed)
-    if not found or not name.startswith("llm."):
+    match = re.fullmatch(r"(.*\.layers\.\d+\.)(self_attn|mlp)\.(\w+)_proj\.(weight|bias)", renamed)
+    if not match or not name.startswith("llm."):
         return PublishedRows(renamed)
-    layer, _, kind, last = found.groups()
+    layer, _, kind, last = match.groups()
     heads, keys = text.num_attention_heads, text.num_key_value_heads
     if heads == keys and kind in "qkv":
         return PublishedRows(f"{layer}attention.query_key_value.{last}", "qkv".index(kind), 3, heads)
-    places = {
+    rows_of = {
         "q": ("attention.query_dense", 0, 1, 1),
         "k": ("attention.key_value_dense", 0, 2, keys),
         "v": ("attention.key_value_dense", 1, 2, keys),
@@ -87,5 +89,5 @@ def _published(name: str, text: Any) -> PublishedRows:
         "gate": ("mlp.dense_h_to_4h", 1, 2, 1),
         "down": ("mlp.dense_4h_to_h", 0, 1, 1),
     }
-    stem, place, of, groups = places[kind]
-    return PublishedRows(f"{layer}{stem}.{last}", place, of, groups)
+    stem, block, blocks, groups = rows_of[kind]
+    return PublishedRows(f"{layer}{stem}.{last}", block, blocks, groups)

@@ -6,6 +6,8 @@ cases; what neither can express is refused.
 Source: the modelling code that is published with the weights (facts of names and defaults only).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +40,7 @@ _PLAIN = {  # ours: published
     "initializer_range": "initializer_range",
 }
 
-# What the published configuration class says of a field that its file leaves out.
+# The published configuration class's values of fields that its file leaves out.
 _DEFAULTS = {
     "vocab_size": 102400,
     "hidden_size": 2560,
@@ -52,24 +54,30 @@ _DEFAULTS = {
 }
 
 
-def from_published_config(given: dict[str, Any], image_token_id: int, *, tied: bool, **tokens: Any) -> PointsConfig:
-    """Our configuration of a published one. `tied`: its file has no head of its own; `tokens`: eos and pad.
+def from_published_config(published: dict[str, Any], image_token_id: int, *, tied: bool, **tokens: Any) -> PointsConfig:
+    """Make our configuration of a published one.
+
+    Args:
+        published: the published `config.json`.
+        image_token_id: of the tokenizer.
+        tied: the file has no head of its own.
+        tokens: `eos_token_id` and `pad_token_id`.
 
     Raises:
         FinetuneError: not POINTS v1, or settings that ours can't express; all are listed.
     """
-    refuse_unpublished(given)
-    llm, vision = given["llm_config"], dict(given["vision_config"])
+    refuse_unpublished(published)
+    llm, vision = published["llm_config"], dict(published["vision_config"])
     wrong = [
-        f"llm_config.{key}: expected {' or '.join(map(str, expected))}, found {found!r}"
-        for key, found, expected in (
+        f"llm_config.{key}: expected {' or '.join(map(str, expected))}, found {value!r}"
+        for key, value, expected in (
             ("hidden_act", llm.get("hidden_act", "swiglu"), ("swiglu",)),
             ("norm_type", _norm_type(llm), ("rms_norm",)),
             ("rotary_pct", llm.get("rotary_pct", 1.0), (1.0,)),
             ("rotary_compress", llm.get("rotary_compress", 1.0), (1.0,)),
             ("biases (qkv, out, mlp)", _biases(llm), tuple(_FAMILIES)),
         )
-        if found not in expected
+        if value not in expected
     ]
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         wrong.append(f"vision_config.model_type: expected clip_vision_model, found {vision['model_type']!r}")
@@ -84,20 +92,24 @@ def from_published_config(given: dict[str, Any], image_token_id: int, *, tied: b
     )
 
 
-def refuse_unpublished(given: dict[str, Any], where: str = "config.json") -> None:
-    """Refuse a configuration that is not POINTS v1's; `where` is what errors call it.
+def refuse_unpublished(published: dict[str, Any], where: str = "config.json") -> None:
+    """Refuse a configuration that is not POINTS v1's.
+
+    Args:
+        published: the `config.json`.
+        where: its name in errors.
 
     Raises:
-        FinetuneError: says what was expected and found.
+        FinetuneError: with what was expected and what is there.
     """
-    kind = given.get("model_type")
+    kind = published.get("model_type")
     if kind == "pointsv1.5_chat":
         raise FinetuneError(
             f"{where}: model_type pointsv1.5_chat: POINTS 1.5 is another model: one encoder that takes images of "
             "any size (Qwen2-VL's) in place of two on tiles, and another projector. Only v1 (points_chat) can be "
             "converted."
         )
-    absent = [key for key in ("vision_config", "llm_config") if not isinstance(given.get(key), dict)]
+    absent = [key for key in ("vision_config", "llm_config") if not isinstance(published.get(key), dict)]
     if kind != "points_chat" or absent:
         also = f", and no {' and no '.join(absent)}" if absent and kind == "points_chat" else ""
         ours = " It is of this family already: --reverse makes the published form of it." if kind == "points" else ""
@@ -133,7 +145,7 @@ def _text_config(llm: dict[str, Any], tied: bool, tokens: dict[str, Any]) -> dic
 
 
 def to_published_config(config: PointsConfig) -> dict[str, Any]:
-    """The published form of our configuration, as far as names and shapes go.
+    """Make the published form of our configuration, as far as names and shapes go.
 
     Raises:
         FinetuneError: a model that the published form has no place for; every reason is listed.

@@ -1,5 +1,7 @@
 """What stands beside the weights of a checkpoint: what is read of a pretrained one, what is written to ours."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +34,7 @@ _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt",
 
 
 def saved_files(*things: Any) -> dict[str, bytes]:
-    """What `save_pretrained` of configurations, tokenizers and processors writes, by name."""
+    """Give what `save_pretrained` of configurations, tokenizers and processors writes, by file name."""
     with TemporaryDirectory() as folder:
         for thing in things:
             thing.save_pretrained(folder)
@@ -40,23 +42,27 @@ def saved_files(*things: Any) -> dict[str, bytes]:
 
 
 def normalisation(folder: Path) -> dict[str, list[float]] | None:
-    """Mean and standard deviation of the pixels, as a checkpoint's processor has them; None where it says nothing."""
+    """Give mean and standard deviation of the pixels, as a checkpoint's processor has them, or None."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
-            found = found.get("image_processor", found)
-            if "image_mean" in found and "image_std" in found:
-                return {"image_mean": list(found["image_mean"]), "image_std": list(found["image_std"])}
+            document = json.loads((folder / name).read_text(encoding="utf-8"))
+            settings = document.get("image_processor", document)
+            if "image_mean" in settings and "image_std" in settings:
+                return {"image_mean": list(settings["image_mean"]), "image_std": list(settings["image_std"])}
     return None
 
 
 def load_tokenizer(folder: Path, known_as: Path | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, which errors name as `known_as`.
+    """Load the tokenizer of a checkpoint.
+
+    Args:
+        folder: the checkpoint.
+        known_as: its path in errors.
 
     Raises:
         FinetuneError: there is none.
     """
-    if not any((folder / name).exists() for name in _VOCABULARIES):  # transformers would make one up, without a word
+    if not any((folder / name).exists() for name in _VOCABULARIES):  # transformers would make one up
         raise FinetuneError(
             f"{known_as or folder}: no tokenizer here: expected one of {', '.join(_VOCABULARIES)}. Copy it beside the "
             "weights, or save it there with tokenizer.save_pretrained."
@@ -68,14 +74,14 @@ def load_tokenizer(folder: Path, known_as: Path | None = None) -> PreTrainedToke
 
 
 def prepare_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Lets a tokenizer pad batches as generating needs them: on the left, with a token of its own if it has one."""
+    """Have a tokenizer pad batches as generating needs them: on the left, with a token of its own if it has one."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or "<|im_end|>"
     tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # of the two, the second is what is saved
 
 
 def describe(config: PointsConfig, tensors: Sequence[TensorSpec]) -> None:
-    """Lets a configuration say what is written: the class, and the dtype that the tensors have in common."""
+    """Put what is written into a configuration: the class, and the dtype that the tensors have in common."""
     config.architectures = ["PointsForConditionalGeneration"]
     dtypes = {spec.dtype for spec in tensors if spec.dtype.kind == "float"}
     dtype: torch.dtype | None = dtypes.pop().torch if len(dtypes) == 1 else None
@@ -84,7 +90,7 @@ def describe(config: PointsConfig, tensors: Sequence[TensorSpec]) -> None:
 
 
 def generation_config(config: PointsConfig) -> GenerationConfig:
-    """Where an answer ends, and what it never holds."""
+    """Make the settings of generation: where an answer ends, and which token it never holds."""
     return GenerationConfig(
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,

@@ -1,4 +1,4 @@
-"""Pixels by plan: every tiling's tiles are cut here, and turned into what the encoders see.
+"""Pixels of tiles: they are cut as a tiling planned, and turned into what the encoders take.
 
 Resizing is bilinear over all pixels that a new one covers. By Pillow, or by torch in a quarter of the time: its weights
 have 16 bits where Pillow's have 32, so values may differ by 1 of 255: 0.3 % of them where an image is shrunk, up to a
@@ -6,6 +6,8 @@ fifth where it is enlarged. torch gave the same bits with AVX512, AVX2 and neith
 
     H, W   an image      V   side of a tile      T   tiles of an image, or of all images of a batch
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ Array = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True)
 class Resizer:
-    """How an RGB picture is taken up, resized to width and height, and given back as bytes [3, H, W]."""
+    """How an RGB picture is taken, resized to width and height, and given back as bytes [3, H, W]."""
 
     take: Callable[[Image.Image], Any]
     resize: Callable[[Any, Size], Any]
@@ -53,24 +55,31 @@ RESIZERS = {
 
 
 def cut_tiles(picture: Image.Image, plan: TilePlan, tile: int, resizer: str = "pillow") -> Tensor:
-    """The tiles of an RGB picture, the thumbnail among them, as the language model reads them: bytes [T, 3, V, V]."""
+    """Cut an RGB picture into tiles, the thumbnail among them, in the language model's order: bytes [T, 3, V, V].
+
+    Args:
+        picture: the image.
+        plan: its tiling's.
+        tile: side of a tile, in pixels.
+        resizer: a key of `RESIZERS`.
+    """
     by = RESIZERS[resizer]
     image, size = by.take(picture), picture.size
     resized, new_size = image, size
-    for wanted in plan.sizes:
-        resized, new_size = _resized(by, resized, new_size, wanted), wanted
-    canvas_3HW = _laid_on(plan.canvas or new_size, by.give(resized), plan.corner)
+    for target in plan.sizes:
+        resized, new_size = _resize(by, resized, new_size, target), target
+    canvas_3HW = _lay_on(plan.canvas or new_size, by.give(resized), plan.corner)
     tiles = [canvas_3HW[:, top:bottom, left:right] for left, top, right, bottom in plan.boxes]
     if plan.thumbnail is not None:
         source = (resized, new_size) if plan.thumbnail.of_resized else (image, size)
         whole = _thumbnail(by, *source, plan.thumbnail.size, tile)
         tiles = [whole, *tiles] if plan.thumbnail.first else [*tiles, whole]
-    # told where to go: by itself, numpy would keep Pillow's order of bytes
+    # With `out`: by itself, numpy would keep Pillow's order of bytes
     return torch.from_numpy(np.stack(tiles, out=np.empty((len(tiles), 3, tile, tile), dtype=np.uint8)))
 
 
 def normalised(pixels_T3VV: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Bytes into about -2 to 2, per channel: (value / 255 - mean) / std in float32 [T, 3, V, V].
+    """Turn bytes into about -2 to 2, per channel: (value / 255 - mean) / std in float32 [T, 3, V, V].
 
     Plane by plane, so that all three steps find it in the cache: several times as fast as whole arrays, and the same
     bits.
@@ -85,21 +94,21 @@ def normalised(pixels_T3VV: Tensor, mean: Sequence[float], std: Sequence[float])
     return torch.from_numpy(values_T3VV)
 
 
-def _resized(by: Resizer, image: Any, size: Size, wanted: Size) -> Any:
-    return image if size == wanted else by.resize(image, wanted)
+def _resize(by: Resizer, image: Any, size: Size, target: Size) -> Any:
+    return image if size == target else by.resize(image, target)
 
 
-def _thumbnail(by: Resizer, image: Any, size: Size, wanted: Size, tile: int) -> Array:
-    room = (tile, tile)
-    return _laid_on(room, by.give(_resized(by, image, size, wanted)), centred(wanted, room))
+def _thumbnail(by: Resizer, image: Any, size: Size, target: Size, tile: int) -> Array:
+    canvas = (tile, tile)
+    return _lay_on(canvas, by.give(_resize(by, image, size, target)), centred(target, canvas))
 
 
-def _laid_on(room: Size, pixels_3HW: Array, corner: tuple[int, int]) -> Array:
-    """The picture on black; itself if it fills the room."""
+def _lay_on(canvas: Size, pixels_3HW: Array, corner: tuple[int, int]) -> Array:
+    """The picture on black; itself if it fills the canvas."""
     _, height, width = pixels_3HW.shape
-    if (width, height) == room:
+    if (width, height) == canvas:
         return pixels_3HW
-    canvas_3HW = np.zeros((3, room[1], room[0]), dtype=np.uint8)
+    canvas_3HW = np.zeros((3, canvas[1], canvas[0]), dtype=np.uint8)
     left, top = corner
     canvas_3HW[:, top : top + height, left : left + width] = pixels_3HW
     return canvas_3HW

@@ -1,4 +1,4 @@
-"""What a tiling is: from the size of an image, which tiles are cut of it. Numbers alone; no pixel is seen here.
+"""What a tiling is: from the size of an image, which tiles are cut of it. Numbers alone, no pixels.
 
 Each tiling is a frozen dataclass in a file of its own. Its fields are its parameters, which a checkpoint's processor
 saves by name; the side of a tile is not among them, because the encoders fix it.
@@ -77,7 +77,12 @@ class Tiling(ABC):
 
     @abstractmethod
     def plan(self, width: int, height: int, tile: int) -> TilePlan:
-        """What is done to an image of `width` x `height` pixels, for encoders that see `tile` x `tile`.
+        """Give what is done to an image.
+
+        Args:
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+            tile: side of a tile, in pixels, as the encoders take it.
 
         Raises:
             ValueError: a side is not positive.
@@ -92,19 +97,19 @@ class Single(Tiling):
     name: ClassVar[str] = "single"
 
     def plan(self, width: int, height: int, tile: int) -> TilePlan:
-        """One box, all of it."""
+        """Give one box, all of it."""
         check_positive(width, height, tile)
         return TilePlan(sizes=((tile, tile),), boxes=((0, 0, tile, tile),))
 
 
 def check_positive(*sizes: int) -> None:
-    """Raises ValueError unless all are at least 1."""
+    """Raise ValueError unless all are at least 1."""
     if min(sizes) < 1:
         raise ValueError(f"expected positive sizes, found {', '.join(map(str, sizes))}.")
 
 
 def check_parameters(tiling: Tiling, least: Mapping[str, int]) -> None:
-    """Raises FinetuneError, with all that is wrong: numbers below the `least`, flags that are no true or false."""
+    """Raise FinetuneError for numbers below the `least` of their names, and for flags that are no true or false."""
     values = {name: getattr(tiling, name) for name in least}
     faults = [
         f"{name}: expected a whole number of at least {least[name]}, found {value!r}"
@@ -122,22 +127,22 @@ def check_parameters(tiling: Tiling, least: Mapping[str, int]) -> None:
 
 
 def grids(least: int, most: int) -> list[Grid]:
-    """All grids (columns, rows) of `least` to `most` tiles: those of few tiles first, then those of few rows."""
+    """Give all grids (columns, rows) of `least` to `most` tiles: those of few tiles first, then those of few rows."""
     return [(n // rows, rows) for n in range(least, most + 1) for rows in range(1, n + 1) if n % rows == 0]
 
 
-def size_within(width: int, height: int, room: Size, *, up: bool = False) -> Size:
-    """The largest size of the image's aspect ratio in a room: one side fills it, the other is rounded down, or `up`.
+def size_within(width: int, height: int, canvas: Size, *, up: bool = False) -> Size:
+    """Give the largest size of the image's aspect ratio on a canvas.
 
-    By integers: a product that is whole stays whole.
+    One side fills it; the other is rounded down, or `up`, by integers: a product that is whole stays whole.
     """
-    wide, high = room
+    wide, high = canvas
     rounding = 1 if up else 0
     if wide * height <= high * width:
         return wide, max(1, min(high, (height * wide + rounding * (width - 1)) // width))
     return max(1, min(wide, (width * high + rounding * (height - 1)) // height)), high
 
 
-def centred(size: Size, room: Size) -> tuple[int, int]:
-    """Left and top of a picture in the middle of a room; an odd pixel that is left over goes right and below."""
-    return (room[0] - size[0]) // 2, (room[1] - size[1]) // 2
+def centred(size: Size, canvas: Size) -> tuple[int, int]:
+    """Give left and top of a picture in the middle of a canvas; an odd pixel that is left over goes right and below."""
+    return (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2

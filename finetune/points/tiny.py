@@ -1,7 +1,9 @@
 """A POINTS of about 1.3 million parameters, tokenizer included, that learns on a CPU in a minute.
 
-Narrow parts need larger first weights than CLIP's and Qwen2's 0.02: from those this size was never seen to learn.
+Narrow parts need larger first weights than CLIP's and Qwen2's 0.02: from those this size did not learn.
 """
+
+from __future__ import annotations
 
 import re
 from collections import Counter
@@ -23,7 +25,7 @@ STD = (0.20, 0.21, 0.23)
 
 
 def tiny_config(vocab_size: int, image_token_id: int, pad_token_id: int, eos_token_id: int) -> PointsConfig:
-    """Two encoders of 96 x 3 layers on tiles of 32 pixels (4 tokens each), a language model of 128 x 3 layers."""
+    """Give two encoders of 96 x 3 layers on tiles of 32 pixels (4 tokens each), a language model of 128 x 3 layers."""
     vision = {
         "hidden_size": 96,
         "intermediate_size": 384,
@@ -58,7 +60,7 @@ def tiny_config(vocab_size: int, image_token_id: int, pad_token_id: int, eos_tok
 
 
 def tiny_tokenizer(phrases: Iterable[str] = ()) -> PreTrainedTokenizerFast:
-    """A tokenizer of single bytes and the given phrases, longest first.
+    """Make a tokenizer of single bytes and phrases, longest first.
 
     Any text comes back whole: what is no phrase is spelled in bytes. Phrases that prompts repeat word for word keep
     sequences short, as the merges of a large vocabulary would.
@@ -83,7 +85,7 @@ def tiny_tokenizer(phrases: Iterable[str] = ()) -> PreTrainedTokenizerFast:
 
 
 def common_phrases(texts: Iterable[str], least: int = 50) -> list[str]:
-    """What comes up at least so often in the texts: markers like "Hint: " or "B. ", whole lines, words."""
+    """Give the pieces that are in the texts at least so often: markers like "Hint: " or "B. ", whole lines, words."""
     pieces = re.compile(r"\n?[A-Z]\. |\n?[^\n]+?(?:: |(?=\n)|$)")
     counts = Counter(piece for text in texts for piece in pieces.findall(text))
     often = {piece for piece, n in counts.items() if n >= least and len(piece) > 1}
@@ -91,6 +93,6 @@ def common_phrases(texts: Iterable[str], least: int = 50) -> list[str]:
 
 
 def tiny_processor(phrases: Iterable[str] = ()) -> PointsProcessor:
-    """The tiny tokenizer, and tiles of 32 pixels, at most 8 of them."""
+    """Make a processor of the tiny tokenizer, and tiles of 32 pixels, at most 8 of them."""
     images = PointsImageProcessor(tile=TILE, max_tiles=8, single_thumbnail=False, image_mean=MEAN, image_std=STD)
     return PointsProcessor(images, tiny_tokenizer(phrases), tokens_per_tile=(TILE // PATCH // 2) ** 2)

@@ -4,9 +4,11 @@ Which frames: `finetune.media.sampling`. Source: MM1.5-Video, arXiv 2409.20566, 
 frame.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from finetune.media.sampling import frame_indices
 from finetune.points.tiling import Single, TilePlan, Tiling, check_parameters
@@ -22,7 +24,7 @@ class Video:
     A class of its own, because transformers takes a list within a list for the images of one row of a batch.
     """
 
-    frames: Sequence[Any]
+    frames: Sequence[object]
 
     def __post_init__(self) -> None:
         if not len(self.frames):
@@ -41,9 +43,9 @@ class UniformFrames(Tiling):
         check_parameters(self, {"frames": 1})
 
     def plan(self, width: int, height: int, tile: int) -> TilePlan:
-        """One frame: one box, all of it."""
+        """Give one box for a frame, all of it."""
         return Single().plan(width, height, tile)
 
-    def chosen(self, video: Video) -> list[Any]:
-        """The frames that are looked at."""
+    def chosen(self, video: Video) -> list[object]:
+        """Give the frames that are used."""
         return [video.frames[i] for i in frame_indices(len(video.frames), self.frames)]

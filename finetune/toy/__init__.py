@@ -4,6 +4,8 @@
 in the schemas of the eight benchmarks, `write` makes the files. `judge` grades answers by a rule.
 """
 
+from __future__ import annotations
+
 from finetune.toy.tasks import SKILLS, Scene
 from finetune.toy.write import make_toy
 

@@ -1,5 +1,7 @@
 """`python -m finetune.toy OUT --seed 0`: toy data sets and toy benchmarks, made once."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import click

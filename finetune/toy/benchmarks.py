@@ -8,6 +8,8 @@ hints within the question (MathVista), figures that differ where the question is
 Lists, which MathVista has a few of, are left out: VLMEvalKit's metric counts every answer to them as wrong.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Scenes with their PNG files, and which pictures are held out: none of a benchmark's is ever drawn for training."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import io

@@ -10,6 +10,8 @@ The first line of its output is its URL. The port is the one in the port file, s
 judge there: to the journal, a judge at another place is another judge.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re

@@ -4,6 +4,8 @@ Every function takes the stream and the truth, and gives an RGB image: 32 x 32 p
 (two tiles and a thumbnail).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import lru_cache
 from math import hypot

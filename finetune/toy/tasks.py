@@ -12,6 +12,8 @@ can be made again, and alone. A scene is asked about in several forms, each as o
     claim     whether what somebody says is right              HallusionBench
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random

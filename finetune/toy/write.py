@@ -6,6 +6,8 @@ OUT/LMUData/MMBench_DEV_EN.tsv, ...                      held-out questions, a f
 OUT/toy.json                                             what all of it was made from; written last
 """
 
+from __future__ import annotations
+
 import csv
 import json
 import os

@@ -28,7 +28,7 @@ from soup.errors import FinetuneError
 
 __all__ = ["SlurmExecutor", "queued"]
 
-ASK_SECONDS = 5.0  # between two calls of squeue: clusters dislike more
+QUERY_SECONDS = 5.0  # between two calls of squeue: clusters dislike more
 GPU_WORDS = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
 
 
@@ -40,11 +40,11 @@ class SlurmExecutor:
     address: str = ""
     chains: bool = True
     pause_seconds: float = 0.5
-    ask_seconds: float = field(default_factory=lambda: ASK_SECONDS)
+    query_seconds: float = field(default_factory=lambda: QUERY_SECONDS)
     _tasks: dict[str, Task] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)  # a task's name, and its job's in SLURM
     _ended: list[TaskExit] = field(default_factory=list)
-    _asked: float = 0.0
+    _last_query: float = 0.0
 
     def describe(self) -> str:
         """Name the queue."""
@@ -112,8 +112,8 @@ class SlurmExecutor:
     def poll(self) -> list[TaskExit]:
         """Give the jobs that left the queue; their folders tell what became of them."""
         ended, self._ended = self._ended, []
-        if self._names and time.monotonic() - self._asked > self.ask_seconds:
-            self._asked = time.monotonic()
+        if self._names and time.monotonic() - self._last_query > self.query_seconds:
+            self._last_query = time.monotonic()
             in_queue = queued(self._names.values())
             if in_queue is not None:  # else SLURM did not answer: it will
                 gone = [name for name, job in self._names.items() if job not in in_queue]

@@ -140,7 +140,7 @@ def test_a_refusal_of_slurm_s_is_told(tmp_path, stand_ins):
 
 
 def test_no_answer_of_slurm_s_is_no_sign_that_jobs_are_gone(tmp_path, stand_ins):
-    executor = SlurmExecutor(configured(), ask_seconds=0.0)
+    executor = SlurmExecutor(configured(), query_seconds=0.0)
     executor.submit(tasks(tmp_path, "a", "b"))
     stand_ins("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     assert executor.poll() == []
@@ -151,14 +151,14 @@ def test_no_answer_of_slurm_s_is_no_sign_that_jobs_are_gone(tmp_path, stand_ins)
 
 
 def test_what_slurm_ended_is_told_with_its_word_for_it(tmp_path, stand_ins):
-    executor = SlurmExecutor(configured(), ask_seconds=0.0)
+    executor = SlurmExecutor(configured(), query_seconds=0.0)
     executor.submit(tasks(tmp_path, "a"))
     stand_ins("scontrol", "echo JobId=100 JobState=OUT_OF_MEMORY Reason=OutOfMemory")
     assert executor.poll()[0].why == "SLURM ended job 100: OUT_OF_MEMORY (OutOfMemory)"
 
 
 def test_a_job_that_never_began_is_told_with_slurm_s_own_log(tmp_path, stand_ins):
-    executor = SlurmExecutor(configured(), ask_seconds=0.0)
+    executor = SlurmExecutor(configured(), query_seconds=0.0)
     executor.submit(tasks(tmp_path, "a"))
     assert executor.poll()[0].why.endswith(f"{tmp_path}/ckpts.finetune/slurm/100_0_log.out")
 
@@ -239,7 +239,7 @@ def started(words, home):
 
 @pytest.fixture
 def asking(cluster, monkeypatch):
-    monkeypatch.setattr(slurm, "ASK_SECONDS", 0.5)
+    monkeypatch.setattr(slurm, "QUERY_SECONDS", 0.5)
     return cluster
 
 

@@ -366,7 +366,7 @@ def test_blocks_of_any_size_make_the_same_files_and_nothing_larger_is_held(tmp_p
     tokenizer = plain_tokenizer()
     save_llm(tmp_path / "llm", "llama", tokenizer=tokenizer, rows=len(tokenizer))
     put_together(tmp_path / "whole", tmp_path / "llm", tmp_path / "vit")
-    monkeypatch.setattr("finetune.points.restack.LEAF_ELEMENTS", 100)
+    monkeypatch.setattr("finetune.points.slice_writer.LEAF_ELEMENTS", 100)
     plan, counts = plan_assembly(str(tmp_path / "llm"), str(tmp_path / "vit")), []
     assemble(plan, tmp_path / "blocks", progress=counts.append)
     assert (max(counts), sum(counts)) == (200, plan.write_bytes)

@@ -1,8 +1,10 @@
-"""Pretrained parts of a model to be: where they lie, what shapes them, which of their tensors is which of the module's.
+"""Pretrained parts of a model to be: their checkpoints and configurations, and the module's names of their tensors.
 
 A vision encoder may lie within a larger checkpoint (CLIP with its text side, a classifier): its tensors are those whose
 names end as the module's own do, behind one prefix. No table of checkpoints is needed for that.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +15,8 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from finetune.points.encoders import encoder_class
 from finetune.points.model import language_model_class
-from finetune.points.restack import open_source
 from finetune.points.side_files import normalisation
+from finetune.points.slice_writer import open_source
 from soup.checkpoints.dtypes import Dtype
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
@@ -50,68 +52,68 @@ class PretrainedPart:
 
     @property
     def pixels(self) -> dict[str, list[float]] | None:
-        """How its pixels are normalised; None where it does not say."""
+        """How its pixels are normalised; None where that is not known."""
         return normalisation(self.checkpoint.path)
 
 
-def open_encoder(place: str) -> PretrainedPart:
-    """A vision encoder by its directory or Hub id, alone or within a larger checkpoint.
+def open_encoder(location: str) -> PretrainedPart:
+    """Open a vision encoder by its directory or Hub id, alone or within a larger checkpoint.
 
     Raises:
         CheckpointError: no checkpoint there, or damaged.
         FinetuneError: not a vision model, or tensors that are missing or of another shape; all are listed.
     """
-    checkpoint, config = _opened(place)
+    checkpoint, config = _open_part(location)
     config = getattr(config, "vision_config", None) or config
     try:
         kind = encoder_class(config)
     except ValueError as error:
-        raise FinetuneError(f"{place}: {error} Give a vision model, or a model with one (CLIP).") from error
+        raise FinetuneError(f"{location}: {error} Give a vision model, or a model with one (CLIP).") from error
     return PretrainedPart(checkpoint, config, kind, _find(checkpoint, config, kind))
 
 
-def open_language_model(place: str) -> PretrainedPart:
-    """A causal language model by its directory or Hub id.
+def open_language_model(location: str) -> PretrainedPart:
+    """Open a causal language model by its directory or Hub id.
 
     Raises:
         CheckpointError: no checkpoint there, or damaged.
         FinetuneError: not a causal language model, or tensors that are missing or of another shape; all are listed.
     """
-    checkpoint, config = _opened(place)
+    checkpoint, config = _open_part(location)
     if hasattr(config, "vision_config"):
-        raise FinetuneError(f"{place}: {config.model_type} sees images already. Give the language model alone.")
+        raise FinetuneError(f"{location}: {config.model_type} sees images already. Give the language model alone.")
     try:
         kind = language_model_class(config)
     except ValueError as error:
-        raise FinetuneError(f"{place}: {error}") from error
+        raise FinetuneError(f"{location}: {error}") from error
     return PretrainedPart(checkpoint, config, kind, _find(checkpoint, config, kind))
 
 
-def _opened(place: str) -> tuple[Checkpoint, PreTrainedConfig]:
+def _open_part(location: str) -> tuple[Checkpoint, PreTrainedConfig]:
     try:
-        checkpoint = open_source(place)
+        checkpoint = open_source(location)
     except CheckpointError as error:
-        if is_hub_id(place) and not Path(place).exists() and "safetensors" in str(error):
+        if is_hub_id(location) and not Path(location).exists() and "safetensors" in str(error):
             raise CheckpointError(
                 f"{error} Where a repository of the Hub holds pickles alone, a safetensors form is often offered as a "
-                f"pull request, which has a revision of its own: {place.partition('@')[0]}@refs/pr/1."
+                f"pull request, which has a revision of its own: {location.partition('@')[0]}@refs/pr/1."
             ) from error
         raise
     if checkpoint.quantised:
-        raise FinetuneError(f"{place}: quantised weights can't be assembled: {checkpoint.quantised}.")
+        raise FinetuneError(f"{location}: quantised weights can't be assembled: {checkpoint.quantised}.")
     try:
         return checkpoint, AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise FinetuneError(f"{place}: its config.json can't be read by transformers.\n{error}") from error
+        raise FinetuneError(f"{location}: its config.json can't be read by transformers.\n{error}") from error
 
 
 def _find(checkpoint: Checkpoint, config: PreTrainedConfig, kind: type[PreTrainedModel]) -> dict[str, str]:
-    """The checkpoint's name of every tensor of the module: behind the prefix where most of them are found."""
+    """The checkpoint's name of every tensor of the module: behind the prefix that most of them have."""
     with torch.device("meta"):
         module = kind(config)
     tied = module.all_tied_weights_keys
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in tied}
-    prefixes = {found.removesuffix(name) for name in list(shapes)[:3] for found in checkpoint.tensors}
+    prefixes = {tensor.removesuffix(name) for name in list(shapes)[:3] for tensor in checkpoint.tensors}
     prefixes = {"", *(prefix for prefix in prefixes if prefix.endswith(".") and prefix not in checkpoint.tensors)}
     attempts = [_behind(prefix, checkpoint, module) for prefix in sorted(prefixes, key=len)]
     names, remark = max(attempts, key=lambda attempt: sum(name in attempt[0] for name in shapes))
@@ -138,10 +140,10 @@ def _behind(prefix: str, checkpoint: Checkpoint, module: PreTrainedModel) -> tup
 
     Where these are more than renamings, no names but why.
     """
-    found = {name.removeprefix(prefix): name for name in checkpoint.tensors if name.startswith(prefix)}
+    tensors = {name.removeprefix(prefix): name for name in checkpoint.tensors if name.startswith(prefix)}
     try:
-        renamed = names_in_memory(module, found)
+        renamed = names_in_memory(module, tensors)
     except LookupError as error:
         return {}, str(error)
-    pairs = renamed.items() if renamed is not None else zip(found, found, strict=True)
-    return {ours: found[theirs] for theirs, ours in pairs}, ""
+    pairs = renamed.items() if renamed is not None else zip(tensors, tensors, strict=True)
+    return {ours: tensors[theirs] for theirs, ours in pairs}, ""

@@ -1,8 +1,10 @@
-"""Write a checkpoint whose tensors are runs of other checkpoints' tensors, streamed: no tensor is ever held whole.
+"""Write a checkpoint whose tensors are slices of other checkpoints' tensors, streamed: no tensor is ever held whole.
 
-A run is a stretch of elements of one tensor. A tensor that is only renamed is one run; one that is cut out of a fused
-tensor is several, a head each. Files appear all at once, when complete (`soup/checkpoints/writer.py`).
+A slice is a stretch of elements of one tensor. A tensor that is only renamed is one slice; one that is cut out of a
+fused tensor is several, a head each. Files appear all at once, when complete (`soup/checkpoints/writer.py`).
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,37 +53,37 @@ class NewValues:
 
     @property
     def count(self) -> int:
-        """How many they are."""
+        """The number of elements."""
         return self.values.numel()
 
 
 @dataclass(frozen=True)
 class TensorTarget:
-    """A tensor to be written; its runs fill it from the first element to the last.
+    """A tensor to be written; its slices fill it from the first element to the last.
 
-    `file` is where it would like to lie. Where a tensor has no such wish, none is granted.
+    `file` is the file that it goes into, where all tensors of the checkpoint have one.
     """
 
     spec: TensorSpec
-    runs: tuple[TensorSlice | NewValues, ...]
+    slices: tuple[TensorSlice | NewValues, ...]
     file: str | None = None
 
 
-def open_source(place: str) -> Checkpoint:
-    """A checkpoint by its directory or Hub id.
+def open_source(location: str) -> Checkpoint:
+    """Open a checkpoint by its directory or Hub id.
 
     Raises:
         CheckpointError: it is not to be had, or damaged.
     """
-    if is_hub_id(place) and not Path(place).exists():
-        return Checkpoint(fetch_checkpoint(place)[0])
-    return Checkpoint(place)
+    if is_hub_id(location) and not Path(location).exists():
+        return Checkpoint(fetch_checkpoint(location)[0])
+    return Checkpoint(location)
 
 
 def plan_targets(targets: Sequence[TensorTarget], max_shard_bytes: int | None = None) -> tuple[FilePlan, ...]:
-    """Which tensor goes into which file: where each would like to lie, if all say so."""
-    wishes = {target.spec.name: target.file for target in targets if target.file is not None}
-    layout = wishes if len(wishes) == len(targets) else None
+    """Plan which tensor goes into which file: as the targets have it, if all of them do."""
+    file_of = {target.spec.name: target.file for target in targets if target.file is not None}
+    layout = file_of if len(file_of) == len(targets) else None
     return plan_files([target.spec for target in targets], layout, max_shard_bytes)
 
 
@@ -93,28 +95,37 @@ def write_targets(
     max_shard_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[FilePlan, ...]:
-    """Writes the tensors and what stands beside them, as a checkpoint at `out`.
+    """Write a checkpoint.
+
+    Args:
+        out: its directory.
+        targets: its tensors.
+        side_files: what stands beside them, by file name.
+        max_shard_bytes: of a file.
+        progress: called with the bytes written since its last call.
 
     Raises:
         OutputError: the destination exists, holds a source, is being written by another run, or the disk is too small.
         CheckpointError: a source could not be read.
         FinetuneError: values that are too large for the dtype that is written.
     """
-    _refuse_sources(out, {run.source.path for target in targets for run in target.runs if isinstance(run, TensorSlice)})
+    _refuse_sources(
+        out, {part.source.path for target in targets for part in target.slices if isinstance(part, TensorSlice)}
+    )
     refuse_destination(out, overwrite=False)
     files = plan_targets(targets, max_shard_bytes)
     metadata = {"format": "pt"}
     with CheckpointWriter(out, files, metadata) as writer:
-        job = _Job(writer, progress or (lambda count: None), set())
+        copy = _CopyUnit(writer, progress or (lambda count: None), set())
         threads_before = torch.get_num_threads()
         try:
             run_on_threads(
-                lambda unit: job(*unit), _units(targets), default_threads(), lambda: torch.set_num_threads(1)
+                lambda unit: copy(*unit), _units(targets), default_threads(), lambda: torch.set_num_threads(1)
             )
         finally:
             torch.set_num_threads(threads_before)
-        if job.overflown:
-            raise FinetuneError(f"Values too large for the dtype to be written:\n{bullet_list(sorted(job.overflown))}")
+        if copy.overflown:
+            raise FinetuneError(f"Values too large for the dtype to be written:\n{bullet_list(sorted(copy.overflown))}")
         for name, data in side_files.items():
             writer.add_file(name, data)
         writer.commit(metadata)
@@ -129,51 +140,51 @@ def _refuse_sources(out: Path, sources: set[Path]) -> None:
 
 
 def _units(targets: Sequence[TensorTarget]) -> Iterator[tuple[TensorSpec, int, TensorSlice | NewValues, int, int]]:
-    """Work in small pieces: which tensor, at which element, from which run, from which element of it, how many."""
+    """Work in small pieces: which tensor, at which element, from which slice, from which element of it, how many."""
     for target in targets:
-        place = 0
-        for run in target.runs:
-            for begin in range(0, run.count, LEAF_ELEMENTS):
-                yield target.spec, place + begin, run, begin, min(LEAF_ELEMENTS, run.count - begin)
-            place += run.count
-        assert place == target.spec.elements, f"{target.spec.name}: runs of {place} for {target.spec.elements}"
+        offset = 0
+        for part in target.slices:
+            for begin in range(0, part.count, LEAF_ELEMENTS):
+                yield target.spec, offset + begin, part, begin, min(LEAF_ELEMENTS, part.count - begin)
+            offset += part.count
+        assert offset == target.spec.elements, f"{target.spec.name}: slices of {offset} for {target.spec.elements}"
 
 
 @dataclass(frozen=True)
-class _Job:
+class _CopyUnit:
     writer: CheckpointWriter
     progress: Progress
     overflown: set[str]
 
-    def __call__(self, spec: TensorSpec, place: int, run: TensorSlice | NewValues, begin: int, count: int) -> None:
-        values = run.values[begin : begin + count] if isinstance(run, NewValues) else _read(run, begin, count)
-        wanted = values.to(spec.dtype.torch).contiguous()
-        if wanted.dtype != values.dtype and bool((wanted.isinf() & ~values.isinf()).any()):
+    def __call__(self, spec: TensorSpec, offset: int, part: TensorSlice | NewValues, begin: int, count: int) -> None:
+        values = part.values[begin : begin + count] if isinstance(part, NewValues) else _read(part, begin, count)
+        cast = values.to(spec.dtype.torch).contiguous()
+        if cast.dtype != values.dtype and bool((cast.isinf() & ~values.isinf()).any()):
             self.overflown.add(spec.name)
-        self.writer.write(spec.name, place, wanted)
-        self.progress(wanted.numel() * wanted.element_size())
+        self.writer.write(spec.name, offset, cast)
+        self.progress(cast.numel() * cast.element_size())
 
 
-def _read(run: TensorSlice, begin: int, count: int) -> torch.Tensor:
-    """Elements of a run, from its own `begin` on [count]."""
-    dtype = run.source.tensors[run.name].dtype
+def _read(part: TensorSlice, begin: int, count: int) -> torch.Tensor:
+    """Elements of a slice, from its own `begin` on [count]."""
+    dtype = part.source.tensors[part.name].dtype
     width = dtype.bits // 8
     buffer = bytearray(count * width)
-    run.source.read_into(run.name, (run.start + begin) * width, memoryview(buffer))
+    part.source.read_into(part.name, (part.start + begin) * width, memoryview(buffer))
     return torch.frombuffer(buffer, dtype=dtype.torch)
 
 
 def mean_row(source: Checkpoint, name: str) -> torch.Tensor:
-    """The mean over the rows of a matrix, or over a vector [columns], added up in float64."""
+    """Give the mean over the rows of a matrix, or over a vector [columns], added up in float64."""
     rows, columns = (*source.tensors[name].shape, 1)[:2]
     step = max(1, LEAF_ELEMENTS // columns)
     total = torch.zeros(columns, dtype=torch.float64)
     for row in range(0, rows, step):
-        here = min(step, rows - row)
+        height = min(step, rows - row)
         total += (
-            _read(TensorSlice(source, name, row * columns, here * columns), 0, here * columns)
+            _read(TensorSlice(source, name, row * columns, height * columns), 0, height * columns)
             .double()
-            .view(here, -1)
+            .view(height, -1)
             .sum(0)
         )
     return total / rows
