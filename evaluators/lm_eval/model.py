@@ -79,7 +79,7 @@ def _halving_class() -> Any:
             return _join_padded(self._parts(generate_part, len(context)), self.tokenizer.pad_token_id)
 
         def _parts(self, work: Callable[[slice], Tensor], count: int) -> list[Tensor]:
-            """The work's results over slices of so many rows, as large as memory allows."""
+            """Return the work's results over slices of so many rows, as large as memory allows."""
             done: list[Tensor] = []
             start = 0
             while start < count:

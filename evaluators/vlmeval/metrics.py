@@ -55,7 +55,7 @@ class Metric:
 
 
 def _circular(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
-    """A question is right if all rotations of its options are."""
+    """Score by circular evaluation: a question is right if all rotations of its options are."""
     library = vlmeval_module(MULTIPLE_CHOICE)
     dumped: dict[str, object] = {}
     evaluate = with_globals(
@@ -73,7 +73,7 @@ def _circular(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> Me
 
 
 def _choices(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
-    """A question is right if the letter, or else the words, of the right option are in the answer."""
+    """Score by options: a question is right if the right option's letter, or else its words, are in the answer."""
     library = vlmeval_module(MULTIPLE_CHOICE)
     evaluate = with_globals(
         library.mcq_vanilla_eval,
@@ -94,7 +94,7 @@ def _accuracy(library: ModuleType, result: Frame, judge: JudgeSession | None) ->
 
 
 def _contained(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
-    """`Final Score` per hundred questions; on the standard 1,000 that is `Final Score` / 10."""
+    """Score by texts contained: `Final Score` per hundred questions (of the standard 1,000: `Final Score` / 10)."""
     silent = {"tqdm": lambda rows: rows, "dump": lambda *_: None, "get_intermediate_file_path": lambda *_: ""}
     count = with_globals(type(data_set).evaluate, load=lambda table: table, **silent)
     # It gives totals alone, and so is also called with each row by itself.
@@ -104,7 +104,7 @@ def _contained(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> M
 
 
 def _yes_no(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
-    """The mean of aAcc, fAcc and qAcc: right answers, figures and questions of which all answers are right.
+    """Score yes and no: the mean of aAcc, fAcc and qAcc (answers, figures and questions of which all are right).
 
     A question's points are its aAcc alone: their mean is not the score, which counts groups.
     """
@@ -125,7 +125,7 @@ def _yes_no(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> Metr
 
 
 def _extracted(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
-    """The judge extracts the answer, unless the prediction is nothing else; compared by type."""
+    """Score answers that the judge extracts, unless the prediction is nothing else; compared by type."""
     assert judge is not None
     library = vlmeval_module("dataset.utils.mathvista")
     extracted = judge.map(lambda index: library.MathVista_auxeval(judge, frame.iloc[index]), range(len(frame)))
@@ -141,7 +141,7 @@ CAPABILITIES = "rec,ocr,know,gen,spat,math"
 
 
 def _graded(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
-    """The judge grades each answer from 0 to 1."""
+    """Score by the judge's grades, 0 to 1 for each answer."""
     assert judge is not None
     library = vlmeval_module("dataset.utils.mmvet")
     graded = judge.map(lambda index: library.MMVet_auxeval(judge, frame.iloc[index]), range(len(frame)))

@@ -198,7 +198,7 @@ class _Board:
 
 
 def print_table(table: ScoreTable, first: str) -> None:
-    """A table of scores on stdout; `first` heads the column of labels."""
+    """Print a table of scores on stdout; `first` heads the column of labels."""
     rows = [
         [row.label, *("" if value is None else f"{value:.2f}" for value in row.values), row.remark]
         for row in table.rows
@@ -232,7 +232,7 @@ def print_json(document: Mapping[str, object]) -> None:
 
 
 def print_plan(plan: Mapping[str, object], *, as_json: bool) -> None:
-    """What a command would do, on stdout: as one JSON document, or as a table in which bytes are readable."""
+    """Print what a command would do, on stdout: as one JSON document, or as a table in which bytes are readable."""
     if as_json:
         print_json(plan)
         return
@@ -246,7 +246,7 @@ def print_plan(plan: Mapping[str, object], *, as_json: bool) -> None:
 
 
 def cell(value: object) -> str:
-    """A value as a table shows it: `yes` and `no`, lists by commas, nothing for None."""
+    """Return a value as a table shows it: `yes` and `no`, lists by commas, nothing for None."""
     if value is None or isinstance(value, bool):
         return {None: "", True: "yes", False: "no"}[value]
     if isinstance(value, Mapping):

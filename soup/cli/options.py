@@ -50,7 +50,7 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number of bytes, from its text."""
+        """Return the number of bytes, from its text."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", value.strip().upper())
@@ -65,7 +65,7 @@ class BatchSize(click.ParamType[int | str]):
     name = "auto|N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """The number, or the word."""
+        """Return the number, or the word."""
         return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
 
 
@@ -79,7 +79,7 @@ class Values:
         return self.typed[name]
 
     def carrier(self, kind: type[T], **others: object) -> T:
-        """The option dataclass, from what was typed for its fields.
+        """Return the option dataclass, from what was typed for its fields.
 
         Args:
             kind: The dataclass; fields that the command does not offer keep their defaults.
@@ -123,7 +123,7 @@ class Command(cloup.Command):
 
 
 def _repeated(option: str, words: Sequence[str]) -> Iterable[str]:
-    """The words with the option repeated before each word that follows its value."""
+    """Return the words with the option repeated before each word that follows its value."""
     follows = False
     for number, word in enumerate(words):
         is_first = number > 0 and words[number - 1] == option
@@ -146,7 +146,7 @@ class GroupedOption:
 
     @classmethod
     def of(cls, group: Group, *names: str, **details: Any) -> GroupedOption:
-        """An option by click's own words."""
+        """Return an option by click's own words."""
         return cls(group, cloup.option(*names, **details))
 
 
@@ -163,7 +163,7 @@ def compose_options(*options: GroupedOption) -> Decorator:
 
 
 def carrier_options(carrier: type[Any], *names: str) -> list[GroupedOption]:
-    """The options of a dataclass.
+    """Return the options of a dataclass.
 
     Args:
         carrier: The dataclass.

@@ -30,7 +30,7 @@ FLATTERED = "All questions chose this soup, so that its scores flatter it; --spl
 
 
 def _command(name: str, summary: str, example: str, *own: GroupedOption) -> Callable[[Callable[..., None]], Command]:
-    """A command that cooks by one strategy: its own options, then those that all of them share."""
+    """Return a command that cooks by one strategy: its own options, then those that all of them share."""
     options = [
         *pool_options,
         *own,

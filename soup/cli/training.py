@@ -108,7 +108,7 @@ def _launch(values: Values) -> None:
 
 
 def _launch_progress(console: Console) -> LaunchProgress:
-    """What the launcher tells, on this console."""
+    """Return what the launcher tells, on this console."""
     with _needs_extra():
         from finetune.launching.launch import LaunchProgress
         from finetune.launching.status import HEAD, live_cells

@@ -151,7 +151,7 @@ class Candidate(Protocol):
         """A directory of this candidate's own for what is worth keeping for a rerun; made by whoever writes first."""
 
     def directory(self) -> Path:
-        """The candidate as a complete checkpoint directory. Read-only: files may be hard links to an ingredient's."""
+        """Return the candidate as a complete checkpoint directory; its files may be hard links: only read them."""
 
     def load_into(self, module: Any, names: Mapping[str, str] | None = None) -> None:
         """Stream the weights into a torch module, every parameter and persistent buffer, block by block.

@@ -79,7 +79,7 @@ class EvalConfig(EvalSettings):
         return ALL if self.split is None else Split("selection", self.split)
 
     def parse(self) -> tuple[Benchmark, ...]:
-        """The benchmarks that its texts name; none where there are no texts.
+        """Return the benchmarks that its texts name; none where there are no texts.
 
         Raises:
             EvaluatorError: an unknown benchmark, a split that is no share, or an objective or split of no benchmarks.

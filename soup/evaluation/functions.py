@@ -40,7 +40,7 @@ class FunctionEvaluator(Harness):
         self.settings = settings
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
-        """The function's name, and the digest of its source.
+        """Return the function's name, and the digest of its source.
 
         Raises:
             EvaluatorError: the function is not known here, its source can't be read, or questions are split.
@@ -56,7 +56,7 @@ class FunctionEvaluator(Harness):
         return {"evaluator": "function", "code": hashlib.sha256(source.encode()).hexdigest()}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
-        """What the function says of the candidate's directory."""
+        """Return what the function says of the candidate's directory."""
         refuse_split(benchmark)
         return call_function(_function(benchmark), str(candidate.directory()), benchmark.name)
 

@@ -25,7 +25,7 @@ __all__ = ["RunDirectory", "strategy_file_name"]
 
 
 def strategy_file_name(strategy: str) -> str:
-    """A strategy's name as a part of a path: `my.py:fn` is `my.py_fn`."""
+    """Return a strategy's name as a part of a path: `my.py:fn` is `my.py_fn`."""
     return strategy.replace(":", "_").replace("/", "_")
 
 
@@ -37,7 +37,7 @@ class RunDirectory:
 
     @classmethod
     def choose(cls, named: str | Path | None, locations: str | Path | Sequence[str | Path]) -> RunDirectory:
-        """The directory that the user names, else one beside the pool: `ckpts.soup/` for `ckpts/` and what lies in it.
+        """Return the directory that the user names, else one beside the pool: `ckpts.soup/` for `ckpts/`.
 
         Args:
             named: What the user names, if anything.
@@ -71,15 +71,15 @@ class RunDirectory:
         return self.path / "soups"
 
     def result(self, strategy: str) -> Path:
-        """The file of what a strategy came to."""
+        """Return the file of what a strategy came to."""
         return self.results / f"{strategy_file_name(strategy)}.json"
 
     def candidate(self, recipe: Recipe) -> Path:
-        """The scratch folder of a recipe's candidate."""
+        """Return the scratch folder of a recipe's candidate."""
         return self.scratch / recipe.digest[7:19]
 
     def answers(self, recipe: Recipe) -> Path:
-        """The folder of what a recipe's candidate answered."""
+        """Return the folder of what a recipe's candidate answered."""
         return self.path / "answers" / self.candidate(recipe).name
 
     def clear_scratch(self) -> None:

@@ -62,7 +62,7 @@ class Scorer:
     evaluated: dict[TrialKey, Evaluated] = field(default_factory=dict)
 
     def __call__(self, chosen: object, /) -> Trial:
-        """The trial of the mean of some ingredients (or of their names), or of a weighted one.
+        """Return the trial of the mean of some ingredients (or of their names), or of a weighted one.
 
         Raises:
             EvaluatorError: the harness failed, timed out, or gave no score.
@@ -76,7 +76,7 @@ class Scorer:
         return self.trials[key]
 
     def trial(self, recipe: Recipe) -> Trial:
-        """A recipe's trial, evaluated if need be, without a note that it was asked for."""
+        """Return a recipe's trial, evaluated if need be, without a note that it was asked for."""
         scores, seconds = self._evaluated(recipe)
         # Guards compare with the single models, which are scored for them where nobody has asked yet.
         singles = [self._evaluated(self.recipe([part]))[0] for part in self.pool] if self.objective.guards else []
@@ -90,7 +90,7 @@ class Scorer:
             self.progress.on_trial(trial)
 
     def report(self, trial: Trial, split: Split) -> Trial:
-        """The same trial with its scores over the questions that only report, and the seconds of both."""
+        """Return the same trial with its scores over the questions that only report, and the seconds of both."""
         scores, seconds = self._scores(trial.recipe, self.suite.on(split))
         spent = [part for part in (trial.seconds, seconds) if part is not None]
         reported = replace(trial, report=scores, seconds=sum(spent) if spent else None)
@@ -99,7 +99,7 @@ class Scorer:
         return reported
 
     def recipe(self, chosen: object) -> Recipe:
-        """The sealed recipe of a choice. Ingredients stand in the pool's order, so that one set is one recipe."""
+        """Return the sealed recipe of a choice. Ingredients stand in the pool's order: one set is one recipe."""
         shares = [
             share.model_copy(update={"digest": self.digests[share.name].content})
             for share in shares_of(self.pool, chosen)
@@ -109,7 +109,7 @@ class Scorer:
         return self.template.recipe(shares, base, side_digest(lead.checkpoint))
 
     def missing(self, recipe: Recipe, suite: BenchmarkSuite) -> list[int]:
-        """The indices of the suite's entries for which a recipe has no remembered score yet."""
+        """Return the indices of the suite's entries for which a recipe has no remembered score yet."""
         keys = [_score_key(recipe, entry) for entry in suite.entries]
         return [index for index, key in enumerate(keys) if self.journal.find(key) is None]
 
@@ -121,7 +121,7 @@ class Scorer:
             self.fresh.add(key)
 
     def _evaluated(self, recipe: Recipe) -> Evaluated:
-        """The scores over the questions that choose, and the seconds that they took; made once."""
+        """Return the scores over the questions that choose, and the seconds that they took; made once."""
         key = _key(recipe)
         if key not in self.evaluated:
             scores, seconds = self._scores(recipe, self.suite)
@@ -131,7 +131,7 @@ class Scorer:
         return self.evaluated[key]
 
     def _refuse_other_names(self, recipe: Recipe, scores: Mapping[str, Score]) -> None:
-        """An overall of other benchmarks is another number: a harness names its parts alike for every soup."""
+        """Refuse scores under other names: an overall of other benchmarks is another number."""
         first = next((known for known, _ in self.evaluated.values()), scores)
         if first.keys() != scores.keys():
             raise EvaluatorError(
@@ -174,7 +174,7 @@ def make_candidate(
     options: MergeOptions,
     on_answers: Callable[[int, int], None] = lambda count, total: None,
 ) -> SoupCandidate:
-    """A recipe's candidate, with its own folders in the run's directory."""
+    """Return a recipe's candidate, with its own folders in the run's directory."""
     return SoupCandidate(
         recipe,
         pool,

@@ -33,7 +33,7 @@ class SuiteEntry:
 
     @classmethod
     def ask(cls, benchmark: Benchmark, evaluator: Evaluator) -> SuiteEntry:
-        """The entry of a benchmark, its evaluator asked for its identity."""
+        """Return the entry of a benchmark, its evaluator asked for its identity."""
         return cls(benchmark, evaluator, evaluator.identity(benchmark))
 
 
@@ -55,7 +55,7 @@ class BenchmarkSuite:
         return self.entries[0].benchmark.split
 
     def on(self, split: Split) -> BenchmarkSuite:
-        """The same benchmarks over another part of their questions."""
+        """Return the same benchmarks over another part of their questions."""
         if all(entry.benchmark.split == split for entry in self.entries):
             return self
         moved = (SuiteEntry.ask(replace(entry.benchmark, split=split), entry.evaluator) for entry in self.entries)
@@ -88,7 +88,7 @@ def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> Benc
 
 
 def evaluate_once(entry: SuiteEntry, candidate: SoupCandidate, timeout_seconds: float | None) -> tuple[Score, float]:
-    """A candidate's score on a benchmark, and the seconds that it took.
+    """Return a candidate's score on a benchmark, and the seconds that it took.
 
     Raises:
         EvaluatorError: the harness failed, gave no score, or took too long; with the path of its log.
@@ -109,7 +109,7 @@ def evaluate_once(entry: SuiteEntry, candidate: SoupCandidate, timeout_seconds: 
 
 
 def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
-    """What went wrong, and the path of the log that holds all of it: a harness's own, or else the trace."""
+    """Return what went wrong, and the path of the log that holds all of it: a harness's own, or else the trace."""
     if isinstance(error, EvaluatorError):
         text = str(error).removeprefix(f"{benchmark.name}: ").rstrip()  # the name stands before it
     else:

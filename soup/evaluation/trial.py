@@ -56,7 +56,7 @@ class Trial:
         return not self.broken
 
     def better_than(self, other: Trial) -> float:
-        """The probability that this soup beats another: the paired bootstrap over the questions that choose.
+        """Return the probability that this soup beats another: the paired bootstrap over the questions that choose.
 
         Raises:
             EvaluatorError: a benchmark does not tell its questions' points.

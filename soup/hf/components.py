@@ -11,7 +11,7 @@ WRAPPERS = ("model", "base_model", "module")
 
 
 def component_of(name: str) -> str:
-    """The component that a tensor belongs to: the first word of its name that tells components apart.
+    """Return the component that a tensor belongs to: the first word of its name that tells components apart.
 
     There is no table of architectures: `vision_tower.patch.weight` belongs to `vision_tower`, and
     `model.vision_tower.patch.weight` to `model.vision_tower`.
@@ -22,7 +22,7 @@ def component_of(name: str) -> str:
 
 
 def group_by_component(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names of tensors by component, both in the order in which they come."""
+    """Return the names of tensors by component, both in the order in which they come."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(component_of(name), []).append(name)

@@ -102,7 +102,7 @@ class MergePlan:
         return IMPORTED_BYTES + default_threads() * per_thread
 
     def as_json(self, out: Path) -> dict[str, object]:
-        """What `--dry-run` prints: tensors, files, bytes to read and to write, and the bound of memory."""
+        """Return what `--dry-run` prints: tensors, files, bytes to read and to write, and the bound of memory."""
         return {
             "out": str(out),
             "ingredients": list(self.recipe.names),
@@ -191,7 +191,7 @@ def write_soup(
 
 
 def open_pool(recipe: Recipe) -> Pool:
-    """The recipe's ingredients and base, opened and held against each other.
+    """Return the recipe's ingredients and base, opened and held against each other.
 
     Raises:
         CheckpointError: some are not there, or damaged; all are listed.
@@ -250,7 +250,7 @@ def plan_merge(
 
 
 def build_method(recipe: Recipe) -> Method:
-    """The recipe's method with its parameters, types checked.
+    """Return the recipe's method with its parameters, types checked.
 
     Raises:
         RecipeError: unknown method, or parameters or weights that it does not take.
@@ -303,7 +303,7 @@ def side_files(
 
 
 def earlier_soup(out: Path) -> Recipe | None:
-    """The recipe of the soup that stands at `out`; None where there is none, or something else."""
+    """Return the recipe of the soup that stands at `out`; None where there is none, or something else."""
     try:
         return Recipe.read(out / "recipe.yaml") if (out / "recipe.yaml").is_file() else None
     except RecipeError:

@@ -18,7 +18,7 @@ Chosen = Sequence[Ingredient | str] | Mapping[Ingredient | str, float]
 
 
 def shares_of(pool: Pool, chosen: object) -> list[Share]:
-    """The shares of a choice, in the pool's order.
+    """Return the shares of a choice, in the pool's order.
 
     Args:
         pool: Where the ingredients come from.

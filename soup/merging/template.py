@@ -28,7 +28,7 @@ class RecipeTemplate:
         return code_digest(METHODS.get(self.options.method))
 
     def recipe(self, shares: Sequence[Share], base: CheckpointSource | None, side_digest: str | None = None) -> Recipe:
-        """The recipe of these ingredients; sealed, with the method's code, if the side files' digest is given."""
+        """Return the recipe of these ingredients; sealed if the side files' digest is given."""
         return Recipe(
             strategy=self.strategy,
             method=self.options.method,

@@ -54,7 +54,7 @@ class CheckpointReport:
     digest: str | None = None
 
     def as_json(self) -> dict[str, object]:
-        """The document that `soup inspect --json` prints."""
+        """Return the document that `soup inspect --json` prints."""
         document = {"schema": 1, **asdict(self)}
         return document if self.digest else {key: value for key, value in document.items() if key != "digest"}
 

@@ -42,7 +42,7 @@ class PoolReport:
         return not self.problems
 
     def as_json(self) -> dict[str, object]:
-        """The document that `soup check --json` prints."""
+        """Return the document that `soup check --json` prints."""
         return {
             "schema": 1,
             "ingredients": list(self.ingredients),
@@ -98,13 +98,13 @@ def check(
 
 
 def _names(pool: Pool, failed: Iterable[str]) -> tuple[str, ...]:
-    """The ingredients' names, with those of the ones that can't be opened."""
+    """Return the ingredients' names, with those of the ones that can't be opened."""
     lost = [name.encode("utf-8", "backslashreplace").decode() for name in failed if name != "base"]
     return tuple(sorted([*pool.names, *lost])) if lost else pool.names
 
 
 def _read_through(pool: Pool, progress: Progress) -> tuple[list[str], list[str]]:
-    """The digest of each ingredient's weights, and the tensors that hold NaN or infinity: one pass gives both."""
+    """Return the digest of each ingredient's weights, and the tensors that hold NaN or infinity, in one pass."""
     progress.on_phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
     digests, nonfinite = [], []
     for ingredient in pool:

@@ -42,7 +42,7 @@ class ScoreTable:
     rows: tuple[ScoreRow, ...]
 
     def as_json(self) -> dict[str, object]:
-        """The same as JSON: one object a row."""
+        """Return the same as JSON: one object a row."""
         shown = [
             {"name": row.label, "values": dict(zip(self.columns, row.values, strict=True)), "remark": row.remark}
             for row in self.rows
@@ -50,7 +50,7 @@ class ScoreTable:
         return {"schema": 1, "columns": list(self.columns), "rows": shown}
 
     def by_part(self) -> dict[str, ScoreTable]:
-        """A table for each part of the questions: narrower than all of them side by side, which no terminal holds."""
+        """Return a table for each part of the questions: all of them side by side are wider than a terminal."""
         parts = dict.fromkeys(map(_part, self.columns))
         return {part: self._only(part) for part in parts}
 
@@ -154,7 +154,7 @@ class _Model:
 
 
 def _read_results(run: RunDirectory) -> list[_Result]:
-    """What strategies came to, by the files that they left."""
+    """Return what strategies came to, by the files that they left."""
     results = []
     for path in sorted(run.results.glob("[!.]*.json")):
         try:
@@ -174,7 +174,7 @@ def _read_result(document: dict[str, Any]) -> _Result:
 
 
 def _ways(results: Sequence[_Result]) -> dict[_Way, list[str]]:
-    """The ways in which strategies of a run chose, and which strategies chose so."""
+    """Return the ways in which strategies of a run chose, and which strategies chose so."""
     ways: dict[_Way, list[str]] = {}
     for result in results:
         ways.setdefault(result.way, []).append(result.strategy)
@@ -182,12 +182,12 @@ def _ways(results: Sequence[_Result]) -> dict[_Way, list[str]]:
 
 
 def _singles(entries: Sequence[Entry]) -> dict[str, str]:
-    """The names of single models by their recipes' digests, in the order in which they were scored."""
+    """Return the names of single models by their recipes' digests, in the order in which they were scored."""
     return {entry.recipe: entry.names[0] for entry in entries if len(entry.names) == 1}
 
 
 def _scores_of(entry: Entry) -> Mapping[str, float]:
-    """An entry's score by its benchmark, or each of its parts, as a search counts them."""
+    """Return an entry's score by its benchmark, or each of its parts, as a search counts them."""
     return entry.score.parts or {entry.benchmark: entry.score.value}
 
 
@@ -210,7 +210,7 @@ def _scores(entries: Sequence[Entry], part: str) -> dict[str, dict[str, float]]:
 
 
 def _overall(scores: Mapping[str, float], way: _Way | None, others: Iterable[Mapping[str, float]]) -> float | None:
-    """The overall of a model; without a search, the plain mean over the benchmarks that all models were scored on."""
+    """Return the overall of a model; without a search, the plain mean over the benchmarks that all models have."""
     weights = dict(way.weights) if way else {name: 1.0 for name in scores if all(name in other for other in others)}
     if not weights or any(name not in scores for name in weights):
         return None

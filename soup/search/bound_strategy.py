@@ -30,7 +30,7 @@ class BoundStrategy:
 
     @classmethod
     def bind(cls, strategy: str | Strategy, arguments: Mapping[str, Any] | None) -> BoundStrategy:
-        """A strategy with its arguments, before anything is asked of it.
+        """Return a strategy with its arguments, before anything is asked of it.
 
         Args:
             strategy: Its name, `FILE.py:FUNCTION`, or the function itself.
@@ -50,7 +50,7 @@ class BoundStrategy:
         return Path("soups") / strategy_file_name(self.name)
 
     def choose(self, pool: Pool, score: ScoreFunction | None) -> Chosen:
-        """What the strategy returns: ingredients or their names, or a weight for each.
+        """Call the strategy, and return its choice: ingredients or their names, or a weight for each.
 
         Raises:
             RecipeError: the strategy failed, or returned something else.
@@ -98,5 +98,5 @@ def _as_list(returned: object) -> list[Ingredient | str]:
 
 
 def ingredient_names(chosen: Chosen) -> tuple[str, ...]:
-    """The short names of chosen ingredients, in their order."""
+    """Return the short names of chosen ingredients, in their order."""
     return tuple(part.name if isinstance(part, Ingredient) else str(part) for part in chosen)

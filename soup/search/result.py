@@ -43,7 +43,7 @@ class Soup:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """`the mean of a + b`; with its weights or its method where it is no plain mean."""
+        """Return `the mean of a + b`; with its weights or its method where it is no plain mean."""
         shares = {share.name: share.weight for share in self.recipe.ingredients}
         uneven = len(set(shares.values())) > 1
         parts = [f"{name} ({shares[name]:g})" if uneven else name for name in self.chosen]
@@ -54,7 +54,7 @@ class Soup:
         return f"<Soup by {self.strategy}: {self}, in {self.out}>"
 
     def to_pandas(self) -> DataFrame:
-        """The trials as a table of pandas: scores by benchmark, overall, and whether each was accepted."""
+        """Return the trials as a table of pandas: scores by benchmark, overall, and whether each was accepted."""
         pandas = import_module("pandas")
         rows = [
             {
@@ -69,7 +69,7 @@ class Soup:
         return pandas.DataFrame(rows).dropna(axis="columns", how="all")
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return what a notebook shows."""
         table = self.to_pandas().to_html(index=False, float_format="%.2f") if self.trials else ""
         return f"<p>{html.escape(str(self))}</p>{table}"
 
@@ -84,7 +84,7 @@ class Soup:
         return all(trial.overall >= other.overall for other in self.trials if frozenset(other.names) in before)
 
     def best_before(self, trial: Trial) -> Trial | None:
-        """The best of the single models and accepted soups that were judged before a trial; None for the first."""
+        """Return the best single model or accepted soup that was evaluated before a trial; None for the first."""
         earlier = self.trials[: self.trials.index(trial)]
         rivals = [other for other in earlier if len(other.names) == 1 or self.accepted(other)]
         return max(rivals, key=lambda other: other.overall, default=None)
@@ -100,7 +100,7 @@ class Soup:
         return shown
 
     def as_json(self) -> dict[str, object]:
-        """The document that `--json` prints. `versus_best` holds each trial against the best before it, paired."""
+        """Return the document that `--json` prints; `versus_best` compares each trial with the best before it."""
         return {
             "schema": 1,
             "strategy": self.strategy,
@@ -114,7 +114,7 @@ class Soup:
 
 
 def trial_as_json(trial: Trial) -> dict[str, object]:
-    """A trial as JSON; with a report split, its scores stand beside those that chose."""
+    """Return a trial as JSON; with a report split, its scores stand beside those that chose."""
     shown: dict[str, object] = {
         "ingredients": list(trial.names),
         "overall": trial.overall,
@@ -133,7 +133,7 @@ def _score_as_json(score: Score, part: str) -> dict[str, object]:
 
 
 def card_scores(trial: Trial) -> dict[str, dict[str, float]]:
-    """A trial's scores for the model card: by benchmark, then by the part of the questions."""
+    """Return a trial's scores for the model card: by benchmark, then by the part of the questions."""
     rows = {name: {str(trial.part): score.value} for name, score in trial.scores.items()}
     for name, score in trial.report.items():
         rows[name]["report"] = score.value

@@ -87,7 +87,7 @@ class _Run:
     warnings: tuple[str, ...]
 
     def recipe(self, chosen: Chosen) -> Recipe:
-        """The recipe of a choice, not sealed yet."""
+        """Return the recipe of a choice, not sealed yet."""
         return _recipe(self.template, self.pool, chosen)
 
 
@@ -137,7 +137,7 @@ def run_cook(arguments: CookArguments, progress: Progress) -> Soup:
 
 
 def plan_cook(arguments: CookArguments) -> dict[str, object]:
-    """What `run_cook` would do with the same arguments, after the same checks and before any work.
+    """Return what `run_cook` would do with the same arguments, after the same checks and before any work.
 
     Sizes are those of the largest soup that it could write, the mean of the whole pool.
 
@@ -246,7 +246,7 @@ def _write(run: _Run, recipe: Recipe, trials: Sequence[Trial], progress: Progres
 
 
 def _within_guards(trial: Trial) -> Trial:
-    """The chosen soup, unless it breaks a guard: whatever the strategy, such a soup is not written."""
+    """Return the chosen soup's trial, unless it breaks a guard: such a soup is not written, whatever the strategy."""
     if trial.broken:
         raise RecipeError(
             f"The chosen soup, {' + '.join(trial.names)}, breaks what {option_name('guard')} asks for, and was not "

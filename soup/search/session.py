@@ -52,7 +52,7 @@ class Session:
         template: RecipeTemplate,
         progress: Progress,
     ) -> Iterator[Session]:
-        """A search over a pool; the journal belongs to this process until it is left.
+        """Open a search over a pool; the journal belongs to this process until it is left.
 
         Raises:
             JournalError: another run uses the journal, or it is damaged.
@@ -64,11 +64,11 @@ class Session:
             yield cls(scorer, runner, config.split)
 
     def choose(self, strategy: Callable[[ScoreFunction], T]) -> T:
-        """What a strategy chooses, given a score."""
+        """Return what a strategy chooses, given a score."""
         return self.runner.choose(strategy) if self.runner else strategy(self.scorer)
 
     def evaluate_singles(self) -> None:
-        """The trial of each ingredient alone."""
+        """Return the trial of each ingredient alone."""
         if self.runner:
             singles = [self.scorer.recipe([ingredient]) for ingredient in self.scorer.pool]
             self.runner.complete(singles, self.scorer.suite.split)
@@ -119,7 +119,7 @@ def _scorer(
 
 
 def _digests(inputs: Sequence[Ingredient], cache: DigestCache, progress: Progress) -> list[ContentDigest]:
-    """The digests of all that is merged, in order: the ingredients', and then the base's if the method reads it."""
+    """Return the digests of all that is merged: the ingredients', then the base's if the method reads it."""
     unknown = [part.checkpoint for part in inputs if not cache.knows(part.checkpoint)]
     if unknown:
         progress.on_phase("reading the pool", sum(checkpoint.bytes for checkpoint in unknown))
@@ -147,7 +147,7 @@ def _runner(scorer: Scorer, config: EvalConfig) -> Iterator[SpeculativeRunner | 
 
 
 def _worker_spec(scorer: Scorer, config: EvalConfig) -> WorkerSpec:
-    """What workers need to know of a search.
+    """Return what workers need to know of a search.
 
     Raises:
         EvaluatorError: a plug-in exists in this process alone.
@@ -176,7 +176,7 @@ def _worker_spec(scorer: Scorer, config: EvalConfig) -> WorkerSpec:
 
 
 def _modules(registry: Registry, names: Sequence[str]) -> Iterator[str]:
-    """The modules that registered these names in this process, for workers to import as well."""
+    """Return the modules that registered these names in this process, for workers to import as well."""
     for name in names:
         if name in registry.registered:
             module = registry.registered[name].__module__

@@ -60,7 +60,7 @@ class OptionInfo:
 
 
 def option(default: T, help: str, group: Group, kind: Kind = "text", **details: Any) -> T:
-    """A dataclass field with a default that the command line offers as an option; `details` as in `OptionInfo`."""
+    """Return a dataclass field that the command line offers as an option; `details` as in `OptionInfo`."""
     metadata = {METADATA_KEY: OptionInfo(help, group, kind, **details)}
     if isinstance(default, dict):
         made: T = field(default_factory=lambda: dict(default), metadata=metadata)  # type: ignore[assignment]
@@ -69,7 +69,7 @@ def option(default: T, help: str, group: Group, kind: Kind = "text", **details: 
 
 
 def options_of(carrier: type[Any]) -> dict[str, tuple[Any, OptionInfo]]:
-    """The fields of a dataclass that are options: name -> default and description."""
+    """Return the fields of a dataclass that are options: name -> default and description."""
     found = {}
     for entry in dataclasses.fields(carrier):
         if METADATA_KEY in entry.metadata:
@@ -91,7 +91,7 @@ def speaks_in_flags() -> bool:
 
 
 def option_name(name: str, flag: str | None = None) -> str:
-    """An option as its user typed it: `max_shard_bytes` in Python, `--max-shard-size` on the command line.
+    """Return an option as its user typed it: `max_shard_bytes` in Python, `--max-shard-size` on the command line.
 
     Args:
         name: The parameter's name in Python.

@@ -49,7 +49,7 @@ class Linear(Method):
             raise RecipeError(f"linear divides by the sum of the weights, and {list(weights)} sum to 0.")
 
     def keeps_equal(self, weights: Sequence[float]) -> bool:
-        """True for equal weights: the error of a K-fold sum is far below the cast's rounding."""
+        """Return true for equal weights: the error of a K-fold sum is far below the cast's rounding."""
         return _uniform(weights)
 
 

@@ -90,7 +90,7 @@ class LocalPool:
             worker.connection.close()
 
     def log(self, number: int) -> Path:
-        """The file of what a worker prints."""
+        """Return the file of what a worker prints."""
         return self.logs / f"worker-{number}.log"
 
     def _give(self, worker: _Worker, task: EvalTask) -> None:
@@ -116,7 +116,7 @@ class LocalPool:
         return _Worker(number, process, ours)
 
     def _environment(self, number: int) -> dict[str, str]:
-        """This process's environment, with the worker's device and its share of the cores."""
+        """Return this process's environment, with the worker's device and its share of the cores."""
         threads = max(1, (os.cpu_count() or 1) // self.size)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
         if self._devices:
@@ -139,7 +139,7 @@ class LocalPool:
 
 
 def _devices() -> list[str]:
-    """The GPUs that workers share out, as CUDA_VISIBLE_DEVICES names them; none on a machine without."""
+    """Return the GPUs that workers share out, as CUDA_VISIBLE_DEVICES names them; none on a machine without."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [device for device in named.split(",") if device.strip()]

@@ -51,7 +51,7 @@ class WorkerSpec:
     modules: tuple[str, ...] = ()
 
     def open_pool(self) -> Pool:
-        """The pool, opened by its directories; it was checked before."""
+        """Return the pool, opened by its directories; it was checked before."""
         parts = [open_ingredient(name, directory) for name, directory in self.ingredients]
         return Pool.of(tuple(parts), open_ingredient("base", self.base) if self.base else None)
 

@@ -44,7 +44,7 @@ def connect(address: str) -> Any:
 
 @contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
-    """Keeps our way of ending: Ray's own would leave at once, as if there were nothing to tidy up."""
+    """Keep our way of ending: Ray's own would leave at once, as if there were nothing to tidy up."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

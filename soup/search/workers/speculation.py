@@ -56,7 +56,7 @@ class SpeculativeRunner:
     _failed: dict[tuple[str, Split], SoupError] = field(default_factory=dict)
 
     def choose(self, strategy: Callable[[ScoreFunction], T]) -> T:
-        """What `strategy(score)` returns on true scores.
+        """Run a strategy until `strategy(score)` returns on true scores alone, and return that.
 
         Raises:
             SoupError: what the strategy or an evaluation raised that one by one would have been met, too.

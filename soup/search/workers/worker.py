@@ -25,16 +25,16 @@ Work = Callable[[EvalTask, Callable[[Event], None]], None]
 
 
 def make_worker(spec: WorkerSpec) -> Work:
-    """The work of a worker, anywhere: a function that evaluates a task and sends each score as soon as it is there."""
+    """Return the work of a worker: a function that evaluates a task and sends each score as soon as it is there."""
     import_plugin_modules(spec.modules)
     pool, suite = spec.open_pool(), build_suite(spec.benchmarks, spec.settings)
 
     def work(task: EvalTask, send: Callable[[Event], None]) -> None:
-        asked = suite.on(task.split)
+        entries = suite.on(task.split).entries
         candidate = make_candidate(task.recipe, pool, spec.run, spec.digests, spec.options)
         try:
             for index in task.indices:
-                score, seconds = evaluate_once(asked.entries[index], candidate, suite.timeout_seconds)
+                score, seconds = evaluate_once(entries[index], candidate, suite.timeout_seconds)
                 send(ScoreEvent(task, index, score, seconds))
         except SoupError as error:
             send(TaskDone(task, error))
