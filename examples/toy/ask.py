@@ -30,9 +30,9 @@ def answer(checkpoint: str, image: Image.Image, question: str) -> str:
 def drawn(random: SystemRandom) -> tuple[Image.Image, str, str]:
     """A fresh picture, a question about it, and the truth."""
     scenes = [skill(random) for skill in SKILLS.values()]
-    scene = random.choice([scene for scene in scenes if "open" in scene.asks])
-    ask = scene.asks["open"]
-    return scene.images[0], ask.question, ask.answer
+    scene = random.choice([scene for scene in scenes if "open" in scene.questions])
+    ask = scene.questions["open"]
+    return scene.images[0], ask.text, ask.answer
 
 
 def main(checkpoint: str, picture: str | None = None, question: str | None = None) -> None:
