@@ -11,14 +11,13 @@ Lists, which MathVista has a few of, are left out: VLMEvalKit's metric counts ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from finetune.toy.gallery import Gallery, base64_png
 from finetune.toy.tasks import Question, Scene, claim, rotated, with_hint
 
 __all__ = ["BENCHMARKS", "STEP"]
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 STEP = 1_000_000  # between the rotations of one question, as in MMBench's own files
 DEV = 10  # every so many validation questions, MMMU has one more for development
@@ -139,7 +138,7 @@ def hallusionbench(gallery: Gallery, count: int) -> Iterator[Row]:
 
 def _claim_row(kind: str, name: str, question: Question, image: str) -> Row:
     category, _, level_2 = kind.partition("_")
-    row = {"index": f"{kind}_{name}", "category": category, "l2-category": level_2}
+    row: Row = {"index": f"{kind}_{name}", "category": category, "l2-category": level_2}
     return row | {"question": question.text, "answer": question.answer.split()[-1], "image": image}
 
 
@@ -175,7 +174,7 @@ def _accepted_answer(scene: Scene) -> str:
     return f"{answer}<OR>{scene.questions['whole'].answer}" if scene.skill == "count" else answer
 
 
-def _scenes(gallery: Gallery, benchmark: str, kinds: dict[str, Any], count: int) -> Iterator[Scene]:
+def _scenes(gallery: Gallery, benchmark: str, kinds: Iterable[str], count: int) -> Iterator[Scene]:
     """`count` scenes, of each kind about as many."""
     for skill, n in _spread(count, kinds).items():
         yield from gallery.testing(benchmark, skill, n)
@@ -187,7 +186,7 @@ def _spread(count: int, kinds: Iterable[str]) -> dict[str, int]:
     return {name: count // len(names) + (index < count % len(names)) for index, name in enumerate(names)}
 
 
-def _options(question: Question) -> Row:
+def _options(question: Question) -> dict[str, str]:
     return dict(zip("ABCD", question.options or ("",) * 4, strict=True))
 
 

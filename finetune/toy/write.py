@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from finetune.toy.benchmarks import BENCHMARKS
 from finetune.toy.gallery import Gallery, png
@@ -97,7 +96,7 @@ def make_toy(
     return out
 
 
-def _is_made_from(out: Path, made_from: dict[str, Any]) -> bool:
+def _is_made_from(out: Path, made_from: dict[str, object]) -> bool:
     stamp = out / "toy.json"
     return stamp.is_file() and json.loads(stamp.read_text()) == made_from
 
@@ -114,7 +113,7 @@ def _write_all(out: Path, gallery: Gallery, sizes: Sizes, progress: Callable[[st
         _write_set(out / "data" / name, gallery, scenes)
 
 
-def _write_tsv(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_tsv(path: Path, rows: list[dict[str, object]]) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
@@ -125,7 +124,7 @@ def _write_tsv(path: Path, rows: list[dict[str, Any]]) -> None:
 def _write_set(out: Path, gallery: Gallery, scenes: Mapping[str, float]) -> None:
     """One data set: `data.json` of LLaVA conversations, and its images. None of them is held out."""
     (out / "images").mkdir(parents=True)
-    samples: list[dict[str, Any]] = []
+    samples: list[dict[str, object]] = []
     for skill in SKILLS:
         count = max(1, round(scenes[skill])) if skill in scenes else 0
         for i, scene in enumerate(gallery.training(out.name, skill, count)):
@@ -133,7 +132,7 @@ def _write_set(out: Path, gallery: Gallery, scenes: Mapping[str, float]) -> None
     (out / "data.json").write_text(json.dumps(samples, indent=0) + "\n")
 
 
-def _samples(out: Path, name: str, scene: Scene) -> list[dict[str, Any]]:
+def _samples(out: Path, name: str, scene: Scene) -> list[dict[str, object]]:
     """One conversation for each form in which the scene is asked about.
 
     A choice is answered in the option's words, which VLMEvalKit takes as well as its letter: this size was never seen
@@ -157,6 +156,6 @@ def _with_markers(text: str, images: int) -> str:
     return text
 
 
-def _sample(name: str, images: list[str], question: str, answer: str) -> dict[str, Any]:
+def _sample(name: str, images: list[str], question: str, answer: str) -> dict[str, object]:
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
     return {"id": name, "image": images[0] if len(images) == 1 else images, "conversations": turns}
