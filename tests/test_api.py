@@ -1,5 +1,7 @@
 """`import soup` as a user of Python meets it: names, wrong arguments, functions as benchmarks, workers."""
 
+from __future__ import annotations
+
 import inspect
 import os
 import subprocess

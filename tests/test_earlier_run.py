@@ -3,6 +3,8 @@
 `tests/data/earlier_run` was written by the commit before the packages became layers.
 """
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The rules of the house that a machine can hold: imports go down, names are complete, help is quick."""
 
+from __future__ import annotations
+
 import ast
 import json
 import re

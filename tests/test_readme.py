@@ -1,5 +1,7 @@
 """What README.md tells a plug-in author to write runs as it stands there, and passes the suites that it names."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

@@ -7,7 +7,6 @@ must be plain literals, before VLMEvalKit gets to see them.
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -73,7 +72,8 @@ def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
     rows = [str(index) for index in frame["index"]]
     yield from _index_faults(benchmark, rows)
     yield from _image_faults(rows, frame)
-    isna = importlib.import_module("pandas").isna
+    from pandas import isna
+
     for name in ("question", *benchmark.filled):
         yield from (f"row {row}: {name} is empty" for row, cell in zip(rows, frame[name], strict=True) if isna(cell))
     for name in benchmark.literals:
@@ -94,7 +94,8 @@ def _index_faults(benchmark: VLMEvalBenchmark, rows: list[str]) -> Iterator[str]
 
 
 def _image_faults(rows: list[str], frame: Frame) -> Iterator[str]:
-    isna = importlib.import_module("pandas").isna
+    from pandas import isna
+
     images = frame["image"]
     known = {row for row, image in zip(rows, images, strict=True) if len(str(image)) > REFERENCE_CHARACTERS}
     for row, image in zip(rows, images, strict=True):

@@ -68,7 +68,8 @@ def python_strings() -> Iterator[None]:
 
     Nothing but time depends on it, so that a version of pandas without that option is as good.
     """
-    pandas: Any = importlib.import_module("pandas")
+    import pandas
+
     with warnings.catch_warnings(), ExitStack() as after:
         warnings.filterwarnings("ignore", f".*{re.escape(STRINGS_OPTION)}")  # it is to go in some later version
         with suppress(pandas.errors.OptionError):

@@ -9,7 +9,6 @@ like numbers).
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import os
 import tempfile
@@ -135,13 +134,16 @@ def _table(frame: Frame, answers: list[str]) -> str:
 
 def _predictions(file: Path | io.StringIO) -> list[str]:
     """Return the column of predictions as it reads back, each as text."""
-    read_csv: Callable[..., Frame] = importlib.import_module("pandas").read_csv
+    from pandas import read_csv
+
     return [str(answer) for answer in read_csv(file, sep="\t", dtype=str, usecols=["prediction"])["prediction"]]
 
 
 def _as_read(replies: list[str]) -> list[str]:
     """Return the replies as the metric will read them back from the file."""
-    frame = importlib.import_module("pandas").DataFrame({"index": range(len(replies))})
+    from pandas import DataFrame
+
+    frame = DataFrame({"index": range(len(replies))})
     return _predictions(io.StringIO(_table(frame, replies), newline=""))
 
 

@@ -4,6 +4,8 @@ python examples/toy/ask.py out/                                        # a fresh
 python examples/toy/ask.py out/ my.png "what is written in the image?"
 """
 
+from __future__ import annotations
+
 import sys
 from random import SystemRandom
 

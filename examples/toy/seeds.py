@@ -3,6 +3,8 @@
 python examples/toy/seeds.py 0 1 2
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 

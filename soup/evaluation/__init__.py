@@ -1,5 +1,7 @@
 """How soups are evaluated: the words of evaluators (`api`), config, objective, suite, candidate, journal, scorer."""
 
+from __future__ import annotations
+
 from soup.evaluation.api import (
     ALL,
     Benchmark,

@@ -8,11 +8,10 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from soup.evaluation.api import Score
 from soup.evaluation.objective import Objective
@@ -75,7 +74,7 @@ def _bootstrap(pairs: tuple[tuple[float, tuple[float, ...]], ...]) -> Difference
     import numpy as np
 
     # Imported here: it takes a second, and most commands need none of it.
-    bootstrap: Callable[..., Any] = import_module("scipy.stats").bootstrap
+    from scipy.stats import bootstrap
 
     total = sum(weight for weight, _ in pairs)
 

@@ -7,7 +7,6 @@ for it, applied by the function that `from_pretrained` applies them with. Nothin
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,23 +28,23 @@ def names_in_memory(module: Any, on_disk: Iterable[str]) -> Mapping[str, str] | 
         LookupError: transformers splits, joins or permutes tensors of this checkpoint, or puts two into one.
     """
     try:
-        loading = importlib.import_module("transformers.core_model_loading")
-        mapping = importlib.import_module("transformers.conversion_mapping").get_model_conversion_mapping
-        rename, order = loading.rename_source_key, loading.dot_natural_key
-        is_theirs = isinstance(module, importlib.import_module("transformers").PreTrainedModel)
-    except (ImportError, AttributeError):
+        from transformers import PreTrainedModel
+        from transformers import core_model_loading as loading
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import dot_natural_key, rename_source_key
+    except ImportError:
         return None
-    if not is_theirs:
+    if not isinstance(module, PreTrainedModel):
         return None
-    rules = mapping(module)
+    rules = get_model_conversion_mapping(module)
     renamings = [rule for rule in rules if isinstance(rule, loading.WeightRenaming)]
     conversions = [rule for rule in rules if isinstance(rule, loading.WeightConverter)]
     in_memory = module.state_dict()
     names: dict[str, str] = {}
-    for name in sorted(on_disk, key=order):  # some renamings depend on what they have seen before
-        target, pattern = rename(name, renamings, conversions, module.base_model_prefix, in_memory)
+    for name in sorted(on_disk, key=dot_natural_key):  # some renamings depend on what they have seen before
+        target, pattern = rename_source_key(name, renamings, conversions, module.base_model_prefix, in_memory)
         if target not in in_memory and name in in_memory:
-            target, pattern = rename(name, [], [], module.base_model_prefix, in_memory)
+            target, pattern = rename_source_key(name, [], [], module.base_model_prefix, in_memory)
         if pattern is not None and target in in_memory:
             raise LookupError(f"{name}: transformers converts it on loading")
         if target in in_memory:

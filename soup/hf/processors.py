@@ -24,7 +24,8 @@ def open_processor(directory: Path | str, options: Mapping[str, Any]) -> Any:
         directory: The checkpoint.
         options: For transformers' `from_pretrained`.
     """
-    transformers: Any = importlib.import_module("transformers")
+    import transformers
+
     if has_torchvision():
         return transformers.AutoProcessor.from_pretrained(directory, **options)
     with _no_videos():
@@ -38,12 +39,11 @@ def _no_videos() -> Iterator[None]:
     For the one call, the part for videos is one that knows nothing: images and text are processed by the classes that
     would process them anyway, and a video, which no question here has, would fail.
     """
-    classes = importlib.import_module("transformers.processing_utils").transformers_module
-    auto = importlib.import_module("transformers.models.auto.video_processing_auto")
-    base = importlib.import_module("transformers.video_processing_utils").VideoProcessorMixin
+    from transformers.models.auto import video_processing_auto as auto
+    from transformers.processing_utils import transformers_module as classes
+    from transformers.video_processing_utils import VideoProcessorMixin
 
-    # mypy knows no class that is looked up at run time
-    class NoVideos(base):  # type: ignore[misc, valid-type]
+    class NoVideos(VideoProcessorMixin):  # type: ignore[misc]
         model_input_names: tuple[str, ...] = ()
 
         @classmethod
@@ -51,7 +51,10 @@ def _no_videos() -> Iterator[None]:
             return cls()
 
     with ExitStack() as after:
-        for module, name, stand_in in ((auto, "AutoVideoProcessor", NoVideos), (classes, "VideoProcessorMixin", base)):
+        for module, name, stand_in in (
+            (auto, "AutoVideoProcessor", NoVideos),
+            (classes, "VideoProcessorMixin", VideoProcessorMixin),
+        ):
             if name in vars(module):
                 after.callback(setattr, module, name, vars(module)[name])
             else:

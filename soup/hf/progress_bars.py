@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 __all__ = ["without_progress_bars"]
 
@@ -13,7 +11,8 @@ __all__ = ["without_progress_bars"]
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
     """Keep transformers' own progress bars from running through the caller's; they are as before afterwards."""
-    logging: Any = importlib.import_module("transformers.utils.logging")
+    from transformers.utils import logging
+
     were_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,8 @@ class Soup:
 
     def to_pandas(self) -> DataFrame:
         """Return the trials as a table of pandas: scores by benchmark, overall, and whether each was accepted."""
-        pandas = import_module("pandas")
+        import pandas
+
         rows = [
             {
                 "ingredients": " + ".join(trial.names),

@@ -1,5 +1,7 @@
 """Checkpoints by Hub id, against a server on this machine that plays the Hub for huggingface_hub's own client."""
 
+from __future__ import annotations
+
 import threading
 
 import numpy as np

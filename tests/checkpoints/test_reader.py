@@ -1,5 +1,7 @@
 """Checkpoint directories: what is read, what is refused and with which words."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Safetensors files, held against safetensors itself: what it refuses we refuse, what it reads we read alike."""
 
+from __future__ import annotations
+
 import json
 import os
 import struct

@@ -1,5 +1,7 @@
 """What is written, byte by byte, and what is left when writing fails."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os

@@ -1,5 +1,7 @@
 """The command line as a user meets it: what stands on stdout and stderr, exit codes, JSON, help, wrong inputs."""
 
+from __future__ import annotations
+
 import json
 import os
 import pty

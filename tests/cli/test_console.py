@@ -1,5 +1,7 @@
 """What the command line tells of long work where there is no terminal: a line now and then."""
 
+from __future__ import annotations
+
 import click
 import pytest
 from click.testing import CliRunner

@@ -1,5 +1,7 @@
 """Help as a newcomer reads it: options in groups, at 80 columns, and an example of each command that runs."""
 
+from __future__ import annotations
+
 import json
 import re
 import shlex

@@ -1,5 +1,7 @@
 """What `--eval` takes: benchmarks of any harness, shipped or a plug-in; the core knows none by name."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """A soup before it is one: as a directory with links for what stays, or streamed into a loaded module."""
 
+from __future__ import annotations
+
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,5 +1,7 @@
 """The journal keeps what it was told: through tears, kills, full disks and a second process."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os

@@ -1,5 +1,7 @@
 """Weights, guards, and what a difference between two soups can tell."""
 
+from __future__ import annotations
+
 import math
 import random
 

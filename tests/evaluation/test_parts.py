@@ -1,5 +1,7 @@
 """An evaluator that tells several scores at once: each counts as a benchmark, in the search and in the report alike."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """What a remembered score or answer is found by: these keys stay as they are, or every journal would be asked anew."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.metadata
 import json

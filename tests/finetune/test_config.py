@@ -1,5 +1,7 @@
 """The YAML file of `soup finetune`: what it may say, and how it is told what is wrong."""
 
+from __future__ import annotations
+
 import re
 
 import pytest

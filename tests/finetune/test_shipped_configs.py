@@ -1,5 +1,7 @@
 """What ships: POINTS' stages with the paper's figures, and accelerate configurations that accelerate understands."""
 
+from __future__ import annotations
+
 from importlib.metadata import distribution
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """`soup.cook` and `soup.merge` with flat keywords: each goes into the option dataclass that has a field of its name."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import soup

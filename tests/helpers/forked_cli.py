@@ -5,6 +5,8 @@ moment there is. The effects are those that Python audits (open, rename, mkdir, 
 and the system calls on open files that it does not (write, truncate, sync).
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import itertools

@@ -1,5 +1,7 @@
 """A server on loopback that plays the Hub for huggingface_hub's own client."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -1,5 +1,7 @@
 """Who watches a launch's board, and interferes."""
 
+from __future__ import annotations
+
 
 def interrupt_when(name):
     """An interrupt, once, when that job is at work: a second one would end it before its checkpoint."""

@@ -1,5 +1,7 @@
 """What the tests of merging share: a pool out of tensors, its soup back as tensors, and exact rounding as an oracle."""
 
+from __future__ import annotations
+
 import json
 import math
 import tempfile

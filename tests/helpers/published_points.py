@@ -1,5 +1,7 @@
 """Tiny checkpoints as POINTS v1 was published, and what its language model computes, written out."""
 
+from __future__ import annotations
+
 import json
 
 import torch

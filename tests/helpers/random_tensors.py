@@ -1,5 +1,7 @@
 """Names, dtypes and tensors at random, for hypothesis."""
 
+from __future__ import annotations
+
 import torch
 from hypothesis import strategies as st
 

@@ -1,5 +1,7 @@
 """What the tests of evaluators share: candidates, a judge on loopback, and VLMEvalKit's own verdict."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import re

@@ -1,5 +1,7 @@
 """Configurations of a few rows, and jobs that the stand-in process does in milliseconds."""
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path

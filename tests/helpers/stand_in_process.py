@@ -5,6 +5,8 @@ directory with a stamp. The file `moods.json` beside the job folders says which 
 there tells when each attempt ran, and in what environment. It imports nothing of ours: it starts in milliseconds.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal

@@ -1,5 +1,7 @@
 """Tiny configurations of vision-language models, as transformers itself has them: what the tests of merging build."""
 
+from __future__ import annotations
+
 from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
 TEXT = {

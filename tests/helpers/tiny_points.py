@@ -1,5 +1,7 @@
 """Tiny POINTS models of every kind: encoders, connectors and language models, from configurations alone."""
 
+from __future__ import annotations
+
 import torch
 from PIL import Image
 from transformers import BatchFeature

@@ -1,5 +1,7 @@
 """Pools so small that a search over them takes milliseconds, and a judge that tells how often it was asked."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Toy test sets of the exact schemas of OpenCompass's eight, right answers to them, and files of odd ones."""
 
+from __future__ import annotations
+
 import ast
 import base64
 import csv

@@ -1,5 +1,7 @@
 """Tiny jobs for the tests of training: rows with one picture, several, and none; models that answer for themselves."""
 
+from __future__ import annotations
+
 import json
 import random
 

@@ -3,6 +3,8 @@
 Says `rankN:equal` if three steps of both end in the weights that one process gets from both batches.
 """
 
+from __future__ import annotations
+
 import copy
 import os
 import sys

@@ -4,6 +4,8 @@ Each is laid out as such checkpoints are on the Hub. No torchvision: the image p
 processor's own file is written by hand, for a class that also processes videos can't be built here.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field

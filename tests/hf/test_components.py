@@ -1,5 +1,7 @@
 """Which component a tensor belongs to, by its name alone."""
 
+from __future__ import annotations
+
 import pytest
 
 from soup.hf.components import component_of, group_by_component

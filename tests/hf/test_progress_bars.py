@@ -1,5 +1,7 @@
 """transformers' progress bars are off for a while, and then as they were, whatever happened."""
 
+from __future__ import annotations
+
 import pytest
 from transformers.utils import logging
 

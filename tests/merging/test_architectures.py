@@ -1,5 +1,7 @@
 """No table of architectures: transformers makes every kind of VLM, soup merges it, transformers loads the soup."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText

@@ -1,5 +1,7 @@
 """The loop over blocks: what can't be merged is returned with the first reason, and nothing stays in the blend."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -1,5 +1,7 @@
 """The compiled mean gives the bytes that torch's operations give, and hands over whatever is not plain."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 

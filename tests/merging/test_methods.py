@@ -1,5 +1,7 @@
 """A method of the user's own, in a file: what it did is remembered for its code and its base, and for no other."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The contract of the arithmetic, against float64. What changes a byte here changes every user's soup."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,5 +1,7 @@
 """A pool as a new user brings it: `soup check` tells all that is wrong with it at once, and means what it is asked."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The plug is pulled at every effect that a run has on files, and nothing half-done may be seen afterwards."""
 
+from __future__ import annotations
+
 import json
 import random
 import shutil

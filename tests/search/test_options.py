@@ -1,5 +1,7 @@
 """What a search is asked for is heard, or refused before any work: nothing that a user types is dropped in silence."""
 
+from __future__ import annotations
+
 import importlib.util
 
 import pytest

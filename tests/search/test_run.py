@@ -1,5 +1,7 @@
 """A search from the pool to the soup: what is evaluated, remembered, refused and told."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import time

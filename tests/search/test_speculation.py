@@ -1,5 +1,7 @@
 """Workers side by side change when a soup is judged, and never which soup is chosen."""
 
+from __future__ import annotations
+
 import random
 
 import pytest

@@ -1,5 +1,7 @@
 """Strategies are functions of a pool's names and a score: held against plain loops over random tables of scores."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass
 

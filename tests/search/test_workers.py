@@ -1,5 +1,7 @@
 """Real workers, real processes: side by side the same soup comes out, and a worker that dies is replaced."""
 
+from __future__ import annotations
+
 import os
 import re
 import signal

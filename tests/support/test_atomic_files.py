@@ -1,5 +1,7 @@
 """A small file is there as a whole or not at all."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

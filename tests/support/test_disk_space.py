@@ -1,5 +1,7 @@
 """How much a disk holds, and the check before something large is written."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """A lock belongs to one process at a time, and ends with it."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 

@@ -1,5 +1,7 @@
 """Plug-ins are found by name: those that ship, those of other packages, those in a user's file."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import sys

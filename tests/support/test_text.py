@@ -1,5 +1,7 @@
 """Lists, plurals, nearest names and byte counts in messages."""
 
+from __future__ import annotations
+
 import pytest
 
 from soup.support.text import bullet_list, did_you_mean, format_bytes, pluralize

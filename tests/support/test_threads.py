@@ -1,5 +1,7 @@
 """A pool whose threads take jobs from an iterator one at a time."""
 
+from __future__ import annotations
+
 import itertools
 import os
 import threading

@@ -1,5 +1,7 @@
 """The suites for plug-in authors: what ships passes them, and what breaks a promise does not."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math

@@ -1,5 +1,7 @@
 """`--model auto` answers with any family that transformers has, from the files of a checkpoint alone."""
 
+from __future__ import annotations
+
 import importlib
 import json
 import logging

@@ -1,5 +1,7 @@
 """Hot swap: what is judged is, bit for bit, what would be written, in every family and whatever its names in memory."""
 
+from __future__ import annotations
+
 import json
 import logging
 from contextlib import contextmanager

@@ -1,5 +1,7 @@
 """lm-eval's tasks, judged in the one loaded model: its own `simple_evaluate` over the merged files is the oracle."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import json
 import random

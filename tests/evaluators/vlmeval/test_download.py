@@ -1,5 +1,7 @@
 """Test sets from a server on loopback: whole, resumed, damaged, unreachable; and what `soup list benchmarks` says."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json

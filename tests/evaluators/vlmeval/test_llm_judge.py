@@ -1,5 +1,7 @@
 """Judges over HTTP: replies, refusals, silence, memory, and a key that is nowhere but in its header."""
 
+from __future__ import annotations
+
 import json
 import signal
 import ssl

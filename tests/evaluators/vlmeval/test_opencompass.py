@@ -1,5 +1,7 @@
 """All eight benchmarks of OpenCompass: our score is VLMEvalKit's own, and what comes with it makes sense."""
 
+from __future__ import annotations
+
 import json
 import socket
 from pathlib import Path

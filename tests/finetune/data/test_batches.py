@@ -1,5 +1,7 @@
 """Conversations into batches."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

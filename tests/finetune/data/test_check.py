@@ -1,5 +1,7 @@
 """What is wrong with data is found before anything is trained."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

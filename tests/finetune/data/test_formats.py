@@ -1,5 +1,7 @@
 """Rows of all formats, from all kinds of files."""
 
+from __future__ import annotations
+
 import base64
 import contextlib
 import io

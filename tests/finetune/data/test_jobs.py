@@ -1,5 +1,7 @@
 """Jobs fed in every way: by worker processes, in packs, from mixtures, past damaged pictures."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 

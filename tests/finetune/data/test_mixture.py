@@ -1,5 +1,7 @@
 """How often, and when, each row is seen."""
 
+from __future__ import annotations
+
 from collections import Counter
 from fractions import Fraction
 

@@ -1,5 +1,7 @@
 """The rows of a run: surveyed, mixed, packed, collated."""
 
+from __future__ import annotations
+
 import json
 import pickle
 

@@ -1,5 +1,7 @@
 """Where jobs run: slots of this host, what a job's process sees, who ends it; and the attempts of other machines."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal

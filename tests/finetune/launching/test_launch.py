@@ -1,5 +1,7 @@
 """The launcher on jobs of a stand-in process: what is run, skipped, gone on with, stopped, and told when it fails."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import os

@@ -1,5 +1,7 @@
 """Jobs as tasks of a Ray that is started here."""
 
+from __future__ import annotations
+
 import json
 import signal
 import time

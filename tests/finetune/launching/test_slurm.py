@@ -6,6 +6,8 @@ user is not root. The quick ones put small stand-ins for sbatch, srun, squeue, s
 what SLURM is told and what is made of its answers, not what it does.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

@@ -1,5 +1,7 @@
 """What jobs would take, what they are made of, and how they are shown."""
 
+from __future__ import annotations
+
 import json
 import os
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """Pictures of all kinds come out as they look, and damaged ones not at all."""
 
+from __future__ import annotations
+
 import base64
 import io
 import struct

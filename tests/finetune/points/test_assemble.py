@@ -1,5 +1,7 @@
 """A base model from pretrained parts: what is whose, bit for bit, and what can't be put together."""
 
+from __future__ import annotations
+
 import json
 import threading
 

@@ -1,5 +1,7 @@
 """CATTY's arithmetic, against what its authors' rule gives and against what must hold for every image."""
 
+from __future__ import annotations
+
 import itertools
 
 import pytest

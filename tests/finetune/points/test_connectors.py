@@ -1,5 +1,7 @@
 """Connectors against formulas written out."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given

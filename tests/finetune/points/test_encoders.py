@@ -1,5 +1,7 @@
 """What encoders see, against the hidden states that transformers' own vision models give."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from transformers import AutoConfig, BertConfig, CLIPConfig, T5Config

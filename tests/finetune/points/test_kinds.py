@@ -1,5 +1,7 @@
 """Every kind of POINTS model: saved, loaded, generating, batched, packed, trained."""
 
+from __future__ import annotations
+
 import warnings
 
 import pytest

@@ -1,5 +1,7 @@
 """The model against its parts, as transformers itself runs them, and against itself."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

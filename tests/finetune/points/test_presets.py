@@ -1,5 +1,7 @@
 """Sizes by name: their parameters counted by hand, without a weight in memory."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -1,5 +1,7 @@
 """Pictures and words into tensors."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

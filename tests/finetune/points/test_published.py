@@ -1,5 +1,7 @@
 """Published checkpoints into ours and back: names, bytes, and what they compute."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

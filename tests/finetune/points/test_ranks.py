@@ -1,5 +1,7 @@
 """Two processes train one model: a batch of text alone on one of them holds nobody up."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Tilings against their formulas, written out here a second time, and against what must hold for every image."""
 
+from __future__ import annotations
+
 import itertools
 import math
 from fractions import Fraction

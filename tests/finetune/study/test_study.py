@@ -1,6 +1,8 @@
 """`soup study`: the whole study from one file. Training is played here by heads of tiny checkpoints, so that every
 number is known; judging, searching and merging are real. The slow test trains for real."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

@@ -1,5 +1,7 @@
 """Toy data: the same from the same seed, held out by construction, and in the benchmarks' own schemas and words."""
 
+from __future__ import annotations
+
 import ast
 import base64
 import csv

@@ -1,5 +1,7 @@
 """The demo itself, on a toy family of the smallest size: all of its commands, twice, and what it leaves behind."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

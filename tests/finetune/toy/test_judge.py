@@ -1,5 +1,7 @@
 """The toy family's judge: a rule that reads VLMEvalKit's own prompts, over real HTTP, at a port that it keeps."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

@@ -1,5 +1,7 @@
 """Parts of models by name: frozen, trained in part, with rates of their own, adapted and merged back."""
 
+from __future__ import annotations
+
 import copy
 
 import pytest

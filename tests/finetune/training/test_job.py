@@ -1,5 +1,7 @@
 """The process of one job: stopped, killed, out of luck or of disk, it says so, and goes on where it was."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os

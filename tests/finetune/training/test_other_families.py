@@ -1,5 +1,7 @@
 """Models of other families: trained by their own processors, their answers found, their checkpoints as they were."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from safetensors.torch import load_file

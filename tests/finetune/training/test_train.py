@@ -1,5 +1,7 @@
 """What training does to a model: how much of it, at what rate, in which precision, however a batch is cut."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path
