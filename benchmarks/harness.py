@@ -159,7 +159,7 @@ def time_candidate(harness: Any, answers: dict[str, str], name: str) -> tuple[Se
 
 
 def model_of(harness: Any, candidate: Any) -> Any:
-    """The user's module, as soup loaded it."""
+    """Return the user's module, as soup loaded it."""
     return sys.modules[type(harness._swap.engine_for(candidate)).__module__]
 
 
@@ -256,7 +256,7 @@ def test_set() -> list[dict[str, Any]]:
 
 
 def photograph(seed: int) -> str:
-    """A JPEG of 512 x 384 with the detail, and thus the bytes, of a photograph."""
+    """Return a JPEG of 512 x 384 with the detail, and thus the bytes, of a photograph."""
     from PIL import Image
 
     dice = random.Random(seed)

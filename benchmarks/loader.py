@@ -95,7 +95,7 @@ def measured(images: int, workers: int, rate: float, rounds: int) -> dict[str, t
 
 
 def consume(batches: Iterable[Any], rate: float | None) -> Run:
-    """Takes all batches, each in the time that a model of that rate would need (the processor is free meanwhile)."""
+    """Take all batches, each in the time that a model of that rate would need (the processor is free meanwhile)."""
     before = cpu_seconds()
     images, waited, began = 0, 0.0, 0.0
     asked = time.perf_counter()
@@ -128,7 +128,7 @@ def ours(images: int, workers: int, processor: Any, as_bytes: bool) -> Iterable[
 
 
 def theirs(images: int, workers: int, processor: Any) -> Iterable[Any]:
-    """The same by `datasets`: pictures decoded by its Image feature, text and tiles by the same processor."""
+    """Load the same by `datasets`: pictures decoded by its Image feature, text and tiles by the same processor."""
     import datasets
 
     rows = json.loads((WORK / "data.json").read_text())
@@ -176,7 +176,7 @@ def make_pictures(root: Path, count: int) -> None:
 
 
 def report(runs: dict[str, tuple[Run, Run]], workers: int, rate: float) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     base = runs["datasets"][0].rate
     kilobytes = np.mean([path.stat().st_size for path in WORK.glob("*.jpg")]) / 1000
     lines = [

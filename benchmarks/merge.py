@@ -80,7 +80,7 @@ def main(
 
 
 def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: int) -> Path:
-    """A bfloat16 checkpoint of that size in one file, written tensor by tensor."""
+    """Write a bfloat16 checkpoint of that size in one file, tensor by tensor."""
     import torch
 
     from soup.checkpoints.dtypes import DTYPES, TensorSpec
@@ -105,7 +105,7 @@ HIDDEN, INNER, HEADS = 2048, 5632, 16
 
 
 def llama_config(gigabytes: float, tensor_gigabytes: float) -> dict[str, Any]:
-    """A Llama of about that size, the one architecture that mergekit is sure to know: it drops unknown tensors."""
+    """Write a Llama of about that size, the one architecture that mergekit surely knows: it drops unknown tensors."""
     vocabulary = int(tensor_gigabytes * 1e9) // (2 * HIDDEN) or 32000
     layer_bytes = 2 * (4 * HIDDEN**2 + 3 * HIDDEN * INNER)
     layers = max(1, round((gigabytes * 1e9 - 4 * vocabulary * HIDDEN) / layer_bytes))
@@ -180,7 +180,7 @@ def mergekit_command() -> list[str]:
 
 
 def run_mergekit(command: list[str], inputs: list[Path], out: Path) -> dict[str, float]:
-    """The linear merge of mergekit of the same models, start-up and all: wall seconds and peak memory.
+    """Time the linear merge of mergekit of the same models, start-up and all: wall seconds and peak memory.
 
     `ru_maxrss` starts from the peak of the process that starts another, so that this one holds no torch.
     """
@@ -205,7 +205,7 @@ def run_mergekit(command: list[str], inputs: list[Path], out: Path) -> dict[str,
 
 
 def table(rounds: list[dict[str, float]], gigabytes: float, models: int, tensor: float, cold: bool) -> str:
-    """The medians as a Markdown table; ratios are medians of the rounds' own ratios."""
+    """Return the medians as a Markdown table; ratios are medians of the rounds' own ratios."""
     middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
 
     def ratio(above: str, below: str) -> float:

@@ -32,7 +32,7 @@ def main(pools: int) -> None:
 
 
 def search(k: int, workers: int, seed: int) -> tuple[int, float, float, float]:
-    """Evaluations and hours of one search, its hours with one worker, and the least that so many workers need."""
+    """Return evaluations and hours of one search, its hours with one worker, and the least so many workers need."""
     names = [f"m{i}" for i in range(k)]
     sequential_scorer = TableScorer(names, random_table(names, seed))
     sequential = SimulatedPool(sequential_scorer, 1, costs(seed))
@@ -45,7 +45,7 @@ def search(k: int, workers: int, seed: int) -> tuple[int, float, float, float]:
 
 
 def random_table(names: list[str], seed: int):
-    """A repeatable overall for every set of names."""
+    """Return a repeatable overall for every set of names."""
     singles = {name: random.Random(f"{seed}/{name}").gauss(60, 1) for name in names}
 
     def overall(members: frozenset[str]) -> float:
@@ -56,12 +56,12 @@ def random_table(names: list[str], seed: int):
 
 
 def costs(seed: int):
-    """A repeatable cost in hours for every set of names."""
+    """Return a repeatable cost in hours for every set of names."""
     return lambda members: random.Random(f"cost/{seed}/{sorted(members)}").uniform(0.8, 1.2)
 
 
 def row(workers: int, searches: list[tuple[int, float, float, float]]) -> str:
-    """The means over all pools."""
+    """Return the means over all pools."""
     evaluations, hours, sequential, least = (statistics.fmean(column) for column in zip(*searches, strict=True))
     return f"| {workers} | {evaluations:.1f} | {hours:.1f} | {sequential / hours:.2f} | {sequential / least:.2f} |"
 

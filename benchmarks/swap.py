@@ -118,7 +118,7 @@ def make_models(folder: Path, gigabytes: float, count: int, frozen: bool) -> Non
 
 
 def configuration(gigabytes: float) -> object:
-    """A LLaVA of about that size: CLIP ViT-B or L and a Qwen2 of as many layers as it takes."""
+    """Write a LLaVA of about that size: CLIP ViT-B or L and a Qwen2 of as many layers as it takes."""
     from transformers import CLIPVisionConfig, LlavaConfig, Qwen2Config
 
     large = gigabytes > 4
@@ -135,7 +135,7 @@ def configuration(gigabytes: float) -> object:
 
 
 def table(told: dict, models: int, frozen: bool, cold: bool, device: str) -> str:
-    """The medians as a Markdown table; the ratio is the median of the rounds' own."""
+    """Return the medians as a Markdown table; the ratio is the median of the rounds' own."""
     rounds = told["rounds"]
     read, swap = (statistics.median(row[key] for row in rounds) for key in ("read", "swap"))
     ratio = statistics.median(row["swap"] / row["read"] for row in rounds)

@@ -22,20 +22,17 @@ the mixture: MM1.5, arXiv 2409.20566, sections 3.2 and 3.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from finetune.yaml_file import read_mapping
-from soup.errors import FinetuneError
-from soup.support.text import bullet_list, did_you_mean
+from soup.support.text import did_you_mean
 
 __all__ = [
     "HOW_MUCH",
     "LAST_MINUTES",
+    "NEW_KEYS",
     "NEW_SETTINGS",
     "POOL_KEYS",
     "RENAMED_SETTINGS",
@@ -46,10 +43,7 @@ __all__ = [
     "Slurm",
     "Stage",
     "TrainSettings",
-    "parse_config",
-    "read_config",
     "slurm_minutes",
-    "wrong_values",
 ]
 
 
@@ -316,7 +310,9 @@ class FinetuneConfig(TrainSettings):
         if "base" in self.added and self.include_base:
             wrong.append("an added data set is called base, as the base set alone is with `include_base: true`")
         wrong += [
-            f"sweep.{name}: {_renamed(name) or f'no setting.{did_you_mean(name, TrainSettings.model_fields)}'}"
+            f"sweep.{name}: is called {NEW_KEYS[name]} now"
+            if name in NEW_KEYS
+            else f"sweep.{name}: no setting.{did_you_mean(name, TrainSettings.model_fields)}"
             for name in self.sweep
             if name not in TrainSettings.model_fields
         ]
@@ -371,85 +367,3 @@ class FinetuneConfig(TrainSettings):
             "cache_features": False,
         }
         return self.settings({**parts, **length, **changed})
-
-
-def read_config(path: Path) -> FinetuneConfig:
-    """Read the configuration in a YAML file.
-
-    Raises:
-        FinetuneError: no such file, not YAML, or keys and values that are wrong; all of them are listed.
-    """
-    return parse_config(read_mapping(path, POOL_KEYS), path)
-
-
-def parse_config(keys: Mapping[str, object], path: Path) -> FinetuneConfig:
-    """Validate the keys of a configuration.
-
-    Args:
-        keys: as its file has them.
-        path: the file, for errors.
-
-    Raises:
-        FinetuneError: keys and values that are wrong; all of them are listed.
-    """
-    try:
-        config = FinetuneConfig.model_validate(keys)
-        if isinstance(config.start, Stage):
-            config.stage_settings()
-    except ValidationError as error:
-        # The stage's settings are validated by themselves: their locations are then those within `start`.
-        inside = error.title == "TrainSettings"
-        lines = wrong_values(error, inside)
-        raise FinetuneError(f"{path}: {len(lines)} wrong.\n{bullet_list(lines)}") from error
-    return config
-
-
-def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str]:
-    """Give a line for each wrong key or value.
-
-    Args:
-        error: pydantic's.
-        inside_start: settings of the start were validated by themselves, without their place in the file.
-    """
-    lines: list[str] = []
-    for problem in error.errors():
-        # `start` may be a name or a mapping: pydantic reports on both readings, of which only the mapping is of use.
-        location = [str(part) for part in problem["loc"] if part != "Stage"]
-        if problem["type"] == "invalid_key" and problem["input"] is True:
-            location = ["on"]  # which YAML 1.1 reads as true
-        if location == ["start", "str"]:
-            continue
-        known = FinetuneConfig.model_fields
-        if inside_start:
-            location, known = ["start", *location], {**TrainSettings.model_fields, **Stage.model_fields}
-        lines += _lines(location, problem, known)
-    return lines
-
-
-def _renamed(key: str) -> str:
-    """The message for a key's old name; "" for other keys."""
-    return f"is called {NEW_KEYS[key]} now" if key in NEW_KEYS else ""
-
-
-NESTED: dict[str, type[BaseModel]] = {
-    "mixture": Mixture,
-    "lora": Lora,
-    "slurm": Slurm,
-    "data": DataSet,
-    "added": DataSet,
-}
-
-
-def _lines(location: list[str], problem: ErrorDetails, known: Iterable[str]) -> list[str]:
-    name = ".".join(part for part in location if part != "[key]")
-    if (len(location) == 1 or location[:-1] == ["start"]) and (renamed := _renamed(location[-1])):
-        return [f"{name}: {renamed}."]
-    if problem["type"] == "extra_forbidden":
-        nested = NESTED.get(location[0]) if len(location) > 1 else None
-        return [f"{name}: unknown key.{did_you_mean(location[-1], nested.model_fields if nested else known)}"]
-    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
-    if not location:  # of several keys, which are named there
-        return [f"{line}." for line in message.split("; ")]
-    # The check of a whole mapping names what it found.
-    complete = problem["type"] == "missing" or (isinstance(problem["input"], dict) and problem["type"] == "value_error")
-    return [f"{name}: {message}" + ("." if complete else f", found {problem['input']!r}.")]

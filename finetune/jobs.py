@@ -29,7 +29,8 @@ from typing import TypedDict, cast
 
 from pydantic import BaseModel, ValidationError
 
-from finetune.config import RENAMED_SETTINGS, DataSet, FinetuneConfig, Stage, TrainSettings, read_config, wrong_values
+from finetune.config import RENAMED_SETTINGS, DataSet, FinetuneConfig, Stage, TrainSettings
+from finetune.config_file import read_config, wrong_values
 from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
 from soup.support.text import bullet_list
@@ -296,7 +297,7 @@ def plan_jobs(config: FinetuneConfig, root: Path) -> list[Job]:
 
 
 def _with_own_categories(settings: TrainSettings, data: tuple[DataSet, ...]) -> TrainSettings:
-    """The settings with a mixture of those categories that the job's data sets have: others' are for other jobs."""
+    """Return the settings, mixing only those categories that the job's data sets have: others are for other jobs."""
     categories = {data_set.category for data_set in data}
     ratios = {name: ratio for name, ratio in settings.mixture.categories.items() if name in categories}
     return settings.model_copy(update={"mixture": settings.mixture.model_copy(update={"categories": ratios})})
@@ -314,7 +315,7 @@ def _combinations(config: FinetuneConfig) -> list[tuple[str, Json]]:
 
 
 def _word(value: object) -> str:
-    """A value as a part of a directory's name: of a mapping the keys that were written, without the defaults."""
+    """Return a value as a part of a directory's name: of a mapping the keys that were written, without the defaults."""
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_unset=True)
     if isinstance(value, dict):
@@ -326,7 +327,7 @@ def _word(value: object) -> str:
 
 
 def _resolve_start(start: str, root: Path) -> str:
-    """The path of a checkpoint beside the configuration, or the text as it is: a preset, or a Hub id."""
+    """Return the path of a checkpoint beside the configuration, or the text as it is: a preset, or a Hub id."""
     return str(root / start) if (root / start).exists() else start
 
 

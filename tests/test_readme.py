@@ -34,7 +34,7 @@ def written(here, word):
     (code,) = (block for block in BLOCKS if word in block)
     (here / "my.py").write_text(code, encoding="utf-8")
     names: dict = {"__name__": "my"}
-    exec(compile(code, "my.py", "exec"), names)
+    exec(compile(code, "my.py", "exec", dont_inherit=True), names)
     return names
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Column", "DataSet", "Frame", "Row"]
+__all__ = ["DataSet", "Frame", "Row"]
 
 DataSet = Any
 """VLMEvalKit's data set: its rows are the frame `data`, its prompts come from `build_prompt(row)`."""
 
 Frame = Any
 """A table of pandas."""
-
-Column = Any
-"""A column of such a table."""
 
 Row = Any
 """A row of such a table, which VLMEvalKit takes as a dictionary or as pandas' own."""

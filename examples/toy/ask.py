@@ -30,7 +30,7 @@ def answer(checkpoint: str, image: Image.Image, question: str) -> str:
 
 
 def drawn(random: SystemRandom) -> tuple[Image.Image, str, str]:
-    """A fresh picture, a question about it, and the truth."""
+    """Return a fresh picture, a question about it, and the truth."""
     scenes = [skill(random) for skill in SKILLS.values()]
     scene = random.choice([scene for scene in scenes if "open" in scene.questions])
     ask = scene.questions["open"]

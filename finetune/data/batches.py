@@ -108,7 +108,7 @@ class Collator:
         return normalise_tiles(batch, self.processor.image_processor) if self.as_bytes else batch
 
     def _features(self, rows: list[TrainingRow]) -> tuple[list[list[Tensor]], list[TrainingRow]]:
-        """The tensors of each row's pictures, and the rows that are left."""
+        """Return the tensors of each row's pictures, and the rows that are left."""
         try:
             return self._features_of(rows), rows
         except FinetuneError:

@@ -234,7 +234,7 @@ def _bad_rows(sets: Sequence[SetReport], scanned: Mapping[str, _ScannedSet]) -> 
 
 
 def _formats(sets: Sequence[SetReport]) -> list[str]:
-    """Data sets whose rows look like several formats: each was read as what it looks like."""
+    """Find data sets whose rows look like several formats: each was read as what it looks like."""
     notes = []
     for report in sets:
         # A row of text alone looks like LLaVA's, whatever its neighbours are.
@@ -264,7 +264,7 @@ def _repeated(sets: Sequence[SetReport]) -> list[str]:
 def _twins(
     base: Sequence[DataSet], added: Mapping[str, Sequence[DataSet]], scanned: Mapping[str, _ScannedSet]
 ) -> list[str]:
-    """Added sets that hold what the base set holds, or what another one holds."""
+    """Find added sets that hold what the base set holds, or what another one holds."""
 
     def content(sets: Sequence[DataSet]) -> bytes:
         scans = [scanned[_key(data_set)].scan for data_set in sets if _key(data_set) in scanned]
@@ -283,7 +283,7 @@ def _twins(
 
 
 def _uncounted(scanned: Mapping[str, _ScannedSet], processor: Any) -> list[str]:
-    """A note that tokens are not known, and why."""
+    """Note that tokens are not known, and why."""
     if all(each.counted for each in scanned.values()):
         return []
     why = "the start is not here yet, or has no processor" if processor is None else "its processor tells no sizes"

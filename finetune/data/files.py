@@ -190,7 +190,7 @@ class DatasetRows:
 
 
 def _undecoded(table: Any) -> Any:
-    """The table with images as bytes and path: they are opened as all other images are, by the same rules."""
+    """Return the table with images as bytes and path: they are opened as all other images are, by the same rules."""
     import datasets
 
     def plain(feature: Any) -> Any:

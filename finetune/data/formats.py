@@ -125,7 +125,7 @@ class _Reading:
         return {"messages": messages, "images": self.pictures, "where": self.where, "format": self.format}
 
     def _own_pictures(self) -> tuple[list[object], list[object]]:
-        """The row's own images, and its videos."""
+        """Return the row's own images, and its videos."""
         images = [image for name in IMAGE_KEYS[self.format] for image in _listed(self.raw.get(name))]
         # A list under `video` is the frames of one.
         videos = [self.raw["video"]] if self.raw.get("video") is not None else []
@@ -223,7 +223,7 @@ class _Reading:
         self.pictures.append(Picture(source, where, self.frames if video else None))
 
     def _resolve(self, image: object) -> object:
-        """An image by its whole path; bytes and base64 as they are."""
+        """Return an image by its whole path; bytes and base64 as they are."""
         if isinstance(image, Mapping):
             if image.get("bytes") is None and image.get("path"):
                 return self._resolve(image["path"])
@@ -258,7 +258,7 @@ def _kind(value: object) -> str:
 
 
 def _wrong_roles(roles: list[str]) -> list[Fault]:
-    """A system message may come first; then user and assistant take turns, and the assistant comes last."""
+    """Check the turns: a system message may come first; then user and assistant take turns, the assistant last."""
     turns = roles[1:] if roles[0] == "system" else roles
     expected = ["user", "assistant"] * (len(turns) // 2)
     if turns and turns == expected:

@@ -130,7 +130,7 @@ def _by_group(strata: list[Stratum], shares: Mapping[Group, float]) -> list[Stra
 
 
 def _group(stratum: Stratum) -> Group:
-    """The group of a stratum whose rows are all of one."""
+    """Return the group of a stratum whose rows are all of one."""
     return GROUPS[int(np.argmax(stratum.groups))]
 
 
@@ -219,7 +219,7 @@ class Order:
         return int(epochs * visits + phase)
 
     def _rows(self, s: int, begin: int, end: int) -> np.ndarray:
-        """The rows of a stratum at its visits from `begin` to `end`."""
+        """Return the rows of a stratum at its visits from `begin` to `end`."""
         rows = self.strata[s].rows
         n = len(rows)
         passes = range(begin // n, -(-end // n))
@@ -235,7 +235,7 @@ class Order:
 
 
 def _hashed(numbers: np.ndarray, *seeds: int) -> np.ndarray:
-    """A random 64-bit integer for each number and seeds: the same on every machine and release of numpy.
+    """Return a random 64-bit integer for each number and seeds: the same on every machine and release of numpy.
 
     Source: splitmix64, Steele, Lea and Flood, OOPSLA 2014, figure 13.
     """

@@ -48,7 +48,7 @@ def tiles_of(picture: Picture, tiles: Callable[[int, int], int], decode: bool = 
 
 
 def _files(source: object) -> list[Path]:
-    """The paths that a picture is read from."""
+    """Return the paths that a picture is read from."""
     if isinstance(source, list):
         return [path for frame in source for path in _files(frame)]
     if isinstance(source, dict):

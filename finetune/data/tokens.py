@@ -76,7 +76,7 @@ class RowTokenizer:
         return ids, labels
 
     def _ids(self, text: str, counts: Iterator[int]) -> list[int]:
-        """The tokens of a text, each image token in it as many as its image needs."""
+        """Return the tokens of a text, each image token in it as many as its image needs."""
         if not self._cut_at_images:
             first, *pieces = text.split(self.processor.image_token)
             return self._plain_ids("".join([first, *(self._image_text(next(counts)) + piece for piece in pieces)]))
@@ -103,7 +103,7 @@ class RowTokenizer:
         return self.processor.replace_image_token({"num_tiles": [tiles]}, 0)
 
     def _plain_ids(self, text: str) -> list[int]:
-        """The tokens of a text as it is."""
+        """Return the tokens of a text as it is."""
         if not text:
             return []
         if text not in self.ids_of_text:
@@ -114,7 +114,7 @@ class RowTokenizer:
         return self.ids_of_text[text]
 
     def _learnt(self, ids: list[int]) -> list[int]:
-        """The ids up to the end of the turn; what the template puts behind it is not the assistant's.
+        """Return the ids up to the end of the turn; what the template puts behind it is not the assistant's.
 
         Nor are images, should an answer hold any.
         """
@@ -153,7 +153,7 @@ class RowTokenizer:
         return self.around[roles]
 
     def _image(self, tiles: int) -> list[int]:
-        """The tokens of an image of so many tiles, whatever stands between them."""
+        """Return the tokens of an image of so many tiles, whatever stands between them."""
         if tiles not in self.images:
             self.images[tiles] = self.processor.tokenizer(self._image_text(tiles), add_special_tokens=False)[
                 "input_ids"

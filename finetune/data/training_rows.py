@@ -65,7 +65,7 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
         self.items = self.steps * settings.global_batch_size
 
     def _steps_of(self, settings: TrainSettings) -> int:
-        """Steps for so many epochs; the last one is filled up with rows of the next. Packs must all be made for it."""
+        """Count the steps for so many epochs; rows of the next fill up the last one. Needs all packs made."""
         assert settings.epochs is not None, "settings without steps have epochs"
         positions = math.ceil(settings.epochs * self.order.epoch_rows)
         return math.ceil((self.packs.count(positions) if self.packs else positions) / settings.global_batch_size)

@@ -51,7 +51,7 @@ def check(
 
 
 def _processor(start: Path) -> Any:
-    """What turns rows into tokens, if the start is here; else lengths stay unknown."""
+    """Return what turns rows into tokens, if the start is here; else lengths stay unknown."""
     if not start.is_dir():
         return None
     from transformers import AutoProcessor

@@ -173,7 +173,7 @@ def row_files(location: Path) -> Sequence[Path]:
 
 
 def _pictures(file: Path) -> Iterator[str]:
-    """The pictures that a file of JSON names, without loading its rows."""
+    """Return the pictures that a file of JSON names, without loading its rows."""
     for match in _matches(PICTURE, file):
         try:
             name = json.loads(b'"' + match + b'"')
@@ -204,7 +204,7 @@ def _count_rows(file: Path) -> int | None:
 
 
 def _on_hub(kind: str, hub_id: str) -> str:
-    """The commit that a Hub id means: by the Hub, or the one that the cache here holds."""
+    """Return the commit that a Hub id means: by the Hub, or the one that the cache here holds."""
     name, _, revision = hub_id.partition("@")
     if not is_hub_id(hub_id):
         raise FinetuneError(f"{hub_id}: no such file or directory")

@@ -78,7 +78,7 @@ def plan_dry_run(
 
 
 def _remarks(launch: LaunchPlan, where: str, jobs: Sequence[PlannedJob]) -> list[str]:
-    """What a person would want to know before a Friday evening's launch."""
+    """Find what a person would want to know before a Friday evening's launch."""
     remarks = []
     has = smallest_gpu_bytes() if where == "local" else None
     needs = max((job["memory_bytes"] or 0 for job in jobs), default=0)

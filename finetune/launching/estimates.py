@@ -149,7 +149,7 @@ def _state_bytes(count: int, trained: int, settings: TrainSettings, gpus: int) -
 
 
 def _activation_bytes(job: Job, start: Path, gpus: int) -> int:
-    """What a step keeps for the backward pass, as far as the language model's configuration tells."""
+    """Return what a step keeps for the backward pass, as far as the language model's configuration tells."""
     config = _language_config(start)
     width, layers, words = (_whole(config.get(key)) for key in ("hidden_size", "num_hidden_layers", "vocab_size"))
     if not width or not layers:

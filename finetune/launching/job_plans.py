@@ -137,7 +137,7 @@ def _check_starts(jobs: list[Job], findings: _Findings) -> None:
 
 
 def _check_settings(jobs: list[Job], findings: _Findings) -> None:
-    """What settings name: parts, where the start is here, packages, files. Listed once for all jobs."""
+    """Check what settings name: parts, where the start is here, packages, files. Listed once for all jobs."""
     starts = {job.name: job.start for job in jobs}
     faults: dict[str, None] = {}
     for job in jobs:
@@ -154,7 +154,7 @@ def _check_settings(jobs: list[Job], findings: _Findings) -> None:
 
 
 def _check_twins(config: FinetuneConfig, root: Path, findings: _Findings) -> None:
-    """Added sets that hold what the base set holds, or another added set."""
+    """Find added sets that hold what the base set holds, or another added set."""
     base = {findings.digests.content(data_set).digest for data_set in at_root(config.data, root)}
     names: dict[tuple[str, ...], str] = {}
     for name, sets in config.added.items():
@@ -167,7 +167,7 @@ def _check_twins(config: FinetuneConfig, root: Path, findings: _Findings) -> Non
 
 
 def _plan_job(job: Job, findings: _Findings) -> JobPlan:
-    """What is to be done about a job; checkpoints in its way go to `findings`."""
+    """Decide what is to be done about a job; checkpoints in its way go to `findings`."""
     start_digest = findings.job_digests.get(job.after) if job.after else None
     digest = findings.digests.job(job, start_digest)
     job = replace(job, digests=findings.digests.parts(job, start_digest))
@@ -217,14 +217,14 @@ def snapshots(job: Job) -> list[Path]:
 
 
 def _made_from(stamp: JobDocument | None, job: JobDocument | None) -> JobDocument:
-    """What a checkpoint was made from, by the job's folder if that is of the same attempt, else by its own stamp."""
+    """Return what a checkpoint was made from, by the job's folder if that is of this attempt, else by its stamp."""
     if job and stamp and job.get("digest") == stamp.get("digest"):
         return job
     return stamp or JobDocument()
 
 
 def _in_the_way(paths: Sequence[Path], changed: Sequence[str]) -> str:
-    """The error about checkpoints that stand where jobs' ought to be, and what they were all made from otherwise."""
+    """Return the error about checkpoints that stand where jobs' ought to be, and what made them differ."""
     unknown = "\nNothing that they tell of themselves differs: another version of soup trained them otherwise.\n"
     what = f" What differs:\n{bullet_list(changed)}\n" if changed else unknown
     if len(paths) == 1:
@@ -239,7 +239,7 @@ def _in_the_way(paths: Sequence[Path], changed: Sequence[str]) -> str:
 
 
 def _differences(before: JobDocument, job: Job, digest: str) -> Iterator[str]:
-    """What was otherwise when a checkpoint was made: `lr: 1e-05 there, 2e-05 now`."""
+    """Return what was otherwise when a checkpoint was made: `lr: 1e-05 there, 2e-05 now`."""
     stored = before.get("settings")
     settings: Mapping[str, object] = stored if isinstance(stored, dict) else before
     for name, value in job.as_json(digest)["settings"].items():
@@ -276,7 +276,7 @@ def _option_differences(there: Sequence[Json] | None, job: Job) -> Iterator[str]
 
 
 def _plain(value: object) -> object:
-    """A value as JSON gives it back."""
+    """Return a value as JSON gives it back."""
     return list(value) if isinstance(value, tuple) else value
 
 

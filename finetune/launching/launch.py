@@ -295,7 +295,7 @@ class _Launch:
             self.progress(job.name, step, steps, loss)
 
     def _failures(self, failed: Sequence[JobPlan]) -> str:
-        """The error about jobs that are not done, each with the end of its log and its path."""
+        """Return the error about jobs that are not done, each with the end of its log and its path."""
         lines = []
         for plan in failed:
             outcome, log = self.outcomes[plan.job.name], plan.job.folder / "log.txt"
@@ -312,7 +312,7 @@ class _Launch:
 
 
 def _before_reason(tail: str, why: str) -> list[str]:
-    """The last lines of a log, without the reason of the failure where they end with it."""
+    """Return the last lines of a log, without the reason of the failure where they end with it."""
     lines, reason = tail.splitlines(), why.splitlines()
     common = min(len(lines), len(reason))
     return lines[: len(lines) - common] if common and lines[-common:] == reason[-common:] else lines

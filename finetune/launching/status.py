@@ -58,7 +58,7 @@ def job_row(job: Job, alive: Alive = is_alive) -> JobRow:
 
 
 def _checked_alive(folder: Path, status: JobStatus, why: str | None, alive: Alive) -> tuple[JobStatus, str | None]:
-    """A status as the job's files have it, corrected by whether anything runs or waits there, and why."""
+    """Read a status as the job's files have it, corrected by whether anything runs or waits there, and why."""
     is_there = alive(folder)
     if status in (JobStatus.FAILED, JobStatus.STOPPED):
         return (JobStatus.WAITING, None) if is_there else (status, why)

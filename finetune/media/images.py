@@ -34,7 +34,7 @@ _settings = threading.Lock()  # Pillow's limits are module-wide
 
 
 def _renew_lock() -> None:
-    """A worker process that is forked while a thread holds the lock would wait for that thread for ever."""
+    """Replace the lock: a process forked while a thread holds it would wait for that thread for ever."""
     global _settings
     _settings = threading.Lock()
 
@@ -167,7 +167,7 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
 
 
 def _checked(image: Image.Image, source: ImageSource, max_pixels: int) -> Image.Image:
-    """The opened image, decoded and converted; its size is known before that."""
+    """Return the opened image, decoded and converted; its size is known before that."""
     check_size(image.size, source, max_pixels)
     if image.format == "EPS":  # would be run as a program, by Ghostscript
         raise source.fault("EPS has no pixels of its own; convert it to PNG.")
@@ -191,7 +191,7 @@ def _has_end(source: ImageSource) -> bool:
 
 @contextmanager
 def _opened(source: ImageSource) -> Iterator[Image.Image]:
-    """The image of a source, its header read. Pillow's own limit is off meanwhile: ours comes next."""
+    """Return the image of a source, its header read. Pillow's own limit is off meanwhile: ours comes next."""
     if isinstance(source.file, Path) and source.file.is_dir():
         raise source.fault("a directory; expected the file of a picture.")
     try:
@@ -247,7 +247,7 @@ def _indices(total: int, count: int, name: str) -> list[int]:
 
 
 def _pictures_in(directory: Path) -> Sequence[Path]:
-    """The pictures of a directory by their names, numbers by value: frame 9 before frame 10. Other files are left."""
+    """Return the pictures of a directory by their names, numbers by value: frame 9 before 10. Other files are left."""
     kinds = Image.registered_extensions()
     files = [path for path in directory.iterdir() if path.suffix.lower() in kinds and not path.name.startswith(".")]
     return sorted(files, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)])

@@ -124,6 +124,6 @@ def _of_path(path: Path, name: str | None) -> ImageSource:
 
 
 def _shown(text: str) -> str:
-    """The beginning of any text."""
+    """Return the beginning of any text."""
     start = text[:SHOWN] if text[:SHOWN].isprintable() else repr(text[:SHOWN])
     return start if len(text) <= SHOWN else f"{start}... ({len(text):,} characters)"

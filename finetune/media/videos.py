@@ -45,7 +45,7 @@ def frames_of_video_file(source: ImageSource, count: int, max_pixels: int) -> li
 
 
 def _opened(av: Any, source: ImageSource) -> Any:
-    """The file, or bytes from their beginning, as a container. A playlist in it can't reach into the network."""
+    """Return the file, or bytes from their beginning, as a container. A playlist in it can't reach into the network."""
     if isinstance(source.file, BytesIO):
         source.file.seek(0)
     file = str(source.file.resolve()) if isinstance(source.file, Path) else source.file  # never taken for a URL

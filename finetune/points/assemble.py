@@ -167,7 +167,7 @@ def _add_missing_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 def _config(
     parts: dict[str, PretrainedPart], tokenizer: PreTrainedTokenizerBase, options: AssemblyOptions
 ) -> PointsConfig:
-    """The configuration of the whole; the vocabulary grows where the tokenizer has more tokens than it has rows."""
+    """Return the configuration of the whole; the vocabulary grows where the tokenizer has more tokens than rows."""
     vocabulary = tokenizer.get_vocab()
     text = parts["llm"].config.to_dict()
     text["vocab_size"] = max(parts["llm"].config.vocab_size, 1 + max(vocabulary.values()))
@@ -199,7 +199,7 @@ def _patches(options: AssemblyOptions) -> dict[str, object]:
 
 
 def _lines(error: BaseException) -> list[str]:
-    """The message of an error's first cause, line by line."""
+    """Return the message of an error's first cause, line by line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).splitlines()

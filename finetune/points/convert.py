@@ -99,7 +99,7 @@ def plan_conversion(location: str, *, reverse: bool = False) -> Conversion:
 
 
 def _unpublish(source: Checkpoint) -> Conversion:
-    """The plan from the published form into ours."""
+    """Return the plan from the published form into ours."""
     refuse_unpublished(source.config, f"{source.path / 'config.json'}")
     with TemporaryDirectory() as folder:  # without the configuration, whose type transformers does not know
         for name in _carried(source):
@@ -155,7 +155,7 @@ def _refuse_differences(source: Checkpoint, expected: dict[str, tuple[int, ...]]
 
 
 def _publish(source: Checkpoint) -> Conversion:
-    """The plan from our form into the published one."""
+    """Return the plan from our form into the published one."""
     if source.config.get("model_type") != PointsConfig.model_type:
         raise FinetuneError(
             f"{source.path}: expected config.json to have model_type points, found "
@@ -184,7 +184,7 @@ def _publish(source: Checkpoint) -> Conversion:
 
 
 def _join_tensors(source: Checkpoint, name: str, owners: Sequence[str], groups: int) -> TensorTarget:
-    """A published tensor from ours: a block of each by turns, as often as there are groups."""
+    """Build a published tensor from ours: a block of each by turns, as often as there are groups."""
     specs = [source.tensors[owner] for owner in owners]
     if len({spec.dtype for spec in specs}) > 1:
         dtypes = ", ".join(f"{spec.name} {spec.dtype.name}" for spec in specs)
@@ -205,7 +205,7 @@ def _carried(source: Checkpoint) -> dict[str, bytes]:
 
 
 def _preprocessor(tile: int, normalisation: dict[str, list[float]]) -> dict[str, object]:
-    """The settings of the published code's image processor, CLIP's, for a tile."""
+    """Return the settings of the published code's image processor, CLIP's, for a tile."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "crop_size": {"height": tile, "width": tile},

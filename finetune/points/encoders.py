@@ -113,7 +113,7 @@ def idle_parameters(vit: PreTrainedModel, layer: int) -> Iterator[nn.Parameter]:
 
 @cache
 def _without_gradient(kind: type[PreTrainedModel], config_json: str, layer: int) -> frozenset[str]:
-    """The names of the weights that no gradient reaches, by a backward pass without a number in memory.
+    """Return the names of the weights that no gradient reaches, by a backward pass without a number in memory.
 
     None of a model that needs numbers to run.
     """
@@ -148,7 +148,7 @@ def encode_tiles(vit: PreTrainedModel, pixels_T3VV: Tensor, layer: int) -> Tenso
 
 
 def _stem(vit: PreTrainedModel) -> list[nn.Module]:
-    """The modules before the first layer."""
+    """Return the modules before the first layer."""
     return [vit.embeddings, *([vit.pre_layrnorm] if hasattr(vit, "pre_layrnorm") else [])]
 
 

@@ -167,7 +167,7 @@ def as_picture(image: Any) -> Image.Image:
 
 
 def _with(tiling: Tiling, max_tiles: int | None, single_thumbnail: bool | None) -> Tiling:
-    """The tiling with the two settings that have a name of their own."""
+    """Return the tiling with the two settings that have a name of their own."""
     settings = {"max_tiles": max_tiles, "single_thumbnail": single_thumbnail}
     changes = {name: value for name, value in settings.items() if value is not None}
     missing = [name for name in changes if not hasattr(tiling, name)]
@@ -183,7 +183,7 @@ def _known_resizer(name: str) -> str:
 
 
 def _cut(image: Any, stills: Tiling, film: UniformFrames, tile: int, resizer: str) -> Tensor:
-    """The tiles of one item, bytes [T, 3, V, V]."""
+    """Return the tiles of one item, bytes [T, 3, V, V]."""
     if isinstance(image, Video):
         return torch.cat([_cut(frame, film, film, tile, resizer) for frame in film.chosen(image)])
     picture = as_picture(image)

@@ -121,7 +121,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return torch.stack([self.vision_projector.arrange(x_TGGC) for x_TGGC in grids], dim=1)
 
     def _dtype_of(self, part: nn.Module) -> torch.dtype:
-        """The dtype that a part computes in; frozen encoders may be kept in fewer bits than what is trained."""
+        """Return the dtype that a part computes in; frozen encoders may be kept in fewer bits than what is trained."""
         return next(part.parameters(), next(self.vision_projector.parameters())).dtype
 
     def project(self, features_TEMK: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return torch.stack([arranged] * len(self.encoders), dim=1)
 
     def _dummy_vision_forward(self, x_BSD: Tensor, *, cached: bool) -> Tensor:
-        """The same [B, S, D], with a dependency on all weights that images train: for a batch of text alone.
+        """Return the same [B, S, D], with a dependency on all weights that images train: for a batch of text alone.
 
         Several ranks wait for each other's gradients, and, where weights are sharded, for each other's use of them: a
         rank without an image has to run the modules that the others run. Where features are `cached`, be they of no
@@ -234,7 +234,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         *,
         begins: bool,
     ) -> Tensor:
-        """The language model's input [B, S, D]: embedded tokens and images, or embeddings as they are.
+        """Return the language model's input [B, S, D]: embedded tokens and images, or embeddings as they are.
 
         `begins`: there is no cache of earlier tokens, whose images are gone by now.
 

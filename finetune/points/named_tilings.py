@@ -44,7 +44,7 @@ def named_tiling(setting: str | Mapping[str, object] | Tiling) -> Tiling:
 
 
 def _parse(text: str) -> dict[str, object]:
-    """The name and parameters in a text; what is JSON (12, true) is read as such, the rest are words."""
+    """Return the name and parameters in a text; what is JSON (12, true) is read as such, the rest are words."""
     name, colon, rest = text.partition(":")
     parameters: dict[str, object] = {"name": name.strip()}
     for pair in rest.split(",") if colon else ():

@@ -108,7 +108,7 @@ def _open_part(location: str) -> tuple[Checkpoint, PreTrainedConfig]:
 
 
 def _find(checkpoint: Checkpoint, config: PreTrainedConfig, kind: type[PreTrainedModel]) -> dict[str, str]:
-    """The checkpoint's name of every tensor of the module: behind the prefix that most of them have."""
+    """Return the checkpoint's name of every tensor of the module: behind the prefix that most of them have."""
     with torch.device("meta"):
         module = kind(config)
     tied = module.all_tied_weights_keys

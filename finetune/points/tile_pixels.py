@@ -104,7 +104,7 @@ def _thumbnail(by: Resizer, image: Any, size: Size, target: Size, tile: int) -> 
 
 
 def _lay_on(canvas: Size, pixels_3HW: Array, corner: tuple[int, int]) -> Array:
-    """The picture on black; itself if it fills the canvas."""
+    """Return the picture on black; itself if it fills the canvas."""
     _, height, width = pixels_3HW.shape
     if (width, height) == canvas:
         return pixels_3HW

@@ -27,7 +27,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from finetune.config import POOL_KEYS, parse_config
+from finetune.config import POOL_KEYS
+from finetune.config_file import parse_config
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean

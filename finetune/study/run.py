@@ -74,7 +74,7 @@ def pool_and_soups(seed_run: SeedRun) -> dict[str, StudyResult]:
 
 
 def _start(seed_run: SeedRun) -> Path | None:
-    """The checkpoint that all ingredients start from, where it is a directory."""
+    """Return the checkpoint that all ingredients start from, where it is a directory."""
     start = seed_run.keys["start"]
     folder = seed_run.home / str(start["out"] if isinstance(start, Mapping) else start)
     return folder if folder.is_dir() else None

@@ -120,7 +120,7 @@ def mathvista(gallery: Gallery, count: int) -> Iterator[Row]:
 
 
 def hallusionbench(gallery: Gallery, count: int) -> Iterator[Row]:
-    """Sets of two figures and two questions: what is so in the one figure is not so in the other."""
+    """Draw sets of two figures and two questions: what is so in the one figure is not so in the other."""
     sets = _spread(count // 4, HALLUSIONBENCH)
     for skill, kind in HALLUSIONBENCH.items():
         scenes = gallery.testing("hallusionbench", skill)
@@ -143,7 +143,7 @@ def _claim_row(kind: str, name: str, question: Question, image: str) -> Row:
 
 
 def ai2d(gallery: Gallery, count: int) -> Iterator[Row]:
-    """A diagram of four fields, and four options."""
+    """Draw a diagram of four fields, and four options."""
     for index, scene in enumerate(gallery.testing("ai2d", "grid", count)):
         question = scene.questions["choice"]
         row = {"index": index, "question": question.text, "image": base64_png(scene.images[0]), **_options(question)}
@@ -151,7 +151,7 @@ def ai2d(gallery: Gallery, count: int) -> Iterator[Row]:
 
 
 def ocrbench(gallery: Gallery, count: int) -> Iterator[Row]:
-    """The answer is a Python list of accepted strings."""
+    """Draw questions whose answer is a Python list of accepted strings."""
     for index, scene in enumerate(_scenes(gallery, "ocrbench", OCRBENCH, count)):
         question = scene.questions["open"]
         row = {"index": index, "image": base64_png(scene.images[0]), "dataset": "toy", "question": question.text}
@@ -167,7 +167,7 @@ def mmvet(gallery: Gallery, count: int) -> Iterator[Row]:
 
 
 def _accepted_answer(scene: Scene) -> str:
-    """The answer as MM-Vet writes it for its judge: parts and alternatives marked."""
+    """Return the answer as MM-Vet writes it for its judge: parts and alternatives marked."""
     answer = scene.questions["open"].answer
     if scene.skill == "both":
         return answer.replace(" ", "<AND>")

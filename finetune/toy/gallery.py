@@ -23,7 +23,7 @@ class Gallery:
     held_out: set[str] = field(default_factory=set)
 
     def training(self, split: str, skill: str, n: int) -> Iterator[Scene]:
-        """The first n scenes of a split of which no picture is held out."""
+        """Return the first n scenes of a split of which no picture is held out."""
         i = 0
         while n:
             scene = draw_scene(self.seed, f"train/{split}", skill, i)
@@ -51,12 +51,12 @@ def pixel_digest(image: Image.Image) -> str:
 
 
 def png(image: Image.Image) -> bytes:
-    """The image as a file."""
+    """Return the image as a file."""
     file = io.BytesIO()
     image.save(file, format="PNG", compress_level=1)
     return file.getvalue()
 
 
 def base64_png(image: Image.Image) -> str:
-    """The image as a cell of a benchmark's table."""
+    """Return the image as a cell of a benchmark's table."""
     return base64.b64encode(png(image)).decode()

@@ -35,7 +35,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def reply(prompt: str) -> str | None:
-    """The judgement that a prompt asks for; None for a prompt that is neither MathVista's nor MM-Vet's."""
+    """Return the judgement that a prompt asks for; None for a prompt that is neither MathVista's nor MM-Vet's."""
     if prompt.endswith(EXTRACTED) and RESPONSE in prompt:
         examples, _, response = prompt.removesuffix(EXTRACTED).rpartition(RESPONSE)
         return extract(examples.rpartition(EXTRACTED)[2], response)  # the question follows the last example's answer
@@ -46,7 +46,7 @@ def reply(prompt: str) -> str | None:
 
 
 def extract(question: str, response: str) -> str:
-    """What a response answers to a question of MathVista's, as short as its hint wants it; "none" where nothing is."""
+    """Return what a response answers to a question of MathVista's, as short as its hint wants; "none" without one."""
     if "option letter" in question:
         return _option(question, response) or "none"
     if "Python list" in question:
@@ -57,7 +57,7 @@ def extract(question: str, response: str) -> str:
 
 
 def _option(question: str, response: str) -> str | None:
-    """The letter that the response names, or that of the one choice whose words it has."""
+    """Return the letter that the response names, or that of the one choice whose words it has."""
     letters = re.findall(r"\(([A-H])\)|\b([A-H])\b", response)
     if letters:
         return max(letters[-1])
@@ -67,7 +67,7 @@ def _option(question: str, response: str) -> str | None:
 
 
 def _in_digits(text: str) -> str:
-    """The text with small numbers in digits."""
+    """Return the text with small numbers in digits."""
     return re.sub(r"[a-z]+", lambda word: str(NUMBERS.index(word[0])) if word[0] in NUMBERS else word[0], text.lower())
 
 
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, {"object": "chat.completion", "model": MODEL, "choices": [choice]})
 
     def do_GET(self) -> None:
-        """The list of models, by which others find out whether somebody is there."""
+        """Return the list of models, by which others find out whether somebody is there."""
         self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "toy"}]})
 
     def _refuse(self, status: int, words: str) -> None:
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def open_server(port_file: Path | None) -> JudgeServer:
-    """The judge at the port that the file names; where there is none, or it is taken, at any, which is then written."""
+    """Open the judge at the port that the file names; without one, or if it is taken, at any, which is then written."""
     known = port_file.read_text().strip() if port_file and port_file.is_file() else ""
     try:
         server = JudgeServer(int(known) if known.isdecimal() else 0)
@@ -167,7 +167,7 @@ def open_server(port_file: Path | None) -> JudgeServer:
 
 
 def stop_with(parent: int, server: JudgeServer) -> None:
-    """Stops the server when the process that started it is gone, however it went."""
+    """Stop the server when the process that started it is gone, however it went."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -34,7 +34,7 @@ SHAPES = ("circle", "square", "triangle", "cross", "diamond", "ring")
 
 
 def line_of_text(random: Random, text: str, width: int = SIDE) -> Image.Image:
-    """The characters in one line, each a little off its place, dark on light."""
+    """Draw the characters in one line, each a little off its place, dark on light."""
     paper, ink = _paper_and_ink(random)
     image = Image.new("RGB", (width, SIDE), paper)
     draw = ImageDraw.Draw(image)
@@ -47,7 +47,7 @@ def line_of_text(random: Random, text: str, width: int = SIDE) -> Image.Image:
 
 
 def grid(random: Random, digits: Sequence[str]) -> Image.Image:
-    """A diagram of four fields, a digit in each: upper left, upper right, lower left, lower right."""
+    """Draw a diagram of four fields, a digit in each: upper left, upper right, lower left, lower right."""
     paper, ink = _paper_and_ink(random)
     image = Image.new("RGB", (SIDE, SIDE), paper)
     draw = ImageDraw.Draw(image)
@@ -83,7 +83,7 @@ def dots(random: Random, n: int) -> Image.Image:
 
 
 def bars(random: Random, tallest: int, n: int) -> Image.Image:
-    """A chart of n bars, that one (from 0) taller than all others, be it by a pixel."""
+    """Draw a chart of n bars, that one (from 0) taller than all others, be it by a pixel."""
     image = _paper(random)
     draw = ImageDraw.Draw(image)
     top = random.randint(12, 28)
@@ -101,7 +101,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _paper_and_ink(random: Random) -> tuple[Rgb, Rgb]:
-    """A light colour and a dark one."""
+    """Draw by chance a light colour and a dark one."""
     return _between(random, 200, 255), _between(random, 0, 80)
 
 

@@ -74,12 +74,12 @@ class Scene:
 
 
 def draw_scene(seed: int, split: str, skill: str, i: int) -> Scene:
-    """The i-th scene of a split for one skill: always the same."""
+    """Return the i-th scene of a split for one skill: always the same."""
     return SKILLS[skill](Random(f"{seed}/{split}/{skill}/{i}"))
 
 
 def prompt(form: str, question: Question) -> str:
-    """The text that VLMEvalKit builds from a benchmark's row, to the letter.
+    """Return the text that VLMEvalKit builds from a benchmark's row, to the letter.
 
     Images come before it, but in the form `college`, where `<image 1>` and so on stand in their places.
     """
@@ -91,7 +91,7 @@ def prompt(form: str, question: Question) -> str:
 
 
 def claim(scene: Scene, word: str) -> Question:
-    """The question whether that word is the answer to the open question.
+    """Return the question whether that word is the answer to the open question.
 
     The answer is the right word, and then yes or no: this size was seen to compare two words of a text, but hardly a
     word with a picture. VLMEvalKit looks for a yes or a no anywhere in an answer.
@@ -101,14 +101,14 @@ def claim(scene: Scene, word: str) -> Question:
 
 
 def with_hint(form: str, question: Question) -> str:
-    """The question as it stands in MathVista's own file: a hint before it, lettered choices after it."""
+    """Return the question as it stands in MathVista's own file: a hint before it, lettered choices after it."""
     choices = "".join(f"\n({letter}) {option}" for letter, option in zip("ABCD", question.options, strict=False))
     listed = f"\nChoices:{choices}" if choices else ""
     return f"Hint: {HINTS[form]}\nQuestion: {question.text}{listed}"
 
 
 def rotated(question: Question, k: int) -> Question:
-    """The question with its options moved on by k places, as circular evaluation asks it again."""
+    """Return the question with its options moved on by k places, as circular evaluation asks it again."""
     return Question(question.text, question.answer, question.options[k:] + question.options[:k], question.hint)
 
 
@@ -204,7 +204,7 @@ def _four_forms(random: Random, skill: str, image: Image.Image, question: Questi
 
 
 def _with_options(random: Random, question: Question, words: Sequence[str]) -> Question:
-    """The question with the answer and three other words as options, in any order."""
+    """Return the question with the answer and three other words as options, in any order."""
     options = [question.answer, *random.sample([word for word in words if word != question.answer], 3)]
     random.shuffle(options)
     return Question(question.text, question.answer, tuple(options), question.hint)
@@ -215,7 +215,7 @@ def _after_image(question: Question) -> Question:
 
 
 def _claimed(random: Random, scene: Scene) -> Scene:
-    """The scene with a claim about it that is true or false, by chance."""
+    """Return the scene with a claim about it that is true or false, by chance."""
     false = random.choice([word for word in CLAIMS[scene.skill] if word != scene.truth])
     statement = claim(scene, random.choice([scene.truth, false]))
     return Scene(scene.skill, scene.images, {**scene.questions, "claim": statement})

@@ -74,7 +74,7 @@ class Sizes:
 def make_toy(
     out: Path, seed: int = 0, sizes: Sizes | None = None, progress: Callable[[str], object] | None = None
 ) -> Path:
-    """Makes all files under `out`, unless just these stand there already; `out` appears when complete.
+    """Make all files under `out`, unless just these stand there already; `out` appears when complete.
 
     Raises:
         FileExistsError: something else stands at `out`.
@@ -102,7 +102,7 @@ def _is_made_from(out: Path, made_from: dict[str, object]) -> bool:
 
 
 def _write_all(out: Path, gallery: Gallery, sizes: Sizes, progress: Callable[[str], object]) -> None:
-    """The benchmarks first: what they show is held out of all that follows."""
+    """Write the benchmarks first: what they show is held out of all that follows."""
     progress("benchmarks")
     for name, (source, rows) in BENCHMARKS.items():
         _write_tsv(out / "LMUData" / f"{source}.tsv", list(rows(gallery, sizes.questions[name])))
@@ -148,7 +148,7 @@ def _samples(out: Path, name: str, scene: Scene) -> list[dict[str, object]]:
 
 
 def _with_markers(text: str, images: int) -> str:
-    """The text with LLaVA's markers: in the places that it names, or before all of it."""
+    """Write the text with LLaVA's markers: in the places that it names, or before all of it."""
     if "<image 1>" not in text:
         return "<image>\n" * images + text
     for k in range(1, images + 1):

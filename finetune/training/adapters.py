@@ -109,7 +109,7 @@ def _known(model: nn.Module, part: str) -> bool:
 
 
 def _nothing(model: nn.Module, target: str | None) -> str:
-    """That a target matches nothing, and what is near."""
+    """Return the error that a target matches nothing, with what is near."""
     linear = _linear(model)
     if target is None:
         return f"lora: the language model has no linear layers. Parts of the model: {', '.join(part_names(model))}."

@@ -175,7 +175,7 @@ def _has_parameters(module: nn.Module) -> bool:
 
 
 def _find_parts(model: nn.Module, key: str, names: Iterable[str], problems: list[str]) -> dict[str, str]:
-    """The path of each name; those without one are added to the problems."""
+    """Return the path of each name; those without one are added to the problems."""
     paths = {}
     for name in names:
         try:
@@ -186,7 +186,7 @@ def _find_parts(model: nn.Module, key: str, names: Iterable[str], problems: list
 
 
 def _amount(model: nn.Module, path: str, much: str, key: str, problems: list[str]) -> list[str]:
-    """The paths of what is trained of a part: all of it, its last layers, or nothing."""
+    """Return the paths of what is trained of a part: all of it, its last layers, or nothing."""
     match = HOW_MUCH.fullmatch(much)
     if match is None or match[1] is None:
         return [path] if much == "all" else []

@@ -84,7 +84,7 @@ def _memory_bytes() -> int:
 
 
 def _image_input(model: Any, settings: TrainSettings) -> tuple[FeatureCache, Callable[[Tensor], Tensor] | None, str]:
-    """The cache, the encoding and the name of what the model is given: tiles, or features of frozen encoders.
+    """Return the cache, the encoding and the name of what the model is given: tiles, or features of frozen encoders.
 
     Raises:
         FinetuneError: features are to be cached of encoders that change, or of a model that can't be given them.

@@ -108,7 +108,7 @@ class ProcessorCollator:
         return dict(self.processor(text=[text], images=[images] if images else None, **options))
 
     def _labels(self, ids_1S: Tensor, offsets: Any, spans: list[tuple[int, int]]) -> Tensor:
-        """The tokens that lie in the answers, up to the end of each one's turn [1, S].
+        """Return the tokens that lie in the answers, up to the end of each one's turn [1, S].
 
         Raises:
             FinetuneError: an answer of which no token was found.

@@ -117,7 +117,7 @@ def _set_attention(model: PreTrainedModel, settings: TrainSettings) -> None:
 
 
 def _misfits(model: PreTrainedModel, processor: Any) -> Iterable[str]:
-    """What of the processor does not fit the model."""
+    """Return what of the processor does not fit the model."""
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(processor, "image_processor", None) is None:
         yield f"a processor of tokenizer and image processor was expected, found {type(processor).__name__}"

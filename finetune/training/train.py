@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 from transformers import set_seed as transformers_seed
-from transformers.utils import logging as transformers_logging
 
 from finetune.data import Corpus
 from finetune.jobs import Job, Stamp, has_digest
@@ -28,6 +25,7 @@ from finetune.training.saving import Origin, publish, save, tied_names, versions
 from finetune.training.start_model import open_start, start_folder
 from finetune.training.trainer import JobTrainer, OnStep, StopCallback, StopRequest
 from soup.errors import FinetuneError
+from soup.hf.progress_bars import without_progress_bars
 from soup.support.text import bullet_list
 
 __all__ = ["TrainingRun", "prepare", "train_job"]
@@ -110,7 +108,7 @@ def train_job(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> bool
         OSError: a file that can't be written.
     """
     parallel.join(job.settings.parallel)
-    with _without_bars():
+    with without_progress_bars():
         run = prepare(job, digest, on_step, stop)
         resumed = checkpoints.newest(job.folder, digest)
         run.trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -150,7 +148,7 @@ def prepare(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> Traini
 
 
 def _open_model(job: Job, corpus: Corpus) -> tuple[PreTrainedModel, Origin]:
-    """The model, its adapters in place and what stays frozen, and what it came with."""
+    """Return the model, its adapters in place and what stays frozen, and what it came with."""
     transformers_seed(job.settings.seed)
     # A tokenizer that is made here knows the words of the first data set: those of one pool share that, and no other.
     model, processor = open_start(job.start, job.settings, corpus.texts())
@@ -185,15 +183,3 @@ def _check_snapshots(job: Job, digest: str, steps: int) -> None:
         raise FinetuneError(
             f"{len(taken)} models stand there already, of another job; remove them:\n{bullet_list(taken)}"
         )
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keep transformers' own progress bars from running through the caller's."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

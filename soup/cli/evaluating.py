@@ -21,7 +21,7 @@ from soup.merging.options import MergeOptions
 
 __all__ = ["evaluating_commands"]
 
-HIDDEN = ("path", "url", "why_not")
+HIDDEN = ("path", "url", "can_fetch", "why_not")
 """Keys of a listing that its table leaves out."""
 
 
@@ -103,7 +103,7 @@ def list_things(values: Values) -> None:
         return
     shown = [{key: cell(value) for key, value in row.items() if key not in HIDDEN} for row in rows]
     print_rows(list(shown[0]), [[*row.values()] for row in shown])
-    absent = [row for row in rows if row.get("path") and not Path(str(row["path"])).exists()]
+    absent = [row for row in rows if row.get("can_fetch") and not Path(str(row["path"])).exists()]
     for row in rows:
         if row.get("why_not") and row not in absent:
             console.say(str(row["why_not"]))

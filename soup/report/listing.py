@@ -8,7 +8,7 @@ from functools import cache
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator
-from soup.evaluation.harnesses import Catalog, ListedBenchmark, build_evaluator, count, locate
+from soup.evaluation.harnesses import Catalog, ListedBenchmark, build_evaluator, can_fetch, count, locate
 from soup.support.plugins import EVALUATORS, METHODS, STRATEGIES, Registry
 
 __all__ = ["list_kind"]
@@ -36,10 +36,11 @@ def list_kind(kind: str) -> list[Row]:
 
 def _benchmark_row(name: str, listed: ListedBenchmark, build: Callable[[str], Evaluator]) -> Row:
     row: Row = {"name": name, **dataclasses.asdict(listed.info)}
-    row |= {"here": None, "path": None, "url": None, "why_not": None}
+    row |= {"here": None, "path": None, "url": None, "can_fetch": False, "why_not": None}
     del row["group"]
     try:
         evaluator, benchmark = build(listed.harness), Benchmark(name, listed.harness, name)
+        row["can_fetch"] = can_fetch(evaluator)
         if location := locate(evaluator, benchmark):
             row |= {"path": str(location.path), "url": location.url}
         row["here"] = count(evaluator, benchmark)

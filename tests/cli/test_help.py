@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from finetune.toy.write import QUESTIONS, Sizes, make_toy
 from soup.cli.app import cli
-from tests.finetune.points.test_assemble import save_encoder, save_llm
 from tests.helpers.forked_cli import Forge
+from tests.helpers.pretrained_parts import save_encoder, save_llm
 from tests.helpers.published_points import publish
 from tests.helpers.toy_pools import calls, make_checkpoint, make_judge, make_pool
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from finetune.config import RENAMED_SETTINGS, Stage, TrainSettings, read_config
+from finetune.config import RENAMED_SETTINGS, Stage, TrainSettings
+from finetune.config_file import read_config
 from finetune.jobs import plan_jobs
 from soup.errors import FinetuneError
 

@@ -9,7 +9,7 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
 import finetune
-from finetune.config import read_config
+from finetune.config_file import read_config
 from finetune.jobs import plan_jobs
 from finetune.training import parallel
 from finetune.training.components import choose_trained, last_layers, learning_rates

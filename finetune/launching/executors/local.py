@@ -67,7 +67,7 @@ class _RunningTask:
     stopped: bool = False
 
     def code(self) -> int | None:
-        """The exit code of a child that is over; None while it runs."""
+        """Return the exit code of a child that is over; None while it runs."""
         return self.process.poll() if isinstance(self.process, subprocess.Popen) else None
 
     @property
@@ -95,7 +95,7 @@ class LocalExecutor:
         self.size = len(self._free)
 
     def _slots(self) -> list[str]:
-        """The value of CUDA_VISIBLE_DEVICES for each job that can run at a time."""
+        """Return the value of CUDA_VISIBLE_DEVICES for each job that can run at a time."""
         most, each = self.config.jobs_at_once, self.config.gpus_per_job
         if not self.gpus:
             return [""] * (most or 1)

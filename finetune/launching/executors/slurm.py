@@ -88,7 +88,7 @@ class SlurmExecutor:
         return [job.job_id for job in jobs]
 
     def _parameters(self, tasks: Sequence[Task], after: str | None) -> dict[str, Any]:
-        """The parameters for submitit; those that the configuration names itself come last."""
+        """Return the parameters for submitit; those that the configuration names itself come last."""
         slurm, gpus = self.config.slurm, self.config.gpus_per_job
         extra = {name.replace("-", "_"): value for name, value in slurm.extra.items()}
         ours = {

@@ -61,7 +61,7 @@ def test_one_ingredient_for_each_added_set_and_their_folders_outside_of_the_pool
 
 
 def plan_of(root):
-    from finetune.config import read_config
+    from finetune.config_file import read_config
 
     return {job.name: job for job in plan_jobs(read_config(root / "finetune.yaml"), root)}
 

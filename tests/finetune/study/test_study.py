@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 import finetune.launching.launch
 import finetune.study.comparisons
-from finetune.config import read_config
+from finetune.config_file import read_config
 from finetune.jobs import plan_jobs
 from finetune.study.config import read_study
 from finetune.study.run import plan_study, run_study

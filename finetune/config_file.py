@@ -1,0 +1,93 @@
+"""Reads a configuration from its file, with every wrong key and value in one error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from finetune.config import NEW_KEYS, POOL_KEYS, DataSet, FinetuneConfig, Lora, Mixture, Slurm, Stage, TrainSettings
+from finetune.yaml_file import read_mapping
+from soup.errors import FinetuneError
+from soup.support.text import bullet_list, did_you_mean
+
+__all__ = ["parse_config", "read_config", "wrong_values"]
+
+
+NESTED: dict[str, type[BaseModel]] = {
+    "mixture": Mixture,
+    "lora": Lora,
+    "slurm": Slurm,
+    "data": DataSet,
+    "added": DataSet,
+}
+
+
+def read_config(path: Path) -> FinetuneConfig:
+    """Read the configuration in a YAML file.
+
+    Raises:
+        FinetuneError: no such file, not YAML, or keys and values that are wrong; all of them are listed.
+    """
+    return parse_config(read_mapping(path, POOL_KEYS), path)
+
+
+def parse_config(keys: Mapping[str, object], path: Path) -> FinetuneConfig:
+    """Validate the keys of a configuration.
+
+    Args:
+        keys: as its file has them.
+        path: the file, for errors.
+
+    Raises:
+        FinetuneError: keys and values that are wrong; all of them are listed.
+    """
+    try:
+        config = FinetuneConfig.model_validate(keys)
+        if isinstance(config.start, Stage):
+            config.stage_settings()
+    except ValidationError as error:
+        # The stage's settings are validated by themselves: their locations are then those within `start`.
+        inside = error.title == "TrainSettings"
+        lines = wrong_values(error, inside)
+        raise FinetuneError(f"{path}: {len(lines)} wrong.\n{bullet_list(lines)}") from error
+    return config
+
+
+def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str]:
+    """Give a line for each wrong key or value.
+
+    Args:
+        error: pydantic's.
+        inside_start: settings of the start were validated by themselves, without their place in the file.
+    """
+    lines: list[str] = []
+    for problem in error.errors():
+        # `start` may be a name or a mapping: pydantic reports on both readings, of which only the mapping is of use.
+        location = [str(part) for part in problem["loc"] if part != "Stage"]
+        if problem["type"] == "invalid_key" and problem["input"] is True:
+            location = ["on"]  # which YAML 1.1 reads as true
+        if location == ["start", "str"]:
+            continue
+        known = FinetuneConfig.model_fields
+        if inside_start:
+            location, known = ["start", *location], {**TrainSettings.model_fields, **Stage.model_fields}
+        lines += _lines(location, problem, known)
+    return lines
+
+
+def _lines(location: list[str], problem: ErrorDetails, known: Iterable[str]) -> list[str]:
+    name = ".".join(part for part in location if part != "[key]")
+    if (len(location) == 1 or location[:-1] == ["start"]) and location[-1] in NEW_KEYS:
+        return [f"{name}: is called {NEW_KEYS[location[-1]]} now."]
+    if problem["type"] == "extra_forbidden":
+        nested = NESTED.get(location[0]) if len(location) > 1 else None
+        return [f"{name}: unknown key.{did_you_mean(location[-1], nested.model_fields if nested else known)}"]
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    if not location:  # of several keys, which are named there
+        return [f"{line}." for line in message.split("; ")]
+    # The check of a whole mapping names what it found.
+    complete = problem["type"] == "missing" or (isinstance(problem["input"], dict) and problem["type"] == "value_error")
+    return [f"{name}: {message}" + ("." if complete else f", found {problem['input']!r}.")]
