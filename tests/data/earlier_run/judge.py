@@ -1,7 +1,5 @@
 """Scores a checkpoint by its weights alone: a benchmark of one number, and one of two parts with questions' points."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
