@@ -40,6 +40,26 @@ def test_a_soup_that_is_made_already_is_left_and_what_it_replaced_is_cleared(tmp
     assert not (tmp_path / ".out.old").exists()
 
 
+@pytest.mark.parametrize("out", ["pool/a", "pool/a/deeper", "pool"])
+def test_a_soup_among_its_own_ingredients_is_not_replaced_by_its_soup(tmp_path, out):
+    soup.merge(recipe_of(tiny_pool(tmp_path / "first", 2)), tmp_path / "pool" / "a")
+    recipe, before = recipe_of(tmp_path / "pool"), tree(tmp_path)
+    with pytest.raises(OutputError, match="is or contains the ingredient"):
+        soup.merge(recipe, tmp_path / out, overwrite=True)
+    assert tree(tmp_path) == before
+
+
+def test_a_soup_with_a_file_too_many_is_not_taken_for_the_finished_one(tmp_path):
+    recipe = recipe_of(tiny_pool(tmp_path / "pool", 2))
+    soup.merge(recipe, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    (tmp_path / "out" / "more.safetensors").write_bytes(b"of another soup")
+    with pytest.raises(OutputError, match="pass --overwrite"):
+        soup.merge(recipe, tmp_path / "out")
+    soup.merge(recipe, tmp_path / "out", overwrite=True)
+    assert tree(tmp_path / "out") == before
+
+
 def test_a_link_to_nowhere_is_no_free_place(tmp_path):
     recipe = recipe_of(tiny_pool(tmp_path / "pool", 2))
     (tmp_path / "out").symlink_to(tmp_path / "nowhere")

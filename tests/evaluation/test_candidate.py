@@ -241,6 +241,36 @@ def test_no_shard_is_linked_into_another_dtype(tmp_path):
         assert content(candidate.directory()) == content(tmp_path / "out")
 
 
+def test_what_all_share_is_read_from_the_first_alone(tmp_path):
+    """Its digests say that it is the same: the others' files may be gone bad since, and nobody looks."""
+    folder = half_frozen(tmp_path)
+    soup.merge(recipe_of(folder), tmp_path / "out")
+    module = torch.nn.ParameterDict({name[2:]: torch.zeros(size) for name, size in SIZES.items()})
+    with candidate_of(folder, tmp_path / "home") as candidate:
+        for name in ("model-1", "model-2"):
+            file = folder / name / FROZEN
+            data = bytearray(file.read_bytes())
+            data[-50 * 4 :] = bytes(50 * 4)
+            file.write_bytes(data)
+        candidate.load_into(module, {name: name[2:] for name in SIZES})
+    for name, values in read_back(tmp_path / "out").items():
+        assert same_bits(module[name[2:]].detach(), values)
+
+
+def test_a_cast_of_what_all_share_is_that_of_the_soup_whatever_the_weights(tmp_path):
+    """Weights that cancel leave something of a sum of equal values: that is the soup's, in another dtype."""
+    states = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        states.append({"own": torch.randn(8).bfloat16(), "shared": torch.linspace(-1, 1, 999).bfloat16()})
+    folder, weights = write_pool(tmp_path / "pool", states), [1e5 + 1, -1e5]
+    soup.merge(recipe_of(folder, weights, dtype="float32"), tmp_path / "out")
+    with candidate_of(folder, tmp_path / "home", weights, dtype="float32") as candidate:
+        made = read_back(candidate.directory())["shared"]
+    assert not same_bits(made, states[0]["shared"].float())
+    assert same_bits(made, read_back(tmp_path / "out")["shared"])
+
+
 @method("test-from-base")
 @dataclass(frozen=True)
 class FromBase(Method):

@@ -168,3 +168,7 @@ def test_weights_count_in_a_difference():
 def test_without_each_question_s_points_there_is_no_interval():
     assert paired_difference({"a": Score(50.0)}, {"a": Score(40.0)}, PLAIN) is None
     assert paired_difference(answered({1}, 9), answered({1}, 8), PLAIN) is None, "not the same questions"
+
+
+def test_a_comma_too_many_is_no_weight_and_no_guard():
+    assert Objective.parse(["a=2, ", ""], ["a>=-1,, b>=0", " "]) == Objective.parse(["a=2"], ["a>=-1", "b>=0"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import soup
-from soup.errors import OutputError
+from soup.errors import OutputError, PoolError, RecipeError
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_checkpoint, make_judge, make_pool
 
@@ -31,6 +31,21 @@ def test_a_strategy_s_outcome_is_kept_as_the_document_that_json_prints(spec):
     document = json.loads(json.dumps(made.as_json()))
     assert {**kept, "warnings": []} == {**document, "warnings": []}
     assert (kept["chosen"], len(kept["trials"])) == (["b", "c"], 7)
+    assert not any("report" in trial for trial in kept["trials"])  # there was no split
+
+
+def test_each_trial_is_held_against_the_best_that_came_before_it_and_was_single_or_accepted(spec):
+    made = soup.cook("greedy", pool="ckpts", eval=[spec], out="out")
+    best = {"+".join(trial.names): made.best_before(trial) for trial in made.trials}
+    named = {name: "+".join(rival.names) if rival else None for name, rival in best.items()}
+    assert named == {"a": None, "b": "a", "c": "b", "d": "b", "b+c": "b", "b+c+d": "b+c", "a+b+c": "b+c"}
+
+
+@pytest.mark.parametrize("wrong", [{"method": "nonsense"}, {"params": {"x": 1}}, {"dtype": "int8"}], ids=str)
+def test_a_wrong_method_or_dtype_is_told_before_the_pool_is_read(spec, wrong):
+    with pytest.raises(RecipeError):
+        soup.cook("greedy", pool="ckpts", eval=[spec], out="out", **wrong)
+    assert not Path("ckpts.soup").exists()
 
 
 def test_a_base_that_the_method_does_not_read_is_not_read_and_has_no_digest(spec):
@@ -38,6 +53,12 @@ def test_a_base_that_the_method_does_not_read_is_not_read_and_has_no_digest(spec
     made = soup.cook("average", pool="ckpts", base="base", eval=[spec], out="out")
     assert made.recipe.base.digest is None
     assert {path.rpartition("/")[2] for path in read("ckpts.soup/digests.json")} == {"a", "b", "c", "d"}
+
+
+def test_a_dry_run_refuses_a_pool_that_does_not_belong_together_too(spec):
+    make_checkpoint("ckpts/e", 5, head=[1, 2, 3, 4, 5])
+    with pytest.raises(PoolError, match=r"e: head: expected float32\[4\]"):
+        plan_cook("greedy", pool="ckpts", eval=[spec], out="out")
 
 
 @pytest.mark.parametrize("out", ["ckpts.soup/soups/out", "ckpts.soup/scratch/out", "ckpts.soup"])

@@ -1,0 +1,54 @@
+"""The digest of tensors that are longer than a leaf, written out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import xxhash
+
+import soup
+from soup.checkpoints.digest import LeafDigests, digest_checkpoint
+from soup.checkpoints.dtypes import LEAF_ELEMENTS
+from soup.checkpoints.reader import Checkpoint
+from soup.testing import tiny_checkpoint
+from tests.helpers.merge_oracle import bits, recipe_of, write_pool
+
+LENGTHS = [LEAF_ELEMENTS - 1, LEAF_ELEMENTS, LEAF_ELEMENTS + 1, 2 * LEAF_ELEMENTS + 5]
+
+
+def values_of(length, seed=0):
+    return torch.randint(0, 251, (length,), generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)
+
+
+def digest_of(values):
+    """A tensor's digest: that of its leaves' digests in their order."""
+    data = bits(values).numpy().tobytes()
+    step = LEAF_ELEMENTS * values.element_size()
+    parts = [data[start : start + step] for start in range(0, len(data), step)]
+    return xxhash.xxh3_128_hexdigest(b"".join(xxhash.xxh3_128_digest(part) for part in parts))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_long_tensor_s_digest_is_that_of_its_leaves_digests_in_order(tmp_path, length):
+    values = values_of(length)
+    checkpoint = Checkpoint(tiny_checkpoint(tmp_path / "model", tensors={"w": values}))
+    assert digest_checkpoint(checkpoint).tensors["w"] == digest_of(values)
+
+
+def test_leaves_may_come_in_any_order(tmp_path):
+    values = values_of(LENGTHS[-1])
+    checkpoint = Checkpoint(tiny_checkpoint(tmp_path / "model", tensors={"w": values}))
+    digests = LeafDigests(checkpoint)
+    for start in (LEAF_ELEMENTS, 2 * LEAF_ELEMENTS, 0):
+        part = bits(values)[start : start + LEAF_ELEMENTS].numpy().tobytes()
+        digests.put("w", start, xxhash.xxh3_128_digest(part))
+    assert digests.close() == digest_checkpoint(checkpoint)
+
+
+def test_a_merge_s_own_pass_names_what_it_read_as_the_digest_does(tmp_path):
+    """Digests that were known before are verified by it, and those that were not are filled in."""
+    pool = write_pool(tmp_path / "pool", [{"w": values_of(LENGTHS[-1], seed)} for seed in range(2)])
+    sealed = soup.merge(recipe_of(pool), tmp_path / "out")
+    assert [share.digest for share in sealed.ingredients] == [
+        digest_checkpoint(Checkpoint(pool / name)).content for name in "ab"
+    ]

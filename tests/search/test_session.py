@@ -1,0 +1,44 @@
+"""Where a run's files lie by default, so that the same command finds them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from soup.search.session import run_directory
+from tests.helpers.toy_pools import make_pool
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder `work` to stand in, with a pool in a folder of its own."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    make_pool("models/ckpts")
+    return tmp_path / "work"
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ("models/ckpts", "models/ckpts.soup"),  # it has the form of a Hub id, and is here
+        (["models/ckpts"], "models/ckpts.soup"),
+        ("models/ckpts/", "models/ckpts.soup"),
+        ("models/ckpts/a", "models/ckpts.soup"),
+        (["models/ckpts/a", "models/ckpts/b"], "models/ckpts.soup"),
+        (["models/ckpts/a", "team/of-the-hub"], "models/ckpts.soup"),
+        ("team/of-the-hub", "pool.soup"),
+        (["team/of-the-hub@v1", "models/ckpts/a"], "pool.soup"),
+        (".", "pool.soup"),  # beside it would be outside of where the user works
+    ],
+    ids=str,
+)
+def test_a_run_lies_beside_its_pool_wherever_the_pool_is_here(here, places, expected):
+    assert run_directory(places).absolute() == here / expected
+
+
+def test_a_path_is_a_path_whatever_its_type(here):
+    assert (
+        run_directory(Path("models/ckpts")) == run_directory([here / "models" / "ckpts"]) == here / "models/ckpts.soup"
+    )
