@@ -12,7 +12,7 @@ import torch
 from soup.errors import PoolError
 from soup.merging.methods import Method, method
 from soup.merging.options import MergeOptions
-from tests.helpers.merge_oracle import merged, same_bits
+from tests.helpers.merge_oracle import mean, merged, rounded, same_bits
 
 HUGE = 3e38
 """Finite in bfloat16 and in float32; twice that is neither."""
@@ -22,11 +22,12 @@ def bfloat16(*values):
     return torch.tensor(values, dtype=torch.bfloat16)
 
 
-def test_only_the_places_whose_sum_overflowed_are_added_up_again():
-    left, right = bfloat16(HUGE, -HUGE, 1.0, 0.1), bfloat16(HUGE, -HUGE, 2.0, 0.2)
-    found = merged([{"w": left}, {"w": right}], [0.75, 0.25])["w"]
-    assert same_bits(found[:2], left[:2])
-    assert same_bits(found[2:], merged([{"w": left[2:]}, {"w": right[2:]}], [0.75, 0.25])["w"])
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [3.0, 1.0]], ids=["uniform", "weighted"])
+def test_only_the_places_whose_sum_overflowed_are_added_up_again(weights):
+    left, right = bfloat16(HUGE, -HUGE, 1.0, 0.1), bfloat16(HUGE * 0.9, -HUGE * 0.8, 2.0, 0.2)
+    found = merged([{"w": left}, {"w": right}], weights)["w"]
+    assert same_bits(found[:2], rounded(mean([left[:2], right[:2]], weights), torch.bfloat16))
+    assert same_bits(found[2:], merged([{"w": left[2:]}, {"w": right[2:]}], weights)["w"])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
