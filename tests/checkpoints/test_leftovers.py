@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 import soup
 from soup.errors import OutputError
 from soup.testing import tiny_pool
+from tests.helpers import flat_arguments as flat
 from tests.helpers.merge_oracle import recipe_of
 from tests.helpers.toy_pools import tree
 
@@ -45,7 +49,7 @@ def test_a_soup_among_its_own_ingredients_is_not_replaced_by_its_soup(tmp_path, 
     soup.merge(recipe_of(tiny_pool(tmp_path / "first", 2)), tmp_path / "pool" / "a")
     recipe, before = recipe_of(tmp_path / "pool"), tree(tmp_path)
     with pytest.raises(OutputError, match="is or contains the ingredient"):
-        soup.merge(recipe, tmp_path / out, overwrite=True)
+        flat.merge(recipe, tmp_path / out, overwrite=True)
     assert tree(tmp_path) == before
 
 
@@ -54,10 +58,23 @@ def test_a_soup_with_a_file_too_many_is_not_taken_for_the_finished_one(tmp_path)
     soup.merge(recipe, tmp_path / "out")
     before = tree(tmp_path / "out")
     (tmp_path / "out" / "more.safetensors").write_bytes(b"of another soup")
-    with pytest.raises(OutputError, match="pass --overwrite"):
+    with pytest.raises(OutputError, match="pass `overwrite`"):
         soup.merge(recipe, tmp_path / "out")
-    soup.merge(recipe, tmp_path / "out", overwrite=True)
+    flat.merge(recipe, tmp_path / "out", overwrite=True)
     assert tree(tmp_path / "out") == before
+
+
+def test_a_disk_that_is_full_before_the_first_block_leaves_nothing_and_the_place_free(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    recipe = recipe_of(tiny_pool(tmp_path / "pool", 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full, raising=False)
+        with pytest.raises(OutputError, match="No space left on device"):
+            soup.merge(recipe, tmp_path / "out")
+        assert {path.name for path in tmp_path.iterdir()} == {"pool"}
+    soup.merge(recipe, tmp_path / "out")
 
 
 def test_a_link_to_nowhere_is_no_free_place(tmp_path):

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from click.testing import CliRunner
 
 import soup
+from evaluators.vlmeval.harness import VLMEval
+from soup.cli.app import cli
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo, Evaluator, Harness, Location, Score, Split
 from soup.evaluation.benchmark_data import fetch_benchmarks
@@ -241,10 +244,22 @@ def test_they_are_listed_counted_located_and_fetched(plug_in):
         "here": 7,
         "path": str(Path("nowhere/reading.tsv")),
         "url": "https://example.org/reading",
+        "can_fetch": True,
         "why_not": None,
     }
     assert (rows["counting"]["here"], rows["counting"]["why_not"]) == (None, "counting: its data are not here")
     assert fetch_benchmarks(["singing"]) == [Path("nowhere/singing")]
+
+
+def test_fetching_is_advised_where_the_harness_can_and_else_the_reason_is_told(plug_in, monkeypatch):
+    monkeypatch.setattr(VLMEval, "benchmarks", {})
+    plug_in("owner", Owner)
+    listing = CliRunner().invoke(cli, ["list", "benchmarks"])
+    assert "soup list benchmarks --fetch reading,counting,singing downloads into nowhere" in listing.stderr
+    monkeypatch.delattr(Owner, "fetch")
+    listing = CliRunner().invoke(cli, ["list", "benchmarks"])
+    assert "--fetch" not in listing.stderr
+    assert "counting: its data are not here" in listing.stderr
 
 
 def test_a_weight_for_a_name_that_its_harness_will_never_score_is_refused_before_any_work(

@@ -9,13 +9,13 @@ import time
 import pytest
 
 from soup.errors import EvaluatorError
-from soup.evaluation.api import EvalSettings
+from soup.evaluation.settings import EvalSettings
 from soup.evaluation.suite import build_suite, deadline
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_bound_that_is_no_time_is_refused_before_any_work(seconds):
-    with pytest.raises(EvaluatorError, match="--timeout must be a number of seconds above 0"):
+    with pytest.raises(EvaluatorError, match="`timeout_seconds` must be a number of seconds above 0"):
         build_suite([], EvalSettings(timeout_seconds=seconds))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+import soup
 from soup.merging.block_loop import Options, for_each_block
 from soup.merging.merge import plan_merge
 from soup.merging.pool import Pool
@@ -77,6 +79,19 @@ def test_each_thread_s_memory_grows_by_a_leaf_s_bytes_and_sums_with_each_ingredi
 def test_the_memory_of_inputs_is_bounded_however_many_there_are(tmp_path):
     many, more = (estimate(tmp_path / str(count), count, 8) for count in (12, 14))
     assert many == more
+
+
+def test_a_merge_leaves_torch_s_threads_as_they_were_for_later_threads_too(tmp_path):
+    before, later = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        soup.merge(recipe_of(pool_of(tmp_path / "ckpts", 2, 8)), tmp_path / "out")
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert [torch.get_num_threads(), *later] == [3, 3]
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("count", "blocks"), [(3, 1), (14, 2)])

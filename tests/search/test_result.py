@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import soup
 from soup.errors import OutputError, PoolError, RecipeError
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_checkpoint, make_judge, make_pool
@@ -26,7 +25,7 @@ def read(path):
 
 
 def test_a_strategy_s_outcome_is_kept_as_the_document_that_json_prints(spec):
-    made = soup.cook("greedy", pool="ckpts", eval=[spec], out="out")
+    made = flat.cook("greedy", pool="ckpts", eval=[spec], out="out")
     kept = read("ckpts.soup/soups/greedy.json")
     document = json.loads(json.dumps(made.as_json()))
     assert {**kept, "warnings": []} == {**document, "warnings": []}
@@ -35,22 +34,22 @@ def test_a_strategy_s_outcome_is_kept_as_the_document_that_json_prints(spec):
 
 
 def test_each_trial_is_held_against_the_best_that_came_before_it_and_was_single_or_accepted(spec):
-    made = soup.cook("greedy", pool="ckpts", eval=[spec], out="out")
+    made = flat.cook("greedy", pool="ckpts", eval=[spec], out="out")
     best = {"+".join(trial.names): made.best_before(trial) for trial in made.trials}
     named = {name: "+".join(rival.names) if rival else None for name, rival in best.items()}
     assert named == {"a": None, "b": "a", "c": "b", "d": "b", "b+c": "b", "b+c+d": "b+c", "a+b+c": "b+c"}
 
 
-@pytest.mark.parametrize("wrong", [{"method": "nonsense"}, {"params": {"x": 1}}, {"dtype": "int8"}], ids=str)
+@pytest.mark.parametrize("wrong", [{"method": "nonsense"}, {"method_args": {"x": 1}}, {"dtype": "int8"}], ids=str)
 def test_a_wrong_method_or_dtype_is_told_before_the_pool_is_read(spec, wrong):
     with pytest.raises(RecipeError):
-        soup.cook("greedy", pool="ckpts", eval=[spec], out="out", **wrong)
+        flat.cook("greedy", pool="ckpts", eval=[spec], out="out", **wrong)
     assert not Path("ckpts.soup").exists()
 
 
 def test_a_base_that_the_method_does_not_read_is_not_read_and_has_no_digest(spec):
     make_checkpoint("base", 9)
-    made = soup.cook("average", pool="ckpts", base="base", eval=[spec], out="out")
+    made = flat.cook("average", pool="ckpts", base="base", eval=[spec], out="out")
     assert made.recipe.base.digest is None
     assert {path.rpartition("/")[2] for path in read("ckpts.soup/digests.json")} == {"a", "b", "c", "d"}
 
@@ -58,7 +57,7 @@ def test_a_base_that_the_method_does_not_read_is_not_read_and_has_no_digest(spec
 def test_a_dry_run_refuses_a_pool_that_does_not_belong_together_too(spec):
     make_checkpoint("ckpts/e", 5, head=[1, 2, 3, 4, 5])
     with pytest.raises(PoolError, match=r"e: head: expected float32\[4\]"):
-        plan_cook("greedy", pool="ckpts", eval=[spec], out="out")
+        flat.plan_cook("greedy", pool="ckpts", eval=[spec], out="out")
 
 
 @pytest.mark.parametrize("out", ["ckpts.soup/soups/out", "ckpts.soup/scratch/out", "ckpts.soup"])

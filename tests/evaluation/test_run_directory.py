@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from soup.search.session import run_directory
+from soup.evaluation.run_directory import RunDirectory
 from tests.helpers.toy_pools import make_pool
 
 
@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("places", "expected"),
+    ("locations", "expected"),
     [
         ("models/ckpts", "models/ckpts.soup"),  # it has the form of a Hub id, and is here
         (["models/ckpts"], "models/ckpts.soup"),
@@ -34,11 +34,10 @@ def here(tmp_path, monkeypatch):
     ],
     ids=str,
 )
-def test_a_run_lies_beside_its_pool_wherever_the_pool_is_here(here, places, expected):
-    assert run_directory(places).absolute() == here / expected
+def test_a_run_lies_beside_its_pool_wherever_the_pool_is_here(here, locations, expected):
+    assert RunDirectory.choose(None, locations).path.absolute() == here / expected
 
 
 def test_a_path_is_a_path_whatever_its_type(here):
-    assert (
-        run_directory(Path("models/ckpts")) == run_directory([here / "models" / "ckpts"]) == here / "models/ckpts.soup"
-    )
+    for locations in (Path("models/ckpts"), [here / "models" / "ckpts"]):
+        assert RunDirectory.choose(None, locations).path == here / "models/ckpts.soup"
