@@ -127,7 +127,7 @@ def test_the_example_of_study_runs(forge, here):
 def test_the_example_of_finetune_runs(forge, here):
     toy_data(here)
     (here / "pool.yaml").write_text(yaml.safe_dump({**POOL, "global_batch_size": 4, "out": "tuned"}))
-    assert run(forge, here, "finetune").split() == [str(here / "tuned" / "word")]
+    assert run(forge, here, "finetune").split() == ["tuned/word"]
 
 
 @pytest.mark.parametrize(

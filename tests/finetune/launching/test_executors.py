@@ -21,6 +21,7 @@ from finetune.launching.executors.protocol import Task, write_placement
 from finetune.launching.executors.registry import open_executor
 from finetune.launching.launch import LaunchProgress, finetune
 from soup.errors import FinetuneError
+from soup.report.pool_check import check
 from tests.helpers.launch_boards import interrupt_when
 from tests.helpers.stand_in_jobs import CONFIG, STANDIN, command, place, seen, set_moods, state
 
@@ -300,13 +301,13 @@ def test_a_job_that_slurm_stopped_goes_back_into_the_queue_so_many_times(tmp_pat
 
 
 REAL = """
-start: {start: tiny, data: toy/data/base, out: base, lr: 2.0e-3, steps: 12}
+start: {start: tiny, data: toy/data/base, out: base, lr: 2.0e-3, steps: 40}
 added: {number: toy/data/number, bars: toy/data/bars}
 data: toy/data/base
 cache_features: true
 freeze: [general_vit, ocr_vit]
 lr: 1.0e-3
-steps: 8
+steps: 30
 global_batch_size: 8
 max_shard_size: 1MB
 jobs_at_once: 2
@@ -344,13 +345,11 @@ def weights_bytes(made):
 
 @pytest.mark.slow
 def test_real_jobs_side_by_side_leave_a_pool_that_belongs_together(trained):
-    from soup.report.pool_check import check_pool
-
     root, made = trained
     assert made == [root / "ckpts" / "number", root / "ckpts" / "bars"]
-    found = check_pool(str(root / "ckpts"), str(root / "base"), (), None, ())
-    assert found["ingredients"] == ["bars", "number"]
-    assert not found["problems"]
+    report = check(root / "ckpts", root / "base")
+    assert report.ingredients == ("bars", "number")
+    assert report.ok
     stamp = json.loads((made[0] / "finetune.json").read_text())
     assert len(stamp["digests"]["data"]) == 2
     assert stamp["digests"]["start"] == json.loads((root / "base" / "finetune.json").read_text())["digest"]
@@ -382,7 +381,7 @@ def test_real_jobs_that_were_interrupted_go_on_to_the_same_bytes(trained, toy, t
 @pytest.mark.slow
 def test_a_real_job_of_two_processes_stops_after_a_checkpoint_and_goes_on(toy, tmp_path):
     text = REAL.replace(", bars: toy/data/bars", "").replace("jobs_at_once: 2", "gpus_per_job: 2")
-    path = real_place(tmp_path, toy, text.replace("steps: 12}", "steps: 40}"))
+    path = real_place(tmp_path, toy, text)
     with pytest.raises(KeyboardInterrupt):
         finetune(path, listener=LaunchProgress(board=interrupt_when("start")))
     folder = tmp_path / "ckpts.finetune" / "start"
