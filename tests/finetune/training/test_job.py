@@ -446,16 +446,16 @@ def as_if_on_gpus(self, *words, **more):
 accelerate.state.PartialState.__init__ = as_if_on_gpus
 parallel.join = lambda wanted: os.environ.update(parallel.environment_of(wanted))
 torch.set_num_threads(1)
-step = job.Diary.step
+step = job.StateFile.step
 
 
-def told(self, *words):
+def step_or_die(self, *words):
     step(self, *words)
     if words[0] == int(sys.argv[2]):
         os._exit(9)
 
 
-job.Diary.step = told
+job.StateFile.step = step_or_die
 sys.exit(job.run(Path(sys.argv[1])))
 """
 
