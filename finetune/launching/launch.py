@@ -37,8 +37,10 @@ from soup.errors import FinetuneError
 from soup.support.file_lock import FileLock
 from soup.support.text import bullet_list
 
-__all__ = ["LaunchProgress", "finetune"]
+__all__ = ["LOCK", "LaunchProgress", "finetune"]
 
+LOCK = "launcher.lock"
+"""The file in a launch's folder that its launcher holds locked."""
 REFRESH_SECONDS = 0.5
 SILENT_SECONDS = 900  # without a word from another machine for so long, a job there is taken for gone
 Command = Callable[[Job, int], Sequence[str]]
@@ -111,7 +113,7 @@ def _only_launcher(plan: LaunchPlan) -> Iterator[None]:
             out.mkdir(parents=True, exist_ok=True)
             if not os.access(out, os.W_OK | os.X_OK):
                 raise FinetuneError(f"{out}: no permission to write there. Name another `out`.")
-        lock = FileLock.take(plan.folder)
+        lock = FileLock.take(plan.folder / LOCK, temporary=True)
         launcher = read_launcher(plan.folder) or "who it is can't be seen from here"
         if lock is not None:
             write_launcher(plan.folder)

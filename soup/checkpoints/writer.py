@@ -1,7 +1,7 @@
 """Write a checkpoint as a stream: sizes fixed first, blocks in any order, header and index last, one atomic rename.
 
-Until that rename everything lies in `.NAME.partial` beside the destination, locked by the process that writes it. A
-kill leaves that folder and nothing under the final name; the next run empties it and uses it.
+Until that rename everything lies in `.NAME.partial` beside the destination, and `.NAME.lock` is locked by the process
+that writes it. A kill leaves these two and nothing under the final name; the next run empties the folder and uses it.
 """
 
 from __future__ import annotations
@@ -286,23 +286,24 @@ def _advice(out: Path) -> str:
 
 
 def _claim(out: Path) -> tuple[Path, FileLock]:
-    """Make, lock and empty the folder in which the checkpoint is written."""
+    """Lock the destination; make and empty the folder in which the checkpoint is written."""
     partial = out.parent / f".{out.name}.partial"
     try:
-        for _ in range(100):
-            partial.mkdir(parents=True, exist_ok=True)
-            lock = FileLock.take(partial)
-            if lock is None:
-                raise OutputError(
-                    f"{out}: another run is writing it just now. Wait for it, or choose another {option_name('out')}."
-                )
-            if lock.is_on(partial):  # and was not renamed to its final name before we had the lock
-                _empty(partial)
-                return partial, lock
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock.take(out.parent / f".{out.name}.lock", temporary=True)
+        if lock is None:
+            raise OutputError(
+                f"{out}: another run is writing it just now. Wait for it, or choose another {option_name('out')}."
+            )
+        try:
+            partial.mkdir(exist_ok=True)
+            _empty(partial)
+        except BaseException:
             lock.release()
+            raise
     except OSError as error:
         raise OutputError(f"{out}: can't be written ({error.strerror or error}).") from error
-    raise OutputError(f"{out}: could not get hold of {partial}.")
+    return partial, lock
 
 
 def _empty(folder: Path) -> None:

@@ -93,8 +93,7 @@ class Journal:
         self._lock: FileLock | None = None
         self._file = None
         if write:
-            _touch(path)
-            self._lock = FileLock.take(path)
+            self._lock = _make_and_lock(path)
             if self._lock is None:
                 raise JournalError(
                     f"{path}: another run is using it. Wait for that run, or choose another {option_name('run_dir')}."
@@ -192,10 +191,10 @@ class Journal:
         self.close()
 
 
-def _touch(path: Path) -> None:
+def _make_and_lock(path: Path) -> FileLock | None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        return FileLock.take(path)
     except OSError as error:
         raise JournalError(
             f"{path}: can't be written ({error.strerror or error}). Choose another {option_name('run_dir')}."

@@ -223,7 +223,7 @@ def test_leaving_without_a_commit_removes_every_trace(tmp_path):
         writer.write("a", 0, torch.zeros(4))
         writer.add_file("config.json", b"{}")
         held = snapshot(tmp_path)
-    assert len(held) == 3
+    assert len(held) == 4
     assert all(name.startswith(".") for name in held)  # nothing under the final name
     assert snapshot(tmp_path) == []
 

@@ -22,7 +22,7 @@ from finetune.launching import job_plans as survey_room
 from finetune.launching.data_check import check
 from finetune.launching.dry_run import details, plan_dry_run, rows
 from finetune.launching.job_plans import plan_launch
-from finetune.launching.launch import LaunchProgress, finetune
+from finetune.launching.launch import LOCK, LaunchProgress, finetune
 from finetune.launching.status import status, status_json
 from soup.errors import FinetuneError, OutputError
 from soup.support.file_lock import FileLock
@@ -289,7 +289,7 @@ def test_a_job_that_was_killed_with_its_launcher_is_told_as_lost_and_gone_on_wit
 
 def test_the_second_launcher_on_one_output_is_told(tmp_path):
     path = place(tmp_path)
-    lock = FileLock.take(tmp_path / "ckpts.finetune")
+    lock = FileLock.take(tmp_path / "ckpts.finetune" / LOCK)
     try:
         assert "another soup finetune is at work" in refusal(path)
     finally:
