@@ -18,6 +18,7 @@ from typing import Any
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import data_folder
 from soup.errors import EvaluatorError, OutputError
+from soup.support.atomic_files import sync
 from soup.support.disk_space import require_bytes
 from soup.support.text import format_bytes
 
@@ -63,7 +64,9 @@ def fetch(benchmark: VLMEvalBenchmark, phase: Callable[[str, int], None], progre
             f"{benchmark.name}: what {url} sent is not the file that VLMEvalKit knows: expected md5 {expected}, found "
             f"{actual}. Nothing was kept."
         )
+    sync(part)
     part.replace(path)
+    sync(path.parent)
     return path
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from finetune.toy.benchmarks import BENCHMARKS
 from finetune.toy.gallery import Gallery, png
 from finetune.toy.tasks import SKILLS, Scene, prompt
+from soup.support.atomic_files import rename_synced
 
 __all__ = ["ADDED", "Sizes", "make_toy"]
 
@@ -90,7 +91,7 @@ def make_toy(
     try:
         _write_all(part, Gallery(seed), sizes, progress or (lambda text: None))
         (part / "toy.json").write_text(json.dumps(made_from, indent=2) + "\n")
-        part.replace(out)
+        rename_synced(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out

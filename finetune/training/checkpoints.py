@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from soup.errors import FinetuneError
+from soup.support.atomic_files import rename_synced
 
 __all__ = ["complete", "load_trained", "newest", "save_trained", "scratch", "trained_tensors"]
 
@@ -41,7 +42,7 @@ def complete(folder: Path, step: int, digest: str) -> None:
     target = folder / "checkpoints" / f"step-{step}"
     if target.exists():
         shutil.rmtree(target)
-    written.rename(target)
+    rename_synced(written, target)
     for path in (folder / "checkpoints").glob("step-*"):
         if path != target:
             shutil.rmtree(path, ignore_errors=True)

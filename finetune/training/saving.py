@@ -19,6 +19,7 @@ from finetune.config import TrainSettings
 from finetune.jobs import STAMP, Stamp
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError
+from soup.support.atomic_files import make_folders, rename_synced
 
 __all__ = ["Origin", "publish", "save", "tied_names", "versions"]
 
@@ -104,18 +105,18 @@ def publish(part: Path, out: Path, stamp: Stamp, write: Callable[[Path], None]) 
     part.mkdir(parents=True)
     write(part)
     (part / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(out.parent)
     if out.exists():
         raise FinetuneError(f"{out}: stands there already. Remove it, or name another `out`.")
     try:
-        part.rename(out)
+        rename_synced(part, out)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         beside = out.with_name(f".{out.name}.part")  # on another disk: copied there first
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(part, beside)
-        beside.rename(out)
+        rename_synced(beside, out)
         shutil.rmtree(part)
 
 

@@ -1,4 +1,4 @@
-"""Write a checkpoint as a stream: sizes fixed first, blocks in any order, header and index last, one atomic rename.
+"""Write a checkpoint as a stream: sizes first, blocks in any order, header and index last, a sync, one atomic rename.
 
 Until that rename everything lies in `.NAME.partial` beside the destination, and `.NAME.lock` is locked by the process
 that writes it. A kill leaves these two and nothing under the final name; the next run empties the folder and uses it.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import INDEX, WEIGHTS
 from soup.errors import OutputError
+from soup.support.atomic_files import make_folders, sync, sync_tree
 from soup.support.disk_space import free_space, require_bytes
 from soup.support.file_lock import FileLock
 from soup.support.options import option_name
@@ -110,16 +111,24 @@ class CheckpointWriter:
         files: The shards to write.
         metadata: The free metadata of each shard's header; `commit` may change values, but not their lengths.
         overwrite: Whether an earlier soup at `out` is replaced.
+        durable: Whether the checkpoint survives a power cut; one that is removed again soon need not.
 
     Raises:
         OutputError: The destination exists, another run is writing it, or the disk is too small.
     """
 
     def __init__(
-        self, out: Path, files: Sequence[FilePlan], metadata: Mapping[str, str], *, overwrite: bool = False
+        self,
+        out: Path,
+        files: Sequence[FilePlan],
+        metadata: Mapping[str, str],
+        *,
+        overwrite: bool = False,
+        durable: bool = True,
     ) -> None:
         self.out = Path(out).absolute()
-        self._files, self._metadata, self._overwrite = tuple(files), dict(metadata), overwrite
+        self._files, self._metadata = tuple(files), dict(metadata)
+        self._overwrite, self._durable = overwrite, durable
         refuse_destination(self.out, overwrite=overwrite)
         _check_disk(self.out, sum(plan.data_bytes for plan in files))
         self._partial, self._lock = _claim(self.out)
@@ -192,7 +201,7 @@ class CheckpointWriter:
             ) from error
 
     def commit(self, metadata: Mapping[str, str], index_of: Sequence[FilePlan] | None = None) -> None:
-        """Write headers and index, and give the checkpoint its final name. The last step is one rename.
+        """Write headers and index, sync all, and give the checkpoint its final name. The last step is one rename.
 
         Args:
             metadata: The final metadata of the headers.
@@ -216,10 +225,14 @@ class CheckpointWriter:
         self._close()
         if [plan.name for plan in files] != [WEIGHTS]:
             self.add_file(INDEX, _index(files))
+        if self._durable:
+            sync_tree(self._partial)  # before the rename: a name that is there after a power cut stands for its bytes
         refuse_destination(self.out, overwrite=self._overwrite)
         old = _move_aside(self.out)
         self._partial.rename(self.out)
         self._open = False
+        if self._durable:
+            sync(self.out.parent)
         self._lock.release()
         if old:
             remove_replaced(self.out)
@@ -289,7 +302,7 @@ def _claim(out: Path) -> tuple[Path, FileLock]:
     """Lock the destination; make and empty the folder in which the checkpoint is written."""
     partial = out.parent / f".{out.name}.partial"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(out.parent)
         lock = FileLock.take(out.parent / f".{out.name}.lock", temporary=True)
         if lock is None:
             raise OutputError(

@@ -122,7 +122,7 @@ class SoupCandidate:
         names = {spec.name for file in merged for spec in file.tensors}
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it evaluated this very soup
-        with CheckpointWriter(out, merged, {"format": "pt"}) as writer:
+        with CheckpointWriter(out, merged, {"format": "pt"}, durable=False) as writer:
             self._stream([spec for spec in plan.reads if spec.name in names], writer.write)
             for name, data in side_files(plan, plan.recipe, out, None).items():
                 writer.add_file(name, data)

@@ -20,6 +20,7 @@ from typing import TypedDict
 from soup.errors import EvaluatorError, JournalError
 from soup.evaluation.api import Benchmark, Part, Score, Split
 from soup.merging.recipe import Recipe
+from soup.support.atomic_files import make_folders, sync
 from soup.support.file_lock import FileLock
 from soup.support.options import option_name
 
@@ -193,12 +194,14 @@ class Journal:
 
 def _make_and_lock(path: Path) -> FileLock | None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock.take(path)
+        make_folders(path.parent)
+        lock = FileLock.take(path)
+        sync(path.parent)
     except OSError as error:
         raise JournalError(
             f"{path}: can't be written ({error.strerror or error}). Choose another {option_name('run_dir')}."
         ) from error
+    return lock
 
 
 def _replay(path: Path) -> tuple[list[Entry], int]:
