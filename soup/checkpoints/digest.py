@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ import xxhash
 
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.side_files import complete_side_files
 from soup.errors import CheckpointError
 from soup.support.atomic_files import write_atomic
 from soup.support.threads import default_threads
@@ -109,12 +111,14 @@ def _read_leaves(
         threads.shutdown(cancel_futures=True)
 
 
-def side_digest(checkpoint: Checkpoint) -> str:
-    """Digest the files that a soup takes along from this checkpoint: config, tokenizer, processor, code."""
+def side_digest(lead: Checkpoint, *others: Checkpoint) -> str:
+    """Digest the files that a soup takes along: config, tokenizer, processor, code; see `complete_side_files`."""
     total = hashlib.sha256()
-    for name in checkpoint.side_files.carried:
-        data = (checkpoint.path / name).read_bytes()
-        total.update(f"{name}\0{len(data)}\n".encode() + data)
+    for name, path in complete_side_files(lead, *others).items():
+        with path.open("rb") as file:
+            total.update(f"{name}\0{os.fstat(file.fileno()).st_size}\n".encode())
+            while block := file.read(1 << 20):
+                total.update(block)
     return "sha256:" + total.hexdigest()
 
 

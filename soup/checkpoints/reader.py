@@ -6,12 +6,13 @@ There is no table of architectures: whatever lies in the shards is the model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
 
+from soup.checkpoints.carried_files import SideFiles, find_side_files
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.shard import Shard
 from soup.errors import CheckpointError
@@ -24,29 +25,6 @@ INDEX = "model.safetensors.index.json"
 """The names under which transformers looks for weights: the first is preferred where both exist."""
 
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
-_OTHER_WEIGHTS = {".safetensors", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite", ".npz"}
-_NOT_CARRIED = {  # about the training or the folder, not about the model
-    "README.md",
-    "all_results.json",
-    "finetune.json",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-    "recipe.yaml",
-    "train_results.json",
-    "eval_results.json",
-    "trainer_state.json",
-    "trainer_log.jsonl",
-    "training_args.json",
-}
-_NOT_ENTERED = ("checkpoint-", "global_step", "runs", "logs", "__pycache__", "wandb", "onnx", "openvino")
-
-
-@dataclass(frozen=True)
-class SideFiles:
-    """The files beside the weights, by path in the directory: `carried` go into every soup, `left_out` do not."""
-
-    carried: tuple[str, ...]
-    left_out: tuple[str, ...]
 
 
 class Checkpoint:
@@ -65,8 +43,10 @@ class Checkpoint:
                 f"{self.path}: no such directory. A checkpoint is a directory with .safetensors files."
             )
         self.warnings: list[str] = []
+        _refuse_irregular(self.path, [INDEX, "config.json"])
         index = _read_index(self.path)
         names = _weight_files(self.path, index, self.warnings)
+        _refuse_irregular(self.path, names)
         self.sharded = index is not None
         self.shards = tuple(Shard(self.path / name) for name in names)
         self._shard_of = _shard_of_each(self.path, self.shards, names, index, self.warnings)
@@ -101,12 +81,7 @@ class Checkpoint:
     @cached_property
     def side_files(self) -> SideFiles:
         """The files that a soup takes along (config, tokenizer, processor, templates, remote code), and the others."""
-        carried: list[str] = []
-        left_out: list[str] = []
-        for path in _walk(self.path):
-            name = path.relative_to(self.path).as_posix()
-            (carried if _is_carried(path) else left_out).append(name)
-        return SideFiles(tuple(carried), tuple(name for name in left_out if name not in self.files))
+        return find_side_files(self.path, self.files)
 
     @cached_property
     def quantised(self) -> str | None:
@@ -162,6 +137,16 @@ def looks_like_checkpoint(path: Path) -> bool:
     names = [entry.name for entry in path.iterdir() if entry.is_file()]
     marks = {"config.json", "model_index.json", "adapter_config.json", INDEX}
     return any(name in marks or name.endswith((".safetensors", ".bin")) for name in names)
+
+
+def _refuse_irregular(path: Path, names: Iterable[str]) -> None:
+    """Refuse to open pipes (which would wait for ever), devices (which never end) and folders; all are listed."""
+    irregular = [name for name in names if os.path.lexists(path / name) and not (path / name).is_file()]
+    if irregular:
+        raise CheckpointError(
+            f"{path}: expected regular files, found pipes, devices, folders or links to nothing:\n"
+            f"{bullet_list(irregular)}\nCopy or download these files again."
+        )
 
 
 def _read_json(path: Path) -> object:
@@ -281,24 +266,3 @@ def _shard_of_each(
                 f"{path}: {len(unnamed)} tensors that {INDEX} does not name are merged too, e.g. {unnamed[0]}"
             )
     return shard_of
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    """Yield all files below a checkpoint in sorted order, but for hidden ones and the folders of training runs."""
-    for entry in sorted(path.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if not entry.name.startswith(_NOT_ENTERED):
-                yield from _walk(entry)
-        else:
-            yield entry
-
-
-def _is_carried(path: Path) -> bool:
-    name = path.name
-    if name in _NOT_CARRIED or name.endswith((".safetensors.index.json", ".bin.index.json", ".lock", ".log")):
-        return False
-    if name.startswith(("events.out.tfevents", "optimizer", "scheduler", "rng_state", "training_args")):
-        return False
-    return path.suffix not in _PICKLES | _OTHER_WEIGHTS

@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from soup.checkpoints.carried_files import PROCESSOR, TEMPLATE, TOKENIZER, matches
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 
-__all__ = ["config_for", "side_differences", "tokenizer_differences"]
+__all__ = [
+    "complete_side_files",
+    "config_for",
+    "has_tokenizer",
+    "lent_kinds",
+    "side_differences",
+    "tokenizer_differences",
+]
+
+_KINDS = {"tokenizer": TOKENIZER, "processor": PROCESSOR, "chat template": TEMPLATE}
 
 _VOCABULARY_FILES = ("vocab.json", "merges.txt", "vocab.txt", "added_tokens.json", "tokenizer.model", "spiece.model")
 
@@ -31,7 +42,7 @@ def tokenizer_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
     left, right = _vocabulary(first), _vocabulary(other)
     if left is not None and right is not None:
         differences += list(_vocabulary_differences(left, right))
-    elif _has(first, "tokenizer.json") != _has(other, "tokenizer.json"):
+    elif (left is None) != (right is None) and has_tokenizer(first) and has_tokenizer(other):
         differences.append(f"tokenizer.json is only in {(first if left is not None else other).path}")
     for name in _VOCABULARY_FILES:
         if _has(first, name) and _has(other, name) and _parsed(first, name) != _parsed(other, name):
@@ -62,6 +73,49 @@ def _vocabulary(checkpoint: Checkpoint) -> _Vocabulary | None:
         return _Vocabulary(dict(pairs), added, whole["model"].get("merges"))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return _Vocabulary({}, {}, merges=_content(checkpoint, "tokenizer.json"))
+
+
+def has_tokenizer(checkpoint: Checkpoint) -> bool:
+    """Whether it has any file of a tokenizer."""
+    return any(matches(name, TOKENIZER) for name in checkpoint.side_files.carried)
+
+
+def complete_side_files(lead: Checkpoint, *others: Checkpoint) -> dict[str, Path]:
+    """Find what a soup takes along: all that the lead carries, and tokenizer, processor and template if it has none.
+
+    Args:
+        lead: Whose layout and side files the soup takes.
+        others: Where a kind of file that the lead has none of is taken from, whole: the first that has it.
+
+    Returns:
+        Where each file lies, by its path in the checkpoint.
+    """
+    files = {name: lead.path / name for name in lead.side_files.carried}
+    for kind, source in lent_kinds(lead, *others).items():
+        files |= {name: source.path / name for name in source.side_files.carried if matches(name, _KINDS[kind])}
+    return dict(sorted(files.items()))
+
+
+def lent_kinds(lead: Checkpoint, *others: Checkpoint) -> dict[str, Checkpoint]:
+    """Find the kinds of side files (tokenizer, processor, chat template) that the lead lacks, and who has them."""
+    lent: dict[str, Checkpoint] = {}
+    for kind, patterns in _KINDS.items():
+        if kind == "chat template" and _names_a_template(lent.get("tokenizer", lead)):
+            continue
+        owners = [part for part in (lead, *others) if any(matches(name, patterns) for name in part.side_files.carried)]
+        if owners and owners[0] is not lead:
+            lent[kind] = owners[0]
+    return lent
+
+
+def _names_a_template(checkpoint: Checkpoint) -> bool:
+    """Whether the chat template stands in tokenizer_config.json."""
+    if not _has(checkpoint, "tokenizer_config.json"):
+        return False
+    try:
+        return "chat_template" in json.loads(_content(checkpoint, "tokenizer_config.json"))
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def side_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
@@ -96,7 +150,7 @@ def _different_keys(left: bytes, right: bytes) -> list[str] | None:
 
 
 def _has(checkpoint: Checkpoint, name: str) -> bool:
-    return (checkpoint.path / name).is_file()
+    return name in checkpoint.side_files.carried
 
 
 def _parsed(checkpoint: Checkpoint, name: str) -> object:

@@ -182,6 +182,14 @@ class CheckpointWriter:
         """
         self._put(name, lambda path: path.write_bytes(data))
 
+    def copy_file(self, name: str, source: Path) -> None:
+        """Copy a side file, in a stream; `name` is its path in the checkpoint.
+
+        Raises:
+            OutputError: The disk is full or failed.
+        """
+        self._put(name, lambda path: shutil.copyfile(source, path))
+
     def link_file(self, name: str, source: Path) -> None:
         """Add a file that is the same as `source`: a hard link, or a copy where the file system has no links.
 

@@ -15,7 +15,7 @@ from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.writer import CheckpointWriter, FilePlan
 from soup.errors import CheckpointError
 from soup.merging.block_loop import Sink, for_each_block
-from soup.merging.merge import plan_merge, side_files, wrap_method_errors
+from soup.merging.merge import add_side_files, plan_merge, wrap_method_errors
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
@@ -124,8 +124,7 @@ class SoupCandidate:
         shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it evaluated this very soup
         with CheckpointWriter(out, merged, {"format": "pt"}, durable=False) as writer:
             self._stream([spec for spec in plan.reads if spec.name in names], writer.write)
-            for name, data in side_files(plan, plan.recipe, out, None).items():
-                writer.add_file(name, data)
+            add_side_files(writer, plan, plan.recipe, out)
             for file in linked:
                 writer.link_file(file.name, plan.lead.path / file.name)
             writer.commit({"format": "pt"}, index_of=plan.files)

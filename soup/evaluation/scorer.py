@@ -106,7 +106,8 @@ class Scorer:
         ]
         lead = self.pool.base or self.pool[shares[0].name]
         base = self.pool.base.source(self.base_digest) if self.pool.base else None
-        return self.template.recipe(shares, base, side_digest(lead.checkpoint))
+        parts = [self.pool[share.name].checkpoint for share in shares]
+        return self.template.recipe(shares, base, side_digest(lead.checkpoint, *parts))
 
     def missing(self, recipe: Recipe, suite: BenchmarkSuite) -> list[int]:
         """Return the indices of the suite's entries for which a recipe has no remembered score yet."""

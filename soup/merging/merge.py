@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from soup.checkpoints.digest import digest_checkpoint, side_digest
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.checkpoints.reader import Checkpoint
-from soup.checkpoints.side_files import config_for
+from soup.checkpoints.side_files import complete_side_files, config_for
 from soup.checkpoints.writer import CheckpointWriter, FilePlan, header_bytes, plan_files, remove_replaced
 from soup.errors import OutputError, RecipeError, SoupError
 from soup.merging.block_arithmetic import Blend
@@ -35,13 +35,13 @@ from soup.support.threads import default_threads
 
 __all__ = [
     "MergePlan",
+    "add_side_files",
     "build_method",
     "earlier_soup",
     "merge",
     "open_pool",
     "plan_merge",
     "refuse_inputs_as_output",
-    "side_files",
     "wrap_method_errors",
     "write_soup",
 ]
@@ -94,6 +94,11 @@ class MergePlan:
     def write_bytes(self) -> int:
         """The size of the tensors that are written."""
         return sum(plan.data_bytes for plan in self.files)
+
+    @property
+    def side_files(self) -> dict[str, Path]:
+        """Where the files lie that the soup takes along, by their paths in it."""
+        return complete_side_files(self.lead, *self.blend.inputs)
 
     @property
     def ram_bytes(self) -> int:
@@ -183,9 +188,8 @@ def write_soup(
         with wrap_method_errors(plan.recipe.method):
             loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
             digests = for_each_block(plan.blend, plan.reads, writer.write, loop, hashing=True)
-        sealed = plan.recipe.sealed([digest.content for digest in digests], side_digest(plan.lead))
-        for name, data in side_files(plan, sealed, out, scores).items():
-            writer.add_file(name, data)
+        sealed = plan.recipe.sealed([digest.content for digest in digests], side_digest(plan.lead, *plan.blend.inputs))
+        add_side_files(writer, plan, sealed, out, scores)
         writer.commit(_metadata(sealed.digest))
     return sealed
 
@@ -289,17 +293,29 @@ def wrap_method_errors(method: str) -> Iterator[None]:
         raise RecipeError(f"Method {method} failed; soup.testing.check_method tries it alone:\n{tail}") from cause
 
 
-def side_files(
-    plan: MergePlan, sealed: Recipe, out: Path, scores: Mapping[str, Mapping[str, float]] | None
-) -> dict[str, bytes]:
-    """All that stands beside the weights: what the lead carries, config.json with the dtype written, recipe, card."""
-    lead = plan.lead
-    files = {name: (lead.path / name).read_bytes() for name in lead.side_files.carried}
-    if "config.json" in files:
-        files["config.json"] = config_for(files["config.json"], plan.writes)
-    files["recipe.yaml"] = sealed.text(out).encode()
-    files["README.md"] = model_card(sealed, scores, lead.config).encode()
-    return files
+def add_side_files(
+    writer: CheckpointWriter,
+    plan: MergePlan,
+    sealed: Recipe,
+    out: Path,
+    scores: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Add all that stands beside the weights: what the lead carries, config.json with the dtype, recipe, card.
+
+    Args:
+        writer: Takes the files.
+        plan: What is merged.
+        sealed: The recipe that is written.
+        out: The directory that the recipe's paths are relative to.
+        scores: For the model card: by benchmark, then by the part of the questions.
+    """
+    for name, path in plan.side_files.items():
+        if name == "config.json":
+            writer.add_file(name, config_for(path.read_bytes(), plan.writes))
+        else:
+            writer.copy_file(name, path)
+    writer.add_file("recipe.yaml", sealed.text(out).encode())
+    writer.add_file("README.md", model_card(sealed, scores, plan.lead.config).encode())
 
 
 def earlier_soup(out: Path) -> Recipe | None:
@@ -316,7 +332,7 @@ def _finished_soup(plan: MergePlan, out: Path) -> Recipe | None:
     if earlier is None or earlier.side_digest is None or not all(share.digest for share in earlier.ingredients):
         return None
     digests = [digest_checkpoint(part).content for part in plan.blend.inputs]
-    sealed = plan.recipe.sealed(digests, side_digest(plan.lead))
+    sealed = plan.recipe.sealed(digests, side_digest(plan.lead, *plan.blend.inputs))
     sizes = {file.name: len(header_bytes(file, _metadata(sealed.digest))) + file.data_bytes for file in plan.files}
     here = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*.safetensors")}
     return sealed if earlier.digest == sealed.digest and here == sizes else None

@@ -13,7 +13,7 @@ from typing import overload
 from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint, looks_like_checkpoint
-from soup.checkpoints.side_files import side_differences, tokenizer_differences
+from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
 from soup.errors import CheckpointError, PoolError, SoupError
 from soup.merging.recipe import CheckpointSource
 from soup.support.options import option_name, refuse_wrong_type
@@ -152,6 +152,7 @@ class Pool(Sequence[Ingredient]):
         texts = [warning for ingredient in self._all() for warning in ingredient.checkpoint.warnings]
         texts += [f"{name}: skipped, not a checkpoint" for name in self.skipped]
         lead = self.base or self.ingredients[0]
+        texts += _side_file_remarks(lead, self.ingredients)
         for other in self.ingredients:
             if other is not lead:
                 lines = side_differences(lead.checkpoint, other.checkpoint)
@@ -185,6 +186,18 @@ class Pool(Sequence[Ingredient]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _side_file_remarks(lead: Ingredient, others: Sequence[Ingredient]) -> Iterator[str]:
+    """Yield what the soup leaves behind of the lead's files, and what it takes from others since the lead lacks it."""
+    surprising = lead.checkpoint.side_files.surprising
+    if surprising:
+        yield f"{lead.name}: left out of the soup: {_abbreviate(surprising)}"
+    name_of = {other.checkpoint: other.name for other in others}
+    for kind, source in lent_kinds(lead.checkpoint, *name_of).items():
+        yield f"{lead.name}: has no {kind}: the soup takes {name_of[source]}'s"
+    if (lead.checkpoint.path / "config.json").exists() and not any(map(has_tokenizer, [lead.checkpoint, *name_of])):
+        yield f"{lead.name}: no tokenizer here nor in an ingredient: the soup has none. Copy one beside its weights"
 
 
 def is_dropped(name: str, drop: Sequence[str]) -> bool:

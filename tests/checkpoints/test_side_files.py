@@ -1,0 +1,208 @@
+"""What lies beside the weights: what a soup takes along, what it leaves, and who lends what the lead lacks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import soup
+from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
+from soup.checkpoints.digest import side_digest
+from soup.checkpoints.reader import INDEX, Checkpoint
+from soup.errors import CheckpointError
+from soup.testing import tiny_checkpoint, tiny_pool
+
+KNOWN = [
+    *("additional_chat_templates/tools.jinja", "chat_template.jinja", "chat_template.json", "code/modeling_mine.py"),
+    *("configuration_mine.py", "generation_config.json", "LICENSE", "LICENSE.txt", "merges.txt", "Notice.md"),
+    *("preprocessor_config.json", "processor_config.json", "qwen.tiktoken", "sentencepiece.bpe.model"),
+    *("special_tokens_map.json", "spiece.model", "tokenizer.model", "tokenizer_config.json", "USE_POLICY.md"),
+    *("video_preprocessor_config.json", "vocab.json", "vocab.txt"),
+]
+UNKNOWN = [
+    *("__0_0.distcp", ".metadata", "bf16_zero_pp_rank_0_mp_rank_00_optim_states.dat", "confusion.png"),
+    *("dist/vocab.json", "eval_outputs.jsonl", "mmbench_predictions.xlsx", "predictions.json", "train.out"),
+    *("training_loss.svg",),
+]
+
+
+def put(folder, name, text="x"):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return tiny_pool(tmp_path / "pool", 2)
+
+
+def average(pool, out, **keywords):
+    heard = []
+    soup.cook("average", pool, out=out, progress=soup.Progress(on_warning=heard.append), **keywords)
+    return heard
+
+
+def test_what_transformers_knows_is_carried_and_the_rest_is_left_out_and_named_once(tmp_path, pool):
+    for ingredient in pool.iterdir():
+        for name in [*KNOWN, *UNKNOWN]:
+            put(ingredient, name)
+    heard = average(pool, tmp_path / "out")
+    made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert set(KNOWN) <= made
+    assert not made & set(UNKNOWN)
+    (line,) = [text for text in heard if "left out of the soup" in text]
+    named = [name for name in UNKNOWN if name in line]
+    assert len(named) == 8, line
+    assert line.endswith("and 1 more")  # .metadata is hidden
+
+
+def test_a_file_of_a_known_name_that_is_too_large_is_left_out_and_never_read(tmp_path, pool):
+    with (pool / "model-0" / "vocab.txt").open("wb") as file:
+        file.truncate(MAX_SIDE_FILE_BYTES + 1)
+    heard = average(pool, tmp_path / "out")
+    assert not (tmp_path / "out" / "vocab.txt").exists()
+    assert "model-0: left out of the soup: vocab.txt (100.00 MB, over the limit of 100.00 MB)" in heard
+
+
+def test_the_files_are_copied_and_digested_in_a_stream(tmp_path, pool, monkeypatch):
+    put(pool / "model-0", "tokenizer.model", "t" * 3_000_000)
+    before = side_digest(Checkpoint(pool / "model-0"))
+    read = Path.read_bytes
+
+    def small_only(path):
+        assert path.stat().st_size < 1_000_000, path
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", small_only)
+    average(pool, tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.model").stat().st_size == 3_000_000
+    assert side_digest(Checkpoint(pool / "model-0")) == before
+
+
+# --- only regular files, only of the checkpoint's own -----------------------------------------------------------------
+
+
+def replace_by(kind, path):
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"device": "/dev/zero", "link to the folder": ".", "link to nothing": "nowhere"}[kind])
+
+
+KINDS = ["pipe", "folder", "device", "link to the folder", "link to nothing"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_place_of_a_side_file_it_is_left_out_and_named(tmp_path, pool, kind):
+    for ingredient in pool.iterdir():
+        for name in ("vocab.txt", "LICENSE"):
+            replace_by(kind, ingredient / name)
+    heard = average(pool, tmp_path / "out")
+    assert not {"vocab.txt", "LICENSE"} & {path.name for path in (tmp_path / "out").iterdir()}
+    (line,) = [text for text in heard if "left out" in text]
+    assert "vocab.txt" in line
+    assert "LICENSE" in line
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", [["config.json", INDEX], ["model-00001-of-00002.safetensors"]], ids=["read", "shard"])
+def test_in_place_of_config_index_or_shard_it_is_one_error(tmp_path, kind, names):
+    path = tiny_checkpoint(tmp_path / "a", shards=2)
+    for name in names:
+        assert (path / name).exists(), name
+        replace_by(kind, path / name)
+    with pytest.raises(CheckpointError) as error:
+        Checkpoint(path)
+    assert all(name in str(error.value) for name in names)
+
+
+def test_links_out_of_the_checkpoint_are_named_and_left_out_and_those_within_are_followed(tmp_path, pool):
+    put(tmp_path, "secret/passwd.py", "root")
+    lead = pool / "model-0"
+    (lead / "notes.py").symlink_to(tmp_path / "secret" / "passwd.py")
+    (lead / "code").symlink_to(tmp_path / "secret")
+    put(lead, "src/model.py", "ours")
+    (lead / "model.py").symlink_to("src/model.py")
+    heard = average(pool, tmp_path / "out")
+    assert "model-0: left out of the soup: code, notes.py (a link out of the checkpoint)" in heard
+    assert (tmp_path / "out" / "model.py").read_text() == "ours"
+    assert not (tmp_path / "out" / "notes.py").exists()
+    assert not (tmp_path / "out" / "code").exists()
+
+
+def test_a_hub_cache_is_followed_into_its_own_blobs_and_no_others(tmp_path):
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "abc"
+    tiny_checkpoint(snapshot)
+    blobs, others = tmp_path / "models--org--name" / "blobs", tmp_path / "models--org--other" / "blobs"
+    for folder, name in ((blobs, "f00"), (others, "ba5")):
+        put(folder, name)
+    (snapshot / "vocab.json").symlink_to("../../blobs/f00")
+    (snapshot / "code").mkdir()
+    (snapshot / "code" / "model.py").symlink_to("../../../blobs/f00")
+    (snapshot / "merges.txt").symlink_to(others / "ba5")
+    files = Checkpoint(snapshot).side_files
+    assert {"vocab.json", "code/model.py"} <= set(files.carried)
+    assert files.surprising == ("merges.txt (a link out of the checkpoint)",)
+
+
+# --- a soup is complete -----------------------------------------------------------------------------------------------
+
+
+def strip(folder):
+    for path in folder.glob("*"):
+        if path.suffix != ".safetensors" and path.name not in ("config.json", INDEX):
+            path.unlink()
+
+
+def give_all(folder, mark):
+    for name in ("tokenizer.json", "preprocessor_config.json", "chat_template.jinja"):
+        put(folder, name, json.dumps({"of": mark}))
+
+
+def test_tokenizer_processor_and_template_come_from_the_lead_else_the_base_else_an_ingredient(tmp_path, pool):
+    base = tiny_checkpoint(tmp_path / "base")
+    for folder in (base, *pool.iterdir()):
+        strip(folder)
+    give_all(pool / "model-1", "model-1")
+    heard = average(pool, tmp_path / "first")
+    for kind in ("tokenizer", "processor", "chat template"):
+        assert f"model-0: has no {kind}: the soup takes model-1's" in heard
+    assert (tmp_path / "first" / "tokenizer.json").read_text() == '{"of": "model-1"}'
+    assert (tmp_path / "first" / "chat_template.jinja").exists()
+    again = soup.merge(tmp_path / "first" / "recipe.yaml", tmp_path / "again")
+    assert again.digest == soup.Recipe.read(tmp_path / "first" / "recipe.yaml").digest
+    heard = average(pool, tmp_path / "based", base=base)
+    assert "base: has no tokenizer: the soup takes model-1's" in heard
+    assert (tmp_path / "based" / "preprocessor_config.json").exists()
+
+
+def test_a_kind_of_files_is_never_mixed_from_two(tmp_path, pool):
+    for folder in pool.iterdir():
+        strip(folder)
+    put(pool / "model-0", "tokenizer.model")
+    put(pool / "model-1", "tokenizer.model")
+    put(pool / "model-1", "added_tokens.json", "{}")
+    average(pool, tmp_path / "out")
+    assert not (tmp_path / "out" / "added_tokens.json").exists()
+
+
+def test_a_template_in_the_tokenizers_config_is_a_template(tmp_path, pool):
+    put(pool / "model-0", "tokenizer_config.json", '{"chat_template": "hello"}')
+    put(pool / "model-1", "chat_template.jinja", "other")
+    average(pool, tmp_path / "out")
+    assert not (tmp_path / "out" / "chat_template.jinja").exists()
+
+
+def test_a_soup_without_any_tokenizer_is_told(tmp_path, pool):
+    for folder in pool.iterdir():
+        strip(folder)
+    (line,) = [text for text in average(pool, tmp_path / "out") if "no tokenizer" in text]
+    assert "the soup has none" in line
