@@ -29,7 +29,15 @@ from soup.support.text import format_bytes
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CheckpointWriter", "FilePlan", "header_bytes", "plan_files", "refuse_destination", "remove_replaced"]
+__all__ = [
+    "CheckpointWriter",
+    "FilePlan",
+    "header_bytes",
+    "plan_files",
+    "refuse_destination",
+    "remove_replaced",
+    "view_bytes",
+]
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,7 @@ class CheckpointWriter:
             OutputError: The disk is full or failed.
         """
         fd, offset = self._placements[name]
-        view = _bytes_of(values)
+        view = view_bytes(values)
         try:
             _write_at(fd, view, offset + start * values.element_size())
         except OSError as error:
@@ -390,7 +398,7 @@ def _link(source: Path, path: Path) -> None:
         shutil.copyfile(source, path)
 
 
-def _bytes_of(values: torch.Tensor) -> memoryview:
+def view_bytes(values: torch.Tensor) -> memoryview:
     """View the bytes of a contiguous tensor, without a copy and without numpy (which has no bfloat16)."""
     import ctypes
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.side_files import lent_kinds
 from soup.checkpoints.writer import CheckpointWriter, FilePlan
 from soup.errors import CheckpointError
 from soup.merging.block_loop import Sink, for_each_block
@@ -67,8 +68,9 @@ class SoupCandidate:
 
     @property
     def template(self) -> Path:
-        """The checkpoint whose config, tokenizer and processor files the candidate shares."""
-        return self._plan.lead.path
+        """A checkpoint with the candidate's config, tokenizer and processor files: the lead, unless it lacks some."""
+        lead = self._plan.lead
+        return self.directory() if lent_kinds(lead, *self._plan.blend.inputs) else lead.path
 
     def directory(self) -> Path:
         """Give the candidate as a complete checkpoint directory; the first call writes it."""

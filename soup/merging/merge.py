@@ -7,6 +7,7 @@ dropped by name.
 
 from __future__ import annotations
 
+import filecmp
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +16,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from soup.checkpoints.digest import digest_checkpoint, side_digest
+from soup.checkpoints.digest import side_digest
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
+from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import complete_side_files, config_for
-from soup.checkpoints.writer import CheckpointWriter, FilePlan, header_bytes, plan_files, remove_replaced
+from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files, remove_replaced
 from soup.errors import OutputError, RecipeError, SoupError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import BLOCK_BUDGET_BYTES, Options, for_each_block
@@ -181,7 +183,7 @@ def write_soup(
         PoolError, RecipeError: a tensor can't be merged, the method failed, or an ingredient is not the one named.
         OutputError: the destination exists, is being written by another run, or the disk is too small.
     """
-    if not plan.write.overwrite and (finished := _finished_soup(plan, out)):
+    if not plan.write.overwrite and (finished := _finished_soup(plan, out, on_bytes)):
         remove_replaced(out)
         return finished
     with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
@@ -326,16 +328,45 @@ def earlier_soup(out: Path) -> Recipe | None:
         return None
 
 
-def _finished_soup(plan: MergePlan, out: Path) -> Recipe | None:
-    """Give the sealed recipe if `out` already holds this soup in these files, so that nothing is left to do."""
+def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] | None) -> Recipe | None:
+    """Give the sealed recipe if `out` already holds this soup, so that nothing is left to do.
+
+    Nothing but the content is trusted: the soup is made again, block by block, and held against what is there.
+
+    Raises:
+        OutputError: It is this soup by its recipe, and holds other bytes.
+    """
     earlier = earlier_soup(out)
     if earlier is None or earlier.side_digest is None or not all(share.digest for share in earlier.ingredients):
         return None
-    digests = [digest_checkpoint(part).content for part in plan.blend.inputs]
-    sealed = plan.recipe.sealed(digests, side_digest(plan.lead, *plan.blend.inputs))
-    sizes = {file.name: len(header_bytes(file, _metadata(sealed.digest))) + file.data_bytes for file in plan.files}
-    here = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*.safetensors")}
-    return sealed if earlier.digest == sealed.digest and here == sizes else None
+    held = HeldFiles(out, plan.files, _metadata(earlier.digest))
+    if not held.are_complete():
+        return None
+    with held, wrap_method_errors(plan.recipe.method):
+        loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
+        digests = for_each_block(plan.blend, plan.reads, held.compare, loop, hashing=True)
+    sealed = plan.recipe.sealed([digest.content for digest in digests], side_digest(plan.lead, *plan.blend.inputs))
+    if earlier.digest != sealed.digest:
+        return None
+    different = sorted(held.different)
+    different += [name for name, path in plan.side_files.items() if not _is_kept(plan, out, name, path)]
+    if different:
+        raise OutputError(
+            f"{out}: holds this soup, but not as it was made: it was edited, or a disk failed. What differs:\n"
+            f"{bullet_list(different)}\nPass {option_name('overwrite')} to make it again, or choose another "
+            f"{option_name('out')}."
+        )
+    return sealed
+
+
+def _is_kept(plan: MergePlan, out: Path, name: str, source: Path) -> bool:
+    """Whether a side file of an earlier soup is what this merge would write."""
+    made = out / name
+    if not made.is_file():
+        return False
+    if name == "config.json":
+        return made.read_bytes() == config_for(source.read_bytes(), plan.writes)
+    return filecmp.cmp(source, made, shallow=False)
 
 
 def _metadata(digest: str) -> dict[str, str]:

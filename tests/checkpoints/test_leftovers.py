@@ -8,6 +8,7 @@ import os
 import pytest
 
 import soup
+from soup.checkpoints.reader import Checkpoint
 from soup.errors import OutputError
 from soup.testing import tiny_pool
 from tests.helpers import flat_arguments as flat
@@ -62,6 +63,49 @@ def test_a_soup_with_a_file_too_many_is_not_taken_for_the_finished_one(tmp_path)
         soup.merge(recipe, tmp_path / "out")
     flat.merge(recipe, tmp_path / "out", overwrite=True)
     assert tree(tmp_path / "out") == before
+
+
+def size_of_zeros(path):
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+def one_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("model-00001-of-00002.safetensors", size_of_zeros, "exists and is not empty"),
+        ("model-00002-of-00002.safetensors", one_bit, "holds this soup, but not as it was made"),
+        ("tokenizer.json", size_of_zeros, "not as it was made(.|\n)*tokenizer.json"),
+        ("config.json", size_of_zeros, "not as it was made(.|\n)*config.json"),
+    ],
+)
+def test_a_soup_of_the_right_sizes_and_other_bytes_is_not_taken_for_the_finished_one(tmp_path, name, damage, message):
+    """A power cut can leave zeros under the final name, if nothing was synced."""
+    recipe = recipe_of(tiny_pool(tmp_path / "pool", 2, shards=2))
+    soup.merge(recipe, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    damage(tmp_path / "out" / name)
+    with pytest.raises(OutputError, match=message):
+        soup.merge(recipe, tmp_path / "out")
+    flat.merge(recipe, tmp_path / "out", overwrite=True)
+    assert tree(tmp_path / "out") == before
+
+
+def test_zeros_in_the_weights_alone_are_named_by_tensor(tmp_path):
+    recipe = recipe_of(tiny_pool(tmp_path / "pool", 2))
+    soup.merge(recipe, tmp_path / "out")
+    path = tmp_path / "out" / "model.safetensors"
+    data = path.read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")
+    path.write_bytes(data[:begin] + b"\0" * (len(data) - begin))
+    with pytest.raises(OutputError, match="not as it was made") as error:
+        soup.merge(recipe, tmp_path / "out")
+    assert any(name in str(error.value) for name in Checkpoint(path.parent).tensors)
 
 
 def test_a_disk_that_is_full_before_the_first_block_leaves_nothing_and_the_place_free(tmp_path, monkeypatch):
