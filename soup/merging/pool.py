@@ -14,15 +14,13 @@ from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint, looks_like_checkpoint
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
+from soup.checkpoints.tensor_names import SHOWN, abbreviate, unmergeable
 from soup.errors import CheckpointError, PoolError, SoupError
 from soup.merging.recipe import CheckpointSource
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
 
 __all__ = ["Ingredient", "Pool", "is_dropped", "open_all", "open_ingredient"]
-
-_SHOWN = 8
-"""How many tensors a line about many of them names."""
 
 Locations = str | Path | Sequence[str | Path]
 
@@ -142,6 +140,8 @@ class Pool(Sequence[Ingredient]):
             for ingredient in self._all()
             if ingredient.checkpoint.quantised
         ]
+        for ingredient in self._all():
+            reasons += [f"{ingredient.name}: {reason}" for reason in unmergeable(_kept(ingredient, drop))]
         first, *others = self._all()
         for other in others:
             reasons += _mismatches(first, other, mixed=dtype is not None or other is self.base, drop=drop)
@@ -305,18 +305,20 @@ def open_ingredient(name: str, location: str) -> Ingredient:
     return Ingredient(name, Checkpoint(location), path)
 
 
+def _kept(part: Ingredient, drop: Sequence[str]) -> list[TensorSpec]:
+    """List the tensors that are not left out."""
+    return [spec for name, spec in part.checkpoint.tensors.items() if not is_dropped(name, drop)]
+
+
 def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequence[str]) -> Iterator[str]:
     """Yield a line for each thing in which `other` does not fit `first`; `mixed` allows other floating dtypes."""
-    ours, theirs = (
-        {name: spec for name, spec in part.checkpoint.tensors.items() if not is_dropped(name, drop)}
-        for part in (first, other)
-    )
+    ours, theirs = ({spec.name: spec for spec in _kept(part, drop)} for part in (first, other))
     missing = [name for name in ours if name not in theirs]
     extra = [name for name in theirs if name not in ours]
     if missing:
-        yield f"{other.name}: {len(missing)} tensors missing that {first.name} has: {_abbreviate(missing)}"
+        yield f"{other.name}: {len(missing)} tensors missing that {first.name} has: {abbreviate(missing)}"
     if extra:
-        yield f"{other.name}: {len(extra)} tensors that {first.name} has not: {_abbreviate(extra)}"
+        yield f"{other.name}: {len(extra)} tensors that {first.name} has not: {abbreviate(extra)}"
     yield from _spec_mismatches(first, other, [(ours[name], theirs[name]) for name in ours if name in theirs], mixed)
     for key in ("model_type", "architectures"):
         left, right = first.checkpoint.config.get(key), other.checkpoint.config.get(key)
@@ -339,15 +341,10 @@ def _spec_mismatches(
             recast.setdefault((ours.dtype, theirs.dtype), []).append((ours, theirs))
     for (left, right), tensors in recast.items():
         hint = f"; {option_name('dtype')} merges mixed floating dtypes" if left.kind == right.kind == "float" else ""
-        if len(tensors) > _SHOWN:
-            names = _abbreviate([ours.name for ours, _ in tensors])
+        if len(tensors) > SHOWN:
+            names = abbreviate([ours.name for ours, _ in tensors])
             expected = f"expected {left.name} as in {first.name}, found {right.name}{hint}"
             yield f"{other.name}: {len(tensors)} tensors: {expected}: {names}"
             continue
         for ours, theirs in tensors:
             yield f"{other.name}: {ours.name}: expected {ours}, found {theirs}{hint} (expected as in {first.name})"
-
-
-def _abbreviate(names: Sequence[str]) -> str:
-    """List names, the first few of many."""
-    return ", ".join(names[:_SHOWN]) + (f", ... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
