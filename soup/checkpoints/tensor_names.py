@@ -24,7 +24,7 @@ _PEFT_FACTOR = re.compile(  # `adapter_layer_names` of PEFT's tuners, as prefixe
 )
 
 _COUNTER = re.compile(  # BatchNorm's, torch.optim.swa_utils', moving averages'
-    r"(?:^|\.)(?:num_batches_tracked|n_averaged|num_(?:updates|steps|calls)|(?:global_)?steps?|count(?:er)?)$"
+    r"(?:^|\.)(?:num_batches_tracked|n_averaged|num_(?:updates|steps|calls)|(?:global_)?steps?)$"
 )
 
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.tensor_names import is_counter
 from soup.errors import RecipeError
+from soup.merging.integer_tensors import not_averaged
 from soup.merging.mean_kernel import MeanKernel
 from soup.merging.methods.base import Block, Method
 from soup.merging.methods.linear import Linear
@@ -95,7 +97,8 @@ class Blend:
         heads = {bytes(view[:64]) for view in views} if alike else set()
         equal = len(heads) == 1 and all(_same_bytes(raw[0], other) for other in raw[1:])
         if specs[0].dtype.kind != "float":
-            return BlendResult(raw[0], None if equal else self._integers_differ(specs[0], raw))
+            mergeable = equal or is_counter(specs[0])  # a counter is copied from the first ingredient
+            return BlendResult(raw[0], None if mergeable else self._integers_differ(specs[0], raw))
         target = specs[0].cast(self.dtype)
         if equal and target == specs[0]:
             return BlendResult(raw[0], None if _finite(raw[0]) else self._nonfinite(raw))
@@ -183,7 +186,7 @@ class Blend:
 
     def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> str:
         others = [name for name, values in zip(self.names, raw, strict=True) if not _same_bytes(raw[0], values)]
-        return f"{spec.dtype.name} values can't be averaged, and {', '.join(others)} differ from {self.names[0]}"
+        return not_averaged(spec, self.names[0], others)
 
 
 def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:

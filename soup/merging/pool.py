@@ -16,6 +16,7 @@ from soup.checkpoints.reader import Checkpoint, looks_like_checkpoint
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
 from soup.checkpoints.tensor_names import SHOWN, abbreviate, unmergeable
 from soup.errors import CheckpointError, PoolError, SoupError
+from soup.merging.integer_tensors import differing_counters, differing_integers
 from soup.merging.recipe import CheckpointSource
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
@@ -145,6 +146,9 @@ class Pool(Sequence[Ingredient]):
         first, *others = self._all()
         for other in others:
             reasons += _mismatches(first, other, mixed=dtype is not None or other is self.base, drop=drop)
+        if not any(part.checkpoint.quantised for part in self):
+            parts = {part.name: part.checkpoint for part in self}
+            reasons += differing_integers(parts, _kept(self.ingredients[0], drop))
         return reasons
 
     def warnings(self, drop: Sequence[str] = ()) -> list[str]:
@@ -157,6 +161,11 @@ class Pool(Sequence[Ingredient]):
             if other is not lead:
                 lines = side_differences(lead.checkpoint, other.checkpoint)
                 texts += [f"{other.name}: {line} (held against {lead.name}'s)" for line in lines]
+        parts = [part.checkpoint for part in self]
+        if counters := differing_counters(parts, _kept(self.ingredients[0], drop)):
+            texts.append(
+                f"{len(counters)} counters differ; a soup has those of its first ingredient: {abbreviate(counters)}"
+            )
         names = lead.checkpoint.tensors
         unused = [pattern for pattern in drop if not any(is_dropped(name, [pattern]) for name in names)]
         return texts + [f"{option_name('drop')} {pattern}: no tensor has such a name" for pattern in unused]

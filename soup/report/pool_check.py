@@ -14,7 +14,7 @@ from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, scan_blocks
 from soup.merging.methods.linear import Linear
 from soup.merging.options import MergeOptions
-from soup.merging.pool import Ingredient, Pool
+from soup.merging.pool import Ingredient, Pool, is_dropped
 from soup.merging.recipe import Recipe
 from soup.support.options import refuse_wrong_type
 from soup.support.text import bullet_list
@@ -88,8 +88,8 @@ def check(
         raise PoolError(f"No ingredient can be opened:\n{bullet_list(problems)}")
     with opened:
         problems += opened.problems(options.dtype, options.drop)
-        digests, nonfinite = _read_through(opened, progress)
-        problems += [] if options.allow_nonfinite else nonfinite
+        digests, rejections = _read_through(opened, options, progress)
+        problems += rejections
         sources = [part.source(digest) for part, digest in zip(opened, digests, strict=True)]
         warnings = [*opened.warnings(options.drop), *Recipe.uniform(sources).repeated]
     for warning in warnings:
@@ -103,22 +103,27 @@ def _names(pool: Pool, failed: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted([*pool.names, *lost])) if lost else pool.names
 
 
-def _read_through(pool: Pool, progress: Progress) -> tuple[list[str], list[str]]:
-    """Return the digest of each ingredient's weights, and the tensors that hold NaN or infinity, in one pass."""
+def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> tuple[list[str], list[str]]:
+    """Return the digest of each ingredient's weights, and why tensors can't be merged, in one pass."""
     progress.on_phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
-    digests, nonfinite = [], []
+    digests, rejections = [], []
     for ingredient in pool:
-        digest, rejected = _read_one(ingredient, progress)
+        digest, rejected = _read_one(ingredient, options, progress)
         digests.append(digest)
-        nonfinite += rejected
-    return digests, nonfinite
+        rejections += rejected
+    return digests, rejections
 
 
-def _read_one(ingredient: Ingredient, progress: Progress) -> tuple[str, list[str]]:
+def _read_one(ingredient: Ingredient, options: MergeOptions, progress: Progress) -> tuple[str, list[str]]:
+    """Merge an ingredient with itself alone, into nothing: what stops that stops every soup with it."""
     checkpoint = ingredient.checkpoint
     if checkpoint.quantised:  # its numbers are not numbers one by one
         return digest_checkpoint(checkpoint, progress.on_bytes).content, []
-    blend = Blend(Linear(), (checkpoint,), (ingredient.name,), (1.0,))
+    dtype = named_dtype(options.dtype) if options.dtype else None
+    blend = Blend(Linear(), (checkpoint,), (ingredient.name,), (1.0,), dtype, options.allow_nonfinite)
     loop = Options(progress=progress.on_bytes)
     scan = scan_blocks(blend, list(checkpoint.tensors.values()), lambda *block: None, loop, hashing=True)
-    return scan.digests[0].content, [f"{name}: {why}" for name, why in sorted(scan.rejections.items())]
+    rejections = sorted((name, why) for name, why in scan.rejections.items() if not is_dropped(name, options.drop))
+    return scan.digests[0].content, [
+        f"{name}: {why}" if ingredient.name in why else f"{ingredient.name}: {name}: {why}" for name, why in rejections
+    ]

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
+import soup
 from soup.cli.app import cli
 from soup.errors import CheckpointError, PoolError, RecipeError
 from soup.merging.merge import open_pool
@@ -114,3 +115,48 @@ def test_inspect_says_in_words_that_a_checkpoint_is_quantised(tmp_path):
     assert told.exit_code == 0
     assert "quantised: config.json has a quantization_config (bitsandbytes)\n" in told.stdout
     assert "model type: toy\n" in told.stdout
+
+
+def counting(count, positions=3):
+    return {
+        "w": np.float32([count, 1]),
+        "norm.num_batches_tracked": np.array(count),
+        "position_ids": np.arange(positions),
+    }
+
+
+def test_counters_that_differ_are_those_of_the_first_ingredient_and_told(tmp_path):
+    for count, name in enumerate("abc", start=7):
+        make_checkpoint(tmp_path / "ckpts" / name, tensors=counting(count))
+    told = check(tmp_path / "ckpts")
+    assert told.problems == ()
+    expected = "1 counters differ; a soup has those of its first ingredient: norm.num_batches_tracked"
+    assert told.warnings == (expected,)
+    made = soup.cook("average", tmp_path / "ckpts", out=tmp_path / "out")
+    assert expected in made.warnings
+    merged = load_file(tmp_path / "out/model.safetensors")
+    assert merged["norm.num_batches_tracked"] == 7
+    assert merged["w"].tolist() == [8, 1]
+
+
+@pytest.mark.parametrize("name", ["position_ids", "norm.num_batches_tracked.1", "mask"])
+def test_other_integers_that_differ_are_refused_before_anything_is_merged_or_scored(tmp_path, name):
+    for value, ingredient in enumerate("ab"):
+        make_checkpoint(tmp_path / "ckpts" / ingredient, tensors={"w": np.zeros(1), name: np.array([value, 5])})
+    (only,) = check(tmp_path / "ckpts").problems
+    assert only == f"{name}: int64 values can't be averaged, and b differ from a"
+    assert check(tmp_path / "ckpts", drop=[name]).ok
+    with pytest.raises(PoolError, match="can't be averaged"):
+        soup.cook("greedy", tmp_path / "ckpts", out=tmp_path / "out", eval=lambda checkpoint: 1 / 0)
+
+
+def test_check_refuses_what_overflows_the_dtype_that_is_asked_for(pool):
+    rewrite(pool / "c", lambda tensors: tensors | {"head": np.full(4, 1e5, np.float32)})
+    assert check(pool).ok
+    (only,) = check(pool, "float16").problems
+    assert only == "c: head: the result is too large for float16 (a wider `dtype` may hold it)"
+
+
+def test_nan_in_a_tensor_that_is_dropped_is_no_problem(pool):
+    rewrite(pool / "c", lambda tensors: tensors | {"head": np.full(4, np.nan, np.float32)})
+    assert check(pool, drop=["head"]).ok
