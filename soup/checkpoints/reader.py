@@ -86,16 +86,25 @@ class Checkpoint:
     @cached_property
     def quantised(self) -> str | None:
         """The reason why the weights are quantised, and so can't be averaged; None for ordinary numbers."""
-        for config in [self.config, *(part for part in self.config.values() if isinstance(part, dict))]:
-            quantisation = config.get("quantization_config")
-            if isinstance(quantisation, dict) and quantisation:
-                return f"config.json has a quantization_config ({quantisation.get('quant_method', 'unnamed')})"
         packed = [spec for spec in self.tensors.values() if spec.dtype.kind == "packed"]
         if packed:
             return f"{len(packed)} tensors are packed numbers, the first {packed[0].name}: {packed[0]}"
         suffixes = (".qweight", ".qzeros", ".weight_packed", ".SCB", ".quant_state.bitsandbytes__nf4", ".absmax")
         marks = [name for name in self.tensors if name.endswith(suffixes)]
-        return f"{len(marks)} tensors belong to a quantisation, the first {marks[0]}" if marks else None
+        if marks:
+            return f"{len(marks)} tensors belong to a quantisation, the first {marks[0]}"
+        if self.quantisation is not None and any(map(_may_be_codes, self.tensors.values())):
+            return f"config.json has a quantization_config ({self.quantisation})"
+        return None
+
+    @cached_property
+    def quantisation(self) -> str | None:
+        """The method of the quantisation that `config.json` tells of, be it a stale one; None where it has none."""
+        for config in [self.config, *(part for part in self.config.values() if isinstance(part, dict))]:
+            quantisation = config.get("quantization_config")
+            if isinstance(quantisation, dict) and quantisation:
+                return str(quantisation.get("quant_method", "unnamed"))
+        return None
 
     def read_into(self, name: str, start: int, view: memoryview) -> None:
         """Fill `view` with the bytes of tensor `name` from byte `start` on; see `Shard.read_into`."""
@@ -128,6 +137,11 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r})"
+
+
+def _may_be_codes(spec: TensorSpec) -> bool:
+    """Whether a tensor may hold codes of quantised weights; positions and counters are int64, masks bool."""
+    return spec.dtype.kind == "integer" and spec.dtype.name not in ("bool", "int64") and spec.elements > 1
 
 
 def looks_like_checkpoint(path: Path) -> bool:
@@ -188,6 +202,12 @@ def _weight_files(path: Path, index: dict[str, str] | None, warnings: list[str])
     """List the weight files to read, sorted: those of the index, or the only one there is."""
     files = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(".safetensors"))
     _refuse_other_kinds(path, files, index)
+    if (path / "adapter_config.json").exists():
+        warnings.append(
+            f"{path}: a whole model ({WEIGHTS if index is None else INDEX}) and adapter_config.json are both here; the "
+            "whole model is taken. transformers would load the adapter's base instead: move adapter_config.json away "
+            "if it was left behind"
+        )
     if index is None:
         if len(files) > 1 and WEIGHTS not in files:
             raise CheckpointError(
@@ -213,7 +233,8 @@ def _weight_files(path: Path, index: dict[str, str] | None, warnings: list[str])
 
 def _refuse_other_kinds(path: Path, files: list[str], index: dict[str, str] | None) -> None:
     """Refuse adapters, Diffusers-style folders and pickles, each with the command that converts it."""
-    if (path / "adapter_config.json").exists() or files == ["adapter_model.safetensors"]:
+    whole = WEIGHTS in files or index is not None
+    if not whole and ((path / "adapter_config.json").exists() or files == ["adapter_model.safetensors"]):
         raise CheckpointError(
             f"{path}: a LoRA adapter, not a whole model. Merge it into its base first: "
             f"PeftModel.from_pretrained(base, '{path}').merge_and_unload().save_pretrained('{path}-merged')"

@@ -70,7 +70,7 @@ def _vocabulary(checkpoint: Checkpoint) -> _Vocabulary | None:
         vocab = whole["model"].get("vocab", {})
         pairs = vocab.items() if isinstance(vocab, dict) else ((entry[0], number) for number, entry in enumerate(vocab))
         added = {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
-        return _Vocabulary(dict(pairs), added, whole["model"].get("merges"))
+        return _Vocabulary(dict(pairs), added, _pairs_of(whole["model"].get("merges")))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return _Vocabulary({}, {}, merges=_content(checkpoint, "tokenizer.json"))
 
@@ -116,6 +116,13 @@ def _names_a_template(checkpoint: Checkpoint) -> bool:
         return "chat_template" in json.loads(_content(checkpoint, "tokenizer_config.json"))
     except (ValueError, TypeError, RecursionError):
         return False
+
+
+def _pairs_of(merges: object) -> object:
+    """Give BPE merges as pairs: tokenizers 0.19 and before wrote `"a b"`, later ones write `["a", "b"]`."""
+    if not isinstance(merges, list):
+        return merges or []
+    return [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
 
 
 def side_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
@@ -169,7 +176,7 @@ def _content(checkpoint: Checkpoint, name: str) -> bytes:
 
 
 def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:
-    """Set the dtype in `config.json` to what is written.
+    """Set the dtype in `config.json` to what is written, and leave out a quantisation: what is merged has none.
 
     Args:
         data: The content of the file.
@@ -184,7 +191,10 @@ def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:
         config = json.loads(data)
     except ValueError:
         return data
-    if len(names) != 1 or not isinstance(config, dict) or not _set_dtype(config, names.pop()):
+    if not isinstance(config, dict):
+        return data
+    changed = [_remove_quantisation(config), len(names) == 1 and _set_dtype(config, names.pop())]
+    if not any(changed):
         return data
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -198,3 +208,10 @@ def _set_dtype(config: dict[str, object], name: str) -> bool:
         elif isinstance(value, dict):
             changed = _set_dtype(value, name) or changed
     return changed
+
+
+def _remove_quantisation(config: dict[str, object]) -> bool:
+    """Remove the quantisation from a config and from the configs within it; returns whether there was one."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    removed = [part.pop("quantization_config", None) for part in parts]
+    return any(removed)

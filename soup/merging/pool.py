@@ -155,6 +155,12 @@ class Pool(Sequence[Ingredient]):
         """List what a user should know although it stops nothing, such as patterns of `drop` that match no tensor."""
         texts = [warning for ingredient in self._all() for warning in ingredient.checkpoint.warnings]
         texts += [f"{name}: skipped, not a checkpoint" for name in self.skipped]
+        texts += [
+            f"{part.name}: config.json has a quantization_config ({part.checkpoint.quantisation}), but its weights are "
+            "ordinary numbers: the key is stale, and a soup's config.json is without it"
+            for part in self._all()
+            if part.checkpoint.quantisation is not None and not part.checkpoint.quantised
+        ]
         lead = self.base or self.ingredients[0]
         texts += _side_file_remarks(lead, self.ingredients)
         for other in self.ingredients:
@@ -201,7 +207,7 @@ def _side_file_remarks(lead: Ingredient, others: Sequence[Ingredient]) -> Iterat
     """Yield what the soup leaves behind of the lead's files, and what it takes from others since the lead lacks it."""
     surprising = lead.checkpoint.side_files.surprising
     if surprising:
-        yield f"{lead.name}: left out of the soup: {_abbreviate(surprising)}"
+        yield f"{lead.name}: left out of the soup: {abbreviate(surprising)}"
     name_of = {other.checkpoint: other.name for other in others}
     for kind, source in lent_kinds(lead.checkpoint, *name_of).items():
         yield f"{lead.name}: has no {kind}: the soup takes {name_of[source]}'s"

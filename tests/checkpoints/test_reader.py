@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+import soup
 from soup.checkpoints.digest import DigestCache, FileStamp, digest_checkpoint, side_digest
 from soup.checkpoints.reader import INDEX, WEIGHTS, Checkpoint, looks_like_checkpoint
 from soup.errors import CheckpointError
@@ -278,9 +279,22 @@ def test_a_diffusers_folder_is_refused_with_the_command_that_converts_it(tmp_pat
 
 def test_a_lora_adapter_is_refused_with_the_command_that_merges_it(tmp_path, one):
     (one / "adapter_config.json").write_text("{}")
+    (one / WEIGHTS).rename(one / "adapter_model.safetensors")
     assert "merge_and_unload()" in refusal(one)
     save_file({"w": torch.zeros(2)}, tmp_path / "adapter_model.safetensors")
     assert "a LoRA adapter, not a whole model" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_whole_model_beside_an_adapter_config_that_was_left_behind_is_taken_and_told(tmp_path, shards):
+    path = tiny_checkpoint(tmp_path / "model", shards=shards)
+    (path / "adapter_config.json").write_text("{}")
+    checkpoint = Checkpoint(path)
+    assert checkpoint.tensors.keys() == TINY_SHAPES.keys()
+    assert "adapter_config.json are both here; the whole model is taken" in checkpoint.warnings[0]
+    assert "adapter_config.json" in checkpoint.side_files.left_out, (
+        "transformers would load its base in place of a soup"
+    )
 
 
 # --- quantised --------------------------------------------------------------------------------------------------------
@@ -293,8 +307,24 @@ def test_ordinary_weights_are_not_quantised(one):
 @pytest.mark.parametrize("where", ["top", "text_config"])
 def test_a_quantization_config_is_found(tmp_path, where):
     facts = {"quantization_config": {"quant_method": "gptq"}}
-    path = tiny_checkpoint(tmp_path / "q", config=facts if where == "top" else {where: facts})
+    tensors = {"layer.codes": torch.zeros(4, dtype=torch.int32), "norm.weight": (4,)}
+    path = tiny_checkpoint(tmp_path / "q", tensors=tensors, config=facts if where == "top" else {where: facts})
     assert Checkpoint(path).quantised == "config.json has a quantization_config (gptq)"
+
+
+@pytest.mark.parametrize("where", ["top", "text_config"])
+def test_dequantised_weights_are_merged_and_the_stale_key_is_told_and_left_out(tmp_path, where):
+    facts = {"quantization_config": {"quant_method": "bitsandbytes"}, "kept": 1}
+    tensors = dict(TINY_SHAPES) | {"position_ids": torch.arange(3)}
+    for name in "ab":
+        config = facts if where == "top" else {where: facts}
+        tiny_checkpoint(tmp_path / "ckpts" / name, seed=ord(name), tensors=tensors, config=config)
+    made = soup.cook("average", tmp_path / "ckpts", out=tmp_path / "out")
+    assert "a: config.json has a quantization_config (bitsandbytes), but its weights are ordinary" in made.warnings[0]
+    assert len(made.warnings) == 2
+    config = Checkpoint(tmp_path / "out").config
+    assert "quantization_config" not in json.dumps(config)
+    assert (config if where == "top" else config[where])["kept"] == 1
 
 
 def test_float8_weights_are_quantised(tmp_path):

@@ -160,3 +160,14 @@ def test_check_refuses_what_overflows_the_dtype_that_is_asked_for(pool):
 def test_nan_in_a_tensor_that_is_dropped_is_no_problem(pool):
     rewrite(pool / "c", lambda tensors: tensors | {"head": np.full(4, np.nan, np.float32)})
     assert check(pool, drop=["head"]).ok
+
+
+def bpe(*merges, **more):
+    return {"model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": list(merges), **more}, "added_tokens": []}
+
+
+def test_bpe_merges_as_texts_and_as_pairs_are_the_same_tokenizer(tmp_path):
+    """tokenizers 0.19 and before wrote "a b", later ones write ["a", "b"]."""
+    for name, merges in {"a": ["a b", "ab a"], "b": [["a", "b"], ["ab", "a"]], "c": [["ab", "a"], ["a", "b"]]}.items():
+        make_checkpoint(tmp_path / "ckpts" / name, tokenizer=bpe(*merges))
+    assert check(tmp_path / "ckpts").problems == ("c: the tokenizer is not a's: tokenizer.json: merges differ",)
