@@ -6,11 +6,13 @@ The marks are those of the tools that write them (PEFT, DeepSpeed), not of archi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from soup.checkpoints.dtypes import TensorSpec
 
-__all__ = ["SHOWN", "abbreviate", "is_counter", "unmergeable"]
+__all__ = ["SHOWN", "abbreviate", "is_counter", "other_names", "unmergeable", "unwrapping", "wrapped"]
 
 SHOWN = 8
 """How many tensors a line about many of them names."""
@@ -46,6 +48,57 @@ def unmergeable(tensors: Sequence[TensorSpec]) -> Iterator[str]:
             "python zero_to_fp32.py CHECKPOINT OUT --safe_serialization, or save again with "
             "stage3_gather_16bit_weights_on_model_save: true"
         )
+
+
+_WRAPPER = re.compile(r"^(?:module\.|base_model\.model\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
+"""What DistributedDataParallel, PEFT and torch.compile (of a part, too) put before the names of what they wrap."""
+_NAMELESS = {"_orig_mod", "module", "base_model", "model", "language_model"}
+"""Words that versions of transformers, and wrappers, put into names or leave out of them."""
+
+
+def wrapped(names: Iterable[str]) -> list[str]:
+    """List the names that begin with a wrapper's prefix, or hold torch.compile's: no loader knows them so."""
+    return [name for name in names if _WRAPPER.search(name)]
+
+
+def unwrapping(path: Path, names: Iterable[str]) -> str:
+    """Say how the prefixes of wrappers are taken off a checkpoint's names."""
+    prefixes = sorted({match.group() for name in names for match in _WRAPPER.finditer(name)})
+    return (
+        f'Take {", ".join(f"`{prefix}`" for prefix in prefixes)} off, in place: python -c "import glob, re; '
+        "from safetensors.torch import load_file, save_file; "
+        f"[save_file({{re.sub(r'{_WRAPPER.pattern}', '', k): v for k, v in load_file(f).items()}}, f, "
+        f"{{'format': 'pt'}}) for f in glob.glob('{path}/*.safetensors')]\" "
+        f"(and the names in {path}/model.safetensors.index.json, where there is one), or save the model again "
+        "that the wrapper holds"
+    )
+
+
+def other_names(ours: Mapping[str, TensorSpec], theirs: Mapping[str, TensorSpec]) -> dict[tuple[str, str], int] | None:
+    """Find out whether two checkpoints hold the same tensors under other names.
+
+    Returns:
+        How many tensors have which prefix in the first and which in the second; None where they are other tensors.
+    """
+    left, right = ({_plain(name): name for name in names} for names in (ours, theirs))
+    if left.keys() != right.keys() or len(left) != len(ours) or len(right) != len(theirs):
+        return None
+    if any(ours[name].shape != theirs[right[plain]].shape for plain, name in left.items()):
+        return None
+    return Counter(pair for plain, name in left.items() if (pair := _prefixes(name, right[plain])) != ("", ""))
+
+
+def _plain(name: str) -> str:
+    return ".".join(word for word in name.split(".") if word not in _NAMELESS)
+
+
+def _prefixes(left: str, right: str) -> tuple[str, str]:
+    """Return what stands before the words in which two names end alike."""
+    ours, theirs = left.split("."), right.split(".")
+    while ours and theirs and ours[-1] == theirs[-1]:
+        ours.pop()
+        theirs.pop()
+    return "".join(f"{word}." for word in ours), "".join(f"{word}." for word in theirs)
 
 
 def is_counter(spec: TensorSpec) -> bool:

@@ -14,7 +14,7 @@ from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint, looks_like_checkpoint
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
-from soup.checkpoints.tensor_names import SHOWN, abbreviate, unmergeable
+from soup.checkpoints.tensor_names import SHOWN, abbreviate, other_names, unmergeable, unwrapping, wrapped
 from soup.errors import CheckpointError, PoolError, SoupError
 from soup.merging.integer_tensors import differing_counters, differing_integers
 from soup.merging.recipe import CheckpointSource
@@ -163,6 +163,11 @@ class Pool(Sequence[Ingredient]):
         ]
         lead = self.base or self.ingredients[0]
         texts += _side_file_remarks(lead, self.ingredients)
+        if prefixed := wrapped(lead.checkpoint.tensors):
+            texts.append(
+                f"{len(prefixed)} tensors of {lead.name} have a wrapper's prefix, which no loader knows; a soup has "
+                f"them too: {abbreviate(prefixed)}. {unwrapping(lead.checkpoint.path, prefixed)}"
+            )
         for other in self.ingredients:
             if other is not lead:
                 lines = side_differences(lead.checkpoint, other.checkpoint)
@@ -330,6 +335,9 @@ def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequ
     ours, theirs = ({spec.name: spec for spec in _kept(part, drop)} for part in (first, other))
     missing = [name for name in ours if name not in theirs]
     extra = [name for name in theirs if name not in ours]
+    if missing and extra and (pairs := other_names(ours, theirs)):
+        yield _under_other_names(first, other, pairs)
+        missing, extra = [], []
     if missing:
         yield f"{other.name}: {len(missing)} tensors missing that {first.name} has: {abbreviate(missing)}"
     if extra:
@@ -341,6 +349,24 @@ def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequ
             yield f"{other.name}: config.json: {key}: expected {left} as in {first.name}, found {right}"
     for line in tokenizer_differences(first.checkpoint, other.checkpoint):
         yield f"{other.name}: the tokenizer is not {first.name}'s: {line}"
+
+
+def _under_other_names(first: Ingredient, other: Ingredient, pairs: Mapping[tuple[str, str], int]) -> str:
+    """Say behind which prefixes `other` has the tensors of `first`, and how both get the same names."""
+    lines = [
+        f"{f'`{right}`' if right else 'no prefix'} where {first.name} has {f'`{left}`' if left else 'none'} ({count})"
+        for (left, right), count in sorted(pairs.items())
+    ]
+    cures = [
+        unwrapping(part.checkpoint.path, names)
+        for part in (first, other)
+        if (names := wrapped(part.checkpoint.tensors))
+    ]
+    cure = "; ".join(cures) or (
+        "Save both with the same version of transformers: AutoModelForImageTextToText.from_pretrained("
+        f"'{other.checkpoint.path}', dtype='auto').save_pretrained(OUT)"
+    )
+    return f"{other.name}: the same names behind another prefix: {', '.join(lines)}. {cure}"
 
 
 def _spec_mismatches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -171,3 +172,54 @@ def test_bpe_merges_as_texts_and_as_pairs_are_the_same_tokenizer(tmp_path):
     for name, merges in {"a": ["a b", "ab a"], "b": [["a", "b"], ["ab", "a"]], "c": [["ab", "a"], ["a", "b"]]}.items():
         make_checkpoint(tmp_path / "ckpts" / name, tokenizer=bpe(*merges))
     assert check(tmp_path / "ckpts").problems == ("c: the tokenizer is not a's: tokenizer.json: merges differ",)
+
+
+PREFIXES = {
+    "_orig_mod.": lambda name: f"_orig_mod.{name}",
+    "module.": lambda name: f"module.{name}",
+    "base_model.model.": lambda name: f"base_model.model.{name}",
+    "model._orig_mod.": lambda name: re.sub(r"^model\.", "model._orig_mod.", name),
+}
+QWEN = ["model.visual.blocks.0.attn.qkv.weight", "model.language_model.layers.0.mlp.weight", "lm_head.weight"]
+
+
+def qwen(rename):
+    return {rename(name): np.ones(number + 2, np.float32) for number, name in enumerate(QWEN)}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_the_names_of_a_wrapped_model_are_the_same_behind_a_prefix_and_the_cure_cures(tmp_path, prefix):
+    make_checkpoint(tmp_path / "ckpts/a", tensors=qwen(str))
+    make_checkpoint(tmp_path / "ckpts/b", tensors=qwen(PREFIXES[prefix]))
+    (only,) = check(tmp_path / "ckpts").problems
+    assert only.startswith(f"b: the same names behind another prefix: `{prefix}` where a has ")
+    code = only.split('python -c "')[1].split('"')[0]
+    exec(code, {})
+    assert load_file(tmp_path / "ckpts/b/model.safetensors").keys() == set(QWEN)
+    assert check(tmp_path / "ckpts").ok
+
+
+def test_names_of_an_older_transformers_are_the_same_behind_other_prefixes(tmp_path):
+    old = {"model.visual.": "visual.", "model.language_model.": "model.", "lm_head.": "lm_head."}
+    make_checkpoint(tmp_path / "ckpts/a", tensors=qwen(str))
+    rename = lambda name: next(name.replace(new, known) for new, known in old.items() if name.startswith(new))  # noqa: E731
+    make_checkpoint(tmp_path / "ckpts/b", tensors=qwen(rename))
+    (only,) = check(tmp_path / "ckpts").problems
+    prefixes = "no prefix where a has `model.` (1), `model.` where a has `model.language_model.` (1)"
+    assert only.startswith(f"b: the same names behind another prefix: {prefixes}. Save both with the same version")
+
+
+def test_other_tensors_are_not_taken_for_the_same_behind_a_prefix(tmp_path):
+    make_checkpoint(tmp_path / "ckpts/a", tensors=qwen(str))
+    make_checkpoint(tmp_path / "ckpts/b", tensors={f"module.{name}": np.ones(9, np.float32) for name in QWEN})
+    missing, extra = check(tmp_path / "ckpts").problems
+    assert "b: 3 tensors missing that a has" in missing
+    assert "b: 3 tensors that a has not" in extra
+
+
+def test_a_prefix_that_all_ingredients_have_is_told_before_a_soup_has_it_too(tmp_path):
+    for name in "ab":
+        make_checkpoint(tmp_path / "ckpts" / name, tensors=qwen(PREFIXES["_orig_mod."]))
+    told = check(tmp_path / "ckpts")
+    assert told.ok
+    assert told.warnings[0].startswith("3 tensors of a have a wrapper's prefix, which no loader knows; a soup has them")
