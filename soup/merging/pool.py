@@ -12,11 +12,12 @@ from typing import overload
 
 from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
-from soup.checkpoints.reader import Checkpoint, looks_like_checkpoint
+from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
 from soup.checkpoints.tensor_names import SHOWN, abbreviate, other_names, unmergeable, unwrapping, wrapped
 from soup.errors import CheckpointError, PoolError, SoupError
 from soup.merging.integer_tensors import differing_counters, differing_integers
+from soup.merging.pool_folders import PoolListing, list_pool
 from soup.merging.recipe import CheckpointSource
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
@@ -50,7 +51,7 @@ class Pool(Sequence[Ingredient]):
         base: The checkpoint that the ingredients were tuned from; in the pool's directory it is no ingredient.
         exclude: Names of ingredients to leave out.
 
-    `skipped` names the subdirectories of a pool's directory that are no checkpoints.
+    `skipped` says which entries of a pool's directory are no ingredients and why, and which checkpoints lie deeper.
 
     Raises:
         PoolError: No ingredient, an excluded name that is not there, or arguments of a wrong type.
@@ -96,17 +97,13 @@ class Pool(Sequence[Ingredient]):
             PoolError,
         )
         paths = [locations] if isinstance(locations, str | Path) else list(locations)
-        folder = _folder(paths)
-        skipped: tuple[str, ...] = ()
-        if folder is not None:
-            entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-            paths = [entry for entry in entries if looks_like_checkpoint(entry) and not _is_base(entry, base)]
-            skipped = tuple(entry.name for entry in entries if not looks_like_checkpoint(entry))
-        names = _short_names([str(path) for path in paths])
-        kept = _without(exclude, dict(zip(names, map(str, paths), strict=True)), folder)
+        listing = list_pool(paths, base)
+        remarks = (*listing.skipped, *([listing.deeper] if listing.deeper else []))
+        names = _short_names(listing.locations)
+        kept = _without(exclude, dict(zip(names, listing.locations, strict=True)), listing)
         ingredients, errors = _open_each(kept.items())
         bases, base_errors = _open_each([("base", str(base))] if base is not None else [])
-        return cls.of(ingredients, bases[0] if bases else None, skipped), errors | base_errors
+        return cls.of(ingredients, bases[0] if bases else None, remarks), errors | base_errors
 
     def __len__(self) -> int:
         return len(self.ingredients)
@@ -154,7 +151,7 @@ class Pool(Sequence[Ingredient]):
     def warnings(self, drop: Sequence[str] = ()) -> list[str]:
         """List what a user should know although it stops nothing, such as patterns of `drop` that match no tensor."""
         texts = [warning for ingredient in self._all() for warning in ingredient.checkpoint.warnings]
-        texts += [f"{name}: skipped, not a checkpoint" for name in self.skipped]
+        texts += self.skipped
         texts += [
             f"{part.name}: config.json has a quantization_config ({part.checkpoint.quantisation}), but its weights are "
             "ordinary numbers: the key is stale, and a soup's config.json is without it"
@@ -225,24 +222,6 @@ def is_dropped(name: str, drop: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in drop)
 
 
-def _folder(locations: list[str | Path]) -> Path | None:
-    """Find the directory whose subdirectories are the pool; None where the locations are checkpoints themselves."""
-    if len(locations) != 1 or (is_hub_id(str(locations[0])) and not Path(locations[0]).exists()):
-        return None
-    folder = Path(locations[0])
-    if not folder.is_dir():
-        raise PoolError(
-            f"{folder}: no such directory. {option_name('pool')} takes a directory of checkpoints, or "
-            "checkpoints one by one."
-        )
-    return None if looks_like_checkpoint(folder) else folder
-
-
-def _is_base(entry: Path, base: str | Path | None) -> bool:
-    """Whether an entry of the pool's directory is the base, which is no ingredient then."""
-    return base is not None and Path(base).exists() and entry.samefile(base)
-
-
 def _short_names(locations: Sequence[str]) -> list[str]:
     """Shorten each location to its last part, with as many parts before it as tell them all apart."""
     if not locations:
@@ -257,8 +236,9 @@ def _short_names(locations: Sequence[str]) -> list[str]:
     raise PoolError(f"The same checkpoint is given twice:\n{bullet_list(twice)}")
 
 
-def _without(exclude: Sequence[str], locations: Mapping[str, str], folder: Path | None) -> dict[str, str]:
+def _without(exclude: Sequence[str], locations: Mapping[str, str], listing: PoolListing) -> dict[str, str]:
     """Leave the excluded names out of the ingredients' locations by name."""
+    folder = listing.folder
     here = ", ".join(locations)
     unknown = [name for name in exclude if name not in locations]
     if unknown:
@@ -272,6 +252,8 @@ def _without(exclude: Sequence[str], locations: Mapping[str, str], folder: Path 
         raise PoolError(
             f"{folder or 'The pool'}: no ingredient. A pool is a directory whose subdirectories are checkpoints, "
             f"or {option_name('pool')} repeated, each a checkpoint's directory or Hub id."
+            + "".join(f"\n{line}" for line in listing.skipped if "can't be read" in line)
+            + (f"\n{listing.deeper}" if listing.deeper else "")
         )
     return kept
 

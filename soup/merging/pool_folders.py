@@ -1,0 +1,130 @@
+"""Which directories a pool is made of: what is skipped and why, and what lies deeper than a pool looks.
+
+Trainer leaves `run/checkpoint-100`, LLaMA-Factory `saves/MODEL/lora/sft/checkpoint-100`, ms-swift
+`output/v0-DATE/checkpoint-100`. None of these layouts is known here: checkpoints are looked for a few folders down.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from soup.checkpoints.hub import is_hub_id
+from soup.checkpoints.reader import looks_like_checkpoint
+from soup.errors import PoolError
+from soup.support.options import option_name
+
+__all__ = ["PoolListing", "list_pool"]
+
+_DEPTH = 4
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class PoolListing:
+    """The locations of a pool's ingredients, a line for each thing that was skipped, and what lies deeper if anything.
+
+    `folder` is the directory whose subdirectories they are; None where they were named one by one.
+    """
+
+    locations: tuple[str, ...]
+    skipped: tuple[str, ...]
+    deeper: str | None
+    folder: Path | None
+
+
+def list_pool(locations: Sequence[str | Path], base: str | Path | None) -> PoolListing:
+    """Find the checkpoints of a directory, or those among locations, which a shell's `ckpts/*` may have made.
+
+    Raises:
+        PoolError: The only location is no directory, or can't be read.
+    """
+    folder = _folder(locations)
+    if folder is not None:
+        entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        taken = [entry for entry in entries if _why_skipped(entry) is None and not _is_base(entry, base)]
+    else:
+        known = [Path(location) for location in locations if len(locations) > 1 and Path(location).exists()]
+        entries = known if any(_why_skipped(path) is None for path in known) else []
+    skipped = {entry: why for entry in entries if (why := _why_skipped(entry)) is not None}
+    below = [path for entry in skipped for path in _checkpoints_below(entry)]
+    if folder is None:
+        taken_locations = [str(location) for location in locations if Path(location) not in skipped]
+        below += _checkpoints_below(Path(locations[0])) if len(locations) == 1 else []
+    else:
+        taken_locations = [str(entry) for entry in taken]
+    lines = tuple(f"{entry.name}: skipped, {why}" for entry, why in skipped.items())
+    alone = taken_locations if skipped else []
+    return PoolListing(tuple(taken_locations), lines, _deeper(below, alone), folder)
+
+
+def _folder(locations: Sequence[str | Path]) -> Path | None:
+    """Find the directory whose subdirectories are the pool; None where the locations are checkpoints themselves."""
+    if len(locations) != 1 or (is_hub_id(str(locations[0])) and not Path(locations[0]).exists()):
+        return None
+    folder = Path(locations[0])
+    if not folder.is_dir():
+        raise PoolError(
+            f"{folder}: no such directory. {option_name('pool')} takes a directory of checkpoints, or "
+            "checkpoints one by one."
+        )
+    why = _why_skipped(folder)
+    if why is not None and "can't be read" in why:
+        raise PoolError(f"{folder}: {why}.")
+    return folder if why else None
+
+
+def _why_skipped(path: Path) -> str | None:
+    """Say why a file or a directory is no ingredient; None where it is meant as one."""
+    if not path.is_dir():
+        return "not a directory"
+    try:
+        if not looks_like_checkpoint(path):
+            return "not a checkpoint"
+        weights = any(entry.name.endswith((".safetensors", ".bin")) for entry in path.iterdir())
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    return None if weights or not _checkpoints_below(path) else "without weights of its own"
+
+
+def _is_base(entry: Path, base: str | Path | None) -> bool:
+    """Whether an entry of the pool's directory is the base, which is no ingredient then."""
+    return base is not None and Path(base).exists() and entry.samefile(base)
+
+
+def _checkpoints_below(folder: Path) -> list[Path]:
+    return list(_walk(folder, _DEPTH))
+
+
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield the checkpoints below a directory, `checkpoint-100` after `checkpoint-20`; links are not followed."""
+    try:
+        entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError:
+        return
+    for entry in sorted((entry for entry in entries if not entry.is_symlink()), key=_natural):
+        try:
+            if looks_like_checkpoint(entry):
+                yield entry
+        except OSError:
+            continue
+        if depth > 1:
+            yield from _walk(entry, depth - 1)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _deeper(below: Sequence[Path], beside: Sequence[str]) -> str | None:
+    """Name checkpoints that lie deeper, and the option that takes them: of several runs the last of each."""
+    if not below:
+        return None
+    runs = {path.parent: path for path in below}
+    chosen = list(runs.values()) if len(runs) > 1 else list(below)
+    shown = ", ".join(map(str, below[:_SHOWN])) + (f", ... and {len(below) - _SHOWN} more" if below[_SHOWN:] else "")
+    kind = "the last of each run" if len(runs) < len(below) and len(runs) > 1 else "them"
+    line = " ".join([*beside, *map(str, chosen)])
+    return f"checkpoints lie deeper: {shown}. {option_name('pool')} {line} takes {kind}"

@@ -1,0 +1,121 @@
+"""Folders as trainers, file systems and shells leave them: what becomes a pool, and what is told of the rest."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from soup.cli.app import cli
+from soup.errors import PoolError
+from soup.merging.pool import Pool
+from tests.helpers.toy_pools import make_checkpoint, make_pool
+
+
+def check(*pool):
+    return CliRunner().invoke(cli, ["check", "--pool", *map(str, pool)])
+
+
+def taken_by_the_line(text):
+    """The names of the pool that the option in a message makes, typed as it stands there."""
+    line = text.split("--pool ")[-1].split(" takes ")[0] if "--pool " in text else text.split("`pool` ")[-1]
+    return Pool(shlex.split(line.split(" takes ")[0])).names
+
+
+def refusal(pool):
+    with pytest.raises(PoolError) as caught:
+        Pool(pool)
+    return str(caught.value)
+
+
+LAYOUTS = {
+    "one level deeper": ["seed1/checkpoint-500", "seed2/checkpoint-500"],
+    "LLaMA-Factory": ["qwen/lora/sft/checkpoint-9", "qwen/lora/sft/checkpoint-10"],
+    "ms-swift": ["v0-20261101-1200/checkpoint-7", "v1-20261102-0900/checkpoint-7"],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_checkpoints_that_lie_deeper_are_named_with_the_line_that_takes_them(tmp_path, layout):
+    for seed, name in enumerate(LAYOUTS[layout]):
+        make_checkpoint(tmp_path / "out" / name, seed)
+    (tmp_path / "out/trainer_log.jsonl").write_text("{}")
+    told = refusal(tmp_path / "out")
+    assert "no ingredient" in told
+    for name in LAYOUTS[layout]:
+        assert str(tmp_path / "out" / name) in told
+    assert len(taken_by_the_line(told)) == 2
+
+
+def test_of_several_runs_the_line_takes_the_last_checkpoint_of_each(tmp_path):
+    for run in ("a", "b"):
+        for step in (90, 100):
+            make_checkpoint(tmp_path / "runs" / run / f"checkpoint-{step}", step)
+    told = refusal(tmp_path / "runs")
+    assert taken_by_the_line(told) == ("a/checkpoint-100", "b/checkpoint-100")
+    assert told.endswith("takes the last of each run")
+
+
+def test_checkpoints_below_the_only_ingredient_are_told(tmp_path):
+    run = make_checkpoint(tmp_path / "run", 1)
+    for step in (100, 200):
+        make_checkpoint(run / f"checkpoint-{step}", step)
+    told = check(run)
+    assert told.exit_code == 0
+    assert f"--pool {run}/checkpoint-100 {run}/checkpoint-200 takes them" in told.stderr.replace("\n", " ")
+
+
+def test_a_run_with_a_config_and_no_weights_of_its_own_is_a_folder_of_checkpoints(tmp_path):
+    for step in (100, 200):
+        make_checkpoint(tmp_path / "run" / f"checkpoint-{step}", step)
+    (tmp_path / "run/config.json").write_text("{}")
+    assert Pool(tmp_path / "run").names == ("checkpoint-100", "checkpoint-200")
+
+
+def test_a_run_among_ingredients_is_skipped_and_the_line_takes_all(tmp_path):
+    pool = make_pool(tmp_path / "ckpts")
+    make_checkpoint(pool / "e/checkpoint-5", 5)
+    with Pool(pool) as opened:
+        skipped, deeper = opened.warnings()
+    assert skipped == "e: skipped, not a checkpoint"
+    assert taken_by_the_line(deeper) == ("a", "b", "c", "d", "checkpoint-5")
+
+
+def test_what_a_shell_makes_of_a_star_is_a_pool(tmp_path):
+    pool = make_pool(tmp_path / "ckpts")
+    (pool / "results.json").write_text("{}")
+    (pool / "logs").mkdir()
+    told = check(*sorted(pool.iterdir()))
+    assert told.exit_code == 0
+    assert "a, b, c, d belong together" in told.stdout
+    assert "logs: skipped, not a checkpoint" in told.stderr
+    assert "results.json: skipped, not a directory" in told.stderr
+
+
+@pytest.fixture
+def private(tmp_path, monkeypatch):
+    """A pool with a `lost+found` that can't be listed, whoever runs the test."""
+    pool = make_pool(tmp_path / "ckpts")
+    (pool / "lost+found").mkdir()
+    real = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    return pool
+
+
+def test_a_folder_that_can_not_be_read_is_skipped_and_told(private):
+    told = check(private)
+    assert told.exit_code == 0
+    assert "a, b, c, d belong together" in told.stdout
+    assert "lost+found: skipped, can't be read (Permission denied)" in told.stderr
+    told = check(private / "a", private / "lost+found")
+    assert told.exit_code == 0
+    assert "lost+found: skipped, can't be read (Permission denied)" in told.stderr
+    assert refusal(private / "lost+found").endswith("lost+found: can't be read (Permission denied).")
