@@ -7,7 +7,6 @@ judges soups without a line of Python.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -21,6 +20,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
 from soup.evaluation.functions import refuse_split, to_score
 from soup.evaluation.settings import EvalSettings
+from soup.support.json_text import parse_json
 from soup.support.options import option_name
 
 __all__ = ["Command"]
@@ -123,7 +123,7 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 def _score(output: bytes, log: Path, name: str) -> Score:
     lines = output.decode("utf-8", "replace").strip().splitlines()
     try:
-        return to_score(json.loads(lines[-1] if lines else ""), name)
+        return to_score(parse_json(lines[-1] if lines else "", "the last line", EvaluatorError), name)
     except (ValueError, EvaluatorError) as cause:
         last_line = f"{lines[-1]!r:.200}" if lines else "nothing"
         raise EvaluatorError(

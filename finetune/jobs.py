@@ -27,12 +27,13 @@ from itertools import product
 from pathlib import Path
 from typing import TypedDict, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from finetune.config import RENAMED_SETTINGS, DataSet, FinetuneConfig, Stage, TrainSettings
 from finetune.config_file import read_config, wrong_values
 from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
+from soup.support.json_text import read_json_object
 from soup.support.text import bullet_list
 
 __all__ = [
@@ -150,9 +151,9 @@ class Job:
         """Read the job of a folder, and its digest.
 
         Raises:
-            OSError, ValueError, KeyError: no `job.json` there, or not one of ours.
+            FinetuneError, ValueError, KeyError: no `job.json` there, or not one of ours.
         """
-        document = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        document = cast("JobDocument", read_json_object(folder / "job.json", FinetuneError))
         data = tuple(DataSet.model_validate(data_set) for data_set in document["data"])
         settings = TrainSettings.from_stored(document["settings"])
         out, digests = Path(document["out"]), document.get("digests", {})
@@ -175,6 +176,9 @@ class State:
     pid: int | None = None
     host: str | None = None
     why: str | None = None
+
+
+_STATE = TypeAdapter(State)
 
 
 def job_command(job: Job, gpus: int) -> list[str]:
@@ -218,10 +222,9 @@ def has_digest(out: Path, digest: str) -> bool:
 
 def _read_json(path: Path) -> Json | None:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(path, FinetuneError)
+    except FinetuneError:
         return None
-    return document if isinstance(document, dict) else None
 
 
 def log_tail(folder: Path, lines: int = LOG_LINES) -> str:
@@ -236,10 +239,10 @@ def log_tail(folder: Path, lines: int = LOG_LINES) -> str:
 
 def read_state(folder: Path) -> State | None:
     """Read the job's state; None where none was written yet."""
+    document = _read_json(folder / "state.json")
     try:
-        document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return State(**{**document, "phase": JobStatus(document["phase"])})
-    except (OSError, ValueError, TypeError, KeyError):
+        return None if document is None else _STATE.validate_python(document)
+    except ValidationError:
         return None
 
 

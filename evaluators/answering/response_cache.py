@@ -14,6 +14,7 @@ from pathlib import Path
 
 from evaluators.answering.batching import OnBatch, Prompt
 from soup.errors import EvaluatorError
+from soup.support.json_text import parse_json_object
 
 __all__ = ["ResponseCache", "cached_answers", "response_key"]
 
@@ -64,9 +65,9 @@ class ResponseCache:
 
     def _replay(self, line: bytes) -> None:
         try:
-            record = json.loads(line)
+            record = parse_json_object(line, self.path, EvaluatorError)
             key, text = record["key"], record["text"]
-        except (ValueError, KeyError, TypeError):
+        except (EvaluatorError, KeyError):
             return
         if isinstance(key, str) and isinstance(text, str):
             self._texts[key] = text

@@ -22,6 +22,7 @@ import numpy as np
 
 from finetune.config import DataSet
 from soup.errors import FinetuneError
+from soup.support.json_text import parse_json_object
 
 __all__ = ["DatasetRows", "JsonFileRows", "RowFile", "open_file", "read_array", "read_lines"]
 
@@ -69,7 +70,10 @@ class JsonFileRows:
 
     def __getitem__(self, i: int) -> dict[str, object]:
         begin, size = int(self.begins[i]), int(self.ends[i] - self.begins[i])
-        return json.loads(self._read(begin, size))
+        try:
+            return parse_json_object(self._read(begin, size), self.path, FinetuneError)
+        except FinetuneError as error:
+            raise ValueError(str(error)) from error
 
     def _read(self, begin: int, size: int) -> bytes:
         if not hasattr(os, "pread"):
@@ -95,7 +99,7 @@ def read_array(path: Path) -> JsonFileRows:
     try:
         text = path.read_bytes().decode("utf-8")
         begins, ends = _elements(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FinetuneError(f"{path}: expected a list of rows in JSON ({error}).") from error
     if not text.isascii():
         begins, ends = _in_bytes(text, begins, ends)

@@ -5,7 +5,6 @@ No torch is needed for it: a launcher waits for days. What only the model itself
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from pathlib import Path
 from finetune.config import TrainSettings
 from finetune.jobs import Json
 from soup.checkpoints.reader import Checkpoint
-from soup.errors import SoupError
+from soup.errors import FinetuneError, SoupError
+from soup.support.json_text import read_json_object
 from soup.support.text import did_you_mean
 
 __all__ = ["faults_of_start", "read_model_config", "shapes_of", "unknown_parts"]
@@ -33,10 +33,9 @@ def shapes_of(start: Path) -> dict[str, tuple[int, ...]]:
 def read_model_config(start: Path) -> Json:
     """Read a checkpoint's `config.json`; empty where there is none, or where it holds no object."""
     try:
-        config = json.loads((start / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(start / "config.json", FinetuneError)
+    except FinetuneError:
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def faults_of_start(start: Path) -> Iterator[str]:

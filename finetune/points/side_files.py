@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +14,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from finetune.points.config import PointsConfig
 from soup.checkpoints.dtypes import TensorSpec
 from soup.errors import FinetuneError
+from soup.support.json_text import read_json_object
 
 __all__ = [
     "CLIPS",
@@ -45,9 +45,9 @@ def normalisation(folder: Path) -> dict[str, list[float]] | None:
     """Give mean and standard deviation of the pixels, as a checkpoint's processor has them, or None."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            document = json.loads((folder / name).read_text(encoding="utf-8"))
+            document = read_json_object(folder / name, FinetuneError)
             settings = document.get("image_processor", document)
-            if "image_mean" in settings and "image_std" in settings:
+            if isinstance(settings, dict) and "image_mean" in settings and "image_std" in settings:
                 return {"image_mean": list(settings["image_mean"]), "image_std": list(settings["image_std"])}
     return None
 

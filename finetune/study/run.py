@@ -15,6 +15,7 @@ import json
 import shlex
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from finetune.study.comparisons import COMPARISONS
@@ -24,6 +25,7 @@ from finetune.study.table import StudyResult, StudyTable
 from soup.errors import FinetuneError, SoupError
 from soup.search.bound_strategy import BoundStrategy
 from soup.support.atomic_files import write_atomic
+from soup.support.json_text import read_json
 from soup.support.text import bullet_list
 
 __all__ = ["plan_study", "run_study"]
@@ -89,8 +91,9 @@ def prepare(seed_run: SeedRun) -> None:
     seed_run.folder.mkdir(parents=True, exist_ok=True)
     commands = [[seed_run.filled(word) for word in shlex.split(line)] for line in seed_run.study.prepare]
     done = seed_run.folder / "prepared.json"
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == commands:
-        return
+    with suppress(FinetuneError):
+        if done.is_file() and read_json(done, FinetuneError) == commands:
+            return
     for words in commands:
         seed_run.voice.say(f"$ {shlex.join(words)}")
         process = subprocess.run(words, cwd=seed_run.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

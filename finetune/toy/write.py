@@ -19,7 +19,9 @@ from pathlib import Path
 from finetune.toy.benchmarks import BENCHMARKS
 from finetune.toy.gallery import Gallery, png
 from finetune.toy.tasks import SKILLS, Scene, prompt
+from soup.errors import FinetuneError
 from soup.support.atomic_files import rename_synced
+from soup.support.json_text import read_json
 
 __all__ = ["ADDED", "Sizes", "make_toy"]
 
@@ -99,7 +101,7 @@ def make_toy(
 
 def _is_made_from(out: Path, made_from: dict[str, object]) -> bool:
     stamp = out / "toy.json"
-    return stamp.is_file() and json.loads(stamp.read_text()) == made_from
+    return stamp.is_file() and read_json(stamp, FinetuneError) == made_from
 
 
 def _write_all(out: Path, gallery: Gallery, sizes: Sizes, progress: Callable[[str], object]) -> None:

@@ -28,9 +28,12 @@ from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import complete_side_files
 from soup.errors import CheckpointError
 from soup.support.atomic_files import write_atomic
+from soup.support.json_text import read_json
 from soup.support.threads import default_threads
 
 __all__ = ["ContentDigest", "DigestCache", "FileStamp", "LeafDigests", "digest_checkpoint", "leaves", "side_digest"]
+
+MAX_CACHE_BYTES = 512_000_000  # some 50 checkpoints of 100,000 tensors
 
 ByteProgress = Callable[[int], None]
 """Called with the number of bytes done since the last call."""
@@ -178,8 +181,8 @@ class DigestCache:
 
 def _read_entries(path: Path) -> dict[str, _CacheEntry]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = read_json(path, CheckpointError, MAX_CACHE_BYTES)
+    except CheckpointError:
         return {}
     entries = {}
     for key, row in document.items() if isinstance(document, dict) else ():

@@ -94,7 +94,7 @@ def named_dtype(name: str) -> Dtype:
     return floats[full]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """A tensor's name, dtype and shape. Two specs are equal where their tensors can be averaged as they are."""
 

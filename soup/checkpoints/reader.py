@@ -5,7 +5,6 @@ There is no table of architectures: whatever lies in the shards is the model.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -16,7 +15,8 @@ from soup.checkpoints.carried_files import SideFiles, find_side_files
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.shard import Shard
 from soup.errors import CheckpointError
-from soup.support.text import bullet_list
+from soup.support.json_text import read_json
+from soup.support.text import bullet_list, is_possible_path
 
 __all__ = ["INDEX", "WEIGHTS", "Checkpoint", "looks_like_checkpoint"]
 
@@ -73,7 +73,7 @@ class Checkpoint:
         path = self.path / "config.json"
         if not path.is_file():
             return {}
-        config = _read_json(path)
+        config = read_json(path, CheckpointError)
         if not isinstance(config, dict):
             raise CheckpointError(f"{path}: expected a JSON object, found {type(config).__name__}.")
         return config
@@ -163,20 +163,12 @@ def _refuse_irregular(path: Path, names: Iterable[str]) -> None:
         )
 
 
-def _read_json(path: Path) -> object:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error}).") from error
-    return content
-
-
 def _read_index(path: Path) -> dict[str, str] | None:
     """Read and check the `weight_map` of the index; None where there is no index."""
     file = path / INDEX
     if not file.exists():
         return None
-    index = _read_json(file)
+    index = read_json(file, CheckpointError)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(value, str) for value in weight_map.values()):
         raise CheckpointError(f"{file}: expected an object with a 'weight_map' from tensor names to file names.")
@@ -222,7 +214,7 @@ def _weight_files(path: Path, index: dict[str, str] | None, warnings: list[str])
                 f"{path}: both {WEIGHTS} and {INDEX} (with {len(names)} shards) are here, and may be different models. "
                 f"transformers would load {WEIGHTS}. Move the one that you don't mean away."
             )
-        missing = [name for name in names if not (path / name).exists()]
+        missing = [name for name in names if not (is_possible_path(name) and (path / name).exists())]
         if missing:
             raise CheckpointError(f"{path}: files that {INDEX} names are missing:\n{bullet_list(missing)}")
     stray = [name for name in files if name not in names]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
-from soup.checkpoints.dtypes import DTYPES, TensorSpec
+from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.errors import CheckpointError
 from soup.support.text import bullet_list, format_bytes
 
@@ -71,6 +72,7 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read ({error.strerror or error}).") from error
     entries = _parse(text, path)
+    del text
     metadata = _metadata(entries.pop(METADATA, {}), path)
     tensors = _tensors(entries, 8 + header_bytes, file_bytes, path)
     return Header(MappingProxyType(tensors), MappingProxyType(metadata), file_bytes)
@@ -84,18 +86,24 @@ def _exactly(data: bytes, count: int, path: Path) -> bytes:
 
 
 def _parse(text: bytes, path: Path) -> dict[str, object]:
-    """Parse the header as strictly as safetensors does: no name twice, no number that is not JSON."""
+    """Parse the header as strictly as safetensors does: no name twice, no number that is not JSON.
+
+    An entry is checked as soon as it is read, and kept as little more than its numbers: a header of 80 MB holds a
+    million of them.
+    """
     repeated: list[str] = []
 
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    def compact(pairs: list[tuple[str, object]]) -> object:
         entries = dict(pairs)
         if len(entries) < len(pairs):
-            names = [name for name, _ in pairs]
-            repeated.extend(sorted({name for name in names if names.count(name) > 1}))
-        return entries
+            counts = Counter(name for name, _ in pairs)
+            repeated.extend(sorted(name for name, count in counts.items() if count > 1))
+        return _span(entries) if type(entries.get("dtype")) is str else entries
 
     try:
-        entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_int=_whole, parse_constant=_not_json)
+        entries = json.loads(
+            text.decode("utf-8"), object_pairs_hook=compact, parse_int=_whole, parse_constant=_not_json
+        )
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: the header is not JSON ({error}). The file is damaged.") from error
     if not isinstance(entries, dict):
@@ -106,13 +114,13 @@ def _parse(text: bytes, path: Path) -> dict[str, object]:
 
 
 def _whole(text: str) -> int:
-    if text == "-0":
+    if text == "-0" or len(text) > 20:
         _not_json(text)
     return int(text)
 
 
 def _not_json(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of the format")  # Python's parser would take it, safetensors' does not
+    raise ValueError(f"{text:.20} is no number of the format")  # Python's parser would take it, safetensors' does not
 
 
 def _metadata(value: object, path: Path) -> dict[str, str]:
@@ -126,30 +134,42 @@ def _metadata(value: object, path: Path) -> dict[str, str]:
     return value
 
 
-class _Entry(NamedTuple):
+class _Span(NamedTuple):
     """A tensor's entry in the header; its offsets count from the end of the header."""
 
     begin: int
     end: int
-    spec: TensorSpec
+    dtype: Dtype
+    shape: tuple[int, ...]
+
+
+class _Fault(NamedTuple):
+    """Why an entry is none."""
+
+    reason: str
 
 
 def _tensors(entries: dict[str, object], data_start: int, file_bytes: int, path: Path) -> dict[str, Placement]:
-    """Check every tensor's entry, and that together they fill the file without gap or overlap."""
+    """Check that the tensors together fill the file without gap or overlap."""
     wrong: list[str] = []
-    checked: list[_Entry] = []
-    for name, entry in entries.items():
-        try:
-            checked.append(_entry(name, entry))
-        except (ValueError, TypeError, KeyError) as error:
-            wrong.append(f"{name}: {error}")
-    checked.sort(key=lambda entry: (entry.begin, entry.end))
+    spans: list[tuple[_Span, str]] = []
+    while entries:  # which is emptied, so that no tensor is held twice
+        name, entry = entries.popitem()
+        span = entry if isinstance(entry, _Span | _Fault) else _span(entry)
+        if not _is_text(name):  # half a surrogate pair is a legal JSON escape, and no legal name
+            wrong.append(f"{name!r}: no Unicode")
+        elif isinstance(span, _Fault):
+            wrong.append(f"{name}: {span.reason}")
+        else:
+            spans.append((span, name))
+    wrong.reverse()
+    spans.sort(key=lambda item: item[0][:2])
     expected = 0
-    for begin, end, spec in checked:
-        if begin != expected:
-            kind = "overlaps the tensor before it" if begin < expected else "leaves a gap before it"
-            wrong.append(f"{spec.name}: {kind}: expected to begin at {expected}, found {begin}")
-        expected = max(expected, end)
+    for span, name in spans:
+        if span.begin != expected:
+            kind = "overlaps the tensor before it" if span.begin < expected else "leaves a gap before it"
+            wrong.append(f"{name}: {kind}: expected to begin at {expected}, found {span.begin}")
+        expected = max(expected, span.end)
     if not wrong and data_start + expected != file_bytes:
         raise CheckpointError(
             f"{path}: the header describes {data_start + expected} bytes and the file has {file_bytes}. "
@@ -157,12 +177,26 @@ def _tensors(entries: dict[str, object], data_start: int, file_bytes: int, path:
         )
     if wrong:
         raise CheckpointError(f"{path}: damaged header:\n{bullet_list(wrong)}")
-    return {spec.name: Placement(spec, data_start + begin) for begin, _, spec in checked}
+    return {name: Placement(TensorSpec(name, span.dtype, span.shape), data_start + span.begin) for span, name in spans}
 
 
-def _entry(name: str, entry: object) -> _Entry:
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _span(entry: object) -> _Span | _Fault:
     """Check one tensor's entry."""
-    name.encode()  # half a surrogate pair is a legal JSON escape, and no legal name
+    try:
+        return _checked_span(entry)
+    except (ValueError, TypeError) as error:
+        return _Fault(str(error))
+
+
+def _checked_span(entry: object) -> _Span:
     if not isinstance(entry, dict):
         raise TypeError(f"expected an object with dtype, shape and data_offsets, found {entry!r:.80}")
     missing = [key for key in ("dtype", "shape", "data_offsets") if key not in entry]
@@ -172,13 +206,13 @@ def _entry(name: str, entry: object) -> _Entry:
         raise ValueError(f"unknown dtype {entry['dtype']!r:.80}")
     shape, offsets = _naturals(entry["shape"], "shape"), _naturals(entry["data_offsets"], "data_offsets")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"data_offsets must be [begin, end] with begin <= end, found {offsets}")
+        raise ValueError(f"data_offsets must be [begin, end] with begin <= end, found {offsets!r:.80}")
     if any(product >= 2**63 for product in accumulate(shape, mul)):  # even if a later 0 makes the tensor empty
-        raise ValueError(f"shape {shape} is too large")
-    spec = TensorSpec(name, DTYPES[entry["dtype"]], tuple(shape))
+        raise ValueError(f"shape {shape!r:.80} is too large")
+    spec = TensorSpec("", DTYPES[entry["dtype"]], tuple(shape))
     if spec.bytes != offsets[1] - offsets[0]:
         raise ValueError(f"{spec} needs {spec.bytes} bytes, its data_offsets span {offsets[1] - offsets[0]}")
-    return _Entry(offsets[0], offsets[1], spec)
+    return _Span(offsets[0], offsets[1], spec.dtype, spec.shape)
 
 
 def _naturals(value: object, key: str) -> list[int]:

@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from soup.checkpoints.carried_files import PROCESSOR, TEMPLATE, TOKENIZER, matches
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
+from soup.errors import CheckpointError
+from soup.support.json_text import parse_json, parse_json_object
 
 __all__ = [
     "complete_side_files",
@@ -66,7 +69,9 @@ def _vocabulary(checkpoint: Checkpoint) -> _Vocabulary | None:
     if not _has(checkpoint, "tokenizer.json"):
         return None
     try:
-        whole = json.loads(_content(checkpoint, "tokenizer.json"))
+        whole: Any = parse_json(
+            _content(checkpoint, "tokenizer.json"), checkpoint.path / "tokenizer.json", CheckpointError
+        )
         vocab = whole["model"].get("vocab", {})
         pairs = vocab.items() if isinstance(vocab, dict) else ((entry[0], number) for number, entry in enumerate(vocab))
         added = {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
@@ -113,8 +118,10 @@ def _names_a_template(checkpoint: Checkpoint) -> bool:
     if not _has(checkpoint, "tokenizer_config.json"):
         return False
     try:
-        return "chat_template" in json.loads(_content(checkpoint, "tokenizer_config.json"))
-    except (ValueError, TypeError, RecursionError):
+        return "chat_template" in parse_json_object(
+            _content(checkpoint, "tokenizer_config.json"), "tokenizer_config.json", CheckpointError
+        )
+    except CheckpointError:
         return False
 
 
@@ -150,10 +157,10 @@ def _different_keys(left: bytes, right: bytes) -> list[str] | None:
         None where one of the two is no JSON object.
     """
     try:
-        ours, theirs = json.loads(left), json.loads(right)
-        return sorted(key for key in {*ours, *theirs} - _TOOL_KEYS if ours.get(key) != theirs.get(key))
-    except (ValueError, TypeError, AttributeError):
+        ours, theirs = (parse_json_object(data, "", CheckpointError) for data in (left, right))
+    except CheckpointError:
         return None
+    return sorted(key for key in {*ours, *theirs} - _TOOL_KEYS if ours.get(key) != theirs.get(key))
 
 
 def _has(checkpoint: Checkpoint, name: str) -> bool:
@@ -163,12 +170,9 @@ def _has(checkpoint: Checkpoint, name: str) -> bool:
 def _parsed(checkpoint: Checkpoint, name: str) -> object:
     """Read a vocabulary file, without its spaces and line ends."""
     data = _content(checkpoint, name)
-    content: object
-    try:
-        content = json.loads(data) if name.endswith(".json") else data.split() if name.endswith(".txt") else data
-    except ValueError:
-        return data
-    return content
+    if name.endswith(".json"):
+        return parse_json(data, checkpoint.path / name, CheckpointError)
+    return data.split() if name.endswith(".txt") else data
 
 
 def _content(checkpoint: Checkpoint, name: str) -> bytes:
@@ -188,10 +192,8 @@ def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:
     """
     names = {spec.dtype.name for spec in tensors if spec.dtype.kind == "float"}
     try:
-        config = json.loads(data)
-    except ValueError:
-        return data
-    if not isinstance(config, dict):
+        config = parse_json_object(data, "config.json", CheckpointError)
+    except CheckpointError:
         return data
     changed = [_remove_quantisation(config), len(names) == 1 and _set_dtype(config, names.pop())]
     if not any(changed):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast, get_args
 import click
 import cloup
 
+from soup.errors import RecipeError
 from soup.evaluation.objective import Objective
 from soup.support.options import Group, OptionInfo, options_of
 
@@ -210,14 +211,14 @@ def key_values(pairs: Sequence[str], flag: str) -> dict[str, Any]:
     Raises:
         click.BadParameter: a word without `=`.
     """
-    import yaml
+    from soup.support.yaml_text import parse_yaml
 
     values = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise click.BadParameter(f"{pair!r}: expected KEY=VALUE", param_hint=flag)
-        values[key] = yaml.safe_load(value)
+        values[key] = parse_yaml(value, f"{flag} {key}", RecipeError)
     return values
 
 

@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypedDict
+from typing import TypedDict, cast
 
-from soup.errors import EvaluatorError, JournalError
+from soup.errors import JournalError, SoupError
 from soup.evaluation.api import Benchmark, Part, Score, Split
 from soup.merging.recipe import Recipe
 from soup.support.atomic_files import make_folders, sync
 from soup.support.file_lock import FileLock
+from soup.support.json_text import parse_json
 from soup.support.options import option_name
 
 __all__ = ["SCHEMA", "Entry", "Journal", "score_key"]
@@ -216,8 +217,8 @@ def _replay(path: Path) -> tuple[list[Entry], int]:
         if not line.endswith(b"\n"):
             break  # torn: its process was killed while it wrote, before the score was used
         try:
-            entries.append(_entry(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError, EvaluatorError) as error:
+            entries.append(_entry(cast("_Line", parse_json(line, f"line {number}", JournalError))))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SoupError) as error:
             raise JournalError(
                 f"{path}: line {number} of {len(lines)} is damaged ({error}). Remove that line to lose its score "
                 "alone, or restore the file."

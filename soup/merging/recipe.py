@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from soup.checkpoints.hub import is_hub_id
 from soup.errors import RecipeError
 from soup.support.plugins import METHODS, code_digest
-from soup.support.text import bullet_list, did_you_mean
+from soup.support.text import bullet_list, did_you_mean, is_possible_path
+from soup.support.yaml_text import read_yaml
 
 __all__ = ["CheckpointSource", "Recipe", "Share", "describe_objective"]
 
@@ -72,6 +73,8 @@ class Recipe(BaseModel):
     @field_validator("method")
     @classmethod
     def _make_absolute(cls, method: str) -> str:
+        if not is_possible_path(method):
+            raise ValueError(f"no method has such a name: {method!r:.80}")
         file, _, name = method.rpartition(":")
         return f"{Path(file).absolute()}:{name}" if file.endswith(".py") and Path(file).is_file() else method
 
@@ -188,19 +191,20 @@ class Recipe(BaseModel):
             RecipeError: Unreadable, not YAML, or not a recipe; all faults are listed, each with its key.
         """
         path = Path(path)
-        try:
-            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            hint = f" A soup's recipe is {path / 'recipe.yaml'}." if path.is_dir() else ""
-            raise RecipeError(f"{path}: no recipe can be read there ({error.strerror or error}).{hint}") from error
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RecipeError(f"{path}: not readable as YAML ({error}).") from error
+        if not is_possible_path(str(path)) or not path.exists():
+            raise RecipeError(f"{path}: no recipe can be read there (no such file).")
+        if path.is_dir():
+            raise RecipeError(f"{path}: no recipe can be read there. A soup's recipe is {path / 'recipe.yaml'}.")
+        fields = read_yaml(path, RecipeError)
         if not isinstance(fields, dict):
             raise RecipeError(f"{path}: expected a recipe (a mapping), found {type(fields).__name__}.")
         try:
             recipe = cls.model_validate(fields | _method_beside(path.parent, fields.get("method")))
         except ValidationError as error:
             raise RecipeError(f"{path}: not a valid recipe:\n{bullet_list(_faults(error))}") from error
+        parts = [*recipe.ingredients, *([recipe.base] if recipe.base else [])]
+        if wrong := [f"{part.name}: {part.path!r:.80}" for part in parts if not is_possible_path(part.path)]:
+            raise RecipeError(f"{path}: no paths, for a name has at most 255 bytes:\n{bullet_list(wrong)}")
         return recipe._with_paths(lambda location: _absolute(location, path.parent))
 
     def text(self, directory: Path) -> str:
@@ -235,7 +239,7 @@ def _method_beside(directory: Path, method: object) -> dict[str, str]:
     """Find a user's method file by its path relative to the recipe; empty where there is none."""
     file, _, name = str(method).rpartition(":")
     path = directory.absolute() / file
-    return {"method": f"{path}:{name}"} if file.endswith(".py") and path.is_file() else {}
+    return {"method": f"{path}:{name}"} if file.endswith(".py") and is_possible_path(file) and path.is_file() else {}
 
 
 def _faults(error: ValidationError) -> Iterator[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from soup.errors import JournalError
+from soup.errors import JournalError, SoupError
 from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.journal import Entry, Journal
@@ -17,6 +16,7 @@ from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import describe_objective
 from soup.search.result import Soup
+from soup.support.json_text import read_json_object
 from soup.support.options import option_name
 
 __all__ = ["ScoreRow", "ScoreTable", "run_table", "trials_table"]
@@ -158,8 +158,8 @@ def _read_results(run: RunDirectory) -> list[_Result]:
     results = []
     for path in sorted(run.results.glob("[!.]*.json")):
         try:
-            results.append(_read_result(json.loads(path.read_text(encoding="utf-8"))))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            results.append(_read_result(cast("dict[str, Any]", read_json_object(path, JournalError))))
+        except (SoupError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise JournalError(f"{path}: damaged ({error}). Remove it; the same search writes it anew.") from error
     return results
 

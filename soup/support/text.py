@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import PurePath
 
-__all__ = ["bullet_list", "did_you_mean", "format_bytes", "pluralize"]
+__all__ = ["bullet_list", "did_you_mean", "format_bytes", "is_possible_path", "pluralize"]
 
 
 def bullet_list(items: Iterable[str], most: int = 20) -> str:
@@ -41,3 +43,11 @@ def format_bytes(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.2f} {unit}"
         value /= 1000
     return f"{value:.2f} TB"
+
+
+def is_possible_path(text: str) -> bool:
+    """Whether a file system may hold a path by this text: a name has at most 255 bytes, and none is NUL."""
+    try:
+        return "\0" not in text and all(len(os.fsencode(part)) <= 255 for part in PurePath(text).parts)
+    except UnicodeEncodeError:
+        return False

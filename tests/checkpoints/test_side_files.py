@@ -48,7 +48,7 @@ def average(pool, out, **keywords):
 def test_what_transformers_knows_is_carried_and_the_rest_is_left_out_and_named_once(tmp_path, pool):
     for ingredient in pool.iterdir():
         for name in [*KNOWN, *UNKNOWN]:
-            put(ingredient, name)
+            put(ingredient, name, "{}")
     heard = average(pool, tmp_path / "out")
     made = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert set(KNOWN) <= made

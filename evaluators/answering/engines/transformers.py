@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from evaluators.answering.prompts import Prompter, image_backend
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
 from soup.hf.progress_bars import without_progress_bars
+from soup.support.json_text import read_json_object
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
@@ -114,10 +114,7 @@ def _transformers() -> Any:
 
 def _register_ours(directory: Path) -> None:
     """Make transformers know our POINTS family, where the checkpoint is of it."""
-    try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        raise EvaluatorError(f"{directory}: config.json can't be read: {cause}") from cause
+    config = read_json_object(directory / "config.json", EvaluatorError)
     if config.get("model_type") == "points":
         import finetune.points  # noqa: F401  # what it registers is all that is wanted of it
 

@@ -6,11 +6,14 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TypedDict, cast
 
 import psutil
 
 from finetune.jobs import read_state
+from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
+from soup.support.json_text import read_json_object
 
 __all__ = [
     "end_leftovers",
@@ -100,6 +103,12 @@ def end_leftovers(folder: Path) -> None:
                 process.kill()
 
 
+class _Launcher(TypedDict):
+    host: str
+    pid: int
+    born: float
+
+
 def write_launcher(folder: Path) -> None:
     """Write down that this process is the launcher of the jobs in a folder."""
     launcher = {"host": os.uname().nodename, "pid": os.getpid(), "born": start_time(os.getpid())}
@@ -109,9 +118,9 @@ def write_launcher(folder: Path) -> None:
 def read_launcher(folder: Path) -> str | None:
     """Give the launcher of the jobs in a folder, for people: `process 7 on host`; None if none runs."""
     try:
-        launcher = json.loads((folder / LAUNCHER).read_text(encoding="utf-8"))
+        launcher = cast("_Launcher", read_json_object(folder / LAUNCHER, FinetuneError))
         runs = launcher["host"] != os.uname().nodename or is_running(launcher["pid"], launcher["born"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FinetuneError, OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return f"process {launcher['pid']} on {launcher['host']}" if runs else None
 

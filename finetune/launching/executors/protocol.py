@@ -7,9 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, cast
 
+from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
+from soup.support.json_text import read_json_object
 
 __all__ = ["EXECUTORS", "Executor", "Placement", "Task", "TaskExit", "read_placement", "write_placement"]
 
@@ -113,7 +115,7 @@ def write_placement(task: Task, placement: Placement) -> None:
 def read_placement(folder: Path) -> Placement | None:
     """Read where a job last ran; None where that is not known."""
     try:
-        document: Placement = json.loads((folder / PLACEMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = read_json_object(folder / PLACEMENT, FinetuneError)
+    except FinetuneError:
         return None
-    return document if isinstance(document, dict) and document.get("on") in EXECUTORS else None
+    return cast("Placement", document) if document.get("on") in EXECUTORS else None
