@@ -179,6 +179,9 @@ class Candidate:
     def answered(self, count: int, of: int) -> None:
         """Nobody waits."""
 
+    def remark(self, text: str) -> None:
+        """Nobody listens."""
+
 
 def theirs(answers: dict[str, str], rows: int) -> tuple[Seconds, Seconds, Seconds, float]:
     """VLMEvalKit's seconds for the prompts of some rows, first and again, for scoring all, and its score."""

@@ -21,6 +21,7 @@ from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_checks import CIRCLE, refuse_faults, row_faults, table_faults
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
+from evaluators.vlmeval.right_options import mend_right_options
 from soup.errors import EvaluatorError
 
 __all__ = ["ImageFiles", "data_file", "data_folder", "file_digest", "open_data_set", "question_ids"]
@@ -76,6 +77,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     Its two hooks for where rows and images come from are ours: the rows are the file's, with no md5 and no download,
     and an image is the cell's own bytes instead of a re-encoded PNG (0.1 ms instead of 90 ms a row).
 
+    Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`.
+
     Args:
         benchmark: Whose data set.
         path: Its file.
@@ -88,12 +91,14 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     with python_strings():
         frame = _read(path)
         refuse_faults(benchmark, path, table_faults(benchmark, frame))
+        frame, mended = mend_right_options(benchmark, frame, path)
         hooks = {"load_data": lambda self, dataset: frame, "dump_image": lambda self, line: images.paths(line)}
         try:
             data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set)
         except Exception as cause:
             refuse_faults(benchmark, path, [f"{type(cause).__name__}: {cause}"])
             raise
+    data_set.mended_rows = mended
     # Only after it was built: a row that counts may borrow the image of one that does not.
     if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]

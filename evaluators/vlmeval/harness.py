@@ -27,6 +27,8 @@ from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.llm_judge import LLMJudge
 from evaluators.vlmeval.metrics import METRICS
+from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, splits_thoughts
+from evaluators.vlmeval.right_options import mended_rows_remark
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
@@ -74,7 +76,7 @@ class VLMEval(Harness):
         entry = known_benchmark(benchmark)
         library_version = version()
         digest, judge = _both(lambda: file_digest(data_file(entry)), lambda: self._judge_for(entry))
-        self._data_set(entry, benchmark)
+        data_set = self._data_set(entry, benchmark)
         facts = {
             "evaluator": "vlmeval",
             "version": library_version,
@@ -84,6 +86,11 @@ class VLMEval(Harness):
             "metric": METRICS[entry.metric].description,
             "answering": dict(self._swap.identity()),
         }
+        # Said only where they change a score: all other scores keep their keys.
+        if data_set.mended_rows:
+            facts["right options"] = "as written"
+        if splits_thoughts():
+            facts["thoughts"] = "split off"
         return facts if judge is None else {**facts, "judge": dict(judge.identity())}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
@@ -94,7 +101,9 @@ class VLMEval(Harness):
         judge = self._judge_for(entry)
         session = JudgeSession(judge, cache, entry.name, entry.judge_tokens) if judge else None
         self._check_judge()
-        answer = self._answering(candidate, cache)
+        if data_set.mended_rows:
+            candidate.remark(mended_rows_remark(entry, data_set.mended_rows))
+        answer = self._answering(entry, candidate, cache)
         if entry.is_circular:
             answers = ask_circles(entry, data_set, answer, has_judge=session is not None)
         else:
@@ -130,14 +139,27 @@ class VLMEval(Harness):
             self._judge.check_reachable(self._first_judged)
             self._judge_was_reached = True
 
-    def _answering(self, candidate: Candidate, cache: ResponseCache) -> Callable[[list[Prompt]], list[str]]:
-        """Answer what the cache lacks with the candidate; where that is nothing, no engine is even loaded."""
+    def _answering(
+        self, entry: VLMEvalBenchmark, candidate: Candidate, cache: ResponseCache
+    ) -> Callable[[list[Prompt]], list[str]]:
+        """Answer what the cache lacks with the candidate; where that is nothing, no engine is even loaded.
+
+        What is kept is all that the model said, what is returned the part of it that is judged.
+        """
         facts = [candidate.digest, dict(self._swap.identity())]
 
         def answer(prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
-            return ask(self._swap.engine_for(candidate), prompts, self.settings.batch_size, on_batch)
+            def hear(batch: list[Prompt], replies: list[str]) -> None:
+                on_batch(batch, replies)
+                for text in answer_remarks(entry.name, replies):
+                    candidate.remark(text)
 
-        return lambda prompts: cached_answers(cache, facts, prompts, answer, candidate.answered)
+            return ask(self._swap.engine_for(candidate), prompts, self.settings.batch_size, hear)
+
+        def judged_answers(prompts: list[Prompt]) -> list[str]:
+            return [final_answer(text) for text in cached_answers(cache, facts, prompts, answer, candidate.answered)]
+
+        return judged_answers
 
     def _judge_for(self, entry: VLMEvalBenchmark) -> LLMJudge | None:
         """Return the judge for this benchmark, if it needs one or the user wants one."""

@@ -166,6 +166,9 @@ class Candidate(Protocol):
     def answered(self, count: int, of: int) -> None:
         """Tell whoever waits that `count` prompts of so many are answered; an evaluator of seconds need not."""
 
+    def remark(self, text: str) -> None:
+        """Tell whoever waits of something strange that stops nothing; the same text is told once in a run."""
+
 
 @runtime_checkable
 class Evaluator(Protocol):

@@ -40,6 +40,7 @@ class SoupCandidate:
         allow_nonfinite: Whether NaN and infinity are merged instead of refused.
         kept: The directory for answers that outlive a run that stops (default: in `home`).
         on_answers: Called with how many of how many prompts are answered, by evaluators that tell.
+        on_remark: Called with what is strange about the answers.
 
     Raises:
         RecipeError: See `soup.merging.merge.plan_merge`.
@@ -55,6 +56,7 @@ class SoupCandidate:
         options: MergeOptions | None = None,
         kept: Path | None = None,
         on_answers: Callable[[int, int], None] = lambda count, total: None,
+        on_remark: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.digest = recipe.digest
         self.names = recipe.names
@@ -65,6 +67,7 @@ class SoupCandidate:
         self._tensor_digests = {digest.content: digest.tensors for digest in digests}
         self._directory: Path | None = None
         self._on_answers = on_answers
+        self._on_remark = on_remark
 
     @property
     def template(self) -> Path:
@@ -94,6 +97,10 @@ class SoupCandidate:
     def answered(self, count: int, of: int) -> None:
         """Pass on that `count` of so many prompts are answered."""
         self._on_answers(count, of)
+
+    def remark(self, text: str) -> None:
+        """Pass on what is strange about the answers."""
+        self._on_remark(text)
 
     @contextmanager
     def evaluation(self, name: str) -> Iterator[Path]:

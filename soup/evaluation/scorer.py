@@ -13,6 +13,7 @@ from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.score_remarks import constant_scores, score_remarks
 from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, evaluate_once
 from soup.evaluation.trial import Trial
 from soup.merging.options import MergeOptions
@@ -44,7 +45,8 @@ class Scorer:
         progress: Who hears of evaluations and trials.
         base_digest: The base's digest, where the method reads the base.
 
-    `trials` keeps the trials in the order asked, `fresh` the journal's keys of what was evaluated now.
+    `trials` keeps the trials in the order asked, `fresh` the journal's keys of what was evaluated now, `remarks` what
+    was strange on the way, each by what it is about.
     """
 
     pool: Pool
@@ -60,6 +62,7 @@ class Scorer:
     announced: set[TrialKey] = field(default_factory=set)
     fresh: set[str] = field(default_factory=set)
     evaluated: dict[TrialKey, Evaluated] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, chosen: object, /) -> Trial:
         """Return the trial of the mean of some ingredients (or of their names), or of a weighted one.
@@ -109,6 +112,27 @@ class Scorer:
         parts = [self.pool[share.name].checkpoint for share in shares]
         return self.template.recipe(shares, base, side_digest(lead.checkpoint, *parts))
 
+    def remark(self, text: str, subject: str = "") -> None:
+        """Tell of something strange that stops nothing, once for each subject (the text itself where none is named)."""
+        if (subject or text) not in self.remarks:
+            self.remarks[subject or text] = text
+            self.progress.on_warning(text)
+
+    def remark_on_choice(self) -> None:
+        """Tell where the scores of all trials are the same, so that a choice among them rests on nothing."""
+        if text := constant_scores({trial.recipe.digest: trial.scores for trial in self.trials.values()}):
+            self.remark(f"{text} The soup was chosen by no evidence.")
+
+    def _remark_on(self, recipe: Recipe, scores: Mapping[str, Score]) -> None:
+        """Tell what is strange about a model's scores, and once all single models could be known about all scores."""
+        earlier = [known for known, _ in self.evaluated.values()]
+        for subject, text in score_remarks(recipe.names, scores, earlier):
+            self.remark(text, subject)
+        if len(earlier) + 1 == len(self.pool):
+            by_digest = {digest: known for (_, digest), (known, _) in self.evaluated.items()}
+            if remark := constant_scores(by_digest | {recipe.digest: scores}):
+                self.remark(remark)
+
     def missing(self, recipe: Recipe, suite: BenchmarkSuite) -> list[int]:
         """Return the indices of the suite's entries for which a recipe has no remembered score yet."""
         keys = [_score_key(recipe, entry) for entry in suite.entries]
@@ -128,6 +152,7 @@ class Scorer:
             scores, seconds = self._scores(recipe, self.suite)
             self.objective.check(list(scores))
             self._refuse_other_names(recipe, scores)
+            self._remark_on(recipe, scores)
             self.evaluated[key] = scores, seconds
         return self.evaluated[key]
 
@@ -156,7 +181,13 @@ class Scorer:
 
     def _evaluate(self, recipe: Recipe, entries: list[SuiteEntry], timeout_seconds: float | None) -> None:
         candidate = make_candidate(
-            recipe, self.pool, self.run, self.digests, self.template.options, self.progress.on_answers
+            recipe,
+            self.pool,
+            self.run,
+            self.digests,
+            self.template.options,
+            on_answers=self.progress.on_answers,
+            on_remark=self.remark,
         )
         try:
             for entry in entries:
@@ -173,7 +204,9 @@ def make_candidate(
     run: RunDirectory,
     digests: Mapping[str, ContentDigest],
     options: MergeOptions,
+    *,
     on_answers: Callable[[int, int], None] = lambda count, total: None,
+    on_remark: Callable[[str], None] = lambda text: None,
 ) -> SoupCandidate:
     """Return a recipe's candidate, with its own folders in the run's directory."""
     return SoupCandidate(
@@ -184,6 +217,7 @@ def make_candidate(
         options=options,
         kept=run.answers(recipe),
         on_answers=on_answers,
+        on_remark=on_remark,
     )
 
 

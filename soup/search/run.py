@@ -5,7 +5,7 @@ Type the same call again after a kill: remembered scores answer at once, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,9 +216,10 @@ def _search_and_write(run: _Run, progress: Progress) -> Soup:
     with Session.open(run.pool, suite, run.config, run.directory, run.template, progress) as session:
         chosen = session.choose(lambda score: run.strategy.choose(run.pool, score))
         recipe = _within_guards(session.scorer(chosen)).recipe
+        session.scorer.remark_on_choice()
         trials = session.reported(recipe)
     recipe = _write(run, recipe, trials, progress)
-    soup = _soup(run, chosen, recipe, trials)
+    soup = _soup(run, chosen, recipe, trials, session.scorer.remarks.values())
     save_result(run.directory, soup)
     return soup
 
@@ -231,8 +232,8 @@ def _write_unscored(run: _Run, progress: Progress) -> Soup:
     return _soup(run, chosen, recipe, ())
 
 
-def _soup(run: _Run, chosen: Chosen, recipe: Recipe, trials: tuple[Trial, ...]) -> Soup:
-    warnings = (*run.warnings, *recipe.repeated)
+def _soup(run: _Run, chosen: Chosen, recipe: Recipe, trials: tuple[Trial, ...], remarks: Iterable[str] = ()) -> Soup:
+    warnings = (*run.warnings, *recipe.repeated, *remarks)
     return Soup(run.strategy.name, run.out, ingredient_names(chosen), recipe, trials, warnings)
 
 

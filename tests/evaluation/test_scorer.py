@@ -12,6 +12,7 @@ import pytest
 
 from soup.errors import RecipeError
 from soup.evaluation.api import Score
+from soup.evaluation.progress import Progress
 from soup.merging.pool import Pool
 from soup.merging.shares import shares_of
 from soup.support.plugins import EVALUATORS
@@ -119,3 +120,50 @@ def test_a_choice_without_weights_is_a_uniform_mean_in_the_pool_s_order(pool):
 def test_no_ingredient_or_one_twice_is_refused(pool, chosen):
     with pytest.raises(RecipeError, match="at least one ingredient, and each once"):
         shares_of(pool, chosen)
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    """Searches greedily over three models that a function scores; the soup, and the warnings on the way."""
+    monkeypatch.chdir(tmp_path)
+    make_pool("ckpts", {"a": [1, 2, 3, 4], "b": [2, 3, 4, 5], "c": [3, 4, 5, 6]})
+
+    def search(*lines):
+        Path("judge.py").write_text("\n".join(["def score(checkpoint):", *(f"    {line}" for line in lines)]))
+        warnings = []
+        progress = Progress(on_warning=warnings.append)
+        made = flat.cook("greedy", pool="ckpts", eval=["python:judge.py:score"], out="out", progress=progress)
+        return made, warnings
+
+    return search
+
+
+def test_scores_of_zero_are_told_with_the_first_of_them_and_the_choice_as_one_by_no_evidence(search):
+    made, warnings = search("return 0.0")
+    assert warnings[0].startswith("python:judge.py:score: a scores 0.00, not one answer is right.")
+    assert [text for text in warnings if "no evidence" in text] == warnings[-1:]
+    assert tuple(warnings) == made.warnings
+
+
+def test_scores_that_are_all_the_same_are_told_as_soon_as_all_single_models_have_them(search):
+    told = "models have the same scores so far (python:judge.py:score 25.00), which say nothing of which is better."
+    made, warnings = search("return 25.0")
+    assert warnings == [f"All 3 {told}", f"All 5 {told} The soup was chosen by no evidence."]
+    assert made.as_json()["warnings"] == warnings
+
+
+def test_scores_that_differ_are_no_matter_of_a_warning(search):
+    assert search("return 20.0 + len(checkpoint) % 7 + (hash(checkpoint) % 1000) / 500")[1] == []
+
+
+def test_a_function_that_gives_shares_of_one_is_told_once_that_scores_are_0_to_100(search):
+    _, warnings = search("return {'easy': 0.73 + (hash(checkpoint) % 1000) / 5000, 'hard': 40.0}")
+    assert len(warnings) == 1
+    assert warnings[0].startswith("easy: a scores 0.")
+    assert "scores are 0 to 100" in warnings[0]
+
+
+def test_one_small_score_beside_larger_ones_is_no_share(search):
+    Path("count").write_text("")
+    count = "import pathlib; p = pathlib.Path('count'); n = len(p.read_text()); p.write_text('x' * (n + 1))"
+    assert search(count, "return [40.0, 0.5, 60.0, 61.0, 62.0][n]")[1] == []

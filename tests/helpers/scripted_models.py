@@ -78,9 +78,13 @@ class ToyCandidate:
     digest: str
     calls: list[str] = field(default_factory=list)
     progress: list[tuple[int, int]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def answered(self, count, of):
         self.progress.append((count, of))
+
+    def remark(self, text):
+        self.remarks.append(text)
 
     @property
     def template(self):

@@ -20,7 +20,7 @@ from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool, open_ingredient
 from soup.merging.recipe import Recipe
 
-__all__ = ["MAX_DEATHS", "Deaths", "EvalTask", "Event", "ScoreEvent", "TaskDone", "WorkerPool", "WorkerSpec"]
+__all__ = ["MAX_DEATHS", "Deaths", "EvalTask", "Event", "Remark", "ScoreEvent", "TaskDone", "WorkerPool", "WorkerSpec"]
 
 MAX_DEATHS = 2
 """A task is given up when so many workers died at it: once may be chance."""
@@ -81,6 +81,14 @@ class ScoreEvent:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something strange about a task's answers that stops nothing."""
+
+    task: EvalTask
+    text: str
+
+
+@dataclass(frozen=True)
 class TaskDone:
     """A task ended; with an error, it failed."""
 
@@ -88,7 +96,7 @@ class TaskDone:
     error: SoupError | None = None
 
 
-Event = ScoreEvent | TaskDone
+Event = ScoreEvent | Remark | TaskDone
 
 
 class WorkerPool(Protocol):

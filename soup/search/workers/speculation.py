@@ -20,7 +20,7 @@ from soup.evaluation.scorer import Scorer
 from soup.evaluation.suite import BenchmarkSuite
 from soup.merging.recipe import Recipe
 from soup.search.strategies.base import Scored, ScoreFunction
-from soup.search.workers.protocol import EvalTask, Event, ScoreEvent, WorkerPool
+from soup.search.workers.protocol import EvalTask, Event, Remark, ScoreEvent, WorkerPool
 
 __all__ = ["SpeculativeRunner"]
 
@@ -108,6 +108,9 @@ class SpeculativeRunner:
         if isinstance(event, ScoreEvent):
             entry = self.scorer.suite.on(task.split).entries[event.index]
             self.scorer.remember(task.recipe, entry, event.score, event.seconds)
+            return
+        if isinstance(event, Remark):
+            self.scorer.remark(event.text)
             return
         self._running.pop(task.key)
         if event.error is not None:

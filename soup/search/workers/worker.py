@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from soup.errors import SoupError
 from soup.evaluation.scorer import make_candidate
 from soup.evaluation.suite import build_suite, evaluate_once
-from soup.search.workers.protocol import EvalTask, Event, ScoreEvent, TaskDone, WorkerSpec
+from soup.search.workers.protocol import EvalTask, Event, Remark, ScoreEvent, TaskDone, WorkerSpec
 from soup.support.options import speak_in_flags
 from soup.support.plugins import import_plugin_modules
 
@@ -31,7 +31,14 @@ def make_worker(spec: WorkerSpec) -> Work:
 
     def work(task: EvalTask, send: Callable[[Event], None]) -> None:
         entries = suite.on(task.split).entries
-        candidate = make_candidate(task.recipe, pool, spec.run, spec.digests, spec.options)
+        candidate = make_candidate(
+            task.recipe,
+            pool,
+            spec.run,
+            spec.digests,
+            spec.options,
+            on_remark=lambda text: send(Remark(task, text)),
+        )
         try:
             for index in task.indices:
                 score, seconds = evaluate_once(entries[index], candidate, suite.timeout_seconds)

@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,12 +13,23 @@ import pytest
 
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
+from evaluators.vlmeval.reading_answers import final_answer
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator, Split
 from soup.evaluation.settings import EvalSettings
 from tests.helpers.scripted_models import SCRIPTED, plain_vlmeval, scripted
-from tests.helpers.toy_test_sets import CIRCLE, ODD, mmbench_rows, ocrbench_rows, png, predictions, right, write_tsv
+from tests.helpers.toy_test_sets import (
+    CIRCLE,
+    ODD,
+    mmbench_rows,
+    mmstar_rows,
+    ocrbench_rows,
+    png,
+    predictions,
+    right,
+    write_tsv,
+)
 
 MMBENCH = Benchmark("mmbench", "vlmeval", "mmbench")
 OCRBENCH = Benchmark("ocrbench", "vlmeval", "ocrbench")
@@ -396,3 +408,130 @@ def run_alone(code):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+# Right options that pandas would lose
+
+
+MMSTAR = Benchmark("mmstar", "vlmeval", "mmstar")
+
+
+def put_mmstar(tmp_path, change):
+    rows = mmstar_rows(8)
+    for row in rows:
+        change(row)
+    write_tsv(tmp_path / "LMUData" / "MMStar.tsv", rows)
+    return rows
+
+
+def letters(rows):
+    return {row["index"]: row["answer"].upper().strip() for row in rows}
+
+
+def prompt_of(harness, index):
+    (data_set,) = harness._data_sets.values()
+    return data_set.build_prompt(data_set.data.to_dict("records")[index])[-1]["value"]
+
+
+@pytest.mark.parametrize("text", ["None", "NA", "null", "N/A", "nan"])
+def test_a_right_option_that_reads_none_is_shown_and_counts(text, data, settings, tmp_path):
+    rows = put_mmstar(tmp_path, lambda row: row.update({row["answer"]: text} if row["index"] in (2, 5) else {}))
+    harness, candidate = VLMEval(settings), scripted(tmp_path, letters(rows))
+    score = harness.evaluate(candidate, MMSTAR)
+    assert score.value == 100
+    assert f"C. {text}\n" in prompt_of(harness, 2)
+    assert [remark[:62] for remark in candidate.remarks] == [
+        "mmstar: the right option of 2 rows reads None, NA, null or the"
+    ]
+    assert "(index 2, 5)" in candidate.remarks[0]
+    assert harness.identity(MMSTAR)["right options"] == "as written"
+
+
+@pytest.mark.parametrize("change", [str.lower, lambda letter: f" {letter}"], ids=["small", "space"])
+def test_an_answer_s_small_letter_is_the_same_option(change, data, settings, tmp_path):
+    rows = put_mmstar(tmp_path, lambda row: row.update(answer=change(row["answer"])))
+    score = VLMEval(settings).evaluate(candidate := scripted(tmp_path, letters(rows)), MMSTAR)
+    assert score.value == 100
+    assert len(candidate.remarks) == 1
+
+
+def test_rotations_whose_right_option_reads_none_count_as_a_question(data, settings, tmp_path):
+    rows = mmbench_rows(6)
+    for row in rows:
+        if row["index"] % CIRCLE == 3:
+            row[row["answer"]] = "None"
+    write_tsv(tmp_path / "LMUData" / "MMBench_DEV_EN.tsv", rows)
+    score = VLMEval(settings).evaluate(scripted(tmp_path, letters(rows)), MMBENCH)
+    assert (score.value, score.questions["3"]) == (100, 1)
+
+
+def test_a_wrong_option_that_reads_none_stays_as_vlmeval_reads_it(data, settings, tmp_path, monkeypatch):
+    rows = put_mmstar(tmp_path, lambda row: row.update({"ABCD"[(row["index"] + 1) % 4]: "None"}))
+    harness, candidate = VLMEval(settings), scripted(tmp_path, answers := letters(rows) | {1: "C"})
+    score = harness.evaluate(candidate, MMSTAR)
+    assert score.value == plain_vlmeval(BENCHMARKS["mmstar"], answers, tmp_path / "o", monkeypatch)
+    assert "None" not in prompt_of(harness, 2)
+    assert candidate.remarks == []
+    assert "right options" not in harness.identity(MMSTAR)
+
+
+# Models that think before they answer
+
+
+def thoughts(rows):
+    """Right answers, each after a thought of all options."""
+    return {index: f"<think>A or B or C or D?</think>\n{answer}" for index, answer in letters(rows).items()}
+
+
+def unchanged(row):
+    """Leave a row as it is."""
+
+
+@pytest.mark.parametrize("value", ["True", "1", "False"])
+def test_split_think_judges_what_follows_the_thoughts_whatever_it_is_set_to(
+    value, data, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SPLIT_THINK", value)
+    rows = put_mmstar(tmp_path, unchanged)
+    score = VLMEval(settings).evaluate(candidate := scripted(tmp_path, thoughts(rows)), MMSTAR)
+    assert score.value == 100
+    assert candidate.remarks == []
+    assert VLMEval(settings).evaluate(scripted(tmp_path, thoughts(data["mmbench"]), name="c"), MMBENCH).value == 100
+
+
+def test_an_answer_after_several_thoughts_is_what_follows_the_last(monkeypatch):
+    monkeypatch.setenv("SPLIT_THINK", "True")
+    assert final_answer("<think>a</think> B <think>c</think> C ") == "C"
+    assert final_answer(" <think>for ever ") == " <think>for ever "
+    monkeypatch.delenv("SPLIT_THINK")
+    assert final_answer("<think>a</think> B") == "<think>a</think> B"
+
+
+def test_split_think_is_part_of_the_key_only_where_it_is_set(data, settings, monkeypatch):
+    plain = VLMEval(settings).identity(MMBENCH)
+    monkeypatch.setenv("SPLIT_THINK", "")
+    assert VLMEval(settings).identity(MMBENCH) == plain
+    monkeypatch.setenv("SPLIT_THINK", "True")
+    assert VLMEval(settings).identity(MMBENCH) == {**plain, "thoughts": "split off"}
+
+
+def test_answers_full_of_thoughts_are_remarked_with_the_switch_that_splits_them_off(data, settings, tmp_path):
+    rows = put_mmstar(tmp_path, unchanged)
+    score = VLMEval(settings).evaluate(candidate := scripted(tmp_path, thoughts(rows)), MMSTAR)
+    assert score.value < 100
+    assert "SPLIT_THINK=True" in candidate.remarks[0]
+    assert len(set(candidate.remarks)) == 1
+
+
+def test_thoughts_that_never_end_are_remarked_with_the_switch_too(data, settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPLIT_THINK", "True")
+    rows = put_mmstar(tmp_path, unchanged)
+    candidate = scripted(tmp_path, dict.fromkeys(letters(rows), "<think>Let me see: "))
+    VLMEval(settings).evaluate(candidate, MMSTAR)
+    assert "let the model generate more tokens" in candidate.remarks[0]
+
+
+def test_one_text_for_all_questions_is_remarked_with_the_first_batch(data, settings, tmp_path):
+    candidate = scripted(tmp_path, dict.fromkeys(right(data["ocrbench"]), "!!!!"))
+    VLMEval(replace(settings, batch_size=20)).evaluate(candidate, OCRBENCH)
+    assert "ocrbench: the model answers different questions with the same text" in candidate.remarks[0]

@@ -1,0 +1,81 @@
+"""Options and answers as the file has them, where pandas reads something else and the right answer would be wrong.
+
+Pandas takes the texts `None`, `NA`, `null` and their like for missing. An option of that text is not shown, and where
+it is the right one no answer is right. VLMEvalKit also compares letters as they stand, so that none is ever `c`. Such
+rows are put right; all others stay as VLMEvalKit reads them, wrong options that read `None` among them.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
+from evaluators.vlmeval.library_types import Frame
+from soup.support.text import pluralize
+
+__all__ = ["mend_right_options", "mended_rows_remark"]
+
+LETTERS = string.ascii_uppercase
+METRICS_BY_LETTER = ("circular", "choices")
+SHOWN_ROWS = 10
+
+
+def mend_right_options(benchmark: VLMEvalBenchmark, frame: Frame, path: Path) -> tuple[Frame, tuple[str, ...]]:
+    """Put right options and letters back as they are meant; return the frame, and the indices of the rows mended.
+
+    Args:
+        benchmark: Whose data set.
+        frame: The table as VLMEvalKit reads it.
+        path: Its file.
+    """
+    if benchmark.metric not in METRICS_BY_LETTER:
+        return frame, ()
+    letters = [str(answer).strip().upper() for answer in frame["answer"]]
+    suspects = [
+        position
+        for position, (letter, answer) in enumerate(zip(letters, frame["answer"], strict=True))
+        if letter in LETTERS and len(letter) == 1 and letter in frame and _is_suspect(frame, position, letter, answer)
+    ]
+    if not suspects:
+        return frame, ()
+    written = _as_written(path)
+    frame = frame.astype({name: object for name in frame.columns if name == "answer" or name in LETTERS})
+    mended = []
+    for position in suspects:
+        row, letter = frame.index[position], letters[position]
+        option = written.iloc[position][letter]
+        if not option.strip():
+            continue  # an open question, whose answer is that letter itself
+        if _is_missing(frame, position, letter):
+            frame.loc[row, letter] = option
+        frame.loc[row, "answer"] = letter
+        mended.append(str(frame.loc[row, "index"]))
+    return frame, tuple(mended)
+
+
+def mended_rows_remark(benchmark: VLMEvalBenchmark, rows: tuple[str, ...]) -> str:
+    """Say which rows of a benchmark's file were put right."""
+    shown = ", ".join(rows[:SHOWN_ROWS]) + (", ..." if len(rows) > SHOWN_ROWS else "")
+    return (
+        f"{benchmark.name}: the right option of {pluralize(len(rows), 'row')} reads None, NA, null or the like, or its "
+        f"letter is small (index {shown}). VLMEvalKit's own numbers count every answer to these rows as wrong; here "
+        "the option is shown, and counts."
+    )
+
+
+def _is_suspect(frame: Frame, position: int, letter: str, answer: object) -> bool:
+    return answer != letter or _is_missing(frame, position, letter)
+
+
+def _is_missing(frame: Frame, position: int, letter: str) -> bool:
+    from pandas import isna
+
+    return bool(isna(frame[letter].iloc[position]))
+
+
+def _as_written(path: Path) -> Frame:
+    """Read the options as texts, whatever they say."""
+    from pandas import read_csv
+
+    return read_csv(path, sep="\t", dtype=str, keep_default_na=False, usecols=lambda name: name in LETTERS)
