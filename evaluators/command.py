@@ -1,7 +1,8 @@
 """A shell command as a benchmark: `command:TEMPLATE`, where `{checkpoint}` is the candidate's directory.
 
-The last line that it writes to stdout is a number from 0 to 100, or a JSON object of them. Any other program thus
-judges soups without a line of Python.
+The last line that it writes to stdout is a number from 0 to 100, a JSON object of them, or the points of each question,
+0 to 1, as `{"questions": {"q1": 1.0, ...}}`, which `--split` can divide. Any other program thus judges soups without a
+line of Python.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import IO
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
-from soup.evaluation.functions import refuse_split, to_score
+from soup.evaluation.functions import counting_part, refuse_split, to_score
 from soup.evaluation.settings import EvalSettings
 from soup.support.json_text import parse_json
 from soup.support.options import option_name
@@ -43,13 +44,11 @@ class Command(Harness):
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
         """Return the template: what the command itself depends on is not known to soup."""
-        refuse_split(benchmark)
         _template(benchmark)
         return {"evaluator": "command", "command": benchmark.target}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
         """Return the score on the last line of the command's output, all of which is in the scratch's command.log."""
-        refuse_split(benchmark)
         line = _template(benchmark).replace(PLACEHOLDER, shlex.quote(str(candidate.directory())))
         candidate.scratch.mkdir(parents=True, exist_ok=True)
         log = candidate.scratch / LOG_NAME
@@ -57,7 +56,10 @@ class Command(Harness):
         if status != 0:
             outcome = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
             raise EvaluatorError(f"{benchmark.name}: the command {outcome}.{_log_tail(log)}")
-        return _score(output, log, benchmark.name)
+        score = _score(output, log, benchmark.name)
+        if score.questions is None:
+            refuse_split(benchmark)
+        return counting_part(score, benchmark)
 
 
 def _template(benchmark: Benchmark) -> str:
@@ -128,7 +130,7 @@ def _score(output: bytes, log: Path, name: str) -> Score:
         last_line = f"{lines[-1]!r:.200}" if lines else "nothing"
         raise EvaluatorError(
             f"{name}: expected the last line of the command's stdout to be a number from 0 to 100, or a JSON object "
-            f"of them; found {last_line}.{_log_tail(log)}"
+            f"of them or of questions; found {last_line} ({cause}).{_log_tail(log)}"
         ) from cause
 
 

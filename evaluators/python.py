@@ -2,6 +2,9 @@
 
 def score(checkpoint):                      # the candidate's directory, as text
     return 61.8                             # 0 to 100, higher is better; or {"task": 61.8, ...}
+
+`{"questions": {"q1": 1.0, "q2": 0.5, ...}}` gives each question's points, 0 to 1: the score is their mean, `--split`
+can divide them, and soups are compared question by question. A file without the word `questions` gives none.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from pathlib import Path
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
-from soup.evaluation.functions import call_function, refuse_split
+from soup.evaluation.functions import call_function, counting_part, refuse_split
 from soup.evaluation.settings import EvalSettings
 from soup.support.plugins import load_object
 
@@ -30,18 +33,21 @@ class PythonFunction(Harness):
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
         """Return the function's name and the digest of its source file (of that file alone, not of its imports)."""
-        refuse_split(benchmark)
         _function(benchmark)
         module, _, name = benchmark.target.rpartition(":")
         path = _source_file(module)
+        _refuse_silent_split(benchmark, path)
         code = hashlib.sha256(path.read_bytes()).hexdigest() if path else None
         shown = path.name if path and module.endswith(".py") else module
         return {"evaluator": "python", "function": f"{shown}:{name}", "code": code}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
-        """Return what the function says of the candidate's directory."""
-        refuse_split(benchmark)
-        return call_function(_function(benchmark), str(candidate.directory()), benchmark.name)
+        """Return what the function says of the candidate's directory, over the questions that count."""
+        _refuse_silent_split(benchmark, _source_file(benchmark.target.rpartition(":")[0]))
+        score = call_function(_function(benchmark), str(candidate.directory()), benchmark.name)
+        if score.questions is None:
+            refuse_split(benchmark)
+        return counting_part(score, benchmark)
 
 
 def _function(benchmark: Benchmark) -> Callable[[str], object]:
@@ -49,6 +55,12 @@ def _function(benchmark: Benchmark) -> Callable[[str], object]:
     if not callable(function):
         raise EvaluatorError(f"{benchmark.name}: expected a function, found {function!r:.80}.")
     return function
+
+
+def _refuse_silent_split(benchmark: Benchmark, source: Path | None) -> None:
+    """Refuse a split before any work where the word `questions` is not in the file, so that it tells none."""
+    if source is not None and b"questions" not in source.read_bytes():
+        refuse_split(benchmark)
 
 
 def _source_file(module: str) -> Path | None:

@@ -2,6 +2,9 @@
 
     soup.cook("greedy", "ckpts/", eval=score, out="out/")    # def score(checkpoint): return 61.8
 
+One that gives `{"questions": {"q1": 1.0, "q2": 0.5}}`, each question's points from 0 to 1, is scored by their mean; its
+questions can be split, and its soups compared question by question.
+
 From the command line, and for workers, the same function is `python:FILE.py:FUNCTION`.
 """
 
@@ -11,14 +14,21 @@ import hashlib
 import inspect
 import statistics
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score, Split
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
-__all__ = ["FunctionEvaluator", "benchmark_of_function", "call_function", "refuse_split", "to_score"]
+__all__ = [
+    "FunctionEvaluator",
+    "benchmark_of_function",
+    "call_function",
+    "counting_part",
+    "refuse_split",
+    "to_score",
+]
 
 _functions: dict[str, Callable[[str], object]] = {}
 
@@ -45,7 +55,6 @@ class FunctionEvaluator(Harness):
         Raises:
             EvaluatorError: the function is not known here, its source can't be read, or questions are split.
         """
-        refuse_split(benchmark)
         try:
             source = inspect.getsource(_function(benchmark))
         except (OSError, TypeError) as cause:
@@ -53,12 +62,16 @@ class FunctionEvaluator(Harness):
                 f"{benchmark.name}: its source can't be read ({cause}), so that another version's scores would be "
                 "taken for its own. Put it into a file, and name it python:FILE.py:FUNCTION."
             ) from cause
+        if "questions" not in source:  # it gives none, which is told before any work
+            refuse_split(benchmark)
         return {"evaluator": "function", "code": hashlib.sha256(source.encode()).hexdigest()}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
-        """Return what the function says of the candidate's directory."""
-        refuse_split(benchmark)
-        return call_function(_function(benchmark), str(candidate.directory()), benchmark.name)
+        """Return what the function says of the candidate's directory, over the questions that count."""
+        score = call_function(_function(benchmark), str(candidate.directory()), benchmark.name)
+        if score.questions is None:
+            refuse_split(benchmark)
+        return counting_part(score, benchmark)
 
 
 def _function(benchmark: Benchmark) -> Callable[[str], object]:
@@ -91,7 +104,9 @@ def call_function(function: Callable[[str], object], directory: str, name: str) 
 
 
 def to_score(value: object, name: str) -> Score:
-    """Make a score of a number, or of a dict of numbers: each is a part, their plain mean the value.
+    """Make a score of a number, of a dict of numbers (each is a part), or of `{"questions": {INDEX: POINTS}}`.
+
+    The value is the parts' plain mean, or that of the questions' points as a percentage.
 
     Args:
         value: What a user's code gave.
@@ -104,8 +119,25 @@ def to_score(value: object, name: str) -> Score:
         return _score(name, _python_number(value))
     if not value or not all(isinstance(key, str) for key in value):
         raise EvaluatorError(f"{name}: expected a number or a dict of names to numbers, found {value!r:.200}.")
+    if isinstance(points := value.get("questions"), Mapping):
+        return _score_of_questions(points, sorted(value.keys() - {"questions"}), name)
     parts = {key: _score(f"{name}, {key}", _python_number(number)).value for key, number in value.items()}
     return Score(statistics.fmean(parts.values()), parts=parts)
+
+
+def counting_part(score: Score, benchmark: Benchmark) -> Score:
+    """Return a score of questions over those of them that count; a score that does not tell them as it is.
+
+    Raises:
+        EvaluatorError: none counts.
+    """
+    part = benchmark.split.part
+    if part == "all" or score.questions is None:
+        return score
+    points = {index: value for index, value in score.questions.items() if benchmark.split.holds(index)}
+    if not points:
+        raise EvaluatorError(f"{benchmark.name}: none of its {len(score.questions)} questions is in the {part} part.")
+    return _score_of_questions(points, [], benchmark.name)
 
 
 def refuse_split(benchmark: Benchmark) -> None:
@@ -117,9 +149,23 @@ def refuse_split(benchmark: Benchmark) -> None:
     if benchmark.split.part != "all":
         raise EvaluatorError(
             f"{benchmark.name}: its questions are not known to soup, so they can't be split; leave "
-            f"{option_name('split')} out, "
-            f"or divide them yourself."
+            f"{option_name('split')} out, divide them yourself, or "
+            'give {"questions": {INDEX: POINTS}}, each question\'s points from 0 to 1.'
         )
+
+
+def _score_of_questions(points: Mapping[str, object], others: Sequence[str], name: str) -> Score:
+    if others:
+        raise EvaluatorError(f'{name}: expected "questions" alone, found {", ".join(others)} beside it.')
+    questions: dict[str, float] = {}
+    for index, value in points.items():
+        number = _python_number(value)
+        if not isinstance(number, int | float) or not 0 <= number <= 1:
+            raise EvaluatorError(f"{name}: question {index}: expected points from 0 to 1, found {number!r:.80}.")
+        questions[str(index)] = float(number)
+    if len(questions) < max(1, len(points)):
+        raise EvaluatorError(f"{name}: expected at least one question, and each once; found {[*points][:5]!r:.200}.")
+    return Score(100 * statistics.fmean(questions.values()), len(questions), questions)
 
 
 def _score(name: str, value: object) -> Score:

@@ -286,12 +286,12 @@ def _check_halves(evaluator: Evaluator, benchmark: Benchmark, candidate: Candida
     try:
         for half in halves:
             _identity(evaluator, half)
+        chosen = _evaluate(evaluator, candidate, halves[0])
     except EvaluatorError:
-        return  # it can't split, and says so before any work
-    scores = [_evaluate(evaluator, candidate, half) for half in halves]
-    for half, score in zip(halves, scores, strict=True):
+        return  # it can't split, and says so before any work, or when it first sees that questions are not told
+    reported = _evaluate(evaluator, candidate, halves[1])
+    for half, score in zip(halves, (chosen, reported), strict=True):
         _check_score(score, half)
-    chosen, reported = scores
     if whole.n is not None and chosen.n is not None and reported.n is not None:
         assert chosen.n + reported.n == whole.n, f"halves of {chosen.n} and {reported.n} questions out of {whole.n}"
     if whole.questions is not None and chosen.questions is not None and reported.questions is not None:

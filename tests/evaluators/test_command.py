@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -129,9 +130,24 @@ def test_a_template_without_its_place_is_refused(candidate):
             work()
 
 
-def test_a_split_is_refused(candidate):
+def test_a_split_is_refused_as_soon_as_the_first_score_tells_no_questions(candidate):
     with pytest.raises(EvaluatorError, match="can't be split"):
-        Command(EvalSettings()).identity(benchmark("echo 50 {checkpoint}", split=Split("report", 0.5)))
+        Command(EvalSettings()).evaluate(candidate, benchmark("echo 50 # {checkpoint}", split=Split("report", 0.5)))
+
+
+def test_questions_on_the_last_line_are_scored_by_their_mean_and_can_be_split(candidate):
+    points = {str(index): index % 2 for index in range(40)}
+    line = f"echo '{json.dumps({'questions': points})}' # {{checkpoint}}"
+    whole = evaluate(candidate, line)
+    assert (whole.value, whole.n, whole.questions) == (50, 40, points)
+    split = Split("selection", 0.5)
+    half = Command(EvalSettings()).evaluate(candidate, benchmark(line, split=split))
+    assert half.questions == {index: value for index, value in points.items() if split.holds(index)}
+
+
+def test_questions_that_are_no_points_are_told_with_the_question(candidate):
+    with pytest.raises(EvaluatorError, match="question a: expected points from 0 to 1, found 7"):
+        evaluate(candidate, """echo '{"questions": {"a": 7}}' # {checkpoint}""")
 
 
 def test_the_identity_is_the_template():

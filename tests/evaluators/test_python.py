@@ -14,6 +14,7 @@ from soup.evaluation.api import Benchmark, Evaluator, Split
 from soup.evaluation.functions import to_score
 from soup.evaluation.settings import EvalSettings
 from soup.support.plugins import load_object
+from soup.testing import check_evaluator
 from tests.helpers.scripted_models import ToyCandidate
 
 FILE = """
@@ -114,6 +115,47 @@ def test_a_split_is_refused_before_any_work(file, candidate):
     assert candidate.calls == []
 
 
+def test_a_function_of_which_only_the_first_score_shows_that_it_tells_no_questions_is_refused_then(file, candidate):
+    file.write_text(FILE + "# it asks many questions")
+    target = benchmark(f"{file}:score", split=Split("selection", 0.5))
+    evaluator().identity(target)
+    with pytest.raises(EvaluatorError, match="can't be split; leave `split` out"):
+        evaluator().evaluate(candidate, target)
+
+
+QUESTIONS = """
+def score(checkpoint):
+    return {"questions": {str(index): index % 3 / 2 for index in range(30)}}
+"""
+
+
+def test_points_of_questions_are_scored_by_their_mean_and_the_halves_of_a_split_are_the_whole(file, candidate):
+    file.write_text(QUESTIONS)
+    whole = check_evaluator(PythonFunction, benchmark(f"{file}:score"), candidate)
+    assert (whole.value, whole.n, whole.questions["2"]) == (50, 30, 1)
+    split = Split("selection", 0.5)
+    half = evaluator().evaluate(candidate, benchmark(f"{file}:score", split=split))
+    assert half.questions == {index: points for index, points in whole.questions.items() if split.holds(index)}
+    assert half.value == pytest.approx(100 * sum(half.questions.values()) / half.n)
+
+
+def test_a_split_that_leaves_no_question_is_told(file, candidate):
+    file.write_text("def score(checkpoint):\n    return {'questions': {'7': True}}\n")
+    part = "report" if Split("selection", 0.5).holds("7") else "selection"
+    with pytest.raises(EvaluatorError, match=f"none of its 1 questions is in the {part} part"):
+        evaluator().evaluate(candidate, benchmark(f"{file}:score", split=Split(part, 0.5)))
+
+
+def test_points_may_be_truth_values_and_scalars_of_numpy():
+    score = to_score({"questions": {1: True, 2: numpy.float32(0.5), "c": numpy.bool_(False)}}, "x")
+    assert score.questions == {"1": 1.0, "2": 0.5, "c": 0.0}
+    assert score.value == 50
+
+
+def test_a_part_may_be_called_questions():
+    assert to_score({"questions": 61.8, "answers": 40}, "x").parts == {"questions": 61.8, "answers": 40}
+
+
 def test_a_function_that_raises_is_told_with_the_end_of_its_traceback(file, candidate):
     with pytest.raises(EvaluatorError) as caught:
         evaluator().evaluate(candidate, benchmark(f"{file}:explode"))
@@ -142,6 +184,12 @@ def test_ctrl_c_is_not_the_functions_failure(file, candidate):
         {"a": math.nan},
         {"a": True},
         {3: 4},
+        {"questions": {}},
+        {"questions": {"a": 2}},
+        {"questions": {"a": math.nan}},
+        {"questions": {"a": "1"}},
+        {"questions": {1: 0.5, "1": 1.0}},
+        {"questions": {"a": 1}, "score": 50},
         1j,
     ],
     ids=repr,

@@ -649,3 +649,18 @@ def test_a_split_judges_single_models_and_the_chosen_soup_on_the_other_questions
     assert len(calls(judge)) == 7 + 5
     cook("greedy", pool, judge, out="out2", split=0.25)
     assert len(calls(judge)) == 2 * (7 + 5)
+
+
+def test_a_function_that_tells_its_questions_serves_splits_and_the_rule_by_probability(pool, tmp_path):
+    (tmp_path / "points.py").write_text(
+        "import pathlib\ndef score(checkpoint):\n"
+        "    level = sum(pathlib.Path(checkpoint, 'model.safetensors').read_bytes()[-16:]) % 40\n"
+        "    return {'questions': {str(i): float(i % 50 < level) for i in range(200)}}\n"
+    )
+    spec = f"python:{tmp_path / 'points.py'}:score"
+    made = flat.cook("greedy", pool=pool, eval=[spec], split=0.5, out="out", strategy_args={"accept": "p>0.9"})
+    for trial in made.trials[:4]:
+        chosen, reported = trial.scores[spec].questions, trial.report[spec].questions
+        assert {*chosen} | {*reported} == {str(index) for index in range(200)}
+        assert not {*chosen} & {*reported}
+    assert all("versus_best" in trial for trial in made.as_json()["trials"][1:])
