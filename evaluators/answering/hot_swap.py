@@ -44,6 +44,7 @@ class HotSwap:
         self._digest: str | None = None  # of the candidate whose weights the engine holds
         self._side_files_digest: str | None = None  # of the files around the weights that the engine was built with
         self._can_stream = True
+        self._checked: set[str] = set()  # digests of side files that make prompts
 
     def identity(self) -> Mapping[str, object]:
         """Return all of the engine that can change a score, as JSON values."""
@@ -55,6 +56,27 @@ class HotSwap:
             return vlmeval_wrapper.identity(self.settings.model)
         path, _, name = self.settings.model.rpartition(":")
         return {"model": f"{Path(path).name}:{name}", "digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+    def check(self, checkpoint: Path) -> None:
+        """Make sure that the files around a checkpoint's weights make prompts, before any weights are loaded.
+
+        Raises:
+            EvaluatorError: there is no processor, no chat template, or one that fails or drops the question.
+        """
+        if self.settings.model != "auto" or (digest := _side_files_digest(checkpoint)) in self._checked:
+            return
+        from evaluators.answering.engines.transformers import check_prompts
+
+        try:
+            check_prompts(checkpoint, self.settings.trust_remote_code)
+        except SoupError:
+            raise
+        except Exception as cause:
+            raise EvaluatorError(
+                f"{checkpoint}: its processor can't be opened, so that nothing can be asked: "
+                f"{type(cause).__name__}: {cause}"
+            ) from cause
+        self._checked.add(digest)
 
     def engine_for(self, candidate: Candidate) -> Engine:
         """Return the engine with the candidate's weights in it.

@@ -17,6 +17,7 @@ from soup.support.options import option_name
 __all__ = ["Prompter", "image_backend"]
 
 PADDING: Mapping[str, object] = {"padding": True, "padding_side": "left"}
+PROBE = "How many apples?"
 PLAIN_PROMPTS = ("PaliGemmaProcessor",)
 """Processors whose prompt is the images' tokens and then the text; start-of-text and newline are their own doing."""
 
@@ -49,6 +50,31 @@ class Prompter:
                 f"{name}; give a model of your own with {option_name('model')} FILE.py:CLASS."
             )
         self.tokenizer: Any = self.processor.tokenizer
+        self._directory = directory
+
+    def check(self) -> None:
+        """Write a prompt of an image and a question by the chat template, and look for the question in it.
+
+        Raises:
+            EvaluatorError: the template fails, or leaves the question out.
+        """
+        if not self.has_template:
+            return
+        content = [{"type": "image"}, {"type": "text", "text": PROBE}]
+        try:
+            text = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            )
+        except Exception as cause:  # jinja's, or whatever a template raises
+            raise EvaluatorError(
+                f"{self._directory}: its chat template fails on a question with an image: "
+                f"{type(cause).__name__}: {cause}"
+            ) from cause
+        if PROBE not in text:
+            raise EvaluatorError(
+                f"{self._directory}: its chat template leaves the question out, so that every answer would be a guess. "
+                f"Of '{PROBE}' it makes {text!r:.200}."
+            )
 
     def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]]) -> Any:
         """Make the inputs of one batch, padded on the left: the next token follows the prompt's last one."""

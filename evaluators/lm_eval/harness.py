@@ -18,7 +18,7 @@ from typing import Any
 from evaluators.answering.engines.transformers import few_threads
 from evaluators.answering.hot_swap import shared_swap
 from evaluators.lm_eval.model import isolated, language_model
-from evaluators.lm_eval.tasks import LoadedTask, Manager, load_task, question_id, task_manager
+from evaluators.lm_eval.tasks import LoadedTask, Manager, load_task, question_id, scale_error, task_manager
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
 from soup.evaluation.settings import EvalSettings
@@ -55,6 +55,7 @@ class LMEval(Harness):
         version = str(_lm_eval().__version__)
         loaded = self._loaded(benchmark)
         loaded.indices(benchmark.split)
+        loaded.refuse_unknown_scale(BEST_VALUES)
         return {
             "evaluator": "lm_eval",
             "version": version,
@@ -86,6 +87,14 @@ class LMEval(Harness):
                     log_samples=True,
                 )
         return _score(loaded, results)
+
+    def check(self, benchmark: Benchmark, checkpoint: Path) -> None:
+        """Open the checkpoint's tokenizer, which is its processor's.
+
+        Raises:
+            EvaluatorError: there is none, or the engine could not be built around it.
+        """
+        self._swap.check(checkpoint)
 
     def _loaded(self, benchmark: Benchmark) -> LoadedTask:
         if benchmark.target not in self._tasks:
@@ -121,9 +130,7 @@ def _score(loaded: LoadedTask, results: Mapping[str, Any]) -> Score:
         return Score(100 * value, count, points if is_their_mean else None)
     if loaded.metric in BEST_VALUES:
         return Score(100 * value / BEST_VALUES[loaded.metric], count)
-    raise EvaluatorError(
-        f"lm_eval:{loaded.name}: the scale of its metric {loaded.metric} is not known, so it can't stand beside others."
-    )
+    raise EvaluatorError(scale_error(loaded.name, loaded.metric))
 
 
 def _points(samples: Mapping[str, Sequence[Row]], metric: str, filter_name: str) -> Iterator[tuple[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Split
 from soup.evaluation.harnesses import Catalog
-from soup.support.text import did_you_mean
+from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["LoadedTask", "Manager", "load_task", "question_id", "task_manager"]
+__all__ = ["LoadedTask", "Manager", "load_task", "question_id", "scale_error", "task_manager"]
 
 Manager = Any
 """lm-eval's `TaskManager`."""
@@ -51,17 +51,55 @@ class LoadedTask:
         """The name of the metric that counts.
 
         Raises:
-            EvaluatorError: of no metric more is better.
+            EvaluatorError: of no metric more is better, or a group sums up what its tasks do not give.
         """
+        reasons: dict[str, list[str]] = {}
         if self.group is not None:
-            metrics = [aggregate.metric for aggregate in self.group.aggregate_metric_list or ()]
+            for aggregate in self.group.aggregate_metric_list or ():
+                reasons[str(aggregate.metric)] = self._faults_of(aggregate)
+            metrics = [name for name, faults in reasons.items() if not faults]
         else:
             (task,) = self.tasks.values()
             metrics = [name for name, is_better in task.higher_is_better().items() if is_better]
         if not metrics:
             inside = ",".join(self.tasks)
-            raise EvaluatorError(f"lm_eval:{self.name} has no one score of which more is better. Inside: {inside}")
+            why = "".join(f"\n{bullet_list(faults)}" for faults in reasons.values())
+            raise EvaluatorError(f"lm_eval:{self.name} has no one score of which more is better. Inside: {inside}{why}")
         return str(metrics[0])
+
+    def _faults_of(self, aggregate: Any) -> list[str]:
+        """List why a group's metric is no score: tasks that lack it or its filter, or of which less is better."""
+        faults = []
+        for name, task in self.tasks.items():
+            metrics = task.higher_is_better()
+            filters = [ensemble.name for ensemble in getattr(task, "_filters", ())]
+            if aggregate.metric not in metrics:
+                faults.append(f"the group sums up {aggregate.metric}, and {name} gives {', '.join(metrics)} alone")
+            elif not metrics[aggregate.metric]:
+                faults.append(f"{aggregate.metric} of {name}: less is better")
+            elif aggregate.filter_list and filters and not {*aggregate.filter_list} & {*filters}:
+                wanted = ", ".join(aggregate.filter_list)
+                faults.append(f"the group sums up the filter {wanted}, and {name} has {', '.join(filters)} alone")
+        return faults
+
+    def refuse_unknown_scale(self, known: Collection[str]) -> None:
+        """Refuse a metric that lm-eval computes over a whole test set, on a scale that is not known here.
+
+        What a task's own `process_results` gives shows with its first answers alone.
+
+        Args:
+            known: Metrics of a whole test set whose scale is known.
+
+        Raises:
+            EvaluatorError: the metric is none of them.
+        """
+        registry = importlib.import_module("lm_eval.api.registry")
+        mean = registry.get_aggregation("mean")
+        for task in self.tasks.values():
+            is_own = getattr(getattr(task, "config", None), "process_results", None) is not None
+            is_builtin = not is_own and self.metric in registry.METRIC_REGISTRY
+            if is_builtin and self.metric not in known and task.aggregation().get(self.metric) is not mean:
+                raise EvaluatorError(scale_error(self.name, self.metric))
 
     @cached_property
     def documents(self) -> dict[str, list[object]]:
@@ -104,6 +142,11 @@ class LoadedTask:
         if empty := [name for name, counting in indices.items() if not counting]:
             raise EvaluatorError(f"lm_eval:{self.name}: no question in the {split.part} part of {', '.join(empty)}.")
         return indices
+
+
+def scale_error(task: str, metric: str) -> str:
+    """Say that a metric's scale is not known."""
+    return f"lm_eval:{task}: the scale of its metric {metric} is not known, so it can't stand beside others."
 
 
 def question_id(task: str, index: int) -> str:

@@ -7,6 +7,7 @@ must be plain literals, before VLMEvalKit gets to see them.
 from __future__ import annotations
 
 import ast
+import base64
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -166,8 +167,17 @@ def _unknown_categories(data_set: DataSet, base: type[DataSet]) -> list[str]:
 
 def _image_is_sound(cell: str, known: set[str]) -> bool:
     if cell.startswith("[") and cell.endswith("]"):
-        return _is_texts(cell)
-    return len(cell) > REFERENCE_CHARACTERS or cell in known
+        return _is_texts(cell) and all(map(_is_base64, ast.literal_eval(cell)))
+    return _is_base64(cell) if len(cell) > REFERENCE_CHARACTERS else cell in known
+
+
+def _is_base64(cell: str) -> bool:
+    """Whether the cell can be decoded as it will be: once a run stands at its question it is too late."""
+    try:
+        base64.b64decode(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_texts(cell: object) -> bool:

@@ -110,6 +110,16 @@ class VLMEval(Harness):
             answers = ask_rows(data_set, answer)
         return score(entry, data_set, answers, candidate.scratch, session)
 
+    def check(self, benchmark: Benchmark, checkpoint: Path) -> None:
+        """Reach the judge if one is needed, and make a prompt with the checkpoint's own processor.
+
+        Raises:
+            EvaluatorError: the judge does not answer, or no prompt can be made.
+        """
+        self._judge_for(known_benchmark(benchmark))
+        self._check_judge()
+        self._swap.check(checkpoint)
+
     def count(self, benchmark: Benchmark) -> int:
         """Count the benchmark's questions that are here; its data are read and checked, no judge is needed.
 

@@ -35,6 +35,7 @@ __all__ = [
     "header_bytes",
     "plan_files",
     "refuse_destination",
+    "refuse_unwritable",
     "remove_replaced",
     "view_bytes",
 ]
@@ -297,6 +298,19 @@ def refuse_destination(out: Path, *, overwrite: bool) -> None:
             f"{out}: {option_name('overwrite')} replaces soups only, and this directory has no recipe.yaml. "
             f"Remove it yourself if you don't need it, or choose another {option_name('out')}."
         )
+
+
+def refuse_unwritable(out: Path, needed_bytes: int) -> None:
+    """Refuse a destination below what is no writable directory, or on a disk without room for so many bytes.
+
+    Raises:
+        OutputError: It is such a one.
+    """
+    parent = free_space(out.absolute().parent).location
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        what = "may not be written" if parent.is_dir() else "is no directory"
+        raise OutputError(f"{out}: {parent} {what}. Choose another {option_name('out')}.")
+    _check_disk(out.absolute(), needed_bytes)
 
 
 def _check_disk(out: Path, needed_bytes: int) -> None:

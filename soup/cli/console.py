@@ -210,7 +210,9 @@ def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequen
     """Rows of text on stdout; `right` are the columns that hold numbers."""
     console = RichConsole(highlight=False)
     console = console if console.is_terminal else RichConsole(highlight=False, width=240)
-    console.print(_table(head, rows, right))
+    with console.capture() as capture:
+        console.print(_table(head, rows, right))
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> RichTable:

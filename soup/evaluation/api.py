@@ -219,6 +219,19 @@ class Harness(Evaluator, Protocol):
         """Return where the benchmark's data are expected; None where that says nothing to a user."""
         return None
 
+    def check(self, benchmark: Benchmark, checkpoint: Path) -> None:
+        """Look for what would stop an evaluation, as far as it shows before the first question.
+
+        It is called once before a run's first evaluation, and never for scores that are remembered.
+
+        Args:
+            benchmark: What will be asked.
+            checkpoint: A directory whose config, tokenizer and processor files candidates will have.
+
+        Raises:
+            EvaluatorError: an evaluation can't succeed.
+        """
+
     def count(self, benchmark: Benchmark) -> int | None:
         """Count the benchmark's questions that are here; None where the harness does not know.
 

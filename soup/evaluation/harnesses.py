@@ -22,6 +22,7 @@ __all__ = [
     "ListedBenchmark",
     "build_evaluator",
     "can_fetch",
+    "check",
     "count",
     "fetch",
     "locate",
@@ -111,6 +112,11 @@ def locate(evaluator: Evaluator, benchmark: Benchmark) -> Location | None:
     """Call `Harness.locate` of any evaluator."""
     location: Location | None = _member(evaluator, "locate")(benchmark)
     return location
+
+
+def check(evaluator: Evaluator, benchmark: Benchmark, checkpoint: Path) -> None:
+    """Call `Harness.check` of any evaluator."""
+    _member(evaluator, "check")(benchmark, checkpoint)
 
 
 def count(evaluator: Evaluator, benchmark: Benchmark) -> int | None:

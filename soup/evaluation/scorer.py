@@ -9,6 +9,7 @@ from soup.checkpoints.digest import ContentDigest, side_digest
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score, Split
 from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.harnesses import check
 from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.progress import Progress
@@ -46,7 +47,8 @@ class Scorer:
         base_digest: The base's digest, where the method reads the base.
 
     `trials` keeps the trials in the order asked, `fresh` the journal's keys of what was evaluated now, `remarks` what
-    was strange on the way, each by what it is about.
+    was strange on the way, each by what it is about, `is_checked` whether harnesses had their look before the first
+    evaluation.
     """
 
     pool: Pool
@@ -63,6 +65,7 @@ class Scorer:
     fresh: set[str] = field(default_factory=set)
     evaluated: dict[TrialKey, Evaluated] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
+    is_checked: bool = False
 
     def __call__(self, chosen: object, /) -> Trial:
         """Return the trial of the mean of some ingredients (or of their names), or of a weighted one.
@@ -111,6 +114,28 @@ class Scorer:
         base = self.pool.base.source(self.base_digest) if self.pool.base else None
         parts = [self.pool[share.name].checkpoint for share in shares]
         return self.template.recipe(shares, base, side_digest(lead.checkpoint, *parts))
+
+    def check_first(self) -> None:
+        """Before the first evaluation, have harnesses look for what would stop a later one; after it, do nothing.
+
+        Raises:
+            EvaluatorError: a benchmark can't be evaluated on candidates with some ingredient's files; all are listed.
+        """
+        if self.is_checked:
+            return
+        self.is_checked = True
+        singles = [self.recipe([part]) for part in self.pool]
+        needed = sorted({index for single in singles for index in self.missing(single, self.suite)})
+        leads = [self.pool.base] if self.pool.base else list(self.pool)
+        failures: dict[str, None] = {}
+        for entry in [self.suite.entries[index] for index in needed]:
+            for lead in leads:
+                try:
+                    check(entry.evaluator, entry.benchmark, lead.checkpoint.path)
+                except EvaluatorError as error:
+                    failures[str(error)] = None
+        if failures:
+            raise EvaluatorError("\n".join(failures))
 
     def remark(self, text: str, subject: str = "") -> None:
         """Tell of something strange that stops nothing, once for each subject (the text itself where none is named)."""
@@ -180,6 +205,7 @@ class Scorer:
         return scores, seconds
 
     def _evaluate(self, recipe: Recipe, entries: list[SuiteEntry], timeout_seconds: float | None) -> None:
+        self.check_first()
         candidate = make_candidate(
             recipe,
             self.pool,

@@ -80,12 +80,13 @@ def trials_table(trials: Sequence[Trial], soup: Soup | None = None) -> ScoreTabl
 
 
 def _remark(trial: Trial, soup: Soup) -> str:
-    """Whether it was accepted, and how sure the difference to the best before it is (95 %, paired bootstrap)."""
-    remarks = ["accepted"] if soup.accepted(trial) else []
+    """Say whether it was accepted or why not, and how sure the difference to the best before it is."""
+    accepted = soup.accepted(trial)
+    remarks = ["accepted" if accepted else soup.why(trial)]
     rival = soup.best_before(trial)
     if rival and (difference := paired_difference(trial.scores, rival.scores, trial.objective)):
         remarks.append(f"{difference} against {' + '.join(rival.names)}")
-    if trial.broken:
+    if trial.broken and accepted:
         remarks.append(f"breaks {'; '.join(trial.broken)}")
     return ", ".join(remarks)
 
@@ -110,7 +111,7 @@ def run_table(run: Path) -> ScoreTable:
     results = _read_results(directory)
     ways = _ways(results)
     common = max(ways, key=lambda way: len(ways[way]), default=None)
-    models = [_Model(digest, name, "", common) for digest, name in _singles(entries).items()]
+    models = [_Model(digest, name, _refusals(name, results), common) for digest, name in _singles(entries).items()]
     models += [_Model(result.digest, result.strategy, result.remark, result.way) for result in results]
     names = list(dict.fromkeys(name for entry in entries for name in _scores_of(entry)))
     titles = {f"overall ({', '.join(strategies)})": way for way, strategies in ways.items()} if len(ways) > 1 else {}
@@ -135,12 +136,13 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Result:
-    """What a strategy came to, as far as a table needs it."""
+    """What a strategy came to, as far as a table needs it; `refusals` is why by the ingredient that was refused."""
 
     strategy: str
     digest: str
     remark: str
     way: _Way
+    refusals: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,26 @@ def _read_result(document: dict[str, Any]) -> _Result:
     remark = " + ".join(document["chosen"]) + (f" ({text})" if text else "")
     weights = objective.get("weights", {})
     way = _Way(tuple((name, weights.get(name, 1.0)) for name in document["trials"][0]["scores"]))
-    return _Result(document["strategy"], document["recipe"]["digest"], remark, way)
+    refusals = _refused_ingredients(document["trials"])
+    return _Result(document["strategy"], document["recipe"]["digest"], remark, way, refusals)
+
+
+def _refused_ingredients(trials: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return why ingredients were refused: of each soup that was, the one ingredient that the best before it lacks."""
+    best: list[str] = []
+    refusals: dict[str, str] = {}
+    for trial in trials:
+        names, why = trial["ingredients"], trial.get("why")  # results of earlier versions have none
+        if trial.get("accepted"):
+            best = names
+        added = [name for name in names if name not in best]
+        if why and len(names) > 1 and len(added) == 1:
+            refusals[added[0]] = why
+    return refusals
+
+
+def _refusals(name: str, results: Sequence[_Result]) -> str:
+    return "; ".join(f"{result.strategy} {result.refusals[name]}" for result in results if name in result.refusals)
 
 
 def _ways(results: Sequence[_Result]) -> dict[_Way, list[str]]:

@@ -13,6 +13,7 @@ from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import Recipe
+from soup.search.verdict import describe_verdict
 from soup.support.atomic_files import write_atomic
 
 if TYPE_CHECKING:
@@ -89,8 +90,12 @@ class Soup:
         rivals = [other for other in earlier if len(other.names) == 1 or self.accepted(other)]
         return max(rivals, key=lambda other: other.overall, default=None)
 
+    def why(self, trial: Trial) -> str:
+        """Say why a trial was accepted or refused, in numbers: `refused: 56.28 < 58.10 (mmbench -2.1)`."""
+        return describe_verdict(trial, self.best_before(trial), accepted=self.accepted(trial))
+
     def _trial_as_json(self, trial: Trial) -> dict[str, object]:
-        shown = {**trial_as_json(trial), "accepted": self.accepted(trial)}
+        shown = {**trial_as_json(trial), "accepted": self.accepted(trial), "why": self.why(trial)}
         rival = self.best_before(trial)
         difference = paired_difference(trial.scores, rival.scores, trial.objective) if rival else None
         if rival and difference:

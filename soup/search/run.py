@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soup.checkpoints.writer import refuse_destination
+from soup.checkpoints.writer import refuse_destination, refuse_unwritable
 from soup.errors import OutputError, RecipeError
 from soup.evaluation.api import Benchmark
 from soup.evaluation.benchmark_names import parse_benchmarks
@@ -205,8 +205,10 @@ def _prepared(arguments: CookArguments) -> Iterator[_Run]:
         pool.check(options.dtype, options.drop)
         if benchmarks:
             directory.refuse_as_output(out)
-        _refuse_out(out, write, bound, pool, arguments.pool)
+        is_earlier = _refuse_out(out, write, bound, pool, arguments.pool)
         largest = plan_merge(_recipe(template, pool, list(pool)), pool, options, write)
+        if not is_earlier:
+            refuse_unwritable(out, largest.write_bytes)
         warnings = tuple(_warnings(pool, options.drop))
         yield _Run(bound, pool, config, benchmarks, directory, template, out, largest, warnings)
 
@@ -276,8 +278,8 @@ def _warnings(pool: Pool, drop: Sequence[str]) -> list[str]:
     return warnings
 
 
-def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: Pool, locations: Locations) -> None:
-    """Refuse before the first evaluation what would stop the last step.
+def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: Pool, locations: Locations) -> bool:
+    """Refuse before the first evaluation what would stop the last step; return whether an earlier soup may stay.
 
     An earlier soup of the same strategy and pool may be this very one: that shows when the recipe is known.
     """
@@ -290,8 +292,9 @@ def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: P
     refuse_inputs_as_output(pool, out)
     earlier = earlier_soup(out)
     if earlier and not write.overwrite and earlier.strategy == strategy.name and {*earlier.names} <= {*pool.names}:
-        return
+        return True
     refuse_destination(out, overwrite=write.overwrite)
+    return False
 
 
 def _most_evaluations(strategy: str, count: int, config: EvalConfig) -> int | str:

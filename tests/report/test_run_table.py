@@ -103,3 +103,27 @@ def test_a_strategy_s_outcome_holds_the_pool_s_warnings_as_the_printed_document_
     made = search(strategy)
     assert made["warnings"] == ["logs: skipped, not a checkpoint"]
     assert json.loads(Path(f"ckpts.soup/soups/{strategy}.json").read_text()) == made
+
+
+def test_the_report_says_on_an_ingredient_s_row_why_it_was_refused():
+    search("greedy")
+    remarks = {row["name"]: row["remark"] for row in run("report", "ckpts.soup")["rows"]}
+    assert remarks == {
+        "a": "",
+        "b": "greedy refused: 73.25 < 76.25 (counting -4.0, reading -2.0)",
+        "greedy": "a",
+    }
+
+
+def test_the_report_of_an_earlier_version_s_result_says_nothing_of_why():
+    search("greedy")
+    path = Path("ckpts.soup/soups/greedy.json")
+    document = json.loads(path.read_text())
+    for trial in document["trials"]:
+        del trial["why"]
+    path.write_text(json.dumps(document))
+    assert {row["name"]: row["remark"] for row in run("report", "ckpts.soup")["rows"]} == {
+        "a": "",
+        "b": "",
+        "greedy": "a",
+    }

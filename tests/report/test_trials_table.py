@@ -44,3 +44,40 @@ def test_a_remark_tells_what_was_accepted_how_sure_that_is_and_which_guard_was_b
     assert first.remark == "accepted"
     pattern = r"accepted, \+33\.33 \[\+0\.00, \+\d+\.\d\d\] against a, breaks x>=0: 1\.00, best 2\.00"
     assert re.fullmatch(pattern, second.remark)
+
+
+def remarks(strategy, chosen, *trials):
+    """The remarks of a table of trials; `chosen` is the recipe that came out."""
+    soup = Soup(strategy, Path("out"), chosen.names, chosen.recipe, trials)
+    return [row.remark for row in trials_table(trials, soup).rows]
+
+
+def test_a_refused_trial_names_both_overalls_and_the_benchmarks_that_it_lost_on_the_largest_loss_first():
+    single = trial("a", {"mmbench": 60.1, "ocrbench": 56.1, "ai2d": 50.0})
+    both = trial("ab", {"mmbench": 58.0, "ocrbench": 56.06, "ai2d": 50.2})
+    shown = remarks("greedy", single, single, both)
+    assert shown == ["accepted", "refused: 54.75 < 55.40 (mmbench -2.1, ocrbench -0.04)"]
+
+
+def test_overalls_that_look_alike_are_shown_with_all_their_digits():
+    single, both = trial("a", {"x": 58.104}), trial("ab", {"x": 58.101})
+    assert remarks("greedy", single, single, both)[1] == "refused: 58.101 < 58.104 (x -0.003)"
+
+
+def test_a_trial_refused_for_a_guard_or_a_tie_says_so():
+    single = trial("a", {"x": 50})
+    guarded, tie = trial("ab", {"x": 60}, broken=("y>=0: 1.00, best 2.00",)), trial("ac", {"x": 50})
+    assert remarks("greedy", single, single, guarded, tie)[1:] == [
+        "refused: breaks y>=0: 1.00, best 2.00",
+        "refused: 50.00 = 50.00",
+    ]
+
+
+def test_a_trial_refused_though_it_is_better_says_how_likely_that_is():
+    points = {"a": {"1": 0.0, "2": 1.0, "3": 0.0}, "ab": {"1": 1.0, "2": 1.0, "3": 0.0}}
+    single, both = (
+        Trial(recipe(names), {"x": Score(100 * sum(points[names].values()) / 3, 3, points[names])}) for names in points
+    )
+    assert re.match(
+        r"refused: 66\.67 > 33\.33, better with a probability of 0\.\d\d, ", remarks("greedy", single, single, both)[1]
+    )

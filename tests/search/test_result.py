@@ -64,3 +64,14 @@ def test_a_dry_run_refuses_a_pool_that_does_not_belong_together_too(spec):
 def test_a_dry_run_refuses_an_output_among_the_run_s_own_files_too(spec, out):
     with pytest.raises(OutputError, match="is where the run keeps its own files"):
         flat.plan_cook("greedy", pool="ckpts", eval=[spec], out=out)
+
+
+def test_each_trial_says_by_which_numbers_it_was_accepted_or_refused(spec):
+    made = flat.cook("greedy", pool="ckpts", eval=[spec], out="out")
+    overall = {"+".join(trial.names): f"{trial.overall:.2f}" for trial in made.trials}
+    loss = made.trials[5].overall - made.trials[4].overall
+    why = {"+".join(trial["ingredients"]): trial["why"] for trial in read("ckpts.soup/soups/greedy.json")["trials"]}
+    assert why["a"] == f"single: the first, {overall['a']}"
+    assert why["b"] == f"accepted: {overall['b']} > {overall['a']}"
+    assert why["b+c"] == f"accepted: {overall['b+c']} > {overall['b']}"
+    assert why["b+c+d"] == f"refused: {overall['b+c+d']} < {overall['b+c']} ({spec} {loss:+.1f})"

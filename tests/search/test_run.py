@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,12 +16,14 @@ from safetensors.numpy import load_file, save_file
 import soup
 import soup.errors
 from soup.errors import CheckpointError, EvaluatorError, OutputError, PoolError, RecipeError
+from soup.evaluation.api import Score
 from soup.evaluation.journal import Journal
 from soup.evaluation.progress import Progress
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.search.run import evaluate
+from soup.support.plugins import EVALUATORS
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import TOKENIZER, calls, debris, make_checkpoint, make_judge, make_pool, tree
 
@@ -664,3 +668,57 @@ def test_a_function_that_tells_its_questions_serves_splits_and_the_rule_by_proba
         assert {*chosen} | {*reported} == {str(index) for index in range(200)}
         assert not {*chosen} & {*reported}
     assert all("versus_best" in trial for trial in made.as_json()["trials"][1:])
+
+
+# What is known before the first question
+
+
+def test_a_full_disk_or_a_file_in_the_way_of_the_output_is_told_before_the_first_score(pool, judge, monkeypatch):
+    (pool.parent / "file").touch()
+    with pytest.raises(OutputError, match=r"out: .*file is no directory"):
+        cook("greedy", pool, judge, out="file/below/out")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=7))
+    with pytest.raises(OutputError, match=r"the disk is too small: .* needed, 7 B free"):
+        cook("greedy", pool, judge, out="out")
+    assert calls(judge) == []
+
+
+class Picky:
+    """An evaluator that looks at checkpoints before the first question, and notes it."""
+
+    looked: ClassVar[list[str]] = []
+
+    def __init__(self, settings):
+        pass
+
+    def identity(self, benchmark):
+        return {"version": 1}
+
+    def check(self, benchmark, checkpoint):
+        self.looked.append(f"{benchmark.target} {checkpoint.name}")
+        if checkpoint.name == benchmark.target:
+            raise EvaluatorError(f"{checkpoint.name} has no template")
+
+    def evaluate(self, candidate, benchmark):
+        return Score(50.0 + len(candidate.directory().name), 7, {"1": 0.5})
+
+
+@pytest.fixture
+def picky(monkeypatch):
+    monkeypatch.setitem(EVALUATORS.registered, "picky", Picky)
+    monkeypatch.setattr(Picky, "looked", [])
+    return Picky
+
+
+def test_benchmarks_look_at_every_ingredient_before_the_first_question_and_tell_all_faults(pool, judge, picky):
+    with pytest.raises(EvaluatorError, match=r"^c has no template\nd has no template$"):
+        flat.cook("greedy", pool=pool, eval=[f"python:{judge}:score", "picky:c", "picky:d"], out="out")
+    assert picky.looked == [f"{target} {name}" for target in "cd" for name in "abcd"]
+    assert calls(judge) == []
+
+
+def test_nothing_is_looked_at_where_all_scores_are_remembered(pool, picky):
+    flat.cook("greedy", pool=pool, eval=["picky:nobody"], out="out")
+    assert len(picky.looked) == 4
+    flat.cook("greedy", pool=pool, eval=["picky:nobody"], out="out")
+    assert len(picky.looked) == 4

@@ -22,7 +22,7 @@ from soup.support.json_text import read_json_object
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["MAX_NEW_TOKENS", "TransformersEngine", "few_threads", "identity"]
+__all__ = ["MAX_NEW_TOKENS", "TransformersEngine", "check_prompts", "few_threads", "identity"]
 
 MAX_NEW_TOKENS = 2048  # as POINTS is judged; an answer ends at its end-of-sequence token, long before
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -41,6 +41,17 @@ def identity(settings: EvalSettings) -> Mapping[str, object]:
         "images": image_backend(),
         "trust_remote_code": settings.trust_remote_code,
     }
+
+
+def check_prompts(directory: Path, trust_remote_code: bool) -> None:
+    """Make a prompt with a checkpoint's processor, without its weights.
+
+    Raises:
+        EvaluatorError: there is no processor or template, or the template fails or leaves the question out.
+    """
+    _transformers()
+    _register_ours(directory)
+    Prompter(directory, {"trust_remote_code": trust_remote_code, "local_files_only": True}).check()
 
 
 class TransformersEngine:

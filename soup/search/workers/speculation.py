@@ -97,6 +97,7 @@ class SpeculativeRunner:
             self._take_in(event)
 
     def _start(self, recipe: Recipe, suite: BenchmarkSuite) -> None:
+        self.scorer.check_first()
         task = EvalTask(recipe, suite.split, tuple(self.scorer.missing(recipe, suite)))
         for index in task.indices:
             self.scorer.progress.on_start(recipe, suite.entries[index].benchmark)

@@ -348,6 +348,49 @@ def test_a_task_that_can_not_be_scored_is_told_before_any_work(name, words, task
         LMEval(EvalSettings()).identity(benchmark(tasks, name))
 
 
+GROUPS = {
+    "a metric that a task lacks": (
+        {"metric": "acc"},
+        ["toy_choice", "toy_writing"],
+        "sums up acc, and toy_writing gives exact_match alone",
+    ),
+    "less is better": ({"metric": "word_perplexity"}, ["toy_perplexity"], "word_perplexity of toy_perplexity: less is"),
+    "another filter": (
+        {"metric": "acc", "filter_list": ["strict"]},
+        ["toy_choice", "toy_more"],
+        "sums up the filter strict, and toy_more has none alone",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_a_group_that_sums_up_what_its_tasks_do_not_give_is_told_before_any_work(case, tmp_path):
+    aggregate, inside, words = GROUPS[case]
+    tasks = write_tasks(tmp_path / "toys")
+    group = {**GROUP, "task": inside, "aggregate_metric_list": [{"aggregation": "mean", **aggregate}]}
+    (tasks / "toys.yaml").write_text(yaml.safe_dump(group))
+    with pytest.raises(EvaluatorError, match=words):
+        LMEval(EvalSettings()).identity(benchmark(tasks, "toys"))
+
+
+def test_a_metric_of_the_whole_test_set_on_an_unknown_scale_is_told_before_any_work(tmp_path):
+    tasks = write_tasks(tmp_path / "toys")
+    task = yaml.safe_load((tasks / "toy_choice.yaml").read_text())
+    metric = {"metric": "mcc", "aggregation": "matthews_corrcoef", "higher_is_better": True}
+    (tasks / "toy_choice.yaml").write_text(yaml.safe_dump({**task, "metric_list": [metric]}))
+    with pytest.raises(EvaluatorError, match="the scale of its metric mcc is not known"):
+        LMEval(EvalSettings()).identity(benchmark(tasks, "toy_choice"))
+
+
+def test_a_checkpoint_without_a_processor_is_told_before_any_question(pool, tasks, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_bytes((pool / "m0" / "config.json").read_bytes())
+    LMEval(EvalSettings()).check(benchmark(tasks, "toy_choice"), pool / "m0")
+    with pytest.raises(EvaluatorError, match=str(bare)):
+        LMEval(EvalSettings()).check(benchmark(tasks, "toy_choice"), bare)
+
+
 def test_a_scale_that_is_not_known_is_refused(pool, tasks, tmp_path):
     with pytest.raises(EvaluatorError, match="the scale of its metric likelihood is not known"):
         LMEval(EvalSettings()).evaluate(ToyCandidate(pool / "m0", tmp_path, "m0"), benchmark(tasks, "toy_scale"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from soup.evaluation.settings import EvalSettings
 from soup.testing import check_evaluator
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, plain_vlmeval, scripted
 from tests.helpers.toy_test_sets import TOYS, predictions, random_predictions, right, write_tsv
+from tests.helpers.vlm_families import save_family
 
 KINDS = ["all right", "half right", "noise", "sentences"]
 
@@ -245,3 +248,63 @@ def test_a_torn_line_of_kept_answers_is_asked_again(data, settings, tmp_path):
     assert notes[-1] == "asked 1"
     file.write_bytes(file.read_bytes() + b'["no record"]\nno json\n')
     assert VLMEval(settings).evaluate(candidate, of("mmstar")).value == 100
+
+
+# What is known before the first question
+
+
+def test_a_judge_that_does_not_answer_is_told_before_any_question_of_any_benchmark(data, settings, tmp_path):
+    harness = VLMEval(replace(settings, judge_url="http://127.0.0.1:9/v1"))
+    harness.identity(of("mmvet"))
+    with pytest.raises(EvaluatorError, match="does not answer"):
+        harness.check(of("mmbench"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    return save_family("llava", tmp_path_factory.mktemp("family") / "llava", 0)
+
+
+def with_template(llava, tmp_path, template):
+    """The files around the model's weights, with another chat template; none where it is None."""
+    path = tmp_path / "checkpoint"
+    shutil.copytree(llava, path, ignore=shutil.ignore_patterns("*.safetensors", "chat_template*"))
+    for file in path.glob("*.json"):
+        document = json.loads(file.read_text())
+        if document.pop("chat_template", None) is not None:
+            file.write_text(json.dumps(document))
+    if template is not None:
+        (path / "chat_template.jinja").write_text(template)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (None, "needs a processor with an image processor and a chat template"),
+        ("{{ messages[0].nothing.at_all }}", "its chat template fails on a question with an image: UndefinedError"),
+        (
+            "{% for message in messages %}USER: <image> ASSISTANT:{% endfor %}",
+            "its chat template leaves the question out",
+        ),
+    ],
+    ids=["none", "fails", "drops the question"],
+)
+def test_a_chat_template_that_makes_no_prompt_is_told_without_any_weights(template, words, llava, data, tmp_path):
+    harness = VLMEval(EvalSettings())
+    harness.check(of("mmbench"), llava)
+    with pytest.raises(EvaluatorError, match=words):
+        harness.check(of("mmbench"), with_template(llava, tmp_path, template))
+
+
+def test_a_processor_that_can_not_be_opened_is_told_without_any_weights(llava, data, tmp_path):
+    broken = with_template(llava, tmp_path, "{{ messages }}")
+    (broken / "tokenizer.json").write_text("{}")
+    with pytest.raises(EvaluatorError, match="its processor can't be opened"):
+        VLMEval(EvalSettings()).check(of("mmbench"), broken)
+
+
+def test_an_image_that_is_no_base64_is_told_before_any_question(data, settings, tmp_path):
+    put(tmp_path, "mmstar", [{**row, "image": row["image"][:-3]} for row in data["mmstar"]])
+    with pytest.raises(EvaluatorError, match="is neither base64 nor the index of a row"):
+        VLMEval(settings).identity(of("mmstar"))
