@@ -88,6 +88,12 @@ class TableScorer:
         """Store a worker's score."""
         self.known[recipe.digest] = score.value
 
+    def check_first(self) -> None:
+        """Do nothing: a table needs no checkpoint."""
+
+    def remark(self, text: str, subject: str = "") -> None:
+        """Do nothing: there is nothing strange about a table."""
+
     def announce(self, trial: _Trial) -> None:
         """Do nothing: there is no progress to show."""
 
