@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,13 @@ from finetune.data.rows import Picture, TrainingRow
 from finetune.data.tokens import IGNORED, RowTokenizer
 from soup.errors import FinetuneError
 
-__all__ = ["Collator", "FeatureCache"]
+Made = TypeVar("Made")
+__all__ = ["Collator", "FeatureCache", "Replacement", "replace_bad_row"]
 
 log = logging.getLogger(__name__)
 TRIED_INSTEAD = 100
+Replacement = Callable[[TrainingRow], TrainingRow]
+"""Gives the row after one that turned out to be bad."""
 
 
 class FeatureCache:
@@ -75,7 +78,7 @@ class Collator:
         *,
         max_length: int | None = None,
         packing: bool = False,
-        replacement: Callable[[TrainingRow], TrainingRow] | None = None,
+        replacement: Replacement | None = None,
         as_bytes: bool = False,
     ):
         self.processor = processor
@@ -121,18 +124,9 @@ class Collator:
                 good.append(row)
             except FinetuneError as error:
                 log.warning("left out: %s", error)
-        return (features, good) if good else self._features_instead(rows[-1], self.replacement)
-
-    def _features_instead(
-        self, row: TrainingRow, replacement: Callable[[TrainingRow], TrainingRow]
-    ) -> tuple[list[list[Tensor]], list[TrainingRow]]:
-        for _ in range(TRIED_INSTEAD):
-            row = replacement(row)
-            try:
-                return self._features_of([row]), [row]
-            except FinetuneError as error:
-                log.warning("left out: %s", error)
-        raise FinetuneError(f"{TRIED_INSTEAD} rows one after another are bad: see the log for each of them.")
+        if good:
+            return features, good
+        return replace_bad_row(rows[-1], self.replacement, lambda row: (self._features_of([row]), [row]))
 
     def _features_of(self, rows: list[TrainingRow]) -> list[list[Tensor]]:
         pictures = {picture.key: picture for row in rows for picture in row["images"]}
@@ -176,6 +170,26 @@ class Collator:
             mask_BS[i, : len(ids)] = 1
         rows = {"input_ids": ids_BS, "attention_mask": mask_BS, "labels": labels_BS}
         return {name: torch.from_numpy(values) for name, values in rows.items()}
+
+
+def replace_bad_row(row: TrainingRow, replacement: Replacement, make: Callable[[TrainingRow], Made]) -> Made:
+    """Give what is made of the next good row behind a bad one; the bad ones between are logged.
+
+    Args:
+        row: the bad one.
+        replacement: gives the next.
+        make: raises FinetuneError where that is bad, too.
+
+    Raises:
+        FinetuneError: too many rows one after another are bad.
+    """
+    for _ in range(TRIED_INSTEAD):
+        row = replacement(row)
+        try:
+            return make(row)
+        except FinetuneError as error:
+            log.warning("left out: %s", error)
+    raise FinetuneError(f"{TRIED_INSTEAD} rows one after another are bad: see the log for each of them.")
 
 
 def _concatenate(images: list[Tensor]) -> Tensor:

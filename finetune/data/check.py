@@ -108,8 +108,7 @@ def check_data(
         base: the base set D.
         added: the added sets d_i by name.
         settings: `max_length`, whether bad rows are errors (`on_bad_row`), and `mixture`.
-        processor: counts tokens, those of images by the sizes in their headers; without it, or with one of another
-            family than POINTS, lengths are not known.
+        processor: counts tokens, those of images by the sizes in their headers; without it lengths are not known.
         progress: called with a data set's path, rows done and rows in all, now and then.
         jobs: where their settings differ from these; of a data set that several train on the strictest count.
             By default one for each added set, and one for D alone.
@@ -139,7 +138,7 @@ def check_data(
     sets = tuple(_report(key, users, scanned) for key in scanned)
     wrong, notes = _bad_rows(sets, scanned)
     twins = _twins(base, added, scanned)
-    notes += [*_formats(sets), *_repeated(sets), *twins, *_uncounted(scanned, processor)]
+    notes += [*_formats(sets), *_repeated(sets), *twins, *_uncounted(scanned)]
     return DataReport(sets, (*errors, *wrong, *_mixtures(jobs, scanned)), tuple(notes))
 
 
@@ -187,7 +186,7 @@ def _scan(
             progress(data_set.path, n, rows)
 
     scan = scan_rows(Corpus([data_set]), scanner, progress=done, on_bad_row=write)
-    return _ScannedSet(data_set, scan, scanner.tokens is not None, strict)
+    return _ScannedSet(data_set, scan, scanner.counts, strict)
 
 
 def _report(
@@ -282,11 +281,11 @@ def _twins(
     return notes
 
 
-def _uncounted(scanned: Mapping[str, _ScannedSet], processor: Any) -> list[str]:
+def _uncounted(scanned: Mapping[str, _ScannedSet]) -> list[str]:
     """Note that tokens are not known, and why."""
     if all(each.counted for each in scanned.values()):
         return []
-    why = "the start is not here yet, or has no processor" if processor is None else "its processor tells no sizes"
+    why = "the start is not here yet, or has no processor"
     return [f"tokens were not counted ({why}): rows over max_length will stop a job, or be left out, when it begins"]
 
 

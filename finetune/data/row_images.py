@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -12,6 +13,7 @@ from finetune.media.images import frame_count, frames_of, open_picture, size_of
 from finetune.points.video import Video
 from soup.errors import FinetuneError
 
+Tiles = TypeVar("Tiles")
 __all__ = ["load_image", "tiles_of"]
 
 
@@ -26,12 +28,12 @@ def load_image(picture: Picture) -> Image.Image | Video:
     return open_picture(picture.source, name=picture.name)
 
 
-def tiles_of(picture: Picture, tiles: Callable[[int, int], int], decode: bool = False) -> int | Fault:
+def tiles_of(picture: Picture, tiles: Callable[[int, int], Tiles], decode: bool = False) -> int | Tiles | Fault:
     """Count the tiles that a picture will have, or give what is wrong with it, as far as its header tells.
 
     Args:
         picture: not opened yet.
-        tiles: counts those of a width and height.
+        tiles: counts those of a width and height, or tells what else is wanted of a size; of a video, frames count.
         decode: decode the whole picture, too.
     """
     absent = [file for file in _files(picture.source) if not file.exists()]

@@ -15,6 +15,7 @@ import numpy as np
 import xxhash
 
 from finetune.data.corpus import Corpus
+from finetune.data.processor_rows import ProcessorRows
 from finetune.data.row_images import tiles_of
 from finetune.data.rows import KINDS, Fault, Picture, RowError, Sample, texts_of
 from finetune.data.tokens import RowTokenizer, knows_tiles
@@ -25,6 +26,7 @@ from soup.support.text import bullet_list
 __all__ = ["RowScan", "RowScanner", "group_of", "scan_rows"]
 
 SHOWN, SHOWN_OF_A_KIND = 20, 5  # bad rows, in full
+Size = tuple[int, int]
 REMEMBERED = 2**16  # pictures whose headers are not read again
 OnBadRow = Callable[[int, RowError], object]
 """Called with each bad row's index and all that is wrong with it."""
@@ -66,36 +68,48 @@ class RowScan:
 class RowScanner:
     """Checks rows: are they good, and how long are they.
 
-    Without a processor, or with one of another family than POINTS, lengths are not known; without one the image token
-    is taken to be that of POINTS. `exact` counts the tokens of every row, where otherwise those that can't be too many
-    are left out. `decode` opens every picture in full.
+    Without a processor lengths are not known, and the image token is taken to be that of POINTS. `exact` counts the
+    tokens of every row of POINTS, where otherwise those that can't be too many are left out; of other families all are
+    counted. `decode` opens every picture in full.
     """
 
     def __init__(self, processor: Any, max_length: int, *, exact: bool = False, decode: bool = False):
         self.tokens = RowTokenizer(processor) if knows_tiles(processor) else None
-        self.image_token = processor.image_token if processor is not None else IMAGE_TOKEN
+        self.others = ProcessorRows(processor) if processor is not None and not self.tokens else None
+        self.template = RowTokenizer(processor)
+        self.image_tokens = [IMAGE_TOKEN] if processor is None else _image_tokens(processor)
         self.max_length, self.exact, self.decode = max_length, exact, decode
-        self.seen: dict[str, int | Fault] = {}
+        self.seen: dict[str, int | Size | Fault] = {}
+
+    @property
+    def counts(self) -> bool:
+        """Whether tokens can be counted."""
+        return self.tokens is not None or self.others is not None
 
     def faults(self, sample: Sample) -> list[Fault]:
         """Give what is wrong with the row's texts and pictures, beyond what its format tells."""
         faults = [
-            Fault("image_token", f"turn {i} holds {self.image_token}, which stands for an image; write it otherwise")
+            Fault("image_token", f"turn {i} holds {token}, which stands for an image; write it otherwise")
             for i, text in enumerate(texts_of(sample), 1)
-            if self.image_token in text
+            for token in self.image_tokens
+            if token in text
         ]
         for k, picture in enumerate(sample["images"], 1):
-            if isinstance(fault := self._tiles(picture), Fault):
+            if isinstance(fault := self._measured(picture), Fault):
                 faults.append(Fault(fault.kind, f"image {k}: {fault.text}"))
         return faults
 
-    def _tiles(self, picture: Picture) -> int | Fault:
-        """How many tiles a picture will have, or what is wrong with it; its header is read once."""
+    def _measured(self, picture: Picture) -> int | Size | Fault:
+        """How many tiles a picture will have, or its size for other families, or what is wrong with it; read once."""
         if picture.key not in self.seen:
             if len(self.seen) >= REMEMBERED:
                 self.seen.clear()
-            count = self.tokens.tiles if self.tokens else lambda width, height: 1
-            self.seen[picture.key] = tiles_of(picture, count, self.decode)
+            if self.others and picture.frames:
+                self.seen[picture.key] = Fault("image_unreadable", "a video; POINTS models alone are trained on videos")
+            elif self.tokens:
+                self.seen[picture.key] = tiles_of(picture, self.tokens.tiles, self.decode)
+            else:
+                self.seen[picture.key] = tiles_of(picture, lambda width, height: (width, height), self.decode)
         return self.seen[picture.key]
 
     def length(self, sample: Sample) -> int:
@@ -105,13 +119,15 @@ class RowScanner:
             RowError: a picture's header can't be read.
             FinetuneError: the template can't write these messages.
         """
+        measured = [self._measured(picture) for picture in sample["images"]]
+        if faults := [fault for fault in measured if isinstance(fault, Fault)]:
+            raise RowError(sample["where"], faults)
+        if self.others:
+            sizes = [size for size in measured if isinstance(size, tuple)]
+            return self.others.length(self.template.segments(sample["messages"]), sizes)
         if self.tokens is None:
             return 0
-        counts = [self._tiles(picture) for picture in sample["images"]]
-        faults = [fault for fault in counts if isinstance(fault, Fault)]
-        if faults:
-            raise RowError(sample["where"], faults)
-        tiles = [count for count in counts if not isinstance(count, Fault)]
+        tiles = [count for count in measured if isinstance(count, int)]
         if not self.exact:
             bound = self.tokens.longest_possible(sample, tiles)
             if bound is not None and bound <= self.max_length:
@@ -169,6 +185,18 @@ def _scan_row(sample: Sample, i: int, scanner: RowScanner, scan: RowScan) -> Non
     if length > scanner.max_length:
         text = f"{length} tokens, more than max_length {scanner.max_length}; shorten it, or raise max_length"
         raise RowError(sample["where"], [Fault("too_long", text)])
+
+
+def _image_tokens(processor: Any) -> list[str]:
+    """Give what a model takes for a picture, wherever it stands in a text."""
+    if knows_tiles(processor):
+        return [processor.image_token]
+    named = (
+        getattr(part, name, None)
+        for part in (processor, processor.tokenizer)
+        for name in ("image_token", "video_token")
+    )
+    return list(dict.fromkeys(token for token in named if token))
 
 
 def group_of(sample: Sample) -> int:

@@ -25,7 +25,7 @@ def knows_tiles(processor: Any) -> bool:
 class RowTokenizer:
     """Makes token ids and labels of rows; labels are the assistant's words and the end of its turn, nothing else.
 
-    Of a processor of another family than POINTS only the segments are known: see `finetune.training.other_families`.
+    Of a processor of another family than POINTS only the segments are known: see `ProcessorRows`.
     """
 
     def __init__(self, processor: Any):
@@ -41,7 +41,8 @@ class RowTokenizer:
         Each piece is tokenised by itself: at inference the prompt is, too.
 
         Raises:
-            FinetuneError: a template that writes earlier turns otherwise once later ones follow.
+            FinetuneError: a template that can't write these messages, or that writes earlier turns otherwise once later
+                ones follow.
         """
         segments, done = [], ""
         for i, message in enumerate(messages):
@@ -49,13 +50,28 @@ class RowTokenizer:
                 prompt = self._written(messages[:i], add_generation_prompt=True)
                 whole = self._written(messages[: i + 1])
                 if not (prompt.startswith(done) and whole.startswith(prompt)):
-                    raise FinetuneError("the chat template rewrites earlier turns: the answers can't be told apart.")
+                    raise FinetuneError(self._why_not_cut(messages[:i], prompt))
                 segments += [(prompt[len(done) :], False), (whole[len(prompt) :], True)]
                 done = whole
         return segments
 
+    def _why_not_cut(self, asked: list[Message], prompt: str) -> str:
+        """Return why the answer to a prompt can't be told from it."""
+        if self._written(asked) == prompt:
+            return (
+                "the chat template writes no generation prompt (it takes no notice of add_generation_prompt): where an "
+                "answer begins can't be told. Write the head of the assistant's turn into the template under "
+                "`{% if add_generation_prompt %}`"
+            )
+        return "the chat template rewrites earlier turns: the answers can't be told apart"
+
     def _written(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        try:
+            return self.processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except Exception as error:  # templates are programs of their own, and raise anything
+            raise FinetuneError(f"the chat template can't write these messages ({error})") from error
 
     def encoded(self, segments: Segments, tiles: list[int]) -> tuple[list[int], list[int]]:
         """Give token ids and labels of one row whose images have so many tiles each.

@@ -54,11 +54,12 @@ def _processor(start: Path) -> Any:
     """Return what turns rows into tokens, if the start is here; else lengths stay unknown."""
     if not start.is_dir():
         return None
-    from transformers import AutoProcessor
-
     import finetune.points  # noqa: F401 (makes the Auto classes know the family)
+    from soup.hf.processors import open_processor
 
     try:
-        return AutoProcessor.from_pretrained(start)
+        processor = open_processor(start, {})
     except (OSError, ValueError, KeyError, ImportError, SoupError):
         return None  # the jobs report what is wrong with it; the data can be looked at without
+    whole = all(hasattr(processor, part) for part in ("tokenizer", "image_processor", "image_token"))
+    return processor if whole else None

@@ -29,6 +29,14 @@ from soup.errors import FinetuneError
 
 __all__ = ["MAX_PIXELS", "as_rgb", "frames_of", "open_picture", "upright"]
 
+# How whole files end, by Pillow's names of formats; a WebP that is cut off has no header for Pillow.
+ENDINGS = {
+    "JPEG": re.compile(rb"\xff\xd9"),
+    "PNG": re.compile(rb"IEND"),
+    "GIF": re.compile(rb";\0*\Z"),
+    "WEBP": re.compile(rb""),
+}
+TAIL_BYTES = 16  # in which they end, but for what cameras and servers put behind it
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 _settings = threading.Lock()  # Pillow's limits are module-wide
 
@@ -92,14 +100,18 @@ def frames_of(
 
 
 def size_of(source: object, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Give the width and height that the picture of a source will have, by its header: not a pixel is decoded.
+    """Give the width and height that the picture of a source will have, by its header.
+
+    No pixel is decoded, unless the file does not end as whole ones of its format do: then all are, to see why.
 
     Raises:
-        FinetuneError: as `open_picture`, for what a header can tell.
+        FinetuneError: as `open_picture`, for what a header and the last bytes can tell.
     """
     named = image_source(source, name)
     with _opened(named) as image:
         check_size(image.size, named, max_pixels)
+        if not _is_whole(named, image.format):
+            open_picture(source, name=name, max_pixels=max_pixels)
         # A PNG would be decoded in search of an EXIF block behind its pixels.
         has_exif = image.format != "PNG" or "exif" in image.info
         return image.size[::-1] if has_exif and _orientation(image) in range(5, 9) else image.size
@@ -187,6 +199,17 @@ def _has_end(source: ImageSource) -> bool:
     """Whether a JPEG 2000 has its end marker, which its data can't contain; its decoder does not check it."""
     content = source.file.read_bytes() if isinstance(source.file, Path) else source.file.getvalue()
     return b"\xff\xd9" in content
+
+
+def _is_whole(source: ImageSource, kind: str | None) -> bool:
+    """Whether a file ends as whole ones of its format do; False where only decoding it would tell."""
+    if kind not in ENDINGS:
+        return False
+    if not isinstance(source.file, Path):
+        return ENDINGS[kind].search(source.file.getvalue()[-TAIL_BYTES:]) is not None
+    with source.file.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        return ENDINGS[kind].search(file.read()) is not None
 
 
 @contextmanager

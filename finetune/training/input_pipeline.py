@@ -69,7 +69,7 @@ def _of_other_family(corpus: Corpus, model: Any, processor: Any, settings: Train
     if settings.cache_features:
         raise FinetuneError(f"cache_features: only for POINTS models, not for a {type(model).__name__}.")
     rows = other_family_rows(corpus, processor, settings, _log_progress)
-    collator = ProcessorCollator(processor, settings.max_length)
+    collator = ProcessorCollator(processor, settings.max_length, rows.after if settings.on_bad_row == "skip" else None)
     return InputPipeline(rows, collator, len(corpus) - rows.scan.bad, rows.manifest)
 
 

@@ -1,14 +1,13 @@
 """Rows into batches for any vision-language model of transformers: by its own processor, row by row.
 
-POINTS has a quicker way (`finetune.data`), which knows its tiles. Here a processor reports where in its text it put
-what for each image, and where in that text each token stands: so answers are found whatever stands around them.
+POINTS has a quicker way (`finetune.data`), which knows its tiles.
 
     B   rows of a batch       S   tokens of a row
 """
 
 from __future__ import annotations
 
-import bisect
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,12 +17,15 @@ from torch.nn.functional import pad
 
 from finetune.config import TrainSettings
 from finetune.data import IGNORED, Corpus, TrainingRows
+from finetune.data.batches import Replacement, replace_bad_row
+from finetune.data.processor_rows import ProcessorRows
 from finetune.data.row_images import load_image
 from finetune.data.rows import TrainingRow
 from soup.errors import FinetuneError
 
 __all__ = ["ProcessorCollator", "other_family_rows"]
 
+log = logging.getLogger(__name__)
 RowProgress = Callable[[int, int], object]
 """Called with rows looked at, and rows in all."""
 TEXT = ("input_ids", "attention_mask", "labels")
@@ -32,27 +34,26 @@ TEXT = ("input_ids", "attention_mask", "labels")
 def other_family_rows(
     corpus: Corpus, processor: Any, settings: TrainSettings, progress: RowProgress | None = None
 ) -> TrainingRows:
-    """Give the rows of a run, without their lengths: the model's processor would have to open all pictures for them.
+    """Give the rows of a run.
 
     Raises:
-        FinetuneError: bad rows, unless they are to be skipped; packing, which needs their lengths.
+        FinetuneError: bad rows, unless they are to be skipped; packing.
     """
     if settings.packing:
-        raise FinetuneError("packing: only for POINTS models: of others how long a row will be is not known.")
+        raise FinetuneError("packing: only for POINTS models: others take each row for itself.")
     return TrainingRows(corpus, settings, processor, progress=progress)
 
 
 class ProcessorCollator:
-    """A batch from rows, padded on the right: all that the model's own processor makes of them, and labels."""
+    """A batch from rows, padded on the right: all that the model's own processor makes of them, and labels.
 
-    def __init__(self, processor: Any, max_length: int):
-        self.processor = processor
+    With `replacement` a row that turns out to be bad is left out, as the `Collator` of POINTS does.
+    """
+
+    def __init__(self, processor: Any, max_length: int, replacement: Replacement | None = None):
         self.tokenizer = processor.tokenizer
-        self.max_length = max_length
-        if not self.tokenizer.is_fast:
-            raise FinetuneError(
-                f"{type(self.tokenizer).__name__} does not tell where a token stands: no fast tokenizer."
-            )
+        self.rows = ProcessorRows(processor)
+        self.max_length, self.replacement = max_length, replacement
 
     def normalise_tiles(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Give the batch as it is: its images are normalised already."""
@@ -64,7 +65,7 @@ class ProcessorCollator:
         Raises:
             FinetuneError: a row that is too long, or that the processor can't take.
         """
-        batches = [self._encoded(row) for row in rows]
+        batches = self._encoded_rows(rows)
         longest = max(batch["input_ids"].shape[1] for batch in batches)
         columns: dict[str, list[Tensor]] = {}
         for batch in batches:
@@ -78,63 +79,28 @@ class ProcessorCollator:
         filler = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED}.get(name, 0)
         return pad(tensor, (0, longest - tensor.shape[1]), value=filler)
 
+    def _encoded_rows(self, rows: Sequence[TrainingRow]) -> list[dict[str, Tensor]]:
+        """Return the rows that are good, at least one: bad ones are left out where there is a `replacement`."""
+        encoded = []
+        for row in rows:
+            try:
+                encoded.append(self._encoded(row))
+            except FinetuneError as error:
+                if not self.replacement:
+                    raise
+                log.warning("left out: %s", error)
+        return encoded or [replace_bad_row(rows[-1], self.replacement, self._encoded)] if self.replacement else encoded
+
     def _encoded(self, row: TrainingRow) -> dict[str, Tensor]:
         """One row [1, S], and its images."""
-        text = "".join(piece for piece, _ in row["segments"])
+        images = [load_image(picture) for picture in row["images"]]
         try:
-            inputs = self._process(text, [load_image(picture) for picture in row["images"]])
-        except (ValueError, TypeError, IndexError, KeyError) as error:
-            name = type(self.processor).__name__
-            raise FinetuneError(f"{row['where']}: {name} can't make a row of it ({error}).") from error
-        offsets, replaced = inputs.pop("offset_mapping")[0], inputs.pop("text_replacement_offsets", [[]])
-        batch = {name: torch.as_tensor(value) for name, value in inputs.items()}
-        batch["labels"] = self._labels(
-            batch["input_ids"], offsets, _spans(row["segments"], replaced[0] if replaced else [])
-        )
-        if batch["input_ids"].shape[1] > self.max_length:
-            count = batch["input_ids"].shape[1]
+            batch = self.rows.encoded(row["segments"], images)
+        except FinetuneError as error:
+            raise FinetuneError(f"{row['where']}: {error}") from error
+        if (count := batch["input_ids"].shape[1]) > self.max_length:
             raise FinetuneError(f"{row['where']}: {count} tokens, more than max_length {self.max_length}.")
         return batch
-
-    def _process(self, text: str, images: list[Any]) -> dict[str, Any]:
-        bos = self.tokenizer.bos_token
-        options = {
-            "add_special_tokens": not (bos and text.startswith(bos)),  # templates write it themselves
-            "return_offsets_mapping": True,
-            "return_tensors": "pt",
-        }
-        if images:
-            options["return_text_replacement_offsets"] = True
-        return dict(self.processor(text=[text], images=[images] if images else None, **options))
-
-    def _labels(self, ids_1S: Tensor, offsets: Any, spans: list[tuple[int, int]]) -> Tensor:
-        """Return the tokens that lie in the answers, up to the end of each one's turn [1, S].
-
-        Raises:
-            FinetuneError: an answer of which no token was found.
-        """
-        labels, ids = torch.full_like(ids_1S, IGNORED), ids_1S[0].tolist()
-        tokens = [(int(begin), int(end)) for begin, end in offsets]
-        for first, last in spans:
-            answer = [i for i, (begin, end) in enumerate(tokens) if begin < end and begin < last and end > first]
-            ends = [i for i in answer if ids[i] == self.tokenizer.eos_token_id]
-            answer = [i for i in answer if not ends or i <= ends[0]]
-            if not answer:
-                raise FinetuneError(f"{type(self.processor).__name__}: an answer's tokens can't be found in its text.")
-            labels[0, answer] = ids_1S[0, answer]
-        return labels
-
-
-def _spans(segments: list[tuple[str, bool]], replaced: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Where the answers stand once images are replaced by their tokens: first character, and the one after the last."""
-    ends = [image["span"][1] for image in replaced]
-    gained = [0, *(image["new_span"][1] - image["span"][1] for image in replaced)]
-    spans, position = [], 0
-    for text, learnt in segments:
-        moved = position + gained[bisect.bisect_right(ends, position)]
-        spans += [(moved, moved + len(text))] * learnt
-        position += len(text)
-    return spans
 
 
 def _concatenate(tensors: list[Tensor]) -> Tensor:

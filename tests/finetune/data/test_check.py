@@ -108,9 +108,19 @@ def test_without_a_processor_all_but_the_lengths_is_known(tmp_path):
 
 
 def test_damage_behind_a_header_is_found_when_all_is_decoded(tmp_path):
-    data = written(tmp_path, "data", [GOOD, {"image": "cut.png", "conversations": ask()}])
+    data = written(tmp_path, "data", [GOOD, {"image": "hole.png", "conversations": ask()}])
+    content = (tmp_path / "good.png").read_bytes()
+    half = len(content) // 2
+    (tmp_path / "hole.png").write_bytes(content[:half] + b"\xff" * 99 + content[half + 99 :])
     assert check_data([data], {}, settings()).ok
     report = check_data([data], {}, settings(), decode=True)
+    assert report.sets[0].faults == {"image_unreadable": 1}
+    assert "cut off" in report.errors[0]
+
+
+def test_a_picture_that_is_cut_off_is_found_by_its_end(tmp_path):
+    data = written(tmp_path, "data", [GOOD, {"image": "cut.png", "conversations": ask()}])
+    report = check_data([data], {}, settings())
     assert report.sets[0].faults == {"image_unreadable": 1}
     assert "cut off" in report.errors[0]
 
@@ -215,15 +225,6 @@ def test_progress_is_told_to_the_end(tmp_path):
     data = written(tmp_path, "data", [GOOD] * 3)
     check_data([data], {}, settings(), progress=lambda *told: seen.append(told))
     assert seen == [(data.path, 3, 3)]
-
-
-def test_with_a_processor_of_another_family_rows_are_looked_at_though_their_lengths_are_not_known(tmp_path):
-    class OtherProcessor:
-        image_token = "<image>"
-
-    report = check_data([written(tmp_path, "data", [GOOD, BAD["roles"]])], {}, settings(), OtherProcessor())
-    assert report.sets[0].faults == {"roles": 1}
-    assert report.sets[0].tokens is None
 
 
 def test_that_tokens_were_not_counted_is_said(tmp_path, processor):

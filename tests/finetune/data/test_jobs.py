@@ -58,7 +58,8 @@ def test_packs_are_learnt_and_a_row_that_fits_none_is_told(data, tmp_path):
 def test_a_picture_damaged_behind_its_header_stops_a_job_by_name_or_costs_its_row(tmp_path):
     root = write_rows(tmp_path / "rows")
     broken = root / "images" / "0-0.png"
-    broken.write_bytes(broken.read_bytes()[:-30])
+    content = broken.read_bytes()
+    broken.write_bytes(content[:-30] + b"\xff" * 10 + content[-20:])  # its end is there
     with pytest.raises(FinetuneError, match=r"data\.json, row 1, image 1 \(.*0-0\.png\)"):
         weights(make_job(tmp_path, root, "strict"))
     assert weights(make_job(tmp_path, root, "lenient", on_bad_row="skip"))

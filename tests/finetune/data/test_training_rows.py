@@ -290,12 +290,13 @@ def test_packs_are_a_function_of_their_number(lengths, start):
 
 
 def damaged(root, rows=None):
-    """The second of three pictures is cut off behind its header."""
+    """The second of three pictures is damaged in its middle."""
     noise = np.random.default_rng(0).integers(0, 255, (32, 64, 3), dtype=np.uint8)
     for name in "abc":
         Image.fromarray(noise).save(root / f"{name}.png")
     content = (root / "b.png").read_bytes()
-    (root / "b.png").write_bytes(content[: len(content) // 2])
+    half = len(content) // 2
+    (root / "b.png").write_bytes(content[:half] + b"\xff" * 99 + content[half + 99 :])
     samples = [{"image": f"{name}.png", "conversations": conversation("<image>What?", name)} for name in "abc"]
     (root / "data.json").write_text(json.dumps(samples))
     return root

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
 
-from finetune.config import DataSet
+from finetune.config import DataSet, TrainSettings
 from finetune.data import IGNORED, Corpus
+from finetune.data.check import check_data
 from finetune.jobs import read_stamp
 from finetune.training.input_pipeline import build_input_pipeline
 from finetune.training.other_families import ProcessorCollator, other_family_rows
@@ -18,7 +22,7 @@ from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
 from soup.hf.processors import open_processor
 from tests.helpers.training_basics import make_job, write_rows
-from tests.helpers.vlm_families import FAMILIES, save_family
+from tests.helpers.vlm_families import FAMILIES, noise, save_family
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,6 +54,89 @@ def checkpoint(tmp_path_factory):
         return made[kind]
 
     return of
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Good rows, and of each fault that no header of a text tells, one."""
+    root = tmp_path_factory.mktemp("many")
+    for name, size in {"a": (48, 32), "b": (32, 32), "c": (64, 40), "thin": (900, 3), "cut": (64, 64)}.items():
+        noise(root / f"{name}.jpg", size, seed=1)
+    (root / "cut.jpg").write_bytes((root / "cut.jpg").read_bytes()[:-200])
+    rows = [
+        *({"image": f"{name}.jpg", "conversations": turns("<image>Which?", name)} for name in "abcba"),
+        {"image": ["a.jpg", "b.jpg"], "conversations": turns("<image><image>Same?", "no")},
+        {"conversations": turns("Hello?", "Hi")},
+        {"image": "a.jpg", "conversations": turns("<image>" + "x" * 3000, "no")},
+        {"image": "cut.jpg", "conversations": turns("<image>Which?", "no")},
+        {"image": "thin.jpg", "conversations": turns("<image>Which?", "no")},
+    ]
+    (root / "data.json").write_text(json.dumps(rows))
+    return DataSet(path=str(root / "data.json"))
+
+
+def turns(question, answer):
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+def settings(**changed):
+    return TrainSettings(**{"lr": 1e-3, "steps": 3, "global_batch_size": 4, "max_length": 3000, **changed})
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_the_check_finds_the_rows_that_a_job_would_stop_at(checkpoint, many, kind):
+    processor = open_processor(checkpoint(kind), {})
+    report = check_data([many], {}, settings(), processor)
+    (data_set,) = report.sets
+    faults = {"too_long": 1, "image_unreadable": 1}
+    if kind.startswith("qwen"):  # the others take it
+        assert "can't make a row of it (absolute aspect ratio must be smaller than 200, got 300.0)" in report.errors[0]
+        faults["unreadable"] = 1
+    assert data_set.faults == faults
+    assert report.notes == (f"{many.path}: 2 of 10 rows repeat an earlier one",)
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_lengths_that_sizes_tell_are_those_of_the_batches(checkpoint, many, kind):
+    processor = open_processor(checkpoint(kind), {})
+    rows = other_family_rows(Corpus([many]), processor, settings(on_bad_row="skip"))
+    collator = ProcessorCollator(processor, 3000)
+    for i in np.flatnonzero(rows.scan.good):
+        sample = rows.corpus[i]
+        row = {
+            "segments": rows.tokens.segments(sample["messages"]),
+            "images": sample["images"],
+            "where": "",
+            "position": 0,
+        }
+        assert collator([row])["input_ids"].shape[1] == rows.scan.lengths[i]
+
+
+def test_bad_rows_are_left_out_of_a_job_that_skips_them(checkpoint, many, tmp_path):
+    job = make_job(tmp_path, many.path, start=checkpoint("qwen2_vl"), on_bad_row="skip", max_length=3000, steps=4)
+    assert train_job(job, "d", lambda *step: None, StopRequest())
+    assert read_stamp(job.out)["mixture"]["skipped"] == 3
+
+
+@pytest.mark.parametrize("fault", [MemoryError("full"), StopIteration(), ZeroDivisionError("division by zero")])
+def test_a_row_that_a_processor_breaks_at_is_told_or_replaced(checkpoint, many, monkeypatch, fault, caplog):
+    processor = open_processor(checkpoint("llava"), {})
+    rows = other_family_rows(Corpus([many]), processor, settings(on_bad_row="skip"))
+    items = [rows[i] for i in range(4)]
+    make = type(processor).__call__
+
+    def stumble(self, text, **options):
+        if text[0] == "".join(piece for piece, _ in items[1]["segments"]):
+            raise fault
+        return make(self, text=text, **options)
+
+    monkeypatch.setattr(type(processor), "__call__", stumble)
+    with pytest.raises(FinetuneError, match=r"data\.json, row \d+: LlavaProcessor can't make a row of it"):
+        ProcessorCollator(processor, 3000)(items)
+    collator = ProcessorCollator(processor, 3000, rows.after)
+    assert len(collator(items)["input_ids"]) == sum(item["segments"] != items[1]["segments"] for item in items)
+    assert torch.equal(collator([items[1]])["input_ids"], collator([rows.after(items[1])])["input_ids"])
+    assert "left out: " in caplog.text
 
 
 def weights(directory):
