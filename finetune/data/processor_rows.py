@@ -87,6 +87,8 @@ class ProcessorRows:
             options["return_text_replacement_offsets"] = True
         try:
             return dict(self.processor(text=[text], images=[list(images)] if images else None, **options))
+        except MemoryError:
+            raise
         except Exception as error:  # processors raise anything at pictures and texts that they were not written for
             name = type(self.processor).__name__
             raise FinetuneError(f"{name} can't make a row of it ({error or type(error).__name__}).") from error
