@@ -174,7 +174,8 @@ class Lora(_Strict):
     """Low-rank adapters (arXiv 2106.09685, section 4.1), merged into the weights when the job is done.
 
     `target`: a regular expression over module names; by default the language model's linear layers, never the
-    encoders'. `save`: modules that are trained in full beside the adapters.
+    encoders'. `save`: modules that are trained in full beside the adapters; `vision_projector` is what lies between the
+    encoders and the language model, whatever the family calls it.
     """
 
     rank: int = Field(16, gt=0)

@@ -1,14 +1,16 @@
-"""What `soup finetune --check` reports: every row of every data set of a configuration, before the first GPU hour."""
+"""What `soup finetune --check` reports: every row of every data set, and the settings tried on the start's outline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from finetune.config import Stage
 from finetune.data.check import COLUMNS, DataReport, JobData, check_data
-from finetune.jobs import START, at_root, read_plan
+from finetune.jobs import START, Job, at_root, read_plan
+from finetune.launching.job_plans import absent_needs
 from soup.errors import SoupError
 
 __all__ = ["COLUMNS", "check"]
@@ -21,7 +23,9 @@ def check(
     decode: bool = False,
     faults_to: Path | None = None,
 ) -> DataReport:
-    """Look at all rows that a configuration trains on; where its start is here, rows are counted in its tokens.
+    """Look at all rows that a configuration trains on; where its start is here, they are counted in its tokens.
+
+    The settings are tried on the start, too: parts, adapters, what its family can't do, packages to log with.
 
     Args:
         config_path: the YAML file.
@@ -38,16 +42,34 @@ def check(
     added = {name: at_root(sets, root) for name, sets in config.added.items()}
     if isinstance(config.start, Stage) and (start_data := at_root(config.start.data, root)) != base:
         added[START] = start_data
-    return check_data(
+    start = _start(jobs)
+    processor = _processor(start)
+    report = check_data(
         base,
         added,
         config.settings(),
-        _processor(Path(jobs[-1].start)),
+        processor,
         progress,
         jobs=[JobData(job.name, job.data, job.settings) for job in jobs],
         decode=decode,
         faults_to=faults_to,
     )
+    return replace(report, errors=(*absent_needs(jobs), *_settings_faults(start, processor, jobs), *report.errors))
+
+
+def _start(jobs: Sequence[Job]) -> Path:
+    """Return where the start is, or, while it is not trained yet, what it will be trained from."""
+    start = Path(jobs[-1].start)
+    return start if start.is_dir() else Path(jobs[0].start)
+
+
+def _settings_faults(start: Path, processor: Any, jobs: Sequence[Job]) -> list[str]:
+    """Return what is wrong with the settings, if the start is here."""
+    if not (start / "config.json").is_file():
+        return []
+    from finetune.training.trial_run import faults_of_settings
+
+    return faults_of_settings(start, processor, [job.settings for job in jobs])
 
 
 def _processor(start: Path) -> Any:

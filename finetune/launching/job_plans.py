@@ -31,7 +31,7 @@ from soup.errors import FinetuneError, OutputError, SoupError
 from soup.support.disk_space import require_bytes
 from soup.support.text import bullet_list
 
-__all__ = ["JobAction", "JobPlan", "LaunchPlan", "plan_launch", "snapshots"]
+__all__ = ["JobAction", "JobPlan", "LaunchPlan", "absent_needs", "plan_launch", "snapshots"]
 
 
 class JobAction(StrEnum):
@@ -143,6 +143,13 @@ def _check_settings(jobs: list[Job], findings: _Findings) -> None:
     for job in jobs:
         start = Path(starts.get(job.after or "", job.start))
         faults |= dict.fromkeys(f"start {start}: {fault}" for fault in unknown_parts(start, job.settings))
+    findings.problems += [*faults, *absent_needs(jobs)]
+
+
+def absent_needs(jobs: Sequence[Job]) -> list[str]:
+    """Give what settings name outside of the model and is not here: packages, files. Each once for all jobs."""
+    faults: dict[str, None] = {}
+    for job in jobs:
         absent = [package for package in job.settings.log_to if importlib.util.find_spec(package) is None]
         if absent:
             faults[f"log_to: {', '.join(absent)} not installed: pip install {' '.join(absent)}"] = None
@@ -150,7 +157,7 @@ def _check_settings(jobs: list[Job], findings: _Findings) -> None:
             configuration_path(job.settings.parallel)
         except FinetuneError as error:
             faults[str(error)] = None
-    findings.problems += faults
+    return list(faults)
 
 
 def _check_twins(config: FinetuneConfig, root: Path, findings: _Findings) -> None:

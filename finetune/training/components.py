@@ -6,6 +6,7 @@ other part that is as high up has that end (`vision_tower`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TypedDict
 
@@ -20,6 +21,7 @@ __all__ = [
     "UnknownPartError",
     "choose_trained",
     "find_part",
+    "find_projector",
     "last_layers",
     "learning_rates",
     "parameter_groups",
@@ -27,6 +29,9 @@ __all__ = [
     "within",
 ]
 
+PROJECTOR = "vision_projector"  # POINTS' name for what lies between the encoders and the language model
+# What other families call it, as the last word of a path or a part of that.
+PROJECTORS = re.compile(r"projector|projection|merger|connector|aligner|abstractor|resampler|perceiver|embed_vision")
 ADAPTER = ".lora_"  # in the names of what peft puts beside a layer
 
 
@@ -62,6 +67,29 @@ def find_part(model: nn.Module, name: str) -> str:
     raise UnknownPartError(f"no part is called {name}.{did_you_mean(name, part_names(model))}")
 
 
+def find_projector(model: nn.Module) -> list[str]:
+    """Give the paths of what lies between a model's vision encoder and its language model, whatever its family.
+
+    Those are the highest modules whose names say so, beside the language model; several where the encoder hands on
+    several of its layers (Qwen3-VL). None where no name does.
+    """
+    language = _language_model(model)
+    names = [name for name, part in model.named_modules() if name and _has_parameters(part)]
+    beside = [name for name in names if not within(name, language) and "audio" not in name]
+    named = [name for name in beside if PROJECTORS.search(name.rpartition(".")[2])]
+    top = min((name.count(".") for name in named), default=0)
+    return [name for name in named if name.count(".") == top]
+
+
+def _language_model(model: nn.Module) -> str:
+    """Return the path of what holds the word embeddings, `model.language_model` or what it is called."""
+    get_embeddings = getattr(model, "get_input_embeddings", None)
+    embeddings = get_embeddings() if get_embeddings else None
+    path = next((name for name, module in model.named_modules() if module is embeddings), "")
+    words = path.split(".")
+    return ".".join(words[: 2 if words[0] == "model" and len(words) > 2 else 1])
+
+
 def within(name: str, path: str) -> bool:
     """Whether a parameter or module belongs to the part at a path."""
     return name == path or name.startswith(f"{path}.")
@@ -79,7 +107,7 @@ def choose_trained(model: nn.Module, settings: TrainSettings) -> None:
     problems: list[str] = []
     frozen = _find_parts(model, "freeze", settings.freeze, problems)
     partly = _find_parts(model, "train", settings.train, problems)
-    saved = _find_parts(model, "lora.save", settings.lora.save if settings.lora else (), problems)
+    saved = _saved_parts(model, settings, problems)
     problems += [f"{name}: both in freeze and in train or lora.save" for name in frozen if {*partly, *saved} & {name}]
     kept, trained = list(frozen.values()), list(saved.values())
     for name, path in partly.items():
@@ -183,6 +211,14 @@ def _find_parts(model: nn.Module, key: str, names: Iterable[str], problems: list
         except UnknownPartError as unknown:
             problems.append(f"{key}: {unknown}")
     return paths
+
+
+def _saved_parts(model: nn.Module, settings: TrainSettings, problems: list[str]) -> dict[str, str]:
+    """Return the paths of what is trained in full beside adapters; `vision_projector` is that of any family."""
+    names = settings.lora.save if settings.lora else []
+    if PROJECTOR in names and not any(path.rpartition(".")[2] == PROJECTOR for path, _ in _paths(model)):
+        names = [part for name in names for part in (find_projector(model) if name == PROJECTOR else [name])] or names
+    return _find_parts(model, "lora.save", names, problems)
 
 
 def _amount(model: nn.Module, path: str, much: str, key: str, problems: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from finetune.training.other_families import ProcessorCollator, other_family_row
 from finetune.training.parallel import environment_of, world_size
 from soup.errors import FinetuneError
 
-__all__ = ["InputPipeline", "build_input_pipeline"]
+__all__ = ["InputPipeline", "build_input_pipeline", "check_family"]
 
 log = logging.getLogger(__name__)
 TILES_BYTES = 2**30  # of small data sets, tiles are cached, too
@@ -64,10 +64,23 @@ def build_input_pipeline(corpus: Corpus, model: Any, processor: Any, settings: T
     return InputPipeline(rows, collator, len(corpus) - rows.scan.bad, rows.manifest)
 
 
-def _of_other_family(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> InputPipeline:
-    """For a model of another family: by its own processor."""
+def check_family(model: Any, settings: TrainSettings) -> None:
+    """Check that a model's family can do what the settings ask for.
+
+    Raises:
+        FinetuneError: it is not POINTS, and that alone can.
+    """
+    if isinstance(model, PointsForConditionalGeneration):
+        return
     if settings.cache_features:
         raise FinetuneError(f"cache_features: only for POINTS models, not for a {type(model).__name__}.")
+    if settings.packing:
+        raise FinetuneError("packing: only for POINTS models: others take each row for itself.")
+
+
+def _of_other_family(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> InputPipeline:
+    """For a model of another family: by its own processor."""
+    check_family(model, settings)
     rows = other_family_rows(corpus, processor, settings, _log_progress)
     collator = ProcessorCollator(processor, settings.max_length, rows.after if settings.on_bad_row == "skip" else None)
     return InputPipeline(rows, collator, len(corpus) - rows.scan.bad, rows.manifest)

@@ -37,10 +37,8 @@ def other_family_rows(
     """Give the rows of a run.
 
     Raises:
-        FinetuneError: bad rows, unless they are to be skipped; packing.
+        FinetuneError: bad rows, unless they are to be skipped.
     """
-    if settings.packing:
-        raise FinetuneError("packing: only for POINTS models: others take each row for itself.")
     return TrainingRows(corpus, settings, processor, progress=progress)
 
 

@@ -20,7 +20,7 @@ from soup.errors import FinetuneError
 from soup.hf.processors import open_processor
 from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["open_start", "start_folder"]
+__all__ = ["misfits", "open_start", "start_folder"]
 
 
 def open_start(start: str, settings: TrainSettings, texts: Iterable[str] = ()) -> tuple[PreTrainedModel, Any]:
@@ -39,7 +39,7 @@ def open_start(start: str, settings: TrainSettings, texts: Iterable[str] = ()) -
     folder = start_folder(start)
     model, processor = _make_fresh(start, texts) if folder is None else _open_checkpoint(start, folder)
     _set_attention(model, settings)
-    problems = list(_misfits(model, processor))
+    problems = list(misfits(model, processor))
     if problems:
         raise FinetuneError(f"{start}: can't be trained, for {len(problems)} reasons:\n{bullet_list(problems)}")
     return model, processor
@@ -116,8 +116,8 @@ def _set_attention(model: PreTrainedModel, settings: TrainSettings) -> None:
         ) from error
 
 
-def _misfits(model: PreTrainedModel, processor: Any) -> Iterable[str]:
-    """Return what of the processor does not fit the model."""
+def misfits(model: PreTrainedModel, processor: Any) -> Iterable[str]:
+    """Give what of the processor does not fit the model."""
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(processor, "image_processor", None) is None:
         yield f"a processor of tokenizer and image processor was expected, found {type(processor).__name__}"

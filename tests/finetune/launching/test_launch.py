@@ -560,14 +560,15 @@ def test_the_check_looks_at_all_rows_and_its_exit_code_tells(tmp_path):
     assert "0 problems" in said
 
 
-def test_a_check_with_decoding_finds_pictures_that_are_cut_off_and_writes_all_bad_rows(tmp_path):
+def test_a_check_with_decoding_finds_pictures_that_are_damaged_and_writes_all_bad_rows(tmp_path):
     path = place(tmp_path)
     for image in tmp_path.glob("data/*/images/*.png"):
         Image.effect_noise((64, 64), 50).save(image)
     assert check(path).ok
     cut = tmp_path / "data" / "b" / "images" / "b0.png"
-    cut.write_bytes(cut.read_bytes()[:2000])
-    assert check(path).ok, "its header is whole"
+    content = cut.read_bytes()
+    cut.write_bytes(content[:2000] + b"\xff" * 99 + content[-99:])
+    assert check(path).ok, "its header and its end are whole"
     report = check(path, decode=True, faults_to=tmp_path / "bad.jsonl")
     assert [one.faults for one in report.sets] == [{}, {}, {"image_unreadable": 1}, {}]
     assert json.loads((tmp_path / "bad.jsonl").read_text())["row"] == 0

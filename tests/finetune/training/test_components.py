@@ -12,12 +12,15 @@ from finetune.training.adapters import attach, fold, language_layers
 from finetune.training.components import (
     choose_trained,
     find_part,
+    find_projector,
     last_layers,
     learning_rates,
     parameter_groups,
     part_names,
 )
 from soup.errors import FinetuneError
+from tests.helpers.tiny_architectures import ARCHITECTURES
+from tests.helpers.tiny_architectures import tiny_model as architecture
 from tests.helpers.training_basics import BASICS, tiny_model
 from tests.helpers.vlm_families import FAMILIES, character_tokenizer
 
@@ -101,6 +104,24 @@ def test_adapters_sit_in_the_language_model_of_any_family(kind):
     assert layers
     assert all("language_model" in name for name in layers)
     assert not any("head" in name for name in layers)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_projector_of_any_family_is_found(name):
+    parts = {"smolvlm": ["model.connector"], "idefics3": ["model.connector"], "blip-2": ["language_projection"]}
+    parts["qwen2_vl"] = parts["qwen2_5_vl"] = ["model.visual.merger"]
+    parts["qwen3_vl"] = ["model.visual.merger", "model.visual.deepstack_merger_list"]
+    assert find_projector(architecture(name)) == parts.get(name, ["model.multi_modal_projector"])
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_the_parts_that_adapters_save_by_default_are_the_family_s_own_projector(kind):
+    model = foreign(kind)
+    own = settings(lora={"rank": 4})
+    attach(model, own)
+    names = {name for name in chosen(model, lora={"rank": 4}) if ".lora_" not in name}
+    assert names
+    assert all("merger" in name or "multi_modal_projector" in name for name in names)
 
 
 def test_every_wrong_word_is_told_with_what_was_meant():
