@@ -124,17 +124,18 @@ def check_data(
     jobs = jobs or [JobData(name, data, settings) for name, data in _trained_on(base, added).items()]
     scanner = RowScanner(processor, settings.max_length, exact=True, decode=decode)
     try:
-        with faults_to.open("w", encoding="utf-8") if faults_to else nullcontext() as file:
-            for key, (data_set, names) in users.items():
-                users_settings = [job.settings for job in jobs if key in map(_key, job.data)] or [settings]
-                scanner.max_length = min(each.max_length for each in users_settings)
-                strict = any(each.on_bad_row == "error" for each in users_settings)
-                try:
-                    scanned[key] = _scan(data_set, scanner, strict, progress, file)
-                except FinetuneError as error:
-                    errors.append(f"{', '.join(names)}: {error}")
+        opened = faults_to.open("w", encoding="utf-8") if faults_to else nullcontext()
     except OSError as error:
         raise FinetuneError(f"{faults_to}: can't be written ({error.strerror}).") from error
+    with opened as file:
+        for key, (data_set, names) in users.items():
+            users_settings = [job.settings for job in jobs if key in map(_key, job.data)] or [settings]
+            scanner.max_length = min(each.max_length for each in users_settings)
+            strict = any(each.on_bad_row == "error" for each in users_settings)
+            try:
+                scanned[key] = _scan(data_set, scanner, strict, progress, file)
+            except (FinetuneError, OSError) as error:
+                errors.append(f"{', '.join(names)}: {error}")
     sets = tuple(_report(key, users, scanned) for key in scanned)
     wrong, notes = _bad_rows(sets, scanned)
     twins = _twins(base, added, scanned)

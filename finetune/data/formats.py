@@ -9,7 +9,8 @@ openai      {"messages": [{"role": "user", "content": "..." or [{"type": "text",
 
 In all of them an image is a path, bytes, base64, a data or file URL, or {"bytes", "path"}. `video` (or `videos`) is a
 file, a directory of frames, or a list of frames; its marker is `<video>` or `<image>`. Turns have from and value or
-role and content. Keys without a value are as good as absent: tables have all keys in all rows.
+role and content. A marker is one in a user's turn, and a word elsewhere. Keys without a value, NaN or "None" among
+them, are as good as absent: tables have all keys in all rows.
 
 By its look a row is `openai` if it has messages, and one of the others if it has conversations: `llava` with `image`,
 `sharegpt` with `images` or `system`; with neither the two read the same. With messages and conversations, or image and
@@ -18,12 +19,15 @@ images, the look does not tell, and the configuration must.
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from finetune.data.rows import Fault, Message, Picture, RowError, Sample
+from finetune.media.sources import looks_like_base64
 
 __all__ = ["ROLES", "detect_format", "read_row"]
 
@@ -36,8 +40,9 @@ ROLES = {
     "developer": "system",
 }
 MARKER = re.compile(r"<image>\n?|<video>\n?")  # the line break after it belongs to the marker
-BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+ABSENT = ("", "none", "nan", "null", "<na>")
 IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": ("images", "image")}
+TURN_KEYS = ("messages", "conversations")
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image_url", "input_image", "image")
 VIDEO_PARTS = ("video_url", "video")
@@ -57,7 +62,7 @@ def detect_format(raw: Mapping[str, object]) -> str:
     Raises:
         ValueError: it looks like none, or like two.
     """
-    has = {name for name, value in raw.items() if value is not None}
+    has = {name for name, value in raw.items() if not _is_absent(value) and (name in TURN_KEYS or _listed(value))}
     if {"messages", "conversations"} <= has:
         raise _FaultError(
             "unreadable", "has messages (openai) and conversations (llava, sharegpt): say which by `format`"
@@ -114,7 +119,7 @@ class _Reading:
             RowError: with all that is wrong with it.
         """
         turns = list(self._turns())
-        messages: list[Message] = [{"role": role, "content": self._content(content)} for role, content in turns]
+        messages: list[Message] = [{"role": role, "content": self._content(role, content)} for role, content in turns]
         images = len(self.pictures) + len(self.images) + len(self.videos)
         if images != self.markers:
             self.faults.append(Fault("placeholders", f"{self.markers} <image> in the text, {images} images"))
@@ -128,7 +133,7 @@ class _Reading:
         """Return the row's own images, and its videos."""
         images = [image for name in IMAGE_KEYS[self.format] for image in _listed(self.raw.get(name))]
         # A list under `video` is the frames of one.
-        videos = [self.raw["video"]] if self.raw.get("video") is not None else []
+        videos = [self.raw["video"]] if _listed(self.raw.get("video")) else []
         return images, videos + _listed(self.raw.get("videos"))
 
     def _turns(self) -> Iterator[tuple[str, str | list[object]]]:
@@ -141,7 +146,7 @@ class _Reading:
             turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]
         if not isinstance(turns, list) or not turns:
             raise _FaultError("unreadable", f"expected a list of turns as {name}, found {_kind(turns)}")
-        if isinstance(system := self.raw.get("system"), str) and system:
+        if isinstance(system := self.raw.get("system"), str) and not _is_absent(system):
             yield "system", system
         for i, turn in enumerate(turns, 1):
             yield self._turn(turn, i)
@@ -149,8 +154,7 @@ class _Reading:
     def _turn(self, turn: object, i: int) -> tuple[str, str | list[object]]:
         if not isinstance(turn, Mapping):
             raise _FaultError("unreadable", f"turn {i}: expected an object, found {type(turn).__name__}")
-        role = turn.get("from") if turn.get("from") is not None else turn.get("role")
-        content = turn.get("value") if turn.get("value") is not None else turn.get("content")
+        role, content = _first(turn, "from", "role"), _first(turn, "value", "content")
         if not isinstance(role, str) or role not in ROLES:
             raise _FaultError("roles", f"turn {i}: role {role!r} is not one of {', '.join(ROLES)}")
         if content is None:
@@ -159,15 +163,13 @@ class _Reading:
             raise _FaultError("unreadable", f"turn {i}: expected text or parts, found {type(content).__name__}")
         return ROLES[role], content
 
-    def _content(self, content: str | list[object]) -> str | list[dict[str, str]]:
-        """Text alone as it is; with images as parts, each image where its marker is."""
+    def _content(self, role: str, content: str | list[object]) -> str | list[dict[str, str]]:
+        """Text alone as it is; with images as parts, each image where its marker is in a user's turn."""
         if isinstance(content, str):
-            return self._split_at_markers(content)
+            return self._split_at_markers(content) if role == "user" else _plain(content)
         parts = [self._part(part) for part in content]
         if all(part["type"] == "text" for part in parts):
-            text = "".join(part["text"] for part in parts)
-            # A text that is about markers stays a part, so that nobody takes it for one with images.
-            return [{"type": "text", "text": text}] if "<image>" in text else text
+            return _plain("".join(part["text"] for part in parts))
         return [part for part in parts if part["type"] != "text" or part["text"]]
 
     def _split_at_markers(self, content: str) -> str | list[dict[str, str]]:
@@ -201,7 +203,9 @@ class _Reading:
         if kind in TEXT_PARTS:
             return {"type": "text", "text": str(part.get("text") or "")}
         inside = [
-            part[name] for name in (kind, "image", "image_url", "video", "url", "path", "bytes") if part.get(name)
+            part[name]
+            for name in (kind, "image", "image_url", "video", "url", "path", "bytes")
+            if part.get(name) and not _is_absent(part[name])
         ]
         if inside:
             self.markers += 1
@@ -235,22 +239,40 @@ class _Reading:
             raise _FaultError(
                 "unreadable", f"image {len(self.pictures) + 1}: expected a path, bytes or base64, found {shown}"
             )
-        if image.startswith("data:"):
+        if image[:5].lower() == "data:":
             return image
-        if image.startswith("file:"):
+        if image[:5].lower() == "file:":
             return Path(unquote(urlsplit(image).path))
         if "://" in image[:12]:
             raise _FaultError("image_missing", f"{image[:100]}: a URL; download it first, and give the file's path")
-        if BASE64.fullmatch(image) and not (len(image) < 4096 and (self.root / image).exists()):
+        # os.path's is False, not an error, for a name that no file can have
+        if looks_like_base64(image) and not os.path.exists(self.root / image):  # noqa: PTH110
             return image
         return self.root / image
 
 
+def _plain(text: str) -> str | list[dict[str, str]]:
+    """Return a text; one that is about markers is a part, so that nobody takes it for one with images."""
+    return [{"type": "text", "text": text}] if MARKER.search(text) else text
+
+
+def _first(turn: Mapping[str, object], *keys: str) -> object:
+    """Return the value of the first of the keys that has one; words for none are words here."""
+    values = (turn.get(key) for key in keys)
+    return next((value for value in values if isinstance(value, str) or not _is_absent(value)), None)
+
+
+def _is_absent(value: object) -> bool:
+    """Whether a value means that there is none: tables write it as null, NaN (pandas), "" or the words for these."""
+    if isinstance(value, str):
+        return value.strip().lower() in ABSENT
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _listed(value: object) -> list[object]:
-    """One or several images; "" is how some data sets write that there is none."""
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
+    """One or several images, without those that are none."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return [item for item in values if not _is_absent(item)]
 
 
 def _kind(value: object) -> str:

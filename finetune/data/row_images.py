@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,7 @@ from PIL import Image
 
 from finetune.data.rows import Fault, Picture
 from finetune.media.images import frame_count, frames_of, open_picture, size_of
+from finetune.media.sources import shown
 from finetune.points.video import Video
 from soup.errors import FinetuneError
 
@@ -36,16 +38,17 @@ def tiles_of(picture: Picture, tiles: Callable[[int, int], Tiles], decode: bool 
         tiles: counts those of a width and height, or tells what else is wanted of a size; of a video, frames count.
         decode: decode the whole picture, too.
     """
-    absent = [file for file in _files(picture.source) if not file.exists()]
+    # os.path's is False, not an error, for a name that no file can have
+    absent = [shown(str(file)) for file in _files(picture.source) if not os.path.exists(file)]  # noqa: PTH110
     if absent:
-        return Fault("image_missing", f"no such file: {', '.join(map(str, absent[:3]))}")
+        return Fault("image_missing", f"no such file: {', '.join(absent[:3])}")
     try:
         if decode:
             load_image(picture)
         if picture.frames:
             return frame_count(picture.source, picture.frames, name=picture.name)
         return tiles(*size_of(picture.source, name=picture.name))
-    except FinetuneError as error:
+    except (FinetuneError, OSError) as error:
         return Fault("image_unreadable", str(error).removeprefix(f"{picture.name}: "))
 
 

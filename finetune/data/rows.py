@@ -62,8 +62,9 @@ class Picture:
     @property
     def name(self) -> str:
         """Its name in errors."""
-        path = self.source.get("path") if isinstance(self.source, dict) else self.source
-        shown = f" ({path})" if isinstance(path, str | Path) and len(str(path)) < 300 else ""
+        source = self.source
+        path = source.get("path") if isinstance(source, dict) else source if isinstance(source, Path) else None
+        shown = f" ({path})" if path is not None and len(str(path)) < 300 else ""
         return f"{self.where}{shown}"
 
     @cached_property

@@ -87,7 +87,8 @@ class Digests:
         times = []
         for name in names:
             path = root / name
-            stat = path.stat() if path.is_file() else None
+            # os.path's is False, not an error, for a name that no file can have
+            stat = path.stat() if os.path.isfile(path) else None  # noqa: PTH113
             whole.update(f"{name} {stat.st_size if stat else None}\n".encode())
             times += [(stat.st_mtime, name)] if stat else []
         known = [count for count in rows if count is not None]

@@ -5,22 +5,27 @@ Every error names its source, and never prints bytes or base64.
 
 from __future__ import annotations
 
+import ast
 import base64
-import binascii
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import unquote
 
 from soup.errors import FinetuneError
 
-__all__ = ["ImageSource", "image_source"]
+__all__ = ["ImageSource", "image_source", "looks_like_base64", "shown"]
 
 LONGEST_PATH = 4096
 SHOWN = 120  # characters of a text that an error shows
-BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+# Also of the URL-safe alphabet, percent-encoded, without padding, or as Python prints bytes: b'...'.
+BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+(?:=|%3D){0,2}\s*|(?:[A-Za-z0-9+/_\-\s]|%2[BFbf]|%3[Dd]|%0[ADad])+")
+PRINTED_BYTES = re.compile(r"b['\"].*", re.DOTALL)
+SHORTEST_BASE64 = 64  # characters; shorter texts are paths, unless they begin as pictures do
+URL_SAFE = str.maketrans("-_", "+/")
 # How PNG, JPEG, GIF, WebP (and AVI), BMP, TIFF and MP4 begin in base64: a path can't well be taken for one of them.
 BEGINNINGS = ("iVBORw0KGg", "/9j/", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A", "AAAA")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -63,11 +68,16 @@ def image_source(content: object, name: str | None = None) -> ImageSource:
     )
 
 
+def looks_like_base64(text: str) -> bool:
+    """Whether a text can be a picture in base64, or bytes as Python prints them, rather than a path."""
+    return bool(PRINTED_BYTES.fullmatch(text) or (len(text) >= SHORTEST_BASE64 and BASE64.fullmatch(text)))
+
+
 def _of_mapping(mapping: Mapping[str, object], name: str | None) -> ImageSource:
     path, content = mapping.get("path"), mapping.get("bytes")
     if content is not None:
         # `datasets` keeps the file's name as the path even where the bytes are at hand.
-        return image_source(content, name or (f"{_shown(str(path))} (its bytes)" if path else None))
+        return image_source(content, name or (f"{shown(str(path))} (its bytes)" if path else None))
     if path is None:
         raise FinetuneError(
             f"{name or 'a picture'}: expected a mapping with bytes or path, found "
@@ -77,16 +87,16 @@ def _of_mapping(mapping: Mapping[str, object], name: str | None) -> ImageSource:
 
 
 def _of_text(text: str, name: str | None) -> ImageSource:
-    if text.startswith("data:"):
+    if text[:5].lower() == "data:":
         return _of_data_uri(text, name)
     if URL.match(text):
         raise FinetuneError(
-            f"{name or _shown(text)}: a URL; pictures are read from files, bytes or base64 alone. Download it first, "
+            f"{name or shown(text)}: a URL; pictures are read from files, bytes or base64 alone. Download it first, "
             "and give the path."
         )
     if len(text) <= LONGEST_PATH and "\0" not in text and os.path.lexists(text):
         return _of_path(Path(text), name)
-    if BASE64.fullmatch(text) and (len(text) > LONGEST_PATH or text.startswith(BEGINNINGS)):
+    if looks_like_base64(text) or (text.startswith(BEGINNINGS) and BASE64.fullmatch(text)):
         return _of_base64(text, name or f"base64 text of {len(text):,} characters")
     return _of_path(Path(text), name)
 
@@ -94,17 +104,30 @@ def _of_text(text: str, name: str | None) -> ImageSource:
 def _of_data_uri(text: str, name: str | None) -> ImageSource:
     name = name or f"data URI of {len(text):,} characters"
     head, comma, body = text.partition(",")
-    if not comma or not head.endswith(";base64"):
+    if not comma or not head.lower().endswith(";base64"):
         raise FinetuneError(f"{name}: expected data:TYPE;base64,... and found no base64 in it.")
     return _of_base64(body, name)
 
 
 def _of_base64(text: str, name: str) -> ImageSource:
+    if PRINTED_BYTES.fullmatch(text):
+        printed = _printed_bytes(text, name)
+        if not BASE64.fullmatch(text := printed.decode("latin-1")):
+            return _of_bytes(printed, name)
+    body = "".join(unquote(text).split()).translate(URL_SAFE).rstrip("=")
     try:
-        content = base64.b64decode("".join(text.split()), validate=True)
-    except binascii.Error as error:
+        content = base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+    except ValueError as error:
         raise FinetuneError(f"{name}: not base64 ({error}); is it cut off?") from error
     return _of_bytes(content, name)
+
+
+def _printed_bytes(text: str, name: str) -> bytes:
+    try:
+        content = ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise FinetuneError(f"{name}: bytes as Python prints them, and not whole; is it cut off?") from error
+    return content if isinstance(content, bytes) else b""
 
 
 def _of_bytes(content: bytes, name: str) -> ImageSource:
@@ -114,7 +137,7 @@ def _of_bytes(content: bytes, name: str) -> ImageSource:
 
 
 def _of_path(path: Path, name: str | None) -> ImageSource:
-    name = name or _shown(str(path))
+    name = name or shown(str(path))
     # os.path's is False, not an error, for a name that no file can have
     if not os.path.exists(path):  # noqa: PTH110
         raise FinetuneError(f"{name}: no such file; expected the path of a picture.")
@@ -123,7 +146,7 @@ def _of_path(path: Path, name: str | None) -> ImageSource:
     return ImageSource(path, name)
 
 
-def _shown(text: str) -> str:
-    """Return the beginning of any text."""
+def shown(text: str) -> str:
+    """Give the beginning of any text, for errors."""
     start = text[:SHOWN] if text[:SHOWN].isprintable() else repr(text[:SHOWN])
     return start if len(text) <= SHOWN else f"{start}... ({len(text):,} characters)"

@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finetune.config import DataSet
+from finetune.config import DataSet, TrainSettings
 from finetune.data import Corpus, texts_of
+from finetune.data.check import check_data
 from finetune.data.files import open_file, read_array, read_lines
 from finetune.data.formats import read_row
 from finetune.data.rows import RowError
+from finetune.launching.digests import Digests
 from soup.errors import FinetuneError
 
 LLAVA = {
@@ -410,3 +412,39 @@ def test_columns_that_are_empty_in_a_row_are_as_good_as_absent(tmp_path, monkeyp
     assert [sample["format"] for sample in corpus] == ["openai", "llava"]
     assert sources(corpus[0]) == [tmp_path / "a.png"]
     assert texts_of(corpus[0]) == ["What?", "red"]
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), "None", "nan", "null", "<NA>", None, [], [None], [float("nan")]])
+def test_an_image_that_a_table_has_as_nothing_is_none(tmp_path, nothing):
+    talk = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "None"}]
+    for keys in ({"image": nothing}, {"images": nothing}, {"image": nothing, "images": nothing, "video": nothing}):
+        sample = read({**keys, "conversations": talk}, tmp_path)
+        assert sources(sample) == []
+        assert texts_of(sample) == ["Hello?", "None"]
+    with pytest.raises(RowError, match="1 <image> in the text, 0 images"):
+        read({**LLAVA, "image": nothing}, tmp_path)
+    row = {**LLAVA, "messages": float("nan"), "system": "None", "images": nothing}
+    assert read(row, tmp_path) == read(LLAVA, tmp_path)
+
+
+@pytest.mark.parametrize("word", ["<image>", "<video>"])
+def test_a_marker_is_a_word_but_in_a_user_s_turn(tmp_path, word):
+    talk = [
+        {"from": "human", "value": "<image>Which tag?"},
+        {"from": "gpt", "value": f"It is {word} here."},
+    ]
+    sample = read({"image": "a.png", "system": f"Know {word}.", "conversations": talk}, tmp_path, format="llava")
+    assert sources(sample) == [tmp_path / "a.png"]
+    assert texts_of(sample) == [f"Know {word}.", "Which tag?", f"It is {word} here."]
+    assert [sum(part["type"] == "image" for part in message["content"]) for message in sample["messages"]] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "u" * 5000 + "?q=1", "-_" * 200, "A" * 401])
+def test_an_image_text_that_no_file_can_be_called_makes_one_bad_row(tmp_path, name):
+    (tmp_path / "a.png").write_bytes(png())
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([LLAVA, {**LLAVA, "image": name}]))
+    report = check_data([DataSet(path=str(path))], {}, TrainSettings(lr=1, steps=1))
+    assert report.sets[0].bad == 1
+    assert name[:200] not in report.errors[0]
+    assert Digests().content(DataSet(path=str(path))).rows == 2

@@ -10,6 +10,7 @@ import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -77,6 +78,38 @@ def test_base64_of_every_usual_form_is_known_as_such(form):
     assert same(open_picture(base64.b64encode(content).decode()), pixels(open_picture(content)))
 
 
+def spelt(content):
+    """Base64 as tables, browsers and Python's print leave it behind."""
+    text = base64.b64encode(content).decode()
+    safe = base64.urlsafe_b64encode(content).decode()
+    return {
+        "without padding": text.rstrip("="),
+        "URL-safe": safe,
+        "URL-safe without padding": safe.rstrip("="),
+        "percent-encoded": quote(text, safe=""),
+        "DATA:": f"DATA:image/png;BASE64,{text}",
+        "data, percent-encoded": f"data:image/png;base64,{quote(text, safe='')}",
+        "printed": str(text.encode()),
+        "printed bytes": str(content),
+    }
+
+
+@pytest.mark.parametrize("how", spelt(b""))
+def test_base64_is_read_however_it_is_spelt(how):
+    for size in ((31, 32), (32, 32), (33, 32)):
+        content = encoded(gradient(*size), "PNG")
+        assert same(open_picture(spelt(content)[how]), pixels(open_picture(content)))
+
+
+@pytest.mark.parametrize("how", spelt(b""))
+def test_base64_that_is_cut_off_is_told_and_never_printed(how):
+    text = spelt(encoded(gradient(), "PNG"))[how]
+    for cut in (text[: len(text) // 2], text[:80]):
+        said = told(cut)
+        assert "no such file" not in said
+        assert text[40:60] not in said
+
+
 def test_a_file_whose_name_could_be_base64_is_a_file(tmp_path, monkeypatch):
     gradient().save(tmp_path / "Qk", "PNG")
     monkeypatch.chdir(tmp_path)
@@ -90,7 +123,7 @@ def test_a_file_whose_name_could_be_base64_is_a_file(tmp_path, monkeypatch):
         ("s3://bucket/a.png", "Download it first"),
         ("data:image/png;base64,iVBOR", "data URI of 27 characters: not base64"),
         ("data:image/svg+xml,<svg/>", "found no base64"),
-        ("iVBORw0KGgo", "base64 text of 11 characters: not base64"),
+        ("iVBORw0KGgoAA", "base64 text of 13 characters: not base64"),
         ("no/such.png", "no/such.png: no such file"),
         ("a\0b", "no such file"),
         ("x" * 300 + ".png", "(304 characters): no such file"),
