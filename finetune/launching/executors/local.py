@@ -46,12 +46,15 @@ class Gpu:
 def local_gpus() -> list[Gpu]:
     """Give the GPUs that jobs may use: those of CUDA_VISIBLE_DEVICES, else all that the driver lists."""
     known = {}
-    with suppress(OSError, subprocess.SubprocessError, ValueError):
+    with suppress(OSError, subprocess.SubprocessError):
         query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
         output = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
         for line in output.splitlines():
-            index, uuid, mebibytes = (word.strip() for word in line.split(","))
-            known[index] = known[uuid] = Gpu(index, int(mebibytes) * 2**20)
+            words = [word.strip() for word in line.split(",")]
+            if len(words) == 3 and words[0].isdecimal():
+                index, uuid, mebibytes = words  # "[N/A]" where a GPU shares the host's memory
+                memory_bytes = int(mebibytes) * 2**20 if mebibytes.isdecimal() else None
+                known[index] = known[uuid] = Gpu(index, memory_bytes)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return list(dict.fromkeys(known.values()))

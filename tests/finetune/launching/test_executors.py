@@ -81,6 +81,16 @@ def test_without_a_word_the_driver_s_gpus_count(monkeypatch, tmp_path):
     assert [(gpu.name, gpu.memory_bytes) for gpu in local_gpus()] == [("GPU-y", 40960 * 2**20)]
 
 
+def test_a_gpu_that_tells_no_memory_counts_as_any(monkeypatch, tmp_path):
+    lines = ["0, GPU-x, 81559", "1, GPU-y, [N/A]", "No devices were found", "2, GPU-z, 40960"]
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    known = [(gpu.name, gpu.memory_bytes and gpu.memory_bytes // 2**20) for gpu in local_gpus()]
+    assert known == [("0", 81559), ("1", None), ("2", 40960)]
+
+
 def test_a_job_of_more_gpus_than_there_are_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(FinetuneError, match=r"gpus_per_job: 4, but this host has 2 \(0, 1\)"):
