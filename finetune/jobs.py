@@ -6,7 +6,7 @@
     ckpts.finetune/<name>/         the job's folder (`start` is the start's):
         job.json                   what is to be trained: the whole of it, so that one command trains it anywhere
         state.json                 how far it is (`State`), rewritten whole
-        log.txt                    the output of the process, of every attempt
+        log.txt                    the output of the process, of every attempt behind a line of its own
         place.json                 where the last attempt runs, and by which command (`finetune/launching/executors`)
         checkpoints/               to resume from
         part/                      the ingredient while it is written
@@ -22,6 +22,7 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
@@ -46,6 +47,7 @@ __all__ = [
     "Stamp",
     "State",
     "at_root",
+    "divide_log",
     "has_digest",
     "job_command",
     "log_tail",
@@ -61,6 +63,7 @@ __all__ = [
 START = "start"  # the job that trains what the others start from
 STAMP = "finetune.json"  # what a complete checkpoint of ours says of itself
 LOG_LINES = 15
+ATTEMPT = "===== another attempt, begun at "
 Json = dict[str, object]
 """An object of JSON as it was read: what its keys hold is looked at where they are used."""
 
@@ -227,14 +230,24 @@ def _read_json(path: Path) -> Json | None:
         return None
 
 
+def divide_log(folder: Path) -> None:
+    """Write a line into a job's log, where it has one, that parts the attempt to come from those before."""
+    log = folder / "log.txt"
+    if log.is_file() and log.stat().st_size:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"\n{ATTEMPT}{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}\n")
+
+
 def log_tail(folder: Path, lines: int = LOG_LINES) -> str:
-    """Give the last lines of a job's log, without reading all of it."""
+    """Give the last lines that a job's last attempt logged, without reading the whole log."""
     try:
         with (folder / "log.txt").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 200 * lines))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+            tail = file.read().decode(errors="replace").splitlines()[-lines:]
     except OSError:
         return ""
+    begins = [i for i, line in enumerate(tail, 1) if line.startswith(ATTEMPT)]
+    return "\n".join(tail[begins[-1] if begins else 0 :])
 
 
 def read_state(folder: Path) -> State | None:

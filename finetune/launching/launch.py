@@ -18,6 +18,7 @@ from finetune.jobs import (
     Job,
     JobStatus,
     State,
+    divide_log,
     has_digest,
     job_command,
     log_tail,
@@ -345,6 +346,7 @@ def _prepare(plan: JobPlan) -> None:
     elif plan.action == JobAction.BEGIN:
         (folder / "state.json").unlink(missing_ok=True)
     plan.job.write(plan.digest)
+    divide_log(folder)
     clear_requests(folder)
     if read_state(folder) is None:
         write_state(folder, State(JobStatus.WAITING, steps=plan.job.settings.steps or 0))

@@ -166,6 +166,24 @@ def test_what_an_earlier_attempt_said_is_not_taken_for_this_one_s(tmp_path):
     assert "out of luck" not in str(error.value).partition("the end of its log")[0]
 
 
+def test_the_end_of_a_log_is_that_of_the_last_attempt(tmp_path):
+    path = place(tmp_path, a="fail")
+    assert "out of luck" in refusal(path)
+    log = tmp_path / "ckpts.finetune" / "a" / "log.txt"
+    log.write_text("word of the first attempt\n")
+    silent = "import sys; sys.exit(7)"
+    with pytest.raises(FinetuneError) as error:
+        finetune(path, command=lambda job, gpus: [sys.executable, "-c", silent])
+    assert "a failed: ended with exit code 7" in str(error.value)
+    assert "word of the first" not in str(error.value)
+    with pytest.raises(FinetuneError) as error:
+        finetune(path, command=lambda job, gpus: [sys.executable, "-c", f"print('word of the third'); {silent}"])
+    assert "  the end of its log:\n    word of the third\n" in str(error.value)
+    parts = log.read_text().split("\n===== another attempt, begun at ")
+    assert [part.split("\n", 1)[-1] for part in parts[1:]] == ["", "word of the third\n"]
+    assert parts[0] == "word of the first attempt\n"
+
+
 def test_a_command_that_is_not_there_is_that_job_s_failure(tmp_path):
     with pytest.raises(FinetuneError, match=r"could not be started.*no/such/program"):
         finetune(place(tmp_path), command=lambda job, gpus: ["no/such/program"])
