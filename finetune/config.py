@@ -94,7 +94,7 @@ def _as_data_sets(value: object) -> list[object]:
 def _name(text: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", text) or len(text.encode()) > 100:
         raise ValueError(
-            "a name becomes a folder: expected at most 100 letters, digits, ., _ and -, with no . or - first"
+            "a name becomes a folder: expected letters, digits, ., _ and - (up to 100), with no . or - first"
         )
     return text
 

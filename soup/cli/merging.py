@@ -31,6 +31,9 @@ SHOWN = ("model_type", "quantised", "files", "side_files", "left_out", "digest")
 @cloup.argument("recipe", type=click.Path(dir_okay=False, path_type=Path), help="The recipe's YAML file.")
 @compose_options(
     *carrier_options(MergeOptions, "allow_nonfinite", "threads"),
+    GroupedOption.of(
+        "Merge", "--trust-code", is_flag=True, help="Run the recipe's own method, if it brings one: FILE.py:CLASS."
+    ),
     output_dir_option,
     *carrier_options(WriteOptions),
     json_option,
@@ -47,6 +50,7 @@ def merge(values: Values) -> None:
     from soup.merging.recipe import Recipe
 
     recipe, out, write = Recipe.read(values["recipe"]), Path(values["out"]), values.carrier(WriteOptions)
+    recipe.refuse_untrusted_code(trusted=values["trust_code"])
     with open_pool(recipe) as pool:
         refuse_inputs_as_output(pool, out)
         plan = plan_merge(recipe, pool, values.carrier(MergeOptions), write)

@@ -40,7 +40,9 @@ class EvalSettings:
         minimum=0,
         above_minimum=True,
     )
-    trust_remote_code: bool = option(False, "Run code that comes with a checkpoint.", "Evaluate", "flag")
+    trust_remote_code: bool = option(
+        False, "Run code that comes with a checkpoint.", "Evaluate", "flag", flag="trust-code"
+    )
     judge_url: str | None = option(
         None, "An endpoint that speaks OpenAI's chat completions, for grading.", "Evaluate", metavar="URL"
     )

@@ -138,7 +138,7 @@ def merge(
     Args:
         recipe: The recipe, or the path of its YAML file.
         out: The directory to write; it must not exist, or be empty, or be an earlier soup that may be overwritten.
-        options: `allow_nonfinite` and `threads`; method, dtype and dropped tensors are the recipe's to say.
+        options: `allow_nonfinite`, `threads`, `trust_code`; method, dtype and dropped tensors are the recipe's to say.
         write: Whether an earlier soup is overwritten, and how large files may be.
         on_bytes: Called with the number of input bytes done since its last call.
 
@@ -159,6 +159,7 @@ def merge(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     options = options or MergeOptions()
     options.refuse_what_a_recipe_says()
+    recipe.refuse_untrusted_code(trusted=options.trust_code)
     with open_pool(recipe) as pool:
         refuse_inputs_as_output(pool, Path(out))
         return write_soup(plan_merge(recipe, pool, options, write), Path(out), on_bytes=on_bytes)

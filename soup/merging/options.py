@@ -25,6 +25,7 @@ class MergeOptions:
         drop: Patterns of tensors to leave out (`*` and `?`).
         allow_nonfinite: Whether NaN and infinity are merged instead of refused.
         threads: Threads that merge; None: one a core, 2 to 8. Changes no byte.
+        trust_code: Whether a method that a recipe brings along may run: `FILE.py:CLASS`. One that is named here may.
         block_elements: The most elements of a tensor to hold; None: what fits the memory. Changes no byte.
 
     Raises:
@@ -45,6 +46,7 @@ class MergeOptions:
     threads: int | None = option(
         None, "Threads that merge. [default: one a core, 2 to 8]", "Merge", "count", metavar="N", minimum=1
     )
+    trust_code: bool = False
     block_elements: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +60,7 @@ class MergeOptions:
                 "dtype": TEXT,
                 "drop": Sequence,
                 "allow_nonfinite": bool,
+                "trust_code": bool,
                 "threads": (int, type(None)),
                 "block_elements": (int, type(None)),
             },

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soup.checkpoints.hub import is_hub_id
 from soup.errors import RecipeError
-from soup.support.plugins import METHODS, code_digest
+from soup.support.options import option_name
+from soup.support.plugins import METHODS, code_digest, file_digest
 from soup.support.text import bullet_list, did_you_mean, is_possible_path
 from soup.support.yaml_text import read_yaml
 
@@ -165,16 +166,39 @@ class Recipe(BaseModel):
                 "side_digest from the recipe."
             )
         code = code_digest(METHODS.get(self.method))
-        if self.code not in (None, code):
-            raise RecipeError(
-                f"The code of method {self.method} is not the one that the recipe names: expected {self.code}, found "
-                f"{code}. Restore it, or remove code from the recipe to make another soup on purpose."
-            )
+        self._refuse_other_code(code)
         filled = [part.model_copy(update={"digest": digest}) for part, digest in zip(parts, digests, strict=True)]
         count = len(self.ingredients)
         base = filled[count] if len(filled) > count else self.base
         update = {"ingredients": tuple(filled[:count]), "base": base, "side_digest": side_digest, "code": code}
         return self.model_copy(update=update)
+
+    def refuse_untrusted_code(self, *, trusted: bool) -> None:
+        """Refuse a method of its own, `FILE.py:CLASS` or `package.module:CLASS`; its code is digested, and not run.
+
+        Args:
+            trusted: Whether the user said that such code may run.
+
+        Raises:
+            RecipeError: It may not, or it is another code than the recipe names.
+        """
+        file, colon, _ = self.method.rpartition(":")
+        if not colon and not self.method.endswith(".py"):
+            return  # a name: a method of this install
+        if file.endswith(".py") and Path(file).is_file():
+            self._refuse_other_code(file_digest(Path(file)))
+        if not trusted:
+            raise RecipeError(
+                f"Method {self.method} is code that comes with the recipe, and not with this install. Read it, and if "
+                f"you trust it, say so by {option_name('trust_code')}."
+            )
+
+    def _refuse_other_code(self, code: str | None) -> None:
+        if self.code not in (None, code):
+            raise RecipeError(
+                f"The code of method {self.method} is not the one that the recipe names: expected {self.code}, found "
+                f"{code}. Restore it, or remove code from the recipe to make another soup on purpose."
+            )
 
     @classmethod
     def uniform(cls, ingredients: Iterable[CheckpointSource]) -> Recipe:

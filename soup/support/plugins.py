@@ -28,6 +28,7 @@ __all__ = [
     "PluginInfo",
     "Registry",
     "code_digest",
+    "file_digest",
     "import_plugin_modules",
     "load_object",
 ]
@@ -184,9 +185,14 @@ def code_digest(plugin: Callable[..., object]) -> str | None:
         return None
     try:
         source = inspect.getsourcefile(plugin)
-        return "sha256:" + hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None
+        return file_digest(Path(source)) if source else None
     except (TypeError, OSError):
         return None
+
+
+def file_digest(path: Path) -> str:
+    """Digest a file of code, without running it."""
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def import_plugin_modules(names: Iterable[str]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -286,3 +289,42 @@ def test_a_header_of_many_tensors_is_read(tmp_path):
     state = {f"layer.{i}.weight": torch.zeros(1) for i in range(20_000)}
     save_file(state, tmp_path / "x.safetensors")
     assert len(read_header(tmp_path / "x.safetensors").tensors) == 20_000
+
+
+def test_a_header_with_names_that_stand_twice_is_refused_in_linear_time(tmp_path):
+    entries = (
+        f'"t{number % 30_000}":{{"dtype":"U8","shape":[1],"data_offsets":[{number},{number + 1}]}}'
+        for number in range(60_000)
+    )
+    path = write(tmp_path, packed(("{" + ",".join(entries) + "}").encode(), bytes(60_000)))
+    began = time.process_time()
+    with pytest.raises(CheckpointError, match="names the same thing twice:\n  - t0\n") as caught:
+        read_header(path)
+    assert "and 29980 more" in str(caught.value)
+    assert time.process_time() - began < 5
+
+
+def test_a_tensor_may_be_called_as_the_keys_of_an_entry(tmp_path):
+    names = ("dtype", "shape", "data_offsets")
+    path = tmp_path / "model.safetensors"
+    save_file({name: torch.full((2,), float(number)) for number, name in enumerate(names)}, path)
+    assert sorted(read_header(path).tensors) == sorted(names)
+
+
+@pytest.mark.slow
+def test_a_header_of_80_mb_is_read_within_a_gigabyte_and_20_seconds(tmp_path):
+    count = 1_170_000
+    entries = (f'"t{n}":{{"dtype":"U8","shape":[1],"data_offsets":[{n},{n + 1}]}}' for n in range(count))
+    path = write(tmp_path, packed(("{" + ",".join(entries) + "}").encode(), bytes(count)))
+    script = (
+        "import resource, sys, time\n"
+        "from pathlib import Path\n"
+        "from soup.checkpoints.shard import read_header\n"
+        "began = time.process_time()\n"
+        f"assert len(read_header(Path({str(path)!r})).tensors) == {count}\n"
+        "print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    seconds, peak = map(float, output.split())
+    assert seconds < 20
+    assert peak * (1 if sys.platform == "darwin" else 1024) < 1e9

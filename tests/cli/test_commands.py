@@ -375,6 +375,8 @@ WRONG = {
         "merge nowhere.yaml -o out",
         "nowhere.yaml: no recipe can be read there",
     ),
+    "a recipe that brings code": (1, "merge foreign.yaml -o out", "if you trust it, say so by --trust-code"),
+    "a recipe that brings code, looked at": (1, "merge foreign.yaml -o out --dry-run", "by --trust-code"),
     "a recipe that is none": (1, "merge judge/judge.py -o out", "judge.py: "),
     "nothing to inspect": (1, "inspect nowhere", "nowhere: no such directory"),
     "a pool to inspect": (1, "inspect ckpts", "no .safetensors file here"),
@@ -408,6 +410,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_input_is_one_clean_message(soup, here, name):
     code, line, said = WRONG[name]
+    (here / "foreign.yaml").write_text("method: judge/judge.py:M\ningredients: [{name: a, path: ckpts/a}]")
     before = tree(here)
     told = soup(*line.split(), code=code)
     assert said in told.stderr

@@ -9,6 +9,7 @@ import pytest
 
 import soup
 from soup.errors import RecipeError
+from soup.merging.options import MergeOptions
 from soup.merging.recipe import Recipe
 from soup.report.tables import run_table
 from tests.helpers import flat_arguments as flat
@@ -77,14 +78,44 @@ def test_a_recipe_finds_its_method_from_any_folder_and_refuses_other_code(judge,
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/my.py").write_text("raise SystemExit('not this one')")
-    again = soup.merge("../one/recipe.yaml", "again")
+    again = soup.merge("../one/recipe.yaml", "again", options=MergeOptions(trust_code=True))
     assert again.digest == made.recipe.digest
     assert (tmp_path / "elsewhere/again/model.safetensors").read_bytes() == (
         tmp_path / "one/model.safetensors"
     ).read_bytes()
     (tmp_path / "my.py").write_text(METHOD.replace("0.5", "0.9"))
     with pytest.raises(RecipeError, match=r"The code of method .*my\.py:Towards is not the one"):
-        soup.merge("../one/recipe.yaml", "third")
+        soup.merge("../one/recipe.yaml", "third", options=MergeOptions(trust_code=True))
+
+
+def test_a_recipe_from_somebody_else_runs_no_code_without_trust_code(judge, tmp_path):
+    made = cook("one", strategy="average")
+    marker = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+    (tmp_path / "my.py").write_text(METHOD + marker)
+    for trusted in (False, True):
+        with pytest.raises(RecipeError, match="is not the one that the recipe names"):
+            soup.merge("one/recipe.yaml", "again", options=MergeOptions(trust_code=trusted))
+    text = (tmp_path / "one/recipe.yaml").read_text()
+    (tmp_path / "foreign.yaml").write_text(
+        text.replace("path: ../", "path: ")
+        .replace("method: ../", "method: ")
+        .replace(f"code: {made.recipe.code}\n", "")
+    )
+    with pytest.raises(RecipeError, match=r"comes with the recipe, and not with this install.*`trust_code`"):
+        soup.merge("foreign.yaml", "again")
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "again").exists()
+    soup.merge("foreign.yaml", "again", options=MergeOptions(trust_code=True))
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_module_that_a_recipe_names_is_not_imported_without_trust_code(tmp_path, monkeypatch):
+    (tmp_path / "surprise.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    make_pool(tmp_path / "ckpts")
+    (tmp_path / "recipe.yaml").write_text("method: surprise:M\ningredients: [{name: a, path: ckpts/a}]")
+    with pytest.raises(RecipeError, match="comes with the recipe"):
+        soup.merge(tmp_path / "recipe.yaml", tmp_path / "out")
 
 
 def test_soups_own_methods_have_no_digest_of_code():

@@ -260,7 +260,7 @@ def test_what_is_no_vision_language_checkpoint_is_refused(checkpoints, tmp_path)
     with pytest.raises(EvaluatorError, match="needs a processor with an image processor and a chat template"):
         HotSwap(EvalSettings()).engine_for(candidate(bare, tmp_path))
     (bare / "config.json").write_text("{")
-    with pytest.raises(EvaluatorError, match=r"config\.json can't be read"):
+    with pytest.raises(EvaluatorError, match=r"config\.json: not readable as JSON"):
         HotSwap(EvalSettings()).engine_for(candidate(bare, tmp_path))
     (bare / "config.json").write_text('{"model_type": "unheard_of"}')
     with pytest.raises(EvaluatorError, match=r"needs a processor|can't be built from .*bare"):
