@@ -3,18 +3,23 @@
 The last line that it writes to stdout is a number from 0 to 100, a JSON object of them, or the points of each question,
 0 to 1, as `{"questions": {"q1": 1.0, ...}}`, which `--split` can divide. Any other program thus judges soups without a
 line of Python.
+
+Card, tables and journal show the template. A key belongs into the environment (`--key "$JUDGE_KEY"`); what looks like
+one is shown as ***.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from soup.errors import EvaluatorError
@@ -23,6 +28,7 @@ from soup.evaluation.functions import counting_part, refuse_split, to_score
 from soup.evaluation.settings import EvalSettings
 from soup.support.json_text import parse_json
 from soup.support.options import option_name
+from soup.support.text import without_secrets
 
 __all__ = ["Command"]
 
@@ -45,14 +51,14 @@ class Command(Harness):
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
         """Return the template: what the command itself depends on is not known to soup."""
         _template(benchmark)
-        return {"evaluator": "command", "command": benchmark.target}
+        return {"evaluator": "command", "command": without_secrets(benchmark.target)}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
         """Return the score on the last line of the command's output, all of which is in the scratch's command.log."""
-        line = _template(benchmark).replace(PLACEHOLDER, shlex.quote(str(candidate.directory())))
         candidate.scratch.mkdir(parents=True, exist_ok=True)
         log = candidate.scratch / LOG_NAME
-        status, output = _run(line, log, self.settings.timeout_seconds, benchmark.name)
+        with _filled(_template(benchmark), candidate.directory(), benchmark.name) as line:
+            status, output = _run(line, log, self.settings.timeout_seconds, benchmark.name)
         if status != 0:
             outcome = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
             raise EvaluatorError(f"{benchmark.name}: the command {outcome}.{_log_tail(log)}")
@@ -71,11 +77,36 @@ def _template(benchmark: Benchmark) -> str:
     return benchmark.target
 
 
+@contextlib.contextmanager
+def _filled(template: str, directory: Path, name: str) -> Iterator[str]:
+    """Put the directory into a template, quoted for the shell.
+
+    Within quotes of the template's own, or of a shell in a shell, no quoting is right for every path: for one that is
+    not plain a link stands there, for as long as the command runs.
+    """
+    if _is_plain(directory) or not any(quote in template for quote in "'\"`\\"):
+        yield template.replace(PLACEHOLDER, shlex.quote(str(directory)))
+        return
+    with TemporaryDirectory(prefix="soup-") as folder:
+        link = Path(folder) / (re.sub(r"[^\w.-]", "_", directory.name, flags=re.ASCII) or "checkpoint")
+        if not _is_plain(link):
+            raise EvaluatorError(
+                f"{name}: the path {str(directory)!r} can't stand within quotes. Write {PLACEHOLDER} without quotes, "
+                "or rename the folder."
+            )
+        link.symlink_to(directory.absolute(), target_is_directory=True)
+        yield template.replace(PLACEHOLDER, str(link))
+
+
+def _is_plain(path: Path) -> bool:
+    return shlex.quote(str(path)) == str(path)
+
+
 def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tuple[int, bytes]:
     """Run a shell's line; return its exit status and the end of stdout. No process of the group outlives the call."""
     log.unlink(missing_ok=True)
     with log.open("ab", buffering=0) as log_file:  # appending: two writers share it
-        log_file.write(f"$ {line}\n".encode())
+        log_file.write(f"$ {without_secrets(line)}\n".encode(errors="surrogateescape"))
         process = subprocess.Popen(
             line, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log_file, start_new_session=True
         )

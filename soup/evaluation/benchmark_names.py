@@ -10,7 +10,7 @@ from soup.evaluation.api import ALL, Benchmark, Split
 from soup.evaluation.harnesses import Catalog, target_hint, target_syntax
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
-from soup.support.text import did_you_mean
+from soup.support.text import did_you_mean, without_secrets
 
 __all__ = ["parse_benchmarks"]
 
@@ -31,7 +31,9 @@ def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark
     """
     reader = _NameReader()
     benchmarks = [
-        Benchmark(name, harness, target, split) for text in texts for name, harness, target in reader.read(text)
+        Benchmark(without_secrets(name), harness, target, split)
+        for text in texts
+        for name, harness, target in reader.read(text)
     ]
     if reader.problems:
         raise EvaluatorError("\n".join(dict.fromkeys(reader.problems)))

@@ -24,6 +24,7 @@ from soup.support.atomic_files import make_folders, sync
 from soup.support.file_lock import FileLock
 from soup.support.json_text import parse_json
 from soup.support.options import option_name
+from soup.support.text import without_secrets
 
 __all__ = ["SCHEMA", "Entry", "Journal", "score_key"]
 
@@ -235,7 +236,7 @@ def _entry(line: _Line) -> Entry:
         recipe=str(line["recipe"]),
         names=tuple(line["ingredients"]),
         weights=tuple(line["weights"]),
-        benchmark=str(line["benchmark"]),
+        benchmark=without_secrets(str(line["benchmark"])),
         split=Split(line["split"], line["fraction"]),
         score=Score(line["value"], line["n"], line["questions"], line["parts"]),
         seconds=line["seconds"],

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import PurePath
 
-__all__ = ["bullet_list", "did_you_mean", "format_bytes", "is_possible_path", "pluralize"]
+__all__ = [
+    "bullet_list",
+    "did_you_mean",
+    "format_bytes",
+    "is_possible_path",
+    "pluralize",
+    "printable",
+    "without_secrets",
+]
 
 
 def bullet_list(items: Iterable[str], most: int = 20) -> str:
@@ -51,3 +60,36 @@ def is_possible_path(text: str) -> bool:
         return "\0" not in text and all(len(os.fsencode(part)) <= 255 for part in PurePath(text).parts)
     except UnicodeEncodeError:
         return False
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape what a terminal or a page would act on: control characters, changes of direction, half surrogate pairs.
+
+    Args:
+        text: Any text, such as the name of a folder or a tensor.
+        keep: Characters to leave as they are, such as a line's end.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
+
+
+def _escape(character: str) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, f"\\u{ord(character):04x}")
+
+
+_SECRETS = re.compile(
+    r"""\b(?:sk|pk|rk)-[\w-]{16,}|\bhf_\w{16,}|\bgh[opsu]_\w{16,}|\bgithub_pat_\w{16,}|\bxox[a-z]-[\w-]{10,}"""
+    r"""|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"""
+    r"""|(?i:(?<=bearer )[^\s"'$]{8,}|(?<=://)[^\s/@"'$]+:[^\s/@"'$]+(?=@))"""
+)
+_NAMED_SECRET = re.compile(
+    r"""(?i)((?:api|access|auth|secret|private)[-_]?(?:key|token)|\btoken|_token|(?-i:[A-Z]_KEY(?==))|passw(?:or)?d|secret)"""
+    r"""(["']?(?:\s*[=:]\s*|\s+)["']?)([^\s"'${}][^\s"'{}]{7,})"""
+)
+
+
+def without_secrets(text: str) -> str:
+    """Replace by *** what looks like a key or a password in a command line; variables (`$KEY`) stay."""
+    return _NAMED_SECRET.sub(r"\1\2***", _SECRETS.sub("***", text))

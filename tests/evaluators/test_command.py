@@ -16,6 +16,7 @@ from evaluators import command
 from evaluators.command import Command
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator, Split
+from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.settings import EvalSettings
 from tests.helpers.scripted_models import ToyCandidate
 
@@ -209,3 +210,46 @@ def test_a_process_that_left_the_group_does_not_keep_the_score_waiting(candidate
     with pytest.raises(EvaluatorError, match="exit code 4"):
         evaluate(candidate, f"{leave} & sleep 0.5; exit 4 # {{checkpoint}}")
     assert time.monotonic() - start < 1.9
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'cat "{checkpoint}"/value',
+        "cat '{checkpoint}'/value",
+        """sh -c 'cat "{checkpoint}/value"'""",
+        """sh -c "cat {checkpoint}/value" """,
+        """echo "$(cat "{checkpoint}/value")" """,
+        "echo `cat {checkpoint}/value`",
+        """eval "cat \\"{checkpoint}/value\\"" """,
+    ],
+)
+def test_a_path_within_quotes_is_never_executed(candidate, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(candidate, line).value == 61.8
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_plain_path_stands_as_it_is_within_quotes(tmp_path):
+    (tmp_path / "plain").mkdir()
+    candidate = ToyCandidate(tmp_path / "plain", tmp_path / "scratch", "digest")
+    evaluate(candidate, 'echo "{checkpoint}"; echo 1')
+    assert f"\n{tmp_path}/plain\n" in (tmp_path / "scratch/command.log").read_text()
+
+
+def test_what_looks_like_a_secret_is_shown_nowhere_and_used(candidate):
+    secret = "sk-" + "a1" * 12
+    line = f"test --key={secret} = --key={secret} && cat {{checkpoint}}/value"
+    (benchmark,) = parse_benchmarks([f"command:{line}"])
+    evaluator = Command(EvalSettings())
+    assert evaluator.evaluate(candidate, benchmark).value == 61.8
+    shown = f"{benchmark.name} {evaluator.identity(benchmark)} {(candidate.scratch / 'command.log').read_text()}"
+    assert secret not in shown
+    assert "--key=***" in shown
+
+
+def test_a_template_without_secrets_keeps_its_name_identity_and_key():
+    line = "OPENAI=$OPENAI_API_KEY score --token ${TOKEN} --max-new-tokens 123456789 {checkpoint}"
+    (benchmark,) = parse_benchmarks([f"command:{line}"])
+    identity = Command(EvalSettings()).identity(benchmark)
+    assert (benchmark.name, identity["command"]) == (f"command:{line}", line)

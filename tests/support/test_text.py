@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from soup.support.text import bullet_list, did_you_mean, format_bytes, pluralize
+from soup.support.text import bullet_list, did_you_mean, format_bytes, pluralize, printable, without_secrets
 
 
 def test_every_item_is_an_indented_line():
@@ -45,3 +45,43 @@ def test_no_name_is_suggested_where_none_is_near():
 )
 def test_bytes_are_told_in_decimal_units(count, text):
     assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("--api-key sk-abcdefghijklmnop1234", "--api-key ***"),
+        ("OPENAI_API_KEY=sk-proj-abcdefghij0123 x", "OPENAI_API_KEY=*** x"),
+        ("JUDGE_KEY=abcdef123 x", "JUDGE_KEY=*** x"),
+        ("--token abcdef123456", "--token ***"),
+        ("'Authorization: Bearer abcdefgh123'", "'Authorization: Bearer ***'"),
+        ("https://me:pass@host/x", "https://***@host/x"),
+        ("hf_abcdefghijklmnopqr", "***"),
+    ],
+)
+def test_what_looks_like_a_secret_is_replaced(text, shown):
+    assert without_secrets(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--token $TOKEN",
+        "KEY=${KEY}",
+        "--tokenizer qwen/tokenizer",
+        "--max-new-tokens 10000000",
+        "--sort_key overall_score",
+        "--token {checkpoint}",
+        "python sk-learn.py",
+        "python:judge.py:score",
+        "https://host/a@b",
+    ],
+)
+def test_what_is_no_secret_stays(text):
+    assert without_secrets(text) == text
+
+
+def test_what_a_terminal_would_act_on_is_escaped():
+    name = "a\x1b[31m\n\r\u202e|\x9b\ud800 \u00e9\U0001f600"
+    assert printable(name) == r"a\u001b[31m\n\r\u202e|\u009b\ud800 " + "\u00e9\U0001f600"
+    assert printable("a\n\x1b", keep="\n") == "a\n" + r"\u001b"
