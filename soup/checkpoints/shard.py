@@ -21,6 +21,7 @@ from typing import NamedTuple, NoReturn
 
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.errors import CheckpointError
+from soup.support.open_files import ReopenedFile
 from soup.support.text import bullet_list, format_bytes
 
 __all__ = ["MAX_HEADER_BYTES", "Header", "Placement", "Shard", "read_header"]
@@ -224,7 +225,7 @@ def _naturals(value: object, key: str) -> list[int]:
 
 
 class Shard:
-    """A safetensors file that stays open between block reads; several threads may read at once.
+    """A safetensors file that stays open between block reads while there is room; several threads may read at once.
 
     Raises:
         CheckpointError: See `read_header`.
@@ -233,8 +234,7 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header = read_header(path)
-        self._fd: int | None = None
-        self._lock = threading.Lock()
+        self._file = ReopenedFile(path, os.O_RDONLY)
 
     @property
     def name(self) -> str:
@@ -253,7 +253,8 @@ class Shard:
         """
         offset = self.header.tensors[name].offset + start
         try:
-            count = _read_at(self._open(), view, offset)
+            with self._file.descriptor() as fd:
+                count = _read_at(fd, view, offset)
         except OSError as error:
             raise CheckpointError(f"{self.path}: reading {name} failed ({error.strerror or error}).") from error
         if count < len(view):
@@ -266,7 +267,8 @@ class Shard:
         if _NOWAIT is None:
             return 0
         try:
-            return os.preadv(self._open(), [view], self.header.tensors[name].offset + start, _NOWAIT)
+            with self._file.descriptor() as fd:
+                return os.preadv(fd, [view], self.header.tensors[name].offset + start, _NOWAIT)
         except OSError:  # nothing of it is in the cache, or the file system can't tell
             return 0
 
@@ -274,20 +276,12 @@ class Shard:
         """Tell the operating system that these bytes are read soon, so that a disk has several reads in flight."""
         if hasattr(os, "posix_fadvise"):  # Linux; elsewhere the threads' own reads have to do
             offset = self.header.tensors[name].offset + start
-            os.posix_fadvise(self._open(), offset, count, os.POSIX_FADV_WILLNEED)
+            with self._file.descriptor() as fd:
+                os.posix_fadvise(fd, offset, count, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
-        with self._lock:
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = None
-
-    def _open(self) -> int:
-        with self._lock:
-            if self._fd is None:
-                self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            return self._fd
+        self._file.close()
 
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux

@@ -23,6 +23,7 @@ from soup.errors import OutputError
 from soup.support.atomic_files import make_folders, sync, sync_tree
 from soup.support.disk_space import free_space, require_bytes
 from soup.support.file_lock import FileLock
+from soup.support.open_files import ReopenedFile
 from soup.support.options import option_name
 from soup.support.text import format_bytes
 
@@ -106,9 +107,9 @@ def header_bytes(plan: FilePlan, metadata: Mapping[str, str]) -> bytes:
 
 
 class _WritePlacement(NamedTuple):
-    """Where a tensor is written: the open file, and the offset of the tensor's first byte in it."""
+    """Where a tensor is written: the file, and the offset of the tensor's first byte in it."""
 
-    fd: int
+    file: ReopenedFile
     offset: int
 
 
@@ -142,7 +143,7 @@ class CheckpointWriter:
         _check_disk(self.out, sum(plan.data_bytes for plan in files))
         self._partial, self._lock = _claim(self.out)
         self._placements: dict[str, _WritePlacement] = {}
-        self._fds: list[int] = []
+        self._weights: list[ReopenedFile] = []
         self._open = True
         try:
             for plan in self._files:
@@ -156,12 +157,16 @@ class CheckpointWriter:
         path = self._partial / plan.name
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        self._fds.append(fd)
+        try:
+            _preallocate(fd, len(header_bytes(plan, self._metadata)) + plan.data_bytes, path)
+        finally:
+            os.close(fd)
+        file = ReopenedFile(path, os.O_RDWR)
+        self._weights.append(file)
         begin = len(header_bytes(plan, self._metadata))
         for spec in plan.tensors:
-            self._placements[spec.name] = _WritePlacement(fd, begin)
+            self._placements[spec.name] = _WritePlacement(file, begin)
             begin += spec.bytes
-        _preallocate(fd, begin, path)
 
     def write(self, name: str, start: int, values: torch.Tensor) -> None:
         """Write a block of tensor `name`; several threads may call at once.
@@ -174,10 +179,11 @@ class CheckpointWriter:
         Raises:
             OutputError: The disk is full or failed.
         """
-        fd, offset = self._placements[name]
+        file, offset = self._placements[name]
         view = view_bytes(values)
         try:
-            _write_at(fd, view, offset + start * values.element_size())
+            with file.descriptor() as fd:
+                _write_at(fd, view, offset + start * values.element_size())
         except OSError as error:
             raise OutputError(
                 f"{self.out}: writing {name} failed ({error.strerror or error}). {_advice(self.out)}"
@@ -235,10 +241,11 @@ class CheckpointWriter:
             ) from error
 
     def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
-        for fd, plan in zip(self._fds, self._files, strict=True):
+        for file, plan in zip(self._weights, self._files, strict=True):
             head = header_bytes(plan, metadata)
             assert len(head) == len(header_bytes(plan, self._metadata)), "metadata must keep their length"
-            _write_at(fd, memoryview(head), 0)
+            with file.descriptor() as fd:
+                _write_at(fd, memoryview(head), 0)
         self._close()
         if [plan.name for plan in files] != [WEIGHTS]:
             self.add_file(INDEX, _index(files))
@@ -263,8 +270,8 @@ class CheckpointWriter:
             self._open = False
 
     def _close(self) -> None:
-        while self._fds:
-            os.close(self._fds.pop())
+        while self._weights:
+            self._weights.pop().close()
 
     def __enter__(self) -> CheckpointWriter:
         return self

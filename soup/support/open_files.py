@@ -1,0 +1,116 @@
+"""Keep files open between reads and writes, but never more than the process may have.
+
+A pool of 8 ingredients in 200 shards is 1,600 files, and many systems allow 1,024. So files stay open as long as there
+is room, and the one that was not used for longest makes room for the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["ReopenedFile", "most_open_files"]
+
+_WANTED = 4096
+"""How many descriptors are asked for; none of the programs that a harness starts minds so many."""
+
+
+@cache
+def most_open_files() -> int:
+    """Tell how many files may stay open here: half of what the process may have. Raises that limit if it can."""
+    if "resource" not in sys.modules:
+        return 128
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _WANTED if hard == resource.RLIM_INFINITY else min(_WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (ValueError, OSError):  # a sandbox may forbid it
+            pass
+    return max(1, (_WANTED if soft == resource.RLIM_INFINITY else min(soft, _WANTED)) // 2)
+
+
+_lock = threading.Lock()
+_idle: OrderedDict[ReopenedFile, None] = OrderedDict()  # open and not in use, the least recently used first
+_open_count = 0
+
+
+class ReopenedFile:
+    """A file that is open while it is used, and after that while there is room; several threads may use it at once.
+
+    Args:
+        path: The file; whatever lies there when it is opened again.
+        flags: For `os.open`.
+    """
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self._path, self._flags = path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+        self._fd = -1
+        self._users = 0
+        self._closing = False
+
+    @contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """Lend the open descriptor.
+
+        Raises:
+            OSError: The file can't be opened.
+        """
+        with _lock:
+            self._open()
+            self._users += 1
+            _idle.pop(self, None)
+        try:
+            yield self._fd
+        finally:
+            with _lock:
+                self._users -= 1
+                if not self._users:
+                    _idle[self] = None
+                    if self._closing:
+                        self._shut()
+
+    def close(self) -> None:
+        """Close the file as soon as nobody uses it; the next use opens it again."""
+        with _lock:
+            if self._users:
+                self._closing = True
+            elif self._fd >= 0:
+                self._shut()
+
+    def _open(self) -> None:
+        global _open_count
+        if self._fd >= 0:
+            return
+        while _idle and _open_count >= most_open_files():
+            next(iter(_idle))._shut()
+        try:
+            self._fd = os.open(self._path, self._flags)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not _idle:
+                raise
+            for file in list(_idle):  # others in this process, or on this machine, took the rest
+                file._shut()
+            self._fd = os.open(self._path, self._flags)
+        _open_count += 1
+
+    def _shut(self) -> None:
+        """Close an idle file; the lock is held."""
+        global _open_count
+        _idle.pop(self, None)
+        fd, self._fd, self._closing = self._fd, -1, False
+        _open_count -= 1
+        os.close(fd)
