@@ -133,8 +133,13 @@ def _pairs_of(merges: object) -> object:
 
 
 def side_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
-    """List the carried files that are not the same in both, one line each; JSON files with the keys that differ."""
+    """List the carried files that are not the same in both, one line each; JSON files with the keys that differ.
+
+    What differs in `config.json` is `config_differences` to say, where both have one.
+    """
     names = sorted({*first.side_files.carried, *other.side_files.carried})
+    if _has(first, "config.json") and _has(other, "config.json"):
+        names = [name for name in names if name != "config.json"]
     return [line for name in names if (line := _difference(first, other, name))]
 
 

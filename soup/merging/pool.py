@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import overload
 
+from soup.checkpoints.config_differences import config_differences
 from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint
@@ -167,7 +168,10 @@ class Pool(Sequence[Ingredient]):
             )
         for other in self.ingredients:
             if other is not lead:
-                lines = side_differences(lead.checkpoint, other.checkpoint)
+                lines = [
+                    *_harmless_in_config(lead.checkpoint, other.checkpoint),
+                    *side_differences(lead.checkpoint, other.checkpoint),
+                ]
                 texts += [f"{other.name}: {line} (held against {lead.name}'s)" for line in lines]
         parts = [part.checkpoint for part in self]
         if counters := differing_counters(parts, _kept(self.ingredients[0], drop)):
@@ -329,8 +333,26 @@ def _mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequ
         left, right = first.checkpoint.config.get(key), other.checkpoint.config.get(key)
         if left is not None and right is not None and left != right:
             yield f"{other.name}: config.json: {key}: expected {left} as in {first.name}, found {right}"
+    for value in config_differences(first.checkpoint.config, other.checkpoint.config):
+        if value.arithmetic and value.path != "model_type":
+            expected = f"expected {value.left} as in {first.name}, found {value.right}"
+            yield f"{other.name}: config.json: {value.path}: {expected}; it changes what the model computes"
     for line in tokenizer_differences(first.checkpoint, other.checkpoint):
         yield f"{other.name}: the tokenizer is not {first.name}'s: {line}"
+
+
+def _harmless_in_config(lead: Checkpoint, other: Checkpoint) -> Iterator[str]:
+    """Yield what differs in `config.json` without a doubt about the arithmetic: values, and keys that only one has."""
+    if not lead.config or not other.config:
+        return
+    keys = [key for key in config_differences(lead.config, other.config) if not key.arithmetic]
+    yield from (
+        f"config.json: {key.path}: {key.right}, not {key.left}" for key in keys if None not in (key.left, key.right)
+    )
+    if added := [f"{key.path} ({key.right})" for key in keys if key.left is None]:
+        yield f"config.json has keys more: {abbreviate(added)}"
+    if lacking := [f"{key.path} ({key.left})" for key in keys if key.right is None]:
+        yield f"config.json lacks keys: {abbreviate(lacking)}"
 
 
 def _under_other_names(first: Ingredient, other: Ingredient, pairs: Mapping[tuple[str, str], int]) -> str:
