@@ -112,9 +112,18 @@ class TensorSpec:
         """The size in a file, without padding."""
         return (self.elements * self.dtype.bits + 7) // 8
 
+    @property
+    def is_frequencies(self) -> bool:
+        """Whether it is a buffer of a rotary embedding, whatever dtype the model has."""
+        return self.name.endswith("inv_freq")
+
     def cast(self, dtype: Dtype | None) -> TensorSpec:
-        """Give the spec with another floating dtype; other kinds of tensors keep theirs, and all do for None."""
-        if dtype is None or self.dtype.kind != "float":
+        """Give the spec with another floating dtype; other kinds of tensors keep theirs, and all do for None.
+
+        A rotary embedding's frequencies keep theirs too, as in transformers, where they are computed in float32: in
+        bfloat16 their phases are off by radians after some thousand tokens.
+        """
+        if dtype is None or self.dtype.kind != "float" or self.is_frequencies:
             return self
         return TensorSpec(self.name, dtype, self.shape)
 

@@ -195,7 +195,7 @@ def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:
         The content with every `dtype` (or older `torch_dtype`) set, where all floating tensors have the same; a file
         that says so already keeps its bytes.
     """
-    names = {spec.dtype.name for spec in tensors if spec.dtype.kind == "float"}
+    names = {spec.dtype.name for spec in tensors if spec.dtype.kind == "float" and not spec.is_frequencies}
     try:
         config = parse_json_object(data, "config.json", CheckpointError)
     except CheckpointError:

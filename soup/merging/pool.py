@@ -13,6 +13,7 @@ from typing import overload
 from soup.checkpoints.config_differences import config_differences
 from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
+from soup.checkpoints.origin import different_starts
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
 from soup.checkpoints.tensor_names import SHOWN, abbreviate, other_names, unmergeable, unwrapping, wrapped
@@ -159,6 +160,8 @@ class Pool(Sequence[Ingredient]):
             for part in self._all()
             if part.checkpoint.quantisation is not None and not part.checkpoint.quantised
         ]
+        if starts := different_starts({part.name: part.checkpoint for part in self}):
+            texts.append(starts)
         lead = self.base or self.ingredients[0]
         texts += _side_file_remarks(lead, self.ingredients)
         if prefixed := wrapped(lead.checkpoint.tensors):

@@ -223,3 +223,18 @@ def test_a_prefix_that_all_ingredients_have_is_told_before_a_soup_has_it_too(tmp
     told = check(tmp_path / "ckpts")
     assert told.ok
     assert told.warnings[0].startswith("3 tensors of a have a wrapper's prefix, which no loader knows; a soup has them")
+
+
+@pytest.mark.parametrize("strategy", ["average", "greedy"])
+def test_frequencies_of_a_rotary_embedding_keep_float32_in_a_soup_of_another_dtype(tmp_path, strategy):
+    frequencies = np.float32(1) / np.float32(10000) ** (np.arange(8, dtype=np.float32) / 8)
+    for number, name in enumerate("ab"):
+        tensors = {"w": np.full(3, number, np.float32), "layers.0.rotary_emb.inv_freq": frequencies}
+        make_checkpoint(tmp_path / "ckpts" / name, tensors=tensors)
+    scored = {"eval": lambda checkpoint: 50} if strategy == "greedy" else {}
+    soup.cook(strategy, tmp_path / "ckpts", out=tmp_path / "out", merge=MergeOptions(dtype="float16"), **scored)
+    merged = load_file(tmp_path / "out/model.safetensors")
+    assert merged["w"].dtype == np.float16
+    assert np.array_equal(merged["layers.0.rotary_emb.inv_freq"], frequencies)
+    assert merged["layers.0.rotary_emb.inv_freq"].dtype == np.float32
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "float16"
