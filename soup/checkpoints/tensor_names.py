@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from soup.checkpoints.dtypes import TensorSpec
@@ -56,9 +56,10 @@ _NAMELESS = {"_orig_mod", "module", "base_model", "model", "language_model"}
 """Words that versions of transformers, and wrappers, put into names or leave out of them."""
 
 
-def wrapped(names: Iterable[str]) -> list[str]:
-    """List the names that begin with a wrapper's prefix, or hold torch.compile's: no loader knows them so."""
-    return [name for name in names if _WRAPPER.search(name)]
+def wrapped(names: Collection[str]) -> list[str]:
+    """List the names that hold a wrapper's prefix, which no loader knows; torch.compile's may stand in some alone."""
+    marked = [name for name in names if _WRAPPER.search(name)]
+    return marked if len(marked) == len(names) else [name for name in marked if "_orig_mod." in name]
 
 
 def unwrapping(path: Path, names: Iterable[str]) -> str:
@@ -69,7 +70,7 @@ def unwrapping(path: Path, names: Iterable[str]) -> str:
         "from safetensors.torch import load_file, save_file; "
         f"[save_file({{re.sub(r'{_WRAPPER.pattern}', '', k): v for k, v in load_file(f).items()}}, f, "
         f"{{'format': 'pt'}}) for f in glob.glob('{path}/*.safetensors')]\" "
-        f"(and the names in {path}/model.safetensors.index.json, where there is one), or save the model again "
+        f"(and off the names in {path}/model.safetensors.index.json, where there is one), or save the model again "
         "that the wrapper holds"
     )
 

@@ -164,7 +164,8 @@ class Pool(Sequence[Ingredient]):
             texts.append(starts)
         lead = self.base or self.ingredients[0]
         texts += _side_file_remarks(lead, self.ingredients)
-        if prefixed := wrapped(lead.checkpoint.tensors):
+        prefixed = wrapped(lead.checkpoint.tensors)
+        if prefixed and not any(unmergeable(_kept(lead, drop))):
             texts.append(
                 f"{len(prefixed)} tensors of {lead.name} have a wrapper's prefix, which no loader knows; a soup has "
                 f"them too: {abbreviate(prefixed)}. {unwrapping(lead.checkpoint.path, prefixed)}"

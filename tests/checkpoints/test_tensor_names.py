@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import soup
 from soup.checkpoints.dtypes import DTYPES, TensorSpec
-from soup.checkpoints.tensor_names import unmergeable
+from soup.checkpoints.tensor_names import unmergeable, wrapped
 from soup.cli.app import cli
 from soup.errors import PoolError
 from soup.merging.pool import Pool
@@ -64,14 +64,15 @@ def test_plain_models_have_no_adapter_s_names():
 
 def test_a_pool_of_peft_states_is_refused_before_weights_are_read(tmp_path):
     state = {
-        "layers.0.q_proj.base_layer.weight": np.ones((4, 4), np.float32),
-        "layers.0.q_proj.lora_A.default.weight": np.ones((1, 4), np.float32),
-        "layers.0.q_proj.lora_B.default.weight": np.ones((4, 1), np.float32),
+        "base_model.model.layers.0.q_proj.base_layer.weight": np.ones((4, 4), np.float32),
+        "base_model.model.layers.0.q_proj.lora_A.default.weight": np.ones((1, 4), np.float32),
+        "base_model.model.layers.0.q_proj.lora_B.default.weight": np.ones((4, 1), np.float32),
     }
     for name in "ab":
         make_checkpoint(tmp_path / "ckpts" / name, tensors=state)
     told = CliRunner().invoke(cli, ["check", "--pool", str(tmp_path / "ckpts")])
     assert told.exit_code == 1
+    assert "prefix" not in told.output, "the cure of prefixes would not make it a model"
     for name in "ab":
         assert f"problem: {name}: 3 tensors are parts of a PEFT adapter" in told.stdout
     with pytest.raises(PoolError, match="not the mean of their products"):
@@ -91,3 +92,9 @@ def test_weights_that_zero_3_did_not_gather_are_refused_and_named(tmp_path):
     named = "lm_head.weight, model.multi_modal_projector.linear.weight."
     assert f"a: 2 of {len(state)} tensors are empty, of shape [0]: {named}" in str(caught.value)
     assert "b: 2 of" in str(caught.value)
+
+
+def test_a_part_that_is_called_module_is_no_wrapper():
+    assert wrapped(["module.w", "head.w"]) == []
+    assert wrapped(["module.w", "module.head.w"]) == ["module.w", "module.head.w"]
+    assert wrapped(["layers.0._orig_mod.w", "head.w"]) == ["layers.0._orig_mod.w"]
