@@ -12,10 +12,13 @@ from soup.errors import PoolError, RecipeError
 from soup.evaluation.progress import Progress
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, scan_blocks
+from soup.merging.merge import plan_merge
 from soup.merging.methods.linear import Linear
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Ingredient, Pool, is_dropped
 from soup.merging.recipe import Recipe
+from soup.merging.shares import shares_of
+from soup.merging.template import RecipeTemplate
 from soup.support.options import refuse_wrong_type
 from soup.support.text import bullet_list
 
@@ -87,7 +90,8 @@ def check(
     if not opened.ingredients:
         raise PoolError(f"No ingredient can be opened:\n{bullet_list(problems)}")
     with opened:
-        problems += opened.problems(options.dtype, options.drop)
+        mismatches = opened.problems(options.dtype, options.drop)
+        problems += mismatches or _plan_problems(opened, options)
         digests, rejections = _read_through(opened, options, progress)
         problems += rejections
         sources = [part.source(digest) for part, digest in zip(opened, digests, strict=True)]
@@ -101,6 +105,17 @@ def _names(pool: Pool, failed: Iterable[str]) -> tuple[str, ...]:
     """Return the ingredients' names, with those of the ones that can't be opened."""
     lost = [name.encode("utf-8", "backslashreplace").decode() for name in failed if name != "base"]
     return tuple(sorted([*pool.names, *lost])) if lost else pool.names
+
+
+def _plan_problems(pool: Pool, options: MergeOptions) -> list[str]:
+    """List what a merge of the whole pool would refuse before it reads weights, such as a pattern that drops all."""
+    base = pool.base.source() if pool.base else None
+    recipe = RecipeTemplate(options=options).recipe(shares_of(pool, list(pool)), base)
+    try:
+        plan_merge(recipe, pool)
+    except RecipeError as error:
+        return [str(error)]
+    return []
 
 
 def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> tuple[list[str], list[str]]:

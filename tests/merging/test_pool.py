@@ -158,6 +158,15 @@ def test_check_refuses_what_overflows_the_dtype_that_is_asked_for(pool):
     assert only == "c: head: the result is too large for float16 (a wider `dtype` may hold it)"
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"drop": ["*"]}, "drop * leaves no tensor to merge."), ({"method": "linaer"}, "Unknown method 'linaer'")],
+)
+def test_check_refuses_what_no_merge_could_plan(pool, options, reason):
+    (only,) = check_pool(str(pool), merge=MergeOptions(**options)).problems
+    assert reason in only
+
+
 def test_nan_in_a_tensor_that_is_dropped_is_no_problem(pool):
     rewrite(pool / "c", lambda tensors: tensors | {"head": np.full(4, np.nan, np.float32)})
     assert check(pool, drop=["head"]).ok
