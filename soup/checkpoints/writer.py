@@ -266,8 +266,8 @@ class CheckpointWriter:
         self._close()
         if self._open:
             shutil.rmtree(self._partial, ignore_errors=True)
-            self._lock.release()
             self._open = False
+        self._lock.release()  # again, if a signal came while the commit did it
 
     def _close(self) -> None:
         while self._weights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from types import FrameType
 
 import click
@@ -55,7 +56,7 @@ _add_commands()
 
 def main() -> None:
     """Run the command line: errors become text here, and nowhere else."""
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    _Stop.install()
     try:
         cli.main(standalone_mode=False)
     except SoupError as error:
@@ -68,6 +69,8 @@ def main() -> None:
         error.show()
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort) as error:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # all is cleaned up: nothing is left to be stopped
         terminated = isinstance(error.__cause__ or error, _TerminatedError)  # click wraps what it meets
         click.echo("terminated" if terminated else "interrupted", err=True)
         sys.exit(143 if terminated else 130)
@@ -83,8 +86,32 @@ class _TerminatedError(KeyboardInterrupt):
     """SIGTERM came. It unwinds like Ctrl-C, so that nothing half-written stays; a SystemExit is a harness's failure."""
 
 
-def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    raise _TerminatedError
+class _Stop:
+    """Raises at the first SIGTERM or SIGINT, and lets those pass that come while what the first began is under way.
+
+    `timeout` sends two, an impatient user presses Ctrl-C again: neither may cut the clean-up short. After
+    `CLEAN_UP_SECONDS` a signal counts again, for some library may have swallowed the first.
+    """
+
+    CLEAN_UP_SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self._deaf_until = 0.0
+
+    @classmethod
+    def install(cls) -> None:
+        """Take both signals; SIGINT only where it is not ignored, as under nohup."""
+        stop = cls()
+        signal.signal(signal.SIGTERM, stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, stop)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now < self._deaf_until:
+            return
+        self._deaf_until = now + self.CLEAN_UP_SECONDS
+        raise _TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
 
 
 if __name__ == "__main__":

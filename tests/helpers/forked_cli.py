@@ -48,10 +48,13 @@ class Forge:
         self._process.wait()
         self._process.stdout.close()
 
-    def __call__(self, *argv, cwd, env=None, strike=None, at=None, after=None):
-        """Run `soup ARGV` in `cwd`. It sends itself the signal `strike` at effect `at`, or `after` so many seconds."""
+    def __call__(self, *argv, cwd, env=None, strike=None, at=None, after=None, times=1):
+        """Run `soup ARGV` in `cwd`. It sends itself the signal `strike` at effect `at`, or `after` so many seconds.
+
+        With `times` it does so at that many effects in a row.
+        """
         job = {"argv": list(map(str, argv)), "cwd": str(cwd), "env": env or {}}
-        job |= {"strike": strike and int(strike), "at": at, "after": after}
+        job |= {"strike": strike and int(strike), "at": at, "after": after, "times": times}
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
@@ -122,7 +125,7 @@ def _watch(job, effects):
 
     def effect():
         write(note, b".")
-        if next(count) == job["at"]:
+        if job["at"] is not None and 0 <= next(count) - job["at"] < job["times"]:
             os.kill(os.getpid(), job["strike"])
 
     def concerns(path):

@@ -164,6 +164,19 @@ def test_an_interrupt_at_any_effect_leaves_no_debris(soup, here, number, code, a
         afresh(here)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_and_third_signal_do_not_cut_the_clean_up_short(soup, here, number):
+    """`timeout` sends two; a user presses Ctrl-C again."""
+    done, whole = undisturbed(soup, here, AVERAGE)
+    for at in moments(done.effects, 24):
+        stopped = soup(*AVERAGE, cwd=here, strike=number, at=at, times=4)
+        assert stopped.code == 128 + number, (at, stopped)
+        assert "Traceback" not in stopped.stderr, (at, stopped.stderr)
+        assert debris(here) == [], (at, stopped)
+        assert tree(here / "out") in ({}, whole), at
+        afresh(here)
+
+
 def test_an_interrupt_at_any_time_leaves_no_debris(soup, here):
     _, whole = undisturbed(soup, here, GREEDY)
     dice = random.Random(1)
