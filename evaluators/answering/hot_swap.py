@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from evaluators.answering.batching import Engine
 from evaluators.answering.engines import vlmeval_wrapper
+from soup.checkpoints.digest import side_digest
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError, SoupError
 from soup.evaluation.api import Candidate
@@ -22,8 +23,6 @@ from soup.support.plugins import load_object
 __all__ = ["HotSwap", "shared_swap"]
 
 logger = logging.getLogger(__name__)
-
-SIDE_FILES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken")
 
 
 class HotSwap:
@@ -169,9 +168,5 @@ def _stream_weights(candidate: Candidate, engine: Engine) -> bool:
 
 def _side_files_digest(directory: Path) -> str:
     """Digest the files around the weights: configuration, tokenizer, processor, template, code."""
-    digest = hashlib.sha256()
-    for path in sorted(directory.iterdir()):
-        if path.suffix in SIDE_FILES and not path.name.endswith(".index.json"):
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    with Checkpoint(directory) as checkpoint:
+        return side_digest(checkpoint)

@@ -48,12 +48,14 @@ _NOT_ENTERED = ("checkpoint-", "global_step", "runs", "logs", "__pycache__", "wa
 class SideFiles:
     """The files beside the weights, by path in the directory: `carried` go into every soup, `left_out` do not.
 
-    `surprising` are those of `left_out` that a user may miss, each with the reason.
+    `surprising` are those of `left_out` that a user may miss, each with the reason. `refused` are of a known kind, but
+    links out of the checkpoint, too large, or no regular files.
     """
 
     carried: tuple[str, ...]
     left_out: tuple[str, ...]
     surprising: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 def find_side_files(folder: Path, weights: Sequence[str]) -> SideFiles:
@@ -63,7 +65,7 @@ def find_side_files(folder: Path, weights: Sequence[str]) -> SideFiles:
         folder: The checkpoint.
         weights: Its weight files, which are no side files.
     """
-    carried, left_out, surprising = [], [], []
+    carried, left_out, surprising, refused = [], [], [], []
     for path in _walk(folder, folder):
         name = path.relative_to(folder).as_posix()
         reason = _reason_to_leave(path, name, folder)
@@ -71,9 +73,11 @@ def find_side_files(folder: Path, weights: Sequence[str]) -> SideFiles:
             carried.append(name)
         elif name not in weights:
             left_out.append(name)
+            if reason:
+                refused.append(name)
             if reason or not matches(path.name.lower(), _EXPECTED):
                 surprising.append(f"{name} ({reason})" if reason else name)
-    return SideFiles(tuple(carried), tuple(left_out), tuple(surprising))
+    return SideFiles(tuple(carried), tuple(left_out), tuple(surprising), tuple(refused))
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

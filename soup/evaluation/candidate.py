@@ -71,9 +71,10 @@ class SoupCandidate:
 
     @property
     def template(self) -> Path:
-        """A checkpoint with the candidate's config, tokenizer and processor files: the lead, unless it lacks some."""
+        """A checkpoint with just the candidate's config, tokenizer and processor files: the lead, if it is such."""
         lead = self._plan.lead
-        return self.directory() if lent_kinds(lead, *self._plan.blend.inputs) else lead.path
+        differs = lead.side_files.refused or lent_kinds(lead, *self._plan.blend.inputs)
+        return self.directory() if differs else lead.path
 
     def directory(self) -> Path:
         """Give the candidate as a complete checkpoint directory; the first call writes it."""

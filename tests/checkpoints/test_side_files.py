@@ -10,9 +10,11 @@ import pytest
 
 import soup
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
-from soup.checkpoints.digest import side_digest
+from soup.checkpoints.digest import digest_checkpoint, side_digest
 from soup.checkpoints.reader import INDEX, Checkpoint
 from soup.errors import CheckpointError
+from soup.evaluation.candidate import SoupCandidate
+from soup.merging.recipe import Recipe
 from soup.testing import tiny_checkpoint, tiny_pool
 
 KNOWN = [
@@ -151,6 +153,24 @@ def test_a_hub_cache_is_followed_into_its_own_blobs_and_no_others(tmp_path):
     files = Checkpoint(snapshot).side_files
     assert {"vocab.json", "code/model.py"} <= set(files.carried)
     assert files.surprising == ("merges.txt (a link out of the checkpoint)",)
+
+
+def test_a_candidate_is_loaded_from_just_the_files_that_it_ships_with(tmp_path, pool):
+    def template(pool, name):
+        checkpoint = pool[name].checkpoint
+        digest = digest_checkpoint(checkpoint)
+        recipe = Recipe.uniform([pool[name].source()]).sealed([digest.content], side_digest(checkpoint))
+        folder = SoupCandidate(recipe, pool, tmp_path / "home", [digest]).template
+        return folder, sorted(path.name for path in folder.iterdir())
+
+    (pool / "model-1" / "vocab.txt").symlink_to(tmp_path / "elsewhere")
+    (pool / "model-0" / "predictions.json").write_text("[]")
+    with soup.Pool(pool) as opened:
+        assert template(opened, "model-0")[0] == pool / "model-0"
+        folder, names = template(opened, "model-1")
+    assert folder != pool / "model-1"
+    assert "tokenizer.json" in names
+    assert "vocab.txt" not in names
 
 
 # --- a soup is complete -----------------------------------------------------------------------------------------------
