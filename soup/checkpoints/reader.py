@@ -43,10 +43,11 @@ class Checkpoint:
                 f"{self.path}: no such directory. A checkpoint is a directory with .safetensors files."
             )
         self.warnings: list[str] = []
-        _refuse_irregular(self.path, [INDEX, "config.json"])
+        shards = sorted(path.name for path in self.path.glob("*.safetensors"))
+        _refuse_irregular(self.path, ["config.json", INDEX, *shards])
         index = _read_index(self.path)
         names = _weight_files(self.path, index, self.warnings)
-        _refuse_irregular(self.path, names)
+        _refuse_irregular(self.path, names)  # which may lie in folders
         self.sharded = index is not None
         self.shards = tuple(Shard(self.path / name) for name in names)
         self._shard_of = _shard_of_each(self.path, self.shards, names, index, self.warnings)
@@ -148,7 +149,7 @@ def looks_like_checkpoint(path: Path) -> bool:
     """Whether a directory is meant as a checkpoint, be it a broken one: it has weights of any kind, or a config."""
     if not path.is_dir() or path.name.startswith("."):
         return False
-    names = [entry.name for entry in path.iterdir() if entry.is_file()]
+    names = [entry.name for entry in path.iterdir() if not entry.is_dir()]  # a pipe or a dead link is meant, too
     marks = {"config.json", "model_index.json", "adapter_config.json", INDEX}
     return any(name in marks or name.endswith((".safetensors", ".bin")) for name in names)
 

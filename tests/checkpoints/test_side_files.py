@@ -17,6 +17,7 @@ from soup.evaluation.candidate import SoupCandidate
 from soup.merging.recipe import Recipe
 from soup.testing import tiny_checkpoint, tiny_pool
 
+SHARD = "model-00001-of-00002.safetensors"
 KNOWN = [
     *("additional_chat_templates/tools.jinja", "chat_template.jinja", "chat_template.json", "code/modeling_mine.py"),
     *("configuration_mine.py", "generation_config.json", "LICENSE", "LICENSE.txt", "merges.txt", "Notice.md"),
@@ -115,7 +116,7 @@ def test_in_place_of_a_side_file_it_is_left_out_and_named(tmp_path, pool, kind):
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("names", [["config.json", INDEX], ["model-00001-of-00002.safetensors"]], ids=["read", "shard"])
+@pytest.mark.parametrize("names", [["config.json", INDEX, SHARD], [SHARD]], ids=["all", "shard"])
 def test_in_place_of_config_index_or_shard_it_is_one_error(tmp_path, kind, names):
     path = tiny_checkpoint(tmp_path / "a", shards=2)
     for name in names:
@@ -124,6 +125,15 @@ def test_in_place_of_config_index_or_shard_it_is_one_error(tmp_path, kind, names
     with pytest.raises(CheckpointError) as error:
         Checkpoint(path)
     assert all(name in str(error.value) for name in names)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to nothing"])
+def test_a_pool_in_which_one_has_no_regular_weights_is_refused_and_not_made_smaller(tmp_path, pool, kind):
+    for name in ("model.safetensors", "config.json"):
+        replace_by(kind, pool / "model-1" / name)
+    with pytest.raises(CheckpointError, match="model-1: expected regular files"):
+        average(pool, tmp_path / "out")
 
 
 def test_links_out_of_the_checkpoint_are_named_and_left_out_and_those_within_are_followed(tmp_path, pool):
