@@ -159,7 +159,7 @@ def _refuse_irregular(path: Path, names: Iterable[str]) -> None:
     irregular = [name for name in names if os.path.lexists(path / name) and not (path / name).is_file()]
     if irregular:
         raise CheckpointError(
-            f"{path}: expected regular files, found pipes, devices, folders or links to nothing:\n"
+            f"{path}: expected regular files, found pipes, devices, folders or links to missing files:\n"
             f"{bullet_list(irregular)}\nCopy or download these files again."
         )
 
