@@ -18,6 +18,7 @@ from soup.cli.searching import search_commands
 from soup.cli.training import training_commands
 from soup.errors import SoupError
 from soup.support.options import speak_in_flags, speaks_in_flags
+from soup.support.text import printable
 
 __all__ = ["cli", "main"]
 
@@ -60,7 +61,7 @@ def main() -> None:
     try:
         cli.main(standalone_mode=False)
     except SoupError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(printable(f"error: {error}", keep="\n"), err=True)
         sys.exit(1)
     except click.UsageError as error:
         error.show()
@@ -78,7 +79,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no trace at exit
         sys.exit(1)
     except OSError as error:  # a disk, a permission: what no package above could explain better
-        click.echo(f"error: {error}", err=True)
+        click.echo(printable(f"error: {error}", keep="\n"), err=True)
         sys.exit(1)
 
 

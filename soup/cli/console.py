@@ -14,6 +14,7 @@ import click
 from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -27,7 +28,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
-from soup.support.text import format_bytes
+from soup.support.text import format_bytes, printable
 
 # Commands that only print, such as a launcher that waits for days, need no torch for it.
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 60.0  # between two lines of one training job where there is no terminal
 
-__all__ = ["Console", "cell", "print_json", "print_plan", "print_rows", "print_table"]
+__all__ = ["Console", "cell", "print_json", "print_line", "print_plan", "print_rows", "print_table"]
 
 
 class Console:
@@ -95,17 +96,17 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text, keep="\n"), markup=False)
 
     def warn(self, text: str) -> None:
         """Print a remark that stops nothing."""
-        self._console.print(f"[yellow]warning:[/yellow] {_plain(text)}")
+        self._console.print(f"[yellow]warning:[/yellow] {_plain(text, keep=chr(10))}")
 
     def show_start(self, recipe: Recipe, benchmark: Benchmark) -> None:
         """Show that an evaluation begins: a running clock on a terminal, a line elsewhere."""
         self._end_phase()
         part = "" if benchmark.split.part == "all" else f" ({benchmark.split.part} questions)"
-        text = f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part}"
+        text = printable(f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part}")
         self._evaluating = text
         self._spoken[text] = time.monotonic()
         if self._console.is_terminal:
@@ -128,7 +129,8 @@ class Console:
         part, judged = ("report ", trial.report) if trial.report else ("", trial.scores)
         scores = ", ".join(f"{name} {score.value:.2f}" for name, score in judged.items())
         when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
-        self.say(f"  {' + '.join(trial.names)}: {part}overall {trial.objective.overall(judged):.2f} ({scores}; {when})")
+        names = printable(" + ".join(trial.names))
+        self.say(f"  {names}: {part}overall {trial.objective.overall(judged):.2f} ({scores}; {when})")
 
     def start_phase(self, name: str, total_bytes: int) -> None:
         """Show a bar for the bytes that follow."""
@@ -218,19 +220,25 @@ def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequen
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> RichTable:
     shown = RichTable(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(head):
-        shown.add_column(name, justify="right" if i in right else "left", overflow="fold")
+        shown.add_column(_plain(name), justify="right" if i in right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*map(_plain, row))
     return shown
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+def _plain(text: str, keep: str = "") -> str:
+    """Escape what a terminal or rich would act on."""
+    return escape(printable(text, keep))
+
+
+def print_line(text: str, keep: str = "") -> None:
+    """Print one line on stdout, or more where `keep` is the line's end; what a terminal would act on is escaped."""
+    click.echo(printable(text, keep))
 
 
 def print_json(document: Mapping[str, object]) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    print_line(json.dumps(document, indent=2, ensure_ascii=False), keep="\n")  # whose escapes are JSON's, too
 
 
 def print_plan(plan: Mapping[str, object], *, as_json: bool) -> None:

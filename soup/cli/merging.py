@@ -45,7 +45,7 @@ def merge(values: Values) -> None:
     The digests of its ingredients are verified.
     """
     from soup.checkpoints.writer import refuse_destination
-    from soup.cli.console import Console, print_json, print_plan
+    from soup.cli.console import Console, print_json, print_line, print_plan
     from soup.merging.merge import earlier_soup, open_pool, plan_merge, refuse_inputs_as_output, write_soup
     from soup.merging.recipe import Recipe
 
@@ -68,7 +68,7 @@ def merge(values: Values) -> None:
         digested = {"digest": made.digest, **made.model_dump(by_alias=True)}
         print_json({"schema": 1, "out": values["out"], "recipe": digested})
     else:
-        click.echo(f"{values['out']}: {' + '.join(made.names)} ({made.digest})")
+        print_line(f"{values['out']}: {' + '.join(made.names)} ({made.digest})")
 
 
 @click.command("check", cls=Command, example="soup check --pool ckpts/ --base base/")
@@ -78,7 +78,7 @@ def check(values: Values) -> None:
 
     Every mismatch is listed, before a GPU hour is spent.
     """
-    from soup.cli.console import Console, print_json
+    from soup.cli.console import Console, print_json, print_line
     from soup.report.pool_check import check
 
     with Console() as console:
@@ -93,11 +93,11 @@ def check(values: Values) -> None:
         print_json(report.as_json())
     else:
         for problem in report.problems:
-            click.echo(f"problem: {problem}")
+            print_line(f"problem: {problem}", keep="\n")
         several = "belong together" if len(report.ingredients) > 1 else "is all there is"
         verdict = several if report.ok else "do not belong together"
         counts = f"{pluralize(len(report.problems), 'problem')}, {pluralize(len(report.warnings), 'warning')}"
-        click.echo(f"{counts}: {', '.join(report.ingredients)} {verdict}.")
+        print_line(f"{counts}: {', '.join(report.ingredients)} {verdict}.")
     if not report.ok:
         sys.exit(1)
 
@@ -111,7 +111,7 @@ def check(values: Values) -> None:
 )
 def inspect(values: Values) -> None:
     """Show a checkpoint's tensors, dtypes and digest."""
-    from soup.cli.console import Console, cell, print_json, print_rows
+    from soup.cli.console import Console, cell, print_json, print_line, print_rows
     from soup.report.checkpoint_report import inspect_checkpoint
     from soup.support.text import format_bytes
 
@@ -130,7 +130,7 @@ def inspect(values: Values) -> None:
         print_rows(["tensor", "dtype", "shape", "file"], rows)
     for name in SHOWN:
         if value := getattr(report, name):
-            click.echo(f"{name.replace('_', ' ')}: {cell(value)}")
+            print_line(f"{name.replace('_', ' ')}: {cell(value)}")
 
 
 merging_commands = [merge, check, inspect]

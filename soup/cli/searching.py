@@ -115,7 +115,7 @@ def cook(values: Values) -> None:
 
 
 def _cook(strategy: str, strategy_args: dict[str, Any], values: Values) -> None:
-    from soup.cli.console import Console, print_json, print_plan, print_table
+    from soup.cli.console import Console, print_json, print_line, print_plan, print_table
     from soup.report.tables import trials_table
     from soup.search.run import CookArguments, plan_cook, run_cook
 
@@ -145,7 +145,7 @@ def _cook(strategy: str, strategy_args: dict[str, Any], values: Values) -> None:
         print_table(trials_table(soup.trials, soup), "soup")
         if values["split"] is None:
             console.say(FLATTERED)
-    click.echo(f"{soup.out}: {soup}")
+    print_line(f"{soup.out}: {soup}")
 
 
 search_commands = [average, maximum, greedy, cook]

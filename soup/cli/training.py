@@ -90,7 +90,7 @@ def finetune(values: Values) -> None:
 
 
 def _launch(values: Values) -> None:
-    from soup.cli.console import Console, print_json
+    from soup.cli.console import Console, print_json, print_line
 
     with _needs_extra():
         from finetune.launching.launch import finetune
@@ -104,7 +104,7 @@ def _launch(values: Values) -> None:
     if values["as_json"]:
         print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
     else:
-        click.echo("\n".join(map(str, made)))
+        print_line("\n".join(map(str, made)), keep="\n")
 
 
 def _launch_progress(console: Console) -> LaunchProgress:
@@ -137,7 +137,7 @@ def _status(values: Values) -> None:
 
 
 def _plan(values: Values) -> None:
-    from soup.cli.console import Console, print_json, print_rows
+    from soup.cli.console import Console, print_json, print_line, print_rows
 
     with _needs_extra():
         from finetune.launching.dry_run import HEAD, details, plan_dry_run, rows
@@ -150,11 +150,11 @@ def _plan(values: Values) -> None:
         return
     print_rows(HEAD, rows(plan), right=range(2, 8))
     for line in details(plan):
-        click.echo(line)
+        print_line(line)
 
 
 def _check(values: Values) -> None:
-    from soup.cli.console import Console, print_json, print_rows
+    from soup.cli.console import Console, print_json, print_line, print_rows
 
     with _needs_extra():
         from finetune.launching.data_check import COLUMNS, check
@@ -165,7 +165,7 @@ def _check(values: Values) -> None:
     else:
         print_rows(COLUMNS, report.lines(), right=range(2, len(COLUMNS)))
         lines = [*(f"problem: {text}" for text in report.errors), *(f"note: {text}" for text in report.notes)]
-        click.echo("\n".join([*lines, f"{len(report.errors)} problems, {len(report.notes)} notes"]))
+        print_line("\n".join([*lines, f"{len(report.errors)} problems, {len(report.notes)} notes"]), keep="\n")
     if not report.ok:
         sys.exit(1)
 
@@ -303,7 +303,7 @@ def assemble(values: Values) -> None:
 
 def _make(plan: Any, work: Any, values: Values) -> None:
     """Show the plan of a checkpoint, and make it unless that is all."""
-    from soup.cli.console import Console, print_json, print_plan
+    from soup.cli.console import Console, print_json, print_line, print_plan
 
     out, max_shard_bytes = Path(values["out"]), values["max_shard_bytes"]
     document = plan.as_json(out, max_shard_bytes)
@@ -318,7 +318,7 @@ def _make(plan: Any, work: Any, values: Values) -> None:
     elif values["dry_run"]:
         print_plan(document, as_json=False)
     else:
-        click.echo(f"{out}: {document['tensors']} tensors")
+        print_line(f"{out}: {document['tensors']} tensors")
 
 
 training_commands = [finetune, study, assemble, convert_points]

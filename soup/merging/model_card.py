@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from soup.merging.recipe import Recipe, describe_objective
-from soup.support.text import pluralize
+from soup.support.text import markdown_code, markdown_text, pluralize
 
 __all__ = ["Scores", "model_card", "table"]
 
@@ -31,12 +31,15 @@ def model_card(recipe: Recipe, scores: Scores | None, config: Mapping[str, objec
     hub = [share.path.partition("@")[0] for share in recipe.ingredients if not share.path.startswith(("/", "."))]
     if hub and len(hub) == len(recipe.ingredients):
         front["base_model"] = hub
-    rows = [[share.name, f"{share.weight:.6g}", f"`{share.digest}`"] for share in recipe.ingredients]
+    rows = [
+        [markdown_text(share.name), f"{share.weight:.6g}", markdown_code(str(share.digest))]
+        for share in recipe.ingredients
+    ]
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
         "# A model soup\n",
-        f"{pluralize(len(rows), 'fine-tuned checkpoint')}, merged by `{recipe.method_name}`"
-        + (f", chosen by the strategy `{recipe.strategy}`" if recipe.strategy else "")
+        f"{pluralize(len(rows), 'fine-tuned checkpoint')}, merged by {markdown_code(recipe.method_name)}"
+        + (f", chosen by the strategy {markdown_code(recipe.strategy)}" if recipe.strategy else "")
         + ". It costs as much to run as one of them.\n",
         table(["ingredient", "weight", "digest"], rows),
         *([_scores(scores, describe_objective(recipe.objective))] if scores else []),
@@ -48,12 +51,15 @@ def model_card(recipe: Recipe, scores: Scores | None, config: Mapping[str, objec
 
 def _scores(scores: Scores, objective: str) -> str:
     splits = [split for split in ("all", "selection", "report") if any(split in row for row in scores.values())]
-    rows = [[name, *(f"{row[split]:.2f}" if split in row else "" for split in splits)] for name, row in scores.items()]
+    rows = [
+        [markdown_text(name), *(f"{row[split]:.2f}" if split in row else "" for split in splits)]
+        for name, row in scores.items()
+    ]
     if "report" in splits:
         remark = "The questions of the selection split chose this soup; those of the report split did not."
     else:
         remark = "These very questions chose this soup, so that the scores flatter it."
-    remark = f"{remark} Objective: {objective}." if objective else remark
+    remark = f"{remark} Objective: {markdown_text(objective)}." if objective else remark
     return f"## Scores\n\n{table(['benchmark', *splits], rows)}\n{remark}\n"
 
 

@@ -13,6 +13,8 @@ __all__ = [
     "did_you_mean",
     "format_bytes",
     "is_possible_path",
+    "markdown_code",
+    "markdown_text",
     "pluralize",
     "printable",
     "without_secrets",
@@ -73,6 +75,16 @@ def printable(text: str, keep: str = "") -> str:
         keep: Characters to leave as they are, such as a line's end.
     """
     return _UNPRINTABLE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
+
+
+def markdown_text(text: str) -> str:
+    """Escape a name for the text or a table of a Markdown page: it may hold no other cell, link, tag, or line."""
+    return re.sub(r"([\\`|<>\[\]])", r"\\\1", printable(text))
+
+
+def markdown_code(text: str) -> str:
+    """Format a name as code on a Markdown page."""
+    return f"`{printable(text).replace('`', '')}`"
 
 
 def _escape(character: str) -> str:

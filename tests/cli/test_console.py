@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import signal
+
 import click
 import pytest
 from click.testing import CliRunner
 
 import soup.cli.console
-from soup.cli.app import cli
-from soup.cli.console import Console
+from soup.cli.app import cli, main
+from soup.cli.console import Console, print_json, print_line, print_rows
 from soup.evaluation.api import Benchmark
 from soup.merging.recipe import CheckpointSource, Recipe
 from tests.helpers.toy_pools import make_checkpoint
@@ -63,3 +66,33 @@ def test_a_search_says_how_many_answers_a_benchmark_has(tmp_path, monkeypatch):
         "8 of 10 answers",
         "10 of 10 answers",
     ]
+
+
+HOSTILE = "a\x1b[31mred\n| [b]x[/b] \u202e"
+
+
+def test_names_reach_the_terminal_escaped(capsys):
+    talk = Console()
+    talk.show_start(Recipe.uniform([CheckpointSource(name=HOSTILE, path="a")]), Benchmark("mmbench", "vlmeval", "x"))
+    talk.warn(HOSTILE)
+    talk.say(HOSTILE)
+    print_rows([HOSTILE], [[HOSTILE]])
+    print_line(HOSTILE)
+    print_json({"name": "\x9b31m" + HOSTILE})
+    out, err = capsys.readouterr()
+    assert not [character for character in out + err if character in "\x1b\x9b\u202e"]
+    assert err.startswith(r"evaluating a\u001b[31mred\n| [b]x[/b] \u202e on mmbench ...")
+    lines = out.splitlines()
+    assert [line.strip() for line in lines[:3]] == [r"a\u001b[31mred\n| [b]x[/b] \u202e"] * 3
+    assert json.loads("\n".join(lines[3:]))["name"] == "\x9b31m" + HOSTILE
+
+
+def test_an_error_reaches_the_terminal_escaped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["soup", "inspect", str(tmp_path / "a\x1b[31m")])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit):
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert r"a\u001b[31m: no such" in capsys.readouterr().err
