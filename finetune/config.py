@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from soup.support.text import did_you_mean
+from soup.support.text import did_you_mean, is_possible_path
 
 __all__ = [
     "HOW_MUCH",
@@ -65,6 +65,15 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _path(text: str) -> str:
+    if not is_possible_path(text):
+        raise ValueError("a name in a path has at most 255 bytes, and none is 0")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path)]
+
+
 class DataSet(_Strict):
     """Where rows come from, and how often; `finetune/data/formats.py` shows each format.
 
@@ -73,8 +82,8 @@ class DataSet(_Strict):
     `category` is its name in `mixture.categories`.
     """
 
-    path: str
-    images: str | None = None
+    path: PathText
+    images: PathText | None = None
     format: Literal["llava", "sharegpt", "openai"] | None = None
     name: str | None = None
     split: str = "train"
@@ -270,9 +279,9 @@ class Stage(_Strict):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    start: str = "tiny"
+    start: PathText = "tiny"
     data: DataSets
-    out: str = "base"
+    out: PathText = "base"
 
 
 class Slurm(_Strict):
@@ -291,13 +300,13 @@ class Slurm(_Strict):
 class FinetuneConfig(TrainSettings):
     """A start, the base set, and one ingredient for each added data set, for D alone, for each that varies."""
 
-    start: str | Stage
+    start: Annotated[str | Stage, AfterValidator(lambda start: _path(start) if isinstance(start, str) else start)]
     data: DataSets
     added: dict[Name, DataSets] = {}
     include_base: bool = False
     sweep: dict[str, Annotated[list[object], Field(min_length=1)]] = {}
-    out: str = "ckpts"
-    root: str = "."
+    out: PathText = "ckpts"
+    root: PathText = "."
     executor: Annotated[str, AfterValidator(_executor)] = "local"
     gpus_per_job: int = Field(1, ge=0)
     jobs_at_once: int | None = Field(None, gt=0)

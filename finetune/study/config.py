@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from finetune.config import POOL_KEYS
+from finetune.config import POOL_KEYS, PathText
 from finetune.config_file import parse_config
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
@@ -55,7 +55,7 @@ class LLMJudgeConfig(_Strict):
 class StudyConfig(_Strict):
     """A whole study; `finetune` holds the keys of a `soup finetune` configuration, seed and root apart."""
 
-    root: str = "."
+    root: PathText = "."
     seeds: list[int] = Field([0], min_length=1)
     prepare: Words = []
     environment: dict[str, str] = {}

@@ -56,7 +56,7 @@ def tokenizer_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
 def _vocabulary_differences(left: _Vocabulary, right: _Vocabulary) -> Iterator[str]:
     tokens = (("vocab", left.vocab, right.vocab), ("added tokens", left.added_tokens, right.added_tokens))
     for part, ours, theirs in tokens:
-        changed = sorted(token for token in {*ours, *theirs} if ours.get(token) != theirs.get(token))
+        changed = sorted((token for token in {*ours, *theirs} if ours.get(token) != theirs.get(token)), key=str)
         if changed:
             shown = ", ".join(f"{t!r}: {ours.get(t)} and {theirs.get(t)}" for t in changed[:3])
             yield f"tokenizer.json: {len(changed)} {part} entries differ ({shown}{', ...' if len(changed) > 3 else ''})"

@@ -131,6 +131,10 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
         ("lr: 5.0e-4", "lr: 5.0e-4\nsweep: {mixture: [{categories: {mth: 1}}]}", "mth: no data set has this category"),
         ("  number: data/number", "  'a b': data/number", "added.a b: a name becomes a folder"),
         ("lr: 5.0e-4", "lr: 5.0e-4\nlr: 1.0e-4", "lr: stands there twice"),
+        ("data: data/base\nfreeze", f"data: {'x' * 300}\nfreeze", "a name in a path has at most 255 bytes"),
+        ("  number: data/number", f"  number: {'x' * 300}", "a name in a path has at most 255 bytes"),
+        ("  number: data/number", f"  {'x' * 300}: data/number", "a name becomes a folder"),
+        ("lr: 5.0e-4", 'lr: 5.0e-4\nroot: "a\\0b"', "a name in a path has at most 255 bytes, and none is 0"),
         ("  number: data/number", "  number: data/number\n  number: data/more", "number: stands there twice"),
     ],
 )
