@@ -17,10 +17,12 @@ import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from email.message import Message
+from typing import Any
 from urllib.parse import urlsplit
 
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
+from soup.support.json_text import parse_json
 from soup.support.options import option_name
 
 __all__ = ["LLMJudge"]
@@ -183,8 +185,9 @@ class LLMJudge:
 
 def _reply(data: bytes) -> str:
     try:
-        content = json.loads(data)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+        reply: Any = parse_json(data, "the reply", EvaluatorError)
+        content = reply["choices"][0]["message"]["content"]
+    except (EvaluatorError, KeyError, IndexError, TypeError):
         raise _RefusalError("HTTP status 200, but no chat completion in the body") from None
     return content.strip() if isinstance(content, str) else ""  # null is what some servers say for nothing
 

@@ -27,6 +27,7 @@ from soup.checkpoints.digest import DigestCache, digest_checkpoint, side_digest
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError
+from soup.support.json_text import parse_json
 from soup.support.text import did_you_mean
 
 __all__ = ["Content", "Digests", "is_preset", "row_files"]
@@ -177,8 +178,8 @@ def _pictures(file: Path) -> Iterator[str]:
     """Return the pictures that a file of JSON names, without loading its rows."""
     for match in _matches(PICTURE, file):
         try:
-            name = json.loads(b'"' + match + b'"')
-        except ValueError:
+            name = str(parse_json(b'"' + match + b'"', file, FinetuneError))
+        except FinetuneError:
             continue
         if "://" not in name[:12] and not name.startswith("data:"):
             yield name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 
 from finetune.points.anyres import AnyRes
@@ -12,6 +11,7 @@ from finetune.points.multicrop import MultiCrop
 from finetune.points.tiling import Single, Tiling
 from finetune.points.video import UniformFrames
 from soup.errors import FinetuneError
+from soup.support.json_text import parse_json
 from soup.support.text import bullet_list, did_you_mean
 
 __all__ = ["TILINGS", "named_tiling", "settings_of"]
@@ -52,8 +52,8 @@ def _parse(text: str) -> dict[str, object]:
         if not equals or not key or key in parameters:
             raise FinetuneError(f"tiling {text!r}: expected NAME:PARAMETER=VALUE,..., each once, found {pair!r}.")
         try:
-            parameters[key] = json.loads(value)
-        except ValueError:
+            parameters[key] = parse_json(value, f"tiling {text!r:.80}", FinetuneError)
+        except FinetuneError:
             parameters[key] = value
     return parameters
 

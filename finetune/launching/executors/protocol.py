@@ -112,10 +112,19 @@ def write_placement(task: Task, placement: Placement) -> None:
     write_atomic(task.folder / PLACEMENT, json.dumps(document, indent=2) + "\n")
 
 
+_NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "local": {"host": str, "pid": int, "born": (float, int, type(None))},
+    "slurm": {"job": str},
+    "ray": {"address": str},
+}
+
+
 def read_placement(folder: Path) -> Placement | None:
-    """Read where a job last ran; None where that is not known."""
+    """Read where a job last ran; None where that is not known, or not written to its end."""
     try:
         document = read_json_object(folder / PLACEMENT, FinetuneError)
     except FinetuneError:
         return None
-    return cast("Placement", document) if document.get("on") in EXECUTORS else None
+    needed = _NEEDED.get(str(document.get("on")), {"on": str})
+    is_whole = all(key in document and isinstance(document[key], kind) for key, kind in needed.items())
+    return cast("Placement", document) if is_whole and document.get("on") in EXECUTORS else None

@@ -13,13 +13,15 @@ import psutil
 import pytest
 
 from finetune.config import FinetuneConfig
+from finetune.jobs import read_state
 from finetune.launching.executors.attempt import clear_requests, has_heartbeat, request_kill, request_stop
 from finetune.launching.executors.liveness import is_alive
 from finetune.launching.executors.local import LocalExecutor, local_gpus
 from finetune.launching.executors.processes import is_running, kill_tree, start_time
-from finetune.launching.executors.protocol import Task, write_placement
+from finetune.launching.executors.protocol import Task, read_placement, write_placement
 from finetune.launching.executors.registry import open_executor
 from finetune.launching.launch import LaunchProgress, finetune
+from finetune.training.job import run as job_run
 from soup.errors import FinetuneError
 from soup.report.pool_check import check
 from tests.helpers.launch_boards import interrupt_when
@@ -418,3 +420,29 @@ def test_real_jobs_on_ray_have_the_same_bytes(trained, toy, tmp_path):
     pytest.importorskip("ray")
     made = finetune(real_place(tmp_path, toy), executor="ray")
     assert [weights_bytes(one) for one in made] == [weights_bytes(one) for one in trained[1]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 3000,
+        '{"on": "local"}',
+        '{"on": ["local"]}',
+        '{"on": "local", "host": "x", "pid": "1", "born": 1.0}',
+        '{"on": "slurm"}',
+        '{"on": "ray", "address": null}',
+    ],
+)
+def test_a_placement_that_cant_be_read_is_none(tmp_path, text):
+    (tmp_path / "place.json").write_text(text)
+    assert read_placement(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 3000, "[]", '{"phase": "no"}', '{"phase": "running", "step": "x"}', '{"phase": []}']
+)
+def test_a_state_that_cant_be_read_is_none(tmp_path, text):
+    (tmp_path / "state.json").write_text(text)
+    (tmp_path / "job.json").write_text(text)
+    assert read_state(tmp_path) is None
+    assert job_run(tmp_path) == 1, "no trace, but a job that is none of ours"
