@@ -22,7 +22,7 @@ import numpy as np
 
 from finetune.config import DataSet
 from soup.errors import FinetuneError
-from soup.support.json_text import parse_json_object
+from soup.support.json_text import parse_json
 
 __all__ = ["DatasetRows", "JsonFileRows", "RowFile", "open_file", "read_array", "read_lines"]
 
@@ -71,9 +71,10 @@ class JsonFileRows:
     def __getitem__(self, i: int) -> dict[str, object]:
         begin, size = int(self.begins[i]), int(self.ends[i] - self.begins[i])
         try:
-            return parse_json_object(self._read(begin, size), self.path, FinetuneError)
+            row: Any = parse_json(self._read(begin, size), self.path, FinetuneError)
         except FinetuneError as error:
             raise ValueError(str(error)) from error
+        return row
 
     def _read(self, begin: int, size: int) -> bytes:
         if not hasattr(os, "pread"):
