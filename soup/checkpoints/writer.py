@@ -315,8 +315,8 @@ def refuse_unwritable(out: Path, needed_bytes: int) -> None:
     """
     parent = free_space(out.absolute().parent).location
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        what = "may not be written" if parent.is_dir() else "is no directory"
-        raise OutputError(f"{out}: {parent} {what}. Choose another {option_name('out')}.")
+        why = "gives you no right to write" if parent.is_dir() else "is no directory"
+        raise OutputError(f"{out}: can't be written: {parent} {why}. Choose another {option_name('out')}.")
     _check_disk(out.absolute(), needed_bytes)
 
 

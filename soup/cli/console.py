@@ -28,11 +28,13 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
+from soup.cli.evaluations import Evaluations, Heartbeat, describe_evaluation
 from soup.support.text import format_bytes, printable
 
 # Commands that only print, such as a launcher that waits for days, need no torch for it.
 if TYPE_CHECKING:
     from soup.evaluation.api import Benchmark
+    from soup.evaluation.pace import Pace
     from soup.evaluation.progress import Progress
     from soup.evaluation.trial import Trial
     from soup.merging.recipe import Recipe
@@ -61,6 +63,8 @@ class Console:
         self._bar = RichProgress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task: Any = None
         self._evaluating = ""
+        self._evaluations = Evaluations(lambda: time.monotonic())
+        self._clocks: dict[str, Any] = {}
         bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
         self._steps = RichProgress(
             *bars, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
@@ -78,6 +82,7 @@ class Console:
         self._live = Live(parts, console=self._console, transient=True)
         self._jobs: dict[str, Any] = {}
         self._spoken: dict[str, float] = {}
+        self._heartbeat = Heartbeat(PLAIN_SECONDS, self._beat)
         self._stdout_to_stderr = redirect_stdout(sys.stderr)
 
     @property
@@ -87,8 +92,11 @@ class Console:
 
         return Progress(
             on_warning=self.warn,
+            on_pace=self.show_pace,
             on_start=self.show_start,
+            on_end=self.show_end,
             on_answers=self.show_answers,
+            on_worker_answers=self.show_worker_answers,
             on_trial=self.show_trial,
             on_phase=self.start_phase,
             on_bytes=self.advance,
@@ -102,26 +110,46 @@ class Console:
         """Print a remark that stops nothing."""
         self._console.print(f"[yellow]warning:[/yellow] {_plain(text, keep=chr(10))}")
 
+    def show_pace(self, pace: Pace) -> None:
+        """Show from now on how far the search is."""
+        self._evaluations.pace = pace
+
     def show_start(self, recipe: Recipe, benchmark: Benchmark) -> None:
         """Show that an evaluation begins: a running clock on a terminal, a line elsewhere."""
         self._end_phase()
-        part = "" if benchmark.split.part == "all" else f" ({benchmark.split.part} questions)"
-        text = printable(f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part}")
-        self._evaluating = text
-        self._spoken[text] = time.monotonic()
+        self._evaluating = printable(describe_evaluation(recipe, benchmark))
+        line = self._evaluations.start(self._evaluating)
         if self._console.is_terminal:
-            self._task = self._clock.add_task(_plain(text))
+            self._clocks[self._evaluating] = self._clock.add_task(_plain(line))
         else:
-            self.say(f"{text} ...")
+            self.say(f"{line} ...")
+
+    def show_end(self, recipe: Recipe, benchmark: Benchmark) -> None:
+        """Show that an evaluation is over."""
+        name = printable(describe_evaluation(recipe, benchmark))
+        self._evaluations.end(name)
+        if name in self._clocks:
+            self._clock.remove_task(self._clocks.pop(name))
 
     def show_answers(self, count: int, total: int) -> None:
         """Show how many prompts are answered: beside the clock, or a line now and then."""
-        text, now = self._evaluating, time.monotonic()
-        if self._task is not None:
-            self._clock.update(self._task, description=_plain(f"{text}: {count:,} of {total:,} answers"))
-        elif not self._console.is_terminal and now - self._spoken.get(text, now) > PLAIN_SECONDS:
-            self._spoken[text] = now
-            self.say(f"  {count:,} of {total:,} answers")
+        self._show_answers(self._evaluating, count, total, f"{count:,} of {total:,} answers")
+
+    def show_worker_answers(self, recipe: Recipe, benchmark: Benchmark, count: int, total: int) -> None:
+        """Show the same of a worker's evaluation, of which there may be several."""
+        name = printable(describe_evaluation(recipe, benchmark))
+        self._show_answers(name, count, total, f"{name}: {count:,} of {total:,} answers")
+
+    def _show_answers(self, name: str, count: int, total: int, line: str) -> None:
+        self._evaluations.answer(name, count, total)
+        if name in self._clocks:
+            self._clock.update(self._clocks[name], description=_plain(self._evaluations.line(name)))
+        elif not self._console.is_terminal and self._evaluations.may_speak(name, PLAIN_SECONDS):
+            self.say(f"  {line}")
+
+    def _beat(self) -> None:
+        for line in self._evaluations.due(PLAIN_SECONDS):
+            self.say(line)
 
     def show_trial(self, trial: Trial) -> None:
         """Print a trial's scores."""
@@ -171,21 +199,23 @@ class Console:
         self._board.shown = _table(head, rows) if self._console.is_terminal else None
 
     def _end_phase(self) -> None:
-        for bar in (self._bar, self._clock):
-            for task in bar.task_ids:
-                bar.remove_task(task)
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
         self._task = None
 
     def __enter__(self) -> Console:
         self._stdout_to_stderr.__enter__()
         if self._console.is_terminal:
             self._live.start()
+        else:
+            self._heartbeat.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_phase()
+        self._heartbeat.stop()
         self._live.stop()
         self._stdout_to_stderr.__exit__(kind, error, trace)
 

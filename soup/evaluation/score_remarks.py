@@ -30,8 +30,8 @@ def score_remarks(names: Sequence[str], scores: Scores, earlier: Sequence[Scores
         if score.value == 0:
             yield (
                 f"{name} is 0",
-                f"{name}: {model} scores 0.00, not one answer is right. A broken chat template or a wrong processor "
-                "gives this score to every model: look at some answers before you go on.",
+                f"{name}: {model} scores 0.00, nothing is right. A broken chat template or a wrong processor "
+                "gives this score to every model: look at what it says before you go on.",
             )
         elif score.questions is None and max(values) <= 1:
             yield (

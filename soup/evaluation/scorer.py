@@ -12,6 +12,7 @@ from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.harnesses import check
 from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.objective import PLAIN, Objective
+from soup.evaluation.pace import Pace, seconds_per_model
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.score_remarks import constant_scores, score_remarks
@@ -45,6 +46,8 @@ class Scorer:
         objective: How scores become one number, and what a soup must not break.
         progress: Who hears of evaluations and trials.
         base_digest: The base's digest, where the method reads the base.
+        expected: How many models are scored at most, once for each part of the questions; None: nobody knows.
+        at_once: How many are evaluated side by side.
 
     `trials` keeps the trials in the order asked, `fresh` the journal's keys of what was evaluated now, `remarks` what
     was strange on the way, each by what it is about, `is_checked` whether harnesses had their look before the first
@@ -60,6 +63,8 @@ class Scorer:
     objective: Objective = PLAIN
     progress: Progress = field(default_factory=Progress)
     base_digest: str | None = None
+    expected: int | None = None
+    at_once: int = 1
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
     announced: set[TrialKey] = field(default_factory=set)
     fresh: set[str] = field(default_factory=set)
@@ -88,6 +93,15 @@ class Scorer:
         singles = [self._evaluated(self.recipe([part]))[0] for part in self.pool] if self.objective.guards else []
         broken = self.objective.broken(scores, singles)
         return Trial(recipe, scores, {}, seconds, self.objective, broken, self.suite.split.part)
+
+    def pace(self) -> Pace:
+        """How far the search is: the time left is a mean model's, for each that may be to come."""
+        done = len(self.evaluated) + sum(bool(trial.report) for trial in self.trials.values())
+        if self.expected is None:
+            return Pace(done)
+        total = max(self.expected, done)
+        seconds = seconds_per_model(self.journal, [entry.benchmark.name for entry in self.suite.entries])
+        return Pace(done, total, None if seconds is None else seconds * (total - done) / self.at_once)
 
     def announce(self, trial: Trial) -> None:
         """Tell of a trial, once."""
@@ -217,8 +231,12 @@ class Scorer:
         )
         try:
             for entry in entries:
+                self.progress.on_pace(self.pace())
                 self.progress.on_start(recipe, entry.benchmark)
-                score, seconds = evaluate_once(entry, candidate, timeout_seconds)
+                try:
+                    score, seconds = evaluate_once(entry, candidate, timeout_seconds)
+                finally:
+                    self.progress.on_end(recipe, entry.benchmark)
                 self.remember(recipe, entry, score, seconds)
         finally:
             candidate.remove()

@@ -181,7 +181,9 @@ def evaluate(
     run = RunDirectory.choose(run_dir, locations)
     with (
         Pool(locations) as pool,
-        Session.open(pool, suite, config, run, template, progress or Progress()) as session,
+        Session.open(
+            pool, suite, config, run, template, progress or Progress(), len(pool) * (1 if config.split is None else 2)
+        ) as session,
     ):
         session.evaluate_singles()
         return list(session.reported())
@@ -215,7 +217,9 @@ def _prepared(arguments: CookArguments) -> Iterator[_Run]:
 
 def _search_and_write(run: _Run, progress: Progress) -> Soup:
     suite = build_suite(run.benchmarks, run.config.settings)
-    with Session.open(run.pool, suite, run.config, run.directory, run.template, progress) as session:
+    most = _most_evaluations(run.strategy.name, len(run.pool), run.config)
+    expected = most if isinstance(most, int) else None
+    with Session.open(run.pool, suite, run.config, run.directory, run.template, progress, expected) as session:
         chosen = session.choose(lambda score: run.strategy.choose(run.pool, score))
         recipe = _within_guards(session.scorer(chosen)).recipe
         session.scorer.remark_on_choice()

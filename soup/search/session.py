@@ -51,8 +51,11 @@ class Session:
         run: RunDirectory,
         template: RecipeTemplate,
         progress: Progress,
+        expected: int | None = None,
     ) -> Iterator[Session]:
         """Open a search over a pool; the journal belongs to this process until it is left.
+
+        `expected` is how many models it scores at most, where that is known.
 
         Raises:
             JournalError: another run uses the journal, or it is damaged.
@@ -61,6 +64,8 @@ class Session:
             _scorer(pool, suite, config, run, template, progress) as scorer,
             _runner(scorer, config) as runner,
         ):
+            scorer.expected = expected
+            scorer.at_once = runner.workers.size if runner else 1
             yield cls(scorer, runner, config.split)
 
     def choose(self, strategy: Callable[[ScoreFunction], T]) -> T:
@@ -138,10 +143,11 @@ def _runner(scorer: Scorer, config: EvalConfig) -> Iterator[SpeculativeRunner | 
         workers = RayPool(spec, config.workers, config.ray)
     else:
         workers = LocalPool(spec, config.workers, scorer.run.logs)
+    runner = SpeculativeRunner(scorer, workers)
     try:
-        yield SpeculativeRunner(scorer, workers)
+        yield runner
     finally:
-        workers.close()
+        runner.close()
         for folder in scorer.run.scratch.glob("*/checkpoint"):  # of soups that were still being evaluated in vain
             scorer.run.clear(folder.parent)
 

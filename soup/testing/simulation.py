@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.objective import PLAIN, Objective
+from soup.evaluation.pace import Pace
 from soup.evaluation.progress import Progress
 from soup.search.workers.protocol import EvalTask, Event, ScoreEvent, TaskDone
 
@@ -87,6 +88,10 @@ class TableScorer:
     def remember(self, recipe: _Recipe, entry: _Entry, score: Score, seconds: float) -> None:
         """Store a worker's score."""
         self.known[recipe.digest] = score.value
+
+    def pace(self) -> Pace:
+        """How many sets are scored."""
+        return Pace(len(self.known))
 
     def check_first(self) -> None:
         """Do nothing: a table needs no checkpoint."""

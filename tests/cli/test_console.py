@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 
 import click
 import pytest
@@ -13,6 +14,7 @@ import soup.cli.console
 from soup.cli.app import cli, main
 from soup.cli.console import Console, print_json, print_line, print_rows
 from soup.evaluation.api import Benchmark
+from soup.evaluation.pace import Pace
 from soup.merging.recipe import CheckpointSource, Recipe
 from tests.helpers.toy_pools import make_checkpoint
 from tests.helpers.toy_test_sets import ocrbench_rows, write_tsv
@@ -96,3 +98,73 @@ def test_an_error_reaches_the_terminal_escaped(tmp_path, monkeypatch, capsys):
     finally:
         signal.signal(signal.SIGTERM, handler)
     assert r"a\u001b[31m: no such" in capsys.readouterr().err
+
+
+def recipe(*names):
+    return Recipe.uniform([CheckpointSource(name=name, path=name) for name in names])
+
+
+MMBENCH = Benchmark("mmbench", "vlmeval", "mmbench")
+
+
+def spoken(capsys):
+    return click.unstyle(capsys.readouterr().err).splitlines()
+
+
+def test_an_evaluation_is_told_with_how_many_are_done_of_all_and_the_time_that_is_left(clock, capsys):
+    talk = Console()
+    talk.show_pace(Pace(3, 13, 5400.0))
+    talk.show_start(recipe("a", "b"), MMBENCH)
+    talk.show_pace(Pace(4))
+    talk.show_start(recipe("c"), MMBENCH)
+    assert spoken(capsys) == [
+        "[3/13, 90 min left] evaluating a + b on mmbench ...",
+        "[4 done] evaluating c on mmbench ...",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(7.4, "7 s"), (60, "1 min"), (7000, "117 min"), (7200, "2 h 00 min"), (30000, "8 h 20 min")]
+)
+def test_the_time_that_is_left_is_told_as_people_say_it(seconds, shown):
+    assert str(Pace(0, 2, seconds)) == f"0/2, {shown} left"
+
+
+def test_all_workers_evaluations_are_told_of_once_a_minute_each_until_they_end(clock, capsys):
+    talk = Console()
+    for name in "ab":
+        talk.show_start(recipe(name), MMBENCH)
+    clock[0] = 61.0
+    talk.show_worker_answers(recipe("a"), MMBENCH, 500, 9000)
+    talk.show_worker_answers(recipe("a"), MMBENCH, 600, 9000)
+    talk.show_worker_answers(recipe("b"), MMBENCH, 70, 9000)
+    clock[0] = 130.0
+    talk.show_end(recipe("b"), MMBENCH)
+    talk._beat()
+    talk._beat()
+    assert spoken(capsys)[2:] == [
+        "  evaluating a on mmbench: 500 of 9,000 answers",
+        "  evaluating b on mmbench: 70 of 9,000 answers",
+        "  evaluating a on mmbench: 600 of 9,000 answers, 2 min so far",
+    ]
+
+
+def test_a_harness_that_tells_nothing_is_heard_of_all_the_same(monkeypatch, capsys):
+    monkeypatch.setattr("soup.cli.console.PLAIN_SECONDS", 0.05)
+    monkeypatch.setattr("soup.cli.evaluations.SHORTEST_SECONDS", 0.05)
+    with Console() as talk:
+        talk.show_start(recipe("a"), MMBENCH)
+        threading.Event().wait(0.5)
+    assert "  evaluating a on mmbench, 0 min so far" in spoken(capsys)
+
+
+def test_a_terminal_shows_a_clock_for_each_running_evaluation(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    talk = Console()
+    for name in "ab":
+        talk.show_start(recipe(name), MMBENCH)
+    talk.show_worker_answers(recipe("a"), MMBENCH, 5, 9)
+    shown = [task.description for task in talk._clock.tasks]
+    assert shown == ["evaluating a on mmbench: 5 of 9 answers", "evaluating b on mmbench"]
+    talk.show_end(recipe("a"), MMBENCH)
+    assert [task.description for task in talk._clock.tasks] == ["evaluating b on mmbench"]

@@ -140,7 +140,7 @@ def search(tmp_path, monkeypatch):
 
 def test_scores_of_zero_are_told_with_the_first_of_them_and_the_choice_as_one_by_no_evidence(search):
     made, warnings = search("return 0.0")
-    assert warnings[0].startswith("python:judge.py:score: a scores 0.00, not one answer is right.")
+    assert warnings[0].startswith("python:judge.py:score: a scores 0.00, nothing is right.")
     assert [text for text in warnings if "no evidence" in text] == warnings[-1:]
     assert tuple(warnings) == made.warnings
 
@@ -167,3 +167,18 @@ def test_one_small_score_beside_larger_ones_is_no_share(search):
     Path("count").write_text("")
     count = "import pathlib; p = pathlib.Path('count'); n = len(p.read_text()); p.write_text('x' * (n + 1))"
     assert search(count, "return [40.0, 0.5, 60.0, 61.0, 62.0][n]")[1] == []
+
+
+def test_the_pace_of_a_search_counts_models_of_all_at_most_and_the_time_left_by_the_journal_s_seconds(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(EVALUATORS.registered, "slow", Slow)
+    make_pool("ckpts", {"a": [1, 2, 3, 4], "b": [2, 3, 4, 5]})
+    paces = []
+    flat.cook("greedy", pool="ckpts", eval=["slow:first"], out="out", progress=Progress(on_pace=paces.append))
+    assert [(pace.done, pace.total) for pace in paces] == [(0, 3), (1, 3), (2, 3)]
+    assert paces[0].seconds_left is None
+    spent = [line["seconds"] for line in journal()]
+    assert paces[1].seconds_left == pytest.approx(2 * spent[0])
+    assert paces[2].seconds_left == pytest.approx((spent[0] + spent[1]) / 2)

@@ -675,7 +675,7 @@ def test_a_function_that_tells_its_questions_serves_splits_and_the_rule_by_proba
 
 def test_a_full_disk_or_a_file_in_the_way_of_the_output_is_told_before_the_first_score(pool, judge, monkeypatch):
     (pool.parent / "file").touch()
-    with pytest.raises(OutputError, match=r"out: .*file is no directory"):
+    with pytest.raises(OutputError, match=r"out: can't be written: .*file is no directory"):
         cook("greedy", pool, judge, out="file/below/out")
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=7))
     with pytest.raises(OutputError, match=r"the disk is too small: .* needed, 7 B free"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -14,7 +15,9 @@ import pytest
 
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.objective import Objective
+from soup.evaluation.progress import Progress
 from soup.evaluation.settings import EvalSettings
+from soup.support.plugins import EVALUATORS
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, debris, make_judge, make_pool, tree
 
@@ -197,3 +200,47 @@ def test_a_sigterm_ends_a_run_on_ray_as_it_ends_any_and_leaves_nothing_half_done
     assert (done.returncode, done.stderr.splitlines()[-1]) == (143, "terminated"), done.stderr[-2000:]
     assert debris(tmp_path) == []
     assert not (tmp_path / "out").exists()
+
+
+NOISY = """
+from soup import evaluator
+from soup.evaluation import Score
+
+
+@evaluator("noisy")
+class Noisy:
+    def __init__(self, settings):
+        pass
+
+    def identity(self, benchmark):
+        return {"version": 1}
+
+    def evaluate(self, candidate, benchmark):
+        candidate.answered(3, 9)
+        candidate.remark("answers are odd")
+        return Score(50.0 + len("".join(candidate.digest)) % 7, 9)
+"""
+
+
+def test_workers_tell_answers_remarks_and_the_end_of_each_evaluation_and_how_far_the_search_is(
+    tmp_path, pool, monkeypatch
+):
+    (tmp_path / "noisy_harness.py").write_text(NOISY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(EVALUATORS, "registered", {**EVALUATORS.registered})
+    importlib.import_module("noisy_harness")
+    running, log = [], []
+    progress = Progress(
+        on_warning=lambda text: log.append(text),
+        on_pace=lambda pace: log.append(str(pace).partition(",")[0]),
+        on_start=lambda recipe, benchmark: running.append((recipe.names, benchmark.name)),
+        on_end=lambda recipe, benchmark: running.remove((recipe.names, benchmark.name)),
+        on_worker_answers=lambda recipe, benchmark, *counts: log.append((benchmark.name, counts)),
+    )
+    names = ["noisy:first", "noisy:second"]
+    made = flat.cook("greedy", pool=pool, eval=names, out=tmp_path / "out", workers=2, progress=progress)
+    assert running == []
+    assert ("noisy:first", (3, 9)) in log
+    assert log.count("answers are odd") == 1
+    assert "answers are odd" in made.warnings
+    assert next(entry for entry in log if isinstance(entry, str) and "/" in entry) == "0/7"

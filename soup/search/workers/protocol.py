@@ -20,7 +20,18 @@ from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool, open_ingredient
 from soup.merging.recipe import Recipe
 
-__all__ = ["MAX_DEATHS", "Deaths", "EvalTask", "Event", "Remark", "ScoreEvent", "TaskDone", "WorkerPool", "WorkerSpec"]
+__all__ = [
+    "MAX_DEATHS",
+    "AnswersEvent",
+    "Deaths",
+    "EvalTask",
+    "Event",
+    "Remark",
+    "ScoreEvent",
+    "TaskDone",
+    "WorkerPool",
+    "WorkerSpec",
+]
 
 MAX_DEATHS = 2
 """A task is given up when so many workers died at it: once may be chance."""
@@ -81,6 +92,16 @@ class ScoreEvent:
 
 
 @dataclass(frozen=True)
+class AnswersEvent:
+    """So many of so many prompts are answered on the suite's benchmark of that index."""
+
+    task: EvalTask
+    index: int
+    count: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Remark:
     """Something strange about a task's answers that stops nothing."""
 
@@ -96,7 +117,7 @@ class TaskDone:
     error: SoupError | None = None
 
 
-Event = ScoreEvent | Remark | TaskDone
+Event = ScoreEvent | AnswersEvent | Remark | TaskDone
 
 
 class WorkerPool(Protocol):

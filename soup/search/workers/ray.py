@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soup.errors import EvaluatorError
-from soup.search.workers.protocol import Deaths, EvalTask, Event, TaskDone, WorkerSpec
+from soup.search.workers.protocol import AnswersEvent, Deaths, EvalTask, Event, TaskDone, WorkerSpec
 from soup.search.workers.worker import make_worker
 from soup.support.options import option_name, speak_in_flags, speaks_in_flags
 
@@ -141,4 +141,4 @@ class _Worker:
         """All events of a task, at once."""
         events: list[Event] = []
         self._work(task, events.append)
-        return events
+        return [event for event in events if not isinstance(event, AnswersEvent)]  # all come at once: too late

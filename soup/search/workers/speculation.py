@@ -10,17 +10,17 @@ judged in vain, and stay in the journal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from soup.errors import SoupError
-from soup.evaluation.api import Split
+from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.scorer import Scorer
 from soup.evaluation.suite import BenchmarkSuite
 from soup.merging.recipe import Recipe
 from soup.search.strategies.base import Scored, ScoreFunction
-from soup.search.workers.protocol import EvalTask, Event, Remark, ScoreEvent, WorkerPool
+from soup.search.workers.protocol import AnswersEvent, EvalTask, Event, Remark, ScoreEvent, WorkerPool
 
 __all__ = ["SpeculativeRunner"]
 
@@ -54,6 +54,7 @@ class SpeculativeRunner:
     workers: WorkerPool
     _running: dict[tuple[str, Split], EvalTask] = field(default_factory=dict)
     _failed: dict[tuple[str, Split], SoupError] = field(default_factory=dict)
+    _shown: dict[tuple[str, Split], Benchmark] = field(default_factory=dict)
 
     def choose(self, strategy: Callable[[ScoreFunction], T]) -> T:
         """Run a strategy until `strategy(score)` returns on true scores alone, and return that.
@@ -85,6 +86,12 @@ class SpeculativeRunner:
         while wanted := [recipe for recipe in recipes if self.scorer.missing(recipe, suite)]:
             self._advance(wanted, suite)
 
+    def close(self) -> None:
+        """End all workers, and show that what they evaluated in vain is over."""
+        self.workers.close()
+        for task in self._running.values():
+            self._show_next(task, ())
+
     def _advance(self, wanted: list[Recipe], suite: BenchmarkSuite) -> None:
         """Keep the workers busy with the first of `wanted`, and take in the next events."""
         if error := self._failed.get((wanted[0].digest, suite.split)):
@@ -99,25 +106,40 @@ class SpeculativeRunner:
     def _start(self, recipe: Recipe, suite: BenchmarkSuite) -> None:
         self.scorer.check_first()
         task = EvalTask(recipe, suite.split, tuple(self.scorer.missing(recipe, suite)))
-        for index in task.indices:
-            self.scorer.progress.on_start(recipe, suite.entries[index].benchmark)
+        self.scorer.progress.on_pace(self.scorer.pace())
         self._running[task.key] = task
+        self._show_next(task, task.indices)
         self.workers.start(task)
 
     def _take_in(self, event: Event) -> None:
         task = event.task
+        if isinstance(event, AnswersEvent):
+            benchmark = self.scorer.suite.on(task.split).entries[event.index].benchmark
+            self.scorer.progress.on_worker_answers(task.recipe, benchmark, event.count, event.total)
+            return
         if isinstance(event, ScoreEvent):
             entry = self.scorer.suite.on(task.split).entries[event.index]
             self.scorer.remember(task.recipe, entry, event.score, event.seconds)
+            self._show_next(task, task.indices[task.indices.index(event.index) + 1 :])
             return
         if isinstance(event, Remark):
             self.scorer.remark(event.text)
             return
         self._running.pop(task.key)
+        self._show_next(task, ())
         if event.error is not None:
             self._failed[task.key] = event.error
         elif task.split == self.scorer.suite.split and not self.scorer.objective.guards:
             self.scorer.announce(self.scorer.trial(task.recipe))
+
+    def _show_next(self, task: EvalTask, indices: Sequence[int]) -> None:
+        """Show that a worker goes on with the first of a task's benchmarks, whatever it did of that task before."""
+        progress, suite = self.scorer.progress, self.scorer.suite.on(task.split)
+        if (before := self._shown.pop(task.key, None)) is not None:
+            progress.on_end(task.recipe, before)
+        if indices:
+            self._shown[task.key] = suite.entries[indices[0]].benchmark
+            progress.on_start(task.recipe, self._shown[task.key])
 
 
 class _Probe:

@@ -6,8 +6,10 @@ A worker process of this host runs `main` of this module and never the user's sc
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -15,11 +17,14 @@ from multiprocessing.connection import Connection
 from soup.errors import SoupError
 from soup.evaluation.scorer import make_candidate
 from soup.evaluation.suite import build_suite, evaluate_once
-from soup.search.workers.protocol import EvalTask, Event, Remark, ScoreEvent, TaskDone, WorkerSpec
+from soup.search.workers.protocol import AnswersEvent, EvalTask, Event, Remark, ScoreEvent, TaskDone, WorkerSpec
 from soup.support.options import speak_in_flags
 from soup.support.plugins import import_plugin_modules
 
 __all__ = ["main", "make_worker"]
+
+ANSWERS_SECONDS = 1.0
+"""How often a worker tells how many prompts are answered, at most."""
 
 Work = Callable[[EvalTask, Callable[[Event], None]], None]
 
@@ -31,12 +36,21 @@ def make_worker(spec: WorkerSpec) -> Work:
 
     def work(task: EvalTask, send: Callable[[Event], None]) -> None:
         entries = suite.on(task.split).entries
+        index, last_seconds = 0, -math.inf
+
+        def tell_answers(count: int, total: int) -> None:
+            nonlocal last_seconds
+            if (now := time.monotonic()) - last_seconds >= ANSWERS_SECONDS:
+                last_seconds = now
+                send(AnswersEvent(task, index, count, total))
+
         candidate = make_candidate(
             task.recipe,
             pool,
             spec.run,
             spec.digests,
             spec.options,
+            on_answers=tell_answers,
             on_remark=lambda text: send(Remark(task, text)),
         )
         try:
