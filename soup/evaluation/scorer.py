@@ -9,14 +9,13 @@ from soup.checkpoints.digest import ContentDigest, side_digest
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score, Split
 from soup.evaluation.candidate import SoupCandidate
-from soup.evaluation.harnesses import check
 from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.pace import Pace, seconds_per_model
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.score_remarks import constant_scores, score_remarks
-from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, evaluate_once
+from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, check_entries, evaluate_once
 from soup.evaluation.trial import Trial
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
@@ -140,16 +139,7 @@ class Scorer:
         self.is_checked = True
         singles = [self.recipe([part]) for part in self.pool]
         needed = sorted({index for single in singles for index in self.missing(single, self.suite)})
-        leads = [self.pool.base] if self.pool.base else list(self.pool)
-        failures: dict[str, None] = {}
-        for entry in [self.suite.entries[index] for index in needed]:
-            for lead in leads:
-                try:
-                    check(entry.evaluator, entry.benchmark, lead.checkpoint.path)
-                except EvaluatorError as error:
-                    failures[str(error)] = None
-        if failures:
-            raise EvaluatorError("\n".join(failures))
+        check_entries([self.suite.entries[index] for index in needed], self.pool)
 
     def remark(self, text: str, subject: str = "") -> None:
         """Tell of something strange that stops nothing, once for each subject (the text itself where none is named)."""

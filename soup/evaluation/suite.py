@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +16,13 @@ from types import FrameType
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.harnesses import check
 from soup.evaluation.settings import EvalSettings
+from soup.merging.pool import Pool
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 
-__all__ = ["BenchmarkSuite", "build_suite", "deadline", "evaluate_once"]
+__all__ = ["BenchmarkSuite", "build_suite", "check_entries", "deadline", "evaluate_once"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,24 @@ def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> Benc
     if failures:
         raise EvaluatorError("\n".join(dict.fromkeys(failures)))
     return BenchmarkSuite(tuple(entries), settings.timeout_seconds)
+
+
+def check_entries(entries: Iterable[SuiteEntry], pool: Pool) -> None:
+    """Have harnesses look for what would stop an evaluation, on all files that candidates of the pool may have.
+
+    Raises:
+        EvaluatorError: a benchmark can't be evaluated on candidates with some ingredient's files; all are listed.
+    """
+    leads = [pool.base] if pool.base else list(pool)
+    failures: dict[str, None] = {}
+    for entry in entries:
+        for lead in leads:
+            try:
+                check(entry.evaluator, entry.benchmark, lead.checkpoint.path)
+            except EvaluatorError as error:
+                failures[str(error)] = None
+    if failures:
+        raise EvaluatorError("\n".join(failures))
 
 
 def evaluate_once(entry: SuiteEntry, candidate: SoupCandidate, timeout_seconds: float | None) -> tuple[Score, float]:

@@ -18,7 +18,7 @@ from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
-from soup.evaluation.suite import build_suite
+from soup.evaluation.suite import build_suite, check_entries
 from soup.evaluation.trial import Trial
 from soup.merging.merge import MergePlan, earlier_soup, plan_merge, refuse_inputs_as_output, write_soup
 from soup.merging.options import MergeOptions, WriteOptions
@@ -147,7 +147,7 @@ def plan_cook(arguments: CookArguments) -> dict[str, object]:
     with _prepared(arguments) as run:
         plan: dict[str, object] = {"schema": 1, "strategy": run.strategy.name, **run.largest.as_json(run.out)}
         if run.benchmarks:
-            build_suite(run.benchmarks, run.config.settings)
+            check_entries(build_suite(run.benchmarks, run.config.settings).entries, run.pool)
             plan["benchmarks"] = [benchmark.name for benchmark in run.benchmarks]
             plan["evaluations_at_most"] = _most_evaluations(run.strategy.name, len(run.pool), run.config)
             plan["run"] = str(run.directory.path)

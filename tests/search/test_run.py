@@ -717,6 +717,13 @@ def test_benchmarks_look_at_every_ingredient_before_the_first_question_and_tell_
     assert calls(judge) == []
 
 
+def test_a_dry_run_looks_at_the_same(pool, picky):
+    with pytest.raises(EvaluatorError, match="c has no template"):
+        flat.plan_cook("greedy", pool=pool, eval=["picky:c"], out="out")
+    flat.plan_cook("greedy", pool=pool, eval=["picky:nobody"], out="out")
+    assert picky.looked == [f"{target} {name}" for target in ("c", "nobody") for name in "abcd"]
+
+
 def test_nothing_is_looked_at_where_all_scores_are_remembered(pool, picky):
     flat.cook("greedy", pool=pool, eval=["picky:nobody"], out="out")
     assert len(picky.looked) == 4
