@@ -303,8 +303,12 @@ def plan_jobs(config: FinetuneConfig, root: Path) -> list[Job]:
         start, after = str(out), START
     sets = {**config.added, **({"base": []} if config.include_base else {})}
     for name, added in sets.items():
-        for suffix, changed in _combinations(config):
-            title = f"{name}{suffix}"
+        for suffix, suffix_then, changed in _combinations(config):
+            title, title_then = f"{name}{suffix}", f"{name}{suffix_then}"
+            if not (folders / title).exists() and any(
+                (at / title_then).exists() for at in (folders, root / config.out)
+            ):
+                title = title_then
             data = at_root([*config.data, *added], root)
             settings = _with_own_categories(config.settings(changed), data)
             origin, out = _resolve_start(start, root), root / config.out / title
@@ -319,14 +323,16 @@ def _with_own_categories(settings: TrainSettings, data: tuple[DataSet, ...]) -> 
     return settings.model_copy(update={"mixture": settings.mixture.model_copy(update={"categories": ratios})})
 
 
-def _combinations(config: FinetuneConfig) -> list[tuple[str, Json]]:
-    """Each combination of the swept settings, with what it adds to the ingredient's name."""
+def _combinations(config: FinetuneConfig) -> list[tuple[str, str, Json]]:
+    """Each combination of the swept settings, with what it adds to the ingredient's name, now and in version 0.1."""
     combinations = []
     for values in product(*config.sweep.values()):
         changed = dict(zip(config.sweep, values, strict=True))
         settings = config.settings(changed)
-        words = (f"-{RENAMED_SETTINGS.get(name, name)}{_word(getattr(settings, name))}" for name in changed)
-        combinations.append(("".join(words), changed))
+        pairs = [(RENAMED_SETTINGS.get(name, name), getattr(settings, name)) for name in changed]
+        words = [f"-no{name}" if value is None else f"-{name}{_word(value)}" for name, value in pairs]
+        words_then = [f"-{name}{_word(value)}" for name, value in pairs]
+        combinations.append(("".join(words), "".join(words_then), changed))
     return combinations
 
 

@@ -59,7 +59,8 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
         _accept(self.scan, settings)
         strata = _strata(corpus, self.scan, settings)
         self.order = Order(strata, settings.seed)
-        self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.scan.bad}
+        left_out = _left_out(corpus, self.scan)
+        self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.scan.bad, "left_out": left_out}
         self.packs = Packs(self.length_at, settings.max_length) if settings.packing else None
         self.steps = settings.steps or self._steps_of(settings)
         self.items = self.steps * settings.global_batch_size
@@ -103,6 +104,14 @@ def _accept(scan: RowScan, settings: TrainSettings) -> None:
     if settings.on_bad_row == "error":
         raise FinetuneError(f"{scan.describe()}\nMend them, or leave them out with on_bad_row: skip.")
     log.warning("left out: %s", scan.describe())
+
+
+def _left_out(corpus: Corpus, scan: RowScan) -> dict[str, list[int]]:
+    """Return the bad rows and all rows of each data set that has bad ones, by its path."""
+    ends = zip(corpus.begins, corpus.begins[1:], strict=False)
+    counts = [(int((~scan.good[begin:end]).sum()), int(end - begin)) for begin, end in ends]
+    paths = [data_set.path for data_set in corpus.data_sets]
+    return {path: [bad, rows] for path, (bad, rows) in zip(paths, counts, strict=True) if bad}
 
 
 def _strata(corpus: Corpus, scan: RowScan, settings: TrainSettings) -> list[Stratum]:

@@ -254,7 +254,13 @@ def _differences(before: JobDocument, job: Job, digest: str) -> Iterator[str]:
         if name in settings and there != now:
             yield f"{NEW_SETTINGS.get(name, name)}: {there} there, {now} now"
     digests = before.get("digests") or JobDigests()
-    if digests.get("start") and digests["start"] != job.digests["start"]:
+    there, now = digests.get("start"), job.digests["start"]
+    if there and there.partition(" ")[0] == now.partition(" ")[0] and there != now:
+        yield (
+            f"start: {job.start} holds the same weights, but other files beside them than {before.get('start')} held: "
+            "configuration, tokenizer, processor or template"
+        )
+    elif there and there != now:
         yield f"start: {before.get('start')} held other weights than {job.start} holds now"
     yield from _data_differences(digests.get("data"), job.digests["data"])
     yield from _option_differences(before.get("data"), job)

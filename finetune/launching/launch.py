@@ -32,7 +32,7 @@ from finetune.launching.executors.processes import read_launcher, remove_launche
 from finetune.launching.executors.protocol import Executor, Task, TaskExit, read_placement
 from finetune.launching.executors.registry import open_executor
 from finetune.launching.job_plans import JobAction, JobPlan, LaunchPlan, plan_launch, snapshots
-from finetune.launching.outcomes import JobOutcome, classify_exit
+from finetune.launching.outcomes import JobOutcome, classify_exit, rows_left_out
 from finetune.launching.status import JobRow, job_row
 from soup.errors import FinetuneError
 from soup.support.file_lock import FileLock
@@ -162,6 +162,8 @@ class _Launch:
         if todo:
             self.listener.say(f"{len(todo)} of {len(self.plan.jobs)} jobs, on {self.executor.describe()}")
             self._run(todo)
+        for remark in rows_left_out([plan.job for plan in todo if self._is_done(plan.job.name)]):
+            self.listener.warn(remark)
         failed = [plan for plan in self.plan.jobs if not self._is_done(plan.job.name)]
         if failed:
             raise FinetuneError(self._failures(failed))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.jobs import Job, JobStatus, State, has_digest, log_tail, read_state
+from finetune.jobs import Job, JobStatus, State, has_digest, log_tail, read_stamp, read_state
 from finetune.launching.executors.protocol import TaskExit
 from soup.support.disk_space import free_space
 
-__all__ = ["JobOutcome", "classify_exit"]
+__all__ = ["JobOutcome", "classify_exit", "rows_left_out"]
 
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
@@ -54,6 +55,17 @@ def classify_exit(
         return JobOutcome(JobStatus.FAILED, task_exit.why)
     why = state.why if state and state.phase == JobStatus.FAILED and state.why else _by_code(code, job)
     return JobOutcome(JobStatus.FAILED, why + _hint(job, why))
+
+
+def rows_left_out(jobs: Sequence[Job]) -> list[str]:
+    """Give what jobs left out as bad rows (`on_bad_row: skip`), by count and data set, once for all that share it."""
+    users: dict[str, list[str]] = {}
+    for job in jobs:
+        left_out = (read_stamp(job.out) or {}).get("mixture", {}).get("left_out")
+        for path, (bad, rows) in (left_out if isinstance(left_out, dict) else {}).items():
+            text = f"{bad:,} of {rows:,} rows of {path} were left out as bad rows"
+            users.setdefault(text, []).append(job.name)
+    return [f"{text} ({', '.join(names)}): soup finetune --check tells why" for text, names in users.items()]
 
 
 def _by_code(code: int | None, job: Job) -> str:

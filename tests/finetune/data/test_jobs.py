@@ -77,3 +77,4 @@ def test_the_check_says_what_jobs_would_stumble_over(data, tmp_path):
     assert report.sets[0].first[0] in str(stumbled.value)
     assert weights(replace(job, settings=job.settings.model_copy(update={"on_bad_row": "skip"})))
     assert read_stamp(job.out)["mixture"]["skipped"] == 1
+    assert read_stamp(job.out)["mixture"]["left_out"] == {str(path): [1, 24]}

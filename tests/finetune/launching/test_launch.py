@@ -101,6 +101,55 @@ def test_base_alone_what_varies_and_snapshots_are_ingredients_too(tmp_path):
     assert launch(path) == [kept, *made]
 
 
+def test_a_setting_that_is_swept_to_none_is_named_so_unless_its_folder_has_the_old_name(tmp_path):
+    config = CONFIG.replace("added: {a: data/a, b: data/b, c: data/c}", "added: {a: data/a}")
+    path = place(tmp_path, config + "sweep: {lora: [{rank: 4}, null], micro_batch: [null]}\n")
+    names = ["a-lorarank4-nomicro_batch", "a-nolora-nomicro_batch"]
+    assert [row.name for row in status(path)] == names
+    old = tmp_path / "ckpts" / "a-loraNone-micro_batchNone"
+    old.mkdir(parents=True)
+    assert [row.name for row in status(path)] == [names[0], old.name]
+
+
+LEAVING_OUT = """
+import json, runpy, sys
+from pathlib import Path
+try:
+    runpy.run_path(sys.argv[1], run_name="__main__")
+finally:
+    job = json.loads(Path(sys.argv[2], "job.json").read_text())
+    path = Path(job["out"], "finetune.json")
+    left_out = {data_set["path"]: [1 + i, 3] for i, data_set in enumerate(job["data"][: 1 + (job["name"] == "b")])}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mixture": {"left_out": left_out}}))
+"""
+
+
+def test_rows_that_were_left_out_are_told_at_the_end_by_count_and_data_set(tmp_path):
+    remarks = []
+    finetune(
+        place(tmp_path),
+        command=lambda job, gpus: [sys.executable, "-c", LEAVING_OUT, *command(job, gpus)[1:]],
+        listener=LaunchProgress(warn=remarks.append),
+    )
+    data = tmp_path.resolve() / "data"
+    assert remarks == [
+        f"1 of 3 rows of {data / 'base'} were left out as bad rows (a, b, c): soup finetune --check tells why",
+        f"2 of 3 rows of {data / 'b'} were left out as bad rows (b): soup finetune --check tells why",
+    ]
+
+
+def test_a_start_of_the_same_weights_under_another_template_is_told_so(tmp_path):
+    path = place(tmp_path, points_start(tmp_path))
+    (tmp_path / "start" / "chat_template.jinja").write_text("one")
+    launch(path)
+    (tmp_path / "start" / "chat_template.jinja").write_text("another")
+    said = refusal(path)
+    assert "holds the same weights, but other files beside them" in said
+    assert "other weights" not in said
+    save_file({"x": torch.ones(2)}, tmp_path / "start" / "model.safetensors")
+    assert "held other weights than" in refusal(path)
+
+
 def test_a_rerun_starts_nothing_and_tells_of_each_job_once(tmp_path):
     path = place(tmp_path)
     made, told = launch(path), []
