@@ -305,10 +305,8 @@ def plan_jobs(config: FinetuneConfig, root: Path) -> list[Job]:
     for name, added in sets.items():
         for suffix, suffix_then, changed in _combinations(config):
             title, title_then = f"{name}{suffix}", f"{name}{suffix_then}"
-            if not (folders / title).exists() and any(
-                (at / title_then).exists() for at in (folders, root / config.out)
-            ):
-                title = title_then
+            was_begun_then = (folders / title_then).exists() or (root / config.out / title_then).exists()
+            title = title_then if was_begun_then and not (folders / title).exists() else title
             data = at_root([*config.data, *added], root)
             settings = _with_own_categories(config.settings(changed), data)
             origin, out = _resolve_start(start, root), root / config.out / title

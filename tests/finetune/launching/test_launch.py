@@ -112,15 +112,13 @@ def test_a_setting_that_is_swept_to_none_is_named_so_unless_its_folder_has_the_o
 
 
 LEAVING_OUT = """
-import json, runpy, sys
+import json, subprocess, sys
 from pathlib import Path
-try:
-    runpy.run_path(sys.argv[1], run_name="__main__")
-finally:
-    job = json.loads(Path(sys.argv[2], "job.json").read_text())
-    path = Path(job["out"], "finetune.json")
-    left_out = {data_set["path"]: [1 + i, 3] for i, data_set in enumerate(job["data"][: 1 + (job["name"] == "b")])}
-    path.write_text(json.dumps({**json.loads(path.read_text()), "mixture": {"left_out": left_out}}))
+subprocess.run([sys.executable, *sys.argv[1:]], check=True)
+job = json.loads(Path(sys.argv[2], "job.json").read_text())
+path = Path(job["out"], "finetune.json")
+left_out = {data_set["path"]: [1 + i, 3] for i, data_set in enumerate(job["data"][: 1 + (job["name"] == "b")])}
+path.write_text(json.dumps({**json.loads(path.read_text()), "mixture": {"left_out": left_out}}))
 """
 
 
