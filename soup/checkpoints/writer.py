@@ -340,7 +340,7 @@ def _claim(out: Path) -> tuple[Path, FileLock]:
     partial = out.parent / f".{out.name}.partial"
     try:
         make_folders(out.parent)
-        lock = FileLock.take(out.parent / f".{out.name}.lock", temporary=True)
+        lock = FileLock.take(_lock_file(out), temporary=True)
         if lock is None:
             raise OutputError(
                 f"{out}: another run is writing it just now. Wait for it, or choose another {option_name('out')}."
@@ -365,8 +365,14 @@ def _empty(folder: Path) -> None:
 
 
 def remove_replaced(out: Path) -> None:
-    """Remove the soup that `out` replaced, if a run was killed before it could."""
+    """Remove the soup that `out` replaced and the file of its lock, if a run was killed before it could."""
     shutil.rmtree(_replaced(out), ignore_errors=True)
+    if _lock_file(out).exists() and (lock := FileLock.take(_lock_file(out), temporary=True)):
+        lock.release()
+
+
+def _lock_file(out: Path) -> Path:
+    return out.parent / f".{out.name}.lock"
 
 
 def _replaced(out: Path) -> Path:
