@@ -9,8 +9,8 @@ openai      {"messages": [{"role": "user", "content": "..." or [{"type": "text",
 
 In all of them an image is a path, bytes, base64, a data or file URL, or {"bytes", "path"}. `video` (or `videos`) is a
 file, a directory of frames, or a list of frames; its marker is `<video>` or `<image>`. Turns have from and value or
-role and content. A marker is one in a user's turn, and a word elsewhere. Keys without a value, NaN or "None" among
-them, are as good as absent: tables have all keys in all rows.
+role and content. A marker counts in a user's turn; elsewhere it is a word, unless images are left for it. Keys
+without a value, NaN or "None" among them, are as good as absent: tables have all keys in all rows.
 
 By its look a row is `openai` if it has messages, and one of the others if it has conversations: `llava` with `image`,
 `sharegpt` with `images` or `system`; with neither the two read the same. With messages and conversations, or image and
@@ -110,6 +110,7 @@ class _Reading:
         self.images, self.videos = self._own_pictures()
         self.pictures: list[Picture] = []
         self.markers = 0
+        self.only_users = False
         self.faults: list[Fault] = []
 
     def sample(self) -> Sample:
@@ -119,6 +120,10 @@ class _Reading:
             RowError: with all that is wrong with it.
         """
         turns = list(self._turns())
+        texts = [content for role, content in turns if role == "user" and isinstance(content, str)]
+        asked = sum(len(MARKER.findall(text)) for text in texts)
+        in_parts = any(isinstance(content, list) for _, content in turns)
+        self.only_users = in_parts or asked >= len(self.images) + len(self.videos)
         messages: list[Message] = [{"role": role, "content": self._content(role, content)} for role, content in turns]
         images = len(self.pictures) + len(self.images) + len(self.videos)
         if images != self.markers:
@@ -166,7 +171,7 @@ class _Reading:
     def _content(self, role: str, content: str | list[object]) -> str | list[dict[str, str]]:
         """Text alone as it is; with images as parts, each image where its marker is in a user's turn."""
         if isinstance(content, str):
-            return self._split_at_markers(content) if role == "user" else _plain(content)
+            return _plain(content) if self.only_users and role != "user" else self._split_at_markers(content)
         parts = [self._part(part) for part in content]
         if all(part["type"] == "text" for part in parts):
             return _plain("".join(part["text"] for part in parts))
