@@ -25,6 +25,7 @@ __all__ = [
     "check",
     "count",
     "fetch",
+    "has_check",
     "locate",
     "may_have_parts",
     "target_hint",
@@ -117,6 +118,12 @@ def locate(evaluator: Evaluator, benchmark: Benchmark) -> Location | None:
 def check(evaluator: Evaluator, benchmark: Benchmark, checkpoint: Path) -> None:
     """Call `Harness.check` of any evaluator."""
     _member(evaluator, "check")(benchmark, checkpoint)
+
+
+def has_check(evaluator: Evaluator) -> bool:
+    """Whether the evaluator has a `check` of its own."""
+    method = _member(evaluator, "check")
+    return getattr(method, "__func__", method) is not Harness.check
 
 
 def count(evaluator: Evaluator, benchmark: Benchmark) -> int | None:

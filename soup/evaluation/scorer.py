@@ -9,6 +9,7 @@ from soup.checkpoints.digest import ContentDigest, side_digest
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score, Split
 from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.harnesses import has_check
 from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.pace import Pace, seconds_per_model
@@ -137,6 +138,8 @@ class Scorer:
         if self.is_checked:
             return
         self.is_checked = True
+        if not any(has_check(entry.evaluator) for entry in self.suite.entries):
+            return
         singles = [self.recipe([part]) for part in self.pool]
         needed = sorted({index for single in singles for index in self.missing(single, self.suite)})
         check_entries([self.suite.entries[index] for index in needed], self.pool)
