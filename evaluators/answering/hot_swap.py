@@ -11,7 +11,8 @@ from weakref import WeakValueDictionary
 
 from evaluators.answering.batching import Engine
 from evaluators.answering.engines import vlmeval_wrapper
-from soup.checkpoints.digest import side_digest
+from soup.checkpoints.carried_files import find_side_files
+from soup.checkpoints.digest import digest_files
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError, SoupError
 from soup.evaluation.api import Candidate
@@ -168,5 +169,4 @@ def _stream_weights(candidate: Candidate, engine: Engine) -> bool:
 
 def _side_files_digest(directory: Path) -> str:
     """Digest the files around the weights: configuration, tokenizer, processor, template, code."""
-    with Checkpoint(directory) as checkpoint:
-        return side_digest(checkpoint)
+    return digest_files({name: directory / name for name in find_side_files(directory, ()).carried})

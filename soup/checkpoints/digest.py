@@ -31,7 +31,16 @@ from soup.support.atomic_files import write_atomic
 from soup.support.json_text import read_json
 from soup.support.threads import default_threads
 
-__all__ = ["ContentDigest", "DigestCache", "FileStamp", "LeafDigests", "digest_checkpoint", "leaves", "side_digest"]
+__all__ = [
+    "ContentDigest",
+    "DigestCache",
+    "FileStamp",
+    "LeafDigests",
+    "digest_checkpoint",
+    "digest_files",
+    "leaves",
+    "side_digest",
+]
 
 MAX_CACHE_BYTES = 512_000_000  # some 50 checkpoints of 100,000 tensors
 
@@ -116,8 +125,17 @@ def _read_leaves(
 
 def side_digest(lead: Checkpoint, *others: Checkpoint) -> str:
     """Digest the files that a soup takes along: config, tokenizer, processor, code; see `complete_side_files`."""
+    return digest_files(complete_side_files(lead, *others))
+
+
+def digest_files(files: Mapping[str, Path]) -> str:
+    """Digest names, sizes and contents of files, read in pieces.
+
+    Args:
+        files: Where each lies, by its name.
+    """
     total = hashlib.sha256()
-    for name, path in complete_side_files(lead, *others).items():
+    for name, path in files.items():
         with path.open("rb") as file:
             total.update(f"{name}\0{os.fstat(file.fileno()).st_size}\n".encode())
             while block := file.read(1 << 20):

@@ -79,7 +79,7 @@ def printable(text: str, keep: str = "") -> str:
 
 def markdown_text(text: str) -> str:
     """Escape a name for the text or a table of a Markdown page: it may hold no other cell, link, tag, or line."""
-    return re.sub(r"([\\`|<>\[\]])", r"\\\1", printable(text))
+    return re.sub(r"([\\`|<\[\]])", r"\\\1", printable(text))
 
 
 def markdown_code(text: str) -> str:

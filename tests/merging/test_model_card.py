@@ -16,7 +16,7 @@ def test_a_hostile_name_stays_in_its_cell():
     text = card(HOSTILE, strategy=HOSTILE, objective={"weights": {HOSTILE: 2.0}})
     body = text.partition("\n---\n")[2]
     assert not [character for character in text if character in "\x1b\u202e"]
-    cell = r"a\\u001b\[31m\\n\\n# Mine \| !\[x\](http://x/y.png) \<script\> \`code\` \\u202e"
+    cell = r"a\\u001b\[31m\\n\\n# Mine \| !\[x\](http://x/y.png) \<script> \`code\` \\u202e"
     assert f"\n| {cell} | 1 | `xxh3:1` |\n" in body
     assert f"\n| {cell} | 61.80 |\n" in body
     assert f"Objective: {cell} weighs 2." in body
