@@ -103,10 +103,11 @@ def test_a_greedy_search_killed_at_every_single_effect_does_so_too(soup, here):
 
 
 def test_a_search_killed_again_and_again_gets_to_its_end(soup, here):
-    _, whole = undisturbed(soup, here, GREEDY)
+    done, whole = undisturbed(soup, here, GREEDY)
     dice = random.Random(0)
     for _ in range(60):
-        ended = soup(*GREEDY, cwd=here, strike=signal.SIGKILL, at=dice.randint(40, 110))
+        strike_at = dice.randint(done.effects // 5, done.effects * 2 // 3)
+        ended = soup(*GREEDY, cwd=here, strike=signal.SIGKILL, at=strike_at)
         if ended.code == 0:
             break
     assert ended.code == 0
