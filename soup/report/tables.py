@@ -191,7 +191,12 @@ def _refused_ingredients(trials: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def _refusals(name: str, results: Sequence[_Result]) -> str:
-    return "; ".join(f"{result.strategy} {result.refusals[name]}" for result in results if name in result.refusals)
+    """Say who refused an ingredient and why; strategies with one reason share it."""
+    strategies: dict[str, list[str]] = {}
+    for result in results:
+        if why := result.refusals.get(name):
+            strategies.setdefault(why, []).append(result.strategy)
+    return "; ".join(f"{', '.join(names)} {why}" for why, names in strategies.items())
 
 
 def _ways(results: Sequence[_Result]) -> dict[_Way, list[str]]:

@@ -115,6 +115,13 @@ def test_the_report_says_on_an_ingredient_s_row_why_it_was_refused():
     }
 
 
+def test_strategies_that_refused_an_ingredient_for_one_reason_share_it():
+    search("greedy")
+    search("maximum")
+    remarks = {row["name"]: row["remark"] for row in run("report", "ckpts.soup")["rows"]}
+    assert remarks["b"] == "greedy, maximum refused: 73.25 < 76.25 (counting -4.0, reading -2.0)"
+
+
 def test_the_report_of_an_earlier_version_s_result_says_nothing_of_why():
     search("greedy")
     path = Path("ckpts.soup/soups/greedy.json")
