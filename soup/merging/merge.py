@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from soup.checkpoints.digest import side_digest
+from soup.checkpoints.digest import refuse_changes, side_digest
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.reader import Checkpoint
@@ -182,13 +182,14 @@ def write_soup(
 
     Raises:
         PoolError, RecipeError: a tensor can't be merged, the method failed, or an ingredient is not the one named.
+        CheckpointError: weights changed while they were merged.
         OutputError: the destination exists, is being written by another run, or the disk is too small.
     """
     if not plan.write.overwrite and (finished := _finished_soup(plan, out, on_bytes)):
         remove_replaced(out)
         return finished
     with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
-        with wrap_method_errors(plan.recipe.method):
+        with refuse_changes(*plan.blend.inputs), wrap_method_errors(plan.recipe.method):
             loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
             digests = for_each_block(plan.blend, plan.reads, writer.write, loop, hashing=True)
         sealed = plan.recipe.sealed([digest.content for digest in digests], side_digest(plan.lead, *plan.blend.inputs))

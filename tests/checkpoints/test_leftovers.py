@@ -9,7 +9,7 @@ import pytest
 
 import soup
 from soup.checkpoints.reader import Checkpoint
-from soup.errors import OutputError
+from soup.errors import CheckpointError, OutputError
 from soup.testing import tiny_pool
 from tests.helpers import flat_arguments as flat
 from tests.helpers.merge_oracle import recipe_of
@@ -128,3 +128,26 @@ def test_a_link_to_nowhere_is_no_free_place(tmp_path):
         soup.merge(recipe, tmp_path / "out")
     assert (tmp_path / "out").is_symlink()
     assert {path.name for path in tmp_path.iterdir()} == {"pool", "out"}
+
+
+@pytest.mark.parametrize("change", ["rewritten", "replaced", "removed"])
+def test_weights_that_change_under_the_merge_are_told_and_leave_no_soup(tmp_path, change):
+    recipe, before = recipe_of(tiny_pool(tmp_path / "pool", 2)), None
+    (weights,) = (tmp_path / "pool" / recipe.names[1]).glob("*.safetensors")
+
+    def on_bytes(count):
+        nonlocal before
+        if before is None:
+            before = weights.read_bytes()
+            if change == "rewritten":
+                os.utime(weights, ns=(1, 1))  # as a write does that leaves the size
+            else:
+                weights.unlink()
+            if change == "replaced":
+                weights.write_bytes(before)
+
+    with pytest.raises(CheckpointError, match="changed while they were read"):
+        flat.merge(recipe, tmp_path / "out", on_bytes=on_bytes, threads=1)
+    assert not (tmp_path / "out").exists()
+    weights.write_bytes(before)
+    soup.merge(recipe, tmp_path / "out")
