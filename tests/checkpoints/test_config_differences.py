@@ -100,24 +100,24 @@ def test_a_value_that_changes_the_arithmetic_is_a_problem_with_its_path_and_both
 
 @pytest.mark.parametrize("path", TOLD)
 def test_a_value_that_matters_in_training_or_answering_alone_is_told(tmp_path, path):
-    told = report(tmp_path, changed(path, TOLD[path]))
-    assert told.ok
-    (warning,) = told.warnings
+    pool_report = report(tmp_path, changed(path, TOLD[path]))
+    assert pool_report.ok
+    (warning,) = pool_report.warnings
     assert warning.startswith(f"b: config.json: {path}: ")
 
 
 @pytest.mark.parametrize("path", SILENT)
 def test_versions_of_tools_and_dtypes_are_silent(tmp_path, path):
-    told = report(tmp_path, changed(path, SILENT[path]))
-    assert (told.problems, told.warnings) == ((), ())
+    pool_report = report(tmp_path, changed(path, SILENT[path]))
+    assert (pool_report.problems, pool_report.warnings) == ((), ())
 
 
 def test_keys_that_only_one_version_of_transformers_writes_are_one_line_and_no_problem(tmp_path):
     config = changed("text_config.head_dim", 8)
     del config["vision_config"]["patch_size"]
-    told = report(tmp_path, config)
-    assert told.ok
-    assert told.warnings == (
+    pool_report = report(tmp_path, config)
+    assert pool_report.ok
+    assert pool_report.warnings == (
         "b: config.json has keys more: text_config.head_dim (8) (held against a's)",
         "b: config.json lacks keys: vision_config.patch_size (14) (held against a's)",
     )

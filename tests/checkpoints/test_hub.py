@@ -54,8 +54,8 @@ def soup(forge, hub, tmp_path):
 
 def test_a_pool_of_hub_ids_is_fetched_once_pinned_and_made_again_offline(soup, hub, tmp_path):
     pool = ("--pool", "team/a", "--pool", "team/b@v1")
-    told = soup("average", *pool, "-o", "out")
-    assert told.stdout == "out: the mean of a + b@v1\n"
+    done = soup("average", *pool, "-o", "out")
+    assert done.stdout == "out: the mean of a + b@v1\n"
     out = tmp_path / "here" / "out"
     parts = [load_file(hub.repositories[f"team/{name}"] / "model.safetensors") for name in "ab"]
     whole = load_file(out / "model.safetensors")
@@ -75,9 +75,9 @@ def test_a_pool_of_hub_ids_is_fetched_once_pinned_and_made_again_offline(soup, h
 
 @pytest.mark.parametrize("place", ["team/nobody", "team/a@v9", "team/a/b"])
 def test_what_the_hub_does_not_have_is_one_clean_error(soup, place):
-    told = soup("inspect", place, code=1)
-    assert told.stderr.startswith(f"error: {place}: ")
-    assert told.stdout == ""
+    done = soup("inspect", place, code=1)
+    assert done.stderr.startswith(f"error: {place}: ")
+    assert done.stdout == ""
 
 
 def test_a_folder_here_comes_before_the_hub(soup, hub, tmp_path):

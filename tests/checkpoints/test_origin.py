@@ -43,8 +43,8 @@ def starts(tmp_path, kind, *names):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_different_starts_are_told_with_who_was_trained_from_which(tmp_path, kind):
-    (told,) = starts(tmp_path, kind, "Qwen/Qwen2-VL-2B", "Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-2B")
-    assert told.endswith("i0, i2: Qwen/Qwen2-VL-2B; i1: Qwen/Qwen2-VL-2B-Instruct")
+    (remark,) = starts(tmp_path, kind, "Qwen/Qwen2-VL-2B", "Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-2B")
+    assert remark.endswith("i0, i2: Qwen/Qwen2-VL-2B; i1: Qwen/Qwen2-VL-2B-Instruct")
 
 
 @pytest.mark.parametrize("kind", KINDS)

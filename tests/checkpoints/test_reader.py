@@ -151,25 +151,25 @@ def test_an_empty_directory_and_a_lone_config_are_refused(tmp_path, one):
 
 def test_a_single_file_beside_an_index_is_refused_and_it_says_which_would_be_loaded(sharded):
     save_file({"w": torch.zeros(2)}, sharded / WEIGHTS)
-    told = refusal(sharded)
-    assert f"both {WEIGHTS} and {INDEX}" in told
-    assert f"transformers would load {WEIGHTS}" in told
+    message = refusal(sharded)
+    assert f"both {WEIGHTS} and {INDEX}" in message
+    assert f"transformers would load {WEIGHTS}" in message
 
 
 def test_several_files_without_an_index_are_refused(sharded):
     (sharded / INDEX).unlink()
-    told = refusal(sharded)
-    assert f"3 weight files and no {INDEX}" in told
-    assert "model-00002-of-00003.safetensors" in told
+    message = refusal(sharded)
+    assert f"3 weight files and no {INDEX}" in message
+    assert "model-00002-of-00003.safetensors" in message
 
 
 def test_a_missing_shard_is_named(sharded):
     (sharded / "model-00001-of-00003.safetensors").unlink()
     (sharded / "model-00003-of-00003.safetensors").unlink()
-    told = refusal(sharded)
-    assert "model-00001-of-00003.safetensors" in told
-    assert "model-00003-of-00003.safetensors" in told
-    assert "model-00002" not in told
+    message = refusal(sharded)
+    assert "model-00001-of-00003.safetensors" in message
+    assert "model-00003-of-00003.safetensors" in message
+    assert "model-00002" not in message
 
 
 def test_a_link_to_nowhere_is_a_missing_shard(sharded):
@@ -189,9 +189,9 @@ def test_keys_that_the_index_names_and_no_shard_has_are_all_listed(sharded):
         sharded,
         lambda index: index.update(ghost="model-00001-of-00003.safetensors", spook="model-00002-of-00003.safetensors"),
     )
-    told = refusal(sharded)
-    assert "ghost: expected in model-00001-of-00003.safetensors, found nowhere" in told
-    assert "spook: expected in model-00002-of-00003.safetensors, found nowhere" in told
+    message = refusal(sharded)
+    assert "ghost: expected in model-00001-of-00003.safetensors, found nowhere" in message
+    assert "spook: expected in model-00002-of-00003.safetensors, found nowhere" in message
 
 
 def test_a_key_that_lies_in_another_shard_than_the_index_says_is_refused(sharded):
@@ -206,9 +206,9 @@ def test_a_tensor_in_two_shards_is_refused(sharded):
     both = {"lm_head.weight": torch.zeros(2), "model.vision_tower.temperature": torch.zeros(())}
     save_file(both, sharded / "model-00004-of-00004.safetensors")
     edit_index(sharded, lambda index: index.update({"more": "model-00004-of-00004.safetensors"}))
-    told = refusal(sharded)
-    assert "tensors that lie in two shards" in told
-    assert "lm_head.weight: in model-0000" in told
+    message = refusal(sharded)
+    assert "tensors that lie in two shards" in message
+    assert "lm_head.weight: in model-0000" in message
 
 
 @pytest.mark.parametrize(
@@ -264,10 +264,10 @@ def test_a_damaged_config_is_told_when_it_is_needed(one, text):
 def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x80\x04")
     (tmp_path / "config.json").write_text("{}")
-    told = refusal(tmp_path)
-    assert name in told
-    assert "loading a pickle can run any code" in told
-    assert f"M.from_pretrained('{tmp_path}', dtype='auto').save_pretrained('{tmp_path}-safetensors')" in told
+    message = refusal(tmp_path)
+    assert name in message
+    assert "loading a pickle can run any code" in message
+    assert f"M.from_pretrained('{tmp_path}', dtype='auto').save_pretrained('{tmp_path}-safetensors')" in message
 
 
 def test_a_diffusers_folder_is_refused_with_the_command_that_converts_it(tmp_path, one):
@@ -383,9 +383,9 @@ def content(path):
 
 
 def test_the_digest_does_not_depend_on_shards_paths_or_side_files(tmp_path):
-    found = {content(tiny_checkpoint(tmp_path / f"{shards}", shards=shards)) for shards in (1, 2, 5)}
-    found.add(content(tiny_checkpoint(tmp_path / "other", config={"x": 1}, tokenizer=False)))
-    assert len(found) == 1
+    digests = {content(tiny_checkpoint(tmp_path / f"{shards}", shards=shards)) for shards in (1, 2, 5)}
+    digests.add(content(tiny_checkpoint(tmp_path / "other", config={"x": 1}, tokenizer=False)))
+    assert len(digests) == 1
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -405,8 +405,8 @@ def test_names_dtypes_and_shapes_are_part_of_the_digest(tmp_path):
     values = torch.zeros(8, dtype=torch.int32)
     variants = [{"a": values}, {"b": values}, {"a": values.view(torch.float32)}, {"a": values.reshape(2, 4)}]
     variants += [{"a": values, "b": torch.empty(0)}, {"a": values, "b": torch.empty(0, 1)}]
-    found = [content(tiny_checkpoint(tmp_path / str(i), tensors=state)) for i, state in enumerate(variants)]
-    assert len(set(found)) == len(variants)
+    digests = [content(tiny_checkpoint(tmp_path / str(i), tensors=state)) for i, state in enumerate(variants)]
+    assert len(set(digests)) == len(variants)
 
 
 def test_the_side_digest_covers_names_and_contents_of_what_is_carried(tmp_path, one):

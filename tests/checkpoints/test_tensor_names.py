@@ -70,11 +70,11 @@ def test_a_pool_of_peft_states_is_refused_before_weights_are_read(tmp_path):
     }
     for name in "ab":
         make_checkpoint(tmp_path / "ckpts" / name, tensors=state)
-    told = CliRunner().invoke(cli, ["check", "--pool", str(tmp_path / "ckpts")])
-    assert told.exit_code == 1
-    assert "prefix" not in told.output, "the cure of prefixes would not make it a model"
+    done = CliRunner().invoke(cli, ["check", "--pool", str(tmp_path / "ckpts")])
+    assert done.exit_code == 1
+    assert "prefix" not in done.output, "the cure of prefixes would not make it a model"
     for name in "ab":
-        assert f"problem: {name}: 3 tensors are parts of a PEFT adapter" in told.stdout
+        assert f"problem: {name}: 3 tensors are parts of a PEFT adapter" in done.stdout
     with pytest.raises(PoolError, match="not the mean of their products"):
         soup.cook("average", tmp_path / "ckpts", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -76,15 +76,15 @@ def answer(ended):
 def test_every_command_has_help_and_every_option_of_it_too(name):
     command = cli.commands[name]
     assert command.callback.__doc__
-    told = CliRunner().invoke(cli, [name, "--help"])
-    assert told.exit_code == 0
+    done = CliRunner().invoke(cli, [name, "--help"])
+    assert done.exit_code == 0
     first = command.get_short_help_str(200)
     assert first.endswith((".", "?"))
     assert first[:1].isupper()
     for param in command.params:
         if isinstance(param, click.Option):
             assert param.help, f"soup {name} {param.opts[0]} has no help"
-            assert param.opts[0] in told.output
+            assert param.opts[0] in done.output
 
 
 def test_every_command_is_in_the_readme():
@@ -103,32 +103,32 @@ def test_help_and_version_answer_without_torch():
         "heavy = {'torch', 'transformers', 'pydantic', 'rich', 'yaml', 'huggingface_hub', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    assert all(f"\n  {name} " in told.stdout for name in COMMANDS)
-    assert __version__ in told.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+    assert __version__ in done.stdout
 
 
 def test_the_console_script_is_there_and_a_wrong_command_is_a_usage_error():
     script = Path(sys.executable).with_name("soup")
-    told = subprocess.run([script, "gredy"], capture_output=True, text=True, check=False)
-    assert told.returncode == 2
-    assert told.stdout == ""
-    assert "No such command 'gredy'" in told.stderr
+    done = subprocess.run([script, "gredy"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "No such command 'gredy'" in done.stderr
 
 
 # Answers
 
 
 def test_a_search_prints_its_table_on_stdout_and_its_talk_on_stderr(soup):
-    told = soup(*GREEDY)
-    lines = told.stdout.splitlines()
+    done = soup(*GREEDY)
+    lines = done.stdout.splitlines()
     assert lines[0].split() == ["soup", "python:judge/judge.py:score", "overall"]
     assert [line.split()[0] for line in lines[1:5]] == [*"abcd"]
-    assert re.search(r"^b \+ c +99\.94 +99\.94  accepted$", told.stdout, re.MULTILINE)
+    assert re.search(r"^b \+ c +99\.94 +99\.94  accepted$", done.stdout, re.MULTILINE)
     assert lines[-1] == "out: the mean of b + c"
-    assert "evaluating a on python:judge/judge.py:score ..." in told.stderr
-    assert "\x1b" not in told.stdout + told.stderr, "colours and bars are for terminals"
+    assert "evaluating a on python:judge/judge.py:score ..." in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr, "colours and bars are for terminals"
 
 
 def test_the_json_of_a_search(soup, here):
@@ -162,26 +162,26 @@ def test_json_stands_alone_on_stdout_however_much_a_judge_or_strategy_prints(sou
     (here / "loud.py").write_text(text)
     argv = ("cook", "--strategy", "loud.py:loud", "--pool", "ckpts", "-o", "out", "--json")
     judge = ("--eval", "python:judge/judge.py:chatty")
-    told = soup(*argv, *judge)
-    assert answer(told)["chosen"] == [*"abcd"]
-    assert all(word in told.stderr for word in ("loading", "thinking", "thinking aloud"))
+    done = soup(*argv, *judge)
+    assert answer(done)["chosen"] == [*"abcd"]
+    assert all(word in done.stderr for word in ("loading", "thinking", "thinking aloud"))
     assert answer(soup(*argv, "--dry-run"))["strategy"] == "loud.py:loud"
 
 
 @pytest.mark.parametrize("kind", ["strategies", "methods", "evaluators", "benchmarks"])
 def test_lists(soup, kind):
-    found = {row["name"]: row for row in answer(soup("list", kind, "--json"))[kind]}
+    rows = {row["name"]: row for row in answer(soup("list", kind, "--json"))[kind]}
     shipped = {
         "strategies": {"average", "greedy", "maximum"},
         "methods": {"linear"},
         "evaluators": {"vlmeval", "python", "command"},
         "benchmarks": {"mmbench", "ocrbench"},
     }
-    assert shipped[kind] <= found.keys()
-    assert all(row["summary"] for row in found.values())
-    told = soup("list", kind).stdout
-    assert told.startswith("name")
-    assert all(f"\n{name} " in told for name in shipped[kind])
+    assert shipped[kind] <= rows.keys()
+    assert all(row["summary"] for row in rows.values())
+    output = soup("list", kind).stdout
+    assert output.startswith("name")
+    assert all(f"\n{name} " in output for name in shipped[kind])
 
 
 def test_check_says_that_a_pool_belongs_together(soup):
@@ -198,13 +198,13 @@ def test_check_ends_with_1_and_tells_all_that_is_wrong(soup, here):
     shutil.copytree(here / "ckpts/b", here / "ckpts/z")
     config = json.loads((here / "ckpts/d/config.json").read_text()) | {"model_type": "llava"}
     (here / "ckpts/d/config.json").write_text(json.dumps(config))
-    told = soup("check", "--pool", "ckpts", code=1)
-    problems = [line for line in told.stdout.splitlines() if line.startswith("problem: ")]
+    done = soup("check", "--pool", "ckpts", code=1)
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
     assert len(problems) == len(tensors) + 1
-    assert all(f"c: {name}: expected" in told.stdout for name in tensors)
+    assert all(f"c: {name}: expected" in done.stdout for name in tensors)
     assert "problem: d: config.json: model_type: expected toy as in a, found llava" in problems
-    assert told.stdout.endswith(" do not belong together.\n")
-    assert "warning: z holds the same weights as b: it counts twice" in told.stderr
+    assert done.stdout.endswith(" do not belong together.\n")
+    assert "warning: z holds the same weights as b: it counts twice" in done.stderr
     document = answer(soup("check", "--pool", "ckpts", "--json", code=1))
     assert len(document["problems"]) == len(problems)
 
@@ -222,10 +222,10 @@ def test_inspect_counts_what_is_there(soup, here):
     assert components["vision"] == {"name": "vision", "tensors": 1, "elements": 12, "bytes": 24, "dtypes": "float16"}
     assert document["model_type"] == "toy"
     assert document["digest"].startswith("xxh3:")
-    told = soup("inspect", "ckpts/a", "--tensors", "--no-digest").stdout
-    assert re.search(r"^language +2 +300,035 +1\.20 MB +float32$", told, re.MULTILINE)
-    assert "digest" not in told
-    assert all(name in told for name in tensors)
+    output = soup("inspect", "ckpts/a", "--tensors", "--no-digest").stdout
+    assert re.search(r"^language +2 +300,035 +1\.20 MB +float32$", output, re.MULTILINE)
+    assert "digest" not in output
+    assert all(name in output for name in tensors)
 
 
 def test_equal_weights_have_equal_digests_however_they_are_laid_out(soup, here):
@@ -243,8 +243,8 @@ def test_report_shows_every_model_and_every_soup_of_a_run(soup):
     assert rows["greedy"]["remark"] == "b + c"
     assert rows["greedy"]["values"]["overall"] == pytest.approx(99.9375)
     assert document["columns"] == ["python:judge/judge.py:score", "overall"]
-    told = soup("report", "ckpts.soup").stdout
-    assert re.search(r"^greedy +99\.94 +99\.94  b \+ c *$", told, re.MULTILINE)
+    output = soup("report", "ckpts.soup").stdout
+    assert re.search(r"^greedy +99\.94 +99\.94  b \+ c *$", output, re.MULTILINE)
 
 
 def test_a_runs_table_is_shown_apart_for_each_part_of_the_questions():
@@ -259,8 +259,8 @@ def test_a_runs_table_is_shown_apart_for_each_part_of_the_questions():
 
 def test_merge_makes_the_soup_of_a_recipe(soup, here):
     soup("average", "--pool", "ckpts", "-o", "out")
-    told = soup("merge", "out/recipe.yaml", "-o", "again")
-    assert told.stdout.startswith("again: a + b + c + d (sha256:")
+    done = soup("merge", "out/recipe.yaml", "-o", "again")
+    assert done.stdout.startswith("again: a + b + c + d (sha256:")
     document = answer(soup("merge", "out/recipe.yaml", "-o", "third", "--json"))
     assert [share["name"] for share in document["recipe"]["ingredients"]] == [*"abcd"]
     assert tree(here / "out") == tree(here / "again") == tree(here / "third")
@@ -280,8 +280,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(soup, here, name):
     assert plan["shards"] == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     if name != "merge":
         assert plan["evaluations_at_most"] == (1 if name == "average" else 7)
-    told = soup(name, *extra, *shared, "-o", "out", "--dry-run").stdout
-    assert re.search(r"^write +1\.20 MB", told, re.MULTILINE)
+    output = soup(name, *extra, *shared, "-o", "out", "--dry-run").stdout
+    assert re.search(r"^write +1\.20 MB", output, re.MULTILINE)
     assert tree(here) == before
     assert calls(here / "judge/judge.py") == []
 
@@ -330,9 +330,9 @@ def test_every_option_of_a_search_at_once(soup, here):
     document = answer(soup(*argv, *more, *last, "--json"))
     assert document["chosen"] == ["a"]
     assert (here / "run/journal.jsonl").is_file()
-    found = answer(soup("inspect", "x/y/out", "--json"))
-    assert {tensor["dtype"] for tensor in found["tensors"]} == {"bfloat16"}
-    assert len(found["tensors"]) == 3
+    parsed = answer(soup("inspect", "x/y/out", "--json"))
+    assert {tensor["dtype"] for tensor in parsed["tensors"]} == {"bfloat16"}
+    assert len(parsed["tensors"]) == 3
 
 
 # Wrong inputs: one clean message, the right exit code, nothing on stdout
@@ -412,34 +412,34 @@ def test_a_wrong_input_is_one_clean_message(soup, here, name):
     code, line, said = WRONG[name]
     (here / "foreign.yaml").write_text("method: judge/judge.py:M\ningredients: [{name: a, path: ckpts/a}]")
     before = tree(here)
-    told = soup(*line.split(), code=code)
-    assert said in told.stderr
-    assert told.stdout == ""
-    assert "Traceback" not in told.stderr
-    assert told.stderr.count("rror: ") == 1
+    done = soup(*line.split(), code=code)
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("rror: ") == 1
     if code == 1:
-        assert told.stderr.startswith("error: ") or "\nerror: " in told.stderr
+        assert done.stderr.startswith("error: ") or "\nerror: " in done.stderr
     assert tree(here) == before
 
 
 def test_a_wrong_input_with_json_leaves_stdout_empty(soup):
-    told = soup("greedy", "--pool", "nowhere", "--json", code=1)
-    assert (told.stdout, told.stderr[:7]) == ("", "error: ")
+    done = soup("greedy", "--pool", "nowhere", "--json", code=1)
+    assert (done.stdout, done.stderr[:7]) == ("", "error: ")
 
 
 def test_a_failed_evaluation_ends_with_1_and_says_where_to_look(soup, here):
-    told = soup("greedy", "--pool", "ckpts", "--eval", "python:judge/judge.py:explode", code=1)
-    assert "error: a on python:judge/judge.py:explode: the function raised" in told.stderr
-    log = re.search(r"The whole trace: (.*error\.log)", told.stderr)[1]
+    done = soup("greedy", "--pool", "ckpts", "--eval", "python:judge/judge.py:explode", code=1)
+    assert "error: a on python:judge/judge.py:explode: the function raised" in done.stderr
+    log = re.search(r"The whole trace: (.*error\.log)", done.stderr)[1]
     assert "the judge is ill" in (here / log).read_text()
-    told = soup("greedy", "--pool", "ckpts", "--eval", "python:judge/judge.py:spin", "--timeout", "0.2", code=1)
-    assert "no answer within 0.2 seconds (--timeout); it was in spin" in told.stderr
+    done = soup("greedy", "--pool", "ckpts", "--eval", "python:judge/judge.py:spin", "--timeout", "0.2", code=1)
+    assert "no answer within 0.2 seconds (--timeout); it was in spin" in done.stderr
 
 
 def test_markup_in_names_is_text(soup, here):
     (here / "ckpts/a").rename(here / "ckpts/[red]a")
-    told = soup("average", "--pool", "ckpts", "-o", "out")
-    assert told.stdout == "out: the mean of [red]a + b + c + d\n"
+    done = soup("average", "--pool", "ckpts", "-o", "out")
+    assert done.stdout == "out: the mean of [red]a + b + c + d\n"
     assert "[red]a" in soup("eval", "ckpts/[red]a", *JUDGED).stdout
 
 
@@ -454,8 +454,8 @@ def test_names_in_any_script_are_fine(soup, here):
 def test_a_name_that_is_no_text_is_told(soup, here):
     os.rename(here / "ckpts/a", os.fsencode(here / "ckpts") + b"/a\xff")  # noqa: PTH104
     for argv in (GREEDY, ("average", "--pool", "ckpts"), ("check", "--pool", "ckpts"), ("inspect", "ckpts/a\udcff")):
-        told = soup(*argv, code=1)
-        assert "a\\udcff': its name is not UTF-8" in (told.stdout if argv[0] == "check" else told.stderr)
+        done = soup(*argv, code=1)
+        assert "a\\udcff': its name is not UTF-8" in (done.stdout if argv[0] == "check" else done.stderr)
 
 
 def test_a_timeout_of_for_ever_is_fine(soup):
@@ -483,20 +483,20 @@ def test_a_disk_that_fills_up_is_one_clean_message_and_leaves_no_soup(here, limi
         f"sys.argv = {['soup', *GREEDY]!r}\n"
         "from soup.cli.app import main\nmain()\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=False)
-    assert told.returncode == 1, told.stderr
-    assert "Traceback" not in told.stderr.partition("the function raised")[0]
-    assert "error: " in told.stderr
-    assert "File too large" in told.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr.partition("the function raised")[0]
+    assert "error: " in done.stderr
+    assert "File too large" in done.stderr
     assert not (here / "out").exists()
 
 
 def test_a_reader_that_leaves_early_is_no_error_of_ours(here):
     script = Path(sys.executable).with_name("soup")
     line = f"'{script}' inspect ckpts/a --tensors --no-digest | true"
-    told = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=here, capture_output=True, text=True, check=False)
-    assert "Traceback" not in told.stderr
-    assert told.stderr == ""
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=here, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.stderr == ""
 
 
 def test_on_a_terminal_there_is_a_clock_and_elsewhere_there_is_none(here):
@@ -531,8 +531,8 @@ def terminal(*argv, cwd):
 def test_check_names_every_tensor_with_nan_or_infinity(tmp_path):
     pool = make_pool(tmp_path / "ckpts")
     make_checkpoint(tmp_path / "ckpts" / "e", 9, head=[1, float("nan"), 3, 4])
-    found = CliRunner().invoke(cli, ["check", "--pool", str(pool), "--json"])
-    assert found.exit_code == 1
-    problems = json.loads(found.stdout)["problems"]
+    done = CliRunner().invoke(cli, ["check", "--pool", str(pool), "--json"])
+    assert done.exit_code == 1
+    problems = json.loads(done.stdout)["problems"]
     assert [problem.split(":")[0] for problem in problems] == ["head"]
     assert "NaN or infinity in e" in problems[0]

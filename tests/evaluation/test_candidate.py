@@ -93,13 +93,13 @@ def test_streaming_writes_in_place_and_leaves_nothing_on_disk(tmp_path, towers):
 
 
 def test_one_candidate_after_another_goes_into_the_same_module(tmp_path, towers):
-    module, found = Tower(), []
+    module, messages = Tower(), []
     for weights in ([1, 0, 0], [0, 1, 0], [1, 0, 0]):
         with candidate_of(towers, tmp_path / "home", weights) as candidate:
             candidate.load_into(module)
-        found.append({name: value.clone() for name, value in module.stored().items()})
+        messages.append({name: value.clone() for name, value in module.stored().items()})
     models = [read_back(path) for path in sorted(towers.iterdir())]
-    for state, place in zip(found, [0, 1, 0], strict=True):
+    for state, place in zip(messages, [0, 1, 0], strict=True):
         assert all(same_bits(value, models[place][name]) for name, value in state.items())
 
 
@@ -302,8 +302,8 @@ def test_a_tensor_in_which_only_the_base_differs_is_blended_with_it_wherever_it_
     folder = half_frozen(tmp_path)
     base, frozen = base_of_ones(tmp_path, folder), read_back(folder / "model-0")["b.vision"]
     module = torch.nn.ParameterDict({name[2:]: torch.zeros(size) for name, size in SIZES.items()})
-    told = {"base": base, "base_known": base_known, "method": "test-from-base"}
-    with candidate_of(folder, tmp_path / "home", **told) as candidate:
+    keys = {"base": base, "base_known": base_known, "method": "test-from-base"}
+    with candidate_of(folder, tmp_path / "home", **keys) as candidate:
         candidate.load_into(module, {name: name[2:] for name in SIZES})
         made = read_back(candidate.directory())
     for values in (module["vision"].detach(), made["b.vision"]):

@@ -123,24 +123,26 @@ def answered(right, count):
 
 def test_the_interval_of_a_paired_difference_is_that_of_its_normal_approximation():
     draw = random.Random(0)
-    one = {i for i in range(2000) if draw.random() < 0.60}
-    other = {i for i in one if draw.random() < 0.95} | {i for i in range(2000) if i not in one and draw.random() < 0.05}
-    found = paired_difference(answered(one, 2000), answered(other, 2000), PLAIN)
-    differences = [(i in one) - (i in other) for i in range(2000)]
+    right = {i for i in range(2000) if draw.random() < 0.60}
+    other = {i for i in right if draw.random() < 0.95} | {
+        i for i in range(2000) if i not in right and draw.random() < 0.05
+    }
+    difference = paired_difference(answered(right, 2000), answered(other, 2000), PLAIN)
+    differences = [(i in right) - (i in other) for i in range(2000)]
     mean = sum(differences) / 2000
     spread = math.sqrt(sum((d - mean) ** 2 for d in differences) / 2000 / 2000)
-    assert found.mean == pytest.approx(100 * mean)
-    assert found.low == pytest.approx(100 * (mean - 1.96 * spread), abs=0.12)
-    assert found.high == pytest.approx(100 * (mean + 1.96 * spread), abs=0.12)
-    assert found.p_better == pytest.approx(0.5 * (1 + math.erf(mean / spread / math.sqrt(2))), abs=0.03)
+    assert difference.mean == pytest.approx(100 * mean)
+    assert difference.low == pytest.approx(100 * (mean - 1.96 * spread), abs=0.12)
+    assert difference.high == pytest.approx(100 * (mean + 1.96 * spread), abs=0.12)
+    assert difference.p_better == pytest.approx(0.5 * (1 + math.erf(mean / spread / math.sqrt(2))), abs=0.03)
 
 
 def test_pairing_sees_what_two_separate_intervals_would_not():
     one, other = set(range(1000)), set(range(990))  # the same questions but for ten
-    found = paired_difference(answered(one, 2000), answered(other, 2000), PLAIN)
-    assert found.mean == pytest.approx(0.5)
-    assert 0 < found.low < found.mean < found.high
-    assert found.p_better > 0.99
+    difference = paired_difference(answered(one, 2000), answered(other, 2000), PLAIN)
+    assert difference.mean == pytest.approx(0.5)
+    assert 0 < difference.low < difference.mean < difference.high
+    assert difference.p_better > 0.99
 
 
 @given(st.sets(st.integers(0, 29)), st.sets(st.integers(0, 29)))
@@ -154,15 +156,15 @@ def test_the_two_directions_of_a_difference_are_each_other_s_mirror(one, other):
 
 
 def test_equal_answers_differ_by_nothing_for_sure():
-    found = paired_difference(answered({1, 2}, 9), answered({1, 2}, 9), PLAIN)
-    assert (found.mean, found.low, found.high, found.p_better) == (0, 0, 0, 0)
+    difference = paired_difference(answered({1, 2}, 9), answered({1, 2}, 9), PLAIN)
+    assert (difference.mean, difference.low, difference.high, difference.p_better) == (0, 0, 0, 0)
 
 
 def test_weights_count_in_a_difference():
-    one = {"a": answered({0, 1}, 4)["bench"], "b": answered(set(), 4)["bench"]}
+    first = {"a": answered({0, 1}, 4)["bench"], "b": answered(set(), 4)["bench"]}
     other = {"a": answered({0}, 4)["bench"], "b": answered({0}, 4)["bench"]}
-    assert paired_difference(one, other, PLAIN).mean == 0
-    assert paired_difference(one, other, Objective({"a": 3.0})).mean == pytest.approx(100 * (3 * 0.25 - 0.25) / 4)
+    assert paired_difference(first, other, PLAIN).mean == 0
+    assert paired_difference(first, other, Objective({"a": 3.0})).mean == pytest.approx(100 * (3 * 0.25 - 0.25) / 4)
 
 
 def test_without_each_question_s_points_there_is_no_interval():

@@ -42,7 +42,7 @@ def test_a_base_to_train_comes_first_and_every_added_set_starts_from_it(tmp_path
     assert (base.settings.freeze, base.settings.lr) == ([], 1e-3)
     assert number.start == word.start == str(tmp_path / "base")
     assert number.out == tmp_path / "ckpts" / "number"
-    assert [one.path for one in word.data] == ["data/base", "data/word", "data/more"]
+    assert [data_set.path for data_set in word.data] == ["data/base", "data/word", "data/more"]
     assert number.settings.freeze == ["general_vit", "ocr_vit"]
 
 

@@ -71,10 +71,10 @@ def test_the_third_stage_makes_the_seven_ingredients_of_the_paper_and_the_baseli
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2", "zero3"])
 def test_accelerate_reads_what_ships(name):
-    told = load_config_from_file(str(configuration_path(name)))
-    assert isinstance(told, ClusterConfig)
+    config = load_config_from_file(str(configuration_path(name)))
+    assert isinstance(config, ClusterConfig)
     kinds = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
-    assert told.distributed_type == kinds[name]
+    assert config.distributed_type == kinds[name]
 
 
 def as_environment(monkeypatch, name):

@@ -72,10 +72,10 @@ def _serve():
         if pid == 0:
             _run(job, places)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        told = [place.read_text() if place.exists() else "" for place in places]
+        texts = [place.read_text() if place.exists() else "" for place in places]
         for place in places:
             place.unlink(missing_ok=True)
-        ended = {"code": status, "stdout": told[0], "stderr": told[1], "effects": len(told[2])}
+        ended = {"code": status, "stdout": texts[0], "stderr": texts[1], "effects": len(texts[2])}
         sys.__stdout__.write(json.dumps(ended) + "\n")
         sys.__stdout__.flush()
 

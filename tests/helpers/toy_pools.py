@@ -174,8 +174,8 @@ def make_judge(folder):
 
 def calls(judge):
     """What the judge was asked so far, one entry a call: the function, and the head that it saw."""
-    told = Path(judge).with_name("calls.txt")
-    return told.read_text().splitlines() if told.exists() else []
+    log = Path(judge).with_name("calls.txt")
+    return log.read_text().splitlines() if log.exists() else []
 
 
 def tree(folder):
@@ -187,6 +187,6 @@ def tree(folder):
 def debris(folder, run="ckpts.soup"):
     """What no run may leave behind once it has ended by itself or was interrupted."""
     kept = {"journal.jsonl", "digests.json", "logs", "soups"}
-    found = [path for path in Path(folder).rglob("*") if path.name.startswith(".")]
-    found += [path for path in Path(folder, run).glob("[!.]*") if path.name not in kept]
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    hidden = [path for path in Path(folder).rglob("*") if path.name.startswith(".")]
+    hidden += [path for path in Path(folder, run).glob("[!.]*") if path.name not in kept]
+    return sorted(path.relative_to(folder).as_posix() for path in hidden)

@@ -46,7 +46,7 @@ def write_rows(directory, count=24, pictures=(1, 0, 1, 2)):
 def make_job(place, data, name="job", start="tiny", digest="d", **settings):
     """A job in `place/<name>`, whose ingredient will be `place/out-<name>`."""
     folder = place / name
-    sets = tuple(DataSet(path=str(one)) for one in (data if isinstance(data, list) else [data]))
+    sets = tuple(DataSet(path=str(data_set)) for data_set in (data if isinstance(data, list) else [data]))
     job = Job(name, str(start), sets, TrainSettings(**{**BASICS, **settings}), place / f"out-{name}", folder)
     job.write(digest)
     return job

@@ -62,19 +62,19 @@ def main(way):
     both = [batches(model, 0), batches(model, 1)]
     expected = dict(alone(copy.deepcopy(model), both).named_parameters())
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    own = both[rank]
+    part = both[rank]
     if way.endswith("remembered"):
-        pixels = own.pop("pixel_values", torch.zeros(0, 3, 32, 32))
+        pixels = part.pop("pixel_values", torch.zeros(0, 3, 32, 32))
         with torch.no_grad():
-            own["vision_features"] = model.encode(pixels)
+            part["vision_features"] = model.encode(pixels)
     if way.endswith("checkpointed"):
         model.activation_checkpointing_enable()
     # Nothing is looked for that may be unused: whatever wants a gradient has to get one.
     several = shard(model) if way.startswith("fsdp") else DistributedDataParallel(model)
     for _ in train(several, STEPS):
-        several(**own).loss.backward()
-    found = dict((several.module if way.startswith("ddp") else several).named_parameters())
-    for name, parameter in found.items():
+        several(**part).loss.backward()
+    tensors = dict((several.module if way.startswith("ddp") else several).named_parameters())
+    for name, parameter in tensors.items():
         whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
         torch.testing.assert_close(
             whole, expected[name], rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"

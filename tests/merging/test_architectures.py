@@ -20,14 +20,14 @@ NAMES_AGREE = {"blip-2", "idefics3", "qwen3_vl", "smolvlm"}
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def models(request):
-    found = []
+    messages = []
     for seed in range(3):
         torch.manual_seed(seed)
         model = tiny_model(request.param).to(torch.bfloat16)
         for parameter in model.parameters():  # so that norms and biases differ too
             parameter.data.add_(0.02 * torch.randn_like(parameter))
-        found.append(model)
-    return request.param, found
+        messages.append(model)
+    return request.param, messages
 
 
 SHARD_SIZES = {"one file": (None, None, None), "shards": ("40KB", "15KB", None)}
@@ -53,10 +53,10 @@ def out(pool, tmp_path_factory):
 
 
 def test_no_tensor_is_lost_and_each_is_the_mean_in_float64(pool, out):
-    found, inputs = read_back(out), [read_back(path) for path in sorted(pool.iterdir())]
-    assert found.keys() == inputs[0].keys()
+    result, inputs = read_back(out), [read_back(path) for path in sorted(pool.iterdir())]
+    assert result.keys() == inputs[0].keys()
     wrong, elements = 0, 0
-    for name, values in found.items():
+    for name, values in result.items():
         exact = mean([each[name] for each in inputs])
         assert values.dtype == torch.bfloat16
         assert values.shape == inputs[0][name].shape
@@ -75,10 +75,10 @@ def test_the_layout_is_the_first_ingredient_s(pool, out):
 
 
 def test_transformers_loads_it_with_no_key_missing_unexpected_or_mismatched(pool, out, models):
-    model, told = AutoModelForImageTextToText.from_pretrained(out, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
-    assert not told["mismatched_keys"]
+    model, loading_info = AutoModelForImageTextToText.from_pretrained(out, output_loading_info=True)
+    assert not loading_info["missing_keys"]
+    assert not loading_info["unexpected_keys"]
+    assert not loading_info["mismatched_keys"]
     assert type(model) is type(models[1][0])
     sources = [source.state_dict() for source in models[1]]
     for name, values in model.state_dict().items():

@@ -92,9 +92,9 @@ def test_what_is_not_plain_is_left_to_torch_bit_for_bit(compiled):
     # 3e38 + 3e38 is infinite in float32, and their mean is not
     inputs = [{"w": torch.tensor([3e38, 1.0, -3e38], dtype=torch.bfloat16)} for _ in range(2)]
     inputs[1]["w"][1] = 2.0
-    found = merged(inputs)["w"]
+    result = merged(inputs)["w"]
     assert compiled
-    assert same_bits(found, torch.tensor([3e38, 1.5, -3e38], dtype=torch.bfloat16))
+    assert same_bits(result, torch.tensor([3e38, 1.5, -3e38], dtype=torch.bfloat16))
 
 
 def test_nan_is_still_an_error_that_names_tensor_and_ingredient(compiled):

@@ -13,8 +13,8 @@ def test_bits_that_all_inputs_share_survive_weights_that_cancel(name):
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(2000, generator=generator, dtype=torch.float64).to(DTYPES[name])
     left, right = (torch.cat([shared, torch.tensor([value], dtype=shared.dtype)]) for value in (0.001, 0.002))
-    found = merged([{"w": left}, {"w": right}], [1e5, 1 - 1e5])["w"]
-    assert same_bits(found[:-1], shared)
+    result = merged([{"w": left}, {"w": right}], [1e5, 1 - 1e5])["w"]
+    assert same_bits(result[:-1], shared)
     # The weights are what they seem: in the one place that differs they count.
     expected = 1e5 * left[-1].double() + (1 - 1e5) * right[-1].double()
-    torch.testing.assert_close(found[-1].double(), expected, rtol=1e-2, atol=0)
+    torch.testing.assert_close(result[-1].double(), expected, rtol=1e-2, atol=0)

@@ -65,15 +65,15 @@ def test_a_million_means_of_2_to_9_models_are_rounded_right_and_an_ulp_off_at_mo
     for count in range(2, 10):
         inputs = [normal(size, dtype, seed=100 * count + i, scale=0.02) for i in range(count)]
         weights = [1.0 + 0.37 * i for i in range(count)] if weighted else None
-        found = merged([{"w": values} for values in inputs], weights)["w"]
+        result = merged([{"w": values} for values in inputs], weights)["w"]
         exact = mean(inputs, weights)
-        off = ulps(found, rounded(exact, dtype))
+        off = ulps(result, rounded(exact, dtype))
         wrong += (off > 0).sum().item()
         worse += (off > 1).sum().item()
         # Where the terms cancel, a result near 0 can't be better than the terms: what their sum lost is allowed.
         sums = torch.float64 if dtype == torch.float32 else torch.float32
         lost = sum(values.double().abs() for values in inputs) * 2.0 ** -FRACTION_BITS[sums]
-        assert torch.all((off <= 1) | ((found.double() - exact).abs() <= lost))
+        assert torch.all((off <= 1) | ((result.double() - exact).abs() <= lost))
     assert wrong <= 0.0005 * 8 * size
     assert worse <= (0.00001 * 8 * size if weighted else 0)
 
@@ -94,17 +94,17 @@ def test_any_shape_and_weights_agree_with_float64(name, shape, count, seed, weig
         normal(max(1, torch.Size(shape).numel()), dtype, seed + i)[: torch.Size(shape).numel()] for i in range(count)
     ]
     inputs = [values.reshape(shape) for values in inputs]
-    found = merged([{"w": values} for values in inputs], weights)["w"]
+    result = merged([{"w": values} for values in inputs], weights)["w"]
     exact = mean(inputs, weights)
-    assert found.shape == torch.Size(shape)
-    assert found.dtype == dtype
+    assert result.shape == torch.Size(shape)
+    assert result.dtype == dtype
     largest = torch.stack([values.double().abs() for values in inputs]).amax(dim=0)
     step = (
         torch.finfo(dtype).eps * exact.abs() / 2
         + 2.0 ** -(FRACTION_BITS[torch.float32 if dtype.itemsize == 2 else torch.float64] - 3) * largest
     )
     assert torch.all(
-        (found.double() - exact).abs() <= step + torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+        (result.double() - exact).abs() <= step + torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
     )
 
 
@@ -149,9 +149,9 @@ def test_float32_is_added_up_in_float64():
 def test_a_sum_in_bfloat16_would_be_wrong_in_many_places():
     inputs = [normal(10_000, torch.bfloat16, i) for i in range(5)]
     naive = sum(inputs[1:], inputs[0]) / 5
-    found = merged([{"w": values} for values in inputs])["w"]
-    assert same_bits(found, rounded(mean(inputs), torch.bfloat16))
-    assert (bits(naive) != bits(found)).float().mean() > 0.2
+    result = merged([{"w": values} for values in inputs])["w"]
+    assert same_bits(result, rounded(mean(inputs), torch.bfloat16))
+    assert (bits(naive) != bits(result)).float().mean() > 0.2
 
 
 def test_only_the_ratio_of_weights_counts():
@@ -162,9 +162,9 @@ def test_only_the_ratio_of_weights_counts():
 def test_where_16_bit_terms_cancel_the_error_is_a_float32_rounding_of_the_largest_term():
     """The one way to be more than an ulp off: 2 + tiny - 2. Against the terms the error is nothing."""
     inputs = [torch.tensor([value], dtype=torch.bfloat16) for value in (2.0, 1.3 * 2**-20, -2.0)]
-    found, exact = merged([{"w": values} for values in inputs])["w"], mean(inputs)
-    assert ulps(found, rounded(exact, torch.bfloat16)).item() == 8
-    assert (found.double() - exact).abs().item() <= 2.0 * 2**-24
+    result, exact = merged([{"w": values} for values in inputs])["w"], mean(inputs)
+    assert ulps(result, rounded(exact, torch.bfloat16)).item() == 8
+    assert (result.double() - exact).abs().item() <= 2.0 * 2**-24
 
 
 def test_negative_weights_are_weights_and_a_zero_sum_is_refused():
@@ -193,8 +193,8 @@ def test_an_ingredient_of_weight_0_leaves_no_trace():
 )
 def test_copies_of_a_model_give_that_model_bit_for_bit(name, count, seed, weights):
     values = any_bits(3000, DTYPES[name], seed)
-    found = merged([{"w": values}] * count, weights and weights[:count])["w"]
-    assert same_bits(found, values)
+    result = merged([{"w": values}] * count, weights and weights[:count])["w"]
+    assert same_bits(result, values)
 
 
 @pytest.mark.parametrize("name", DTYPES)
@@ -221,8 +221,8 @@ def test_places_that_agree_keep_their_bits_between_places_that_do_not(name, weig
         values = shared.clone()
         values[2500:] = normal(2500, dtype, i)
         inputs.append({"w": values})
-    found = merged(inputs, weights)["w"]
-    assert same_bits(found[:2500], shared[:2500])
+    result = merged(inputs, weights)["w"]
+    assert same_bits(result[:2500], shared[:2500])
 
 
 @pytest.mark.parametrize("name", DTYPES)
@@ -289,10 +289,10 @@ def test_a_nan_that_all_ingredients_share_is_refused_too():
 
 def test_nonfinite_values_pass_when_they_are_allowed():
     left, right = torch.tensor([1.0, torch.nan, torch.inf, 2.0]), torch.tensor([3.0, 1.0, 1.0, 4.0])
-    found = merged([{"w": left}, {"w": right}], options=MergeOptions(allow_nonfinite=True))["w"]
-    assert found.tolist()[0::3] == [2.0, 3.0]
-    assert found[1].isnan()
-    assert found[2] == torch.inf
+    result = merged([{"w": left}, {"w": right}], options=MergeOptions(allow_nonfinite=True))["w"]
+    assert result.tolist()[0::3] == [2.0, 3.0]
+    assert result[1].isnan()
+    assert result[2] == torch.inf
 
 
 # --- dtypes ---------------------------------------------------------------------------------------------------------
@@ -350,13 +350,13 @@ def test_mixed_dtypes_need_a_dtype():
 @pytest.mark.parametrize("source", DTYPES)
 def test_dtype_casts_once_from_the_sum(source, target):
     inputs = [normal(2000, DTYPES[source], i) for i in range(3)]
-    found = merged([{"w": values, "n": torch.tensor([7])} for values in inputs], dtype=target)
+    result = merged([{"w": values, "n": torch.tensor([7])} for values in inputs], dtype=target)
     exact = mean(inputs)
     if DTYPES[source].itemsize == 2:  # added up in float32, whatever comes out
         exact = ((inputs[0].float() + inputs[1].float() + inputs[2].float()) / 3).double()
-    assert ulps(found["w"], rounded(exact, DTYPES[target])).max() <= (1 if target == "bfloat16" else 0)
-    assert (bits(found["w"]) == bits(rounded(exact, DTYPES[target]))).float().mean() > 0.999
-    assert found["n"].dtype == torch.int64
+    assert ulps(result["w"], rounded(exact, DTYPES[target])).max() <= (1 if target == "bfloat16" else 0)
+    assert (bits(result["w"]) == bits(rounded(exact, DTYPES[target]))).float().mean() > 0.999
+    assert result["n"].dtype == torch.int64
 
 
 def test_copies_in_a_wider_dtype_are_exact():
@@ -374,10 +374,10 @@ def test_config_says_the_dtype_that_is_written(tmp_path):
     tiny_pool(tmp_path / "pool", 2, config={**nested, "vision_config": {"torch_dtype": "bfloat16"}})
     recipe = recipe_of(tmp_path / "pool", dtype="float32")
     soup.merge(recipe, tmp_path / "out")
-    found = config(tmp_path / "out")
-    assert found["dtype"] == "float32"
-    assert found["text_config"] == {"dtype": "float32", "hidden_size": 4, "inner": {"torch_dtype": "float32"}}
-    assert found["vision_config"] == {"torch_dtype": "float32"}
+    result = config(tmp_path / "out")
+    assert result["dtype"] == "float32"
+    assert result["text_config"] == {"dtype": "float32", "hidden_size": 4, "inner": {"torch_dtype": "float32"}}
+    assert result["vision_config"] == {"torch_dtype": "float32"}
 
 
 def test_config_keeps_its_bytes_where_the_dtype_stays(tmp_path):
@@ -391,8 +391,8 @@ def test_ingredients_that_hold_tensors_of_several_dtypes_keep_each(tmp_path):
         {"a": normal(50, torch.bfloat16, i), "b": normal(50, torch.float32, i), "c": normal((50), torch.float16, i)}
         for i in range(2)
     ]
-    found = merged(state)
-    assert {name: value.dtype for name, value in found.items()} == {
+    result = merged(state)
+    assert {name: value.dtype for name, value in result.items()} == {
         "a": torch.bfloat16,
         "b": torch.float32,
         "c": torch.float16,
@@ -437,9 +437,9 @@ def test_the_lead_s_layout_is_kept_and_other_layouts_are_read(tmp_path):
     soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
     weights = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors*"))
     assert weights == sorted(path.name for path in (tmp_path / "pool/m0").glob("*.safetensors*"))
-    found, inputs = read_back(tmp_path / "out"), [read_back(tmp_path / f"pool/m{i}") for i in range(3)]
-    assert found.keys() == inputs[0].keys()
-    for name, values in found.items():
+    result, inputs = read_back(tmp_path / "out"), [read_back(tmp_path / f"pool/m{i}") for i in range(3)]
+    assert result.keys() == inputs[0].keys()
+    for name, values in result.items():
         assert same_bits(values, rounded(mean([each[name] for each in inputs]), torch.bfloat16))
 
 
@@ -523,11 +523,11 @@ def test_a_method_of_whole_tensors_gets_whole_tensors_whatever_the_block_size():
     states = [
         {"w": normal(6000, torch.bfloat16, i).reshape(60, 100), "b": normal(9, torch.bfloat16, i)} for i in range(3)
     ]
-    found = merged(states, method="test-median-by-row", options=MergeOptions(block_elements=64, threads=3))
-    norms = found["w"].float().norm(dim=1)
+    result = merged(states, method="test-median-by-row", options=MergeOptions(block_elements=64, threads=3))
+    norms = result["w"].float().norm(dim=1)
     expected = sum(state["w"].float().norm(dim=1) for state in states) / 3
     assert torch.allclose(norms, expected, rtol=0.01)
-    assert same_bits(found["b"], rounded(mean([state["b"] for state in states]), torch.bfloat16))
+    assert same_bits(result["b"], rounded(mean([state["b"] for state in states]), torch.bfloat16))
 
 
 def test_a_method_of_whole_tensors_spans_leaves_and_digests_alike(tmp_path):
@@ -595,8 +595,8 @@ def test_golden_digests(name, weights, tmp_path):
     tiny_pool(tmp_path / "pool", 3, dtype=name)
     recipe = recipe_of(tmp_path / "pool", weights)
     sealed = soup.merge(recipe, tmp_path / "out")
-    found = (sealed.digest, hashlib.sha256((tmp_path / "out/model.safetensors").read_bytes()).hexdigest())
-    assert found == GOLDEN[name, weights is not None], (
+    digests = (sealed.digest, hashlib.sha256((tmp_path / "out/model.safetensors").read_bytes()).hexdigest())
+    assert digests == GOLDEN[name, weights is not None], (
         "The same recipe gives other bytes, or another name, than before. If you mean it: change the constant, and "
         "write in CHANGELOG.md under **Numerics** what changed and for whom."
     )

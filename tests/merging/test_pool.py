@@ -38,9 +38,9 @@ def rewrite(checkpoint, change):
 def test_check_holds_the_others_against_each_other_where_one_cannot_be_opened(pool):
     (pool / "b/model.safetensors").write_bytes(b"")
     rewrite(pool / "d", lambda tensors: tensors | {"extra": np.zeros(1, np.float32)})
-    found = check(pool)
-    assert found.ingredients == (*"abcd",)
-    broken, extra = found.problems
+    report = check(pool)
+    assert report.ingredients == (*"abcd",)
+    broken, extra = report.problems
     assert "b/model.safetensors: truncated" in broken
     assert extra == "d: 1 tensors that a has not: extra"
 
@@ -103,19 +103,19 @@ def test_all_ingredients_that_a_recipe_misses_are_told_at_once(tmp_path):
 def test_a_base_that_cannot_be_opened_is_a_problem_of_the_pool_and_no_ingredient(pool, tmp_path):
     base = make_checkpoint(tmp_path / "base", tensors={"w": np.zeros(1, np.float32)})
     (base / "model.safetensors").write_bytes(b"")
-    found = check_pool(str(pool), str(base))
-    assert found.ingredients == (*"abcd",)
-    assert len(found.problems) == 1
-    assert "base/model.safetensors: truncated" in json.dumps(found.problems)
+    report = check_pool(str(pool), str(base))
+    assert report.ingredients == (*"abcd",)
+    assert len(report.problems) == 1
+    assert "base/model.safetensors: truncated" in json.dumps(report.problems)
 
 
 def test_inspect_says_in_words_that_a_checkpoint_is_quantised(tmp_path):
     config = {"model_type": "toy", "quantization_config": {"quant_method": "bitsandbytes"}}
     make_checkpoint(tmp_path / "packed", tensors={"w": np.zeros(4, np.int8)}, config=config)
-    told = CliRunner().invoke(cli, ["inspect", str(tmp_path / "packed")])
-    assert told.exit_code == 0
-    assert "quantised: config.json has a quantization_config (bitsandbytes)\n" in told.stdout
-    assert "model type: toy\n" in told.stdout
+    done = CliRunner().invoke(cli, ["inspect", str(tmp_path / "packed")])
+    assert done.exit_code == 0
+    assert "quantised: config.json has a quantization_config (bitsandbytes)\n" in done.stdout
+    assert "model type: toy\n" in done.stdout
 
 
 def counting(count, positions=3):
@@ -129,10 +129,10 @@ def counting(count, positions=3):
 def test_counters_that_differ_are_those_of_the_first_ingredient_and_told(tmp_path):
     for count, name in enumerate("abc", start=7):
         make_checkpoint(tmp_path / "ckpts" / name, tensors=counting(count))
-    told = check(tmp_path / "ckpts")
-    assert told.problems == ()
+    report = check(tmp_path / "ckpts")
+    assert report.problems == ()
     expected = "1 counters differ; a soup has those of its first ingredient: norm.num_batches_tracked"
-    assert told.warnings == (expected,)
+    assert report.warnings == (expected,)
     made = soup.cook("average", tmp_path / "ckpts", out=tmp_path / "out")
     assert expected in made.warnings
     merged = load_file(tmp_path / "out/model.safetensors")
@@ -229,9 +229,11 @@ def test_other_tensors_are_not_taken_for_the_same_behind_a_prefix(tmp_path):
 def test_a_prefix_that_all_ingredients_have_is_told_before_a_soup_has_it_too(tmp_path):
     for name in "ab":
         make_checkpoint(tmp_path / "ckpts" / name, tensors=qwen(PREFIXES["_orig_mod."]))
-    told = check(tmp_path / "ckpts")
-    assert told.ok
-    assert told.warnings[0].startswith("3 tensors of a have a wrapper's prefix, which no loader knows; a soup has them")
+    report = check(tmp_path / "ckpts")
+    assert report.ok
+    assert report.warnings[0].startswith(
+        "3 tensors of a have a wrapper's prefix, which no loader knows; a soup has them"
+    )
 
 
 @pytest.mark.parametrize("strategy", ["average", "greedy"])

@@ -42,29 +42,29 @@ def test_checkpoints_that_lie_deeper_are_named_with_the_line_that_takes_them(tmp
     for seed, name in enumerate(LAYOUTS[layout]):
         make_checkpoint(tmp_path / "out" / name, seed)
     (tmp_path / "out/trainer_log.jsonl").write_text("{}")
-    told = refusal(tmp_path / "out")
-    assert "no ingredient" in told
+    message = refusal(tmp_path / "out")
+    assert "no ingredient" in message
     for name in LAYOUTS[layout]:
-        assert str(tmp_path / "out" / name) in told
-    assert len(taken_by_the_line(told)) == 2
+        assert str(tmp_path / "out" / name) in message
+    assert len(taken_by_the_line(message)) == 2
 
 
 def test_of_several_runs_the_line_takes_the_last_checkpoint_of_each(tmp_path):
     for run in ("a", "b"):
         for step in (90, 100):
             make_checkpoint(tmp_path / "runs" / run / f"checkpoint-{step}", step)
-    told = refusal(tmp_path / "runs")
-    assert taken_by_the_line(told) == ("a/checkpoint-100", "b/checkpoint-100")
-    assert told.endswith("takes the last of each run")
+    message = refusal(tmp_path / "runs")
+    assert taken_by_the_line(message) == ("a/checkpoint-100", "b/checkpoint-100")
+    assert message.endswith("takes the last of each run")
 
 
 def test_checkpoints_below_the_only_ingredient_are_told(tmp_path):
     run = make_checkpoint(tmp_path / "run", 1)
     for step in (100, 200):
         make_checkpoint(run / f"checkpoint-{step}", step)
-    told = check(run)
-    assert told.exit_code == 0
-    assert f"--pool {run}/checkpoint-100 {run}/checkpoint-200 takes them" in told.stderr.replace("\n", " ")
+    report = check(run)
+    assert report.exit_code == 0
+    assert f"--pool {run}/checkpoint-100 {run}/checkpoint-200 takes them" in report.stderr.replace("\n", " ")
 
 
 def test_a_run_with_a_config_and_no_weights_of_its_own_is_a_folder_of_checkpoints(tmp_path):
@@ -87,11 +87,11 @@ def test_what_a_shell_makes_of_a_star_is_a_pool(tmp_path):
     pool = make_pool(tmp_path / "ckpts")
     (pool / "results.json").write_text("{}")
     (pool / "logs").mkdir()
-    told = check(*sorted(pool.iterdir()))
-    assert told.exit_code == 0
-    assert "a, b, c, d belong together" in told.stdout
-    assert "logs: skipped, not a checkpoint" in told.stderr
-    assert "results.json: skipped, not a directory" in told.stderr
+    report = check(*sorted(pool.iterdir()))
+    assert report.exit_code == 0
+    assert "a, b, c, d belong together" in report.stdout
+    assert "logs: skipped, not a checkpoint" in report.stderr
+    assert "results.json: skipped, not a directory" in report.stderr
 
 
 @pytest.fixture
@@ -111,11 +111,11 @@ def private(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_can_not_be_read_is_skipped_and_told(private):
-    told = check(private)
-    assert told.exit_code == 0
-    assert "a, b, c, d belong together" in told.stdout
-    assert "lost+found: skipped, can't be read (Permission denied)" in told.stderr
-    told = check(private / "a", private / "lost+found")
-    assert told.exit_code == 0
-    assert "lost+found: skipped, can't be read (Permission denied)" in told.stderr
+    report = check(private)
+    assert report.exit_code == 0
+    assert "a, b, c, d belong together" in report.stdout
+    assert "lost+found: skipped, can't be read (Permission denied)" in report.stderr
+    report = check(private / "a", private / "lost+found")
+    assert report.exit_code == 0
+    assert "lost+found: skipped, can't be read (Permission denied)" in report.stderr
     assert refusal(private / "lost+found").endswith("lost+found: can't be read (Permission denied).")

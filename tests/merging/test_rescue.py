@@ -25,18 +25,18 @@ def bfloat16(*values):
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [3.0, 1.0]], ids=["uniform", "weighted"])
 def test_only_the_places_whose_sum_overflowed_are_added_up_again(weights):
     left, right = bfloat16(HUGE, -HUGE, 1.0, 0.1), bfloat16(HUGE * 0.9, -HUGE * 0.8, 2.0, 0.2)
-    found = merged([{"w": left}, {"w": right}], weights)["w"]
-    assert same_bits(found[:2], rounded(mean([left[:2], right[:2]], weights), torch.bfloat16))
-    assert same_bits(found[2:], merged([{"w": left[2:]}, {"w": right[2:]}], weights)["w"])
+    result = merged([{"w": left}, {"w": right}], weights)["w"]
+    assert same_bits(result[:2], rounded(mean([left[:2], right[:2]], weights), torch.bfloat16))
+    assert same_bits(result[2:], merged([{"w": left[2:]}, {"w": right[2:]}], weights)["w"])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_beside_what_is_not_finite_a_finite_mean_is_rescued_and_the_other_stays_what_it_is(bad):
     states = [{"w": bfloat16(bad, HUGE, 1.0)}, {"w": bfloat16(1.0, HUGE * 0.9, 3.0)}]
-    found = merged(states, options=MergeOptions(allow_nonfinite=True))["w"]
-    assert math.isnan(found[0]) if math.isnan(bad) else found[0] == bad
-    assert found[1].item() == pytest.approx(HUGE * 0.95, rel=2**-8)
-    assert found[2].item() == 2.0
+    result = merged(states, options=MergeOptions(allow_nonfinite=True))["w"]
+    assert math.isnan(result[0]) if math.isnan(bad) else result[0] == bad
+    assert result[1].item() == pytest.approx(HUGE * 0.95, rel=2**-8)
+    assert result[2].item() == 2.0
     with pytest.raises(PoolError, match="w: NaN or infinity in a "):
         merged(states)
 

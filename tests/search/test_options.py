@@ -58,9 +58,9 @@ def test_a_dry_run_takes_the_strategys_options(judge, tmp_path):
     line = ["cook", "--strategy", "mine.py:pick", "--pool", "ckpts", "-o", "out", "--dry-run", "--strategy-arg"]
     with Forge() as forge:
         assert forge(*line, "name=a", cwd=tmp_path).code == 0
-        told = forge(*line, "nmae=a", cwd=tmp_path)
-    assert told.code == 1
-    assert "error: Strategy mine.py:pick: " in told.stderr
+        done = forge(*line, "nmae=a", cwd=tmp_path)
+    assert done.code == 1
+    assert "error: Strategy mine.py:pick: " in done.stderr
 
 
 @pytest.mark.parametrize("strategy", ["average", "maximum", "greedy"])
@@ -74,8 +74,8 @@ def test_a_dry_runs_number_of_evaluations_is_the_most_that_can_happen(judge, str
 
 
 def test_a_weighted_soup_is_not_called_a_mean_of_equals(judge):
-    told = flat.cook(lambda pool, score: {"a": 3, "b": -1.0}, pool="ckpts", out="out")
-    assert str(told) == "the mean of a (3) + b (-1)"
+    chosen = flat.cook(lambda pool, score: {"a": 3, "b": -1.0}, pool="ckpts", out="out")
+    assert str(chosen) == "the mean of a (3) + b (-1)"
     assert str(flat.cook("average", pool="ckpts", out="even")) == "the mean of a + b + c + d"
 
 
@@ -84,7 +84,7 @@ def test_a_dry_run_of_a_merge_looks_at_its_destination(judge, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/work.txt").write_text("years of it")
     with Forge() as forge:
-        told = forge("merge", "out/recipe.yaml", "-o", "full", "--dry-run", cwd=tmp_path)
+        done = forge("merge", "out/recipe.yaml", "-o", "full", "--dry-run", cwd=tmp_path)
         again = forge("merge", "out/recipe.yaml", "-o", "out", "--dry-run", cwd=tmp_path)
-    assert (told.code, "full: exists and is not empty" in told.stderr) == (1, True)
+    assert (done.code, "full: exists and is not empty" in done.stderr) == (1, True)
     assert again.code == 0

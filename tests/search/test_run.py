@@ -46,9 +46,9 @@ def cook(strategy, pool, judge, function="score", **given):
 
 
 def warnings_of(*given, **fields):
-    told = []
-    flat.cook(*given, progress=Progress(on_warning=told.append), **fields)
-    return told
+    messages = []
+    flat.cook(*given, progress=Progress(on_warning=messages.append), **fields)
+    return messages
 
 
 def change(checkpoint, **tensors):
@@ -316,11 +316,11 @@ def test_a_judge_that_is_not_there_is_told_before_anything_is_read(pool, judge, 
 
 def test_two_ingredients_of_the_same_weights_are_told_to_count_twice(pool, judge):
     shutil.copytree(pool / "b", pool / "z")
-    told = warnings_of("greedy", pool=pool, eval=f"python:{judge}:score", out="out")
-    assert [text for text in told if "same weights" in text] == ["z holds the same weights as b: it counts twice"]
+    warnings = warnings_of("greedy", pool=pool, eval=f"python:{judge}:score", out="out")
+    assert [text for text in warnings if "same weights" in text] == ["z holds the same weights as b: it counts twice"]
     assert len(calls(judge)) == 4 + 4, "z alone is b alone"
-    told = warnings_of("average", pool=pool, out="average")
-    assert "z holds the same weights as b: it counts twice" in told
+    warnings = warnings_of("average", pool=pool, out="average")
+    assert "z holds the same weights as b: it counts twice" in warnings
 
 
 def test_eval_of_the_same_weights_under_two_names_shows_both(pool, judge):

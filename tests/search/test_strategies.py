@@ -57,28 +57,28 @@ def points_greedy(pool, score, better):
 @given(st.data(), names, st.sampled_from(["ge", "gt"]))
 def test_greedy_is_the_loop_of_the_paper(data, pool, accept):
     table = Table(lambda: data.draw(few))
-    found = greedy(pool, table, accept=accept)
+    chosen = greedy(pool, table, accept=accept)
     better = {"ge": lambda new, old: new >= old, "gt": lambda new, old: new > old}[accept]
-    assert found == points_greedy(pool, table, better)
+    assert chosen == points_greedy(pool, table, better)
 
 
 @given(st.data(), names, st.sampled_from(["ge", "gt"]))
 def test_greedy_asks_for_at_most_two_k_less_one_scores_and_none_twice(data, pool, accept):
     table = Table(lambda: data.draw(few))
-    found = greedy(pool, table, accept=accept)
+    chosen = greedy(pool, table, accept=accept)
     assert len(table.asked) <= 2 * len(pool) - 1
     again = len(table.asked)
-    assert greedy(pool, table, accept=accept) == found
+    assert greedy(pool, table, accept=accept) == chosen
     assert len(table.asked) == again
 
 
 @given(st.data(), names)
 def test_greedy_starts_with_the_best_and_never_ends_below_it(data, pool):
     table = Table(lambda: data.draw(few))
-    found = greedy(pool, table)
+    chosen = greedy(pool, table)
     best = max(table([name]).overall for name in pool)
-    assert found[0] == next(name for name in pool if table([name]).overall == best)
-    assert table(found).overall >= best
+    assert chosen[0] == next(name for name in pool if table([name]).overall == best)
+    assert table(chosen).overall >= best
 
 
 @given(names)
@@ -107,10 +107,10 @@ def steps(asked, pool, table):
 @given(st.data(), names)
 def test_maximum_tries_every_p_and_keeps_the_best_and_smallest(data, pool):
     table = Table(lambda: data.draw(few))
-    found = maximum(pool, table)
+    chosen = maximum(pool, table)
     ranked = sorted(pool, key=lambda name: -table([name]).overall)
     tops = [ranked[:p] for p in range(1, len(pool) + 1)]
-    assert found == min(tops, key=lambda top: (-table(top).overall, len(top)))
+    assert chosen == min(tops, key=lambda top: (-table(top).overall, len(top)))
     assert {*table.asked} == {frozenset([name]) for name in pool} | {frozenset(top) for top in tops}
     assert len(table.asked) <= 2 * len(pool) - 1
 

@@ -66,9 +66,9 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_made_again(tmp_path, 
     # The third call dies by kill -9, once: the file that makes it do so is gone when it is tried again.
     mood(judge, "3 (HERE / 'mood').unlink(); os.kill(os.getpid(), signal.SIGKILL)")
     spec = f"python:{judge}:score"
-    found = flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out", workers=2)
+    chosen = flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "out", workers=2)
     alone = flat.cook("greedy", pool=pool, eval=[spec], out=tmp_path / "alone", run_dir=tmp_path / "run")
-    assert told(found) == told(alone)
+    assert told(chosen) == told(alone)
     assert tree(tmp_path / "out") == tree(tmp_path / "alone")
 
 

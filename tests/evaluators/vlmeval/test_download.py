@@ -88,13 +88,13 @@ def row(name):
 
 
 def test_what_is_fetched_is_whole_and_known_from_then_on(shelf, place):
-    told = []
-    listener = Progress(on_phase=lambda *phase: told.append(phase), on_bytes=told.append)
+    messages = []
+    listener = Progress(on_phase=lambda *phase: messages.append(phase), on_bytes=messages.append)
     assert row("ocrbench")["here"] is None
     assert fetch_benchmarks(["ocrbench"], listener) == [place]
     assert place.read_bytes() == shelf.data
-    assert told[0] == ("fetching OCRBench", len(shelf.data))
-    assert sum(told[1:]) == len(shelf.data)
+    assert messages[0] == ("fetching OCRBench", len(shelf.data))
+    assert sum(messages[1:]) == len(shelf.data)
     assert [path.name for path in place.parent.iterdir()] == ["OCRBench.tsv"]
     assert (row("ocrbench")["here"], row("ocrbench")["why_not"]) == (20, None)
     fetch_benchmarks(["ocrbench"])

@@ -94,9 +94,9 @@ def test_good_rows_are_fit_and_counted(tmp_path, processor):
 
 def test_the_report_is_json(tmp_path, processor):
     report = check_data([written(tmp_path, "data", [GOOD, BAD["roles"]])], {}, settings(), processor)
-    told = json.loads(json.dumps(report.as_json()))
-    assert (told["schema"], told["ok"]) == (1, False)
-    assert told["sets"][0]["faults"] == {"roles": 1}
+    document = json.loads(json.dumps(report.as_json()))
+    assert (document["schema"], document["ok"]) == (1, False)
+    assert document["sets"][0]["faults"] == {"roles": 1}
 
 
 def test_without_a_processor_all_but_the_lengths_is_known(tmp_path):
@@ -169,8 +169,8 @@ def test_all_bad_rows_go_into_a_file_when_asked(tmp_path, processor):
 def test_some_rows_of_each_kind_are_told_in_full_however_many_of_another_come_first(tmp_path, processor):
     rows = [GOOD, *[BAD["roles"]] * 30, BAD["image_missing"], *[BAD["empty_answer"]] * 30]
     report = check_data([written(tmp_path, "data", rows)], {}, settings(), processor)
-    told = report.sets[0].first
-    assert [sum(word in one for one in told) for word in ("in turns", "no such file", "is empty")] == [5, 1, 5]
+    reasons = report.sets[0].first
+    assert [sum(word in reason for reason in reasons) for word in ("in turns", "no such file", "is empty")] == [5, 1, 5]
     assert "(base): bad rows: 61 of 62" in report.errors[0]
 
 
@@ -180,7 +180,7 @@ def test_repeated_rows_are_told_within_and_between_data_sets(tmp_path):
     added = written(tmp_path, "added", [other, {"conversations": ask("Bye?", "Bye")}])
     report = check_data([base], {"more": [added]}, settings())
     assert report.ok
-    assert [one.repeated for one in report.sets] == [2, 0]
+    assert [data_set.repeated for data_set in report.sets] == [2, 0]
     assert report.sets[1].shared == {base.path: 1}
     assert f"{base.path}: 2 of 4 rows repeat an earlier one" in report.notes
     assert f"{added.path} (more): 1 of 2 rows are in {base.path}, too" in report.notes
@@ -239,7 +239,7 @@ def test_a_row_is_too_long_by_the_shortest_length_among_the_jobs_that_train_on_i
     base, added = written(tmp_path, "base", [GOOD, long]), written(tmp_path, "added", [GOOD, long])
     uses = [JobData("a", [base, added], settings()), JobData("start", [base], settings(max_length=100))]
     report = check_data([base], {"a": [added]}, settings(), processor, jobs=uses)
-    assert [one.faults for one in report.sets] == [{"too_long": 1}, {}]
+    assert [data_set.faults for data_set in report.sets] == [{"too_long": 1}, {}]
     assert "max_length 100" in report.errors[0]
 
 

@@ -135,14 +135,16 @@ def test_a_video_is_one_image_of_many_frames(tmp_path, marker):
     turns = [{"from": "human", "value": f"{marker}\nWhat?"}, {"from": "gpt", "value": "red"}]
     directory = read({"video": "clip", "conversations": turns}, tmp_path, frames=8)
     frames = read({"video": ["1.png", "2.png"], "conversations": turns}, tmp_path, frames=8)
-    assert [(one.source, one.frames) for one in directory["images"]] == [(tmp_path / "clip", 8)]
-    assert [(one.source, one.frames) for one in frames["images"]] == [([tmp_path / "1.png", tmp_path / "2.png"], 8)]
+    assert [(image.source, image.frames) for image in directory["images"]] == [(tmp_path / "clip", 8)]
+    assert [(image.source, image.frames) for image in frames["images"]] == [
+        ([tmp_path / "1.png", tmp_path / "2.png"], 8)
+    ]
 
 
 def test_a_video_and_an_image_find_their_own_markers(tmp_path):
     turns = [{"from": "human", "value": "<video> or <image>?"}, {"from": "gpt", "value": "red"}]
     sample = read({"image": "a.png", "video": "clip", "conversations": turns}, tmp_path)
-    assert [one.frames for one in sample["images"]] == [24, None]
+    assert [image.frames for image in sample["images"]] == [24, None]
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,10 @@ def test_a_mixture_is_told_in_the_ingredients_stamp(data, tmp_path):
     job = make_job(tmp_path, data, steps=2, mixture=Mixture(groups=groups))
     sets = (job.data[0], DataSet(path=str(data), weight=0.5, category="more"))
     weights(replace(job, data=sets))
-    told = read_stamp(job.out)["mixture"]
-    assert [one["rows"] for one in told["data_sets"]] == [24, 24]
-    assert told["epoch"] == 36
-    assert {name: round(of["epoch"]) for name, of in told["groups"].items()} == {
+    stamp = read_stamp(job.out)["mixture"]
+    assert [reason["rows"] for reason in stamp["data_sets"]] == [24, 24]
+    assert stamp["epoch"] == 36
+    assert {name: round(of["epoch"]) for name, of in stamp["groups"].items()} == {
         "text_only": 9,
         "single_image": 18,
         "several_images": 9,

@@ -147,10 +147,14 @@ GOLDEN = [9, 5, 2, 3, 1, 4, 7, 0, 6, 1, 5, 2]
 def test_categories_are_ratios_to_general():
     sets, rows = plain(100, 300, 10, categories=["general", "math", "other"])
     strata = strata_of(sets, rows, kinds_of(rows, 1, 1, 1), Mixture(categories={"math": 0.5}))
-    told = manifest(sets, strata)
-    assert {name: of["epoch"] for name, of in told["categories"].items()} == {"general": 100, "math": 50, "other": 10}
-    assert told["epoch"] == 160
-    assert [of["rows"] for of in told["data_sets"]] == [100, 300, 10]
+    manifest_ = manifest(sets, strata)
+    assert {name: of["epoch"] for name, of in manifest_["categories"].items()} == {
+        "general": 100,
+        "math": 50,
+        "other": 10,
+    }
+    assert manifest_["epoch"] == 160
+    assert [of["rows"] for of in manifest_["data_sets"]] == [100, 300, 10]
 
 
 def test_mm15s_mixture_comes_out_as_its_paper_has_it():
@@ -159,10 +163,10 @@ def test_mm15s_mixture_comes_out_as_its_paper_has_it():
     shares = {"single_image": 0.8, "several_images": 0.1, "text_only": 0.1}
     mixture = Mixture(categories={"science": 0.1, "math": 0.5, "code": 0.2}, groups=shares)
     strata = strata_of(sets, rows, kinds_of(rows, 1, 1, 1, 1, 2, 0), mixture)
-    told = manifest(sets, strata)
-    per = {name: of["epoch"] for name, of in told["categories"].items()}
+    manifest_ = manifest(sets, strata)
+    per = {name: of["epoch"] for name, of in manifest_["categories"].items()}
     assert [round(per[name] / per["general"], 2) for name in names[1:4]] == [0.1, 0.5, 0.2]
-    assert {name: round(of["epoch"] / told["epoch"], 3) for name, of in told["groups"].items()} == shares
+    assert {name: round(of["epoch"] / manifest_["epoch"], 3) for name, of in manifest_["groups"].items()} == shares
     order = Order(strata, 0)
     single = sum(order[i] < 2380 for i in range(640, 640 + 128)) / 128
     assert abs(single - 0.8) < 0.06

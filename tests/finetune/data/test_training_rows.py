@@ -96,14 +96,14 @@ def test_epochs_become_steps(root, processor):
 
 
 def test_the_manifest_tells_what_the_mixture_came_to(root, processor):
-    told = training(root, processor).manifest
-    assert told["groups"] == {
+    manifest_ = training(root, processor).manifest
+    assert manifest_["groups"] == {
         "text_only": {"rows": 1, "epoch": 1},
         "single_image": {"rows": 3, "epoch": 3},
         "several_images": {"rows": 2, "epoch": 2},
     }
-    assert (told["rows"], told["epoch"], told["skipped"]) == (6, 6, 0)
-    json.dumps(told)
+    assert (manifest_["rows"], manifest_["epoch"], manifest_["skipped"]) == (6, 6, 0)
+    json.dumps(manifest_)
 
 
 def test_a_run_that_resumes_reads_the_rows_that_it_had_not_read(root, processor):
@@ -200,8 +200,8 @@ def test_bytes_are_the_same_pixels_as_the_file(root, processor):
 
     content = (root / "a.png").read_bytes()
     (root / "data.json").write_text(json.dumps([rows[0], {**rows[0], "image": base64.b64encode(content).decode()}]))
-    own = training(root, processor)
-    by_path, by_base64 = (collator(processor)([own[n]])["pixel_values"] for n in range(2))
+    scanned = training(root, processor)
+    by_path, by_base64 = (collator(processor)([scanned[n]])["pixel_values"] for n in range(2))
     assert torch.equal(by_path, by_base64)
 
 
@@ -344,9 +344,9 @@ def test_bad_rows_stop_a_run_before_its_first_step_unless_they_are_skipped(root,
 def test_rows_over_max_length_are_bad_rows(root, processor):
     with pytest.raises(FinetuneError, match=r"(?s)rows over max_length: 4.*tokens, more than max_length 40"):
         training(root, processor, max_length=40)
-    found = scan_rows(Corpus([DataSet(path=str(root), frames=2)]), RowScanner(processor, 40, exact=True))
-    assert [bool(good) for good in found.good] == [length <= 40 for length in found.lengths]
-    assert found.bad
+    scan = scan_rows(Corpus([DataSet(path=str(root), frames=2)]), RowScanner(processor, 40, exact=True))
+    assert [bool(good) for good in scan.good] == [length <= 40 for length in scan.lengths]
+    assert scan.bad
 
 
 def test_the_bound_on_a_length_is_never_below_it(root, processor):
@@ -378,10 +378,12 @@ def test_a_text_cut_at_its_images_is_tokenised_as_the_whole(texts, processor):
 
 def test_a_tokenizer_that_begins_with_a_space_gets_the_text_as_a_whole(processor):
     alphabet = {letter: i for i, letter in enumerate("▁abcde .\n")}
-    own = Tokenizer(models.BPE(vocab={**alphabet, "<|image_pad|>": 9}, merges=[]))
-    own.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    own.add_special_tokens([AddedToken("<|image_pad|>", special=True, normalized=False)])
-    other = PointsProcessor(processor.image_processor, PreTrainedTokenizerFast(tokenizer_object=own), tokens_per_tile=4)
+    tokenizer = Tokenizer(models.BPE(vocab={**alphabet, "<|image_pad|>": 9}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.add_special_tokens([AddedToken("<|image_pad|>", special=True, normalized=False)])
+    other = PointsProcessor(
+        processor.image_processor, PreTrainedTokenizerFast(tokenizer_object=tokenizer), tokens_per_tile=4
+    )
     tokens = RowTokenizer(other)
     assert not tokens._cut_at_images
     ids, _ = tokens.encoded([("a<|image_pad|>b", False)], [2])

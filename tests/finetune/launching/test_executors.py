@@ -48,7 +48,7 @@ def drained(executor, seconds=30):
     """All ends, by name."""
     ends, end = {}, time.monotonic() + seconds
     while executor._running or executor._queue or executor._ended:
-        ends |= {one.name: one for one in executor.poll()}
+        ends |= {task_exit.name: task_exit for task_exit in executor.poll()}
         assert time.monotonic() < end, "it never ended"
         time.sleep(0.02)
     return ends
@@ -104,10 +104,10 @@ def test_each_job_sees_its_own_gpus_and_no_two_at_a_time_the_same(tmp_path, monk
     finetune(place(tmp_path, CONFIG, a="slow", b="slow", c="slow"), command=command)
     begins, ends = ({line["name"]: line for line in seen(tmp_path, what)} for what in ("begin", "end"))
     assert {line["CUDA_VISIBLE_DEVICES"] for line in begins.values()} == {"2", "3"}
-    for one in "abc":
-        for other in {*"abc"} - {one}:
-            apart = begins[one]["at"] > ends[other]["at"] or begins[other]["at"] > ends[one]["at"]
-            assert apart or begins[one]["CUDA_VISIBLE_DEVICES"] != begins[other]["CUDA_VISIBLE_DEVICES"]
+    for name in "abc":
+        for other in {*"abc"} - {name}:
+            apart = begins[name]["at"] > ends[other]["at"] or begins[other]["at"] > ends[name]["at"]
+            assert apart or begins[name]["CUDA_VISIBLE_DEVICES"] != begins[other]["CUDA_VISIBLE_DEVICES"]
 
 
 def test_jobs_on_the_cpu_share_its_cores_unless_the_user_said_otherwise(tmp_path, monkeypatch):
@@ -387,7 +387,7 @@ def test_real_jobs_that_were_interrupted_go_on_to_the_same_bytes(trained, toy, t
         except KeyboardInterrupt:
             continue
     assert interrupted
-    assert [weights_bytes(one) for one in made] == [weights_bytes(one) for one in trained[1]]
+    assert [weights_bytes(folder) for folder in made] == [weights_bytes(folder) for folder in trained[1]]
 
 
 @pytest.mark.slow
@@ -419,7 +419,7 @@ def test_a_real_failure_tells_what_to_do(trained):
 def test_real_jobs_on_ray_have_the_same_bytes(trained, toy, tmp_path):
     pytest.importorskip("ray")
     made = finetune(real_place(tmp_path, toy), executor="ray")
-    assert [weights_bytes(one) for one in made] == [weights_bytes(one) for one in trained[1]]
+    assert [weights_bytes(path) for path in made] == [weights_bytes(path) for path in trained[1]]
 
 
 @pytest.mark.parametrize(

@@ -49,15 +49,15 @@ def names_of(lines):
 
 
 def test_one_ingredient_for_each_added_set_and_their_folders_outside_of_the_pool(tmp_path):
-    told = []
-    made = launch(place(tmp_path), progress=lambda *step: told.append(step))
+    messages = []
+    made = launch(place(tmp_path), progress=lambda *step: messages.append(step))
     assert made == [tmp_path / "ckpts" / name for name in NAMES]
     assert sorted(path.name for path in (tmp_path / "ckpts").iterdir()) == NAMES
     for name in NAMES:
         folder = tmp_path / "ckpts.finetune" / name
         assert {"job.json", "state.json", "log.txt", "place.json"} <= {path.name for path in folder.iterdir()}
         assert json.loads((folder / "place.json").read_text())["command"] == command(plan_of(tmp_path)[name], 1)
-    assert [step[:3] for step in told if step[1] == step[2]] == [(name, 20, 20) for name in NAMES]
+    assert [step[:3] for step in messages if step[1] == step[2]] == [(name, 20, 20) for name in NAMES]
 
 
 def plan_of(root):
@@ -150,9 +150,9 @@ def test_a_start_of_the_same_weights_under_another_template_is_told_so(tmp_path)
 
 def test_a_rerun_starts_nothing_and_tells_of_each_job_once(tmp_path):
     path = place(tmp_path)
-    made, told = launch(path), []
-    assert launch(path, progress=lambda *step: told.append(step)) == made
-    assert told == [(name, 20, 20, 1 / 20) for name in NAMES]
+    made, messages = launch(path), []
+    assert launch(path, progress=lambda *step: messages.append(step)) == made
+    assert messages == [(name, 20, 20, 1 / 20) for name in NAMES]
     assert names_of(seen(tmp_path)) == NAMES
 
 
@@ -165,13 +165,13 @@ def test_a_folder_that_moved_holds_the_same_models(tmp_path):
 
 
 def test_what_a_job_said_at_its_end_is_told_once_with_the_lines_before_it(tmp_path):
-    told = refusal(place(tmp_path, b="fail"))
+    message = refusal(place(tmp_path, b="fail"))
     log = tmp_path / "ckpts.finetune" / "b" / "log.txt"
     assert log.read_text().splitlines()[-2:] == ["a line before", "out of luck"]
-    assert told.count("out of luck") == 1
-    assert "    a line before\n" in told
-    assert f"all of it: {log}" in told
-    assert told.endswith("When that is mended, the same command goes on with what is not done.")
+    assert message.count("out of luck") == 1
+    assert "    a line before\n" in message
+    assert f"all of it: {log}" in message
+    assert message.endswith("When that is mended, the same command goes on with what is not done.")
 
 
 @pytest.mark.parametrize(
@@ -186,10 +186,10 @@ def test_what_a_job_said_at_its_end_is_told_once_with_the_lines_before_it(tmp_pa
     ],
 )
 def test_one_failing_job_never_stops_the_others_and_is_not_tried_again(tmp_path, mood, said):
-    told = refusal(place(tmp_path, b=mood))
-    assert said in told
-    assert str(tmp_path / "ckpts.finetune" / "b" / "log.txt") in told or mood == "silent"
-    assert "1 of 3 jobs are not done, 2 are" in told
+    message = refusal(place(tmp_path, b=mood))
+    assert said in message
+    assert str(tmp_path / "ckpts.finetune" / "b" / "log.txt") in message or mood == "silent"
+    assert "1 of 3 jobs are not done, 2 are" in message
     assert names_of(seen(tmp_path)) == NAMES
     assert (tmp_path / "ckpts" / "c").is_dir()
     assert state(tmp_path, "b")["phase"] == "failed"
@@ -394,10 +394,10 @@ def test_a_model_of_another_version_is_told_as_such_where_nothing_else_differs(t
 
 def test_a_job_s_folder_has_one_name_however_the_file_is_named(tmp_path, monkeypatch):
     path = place(tmp_path, CONFIG + "root: data/..\n")
-    wanted = [one.job.folder for one in plan_launch(path).jobs]
+    wanted = [planned.job.folder for planned in plan_launch(path).jobs]
     assert wanted == [tmp_path / "ckpts.finetune" / name for name in NAMES]
     monkeypatch.chdir(tmp_path / "data")
-    assert [one.job.folder for one in plan_launch("../finetune.yaml").jobs] == wanted
+    assert [planned.job.folder for planned in plan_launch("../finetune.yaml").jobs] == wanted
     assert [row.log for row in status("../finetune.yaml")] == [str(folder / "log.txt") for folder in wanted]
 
 
@@ -544,15 +544,15 @@ def test_status_while_it_runs_tells_step_speed_and_time_left(tmp_path):
 def test_a_rehearsal_tells_all_and_leaves_nothing(tmp_path):
     path = place(tmp_path, STAGE)
     before = sorted(tmp_path.rglob("*"))
-    told = plan_dry_run(path)
+    plan = plan_dry_run(path)
     assert sorted(tmp_path.rglob("*")) == before
-    start, a, *_ = told["jobs"]
+    start, a, *_ = plan["jobs"]
     assert (start["plan"], start["rows"], start["steps"]) == ("begin", 3, 5)
     assert (a["after"], a["rows"], a["steps"]) == ("start", 6, 20)
     assert a["command"].split()[1:] == ["-m", "finetune.training.job", str(tmp_path / "ckpts.finetune" / "a")]
-    assert told["seconds"] is None
-    assert len(rows(told)) == 4
-    assert any(a["command"] in line for line in details(told))
+    assert plan["seconds"] is None
+    assert len(rows(plan)) == 4
+    assert any(a["command"] in line for line in details(plan))
 
 
 def test_a_rehearsal_after_a_run_knows_how_long_steps_take(tmp_path):
@@ -560,10 +560,10 @@ def test_a_rehearsal_after_a_run_knows_how_long_steps_take(tmp_path):
     launch(path)
     data_set(tmp_path, "d")
     more = CONFIG.replace("c: data/c", "c: data/c, d: data/d")
-    told = plan_dry_run(place(tmp_path, more))
-    assert [job["plan"] for job in told["jobs"]] == ["done", "done", "done", "begin"]
-    assert told["jobs"][3]["seconds"] == pytest.approx(20 * 0.01)
-    assert told["seconds"] == pytest.approx(20 * 0.01)
+    plan = plan_dry_run(place(tmp_path, more))
+    assert [job["plan"] for job in plan["jobs"]] == ["done", "done", "done", "begin"]
+    assert plan["jobs"][3]["seconds"] == pytest.approx(20 * 0.01)
+    assert plan["seconds"] == pytest.approx(20 * 0.01)
     assert path.exists()
 
 
@@ -615,8 +615,8 @@ def test_the_check_looks_at_all_rows_and_its_exit_code_tells(tmp_path):
     assert process.returncode == 1, talk
     report = json.loads(said)
     assert report["ok"] is False
-    assert [one["of"] for one in report["sets"]] == [["base"], *([name] for name in NAMES)]
-    assert [one["bad"] for one in report["sets"]] == [3] * 4
+    assert [data_set["of"] for data_set in report["sets"]] == [["base"], *([name] for name in NAMES)]
+    assert [data_set["bad"] for data_set in report["sets"]] == [3] * 4
     for image in tmp_path.glob("data/*/images/*.png"):
         Image.new("RGB", (8, 8)).save(image)
     process = soup(path, "--check")
@@ -635,7 +635,7 @@ def test_a_check_with_decoding_finds_pictures_that_are_damaged_and_writes_all_ba
     cut.write_bytes(content[:2000] + b"\xff" * 99 + content[-99:])
     assert check(path).ok, "its header and its end are whole"
     report = check(path, decode=True, faults_to=tmp_path / "bad.jsonl")
-    assert [one.faults for one in report.sets] == [{}, {}, {"image_unreadable": 1}, {}]
+    assert [data_set.faults for data_set in report.sets] == [{}, {}, {"image_unreadable": 1}, {}]
     assert json.loads((tmp_path / "bad.jsonl").read_text())["row"] == 0
 
 

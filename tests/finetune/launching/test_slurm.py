@@ -94,8 +94,8 @@ def configured(**keys):
 
 def tasks(root, *names, after=None):
     made = [Task(name, root / "ckpts.finetune" / name, ("train", name), 2, after) for name in names]
-    for one in made:
-        one.folder.mkdir(parents=True, exist_ok=True)
+    for path in made:
+        path.folder.mkdir(parents=True, exist_ok=True)
     return made
 
 
@@ -105,8 +105,8 @@ def asked_for(root):
 
 
 def test_slurm_is_asked_for_what_the_configuration_says(tmp_path, stand_ins):
-    own = {"partition": "h200", "account": "vlm", "time": "2-0", "memory": "64GB", "at_once": 3}
-    executor = SlurmExecutor(configured(gpus_per_job=2, slurm={**own, "extra": {"qos": "low"}}))
+    keys = {"partition": "h200", "account": "vlm", "time": "2-0", "memory": "64GB", "at_once": 3}
+    executor = SlurmExecutor(configured(gpus_per_job=2, slurm={**keys, "extra": {"qos": "low"}}))
     executor.submit(tasks(tmp_path, "start") + tasks(tmp_path, "a", "b", "c", "d", after="start"))
     asked = asked_for(tmp_path)
     for word in ("partition=h200", "account=vlm", "time=2880", "mem=64GB", "gpus-per-node=2", "cpus-per-task=16"):
@@ -332,8 +332,8 @@ def test_jobs_outlive_their_launcher_and_the_next_one_adopts_them(asking, tmp_pa
     wait_for(lambda: len(seen(tmp_path)) == 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    told = {row.name: row.state for row in status(path)}
-    assert (told["a"], told["b"], told["c"]) == ("running", "running", "waiting")
+    rows = {row.name: row.state for row in status(path)}
+    assert (rows["a"], rows["b"], rows["c"]) == ("running", "running", "waiting")
     said = []
     with pytest.raises(FinetuneError, match=r"a on slurm \(job"):
         finetune(path, executor="local", command=command)

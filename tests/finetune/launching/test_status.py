@@ -98,16 +98,16 @@ def test_what_is_not_known_is_said_to_be_unknown(tmp_path):
 
 def test_epochs_are_steps_by_rows_weights_and_batch(tmp_path):
     data_set(tmp_path, "x", 25)
-    one = DataSet(path=str(tmp_path / "data" / "x"), weight=2.0)
+    data = DataSet(path=str(tmp_path / "data" / "x"), weight=2.0)
     job = Job(
         "job",
         "tiny",
-        (one,),
+        (data,),
         settings(steps=None, epochs=3, global_batch_size=8),
         tmp_path / "out",
         tmp_path / "folder",
     )
-    guess = estimate(job, {one.path: Digests().content(one)}, 1)
+    guess = estimate(job, {data.path: Digests().content(data)}, 1)
     assert (guess.rows, guess.steps) == (25, 19)  # 150 rows, of which the last batch is short
 
 
@@ -149,7 +149,11 @@ def test_all_forms_of_rows_have_a_digest_and_a_count(tmp_path):
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     messages = [{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x.jpg"}}]}]}]
     (tmp_path / "c.jsonl").write_text(json.dumps(messages[0]) + "\n")
-    assert [(one.rows, one.pictures) for one in map(content, sorted(tmp_path.iterdir()))] == [(4, 4), (4, 4), (1, 1)]
+    assert [(stamp.rows, stamp.pictures) for stamp in map(content, sorted(tmp_path.iterdir()))] == [
+        (4, 4),
+        (4, 4),
+        (1, 1),
+    ]
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
 
@@ -166,19 +170,19 @@ def test_weights_and_categories_make_another_job_and_paths_do_not(tmp_path):
     data_set(tmp_path, "x")
     digests = set()
     for keys in ({}, {"weight": 2.0}, {"category": "math"}, {"split": "test"}):
-        one = DataSet(path=str(tmp_path / "data" / "x"), **keys)
-        digests.add(Digests().job(Job("n", "tiny", (one,), settings(), tmp_path / "o", tmp_path / "f")))
+        data = DataSet(path=str(tmp_path / "data" / "x"), **keys)
+        digests.add(Digests().job(Job("n", "tiny", (data,), settings(), tmp_path / "o", tmp_path / "f")))
     assert len(digests) == 4
 
 
 def test_a_file_is_read_once_within_a_call(tmp_path, monkeypatch):
     place_ = data_set(tmp_path, "x")
     digests = Digests()
-    one = DataSet(path=str(place_))
-    first = digests.content(one)
+    data = DataSet(path=str(place_))
+    first = digests.content(data)
     monkeypatch.setattr("finetune.launching.digests._pictures", None)
-    assert digests.content(one) == first
-    assert digests.content(one.model_copy(update={"weight": 2.0})) == first
+    assert digests.content(data) == first
+    assert digests.content(data.model_copy(update={"weight": 2.0})) == first
 
 
 def test_a_start_is_its_weights_wherever_it_lies(tmp_path):
@@ -223,7 +227,7 @@ def test_the_digest_of_a_checkpoint_is_remembered_beside_the_jobs(tmp_path, monk
     first = plan_launch(path)
     assert (tmp_path / "ckpts.finetune" / "digests.json").is_file()
     monkeypatch.setattr("soup.checkpoints.digest.digest_checkpoint", None)
-    assert [one.digest for one in plan_launch(path).jobs] == [one.digest for one in first.jobs]
+    assert [job.digest for job in plan_launch(path).jobs] == [job.digest for job in first.jobs]
 
 
 def test_rows_are_shown_in_columns_and_times_for_people(tmp_path):
@@ -278,9 +282,9 @@ def test_the_end_of_a_long_log_is_read_without_the_rest(tmp_path):
 def test_a_job_reads_back_what_it_wrote(tmp_path):
     path = place(tmp_path)
     finetune(path, command=command)
-    one = plan_launch(path).jobs[0]
-    job, digest = Job.read(one.job.folder)
-    assert (job, digest) == (one.job, one.digest)
+    plan = plan_launch(path).jobs[0]
+    job, digest = Job.read(plan.job.folder)
+    assert (job, digest) == (plan.job, plan.digest)
     assert read_job(tmp_path) is None
 
 

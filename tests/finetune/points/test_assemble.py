@@ -44,8 +44,8 @@ def tensors_of(folder):
 
 def answers(folder):
     """Whether the checkpoint loads whole and answers; gives the model."""
-    model, told = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
-    assert not any(told[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    model, loading_info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not any(loading_info[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     processor = AutoProcessor.from_pretrained(folder)
     batch = processor(images=[noise(64, 32, 0)], text=[asked(1), asked(0)], return_tensors="pt", padding=True)
     answer = model.generate(**batch, max_new_tokens=3, do_sample=False)
@@ -54,9 +54,11 @@ def answers(folder):
 
 
 def equal(found, begin, expected):
-    own = {name.removeprefix(f"{begin}."): tensor for name, tensor in found.items() if name.startswith(f"{begin}.")}
-    assert own.keys() == expected.keys()
-    return all(torch.equal(own[name], tensor) for name, tensor in expected.items())
+    extra_keys = {
+        name.removeprefix(f"{begin}."): tensor for name, tensor in found.items() if name.startswith(f"{begin}.")
+    }
+    assert extra_keys.keys() == expected.keys()
+    return all(torch.equal(extra_keys[name], tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize(
@@ -78,10 +80,10 @@ def test_the_parts_are_their_sources_bit_for_bit_and_the_whole_answers(general, 
     words = save_llm(tmp_path / "llm", llm, dtype=torch.float32)
     places = [tmp_path / "general", *([tmp_path / "ocr"] if ocr else [])]
     put_together(tmp_path / "base", tmp_path / "llm", *places)
-    found = tensors_of(tmp_path / "base")
-    assert equal(found, "general_vit", first)
-    assert ocr is None or equal(found, "ocr_vit", second)
-    assert equal(found, "llm", words)
+    tensors = tensors_of(tmp_path / "base")
+    assert equal(tensors, "general_vit", first)
+    assert ocr is None or equal(tensors, "ocr_vit", second)
+    assert equal(tensors, "llm", words)
     model, processor = answers(tmp_path / "base")
     assert set(model.config.vision_configs) == {"general_vit", "ocr_vit"} if ocr else {"general_vit"}
     assert processor.image_processor.image_mean == CLIPS["image_mean"]
@@ -91,9 +93,9 @@ def test_the_parts_are_their_sources_bit_for_bit_and_the_whole_answers(general, 
 def test_without_an_encoder_patches_go_into_the_language_model(tmp_path):
     words = save_llm(tmp_path / "llm", dtype=torch.float32)
     put_together(tmp_path / "base", tmp_path / "llm", tile=32, patch=16)
-    found = tensors_of(tmp_path / "base")
-    assert equal(found, "llm", words)
-    assert {name for name in found if not name.startswith("llm.")} == {
+    tensors = tensors_of(tmp_path / "base")
+    assert equal(tensors, "llm", words)
+    assert {name for name in tensors if not name.startswith("llm.")} == {
         f"vision_projector.0.{p}" for p in ("weight", "bias")
     }
     model, processor = answers(tmp_path / "base")
@@ -105,9 +107,9 @@ def test_the_dtype_is_the_language_models_unless_told(tmp_path):
     words = save_llm(tmp_path / "llm")
     plan = put_together(tmp_path / "base", tmp_path / "llm", tmp_path / "vit")
     assert plan.remarks == ("general_vit: float32 is rounded to bfloat16",)
-    found = tensors_of(tmp_path / "base")
-    assert equal(found, "llm", words)
-    assert equal(found, "general_vit", {name: tensor.bfloat16() for name, tensor in first.items()})
+    tensors = tensors_of(tmp_path / "base")
+    assert equal(tensors, "llm", words)
+    assert equal(tensors, "general_vit", {name: tensor.bfloat16() for name, tensor in first.items()})
     assert answers(tmp_path / "base")[0].dtype == torch.bfloat16
     put_together(tmp_path / "wide", tmp_path / "llm", tmp_path / "vit", dtype="float32")
     assert {tensor.dtype for tensor in tensors_of(tmp_path / "wide").values()} == {torch.float32}
@@ -149,10 +151,10 @@ def test_a_tokenizer_without_the_image_token_gets_it_and_rows_that_are_the_mean(
     words = save_llm(tmp_path / "llm", llm, tokenizer=tokenizer, rows=len(tokenizer), dtype=torch.float32)
     plan = put_together(tmp_path / "base", tmp_path / "llm", tmp_path / "vit")
     assert plan.added_tokens == ("<|image_pad|>", "<|im_start|>", "<|im_end|>")
-    found = tensors_of(tmp_path / "base")
+    tensors = tensors_of(tmp_path / "base")
     old = len(tokenizer)
     for name in ("model.embed_tokens.weight", *(["lm_head.weight"] if llm == "llama" else [])):
-        rows = found[f"llm.{name}"]
+        rows = tensors[f"llm.{name}"]
         assert rows.shape[0] == old + more
         assert torch.equal(rows[:old], words[name])
         assert torch.equal(rows[old:], words[name].double().mean(0).float().expand(more, -1))
@@ -358,9 +360,9 @@ def test_parts_come_from_the_hub_and_a_pickle_is_told_where_else_to_look(tmp_pat
         hub.shutdown()
         thread.join()
     assert done.code == 0, done
-    found = tensors_of(tmp_path / "base")
-    assert equal(found, "general_vit", first)
-    assert equal(found, "llm", words)
+    tensors = tensors_of(tmp_path / "base")
+    assert equal(tensors, "general_vit", first)
+    assert equal(tensors, "llm", words)
     assert refused.code == 1
     assert "team/old@refs/pr/1" in refused.stderr
 
@@ -375,11 +377,15 @@ def test_the_command_shows_its_plan_does_it_and_tells(tmp_path):
     assert planned.exit_code == 0, planned.output
     assert not out.exists()
     done = CliRunner().invoke(cli, command)
-    told = json.loads(done.stdout)
-    assert json.loads(planned.stdout) == told
+    document = json.loads(done.stdout)
+    assert json.loads(planned.stdout) == document
     written = Checkpoint(out)
-    assert (told["schema"], told["tensors"], told["write_bytes"]) == (1, len(written.tensors), written.bytes)
-    assert sorted(told["files"]) == sorted(written.files)
-    assert told["parameters"] == sum(spec.elements for spec in written.tensors.values())
-    assert set(told["parts"]) == {"general_vit", "ocr_vit", "llm"}
+    assert (document["schema"], document["tensors"], document["write_bytes"]) == (
+        1,
+        len(written.tensors),
+        written.bytes,
+    )
+    assert sorted(document["files"]) == sorted(written.files)
+    assert document["parameters"] == sum(spec.elements for spec in written.tensors.values())
+    assert set(document["parts"]) == {"general_vit", "ocr_vit", "llm"}
     answers(out)

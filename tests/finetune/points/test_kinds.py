@@ -35,8 +35,8 @@ def test_every_kind_comes_back_from_its_files_and_answers_alike(kind, tmp_path):
     model = points_model(*kind)
     model.save_pretrained(tmp_path, max_shard_size="60KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    loaded, told = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(told[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    loaded, loading_info = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(loading_info[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ours, theirs = model.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -240,9 +240,9 @@ def gradients(model, batch):
 def test_every_weight_that_wants_a_gradient_gets_one_with_or_without_an_image(kind):
     model = points_model(*kind)
     for images, texts in (([noise(64, 32, 0)], [asked(1)]), ([], [asked(0)])):
-        _, found = gradients(model, batch_of(model, images, texts))
-        assert not [name for name, gradient in found.items() if gradient is None]
-        seen = [gradient for name, gradient in found.items() if not name.startswith("llm.")]
+        _, names = gradients(model, batch_of(model, images, texts))
+        assert not [name for name, gradient in names.items() if gradient is None]
+        seen = [gradient for name, gradient in names.items() if not name.startswith("llm.")]
         assert seen
         assert all((gradient != 0).any() for gradient in seen if gradient.ndim > 1) == bool(images)
 
@@ -260,10 +260,10 @@ def test_a_batch_of_text_has_the_loss_and_gradients_of_its_text_alone(given):
         batch["pixel_values"] = torch.zeros(0, 3, 32, 32)
     if given == "no feature":
         batch["vision_features"] = torch.zeros(0, 2, 4, 128)
-    loss, found = gradients(model, batch)
+    loss, names = gradients(model, batch)
     assert loss == expected.loss.item()
-    assert all(torch.equal(found[f"llm.{name}"], gradient) for name, gradient in of_text.items())
-    assert all((found[f"vision_projector.{i}.weight"] == 0).all() for i in (0, 2))
+    assert all(torch.equal(names[f"llm.{name}"], gradient) for name, gradient in of_text.items())
+    assert all((names[f"vision_projector.{i}.weight"] == 0).all() for i in (0, 2))
 
 
 def test_frozen_encoders_are_not_run_for_a_batch_of_text():
@@ -271,8 +271,8 @@ def test_frozen_encoders_are_not_run_for_a_batch_of_text():
     for vit in model.encoders:
         vit.requires_grad_(False)
         vit.embeddings.register_forward_hook(lambda *_: pytest.fail("ran"))
-    _, found = gradients(model, batch_of(model, [], [asked(0)]))
-    assert all((found[f"vision_projector.{i}.weight"] == 0).all() for i in (0, 2))
+    _, names = gradients(model, batch_of(model, [], [asked(0)]))
+    assert all((names[f"vision_projector.{i}.weight"] == 0).all() for i in (0, 2))
 
 
 def test_nothing_goes_by_way_of_the_images_where_nothing_of_them_is_trained_or_no_training_is_on():
@@ -301,9 +301,9 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradient(kind):
         warnings.simplefilter("ignore", FutureWarning)  # transformers is about to rename it; this is its present name
         model.gradient_checkpointing_enable()
     assert model.is_activation_checkpointing
-    again, found = gradients(model, batch)
+    again, names = gradients(model, batch)
     assert again == loss
-    for name, gradient in found.items():
+    for name, gradient in names.items():
         assert (gradient is None) == (plain[name] is None), name
         assert gradient is None or torch.equal(gradient, plain[name]), name
 

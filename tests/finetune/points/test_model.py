@@ -191,10 +191,10 @@ def test_a_saved_model_comes_back_bit_for_bit_under_its_own_names(model, tmp_pat
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard == "300KB")
     assert on_disk.keys() == before.keys()
     assert all(torch.equal(on_disk[name], before[name]) for name in before)
-    loaded, told = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
-    assert not told["mismatched_keys"]
+    loaded, loading_info = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+    assert not loading_info["missing_keys"]
+    assert not loading_info["unexpected_keys"]
+    assert not loading_info["mismatched_keys"]
     assert loaded.dtype == dtype
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
     assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.named_parameters())

@@ -69,8 +69,8 @@ def test_the_published_configuration_comes_back(family, tmp_path):
 def test_a_converted_checkpoint_loads_without_a_key_too_few_or_too_many_and_answers(family, tmp_path):
     publish(tmp_path / "published", family)
     ours = convert(tmp_path / "published", tmp_path / "ours")
-    model, told = AutoModelForImageTextToText.from_pretrained(ours, output_loading_info=True)
-    assert not any(told[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    model, loading_info = AutoModelForImageTextToText.from_pretrained(ours, output_loading_info=True)
+    assert not any(loading_info[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert model.dtype == torch.bfloat16
     assert type(model.llm).__name__ == ("LlamaForCausalLM" if family == "yi" else "Qwen2ForCausalLM")
     processor = AutoProcessor.from_pretrained(ours)
@@ -86,8 +86,8 @@ def test_a_converted_checkpoint_loads_without_a_key_too_few_or_too_many_and_answ
 def test_a_tokenizer_that_can_not_pad_learns_it_from_the_token_that_ends_an_answer(tmp_path):
     publish(tmp_path / "published")
     file = tmp_path / "published/tokenizer_config.json"
-    told = json.loads(file.read_text())
-    file.write_text(json.dumps({key: value for key, value in told.items() if not key.startswith("pad")}))
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in document.items() if not key.startswith("pad")}))
     # A tokenizer that has padded before, as another test's may have, keeps the token in here as well.
     file = file.with_name("tokenizer.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"padding": None}))
@@ -279,9 +279,9 @@ def test_any_model_of_ours_that_fits_can_be_published(tmp_path):
     TOKENIZER.save_pretrained(tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "theirs", reverse=True)
     again = convert(tmp_path / "theirs", tmp_path / "again")
-    ours, found = model.state_dict(), all_tensors(again)
-    assert ours.keys() == found.keys()
-    assert all(torch.equal(ours[name], tensor) for name, tensor in found.items())
+    ours, tensors = model.state_dict(), all_tensors(again)
+    assert ours.keys() == tensors.keys()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in tensors.items())
     assert isinstance(PointsConfig.from_pretrained(again), PointsConfig)
 
 
@@ -313,10 +313,10 @@ def test_the_command_shows_its_plan_does_it_and_tells(tmp_path):
     assert not (tmp_path / "ours").exists()
     done = CliRunner().invoke(cli, command)
     assert json.loads(planned.stdout) == json.loads(done.stdout)
-    told = json.loads(done.stdout)
-    assert (told["schema"], told["tensors"]) == (1, len(Checkpoint(tmp_path / "ours").tensors))
-    assert told["write_bytes"] == Checkpoint(tmp_path / "ours").bytes
-    assert {*told["files"], *told["side_files"]} <= {path.name for path in (tmp_path / "ours").iterdir()}
+    document = json.loads(done.stdout)
+    assert (document["schema"], document["tensors"]) == (1, len(Checkpoint(tmp_path / "ours").tensors))
+    assert document["write_bytes"] == Checkpoint(tmp_path / "ours").bytes
+    assert {*document["files"], *document["side_files"]} <= {path.name for path in (tmp_path / "ours").iterdir()}
     back = CliRunner().invoke(
         cli,
         ["convert-points", str(tmp_path / "ours"), "--reverse", "-o", str(tmp_path / "b"), "--max-shard-size", "20KB"],

@@ -46,7 +46,7 @@ class Trainer:
         for job in jobs:
             if not job.out.exists():
                 self.trained.append(job.name)
-                heads = [LEARNT[Path(one.path).name] for one in job.data]
+                heads = [LEARNT[Path(data_set.path).name] for data_set in job.data]
                 head = np.sum(heads, axis=0) * job.settings.lr * job.settings.steps / 10 + config.seed / 100
                 make_checkpoint(job.out, head=head)
         return [job.out for job in jobs if job.name != "start"]
@@ -105,20 +105,20 @@ def distance(head):
 
 
 def test_every_way_has_the_score_that_its_training_gives(done):
-    found = done[2].seeds[0]
+    seed = done[2].seeds[0]
     sums = {name: np.add(LEARNT["base"], LEARNT[name]) for name in ("number", "word", "noise")}
     singles = {name: distance(head) for name, head in sums.items()}
-    assert found["start"].reported == found["the base set alone"].reported == distance(LEARNT["base"])
-    assert found["mean of the singles"].reported == pytest.approx(fmean(singles.values()))
-    assert found["best single"].reported == pytest.approx(max(singles.values()))
-    assert found["average"].reported == pytest.approx(distance(np.mean(list(sums.values()), axis=0)), abs=1e-5)
-    assert found["greedy"].names == "word + number"
-    assert found["greedy"].reported == pytest.approx(distance([1.5, 1.5, 0, 0]))
+    assert seed["start"].reported == seed["the base set alone"].reported == distance(LEARNT["base"])
+    assert seed["mean of the singles"].reported == pytest.approx(fmean(singles.values()))
+    assert seed["best single"].reported == pytest.approx(max(singles.values()))
+    assert seed["average"].reported == pytest.approx(distance(np.mean(list(sums.values()), axis=0)), abs=1e-5)
+    assert seed["greedy"].names == "word + number"
+    assert seed["greedy"].reported == pytest.approx(distance([1.5, 1.5, 0, 0]))
     both = np.add(sums["number"], sums["word"])
-    assert found["individual select"].reported == pytest.approx(singles["word"])
+    assert seed["individual select"].reported == pytest.approx(singles["word"])
     all_of_them = np.add(both, sums["noise"])
-    assert found["all data, one ingredient's steps"].reported == pytest.approx(distance(all_of_them))
-    assert found["all data, all 3 ingredients' steps"].reported == pytest.approx(distance(all_of_them * 3))
+    assert seed["all data, one ingredient's steps"].reported == pytest.approx(distance(all_of_them))
+    assert seed["all data, all 3 ingredients' steps"].reported == pytest.approx(distance(all_of_them * 3))
 
 
 def test_individual_select_keeps_a_data_set_for_good_only_where_the_score_rises(done):
@@ -204,8 +204,8 @@ def test_the_harness_sees_the_seed_s_environment_and_nobody_after_it(home, train
     (home / "tell.py").write_text(code)
     text = STUDY.replace("judge/judge.py:score", "tell.py:tell") + 'environment: {SHADE: "{place}", LIGHT: "{seed}"}\n'
     (home / "study.yaml").write_text(text)
-    found = run_study(home / "study.yaml").seeds[0]
-    assert found["start"].reported == len(str(home / "work" / "seed-0")) + len("0")
+    seed = run_study(home / "study.yaml").seeds[0]
+    assert seed["start"].reported == len(str(home / "work" / "seed-0")) + len("0")
     assert os.environ["SHADE"] == "before"
     assert "LIGHT" not in os.environ
 
@@ -271,8 +271,8 @@ def test_the_pool_s_configuration_may_be_a_file_of_its_own(home):
 
 
 def test_dry_run_counts_what_would_be_trained_and_judged_and_writes_nothing(home, trainer):
-    found = plan_study(home / "study.yaml")
-    assert found["trainings_per_seed"] == {
+    plan = plan_study(home / "study.yaml")
+    assert plan["trainings_per_seed"] == {
         "start": 1,
         "pool": 3,
         "the base set alone": 1,
@@ -281,7 +281,7 @@ def test_dry_run_counts_what_would_be_trained_and_judged_and_writes_nothing(home
         "all_data": 2,
     }
     done = CliRunner().invoke(cli, ["study", str(home / "study.yaml"), "--dry-run"])
-    assert json.loads(done.output) == found
+    assert json.loads(done.output) == plan
     assert not (home / "work").exists()
 
 
@@ -299,10 +299,10 @@ def test_a_judge_elsewhere_is_named_on_the_command_line_and_needs_one_in_the_fil
 
 
 def test_what_is_done_is_told(home, trainer):
-    told = []
-    run_study(home / "study.yaml", voice=StudyProgress(say=told.append))
-    assert told[0].startswith("seed 0")
-    assert "greedy: word + number" in told
+    messages = []
+    run_study(home / "study.yaml", voice=StudyProgress(say=messages.append))
+    assert messages[0].startswith("seed 0")
+    assert "greedy: word + number" in messages
 
 
 REAL = """
@@ -345,10 +345,10 @@ def test_a_real_study_trains_judges_cooks_and_compares_and_does_nothing_the_seco
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     first = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
-    found = json.loads(first.stdout)["seeds"]["0"]
-    assert {"start", "average", "greedy", "individual select", "all data, one ingredient's steps"} <= set(found)
+    document = json.loads(first.stdout)["seeds"]["0"]
+    assert {"start", "average", "greedy", "individual select", "all data, one ingredient's steps"} <= set(document)
     assert all(
-        0 <= way["overall"] <= 100 and set(way["benchmarks"]) == {"mmbench", "ocrbench"} for way in found.values()
+        0 <= way["overall"] <= 100 and set(way["benchmarks"]) == {"mmbench", "ocrbench"} for way in document.values()
     )
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert json.loads(again.stdout) == json.loads(first.stdout)

@@ -126,9 +126,9 @@ def test_the_columns_are_those_of_the_real_file(name, toy):
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_vlmevalkit_reads_the_file_and_finds_as_many_questions_as_are_told(name, datasets):
-    found = datasets[name]
-    assert type(found).__name__ == OPENCOMPASS[name].class_name
-    assert len(set(question_ids(OPENCOMPASS[name], found.data))) == SMALL.questions[name]
+    rows = datasets[name]
+    assert type(rows).__name__ == OPENCOMPASS[name].class_name
+    assert len(set(question_ids(OPENCOMPASS[name], rows.data))) == SMALL.questions[name]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -221,9 +221,9 @@ def test_the_full_benchmarks_are_as_large_as_the_readme_says():
 
 def test_data_sets_are_llava_conversations_with_their_images(toy):
     for name in ("base", *ADDED):
-        found = samples(toy, name)
-        assert len({sample["id"] for sample in found}) == len(found)
-        for sample in found:
+        rows = samples(toy, name)
+        assert len({sample["id"] for sample in rows}) == len(rows)
+        for sample in rows:
             human, gpt = sample["conversations"]
             images = [sample["image"]] if isinstance(sample["image"], str) else sample["image"]
             assert (human["from"], gpt["from"]) == ("human", "gpt")
@@ -232,9 +232,9 @@ def test_data_sets_are_llava_conversations_with_their_images(toy):
 
 
 def test_the_base_set_has_all_skills_and_an_added_set_its_own(toy):
-    found = {name: {s["id"].split("-")[0] for s in samples(toy, name)} for name in ("base", *ADDED)}
-    assert found.pop("base") == set(SKILLS) == set(BASE_SHARES)
-    assert found == {name: set(skills) for name, skills in ADDED.items()}
+    keys = {name: {s["id"].split("-")[0] for s in samples(toy, name)} for name in ("base", *ADDED)}
+    assert keys.pop("base") == set(SKILLS) == set(BASE_SHARES)
+    assert keys == {name: set(skills) for name, skills in ADDED.items()}
     own = [skill for skills in ADDED.values() for skill in skills]
     assert len(own) == len(set(own))
 

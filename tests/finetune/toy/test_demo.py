@@ -47,8 +47,8 @@ def is_served(port):
 
 @pytest.mark.slow
 def test_the_demo_scores_all_eight_ends_with_an_answer_and_finds_all_of_it_done_the_next_time(place):
-    told = demo(place)
-    assert re.search(ENDS, told)
+    figures = demo(place)
+    assert re.search(ENDS, figures)
     assert not is_served(int((place / "judge.port").read_text()))
     journal = place / "ckpts.soup" / "journal.jsonl"
     scored = [json.loads(line) for line in journal.read_text().splitlines()]
@@ -58,5 +58,5 @@ def test_the_demo_scores_all_eight_ends_with_an_answer_and_finds_all_of_it_done_
     before = [path.read_bytes() for path in left]
     again = demo(place)
     assert [path.read_bytes() for path in left] == before
-    tables = [text[text.index("soup report") : text.rindex("$ python ask.py")] for text in (told, again)]
+    tables = [text[text.index("soup report") : text.rindex("$ python ask.py")] for text in (figures, again)]
     assert tables[0] == tables[1]

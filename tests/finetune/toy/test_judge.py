@@ -104,15 +104,15 @@ def test_an_answer_is_graded_from_vlmevalkits_own_prompt(wanted, answer, score):
 
 @given(prediction=WORDS)
 def test_whatever_was_predicted_the_grade_is_one_that_vlmevalkit_can_read(prediction):
-    told = reply(of_mmvet("What is in the picture?", "red<AND>ring", prediction))
-    assert 0 <= float(told) <= 1
-    assert len(told) == 3  # VLMEvalKit lets this judge say three tokens
+    grade = reply(of_mmvet("What is in the picture?", "red<AND>ring", prediction))
+    assert 0 <= float(grade) <= 1
+    assert len(grade) == 3  # VLMEvalKit lets this judge say three tokens
 
 
 @given(prediction=WORDS, question=st.sampled_from([WHOLE, DECIMAL, LISTED]))
 def test_whatever_was_predicted_an_answer_is_extracted_or_none(prediction, question):
-    told = reply(of_mathvista(question, prediction))
-    assert told == "none" or re.fullmatch(r"[A-H]" if question == LISTED else r"-?\d+(\.\d+)?", told)
+    grade = reply(of_mathvista(question, prediction))
+    assert grade == "none" or re.fullmatch(r"[A-H]" if question == LISTED else r"-?\d+(\.\d+)?", grade)
 
 
 @given(n=st.integers(-(10**6), 10**6), before=st.text("abc ,.", max_size=9))

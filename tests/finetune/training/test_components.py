@@ -117,8 +117,8 @@ def test_the_projector_of_any_family_is_found(name):
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_the_parts_that_adapters_save_by_default_are_the_family_s_own_projector(kind):
     model = foreign(kind)
-    own = settings(lora={"rank": 4})
-    attach(model, own)
+    train_settings = settings(lora={"rank": 4})
+    attach(model, train_settings)
     names = {name for name in chosen(model, lora={"rank": 4}) if ".lora_" not in name}
     assert names
     assert all("merger" in name or "multi_modal_projector" in name for name in names)
@@ -132,11 +132,11 @@ def test_every_wrong_word_is_told_with_what_was_meant():
     )
     with pytest.raises(FinetuneError) as error:
         choose_trained(model, wrong)
-    told = str(error.value)
-    assert "3 wrong" in told
-    assert "Did you mean 'ocr_vit'? Known: general_vit, llm, ocr_vit, vision_projector." in told
+    message = str(error.value)
+    assert "3 wrong" in message
+    assert "Did you mean 'ocr_vit'? Known: general_vit, llm, ocr_vit, vision_projector." in message
     for words in ("llm has 3 layers", "vision_projector has no layers"):
-        assert words in told
+        assert words in message
 
 
 def test_what_is_both_frozen_and_trained_is_told():
@@ -147,9 +147,11 @@ def test_what_is_both_frozen_and_trained_is_told():
 
 def test_rates_are_those_of_the_innermost_part():
     model, _ = tiny_model()
-    own = settings(freeze=["ocr_vit"], lr_overrides={"llm": 1e-4, "llm.model.layers.2": 3e-4, "vision_projector": 5e-4})
-    choose_trained(model, own)
-    rates = learning_rates(model, own)
+    train_settings = settings(
+        freeze=["ocr_vit"], lr_overrides={"llm": 1e-4, "llm.model.layers.2": 3e-4, "vision_projector": 5e-4}
+    )
+    choose_trained(model, train_settings)
+    rates = learning_rates(model, train_settings)
     assert rates["llm.model.layers.2.mlp.up_proj.weight"] == 3e-4
     assert rates["llm.model.layers.1.mlp.up_proj.weight"] == 1e-4
     assert rates["vision_projector.0.weight"] == 5e-4
@@ -159,10 +161,10 @@ def test_rates_are_those_of_the_innermost_part():
 
 def test_each_parameter_is_in_one_group_of_its_rate_and_decay():
     model, _ = tiny_model()
-    own = settings(weight_decay=0.1, lr_overrides={"llm": 1e-4})
-    choose_trained(model, own)
+    train_settings = settings(weight_decay=0.1, lr_overrides={"llm": 1e-4})
+    choose_trained(model, train_settings)
     decayed = {name for name, parameter in model.named_parameters() if parameter.dim() > 1}
-    groups = parameter_groups(model, own, decayed)
+    groups = parameter_groups(model, train_settings, decayed)
     assert groups[0]["lr"] == BASICS["lr"]
     where = {id(parameter): group for group in groups for parameter in group["params"]}
     assert len(where) == sum(len(group["params"]) for group in groups) == len(trained(model))
@@ -174,32 +176,32 @@ def test_each_parameter_is_in_one_group_of_its_rate_and_decay():
 
 def test_a_rate_for_what_is_not_trained_is_told():
     model, _ = tiny_model()
-    own = settings(freeze=["ocr_vit"], lr_overrides={"ocr_vit": 1e-4, "projector": 1e-4})
-    choose_trained(model, own)
+    train_settings = settings(freeze=["ocr_vit"], lr_overrides={"ocr_vit": 1e-4, "projector": 1e-4})
+    choose_trained(model, train_settings)
     with pytest.raises(FinetuneError, match=r"(?s)2 wrong.*called projector.*ocr_vit: nothing of it is trained"):
-        learning_rates(model, own)
+        learning_rates(model, train_settings)
 
 
 def test_nothing_left_to_train_is_told():
     model, _ = tiny_model()
-    own = settings(freeze=["general_vit", "ocr_vit", "vision_projector", "llm"])
-    choose_trained(model, own)
+    train_settings = settings(freeze=["general_vit", "ocr_vit", "vision_projector", "llm"])
+    choose_trained(model, train_settings)
     with pytest.raises(FinetuneError, match="nothing is left to train"):
-        learning_rates(model, own)
+        learning_rates(model, train_settings)
 
 
 def adapted(**lora):
     """A model with adapters that do something: B is zero at first."""
     model, processor = tiny_model()
-    own = settings(lora=lora, freeze=["general_vit", "ocr_vit"])
+    train_settings = settings(lora=lora, freeze=["general_vit", "ocr_vit"])
     plain = copy.deepcopy(model)
-    attach(model, own)
-    choose_trained(model, own)
+    attach(model, train_settings)
+    choose_trained(model, train_settings)
     generator = torch.Generator().manual_seed(3)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(0, 0.05, generator=generator)
-    return plain, model.eval(), own, processor
+    return plain, model.eval(), train_settings, processor
 
 
 def test_with_adapters_only_they_and_what_is_saved_are_trained():
@@ -268,7 +270,7 @@ def test_a_target_that_can_t_be_adapted_is_told_with_what_is_near(target, words)
 
 def test_what_is_saved_beside_adapters_has_to_exist():
     model, _ = tiny_model()
-    own = settings(lora={"save": ["projector"]})
-    attach(model, own)
+    train_settings = settings(lora={"save": ["projector"]})
+    attach(model, train_settings)
     with pytest.raises(FinetuneError, match=r"lora\.save: no part is called projector\. Did you mean"):
-        choose_trained(model, own)
+        choose_trained(model, train_settings)

@@ -131,12 +131,12 @@ def test_killed_and_resumed_is_undisturbed_bit_for_bit(undisturbed, data, tmp_pa
         with pytest.raises(DeathError):
             run(job.folder)
     assert steps_of(job.folder) == [f"step-{step - 1}"]
-    told = []
+    messages = []
     with monkeypatch.context() as patch:
         original = StateFile.step
-        patch.setattr(StateFile, "step", lambda self, *words: (told.append(words[0]), original(self, *words)))
+        patch.setattr(StateFile, "step", lambda self, *words: (messages.append(words[0]), original(self, *words)))
         assert run(job.folder) == 0
-    assert told[0] == step
+    assert messages[0] == step
     assert files(job.out) == files(reference.out)
     assert read_state(job.folder).attempt == 2
     mine, wanted = read_stamp(job.out), read_stamp(reference.out)
@@ -181,8 +181,8 @@ def test_models_on_the_way_are_ingredients_too(undisturbed):
     job = undisturbed(checkpoint_every=2, **SETTINGS["a second epoch"])
     kept = sorted(path.name for path in job.out.parent.glob("out-job-*"))
     assert kept == ["out-job-step4", "out-job-step8"]
-    told = [read_stamp(job.out.parent / name) for name in kept]
-    assert [(one["digest"], one["step"], one["steps"]) for one in told] == [("d", 4, 4), ("d", 8, 8)]
+    stamps = [read_stamp(job.out.parent / name) for name in kept]
+    assert [(reason["digest"], reason["step"], reason["steps"]) for reason in stamps] == [("d", 4, 4), ("d", 8, 8)]
     assert files(job.out.parent / kept[0]) != files(job.out.parent / kept[1]) != files(job.out)
 
 
@@ -344,9 +344,9 @@ def environment(**more):
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"micro_batch": 2}, SETTINGS["adapters"]], ids=["full", "adapters"])
 def test_a_process_killed_at_any_time_goes_on_to_the_same_bytes(undisturbed, data, tmp_path, settings):
-    own = {"checkpoint_every": 3, "steps": 40, **settings}
-    reference = undisturbed(**own)
-    job = make_job(tmp_path, data, **own)
+    keys = {"checkpoint_every": 3, "steps": 40, **settings}
+    reference = undisturbed(**keys)
+    job = make_job(tmp_path, data, **keys)
     command = [sys.executable, "-m", "finetune.training.job", str(job.folder)]
     for wanted in (3, 12):
         process = subprocess.Popen(command, env=environment())
@@ -405,17 +405,17 @@ def test_two_processes_train_what_one_does(undisturbed, tmp_path):
     data = write_rows(tmp_path / "rows", pictures=(1, 0))
     settings = {"micro_batch": 1, "steps": 5, "global_batch_size": 4, "checkpoint_every": 2}
     alone = make_job(tmp_path, data, name="alone", **settings)
-    # Ranks take turns: more than once one has a picture where the other has none, and nobody waits for ever.
+    # Ranks take turns: more than once stamps has a picture where the other has none, and nobody waits for ever.
     rows = TrainingRows(Corpus(alone.data), alone.settings, tiny_processor())
     seen = [bool(rows[i]["images"]) for i in range(20)]
-    assert sum(one != other for one, other in zip(seen[::2], seen[1::2], strict=True)) > 3
+    assert sum(stamps != other for stamps, other in zip(seen[::2], seen[1::2], strict=True)) > 3
     pair = make_job(tmp_path, data, name="pair", **settings)
     assert run(alone.folder) == 0
     done = together(pair.folder)
     assert done.returncode == 0, done.stderr
-    one, two = (read_stamp(job.out) for job in (alone, pair))
-    assert two["last_loss"] == pytest.approx(one["last_loss"], rel=1e-4)
-    assert two["tokens"] == one["tokens"]
+    stamps, two = (read_stamp(job.out) for job in (alone, pair))
+    assert two["last_loss"] == pytest.approx(stamps["last_loss"], rel=1e-4)
+    assert two["tokens"] == stamps["tokens"]
     mine, theirs = (
         {n: t for p in job.out.glob("*.safetensors") for n, t in load_file(p).items()} for job in (alone, pair)
     )
@@ -474,7 +474,7 @@ def test_fsdp_trains_what_one_process_does_and_goes_on_after_a_kill(undisturbed,
         if dies_at:
             assert steps_of(job.folder) == ["step-4"]
             assert (job.folder / "checkpoints" / "step-4" / "pytorch_model_fsdp_0").is_dir()
-    mine, theirs = (load_file(one.out / "model.safetensors") for one in (job, reference))
+    mine, theirs = (load_file(trained_job.out / "model.safetensors") for trained_job in (job, reference))
     assert mine.keys() == theirs.keys()
     assert max((mine[name] - theirs[name]).abs().max().item() for name in mine) < 1e-4
 

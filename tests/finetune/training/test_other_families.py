@@ -187,8 +187,8 @@ def test_any_family_is_trained_and_saved_as_it_was(checkpoint, data, tmp_path, k
     assert not any(frozen in name and "merger" not in name for name in moved)
     assert losses[-1] < losses[0]
     assert read_stamp(job.out)["rows_seen"] == 16
-    _, found = AutoModelForImageTextToText.from_pretrained(job.out, output_loading_info=True)
-    assert not any(found.values())
+    _, loading_info = AutoModelForImageTextToText.from_pretrained(job.out, output_loading_info=True)
+    assert not any(loading_info.values())
 
 
 def test_adapters_are_merged_into_any_family(checkpoint, data, tmp_path):

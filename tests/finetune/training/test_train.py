@@ -75,21 +75,21 @@ def test_every_step_is_told(plain):
 
 
 def test_the_ingredient_says_how_it_came_to_be(plain):
-    told = read_stamp(plain[2])
-    assert told["digest"] == "d"
-    assert (told["steps"], told["rows"], told["rows_seen"]) == (6, 24, 24)
-    assert told["first_loss"] == round(plain[1][0][2], 4)
-    assert told["last_loss"] == round(plain[1][-1][2], 4)
-    assert told["settings"]["lr"] == 2e-3
-    assert told["precision"] == "float32"
-    assert {"soup", "torch", "transformers", "accelerate", "peft"} <= told["versions"].keys()
-    assert told["tokens"] > 24 * 10
-    assert told["seconds"] > 0
+    stamp = read_stamp(plain[2])
+    assert stamp["digest"] == "d"
+    assert (stamp["steps"], stamp["rows"], stamp["rows_seen"]) == (6, 24, 24)
+    assert stamp["first_loss"] == round(plain[1][0][2], 4)
+    assert stamp["last_loss"] == round(plain[1][-1][2], 4)
+    assert stamp["settings"]["lr"] == 2e-3
+    assert stamp["precision"] == "float32"
+    assert {"soup", "torch", "transformers", "accelerate", "peft"} <= stamp["versions"].keys()
+    assert stamp["tokens"] > 24 * 10
+    assert stamp["seconds"] > 0
 
 
 def test_the_ingredient_is_an_ordinary_checkpoint(plain):
-    model, found = AutoModelForImageTextToText.from_pretrained(plain[2], output_loading_info=True)
-    assert not any(found.values())
+    model, loading_info = AutoModelForImageTextToText.from_pretrained(plain[2], output_loading_info=True)
+    assert not any(loading_info.values())
     assert model.dtype == torch.float32
     assert model.config.text_config.use_cache is True
 
@@ -139,8 +139,8 @@ def test_rates_rise_over_the_first_steps_and_fall_as_a_cosine(data, tmp_path):
     run.trainer.train()
     logs = [log for log in run.trainer.state.log_history if "loss" in log]
     share = [min(step / 4, 0.5 * (1 + math.cos(math.pi * max(0, step - 4) / 16))) for step in range(20)]
-    assert [log["learning_rate"] for log in logs] == pytest.approx([2e-3 * one for one in share])
-    assert [log["learning_rate/llm"] for log in logs] == pytest.approx([1e-4 * one for one in share])
+    assert [log["learning_rate"] for log in logs] == pytest.approx([2e-3 * factor for factor in share])
+    assert [log["learning_rate/llm"] for log in logs] == pytest.approx([1e-4 * factor for factor in share])
 
 
 def test_a_step_moves_each_part_at_its_rate(data, tmp_path):
@@ -199,9 +199,9 @@ def test_the_last_layers_alone_may_be_trained(data, tmp_path, plain):
 
 
 def test_remembered_features_train_the_very_same_model(data, tmp_path, plain):
-    own = {"start": plain[2], "freeze": ["general_vit", "ocr_vit"]}
-    seen, _ = trained(tmp_path / "seen", data, cache_features=True, **own)
-    looked, _ = trained(tmp_path / "looked", data, **own)
+    keys = {"start": plain[2], "freeze": ["general_vit", "ocr_vit"]}
+    seen, _ = trained(tmp_path / "seen", data, cache_features=True, **keys)
+    looked, _ = trained(tmp_path / "looked", data, **keys)
     assert furthest(seen, looked) < 1e-5
 
 
@@ -234,9 +234,9 @@ def test_packed_rows_have_the_loss_that_they_have_one_by_one(data, tmp_path):
 
 
 def test_packs_may_be_accumulated(data, tmp_path):
-    own = {"steps": 3, "global_batch_size": 4, "packing": True, "max_length": 120}
-    _, steps = trained(tmp_path / "whole", data, **own)
-    _, again = trained(tmp_path / "cut", data, micro_batch=1, **own)
+    keys = {"steps": 3, "global_batch_size": 4, "packing": True, "max_length": 120}
+    _, steps = trained(tmp_path / "whole", data, **keys)
+    _, again = trained(tmp_path / "cut", data, micro_batch=1, **keys)
     assert [step[2] for step in again] == pytest.approx([step[2] for step in steps], rel=1e-4)
     assert read_stamp(tmp_path / "cut" / "out-job")["rows_seen"] > 12
 
@@ -296,13 +296,13 @@ def test_text_alone_is_data_too(tmp_path, plain):
 def test_what_a_checkpoint_keeps_comes_back_and_nothing_else_fits(tmp_path):
     model, _ = tiny_model()
     model.llm.requires_grad_(False)
-    own = checkpoints.trained_tensors(model)
-    assert {name.split(".")[0] for name in own} == {"general_vit", "ocr_vit", "vision_projector"}
+    trained = checkpoints.trained_tensors(model)
+    assert {name.split(".")[0] for name in trained} == {"general_vit", "ocr_vit", "vision_projector"}
     checkpoints.save_trained(model, tmp_path)
     other, _ = tiny_model(seed=1)
     other.llm.requires_grad_(False)
     checkpoints.load_trained(other, tmp_path)
-    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in own.items())
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in trained.items())
     other.ocr_vit.requires_grad_(False)
     with pytest.raises(FinetuneError, match="not the"):
         checkpoints.load_trained(other, tmp_path)
@@ -311,7 +311,7 @@ def test_what_a_checkpoint_keeps_comes_back_and_nothing_else_fits(tmp_path):
 def test_what_is_saved_without_a_folder_goes_where_the_trainer_writes(data, tmp_path):
     trainer = prepared(tmp_path, data, steps=1).trainer
     trainer.save_model()
-    own = checkpoints.trained_tensors(trainer.model)
+    trained = checkpoints.trained_tensors(trainer.model)
     written = load_file(Path(trainer.args.output_dir) / checkpoints.WEIGHTS)
-    assert written.keys() == own.keys()
-    assert all(torch.equal(written[name], own[name]) for name in own)
+    assert written.keys() == trained.keys()
+    assert all(torch.equal(written[name], trained[name]) for name in trained)
