@@ -56,7 +56,7 @@ def language_model(engine: Engine, batch_size: BatchSize) -> HFLM:
 def _halving_class() -> Any:
     base: Any = importlib.import_module("lm_eval.models.huggingface").HFLM
 
-    class Halving(base):  # type: ignore[misc]
+    class Halving(base):  # type: ignore[misc]  # lm-eval is Any to mypy
         """Goes on with half a batch where memory does not suffice for a whole one, and stays with that."""
 
         def __init__(self, *, halve: bool, **options: Any) -> None:
@@ -66,7 +66,7 @@ def _halving_class() -> Any:
         def _model_call(self, inps: Tensor, *others: Any, **named: Any) -> Tensor:
             call = super()._model_call
             if others or named:  # an encoder-decoder's
-                return call(inps, *others, **named)  # type: ignore[no-any-return]
+                return call(inps, *others, **named)  # type: ignore[no-any-return]  # as its class
             return _join_padded(self._parts(lambda part: call(inps[part]), len(inps)), 0)
 
         def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **named: Any) -> Tensor:
@@ -74,7 +74,7 @@ def _halving_class() -> Any:
 
             def generate_part(part: slice) -> Tensor:
                 masked = {} if mask is None else {"attention_mask": mask[part]}
-                return generate(context[part], max_length, stop, **masked, **named)  # type: ignore[no-any-return]
+                return generate(context[part], max_length, stop, **masked, **named)  # type: ignore[no-any-return]  # as its class
 
             return _join_padded(self._parts(generate_part, len(context)), self.tokenizer.pad_token_id)
 

@@ -39,7 +39,7 @@ def tiles_of(picture: Picture, tiles: Callable[[int, int], Tiles], decode: bool 
         decode: decode the whole picture, too.
     """
     # os.path's is False, not an error, for a name that no file can have
-    absent = [shown(str(file)) for file in _files(picture.source) if not os.path.exists(file)]  # noqa: PTH110
+    absent = [shown(str(file)) for file in _files(picture.source) if not os.path.exists(file)]  # noqa: PTH110  # see sources.py
     if absent:
         return Fault("image_missing", f"no such file: {', '.join(absent[:3])}")
     try:

@@ -89,7 +89,7 @@ class Digests:
         for name in names:
             path = root / name
             # os.path's is False, not an error, for a name that no file can have
-            stat = path.stat() if os.path.isfile(path) else None  # noqa: PTH113
+            stat = path.stat() if os.path.isfile(path) else None  # noqa: PTH113  # pathlib raises where a name is too long
             whole.update(f"{name} {stat.st_size if stat else None}\n".encode())
             times += [(stat.st_mtime, name)] if stat else []
         known = [count for count in rows if count is not None]

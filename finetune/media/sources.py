@@ -139,7 +139,7 @@ def _of_bytes(content: bytes, name: str) -> ImageSource:
 def _of_path(path: Path, name: str | None) -> ImageSource:
     name = name or shown(str(path))
     # os.path's is False, not an error, for a name that no file can have
-    if not os.path.exists(path):  # noqa: PTH110
+    if not os.path.exists(path):  # noqa: PTH110  # pathlib raises where a name is too long
         raise FinetuneError(f"{name}: no such file; expected the path of a picture.")
     if path.is_file() and path.stat().st_size == 0:
         raise FinetuneError(f"{name}: an empty file; expected a picture.")

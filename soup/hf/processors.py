@@ -43,7 +43,7 @@ def _no_videos() -> Iterator[None]:
     from transformers.processing_utils import transformers_module as classes
     from transformers.video_processing_utils import VideoProcessorMixin
 
-    class NoVideos(VideoProcessorMixin):  # type: ignore[misc]
+    class NoVideos(VideoProcessorMixin):  # type: ignore[misc]  # transformers is Any to mypy
         model_input_names: tuple[str, ...] = ()
 
         @classmethod

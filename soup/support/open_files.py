@@ -19,7 +19,7 @@ from pathlib import Path
 try:
     import resource
 except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # Windows has none, and no such limit
 
 __all__ = ["ReopenedFile", "most_open_files"]
 

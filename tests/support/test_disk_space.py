@@ -44,7 +44,9 @@ def test_the_free_bytes_are_the_file_system_s(tmp_path):
 
 
 def test_what_fits_to_the_last_byte_is_let_through(tmp_path, small_disk):
-    require_bytes(tmp_path / "new", 100, lambda free: OutputError("too small"))
+    refusals = []
+    require_bytes(tmp_path / "new", 100, lambda free: refusals.append(free) or OutputError("too small"))
+    assert refusals == []
 
 
 def test_one_byte_too_many_raises_the_caller_s_own_error(tmp_path, small_disk):

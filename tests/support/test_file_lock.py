@@ -138,5 +138,7 @@ def test_where_the_platform_has_no_locks_every_lock_is_taken(tmp_path, monkeypat
     monkeypatch.delitem(sys.modules, "fcntl")
     monkeypatch.setattr(file_lock, "fcntl", None)
     first, second = FileLock.take(tmp_path / "lock"), FileLock.take(tmp_path / "lock")
+    assert first is not None
+    assert second is not None
     first.release()
     second.release()

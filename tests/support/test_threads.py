@@ -25,8 +25,9 @@ def test_every_job_is_done_once_and_every_thread_is_set_up_once():
 
 
 def test_threads_work_at_the_same_time():
-    both = threading.Barrier(2, timeout=30)
-    run_on_threads(lambda job: both.wait(), range(2), 2, lambda: None)
+    both, arrivals = threading.Barrier(2, timeout=30), []
+    run_on_threads(lambda job: arrivals.append(both.wait()), range(2), 2, lambda: None)
+    assert sorted(arrivals) == [0, 1]
 
 
 def test_jobs_are_taken_one_at_a_time_and_never_listed():
