@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from soup.checkpoints.destination import refuse_destination
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint
-from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files, refuse_destination
+from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files
 from soup.errors import FinetuneError, OutputError
 from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads

@@ -17,14 +17,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from soup.checkpoints.destination import (
+    claim,
+    disk_advice,
+    move_aside,
+    refuse_destination,
+    refuse_small_disk,
+    remove_replaced,
+)
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import INDEX, WEIGHTS
 from soup.errors import OutputError
-from soup.support.atomic_files import make_folders, sync, sync_tree
-from soup.support.disk_space import free_space, require_bytes
-from soup.support.file_lock import FileLock
+from soup.support.atomic_files import sync, sync_tree
 from soup.support.open_files import ReopenedFile
-from soup.support.options import option_name
 from soup.support.text import format_bytes
 
 if TYPE_CHECKING:
@@ -35,9 +40,6 @@ __all__ = [
     "FilePlan",
     "header_bytes",
     "plan_files",
-    "refuse_destination",
-    "refuse_unwritable",
-    "remove_replaced",
     "view_bytes",
 ]
 
@@ -140,8 +142,8 @@ class CheckpointWriter:
         self._files, self._metadata = tuple(files), dict(metadata)
         self._overwrite, self._durable = overwrite, durable
         refuse_destination(self.out, overwrite=overwrite)
-        _check_disk(self.out, sum(plan.data_bytes for plan in files))
-        self._partial, self._lock = _claim(self.out)
+        refuse_small_disk(self.out, sum(plan.data_bytes for plan in files))
+        self._partial, self._lock = claim(self.out)
         self._placements: dict[str, _WritePlacement] = {}
         self._weights: list[ReopenedFile] = []
         self._open = True
@@ -186,7 +188,7 @@ class CheckpointWriter:
                 _write_at(fd, view, offset + start * values.element_size())
         except OSError as error:
             raise OutputError(
-                f"{self.out}: writing {name} failed ({error.strerror or error}). {_advice(self.out)}"
+                f"{self.out}: writing {name} failed ({error.strerror or error}). {disk_advice(self.out)}"
             ) from error
 
     def add_file(self, name: str, data: bytes) -> None:
@@ -220,7 +222,7 @@ class CheckpointWriter:
             put(path)
         except OSError as error:
             raise OutputError(
-                f"{self.out}: writing {name} failed ({error.strerror or error}). {_advice(self.out)}"
+                f"{self.out}: writing {name} failed ({error.strerror or error}). {disk_advice(self.out)}"
             ) from error
 
     def commit(self, metadata: Mapping[str, str], index_of: Sequence[FilePlan] | None = None) -> None:
@@ -237,7 +239,7 @@ class CheckpointWriter:
             self._finish(metadata, tuple(index_of or self._files))
         except OSError as error:
             raise OutputError(
-                f"{self.out}: can't be completed ({error.strerror or error}). {_advice(self.out)}"
+                f"{self.out}: can't be completed ({error.strerror or error}). {disk_advice(self.out)}"
             ) from error
 
     def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
@@ -252,7 +254,7 @@ class CheckpointWriter:
         if self._durable:
             sync_tree(self._partial)  # before the rename: a name that is there after a power cut stands for its bytes
         refuse_destination(self.out, overwrite=self._overwrite)
-        old = _move_aside(self.out)
+        old = move_aside(self.out)
         self._partial.rename(self.out)
         self._open = False
         if self._durable:
@@ -280,114 +282,6 @@ class CheckpointWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()  # does nothing after a commit
-
-
-def refuse_destination(out: Path, *, overwrite: bool) -> None:
-    """Refuse a destination that holds something.
-
-    With `overwrite` an earlier soup (it has a recipe.yaml) may be replaced, and nothing else ever is.
-
-    Raises:
-        OutputError: The destination holds something.
-    """
-    if not out.exists() and not out.is_symlink():
-        return
-    if not out.is_dir() or out.is_symlink():
-        raise OutputError(f"{out}: exists and is no directory. Choose another {option_name('out')}.")
-    if not any(out.iterdir()):
-        return
-    is_soup = (out / "recipe.yaml").is_file()
-    if not overwrite:
-        otherwise = f"pass {option_name('overwrite')}" if is_soup else "remove it if you don't need it"
-        raise OutputError(f"{out}: exists and is not empty. Choose another {option_name('out')}, or {otherwise}.")
-    if not is_soup:
-        raise OutputError(
-            f"{out}: {option_name('overwrite')} replaces soups only, and this directory has no recipe.yaml. "
-            f"Remove it yourself if you don't need it, or choose another {option_name('out')}."
-        )
-
-
-def refuse_unwritable(out: Path, needed_bytes: int) -> None:
-    """Refuse a destination below what is no writable directory, or on a disk without room for so many bytes.
-
-    Raises:
-        OutputError: It is such a one.
-    """
-    parent = free_space(out.absolute().parent).location
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        why = "gives you no right to write" if parent.is_dir() else "is no directory"
-        raise OutputError(f"{out}: can't be written: {parent} {why}. Choose another {option_name('out')}.")
-    _check_disk(out.absolute(), needed_bytes)
-
-
-def _check_disk(out: Path, needed_bytes: int) -> None:
-    require_bytes(
-        out.parent,
-        needed_bytes,
-        lambda free: OutputError(
-            f"{out}: the disk is too small: {format_bytes(needed_bytes)} needed, {format_bytes(free.bytes)} free. "
-            f"Free some space, or choose another {option_name('out')}."
-        ),
-    )
-
-
-def _advice(out: Path) -> str:
-    return f"{format_bytes(free_space(out.parent).bytes)} are free on that disk: make room there."
-
-
-def _claim(out: Path) -> tuple[Path, FileLock]:
-    """Lock the destination; make and empty the folder in which the checkpoint is written."""
-    partial = out.parent / f".{out.name}.partial"
-    try:
-        make_folders(out.parent)
-        lock = FileLock.take(_lock_file(out), temporary=True)
-        if lock is None:
-            raise OutputError(
-                f"{out}: another run is writing it just now. Wait for it, or choose another {option_name('out')}."
-            )
-        try:
-            partial.mkdir(exist_ok=True)
-            _empty(partial)
-        except BaseException:
-            lock.release()
-            raise
-    except OSError as error:
-        raise OutputError(f"{out}: can't be written ({error.strerror or error}).") from error
-    return partial, lock
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-
-
-def remove_replaced(out: Path) -> None:
-    """Remove the soup that `out` replaced and the file of its lock, if a run was killed before it could."""
-    shutil.rmtree(_replaced(out), ignore_errors=True)
-    if _lock_file(out).exists() and (lock := FileLock.take(_lock_file(out), temporary=True)):
-        lock.release()
-
-
-def _lock_file(out: Path) -> Path:
-    return out.parent / f".{out.name}.lock"
-
-
-def _replaced(out: Path) -> Path:
-    return out.parent / f".{out.name}.old"
-
-
-def _move_aside(out: Path) -> Path | None:
-    """Rename the directory at `out` to a hidden name, and return that; None where there is none."""
-    old = _replaced(out)
-    if old.exists():  # of an earlier run that was killed between its two renames
-        shutil.rmtree(old)
-    if not out.exists():
-        return None
-    out.rename(old)
-    return old
 
 
 def _preallocate(fd: int, size: int, path: Path) -> None:

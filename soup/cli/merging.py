@@ -44,7 +44,7 @@ def merge(values: Values) -> None:
 
     The digests of its ingredients are verified.
     """
-    from soup.checkpoints.writer import refuse_destination
+    from soup.checkpoints.destination import refuse_destination
     from soup.cli.console import Console, print_json, print_line, print_plan
     from soup.merging.merge import earlier_soup, open_pool, plan_merge, refuse_inputs_as_output, write_soup
     from soup.merging.recipe import Recipe

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from soup.checkpoints.destination import remove_replaced
 from soup.checkpoints.digest import refuse_changes, side_digest
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import complete_side_files, config_for
-from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files, remove_replaced
+from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files
 from soup.errors import OutputError, RecipeError, SoupError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import BLOCK_BUDGET_BYTES, Options, for_each_block

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soup.checkpoints.writer import refuse_destination, refuse_unwritable
+from soup.checkpoints.destination import refuse_destination, refuse_unwritable
 from soup.errors import OutputError, RecipeError
 from soup.evaluation.api import Benchmark
 from soup.evaluation.benchmark_names import parse_benchmarks
