@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 import soup
+from soup.checkpoints.digest import digest_checkpoint
+from soup.evaluation.candidate import SoupCandidate
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe, Share
 from soup.testing import tiny_checkpoint
@@ -95,3 +98,14 @@ def mean(tensors, weights=None):
 
 def config(directory):
     return json.loads((Path(directory) / "config.json").read_text())
+
+
+@contextmanager
+def mean_of(pool, home):
+    """Give the candidate of a pool's plain mean; what it wrote below `home` is removed afterwards."""
+    with Pool(pool) as opened:
+        digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
+        recipe = recipe_of(pool).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
+        candidate = SoupCandidate(recipe, opened, home, digests)
+        yield candidate
+        candidate.remove()

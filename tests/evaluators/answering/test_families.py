@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 import types
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -17,12 +16,9 @@ from evaluators.answering import prompts as prompts_module
 from evaluators.answering.batching import LARGEST_BATCH, ask
 from evaluators.answering.engines.transformers import TransformersEngine
 from evaluators.answering.hot_swap import HotSwap
-from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import EvaluatorError
-from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.settings import EvalSettings
-from soup.merging.pool import Pool
-from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
+from tests.helpers.merge_oracle import mean_of, read_back, same_bits
 from tests.helpers.scripted_models import ToyCandidate
 from tests.helpers.vlm_families import FAMILIES, noise, save_family
 
@@ -71,16 +67,6 @@ def prompts(tmp_path_factory):
 def askable(kind, prompts):
     """PaliGemma has no chat: an image belongs to each of its prompts."""
     return prompts if FAMILIES[kind].chat else [prompt for prompt in prompts if prompt[0]["type"] == "image"]
-
-
-@contextmanager
-def mean_of(pool, home):
-    with Pool(pool) as opened:
-        digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
-        recipe = recipe_of(pool).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
-        candidate = SoupCandidate(recipe, opened, home, digests)
-        yield candidate
-        candidate.remove()
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

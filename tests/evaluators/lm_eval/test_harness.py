@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import random
 import sys
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,14 +18,11 @@ from evaluators.answering.hot_swap import shared_swap
 from evaluators.lm_eval.harness import LMEval
 from evaluators.lm_eval.model import language_model
 from evaluators.vlmeval.benchmarks import BENCHMARKS
-from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
-from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.settings import EvalSettings
-from soup.merging.pool import Pool
-from tests.helpers.merge_oracle import recipe_of
+from tests.helpers.merge_oracle import mean_of
 from tests.helpers.scripted_models import ToyCandidate
 from tests.helpers.vlm_families import noise, save_family
 
@@ -129,16 +125,6 @@ def pool(tmp_path_factory):
     for seed in (0, 1):
         save_family("llava", root / f"m{seed}", seed)
     return root
-
-
-@contextmanager
-def mean_of(pool, home):
-    with Pool(pool) as opened:
-        digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
-        recipe = recipe_of(pool).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
-        candidate = SoupCandidate(recipe, opened, home, digests)
-        yield candidate
-        candidate.remove()
 
 
 def benchmark(tasks, name, split=None):
