@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +39,6 @@ __all__ = [
     "digest_checkpoint",
     "digest_files",
     "leaves",
-    "refuse_changes",
     "side_digest",
 ]
 
@@ -183,8 +182,11 @@ class DigestCache:
         entry = self._entries.get(key)
         if entry and entry.stamps == stamps:
             return entry.digest
-        with refuse_changes(checkpoint):
-            digest = digest_checkpoint(checkpoint, progress)
+        digest = digest_checkpoint(checkpoint, progress)
+        if _stamps(checkpoint) != stamps:
+            raise CheckpointError(
+                f"{checkpoint.path}: its files changed while they were read. Wait until they are complete."
+            )
         self._entries[key] = _CacheEntry(stamps, digest)
         write_atomic(self.path, json.dumps({key: entry.as_json() for key, entry in self._entries.items()}))
         return digest
@@ -193,30 +195,6 @@ class DigestCache:
         """Whether the digest is remembered, so that `get` reads no weights."""
         entry = self._entries.get(_key(checkpoint))
         return entry is not None and entry.stamps == _stamps(checkpoint)
-
-
-@contextmanager
-def refuse_changes(*checkpoints: Checkpoint) -> Iterator[None]:
-    """Refuse weights that another program changes or replaces while they are read.
-
-    Raises:
-        CheckpointError: Size, inode or time of a file is another afterwards; the checkpoints are listed.
-    """
-    before = [_contents(checkpoint) for checkpoint in checkpoints]
-    yield
-    changed = [str(part.path) for part, stamps in zip(checkpoints, before, strict=True) if _contents(part) != stamps]
-    if changed:
-        raise CheckpointError(
-            f"{', '.join(changed)}: its files changed while they were read. Wait until they are complete."
-        )
-
-
-def _contents(checkpoint: Checkpoint) -> list[FileStamp]:
-    """Return the stamps without the time that a new hard link changes too; none where a file is gone."""
-    try:
-        return [stamp._replace(ctime_ns=0) for stamp in _stamps(checkpoint)]
-    except OSError:
-        return []
 
 
 def _read_entries(path: Path) -> dict[str, _CacheEntry]:

@@ -52,6 +52,7 @@ class Checkpoint:
         self.shards = tuple(Shard(self.path / name) for name in names)
         self._shard_of = _shard_of_each(self.path, self.shards, names, index, self.warnings)
         self.files = tuple(names)
+        self._contents_when_opened = self._contents()
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorSpec]:
@@ -62,6 +63,26 @@ class Checkpoint:
     def layout(self) -> Mapping[str, str]:
         """The file of each tensor, by its path in the directory."""
         return {spec.name: file for file, shard in zip(self.files, self.shards, strict=True) for spec in shard}
+
+    def refuse_changed(self) -> None:
+        """Refuse weights that another program changed since the checkpoint was opened; call it after reading them.
+
+        Raises:
+            CheckpointError: Size, inode or time of a file is another, or the file is gone.
+        """
+        if self._contents() != self._contents_when_opened:
+            raise CheckpointError(
+                f"{self.path}: its weights changed while they were in use. Wait until they are complete, and run the "
+                "same command again."
+            )
+
+    def _contents(self) -> list[tuple[int, int, int]] | None:
+        """Return what changes with a file's content, and not with a hard link to it; None where a file is gone."""
+        try:
+            stats = [(self.path / file).stat() for file in self.files]
+        except OSError:
+            return None
+        return [(stat.st_size, stat.st_ino, stat.st_mtime_ns) for stat in stats]
 
     @property
     def bytes(self) -> int:

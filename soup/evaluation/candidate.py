@@ -148,6 +148,8 @@ class SoupCandidate:
         for source, names in ((first, shared), (blend, {spec.name for spec in specs} - shared)):
             with wrap_method_errors(self._plan.recipe.method):
                 for_each_block(source, [spec for spec in specs if spec.name in names], sink)
+        for checkpoint in blend.inputs:  # else its scores would be those of other weights
+            checkpoint.refuse_changed()
 
     def _is_shared(self, name: str) -> bool:
         """Whether every input is known to hold the same bytes for a tensor, which are then the result's."""

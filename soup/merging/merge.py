@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from soup.checkpoints.destination import remove_replaced
-from soup.checkpoints.digest import refuse_changes, side_digest
+from soup.checkpoints.digest import side_digest
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.reader import Checkpoint
@@ -190,9 +190,11 @@ def write_soup(
         remove_replaced(out)
         return finished
     with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
-        with refuse_changes(*plan.blend.inputs), wrap_method_errors(plan.recipe.method):
+        with wrap_method_errors(plan.recipe.method):
             loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
             digests = for_each_block(plan.blend, plan.reads, writer.write, loop, hashing=True)
+        for checkpoint in plan.blend.inputs:
+            checkpoint.refuse_changed()
         sealed = plan.recipe.sealed([digest.content for digest in digests], side_digest(plan.lead, *plan.blend.inputs))
         add_side_files(writer, plan, sealed, out, scores)
         writer.commit(_metadata(sealed.digest))

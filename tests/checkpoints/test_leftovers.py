@@ -146,7 +146,7 @@ def test_weights_that_change_under_the_merge_are_told_and_leave_no_soup(tmp_path
             if change == "replaced":
                 weights.write_bytes(before)
 
-    with pytest.raises(CheckpointError, match="changed while they were read"):
+    with pytest.raises(CheckpointError, match="changed while they were in use"):
         flat.merge(recipe, tmp_path / "out", on_bytes=on_bytes, threads=1)
     assert not (tmp_path / "out").exists()
     weights.write_bytes(before)

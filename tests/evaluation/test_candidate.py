@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -242,16 +243,17 @@ def test_no_shard_is_linked_into_another_dtype(tmp_path):
 
 
 def test_what_all_share_is_read_from_the_first_alone(tmp_path):
-    """Its digests say that it is the same: the others' files may be gone bad since, and nobody looks."""
+    """Its digests say that it is the same: the others' files may rot since, and nobody looks."""
     folder = half_frozen(tmp_path)
     soup.merge(recipe_of(folder), tmp_path / "out")
     module = torch.nn.ParameterDict({name[2:]: torch.zeros(size) for name, size in SIZES.items()})
     with candidate_of(folder, tmp_path / "home") as candidate:
         for name in ("model-1", "model-2"):
             file = folder / name / FROZEN
-            data = bytearray(file.read_bytes())
+            data, stat = bytearray(file.read_bytes()), file.stat()
             data[-50 * 4 :] = bytes(50 * 4)
             file.write_bytes(data)
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # no program did it
         candidate.load_into(module, {name: name[2:] for name in SIZES})
     for name, values in read_back(tmp_path / "out").items():
         assert same_bits(module[name[2:]].detach(), values)
@@ -332,6 +334,26 @@ def test_a_tensor_is_the_same_everywhere_only_if_every_ingredient_s_digest_says_
         candidate = SoupCandidate(sealed, pool, tmp_path / "home", known[:1])
         assert content(candidate.directory()) == content(tmp_path / "out")
         assert all(path.stat().st_nlink == 1 for path in candidate.directory().glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("way", ["directory", "stream"])
+def test_weights_that_were_trained_on_since_their_digest_was_taken_are_told_and_never_scored(tmp_path, towers, way):
+    with candidate_of(towers, tmp_path / "home") as candidate:
+        file = towers / "b" / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1  # one more step: the same names and sizes
+        file.write_bytes(data)
+        os.utime(file, ns=(1, 1))  # clocks may be too coarse to tell
+        with pytest.raises(CheckpointError, match="b: its weights changed while they were in use"):
+            candidate.load_into(Tower()) if way == "stream" else candidate.directory()
+
+
+def test_a_single_model_that_was_trained_on_is_told_though_its_files_are_only_linked(tmp_path):
+    single = write_pool(tmp_path / "pool", [Tower().stored()])
+    with candidate_of(single, tmp_path / "home") as candidate:
+        os.utime(single / "a" / "model.safetensors", ns=(1, 1))
+        with pytest.raises(CheckpointError, match="a: its weights changed while they were in use"):
+            candidate.directory()
 
 
 def test_a_candidate_that_can_t_be_merged_is_told_and_leaves_nothing(tmp_path):
