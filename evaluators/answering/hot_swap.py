@@ -72,6 +72,7 @@ class HotSwap:
         except SoupError:
             raise
         except Exception as cause:
+            _refuse_own_code(checkpoint, cause)
             raise EvaluatorError(
                 f"{checkpoint}: its processor can't be opened, so that nothing can be asked: "
                 f"{type(cause).__name__}: {cause}"
@@ -110,10 +111,20 @@ class HotSwap:
         except SoupError:
             raise
         except Exception as cause:
+            _refuse_own_code(directory, cause)
             tail = "".join(traceback.format_exception(cause)[-4:])
             raise EvaluatorError(
                 f"{option_name('model')} {self.settings.model} can't be built from {directory}:\n{tail}"
             ) from cause
+
+
+def _refuse_own_code(checkpoint: Path, cause: Exception) -> None:
+    """Say in our words where transformers refused to run a checkpoint's code."""
+    if isinstance(cause, ValueError) and "trust_remote_code" in str(cause):
+        raise EvaluatorError(
+            f"{checkpoint}: it brings code of its own along (auto_map), and nothing can be asked without it. Read the "
+            f"code, and if you trust it, say so by {option_name('trust_remote_code', 'trust-code')}."
+        ) from cause
 
 
 _swaps: WeakValueDictionary[EvalSettings, HotSwap] = WeakValueDictionary()

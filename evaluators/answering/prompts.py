@@ -32,14 +32,14 @@ class Prompter:
 
     Args:
         directory: The checkpoint.
-        options: For transformers' `from_pretrained`.
+        trust_remote_code: Whether code that comes with it may run.
 
     Raises:
         EvaluatorError: the checkpoint has no processor for images, or neither chat template nor plain prompt.
     """
 
-    def __init__(self, directory: Path | str, options: Mapping[str, bool]) -> None:
-        self.processor: Any = open_processor(directory, options)
+    def __init__(self, directory: Path | str, *, trust_remote_code: bool) -> None:
+        self.processor: Any = open_processor(directory, trust_remote_code=trust_remote_code)
         name = type(self.processor).__name__
         self.has_template = bool(getattr(self.processor, "chat_template", None))
         has_prompt = self.has_template or name in PLAIN_PROMPTS

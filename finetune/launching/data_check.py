@@ -80,7 +80,7 @@ def _processor(start: Path) -> Any:
     from soup.hf.processors import open_processor
 
     try:
-        processor = open_processor(start, {})
+        processor = open_processor(start)
     except (OSError, ValueError, KeyError, ImportError, SoupError):
         return None  # the jobs report what is wrong with it; the data can be looked at without
     whole = all(hasattr(processor, part) for part in ("tokenizer", "image_processor", "image_token"))

@@ -102,9 +102,11 @@ def _open_part(location: str) -> tuple[Checkpoint, PreTrainedConfig]:
     if checkpoint.quantised:
         raise FinetuneError(f"{location}: quantised weights can't be assembled: {checkpoint.quantised}.")
     try:
-        return checkpoint, AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise FinetuneError(f"{location}: its config.json can't be read by transformers.\n{error}") from error
+    vars(config).pop("auto_map", None)  # names code that does not come along
+    return checkpoint, config
 
 
 def _find(checkpoint: Checkpoint, config: PreTrainedConfig, kind: type[PreTrainedModel]) -> dict[str, str]:

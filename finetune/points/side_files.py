@@ -68,9 +68,11 @@ def load_tokenizer(folder: Path, known_as: Path | None = None) -> PreTrainedToke
             "weights, or save it there with tokenizer.save_pretrained."
         )
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raise of their own kind, too
         raise FinetuneError(f"{known_as or folder}: no tokenizer can be loaded from here.\n{error}") from error
+    tokenizer.init_kwargs.pop("auto_map", None)  # names code that does not come along
+    return tokenizer
 
 
 def prepare_padding(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -79,7 +79,7 @@ def _make_fresh(preset: str, texts: Iterable[str]) -> tuple[PreTrainedModel, Any
 
 def _open_checkpoint(start: str, folder: Path) -> tuple[PreTrainedModel, Any]:
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
     if type(config) not in AutoModelForImageTextToText._model_mapping:
@@ -89,9 +89,9 @@ def _open_checkpoint(start: str, folder: Path) -> tuple[PreTrainedModel, Any]:
         )
     try:
         model, loading_info = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False
         )
-        processor = open_processor(folder, {})
+        processor = open_processor(folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise FinetuneError(f"{start}: can't be opened as a checkpoint to start from.\n{error}") from error
     wrong = [f"{name}: not in its files" for name in sorted(loading_info["missing_keys"])]

@@ -54,7 +54,7 @@ def _model_settings(settings: TrainSettings) -> str:
 
 
 def _outline(start: Path) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(start)
+    config = AutoConfig.from_pretrained(start, trust_remote_code=False)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
     return model

@@ -123,9 +123,9 @@ def _read_leaves(
         threads.shutdown(cancel_futures=True)
 
 
-def side_digest(lead: Checkpoint, *others: Checkpoint) -> str:
+def side_digest(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> str:
     """Digest the files that a soup takes along: config, tokenizer, processor, code; see `complete_side_files`."""
-    return digest_files(complete_side_files(lead, *others))
+    return digest_files(complete_side_files(lead, *others, tokenizer=tokenizer))
 
 
 def digest_files(files: Mapping[str, Path]) -> str:

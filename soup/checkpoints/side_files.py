@@ -85,26 +85,38 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
     return any(matches(name, TOKENIZER) for name in checkpoint.side_files.carried)
 
 
-def complete_side_files(lead: Checkpoint, *others: Checkpoint) -> dict[str, Path]:
+def complete_side_files(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> dict[str, Path]:
     """Find what a soup takes along: all that the lead carries, and tokenizer, processor and template if it has none.
 
     Args:
         lead: Whose layout and side files the soup takes.
         others: Where a kind of file that the lead has none of is taken from, whole: the first that has it.
+        tokenizer: Whose tokenizer and chat template are taken in any case.
 
     Returns:
         Where each file lies, by its path in the checkpoint.
     """
-    files = {name: lead.path / name for name in lead.side_files.carried}
-    for kind, source in lent_kinds(lead, *others).items():
+    lent = lent_kinds(lead, *others, tokenizer=tokenizer)
+    replaced = tuple(pattern for kind in lent for pattern in _KINDS[kind])
+    files = {name: lead.path / name for name in lead.side_files.carried if not matches(name, replaced)}
+    for kind, source in lent.items():
         files |= {name: source.path / name for name in source.side_files.carried if matches(name, _KINDS[kind])}
     return dict(sorted(files.items()))
 
 
-def lent_kinds(lead: Checkpoint, *others: Checkpoint) -> dict[str, Checkpoint]:
-    """Find the kinds of side files (tokenizer, processor, chat template) that the lead lacks, and who has them."""
+def lent_kinds(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> dict[str, Checkpoint]:
+    """Find the kinds of side files (tokenizer, processor, chat template) that are not the lead's, and whose they are.
+
+    See `complete_side_files`, whose arguments these are.
+    """
     lent: dict[str, Checkpoint] = {}
+    if tokenizer is not None and tokenizer is not lead:
+        lent["tokenizer"] = tokenizer
+        if _names_a_template(tokenizer) or any(matches(name, TEMPLATE) for name in tokenizer.side_files.carried):
+            lent["chat template"] = tokenizer
     for kind, patterns in _KINDS.items():
+        if kind in lent:
+            continue
         if kind == "chat template" and _names_a_template(lent.get("tokenizer", lead)):
             continue
         owners = [part for part in (lead, *others) if any(matches(name, patterns) for name in part.side_files.carried)]

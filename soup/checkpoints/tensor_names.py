@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.problem import Problem
 
 __all__ = ["SHOWN", "abbreviate", "is_counter", "other_names", "unmergeable", "unwrapping", "wrapped"]
 
@@ -30,23 +31,29 @@ _COUNTER = re.compile(  # BatchNorm's, torch.optim.swa_utils', moving averages'
 )
 
 
-def unmergeable(tensors: Sequence[TensorSpec]) -> Iterator[str]:
+def unmergeable(tensors: Sequence[TensorSpec], ingredient: str = "") -> Iterator[Problem]:
     """Yield each reason why the mean of such tensors, one by one, is not the mean of the models."""
     parts = [spec.name for spec in tensors if _PEFT_WRAPPER.search(spec.name) or _PEFT_FACTOR.search(spec.name)]
     if parts:
-        yield (
+        yield Problem(
+            "adapter",
             f"{len(parts)} tensors are parts of a PEFT adapter that is not merged into its model: {abbreviate(parts)}. "
-            "The mean of factors A and B, each for itself, is not the mean of their products. Merge the adapter first: "
-            "PeftModel.from_pretrained(base, ADAPTER).merge_and_unload().save_pretrained(OUT), or after the training "
-            "itself: model.merge_and_unload().save_pretrained(OUT)"
+            "The mean of factors A and B, each for itself, is not the mean of their products",
+            ingredient,
+            parts,
+            cure="Merge the adapter first: PeftModel.from_pretrained(base, ADAPTER).merge_and_unload()"
+            ".save_pretrained(OUT), or after the training itself: model.merge_and_unload().save_pretrained(OUT)",
         )
     empty = [spec.name for spec in tensors if spec.dtype.kind == "float" and spec.shape == (0,)]
     if any(name.endswith("weight") for name in empty):  # a buffer may be empty by right
-        yield (
+        yield Problem(
+            "empty",
             f"{len(empty)} of {len(tensors)} tensors are empty, of shape [0]: {abbreviate(empty)}. So DeepSpeed ZeRO-3 "
-            "saves a model whose weights were not gathered. Rebuild them from the checkpoint's global_step folder: "
-            "python zero_to_fp32.py CHECKPOINT OUT --safe_serialization, or save again with "
-            "stage3_gather_16bit_weights_on_model_save: true"
+            "saves a model whose weights were not gathered",
+            ingredient,
+            empty,
+            cure="Rebuild them from the checkpoint's global_step folder: python zero_to_fp32.py CHECKPOINT OUT "
+            "--safe_serialization, or save again with stage3_gather_16bit_weights_on_model_save: true",
         )
 
 

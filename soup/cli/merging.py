@@ -72,7 +72,9 @@ def merge(values: Values) -> None:
 
 
 @click.command("check", cls=Command, example="soup check --pool ckpts/ --base base/")
-@compose_options(*pool_options, *carrier_options(MergeOptions, "dtype", "drop", "allow_nonfinite"), json_option)
+@compose_options(
+    *pool_options, *carrier_options(MergeOptions, "dtype", "drop", "tokenizer", "allow_nonfinite"), json_option
+)
 def check(values: Values) -> None:
     """Find what speaks against souping a pool.
 

@@ -12,7 +12,7 @@ from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 from soup.support.text import did_you_mean, without_secrets
 
-__all__ = ["parse_benchmarks"]
+__all__ = ["parse_benchmarks", "secret_remarks"]
 
 
 def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark]:
@@ -42,6 +42,16 @@ def parse_benchmarks(texts: Iterable[str], split: Split = ALL) -> list[Benchmark
             f"{option_name('eval')} names no benchmark. Known: {', '.join(reader.catalog.benchmarks)}."
         )
     return list(dict.fromkeys(benchmarks))
+
+
+def secret_remarks(benchmarks: Iterable[Benchmark]) -> list[str]:
+    """Return a remark for each benchmark whose target holds what looks like a key or a password."""
+    return [
+        f"{benchmark.name}: holds what looks like a key. It is shown as *** here and in every file, but other users of "
+        'this machine see it in the list of processes: put it into the environment, and write "$NAME" in its place'
+        for benchmark in benchmarks
+        if without_secrets(benchmark.target) != benchmark.target
+    ]
 
 
 class _NameReader:

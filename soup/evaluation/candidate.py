@@ -73,7 +73,9 @@ class SoupCandidate:
     def template(self) -> Path:
         """A checkpoint with just the candidate's config, tokenizer and processor files: the lead, if it is such."""
         lead = self._plan.lead
-        differs = lead.side_files.refused or lent_kinds(lead, *self._plan.blend.inputs)
+        if "adapter_config.json" in lead.side_files.left_out:  # transformers would load that adapter's base
+            return self.directory()
+        differs = lead.side_files.refused or lent_kinds(lead, *self._plan.blend.inputs, tokenizer=self._plan.tokenizer)
         return self.directory() if differs else lead.path
 
     def directory(self) -> Path:

@@ -125,9 +125,10 @@ class Scorer:
             for share in shares_of(self.pool, chosen)
         ]
         lead = self.pool.base or self.pool[shares[0].name]
-        base = self.pool.base.source(self.base_digest) if self.pool.base else None
         parts = [self.pool[share.name].checkpoint for share in shares]
-        return self.template.recipe(shares, base, side_digest(lead.checkpoint, *parts))
+        tokenizer = self.pool.tokenizer.checkpoint if self.pool.tokenizer else None
+        side = side_digest(lead.checkpoint, *parts, tokenizer=tokenizer)
+        return self.template.recipe(self.pool, shares, side, self.base_digest)
 
     def check_first(self) -> None:
         """Before the first evaluation, have harnesses look for what would stop a later one; after it, do nothing.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,19 @@ def has_torchvision() -> bool:
     return importlib.util.find_spec("torchvision") is not None
 
 
-def open_processor(directory: Path | str, options: Mapping[str, Any]) -> Any:
+def open_processor(directory: Path | str, *, trust_remote_code: bool = False) -> Any:
     """Open the processor of a checkpoint; if it takes videos as well, without torchvision for images alone.
 
     Args:
         directory: The checkpoint.
-        options: For transformers' `from_pretrained`.
+        trust_remote_code: Whether code that comes with it may run. Unless told, transformers would ask the terminal.
     """
     import transformers
 
-    if has_torchvision():
-        return transformers.AutoProcessor.from_pretrained(directory, **options)
-    with _no_videos():
-        return transformers.AutoProcessor.from_pretrained(directory, **options)
+    with nullcontext() if has_torchvision() else _no_videos():
+        return transformers.AutoProcessor.from_pretrained(
+            directory, trust_remote_code=trust_remote_code, local_files_only=True
+        )
 
 
 @contextmanager

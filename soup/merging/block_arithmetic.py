@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.dtypes import Dtype, TensorSpec
+from soup.checkpoints.problem import Problem
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import is_counter
 from soup.errors import RecipeError
@@ -34,7 +35,7 @@ class BlendResult(NamedTuple):
     """One merged block: its values [elements], and the reason why its tensor can't be merged (None: it can)."""
 
     values: torch.Tensor
-    rejection: str | None = None
+    rejection: Problem | None = None
 
 
 class _Scratch(threading.local):
@@ -101,7 +102,7 @@ class Blend:
             return BlendResult(raw[0], None if mergeable else self._integers_differ(specs[0], raw))
         target = specs[0].cast(self.dtype)
         if equal and target == specs[0]:
-            return BlendResult(raw[0], None if _finite(raw[0]) else self._nonfinite(raw))
+            return BlendResult(raw[0], None if _finite(raw[0]) else self._nonfinite(target, raw))
         if alike and target == specs[0] and (mean := self._compiled_mean(raw)) is not None:
             return BlendResult(mean)
         accumulate = max((spec.dtype.accumulates_in for spec in specs), key=lambda dtype: dtype.bits)
@@ -128,7 +129,7 @@ class Blend:
         mean = bits_may_stay and self.method.keeps_equal(self.weights)
         largest = 0.0 if mean and math.isfinite(values.sum().item()) else _largest(values)
         finite = largest <= torch.finfo(accumulate.torch).max
-        rejection = None if finite else self._nonfinite(raw)
+        rejection = None if finite else self._nonfinite(target, raw)
         if not finite:
             values = self._rescue(block, values)
         flat = values.reshape(-1)
@@ -170,21 +171,28 @@ class Blend:
         wide = self._call(replace(block, accumulate_in=torch.float64))
         return torch.where(finite & ~torch.isfinite(values), wide, values.double())
 
-    def _nonfinite(self, raw: Sequence[torch.Tensor]) -> str | None:
+    def _nonfinite(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> Problem | None:
         """Name the inputs that hold NaN or infinity; None where there is none, or they are allowed."""
         bad = [name for name, values in zip(self.names, raw, strict=True) if not _finite(values)]
         if not bad or self.allow_nonfinite:
             return None
-        return f"NaN or infinity in {', '.join(bad)} ({option_name('allow_nonfinite')} merges them all the same)"
+        cure = f"{option_name('allow_nonfinite')} merges them all the same"
+        return Problem("nonfinite", "NaN or infinity", ", ".join(bad), (spec.name,), cure=cure)
 
-    def _overflow(self, target: TensorSpec, result: torch.Tensor) -> str | None:
+    def _overflow(self, target: TensorSpec, result: torch.Tensor) -> Problem | None:
         if self.allow_nonfinite:
             return None
         if result.isnan().any():
-            return f"{type(self.method).__name__} makes NaN of finite values"
-        return f"the result is too large for {target.dtype.name} (a wider {option_name('dtype')} may hold it)"
+            why, cure = f"{type(self.method).__name__} makes NaN of finite values", ""
+        else:
+            why, cure = (
+                f"the result is too large for {target.dtype.name}",
+                f"A wider {option_name('dtype')} may hold it",
+            )
+        single = self.names[0] if len(self.names) == 1 else ""
+        return Problem("overflow", why, single, (target.name,), cure=cure)
 
-    def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> str:
+    def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> Problem:
         others = [name for name, values in zip(self.names, raw, strict=True) if not _same_bytes(raw[0], values)]
         return not_averaged(spec, self.names[0], others)
 

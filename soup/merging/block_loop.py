@@ -16,6 +16,7 @@ import xxhash
 
 from soup.checkpoints.digest import ByteProgress, ContentDigest, LeafDigests, leaves
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
+from soup.checkpoints.problem import Problem
 from soup.errors import PoolError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.mean_kernel import COMPILED_MEAN
@@ -53,7 +54,7 @@ class ScanResult(NamedTuple):
     """What a pass over the inputs found: each input's digest if asked for, and why tensors can't be merged, by name."""
 
     digests: tuple[ContentDigest, ...]
-    rejections: dict[str, str]
+    rejections: dict[str, Problem]
 
 
 @dataclass
@@ -64,11 +65,11 @@ class _Loop:
     options: Options
     sink: Sink
     digests: tuple[LeafDigests, ...]
-    rejections: dict[str, str] = field(default_factory=dict)
+    rejections: dict[str, Problem] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     local: threading.local = field(default_factory=threading.local)
 
-    def reject(self, name: str, reason: str) -> None:
+    def reject(self, name: str, reason: Problem) -> None:
         """Keep the first reason why tensor `name` can't be merged."""
         with self.lock:
             self.rejections.setdefault(name, reason)
@@ -103,7 +104,7 @@ def for_each_block(
     """
     digests, rejections = scan_blocks(blend, tensors, sink, options, hashing=hashing)
     if rejections:
-        lines = (f"{name}: {reason}" for name, reason in sorted(rejections.items()))
+        lines = (str(rejections[name]) for name in sorted(rejections))
         raise PoolError(f"{len(rejections)} tensors can't be merged:\n{bullet_list(lines)}")
     return digests
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from soup.checkpoints.destination import remove_replaced
-from soup.checkpoints.digest import side_digest
+from soup.checkpoints.digest import digest_files
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.reader import Checkpoint
@@ -26,10 +26,11 @@ from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files
 from soup.errors import OutputError, RecipeError, SoupError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import BLOCK_BUDGET_BYTES, Options, for_each_block
+from soup.merging.ingredient import Ingredient, is_dropped, open_all
 from soup.merging.methods.base import Method
 from soup.merging.model_card import model_card
 from soup.merging.options import MergeOptions, WriteOptions
-from soup.merging.pool import Ingredient, Pool, is_dropped, open_all
+from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.plugins import METHODS
@@ -68,6 +69,7 @@ class MergePlan:
         options: How it is merged.
         write: How it is written.
         lead: Whose layout and side files the soup takes: the base, or the recipe's first ingredient.
+        tokenizer: Whose tokenizer and chat template it takes, where one was chosen.
         blend: The arithmetic over the open inputs.
         reads: The tensors that are read of each input.
         files: The files that are written.
@@ -77,6 +79,7 @@ class MergePlan:
     options: MergeOptions
     write: WriteOptions
     lead: Checkpoint
+    tokenizer: Checkpoint | None
     blend: Blend
     reads: tuple[TensorSpec, ...]
     files: tuple[FilePlan, ...]
@@ -101,7 +104,7 @@ class MergePlan:
     @property
     def side_files(self) -> dict[str, Path]:
         """Where the files lie that the soup takes along, by their paths in it."""
-        return complete_side_files(self.lead, *self.blend.inputs)
+        return complete_side_files(self.lead, *self.blend.inputs, tokenizer=self.tokenizer)
 
     @property
     def ram_bytes(self) -> int:
@@ -195,7 +198,7 @@ def write_soup(
             digests = for_each_block(plan.blend, plan.reads, writer.write, loop, hashing=True)
         for checkpoint in plan.blend.inputs:
             checkpoint.refuse_changed()
-        sealed = plan.recipe.sealed([digest.content for digest in digests], side_digest(plan.lead, *plan.blend.inputs))
+        sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
         add_side_files(writer, plan, sealed, out, scores)
         writer.commit(_metadata(sealed.digest))
     return sealed
@@ -208,10 +211,15 @@ def open_pool(recipe: Recipe) -> Pool:
         CheckpointError: some are not there, or damaged; all are listed.
         PoolError: they do not belong together; every mismatch is listed.
     """
-    count = len(recipe.ingredients)
-    bases = [("base", recipe.base.path)] if recipe.base else []
-    parts = open_all([*((share.name, share.path) for share in recipe.ingredients), *bases])
-    pool = Pool.of(tuple(parts[:count]), parts[count] if bases else None)
+    sources = [(share.name, share.path) for share in recipe.ingredients]
+    sources += [("base", recipe.base.path)] if recipe.base else []
+    lender = recipe.tokenizer
+    if lender and lender.path not in {path for _, path in sources}:
+        sources.append((lender.name, lender.path))
+    parts = open_all(sources)
+    of_path = {path: part for (_, path), part in zip(sources, parts, strict=True)}
+    base, tokenizer = (of_path[part.path] if part else None for part in (recipe.base, lender))
+    pool = Pool.of(parts[: len(recipe.ingredients)], base, tokenizer=tokenizer)
     pool.check(recipe.dtype, recipe.drop)
     return pool
 
@@ -257,7 +265,8 @@ def plan_merge(
     writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
     layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
     files = plan_files(writes, layout, write.max_shard_bytes)
-    return MergePlan(recipe, options, write, lead, blend, reads, files)
+    tokenizer = pool.tokenizer.checkpoint if pool.tokenizer else None
+    return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files)
 
 
 def build_method(recipe: Recipe) -> Method:
@@ -350,7 +359,7 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
     with held, wrap_method_errors(plan.recipe.method):
         loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
         digests = for_each_block(plan.blend, plan.reads, held.compare, loop, hashing=True)
-    sealed = plan.recipe.sealed([digest.content for digest in digests], side_digest(plan.lead, *plan.blend.inputs))
+    sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
     if earlier.digest != sealed.digest:
         return None
     different = sorted(held.different)

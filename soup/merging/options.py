@@ -23,6 +23,7 @@ class MergeOptions:
         method_args: The method's parameters.
         dtype: The dtype to write; None: the ingredients' own.
         drop: Patterns of tensors to leave out (`*` and `?`).
+        tokenizer: The ingredient (or `base`) whose tokenizer and chat template soups take, be the others' as they may.
         allow_nonfinite: Whether NaN and infinity are merged instead of refused.
         threads: Threads that merge; None: one a core, 2 to 8. Changes no byte.
         trust_code: Whether a method that a recipe brings along may run: `FILE.py:CLASS`. One that is named here may.
@@ -42,6 +43,9 @@ class MergeOptions:
     drop: Sequence[str] = option(
         (), "Leave tensors out by name (* and ?). Repeatable.", "Merge", "texts", metavar="PATTERN"
     )
+    tokenizer: str | None = option(
+        None, "Whose tokenizer soups take, where they differ: an ingredient, or base.", "Merge", metavar="NAME"
+    )
     allow_nonfinite: bool = option(False, "Merge NaN and infinity instead of refusing them.", "Merge", "flag")
     threads: int | None = option(
         None, "Threads that merge. [default: one a core, 2 to 8]", "Merge", "count", metavar="N", minimum=1
@@ -59,6 +63,7 @@ class MergeOptions:
                 "method_args": Mapping,
                 "dtype": TEXT,
                 "drop": Sequence,
+                "tokenizer": TEXT,
                 "allow_nonfinite": bool,
                 "trust_code": bool,
                 "threads": (int, type(None)),
@@ -68,13 +73,13 @@ class MergeOptions:
         )
 
     def refuse_what_a_recipe_says(self) -> None:
-        """Refuse a method, a dtype or patterns beside a recipe, which has its own.
+        """Refuse a method, a dtype, patterns or a tokenizer beside a recipe, which has its own.
 
         Raises:
             RecipeError: they differ from the defaults.
         """
         default = MergeOptions()
-        names = ("method", "method_args", "dtype", "drop")
+        names = ("method", "method_args", "dtype", "drop", "tokenizer")
         if wrong := [option_name(name) for name in names if getattr(self, name) != getattr(default, name)]:
             raise RecipeError(f"{', '.join(wrong)}: is the recipe's to say. Change it there.")
 

@@ -53,8 +53,9 @@ class Recipe(BaseModel):
     that file, and for a method of another package that of its file.
 
     `side_digest` covers the files that the soup takes along from its base or first ingredient (config, tokenizer,
-    processor, code), for a score depends on them too. `strategy` and `objective` record how the soup was chosen; they
-    are no part of the digest.
+    processor, code), for a score depends on them too. `tokenizer` is the checkpoint whose tokenizer and chat template
+    are taken instead, where that was chosen. `strategy` and `objective` record how the soup was chosen; they are no
+    part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -67,6 +68,7 @@ class Recipe(BaseModel):
     dtype: str | None = None
     drop: tuple[str, ...] = ()
     base: CheckpointSource | None = None
+    tokenizer: CheckpointSource | None = None
     ingredients: tuple[Share, ...] = Field(min_length=1)
     side_digest: str | None = None
     objective: dict[str, object] = Field(default_factory=dict)
@@ -226,7 +228,7 @@ class Recipe(BaseModel):
             recipe = cls.model_validate(fields | _method_beside(path.parent, fields.get("method")))
         except ValidationError as error:
             raise RecipeError(f"{path}: not a valid recipe:\n{bullet_list(_faults(error))}") from error
-        parts = [*recipe.ingredients, *([recipe.base] if recipe.base else [])]
+        parts = [*recipe.ingredients, *filter(None, [recipe.base, recipe.tokenizer])]
         if wrong := [f"{part.name}: {part.path!r:.80}" for part in parts if not is_possible_path(part.path)]:
             raise RecipeError(f"{path}: no paths, for a name has at most 255 bytes:\n{bullet_list(wrong)}")
         return recipe._with_paths(lambda location: _absolute(location, path.parent))
@@ -246,8 +248,9 @@ class Recipe(BaseModel):
         parts = tuple(moved(ingredient) for ingredient in self.ingredients)
         file, _, name = self.method.rpartition(":")
         method = f"{change(file)}:{name}" if file.endswith(".py") else self.method
-        moved_base = moved(self.base) if self.base else None
-        return self.model_copy(update={"ingredients": parts, "base": moved_base, "method": method})
+        base, tokenizer = (moved(part) if part else None for part in (self.base, self.tokenizer))
+        update = {"ingredients": parts, "base": base, "tokenizer": tokenizer, "method": method}
+        return self.model_copy(update=update)
 
 
 def describe_objective(objective: Mapping[str, object]) -> str:
@@ -274,7 +277,8 @@ def _faults(error: ValidationError) -> Iterator[str]:
         if fault["type"] == "too_short" and any(len(other["loc"]) > 1 for other in faults):
             continue  # faulty ingredients were not counted
         if fault["type"] == "extra_forbidden":
-            kinds: dict[int | str, type[BaseModel]] = {"ingredients": Share, "base": CheckpointSource}
+            kinds: dict[int | str, type[BaseModel]] = {"ingredients": Share}
+            kinds |= dict.fromkeys(("base", "tokenizer"), CheckpointSource)
             kind = kinds.get(fault["loc"][0], Recipe)
             known = [field.alias or name for name, field in kind.model_fields.items()]
             yield f"{key}: no such key.{did_you_mean(str(fault['loc'][-1]), known)}"

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 
 from soup.errors import RecipeError
-from soup.merging.pool import Ingredient, Pool
+from soup.merging.ingredient import Ingredient
+from soup.merging.pool import Pool
 from soup.merging.recipe import Share
 from soup.support.text import did_you_mean
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from soup.merging.options import MergeOptions
-from soup.merging.recipe import CheckpointSource, Recipe, Share
+from soup.merging.pool import Pool
+from soup.merging.recipe import Recipe, Share
 from soup.support.plugins import METHODS, code_digest
 
 __all__ = ["RecipeTemplate"]
@@ -27,8 +28,10 @@ class RecipeTemplate:
         """The digest of the method's code, where it is a user's own."""
         return code_digest(METHODS.get(self.options.method))
 
-    def recipe(self, shares: Sequence[Share], base: CheckpointSource | None, side_digest: str | None = None) -> Recipe:
-        """Return the recipe of these ingredients; sealed if the side files' digest is given."""
+    def recipe(
+        self, pool: Pool, shares: Sequence[Share], side_digest: str | None = None, base_digest: str | None = None
+    ) -> Recipe:
+        """Return the recipe of some of a pool's ingredients; sealed if the side files' digest is given."""
         return Recipe(
             strategy=self.strategy,
             method=self.options.method,
@@ -36,7 +39,8 @@ class RecipeTemplate:
             params=dict(self.options.method_args),
             dtype=self.options.dtype,
             drop=tuple(self.options.drop),
-            base=base,
+            base=pool.base.source(base_digest) if pool.base else None,
+            tokenizer=pool.tokenizer.source() if pool.tokenizer else None,
             ingredients=tuple(shares),
             side_digest=side_digest,
             objective=dict(self.objective),

@@ -11,7 +11,7 @@ from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.evaluation.progress import Progress
 from soup.hf.components import group_by_component
-from soup.merging.pool import open_ingredient
+from soup.merging.ingredient import open_ingredient
 
 __all__ = ["CheckpointReport", "ComponentRow", "TensorRow", "inspect_checkpoint"]
 

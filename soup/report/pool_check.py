@@ -8,14 +8,16 @@ from pathlib import Path
 
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import named_dtype
+from soup.checkpoints.problem import Problem
 from soup.errors import PoolError, RecipeError
 from soup.evaluation.progress import Progress
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, scan_blocks
+from soup.merging.ingredient import Ingredient, is_dropped
 from soup.merging.merge import plan_merge
 from soup.merging.methods.linear import Linear
 from soup.merging.options import MergeOptions
-from soup.merging.pool import Ingredient, Pool, is_dropped
+from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.shares import shares_of
 from soup.merging.template import RecipeTemplate
@@ -31,12 +33,12 @@ class PoolReport:
 
     Args:
         ingredients: Their names, those that can't be opened among them.
-        problems: Every reason why they can't be souped; empty when they can.
+        problems: Every reason why they can't be souped, each with its sentence as `str`; empty when they can.
         warnings: Remarks that stop nothing.
     """
 
     ingredients: tuple[str, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -49,7 +51,7 @@ class PoolReport:
         return {
             "schema": 1,
             "ingredients": list(self.ingredients),
-            "problems": list(self.problems),
+            "problems": [problem.as_json() for problem in self.problems],
             "warnings": list(self.warnings),
         }
 
@@ -70,7 +72,7 @@ def check(
         pool: A directory whose subdirectories are the ingredients, or checkpoints one by one (directories, Hub ids).
         base: The model that the ingredients were tuned from.
         exclude: Names of ingredients to leave out.
-        merge: The dtype, the dropped tensors, and whether NaN and infinity are allowed, as for a merge.
+        merge: The dtype, the dropped tensors, the tokenizer, and whether NaN and infinity are allowed, as for a merge.
         progress: Who hears warnings and bytes.
 
     Raises:
@@ -86,10 +88,11 @@ def check(
     if options.dtype is not None:
         named_dtype(options.dtype)
     opened, failed = Pool.open_readable(pool, base, exclude)
-    problems = [str(error) for error in failed.values()]
     if not opened.ingredients:
-        raise PoolError(f"No ingredient can be opened:\n{bullet_list(problems)}")
+        raise PoolError(f"No ingredient can be opened:\n{bullet_list(map(str, failed.values()))}")
+    problems = [Problem("unreadable", str(error), _printable(name)) for name, error in failed.items()]
     with opened:
+        opened.take_tokenizer(options.tokenizer)
         mismatches = opened.problems(options.dtype, options.drop)
         problems += mismatches or _plan_problems(opened, options)
         digests, rejections = _read_through(opened, options, progress)
@@ -103,25 +106,30 @@ def check(
 
 def _names(pool: Pool, failed: Iterable[str]) -> tuple[str, ...]:
     """Return the ingredients' names, with those of the ones that can't be opened."""
-    lost = [name.encode("utf-8", "backslashreplace").decode() for name in failed if name != "base"]
+    lost = [_printable(name) for name in failed if name != "base"]
     return tuple(sorted([*pool.names, *lost])) if lost else pool.names
 
 
-def _plan_problems(pool: Pool, options: MergeOptions) -> list[str]:
+def _printable(name: str) -> str:
+    """Write the bytes of a directory's name that are no UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _plan_problems(pool: Pool, options: MergeOptions) -> list[Problem]:
     """List what a merge of the whole pool would refuse before it reads weights, such as a pattern that drops all."""
-    base = pool.base.source() if pool.base else None
-    recipe = RecipeTemplate(options=options).recipe(shares_of(pool, list(pool)), base)
+    recipe = RecipeTemplate(options=options).recipe(pool, shares_of(pool, list(pool)))
     try:
         plan_merge(recipe, pool)
     except RecipeError as error:
-        return [str(error)]
+        return [Problem("recipe", str(error))]
     return []
 
 
-def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> tuple[list[str], list[str]]:
+def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> tuple[list[str], list[Problem]]:
     """Return the digest of each ingredient's weights, and why tensors can't be merged, in one pass."""
     progress.on_phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
-    digests, rejections = [], []
+    digests: list[str] = []
+    rejections: list[Problem] = []
     for ingredient in pool:
         digest, rejected = _read_one(ingredient, options, progress)
         digests.append(digest)
@@ -129,7 +137,7 @@ def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> tupl
     return digests, rejections
 
 
-def _read_one(ingredient: Ingredient, options: MergeOptions, progress: Progress) -> tuple[str, list[str]]:
+def _read_one(ingredient: Ingredient, options: MergeOptions, progress: Progress) -> tuple[str, list[Problem]]:
     """Merge an ingredient with itself alone, into nothing: what stops that stops every soup with it."""
     checkpoint = ingredient.checkpoint
     if checkpoint.quantised:  # its numbers are not numbers one by one
@@ -138,7 +146,6 @@ def _read_one(ingredient: Ingredient, options: MergeOptions, progress: Progress)
     blend = Blend(Linear(), (checkpoint,), (ingredient.name,), (1.0,), dtype, options.allow_nonfinite)
     loop = Options(progress=progress.on_bytes)
     scan = scan_blocks(blend, list(checkpoint.tensors.values()), lambda *block: None, loop, hashing=True)
-    rejections = sorted((name, why) for name, why in scan.rejections.items() if not is_dropped(name, options.drop))
     return scan.digests[0].content, [
-        f"{name}: {why}" if ingredient.name in why else f"{ingredient.name}: {name}: {why}" for name, why in rejections
+        scan.rejections[name] for name in sorted(scan.rejections) if not is_dropped(name, options.drop)
     ]

@@ -11,7 +11,8 @@ from typing import Any
 
 from soup.errors import EvaluatorError, RecipeError, SoupError
 from soup.evaluation.run_directory import strategy_file_name
-from soup.merging.pool import Ingredient, Pool
+from soup.merging.ingredient import Ingredient
+from soup.merging.pool import Pool
 from soup.merging.shares import Chosen, shares_of
 from soup.search.strategies.base import Scored, ScoreFunction, Strategy
 from soup.support.options import option_name

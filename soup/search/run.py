@@ -14,7 +14,7 @@ from typing import Any
 from soup.checkpoints.destination import refuse_destination, refuse_unwritable
 from soup.errors import OutputError, RecipeError
 from soup.evaluation.api import Benchmark
-from soup.evaluation.benchmark_names import parse_benchmarks
+from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
@@ -177,12 +177,14 @@ def evaluate(
     config, locations = _config(eval), _locations(checkpoints)
     benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
     template = RecipeTemplate(options=merge or MergeOptions())
-    suite = build_suite(benchmarks, config.settings)
+    suite, progress = build_suite(benchmarks, config.settings), progress or Progress()
     run = RunDirectory.choose(run_dir, locations)
+    for text in secret_remarks(benchmarks):
+        progress.on_warning(text)
     with (
         Pool(locations) as pool,
         Session.open(
-            pool, suite, config, run, template, progress or Progress(), len(pool) * (1 if config.split is None else 2)
+            pool, suite, config, run, template, progress, len(pool) * (1 if config.split is None else 2)
         ) as session,
     ):
         session.evaluate_singles()
@@ -204,6 +206,7 @@ def _prepared(arguments: CookArguments) -> Iterator[_Run]:
     options, write = arguments.merge or MergeOptions(), arguments.write or WriteOptions()
     template = RecipeTemplate(bound.name, config.objective.as_json(), options)
     with Pool(arguments.pool, arguments.base, arguments.exclude) as pool:
+        pool.take_tokenizer(options.tokenizer)
         pool.check(options.dtype, options.drop)
         if benchmarks:
             directory.refuse_as_output(out)
@@ -211,7 +214,7 @@ def _prepared(arguments: CookArguments) -> Iterator[_Run]:
         largest = plan_merge(_recipe(template, pool, list(pool)), pool, options, write)
         if not is_earlier:
             refuse_unwritable(out, largest.write_bytes)
-        warnings = tuple(_warnings(pool, options.drop))
+        warnings = (*_warnings(pool, options.drop), *secret_remarks(benchmarks))
         yield _Run(bound, pool, config, benchmarks, directory, template, out, largest, warnings)
 
 
@@ -272,7 +275,7 @@ def _locations(checkpoints: Locations) -> list[str | Path]:
 
 
 def _recipe(template: RecipeTemplate, pool: Pool, chosen: object) -> Recipe:
-    return template.recipe(shares_of(pool, chosen), pool.base.source() if pool.base else None)
+    return template.recipe(pool, shares_of(pool, chosen))
 
 
 def _warnings(pool: Pool, drop: Sequence[str]) -> list[str]:

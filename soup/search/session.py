@@ -17,7 +17,8 @@ from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.scorer import Scorer
 from soup.evaluation.suite import BenchmarkSuite
 from soup.evaluation.trial import Trial
-from soup.merging.pool import Ingredient, Pool
+from soup.merging.ingredient import Ingredient
+from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.template import RecipeTemplate
 from soup.search.strategies.base import ScoreFunction
@@ -178,6 +179,7 @@ def _worker_spec(scorer: Scorer, config: EvalConfig) -> WorkerSpec:
         run=RunDirectory(scorer.run.path.absolute()),
         digests=scorer.digests,
         modules=tuple(sorted(modules)),
+        tokenizer=pool.tokenizer.name if pool.tokenizer else None,
     )
 
 

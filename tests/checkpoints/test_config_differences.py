@@ -95,7 +95,9 @@ def test_a_value_that_changes_the_arithmetic_is_a_problem_with_its_path_and_both
     for key in path.split("."):
         before = before[key]
     values = f"expected {json.dumps(before)} as in a, found {json.dumps(ARITHMETIC[path])}"
-    assert only == f"b: config.json: {path}: {values}; it changes what the model computes"
+    assert str(only).startswith(f"b: config.json: {path}: {values}; it changes what the model computes. ")
+    assert (only.kind, only.keys, only.against) == ("config", (path,), "a")
+    assert (only.expected, only.found) == (json.dumps(before), json.dumps(ARITHMETIC[path]))
 
 
 @pytest.mark.parametrize("path", TOLD)

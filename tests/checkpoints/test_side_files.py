@@ -12,9 +12,11 @@ import soup
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
 from soup.checkpoints.digest import digest_checkpoint, side_digest
 from soup.checkpoints.reader import INDEX, Checkpoint
-from soup.errors import CheckpointError
+from soup.errors import CheckpointError, PoolError
 from soup.evaluation.candidate import SoupCandidate
+from soup.merging.options import MergeOptions
 from soup.merging.recipe import Recipe
+from soup.report.pool_check import check
 from soup.testing import tiny_checkpoint, tiny_pool
 
 SHARD = "model-00001-of-00002.safetensors"
@@ -236,3 +238,72 @@ def test_a_soup_without_any_tokenizer_is_told(tmp_path, pool):
         strip(folder)
     (line,) = [text for text in average(pool, tmp_path / "out") if "no tokenizer" in text]
     assert "the soup has none" in line
+
+
+def other_tokenizer(pool, name):
+    path = pool / name / "tokenizer.json"
+    document = json.loads(path.read_text())
+    document["model"]["vocab"]["extra"] = 14
+    path.write_text(json.dumps(document))
+    put(pool / name, "chat_template.jinja", f"template of {name}")
+
+
+@pytest.fixture
+def two_tokenizers(tmp_path, pool):
+    other_tokenizer(pool, "model-1")
+    put(pool / "model-0", "chat_template.jinja", "template of model-0")
+    put(pool / "model-0", "vocab.txt", "of model-0")
+    put(pool / "model-0", "preprocessor_config.json", "{}")
+    return pool
+
+
+def test_where_tokenizers_differ_one_is_chosen_and_a_soup_has_it_whole_with_its_template(tmp_path, two_tokenizers):
+    (problem,) = check(two_tokenizers).problems
+    assert problem.kind == "tokenizer"
+    assert "`tokenizer` says whose" in problem.cure
+    with pytest.raises(PoolError, match="the tokenizer is not model-0's"):
+        soup.cook("average", two_tokenizers, out=tmp_path / "out")
+    chosen = MergeOptions(tokenizer="model-1")
+    assert check(two_tokenizers, merge=chosen).ok
+    made = soup.cook("average", two_tokenizers, out=tmp_path / "out", merge=chosen)
+    assert "a soup takes tokenizer and chat template of model-1, whatever the others have" in made.warnings
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        assert (tmp_path / "out" / name).read_bytes() == (two_tokenizers / "model-1" / name).read_bytes()
+    assert not (tmp_path / "out" / "vocab.txt").exists(), "no file of the other tokenizer stays"
+    assert (tmp_path / "out" / "preprocessor_config.json").exists()
+    assert made.recipe.tokenizer.name == "model-1"
+    again = soup.merge(tmp_path / "out" / "recipe.yaml", tmp_path / "again")
+    assert again.digest == made.recipe.digest
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_search_judges_its_soups_with_the_tokenizer_that_ships(tmp_path, two_tokenizers, workers):
+    judge = tmp_path / "judge.py"
+    judge.write_text(
+        "from pathlib import Path\n"
+        "def score(checkpoint):\n"
+        "    return 60 if (Path(checkpoint) / 'chat_template.jinja').read_text() == 'template of model-1' else 10\n"
+    )
+    config = soup.EvalConfig(f"python:{judge}:score", workers=workers)
+    options = MergeOptions(tokenizer="model-1")
+    made = soup.cook("greedy", two_tokenizers, out=tmp_path / "out", eval=config, merge=options)
+    assert {trial.overall for trial in made.trials} == {60}
+
+
+def test_a_recipe_of_one_ingredient_may_have_the_tokenizer_of_another(tmp_path, two_tokenizers):
+    made = soup.cook("average", two_tokenizers, out=tmp_path / "out", merge=MergeOptions(tokenizer="model-1"))
+    alone = made.recipe.model_copy(update={"ingredients": made.recipe.ingredients[:1], "side_digest": None})
+    soup.merge(alone, tmp_path / "alone")
+    assert (tmp_path / "alone" / "chat_template.jinja").read_text() == "template of model-1"
+    assert soup.Recipe.read(tmp_path / "alone" / "recipe.yaml").tokenizer.path == str(two_tokenizers / "model-1")
+
+
+def test_a_tokenizer_of_nobody_is_refused(tmp_path, two_tokenizers):
+    with pytest.raises(PoolError, match=r"`tokenizer` model-9: no such ingredient\. Did you mean 'model-"):
+        soup.cook("average", two_tokenizers, out=tmp_path / "out", merge=MergeOptions(tokenizer="model-9"))
+    strip(two_tokenizers / "model-0")
+    with pytest.raises(PoolError, match="has no tokenizer"):
+        soup.cook("average", two_tokenizers, out=tmp_path / "out", merge=MergeOptions(tokenizer="model-0"))

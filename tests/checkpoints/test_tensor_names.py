@@ -50,9 +50,9 @@ TUNERS = {
 def test_the_state_of_a_peft_model_and_its_factors_alone_can_not_be_averaged(tuner):
     model = get_peft_model(tiny_llama(), TUNERS[tuner])
     (whole,) = unmergeable(specs(model.state_dict()))
-    assert "parts of a PEFT adapter" in whole
+    assert "parts of a PEFT adapter" in str(whole)
     (factors,) = unmergeable(specs(get_peft_model_state_dict(model)))
-    assert "merge_and_unload()" in factors
+    assert "merge_and_unload()" in str(factors)
 
 
 def test_plain_models_have_no_adapter_s_names():

@@ -202,11 +202,23 @@ def test_check_ends_with_1_and_tells_all_that_is_wrong(soup, here):
     problems = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
     assert len(problems) == len(tensors) + 1
     assert all(f"c: {name}: expected" in done.stdout for name in tensors)
-    assert "problem: d: config.json: model_type: expected toy as in a, found llava" in problems
+    assert problems[-1].startswith("problem: d: config.json: model_type: expected toy as in a, found llava. ")
     assert done.stdout.endswith(" do not belong together.\n")
     assert "warning: z holds the same weights as b: it counts twice" in done.stderr
     document = answer(soup("check", "--pool", "ckpts", "--json", code=1))
-    assert len(document["problems"]) == len(problems)
+    assert [f"problem: {problem['text']}" for problem in document["problems"]] == problems
+    cure = "Correct the file where it is wrong; --exclude leaves d out"
+    assert document["problems"][-1] == {
+        "kind": "config",
+        "text": f"d: config.json: model_type: expected toy as in a, found llava. {cure}",
+        "ingredient": "d",
+        "keys": ["model_type"],
+        "file": "config.json",
+        "against": "a",
+        "expected": "toy",
+        "found": "llava",
+        "cure": cure,
+    }
 
 
 def test_inspect_counts_what_is_there(soup, here):
@@ -534,5 +546,12 @@ def test_check_names_every_tensor_with_nan_or_infinity(tmp_path):
     done = CliRunner().invoke(cli, ["check", "--pool", str(pool), "--json"])
     assert done.exit_code == 1
     problems = json.loads(done.stdout)["problems"]
-    assert [problem.split(":")[0] for problem in problems] == ["head"]
-    assert "NaN or infinity in e" in problems[0]
+    assert problems == [
+        {
+            "kind": "nonfinite",
+            "text": "e: head: NaN or infinity. --allow-nonfinite merges them all the same",
+            "ingredient": "e",
+            "keys": ["head"],
+            "cure": "--allow-nonfinite merges them all the same",
+        }
+    ]

@@ -276,14 +276,14 @@ def test_nonfinite_values_are_refused_and_every_tensor_and_ingredient_is_named()
     with pytest.raises(PoolError) as told:
         merged([clean, second, third])
     assert "2 tensors" in str(told.value)
-    assert "one: NaN or infinity in b, c" in str(told.value)
-    assert "two: NaN or infinity in c" in str(told.value)
+    assert "b, c: one: NaN or infinity" in str(told.value)
+    assert "c: two: NaN or infinity" in str(told.value)
     assert "three" not in str(told.value)
 
 
 def test_a_nan_that_all_ingredients_share_is_refused_too():
     values = torch.tensor([1.0, torch.nan])
-    with pytest.raises(PoolError, match="w: NaN or infinity in a, b"):
+    with pytest.raises(PoolError, match="a, b: w: NaN or infinity"):
         merged([{"w": values}, {"w": values}])
 
 
@@ -312,8 +312,8 @@ def test_integers_that_differ_are_refused_and_all_are_named(name):
     first = {"count": same, "place": same, "fine": same}
     with pytest.raises(PoolError) as told:
         merged([first, {**first, "count": other}, {**first, "count": other, "place": other}])
-    assert f"count: {name} values can't be averaged, and b, c differ from a" in str(told.value)
-    assert f"place: {name} values can't be averaged, and c differ from a" in str(told.value)
+    assert f"b, c: count: {name} values can't be averaged, and differ from a's" in str(told.value)
+    assert f"c: place: {name} values can't be averaged, and differ from a's" in str(told.value)
     assert "fine" not in str(told.value)
 
 
@@ -339,7 +339,9 @@ def test_complex_numbers_are_copied_where_they_agree_and_refused_where_not():
 
 def test_mixed_dtypes_need_a_dtype():
     left, right = normal(500, torch.bfloat16, 1), normal(500, torch.float32, 2)
-    with pytest.raises(PoolError, match=r"w: expected bfloat16\[500\], found float32\[500\]; `dtype` merges mixed"):
+    with pytest.raises(
+        PoolError, match=r"w: expected bfloat16\[500\] as in a, found float32\[500\]. `dtype` merges mixed"
+    ):
         merged([{"w": left}, {"w": right}])
     for name, dtype in DTYPES.items():
         expected = rounded(mean([left, right]), dtype)

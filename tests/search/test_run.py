@@ -410,13 +410,13 @@ def test_every_mismatch_of_a_pool_is_told_at_once_with_names(tmp_path):
     make_checkpoint(tmp_path / "added", 2, tokenizer=TOKENIZER | {"added_tokens": [{"id": 7, "content": "</s>"}]})
     text = mismatches(tmp_path, "good", *others, "kind", "words", "added")
     for line in (
-        "wide: head: expected float32[4], found float32[5]",
-        "wide: language.0: expected float32[5, 7], found float32[7, 5]",
+        "wide: head: expected float32[4] as in good, found float32[5]",
+        "wide: language.0: expected float32[5, 7] as in good, found float32[7, 5]",
         "fewer: 1 tensors missing that good has: head",
         "fewer: 1 tensors that good has not: adapter.0",
-        "half: language.1: expected float32[300000], found float16[300000]; `dtype` merges mixed floating dtypes",
+        "half: language.1: expected float32[300000] as in good, found float16[300000]. `dtype` merges",
         "half: head: expected",
-        "whole: head: expected float32[4], found int64[4]",
+        "whole: head: expected float32[4] as in good, found int64[4]",
         "kind: config.json: model_type: expected toy as in good, found llava",
         "words: the tokenizer is not good's: tokenizer.json: 2 vocab entries differ ('a': 0 and 1",
         "added: the tokenizer is not good's: tokenizer.json: 1 added tokens entries differ ('</s>': 2 and 7)",

@@ -51,7 +51,7 @@ def check_prompts(directory: Path, trust_remote_code: bool) -> None:
     """
     _transformers()
     _register_ours(directory)
-    Prompter(directory, {"trust_remote_code": trust_remote_code, "local_files_only": True}).check()
+    Prompter(directory, trust_remote_code=trust_remote_code).check()
 
 
 class TransformersEngine:
@@ -79,11 +79,15 @@ class TransformersEngine:
     ) -> None:
         transformers = _transformers()
         _register_ours(Path(directory))
-        options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-        self._prompter = Prompter(directory, options)
+        self._prompter = Prompter(directory, trust_remote_code=trust_remote_code)
         with without_progress_bars():
             self.module, loading_info = transformers.AutoModelForImageTextToText.from_pretrained(
-                directory, dtype="auto", output_loading_info=True, **options
+                directory,
+                dtype="auto",
+                output_loading_info=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                use_safetensors=True,
             )
         _refuse_incomplete(directory, loading_info)
         self.module.to(device or _device()).eval()

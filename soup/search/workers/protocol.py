@@ -16,8 +16,9 @@ from soup.errors import SoupError
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.settings import EvalSettings
+from soup.merging.ingredient import open_ingredient
 from soup.merging.options import MergeOptions
-from soup.merging.pool import Pool, open_ingredient
+from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 
 __all__ = [
@@ -50,6 +51,7 @@ class WorkerSpec:
         run: The run's directory.
         digests: The ingredients' digests by name.
         modules: Modules that register plug-ins when they are imported.
+        tokenizer: The name of the ingredient whose tokenizer soups take, where one was chosen.
     """
 
     ingredients: tuple[tuple[str, str], ...]
@@ -60,11 +62,14 @@ class WorkerSpec:
     run: RunDirectory
     digests: Mapping[str, ContentDigest]
     modules: tuple[str, ...] = ()
+    tokenizer: str | None = None
 
     def open_pool(self) -> Pool:
         """Return the pool, opened by its directories; it was checked before."""
         parts = [open_ingredient(name, directory) for name, directory in self.ingredients]
-        return Pool.of(tuple(parts), open_ingredient("base", self.base) if self.base else None)
+        pool = Pool.of(tuple(parts), open_ingredient("base", self.base) if self.base else None)
+        pool.take_tokenizer(self.tokenizer)
+        return pool
 
 
 @dataclass(frozen=True)

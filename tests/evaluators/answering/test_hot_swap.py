@@ -24,6 +24,7 @@ from soup.hf.key_mapping import names_in_memory
 from soup.merging.pool import Pool
 from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
 from tests.helpers.tiny_architectures import ARCHITECTURES, tiny_model
+from tests.helpers.vlm_families import save_family
 
 
 def write_models(folder, kind, count=2, dtype=torch.bfloat16, seed=0):
@@ -308,3 +309,15 @@ def test_merging_the_recipe_writes_what_was_judged(tmp_path):
     soup.merge(recipe_of(pool), tmp_path / "out")
     module.save_pretrained(tmp_path / "again")
     assert content(tmp_path / "again") == content(tmp_path / "out")
+
+
+def test_a_whole_model_beside_a_left_behind_adapter_config_is_judged_as_the_whole_model(tmp_path):
+    for seed, name in enumerate("ab"):
+        folder = save_family("llava", tmp_path / "pool" / name, seed, torch.bfloat16)
+        adapter = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 4, "target_modules": ["q_proj"]}
+        (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    with candidate_of(tmp_path / "pool", tmp_path / "home") as candidate:
+        held = HotSwap(EvalSettings()).engine_for(candidate).module.state_dict()
+        loaded = load(candidate.directory()).state_dict()
+        assert held.keys() == loaded.keys()
+        assert all(same_bits(held[name], loaded[name]) for name in held)

@@ -85,7 +85,7 @@ def settings(**changed):
 
 @pytest.mark.parametrize("kind", TRAINED)
 def test_the_check_finds_the_rows_that_a_job_would_stop_at(checkpoint, many, kind):
-    processor = open_processor(checkpoint(kind), {})
+    processor = open_processor(checkpoint(kind))
     report = check_data([many], {}, settings(), processor)
     (data_set,) = report.sets
     faults = {"too_long": 1, "image_unreadable": 1}
@@ -98,7 +98,7 @@ def test_the_check_finds_the_rows_that_a_job_would_stop_at(checkpoint, many, kin
 
 @pytest.mark.parametrize("kind", TRAINED)
 def test_lengths_that_sizes_tell_are_those_of_the_batches(checkpoint, many, kind):
-    processor = open_processor(checkpoint(kind), {})
+    processor = open_processor(checkpoint(kind))
     rows = other_family_rows(Corpus([many]), processor, settings(on_bad_row="skip"))
     collator = ProcessorCollator(processor, 3000)
     for i in np.flatnonzero(rows.scan.good):
@@ -120,7 +120,7 @@ def test_bad_rows_are_left_out_of_a_job_that_skips_them(checkpoint, many, tmp_pa
 
 @pytest.mark.parametrize("fault", [StopIteration(), ZeroDivisionError("division by zero")])
 def test_a_row_that_a_processor_breaks_at_is_told_or_replaced(checkpoint, many, monkeypatch, fault, caplog):
-    processor = open_processor(checkpoint("llava"), {})
+    processor = open_processor(checkpoint("llava"))
     rows = other_family_rows(Corpus([many]), processor, settings(on_bad_row="skip"))
     items = [rows[i] for i in range(4)]
     make = type(processor).__call__
@@ -146,7 +146,7 @@ def weights(directory):
 @pytest.mark.parametrize("kind", TRAINED)
 def test_the_answers_are_learnt_and_nothing_else(checkpoint, data, tmp_path, kind):
     job = make_job(tmp_path, data, start=checkpoint(kind))
-    processor = open_processor(checkpoint(kind), {})
+    processor = open_processor(checkpoint(kind))
     corpus = Corpus(job.data)
     rows = other_family_rows(corpus, processor, job.settings)
     items = [rows[i] for i in range(8)]
