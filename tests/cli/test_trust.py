@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.helpers.pretrained_parts import save_encoder, save_llm
-from tests.helpers.toy_pools import make_pool
+from tests.helpers.toy_pools import make_pool, tree
 from tests.helpers.toy_test_sets import ocrbench_rows, write_tsv
 from tests.helpers.vlm_families import save_family
 
@@ -203,3 +203,34 @@ def test_a_secret_of_the_environment_or_a_template_reaches_no_file_log_error_or_
         assert PLANTED not in done.stdout + done.stderr
     assert leaks(tmp_path) == []
     assert ("holds what looks like a key" in greedy.stderr) == ("$JUDGE_KEY" not in shown)
+
+
+WRITING = {
+    "check --pool ckpts": (),
+    "inspect ckpts/a": (),
+    "average --pool ckpts -o out": ("out",),
+    "merge out/recipe.yaml -o again": ("again",),
+    "greedy --pool ckpts -o chosen --eval ocrbench": ("chosen", "ckpts.soup"),
+    "greedy --pool ckpts -o side --eval ocrbench --workers 2 --run-dir work": ("side", "work"),
+    "eval ckpts/a --eval ocrbench": ("ckpts.soup",),
+    "report ckpts.soup": ("ckpts.soup",),
+    "list methods": (),
+}
+
+
+@pytest.mark.slow
+def test_nothing_is_written_outside_of_output_and_run_directory(tmp_path):
+    here = tmp_path / "here"
+    for seed, name in enumerate("ab"):
+        save_family("llava", here / "ckpts" / name, seed)
+    write_tsv(here / "LMUData/OCRBench.tsv", ocrbench_rows(2))
+    homes = {name: str(tmp_path / name) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME")}
+    for folder in homes.values():
+        Path(folder).mkdir()
+    for command, outputs in WRITING.items():
+        before = tree(tmp_path)
+        done = run(*command.split(), cwd=here, LMUData=str(here / "LMUData"), **homes)
+        assert done.returncode == 0, done.stderr
+        after = tree(tmp_path)
+        written = {name for name in after if after[name] != before.get(name)} | (before.keys() - after.keys())
+        assert {name for name in written if not name.startswith(tuple(f"here/{out}/" for out in outputs))} == set()

@@ -70,7 +70,7 @@ def make_worker(spec: WorkerSpec) -> Work:
 def main() -> None:
     """Serve the tasks that come over the connection until the parent is gone; what is printed goes to a log already."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us in order
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
     connection = Connection(int(sys.argv[1]))
     try:
         spec, in_flags = connection.recv()
@@ -79,8 +79,8 @@ def main() -> None:
         work = make_worker(spec)
         while True:
             work(connection.recv(), connection.send)
-    except EOFError:
-        return  # the parent is gone
+    except (EOFError, KeyboardInterrupt):
+        return  # the parent is gone, or needs us no more
     except BaseException:
         traceback.print_exc()
         raise
