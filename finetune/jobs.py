@@ -38,6 +38,7 @@ from soup.support.json_text import read_json_object
 from soup.support.text import bullet_list
 
 __all__ = [
+    "LEFT_OUT",
     "START",
     "Job",
     "JobDigests",
@@ -56,6 +57,7 @@ __all__ = [
     "read_plan",
     "read_stamp",
     "read_state",
+    "rows_lost",
     "stamp_time",
     "write_state",
 ]
@@ -63,6 +65,7 @@ __all__ = [
 START = "start"  # the job that trains what the others start from
 STAMP = "finetune.json"  # what a complete checkpoint of ours says of itself
 LOG_LINES = 15
+LEFT_OUT = "left out: "  # what a log says of a row that turned out to be bad in training
 ATTEMPT = "===== another attempt, begun at "
 Json = dict[str, object]
 """An object of JSON as it was read: what its keys hold is looked at where they are used."""
@@ -248,6 +251,15 @@ def log_tail(folder: Path, lines: int = LOG_LINES) -> str:
         return ""
     begins = [i for i, line in enumerate(tail, 1) if line.startswith(ATTEMPT)]
     return "\n".join(tail[begins[-1] if begins else 0 :])
+
+
+def rows_lost(folder: Path) -> list[str]:
+    """List the rows that turned out to be bad in training, each once with the reason, over all attempts."""
+    try:
+        with (folder / "log.txt").open(errors="replace") as log:
+            return sorted({line.split(LEFT_OUT, 1)[1].strip() for line in log if LEFT_OUT in line})
+    except OSError:
+        return []
 
 
 def read_state(folder: Path) -> State | None:

@@ -18,6 +18,7 @@ from finetune.data.pixels import normalise_tiles
 from finetune.data.row_images import load_image
 from finetune.data.rows import Picture, TrainingRow
 from finetune.data.tokens import IGNORED, RowTokenizer
+from finetune.jobs import LEFT_OUT
 from soup.errors import FinetuneError
 
 Made = TypeVar("Made")
@@ -123,7 +124,7 @@ class Collator:
                 features += self._features_of([row])
                 good.append(row)
             except FinetuneError as error:
-                log.warning("left out: %s", error)
+                log.warning("%s%s", LEFT_OUT, error)
         if good:
             return features, good
         return replace_bad_row(rows[-1], self.replacement, lambda row: (self._features_of([row]), [row]))
@@ -188,7 +189,7 @@ def replace_bad_row(row: TrainingRow, replacement: Replacement, make: Callable[[
         try:
             return make(row)
         except FinetuneError as error:
-            log.warning("left out: %s", error)
+            log.warning("%s%s", LEFT_OUT, error)
     raise FinetuneError(f"{TRIED_INSTEAD} rows one after another are bad: see the log for each of them.")
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.jobs import Job, JobStatus, State, has_digest, log_tail, read_stamp, read_state
+from finetune.jobs import Job, JobStatus, State, has_digest, log_tail, read_stamp, read_state, rows_lost
 from finetune.launching.executors.protocol import TaskExit
 from soup.support.disk_space import free_space
 
@@ -65,7 +65,13 @@ def rows_left_out(jobs: Sequence[Job]) -> list[str]:
         for path, (bad, rows) in (left_out if isinstance(left_out, dict) else {}).items():
             text = f"{bad:,} of {rows:,} rows of {path} were left out as bad rows"
             users.setdefault(text, []).append(job.name)
-    return [f"{text} ({', '.join(names)}): soup finetune --check tells why" for text, names in users.items()]
+    remarks = [f"{text} ({', '.join(names)}): soup finetune --check tells why" for text, names in users.items()]
+    return remarks + [
+        f"{job.name}: {len(lost):,} rows more turned out to be bad in training and were left out, the first: "
+        f"{lost[0]}. All are in {job.folder / 'log.txt'}"
+        for job in jobs
+        if (lost := rows_lost(job.folder))
+    ]
 
 
 def _by_code(code: int | None, job: Job) -> str:

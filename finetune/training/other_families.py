@@ -21,6 +21,7 @@ from finetune.data.batches import Replacement, replace_bad_row
 from finetune.data.processor_rows import ProcessorRows
 from finetune.data.row_images import load_image
 from finetune.data.rows import TrainingRow
+from finetune.jobs import LEFT_OUT
 from soup.errors import FinetuneError
 
 __all__ = ["ProcessorCollator", "other_family_rows"]
@@ -86,7 +87,7 @@ class ProcessorCollator:
             except FinetuneError as error:
                 if not self.replacement:
                     raise
-                log.warning("left out: %s", error)
+                log.warning("%s%s", LEFT_OUT, error)
         return encoded or [replace_bad_row(rows[-1], self.replacement, self._encoded)] if self.replacement else encoded
 
     def _encoded(self, row: TrainingRow) -> dict[str, Tensor]:

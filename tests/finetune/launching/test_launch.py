@@ -119,6 +119,9 @@ job = json.loads(Path(sys.argv[2], "job.json").read_text())
 path = Path(job["out"], "finetune.json")
 left_out = {data_set["path"]: [1 + i, 3] for i, data_set in enumerate(job["data"][: 1 + (job["name"] == "b")])}
 path.write_text(json.dumps({**json.loads(path.read_text()), "mixture": {"left_out": left_out}}))
+if job["name"] == "c":
+    for row in (3, 7, 3):
+        print(f"12:00:00 left out: {job['data'][0]['path']}: row {row}: its image is cut", file=sys.stderr)
 """
 
 
@@ -133,6 +136,8 @@ def test_rows_that_were_left_out_are_told_at_the_end_by_count_and_data_set(tmp_p
     assert remarks == [
         f"1 of 3 rows of {data / 'base'} were left out as bad rows (a, b, c): soup finetune --check tells why",
         f"2 of 3 rows of {data / 'b'} were left out as bad rows (b): soup finetune --check tells why",
+        "c: 2 rows more turned out to be bad in training and were left out, the first: "
+        f"{data / 'base'}: row 3: its image is cut. All are in {tmp_path.resolve() / 'ckpts.finetune/c/log.txt'}",
     ]
 
 
