@@ -1,6 +1,8 @@
 # make demo     a real greedy soup of real fine-tunes, scored by the real VLMEvalKit; ends with a table
 # make test     lint, types, tests
 # make test-all the slow tests too
+# make zoo      every image-text-to-text class that the installed transformers can make; writes docs/zoo.md
+#               (make zoo MERGEKIT=1: what mergekit makes of the same files stands beside it)
 # make bench    speed and memory of a merge, against the floor of this machine
 # make system   the one package of the operating system that Debian's python3 may lack: venv (apt-get, as root)
 #
@@ -13,16 +15,19 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-all lint bench system clean
+.PHONY: demo test test-all zoo lint bench system clean
 
 demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
 
 test: .venv/ready lint
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -m "not slow and not gpu and not zoo"
 
 test-all: .venv/ready lint
-	$(BIN)/pytest -m "not gpu"
+	$(BIN)/pytest -m "not gpu and not zoo"
+
+zoo: .venv/ready $(if $(MERGEKIT),.venv-mergekit/ready)
+	ZOO_TABLE=docs/zoo.md $(if $(MERGEKIT),ZOO_MERGEKIT=.venv-mergekit/bin/python) $(BIN)/pytest -m zoo tests/zoo
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -45,6 +50,11 @@ system:
 .venv/demo: setup.cfg pyproject.toml constraints.txt
 	$(call install,vlmeval-light,finetune)
 
+.venv-mergekit/ready: constraints.txt
+	$(PYTHON) -m venv .venv-mergekit
+	.venv-mergekit/bin/pip install --quiet --disable-pip-version-check -c constraints.txt mergekit
+	touch $@
+
 define install
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip uninstall --quiet --yes ms-vlmeval 2>/dev/null
@@ -54,4 +64,4 @@ define install
 endef
 
 clean:
-	rm -rf .venv examples/toy/work benchmarks/work build *.egg-info
+	rm -rf .venv .venv-mergekit examples/toy/work benchmarks/work build *.egg-info

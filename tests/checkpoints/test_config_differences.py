@@ -6,11 +6,10 @@ import copy
 import json
 
 import pytest
-from transformers import CONFIG_MAPPING
 
 from soup.checkpoints.config_differences import config_differences
 from soup.report.pool_check import check
-from tests.helpers.tiny_architectures import ARCHITECTURES
+from tests.helpers.tiny_architectures import ARCHITECTURES, working_config
 from tests.helpers.toy_pools import make_checkpoint
 
 CONFIG = {
@@ -136,5 +135,5 @@ def test_rope_as_older_transformers_wrote_it_is_the_same_where_its_values_are():
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_config_does_not_differ_from_itself(name):
-    config = CONFIG_MAPPING[name](**ARCHITECTURES[name]).to_dict()
+    config = working_config(name).to_dict()
     assert config_differences(config, copy.deepcopy(config)) == []

@@ -96,6 +96,18 @@ def mean(tensors, weights=None):
     return total / math.fsum(weights)
 
 
+def assert_mean(values, tensors, names):
+    """Within the contract of numerics: bfloat16 tensors are the float64 mean, rounded once, up to one ulp in a few."""
+    wrong, elements = 0, 0
+    for name in names:
+        exact = rounded(mean([each[name] for each in tensors]), torch.bfloat16)
+        assert values[name].shape == exact.shape, name
+        assert ulps(values[name], exact).max() <= 1, name
+        wrong += (bits(values[name]) != bits(exact)).sum().item()
+        elements += exact.numel()
+    assert wrong <= 0.0005 * elements
+
+
 def config(directory):
     return json.loads((Path(directory) / "config.json").read_text())
 

@@ -1,111 +1,98 @@
-"""Tiny configurations of vision-language models, as transformers itself has them: what the tests of merging build."""
+"""Tiny models of any image-text-to-text class of transformers, and pools of them."""
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
+
+import torch
 from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CLASSES
 
-TEXT = {
-    "vocab_size": 48,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "image_size": 16,
-    "patch_size": 8,
-    "projection_dim": 32,
-}
-MROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0}
-QWEN_VISION = {"depth": 2, "num_heads": 4, "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2}
+from tests.helpers.forward_pass import ForwardError, run_once
+from tests.helpers.tiny_configs import ATTEMPTS, is_token, tiny_config
 
+__all__ = ["ARCHITECTURES", "CLASSES", "fine_tunes", "tiny_model", "working_config", "write_pool_of"]
 
-def _two(text, vision, **more):
-    return {"text_config": {"model_type": text, **TEXT}, "vision_config": {"model_type": vision, **VISION}, **more}
+ARCHITECTURES = (
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "internvl",
+    "paligemma",
+    "gemma3",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "mistral3",
+    "smolvlm",
+    "idefics3",
+    "blip-2",
+)
+"""The model types that the ordinary tests make; `make zoo` makes all of `CLASSES`."""
 
-
-ARCHITECTURES = {
-    "llava": _two("llama", "clip_vision_model", image_token_index=5),
-    "llava_next": _two("llama", "clip_vision_model", image_token_index=5, image_grid_pinpoints=[[16, 16]]),
-    "llava_onevision": _two(
-        "qwen2", "siglip_vision_model", image_token_index=5, video_token_index=6, image_grid_pinpoints=[[16, 16]]
-    ),
-    "internvl": {
-        "text_config": {"model_type": "qwen2", **TEXT},
-        "vision_config": {**VISION, "image_size": [16, 16], "patch_size": [8, 8]},
-        "image_token_id": 5,
-    },
-    "paligemma": _two("gemma", "siglip_vision_model", image_token_index=5, projection_dim=32),
-    "gemma3": _two("gemma3_text", "siglip_vision_model", image_token_index=5, mm_tokens_per_image=4),
-    "qwen2_vl": {
-        "text_config": {**TEXT, "rope_parameters": MROPE},
-        "vision_config": {**QWEN_VISION, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2},
-        "image_token_id": 5,
-    },
-    "qwen2_5_vl": {
-        "text_config": {**TEXT, "rope_parameters": MROPE},
-        "vision_config": {
-            **QWEN_VISION,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "out_hidden_size": 32,
-            "fullatt_block_indexes": [1],
-            "window_size": 16,
-        },
-        "image_token_id": 5,
-    },
-    "qwen3_vl": {
-        "text_config": {**TEXT, "rope_parameters": MROPE},
-        "vision_config": {
-            **QWEN_VISION,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "out_hidden_size": 32,
-            "num_position_embeddings": 16,
-            "deepstack_visual_indexes": [0],
-        },
-        "image_token_id": 5,
-    },
-    "mistral3": _two("mistral", "pixtral", image_token_index=5, spatial_merge_size=2),
-    "smolvlm": {"text_config": {"model_type": "llama", **TEXT}, "vision_config": VISION, "image_token_id": 5},
-    "idefics3": {"text_config": {"model_type": "llama", **TEXT}, "vision_config": VISION, "image_token_id": 5},
-    "blip-2": {
-        "text_config": {
-            "model_type": "opt",
-            "vocab_size": 48,
-            "hidden_size": 32,
-            "ffn_dim": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "max_position_embeddings": 64,
-            "word_embed_proj_dim": 32,
-        },
-        "vision_config": VISION,
-        "qformer_config": {
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "encoder_hidden_size": 32,
-            "vocab_size": 48,
-        },
-        "num_query_tokens": 4,
-        "image_token_index": 5,
-    },
-}
+MOST_PARAMETERS = 20_000_000
 
 
 def tiny_model(name):
-    """A freshly initialised model of that architecture; its weights come from torch's global seed."""
-    config = CONFIG_MAPPING[name](**ARCHITECTURES[name])
-    return AutoModelForImageTextToText.from_config(config)
+    """A freshly initialised model of a model type; its weights come from torch's global seed."""
+    return AutoModelForImageTextToText.from_config(deepcopy(working_config(name)))  # a model writes its dtype into it
+
+
+def fine_tunes(name):
+    """Three bfloat16 models of one architecture in which every parameter differs, norms and biases too."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = tiny_model(name).to(torch.bfloat16)
+        for parameter in model.parameters():
+            parameter.data.add_(0.02 * torch.randn_like(parameter))
+        yield model
+
+
+def write_pool_of(models, folder, shards):
+    """Save models as model-0, model-1, ... in about so many files each, and give the folder."""
+    for index, (model, count) in enumerate(zip(models, shards, strict=True)):
+        size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+        model.save_pretrained(folder / f"model-{index}", max_shard_size=size // count + 1000 if count > 1 else "5GB")
+    return folder
+
+
+@cache
+def working_config(name):
+    """The first of the tiny configurations whose model runs, or else the first of which a model can be made."""
+    made, failures = [], []
+    for sizes in ATTEMPTS:
+        try:
+            made.append(config := _checked(tiny_config(CONFIG_MAPPING[name], sizes)))
+        except Exception as error:
+            failures.append(error)
+            continue
+        if _runs(config):
+            return config
+    if not made:
+        raise failures[0]
+    return made[0]
+
+
+def _checked(config):
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(deepcopy(config))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters > MOST_PARAMETERS:
+        raise ValueError(f"the tiny configuration still has {parameters:,} parameters")
+    return config
+
+
+def _runs(config):
+    """Whether the configuration's model runs; a token that its code reads and the defaults lack is added."""
+    for _ in range(4):
+        try:
+            run_once(AutoModelForImageTextToText.from_config(deepcopy(config)))
+        except ForwardError as error:
+            cause = error.__cause__
+            if not isinstance(cause, AttributeError) or not is_token(cause.name or ""):
+                return False
+            setattr(config, cause.name, 5)
+        else:
+            return True
+    return False

@@ -11,34 +11,26 @@ from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import INDEX, Checkpoint
 from soup.errors import CheckpointError
 from soup.testing import tiny_candidate
-from tests.helpers.merge_oracle import bits, config, mean, read_back, recipe_of, rounded, same_bits, ulps
-from tests.helpers.tiny_architectures import ARCHITECTURES, tiny_model
+from tests.helpers.merge_oracle import assert_mean, config, read_back, recipe_of, same_bits
+from tests.helpers.tiny_architectures import ARCHITECTURES, fine_tunes, tiny_model, write_pool_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES_AGREE = {"blip-2", "idefics3", "qwen3_vl", "smolvlm"}
 """Where the names on disk are those in memory, so that a candidate can be streamed into a loaded model."""
 
+SHARDS = {"one file": (1, 1, 1), "shards": (3, 6, 1)}
+
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def models(request):
-    messages = []
-    for seed in range(3):
-        torch.manual_seed(seed)
-        model = tiny_model(request.param).to(torch.bfloat16)
-        for parameter in model.parameters():  # so that norms and biases differ too
-            parameter.data.add_(0.02 * torch.randn_like(parameter))
-        messages.append(model)
-    return request.param, messages
+    return request.param, list(fine_tunes(request.param))
 
 
-SHARD_SIZES = {"one file": (None, None, None), "shards": ("40KB", "15KB", None)}
-
-
-@pytest.fixture(scope="module", params=SHARD_SIZES)
+@pytest.fixture(scope="module", params=SHARDS)
 def pool(request, models, tmp_path_factory):
     """Three ingredients; the sharded ones are cut in different ways, and the third is one file."""
-    folder = tmp_path_factory.mktemp(models[0])
-    for i, (model, size) in enumerate(zip(models[1], SHARD_SIZES[request.param], strict=True)):
-        model.save_pretrained(folder / f"model-{i}", **({"max_shard_size": size} if size else {}))
+    folder = write_pool_of(models[1], tmp_path_factory.mktemp(models[0]), SHARDS[request.param])
     if request.param == "shards":
         counts = [len(Checkpoint(path).shards) for path in sorted(folder.iterdir())]
         assert counts[1] > counts[0] > counts[2] == 1
@@ -55,15 +47,8 @@ def out(pool, tmp_path_factory):
 def test_no_tensor_is_lost_and_each_is_the_mean_in_float64(pool, out):
     result, inputs = read_back(out), [read_back(path) for path in sorted(pool.iterdir())]
     assert result.keys() == inputs[0].keys()
-    wrong, elements = 0, 0
-    for name, values in result.items():
-        exact = mean([each[name] for each in inputs])
-        assert values.dtype == torch.bfloat16
-        assert values.shape == inputs[0][name].shape
-        assert ulps(values, rounded(exact, torch.bfloat16)).max() <= 1, name
-        wrong += (bits(values) != bits(rounded(exact, torch.bfloat16))).sum().item()
-        elements += values.numel()
-    assert wrong <= 0.0005 * elements
+    assert {values.dtype for values in result.values()} == {torch.bfloat16}
+    assert_mean(result, inputs, result)
 
 
 def test_the_layout_is_the_first_ingredient_s(pool, out):
@@ -80,10 +65,12 @@ def test_transformers_loads_it_with_no_key_missing_unexpected_or_mismatched(pool
     assert not loading_info["unexpected_keys"]
     assert not loading_info["mismatched_keys"]
     assert type(model) is type(models[1][0])
-    sources = [source.state_dict() for source in models[1]]
-    for name, values in model.state_dict().items():
-        if values.dtype == torch.bfloat16:
-            assert ulps(values, rounded(mean([source[name] for source in sources]), torch.bfloat16)).max() <= 1, name
+    state = model.state_dict()
+    assert_mean(
+        state,
+        [source.state_dict() for source in models[1]],
+        [name for name, values in state.items() if values.dtype == torch.bfloat16],
+    )
 
 
 def test_tied_weights_stay_tied_and_are_stored_once(out, models):

@@ -138,19 +138,7 @@ def bare_swap(monkeypatch):
 
 def test_where_transformers_converts_tensors_the_candidate_is_loaded_from_its_directory(tmp_path, monkeypatch, caplog):
     # In memory a mixture of experts has one tensor for all experts; on disk each has its own.
-    from transformers import CONFIG_MAPPING
-
-    text = {**ARCHITECTURES["qwen3_vl"]["text_config"], "num_experts": 4, "num_experts_per_tok": 2}
-    text |= {"moe_intermediate_size": 16, "decoder_sparse_step": 1}
-    vision = ARCHITECTURES["llava"]["vision_config"]
-    text = {**text, "model_type": "qwen3_moe", "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
-    configuration = CONFIG_MAPPING["llava"](
-        text_config=text, vision_config={**vision, "model_type": "clip_vision_model"}, image_token_index=5
-    )
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(configuration)
-        model.save_pretrained(tmp_path / "pool" / f"m{seed}")
+    write_models(tmp_path / "pool", "qwen3_omni_moe_thinker")
     swap = bare_swap(monkeypatch)
     with candidate_of(tmp_path / "pool", tmp_path / "home") as candidate:
         names = on_disk(candidate.template)
