@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from soup.errors import OutputError
@@ -100,6 +101,8 @@ def claim(out: Path) -> tuple[Path, FileLock]:
             partial.mkdir(exist_ok=True)
             _empty(partial)
         except BaseException:
+            with suppress(OSError):
+                partial.rmdir()
             lock.release()
             raise
     except OSError as error:

@@ -29,6 +29,7 @@ from soup.checkpoints.side_files import complete_side_files
 from soup.errors import CheckpointError
 from soup.support.atomic_files import write_atomic
 from soup.support.json_text import read_json
+from soup.support.open_files import read_errors
 from soup.support.threads import default_threads
 
 __all__ = [
@@ -133,10 +134,13 @@ def digest_files(files: Mapping[str, Path]) -> str:
 
     Args:
         files: Where each lies, by its name.
+
+    Raises:
+        CheckpointError: One can't be read.
     """
     total = hashlib.sha256()
     for name, path in files.items():
-        with path.open("rb") as file:
+        with read_errors(path, CheckpointError), path.open("rb") as file:
             total.update(f"{name}\0{os.fstat(file.fileno()).st_size}\n".encode())
             while block := file.read(1 << 20):
                 total.update(block)

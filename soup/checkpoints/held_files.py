@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from soup.checkpoints.shard import Shard
 from soup.checkpoints.writer import FilePlan, header_bytes, view_bytes
 from soup.errors import CheckpointError
+from soup.support.open_files import read_errors
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,7 @@ class HeldFiles:
             path, header = self._folder / plan.name, header_bytes(plan, self._metadata)
             if not path.is_file() or path.stat().st_size != len(header) + plan.data_bytes:
                 return False
-            with path.open("rb") as file:
+            with read_errors(path, CheckpointError), path.open("rb") as file:
                 if file.read(len(header)) != header:
                     return False
             self._shards |= dict.fromkeys((spec.name for spec in plan.tensors), Shard(path))

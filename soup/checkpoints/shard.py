@@ -12,6 +12,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
@@ -21,7 +22,7 @@ from typing import NamedTuple, NoReturn
 
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.errors import CheckpointError
-from soup.support.open_files import ReopenedFile
+from soup.support.open_files import ReopenedFile, read_errors
 from soup.support.text import bullet_list, format_bytes
 
 __all__ = ["MAX_HEADER_BYTES", "Header", "Placement", "Shard", "read_header"]
@@ -55,23 +56,20 @@ def read_header(path: Path) -> Header:
         CheckpointError: The file is truncated or no safetensors file, or its header is too long, not JSON, or has
             offsets that overlap, leave a gap or point out of the file. All damaged entries are listed.
     """
-    try:
-        with path.open("rb") as file:
-            file_bytes = os.fstat(file.fileno()).st_size
-            header_bytes = int.from_bytes(_exactly(file.read(8), 8, path), "little")
-            if header_bytes > MAX_HEADER_BYTES:
-                raise CheckpointError(
-                    f"{path}: the header claims {format_bytes(header_bytes)}, and the format allows "
-                    f"{format_bytes(MAX_HEADER_BYTES)}. This is no safetensors file, or its first bytes are damaged."
-                )
-            if 8 + header_bytes > file_bytes:
-                raise CheckpointError(
-                    f"{path}: the header claims {header_bytes} bytes and the file has {file_bytes - 8} after its "
-                    "length. The file is truncated or damaged: copy or download it again."
-                )
-            text = _exactly(file.read(header_bytes), header_bytes, path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read ({error.strerror or error}).") from error
+    with read_errors(path, CheckpointError), path.open("rb") as file:
+        file_bytes = os.fstat(file.fileno()).st_size
+        header_bytes = int.from_bytes(_exactly(file.read(8), 8, path), "little")
+        if header_bytes > MAX_HEADER_BYTES:
+            raise CheckpointError(
+                f"{path}: the header claims {format_bytes(header_bytes)}, and the format allows "
+                f"{format_bytes(MAX_HEADER_BYTES)}. This is no safetensors file, or its first bytes are damaged."
+            )
+        if 8 + header_bytes > file_bytes:
+            raise CheckpointError(
+                f"{path}: the header claims {header_bytes} bytes and the file has {file_bytes - 8} after its "
+                "length. The file is truncated or damaged: copy or download it again."
+            )
+        text = _exactly(file.read(header_bytes), header_bytes, path)
     entries = _parse(text, path)
     del text
     metadata = _metadata(entries.pop(METADATA, {}), path)
@@ -276,7 +274,7 @@ class Shard:
         """Tell the operating system that these bytes are read soon, so that a disk has several reads in flight."""
         if hasattr(os, "posix_fadvise"):  # Linux; elsewhere the threads' own reads have to do
             offset = self.header.tensors[name].offset + start
-            with self._file.descriptor() as fd:
+            with suppress(OSError), self._file.descriptor() as fd:  # the read itself tells what is wrong
                 os.posix_fadvise(fd, offset, count, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soup.checkpoints.carried_files import PROCESSOR, TEMPLATE, TOKENIZER, matches
+from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES, PROCESSOR, TEMPLATE, TOKENIZER, matches
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError
-from soup.support.json_text import parse_json, parse_json_object
+from soup.support.json_text import parse_json, parse_json_object, read_text
 
 __all__ = [
     "complete_side_files",
@@ -129,10 +129,9 @@ def _names_a_template(checkpoint: Checkpoint) -> bool:
     """Whether the chat template stands in tokenizer_config.json."""
     if not _has(checkpoint, "tokenizer_config.json"):
         return False
+    data = _content(checkpoint, "tokenizer_config.json")
     try:
-        return "chat_template" in parse_json_object(
-            _content(checkpoint, "tokenizer_config.json"), "tokenizer_config.json", CheckpointError
-        )
+        return "chat_template" in parse_json_object(data, "tokenizer_config.json", CheckpointError)
     except CheckpointError:
         return False
 
@@ -193,7 +192,7 @@ def _parsed(checkpoint: Checkpoint, name: str) -> object:
 
 
 def _content(checkpoint: Checkpoint, name: str) -> bytes:
-    return (checkpoint.path / name).read_bytes()
+    return read_text(checkpoint.path / name, CheckpointError, MAX_SIDE_FILE_BYTES)
 
 
 def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:

@@ -57,8 +57,8 @@ _add_commands()
 
 def main() -> None:
     """Run the command line: errors become text here, and nowhere else."""
-    _Stop.install()
     try:
+        _Stop.install()
         cli.main(standalone_mode=False)
     except SoupError as error:
         click.echo(printable(f"error: {error}", keep="\n"), err=True)

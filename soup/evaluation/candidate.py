@@ -116,6 +116,10 @@ class SoupCandidate:
         except KeyboardInterrupt:
             shutil.rmtree(self.scratch, ignore_errors=True)
             raise
+        except BaseException:
+            with suppress(OSError):
+                self.scratch.rmdir()  # which fails where there is a log
+            raise
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def remove(self) -> None:

@@ -12,6 +12,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from soup.merging.recipe import Recipe
 from soup.support.atomic_files import make_folders, sync
 from soup.support.file_lock import FileLock
 from soup.support.json_text import parse_json
+from soup.support.open_files import read_errors
 from soup.support.options import option_name
 from soup.support.text import without_secrets
 
@@ -173,7 +175,8 @@ class Journal:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._file.truncate(end)
+            with suppress(OSError):
+                self._file.truncate(end)  # else the line is torn, and dropped when the journal is opened again
             raise JournalError(f"{self.path}: can't be appended to ({error.strerror or error}).") from error
 
     def close(self) -> None:
@@ -208,10 +211,8 @@ def _make_and_lock(path: Path) -> FileLock | None:
 
 def _replay(path: Path) -> tuple[list[Entry], int]:
     """Read the entries of a journal, and count the bytes of its whole lines."""
-    try:
+    with read_errors(path, JournalError):
         lines = list(io.BytesIO(path.read_bytes())) if path.exists() else []  # not splitlines, which cuts at \r, too
-    except OSError as error:
-        raise JournalError(f"{path}: can't be read ({error.strerror or error}).") from error
     entries: list[Entry] = []
     whole_bytes = 0
     for number, line in enumerate(lines, start=1):

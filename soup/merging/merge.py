@@ -7,7 +7,6 @@ dropped by name.
 
 from __future__ import annotations
 
-import filecmp
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
 from soup.checkpoints.destination import remove_replaced
 from soup.checkpoints.digest import digest_files
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
@@ -23,7 +23,7 @@ from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import complete_side_files, config_for
 from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files
-from soup.errors import OutputError, RecipeError, SoupError
+from soup.errors import CheckpointError, OutputError, RecipeError, SoupError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import BLOCK_BUDGET_BYTES, Options, for_each_block
 from soup.merging.ingredient import Ingredient, is_dropped, open_all
@@ -32,6 +32,7 @@ from soup.merging.model_card import model_card
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
+from soup.support.json_text import read_text
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.plugins import METHODS
 from soup.support.text import bullet_list
@@ -196,8 +197,7 @@ def write_soup(
         with wrap_method_errors(plan.recipe.method):
             loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
             digests = for_each_block(plan.blend, plan.reads, writer.write, loop, hashing=True)
-        for checkpoint in plan.blend.inputs:
-            checkpoint.refuse_changed()
+        _refuse_changed(plan)
         sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
         add_side_files(writer, plan, sealed, out, scores)
         writer.commit(_metadata(sealed.digest))
@@ -327,7 +327,7 @@ def add_side_files(
     """
     for name, path in plan.side_files.items():
         if name == "config.json":
-            writer.add_file(name, config_for(path.read_bytes(), plan.writes))
+            writer.add_file(name, config_for(_side_file(path), plan.writes))
         else:
             writer.copy_file(name, path)
     writer.add_file("recipe.yaml", sealed.text(out).encode())
@@ -359,6 +359,7 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
     with held, wrap_method_errors(plan.recipe.method):
         loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
         digests = for_each_block(plan.blend, plan.reads, held.compare, loop, hashing=True)
+    _refuse_changed(plan)
     sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
     if earlier.digest != sealed.digest:
         return None
@@ -373,14 +374,22 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
     return sealed
 
 
+def _refuse_changed(plan: MergePlan) -> None:
+    for checkpoint in plan.blend.inputs:
+        checkpoint.refuse_changed()
+
+
 def _is_kept(plan: MergePlan, out: Path, name: str, source: Path) -> bool:
     """Whether a side file of an earlier soup is what this merge would write."""
     made = out / name
     if not made.is_file():
         return False
-    if name == "config.json":
-        return made.read_bytes() == config_for(source.read_bytes(), plan.writes)
-    return filecmp.cmp(source, made, shallow=False)
+    data = _side_file(source)
+    return _side_file(made) == (config_for(data, plan.writes) if name == "config.json" else data)
+
+
+def _side_file(path: Path) -> bytes:
+    return read_text(path, CheckpointError, MAX_SIDE_FILE_BYTES)
 
 
 def _metadata(digest: str) -> dict[str, str]:

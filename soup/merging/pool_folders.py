@@ -14,6 +14,7 @@ from pathlib import Path
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import looks_like_checkpoint
 from soup.errors import PoolError
+from soup.support.open_files import read_errors
 from soup.support.options import option_name
 
 __all__ = ["PoolListing", "list_pool"]
@@ -44,17 +45,18 @@ def list_pool(locations: Sequence[str | Path], base: str | Path | None) -> PoolL
     folder = _folder(locations)
     if folder is not None:
         entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        taken = [entry for entry in entries if _why_skipped(entry) is None and not _is_base(entry, base)]
+        reasons = {entry: _why_skipped(entry) for entry in entries}
     else:
         known = [Path(location) for location in locations if len(locations) > 1 and Path(location).exists()]
-        entries = known if any(_why_skipped(path) is None for path in known) else []
-    skipped = {entry: why for entry in entries if (why := _why_skipped(entry)) is not None}
+        reasons = {path: _why_skipped(path) for path in known}
+        reasons = reasons if None in reasons.values() else {}
+    skipped = {entry: why for entry, why in reasons.items() if why is not None}
     below = [path for entry in skipped for path in _checkpoints_below(entry)]
     if folder is None:
         taken_locations = [str(location) for location in locations if Path(location) not in skipped]
         below += _checkpoints_below(Path(locations[0])) if len(locations) == 1 else []
     else:
-        taken_locations = [str(entry) for entry in taken]
+        taken_locations = [str(entry) for entry in reasons if entry not in skipped and not _is_base(entry, base)]
     lines = tuple(f"{entry.name}: skipped, {why}" for entry, why in skipped.items())
     alone = taken_locations if skipped else []
     return PoolListing(tuple(taken_locations), lines, _deeper(below, alone), folder)
@@ -78,14 +80,15 @@ def _folder(locations: Sequence[str | Path]) -> Path | None:
 
 def _why_skipped(path: Path) -> str | None:
     """Say why a file or a directory is no ingredient; None where it is meant as one."""
-    if not path.is_dir():
-        return "not a directory"
-    try:
-        if not looks_like_checkpoint(path):
-            return "not a checkpoint"
-        weights = any(entry.name.endswith((".safetensors", ".bin")) for entry in path.iterdir())
-    except OSError as error:
-        return f"can't be read ({error.strerror})"
+    with read_errors(path, PoolError):  # a disk that fails must not make the pool smaller
+        try:
+            if not path.is_dir():
+                return "not a directory"
+            if not looks_like_checkpoint(path):
+                return "not a checkpoint"
+            weights = any(entry.name.endswith((".safetensors", ".bin")) for entry in path.iterdir())
+        except PermissionError as error:  # as of lost+found
+            return f"can't be read ({error.strerror})"
     return None if weights or not _checkpoints_below(path) else "without weights of its own"
 
 

@@ -146,6 +146,7 @@ def _read_one(ingredient: Ingredient, options: MergeOptions, progress: Progress)
     blend = Blend(Linear(), (checkpoint,), (ingredient.name,), (1.0,), dtype, options.allow_nonfinite)
     loop = Options(progress=progress.on_bytes)
     scan = scan_blocks(blend, list(checkpoint.tensors.values()), lambda *block: None, loop, hashing=True)
+    checkpoint.refuse_changed()
     return scan.digests[0].content, [
         scan.rejections[name] for name in sorted(scan.rejections) if not is_dropped(name, options.drop)
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["make_folders", "rename_synced", "sync", "sync_tree", "write_atomic"]
@@ -25,8 +26,11 @@ def write_atomic(path: Path, text: str) -> None:
         new.write_text(text, encoding="utf-8")
         sync(new)
         new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # the system names no file where a write fails
         raise
     sync(path.parent)
 
@@ -69,6 +73,7 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     except OSError as error:
         if not is_folder or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS):
+            error.filename = str(path)
             raise  # some file systems (FUSE, SMB) keep folders in their own way, and have nothing to sync
     finally:
         os.close(fd)

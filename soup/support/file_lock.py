@@ -53,18 +53,23 @@ class FileLock:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             lock = cls(fd, path if temporary else None)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):  # EACCES is what NFS may say of a file that is locked
-                os.close(fd)
-                return None
+                if not _flock(fd):
+                    os.close(fd)
+                    return None
+                if lock._is_on(path):  # and was not removed with the lock of another process before we had ours
+                    return lock
             except OSError as error:
                 lock.release()
                 if error.errno not in _NO_LOCKS:
                     raise
                 _warn_of_no_locks(error.strerror)
                 return cls(-1)
-            if lock._is_on(path):  # and was not removed with the lock of another process before we had ours
-                return lock
+            except BaseException:
+                with suppress(OSError):
+                    if not _flock(fd):  # then the file is another run's
+                        lock._temporary = None
+                lock.release()
+                raise
             os.close(fd)
 
     def _is_on(self, path: Path) -> bool:
@@ -82,6 +87,15 @@ class FileLock:
                     self._temporary.unlink()  # before it is unlocked: it is nobody else's yet
             os.close(self._fd)
             self._fd = -1
+
+
+def _flock(fd: int) -> bool:
+    """Whether the lock could be had, or is held by this descriptor already."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # EACCES is what NFS may say of a file that is locked
+        return False
+    return True
 
 
 @cache

@@ -21,7 +21,9 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]  # Windows has none, and no such limit
 
-__all__ = ["ReopenedFile", "most_open_files"]
+from soup.errors import SoupError
+
+__all__ = ["ReopenedFile", "most_open_files", "read_errors"]
 
 _WANTED = 4096
 """How many descriptors are asked for; none of the programs that a harness starts minds so many."""
@@ -41,6 +43,19 @@ def most_open_files() -> int:
         except (ValueError, OSError):  # a sandbox may forbid it
             pass
     return max(1, (_WANTED if soft == resource.RLIM_INFINITY else min(soft, _WANTED)) // 2)
+
+
+@contextmanager
+def read_errors(path: Path, error: type[SoupError]) -> Iterator[None]:
+    """Turn what fails while a file is read into an error that names it: the system's own does so only for paths.
+
+    Raises:
+        SoupError: Of the class `error`.
+    """
+    try:
+        yield
+    except OSError as cause:
+        raise error(f"{path}: can't be read ({cause.strerror or cause}).") from cause
 
 
 _lock = threading.Lock()

@@ -1,46 +1,66 @@
 """`soup` as a process of its own, many times over: torch is imported once, and each run is a fork of that process.
 
-A run may be told to send itself a signal at its n-th effect on files, which is how the tests pull the plug at every
-moment there is. The effects are those that Python audits (open, rename, mkdir, remove, link, ...) below one folder,
-and the system calls on open files that it does not (write, truncate, sync).
+A run may be given a fault (see `injected_faults`): a signal, an error or a short read at the n-th call of some kind,
+which is how the tests pull the plug at every moment there is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
-import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 import traceback
-from dataclasses import dataclass
+from ast import literal_eval
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-AUDITED = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.symlink", "os.truncate"}
-CALLS = ("pwrite", "pwritev", "write", "writev", "ftruncate", "posix_fallocate", "fsync", "fdatasync", "sendfile")
+from tests.helpers.injected_faults import EFFECTS, Fault, inject
+
+ROOT = Path(__file__).parents[2]
+LIMIT_SECONDS = 60
+"""A run that takes longer hangs: it prints where, and ends."""
+
 PRELOADED = ("torch", "safetensors.numpy", "evaluators.command", "evaluators.python", "soup.search.run")
 PRELOADED += ("soup.cli.app", "soup.cli.console", "soup.report.pool_check")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: `code` is its exit code, or the signal that killed it as a negative number."""
+    """How a run ended: `code` is its exit code, or the signal that killed it as a negative number.
+
+    `calls` are its calls on files and their paths, `was_hit` says whether the fault struck one of them.
+    """
 
     code: int
     stdout: str
     stderr: str
-    effects: int
+    calls: tuple[tuple[str, str], ...] = ()
+    was_hit: bool = False
+
+    @property
+    def effects(self):
+        """How many of its calls changed something on the disk."""
+        return sum(call in EFFECTS for call, _ in self.calls)
+
+    @property
+    def hangs(self):
+        return self.stderr.startswith("Timeout (") or "\nTimeout (" in self.stderr
+
+    def __str__(self):
+        return f"code {self.code}, stdout {self.stdout!r}, stderr:\n{self.stderr}"
 
 
 class Forge:
     """The process that forks; a context manager."""
 
     def __enter__(self):
-        command = [sys.executable, __file__]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", __spec__.name]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
         return self
 
     def __exit__(self, *_):
@@ -48,16 +68,15 @@ class Forge:
         self._process.wait()
         self._process.stdout.close()
 
-    def __call__(self, *argv, cwd, env=None, strike=None, at=None, after=None, times=1):
-        """Run `soup ARGV` in `cwd`. It sends itself the signal `strike` at effect `at`, or `after` so many seconds.
-
-        With `times` it does so at that many effects in a row.
-        """
-        job = {"argv": list(map(str, argv)), "cwd": str(cwd), "env": env or {}}
-        job |= {"strike": strike and int(strike), "at": at, "after": after, "times": times}
+    def __call__(self, *argv, cwd, env=None, fault=None):
+        """Run `soup ARGV` in `cwd`. With a `Fault`, an empty one too, the calls are told."""
+        job = {"argv": list(map(str, argv)), "cwd": str(cwd), "env": env or {}, "fault": fault and asdict(fault)}
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
-        return Ended(**json.loads(self._process.stdout.readline()))
+        ended = json.loads(self._process.stdout.readline())
+        notes = [line.partition(" ") for line in ended.pop("notes")]
+        calls = tuple((call, literal_eval(path)) for call, _, path in notes if path)
+        return Ended(**ended, calls=calls, was_hit=any(not path for *_, path in notes))
 
 
 def _serve():
@@ -67,7 +86,7 @@ def _serve():
     for line in sys.stdin:
         job = json.loads(line)
         folder = Path(job["cwd"])
-        places = [folder / f".{os.getpid()}.{kind}" for kind in ("stdout", "stderr", "effects")]
+        places = [folder / f".{os.getpid()}.{kind}" for kind in ("stdout", "stderr", "calls")]
         pid = os.fork()
         if pid == 0:
             _run(job, places)
@@ -75,7 +94,7 @@ def _serve():
         texts = [place.read_text() if place.exists() else "" for place in places]
         for place in places:
             place.unlink(missing_ok=True)
-        ended = {"code": status, "stdout": texts[0], "stderr": texts[1], "effects": len(texts[2])}
+        ended = {"code": status, "stdout": texts[0], "stderr": texts[1], "notes": texts[2].splitlines()}
         sys.__stdout__.write(json.dumps(ended) + "\n")
         sys.__stdout__.flush()
 
@@ -102,54 +121,19 @@ def _run(job, places):
         os._exit(code)
 
 
-def _main(job, effects):
+def _main(job, calls):
     import soup.cli.app
 
     sys.argv = ["soup", *job["argv"]]
-    _watch(job, effects)
-    if job["after"] is not None:
-        signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), job["strike"]))
-        signal.setitimer(signal.ITIMER_REAL, job["after"])
+    faulthandler.dump_traceback_later(LIMIT_SECONDS, exit=True, file=2)
+    if job["fault"]:
+        note = os.open(calls, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        inject(Fault(**job["fault"]), job["cwd"], note)
     try:
         soup.cli.app.main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
-
-
-def _watch(job, effects):
-    count = itertools.count(1)
-    note = os.open(effects, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    write = os.write
-    folder = os.path.join(os.path.realpath(job["cwd"]), "")  # noqa: PTH118
-
-    def effect():
-        write(note, b".")
-        if job["at"] is not None and 0 <= next(count) - job["at"] < job["times"]:
-            os.kill(os.getpid(), job["strike"])
-
-    def concerns(path):
-        if not isinstance(path, str | bytes):
-            return False
-        path = os.fsdecode(path)
-        return not os.path.isabs(path) or path.startswith(folder)  # noqa: PTH117
-
-    def hook(event, args):
-        if event in AUDITED and concerns(args[0]):
-            effect()
-
-    def wrapped(call):
-        def then(fd, *args, **kwargs):
-            if fd > 2:
-                effect()
-            return call(fd, *args, **kwargs)
-
-        return then
-
-    for name in CALLS:
-        if hasattr(os, name):
-            setattr(os, name, wrapped(getattr(os, name)))
-    sys.addaudithook(hook)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.forked_cli import Forge
+from tests.helpers.injected_faults import CALLS, Fault
 from tests.helpers.toy_pools import calls, debris, make_checkpoint, make_judge, make_pool, tree
 
 AVERAGE = ("average", "--pool", "ckpts", "-o", "out")
@@ -56,7 +57,7 @@ def moments(effects, most):
 
 
 def undisturbed(soup, here, argv):
-    done = soup(*argv, cwd=here)
+    done = soup(*argv, cwd=here, fault=Fault())
     assert done.code == 0, done.stderr
     whole = tree(here / "out")
     afresh(here)
@@ -67,7 +68,7 @@ def faults_of_kills(soup, here, argv, effects, whole, needed=0):
     """What a kill at each of these effects, and the same command after it, got wrong: nothing, one hopes."""
     faults = []
     for at in effects:
-        killed = soup(*argv, cwd=here, strike=signal.SIGKILL, at=at)
+        killed = soup(*argv, cwd=here, fault=Fault(signals=(signal.SIGKILL,), at=at))
         half = tree(here / "out") not in ({}, whole)
         before, asked = told(here), len(calls(here / "judge" / "judge.py"))
         again = soup(*argv, cwd=here)
@@ -87,7 +88,7 @@ def faults_of_kills(soup, here, argv, effects, whole, needed=0):
 
 def test_an_average_killed_at_any_effect_leaves_nothing_or_all_and_runs_again_to_the_same_bytes(soup, here):
     done, whole = undisturbed(soup, here, AVERAGE)
-    assert done.effects > 40, "the forge no longer sees what a merge does"
+    assert done.effects > 30, "the forge no longer sees what a merge does"
     assert faults_of_kills(soup, here, AVERAGE, moments(done.effects, 1000), whole) == []
 
 
@@ -107,7 +108,7 @@ def test_a_search_killed_again_and_again_gets_to_its_end(soup, here):
     dice = random.Random(0)
     for _ in range(60):
         strike_at = dice.randint(done.effects // 5, done.effects * 2 // 3)
-        ended = soup(*GREEDY, cwd=here, strike=signal.SIGKILL, at=strike_at)
+        ended = soup(*GREEDY, cwd=here, fault=Fault(signals=(signal.SIGKILL,), at=strike_at))
         if ended.code == 0:
             break
     assert ended.code == 0
@@ -137,12 +138,15 @@ def test_a_replaced_soup_is_the_old_one_or_the_new_one_or_gone_but_never_a_mix(s
     assert soup(*AVERAGE, "--exclude", "e", cwd=here).code == 0
     old = tree(here / "out")
     keep = shutil.copytree(here / "out", here / "kept")
-    done = soup(*AVERAGE, "--overwrite", cwd=here)
+    done = soup(*AVERAGE, "--overwrite", cwd=here, fault=Fault())
     assert tree(here / "out") == new
     for at in moments(done.effects, 40):
         shutil.rmtree(here / "out", ignore_errors=True)
         shutil.copytree(keep, here / "out")
-        assert soup(*AVERAGE, "--overwrite", cwd=here, strike=signal.SIGKILL, at=at).code == -signal.SIGKILL
+        assert (
+            soup(*AVERAGE, "--overwrite", cwd=here, fault=Fault(signals=(signal.SIGKILL,), at=at)).code
+            == -signal.SIGKILL
+        )
         assert tree(here / "out") in (old, new, {}), at
         replaced = tree(here / "out") == new  # then the plain command has nothing to do but to tidy up
         assert soup(*AVERAGE, *([] if replaced else ["--overwrite"]), cwd=here).code == 0, at
@@ -154,8 +158,8 @@ def test_a_replaced_soup_is_the_old_one_or_the_new_one_or_gone_but_never_a_mix(s
 @pytest.mark.parametrize("argv", [AVERAGE, GREEDY], ids=["average", "greedy"])
 def test_an_interrupt_at_any_effect_leaves_no_debris(soup, here, number, code, argv):
     done, whole = undisturbed(soup, here, argv)
-    for at in moments(done.effects, 40):
-        stopped = soup(*argv, cwd=here, strike=number, at=at)
+    for at in moments(len(done.calls), 40):
+        stopped = soup(*argv, cwd=here, fault=Fault(CALLS, signals=(number,), at=at))
         assert stopped.code == code, (at, stopped)
         assert "Traceback" not in stopped.stderr, (at, stopped.stderr)
         assert debris(here) == [], (at, stopped)
@@ -169,8 +173,8 @@ def test_an_interrupt_at_any_effect_leaves_no_debris(soup, here, number, code, a
 def test_a_second_and_third_signal_do_not_cut_the_clean_up_short(soup, here, number):
     """`timeout` sends two; a user presses Ctrl-C again."""
     done, whole = undisturbed(soup, here, AVERAGE)
-    for at in moments(done.effects, 24):
-        stopped = soup(*AVERAGE, cwd=here, strike=number, at=at, times=4)
+    for at in moments(len(done.calls), 24):
+        stopped = soup(*AVERAGE, cwd=here, fault=Fault(CALLS, signals=(number,) * 4, at=at))
         assert stopped.code == 128 + number, (at, stopped)
         assert "Traceback" not in stopped.stderr, (at, stopped.stderr)
         assert debris(here) == [], (at, stopped)
@@ -184,7 +188,7 @@ def test_an_interrupt_at_any_time_leaves_no_debris(soup, here):
     codes = []
     for _ in range(30):
         after = dice.uniform(0.001, 0.3)
-        stopped = soup(*GREEDY, cwd=here, strike=signal.SIGINT, after=after)
+        stopped = soup(*GREEDY, cwd=here, fault=Fault(signals=(signal.SIGINT,), after=after))
         codes.append(stopped.code)
         assert stopped.code in (0, 130), (after, stopped)
         assert debris(here) == [], (after, stopped)
@@ -197,7 +201,7 @@ def test_an_interrupt_at_any_time_leaves_no_debris(soup, here):
 def test_an_interrupted_command_of_the_users_dies_with_the_run(soup, here, number, code):
     mark = "echo $$ > pid; sleep 333; echo 50 # {checkpoint}"
     argv = ("eval", "ckpts/a", "--eval", f"command:{mark}")
-    stopped = soup(*argv, cwd=here, strike=number, after=1.0)
+    stopped = soup(*argv, cwd=here, fault=Fault(signals=(number,), after=1.0))
     assert stopped.code == code, stopped
     assert debris(here) == []
     child = int((here / "pid").read_text())

@@ -1,0 +1,270 @@
+"""The points at which a run goes wrong: kinds of faults, and where in which command they strike.
+
+What may follow is one contract for all of them, in `Scene.faults_of`; a kind says only whether the command may fail.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.helpers.injected_faults import CALLS, CREATES, EVERY, LOOKS, READS, WRITES, Fault
+from tests.helpers.toy_pools import calls, debris, make_judge, make_pool, tree
+
+TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
+JUDGE = "python:judge/judge.py:score"
+COMMANDS = {
+    "average": ("average", "--pool", "ckpts", "-o", "out"),
+    "merge": ("merge", "made/recipe.yaml", "-o", "out"),
+    "greedy": ("greedy", "--pool", "ckpts", "-o", "out", "--eval", JUDGE),
+    "average again": ("average", "--pool", "ckpts", "-o", "out"),
+    "check": ("check", "--pool", "ckpts"),
+    "eval": ("eval", "ckpts/a", "ckpts/b", "ckpts/c", "--eval", JUDGE, "--run-dir", "ckpts.soup"),
+}
+MERGING = ("average", "merge", "greedy")
+WRITING = ("average", "merge", "greedy", "eval")
+EVALUATIONS = {"greedy": 7, "eval": 3}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault.
+
+    Args:
+        fault: What happens; the point says at which call on which file.
+        codes: The exit codes that it may lead to.
+        tidy: Whether the command has to clear up: after a kill the next run does.
+        files: A pattern of the files that it strikes.
+        lasts: Whether it may strike every call from then on, as a full disk does.
+        commands: Those that make such calls.
+    """
+
+    fault: Fault
+    codes: tuple[int, ...] = (0, 1)
+    tidy: bool = True
+    files: str = r"^(?!judge)"
+    lasts: bool = True
+    commands: tuple[str, ...] = tuple(COMMANDS)
+
+
+def _signals(*numbers):
+    codes = tuple(-number if number == KILL else 128 + number for number in {numbers[0], *numbers} & {KILL, numbers[0]})
+    return Kind(Fault(CALLS, signals=numbers), codes, KILL not in numbers, files="", lasts=False)
+
+
+def _error(name, *of, **more):
+    """Calls that fail; where all of them change the disk, or lock it, in the commands that do."""
+    reads = {*of} & {*READS, *LOOKS} - {"flock"}
+    return Kind(Fault(of, error=name), **{"commands": tuple(COMMANDS) if reads else WRITING} | more)
+
+
+def _all_along(**fault):
+    return Kind(Fault((), **fault), (0,))
+
+
+SHARDS = r"^ckpts/.*\.safetensors$"
+NO_FCNTL = "import sys; import soup.support.file_lock as lock; lock.fcntl = None; del sys.modules['fcntl']"
+NFS = """
+import errno, fcntl, os
+flock = fcntl.flock
+def of_nfs(fd, operation):
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+    flock(fd, operation)
+fcntl.flock = of_nfs
+"""
+NO_ADVICE = """
+import os
+preadv = os.preadv
+def waiting_alone(fd, views, offset, flags=0):
+    if flags:
+        raise OSError(95, "Operation not supported")
+    return preadv(fd, views, offset)
+def refuse(*given):
+    raise OSError(22, "Invalid argument")
+os.preadv, os.posix_fadvise = waiting_alone, refuse
+"""
+REWRITE = """
+from pathlib import Path
+path = Path({path!r})
+data = bytearray(path.read_bytes())
+data[-4:] = b"\\0\\0\\0\\0"
+path.write_bytes(data)
+"""
+TRUNCATE = "import os; os.truncate({path!r}, os.stat({path!r}).st_size // 2)"
+
+KINDS = {
+    "SIGTERM": _signals(TERM),
+    "SIGINT": _signals(INT),
+    "SIGKILL": _signals(KILL),
+    "SIGTERM twice": _signals(TERM, TERM),
+    "SIGINT twice": _signals(INT, INT),
+    "SIGTERM, then SIGINT": _signals(TERM, INT),
+    "SIGINT, then SIGKILL": _signals(INT, KILL),
+    "EIO on read": _error("EIO", *READS),
+    "EIO on write": _error("EIO", *WRITES),
+    "EIO on sync": _error("EIO", "fsync"),
+    "EIO on rename": _error("EIO", "rename", "replace"),
+    "EIO on stat": _error("EIO", "stat", "lstat", "scandir", "listdir"),
+    "EIO on removal": _error("EIO", "unlink", "rmdir", tidy=False, lasts=False),
+    "ESTALE": _error("ESTALE", *READS, "open", "stat", "flock"),
+    "ENOSPC on write": _error("ENOSPC", *WRITES),
+    "ENOSPC at preallocation": _error("ENOSPC", "posix_fallocate", commands=MERGING),
+    "ENOSPC on a new name": _error("ENOSPC", *CREATES),
+    "EDQUOT": _error("EDQUOT", *WRITES, "posix_fallocate"),
+    "EROFS": _error("EROFS", *CREATES, "rename", "replace"),
+    "EACCES": _error("EACCES", "open", *CREATES),
+    "EMFILE": _error("EMFILE", "open", "create", "scandir"),
+    "no room reserved": _error("EOPNOTSUPP", "posix_fallocate", codes=(0,), commands=MERGING),
+    "no hard links": _error("EPERM", "link", codes=(0,), commands=("greedy", "eval")),
+    "no advice": _all_along(before=NO_ADVICE),
+    "short reads": Kind(Fault(READS, short=True), (0,)),
+    "short writes": Kind(Fault(WRITES, short=True), (0,), commands=WRITING),
+    "EINTR": _all_along(alarm_seconds=0.0005),
+    "flock: ENOLCK": _error("ENOLCK", "flock", codes=(0,)),
+    "flock: ENOSYS": _error("ENOSYS", "flock", codes=(0,)),
+    "flock: EOPNOTSUPP": _error("EOPNOTSUPP", "flock", codes=(0,)),
+    "flock: EBADF of NFS": _all_along(before=NFS),
+    "flock: none": _all_along(before=NO_FCNTL),
+    "a shard rewritten": Kind(Fault(("preadv",), code=REWRITE), (1,), files=SHARDS, lasts=False),
+    "a shard truncated": Kind(Fault(("preadv",), code=TRUNCATE), (1,), files=SHARDS, lasts=False),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A fault in a command."""
+
+    command: str
+    kind: str
+    fault: Fault
+
+    def __str__(self):
+        fault = self.fault
+        times = "from then on" if fault.times == EVERY else ""
+        return f"{self.kind} in {self.command}: call {fault.at} of {fault.calls} on {fault.path!r} {times}"
+
+
+class Scene:
+    """A pool, a judge and a recipe in a folder, and what each command comes to where nothing goes wrong."""
+
+    def __init__(self, folder, soup):
+        self.folder, self.soup = Path(folder), soup
+        make_pool(self.folder / "ckpts", shards=2)
+        make_judge(self.folder / "judge")
+        soup(*COMMANDS["average"], cwd=folder)
+        shutil.move(self.folder / "out", self.folder / "made")
+        self.pool = tree(self.folder / "ckpts")
+        self.clear()
+        self._undisturbed = {}
+
+    def clear(self):
+        """Remove what runs made, and restore the pool."""
+        for name in ("out", ".out.partial", ".out.old", "ckpts.soup"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / ".out.lock").unlink(missing_ok=True)
+        (self.folder / "judge" / "calls.txt").unlink(missing_ok=True)
+        self.restore_pool()
+
+    def restore_pool(self):
+        for name, data in self.pool.items():
+            if (path := self.folder / "ckpts" / name).read_bytes() != data:
+                path.write_bytes(data)
+
+    def prepare(self, command):
+        """Make what the command finds there."""
+        self.clear()
+        if command == "average again":
+            assert self.soup(*COMMANDS["average"], cwd=self.folder).code == 0
+
+    def undisturbed(self, command):
+        """How the command ends, and what it makes; run once."""
+        if command not in self._undisturbed:
+            self.prepare(command)
+            done = self.soup(*COMMANDS[command], cwd=self.folder, fault=Fault())
+            assert done.code == 0, done
+            assert self.asked == EVALUATIONS.get(command, 0)
+            self._undisturbed[command] = done, self.made(command, done)
+        return self._undisturbed[command]
+
+    def made(self, command, done):
+        """What a command is for: the soup, or its answer."""
+        return self.scores() if command == "eval" else tree(self.folder / "out") or done.stdout
+
+    def scores(self):
+        """The journal by key; a line that is not whole counts as none."""
+        journal = self.folder / "ckpts.soup" / "journal.jsonl"
+        lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
+        return {line["key"]: line["value"] for line in map(json.loads, lines)}
+
+    @property
+    def asked(self):
+        """How often the judge was asked."""
+        return len(calls(self.folder / "judge" / "judge.py"))
+
+    def draw(self, kind, command, dice):
+        """A point of this kind in this command."""
+        known = KINDS[kind]
+        if not known.fault.calls:
+            return Point(command, kind, known.fault)
+        done, _ = self.undisturbed(command)
+        places = sorted({(call, path) for call, path in done.calls if call in known.fault.calls})
+        places = [(call, path) for call, path in places if path and re.search(known.files, path)]
+        call, path = dice.choice(places)
+        at = dice.randint(1, done.calls.count((call, path)))
+        times = EVERY if known.lasts and dice.random() < 0.5 else 1
+        code = known.fault.code.format(path=path)
+        fault = replace(known.fault, calls=(call,), path=f"^{re.escape(path)}$", at=at, times=times, code=code)
+        return Point(command, kind, fault)
+
+    def faults_of(self, point):
+        """What the command did wrong under this fault, or the same command after it; None where nothing struck it."""
+        known, whole = KINDS[point.kind], self.undisturbed(point.command)[1]
+        self.prepare(point.command)
+        struck = self.soup(*COMMANDS[point.command], cwd=self.folder, fault=point.fault)
+        if not struck.was_hit and point.fault.calls:
+            return None
+        told, asked, left = self.scores(), self.asked, debris(self.folder)
+        half = point.command not in ("check", "eval") and tree(self.folder / "out") not in ({}, whole)
+        touched = tree(self.folder / "ckpts") != self.pool and not point.fault.code
+        held = {
+            f"it ends with one of {known.codes}": struck.code in known.codes,
+            "it does not hang": not struck.hangs,
+            "no trace": "Traceback" not in struck.stderr.partition("the harness failed:")[0],
+            "an error names the file, or what it belongs to": struck.code != 1 or _names(struck, point.fault),
+            "no half of a soup": not half,
+            "success is the whole of it": struck.code != 0 or self.made(point.command, struck) == whole,
+            f"no debris, found {left}": not known.tidy or not _debris(left, struck),
+            "the pool is what it was": not touched,
+            "every answer but the last was journaled": len(told) <= asked <= len(told) + 1,
+        }
+        self.restore_pool()
+        again = self.soup(*COMMANDS[point.command], cwd=self.folder)
+        needed = EVALUATIONS.get(point.command, 0)
+        held |= {
+            "the second run ends well": again.code == 0,
+            "it makes what an undisturbed run makes": self.made(point.command, again) == whole,
+            "nothing was evaluated twice": self.asked - asked == needed - len(told),
+            f"the second run clears up, found {debris(self.folder)}": debris(self.folder) == [],
+        }
+        return [f"{point}: not so: {what}\n{struck}\nagain: {again}" for what, holds in held.items() if not holds]
+
+
+def _names(ended, fault):
+    """Whether an error names the file that failed, its checkpoint, or the output that it is a part of."""
+    parts = Path(fault.path.replace("\\", "").strip("^$")).parts
+    names = {"/".join(parts[:2]), Path(*parts).name.removeprefix(".").removesuffix(".new")}
+    names |= {"out"} if "out" in "".join(parts[:1]) else set()
+    text = ended.stdout + ended.stderr
+    return ("error:" in text or "problem:" in text) and any(name in text for name in names)
+
+
+def _debris(left, ended):
+    """What lies about and should not: the log of a failed evaluation stays, if the error tells of it."""
+    if "The whole trace:" not in ended.stderr:
+        return left
+    return [path for path in left if not path.startswith("ckpts.soup/scratch") or path.endswith(".safetensors")]

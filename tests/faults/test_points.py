@@ -1,0 +1,48 @@
+"""Every kind of fault in every command, at places drawn by a seed: the contract is in `points.Scene.faults_of`.
+
+SOUP_FAULT_SEED=7 pytest tests/faults/test_points.py -k 'EIO-on-read and greedy'
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from tests.faults.points import KINDS, Scene
+from tests.helpers.forked_cli import Forge
+
+SEED = int(os.environ.get("SOUP_FAULT_SEED", "0"))
+EACH = 2
+"""Points of each kind in each command."""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    with Forge() as soup:
+        yield Scene(tmp_path_factory.mktemp("scene"), soup)
+
+
+def pairs():
+    """Every kind in every command; a dozen of them every day."""
+    for number, kind in enumerate(KINDS):
+        commands = KINDS[kind].commands
+        for command in commands:
+            daily = number % 3 == 0 and command == commands[number // 3 % len(commands)]
+            name = f"{kind}-{command}".replace(" ", "-").replace(",", "").replace(":", "")
+            yield pytest.param(kind, command, id=name, marks=[] if daily else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize(("kind", "command"), [*pairs()])
+def test_the_command_fails_clearly_or_not_at_all_and_runs_again_to_the_same_end(scene, kind, command):
+    dice = random.Random(f"{SEED} {kind} {command}")
+    struck = 0
+    for _ in range(5 * EACH):
+        point = scene.draw(kind, command, dice)
+        faults = scene.faults_of(point)
+        assert not faults, f"SOUP_FAULT_SEED={SEED}\n" + "\n".join(faults)
+        struck += faults is not None
+        if struck == EACH:
+            return
+    pytest.fail(f"SOUP_FAULT_SEED={SEED}: none of these points was reached")
