@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from soup.support.open_files import real_path
 from soup.support.text import format_bytes
 
 __all__ = ["MAX_SIDE_FILE_BYTES", "PROCESSOR", "TEMPLATE", "TOKENIZER", "SideFiles", "find_side_files", "matches"]
@@ -106,7 +107,7 @@ def _is_known(path: Path, name: str) -> bool:
 
 def _is_own(path: Path, folder: Path) -> bool:
     """Whether a link leads to a file of the checkpoint, or of the Hub cache's blobs: snapshots/REVISION -> blobs."""
-    home, target = folder.resolve(), path.resolve()
+    home, target = real_path(folder), real_path(path)
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     return target.is_relative_to(home) or target.parent == blobs
 

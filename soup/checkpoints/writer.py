@@ -156,16 +156,18 @@ class CheckpointWriter:
 
     def _create(self, plan: FilePlan) -> None:
         """Create a shard in its full size, and place its tensors."""
-        path = self._partial / plan.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        path, begin = self._partial / plan.name, len(header_bytes(plan, self._metadata))
         try:
-            _preallocate(fd, len(header_bytes(plan, self._metadata)) + plan.data_bytes, path)
-        finally:
-            os.close(fd)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+            try:
+                _preallocate(fd, begin + plan.data_bytes)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise self._failure(f"no place for {plan.name}, {format_bytes(begin + plan.data_bytes)}", error) from error
         file = ReopenedFile(path, os.O_RDWR)
         self._weights.append(file)
-        begin = len(header_bytes(plan, self._metadata))
         for spec in plan.tensors:
             self._placements[spec.name] = _WritePlacement(file, begin)
             begin += spec.bytes
@@ -187,9 +189,7 @@ class CheckpointWriter:
             with file.descriptor() as fd:
                 _write_at(fd, view, offset + start * values.element_size())
         except OSError as error:
-            raise OutputError(
-                f"{self.out}: writing {name} failed ({error.strerror or error}). {disk_advice(self.out)}"
-            ) from error
+            raise self._failure(f"writing {name} failed", error) from error
 
     def add_file(self, name: str, data: bytes) -> None:
         """Write a side file; `name` is its path in the checkpoint.
@@ -221,9 +221,7 @@ class CheckpointWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             put(path)
         except OSError as error:
-            raise OutputError(
-                f"{self.out}: writing {name} failed ({error.strerror or error}). {disk_advice(self.out)}"
-            ) from error
+            raise self._failure(f"writing {name} failed", error) from error
 
     def commit(self, metadata: Mapping[str, str], index_of: Sequence[FilePlan] | None = None) -> None:
         """Write headers and index, sync all, and give the checkpoint its final name. The last step is one rename.
@@ -238,9 +236,10 @@ class CheckpointWriter:
         try:
             self._finish(metadata, tuple(index_of or self._files))
         except OSError as error:
-            raise OutputError(
-                f"{self.out}: can't be completed ({error.strerror or error}). {disk_advice(self.out)}"
-            ) from error
+            raise self._failure("can't be completed", error) from error
+
+    def _failure(self, what: str, error: OSError) -> OutputError:
+        return OutputError(f"{self.out}: {what} ({error.strerror or error}). {disk_advice(self.out)}")
 
     def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
         for file, plan in zip(self._weights, self._files, strict=True):
@@ -284,7 +283,7 @@ class CheckpointWriter:
         self.abort()  # does nothing after a commit
 
 
-def _preallocate(fd: int, size: int, path: Path) -> None:
+def _preallocate(fd: int, size: int) -> None:
     """Reserve the file's bytes, so that a full disk is an error before the first block and not after the last."""
     try:
         if hasattr(os, "posix_fallocate"):
@@ -292,7 +291,7 @@ def _preallocate(fd: int, size: int, path: Path) -> None:
             return
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise OutputError(f"{path.parent}: no room for {format_bytes(size)} ({error.strerror}).") from error
+            raise
     os.ftruncate(fd, size)
 
 

@@ -24,7 +24,7 @@ from soup.merging.recipe import Recipe
 from soup.support.atomic_files import make_folders, sync
 from soup.support.file_lock import FileLock
 from soup.support.json_text import parse_json
-from soup.support.open_files import read_errors
+from soup.support.open_files import read_errors, refuse_irregular
 from soup.support.options import option_name
 from soup.support.text import without_secrets
 
@@ -98,6 +98,7 @@ class Journal:
         self._lock: FileLock | None = None
         self._file = None
         if write:
+            refuse_irregular(path, JournalError)
             self._lock = _make_and_lock(path)
             if self._lock is None:
                 raise JournalError(
@@ -211,6 +212,7 @@ def _make_and_lock(path: Path) -> FileLock | None:
 
 def _replay(path: Path) -> tuple[list[Entry], int]:
     """Read the entries of a journal, and count the bytes of its whole lines."""
+    refuse_irregular(path, JournalError)
     with read_errors(path, JournalError):
         lines = list(io.BytesIO(path.read_bytes())) if path.exists() else []  # not splitlines, which cuts at \r, too
     entries: list[Entry] = []

@@ -19,6 +19,7 @@ from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import looks_like_checkpoint
 from soup.errors import OutputError
 from soup.merging.recipe import Recipe
+from soup.support.open_files import real_path
 from soup.support.options import option_name
 
 __all__ = ["RunDirectory", "strategy_file_name"]
@@ -89,7 +90,8 @@ class RunDirectory:
     @staticmethod
     def clear(folder: Path) -> None:
         """Remove a folder of the scratch, as far as it can be removed."""
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():  # what is none, such as a pipe, would be waited for
+            shutil.rmtree(folder, ignore_errors=True)
 
     def refuse_as_output(self, out: Path) -> None:
         """Refuse a destination for a soup that would be in the run's way, or be removed with its scratch.
@@ -97,7 +99,7 @@ class RunDirectory:
         Raises:
             OutputError: `out` is such a place.
         """
-        run, soup = self.path.resolve(), out.resolve()
+        run, soup = real_path(self.path), real_path(out)
         if run.is_relative_to(soup) or any(soup.is_relative_to(run / name) for name in ("scratch", "soups")):
             raise OutputError(
                 f"{out}: is where the run keeps its own files ({option_name('run_dir')} {self.path}). "

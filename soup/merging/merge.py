@@ -33,6 +33,7 @@ from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.support.json_text import read_text
+from soup.support.open_files import real_path
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.plugins import METHODS
 from soup.support.text import bullet_list
@@ -403,7 +404,7 @@ def refuse_inputs_as_output(pool: Pool, out: Path) -> None:
         OutputError: says which.
     """
     for part in [*pool, *([pool.base] if pool.base else [])]:
-        inside, outside = part.checkpoint.path.resolve(), out.resolve()
+        inside, outside = real_path(part.checkpoint.path), real_path(out)
         if inside.is_relative_to(outside) or outside.is_relative_to(inside):
             raise OutputError(
                 f"{out}: is or contains the ingredient {inside}, or lies in it. Choose another {option_name('out')}."

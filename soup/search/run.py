@@ -30,6 +30,7 @@ from soup.search.bound_strategy import BoundStrategy, ingredient_names
 from soup.search.result import Soup, card_scores, save_result
 from soup.search.session import Session
 from soup.search.strategies.base import Strategy
+from soup.support.open_files import real_path
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
 
@@ -291,7 +292,7 @@ def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: P
     An earlier soup of the same strategy and pool may be this very one: that shows when the recipe is known.
     """
     folder = Path(locations) if isinstance(locations, str | Path) else None
-    if folder is not None and folder.is_dir() and out.resolve().parent == folder.resolve():
+    if folder is not None and folder.is_dir() and real_path(out).parent == real_path(folder):
         raise OutputError(
             f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another "
             f"{option_name('out')}."

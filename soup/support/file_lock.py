@@ -85,8 +85,8 @@ class FileLock:
             if self._temporary:
                 with suppress(OSError):
                     self._temporary.unlink()  # before it is unlocked: it is nobody else's yet
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # in this order: after an interrupt the number may be another file's
+            os.close(fd)
 
 
 def _flock(fd: int) -> bool:

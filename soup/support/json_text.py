@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from soup.errors import SoupError
+from soup.support.open_files import refuse_irregular
 
 __all__ = [
     "MAX_DEPTH",
@@ -44,6 +45,7 @@ def read_json(path: Path, error: type[SoupError], most_bytes: int = MAX_JSON_BYT
     Raises:
         SoupError: Of the class `error`: it can't be read, or see `parse_json`.
     """
+    refuse_irregular(path, error)
     return parse_json(read_text(path, error, most_bytes), path, error, most_bytes)
 
 
@@ -81,6 +83,7 @@ def read_json_object(path: Path, error: type[SoupError]) -> dict[str, object]:
     Raises:
         SoupError: Of the class `error`: see `read_json`, or it is something else than an object.
     """
+    refuse_irregular(path, error)
     return parse_json_object(read_text(path, error, MAX_JSON_BYTES), path, error)
 
 

@@ -23,7 +23,7 @@ except ImportError:  # Windows
 
 from soup.errors import SoupError
 
-__all__ = ["ReopenedFile", "most_open_files", "read_errors"]
+__all__ = ["ReopenedFile", "most_open_files", "read_errors", "real_path", "refuse_irregular"]
 
 _WANTED = 4096
 """How many descriptors are asked for; none of the programs that a harness starts minds so many."""
@@ -43,6 +43,21 @@ def most_open_files() -> int:
         except (ValueError, OSError):  # a sandbox may forbid it
             pass
     return max(1, (_WANTED if soft == resource.RLIM_INFINITY else min(soft, _WANTED)) // 2)
+
+
+def real_path(path: Path) -> Path:
+    """Follow all links, as `Path.resolve` does, which before Python 3.13 fails where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def refuse_irregular(path: Path, error: type[SoupError]) -> None:
+    """Refuse to open a pipe, which may wait for ever, a device, which may never end, or a folder.
+
+    Raises:
+        SoupError: Of the class `error`.
+    """
+    if path.exists() and not path.is_file():
+        raise error(f"{path}: expected a regular file, found a pipe, a device or a folder.")
 
 
 @contextmanager

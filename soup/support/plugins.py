@@ -19,6 +19,7 @@ from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from soup.errors import EvaluatorError, RecipeError, SoupError
+from soup.support.open_files import real_path
 from soup.support.text import did_you_mean
 
 __all__ = [
@@ -134,7 +135,7 @@ def load_object(location: str, kind: str, error: type[SoupError]) -> Any:
 def _load_module(source: str, location: str, kind: str, error: type[SoupError]) -> ModuleType:
     """Import the module of a `location`; `source` is its part before the colon."""
     if source.endswith(".py") and not Path(source).is_file():
-        raise error(f"{kind} '{location}': no such file: {Path(source).resolve()}")
+        raise error(f"{kind} '{location}': no such file: {real_path(Path(source))}")
     try:
         return _load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
     except KeyboardInterrupt:
@@ -155,7 +156,7 @@ class _UncachedLoader(SourceFileLoader):
 
 
 def _load_file(path: Path) -> ModuleType:
-    path = path.resolve()
+    path = real_path(path)
     # Two files of the same name are two modules, the same file loaded twice is one, and an edited file is another: what
     # runs is then the code whose digest goes into the journal.
     content_key = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:12]

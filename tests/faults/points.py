@@ -164,15 +164,16 @@ class Scene:
 
     def clear(self):
         """Remove what runs made, and restore the pool."""
-        for name in ("out", ".out.partial", ".out.old", "ckpts.soup"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        (self.folder / ".out.lock").unlink(missing_ok=True)
-        (self.folder / "judge" / "calls.txt").unlink(missing_ok=True)
+        for name in ("out", ".out.partial", ".out.old", ".out.lock", "ckpts.soup", "judge/calls.txt"):
+            remove(self.folder / name)
         self.restore_pool()
 
     def restore_pool(self):
         for name, data in self.pool.items():
-            if (path := self.folder / "ckpts" / name).read_bytes() != data:
+            path = self.folder / "ckpts" / name
+            if path.is_symlink() or not path.is_file():
+                remove(path)
+            if not path.exists() or path.read_bytes() != data:
                 path.write_bytes(data)
 
     def prepare(self, command):
@@ -252,6 +253,14 @@ class Scene:
             f"the second run clears up, found {debris(self.folder)}": debris(self.folder) == [],
         }
         return [f"{point}: not so: {what}\n{struck}\nagain: {again}" for what, holds in held.items() if not holds]
+
+
+def remove(path):
+    """Remove whatever lies there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _names(ended, fault):

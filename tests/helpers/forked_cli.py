@@ -11,6 +11,7 @@ import faulthandler
 import importlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import traceback
@@ -23,6 +24,8 @@ from tests.helpers.injected_faults import EFFECTS, Fault, inject
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 60
 """A run that takes longer hangs: it prints where, and ends."""
+LIMIT_BYTES = 16 * 2**30
+"""Of addresses: one that reads without end is no danger to the machine."""
 
 PRELOADED = ("torch", "safetensors.numpy", "evaluators.command", "evaluators.python", "soup.search.run")
 PRELOADED += ("soup.cli.app", "soup.cli.console", "soup.report.pool_check")
@@ -125,6 +128,7 @@ def _main(job, calls):
     import soup.cli.app
 
     sys.argv = ["soup", *job["argv"]]
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
     faulthandler.dump_traceback_later(LIMIT_SECONDS, exit=True, file=2)
     if job["fault"]:
         note = os.open(calls, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
