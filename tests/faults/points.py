@@ -41,6 +41,7 @@ class Kind:
         files: A pattern of the files that it strikes.
         lasts: Whether it may strike every call from then on, as a full disk does.
         commands: Those that make such calls.
+        says: What an error has to say.
     """
 
     fault: Fault
@@ -49,10 +50,11 @@ class Kind:
     files: str = r"^(?!judge)"
     lasts: bool = True
     commands: tuple[str, ...] = tuple(COMMANDS)
+    says: str = ""
 
 
 def _signals(*numbers):
-    codes = tuple(-number if number == KILL else 128 + number for number in {numbers[0], *numbers} & {KILL, numbers[0]})
+    codes = tuple(-number if number == KILL else 128 + number for number in numbers)  # both may come at once
     return Kind(Fault(CALLS, signals=numbers), codes, KILL not in numbers, files="", lasts=False)
 
 
@@ -130,7 +132,7 @@ KINDS = {
     "flock: EOPNOTSUPP": _error("EOPNOTSUPP", "flock", codes=(0,)),
     "flock: EBADF of NFS": _all_along(before=NFS),
     "flock: none": _all_along(before=NO_FCNTL),
-    "a shard rewritten": Kind(Fault(("preadv",), code=REWRITE), (1,), files=SHARDS, lasts=False),
+    "a shard rewritten": Kind(Fault(("preadv",), code=REWRITE), (1,), files=SHARDS, lasts=False, says="changed"),
     "a shard truncated": Kind(Fault(("preadv",), code=TRUNCATE), (1,), files=SHARDS, lasts=False),
 }
 
@@ -145,8 +147,9 @@ class Point:
 
     def __str__(self):
         fault = self.fault
-        times = "from then on" if fault.times == EVERY else ""
-        return f"{self.kind} in {self.command}: call {fault.at} of {fault.calls} on {fault.path!r} {times}"
+        times = " and from then on" if fault.times == EVERY else ""
+        calls = "/".join(fault.calls) or "every call"
+        return f"{self.kind} in {self.command}: at {calls} {fault.at} of {fault.path or 'all files'}{times}"
 
 
 class Scene:
@@ -237,6 +240,7 @@ class Scene:
             "it does not hang": not struck.hangs,
             "no trace": "Traceback" not in struck.stderr.partition("the harness failed:")[0],
             "an error names the file, or what it belongs to": struck.code != 1 or _names(struck, point.fault),
+            f"it says {known.says!r}": known.says in struck.stderr,
             "no half of a soup": not half,
             "success is the whole of it": struck.code != 0 or self.made(point.command, struck) == whole,
             f"no debris, found {left}": not known.tidy or not _debris(left, struck),

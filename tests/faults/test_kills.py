@@ -6,13 +6,11 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.faults.processes import start, wait_for
 from tests.helpers.forked_cli import Forge
 from tests.helpers.injected_faults import CALLS, Fault
 from tests.helpers.toy_pools import calls, debris, make_checkpoint, make_judge, make_pool, tree
@@ -206,67 +204,6 @@ def test_an_interrupted_command_of_the_users_dies_with_the_run(soup, here, numbe
     assert debris(here) == []
     child = int((here / "pid").read_text())
     assert not Path(f"/proc/{child}").exists() or not Path("/proc").exists()
-
-
-def start(*argv, cwd):
-    return subprocess.Popen(
-        [Path(sys.executable).with_name("soup"), *argv],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def wait_for(fact, seconds=60):
-    end = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
-def test_of_two_runs_in_one_run_directory_one_is_told_and_the_other_completes(soup, here):
-    judge = here / "judge" / "judge.py"
-    (here / "judge" / "mood").write_text("1 while not Path('go').exists(): time.sleep(0.01)")
-    first = start(*GREEDY, cwd=here)
-    try:
-        wait_for(lambda: calls(judge))
-        second = soup(*GREEDY, cwd=here)
-        assert second.code == 1
-        assert "journal.jsonl: another run is using it. Wait for that run" in second.stderr
-        (here / "go").touch()
-        assert first.wait(60) == 0
-    finally:
-        first.kill()
-        first.communicate()
-    assert len(calls(judge)) == NEEDED
-    assert debris(here) == []
-
-
-def test_of_two_runs_into_one_output_one_is_told_and_the_other_completes(soup, here):
-    """The first stands still in the middle of its merge: its lock is what the second meets."""
-    _, whole = undisturbed(soup, here, AVERAGE)
-    slow = (
-        "import sys, time; from pathlib import Path; import soup.checkpoints.writer, soup.cli.app\n"
-        "write = soup.checkpoints.writer.CheckpointWriter.write\n"
-        "def wait(*given):\n"
-        "    Path('merging').touch()\n"
-        "    while not Path('go').exists(): time.sleep(0.01)\n"
-        "    write(*given)\n"
-        "soup.checkpoints.writer.CheckpointWriter.write = wait\n"
-        f"sys.argv = ['soup', *{AVERAGE!r}]\n"
-        "soup.cli.app.main()\n"
-    )
-    first = subprocess.Popen([sys.executable, "-c", slow], cwd=here)
-    try:
-        wait_for((here / "merging").exists)
-        second = soup(*AVERAGE, cwd=here)
-        assert second.code == 1
-        assert "another run is writing it just now" in second.stderr
-        assert not (here / "out").exists()
-        (here / "go").touch()
-        assert first.wait(60) == 0
-    finally:
-        first.kill()
-        first.wait()
-    assert tree(here / "out") == whole
 
 
 def test_the_console_script_killed_and_interrupted_for_real(here, soup):

@@ -10,8 +10,9 @@ import random
 
 import pytest
 
-from tests.faults.points import KINDS, Scene
+from tests.faults.points import KINDS, REWRITE, TERM, Point, Scene
 from tests.helpers.forked_cli import Forge
+from tests.helpers.injected_faults import EVERY, Fault
 
 SEED = int(os.environ.get("SOUP_FAULT_SEED", "0"))
 EACH = 2
@@ -46,3 +47,24 @@ def test_the_command_fails_clearly_or_not_at_all_and_runs_again_to_the_same_end(
         if struck == EACH:
             return
     pytest.fail(f"SOUP_FAULT_SEED={SEED}: none of these points was reached")
+
+
+SHARD = "ckpts/b/model-00001-of-00002.safetensors"
+ONCE = [
+    Point("average", "EIO on stat", Fault(("listdir",), "^ckpts/b$", error="EIO")),
+    Point("average", "EIO on stat", Fault(("stat",), r"^\.out\.lock$", error="EIO")),
+    Point("average", "EIO on stat", Fault(("listdir",), r"^\.out\.partial$", error="EIO")),
+    Point("average", "SIGTERM", Fault(("stat",), r"^\.out\.lock$", signals=(TERM,))),
+    Point("average", "SIGTERM", Fault(("flock",), r"^\.out\.lock$", signals=(TERM,))),
+    Point("average", "EIO on read", Fault(("read",), r"^ckpts/c/tokenizer\.json$", times=EVERY, error="EIO")),
+    Point("eval", "EIO on sync", Fault(("fsync",), r"^ckpts\.soup/\.digests\.json\.new$", error="EIO")),
+    Point("eval", "ENOSPC on write", Fault(("write",), r"^ckpts\.soup/\.digests\.json\.new$", error="ENOSPC")),
+    Point("greedy", "EDQUOT", Fault(("write",), r"^ckpts\.soup/scratch/.*/config\.json$", error="EDQUOT")),
+    Point("check", "a shard rewritten", Fault(("preadv",), SHARD, code=REWRITE.format(path=SHARD))),
+    Point("average again", "a shard rewritten", Fault(("preadv",), SHARD, code=REWRITE.format(path=SHARD))),
+]
+
+
+@pytest.mark.parametrize("point", ONCE, ids=str)
+def test_what_once_went_wrong_does_so_no_more(scene, point):
+    assert scene.faults_of(point) == []

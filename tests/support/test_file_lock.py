@@ -142,3 +142,34 @@ def test_where_the_platform_has_no_locks_every_lock_is_taken(tmp_path, monkeypat
     assert second is not None
     first.release()
     second.release()
+
+
+def test_a_release_that_is_interrupted_after_it_closed_the_file_closes_no_other_in_its_place(tmp_path, monkeypatch):
+    lock, close = FileLock.take(tmp_path / "lock"), os.close
+
+    def interrupted(fd):
+        close(fd)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lock.release()
+    with (tmp_path / "another").open("w") as another:  # which gets the same number
+        lock.release()
+        another.write("whole")
+
+
+def test_an_interrupt_while_a_lock_is_asked_for_does_not_remove_the_file_of_who_holds_it(tmp_path, monkeypatch):
+    path, flock = tmp_path / "lock", fcntl.flock
+    first = FileLock.take(path, temporary=True)
+
+    def interrupted(fd, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        FileLock.take(path, temporary=True)
+    assert path.exists()
+    first.release()
