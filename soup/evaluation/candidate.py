@@ -122,6 +122,15 @@ class SoupCandidate:
             raise
         shutil.rmtree(self.scratch, ignore_errors=True)
 
+    def refuse_changed(self) -> None:
+        """Refuse ingredients that were changed since they were opened: scores would be those of other weights.
+
+        Raises:
+            CheckpointError: Says which. Files that the merge leaves as they are are links to an ingredient's.
+        """
+        for checkpoint in self._plan.blend.inputs:
+            checkpoint.refuse_changed()
+
     def remove(self) -> None:
         """Remove the checkpoint directory; what a failed evaluation left stays."""
         if self._directory is not None:
@@ -154,8 +163,7 @@ class SoupCandidate:
         for source, names in ((first, shared), (blend, {spec.name for spec in specs} - shared)):
             with wrap_method_errors(self._plan.recipe.method):
                 for_each_block(source, [spec for spec in specs if spec.name in names], sink)
-        for checkpoint in blend.inputs:  # else its scores would be those of other weights
-            checkpoint.refuse_changed()
+        self.refuse_changed()
 
     def _is_shared(self, name: str) -> bool:
         """Whether every input is known to hold the same bytes for a tensor, which are then the result's."""

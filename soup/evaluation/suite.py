@@ -121,6 +121,7 @@ def evaluate_once(entry: SuiteEntry, candidate: SoupCandidate, timeout_seconds: 
                 score = entry.evaluator.evaluate(candidate, benchmark)
             if not isinstance(score, Score):
                 raise EvaluatorError(f"expected a soup.evaluation.Score, found {score!r:.80}.")
+            candidate.refuse_changed()
         except (Exception, SystemExit) as error:  # a harness may call sys.exit
             if isinstance(error, SoupError) and not isinstance(error, EvaluatorError):
                 raise

@@ -57,7 +57,7 @@ def refuse_irregular(path: Path, error: type[SoupError]) -> None:
         SoupError: Of the class `error`.
     """
     if path.exists() and not path.is_file():
-        raise error(f"{path}: expected a regular file, found a pipe, a device or a folder.")
+        raise error(f"{path}: can't be read: expected a regular file, found a pipe, a device or a folder.")
 
 
 @contextmanager

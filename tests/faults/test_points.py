@@ -10,9 +10,10 @@ import random
 
 import pytest
 
-from tests.faults.points import KINDS, REWRITE, TERM, Point, Scene
+from tests.faults.points import COMMANDS, KINDS, REWRITE, TERM, Point, Scene
 from tests.helpers.forked_cli import Forge
 from tests.helpers.injected_faults import EVERY, Fault
+from tests.helpers.toy_pools import debris
 
 SEED = int(os.environ.get("SOUP_FAULT_SEED", "0"))
 EACH = 2
@@ -68,3 +69,21 @@ ONCE = [
 @pytest.mark.parametrize("point", ONCE, ids=str)
 def test_what_once_went_wrong_does_so_no_more(scene, point):
     assert scene.faults_of(point) == []
+
+
+def test_weights_that_are_rewritten_while_they_are_evaluated_leave_no_score(scene):
+    """The candidate's files are hard links to the ingredient's."""
+    scene.clear()
+    mood = scene.folder / "judge" / "mood"
+    mood.write_text("2 " + repr(REWRITE.format(path=str(scene.folder / SHARD))).join(["exec(", ", {})"]))
+    try:
+        done = scene.soup(*COMMANDS["eval"], cwd=scene.folder)
+    finally:
+        mood.unlink()
+    assert done.code == 1
+    assert "ckpts/b: its weights changed while they were in use" in done.stderr
+    assert len(scene.scores()) == 1
+    assert debris(scene.folder) == []
+    scene.restore_pool()
+    assert scene.soup(*COMMANDS["eval"], cwd=scene.folder).code == 0
+    assert scene.scores() == scene.undisturbed("eval")[1]
