@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.faults.points import COMMANDS, Scene, remove
+from tests.faults.points import COMMANDS
+from tests.faults.scene import Scene, remove
 from tests.helpers.forked_cli import Forge
 
 SHARD = "model-00002-of-00002.safetensors"

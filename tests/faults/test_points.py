@@ -1,4 +1,4 @@
-"""Every kind of fault in every command, at places drawn by a seed: the contract is in `points.Scene.faults_of`.
+"""Every kind of fault in every command, at places drawn by a seed: the contract is in `scene.Scene.faults_of`.
 
 SOUP_FAULT_SEED=7 pytest tests/faults/test_points.py -k 'EIO-on-read and greedy'
 """
@@ -10,7 +10,8 @@ import random
 
 import pytest
 
-from tests.faults.points import COMMANDS, KINDS, REWRITE, TERM, Point, Scene
+from tests.faults.points import COMMANDS, KINDS, REWRITE, TERM, Point
+from tests.faults.scene import Scene
 from tests.helpers.forked_cli import Forge
 from tests.helpers.injected_faults import EVERY, Fault
 from tests.helpers.toy_pools import debris

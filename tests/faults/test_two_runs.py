@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.faults.points import COMMANDS, EVALUATIONS, Scene
+from tests.faults.points import COMMANDS, EVALUATIONS
 from tests.faults.processes import start, wait_for
+from tests.faults.scene import Scene
 from tests.helpers.forked_cli import Forge
 from tests.helpers.toy_pools import calls, debris, tree
 
