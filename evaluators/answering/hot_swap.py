@@ -17,7 +17,7 @@ from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError, SoupError
 from soup.evaluation.api import Candidate
 from soup.evaluation.settings import EvalSettings
-from soup.hf.key_mapping import names_in_memory
+from soup.hf.key_mapping import plan_loading
 from soup.support.options import option_name
 from soup.support.plugins import load_object
 
@@ -30,8 +30,8 @@ class HotSwap:
     """The engine of a search, holding one candidate's weights at a time.
 
     A candidate is put in once for all of its benchmarks. The engine is built anew where its weights are not all that
-    differs (another tokenizer, another configuration), where it offers no `module`, and where tensors in memory are
-    not one by one those on disk, so that nothing can be streamed by name.
+    differs (another tokenizer, another configuration), where it offers no `module`, and where it is not sure that
+    streaming gives the very bytes in memory that loading the written files would.
 
     Raises:
         EvaluatorError: what `settings.model` names is not there, or is no engine.
@@ -164,14 +164,14 @@ def _engine_factory(settings: EvalSettings) -> Callable[[Path], Engine]:
 
 
 def _stream_weights(candidate: Candidate, engine: Engine) -> bool:
-    """Put the weights into the engine's module; False, with nothing touched, where that can't be done by name."""
+    """Put the weights into the engine's module; False, with nothing touched, where that can't be done bit for bit."""
     module = getattr(engine, "module", None)
     if module is None:
         return False
     try:
         with Checkpoint(candidate.template) as template:
-            names = names_in_memory(module, template.tensors)
-        candidate.load_into(module, names)
+            names, conversions = plan_loading(module, template.tensors)
+        candidate.load_into(module, names, conversions)
     except (CheckpointError, LookupError) as cause:
         logger.warning("Candidates are loaded from disk one by one: they can't be streamed into the model. %s", cause)
         return False

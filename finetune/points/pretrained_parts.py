@@ -21,7 +21,7 @@ from soup.checkpoints.dtypes import Dtype
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, FinetuneError
-from soup.hf.key_mapping import names_in_memory
+from soup.hf.key_mapping import plan_loading
 from soup.support.text import bullet_list
 
 __all__ = ["PretrainedPart", "open_encoder", "open_language_model"]
@@ -144,8 +144,10 @@ def _behind(prefix: str, checkpoint: Checkpoint, module: PreTrainedModel) -> tup
     """
     tensors = {name.removeprefix(prefix): name for name in checkpoint.tensors if name.startswith(prefix)}
     try:
-        renamed = names_in_memory(module, tensors)
+        renamed, conversions = plan_loading(module, tensors)
     except LookupError as error:
         return {}, str(error)
+    if conversions:
+        return {}, f"{conversions[0].sources[0]}: transformers converts it on loading"
     pairs = renamed.items() if renamed is not None else zip(tensors, tensors, strict=True)
     return {ours: tensors[theirs] for theirs, ours in pairs}, ""

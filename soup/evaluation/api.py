@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from soup.errors import EvaluatorError
+from soup.hf.key_mapping import Conversion
 from soup.support.options import option_name
 
 __all__ = [
@@ -153,14 +154,23 @@ class Candidate(Protocol):
     def directory(self) -> Path:
         """Return the candidate as a complete checkpoint directory; its files may be hard links: only read them."""
 
-    def load_into(self, module: Any, names: Mapping[str, str] | None = None) -> None:
+    def load_into(
+        self, module: Any, names: Mapping[str, str] | None = None, conversions: Sequence[Conversion] = ()
+    ) -> None:
         """Stream the weights into a torch module, every parameter and persistent buffer, block by block.
 
-        `names` maps names on disk to names in memory where those differ; what it does not name is not loaded (a
-        library may have no use for a tensor). Every place in the module is filled, bit for bit, or nothing is touched.
+        Every place in the module is filled, bit for bit, or nothing is touched. `soup.hf.key_mapping.plan_loading` has
+        both arguments for a module of transformers. What neither names is not loaded: a library may have no use for it.
+
+        Args:
+            module: The module.
+            names: Maps names on disk to names in memory, for tensors that are loaded as they are. Default: all that
+                `conversions` do not take, each under its own name.
+            conversions: Make tensors in memory from several on disk, or several from one.
 
         Raises:
-            CheckpointError: names, shapes or dtypes of module and candidate do not match; all are listed.
+            CheckpointError: names, shapes or dtypes of module and candidate do not match, or a conversion fails; all
+                are listed.
         """
 
     def answered(self, count: int, of: int) -> None:

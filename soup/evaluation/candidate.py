@@ -14,13 +14,14 @@ from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.side_files import lent_kinds
 from soup.checkpoints.writer import CheckpointWriter, FilePlan
-from soup.errors import CheckpointError
+from soup.evaluation.module_slots import find_slots
+from soup.hf.key_mapping import Conversion
 from soup.merging.block_loop import Sink, for_each_block
 from soup.merging.merge import add_side_files, plan_merge, wrap_method_errors
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
-from soup.support.text import bullet_list
+from soup.support.threads import run_on_threads
 
 if TYPE_CHECKING:
     import torch
@@ -84,18 +85,26 @@ class SoupCandidate:
             self._directory = self._write(self.home / "checkpoint")
         return self._directory
 
-    def load_into(self, module: torch.nn.Module, names: Mapping[str, str] | None = None) -> None:
+    def load_into(
+        self, module: torch.nn.Module, names: Mapping[str, str] | None = None, conversions: Sequence[Conversion] = ()
+    ) -> None:
         """Stream the weights into a torch module, block by block, without a second copy of the model in memory.
+
+        Of what is converted, the sources of two conversions at most (one layer's experts each, say) lie in main memory
+        besides, and what they become; a conversion may take three times the size of its sources.
 
         Raises:
             CheckpointError: Names, shapes or dtypes of module and candidate do not match; all are listed.
         """
-        targets = _targets(module, self._plan.writes, names, self._have_same_bytes)
-
-        def copy_block(name: str, start: int, values: torch.Tensor) -> None:
-            targets[name][start : start + values.numel()].copy_(values)
-
-        self._stream([spec for spec in self._plan.reads if spec.name in targets], copy_block)
+        reads = {spec.name: spec for spec in self._plan.reads}
+        writes = {spec.name: spec for spec in self._plan.writes}
+        if names is None:
+            converted = {name for conversion in conversions for name in conversion.sources}
+            names = {name: name for name in writes if name not in converted}
+        slots = find_slots(module, writes, names, conversions, self._have_same_bytes)
+        self._merge_into({name: slots[names[name]] for name in reads if name in names}, reads)
+        self._convert_into(slots, conversions, reads, writes)
+        self.refuse_changed()
 
     def answered(self, count: int, of: int) -> None:
         """Pass on that `count` of so many prompts are answered."""
@@ -149,11 +158,49 @@ class SoupCandidate:
         shutil.rmtree(out, ignore_errors=True)  # of a worker that died while it evaluated this very soup
         with CheckpointWriter(out, merged, {"format": "pt"}, durable=False) as writer:
             self._stream([spec for spec in plan.reads if spec.name in names], writer.write)
+            self.refuse_changed()
             add_side_files(writer, plan, plan.recipe, out)
             for file in linked:
                 writer.link_file(file.name, plan.lead.path / file.name)
             writer.commit({"format": "pt"}, index_of=plan.files)
         return out
+
+    def _merge_into(self, targets: Mapping[str, torch.Tensor], reads: Mapping[str, TensorSpec]) -> None:
+        """Merge tensors into memory, contiguous and of the result's dtype."""
+        flat = {name: values.view(-1) for name, values in targets.items()}
+
+        def copy_block(name: str, start: int, values: torch.Tensor) -> None:
+            flat[name][start : start + values.numel()].copy_(values)
+
+        self._stream([reads[name] for name in targets], copy_block)
+
+    def _convert_into(
+        self,
+        slots: Mapping[str, torch.Tensor],
+        conversions: Iterable[Conversion],
+        reads: Mapping[str, TensorSpec],
+        writes: Mapping[str, TensorSpec],
+    ) -> None:
+        """Merge the sources of one conversion after another; while the next are merged, convert the last."""
+        import torch
+
+        def merge_sources() -> Iterator[tuple[Conversion, dict[str, torch.Tensor]]]:
+            for conversion in conversions:
+                specs = [writes[name] for name in conversion.sources]
+                sources = {spec.name: torch.empty(spec.shape, dtype=spec.dtype.torch) for spec in specs}
+                self._merge_into(sources, reads)
+                yield conversion, sources
+
+        def convert(job: tuple[Conversion, dict[str, torch.Tensor]]) -> None:
+            conversion, sources = job
+            for name, values in conversion.convert(sources).items():
+                slots[name].copy_(values)
+
+        threads_before = torch.get_num_threads()
+        try:
+            run_on_threads(convert, merge_sources(), 2, lambda: torch.set_num_threads(1))
+        finally:
+            torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
 
     def _stream(self, specs: Sequence[TensorSpec], sink: Sink) -> None:
         """Merge tensors into the sink; what is the same in all ingredients is read from the first of them alone."""
@@ -163,7 +210,6 @@ class SoupCandidate:
         for source, names in ((first, shared), (blend, {spec.name for spec in specs} - shared)):
             with wrap_method_errors(self._plan.recipe.method):
                 for_each_block(source, [spec for spec in specs if spec.name in names], sink)
-        self.refuse_changed()
 
     def _is_shared(self, name: str) -> bool:
         """Whether every input is known to hold the same bytes for a tensor, which are then the result's."""
@@ -194,64 +240,3 @@ class SoupCandidate:
         if lead not in self._plan.blend.inputs or not all(inputs):
             return False  # a base that takes no part, or one whose digests are not known
         return all(len({digests[spec.name] for digests in inputs}) == 1 for spec in file.tensors)
-
-
-def _targets(
-    module: torch.nn.Module,
-    specs: Iterable[TensorSpec],
-    names: Mapping[str, str] | None,
-    have_same_bytes: Callable[[str, str], bool],
-) -> dict[str, torch.Tensor]:
-    """Find where each tensor of the candidate goes in the module: flat views of parameters and buffers, by name.
-
-    Tied weights are one memory under several names. It is enough that one of the names is in the checkpoint; if several
-    are, they must hold the same bytes, or the last one written would win.
-
-    Raises:
-        CheckpointError: Names, shapes or dtypes do not match; all are listed.
-    """
-    slots = {**dict(module.named_parameters(remove_duplicate=False)), **_persistent_buffers(module)}
-    wrong: list[str] = []
-    filled: dict[int, str] = {}
-    targets: dict[str, torch.Tensor] = {}
-    for spec in specs:
-        if names is not None and spec.name not in names:
-            continue
-        slot = slots.get(names[spec.name] if names is not None else spec.name)
-        why = _mismatch(slot, spec)
-        if why is None and slot is not None and slot.numel():
-            first = filled.setdefault(slot.data_ptr(), spec.name)
-            if first != spec.name and not have_same_bytes(first, spec.name):
-                why = f"the module has one memory for it and for {first}, and they may differ"
-            targets[spec.name] = slot.detach().view(-1)
-        if why is not None:
-            wrong.append(f"{spec.name}: {why}")
-    wrong += [
-        f"{name}: in the module, not in the candidate"
-        for name, slot in slots.items()
-        if slot.numel() and slot.data_ptr() not in filled
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{type(module).__name__} and the candidate do not match name by name (a candidate's directory "
-            f"can be loaded instead):\n{bullet_list(sorted(wrong))}"
-        )
-    return targets
-
-
-def _mismatch(slot: torch.Tensor | None, spec: TensorSpec) -> str | None:
-    """Say why the tensor can't be copied bit for bit into that memory of the module; None where it can."""
-    if slot is None:
-        return "in the candidate, not in the module"
-    if tuple(slot.shape) != spec.shape:
-        return f"expected shape {list(slot.shape)}, found {list(spec.shape)}"
-    if slot.dtype != spec.dtype.torch:
-        return f"expected dtype {str(slot.dtype).removeprefix('torch.')}, found {spec.dtype.name}"
-    if slot.is_meta or not slot.is_contiguous():
-        return "the module has no plain memory for it"
-    return None
-
-
-def _persistent_buffers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    kept = module.state_dict(keep_vars=True)
-    return {name: buffer for name, buffer in module.named_buffers() if name in kept}

@@ -1,31 +1,65 @@
-"""Names on disk and names in memory: transformers renames tensors when it loads a checkpoint.
+"""Tensors on disk and tensors in memory: transformers renames and converts when it loads a checkpoint.
 
-LLaVA's files say `language_model.model.norm.weight`, its module `model.language_model.norm.weight`. The rules are
-transformers' own, asked of the loaded module: the list of renamings and conversions that `from_pretrained` collects
-for it, applied by the function that `from_pretrained` applies them with. Nothing here knows an architecture.
+LLaVA's files say `language_model.model.norm.weight`, its module `model.language_model.norm.weight`; a mixture of
+experts has one file tensor per expert, and one tensor in memory for all. The rules are transformers' own, asked of the
+loaded module: the renamings and conversions that `from_pretrained` collects for it, applied by the functions that
+`from_pretrained` applies them with. Nothing here knows an architecture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["names_in_memory"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Conversion", "LoadingPlan", "plan_loading"]
 
 
-def names_in_memory(module: Any, on_disk: Iterable[str]) -> Mapping[str, str] | None:
-    """Map names on disk to names in memory, without the tensors that transformers has no use for.
+@dataclass(frozen=True)
+class Conversion:
+    """Tensors on disk that become other tensors in memory, together: one layer's experts, say.
+
+    Args:
+        sources: Their names on disk.
+        convert: Takes the sources by name, and gives tensors by their names in memory. It may take entries out of the
+            mapping, so that memory is free the sooner. Shapes and dtypes of what it gives follow from those of what it
+            takes: it is tried on tensors without memory first (on the meta device), where it may raise anything.
+    """
+
+    sources: tuple[str, ...]
+    convert: Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]
+
+
+class LoadingPlan(NamedTuple):
+    """How a checkpoint's tensors become a module's; what neither part names, the module has no use for.
+
+    Args:
+        names: The name in memory by the name on disk, for what is only renamed. None: names are taken as they are.
+        conversions: The rest.
+    """
+
+    names: Mapping[str, str] | None
+    conversions: tuple[Conversion, ...] = ()
+
+
+def plan_loading(module: Any, on_disk: Iterable[str]) -> LoadingPlan:
+    """Return how `from_pretrained` would load tensors of these names into a module of this kind.
 
     Args:
         module: A module that is loaded already.
         on_disk: The names in a checkpoint's files.
 
     Returns:
-        The name in memory by the name on disk. None where there is no such mapping: a module that is not
-        transformers' (its names are taken as they are), or a version of transformers that keeps its rules elsewhere.
+        The plan; without names for a module that is not transformers' (its names are taken as they are), or a version
+        of transformers that keeps its rules elsewhere.
 
     Raises:
-        LookupError: transformers splits, joins or permutes tensors of this checkpoint, or puts two into one.
+        LookupError: transformers puts two tensors of this checkpoint into one, or quantises them.
     """
     try:
         from transformers import PreTrainedModel
@@ -33,28 +67,67 @@ def names_in_memory(module: Any, on_disk: Iterable[str]) -> Mapping[str, str] | 
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import dot_natural_key, rename_source_key
     except ImportError:
-        return None
+        return LoadingPlan(None)
     if not isinstance(module, PreTrainedModel):
-        return None
+        return LoadingPlan(None)
+    if getattr(module, "hf_quantizer", None) is not None:
+        raise LookupError("transformers quantises it on loading")
     rules = get_model_conversion_mapping(module)
     renamings = [rule for rule in rules if isinstance(rule, loading.WeightRenaming)]
-    conversions = [rule for rule in rules if isinstance(rule, loading.WeightConverter)]
+    converters = [rule for rule in rules if isinstance(rule, loading.WeightConverter)]
     in_memory = module.state_dict()
     names: dict[str, str] = {}
-    for name in sorted(on_disk, key=dot_natural_key):  # some renamings depend on what they have seen before
-        target, pattern = rename_source_key(name, renamings, conversions, module.base_model_prefix, in_memory)
+    converted: dict[str, dict[str, str]] = {}  # by the first name in memory: the pattern by the name on disk
+    for name in sorted(on_disk, key=dot_natural_key):  # the order in which experts are stacked
+        target, pattern = rename_source_key(name, renamings, converters, module.base_model_prefix, in_memory)
         if target not in in_memory and name in in_memory:
             target, pattern = rename_source_key(name, [], [], module.base_model_prefix, in_memory)
-        if pattern is not None and target in in_memory:
-            raise LookupError(f"{name}: transformers converts it on loading")
-        if target in in_memory:
+        if target in in_memory and pattern is not None:
+            converted.setdefault(target, {})[name] = pattern
+        elif target in in_memory:
             names[name] = target
-    return _unambiguous(names)
+    _refuse_two_into_one([*names.items(), *((next(iter(patterns)), target) for target, patterns in converted.items())])
+    by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
+    conversions = [
+        Conversion(tuple(patterns), partial(_convert, module, by_pattern, patterns, target, in_memory[target].dtype))
+        for target, patterns in converted.items()
+    ]
+    return LoadingPlan(names, tuple(conversions))
 
 
-def _unambiguous(names: dict[str, str]) -> dict[str, str]:
+def _convert(
+    module: Any,
+    converters: Mapping[str, Any],
+    patterns: Mapping[str, str],
+    target: str,
+    dtype: torch.dtype,
+    tensors: dict[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """Convert tensors as `from_pretrained` does.
+
+    Args:
+        module: Whose tensors they become.
+        converters: transformers' converters by their source patterns.
+        patterns: The pattern that each name on disk was found by, in the order that transformers collects them.
+        target: The name in memory of the first tensor that they become.
+        dtype: Its dtype, which transformers would cast them to.
+        tensors: The tensors by their names on disk; they are taken out.
+
+    Raises:
+        ValueError: They are of another dtype.
+    """
+    converter = deepcopy(converters[next(iter(patterns.values()))])  # what it collects is kept in it
+    for name, pattern in patterns.items():
+        tensor = tensors.pop(name)
+        if tensor.dtype != dtype:
+            raise ValueError(f"{name}: expected {dtype}, found {tensor.dtype}")
+        converter.add_tensor(target, name, pattern, tensor)
+    results = converter.convert(target, model=module, config=module.config)
+    return {name: values[0] if isinstance(values, list) else values for name, values in results.items()}
+
+
+def _refuse_two_into_one(pairs: Iterable[tuple[str, str]]) -> None:
     first: dict[str, str] = {}
-    for name, target in names.items():
+    for name, target in pairs:
         if first.setdefault(target, name) != name:
             raise LookupError(f"{first[target]} and {name}: transformers loads both into {target}")
-    return names

@@ -15,6 +15,7 @@ from soup.checkpoints.digest import digest_checkpoint, side_digest
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, PoolError
 from soup.evaluation.candidate import SoupCandidate
+from soup.hf.key_mapping import Conversion
 from soup.merging.methods import Method, method
 from soup.merging.pool import Pool
 from soup.testing import tiny_checkpoint, tiny_pool
@@ -166,6 +167,69 @@ def test_all_names_and_shapes_that_differ_are_listed_and_nothing_is_touched(tmp_
     assert "layers.2.weight: in the candidate, not in the module" in str(told.value)
     assert "layers.2.bias: in the candidate, not in the module" in str(told.value)
     assert "embed.weight" not in str(told.value)
+
+
+class Fused(torch.nn.Module):
+    """Queries, keys and values of each layer in one tensor; on disk they are three."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ParameterList(torch.zeros(6, 4, dtype=torch.bfloat16) for _ in range(5))
+        self.norm = torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16))
+
+
+def fused(layer, events):
+    """The conversion of one layer; notes when values are converted."""
+    sources = tuple(f"{layer}.{part}" for part in "qkv")
+
+    def join(tensors):
+        joined = torch.cat([tensors.pop(name) for name in sources])
+        if not joined.is_meta:
+            events.append(("converted", str(layer)))
+        return {f"layers.{layer}": joined}
+
+    return Conversion(sources, join)
+
+
+def test_of_tensors_that_become_one_those_of_two_conversions_at_most_are_in_memory(tmp_path, monkeypatch):
+    states, events = [], []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        state = {f"{layer}.{part}": torch.randn(2, 4).bfloat16() for layer in range(5) for part in "qkv"}
+        states.append({**state, "norm": torch.randn(4).bfloat16(), "0.k": torch.ones(2, 4).bfloat16()})
+    folder, module, cached = write_pool(tmp_path / "pool", states), Fused(), Checkpoint.read_cached
+
+    def noted(self, name, start, view):
+        events.append(("read", name[0]))
+        return cached(self, name, start, view)
+
+    soup.merge(recipe_of(folder), tmp_path / "out")
+    written = read_back(tmp_path / "out")
+    monkeypatch.setattr(Checkpoint, "read_cached", noted)
+    threads = torch.get_num_threads()
+    with candidate_of(folder, tmp_path / "home") as candidate:
+        candidate.load_into(module, conversions=[fused(layer, events) for layer in range(5)])
+    assert torch.get_num_threads() == threads
+    assert same_bits(module.norm.detach(), written["norm"])
+    for layer in range(5):
+        expected = torch.cat([written[f"{layer}.{part}"] for part in "qkv"])
+        assert same_bits(module.layers[layer].detach(), expected)
+    read = [layer for event, layer in events if event == "read"]
+    assert "".join(read) == "nnn" + 7 * "0" + 9 * "1" + 9 * "2" + 9 * "3" + 9 * "4"  # 0.k is the same in all: read once
+    pending = set()
+    for event, layer in events[3:]:
+        pending = pending | {layer} if event == "read" else pending - {layer}
+        assert len(pending) <= 2
+
+
+def test_a_conversion_of_tensors_that_the_candidate_lacks_is_told(tmp_path, towers):
+    with (
+        candidate_of(towers, tmp_path / "home") as candidate,
+        pytest.raises(
+            CheckpointError, match=r"0\.q and what is converted with it: the candidate lacks 0\.q, 0\.k, 0\.v"
+        ),
+    ):
+        candidate.load_into(Tower(), conversions=[fused(0, [])])
 
 
 # --- as a directory ---------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class ToyCandidate:
         self.calls.append("directory")
         return self.path
 
-    def load_into(self, module, names=None):
+    def load_into(self, module, names=None, conversions=()):
         import safetensors.torch
         import torch
 

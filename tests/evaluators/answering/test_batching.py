@@ -243,7 +243,7 @@ def test_a_swap_that_fails_halfway_leaves_no_candidate_in_the_model(checkpoints,
     swap.engine_for(candidate(checkpoints["points", 0], tmp_path))
 
     class Torn(ToyCandidate):
-        def load_into(self, module, names=None):
+        def load_into(self, module, names=None, conversions=()):
             torch.nn.init.zeros_(next(module.parameters()).data)
             raise OSError("the disk is gone")
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
-from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForImageTextToText
 
 import soup
-from evaluators.answering import hot_swap
-from evaluators.answering.hot_swap import HotSwap
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError
-from soup.evaluation.candidate import SoupCandidate
-from soup.evaluation.settings import EvalSettings
-from soup.hf.key_mapping import names_in_memory
-from soup.merging.pool import Pool
+from soup.hf.key_mapping import LoadingPlan, plan_loading
+from tests.helpers.hot_swaps import bare_swap, candidate_of, load, on_disk
 from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
 from tests.helpers.tiny_architectures import ARCHITECTURES, tiny_model
 from tests.helpers.vlm_families import save_family
@@ -38,29 +31,9 @@ def write_models(folder, kind, count=2, dtype=torch.bfloat16, seed=0):
     return folder
 
 
-@contextmanager
-def candidate_of(pool, home, **fields):
-    """The mean of a folder's checkpoints as a search has it: digests known, nothing written yet."""
-    with Pool(pool) as opened:
-        digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
-        recipe = recipe_of(pool, **fields).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
-        candidate = SoupCandidate(recipe, opened, home, digests)
-        yield candidate
-        candidate.remove()
-
-
-def on_disk(directory):
-    with Checkpoint(directory) as checkpoint:
-        return list(checkpoint.tensors)
-
-
 def content(directory):
     with Checkpoint(directory) as checkpoint:
         return digest_checkpoint(checkpoint).content
-
-
-def load(directory):
-    return AutoModelForImageTextToText.from_pretrained(directory, dtype="auto")
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -68,9 +41,9 @@ def test_a_streamed_module_holds_the_very_bytes_of_the_merged_files(kind, tmp_pa
     pool = write_models(tmp_path / "pool", kind)
     with candidate_of(pool, tmp_path / "home") as candidate:
         module = load(candidate.template)
-        names = names_in_memory(module, on_disk(candidate.template))
+        names, conversions = plan_loading(module, on_disk(candidate.template))
         assert names is not None
-        candidate.load_into(module, names)
+        candidate.load_into(module, names, conversions)
         merged = candidate.directory()
         held, written = module.state_dict(), read_back(merged)
         assert names.keys() == written.keys()
@@ -87,7 +60,7 @@ def test_names_differ_in_most_families_and_agree_in_some(tmp_path):
     agree = {}
     for kind in ("llava", "idefics3"):
         path = write_models(tmp_path / kind, kind, 1) / "m0"
-        names = names_in_memory(load(path), on_disk(path))
+        names, _ = plan_loading(load(path), on_disk(path))
         agree[kind] = all(name == target for name, target in names.items())
     assert agree == {"llava": False, "idefics3": True}
 
@@ -101,7 +74,7 @@ def test_files_as_an_older_transformers_wrote_them_are_streamed_too(tmp_path):
         save_file({**old, "rotary_emb.inv_freq": torch.ones(4)}, file, {"format": "pt"})  # no use for it any more
     with candidate_of(pool, tmp_path / "home") as candidate:
         module = load(candidate.template)
-        names = names_in_memory(module, on_disk(candidate.template))
+        names, _ = plan_loading(module, on_disk(candidate.template))
         assert "rotary_emb.inv_freq" not in names
         candidate.load_into(module, names)
         fresh = load(candidate.directory()).state_dict()
@@ -122,36 +95,6 @@ def test_a_search_keeps_one_module_for_all_its_candidates(tmp_path, monkeypatch)
     assert len(modules) == 1
 
 
-def bare_swap(monkeypatch):
-    """A HotSwap whose model is a module alone: these checkpoints have no processor."""
-
-    class Bare:
-        def __init__(self, directory):
-            self.module = load(directory)
-
-        def answer(self, prompts): ...
-
-    monkeypatch.setattr(hot_swap, "_engine_factory", lambda settings: Bare)
-    monkeypatch.setattr(hot_swap, "_side_files_digest", lambda directory: "the same")
-    return HotSwap(EvalSettings())
-
-
-def test_where_transformers_converts_tensors_the_candidate_is_loaded_from_its_directory(tmp_path, monkeypatch, caplog):
-    # In memory a mixture of experts has one tensor for all experts; on disk each has its own.
-    write_models(tmp_path / "pool", "qwen3_omni_moe_thinker")
-    swap = bare_swap(monkeypatch)
-    with candidate_of(tmp_path / "pool", tmp_path / "home") as candidate:
-        names = on_disk(candidate.template)
-        assert any("experts.3" in name for name in names)
-        with pytest.raises(LookupError, match="transformers converts it on loading"):
-            names_in_memory(load(candidate.template), names)
-        with caplog.at_level(logging.WARNING):
-            module = swap.engine_for(candidate).module
-        assert "can't be streamed" in caplog.text
-        fresh = load(candidate.directory()).state_dict()
-        assert all(same_bits(values, fresh[name]) for name, values in module.state_dict().items())
-
-
 def test_a_module_of_another_dtype_than_the_candidate_is_not_streamed_into(tmp_path):
     # A bfloat16 soup judged in float32 would be another model than the one that ships.
     pool = write_models(tmp_path / "pool", "llava", dtype=torch.float32)
@@ -159,7 +102,7 @@ def test_a_module_of_another_dtype_than_the_candidate_is_not_streamed_into(tmp_p
         module = load(candidate.template)
         before = {name: values.clone() for name, values in module.state_dict().items()}
         with pytest.raises(CheckpointError, match="expected dtype float32, found bfloat16"):
-            candidate.load_into(module, names_in_memory(module, on_disk(candidate.template)))
+            candidate.load_into(module, *plan_loading(module, on_disk(candidate.template)))
         assert all(same_bits(values, before[name]) for name, values in module.state_dict().items())
 
 
@@ -174,7 +117,7 @@ def test_a_place_that_the_candidate_leaves_unfilled_is_an_error(tmp_path):
     pool = write_models(tmp_path / "pool", "llava")
     with candidate_of(pool, tmp_path / "home") as candidate:
         module = load(candidate.template)
-        names = dict(names_in_memory(module, on_disk(candidate.template)))
+        names = dict(plan_loading(module, on_disk(candidate.template)).names)
         del names["language_model.model.norm.weight"]
         with pytest.raises(CheckpointError, match=r"language_model\.norm\.weight: in the module, not in the cand"):
             candidate.load_into(module, names)
@@ -251,14 +194,14 @@ def test_a_tensor_without_plain_memory_is_not_streamed_into(tmp_path):
 
 
 def test_a_module_that_is_not_transformers_is_taken_by_its_own_names():
-    assert names_in_memory(Toy(), ["embed.weight"]) is None
+    assert plan_loading(Toy(), ["embed.weight"]) == LoadingPlan(None)
 
 
 def test_a_transformers_that_keeps_its_rules_elsewhere_gives_no_mapping(monkeypatch):
     from transformers import conversion_mapping
 
     monkeypatch.delattr(conversion_mapping, "get_model_conversion_mapping")
-    assert names_in_memory(tiny_model("llava"), ["x"]) is None
+    assert plan_loading(tiny_model("llava"), ["x"]) == LoadingPlan(None)
 
 
 def test_what_all_ingredients_share_is_read_once_and_comes_out_the_same(tmp_path, monkeypatch):
@@ -280,7 +223,7 @@ def test_what_all_ingredients_share_is_read_once_and_comes_out_the_same(tmp_path
     written = read_back(tmp_path / "out")
     with candidate_of(pool, tmp_path / "home") as candidate:
         module = load(candidate.template)
-        names = names_in_memory(module, on_disk(candidate.template))
+        names, _ = plan_loading(module, on_disk(candidate.template))
         read.clear()
         candidate.load_into(module, names)
         assert {read.count(name) for name in tower} == {1}
@@ -293,7 +236,7 @@ def test_merging_the_recipe_writes_what_was_judged(tmp_path):
     pool = write_models(tmp_path / "pool", "gemma3", 3)
     with candidate_of(pool, tmp_path / "home") as candidate:
         module = load(candidate.template)
-        candidate.load_into(module, names_in_memory(module, on_disk(candidate.template)))
+        candidate.load_into(module, *plan_loading(module, on_disk(candidate.template)))
     soup.merge(recipe_of(pool), tmp_path / "out")
     module.save_pretrained(tmp_path / "again")
     assert content(tmp_path / "again") == content(tmp_path / "out")
