@@ -26,7 +26,7 @@ from soup.support.threads import default_threads, run_on_threads
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Options", "ScanResult", "Sink", "for_each_block", "scan_blocks"]
+__all__ = ["Options", "ScanResult", "Sink", "for_each_block", "scan_blocks", "thread_bytes"]
 
 Sink = Callable[[str, int, "torch.Tensor"], None]
 """Takes a block: the tensor's name, the index of its first element, the values [elements], valid for the call."""
@@ -135,6 +135,24 @@ def scan_blocks(
     return ScanResult(tuple(leaf_digests.close() for leaf_digests in digests), loop.rejections)
 
 
+def thread_bytes(blend: Blend, tensors: Sequence[TensorSpec]) -> int:
+    """Return the most memory that a thread takes for a block: the inputs, and six times the values that are merged.
+
+    As measured: sum, summand, result, what inputs that agree are held against, and what lies idle between them.
+    """
+
+    def block_bytes(spec: TensorSpec) -> int:
+        specs = [checkpoint.tensors[spec.name] for checkpoint in blend.inputs]
+        accumulated = (
+            6 * max(each.dtype.accumulates_in.bits // 8 for each in specs) if spec.dtype.kind == "float" else 0
+        )
+        if blend.method.granularity == "tensor":
+            return spec.elements * (_element_bytes(specs) + accumulated)
+        return min(BLOCK_BUDGET_BYTES, LEAF_ELEMENTS * _element_bytes(specs)) + LEAF_ELEMENTS * accumulated
+
+    return max(map(block_bytes, tensors))
+
+
 def _units(spec: TensorSpec, blend: Blend) -> Iterator[tuple[int, int]]:
     """Yield the (first element, number of elements) of a tensor's units of work: its leaves, or the whole tensor."""
     if blend.method.granularity == "tensor" and spec.dtype.kind == "float":
@@ -163,13 +181,16 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
 
 def _blocks(loop: _Loop, specs: Sequence[TensorSpec], start: int, count: int) -> Iterator[tuple[int, int]]:
     """Cut a unit into blocks that fit the budget; yields their (first element, number of elements)."""
-    # An element of the inputs takes its own bytes, and those of its value in the dtype that it is added up in.
-    element_bytes = sum(spec.dtype.bits // 8 + spec.dtype.accumulates_in.bits // 8 for spec in specs)
-    step = min(loop.options.block_elements or count, max(4096, BLOCK_BUDGET_BYTES // element_bytes))
+    step = min(loop.options.block_elements or count, max(4096, BLOCK_BUDGET_BYTES // _element_bytes(specs)))
     if loop.blend.method.granularity == "tensor" and specs[0].dtype.kind == "float":
         step = count
     for first in range(start, start + count, max(step, 1)):
         yield first, min(step, start + count - first)
+
+
+def _element_bytes(specs: Sequence[TensorSpec]) -> int:
+    """Return what an element of the inputs takes: its own bytes, and its value in the dtype that it is added up in."""
+    return sum(spec.dtype.bits // 8 + spec.dtype.accumulates_in.bits // 8 for spec in specs)
 
 
 def _read(loop: _Loop, specs: Sequence[TensorSpec], first: int, count: int) -> list[memoryview]:

@@ -25,8 +25,9 @@ from soup.checkpoints.side_files import complete_side_files, config_for
 from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files
 from soup.errors import CheckpointError, OutputError, RecipeError, SoupError
 from soup.merging.block_arithmetic import Blend
-from soup.merging.block_loop import BLOCK_BUDGET_BYTES, Options, for_each_block
+from soup.merging.block_loop import Options, for_each_block, thread_bytes
 from soup.merging.ingredient import Ingredient, is_dropped, open_all
+from soup.merging.mean_kernel import LOAD_NUMBA_FROM_BYTES
 from soup.merging.methods.base import Method
 from soup.merging.model_card import model_card
 from soup.merging.options import MergeOptions, WriteOptions
@@ -58,8 +59,11 @@ RECIPE_KEY = "soup_recipe"
 _NO_DIGEST = "sha256:" + "0" * 64
 
 
-IMPORTED_BYTES = 240_000_000
+IMPORTED_BYTES = 245_000_000
 """What Python with torch takes before a merge begins, as measured; the blocks' buffers come on top."""
+
+NUMBA_BYTES = 120_000_000
+"""What numba takes where it is loaded, as measured."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,10 @@ class MergePlan:
 
     @property
     def ram_bytes(self) -> int:
-        """An upper bound of the memory that the merge takes."""
-        per_thread = min(BLOCK_BUDGET_BYTES, len(self.blend.inputs) * 6 * 2**19) + 4 * 2**21
-        return IMPORTED_BYTES + default_threads() * per_thread
+        """An upper bound of the memory that the merge takes, but for what a method of somebody else's takes itself."""
+        threads = self.options.threads or default_threads()
+        compiled = self.blend.is_plain_mean and self.read_bytes >= LOAD_NUMBA_FROM_BYTES
+        return IMPORTED_BYTES + compiled * NUMBA_BYTES + threads * thread_bytes(self.blend, self.reads)
 
     def as_json(self, out: Path) -> dict[str, object]:
         """Return what `--dry-run` prints: tensors, files, bytes to read and to write, and the bound of memory."""

@@ -10,9 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import soup
+from evaluators.answering.hot_swap import HotSwap
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError
+from soup.evaluation.settings import EvalSettings
 from soup.hf.key_mapping import LoadingPlan, plan_loading
 from tests.helpers.hot_swaps import bare_swap, candidate_of, load, on_disk
 from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
