@@ -70,25 +70,37 @@ class LeafDigests:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._leaves: dict[str, bytearray] = {}
+        self._leaves: dict[str, bytes | bytearray] = {}
         self._lock = threading.Lock()
 
     def put(self, name: str, start: int, digest: bytes) -> None:
         """Store the digest of the leaf of tensor `name` whose first element is `start`."""
+        count = -(-self._checkpoint.tensors[name].elements // LEAF_ELEMENTS)
+        if count <= 1:  # most tensors of a model of many, whose memory counts
+            self._leaves[name] = digest
+            return
         with self._lock:
-            if name not in self._leaves:
-                count = max(1, -(-self._checkpoint.tensors[name].elements // LEAF_ELEMENTS))
-                self._leaves[name] = bytearray(16 * count)
+            held = self._leaves.get(name)
+            if not isinstance(held, bytearray):
+                held = self._leaves[name] = bytearray(16 * count)
         offset = start // LEAF_ELEMENTS * 16
-        self._leaves[name][offset : offset + 16] = digest
+        held[offset : offset + 16] = digest
 
     def close(self) -> ContentDigest:
         """Combine the leaves to the content digest; tensors without leaves (dropped ones) are read now."""
         specs = self._checkpoint.tensors
         _read_leaves(self._checkpoint, [spec for name, spec in specs.items() if name not in self._leaves], self, None)
-        tensors = {name: xxhash.xxh3_128_hexdigest(self._leaves[name]) for name in specs}
-        lines = [f"{name}\0{spec.dtype.code}\0{list(spec.shape)}\0{tensors[name]}\n" for name, spec in specs.items()]
-        return ContentDigest("xxh3:" + xxhash.xxh3_128_hexdigest("".join(sorted(lines)).encode()), tensors)
+        tensors = {name: xxhash.xxh3_128_hexdigest(self._leaves.pop(name)) for name in specs}
+
+        def line(name: str) -> str:
+            spec = specs[name]
+            return f"{name}\0{spec.dtype.code}\0{list(spec.shape)}\0{tensors[name]}\n"
+
+        content = xxhash.xxh3_128()
+        # Lines are sorted as their names are, but for names that hold the sign between. All lines at once take memory.
+        for name in sorted(specs, key=line if any("\0" in name for name in specs) else None):
+            content.update(line(name).encode())
+        return ContentDigest(f"xxh3:{content.hexdigest()}", tensors)
 
 
 def digest_checkpoint(checkpoint: Checkpoint, progress: ByteProgress | None = None) -> ContentDigest:

@@ -50,13 +50,15 @@ class Checkpoint:
         _refuse_irregular(self.path, names)  # which may lie in folders
         self.sharded = index is not None
         self.shards = tuple(Shard(self.path / name) for name in names)
-        self._shard_of = _shard_of_each(self.path, self.shards, names, index, self.warnings)
+        _check_index(self.path, self.shards, names, index, self.warnings)
         self.files = tuple(names)
         self._contents_when_opened = self._contents()
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorSpec]:
         """The tensors' specs by name, shard by shard in file order."""
+        if len(self.shards) == 1:
+            return self.shards[0].header.specs  # which other checkpoints may share
         return {spec.name: spec for shard in self.shards for spec in shard}
 
     @cached_property
@@ -130,15 +132,18 @@ class Checkpoint:
 
     def read_into(self, name: str, start: int, view: memoryview) -> None:
         """Fill `view` with the bytes of tensor `name` from byte `start` on; see `Shard.read_into`."""
-        self._shard_of[name].read_into(name, start, view)
+        self._shard_of(name).read_into(name, start, view)
 
     def read_cached(self, name: str, start: int, view: memoryview) -> int:
         """Fill `view` as far as the page cache reaches; see `Shard.read_cached`."""
-        return self._shard_of[name].read_cached(name, start, view)
+        return self._shard_of(name).read_cached(name, start, view)
 
     def expect(self, name: str, start: int, count: int) -> None:
         """Tell the operating system that `count` bytes of tensor `name` from byte `start` on are read soon."""
-        self._shard_of[name].expect(name, start, count)
+        self._shard_of(name).expect(name, start, count)
+
+    def _shard_of(self, name: str) -> Shard:
+        return next(shard for shard in self.shards if name in shard.header.tensors)
 
     def metadata(self, file: str) -> Mapping[str, str]:
         """Give the free metadata in the header of one of its files."""
@@ -273,18 +278,16 @@ def _refuse_other_kinds(path: Path, files: list[str], index: dict[str, str] | No
     raise CheckpointError(f"{path}: no .safetensors file here. A checkpoint holds {WEIGHTS}, or shards with {INDEX}.")
 
 
-def _shard_of_each(
+def _check_index(
     path: Path, shards: tuple[Shard, ...], names: list[str], index: dict[str, str] | None, warnings: list[str]
-) -> dict[str, Shard]:
-    """Find the shard that each tensor is read from; the index and the headers must agree."""
-    shard_of: dict[str, Shard] = {}
+) -> None:
+    """Make sure that each tensor lies in one shard, and that the index and the headers agree."""
     files: dict[str, str] = {}
     twice: list[str] = []
     for file, shard in zip(names, shards, strict=True):
         for spec in shard:
-            if spec.name in shard_of:
+            if files.setdefault(spec.name, file) != file:
                 twice.append(f"{spec.name}: in {files[spec.name]} and in {file}")
-            shard_of[spec.name], files[spec.name] = shard, file
     if twice:
         raise CheckpointError(f"{path}: tensors that lie in two shards:\n{bullet_list(twice)}")
     if index is not None:
@@ -295,9 +298,8 @@ def _shard_of_each(
         ]
         if lost:
             raise CheckpointError(f"{path}: {INDEX} names tensors that are not there:\n{bullet_list(lost)}")
-        unnamed = [name for name in shard_of if name not in index]
+        unnamed = [name for name in files if name not in index]
         if unnamed:
             warnings.append(
                 f"{path}: {len(unnamed)} tensors that {INDEX} does not name are merged too, e.g. {unnamed[0]}"
             )
-    return shard_of

@@ -7,18 +7,22 @@ the rest  the tensors' bytes; the offsets count from here, and leave no gap and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
+from weakref import WeakValueDictionary
 
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.errors import CheckpointError
@@ -48,6 +52,11 @@ class Header:
     metadata: Mapping[str, str]
     file_bytes: int
 
+    @cached_property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """Every tensor's spec by name, in file order."""
+        return {name: placement.spec for name, placement in self.tensors.items()}
+
 
 def read_header(path: Path) -> Header:
     """Read and check the header of a safetensors file, without touching the tensors.
@@ -70,11 +79,18 @@ def read_header(path: Path) -> Header:
                 "length. The file is truncated or damaged: copy or download it again."
             )
         text = _exactly(file.read(header_bytes), header_bytes, path)
+    key = hashlib.sha256(text).digest(), file_bytes
+    if header := _headers.get(key):
+        return header
     entries = _parse(text, path)
     del text
     metadata = _metadata(entries.pop(METADATA, {}), path)
     tensors = _tensors(entries, 8 + header_bytes, file_bytes, path)
-    return Header(MappingProxyType(tensors), MappingProxyType(metadata), file_bytes)
+    return _headers.setdefault(key, Header(MappingProxyType(tensors), MappingProxyType(metadata), file_bytes))
+
+
+_headers: WeakValueDictionary[tuple[bytes, int], Header] = WeakValueDictionary()
+"""Those in use, by the digest of their text: fine-tunes of one model mostly have the same, which is held once."""
 
 
 def _exactly(data: bytes, count: int, path: Path) -> bytes:
@@ -176,7 +192,13 @@ def _tensors(entries: dict[str, object], data_start: int, file_bytes: int, path:
         )
     if wrong:
         raise CheckpointError(f"{path}: damaged header:\n{bullet_list(wrong)}")
-    return {name: Placement(TensorSpec(name, span.dtype, span.shape), data_start + span.begin) for span, name in spans}
+    tensors: dict[str, Placement] = {}
+    spans.reverse()
+    while spans:  # which is emptied too
+        span, name = spans.pop()
+        name = sys.intern(name)  # fine-tunes of one model have the same names, whatever their files
+        tensors[name] = Placement(TensorSpec(name, span.dtype, span.shape), data_start + span.begin)
+    return tensors
 
 
 def _is_text(name: str) -> bool:

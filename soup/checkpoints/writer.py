@@ -97,15 +97,22 @@ def _ordered(specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
 
 def header_bytes(plan: FilePlan, metadata: Mapping[str, str]) -> bytes:
     """Format a safetensors header, length and padding included, as `safetensors.torch.save_file` writes it."""
-    head: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    text = bytearray(b'{"__metadata__":' + _compact(dict(metadata)) + b"," if metadata else b"{")
     begin = 0
-    for spec in plan.tensors:
+    for spec in plan.tensors:  # one by one: the objects of all would take several times the header's size
         offsets = [begin, begin + spec.bytes]
-        head[spec.name] = {"dtype": spec.dtype.code, "shape": list(spec.shape), "data_offsets": offsets}
+        entry = {"dtype": spec.dtype.code, "shape": list(spec.shape), "data_offsets": offsets}
+        text += _compact(spec.name) + b":" + _compact(entry) + b","
         begin = offsets[1]
-    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    if text.endswith(b","):
+        del text[-1]
+    text += b"}"
     text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8
     return len(text).to_bytes(8, "little") + text
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class _WritePlacement(NamedTuple):
@@ -146,6 +153,7 @@ class CheckpointWriter:
         self._partial, self._lock = claim(self.out)
         self._placements: dict[str, _WritePlacement] = {}
         self._weights: list[ReopenedFile] = []
+        self._header_sizes: list[int] = []
         self._open = True
         try:
             for plan in self._files:
@@ -168,6 +176,7 @@ class CheckpointWriter:
             raise self._failure(f"no place for {plan.name}, {format_bytes(begin + plan.data_bytes)}", error) from error
         file = ReopenedFile(path, os.O_RDWR)
         self._weights.append(file)
+        self._header_sizes.append(begin)
         for spec in plan.tensors:
             self._placements[spec.name] = _WritePlacement(file, begin)
             begin += spec.bytes
@@ -242,9 +251,9 @@ class CheckpointWriter:
         return OutputError(f"{self.out}: {what} ({error.strerror or error}). {disk_advice(self.out)}")
 
     def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
-        for file, plan in zip(self._weights, self._files, strict=True):
+        for file, plan, size in zip(self._weights, self._files, self._header_sizes, strict=True):
             head = header_bytes(plan, metadata)
-            assert len(head) == len(header_bytes(plan, self._metadata)), "metadata must keep their length"
+            assert len(head) == size, "metadata must keep their length"
             with file.descriptor() as fd:
                 _write_at(fd, memoryview(head), 0)
         self._close()

@@ -203,8 +203,10 @@ def write_soup(
         with wrap_method_errors(plan.recipe.method):
             loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
             digests = for_each_block(plan.blend, plan.reads, writer.write, loop, hashing=True)
+            contents = [digest.content for digest in digests]
+            del digests  # of each tensor
         _refuse_changed(plan)
-        sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
+        sealed = plan.recipe.sealed(contents, digest_files(plan.side_files))
         add_side_files(writer, plan, sealed, out, scores)
         writer.commit(_metadata(sealed.digest))
     return sealed

@@ -52,3 +52,12 @@ def test_a_merge_s_own_pass_names_what_it_read_as_the_digest_does(tmp_path):
     assert [share.digest for share in sealed.ingredients] == [
         digest_checkpoint(Checkpoint(pool / name)).content for name in "ab"
     ]
+
+
+@pytest.mark.parametrize("names", [["a.b", "a", "a-b", "b"], ["a\0z", "a\0A", "a", "a\0"]], ids=["plain", "with nulls"])
+def test_the_content_digest_is_that_of_one_line_a_tensor_sorted(tmp_path, names):
+    tensors = {name: values_of(3, seed) for seed, name in enumerate(names)}
+    checkpoint = Checkpoint(tiny_checkpoint(tmp_path / "model", tensors=tensors))
+    lines = sorted(f"{name}\0BF16\0[3]\0{digest_of(values)}\n" for name, values in tensors.items())
+    expected = xxhash.xxh3_128_hexdigest("".join(lines).encode())
+    assert digest_checkpoint(checkpoint).content == f"xxh3:{expected}"

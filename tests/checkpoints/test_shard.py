@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import struct
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -328,3 +330,27 @@ def test_a_header_of_80_mb_is_read_within_a_gigabyte_and_20_seconds(tmp_path):
     seconds, peak = map(float, output.split())
     assert seconds < 20
     assert peak * (1 if sys.platform == "darwin" else 1024) < 1e9
+
+
+def test_the_same_header_is_held_once_while_it_is_in_use(tmp_path):
+    tensors = {"long.name": torch.zeros(2), "another.name": torch.zeros(3)}
+    for name, metadata in (("first", "pt"), ("again", "pt"), ("other", "np")):
+        save_file(tensors, tmp_path / name, {"format": metadata})
+    first, again, other = (read_header(tmp_path / name) for name in ("first", "again", "other"))
+    assert first is again
+    assert first is not other
+    assert first.tensors == other.tensors
+    assert next(iter(first.tensors)) is next(iter(other.tensors))  # each name is held once anyway
+    held = weakref.ref(first)
+    del first, again
+    gc.collect()
+    assert held() is None
+
+
+def test_the_same_header_before_more_bytes_is_refused(tmp_path):
+    path = write(tmp_path, FINE)
+    header = read_header(path)
+    path.write_bytes(FINE + b"\0")
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        read_header(path)
+    assert header.file_bytes == len(FINE)
