@@ -3,6 +3,7 @@
 # make test-all the slow tests too
 # make zoo      every image-text-to-text class that the installed transformers can make; writes docs/zoo.md
 #               (make zoo MERGEKIT=1: what mergekit makes of the same files stands beside it)
+# make fuzz     every reader of files and answers on damaged ones: EXECUTIONS=100000 of each
 # make bench    speed and memory of a merge, against the floor of this machine
 # make system   the one package of the operating system that Debian's python3 may lack: venv (apt-get, as root)
 #
@@ -15,7 +16,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-all zoo lint bench system clean
+EXECUTIONS ?= 100000
+
+.PHONY: demo test test-all zoo lint fuzz bench system clean
 
 demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
@@ -35,6 +38,9 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+fuzz: .venv/fuzz
+	$(BIN)/python -m tests.fuzz --executions $(EXECUTIONS)
+
 bench: .venv/ready
 	$(BIN)/python benchmarks/merge.py
 
@@ -53,6 +59,11 @@ system:
 .venv-mergekit/ready: constraints.txt
 	$(PYTHON) -m venv .venv-mergekit
 	.venv-mergekit/bin/pip install --quiet --disable-pip-version-check -c constraints.txt mergekit
+	touch $@
+
+# atheris has wheels for few systems and versions of Python; without it the targets run under hypothesis.
+.venv/fuzz: .venv/ready
+	$(PIP) -c constraints.txt --no-deps atheris || echo "no atheris here: fuzzing by hypothesis"
 	touch $@
 
 define install

@@ -21,6 +21,7 @@ the mixture: MM1.5, arXiv 2409.20566, sections 3.2 and 3.3.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -48,6 +49,7 @@ __all__ = [
 
 
 HOW_MUCH = re.compile(r"all|none|last ([1-9]\d*)")  # of a part is trained
+MOST_JOBS = 10_000
 LAST_MINUTES = 2  # of a job's time in SLURM are for its checkpoint
 POOL_KEYS = "start, data, added and lr"  # for who gave another file
 # Names of settings, and those they had at first: digests, files on disk and folders of ingredients keep the old ones.
@@ -67,7 +69,7 @@ class _Strict(BaseModel):
 
 def _path(text: str) -> str:
     if not is_possible_path(text):
-        raise ValueError("a name in a path has at most 255 bytes, and none is 0")
+        raise ValueError("a path has at most 3,000 bytes, a name in it 255, and none is 0")
     return text
 
 
@@ -111,7 +113,7 @@ def _name(text: str) -> str:
 def _pattern(text: str) -> str:
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:  # a count too large, nested too deep
         raise ValueError(f"not a regular expression ({error})") from error
     return text
 
@@ -328,6 +330,9 @@ class FinetuneConfig(TrainSettings):
             for name in self.sweep
             if name not in TrainSettings.model_fields
         ]
+        count = (len(self.added) + self.include_base) * math.prod(map(len, self.sweep.values()))
+        if count > MOST_JOBS:
+            wrong.append(f"sweep: {count:,} models to train, more than {MOST_JOBS:,}")
         categories = {data_set.category for data_set in self._data_sets()}
         wrong += [
             f"mixture.categories.{name}: no data set has this category.{did_you_mean(name, categories)}"
@@ -347,7 +352,7 @@ class FinetuneConfig(TrainSettings):
         stage = (self.start.model_extra or {}) if isinstance(self.start, Stage) else {}
         mixtures = [mix for mix in (stage.get("mixture"), *self.sweep.get("mixture", [])) if isinstance(mix, dict)]
         named = [mix["categories"] for mix in mixtures if isinstance(mix.get("categories"), dict)]
-        return {name for categories in (self.mixture.categories, *named) for name in categories}
+        return {str(name) for categories in (self.mixture.categories, *named) for name in categories}
 
     def settings(self, changed: Mapping[str, object] | None = None) -> TrainSettings:
         """Give how an ingredient is trained.

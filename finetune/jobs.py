@@ -26,6 +26,7 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
+from types import UnionType
 from typing import TypedDict, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -34,7 +35,7 @@ from finetune.config import RENAMED_SETTINGS, DataSet, FinetuneConfig, Stage, Tr
 from finetune.config_file import read_config, wrong_values
 from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
-from soup.support.json_text import read_json_object
+from soup.support.json_text import check_kinds, read_json_object
 from soup.support.text import bullet_list
 
 __all__ = [
@@ -157,14 +158,17 @@ class Job:
         """Read the job of a folder, and its digest.
 
         Raises:
-            FinetuneError, ValueError, KeyError: no `job.json` there, or not one of ours.
+            FinetuneError: no `job.json` there, or not one of ours.
         """
         document = cast("JobDocument", read_json_object(folder / "job.json", FinetuneError))
-        data = tuple(DataSet.model_validate(data_set) for data_set in document["data"])
-        settings = TrainSettings.from_stored(document["settings"])
-        out, digests = Path(document["out"]), document.get("digests", {})
-        job = cls(document["name"], document["start"], data, settings, out, folder, digests=digests)
-        return job, document["digest"]
+        try:
+            data = tuple(DataSet.model_validate(data_set) for data_set in document["data"])
+            settings = TrainSettings.from_stored(document["settings"])
+            out, digests = Path(document["out"]), document.get("digests", {})
+            job = cls(document["name"], document["start"], data, settings, out, folder, digests=digests)
+            return job, document["digest"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FinetuneError(f"{folder}: no job.json of ours ({error!r}).") from error
 
 
 @dataclass(frozen=True)
@@ -202,14 +206,12 @@ def job_command(job: Job, gpus: int) -> list[str]:
 
 def read_job(folder: Path) -> JobDocument | None:
     """Read a folder's `job.json`, or None where there is none."""
-    document = _read_json(folder / "job.json")
-    return None if document is None else cast("JobDocument", document)
+    return cast("JobDocument | None", _read_document(folder / "job.json"))
 
 
 def read_stamp(out: Path) -> Stamp | None:
     """Read what a finished job left in its checkpoint (`finetune.json`, with the job's digest), or None."""
-    document = _read_json(out / STAMP)
-    return None if document is None else cast("Stamp", document)
+    return cast("Stamp | None", _read_document(out / STAMP))
 
 
 def stamp_time(out: Path) -> float:
@@ -224,6 +226,29 @@ def stamp_time(out: Path) -> float:
 def has_digest(out: Path, digest: str) -> bool:
     """Whether a complete checkpoint of just this job stands at a path."""
     return (read_stamp(out) or {}).get("digest") == digest
+
+
+_KINDS: dict[str, type | UnionType] = {
+    **dict.fromkeys(("name", "digest", "start"), str | None),
+    **dict.fromkeys(("digests", "settings", "mixture"), dict | None),
+    "data": list | None,
+    "steps": int | None,
+    "last_loss": int | float | None,
+}
+
+
+def _read_document(path: Path) -> Json | None:
+    """Read what a job was made from; None where there is none, or its values are of other kinds than ours."""
+    document = _read_json(path)
+    try:
+        check_kinds(document or {}, _KINDS, {"data": dict})
+        parts = cast("JobDocument", document or {})
+        check_kinds(parts.get("digests") or {}, {"start": str | None, "data": dict | None}, {"data": str})
+        for data_set in parts.get("data") or []:
+            check_kinds(data_set, {"path": str | None})
+    except ValueError:
+        return None
+    return document
 
 
 def _read_json(path: Path) -> Json | None:

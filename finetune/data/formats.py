@@ -234,20 +234,22 @@ class _Reading:
     def _resolve(self, image: object) -> object:
         """Return an image by its whole path; bytes and base64 as they are."""
         if isinstance(image, Mapping):
-            if image.get("bytes") is None and image.get("path"):
-                return self._resolve(image["path"])
-            return {"bytes": image.get("bytes"), "path": image.get("path")}
+            content, path = image.get("bytes"), image.get("path")
+            if content is None and path:
+                return self._resolve(path)
+            if isinstance(content, bytes | str):
+                return {"bytes": content, "path": path}
         if isinstance(image, bytes):
             return image
         if not isinstance(image, str) or not image:
-            shown = "an empty text" if image == "" else type(image).__name__
+            shown = "an empty text" if image == "" else _kind_of_image(image)
             raise _FaultError(
                 "unreadable", f"image {len(self.pictures) + 1}: expected a path, bytes or base64, found {shown}"
             )
         if image[:5].lower() == "data:":
             return image
         if image[:5].lower() == "file:":
-            return Path(unquote(urlsplit(image).path))
+            return Path(unquote(_path_of_url(image, len(self.pictures) + 1)))
         if "://" in image[:12]:
             raise _FaultError("image_missing", f"{image[:100]}: a URL; download it first, and give the file's path")
         # os.path's is False, not an error, for a name that no file can have
@@ -278,6 +280,19 @@ def _listed(value: object) -> list[object]:
     """One or several images, without those that are none."""
     values = list(value) if isinstance(value, list | tuple) else [value]
     return [item for item in values if not _is_absent(item)]
+
+
+def _path_of_url(url: str, number: int) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError as error:  # such as a bracket that is not closed
+        raise _FaultError("unreadable", f"image {number}: {url[:100]}: no URL of a file ({error})") from error
+
+
+def _kind_of_image(image: object) -> str:
+    if not isinstance(image, Mapping):
+        return type(image).__name__
+    return f"a mapping whose bytes are {type(image.get('bytes')).__name__}, and path {type(image.get('path')).__name__}"
 
 
 def _kind(value: object) -> str:

@@ -61,10 +61,12 @@ def rows_left_out(jobs: Sequence[Job]) -> list[str]:
     """Give what jobs left out as bad rows (`on_bad_row: skip`), by count and data set, once for all that share it."""
     users: dict[str, list[str]] = {}
     for job in jobs:
-        left_out = (read_stamp(job.out) or {}).get("mixture", {}).get("left_out")
-        for path, (bad, rows) in (left_out if isinstance(left_out, dict) else {}).items():
-            text = f"{bad:,} of {rows:,} rows of {path} were left out as bad rows"
-            users.setdefault(text, []).append(job.name)
+        left_out = ((read_stamp(job.out) or {}).get("mixture") or {}).get("left_out")
+        for path, counts in (left_out if isinstance(left_out, dict) else {}).items():
+            match counts:
+                case [int(bad), int(rows)]:
+                    text = f"{bad:,} of {rows:,} rows of {path} were left out as bad rows"
+                    users.setdefault(text, []).append(job.name)
     remarks = [f"{text} ({', '.join(names)}): soup finetune --check tells why" for text, names in users.items()]
     return remarks + [
         f"{job.name}: {len(lost):,} rows more turned out to be bad in training and were left out, the first: "

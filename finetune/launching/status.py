@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -142,6 +143,8 @@ def _speed(seconds_per_step: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Give a time for people: `40 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    if not math.isfinite(seconds):
+        return "?"
     minutes, hours = round(seconds / 60), int(seconds // 3600)
     if seconds < 100:
         return f"{seconds:.0f} s"

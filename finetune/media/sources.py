@@ -125,7 +125,7 @@ def _of_base64(text: str, name: str) -> ImageSource:
 def _printed_bytes(text: str, name: str) -> bytes:
     try:
         content = ast.literal_eval(text)
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:  # all that it documents
         raise FinetuneError(f"{name}: bytes as Python prints them, and not whole; is it cut off?") from error
     return content if isinstance(content, bytes) else b""
 

@@ -28,6 +28,7 @@ from finetune.points.side_files import (
     normalisation,
     prepare_padding,
     saved_files,
+    wrap_config_errors,
 )
 from finetune.points.slice_writer import Progress, TensorSlice, TensorTarget, open_source, plan_targets, write_targets
 from soup.checkpoints.dtypes import TensorSpec
@@ -109,9 +110,11 @@ def _unpublish(source: Checkpoint) -> Conversion:
     prepare_padding(tokenizer)
     image, end = (_token(tokenizer, token, source.path) for token in (IMAGE_TOKEN, "<|im_end|>"))
     tokens = {"eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
-    config = from_published_config(source.config, image, tied="llm.embed_out.weight" not in source.tensors, **tokens)
-    shapes = tensor_shapes(config)
-    parts = published_names(list(shapes), config)
+    with wrap_config_errors(source.path):
+        tied = "llm.embed_out.weight" not in source.tensors
+        config = from_published_config(source.config, image, tied=tied, **tokens)
+        shapes = tensor_shapes(config)
+        parts = published_names(list(shapes), config)
     left_out = _check_tensors(source, parts, shapes)
     targets = []
     for name, part in parts.items():
@@ -161,9 +164,10 @@ def _publish(source: Checkpoint) -> Conversion:
             f"{source.path}: expected config.json to have model_type points, found "
             f"{source.config.get('model_type')!r}. --reverse takes a checkpoint of this family."
         )
-    config = PointsConfig.from_dict(source.config)
-    published = to_published_config(config)
-    shapes = tensor_shapes(config)
+    with wrap_config_errors(source.path):
+        config = PointsConfig.from_dict(source.config)
+        published = to_published_config(config)
+        shapes = tensor_shapes(config)
     _refuse_differences(source, shapes)
     joined: dict[str, dict[int, str]] = {}
     for name, part in (parts := published_names(list(shapes), config)).items():

@@ -40,7 +40,10 @@ def named_tiling(setting: str | Mapping[str, object] | Tiling) -> Tiling:
     faults = [f"{key!r}.{did_you_mean(str(key), known)}" for key in parameters if key not in known]
     if faults:
         raise FinetuneError(f"tiling {name}: unknown parameters:\n{bullet_list(faults)}")
-    return tiling(**parameters)
+    try:
+        return tiling(**parameters)
+    except TypeError as error:  # a value of another kind, such as a list for a number
+        raise FinetuneError(f"tiling {name}: a value of the wrong kind ({error}).") from error
 
 
 def _parse(text: str) -> dict[str, object]:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from finetune.points.encoders import encoder_class
 from finetune.points.model import language_model_class
-from finetune.points.side_files import normalisation
+from finetune.points.side_files import normalisation, wrap_config_errors
 from finetune.points.slice_writer import open_source
 from soup.checkpoints.dtypes import Dtype
 from soup.checkpoints.hub import is_hub_id
@@ -101,17 +101,15 @@ def _open_part(location: str) -> tuple[Checkpoint, PreTrainedConfig]:
         raise
     if checkpoint.quantised:
         raise FinetuneError(f"{location}: quantised weights can't be assembled: {checkpoint.quantised}.")
-    try:
+    with wrap_config_errors(location):
         config = AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise FinetuneError(f"{location}: its config.json can't be read by transformers.\n{error}") from error
     vars(config).pop("auto_map", None)  # names code that does not come along
     return checkpoint, config
 
 
 def _find(checkpoint: Checkpoint, config: PreTrainedConfig, kind: type[PreTrainedModel]) -> dict[str, str]:
     """Return the checkpoint's name of every tensor of the module: behind the prefix that most of them have."""
-    with torch.device("meta"):
+    with wrap_config_errors(checkpoint.path), torch.device("meta"):
         module = kind(config)
     tied = module.all_tied_weights_keys
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in tied}

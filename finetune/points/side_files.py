@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +14,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from finetune.points.config import PointsConfig
 from soup.checkpoints.dtypes import TensorSpec
-from soup.errors import FinetuneError
+from soup.errors import FinetuneError, SoupError
 from soup.support.json_text import read_json_object
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "normalisation",
     "prepare_padding",
     "saved_files",
+    "wrap_config_errors",
 ]
 
 CLIPS = {"image_mean": list(OPENAI_CLIP_MEAN), "image_std": list(OPENAI_CLIP_STD)}
@@ -31,6 +33,21 @@ CLIPS = {"image_mean": list(OPENAI_CLIP_MEAN), "image_std": list(OPENAI_CLIP_STD
 
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
+
+@contextmanager
+def wrap_config_errors(location: Path | str) -> Iterator[None]:
+    """Around what transformers makes of a checkpoint's `config.json`.
+
+    Raises:
+        FinetuneError: whatever it raised: its configurations check their values by errors of many kinds, or not at all.
+    """
+    try:
+        yield
+    except SoupError:
+        raise
+    except Exception as error:
+        raise FinetuneError(f"{location}: its config.json can't be read by transformers.\n{error}") from error
 
 
 def saved_files(*things: Any) -> dict[str, bytes]:

@@ -91,8 +91,8 @@ def run(folder: Path) -> int:
     """Train the job of a folder, and give the process's exit code."""
     try:
         job, digest = Job.read(folder)
-    except (FinetuneError, ValueError, KeyError, TypeError) as error:
-        print(f"{folder}: no job.json of ours ({error}).", file=sys.stderr)
+    except FinetuneError as error:
+        print(error, file=sys.stderr)
         return 1
     state_file = StateFile(folder, int(os.environ.get("RANK", "0")))
     try:

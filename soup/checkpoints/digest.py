@@ -195,8 +195,7 @@ class DigestCache:
             CheckpointError: A file could not be read to its end, or changed meanwhile.
         """
         stamps, key = _stamps(checkpoint), _key(checkpoint)
-        entry = self._entries.get(key)
-        if entry and entry.stamps == stamps:
+        if entry := self._entry(checkpoint, stamps):
             return entry.digest
         digest = digest_checkpoint(checkpoint, progress)
         if _stamps(checkpoint) != stamps:
@@ -209,8 +208,14 @@ class DigestCache:
 
     def knows(self, checkpoint: Checkpoint) -> bool:
         """Whether the digest is remembered, so that `get` reads no weights."""
+        return self._entry(checkpoint, _stamps(checkpoint)) is not None
+
+    def _entry(self, checkpoint: Checkpoint, stamps: tuple[FileStamp, ...]) -> _CacheEntry | None:
+        """Look up the entry of a checkpoint; None where there is none, or it is of other files or other tensors."""
         entry = self._entries.get(_key(checkpoint))
-        return entry is not None and entry.stamps == _stamps(checkpoint)
+        if entry is None or entry.stamps != stamps or entry.digest.tensors.keys() != checkpoint.tensors.keys():
+            return None
+        return entry
 
 
 def _read_entries(path: Path) -> dict[str, _CacheEntry]:
@@ -222,7 +227,9 @@ def _read_entries(path: Path) -> dict[str, _CacheEntry]:
     for key, row in document.items() if isinstance(document, dict) else ():
         with suppress(KeyError, TypeError, ValueError):
             stamps = tuple(FileStamp(*stamp) for stamp in row["stamp"])
-            entries[key] = _CacheEntry(stamps, ContentDigest(row["content"], dict(row["tensors"])))
+            content, tensors = row["content"], dict(row["tensors"])
+            if all(isinstance(digest, str) for digest in (content, *tensors.values())):
+                entries[key] = _CacheEntry(stamps, ContentDigest(content, tensors))
     return entries
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import TypedDict, cast
 
 from soup.errors import JournalError, SoupError
@@ -23,7 +23,7 @@ from soup.evaluation.api import Benchmark, Part, Score, Split
 from soup.merging.recipe import Recipe
 from soup.support.atomic_files import make_folders, sync
 from soup.support.file_lock import FileLock
-from soup.support.json_text import parse_json
+from soup.support.json_text import check_kinds, parse_json
 from soup.support.open_files import read_errors, refuse_irregular
 from soup.support.options import option_name
 from soup.support.text import without_secrets
@@ -231,15 +231,27 @@ def _replay(path: Path) -> tuple[list[Entry], int]:
     return entries, whole_bytes
 
 
+_NUMBER = int | float
+_KINDS: dict[str, type | UnionType] = {
+    **dict.fromkeys(("key", "recipe", "benchmark", "split", "time"), str),
+    **dict.fromkeys(("fraction", "seconds"), _NUMBER),
+    **dict.fromkeys(("ingredients", "weights"), list),
+    "parts": dict,
+    "questions": dict | None,
+}
+_ITEMS: dict[str, type | UnionType] = {"ingredients": str, "weights": _NUMBER, "questions": _NUMBER}
+
+
 def _entry(line: _Line) -> Entry:
     if line["schema"] != SCHEMA:
         raise ValueError(f"expected schema {SCHEMA}, found {line['schema']}")
+    check_kinds(line, _KINDS, _ITEMS)
     return Entry(
-        key=str(line["key"]),
-        recipe=str(line["recipe"]),
+        key=line["key"],
+        recipe=line["recipe"],
         names=tuple(line["ingredients"]),
         weights=tuple(line["weights"]),
-        benchmark=without_secrets(str(line["benchmark"])),
+        benchmark=without_secrets(line["benchmark"]),
         split=Split(line["split"], line["fraction"]),
         score=Score(line["value"], line["n"], line["questions"], line["parts"]),
         seconds=line["seconds"],

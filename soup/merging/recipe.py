@@ -24,6 +24,9 @@ __all__ = ["CheckpointSource", "Recipe", "Share", "describe_objective"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+NEXT_LINE = "\x85"
+
+
 class CheckpointSource(BaseModel):
     """A checkpoint as a recipe names it: a short name, where it lies, and the digest of its weights once it is known.
 
@@ -89,6 +92,16 @@ class Recipe(BaseModel):
         if twice:
             raise ValueError(f"ingredients of the same name: {', '.join(twice)}")
         return ingredients
+
+    @field_validator("objective")
+    @classmethod
+    def _can_be_described(cls, objective: dict[str, object]) -> dict[str, object]:
+        weights, guards = objective.get("weights", {}), objective.get("guards", [])
+        if not isinstance(weights, dict) or not all(isinstance(weight, int | float) for weight in weights.values()):
+            raise ValueError("expected weights to be numbers by benchmark")
+        if not isinstance(guards, list) or not all(isinstance(guard, str) for guard in guards):
+            raise ValueError("expected guards to be a list of texts")
+        return objective
 
     @model_validator(mode="after")
     def _weighs_something(self) -> Recipe:
@@ -230,14 +243,20 @@ class Recipe(BaseModel):
             raise RecipeError(f"{path}: not a valid recipe:\n{bullet_list(_faults(error))}") from error
         parts = [*recipe.ingredients, *filter(None, [recipe.base, recipe.tokenizer])]
         if wrong := [f"{part.name}: {part.path!r:.80}" for part in parts if not is_possible_path(part.path)]:
-            raise RecipeError(f"{path}: no paths, for a name has at most 255 bytes:\n{bullet_list(wrong)}")
+            raise RecipeError(
+                f"{path}: no paths, for a name has at most 255 bytes, and all of it 3,000:\n{bullet_list(wrong)}"
+            )
         return recipe._with_paths(lambda location: _absolute(location, path.parent))
 
     def text(self, directory: Path) -> str:
         """Format as YAML for a file in `directory`: local paths are relative to it, so that both may move together."""
-        fields = self._with_paths(lambda location: _relative(location, directory)).model_dump(by_alias=True)
-        kept = {key: value for key, value in fields.items() if value not in (None, {}, (), [])}
-        return yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=120)
+        moved = self._with_paths(lambda location: _relative(location, directory))
+        fields = moved.model_dump(by_alias=True, exclude_none=True)
+        kept = {key: value for key, value in fields.items() if value not in ({}, (), [])}
+        text = yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=120)
+        if NEXT_LINE in text:  # which YAML reads as a line's end, and yaml writes as it is
+            text = yaml.safe_dump(_plain(kept), sort_keys=False, width=120)
+        return text
 
     def _with_paths(self, change: Callable[[str], str]) -> Recipe:
         """Change the paths of ingredients, base and method."""
@@ -301,7 +320,7 @@ def _relative(location: str, directory: Path) -> str:
 
 
 def _plain(value: object) -> object:
-    """Turn tuples into lists, for YAML's safe dumper, and leave None out of dicts."""
+    """Turn tuples into lists, for YAML's safe dumper."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+        return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -16,7 +16,7 @@ from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import describe_objective
 from soup.search.result import Soup
-from soup.support.json_text import read_json_object
+from soup.support.json_text import check_kinds, read_json_object
 from soup.support.options import option_name
 
 __all__ = ["ScoreRow", "ScoreTable", "run_table", "trials_table"]
@@ -167,7 +167,10 @@ def _read_results(run: RunDirectory) -> list[_Result]:
 
 
 def _read_result(document: dict[str, Any]) -> _Result:
+    check_kinds(document, {"strategy": str, "chosen": list, "recipe": dict, "trials": list}, {"trials": dict})
     objective = document.get("objective", {})
+    check_kinds(objective, {}, {"weights": int | float, "guards": str})
+    check_kinds(document["recipe"], {"digest": str})
     text = describe_objective(objective)
     remark = " + ".join(document["chosen"]) + (f" ({text})" if text else "")
     weights = objective.get("weights", {})
@@ -181,6 +184,7 @@ def _refused_ingredients(trials: Sequence[dict[str, Any]]) -> dict[str, str]:
     best: list[str] = []
     refusals: dict[str, str] = {}
     for trial in trials:
+        check_kinds(trial, {"ingredients": list, "scores": dict, "why": str | None}, {"ingredients": str})
         names, why = trial["ingredients"], trial.get("why")  # results of earlier versions have none
         if trial.get("accepted"):
             best = names

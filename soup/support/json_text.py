@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import IO
 
 from soup.errors import SoupError
@@ -17,6 +19,7 @@ from soup.support.open_files import refuse_irregular
 __all__ = [
     "MAX_DEPTH",
     "MAX_DIGITS",
+    "check_kinds",
     "parse_json",
     "parse_json_object",
     "read_json",
@@ -97,6 +100,31 @@ def parse_json_object(data: bytes | str, source: object, error: type[SoupError])
     if not isinstance(document, dict):
         raise error(f"{source}: expected a JSON object, found {type(document).__name__}.")
     return document
+
+
+def check_kinds(
+    document: Mapping[str, object],
+    kinds: Mapping[str, type | UnionType],
+    items: Mapping[str, type | UnionType] | None = None,
+) -> None:
+    """Check what an object holds that a file may have in any other form.
+
+    Args:
+        document: The object.
+        kinds: What each of its keys must hold; one that is not there holds None.
+        items: What the list or the object under a key must hold.
+
+    Raises:
+        ValueError: Naming what holds something else.
+    """
+    wrong = [key for key, kind in kinds.items() if not isinstance(document.get(key), kind)]
+    wrong += [
+        key
+        for key, kind in (items or {}).items()
+        if not all(isinstance(item, kind) for item in _values(document.get(key)))
+    ]
+    if wrong:
+        raise ValueError(f"no values of the right kind under {', '.join(dict.fromkeys(wrong))}")
 
 
 def read_text(path: Path, error: type[SoupError], most_bytes: int) -> bytes:

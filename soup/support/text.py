@@ -21,6 +21,9 @@ __all__ = [
 ]
 
 
+MAX_PATH_BYTES = 3_000
+
+
 def bullet_list(items: Iterable[str], most: int = 20) -> str:
     """Format items as indented lines: the first `most` of them, and then how many were left out."""
     lines = list(items)
@@ -57,9 +60,14 @@ def format_bytes(count: int) -> str:
 
 
 def is_possible_path(text: str) -> bool:
-    """Whether a file system may hold a path by this text: a name has at most 255 bytes, and none is NUL."""
+    """Whether a file system may hold a path by this text: a name has at most 255 bytes, and none is NUL.
+
+    A path has at most 4,096 bytes, of which a quarter is left to the folder that it is in.
+    """
     try:
-        return "\0" not in text and all(len(os.fsencode(part)) <= 255 for part in PurePath(text).parts)
+        if "\0" in text or len(os.fsencode(text)) > MAX_PATH_BYTES:
+            return False
+        return all(len(os.fsencode(part)) <= 255 for part in PurePath(text).parts)
     except UnicodeEncodeError:
         return False
 

@@ -32,10 +32,22 @@ LAUNCHER = "launcher.json"
 JOB = "finetune.training.job"  # the module that trains a job
 
 
+def _process(pid: int) -> psutil.Process:
+    """Give a process; a number that none can have counts as one that is gone: it was read from a file.
+
+    Raises:
+        psutil.NoSuchProcess: there is none.
+    """
+    try:
+        return psutil.Process(pid)
+    except ValueError as error:
+        raise psutil.NoSuchProcess(pid) from error
+
+
 def start_time(pid: int) -> float | None:
     """Give when a process was started, which a later one of the same number is told from; None if it is gone."""
     try:
-        return psutil.Process(pid).create_time()
+        return _process(pid).create_time()
     except psutil.NoSuchProcess:
         return None
 
@@ -48,7 +60,7 @@ def is_running(pid: int, started: float | None) -> bool:
         started: when it was, in seconds since the epoch: a later process may have the same number.
     """
     try:
-        process = psutil.Process(pid)
+        process = _process(pid)
         return abs(process.create_time() - (started or 0)) < 0.1 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
@@ -57,7 +69,7 @@ def is_running(pid: int, started: float | None) -> bool:
 def process_tree(pid: int) -> list[psutil.Process]:
     """Give a process and all that it started: torchrun's workers have sessions of their own, a group misses them."""
     try:
-        parent = psutil.Process(pid)
+        parent = _process(pid)
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
@@ -69,7 +81,7 @@ def job_process(folder: Path) -> int | None:
     if state is None or state.phase != "running" or state.host != os.uname().nodename or state.pid is None:
         return None
     try:
-        return state.pid if str(folder) in psutil.Process(state.pid).cmdline() else None
+        return state.pid if str(folder) in _process(state.pid).cmdline() else None
     except psutil.Error:
         return None
 
@@ -84,7 +96,7 @@ def stop_gently(pid: int, folder: Path) -> None:
         process for process in process_tree(pid) if state and process.pid == state.pid and state.phase == "running"
     ]
     with suppress(psutil.NoSuchProcess):
-        (training[0] if training else psutil.Process(pid)).terminate()
+        (training[0] if training else _process(pid)).terminate()
 
 
 def kill_tree(pid: int) -> None:
@@ -119,10 +131,11 @@ def read_launcher(folder: Path) -> str | None:
     """Give the launcher of the jobs in a folder, for people: `process 7 on host`; None if none runs."""
     try:
         launcher = cast("_Launcher", read_json_object(folder / LAUNCHER, FinetuneError))
-        runs = launcher["host"] != os.uname().nodename or is_running(launcher["pid"], launcher["born"])
+        host, pid, born = launcher["host"], launcher["pid"], launcher["born"]
+        runs = host != os.uname().nodename or is_running(pid, born)
     except (FinetuneError, OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
-    return f"process {launcher['pid']} on {launcher['host']}" if runs else None
+    return f"process {pid} on {host}" if runs else None
 
 
 def remove_launcher(folder: Path) -> None:
