@@ -27,6 +27,7 @@ from finetune.points.side_files import (
     load_tokenizer,
     normalisation,
     prepare_padding,
+    refuse_endless_layers,
     saved_files,
     wrap_config_errors,
 )
@@ -96,6 +97,7 @@ def plan_conversion(location: str, *, reverse: bool = False) -> Conversion:
     source = open_source(location)
     if source.quantised:
         raise FinetuneError(f"{source.path}: quantised weights can't be converted: {source.quantised}.")
+    refuse_endless_layers(source)
     return _unpublish(source) if not reverse else _publish(source)
 
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from finetune.points.encoders import encoder_class
 from finetune.points.model import language_model_class
-from finetune.points.side_files import normalisation, wrap_config_errors
+from finetune.points.side_files import normalisation, refuse_endless_layers, wrap_config_errors
 from finetune.points.slice_writer import open_source
 from soup.checkpoints.dtypes import Dtype
 from soup.checkpoints.hub import is_hub_id
@@ -101,6 +101,7 @@ def _open_part(location: str) -> tuple[Checkpoint, PreTrainedConfig]:
         raise
     if checkpoint.quantised:
         raise FinetuneError(f"{location}: quantised weights can't be assembled: {checkpoint.quantised}.")
+    refuse_endless_layers(checkpoint)
     with wrap_config_errors(location):
         config = AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=False)
     vars(config).pop("auto_map", None)  # names code that does not come along

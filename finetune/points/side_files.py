@@ -14,6 +14,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from finetune.points.config import PointsConfig
 from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError, SoupError
 from soup.support.json_text import read_json_object
 
@@ -24,6 +25,7 @@ __all__ = [
     "load_tokenizer",
     "normalisation",
     "prepare_padding",
+    "refuse_endless_layers",
     "saved_files",
     "wrap_config_errors",
 ]
@@ -33,6 +35,21 @@ CLIPS = {"image_mean": list(OPENAI_CLIP_MEAN), "image_std": list(OPENAI_CLIP_STD
 
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
+
+def refuse_endless_layers(checkpoint: Checkpoint) -> None:
+    """Refuse a `config.json` of more layers than there are tensors: to build its module could take for ever.
+
+    Raises:
+        FinetuneError: it names such a number, for itself or for one of its parts.
+    """
+    for config in (checkpoint.config, *(part for part in checkpoint.config.values() if isinstance(part, dict))):
+        for key in ("num_hidden_layers", "num_layers"):
+            if isinstance(count := config.get(key), int) and count > len(checkpoint.tensors):
+                raise FinetuneError(
+                    f"{checkpoint.path}: config.json has {key} {count:,}, and the files hold "
+                    f"{len(checkpoint.tensors):,} tensors. One of the two is damaged: copy or download both again."
+                )
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _escape(character: str) -> str:
 _SECRETS = re.compile(
     r"""\b(?:sk|pk|rk)-[\w-]{16,}|\bhf_\w{16,}|\bgh[opsu]_\w{16,}|\bgithub_pat_\w{16,}|\bxox[a-z]-[\w-]{10,}"""
     r"""|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"""
-    r"""|(?i:(?<=bearer )[^\s"'$]{8,}|(?<=://)[^\s/@"'$]+:[^\s/@"'$]+(?=@))"""
+    r"""|(?i:(?<=bearer )[^\s"'$]{8,}|(?<=://)[^\s/@"'$:]*:[^\s/@"'$]+(?=@))"""
 )
 _NAMED_SECRET = re.compile(
     r"""(?i)((?:api|access|auth|secret|private)[-_]?(?:key|token)|\btoken|_token|(?-i:[A-Z]_KEY(?==))|passw(?:or)?d|secret)"""

@@ -117,7 +117,7 @@ def test_nor_does_it_in_a_process_of_its_own(name, here):
 def test_a_header_of_80_megabytes_costs_no_trace(soup):
     """A million empty tensors; then as many that are cut off."""
     tensors = ",".join(
-        f'"{number:07}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for number in range(1_300_000)
+        f'"m.{number:07}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for number in range(1_300_000)
     )
     for text in (f"{{{tensors}}}", f"{{{tensors}"):
         put(PLACES["header"], len(text).to_bytes(8, "little") + text.encode())

@@ -53,8 +53,7 @@ def main() -> None:
 
 def _fuzz(name: str, executions: int, most_seconds: int) -> bool:
     """Fuzz one target in a process of its own, print its line, and return whether something was found."""
-    for folder in (FINDINGS / name, FOUND / name):
-        folder.mkdir(parents=True, exist_ok=True)
+    (FINDINGS / name).mkdir(parents=True, exist_ok=True)
     before = set((FINDINGS / name).iterdir())
     shm = Path("/dev/shm")  # in memory: targets write each input into a file
     began = time.monotonic()
@@ -113,6 +112,8 @@ def _fuzz_by_atheris(name: str, executions: int, most_seconds: int, folder: Path
         dice = random.Random(seed)
         return mutate(name, data, most_bytes, dice, lambda part: bytes(atheris.Mutate(part, most_bytes)))
 
+    for path in (FINDINGS / name, FOUND / name):
+        path.mkdir(parents=True, exist_ok=True)
     words = folder / "words.dict"
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in WORDS if len(word) < 60))
     flags = {"runs": executions, "max_len": MOST_BYTES, "timeout": TIMEOUT_SECONDS, "rss_limit_mb": MEMORY_MB}

@@ -81,6 +81,16 @@ def test_what_is_no_secret_stays(text):
     assert without_secrets(text) == text
 
 
+def test_a_password_without_a_user_is_replaced_too():
+    assert without_secrets("redis://:password@host") == "redis://***@host"
+    assert without_secrets("https://user:pass:word@host") == "https://***@host"
+
+
+def test_a_long_line_is_searched_for_secrets_in_one_go():
+    line = "://" + "a:" * 200_000  # each colon could end a user's name: the square of these would be hours
+    assert without_secrets(line) == line
+
+
 def test_what_a_terminal_would_act_on_is_escaped():
     name = "a\x1b[31m\n\r\u202e|\x9b\ud800 \u00e9\U0001f600"
     assert printable(name) == r"a\u001b[31m\n\r\u202e|\u009b\ud800 " + "\u00e9\U0001f600"
