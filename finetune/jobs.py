@@ -168,7 +168,7 @@ class Job:
             job = cls(document["name"], document["start"], data, settings, out, folder, digests=digests)
             return job, document["digest"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FinetuneError(f"{folder}: no job.json of ours ({error!r}).") from error
+            raise FinetuneError(f"{folder / 'job.json'}: not as soup writes it ({error!r}).") from error
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def run(folder: Path) -> int:
     try:
         job, digest = Job.read(folder)
     except FinetuneError as error:
-        print(error, file=sys.stderr)
+        print(f"{folder}: no job.json of ours ({error})", file=sys.stderr)
         return 1
     state_file = StateFile(folder, int(os.environ.get("RANK", "0")))
     try:

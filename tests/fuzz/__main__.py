@@ -119,6 +119,7 @@ def _fuzz_by_atheris(name: str, executions: int, most_seconds: int, folder: Path
     flags = {"runs": executions, "max_len": MOST_BYTES, "timeout": TIMEOUT_SECONDS, "rss_limit_mb": MEMORY_MB}
     flags |= {
         "max_total_time": most_seconds,
+        "report_slow_units": TIMEOUT_SECONDS,
         "dict": words,
         "artifact_prefix": f"{FINDINGS / name}/",
         "print_final_stats": 1,
