@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from soup.checkpoints.side_files import lent_kinds
 from soup.checkpoints.writer import CheckpointWriter, FilePlan
 from soup.evaluation.module_slots import find_slots
 from soup.hf.key_mapping import Conversion
+from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Sink, for_each_block
 from soup.merging.merge import add_side_files, plan_merge, wrap_method_errors
 from soup.merging.options import MergeOptions
@@ -204,12 +206,17 @@ class SoupCandidate:
 
     def _stream(self, specs: Sequence[TensorSpec], sink: Sink) -> None:
         """Merge tensors into the sink; what is the same in all ingredients is read from the first of them alone."""
-        blend = self._plan.blend
+        blend = self._blend
         shared = {spec.name for spec in specs if self._is_shared(spec.name)}
         first = replace(blend, inputs=blend.inputs[:1], names=blend.names[:1], weights=(1.0,))
         for source, names in ((first, shared), (blend, {spec.name for spec in specs} - shared)):
             with wrap_method_errors(self._plan.recipe.method):
                 for_each_block(source, [spec for spec in specs if spec.name in names], sink)
+
+    @cached_property
+    def _blend(self) -> Blend:
+        """The plan's blend, prepared once for all that is streamed of it."""
+        return self._plan.prepared()
 
     def _is_shared(self, name: str) -> bool:
         """Whether every input is known to hold the same bytes for a tensor, which are then the result's."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import is_counter
 from soup.errors import RecipeError
+from soup.hf.places import Place, places_of
 from soup.merging.integer_tensors import not_averaged
 from soup.merging.mean_kernel import MeanKernel
 from soup.merging.methods.base import Block, Method
@@ -63,6 +64,8 @@ class Blend:
         weights: A weight for each input but the base.
         dtype: The dtype of the result; None keeps the inputs'.
         allow_nonfinite: Whether NaN, infinity and overflow are merged instead of rejected.
+        digests: The digests of the ingredients' weights, where the method needs them.
+        constants: What the method's `prepare` returned; see `prepared`.
         mean_kernel: For a plain mean alone: merges bfloat16 values in one pass, with the same bytes as the method.
     """
 
@@ -72,6 +75,8 @@ class Blend:
     weights: tuple[float, ...]
     dtype: Dtype | None = None
     allow_nonfinite: bool = False
+    digests: tuple[str, ...] = ()
+    constants: Any = None
     mean_kernel: MeanKernel | None = None
     _scratch: _Scratch = field(default_factory=lambda: _Scratch(), repr=False, compare=False)
 
@@ -80,19 +85,32 @@ class Blend:
         """Whether the method is the mean with equal weights."""
         return type(self.method) is Linear and self.method.keeps_equal(self.weights)
 
-    def __call__(self, specs: Sequence[TensorSpec], views: Sequence[memoryview]) -> BlendResult:
+    @cached_property
+    def places(self) -> Mapping[str, Place]:
+        """Where the tensors stand in the model, for a method that uses it."""
+        return places_of(self.inputs[0].tensors) if self.method.uses_places else {}
+
+    def takes_whole(self, spec: TensorSpec) -> bool:
+        """Whether the method merges this tensor as a whole, and not by slices."""
+        return spec.dtype.kind == "float" and self.method.granularity_of(spec.name, spec.shape) == "tensor"
+
+    def block(self, specs: Sequence[TensorSpec], views: Sequence[memoryview], first: int) -> Block:
+        """Return the method's view of a block of a floating tensor; see `__call__` for the arguments."""
+        accumulate = max((spec.dtype.accumulates_in for spec in specs), key=lambda dtype: dtype.bits)
+        return self._block(_tensors(specs, views), specs[0].cast(self.dtype), accumulate.torch, first)
+
+    def __call__(self, specs: Sequence[TensorSpec], views: Sequence[memoryview], first: int = 0) -> BlendResult:
         """Merge one block.
 
         Args:
             specs: The tensor's spec in each input, in the order of `inputs`.
             views: The block's bytes in each input, at least one element.
+            first: The index of the block's first element in its tensor.
 
         Returns:
             Values in memory that this thread's next block uses again, and what speaks against merging them.
         """
-        import torch
-
-        raw = [torch.frombuffer(view, dtype=spec.dtype.torch) for spec, view in zip(specs, views, strict=True)]
+        raw = _tensors(specs, views)
         alike = all(spec.dtype == specs[0].dtype for spec in specs)
         # Trained weights differ from the first element on: comparing the heads spares a comparison of all.
         heads = {bytes(view[:64]) for view in views} if alike else set()
@@ -106,7 +124,7 @@ class Blend:
         if alike and target == specs[0] and (mean := self._compiled_mean(raw)) is not None:
             return BlendResult(mean)
         accumulate = max((spec.dtype.accumulates_in for spec in specs), key=lambda dtype: dtype.bits)
-        return self._floats(raw, target, accumulate, bits_may_stay=alike and target == specs[0])
+        return self._floats(raw, target, accumulate, first, bits_may_stay=alike and target == specs[0])
 
     def _compiled_mean(self, raw: Sequence[torch.Tensor]) -> torch.Tensor | None:
         """Merge by the kernel; None where there is none for these values, or a result is not finite."""
@@ -118,12 +136,12 @@ class Blend:
         return result if self.mean_kernel(raw, result) else None
 
     def _floats(
-        self, raw: Sequence[torch.Tensor], target: TensorSpec, accumulate: Dtype, *, bits_may_stay: bool
+        self, raw: Sequence[torch.Tensor], target: TensorSpec, accumulate: Dtype, first: int, *, bits_may_stay: bool
     ) -> BlendResult:
         """Merge floating values by the method; `bits_may_stay` where all inputs and the result have one dtype."""
         import torch
 
-        block = self._block(raw, target, accumulate.torch)
+        block = self._block(raw, target, accumulate.torch, first)
         values = self._call(block)
         # A mean of equal weights is no larger than its largest term: a finite sum shows that all are, at half the cost.
         mean = bits_may_stay and self.method.keeps_equal(self.weights)
@@ -142,13 +160,24 @@ class Blend:
             rejection = rejection or self._overflow(target, result)
         return BlendResult(result, rejection)
 
-    def _block(self, raw: Sequence[torch.Tensor], target: TensorSpec, dtype: torch.dtype) -> Block:
-        shape = target.shape if self.method.granularity == "tensor" else (-1,)
+    def _block(self, raw: Sequence[torch.Tensor], target: TensorSpec, dtype: torch.dtype, first: int) -> Block:
+        shape = target.shape if self.takes_whole(target) else (-1,)
         shaped = tuple(values.reshape(shape) for values in raw)
         count = len(self.weights)
         base = shaped[count] if len(shaped) > count else None
         lend = partial(self._scratch.like, dtype)
-        return Block(target.name, self.weights, shaped[:count], dtype, base, lend)
+        return Block(
+            target.name,
+            self.weights,
+            shaped[:count],
+            dtype,
+            base,
+            first,
+            self.places.get(target.name),
+            self.digests,
+            self.constants,
+            lend,
+        )
 
     def _call(self, block: Block) -> torch.Tensor:
         """Call the method, and check that it keeps to shape and dtype."""
@@ -195,6 +224,12 @@ class Blend:
     def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> Problem:
         others = [name for name, values in zip(self.names, raw, strict=True) if not _same_bytes(raw[0], values)]
         return not_averaged(spec, self.names[0], others)
+
+
+def _tensors(specs: Sequence[TensorSpec], views: Sequence[memoryview]) -> list[torch.Tensor]:
+    import torch
+
+    return [torch.frombuffer(view, dtype=spec.dtype.torch) for spec, view in zip(specs, views, strict=True)]
 
 
 def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:

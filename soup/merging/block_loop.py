@@ -146,7 +146,7 @@ def thread_bytes(blend: Blend, tensors: Sequence[TensorSpec]) -> int:
         accumulated = (
             6 * max(each.dtype.accumulates_in.bits // 8 for each in specs) if spec.dtype.kind == "float" else 0
         )
-        if blend.method.granularity == "tensor":
+        if blend.takes_whole(spec):
             return spec.elements * (_element_bytes(specs) + accumulated)
         return min(BLOCK_BUDGET_BYTES, LEAF_ELEMENTS * _element_bytes(specs)) + LEAF_ELEMENTS * accumulated
 
@@ -155,7 +155,7 @@ def thread_bytes(blend: Blend, tensors: Sequence[TensorSpec]) -> int:
 
 def _units(spec: TensorSpec, blend: Blend) -> Iterator[tuple[int, int]]:
     """Yield the (first element, number of elements) of a tensor's units of work: its leaves, or the whole tensor."""
-    if blend.method.granularity == "tensor" and spec.dtype.kind == "float":
+    if blend.takes_whole(spec):
         yield 0, spec.elements
     else:
         yield from leaves(spec)
@@ -169,7 +169,7 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
         views = _read(loop, specs, first, elements)
         for hasher, view, input_spec in zip(hashers, views, specs, strict=False):
             hasher.update(view, input_spec.dtype.bits // 8)
-        values, rejection = loop.blend(specs, views)
+        values, rejection = loop.blend(specs, views, first)
         if rejection is not None:
             loop.reject(spec.name, rejection)
         loop.sink(spec.name, first, values)
@@ -182,7 +182,7 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
 def _blocks(loop: _Loop, specs: Sequence[TensorSpec], start: int, count: int) -> Iterator[tuple[int, int]]:
     """Cut a unit into blocks that fit the budget; yields their (first element, number of elements)."""
     step = min(loop.options.block_elements or count, max(4096, BLOCK_BUDGET_BYTES // _element_bytes(specs)))
-    if loop.blend.method.granularity == "tensor" and specs[0].dtype.kind == "float":
+    if loop.blend.takes_whole(specs[0]):
         step = count
     for first in range(start, start + count, max(step, 1)):
         yield first, min(step, start + count - first)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
 from soup.checkpoints.destination import remove_replaced
-from soup.checkpoints.digest import digest_files
+from soup.checkpoints.digest import digest_checkpoint, digest_files
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.reader import Checkpoint
@@ -26,6 +26,7 @@ from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files
 from soup.errors import CheckpointError, OutputError, RecipeError, SoupError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, for_each_block, thread_bytes
+from soup.merging.first_pass import StreamedFirstPass
 from soup.merging.ingredient import Ingredient, is_dropped, open_all
 from soup.merging.mean_kernel import LOAD_NUMBA_FROM_BYTES
 from soup.merging.methods.base import Method
@@ -95,12 +96,28 @@ class MergePlan:
         """The specs of the output's tensors."""
         return tuple(spec for plan in self.files for spec in plan.tensors)
 
+    def prepared(self, on_bytes: Callable[[int], None] | None = None) -> Blend:
+        """Return the blend with all that its method needs to know before the first element is written.
+
+        Args:
+            on_bytes: Called with the number of input bytes done since its last call.
+        """
+        method, blend = self.blend.method, self.blend
+        with wrap_method_errors(self.recipe.method):
+            if method.needs_digests:
+                parts = zip(self.recipe.ingredients, blend.inputs, strict=False)
+                digests = [share.digest or digest_checkpoint(part).content for share, part in parts]
+                blend = replace(blend, digests=tuple(digests))
+            constants = method.prepare(StreamedFirstPass(blend, self.reads, self.options.threads, on_bytes))
+        return replace(blend, constants=constants)
+
     @property
     def read_bytes(self) -> int:
-        """The size of all that is read."""
+        """The size of all that is read; a method that needs to know the whole model first reads it more than once."""
         names = {spec.name for spec in self.reads}
         inputs = self.blend.inputs
-        return sum(spec.bytes for checkpoint in inputs for name, spec in checkpoint.tensors.items() if name in names)
+        once = sum(spec.bytes for part in inputs for name, spec in part.tensors.items() if name in names)
+        return (1 + self.blend.method.first_passes) * once
 
     @property
     def write_bytes(self) -> int:
@@ -182,6 +199,7 @@ def write_soup(
     *,
     scores: Mapping[str, Mapping[str, float]] | None = None,
     on_bytes: Callable[[int], None] | None = None,
+    on_remark: Callable[[str], None] = lambda text: None,
 ) -> Recipe:
     """Do what a plan says, and return the sealed recipe. A soup that stands at `out` already is left as it is.
 
@@ -190,6 +208,7 @@ def write_soup(
         out: The directory to write.
         scores: For the model card: by benchmark, then by the part of the questions.
         on_bytes: Called with the number of input bytes done since its last call.
+        on_remark: Called with what the method says of these inputs.
 
     Raises:
         PoolError, RecipeError: a tensor can't be merged, the method failed, or an ingredient is not the one named.
@@ -200,9 +219,12 @@ def write_soup(
         remove_replaced(out)
         return finished
     with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
+        blend = plan.prepared(on_bytes)
+        for text in blend.method.remarks(blend.constants):
+            on_remark(text)
         with wrap_method_errors(plan.recipe.method):
             loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
-            digests = for_each_block(plan.blend, plan.reads, writer.write, loop, hashing=True)
+            digests = for_each_block(blend, plan.reads, writer.write, loop, hashing=True)
             contents = [digest.content for digest in digests]
             del digests  # of each tensor
         _refuse_changed(plan)
@@ -364,9 +386,10 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
     held = HeldFiles(out, plan.files, _metadata(earlier.digest))
     if not held.are_complete():
         return None
+    blend = plan.prepared(on_bytes)
     with held, wrap_method_errors(plan.recipe.method):
         loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
-        digests = for_each_block(plan.blend, plan.reads, held.compare, loop, hashing=True)
+        digests = for_each_block(blend, plan.reads, held.compare, loop, hashing=True)
     _refuse_changed(plan)
     sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
     if earlier.digest != sealed.digest:

@@ -253,7 +253,8 @@ def _write(run: _Run, recipe: Recipe, trials: Sequence[Trial], progress: Progres
     plan = known if known.recipe == recipe else plan_merge(recipe, run.pool, known.options, known.write)
     progress.on_phase("merging", plan.read_bytes)
     final = [trial for trial in trials if trial.recipe == recipe]
-    return write_soup(plan, run.out, scores=card_scores(final[0]) if final else None, on_bytes=progress.on_bytes)
+    scores = card_scores(final[0]) if final else None
+    return write_soup(plan, run.out, scores=scores, on_bytes=progress.on_bytes, on_remark=progress.on_warning)
 
 
 def _within_guards(trial: Trial) -> Trial:

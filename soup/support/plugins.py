@@ -202,7 +202,23 @@ def import_plugin_modules(names: Iterable[str]) -> None:
         importlib.import_module(name)
 
 
-METHODS = Registry("method", "soup.methods", RecipeError, {"linear": "soup.merging.methods.linear:Linear"})
+METHODS = Registry(
+    "method",
+    "soup.methods",
+    RecipeError,
+    {
+        "linear": "soup.merging.methods.linear:Linear",
+        "task-arithmetic": "soup.merging.methods.task_arithmetic:TaskArithmetic",
+        "ties": "soup.merging.methods.ties:Ties",
+        "dare": "soup.merging.methods.dare:Dare",
+        "consensus": "soup.merging.methods.consensus:Consensus",
+        "model-stock": "soup.merging.methods.model_stock:ModelStock",
+        "karcher": "soup.merging.methods.karcher:Karcher",
+        "iso-c": "soup.merging.methods.iso_c:IsoC",
+        "swudi": "soup.merging.methods.swudi:Swudi",
+        "knots": "soup.merging.methods.knots:Knots",
+    },
+)
 STRATEGIES = Registry(
     "strategy",
     "soup.strategies",

@@ -12,7 +12,7 @@ import json
 import math
 import random
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +20,7 @@ from soup.checkpoints.dtypes import named_dtype
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Benchmark, Candidate, Evaluator, Score, Split
 from soup.evaluation.settings import EvalSettings
+from soup.hf.places import Place, places_of
 from soup.merging.methods.base import Block, Method
 from soup.merging.pool import Pool
 from soup.merging.shares import shares_of
@@ -31,14 +32,17 @@ if TYPE_CHECKING:
 
 __all__ = ["check_evaluator", "check_method", "check_strategy"]
 
+TENSOR_NAME = "layers.1.weight"
+
 
 def check_method(method: Method, *, seed: int = 0) -> None:
     """Check that a method keeps the contract of `soup.merging.methods.base.Method`.
 
     It is tried with 1 to 5 ingredients, all floating dtypes, several shapes, uniform and random weights. It must be a
     frozen dataclass. Its result must have the block's shape and `accumulate_in`, be finite where the inputs are, and be
-    the same at every call; the inputs must stay as they were. Copies of one model must give that model. A method of
-    granularity `element` must give the same bits however the tensor is cut.
+    the same at every call; the inputs must stay as they were. Copies of one model must give that model. Where its
+    granularity is `element` it must give the same bits however the tensor is cut. What `prepare` asks of all inputs it
+    gets of the tensors that are tried.
 
     Args:
         method: An instance with its parameters set.
@@ -53,9 +57,9 @@ def check_method(method: Method, *, seed: int = 0) -> None:
     params = getattr(method, "__dataclass_params__", None)
     assert params is not None, f"{what}: must be a dataclass, whose fields are the method's parameters"
     assert params.frozen, f"{what}: must be frozen: @dataclass(frozen=True)"
-    assert method.granularity in ("element", "tensor"), f"{what}: unknown granularity {method.granularity!r}"
     rng = random.Random(seed)
-    shapes = [(1,), (96,), (7, 33)] if method.granularity == "tensor" else [(1,), (96,), (231,)]
+    whole = _granularity(method, (7, 33)) == "tensor"
+    shapes = [(1,), (96,), (7, 33) if whole else (231,)]
     usable = 0
     for count, dtype, shape in itertools.product((1, 2, 3, 5), ("bfloat16", "float16", "float32", "float64"), shapes):
         for weights in ((1 / count,) * count, tuple(rng.uniform(0.1, 2.0) for _ in range(count))):
@@ -67,26 +71,65 @@ def check_method(method: Method, *, seed: int = 0) -> None:
             block = _random_block(method, dtype, shape, weights, rng.randrange(2**32))
             _check_call(method, block)
             _check_copies(method, block)
-            if method.granularity == "element":
-                whole = method(block)
+            if _granularity(method, shape) == "element":
+                uncut = method(block)
                 cuts = sorted({0, *(rng.randrange(1, shape[0] + 1) for _ in range(4)), shape[0]})
                 pieces = [method(_sliced(block, begin, end)) for begin, end in itertools.pairwise(cuts)]
-                assert _same_bits(torch.cat(pieces), whole), (
+                assert _same_bits(torch.cat(pieces), uncut), (
                     f"{what}: {dtype}, {count} ingredients: cut at {cuts} the result has other bits than in one "
                     'piece. If it needs the whole tensor, say granularity = "tensor".'
                 )
     assert usable, f"{what}: check() refused all weights that were tried, uniform ones too"
 
 
+def _granularity(method: Method, shape: tuple[int, ...]) -> str:
+    granularity = method.granularity_of(TENSOR_NAME, shape)
+    what = type(method).__name__
+    assert granularity in ("element", "tensor"), f"{what}: unknown granularity {granularity!r}"
+    return granularity
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneTensor:
+    """A `FirstPass` over a single block that is a whole tensor."""
+
+    block: Block
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        return self.block.weights
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {TENSOR_NAME: tuple(self.block.raw[0].shape)}
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        return places_of([TENSOR_NAME])
+
+    def sums(self, statistic: Callable[[Block], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        yield TENSOR_NAME, statistic(self.block)
+
+    def with_constants(self, constants: object) -> _OneTensor:
+        return _OneTensor(dataclasses.replace(self.block, constants=constants))
+
+
 def _random_block(method: Method, dtype: str, shape: tuple[int, ...], weights: tuple[float, ...], seed: int) -> Block:
     raw = tuple(tiny_tensor(f"ingredient {i}", shape, seed=seed, dtype=dtype) for i in range(len(weights)))
     base = tiny_tensor("base", shape, seed=seed, dtype=dtype) if method.needs_base else None
-    return Block("layer.weight", weights, raw, named_dtype(dtype).accumulates_in.torch, base)
+    digests = tuple(f"digest {i}" for i in range(len(weights))) if method.needs_digests else ()
+    accumulate_in = named_dtype(dtype).accumulates_in.torch
+    place = places_of([TENSOR_NAME])[TENSOR_NAME] if method.uses_places else None
+    return _prepared(method, Block(TENSOR_NAME, weights, raw, accumulate_in, base, 0, place, digests))
+
+
+def _prepared(method: Method, block: Block) -> Block:
+    return dataclasses.replace(block, constants=method.prepare(_OneTensor(block)))
 
 
 def _sliced(block: Block, begin: int, end: int) -> Block:
     base = block.raw_base[begin:end] if block.raw_base is not None else None
-    return dataclasses.replace(block, raw=tuple(raw[begin:end] for raw in block.raw), raw_base=base)
+    return dataclasses.replace(block, raw=tuple(raw[begin:end] for raw in block.raw), raw_base=base, first=begin)
 
 
 def _check_call(method: Method, block: Block) -> None:
@@ -111,7 +154,7 @@ def _check_copies(method: Method, block: Block) -> None:
 
     copy = block.raw[0]
     base = copy if block.raw_base is not None else None
-    copies = dataclasses.replace(block, raw=(copy,) * len(block), raw_base=base)
+    copies = _prepared(method, dataclasses.replace(block, raw=(copy,) * len(block), raw_base=base))
     values = method(copies)
     what = f"{type(method).__name__}: {len(block)} copies of one {copy.dtype} tensor, weights {block.weights}"
     near = math.sqrt(torch.finfo(block.accumulate_in).eps)

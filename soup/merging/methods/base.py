@@ -6,14 +6,18 @@ A method never sees a file. soup does the upcast, the cast at the end, integers,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, overload
+
+from soup.hf.places import Place
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "Method"]
+__all__ = ["Block", "FirstPass", "Granularity", "Method"]
+
+Granularity = Literal["element", "tensor"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,10 @@ class Block(Sequence["torch.Tensor"]):
         raw: The ingredients' slices in their own dtype; never to be changed.
         accumulate_in: The dtype in which values are accumulated.
         raw_base: The base's slice, for a method with `needs_base`.
+        first: The index of the slice's first element in its tensor.
+        place: Where the tensor stands in the model, for a method with `uses_places`.
+        digests: The digests of the ingredients' weights, for a method with `needs_digests`.
+        constants: What the method's `prepare` returned.
         lend: Gives memory for the copy of a slot, like a tensor: new memory for each block costs more than the sum.
     """
 
@@ -38,6 +46,10 @@ class Block(Sequence["torch.Tensor"]):
     raw: tuple[torch.Tensor, ...]
     accumulate_in: torch.dtype
     raw_base: torch.Tensor | None = None
+    first: int = 0
+    place: Place | None = None
+    digests: tuple[str, ...] = ()
+    constants: Any = None
     lend: Callable[[int, torch.Tensor], torch.Tensor] | None = None
     _lent: set[int] = field(default_factory=set, repr=False, compare=False)
 
@@ -70,6 +82,33 @@ class Block(Sequence["torch.Tensor"]):
         return raw.to(self.accumulate_in, copy=True) if out is None else out.copy_(raw)
 
 
+class FirstPass(Protocol):
+    """What a method's `prepare` is given: the floating tensors that are merged, and sums over all of their elements."""
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The ingredients' weights, in recipe order."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the tensors, by name."""
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """Where the tensors stand in the model."""
+
+    def sums(self, statistic: Callable[[Block], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Read all inputs once, and yield each tensor's name with the sum of a statistic over its blocks, in order.
+
+        Args:
+            statistic: Returns a new tensor, of the same shape for all blocks of a tensor; several threads call it at
+                once. Sums of float64 and of integers lose nothing that matters.
+        """
+
+    def with_constants(self, constants: object) -> FirstPass:
+        """Return the same pass with blocks that have constants already, for a second statistic that needs them."""
+
+
 class Method(ABC):
     """The arithmetic that turns ingredient tensors into one. Subclass it as a frozen dataclass, and name the paper.
 
@@ -77,8 +116,34 @@ class Method(ABC):
     method gets any flat slice; with `tensor` it gets whole tensors. The result has the shape of the block's entries.
     """
 
-    granularity: ClassVar[Literal["element", "tensor"]] = "element"
+    granularity: ClassVar[Granularity] = "element"
     needs_base: ClassVar[bool] = False
+    needs_digests: ClassVar[bool] = False
+
+    @property
+    def uses_places(self) -> bool:
+        """Whether blocks are to say where their tensors stand in the model."""
+        return False
+
+    @property
+    def first_passes(self) -> int:
+        """How often `prepare` reads all inputs before the first element is written."""
+        return 0
+
+    def granularity_of(self, name: str, shape: tuple[int, ...]) -> Granularity:
+        """Return whether a floating tensor is merged by any flat slices of it, or as a whole."""
+        return self.granularity
+
+    def prepare(self, first_pass: FirstPass) -> Any:
+        """Return what the whole model decides before the first element is written: every block's `constants`.
+
+        It must be a function of the inputs alone. `soup/merging/first_pass.py` reads them.
+        """
+        return None
+
+    def remarks(self, constants: Any) -> Sequence[str]:
+        """Return what a user should know of these inputs by what `prepare` found."""
+        return ()
 
     @abstractmethod
     def __call__(self, block: Block) -> torch.Tensor:

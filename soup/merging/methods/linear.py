@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from soup.errors import RecipeError
 from soup.merging.methods.base import Block, Method
+from soup.merging.methods.components import Factors, check_components, component_factors
 
 if TYPE_CHECKING:
     import torch
@@ -21,36 +22,51 @@ __all__ = ["Linear"]
 
 @dataclass(frozen=True)
 class Linear(Method):
-    """theta = sum_i w_i theta_i / sum_i w_i, added up in recipe order.
+    """theta = sum_i w_i theta_i / sum_i w_i, added up in recipe order; w_i may differ from component to component.
 
     Equal weights are summed first and divided once: a sum of a few 16-bit numbers is nearly always exact in float32,
     so that the division is the only rounding before the cast. Products and sums are separate operations on purpose:
     a fused one rounds differently at the end of a block and on another machine.
+
+    Args:
+        components: Factors of the weights by component (vision, projector, llm, embeddings, other): one for each
+            ingredient.
     """
+
+    components: Factors = field(default_factory=dict)
+
+    @property
+    def uses_places(self) -> bool:
+        """Whether there are factors; see `Method.uses_places`."""
+        return bool(self.components)
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Compute the mean of the block's slices; see `Method`."""
-        if _uniform(block.weights):
+        weights = component_factors(self.components, block)
+        if _uniform(weights):
             total, spare = block[0], None
             for i in range(1, len(block)):
                 spare = block.copy(i, out=spare)
                 total += spare
             return total.mul_(1 / len(block)) if _power_of_two(len(block)) else total.div_(len(block))
-        share = math.fsum(block.weights)
-        total, spare = block[0].mul_(block.weights[0] / share), None
+        share = math.fsum(weights)
+        total, spare = block[0].mul_(weights[0] / share), None
         for i in range(1, len(block)):
             spare = block.copy(i, out=spare)
-            total += spare.mul_(block.weights[i] / share)
+            total += spare.mul_(weights[i] / share)
         return total
 
     def check(self, weights: Sequence[float]) -> None:
-        """Refuse weights that sum to nothing; see `Method.check`."""
-        if abs(math.fsum(weights)) < 1e-9:
-            raise RecipeError(f"linear divides by the sum of the weights, and {list(weights)} sum to 0.")
+        """Refuse weights that sum to nothing, in any component; see `Method.check`."""
+        check_components(self.components, weights)
+        for factor in (1.0, *self.components.values()):
+            factors = factor if isinstance(factor, list) else [factor] * len(weights)
+            if abs(math.fsum(each * weight for each, weight in zip(factors, weights, strict=True))) < 1e-9:
+                raise RecipeError(f"linear divides by the sum of the weights, and {list(weights)} sum to 0.")
 
     def keeps_equal(self, weights: Sequence[float]) -> bool:
         """Return true for equal weights: the error of a K-fold sum is far below the cast's rounding."""
-        return _uniform(weights)
+        return _uniform(weights) and not self.components
 
 
 def _power_of_two(count: int) -> bool:

@@ -1,0 +1,125 @@
+"""The first pass of a method that needs statistics of the whole model before the first element is written.
+
+The inputs are read once for each statistic, out of core. Sums are added up in one order, by fixed blocks, so that the
+same inputs give the same constants whatever the number of threads and the size of the blocks that are merged later.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from soup.checkpoints.digest import ByteProgress, leaves
+from soup.checkpoints.dtypes import TensorSpec
+from soup.hf.places import Place, places_of
+from soup.merging.block_arithmetic import Blend
+from soup.merging.methods.base import Block
+from soup.support.threads import default_threads
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["StreamedFirstPass"]
+
+
+@dataclass(frozen=True)
+class StreamedFirstPass:
+    """A `FirstPass` over open checkpoints.
+
+    Args:
+        blend: How blocks are merged, and from which inputs.
+        specs: The tensors that are merged, as the first input has them.
+        threads: The number of threads (default: `default_threads`).
+        progress: Called with the number of bytes read since its last call.
+    """
+
+    blend: Blend
+    specs: Sequence[TensorSpec]
+    threads: int | None = None
+    progress: ByteProgress | None = None
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The ingredients' weights, in recipe order."""
+        return self.blend.weights
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the floating tensors that are merged, by name."""
+        return {spec.name: spec.shape for spec in self._floats()}
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """Where the tensors stand in the model."""
+        return places_of(self.blend.inputs[0].tensors)
+
+    def with_constants(self, constants: object) -> StreamedFirstPass:
+        """Return the same pass with blocks that have constants already, for a second statistic that needs them."""
+        return replace(self, blend=replace(self.blend, constants=constants))
+
+    def sums(self, statistic: Callable[[Block], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Read all inputs once, and yield each tensor's name with the sum of a statistic over its blocks, in order."""
+        import torch
+
+        units = ((spec, start, count) for spec in self._floats() for start, count in self._units(spec))
+        threads = self.threads or default_threads()
+        before, local = torch.get_num_threads(), threading.local()
+        pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
+        waiting: deque[tuple[TensorSpec, Future[torch.Tensor]]] = deque()
+        try:
+            name, total = "", None
+            for spec, start, count in units:
+                waiting.append((spec, pool.submit(self._value, local, statistic, spec, start, count)))
+                if len(waiting) > 2 * threads:  # no more results than this are ever held
+                    name, total, done = _add(name, total, *waiting.popleft())
+                    yield from done
+            while waiting:
+                name, total, done = _add(name, total, *waiting.popleft())
+                yield from done
+            if total is not None:
+                yield name, total
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
+
+    def _floats(self) -> list[TensorSpec]:
+        return [spec for spec in self.specs if spec.dtype.kind == "float" and spec.elements]
+
+    def _units(self, spec: TensorSpec) -> Iterator[tuple[int, int]]:
+        if self.blend.takes_whole(spec):
+            yield 0, spec.elements
+        else:
+            yield from leaves(spec)
+
+    def _value(
+        self,
+        local: threading.local,
+        statistic: Callable[[Block], torch.Tensor],
+        spec: TensorSpec,
+        start: int,
+        count: int,
+    ) -> torch.Tensor:
+        specs = [checkpoint.tensors[spec.name] for checkpoint in self.blend.inputs]
+        sizes = [count * each.dtype.bits // 8 for each in specs]
+        held: list[bytearray] = getattr(local, "buffers", [])
+        if any(len(buffer) < size for buffer, size in zip(held, sizes, strict=False)) or not held:
+            held = local.buffers = [bytearray(size) for size in sizes]
+        views = [memoryview(buffer)[:size] for buffer, size in zip(held, sizes, strict=True)]
+        for checkpoint, each, view in zip(self.blend.inputs, specs, views, strict=True):
+            checkpoint.read_into(spec.name, start * each.dtype.bits // 8, view)
+        if self.progress:
+            self.progress(sum(sizes))
+        return statistic(self.blend.block(specs, views, start))
+
+
+def _add(
+    name: str, total: torch.Tensor | None, spec: TensorSpec, value: Future[torch.Tensor]
+) -> tuple[str, torch.Tensor | None, list[tuple[str, torch.Tensor]]]:
+    """Add a block's value to its tensor's sum; returns the sum of the tensor before it where that is complete."""
+    if total is None or spec.name == name:
+        return spec.name, value.result() if total is None else total.add_(value.result()), []
+    return spec.name, value.result(), [(name, total)]

@@ -1,0 +1,41 @@
+"""Factors of weights by the kind of component that a tensor belongs to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from soup.errors import RecipeError
+from soup.hf.places import COMPONENTS, Component
+from soup.merging.methods.base import Block
+
+__all__ = ["Factors", "check_components", "component_factors"]
+
+Factors = Mapping[Component, float | list[float]]
+"""For each component a factor, or one for each ingredient in recipe order."""
+
+
+def component_factors(components: Factors, block: Block) -> list[float]:
+    """Return a block's weights times the factors of its tensor's component."""
+    factor = components.get(block.place.component, 1.0) if block.place else 1.0
+    factors = factor if isinstance(factor, list) else [factor] * len(block)
+    return [weight * times for weight, times in zip(block.weights, factors, strict=True)]
+
+
+def check_components(components: Factors, weights: Sequence[float]) -> None:
+    """Refuse components that there are not, and lists that do not fit the ingredients.
+
+    Raises:
+        RecipeError: Says which.
+    """
+    for name, factor in components.items():
+        if name not in COMPONENTS:
+            raise RecipeError(f"components: {name}: expected one of {', '.join(COMPONENTS)}.")
+        factors = factor if isinstance(factor, list) else [factor]
+        if isinstance(factor, list) and len(factor) != len(weights):
+            raise RecipeError(
+                f"components: {name}: expected a number, or one for each of the {len(weights)} ingredients, found "
+                f"{len(factor)}."
+            )
+        if not all(math.isfinite(value) for value in factors):
+            raise RecipeError(f"components: {name}: expected finite numbers, found {factor}.")

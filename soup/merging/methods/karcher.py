@@ -1,0 +1,156 @@
+"""The weighted mean on the sphere; with two ingredients it is SLERP.
+
+Source: Karcher, Riemannian center of mass, Comm. Pure Appl. Math. 30, 1977; SLERP: Shoemake, SIGGRAPH 1985, section 3.
+For fine-tunes at a relative distance e from their base it differs from the plain mean by about (1 - 1/k) e^2 / 2, a
+change of length alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from soup.errors import RecipeError
+from soup.merging.methods.base import Block, FirstPass, Method
+from soup.merging.methods.deltas import delta
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Karcher", "sphere_mean"]
+
+ROUNDS, SMALL = 50, 1e-10
+
+
+@dataclass(frozen=True)
+class Karcher(Method):
+    """The mean direction of the tensors as vectors, times the mean of their lengths.
+
+    All steps stay in the span of the ingredients: one pass takes their dot products, the iteration runs on one
+    coefficient for each, and the second pass writes the combination. Tensors that are 0 have no direction and count
+    by their length alone.
+
+    Args:
+        around: Whether directions are those of the weights themselves, or of the deltas to the base.
+        unit: Whether a tensor is one vector, or each row of a matrix is.
+    """
+
+    around: Literal["origin", "base"] = "origin"
+    unit: Literal["tensor", "row"] = "tensor"
+
+    @property
+    def needs_base(self) -> bool:  # type: ignore[override]  # a class variable in methods that always or never do
+        """Whether deltas are taken."""
+        return self.around == "base"
+
+    @property
+    def first_passes(self) -> int:
+        """One; see `Method.first_passes`."""
+        return 1
+
+    def granularity_of(self, name: str, shape: tuple[int, ...]) -> Literal["element", "tensor"]:
+        """Rows are merged within whole matrices; see `Method.granularity_of`."""
+        return "tensor" if self.unit == "row" and len(shape) == 2 else "element"
+
+    def prepare(self, first_pass: FirstPass) -> Mapping[str, list[float] | None]:
+        """Return the coefficients of each tensor; None for a matrix whose rows are merged one by one."""
+        import torch
+
+        def products(block: Block) -> torch.Tensor:
+            vectors = torch.stack([self._vector(block, index).reshape(-1).double() for index in range(len(block))])
+            return vectors @ vectors.T
+
+        found: dict[str, list[float] | None] = {}
+        rows = {name for name, shape in first_pass.shapes.items() if self.granularity_of(name, shape) == "tensor"}
+        for name, value in first_pass.sums(products):
+            if math.prod(first_pass.shapes[name]) == 1:  # a number has a sign, but no direction
+                found[name] = [weight / math.fsum(first_pass.weights) for weight in first_pass.weights]
+            else:
+                found[name] = None if name in rows else sphere_mean(value.tolist(), first_pass.weights, name)
+        return found
+
+    def __call__(self, block: Block) -> torch.Tensor:
+        """Combine the ingredients by the tensor's coefficients; see `Method`."""
+        coefficients = block.constants[block.tensor_name]
+        merged = self._by_rows(block) if coefficients is None else self._combined(block, coefficients)
+        return block.base.add_(merged) if self.around == "base" else merged
+
+    def check(self, weights: Sequence[float]) -> None:
+        """Refuse weights that are not above 0; see `Method.check`."""
+        if not all(weight >= 0 for weight in weights) or math.fsum(weights) < 1e-9:
+            raise RecipeError(f"karcher: expected weights from 0, not all 0, found {list(weights)}.")
+
+    def _vector(self, block: Block, index: int) -> torch.Tensor:
+        return delta(block, index) if self.around == "base" else block.copy(index)
+
+    def _combined(self, block: Block, coefficients: Sequence[float]) -> torch.Tensor:
+        total = self._vector(block, 0).mul_(coefficients[0])
+        for index in range(1, len(block)):
+            total += self._vector(block, index).mul_(coefficients[index])
+        return total
+
+    def _by_rows(self, block: Block) -> torch.Tensor:
+        import torch
+
+        vectors = torch.stack([self._vector(block, index) for index in range(len(block))])  # [k, rows, columns]
+        wide = vectors.double()
+        grams = torch.einsum("irc,jrc->rij", wide, wide).tolist()
+        weights, name = list(block.weights), block.tensor_name
+        rows = [sphere_mean(gram, weights, f"{name}, row {row}") for row, gram in enumerate(grams)]
+        coefficients = torch.tensor(rows, dtype=vectors.dtype)
+        return torch.einsum("ri,irc->rc", coefficients, vectors)
+
+
+def sphere_mean(gram: Sequence[Sequence[float]], weights: Sequence[float], what: str) -> list[float]:
+    """Return the coefficients of the mean on the sphere, times the mean length, by the vectors' dot products.
+
+    Args:
+        gram: The dot products of k vectors, [k, k].
+        weights: Their weights, from 0.
+        what: Names the vectors in errors.
+
+    Raises:
+        RecipeError: The vectors' mean has no direction: two are opposite.
+    """
+    import torch
+
+    total = math.fsum(weights)
+    w = torch.tensor([weight / total for weight in weights], dtype=torch.float64)
+    dots = torch.tensor(gram, dtype=torch.float64)
+    lengths = dots.diagonal().clamp_min(0).sqrt()
+    length = float((w * lengths).sum())
+    lives = (lengths > 0) & (w > 0)
+    if not bool(lives.any()):
+        return (w * 0).tolist()
+    units = torch.where(lives, 1 / lengths, torch.zeros_like(lengths))
+    cosines = dots * units[:, None] * units[None, :]  # of the unit vectors
+    w = torch.where(lives, w, torch.zeros_like(w))
+    w = w / w.sum()
+    u = _normed(w, cosines, what)
+    for _ in range(ROUNDS):
+        angles = _angles(u, cosines, lives)
+        factors = torch.where(angles > 1e-9, angles / torch.sin(angles), torch.ones_like(angles))
+        step = w * factors - (w * factors * torch.cos(angles)).sum() * u
+        size = float((step @ cosines @ step).clamp_min(0).sqrt())
+        if size < SMALL:
+            break
+        u = _normed(math.cos(size) * u + (math.sin(size) / size) * step, cosines, what)
+    return [float(value) for value in u * units * length]
+
+
+def _angles(u: torch.Tensor, cosines: torch.Tensor, lives: torch.Tensor) -> torch.Tensor:
+    """Return the angles of the unit vectors to u, by 2 asin(|u_i - u| / 2), which is exact for small ones."""
+    import torch
+
+    differences = torch.eye(len(u), dtype=u.dtype) - u[None, :]
+    distances = torch.einsum("ij,jk,ik->i", differences, cosines, differences).clamp_min(0).sqrt()
+    return torch.where(lives, 2 * torch.asin((distances / 2).clamp_max(1)), torch.zeros_like(distances))
+
+
+def _normed(u: torch.Tensor, cosines: torch.Tensor, what: str) -> torch.Tensor:
+    size = float((u @ cosines @ u).clamp_min(0).sqrt())
+    if size < 1e-6:
+        raise RecipeError(f"karcher: {what}: the ingredients point in opposite directions, and no mean lies between.")
+    return u / size

@@ -1,0 +1,219 @@
+"""TIES: trim small changes, elect a sign for each element, and take the mean of those that agree with it.
+
+Source: Yadav et al., arXiv 2306.01708, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from soup.errors import RecipeError
+from soup.merging.methods.base import Block, FirstPass
+from soup.merging.methods.deltas import DeltaMethod, check_range, delta
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Ties", "elect_and_merge"]
+
+BINS = 2**16
+_MODEL = ""  # the key of thresholds that hold for the whole model
+
+
+class _Constants(NamedTuple):
+    """What the whole model decides: each ingredient's least magnitude that is kept, by tensor or for all.
+
+    `majority` is the sign of the sum of a tensor's weighted deltas, for elements whose own sum is 0; `alpha` is LiNeS'.
+    """
+
+    thresholds: Mapping[str, Sequence[float]]
+    majority: Mapping[str, float]
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Ties(DeltaMethod):
+    """theta_0 + scale * the mean of the trimmed deltas whose sign is the elected one.
+
+    The threshold is exact: the bits of a float32 magnitude are ordered as the magnitudes are, so that two histograms,
+    of the upper and of the lower 16 bits, find it in two passes over the inputs. Equal magnitudes are all kept. Tensors
+    that an ingredient left as the base has them do not count: a frozen tower would use the share up.
+
+    Args:
+        density: The share of an ingredient's elements that is kept.
+        scope: Whether the share is of the model (as in the paper) or of each tensor.
+        merge: `mean` (as in the paper) of what agrees in sign, or the weighted `sum`, which wants a scale of some 0.3.
+    """
+
+    density: float = 0.2
+    scope: Literal["model", "tensor"] = "model"
+    merge: Literal["mean", "sum"] = "mean"
+
+    @property
+    def first_passes(self) -> int:
+        """Two, and one more for `alpha: auto`; see `Method.first_passes`."""
+        return 2 + super().first_passes
+
+    def prepare(self, first_pass: FirstPass) -> _Constants:
+        """Find the thresholds and the signs of whole tensors; see `Method.prepare`."""
+        upper, majority = self._upper_halves(first_pass)
+        bins = {key: [_find(counts, kept) for counts, kept in rows] for key, rows in upper.items()}
+        lower = self._lower_halves(first_pass, bins)
+        thresholds = {
+            key: [_threshold(where, counts) for where, counts in zip(places, lower[key], strict=True)]
+            for key, places in bins.items()
+        }
+        found = _Constants(thresholds, majority, 1.0)
+        if self.alpha != "auto":
+            return found
+        return found._replace(alpha=self.auto_alpha(first_pass.with_constants(found)))
+
+    def merged(self, block: Block, weights: Sequence[float]) -> torch.Tensor:
+        """Trim, elect and merge; see `DeltaMethod.merged`."""
+        constants: _Constants = block.constants
+        thresholds = constants.thresholds[self._key(block.tensor_name)]
+
+        def trimmed(index: int, out: torch.Tensor | None) -> torch.Tensor:
+            values = delta(block, index, out)
+            return values.mul_(values.abs().float() >= thresholds[index])
+
+        majority = constants.majority.get(block.tensor_name, 0.0)
+        return elect_and_merge(trimmed, weights, majority, mean=self.merge == "mean")
+
+    def alpha_of(self, block: Block) -> float:
+        """Return the alpha that `prepare` found; see `DeltaMethod.alpha_of`."""
+        constants: _Constants = block.constants
+        return constants.alpha
+
+    def check(self, weights: Sequence[float]) -> None:
+        """Refuse weights that are not above 0, and parameters out of range; see `Method.check`."""
+        super().check(weights)
+        check_range("scale", self.scale, 0, 2)
+        check_range("density", self.density, 0, 1, open_low=True)
+        if not all(weight > 0 for weight in weights):
+            raise RecipeError(f"ties: expected weights above 0: it divides by sums of some, found {list(weights)}.")
+
+    def _key(self, name: str) -> str:
+        return name if self.scope == "tensor" else _MODEL
+
+    def _upper_halves(
+        self, first_pass: FirstPass
+    ) -> tuple[dict[str, list[tuple[torch.Tensor, int]]], dict[str, float]]:
+        """Count the upper halves of all magnitudes.
+
+        Returns:
+            For each key and ingredient the counts and how many elements are kept; the sign of each tensor's sum.
+        """
+        import torch
+
+        def count(block: Block) -> torch.Tensor:
+            rows, total = [], torch.zeros(1, dtype=torch.float64)
+            for index, weight in enumerate(block.weights):
+                values = delta(block, index)
+                total += values.sum(dtype=torch.float64) * weight
+                bits = _bits(values)
+                rows += [torch.bincount(bits >> 16, minlength=BINS), torch.count_nonzero(bits).reshape(1)]
+            return torch.cat([*(row.double() for row in rows), total])
+
+        counts: dict[str, list[torch.Tensor]] = {}
+        elements: dict[str, list[int]] = {}
+        majority = {}
+        shapes, ingredients = first_pass.shapes, len(first_pass.weights)
+        for name, value in first_pass.sums(count):
+            key = self._key(name)
+            majority[name] = float(torch.sign(value[-1]))
+            held = counts.setdefault(
+                key, [torch.zeros(BINS, dtype=torch.int64) for _ in range(len(first_pass.weights))]
+            )
+            sizes = elements.setdefault(key, [0] * ingredients)
+            for index, row in enumerate(value[:-1].reshape(ingredients, BINS + 1)):
+                if row[-1] > 0:  # else the ingredient left the tensor as it was
+                    held[index] += row[:-1].long()
+                    sizes[index] += math.prod(shapes[name])
+        kept = {key: [math.ceil(self.density * size) for size in sizes] for key, sizes in elements.items()}
+        return {key: list(zip(counts[key], kept[key], strict=True)) for key in counts}, majority
+
+    def _lower_halves(
+        self, first_pass: FirstPass, bins: Mapping[str, Sequence[tuple[int, int]]]
+    ) -> dict[str, list[torch.Tensor]]:
+        """Count the lower halves of the magnitudes whose upper half is that of the threshold."""
+        import torch
+
+        def count(block: Block) -> torch.Tensor:
+            rows = []
+            for index, (upper, _) in enumerate(bins[self._key(block.tensor_name)]):
+                bits = _bits(delta(block, index))
+                rows.append(torch.bincount(bits[bits >> 16 == upper] & (BINS - 1), minlength=BINS))
+            return torch.stack(rows)
+
+        lower: dict[str, list[torch.Tensor]] = {}
+        for name, value in first_pass.sums(count):
+            held = lower.setdefault(self._key(name), [torch.zeros(BINS, dtype=torch.int64) for _ in value])
+            for total, row in zip(held, value, strict=True):
+                total += row
+        return lower
+
+
+def elect_and_merge(
+    changes: Callable[[int, torch.Tensor | None], torch.Tensor],
+    weights: Sequence[float],
+    majority: float,
+    *,
+    mean: bool,
+) -> torch.Tensor:
+    """Elect a sign for each element and merge the changes that have it: steps 2 and 3 of TIES.
+
+    Args:
+        changes: Returns ingredient i's change [any shape], in the given memory if there is some.
+        weights: Their weights, above 0.
+        majority: The sign of elements whose sum is 0: 1, -1, or 0 for none.
+        mean: Whether what agrees is averaged or summed up.
+    """
+    import torch
+
+    total, spare = changes(0, None).mul_(weights[0]), None
+    for index in range(1, len(weights)):
+        spare = changes(index, spare)
+        total += spare.mul_(weights[index])
+    sign = total.sign()
+    if majority:
+        sign[sign == 0] = majority
+    total.zero_()
+    shares = torch.zeros_like(total)
+    for index, weight in enumerate(weights):
+        spare = changes(index, spare)
+        agrees = (spare.sign() == sign) & (spare != 0)
+        total += spare.mul_(agrees).mul_(weight)
+        shares += agrees * weight
+    return total.div_(shares.masked_fill_(shares == 0, 1)) if mean else total
+
+
+def _bits(values: torch.Tensor) -> torch.Tensor:
+    """Return the bits of the float32 magnitudes, [elements], which are ordered as the magnitudes are."""
+    import torch
+
+    return values.abs_().float().reshape(-1).view(torch.int32)
+
+
+def _find(counts: torch.Tensor, kept: int) -> tuple[int, int]:
+    """Find the bin in which the `kept`-th largest magnitude lies, and how many of the bin are kept."""
+    if kept == 0:
+        return BINS, 0
+    larger = counts.flip(0).cumsum(0)
+    place = int((larger >= kept).nonzero()[0])
+    before = int(larger[place - 1]) if place else 0
+    return BINS - 1 - place, kept - before
+
+
+def _threshold(place: tuple[int, int], lower: torch.Tensor) -> float:
+    """Return the least magnitude that is kept."""
+    import struct
+
+    upper, kept = place
+    if upper == BINS:  # nothing differs from the base: there is nothing to keep
+        return math.inf
+    low, _ = _find(lower, kept)
+    return float(struct.unpack("<f", struct.pack("<I", upper << 16 | low))[0])
