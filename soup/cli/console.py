@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from soup.evaluation.progress import Progress
     from soup.evaluation.trial import Trial
     from soup.merging.recipe import Recipe
+    from soup.report.pool_distances import PoolDistances
     from soup.report.tables import ScoreTable
 
 PLAIN_SECONDS = 60.0  # between two lines of one training job where there is no terminal
@@ -236,6 +237,21 @@ def print_table(table: ScoreTable, first: str) -> None:
         for row in table.rows
     ]
     print_rows([first, *table.columns, ""], rows, right=range(1, len(table.columns) + 1))
+
+
+def print_distances(distances: PoolDistances) -> None:
+    """Print where each ingredient stands: the length of its delta in each component, the nearest other, a verdict."""
+    components = list(distances.ingredients[0].by_component)
+    head = ["ingredient", f"|delta| / |{distances.reference}|", *components, "moved", "nearest", "cosine", ""]
+    rows = []
+    for row in distances.ingredients:
+        name, cosine = row.nearest or ("", None)
+        shares = [f"{row.by_component[component]:.4f}" for component in components]
+        nearest = [name, "" if cosine is None else f"{cosine:.3f}"]
+        rows.append([row.name, f"{row.norm:.4f}", *shares, f"{row.moved:.1%}", *nearest, row.verdict])
+    print_rows(head, rows, right=[*range(1, len(components) + 3), len(components) + 4])
+    if distances.frozen:
+        print_line(f"frozen in all: {', '.join(distances.frozen)}")
 
 
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> None:

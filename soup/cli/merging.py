@@ -80,7 +80,7 @@ def check(values: Values) -> None:
 
     Every mismatch is listed, before a GPU hour is spent.
     """
-    from soup.cli.console import Console, print_json, print_line
+    from soup.cli.console import Console, print_distances, print_json, print_line
     from soup.report.pool_check import check
 
     with Console() as console:
@@ -94,6 +94,8 @@ def check(values: Values) -> None:
     if values["as_json"]:
         print_json(report.as_json())
     else:
+        if report.distances:
+            print_distances(report.distances)
         for problem in report.problems:
             print_line(f"problem: {problem}", keep="\n")
         several = "belong together" if len(report.ingredients) > 1 else "is all there is"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import named_dtype
@@ -21,8 +22,12 @@ from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.shares import shares_of
 from soup.merging.template import RecipeTemplate
+from soup.report.pool_distances import PoolDistances, PoolMeasure
 from soup.support.options import refuse_wrong_type
 from soup.support.text import bullet_list
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["PoolReport", "check"]
 
@@ -35,11 +40,13 @@ class PoolReport:
         ingredients: Their names, those that can't be opened among them.
         problems: Every reason why they can't be souped, each with its sentence as `str`; empty when they can.
         warnings: Remarks that stop nothing.
+        distances: How far they are from their base and from each other; None where their tensors do not match.
     """
 
     ingredients: tuple[str, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
+    distances: PoolDistances | None = None
 
     @property
     def ok(self) -> bool:
@@ -53,6 +60,7 @@ class PoolReport:
             "ingredients": list(self.ingredients),
             "problems": [problem.as_json() for problem in self.problems],
             "warnings": list(self.warnings),
+            "distances": self.distances.as_json() if self.distances else None,
         }
 
 
@@ -64,7 +72,7 @@ def check(
     merge: MergeOptions | None = None,
     progress: Progress | None = None,
 ) -> PoolReport:
-    """Find everything that speaks against souping a pool; all weights are read once.
+    """Find everything that speaks against souping a pool, and measure its distances; all weights are read once.
 
     A checkpoint that can't be opened is one of the problems, and the others are held against each other all the same.
 
@@ -95,13 +103,15 @@ def check(
         opened.take_tokenizer(options.tokenizer)
         mismatches = opened.problems(options.dtype, options.drop)
         problems += mismatches or _plan_problems(opened, options)
-        digests, rejections = _read_through(opened, options, progress)
+        measurable = not mismatches and options.dtype is None and not any(p.checkpoint.quantised for p in opened.all)
+        read = _measure if measurable else _read_through
+        digests, rejections, distances = read(opened, options, progress)
         problems += rejections
         sources = [part.source(digest) for part, digest in zip(opened, digests, strict=True)]
         warnings = [*opened.warnings(options.drop), *Recipe.uniform(sources).repeated]
     for warning in warnings:
         progress.on_warning(warning)
-    return PoolReport(_names(opened, failed), tuple(problems), tuple(warnings))
+    return PoolReport(_names(opened, failed), tuple(problems), tuple(warnings), distances)
 
 
 def _names(pool: Pool, failed: Iterable[str]) -> tuple[str, ...]:
@@ -125,8 +135,45 @@ def _plan_problems(pool: Pool, options: MergeOptions) -> list[Problem]:
     return []
 
 
-def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> tuple[list[str], list[Problem]]:
-    """Return the digest of each ingredient's weights, and why tensors can't be merged, in one pass."""
+Reading = tuple[list[str], list[Problem], PoolDistances | None]
+"""The digest of each ingredient's weights, why tensors can't be merged, and the distances if they were taken."""
+
+
+def _measure(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
+    """Read all ingredients and the base side by side, once."""
+    parts = pool.all
+    progress.on_phase("reading the pool", sum(part.checkpoint.bytes for part in parts))
+    measure, count = PoolMeasure(pool.base is not None), len(pool)
+    inputs = tuple(part.checkpoint for part in parts)
+    names = tuple(part.name for part in parts)
+    blend = Blend(measure, inputs, names, (1 / count,) * count, allow_nonfinite=options.allow_nonfinite)
+    specs = [spec for spec in pool.ingredients[0].tensors(options.drop) if spec.dtype.kind == "float"]
+    unmoved: dict[tuple[str, int], float] = {}
+
+    def keep_norm(name: str, first: int, values: torch.Tensor) -> None:
+        if (name, first) not in measure.products:  # all inputs are equal here: the method was not asked
+            unmoved[name, first] = float(values.double().square().sum())
+
+    scan = scan_blocks(blend, specs, keep_norm, Options(progress=progress.on_bytes), hashing=True)
+    for checkpoint in inputs:
+        checkpoint.refuse_changed()
+    elements = {spec.name: spec.elements for spec in specs}
+    base_norms: dict[str, float] = {}
+    for (name, _), squared in sorted(unmoved.items()):
+        base_norms[name] = base_norms.get(name, 0.0) + squared
+    distances = PoolDistances.of(measure, pool.names, elements, base_norms)
+    rejections = [_without_base(scan.rejections[name]) for name in sorted(scan.rejections)]
+    return [digest.content for digest in scan.digests[:count]], list(filter(None, rejections)), distances
+
+
+def _without_base(problem: Problem) -> Problem | None:
+    """Leave the base out of those that a problem is about: not every method reads it. None where it is the only one."""
+    others = [name for name in problem.ingredient.split(", ") if name != "base"]
+    return replace(problem, ingredient=", ".join(others)) if others else None
+
+
+def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
+    """Read one ingredient after another: their tensors do not match."""
     progress.on_phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
     digests: list[str] = []
     rejections: list[Problem] = []
@@ -134,7 +181,7 @@ def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> tupl
         digest, rejected = _read_one(ingredient, options, progress)
         digests.append(digest)
         rejections += rejected
-    return digests, rejections
+    return digests, rejections, None
 
 
 def _read_one(ingredient: Ingredient, options: MergeOptions, progress: Progress) -> tuple[str, list[Problem]]:

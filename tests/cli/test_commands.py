@@ -185,7 +185,10 @@ def test_lists(soup, kind):
 
 
 def test_check_says_that_a_pool_belongs_together(soup):
-    assert soup("check", "--pool", "ckpts").stdout == "0 problems, 0 warnings: a, b, c, d belong together.\n"
+    *table, verdict = soup("check", "--pool", "ckpts").stdout.splitlines()
+    assert verdict == "0 problems, 0 warnings: a, b, c, d belong together."
+    assert [row.split()[0] for row in table] == ["ingredient", *"abcd", "frozen"]
+    assert all("not from this mean" in row for row in table[1:5]), "each is made of random numbers of its own"
     assert answer(soup("check", "--pool", "ckpts", "--json")) == {
         "schema": 1, "ingredients": [*"abcd"], "problems": [], "warnings": [],
     }  # fmt: skip

@@ -1,0 +1,129 @@
+"""The look before the merge: norms, cosines, frozen components and verdicts, held against numpy over whole models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from soup.cli.app import cli
+from soup.merging.options import MergeOptions
+from soup.report.pool_check import check
+from soup.testing import tiny_checkpoint
+from tests.helpers.method_pools import FROZEN, SHAPES, make_pool, numbers
+
+VISION = [name for name in SHAPES if "vision" in name]
+
+
+def vectors(tensors, names, reference):
+    return np.stack([np.concatenate([(each[n] - reference[n]).numpy().reshape(-1) for n in names]) for each in tensors])
+
+
+@pytest.mark.parametrize("has_base", [True, False])
+def test_norms_cosines_and_distances_are_those_of_the_whole_vectors(tmp_path, has_base):
+    folder = make_pool(tmp_path, count=4, spread=0.05)
+    base, tuned = numbers(folder)
+    reference = base if has_base else {name: sum(each[name] for each in tuned) / 4 for name in base}
+    found = check(folder / "ckpts", folder / "base" if has_base else None).distances
+    assert found.reference == ("base" if has_base else "mean")
+    for component, names in (("all", list(SHAPES)), ("vision", VISION)):
+        deltas = vectors(tuned, names, reference)
+        norm = np.linalg.norm(np.concatenate([reference[name].numpy().reshape(-1) for name in names]))
+        lengths = np.linalg.norm(deltas, axis=1)
+        np.testing.assert_allclose(found.cosines[component], deltas @ deltas.T / np.outer(lengths, lengths), atol=1e-6)
+        shares = [row.norm if component == "all" else row.by_component[component] for row in found.ingredients]
+        np.testing.assert_allclose(shares, lengths / norm, rtol=1e-5)
+    deltas = vectors(tuned, list(SHAPES), reference)
+    between = np.linalg.norm(deltas[:, None] - deltas[None], axis=2)
+    norm = np.linalg.norm(np.concatenate([reference[name].numpy().reshape(-1) for name in SHAPES]))
+    np.testing.assert_allclose(found.distances, between / norm, atol=1e-6)
+    elements = sum(base[name].numel() for name in base)
+    assert [row.moved for row in found.ingredients] == pytest.approx([1 - base[FROZEN].numel() / elements] * 4)
+    assert {row.verdict for row in found.ingredients} == {"fits"}
+
+
+def test_a_component_that_nobody_trained_is_frozen(tmp_path):
+    folder = make_pool(tmp_path, count=2)
+    base = load_file(folder / "base/model.safetensors")
+    for path in (folder / "ckpts").iterdir():
+        tensors = load_file(path / "model.safetensors")
+        save_file({n: base[n] if "vision" in n else v for n, v in tensors.items()}, path / "model.safetensors")
+    found = check(folder / "ckpts", folder / "base").distances
+    assert found.frozen == ("vision",)
+    assert [row.by_component["vision"] for row in found.ingredients] == [0, 0]
+
+
+def pool_with(tmp_path, name, tensors):
+    folder = make_pool(tmp_path, count=4, spread=0.02)
+    tiny_checkpoint(folder / "ckpts" / name, tensors={key: value.float() for key, value in tensors(folder).items()})
+    return folder
+
+
+ODD = {
+    "untrained": (lambda folder: numbers(folder)[0], "untrained: it is the base"),
+    "twin": (lambda folder: numbers(folder)[1][1], "a duplicate of m1"),
+    "stranger": (
+        lambda folder: {name: torch.randn(shape) for name, shape in SHAPES.items()},
+        "not from this base: |delta| is 1.",
+    ),
+    "wild": (
+        lambda folder: {n: v + 8 * (numbers(folder)[1][0][n] - v) for n, v in numbers(folder)[0].items()},
+        "far from the others: |delta| is 7.9 times their median, more than 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_does_not_fit_is_told_with_the_threshold(tmp_path, kind):
+    make, verdict = ODD[kind]
+    folder = pool_with(tmp_path, f"z-{kind}", make)
+    found = check(folder / "ckpts", folder / "base").distances
+    told = {row.name: row.verdict for row in found.ingredients}
+    assert told.pop(f"z-{kind}").startswith(verdict)
+    assert set(told.values()) == {"fits"}
+
+
+def test_a_stranger_is_told_without_a_base_too(tmp_path):
+    folder = pool_with(tmp_path, "z", ODD["stranger"][0])
+    told = {row.name: row.verdict for row in check(folder / "ckpts").distances.ingredients}
+    assert told["z"].startswith("not from this mean")
+
+
+def test_the_command_prints_a_row_for_each_and_json_has_all(tmp_path):
+    folder = pool_with(tmp_path, "z", ODD["twin"][0])
+    words = ["check", "--pool", str(folder / "ckpts"), "--base", str(folder / "base")]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:4] == ["ingredient", "|delta|", "/", "|base|"]
+    assert lines[5].startswith("z ")
+    assert lines[5].endswith("a duplicate of m1")
+    document = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
+    assert document["distances"]["ingredients"][4]["verdict"] == "a duplicate of m1"
+    assert document["distances"]["cosines"]["all"][1][4] == pytest.approx(1)
+
+
+def test_a_pool_whose_tensors_do_not_match_has_no_distances(tmp_path):
+    folder = make_pool(tmp_path)
+    shutil.rmtree(folder / "ckpts/m1")
+    tiny_checkpoint(folder / "ckpts/m1", tensors={"w": torch.zeros(3)})
+    report = check(folder / "ckpts")
+    assert report.distances is None
+    assert not report.ok
+
+
+def test_nan_that_is_allowed_spoils_no_other_tensor_s_distances(tmp_path):
+    folder = make_pool(tmp_path)
+    path = folder / "ckpts/m0/model.safetensors"
+    tensors = load_file(path)
+    tensors["model.one"] = torch.tensor([float("nan")])
+    save_file(tensors, path)
+    report = check(folder / "ckpts", folder / "base", merge=MergeOptions(allow_nonfinite=True))
+    assert report.ok
+    assert all(0 < row.norm < 1 for row in report.distances.ingredients)
+    assert not check(folder / "ckpts", folder / "base").ok
