@@ -157,13 +157,13 @@ def _measure(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
     scan = scan_blocks(blend, specs, keep_norm, Options(progress=progress.on_bytes), hashing=True)
     for checkpoint in inputs:
         checkpoint.refuse_changed()
-    elements = {spec.name: spec.elements for spec in specs}
+    digests = {name: digest.content for name, digest in zip(pool.names, scan.digests, strict=False)}
     base_norms: dict[str, float] = {}
     for (name, _), squared in sorted(unmoved.items()):
         base_norms[name] = base_norms.get(name, 0.0) + squared
-    distances = PoolDistances.of(measure, pool.names, elements, base_norms)
+    distances = PoolDistances.of(measure, digests, sum(spec.elements for spec in specs), base_norms)
     rejections = [_without_base(scan.rejections[name]) for name in sorted(scan.rejections)]
-    return [digest.content for digest in scan.digests[:count]], list(filter(None, rejections)), distances
+    return list(digests.values()), list(filter(None, rejections)), distances
 
 
 def _without_base(problem: Problem) -> Problem | None:

@@ -10,12 +10,11 @@ import math
 import statistics
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from soup.hf.places import COMPONENTS, component_kind
 from soup.merging.methods.base import Block, Method
-from soup.merging.methods.linear import Linear
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +34,7 @@ LEAST_FOR_FAR = 3
 class PoolMeasure(Method):
     """No merge: takes the dot products of what it is given, [k, k] for each block, and how many elements moved.
 
-    Its result is each element's largest magnitude, so that what no mean could hold is seen by the loop as ever.
+    Its result is the first ingredient, or NaN where any of them holds what is not finite, which the loop then tells.
     """
 
     has_base: bool
@@ -52,15 +51,32 @@ class PoolMeasure(Method):
         """Take a block's dot products; see `Method`."""
         import torch
 
-        reference = block.base if self.has_base else Linear()(replace(block, weights=(1.0,) * len(block), lend=None))
-        rows = [reference, *(block.copy(index).sub_(reference) for index in range(len(block)))]
-        wide = torch.stack([row.reshape(-1).double() for row in rows])
-        moved = [int(torch.count_nonzero(row)) for row in rows[1:]]
+        rows = self._rows(block, block.accumulate_in)
+        products = rows @ rows.T
+        if not bool(products.isfinite().all()):  # of large numbers, or of NaN and infinity
+            wide = self._rows(block, torch.float64)
+            products = wide @ wide.T
+        moved = [int(torch.count_nonzero(row)) for row in rows[1:]]  # along a dimension it is six times slower
         key = (block.tensor_name, block.first)
         with self._lock:
-            self.products[key] = (wide @ wide.T).numpy()
+            self.products[key] = products.double().numpy()
             self.moved[key] = moved
-        return torch.stack([block.copy(index).abs_() for index in range(len(block))]).amax(dim=0)
+        values = block.copy(0)
+        return values if bool(products.isfinite().all()) else values.fill_(float("nan"))
+
+    def _rows(self, block: Block, dtype: torch.dtype) -> torch.Tensor:
+        """Return the base, or the mean, and the deltas to it: [1 + k, elements]."""
+        import torch
+
+        rows = torch.empty(1 + len(block), block.raw[0].numel(), dtype=dtype)
+        for row, raw in zip(rows[1:], block.raw, strict=True):
+            row.copy_(raw)
+        if block.raw_base is not None:
+            rows[0] = block.raw_base
+        else:
+            torch.mean(rows[1:], dim=0, out=rows[0])
+        rows[1:] -= rows[0]
+        return rows
 
 
 @dataclass(frozen=True)
@@ -108,18 +124,19 @@ class PoolDistances:
 
     @classmethod
     def of(
-        cls, measure: PoolMeasure, names: Sequence[str], elements: Mapping[str, int], base_norms: Mapping[str, float]
+        cls, measure: PoolMeasure, digests: Mapping[str, str], elements: int, base_norms: Mapping[str, float]
     ) -> PoolDistances:
         """Sum up a pass.
 
         Args:
             measure: What was taken.
-            names: The ingredients' names.
-            elements: The number of elements of each floating tensor that was read.
+            digests: The digest of each ingredient's weights, by name.
+            elements: The number of elements of the floating tensors.
             base_norms: The squared norm of each tensor in which nothing differs, which no method sees.
         """
         import numpy as np
 
+        names = list(digests)
         size = len(names) + 1
         grams = {component: np.zeros((size, size)) for component in COMPONENTS}
         moved = np.zeros(len(names))
@@ -133,7 +150,7 @@ class PoolDistances:
         total = sum(present.values(), np.zeros((size, size)))
         frozen = tuple(component for component, gram in present.items() if not gram[1:, 1:].any())
         cosines = {"all": _cosines(total)} | {component: _cosines(gram) for component, gram in present.items()}
-        share = moved / max(sum(elements.values()), 1)
+        share = moved / max(elements, 1)
         rows = tuple(
             IngredientDistances(
                 name,
@@ -141,7 +158,7 @@ class PoolDistances:
                 float(share[index]),
                 {component: _share(gram, index) for component, gram in present.items()},
                 _nearest(cosines["all"], names, index),
-                _verdict(total, names, index, "base" if measure.has_base else "mean"),
+                _verdict(total, digests, index, "base" if measure.has_base else "mean"),
             )
             for index, name in enumerate(names)
         )
@@ -178,14 +195,14 @@ def _nearest(cosines: list[list[float]], names: Sequence[str], index: int) -> tu
     return (max(others)[1], max(others)[0]) if others else None
 
 
-def _verdict(gram: NDArray[np.float64], names: Sequence[str], index: int, reference: str) -> str:
+def _verdict(gram: NDArray[np.float64], digests: Mapping[str, str], index: int, reference: str) -> str:
+    names, contents = list(digests), list(digests.values())
     squares = [max(value, 0.0) for value in gram.diagonal()[1:].tolist()]
     own = math.sqrt(squares[index])
     if own == 0 and reference == "base":
         return "untrained: it is the base, in every element"
-    for other in range(index):
-        if squares[index] + squares[other] - 2 * gram[index + 1, other + 1] <= 1e-12 * squares[index]:
-            return f"a duplicate of {names[other]}"
+    if (first := contents.index(contents[index])) < index:
+        return f"a duplicate of {names[first]}"
     if (share := _share(gram, index)) > OTHER_BASE:
         return f"not from this {reference}: |delta| is {share:.2f} of its norm, more than {OTHER_BASE:g}"
     others = [math.sqrt(value) for other, value in enumerate(squares) if other != index]
