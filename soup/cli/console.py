@@ -93,6 +93,7 @@ class Console:
 
         return Progress(
             on_warning=self.warn,
+            on_budget=self.show_budget,
             on_pace=self.show_pace,
             on_start=self.show_start,
             on_end=self.show_end,
@@ -110,6 +111,10 @@ class Console:
     def warn(self, text: str) -> None:
         """Print a remark that stops nothing."""
         self._console.print(f"[yellow]warning:[/yellow] {_plain(text, keep=chr(10))}")
+
+    def show_budget(self, strategy: str, most: int) -> None:
+        """Say how many evaluations there will be at most."""
+        self.say(f"{strategy}: at most {most} evaluations")
 
     def show_pace(self, pace: Pace) -> None:
         """Show from now on how far the search is."""
@@ -158,7 +163,7 @@ class Console:
         part, judged = ("report ", trial.report) if trial.report else ("", trial.scores)
         scores = ", ".join(f"{name} {score.value:.2f}" for name, score in judged.items())
         when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
-        names = printable(" + ".join(trial.names))
+        names = printable(trial.label)
         self.say(f"  {names}: {part}overall {trial.objective.overall(judged):.2f} ({scores}; {when})")
 
     def start_phase(self, name: str, total_bytes: int) -> None:

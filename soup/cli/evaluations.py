@@ -20,7 +20,7 @@ SHORTEST_SECONDS = 5.0
 def describe_evaluation(recipe: Recipe, benchmark: Benchmark) -> str:
     """Return `evaluating a + b on mmbench`, which names a running evaluation."""
     part = "" if benchmark.split.part == "all" else f" ({benchmark.split.part} questions)"
-    return f"evaluating {' + '.join(recipe.names)} on {benchmark.name}{part}"
+    return f"evaluating {recipe.describe()} on {benchmark.name}{part}"
 
 
 @dataclass

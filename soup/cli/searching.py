@@ -145,6 +145,8 @@ def _cook(strategy: str, strategy_args: dict[str, Any], values: Values) -> None:
         print_table(trials_table(soup.trials, soup), "soup")
         if values["split"] is None:
             console.say(FLATTERED)
+    for note in soup.notes:
+        print_line(note, keep="\n")
     print_line(f"{soup.out}: {soup}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from soup.checkpoints.digest import ContentDigest, side_digest
 from soup.errors import EvaluatorError
@@ -45,7 +46,7 @@ class Scorer:
         template: What all recipes of the search have in common.
         objective: How scores become one number, and what a soup must not break.
         progress: Who hears of evaluations and trials.
-        base_digest: The base's digest, where the method reads the base.
+        digest_base: Gives the base's digest, for methods that read the base.
         expected: How many models are scored at most, once for each part of the questions; None: nobody knows.
         at_once: How many are evaluated side by side.
 
@@ -62,7 +63,7 @@ class Scorer:
     template: RecipeTemplate = field(default_factory=RecipeTemplate)
     objective: Objective = PLAIN
     progress: Progress = field(default_factory=Progress)
-    base_digest: str | None = None
+    digest_base: Callable[[], str] | None = None
     expected: int | None = None
     at_once: int = 1
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
@@ -72,14 +73,19 @@ class Scorer:
     remarks: dict[str, str] = field(default_factory=dict)
     is_checked: bool = False
 
-    def __call__(self, chosen: object, /) -> Trial:
+    def __call__(self, chosen: object, /, method: str | None = None, params: Mapping[str, Any] | None = None) -> Trial:
         """Return the trial of the mean of some ingredients (or of their names), or of a weighted one.
+
+        Args:
+            chosen: The ingredients, or a weight for each.
+            method: Another method than the search's.
+            params: Parameters of the method, beside those that the search gives to it.
 
         Raises:
             EvaluatorError: the harness failed, timed out, or gave no score.
             RecipeError: nothing to score, or an ingredient that the pool does not have.
         """
-        recipe = self.recipe(chosen)
+        recipe = self.recipe(chosen, method, params)
         key = _key(recipe)
         if key not in self.trials:
             self.trials[key] = self.trial(recipe)
@@ -118,8 +124,9 @@ class Scorer:
         self.progress.on_trial(reported)
         return reported
 
-    def recipe(self, chosen: object) -> Recipe:
+    def recipe(self, chosen: object, method: str | None = None, params: Mapping[str, Any] | None = None) -> Recipe:
         """Return the sealed recipe of a choice. Ingredients stand in the pool's order: one set is one recipe."""
+        template = self.template.varied(method, params)
         shares = [
             share.model_copy(update={"digest": self.digests[share.name].content})
             for share in shares_of(self.pool, chosen)
@@ -128,7 +135,8 @@ class Scorer:
         parts = [self.pool[share.name].checkpoint for share in shares]
         tokenizer = self.pool.tokenizer.checkpoint if self.pool.tokenizer else None
         side = side_digest(lead.checkpoint, *parts, tokenizer=tokenizer)
-        return self.template.recipe(self.pool, shares, side, self.base_digest)
+        base_digest = self.digest_base() if self.digest_base and template.needs_base else None
+        return template.recipe(self.pool, shares, side, base_digest)
 
     def check_first(self) -> None:
         """Before the first evaluation, have harnesses look for what would stop a later one; after it, do nothing.

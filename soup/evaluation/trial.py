@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Part, Score
-from soup.evaluation.bootstrap import paired_difference
+from soup.evaluation.bootstrap import Difference, paired_difference
 from soup.evaluation.objective import PLAIN, Objective
 from soup.merging.recipe import Recipe
 from soup.support.options import option_name
@@ -61,7 +61,7 @@ class Trial:
         Raises:
             EvaluatorError: a benchmark does not tell its questions' points.
         """
-        difference = paired_difference(self.scores, other.scores, self.objective)
+        difference = self.difference(other)
         if difference is None:
             silent = [name for name, score in self.scores.items() if not score.questions]
             raise EvaluatorError(
@@ -69,6 +69,15 @@ class Trial:
                 f"Use {option_name('accept')} ge or gt."
             )
         return difference.p_better
+
+    def difference(self, other: Trial) -> Difference | None:
+        """Return how much higher the overall is than another's, by the paired bootstrap; None without points."""
+        return paired_difference(self.scores, other.scores, self.objective)
+
+    @property
+    def label(self) -> str:
+        """The ingredients, with their weights where they differ, and the method's parameters: what tables show."""
+        return self.recipe.describe()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.training_record import TrainingRecord, read_training_record
 from soup.errors import CheckpointError, SoupError
 from soup.merging.recipe import CheckpointSource
 from soup.support.text import bullet_list
@@ -28,6 +29,11 @@ class Ingredient:
     def source(self, digest: str | None = None) -> CheckpointSource:
         """Make the entry by which a recipe names it."""
         return CheckpointSource(name=self.name, path=self.location, digest=digest)
+
+    @property
+    def training(self) -> TrainingRecord:
+        """What is written beside it of the run that it is a snapshot of."""
+        return read_training_record(self.checkpoint.path)
 
     def tensors(self, drop: Sequence[str]) -> list[TensorSpec]:
         """List the tensors that are not left out by these patterns."""

@@ -46,6 +46,7 @@ __all__ = [
     "add_side_files",
     "build_method",
     "earlier_soup",
+    "make_method",
     "merge",
     "open_pool",
     "plan_merge",
@@ -305,21 +306,31 @@ def build_method(recipe: Recipe) -> Method:
     Raises:
         RecipeError: unknown method, or parameters or weights that it does not take.
     """
-    kind = METHODS.get(recipe.method)
+    method = make_method(recipe.method, recipe.params)
+    method.check([share.weight for share in recipe.ingredients])
+    return method
+
+
+def make_method(name: str, params: Mapping[str, object]) -> Method:
+    """Return the method of that name with its parameters, types checked.
+
+    Raises:
+        RecipeError: unknown method, or parameters that it does not take.
+    """
+    kind = METHODS.get(name)
     is_method = isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)
     if not is_method:
         raise RecipeError(
-            f"Method {recipe.method}: expected a frozen dataclass that is a subclass of soup.merging.methods.Method, "
+            f"Method {name}: expected a frozen dataclass that is a subclass of soup.merging.methods.Method, "
             f"found {kind!r}."
         )
     if kind.granularity not in ("element", "tensor"):
-        raise RecipeError(f"Method {recipe.method}: granularity is element or tensor, found {kind.granularity!r}.")
+        raise RecipeError(f"Method {name}: granularity is element or tensor, found {kind.granularity!r}.")
     try:
-        method: Method = TypeAdapter(kind).validate_python(recipe.params, strict=False, extra="forbid")
+        method: Method = TypeAdapter(kind).validate_python(dict(params), strict=False, extra="forbid")
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise RecipeError(f"Method {recipe.method} does not take these params:\n{bullet_list(faults)}") from error
-    method.check([share.weight for share in recipe.ingredients])
+        raise RecipeError(f"Method {name} does not take these params:\n{bullet_list(faults)}") from error
     return method
 
 

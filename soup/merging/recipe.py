@@ -143,6 +143,17 @@ class Recipe(BaseModel):
         """The ingredients' short names, in order."""
         return tuple(ingredient.name for ingredient in self.ingredients)
 
+    def describe(self, names: Sequence[str] = ()) -> str:
+        """Return `a (0.7) + b (0.3), scale=0.5`: weights where they differ, and the method's parameters.
+
+        Args:
+            names: The ingredients in another order than the recipe's.
+        """
+        weights = {share.name: share.weight for share in self.ingredients}
+        uneven = len(set(weights.values())) > 1
+        parts = [f"{name} ({weights[name]:.3g})" if uneven else name for name in names or weights]
+        return ", ".join([" + ".join(parts), *(f"{key}={value}" for key, value in self.params.items())])
+
     @property
     def repeated(self) -> list[str]:
         """A remark for each ingredient that holds the same weights as an earlier one: it counts twice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,25 @@ class RecipeTemplate:
     def code(self) -> str | None:
         """The digest of the method's code, where it is a user's own."""
         return code_digest(METHODS.get(self.options.method))
+
+    @cached_property
+    def needs_base(self) -> bool:
+        """Whether the method reads the base, whose digest is then part of the recipe's."""
+        return bool(getattr(METHODS.get(self.options.method), "needs_base", False))
+
+    def varied(self, method: str | None, params: Mapping[str, Any] | None) -> RecipeTemplate:
+        """Return the template with another method or other parameters.
+
+        Args:
+            method: None: this template's own.
+            params: Beside those that this template gives to the same method, or in their place.
+        """
+        if method is None and not params:
+            return self
+        options = self.options
+        same = method in (None, options.method)
+        merged = {**(options.method_args if same else {}), **(params or {})}
+        return replace(self, options=replace(options, method=method or options.method, method_args=merged))
 
     def recipe(
         self, pool: Pool, shares: Sequence[Share], side_digest: str | None = None, base_digest: str | None = None

@@ -28,10 +28,13 @@ def list_kind(kind: str) -> list[Row]:
         build = cache(build_evaluator)
         return [_benchmark_row(name, listed, build) for name, listed in Catalog.load().benchmarks.items()]
     registry: Registry = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS}[kind]
-    return [
-        {"name": entry.name, "source": entry.source, "summary": entry.summary, "broken": entry.broken}
-        for entry in registry.entries()
-    ]
+    rows: list[Row] = []
+    for entry in registry.entries():
+        row: Row = {"name": entry.name, "source": entry.source, "summary": entry.summary}
+        if kind != "evaluators":  # whose options are those of the evaluation
+            row["parameters"] = entry.parameters
+        rows.append({**row, "broken": entry.broken})
+    return rows
 
 
 def _benchmark_row(name: str, listed: ListedBenchmark, build: Callable[[str], Evaluator]) -> Row:

@@ -75,7 +75,7 @@ def trials_table(trials: Sequence[Trial], soup: Soup | None = None) -> ScoreTabl
     for trial in trials:
         values = [trial.scores[name].value if name in trial.scores else None for name in names]
         overalls = [trial.overall, *([trial.report_overall] if reported else [])]
-        rows.append(ScoreRow(" + ".join(trial.names), (*values, *overalls), _remark(trial, soup) if soup else ""))
+        rows.append(ScoreRow(trial.label, (*values, *overalls), _remark(trial, soup) if soup else ""))
     return ScoreTable(columns, tuple(rows))
 
 
@@ -85,7 +85,7 @@ def _remark(trial: Trial, soup: Soup) -> str:
     remarks = ["accepted" if accepted else soup.why(trial)]
     rival = soup.best_before(trial)
     if rival and (difference := paired_difference(trial.scores, rival.scores, trial.objective)):
-        remarks.append(f"{difference} against {' + '.join(rival.names)}")
+        remarks.append(f"{difference} against {rival.label}")
     if trial.broken and accepted:
         remarks.append(f"breaks {'; '.join(trial.broken)}")
     return ", ".join(remarks)

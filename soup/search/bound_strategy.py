@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from soup.evaluation.run_directory import strategy_file_name
 from soup.merging.ingredient import Ingredient
 from soup.merging.pool import Pool
 from soup.merging.shares import Chosen, shares_of
-from soup.search.strategies.base import Scored, ScoreFunction, Strategy
+from soup.search.strategies.base import Budget, Choice, Scored, ScoreFunction, Strategy
 from soup.support.options import option_name
 from soup.support.plugins import STRATEGIES
 
@@ -50,15 +50,30 @@ class BoundStrategy:
         """Where the soup goes if the user names no other directory: `soups/<strategy>`."""
         return Path("soups") / strategy_file_name(self.name)
 
-    def choose(self, pool: Pool, score: ScoreFunction | None) -> Chosen:
-        """Call the strategy, and return its choice: ingredients or their names, or a weight for each.
+    def budget(self, count: int) -> Budget | None:
+        """Return how many soups it asks for at most over a pool of `count`; None where it does not say.
+
+        Raises:
+            RecipeError: it refuses its options, or such a pool.
+        """
+        most: Callable[..., Budget] | None = getattr(self.function, "budget", None)
+        if most is None:
+            return None
+        try:
+            return most(count, **self.arguments)
+        except RecipeError as error:
+            raise RecipeError(f"Strategy {self.name}: {error}") from error
+
+    def choose(self, pool: Pool, score: ScoreFunction | None) -> Choice:
+        """Call the strategy, and return its choice.
 
         Raises:
             RecipeError: the strategy failed, or returned something else.
         """
         try:
             returned = self.function(pool, score or _no_score, **self.arguments)
-            chosen = dict(returned) if isinstance(returned, Mapping) else _as_list(returned)
+            choice = returned if isinstance(returned, Choice) else Choice(returned)
+            chosen = dict(choice.chosen) if isinstance(choice.chosen, Mapping) else _as_list(choice.chosen)
             shares_of(pool, chosen)
         except SoupError as error:
             if isinstance(error, RecipeError):
@@ -67,10 +82,10 @@ class BoundStrategy:
         except Exception as error:
             tail = "".join(traceback.format_exception(error)[-4:]).rstrip()
             raise RecipeError(f"Strategy {self.name} failed:\n{tail}") from error
-        return chosen
+        return replace(choice, chosen=chosen)
 
 
-def _no_score(chosen: object, /) -> Scored:
+def _no_score(chosen: object, /, method: object = None, params: object = None) -> Scored:
     example = "--eval mmbench,ocrbench" if option_name("eval").startswith("--") else 'eval="mmbench,ocrbench"'
     raise EvaluatorError(f"This strategy asks for scores: pass {option_name('eval')}, e.g. {example}.")
 

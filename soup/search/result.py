@@ -33,6 +33,8 @@ class Soup:
         recipe: The sealed recipe.
         trials: Every trial on the way, in the order asked.
         warnings: What was worth a remark and stopped nothing.
+        path: The digests of the recipes that were the best so far, where the strategy tells.
+        notes: What the strategy says beside the table.
     """
 
     strategy: str
@@ -41,14 +43,13 @@ class Soup:
     recipe: Recipe
     trials: tuple[Trial, ...] = ()
     warnings: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return `the mean of a + b`; with its weights or its method where it is no plain mean."""
-        shares = {share.name: share.weight for share in self.recipe.ingredients}
-        uneven = len(set(shares.values())) > 1
-        parts = [f"{name} ({shares[name]:g})" if uneven else name for name in self.chosen]
         what = "the mean" if self.recipe.method == "linear" else self.recipe.method_name
-        return f"{what} of {' + '.join(parts)}"
+        return f"{what} of {self.recipe.describe(self.chosen)}"
 
     def __repr__(self) -> str:
         return f"<Soup by {self.strategy}: {self}, in {self.out}>"
@@ -59,7 +60,7 @@ class Soup:
 
         rows = [
             {
-                "ingredients": " + ".join(trial.names),
+                "ingredients": trial.label,
                 **{name: score.value for name, score in trial.scores.items()},
                 "overall": trial.overall,
                 "report overall": trial.report_overall,
@@ -78,6 +79,8 @@ class Soup:
         """Whether a trial became the best so far on the way to the chosen soup."""
         if trial.recipe.digest == self.recipe.digest:
             return True
+        if self.path:
+            return trial.recipe.digest in self.path
         prefixes = [frozenset(self.chosen[:count]) for count in range(1, len(self.chosen))]
         if frozenset(trial.names) not in prefixes or len({share.weight for share in trial.recipe.ingredients}) > 1:
             return False
@@ -114,6 +117,7 @@ class Soup:
             "recipe": {"digest": self.recipe.digest, **self.recipe.model_dump(by_alias=True, exclude_none=True)},
             "trials": [self._trial_as_json(trial) for trial in self.trials],
             "objective": self.recipe.objective,
+            "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
 
@@ -122,6 +126,7 @@ def trial_as_json(trial: Trial) -> dict[str, object]:
     """Return a trial as JSON; with a report split, its scores stand beside those that chose."""
     shown: dict[str, object] = {
         "ingredients": list(trial.names),
+        "label": trial.label,
         "overall": trial.overall,
         "scores": {name: _score_as_json(score, trial.part) for name, score in trial.scores.items()},
         "recipe": trial.recipe.digest,

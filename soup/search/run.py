@@ -24,12 +24,12 @@ from soup.merging.merge import MergePlan, earlier_soup, plan_merge, refuse_input
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
-from soup.merging.shares import Chosen, shares_of
+from soup.merging.shares import shares_of
 from soup.merging.template import RecipeTemplate
 from soup.search.bound_strategy import BoundStrategy, ingredient_names
 from soup.search.result import Soup, card_scores, save_result
 from soup.search.session import Session
-from soup.search.strategies.base import Strategy
+from soup.search.strategies.base import Choice, Strategy
 from soup.support.open_files import real_path
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
@@ -87,9 +87,21 @@ class _Run:
     largest: MergePlan
     warnings: tuple[str, ...]
 
-    def recipe(self, chosen: Chosen) -> Recipe:
+    def recipe(self, choice: Choice) -> Recipe:
         """Return the recipe of a choice, not sealed yet."""
-        return _recipe(self.template, self.pool, chosen)
+        return _recipe(self.template.varied(choice.method, choice.params), self.pool, choice.chosen)
+
+    @property
+    def most_evaluations(self) -> int | None:
+        """How many soups are evaluated at most, on both parts of the questions where they are split; None: who knows.
+
+        Guards ask for all single models; the report for those that the strategy asked for, and for its choice.
+        """
+        budget, count = self.strategy.budget(len(self.pool)), len(self.pool)
+        if budget is None:
+            return None
+        singles = count if self.config.objective.guards else budget.singles
+        return singles + budget.soups + (budget.singles + 1 if self.config.split is not None else 0)
 
 
 def cook(
@@ -150,7 +162,8 @@ def plan_cook(arguments: CookArguments) -> dict[str, object]:
         if run.benchmarks:
             check_entries(build_suite(run.benchmarks, run.config.settings).entries, run.pool)
             plan["benchmarks"] = [benchmark.name for benchmark in run.benchmarks]
-            plan["evaluations_at_most"] = _most_evaluations(run.strategy.name, len(run.pool), run.config)
+            most = run.most_evaluations
+            plan["evaluations_at_most"] = "as many as the strategy asks for" if most is None else most
             plan["run"] = str(run.directory.path)
     return plan
 
@@ -209,6 +222,7 @@ def _prepared(arguments: CookArguments) -> Iterator[_Run]:
     with Pool(arguments.pool, arguments.base, arguments.exclude) as pool:
         pool.take_tokenizer(options.tokenizer)
         pool.check(options.dtype, options.drop)
+        bound.budget(len(pool))  # which refuses wrong options
         if benchmarks:
             directory.refuse_as_output(out)
         is_earlier = _refuse_out(out, write, bound, pool, arguments.pool)
@@ -221,30 +235,33 @@ def _prepared(arguments: CookArguments) -> Iterator[_Run]:
 
 def _search_and_write(run: _Run, progress: Progress) -> Soup:
     suite = build_suite(run.benchmarks, run.config.settings)
-    most = _most_evaluations(run.strategy.name, len(run.pool), run.config)
-    expected = most if isinstance(most, int) else None
+    expected = run.most_evaluations
+    if expected is not None:
+        progress.on_budget(run.strategy.name, expected)
     with Session.open(run.pool, suite, run.config, run.directory, run.template, progress, expected) as session:
-        chosen = session.choose(lambda score: run.strategy.choose(run.pool, score))
-        recipe = _within_guards(session.scorer(chosen)).recipe
+        choice = session.choose(lambda score: run.strategy.choose(run.pool, score))
+        recipe = _within_guards(session.scorer(choice.chosen, choice.method, choice.params)).recipe
         session.scorer.remark_on_choice()
         trials = session.reported(recipe)
     recipe = _write(run, recipe, trials, progress)
-    soup = _soup(run, chosen, recipe, trials, session.scorer.remarks.values())
+    soup = _soup(run, choice, recipe, trials, session.scorer.remarks.values())
     save_result(run.directory, soup)
     return soup
 
 
 def _write_unscored(run: _Run, progress: Progress) -> Soup:
-    chosen = run.strategy.choose(run.pool, None)
-    recipe = _write(run, run.recipe(chosen), (), progress)
+    choice = run.strategy.choose(run.pool, None)
+    recipe = _write(run, run.recipe(choice), (), progress)
     for text in recipe.repeated:  # a search finds them before it begins; here the merge was the first to read
         progress.on_warning(text)
-    return _soup(run, chosen, recipe, ())
+    return _soup(run, choice, recipe, ())
 
 
-def _soup(run: _Run, chosen: Chosen, recipe: Recipe, trials: tuple[Trial, ...], remarks: Iterable[str] = ()) -> Soup:
+def _soup(run: _Run, choice: Choice, recipe: Recipe, trials: tuple[Trial, ...], remarks: Iterable[str] = ()) -> Soup:
     warnings = (*run.warnings, *recipe.repeated, *remarks)
-    return Soup(run.strategy.name, run.out, ingredient_names(chosen), recipe, trials, warnings)
+    path = tuple(trial.recipe.digest for trial in choice.path if isinstance(trial, Trial))
+    names, notes = ingredient_names(choice.chosen), tuple(choice.notes)
+    return Soup(run.strategy.name, run.out, names, recipe, trials, warnings, path, notes)
 
 
 def _write(run: _Run, recipe: Recipe, trials: Sequence[Trial], progress: Progress) -> Recipe:
@@ -304,13 +321,3 @@ def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: P
         return True
     refuse_destination(out, overwrite=write.overwrite)
     return False
-
-
-def _most_evaluations(strategy: str, count: int, config: EvalConfig) -> int | str:
-    """How many soups are evaluated at most, on both parts of the questions where they are split."""
-    if strategy not in ("average", "greedy", "maximum"):
-        return "as many as the strategy asks for"
-    singles = count if strategy != "average" or config.objective.guards else 0
-    chosen = 1 if strategy == "average" else count - 1  # less the single models: all but the first have one more in it
-    reported = (count if strategy != "average" else 0) + 1 if config.split is not None else 0
-    return singles + chosen + reported

@@ -106,16 +106,16 @@ def _scorer(
 ) -> Iterator[Scorer]:
     with Journal(run.journal) as journal:
         run.clear_scratch()
-        method = METHODS.get(template.options.method)
-        inputs = [*pool, *([pool.base] if pool.base and method.needs_base else [])]
-        digests = _digests(inputs, DigestCache(run.digests), progress)
+        cache, base = DigestCache(run.digests), pool.base
+        inputs = [*pool, *([base] if base and template.needs_base else [])]
+        digests = _digests(inputs, cache, progress)
         sources = [part.source(digest.content) for part, digest in zip(pool, digests, strict=False)]
         for remark in Recipe.uniform(sources).repeated:
             progress.on_warning(remark)
         by_name = dict(zip(pool.names, digests, strict=False))
-        base_digest = digests[-1].content if len(digests) > len(pool) else None
+        digest_base = (lambda: _digests([base], cache, progress)[0].content) if base else None
         try:
-            yield Scorer(pool, suite, journal, run, by_name, template, config.objective, progress, base_digest)
+            yield Scorer(pool, suite, journal, run, by_name, template, config.objective, progress, digest_base)
         except KeyboardInterrupt:
             run.clear_scratch()
             raise

@@ -41,13 +41,14 @@ T = TypeVar("T")
 class PluginInfo:
     """One row of `soup list`: a plug-in's name, where it comes from, and the first line of its docstring.
 
-    `broken` is why it can't be imported; None where it can.
+    `broken` is why it can't be imported; None where it can. `parameters` are its options with their defaults.
     """
 
     name: str
     source: str
     summary: str = ""
     broken: str | None = None
+    parameters: str = ""
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Registry:
             return load_object(name, self.kind, self.error)
         if name in self.registered:
             return self.registered[name]
-        location = self._locations().get(name)
+        location = self.shipped.get(name) or self._locations().get(name)  # entry points take a while to list
         if location is None:
             raise self.error(f"Unknown {self.kind} '{name}'.{did_you_mean(name, self.names())}")
         return load_object(location, self.kind, self.error)
@@ -108,7 +109,26 @@ class Registry:
             plugin = self.get(name)
         except SoupError as error:
             return PluginInfo(name, source, broken=str(error))
-        return PluginInfo(name, source, (plugin.__doc__ or "").strip().split("\n")[0])
+        summary = (plugin.__doc__ or "").strip().split("\n")[0]
+        return PluginInfo(name, source, summary, parameters=_describe_parameters(plugin))
+
+
+def _describe_parameters(plugin: Callable[..., object]) -> str:
+    """Return `accept=gt, order=full`: a strategy's keyword-only options, a method's fields."""
+    try:
+        parameters = inspect.signature(plugin).parameters.values()
+    except (TypeError, ValueError):
+        return ""  # a callable written in C
+    return ", ".join(
+        f"{option.name}={_default(option.default)}" if option.default is not option.empty else option.name
+        for option in parameters
+        if option.kind is option.KEYWORD_ONLY
+        or (isinstance(plugin, type) and option.kind is option.POSITIONAL_OR_KEYWORD)
+    )
+
+
+def _default(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)
 
 
 def load_object(location: str, kind: str, error: type[SoupError]) -> Any:
@@ -202,6 +222,10 @@ def import_plugin_modules(names: Iterable[str]) -> None:
         importlib.import_module(name)
 
 
+SHIPPED_STRATEGIES = (
+    *("average", "cma", "exhaustive", "forward_backward", "greedy"),
+    *("maximum", "mixture", "prune", "scale", "soce", "trajectory"),
+)
 METHODS = Registry(
     "method",
     "soup.methods",
@@ -223,7 +247,7 @@ STRATEGIES = Registry(
     "strategy",
     "soup.strategies",
     RecipeError,
-    {name: f"soup.search.strategies.{name}:{name}" for name in ("average", "greedy", "maximum")},
+    {name.replace("_", "-"): f"soup.search.strategies.{name}:{name}" for name in SHIPPED_STRATEGIES},
 )
 EVALUATORS = Registry(
     "evaluator",

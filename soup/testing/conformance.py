@@ -24,7 +24,7 @@ from soup.hf.places import Place, places_of
 from soup.merging.methods.base import Block, Method
 from soup.merging.pool import Pool
 from soup.merging.shares import shares_of
-from soup.search.strategies.base import Chosen, Strategy
+from soup.search.strategies.base import Choice, Chosen, Strategy
 from soup.testing.tiny_checkpoints import tiny_pool, tiny_tensor
 
 if TYPE_CHECKING:
@@ -173,8 +173,9 @@ def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 def check_strategy(strategy: Strategy, *, tables: int = 25, seed: int = 0, **options: object) -> None:
     """Check that a strategy keeps the contract, over pools of 1 to 6 ingredients and random scores, many with ties.
 
-    It must choose at least one ingredient of the pool, each once (or finite weights for them, not all 0), and call
-    `score` with such choices alone. It must leave the pool as it is, and make the same choice when it is called again.
+    The pools have a base. The strategy must choose at least one ingredient of the pool, each once (or finite weights for them, not all 0), and call
+    `score` with such choices alone, as often as its `budget` says at most. It must leave the pool as it is, and make
+    the same choice when it is called again. It may refuse some pools by a RecipeError, but not all.
 
     Args:
         strategy: The function.
@@ -185,16 +186,43 @@ def check_strategy(strategy: Strategy, *, tables: int = 25, seed: int = 0, **opt
     Raises:
         AssertionError: The strategy breaks the contract.
     """
-    with tempfile.TemporaryDirectory() as folder, Pool(tiny_pool(folder, 6, tensors={"w": (1,)})) as six:
+    with tempfile.TemporaryDirectory() as folder, Pool(tiny_pool(folder, 7, tensors={"w": (1,)})) as seven:
+        usable = 0
         for number in range(tables):
-            pool = Pool.of(six.ingredients[: 1 + number % 6])
+            pool = Pool.of(seven.ingredients[: 1 + number % 6], base=seven.ingredients[-1])
             before = pool.names
             table = _ScoreTable(pool, f"{seed}/{number}", ties=number % 2 == 1)
-            first = strategy(pool, table, **options)
-            chosen = _choice(pool, first, "it chose")
+            try:
+                first = strategy(pool, table, **options)
+            except RecipeError as error:
+                refusal = error
+                continue
+            usable += 1
+            chosen = _soup(pool, first)
             assert pool.names == before, f"the pool was changed: expected {before}, found {pool.names}"
-            again = _choice(pool, strategy(pool, table, **options), "it chose")
+            again = _soup(pool, strategy(pool, table, **options))
             assert chosen == again, f"the same scores led to {chosen} and then to {again}"
+            _check_budget(strategy, pool, table, first, options)
+        assert usable, f"it refused all pools of 1 to 6 ingredients: {refusal}"
+
+
+def _check_budget(
+    strategy: Strategy, pool: Pool, table: _ScoreTable, returned: object, options: Mapping[str, object]
+) -> None:
+    if (most := getattr(strategy, "budget", None)) is None:
+        return
+    choice = returned if isinstance(returned, Choice) else Choice(cast("Chosen", returned))
+    table(choice.chosen, choice.method, choice.params)  # a run scores what was chosen
+    said = most(len(pool), **options)
+    assert len(table.asked) <= said.singles + said.soups, (
+        f"over {len(pool)} ingredients it asked for {len(table.asked)} soups; its budget said {said}"
+    )
+
+
+def _soup(pool: Pool, returned: object) -> object:
+    if not isinstance(returned, Choice):
+        return _choice(pool, returned, "it chose")
+    return _choice(pool, returned.chosen, "it chose"), returned.method, returned.params
 
 
 @dataclasses.dataclass
@@ -204,16 +232,27 @@ class _ScoreTable:
     pool: Pool
     seed: str
     ties: bool
+    asked: set[str] = dataclasses.field(default_factory=set)
 
-    def __call__(self, chosen: Chosen, /) -> _TableScore:
+    def __call__(
+        self, chosen: Chosen, /, method: str | None = None, params: Mapping[str, object] | None = None
+    ) -> _TableScore:
         soup = _choice(self.pool, chosen, "it asked for the score of")
-        number = int.from_bytes(hashlib.sha256(f"{self.seed}/{sorted(soup)}".encode()).digest()[:4], "big")
-        return _TableScore(float(number % 3) if self.ties else number % 100_001 / 1000)
+        name = f"{sorted(soup)}{[method, dict(params)] if params else method or ''}"
+        self.asked.add(name)
+        drawn = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
+        numbers = [int.from_bytes(drawn[i : i + 4], "big") for i in range(0, 12, 4)]
+        values = [float(number % 3) if self.ties else number % 100_001 / 1000 for number in numbers]
+        return _TableScore({f"benchmark {i}": Score(value) for i, value in enumerate(values)})
 
 
 @dataclasses.dataclass(frozen=True)
 class _TableScore:
-    overall: float
+    scores: Mapping[str, Score]
+
+    @property
+    def overall(self) -> float:
+        return math.fsum(score.value for score in self.scores.values()) / len(self.scores)
 
 
 def _choice(pool: Pool, chosen: object, did: str) -> list[tuple[str, float]]:

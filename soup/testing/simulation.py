@@ -1,6 +1,6 @@
 """Searches over a table of scores, in simulated time: what speculation gains, and that it changes no outcome.
 
-scorer = TableScorer(names, overall)            # overall: a function of a set of names
+scorer = TableScorer(names, overall)            # overall: a function of a recipe, which iterates over its names
 workers = SimulatedPool(scorer, size=4)         # every evaluation takes one hour of simulated time
 SpeculativeRunner(scorer, workers).choose(lambda score: greedy(names, score))
 workers.hours, workers.evaluations
@@ -9,33 +9,73 @@ workers.hours, workers.evaluations
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Score, Split
+from soup.evaluation.bootstrap import Difference, paired_difference
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.pace import Pace
 from soup.evaluation.progress import Progress
 from soup.search.workers.protocol import EvalTask, Event, ScoreEvent, TaskDone
 
-__all__ = ["SimulatedPool", "TableScorer"]
+__all__ = ["SimulatedPool", "TableRecipe", "TableScorer"]
 
 _BENCHMARK = Benchmark("table", "table", "table")
 
 
 @dataclass(frozen=True)
-class _Recipe:
+class TableRecipe:
+    """A soup of a table: the names that it has, in the pool's order, their weights (of sum 1), and the parameters."""
+
     names: tuple[str, ...]
+    weights: tuple[float, ...]
+    method: str | None = None
+    params: tuple[tuple[str, Any], ...] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     @property
     def digest(self) -> str:
-        return "+".join(self.names)
+        """What tells recipes apart: `a+b` for a plain mean."""
+        uniform = len(set(self.weights)) == 1
+        parts = self.names if uniform else map("{}*{}".format, self.weights, self.names)
+        varied = [self.method or "", *map(str, self.params)] if self.method or self.params else []
+        return " ".join(["+".join(parts), *varied])
 
 
 @dataclass(frozen=True)
 class _Trial:
-    names: tuple[str, ...]
-    overall: float
+    recipe: TableRecipe
+    scores: Mapping[str, Score]
+    objective: Objective
+    broken: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.recipe.names
+
+    @property
+    def overall(self) -> float:
+        return self.objective.overall(self.scores)
+
+    @property
+    def allowed(self) -> bool:
+        return not self.broken
+
+    def difference(self, other: _Trial) -> Difference | None:
+        return paired_difference(self.scores, other.scores, self.objective)
+
+    def better_than(self, other: _Trial) -> float:
+        if (difference := self.difference(other)) is None:
+            raise EvaluatorError("The table has no points of questions.")
+        return difference.p_better
 
 
 @dataclass(frozen=True)
@@ -52,45 +92,60 @@ class _Suite:
         return self
 
 
+Told = float | Mapping[str, Score]
+
+
 @dataclass
 class TableScorer:
-    """The part of a `Scorer` that a search needs, over a function from a set of names to an overall, 0 to 100."""
+    """The part of a `Scorer` that a search needs, over a function from a recipe to its overall or its scores.
+
+    `known` holds what was told by the recipe's digest, `trials` the digests in the order asked.
+    """
 
     pool: Sequence[str]
-    overall: Callable[[frozenset[str]], float]
+    overall: Callable[[TableRecipe], Told]
     suite: _Suite = _Suite()
     progress: Progress = field(default_factory=Progress)
     objective: Objective = PLAIN
-    known: dict[str, float] = field(default_factory=dict)
-    trials: list[tuple[str, ...]] = field(default_factory=list)
+    known: dict[str, Told] = field(default_factory=dict)
+    trials: list[str] = field(default_factory=list)
 
-    def __call__(self, chosen: Iterable[str], /) -> _Trial:
-        """Give the trial of a set, and add it to `trials`."""
-        trial = self.trial(self.recipe(chosen))
-        if trial.names not in self.trials:
-            self.trials.append(trial.names)
+    def __call__(self, chosen: object, /, method: str | None = None, params: Mapping[str, Any] | None = None) -> _Trial:
+        """Give a soup's trial, and add its digest to `trials`."""
+        trial = self.trial(self.recipe(chosen, method, params))
+        if trial.recipe.digest not in self.trials:
+            self.trials.append(trial.recipe.digest)
         return trial
 
-    def recipe(self, chosen: Iterable[str]) -> _Recipe:
-        """Make the recipe of a set, in the pool's order."""
-        names = set(chosen)
-        return _Recipe(tuple(name for name in self.pool if name in names))
+    def recipe(self, chosen: Any, method: str | None = None, params: Mapping[str, Any] | None = None) -> TableRecipe:
+        """Make the recipe of a choice, in the pool's order."""
+        shares = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen, 1 / len(chosen))
+        names = tuple(name for name in self.pool if name in shares)
+        return TableRecipe(names, tuple(shares[name] for name in names), method, tuple(sorted((params or {}).items())))
 
-    def trial(self, recipe: _Recipe) -> _Trial:
+    def trial(self, recipe: TableRecipe) -> _Trial:
         """Give a recipe's trial; a real scorer would evaluate it here."""
-        self.known.setdefault(recipe.digest, self.overall(frozenset(recipe.names)))
-        return _Trial(recipe.names, self.known[recipe.digest])
+        scores = self._scores(recipe)
+        guards = self.objective.guards
+        singles = [self._scores(self.recipe([name])) for name in self.pool] if guards else []
+        return _Trial(recipe, scores, self.objective, self.objective.broken(scores, singles))
 
-    def missing(self, recipe: _Recipe, suite: _Suite) -> list[int]:
+    def _scores(self, recipe: TableRecipe) -> Mapping[str, Score]:
+        if recipe.digest not in self.known:
+            self.known[recipe.digest] = self.overall(recipe)
+        told = self.known[recipe.digest]
+        return told if isinstance(told, Mapping) else {"table": Score(told)}
+
+    def missing(self, recipe: TableRecipe, suite: _Suite) -> list[int]:
         """List the benchmarks without a score: the only one, or none."""
         return [] if recipe.digest in self.known else [0]
 
-    def remember(self, recipe: _Recipe, entry: _Entry, score: Score, seconds: float) -> None:
+    def remember(self, recipe: TableRecipe, entry: _Entry, score: Score, seconds: float) -> None:
         """Store a worker's score."""
-        self.known[recipe.digest] = score.value
+        self.known[recipe.digest] = self.overall(recipe)
 
     def pace(self) -> Pace:
-        """How many sets are scored."""
+        """How many soups are scored."""
         return Pace(len(self.known))
 
     def check_first(self) -> None:
@@ -105,11 +160,11 @@ class TableScorer:
 
 @dataclass
 class SimulatedPool:
-    """Workers that take `cost(names)` hours of simulated time for an evaluation, by default one."""
+    """Workers that take `cost(recipe)` hours of simulated time for an evaluation, by default one."""
 
     scorer: TableScorer
     size: int
-    cost: Callable[[frozenset[str]], float] = lambda names: 1.0
+    cost: Callable[[TableRecipe], float] = lambda names: 1.0
     hours: float = 0.0
     evaluations: int = 0
     _running: list[tuple[float, int, EvalTask]] = field(default_factory=list)
@@ -123,14 +178,13 @@ class SimulatedPool:
         """Start an evaluation."""
         assert self.idle > 0, "every worker is busy"
         self.evaluations += 1
-        names = frozenset(task.recipe.names)
-        heapq.heappush(self._running, (self.hours + self.cost(names), self.evaluations, task))
+        recipe: Any = task.recipe
+        heapq.heappush(self._running, (self.hours + self.cost(recipe), self.evaluations, task))
 
     def wait(self) -> list[Event]:
         """Move the time on to the end of the next evaluation."""
         self.hours, _, task = heapq.heappop(self._running)
-        score = Score(self.scorer.overall(frozenset(task.recipe.names)))
-        return [ScoreEvent(task, 0, score, 3600.0), TaskDone(task)]
+        return [ScoreEvent(task, 0, Score(0.0), 3600.0), TaskDone(task)]
 
     def close(self) -> None:
         """Do nothing: there are no processes."""

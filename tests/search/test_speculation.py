@@ -5,20 +5,29 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soup.errors import EvaluatorError
+from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Score
 from soup.search.strategies import average, greedy, maximum
 from soup.search.workers.protocol import ScoreEvent, TaskDone
 from soup.search.workers.speculation import SpeculativeRunner
+from soup.support.plugins import STRATEGIES
 from soup.testing.simulation import SimulatedPool, TableScorer
+
+NEWER = {"cma": {"evaluations": 20}, "exhaustive": {}, "forward-backward": {"steps": 3}, "mixture": {"samples": 20}}
+NEWER |= {"prune": {}, "scale": {}, "soce": {}, "trajectory": {}}
 
 
 def table_of(seed, levels):
     """A repeatable overall for every set of names, of so few levels that ties are common."""
-    return lambda names: float(random.Random(f"{seed}/{sorted(names)}").randrange(levels))
+
+    def scores(recipe):
+        values = random.Random(f"{seed}/{recipe.digest}")
+        return {name: Score(float(values.randrange(levels))) for name in ("reading", "counting", "seeing")}
+
+    return scores
 
 
 def searches(names):
@@ -44,10 +53,24 @@ def searches(names):
         "average": lambda score: average(names, score),
         "leave worst out": leave_worst_out,
         "climb": climb,
+        **{name: shipped(name, names) for name in NEWER},
     }
 
 
-@pytest.mark.parametrize("name", searches(["a"]))
+def shipped(name, names):
+    """What a strategy chooses, or why it refuses the pool."""
+
+    def search(score):
+        try:
+            choice = STRATEGIES.get(name)(names, score, **NEWER[name])
+        except RecipeError as error:
+            return str(error)
+        return choice.chosen, choice.params
+
+    return search
+
+
+@pytest.mark.parametrize("name", [name for name in searches(["a"]) if name not in NEWER])
 @given(count=st.integers(1, 7), size=st.integers(1, 9), seed=st.integers(0, 10**6), levels=st.integers(2, 100))
 def test_any_number_of_workers_chooses_what_one_by_one_chooses(name, count, size, seed, levels):
     names = [f"m{i}" for i in range(count)]
@@ -60,6 +83,15 @@ def test_any_number_of_workers_chooses_what_one_by_one_chooses(name, count, size
     assert scorer.trials == alone.trials, "the trials that are told are those of the true path, in its order"
     ended = crew.evaluations - (crew.size - crew.idle)  # bets that were still running when the search was over
     assert ended == len(scorer.known), "nothing is judged twice"
+
+
+@pytest.mark.parametrize("name", NEWER)
+@settings(deadline=None, max_examples=20)
+@given(count=st.integers(1, 6), size=st.integers(1, 9), seed=st.integers(0, 10**6), levels=st.integers(2, 100))
+def test_the_same_holds_for_the_longer_searches(name, count, size, seed, levels):
+    test_any_number_of_workers_chooses_what_one_by_one_chooses.hypothesis.inner_test(
+        name, count=count, size=size, seed=seed, levels=levels
+    )
 
 
 @given(seed=st.integers(0, 10**6), k=st.integers(2, 9))

@@ -321,7 +321,7 @@ def test_an_option_that_a_strategy_does_not_take_is_told_before_the_first_evalua
     [
         ("gredy", "Unknown strategy 'gredy'. Did you mean 'greedy'?"),
         ("maximun", "Did you mean 'maximum'?"),
-        ("zzz", "Unknown strategy 'zzz'. Known: average, greedy"),
+        ("zzz", "Unknown strategy 'zzz'. Known: average, cma"),
         ("my.py:two_name", "my.py has no 'two_name'. Did you mean 'two_names'?"),
         ("mine.py:x", "no such file"),
         ("my.py", "expected FILE.py:NAME"),
@@ -393,7 +393,7 @@ def plugged(tmp_path, monkeypatch):
 
 def test_plug_ins_are_listed_and_a_broken_one_says_why_and_breaks_no_other(plugged):
     assert row("strategies", "last") == {
-        "name": "last", "source": "good_soup:last", "summary": "The last one alone.", "broken": None,
+        "name": "last", "source": "good_soup:last", "summary": "The last one alone.", "parameters": "", "broken": None,
     }  # fmt: skip
     assert "No module named 'a_package_that_is_not_there'" in row("strategies", "lost")["broken"]
     assert "No module named 'no_such_soup'" in row("strategies", "gone")["broken"]

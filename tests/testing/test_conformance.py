@@ -23,6 +23,7 @@ from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.settings import EvalSettings
 from soup.merging.methods import Method
+from soup.search.strategies import Budget, Choice, budget
 from soup.support.plugins import METHODS, STRATEGIES
 from soup.testing import (
     TINY_SHAPES,
@@ -35,6 +36,7 @@ from soup.testing import (
     tiny_tensor,
 )
 from tests.helpers.merge_oracle import read_back
+from tests.helpers.score_tables import TaskArithmetic
 from tests.helpers.scripted_models import SCRIPTED, scripted
 from tests.helpers.toy_test_sets import mmbench_rows, ocrbench_rows, write_tsv
 
@@ -47,7 +49,9 @@ def test_every_method_that_ships_keeps_its_promises(name):
 
 
 @pytest.mark.parametrize("name", STRATEGIES.shipped)
-def test_every_strategy_that_ships_keeps_its_promises(name):
+def test_every_strategy_that_ships_keeps_its_promises(name, monkeypatch):
+    if "task-arithmetic" not in METHODS.names():
+        monkeypatch.setitem(METHODS.registered, "task-arithmetic", TaskArithmetic)
     check_strategy(STRATEGIES.get(name))
 
 
@@ -187,6 +191,10 @@ def test_a_method_of_whole_tensors_with_a_base_can_pass():
     check_method(Arithmetic())
 
 
+def refuses_all(pool, score):
+    raise RecipeError("never")
+
+
 def strategies_that_break_a_promise():
     chance = random.Random(0)
     yield lambda pool, score: [], "nothing"
@@ -198,6 +206,14 @@ def strategies_that_break_a_promise():
     yield lambda pool, score: dict.fromkeys(pool.names, 0.0), "not all 0"
     yield lambda pool, score: dict.fromkeys(pool.names, math.nan), "finite"
     yield lambda pool, score: chance.sample(list(pool), len(pool)), "the same scores led to"
+    yield lambda pool, score: Choice([pool[0]], params={"scale": chance.random()}), "the same scores led to"
+    yield (
+        budget(lambda count: Budget(0, 1))(
+            lambda pool, score: max([[p] for p in pool], key=lambda s: score(s).overall)
+        ),
+        "its budget said",
+    )
+    yield refuses_all, "refused all pools.*: never"
 
 
 @pytest.mark.parametrize(("strategy", "told"), list(strategies_that_break_a_promise()))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from soup.search.strategies.base import ScoreFunction
+from soup.search.strategies.base import Budget, ScoreFunction, budget
 
 __all__ = ["average"]
 
 T = TypeVar("T")
 
 
+@budget(lambda count: Budget(singles=0, soups=1))
 def average(pool: Sequence[T], score: ScoreFunction) -> list[T]:
     """Choose all ingredients: f((1/k) sum_i theta_i). Calls no score."""
     return list(pool)

@@ -4,24 +4,45 @@
 def leave_worst_out(pool, score):
     ranked = sorted(pool, key=lambda ingredient: score([ingredient]).overall, reverse=True)
     return ranked[:-1] or ranked
+
+`budget` says before the first evaluation how many there will be at most:
+
+@budget(lambda count: Budget(singles=count, soups=0))
+def leave_worst_out(pool, score): ...
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from soup.support.plugins import STRATEGIES
 
-__all__ = ["Chosen", "ScoreFunction", "Scored", "Strategy", "allowed", "by_overall", "strategy"]
+__all__ = [
+    "Budget",
+    "Choice",
+    "Chosen",
+    "ScoreFunction",
+    "Scored",
+    "Strategy",
+    "Watched",
+    "allowed",
+    "budget",
+    "by_overall",
+    "strategy",
+    "unknown",
+]
 
 T = TypeVar("T")  # an ingredient; a strategy needs to know nothing about it
+F = TypeVar("F", bound=Callable[..., Any])
 
 strategy = STRATEGIES.register
 """A function decorator: `@strategy("name")` registers a strategy for `soup.cook`."""
 
 Chosen = Sequence[Any] | Mapping[Any, float]
-"""What a strategy returns: ingredients (or their names), or a weight for each. Order is the order of admission."""
+"""What a soup is made of: ingredients (or their names), or a weight for each. Order is the order of admission."""
 
 
 class Scored(Protocol):
@@ -33,10 +54,59 @@ class Scored(Protocol):
 
 
 class ScoreFunction(Protocol):
-    """Scores the uniform mean of some ingredients, or a weighted one. A soup that was scored before costs nothing."""
+    """Scores the uniform mean of some ingredients, or a weighted one. A soup that was scored before costs nothing.
 
-    def __call__(self, ingredients: Chosen, /) -> Scored:
+    `method` is another method than the run's, `params` are parameters beside those that the run gives to it.
+    """
+
+    def __call__(
+        self, ingredients: Chosen, /, method: str | None = None, params: Mapping[str, Any] | None = None
+    ) -> Scored:
         """Score the mean of these ingredients."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a strategy returns where ingredients or weights do not say all.
+
+    Args:
+        chosen: The ingredients, or a weight for each.
+        method: As for `score`.
+        params: As for `score`.
+        path: The scores that were the best so far, in order; by default a soup that grew by one at a time is assumed.
+        notes: What the user should read beside the table.
+    """
+
+    chosen: Chosen
+    method: str | None = None
+    params: Mapping[str, Any] | None = None
+    path: Sequence[Scored] = ()
+    notes: Sequence[str] = ()
+
+
+Strategy = Callable[..., "Chosen | Choice"]
+"""`strategy(pool, score, **options)`; the options are keyword-only parameters of the function."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many single models and how many other soups a strategy asks for, at most."""
+
+    singles: int
+    soups: int
+
+
+def budget(most: Callable[..., Budget]) -> Callable[[F], F]:
+    """Make a decorator that lets a strategy say its budget: `most(count, **options)` for a pool of `count`.
+
+    It is called with the strategy's own options before anything is read, so that it may refuse wrong ones.
+    """
+
+    def decorate(function: F) -> F:
+        function.budget = most  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def allowed(trial: Scored) -> bool:
@@ -44,8 +114,27 @@ def allowed(trial: Scored) -> bool:
     return bool(getattr(trial, "allowed", True))
 
 
-Strategy = Callable[..., Chosen]
-"""`strategy(pool, score, **options)`; the options are keyword-only parameters of the function."""
+def unknown(trials: Iterable[Scored]) -> bool:
+    """Whether some score is not known yet, and a guess stands in: workers are judging that soup.
+
+    A strategy that asks for several soups at once returns then, whatever it has: it is run again when they are known.
+    """
+    return any(trial.overall == -math.inf for trial in trials)
+
+
+class Watched:
+    """A score for another strategy, which remembers whether a guess stood in for one: see `unknown`."""
+
+    def __init__(self, score: ScoreFunction) -> None:
+        self._score, self.met_guess = score, False
+
+    def __call__(
+        self, ingredients: Chosen, /, method: str | None = None, params: Mapping[str, Any] | None = None
+    ) -> Scored:
+        """Score the mean of these ingredients."""
+        trial = self._score(ingredients, method, params)
+        self.met_guess = self.met_guess or unknown([trial])
+        return trial
 
 
 def by_overall(pool: Iterable[T], score: ScoreFunction) -> list[T]:

@@ -5,26 +5,18 @@ Source: POINTS, arXiv 2409.04828, section 3.3; Wortsman et al., arXiv 2203.05482
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar, cast
+from collections.abc import Sequence
+from typing import TypeVar
 
-from soup.errors import RecipeError
-from soup.search.strategies.base import Scored, ScoreFunction, allowed, by_overall
-from soup.support.options import option_name
+from soup.search.strategies.acceptance import Rule
+from soup.search.strategies.base import Budget, ScoreFunction, budget, by_overall
 
 __all__ = ["greedy"]
 
 T = TypeVar("T")
 
 
-class _Comparable(Protocol):
-    """A trial that can be compared with another, question by question."""
-
-    def better_than(self, other: Scored) -> float:
-        """Give the probability that this soup beats the other."""
-
-
+@budget(lambda count, **options: Budget(singles=count, soups=count - 1))
 def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> list[T]:
     """Start from the best ingredient, and admit each other one with which the mean is at least as good as before.
 
@@ -42,26 +34,14 @@ def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> li
         RecipeError: An unknown rule.
         EvaluatorError: `p>...`, and a benchmark does not give its questions' points.
     """
-    admits = _rule(accept)
-    admits(score([pool[0]]), score([pool[0]]))  # a rule that the evaluator can't serve fails now, not k scores later
+    rule = Rule.parse(accept)
+    rule.beats(
+        score([pool[0]]), score([pool[0]])
+    )  # a rule that the evaluator can't serve fails now, not k scores later
     first, *others = by_overall(pool, score)
     chosen, best = [first], score([first])
     for ingredient in others:
         trial = score([*chosen, ingredient])
-        if allowed(trial) and (admits(trial, best) or not allowed(best)):
+        if rule.admits(trial, best):
             chosen, best = [*chosen, ingredient], trial
     return chosen
-
-
-def _rule(accept: str) -> Callable[[Scored, Scored], bool]:
-    """Parse a rule into a function of a trial and the best one so far: whether the trial is admitted."""
-    if accept == "ge":
-        return lambda trial, best: trial.overall >= best.overall
-    if accept == "gt":
-        return lambda trial, best: trial.overall > best.overall
-    match = re.fullmatch(r"p\s*>\s*(0?\.\d+)", accept)
-    if not match:
-        raise RecipeError(
-            f"Unknown rule '{accept}' for {option_name('accept')}. Known: ge, gt, or p>0.9 (a number between 0 and 1)."
-        )
-    return lambda trial, best: cast("_Comparable", trial).better_than(best) > float(match[1])

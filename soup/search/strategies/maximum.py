@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from soup.errors import RecipeError
-from soup.search.strategies.base import ScoreFunction, allowed, by_overall
+from soup.search.strategies.base import Budget, ScoreFunction, allowed, budget, by_overall
 from soup.support.options import option_name
 
 __all__ = ["maximum"]
@@ -14,6 +14,7 @@ __all__ = ["maximum"]
 T = TypeVar("T")
 
 
+@budget(lambda count, **options: Budget(singles=count, soups=count - 1))
 def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None) -> list[T]:
     """Choose the `top_k` best ingredients by the overall of each alone; not an element-wise maximum.
 

@@ -10,9 +10,9 @@ judged in vain, and stay in the journal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from soup.errors import SoupError
 from soup.evaluation.api import Benchmark, Split
@@ -149,10 +149,13 @@ class _Probe:
         self._scorer, self._most_wanted, self._calls = scorer, most_wanted, 0
         self.wanted: list[Recipe] = []
 
-    def __call__(self, chosen: object, /) -> Scored:
+    def __call__(self, chosen: object, /, method: str | None = None, params: Mapping[str, Any] | None = None) -> Scored:
         # Guards hold every soup against the single models, so that these come first.
         singles = [[part] for part in self._scorer.pool] if self._scorer.objective.guards else []
-        recipes = [self._scorer.recipe(choice) for choice in [*singles, chosen]]
+        recipes = [
+            *(self._scorer.recipe(single) for single in singles),
+            self._scorer.recipe(chosen, method, params),
+        ]
         unknown = [recipe for recipe in recipes if self._scorer.missing(recipe, self._scorer.suite)]
         if not unknown:
             return self._scorer.trial(recipes[-1])

@@ -1,0 +1,81 @@
+"""Rules of admission: when a soup replaces the best one so far."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, cast
+
+from soup.errors import EvaluatorError, RecipeError
+from soup.search.strategies.base import Scored, allowed
+from soup.support.options import option_name
+
+__all__ = ["Rule", "best_of", "careful_rule", "describe_difference"]
+
+S = TypeVar("S", bound=Scored)
+T = TypeVar("T")
+
+
+class _Comparable(Protocol):
+    """A trial that can be compared with another, question by question."""
+
+    def better_than(self, other: Scored) -> float:
+        """Give the probability that this soup beats the other."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule by its text: `ge` (as good), `gt` (better), `p>0.9` (better with that probability, paired bootstrap)."""
+
+    text: str
+    beats: Callable[[Scored, Scored], bool]
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Parse the text that a user typed.
+
+        Raises:
+            RecipeError: There is no such rule.
+        """
+        if text == "ge":
+            return cls(text, lambda trial, best: trial.overall >= best.overall)
+        if text == "gt":
+            return cls(text, lambda trial, best: trial.overall > best.overall)
+        match = re.fullmatch(r"p\s*>\s*(0?\.\d+)", str(text))
+        if not match:
+            raise RecipeError(
+                f"Unknown rule '{text}' for {option_name('accept')}. Known: ge, gt, or p>0.9 (a number between 0 "
+                "and 1)."
+            )
+        least = float(match[1])
+        return cls(text, lambda trial, best: cast("_Comparable", trial).better_than(best) > least)
+
+    def admits(self, trial: Scored, best: Scored) -> bool:
+        """Whether a trial replaces the best one so far: never if it breaks a guard, always if only the best does."""
+        return allowed(trial) and (not allowed(best) or self.beats(trial, best))
+
+
+def careful_rule(accept: str | None, trial: Scored) -> Rule:
+    """Return the rule that was asked for; else `p>0.8` where a trial tells its questions' points, and `gt` elsewhere.
+
+    For strategies that compare so many soups that most steps would win by noise.
+    """
+    if accept is not None:
+        return Rule.parse(accept)
+    try:
+        cast("_Comparable", trial).better_than(trial)
+    except (AttributeError, EvaluatorError):
+        return Rule.parse("gt")
+    return Rule.parse("p>0.8")
+
+
+def best_of(trials: Iterable[tuple[T, S]]) -> tuple[T, S]:
+    """Return the (soup, trial) with the highest overall, one that keeps the guards first; of equals the first."""
+    return max(trials, key=lambda pair: (allowed(pair[1]), pair[1].overall))
+
+
+def describe_difference(trial: Scored, other: Scored) -> str:
+    """Return `-0.42 [-0.80, -0.03]`: how much higher an overall is, and its paired 95 % interval where one is known."""
+    difference = getattr(trial, "difference", lambda other: None)(other)
+    return str(difference) if difference else f"{trial.overall - other.overall:+.2f}"

@@ -1,0 +1,120 @@
+"""A soup's scale: a line search over how far the mean goes from the base, or over other parameters of a method.
+
+Sources: WiSE-FT, Wortsman et al., arXiv 2109.01903, section 3 (one coefficient between base and fine-tune); task
+arithmetic, Ilharco et al., arXiv 2212.04089, section 2. Several parameters: one after another, coordinate search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from soup.errors import RecipeError
+from soup.merging.merge import make_method
+from soup.merging.pool import Pool
+from soup.search.strategies.acceptance import Rule, best_of, describe_difference
+from soup.search.strategies.base import Budget, Choice, Chosen, ScoreFunction, Watched, budget, unknown
+from soup.support.options import option_name
+from soup.support.plugins import STRATEGIES
+
+__all__ = ["scale"]
+
+T = TypeVar("T")
+Grid = Mapping[str, Sequence[object]]
+
+SCALES: Grid = {"scale": (0.25, 0.5, 0.75, 1.25, 1.5)}
+"""1 is the soup itself, whose score is known. Beyond 1.5 models were seen to lose the form of an answer."""
+
+
+def _budget(
+    count: int, *, start: str = "greedy", method: str = "task-arithmetic", grid: Grid = SCALES, accept: str = "gt"
+) -> Budget:
+    Rule.parse(accept)
+    _refuse_grid(grid)
+    if start == "scale" or getattr(STRATEGIES.get(start), "budget", None) is None:
+        raise RecipeError(
+            f"{option_name('start')} must be a strategy that knows how many soups it asks for, such as greedy or "
+            f"average; found {start!r}."
+        )
+    first: Budget = STRATEGIES.get(start).budget(count)
+    return Budget(first.singles, first.soups + sum(len(values) for values in grid.values()))
+
+
+@budget(_budget)
+def scale(
+    pool: Sequence[T],
+    score: ScoreFunction,
+    *,
+    start: str = "greedy",
+    method: str = "task-arithmetic",
+    grid: Grid = SCALES,
+    accept: str = "gt",
+) -> Choice:
+    """Take another strategy's soup, and search its distance from the base; or other parameters, one after another.
+
+    `base + scale * (mean - base)` for scale 0.25, 0.5, 0.75, 1.25 and 1.5; the best is kept if it beats the soup as it
+    was. With `grid={density: [0.1, 0.3]}` and `method=ties` it searches those parameters of that method.
+
+    Args:
+        pool: The ingredients.
+        score: Scores a soup with other parameters of a method.
+        start: The strategy that chooses the soup, with its defaults.
+        method: The method whose parameters vary.
+        grid: The values to try by parameter; a parameter keeps its best value while the next is searched.
+        accept: When a value replaces what was before: `gt`, `ge`, or `p>0.9`.
+
+    Raises:
+        RecipeError: A wrong option, a method that does not take such a value, or a missing base.
+    """
+    _budget(len(pool), start=start, method=method, grid=grid, accept=accept)
+    _refuse_method(pool, method, grid)
+    rule, watched = Rule.parse(accept), Watched(score)
+    chosen = _chosen(STRATEGIES.get(start)(pool, watched))
+    reference = best = score(chosen)
+    if watched.met_guess or unknown([best]):
+        return Choice(chosen)
+    rule.beats(best, best)
+    params: dict[str, object] = {}
+    path, notes = [best], []
+    for name, values in grid.items():
+        trials = [(value, score(chosen, method, {**params, name: value})) for value in values]
+        if unknown(trial for _, trial in trials):
+            break
+        rows = [f"  {value}: {trial.overall:.2f}, {describe_difference(trial, reference)}" for value, trial in trials]
+        notes.append("\n".join([f"{method} with {name}, against {reference.overall:.2f} of {start}'s soup:", *rows]))
+        value, trial = best_of(trials)
+        if rule.admits(trial, best):
+            params[name], best = value, trial
+            path.append(best)
+    return Choice(chosen, method if params else None, params, path, notes)
+
+
+def _chosen(returned: Chosen | Choice) -> Chosen:
+    return returned.chosen if isinstance(returned, Choice) else returned
+
+
+def _refuse_grid(grid: object) -> None:
+    if not isinstance(grid, Mapping) or not grid:
+        raise RecipeError(
+            f"{option_name('grid')} must name parameters with the values to try, such as scale: [0.5, 1.5]; found "
+            f"{grid!r:.80}."
+        )
+    for name, values in grid.items():
+        if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+            raise RecipeError(f"{option_name('grid')}: {name} must have a list of values to try; found {values!r:.80}.")
+        wrong = [value for value in values if isinstance(value, float) and not math.isfinite(value)]
+        if wrong:
+            raise RecipeError(f"{option_name('grid')}: {name} must have finite values; found {wrong[0]!r}.")
+
+
+def _refuse_method(pool: object, method: str, grid: Grid) -> None:
+    """Refuse values that the method does not take, and a missing base, before anything is scored.
+
+    Over a table of scores there is no method.
+    """
+    if not isinstance(pool, Pool):
+        return
+    made = [make_method(method, {name: value}) for name, values in grid.items() for value in values]
+    if made[0].needs_base and pool.base is None:
+        raise RecipeError(f"{method} needs the base that the ingredients were tuned from: pass {option_name('base')}.")

@@ -1,0 +1,436 @@
+"""Strategies beside greedy: each against a loop or an optimum that is known, over tables of scores."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from statistics import fmean
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from soup.errors import EvaluatorError, RecipeError
+from soup.evaluation.api import Score
+from soup.evaluation.objective import Guard, Objective
+from soup.search.strategies import Choice, average, greedy
+from soup.search.strategies.mixture import _features, _Fit
+from soup.support.plugins import STRATEGIES
+from soup.testing.simulation import TableScorer
+from tests.helpers.score_tables import Table, Unknown, question_scores
+
+NEWER = ["cma", "exhaustive", "forward-backward", "mixture", "prune", "scale", "soce", "trajectory"]
+names = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True)
+
+
+def run(name, pool, score, **options):
+    """The shares by name that a strategy chooses."""
+    choice = STRATEGIES.get(name)(pool, score, **options)
+    assert isinstance(choice, Choice)
+    return choice
+
+
+def shares(choice):
+    chosen = choice.chosen
+    return dict(chosen) if isinstance(chosen, dict) else dict.fromkeys(chosen, 1 / len(chosen))
+
+
+def drawn(seed, levels=4):
+    """A table of few levels: ties are many."""
+    return lambda weights, **params: random.Random(f"{seed}{sorted(weights.items())}{params}").randrange(levels)
+
+
+def near(target):
+    """A concave table: the higher, the nearer the weights are to a target."""
+    return lambda weights: 90 - 100 * sum((weights.get(name, 0) - share) ** 2 for name, share in target.items())
+
+
+# prune
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(-9, 9).filter(bool), min_size=1))
+def test_prune_drops_exactly_what_is_negative_where_scores_add_up(values):
+    score = Table(lambda weights: sum(values[name] for name in weights))
+    kept = [name for name, value in values.items() if value > 0]
+    best = max(values, key=lambda name: (values[name], -list(values).index(name)))
+    assert [*run("prune", list(values), score).chosen] == kept or (
+        not kept and values[best] == score.function(shares(run("prune", list(values), score)))
+    )
+
+
+@given(names, st.integers())
+def test_prune_is_stepwise_elimination_line_by_line(pool, seed):
+    score = Table(drawn(seed))
+    left = list(pool)
+    while len(left) > 1:
+        tried = [[name for name in left if name != out] for out in left]
+        overalls = [score(part).overall for part in tried]
+        if max(overalls) <= score(left).overall:
+            break
+        left = tried[overalls.index(max(overalls))]
+    asked = Table(drawn(seed))
+    assert run("prune", pool, asked).chosen == left
+    assert len(asked.asked) <= len(pool) * (len(pool) + 1) // 2
+
+
+@given(names, st.integers())
+def test_prune_in_own_order_is_one_sweep_from_the_worst_on(pool, seed):
+    score = Table(drawn(seed))
+    left = list(pool)
+    for out in sorted(pool, key=lambda name: score([name]).overall)[:-1]:
+        rest = [name for name in left if name != out]
+        if score(rest).overall > score(left).overall:
+            left = rest
+    asked = Table(drawn(seed))
+    assert run("prune", pool, asked, order="own").chosen == left
+    assert len(asked.asked) <= 2 * len(pool)
+
+
+def test_prune_tells_what_each_ingredient_gives_with_its_interval():
+    worth = {"a": 0.1, "b": -0.2, "c": 0.05}
+    scorer = TableScorer([*worth], question_scores(lambda soup, name: 0.5 + sum(worth[part] for part in soup)))
+    (note,) = run("prune", [*worth], scorer).notes
+    rows = {line.split(":")[0].strip(): line for line in note.splitlines()[1:]}
+    assert "+" in rows["a"]
+    assert rows["b"].split(": -")[1].count(",") == 1, "a paired interval"
+    assert [*run("prune", [*worth], scorer).chosen] == ["a", "c"]
+
+
+# exhaustive
+
+
+@given(names, st.integers())
+def test_exhaustive_finds_the_best_subset_and_of_equals_one_with_the_fewest(pool, seed):
+    score = Table(drawn(seed))
+    subsets = [list(s) for n in range(1, len(pool) + 1) for s in itertools.combinations(pool, n)]
+    best = min(subsets, key=lambda subset: (-score(subset).overall, len(subset)))
+    assert run("exhaustive", pool, score).chosen == best
+    assert len(score.asked) == 2 ** len(pool) - 1
+
+
+def test_exhaustive_refuses_nine_before_the_first_score():
+    score = Table(drawn(0))
+    with pytest.raises(RecipeError, match="a pool of 9 has 511: at most 8"):
+        run("exhaustive", list("abcdefghi"), score)
+    assert not score.asked
+
+
+# forward-backward
+
+
+@given(names, st.integers(), st.sampled_from(["greedy", "best"]))
+def test_forward_backward_never_ends_below_its_start(pool, seed, start):
+    score = Table(drawn(seed, 50))
+    choice = run("forward-backward", pool, score, start=start, steps=3)
+    first = greedy(pool, score) if start == "greedy" else [max(pool, key=lambda name: score([name]).overall)]
+    assert score(choice.chosen).overall >= score(first).overall
+
+
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=4).filter(any), st.sampled_from(["greedy", "best"]))
+def test_forward_backward_reaches_the_optimum_of_a_concave_score_on_the_grid_of_counts(counts, start):
+    pool = list("abcd")[: len(counts)]
+    target = {name: count / sum(counts) for name, count in zip(pool, counts, strict=True)}
+    choice = run("forward-backward", pool, Table(near(target)), start=start, steps=20)
+    assert shares(choice) == pytest.approx({name: share for name, share in target.items() if share})
+
+
+def test_forward_backward_takes_fewer_steps_by_noise_where_points_are_known():
+    moved = dict.fromkeys((None, "gt", "p>0.99"), 0)
+    for seed, rule in itertools.product(range(15), moved):
+        noise = question_scores(lambda soup, benchmark: 0.6, questions=60, by_soup=True, seed=seed)
+        choice = run("forward-backward", list("abc"), TableScorer(list("abc"), noise), accept=rule, steps=3)
+        moved[rule] += len(choice.path) - 1
+    assert moved["p>0.99"] < moved[None] < moved["gt"]
+
+
+# scale
+
+
+@pytest.mark.parametrize(("peak", "found"), [(0.5, 0.5), (0.2, 0.25), (1.02, None), (1.6, 1.5)])
+def test_scale_finds_the_peak_with_five_more_scores_and_keeps_the_plain_soup_where_that_is_the_best(peak, found):
+    pool, table = list("abc"), {"a": 40, "b": 50, "c": 45}
+
+    def score(weights, scale=1.0):
+        return 10 + fmean(table[name] for name in weights) - 20 * (scale - peak) ** 2
+
+    asked = Table(score)
+    choice = run("scale", pool, asked)
+    assert choice.params == ({} if found is None else {"scale": found})
+    assert choice.method == (None if found is None else "task-arithmetic")
+    assert choice.chosen == greedy(pool, Table(score))
+    assert len(asked.asked) == 5 + 5, "five of greedy"
+    assert f"{found or 0.75}: " in choice.notes[0]
+
+
+def test_scale_searches_several_parameters_one_after_another_from_the_best_so_far():
+    def score(weights, density=0.2, factor=1.0):
+        return 50 - 10 * abs(density - 0.3) - abs(factor - 0.5) * (density == 0.3)
+
+    grid = {"density": [0.1, 0.3, 0.5], "factor": [0.5, 2.0]}
+    choice = run("scale", ["a", "b"], Table(score), start="average", method="ties", grid=grid)
+    assert (choice.method, choice.params) == ("ties", {"density": 0.3, "factor": 0.5})
+
+
+# soce
+
+
+EXPERTS = {"a": (9, 1, 1, 1), "b": (1, 9, 1, 1), "c": (1, 1, 9, 1), "d": (1, 1, 1, 9), "e": (3, 3, 3, 3)}
+
+
+def by_kind(rows):
+    """Scores of weighted means of single models' rows, one column a benchmark."""
+    count = len(next(iter(rows.values())))
+    return lambda soup: {
+        f"kind {i}": Score(sum(weight * rows[name][i] for name, weight in zip(soup.names, soup.weights, strict=True)))
+        for i in range(count)
+    }
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_soce_picks_one_expert_for_each_block_of_benchmarks(count):
+    rows = {name: tuple(10.0 * value for value in row[:count]) for name, row in EXPERTS.items()}
+
+    def scores(soup):
+        spread = 1 + len(soup)  # company helps
+        return {name: Score(score.value + spread) for name, score in by_kind(rows)(soup).items()}
+
+    scorer = TableScorer(list(rows), scores)
+    choice = run("soce", list(rows), scorer, full=True)
+    assert {*shares(choice)} == {*"abcd"[:count]}
+    assert len(scorer.known) == 5 + {3: 36, 4: 84}[count]
+    coarse = TableScorer(list(rows), scores)
+    run("soce", list(rows), coarse)
+    assert len(coarse.known) < len(scorer.known)
+
+
+def test_soce_leaves_out_a_benchmark_on_which_all_are_equal_and_refuses_too_few():
+    rows = {name: (*(10.0 * value for value in row[:3]), 50.0) for name, row in EXPERTS.items()}
+    scorer = TableScorer(list(rows), by_kind(rows))
+    (note,) = run("soce", list(rows), scorer).notes
+    assert note.startswith("Benchmarks that count: kind 0, kind 1, kind 2. Their experts: a + b + c")
+    with pytest.raises(RecipeError, match="at least 5 ingredients"):
+        run("soce", list("abcd"), scorer)
+    two = TableScorer(list(rows), by_kind({name: row[:2] for name, row in rows.items()}))
+    with pytest.raises(RecipeError, match="at least 3 benchmarks to find experts for; found 2"):
+        run("soce", list(rows), two)
+
+
+def test_soce_counts_no_benchmark_that_correlates_with_all_others():
+    rows = {name: (float(i), 2.0 * i, 3.0 * i) for i, name in enumerate("abcde")}
+    choice = run("soce", list(rows), TableScorer(list(rows), by_kind(rows)))
+    assert choice.chosen == ["e"]
+    assert "count: none" in choice.notes[0]
+
+
+# cma
+
+
+TARGETS = [{"a": 0.6, "b": 0.4}, {"a": 0.5, "b": 0.2, "c": 0.3}, {"a": 0.4, "b": 0.1, "c": 0.3, "d": 0.2}]
+
+
+@pytest.mark.parametrize(
+    ("target", "start", "seeds"),
+    [(TARGETS[0], "average", 3), (TARGETS[1], "average", 3), (TARGETS[1], "greedy", 3), (TARGETS[2], "average", 7)],
+)
+def test_cma_is_within_two_hundredths_of_a_known_optimum_after_a_hundred_scores(target, start, seeds):
+    missed = []
+    for seed in range(seeds):
+        found = shares(run("cma", list(target), Table(near(target)), start=start, seed=seed))
+        missed.append(max(abs(found[name] - share) for name, share in target.items()))
+    assert sorted(missed)[seeds // 2] <= 0.02
+    assert max(missed) <= 0.025
+
+
+def test_cma_of_one_seed_goes_one_way_and_leaves_numpys_own_generator_alone():
+    target = {"a": 0.5, "b": 0.2, "c": 0.3}
+    first, second, third = Table(near(target)), Table(near(target)), Table(near(target))
+    before = np.random.get_state()[1].tolist()
+    run("cma", list(target), first)
+    np.random.seed(5)
+    run("cma", list(target), second)
+    np.random.seed(0)
+    np.random.set_state(("MT19937", before, *np.random.get_state()[2:]))
+    run("cma", list(target), third, seed=1)
+    assert first.asked == second.asked != third.asked
+    run("cma", list(target), first)
+    assert np.random.get_state()[1].tolist() == before
+    assert len(first.asked) <= 100 + 6
+
+
+def test_cma_keeps_the_simplest_soup_that_is_not_beaten():
+    flat = run("cma", list("abc"), Table(lambda weights: 50.0))
+    assert flat.chosen == list("abc"), "greedy's soup of ties, which is the average"
+    alone = run("cma", list("abc"), Table(lambda weights: 50.0 + max(weights.values())))
+    assert len(shares(alone)) == 1
+    assert "standard errors too good by chance" in alone.notes[0]
+
+
+def test_cma_searches_the_scale_as_well():
+    target = {"a": 0.6, "b": 0.4}
+
+    def score(weights, scale=1.0):
+        return near(target)(weights) - 30 * (scale - 0.5) ** 2
+
+    choice = run("cma", list(target), Table(score), scale=True)
+    assert choice.method == "task-arithmetic"
+    assert choice.params["scale"] == pytest.approx(0.5, abs=0.1)
+
+
+# trajectory
+
+
+def test_trajectory_of_all_is_the_average_and_of_one_the_last():
+    pool = ["step-900", "step-1000", "step-100"]
+    assert {*run("trajectory", pool, Table(lambda weights: len(weights))).chosen} == {*average(pool, None)}
+    assert run("trajectory", pool, Table(lambda weights: -len(weights))).chosen == ["step-1000"]
+    assert run("trajectory", pool, Table(lambda weights: 1.0)).chosen == ["step-1000"], "ties to fewer"
+    two = run("trajectory", pool, Table(lambda weights: len(weights) == 2))
+    assert two.chosen == ["step-900", "step-1000"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("linear", [1 / 6, 2 / 6, 3 / 6]), ("ema0.5", [1 / 7, 2 / 7, 4 / 7]), ("ema(0.5)", [1 / 7, 2 / 7, 4 / 7])],
+)
+def test_trajectory_weighs_by_age(weights, expected):
+    choice = run("trajectory", ["s1", "s2", "s3"], Table(lambda weights: len(weights)), weights=weights)
+    assert shares(choice) == pytest.approx(dict(zip(["s1", "s2", "s3"], expected, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [(["s1", "last"], "No step is known of last"), (["a-5", "b-5"], "Two checkpoints are of one step")],
+)
+def test_trajectory_refuses_checkpoints_whose_order_nothing_tells(pool, said):
+    with pytest.raises(RecipeError, match=said):
+        run("trajectory", pool, Table(drawn(0)))
+
+
+# mixture
+
+
+def test_mixture_proposes_the_ratios_that_are_best_and_tells_its_error():
+    rows = {"a": 60.0, "b": 50.0, "c": 40.0}
+
+    def scores(soup):
+        weights = dict(zip(soup.names, soup.weights, strict=True))
+        overall = sum(rows[name] * weight for name, weight in weights.items()) + 60 * weights.get("a", 0) * weights.get(
+            "b", 0
+        )
+        return {"one": Score(overall), "two": Score(overall)}
+
+    (note,) = run("mixture", list(rows), TableScorer(list(rows), scores)).notes
+    found = re.match(r"Proposed data ratios: a \((0\.\d+)\) \+ b \((0\.\d+)\);", note)
+    assert float(found[1]) == pytest.approx(7 / 12, abs=0.05), note
+    assert "overall: leave-one-out error 0.0" in note
+
+
+def test_mixture_says_where_the_fit_explains_nothing():
+    dice = random.Random(0)
+    scorer = TableScorer(list("abcd"), lambda soup: dice.uniform(40, 60))
+    assert "explains nothing" in run("mixture", list("abcd"), scorer).notes[0]
+
+
+def test_the_leave_one_out_error_is_that_of_fits_without_the_row():
+    draws = np.random.default_rng(0)
+    rows, scores = draws.dirichlet(np.ones(3), 25), draws.uniform(40, 60, 25)
+    fit, errors = _Fit(rows, scores), {}
+    for ridge in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
+        missed = []
+        for out in range(1, 25):
+            kept = np.arange(25) != out
+            features = _features(rows[kept])
+            solved = np.linalg.solve(features.T @ features + ridge * np.eye(6), features.T @ (scores[kept] - scores[0]))
+            missed.append(scores[0] + _features(rows[out : out + 1]) @ solved - scores[out])
+        errors[ridge] = float(np.sqrt(np.mean(np.square(missed))))
+    assert fit.error == pytest.approx(min(errors.values()))
+
+
+# All of them
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_nothing_is_bred_from_scores_that_are_not_there_yet(name):
+    score, pool = Unknown(), [f"m{i}" for i in range(5)]
+    STRATEGIES.get(name)(pool, score)
+    assert len(score.asked) <= {"exhaustive": 31, "mixture": 31}.get(name, 10)
+    if name != "mixture":
+        assert all(isinstance(chosen, list) and not params for chosen, params in score.asked)
+
+
+@pytest.mark.parametrize("name", NEWER)
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 999), rule=st.sampled_from(["gt", "p>0.7"]))
+def test_no_soup_that_breaks_a_guard_is_chosen_where_one_that_keeps_it_was_met(name, seed, rule):
+    pool, met = [f"m{i}" for i in range(5)], []
+
+    def quality(soup, benchmark):
+        return random.Random(f"{seed}{soup.digest}{benchmark}").uniform(0.3, 0.7)
+
+    objective = Objective(guards=(Guard("reading", -10.0),))
+    scorer = TableScorer(pool, question_scores(quality, questions=20), objective=objective)
+
+    def score(*arguments, **options):
+        met.append(scorer(*arguments, **options))
+        return met[-1]
+
+    choice = run(name, pool, score, **({} if name == "mixture" else {"accept": rule}))
+    if any(trial.allowed and len(trial.names) > 1 for trial in met):
+        assert scorer(choice.chosen, choice.method, choice.params).allowed
+
+
+@pytest.mark.parametrize("name", [name for name in NEWER if name not in ("mixture", "soce", "scale")])
+def test_on_ties_the_soup_stays_as_simple_as_it_was(name):
+    pool = [f"m{i}" for i in range(5)]
+    plain = run(name, pool, Table(lambda weights: 50.0), accept="gt")
+    expected = {"exhaustive": pool[:1], "trajectory": pool[-1:]}
+    assert plain.chosen == expected.get(name, pool)
+    assert len(plain.path) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in NEWER if name != "mixture"])
+def test_a_rule_by_probability_needs_points_and_says_so_early(name):
+    scorer = TableScorer([f"m{i}" for i in range(5)], lambda soup: dict.fromkeys("xyz", Score(50.0)))
+    with pytest.raises(EvaluatorError, match="no points"):
+        run(name, scorer.pool, scorer, accept="p>0.9")
+
+
+WRONG = [
+    ("prune", {"accept": "get"}, "Unknown rule 'get'"),
+    ("prune", {"order": "best"}, "`order` must be full or own; found 'best'"),
+    ("exhaustive", {"accept": "p>2"}, "Unknown rule 'p>2'"),
+    ("forward-backward", {"accept": "lt"}, "Unknown rule 'lt'"),
+    ("forward-backward", {"steps": 0}, "`steps` must be a whole number of at least 1; found 0"),
+    ("forward-backward", {"steps": 2.5}, "found 2.5"),
+    ("forward-backward", {"start": "average"}, "`start` must be greedy or best"),
+    ("scale", {"start": "gredy"}, "Did you mean 'greedy'"),
+    ("scale", {"start": "scale"}, "must be a strategy that knows how many"),
+    ("scale", {"grid": 5}, "`grid` must name parameters with the values to try"),
+    ("scale", {"grid": {}}, "`grid` must name parameters"),
+    ("scale", {"grid": {"scale": 0.5}}, "`grid`: scale must have a list of values to try; found 0.5"),
+    ("scale", {"grid": {"scale": [float("nan")]}}, "scale must have finite values; found nan"),
+    ("soce", {"tau": 0}, "`tau` must be a number above 0, at most 1; found 0"),
+    ("soce", {"tau": "big"}, "found 'big'"),
+    ("soce", {"full": 1}, "`full` must be true or false; found 1"),
+    ("cma", {"seed": -1}, "`seed` must be a whole number of at least 0; found -1"),
+    ("cma", {"evaluations": 5}, "`evaluations` must be a whole number of at least 10; found 5"),
+    ("cma", {"start": "best"}, "`start` must be average or greedy"),
+    ("cma", {"scale": "yes"}, "`scale` must be true or false"),
+    ("trajectory", {"weights": "quadratic"}, "`weights` must be uniform, linear or ema0.9"),
+    ("trajectory", {"weights": "ema1.5"}, "found 'ema1.5'"),
+    ("mixture", {"samples": 10}, "`samples` must be a whole number from 20 to 60; found 10"),
+    ("mixture", {"seed": 0.5}, "`seed` must be a whole number of at least 0; found 0.5"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "said"), WRONG)
+def test_a_wrong_option_is_one_sentence_before_the_first_score(name, options, said):
+    score, pool = Table(drawn(0)), [f"m{i}" for i in range(5)]
+    with pytest.raises(RecipeError) as caught:
+        run(name, pool, score, **options)
+    assert said in str(caught.value)
+    assert not score.asked
+    with pytest.raises(RecipeError):
+        STRATEGIES.get(name).budget(5, **options)
