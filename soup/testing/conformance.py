@@ -173,9 +173,10 @@ def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 def check_strategy(strategy: Strategy, *, tables: int = 25, seed: int = 0, **options: object) -> None:
     """Check that a strategy keeps the contract, over pools of 1 to 6 ingredients and random scores, many with ties.
 
-    The pools have a base. The strategy must choose at least one ingredient of the pool, each once (or finite weights for them, not all 0), and call
-    `score` with such choices alone, as often as its `budget` says at most. It must leave the pool as it is, and make
-    the same choice when it is called again. It may refuse some pools by a RecipeError, but not all.
+    The pools have a base. The strategy must choose at least one ingredient of the pool, each once (or finite weights
+    for them, not all 0), and call `score` with such choices alone, as often as its `budget` says at most. It must leave
+    the pool as it is, and make the same choice when it is called again. It may refuse some pools by a RecipeError, but
+    not all.
 
     Args:
         strategy: The function.

@@ -139,8 +139,9 @@ def test_forward_backward_reaches_the_optimum_of_a_concave_score_on_the_grid_of_
 def test_forward_backward_takes_fewer_steps_by_noise_where_points_are_known():
     moved = dict.fromkeys((None, "gt", "p>0.99"), 0)
     for seed, rule in itertools.product(range(15), moved):
-        noise = question_scores(lambda soup, benchmark: 0.6, questions=60, by_soup=True, seed=seed)
-        choice = run("forward-backward", list("abc"), TableScorer(list("abc"), noise), accept=rule, steps=3)
+        noise = question_scores(lambda soup, benchmark: 0.6, questions=100, by_soup=True, seed=seed)
+        scorer = TableScorer(list("abc"), noise)
+        choice = run("forward-backward", list("abc"), scorer, accept=rule, steps=3, start="best")
         moved[rule] += len(choice.path) - 1
     assert moved["p>0.99"] < moved[None] < moved["gt"]
 

@@ -1,0 +1,187 @@
+"""What strategies are worth: evaluations, and gain over greedy on the questions that chose and on those that report.
+
+    python benchmarks/strategies.py tables              300 random tables of scores, k = 6
+    python benchmarks/strategies.py toy examples/toy/work   every subset of the toy pool, really evaluated
+
+**Random tables.** A soup is v, each ingredient's weight times the scale. Its quality on a benchmark is
+`a . v - v' C v`: additive, with interaction (C is positive definite, as the bottom of a basin is: means gain). How
+steep the basin is differs from table to table. A question is right if quality and the soup's luck with it (the
+ingredients' lucks, weighted like they are) exceed its difficulty. So soups that are alike err alike, and small
+differences are noise. The report half has other questions of the same kind.
+
+**Toy.** `make demo` makes the pool. Every subset is evaluated on both halves by the real harness, and searches over
+plain means run on that table. A judge is not needed: MathVista and MM-Vet are left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+import numpy as np
+
+from soup.evaluation.api import Score, Split
+from soup.evaluation.config import EvalConfig
+from soup.evaluation.objective import PLAIN
+from soup.evaluation.progress import Progress
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.suite import build_suite
+from soup.merging.pool import Pool
+from soup.merging.template import RecipeTemplate
+from soup.search.session import Session
+from soup.search.strategies.base import Choice
+from soup.support.plugins import STRATEGIES
+from soup.testing.simulation import TableRecipe, TableScorer
+
+INGREDIENTS, BENCHMARKS, QUESTIONS = 6, 5, 200  # questions: of each benchmark, in each half
+TOY_BENCHMARKS = "mmbench,mmstar,mmmu,hallusionbench,ai2d,ocrbench"
+
+Scores = Mapping[str, Score]
+Half = Callable[[TableRecipe], Scores]
+
+PLAIN_MEANS = {
+    "best single": ("maximum", {"top_k": 1}),
+    "average": ("average", {}),
+    "maximum": ("maximum", {}),
+    "greedy": ("greedy", {}),
+    "greedy, p>0.8": ("greedy", {"accept": "p>0.8"}),
+    "prune": ("prune", {}),
+    "prune, p>0.8": ("prune", {"accept": "p>0.8"}),
+    "prune, order=own": ("prune", {"order": "own"}),
+    "exhaustive": ("exhaustive", {}),
+}
+OTHERS = {
+    "forward-backward (p>0.8)": ("forward-backward", {}),
+    "forward-backward, gt": ("forward-backward", {"accept": "gt"}),
+    "scale": ("scale", {}),
+    "soce": ("soce", {}),
+    "cma (p>0.8)": ("cma", {}),
+    "cma, gt": ("cma", {"accept": "gt"}),
+}
+
+
+@click.group()
+def main() -> None:
+    """Compare strategies."""
+
+
+@main.command()
+@click.option("--count", default=300, show_default=True)
+def tables(count: int) -> None:
+    """Search random tables."""
+    names = [f"m{i}" for i in range(INGREDIENTS)]
+    rows: dict[str, list[tuple[int, float, float]]] = {}
+    for seed in range(count):
+        selection, report = random_table(seed)
+        for name, row in search_all({**PLAIN_MEANS, **OTHERS}, names, selection, report).items():
+            rows.setdefault(name, []).append(row)
+    click.echo(f"{count} random tables, k = {INGREDIENTS}, {BENCHMARKS} benchmarks of {QUESTIONS} questions a half\n")
+    print_table(rows)
+
+
+def random_table(seed: int) -> tuple[Half, Half]:
+    """Return the scores of a soup on the selection and on the report questions."""
+    draws = np.random.default_rng(seed)
+    gains = draws.normal(0.06, 0.03, (1, INGREDIENTS)) + draws.normal(0, 0.05, (BENCHMARKS, INGREDIENTS))
+    factors = draws.normal(0, 1, (INGREDIENTS, 24)) / np.sqrt(24) + 0.5 * draws.normal(0, 1, 24) / np.sqrt(24)
+    basin = 0.08 * draws.lognormal(0, 0.5) * factors @ factors.T / 1.25
+
+    def half() -> Half:
+        shape = (BENCHMARKS, QUESTIONS)
+        luck, difficulty = draws.normal(0, 0.3, (*shape, INGREDIENTS)), draws.normal(-0.4, 1, shape)
+
+        def scores(recipe: TableRecipe) -> Scores:
+            v = np.zeros(INGREDIENTS)
+            for name, weight in zip(recipe.names, recipe.weights, strict=True):
+                v[int(name[1:])] = weight
+            v *= dict(recipe.params).get("scale", 1.0)
+            quality = gains @ v - v @ basin @ v
+            right = (quality[:, None] + luck @ v > difficulty).astype(float)
+            return {f"b{i}": as_score(row) for i, row in enumerate(right)}
+
+        return scores
+
+    return half(), half()
+
+
+def as_score(points: np.ndarray) -> Score:
+    return Score(100 * float(points.mean()), len(points), dict(zip(INDICES, points.tolist(), strict=True)))
+
+
+INDICES = [str(index) for index in range(QUESTIONS)]
+
+
+def search_all(
+    searches: Mapping[str, tuple[str, dict[str, object]]], names: list[str], selection: Half, report: Half
+) -> dict[str, tuple[int, float, float]]:
+    """Return for each search its evaluations, and the overall of what it chose on both halves."""
+    found = {}
+    for title, (name, options) in searches.items():
+        scorer = TableScorer(names, selection)
+        returned = STRATEGIES.get(name)(names, scorer, **options)
+        choice = returned if isinstance(returned, Choice) else Choice(returned)
+        trial = scorer(choice.chosen, choice.method, choice.params)
+        found[title] = len(scorer.known), trial.overall, PLAIN.overall(report(trial.recipe))
+    return found
+
+
+def print_table(rows: Mapping[str, list[tuple[int, float, float]]]) -> None:
+    """Print means over tables: gains over greedy in points, and how often the report half is better or worse."""
+    click.echo("| strategy | evaluations | selection | report | standard error | report better / worse than greedy |")
+    click.echo("| --- | --: | --: | --: | --: | --: |")
+    greedy = rows["greedy"]
+    for name, found in rows.items():
+        gains = [(a[1] - b[1], a[2] - b[2]) for a, b in zip(found, greedy, strict=True)]
+        selection, report = (statistics.fmean(column) for column in zip(*gains, strict=True))
+        error = statistics.stdev(gain for _, gain in gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+        better, worse = sum(gain > 0 for _, gain in gains), sum(gain < 0 for _, gain in gains)
+        evaluations = statistics.fmean(row[0] for row in found)
+        click.echo(
+            f"| {name} | {evaluations:.1f} | {selection:+.2f} | {report:+.2f} | {error:.2f} | {better} / {worse} |"
+        )
+
+
+@main.command()
+@click.argument("work", type=click.Path(path_type=Path, exists=True))
+@click.option("--workers", default=2, show_default=True)
+def toy(work: Path, workers: int) -> None:
+    """Evaluate every subset of a toy pool on both halves, and search the table."""
+    os.environ.setdefault("LMUData", str((work / "toy/LMUData").absolute()))
+    halves = toy_tables(work, workers)
+    selection, report = halves
+    names = sorted({name for names in selection for name in names})
+    found = search_all(PLAIN_MEANS, names, lambda recipe: selection[recipe.names], lambda recipe: report[recipe.names])
+    click.echo(f"{work}: {len(selection)} soups of {', '.join(names)} on {TOY_BENCHMARKS}\n")
+    print_table({name: [row] for name, row in found.items()})
+    overall = {names: (PLAIN.overall(selection[names]), PLAIN.overall(report[names])) for names in selection}
+    click.echo(f"\nGreedy: {found['greedy'][1]:.2f} on selection, {found['greedy'][2]:.2f} on report.")
+    best = max(overall, key=lambda names: overall[names][1])
+    click.echo(f"Best of all on report: {' + '.join(best)}, {overall[best][0]:.2f} / {overall[best][1]:.2f}.")
+
+
+def toy_tables(work: Path, workers: int) -> tuple[dict[tuple[str, ...], Scores], dict[tuple[str, ...], Scores]]:
+    """Return the scores of all subsets by their names; what the journal has is not evaluated again."""
+    config = EvalConfig(TOY_BENCHMARKS, split=0.5, workers=workers)
+    suite = build_suite(config.parse(), config.settings)
+    run = RunDirectory.choose(work / "strategies.soup", work / "ckpts")
+    progress = Progress(on_trial=lambda trial: click.echo(f"  {trial.label}: {trial.overall:.2f}", err=True))
+    with (
+        Pool(work / "ckpts", work / "base") as pool,
+        Session.open(pool, suite, config, run, RecipeTemplate(), progress) as session,
+    ):
+        subsets = [list(s) for size in range(1, len(pool) + 1) for s in itertools.combinations(pool, size)]
+        recipes = [session.scorer.recipe(subset) for subset in subsets]
+        report = Split("report", 0.5)
+        if session.runner:
+            session.runner.complete(recipes, suite.split)
+            session.runner.complete(recipes, report)
+        trials = [session.scorer.report(session.scorer(subset), report) for subset in subsets]
+    return {t.names: t.scores for t in trials}, {t.names: t.report for t in trials}
+
+
+if __name__ == "__main__":
+    main()
