@@ -67,11 +67,11 @@ def _budget(
         Rule.parse(accept)
     for name, value, least in (("seed", seed, 0), ("evaluations", evaluations, 10)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise RecipeError(f"{option_name(name)} must be a whole number of at least {least}; found {value!r}.")
+            raise RecipeError(f"{name} must be a whole number of at least {least}; found {value!r}.")
     if start not in ("average", "greedy"):
-        raise RecipeError(f"{option_name('start')} must be average or greedy; found {start!r}.")
+        raise RecipeError(f"start must be average or greedy; found {start!r}.")
     if not isinstance(scale, bool):
-        raise RecipeError(f"{option_name('scale')} must be true or false; found {scale!r}.")
+        raise RecipeError(f"scale must be true or false; found {scale!r}.")
     _library()
     return Budget(singles=count, soups=count + evaluations)
 

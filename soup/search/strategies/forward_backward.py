@@ -15,7 +15,6 @@ from soup.search.strategies.acceptance import Rule, best_of, careful_rule
 from soup.search.strategies.base import Budget, Choice, ScoreFunction, Watched, budget, by_overall, unknown
 from soup.search.strategies.greedy import greedy
 from soup.search.strategies.weighting import weighted
-from soup.support.options import option_name
 
 __all__ = ["forward_backward"]
 
@@ -27,9 +26,9 @@ def _budget(count: int, *, accept: str | None = None, steps: int = 10, start: st
     if accept is not None:
         Rule.parse(accept)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise RecipeError(f"{option_name('steps')} must be a whole number of at least 1; found {steps!r}.")
+        raise RecipeError(f"steps must be a whole number of at least 1; found {steps!r}.")
     if start not in ("greedy", "best"):
-        raise RecipeError(f"{option_name('start')} must be greedy or best (the best single model); found {start!r}.")
+        raise RecipeError(f"start must be greedy or best (the best single model); found {start!r}.")
     return Budget(singles=count, soups=(count - 1 if start == "greedy" else 0) + 2 * count * steps)
 
 

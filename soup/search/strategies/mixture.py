@@ -15,7 +15,6 @@ from soup.errors import RecipeError
 from soup.search.strategies.acceptance import best_of, careful_rule
 from soup.search.strategies.base import Budget, Choice, Chosen, Scored, ScoreFunction, budget, unknown
 from soup.search.strategies.weighting import describe_weights, weighted
-from soup.support.options import option_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,9 +34,9 @@ CANDIDATES = 20_000  # weightings at which the fit is read
 
 def _budget(count: int, *, samples: int = 30, seed: int = 0) -> Budget:
     if not isinstance(samples, int) or isinstance(samples, bool) or not LEAST <= samples <= MOST:
-        raise RecipeError(f"{option_name('samples')} must be a whole number from {LEAST} to {MOST}; found {samples!r}.")
+        raise RecipeError(f"samples must be a whole number from {LEAST} to {MOST}; found {samples!r}.")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise RecipeError(f"{option_name('seed')} must be a whole number of at least 0; found {seed!r}.")
+        raise RecipeError(f"seed must be a whole number of at least 0; found {seed!r}.")
     return Budget(singles=0, soups=samples + 1)
 
 

@@ -12,7 +12,6 @@ from typing import TypeVar
 from soup.errors import RecipeError
 from soup.search.strategies.acceptance import Rule, best_of, describe_difference
 from soup.search.strategies.base import Budget, Choice, Scored, ScoreFunction, allowed, budget, unknown
-from soup.support.options import option_name
 
 __all__ = ["prune"]
 
@@ -22,7 +21,7 @@ T = TypeVar("T")
 def _budget(count: int, *, accept: str = "gt", order: str = "full") -> Budget:
     Rule.parse(accept)
     if order not in ("full", "own"):
-        raise RecipeError(f"{option_name('order')} must be full or own; found {order!r}.")
+        raise RecipeError(f"order must be full or own; found {order!r}.")
     if order == "own":
         return Budget(singles=count, soups=count if count > 1 else 0)
     singles = min(count, 2)  # the last pair without either

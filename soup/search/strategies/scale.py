@@ -34,7 +34,7 @@ def _budget(
     _refuse_grid(grid)
     if start == "scale" or getattr(STRATEGIES.get(start), "budget", None) is None:
         raise RecipeError(
-            f"{option_name('start')} must be a strategy that knows how many soups it asks for, such as greedy or "
+            f"start must be a strategy that knows how many soups it asks for, such as greedy or "
             f"average; found {start!r}."
         )
     first: Budget = STRATEGIES.get(start).budget(count)
@@ -97,15 +97,14 @@ def _chosen(returned: Chosen | Choice) -> Chosen:
 def _refuse_grid(grid: object) -> None:
     if not isinstance(grid, Mapping) or not grid:
         raise RecipeError(
-            f"{option_name('grid')} must name parameters with the values to try, such as scale: [0.5, 1.5]; found "
-            f"{grid!r:.80}."
+            f"grid must name parameters with the values to try, such as scale: [0.5, 1.5]; found {grid!r:.80}."
         )
     for name, values in grid.items():
         if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-            raise RecipeError(f"{option_name('grid')}: {name} must have a list of values to try; found {values!r:.80}.")
+            raise RecipeError(f"grid: {name} must have a list of values to try; found {values!r:.80}.")
         wrong = [value for value in values if isinstance(value, float) and not math.isfinite(value)]
         if wrong:
-            raise RecipeError(f"{option_name('grid')}: {name} must have finite values; found {wrong[0]!r}.")
+            raise RecipeError(f"grid: {name} must have finite values; found {wrong[0]!r}.")
 
 
 def _refuse_method(pool: object, method: str, grid: Grid) -> None:

@@ -15,7 +15,6 @@ from soup.errors import RecipeError
 from soup.search.strategies.acceptance import Rule, best_of
 from soup.search.strategies.base import Budget, Choice, Scored, ScoreFunction, budget, unknown
 from soup.search.strategies.weighting import compositions, describe_weights, weighted
-from soup.support.options import option_name
 
 __all__ = ["soce"]
 
@@ -29,9 +28,9 @@ UNITS, COARSE = 10, 2
 def _budget(count: int, *, tau: float = 0.5, full: bool = False, accept: str = "gt") -> Budget:
     Rule.parse(accept)
     if not isinstance(tau, int | float) or isinstance(tau, bool) or not 0 < tau <= 1:
-        raise RecipeError(f"{option_name('tau')} must be a number above 0, at most 1; found {tau!r}.")
+        raise RecipeError(f"tau must be a number above 0, at most 1; found {tau!r}.")
     if not isinstance(full, bool):
-        raise RecipeError(f"{option_name('full')} must be true or false; found {full!r}.")
+        raise RecipeError(f"full must be true or false; found {full!r}.")
     if count < LEAST_MODELS:
         raise RecipeError(
             f"soce needs at least {LEAST_MODELS} ingredients, for a correlation over {count} is noise. Take greedy."

@@ -16,7 +16,6 @@ from soup.errors import RecipeError
 from soup.search.strategies.acceptance import Rule
 from soup.search.strategies.base import Budget, Choice, ScoreFunction, budget, unknown
 from soup.search.strategies.weighting import weighted
-from soup.support.options import option_name
 
 __all__ = ["trajectory"]
 
@@ -72,9 +71,7 @@ def _weights(weights: str, count: int) -> list[float]:
         return [float(place) for place in range(1, count + 1)]
     match = re.fullmatch(r"ema\(?(0?\.\d+)\)?", str(weights))
     if not match or not float(match[1]):
-        raise RecipeError(
-            f"{option_name('weights')} must be uniform, linear or ema0.9 (a number between 0 and 1); found {weights!r}."
-        )
+        raise RecipeError(f"weights must be uniform, linear or ema0.9 (a number between 0 and 1); found {weights!r}.")
     return [float(match[1]) ** age for age in reversed(range(count))]
 
 
