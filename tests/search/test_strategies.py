@@ -404,6 +404,13 @@ def test_plug_ins_are_listed_and_a_broken_one_says_why_and_breaks_no_other(plugg
     assert {"halves", "linear"} <= {*METHODS.names()}  # and what other tests registered in this process
 
 
+def test_strategies_and_methods_are_listed_with_their_options():
+    assert row("strategies", "prune")["parameters"] == "accept=gt, order=full"
+    assert row("strategies", "maximum")["parameters"] == "top_k=None"
+    assert row("methods", "linear")["parameters"] == ""
+    assert "parameters" not in row("evaluators", "python")
+
+
 def test_a_plug_in_strategy_cooks_and_a_broken_one_is_an_error(pool, plugged):
     assert flat.cook("last", pool=pool, out="out").chosen == ("d",)
     with pytest.raises(RecipeError, match="a_package_that_is_not_there"):

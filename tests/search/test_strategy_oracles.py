@@ -98,6 +98,17 @@ def test_prune_tells_what_each_ingredient_gives_with_its_interval():
     assert [*run("prune", [*worth], scorer).chosen] == ["a", "c"]
 
 
+def test_prune_goes_on_until_the_guards_are_kept():
+    objective = Objective(guards=(Guard("strict", -5.0),))
+    scorer = TableScorer(
+        list("abcd"),
+        lambda soup: {"overall": Score(10.0 * len(soup)), "strict": Score(50.0 if len(soup) < 3 else 10.0)},
+        objective=objective,
+    )
+    choice = run("prune", list("abcd"), scorer)
+    assert choice.chosen == ["c", "d"]
+
+
 # exhaustive
 
 
@@ -172,6 +183,9 @@ def test_scale_searches_several_parameters_one_after_another_from_the_best_so_fa
     grid = {"density": [0.1, 0.3, 0.5], "factor": [0.5, 2.0]}
     choice = run("scale", ["a", "b"], Table(score), start="average", method="ties", grid=grid)
     assert (choice.method, choice.params) == ("ties", {"density": 0.3, "factor": 0.5})
+    worse = Table(lambda weights, density=0.2, factor=1.0: 50 + 9 * (density == 0.3) - 5 * (factor != 1.0))
+    choice = run("scale", ["a", "b"], worse, start="average", method="ties", grid=grid)
+    assert choice.params == {"density": 0.3}, "54 with another factor is above the start, and below 59"
 
 
 # soce
@@ -263,6 +277,10 @@ def test_cma_of_one_seed_goes_one_way_and_leaves_numpys_own_generator_alone():
 def test_cma_keeps_the_simplest_soup_that_is_not_beaten():
     flat = run("cma", list("abc"), Table(lambda weights: 50.0))
     assert flat.chosen == list("abc"), "greedy's soup of ties, which is the average"
+    valley = run(
+        "cma", list("abc"), Table(lambda weights: 50.0 if len(weights) == 2 or len(set(weights.values())) > 1 else 60.0)
+    )
+    assert valley.chosen == ["a"], "as good as the average"
     alone = run("cma", list("abc"), Table(lambda weights: 50.0 + max(weights.values())))
     assert len(shares(alone)) == 1
     assert "standard errors too good by chance" in alone.notes[0]
