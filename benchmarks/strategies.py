@@ -1,7 +1,7 @@
 """What strategies are worth: evaluations, and gain over greedy on the questions that chose and on those that report.
 
     python benchmarks/strategies.py tables              300 random tables of scores, k = 6
-    python benchmarks/strategies.py toy examples/toy/work   every subset of the toy pool, really evaluated
+    python benchmarks/strategies.py toy DIR...          pools of the toy family (ckpts/, base/, toy/), really evaluated
 
 **Random tables.** A soup is v, each ingredient's weight times the scale. Its quality on a benchmark is
 `a . v - v' C v`: additive, with interaction (C is positive definite, as the bottom of a basin is: means gain). How
@@ -9,8 +9,8 @@ steep the basin is differs from table to table. A question is right if quality a
 ingredients' lucks, weighted like they are) exceed its difficulty. So soups that are alike err alike, and small
 differences are noise. The report half has other questions of the same kind.
 
-**Toy.** `make demo` makes the pool. Every subset is evaluated on both halves by the real harness, and searches over
-plain means run on that table. A judge is not needed: MathVista and MM-Vet are left out.
+**Toy.** Pools of `finetune.toy` models (`make demo`, or `examples/toy/converged.yaml`), evaluated by the real harness.
+MathVista and MM-Vet, which need a judge, are left out. The last row is what hindsight would have chosen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import itertools
 import os
 import statistics
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -29,12 +31,15 @@ from soup.evaluation.config import EvalConfig
 from soup.evaluation.objective import PLAIN
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.scorer import Scorer
 from soup.evaluation.suite import build_suite
+from soup.evaluation.trial import Trial
 from soup.merging.pool import Pool
+from soup.merging.recipe import Recipe
 from soup.merging.template import RecipeTemplate
 from soup.search.session import Session
 from soup.search.strategies.base import Choice
-from soup.support.plugins import STRATEGIES
+from soup.support.plugins import METHODS, STRATEGIES
 from soup.testing.simulation import TableRecipe, TableScorer
 
 INGREDIENTS, BENCHMARKS, QUESTIONS = 6, 5, 200  # questions: of each benchmark, in each half
@@ -146,41 +151,66 @@ def print_table(rows: Mapping[str, list[tuple[int, float, float]]]) -> None:
 
 
 @main.command()
-@click.argument("work", type=click.Path(path_type=Path, exists=True))
+@click.argument("works", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--workers", default=2, show_default=True)
-def toy(work: Path, workers: int) -> None:
-    """Evaluate every subset of a toy pool on both halves, and search the table."""
-    os.environ.setdefault("LMUData", str((work / "toy/LMUData").absolute()))
-    halves = toy_tables(work, workers)
-    selection, report = halves
-    names = sorted({name for names in selection for name in names})
-    found = search_all(PLAIN_MEANS, names, lambda recipe: selection[recipe.names], lambda recipe: report[recipe.names])
-    click.echo(f"{work}: {len(selection)} soups of {', '.join(names)} on {TOY_BENCHMARKS}\n")
-    print_table({name: [row] for name, row in found.items()})
-    overall = {names: (PLAIN.overall(selection[names]), PLAIN.overall(report[names])) for names in selection}
-    click.echo(f"\nGreedy: {found['greedy'][1]:.2f} on selection, {found['greedy'][2]:.2f} on report.")
-    best = max(overall, key=lambda names: overall[names][1])
-    click.echo(f"Best of all on report: {' + '.join(best)}, {overall[best][0]:.2f} / {overall[best][1]:.2f}.")
+def toy(works: tuple[Path, ...], workers: int) -> None:
+    """Evaluate every subset of toy pools on both halves, and search them; what a journal has is not evaluated again."""
+    rows: dict[str, list[tuple[int, float, float]]] = {}
+    for work in works:
+        os.environ["LMUData"] = str((work / "toy/LMUData").absolute())
+        for name, row in search_pool(work, workers).items():
+            rows.setdefault(name, []).append(row)
+        greedy, best = rows["greedy"][-1], rows["best of all on report"][-1]
+        click.echo(
+            f"{work}: greedy {greedy[1]:.2f} / {greedy[2]:.2f}, the best of all on report {best[1]:.2f} / {best[2]:.2f}"
+        )
+    click.echo(f"\n{len(works)} toy pools, {TOY_BENCHMARKS}\n")
+    print_table(rows)
 
 
-def toy_tables(work: Path, workers: int) -> tuple[dict[tuple[str, ...], Scores], dict[tuple[str, ...], Scores]]:
-    """Return the scores of all subsets by their names; what the journal has is not evaluated again."""
+def search_pool(work: Path, workers: int) -> dict[str, tuple[int, float, float]]:
+    """Return what each search comes to over a real pool, as `search_all` does, and the best subset on the report."""
     config = EvalConfig(TOY_BENCHMARKS, split=0.5, workers=workers)
-    suite = build_suite(config.parse(), config.settings)
+    suite, report = build_suite(config.parse(), config.settings), Split("report", 0.5)
     run = RunDirectory.choose(work / "strategies.soup", work / "ckpts")
     progress = Progress(on_trial=lambda trial: click.echo(f"  {trial.label}: {trial.overall:.2f}", err=True))
+    found = {}
     with (
         Pool(work / "ckpts", work / "base") as pool,
         Session.open(pool, suite, config, run, RecipeTemplate(), progress) as session,
     ):
+
+        def scores(recipe: Recipe) -> tuple[float, float]:
+            assert session.runner
+            session.runner.complete([recipe], report)
+            trial = session.scorer.report(session.scorer.trial(recipe), report)
+            return trial.overall, PLAIN.overall(trial.report)
+
+        for title, (name, options) in {**PLAIN_MEANS, **OTHERS}.items():
+            if name == "scale" and "task-arithmetic" not in METHODS.names():
+                continue
+            asked, search = Counted(session.scorer), partial(STRATEGIES.get(name), pool, **options)
+            session.choose(search)
+            returned = search(asked)  # on scores that are known by now
+            choice = returned if isinstance(returned, Choice) else Choice(returned)
+            found[title] = len(asked.digests), *scores(asked(choice.chosen, choice.method, choice.params).recipe)
         subsets = [list(s) for size in range(1, len(pool) + 1) for s in itertools.combinations(pool, size)]
         recipes = [session.scorer.recipe(subset) for subset in subsets]
-        report = Split("report", 0.5)
-        if session.runner:
-            session.runner.complete(recipes, suite.split)
-            session.runner.complete(recipes, report)
-        trials = [session.scorer.report(session.scorer(subset), report) for subset in subsets]
-    return {t.names: t.scores for t in trials}, {t.names: t.report for t in trials}
+        best = max(map(scores, recipes), key=lambda pair: pair[1])
+        found["best of all on report"] = len(recipes), *best
+    return found
+
+
+class Counted:
+    """A score that counts the soups that were asked for."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer, self.digests = scorer, set[str]()
+
+    def __call__(self, *arguments: Any, **options: Any) -> Trial:
+        trial = self.scorer(*arguments, **options)
+        self.digests.add(trial.recipe.digest)
+        return trial
 
 
 if __name__ == "__main__":

@@ -96,6 +96,17 @@ def test_a_greedy_search_killed_anywhere_evaluates_nothing_twice_and_ends_in_the
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "option"), [("prune", "accept=gt"), ("forward-backward", "steps=2")])
+def test_other_searches_killed_anywhere_go_the_same_way_again(soup, here, name, option):
+    argv = ("cook", "--strategy", name, "--strategy-arg", option, *GREEDY[1:])
+    assert soup(*argv, cwd=here).code == 0
+    needed = len(calls(here / "judge" / "judge.py"))
+    afresh(here)
+    done, whole = undisturbed(soup, here, argv)
+    assert faults_of_kills(soup, here, argv, moments(done.effects, 32), whole, needed) == []
+
+
+@pytest.mark.slow
 def test_a_greedy_search_killed_at_every_single_effect_does_so_too(soup, here):
     done, whole = undisturbed(soup, here, GREEDY)
     assert faults_of_kills(soup, here, GREEDY, moments(done.effects, 10_000), whole, NEEDED) == []
