@@ -107,12 +107,17 @@ def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tupl
     log.unlink(missing_ok=True)
     with log.open("ab", buffering=0) as log_file:  # appending: two writers share it
         log_file.write(f"$ {without_secrets(line)}\n".encode(errors="surrogateescape"))
-        process = subprocess.Popen(
-            line, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log_file, start_new_session=True
-        )
-        end = bytearray()
-        reader = threading.Thread(target=_copy, args=(process.stdout, log_file, end), daemon=True)
-        try:
+        process, reader, end = None, None, bytearray()
+        try:  # a signal may raise an exception as soon as the process is there
+            process = subprocess.Popen(
+                line,
+                shell=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                start_new_session=True,
+            )
+            reader = threading.Thread(target=_copy, args=(process.stdout, log_file, end), daemon=True)
             reader.start()
             status = process.wait(timeout_seconds)
         except subprocess.TimeoutExpired as cause:
@@ -121,8 +126,10 @@ def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tupl
                 f"({option_name('timeout_seconds', 'timeout')}).{_log_tail(log)}"
             ) from cause
         finally:
-            _end_group(process)
-            reader.join(GRACE_SECONDS)
+            if process is not None:
+                _end_group(process)
+            if reader is not None and reader.ident is not None:
+                reader.join(GRACE_SECONDS)
     return status, bytes(end)
 
 

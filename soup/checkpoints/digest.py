@@ -100,15 +100,18 @@ class LeafDigests:
         # Lines are sorted as their names are, but for names that hold the sign between. All lines at once take memory.
         for name in sorted(specs, key=line if any("\0" in name for name in specs) else None):
             content.update(line(name).encode())
+        for fact in sorted(self._checkpoint.facts):
+            content.update(fact.encode())
         return ContentDigest(f"xxh3:{content.hexdigest()}", tensors)
 
 
 def digest_checkpoint(checkpoint: Checkpoint, progress: ByteProgress | None = None) -> ContentDigest:
-    """Read a whole checkpoint once, at disk speed, and digest its content.
+    """Read a whole checkpoint once, at disk speed, and digest its content; of an adapter, without its base.
 
     Raises:
         CheckpointError: A file could not be read to its end.
     """
+    checkpoint = checkpoint.stored
     digests = LeafDigests(checkpoint)
     _read_leaves(checkpoint, list(checkpoint.tensors.values()), digests, progress)
     return digests.close()
@@ -238,5 +241,5 @@ def _key(checkpoint: Checkpoint) -> str:
 
 
 def _stamps(checkpoint: Checkpoint) -> tuple[FileStamp, ...]:
-    stats = [(file, (checkpoint.path / file).stat()) for file in checkpoint.files]
+    stats = [(file, (checkpoint.path / file).stat()) for file in checkpoint.stored.watched]
     return tuple(FileStamp(file, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns) for file, stat in stats)

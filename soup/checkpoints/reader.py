@@ -18,7 +18,7 @@ from soup.errors import CheckpointError
 from soup.support.json_text import read_json
 from soup.support.text import bullet_list, is_possible_path
 
-__all__ = ["INDEX", "WEIGHTS", "Checkpoint", "looks_like_checkpoint"]
+__all__ = ["INDEX", "WEIGHTS", "Checkpoint", "is_adapter", "looks_like_checkpoint"]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -44,15 +44,38 @@ class Checkpoint:
             )
         self.warnings: list[str] = []
         shards = sorted(path.name for path in self.path.glob("*.safetensors"))
-        _refuse_irregular(self.path, ["config.json", INDEX, *shards])
-        index = _read_index(self.path)
-        names = _weight_files(self.path, index, self.warnings)
+        _refuse_irregular(self.path, ["config.json", "adapter_config.json", INDEX, *shards])
+        index, names = self._find_weights()
         _refuse_irregular(self.path, names)  # which may lie in folders
         self.sharded = index is not None
         self.shards = tuple(Shard(self.path / name) for name in names)
         _check_index(self.path, self.shards, names, index, self.warnings)
         self.files = tuple(names)
         self._contents_when_opened = self._contents()
+
+    def _find_weights(self) -> tuple[dict[str, str] | None, list[str]]:
+        """Return the index if there is one, and the weight files to read, sorted."""
+        index = _read_index(self.path)
+        return index, _weight_files(self.path, index, self.warnings)
+
+    @property
+    def stored(self) -> Checkpoint:
+        """The checkpoint whose files are this one's alone: itself, but for a model that is a base with an adapter."""
+        return self
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Lines of what decides its content beside the weights, for the digest."""
+        return ()
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The files that decide its content."""
+        return self.files
+
+    def source_of(self, name: str) -> tuple[Checkpoint, str]:
+        """Return the checkpoint whose files hold the bytes of tensor `name`, and its name there."""
+        return self, name
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorSpec]:
@@ -81,7 +104,7 @@ class Checkpoint:
     def _contents(self) -> list[tuple[int, int, int]] | None:
         """Return what changes with a file's content, and not with a hard link to it; None where a file is gone."""
         try:
-            stats = [(self.path / file).stat() for file in self.files]
+            stats = [(self.path / file).stat() for file in self.watched]
         except OSError:
             return None
         return [(stat.st_size, stat.st_ino, stat.st_mtime_ns) for stat in stats]
@@ -171,6 +194,11 @@ def _may_be_codes(spec: TensorSpec) -> bool:
     return spec.dtype.kind == "integer" and spec.dtype.name not in ("bool", "int64") and spec.elements > 1
 
 
+def is_adapter(path: Path) -> bool:
+    """Whether a directory holds a PEFT adapter and no whole model beside it."""
+    return (path / "adapter_config.json").exists() and not any((path / name).exists() for name in (WEIGHTS, INDEX))
+
+
 def looks_like_checkpoint(path: Path) -> bool:
     """Whether a directory is meant as a checkpoint, be it a broken one: it has weights of any kind, or a config."""
     if not path.is_dir() or path.name.startswith("."):
@@ -255,7 +283,8 @@ def _refuse_other_kinds(path: Path, files: list[str], index: dict[str, str] | No
     whole = WEIGHTS in files or index is not None
     if not whole and ((path / "adapter_config.json").exists() or files == ["adapter_model.safetensors"]):
         raise CheckpointError(
-            f"{path}: a LoRA adapter, not a whole model. Merge it into its base first: "
+            f"{path}: a LoRA adapter, not a whole model. As an ingredient it needs adapter_config.json beside it, and "
+            "its base; to make it a whole model: "
             f"PeftModel.from_pretrained(base, '{path}').merge_and_unload().save_pretrained('{path}-merged')"
         )
     if (path / "model_index.json").exists() or any(name.startswith("diffusion_pytorch_model") for name in files):

@@ -151,6 +151,8 @@ def side_differences(first: Checkpoint, other: Checkpoint) -> list[str]:
     names = sorted({*first.side_files.carried, *other.side_files.carried})
     if _has(first, "config.json") and _has(other, "config.json"):
         names = [name for name in names if name != "config.json"]
+    if other.stored is not other:  # an adapter, beside which most files have no reason to be
+        names = [name for name in names if _has(first, name) and _has(other, name)]
     return [line for name in names if (line := _difference(first, other, name))]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.problem import Problem
 
-__all__ = ["SHOWN", "abbreviate", "is_counter", "other_names", "unmergeable", "unwrapping", "wrapped"]
+__all__ = ["SHOWN", "abbreviate", "is_counter", "other_names", "plain_name", "unmergeable", "unwrapping", "wrapped"]
 
 SHOWN = 8
 """How many tensors a line about many of them names."""
@@ -88,7 +88,7 @@ def other_names(ours: Mapping[str, TensorSpec], theirs: Mapping[str, TensorSpec]
     Returns:
         How many tensors have which prefix in the first and which in the second; None where they are other tensors.
     """
-    left, right = ({_plain(name): name for name in names} for names in (ours, theirs))
+    left, right = ({plain_name(name): name for name in names} for names in (ours, theirs))
     if left.keys() != right.keys() or len(left) != len(ours) or len(right) != len(theirs):
         return None
     if any(ours[name].shape != theirs[right[plain]].shape for plain, name in left.items()):
@@ -96,8 +96,9 @@ def other_names(ours: Mapping[str, TensorSpec], theirs: Mapping[str, TensorSpec]
     return Counter(pair for plain, name in left.items() if (pair := _prefixes(name, right[plain])) != ("", ""))
 
 
-def _plain(name: str) -> str:
-    return ".".join(word for word in name.split(".") if word not in _NAMELESS)
+def plain_name(name: str, nameless: Collection[str] = ()) -> str:
+    """Leave out the words that versions of transformers, and wrappers, put into a name, and those of `nameless`."""
+    return ".".join(word for word in name.split(".") if word not in _NAMELESS and word not in nameless)
 
 
 def _prefixes(left: str, right: str) -> tuple[str, str]:

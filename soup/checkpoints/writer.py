@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from soup.checkpoints.adapter import ADAPTER_WEIGHTS
 from soup.checkpoints.destination import (
     claim,
     disk_advice,
@@ -257,7 +258,7 @@ class CheckpointWriter:
             with file.descriptor() as fd:
                 _write_at(fd, memoryview(head), 0)
         self._close()
-        if [plan.name for plan in files] != [WEIGHTS]:
+        if [plan.name for plan in files] not in ([WEIGHTS], [ADAPTER_WEIGHTS]):
             self.add_file(INDEX, _index(files))
         if self._durable:
             sync_tree(self._partial)  # before the rename: a name that is there after a power cut stands for its bytes

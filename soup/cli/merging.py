@@ -24,7 +24,7 @@ from soup.support.text import pluralize
 
 __all__ = ["merging_commands"]
 
-SHOWN = ("model_type", "quantised", "files", "side_files", "left_out", "digest")
+SHOWN = ("model_type", "adapter", "quantised", "files", "side_files", "left_out", "digest")
 
 
 @click.command("merge", cls=Command, example="soup merge out/recipe.yaml -o again/")
@@ -63,7 +63,7 @@ def merge(values: Values) -> None:
             for text in pool.warnings(recipe.drop):
                 console.warn(text)
             console.start_phase("merging", plan.read_bytes)
-            made = write_soup(plan, out, on_bytes=console.advance)
+            made = write_soup(plan, out, on_bytes=console.advance, on_remark=console.warn)
     if values["as_json"]:
         digested = {"digest": made.digest, **made.model_dump(by_alias=True)}
         print_json({"schema": 1, "out": values["out"], "recipe": digested})

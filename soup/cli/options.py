@@ -182,6 +182,8 @@ def _option(name: str, default: object, info: OptionInfo) -> GroupedOption:
         return GroupedOption.of(info.group, flag, name, is_flag=True, help=info.help)
     if info.kind in ("texts", "names", "pairs"):
         return GroupedOption.of(info.group, flag, name, multiple=True, **details)
+    if info.bare is not None:
+        details |= {"is_flag": False, "flag_value": info.bare}
     if default not in (None, 0):
         details |= {"show_default": True}
     return GroupedOption.of(info.group, flag, name, type=_type(info), default=default, **details)

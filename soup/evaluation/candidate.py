@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.side_files import lent_kinds
@@ -23,6 +24,7 @@ from soup.merging.merge import add_side_files, plan_merge, wrap_method_errors
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
+from soup.merging.tensor_inputs import stored_checkpoints
 from soup.support.threads import run_on_threads
 
 if TYPE_CHECKING:
@@ -223,7 +225,7 @@ class SoupCandidate:
         blend, recipe = self._plan.blend, self._plan.recipe
         if recipe.dtype is not None or len(blend.inputs) != len(recipe.ingredients):
             return False  # a cast, or a base whose digests are not known
-        digests = [self._tensor_digests.get(share.digest or "", {}).get(name) for share in recipe.ingredients]
+        digests = [digests.get(name) for digests in self._input_digests()]
         return None not in digests and len(set(digests)) == 1
 
     def _have_same_bytes(self, left: str, right: str) -> bool:
@@ -232,9 +234,16 @@ class SoupCandidate:
 
     def _input_digests(self) -> list[Mapping[str, str]]:
         """Each input's digests by tensor, as far as they are known; the base's too if the method reads it."""
-        recipe = self._plan.recipe
-        parts = [*recipe.ingredients, *([recipe.base] if recipe.base else [])][: len(self._plan.blend.inputs)]
-        return [self._tensor_digests.get(part.digest or "", {}) for part in parts]
+        recipe, inputs = self._plan.recipe, self._plan.blend.inputs
+        parts = [*recipe.ingredients, *([recipe.base] if recipe.base else [])][: len(inputs)]
+        known = [self._tensor_digests.get(part.digest or "", {}) for part in parts]
+        base = self._tensor_digests.get((recipe.base and recipe.base.digest) or "", {})
+        return [
+            {**base, **{name: f"{part.digest} {name}" for name in checkpoint.changes if base}}
+            if is_adapted(checkpoint)
+            else digests
+            for part, checkpoint, digests in zip(parts, inputs, known, strict=True)
+        ]
 
     def _is_linkable(self, file: FilePlan) -> bool:
         """Whether the lead's file holds just these tensors, and every input holds the same bytes for them."""
@@ -244,6 +253,9 @@ class SoupCandidate:
         if {spec.name for spec in file.tensors} != {n for n, f in lead.layout.items() if f == file.name}:
             return False
         inputs = self._input_digests()
-        if lead not in self._plan.blend.inputs or not all(inputs):
+        if lead not in stored_checkpoints(self._plan.blend) or not all(inputs):
             return False  # a base that takes no part, or one whose digests are not known
-        return all(len({digests[spec.name] for digests in inputs}) == 1 for spec in file.tensors)
+        changed = {name for part in self._plan.blend.inputs if is_adapted(part) for name in part.changes}
+        return all(
+            spec.name not in changed and len({digests[spec.name] for digests in inputs}) == 1 for spec in file.tensors
+        )

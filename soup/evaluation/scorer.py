@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import ContentDigest, side_digest
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score, Split
@@ -42,11 +43,11 @@ class Scorer:
         suite: The benchmarks of the questions that choose.
         journal: Where scores are remembered.
         run: Where candidates and answers lie meanwhile.
-        digests: The ingredients' digests by name.
+        digests: The ingredients' digests by name, and that of a base that is read, by its location.
         template: What all recipes of the search have in common.
         objective: How scores become one number, and what a soup must not break.
         progress: Who hears of evaluations and trials.
-        digest_base: Gives the base's digest, for methods that read the base.
+        digest_base: Gives the base's digest, where the method or an adapter reads the base.
         expected: How many models are scored at most, once for each part of the questions; None: nobody knows.
         at_once: How many are evaluated side by side.
 
@@ -135,8 +136,8 @@ class Scorer:
         parts = [self.pool[share.name].checkpoint for share in shares]
         tokenizer = self.pool.tokenizer.checkpoint if self.pool.tokenizer else None
         side = side_digest(lead.checkpoint, *parts, tokenizer=tokenizer)
-        base_digest = self.digest_base() if self.digest_base and template.needs_base else None
-        return template.recipe(self.pool, shares, side, base_digest)
+        reads_base = template.needs_base or any(map(is_adapted, parts))
+        return template.recipe(self.pool, shares, side, self.digest_base() if self.digest_base and reads_base else None)
 
     def check_first(self) -> None:
         """Before the first evaluation, have harnesses look for what would stop a later one; after it, do nothing.

@@ -8,7 +8,6 @@ of the inputs alone, so that the size of blocks changes no byte. What can't be m
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -18,12 +17,14 @@ from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import is_counter
+from soup.checkpoints.writer import view_bytes
 from soup.errors import RecipeError
 from soup.hf.places import Place, places_of
 from soup.merging.integer_tensors import not_averaged
 from soup.merging.mean_kernel import MeanKernel
 from soup.merging.methods.base import Block, Method
 from soup.merging.methods.linear import Linear
+from soup.merging.scratch import Scratch
 from soup.support.options import option_name
 
 if TYPE_CHECKING:
@@ -37,20 +38,6 @@ class BlendResult(NamedTuple):
 
     values: torch.Tensor
     rejection: Problem | None = None
-
-
-class _Scratch(threading.local):
-    """Each thread's memory for values, used again from block to block."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[torch.dtype, int], torch.Tensor] = {}
-
-    def like(self, dtype: torch.dtype, slot: int, other: torch.Tensor) -> torch.Tensor:
-        """Lend the memory of a slot for values of that dtype, in the shape of `other`; its content is left over."""
-        held = self._held.get((dtype, slot))
-        if held is None or held.numel() < other.numel():
-            held = self._held[dtype, slot] = other.new_empty(other.numel(), dtype=dtype)
-        return held[: other.numel()].view(other.shape)
 
 
 @dataclass(frozen=True)
@@ -78,7 +65,7 @@ class Blend:
     digests: tuple[str, ...] = ()
     constants: Any = None
     mean_kernel: MeanKernel | None = None
-    _scratch: _Scratch = field(default_factory=lambda: _Scratch(), repr=False, compare=False)
+    _scratch: Scratch = field(default_factory=lambda: Scratch(), repr=False, compare=False)
 
     @property
     def is_plain_mean(self) -> bool:
@@ -94,32 +81,32 @@ class Blend:
         """Whether the method merges this tensor as a whole, and not by slices."""
         return spec.dtype.kind == "float" and self.method.granularity_of(spec.name, spec.shape) == "tensor"
 
-    def block(self, specs: Sequence[TensorSpec], views: Sequence[memoryview], first: int) -> Block:
+    def block(self, specs: Sequence[TensorSpec], raw: Sequence[torch.Tensor], first: int) -> Block:
         """Return the method's view of a block of a floating tensor; see `__call__` for the arguments."""
         accumulate = max((spec.dtype.accumulates_in for spec in specs), key=lambda dtype: dtype.bits)
-        return self._block(_tensors(specs, views), specs[0].cast(self.dtype), accumulate.torch, first)
+        return self._block(raw, specs[0].cast(self.dtype), accumulate.torch, first)
 
-    def __call__(self, specs: Sequence[TensorSpec], views: Sequence[memoryview], first: int = 0) -> BlendResult:
+    def __call__(self, specs: Sequence[TensorSpec], raw: Sequence[torch.Tensor], first: int = 0) -> BlendResult:
         """Merge one block.
 
         Args:
             specs: The tensor's spec in each input, in the order of `inputs`.
-            views: The block's bytes in each input, at least one element.
+            raw: The block's values in each input, [elements], at least one; in the spec's dtype, or in a wider one
+                where an adapter adds to them, so that they are rounded once.
             first: The index of the block's first element in its tensor.
 
         Returns:
             Values in memory that this thread's next block uses again, and what speaks against merging them.
         """
-        raw = _tensors(specs, views)
-        alike = all(spec.dtype == specs[0].dtype for spec in specs)
+        alike = all(spec.dtype == specs[0].dtype for spec in specs) and all(v.dtype == raw[0].dtype for v in raw)
         # Trained weights differ from the first element on: comparing the heads spares a comparison of all.
-        heads = {bytes(view[:64]) for view in views} if alike else set()
-        equal = len(heads) == 1 and all(_same_bytes(raw[0], other) for other in raw[1:])
+        heads = {bytes(view_bytes(values[:32])) for values in raw} if alike else set()
+        equal = len(heads) == 1 and all(other is raw[0] or _same_bytes(raw[0], other) for other in raw[1:])
         if specs[0].dtype.kind != "float":
             mergeable = equal or is_counter(specs[0])  # a counter is copied from the first ingredient
             return BlendResult(raw[0], None if mergeable else self._integers_differ(specs[0], raw))
         target = specs[0].cast(self.dtype)
-        if equal and target == specs[0]:
+        if equal and target == specs[0] and raw[0].dtype == target.dtype.torch:
             return BlendResult(raw[0], None if _finite(raw[0]) else self._nonfinite(target, raw))
         if alike and target == specs[0] and (mean := self._compiled_mean(raw)) is not None:
             return BlendResult(mean)
@@ -155,7 +142,7 @@ class Blend:
         # Where all inputs agree their bits stay. Mostly the cast sees to it; in these cases it might not.
         doubtful = not finite or target.dtype == accumulate or not mean
         if bits_may_stay and doubtful:
-            result = torch.where(_agree(raw), raw[0], result)
+            result = torch.where(_agree(raw), raw[0].to(result.dtype), result)
         if not largest <= torch.finfo(target.dtype.torch).max and not torch.isfinite(result).all():
             rejection = rejection or self._overflow(target, result)
         return BlendResult(result, rejection)
@@ -224,12 +211,6 @@ class Blend:
     def _integers_differ(self, spec: TensorSpec, raw: Sequence[torch.Tensor]) -> Problem:
         others = [name for name, values in zip(self.names, raw, strict=True) if not _same_bytes(raw[0], values)]
         return not_averaged(spec, self.names[0], others)
-
-
-def _tensors(specs: Sequence[TensorSpec], views: Sequence[memoryview]) -> list[torch.Tensor]:
-    import torch
-
-    return [torch.frombuffer(view, dtype=spec.dtype.torch) for spec, view in zip(specs, views, strict=True)]
 
 
 def _same_bytes(left: torch.Tensor, right: torch.Tensor) -> bool:

@@ -17,9 +17,12 @@ import xxhash
 from soup.checkpoints.digest import ByteProgress, ContentDigest, LeafDigests, leaves
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.checkpoints.problem import Problem
+from soup.checkpoints.reader import Checkpoint
 from soup.errors import PoolError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.mean_kernel import COMPILED_MEAN
+from soup.merging.scratch import Scratch
+from soup.merging.tensor_inputs import Source, TensorInputs, stored_checkpoints, tensor_inputs
 from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads
 
@@ -33,6 +36,9 @@ Sink = Callable[[str, int, "torch.Tensor"], None]
 
 BLOCK_BUDGET_BYTES = 32 * 2**20
 """The most memory for the inputs of one block in one thread; with many ingredients the blocks become smaller."""
+
+HELD_TENSORS = 4
+"""How many tensors' factors are in memory, for adapters."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +70,34 @@ class _Loop:
     blend: Blend
     options: Options
     sink: Sink
-    digests: tuple[LeafDigests, ...]
+    digests: dict[Checkpoint, LeafDigests]
     rejections: dict[str, Problem] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     local: threading.local = field(default_factory=threading.local)
+    scratch: Scratch = field(default_factory=Scratch)
+    held: dict[str, TensorInputs] = field(default_factory=dict)
 
     def reject(self, name: str, reason: Problem) -> None:
         """Keep the first reason why tensor `name` can't be merged."""
         with self.lock:
             self.rejections.setdefault(name, reason)
 
+    def inputs_of(self, name: str) -> TensorInputs:
+        """Plan how a tensor is read; the plans of the last few are held, for all leaves share their factors."""
+        with self.lock:
+            if name not in self.held:
+                while len(self.held) >= HELD_TENSORS:
+                    del self.held[next(iter(self.held))]
+                self.held[name] = tensor_inputs(self.blend, name)
+            return self.held[name]
+
     def buffers(self, sizes: Sequence[int]) -> list[memoryview]:
-        """Lend this thread's buffers, one per input, cut to size; the next call lends the same memory."""
+        """Lend this thread's buffers, one per source, cut to size; the next call lends the same memory."""
         held: list[bytearray] = getattr(self.local, "buffers", [])
-        if not held or any(len(buffer) < size for buffer, size in zip(held, sizes, strict=True)):
+        if len(held) < len(sizes) or any(len(buffer) < size for buffer, size in zip(held, sizes, strict=False)):
             held = [bytearray(size) for size in sizes]
             self.local.buffers = held
-        return [memoryview(buffer)[:size] for buffer, size in zip(held, sizes, strict=True)]
+        return [memoryview(buffer)[:size] for buffer, size in zip(held, sizes, strict=False)]
 
 
 def for_each_block(
@@ -96,7 +113,8 @@ def for_each_block(
         hashing: Whether to digest the inputs on the way.
 
     Returns:
-        The content digest of each input with `hashing`; else nothing.
+        With `hashing` the content digest of each input, and then of the base if it is only adapters that read it;
+        else nothing.
 
     Raises:
         PoolError: NaN, infinity, overflow, or integer tensors that differ; all such tensors are listed.
@@ -123,7 +141,8 @@ def scan_blocks(
     if blend.is_plain_mean:
         planned_bytes = len(blend.inputs) * sum(spec.bytes for spec in tensors if spec.dtype.name == "bfloat16")
         blend = replace(blend, mean_kernel=COMPILED_MEAN.kernel_for(planned_bytes))
-    digests = tuple(LeafDigests(checkpoint) for checkpoint in blend.inputs) if hashing else ()
+    stored = list(stored_checkpoints(blend)) if hashing else []
+    digests = {checkpoint: LeafDigests(checkpoint) for checkpoint in stored}
     loop = _Loop(blend, options, sink, digests)
     units = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))
     threads_before = torch.get_num_threads()
@@ -132,7 +151,8 @@ def scan_blocks(
         run_on_threads(lambda unit: _merge_unit(loop, *unit), units, count, lambda: torch.set_num_threads(1))
     finally:
         torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
-    return ScanResult(tuple(leaf_digests.close() for leaf_digests in digests), loop.rejections)
+    closed = {checkpoint: leaf_digests.close() for checkpoint, leaf_digests in digests.items()}
+    return ScanResult(tuple(closed[checkpoint] for checkpoint in stored), loop.rejections)
 
 
 def thread_bytes(blend: Blend, tensors: Sequence[TensorSpec]) -> int:
@@ -163,13 +183,17 @@ def _units(spec: TensorSpec, blend: Blend) -> Iterator[tuple[int, int]]:
 
 def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
     """Do one unit of work: read, hash, merge and pass on every block of it."""
-    specs = [checkpoint.tensors[spec.name] for checkpoint in loop.blend.inputs]
-    hashers = [_LeafHasher(digests, spec.name, start) for digests in loop.digests]
-    for first, elements in _blocks(loop, specs, start, count):
-        views = _read(loop, specs, first, elements)
-        for hasher, view, input_spec in zip(hashers, views, specs, strict=False):
-            hasher.update(view, input_spec.dtype.bits // 8)
-        values, rejection = loop.blend(specs, views, first)
+    inputs = loop.inputs_of(spec.name)
+    hashers = [
+        _LeafHasher(loop.digests[source.checkpoint], source.spec.name, start)
+        for source in inputs.sources
+        if loop.digests
+    ]
+    for first, elements in _blocks(loop, inputs, start, count):
+        views = _read(loop, inputs.sources, first, elements)
+        for hasher, view, source in zip(hashers, views, inputs.sources, strict=False):
+            hasher.update(view, source.spec.dtype.bits // 8)
+        values, rejection = inputs.blend(inputs.specs, inputs.values(views, first, loop.scratch), first)
         if rejection is not None:
             loop.reject(spec.name, rejection)
         loop.sink(spec.name, first, values)
@@ -179,10 +203,10 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
         hasher.close()
 
 
-def _blocks(loop: _Loop, specs: Sequence[TensorSpec], start: int, count: int) -> Iterator[tuple[int, int]]:
+def _blocks(loop: _Loop, inputs: TensorInputs, start: int, count: int) -> Iterator[tuple[int, int]]:
     """Cut a unit into blocks that fit the budget; yields their (first element, number of elements)."""
-    step = min(loop.options.block_elements or count, max(4096, BLOCK_BUDGET_BYTES // _element_bytes(specs)))
-    if loop.blend.takes_whole(specs[0]):
+    step = min(loop.options.block_elements or count, max(4096, BLOCK_BUDGET_BYTES // inputs.element_bytes))
+    if loop.blend.takes_whole(inputs.specs[0]):
         step = count
     for first in range(start, start + count, max(step, 1)):
         yield first, min(step, start + count - first)
@@ -193,21 +217,20 @@ def _element_bytes(specs: Sequence[TensorSpec]) -> int:
     return sum(spec.dtype.bits // 8 + spec.dtype.accumulates_in.bits // 8 for spec in specs)
 
 
-def _read(loop: _Loop, specs: Sequence[TensorSpec], first: int, count: int) -> list[memoryview]:
-    """Read a block of every input into this thread's buffers."""
-    name = specs[0].name
-    widths = [spec.dtype.bits // 8 for spec in specs]
+def _read(loop: _Loop, sources: Sequence[Source], first: int, count: int) -> list[memoryview]:
+    """Read a block of every source into this thread's buffers."""
+    widths = [source.spec.dtype.bits // 8 for source in sources]
     views = loop.buffers([count * width for width in widths])
     # What the page cache has comes at once. For the rest, every disk read is under way before the first is waited for.
     missing = [
-        (checkpoint, first * width + done, view[done:])
-        for checkpoint, width, view in zip(loop.blend.inputs, widths, views, strict=True)
-        if (done := checkpoint.read_cached(name, first * width, view)) < len(view)
+        (source, first * width + done, view[done:])
+        for source, width, view in zip(sources, widths, views, strict=True)
+        if (done := source.checkpoint.read_cached(source.spec.name, first * width, view)) < len(view)
     ]
-    for checkpoint, start, view in missing:
-        checkpoint.expect(name, start, len(view))
-    for checkpoint, start, view in missing:
-        checkpoint.read_into(name, start, view)
+    for source, start, view in missing:
+        source.checkpoint.expect(source.spec.name, start, len(view))
+    for source, start, view in missing:
+        source.checkpoint.read_into(source.spec.name, start, view)
     return views
 
 

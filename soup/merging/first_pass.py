@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from soup.checkpoints.digest import ByteProgress, leaves
@@ -18,6 +18,8 @@ from soup.checkpoints.dtypes import TensorSpec
 from soup.hf.places import Place, places_of
 from soup.merging.block_arithmetic import Blend
 from soup.merging.methods.base import Block
+from soup.merging.scratch import Scratch
+from soup.merging.tensor_inputs import TensorInputs, tensor_inputs
 from soup.support.threads import default_threads
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class StreamedFirstPass:
     specs: Sequence[TensorSpec]
     threads: int | None = None
     progress: ByteProgress | None = None
+    scratch: Scratch = field(default_factory=Scratch)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -103,17 +106,24 @@ class StreamedFirstPass:
         start: int,
         count: int,
     ) -> torch.Tensor:
-        specs = [checkpoint.tensors[spec.name] for checkpoint in self.blend.inputs]
-        sizes = [count * each.dtype.bits // 8 for each in specs]
+        inputs = self._inputs_of(local, spec.name)
+        sizes = [count * source.spec.dtype.bits // 8 for source in inputs.sources]
         held: list[bytearray] = getattr(local, "buffers", [])
-        if any(len(buffer) < size for buffer, size in zip(held, sizes, strict=False)) or not held:
+        if len(held) < len(sizes) or any(len(buffer) < size for buffer, size in zip(held, sizes, strict=False)):
             held = local.buffers = [bytearray(size) for size in sizes]
-        views = [memoryview(buffer)[:size] for buffer, size in zip(held, sizes, strict=True)]
-        for checkpoint, each, view in zip(self.blend.inputs, specs, views, strict=True):
-            checkpoint.read_into(spec.name, start * each.dtype.bits // 8, view)
+        views = [memoryview(buffer)[:size] for buffer, size in zip(held, sizes, strict=False)]
+        for source, view in zip(inputs.sources, views, strict=True):
+            source.checkpoint.read_into(source.spec.name, start * source.spec.dtype.bits // 8, view)
         if self.progress:
             self.progress(sum(sizes))
-        return statistic(self.blend.block(specs, views, start))
+        return statistic(inputs.blend.block(inputs.specs, inputs.values(views, start, self.scratch), start))
+
+    def _inputs_of(self, local: threading.local, name: str) -> TensorInputs:
+        """Plan how a tensor is read; the last plan is held, for all leaves share its factors."""
+        if getattr(local, "name", None) != name:
+            local.name, local.inputs = name, tensor_inputs(self.blend, name)
+        inputs: TensorInputs = local.inputs
+        return inputs
 
 
 def _add(

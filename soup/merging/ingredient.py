@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from soup.checkpoints.adapted import AdaptedCheckpoint
+from soup.checkpoints.adapter import Adapter
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
-from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.reader import Checkpoint, is_adapter
 from soup.checkpoints.training_record import TrainingRecord, read_training_record
 from soup.errors import CheckpointError, SoupError
 from soup.merging.recipe import CheckpointSource
+from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["Ingredient", "combine_errors", "is_dropped", "open_all", "open_each", "open_ingredient"]
+__all__ = ["Ingredient", "combine_errors", "is_dropped", "open_alone", "open_each", "open_ingredient"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,46 +51,59 @@ def is_dropped(name: str, drop: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in drop)
 
 
-def open_ingredient(name: str, location: str) -> Ingredient:
+def open_ingredient(name: str, location: str, base: Checkpoint | None = None) -> Ingredient:
     """Open one checkpoint.
 
     Args:
         name: The short name that it gets.
         location: A directory or a Hub id; a directory of that name comes first.
+        base: What an adapter is put on.
+
+    Raises:
+        CheckpointError: It is not there, or damaged, or an adapter without a base.
+    """
+    if is_hub_id(location) and not Path(location).exists():
+        folder, pinned = fetch_checkpoint(location)
+        return Ingredient(name, _open(folder, base), pinned)
+    path = str(Path(location).absolute())
+    if any("\ud800" <= sign <= "\udfff" for sign in path):  # how Python shows a byte that is no text
+        raise CheckpointError(f"{path!a}: its name is not UTF-8, so that no recipe or journal can hold it. Rename it.")
+    return Ingredient(name, _open(Path(location), base), path)
+
+
+def open_alone(location: str) -> Checkpoint:
+    """Open a checkpoint to look at it: of an adapter its factors, without a base.
 
     Raises:
         CheckpointError: It is not there, or damaged.
     """
-    if is_hub_id(location) and not Path(location).exists():
-        folder, pinned = fetch_checkpoint(location)
-        return Ingredient(name, Checkpoint(folder), pinned)
-    path = str(Path(location).absolute())
-    if any("\ud800" <= sign <= "\udfff" for sign in path):  # how Python shows a byte that is no text
-        raise CheckpointError(f"{path!a}: its name is not UTF-8, so that no recipe or journal can hold it. Rename it.")
-    return Ingredient(name, Checkpoint(location), path)
+    remote = is_hub_id(location) and not Path(location).exists()
+    folder = fetch_checkpoint(location)[0] if remote else Path(location)
+    return Adapter(folder) if is_adapter(folder) else Checkpoint(folder)
 
 
-def open_each(locations: Iterable[tuple[str, str]]) -> tuple[list[Ingredient], dict[str, SoupError]]:
+def _open(folder: Path, base: Checkpoint | None) -> Checkpoint:
+    if not is_adapter(folder):
+        return Checkpoint(folder)
+    if base is None:
+        raise CheckpointError(
+            f"{folder}: an adapter whose base is not known, or can't be opened: pass {option_name('base')} (or name it "
+            "as base in the recipe)."
+        )
+    return AdaptedCheckpoint(folder, base)
+
+
+def open_each(
+    locations: Iterable[tuple[str, str]], base: Checkpoint | None = None
+) -> tuple[list[Ingredient], dict[str, SoupError]]:
     """Open checkpoints by (name, location); returns those that can be opened, and the others' errors by name."""
     ingredients, errors = [], {}
     for name, location in locations:
         try:
-            ingredients.append(open_ingredient(name, location))
+            ingredients.append(open_ingredient(name, location, base))
         except SoupError as error:
             errors[name] = error
     return ingredients, errors
-
-
-def open_all(locations: Iterable[tuple[str, str]]) -> list[Ingredient]:
-    """Open checkpoints by (name, location).
-
-    Raises:
-        CheckpointError: Some can't be opened; all are listed.
-    """
-    ingredients, errors = open_each(locations)
-    if errors:
-        raise combine_errors(list(errors.values()))
-    return ingredients
 
 
 def combine_errors(errors: Sequence[SoupError]) -> SoupError:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from soup.checkpoints.adapter import ADAPTER_CONFIG
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
 from soup.checkpoints.destination import remove_replaced
 from soup.checkpoints.digest import digest_checkpoint, digest_files
@@ -24,16 +25,18 @@ from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import complete_side_files, config_for
 from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files
 from soup.errors import CheckpointError, OutputError, RecipeError, SoupError
+from soup.merging.adapter_soup import AdapterPlan, plan_adapter
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, for_each_block, thread_bytes
 from soup.merging.first_pass import StreamedFirstPass
-from soup.merging.ingredient import Ingredient, is_dropped, open_all
+from soup.merging.ingredient import Ingredient, combine_errors, is_dropped, open_each
 from soup.merging.mean_kernel import LOAD_NUMBA_FROM_BYTES
 from soup.merging.methods.base import Method
 from soup.merging.model_card import model_card
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
+from soup.merging.tensor_inputs import stored_checkpoints
 from soup.support.json_text import read_text
 from soup.support.open_files import real_path
 from soup.support.options import option_name, refuse_wrong_type
@@ -81,6 +84,7 @@ class MergePlan:
         blend: The arithmetic over the open inputs.
         reads: The tensors that are read of each input.
         files: The files that are written.
+        adapter: What is written where it is one adapter.
     """
 
     recipe: Recipe
@@ -91,6 +95,7 @@ class MergePlan:
     blend: Blend
     reads: tuple[TensorSpec, ...]
     files: tuple[FilePlan, ...]
+    adapter: AdapterPlan | None = None
 
     @property
     def writes(self) -> tuple[TensorSpec, ...]:
@@ -107,7 +112,7 @@ class MergePlan:
         with wrap_method_errors(self.recipe.method):
             if method.needs_digests:
                 parts = zip(self.recipe.ingredients, blend.inputs, strict=False)
-                digests = [share.digest or digest_checkpoint(part).content for share, part in parts]
+                digests = [share.digest or digest_checkpoint(part.stored).content for share, part in parts]
                 blend = replace(blend, digests=tuple(digests))
             constants = method.prepare(StreamedFirstPass(blend, self.reads, self.options.threads, on_bytes))
         return replace(blend, constants=constants)
@@ -116,8 +121,12 @@ class MergePlan:
     def read_bytes(self) -> int:
         """The size of all that is read; a method that needs to know the whole model first reads it more than once."""
         names = {spec.name for spec in self.reads}
-        inputs = self.blend.inputs
-        once = sum(spec.bytes for part in inputs for name, spec in part.tensors.items() if name in names)
+        once = sum(
+            spec.bytes
+            for checkpoint in {*stored_checkpoints(self.blend)}
+            for name, spec in checkpoint.tensors.items()
+            if name in names or checkpoint not in self.blend.inputs
+        )
         return (1 + self.blend.method.first_passes) * once
 
     @property
@@ -209,13 +218,15 @@ def write_soup(
         out: The directory to write.
         scores: For the model card: by benchmark, then by the part of the questions.
         on_bytes: Called with the number of input bytes done since its last call.
-        on_remark: Called with what the method says of these inputs.
+        on_remark: Called with what the soup's user should know.
 
     Raises:
         PoolError, RecipeError: a tensor can't be merged, the method failed, or an ingredient is not the one named.
         CheckpointError: weights changed while they were merged.
         OutputError: the destination exists, is being written by another run, or the disk is too small.
     """
+    if plan.adapter:
+        return _write_adapter(plan, plan.adapter, out, scores, on_bytes, on_remark)
     if not plan.write.overwrite and (finished := _finished_soup(plan, out, on_bytes)):
         remove_replaced(out)
         return finished
@@ -235,6 +246,33 @@ def write_soup(
     return sealed
 
 
+def _write_adapter(
+    plan: MergePlan,
+    adapter: AdapterPlan,
+    out: Path,
+    scores: Mapping[str, Mapping[str, float]] | None,
+    on_bytes: Callable[[int], None] | None,
+    on_remark: Callable[[str], None],
+) -> Recipe:
+    """Write the soup as one adapter; what it is made of is read through for the recipe's digests."""
+    digests = [digest_checkpoint(checkpoint, on_bytes) for checkpoint in stored_checkpoints(plan.blend)]
+    sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
+    whole = [spec for spec in plan.reads if spec.name in adapter.whole]
+    with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
+        if error := adapter.write_factors(writer.write):
+            on_remark(f"{out}: what the adapter adds to the base differs from the soup's by {error:.2%} of its norm")
+        for_each_block(plan.blend, whole, lambda name, start, values: writer.write(adapter.whole[name], start, values))
+        for checkpoint in plan.blend.inputs:
+            checkpoint.refuse_changed()
+        assert sealed.base is not None, "adapters have a base"
+        writer.add_file(ADAPTER_CONFIG, adapter.config(sealed.base.path))
+        writer.add_file("recipe.yaml", sealed.text(out).encode())
+        card = model_card(sealed, scores, plan.lead.config, adapter_error=error)
+        writer.add_file("README.md", card.encode())
+        writer.commit(_metadata(sealed.digest))
+    return sealed
+
+
 def open_pool(recipe: Recipe) -> Pool:
     """Return the recipe's ingredients and base, opened and held against each other.
 
@@ -243,13 +281,15 @@ def open_pool(recipe: Recipe) -> Pool:
         PoolError: they do not belong together; every mismatch is listed.
     """
     sources = [(share.name, share.path) for share in recipe.ingredients]
-    sources += [("base", recipe.base.path)] if recipe.base else []
+    bases, errors = open_each([("base", recipe.base.path)] if recipe.base else [])
+    base = bases[0] if bases else None
     lender = recipe.tokenizer
-    if lender and lender.path not in {path for _, path in sources}:
+    if lender and lender.path not in {recipe.base and recipe.base.path, *(path for _, path in sources)}:
         sources.append((lender.name, lender.path))
-    parts = open_all(sources)
-    of_path = {path: part for (_, path), part in zip(sources, parts, strict=True)}
-    base, tokenizer = (of_path[part.path] if part else None for part in (recipe.base, lender))
+    parts, more_errors = open_each(sources, base.checkpoint if base else None)
+    if errors or more_errors:
+        raise combine_errors([*more_errors.values(), *errors.values()])
+    tokenizer = next((part for part in [*parts, *bases] if lender and part.location == lender.path), None)
     pool = Pool.of(parts[: len(recipe.ingredients)], base, tokenizer=tokenizer)
     pool.check(recipe.dtype, recipe.drop)
     return pool
@@ -297,7 +337,9 @@ def plan_merge(
     layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
     files = plan_files(writes, layout, write.max_shard_bytes)
     tokenizer = pool.tokenizer.checkpoint if pool.tokenizer else None
-    return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files)
+    adapter = plan_adapter(blend, write.adapter_rank) if write.as_adapter else None
+    files = adapter.files if adapter else files
+    return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files, adapter)
 
 
 def build_method(recipe: Recipe) -> Method:

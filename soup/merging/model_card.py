@@ -16,16 +16,19 @@ Scores = Mapping[str, Mapping[str, float]]
 """A soup's scores by benchmark, and for each by the questions that were asked (`all`, `selection`, `report`)."""
 
 
-def model_card(recipe: Recipe, scores: Scores | None, config: Mapping[str, object]) -> str:
+def model_card(
+    recipe: Recipe, scores: Scores | None, config: Mapping[str, object], *, adapter_error: float | None = None
+) -> str:
     """Write README.md for a soup.
 
     Args:
         recipe: The sealed recipe.
         scores: What the soup scored; None leaves the section out.
         config: The soup's config.json.
+        adapter_error: How far one adapter of a smaller rank is from the soup, as a share; None: it is a whole model.
     """
     front = {
-        "library_name": "transformers",
+        "library_name": "transformers" if adapter_error is None else "peft",
         "tags": ["merge", "model-soup", *([str(config["model_type"])] if "model_type" in config else [])],
     }
     hub = [share.path.partition("@")[0] for share in recipe.ingredients if not share.path.startswith(("/", "."))]
@@ -42,11 +45,22 @@ def model_card(recipe: Recipe, scores: Scores | None, config: Mapping[str, objec
         + (f", chosen by the strategy {markdown_code(recipe.strategy)}" if recipe.strategy else "")
         + ". It costs as much to run as one of them.\n",
         table(["ingredient", "weight", "digest"], rows),
+        *([_adapter(adapter_error)] if adapter_error is not None else []),
         *([_scores(scores, describe_objective(recipe.objective))] if scores else []),
         f"`recipe.yaml` beside this file makes it again (`soup merge recipe.yaml -o OUT`), bit for bit.\n"
         f"Recipe digest: `{recipe.digest}`.\n",
     ]
     return "\n".join(parts)
+
+
+def _adapter(error: float) -> str:
+    """Say what the adapter holds."""
+    if error == 0:
+        return "One LoRA adapter, which holds the soup exactly: the factors of all ingredients, side by side.\n"
+    return (
+        "One LoRA adapter, of a smaller rank than the soup: the norm of what it adds to the base differs from the "
+        f"soup's by {error:.2%}. Scores here are the soup's own.\n"
+    )
 
 
 def _scores(scores: Scores, objective: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,7 @@ class WriteOptions:
     Args:
         overwrite: Whether an earlier soup at the destination is replaced.
         max_shard_bytes: Lay the files out anew, at most so large; None: as the base or the first ingredient has them.
+        as_adapter: Write a soup of adapters as one adapter: `exact`, or `rank=R` for the nearest of rank R.
 
     Raises:
         RecipeError: values of a wrong type.
@@ -106,7 +108,17 @@ class WriteOptions:
         metavar="SIZE",
         minimum=1,
     )
+    as_adapter: str | None = option(
+        None, "Write a soup of adapters as one adapter.", "Output", bare="exact", metavar="[rank=R]"
+    )
 
     def __post_init__(self) -> None:
         kinds: dict[str, type | tuple[type, ...]] = {"overwrite": bool, "max_shard_bytes": (int, type(None))}
-        refuse_wrong_type(vars(self), kinds, RecipeError)
+        refuse_wrong_type(vars(self), kinds | {"as_adapter": TEXT}, RecipeError)
+        if self.as_adapter not in (None, "exact") and not re.fullmatch(r"rank=[1-9]\d{0,8}", self.as_adapter):
+            raise RecipeError(f"{option_name('as_adapter')}: expected exact or rank=R, found {self.as_adapter!r:.80}.")
+
+    @property
+    def adapter_rank(self) -> int | None:
+        """The rank of the adapter that is written; None: what holds the soup exactly, or no adapter."""
+        return int(self.as_adapter.removeprefix("rank=")) if self.as_adapter not in (None, "exact") else None

@@ -8,12 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import overload
 
+from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.origin import different_starts
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
 from soup.checkpoints.tensor_names import abbreviate, unmergeable, unwrapping, wrapped
 from soup.errors import PoolError, SoupError
+from soup.merging.adapter_bases import base_of_adapters
 from soup.merging.ingredient import Ingredient, combine_errors, is_dropped, open_each
 from soup.merging.integer_tensors import differing_counters, differing_integers
 from soup.merging.mismatches import harmless_in_config, mismatches
@@ -31,7 +33,8 @@ class Pool(Sequence[Ingredient]):
 
     Args:
         locations: One directory whose subdirectories are checkpoints, or checkpoints (directories or Hub ids).
-        base: The checkpoint that the ingredients were tuned from; in the pool's directory it is no ingredient.
+        base: The checkpoint that the ingredients were tuned from, and that adapters are put on; in the pool's directory
+            it is no ingredient. None: the one that adapters name, if there are any.
         exclude: Names of ingredients to leave out.
 
     `tokenizer` is the ingredient whose tokenizer every soup takes, where one was chosen; see `take_tokenizer`.
@@ -91,11 +94,13 @@ class Pool(Sequence[Ingredient]):
         )
         paths = [locations] if isinstance(locations, str | Path) else list(locations)
         listing = list_pool(paths, base)
+        if base is None and (base := base_of_adapters(listing.locations)) is not None:
+            listing = list_pool(paths, base)
         remarks = (*listing.skipped, *([listing.deeper] if listing.deeper else []))
         names = _short_names(listing.locations)
         kept = _without(exclude, dict(zip(names, listing.locations, strict=True)), listing)
-        ingredients, errors = open_each(kept.items())
         bases, base_errors = open_each([("base", str(base))] if base is not None else [])
+        ingredients, errors = open_each(kept.items(), bases[0].checkpoint if bases else None)
         return cls.of(ingredients, bases[0] if bases else None, remarks), errors | base_errors
 
     def __len__(self) -> int:
@@ -117,6 +122,11 @@ class Pool(Sequence[Ingredient]):
     def names(self) -> tuple[str, ...]:
         """The ingredients' short names, in order."""
         return tuple(ingredient.name for ingredient in self)
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether an ingredient is an adapter, so that the base is read."""
+        return any(is_adapted(part.checkpoint) for part in self)
 
     def take_tokenizer(self, name: str | None) -> None:
         """Choose whose tokenizer and chat template go into every soup, whether or not the others' are the same.

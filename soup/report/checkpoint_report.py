@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from soup.checkpoints.adapter import PREFIX, Adapter
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.evaluation.progress import Progress
 from soup.hf.components import group_by_component
-from soup.merging.ingredient import open_ingredient
+from soup.merging.ingredient import open_alone
 
 __all__ = ["CheckpointReport", "ComponentRow", "TensorRow", "inspect_checkpoint"]
 
@@ -52,11 +53,13 @@ class CheckpointReport:
     components: list[ComponentRow]
     tensors: list[TensorRow]
     digest: str | None = None
+    adapter: dict[str, object] | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return the document that `soup inspect --json` prints."""
         document = {"schema": 1, **asdict(self)}
-        return document if self.digest else {key: value for key, value in document.items() if key != "digest"}
+        missing = [key for key in ("digest", "adapter") if not document[key]]
+        return {key: value for key, value in document.items() if key not in missing}
 
 
 def inspect_checkpoint(
@@ -65,7 +68,7 @@ def inspect_checkpoint(
     """Find out what a checkpoint holds, from its headers.
 
     Args:
-        location: A directory or a Hub id.
+        location: A directory or a Hub id; of an adapter, its own factors are shown.
         digest: Whether the digest of its weights is made, for which all of them are read.
         progress: Who hears warnings and bytes.
 
@@ -73,7 +76,7 @@ def inspect_checkpoint(
         CheckpointError: it is not to be had, or damaged.
     """
     progress = progress or Progress()
-    with open_ingredient("checkpoint", str(location)).checkpoint as checkpoint:
+    with open_alone(str(location)) as checkpoint:
         for warning in checkpoint.warnings:
             progress.on_warning(warning)
         content = None
@@ -100,11 +103,21 @@ def _report(checkpoint: Checkpoint, digest: str | None) -> CheckpointReport:
             TensorRow(spec.name, spec.dtype.name, list(spec.shape), checkpoint.layout[spec.name]) for spec in specs
         ],
         digest=digest,
+        adapter=_adapter_facts(checkpoint) if isinstance(checkpoint, Adapter) else None,
     )
+
+
+def _adapter_facts(adapter: Adapter) -> dict[str, object]:
+    """Return what an adapter's config says, as far as it decides what is added to the base."""
+    settings = adapter.settings
+    shown = ("lora_alpha", "alpha_pattern", "use_rslora", "use_dora", "modules_to_save")
+    facts = {"base": adapter.base_location, "ranks": list(adapter.ranks)}
+    return facts | {key: settings[key] for key in shown if settings.get(key)}
 
 
 def _components(tensors: Mapping[str, TensorSpec]) -> list[ComponentRow]:
     """One row for each component of a checkpoint, with the size of its tensors."""
+    tensors = {name.removeprefix(PREFIX): spec for name, spec in tensors.items()}
     groups = {name: [tensors[member] for member in members] for name, members in group_by_component(tensors).items()}
     return [
         ComponentRow(

@@ -107,12 +107,12 @@ def _scorer(
     with Journal(run.journal) as journal:
         run.clear_scratch()
         cache, base = DigestCache(run.digests), pool.base
-        inputs = [*pool, *([base] if base and template.needs_base else [])]
+        inputs = [*pool, *([base] if base and (template.needs_base or pool.has_adapters) else [])]
         digests = _digests(inputs, cache, progress)
         sources = [part.source(digest.content) for part, digest in zip(pool, digests, strict=False)]
         for remark in Recipe.uniform(sources).repeated:
             progress.on_warning(remark)
-        by_name = dict(zip(pool.names, digests, strict=False))
+        by_name = dict(zip([*pool.names, *(part.location for part in inputs[len(pool) :])], digests, strict=True))
         digest_base = (lambda: _digests([base], cache, progress)[0].content) if base else None
         try:
             yield Scorer(pool, suite, journal, run, by_name, template, config.objective, progress, digest_base)

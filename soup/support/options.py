@@ -48,6 +48,7 @@ class OptionInfo:
         flag: Its name there, if it is not the field's.
         metavar: What stands for its value in the help.
         minimum: The least number that it may be; `above_minimum` leaves that number itself out.
+        bare: Its value where it stands without one; None: it needs one.
     """
 
     help: str
@@ -57,6 +58,7 @@ class OptionInfo:
     metavar: str | None = None
     minimum: float | None = None
     above_minimum: bool = False
+    bare: str | None = None
 
 
 def option(default: T, help: str, group: Group, kind: Kind = "text", **details: Any) -> T:

@@ -49,7 +49,7 @@ class WorkerSpec:
         settings: What evaluators are built from.
         options: How candidates are merged.
         run: The run's directory.
-        digests: The ingredients' digests by name.
+        digests: The ingredients' digests by name, and that of a base that is read, by its location.
         modules: Modules that register plug-ins when they are imported.
         tokenizer: The name of the ingredient whose tokenizer soups take, where one was chosen.
     """
@@ -66,8 +66,9 @@ class WorkerSpec:
 
     def open_pool(self) -> Pool:
         """Return the pool, opened by its directories; it was checked before."""
-        parts = [open_ingredient(name, directory) for name, directory in self.ingredients]
-        pool = Pool.of(tuple(parts), open_ingredient("base", self.base) if self.base else None)
+        base = open_ingredient("base", self.base) if self.base else None
+        parts = [open_ingredient(*part, base.checkpoint if base else None) for part in self.ingredients]
+        pool = Pool.of(tuple(parts), base)
         pool.take_tokenizer(self.tokenizer)
         return pool
 

@@ -1,0 +1,112 @@
+"""What a merge of a LoRA pool costs: wall time and peak memory, against the floor of this machine, in the same run.
+
+The floor is what no merge can do without: read the base and the adapters once (`cat`), write the output once (`cp`).
+The products of the factors come on top: 2 x rank x adapters operations for each element of a target. CPU is the
+processor's time on all cores, which a busy neighbour does not change as it changes the wall time.
+
+    python benchmarks/lora.py                      8 adapters of rank 16 over 1 GB, on all linear layers
+    python benchmarks/lora.py --gigabytes 4 --targets attention
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+from merge import SOUP, WORK, fresh, llama_config, llama_tensors
+
+TARGETS = {"all": ("_proj.weight",), "attention": ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")}
+
+ADAPTED = SOUP.replace(
+    "merge(Recipe.uniform(sources), sys.argv[1])",
+    "base, *sources = sources\ncpu = time.process_time()\n"
+    "merge(Recipe.uniform(sources).model_copy(update={'base': base}), sys.argv[1])",
+).replace('"wall":', '"cpu": time.process_time() - cpu, "wall":')
+
+
+@click.command()
+@click.option("--gigabytes", default=1.0, show_default=True, help="Size of the base.")
+@click.option("--adapters", default=8, show_default=True, help="How many ingredients.")
+@click.option("--rank", default=16, show_default=True, help="Rank of each.")
+@click.option("--targets", type=click.Choice([*TARGETS]), default="all", show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+def main(gigabytes: float, adapters: int, rank: int, targets: str, repeats: int) -> None:
+    """Make a base and adapters, merge them, print a table."""
+    folder = WORK / f"lora-{gigabytes:g}GB"
+    inputs = [folder / "base", *(folder / f"a{i}" for i in range(adapters))]
+    subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "merge.py"), "make", str(inputs[0]), f"{gigabytes}", "0", "0"],
+        check=True,
+    )
+    code = f"import lora; lora.make_adapters({str(folder)!r}, {gigabytes}, {adapters}, {rank}, {targets!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+    rounds: list[dict[str, float]] = []
+    try:
+        for number in range(repeats + 1):
+            measured = one_round(inputs, folder / "out")
+            if number:  # the first warms the page cache
+                rounds.append(measured)
+                click.echo(json.dumps({key: round(value, 3) for key, value in measured.items()}), err=True)
+    finally:
+        shutil.rmtree(folder)
+    middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
+    ratio = statistics.median(row["soup_wall"] / row["floor"] for row in rounds)
+    names = llama_tensors(llama_config(gigabytes, 0)).items()
+    elements = sum(shape[0] * shape[-1] for name, shape in names if name.endswith(TARGETS[targets]))
+    click.echo(
+        f"| {adapters} adapters of rank {rank} over {gigabytes:g} GB, targets: {targets} "
+        f"({2e-9 * elements * rank * adapters:.0f} GFLOP) | wall beyond start-up | of the floor | CPU | peak RSS |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        f"| floor (cat, cp) | {middle['floor']:.2f} s | 1 | | |\n"
+        f"| soup | {middle['soup_wall']:.2f} s | {ratio:.2f} | {middle['soup_cpu']:.2f} s | "
+        f"{middle['soup_rss'] / 1e6:.0f} MB |"
+    )
+
+
+def make_adapters(folder: str, gigabytes: float, adapters: int, rank: int, targets: str) -> None:
+    """Write adapters of bfloat16, as training in bfloat16 saves them."""
+    import torch
+    from safetensors.torch import save_file
+
+    shapes = llama_tensors(llama_config(gigabytes, 0)).items()
+    for seed in range(adapters):
+        path = Path(folder) / f"a{seed}"
+        path.mkdir(parents=True, exist_ok=True)
+        noise = torch.Generator().manual_seed(seed)
+        factors: dict[str, torch.Tensor] = {}
+        for name, shape in shapes:
+            if name.endswith(TARGETS[targets]):
+                module = f"base_model.model.{name.removesuffix('.weight')}"
+                for part, size in (("A", (rank, shape[1])), ("B", (shape[0], rank))):
+                    factors[f"{module}.lora_{part}.weight"] = (torch.randn(size, generator=noise) * 0.02).bfloat16()
+        save_file(factors, path / "adapter_model.safetensors")
+        settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank}
+        (path / "adapter_config.json").write_text(json.dumps(settings))
+
+
+def one_round(inputs: list[Path], out: Path) -> dict[str, float]:
+    """Measure floor and soup, each once."""
+    fresh([], out, cold=False)
+    began = time.perf_counter()
+    files = [file for path in inputs for file in path.glob("*.safetensors")]
+    with Path(os.devnull).open("wb") as null:
+        subprocess.run(["cat", *map(str, files)], stdout=null, check=True)
+    out.mkdir()
+    subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
+    floor = time.perf_counter() - began
+    fresh([], out, cold=False)
+    process = subprocess.run(
+        [sys.executable, "-c", ADAPTED, str(out), *map(str, inputs)], check=True, capture_output=True, text=True
+    )
+    return {"floor": floor} | {f"soup_{key}": value for key, value in json.loads(process.stdout).items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""A PEFT LoRA adapter as it lies on the disk: its config and its factors. What it makes of a base: `adapted.py`."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cached_property
+
+from soup.checkpoints.reader import Checkpoint
+from soup.errors import CheckpointError
+from soup.support.json_text import read_json_object
+from soup.support.text import bullet_list
+
+__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "PREFIX", "Adapter"]
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+PREFIX = "base_model.model."
+"""What PEFT puts before the names of the modules that it changes."""
+
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
+"""Values of `init_lora_weights` that leave the base as it is; the others take the first product out of it."""
+
+_REFUSED = {  # keys of the config that make the product B A another thing, or not all there is
+    "target_parameters": "adapters on single parameters",
+    "trainable_token_indices": "rows of trained tokens",
+    "layer_replication": "replicated layers",
+    "use_qalora": "QA-LoRA",
+    "use_bdlora": "BD-LoRA",
+    "alora_invocation_tokens": "activated LoRA, which is no change of the weights",
+    "arrow_config": "Arrow, which chooses adapters token by token",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "megatron_config": "Megatron",
+}
+
+_FACTS = ("lora_alpha", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out")
+"""The keys that decide, beside the tensors, what the adapter adds to its base."""
+
+
+class Adapter(Checkpoint):
+    """A directory with `adapter_config.json` and `adapter_model.safetensors`; its tensors are the factors.
+
+    Raises:
+        CheckpointError: Unreadable, no LoRA, or a kind of LoRA that is more than a low-rank change of the base.
+    """
+
+    def _find_weights(self) -> tuple[None, list[str]]:
+        if not (self.path / ADAPTER_WEIGHTS).is_file():
+            pickle = (self.path / "adapter_model.bin").exists()
+            raise CheckpointError(
+                f"{self.path}: no {ADAPTER_WEIGHTS} beside {ADAPTER_CONFIG}."
+                + (
+                    " adapter_model.bin is a pickle, and loading one can run any code. If you trust it, load the "
+                    "adapter with PEFT and save it again: PeftModel.from_pretrained(base, ADAPTER).save_pretrained(OUT)"
+                    if pickle
+                    else " Copy or download it again."
+                )
+            )
+        _refuse_unsupported(self)
+        if stray := sorted(path.name for path in self.path.glob("*.safetensors") if path.name != ADAPTER_WEIGHTS):
+            self.warnings.append(f"{self.path}: not read, since PEFT would not load them: {', '.join(stray)}")
+        return None, [ADAPTER_WEIGHTS]
+
+    @cached_property
+    def settings(self) -> dict[str, object]:
+        """The content of `adapter_config.json`."""
+        return read_json_object(self.path / ADAPTER_CONFIG, CheckpointError)
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The files that decide its content."""
+        return (*self.files, ADAPTER_CONFIG)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The settings that decide, beside the factors, what it adds to its base."""
+        return tuple(f"{key}\0{json.dumps(self.settings.get(key), sort_keys=True)}\n" for key in _FACTS)
+
+    @property
+    def base_location(self) -> str | None:
+        """The directory or Hub id of the base that it was trained on, as its config says; None where it does not."""
+        name, revision = self.settings.get("base_model_name_or_path"), self.settings.get("revision")
+        if not isinstance(name, str) or not name.strip():
+            return None
+        pinned = isinstance(revision, str) and revision and not name.startswith(("/", "."))
+        return f"{name}@{revision}" if pinned and "@" not in name else name
+
+    @property
+    def is_dora(self) -> bool:
+        """Whether it holds magnitudes of its own (DoRA)."""
+        return self.settings.get("use_dora") is True
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether its config says that weights are [in, out], as GPT-2's are."""
+        return self.settings.get("fan_in_fan_out") is True
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of its factors, each once, sorted."""
+        shapes = [spec.shape for name, spec in self.tensors.items() if re.search(r"\.lora_(?:embedding_)?A\b", name)]
+        return tuple(sorted({shape[0] for shape in shapes if shape}))
+
+    def scale(self, module: str, rank: int) -> float:
+        """Return the number by which the product of a module's factors is multiplied.
+
+        Args:
+            module: The module's name, without PEFT's prefix.
+            rank: The rank of its factors.
+        """
+        alpha = self._of_module("alpha_pattern", module, self.settings.get("lora_alpha", 8))
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+            raise CheckpointError(f"{self.path / ADAPTER_CONFIG}: lora_alpha: expected a number, found {alpha!r:.80}.")
+        return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") is True else rank)
+
+    def _of_module(self, key: str, module: str, default: object) -> object:
+        """Look a module up in a pattern of the config: the first regular expression that its name ends with."""
+        patterns = self.settings.get(key)
+        if not isinstance(patterns, Mapping):
+            return default
+        for pattern, value in patterns.items():
+            try:
+                if re.match(rf"(.*\.)?({pattern})$", module):
+                    return value
+            except re.error as error:
+                raise CheckpointError(
+                    f"{self.path / ADAPTER_CONFIG}: {key}: {pattern!r:.80} is no regular expression ({error})."
+                ) from error
+        return default
+
+
+def _refuse_unsupported(adapter: Adapter) -> None:
+    settings = adapter.settings
+    kind = settings.get("peft_type")
+    why = [f"peft_type {kind}, not LORA"] if kind != "LORA" else []
+    why += [f"{key}: {text}" for key, text in _REFUSED.items() if settings.get(key)]
+    start = settings.get("init_lora_weights", True)
+    if start not in _PLAIN_STARTS:
+        why.append(
+            f"init_lora_weights {start!r:.40}: its factors belong to a base that was changed when training began. PEFT "
+            "converts it: save_pretrained(OUT, path_initial_model_for_weight_conversion=START)"
+        )
+    if why:
+        raise CheckpointError(
+            f"{adapter.path}: an adapter that soup can't add to its base block by block:\n{bullet_list(why)}\n"
+            f"Make it a whole model, which is an ingredient too: PeftModel.from_pretrained(base, '{adapter.path}')"
+            f".merge_and_unload().save_pretrained('{adapter.path}-merged')"
+        )

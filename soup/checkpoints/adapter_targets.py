@@ -1,0 +1,249 @@
+"""Which tensors of a base an adapter changes: PEFT's keys, taken apart and matched with the names in the base's files.
+
+PEFT writes the names that modules have in memory, and transformers renames many on loading. Words that versions of
+transformers put in or leave out (`model`, `language_model`, `vision_model`) are left out on both sides; a match must be
+the only one, and every key must have its match.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from soup.checkpoints.adapter import PREFIX, Adapter
+from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.tensor_names import plain_name
+from soup.errors import CheckpointError
+from soup.support.options import option_name
+from soup.support.text import bullet_list
+
+__all__ = ["Change", "Delta", "Factor", "find_changes"]
+
+_WRAPPERS = re.compile(r"\.(?:base_layer|modules_to_save|original_module)(?:\.default)?(?=\.)")
+_PART = re.compile(
+    r"^(?P<module>.+)\.(?P<part>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?:\.default)?"
+    r"(?:\.(?P<leaf>weight|bias))?$"
+)
+EMBEDDINGS, OUTPUT = "embed_tokens.weight", "lm_head.weight"
+"""How the names of input embeddings and of the output layer end, which a model may tie to each other."""
+
+_NAMELESS: tuple[tuple[str, ...], ...] = ((), ("vision_model",))
+"""Words that are left out of names besides those that `plain_name` leaves out anyhow: first none, then these."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A tensor of an adapter's file as a matrix; `transposed`: the file holds it the other way round."""
+
+    adapter: Adapter
+    name: str
+    shape: tuple[int, int]
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What is added to a tensor, seen as a matrix [rows, columns] by its first dimension: scale x left x right.
+
+    Args:
+        left: [rows, rank].
+        right: [rank, columns]; None: a single 1, for a vector that is added to a vector.
+        scale: A number.
+        magnitude: DoRA's lengths, to which the rows (or with `by_column` the columns) of the sum are brought.
+        by_column: See `magnitude`.
+    """
+
+    left: Factor
+    right: Factor | None
+    scale: float
+    magnitude: Factor | None = None
+    by_column: bool = False
+
+    @property
+    def rank(self) -> int:
+        """How many columns `left` has."""
+        return self.left.shape[1]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an adapter does to one tensor of its base.
+
+    Args:
+        deltas: What is added.
+        stored_as: The tensor of the adapter's file that takes the place of the base's, if there is one.
+    """
+
+    deltas: tuple[Delta, ...] = ()
+    stored_as: str | None = None
+
+
+def find_changes(adapter: Adapter, base: Checkpoint) -> dict[str, Change]:
+    """Match all that an adapter's file holds with the tensors of its base.
+
+    Returns:
+        The change of each tensor by its name in the base.
+
+    Raises:
+        CheckpointError: Keys without a match, or with several; shapes that do not fit; all are listed.
+    """
+    return _Matching(adapter, base).changes()
+
+
+class _Matching:
+    """An adapter's keys on their way to the names of a base."""
+
+    def __init__(self, adapter: Adapter, base: Checkpoint) -> None:
+        self.adapter, self.base = adapter, base
+        self.by_plain_name = {words: _by_plain_name(base.tensors, words) for words in _NAMELESS}
+        self.wrong: list[str] = []
+        self.modules: dict[str, dict[str, str]] = {}
+        self.whole: dict[str, str] = {}
+        for key in adapter.tensors:
+            name = _WRAPPERS.sub("", key.removeprefix(PREFIX))
+            part = _PART.match(name)
+            if part is None:
+                self.whole[name] = key
+                continue
+            leaf = ".bias" if part["leaf"] == "bias" else ""
+            self.modules.setdefault(part["module"], {})[part["part"].removeprefix("lora_") + leaf] = key
+
+    def changes(self) -> dict[str, Change]:
+        deltas: dict[str, list[Delta]] = {}
+        for module, parts in self.modules.items():
+            for leaf, delta in self._deltas(module, parts):
+                name = self._match(f"{module}.{leaf}", next(iter(parts.values())))
+                if name is not None and self._fits(name, delta):
+                    deltas.setdefault(name, []).append(delta)
+        stored: dict[str, str] = {}
+        for name, key in self.whole.items():
+            match = self._match(name, key, may_be_tied=".base_layer." in key)  # PEFT saves targeted embeddings, too
+            if match is not None and self._replaces(match, key):
+                stored[match] = key
+        self._share_tied(deltas)
+        self.wrong += [
+            f"{name}: several changes, one of them DoRA's"
+            for name, parts in deltas.items()
+            if len(parts) > 1 and any(delta.magnitude for delta in parts)
+        ]
+        if self.wrong:
+            raise CheckpointError(
+                f"{self.adapter.path}: does not fit its base {self.base.path}:\n"
+                f"{bullet_list(dict.fromkeys(self.wrong))}\n{option_name('base')} chooses another base."
+            )
+        names = [name for name in self.base.tensors if name in deltas or name in stored]
+        return {name: Change(tuple(deltas.get(name, ())), stored.get(name)) for name in names}
+
+    def _share_tied(self, deltas: dict[str, list[Delta]]) -> None:
+        """Add to embeddings and output layer alike where a base stores both and ties them: in memory they are one."""
+        pair = [[name for name in self.base.tensors if name.endswith(end)] for end in (EMBEDDINGS, OUTPUT)]
+        if not all(len(names) == 1 for names in pair) or not _ties(self.base.config):
+            return
+        names = [name for (name,) in pair]
+        if shared := [delta for name in names for delta in deltas.pop(name, [])]:
+            deltas |= dict.fromkeys(names, shared)
+
+    def _deltas(self, module: str, parts: Mapping[str, str]) -> Iterator[tuple[str, Delta]]:
+        """Yield what a module's factors add: the name of the parameter in the module, and the delta."""
+        kind = "embedding_" if "embedding_A" in parts else ""
+        a, b = parts.get(f"{kind}A"), parts.get(f"{kind}B")
+        if a is None or b is None:
+            self.wrong += [f"{key}: its other factor is missing" for key in parts.values()]
+            return
+        shapes = {key: self.adapter.tensors[key].shape for key in (a, b)}
+        rank = shapes[a][0] if shapes[a] else 0
+        if rank == 0 or len(shapes[a]) < 2 or len(shapes[b]) < 2 or shapes[b][1] != rank:
+            self.wrong.append(f"{module}: factors of shapes {list(shapes[a])} and {list(shapes[b])} have no product")
+            return
+        outer = shapes[b][0]
+        inner = self.adapter.tensors[a].elements // rank
+        scale = self.adapter.scale(module, rank)
+        transposed = bool(kind) or self._is_transposed(module, (outer, inner), parts)
+        magnitude = self._magnitude(parts)
+        if transposed:
+            left, right = self._factor(a, (inner, rank), True), self._factor(b, (rank, outer), True)
+        else:
+            left, right = self._factor(b, (outer, rank)), self._factor(a, (rank, inner))
+        yield "weight", Delta(left, right, scale, magnitude, by_column=transposed)
+        if bias := parts.get("B.bias"):
+            yield "bias", Delta(self._factor(bias, (outer, 1)), None, scale)
+
+    def _factor(self, key: str, shape: tuple[int, int], transposed: bool = False) -> Factor:
+        return Factor(self.adapter, key, shape, transposed)
+
+    def _magnitude(self, parts: Mapping[str, str]) -> Factor | None:
+        key = parts.get("magnitude_vector")
+        return self._factor(key, (self.adapter.tensors[key].elements, 1)) if key else None
+
+    def _is_transposed(self, module: str, shape: tuple[int, int], parts: Mapping[str, str]) -> bool:
+        """Whether a linear layer's weight is [in, out]: by the shape where it tells, else by the config."""
+        name = self._match(f"{module}.weight", next(iter(parts.values())), quietly=True)
+        found = self.base.tensors[name].shape if name is not None else ()
+        if len(found) != 2 or shape[0] == shape[1]:
+            return len(found) == 2 and self.adapter.is_transposed
+        return found == shape[::-1]
+
+    def _fits(self, name: str, delta: Delta) -> bool:
+        """Whether a delta has the shape of a tensor; tells if not."""
+        spec, shape = self.base.tensors[name], delta.left.shape[:1] + (delta.right.shape[1:] if delta.right else ())
+        expected = (spec.shape[0], spec.elements // max(spec.shape[0], 1)) if len(spec.shape) > 1 else spec.shape
+        lengths = shape[delta.by_column] if delta.magnitude else 0
+        if spec.dtype.kind != "float" or expected != shape:
+            self.wrong.append(f"{delta.left.name}: adds {list(shape)} to {name}, which is {spec}")
+        elif delta.magnitude and delta.magnitude.shape[0] != lengths:
+            self.wrong.append(f"{delta.magnitude.name}: expected {lengths} lengths, found {delta.magnitude.shape[0]}")
+        else:
+            return True
+        return False
+
+    def _replaces(self, name: str, key: str) -> bool:
+        """Whether a whole tensor of the adapter can take the place of the base's; tells if not."""
+        ours, theirs = self.adapter.tensors[key], self.base.tensors[name]
+        if ours.shape == theirs.shape and ours.dtype.kind == theirs.dtype.kind:
+            return True
+        self.wrong.append(f"{key}: expected {theirs} as {name} in the base, found {ours}")
+        return False
+
+    def _match(self, name: str, key: str, *, may_be_tied: bool = True, quietly: bool = False) -> str | None:
+        """Find a tensor of the base by its name in memory; tells where there is none, or several."""
+        if name in self.base.tensors:
+            return name
+        for nameless, grouped in self.by_plain_name.items():
+            names = grouped.get(plain_name(name, nameless), [])
+            if len(names) == 1:
+                return names[0]
+            if names:
+                if not quietly:
+                    self.wrong.append(f"{key}: may be {' or '.join(names)} of the base")
+                return None
+        tied = self._tied(name)
+        if tied and may_be_tied:
+            return tied
+        if not quietly:
+            why = f", for it is tied to {tied}, and one tensor can't hold both" if tied else ""
+            self.wrong.append(f"{key}: the base has no such tensor{why}")
+        return None
+
+    def _tied(self, name: str) -> str | None:
+        """Return the embeddings where `name` is an output layer that the base has no weights of: it is tied to them.
+
+        What PEFT adds to either of the two it adds to the one memory that both have.
+        """
+        if not name.endswith(OUTPUT):
+            return None
+        embeddings = [other for other in self.base.tensors if other.endswith(EMBEDDINGS)]
+        return embeddings[0] if len(embeddings) == 1 else None
+
+
+def _by_plain_name(names: Iterable[str], nameless: tuple[str, ...]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(plain_name(name, nameless), []).append(name)
+    return groups
+
+
+def _ties(config: Mapping[str, object]) -> bool:
+    """Whether a config says that the output layer is tied to the embeddings."""
+    parts = [config, *(part for key, part in config.items() if isinstance(part, dict) and key.startswith("text"))]
+    return next((part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part), None) is True

@@ -1,0 +1,240 @@
+"""The soup of adapters as one adapter: their factors side by side, or the nearest product of a smaller rank.
+
+    sum_i w_i s_i B_i A_i  =  s [c_1 B_1, c_2 B_2, ...] [A_1; A_2; ...],   c_i = w_i s_i / s
+
+Where all w_i s_i are the same number, as in the mean of adapters that were trained alike, every c is 1: the factors
+keep their bits, and the number goes into the config. A smaller rank is the best there is for each module (Eckart,
+Young), by the singular values of the small matrix between two QR decompositions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from soup.checkpoints.adapted import is_adapted
+from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
+from soup.checkpoints.adapter_targets import Delta, Factor
+from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
+from soup.checkpoints.writer import FilePlan
+from soup.errors import RecipeError
+from soup.merging.block_arithmetic import Blend
+from soup.merging.low_rank import load_factor
+from soup.merging.methods.linear import Linear
+from soup.support.options import option_name
+from soup.support.text import bullet_list
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["AdapterPlan", "plan_adapter"]
+
+Write = Callable[[str, int, "torch.Tensor"], None]
+
+
+class _Module(NamedTuple):
+    """What becomes of one module: the deltas with the numbers that they are multiplied by, and the new rank."""
+
+    deltas: tuple[Delta, ...]
+    numbers: tuple[float, ...]
+    rank: int
+
+    @property
+    def factors(self) -> tuple[Factor, Factor]:
+        """A and B of the first delta, whose names and shapes the new ones have."""
+        left, right = self.deltas[0].left, self.deltas[0].right
+        assert right is not None, "a bias was refused"
+        return (left, right) if left.transposed else (right, left)
+
+    @property
+    def name(self) -> str:
+        """Its name without PEFT's prefix."""
+        return self.factors[0].name.removeprefix(PREFIX).rpartition(".lora_")[0]
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether one number multiplies all."""
+        return len(set(self.numbers)) == 1
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """One adapter about to be written.
+
+    Args:
+        blend: What is merged.
+        modules: Its products.
+        whole: The base's tensors that it stores whole, and the keys under which it stores them.
+        rank: The largest rank of a product; None: what holds the soup exactly.
+        dtype: The dtype of its factors.
+    """
+
+    blend: Blend
+    modules: tuple[_Module, ...]
+    whole: Mapping[str, str]
+    rank: int | None
+    dtype: Dtype
+
+    @property
+    def files(self) -> tuple[FilePlan, ...]:
+        """The one file that is written."""
+        specs = [spec for module in self.modules for spec in self._specs(module)]
+        tensors = self.blend.inputs[0].tensors
+        whole = [TensorSpec(key, tensors[name].dtype, tensors[name].shape) for name, key in self.whole.items()]
+        ordered = sorted([*specs, *whole], key=lambda spec: (-spec.dtype.rank, spec.name.encode()))
+        return (FilePlan(ADAPTER_WEIGHTS, tuple(ordered)),)
+
+    def write_factors(self, write: Write) -> float:
+        """Write all products; returns how far they are from the soup's: the norm of the difference, as a share."""
+        lost = kept = 0.0
+        for module in self.modules:
+            left, right, squares = _small(module) if self.rank else (*_side_by_side(module), None)
+            if squares is not None:
+                kept += squares[: module.rank].sum().item()
+                lost += squares[module.rank :].sum().item()
+            a, b = (left.T, right.T) if module.deltas[0].left.transposed else (right, left)
+            for spec, values in zip(self._specs(module), (a, b), strict=True):
+                write(spec.name, 0, values.to(spec.dtype.torch).contiguous().view(-1))
+        return math.sqrt(lost / (lost + kept)) if lost else 0.0
+
+    def config(self, base: str) -> bytes:
+        """Return `adapter_config.json`: the first adapter's, with the new ranks, scales and targets."""
+        adapters = [part.adapter for part in self.blend.inputs if is_adapted(part)]
+        ranks = {module.name: module.rank for module in self.modules}
+        alphas = {module.name: self._alpha(module) for module in self.modules}
+        rank, alpha = (Counter(values.values()).most_common(1)[0][0] if values else 8 for values in (ranks, alphas))
+        saved = [name for adapter in adapters for name in _list(adapter.settings.get("modules_to_save"))]
+        biases = [adapter.settings.get("bias", "none") for adapter in adapters]
+        changes = {
+            "base_model_name_or_path": base,
+            "revision": None,
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "r": rank,
+            "lora_alpha": alpha,
+            "rank_pattern": {f"^{name}": value for name, value in ranks.items() if value != rank},
+            "alpha_pattern": {f"^{name}": value for name, value in alphas.items() if value != alpha},
+            "use_rslora": False,
+            "target_modules": sorted(ranks),
+            "exclude_modules": None,
+            "layers_to_transform": None,
+            "layers_pattern": None,
+            "modules_to_save": sorted({*saved}) or None,
+            "bias": next((bias for bias in ("all", "lora_only") if bias in biases), "none"),
+        }
+        return (json.dumps({**adapters[0].settings, **changes}, indent=2) + "\n").encode()
+
+    def _alpha(self, module: _Module) -> float:
+        """Return the alpha that gives a module its scale: the number itself where it is one."""
+        scale = 1.0 if self.rank else max(map(abs, module.numbers))
+        alpha = module.rank * (math.copysign(scale, module.numbers[0]) if module.is_alike and not self.rank else scale)
+        return int(alpha) if alpha == int(alpha) else alpha
+
+    def _specs(self, module: _Module) -> tuple[TensorSpec, TensorSpec]:
+        """Return the specs of A and B."""
+        a, b = (factor.adapter.tensors[factor.name].shape for factor in module.factors)
+        names = [factor.name for factor in module.factors]
+        shapes = [(module.rank, *a[1:]), (b[0], module.rank, *b[2:])]
+        return TensorSpec(names[0], self.dtype, shapes[0]), TensorSpec(names[1], self.dtype, shapes[1])
+
+
+def plan_adapter(blend: Blend, rank: int | None) -> AdapterPlan:
+    """Plan the adapter that holds a soup.
+
+    Args:
+        blend: The soup.
+        rank: The largest rank of a product; None: what holds the soup exactly.
+
+    Raises:
+        RecipeError: The soup is none of adapters alone, or no sum of products.
+    """
+    adapted = [checkpoint for checkpoint in blend.inputs if is_adapted(checkpoint)]
+    if wrong := list(_obstacles(blend)):
+        raise RecipeError(f"{option_name('as_adapter')}: this soup is no adapter:\n{bullet_list(wrong)}")
+    total = math.fsum(blend.weights)
+    shares = [weight / total for weight in blend.weights]
+    groups: dict[tuple[str, bool], list[tuple[Delta, float]]] = {}
+    whole: dict[str, str] = {}
+    for checkpoint, share in zip(adapted, shares, strict=True):
+        for name, change in checkpoint.changes.items():
+            for delta in change.deltas:
+                groups.setdefault((name, delta.left.transposed), []).append((delta, share * delta.scale))
+            if change.stored_as is not None:
+                whole.setdefault(name, change.stored_as)
+    modules = tuple({module.name: module for module in (_module(parts, rank) for parts in groups.values())}.values())
+    return AdapterPlan(blend, modules, whole, rank, _dtype(modules, rank))
+
+
+def _obstacles(blend: Blend) -> Iterator[str]:
+    """Yield why a soup is not the base with a sum of products."""
+    if type(blend.method) is not Linear:
+        yield f"the method {type(blend.method).__name__} is not linear"
+    if blend.dtype is not None:
+        yield f"{option_name('dtype')} is of no use to an adapter, which is added to a base of any dtype"
+    for name, checkpoint in zip(blend.names, blend.inputs, strict=True):
+        if not is_adapted(checkpoint):
+            yield f"{name}: a whole model"
+            continue
+        deltas = [delta for change in checkpoint.changes.values() for delta in change.deltas]
+        if any(delta.magnitude for delta in deltas):
+            yield f"{name}: DoRA, whose lengths make it more than a product"
+        if any(delta.right is None for delta in deltas):
+            yield f"{name}: lora_bias, biases of its factors"
+
+
+def _module(parts: list[tuple[Delta, float]], rank: int | None) -> _Module:
+    deltas, numbers = zip(*parts, strict=True)
+    full = sum(delta.rank for delta in deltas)
+    right = deltas[0].right
+    least = min(full, deltas[0].left.shape[0], right.shape[1] if right else 1)
+    return _Module(deltas, numbers, min(rank, least) if rank else full)
+
+
+def _dtype(modules: tuple[_Module, ...], rank: int | None) -> Dtype:
+    """Choose the factors' own dtype where they all have one and are not changed; else float32."""
+    stored = {
+        factor.adapter.tensors[factor.name].dtype
+        for module in modules
+        for delta in module.deltas
+        for factor in (delta.left, delta.right)
+        if factor
+    }
+    exact = rank is None and all(module.is_alike for module in modules)
+    return stored.pop() if exact and len(stored) == 1 else DTYPES["F32"]
+
+
+def _side_by_side(module: _Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the left factors side by side, each times its c, and the right ones below each other."""
+    import torch
+
+    scale = module.numbers[0] if module.is_alike else max(map(abs, module.numbers))
+    factors = [(load_factor(delta.left), load_factor(delta.right)) for delta in module.deltas]
+    # What is multiplied is the part that PEFT calls B: A, of an embedding say, keeps its bits.
+    on_right = module.deltas[0].left.transposed
+    numbers = [1.0 if module.is_alike else number / scale for number in module.numbers]
+    lefts = [left if on_right or c == 1 else left.double() * c for (left, _), c in zip(factors, numbers, strict=True)]
+    rights = [
+        right if not on_right or c == 1 else right.double() * c for (_, right), c in zip(factors, numbers, strict=True)
+    ]
+    return torch.cat(lefts, 1), torch.cat(rights)
+
+
+def _small(module: _Module) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the best factors of the module's rank, and the squares of all singular values."""
+    import torch
+
+    pairs = list(zip(module.deltas, module.numbers, strict=True))
+    left = torch.cat([load_factor(delta.left).double() * number for delta, number in pairs], 1)
+    right = torch.cat([load_factor(delta.right).double() for delta in module.deltas])
+    outer, inner = torch.linalg.qr(left), torch.linalg.qr(right.T)
+    u, values, v = torch.linalg.svd(outer.R @ inner.R.T, full_matrices=False)
+    root = values[: module.rank].sqrt()
+    return outer.Q @ u[:, : module.rank] * root, (v[: module.rank] * root[:, None]) @ inner.Q.T, values.square()
+
+
+def _list(value: object) -> list[str]:
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []

@@ -1,0 +1,164 @@
+"""What adapters add to a tensor, rows by rows: the product of their factors, the same bits wherever a block begins.
+
+A matrix product adds up in an order that depends on its size, on the library and on the processor. So that no order
+matters, rows of the left and columns of the right factor are cut to grids on which every product and every partial sum
+is exact in float64: with K terms, to (53 - log2 K) / 2 bits below the largest of the row or column. That is as fine as
+float32, and enough for a base of 16 bits; for float32 what was cut off is multiplied too, as a second slice, and for
+float64 a third.
+
+Source: Ozaki, Ogita, Oishi, Rump, Error-free transformations of matrix multiplication, Numerical Algorithms 59 (2012).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from soup.checkpoints.adapter_targets import Delta, Factor
+from soup.merging.scratch import Scratch
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Product", "load_factor"]
+
+SLICES = {16: 1, 32: 2, 64: 3}
+"""How many slices of the factors are multiplied, by the bits of the dtype that the sum is rounded to."""
+
+
+class _Factors(NamedTuple):
+    """The left factors side by side, as they are stored, each with its scale; the right ones stacked and cut."""
+
+    lefts: list[torch.Tensor]
+    scales: list[float]
+    rights: list[torch.Tensor]
+
+
+@dataclass
+class Product:
+    """The sum of weighted deltas as one product of factors of all their ranks; they are read when it is first used.
+
+    Args:
+        groups: The deltas of each adapter.
+        weights: The adapters' weights.
+        bits: The bits of the base's dtype, or of the result's if it has more.
+    """
+
+    groups: Sequence[Sequence[Delta]]
+    weights: Sequence[float]
+    bits: int
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._factors: _Factors | None = None
+
+    @property
+    def columns(self) -> int:
+        """The columns of the matrix that it is added to."""
+        right = next(delta.right for group in self.groups for delta in group)
+        return right.shape[1] if right else 1
+
+    def add_to(self, values: torch.Tensor, first: int, slot: int, scratch: Scratch) -> torch.Tensor:
+        """Add the product to a block.
+
+        Args:
+            values: The block, [elements].
+            first: The index of its first element in the tensor.
+            slot: Names the memory of the result, and the next slot.
+            scratch: Lends it.
+
+        Returns:
+            The sum, [elements] of float64.
+        """
+        begin = first // self.columns
+        end = -(-(first + values.numel()) // self.columns)
+        start = first - begin * self.columns
+        total = self.rows(begin, end, slot, scratch).view(-1)[start : start + values.numel()]
+        return total.add_(values)
+
+    def rows(self, begin: int, end: int, slot: int, scratch: Scratch) -> torch.Tensor:
+        """Compute rows of the product, [rows, columns] of float64, in the memory of a slot."""
+        import torch
+
+        factors = self._loaded()
+        left = torch.cat(
+            [part[begin:end].double() * scale for part, scale in zip(factors.lefts, factors.scales, strict=True)], 1
+        )
+        lefts = _slices(left, 1, len(factors.rights))
+        shape = (end - begin, self.columns)
+        total = scratch.empty(torch.float64, slot, shape)
+        spare = scratch.empty(torch.float64, slot + 1, shape) if len(lefts) > 1 else total
+        pairs = [(i, order - i) for order in reversed(range(len(lefts))) for i in range(order + 1)]
+        for number, (i, j) in enumerate(pairs):  # from the smallest to the largest
+            torch.mm(lefts[i], factors.rights[j], out=spare if number else total)
+            if number:
+                total += spare
+        return total
+
+    def _loaded(self) -> _Factors:
+        with self._lock:
+            if self._factors is None:
+                self._factors = self._load()
+            return self._factors
+
+    def _load(self) -> _Factors:
+        import torch
+
+        loaded = [[(load_factor(d.left), load_factor(d.right), d.scale) for d in group] for group in self.groups]
+        weights = list(self.weights)
+        if all(_same(loaded[0], other) for other in loaded[1:]):  # copies of one adapter give that adapter back
+            loaded, weights = loaded[:1], [math.fsum(weights)]
+        parts = [
+            (*delta[:2], delta[2] * weight) for group, weight in zip(loaded, weights, strict=True) for delta in group
+        ]
+        right = torch.cat([right.double() for _, right, _ in parts])
+        return _Factors(
+            [left for left, _, _ in parts], [scale for _, _, scale in parts], _slices(right, 0, SLICES[self.bits])
+        )
+
+
+def load_factor(factor: Factor | None) -> torch.Tensor:
+    """Read a factor as it is stored, as a matrix; the 1 of a vector that is added."""
+    import torch
+
+    if factor is None:
+        return torch.ones(1, 1)
+    spec = factor.adapter.tensors[factor.name]
+    data = bytearray(spec.bytes)
+    factor.adapter.read_into(factor.name, 0, memoryview(data))
+    values = torch.frombuffer(data, dtype=spec.dtype.torch)
+    return values.view(factor.shape[::-1]).T if factor.transposed else values.view(factor.shape)
+
+
+def _same(
+    left: Sequence[tuple[torch.Tensor, torch.Tensor, float]], right: Sequence[tuple[torch.Tensor, torch.Tensor, float]]
+) -> bool:
+    import torch
+
+    return len(left) == len(right) and all(
+        ours[2] == theirs[2] and torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+        for ours, theirs in zip(left, right, strict=True)
+    )
+
+
+def _slices(values: torch.Tensor, dim: int, count: int) -> list[torch.Tensor]:
+    """Cut float64 values into slices whose products are exact; their sum is nearly the values.
+
+    Args:
+        values: A factor.
+        dim: The dimension over which the product adds up.
+        count: The number of slices.
+    """
+    import torch
+
+    bits = (53 - math.ceil(math.log2(max(values.shape[dim], 1)))) // 2
+    slices = []
+    for _ in range(count):
+        _, exponent = torch.frexp(values.abs().amax(dim, keepdim=True))
+        step = torch.ldexp(torch.ones_like(values[:1, :1]), (exponent - bits).double())
+        slices.append((values / step).round_().mul_(step))
+        values = values - slices[-1]
+    return slices

@@ -1,0 +1,149 @@
+"""How one tensor's inputs are read: each file once, whatever number of adapters stand on it.
+
+A whole model's block is its bytes. An adapter's is the base's block plus rows of a product. Under the mean, adapters on
+the same base are one input: the base plus one product of all their factors, which costs one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from soup.checkpoints.adapted import is_adapted
+from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.reader import Checkpoint
+from soup.merging.block_arithmetic import Blend
+from soup.merging.dora import Dora
+from soup.merging.low_rank import Product
+from soup.merging.methods.linear import Linear
+from soup.merging.scratch import Scratch
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Source", "TensorInputs", "stored_checkpoints", "tensor_inputs"]
+
+
+class Source(NamedTuple):
+    """A tensor in the files of a checkpoint."""
+
+    checkpoint: Checkpoint
+    spec: TensorSpec
+
+
+class _Term(NamedTuple):
+    """One input of the method: a source by its number, and what is added to it."""
+
+    source: int
+    product: Product | Dora | None
+
+
+@dataclass(frozen=True)
+class TensorInputs:
+    """The inputs of one tensor.
+
+    Args:
+        blend: The arithmetic, with adapters that were joined as one input.
+        specs: The tensor's spec in each input of `blend`.
+        sources: What is read.
+        terms: What each input is made of.
+    """
+
+    blend: Blend
+    specs: tuple[TensorSpec, ...]
+    sources: tuple[Source, ...]
+    terms: tuple[_Term, ...]
+
+    @property
+    def element_bytes(self) -> int:
+        """What an element takes: its bytes in each source, its sum with a product, its value while it is added up."""
+        read = sum(source.spec.dtype.bits // 8 for source in self.sources)
+        summed = sum(8 for term in self.terms if term.product)
+        return read + summed + sum(spec.dtype.accumulates_in.bits // 8 for spec in self.specs)
+
+    def values(self, views: Sequence[memoryview], first: int, scratch: Scratch) -> list[torch.Tensor]:
+        """Make each input's values of a block, [elements].
+
+        Args:
+            views: The block's bytes in each source.
+            first: The index of its first element.
+            scratch: Lends memory for sums.
+        """
+        import torch
+
+        raw = [
+            torch.frombuffer(view, dtype=source.spec.dtype.torch)
+            for view, source in zip(views, self.sources, strict=True)
+        ]
+        return [
+            raw[term.source]
+            if term.product is None
+            else term.product.add_to(raw[term.source], first, 2 * slot, scratch)
+            for slot, term in enumerate(self.terms)
+        ]
+
+
+def tensor_inputs(blend: Blend, name: str) -> TensorInputs:
+    """Plan how the inputs of tensor `name` are read."""
+    sources: dict[tuple[Checkpoint, str], int] = {}
+    places = [sources.setdefault(checkpoint.source_of(name), len(sources)) for checkpoint in blend.inputs]
+    terms, weights, names, specs = [], [], [], []
+    count = len(blend.weights)
+    for members in _groups(blend, name, places):
+        spec = blend.inputs[members[0]].tensors[name]
+        shares = [blend.weights[i] if i < count else 1.0 for i in members]
+        terms.append(_Term(places[members[0]], _product(blend, name, members, shares, spec)))
+        specs.append(spec)
+        names.append(", ".join(blend.names[i] for i in members))
+        if members[0] < count:
+            weights.append(math.fsum(shares))
+    if len(terms) < len(blend.inputs):
+        blend = replace(blend, names=tuple(names), weights=tuple(weights), mean_kernel=None)
+    read = tuple(Source(checkpoint, checkpoint.tensors[stored_as]) for checkpoint, stored_as in sources)
+    return TensorInputs(blend, tuple(specs), read, tuple(terms))
+
+
+def stored_checkpoints(blend: Blend) -> Iterator[Checkpoint]:
+    """Yield the checkpoints whose files the inputs are made of: each input's own, then a base that adapters read."""
+    yield from (checkpoint.stored for checkpoint in blend.inputs)
+    bases = {checkpoint.base for checkpoint in blend.inputs if is_adapted(checkpoint)}
+    yield from bases - set(blend.inputs)
+
+
+def _groups(blend: Blend, name: str, places: Sequence[int]) -> list[list[int]]:
+    """Group the inputs by their numbers: adapters on one source that are joined, and all others alone.
+
+    Where no adapter adds anything, sums of the plain values stay: in them a tie is a tie, and is rounded to even.
+    """
+    changed = any(is_adapted(checkpoint) and checkpoint.deltas_of(name) for checkpoint in blend.inputs)
+    joined = changed and type(blend.method) is Linear and not blend.method.components
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, checkpoint in enumerate(blend.inputs):
+        joins = joined and is_adapted(checkpoint) and not any(delta.magnitude for delta in checkpoint.deltas_of(name))
+        groups.setdefault((places[i], -1 if joins else i), []).append(i)
+    split = []
+    for members in groups.values():
+        weights = [blend.weights[i] for i in members] if len(members) > 1 else []
+        cancel = abs(math.fsum(weights)) < 1e-6 * math.fsum(map(abs, weights))
+        split += [[i] for i in members] if cancel else [members]
+    return split
+
+
+def _product(
+    blend: Blend, name: str, members: Sequence[int], shares: Sequence[float], spec: TensorSpec
+) -> Product | Dora | None:
+    """Return the mean of what the members add, by their shares; None where none of them adds anything."""
+    total = math.fsum(shares)
+    groups, weights = [], []
+    for i, share in zip(members, shares, strict=True):
+        checkpoint = blend.inputs[i]
+        deltas = checkpoint.deltas_of(name) if is_adapted(checkpoint) else ()
+        if deltas and deltas[0].magnitude:
+            source, stored_as = checkpoint.source_of(name)
+            return Dora(deltas[0], source, source.tensors[stored_as])
+        groups.append(deltas)
+        weights.append(share / total if len(members) > 1 else 1.0)
+    bits = max(spec.dtype.bits, spec.cast(blend.dtype).dtype.bits)
+    return Product(groups, weights, bits) if any(groups) else None

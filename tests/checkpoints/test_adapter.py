@@ -1,0 +1,162 @@
+"""What is read of adapters, and what is refused: kinds that are no low-rank change, keys without a place."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from soup.checkpoints.adapted import AdaptedCheckpoint
+from soup.checkpoints.adapter import Adapter
+from soup.checkpoints.reader import Checkpoint
+from soup.errors import CheckpointError
+from soup.testing import tiny_checkpoint
+from tests.helpers.tiny_adapters import linear_factors, write_adapter
+
+UP = {"model.layers.0.up.weight": (6, 4)}
+
+
+def refusal(folder, factors=None, shapes=UP, **config):
+    """The words in which an adapter is refused over a base of these tensors."""
+    base = tiny_checkpoint(folder / "base", tensors=shapes)
+    adapter = write_adapter(folder / "adapter", linear_factors(UP) if factors is None else factors, base, **config)
+    with pytest.raises(CheckpointError) as refused:
+        AdaptedCheckpoint(adapter, Checkpoint(base))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["IA3", "VERA", "PROMPT_TUNING", "LOHA", "ADALORA", None])
+def test_other_kinds_of_adapters_are_refused_by_name(tmp_path, kind):
+    message = refusal(tmp_path, peft_type=kind)
+    assert f"peft_type {kind}, not LORA" in message
+    assert "merge_and_unload()" in message
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_parameters": ["experts.gate_up_proj"]},
+        {"trainable_token_indices": [1, 2]},
+        {"layer_replication": [[0, 2]]},
+        {"use_qalora": True},
+        {"alora_invocation_tokens": [3]},
+        {"init_lora_weights": "pissa_niter_4"},
+        {"init_lora_weights": "olora"},
+    ],
+)
+def test_a_lora_that_is_more_than_a_product_added_to_its_base_is_refused(tmp_path, config):
+    assert next(iter(config)) in refusal(tmp_path, **config)
+
+
+def test_all_keys_that_the_base_has_no_place_for_are_listed(tmp_path):
+    factors = {**linear_factors({"a.weight": (6, 4), "b.weight": (6, 4)}), "layers.9.bias": torch.zeros(2)}
+    message = refusal(tmp_path, factors)
+    for key in ("a.lora_A.weight", "b.lora_A.weight", "layers.9.bias"):
+        assert f"{key}: the base has no such tensor" in message
+
+
+def test_a_name_that_may_be_two_tensors_is_refused_with_both(tmp_path):
+    shapes = {"language_model.layers.0.up.weight": (6, 4), "module.layers.0.up.weight": (6, 4)}
+    message = refusal(tmp_path, shapes=shapes)
+    assert "may be language_model.layers.0.up.weight or module.layers.0.up.weight of the base" in message
+
+
+def test_factors_that_do_not_fit_are_refused_with_both_shapes(tmp_path):
+    message = refusal(tmp_path, linear_factors({"model.layers.0.up.weight": (6, 5)}))
+    assert "adds [6, 5] to model.layers.0.up.weight, which is bfloat16[6, 4]" in message
+
+
+def test_a_factor_alone_is_refused(tmp_path):
+    factors = linear_factors(UP)
+    del factors["model.layers.0.up.lora_B.weight"]
+    assert "lora_A.weight: its other factor is missing" in refusal(tmp_path, factors)
+
+
+def test_a_trained_output_layer_of_a_base_that_ties_it_is_refused(tmp_path):
+    shapes = {**UP, "model.embed_tokens.weight": (8, 4)}
+    message = refusal(tmp_path, {"lm_head.weight": torch.zeros(8, 4)}, shapes)
+    assert "tied to model.embed_tokens.weight, and one tensor can't hold both" in message
+
+
+def test_a_pickled_adapter_is_refused_with_what_converts_it(tmp_path):
+    adapter = write_adapter(tmp_path / "a", linear_factors(UP))
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match="is a pickle"):
+        Adapter(adapter)
+
+
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        ({"lora_alpha": 6}, 1.5),
+        ({"lora_alpha": 6, "use_rslora": True}, 3.0),
+        ({"lora_alpha": 6, "alpha_pattern": {"up": 2}}, 0.5),
+        ({"lora_alpha": 6, "alpha_pattern": {r"layers\.1\.up": 2, r"layers\.[0-9]\.up": 8}}, 2.0),
+        ({"lora_alpha": 6, "alpha_pattern": {"p": 2}}, 1.5),
+    ],
+)
+def test_the_scale_is_peft_s(tmp_path, config, scale):
+    adapter = Adapter(write_adapter(tmp_path / "a", linear_factors(UP), **config))
+    assert adapter.scale("model.layers.0.up", 4) == scale
+
+
+def test_a_config_that_is_no_json_is_refused(tmp_path):
+    adapter = write_adapter(tmp_path / "a", linear_factors(UP))
+    (adapter / "adapter_config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
+        Adapter(adapter)
+
+
+def test_an_adapter_that_changes_while_it_is_in_use_is_told(tmp_path):
+    base = tiny_checkpoint(tmp_path / "base", tensors=UP)
+    adapted = AdaptedCheckpoint(write_adapter(tmp_path / "a", linear_factors(UP), base), Checkpoint(base))
+    adapted.refuse_changed()
+    config = tmp_path / "a" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "lora_alpha": 99}))
+    with pytest.raises(CheckpointError, match="changed while they were in use"):
+        adapted.refuse_changed()
+
+
+@pytest.mark.parametrize("where", ["model.embed_tokens", "lm_head"])
+@pytest.mark.parametrize("ties", [True, False])
+def test_what_is_added_to_one_of_two_tied_tensors_is_added_to_both(tmp_path, where, ties):
+    shapes = {"model.embed_tokens.weight": (8, 4), "lm_head.weight": (8, 4)}
+    base = tiny_checkpoint(tmp_path / "base", tensors=shapes, config={"tie_word_embeddings": ties})
+    adapter = write_adapter(tmp_path / "a", linear_factors({f"{where}.weight": (8, 4)}), base)
+    assert (
+        AdaptedCheckpoint(adapter, Checkpoint(base)).changes.keys()
+        == (shapes if ties else {f"{where}.weight": 0}).keys()
+    )
+
+
+NAMES = {
+    "an older transformers'": ("model.layers.0.up", "visual.blocks.0.qkv", "lm_head"),
+    "a newer one's": ("model.language_model.layers.0.up", "model.visual.blocks.0.qkv", "lm_head"),
+    "LLaVA's": ("language_model.model.layers.0.up", "visual.blocks.0.qkv", "language_model.lm_head"),
+}
+
+
+@pytest.mark.parametrize("on_disk", NAMES)
+@pytest.mark.parametrize("in_memory", NAMES)
+def test_names_in_memory_are_found_on_disk_whatever_transformers_called_them(tmp_path, on_disk, in_memory):
+    base = tiny_checkpoint(tmp_path / "base", tensors={f"{name}.weight": (6, 4) for name in NAMES[on_disk]})
+    factors = linear_factors({f"{name}.weight": (6, 4) for name in NAMES[in_memory]})
+    adapted = AdaptedCheckpoint(write_adapter(tmp_path / "a", factors, base), Checkpoint(base))
+    for name, other in zip(NAMES[on_disk], NAMES[in_memory], strict=True):
+        (delta,) = adapted.changes[f"{name}.weight"].deltas
+        assert delta.left.name == f"base_model.model.{other}.lora_B.weight"
+
+
+def test_what_training_tools_leave_beside_an_adapter_does_no_harm(tmp_path):
+    base = tiny_checkpoint(tmp_path / "base", tensors=UP)
+    config = {"loftq_config": {}, "eva_config": None, "megatron_config": None, "megatron_core": "megatron.core"}
+    config |= {"trainable_token_indices": None, "use_qalora": False, "qalora_group_size": 16, "corda_config": None}
+    adapter = write_adapter(tmp_path / "a", linear_factors(UP), base, **config)
+    for name in ("args.json", "additional_config.json", "trainer_state.json", "README.md", "chat_template.jinja"):
+        (adapter / name).write_text("{}")
+    for name in ("training_args.bin", "optimizer.pt", "value_head.safetensors"):
+        (adapter / name).write_bytes(b"")
+    adapted = AdaptedCheckpoint(adapter, Checkpoint(base))
+    assert len(adapted.changes) == 1
+    assert "not read, since PEFT would not load them: value_head.safetensors" in adapted.warnings[0]

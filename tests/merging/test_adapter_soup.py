@@ -1,0 +1,158 @@
+"""The soup of adapters as one adapter: what it adds is what the soup adds, for soup and for PEFT."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import soup
+from soup.errors import RecipeError
+from soup.merging.options import MergeOptions, WriteOptions
+from soup.testing import tiny_checkpoint
+from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
+from tests.helpers.tiny_adapters import exact, linear_factors, mean_of, write_adapter
+
+TARGETS = {"model.layers.0.up.weight": (33, 17), "model.layers.0.down.weight": (17, 33)}
+TENSORS = {**TARGETS, "model.norm.weight": (17,)}
+
+
+def make_pool(folder, configs, dtype="bfloat16", factors=linear_factors):
+    base = tiny_checkpoint(folder / "base", seed=99, dtype=dtype, tensors=TENSORS)
+    for seed, config in enumerate(configs):
+        made = factors(TARGETS, config["r"], seed=seed, dtype="bfloat16")
+        write_adapter(folder / "pool" / f"a{seed}", made, base, **config)
+    return base, folder / "pool"
+
+
+def as_adapter(pool, out, how="exact", weights=None, **fields):
+    soup.merge(recipe_of(pool, weights, **fields), out, write=WriteOptions(as_adapter=how))
+    return json.loads((out / "adapter_config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("configs", "weights"),
+    [
+        ([{"r": 4, "lora_alpha": 8}] * 3, None),
+        ([{"r": 4, "lora_alpha": 8}, {"r": 2, "lora_alpha": 3}, {"r": 8, "lora_alpha": 4, "use_rslora": True}], None),
+        ([{"r": 4, "lora_alpha": 8}, {"r": 2, "lora_alpha": 8}], [0.75, 0.5]),
+        ([{"r": 4, "lora_alpha": 8, "alpha_pattern": {"up": 5}}] * 2, None),
+    ],
+    ids=["alike", "mixed", "weighted", "patterns"],
+)
+def test_one_adapter_gives_the_model_that_the_soup_gives(tmp_path, configs, weights):
+    _, pool = make_pool(tmp_path, configs)
+    soup.merge(recipe_of(pool, weights), tmp_path / "soup")
+    config = as_adapter(pool, tmp_path / "one" / "adapter", weights=weights)
+    assert config["r"] == sum(each["r"] for each in configs)
+    soup.merge(recipe_of(tmp_path / "one"), tmp_path / "again")
+    expected = read_back(tmp_path / "soup")
+    assert all(same_bits(value, expected[name]) for name, value in read_back(tmp_path / "again").items())
+
+
+def test_modules_of_another_rank_than_most_have_theirs(tmp_path):
+    base, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}] * 2)
+    up = dict(list(TARGETS.items())[:1])
+    write_adapter(pool / "up", linear_factors(up, 4, seed=7, dtype="bfloat16"), base, r=4, lora_alpha=8)
+    soup.merge(recipe_of(pool), tmp_path / "soup")
+    config = as_adapter(pool, tmp_path / "one" / "adapter")
+    assert {config["r"], *config["rank_pattern"].values()} == {8, 12}
+    soup.merge(recipe_of(tmp_path / "one"), tmp_path / "again")
+    expected = read_back(tmp_path / "soup")
+    assert all(same_bits(value, expected[name]) for name, value in read_back(tmp_path / "again").items())
+
+
+def test_adapters_that_were_trained_alike_keep_the_bits_of_their_factors(tmp_path):
+    _, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}] * 3)
+    as_adapter(pool, tmp_path / "one")
+    made = load_file(tmp_path / "one" / "adapter_model.safetensors")
+    parts = [load_file(pool / f"a{i}" / "adapter_model.safetensors") for i in range(3)]
+    key = "base_model.model.model.layers.0.up.lora_{}.weight"
+    assert same_bits(made[key.format("A")], torch.cat([part[key.format("A")] for part in parts]))
+    assert same_bits(made[key.format("B")], torch.cat([part[key.format("B")] for part in parts], 1))
+
+
+def test_peft_loads_the_adapter_and_merges_what_soup_merges(tmp_path):
+    from peft import PeftModel
+    from torch import nn
+
+    base, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}, {"r": 2, "lora_alpha": 3}], dtype="float32")
+    up = dict(list(TARGETS.items())[:1])
+    write_adapter(pool / "up", linear_factors(up, 4, seed=7), base, r=4, lora_alpha=8)  # so that ranks differ
+    as_adapter(pool, tmp_path / "one")
+    module = nn.Module()
+    module.model = nn.Module()
+    module.model.layers = nn.ModuleList([nn.Module()])
+    layer = module.model.layers[0]
+    layer.up, layer.down = nn.Linear(17, 33, bias=False), nn.Linear(33, 17, bias=False)
+    module.load_state_dict({name: value for name, value in read_back(base).items() if name in TARGETS})
+    made = PeftModel.from_pretrained(module, tmp_path / "one").merge_and_unload().state_dict()
+    expected = mean_of([exact(read_back(base), part) for part in sorted(pool.iterdir())])
+    assert all(torch.allclose(value.double(), expected[name], rtol=0, atol=1e-6) for name, value in made.items())
+
+
+def test_a_smaller_rank_is_the_nearest_and_tells_how_far_it_is(tmp_path, capsys):
+    from soup.merging.merge import open_pool, plan_merge, write_soup
+
+    base, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}, {"r": 4, "lora_alpha": 8}], dtype="float32")
+    recipe, remarks = recipe_of(pool), []
+    with open_pool(recipe) as opened:
+        plan = plan_merge(recipe, opened, write=WriteOptions(as_adapter="rank=3"))
+        write_soup(plan, tmp_path / "one" / "adapter", on_remark=remarks.append)
+    plain = {name: value.double() for name, value in read_back(base).items()}
+    whole = mean_of([exact(plain, part) for part in sorted(pool.iterdir())])
+    small = exact(plain, tmp_path / "one" / "adapter")
+    lost = kept = best = 0.0
+    for name in TARGETS:
+        values = torch.linalg.svdvals(whole[name] - plain[name]).square()
+        best += values[3:].sum().item()
+        kept += values.sum().item()
+        lost += (small[name] - whole[name]).square().sum().item()
+    assert lost == pytest.approx(best, rel=1e-4)
+    assert f"{math.sqrt(lost / kept):.2%} of its norm" in remarks[0]
+    assert f"{math.sqrt(lost / kept):.2%}" in (tmp_path / "one" / "adapter" / "README.md").read_text()
+
+
+def test_whole_tensors_are_averaged_and_stored(tmp_path):
+    def factors(shapes, rank, **fields):
+        norm = torch.full((17,), 1.0 + fields["seed"])
+        return {**linear_factors(shapes, rank, **fields), "model.norm.weight": norm}
+
+    _, pool = make_pool(tmp_path, [{"r": 4, "modules_to_save": ["norm"]}] * 2, factors=factors)
+    config = as_adapter(pool, tmp_path / "one")
+    assert config["modules_to_save"] == ["norm"]
+    made = load_file(tmp_path / "one" / "adapter_model.safetensors")
+    assert made["base_model.model.model.norm.weight"].tolist() == [1.5] * 17
+
+
+def test_what_is_no_adapter_is_refused_with_all_reasons(tmp_path):
+    base, pool = make_pool(tmp_path, [{"r": 4}])
+    tiny_checkpoint(pool / "whole", tensors=TENSORS)
+    dora = {
+        **linear_factors(TARGETS),
+        "model.layers.0.up.lora_magnitude_vector": torch.ones(33),
+        "model.layers.0.down.lora_magnitude_vector": torch.ones(17),
+    }
+    write_adapter(pool / "dora", dora, base, use_dora=True)
+    with pytest.raises(RecipeError) as refused:
+        as_adapter(pool, tmp_path / "one")
+    assert "whole: a whole model" in str(refused.value)
+    assert "dora: DoRA" in str(refused.value)
+
+
+@pytest.mark.parametrize("how", ["", "rank=0", "rank=x", "rank", "8"])
+def test_other_words_for_the_adapter_are_refused(how):
+    with pytest.raises(RecipeError, match="expected exact or rank=R"):
+        WriteOptions(as_adapter=how)
+
+
+def test_the_recipe_beside_an_adapter_makes_the_whole_soup(tmp_path):
+    _, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}] * 2)
+    as_adapter(pool, tmp_path / "one")
+    soup.merge(tmp_path / "one" / "recipe.yaml", tmp_path / "again", options=MergeOptions())
+    soup.merge(recipe_of(pool), tmp_path / "soup")
+    expected = read_back(tmp_path / "soup")
+    assert all(same_bits(value, expected[name]) for name, value in read_back(tmp_path / "again").items())

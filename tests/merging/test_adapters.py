@@ -1,0 +1,204 @@
+"""Pools of adapters and of adapters with whole models, against base + mean of s B A in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import soup
+from soup.errors import RecipeError
+from soup.merging.options import MergeOptions
+from soup.merging.pool import Pool
+from soup.merging.recipe import Recipe
+from soup.testing import tiny_checkpoint
+from tests.helpers.merge_oracle import read_back, recipe_of, rounded, same_bits, ulps
+from tests.helpers.tiny_adapters import exact, linear_factors, mean_of, write_adapter
+
+SHAPES = {"layers.0.up.weight": (33, 17), "layers.0.down.weight": (17, 33), "head.weight": (40, 17)}
+TARGETS = dict(list(SHAPES.items())[:2])
+TENSORS = {**SHAPES, "norm.weight": (17,), "temperature": ()}
+
+
+def make_pool(
+    folder, adapters=3, wholes=0, dtype="bfloat16", tensors=TENSORS, targets=TARGETS, ranks=(4, 2, 8), **config
+):
+    base = tiny_checkpoint(folder / "base", seed=99, dtype=dtype, tensors=tensors)
+    for i in range(adapters):
+        rank = ranks[i % len(ranks)]
+        write_adapter(folder / "pool" / f"adapter-{i}", linear_factors(targets, rank, seed=i), base, **config)
+    for i in range(wholes):
+        tiny_checkpoint(folder / "pool" / f"whole-{i}", seed=i, dtype=dtype, tensors=tensors)
+    return base, folder / "pool"
+
+
+def merge(pool, out, options=None, **fields):
+    soup.merge(recipe_of(pool, **fields), out, options=options)
+    return read_back(out)
+
+
+def oracle(base, pool):
+    states = []
+    for part in sorted(pool.iterdir()):
+        states.append(exact(read_back(base), part) if (part / "adapter_config.json").exists() else read_back(part))
+    return mean_of(states)
+
+
+def assert_within_contract(found, expected, dtype):
+    """All but 0.05 % of the elements (or one of few) are the exact mean rounded once; the others lie beside it."""
+    for name, value in found.items():
+        away = ulps(value, rounded(expected[name], dtype))
+        assert int(away.max()) <= 1, name
+        assert int((away > 0).sum()) <= max(1, value.numel() * 0.0005), name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("wholes", [0, 2])
+def test_a_soup_of_adapters_is_the_base_and_the_mean_of_their_products(tmp_path, dtype, wholes):
+    base, pool = make_pool(tmp_path, wholes=wholes, dtype=dtype)
+    assert_within_contract(merge(pool, tmp_path / "out"), oracle(base, pool), getattr(torch, dtype))
+
+
+def test_a_float64_base_keeps_its_precision(tmp_path):
+    base, pool = make_pool(tmp_path, dtype="float64")
+    made = merge(pool, tmp_path / "out")
+    for name, value in oracle(base, pool).items():
+        assert torch.allclose(made[name], value, rtol=0, atol=5e-17), name
+
+
+def test_tensors_that_no_adapter_touches_are_copied(tmp_path):
+    base, pool = make_pool(tmp_path)
+    made, original = merge(pool, tmp_path / "out"), read_back(base)
+    for name in original.keys() - TARGETS.keys():
+        assert same_bits(made[name], original[name])
+
+
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 40),
+    ranks=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    blocks=st.sampled_from([1, 7, 64, 4096]),
+    threads=st.integers(1, 3),
+    dtype=st.sampled_from(["bfloat16", "float32"]),
+    wholes=st.integers(0, 1),
+)
+@settings(max_examples=25, deadline=None)
+def test_block_size_and_threads_change_no_byte(tmp_path_factory, rows, columns, ranks, blocks, threads, dtype, wholes):
+    folder = tmp_path_factory.mktemp("shapes")
+    shapes = {"up.weight": (rows, columns)}
+    base, pool = make_pool(folder, len(ranks), wholes, dtype, shapes, shapes, ranks)
+    whole = merge(pool, folder / "whole")
+    blocked = merge(pool, folder / "blocked", MergeOptions(block_elements=blocks, threads=threads))
+    assert same_bits(whole["up.weight"], blocked["up.weight"])
+    assert_within_contract(whole, oracle(base, pool), getattr(torch, dtype))
+
+
+def test_copies_of_one_adapter_give_that_adapter_back(tmp_path):
+    base, pool = make_pool(tmp_path, 1)
+    single = merge(pool, tmp_path / "single")
+    for i in (1, 2):
+        write_adapter(pool / f"copy-{i}", linear_factors(TARGETS, 4, seed=0), base)
+    thrice = merge(pool, tmp_path / "thrice")
+    assert all(same_bits(thrice[name], value) for name, value in single.items())
+
+
+def test_the_base_of_adapters_is_the_one_that_they_name(tmp_path):
+    base, pool = make_pool(tmp_path)
+    with Pool(pool) as opened:
+        assert opened.base.location == str(base)
+        assert opened.names == ("adapter-0", "adapter-1", "adapter-2")
+
+
+def test_a_base_in_the_pool_s_directory_is_no_ingredient(tmp_path):
+    base, pool = make_pool(tmp_path)
+    base.rename(pool / "base")
+    for i in range(3):
+        write_adapter(pool / f"adapter-{i}", linear_factors(TARGETS, seed=i), pool / "base")
+    with Pool(pool) as opened:
+        assert opened.names == ("adapter-0", "adapter-1", "adapter-2")
+
+
+def test_a_recipe_names_adapters_and_base_with_their_digests_and_gives_the_same_bytes_again(tmp_path):
+    _, pool = make_pool(tmp_path)
+    made = merge(pool, tmp_path / "out")
+    sealed = Recipe.read(tmp_path / "out" / "recipe.yaml")
+    assert sealed.base.digest.startswith("xxh3:")
+    assert len({share.digest for share in sealed.ingredients}) == 3
+    again = soup.merge(tmp_path / "out" / "recipe.yaml", tmp_path / "again")
+    assert again.digest == sealed.digest
+    assert all(same_bits(value, made[name]) for name, value in read_back(tmp_path / "again").items())
+
+
+def test_another_dtype_is_rounded_once(tmp_path):
+    base, pool = make_pool(tmp_path)
+    made = merge(pool, tmp_path / "out", dtype="float32")
+    assert_within_contract({name: made[name] for name in TARGETS}, oracle(base, pool), torch.float32)
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.3, 0.2], [2.0, -1.5, 0.5], [1.0, -1.0, 3.0]])
+def test_weights_weigh_what_adapters_add(tmp_path, weights):
+    base, pool = make_pool(tmp_path, dtype="float32")
+    states = [exact(read_back(base), part) for part in sorted(pool.iterdir())]
+    made = merge(pool, tmp_path / "out", weights=weights)
+    for name, value in made.items():
+        expected = sum(w * state[name] for w, state in zip(weights, states, strict=True)) / sum(weights)
+        assert torch.allclose(value.double(), expected, rtol=0, atol=2e-8), name
+
+
+def test_weights_that_cancel_among_the_adapters_leave_the_whole_model_and_their_difference(tmp_path):
+    base, pool = make_pool(tmp_path, 2, 1, dtype="float32")
+    left, right, whole = (
+        exact(read_back(base), part) if part.name.startswith("adapter") else read_back(part)
+        for part in sorted(pool.iterdir())
+    )
+    for name, value in merge(pool, tmp_path / "out", weights=[1.0, -1.0, 1.0]).items():
+        expected = left[name] - right[name] + whole[name]
+        assert torch.allclose(value.double(), expected.double(), rtol=0, atol=2e-8), name
+
+
+METHOD = """
+from dataclasses import dataclass
+from soup.merging.methods import Method
+
+@dataclass(frozen=True)
+class Arithmetic(Method):
+    scale: float = 0.5
+    needs_base = True
+
+    def __call__(self, block):
+        base = block.base
+        return base + self.scale * sum(block[i] - base for i in range(len(block)))
+"""
+
+
+@pytest.mark.parametrize("block_elements", [None, 7])
+def test_any_method_sees_the_adapted_values(tmp_path, block_elements):
+    base, pool = make_pool(tmp_path, 2, 1, dtype="float32")
+    (tmp_path / "mine.py").write_text(METHOD)
+    options = MergeOptions(trust_code=True, block_elements=block_elements)
+    made = merge(pool, tmp_path / "out", options, method=f"{tmp_path / 'mine.py'}:Arithmetic", base=base)
+    plain = read_back(base)
+    states = [
+        exact(plain, part) if part.name.startswith("adapter") else read_back(part) for part in sorted(pool.iterdir())
+    ]
+    for name, value in made.items():
+        expected = plain[name].double() + 0.5 * sum(state[name].double() - plain[name].double() for state in states)
+        assert torch.allclose(value.double(), expected, rtol=0, atol=2e-8), name
+
+
+def test_the_same_merge_again_finds_its_soup(tmp_path):
+    _, pool = make_pool(tmp_path)
+    recipe = recipe_of(pool)
+    first = soup.merge(recipe, tmp_path / "out")
+    when = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
+    assert soup.merge(recipe, tmp_path / "out") == first
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == when
+
+
+def test_another_base_than_the_recipe_names_is_refused(tmp_path):
+    base, pool = make_pool(tmp_path)
+    soup.merge(recipe_of(pool), tmp_path / "out")
+    tiny_checkpoint(base, seed=3, tensors=TENSORS)
+    with pytest.raises(RecipeError, match=r"base \(.*\): expected xxh3:"):
+        soup.merge(tmp_path / "out" / "recipe.yaml", tmp_path / "again")

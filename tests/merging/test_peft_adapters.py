@@ -1,0 +1,140 @@
+"""Adapters that PEFT itself saves, against its own `merge_and_unload` in float32: every feature, on whole families."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForImageTextToText
+
+import soup
+from finetune.points import PointsForConditionalGeneration
+from soup.hf.key_mapping import plan_loading
+from tests.helpers.merge_oracle import mean_of, read_back, recipe_of, same_bits
+from tests.helpers.tiny_points import points_model
+from tests.helpers.vlm_families import save_family
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+
+LINEAR = r".*\.(q_proj|down_proj|fc1|linear_1|qkv)"
+
+
+def fill(model, seed):
+    """Give all that is trained random values: B is zero when training begins."""
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.requires_grad:
+                drawn = torch.randn(value.shape, generator=noise) * 0.2
+                value.copy_(value * (1 + drawn) if "magnitude" in name else value + drawn)
+
+
+def adapt(base, out, config, seed=1, load=AutoModelForImageTextToText.from_pretrained):
+    """Save an adapter over a base; return the tensors of the model that PEFT merges, by their names on disk."""
+    model = get_peft_model(load(base), config)
+    fill(model, seed)
+    model.save_pretrained(out)
+    settings = json.loads((out / "adapter_config.json").read_text())
+    (out / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": str(base)}))
+    merged = model.merge_and_unload()
+    merged.save_pretrained(out.parent.parent / f"{out.name}-merged")
+    return read_back(out.parent.parent / f"{out.name}-merged")
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=0, atol=3e-6), name
+
+
+CONFIGS = {
+    "plain": {"r": 4, "lora_alpha": 6},
+    "rslora": {"r": 4, "lora_alpha": 6, "use_rslora": True},
+    "patterns": {
+        "r": 4,
+        "rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.down_proj": 3},
+        "alpha_pattern": {"q_proj": 5, r"layers\.[01]\.mlp\.down_proj": 16},
+    },
+    "biases": {"bias": "all"},
+    "dora": {"r": 4, "use_dora": True},
+}
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision", "internvl"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_an_adapter_is_what_peft_merges(tmp_path, family, kind):
+    base = save_family(family, tmp_path / "base", 0)
+    config = LoraConfig(target_modules=LINEAR, **CONFIGS[kind])
+    expected = adapt(base, tmp_path / "pool" / "adapter", config)
+    soup.merge(recipe_of(tmp_path / "pool", base=base), tmp_path / "out")
+    made, original = read_back(tmp_path / "out"), read_back(base)
+    assert_same(made, expected)
+    assert sum(not torch.equal(made[name], original[name]) for name in made) >= 4
+
+
+EMBEDDINGS = r".*\.(embed_tokens|q_proj)"
+PATCHES = r".*(patch_embedding|projection|patch_embed\.proj|q_proj)"
+OTHERS = {
+    "a bias of its own": {"target_modules": r".*language_model.*\.q_proj", "lora_bias": True},
+    "whole modules": {"target_modules": LINEAR, "modules_to_save": ["norm"]},
+    "convolutions": {"target_modules": PATCHES},
+    "convolutions by DoRA": {"target_modules": PATCHES, "use_dora": True},
+    "embeddings": {"target_modules": EMBEDDINGS},
+    "embeddings by DoRA": {"target_modules": EMBEDDINGS, "use_dora": True},
+    "the output layer": {"target_modules": r"lm_head|.*\.q_proj"},
+    "both ends": {"target_modules": r"lm_head|.*\.embed_tokens"},
+}
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision", "internvl"])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_changes_of_other_layers_are_what_peft_makes_of_them(tmp_path, family, kind):
+    base = save_family(family, tmp_path / "base", 0)  # InternVL's embeddings and output layer are tied
+    expected = adapt(base, tmp_path / "pool" / "adapter", LoraConfig(r=4, lora_alpha=6, **OTHERS[kind]))
+    soup.merge(recipe_of(tmp_path / "pool", base=base), tmp_path / "out")
+    assert_same(read_back(tmp_path / "out"), expected)
+
+
+POINTS = {
+    "linear": ("qwen2", {"target_modules": r".*\.(q_proj|up_proj|fc1)"}),
+    "tied": ("qwen2_tied", {"target_modules": r"lm_head|.*\.(q_proj|embed_tokens)"}),
+    "weights as [in, out]": ("gpt2", {"target_modules": r".*\.(c_attn|c_proj|c_fc)", "fan_in_fan_out": True}),
+    "DoRA of weights as [in, out]": (
+        "gpt2",
+        {"target_modules": r".*\.(c_attn|c_proj)", "fan_in_fan_out": True, "use_dora": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", POINTS)
+def test_adapters_of_points_are_what_peft_merges(tmp_path, kind):
+    llm, config = POINTS[kind]
+    base = tmp_path / "base"
+    points_model("clip", llm=llm).save_pretrained(base)
+    load = PointsForConditionalGeneration.from_pretrained
+    expected = adapt(base, tmp_path / "pool" / "adapter", LoraConfig(r=4, lora_alpha=6, **config), load=load)
+    soup.merge(recipe_of(tmp_path / "pool", base=base), tmp_path / "out")
+    assert_same(read_back(tmp_path / "out"), expected)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision", "internvl"])
+def test_a_soup_of_adapters_that_is_streamed_into_a_loaded_model_is_the_one_that_ships(tmp_path, family):
+    base = save_family(family, tmp_path / "base", 0, torch.bfloat16)
+    for seed, rank in enumerate((2, 4, 8)):
+        config = LoraConfig(r=rank, target_modules=LINEAR, use_dora=seed == 2)
+        adapt(base, tmp_path / "pool" / f"adapter-{seed}", config, seed)
+    module = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.bfloat16)
+    with mean_of(tmp_path / "pool", tmp_path / "home") as candidate:
+        plan = plan_loading(module, read_back(base))
+        candidate.load_into(module, plan.names, plan.conversions)
+        written = AutoModelForImageTextToText.from_pretrained(candidate.directory(), dtype=torch.bfloat16)
+        soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
+        assert_equal(read_back(tmp_path / "out"), read_back(candidate.directory()))
+    assert_equal(module.state_dict(), written.state_dict())
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(same_bits(value, expected[name]) for name, value in found.items())
