@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -115,20 +115,22 @@ class Registry:
 
 def _describe_parameters(plugin: Callable[..., object]) -> str:
     """Return `accept=gt, order=full`: a strategy's keyword-only options, a method's fields."""
-    try:
-        parameters = inspect.signature(plugin).parameters.values()
-    except (TypeError, ValueError):
-        return ""  # a callable written in C
-    return ", ".join(
-        f"{option.name}={_default(option.default)}" if option.default is not option.empty else option.name
-        for option in parameters
-        if option.kind is option.KEYWORD_ONLY
-        or (isinstance(plugin, type) and option.kind is option.POSITIONAL_OR_KEYWORD)
-    )
+    if isinstance(plugin, type) and is_dataclass(plugin):
+        pairs = [(entry.name, _field_default(entry)) for entry in fields(plugin) if entry.init]
+    else:
+        try:
+            options = inspect.signature(plugin).parameters.values()
+        except (TypeError, ValueError):
+            return ""  # a callable written in C
+        pairs = [(option.name, option.default) for option in options if option.kind is option.KEYWORD_ONLY]
+    return ", ".join(name if default in _NO_DEFAULT else f"{name}={default}" for name, default in pairs)
 
 
-def _default(value: object) -> str:
-    return value if isinstance(value, str) else repr(value)
+_NO_DEFAULT = (inspect.Parameter.empty, MISSING)
+
+
+def _field_default(entry: Field[Any]) -> object:
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
 def load_object(location: str, kind: str, error: type[SoupError]) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -203,3 +206,9 @@ def test_numbers_are_what_the_files_hold(pools):
     base, tuned = numbers(pools(torch.float32))
     assert len(tuned) == 3
     assert torch.equal(base[FROZEN], tuned[0][FROZEN])
+
+
+def test_the_page_on_methods_has_a_row_for_each():
+    page = (Path(__file__).parents[3] / "docs/methods.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
+    assert sorted(rows) == sorted(METHODS.shipped)
