@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import named_dtype
 from soup.checkpoints.problem import Problem
@@ -158,10 +159,11 @@ def _measure(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
     for checkpoint in inputs:
         checkpoint.refuse_changed()
     digests = {name: digest.content for name, digest in zip(pool.names, scan.digests, strict=False)}
+    adapters = {part.name for part in pool if is_adapted(part.checkpoint)}
     base_norms: dict[str, float] = {}
     for (name, _), squared in sorted(unmoved.items()):
         base_norms[name] = base_norms.get(name, 0.0) + squared
-    distances = PoolDistances.of(measure, digests, sum(spec.elements for spec in specs), base_norms)
+    distances = PoolDistances.of(measure, digests, sum(spec.elements for spec in specs), base_norms, adapters)
     rejections = [_without_base(scan.rejections[name]) for name in sorted(scan.rejections)]
     return list(digests.values()), list(filter(None, rejections)), distances
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -124,7 +124,12 @@ class PoolDistances:
 
     @classmethod
     def of(
-        cls, measure: PoolMeasure, digests: Mapping[str, str], elements: int, base_norms: Mapping[str, float]
+        cls,
+        measure: PoolMeasure,
+        digests: Mapping[str, str],
+        elements: int,
+        base_norms: Mapping[str, float],
+        adapters: Collection[str] = (),
     ) -> PoolDistances:
         """Sum up a pass.
 
@@ -133,6 +138,7 @@ class PoolDistances:
             digests: The digest of each ingredient's weights, by name.
             elements: The number of elements of the floating tensors.
             base_norms: The squared norm of each tensor in which nothing differs, which no method sees.
+            adapters: The ingredients that are adapters.
         """
         import numpy as np
 
@@ -158,7 +164,7 @@ class PoolDistances:
                 float(share[index]),
                 {component: _share(gram, index) for component, gram in present.items()},
                 _nearest(cosines["all"], names, index),
-                _verdict(total, digests, index, "base" if measure.has_base else "mean"),
+                _verdict(total, digests, index, "base" if measure.has_base else "mean", adapters),
             )
             for index, name in enumerate(names)
         )
@@ -195,7 +201,9 @@ def _nearest(cosines: list[list[float]], names: Sequence[str], index: int) -> tu
     return (max(others)[1], max(others)[0]) if others else None
 
 
-def _verdict(gram: NDArray[np.float64], digests: Mapping[str, str], index: int, reference: str) -> str:
+def _verdict(
+    gram: NDArray[np.float64], digests: Mapping[str, str], index: int, reference: str, adapters: Collection[str]
+) -> str:
     names, contents = list(digests), list(digests.values())
     squares = [max(value, 0.0) for value in gram.diagonal()[1:].tolist()]
     own = math.sqrt(squares[index])
@@ -208,4 +216,6 @@ def _verdict(gram: NDArray[np.float64], digests: Mapping[str, str], index: int, 
     others = [math.sqrt(value) for other, value in enumerate(squares) if other != index]
     if len(others) >= LEAST_FOR_FAR - 1 and (median := statistics.median(others)) > 0 and own > FAR * median:
         return f"far from the others: |delta| is {own / median:.1f} times their median, more than {FAR:g}"
+    if names[index] not in adapters and 2 * len(adapters) >= len(names):
+        return f"a full fine-tune among {len(adapters)} adapters"
     return "fits"

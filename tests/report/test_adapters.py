@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import soup
 from soup.errors import CheckpointError, PoolError
@@ -75,3 +76,11 @@ def test_inspect_shows_an_adapter_by_itself(pool):
     assert [row.name for row in report.components] == ["model.layers"]
     assert report.as_json()["digest"].startswith("xxh3:")
     assert "adapter" not in inspect_checkpoint(pool / "whole").as_json()
+
+
+def test_a_full_fine_tune_among_adapters_is_told(pool):
+    base = load_file(pool.parent / "base/model.safetensors")
+    tuned = {name: (value.float() * 1.01).to(value.dtype) for name, value in base.items()}
+    save_file(tuned, pool / "whole/model.safetensors", {"format": "pt"})
+    rows = soup.check(pool, base=pool.parent / "base").distances.ingredients
+    assert {row.name: row.verdict for row in rows}["whole"] == "a full fine-tune among 2 adapters"
