@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
 
+from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import ByteProgress, ContentDigest, LeafDigests, leaves
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.checkpoints.problem import Problem
@@ -138,7 +139,7 @@ def scan_blocks(
     import torch
 
     options = options or Options()
-    if blend.is_plain_mean:
+    if blend.is_plain_mean and not any(map(is_adapted, blend.inputs)):
         planned_bytes = len(blend.inputs) * sum(spec.bytes for spec in tensors if spec.dtype.name == "bfloat16")
         blend = replace(blend, mean_kernel=COMPILED_MEAN.kernel_for(planned_bytes))
     stored = list(stored_checkpoints(blend)) if hashing else []

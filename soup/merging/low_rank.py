@@ -114,10 +114,10 @@ class Product:
         parts = [
             (*delta[:2], delta[2] * weight) for group, weight in zip(loaded, weights, strict=True) for delta in group
         ]
-        right = torch.cat([right.double() for _, right, _ in parts])
-        return _Factors(
-            [left for left, _, _ in parts], [scale for _, _, scale in parts], _slices(right, 0, SLICES[self.bits])
-        )
+        right = torch.empty(sum(len(right) for _, right, _ in parts), self.columns, dtype=torch.float64)
+        torch.cat([right for _, right, _ in parts], out=right)
+        slices = _slices(right, 0, SLICES[self.bits])
+        return _Factors([left for left, _, _ in parts], [scale for _, _, scale in parts], slices)
 
 
 def load_factor(factor: Factor | None) -> torch.Tensor:
@@ -148,7 +148,7 @@ def _slices(values: torch.Tensor, dim: int, count: int) -> list[torch.Tensor]:
     """Cut float64 values into slices whose products are exact; their sum is nearly the values.
 
     Args:
-        values: A factor.
+        values: A factor; its memory becomes the first slice's.
         dim: The dimension over which the product adds up.
         count: The number of slices.
     """
@@ -156,9 +156,10 @@ def _slices(values: torch.Tensor, dim: int, count: int) -> list[torch.Tensor]:
 
     bits = (53 - math.ceil(math.log2(max(values.shape[dim], 1)))) // 2
     slices = []
-    for _ in range(count):
-        _, exponent = torch.frexp(values.abs().amax(dim, keepdim=True))
+    for number in range(count):
+        _, exponent = torch.frexp(torch.linalg.vector_norm(values, math.inf, dim, keepdim=True))
         step = torch.ldexp(torch.ones_like(values[:1, :1]), (exponent - bits).double())
-        slices.append((values / step).round_().mul_(step))
-        values = values - slices[-1]
+        rest = values if number == count - 1 else values.clone()
+        slices.append(values.div_(step).round_().mul_(step))
+        values = rest.sub_(slices[-1]) if rest is not values else values
     return slices
