@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +21,7 @@ from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
 from soup.checkpoints.adapter_targets import Delta, Factor
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.checkpoints.writer import FilePlan
-from soup.errors import RecipeError
+from soup.errors import PoolError, RecipeError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.low_rank import load_factor
 from soup.merging.methods.linear import Linear
@@ -97,6 +97,11 @@ class AdapterPlan:
                 kept += squares[: module.rank].sum().item()
                 lost += squares[module.rank :].sum().item()
             a, b = (left.T, right.T) if module.deltas[0].left.transposed else (right, left)
+            if not (a.isfinite().all() and b.isfinite().all()) and not self.blend.allow_nonfinite:
+                raise PoolError(
+                    f"{module.name}: NaN or infinity in a factor. {option_name('allow_nonfinite')} writes it all the "
+                    "same."
+                )
             for spec, values in zip(self._specs(module), (a, b), strict=True):
                 write(spec.name, 0, values.to(spec.dtype.torch).contiguous().view(-1))
         return math.sqrt(lost / (lost + kept)) if lost else 0.0
@@ -142,18 +147,20 @@ class AdapterPlan:
         return TensorSpec(names[0], self.dtype, shapes[0]), TensorSpec(names[1], self.dtype, shapes[1])
 
 
-def plan_adapter(blend: Blend, rank: int | None) -> AdapterPlan:
+def plan_adapter(blend: Blend, rank: int | None, drop: Sequence[str] = ()) -> AdapterPlan:
     """Plan the adapter that holds a soup.
 
     Args:
         blend: The soup.
         rank: The largest rank of a product; None: what holds the soup exactly.
+        drop: Patterns of tensors to leave out, which an adapter can't.
 
     Raises:
         RecipeError: The soup is none of adapters alone, or no sum of products.
     """
     adapted = [checkpoint for checkpoint in blend.inputs if is_adapted(checkpoint)]
-    if wrong := list(_obstacles(blend)):
+    wrong = [f"{option_name('drop')} leaves tensors out, which an adapter can't"] if drop else []
+    if wrong := [*wrong, *_obstacles(blend)]:
         raise RecipeError(f"{option_name('as_adapter')}: this soup is no adapter:\n{bullet_list(wrong)}")
     total = math.fsum(blend.weights)
     shares = [weight / total for weight in blend.weights]

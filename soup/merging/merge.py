@@ -337,7 +337,7 @@ def plan_merge(
     layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
     files = plan_files(writes, layout, write.max_shard_bytes)
     tokenizer = pool.tokenizer.checkpoint if pool.tokenizer else None
-    adapter = plan_adapter(blend, write.adapter_rank) if write.as_adapter else None
+    adapter = plan_adapter(blend, write.adapter_rank, recipe.drop) if write.as_adapter else None
     files = adapter.files if adapter else files
     return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files, adapter)
 

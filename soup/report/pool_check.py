@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,38 +164,50 @@ def _measure(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
     for (name, _), squared in sorted(unmoved.items()):
         base_norms[name] = base_norms.get(name, 0.0) + squared
     distances = PoolDistances.of(measure, digests, sum(spec.elements for spec in specs), base_norms, adapters)
-    rejections = [_without_base(scan.rejections[name]) for name in sorted(scan.rejections)]
+    rejections = [_of_base(scan.rejections[name], adapters) for name in sorted(scan.rejections)]
     return list(digests.values()), list(filter(None, rejections)), distances
 
 
-def _without_base(problem: Problem) -> Problem | None:
-    """Leave the base out of those that a problem is about: not every method reads it. None where it is the only one."""
-    others = [name for name in problem.ingredient.split(", ") if name != "base"]
+def _of_base(problem: Problem, adapters: Collection[str]) -> Problem | None:
+    """Leave the base out of those that a problem is about, or its adapters where there are any: what it has, they have.
+
+    None where the base is the only one, and nothing reads it: not every method does.
+    """
+    names = problem.ingredient.split(", ")
+    theirs = adapters if "base" in names and adapters else {"base"}
+    others = [name for name in names if name not in theirs]
     return replace(problem, ingredient=", ".join(others)) if others else None
 
 
 def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
     """Read one ingredient after another: their tensors do not match."""
-    progress.on_phase("reading the pool", sum(ingredient.checkpoint.bytes for ingredient in pool))
+    parts = [*pool, *([pool.base] if pool.base and pool.has_adapters else [])]  # whose tensors adapters' soups hold
+    progress.on_phase("reading the pool", sum(part.checkpoint.bytes for part in parts))
     digests: list[str] = []
     rejections: list[Problem] = []
-    for ingredient in pool:
-        digest, rejected = _read_one(ingredient, options, progress)
+    for part in parts:
+        digest, rejected = _read_one(part, options, progress)
         digests.append(digest)
         rejections += rejected
-    return digests, rejections, None
+    return digests[: len(pool)], rejections, None
 
 
 def _read_one(ingredient: Ingredient, options: MergeOptions, progress: Progress) -> tuple[str, list[Problem]]:
-    """Merge an ingredient with itself alone, into nothing: what stops that stops every soup with it."""
+    """Merge an ingredient with itself alone, into nothing: what stops that stops every soup with it.
+
+    Of an adapter this is what it changes; the rest is the base's.
+    """
     checkpoint = ingredient.checkpoint
     if checkpoint.quantised:  # its numbers are not numbers one by one
         return digest_checkpoint(checkpoint, progress.on_bytes).content, []
     dtype = named_dtype(options.dtype) if options.dtype else None
     blend = Blend(Linear(), (checkpoint,), (ingredient.name,), (1.0,), dtype, options.allow_nonfinite)
     loop = Options(progress=progress.on_bytes)
-    scan = scan_blocks(blend, list(checkpoint.tensors.values()), lambda *block: None, loop, hashing=True)
+    names = checkpoint.changes if is_adapted(checkpoint) else checkpoint.tensors
+    specs = [checkpoint.tensors[name] for name in names]
+    scan = scan_blocks(blend, specs, lambda *block: None, loop, hashing=not is_adapted(checkpoint))
+    digest = digest_checkpoint(checkpoint) if is_adapted(checkpoint) else scan.digests[0]
     checkpoint.refuse_changed()
-    return scan.digests[0].content, [
+    return digest.content, [
         scan.rejections[name] for name in sorted(scan.rejections) if not is_dropped(name, options.drop)
     ]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import soup
-from soup.errors import RecipeError
+from soup.errors import PoolError, RecipeError
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.testing import tiny_checkpoint
 from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
@@ -156,3 +156,15 @@ def test_the_recipe_beside_an_adapter_makes_the_whole_soup(tmp_path):
     soup.merge(recipe_of(pool), tmp_path / "soup")
     expected = read_back(tmp_path / "soup")
     assert all(same_bits(value, expected[name]) for name, value in read_back(tmp_path / "again").items())
+
+
+def test_a_factor_with_nan_and_dropped_tensors_are_refused(tmp_path):
+    base, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}] * 2)
+    with pytest.raises(RecipeError, match="leaves tensors out, which an adapter can't"):
+        as_adapter(pool, tmp_path / "one", drop=("*norm*",))
+    factors = linear_factors(TARGETS, dtype="bfloat16")
+    factors["model.layers.0.up.lora_A.weight"][0, 0] = torch.nan
+    write_adapter(pool / "a1", factors, base, lora_alpha=8)
+    with pytest.raises(PoolError, match=r"model\.layers\.0\.up: NaN or infinity in a factor"):
+        as_adapter(pool, tmp_path / "one")
+    assert not (tmp_path / "one").exists()

@@ -84,3 +84,10 @@ def test_a_full_fine_tune_among_adapters_is_told(pool):
     save_file(tuned, pool / "whole/model.safetensors", {"format": "pt"})
     rows = soup.check(pool, base=pool.parent / "base").distances.ingredients
     assert {row.name: row.verdict for row in rows}["whole"] == "a full fine-tune among 2 adapters"
+
+
+def test_nan_in_a_tensor_of_the_base_that_no_adapter_changes_is_told_once(pool):
+    norm = torch.tensor([1.0, torch.nan, 1.0, 1.0], dtype=torch.bfloat16)
+    tiny_checkpoint(pool.parent / "base", tensors={**UP, "model.norm.weight": norm})
+    (problem,) = soup.check(pool, exclude=["whole"]).problems
+    assert (problem.kind, problem.ingredient, problem.keys) == ("nonfinite", "base", ("model.norm.weight",))
