@@ -317,7 +317,8 @@ def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: P
         )
     refuse_inputs_as_output(pool, out)
     earlier = earlier_soup(out)
-    if earlier and not write.overwrite and earlier.strategy == strategy.name and {*earlier.names} <= {*pool.names}:
+    may_stay = not write.overwrite and not write.as_adapter
+    if earlier and may_stay and earlier.strategy == strategy.name and {*earlier.names} <= {*pool.names}:
         return True
     refuse_destination(out, overwrite=write.overwrite)
     return False

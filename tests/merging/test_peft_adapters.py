@@ -138,3 +138,17 @@ def test_a_soup_of_adapters_that_is_streamed_into_a_loaded_model_is_the_one_that
 def assert_equal(found, expected):
     assert found.keys() == expected.keys()
     assert all(same_bits(value, expected[name]) for name, value in found.items())
+
+
+def test_a_soup_of_adapters_of_points_is_streamed_as_it_ships(tmp_path):
+    base = tmp_path / "base"
+    points_model("clip", llm="qwen2_tied").bfloat16().save_pretrained(base)
+    load = PointsForConditionalGeneration.from_pretrained
+    for seed, targets in enumerate([r".*\.(q_proj|up_proj|fc1)", r".*\.(q_proj|embed_tokens)"]):
+        adapt(base, tmp_path / "pool" / f"adapter-{seed}", LoraConfig(r=4, target_modules=targets), seed, load)
+    module = load(base, dtype=torch.bfloat16)
+    with mean_of(tmp_path / "pool", tmp_path / "home") as candidate:
+        candidate.load_into(module, names_in_memory(module, read_back(base)))
+        assert_equal(module.state_dict(), load(candidate.directory(), dtype=torch.bfloat16).state_dict())
+    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
+    assert_equal(module.state_dict(), load(tmp_path / "out", dtype=torch.bfloat16).state_dict())
