@@ -148,7 +148,8 @@ def test_a_soup_of_adapters_of_points_is_streamed_as_it_ships(tmp_path):
         adapt(base, tmp_path / "pool" / f"adapter-{seed}", LoraConfig(r=4, target_modules=targets), seed, load)
     module = load(base, dtype=torch.bfloat16)
     with mean_of(tmp_path / "pool", tmp_path / "home") as candidate:
-        candidate.load_into(module, names_in_memory(module, read_back(base)))
+        plan = plan_loading(module, read_back(base))
+        candidate.load_into(module, plan.names, plan.conversions)
         assert_equal(module.state_dict(), load(candidate.directory(), dtype=torch.bfloat16).state_dict())
     soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
     assert_equal(module.state_dict(), load(tmp_path / "out", dtype=torch.bfloat16).state_dict())
