@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+
+# The client of the Hub reads it when it is imported: a name that is not here is then unknown at once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
