@@ -39,7 +39,7 @@ from soup.merging.recipe import Recipe
 from soup.merging.template import RecipeTemplate
 from soup.search.session import Session
 from soup.search.strategies.base import Choice
-from soup.support.plugins import METHODS, STRATEGIES
+from soup.support.plugins import STRATEGIES
 from soup.testing.simulation import TableRecipe, TableScorer
 
 INGREDIENTS, BENCHMARKS, QUESTIONS = 6, 5, 200  # questions: of each benchmark, in each half
@@ -187,8 +187,6 @@ def search_pool(work: Path, workers: int) -> dict[str, tuple[int, float, float]]
             return trial.overall, PLAIN.overall(trial.report)
 
         for title, (name, options) in {**PLAIN_MEANS, **OTHERS}.items():
-            if name == "scale" and "task-arithmetic" not in METHODS.names():
-                continue
             asked, search = Counted(session.scorer), partial(STRATEGIES.get(name), pool, **options)
             session.choose(search)
             returned = search(asked)  # on scores that are known by now

@@ -1,13 +1,11 @@
-"""Scores of soups from a function, and a method that goes from the base towards the mean."""
+"""Scores of soups from a function."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import ClassVar
 
 from soup.evaluation.api import Score
-from soup.merging.methods import Method
 
 
 @dataclass
@@ -67,16 +65,3 @@ def question_scores(quality, seed=0, questions=80, benchmarks=("reading", "count
         return found
 
     return scores
-
-
-@dataclass(frozen=True)
-class TaskArithmetic(Method):
-    """Base + scale * (mean - base), as plain as can be."""
-
-    needs_base: ClassVar[bool] = True
-    scale: float = 1.0
-
-    def __call__(self, block):
-        base = block.base
-        mean = sum(block[i] * (w / sum(block.weights)) for i, w in enumerate(block.weights))
-        return base + self.scale * (mean - base)

@@ -407,7 +407,7 @@ def test_plug_ins_are_listed_and_a_broken_one_says_why_and_breaks_no_other(plugg
 def test_strategies_and_methods_are_listed_with_their_options():
     assert row("strategies", "prune")["parameters"] == "accept=gt, order=full"
     assert row("strategies", "maximum")["parameters"] == "top_k=None"
-    assert row("methods", "linear")["parameters"] == ""
+    assert row("methods", "ties")["parameters"].startswith("scale=1.0, components={}, ")
     assert "parameters" not in row("evaluators", "python")
 
 
@@ -433,5 +433,5 @@ def test_a_plug_in_harness_judges_and_one_that_gives_no_score_is_an_error(pool, 
 
 
 def test_an_unknown_method_is_told_with_the_nearest(pool):
-    with pytest.raises(RecipeError, match=r"Unknown method 'liner'\. Did you mean 'linear'\? Known: linear"):
+    with pytest.raises(RecipeError, match=r"Unknown method 'liner'\. Did you mean 'linear'\? Known: consensus"):
         flat.cook("average", pool=pool, method="liner")

@@ -15,9 +15,7 @@ from soup.errors import RecipeError, SoupError
 from soup.evaluation.objective import Guard, Objective
 from soup.evaluation.progress import Progress
 from soup.search.strategies import Choice
-from soup.support.plugins import METHODS
 from tests.helpers import flat_arguments as flat
-from tests.helpers.score_tables import TaskArithmetic
 from tests.helpers.toy_pools import make_checkpoint, make_pool, tree
 
 HEADS = {
@@ -56,9 +54,6 @@ class Judge:
 @pytest.fixture
 def pool(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(METHODS, "registered", {**METHODS.registered})
-    if "task-arithmetic" not in METHODS.names():
-        METHODS.registered["task-arithmetic"] = TaskArithmetic
     make_checkpoint(tmp_path / "base", 9, head=[0, 0, 0, 0])
     return make_pool(tmp_path / "ckpts", HEADS)
 
@@ -131,6 +126,7 @@ def test_scale_ships_what_it_scored_with_its_parameter_in_the_recipe(pool):
         ({"method": "task-aritmetic"}, "base", "Did you mean 'task-arithmetic'"),
         ({"grid": {"scael": [1.2]}}, "base", "does not take these params:\n  - scael"),
         ({"grid": {"scale": ["much"]}}, "base", "scale: Input should be a valid number"),
+        ({"grid": {"scale": [0.5, 5.0]}}, "base", "scale: expected a number from -1 to 2, found 5"),
     ],
 )
 def test_scale_says_before_the_first_score_what_its_method_does_not_take(pool, args, base, said):
@@ -155,20 +151,12 @@ def test_a_varied_method_reads_the_base_into_its_digest_and_others_keep_theirs(p
 
 
 def test_params_go_beside_those_of_the_runs_own_method(pool):
-    @soup.method("two-numbers")
-    class TwoNumbers(TaskArithmetic):
-        __annotations__ = {"shift": float}
-        shift: float = 0.0
-
-    import dataclasses
-
-    METHODS.registered["two-numbers"] = dataclasses.dataclass(frozen=True)(TwoNumbers)
-
     def pick(pool, score):
         return Choice(pool[:1], params={"scale": 0.5})
 
-    made = flat.cook(pick, "ckpts", base="base", method="two-numbers", method_args={"shift": 1.0}, out="out")
-    assert made.recipe.params == {"shift": 1.0, "scale": 0.5}
+    common = {"base": "base", "method": "task-arithmetic", "method_args": {"normalize": False}}
+    made = flat.cook(pick, "ckpts", **common, out="out")
+    assert made.recipe.params == {"normalize": False, "scale": 0.5}
 
 
 def snapshots(pool, rates=(1.0, 0.9, 0.6, 0.3, 0.05)):

@@ -36,7 +36,6 @@ from soup.testing import (
     tiny_tensor,
 )
 from tests.helpers.merge_oracle import read_back
-from tests.helpers.score_tables import TaskArithmetic
 from tests.helpers.scripted_models import SCRIPTED, scripted
 from tests.helpers.toy_test_sets import mmbench_rows, ocrbench_rows, write_tsv
 
@@ -49,9 +48,7 @@ def test_every_method_that_ships_keeps_its_promises(name):
 
 
 @pytest.mark.parametrize("name", STRATEGIES.shipped)
-def test_every_strategy_that_ships_keeps_its_promises(name, monkeypatch):
-    if "task-arithmetic" not in METHODS.names():
-        monkeypatch.setitem(METHODS.registered, "task-arithmetic", TaskArithmetic)
+def test_every_strategy_that_ships_keeps_its_promises(name):
     check_strategy(STRATEGIES.get(name))
 
 

@@ -115,5 +115,7 @@ def _refuse_method(pool: object, method: str, grid: Grid) -> None:
     if not isinstance(pool, Pool):
         return
     made = [make_method(method, {name: value}) for name, values in grid.items() for value in values]
+    for each in made:
+        each.check([1.0] * len(pool))
     if made[0].needs_base and pool.base is None:
         raise RecipeError(f"{method} needs the base that the ingredients were tuned from: pass {option_name('base')}.")
