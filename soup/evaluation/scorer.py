@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from soup.checkpoints.adapted import is_adapted
@@ -99,7 +100,14 @@ class Scorer:
         # Guards compare with the single models, which are scored for them where nobody has asked yet.
         singles = [self._evaluated(self.recipe([part]))[0] for part in self.pool] if self.objective.guards else []
         broken = self.objective.broken(scores, singles)
-        return Trial(recipe, scores, {}, seconds, self.objective, broken, self.suite.split.part)
+        varied = (recipe.method, recipe.params) != self._method_and_params
+        return Trial(recipe, scores, {}, seconds, self.objective, broken, self.suite.split.part, varied)
+
+    @cached_property
+    def _method_and_params(self) -> tuple[str, dict[str, object]]:
+        """The search's own, as recipes hold them."""
+        recipe = self.recipe([self.pool[0]])
+        return recipe.method, recipe.params
 
     def pace(self) -> Pace:
         """How far the search is: the time left is a mean model's, for each that may be to come."""

@@ -27,6 +27,7 @@ class Trial:
         objective: How the scores become one number.
         broken: The guards of the objective that the scores break.
         part: Which questions chose.
+        varied: Whether a strategy gave it another method or other parameters than the search has.
     """
 
     recipe: Recipe
@@ -36,6 +37,7 @@ class Trial:
     objective: Objective = PLAIN
     broken: tuple[str, ...] = ()
     part: Part = "all"
+    varied: bool = False
 
     def __repr__(self) -> str:
         return f"<Trial of {' + '.join(self.names)}: {self.overall:.2f}>"
@@ -73,6 +75,11 @@ class Trial:
     def difference(self, other: Trial) -> Difference | None:
         """Return how much higher the overall is than another's, by the paired bootstrap; None without points."""
         return paired_difference(self.scores, other.scores, self.objective)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is an ingredient as it is."""
+        return len(self.names) == 1 and not self.varied
 
     @property
     def label(self) -> str:

@@ -111,7 +111,9 @@ def run_table(run: Path) -> ScoreTable:
     results = _read_results(directory)
     ways = _ways(results)
     common = max(ways, key=lambda way: len(ways[way]), default=None)
-    models = [_Model(digest, name, _refusals(name, results), common) for digest, name in _singles(entries).items()]
+    models = [
+        _Model(digest, name, _refusals(name, results), common) for digest, name in _singles(entries, results).items()
+    ]
     models += [_Model(result.digest, result.strategy, result.remark, result.way) for result in results]
     names = list(dict.fromkeys(name for entry in entries for name in _scores_of(entry)))
     titles = {f"overall ({', '.join(strategies)})": way for way, strategies in ways.items()} if len(ways) > 1 else {}
@@ -136,13 +138,17 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Result:
-    """What a strategy came to, as far as a table needs it; `refusals` is why by the ingredient that was refused."""
+    """What a strategy came to, as far as a table needs it.
+
+    `refusals` is why by the ingredient that was refused, `varied` the digests of soups of one that are no single model.
+    """
 
     strategy: str
     digest: str
     remark: str
     way: _Way
     refusals: Mapping[str, str]
+    varied: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -172,11 +178,12 @@ def _read_result(document: dict[str, Any]) -> _Result:
     check_kinds(objective, {}, {"weights": int | float, "guards": str})
     check_kinds(document["recipe"], {"digest": str})
     text = describe_objective(objective)
-    remark = " + ".join(document["chosen"]) + (f" ({text})" if text else "")
+    remark = document.get("label", " + ".join(document["chosen"])) + (f" ({text})" if text else "")
     weights = objective.get("weights", {})
     way = _Way(tuple((name, weights.get(name, 1.0)) for name in document["trials"][0]["scores"]))
     refusals = _refused_ingredients(document["trials"])
-    return _Result(document["strategy"], document["recipe"]["digest"], remark, way, refusals)
+    varied = frozenset(trial["recipe"] for trial in document["trials"] if trial.get("single") is False)
+    return _Result(document["strategy"], document["recipe"]["digest"], remark, way, refusals, varied)
 
 
 def _refused_ingredients(trials: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -211,9 +218,10 @@ def _ways(results: Sequence[_Result]) -> dict[_Way, list[str]]:
     return ways
 
 
-def _singles(entries: Sequence[Entry]) -> dict[str, str]:
+def _singles(entries: Sequence[Entry], results: Iterable[_Result]) -> dict[str, str]:
     """Return the names of single models by their recipes' digests, in the order in which they were scored."""
-    return {entry.recipe: entry.names[0] for entry in entries if len(entry.names) == 1}
+    varied = {digest for result in results for digest in result.varied}
+    return {entry.recipe: entry.names[0] for entry in entries if len(entry.names) == 1 and entry.recipe not in varied}
 
 
 def _scores_of(entry: Entry) -> Mapping[str, float]:

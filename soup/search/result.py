@@ -90,7 +90,7 @@ class Soup:
     def best_before(self, trial: Trial) -> Trial | None:
         """Return the best single model or accepted soup that was evaluated before a trial; None for the first."""
         earlier = self.trials[: self.trials.index(trial)]
-        rivals = [other for other in earlier if len(other.names) == 1 or self.accepted(other)]
+        rivals = [other for other in earlier if other.is_single or self.accepted(other)]
         return max(rivals, key=lambda other: other.overall, default=None)
 
     def why(self, trial: Trial) -> str:
@@ -114,6 +114,7 @@ class Soup:
             "strategy": self.strategy,
             "out": str(self.out),
             "chosen": list(self.chosen),
+            "label": self.recipe.describe(self.chosen),
             "recipe": {"digest": self.recipe.digest, **self.recipe.model_dump(by_alias=True, exclude_none=True)},
             "trials": [self._trial_as_json(trial) for trial in self.trials],
             "objective": self.recipe.objective,
@@ -130,6 +131,7 @@ def trial_as_json(trial: Trial) -> dict[str, object]:
         "overall": trial.overall,
         "scores": {name: _score_as_json(score, trial.part) for name, score in trial.scores.items()},
         "recipe": trial.recipe.digest,
+        "single": trial.is_single,
         "remembered": trial.seconds is None,
     }
     if trial.report:

@@ -87,7 +87,7 @@ class Session:
             report = Split("report", self.split)
             chosen = recipe.digest if recipe else None
             trials = self.scorer.trials.values()
-            wanted = [trial for trial in trials if len(trial.names) == 1 or trial.recipe.digest == chosen]
+            wanted = [trial for trial in trials if trial.is_single or trial.recipe.digest == chosen]
             if self.runner:
                 self.runner.complete([trial.recipe for trial in wanted], report)
             for trial in wanted:

@@ -18,7 +18,7 @@ def describe_verdict(trial: Trial, rival: Trial | None, *, accepted: bool) -> st
         rival: The best before it; None for the first.
         accepted: Whether it became the best so far.
     """
-    word = "accepted" if accepted else "single" if len(trial.names) == 1 else "refused"
+    word = "accepted" if accepted else "single" if trial.is_single else "refused"
     if trial.broken and not accepted:
         return f"{word}: breaks {'; '.join(trial.broken)}"
     if rival is None:

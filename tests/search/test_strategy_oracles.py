@@ -340,7 +340,9 @@ def test_mixture_proposes_the_ratios_that_are_best_and_tells_its_error():
         )
         return {"one": Score(overall), "two": Score(overall)}
 
-    (note,) = run("mixture", list(rows), TableScorer(list(rows), scores)).notes
+    choice = run("mixture", list(rows), TableScorer(list(rows), scores))
+    (note,) = choice.notes
+    assert len(choice.path) == 2, "the average, and what beat it"
     found = re.match(r"Proposed data ratios: a \((0\.\d+)\) \+ b \((0\.\d+)\);", note)
     assert float(found[1]) == pytest.approx(7 / 12, abs=0.05), note
     assert "overall: leave-one-out error 0.0" in note
@@ -414,6 +416,7 @@ def test_a_rule_by_probability_needs_points_and_says_so_early(name):
     scorer = TableScorer([f"m{i}" for i in range(5)], lambda soup: dict.fromkeys("xyz", Score(50.0)))
     with pytest.raises(EvaluatorError, match="no points"):
         run(name, scorer.pool, scorer, accept="p>0.9")
+    assert len(scorer.known) == (9 if name == "scale" else 1), "scale has no score of its own before its start's"
 
 
 WRONG = [

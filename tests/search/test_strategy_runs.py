@@ -14,7 +14,9 @@ import soup
 from soup.errors import RecipeError, SoupError
 from soup.evaluation.objective import Guard, Objective
 from soup.evaluation.progress import Progress
+from soup.report.tables import run_table
 from soup.search.strategies import Choice
+from soup.support.plugins import STRATEGIES
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_checkpoint, make_pool, tree
 
@@ -117,6 +119,22 @@ def test_scale_ships_what_it_scored_with_its_parameter_in_the_recipe(pool):
     assert "task-arithmetic with scale" in shown["notes"][0]
     soup.merge("out/recipe.yaml", "again", options=None)
     assert tree("again")["model.safetensors"] == tree("out")["model.safetensors"]
+
+
+def test_a_scaled_single_model_is_no_single_model_in_tables(pool):
+    def judge(checkpoint):  # half of s10 alone is best
+        head = load_file(f"{checkpoint}/model.safetensors")["head"]
+        return 100 - float(abs(head - np.float32([0.5, 1, 1.5, 3])).sum())
+
+    def first(pool, score):
+        score([pool[0]])
+        return STRATEGIES.get("scale")(pool[:1], score, grid={"scale": [0.5, 0.75]})
+
+    made = flat.cook(first, "ckpts", base="base", eval=judge, out="out")
+    assert [trial.is_single for trial in made.trials] == [True, False, False]
+    assert made.why(made.trials[2]).startswith("refused: ")
+    rows = [(row.label, row.remark) for row in run_table(pool.parent / "ckpts.soup").rows]
+    assert rows == [("s10", ""), ("first", "s10, scale=0.5")]
 
 
 @pytest.mark.parametrize(

@@ -108,12 +108,12 @@ def cma(
     _budget(len(pool), seed=seed, evaluations=evaluations, start=start, scale=scale, accept=accept)
     watched = Watched(score)
     rule = careful_rule(accept, watched([pool[0]]))
+    rule.beats(watched([pool[0]]), watched([pool[0]]))  # a rule that the evaluator can't serve fails now
     plain: list[list[T]] = [greedy(pool, watched), list(pool)]
     trials = [(_Point(soup), watched(soup)) for soup in sorted(plain, key=len)]
     chosen, best = trials[0]
     if watched.met_guess or len(pool) == 1:
         return Choice(chosen.chosen)
-    rule.beats(best, best)
     found: list[tuple[_Point, Scored]] = []
     for generation in _generations(pool, score, _first(pool, plain[0], start), seed, evaluations, scale=scale):
         if unknown(trial for _, trial in generation):

@@ -60,7 +60,7 @@ def forward_backward(
     """
     _budget(len(pool), accept=accept, steps=steps, start=start)
     rule = careful_rule(accept, score([pool[0]]))
-    rule.beats(score([pool[0]]), score([pool[0]]))
+    rule.beats(score([pool[0]]), score([pool[0]]))  # a rule that the evaluator can't serve fails now
     singles = [score([part]) for part in pool]
     watched = Watched(score)
     first = by_overall(pool, score)[:1] if start == "best" else greedy(pool, watched)

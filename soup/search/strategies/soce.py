@@ -59,8 +59,8 @@ def soce(
     """
     _budget(len(pool), tau=tau, full=full, accept=accept)
     rule = Rule.parse(accept)
+    rule.beats(score([pool[0]]), score([pool[0]]))  # a rule that the evaluator can't serve fails now
     singles = [score([part]) for part in pool]
-    rule.beats(singles[0], singles[0])
     chosen, best = best_of([([part], trial) for part, trial in zip(pool, singles, strict=True)])
     if unknown(singles):
         return Choice(chosen)

@@ -50,11 +50,11 @@ def trajectory(pool: Sequence[T], score: ScoreFunction, *, weights: str = "unifo
     rule = Rule.parse(accept)
     parts, notes = _in_order(pool)
     last = [weighted(parts[-n:], _weights(weights, n)) for n in range(1, len(parts) + 1)]
+    rule.beats(score(last[0]), score(last[0]))  # a rule that the evaluator can't serve fails now
     trials = [score(soup) for soup in last]
     chosen, best = last[0], trials[0]
     if unknown(trials):
         return Choice(chosen)
-    rule.beats(best, best)
     path = [best]
     for soup, trial in zip(last[1:], trials[1:], strict=True):
         if rule.admits(trial, best):
