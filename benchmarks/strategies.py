@@ -165,7 +165,7 @@ def toy(works: tuple[Path, ...], workers: int, skip: tuple[str, ...]) -> None:
         click.echo(
             f"{work}: greedy {greedy[1]:.2f} / {greedy[2]:.2f}, the best of all on report {best[1]:.2f} / {best[2]:.2f}"
         )
-    click.echo(f"\n{len(works)} toy pools, {TOY_BENCHMARKS}\n")
+    click.echo(f"\n{len(works)} toy pool(s), {TOY_BENCHMARKS}\n")
     print_table(rows)
 
 
@@ -193,7 +193,8 @@ def search_pool(work: Path, workers: int, skip: tuple[str, ...]) -> dict[str, tu
             session.choose(search)
             returned = search(asked)  # on scores that are known by now
             choice = returned if isinstance(returned, Choice) else Choice(returned)
-            found[title] = len(asked.digests), *scores(asked(choice.chosen, choice.method, choice.params).recipe)
+            recipe = asked(choice.chosen, choice.method, choice.params).recipe
+            found[title] = len(asked.digests), *scores(recipe)
         subsets = [list(s) for size in range(1, len(pool) + 1) for s in itertools.combinations(pool, size)]
         recipes = [session.scorer.recipe(subset) for subset in subsets]
         best = max(map(scores, recipes), key=lambda pair: pair[1])
