@@ -62,13 +62,18 @@ def open_ingredient(name: str, location: str, base: Checkpoint | None = None) ->
     Raises:
         CheckpointError: It is not there, or damaged, or an adapter without a base.
     """
+    folder, pinned = _locate(location)
+    return Ingredient(name, _open(folder, base), pinned)
+
+
+def _locate(location: str) -> tuple[Path, str]:
+    """Find a checkpoint's directory; returns how a recipe names it, too."""
     if is_hub_id(location) and not Path(location).exists():
-        folder, pinned = fetch_checkpoint(location)
-        return Ingredient(name, _open(folder, base), pinned)
+        return fetch_checkpoint(location)
     path = str(Path(location).absolute())
     if any("\ud800" <= sign <= "\udfff" for sign in path):  # how Python shows a byte that is no text
         raise CheckpointError(f"{path!a}: its name is not UTF-8, so that no recipe or journal can hold it. Rename it.")
-    return Ingredient(name, _open(Path(location), base), path)
+    return Path(location), path
 
 
 def open_alone(location: str) -> Checkpoint:
@@ -77,8 +82,7 @@ def open_alone(location: str) -> Checkpoint:
     Raises:
         CheckpointError: It is not there, or damaged.
     """
-    remote = is_hub_id(location) and not Path(location).exists()
-    folder = fetch_checkpoint(location)[0] if remote else Path(location)
+    folder, _ = _locate(location)
     return Adapter(folder) if is_adapter(folder) else Checkpoint(folder)
 
 
