@@ -1,0 +1,78 @@
+"""What each merge method costs: wall time, the processor's time and peak memory, against the floor in the same run.
+
+The floor is what no merge of k ingredients around a base can do without: read them all once (`cat`), write the output
+once (`cp`). Methods on whole matrices take the time of their decompositions and are left out by default.
+
+    python benchmarks/methods.py                     4 models of 0.5 GB and their base
+    python benchmarks/methods.py --methods swudi --gigabytes 0.1
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+from merge import SOUP, WORK, fresh
+
+STREAMED = "linear,task-arithmetic,dare,consensus,model-stock,karcher,ties"
+BY_METHOD = SOUP.replace(
+    "merge(Recipe.uniform(sources), sys.argv[1])",
+    "base, *sources = sources\ncpu = time.process_time()\n"
+    "merge(Recipe.uniform(sources).model_copy(update={'base': base, 'method': METHOD}), sys.argv[1])",
+).replace('"wall":', '"cpu": time.process_time() - cpu, "wall":')
+
+
+@click.command()
+@click.option("--gigabytes", default=0.5, show_default=True, help="Size of one model.")
+@click.option("--models", default=4, show_default=True, help="How many ingredients, beside the base.")
+@click.option("--methods", default=STREAMED, show_default=True, help="Which, separated by commas.")
+@click.option("--repeats", default=3, show_default=True)
+def main(gigabytes: float, models: int, methods: str, repeats: int) -> None:
+    """Make a base and fine-tunes of it, merge them by each method, print a table."""
+    folder = WORK / f"methods-{gigabytes:g}GB"
+    inputs = [folder / "base", *(folder / f"m{i}" for i in range(models))]
+    make = [sys.executable, str(Path(__file__).parent / "merge.py"), "make"]
+    for seed, path in enumerate(inputs):
+        subprocess.run([*make, str(path), f"{gigabytes}", "0", f"{seed}"], check=True)
+    click.echo(f"| {models} models of {gigabytes:g} GB and a base | of the floor | wall | CPU | peak RSS |")
+    click.echo("| --- | --: | --: | --: | --: |")
+    try:
+        for method in methods.split(","):
+            rounds = [one_round(inputs, folder / "out", method) for _ in range(repeats + 1)][1:]  # the first warms up
+            middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
+            ratio = statistics.median(row["wall"] / row["floor"] for row in rounds)
+            click.echo(
+                f"| {method} | {ratio:.2f} | {middle['wall']:.2f} s | {middle['cpu']:.2f} s "
+                f"| {middle['rss'] / 1e6:.0f} MB |"
+            )
+    finally:
+        shutil.rmtree(folder)
+
+
+def one_round(inputs: list[Path], out: Path, method: str) -> dict[str, float]:
+    """Measure the floor and a merge, each once."""
+    fresh([], out, cold=False)
+    began = time.perf_counter()
+    files = [file for path in inputs for file in path.glob("*.safetensors")]
+    with Path(os.devnull).open("wb") as null:
+        subprocess.run(["cat", *map(str, files)], stdout=null, check=True)
+    out.mkdir()
+    subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
+    floor = time.perf_counter() - began
+    fresh([], out, cold=False)
+    code = BY_METHOD.replace("METHOD", repr(method))
+    command = [sys.executable, "-c", code, str(out), *map(str, inputs)]
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured: dict[str, float] = json.loads(process.stdout)
+    return {"floor": floor, **measured}
+
+
+if __name__ == "__main__":
+    main()
