@@ -49,11 +49,12 @@ def other(checkpoint):
 
 
 def misbehave():
-    mood = HERE / "mood"
-    if not mood.exists():
+    try:
+        mood = (HERE / "mood").read_text()
+    except FileNotFoundError:  # none, or another worker has taken it away
         return None
     calls = len((HERE / "calls.txt").read_text().splitlines())
-    at, what = mood.read_text().split(" ", 1)
+    at, what = mood.split(" ", 1)
     if calls >= int(at):
         exec(what)
 
