@@ -27,9 +27,11 @@ def describe_verdict(trial: Trial, rival: Trial | None, *, accepted: bool) -> st
     if trial.overall < rival.overall:
         return f"{word}: {left} < {right}{_losses(trial, rival)}"
     sign = ">" if trial.overall > rival.overall else "="
-    text = f"{word}: {left} {sign} {right}"
     difference = None if accepted else paired_difference(trial.scores, rival.scores, trial.objective)
-    return f"{text}, better with a probability of {difference.p_better:.2f}" if difference else text
+    if difference:
+        return f"{word}: {left} {sign} {right}, better with a probability of {difference.p_better:.2f}"
+    # No rule refuses a better one: the strategy went on from it, or chose another.
+    return f"{'passed over' if word == 'refused' and sign == '>' else word}: {left} {sign} {right}"
 
 
 def _distinct(left: float, right: float) -> tuple[str, str]:

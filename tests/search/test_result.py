@@ -75,3 +75,14 @@ def test_each_trial_says_by_which_numbers_it_was_accepted_or_refused(spec):
     assert why["b"] == f"accepted: {overall['b']} > {overall['a']}"
     assert why["b+c"] == f"accepted: {overall['b+c']} > {overall['b']}"
     assert why["b+c+d"] == f"refused: {overall['b+c+d']} < {overall['b+c']} ({spec} {loss:+.1f})"
+
+
+def test_a_better_soup_that_a_strategy_went_on_from_was_passed_over_and_not_refused(spec):
+    def last(pool, score):
+        for chosen in (["d"], ["b"], ["b", "c"]):
+            score(chosen)
+        return ["d"]
+
+    made = flat.cook(last, pool="ckpts", eval=[spec], out="out")
+    assert made.why(made.trials[2]).startswith("passed over: ")
+    assert " > " in made.why(made.trials[2])
