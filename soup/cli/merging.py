@@ -46,7 +46,8 @@ def merge(values: Values) -> None:
     """
     from soup.checkpoints.destination import refuse_destination
     from soup.cli.console import Console, print_json, print_line, print_plan
-    from soup.merging.merge import earlier_soup, open_pool, plan_merge, refuse_inputs_as_output, write_soup
+    from soup.merging.merge import earlier_soup, open_pool, refuse_inputs_as_output, write_soup
+    from soup.merging.plan import plan_merge
     from soup.merging.recipe import Recipe
 
     recipe, out, write = Recipe.read(values["recipe"]), Path(values["out"]), values.carrier(WriteOptions)

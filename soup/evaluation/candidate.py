@@ -20,8 +20,9 @@ from soup.evaluation.module_slots import find_slots
 from soup.hf.key_mapping import Conversion
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Sink, for_each_block
-from soup.merging.merge import add_side_files, plan_merge, wrap_method_errors
+from soup.merging.merge import add_side_files
 from soup.merging.options import MergeOptions
+from soup.merging.plan import plan_merge, wrap_method_errors
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.tensor_inputs import stored_checkpoints
@@ -48,7 +49,7 @@ class SoupCandidate:
         on_remark: Called with what is strange about the answers.
 
     Raises:
-        RecipeError: See `soup.merging.merge.plan_merge`.
+        RecipeError: See `soup.merging.plan.plan_merge`.
     """
 
     def __init__(

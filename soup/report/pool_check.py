@@ -16,9 +16,9 @@ from soup.evaluation.progress import Progress
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, scan_blocks
 from soup.merging.ingredient import Ingredient, is_dropped
-from soup.merging.merge import plan_merge
 from soup.merging.methods.linear import Linear
 from soup.merging.options import MergeOptions
+from soup.merging.plan import plan_merge
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.shares import shares_of

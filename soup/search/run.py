@@ -20,8 +20,9 @@ from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import build_suite, check_entries
 from soup.evaluation.trial import Trial
-from soup.merging.merge import MergePlan, earlier_soup, plan_merge, refuse_inputs_as_output, write_soup
+from soup.merging.merge import earlier_soup, refuse_inputs_as_output, write_soup
 from soup.merging.options import MergeOptions, WriteOptions
+from soup.merging.plan import MergePlan, plan_merge
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.shares import shares_of

@@ -95,7 +95,8 @@ def test_peft_loads_the_adapter_and_merges_what_soup_merges(tmp_path):
 
 
 def test_a_smaller_rank_is_the_nearest_and_tells_how_far_it_is(tmp_path, capsys):
-    from soup.merging.merge import open_pool, plan_merge, write_soup
+    from soup.merging.merge import open_pool, write_soup
+    from soup.merging.plan import plan_merge
 
     base, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}, {"r": 4, "lora_alpha": 8}], dtype="float32")
     recipe, remarks = recipe_of(pool), []

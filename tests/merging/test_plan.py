@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import soup
-from soup.merging import merge
+from soup.merging import plan
 from soup.merging.block_loop import Options, for_each_block, thread_bytes
-from soup.merging.merge import plan_merge
 from soup.merging.methods.linear import Linear
+from soup.merging.plan import plan_merge
 from soup.merging.pool import Pool
 from soup.support.threads import default_threads
 from soup.testing import tiny_checkpoint
@@ -103,8 +103,8 @@ def test_a_method_of_whole_tensors_is_counted_with_the_largest_of_them(tmp_path)
 
 def test_the_estimate_counts_numba_where_enough_is_merged_for_it(tmp_path, monkeypatch):
     less = estimate(tmp_path / "less", 2, 8)
-    monkeypatch.setattr(merge, "LOAD_NUMBA_FROM_BYTES", 1)
-    assert estimate(tmp_path / "more", 2, 8) - less == merge.NUMBA_BYTES
+    monkeypatch.setattr(plan, "LOAD_NUMBA_FROM_BYTES", 1)
+    assert estimate(tmp_path / "more", 2, 8) - less == plan.NUMBA_BYTES
 
 
 def test_a_merge_leaves_torch_s_threads_as_they_were_for_later_threads_too(tmp_path):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from soup.errors import RecipeError
-from soup.merging.merge import make_method
+from soup.merging.plan import make_method
 from soup.merging.pool import Pool
 from soup.search.strategies.acceptance import Rule, best_of, describe_difference
 from soup.search.strategies.base import Budget, Choice, Chosen, ScoreFunction, Watched, budget, unknown

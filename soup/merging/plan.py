@@ -1,0 +1,228 @@
+"""Decide all of a merge before a weight is read: the method, the inputs, and which files hold which tensors."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from soup.checkpoints.digest import digest_checkpoint
+from soup.checkpoints.dtypes import TensorSpec, named_dtype
+from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.side_files import complete_side_files
+from soup.checkpoints.writer import FilePlan, plan_files
+from soup.errors import RecipeError, SoupError
+from soup.merging.adapter_soup import AdapterPlan, plan_adapter
+from soup.merging.block_arithmetic import Blend
+from soup.merging.block_loop import thread_bytes
+from soup.merging.first_pass import StreamedFirstPass
+from soup.merging.ingredient import Ingredient, is_dropped
+from soup.merging.mean_kernel import LOAD_NUMBA_FROM_BYTES
+from soup.merging.methods.base import Method
+from soup.merging.options import MergeOptions, WriteOptions
+from soup.merging.pool import Pool
+from soup.merging.recipe import Recipe
+from soup.merging.tensor_inputs import stored_checkpoints
+from soup.support.options import option_name
+from soup.support.plugins import METHODS
+from soup.support.text import bullet_list
+from soup.support.threads import default_threads
+
+__all__ = ["MergePlan", "build_method", "make_method", "plan_merge", "wrap_method_errors"]
+
+IMPORTED_BYTES = 245_000_000
+"""What Python with torch takes before a merge begins, as measured; the blocks' buffers come on top."""
+
+NUMBA_BYTES = 120_000_000
+"""What numba takes where it is loaded, as measured."""
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """A merge about to happen, from headers alone: what is read, and which files will hold which tensors.
+
+    Args:
+        recipe: What is made.
+        options: How it is merged.
+        write: How it is written.
+        lead: Whose layout and side files the soup takes: the base, or the recipe's first ingredient.
+        tokenizer: Whose tokenizer and chat template it takes, where one was chosen.
+        blend: The arithmetic over the open inputs.
+        reads: The tensors that are read of each input.
+        files: The files that are written.
+        adapter: What is written where it is one adapter.
+    """
+
+    recipe: Recipe
+    options: MergeOptions
+    write: WriteOptions
+    lead: Checkpoint
+    tokenizer: Checkpoint | None
+    blend: Blend
+    reads: tuple[TensorSpec, ...]
+    files: tuple[FilePlan, ...]
+    adapter: AdapterPlan | None = None
+
+    @property
+    def writes(self) -> tuple[TensorSpec, ...]:
+        """The specs of the output's tensors."""
+        return tuple(spec for plan in self.files for spec in plan.tensors)
+
+    def prepared(self, on_bytes: Callable[[int], None] | None = None) -> Blend:
+        """Return the blend with all that its method needs to know before the first element is written.
+
+        Args:
+            on_bytes: Called with the number of input bytes done since its last call.
+        """
+        method, blend = self.blend.method, self.blend
+        with wrap_method_errors(self.recipe.method):
+            if method.needs_digests:
+                parts = zip(self.recipe.ingredients, blend.inputs, strict=False)
+                digests = [share.digest or digest_checkpoint(part.stored).content for share, part in parts]
+                blend = replace(blend, digests=tuple(digests))
+            constants = method.prepare(StreamedFirstPass(blend, self.reads, self.options.threads, on_bytes))
+        return replace(blend, constants=constants)
+
+    @property
+    def read_bytes(self) -> int:
+        """The size of all that is read; a method that needs to know the whole model first reads it more than once."""
+        names = {spec.name for spec in self.reads}
+        once = sum(
+            spec.bytes
+            for checkpoint in {*stored_checkpoints(self.blend)}
+            for name, spec in checkpoint.tensors.items()
+            if name in names or checkpoint not in self.blend.inputs
+        )
+        return (1 + self.blend.method.first_passes) * once
+
+    @property
+    def write_bytes(self) -> int:
+        """The size of the tensors that are written."""
+        return sum(plan.data_bytes for plan in self.files)
+
+    @property
+    def side_files(self) -> dict[str, Path]:
+        """Where the files lie that the soup takes along, by their paths in it."""
+        return complete_side_files(self.lead, *self.blend.inputs, tokenizer=self.tokenizer)
+
+    @property
+    def ram_bytes(self) -> int:
+        """An upper bound of the memory that the merge takes, but for what a method of somebody else's takes itself."""
+        threads = self.options.threads or default_threads()
+        compiled = self.blend.is_plain_mean and self.read_bytes >= LOAD_NUMBA_FROM_BYTES
+        return IMPORTED_BYTES + compiled * NUMBA_BYTES + threads * thread_bytes(self.blend, self.reads)
+
+    def as_json(self, out: Path) -> dict[str, object]:
+        """Return what `--dry-run` prints: tensors, files, bytes to read and to write, and the bound of memory."""
+        return {
+            "out": str(out),
+            "ingredients": list(self.recipe.names),
+            "method": self.recipe.method,
+            "tensors": len(self.writes),
+            "dtypes": sorted({spec.dtype.name for spec in self.writes}),
+            "shards": [file.name for file in self.files],
+            "read_bytes": self.read_bytes,
+            "write_bytes": self.write_bytes,
+            "ram_bytes": self.ram_bytes,
+        }
+
+
+def plan_merge(
+    recipe: Recipe, pool: Pool, options: MergeOptions | None = None, write: WriteOptions | None = None
+) -> MergePlan:
+    """Decide everything about a merge before a weight is read.
+
+    Args:
+        recipe: What is made.
+        pool: Holds the recipe's ingredients by name, or more.
+        options: How it is merged; what the recipe says itself is taken from there.
+        write: How it is written.
+
+    Raises:
+        RecipeError: the method is unknown, does not take these parameters or weights, or needs a base.
+    """
+    options, write = options or MergeOptions(), write or WriteOptions()
+    method = build_method(recipe)
+    parts: list[Ingredient] = [pool[share.name] for share in recipe.ingredients]
+    if method.needs_base:
+        if pool.base is None:
+            raise RecipeError(
+                f"Method {recipe.method} needs the base that the ingredients were tuned from: pass "
+                f"{option_name('base')}."
+            )
+        parts.append(pool.base)
+    dtype = named_dtype(recipe.dtype) if recipe.dtype else None
+    blend = Blend(
+        method,
+        inputs=tuple(part.checkpoint for part in parts),
+        names=tuple(part.name for part in parts),
+        weights=tuple(share.weight for share in recipe.ingredients),
+        dtype=dtype,
+        allow_nonfinite=options.allow_nonfinite,
+    )
+    reads = tuple(spec for name, spec in blend.inputs[0].tensors.items() if not is_dropped(name, recipe.drop))
+    if not reads:
+        raise RecipeError(f"drop {', '.join(recipe.drop)} leaves no tensor to merge.")
+    lead = (pool.base or parts[0]).checkpoint
+    order = {name: index for index, name in enumerate(lead.tensors)}
+    writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
+    layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None
+    files = plan_files(writes, layout, write.max_shard_bytes)
+    tokenizer = pool.tokenizer.checkpoint if pool.tokenizer else None
+    adapter = plan_adapter(blend, write.adapter_rank, recipe.drop) if write.as_adapter else None
+    files = adapter.files if adapter else files
+    return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files, adapter)
+
+
+def build_method(recipe: Recipe) -> Method:
+    """Return the recipe's method with its parameters, types checked.
+
+    Raises:
+        RecipeError: unknown method, or parameters or weights that it does not take.
+    """
+    method = make_method(recipe.method, recipe.params)
+    method.check([share.weight for share in recipe.ingredients])
+    return method
+
+
+def make_method(name: str, params: Mapping[str, object]) -> Method:
+    """Return the method of that name with its parameters, types checked.
+
+    Raises:
+        RecipeError: unknown method, or parameters that it does not take.
+    """
+    kind = METHODS.get(name)
+    is_method = isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)
+    if not is_method:
+        raise RecipeError(
+            f"Method {name}: expected a frozen dataclass that is a subclass of soup.merging.methods.Method, "
+            f"found {kind!r}."
+        )
+    if kind.granularity not in ("element", "tensor"):
+        raise RecipeError(f"Method {name}: granularity is element or tensor, found {kind.granularity!r}.")
+    try:
+        method: Method = TypeAdapter(kind).validate_python(dict(params), strict=False, extra="forbid")
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise RecipeError(f"Method {name} does not take these params:\n{bullet_list(faults)}") from error
+    return method
+
+
+@contextmanager
+def wrap_method_errors(method: str) -> Iterator[None]:
+    """Turn what the code of a method raises while it merges into an error that names the method.
+
+    Raises:
+        RecipeError: The method failed; with the end of the trace.
+    """
+    try:
+        yield
+    except (SoupError, OSError, MemoryError):
+        raise
+    except Exception as cause:
+        tail = "".join(traceback.format_exception(cause)[-3:]).rstrip()
+        raise RecipeError(f"Method {method} failed; soup.testing.check_method tries it alone:\n{tail}") from cause
