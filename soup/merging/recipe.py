@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soup.checkpoints.hub import is_hub_id
 from soup.errors import RecipeError
+from soup.merging.mergekit_recipe import from_mergekit, is_mergekit
 from soup.support.options import option_name
 from soup.support.plugins import METHODS, code_digest, file_digest
 from soup.support.text import bullet_list, did_you_mean, is_possible_path
@@ -235,7 +236,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def read(cls, path: Path | str) -> Recipe:
-        """Read a recipe from its YAML file; relative paths in it are relative to the file.
+        """Read a recipe from its YAML file, or mergekit's configuration; relative paths are relative to the file.
 
         Raises:
             RecipeError: Unreadable, not YAML, or not a recipe; all faults are listed, each with its key.
@@ -248,6 +249,8 @@ class Recipe(BaseModel):
         fields = read_yaml(path, RecipeError)
         if not isinstance(fields, dict):
             raise RecipeError(f"{path}: expected a recipe (a mapping), found {type(fields).__name__}.")
+        if is_mergekit(fields):
+            fields = from_mergekit(fields, path)
         try:
             recipe = cls.model_validate(fields | _method_beside(path.parent, fields.get("method")))
         except ValidationError as error:

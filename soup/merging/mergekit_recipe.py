@@ -1,0 +1,173 @@
+"""Read mergekit's configurations of the methods that both have: what they say, in our words, or what can't be said.
+
+Source: mergekit's documentation of its YAML (README and docs/merge_methods.md). Random masks are other ones than
+mergekit's, and ours accumulate in float32 and round once. On the sphere ours takes the mean length of what it merges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from soup.errors import RecipeError
+from soup.support.text import bullet_list, did_you_mean
+
+__all__ = ["from_mergekit", "is_mergekit"]
+
+_TOP = {"merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "name"}
+_IGNORED = {"int8_mask", "rescale"}  # how mergekit computes, and what ours does in any case
+
+
+def is_mergekit(fields: Mapping[str, Any]) -> bool:
+    """Whether a YAML mapping is a configuration of mergekit."""
+    return "merge_method" in fields
+
+
+def from_mergekit(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the fields of our recipe.
+
+    Args:
+        fields: The configuration.
+        path: Its file, for errors.
+
+    Raises:
+        RecipeError: It says what a recipe of ours can't; all such things are listed.
+    """
+    name = str(fields["merge_method"])
+    faults = [f"{key}: has no place in a recipe of soup's" for key in fields if key not in _TOP]
+    if name not in _METHODS:
+        faults.append(f"merge_method: {name}: no method that both have.{did_you_mean(name, _METHODS)}")
+    models = fields.get("models")
+    if not isinstance(models, list) or not models:
+        faults.append("models: expected a list of models (slices are mergekit's alone)")
+        models = []
+    parts = [_part(entry, number, faults) for number, entry in enumerate(models)]
+    common = fields.get("parameters") or {}
+    if faults or not isinstance(common, dict):
+        raise _refusal(path, faults or ["parameters: expected a mapping"])
+    base = fields.get("base_model")
+    if base is not None and not isinstance(base, str):
+        raise _refusal(path, [f"base_model: expected a path or a Hub id, found {base!r:.80}"])
+    settings = _Settings({**common}, parts, base, faults)
+    method, params = _METHODS[name](settings)
+    left = {*settings.left, *(key for part in settings.parts for key in part)} - {"model", "weight", *_IGNORED}
+    faults += [f"parameters: {key}: has no place in {method}" for key in sorted(left)]
+    if faults:
+        raise _refusal(path, faults)
+    ingredients = [
+        {"name": f"m{number}-{Path(part['model']).name}", "path": part["model"], "weight": part["weight"]}
+        for number, part in enumerate(settings.parts)
+    ]
+    recipe: dict[str, Any] = {"method": method, "params": params, "ingredients": ingredients}
+    if settings.base is not None and method not in ("linear", "karcher"):
+        recipe["base"] = {"name": "base", "path": settings.base}
+    dtype = fields.get("out_dtype") or fields.get("dtype")
+    return {**recipe, "dtype": str(dtype)} if dtype else recipe
+
+
+class _Settings:
+    """A configuration's parameters, taken one by one; what nobody took is left over."""
+
+    def __init__(self, left: dict[str, Any], parts: list[dict[str, Any]], base: str | None, faults: list[str]) -> None:
+        self.left, self.parts, self.base, self.faults = left, parts, base, faults
+
+    def take(self, name: str, default: Any) -> Any:
+        """Return a parameter: of all, or the same of each model; a gradient (a list) has no place in ours."""
+        values = [part.pop(name) for part in self.parts if name in part]
+        value = self.left.pop(name, values[0] if values else default)
+        if isinstance(value, list | dict) or any(other != value for other in values):
+            shown = f"{[value, *values]!s:.200}"
+            self.faults.append(f"{name}: expected one number for all models and layers, found {shown}")
+            return default
+        if isinstance(default, bool) != isinstance(value, bool) or not _is_number(value):
+            kind = "true or false" if isinstance(default, bool) else "a number"
+            self.faults.append(f"{name}: expected {kind}, found {value!r:.80}")
+            return default
+        return value
+
+    def without_base(self) -> None:
+        """Leave the base out of the models: mergekit lists it among them, and merges it with a delta of 0."""
+        self.parts = [part for part in self.parts if part["model"] != self.base]
+
+
+def _part(entry: Any, number: int, faults: list[str]) -> dict[str, Any]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
+        faults.append(f"models.{number}: expected a mapping with `model`, a path or a Hub id")
+        return {"model": "", "weight": 1.0}
+    parameters = entry.get("parameters") or {}
+    weight: object = parameters.get("weight", 1.0) if isinstance(parameters, dict) else None
+    if isinstance(weight, bool) or not _is_number(weight):
+        faults.append(f"models.{number}.parameters.weight: expected a number, found {weight!r}")
+        weight = 1.0
+    rest = {key: value for key, value in parameters.items() if key != "weight"} if isinstance(parameters, dict) else {}
+    return {**rest, "model": entry["model"], "weight": float(weight)}
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and abs(value) < 1e9  # NaN is not, either
+
+
+def _linear(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    total = math.fsum(part["weight"] for part in settings.parts)
+    if not settings.take("normalize", True) and not math.isclose(total, 1):
+        settings.faults.append(f"normalize: false: the weights sum to {total:g}, and linear divides by that sum")
+    return "linear", {}
+
+
+def _task_arithmetic(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    settings.without_base()
+    return "task-arithmetic", {"normalize": settings.take("normalize", False), "scale": settings.take("lambda", 1.0)}
+
+
+def _ties(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    settings.without_base()
+    merge = "mean" if settings.take("normalize", True) else "sum"
+    density, scale = settings.take("density", 1.0), settings.take("lambda", 1.0)
+    return "ties", {"scope": "tensor", "merge": merge, "density": density, "scale": scale}
+
+
+def _dare(elect: bool) -> Callable[[_Settings], tuple[str, dict[str, Any]]]:
+    def dare(settings: _Settings) -> tuple[str, dict[str, Any]]:
+        settings.without_base()
+        density, scale = settings.take("density", 1.0), settings.take("lambda", 1.0)
+        normalize = settings.take("normalize", elect)
+        if elect and not normalize:
+            settings.faults.append("normalize: false: has no place where signs are elected")
+        params = {"p": round(1 - density, 12), "scale": scale, "elect": elect, "normalize": normalize}
+        return "dare", params
+
+    return dare
+
+
+def _slerp(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    t = settings.take("t", 0.5)
+    others = [part for part in settings.parts if part["model"] != settings.base]
+    if settings.base is None or len(others) != 1:
+        settings.faults.append("slerp: expected base_model and one other model")
+    settings.parts = [{"model": settings.base or "", "weight": 1 - t}, *({**part, "weight": t} for part in others)]
+    return "karcher", {}
+
+
+def _model_stock(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    settings.without_base()
+    if settings.take("filter_wise", False):
+        settings.faults.append("filter_wise: true: has no place in model-stock")
+    return "model-stock", {}
+
+
+_METHODS: dict[str, Callable[[_Settings], tuple[str, dict[str, Any]]]] = {
+    "linear": _linear,
+    "task_arithmetic": _task_arithmetic,
+    "ties": _ties,
+    "dare_linear": _dare(elect=False),
+    "dare_ties": _dare(elect=True),
+    "slerp": _slerp,
+    "model_stock": _model_stock,
+    "karcher": lambda settings: ("karcher", {}),
+}
+
+
+def _refusal(path: Path, faults: list[str]) -> RecipeError:
+    return RecipeError(f"{path}: mergekit's configuration can't be said as a recipe of soup's:\n{bullet_list(faults)}")

@@ -1,0 +1,157 @@
+"""mergekit's configurations are read as recipes, or refused with all that can't be said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+import soup
+from soup.errors import RecipeError
+from tests.helpers.method_pools import make_pool, merge, near, numbers
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_pool(tmp_path_factory.mktemp("pool"), count=2)
+
+
+def write(folder, **fields):
+    (folder / "mergekit.yaml").write_text(yaml.safe_dump(fields))
+    return folder / "mergekit.yaml"
+
+
+def models(*weights, **parameters):
+    return [
+        {"model": f"ckpts/m{number}", "parameters": {"weight": weight, **parameters}}
+        for number, weight in enumerate(weights)
+    ]
+
+
+CASES = {
+    "linear": (
+        {"merge_method": "linear", "models": models(1, 3), "dtype": "float32"},
+        {"method": "linear", "params": {}, "dtype": "float32"},
+    ),
+    "task_arithmetic": (
+        {
+            "merge_method": "task_arithmetic",
+            "base_model": "base",
+            "models": models(0.3, 0.5),
+            "parameters": {"lambda": 0.9},
+        },
+        {"method": "task-arithmetic", "params": {"normalize": False, "scale": 0.9}},
+    ),
+    "ties": (
+        {
+            "merge_method": "ties",
+            "base_model": "base",
+            "models": [{"model": "base"}, *models(1, 1, density=0.4)],
+            "parameters": {"int8_mask": True},
+            "out_dtype": "bfloat16",
+        },
+        {
+            "method": "ties",
+            "params": {"scope": "tensor", "merge": "mean", "density": 0.4, "scale": 1.0},
+            "dtype": "bfloat16",
+        },
+    ),
+    "dare_ties": (
+        {"merge_method": "dare_ties", "base_model": "base", "models": models(1, 1, density=0.25)},
+        {"method": "dare", "params": {"p": 0.75, "scale": 1.0, "elect": True, "normalize": True}},
+    ),
+    "dare_linear": (
+        {"merge_method": "dare_linear", "base_model": "base", "models": models(1, 1, density=0.9)},
+        {"method": "dare", "params": {"p": 0.1, "scale": 1.0, "elect": False, "normalize": False}},
+    ),
+    "slerp": (
+        {
+            "merge_method": "slerp",
+            "base_model": "ckpts/m0",
+            "models": [{"model": "ckpts/m0"}, {"model": "ckpts/m1"}],
+            "parameters": {"t": 0.25},
+        },
+        {"method": "karcher", "params": {}},
+    ),
+    "model_stock": (
+        {"merge_method": "model_stock", "base_model": "base", "models": [{"model": "ckpts/m0"}, {"model": "ckpts/m1"}]},
+        {"method": "model-stock", "params": {}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_configuration_is_the_recipe_that_says_the_same_and_makes_a_soup(folder, name):
+    fields, expected = CASES[name]
+    recipe = soup.Recipe.read(write(folder, **fields))
+    assert {key: getattr(recipe, key) for key in expected} == expected
+    assert [share.path for share in recipe.ingredients] == [str(folder / "ckpts/m0"), str(folder / "ckpts/m1")]
+    assert (recipe.base is None) == (recipe.method in ("linear", "karcher"))
+    made = soup.merge(folder / "mergekit.yaml", folder / f"out {name}")
+    assert soup.Recipe.read(folder / f"out {name}/recipe.yaml").digest == made.digest
+
+
+def test_weights_and_interpolation_are_those_of_the_configuration(folder):
+    recipe = soup.Recipe.read(write(folder, **CASES["slerp"][0]))
+    assert [share.weight for share in recipe.ingredients] == [0.75, 0.25]
+    fields = {"merge_method": "linear", "models": models(1, 3)}
+    soup.merge(write(folder, **fields), folder / "linear")
+    _, (one, two) = numbers(folder)
+    expected = {name: 0.25 * one[name] + 0.75 * two[name] for name in one}
+    assert near(merge(folder, "linear", "ours", weights=[1.0, 3.0]), expected)
+    found = soup.Recipe.read(folder / "linear/recipe.yaml")
+    assert [share.weight for share in found.ingredients] == [1, 3]
+    assert torch.equal(*(merge(folder, "linear", f"again {n}", weights=[1.0, 3.0])["model.one"] for n in range(2)))
+
+
+WRONG = {
+    "slices": ({"merge_method": "linear", "slices": []}, ["slices: has no place", "models: expected a list"]),
+    "a method of mergekit's alone": ({"merge_method": "breadcrumbs", "models": models(1)}, ["breadcrumbs: no method"]),
+    "a gradient": (
+        {"merge_method": "ties", "base_model": "base", "models": models(1, 1, density=[0.1, 0.9])},
+        ["density: expected one number for all models and layers"],
+    ),
+    "densities that differ": (
+        {"merge_method": "ties", "base_model": "base", "models": [*models(1, density=0.1), *models(1, density=0.2)]},
+        ["density: expected one number"],
+    ),
+    "weights by filters": (
+        {
+            "merge_method": "linear",
+            "models": [{"model": "a", "parameters": {"weight": [{"filter": "mlp", "value": 1}]}}],
+        },
+        ["models.0.parameters.weight: expected a number"],
+    ),
+    "sums that are not normalised": (
+        {"merge_method": "linear", "models": models(1, 1), "parameters": {"normalize": False}},
+        ["normalize: false: the weights sum to 2"],
+    ),
+    "a parameter that nobody knows": (
+        {"merge_method": "linear", "models": models(1, 1, gamma=0.1), "tokenizer_source": "union"},
+        ["tokenizer_source: has no place"],
+    ),
+    "a model's parameter that nobody knows": (
+        {"merge_method": "linear", "models": models(1, 1, gamma=0.1)},
+        ["parameters: gamma: has no place in linear"],
+    ),
+    "slerp of one": ({"merge_method": "slerp", "models": models(1)}, ["expected base_model and one other model"]),
+    "a density that is no number": (
+        {"merge_method": "dare_linear", "base_model": "base", "models": models(1, density="much")},
+        ["density: expected a number, found 'much'"],
+    ),
+    "a switch that is a number": (
+        {"merge_method": "linear", "models": models(1), "parameters": {"normalize": 1}},
+        ["normalize: expected true or false, found 1"],
+    ),
+    "a base that is none": ({"merge_method": "ties", "base_model": {}, "models": models(1)}, ["base_model: expected"]),
+    "models that are none": ({"merge_method": "linear", "models": ["a"]}, ["models.0: expected a mapping"]),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_can_t_be_said_is_refused_all_at_once(folder, kind):
+    fields, reasons = WRONG[kind]
+    with pytest.raises(RecipeError, match="mergekit's configuration can't be said") as refused:
+        soup.Recipe.read(write(folder, **fields))
+    for reason in reasons:
+        assert reason in str(refused.value)
