@@ -324,12 +324,17 @@ def test_a_header_of_80_mb_is_read_within_a_gigabyte_and_20_seconds(tmp_path):
         "from soup.checkpoints.shard import read_header\n"
         "began = time.process_time()\n"
         f"assert len(read_header(Path({str(path)!r})).tensors) == {count}\n"
-        "print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "spent = time.process_time() - began\n"
+        "if sys.platform == 'linux':\n"  # ru_maxrss keeps the peak of the process that started this one
+        "    peak = next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line[:6] == 'VmHWM:')\n"
+        "else:\n"
+        "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(spent, peak)\n"
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     seconds, peak = map(float, output.split())
     assert seconds < 20
-    assert peak * (1 if sys.platform == "darwin" else 1024) < 1e9
+    assert peak < 1e9
 
 
 def test_the_same_header_is_held_once_while_it_is_in_use(tmp_path):
