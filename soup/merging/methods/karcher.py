@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from soup.errors import RecipeError
 from soup.merging.methods.base import Block, FirstPass, Method
 from soup.merging.methods.deltas import delta
+from soup.merging.methods.dot_products import dot_products
 
 if TYPE_CHECKING:
     import torch
@@ -56,11 +57,9 @@ class Karcher(Method):
 
     def prepare(self, first_pass: FirstPass) -> Mapping[str, list[float] | None]:
         """Return the coefficients of each tensor; None for a matrix whose rows are merged one by one."""
-        import torch
 
         def products(block: Block) -> torch.Tensor:
-            vectors = torch.stack([self._vector(block, index).reshape(-1).double() for index in range(len(block))])
-            return vectors @ vectors.T
+            return dot_products([self._vector(block, index) for index in range(len(block))])
 
         found: dict[str, list[float] | None] = {}
         rows = {name for name, shape in first_pass.shapes.items() if self.granularity_of(name, shape) == "tensor"}

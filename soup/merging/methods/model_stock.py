@@ -15,6 +15,7 @@ from soup.errors import RecipeError
 from soup.hf.places import Place
 from soup.merging.methods.base import Block, FirstPass, Method
 from soup.merging.methods.deltas import delta
+from soup.merging.methods.dot_products import dot_products
 from soup.merging.methods.task_arithmetic import refuse_no_sum, shares, weighted_sum
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ def _dot_products(block: Block) -> torch.Tensor:
     """Return the dot products of all pairs of deltas, [k (k + 1) / 2] in float64."""
     import torch
 
-    deltas = torch.stack([delta(block, index).reshape(-1).double() for index in range(len(block))])
-    products = deltas @ deltas.T
+    products = dot_products([delta(block, index) for index in range(len(block))])
     return torch.stack([products[i, j] for i, j in _pairs(len(block))])
 
 
