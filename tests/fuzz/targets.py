@@ -46,7 +46,6 @@ from soup.merging.model_card import model_card
 from soup.merging.recipe import Recipe, describe_objective
 from soup.report.checkpoint_report import _report
 from soup.report.tables import run_table
-from soup.support import plugins
 from soup.support.text import without_secrets
 from soup.testing.tiny_checkpoints import tiny_checkpoint
 
@@ -54,8 +53,6 @@ __all__ = ["TARGETS", "run"]
 
 Target = Callable[[bytes, Path], object]
 TARGETS: dict[str, Target] = {}
-
-plugins.entry_points = cache(plugins.entry_points)  # reads the metadata of all packages, 60 ms each time
 
 MAX_PIXELS = 250_000  # of a picture here, so that a large one takes no second
 
