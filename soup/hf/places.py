@@ -53,8 +53,8 @@ def places_of(names: Iterable[str]) -> dict[str, Place]:
     """Return each tensor's place; blocks are counted per stack: what stands before the number in the name."""
     names = list(names)
     stacks: dict[str, int] = {}
-    found = {name: _BLOCK.search(name) for name in names}
-    for name, match in found.items():
+    matches = {name: _BLOCK.search(name) for name in names}
+    for name, match in matches.items():
         if match:
             stack = name[: match.start(1)]
             stacks[stack] = max(stacks.get(stack, 0), int(match[1]) + 1)
@@ -62,5 +62,5 @@ def places_of(names: Iterable[str]) -> dict[str, Place]:
         name: Place(component_kind(name), int(match[1]), stacks[name[: match.start(1)]])
         if match
         else Place(component_kind(name))
-        for name, match in found.items()
+        for name, match in matches.items()
     }

@@ -133,8 +133,8 @@ class TableScorer:
     def _scores(self, recipe: TableRecipe) -> Mapping[str, Score]:
         if recipe.digest not in self.known:
             self.known[recipe.digest] = self.overall(recipe)
-        told = self.known[recipe.digest]
-        return told if isinstance(told, Mapping) else {"table": Score(told)}
+        known = self.known[recipe.digest]
+        return known if isinstance(known, Mapping) else {"table": Score(known)}
 
     def missing(self, recipe: TableRecipe, suite: _Suite) -> list[int]:
         """List the benchmarks without a score: the only one, or none."""

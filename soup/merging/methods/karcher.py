@@ -61,14 +61,14 @@ class Karcher(Method):
         def products(block: Block) -> torch.Tensor:
             return dot_products([self._vector(block, index) for index in range(len(block))])
 
-        found: dict[str, list[float] | None] = {}
+        coefficients: dict[str, list[float] | None] = {}
         rows = {name for name, shape in first_pass.shapes.items() if self.granularity_of(name, shape) == "tensor"}
         for name, value in first_pass.sums(products):
             if math.prod(first_pass.shapes[name]) == 1:  # a number has a sign, but no direction
-                found[name] = [weight / math.fsum(first_pass.weights) for weight in first_pass.weights]
+                coefficients[name] = [weight / math.fsum(first_pass.weights) for weight in first_pass.weights]
             else:
-                found[name] = None if name in rows else sphere_mean(value.tolist(), first_pass.weights, name)
-        return found
+                coefficients[name] = None if name in rows else sphere_mean(value.tolist(), first_pass.weights, name)
+        return coefficients
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Combine the ingredients by the tensor's coefficients; see `Method`."""

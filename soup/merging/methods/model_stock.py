@@ -57,8 +57,8 @@ class ModelStock(Method):
         for name, value in first_pass.sums(_dot_products):
             keys[name] = key = name if self.scope == "tensor" else _block_of(name, places[name])
             products[key] = products[key] + value if key in products else value
-        found = {key: self._ratio(value.tolist(), count) for key, value in products.items()}
-        return {name: found[key] for name, key in keys.items()}
+        ratios = {key: self._ratio(value.tolist(), count) for key, value in products.items()}
+        return {name: ratios[key] for name, key in keys.items()}
 
     def remarks(self, constants: object) -> list[str]:
         """Tell where the result is nearly the base; see `Method.remarks`."""

@@ -66,10 +66,10 @@ class Ties(DeltaMethod):
             key: [_threshold(where, counts) for where, counts in zip(places, lower[key], strict=True)]
             for key, places in bins.items()
         }
-        found = _Constants(thresholds, majority, 1.0)
+        constants = _Constants(thresholds, majority, 1.0)
         if self.alpha != "auto":
-            return found
-        return found._replace(alpha=self.auto_alpha(first_pass.with_constants(found)))
+            return constants
+        return constants._replace(alpha=self.auto_alpha(first_pass.with_constants(constants)))
 
     def merged(self, block: Block, weights: Sequence[float]) -> torch.Tensor:
         """Trim, elect and merge; see `DeltaMethod.merged`."""

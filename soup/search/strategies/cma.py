@@ -114,17 +114,17 @@ def cma(
     chosen, best = trials[0]
     if watched.met_guess or len(pool) == 1:
         return Choice(chosen.chosen)
-    found: list[tuple[_Point, Scored]] = []
+    evaluated: list[tuple[_Point, Scored]] = []
     for generation in _generations(pool, score, _first(pool, plain[0], start), seed, evaluations, scale=scale):
         if unknown(trial for _, trial in generation):
             return Choice(chosen.chosen)
-        found += generation
+        evaluated += generation
     path = [best]
-    for point, trial in [*trials[1:], *([best_of(found)] if found else [])]:  # from simple to less so
+    for point, trial in [*trials[1:], *([best_of(evaluated)] if evaluated else [])]:  # from simple to less so
         if rule.admits(trial, best):
             chosen, best = point, trial
             path.append(best)
-    notes = [_describe_search(found, rule)] if found else []
+    notes = [_describe_search(evaluated, rule)] if evaluated else []
     varied = chosen.scale is not None
     params = {"scale": chosen.scale} if varied else None
     return Choice(chosen.chosen, "task-arithmetic" if varied else None, params, path, notes)
@@ -172,13 +172,13 @@ def _point(pool: Sequence[T], vector: Sequence[float], *, scale: bool) -> _Point
     return _Point(weighted(pool, weights), round(vector[-1], DECIMALS) if scale else None)
 
 
-def _describe_search(found: Sequence[tuple[_Point, Scored]], rule: Rule) -> str:
-    point, trial = best_of(found)
+def _describe_search(evaluated: Sequence[tuple[_Point, Scored]], rule: Rule) -> str:
+    point, trial = best_of(evaluated)
     scale = "" if point.scale is None else f", scale {point.scale}"
-    text = f"The best of {len(found)} weightings: {describe_weights(point.chosen)}{scale}, {trial.overall:.2f}"
+    text = f"The best of {len(evaluated)} weightings: {describe_weights(point.chosen)}{scale}, {trial.overall:.2f}"
     text += f" (kept if it beats the simpler soups by {rule.text})."
     if getattr(trial, "part", "all") == "all":
-        errors = math.sqrt(2 * math.log(len(found)))
+        errors = math.sqrt(2 * math.log(len(evaluated)))
         text += (
             f" The best of so many is up to {errors:.1f} standard errors too good by chance alone, and all questions "
             f"chose: {option_name('split')} 0.5 keeps half of them apart."
