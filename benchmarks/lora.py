@@ -11,24 +11,16 @@ processor's time on all cores, which a busy neighbour does not change as it chan
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
-from merge import SOUP, WORK, fresh, llama_config, llama_tensors
+from merge import WORK, llama_config, llama_tensors, round_around_base
 
 TARGETS = {"all": ("_proj.weight",), "attention": ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")}
-
-ADAPTED = SOUP.replace(
-    "merge(Recipe.uniform(sources), sys.argv[1])",
-    "base, *sources = sources\ncpu = time.process_time()\n"
-    "merge(Recipe.uniform(sources).model_copy(update={'base': base}), sys.argv[1])",
-).replace('"wall":', '"cpu": time.process_time() - cpu, "wall":')
 
 
 @click.command()
@@ -50,14 +42,14 @@ def main(gigabytes: float, adapters: int, rank: int, targets: str, repeats: int)
     rounds: list[dict[str, float]] = []
     try:
         for number in range(repeats + 1):
-            measured = one_round(inputs, folder / "out")
+            measured = round_around_base(inputs, folder / "out")
             if number:  # the first warms the page cache
                 rounds.append(measured)
                 click.echo(json.dumps({key: round(value, 3) for key, value in measured.items()}), err=True)
     finally:
         shutil.rmtree(folder)
     middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
-    ratio = statistics.median(row["soup_wall"] / row["floor"] for row in rounds)
+    ratio = statistics.median(row["wall"] / row["floor"] for row in rounds)
     names = llama_tensors(llama_config(gigabytes, 0)).items()
     elements = sum(shape[0] * shape[-1] for name, shape in names if name.endswith(TARGETS[targets]))
     click.echo(
@@ -65,8 +57,8 @@ def main(gigabytes: float, adapters: int, rank: int, targets: str, repeats: int)
         f"({2e-9 * elements * rank * adapters:.0f} GFLOP) | wall beyond start-up | of the floor | CPU | peak RSS |\n"
         "| --- | --- | --- | --- | --- |\n"
         f"| floor (cat, cp) | {middle['floor']:.2f} s | 1 | | |\n"
-        f"| soup | {middle['soup_wall']:.2f} s | {ratio:.2f} | {middle['soup_cpu']:.2f} s | "
-        f"{middle['soup_rss'] / 1e6:.0f} MB |"
+        f"| soup | {middle['wall']:.2f} s | {ratio:.2f} | {middle['cpu']:.2f} s | "
+        f"{middle['rss'] / 1e6:.0f} MB |"
     )
 
 
@@ -89,23 +81,6 @@ def make_adapters(folder: str, gigabytes: float, adapters: int, rank: int, targe
         save_file(factors, path / "adapter_model.safetensors")
         settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank}
         (path / "adapter_config.json").write_text(json.dumps(settings))
-
-
-def one_round(inputs: list[Path], out: Path) -> dict[str, float]:
-    """Measure floor and soup, each once."""
-    fresh([], out, cold=False)
-    began = time.perf_counter()
-    files = [file for path in inputs for file in path.glob("*.safetensors")]
-    with Path(os.devnull).open("wb") as null:
-        subprocess.run(["cat", *map(str, files)], stdout=null, check=True)
-    out.mkdir()
-    subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
-    floor = time.perf_counter() - began
-    fresh([], out, cold=False)
-    process = subprocess.run(
-        [sys.executable, "-c", ADAPTED, str(out), *map(str, inputs)], check=True, capture_output=True, text=True
-    )
-    return {"floor": floor} | {f"soup_{key}": value for key, value in json.loads(process.stdout).items()}
 
 
 if __name__ == "__main__":

@@ -157,6 +157,29 @@ def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: b
     return measured
 
 
+AROUND_BASE = SOUP.replace(
+    "merge(Recipe.uniform(sources), sys.argv[1])",
+    "base, *sources = sources\ncpu = time.process_time()\n"
+    "merge(Recipe.uniform(sources).model_copy(update={'base': base, 'method': METHOD}), sys.argv[1])",
+).replace('"wall":', '"cpu": time.process_time() - cpu, "wall":')
+
+
+def round_around_base(inputs: list[Path], out: Path, method: str = "linear") -> dict[str, float]:
+    """Measure the floor of a merge of ingredients around a base, which comes first, and the merge, each once."""
+    fresh([], out, cold=False)
+    began = time.perf_counter()
+    files = [file for path in inputs for file in path.glob("*.safetensors")]
+    with Path(os.devnull).open("wb") as null:
+        subprocess.run(["cat", *map(str, files)], stdout=null, check=True)
+    out.mkdir()
+    subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
+    floor = time.perf_counter() - began
+    fresh([], out, cold=False)
+    command = [sys.executable, "-c", AROUND_BASE.replace("METHOD", repr(method)), str(out), *map(str, inputs)]
+    measured: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return {"floor": floor, **measured}
+
+
 def fresh(inputs: list[Path], out: Path, cold: bool) -> None:
     """Remove the output; and with `cold`, drop the inputs from the page cache."""
     shutil.rmtree(out, ignore_errors=True)

@@ -9,24 +9,16 @@ once (`cp`). Methods on whole matrices take the time of their decompositions and
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
-from merge import SOUP, WORK, fresh
+from merge import WORK, round_around_base
 
 STREAMED = "linear,task-arithmetic,dare,consensus,model-stock,karcher,ties"
-BY_METHOD = SOUP.replace(
-    "merge(Recipe.uniform(sources), sys.argv[1])",
-    "base, *sources = sources\ncpu = time.process_time()\n"
-    "merge(Recipe.uniform(sources).model_copy(update={'base': base, 'method': METHOD}), sys.argv[1])",
-).replace('"wall":', '"cpu": time.process_time() - cpu, "wall":')
 
 
 @click.command()
@@ -45,7 +37,9 @@ def main(gigabytes: float, models: int, methods: str, repeats: int) -> None:
     click.echo("| --- | --: | --: | --: | --: |")
     try:
         for method in methods.split(","):
-            rounds = [one_round(inputs, folder / "out", method) for _ in range(repeats + 1)][1:]  # the first warms up
+            rounds = [round_around_base(inputs, folder / "out", method) for _ in range(repeats + 1)][
+                1:
+            ]  # the first warms up
             middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
             ratio = statistics.median(row["wall"] / row["floor"] for row in rounds)
             click.echo(
@@ -54,24 +48,6 @@ def main(gigabytes: float, models: int, methods: str, repeats: int) -> None:
             )
     finally:
         shutil.rmtree(folder)
-
-
-def one_round(inputs: list[Path], out: Path, method: str) -> dict[str, float]:
-    """Measure the floor and a merge, each once."""
-    fresh([], out, cold=False)
-    began = time.perf_counter()
-    files = [file for path in inputs for file in path.glob("*.safetensors")]
-    with Path(os.devnull).open("wb") as null:
-        subprocess.run(["cat", *map(str, files)], stdout=null, check=True)
-    out.mkdir()
-    subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
-    floor = time.perf_counter() - began
-    fresh([], out, cold=False)
-    code = BY_METHOD.replace("METHOD", repr(method))
-    command = [sys.executable, "-c", code, str(out), *map(str, inputs)]
-    process = subprocess.run(command, check=True, capture_output=True, text=True)
-    measured: dict[str, float] = json.loads(process.stdout)
-    return {"floor": floor, **measured}
 
 
 if __name__ == "__main__":

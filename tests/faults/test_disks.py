@@ -10,23 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.points import COMMANDS, JUDGE
-from tests.helpers.forked_cli import Forge
-from tests.helpers.toy_pools import calls, make_judge, make_pool, tree
+from tests.helpers.toy_pools import calls, tree
 
 SOUP_BYTES = 1_206_000  # of the toy pool: some more than its tensors
-
-
-@pytest.fixture(scope="module")
-def soup():
-    with Forge() as forge:
-        yield forge
-
-
-@pytest.fixture
-def here(tmp_path):
-    make_pool(tmp_path / "ckpts", shards=2)
-    make_judge(tmp_path / "judge")
-    return tmp_path
 
 
 @pytest.fixture

@@ -11,26 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.processes import start, wait_for
-from tests.helpers.forked_cli import Forge
 from tests.helpers.injected_faults import CALLS, Fault
-from tests.helpers.toy_pools import calls, debris, make_checkpoint, make_judge, make_pool, tree
+from tests.helpers.toy_pools import calls, debris, make_checkpoint, tree
 
 AVERAGE = ("average", "--pool", "ckpts", "-o", "out")
 GREEDY = ("greedy", "--pool", "ckpts", "-o", "out", "--eval", "python:judge/judge.py:score")
 NEEDED = 7  # evaluations of greedy in this pool: four alone, three together
-
-
-@pytest.fixture(scope="module")
-def soup():
-    with Forge() as forge:
-        yield forge
-
-
-@pytest.fixture
-def here(tmp_path):
-    make_pool(tmp_path / "ckpts", shards=2)
-    make_judge(tmp_path / "judge")
-    return tmp_path
 
 
 def afresh(here):
