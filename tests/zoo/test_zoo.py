@@ -119,7 +119,7 @@ def test_the_reloaded_soup_runs(request, reloadable, out, record_property):
     except ForwardError as cause:
         pytest.skip(f"no input was taken: {cause}")
     names = run_once(load(out).float())
-    assert {"input_ids", "pixel_values"} & {*names}, "its logits are finite for an input of some kind"
+    assert {"input_ids", "decoder_input_ids"} & {*names}, "its logits are finite for text of some kind"
     record_property("detail", ", ".join(name for name in names if name != "attention_mask"))
 
 
