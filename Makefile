@@ -16,6 +16,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
+KERNELS := $(wildcard soup/merging/kernels/*)
 EXECUTIONS ?= 100000
 
 .PHONY: demo test test-all zoo lint fuzz bench system clean
@@ -50,10 +51,10 @@ system:
 # One pip command holds the constraints and everything that depends on torch. ms-vlmeval goes in alone: its light
 # import path needs none of its 60 dependencies but those of the extra [vlmeval-light].
 # It goes in last, and out before: pip would list at length what it asks for and does not get.
-.venv/ready: setup.cfg pyproject.toml constraints.txt
+.venv/ready: setup.cfg setup.py pyproject.toml constraints.txt $(KERNELS)
 	$(call install,test)
 
-.venv/demo: setup.cfg pyproject.toml constraints.txt
+.venv/demo: setup.cfg setup.py pyproject.toml constraints.txt $(KERNELS)
 	$(call install,vlmeval-light,finetune)
 
 .venv-mergekit/ready: constraints.txt

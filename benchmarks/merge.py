@@ -30,7 +30,6 @@ WORK = HERE / "work"
 SOUP = """
 import json, resource, sys, time
 began = time.perf_counter()
-import torch
 from soup.merging.merge import merge
 from soup.merging.recipe import CheckpointSource, Recipe
 ready = time.perf_counter()
@@ -84,7 +83,7 @@ def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: in
     import torch
 
     from soup.checkpoints.dtypes import DTYPES, TensorSpec
-    from soup.checkpoints.writer import CheckpointWriter, plan_files
+    from soup.checkpoints.writer import CheckpointWriter, plan_files, view_bytes
 
     if (folder / "model.safetensors").exists():
         return folder
@@ -95,7 +94,8 @@ def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: in
         for spec in specs:
             for start in range(0, spec.elements, 2**23):
                 count = min(2**23, spec.elements - start)
-                writer.write(spec.name, start, torch.randn(count, generator=noise).to(torch.bfloat16))
+                values = torch.randn(count, generator=noise).to(torch.bfloat16)
+                writer.write(spec.name, start, view_bytes(values))
         writer.add_file("config.json", json.dumps(config).encode())
         writer.commit({"format": "pt"})
     return folder

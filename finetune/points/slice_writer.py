@@ -16,10 +16,11 @@ from soup.checkpoints.destination import refuse_destination
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint
-from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files
+from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files, view_bytes
 from soup.errors import FinetuneError, OutputError
 from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads
+from soup.support.torch_threads import single_threaded_torch
 
 __all__ = [
     "NewValues",
@@ -118,13 +119,8 @@ def write_targets(
     metadata = {"format": "pt"}
     with CheckpointWriter(out, files, metadata) as writer:
         copy = _CopyUnit(writer, progress or (lambda count: None), set())
-        threads_before = torch.get_num_threads()
-        try:
-            run_on_threads(
-                lambda unit: copy(*unit), _units(targets), default_threads(), lambda: torch.set_num_threads(1)
-            )
-        finally:
-            torch.set_num_threads(threads_before)
+        with single_threaded_torch() as prepare:
+            run_on_threads(lambda unit: copy(*unit), _units(targets), default_threads(), prepare)
         if copy.overflown:
             raise FinetuneError(f"Values too large for the dtype to be written:\n{bullet_list(sorted(copy.overflown))}")
         for name, data in side_files.items():
@@ -162,7 +158,7 @@ class _CopyUnit:
         cast = values.to(spec.dtype.torch).contiguous()
         if cast.dtype != values.dtype and bool((cast.isinf() & ~values.isinf()).any()):
             self.overflown.add(spec.name)
-        self.writer.write(spec.name, offset, cast)
+        self.writer.write(spec.name, offset, view_bytes(cast))
         self.progress(cast.numel() * cast.element_size())
 
 

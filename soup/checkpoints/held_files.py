@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from soup.checkpoints.shard import Shard
-from soup.checkpoints.writer import FilePlan, header_bytes, view_bytes
+from soup.checkpoints.writer import FilePlan, header_bytes
 from soup.errors import CheckpointError
 from soup.support.open_files import read_errors
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["HeldFiles"]
 
@@ -49,17 +45,16 @@ class HeldFiles:
             self._shards |= dict.fromkeys((spec.name for spec in plan.tensors), Shard(path))
         return True
 
-    def compare(self, name: str, start: int, values: torch.Tensor) -> None:
+    def compare(self, name: str, start: int, data: memoryview) -> None:
         """Compare a block with what is there; several threads may call at once. Takes what a writer takes."""
         if name in self.different:
             return
-        expected = view_bytes(values)
-        there = bytearray(len(expected))
+        there, shard = bytearray(len(data)), self._shards[name]
         try:
-            self._shards[name].read_into(name, start * values.element_size(), memoryview(there))
+            shard.read_into(name, start * shard.header.tensors[name].spec.dtype.bits // 8, memoryview(there))
         except CheckpointError:
             self.different.add(name)
-        if there != bytes(expected):
+        if there != data:
             self.different.add(name)
 
     def __enter__(self) -> HeldFiles:

@@ -117,10 +117,11 @@ def _compact(value: object) -> bytes:
 
 
 class _WritePlacement(NamedTuple):
-    """Where a tensor is written: the file, and the offset of the tensor's first byte in it."""
+    """Where a tensor is written: the file, the offset of the tensor's first byte in it, the bits of an element."""
 
     file: ReopenedFile
     offset: int
+    bits: int
 
 
 class CheckpointWriter:
@@ -179,25 +180,24 @@ class CheckpointWriter:
         self._weights.append(file)
         self._header_sizes.append(begin)
         for spec in plan.tensors:
-            self._placements[spec.name] = _WritePlacement(file, begin)
+            self._placements[spec.name] = _WritePlacement(file, begin, spec.dtype.bits)
             begin += spec.bytes
 
-    def write(self, name: str, start: int, values: torch.Tensor) -> None:
+    def write(self, name: str, start: int, data: memoryview) -> None:
         """Write a block of tensor `name`; several threads may call at once.
 
         Args:
             name: The tensor.
             start: The index of the block's first element.
-            values: The block, [elements] in the tensor's dtype.
+            data: The bytes of the block's values, in the tensor's dtype.
 
         Raises:
             OutputError: The disk is full or failed.
         """
-        file, offset = self._placements[name]
-        view = view_bytes(values)
+        file, offset, bits = self._placements[name]
         try:
             with file.descriptor() as fd:
-                _write_at(fd, view, offset + start * values.element_size())
+                _write_at(fd, data, offset + start * bits // 8)
         except OSError as error:
             raise self._failure(f"writing {name} failed", error) from error
 
@@ -333,7 +333,9 @@ def view_bytes(values: torch.Tensor) -> memoryview:
     import ctypes
 
     size = values.numel() * values.element_size()
-    return memoryview((ctypes.c_char * size).from_address(values.data_ptr()))
+    data = (ctypes.c_char * size).from_address(values.data_ptr())
+    data.values = values  # type: ignore[attr-defined]  # keeps the memory for as long as the view
+    return memoryview(data).cast("B")
 
 
 def _index(files: Sequence[FilePlan]) -> bytes:

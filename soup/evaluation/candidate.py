@@ -27,6 +27,7 @@ from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.tensor_inputs import stored_checkpoints
 from soup.support.threads import run_on_threads
+from soup.support.torch_threads import single_threaded_torch
 
 if TYPE_CHECKING:
     import torch
@@ -172,9 +173,12 @@ class SoupCandidate:
 
     def _merge_into(self, targets: Mapping[str, torch.Tensor], reads: Mapping[str, TensorSpec]) -> None:
         """Merge tensors into memory, contiguous and of the result's dtype."""
+        import torch
+
         flat = {name: values.view(-1) for name, values in targets.items()}
 
-        def copy_block(name: str, start: int, values: torch.Tensor) -> None:
+        def copy_block(name: str, start: int, data: memoryview) -> None:
+            values = torch.frombuffer(data, dtype=flat[name].dtype)
             flat[name][start : start + values.numel()].copy_(values)
 
         self._stream([reads[name] for name in targets], copy_block)
@@ -187,7 +191,6 @@ class SoupCandidate:
         writes: Mapping[str, TensorSpec],
     ) -> None:
         """Merge the sources of one conversion after another; while the next are merged, convert the last."""
-        import torch
 
         def merge_sources() -> Iterator[tuple[Conversion, dict[str, torch.Tensor]]]:
             for conversion in conversions:
@@ -201,11 +204,8 @@ class SoupCandidate:
             for name, values in conversion.convert(sources).items():
                 slots[name].copy_(values)
 
-        threads_before = torch.get_num_threads()
-        try:
-            run_on_threads(convert, merge_sources(), 2, lambda: torch.set_num_threads(1))
-        finally:
-            torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
+        with single_threaded_torch() as prepare:
+            run_on_threads(convert, merge_sources(), 2, prepare)
 
     def _stream(self, specs: Sequence[TensorSpec], sink: Sink) -> None:
         """Merge tensors into the sink; what is the same in all ingredients is read from the first of them alone."""

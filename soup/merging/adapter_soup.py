@@ -20,7 +20,7 @@ from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
 from soup.checkpoints.adapter_targets import Delta, Factor
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
-from soup.checkpoints.writer import FilePlan
+from soup.checkpoints.writer import FilePlan, view_bytes
 from soup.errors import PoolError, RecipeError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.low_rank import load_factor
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AdapterPlan", "plan_adapter"]
 
-Write = Callable[[str, int, "torch.Tensor"], None]
+Write = Callable[[str, int, memoryview], None]
 
 
 class _Module(NamedTuple):
@@ -103,7 +103,7 @@ class AdapterPlan:
                     "same."
                 )
             for spec, values in zip(self._specs(module), (a, b), strict=True):
-                write(spec.name, 0, values.to(spec.dtype.torch).contiguous().view(-1))
+                write(spec.name, 0, view_bytes(values.to(spec.dtype.torch).contiguous()))
         return math.sqrt(lost / (lost + kept)) if lost else 0.0
 
     def config(self, base: str) -> bytes:

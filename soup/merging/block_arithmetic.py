@@ -1,4 +1,4 @@
-"""One block's arithmetic, around the method: equal bytes are copied, other values are merged and rounded once.
+"""One block's arithmetic, around the method, in torch: equal bytes are copied, other values are merged, rounded once.
 
 The contract (each line has its tests): 16-bit inputs are added up in float32, the others in float64, in recipe order,
 and cast once. Where all inputs hold the same bits those bits stay. An element of the result depends on the same element
@@ -20,10 +20,9 @@ from soup.checkpoints.tensor_names import is_counter
 from soup.checkpoints.writer import view_bytes
 from soup.errors import RecipeError
 from soup.hf.places import Place, places_of
+from soup.merging.compiled import Arithmetic
 from soup.merging.integer_tensors import not_averaged
-from soup.merging.mean_kernel import MeanKernel
-from soup.merging.methods.base import Block, Method
-from soup.merging.methods.linear import Linear
+from soup.merging.methods.base import Block, MergedTensor, Method
 from soup.merging.scratch import Scratch
 from soup.support.options import option_name
 
@@ -53,7 +52,6 @@ class Blend:
         allow_nonfinite: Whether NaN, infinity and overflow are merged instead of rejected.
         digests: The digests of the ingredients' weights, where the method needs them.
         constants: What the method's `prepare` returned; see `prepared`.
-        mean_kernel: For a plain mean alone: merges bfloat16 values in one pass, with the same bytes as the method.
     """
 
     method: Method
@@ -64,13 +62,7 @@ class Blend:
     allow_nonfinite: bool = False
     digests: tuple[str, ...] = ()
     constants: Any = None
-    mean_kernel: MeanKernel | None = None
     _scratch: Scratch = field(default_factory=lambda: Scratch(), repr=False, compare=False)
-
-    @property
-    def is_plain_mean(self) -> bool:
-        """Whether the method is the mean with equal weights."""
-        return type(self.method) is Linear and self.method.keeps_equal(self.weights)
 
     @cached_property
     def places(self) -> Mapping[str, Place]:
@@ -80,6 +72,24 @@ class Blend:
     def takes_whole(self, spec: TensorSpec) -> bool:
         """Whether the method merges this tensor as a whole, and not by slices."""
         return spec.dtype.kind == "float" and self.method.granularity_of(spec.name, spec.shape) == "tensor"
+
+    def arithmetic(self, specs: Sequence[TensorSpec]) -> Arithmetic | None:
+        """Return what is done with the blocks of a tensor, if a compiled pass may do it: no cast, and one dtype.
+
+        Args:
+            specs: The tensor's spec in each input.
+        """
+        if "arithmetic" not in vars(type(self.method)):  # a subclass may do something else
+            return None
+        alike = all(spec.dtype == specs[0].dtype for spec in specs)
+        if specs[0].dtype.kind != "float" or not alike or specs[0].cast(self.dtype) != specs[0]:
+            return None
+        return None if self.takes_whole(specs[0]) else self.method.arithmetic(self._tensor(specs[0].name))
+
+    def _tensor(self, name: str) -> MergedTensor:
+        return MergedTensor(
+            name, self.weights, place=self.places.get(name), digests=self.digests, constants=self.constants
+        )
 
     def block(self, specs: Sequence[TensorSpec], raw: Sequence[torch.Tensor], first: int) -> Block:
         """Return the method's view of a block of a floating tensor; see `__call__` for the arguments."""
@@ -108,19 +118,8 @@ class Blend:
         target = specs[0].cast(self.dtype)
         if equal and target == specs[0] and raw[0].dtype == target.dtype.torch:
             return BlendResult(raw[0], None if _finite(raw[0]) else self._nonfinite(target, raw))
-        if alike and target == specs[0] and (mean := self._compiled_mean(raw)) is not None:
-            return BlendResult(mean)
         accumulate = max((spec.dtype.accumulates_in for spec in specs), key=lambda dtype: dtype.bits)
         return self._floats(raw, target, accumulate, first, bits_may_stay=alike and target == specs[0])
-
-    def _compiled_mean(self, raw: Sequence[torch.Tensor]) -> torch.Tensor | None:
-        """Merge by the kernel; None where there is none for these values, or a result is not finite."""
-        import torch
-
-        if self.mean_kernel is None or raw[0].dtype != torch.bfloat16:
-            return None
-        result = self._scratch.like(torch.bfloat16, -1, raw[0])
-        return result if self.mean_kernel(raw, result) else None
 
     def _floats(
         self, raw: Sequence[torch.Tensor], target: TensorSpec, accumulate: Dtype, first: int, *, bits_may_stay: bool
@@ -152,7 +151,6 @@ class Blend:
         shaped = tuple(values.reshape(shape) for values in raw)
         count = len(self.weights)
         base = shaped[count] if len(shaped) > count else None
-        lend = partial(self._scratch.like, dtype)
         return Block(
             target.name,
             self.weights,
@@ -160,10 +158,10 @@ class Blend:
             dtype,
             base,
             first,
-            self.places.get(target.name),
-            self.digests,
-            self.constants,
-            lend,
+            lend=partial(self._scratch.like, dtype),
+            place=self.places.get(target.name),
+            digests=self.digests,
+            constants=self.constants,
         )
 
     def _call(self, block: Block) -> torch.Tensor:

@@ -9,31 +9,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import xxhash
 
-from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import ByteProgress, ContentDigest, LeafDigests, leaves
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.writer import view_bytes
 from soup.errors import PoolError
 from soup.merging.block_arithmetic import Blend
-from soup.merging.mean_kernel import COMPILED_MEAN
 from soup.merging.scratch import Scratch
 from soup.merging.tensor_inputs import Source, TensorInputs, stored_checkpoints, tensor_inputs
 from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads
-
-if TYPE_CHECKING:
-    import torch
+from soup.support.torch_threads import single_threaded_torch
 
 __all__ = ["Options", "ScanResult", "Sink", "for_each_block", "scan_blocks", "thread_bytes"]
 
-Sink = Callable[[str, int, "torch.Tensor"], None]
-"""Takes a block: the tensor's name, the index of its first element, the values [elements], valid for the call."""
+Sink = Callable[[str, int, memoryview], None]
+"""Takes a block: the tensor's name, the index of its first element, the bytes of its values, valid for the call."""
 
 BLOCK_BUDGET_BYTES = 32 * 2**20
 """The most memory for the inputs of one block in one thread; with many ingredients the blocks become smaller."""
@@ -72,6 +69,7 @@ class _Loop:
     options: Options
     sink: Sink
     digests: dict[Checkpoint, LeafDigests]
+    prepare_torch: Callable[[], None]
     rejections: dict[str, Problem] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     local: threading.local = field(default_factory=threading.local)
@@ -136,22 +134,13 @@ def scan_blocks(
     Raises:
         CheckpointError: A read failed.
     """
-    import torch
-
     options = options or Options()
-    if blend.is_plain_mean and not any(map(is_adapted, blend.inputs)):
-        planned_bytes = len(blend.inputs) * sum(spec.bytes for spec in tensors if spec.dtype.name == "bfloat16")
-        blend = replace(blend, mean_kernel=COMPILED_MEAN.kernel_for(planned_bytes))
     stored = list(stored_checkpoints(blend)) if hashing else []
     digests = {checkpoint: LeafDigests(checkpoint) for checkpoint in stored}
-    loop = _Loop(blend, options, sink, digests)
     units = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))
-    threads_before = torch.get_num_threads()
-    try:
-        count = options.threads or default_threads()
-        run_on_threads(lambda unit: _merge_unit(loop, *unit), units, count, lambda: torch.set_num_threads(1))
-    finally:
-        torch.set_num_threads(threads_before)  # the workers' setting would be that of later threads
+    with single_threaded_torch() as prepare:
+        loop = _Loop(blend, options, sink, digests, prepare)
+        run_on_threads(lambda unit: _merge_unit(loop, *unit), units, options.threads or default_threads())
     closed = {checkpoint: leaf_digests.close() for checkpoint, leaf_digests in digests.items()}
     return ScanResult(tuple(closed[checkpoint] for checkpoint in stored), loop.rejections)
 
@@ -191,17 +180,24 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
         if loop.digests
     ]
     for first, elements in _blocks(loop, inputs, start, count):
-        views = _read(loop, inputs.sources, first, elements)
+        views, out = _read(loop, inputs.sources, inputs.specs[0], first, elements)
         for hasher, view, source in zip(hashers, views, inputs.sources, strict=False):
             hasher.update(view, source.spec.dtype.bits // 8)
-        values, rejection = inputs.blend(inputs.specs, inputs.values(views, first, loop.scratch), first)
-        if rejection is not None:
-            loop.reject(spec.name, rejection)
-        loop.sink(spec.name, first, values)
+        merged = inputs.merge_bytes(views, first, out) or _merge_in_torch(loop, inputs, views, first)
+        loop.sink(spec.name, first, merged)
         if loop.options.progress:
             loop.options.progress(sum(map(len, views)))
     for hasher in hashers:
         hasher.close()
+
+
+def _merge_in_torch(loop: _Loop, inputs: TensorInputs, views: Sequence[memoryview], first: int) -> memoryview:
+    """Merge a block by the method's own operations; a reason why its tensor can't be merged is kept."""
+    loop.prepare_torch()
+    values, rejection = inputs.blend(inputs.specs, inputs.values(views, first, loop.scratch), first)
+    if rejection is not None:
+        loop.reject(inputs.specs[0].name, rejection)
+    return view_bytes(values)
 
 
 def _blocks(loop: _Loop, inputs: TensorInputs, start: int, count: int) -> Iterator[tuple[int, int]]:
@@ -218,10 +214,12 @@ def _element_bytes(specs: Sequence[TensorSpec]) -> int:
     return sum(spec.dtype.bits // 8 + spec.dtype.accumulates_in.bits // 8 for spec in specs)
 
 
-def _read(loop: _Loop, sources: Sequence[Source], first: int, count: int) -> list[memoryview]:
-    """Read a block of every source into this thread's buffers."""
+def _read(
+    loop: _Loop, sources: Sequence[Source], result: TensorSpec, first: int, count: int
+) -> tuple[list[memoryview], memoryview]:
+    """Read a block of every source into this thread's buffers; one more is lent for the result."""
     widths = [source.spec.dtype.bits // 8 for source in sources]
-    views = loop.buffers([count * width for width in widths])
+    *views, out = loop.buffers([count * width for width in [*widths, result.dtype.bits // 8]])
     # What the page cache has comes at once. For the rest, every disk read is under way before the first is waited for.
     missing = [
         (source, first * width + done, view[done:])
@@ -232,7 +230,7 @@ def _read(loop: _Loop, sources: Sequence[Source], first: int, count: int) -> lis
         source.checkpoint.expect(source.spec.name, start, len(view))
     for source, start, view in missing:
         source.checkpoint.read_into(source.spec.name, start, view)
-    return views
+    return views, out
 
 
 class _LeafHasher:

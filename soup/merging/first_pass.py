@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from soup.merging.methods.base import Block
 from soup.merging.scratch import Scratch
 from soup.merging.tensor_inputs import TensorInputs, tensor_inputs
 from soup.support.threads import default_threads
+from soup.support.torch_threads import single_threaded_torch
 
 if TYPE_CHECKING:
     import torch
@@ -66,14 +68,11 @@ class StreamedFirstPass:
 
     def sums(self, statistic: Callable[[Block], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         """Read all inputs once, and yield each tensor's name with the sum of a statistic over its blocks, in order."""
-        import torch
-
         units = ((spec, start, count) for spec in self._floats() for start, count in self._units(spec))
         threads = self.threads or default_threads()
-        before, local = torch.get_num_threads(), threading.local()
-        pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
+        local = threading.local()
         waiting: deque[tuple[TensorSpec, Future[torch.Tensor]]] = deque()
-        try:
+        with single_threaded_torch() as prepare, _shut_down(ThreadPoolExecutor(threads, initializer=prepare)) as pool:
             name, total = "", None
             for spec, start, count in units:
                 waiting.append((spec, pool.submit(self._value, local, statistic, spec, start, count)))
@@ -85,9 +84,6 @@ class StreamedFirstPass:
                 yield from done
             if total is not None:
                 yield name, total
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(before)
 
     def _floats(self) -> list[TensorSpec]:
         return [spec for spec in self.specs if spec.dtype.kind == "float" and spec.elements]
@@ -124,6 +120,15 @@ class StreamedFirstPass:
             local.name, local.inputs = name, tensor_inputs(self.blend, name)
         inputs: TensorInputs = local.inputs
         return inputs
+
+
+@contextmanager
+def _shut_down(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """Close the pool at the end; what waits is given up."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _add(

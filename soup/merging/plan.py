@@ -21,7 +21,6 @@ from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import thread_bytes
 from soup.merging.first_pass import StreamedFirstPass
 from soup.merging.ingredient import Ingredient, is_dropped
-from soup.merging.mean_kernel import LOAD_NUMBA_FROM_BYTES
 from soup.merging.methods.base import Method
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Pool
@@ -36,9 +35,6 @@ __all__ = ["MergePlan", "build_method", "make_method", "plan_merge", "wrap_metho
 
 IMPORTED_BYTES = 245_000_000
 """What Python with torch takes before a merge begins, as measured; the blocks' buffers come on top."""
-
-NUMBA_BYTES = 120_000_000
-"""What numba takes where it is loaded, as measured."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +109,7 @@ class MergePlan:
     def ram_bytes(self) -> int:
         """An upper bound of the memory that the merge takes, but for what a method of somebody else's takes itself."""
         threads = self.options.threads or default_threads()
-        compiled = self.blend.is_plain_mean and self.read_bytes >= LOAD_NUMBA_FROM_BYTES
-        return IMPORTED_BYTES + compiled * NUMBA_BYTES + threads * thread_bytes(self.blend, self.reads)
+        return IMPORTED_BYTES + threads * thread_bytes(self.blend, self.reads)
 
     def as_json(self, out: Path) -> dict[str, object]:
         """Return what `--dry-run` prints: tensors, files, bytes to read and to write, and the bound of memory."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.merging.block_arithmetic import Blend
+from soup.merging.compiled import Arithmetic, merge_block, same_bytes
 from soup.merging.dora import Dora
 from soup.merging.low_rank import Product
 from soup.merging.methods.linear import Linear
@@ -63,6 +65,38 @@ class TensorInputs:
         summed = sum(8 for term in self.terms if term.product)
         return read + summed + sum(spec.dtype.accumulates_in.bits // 8 for spec in self.specs)
 
+    @cached_property
+    def arithmetic(self) -> Arithmetic | None:
+        """What is done with the tensor's blocks; None where the method can't say."""
+        return self.blend.arithmetic(self.specs)
+
+    @cached_property
+    def are_stored(self) -> bool:
+        """Whether the inputs are bytes of files: no adapter adds to them, or holds them in another dtype."""
+        return not any(term.product for term in self.terms) and all(
+            self.sources[term.source].spec.dtype == spec.dtype
+            for term, spec in zip(self.terms, self.specs, strict=True)
+        )
+
+    def merge_bytes(self, views: Sequence[memoryview], first: int, out: memoryview) -> memoryview | None:
+        """Merge a block without torch: by the compiled pass, or by a copy where all inputs are equal.
+
+        Args:
+            views: The block's bytes in each source.
+            first: The index of its first element.
+            out: Memory for the result.
+
+        Returns:
+            The result's bytes, in `out` or one of the views; None where torch has to do it.
+        """
+        if not self.are_stored:
+            return None
+        inputs = [views[term.source] for term in self.terms]
+        if self.specs[0].dtype.kind != "float":
+            return inputs[0] if len({*self.specs}) == 1 and same_bytes(inputs) else None
+        done = merge_block(self.arithmetic, self.specs[0].dtype, inputs, first, out)
+        return None if done == "left" else out if done == "merged" else inputs[0]
+
     def values(self, views: Sequence[memoryview], first: int, scratch: Scratch) -> list[torch.Tensor]:
         """Make each input's values of a block, [elements].
 
@@ -100,7 +134,7 @@ def tensor_inputs(blend: Blend, name: str) -> TensorInputs:
         if members[0] < count:
             weights.append(math.fsum(shares))
     if len(terms) < len(blend.inputs):
-        blend = replace(blend, names=tuple(names), weights=tuple(weights), mean_kernel=None)
+        blend = replace(blend, names=tuple(names), weights=tuple(weights))
     read = tuple(Source(checkpoint, checkpoint.tensors[stored_as]) for checkpoint, stored_as in sources)
     return TensorInputs(blend, tuple(specs), read, tuple(terms))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import digest_checkpoint
@@ -26,9 +25,6 @@ from soup.merging.template import RecipeTemplate
 from soup.report.pool_distances import PoolDistances, PoolMeasure
 from soup.support.options import refuse_wrong_type
 from soup.support.text import bullet_list
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["PoolReport", "check"]
 
@@ -149,10 +145,14 @@ def _measure(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
     names = tuple(part.name for part in parts)
     blend = Blend(measure, inputs, names, (1 / count,) * count, allow_nonfinite=options.allow_nonfinite)
     specs = [spec for spec in pool.ingredients[0].tensors(options.drop) if spec.dtype.kind == "float"]
+    dtypes = {spec.name: spec.dtype for spec in specs}
     unmoved: dict[tuple[str, int], float] = {}
 
-    def keep_norm(name: str, first: int, values: torch.Tensor) -> None:
+    def keep_norm(name: str, first: int, data: memoryview) -> None:
         if (name, first) not in measure.products:  # all inputs are equal here: the method was not asked
+            import torch
+
+            values = torch.frombuffer(data, dtype=dtypes[name].torch)
             unmoved[name, first] = float(values.double().square().sum())
 
     scan = scan_blocks(blend, specs, keep_norm, Options(progress=progress.on_bytes), hashing=True)

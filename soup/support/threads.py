@@ -18,7 +18,9 @@ def default_threads() -> int:
     return min(8, max(2, os.cpu_count() or 2))
 
 
-def run_on_threads(work: Callable[[T], object], jobs: Iterable[T], count: int, setup: Callable[[], object]) -> None:
+def run_on_threads(
+    work: Callable[[T], object], jobs: Iterable[T], count: int, setup: Callable[[], object] = lambda: None
+) -> None:
     """Run `work` on every job, on `count` threads: each takes the next job when it has finished its last.
 
     The first failure, or an interrupt, keeps all threads from taking another job.

@@ -120,7 +120,7 @@ def _random_block(method: Method, dtype: str, shape: tuple[int, ...], weights: t
     digests = tuple(f"digest {i}" for i in range(len(weights))) if method.needs_digests else ()
     accumulate_in = named_dtype(dtype).accumulates_in.torch
     place = places_of([TENSOR_NAME])[TENSOR_NAME] if method.uses_places else None
-    return _prepared(method, Block(TENSOR_NAME, weights, raw, accumulate_in, base, 0, place, digests))
+    return _prepared(method, Block(TENSOR_NAME, weights, raw, accumulate_in, base, place=place, digests=digests))
 
 
 def _prepared(method: Method, block: Block) -> Block:

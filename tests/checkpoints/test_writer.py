@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import soup
 from soup.checkpoints.dtypes import DTYPES, TensorSpec
 from soup.checkpoints.reader import INDEX, WEIGHTS, Checkpoint
-from soup.checkpoints.writer import CheckpointWriter, plan_files
+from soup.checkpoints.writer import CheckpointWriter, plan_files, view_bytes
 from soup.errors import OutputError, PoolError
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.recipe import Recipe
@@ -42,7 +42,7 @@ def write(out, state, metadata, max_shard_bytes=None, step=None):
         for name, value in reversed(state.items()):  # any order will do
             flat = value.reshape(-1).contiguous()
             for start in range(0, len(flat), step or max(len(flat), 1)):
-                writer.write(name, start, flat[start : start + (step or len(flat))])
+                writer.write(name, start, view_bytes(flat[start : start + (step or len(flat))]))
         writer.commit(metadata)
 
 
@@ -225,7 +225,7 @@ def test_an_ingredient_is_never_the_destination(tmp_path, pool):
 def test_leaving_without_a_commit_removes_every_trace(tmp_path):
     plan = plan_files([TensorSpec("a", DTYPES["F32"], (4,))], None)
     with CheckpointWriter(tmp_path / "out", plan, {"format": "pt"}) as writer:
-        writer.write("a", 0, torch.zeros(4))
+        writer.write("a", 0, view_bytes(torch.zeros(4)))
         writer.add_file("config.json", b"{}")
         held = snapshot(tmp_path)
     assert len(held) == 4
@@ -319,7 +319,7 @@ def test_of_two_writers_on_one_destination_one_is_told(tmp_path, pool):
     with CheckpointWriter(tmp_path / "out", plan_files(specs_of(state), None), {"format": "pt"}) as writer:
         with pytest.raises(OutputError, match="another run is writing it just now"):
             soup.merge(recipe, tmp_path / "out")
-        writer.write("a", 0, state["a"])
+        writer.write("a", 0, view_bytes(state["a"]))
         writer.commit({"format": "pt"})
     assert same_bits(read_back(tmp_path / "out")["a"], state["a"])
 

@@ -11,17 +11,37 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, overload
 
 from soup.hf.places import Place
+from soup.merging.compiled import Arithmetic
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "FirstPass", "Granularity", "Method"]
+__all__ = ["Block", "FirstPass", "Granularity", "MergedTensor", "Method"]
 
 Granularity = Literal["element", "tensor"]
 
 
 @dataclass(frozen=True)
-class Block(Sequence["torch.Tensor"]):
+class MergedTensor:
+    """What is known of a tensor whose blocks are merged.
+
+    Args:
+        tensor_name: The tensor's name.
+        weights: The ingredients' weights, in recipe order.
+        place: Where the tensor stands in the model, for a method with `uses_places`.
+        digests: The digests of the ingredients' weights, for a method with `needs_digests`.
+        constants: What the method's `prepare` returned.
+    """
+
+    tensor_name: str
+    weights: tuple[float, ...]
+    place: Place | None = field(default=None, kw_only=True)
+    digests: tuple[str, ...] = field(default=(), kw_only=True)
+    constants: Any = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Block(MergedTensor, Sequence["torch.Tensor"]):
     """The same slice of one tensor from every ingredient, in recipe order.
 
     `block[i]` is a copy of ingredient i's slice, [elements] (or the tensor's shape for a method of granularity
@@ -29,27 +49,17 @@ class Block(Sequence["torch.Tensor"]):
     the copies one after another by `copy`, instead of all at once, keeps the block in the processor's cache.
 
     Args:
-        tensor_name: The tensor's name.
-        weights: The ingredients' weights, in recipe order.
         raw: The ingredients' slices in their own dtype; never to be changed.
         accumulate_in: The dtype in which values are accumulated.
         raw_base: The base's slice, for a method with `needs_base`.
         first: The index of the slice's first element in its tensor.
-        place: Where the tensor stands in the model, for a method with `uses_places`.
-        digests: The digests of the ingredients' weights, for a method with `needs_digests`.
-        constants: What the method's `prepare` returned.
         lend: Gives memory for the copy of a slot, like a tensor: new memory for each block costs more than the sum.
     """
 
-    tensor_name: str
-    weights: tuple[float, ...]
     raw: tuple[torch.Tensor, ...]
     accumulate_in: torch.dtype
     raw_base: torch.Tensor | None = None
     first: int = 0
-    place: Place | None = None
-    digests: tuple[str, ...] = ()
-    constants: Any = None
     lend: Callable[[int, torch.Tensor], torch.Tensor] | None = None
     _lent: set[int] = field(default_factory=set, repr=False, compare=False)
 
@@ -144,6 +154,13 @@ class Method(ABC):
     def remarks(self, constants: Any) -> Sequence[str]:
         """Return what a user should know of these inputs by what `prepare` found."""
         return ()
+
+    def arithmetic(self, tensor: MergedTensor) -> Arithmetic | None:
+        """Say what the call does with every block of a tensor, so that it is done in one compiled pass; None: in torch.
+
+        Only the class's own counts: one that is inherited knows nothing of what a subclass does.
+        """
+        return None
 
     @abstractmethod
     def __call__(self, block: Block) -> torch.Tensor:

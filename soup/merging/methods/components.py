@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from soup.errors import RecipeError
 from soup.hf.places import COMPONENTS, Component
-from soup.merging.methods.base import Block
+from soup.merging.methods.base import MergedTensor
 
 __all__ = ["Factors", "check_components", "component_factors"]
 
@@ -15,11 +15,11 @@ Factors = Mapping[Component, float | list[float]]
 """For each component a factor, or one for each ingredient in recipe order."""
 
 
-def component_factors(components: Factors, block: Block) -> list[float]:
-    """Return a block's weights times the factors of its tensor's component."""
-    factor = components.get(block.place.component, 1.0) if block.place else 1.0
-    factors = factor if isinstance(factor, list) else [factor] * len(block)
-    return [weight * times for weight, times in zip(block.weights, factors, strict=True)]
+def component_factors(components: Factors, tensor: MergedTensor) -> list[float]:
+    """Return the weights times the factors of the tensor's component."""
+    factor = components.get(tensor.place.component, 1.0) if tensor.place else 1.0
+    factors = factor if isinstance(factor, list) else [factor] * len(tensor.weights)
+    return [weight * times for weight, times in zip(tensor.weights, factors, strict=True)]
 
 
 def check_components(components: Factors, weights: Sequence[float]) -> None:

@@ -6,11 +6,12 @@ Source: TALL masks and Consensus Merging, Wang et al., arXiv 2405.07813, section
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from soup.errors import RecipeError
-from soup.merging.methods.base import Block
+from soup.merging.compiled import Arithmetic
+from soup.merging.methods.base import Block, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
 from soup.merging.methods.task_arithmetic import refuse_no_sum, shares, weighted_sum
 
@@ -39,15 +40,21 @@ class Consensus(DeltaMethod):
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Add the kept part of the sum to the base; see `Method`."""
-        scale = 1 / len(block) if self.scale is None else self.scale
-        merged = self.merged(block, self.effective_weights(block))
-        return block.base.add_(merged.mul_(scale * self._growth(block)))
+        return replace(self, scale=1 / len(block))(block) if self.scale is None else super().__call__(block)
+
+    def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
+        """Say the same for a compiled pass; see `Method.arithmetic`."""
+        if self.scale is None:
+            return replace(self, scale=1 / len(tensor.weights)).arithmetic(tensor)
+        weights = _scaled(self.effective_weights(tensor), tensor)
+        scale = self.grown_scale(tensor)
+        return Arithmetic("consensus", weights, scale, threshold=self.threshold, agree=self.agree)
 
     def merged(self, block: Block, weights: Sequence[float]) -> torch.Tensor:
         """Return keep * s; see `DeltaMethod.merged`."""
         import torch
 
-        total = weighted_sum(block, weights := [len(block) * share for share in shares(weights, block.weights)])
+        total = weighted_sum(block, weights := _scaled(weights, block))
         plain = total.clone() if all(weight == 1 for weight in weights) else weighted_sum(block, [1.0] * len(block))
         votes, spare = torch.zeros_like(total, dtype=torch.int16), None
         for index in range(len(block)):
@@ -64,3 +71,8 @@ class Consensus(DeltaMethod):
             check_range("scale", self.scale, -1, 2)
         if self.agree < 0:
             raise RecipeError(f"agree: expected a number of ingredients from 0, found {self.agree}.")
+
+
+def _scaled(weights: Sequence[float], tensor: MergedTensor) -> list[float]:
+    """Scale weights to a sum of k, but for the factors of a component."""
+    return [len(weights) * share for share in shares(weights, tensor.weights)]

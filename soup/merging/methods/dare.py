@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from soup.errors import RecipeError
-from soup.merging.methods.base import Block
+from soup.merging.compiled import Arithmetic
+from soup.merging.methods.base import Block, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
 from soup.merging.methods.task_arithmetic import refuse_no_sum, shares
 from soup.merging.methods.ties import elect_and_merge
@@ -20,7 +21,7 @@ from soup.merging.methods.ties import elect_and_merge
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Dare", "keyed_uniform"]
+__all__ = ["Dare", "hash_of", "keyed_uniform"]
 
 _STEP, _MIX = 0x9E3779B97F4A7C15, (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 RANDOM_BITS = 24
@@ -53,11 +54,10 @@ class Dare(DeltaMethod):
 
     def merged(self, block: Block, weights: Sequence[float]) -> torch.Tensor:
         """Drop, rescale and merge; see `DeltaMethod.merged`."""
-        grown = 1 / (1 - self.p) if self.rescale else 1.0
 
         def kept(index: int, out: torch.Tensor | None) -> torch.Tensor:
             values = delta(block, index, out)
-            return values.mul_(self._mask(block, index, values)).mul_(grown) if self.p else values
+            return values.mul_(self._mask(block, index, values)).mul_(self._grown) if self.p else values
 
         if self.elect:
             return elect_and_merge(kept, weights, 0.0, mean=True)
@@ -68,10 +68,34 @@ class Dare(DeltaMethod):
             total += spare.mul_(parts[index])
         return total
 
+    def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
+        """Say the same for a compiled pass; see `Method.arithmetic`."""
+        weights = self.effective_weights(tensor)
+        keys = [hash_of(self._key(tensor, index)) for index in range(len(weights))] if self.p else []
+        return Arithmetic(
+            "elect" if self.elect else "deltas",
+            shares(weights, tensor.weights) if self.normalize and not self.elect else weights,
+            self.grown_scale(tensor),
+            keys=keys,
+            dropped=self._dropped,
+            grown=self._grown,
+        )
+
+    @property
+    def _grown(self) -> float:
+        return 1 / (1 - self.p) if self.rescale else 1.0
+
+    @property
+    def _dropped(self) -> int:
+        dropped: int = math.ceil(self.p * 2**RANDOM_BITS)
+        return dropped
+
+    def _key(self, tensor: MergedTensor, index: int) -> str:
+        return f"{self.seed}\0{tensor.digests[index]}\0{tensor.tensor_name}"
+
     def _mask(self, block: Block, index: int, values: torch.Tensor) -> torch.Tensor:
-        key = f"{self.seed}\0{block.digests[index]}\0{block.tensor_name}"
-        dropped = math.ceil(self.p * 2**RANDOM_BITS)
-        kept: torch.Tensor = keyed_uniform(key, block.first, values.numel()).view(values.shape) >= dropped
+        numbers = keyed_uniform(self._key(block, index), block.first, values.numel())
+        kept: torch.Tensor = numbers.view(values.shape) >= self._dropped
         return kept
 
     def check(self, weights: Sequence[float]) -> None:
@@ -97,13 +121,17 @@ def keyed_uniform(key: str, first: int, count: int) -> torch.Tensor:
     """
     import torch
 
-    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
     z = torch.arange(first + 1, first + count + 1, dtype=torch.int64)
-    z.mul_(_signed(_STEP)).add_(_signed(start))
+    z.mul_(_signed(_STEP)).add_(_signed(hash_of(key)))
     for shift, factor in zip((30, 27), _MIX, strict=True):
         z.bitwise_xor_(_shifted(z, shift)).mul_(_signed(factor))
     z.bitwise_xor_(_shifted(z, 31))
     return _shifted(z, 64 - RANDOM_BITS)
+
+
+def hash_of(key: str) -> int:
+    """Return 64 bits of the key's hash."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
 
 
 def _shifted(z: torch.Tensor, count: int) -> torch.Tensor:

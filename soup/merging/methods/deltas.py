@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from soup.errors import RecipeError
 from soup.hf.places import Place
-from soup.merging.methods.base import Block, FirstPass, Method
+from soup.merging.methods.base import Block, FirstPass, MergedTensor, Method
 from soup.merging.methods.components import Factors, check_components, component_factors
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DeltaMethod(Method):
     def __call__(self, block: Block) -> torch.Tensor:
         """Add the merged deltas to the base; see `Method`."""
         merged = self.merged(block, self.effective_weights(block))
-        return block.base.add_(merged.mul_(self.scale * self._growth(block)))
+        return block.base.add_(merged.mul_(self.grown_scale(block)))
 
     @abstractmethod
     def merged(self, block: Block, weights: Sequence[float]) -> torch.Tensor:
@@ -89,18 +89,19 @@ class DeltaMethod(Method):
             sums += value
         return float(sums[0] / (len(first_pass.weights) * sums[1])) if sums[1] > 0 else 1.0
 
-    def effective_weights(self, block: Block) -> list[float]:
+    def effective_weights(self, tensor: MergedTensor) -> list[float]:
         """Return the ingredients' weights times the factors of the tensor's component."""
-        return component_factors(self.components, block)
+        return component_factors(self.components, tensor)
 
-    def _growth(self, block: Block) -> float:
-        alpha = self.alpha_of(block) if self.alpha == "auto" else float(self.alpha)
-        return growth(alpha, self.beta, block.place)
+    def grown_scale(self, tensor: MergedTensor) -> float:
+        """Return the scale times g of the tensor's depth: what the merged delta is multiplied by."""
+        alpha = self.alpha_of(tensor) if self.alpha == "auto" else float(self.alpha)
+        return self.scale * growth(alpha, self.beta, tensor.place)
 
-    def alpha_of(self, block: Block) -> float:
+    def alpha_of(self, tensor: MergedTensor) -> float:
         """Return the alpha that `prepare` found."""
-        assert isinstance(block.constants, float)
-        return block.constants
+        assert isinstance(tensor.constants, float)
+        return tensor.constants
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse parameters out of range; see `Method.check`."""

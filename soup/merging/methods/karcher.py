@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from soup.errors import RecipeError
-from soup.merging.methods.base import Block, FirstPass, Method
+from soup.merging.compiled import Arithmetic, Form
+from soup.merging.methods.base import Block, FirstPass, MergedTensor, Method
 from soup.merging.methods.deltas import delta
 from soup.merging.methods.dot_products import dot_products
 
@@ -75,6 +76,12 @@ class Karcher(Method):
         coefficients = block.constants[block.tensor_name]
         merged = self._by_rows(block) if coefficients is None else self._combined(block, coefficients)
         return block.base.add_(merged) if self.around == "base" else merged
+
+    def arithmetic(self, tensor: MergedTensor) -> Arithmetic | None:
+        """Say the same for a compiled pass; see `Method.arithmetic`."""
+        coefficients = tensor.constants[tensor.tensor_name]
+        form: Form = "deltas" if self.around == "base" else "sum"
+        return None if coefficients is None else Arithmetic(form, coefficients)
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse weights that are not above 0; see `Method.check`."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from soup.errors import RecipeError
-from soup.merging.methods.base import Block, Method
+from soup.merging.compiled import Arithmetic
+from soup.merging.methods.base import Block, MergedTensor, Method
 from soup.merging.methods.components import Factors, check_components, component_factors
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ class Linear(Method):
             spare = block.copy(i, out=spare)
             total += spare.mul_(weights[i] / share)
         return total
+
+    def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
+        """Say the same for a compiled pass; see `Method.arithmetic`."""
+        weights = component_factors(self.components, tensor)
+        equal = self.keeps_equal(tensor.weights)
+        if _uniform(weights):
+            return Arithmetic("mean", weights, keep_equal=not equal)
+        share = math.fsum(weights)
+        return Arithmetic("sum", [weight / share for weight in weights], keep_equal=not equal)
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse weights that sum to nothing, in any component; see `Method.check`."""

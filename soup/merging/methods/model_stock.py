@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from soup.errors import RecipeError
 from soup.hf.places import Place
-from soup.merging.methods.base import Block, FirstPass, Method
+from soup.merging.compiled import Arithmetic
+from soup.merging.methods.base import Block, FirstPass, MergedTensor, Method
 from soup.merging.methods.deltas import delta
 from soup.merging.methods.dot_products import dot_products
 from soup.merging.methods.task_arithmetic import refuse_no_sum, shares, weighted_sum
@@ -75,6 +76,10 @@ class ModelStock(Method):
         """Add the t-th part of the mean delta to the base; see `Method`."""
         merged = weighted_sum(block, shares(block.weights, block.weights))
         return block.base.add_(merged.mul_(block.constants[block.tensor_name]))
+
+    def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
+        """Say the same for a compiled pass; see `Method.arithmetic`."""
+        return Arithmetic("deltas", shares(tensor.weights, tensor.weights), tensor.constants[tensor.tensor_name])
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse a single ingredient, which has no angle; see `Method.check`."""

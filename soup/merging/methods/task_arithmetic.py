@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from soup.errors import RecipeError
-from soup.merging.methods.base import Block
+from soup.merging.compiled import Arithmetic
+from soup.merging.methods.base import Block, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class TaskArithmetic(DeltaMethod):
     def merged(self, block: Block, weights: Sequence[float]) -> torch.Tensor:
         """Add up the weighted deltas; see `DeltaMethod.merged`."""
         return weighted_sum(block, shares(weights, block.weights) if self.normalize else weights)
+
+    def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
+        """Say the same for a compiled pass; see `Method.arithmetic`."""
+        weights = self.effective_weights(tensor)
+        parts = shares(weights, tensor.weights) if self.normalize else weights
+        return Arithmetic("deltas", parts, self.grown_scale(tensor))
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse weights that sum to nothing, and parameters out of range; see `Method.check`."""

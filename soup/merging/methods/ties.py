@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soup.errors import RecipeError
-from soup.merging.methods.base import Block, FirstPass
+from soup.merging.compiled import Arithmetic
+from soup.merging.methods.base import Block, FirstPass, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
 
 if TYPE_CHECKING:
@@ -83,9 +84,21 @@ class Ties(DeltaMethod):
         majority = constants.majority.get(block.tensor_name, 0.0)
         return elect_and_merge(trimmed, weights, majority, mean=self.merge == "mean")
 
-    def alpha_of(self, block: Block) -> float:
+    def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
+        """Say the same for a compiled pass; see `Method.arithmetic`."""
+        constants: _Constants = tensor.constants
+        return Arithmetic(
+            "elect",
+            self.effective_weights(tensor),
+            self.grown_scale(tensor),
+            thresholds=constants.thresholds[self._key(tensor.tensor_name)],
+            majority=constants.majority.get(tensor.tensor_name, 0.0),
+            mean=self.merge == "mean",
+        )
+
+    def alpha_of(self, tensor: MergedTensor) -> float:
         """Return the alpha that `prepare` found; see `DeltaMethod.alpha_of`."""
-        constants: _Constants = block.constants
+        constants: _Constants = tensor.constants
         return constants.alpha
 
     def check(self, weights: Sequence[float]) -> None:
@@ -187,7 +200,7 @@ def elect_and_merge(
         spare = changes(index, spare)
         agrees = (spare.sign() == sign) & (spare != 0)
         total += spare.mul_(agrees).mul_(weight)
-        shares += agrees * weight
+        shares += agrees.to(shares.dtype) * weight  # a bool times a number would be a float32
     return total.div_(shares.masked_fill_(shares == 0, 1)) if mean else total
 
 

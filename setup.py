@@ -1,0 +1,21 @@
+"""The one part of the package that setup.cfg has no words for: the compiled arithmetic of soup/merging/compiled.py.
+
+Where there is no compiler, soup is installed without it, and torch does the same.
+"""
+
+from __future__ import annotations
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "soup.merging._kernels",
+            ["soup/merging/kernels/kernels.c"],
+            depends=["soup/merging/kernels/arithmetic.h"],
+            # No product and sum may become one rounding: the bytes are torch's, on every machine.
+            extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-g0"],
+            optional=True,
+        )
+    ]
+)

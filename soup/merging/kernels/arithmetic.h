@@ -1,0 +1,195 @@
+/* The arithmetic of one dtype. kernels.c includes this file once for each, with
+
+       T       the bits of a stored value        A        the type that values are added up in (ABS takes it)
+       LOAD    turns T into A                    ROUND    turns A into T, to nearest even
+       LIMIT   the least A that rounds to infinity in T
+       NAME    gives a function's name its dtype
+
+   Products, sums and quotients are separate roundings on purpose (-ffp-contract=off): these are the bytes of torch. */
+
+/* total = x, or total = x * w, or total += x, or total += x * w */
+INLINE void NAME(add)(A *total, const T *x, A w, int weighted, int first, int n)
+{
+    if (first && weighted)
+        for (int i = 0; i < n; i++) total[i] = LOAD(x[i]) * w;
+    else if (first)
+        for (int i = 0; i < n; i++) total[i] = LOAD(x[i]);
+    else if (weighted)
+        for (int i = 0; i < n; i++) total[i] += LOAD(x[i]) * w;
+    else
+        for (int i = 0; i < n; i++) total[i] += LOAD(x[i]);
+}
+
+/* Two summands in one pass: the sums are touched less often. */
+INLINE void NAME(add_two)(A *total, const T *x, const T *y, int n)
+{
+    for (int i = 0; i < n; i++) total[i] = (total[i] + LOAD(x[i])) + LOAD(y[i]);
+}
+
+INLINE void NAME(mean)(A *total, const T *const *x, int64_t count, int64_t start, int n)
+{
+    int64_t k = 1;
+    NAME(add)(total, x[0] + start, 1, 0, 1, n);
+    for (; k + 1 < count; k += 2) NAME(add_two)(total, x[k] + start, x[k + 1] + start, n);
+    if (k < count) NAME(add)(total, x[k] + start, 1, 0, 0, n);
+    A divisor = (A)count;
+    for (int i = 0; i < n; i++) total[i] /= divisor;
+}
+
+/* delta = x - base, with DARE's mask and growth, or TIES' trimming */
+INLINE void NAME(delta)(A *delta, const T *x, const T *base, const struct job *job, int64_t k, uint64_t first, int n)
+{
+    for (int i = 0; i < n; i++) delta[i] = LOAD(x[i]) - LOAD(base[i]);
+    if (job->keys) {
+        A grown = (A)job->grown;
+        uint64_t key = job->keys[k];
+        for (int i = 0; i < n; i++)
+            delta[i] = delta[i] * (A)(keyed_uniform(key, first + (uint64_t)i) >= job->dropped) * grown;
+    }
+    if (job->thresholds) {
+        float threshold = (float)job->thresholds[k];
+        for (int i = 0; i < n; i++) delta[i] *= (A)(fabsf((float)delta[i]) >= threshold);
+    }
+}
+
+INLINE void NAME(sum_of_deltas)(A *total, A *spare, const T *const *x, const T *base, const struct job *job,
+                                int64_t count, int64_t start, uint64_t first, int n)
+{
+    for (int64_t k = 0; k < count; k++) {
+        A w = (A)job->weights[k];
+        NAME(delta)(spare, x[k] + start, base + start, job, k, first + (uint64_t)start, n);
+        if (k == 0)
+            for (int i = 0; i < n; i++) total[i] = spare[i] * w;
+        else
+            for (int i = 0; i < n; i++) total[i] += spare[i] * w;
+    }
+}
+
+/* keep * s of consensus; deltas [count, n] are in memory already */
+INLINE void NAME(consensus)(A *total, const A *deltas, const struct job *job, int64_t count, int n)
+{
+    A plain[CHUNK], threshold = (A)job->threshold;
+    int32_t votes[CHUNK];
+    for (int i = 0; i < n; i++) plain[i] = 0, votes[i] = 0;
+    for (int64_t k = 0; k < count; k++) {
+        const A *d = deltas + k * CHUNK;
+        A w = (A)job->weights[k];
+        if (k == 0)
+            for (int i = 0; i < n; i++) total[i] = d[i] * w, plain[i] = d[i];
+        else
+            for (int i = 0; i < n; i++) total[i] += d[i] * w, plain[i] += d[i];
+    }
+    for (int64_t k = 0; k < count; k++) {
+        const A *d = deltas + k * CHUNK;
+        for (int i = 0; i < n; i++) votes[i] += ABS(d[i]) > ABS(plain[i] - d[i]) * threshold;
+    }
+    for (int i = 0; i < n; i++) total[i] *= (A)(votes[i] >= job->agree);
+}
+
+/* Steps 2 and 3 of TIES; deltas [count, n] are in memory already */
+INLINE void NAME(elect)(A *total, const A *deltas, const struct job *job, int64_t count, int n)
+{
+    A sign[CHUNK], shares[CHUNK];
+    A majority = (A)job->majority;
+    for (int64_t k = 0; k < count; k++) {
+        const A *d = deltas + k * CHUNK;
+        A w = (A)job->weights[k];
+        if (k == 0)
+            for (int i = 0; i < n; i++) total[i] = d[i] * w;
+        else
+            for (int i = 0; i < n; i++) total[i] += d[i] * w;
+    }
+    for (int i = 0; i < n; i++) {
+        A s = (A)((total[i] > 0) - (total[i] < 0));
+        sign[i] = s == 0 ? majority : s;
+        total[i] = 0, shares[i] = 0;
+    }
+    for (int64_t k = 0; k < count; k++) {
+        const A *d = deltas + k * CHUNK;
+        A w = (A)job->weights[k];
+        for (int i = 0; i < n; i++) {
+            A agrees = (A)(d[i] * sign[i] > 0);
+            total[i] += d[i] * agrees * w;
+            shares[i] += agrees * w;
+        }
+    }
+    if (job->mean)
+        for (int i = 0; i < n; i++) total[i] /= shares[i] == 0 ? (A)1 : shares[i];
+}
+
+/* Whether a value of an input is not finite: what 0 times it becomes would hide it. */
+INLINE int NAME(nonfinite)(const T *x, int n)
+{
+    int bad = 0;
+    for (int i = 0; i < n; i++) bad |= !(ABS(LOAD(x[i])) < LIMIT);
+    return bad;
+}
+
+/* Round and store; where all inputs hold the same bits those bits stay, if the job says so. */
+INLINE int NAME(store)(T *out, const A *total, const T *const *x, const T *base, const struct job *job,
+                       int64_t count, int64_t start, int n)
+{
+    int bad = 0;
+    for (int i = 0; i < n; i++) {
+        bad |= !(ABS(total[i]) < LIMIT);
+        out[start + i] = ROUND(total[i]);
+    }
+    if (!job->keep_equal) return bad;
+    const T *head = x[0] + start;
+    T differs[CHUNK];
+    for (int i = 0; i < n; i++) differs[i] = base ? base[start + i] ^ head[i] : 0;
+    for (int64_t k = 1; k < count; k++) {
+        const T *other = x[k] + start;
+        for (int i = 0; i < n; i++) differs[i] |= other[i] ^ head[i];
+    }
+    for (int i = 0; i < n; i++) out[start + i] = differs[i] ? out[start + i] : head[i];
+    return bad;
+}
+
+CLONES static int NAME(merge)(const struct job *job, int64_t count, const T *const *x, const T *base, T *out,
+                              int64_t elements, uint64_t first, A *deltas)
+{
+    A total[CHUNK], spare[CHUNK], scale = (A)job->scale;
+    int bad = 0;
+    for (int64_t start = 0; start < elements && !bad; start += CHUNK) {
+        int n = elements - start < CHUNK ? (int)(elements - start) : CHUNK;
+        if (job->form == FORM_MEAN) {
+            NAME(mean)(total, x, count, start, n);
+        } else {
+            for (int64_t k = 0; k < count; k++) bad |= NAME(nonfinite)(x[k] + start, n);
+            if (base) bad |= NAME(nonfinite)(base + start, n);
+        }
+        if (job->form == FORM_SUM) {
+            for (int64_t k = 0; k < count; k++) NAME(add)(total, x[k] + start, (A)job->weights[k], 1, k == 0, n);
+        } else if (job->form == FORM_DELTAS) {
+            NAME(sum_of_deltas)(total, spare, x, base, job, count, start, first, n);
+        } else if (job->form != FORM_MEAN) {
+            for (int64_t k = 0; k < count; k++)
+                NAME(delta)(deltas + k * CHUNK, x[k] + start, base + start, job, k, first + (uint64_t)start, n);
+            if (job->form == FORM_CONSENSUS)
+                NAME(consensus)(total, deltas, job, count, n);
+            else
+                NAME(elect)(total, deltas, job, count, n);
+        }
+        if (base)
+            for (int i = 0; i < n; i++) total[i] = LOAD(base[start + i]) + total[i] * scale;
+        bad |= NAME(store)(out, total, x, base, job, count, start, n);
+    }
+    return bad;
+}
+
+CLONES static int NAME(is_finite)(const T *x, int64_t elements)
+{
+    int bad = 0;
+    for (int64_t start = 0; start < elements && !bad; start += CHUNK)
+        bad |= NAME(nonfinite)(x + start, elements - start < CHUNK ? (int)(elements - start) : CHUNK);
+    return !bad;
+}
+
+#undef T
+#undef A
+#undef LOAD
+#undef ROUND
+#undef LIMIT
+#undef ABS
+#undef NAME

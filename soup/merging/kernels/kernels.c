@@ -1,0 +1,151 @@
+/* A block's arithmetic in one pass over its bytes: widen, add, divide, round, a few thousand elements at a time, so that
+   all that lies between stays in the processor's first cache. soup/merging/compiled.py calls it and says what it is.
+
+   Plain C without Python's headers; loops are written for the compiler to vectorise. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK 2048
+#define INLINE static inline __attribute__((always_inline))
+
+/* One version of a function for each generation of x86, chosen when the library is loaded. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+
+enum { FORM_MEAN, FORM_SUM, FORM_DELTAS, FORM_CONSENSUS, FORM_ELECT };
+enum { MERGED, EQUAL, LEFT };
+enum { BFLOAT16, FLOAT16, FLOAT32 };
+
+/* What is done with a block: soup.merging.compiled.Arithmetic, whose docstring says what each number is. */
+struct job {
+    int32_t form, keep_equal, mean, agree;
+    const double *weights, *thresholds;
+    const uint64_t *keys;
+    double scale, threshold, majority, grown;
+    uint64_t dropped;
+};
+
+INLINE float float_of(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+INLINE uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+INLINE float widen_bfloat16(uint16_t half) { return float_of((uint32_t)half << 16); }
+
+INLINE uint16_t round_to_bfloat16(float value)
+{
+    uint32_t bits = bits_of(value);
+    return (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+/* Exponents of float16 lie 112 below float32's; a subnormal is made of a number of the least normal size. */
+INLINE float widen_float16(uint16_t half)
+{
+    uint32_t rest = half & 0x7FFF, sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t normal = (rest << 13) + (112u << 23) + (rest >= 0x7C00 ? 112u << 23 : 0);
+    uint32_t small = bits_of(float_of((rest << 13) + (113u << 23)) - float_of(113u << 23));
+    return float_of((rest < 0x0400 ? small : normal) | sign);
+}
+
+INLINE uint16_t round_to_float16(float value)
+{
+    uint32_t bits = bits_of(value), sign = (bits >> 16) & 0x8000, rest = bits & 0x7FFFFFFF;
+    uint32_t normal = (rest - (112u << 23) + 0x0FFF + ((rest >> 13) & 1)) >> 13;
+    uint32_t small = bits_of(float_of(rest) + 0.5f) - bits_of(0.5f); /* adding a half rounds at 2^-24 */
+    return (uint16_t)((rest < (113u << 23) ? small : normal) | sign);
+}
+
+/* SplitMix64 of a key and a number, its upper 24 bits; see soup.merging.methods.dare.keyed_uniform. */
+INLINE uint64_t keyed_uniform(uint64_t key, uint64_t element)
+{
+    uint64_t z = key + (element + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return (z ^ (z >> 31)) >> 40;
+}
+
+#define T uint16_t
+#define A float
+#define LOAD(x) widen_bfloat16(x)
+#define ROUND(x) round_to_bfloat16(x)
+#define LIMIT 0x1.FFp127f
+#define ABS(x) fabsf(x)
+#define NAME(name) name##_bfloat16
+#include "arithmetic.h"
+
+#define T uint16_t
+#define A float
+#define LOAD(x) widen_float16(x)
+#define ROUND(x) round_to_float16(x)
+#define LIMIT 65520.0f
+#define ABS(x) fabsf(x)
+#define NAME(name) name##_float16
+#include "arithmetic.h"
+
+#define T uint32_t
+#define A double
+#define LOAD(x) ((double)float_of(x))
+#define ROUND(x) bits_of((float)(x))
+#define LIMIT 0x1.FFFFFFp127
+#define ABS(x) fabs(x)
+#define NAME(name) name##_float32
+#include "arithmetic.h"
+
+static int all_same(int64_t count, const void *const *x, const void *base, size_t bytes)
+{
+    /* Trained weights differ from the first element on: comparing the heads spares a comparison of all. */
+    size_t head = bytes < 64 ? bytes : 64;
+    for (int whole = 0; whole < 2; whole++) {
+        size_t size = whole ? bytes : head;
+        for (int64_t k = 1; k < count; k++)
+            if (x[k] != x[0] && memcmp(x[k], x[0], size)) return 0;
+        if (base && memcmp(base, x[0], size)) return 0;
+    }
+    return 1;
+}
+
+/* Whether all inputs hold the same bytes. */
+int soup_same_bytes(int64_t count, const void *const *x, int64_t bytes)
+{
+    return all_same(count, x, NULL, (size_t)bytes);
+}
+
+/* Merge a block. MERGED: the result is in `out`. EQUAL: all inputs hold the same finite values, and `out` is as it was.
+   LEFT: something is not finite, and torch's operations have to say what; `out` is of no use. */
+int soup_merge(const struct job *job, int dtype, int64_t count, const void *const *x, const void *base, void *out,
+               int64_t elements, uint64_t first)
+{
+    const uint16_t *const *halves = (const uint16_t *const *)x;
+    const uint32_t *const *words = (const uint32_t *const *)x;
+    if (all_same(count, x, base, (size_t)elements * (dtype == FLOAT32 ? 4 : 2))) {
+        int finite = dtype == BFLOAT16  ? is_finite_bfloat16(halves[0], elements)
+                     : dtype == FLOAT16 ? is_finite_float16(halves[0], elements)
+                                        : is_finite_float32(words[0], elements);
+        return finite ? EQUAL : LEFT;
+    }
+    void *deltas = NULL;
+    if (job->form == FORM_CONSENSUS || job->form == FORM_ELECT) {
+        deltas = malloc((size_t)count * CHUNK * sizeof(double));
+        if (!deltas) return LEFT;
+    }
+    int bad = dtype == BFLOAT16  ? merge_bfloat16(job, count, halves, base, out, elements, first, deltas)
+              : dtype == FLOAT16 ? merge_float16(job, count, halves, base, out, elements, first, deltas)
+                                 : merge_float32(job, count, words, base, out, elements, first, deltas);
+    free(deltas);
+    return bad ? LEFT : MERGED;
+}
