@@ -16,16 +16,31 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from soup.checkpoints.dtypes import Dtype
 
-__all__ = ["Arithmetic", "Form", "MergeResult", "has_kernels", "merge_block", "same_bytes"]
+if TYPE_CHECKING:
+    import torch
 
+__all__ = [
+    "Arithmetic",
+    "Around",
+    "Form",
+    "MergeResult",
+    "has_kernels",
+    "histogram",
+    "merge_block",
+    "pair_sums",
+    "same_bytes",
+]
+
+Around = Literal["zero", "base", "mean"]
 Form = Literal["mean", "sum", "deltas", "consensus", "elect"]
 MergeResult = Literal["merged", "equal", "left"]
 
 _FORMS: tuple[Form, ...] = ("mean", "sum", "deltas", "consensus", "elect")
+_AROUND: tuple[Around, ...] = ("zero", "base", "mean")
 _RESULTS: tuple[MergeResult, ...] = ("merged", "equal", "left")
 _DTYPES = ("bfloat16", "float16", "float32")
 
@@ -115,6 +130,11 @@ def _library() -> ctypes.CDLL | None:
                 ctypes.POINTER(_Job), ctypes.c_int, number, pointer, pointer, pointer, number, ctypes.c_uint64,
             )  # fmt: skip
             library.soup_same_bytes.argtypes = (number, pointer, number)
+            library.soup_dots.argtypes = (
+                ctypes.c_int, ctypes.c_int, ctypes.c_int, number, pointer, pointer, number, pointer, pointer,
+            )  # fmt: skip
+            library.soup_histogram.argtypes = (ctypes.c_int, pointer, pointer, number, ctypes.c_int, pointer)
+            library.soup_histogram.restype = number
             return library
     return None
 
@@ -154,6 +174,59 @@ def merge_block(
         ctypes.byref(arithmetic.job), code, count, addresses, base, _address(out), elements, first
     )
     return _RESULTS[done]
+
+
+def pair_sums(
+    inputs: Sequence[torch.Tensor], base: torch.Tensor | None, around: Around, *, with_center: bool
+) -> tuple[list[float], list[int]] | None:
+    """Take the dot products of all pairs; see `soup.merging.methods.dot_products`.
+
+    Returns:
+        The products of (0, 0), (0, 1), .. (1, 1), .. and how many elements of each vector are not 0; None: in torch.
+    """
+    library, code = _library(), _tensor_code([*inputs, *([base] if base is not None and around == "base" else [])])
+    if library is None or code is None:
+        return None
+    vectors = len(inputs) + with_center
+    products, moved = (ctypes.c_double * (vectors * (vectors + 1) // 2))(), (ctypes.c_int64 * vectors)()
+    pointers = (ctypes.c_void_p * len(inputs))(*(values.data_ptr() for values in inputs))
+    center = base.data_ptr() if base is not None and around == "base" else None
+    done = library.soup_dots(
+        code, _AROUND.index(around), with_center, len(inputs), pointers, center, inputs[0].numel(), products, moved
+    )
+    return (list(products), list(moved)) if done else None
+
+
+def histogram(values: torch.Tensor, base: torch.Tensor, upper: int | None, counts: torch.Tensor) -> int | None:
+    """Count the bits of |values - base| as float32 numbers: upper halves, or lower halves where the upper is `upper`.
+
+    Args:
+        values: An ingredient's block.
+        base: The base's.
+        upper: See above; None counts upper halves.
+        counts: [65536] of int64, to which is added.
+
+    Returns:
+        How many elements differ from the base; None: in torch, and nothing was added.
+    """
+    library, code = _library(), _tensor_code([values, base])
+    if library is None or code is None:
+        return None
+    moved: int = library.soup_histogram(
+        code, values.data_ptr(), base.data_ptr(), values.numel(), -1 if upper is None else upper, counts.data_ptr()
+    )
+    return None if moved < 0 else moved
+
+
+def _tensor_code(tensors: Sequence[torch.Tensor]) -> int | None:
+    """Return the number of the tensors' dtype; None where they have several, or one that is not compiled."""
+    names = {str(values.dtype).removeprefix("torch.") for values in tensors}
+    name = names.pop()
+    return (
+        _DTYPES.index(name)
+        if not names and name in _DTYPES and all(values.is_contiguous() for values in tensors)
+        else None
+    )
 
 
 def same_bytes(inputs: Sequence[memoryview]) -> bool:

@@ -16,9 +16,11 @@ from soup.checkpoints.dtypes import DTYPES, TensorSpec
 from soup.errors import PoolError
 from soup.merging import compiled
 from soup.merging.block_arithmetic import Blend
-from soup.merging.compiled import Arithmetic, has_kernels, merge_block, same_bytes
+from soup.merging.compiled import Arithmetic, has_kernels, histogram, merge_block, same_bytes
+from soup.merging.methods.base import Block
 from soup.merging.methods.consensus import Consensus
 from soup.merging.methods.dare import Dare
+from soup.merging.methods.dot_products import dot_products
 from soup.merging.methods.karcher import Karcher
 from soup.merging.methods.linear import Linear
 from soup.merging.methods.model_stock import ModelStock
@@ -226,3 +228,47 @@ def test_a_merge_that_needs_nothing_else_never_imports_torch(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert read_back(tmp_path / "out")["w"].tolist() == [1.0] * 9
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("around", ["zero", "base", "mean"])
+@settings(max_examples=20, deadline=None)
+@given(
+    count=st.integers(1, 6), elements=st.integers(1, 5000), seed=st.integers(0, 2**31), with_center=st.booleans()
+)  # fmt: skip
+def test_dot_products_have_the_same_bits_in_torch(code, around, count, elements, seed, with_center):
+    *inputs, base = values_of(code, count + 1, elements, seed)
+    with_center &= around != "zero"
+    accumulate = torch.float64 if code == "F32" else torch.float32
+    block = Block(NAME, (1.0,) * count, tuple(inputs), accumulate, base if around == "base" else None)
+    ours = dot_products(block, around, with_center=with_center)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_library", lambda: None)
+        theirs = dot_products(block, around, with_center=with_center)
+    assert ours.moved == theirs.moved
+    assert same_bits(ours.products, theirs.products)
+
+
+def test_dot_products_are_those_of_the_differences():
+    generator = torch.Generator().manual_seed(1)
+    base, *inputs = torch.randn(4, 70_000, generator=generator, dtype=torch.float32)
+    products, moved = dot_products(
+        Block(NAME, (1.0,) * 3, tuple(inputs), torch.float64, base), "base", with_center=True
+    )
+    rows = torch.stack([base.double(), *(values.double() - base.double() for values in inputs)])
+    assert torch.allclose(products, rows @ rows.T, rtol=1e-12)
+    assert moved == [70_000] * 4
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_histograms_count_the_bits_of_magnitudes(code):
+    values, base = values_of(code, 2, 100_000, seed=7)
+    bits = (values.float() - base.float() if code != "F32" else values.double() - base.double()).float().abs()
+    bits = bits.view(torch.int32)
+    counts = torch.ones(2**16, dtype=torch.int64)
+    assert histogram(values, base, None, counts) == int(torch.count_nonzero(bits))
+    assert torch.equal(counts, 1 + torch.bincount(bits >> 16, minlength=2**16))
+    upper = int(counts.argmax())
+    lower = torch.zeros(2**16, dtype=torch.int64)
+    histogram(values, base, upper, lower)
+    assert torch.equal(lower, torch.bincount(bits[bits >> 16 == upper] & 0xFFFF, minlength=2**16))

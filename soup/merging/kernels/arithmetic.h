@@ -186,6 +186,91 @@ CLONES static int NAME(is_finite)(const T *x, int64_t elements)
     return !bad;
 }
 
+/* The dot products of all pairs of vectors, and how many elements of each are not 0.
+
+   The vectors are x_i, or x_i - center, or the center and the x_i - center: `center` is the base, or the inputs' mean. A
+   number is added up in an order that only its place in the block decides (soup.merging.methods.dot_products says it):
+   in a unit of 1,024 elements by 64 lanes, then the lanes by halves, then the units by halves. */
+CLONES static int NAME(dots)(int around, int lead, int64_t count, const T *const *x, const T *base, int64_t elements,
+                             double *products, int64_t *moved)
+{
+    int64_t vectors = count + lead, pairs = vectors * (vectors + 1) / 2, units = 1;
+    while (units * UNIT < elements) units *= 2;
+    double *values = malloc((size_t)vectors * UNIT * sizeof(double));
+    double *sums = calloc((size_t)(pairs * units), sizeof(double));
+    if (!values || !sums) {
+        free(values), free(sums);
+        return 0;
+    }
+    memset(moved, 0, (size_t)vectors * sizeof(int64_t));
+    for (int64_t unit = 0, start = 0; start < elements; unit++, start += UNIT) {
+        int n = elements - start < UNIT ? (int)(elements - start) : UNIT;
+        A center[UNIT];
+        if (n < UNIT) memset(values, 0, (size_t)vectors * UNIT * sizeof(double));
+        if (around == AROUND_BASE)
+            for (int i = 0; i < n; i++) center[i] = LOAD(base[start + i]);
+        else if (around == AROUND_MEAN)
+            NAME(mean)(center, x, count, start, n);
+        else
+            for (int i = 0; i < n; i++) center[i] = 0;
+        if (lead)
+            for (int i = 0; i < n; i++) values[i] = (double)center[i];
+        for (int64_t k = 0; k < count; k++) {
+            double *vector = values + (k + lead) * UNIT;
+            const T *other = x[k] + start;
+            if (around == AROUND_NOTHING)
+                for (int i = 0; i < n; i++) vector[i] = (double)LOAD(other[i]);
+            else
+                for (int i = 0; i < n; i++) vector[i] = (double)(LOAD(other[i]) - center[i]);
+        }
+        for (int64_t k = 0, pair = 0; k < vectors; k++) {
+            const double *left = values + k * UNIT;
+            int count_of_moved = 0;
+            for (int i = 0; i < UNIT; i++) count_of_moved += left[i] != 0;
+            moved[k] += count_of_moved;
+            for (int64_t j = k; j < vectors; j++, pair++) {
+                const double *right = values + j * UNIT;
+                double lanes[LANES];
+                for (int i = 0; i < LANES; i++) lanes[i] = left[i] * right[i];
+                for (int row = LANES; row < UNIT; row += LANES)
+                    for (int i = 0; i < LANES; i++) lanes[i] += left[row + i] * right[row + i];
+                for (int half = LANES / 2; half; half /= 2)
+                    for (int i = 0; i < half; i++) lanes[i] += lanes[half + i];
+                sums[pair * units + unit] = lanes[0];
+            }
+        }
+    }
+    for (int64_t pair = 0; pair < pairs; pair++) {
+        double *of_units = sums + pair * units;
+        for (int64_t half = units / 2; half; half /= 2)
+            for (int64_t i = 0; i < half; i++) of_units[i] += of_units[half + i];
+        products[pair] = of_units[0];
+    }
+    free(values), free(sums);
+    return 1;
+}
+
+/* Count the bits of |x - base| as float32: their upper halves, or the lower halves of those with a given upper one. */
+CLONES static int64_t NAME(histogram)(const T *x, const T *base, int64_t elements, int upper, uint32_t *counts)
+{
+    uint32_t bits[UNIT];
+    int64_t moved = 0;
+    for (int64_t start = 0; start < elements; start += UNIT) {
+        int n = elements - start < UNIT ? (int)(elements - start) : UNIT;
+        for (int i = 0; i < n; i++) {
+            bits[i] = bits_of((float)(LOAD(x[start + i]) - LOAD(base[start + i]))) & 0x7FFFFFFF;
+            moved += bits[i] != 0;
+        }
+        /* Neighbours often fall into one bin: with four tables they need not wait for each other. */
+        if (upper < 0)
+            for (int i = 0; i < n; i++) counts[(i & 3) << 16 | bits[i] >> 16]++;
+        else
+            for (int i = 0; i < n; i++)
+                if (bits[i] >> 16 == (uint32_t)upper) counts[(i & 3) << 16 | (bits[i] & 0xFFFF)]++;
+    }
+    return moved;
+}
+
 #undef T
 #undef A
 #undef LOAD

@@ -9,6 +9,8 @@
 #include <string.h>
 
 #define CHUNK 2048
+#define UNIT 1024
+#define LANES 64
 #define INLINE static inline __attribute__((always_inline))
 
 /* One version of a function for each generation of x86, chosen when the library is loaded. */
@@ -19,6 +21,7 @@
 #endif
 
 enum { FORM_MEAN, FORM_SUM, FORM_DELTAS, FORM_CONSENSUS, FORM_ELECT };
+enum { AROUND_NOTHING, AROUND_BASE, AROUND_MEAN };
 enum { MERGED, EQUAL, LEFT };
 enum { BFLOAT16, FLOAT16, FLOAT32 };
 
@@ -148,4 +151,29 @@ int soup_merge(const struct job *job, int dtype, int64_t count, const void *cons
                                  : merge_float32(job, count, words, base, out, elements, first, deltas);
     free(deltas);
     return bad ? LEFT : MERGED;
+}
+
+/* See dots in arithmetic.h; products [vectors * (vectors + 1) / 2], moved [vectors]. Returns 0 without memory. */
+int soup_dots(int dtype, int around, int lead, int64_t count, const void *const *x, const void *base, int64_t elements,
+              double *products, int64_t *moved)
+{
+    const uint16_t *const *halves = (const uint16_t *const *)x;
+    const uint32_t *const *words = (const uint32_t *const *)x;
+    return dtype == BFLOAT16  ? dots_bfloat16(around, lead, count, halves, base, elements, products, moved)
+           : dtype == FLOAT16 ? dots_float16(around, lead, count, halves, base, elements, products, moved)
+                              : dots_float32(around, lead, count, words, base, elements, products, moved);
+}
+
+/* See histogram in arithmetic.h; adds to counts [65536]. Returns how many elements differ, or -1 without memory. */
+int64_t soup_histogram(int dtype, const void *x, const void *base, int64_t elements, int upper, int64_t *counts)
+{
+    uint32_t *tables = calloc(4 << 16, sizeof(uint32_t));
+    if (!tables) return -1;
+    int64_t moved = dtype == BFLOAT16  ? histogram_bfloat16(x, base, elements, upper, tables)
+                    : dtype == FLOAT16 ? histogram_float16(x, base, elements, upper, tables)
+                                       : histogram_float32(x, base, elements, upper, tables);
+    for (int i = 0; i < 1 << 16; i++)
+        counts[i] += (int64_t)tables[i] + tables[1 << 16 | i] + tables[2 << 16 | i] + tables[3 << 16 | i];
+    free(tables);
+    return moved;
 }

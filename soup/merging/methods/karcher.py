@@ -60,7 +60,7 @@ class Karcher(Method):
         """Return the coefficients of each tensor; None for a matrix whose rows are merged one by one."""
 
         def products(block: Block) -> torch.Tensor:
-            return dot_products([self._vector(block, index) for index in range(len(block))])
+            return dot_products(block, "base" if self.around == "base" else "zero").products
 
         coefficients: dict[str, list[float] | None] = {}
         rows = {name for name, shape in first_pass.shapes.items() if self.granularity_of(name, shape) == "tensor"}

@@ -15,7 +15,6 @@ from soup.errors import RecipeError
 from soup.hf.places import Place
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, FirstPass, MergedTensor, Method
-from soup.merging.methods.deltas import delta
 from soup.merging.methods.dot_products import dot_products
 from soup.merging.methods.task_arithmetic import refuse_no_sum, shares, weighted_sum
 
@@ -112,7 +111,7 @@ def _dot_products(block: Block) -> torch.Tensor:
     """Return the dot products of all pairs of deltas, [k (k + 1) / 2] in float64."""
     import torch
 
-    products = dot_products([delta(block, index) for index in range(len(block))])
+    products = dot_products(block, "base").products
     return torch.stack([products[i, j] for i, j in _pairs(len(block))])
 
 

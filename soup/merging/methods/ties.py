@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soup.errors import RecipeError
-from soup.merging.compiled import Arithmetic
+from soup.merging.compiled import Arithmetic, histogram
 from soup.merging.methods.base import Block, FirstPass, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
 
@@ -123,13 +123,12 @@ class Ties(DeltaMethod):
         import torch
 
         def count(block: Block) -> torch.Tensor:
-            rows, total = [], torch.zeros(1, dtype=torch.float64)
-            for index, weight in enumerate(block.weights):
-                values = delta(block, index)
-                total += values.sum(dtype=torch.float64) * weight
-                bits = _bits(values)
-                rows += [torch.bincount(bits >> 16, minlength=BINS), torch.count_nonzero(bits).reshape(1)]
-            return torch.cat([*(row.double() for row in rows), total])
+            rows = torch.zeros(len(block), BINS + 1, dtype=torch.int64)
+            total = torch.zeros(1, dtype=torch.float64)
+            for row, index, weight in zip(rows, range(len(block)), block.weights, strict=True):
+                row[BINS] = _count(block, index, None, row[:BINS])
+                total += delta(block, index).sum(dtype=torch.float64) * weight
+            return torch.cat([rows.double().reshape(-1), total])
 
         counts: dict[str, list[torch.Tensor]] = {}
         elements: dict[str, list[int]] = {}
@@ -156,11 +155,10 @@ class Ties(DeltaMethod):
         import torch
 
         def count(block: Block) -> torch.Tensor:
-            rows = []
+            rows = torch.zeros(len(block), BINS, dtype=torch.int64)
             for index, (upper, _) in enumerate(bins[self._key(block.tensor_name)]):
-                bits = _bits(delta(block, index))
-                rows.append(torch.bincount(bits[bits >> 16 == upper] & (BINS - 1), minlength=BINS))
-            return torch.stack(rows)
+                _count(block, index, upper, rows[index])
+            return rows
 
         lower: dict[str, list[torch.Tensor]] = {}
         for name, value in first_pass.sums(count):
@@ -204,11 +202,28 @@ def elect_and_merge(
     return total.div_(shares.masked_fill_(shares == 0, 1)) if mean else total
 
 
-def _bits(values: torch.Tensor) -> torch.Tensor:
-    """Return the bits of the float32 magnitudes, [elements], which are ordered as the magnitudes are."""
+def _count(block: Block, index: int, upper: int | None, counts: torch.Tensor) -> int:
+    """Count the bits of an ingredient's float32 magnitudes, which are ordered as the magnitudes are.
+
+    Args:
+        block: The block.
+        index: The ingredient.
+        upper: None: the upper halves are counted. Else the lower halves of magnitudes with this upper one.
+        counts: [BINS] of int64, to which is added.
+
+    Returns:
+        How many elements differ from the base.
+    """
     import torch
 
-    return values.abs_().float().reshape(-1).view(torch.int32)
+    assert block.raw_base is not None
+    moved = histogram(block.raw[index], block.raw_base, upper, counts)
+    if moved is not None:
+        return moved
+    bits = delta(block, index).abs_().float().reshape(-1).view(torch.int32)
+    halves = bits >> 16 if upper is None else bits[bits >> 16 == upper] & (BINS - 1)
+    counts += torch.bincount(halves, minlength=BINS)
+    return int(torch.count_nonzero(bits))
 
 
 def _find(counts: torch.Tensor, kept: int) -> tuple[int, int]:
