@@ -17,6 +17,7 @@ from soup.cli.options import (
     dry_run_option,
     json_option,
     output_dir_option,
+    plot_option,
     pool_options,
 )
 from soup.merging.options import MergeOptions, WriteOptions
@@ -74,7 +75,10 @@ def merge(values: Values) -> None:
 
 @click.command("check", cls=Command, example="soup check --pool ckpts/ --base base/")
 @compose_options(
-    *pool_options, *carrier_options(MergeOptions, "dtype", "drop", "tokenizer", "allow_nonfinite"), json_option
+    *pool_options,
+    *carrier_options(MergeOptions, "dtype", "drop", "tokenizer", "allow_nonfinite"),
+    plot_option,
+    json_option,
 )
 def check(values: Values) -> None:
     """Find what speaks against souping a pool.
@@ -82,8 +86,11 @@ def check(values: Values) -> None:
     Every mismatch is listed, before a GPU hour is spent.
     """
     from soup.cli.console import Console, print_distances, print_json, print_line
+    from soup.report.pictures import refuse_picture
     from soup.report.pool_check import check
 
+    if values["plot"]:
+        refuse_picture(values["plot"])
     with Console() as console:
         report = check(
             values.pool,
@@ -92,6 +99,8 @@ def check(values: Values) -> None:
             merge=values.carrier(MergeOptions),
             progress=console.progress,
         )
+    if values["plot"] and (report.distances or report.ok):
+        report.plot(values["plot"])
     if values["as_json"]:
         print_json(report.as_json())
     else:

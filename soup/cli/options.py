@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 import click
@@ -28,6 +29,7 @@ __all__ = [
     "key_values",
     "out_option",
     "output_dir_option",
+    "plot_option",
     "pool_options",
     "run_dir_option",
 ]
@@ -253,6 +255,13 @@ run_dir_option = GroupedOption.of(
     "--run-dir",
     metavar="DIR",
     help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]",
+)
+plot_option = GroupedOption.of(
+    "Output",
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw it into this png, svg or pdf file.",
 )
 json_option = GroupedOption.of("Output", "--json", "as_json", is_flag=True, help="Print one JSON document.")
 dry_run_option = GroupedOption.of("Output", "--dry-run", is_flag=True, help="Print the plan and stop.")

@@ -10,7 +10,7 @@ from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import named_dtype
 from soup.checkpoints.problem import Problem
-from soup.errors import PoolError, RecipeError
+from soup.errors import OutputError, PoolError, RecipeError
 from soup.evaluation.progress import Progress
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, scan_blocks
@@ -49,6 +49,21 @@ class PoolReport:
     def ok(self) -> bool:
         """Whether the ingredients belong together."""
         return not self.problems
+
+    def plot(self, path: str | Path) -> None:
+        """Draw cosines and distances of all pairs, and a map of the pool around its base.
+
+        Args:
+            path: A png, svg or pdf file; an earlier one is replaced.
+
+        Raises:
+            OutputError: another suffix, no matplotlib, or no distances, for tensors that do not match.
+        """
+        from soup.report.pool_picture import draw_pool
+
+        if self.distances is None:
+            raise OutputError(f"{path}: no distances were taken that could be drawn: tensors or dtypes do not match.")
+        draw_pool(self.distances, path)
 
     def as_json(self) -> dict[str, object]:
         """Return the document that `soup check --json` prints."""

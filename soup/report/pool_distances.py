@@ -167,7 +167,9 @@ class PoolDistances:
         moved = np.zeros(len(names))
         for key in sorted(measure.products):
             if np.isfinite(product := measure.products[key]).all():
-                grams[component_kind(key[0])] += product
+                grams[component_kind(key[0])] += (
+                    product + product.T
+                ) / 2  # halves of a product may differ by a rounding
                 moved += measure.moved[key]
         for name, squared in base_norms.items():
             grams[component_kind(name)][0, 0] += squared if math.isfinite(squared) else 0.0

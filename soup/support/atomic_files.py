@@ -14,8 +14,8 @@ from pathlib import Path
 __all__ = ["make_folders", "rename_synced", "sync", "sync_tree", "write_atomic"]
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` to `path` in UTF-8; missing parent directories are made.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write bytes, or text in UTF-8, to `path`; missing parent directories are made.
 
     Whoever reads `path` at any time, after a power cut too, sees the whole old file or the whole new one. An error or
     an interrupt leaves the old one, and nothing beside it.
@@ -23,7 +23,7 @@ def write_atomic(path: Path, text: str) -> None:
     make_folders(path.parent)
     new = path.with_name(f".{path.name}.new")  # the same name each time: a later run overwrites what a kill left
     try:
-        new.write_text(text, encoding="utf-8")
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
         sync(new)
         new.replace(path)
     except BaseException as error:

@@ -28,7 +28,7 @@ def test_an_old_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)
-@pytest.mark.parametrize("step", ["write_text", "replace"])
+@pytest.mark.parametrize("step", ["write_bytes", "replace"])
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(step, error, tmp_path, monkeypatch):
     path = tmp_path / "state.json"
     path.write_text("old")

@@ -1,0 +1,69 @@
+"""Pictures as files: png, svg or pdf by the file's suffix. matplotlib without pyplot, so that no state stays behind."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soup.errors import OutputError
+from soup.support.atomic_files import write_atomic
+from soup.support.options import option_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_figure", "refuse_picture"]
+
+DATES: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""The formats, and what is left out of them so that equal pictures are equal files."""
+STYLE = {"text.parse_math": False, "svg.hashsalt": "soup", "font.size": 9.0}  # a name with a $ is no formula
+
+
+def refuse_picture(path: Path) -> None:
+    """Refuse before any work what would stop a picture at its end.
+
+    Raises:
+        OutputError: another suffix, a folder, or no matplotlib.
+    """
+    name = option_name("plot")
+    if path.suffix.lower() not in DATES:
+        raise OutputError(f"{name} {path}: expected a file that ends in {', '.join(DATES)}.")
+    if path.is_dir():
+        raise OutputError(f"{name} {path}: a folder lies there. Choose another name.")
+    try:
+        importlib.import_module("matplotlib")
+    except ImportError as cause:
+        raise OutputError(
+            f'{name} needs matplotlib, not importable here ({cause}): pip install "vlm-soup[plot]".'
+        ) from cause
+
+
+@contextmanager
+def draw_figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
+    """Give an empty figure to draw on, and write it to the file afterwards, whole or not at all.
+
+    Args:
+        path: Where it goes; an earlier file is replaced.
+        width: In inches.
+        height: In inches.
+
+    Raises:
+        OutputError: see `refuse_picture`.
+    """
+    path = Path(path)
+    refuse_picture(path)
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a name in a script that the font lacks: a box stands for it
+        figure: Any = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        suffix, image = path.suffix.lower(), io.BytesIO()
+        figure.savefig(image, format=suffix[1:], dpi=150, bbox_inches="tight", metadata=DATES[suffix])
+    write_atomic(path, image.getvalue())

@@ -1,0 +1,125 @@
+"""The picture of a pool: a map that keeps distances, near ones side by side, and a file in each format."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from soup.cli.app import cli
+from soup.errors import OutputError
+from soup.report.pool_check import check
+from soup.report.pool_maps import cluster_order, map_to_plane
+from soup.testing import tiny_checkpoint
+from tests.helpers.method_pools import make_pool, numbers
+
+matplotlib = pytest.importorskip("matplotlib")
+
+STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+def between(points):
+    return np.linalg.norm(points[:, None] - points[None], axis=2)
+
+
+def test_points_of_a_plane_keep_their_distances_and_the_plane_holds_all():
+    points = np.random.default_rng(0).normal(size=(7, 2))
+    found = map_to_plane(between(points).tolist())
+    np.testing.assert_allclose(between(np.array(found.points)), between(points), atol=1e-9)
+    assert found.points[0] == (0, 0)
+    assert found.share == pytest.approx(1)
+
+
+def test_the_share_is_that_of_the_two_longest_axes():
+    corners = np.diag([3.0, 2.0, 1.0])
+    points = np.concatenate([corners, -corners])
+    assert map_to_plane(between(points).tolist()).share == pytest.approx((9 + 4) / (9 + 4 + 1))
+
+
+def test_near_ones_stand_side_by_side():
+    points = np.array([[0.0], [10.0], [0.1], [10.1], [0.2]])
+    order = cluster_order(between(points).tolist())
+    assert {frozenset(order[:3]), frozenset(order[:2])} & {frozenset({0, 2, 4}), frozenset({1, 3})}
+
+
+def equal_pool(tmp_path):
+    folder = make_pool(tmp_path, count=1)
+    for name in ("x", "y"):
+        same = numbers(folder)[1][0]
+        tiny_checkpoint(folder / "ckpts" / name, tensors={key: value.float() for key, value in same.items()})
+    return folder
+
+
+POOLS = {
+    "one": lambda path: make_pool(path, count=1),
+    "two": lambda path: make_pool(path, count=2),
+    "equal": equal_pool,
+    "twenty": lambda path: make_pool(path, count=20),
+}
+
+
+@pytest.mark.parametrize("has_base", [True, False])
+@pytest.mark.parametrize("kind", POOLS)
+def test_any_pool_is_drawn(tmp_path, kind, has_base):
+    folder = POOLS[kind](tmp_path)
+    check(folder / "ckpts", folder / "base" if has_base else None).plot(tmp_path / "pool.svg")
+    text = (tmp_path / "pool.svg").read_text()
+    assert len(re.findall("<!-- m0 -->", text)) >= 4  # both axes of two heat maps
+    assert f"around the {'base' if has_base else 'mean'}" in text
+
+
+@pytest.mark.parametrize("suffix", STARTS)
+def test_a_file_has_the_format_of_its_suffix_and_the_same_bytes_again(tmp_path, suffix):
+    folder = make_pool(tmp_path)
+    files = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+    for file in files:
+        words = ["check", "--pool", str(folder / "ckpts"), "--plot", str(file)]
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0, done.output
+    first, again = (file.read_bytes() for file in files)
+    assert first.startswith(STARTS[suffix])
+    assert first == again
+
+
+def test_names_are_no_formulas_and_may_be_of_any_script(tmp_path):
+    folder = make_pool(tmp_path, count=2)
+    (folder / "ckpts/m0").rename(folder / "ckpts/$^$")
+    (folder / "ckpts/m1").rename(folder / "ckpts/图表")
+    check(folder / "ckpts").plot(tmp_path / "pool.png")
+    assert (tmp_path / "pool.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["pool.jpg", "pool", "ckpts.png"])
+def test_what_is_no_picture_s_file_is_refused_before_weights_are_read(tmp_path, name):
+    folder = make_pool(tmp_path)
+    (tmp_path / "ckpts.png").mkdir()
+    (folder / "ckpts/m0/model.safetensors").write_bytes(b"damaged")
+    done = CliRunner().invoke(cli, ["check", "--pool", str(folder / "ckpts"), "--plot", str(tmp_path / name)])
+    assert isinstance(done.exception, OutputError)
+    assert str(done.exception).startswith("--plot ")
+
+
+def test_a_pool_without_distances_is_not_drawn(tmp_path):
+    folder = make_pool(tmp_path)
+    tiny_checkpoint(folder / "ckpts/other", tensors={"w": torch.zeros(3)})
+    with pytest.raises(OutputError, match="tensors or dtypes do not match"):
+        check(folder / "ckpts").plot(tmp_path / "pool.png")
+    done = CliRunner().invoke(cli, ["check", "--pool", str(folder / "ckpts"), "--plot", str(tmp_path / "pool.png")])
+    assert done.exit_code == 1
+    assert not (tmp_path / "pool.png").exists()
+
+
+def test_no_state_of_pyplot_stays_behind(tmp_path):
+    folder = make_pool(tmp_path)
+    code = (
+        "import sys, matplotlib; before = dict(matplotlib.rcParams.copy())\n"
+        "from soup.report.pool_check import check\n"
+        f"check({str(folder / 'ckpts')!r}).plot({str(tmp_path / 'pool.png')!r})\n"
+        "assert 'matplotlib.pyplot' not in sys.modules and dict(matplotlib.rcParams.copy()) == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
