@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from soup.evaluation.progress import Progress
     from soup.evaluation.trial import Trial
     from soup.merging.recipe import Recipe
+    from soup.report.moves import Moves
     from soup.report.pool_distances import PoolDistances
     from soup.report.tables import ScoreTable
 
 PLAIN_SECONDS = 60.0  # between two lines of one training job where there is no terminal
 
-__all__ = ["Console", "cell", "print_json", "print_line", "print_plan", "print_rows", "print_table"]
+__all__ = ["Console", "cell", "print_json", "print_line", "print_moves", "print_plan", "print_rows", "print_table"]
 
 
 class Console:
@@ -259,8 +260,31 @@ def print_distances(distances: PoolDistances) -> None:
         print_line(f"frozen in all: {', '.join(distances.frozen)}")
 
 
-def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> None:
-    """Rows of text on stdout; `right` are the columns that hold numbers."""
+def print_moves(moves: Moves, most: int) -> None:
+    """Print how far each component is from the base's, and then each block; at most so many rows of each."""
+    head = ["|delta| / |base|", "tensors moved", "elements moved"]
+    for title, parts in (("component", moves.components), ("block, from 0", moves.blocks)):
+        rows = [
+            [
+                part.component if part.block is None else f"{part.component} {part.block} of {part.blocks}",
+                f"{part.norm:.4f}",
+                f"{part.tensors_moved:,} of {part.tensors:,}",
+                f"{part.moved:.1%}",
+            ]
+            for part in parts
+        ]
+        if rows:
+            print_rows([title, *head], rows, right=range(1, 4), most=most)
+
+
+def print_rows(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = (), most: int | None = None
+) -> None:
+    """Rows of text on stdout; `right` are the columns that hold numbers. Beyond `most` rows are only counted."""
+    if most is not None and len(rows) > most:
+        print_rows(head, rows[:most], right)
+        print_line(f"... and {len(rows) - most} more (--json has all)")
+        return
     console = RichConsole(highlight=False)
     console = console if console.is_terminal else RichConsole(highlight=False, width=240)
     with console.capture() as capture:

@@ -26,6 +26,8 @@ from soup.support.text import pluralize
 __all__ = ["merging_commands"]
 
 SHOWN = ("model_type", "adapter", "quantised", "files", "side_files", "left_out", "digest")
+MOST_ROWS = 40
+"""So many rows a table of a checkpoint's parts has."""
 
 
 @click.command("merge", cls=Command, example="soup merge out/recipe.yaml -o again/")
@@ -121,24 +123,43 @@ def check(values: Values) -> None:
 @compose_options(
     GroupedOption.of("Output", "--tensors", is_flag=True, help="List every tensor."),
     GroupedOption.of("Output", "--no-digest", is_flag=True, help="Read headers alone."),
+    GroupedOption.of(
+        "Output", "--against", metavar="DIR|HUB_ID", help="Show where it moved from this base, by component and depth."
+    ),
+    plot_option,
     json_option,
 )
 def inspect(values: Values) -> None:
-    """Show a checkpoint's tensors, dtypes and digest."""
-    from soup.cli.console import Console, cell, print_json, print_line, print_rows
+    """Show a checkpoint's tensors, dtypes and digest.
+
+    And where it moved from its base, if that is given.
+    """
+    from soup.cli.console import Console, cell, print_json, print_line, print_moves, print_rows
     from soup.report.checkpoint_report import inspect_checkpoint
+    from soup.report.moves import measure_moves
+    from soup.report.pictures import refuse_picture
     from soup.support.text import format_bytes
 
+    if values["plot"] and not values["against"]:
+        raise click.UsageError("--plot draws where a checkpoint moved: pass --against BASE, too.")
+    if values["plot"]:
+        refuse_picture(values["plot"])
     with Console() as console:
         report = inspect_checkpoint(values["checkpoint"], digest=not values["no_digest"], progress=console.progress)
+        base = values["against"]
+        moves = measure_moves(values["checkpoint"], base, progress=console.progress) if base else None
+    if moves and values["plot"]:
+        moves.plot(values["plot"])
     if values["as_json"]:
-        print_json(report.as_json())
+        print_json(report.as_json() | ({"moves": moves.as_json()} if moves else {}))
         return
     rows = [
         [part.name, f"{part.tensors:,}", f"{part.elements:,}", format_bytes(part.bytes), part.dtypes]
         for part in report.components
     ]
-    print_rows(["component", "tensors", "parameters", "bytes", "dtypes"], rows, right=range(1, 4))
+    print_rows(["component", "tensors", "parameters", "bytes", "dtypes"], rows, right=range(1, 4), most=MOST_ROWS)
+    if moves:
+        print_moves(moves, most=MOST_ROWS)
     if values["tensors"]:
         rows = [[tensor.name, tensor.dtype, str(tensor.shape), tensor.file] for tensor in report.tensors]
         print_rows(["tensor", "dtype", "shape", "file"], rows)

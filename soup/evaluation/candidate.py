@@ -191,6 +191,7 @@ class SoupCandidate:
         writes: Mapping[str, TensorSpec],
     ) -> None:
         """Merge the sources of one conversion after another; while the next are merged, convert the last."""
+        import torch
 
         def merge_sources() -> Iterator[tuple[Conversion, dict[str, torch.Tensor]]]:
             for conversion in conversions:

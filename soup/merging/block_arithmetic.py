@@ -84,7 +84,11 @@ class Blend:
         alike = all(spec.dtype == specs[0].dtype for spec in specs)
         if specs[0].dtype.kind != "float" or not alike or specs[0].cast(self.dtype) != specs[0]:
             return None
-        return None if self.takes_whole(specs[0]) else self.method.arithmetic(self._tensor(specs[0].name))
+        if self.takes_whole(specs[0]):
+            return None
+        arithmetic = self.method.arithmetic(self._tensor(specs[0].name))
+        accumulates = specs[0].dtype == specs[0].dtype.accumulates_in  # then no cast sees to it that equals stay
+        return replace(arithmetic, keep_equal=True) if arithmetic and accumulates else arithmetic
 
     def _tensor(self, name: str) -> MergedTensor:
         return MergedTensor(

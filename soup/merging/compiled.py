@@ -42,7 +42,7 @@ MergeResult = Literal["merged", "equal", "left"]
 _FORMS: tuple[Form, ...] = ("mean", "sum", "deltas", "consensus", "elect")
 _AROUND: tuple[Around, ...] = ("zero", "base", "mean")
 _RESULTS: tuple[MergeResult, ...] = ("merged", "equal", "left")
-_DTYPES = ("bfloat16", "float16", "float32")
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -184,13 +184,13 @@ def pair_sums(
     Returns:
         The products of (0, 0), (0, 1), .. (1, 1), .. and how many elements of each vector are not 0; None: in torch.
     """
-    library, code = _library(), _tensor_code([*inputs, *([base] if base is not None and around == "base" else [])])
+    library, code = _library(), _tensor_code([*inputs, *([] if base is None else [base])])
     if library is None or code is None:
         return None
     vectors = len(inputs) + with_center
     products, moved = (ctypes.c_double * (vectors * (vectors + 1) // 2))(), (ctypes.c_int64 * vectors)()
     pointers = (ctypes.c_void_p * len(inputs))(*(values.data_ptr() for values in inputs))
-    center = base.data_ptr() if base is not None and around == "base" else None
+    center = None if base is None else base.data_ptr()
     done = library.soup_dots(
         code, _AROUND.index(around), with_center, len(inputs), pointers, center, inputs[0].numel(), products, moved
     )

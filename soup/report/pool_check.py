@@ -22,7 +22,8 @@ from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.shares import shares_of
 from soup.merging.template import RecipeTemplate
-from soup.report.pool_distances import PoolDistances, PoolMeasure
+from soup.report.delta_pass import read_deltas
+from soup.report.pool_distances import PoolDistances
 from soup.support.options import refuse_wrong_type
 from soup.support.text import bullet_list
 
@@ -153,33 +154,11 @@ Reading = tuple[list[str], list[Problem], PoolDistances | None]
 
 def _measure(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
     """Read all ingredients and the base side by side, once."""
-    parts = pool.all
-    progress.on_phase("reading the pool", sum(part.checkpoint.bytes for part in parts))
-    measure, count = PoolMeasure(pool.base is not None), len(pool)
-    inputs = tuple(part.checkpoint for part in parts)
-    names = tuple(part.name for part in parts)
-    blend = Blend(measure, inputs, names, (1 / count,) * count, allow_nonfinite=options.allow_nonfinite)
-    specs = [spec for spec in pool.ingredients[0].tensors(options.drop) if spec.dtype.kind == "float"]
-    dtypes = {spec.name: spec.dtype for spec in specs}
-    unmoved: dict[tuple[str, int], float] = {}
-
-    def keep_norm(name: str, first: int, data: memoryview) -> None:
-        if (name, first) not in measure.products:  # all inputs are equal here: the method was not asked
-            import torch
-
-            values = torch.frombuffer(data, dtype=dtypes[name].torch)
-            unmoved[name, first] = float(values.double().square().sum())
-
-    scan = scan_blocks(blend, specs, keep_norm, Options(progress=progress.on_bytes), hashing=True)
-    for checkpoint in inputs:
-        checkpoint.refuse_changed()
-    digests = {name: digest.content for name, digest in zip(pool.names, scan.digests, strict=False)}
+    deltas = read_deltas(pool, options, progress)
+    digests = {name: digest.content for name, digest in zip(pool.names, deltas.scan.digests, strict=False)}
     adapters = {part.name for part in pool if is_adapted(part.checkpoint)}
-    base_norms: dict[str, float] = {}
-    for (name, _), squared in sorted(unmoved.items()):
-        base_norms[name] = base_norms.get(name, 0.0) + squared
-    distances = PoolDistances.of(measure, digests, sum(spec.elements for spec in specs), base_norms, adapters)
-    rejections = [_of_base(scan.rejections[name], adapters) for name in sorted(scan.rejections)]
+    distances = PoolDistances.of(deltas.measure, digests, deltas.elements, deltas.unmoved, adapters)
+    rejections = [_of_base(deltas.scan.rejections[name], adapters) for name in sorted(deltas.scan.rejections)]
     return list(digests.values()), list(filter(None, rejections)), distances
 
 

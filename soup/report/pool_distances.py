@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from soup.hf.places import COMPONENTS, component_kind
 from soup.merging.methods.base import Block, Method
-from soup.merging.scratch import Scratch
+from soup.merging.methods.dot_products import dot_products
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +30,6 @@ FAR = 3.0
 """A delta this many times longer than the median of the others'."""
 LEAST_FOR_FAR = 3
 
-CHUNK = 2**16
-"""Elements whose dot products are taken at a time."""
-
 
 @dataclass(frozen=True)
 class PoolMeasure(Method):
@@ -44,7 +41,6 @@ class PoolMeasure(Method):
     has_base: bool
     products: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict, compare=False)
     moved: dict[tuple[str, int], list[int]] = field(default_factory=dict, compare=False)
-    _scratch: Scratch = field(default_factory=Scratch, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -54,48 +50,17 @@ class PoolMeasure(Method):
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Take a block's dot products; see `Method`."""
-        import torch
-
-        # Plain float32 numbers are near enough: neighbours differ exactly. What an adapter adds may be less than that.
-        is_wide = any(raw.dtype == torch.float64 for raw in block.raw)
-        products, moved = self._take(block, block.accumulate_in if is_wide else torch.float32)
-        if not bool(products.isfinite().all()):  # of large numbers, or of NaN and infinity
-            products, moved = self._take(block, torch.float64)
+        products, moved = dot_products(block, "base" if self.has_base else "mean", with_center=True)
         key = (block.tensor_name, block.first)
         with self._lock:
             self.products[key] = products.numpy()
-            self.moved[key] = moved
+            self.moved[key] = moved[1:]
         values = block.copy(0)
         return values if bool(products.isfinite().all()) else values.fill_(float("nan"))
 
     def keeps_equal(self, weights: Sequence[float]) -> bool:
         """Return true: what it gives back is an input; see `Method.keeps_equal`."""
         return True
-
-    def _take(self, block: Block, dtype: torch.dtype) -> tuple[torch.Tensor, list[int]]:
-        """Return the dot products, [1 + k, 1 + k] in float64, and how many elements of each ingredient moved.
-
-        A chunk's numbers stay in the processor's cache while they are widened, subtracted, multiplied and counted.
-        """
-        import numpy as np
-        import torch
-
-        size, elements = 1 + len(block), block.raw[0].numel()
-        products, moved = torch.zeros(size, size, dtype=torch.float64), [0] * len(block)
-        for start in range(0, elements, CHUNK):
-            stop = min(start + CHUNK, elements)
-            rows = self._scratch.empty(dtype, 0, (size, stop - start))
-            for row, raw in zip(rows[1:], block.raw, strict=True):
-                row.copy_(raw[start:stop])
-            if block.raw_base is not None:
-                rows[0] = block.raw_base[start:stop]
-            else:
-                torch.mean(rows[1:], dim=0, out=rows[0])
-            rows[1:] -= rows[0]
-            products += rows @ rows.T
-            for index, row in enumerate(rows[1:].numpy() != 0):  # torch's count_nonzero takes three times as long
-                moved[index] += int(np.count_nonzero(row))
-        return products, moved
 
 
 @dataclass(frozen=True)

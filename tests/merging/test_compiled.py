@@ -35,6 +35,7 @@ CODES = {
     "BF16": (torch.bfloat16, torch.int16),
     "F16": (torch.float16, torch.int16),
     "F32": (torch.float32, torch.int32),
+    "F64": (torch.float64, torch.int64),
 }
 
 
@@ -72,7 +73,7 @@ def values_of(code, count, elements, seed):
     for _ in range(count):
         top = torch.iinfo(word).max
         bits = torch.randint(-top - 1, top, (elements,), generator=generator, dtype=torch.int64).to(word)
-        largest = {"BF16": 0x0400, "F16": 0x4000, "F32": 0x04000000}[code]  # no sum is infinite
+        largest = {"BF16": 0x0400, "F16": 0x4000, "F32": 0x04000000, "F64": 0x4000 << 48}[code]  # no sum is infinite
         wild = (bits & ~largest).view(dtype)
         near = torch.randn(elements, generator=generator).to(dtype)
         few = torch.randint(-2, 3, (elements,), generator=generator).to(dtype)
@@ -155,7 +156,7 @@ def test_a_result_that_rounds_to_infinity_is_left_to_torch_and_the_largest_numbe
     inputs = [torch.tensor([largest, 1.0], dtype=dtype), torch.tensor([largest, 2.0], dtype=dtype)]
     blend = blend_of(Linear(), None, [1.0, 1.0], code)
     done, result = by_kernel(blend, code, inputs)
-    if code == "BF16":  # the sum is infinite in float32, the mean is not
+    if code in ("BF16", "F64"):  # the sum is infinite where it is added up, the mean is not
         assert done == "left"
     else:
         assert done == "merged"
@@ -239,7 +240,7 @@ def test_a_merge_that_needs_nothing_else_never_imports_torch(tmp_path):
 def test_dot_products_have_the_same_bits_in_torch(code, around, count, elements, seed, with_center):
     *inputs, base = values_of(code, count + 1, elements, seed)
     with_center &= around != "zero"
-    accumulate = torch.float64 if code == "F32" else torch.float32
+    accumulate = torch.float64 if code in ("F32", "F64") else torch.float32
     block = Block(NAME, (1.0,) * count, tuple(inputs), accumulate, base if around == "base" else None)
     ours = dot_products(block, around, with_center=with_center)
     with pytest.MonkeyPatch.context() as patch:
@@ -263,7 +264,7 @@ def test_dot_products_are_those_of_the_differences():
 @pytest.mark.parametrize("code", CODES)
 def test_histograms_count_the_bits_of_magnitudes(code):
     values, base = values_of(code, 2, 100_000, seed=7)
-    bits = (values.float() - base.float() if code != "F32" else values.double() - base.double()).float().abs()
+    bits = (values.double() - base.double() if code in ("F32", "F64") else values.float() - base.float()).float().abs()
     bits = bits.view(torch.int32)
     counts = torch.ones(2**16, dtype=torch.int64)
     assert histogram(values, base, None, counts) == int(torch.count_nonzero(bits))

@@ -24,10 +24,8 @@ def vectors(tensors, names, reference):
     return np.stack([np.concatenate([(each[n] - reference[n]).numpy().reshape(-1) for n in names]) for each in tensors])
 
 
-@pytest.mark.parametrize("chunk", [2**16, 7])
 @pytest.mark.parametrize("has_base", [True, False])
-def test_norms_cosines_and_distances_are_those_of_the_whole_vectors(tmp_path, monkeypatch, has_base, chunk):
-    monkeypatch.setattr("soup.report.pool_distances.CHUNK", chunk)
+def test_norms_cosines_and_distances_are_those_of_the_whole_vectors(tmp_path, has_base):
     folder = make_pool(tmp_path, count=4, spread=0.05)
     base, tuned = numbers(folder)
     reference = base if has_base else {name: sum(each[name] for each in tuned) / 4 for name in base}

@@ -146,7 +146,7 @@ INLINE int NAME(store)(T *out, const A *total, const T *const *x, const T *base,
     return bad;
 }
 
-CLONES static int NAME(merge)(const struct job *job, int64_t count, const T *const *x, const T *base, T *out,
+CLONES static int NAME(merge)(const T *const *x, const struct job *job, int64_t count, const T *base, T *out,
                               int64_t elements, uint64_t first, A *deltas)
 {
     A total[CHUNK], spare[CHUNK], scale = (A)job->scale;
@@ -178,11 +178,12 @@ CLONES static int NAME(merge)(const struct job *job, int64_t count, const T *con
     return bad;
 }
 
-CLONES static int NAME(is_finite)(const T *x, int64_t elements)
+/* Whether the first input is finite throughout. */
+CLONES static int NAME(is_finite)(const T *const *x, int64_t elements)
 {
     int bad = 0;
     for (int64_t start = 0; start < elements && !bad; start += CHUNK)
-        bad |= NAME(nonfinite)(x + start, elements - start < CHUNK ? (int)(elements - start) : CHUNK);
+        bad |= NAME(nonfinite)(x[0] + start, elements - start < CHUNK ? (int)(elements - start) : CHUNK);
     return !bad;
 }
 
@@ -191,7 +192,7 @@ CLONES static int NAME(is_finite)(const T *x, int64_t elements)
    The vectors are x_i, or x_i - center, or the center and the x_i - center: `center` is the base, or the inputs' mean. A
    number is added up in an order that only its place in the block decides (soup.merging.methods.dot_products says it):
    in a unit of 1,024 elements by 64 lanes, then the lanes by halves, then the units by halves. */
-CLONES static int NAME(dots)(int around, int lead, int64_t count, const T *const *x, const T *base, int64_t elements,
+CLONES static int NAME(dots)(const T *const *x, int around, int lead, int64_t count, const T *base, int64_t elements,
                              double *products, int64_t *moved)
 {
     int64_t vectors = count + lead, pairs = vectors * (vectors + 1) / 2, units = 1;
@@ -251,14 +252,14 @@ CLONES static int NAME(dots)(int around, int lead, int64_t count, const T *const
 }
 
 /* Count the bits of |x - base| as float32: their upper halves, or the lower halves of those with a given upper one. */
-CLONES static int64_t NAME(histogram)(const T *x, const T *base, int64_t elements, int upper, uint32_t *counts)
+CLONES static int64_t NAME(histogram)(const T *const *x, const T *base, int64_t elements, int upper, uint32_t *counts)
 {
     uint32_t bits[UNIT];
     int64_t moved = 0;
     for (int64_t start = 0; start < elements; start += UNIT) {
         int n = elements - start < UNIT ? (int)(elements - start) : UNIT;
         for (int i = 0; i < n; i++) {
-            bits[i] = bits_of((float)(LOAD(x[start + i]) - LOAD(base[start + i]))) & 0x7FFFFFFF;
+            bits[i] = bits_of((float)(LOAD(x[0][start + i]) - LOAD(base[start + i]))) & 0x7FFFFFFF;
             moved += bits[i] != 0;
         }
         /* Neighbours often fall into one bin: with four tables they need not wait for each other. */

@@ -23,7 +23,7 @@
 enum { FORM_MEAN, FORM_SUM, FORM_DELTAS, FORM_CONSENSUS, FORM_ELECT };
 enum { AROUND_NOTHING, AROUND_BASE, AROUND_MEAN };
 enum { MERGED, EQUAL, LEFT };
-enum { BFLOAT16, FLOAT16, FLOAT32 };
+enum { BFLOAT16, FLOAT16, FLOAT32, FLOAT64 };
 
 /* What is done with a block: soup.merging.compiled.Arithmetic, whose docstring says what each number is. */
 struct job {
@@ -45,6 +45,20 @@ INLINE uint32_t bits_of(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, 4);
+    return bits;
+}
+
+INLINE double double_of(uint64_t bits)
+{
+    double value;
+    memcpy(&value, &bits, 8);
+    return value;
+}
+
+INLINE uint64_t bits_of_double(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, 8);
     return bits;
 }
 
@@ -109,6 +123,24 @@ INLINE uint64_t keyed_uniform(uint64_t key, uint64_t element)
 #define NAME(name) name##_float32
 #include "arithmetic.h"
 
+#define T uint64_t
+#define A double
+#define LOAD(x) double_of(x)
+#define ROUND(x) bits_of_double(x)
+#define LIMIT ((double)INFINITY)
+#define ABS(x) fabs(x)
+#define NAME(name) name##_float64
+#include "arithmetic.h"
+
+/* Call a function of the dtype's; x are the inputs as pointers of the right type. */
+#define OF_DTYPE(dtype, function, x, ...)                                                            \
+    (dtype == BFLOAT16  ? function##_bfloat16((const uint16_t *const *)x, __VA_ARGS__)               \
+     : dtype == FLOAT16 ? function##_float16((const uint16_t *const *)x, __VA_ARGS__)                \
+     : dtype == FLOAT32 ? function##_float32((const uint32_t *const *)x, __VA_ARGS__)                \
+                        : function##_float64((const uint64_t *const *)x, __VA_ARGS__))
+
+static const size_t SIZES[] = {2, 2, 4, 8};
+
 static int all_same(int64_t count, const void *const *x, const void *base, size_t bytes)
 {
     /* Trained weights differ from the first element on: comparing the heads spares a comparison of all. */
@@ -133,22 +165,14 @@ int soup_same_bytes(int64_t count, const void *const *x, int64_t bytes)
 int soup_merge(const struct job *job, int dtype, int64_t count, const void *const *x, const void *base, void *out,
                int64_t elements, uint64_t first)
 {
-    const uint16_t *const *halves = (const uint16_t *const *)x;
-    const uint32_t *const *words = (const uint32_t *const *)x;
-    if (all_same(count, x, base, (size_t)elements * (dtype == FLOAT32 ? 4 : 2))) {
-        int finite = dtype == BFLOAT16  ? is_finite_bfloat16(halves[0], elements)
-                     : dtype == FLOAT16 ? is_finite_float16(halves[0], elements)
-                                        : is_finite_float32(words[0], elements);
-        return finite ? EQUAL : LEFT;
-    }
+    if (all_same(count, x, base, (size_t)elements * SIZES[dtype]))
+        return OF_DTYPE(dtype, is_finite, x, elements) ? EQUAL : LEFT;
     void *deltas = NULL;
     if (job->form == FORM_CONSENSUS || job->form == FORM_ELECT) {
         deltas = malloc((size_t)count * CHUNK * sizeof(double));
         if (!deltas) return LEFT;
     }
-    int bad = dtype == BFLOAT16  ? merge_bfloat16(job, count, halves, base, out, elements, first, deltas)
-              : dtype == FLOAT16 ? merge_float16(job, count, halves, base, out, elements, first, deltas)
-                                 : merge_float32(job, count, words, base, out, elements, first, deltas);
+    int bad = OF_DTYPE(dtype, merge, x, job, count, base, out, elements, first, deltas);
     free(deltas);
     return bad ? LEFT : MERGED;
 }
@@ -157,11 +181,7 @@ int soup_merge(const struct job *job, int dtype, int64_t count, const void *cons
 int soup_dots(int dtype, int around, int lead, int64_t count, const void *const *x, const void *base, int64_t elements,
               double *products, int64_t *moved)
 {
-    const uint16_t *const *halves = (const uint16_t *const *)x;
-    const uint32_t *const *words = (const uint32_t *const *)x;
-    return dtype == BFLOAT16  ? dots_bfloat16(around, lead, count, halves, base, elements, products, moved)
-           : dtype == FLOAT16 ? dots_float16(around, lead, count, halves, base, elements, products, moved)
-                              : dots_float32(around, lead, count, words, base, elements, products, moved);
+    return OF_DTYPE(dtype, dots, x, around, lead, count, base, elements, products, moved);
 }
 
 /* See histogram in arithmetic.h; adds to counts [65536]. Returns how many elements differ, or -1 without memory. */
@@ -169,9 +189,7 @@ int64_t soup_histogram(int dtype, const void *x, const void *base, int64_t eleme
 {
     uint32_t *tables = calloc(4 << 16, sizeof(uint32_t));
     if (!tables) return -1;
-    int64_t moved = dtype == BFLOAT16  ? histogram_bfloat16(x, base, elements, upper, tables)
-                    : dtype == FLOAT16 ? histogram_float16(x, base, elements, upper, tables)
-                                       : histogram_float32(x, base, elements, upper, tables);
+    int64_t moved = OF_DTYPE(dtype, histogram, &x, base, elements, upper, tables);
     for (int i = 0; i < 1 << 16; i++)
         counts[i] += (int64_t)tables[i] + tables[1 << 16 | i] + tables[2 << 16 | i] + tables[3 << 16 | i];
     free(tables);

@@ -37,7 +37,11 @@ def dot_products(block: Block, around: Around = "zero", *, with_center: bool = F
     """
     import torch
 
-    sums = pair_sums(block.raw, block.raw_base, around, with_center=with_center)
+    inputs, base = block.raw, block.raw_base if around == "base" else None
+    dtypes = {values.dtype for values in inputs} | (set() if base is None else {base.dtype})
+    if block.accumulate_in == torch.float64 and len(dtypes) > 1:
+        inputs, base = tuple(values.double() for values in inputs), None if base is None else base.double()
+    sums = pair_sums(inputs, base, around, with_center=with_center)
     pairs, moved = sums or _in_torch(list(_vectors(block, around, with_center=with_center)))
     products = torch.zeros(len(moved), len(moved), dtype=torch.float64)
     rows, columns = torch.triu_indices(len(moved), len(moved))

@@ -1,0 +1,159 @@
+"""Where a model moved from its base: how far, by component and by depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from soup.evaluation.progress import Progress
+from soup.hf.places import COMPONENTS, Place, places_of
+from soup.merging.options import MergeOptions
+from soup.merging.pool import Pool
+from soup.report.delta_pass import Deltas, read_deltas
+from soup.support.text import printable
+
+__all__ = ["Move", "Moves", "measure_moves"]
+
+
+@dataclass(frozen=True)
+class Move:
+    """How far a part of a model is from its base.
+
+    Args:
+        component: `all`, or the component.
+        block: The index of a block of it; None: all of it, or what is outside of blocks.
+        blocks: How many blocks its stack has; 0: the row is of the whole component.
+        norm: The length of the delta as a share of the base's, within this part.
+        tensors: How many floating tensors it has.
+        tensors_moved: In how many of them an element differs.
+        moved: The share of elements that differ.
+    """
+
+    component: str
+    block: int | None
+    blocks: int
+    norm: float
+    tensors: int
+    tensors_moved: int
+    moved: float
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Where a model moved.
+
+    Args:
+        checkpoint: Its name.
+        base: Where the base lies.
+        components: A row for all of it, then one for each component.
+        blocks: A row for each block, by component and depth.
+    """
+
+    checkpoint: str
+    base: str
+    components: tuple[Move, ...]
+    blocks: tuple[Move, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+    def plot(self, path: str | Path) -> None:
+        """Draw how far each block is from the base's, by component and depth, into a png, svg or pdf file.
+
+        Raises:
+            OutputError: another suffix, or no matplotlib.
+        """
+        from soup.report.pictures import draw_figure
+
+        stacks = dict.fromkeys((row.component, row.blocks) for row in self.blocks)
+        with draw_figure(path, 10, 4) as figure:
+            whole, depth = figure.subplots(1, 2, sharey=True, width_ratios=[1, 2])
+            whole.bar([row.component for row in self.components], [row.norm for row in self.components], color="0.6")
+            whole.tick_params("x", rotation=45)
+            whole.set_ylabel("|delta| / |base|")
+            whole.set_title(f"where {printable(self.checkpoint)} moved")
+            for component, blocks in stacks:
+                rows = [row for row in self.blocks if (row.component, row.blocks) == (component, blocks)]
+                label = f"{component}, {blocks} blocks"
+                depth.plot(
+                    [row.block for row in rows], [row.norm for row in rows], marker="o", markersize=3, label=label
+                )
+            depth.xaxis.get_major_locator().set_params(integer=True)
+            depth.set_xlabel("block, from 0")
+            if stacks:
+                depth.legend()
+
+
+def measure_moves(checkpoint: str | Path, base: str | Path, *, progress: Progress | None = None) -> Moves:
+    """Measure where a checkpoint moved from its base; both are read once, block by block.
+
+    Args:
+        checkpoint: A directory or a Hub id; of an adapter, its sum with the base is measured.
+        base: The same of the model that it was tuned from.
+        progress: Who hears warnings and bytes.
+
+    Raises:
+        SoupError: one can't be opened, or their tensors do not match; all mismatches are listed.
+    """
+    progress = progress or Progress()
+    with Pool([checkpoint], base) as pool:
+        pool.check()
+        assert pool.base is not None
+        deltas = read_deltas(pool, MergeOptions(), progress)
+        for name in sorted(deltas.scan.rejections):
+            progress.on_warning(str(deltas.scan.rejections[name]))
+        return _moves(pool.names[0], pool.base.location, deltas)
+
+
+def _moves(name: str, base: str, deltas: Deltas) -> Moves:
+    sums = _sums(deltas)
+    places = places_of(sums)
+    groups: dict[Place, list[_Sum]] = {}
+    for tensor, place in places.items():
+        groups.setdefault(place, []).append(sums[tensor])
+    kinds = [kind for kind in COMPONENTS if any(place.component == kind for place in groups)]
+    components = [_move("all", None, 0, sums.values())]
+    components += [
+        _move(k, None, 0, (s for place in groups if place.component == k for s in groups[place])) for k in kinds
+    ]
+    order = sorted(groups, key=lambda place: (kinds.index(place.component), place.blocks, place.block))
+    blocks = [_move(p.component, p.block, p.blocks, groups[p]) for p in order if p.blocks]
+    return Moves(name, base, tuple(components), tuple(blocks))
+
+
+@dataclass
+class _Sum:
+    """Of one tensor: the squared norms of base and delta, and how many elements there are and moved."""
+
+    base: float = 0.0
+    delta: float = 0.0
+    elements: int = 0
+    moved: int = 0
+
+
+def _sums(deltas: Deltas) -> Mapping[str, _Sum]:
+    sums = {spec.name: _Sum(deltas.unmoved.get(spec.name, 0.0), elements=spec.elements) for spec in deltas.specs}
+    for (name, first), product in sorted(deltas.measure.products.items()):
+        sums[name].moved += deltas.measure.moved[name, first][0]
+        if math.isfinite(product.sum()):
+            sums[name].base += product[0, 0]
+            sums[name].delta += product[1, 1]
+    return sums
+
+
+def _move(component: str, block: int | None, blocks: int, sums: Iterable[_Sum]) -> Move:
+    rows = list(sums)
+    base, delta = (math.fsum(row.base for row in rows), math.fsum(row.delta for row in rows))
+    elements = sum(row.elements for row in rows)
+    return Move(
+        component,
+        block,
+        blocks,
+        math.sqrt(delta / base) if base > 0 else 0.0,
+        len(rows),
+        sum(row.moved > 0 for row in rows),
+        sum(row.moved for row in rows) / max(elements, 1),
+    )
