@@ -186,7 +186,8 @@ class Lora(_Strict):
 
     `target`: a regular expression over module names; by default the language model's linear layers, never the
     encoders'. `save`: modules that are trained in full beside the adapters; `vision_projector` is what lies between the
-    encoders and the language model, whatever the family calls it.
+    encoders and the language model, whatever the family calls it. `keep_adapter`: the ingredient is a PEFT adapter on
+    the start, and no whole model.
     """
 
     rank: int = Field(16, gt=0)
@@ -194,6 +195,7 @@ class Lora(_Strict):
     dropout: float = Field(0.0, ge=0, lt=1)
     target: Annotated[str, AfterValidator(_pattern)] | None = None
     save: Words = ["vision_projector"]
+    keep_adapter: bool = False
 
 
 class TrainSettings(_Strict):
@@ -261,7 +263,10 @@ class TrainSettings(_Strict):
 
     def as_stored(self) -> dict[str, object]:
         """Give the settings as digests and files on disk have them: under the names that settings had at first."""
-        return {RENAMED_SETTINGS.get(name, name): value for name, value in self.model_dump().items()}
+        stored = {RENAMED_SETTINGS.get(name, name): value for name, value in self.model_dump().items()}
+        if self.lora and not self.lora.keep_adapter:  # as before there was such a setting
+            stored["lora"] = self.lora.model_dump(exclude={"keep_adapter"})
+        return stored
 
     @classmethod
     def from_stored(cls, document: Mapping[str, object]) -> TrainSettings:
@@ -333,6 +338,9 @@ class FinetuneConfig(TrainSettings):
         count = (len(self.added) + self.include_base) * math.prod(map(len, self.sweep.values()))
         if count > MOST_JOBS:
             wrong.append(f"sweep: {count:,} models to train, more than {MOST_JOBS:,}")
+        lora = (self.start.model_extra or {}).get("lora") if isinstance(self.start, Stage) else None
+        if isinstance(lora, dict) and lora.get("keep_adapter"):
+            wrong.append("start.lora.keep_adapter: the others start from a whole model, not from an adapter")
         categories = {data_set.category for data_set in self._data_sets()}
         wrong += [
             f"mixture.categories.{name}: no data set has this category.{did_you_mean(name, categories)}"

@@ -1,4 +1,4 @@
-"""Low-rank adapters beside a model's linear layers, and folded into them when the job is done.
+"""Low-rank adapters beside a model's linear layers; folded into them when the job is done, or written by themselves.
 
 Source: LoRA, arXiv 2106.09685, section 4.1: h = W x + (alpha / r) B A x.
 """
@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from finetune.config import TrainSettings
+from finetune.config import Lora, TrainSettings
 from finetune.training.components import UnknownPartError, find_part, part_names, within
+from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
+from soup.checkpoints.hub import is_hub_id
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["attach", "fold", "language_layers"]
+__all__ = ["attach", "fold", "language_layers", "write_adapter"]
 
 NAME = "default"  # peft's own name for the only adapter
 BASE, DOWN, UP = ".base_layer.", f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"
@@ -38,12 +43,13 @@ def attach(model: PreTrainedModel, settings: TrainSettings) -> list[str]:
     names = language_layers(model) if lora.target is None else _matching(model, lora.target)
     _check(model, lora.target, settings.freeze, names)
     alternatives = "|".join(re.escape(name) for name in names)
-    alpha: Any = lora.alpha  # typed as whole by peft, which only divides it by the rank
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=f"(?:{alternatives})", bias="none"
-    )
-    inject_adapter_in_model(config, model, NAME)
+    inject_adapter_in_model(LoraConfig(**_arguments(lora), target_modules=f"(?:{alternatives})"), model, NAME)
     return names
+
+
+def _arguments(lora: Lora) -> dict[str, Any]:
+    """Return what peft's configuration takes from the settings; it types alpha as whole, and only divides it."""
+    return {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "bias": "none"}
 
 
 def fold(state: dict[str, Tensor], settings: TrainSettings) -> dict[str, Tensor]:
@@ -61,6 +67,42 @@ def fold(state: dict[str, Tensor], settings: TrainSettings) -> dict[str, Tensor]
             tensor = tensor.float().addmm(up, down, alpha=scale)
         folded[f"{layer}.{kind}" if base else name] = tensor
     return folded
+
+
+def write_adapter(
+    state: dict[str, Tensor], trained: Iterable[str], settings: TrainSettings, start: str, out: Path
+) -> None:
+    """Write what was trained as a PEFT adapter on the start: factors as they are, whole modules in `settings.dtype`.
+
+    Args:
+        state: the model's weights.
+        trained: the names of those that were trained.
+        settings: how.
+        start: the directory or Hub id that training began from.
+        out: the adapter's directory.
+    """
+    from peft import LoraConfig
+
+    assert settings.lora is not None, "settings without lora have no adapters"
+    layers = [name.removesuffix(DOWN) for name in state if name.endswith(DOWN)]
+    tensors, modules = {}, set()
+    for name in trained:
+        tensor = state[name].detach().to("cpu")
+        if not name.endswith((DOWN, UP)):
+            tensor = tensor.to(getattr(torch, settings.dtype))
+            modules.add(name.rpartition(".")[0])
+        tensors[PREFIX + name.replace(f".{NAME}.", ".").replace(BASE, ".")] = tensor.contiguous()
+    name, _, revision = start.partition("@") if is_hub_id(start) else (start, "", "")
+    config = LoraConfig(
+        **_arguments(settings.lora),
+        target_modules=layers,
+        modules_to_save=sorted(modules) or None,
+        base_model_name_or_path=name,
+        revision=revision or None,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(out))
+    save_file(tensors, out / ADAPTER_WEIGHTS, {"format": "pt"})
 
 
 def language_layers(model: PreTrainedModel) -> list[str]:

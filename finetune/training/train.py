@@ -15,7 +15,7 @@ from finetune.data import Corpus
 from finetune.jobs import Job, Stamp, has_digest
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.training import checkpoints, parallel
-from finetune.training.adapters import attach, fold
+from finetune.training.adapters import attach, fold, write_adapter
 from finetune.training.arguments import precision, training_arguments
 from finetune.training.components import choose_trained, learning_rates
 from finetune.training.disk_space import check_disk_space
@@ -33,7 +33,7 @@ __all__ = ["TrainingRun", "prepare", "train_job"]
 
 @dataclass
 class TrainingRun:
-    """All that one training is made of, ready to begin."""
+    """All that one training is made of, ready to begin; `trained` are the names of the weights that learn."""
 
     job: Job
     digest: str
@@ -41,11 +41,15 @@ class TrainingRun:
     model: PreTrainedModel
     origin: Origin
     pipeline: InputPipeline
+    trained: list[str]
 
     def write(self, state: dict[str, Tensor], out: Path) -> None:
-        """Write the model as an ordinary checkpoint: adapters folded in, rounded once."""
+        """Write the model as an ordinary checkpoint, adapters folded in, rounded once; or its adapter by itself."""
         settings = self.job.settings
-        save(self.model, fold(state, settings), self.origin, settings, out)
+        if settings.lora and settings.lora.keep_adapter:
+            write_adapter(state, self.trained, settings, self.job.start, out)
+        else:
+            save(self.model, fold(state, settings), self.origin, settings, out)
 
     def keep(self, out: Path, step: int | None = None) -> None:
         """Write the model as it is now to `out`; all processes take part, the first one writes.
@@ -126,6 +130,7 @@ def prepare(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> Traini
     """
     corpus = Corpus(job.data)
     model, origin = _open_model(job, corpus)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     pipeline = build_input_pipeline(corpus, model, origin.processor, job.settings)
     job.folder.mkdir(parents=True, exist_ok=True)
     check_disk_space(model, job.settings, pipeline.rows.steps, job.folder)
@@ -143,7 +148,7 @@ def prepare(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> Traini
         data_collator=pipeline.collator,
         callbacks=[StopCallback(job.name, stop, on_step), *loggers(job.settings, job.name, job.folder, done)],
     )
-    run = TrainingRun(job, digest, trainer, model, origin, pipeline)
+    run = TrainingRun(job, digest, trainer, model, origin, pipeline, trained)
     return run
 
 
@@ -154,6 +159,11 @@ def _open_model(job: Job, corpus: Corpus) -> tuple[PreTrainedModel, Origin]:
     model, processor = open_start(job.start, job.settings, corpus.texts())
     origin = Origin(copy.deepcopy(model.config), processor, start_folder(job.start), tied_names(model))
     if job.settings.lora:
+        if job.settings.lora.keep_adapter and origin.folder is None:
+            raise FinetuneError(
+                f"lora.keep_adapter: an adapter needs the checkpoint that it stands on, and {job.start} is made anew "
+                "here. Train the start first (`start: {start: ..., data: ...}`), or name one that is written."
+            )
         attach(model, job.settings)
     choose_trained(model, job.settings)
     model.train()  # where the model freezes the weights that nothing depends on

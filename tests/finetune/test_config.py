@@ -89,6 +89,19 @@ def test_settings_are_stored_under_their_first_names_and_read_from_them():
     assert TrainSettings.from_stored(stored) == settings
 
 
+def test_adapters_that_are_folded_in_are_stored_as_before_there_were_others():
+    folded, kept = (TrainSettings(lr=1, steps=3, lora={"keep_adapter": keep}) for keep in (False, True))
+    assert "keep_adapter" not in folded.as_stored()["lora"]
+    assert kept.as_stored()["lora"]["keep_adapter"]
+    assert [TrainSettings.from_stored(each.as_stored()) for each in (folded, kept)] == [folded, kept]
+
+
+def test_a_start_is_no_adapter(tmp_path):
+    text = FULL.replace("  steps: 8", "  steps: 8\n  lora: {keep_adapter: true}")
+    with pytest.raises(FinetuneError, match=r"start\.lora\.keep_adapter: the others start from a whole model"):
+        read_config(written(tmp_path, text))
+
+
 def test_a_base_that_is_there_is_only_named(tmp_path):
     text = FULL[FULL.index("added") :]
     jobs = plan_jobs(read_config(written(tmp_path, "start: org/model\n" + text)), tmp_path)

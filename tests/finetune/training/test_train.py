@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+import soup
 from finetune.config import TrainSettings
 from finetune.data import Collator, FeatureCache
 from finetune.jobs import read_stamp
@@ -180,6 +182,36 @@ def test_adapters_train_and_are_gone_when_the_model_is_written(data, tmp_path, p
         name for name in base if name.startswith("vision_projector.")
     }
     assert steps[-1][2] < steps[0][2]
+
+
+LORA = {"rank": 4, "alpha": 6.0}
+
+
+@pytest.mark.parametrize("more", [{}, {"train": {"general_vit": "last 1"}}], ids=["projector", "a layer of vision too"])
+def test_a_kept_adapter_is_an_ingredient_that_makes_the_model_with_its_adapters_folded_in(data, tmp_path, plain, more):
+    folded, _ = trained(tmp_path / "whole", data, start=plain[2], lora=LORA, **more)
+    trained(tmp_path, data, start=plain[2], lora={**LORA, "keep_adapter": True}, **more)
+    adapter = tmp_path / "out-job"
+    assert read_stamp(adapter)["settings"]["lora"]["keep_adapter"]
+    soup.cook("average", [adapter], out=tmp_path / "soup")  # on the base that it names
+    merged = weights(tmp_path / "soup")
+    assert furthest(merged, folded) < 1e-6
+    assert furthest(merged, weights(plain[2])) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+def test_peft_loads_a_kept_adapter(data, tmp_path, plain):
+    folded, _ = trained(tmp_path / "whole", data, start=plain[2], lora=LORA)
+    trained(tmp_path, data, start=plain[2], lora={**LORA, "keep_adapter": True})
+    base = AutoModelForImageTextToText.from_pretrained(plain[2])
+    model = PeftModel.from_pretrained(base, tmp_path / "out-job")
+    merged = model.merge_and_unload().state_dict()
+    assert furthest({name: merged[name] for name in folded}, folded) < 1e-6
+
+
+def test_an_adapter_needs_a_start_that_is_written(data, tmp_path):
+    with pytest.raises(FinetuneError, match=r"lora\.keep_adapter: .* tiny is made anew"):
+        trained(tmp_path, data, lora={"keep_adapter": True})
 
 
 def test_tied_weights_are_written_once_though_they_were_gathered_apart(data, tmp_path, plain):
