@@ -20,7 +20,7 @@ def learning_rates(seed_run: SeedRun) -> dict[str, StudyResult]:
     sweep = {"lr": seed_run.study.learning_rates}
     changed = {"added": {}, "include_base": True, "sweep": sweep, "out": seed_run.near("learning_rates")}
     pool = seed_run.train("learning_rates", changed)
-    return {"greedy over learning rates": seed_run.cook("greedy", pool, "learning_rates")}
+    return {"greedy over learning rates": seed_run.cook("greedy", pool, "learning_rates", "learning_rates.scores")}
 
 
 def individual_select(seed_run: SeedRun) -> dict[str, StudyResult]:

@@ -9,6 +9,8 @@
     eval: opencompass
     split: 0.5                        # half of the questions choose, the other half reports
     strategies: [average, maximum, greedy]
+    pools:                            # the pool once more, trained otherwise: what is other in `finetune`, by a name;
+      adapters: {lora: {rank: 16, keep_adapter: true}, lr: 2.0e-3}    # its soups are rows such as `adapters: greedy`
     compare: [learning_rates, individual_select, all_data]
     learning_rates: [2.5e-4, 5.0e-4, 1.0e-3]
     judge: {url: "http://127.0.0.1:8000/v1", model: some-judge}
@@ -27,7 +29,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from finetune.config import POOL_KEYS, PathText
+from finetune.config import POOL_KEYS, Name, PathText
 from finetune.config_file import parse_config
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
@@ -63,6 +65,7 @@ class StudyConfig(_Strict):
     eval: Words
     split: float | None = Field(None, gt=0, lt=1)
     strategies: Words = ["average", "maximum", "greedy"]
+    pools: dict[Name, dict[str, object]] = {}
     compare: list[Comparison] = []
     learning_rates: list[Annotated[float, Field(gt=0)]] = []
     judge: LLMJudgeConfig | None = None
@@ -77,13 +80,24 @@ class StudyConfig(_Strict):
             wrong.append(f"seeds: one is named twice in {self.seeds}")
         if ("learning_rates" in self.compare) != bool(self.learning_rates):
             wrong.append("learning_rates: expected some where `compare` names them, and nowhere else")
-        taken = [key for key in ("seed", "root", "out", "sweep", "include_base") if key in self.finetune]
-        wrong += [f"finetune.{key}: is the study's to set" for key in taken]
+        mine = ("seed", "root", "out", "sweep", "include_base")
+        wrong += [f"finetune.{key}: is the study's to set" for key in mine if key in self.finetune]
+        fixed = (*mine, "start", "added")
+        pools = self.pools.items()
+        wrong += [
+            f"pools.{name}.{key}: is the same for all pools" for name, keys in pools for key in fixed if key in keys
+        ]
         if not self.finetune.get("added"):
             wrong.append("finetune.added: expected the data sets that the ingredients are tuned on")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+    @property
+    def ingredients(self) -> list[str]:
+        """The names of each pool's ingredients."""
+        added = self.finetune["added"]
+        return list(added) if isinstance(added, Mapping) else []
 
     def seed_folder(self, home: Path, seed: int) -> Path:
         """Give the folder of a seed; `home` is the folder of the study's file."""
@@ -133,7 +147,8 @@ def read_study(path: Path) -> StudyConfig:
         study = StudyConfig.model_validate(keys)
     except ValidationError as error:
         raise FinetuneError(f"{path}: {error.error_count()} wrong.\n{bullet_list(_wrong(error))}") from error
-    study.pool(path.parent, study.seeds[0])
+    for changed in ({}, *study.pools.values()):
+        study.pool(path.parent, study.seeds[0], changed)
     return study
 
 

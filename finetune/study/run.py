@@ -3,6 +3,7 @@
     work/seed-0/finetune.yaml     what `soup finetune` was given, and ckpts/, base/, ckpts.finetune/ from it
     work/seed-0/scores/           the run: one journal for all evaluations
     work/seed-0/soups/<strategy>/ the soups
+    work/seed-0/pools/<name>/     another pool of the study's, and <name>.scores/, its run
     work/seed-0/<comparison>/     what that comparison trained and cooked
     work/study.json, study.md     the table
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,22 +65,27 @@ def pool_and_soups(seed_run: SeedRun) -> dict[str, StudyResult]:
     """Evaluate the start, D alone and the pool, and cook a soup with each strategy."""
     pool = seed_run.train("finetune")
     [alone] = seed_run.train("alone", {"added": {}, "include_base": True, "out": seed_run.near("alone")})
-    start = _start(seed_run)
-    results = {"start": StudyResult.of(seed_run.judge([start])[0])} if start else {}
+    results = {"start": StudyResult.of(seed_run.judge([seed_run.start])[0])} if seed_run.start else {}
     results["the base set alone"] = StudyResult.of(seed_run.judge([alone])[0])
-    singles = [StudyResult.of(trial) for trial in seed_run.judge(pool)]
-    results["mean of the singles"] = StudyResult.mean(singles)
-    results["best single"] = max(singles, key=lambda result: result.chose)
-    for strategy in seed_run.study.strategies:
-        results[strategy] = seed_run.cook(strategy, pool)
+    results |= _singles_and_soups(seed_run, pool)
+    for name, changed in seed_run.study.pools.items():
+        more = seed_run.train(f"pools-{name}", {**changed, "out": seed_run.near(f"pools/{name}")})
+        results |= _singles_and_soups(seed_run, more, f"{name}: ", f"pools/{name}.scores")
     return results
 
 
-def _start(seed_run: SeedRun) -> Path | None:
-    """Return the checkpoint that all ingredients start from, where it is a directory."""
-    start = seed_run.keys["start"]
-    folder = seed_run.home / str(start["out"] if isinstance(start, Mapping) else start)
-    return folder if folder.is_dir() else None
+def _singles_and_soups(
+    seed_run: SeedRun, pool: Sequence[Path], before: str = "", run: str = "scores"
+) -> dict[str, StudyResult]:
+    singles = [StudyResult.of(trial) for trial in seed_run.judge(pool, run)]
+    results = {
+        f"{before}mean of the singles": StudyResult.mean(singles),
+        f"{before}best single": max(singles, key=lambda result: result.chose),
+    }
+    for strategy in seed_run.study.strategies:
+        title = f"{before}{strategy}"
+        results[title] = seed_run.cook(strategy, pool, title, run)
+    return results
 
 
 def prepare(seed_run: SeedRun) -> None:
@@ -111,11 +117,12 @@ def plan_study(path: Path | str) -> dict[str, object]:
     """
     study = read_study(Path(path))
     _check_strategies(study, path)
-    added = study.finetune["added"]
-    ingredients = list(added) if isinstance(added, Mapping) else []
-    k, rates = len(ingredients), len(study.learning_rates)
+    k, rates = len(study.ingredients), len(study.learning_rates)
     trained = {"start": int(isinstance(study.finetune["start"], Mapping)), "pool": k, "the base set alone": 1}
-    evaluated = {"singles": k + 2, **{name: {"average": 1}.get(name, 2 * k - 1) for name in study.strategies}}
+    evaluated: dict[str, object] = {"singles": k + 2, **_most_evaluations(study)}
+    for pool in study.pools:
+        trained[pool] = k
+        evaluated |= {f"{pool}: {name}": most for name, most in {"singles": k, **_most_evaluations(study)}.items()}
     if "learning_rates" in study.compare:
         trained["learning_rates"], evaluated["learning_rates"] = rates, 2 * rates - 1
     if "individual_select" in study.compare:
@@ -125,7 +132,7 @@ def plan_study(path: Path | str) -> dict[str, object]:
     return {
         "schema": 1,
         "seeds": study.seeds,
-        "ingredients": ingredients,
+        "ingredients": study.ingredients,
         "trainings_per_seed": trained,
         "evaluations_per_seed_at_most": evaluated,
         "benchmarks": study.eval,
@@ -141,12 +148,18 @@ def _with_judge(study: StudyConfig, url: str | None) -> StudyConfig:
     return study.model_copy(update={"judge": study.judge.model_copy(update={"url": url})})
 
 
+def _most_evaluations(study: StudyConfig) -> dict[str, object]:
+    """Return how many soups each strategy scores at most, singles among them."""
+    budgets = {name: BoundStrategy.bind(name, None).budget(len(study.ingredients)) for name in study.strategies}
+    return {name: b.singles + b.soups if b else "as many as it asks for" for name, b in budgets.items()}
+
+
 def _check_strategies(study: StudyConfig, path: Path | str) -> None:
-    """Raise FinetuneError for unknown strategies, before hours of training."""
+    """Raise FinetuneError for strategies that are unknown or refuse such a pool, before hours of training."""
     wrong = []
     for name in study.strategies:
         try:
-            BoundStrategy.bind(name, None)
+            BoundStrategy.bind(name, None).budget(len(study.ingredients))
         except SoupError as error:
             wrong.append(f"strategies: {error}")
     if wrong:

@@ -60,6 +60,13 @@ class SeedRun:
         assert isinstance(added, dict), "a study without added data sets is refused"
         return {name: sets if isinstance(sets, list) else [sets] for name, sets in added.items()}
 
+    @property
+    def start(self) -> Path | None:
+        """The checkpoint that all ingredients start from, where it is a directory."""
+        start = self.keys["start"]
+        folder = self.home / str(start["out"] if isinstance(start, Mapping) else start)
+        return folder if folder.is_dir() else None
+
     def train(self, name: str, changed: Mapping[str, object] | None = None) -> list[Path]:
         """Train the ingredients of the pool's configuration, and give their directories.
 
@@ -103,35 +110,37 @@ class SeedRun:
         config = self._eval_config()
         build_suite(config.parse(), config.settings)
 
-    def judge(self, checkpoints: Sequence[Path]) -> list[Trial]:
-        """Evaluate checkpoints, each alone."""
+    def judge(self, checkpoints: Sequence[Path], run: str = "scores") -> list[Trial]:
+        """Evaluate checkpoints, each alone, into the journal of a run."""
         return evaluate(
             [str(path) for path in checkpoints],
             eval=self._eval_config(),
-            run_dir=self.folder / "scores",
+            run_dir=self.folder / run,
             progress=self.voice.judging,
         )
 
-    def cook(self, strategy: str, pool: Sequence[Path], title: str = "") -> StudyResult:
+    def cook(self, strategy: str, pool: Sequence[Path], title: str = "", run: str = "scores") -> StudyResult:
         """Cook a soup, and give its result.
 
         Args:
             strategy: by name.
             pool: the checkpoints.
-            title: of another pool than the main one.
+            title: of its row and its folder; by default the strategy's name.
+            run: the folder of its journal.
         """
-        run, name = (f"{title}.scores", title) if title else ("scores", strategy)
+        title = title or strategy
         made = cook(
             strategy,
             [str(path) for path in pool],
-            out=self.folder / "soups" / name,
+            out=self.folder / "soups" / title.replace(": ", "-"),
             eval=self._eval_config(),
+            base=self.start,
             run_dir=self.folder / run,
             write=WriteOptions(overwrite=True),
             progress=self.voice.judging,
         )
-        names = " + ".join(made.chosen)
-        self.voice.say(f"{strategy}: {names}")
+        names = made.recipe.describe(made.chosen)
+        self.voice.say(f"{title}: {names}")
         return StudyResult.of(next(trial for trial in made.trials if trial.recipe.digest == made.recipe.digest), names)
 
     def _eval_config(self) -> EvalConfig:

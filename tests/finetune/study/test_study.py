@@ -135,6 +135,34 @@ def test_the_soup_over_learning_rates_is_of_the_base_set_alone(done):
     assert read_config(place / "learning_rates.yaml").added == {}
 
 
+POOLS = "strategies: [average, greedy, scale]\npools:\n  half: {lr: 0.5}\n"
+
+
+def test_another_pool_is_trained_by_its_own_settings_and_souped_by_the_same_strategies(home, trainer):
+    (home / "study.yaml").write_text(STUDY + POOLS)
+    seed = run_study(home / "study.yaml").seeds[0]
+    sums = [0.5 * np.add(LEARNT["base"], LEARNT[name]) for name in ("number", "word", "noise")]
+    assert seed["half: mean of the singles"].reported == pytest.approx(fmean(map(distance, sums)))
+    assert seed["half: best single"].reported == distance(sums[1])
+    assert seed["half: average"].reported == pytest.approx(distance(np.mean(sums, axis=0)), abs=1e-5)
+    assert seed["half: greedy"].reported == pytest.approx(distance([0.75, 0.75, 0, 0]))
+    assert seed["half: scale"].reported == pytest.approx(distance([1.125, 1.125, 0, 0]))  # on the start as the base
+    assert seed["half: scale"].names == "word + number, scale=1.5"
+    assert seed["greedy"].reported == pytest.approx(distance([1.5, 1.5, 0, 0]))
+    place = home / "work" / "seed-0"
+    assert sorted(path.name for path in (place / "pools").iterdir()) == ["half", "half.scores"]
+    assert (place / "soups" / "half-greedy" / "config.json").is_file()
+
+
+def test_another_pool_is_counted_before_anything_is_made(home, trainer):
+    (home / "study.yaml").write_text(STUDY + POOLS)
+    plan = plan_study(home / "study.yaml")
+    assert plan["trainings_per_seed"]["half"] == 3
+    evaluations = plan["evaluations_per_seed_at_most"]
+    assert (evaluations["singles"], evaluations["half: singles"]) == (5, 3)
+    assert [evaluations[f"half: {name}"] for name in ("average", "greedy", "scale")] == [1, 5, 10]
+
+
 def test_each_seed_has_its_own_folder_and_seed(done):
     home, _, table = done
     for seed in (0, 1):
@@ -225,6 +253,8 @@ def test_a_command_that_fails_is_told_with_what_it_said(home, trainer):
         ("learning_rates: [0.5, 2]\n", "", "learning_rates: expected some"),
         ("seeds: [0]", "seeds: [0, 0]", "seeds: one is named twice"),
         ("  lr: 1\n", "  lr: 1\n  seed: 4\n", "finetune.seed: is the study's to set"),
+        ("compare:", "pools: {half: {start: tiny}}\ncompare:", "pools.half.start: is the same for all pools"),
+        ("compare:", "pools: {half: {stepz: 4}}\ncompare:", "stepz: unknown key. Did you mean 'steps'?"),
         ("  lr: 1\n", "  lr: 1\n  stepz: 4\n", "stepz: unknown key. Did you mean 'steps'?"),
         ("  added: {number: data/number, word: data/word, noise: data/noise}\n", "", "finetune.added: expected"),
     ],
@@ -260,6 +290,13 @@ def test_strategies_that_there_are_not_are_told_before_anything_is_made_and_in_a
         with pytest.raises(FinetuneError, match=r"2 wrong\.\n.*gredy.*\n.*maxmum"):
             ask(home / "study.yaml")
     assert not (home / "work").exists()
+
+
+def test_a_strategy_that_refuses_such_a_pool_is_told_before_anything_is_made(home, trainer):
+    (home / "study.yaml").write_text(STUDY + "strategies: [average, soce]\n")
+    with pytest.raises(FinetuneError, match="soce needs at least 5 ingredients"):
+        run_study(home / "study.yaml")
+    assert not trainer.trained
 
 
 def test_the_pool_s_configuration_may_be_a_file_of_its_own(home):
