@@ -402,6 +402,23 @@ def test_no_soup_that_breaks_a_guard_is_chosen_where_one_that_keeps_it_was_met(n
         assert scorer(choice.chosen, choice.method, choice.params).allowed
 
 
+@pytest.mark.parametrize("start", ["greedy", "forward-backward"])
+def test_a_search_starts_from_the_best_single_that_keeps_the_guards(start):
+    reading = {"a": 20.0, "b": 80.0, "c": 78.0}  # a is best of all, and spoils whatever it is part of
+    looking = {"a": 99.0, "b": 30.0, "c": 20.0}
+
+    def scores(soup):
+        return {
+            "looking": Score(fmean(map(looking.get, soup.names))),
+            "reading": Score(min(map(reading.get, soup.names))),
+        }
+
+    scorer = TableScorer([*reading], scores, objective=Objective(guards=(Guard("reading", -5.0),)))
+    options = {"start": "best", "accept": "gt"} if start == "forward-backward" else {}
+    returned = STRATEGIES.get(start)([*reading], scorer, **options)
+    assert [*getattr(returned, "chosen", returned)] == ["b"]
+
+
 @pytest.mark.parametrize("name", [name for name in NEWER if name not in ("mixture", "soce", "scale")])
 def test_on_ties_the_soup_stays_as_simple_as_it_was(name):
     pool = [f"m{i}" for i in range(5)]

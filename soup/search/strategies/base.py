@@ -29,6 +29,7 @@ __all__ = [
     "Strategy",
     "Watched",
     "allowed",
+    "best_allowed_first",
     "budget",
     "by_overall",
     "strategy",
@@ -140,3 +141,12 @@ class Watched:
 def by_overall(pool: Iterable[T], score: ScoreFunction) -> list[T]:
     """Sort ingredients by the overall of each alone, the best first; ties stay in the pool's order."""
     return sorted(pool, key=lambda ingredient: -score([ingredient]).overall)
+
+
+def best_allowed_first(ranked: Sequence[T], score: ScoreFunction) -> list[T]:
+    """Move the best ingredient that keeps the guards alone to the front of a ranking: a search starts from it.
+
+    The best single model by the overall may be far below another on a guarded benchmark, and all that it is part of.
+    """
+    first = next((index for index, part in enumerate(ranked) if allowed(score([part]))), 0)
+    return [ranked[first], *ranked[:first], *ranked[first + 1 :]]

@@ -12,7 +12,16 @@ from typing import TypeVar
 
 from soup.errors import RecipeError
 from soup.search.strategies.acceptance import Rule, best_of, careful_rule
-from soup.search.strategies.base import Budget, Choice, ScoreFunction, Watched, budget, by_overall, unknown
+from soup.search.strategies.base import (
+    Budget,
+    Choice,
+    ScoreFunction,
+    Watched,
+    best_allowed_first,
+    budget,
+    by_overall,
+    unknown,
+)
 from soup.search.strategies.greedy import greedy
 from soup.search.strategies.weighting import weighted
 
@@ -63,7 +72,7 @@ def forward_backward(
     rule.beats(score([pool[0]]), score([pool[0]]))  # a rule that the evaluator can't serve fails now
     singles = [score([part]) for part in pool]
     watched = Watched(score)
-    first = by_overall(pool, score)[:1] if start == "best" else greedy(pool, watched)
+    first = best_allowed_first(by_overall(pool, score), score)[:1] if start == "best" else greedy(pool, watched)
     counts: Counts = tuple(int(any(part is other for other in first)) for part in pool)
     best = score(weighted(pool, counts))
     path, seen, is_fine = [best], {counts}, False

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from soup.search.strategies.acceptance import Rule
-from soup.search.strategies.base import Budget, ScoreFunction, budget, by_overall
+from soup.search.strategies.base import Budget, ScoreFunction, best_allowed_first, budget, by_overall
 
 __all__ = ["greedy"]
 
@@ -20,8 +20,9 @@ T = TypeVar("T")
 def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> list[T]:
     """Start from the best ingredient, and admit each other one with which the mean is at least as good as before.
 
-    Ingredients are tried in descending order of the overall of each alone. A mean that breaks a guard is not admitted.
-    At most k + (k - 1) evaluations.
+    Ingredients are tried in descending order of the overall of each alone. A mean that breaks a guard is not admitted,
+    and the first is the best that keeps the guards alone, if there is one. At most k + (k - 1)
+    evaluations.
 
     Args:
         pool: The ingredients.
@@ -38,7 +39,7 @@ def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> li
     rule.beats(
         score([pool[0]]), score([pool[0]])
     )  # a rule that the evaluator can't serve fails now, not k scores later
-    first, *others = by_overall(pool, score)
+    first, *others = best_allowed_first(by_overall(pool, score), score)
     chosen, best = [first], score([first])
     for ingredient in others:
         trial = score([*chosen, ingredient])
