@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evaluators.answering.batching import Prompt
+from evaluators.vlmeval.answer_form import LOST, unparsed_share
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.judge_session import JudgeSession
@@ -33,8 +34,6 @@ __all__ = ["ask_circles", "ask_rows", "score"]
 
 Answer = Callable[[list[Prompt]], list[str]]
 """Gives the answers to prompts, in their order."""
-
-LOST = "Z"  # VLMEvalKit's letter for "none of the options": stands for rotations of a question that is lost already
 
 
 def ask_rows(data_set: DataSet, answer: Answer) -> list[str]:
@@ -95,6 +94,7 @@ def score(
         with _plain_environment(), python_strings():
             # One block of objects, of which a row is a slice.
             predicted = frame.assign(prediction=_predictions(path)).astype(object).copy()
+            unparsed = unparsed_share(benchmark.metric, predicted)
             result = METRICS[benchmark.metric].score_rows(data_set, predicted, judge)
     except SoupError:
         raise
@@ -108,7 +108,7 @@ def score(
             f"{benchmark.name}: VLMEvalKit's total {result.mean} is not the mean of its {len(points)} questions, "
             f"{mean}: this version of it ({version()}) counts differently."
         )
-    return Score(result.value, n=len(points), questions=points)
+    return Score(result.value, n=len(points), questions=points, unparsed=unparsed)
 
 
 def _rounds(rows: list[Row], questions: list[str]) -> Iterator[list[int]]:

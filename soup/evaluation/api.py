@@ -113,18 +113,22 @@ class Score:
 
     `n` is the number of questions behind it (None where the harness does not say), `questions` maps a question's
     index to its points (0 to 1) where the harness tells them. `parts` is for a harness that judges several things at
-    once: each part then counts as a benchmark of its own, and `value` is their plain mean.
+    once: each part then counts as a benchmark of its own, and `value` is their plain mean. `unparsed` is the share of
+    answers (0 to 1) that are none by their form, where the harness knows: no option named, neither yes nor no.
 
     Raises:
-        EvaluatorError: a value that is no number, not finite, or outside of 0 to 100.
+        EvaluatorError: a value that is no number, not finite, or outside of 0 to 100; a share outside of 0 to 1.
     """
 
     value: float
     n: int | None = None
     questions: Mapping[str, float] | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
+    unparsed: float | None = None
 
     def __post_init__(self) -> None:
+        if self.unparsed is not None and not 0 <= self.unparsed <= 1:
+            raise EvaluatorError(f"unparsed: expected a share from 0 to 1, found {self.unparsed!r}.")
         for what, value in [("score", self.value), *self.parts.items()]:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise EvaluatorError(f"{what}: expected a number from 0 to 100, found {value!r}.")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType, UnionType
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from soup.errors import JournalError, SoupError
 from soup.evaluation.api import Benchmark, Part, Score, Split
@@ -67,6 +67,7 @@ class _Line(TypedDict):
     questions: dict[str, float] | None
     seconds: float
     time: str
+    unparsed: NotRequired[float]
 
 
 def score_key(recipe_digest: str, benchmark: Benchmark, identity: Mapping[str, object]) -> str:
@@ -162,6 +163,8 @@ class Journal:
             "seconds": round(seconds, 3),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
+        if score.unparsed is not None:
+            line["unparsed"] = score.unparsed
         self._append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         entry = _entry(line)
         self.entries.append(entry)
@@ -253,7 +256,7 @@ def _entry(line: _Line) -> Entry:
         weights=tuple(line["weights"]),
         benchmark=without_secrets(line["benchmark"]),
         split=Split(line["split"], line["fraction"]),
-        score=Score(line["value"], line["n"], line["questions"], line["parts"]),
+        score=Score(line["value"], line["n"], line["questions"], line["parts"], line.get("unparsed")),
         seconds=line["seconds"],
         time=line["time"],
     )

@@ -51,7 +51,8 @@ def three(path):
 def test_what_is_remembered_is_found_again_by_its_key(path):
     with Journal(path) as journal:
         assert journal.find("k") is None
-        told = remember(journal, "k", 61.8, recipe("a", "b"), n=7, questions={"1": 1.0, "2": 0.5}, parts={"x": 61.8})
+        points = {"1": 1.0, "2": 0.5}
+        told = remember(journal, "k", 61.8, recipe("a", "b"), n=7, questions=points, parts={"x": 61.8}, unparsed=0.125)
         assert journal.find("k") is told
     with Journal(path) as journal:
         assert journal.find("k") == told
@@ -140,6 +141,8 @@ def test_a_bad_whole_line_is_an_error_with_its_number_and_nothing_is_touched(thr
         ("value", 101),
         ("split", "half"),
         ("parts", [1]),
+        ("unparsed", 2),
+        ("unparsed", "few"),
     ],
 )
 def test_a_line_with_a_wrong_value_is_an_error_with_its_number(three, field, value):

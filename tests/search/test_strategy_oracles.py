@@ -309,6 +309,38 @@ def test_cma_keeps_the_simplest_soup_that_is_not_beaten():
     assert "standard errors too good by chance" in alone.notes[0]
 
 
+def test_scale_searches_the_factors_of_components_after_its_grid():
+    def score(weights, scale=1.0, components=None):
+        factors = {"llm": 1.0, "vision": 1.0, **(components or {})}
+        return 90 - 30 * (scale - 0.75) ** 2 - 20 * (factors["llm"] - 1.3) ** 2 - 20 * (factors["vision"] - 0.8) ** 2
+
+    table = Table(score)
+    choice = run("scale", ["a", "b"], table, start="average", components=["llm", "vision"])
+    assert choice.params == {"scale": 0.75, "components": {"llm": 1.25, "vision": 0.75}}
+    assert len(table.asked) == 1 + 5 + 2 * 3
+    budget = STRATEGIES.get("scale").budget(2, start="average", components=["llm", "vision"])
+    assert budget.singles + budget.soups == len(table.asked)
+    assert [note.splitlines()[0].split(",")[0] for note in choice.notes] == [
+        "task-arithmetic with scale", "task-arithmetic with llm's factor", "task-arithmetic with vision's factor",
+    ]  # fmt: skip
+
+
+def test_scale_shows_how_many_answers_lost_their_form():
+    def scores(soup):
+        scale = dict(soup.params).get("scale", 1.0)
+        lost = max(scale - 1.0, 0.0)
+        return {"x": Score(50.0, 300, unparsed=lost), "y": Score(50.0, 100, unparsed=0.0), "z": Score(50.0, 100)}
+
+    (note,) = run("scale", ["a"], TableScorer(["a"], scores), start="average").notes
+    head, *rows = note.splitlines()
+    assert head.endswith("0.0 % of answers unparsed:")
+    assert [row.rpartition(", ")[2] for row in rows if row.strip().startswith(("0.75", "1.5"))] == [
+        "0.0 % of answers unparsed", "37.5 % of answers unparsed",
+    ]  # fmt: skip
+    told = run("scale", ["a"], TableScorer(["a"], lambda soup: {"z": Score(50.0)}), start="average")
+    assert "unparsed" not in told.notes[0]
+
+
 def test_cma_searches_the_scale_as_well():
     target = {"a": 0.6, "b": 0.4}
 
@@ -479,6 +511,8 @@ WRONG = [
     ("cma", {"seed": -1}, "seed must be a whole number of at least 0; found -1"),
     ("cma", {"evaluations": 5}, "evaluations must be a whole number of at least 10; found 5"),
     ("cma", {"start": "best"}, "start must be average or greedy"),
+    ("scale", {"components": ["head"]}, "components must be a list of some of vision, projector, llm"),
+    ("cma", {"components": 5}, "components must be a list of some of vision, projector, llm"),
     ("cma", {"scale": "yes"}, "scale must be true or false"),
     ("cma", {"components": "llm"}, "components must be a list of some of vision, projector, llm"),
     ("cma", {"components": ["llm", "llm"]}, "components must be a list"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from soup.errors import EvaluatorError, RecipeError
 from soup.search.strategies.base import Scored, allowed
 from soup.support.options import option_name
 
-__all__ = ["Rule", "best_of", "careful_rule", "describe_difference"]
+__all__ = ["Rule", "best_of", "careful_rule", "describe_difference", "describe_form"]
 
 S = TypeVar("S", bound=Scored)
 T = TypeVar("T")
@@ -73,6 +74,16 @@ def careful_rule(accept: str | None, trial: Scored) -> Rule:
 def best_of(trials: Iterable[tuple[T, S]]) -> tuple[T, S]:
     """Return the (soup, trial) with the highest overall, one that keeps the guards first; of equals the first."""
     return max(trials, key=lambda pair: (allowed(pair[1]), pair[1].overall))
+
+
+def describe_form(trial: Scored) -> str:
+    """Return `, 3.1 % of answers unparsed`, over the benchmarks that know it; nothing where none does."""
+    scores = getattr(trial, "scores", {}).values()
+    known = [(score.unparsed, score.n or 1) for score in scores if score.unparsed is not None]
+    if not known:
+        return ""
+    share = math.fsum(share * count for share, count in known) / sum(count for _, count in known)
+    return f", {100 * share:.1f} % of answers unparsed"
 
 
 def describe_difference(trial: Scored, other: Scored) -> str:

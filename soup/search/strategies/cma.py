@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from soup.errors import RecipeError
-from soup.hf.places import COMPONENTS
 from soup.search.strategies.acceptance import Rule, best_of, careful_rule
 from soup.search.strategies.base import (
     Budget,
@@ -25,7 +24,7 @@ from soup.search.strategies.base import (
     unknown,
 )
 from soup.search.strategies.greedy import greedy
-from soup.search.strategies.weight_space import WeightedSoup, WeightSpace, summit
+from soup.search.strategies.weight_space import WeightedSoup, WeightSpace, refuse_components, summit
 from soup.support.options import option_name
 
 __all__ = ["cma"]
@@ -58,8 +57,7 @@ def _budget(
         raise RecipeError(f"start must be average or greedy; found {start!r}.")
     if not isinstance(scale, bool):
         raise RecipeError(f"scale must be true or false; found {scale!r}.")
-    if isinstance(components, str) or not {*components} <= {*COMPONENTS} or len({*components}) < len(components):
-        raise RecipeError(f"components must be a list of some of {', '.join(COMPONENTS)}; found {components!r:.80}.")
+    refuse_components(components)
     _library()
     return Budget(singles=count, soups=count + evaluations)
 

@@ -7,14 +7,16 @@ arithmetic, Ilharco et al., arXiv 2212.04089, section 2. Several parameters: one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from soup.errors import RecipeError
 from soup.merging.plan import make_method
 from soup.merging.pool import Pool
-from soup.search.strategies.acceptance import Rule, best_of, describe_difference
+from soup.search.strategies.acceptance import Rule, best_of, describe_difference, describe_form
 from soup.search.strategies.base import Budget, Choice, Chosen, ScoreFunction, Watched, budget, unknown
+from soup.search.strategies.weight_space import refuse_components
 from soup.support.options import option_name
 from soup.support.plugins import STRATEGIES
 
@@ -22,23 +24,36 @@ __all__ = ["scale"]
 
 T = TypeVar("T")
 Grid = Mapping[str, Sequence[object]]
+Params = dict[str, Any]
+Vary = Callable[[Params], Params]
 
 SCALES: Grid = {"scale": (0.25, 0.5, 0.75, 1.25, 1.5)}
 """1 is the soup itself, whose score is known. Beyond 1.5 models were seen to lose the form of an answer."""
 
+FACTORS = (0.5, 0.75, 1.25)
+"""Of a component's weights; 1 is known."""
+
 
 def _budget(
-    count: int, *, start: str = "greedy", method: str = "task-arithmetic", grid: Grid = SCALES, accept: str = "gt"
+    count: int,
+    *,
+    start: str = "greedy",
+    method: str = "task-arithmetic",
+    grid: Grid = SCALES,
+    components: Sequence[str] = (),
+    accept: str = "gt",
 ) -> Budget:
     Rule.parse(accept)
     _refuse_grid(grid)
+    refuse_components(components)
     if start == "scale" or getattr(STRATEGIES.get(start), "budget", None) is None:
         raise RecipeError(
             f"start must be a strategy that knows how many soups it asks for, such as greedy or "
             f"average; found {start!r}."
         )
     first: Budget = STRATEGIES.get(start).budget(count)
-    return Budget(first.singles, first.soups + sum(len(values) for values in grid.values()))
+    count = sum(len(values) for values in grid.values()) + len(FACTORS) * len(components)
+    return Budget(first.singles, first.soups + count)
 
 
 @budget(_budget)
@@ -49,12 +64,14 @@ def scale(
     start: str = "greedy",
     method: str = "task-arithmetic",
     grid: Grid = SCALES,
+    components: Sequence[str] = (),
     accept: str = "gt",
 ) -> Choice:
     """Take another strategy's soup, and search its distance from the base; or other parameters, one after another.
 
     `base + scale * (mean - base)` for scale 0.25, 0.5, 0.75, 1.25 and 1.5; the best is kept if it beats the soup as it
-    was. With `grid={density: [0.1, 0.3]}` and `method=ties` it searches those parameters of that method.
+    was. With `grid={density: [0.1, 0.3]}` and `method=ties` it searches those parameters of that method. Beside each
+    score stands the share of answers that are none by their form, where the evaluator knows it.
 
     Args:
         pool: The ingredients.
@@ -62,32 +79,54 @@ def scale(
         start: The strategy that chooses the soup, with its defaults.
         method: The method whose parameters vary.
         grid: The values to try by parameter; a parameter keeps its best value while the next is searched.
+        components: Components such as `[vision, llm]` whose factor is searched after the grid, one at a time: 0.5, 0.75
+            and 1.25.
         accept: When a value replaces what was before: `gt`, `ge`, or `p>0.9`.
 
     Raises:
         RecipeError: A wrong option, a method that does not take such a value, or a missing base.
     """
-    _budget(len(pool), start=start, method=method, grid=grid, accept=accept)
-    _refuse_method(pool, method, grid)
+    _budget(len(pool), start=start, method=method, grid=grid, components=components, accept=accept)
+    _refuse_method(pool, method, grid, components)
     rule, watched = Rule.parse(accept), Watched(score)
     chosen = _chosen(STRATEGIES.get(start)(pool, watched))
     reference = best = score(chosen)
     if watched.met_guess or unknown([best]):
         return Choice(chosen)
     rule.beats(best, best)
-    params: dict[str, object] = {}
+    params: dict[str, Any] = {}
     path, notes = [best], []
-    for name, values in grid.items():
-        trials = [(value, score(chosen, method, {**params, name: value})) for value in values]
+    for title, ways in _coordinates(grid, components):
+        tried = [(value, vary(params)) for value, vary in ways]
+        trials = [((value, changed), score(chosen, method, changed)) for value, changed in tried]
         if unknown(trial for _, trial in trials):
             break
-        rows = [f"  {value}: {trial.overall:.2f}, {describe_difference(trial, reference)}" for value, trial in trials]
-        notes.append("\n".join([f"{method} with {name}, against {reference.overall:.2f} of {start}'s soup:", *rows]))
-        value, trial = best_of(trials)
+        rows = [
+            f"  {value}: {trial.overall:.2f}, {describe_difference(trial, reference)}{describe_form(trial)}"
+            for (value, _), trial in trials
+        ]
+        before = f"{reference.overall:.2f} of {start}'s soup{describe_form(reference)}"
+        notes.append("\n".join([f"{method} with {title}, against {before}:", *rows]))
+        (_, changed), trial = best_of(trials)
         if rule.admits(trial, best):
-            params[name], best = value, trial
+            params, best = changed, trial
             path.append(best)
     return Choice(chosen, method if params else None, params, path, notes)
+
+
+def _coordinates(grid: Grid, components: Sequence[str]) -> Iterator[tuple[str, list[tuple[object, Vary]]]]:
+    """Yield what is searched one after another: its title, and each value with what makes parameters of it."""
+
+    def set_parameter(name: str, value: object, params: Params) -> Params:
+        return {**params, name: value}
+
+    def set_factor(component: str, value: object, params: Params) -> Params:
+        return {**params, "components": {**params.get("components", {}), component: value}}
+
+    for name, values in grid.items():
+        yield name, [(value, partial(set_parameter, name, value)) for value in values]
+    for component in components:
+        yield f"{component}'s factor", [(value, partial(set_factor, component, value)) for value in FACTORS]
 
 
 def _chosen(returned: Chosen | Choice) -> Chosen:
@@ -107,14 +146,14 @@ def _refuse_grid(grid: object) -> None:
             raise RecipeError(f"grid: {name} must have finite values; found {wrong[0]!r}.")
 
 
-def _refuse_method(pool: object, method: str, grid: Grid) -> None:
+def _refuse_method(pool: object, method: str, grid: Grid, components: Sequence[str]) -> None:
     """Refuse values that the method does not take, and a missing base, before anything is scored.
 
     Over a table of scores there is no method.
     """
     if not isinstance(pool, Pool):
         return
-    made = [make_method(method, {name: value}) for name, values in grid.items() for value in values]
+    made = [make_method(method, vary({})) for _, ways in _coordinates(grid, components) for _, vary in ways]
     for each in made:
         each.check([1.0] * len(pool))
     if made[0].needs_base and pool.base is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
+from soup.errors import RecipeError
 from soup.hf.places import COMPONENTS
 from soup.search.strategies.base import Chosen, Scored, ScoreFunction
 from soup.search.strategies.weighting import describe_weights, weighted
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["WeightSpace", "WeightedSoup", "summit"]
+__all__ = ["WeightSpace", "WeightedSoup", "refuse_components", "summit"]
 
 BOUND = 6.0  # of a coordinate
 ABSENT = -3.0  # the logit of what the soup that a search starts from does not have
@@ -99,6 +100,17 @@ class WeightSpace:
         logits = coordinates @ _basis(len(self.pool))
         powers = [math.exp(logit) for logit in logits]
         return [round(power / math.fsum(powers), DECIMALS) for power in powers]
+
+
+def refuse_components(components: object) -> None:
+    """Refuse what is no list of components, each once.
+
+    Raises:
+        RecipeError: Names those that there are.
+    """
+    names = [] if isinstance(components, str) or not isinstance(components, Sequence) else [*map(str, components)]
+    if (components and not names) or not {*names} <= {*COMPONENTS} or len({*names}) < len(names):
+        raise RecipeError(f"components must be a list of some of {', '.join(COMPONENTS)}; found {components!r:.80}.")
 
 
 def _basis(count: int) -> Array:
