@@ -16,11 +16,11 @@ GIBBERISH = "what lovely weather it is"
 
 @pytest.fixture
 def score_of(tmp_path, monkeypatch):
-    """The score of a model that answers the first rows that may be spoilt with a text, and the others right."""
+    """The score of a model that answers the first rows that may be spoilt with gibberish, and the others right."""
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
     (tmp_path / "model.py").write_text(SCRIPTED)
 
-    def score(name, spoilt, may_spoil=lambda row: True, text=GIBBERISH):
+    def score(name, spoilt, may_spoil=lambda row: True):
         rows = TOYS[name]()
         write_tsv(tmp_path / "LMUData" / f"{BENCHMARKS[name].data_set}.tsv", rows)
         answers = right(rows)
@@ -46,9 +46,8 @@ def test_right_answers_are_all_parsed(score_of):
 
 
 def test_rotations_that_were_never_asked_count_neither_way(score_of):
-    score, _ = score_of("mmbench", spoilt=1000, text="B")  # wrong in the first rotation that another letter answers
-    assert score.value == 0
-    assert score.unparsed == 0
+    score, _ = score_of("mmbench", spoilt=1000)  # lost in the first rotation
+    assert score.unparsed == 1
 
 
 def test_questions_without_options_count_neither_way(score_of):
