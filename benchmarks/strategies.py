@@ -154,24 +154,25 @@ def print_table(rows: Mapping[str, list[tuple[int, float, float]]]) -> None:
 @click.argument("works", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--workers", default=2, show_default=True)
 @click.option("--skip", multiple=True, help="A strategy to leave out: cma scores a hundred soups.")
-def toy(works: tuple[Path, ...], workers: int, skip: tuple[str, ...]) -> None:
+@click.option("--eval", "names", default=TOY_BENCHMARKS, show_default=True, help="MMBench takes most of the time.")
+def toy(works: tuple[Path, ...], workers: int, skip: tuple[str, ...], names: str) -> None:
     """Evaluate every subset of toy pools on both halves, and search them; what a journal has is not evaluated again."""
     rows: dict[str, list[tuple[int, float, float]]] = {}
     for work in works:
         os.environ["LMUData"] = str((work / "toy/LMUData").absolute())
-        for name, row in search_pool(work, workers, skip).items():
+        for name, row in search_pool(work, names, workers, skip).items():
             rows.setdefault(name, []).append(row)
         greedy, best = rows["greedy"][-1], rows["best of all on report"][-1]
         click.echo(
             f"{work}: greedy {greedy[1]:.2f} / {greedy[2]:.2f}, the best of all on report {best[1]:.2f} / {best[2]:.2f}"
         )
-    click.echo(f"\n{len(works)} toy pool(s), {TOY_BENCHMARKS}\n")
+    click.echo(f"\n{len(works)} toy pool(s), {names}\n")
     print_table(rows)
 
 
-def search_pool(work: Path, workers: int, skip: tuple[str, ...]) -> dict[str, tuple[int, float, float]]:
+def search_pool(work: Path, names: str, workers: int, skip: tuple[str, ...]) -> dict[str, tuple[int, float, float]]:
     """Return what each search comes to over a real pool, as `search_all` does, and the best subset on the report."""
-    config = EvalConfig(TOY_BENCHMARKS, split=0.5, workers=workers)
+    config = EvalConfig(names, split=0.5, workers=workers)
     suite, report = build_suite(config.parse(), config.settings), Split("report", 0.5)
     run = RunDirectory.choose(work / "strategies.soup", work / "ckpts")
     progress = Progress(on_trial=lambda trial: click.echo(f"  {trial.label}: {trial.overall:.2f}", err=True))
