@@ -399,3 +399,12 @@ def test_the_studies_that_ship_are_whole_and_count_three_seeds_of_seven_ingredie
     assert study.finetune["start"]["steps"] == start_steps
     assert study.seeds == [0, 1, 2]
     assert counted["trainings_per_seed"]["pool"] == len(study.finetune["added"]) == 7
+
+
+def test_the_study_of_adapters_that_ships_trains_both_pools_from_one_converged_start():
+    path = Path(finetune.__file__).parents[1] / "examples/toy/pools.yaml"
+    study, counted = read_study(path), plan_study(path)
+    assert study.finetune["start"]["steps"] == 4800
+    assert counted["trainings_per_seed"] == {"start": 1, "pool": 5, "the base set alone": 1, "adapters": 5}
+    assert {"scale", "prune", "forward-backward"} <= {*study.strategies}
+    assert study.pools["adapters"]["lora"]["keep_adapter"]
