@@ -6,6 +6,7 @@ processor's time on all cores, which a busy neighbour does not change as it chan
 
     python benchmarks/lora.py                      8 adapters of rank 16 over 1 GB, on all linear layers
     python benchmarks/lora.py --gigabytes 4 --targets attention
+    python benchmarks/lora.py --method knots       decompositions no larger than the sum of the ranks come on top
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ TARGETS = {"all": ("_proj.weight",), "attention": ("q_proj.weight", "k_proj.weig
 @click.option("--adapters", default=8, show_default=True, help="How many ingredients.")
 @click.option("--rank", default=16, show_default=True, help="Rank of each.")
 @click.option("--targets", type=click.Choice([*TARGETS]), default="all", show_default=True)
+@click.option("--method", default="linear", show_default=True)
 @click.option("--repeats", default=3, show_default=True)
-def main(gigabytes: float, adapters: int, rank: int, targets: str, repeats: int) -> None:
+def main(gigabytes: float, adapters: int, rank: int, targets: str, method: str, repeats: int) -> None:
     """Make a base and adapters, merge them, print a table."""
     folder = WORK / f"lora-{gigabytes:g}GB"
     inputs = [folder / "base", *(folder / f"a{i}" for i in range(adapters))]
@@ -42,7 +44,7 @@ def main(gigabytes: float, adapters: int, rank: int, targets: str, repeats: int)
     rounds: list[dict[str, float]] = []
     try:
         for number in range(repeats + 1):
-            measured = round_around_base(inputs, folder / "out")
+            measured = round_around_base(inputs, folder / "out", method)
             if number:  # the first warms the page cache
                 rounds.append(measured)
                 click.echo(json.dumps({key: round(value, 3) for key, value in measured.items()}), err=True)
@@ -57,7 +59,7 @@ def main(gigabytes: float, adapters: int, rank: int, targets: str, repeats: int)
         f"({2e-9 * elements * rank * adapters:.0f} GFLOP) | wall beyond start-up | of the floor | CPU | peak RSS |\n"
         "| --- | --- | --- | --- | --- |\n"
         f"| floor (cat, cp) | {middle['floor']:.2f} s | 1 | | |\n"
-        f"| soup | {middle['wall']:.2f} s | {ratio:.2f} | {middle['cpu']:.2f} s | "
+        f"| soup, {method} | {middle['wall']:.2f} s | {ratio:.2f} | {middle['cpu']:.2f} s | "
         f"{middle['rss'] / 1e6:.0f} MB |"
     )
 

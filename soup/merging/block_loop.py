@@ -22,7 +22,7 @@ from soup.checkpoints.writer import view_bytes
 from soup.errors import PoolError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.scratch import Scratch
-from soup.merging.tensor_inputs import Source, TensorInputs, stored_checkpoints, tensor_inputs
+from soup.merging.tensor_inputs import Source, TensorInputs, stored_checkpoints, takes_whole, tensor_inputs
 from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads
 from soup.support.torch_threads import single_threaded_torch
@@ -156,7 +156,7 @@ def thread_bytes(blend: Blend, tensors: Sequence[TensorSpec]) -> int:
         accumulated = (
             6 * max(each.dtype.accumulates_in.bits // 8 for each in specs) if spec.dtype.kind == "float" else 0
         )
-        if blend.takes_whole(spec):
+        if takes_whole(blend, spec):
             return spec.elements * (_element_bytes(specs) + accumulated)
         return min(BLOCK_BUDGET_BYTES, LEAF_ELEMENTS * _element_bytes(specs)) + LEAF_ELEMENTS * accumulated
 
@@ -165,7 +165,7 @@ def thread_bytes(blend: Blend, tensors: Sequence[TensorSpec]) -> int:
 
 def _units(spec: TensorSpec, blend: Blend) -> Iterator[tuple[int, int]]:
     """Yield the (first element, number of elements) of a tensor's units of work: its leaves, or the whole tensor."""
-    if blend.takes_whole(spec):
+    if takes_whole(blend, spec):
         yield 0, spec.elements
     else:
         yield from leaves(spec)
@@ -203,7 +203,7 @@ def _merge_in_torch(loop: _Loop, inputs: TensorInputs, views: Sequence[memoryvie
 def _blocks(loop: _Loop, inputs: TensorInputs, start: int, count: int) -> Iterator[tuple[int, int]]:
     """Cut a unit into blocks that fit the budget; yields their (first element, number of elements)."""
     step = min(loop.options.block_elements or count, max(4096, BLOCK_BUDGET_BYTES // inputs.element_bytes))
-    if loop.blend.takes_whole(inputs.specs[0]):
+    if takes_whole(loop.blend, inputs.specs[0]):
         step = count
     for first in range(start, start + count, max(step, 1)):
         yield first, min(step, start + count - first)

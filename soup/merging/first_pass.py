@@ -20,7 +20,7 @@ from soup.hf.places import Place, places_of
 from soup.merging.block_arithmetic import Blend
 from soup.merging.methods.base import Block
 from soup.merging.scratch import Scratch
-from soup.merging.tensor_inputs import TensorInputs, tensor_inputs
+from soup.merging.tensor_inputs import TensorInputs, takes_whole, tensor_inputs
 from soup.support.threads import default_threads
 from soup.support.torch_threads import single_threaded_torch
 
@@ -89,7 +89,7 @@ class StreamedFirstPass:
         return [spec for spec in self.specs if spec.dtype.kind == "float" and spec.elements]
 
     def _units(self, spec: TensorSpec) -> Iterator[tuple[int, int]]:
-        if self.blend.takes_whole(spec):
+        if takes_whole(self.blend, spec):
             yield 0, spec.elements
         else:
             yield from leaves(spec)

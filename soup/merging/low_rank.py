@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.adapter_targets import Delta, Factor
+from soup.merging.methods.base import LowRank
 from soup.merging.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ class Product:
         groups: The deltas of each adapter.
         weights: The adapters' weights.
         bits: The bits of the base's dtype, or of the result's if it has more.
+        merge: Makes one product of the adapters', by their weights; None: it is their sum.
     """
 
     groups: Sequence[Sequence[Delta]]
     weights: Sequence[float]
     bits: int
+    merge: Callable[[Sequence[LowRank], Sequence[float]], LowRank] | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,6 +112,9 @@ class Product:
 
         loaded = [[(load_factor(d.left), load_factor(d.right), d.scale) for d in group] for group in self.groups]
         weights = list(self.weights)
+        if self.merge:
+            left, right = self.merge([self._low_rank(group) for group in loaded], weights)
+            return _Factors([left], [1.0], _slices(right, 0, SLICES[self.bits]))
         if all(_same(loaded[0], other) for other in loaded[1:]):  # copies of one adapter give that adapter back
             loaded, weights = loaded[:1], [math.fsum(weights)]
         parts = [
@@ -118,6 +124,16 @@ class Product:
         torch.cat([right for _, right, _ in parts], out=right)
         slices = _slices(right, 0, SLICES[self.bits])
         return _Factors([left for left, _, _ in parts], [scale for _, _, scale in parts], slices)
+
+    def _low_rank(self, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> LowRank:
+        """Return an adapter's parts as one product, of rank 0 where there are none."""
+        import torch
+
+        rows = next(delta.left.shape[0] for group in self.groups for delta in group)
+        none = torch.empty(rows, 0, dtype=torch.float64), torch.empty(0, self.columns, dtype=torch.float64)
+        lefts = [left.double() * scale for left, _, scale in parts]
+        rights = [right.double() for _, right, _ in parts]
+        return LowRank(torch.cat([none[0], *lefts], 1), torch.cat([none[1], *rights]))
 
 
 def load_factor(factor: Factor | None) -> torch.Tensor:

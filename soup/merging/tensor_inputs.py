@@ -1,7 +1,8 @@
 """How one tensor's inputs are read: each file once, whatever number of adapters stand on it.
 
 A whole model's block is its bytes. An adapter's is the base's block plus rows of a product. Under the mean, adapters on
-the same base are one input: the base plus one product of all their factors, which costs one pass.
+the same base are one input: the base plus one product of all their factors, which costs one pass. So they are by a
+method that merges products into a product.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from soup.merging.scratch import Scratch
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Source", "TensorInputs", "stored_checkpoints", "tensor_inputs"]
+__all__ = ["Source", "TensorInputs", "stored_checkpoints", "takes_whole", "tensor_inputs"]
 
 
 class Source(NamedTuple):
@@ -119,8 +120,31 @@ class TensorInputs:
         ]
 
 
+def takes_whole(blend: Blend, spec: TensorSpec) -> bool:
+    """Whether a tensor is merged as a whole, and not by slices."""
+    return blend.takes_whole(spec) and not _is_low_rank(blend, spec)
+
+
+def _is_low_rank(blend: Blend, spec: TensorSpec) -> bool:
+    """Whether the method merges what adapters add to one base as a product."""
+    name = spec.name
+    if spec.dtype.kind != "float" or not blend.method.takes_low_rank(name, spec.shape):
+        return False
+    adapted = [checkpoint for checkpoint in blend.inputs[: len(blend.weights)] if is_adapted(checkpoint)]
+    deltas = [delta for checkpoint in adapted for delta in checkpoint.deltas_of(name)]
+    return (
+        len(adapted) == len(blend.weights)
+        and len({checkpoint.source_of(name) for checkpoint in blend.inputs}) == 1
+        and bool(deltas)
+        and not any(delta.magnitude for delta in deltas)
+    )
+
+
 def tensor_inputs(blend: Blend, name: str) -> TensorInputs:
     """Plan how the inputs of tensor `name` are read."""
+    spec = blend.inputs[0].tensors[name]
+    if _is_low_rank(blend, spec):
+        return _merged_products(blend, spec)
     sources: dict[tuple[Checkpoint, str], int] = {}
     places = [sources.setdefault(checkpoint.source_of(name), len(sources)) for checkpoint in blend.inputs]
     terms, weights, names, specs = [], [], [], []
@@ -137,6 +161,17 @@ def tensor_inputs(blend: Blend, name: str) -> TensorInputs:
         blend = replace(blend, names=tuple(names), weights=tuple(weights))
     read = tuple(Source(checkpoint, checkpoint.tensors[stored_as]) for checkpoint, stored_as in sources)
     return TensorInputs(blend, tuple(specs), read, tuple(terms))
+
+
+def _merged_products(blend: Blend, spec: TensorSpec) -> TensorInputs:
+    """Plan a tensor that becomes the base plus one product, which the method makes of the adapters'."""
+    adapted = [checkpoint for checkpoint in blend.inputs if is_adapted(checkpoint)]
+    groups = [checkpoint.deltas_of(spec.name) for checkpoint in adapted]
+    product = Product(groups, blend.weights, _bits(blend, spec), blend.method.merge_low_rank)
+    checkpoint, stored_as = adapted[0].source_of(spec.name)
+    sole = replace(blend, method=Linear(), inputs=blend.inputs[:1], names=(", ".join(blend.names),), weights=(1.0,))
+    source = Source(checkpoint, checkpoint.tensors[stored_as])
+    return TensorInputs(sole, (spec,), (source,), (_Term(0, product),))
 
 
 def stored_checkpoints(blend: Blend) -> Iterator[Checkpoint]:
@@ -179,5 +214,8 @@ def _product(
             return Dora(deltas[0], source, source.tensors[stored_as])
         groups.append(deltas)
         weights.append(share / total if len(members) > 1 else 1.0)
-    bits = max(spec.dtype.bits, spec.cast(blend.dtype).dtype.bits)
-    return Product(groups, weights, bits) if any(groups) else None
+    return Product(groups, weights, _bits(blend, spec)) if any(groups) else None
+
+
+def _bits(blend: Blend, spec: TensorSpec) -> int:
+    return max(spec.dtype.bits, spec.cast(blend.dtype).dtype.bits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, overload
 
 from soup.hf.places import Place
 from soup.merging.compiled import Arithmetic
@@ -16,7 +16,7 @@ from soup.merging.compiled import Arithmetic
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "FirstPass", "Granularity", "MergedTensor", "Method"]
+__all__ = ["Block", "FirstPass", "Granularity", "LowRank", "MergedTensor", "Method"]
 
 Granularity = Literal["element", "tensor"]
 
@@ -92,6 +92,13 @@ class Block(MergedTensor, Sequence["torch.Tensor"]):
         return raw.to(self.accumulate_in, copy=True) if out is None else out.copy_(raw)
 
 
+class LowRank(NamedTuple):
+    """A matrix as a product: left [rows, rank] times right [rank, columns], both of float64."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+
 class FirstPass(Protocol):
     """What a method's `prepare` is given: the floating tensors that are merged, and sums over all of their elements."""
 
@@ -143,6 +150,21 @@ class Method(ABC):
     def granularity_of(self, name: str, shape: tuple[int, ...]) -> Granularity:
         """Return whether a floating tensor is merged by any flat slices of it, or as a whole."""
         return self.granularity
+
+    def takes_low_rank(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Return whether `merge_low_rank` merges a floating tensor that adapters on the base alone change."""
+        return False
+
+    def merge_low_rank(self, deltas: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
+        """Merge deltas of a low rank, as adapters have them, into what is added to the base.
+
+        Then the tensor is merged by slices, whatever its size and granularity, and no delta is ever a whole matrix.
+
+        Args:
+            deltas: One for each ingredient, of rank 0 where it leaves the tensor as it is.
+            weights: The ingredients' weights, in recipe order.
+        """
+        raise NotImplementedError
 
     def prepare(self, first_pass: FirstPass) -> Any:
         """Return what the whole model decides before the first element is written: every block's `constants`.

@@ -29,7 +29,7 @@ class IsoC(MatrixMethod):
         """The same scale; see `MatrixMethod.scale_of_others`."""
         return self.scale
 
-    def merged(self, deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    def merged(self, deltas: Sequence[torch.Tensor], weights: Sequence[float], inputs: int) -> torch.Tensor:
         """Make the singular values of the weighted sum equal; see `MatrixMethod.merged`."""
         import torch
 

@@ -6,10 +6,11 @@ Source: Stoica et al., arXiv 2410.19735, section 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from soup.errors import RecipeError
+from soup.merging.methods.base import LowRank
 from soup.merging.methods.deltas import check_range
 from soup.merging.methods.matrices import MatrixMethod
 from soup.merging.methods.ties import elect_and_merge
@@ -36,18 +37,21 @@ class Knots(MatrixMethod):
         full: Whether deltas of a full rank are taken: fine-tunes of all weights make it an SVD of [out, k in].
     """
 
+    turns_inputs: ClassVar[bool] = False  # TIES looks at each input of P by itself
+
     scale: float = 0.6
     inner: Literal["ties", "mean"] = "ties"
     density: float = 1.0
     full: bool = False
 
-    def merged(self, deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    def merged(self, deltas: Sequence[torch.Tensor], weights: Sequence[float], inputs: int) -> torch.Tensor:
         """Merge in the common basis; see `MatrixMethod.merged`."""
         import torch
 
-        count, inputs = len(deltas), deltas[0].shape[1]
+        count = len(deltas)
         side_by_side = torch.cat([each.double() for each in deltas], dim=1)
-        left, values, right = torch.linalg.svd(side_by_side, full_matrices=False)
+        triangle = torch.linalg.qr(side_by_side.T, mode="r").R  # V is not needed: S V^T = U^T [T_1 .. T_k]
+        left, values, _ = torch.linalg.svd(triangle.T, full_matrices=False)
         kept = values > SMALL * values[0]
         smaller = min(deltas[0].shape)
         if not self.full and smaller >= CHEAP_SIDE and int(kept.sum()) > smaller // 2:
@@ -55,14 +59,21 @@ class Knots(MatrixMethod):
                 f"knots: expected deltas of a low rank, as adapters make them, found {int(kept.sum())} directions in a "
                 f"matrix of {list(deltas[0].shape)}. Pass full: true to take them all the same."
             )
-        basis, parts = left[:, kept], (values[kept, None] * right[kept]).reshape(-1, count, inputs).unbind(1)
+        basis = left[:, kept]
+        parts = (basis.T @ side_by_side).chunk(count, 1)
+        del side_by_side
         if self.inner == "mean":
             total = sum(part * weight for part, weight in zip(parts, weights, strict=True))
         else:
-            trimmed = [_trimmed(part, self.density) for part in parts]
-            total = elect_and_merge(lambda index, out: trimmed[index].clone(), weights, 0.0, mean=True)
+            for part in parts:
+                _trim(part, self.density)
+            total = elect_and_merge(lambda index, out: parts[index].clone(), weights, 0.0, mean=True)
         merged: torch.Tensor = basis @ total
         return merged
+
+    def merge_low_rank(self, deltas: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
+        """Merge adapters' deltas, which are of a low rank whatever it is; see `Method.merge_low_rank`."""
+        return MatrixMethod.merge_low_rank(replace(self, full=True), deltas, weights)
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse parameters out of range; see `Method.check`."""
@@ -72,10 +83,10 @@ class Knots(MatrixMethod):
             raise RecipeError(f"knots: expected weights above 0, found {list(weights)}.")
 
 
-def _trimmed(values: torch.Tensor, density: float) -> torch.Tensor:
+def _trim(values: torch.Tensor, density: float) -> None:
     """Keep the largest share of a matrix; equal magnitudes at the threshold are all kept."""
     import math
 
     count = math.ceil(density * values.numel())
     threshold = values.abs().reshape(-1).kthvalue(values.numel() - count + 1).values
-    return values * (values.abs() >= threshold)
+    values.mul_(values.abs() >= threshold)

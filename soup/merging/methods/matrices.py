@@ -2,6 +2,10 @@
 
 Other tensors (vectors, convolutions, embeddings and heads, and matrices with a side above `max_side`, whose cubic cost
 nobody wants to wait for) get the mean of the deltas.
+
+Deltas of adapters T_i = B_i A_i live in the span of all B_i and A_i. With an orthonormal basis U of the first and V of
+the second, what is merged is U^T T_i V, no larger than the sum of the ranks, and the result is U (merged) V^T: methods
+do not see a rotation of the outputs, nor one of the inputs where `turns_inputs`. No matrix is too large for that.
 """
 
 from __future__ import annotations
@@ -9,11 +13,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from soup.errors import RecipeError
 from soup.hf.places import component_kind
-from soup.merging.methods.base import Block, Method
+from soup.merging.methods.base import Block, LowRank, Method
 from soup.merging.methods.deltas import check_range, delta
 from soup.merging.methods.task_arithmetic import refuse_no_sum, shares, weighted_sum
 
@@ -35,14 +39,18 @@ class MatrixMethod(Method):
     """
 
     needs_base = True
+    turns_inputs: ClassVar[bool] = True
 
     scale: float = 1.0
     max_side: int = 8192
 
     def granularity_of(self, name: str, shape: tuple[int, ...]) -> Literal["element", "tensor"]:
         """Return `tensor` for what is taken as a matrix; see `Method.granularity_of`."""
-        is_matrix = len(shape) == 2 and min(shape) > 1 and max(shape) <= self.max_side
-        return "tensor" if is_matrix and component_kind(name) != "embeddings" else "element"
+        return "tensor" if self.takes_low_rank(name, shape) and max(shape) <= self.max_side else "element"
+
+    def takes_low_rank(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Return true for matrices of any size; see `Method.takes_low_rank`."""
+        return len(shape) == 2 and min(shape) > 1 and component_kind(name) != "embeddings"
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Add the merged delta to the base; see `Method`."""
@@ -53,8 +61,26 @@ class MatrixMethod(Method):
         used = [(each, weight) for each, weight in zip(deltas, weights, strict=True) if bool(each.any())]
         if not used:
             return block.base
-        merged = self.merged([each for each, _ in used], [weight for _, weight in used])
+        merged = self.merged([each for each, _ in used], [weight for _, weight in used], block.raw[0].shape[1])
         return block.base.add_(merged.to(block.accumulate_in).mul_(self.scale))
+
+    def merge_low_rank(self, deltas: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
+        """Merge deltas within the span of their factors; see `Method.merge_low_rank`."""
+        import torch
+
+        outputs = torch.linalg.qr(torch.cat([each.left for each in deltas], 1)).Q
+        small = [(outputs.T @ left) @ right for left, right in deltas]
+        inputs = None
+        if self.turns_inputs:
+            inputs = torch.linalg.qr(torch.cat([each.right for each in deltas]).T).Q
+            small = [each @ inputs for each in small]
+        shared = zip(small, shares(weights, weights), strict=True)
+        used = [(each, weight) for each, weight in shared if bool(each.any())]
+        merged = torch.zeros_like(small[0])
+        if used:
+            columns = deltas[0].right.shape[1]
+            merged = self.merged([each for each, _ in used], [weight for _, weight in used], columns) * self.scale
+        return LowRank(outputs, merged) if inputs is None else LowRank(outputs @ merged, inputs.T)
 
     @property
     def scale_of_others(self) -> float:
@@ -62,12 +88,13 @@ class MatrixMethod(Method):
         return 1.0
 
     @abstractmethod
-    def merged(self, deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    def merged(self, deltas: Sequence[torch.Tensor], weights: Sequence[float], inputs: int) -> torch.Tensor:
         """Merge the deltas of a matrix, [out, in] each and none of them 0, into one.
 
         Args:
-            deltas: One for each ingredient that changed the matrix.
+            deltas: One for each ingredient that changed the matrix; smaller where they are of a low rank.
             weights: Their shares of the recipe's weights.
+            inputs: The number of the matrix's columns.
         """
 
     def check(self, weights: Sequence[float]) -> None:

@@ -40,7 +40,7 @@ class Swudi(MatrixMethod):
     rank: float | Literal["participation"] = 0.85
     start: Literal["mean", "sum", "zero"] = "mean"
 
-    def merged(self, deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    def merged(self, deltas: Sequence[torch.Tensor], weights: Sequence[float], inputs: int) -> torch.Tensor:
         """Follow the flow; see `MatrixMethod.merged`."""
         import torch
 
@@ -54,15 +54,15 @@ class Swudi(MatrixMethod):
         start = {"mean": sum(wide) / len(wide), "sum": sum(wide), "zero": torch.zeros_like(d)}[self.start]
         assert isinstance(start, torch.Tensor)
         values, vectors = torch.linalg.eigh(c)  # in ascending order
-        kept = self._kept(values.clamp_min(0))
+        kept = self._kept(values.clamp_min(0), inputs)
         values, vectors = values[side - kept :].clamp_min(LEAST), vectors[:, side - kept :]
         f = -torch.expm1(-values * self.time)
         merged: torch.Tensor = start - (start @ vectors * f) @ vectors.T + (d @ vectors * (f / values)) @ vectors.T
         return merged
 
-    def _kept(self, values: torch.Tensor) -> int:
+    def _kept(self, values: torch.Tensor, inputs: int) -> int:
         if self.rank != "participation":
-            return math.ceil(float(self.rank) * len(values))
+            return min(len(values), math.ceil(float(self.rank) * inputs))  # what is missing is 0
         share = float(values.sqrt().sum() ** 2 / values.sum())
         return min(len(values), math.ceil(share))
 

@@ -428,12 +428,14 @@ def test_swudi_of_one_is_that_one_at_every_time_and_rank():
     (one,) = random_deltas(1, (6, 5))
     for time in (0.0, 1.0, 300.0):
         for rank in (0.3, 1.0, "participation"):
-            torch.testing.assert_close(Swudi(time=time, rank=rank).merged([one], [1.0]), one, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(
+                Swudi(time=time, rank=rank).merged([one], [1.0], one.shape[1]), one, rtol=1e-8, atol=1e-8
+            )
 
 
 def test_swudi_of_a_long_time_minimises_the_interference():
     parts = random_deltas(3, (8, 5))
-    found = Swudi(time=1e6, rank=1.0).merged(parts, [1 / 3] * 3).requires_grad_()
+    found = Swudi(time=1e6, rank=1.0).merged(parts, [1 / 3] * 3, parts[0].shape[1]).requires_grad_()
     loss = sum(((found - each) @ each.T).pow(2).sum() / each.pow(2).sum() for each in parts)
     (gradient,) = torch.autograd.grad(loss, found)
     assert gradient.norm() < 1e-5 * found.norm()
@@ -446,8 +448,10 @@ def test_swudi_of_a_finite_time_is_the_flow_by_small_steps():
     m, step = sum(parts) / 3, 1e-4
     for _ in range(int(2 / step)):
         m = m - step * (m @ c - d)
-    torch.testing.assert_close(Swudi(time=2.0, rank=1.0).merged(parts, [1 / 3] * 3), m, rtol=1e-3, atol=1e-4)
-    start = Swudi(time=0.0).merged(parts, [1 / 3] * 3)
+    torch.testing.assert_close(
+        Swudi(time=2.0, rank=1.0).merged(parts, [1 / 3] * 3, parts[0].shape[1]), m, rtol=1e-3, atol=1e-4
+    )
+    start = Swudi(time=0.0).merged(parts, [1 / 3] * 3, parts[0].shape[1])
     torch.testing.assert_close(start, sum(parts) / 3)
 
 
@@ -457,6 +461,8 @@ def test_knots_with_an_inner_mean_is_the_mean_and_ties_does_not_see_the_basis_s_
     low = [left @ right for left, right in zip(random_deltas(3, (8, 2)), random_deltas(3, (2, 7), 1), strict=True)]
     from soup.merging.methods.knots import Knots
 
-    merged = Knots(density=0.5).merged(low, [1 / 3] * 3)
+    merged = Knots(density=0.5).merged(low, [1 / 3] * 3, 7)
     turned = torch.diag(torch.tensor([1.0, -1, 1, -1, 1, -1, 1, -1], dtype=torch.float64))
-    torch.testing.assert_close(Knots(density=0.5).merged([turned @ each for each in low], [1 / 3] * 3), turned @ merged)
+    torch.testing.assert_close(
+        Knots(density=0.5).merged([turned @ each for each in low], [1 / 3] * 3, 7), turned @ merged
+    )
