@@ -29,7 +29,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
 from soup.cli.evaluations import Evaluations, Heartbeat, describe_evaluation
-from soup.support.text import format_bytes, printable
+from soup.support.text import format_bytes, format_duration, printable
 
 # Commands that only print, such as a launcher that waits for days, need no torch for it.
 if TYPE_CHECKING:
@@ -325,6 +325,8 @@ def print_plan(plan: Mapping[str, object], *, as_json: bool) -> None:
     for key, value in plan.items():
         if key.endswith("_bytes") and isinstance(value, int):
             rows.append([key.removesuffix("_bytes"), format_bytes(value)])
+        elif key.endswith("_seconds") and isinstance(value, float):
+            rows.append([key.removesuffix("_seconds"), f"about {format_duration(value)}"])
         elif key != "schema":
             rows.append([key, cell(value)])
     print_rows(["plan", ""], rows)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from soup.evaluation.journal import Entry
+from soup.support.text import format_duration
 
 __all__ = ["Pace", "seconds_per_model"]
 
@@ -28,7 +29,7 @@ class Pace:
     def __str__(self) -> str:
         """Return `3/13, 40 min left`."""
         shown = f"{self.done}/{self.total}" if self.total is not None else f"{self.done} done"
-        return shown if self.seconds_left is None else f"{shown}, {_duration(self.seconds_left)} left"
+        return shown if self.seconds_left is None else f"{shown}, {format_duration(self.seconds_left)} left"
 
 
 def seconds_per_model(entries: Iterable[Entry], benchmarks: Sequence[str]) -> float | None:
@@ -38,10 +39,3 @@ def seconds_per_model(entries: Iterable[Entry], benchmarks: Sequence[str]) -> fl
         if entry.benchmark in by_benchmark:
             by_benchmark[entry.benchmark].append(entry.seconds)
     return sum(map(fmean, by_benchmark.values())) if all(by_benchmark.values()) else None
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

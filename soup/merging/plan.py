@@ -26,6 +26,7 @@ from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.tensor_inputs import stored_checkpoints
+from soup.merging.whole_tensors import decomposition_seconds, work_on
 from soup.support.options import option_name
 from soup.support.plugins import METHODS
 from soup.support.text import bullet_list
@@ -108,12 +109,22 @@ class MergePlan:
     @property
     def ram_bytes(self) -> int:
         """An upper bound of the memory that the merge takes, but for what a method of somebody else's takes itself."""
-        threads = self.options.threads or default_threads()
-        return IMPORTED_BYTES + threads * thread_bytes(self.blend, self.reads)
+        works = [work.bytes for spec in self.reads if (work := work_on(self.blend, spec))]
+        in_thread = thread_bytes(self.blend, self.reads) + max(works, default=0)
+        return IMPORTED_BYTES + self.threads * in_thread
+
+    @property
+    def threads(self) -> int:
+        """How many threads merge."""
+        return self.options.threads or default_threads()
 
     def as_json(self, out: Path) -> dict[str, object]:
-        """Return what `--dry-run` prints: tensors, files, bytes to read and to write, and the bound of memory."""
-        return {
+        """Return what `--dry-run` prints: tensors, files, bytes to read and to write, and the bound of memory.
+
+        And where the method decomposes matrices, about how many seconds that takes here: a small one is measured.
+        """
+        seconds = decomposition_seconds(self.blend, self.reads, self.threads)
+        plan: dict[str, object] = {
             "out": str(out),
             "ingredients": list(self.recipe.names),
             "method": self.recipe.method,
@@ -124,6 +135,7 @@ class MergePlan:
             "write_bytes": self.write_bytes,
             "ram_bytes": self.ram_bytes,
         }
+        return plan if seconds is None else {**plan, "decomposition_seconds": float(f"{seconds:.2g}")}
 
 
 def plan_merge(

@@ -26,7 +26,7 @@ from soup.merging.scratch import Scratch
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Source", "TensorInputs", "stored_checkpoints", "takes_whole", "tensor_inputs"]
+__all__ = ["Source", "TensorInputs", "is_low_rank", "stored_checkpoints", "takes_whole", "tensor_inputs"]
 
 
 class Source(NamedTuple):
@@ -122,10 +122,10 @@ class TensorInputs:
 
 def takes_whole(blend: Blend, spec: TensorSpec) -> bool:
     """Whether a tensor is merged as a whole, and not by slices."""
-    return blend.takes_whole(spec) and not _is_low_rank(blend, spec)
+    return blend.takes_whole(spec) and not is_low_rank(blend, spec)
 
 
-def _is_low_rank(blend: Blend, spec: TensorSpec) -> bool:
+def is_low_rank(blend: Blend, spec: TensorSpec) -> bool:
     """Whether the method merges what adapters add to one base as a product."""
     name = spec.name
     if spec.dtype.kind != "float" or not blend.method.takes_low_rank(name, spec.shape):
@@ -143,7 +143,7 @@ def _is_low_rank(blend: Blend, spec: TensorSpec) -> bool:
 def tensor_inputs(blend: Blend, name: str) -> TensorInputs:
     """Plan how the inputs of tensor `name` are read."""
     spec = blend.inputs[0].tensors[name]
-    if _is_low_rank(blend, spec):
+    if is_low_rank(blend, spec):
         return _merged_products(blend, spec)
     sources: dict[tuple[Checkpoint, str], int] = {}
     places = [sources.setdefault(checkpoint.source_of(name), len(sources)) for checkpoint in blend.inputs]

@@ -12,6 +12,7 @@ __all__ = [
     "bullet_list",
     "did_you_mean",
     "format_bytes",
+    "format_duration",
     "is_possible_path",
     "markdown_code",
     "markdown_text",
@@ -57,6 +58,14 @@ def format_bytes(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.2f} {unit}"
         value /= 1000
     return f"{value:.2f} TB"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration: `12 s`, `5 min`, `3 h 05 min`."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def is_possible_path(text: str) -> bool:

@@ -16,7 +16,7 @@ from soup.merging.compiled import Arithmetic
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "FirstPass", "Granularity", "LowRank", "MergedTensor", "Method"]
+__all__ = ["Block", "FirstPass", "Granularity", "LowRank", "MergedTensor", "Method", "Work"]
 
 Granularity = Literal["element", "tensor"]
 
@@ -99,6 +99,18 @@ class LowRank(NamedTuple):
     right: torch.Tensor
 
 
+class Work(NamedTuple):
+    """What a method needs for a whole tensor beside its inputs.
+
+    Args:
+        bytes: The memory of its own arrays, at most.
+        operations: How much there is to decompose, in the method's own unit: the time grows with it.
+    """
+
+    bytes: int = 0
+    operations: float = 0.0
+
+
 class FirstPass(Protocol):
     """What a method's `prepare` is given: the floating tensors that are merged, and sums over all of their elements."""
 
@@ -165,6 +177,16 @@ class Method(ABC):
             weights: The ingredients' weights, in recipe order.
         """
         raise NotImplementedError
+
+    def work(self, shape: tuple[int, ...], count: int, rank: int | None = None) -> Work:
+        """Return what merging a whole tensor takes beside its inputs.
+
+        Args:
+            shape: The tensor's shape.
+            count: The number of ingredients.
+            rank: The sum of the ranks of what adapters add, for `merge_low_rank`.
+        """
+        return Work()
 
     def prepare(self, first_pass: FirstPass) -> Any:
         """Return what the whole model decides before the first element is written: every block's `constants`.

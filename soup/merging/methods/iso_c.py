@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from soup.merging.methods.base import Work
 from soup.merging.methods.matrices import MatrixMethod
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ SMALL = 1e-6
 @dataclass(frozen=True)
 class IsoC(MatrixMethod):
     """theta_0 + scale * mean(S) U V^T, where U S V^T = sum_i a_i T_i, over the singular values that are not noise."""
+
+    def work_on_matrix(self, outputs: int, inputs: int, count: int) -> Work:
+        """Count the sum, its copies and factors, and the SVD's own arrays; see `MatrixMethod.work_on_matrix`."""
+        least = min(outputs, inputs)
+        return Work(8 * (6 * outputs * inputs + 6 * least**2), outputs * inputs * least)
 
     @property
     def scale_of_others(self) -> float:

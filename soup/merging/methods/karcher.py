@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from soup.errors import RecipeError
 from soup.merging.compiled import Arithmetic, Form
-from soup.merging.methods.base import Block, FirstPass, MergedTensor, Method
+from soup.merging.methods.base import Block, FirstPass, MergedTensor, Method, Work
 from soup.merging.methods.deltas import delta
 from soup.merging.methods.dot_products import dot_products
 
@@ -55,6 +55,10 @@ class Karcher(Method):
     def granularity_of(self, name: str, shape: tuple[int, ...]) -> Literal["element", "tensor"]:
         """Rows are merged within whole matrices; see `Method.granularity_of`."""
         return "tensor" if self.unit == "row" and len(shape) == 2 else "element"
+
+    def work(self, shape: tuple[int, ...], count: int, rank: int | None = None) -> Work:
+        """Count the vectors of all rows, also in float64, and their products; see `Method.work`."""
+        return Work(3 * 8 * count * math.prod(shape))
 
     def prepare(self, first_pass: FirstPass) -> Mapping[str, list[float] | None]:
         """Return the coefficients of each tensor; None for a matrix whose rows are merged one by one."""

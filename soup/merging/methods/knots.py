@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from soup.errors import RecipeError
-from soup.merging.methods.base import LowRank
+from soup.merging.methods.base import LowRank, Work
 from soup.merging.methods.deltas import check_range
 from soup.merging.methods.matrices import MatrixMethod
 from soup.merging.methods.ties import elect_and_merge
@@ -70,6 +70,11 @@ class Knots(MatrixMethod):
             total = elect_and_merge(lambda index, out: parts[index].clone(), weights, 0.0, mean=True)
         merged: torch.Tensor = basis @ total
         return merged
+
+    def work_on_matrix(self, outputs: int, inputs: int, count: int) -> Work:
+        """Count the deltas side by side, with their QR, and the SVD; see `MatrixMethod.work_on_matrix`."""
+        wide = count * inputs
+        return Work(8 * (4 * outputs * wide + 8 * outputs**2), outputs * wide * min(outputs, wide))
 
     def merge_low_rank(self, deltas: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
         """Merge adapters' deltas, which are of a low rank whatever it is; see `Method.merge_low_rank`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from soup.errors import RecipeError
 from soup.hf.places import component_kind
-from soup.merging.methods.base import Block, LowRank, Method
+from soup.merging.methods.base import Block, LowRank, Method, Work
 from soup.merging.methods.deltas import check_range, delta
 from soup.merging.methods.task_arithmetic import refuse_no_sum, shares, weighted_sum
 
@@ -81,6 +81,19 @@ class MatrixMethod(Method):
             columns = deltas[0].right.shape[1]
             merged = self.merged([each for each, _ in used], [weight for _, weight in used], columns) * self.scale
         return LowRank(outputs, merged) if inputs is None else LowRank(outputs @ merged, inputs.T)
+
+    def work(self, shape: tuple[int, ...], count: int, rank: int | None = None) -> Work:
+        """Count arrays and operations; see `Method.work`."""
+        if rank is None:
+            return self.work_on_matrix(shape[0], shape[1], count)
+        outputs, inputs = (min(rank, side) for side in shape)
+        small = self.work_on_matrix(outputs, inputs if self.turns_inputs else shape[1], count)
+        factors = rank * sum(shape)  # as they are, side by side, and through their QR
+        return Work(small.bytes + 4 * 8 * factors, small.operations + factors * rank)
+
+    @abstractmethod
+    def work_on_matrix(self, outputs: int, inputs: int, count: int) -> Work:
+        """Return what `merged` takes for `count` deltas of these sides."""
 
     @property
     def scale_of_others(self) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from soup.merging.methods.base import Work
 from soup.merging.methods.deltas import check_range
 from soup.merging.methods.matrices import MatrixMethod
 
@@ -59,6 +60,10 @@ class Swudi(MatrixMethod):
         f = -torch.expm1(-values * self.time)
         merged: torch.Tensor = start - (start @ vectors * f) @ vectors.T + (d @ vectors * (f / values)) @ vectors.T
         return merged
+
+    def work_on_matrix(self, outputs: int, inputs: int, count: int) -> Work:
+        """Count the deltas in float64, C and D, and the eigenvectors; see `MatrixMethod.work_on_matrix`."""
+        return Work(8 * ((count + 8) * outputs * inputs + 8 * inputs**2), max(outputs, inputs) * inputs**2)
 
     def _kept(self, values: torch.Tensor, inputs: int) -> int:
         if self.rank != "participation":
