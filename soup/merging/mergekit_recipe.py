@@ -1,7 +1,7 @@
 """Read mergekit's configurations of the methods that both have: what they say, in our words, or what can't be said.
 
-Source: mergekit's documentation of its YAML (README and docs/merge_methods.md). Random masks are other ones than
-mergekit's, and ours accumulate in float32 and round once. On the sphere ours takes the mean length of what it merges.
+Source: mergekit's documentation of its YAML (README and docs/merge_methods.md) and its defaults. Where the results
+differ, docs/methods.md says why.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from soup.support.text import bullet_list, did_you_mean
 __all__ = ["from_mergekit", "is_mergekit"]
 
 _TOP = {"merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "name"}
-_IGNORED = {"int8_mask", "rescale"}  # how mergekit computes, and what ours does in any case
+_IGNORED = {"int8_mask"}  # how mergekit computes
 
 
 def is_mergekit(fields: Mapping[str, Any]) -> bool:
@@ -125,6 +125,8 @@ def _ties(settings: _Settings) -> tuple[str, dict[str, Any]]:
     settings.without_base()
     merge = "mean" if settings.take("normalize", True) else "sum"
     density, scale = settings.take("density", 1.0), settings.take("lambda", 1.0)
+    if settings.take("rescale", False):
+        settings.faults.append("rescale: true: has no place in ties")
     return "ties", {"scope": "tensor", "merge": merge, "density": density, "scale": scale}
 
 
@@ -132,11 +134,8 @@ def _dare(elect: bool) -> Callable[[_Settings], tuple[str, dict[str, Any]]]:
     def dare(settings: _Settings) -> tuple[str, dict[str, Any]]:
         settings.without_base()
         density, scale = settings.take("density", 1.0), settings.take("lambda", 1.0)
-        normalize = settings.take("normalize", elect)
-        if elect and not normalize:
-            settings.faults.append("normalize: false: has no place where signs are elected")
-        params = {"p": round(1 - density, 12), "scale": scale, "elect": elect, "normalize": normalize}
-        return "dare", params
+        switches = {"normalize": settings.take("normalize", False), "rescale": settings.take("rescale", True)}
+        return "dare", {"p": round(1 - density, 12), "scale": scale, "elect": elect, **switches}
 
     return dare
 
@@ -147,6 +146,23 @@ def _slerp(settings: _Settings) -> tuple[str, dict[str, Any]]:
     if settings.base is None or len(others) != 1:
         settings.faults.append("slerp: expected base_model and one other model")
     settings.parts = [{"model": settings.base or "", "weight": 1 - t}, *({**part, "weight": t} for part in others)]
+    return "karcher", {}
+
+
+def _nuslerp(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    if settings.base is not None:
+        settings.faults.append("base_model: nuslerp of deltas weighs them by their lengths, karcher does not")
+    if len(settings.parts) != 2:
+        settings.faults.append("nuslerp: expected two models")
+    flat = settings.take("nuslerp_flatten", True)
+    if settings.take("nuslerp_row_wise", False) and not flat:
+        settings.faults.append("nuslerp_row_wise: true: directions of columns have no place in karcher")
+    return "karcher", {} if flat else {"unit": "row"}
+
+
+def _karcher(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    for name in ("max_iter", "tol"):  # when mergekit stops: ours goes on until nothing changes
+        settings.take(name, 1)
     return "karcher", {}
 
 
@@ -164,8 +180,9 @@ _METHODS: dict[str, Callable[[_Settings], tuple[str, dict[str, Any]]]] = {
     "dare_linear": _dare(elect=False),
     "dare_ties": _dare(elect=True),
     "slerp": _slerp,
+    "nuslerp": _nuslerp,
     "model_stock": _model_stock,
-    "karcher": lambda settings: ("karcher", {}),
+    "karcher": _karcher,
 }
 
 

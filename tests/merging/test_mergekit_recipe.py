@@ -58,11 +58,16 @@ CASES = {
     ),
     "dare_ties": (
         {"merge_method": "dare_ties", "base_model": "base", "models": models(1, 1, density=0.25)},
-        {"method": "dare", "params": {"p": 0.75, "scale": 1.0, "elect": True, "normalize": True}},
+        {"method": "dare", "params": {"p": 0.75, "scale": 1.0, "elect": True, "normalize": False, "rescale": True}},
     ),
     "dare_linear": (
-        {"merge_method": "dare_linear", "base_model": "base", "models": models(1, 1, density=0.9)},
-        {"method": "dare", "params": {"p": 0.1, "scale": 1.0, "elect": False, "normalize": False}},
+        {
+            "merge_method": "dare_linear",
+            "base_model": "base",
+            "models": models(1, 1, density=0.9),
+            "parameters": {"rescale": False, "normalize": True},
+        },
+        {"method": "dare", "params": {"p": 0.1, "scale": 1.0, "elect": False, "normalize": True, "rescale": False}},
     ),
     "slerp": (
         {
@@ -71,6 +76,14 @@ CASES = {
             "models": [{"model": "ckpts/m0"}, {"model": "ckpts/m1"}],
             "parameters": {"t": 0.25},
         },
+        {"method": "karcher", "params": {}},
+    ),
+    "nuslerp": (
+        {"merge_method": "nuslerp", "models": models(1, 3), "parameters": {"nuslerp_flatten": False}},
+        {"method": "karcher", "params": {"unit": "row"}},
+    ),
+    "karcher": (
+        {"merge_method": "karcher", "models": models(1, 1), "parameters": {"max_iter": 30, "tol": 1e-6}},
         {"method": "karcher", "params": {}},
     ),
     "model_stock": (
@@ -121,6 +134,19 @@ WRONG = {
             "models": [{"model": "a", "parameters": {"weight": [{"filter": "mlp", "value": 1}]}}],
         },
         ["models.0.parameters.weight: expected a number"],
+    ),
+    "trimmed deltas brought to their old length": (
+        {"merge_method": "ties", "base_model": "a", "models": models(1), "parameters": {"rescale": True}},
+        ["rescale: true: has no place in ties"],
+    ),
+    "nuslerp of deltas, by columns, of three": (
+        {
+            "merge_method": "nuslerp",
+            "base_model": "a",
+            "models": models(1, 1, 1),
+            "parameters": {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+        },
+        ["base_model: nuslerp of deltas", "nuslerp: expected two", "nuslerp_row_wise: true: directions of columns"],
     ),
     "sums that are not normalised": (
         {"merge_method": "linear", "models": models(1, 1), "parameters": {"normalize": False}},

@@ -5,12 +5,8 @@ Run by `make zoo`, which writes what it saw to docs/zoo.md; see conftest.py.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
-from pathlib import Path
-from subprocess import DEVNULL, PIPE
 
 import pytest
 import torch
@@ -24,6 +20,7 @@ from soup.evaluation.settings import EvalSettings
 from soup.testing import tiny_candidate
 from tests.helpers.forward_pass import ForwardError, run_once
 from tests.helpers.merge_oracle import assert_mean, mean, mean_of, read_back, recipe_of, rounded, same_bits, ulps
+from tests.helpers.mergekit import running
 from tests.helpers.tiny_architectures import CLASSES, fine_tunes, tiny_model, working_config, write_pool_of
 
 pytestmark = [
@@ -148,16 +145,8 @@ def test_hot_swap_holds_the_written_soup_or_falls_back_with_nothing_touched(
 
 @pytest.fixture(scope="module")
 def mergekit():
-    """A function that merges as `mergekit-yaml` does with these arguments, and gives the error, or nothing."""
-    worker = Path(__file__).with_name("mergekit_worker.py")
-    with subprocess.Popen([MERGEKIT, worker], stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True) as process:
-
-        def merge(*arguments):
-            print(json.dumps([str(argument) for argument in arguments]), file=process.stdin, flush=True)
-            return process.stdout.readline().strip("\n")
-
+    with running(MERGEKIT) as merge:
         yield merge
-        process.stdin.close()
 
 
 @pytest.mark.skipif(not MERGEKIT, reason="not run")

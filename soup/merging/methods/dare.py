@@ -41,7 +41,8 @@ class Dare(DeltaMethod):
         seed: Another one drops others.
         elect: Whether signs are elected as by TIES, whose trimming the random dropping stands in for; an element whose
             sum is 0 stays the base's.
-        normalize: Whether weights are divided by their sum; see `TaskArithmetic`.
+        normalize: Whether weights are divided by their sum; see `TaskArithmetic`. Where signs are elected, by the
+            sum of those that agree.
     """
 
     needs_digests = True
@@ -60,7 +61,7 @@ class Dare(DeltaMethod):
             return values.mul_(self._mask(block, index, values)).mul_(self._grown) if self.p else values
 
         if self.elect:
-            return elect_and_merge(kept, weights, 0.0, mean=True)
+            return elect_and_merge(kept, weights, 0.0, mean=self.normalize)
         parts = shares(weights, block.weights) if self.normalize else weights
         total, spare = kept(0, None).mul_(parts[0]), None
         for index in range(1, len(block)):
