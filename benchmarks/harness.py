@@ -160,7 +160,7 @@ def time_candidate(harness: Any, answers: dict[str, str], name: str) -> tuple[Se
 
 def model_of(harness: Any, candidate: Any) -> Any:
     """Return the user's module, as soup loaded it."""
-    return sys.modules[type(harness._swap.engine_for(candidate)).__module__]
+    return sys.modules[type(harness._swap.model_for(candidate)).__module__]
 
 
 class Candidate:

@@ -1,7 +1,6 @@
-"""Prompts to an engine in batches that fit: like with like, the longest first, smaller ones where memory runs out.
+"""Prompts to an model in batches that fit: like with like, the longest first, smaller ones where memory runs out.
 
-A prompt is a list of parts, as VLMEvalKit has them: `{"type": "image", "value": path}` or
-`{"type": "text", "value": text}`.
+A prompt is a list of parts, as VLMEvalKit has them: see `soup.evaluation.engine.Prompt`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import gc
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import groupby
@@ -18,17 +17,13 @@ from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from soup.errors import EvaluatorError, SoupError
+from soup.evaluation.engine import OnBatch, Prompt
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["LARGEST_BATCH", "BatchSize", "Engine", "OnBatch", "Prompt", "ask", "is_out_of_memory", "release_memory"]
-
-Prompt = list[dict[str, str]]
+__all__ = ["LARGEST_BATCH", "BatchSize", "Model", "ask", "is_out_of_memory", "release_memory"]
 
 BatchSize = int | Literal["auto"]
-
-OnBatch = Callable[[list[Prompt], list[str]], None]
-"""Hears of a batch of prompts and the replies to them."""
 
 LARGEST_BATCH = 64
 """Where `auto` starts. It halves whenever memory runs out, and stays there for as long as the model lives."""
@@ -38,11 +33,11 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")
 
 logger = logging.getLogger(__name__)
 
-_fitting_sizes: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
+_fitting_sizes: WeakKeyDictionary[Model, int] = WeakKeyDictionary()
 
 
-class Engine(Protocol):
-    """What answers prompts. With an attribute `module` (a torch module) candidates are streamed into it."""
+class Model(Protocol):
+    """What `--model` names. With an attribute `module` (a torch module) candidates are streamed into it."""
 
     def answer(self, prompts: list[Prompt], /) -> list[str]:
         """Give one answer per prompt, in their order; an answer must not depend on its neighbours."""
@@ -53,7 +48,7 @@ class _OutOfMemoryError(EvaluatorError):
 
 
 def ask(
-    engine: Engine,
+    model: Model,
     prompts: list[Prompt],
     batch_size: BatchSize,
     on_batch: OnBatch = lambda prompts, replies: None,
@@ -63,23 +58,23 @@ def ask(
     So padding is little, and memory that does not suffice is noticed at once instead of after hours.
 
     Args:
-        engine: What answers.
+        model: What answers.
         prompts: In any order.
         batch_size: How many prompts are asked at a time; `auto` finds the most that memory can hold.
         on_batch: Called with each batch and its answers as soon as they are there.
 
     Raises:
-        EvaluatorError: the engine raised, ran out of memory, or did not give one text per prompt.
+        EvaluatorError: the model raised, ran out of memory, or did not give one text per prompt.
     """
     answers: list[str] = [""] * len(prompts)
-    size = _first_size(engine, batch_size)
+    size = _first_size(model, batch_size)
     for group in _groups(prompts):
         waiting = group
         while waiting:
             batch = [prompts[index] for index in waiting[:size]]
-            replies = _replies_if_they_fit(engine, batch, may_halve=batch_size == "auto")
+            replies = _replies_if_they_fit(model, batch, may_halve=batch_size == "auto")
             if replies is None:
-                size = _halve(engine, len(batch))
+                size = _halve(model, len(batch))
                 continue
             on_batch(batch, replies)
             for index, reply in zip(waiting, replies, strict=False):  # the batch is the first of those that wait
@@ -114,27 +109,27 @@ def _pixels(path: str) -> int:
         return 0
 
 
-def _first_size(engine: Engine, batch_size: BatchSize) -> int:
+def _first_size(model: Model, batch_size: BatchSize) -> int:
     if batch_size != "auto":
         return batch_size
     with suppress(TypeError):  # a user's class may have no hash or no weak references: then each call finds out anew
-        return _fitting_sizes.get(engine, LARGEST_BATCH)
+        return _fitting_sizes.get(model, LARGEST_BATCH)
     return LARGEST_BATCH
 
 
-def _halve(engine: Engine, size: int) -> int:
+def _halve(model: Model, size: int) -> int:
     """Return half the size, with the memory given back that the larger batch held."""
     release_memory()
     logger.warning("Out of memory with %d questions at a time; going on with %d.", size, size // 2)
     with suppress(TypeError):
-        _fitting_sizes[engine] = size // 2
+        _fitting_sizes[model] = size // 2
     return size // 2
 
 
-def _replies_if_they_fit(engine: Engine, prompts: list[Prompt], *, may_halve: bool) -> list[str] | None:
+def _replies_if_they_fit(model: Model, prompts: list[Prompt], *, may_halve: bool) -> list[str] | None:
     """Return the replies; None, with nothing held on to, where memory did not suffice but may for half of them."""
     try:
-        return _replies(engine, prompts)
+        return _replies(model, prompts)
     except _OutOfMemoryError as error:
         if may_halve and len(prompts) > 1:
             return None  # the exception holds the tensors of the attempt: it must be gone before the next
@@ -142,10 +137,10 @@ def _replies_if_they_fit(engine: Engine, prompts: list[Prompt], *, may_halve: bo
         raise EvaluatorError(f"{error}{hint}") from error
 
 
-def _replies(engine: Engine, prompts: list[Prompt]) -> list[str]:
-    name = type(engine).__name__
+def _replies(model: Model, prompts: list[Prompt]) -> list[str]:
+    name = type(model).__name__
     try:
-        replies = engine.answer(prompts)
+        replies = model.answer(prompts)
     except SoupError:
         raise
     except Exception as cause:

@@ -1,4 +1,4 @@
-"""One loaded engine for a whole search: each candidate's weights are streamed into it."""
+"""The engine `transformers`: one loaded model for a whole search, each candidate's weights are streamed into it."""
 
 from __future__ import annotations
 
@@ -7,47 +7,45 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from weakref import WeakValueDictionary
 
-from evaluators.answering.batching import Engine
+from evaluators.answering.batching import Model, ask, release_memory
 from evaluators.answering.engines import vlmeval_wrapper
-from soup.checkpoints.carried_files import find_side_files
-from soup.checkpoints.digest import digest_files
+from evaluators.answering.side_files import side_files_digest
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError, SoupError
 from soup.evaluation.api import Candidate
+from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.hf.key_mapping import plan_loading
 from soup.support.options import option_name
 from soup.support.plugins import load_object
 
-__all__ = ["HotSwap", "shared_swap"]
+__all__ = ["HotSwap"]
 
 logger = logging.getLogger(__name__)
 
 
 class HotSwap:
-    """The engine of a search, holding one candidate's weights at a time.
+    """transformers' generate, or what --model names, in this process: weights are streamed in, bit for bit.
 
-    A candidate is put in once for all of its benchmarks. The engine is built anew where its weights are not all that
-    differs (another tokenizer, another configuration), where it offers no `module`, and where it is not sure that
-    streaming gives the very bytes in memory that loading the written files would.
+    The model is built anew where its weights are not all that differs (another tokenizer, another configuration), where
+    it offers no `module`, and where it is not sure that streaming gives the very bytes in memory that loading the
+    written files would.
 
     Raises:
-        EvaluatorError: what `settings.model` names is not there, or is no engine.
+        EvaluatorError: what `settings.model` names is not there, or is no model.
     """
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
-        self._factory = _engine_factory(settings)
-        self._engine: Engine | None = None
-        self._digest: str | None = None  # of the candidate whose weights the engine holds
-        self._side_files_digest: str | None = None  # of the files around the weights that the engine was built with
+        self._factory = _model_factory(settings)
+        self._model: Model | None = None
+        self._digest: str | None = None  # of the candidate whose weights the model holds
+        self._side_files_digest: str | None = None  # of the files around the weights that the model was built with
         self._can_stream = True
-        self._checked: set[str] = set()  # digests of side files that make prompts
 
     def identity(self) -> Mapping[str, object]:
-        """Return all of the engine that can change a score, as JSON values."""
+        """Return all of the model that can change a score, as JSON values."""
         if self.settings.model == "auto":
             from evaluators.answering.engines.transformers import identity
 
@@ -63,7 +61,7 @@ class HotSwap:
         Raises:
             EvaluatorError: there is no processor, no chat template, or one that fails or drops the question.
         """
-        if self.settings.model != "auto" or (digest := _side_files_digest(checkpoint)) in self._checked:
+        if self.settings.model != "auto":
             return
         from evaluators.answering.engines.transformers import check_prompts
 
@@ -77,35 +75,54 @@ class HotSwap:
                 f"{checkpoint}: its processor can't be opened, so that nothing can be asked: "
                 f"{type(cause).__name__}: {cause}"
             ) from cause
-        self._checked.add(digest)
 
-    def engine_for(self, candidate: Candidate) -> Engine:
-        """Return the engine with the candidate's weights in it.
+    def model_for(self, candidate: Candidate) -> Model:
+        """Return the model with the candidate's weights in it.
 
         Raises:
             EvaluatorError: it can't be built from the candidate.
         """
-        if self._engine is None or self._digest != candidate.digest:
+        if self._model is None or self._digest != candidate.digest:
             self._digest = None  # until all of it has arrived: a swap may fail halfway
             self._swap(candidate)
             self._digest = candidate.digest
-        assert self._engine is not None
-        return self._engine
+        assert self._model is not None
+        return self._model
+
+    def open(self, candidate: Candidate) -> None:
+        """Build the model with the candidate's weights in it."""
+        self.close()
+        self.model_for(candidate)
+
+    def swap(self, candidate: Candidate) -> None:
+        """Stream the candidate's weights into the model."""
+        self.model_for(candidate)
+
+    def answer(self, prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
+        """Answer prompts in batches that fit."""
+        assert self._model is not None
+        return ask(self._model, prompts, self.settings.batch_size, on_batch)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        if self._model is not None:
+            self._model, self._digest, self._side_files_digest, self._can_stream = None, None, None, True
+            release_memory()
 
     def _swap(self, candidate: Candidate) -> None:
-        digest = _side_files_digest(candidate.template)
+        digest = side_files_digest(candidate.template)
         if digest != self._side_files_digest:
-            self._engine, self._side_files_digest, self._can_stream = None, None, True
-        if self._engine is None and self._can_stream and self.settings.model == "auto":
-            self._engine = self._build(candidate.template)  # it surely has a module: nothing is written for it
-        if self._engine is not None and self._can_stream:
-            self._can_stream = _stream_weights(candidate, self._engine)
-        if self._engine is None or not self._can_stream:
-            self._engine = None  # before the next is built: two may not fit
-            self._engine = self._build(candidate.directory())
+            self._model, self._side_files_digest, self._can_stream = None, None, True
+        if self._model is None and self._can_stream and self.settings.model == "auto":
+            self._model = self._build(candidate.template)  # it surely has a module: nothing is written for it
+        if self._model is not None and self._can_stream:
+            self._can_stream = _stream_weights(candidate, self._model)
+        if self._model is None or not self._can_stream:
+            self._model = None  # before the next is built: two may not fit
+            self._model = self._build(candidate.directory())
         self._side_files_digest = digest
 
-    def _build(self, directory: Path) -> Engine:
+    def _build(self, directory: Path) -> Model:
         try:
             return self._factory(directory)
         except SoupError:
@@ -127,45 +144,34 @@ def _refuse_own_code(checkpoint: Path, cause: Exception) -> None:
         ) from cause
 
 
-_swaps: WeakValueDictionary[EvalSettings, HotSwap] = WeakValueDictionary()
-
-
-def shared_swap(settings: EvalSettings) -> HotSwap:
-    """Return the HotSwap that all evaluators of a search share, for as long as they live: two might not fit."""
-    swap = _swaps.get(settings)
-    if swap is None:
-        swap = _swaps[settings] = HotSwap(settings)
-    return swap
-
-
-def _engine_factory(settings: EvalSettings) -> Callable[[Path], Engine]:
-    """Return a function that builds an engine from a checkpoint directory.
+def _model_factory(settings: EvalSettings) -> Callable[[Path], Model]:
+    """Return a function that builds a model from a checkpoint directory.
 
     Raises:
         EvaluatorError: the user's file, or the class in it, is not there, or has no method `answer`.
     """
     if settings.model == "auto":
-        from evaluators.answering.engines.transformers import TransformersEngine
+        from evaluators.answering.engines.transformers import TransformersModel
 
-        return lambda directory: TransformersEngine(directory, trust_remote_code=settings.trust_remote_code)
+        return lambda directory: TransformersModel(directory, trust_remote_code=settings.trust_remote_code)
     if settings.model.startswith(vlmeval_wrapper.PREFIX):
         wrapper = vlmeval_wrapper.wrapper_class(settings.model)
         return lambda directory: vlmeval_wrapper.WrapperEngine(wrapper, directory)
     path, _, _ = settings.model.rpartition(":")
     if not path.endswith(".py"):
         raise EvaluatorError(f"{option_name('model')} {settings.model}: expected auto, vlmeval:CLASS or FILE.py:CLASS.")
-    engine_class = load_object(settings.model, "model", EvaluatorError)
-    if not callable(getattr(engine_class, "answer", None)):
+    model_class = load_object(settings.model, "model", EvaluatorError)
+    if not callable(getattr(model_class, "answer", None)):
         raise EvaluatorError(
             f"{option_name('model')} {settings.model}: expected a class with a method answer(prompts), found "
-            f"{engine_class!r}."
+            f"{model_class!r}."
         )
-    return lambda directory: engine_class(str(directory))
+    return lambda directory: model_class(str(directory))
 
 
-def _stream_weights(candidate: Candidate, engine: Engine) -> bool:
-    """Put the weights into the engine's module; False, with nothing touched, where that can't be done bit for bit."""
-    module = getattr(engine, "module", None)
+def _stream_weights(candidate: Candidate, model: Model) -> bool:
+    """Put the weights into the model's module; False, with nothing touched, where that can't be done bit for bit."""
+    module = getattr(model, "module", None)
     if module is None:
         return False
     try:
@@ -176,8 +182,3 @@ def _stream_weights(candidate: Candidate, engine: Engine) -> bool:
         logger.warning("Candidates are loaded from disk one by one: they can't be streamed into the model. %s", cause)
         return False
     return True
-
-
-def _side_files_digest(directory: Path) -> str:
-    """Digest the files around the weights: configuration, tokenizer, processor, template, code."""
-    return digest_files({name: directory / name for name in find_side_files(directory, ()).carried})

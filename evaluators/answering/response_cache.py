@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from evaluators.answering.batching import OnBatch, Prompt
 from soup.errors import EvaluatorError
+from soup.evaluation.engine import OnBatch, Prompt
 from soup.support.json_text import parse_json_object
 
 __all__ = ["ResponseCache", "cached_answers", "response_key"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.answering.engines.transformers import few_threads
-from evaluators.answering.hot_swap import shared_swap
+from evaluators.answering.session import shared_session
 from evaluators.lm_eval.model import isolated, language_model
 from evaluators.lm_eval.tasks import LoadedTask, Manager, load_task, question_id, scale_error, task_manager
 from soup.errors import EvaluatorError
@@ -46,7 +46,7 @@ class LMEval(Harness):
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
-        self._swap = shared_swap(settings)
+        self._engine = shared_session(settings)
         self._tasks: dict[str, LoadedTask] = {}  # by target
         self._managers: dict[str, Manager] = {}  # by folder: lm-eval's own list of tasks takes seconds to read
 
@@ -68,13 +68,13 @@ class LMEval(Harness):
             "prompt": "the task's, without a chat template",
             "data": loaded.data_digest,
             "code": loaded.code_digest,
-            "answering": dict(self._swap.identity()),
+            "answering": dict(self._engine.identity()),
         }
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
         """Return the score by lm-eval's own `simple_evaluate`, with each question's points where it is their mean."""
         loaded = self._loaded(benchmark)
-        engine = self._swap.engine_for(candidate)
+        engine = self._engine.model_for(candidate, "lm_eval")
         with isolated():
             model = language_model(engine, self.settings.batch_size)
             with few_threads(model.model):
@@ -92,9 +92,10 @@ class LMEval(Harness):
         """Open the checkpoint's tokenizer, which is its processor's.
 
         Raises:
-            EvaluatorError: there is none, or the engine could not be built around it.
+            EvaluatorError: there is none, or the engine could not be built around it, or gives no likelihoods.
         """
-        self._swap.check(checkpoint)
+        self._engine.require_model("lm_eval")
+        self._engine.check(checkpoint)
 
     def _loaded(self, benchmark: Benchmark) -> LoadedTask:
         if benchmark.target not in self._tasks:

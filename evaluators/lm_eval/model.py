@@ -12,7 +12,7 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from evaluators.answering.batching import LARGEST_BATCH, BatchSize, Engine, is_out_of_memory, release_memory
+from evaluators.answering.batching import LARGEST_BATCH, BatchSize, Model, is_out_of_memory, release_memory
 from soup.errors import EvaluatorError
 from soup.support.options import option_name
 
@@ -26,7 +26,7 @@ HFLM = Any
 """lm-eval's model around a module of transformers."""
 
 
-def language_model(engine: Engine, batch_size: BatchSize) -> HFLM:
+def language_model(engine: Model, batch_size: BatchSize) -> HFLM:
     """Build lm-eval's `HFLM` of the engine's module and tokenizer.
 
     Args:

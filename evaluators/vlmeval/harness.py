@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from evaluators.answering.batching import OnBatch, Prompt, ask
-from evaluators.answering.hot_swap import shared_swap
 from evaluators.answering.response_cache import ResponseCache, cached_answers
+from evaluators.answering.session import shared_session
 from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark, known_benchmark
 from evaluators.vlmeval.data_sets import (
     ImageFiles,
@@ -33,6 +32,7 @@ from evaluators.vlmeval.scoring import ask_circles, ask_rows, score
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo, Candidate, Harness, Location, Score
+from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 from soup.support.text import did_you_mean
@@ -59,7 +59,7 @@ class VLMEval(Harness):
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
-        self._swap = shared_swap(settings)
+        self._engine = shared_session(settings)
         self._judge = LLMJudge.from_settings(settings)
         for name in settings.judge_for:
             if name not in BENCHMARKS:
@@ -84,7 +84,7 @@ class VLMEval(Harness):
             "data": digest,
             "prompt": "the data set's",
             "metric": METRICS[entry.metric].description,
-            "answering": dict(self._swap.identity()),
+            "answering": dict(self._engine.identity()),
         }
         # Said only where they change a score: all other scores keep their keys.
         if data_set.mended_rows:
@@ -118,7 +118,7 @@ class VLMEval(Harness):
         """
         self._judge_for(known_benchmark(benchmark))
         self._check_judge()
-        self._swap.check(checkpoint)
+        self._engine.check(checkpoint)
 
     def count(self, benchmark: Benchmark) -> int:
         """Count the benchmark's questions that are here; its data are read and checked, no judge is needed.
@@ -156,7 +156,7 @@ class VLMEval(Harness):
 
         What is kept is all that the model said, what is returned the part of it that is judged.
         """
-        facts = [candidate.digest, dict(self._swap.identity())]
+        facts = [candidate.digest, dict(self._engine.identity())]
 
         def answer(prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
             def hear(batch: list[Prompt], replies: list[str]) -> None:
@@ -164,7 +164,7 @@ class VLMEval(Harness):
                 for text in answer_remarks(entry.name, replies):
                     candidate.remark(text)
 
-            return ask(self._swap.engine_for(candidate), prompts, self.settings.batch_size, hear)
+            return self._engine.answer(candidate, prompts, hear)
 
         def judged_answers(prompts: list[Prompt]) -> list[str]:
             return [final_answer(text) for text in cached_answers(cache, facts, prompts, answer, candidate.answered)]

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evaluators.answering.batching import Prompt
 from evaluators.vlmeval.answer_form import LOST, unparsed_share
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import question_ids
@@ -29,6 +28,7 @@ from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Score
+from soup.evaluation.engine import Prompt
 
 __all__ = ["ask_circles", "ask_rows", "score"]
 

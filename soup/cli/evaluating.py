@@ -72,7 +72,9 @@ def report(values: Values) -> None:
 
 
 @click.command("list", cls=Command, example="soup list methods")
-@cloup.argument("kind", type=click.Choice(["strategies", "methods", "evaluators", "benchmarks"]), help="What to list.")
+@cloup.argument(
+    "kind", type=click.Choice(["strategies", "methods", "evaluators", "engines", "benchmarks"]), help="What to list."
+)
 @compose_options(
     GroupedOption.of(
         "Evaluate",
@@ -84,7 +86,7 @@ def report(values: Values) -> None:
     json_option,
 )
 def list_things(values: Values) -> None:
-    """List strategies, methods, evaluators, benchmarks.
+    """List strategies, methods, evaluators, engines, benchmarks.
 
     Of benchmarks it tells whether their data are here.
     """

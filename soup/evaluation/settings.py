@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from soup.support.options import option
 
@@ -17,6 +18,9 @@ class EvalSettings:
     Args:
         model: `auto` (an image-text-to-text checkpoint of transformers, our POINTS family among them), `FILE.py:CLASS`
             (the user's own) or `LIBRARY:CLASS` (a library's wrapper of a model).
+        engine: What runs it: a registered engine, or `FILE.py:CLASS`.
+        engine_args: Arguments of the engine, by name.
+        engine_url: An endpoint that serves the model already, for the engine `openai`.
         batch_size: Questions asked at a time; `auto` starts at 64 and halves whenever memory runs out.
         timeout_seconds: Bounds one evaluation of one candidate on one benchmark.
         trust_remote_code: Whether code that comes with a checkpoint may run.
@@ -27,6 +31,13 @@ class EvalSettings:
     """
 
     model: str = option("auto", "What answers.", "Evaluate", metavar="auto|FILE.py:CLASS|LIBRARY:CLASS")
+    engine: str = option("transformers", "What runs it: soup list engines.", "Evaluate", metavar="NAME|FILE.py:CLASS")
+    engine_args: Mapping[str, Any] = option(
+        {}, "An argument of the engine. Repeatable.", "Evaluate", "pairs", flag="engine-arg", metavar="KEY=VALUE"
+    )
+    engine_url: str | None = option(
+        None, "An endpoint that serves the model already, for --engine openai.", "Evaluate", metavar="URL"
+    )
     batch_size: int | Literal["auto"] = option(
         "auto", "Questions at a time; auto finds it.", "Evaluate", "batch size", metavar="auto|N"
     )

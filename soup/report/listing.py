@@ -1,4 +1,4 @@
-"""List what can be named: strategies, methods, evaluators, benchmarks."""
+"""List what can be named: strategies, methods, evaluators, engines, benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator
 from soup.evaluation.harnesses import Catalog, ListedBenchmark, build_evaluator, can_fetch, count, locate
-from soup.support.plugins import EVALUATORS, METHODS, STRATEGIES, Registry
+from soup.support.plugins import ENGINES, EVALUATORS, METHODS, STRATEGIES, Registry
 
 __all__ = ["list_kind"]
 
@@ -17,17 +17,18 @@ Row = dict[str, str | int | bool | None]
 
 
 def list_kind(kind: str) -> list[Row]:
-    """One row for each strategy, method, evaluator or benchmark there is; broken plug-ins with their reason.
+    """One row for each strategy, method, evaluator, engine or benchmark there is; broken plug-ins with their reason.
 
     Of a benchmark `here` is how many of its questions are on this machine (None: `why_not` says why).
 
     Args:
-        kind: `strategies`, `methods`, `evaluators` or `benchmarks`.
+        kind: `strategies`, `methods`, `evaluators`, `engines` or `benchmarks`.
     """
     if kind == "benchmarks":
         build = cache(build_evaluator)
         return [_benchmark_row(name, listed, build) for name, listed in Catalog.load().benchmarks.items()]
-    registry: Registry = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS}[kind]
+    registries = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS, "engines": ENGINES}
+    registry: Registry = registries[kind]
     rows: list[Row] = []
     for entry in registry.entries():
         row: Row = {"name": entry.name, "source": entry.source, "summary": entry.summary}

@@ -65,7 +65,8 @@ def option(default: T, help: str, group: Group, kind: Kind = "text", **details: 
     """Return a dataclass field that the command line offers as an option; `details` as in `OptionInfo`."""
     metadata = {METADATA_KEY: OptionInfo(help, group, kind, **details)}
     if isinstance(default, dict):
-        made: T = field(default_factory=lambda: dict(default), metadata=metadata)  # type: ignore[assignment]  # T is dict
+        # No part of the hash, which a dict has none of: carriers may be keys all the same.
+        made: T = field(default_factory=lambda: dict(default), metadata=metadata, hash=False)  # type: ignore[assignment]  # T is dict
         return made
     return field(default=default, metadata=metadata)
 

@@ -23,6 +23,7 @@ from soup.support.open_files import real_path
 from soup.support.text import did_you_mean
 
 __all__ = [
+    "ENGINES",
     "EVALUATORS",
     "METHODS",
     "STRATEGIES",
@@ -261,6 +262,14 @@ EVALUATORS = Registry(
         "python": "evaluators.python:PythonFunction",
         "command": "evaluators.command:Command",
         "function": "soup.evaluation.functions:FunctionEvaluator",
+    },
+)
+ENGINES = Registry(
+    "engine",
+    "soup.engines",
+    EvaluatorError,
+    {
+        "transformers": "evaluators.answering.hot_swap:HotSwap",
     },
 )
 evaluator = EVALUATORS.register

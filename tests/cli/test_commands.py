@@ -168,13 +168,14 @@ def test_json_stands_alone_on_stdout_however_much_a_judge_or_strategy_prints(sou
     assert answer(soup(*argv, "--dry-run"))["strategy"] == "loud.py:loud"
 
 
-@pytest.mark.parametrize("kind", ["strategies", "methods", "evaluators", "benchmarks"])
+@pytest.mark.parametrize("kind", ["strategies", "methods", "evaluators", "engines", "benchmarks"])
 def test_lists(soup, kind):
     rows = {row["name"]: row for row in answer(soup("list", kind, "--json"))[kind]}
     shipped = {
         "strategies": {"average", "greedy", "maximum"},
         "methods": {"linear"},
         "evaluators": {"vlmeval", "python", "command"},
+        "engines": {"transformers"},
         "benchmarks": {"mmbench", "ocrbench"},
     }
     assert shipped[kind] <= rows.keys()

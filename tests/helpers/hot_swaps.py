@@ -45,6 +45,6 @@ def bare_swap(monkeypatch):
 
         def answer(self, prompts): ...
 
-    monkeypatch.setattr(hot_swap, "_engine_factory", lambda settings: Bare)
-    monkeypatch.setattr(hot_swap, "_side_files_digest", lambda directory: "the same")
+    monkeypatch.setattr(hot_swap, "_model_factory", lambda settings: Bare)
+    monkeypatch.setattr(hot_swap, "side_files_digest", lambda directory: "the same")
     return HotSwap(EvalSettings())

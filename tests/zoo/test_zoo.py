@@ -126,10 +126,10 @@ def test_hot_swap_holds_the_written_soup_or_falls_back_with_nothing_touched(
     (tmp_path / "engine.py").write_text(ENGINE)
     swap = HotSwap(EvalSettings(model=f"{tmp_path / 'engine.py'}:Engine"))
     with tiny_candidate(reloadable / "model-1", tmp_path / "first") as candidate:
-        module = swap.engine_for(candidate).module
+        module = swap.model_for(candidate).module
     before = {name: values.clone() for name, values in module.state_dict().items()}
     with caplog.at_level(logging.WARNING), mean_of(reloadable, tmp_path / "home") as candidate:
-        swapped = swap.engine_for(candidate).module
+        swapped = swap.model_for(candidate).module
     written = load(out).state_dict()
     held = swapped.state_dict()
     assert held.keys() == written.keys()

@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evaluators.answering.batching import Prompt
 from evaluators.answering.prompts import Prompter, image_backend
 from soup.errors import EvaluatorError
+from soup.evaluation.engine import Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.hf.progress_bars import without_progress_bars
 from soup.support.json_text import read_json_object
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["MAX_NEW_TOKENS", "TransformersEngine", "check_prompts", "few_threads", "identity"]
+__all__ = ["MAX_NEW_TOKENS", "TransformersModel", "check_prompts", "few_threads", "identity"]
 
 MAX_NEW_TOKENS = 2048  # as POINTS is judged; an answer ends at its end-of-sequence token, long before
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -54,7 +54,7 @@ def check_prompts(directory: Path, trust_remote_code: bool) -> None:
     Prompter(directory, trust_remote_code=trust_remote_code).check()
 
 
-class TransformersEngine:
+class TransformersModel:
     """A checkpoint directory that answers, through its processor, its chat template and greedy decoding.
 
     `module` is the torch module, in evaluation mode; weights may be streamed into it between answers.

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluators.answering.batching import Prompt
 from soup.errors import EvaluatorError
+from soup.evaluation.engine import Prompt
 from soup.support.options import option_name
 from soup.support.text import did_you_mean
 

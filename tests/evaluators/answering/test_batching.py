@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evaluators.answering.batching import ask
-from evaluators.answering.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
+from evaluators.answering.engines.transformers import MAX_NEW_TOKENS, TransformersModel
 from evaluators.answering.hot_swap import HotSwap
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
@@ -126,7 +126,7 @@ def weights(directory):
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_an_answer_does_not_depend_on_its_neighbours(kind, checkpoints, prompts):
-    engine = TransformersEngine(checkpoints[kind, 0], max_new_tokens=12)
+    engine = TransformersModel(checkpoints[kind, 0], max_new_tokens=12)
     alone = [engine.answer([prompt])[0] for prompt in prompts]
     for batch_size in (1, 3, 64):
         assert ask(engine, prompts, batch_size) == alone
@@ -136,7 +136,7 @@ def test_an_answer_does_not_depend_on_its_neighbours(kind, checkpoints, prompts)
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_decoding_is_greedy_and_leaves_random_numbers_and_gradients_alone(kind, checkpoints, prompts):
-    engine = TransformersEngine(checkpoints[kind, 0], max_new_tokens=12)
+    engine = TransformersModel(checkpoints[kind, 0], max_new_tokens=12)
     before = torch.get_rng_state()
     first = ask(engine, prompts, 64)
     torch.manual_seed(99)
@@ -153,7 +153,7 @@ def test_decoding_is_greedy_and_leaves_random_numbers_and_gradients_alone(kind, 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_greedy_is_the_most_likely_token_step_by_step(kind, checkpoints, prompts):
     # The oracle: the module's own forward pass over the whole sequence so far, one token at a time, with no cache.
-    engine = TransformersEngine(checkpoints[kind, 0], max_new_tokens=5)
+    engine = TransformersModel(checkpoints[kind, 0], max_new_tokens=5)
     processor, module = engine._prompter.processor, engine.module
     with torch.inference_mode():
         inputs = processor.apply_chat_template(
@@ -188,7 +188,7 @@ def test_an_answer_that_never_ends_stops_at_the_models_last_position_whatever_it
         config = json.loads((endless / name).read_text())
         config.get("text_config", config).update(max_position_embeddings=60, eos_token_id=97)
         (endless / name).write_text(json.dumps(config))
-    engine = TransformersEngine(endless)
+    engine = TransformersModel(endless)
     alone = [engine.answer([prompt])[0] for prompt in prompts]
     assert ask(engine, prompts, 64) == alone
     assert 60 - 16 - len("Why?") - 3 <= len(alone[0]) <= 60 - 16 - len("Why?")  # 16 tokens of one image
@@ -197,7 +197,7 @@ def test_an_answer_that_never_ends_stops_at_the_models_last_position_whatever_it
 
 def test_the_checkpoints_dtype_is_kept(tmp_path, prompts):
     for dtype in (torch.bfloat16, torch.float32):
-        engine = TransformersEngine(save_llava(tmp_path / str(dtype), 0, dtype), max_new_tokens=4)
+        engine = TransformersModel(save_llava(tmp_path / str(dtype), 0, dtype), max_new_tokens=4)
         assert {parameter.dtype for parameter in engine.module.parameters()} == {dtype}
         assert len(ask(engine, prompts, 2)) == len(prompts)
 
@@ -210,15 +210,15 @@ def test_a_candidate_is_streamed_into_the_loaded_model_once(kind, checkpoints, p
     modules = set()
     for seed in (0, 1, 1, 0):
         soup = candidate(checkpoints[kind, seed], tmp_path)
-        engine = swap.engine_for(soup)
+        engine = swap.model_for(soup)
         engine.max_new_tokens = 8
         modules.add(id(engine.module))
-        alone = TransformersEngine(checkpoints[kind, seed], max_new_tokens=8)
+        alone = TransformersModel(checkpoints[kind, seed], max_new_tokens=8)
         assert ask(engine, prompts, 4) == ask(alone, prompts, 4) == answers.setdefault(seed, ask(alone, prompts, 4))
         held = engine.module.state_dict()
         assert all(torch.equal(held[name], value) for name, value in alone.module.state_dict().items())
         assert "directory" not in soup.calls
-        swap.engine_for(soup)
+        swap.model_for(soup)
         assert len(soup.calls) <= 1
     assert len(modules) == 1
     assert answers[0] != answers[1]
@@ -228,19 +228,19 @@ def test_a_candidate_is_streamed_into_the_loaded_model_once(kind, checkpoints, p
 
 def test_another_tokenizer_or_configuration_builds_the_model_anew(checkpoints, tmp_path):
     swap = HotSwap(EvalSettings())
-    first = swap.engine_for(candidate(checkpoints["points", 0], tmp_path))
-    assert swap.engine_for(candidate(checkpoints["points", 1], tmp_path)) is first
+    first = swap.model_for(candidate(checkpoints["points", 0], tmp_path))
+    assert swap.model_for(candidate(checkpoints["points", 1], tmp_path)) is first
     other = save_points(tmp_path / "other", 1)
     config = json.loads((other / "generation_config.json").read_text())
     (other / "generation_config.json").write_text(json.dumps({**config, "repetition_penalty": 1.5}))
-    second = swap.engine_for(candidate(other, tmp_path))
+    second = swap.model_for(candidate(other, tmp_path))
     assert second is not first
     assert second._decoding.repetition_penalty == 1.5
 
 
 def test_a_swap_that_fails_halfway_leaves_no_candidate_in_the_model(checkpoints, tmp_path):
     swap = HotSwap(EvalSettings())
-    swap.engine_for(candidate(checkpoints["points", 0], tmp_path))
+    swap.model_for(candidate(checkpoints["points", 0], tmp_path))
 
     class Torn(ToyCandidate):
         def load_into(self, module, names=None, conversions=()):
@@ -248,9 +248,9 @@ def test_a_swap_that_fails_halfway_leaves_no_candidate_in_the_model(checkpoints,
             raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        swap.engine_for(Torn(checkpoints["points", 1], tmp_path, digest="torn"))
+        swap.model_for(Torn(checkpoints["points", 1], tmp_path, digest="torn"))
     again = candidate(checkpoints["points", 0], tmp_path)
-    swap.engine_for(again)
+    swap.model_for(again)
     assert again.calls == ["load_into"]  # though it was the last one to have been whole
 
 
@@ -258,13 +258,13 @@ def test_what_is_no_vision_language_checkpoint_is_refused(checkpoints, tmp_path)
     bare = save_llava(tmp_path / "bare", 0)
     (bare / "chat_template.jinja").unlink()
     with pytest.raises(EvaluatorError, match="needs a processor with an image processor and a chat template"):
-        HotSwap(EvalSettings()).engine_for(candidate(bare, tmp_path))
+        HotSwap(EvalSettings()).model_for(candidate(bare, tmp_path))
     (bare / "config.json").write_text("{")
     with pytest.raises(EvaluatorError, match=r"config\.json: not readable as JSON"):
-        HotSwap(EvalSettings()).engine_for(candidate(bare, tmp_path))
+        HotSwap(EvalSettings()).model_for(candidate(bare, tmp_path))
     (bare / "config.json").write_text('{"model_type": "unheard_of"}')
     with pytest.raises(EvaluatorError, match=r"needs a processor|can't be built from .*bare"):
-        HotSwap(EvalSettings()).engine_for(candidate(bare, tmp_path))
+        HotSwap(EvalSettings()).model_for(candidate(bare, tmp_path))
 
 
 def test_code_from_a_checkpoint_does_not_run_unasked(tmp_path):
@@ -275,14 +275,14 @@ def test_code_from_a_checkpoint_does_not_run_unasked(tmp_path):
     remote = {"AutoConfig": "theirs.Theirs", "AutoModelForImageTextToText": "theirs.Theirs"}
     (code / "config.json").write_text(json.dumps({**config, "model_type": "theirs", "auto_map": remote}))
     with pytest.raises(EvaluatorError, match=r"trust.remote.code"):
-        HotSwap(EvalSettings()).engine_for(candidate(code, tmp_path))
+        HotSwap(EvalSettings()).model_for(candidate(code, tmp_path))
     assert not marker.exists()
 
 
 def test_loading_and_answering_are_silent(checkpoints, prompts, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ask(TransformersEngine(checkpoints["llava", 0], max_new_tokens=3), prompts, 3)
+        ask(TransformersModel(checkpoints["llava", 0], max_new_tokens=3), prompts, 3)
     output = capfd.readouterr()
     lines = [line for line in (output.out + output.err).splitlines() if "requires torchvision" not in line]
     assert lines == []
@@ -313,7 +313,7 @@ def test_a_model_of_the_users_is_built_anew_for_each_candidate(model, tmp_path):
     swap = HotSwap(EvalSettings(model=f"{model}:Scripted"))
     a, b = scripted(tmp_path, {1: "a"}, name="a"), scripted(tmp_path, {1: "b"}, name="b")
     for soup in (a, a, b, a):
-        swap.engine_for(soup)
+        swap.model_for(soup)
     assert model.with_suffix(".notes").read_text().split("\n")[:-1] == ["built a", "built b", "built a"]
     assert a.calls == ["directory", "directory"]
 
@@ -321,10 +321,10 @@ def test_a_model_of_the_users_is_built_anew_for_each_candidate(model, tmp_path):
 def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(checkpoints, prompts, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from evaluators.answering.engines.transformers import TransformersEngine\n"
+        "from evaluators.answering.engines.transformers import TransformersModel\n"
         "class Mine:\n"
         "    def __init__(self, checkpoint_directory):\n"
-        "        self.inner = TransformersEngine(checkpoint_directory, max_new_tokens=8)\n"
+        "        self.inner = TransformersModel(checkpoint_directory, max_new_tokens=8)\n"
         "        self.module = self.inner.module\n"
         "    def answer(self, prompts):\n"
         "        return self.inner.answer(prompts)\n"
@@ -332,10 +332,10 @@ def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(chec
     swap = HotSwap(EvalSettings(model=f"{file}:Mine"))
     first = candidate(checkpoints["points", 0], tmp_path)
     second = candidate(checkpoints["points", 1], tmp_path)
-    engine = swap.engine_for(first)
-    assert swap.engine_for(second) is engine
+    engine = swap.model_for(first)
+    assert swap.model_for(second) is engine
     assert (first.calls, second.calls) == (["directory"], ["load_into"])
-    alone = TransformersEngine(checkpoints["points", 1], max_new_tokens=8)
+    alone = TransformersModel(checkpoints["points", 1], max_new_tokens=8)
     assert ask(engine, prompts, 4) == ask(alone, prompts, 4)
 
 
@@ -350,7 +350,7 @@ def test_a_model_of_the_users_with_a_module_has_candidates_streamed_into_it(chec
 )
 def test_a_model_of_the_users_that_can_not_be_had_is_told(name, words, model, tmp_path):
     with pytest.raises(EvaluatorError, match=f"(?s){words}"):
-        HotSwap(EvalSettings(model=f"{model}:{name}")).engine_for(scripted(tmp_path, {}))
+        HotSwap(EvalSettings(model=f"{model}:{name}")).model_for(scripted(tmp_path, {}))
 
 
 @pytest.mark.parametrize("name", ["auto.py", "nonsense", "no.py:Class", ":", "package.module:Class"])

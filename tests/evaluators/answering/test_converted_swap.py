@@ -44,7 +44,7 @@ def test_what_transformers_converts_is_streamed_bit_for_bit_and_never_written(fa
     pool, swap, modules = write_models(tmp_path, family), bare_swap(monkeypatch), set()
     for weights in ([0.5, 0.5], [0.25, 0.75]):  # the second goes where the first is
         with candidate_of(pool, tmp_path / "home", weights=weights) as candidate:
-            module = swap.engine_for(candidate).module
+            module = swap.model_for(candidate).module
             modules.add(id(module))
             assert plan_loading(module, on_disk(candidate.template)).conversions
             assert not (tmp_path / "home").exists()
@@ -128,7 +128,7 @@ def test_what_transformers_casts_on_loading_is_loaded_from_the_candidate_s_direc
 
     pool = damaged(write_models(tmp_path, "glm4v_moe"), narrow)
     with candidate_of(pool, tmp_path / "home") as candidate, caplog.at_level(logging.WARNING):
-        module = bare_swap(monkeypatch).engine_for(candidate).module
+        module = bare_swap(monkeypatch).model_for(candidate).module
         assert "e_score_correction_bias: expected dtype float32, found bfloat16" in caplog.text
         fresh = load(candidate.directory()).state_dict()
     assert all(same_bits(values, fresh[name]) for name, values in module.state_dict().items())

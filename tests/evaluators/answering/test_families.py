@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from evaluators.answering import prompts as prompts_module
 from evaluators.answering.batching import LARGEST_BATCH, ask
-from evaluators.answering.engines.transformers import TransformersEngine
+from evaluators.answering.engines.transformers import TransformersModel
 from evaluators.answering.hot_swap import HotSwap
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
@@ -71,7 +71,7 @@ def askable(kind, prompts):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_an_answer_does_not_depend_on_its_neighbours(kind, pools, prompts):
-    engine = TransformersEngine(pools(kind) / "m0", max_new_tokens=10)
+    engine = TransformersModel(pools(kind) / "m0", max_new_tokens=10)
     prompts = askable(kind, prompts)
     alone = [engine.answer([prompt])[0] for prompt in prompts]
     for batch_size in (1, 3, 64):
@@ -83,20 +83,20 @@ def test_an_answer_does_not_depend_on_its_neighbours(kind, pools, prompts):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_candidate_answers_from_the_loaded_model_as_its_merged_files_do(kind, pools, prompts, tmp_path, caplog):
     swap, prompts = HotSwap(EvalSettings()), askable(kind, prompts)
-    first = swap.engine_for(ToyCandidate(pools(kind) / "m0", tmp_path, digest="first"))
+    first = swap.model_for(ToyCandidate(pools(kind) / "m0", tmp_path, digest="first"))
     with mean_of(pools(kind), tmp_path / "home") as soup:
-        engine = swap.engine_for(soup)
+        engine = swap.model_for(soup)
         assert engine is first
         assert not (tmp_path / "home" / "checkpoint").exists()
         assert not caplog.records
-        fresh = TransformersEngine(soup.directory(), max_new_tokens=10)
+        fresh = TransformersModel(soup.directory(), max_new_tokens=10)
         held, there = engine.module.state_dict(), fresh.module.state_dict()
         assert held.keys() == there.keys()
         assert all(same_bits(held[name], values) for name, values in there.items())
         engine.max_new_tokens = 10
         answers = ask(engine, prompts, 64)
         assert answers == ask(fresh, prompts, 64)
-    assert answers != ask(TransformersEngine(pools(kind) / "m0", max_new_tokens=10), prompts, 64)
+    assert answers != ask(TransformersModel(pools(kind) / "m0", max_new_tokens=10), prompts, 64)
 
 
 def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, prompts):
@@ -106,7 +106,7 @@ def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, pr
     importlib.import_module("transformers.utils.logging").warning_once.cache_clear()
     logging.getLogger("transformers").addHandler(handler)
     try:
-        TransformersEngine(pools("llava") / "m0", max_new_tokens=3).answer(prompts[:1])
+        TransformersModel(pools("llava") / "m0", max_new_tokens=3).answer(prompts[:1])
     finally:
         logging.getLogger("transformers").removeHandler(handler)
     assert warnings == []
@@ -114,7 +114,7 @@ def test_transformers_has_nothing_to_complain_of_while_a_model_answers(pools, pr
 
 def test_the_dtype_on_disk_is_the_dtype_in_memory(tmp_path, prompts):
     path = save_family("qwen3_vl", tmp_path / "half", 0, torch.bfloat16)
-    engine = TransformersEngine(path, max_new_tokens=3)
+    engine = TransformersModel(path, max_new_tokens=3)
     assert {values.dtype for values in engine.module.state_dict().values()} == {torch.bfloat16}
     assert len(ask(engine, prompts, "auto")) == len(prompts)
 
@@ -123,20 +123,20 @@ def test_a_tokenizer_that_pads_on_the_right_is_made_to_pad_on_the_left(tmp_path,
     path = save_family("llava", tmp_path / "right", 0)
     config = json.loads((path / "tokenizer_config.json").read_text())
     (path / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "right"}))
-    right = TransformersEngine(path, max_new_tokens=10)
+    right = TransformersModel(path, max_new_tokens=10)
     assert right._prompter.tokenizer.padding_side == "right"
-    left = TransformersEngine(pools("llava") / "m0", max_new_tokens=10)
+    left = TransformersModel(pools("llava") / "m0", max_new_tokens=10)
     assert ask(right, prompts, 64) == ask(left, prompts, 64)
 
 
 def test_text_alone_to_a_model_that_needs_an_image_is_told(pools, prompts):
-    engine = TransformersEngine(pools("paligemma") / "m0")
+    engine = TransformersModel(pools("paligemma") / "m0")
     with pytest.raises(EvaluatorError, match="PaliGemmaProcessor needs an image with each text"):
         ask(engine, prompts, 64)
 
 
 def test_a_plain_prompt_is_the_images_and_then_the_text(pools, prompts, monkeypatch):
-    engine = TransformersEngine(pools("paligemma") / "m0", max_new_tokens=2)
+    engine = TransformersModel(pools("paligemma") / "m0", max_new_tokens=2)
     inputs = engine._prompter([prompts[5]])
     text = engine._prompter.tokenizer.decode(inputs["input_ids"][0])
     assert text.replace(" ", "") == "<image>" * 32 + "<s>Countthemall.\n"
@@ -148,7 +148,7 @@ def test_another_model_without_a_chat_template_is_refused_not_guessed_at(kind, t
     path = save_family(kind, tmp_path / "bare", 0)
     (path / "chat_template.jinja").unlink()
     with pytest.raises(EvaluatorError, match="needs a processor with an image processor and a chat template"):
-        TransformersEngine(path)
+        TransformersModel(path)
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
     kept = {name: values for name, values in whole.items() if "layers.1.mlp" not in name}
     save_file(kept, path / "model.safetensors", {"format": "pt"})
     with pytest.raises(EvaluatorError, match=r"not a whole model, 7 tensors are missing.*\n.*layers\.1\.mlp"):
-        TransformersEngine(path)
+        TransformersModel(path)
 
 
 def test_what_videos_need_is_left_as_it_was(pools):
@@ -165,7 +165,7 @@ def test_what_videos_need_is_left_as_it_was(pools):
 
     video_processing_auto = importlib.import_module("transformers.models.auto.video_processing_auto")
     before = video_processing_auto.AutoVideoProcessor, vars(processing_utils.transformers_module).keys()
-    TransformersEngine(pools("qwen2_vl") / "m0")
+    TransformersModel(pools("qwen2_vl") / "m0")
     after = video_processing_auto.AutoVideoProcessor, vars(processing_utils.transformers_module).keys()
     assert before == after
 
@@ -286,7 +286,7 @@ def test_vlmeval_s_own_wrapper_is_built_for_each_candidate(tmp_path, monkeypatch
     swap = HotSwap(EvalSettings(model="vlmeval:Toy"))
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        engine = swap.engine_for(ToyCandidate(tmp_path / name, tmp_path, digest=name))
+        engine = swap.model_for(ToyCandidate(tmp_path / name, tmp_path, digest=name))
         assert ask(engine, TEXTS[:2], "auto") == [f"1 parts, {tmp_path / name}"] * 2
     identity = swap.identity()
     assert identity["model"] == "vlmeval:Toy"
@@ -303,7 +303,7 @@ def test_vlmeval_without_its_gigabytes_is_one_sentence_with_the_pip_line(monkeyp
 
 def test_the_merged_files_hold_all_that_is_answered_with(pools, tmp_path):
     with mean_of(pools("internvl"), tmp_path / "home") as soup:
-        engine = HotSwap(EvalSettings()).engine_for(soup)
+        engine = HotSwap(EvalSettings()).model_for(soup)
         written = read_back(soup.directory())
     held = engine.module.state_dict()
     assert len({values.data_ptr() for values in held.values()}) == len(written)  # tied ones are one

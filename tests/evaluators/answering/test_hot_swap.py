@@ -89,7 +89,7 @@ def test_a_search_keeps_one_module_for_all_its_candidates(tmp_path, monkeypatch)
     modules = set()
     for index, weights in enumerate([[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3]]):
         with candidate_of(pool, tmp_path / f"{index}", weights=weights) as candidate:
-            module = swap.engine_for(candidate).module
+            module = swap.model_for(candidate).module
             modules.add(id(module))
             assert not (tmp_path / f"{index}" / "checkpoint").exists()  # nothing was written for it
             fresh = load(candidate.directory()).state_dict()
@@ -111,7 +111,7 @@ def test_a_module_of_another_dtype_than_the_candidate_is_not_streamed_into(tmp_p
 def test_a_search_that_casts_loads_each_candidate_in_the_dtype_that_ships(tmp_path, monkeypatch):
     pool = write_models(tmp_path / "pool", "llava", dtype=torch.float32)
     with candidate_of(pool, tmp_path / "home", dtype="bfloat16") as candidate:
-        module = bare_swap(monkeypatch).engine_for(candidate).module
+        module = bare_swap(monkeypatch).model_for(candidate).module
         assert {values.dtype for values in module.parameters()} == {torch.bfloat16}
 
 
@@ -250,7 +250,7 @@ def test_a_whole_model_beside_a_left_behind_adapter_config_is_judged_as_the_whol
         adapter = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 4, "target_modules": ["q_proj"]}
         (folder / "adapter_config.json").write_text(json.dumps(adapter))
     with candidate_of(tmp_path / "pool", tmp_path / "home") as candidate:
-        held = HotSwap(EvalSettings()).engine_for(candidate).module.state_dict()
+        held = HotSwap(EvalSettings()).model_for(candidate).module.state_dict()
         loaded = load(candidate.directory()).state_dict()
         assert held.keys() == loaded.keys()
         assert all(same_bits(held[name], loaded[name]) for name in held)

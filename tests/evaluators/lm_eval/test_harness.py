@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from evaluators.answering.batching import ask
-from evaluators.answering.engines.transformers import TransformersEngine
-from evaluators.answering.hot_swap import shared_swap
+from evaluators.answering.engines.transformers import TransformersModel
+from evaluators.answering.session import shared_session
 from evaluators.lm_eval.harness import LMEval
 from evaluators.lm_eval.model import language_model
 from evaluators.vlmeval.benchmarks import BENCHMARKS
@@ -168,7 +168,7 @@ def test_answers_are_written_as_lm_eval_alone_would(pool, tasks, tmp_path, monke
     whole = lm_eval.simple_evaluate
     monkeypatch.setattr(lm_eval, "simple_evaluate", lambda **arguments: seen.append(whole(**arguments)) or seen[-1])
     candidate = ToyCandidate(pool / "m0", tmp_path, "m0")
-    ask(shared_swap(EvalSettings()).engine_for(candidate), [[{"type": "text", "value": "Why?"}]], 1)
+    ask(shared_session(EvalSettings()).model_for(candidate, "lm_eval"), [[{"type": "text", "value": "Why?"}]], 1)
     LMEval(EvalSettings()).evaluate(candidate, benchmark(tasks, "toy_writing"))
     plainly(pool / "m0", tasks, "toy_writing", "exact_match")
     ours, theirs = ([row["resps"] for row in results["samples"]["toy_writing"]] for results in seen)
@@ -178,20 +178,20 @@ def test_answers_are_written_as_lm_eval_alone_would(pool, tasks, tmp_path, monke
 
 def test_one_model_serves_both_kinds_of_benchmarks_and_neither_hears_of_the_other(pool, tasks, tmp_path):
     settings = EvalSettings()
-    evaluator, swap = LMEval(settings), shared_swap(settings)
-    assert shared_swap(EvalSettings()) is swap
-    assert shared_swap(EvalSettings(trust_remote_code=True)) is not swap
+    evaluator, swap = LMEval(settings), shared_session(settings)
+    assert shared_session(EvalSettings()) is swap
+    assert shared_session(EvalSettings(trust_remote_code=True)) is not swap
     image = noise(tmp_path / "image.png", (40, 30), 1)
     prompts = [[{"type": "image", "value": image}, {"type": "text", "value": text}] for text in ("Why?", "Is it so?")]
     outcomes = {}
     for turn in range(2):
         for seed in (0, 1):
             candidate = ToyCandidate(pool / f"m{seed}", tmp_path, f"m{seed}")
-            engine = swap.engine_for(candidate)
+            engine = swap.model_for(candidate, "lm_eval")
             engine.max_new_tokens = 8
             answers = ask(engine, prompts, "auto")
             scores = [evaluator.evaluate(candidate, benchmark(tasks, name)).value for name in ("toy_choice", "toys")]
-            assert evaluator._swap.engine_for(candidate) is engine
+            assert evaluator._engine.model_for(candidate, "lm_eval") is engine
             assert outcomes.setdefault(seed, (answers, scores)) == (answers, scores), turn
     assert outcomes[0][0] != outcomes[1][0]
 
@@ -265,7 +265,7 @@ def test_random_numbers_of_others_stay_as_they_were(pool, tasks, tmp_path):
 def test_batches_halve_where_memory_runs_out(name, pool, tasks, tmp_path, monkeypatch):
     evaluator, candidate = LMEval(EvalSettings()), ToyCandidate(pool / "m0", tmp_path, "m0")
     expected = evaluator.evaluate(candidate, benchmark(tasks, name))
-    module, sizes = evaluator._swap.engine_for(candidate).module, []
+    module, sizes = evaluator._engine.model_for(candidate, "lm_eval").module, []
     forward = type(module).forward
 
     def narrow(self, input_ids=None, **others):
@@ -289,7 +289,7 @@ def test_batches_halve_where_memory_runs_out(name, pool, tasks, tmp_path, monkey
 def test_the_language_model_of_every_family_is_judged_as_lm_eval_alone_would(kind, tasks, tmp_path):
     path = save_family(kind, tmp_path / kind, 0)
     evaluator, candidate = LMEval(EvalSettings()), ToyCandidate(path, tmp_path, kind)
-    engine = evaluator._swap.engine_for(candidate)
+    engine = evaluator._engine.model_for(candidate, "lm_eval")
     engine.max_new_tokens = 3
     image = noise(tmp_path / "image.png", (40, 30), 1)
     ask(engine, [[{"type": "image", "value": image}, {"type": "text", "value": "Why?"}]], 1)  # and leaves no trace
@@ -299,7 +299,7 @@ def test_the_language_model_of_every_family_is_judged_as_lm_eval_alone_would(kin
 
 
 def test_a_model_that_knows_what_comes_is_refused(tmp_path):
-    engine = TransformersEngine(save_family("paligemma", tmp_path / "both-ways", 0))
+    engine = TransformersModel(save_family("paligemma", tmp_path / "both-ways", 0))
     with pytest.raises(EvaluatorError, match="reads its whole prompt at once"):
         language_model(engine, "auto")
 
@@ -313,7 +313,7 @@ def test_a_model_of_the_users_needs_a_module_and_a_tokenizer():
 
 
 def test_weights_that_the_files_keep_apart_are_not_tied_for_lm_eval(tmp_path):
-    engine = TransformersEngine(save_family("llava", tmp_path / "m", 0))
+    engine = TransformersModel(save_family("llava", tmp_path / "m", 0))
     engine.module.config.tie_word_embeddings = engine.module.config.text_config.tie_word_embeddings = True
     head = engine.module.lm_head.weight.clone()
     language_model(engine, "auto")

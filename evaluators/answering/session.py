@@ -1,0 +1,137 @@
+"""The engine of a search: opened once, candidates swapped in, closed and opened again where a swap can't be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from evaluators.answering.batching import Model
+from evaluators.answering.hot_swap import HotSwap
+from evaluators.answering.side_files import side_files_digest
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Candidate
+from soup.evaluation.engine import OnBatch, Prompt, build_engine
+from soup.evaluation.settings import EvalSettings
+from soup.support.options import option_name
+
+__all__ = ["EngineSession", "shared_session"]
+
+logger = logging.getLogger(__name__)
+
+
+class EngineSession:
+    """One engine, and which candidate is in it.
+
+    A candidate is put in once for all of its benchmarks. Whatever stops a swap, an interrupt included, leaves nothing
+    that could be taken for a candidate.
+
+    Raises:
+        EvaluatorError: the engine is unknown, or takes no such arguments.
+    """
+
+    def __init__(self, settings: EvalSettings) -> None:
+        self.engine = build_engine(settings)
+        self._settings = settings
+        self._digest: str | None = None  # of the candidate that is in it
+        self._side_files_digest: str | None = None  # of the files around the weights that it was opened with
+        self._checked: set[str] = set()  # digests of side files that the engine can be opened with
+
+    def identity(self) -> Mapping[str, object]:
+        """Return all of the engine that can change an answer, as JSON values.
+
+        Raises:
+            EvaluatorError: see `soup.evaluation.engine.Engine.identity`; or a model of the user's for an engine that
+                loads checkpoints by itself.
+        """
+        if self._settings.model != "auto" and not isinstance(self.engine, HotSwap):
+            raise EvaluatorError(
+                f"{option_name('model')} {self._settings.model}: the engine {self._settings.engine} loads checkpoints "
+                f"by itself; leave one of {option_name('model')} and {option_name('engine')} out."
+            )
+        return self.engine.identity()
+
+    def check(self, checkpoint: Path) -> None:
+        """Have the engine look at the files around a checkpoint's weights, once for files that are alike.
+
+        Raises:
+            EvaluatorError: candidates with such files can't be asked.
+        """
+        if (digest := side_files_digest(checkpoint)) not in self._checked:
+            self.engine.check(checkpoint)
+            self._checked.add(digest)
+
+    def answer(self, candidate: Candidate, prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
+        """Answer prompts with the candidate's weights.
+
+        Raises:
+            EvaluatorError: the engine can't be opened on the candidate, or an answer did not come.
+        """
+        self._hold(candidate)
+        return self.engine.answer(prompts, on_batch)
+
+    def require_model(self, harness: str) -> HotSwap:
+        """Return the engine as one whose loaded model can be had, for a harness that needs more than answers.
+
+        Raises:
+            EvaluatorError: it keeps its model to itself.
+        """
+        if not isinstance(self.engine, HotSwap):
+            raise EvaluatorError(
+                f"{harness}: needs likelihoods of texts, and the engine {self._settings.engine} gives only "
+                f"answers. Leave {option_name('engine')} out for it."
+            )
+        return self.engine
+
+    def model_for(self, candidate: Candidate, harness: str) -> Model:
+        """Return the loaded model with the candidate's weights in it.
+
+        Raises:
+            EvaluatorError: see `require_model`; or the engine can't be opened on the candidate.
+        """
+        engine = self.require_model(harness)
+        self._hold(candidate)
+        return engine.model_for(candidate)
+
+    def close(self) -> None:
+        """Close the engine; the next candidate opens it again."""
+        self._digest = self._side_files_digest = None
+        self.engine.close()
+
+    def _hold(self, candidate: Candidate) -> None:
+        if self._digest == candidate.digest:
+            return
+        side_files = side_files_digest(candidate.template)
+        was_open, self._digest = self._side_files_digest == side_files, None  # until all of it has arrived
+        try:
+            if not (was_open and self._swap(candidate)):
+                self.close()
+                self.engine.open(candidate)
+        except BaseException:
+            self.close()
+            raise
+        self._digest, self._side_files_digest = candidate.digest, side_files
+
+    def _swap(self, candidate: Candidate) -> bool:
+        try:
+            self.engine.swap(candidate)
+        except Exception as reason:
+            logger.warning(
+                "A candidate could not be swapped into the engine %s, which is opened anew. %s",
+                self._settings.engine,
+                reason,
+            )
+            return False
+        return True
+
+
+_sessions: WeakValueDictionary[EvalSettings, EngineSession] = WeakValueDictionary()
+
+
+def shared_session(settings: EvalSettings) -> EngineSession:
+    """Return the session that all harnesses of a search share, for as long as they live: two might not fit."""
+    session = _sessions.get(settings)
+    if session is None:
+        session = _sessions[settings] = EngineSession(settings)
+    return session

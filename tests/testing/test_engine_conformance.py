@@ -1,0 +1,128 @@
+"""check_engine: what keeps the contract passes, and each way to break it is caught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluators.answering.hot_swap import HotSwap
+from soup.testing import FakeEngine, check_engine
+from tests.helpers.scripted_models import ToyCandidate
+from tests.helpers.vlm_families import noise, save_family
+
+PROMPTS = [[{"type": "text", "value": "x" * length}] for length in (1, 5, 3)]
+
+
+@pytest.fixture
+def candidates(tmp_path):
+    return [ToyCandidate(tmp_path, tmp_path, digest) for digest in ("a", "b")]
+
+
+def check(kind, candidates, **options):
+    check_engine(lambda settings: kind(), candidates, PROMPTS, **options)
+
+
+def test_the_fake_engine_keeps_the_contract_and_notes_what_was_done(candidates, tmp_path):
+    engine = FakeEngine(fails=["swap bad", "open bad"])
+    bad = ToyCandidate(tmp_path, tmp_path, "bad")
+    check_engine(lambda settings: engine, candidates, PROMPTS, failing=bad)
+    assert engine.calls[:4] == ["open a", "answer 3", "close", "open b"]
+    assert engine.calls[-6:] == ["swap bad", "close", "open bad", "open a", "answer 3", "close"]
+    assert engine.fails == []
+
+
+class Unstable(FakeEngine):
+    def identity(self):
+        return {"engine": "fake", "calls": len(self.calls)}
+
+
+class Forgetful(FakeEngine):
+    def answer(self, prompts, on_batch):
+        return super().answer(prompts, lambda *_: None)
+
+
+class Neighbourly(FakeEngine):
+    def answer(self, prompts, on_batch):
+        answers = [f"{self._digest} {len(prompts)}" for _ in prompts]
+        on_batch(prompts, answers)
+        return answers
+
+
+class Ordered(FakeEngine):
+    def answer(self, prompts, on_batch):
+        answers = [f"{self._digest} {index}" for index, _ in enumerate(prompts)]
+        on_batch(prompts, answers)
+        return answers
+
+
+class Deaf(FakeEngine):
+    def swap(self, candidate):
+        pass
+
+
+class TooFew(FakeEngine):
+    def answer(self, prompts, on_batch):
+        return super().answer(prompts, on_batch)[1:]
+
+
+class Same(FakeEngine):
+    def answer(self, prompts, on_batch):
+        on_batch(prompts, ["yes"] * len(prompts))
+        return ["yes"] * len(prompts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Unstable, "two engines of the same settings|changed the identity"),
+        (Forgetful, "on_batch did not hear"),
+        (Neighbourly, "what is asked at the same time"),
+        (Ordered, "the order of the prompts"),
+        (Deaf, "after a swap than after opening"),
+        (lambda: FakeEngine(resets=False), "after a swap than after opening"),
+        (TooFew, "2 answers to 3 prompts"),
+        (Same, "all candidates answered alike"),
+        (object, "a member of .* is missing"),
+    ],
+)
+def test_an_engine_that_breaks_the_contract_is_caught(kind, words, candidates):
+    with pytest.raises(AssertionError, match=words):
+        check(kind, candidates)
+
+
+def test_a_candidate_that_can_t_be_put_in_must_raise(candidates, tmp_path):
+    with pytest.raises(AssertionError, match=r"was taken by swap"):
+        check(FakeEngine, candidates, failing=ToyCandidate(tmp_path, tmp_path, "bad"))
+    with pytest.raises(AssertionError, match=r"was taken by open"):
+        check(lambda: FakeEngine(fails=["swap bad"]), candidates, failing=ToyCandidate(tmp_path, tmp_path, "bad"))
+
+
+def test_transformers_keeps_the_contract(tmp_path):
+    paths = [save_family("llava", tmp_path / f"m{seed}", seed) for seed in (0, 1)]
+    image = noise(tmp_path / "image.png", (40, 30), 1)
+    prompts = [[{"type": "image", "value": image}, {"type": "text", "value": text}] for text in ("Why?", "Is it so?")]
+    prompts.append([{"type": "text", "value": "What is a pool?"}])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    short = lambda settings: Short(settings)  # noqa: E731
+    check_engine(
+        short,
+        [ToyCandidate(path, tmp_path, path.name) for path in paths],
+        prompts,
+        failing=ToyCandidate(empty, tmp_path, "empty"),
+    )
+
+
+class Short(HotSwap):
+    """Answers of a few tokens: random weights never come to an end."""
+
+    def model_for(self, candidate):
+        model = super().model_for(candidate)
+        model.max_new_tokens = 6
+        return model
+
+
+def test_the_folder_of_the_fake_is_not_touched(candidates, tmp_path):
+    check(FakeEngine, candidates)
+    assert list(Path(tmp_path).iterdir()) == []
