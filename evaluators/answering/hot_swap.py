@@ -43,6 +43,7 @@ class HotSwap:
         self._digest: str | None = None  # of the candidate whose weights the model holds
         self._side_files_digest: str | None = None  # of the files around the weights that the model was built with
         self._can_stream = True
+        self._checked: set[str] = set()  # digests of side files that make prompts
 
     def identity(self) -> Mapping[str, object]:
         """Return all of the model that can change a score, as JSON values."""
@@ -61,7 +62,7 @@ class HotSwap:
         Raises:
             EvaluatorError: there is no processor, no chat template, or one that fails or drops the question.
         """
-        if self.settings.model != "auto":
+        if self.settings.model != "auto" or (digest := side_files_digest(checkpoint)) in self._checked:
             return
         from evaluators.answering.engines.transformers import check_prompts
 
@@ -75,6 +76,7 @@ class HotSwap:
                 f"{checkpoint}: its processor can't be opened, so that nothing can be asked: "
                 f"{type(cause).__name__}: {cause}"
             ) from cause
+        self._checked.add(digest)
 
     def model_for(self, candidate: Candidate) -> Model:
         """Return the model with the candidate's weights in it.

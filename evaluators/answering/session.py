@@ -36,7 +36,6 @@ class EngineSession:
         self._settings = settings
         self._digest: str | None = None  # of the candidate that is in it
         self._side_files_digest: str | None = None  # of the files around the weights that it was opened with
-        self._checked: set[str] = set()  # digests of side files that the engine can be opened with
 
     def identity(self) -> Mapping[str, object]:
         """Return all of the engine that can change an answer, as JSON values.
@@ -53,14 +52,12 @@ class EngineSession:
         return self.engine.identity()
 
     def check(self, checkpoint: Path) -> None:
-        """Have the engine look at the files around a checkpoint's weights, once for files that are alike.
+        """Have the engine look at the files around a checkpoint's weights.
 
         Raises:
             EvaluatorError: candidates with such files can't be asked.
         """
-        if (digest := side_files_digest(checkpoint)) not in self._checked:
-            self.engine.check(checkpoint)
-            self._checked.add(digest)
+        self.engine.check(checkpoint)
 
     def answer(self, candidate: Candidate, prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
         """Answer prompts with the candidate's weights.

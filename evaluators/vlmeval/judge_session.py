@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from evaluators.answering.endpoint import map_at_once
 from evaluators.answering.response_cache import ResponseCache, response_key
 from evaluators.vlmeval.llm_judge import LLMJudge
 from soup.errors import EvaluatorError
@@ -62,35 +63,7 @@ class JudgeSession:
 
     def map(self, function: Callable[[int], T], indices: Sequence[int]) -> list[T]:
         """Return the function's value for each index, in their order, by a few threads; the first error ends it."""
-        positions, turn = iter(range(len(indices))), threading.Lock()
-        values: dict[int, T] = {}
-        errors: list[BaseException] = []
-
-        def work() -> None:
-            while not self._stopped.is_set():
-                with turn:
-                    position = next(positions, None)
-                if position is None:
-                    return
-                try:
-                    values[position] = function(indices[position])
-                except BaseException as error:
-                    errors.append(error)
-                    self._stopped.set()
-
-        # Daemons: an interrupt need not wait for a reply that may take minutes.
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(indices)))]
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        except BaseException:
-            self._stopped.set()
-            raise
-        if errors:
-            raise errors[0]
-        return [values[position] for position in range(len(indices))]
+        return map_at_once(function, indices, THREADS, self._stopped)
 
     def refuse_unread(self, unread: Sequence[str], count: int) -> None:
         """Refuse a judge whose replies can't be read: VLMEvalKit would count those questions as wrong.

@@ -144,6 +144,10 @@ class Candidate(Protocol):
         """The recipe's digest: equal digests mean equal weights, configuration, tokenizer and processor."""
 
     @property
+    def names(self) -> Sequence[str]:
+        """The names of the ingredients that it is made of, in the recipe's order; one alone is a checkpoint."""
+
+    @property
     def template(self) -> Path:
         """A checkpoint directory with the candidate's config, tokenizer and processor files (but other weights)."""
 
@@ -154,6 +158,10 @@ class Candidate(Protocol):
     @property
     def kept(self) -> Path:
         """A directory of this candidate's own for what is worth keeping for a rerun; made by whoever writes first."""
+
+    @property
+    def logs(self) -> Path:
+        """The run's directory for what processes print; made by whoever writes first."""
 
     def directory(self) -> Path:
         """Return the candidate as a complete checkpoint directory; its files may be hard links: only read them."""

@@ -46,6 +46,7 @@ class SoupCandidate:
             of a copy.
         allow_nonfinite: Whether NaN and infinity are merged instead of refused.
         kept: The directory for answers that outlive a run that stops (default: in `home`).
+        logs: The directory for what processes print (default: in `home`).
         on_answers: Called with how many of how many prompts are answered, by evaluators that tell.
         on_remark: Called with what is strange about the answers.
 
@@ -62,6 +63,7 @@ class SoupCandidate:
         *,
         options: MergeOptions | None = None,
         kept: Path | None = None,
+        logs: Path | None = None,
         on_answers: Callable[[int, int], None] = lambda count, total: None,
         on_remark: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -69,6 +71,7 @@ class SoupCandidate:
         self.names = recipe.names
         self.home = home
         self.kept = kept or home / "kept"
+        self.logs = logs or home / "logs"
         self.scratch = home / "scratch"
         self._plan = plan_merge(recipe, pool, options)
         self._tensor_digests = {digest.content: digest.tensors for digest in digests}

@@ -4,7 +4,7 @@ RUN/journal.jsonl    every score, one line each
 RUN/digests.json     the pool's digests, so that it is read once
 RUN/scratch/         candidates on disk while they are evaluated; a failed evaluation's log stays
 RUN/answers/         what a model answered, so that an evaluation that stopped asks only for the rest
-RUN/logs/            what workers print
+RUN/logs/            what workers and engines print
 RUN/soups/           what each strategy came to
 """
 
@@ -63,7 +63,7 @@ class RunDirectory:
 
     @property
     def logs(self) -> Path:
-        """The folder of the workers' logs."""
+        """The folder of the workers' and engines' logs."""
         return self.path / "logs"
 
     @property

@@ -271,6 +271,7 @@ def make_candidate(
         digests.values(),
         options=options,
         kept=run.answers(recipe),
+        logs=run.logs,
         on_answers=on_answers,
         on_remark=on_remark,
     )

@@ -270,6 +270,7 @@ ENGINES = Registry(
     EvaluatorError,
     {
         "transformers": "evaluators.answering.hot_swap:HotSwap",
+        "openai": "evaluators.answering.engines.openai:OpenAI",
     },
 )
 evaluator = EVALUATORS.register

@@ -79,6 +79,7 @@ class ToyCandidate:
     calls: list[str] = field(default_factory=list)
     progress: list[tuple[int, int]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    names: tuple[str, ...] = ("m",)
 
     def answered(self, count, of):
         self.progress.append((count, of))
@@ -89,6 +90,10 @@ class ToyCandidate:
     @property
     def template(self):
         return self.path
+
+    @property
+    def logs(self):
+        return self.scratch.with_name(f"{self.scratch.name}.logs")
 
     @property
     def kept(self):
@@ -147,8 +152,8 @@ def grade(prompt, temperature=0):
 class JudgeServer:
     """An endpoint on loopback that speaks OpenAI's chat completions. `plays` makes a reply, or an HTTP answer."""
 
-    def __init__(self, plays=grade):
-        self.plays = plays
+    def __init__(self, plays=grade, models=("a-model",)):
+        self.plays, self.models = plays, models
         self.prompts, self.headers, self.bodies = [], [], []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -171,6 +176,13 @@ class JudgeServer:
         judge = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                text = json.dumps({"data": [{"id": name} for name in judge.models]}).encode()
+                self.send_response(200 if self.path == "/v1/models" else 404)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 prompt = body["messages"][0]["content"]

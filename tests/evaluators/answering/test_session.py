@@ -90,15 +90,6 @@ def test_an_interrupt_in_a_swap_leaves_nothing_that_could_answer(fake, session, 
     assert fake.calls[-3:] == ["close", "open a", "answer 1"]
 
 
-def test_files_that_are_alike_are_checked_once(fake, session, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(fake, "check", seen.append)
-    paths = [candidate(tmp_path, name, config).path for name, config in (("a", "{}"), ("b", "{}"), ("c", "[]"))]
-    for path in paths:
-        session.check(path)
-    assert seen == [paths[0], paths[2]]
-
-
 def test_an_argument_that_the_engine_does_not_take_is_told(fake):
     EngineSession(EvalSettings(engine="fake", engine_args={"speed": 2}))
     with pytest.raises(EvaluatorError, match=r"sped: the engine fake has no .* takes speed, colour.* mean 'speed'"):

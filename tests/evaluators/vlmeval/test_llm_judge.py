@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluators.answering import endpoint
 from evaluators.answering.response_cache import ResponseCache
-from evaluators.vlmeval import llm_judge
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.judge_session import JudgeSession
@@ -37,7 +37,7 @@ MMVET = Benchmark("mmvet", "vlmeval", "mmvet")
 @pytest.fixture(autouse=True)
 def quick_and_with_a_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(llm_judge, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ def test_a_key_with_a_line_break_is_refused_without_repeating_it(settings, serve
 
 
 def test_a_slow_judge_is_not_waited_for_forever(settings, server, monkeypatch):
-    monkeypatch.setattr(llm_judge, "TIMEOUT_SECONDS", 0.1)
-    monkeypatch.setattr(llm_judge, "ATTEMPTS", 2)
+    monkeypatch.setattr(endpoint, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 2)
     server.plays = lambda *_: time.sleep(0.5) or "1.0"
     with pytest.raises(EvaluatorError, match=r"no reply within 0.1 seconds \(2 attempts\)"):
         LLMJudge.from_settings(settings).ask("?", 0, 3)
@@ -210,7 +210,7 @@ def test_a_slow_judge_is_not_waited_for_forever(settings, server, monkeypatch):
 
 def test_certificates_are_verified_whatever_vlmeval_did_to_the_process(settings, monkeypatch):
     monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
-    handlers = LLMJudge("https://host/v1", "m", "K")._opener.handlers
+    handlers = LLMJudge("https://host/v1", "m", "K")._endpoint._opener.handlers
     (secure,) = [handler for handler in handlers if isinstance(handler, urllib.request.HTTPSHandler)]
     assert secure._context.verify_mode == ssl.CERT_REQUIRED
     assert secure._context.check_hostname

@@ -1,0 +1,213 @@
+"""The line to an endpoint that speaks OpenAI's chat completions: it either brings a reply or raises.
+
+Refusals of load and broken connections are tried again. The key comes from the environment, goes into one header, and
+is nowhere else: not in a log, a journal, an answer or an error.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from email.message import Message
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from soup.errors import EvaluatorError
+from soup.support.json_text import parse_json
+
+__all__ = ["ChatEndpoint", "map_at_once"]
+
+ATTEMPTS = 6
+TIMEOUT_SECONDS = 120.0
+FIRST_PAUSE_SECONDS = 1.0  # then twice as long each time: half a minute in all
+LONGEST_PAUSE_SECONDS = 60.0  # whatever a server's Retry-After says
+PATH = "/chat/completions"
+EXCERPT_CHARACTERS = 300  # of a server's own words, in an error
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the key to whoever is named there."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None
+
+
+class _RefusalError(Exception):
+    """The endpoint gave no reply; another attempt may help or not, after so many seconds."""
+
+    def __init__(self, reason: str, *, may_retry: bool = True, pause_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.may_retry = may_retry
+        self.pause_seconds = pause_seconds
+
+
+class ChatEndpoint:
+    """An endpoint, asked over HTTP; refusals of load (429, 5xx) and broken connections are tried again.
+
+    Args:
+        url: The endpoint, with `/chat/completions` or without.
+        key_env: The environment variable that holds the key.
+        option: How the user names the option of the URL, for errors.
+
+    Raises:
+        EvaluatorError: a URL that is none, or that holds a secret.
+    """
+
+    def __init__(self, url: str, key_env: str, option: str) -> None:
+        self.key_env = key_env
+        self._url = url if urlsplit(url).path.endswith(PATH) else url.rstrip("/") + PATH
+        parts = urlsplit(self._url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise EvaluatorError(f"{option}: expected http://HOST/PATH or https://HOST/PATH, found something else.")
+        if parts.username or parts.password or parts.query:
+            raise EvaluatorError(
+                f"{option}: expected a plain URL, found one with a user, password or query. Put the key into the "
+                f"environment variable {key_env} instead: it is sent in a header, and stands in no file."
+            )
+        self.address = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
+        # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.
+        verified = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+        self._opener = urllib.request.build_opener(_NoRedirect, verified)
+
+    def complete(self, body: Mapping[str, object], stopped: threading.Event | None = None) -> str:
+        """Return the text of the reply to a chat completion's body.
+
+        Args:
+            body: What is posted, as JSON.
+            stopped: Set by others to cut the pauses between attempts short.
+
+        Raises:
+            EvaluatorError: no reply came after all attempts; says why.
+        """
+        data = json.dumps(body).encode()
+        stopped = stopped or threading.Event()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return _reply(self._send(self._url, data))
+            except _RefusalError as refused:
+                pause = refused.pause_seconds or FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
+                last = attempt == ATTEMPTS or not refused.may_retry
+                if last or stopped.wait(min(pause, LONGEST_PAUSE_SECONDS)):
+                    tries = f" ({attempt} attempts)" if attempt > 1 else ""
+                    raise EvaluatorError(f"{refused}{tries}") from None
+        raise AssertionError("the last attempt returns or raises")
+
+    def models(self) -> list[str]:
+        """Return the names of what is served there; asked once, without another attempt.
+
+        Raises:
+            EvaluatorError: the endpoint does not say.
+        """
+        try:
+            listed: Any = parse_json(self._send(self._url.removesuffix(PATH) + "/models"), "the reply", EvaluatorError)
+            return [str(model["id"]) for model in listed["data"]]
+        except (KeyError, TypeError):
+            raise EvaluatorError("no list of models in the reply of /models") from None
+        except _RefusalError as refused:
+            raise EvaluatorError(str(refused)) from None
+
+    def _send(self, url: str, data: bytes | None = None) -> bytes:
+        request = urllib.request.Request(url, data, self._headers())
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+                return bytes(response.read())
+        except urllib.error.HTTPError as error:
+            raise self._refusal(error) from None
+        except TimeoutError:
+            raise _RefusalError(f"no reply within {TIMEOUT_SECONDS:g} seconds") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _RefusalError(f"{type(error).__name__}: {self._clean(str(error))}") from None
+
+    def _refusal(self, error: urllib.error.HTTPError) -> _RefusalError:
+        body = b""
+        with error, suppress(OSError, http.client.HTTPException):  # the line may break in the middle of it
+            body = error.read(1 << 16)
+        text = self._clean(body.decode("utf-8", "replace"))
+        may_retry = error.code == 429 or error.code >= 500
+        return _RefusalError(
+            f"HTTP status {error.code}: {text}", may_retry=may_retry, pause_seconds=_retry_after(error.headers)
+        )
+
+    def _headers(self) -> dict[str, str]:
+        secret = self._key()
+        if not secret.isascii() or not secret.isprintable():
+            raise EvaluatorError(f"The key in the environment variable {self.key_env} can't stand in an HTTP header.")
+        key = {"Authorization": f"Bearer {secret}"} if secret else {}  # a user's own server may need none
+        return {"Content-Type": "application/json", "User-Agent": "soup", **key}
+
+    def _key(self) -> str:
+        return os.environ.get(self.key_env, "").strip()
+
+    def _clean(self, text: str) -> str:
+        """Shorten a server's words, and take the key out, which some servers repeat."""
+        secret = self._key()
+        return " ".join((text.replace(secret, "***") if secret else text).split())[:EXCERPT_CHARACTERS]
+
+
+def _reply(data: bytes) -> str:
+    try:
+        reply: Any = parse_json(data, "the reply", EvaluatorError)
+        content = reply["choices"][0]["message"]["content"]
+    except (EvaluatorError, KeyError, IndexError, TypeError):
+        raise _RefusalError("HTTP status 200, but no chat completion in the body") from None
+    return content.strip() if isinstance(content, str) else ""  # null is what some servers say for nothing
+
+
+def _retry_after(headers: Message) -> float | None:
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return None  # absent, or a date
+
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+def map_at_once(
+    function: Callable[[Item], Value], items: Sequence[Item], threads: int, stopped: threading.Event
+) -> list[Value]:
+    """Return the function's value for each item, in their order, by a few threads; the first error ends it.
+
+    Args:
+        function: Called in a thread.
+        items: What it is called with, one by one.
+        threads: How many calls are made at once.
+        stopped: Set by an error or an interrupt: no further call is made then.
+    """
+    positions, turn = iter(range(len(items))), threading.Lock()
+    values: dict[int, Value] = {}
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not stopped.is_set():
+            with turn:
+                position = next(positions, None)
+            if position is None:
+                return
+            try:
+                values[position] = function(items[position])
+            except BaseException as error:
+                errors.append(error)
+                stopped.set()
+
+    # Daemons: an interrupt need not wait for a reply that may take minutes.
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(threads, len(items)))]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    except BaseException:
+        stopped.set()
+        raise
+    if errors:
+        raise errors[0]
+    return [values[position] for position in range(len(items))]

@@ -1,0 +1,157 @@
+"""An endpoint on loopback as an engine: asked by several requests at once, for one checkpoint."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+
+import pytest
+
+from evaluators.answering import endpoint
+from evaluators.answering.engines.openai import OpenAI
+from evaluators.answering.response_cache import ResponseCache, cached_answers
+from evaluators.answering.session import EngineSession
+from evaluators.vlmeval.harness import VLMEval
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Benchmark
+from soup.evaluation.settings import EvalSettings
+from tests.helpers.scripted_models import JudgeServer, ToyCandidate, scripted
+from tests.helpers.toy_test_sets import mmbench_rows, png, right, write_tsv
+
+TEXTS = [[{"type": "text", "value": f"What is {number}?"}] for number in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+def echo(prompt, temperature):
+    return f" {prompt[-1]['text']} "
+
+
+@pytest.fixture
+def server():
+    with JudgeServer(echo) as server:
+        yield server
+
+
+def settings(server, **arguments):
+    return EvalSettings(engine="openai", engine_url=server.url, engine_args=arguments)
+
+
+def candidate(tmp_path, digest="a", names=("a",)):
+    path = tmp_path / digest
+    path.mkdir(exist_ok=True)
+    return ToyCandidate(path, tmp_path, digest, names=names)
+
+
+def test_every_prompt_gets_its_own_answer_and_images_go_as_their_bytes(server, tmp_path):
+    image = tmp_path / "0123.png"
+    image.write_bytes(base64.b64decode(png(7)))
+    shown = [{"type": "image", "value": str(image)}, {"type": "text", "value": "What is it?"}]
+    answers = EngineSession(settings(server)).answer(candidate(tmp_path), [*TEXTS, shown], lambda *_: None)
+    assert answers == [f"What is {number}?" for number in range(40)] + ["What is it?"]
+    (body,) = [body for body in server.bodies if len(body["messages"][0]["content"]) == 2]
+    url = body["messages"][0]["content"][0]["image_url"]["url"]
+    assert base64.b64decode(url.removeprefix("data:image/png;base64,")) == image.read_bytes()
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("a-model", 0, 2048)
+
+
+def test_so_many_requests_are_under_way_at_once_and_no_more(server, tmp_path):
+    under_way, most, turn = 0, 0, threading.Lock()
+
+    def slowly(prompt, temperature):
+        nonlocal under_way, most
+        with turn:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.02)
+        with turn:
+            under_way -= 1
+        return "yes"
+
+    server.plays = slowly
+    EngineSession(settings(server, requests=5)).answer(candidate(tmp_path), TEXTS, lambda *_: None)
+    assert most == 5
+
+
+def test_load_is_waited_out_and_answers_so_far_are_kept_when_it_does_not_end(server, tmp_path):
+    cache, session, soup = ResponseCache(tmp_path / "a.jsonl"), EngineSession(settings(server)), candidate(tmp_path)
+
+    def ask():
+        return cached_answers(cache, ["a"], TEXTS, lambda prompts, hear: session.answer(soup, prompts, hear))
+
+    server.plays = lambda prompt, _: (503, "busy") if len(server.prompts) > 20 else "early"
+    with pytest.raises(EvaluatorError, match=r"a-model at 127.0.0.1:\d+/v1 gave no answer: HTTP status 503: busy"):
+        ask()
+    kept = len(ResponseCache(tmp_path / "a.jsonl"))
+    assert 0 < kept <= 20
+    refused = iter([(429, "slow down"), (500, "")])
+    server.plays, server.prompts[:] = lambda *_: next(refused, "late"), []
+    answers = ask()
+    assert (answers.count("early"), answers.count("late")) == (kept, 40 - kept)
+    assert len(server.prompts) == 40 - kept + 2
+
+
+def test_a_soup_and_a_second_checkpoint_are_refused_in_one_sentence(server, tmp_path):
+    session = EngineSession(settings(server))
+    with pytest.raises(
+        EvaluatorError, match=r"an endpoint serves one model, and a\+b is a soup; for soups take"
+    ) as soup:
+        session.answer(candidate(tmp_path, "ab", ("a", "b")), TEXTS[:1], lambda *_: None)
+    assert str(soup.value).count(". ") == 0
+    session.answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
+    with pytest.raises(EvaluatorError, match="b is another checkpoint than the one before"):
+        session.answer(candidate(tmp_path, "b", ("b",)), TEXTS[:1], lambda *_: None)
+    assert session.answer(candidate(tmp_path), TEXTS[:1], lambda *_: None) == ["What is 0?"]
+
+
+def test_a_run_over_several_checkpoints_is_refused_before_the_first_question(server, tmp_path):
+    session = EngineSession(settings(server))
+    paths = [candidate(tmp_path, name).path for name in "ab"]
+    session.check(paths[0])
+    session.check(paths[0])
+    with pytest.raises(EvaluatorError, match="this run has several checkpoints"):
+        session.check(paths[1])
+    assert server.prompts == []
+
+
+def test_the_identity_names_address_and_model(server):
+    assert EngineSession(settings(server)).identity() == {
+        "engine": "openai",
+        "url": server.url.removeprefix("http://"),
+        "model": "a-model",
+        "decoding": "greedy",
+        "max_new_tokens": 2048,
+    }
+    assert EngineSession(settings(server, model="b")).identity()["model"] == "b"
+
+
+def test_what_can_not_be_asked_is_told_before_anything_else(server):
+    with pytest.raises(EvaluatorError, match=r"openai: needs `engine_url`"):
+        EngineSession(EvalSettings(engine="openai"))
+    with pytest.raises(EvaluatorError, match=r"127.0.0.1:9/v1 does not answer: .*refused"):
+        EngineSession(EvalSettings(engine="openai", engine_url="http://127.0.0.1:9/v1")).identity()
+    server.models = ("one", "two")
+    with pytest.raises(EvaluatorError, match=r"serves one, two: say which by `engine_args` model=NAME"):
+        EngineSession(settings(server)).identity()
+
+
+def test_a_benchmark_is_scored_through_an_endpoint(server, tmp_path, monkeypatch):
+    rows = mmbench_rows(12)
+    write_tsv(tmp_path / "LMUData" / "MMBench_DEV_EN.tsv", rows)
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    answers = right(rows)
+
+    def knows(prompt, temperature):
+        text = prompt[-1]["text"]
+        return next(answer for index, answer in answers.items() if f"<{index}>" in text)
+
+    server.plays = knows
+    harness = VLMEval(settings(server))
+    benchmark = Benchmark("mmbench", "vlmeval", "mmbench")
+    assert harness.identity(benchmark)["answering"]["engine"] == "openai"
+    assert harness.evaluate(scripted(tmp_path, {}), benchmark).value == 100
+    assert OpenAI is type(harness._engine.engine)
