@@ -14,7 +14,6 @@ import contextlib
 import os
 import re
 import shlex
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score
 from soup.evaluation.functions import counting_part, refuse_split, to_score
 from soup.evaluation.settings import EvalSettings
+from soup.support.child_process import end_group, log_tail
 from soup.support.json_text import parse_json
 from soup.support.options import option_name
 from soup.support.text import without_secrets
@@ -34,7 +34,6 @@ __all__ = ["Command"]
 
 PLACEHOLDER = "{checkpoint}"
 LOG_NAME = "command.log"
-TAIL_BYTES = 2_000  # of the log, in an error
 END_BYTES = 1_000_000  # of stdout, for its last line
 GRACE_SECONDS = 2.0
 
@@ -61,7 +60,7 @@ class Command(Harness):
             status, output = _run(line, log, self.settings.timeout_seconds, benchmark.name)
         if status != 0:
             outcome = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
-            raise EvaluatorError(f"{benchmark.name}: the command {outcome}.{_log_tail(log)}")
+            raise EvaluatorError(f"{benchmark.name}: the command {outcome}.{log_tail(log)}")
         score = _score(output, log, benchmark.name)
         if score.questions is None:
             refuse_split(benchmark)
@@ -123,11 +122,11 @@ def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tupl
         except subprocess.TimeoutExpired as cause:
             raise EvaluatorError(
                 f"{name}: the command did not end within {timeout_seconds:g} seconds "
-                f"({option_name('timeout_seconds', 'timeout')}).{_log_tail(log)}"
+                f"({option_name('timeout_seconds', 'timeout')}).{log_tail(log)}"
             ) from cause
         finally:
             if process is not None:
-                _end_group(process)
+                end_group(process)
             if reader is not None and reader.ident is not None:
                 reader.join(GRACE_SECONDS)
     return status, bytes(end)
@@ -143,23 +142,6 @@ def _copy(stdout: IO[bytes], log_file: IO[bytes], end: bytearray) -> None:
             del end[:-END_BYTES]
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End the whole group: politely first where the command still runs, then by force."""
-    try:
-        if process.poll() is None:
-            _signal(process, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_SECONDS)
-    finally:
-        _signal(process, signal.SIGKILL)
-        process.wait()
-
-
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # all gone; macOS says so by the second
-        os.killpg(process.pid, number)
-
-
 def _score(output: bytes, log: Path, name: str) -> Score:
     lines = output.decode("utf-8", "replace").strip().splitlines()
     try:
@@ -168,11 +150,5 @@ def _score(output: bytes, log: Path, name: str) -> Score:
         last_line = f"{lines[-1]!r:.200}" if lines else "nothing"
         raise EvaluatorError(
             f"{name}: expected the last line of the command's stdout to be a number from 0 to 100, or a JSON object "
-            f"of them or of questions; found {last_line} ({cause}).{_log_tail(log)}"
+            f"of them or of questions; found {last_line} ({cause}).{log_tail(log)}"
         ) from cause
-
-
-def _log_tail(log: Path) -> str:
-    """Say where the log lies, and how it ends."""
-    tail = log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace").rstrip()
-    return f" Log: {log}, which ends:\n{tail}"

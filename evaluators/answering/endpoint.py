@@ -55,13 +55,15 @@ class ChatEndpoint:
         url: The endpoint, with `/chat/completions` or without.
         key_env: The environment variable that holds the key.
         option: How the user names the option of the URL, for errors.
+        timeout_seconds: How long a reply is waited for (default: `TIMEOUT_SECONDS`).
 
     Raises:
         EvaluatorError: a URL that is none, or that holds a secret.
     """
 
-    def __init__(self, url: str, key_env: str, option: str) -> None:
+    def __init__(self, url: str, key_env: str, option: str, timeout_seconds: float | None = None) -> None:
         self.key_env = key_env
+        self._timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
         self._url = url if urlsplit(url).path.endswith(PATH) else url.rstrip("/") + PATH
         parts = urlsplit(self._url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -99,6 +101,15 @@ class ChatEndpoint:
                     raise EvaluatorError(f"{refused}{tries}") from None
         raise AssertionError("the last attempt returns or raises")
 
+    def is_up(self, *paths: str) -> bool:
+        """Whether the server answers one of these paths beside the endpoint's."""
+        root = self._url.removesuffix(PATH).removesuffix("/v1")
+        for path in paths:
+            with suppress(_RefusalError):
+                self._send(root + path)
+                return True
+        return False
+
     def models(self) -> list[str]:
         """Return the names of what is served there; asked once, without another attempt.
 
@@ -116,12 +127,12 @@ class ChatEndpoint:
     def _send(self, url: str, data: bytes | None = None) -> bytes:
         request = urllib.request.Request(url, data, self._headers())
         try:
-            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+            with self._opener.open(request, timeout=self._timeout_seconds) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from None
         except TimeoutError:
-            raise _RefusalError(f"no reply within {TIMEOUT_SECONDS:g} seconds") from None
+            raise _RefusalError(f"no reply within {self._timeout_seconds:g} seconds") from None
         except (OSError, http.client.HTTPException) as error:
             raise _RefusalError(f"{type(error).__name__}: {self._clean(str(error))}") from None
 

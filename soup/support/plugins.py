@@ -271,6 +271,7 @@ ENGINES = Registry(
     {
         "transformers": "evaluators.answering.hot_swap:HotSwap",
         "openai": "evaluators.answering.engines.openai:OpenAI",
+        "serve": "evaluators.answering.engines.serve:Serve",
     },
 )
 evaluator = EVALUATORS.register

@@ -18,6 +18,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.settings import EvalSettings
+from soup.support import child_process
 from tests.helpers.scripted_models import ToyCandidate
 
 
@@ -32,6 +33,7 @@ def candidate(tmp_path):
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch):
     monkeypatch.setattr(command, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(child_process, "GRACE_SECONDS", 0.3)
 
 
 def benchmark(line, **rest):

@@ -27,6 +27,7 @@ class OpenAI:
         requests: How many are under way at once.
         max_new_tokens: How long an answer may become.
         key_env: The environment variable that holds the key.
+        timeout_seconds: How long an answer is waited for.
 
     Raises:
         EvaluatorError: no URL, or one that is none.
@@ -40,10 +41,11 @@ class OpenAI:
         requests: int = 32,
         max_new_tokens: int = 2048,
         key_env: str = "OPENAI_API_KEY",
+        timeout_seconds: float = 600,
     ) -> None:
         if not settings.engine_url:
             raise EvaluatorError(f"{option_name('engine')} openai: needs {option_name('engine_url')}.")
-        self._endpoint = ChatEndpoint(settings.engine_url, key_env, option_name("engine_url"))
+        self._endpoint = ChatEndpoint(settings.engine_url, key_env, option_name("engine_url"), timeout_seconds)
         self._model, self._requests, self._max_new_tokens = model, requests, max_new_tokens
         self._digest: str | None = None  # of the one candidate that it answers for
         self._checked: set[Path] = set()

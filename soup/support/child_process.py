@@ -1,0 +1,93 @@
+"""A command in a process group of its own, which never outlives who started it, however that one ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["ChildProcess", "end_group", "log_tail"]
+
+GRACE_SECONDS = 5.0
+TAIL_BYTES = 2000
+
+# The supervisor leads the group. Its stdin ends when whoever started it is gone, killed or not; then all are killed.
+SUPERVISOR = """
+import os, signal, subprocess, sys, threading
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+def watch():
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=watch, daemon=True).start()
+code = child.wait()
+os._exit(code if code >= 0 else 128 - code)
+"""
+
+
+class ChildProcess:
+    """A command that runs until it is stopped, or until this process is gone.
+
+    Args:
+        words: The program and its arguments.
+        log: The file that takes what it prints, after what is there already.
+        environment: Added to this process's environment.
+
+    Raises:
+        OSError: it can't be started.
+    """
+
+    def __init__(self, words: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", SUPERVISOR, *words],
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=log_file,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The number of the process that leads the group."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of a command that ended by itself; None while it runs."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """End the whole group, politely first."""
+        end_group(self._process)
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the whole group that a process leads: politely first where it still runs, then by force."""
+    try:
+        if process.poll() is None:
+            _signal(process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+    finally:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def log_tail(log: Path) -> str:
+    """Say where a log lies, and how it ends."""
+    tail = log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace").rstrip()
+    return f" Log: {log}, which ends:\n{tail}"
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # all gone; macOS says so by the second
+        os.killpg(process.pid, number)
