@@ -65,7 +65,7 @@ class EngineSession:
         Raises:
             EvaluatorError: the engine can't be opened on the candidate, or an answer did not come.
         """
-        self._hold(candidate)
+        self.hold(candidate)
         return self.engine.answer(prompts, on_batch)
 
     def require_model(self, harness: str) -> HotSwap:
@@ -88,7 +88,7 @@ class EngineSession:
             EvaluatorError: see `require_model`; or the engine can't be opened on the candidate.
         """
         engine = self.require_model(harness)
-        self._hold(candidate)
+        self.hold(candidate)
         return engine.model_for(candidate)
 
     def close(self) -> None:
@@ -96,7 +96,12 @@ class EngineSession:
         self._digest = self._side_files_digest = None
         self.engine.close()
 
-    def _hold(self, candidate: Candidate) -> None:
+    def hold(self, candidate: Candidate) -> None:
+        """Put the candidate's weights into the engine, unless they are in it.
+
+        Raises:
+            EvaluatorError: the engine can't be opened on the candidate.
+        """
         if self._digest == candidate.digest:
             return
         side_files = side_files_digest(candidate.template)

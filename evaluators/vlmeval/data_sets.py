@@ -14,9 +14,11 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from evaluators.answering.batching import Prompt
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_checks import CIRCLE, refuse_faults, row_faults, table_faults
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
@@ -28,6 +30,7 @@ __all__ = ["ImageFiles", "data_file", "data_folder", "file_digest", "open_data_s
 
 FOLDER_VARIABLE = "LMUData"  # the environment variable that names the folder of test sets, VLMEvalKit's spelling
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+START_CHARACTERS = 8  # of base64, that hold the six bytes by which the kinds of image are told apart
 
 _digests: dict[tuple[str, int, int], str] = {}
 
@@ -124,16 +127,18 @@ def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
 class ImageFiles:
     """The images of all test sets as files of a temporary directory, gone with this object.
 
-    A file is named by its content, so that it can't be another data set's image of the same index.
+    A file is named by its content, so that it can't be another data set's image of the same index. It is written only
+    when a model is to see it: answers that are kept already need no image.
     """
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="soup-images-"))
         weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
-        self._paths: dict[str, str] = {}
+        self._paths: dict[str, str] = {}  # by cell: Python remembers the hash of a text it has seen
+        self._unwritten: dict[str, str] = {}  # cells by path
 
     def paths(self, row: Row) -> list[str]:
-        """Return the paths of a row's images, writing those that are new. Its `image` is base64, or a list of them.
+        """Return where a row's images will be, once `write` has written them. Its `image` is base64, or a list of it.
 
         Raises:
             EvaluatorError: an image is no base64.
@@ -144,14 +149,28 @@ class ImageFiles:
         except (binascii.Error, ValueError) as cause:
             raise EvaluatorError(f"The image of row {row['index']} is no base64 ({cause}).") from cause
 
+    def start_writing(self, prompts: Iterable[Prompt]) -> Callable[[], None]:
+        """Write the images of prompts that are not on disk yet, in the background; return what waits for the last."""
+        paths = {part["value"] for prompt in prompts for part in prompt if part["type"] == "image"}
+        new = {path: cell for path in paths if (cell := self._unwritten.pop(path, None)) is not None}
+        writer = ThreadPoolExecutor(1)
+        writing = writer.submit(_write_files, new)
+        writer.shutdown(wait=False)
+        return writing.result
+
     def _path(self, cell: str) -> str:
-        if cell not in self._paths:  # the cell itself is the key: Python remembers the hash of a text it has seen
-            data = base64.b64decode(cell)
-            suffix = next((end for start, end in SUFFIXES.items() if data.startswith(start)), ".png")
-            path = self._directory / (hashlib.sha256(data).hexdigest()[:32] + suffix)
-            path.write_bytes(data)
-            self._paths[cell] = str(path)
+        if cell not in self._paths:
+            start = base64.b64decode(cell[:START_CHARACTERS])
+            suffix = next((end for begin, end in SUFFIXES.items() if start.startswith(begin)), ".png")
+            path = str(self._directory / (hashlib.sha256(cell.encode()).hexdigest()[:32] + suffix))
+            self._paths[cell], self._unwritten[path] = path, cell
         return self._paths[cell]
+
+
+def _write_files(cells: dict[str, str]) -> None:
+    for path, cell in cells.items():
+        with Path(path).open("wb", buffering=0) as file:
+            file.write(base64.b64decode(cell))
 
 
 def _read(path: Path) -> Frame:

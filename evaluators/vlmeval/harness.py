@@ -164,6 +164,9 @@ class VLMEval(Harness):
                 for text in answer_remarks(entry.name, replies):
                     candidate.remark(text)
 
+            wait_for_images = self._images.start_writing(prompts)
+            self._engine.hold(candidate)  # may take long: images are written meanwhile
+            wait_for_images()
             return self._engine.answer(candidate, prompts, hear)
 
         def judged_answers(prompts: list[Prompt]) -> list[str]:

@@ -32,10 +32,11 @@ def mend_right_options(benchmark: VLMEvalBenchmark, frame: Frame, path: Path) ->
     if benchmark.metric not in METRICS_BY_LETTER:
         return frame, ()
     letters = [str(answer).strip().upper() for answer in frame["answer"]]
+    missing = {letter: frame[letter].isna().tolist() for letter in LETTERS if letter in frame}
     suspects = [
         position
         for position, (letter, answer) in enumerate(zip(letters, frame["answer"], strict=True))
-        if letter in LETTERS and len(letter) == 1 and letter in frame and _is_suspect(frame, position, letter, answer)
+        if letter in missing and (answer != letter or missing[letter][position])
     ]
     if not suspects:
         return frame, ()
@@ -47,7 +48,7 @@ def mend_right_options(benchmark: VLMEvalBenchmark, frame: Frame, path: Path) ->
         option = written.iloc[position][letter]
         if not option.strip():
             continue  # an open question, whose answer is that letter itself
-        if _is_missing(frame, position, letter):
+        if missing[letter][position]:
             frame.loc[row, letter] = option
         frame.loc[row, "answer"] = letter
         mended.append(str(frame.loc[row, "index"]))
@@ -62,16 +63,6 @@ def mended_rows_remark(benchmark: VLMEvalBenchmark, rows: tuple[str, ...]) -> st
         f"letter is small (index {shown}). VLMEvalKit's own numbers count every answer to these rows as wrong; here "
         "the option is shown, and counts."
     )
-
-
-def _is_suspect(frame: Frame, position: int, letter: str, answer: object) -> bool:
-    return answer != letter or _is_missing(frame, position, letter)
-
-
-def _is_missing(frame: Frame, position: int, letter: str) -> bool:
-    from pandas import isna
-
-    return bool(isna(frame[letter].iloc[position]))
 
 
 def _as_written(path: Path) -> Frame:

@@ -188,15 +188,30 @@ def test_images_are_the_files_own_bytes_and_never_an_older_files(data, settings,
     data_set = judge._data_set(BENCHMARKS["mmbench"], MMBENCH)
     rows = {row["index"]: row for row in data["mmbench"]}
     for position, index in enumerate(data_set.data["index"]):
-        path = Path(data_set.build_prompt(data_set.data.iloc[position])[0]["value"])
+        path = shown_image(judge, data_set.build_prompt(data_set.data.iloc[position]))
         assert path.read_bytes() == base64.b64decode(rows[index % CIRCLE]["image"])  # rotations refer to the first
     changed = mmbench_rows(30)
     changed[0]["image"] = png((250, 250, 250))
     write_tsv(tmp_path / "LMUData" / "MMBench_DEV_EN.tsv", changed)
     data_set = judge._data_set(BENCHMARKS["mmbench"], MMBENCH)
-    path = Path(data_set.build_prompt(data_set.data.iloc[0])[0]["value"])
+    path = shown_image(judge, data_set.build_prompt(data_set.data.iloc[0]))
     assert path.read_bytes() == base64.b64decode(png((250, 250, 250)))
     assert not (tmp_path / "LMUData" / "images").exists()
+
+
+def shown_image(judge, prompt):
+    """The file of a prompt's first image, written as before the model is asked."""
+    judge._images.start_writing([prompt])()
+    return Path(prompt[0]["value"])
+
+
+def test_an_image_becomes_a_file_only_when_a_model_is_to_see_it(data, settings, tmp_path):
+    candidate = scripted(tmp_path, right(data["mmbench"]))
+    asked, kept = VLMEval(settings), VLMEval(settings)
+    for judge in (asked, kept):
+        assert judge.evaluate(candidate, MMBENCH).value == 100
+    assert len([*asked._images._directory.iterdir()]) == 30
+    assert not [*kept._images._directory.iterdir()]
 
 
 def test_the_prompt_is_vlmevals_own(data, settings, monkeypatch):
