@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from evaluators.answering.batching import Prompt
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_checks import CIRCLE, refuse_faults, row_faults, table_faults
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
 from evaluators.vlmeval.right_options import mend_right_options
 from soup.errors import EvaluatorError
+from soup.evaluation.engine import Prompt
 
 __all__ = ["ImageFiles", "data_file", "data_folder", "file_digest", "open_data_set", "question_ids"]
 
