@@ -8,6 +8,7 @@ What there is, each imported on first use, so that `soup --help` answers at once
     cook           choose a soup from a pool by a strategy, and write it
     merge          make a recipe's soup
     evaluate       score checkpoints, into the journal
+    sweep          score the line from one model to another
     check          find what speaks against souping a pool
 
     Pool           the ingredients that may go into a soup, opened
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from soup.merging.pool import Pool
     from soup.merging.recipe import Recipe
     from soup.report.pool_check import check
+    from soup.report.sweep import sweep
     from soup.search.run import cook, evaluate
     from soup.search.strategies import average, greedy, maximum, strategy
     from soup.support.plugins import evaluator
@@ -70,6 +72,7 @@ _MODULES = {
     "merge": "soup.merging.merge",
     "method": "soup.merging.methods",
     "strategy": "soup.search.strategies",
+    "sweep": "soup.report.sweep",
 }
 
 __all__ = [
@@ -92,6 +95,7 @@ __all__ = [
     "merge",
     "method",
     "strategy",
+    "sweep",
 ]
 
 

@@ -25,7 +25,7 @@ __all__ = ["cli", "main"]
 SECTIONS = {
     "Look at what there is": ["check", "inspect", "list"],
     "Choose and merge": ["average", "maximum", "greedy", "cook", "merge"],
-    "Evaluate": ["eval", "report"],
+    "Evaluate": ["eval", "sweep", "report"],
     "Make a pool": ["finetune", "study", "assemble", "convert-points"],
 }
 

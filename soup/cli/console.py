@@ -40,11 +40,22 @@ if TYPE_CHECKING:
     from soup.merging.recipe import Recipe
     from soup.report.moves import Moves
     from soup.report.pool_distances import PoolDistances
+    from soup.report.sweep import Sweep
     from soup.report.tables import ScoreTable
 
 PLAIN_SECONDS = 60.0  # between two lines of one training job where there is no terminal
 
-__all__ = ["Console", "cell", "print_json", "print_line", "print_moves", "print_plan", "print_rows", "print_table"]
+__all__ = [
+    "Console",
+    "cell",
+    "print_json",
+    "print_line",
+    "print_moves",
+    "print_plan",
+    "print_rows",
+    "print_sweep",
+    "print_table",
+]
 
 
 class Console:
@@ -275,6 +286,23 @@ def print_moves(moves: Moves, most: int) -> None:
         ]
         if rows:
             print_rows([title, *head], rows, right=range(1, 4), most=most)
+
+
+def print_sweep(sweep: Sweep) -> None:
+    """Print the scores along a line, a row for each point, and each barrier with its place."""
+    first = sweep.points[0].trial
+    head = ["t", *first.scores, "overall", *(["report overall"] if first.report else [])]
+    rows = []
+    for point in sweep.points:
+        trial = point.trial
+        values = [*(score.value for score in trial.scores.values()), trial.overall]
+        values += [] if trial.report_overall is None else [trial.report_overall]
+        name = {0.0: sweep.names[0], 1.0: sweep.names[1]}.get(point.t, "")
+        rows.append([f"{point.t:.3f}", *(f"{value:.2f}" for value in values), name])
+    print_rows([*head, ""], rows, right=range(len(head)))
+    for name, barrier in sweep.barriers.items():
+        where = f" at t = {barrier.t:.3f}" if barrier.height else ""
+        print_line(f"{name}: the largest dip below the line between both is {barrier.height:.2f}{where}")
 
 
 def print_rows(

@@ -13,10 +13,13 @@ from soup.cli.options import (
     Values,
     carrier_options,
     compose_options,
+    dry_run_option,
     json_option,
+    plot_option,
     run_dir_option,
 )
 from soup.evaluation.config import EvalConfig
+from soup.evaluation.objective import Objective
 from soup.merging.options import MergeOptions
 
 __all__ = ["evaluating_commands"]
@@ -49,6 +52,73 @@ def evaluate(values: Values) -> None:
         print_json({"schema": 1, "trials": [trial_as_json(trial) for trial in trials]})
     else:
         print_table(trials_table(trials), "checkpoint")
+
+
+@click.command(
+    "sweep", cls=Command, example="soup sweep ckpts/a ckpts/b --eval python:judge.py:score --extrapolate 0.25"
+)
+@cloup.argument("a", help="A directory or Hub id: t = 0.")
+@cloup.argument("b", help="The same: t = 1.")
+@compose_options(
+    GroupedOption.of(
+        "Search",
+        "--steps",
+        type=click.IntRange(min=2),
+        default=11,
+        show_default=True,
+        metavar="N",
+        help="Points from A to B, both included.",
+    ),
+    GroupedOption.of(
+        "Search",
+        "--extrapolate",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="F",
+        help="Go on beyond both ends by this share of the way.",
+    ),
+    *carrier_options(MergeOptions, "tokenizer", "allow_nonfinite"),
+    *carrier_options(EvalConfig),
+    *carrier_options(Objective, "weights"),
+    run_dir_option,
+    plot_option,
+    json_option,
+    dry_run_option,
+)
+def sweep(values: Values) -> None:
+    """Score the line from one model to another.
+
+    (1 - t) A + t B, and the barrier between both: the largest dip below the straight line of their scores.
+    """
+    from soup.cli.console import Console, print_json, print_plan, print_sweep
+    from soup.report.pictures import refuse_picture
+    from soup.report.sweep import SweepArguments, plan_sweep, run_sweep
+
+    if values["plot"]:
+        refuse_picture(values["plot"])
+    config = values.carrier(EvalConfig, objective=Objective.parse(values["weights"], ()))
+    arguments = SweepArguments(
+        values["a"],
+        values["b"],
+        config,
+        values["steps"],
+        values["extrapolate"],
+        values["run_dir"],
+        values.carrier(MergeOptions),
+    )
+    if values["dry_run"]:
+        with Console():
+            plan = plan_sweep(arguments)
+        print_plan(plan, as_json=values["as_json"])
+        return
+    with Console() as console:
+        result = run_sweep(arguments, console.progress)
+    if values["plot"]:
+        result.plot(values["plot"])
+    if values["as_json"]:
+        print_json(result.as_json())
+    else:
+        print_sweep(result)
 
 
 @click.command("report", cls=Command, example="soup report ckpts.soup/")
@@ -115,4 +185,4 @@ def list_things(values: Values) -> None:
         console.say(f"Not here: soup list benchmarks --fetch {names} downloads into {folder}.")
 
 
-evaluating_commands = [evaluate, report, list_things]
+evaluating_commands = [evaluate, sweep, report, list_things]

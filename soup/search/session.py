@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,7 +21,7 @@ from soup.merging.ingredient import Ingredient
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.template import RecipeTemplate
-from soup.search.strategies.base import ScoreFunction
+from soup.search.strategies.base import Chosen, ScoreFunction
 from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import WorkerPool, WorkerSpec
 from soup.search.workers.ray import RayPool
@@ -32,6 +32,7 @@ from soup.support.plugins import EVALUATORS, METHODS, Registry
 __all__ = ["Session"]
 
 T = TypeVar("T")
+Point = TypeVar("Point")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,23 @@ class Session:
             self.runner.complete(singles, self.scorer.suite.split)
         for ingredient in self.scorer.pool:
             self.scorer([ingredient])
+
+    def evaluate(self, chosen: Mapping[Point, Chosen]) -> dict[Point, Trial]:
+        """Return the trial of each of several soups, on both parts of the questions where they are split.
+
+        Args:
+            chosen: What each is made of, by whatever it is known to the caller.
+        """
+        recipes = [self.scorer.recipe(parts) for parts in chosen.values()]
+        if self.runner:
+            self.runner.complete(recipes, self.scorer.suite.split)
+        trials = {point: self.scorer(parts) for point, parts in chosen.items()}
+        if self.split is None:
+            return trials
+        report = Split("report", self.split)
+        if self.runner:
+            self.runner.complete(recipes, report)
+        return {point: self.scorer.report(trial, report) for point, trial in trials.items()}
 
     def reported(self, recipe: Recipe | None = None) -> tuple[Trial, ...]:
         """All trials; with a split, single models and the recipe are evaluated on the report questions too."""

@@ -1,0 +1,256 @@
+"""The line between two models: (1 - t) A + t B, its scores, and the barrier in between.
+
+Each point is an ordinary recipe, a weighted mean whose weights may be below 0 beyond the two ends. It goes through the
+scorer of searches: scores are remembered, and typing the same again asks for nothing twice.
+
+Source: barriers on the line between two models: Frankle et al., arXiv 1912.05671, section 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from soup.checkpoints.reader import is_adapter
+from soup.errors import PoolError, RecipeError
+from soup.evaluation.api import Benchmark
+from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
+from soup.evaluation.config import BenchmarkNames, EvalConfig
+from soup.evaluation.progress import Progress
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.suite import build_suite, check_entries
+from soup.evaluation.trial import Trial
+from soup.merging.options import MergeOptions
+from soup.merging.pool import Pool
+from soup.merging.template import RecipeTemplate
+from soup.search.result import trial_as_json
+from soup.search.session import Session
+from soup.support.options import option_name, refuse_wrong_type
+
+__all__ = ["Barrier", "Sweep", "SweepArguments", "SweepPoint", "plan_sweep", "run_sweep", "sweep"]
+
+Location = str | Path
+
+MOST_REACH = 10.0
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """A model on the line, `t` of the way from A to B, and its trial."""
+
+    t: float
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The largest dip of a score below the straight line between both ends, and where it is; 0 where there is none."""
+
+    height: float
+    t: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The scores along a line.
+
+    Args:
+        names: Of A and B.
+        points: In the order of `t`.
+    """
+
+    names: tuple[str, str]
+    points: tuple[SweepPoint, ...]
+
+    @property
+    def curves(self) -> dict[str, list[float]]:
+        """The score at each point, of each benchmark and of the overall."""
+        names = self.points[0].trial.scores
+        curves = {name: [point.trial.scores[name].value for point in self.points] for name in names}
+        return curves | {"overall": [point.trial.overall for point in self.points]}
+
+    @property
+    def barriers(self) -> dict[str, Barrier]:
+        """The barrier of each curve, over the points between A and B."""
+        ts = [point.t for point in self.points]
+        return {name: _barrier(ts, values) for name, values in self.curves.items()}
+
+    def as_json(self) -> dict[str, object]:
+        """Return the document that `soup sweep --json` prints."""
+        return {
+            "schema": 1,
+            "from": self.names[0],
+            "to": self.names[1],
+            "trials": [{"t": point.t, **trial_as_json(point.trial)} for point in self.points],
+            "barriers": {name: {"height": found.height, "t": found.t} for name, found in self.barriers.items()},
+        }
+
+    def plot(self, path: str | Path) -> None:
+        """Draw the scores along the line into a png, svg or pdf file; straight lines between both ends are dashed.
+
+        Raises:
+            OutputError: another suffix, or no matplotlib.
+        """
+        from soup.report.sweep_picture import draw_sweep
+
+        ts = [point.t for point in self.points]
+        scores = {name: values for name, values in self.curves.items() if name != "overall" or len(self.curves) > 2}
+        draw_sweep(self.names, ts, {"score": scores}, path)
+
+
+@dataclass(frozen=True)
+class SweepArguments:
+    """The arguments of `sweep`, which says what they are.
+
+    Raises:
+        RecipeError: arguments of a wrong type, less than two points, or a line that goes on too far.
+    """
+
+    a: Location
+    b: Location
+    eval: BenchmarkNames | EvalConfig
+    steps: int = 11
+    extrapolate: float = 0.0
+    run_dir: str | Path | None = None
+    merge: MergeOptions | None = None
+
+    def __post_init__(self) -> None:
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "a": (str, Path),
+            "b": (str, Path),
+            "steps": int,
+            "extrapolate": (int, float),
+            "run_dir": (str, Path, type(None)),
+            "merge": (MergeOptions, type(None)),
+        }
+        refuse_wrong_type({name: getattr(self, name) for name in kinds}, kinds, RecipeError)
+        if self.steps < 2:
+            raise RecipeError(f"{option_name('steps')} must be at least 2, for both ends; found {self.steps}.")
+        if not 0 <= self.extrapolate <= MOST_REACH:
+            raise RecipeError(
+                f"{option_name('extrapolate')} must lie between 0 and {MOST_REACH:g}; found {self.extrapolate}."
+            )
+
+    @property
+    def line(self) -> list[float]:
+        """Where the points are: evenly from 0 to 1, and no wider apart beyond, as far as the line goes."""
+        inner = [step / (self.steps - 1) for step in range(self.steps)]
+        beyond = math.ceil(round(self.extrapolate * (self.steps - 1), 9))
+        outer = [self.extrapolate * step / beyond for step in range(1, beyond + 1)]
+        return [*(-t for t in reversed(outer)), *inner, *(1 + t for t in outer)]
+
+
+def sweep(
+    a: Location,
+    b: Location,
+    *,
+    eval: BenchmarkNames | EvalConfig,  # the word that users type
+    steps: int = 11,
+    extrapolate: float = 0.0,
+    run_dir: str | Path | None = None,
+    merge: MergeOptions | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Score the line from one model to another, and beyond both.
+
+    Args:
+        a: A directory or Hub id, where t = 0.
+        b: The same, where t = 1.
+        eval: As for `cook`.
+        steps: How many points there are from A to B, both included.
+        extrapolate: How far the line goes on beyond each end, as a share of the way between them.
+        run_dir: Where journal, scratch and logs live; by default beside A.
+        merge: Whose tokenizer the points take, and whether NaN and infinity are allowed.
+        progress: Who hears how far the run is.
+
+    Raises:
+        SoupError: the models do not belong together or are the same, a benchmark is unknown, or the harness failed.
+    """
+    return run_sweep(SweepArguments(a, b, eval, steps, extrapolate, run_dir, merge), progress)
+
+
+def run_sweep(arguments: SweepArguments, progress: Progress | None = None) -> Sweep:
+    """Do as `sweep` says."""
+    progress, line = progress or Progress(), arguments.line
+    with _prepared(arguments) as run:
+        for text in (*run.pool.warnings(), *secret_remarks(run.benchmarks)):
+            progress.on_warning(text)
+        template = RecipeTemplate(options=arguments.merge or MergeOptions())
+        suite = build_suite(run.benchmarks, run.config.settings)
+        progress.on_budget("sweep", run.most_evaluations)
+        with Session.open(
+            run.pool, suite, run.config, run.directory, template, progress, run.most_evaluations
+        ) as session:
+            if len({digest.content for digest in session.scorer.digests.values()}) == 1:
+                raise PoolError(
+                    f"{arguments.a} and {arguments.b} hold the same weights: there is no line between them."
+                )
+            trials = session.evaluate({t: _chosen(run.pool, t) for t in line})
+        a, b = run.pool.names
+        return Sweep((a, b), tuple(SweepPoint(t, trials[t]) for t in line))
+
+
+def plan_sweep(arguments: SweepArguments) -> dict[str, object]:
+    """Return what `run_sweep` would do with the same arguments, after the same checks and before any work.
+
+    Raises:
+        SoupError: as `sweep`.
+    """
+    with _prepared(arguments) as run:
+        check_entries(build_suite(run.benchmarks, run.config.settings).entries, run.pool)
+        return {
+            "schema": 1,
+            "from": run.pool.names[0],
+            "to": run.pool.names[1],
+            "points": [round(t, 6) for t in arguments.line],
+            "benchmarks": [benchmark.name for benchmark in run.benchmarks],
+            "evaluations_at_most": run.most_evaluations,
+            "run": str(run.directory.path),
+        }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A sweep that is prepared: everything checked that can be, nothing evaluated."""
+
+    pool: Pool
+    config: EvalConfig
+    benchmarks: tuple[Benchmark, ...]
+    directory: RunDirectory
+    most_evaluations: int
+
+
+@contextmanager
+def _prepared(arguments: SweepArguments) -> Iterator[_Run]:
+    """Check all that can be checked from names and headers alone."""
+    ends, merge = [arguments.a, arguments.b], arguments.merge
+    config = arguments.eval if isinstance(arguments.eval, EvalConfig) else EvalConfig(arguments.eval)
+    benchmarks = config.parse() or tuple(parse_benchmarks([""]))  # none at all is an error here
+    adapters = [str(end) for end in ends if is_adapter(Path(end))]
+    if adapters:
+        raise RecipeError(
+            f"{' and '.join(adapters)}: a line goes between whole models, and this is an adapter: merge it into its "
+            f"base first (soup average --pool {adapters[0]} -o out/)."
+        )
+    with Pool(ends) as pool:
+        pool.take_tokenizer(merge.tokenizer if merge else None)
+        pool.check()
+        count = len(arguments.line) * (1 if config.split is None else 2)
+        yield _Run(pool, config, benchmarks, RunDirectory.choose(arguments.run_dir, ends), count)
+
+
+def _chosen(pool: Pool, t: float) -> Sequence[str] | Mapping[str, float]:
+    """Return the ends as the single models that they are: their scores may be known already."""
+    a, b = pool.names
+    return {0.0: [a], 1.0: [b]}.get(t, {a: 1 - t, b: t})
+
+
+def _barrier(ts: Sequence[float], values: Sequence[float]) -> Barrier:
+    first, last = values[ts.index(0)], values[ts.index(1)]
+    # What rounding leaves of a straight line is no dip.
+    dips = {t: round((1 - t) * first + t * last - value, 9) for t, value in zip(ts, values, strict=True) if 0 <= t <= 1}
+    place = max(dips, key=lambda t: dips[t])
+    return Barrier(dips[place], place) if dips[place] > 0 else Barrier(0.0, 0.0)

@@ -1,0 +1,41 @@
+"""The picture of a line between two models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from soup.report.pictures import draw_figure
+from soup.support.text import printable
+
+__all__ = ["draw_sweep"]
+
+Curves = Mapping[str, Sequence[float]]
+
+
+def draw_sweep(names: tuple[str, str], ts: Sequence[float], curves: Mapping[str, Curves], path: str | Path) -> None:
+    """Draw what was measured along a line; straight lines between both ends are dashed.
+
+    Args:
+        names: Of both ends.
+        ts: Where the points are; 0 and 1 among them.
+        curves: The values at the points, by their name, in a panel for each kind of them (such as `score`).
+        path: A png, svg or pdf file.
+
+    Raises:
+        OutputError: another suffix, or no matplotlib.
+    """
+    with draw_figure(path, 8, 1.5 + 3 * len(curves)) as figure:
+        panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (kind, members) in zip(panels, curves.items(), strict=True):
+            for number, (name, values) in enumerate(members.items()):
+                color, width = ("black", 2.0) if name == "overall" else (f"C{number}", 1.2)
+                axes.plot(ts, values, color=color, linewidth=width, marker="o", markersize=4, label=printable(name))
+                axes.plot(
+                    [0, 1], [values[ts.index(0)], values[ts.index(1)]], color=color, linewidth=0.8, linestyle="--"
+                )
+            for t in (0, 1):
+                axes.axvline(t, color="0.7", linewidth=0.8)
+            axes.set_ylabel(kind)
+            axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        panels[-1].set_xlabel(f"t: from {printable(names[0])} (0) to {printable(names[1])} (1)")
