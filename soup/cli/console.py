@@ -290,19 +290,27 @@ def print_moves(moves: Moves, most: int) -> None:
 
 def print_sweep(sweep: Sweep) -> None:
     """Print the scores along a line, a row for each point, and each barrier with its place."""
-    first = sweep.points[0].trial
+    first, losses = sweep.points[0].trial, [*sweep.points[0].losses]
+    silent = [*sweep.no_loss]
     head = ["t", *first.scores, "overall", *(["report overall"] if first.report else [])]
+    head += [f"{name} loss" for name in (*losses, *silent)]
     rows = []
     for point in sweep.points:
         trial = point.trial
         values = [*(score.value for score in trial.scores.values()), trial.overall]
         values += [] if trial.report_overall is None else [trial.report_overall]
+        cells = [*(f"{value:.2f}" for value in values), *(f"{point.losses[name]:.4f}" for name in losses)]
         name = {0.0: sweep.names[0], 1.0: sweep.names[1]}.get(point.t, "")
-        rows.append([f"{point.t:.3f}", *(f"{value:.2f}" for value in values), name])
+        rows.append([f"{point.t:.3f}", *cells, *("-" for _ in silent), name])
     print_rows([*head, ""], rows, right=range(len(head)))
     for name, barrier in sweep.barriers.items():
         where = f" at t = {barrier.t:.3f}" if barrier.height else ""
         print_line(f"{name}: the largest dip below the line between both is {barrier.height:.2f}{where}")
+    for name, barrier in sweep.loss_barriers.items():
+        where = f" at t = {barrier.t:.3f}" if barrier.height else ""
+        print_line(f"{name}: the largest rise of the loss above that line is {barrier.height:.4f}{where}")
+    for name, reason in sweep.no_loss.items():
+        print_line(f"{name}: no loss, for {reason}")
 
 
 def print_rows(

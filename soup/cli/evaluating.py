@@ -77,6 +77,9 @@ def evaluate(values: Values) -> None:
         metavar="F",
         help="Go on beyond both ends by this share of the way.",
     ),
+    GroupedOption.of(
+        "Evaluate", "--no-loss", is_flag=True, help="Leave the loss of the reference answers out: scores alone."
+    ),
     *carrier_options(MergeOptions, "tokenizer", "allow_nonfinite"),
     *carrier_options(EvalConfig),
     *carrier_options(Objective, "weights"),
@@ -105,6 +108,7 @@ def sweep(values: Values) -> None:
         values["extrapolate"],
         values["run_dir"],
         values.carrier(MergeOptions),
+        not values["no_loss"],
     )
     if values["dry_run"]:
         with Console():

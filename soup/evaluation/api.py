@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -20,6 +20,7 @@ from soup.support.options import option_name
 
 __all__ = [
     "ALL",
+    "LIKELIHOOD",
     "Benchmark",
     "BenchmarkInfo",
     "Candidate",
@@ -63,6 +64,11 @@ class Split:
 
 ALL = Split()
 
+LIKELIHOOD = " likelihood"
+"""What a benchmark's name ends in where it measures that."""
+MOST_LOSS = 700.0
+"""A larger loss has a likelihood that no float64 holds."""
+
 
 @dataclass(frozen=True)
 class BenchmarkInfo:
@@ -99,12 +105,21 @@ class Benchmark:
 
     `name` is what the user typed and what tables show (`mmbench`, `python:judge.py:score`), `harness` the evaluator
     that knows it (`python`), `target` what the harness calls it (`judge.py:score`).
+
+    Where it `measures` the likelihood, a score is `Score.of_loss` of the reference answers; a harness is asked for it
+    only where its `why_no_likelihood` says None, and its identity then says so, too.
     """
 
     name: str
     harness: str
     target: str
     split: Split = ALL
+    measures: Literal["score", "likelihood"] = "score"
+
+    @property
+    def likelihood(self) -> Benchmark:
+        """The same questions, and how likely their reference answers are."""
+        return replace(self, name=f"{self.name}{LIKELIHOOD}", measures="likelihood")
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,27 @@ class Score:
     questions: Mapping[str, float] | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     unparsed: float | None = None
+
+    @classmethod
+    def of_loss(cls, losses: Sequence[float]) -> Score:
+        """Return the likelihood of the reference answers: 100 exp(-loss).
+
+        Args:
+            losses: Of each question, the mean over its answer's tokens of their negative log likelihood, in nats; the
+                loss is their mean.
+
+        Raises:
+            EvaluatorError: there is none, or it is NaN.
+        """
+        loss = math.fsum(losses) / len(losses) if losses else math.nan
+        if math.isnan(loss):
+            raise EvaluatorError(f"likelihood: expected the losses of questions, found {list(losses)[:5]}.")
+        return cls(100 * math.exp(-min(max(loss, 0.0), MOST_LOSS)), len(losses))
+
+    @property
+    def loss(self) -> float:
+        """The loss that a likelihood was made of."""
+        return -math.log(self.value / 100) if self.value else MOST_LOSS
 
     def __post_init__(self) -> None:
         if self.unparsed is not None and not 0 <= self.unparsed <= 1:
@@ -253,6 +289,10 @@ class Harness(Evaluator, Protocol):
         Raises:
             EvaluatorError: an evaluation can't succeed.
         """
+
+    def why_no_likelihood(self, benchmark: Benchmark) -> str | None:
+        """Say why `evaluate` can't give the likelihood of the benchmark's reference answers; None where it can."""
+        return "its harness gives scores alone"
 
     def count(self, benchmark: Benchmark) -> int | None:
         """Count the benchmark's questions that are here; None where the harness does not know.

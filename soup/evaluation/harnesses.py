@@ -30,6 +30,7 @@ __all__ = [
     "may_have_parts",
     "target_hint",
     "target_syntax",
+    "why_no_likelihood",
 ]
 
 
@@ -130,6 +131,12 @@ def count(evaluator: Evaluator, benchmark: Benchmark) -> int | None:
     """Call `Harness.count` of any evaluator."""
     questions: int | None = _member(evaluator, "count")(benchmark)
     return questions
+
+
+def why_no_likelihood(evaluator: Evaluator, benchmark: Benchmark) -> str | None:
+    """Call `Harness.why_no_likelihood` of any evaluator."""
+    reason: str | None = _member(evaluator, "why_no_likelihood")(benchmark)
+    return reason
 
 
 def can_fetch(evaluator: Evaluator) -> bool:

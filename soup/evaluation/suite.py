@@ -16,13 +16,13 @@ from types import FrameType
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
-from soup.evaluation.harnesses import check
+from soup.evaluation.harnesses import check, why_no_likelihood
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 
-__all__ = ["BenchmarkSuite", "build_suite", "check_entries", "deadline", "evaluate_once"]
+__all__ = ["BenchmarkSuite", "build_suite", "check_entries", "deadline", "evaluate_once", "likelihood_suite"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,15 @@ class BenchmarkSuite:
             return self
         moved = (SuiteEntry.ask(replace(entry.benchmark, split=split), entry.evaluator) for entry in self.entries)
         return BenchmarkSuite(tuple(moved), self.timeout_seconds)
+
+
+def likelihood_suite(suite: BenchmarkSuite) -> tuple[BenchmarkSuite | None, dict[str, str]]:
+    """Return the same benchmarks for the likelihood of their answers, and why some have none; None where none has."""
+    reasons = {e.benchmark.name: why_no_likelihood(e.evaluator, e.benchmark) for e in suite.entries}
+    able = [entry for entry in suite.entries if reasons[entry.benchmark.name] is None]
+    entries = tuple(SuiteEntry.ask(entry.benchmark.likelihood, entry.evaluator) for entry in able)
+    silent = {name: reason for name, reason in reasons.items() if reason is not None}
+    return (BenchmarkSuite(entries, suite.timeout_seconds) if entries else None), silent
 
 
 def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> BenchmarkSuite:

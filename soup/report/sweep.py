@@ -11,17 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from soup.checkpoints.reader import is_adapter
 from soup.errors import PoolError, RecipeError
-from soup.evaluation.api import Benchmark
+from soup.evaluation.api import LIKELIHOOD
 from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
+from soup.evaluation.objective import PLAIN
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
-from soup.evaluation.suite import build_suite, check_entries
+from soup.evaluation.suite import BenchmarkSuite, build_suite, check_entries, likelihood_suite
 from soup.evaluation.trial import Trial
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
@@ -39,15 +40,25 @@ MOST_REACH = 10.0
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """A model on the line, `t` of the way from A to B, and its trial."""
+    """A model on the line, `t` of the way from A to B.
+
+    Args:
+        t: Where it is.
+        trial: Its scores.
+        losses: By benchmark, the mean over questions of the reference answer's loss per token, in nats.
+    """
 
     t: float
     trial: Trial
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Barrier:
-    """The largest dip of a score below the straight line between both ends, and where it is; 0 where there is none."""
+    """The largest dip of a score below the straight line between both ends, and where it is; 0 where there is none.
+
+    Of a loss it is the largest rise above that line.
+    """
 
     height: float
     t: float
@@ -60,10 +71,12 @@ class Sweep:
     Args:
         names: Of A and B.
         points: In the order of `t`.
+        no_loss: Why there is no loss, by benchmark.
     """
 
     names: tuple[str, str]
     points: tuple[SweepPoint, ...]
+    no_loss: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def curves(self) -> dict[str, list[float]]:
@@ -71,6 +84,17 @@ class Sweep:
         names = self.points[0].trial.scores
         curves = {name: [point.trial.scores[name].value for point in self.points] for name in names}
         return curves | {"overall": [point.trial.overall for point in self.points]}
+
+    @property
+    def loss_curves(self) -> dict[str, list[float]]:
+        """The loss at each point, of each benchmark that has one."""
+        return {name: [point.losses[name] for point in self.points] for name in self.points[0].losses}
+
+    @property
+    def loss_barriers(self) -> dict[str, Barrier]:
+        """The barrier of each loss, over the points between A and B."""
+        ts = [point.t for point in self.points]
+        return {name: _barrier(ts, [-loss for loss in losses]) for name, losses in self.loss_curves.items()}
 
     @property
     def barriers(self) -> dict[str, Barrier]:
@@ -84,12 +108,16 @@ class Sweep:
             "schema": 1,
             "from": self.names[0],
             "to": self.names[1],
-            "trials": [{"t": point.t, **trial_as_json(point.trial)} for point in self.points],
-            "barriers": {name: {"height": found.height, "t": found.t} for name, found in self.barriers.items()},
+            "trials": [
+                {"t": point.t, **trial_as_json(point.trial), "losses": dict(point.losses)} for point in self.points
+            ],
+            "barriers": {name: asdict(barrier) for name, barrier in self.barriers.items()},
+            "loss_barriers": {name: asdict(barrier) for name, barrier in self.loss_barriers.items()},
+            "no_loss": dict(self.no_loss),
         }
 
     def plot(self, path: str | Path) -> None:
-        """Draw the scores along the line into a png, svg or pdf file; straight lines between both ends are dashed.
+        """Draw scores and losses along the line into a png, svg or pdf file, and straight lines between both ends.
 
         Raises:
             OutputError: another suffix, or no matplotlib.
@@ -98,7 +126,8 @@ class Sweep:
 
         ts = [point.t for point in self.points]
         scores = {name: values for name, values in self.curves.items() if name != "overall" or len(self.curves) > 2}
-        draw_sweep(self.names, ts, {"score": scores}, path)
+        losses = {"loss": self.loss_curves} if self.loss_curves else {}
+        draw_sweep(self.names, ts, {"score": scores, **losses}, path)
 
 
 @dataclass(frozen=True)
@@ -116,6 +145,7 @@ class SweepArguments:
     extrapolate: float = 0.0
     run_dir: str | Path | None = None
     merge: MergeOptions | None = None
+    loss: bool = True
 
     def __post_init__(self) -> None:
         kinds: dict[str, type | tuple[type, ...]] = {
@@ -125,6 +155,7 @@ class SweepArguments:
             "extrapolate": (int, float),
             "run_dir": (str, Path, type(None)),
             "merge": (MergeOptions, type(None)),
+            "loss": bool,
         }
         refuse_wrong_type({name: getattr(self, name) for name in kinds}, kinds, RecipeError)
         if self.steps < 2:
@@ -152,6 +183,7 @@ def sweep(
     extrapolate: float = 0.0,
     run_dir: str | Path | None = None,
     merge: MergeOptions | None = None,
+    loss: bool = True,
     progress: Progress | None = None,
 ) -> Sweep:
     """Score the line from one model to another, and beyond both.
@@ -164,33 +196,43 @@ def sweep(
         extrapolate: How far the line goes on beyond each end, as a share of the way between them.
         run_dir: Where journal, scratch and logs live; by default beside A.
         merge: Whose tokenizer the points take, and whether NaN and infinity are allowed.
+        loss: Whether the loss of the reference answers is measured, too, where the harness can.
         progress: Who hears how far the run is.
 
     Raises:
         SoupError: the models do not belong together or are the same, a benchmark is unknown, or the harness failed.
     """
-    return run_sweep(SweepArguments(a, b, eval, steps, extrapolate, run_dir, merge), progress)
+    return run_sweep(SweepArguments(a, b, eval, steps, extrapolate, run_dir, merge, loss), progress)
 
 
 def run_sweep(arguments: SweepArguments, progress: Progress | None = None) -> Sweep:
     """Do as `sweep` says."""
-    progress, line = progress or Progress(), arguments.line
+    progress = progress or Progress()
     with _prepared(arguments) as run:
-        for text in (*run.pool.warnings(), *secret_remarks(run.benchmarks)):
+        for text in (*run.pool.warnings(), *secret_remarks([entry.benchmark for entry in run.suite.entries])):
             progress.on_warning(text)
-        template = RecipeTemplate(options=arguments.merge or MergeOptions())
-        suite = build_suite(run.benchmarks, run.config.settings)
         progress.on_budget("sweep", run.most_evaluations)
-        with Session.open(
-            run.pool, suite, run.config, run.directory, template, progress, run.most_evaluations
-        ) as session:
-            if len({digest.content for digest in session.scorer.digests.values()}) == 1:
-                raise PoolError(
-                    f"{arguments.a} and {arguments.b} hold the same weights: there is no line between them."
-                )
-            trials = session.evaluate({t: _chosen(run.pool, t) for t in line})
+        trials = _trials(run, run.suite, run.config, arguments, progress)
+        losses: dict[float, dict[str, float]] = {}
+        if run.likelihoods:
+            config = replace(run.config, split=None, objective=PLAIN)  # on the questions that choose
+            for t, trial in _trials(run, run.likelihoods, config, arguments, progress).items():
+                losses[t] = {name.removesuffix(LIKELIHOOD): score.loss for name, score in trial.scores.items()}
         a, b = run.pool.names
-        return Sweep((a, b), tuple(SweepPoint(t, trials[t]) for t in line))
+        points = tuple(SweepPoint(t, trial, losses.get(t, {})) for t, trial in trials.items())
+        return Sweep((a, b), points, run.no_loss)
+
+
+def _trials(
+    run: _Run, suite: BenchmarkSuite, config: EvalConfig, arguments: SweepArguments, progress: Progress
+) -> dict[float, Trial]:
+    """Return the trial of each point on the benchmarks of a suite."""
+    line, template = arguments.line, RecipeTemplate(options=arguments.merge or MergeOptions())
+    expected = len(line) * (1 if config.split is None else 2)
+    with Session.open(run.pool, suite, config, run.directory, template, progress, expected) as session:
+        if len({digest.content for digest in session.scorer.digests.values()}) == 1:
+            raise PoolError(f"{arguments.a} and {arguments.b} hold the same weights: there is no line between them.")
+        return session.evaluate({t: _chosen(run.pool, t) for t in line})
 
 
 def plan_sweep(arguments: SweepArguments) -> dict[str, object]:
@@ -200,13 +242,14 @@ def plan_sweep(arguments: SweepArguments) -> dict[str, object]:
         SoupError: as `sweep`.
     """
     with _prepared(arguments) as run:
-        check_entries(build_suite(run.benchmarks, run.config.settings).entries, run.pool)
+        check_entries(run.suite.entries, run.pool)
         return {
             "schema": 1,
             "from": run.pool.names[0],
             "to": run.pool.names[1],
             "points": [round(t, 6) for t in arguments.line],
-            "benchmarks": [benchmark.name for benchmark in run.benchmarks],
+            "benchmarks": [entry.benchmark.name for entry in run.suite.entries],
+            "no_loss": dict(run.no_loss),
             "evaluations_at_most": run.most_evaluations,
             "run": str(run.directory.path),
         }
@@ -218,7 +261,9 @@ class _Run:
 
     pool: Pool
     config: EvalConfig
-    benchmarks: tuple[Benchmark, ...]
+    suite: BenchmarkSuite
+    likelihoods: BenchmarkSuite | None
+    no_loss: Mapping[str, str]
     directory: RunDirectory
     most_evaluations: int
 
@@ -238,8 +283,11 @@ def _prepared(arguments: SweepArguments) -> Iterator[_Run]:
     with Pool(ends) as pool:
         pool.take_tokenizer(merge.tokenizer if merge else None)
         pool.check()
-        count = len(arguments.line) * (1 if config.split is None else 2)
-        yield _Run(pool, config, benchmarks, RunDirectory.choose(arguments.run_dir, ends), count)
+        suite = build_suite(benchmarks, config.settings)
+        likelihoods, silent = likelihood_suite(suite) if arguments.loss else (None, {})
+        rounds = (1 if config.split is None else 2) + (1 if likelihoods else 0)
+        run = RunDirectory.choose(arguments.run_dir, ends)
+        yield _Run(pool, config, suite, likelihoods, silent, run, rounds * len(arguments.line))
 
 
 def _chosen(pool: Pool, t: float) -> Sequence[str] | Mapping[str, float]:

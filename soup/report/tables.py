@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from soup.errors import JournalError, SoupError
-from soup.evaluation.api import Score
+from soup.evaluation.api import LIKELIHOOD, Score
 from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.journal import Entry, Journal
 from soup.evaluation.objective import Objective
@@ -249,7 +249,9 @@ def _scores(entries: Sequence[Entry], part: str) -> dict[str, dict[str, float]]:
 
 def _overall(scores: Mapping[str, float], way: _Way | None, others: Iterable[Mapping[str, float]]) -> float | None:
     """Return the overall of a model; without a search, the plain mean over the benchmarks that all models have."""
-    weights = dict(way.weights) if way else {name: 1.0 for name in scores if all(name in other for other in others)}
+    rows = list(others)
+    shared = [name for name in scores if all(name in row for row in rows) and not name.endswith(LIKELIHOOD)]
+    weights = dict(way.weights) if way else dict.fromkeys(shared, 1.0)
     if not weights or any(name not in scores for name in weights):
         return None
     return Objective(weights).overall({name: Score(scores[name]) for name in weights})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from safetensors.numpy import load_file, save_file
 import soup
 from soup.cli.app import cli
 from soup.errors import EvaluatorError, PoolError, RecipeError
+from soup.evaluation.api import Harness, Score
 from soup.evaluation.progress import Progress
+from soup.report.tables import run_table
+from soup.support.plugins import EVALUATORS
 from tests.helpers.toy_pools import calls, make_checkpoint, make_judge
 
 # `head` is t: 50 at the first end, 80 at the other, and 40 t (1 - t) below the line between them.
@@ -126,6 +130,78 @@ def test_workers_find_the_same_and_both_halves_of_the_questions_are_scored(ends,
     assert without_seconds(one) == without_seconds(two)
 
 
+class Teacher(Harness):
+    """Scores 50; its loss is 2 - t, and 2 t (1 - t) above that between both ends."""
+
+    asked: ClassVar[list[str]] = []
+
+    def __init__(self, settings):
+        pass
+
+    def identity(self, benchmark):
+        measures = {"measures": "likelihood"} if benchmark.measures == "likelihood" else {}
+        return {"evaluator": "teacher", **measures}
+
+    def evaluate(self, candidate, benchmark):
+        t = float(load_file(candidate.directory() / "model.safetensors")["head"][0])
+        self.asked.append(benchmark.name)
+        if benchmark.measures == "score":
+            return Score(50.0)
+        return Score.of_loss([1.5 - t + 2 * t * (1 - t), 2.5 - t + 2 * t * (1 - t)])
+
+    def why_no_likelihood(self, benchmark):
+        return None
+
+
+@pytest.fixture
+def teacher(monkeypatch):
+    monkeypatch.setitem(EVALUATORS.registered, "teacher", Teacher)
+    Teacher.asked.clear()
+    return "teacher"
+
+
+def test_the_loss_s_barrier_is_its_largest_rise_and_is_remembered(ends, judge, teacher):
+    told = []
+    progress = Progress(on_budget=lambda name, most: told.append(most))
+    for _ in range(2):
+        found = soup.sweep(*ends, eval=[teacher, f"python:{judge}:dip"], steps=5, progress=progress)
+        assert Teacher.asked == ["teacher"] * 5 + ["teacher likelihood"] * 5
+    assert told == [10, 10]
+    assert found.loss_curves == {"teacher": pytest.approx([2, 2.125, 2, 1.625, 1], abs=1e-6)}
+    rise = found.loss_barriers["teacher"]
+    assert (rise.height, rise.t) == (pytest.approx(0.5, abs=1e-6), 0.5)
+    assert found.barriers["overall"].height == pytest.approx(5, abs=1e-4)  # the mean of both benchmarks' scores alone
+    assert set(found.no_loss) == {f"python:{judge}:dip"}
+    assert [row["losses"]["teacher"] for row in found.as_json()["trials"]] == found.loss_curves["teacher"]
+
+
+def test_a_loss_that_nobody_wants_is_not_asked_for(tmp_path, ends, teacher):
+    found = soup.sweep(*ends, eval=teacher, steps=2, loss=False)
+    assert Teacher.asked == ["teacher"] * 2
+    assert found.loss_barriers == {}
+    words = ["sweep", *map(str, ends), "--eval", teacher, "--steps", "2"]
+    assert CliRunner().invoke(cli, [*words, "--no-loss"]).exit_code == 0
+    assert Teacher.asked == ["teacher"] * 2
+    lines = CliRunner().invoke(cli, words).stdout.splitlines()
+    assert lines[0].split() == ["t", "teacher", "overall", "teacher", "loss"]
+    assert lines[1].split() == ["0.000", "50.00", "50.00", "2.0000", "a"]
+    assert lines[-1] == "teacher: the largest rise of the loss above that line is 0.0000"
+
+
+def test_a_likelihood_is_no_part_of_a_run_s_overall(ends, teacher):
+    soup.sweep(*ends, eval=teacher, steps=2)
+    table = run_table(ends[0].parent.with_name("ckpts.soup"))
+    assert table.columns == ("teacher", "teacher likelihood", "overall")
+    assert [row.values[2] for row in table.rows] == [50, 50]
+
+
+@pytest.mark.parametrize("losses", [[], [float("nan"), 1.0]])
+def test_a_loss_of_nothing_is_no_likelihood(losses):
+    with pytest.raises(EvaluatorError, match="expected the losses of questions"):
+        Score.of_loss(losses)
+    assert Score.of_loss([5000.0]).loss == pytest.approx(700)  # there is no smaller number
+
+
 def without_seconds(found):
     document = found.as_json()
     return {**document, "trials": [{**row, "remembered": None} for row in document["trials"]]}
@@ -140,9 +216,10 @@ def test_the_command_prints_a_row_for_each_point_and_json_has_the_same(tmp_path,
     done = CliRunner().invoke(cli, [*words, "--plot", str(tmp_path / "line.svg")])
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[1].split() == ["-0.250", "55.00", "55.00"]
-    assert lines[2].split() == ["0.000", "50.00", "50.00", "a"]
-    assert lines[-1] == "overall: the largest dip below the line between both is 10.00 at t = 0.500"
+    assert lines[1].split() == ["-0.250", "55.00", "55.00", "-"]
+    assert lines[2].split() == ["0.000", "50.00", "50.00", "-", "a"]
+    assert lines[-2] == "overall: the largest dip below the line between both is 10.00 at t = 0.500"
+    assert lines[-1] == f"python:{judge}:dip: no loss, for its harness gives scores alone"
     document = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
     assert len(calls(judge)) == 7
     assert [row["t"] for row in document["trials"]] == plan["points"]
