@@ -341,6 +341,12 @@ def test_scale_shows_how_many_answers_lost_their_form():
     assert "unparsed" not in told.notes[0]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_cma_of_two_ends_where_the_best_is_one_alone(seed):
+    choice = run("cma", ["a", "b"], Table(lambda weights: 50 + 40 * weights.get("a", 0)), seed=seed, evaluations=200)
+    assert shares(choice) == {"a": 1.0}
+
+
 def test_cma_searches_the_scale_as_well():
     target = {"a": 0.6, "b": 0.4}
 

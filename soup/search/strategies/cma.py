@@ -132,6 +132,7 @@ def _generations(
     draws = np.random.default_rng(seed)
     options = {
         "bounds": space.bounds,
+        "maxstd": math.inf,  # a limit makes the library fail in one dimension, where one of two ingredients is best
         "popsize": 4 + math.floor(3 * math.log(len(first))),
         "randn": lambda *shape: draws.standard_normal(shape),
         "seed": math.nan,  # the library's own would be the whole process's
