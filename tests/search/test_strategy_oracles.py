@@ -347,6 +347,20 @@ def test_cma_of_two_ends_where_the_best_is_one_alone(seed):
     assert shares(choice) == {"a": 1.0}
 
 
+def test_soups_that_break_a_guard_are_part_of_cmas_budget():
+    objective = Objective(guards=(Guard("reading", -5.0),))
+
+    def scores(soup):
+        is_plain = len(set(soup.weights)) == 1
+        return {"reading": Score(80.0 if is_plain else 20.0), "seeing": Score(50.0 + 10 * max(soup.weights))}
+
+    scorer = TableScorer(list("abc"), scores, objective=objective)
+    choice = run("cma", list("abc"), scorer, evaluations=40)
+    assert scorer(choice.chosen).allowed
+    most = STRATEGIES.get("cma").budget(3, evaluations=40)
+    assert len(scorer.trials) <= most.singles + most.soups
+
+
 def test_cma_searches_the_scale_as_well():
     target = {"a": 0.6, "b": 0.4}
 

@@ -140,13 +140,14 @@ def _generations(
         "verb_log": 0,
     }
     search = _library().CMAEvolutionStrategy(first, SIGMA, options)
-    known: list[tuple[Sequence[float], float]] = []
-    while not search.stop() and len(known) + search.popsize <= evaluations - 2:
+    done, known = 0, list[tuple[Sequence[float], float]]()
+    while not search.stop() and done + search.popsize <= evaluations - 2:
         vectors = search.ask()
         generation = [(soup, soup.score(score)) for soup in map(space.soup, vectors)]
         yield generation
         search.tell(vectors, [(0.0 if allowed(trial) else BROKEN) - trial.overall for _, trial in generation])
         known += [(v, trial.overall) for v, (_, trial) in zip(vectors, generation, strict=True) if allowed(trial)]
+        done += len(generation)
     last = [search.result.xfavorite]  # the middle, which chance helped less than the best
     last += [top] if (top := summit(known)) else []
     yield [(soup, soup.score(score)) for soup in map(space.soup, last)]
