@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeGuard
 
 from soup.checkpoints.adapter import Adapter
-from soup.checkpoints.adapter_targets import Change, Delta, find_changes
+from soup.checkpoints.adapter_deltas import Change, Delta
+from soup.checkpoints.adapter_targets import find_changes
 from soup.checkpoints.carried_files import SideFiles
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint

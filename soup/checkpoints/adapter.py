@@ -26,7 +26,6 @@ _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 
 _REFUSED = {  # keys of the config that make the product B A another thing, or not all there is
     "target_parameters": "adapters on single parameters",
-    "trainable_token_indices": "rows of trained tokens",
     "layer_replication": "replicated layers",
     "use_qalora": "QA-LoRA",
     "use_bdlora": "BD-LoRA",
@@ -78,7 +77,8 @@ class Adapter(Checkpoint):
     @property
     def facts(self) -> tuple[str, ...]:
         """The settings that decide, beside the factors, what it adds to its base."""
-        return tuple(f"{key}\0{json.dumps(self.settings.get(key), sort_keys=True)}\n" for key in _FACTS)
+        keys = [*_FACTS, *(["trainable_token_indices"] if self.settings.get("trainable_token_indices") else [])]
+        return tuple(f"{key}\0{json.dumps(self.settings.get(key), sort_keys=True)}\n" for key in keys)
 
     @property
     def base_location(self) -> str | None:
@@ -116,6 +116,19 @@ class Adapter(Checkpoint):
         if isinstance(alpha, bool) or not isinstance(alpha, int | float):
             raise CheckpointError(f"{self.path / ADAPTER_CONFIG}: lora_alpha: expected a number, found {alpha!r:.80}.")
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") is True else rank)
+
+    def tokens_of(self, module: str) -> tuple[int, ...]:
+        """Return the tokens whose rows of a module are trained, as PEFT reads `trainable_token_indices`."""
+        indices = self.settings.get("trainable_token_indices")
+        if isinstance(indices, Mapping):  # by the end of a module's name
+            names = [name for name in indices if module == name or module.endswith(f".{name}")]
+            indices = indices[names[0]] if len(names) == 1 else None
+        if not isinstance(indices, list) or not all(type(index) is int and index >= 0 for index in indices):
+            raise CheckpointError(
+                f"{self.path / ADAPTER_CONFIG}: trainable_token_indices: expected a list of tokens for {module}, found "
+                f"{indices!r:.80}."
+            )
+        return tuple(indices)
 
     def _of_module(self, key: str, module: str, default: object) -> object:
         """Look a module up in a pattern of the config: the first regular expression that its name ends with."""

@@ -9,74 +9,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from soup.checkpoints.adapter import PREFIX, Adapter
+from soup.checkpoints.adapter_deltas import Change, Delta, Factor
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import plain_name
 from soup.errors import CheckpointError
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["Change", "Delta", "Factor", "find_changes"]
+__all__ = ["find_changes"]
 
 _WRAPPERS = re.compile(r"\.(?:base_layer|modules_to_save|original_module)(?:\.default)?(?=\.)")
 _PART = re.compile(
     r"^(?P<module>.+)\.(?P<part>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?:\.default)?"
     r"(?:\.(?P<leaf>weight|bias))?$"
 )
+_TOKENS = re.compile(r"^(?P<module>.+)\.token_adapter\.trainable_tokens_delta(?:\.default)?$")
 EMBEDDINGS, OUTPUT = "embed_tokens.weight", "lm_head.weight"
 """How the names of input embeddings and of the output layer end, which a model may tie to each other."""
 
 _NAMELESS: tuple[tuple[str, ...], ...] = ((), ("vision_model",))
 """Words that are left out of names besides those that `plain_name` leaves out anyhow: first none, then these."""
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A tensor of an adapter's file as a matrix; `transposed`: the file holds it the other way round."""
-
-    adapter: Adapter
-    name: str
-    shape: tuple[int, int]
-    transposed: bool = False
-
-
-@dataclass(frozen=True)
-class Delta:
-    """What is added to a tensor, seen as a matrix [rows, columns] by its first dimension: scale x left x right.
-
-    Args:
-        left: [rows, rank].
-        right: [rank, columns]; None: a single 1, for a vector that is added to a vector.
-        scale: A number.
-        magnitude: DoRA's lengths, to which the rows (or with `by_column` the columns) of the sum are brought.
-        by_column: See `magnitude`.
-    """
-
-    left: Factor
-    right: Factor | None
-    scale: float
-    magnitude: Factor | None = None
-    by_column: bool = False
-
-    @property
-    def rank(self) -> int:
-        """How many columns `left` has."""
-        return self.left.shape[1]
-
-
-@dataclass(frozen=True)
-class Change:
-    """What an adapter does to one tensor of its base.
-
-    Args:
-        deltas: What is added.
-        stored_as: The tensor of the adapter's file that takes the place of the base's, if there is one.
-    """
-
-    deltas: tuple[Delta, ...] = ()
-    stored_as: str | None = None
 
 
 def find_changes(adapter: Adapter, base: Checkpoint) -> dict[str, Change]:
@@ -100,9 +54,13 @@ class _Matching:
         self.wrong: list[str] = []
         self.modules: dict[str, dict[str, str]] = {}
         self.whole: dict[str, str] = {}
+        self.tokens: dict[str, str] = {}
         for key in adapter.tensors:
             name = _WRAPPERS.sub("", key.removeprefix(PREFIX))
             part = _PART.match(name)
+            if tokens := _TOKENS.match(name):
+                self.tokens[tokens["module"]] = key
+                continue
             if part is None:
                 self.whole[name] = key
                 continue
@@ -116,16 +74,20 @@ class _Matching:
                 name = self._match(f"{module}.{leaf}", next(iter(parts.values())))
                 if name is not None and self._fits(name, delta):
                     deltas.setdefault(name, []).append(delta)
+        for module, key in self.tokens.items():
+            name = self._match(f"{module}.weight", key)
+            if name is not None and self._has_tokens(name, delta := self._token_rows(module, key)):
+                deltas.setdefault(name, []).append(delta)
         stored: dict[str, str] = {}
-        for name, key in self.whole.items():
+        for name, key in self._untied_whole().items():
             match = self._match(name, key, may_be_tied=".base_layer." in key)  # PEFT saves targeted embeddings, too
             if match is not None and self._replaces(match, key):
                 stored[match] = key
         self._share_tied(deltas)
         self.wrong += [
-            f"{name}: several changes, one of them DoRA's"
+            f"{name}: several changes, one of them DoRA's or rows of tokens"
             for name, parts in deltas.items()
-            if len(parts) > 1 and any(delta.magnitude for delta in parts)
+            if len(parts) > 1 and not all(delta.is_sum for delta in parts)
         ]
         if self.wrong:
             raise CheckpointError(
@@ -144,6 +106,31 @@ class _Matching:
         if shared := [delta for name in names for delta in deltas.pop(name, [])]:
             deltas |= dict.fromkeys(names, shared)
 
+    def _untied_whole(self) -> dict[str, str]:
+        """Leave out the output layer that PEFT saved a second time: it kept it tied to embeddings that it trained."""
+        tied = self.adapter.settings.get("ensure_weight_tying") is True and any(
+            name.endswith(EMBEDDINGS) for name in self.whole
+        )
+        return {
+            name: key for name, key in self.whole.items() if not (tied and name.endswith(OUTPUT) and self._tied(name))
+        }
+
+    def _token_rows(self, module: str, key: str) -> Delta:
+        shape = self.adapter.tensors[key].shape
+        matrix = shape if len(shape) == 2 else (self.adapter.tensors[key].elements, 1)
+        return Delta(self._factor(key, matrix), None, 1.0, tokens=self.adapter.tokens_of(module))
+
+    def _has_tokens(self, name: str, delta: Delta) -> bool:
+        """Whether a tensor has the rows that a delta trains; tells if not."""
+        spec, (rows, columns), most = self.base.tensors[name], delta.left.shape, max(delta.tokens, default=-1)
+        if rows == len(delta.tokens) and len(spec.shape) == 2 and spec.shape[1] == columns and most < spec.shape[0]:
+            return True
+        self.wrong.append(
+            f"{delta.left.name}: has {rows} rows of {columns} for {len(delta.tokens)} tokens up to {most} of {name}, "
+            f"which is {spec}"
+        )
+        return False
+
     def _deltas(self, module: str, parts: Mapping[str, str]) -> Iterator[tuple[str, Delta]]:
         """Yield what a module's factors add: the name of the parameter in the module, and the delta."""
         kind = "embedding_" if "embedding_A" in parts else ""
@@ -153,6 +140,9 @@ class _Matching:
             return
         shapes = {key: self.adapter.tensors[key].shape for key in (a, b)}
         rank = shapes[a][0] if shapes[a] else 0
+        if len(shapes[b]) > 2 and 0 < shapes[b][1] < rank and rank % shapes[b][1] == 0:
+            self.wrong.append(f"{module}: a grouped convolution, whose factors PEFT can't merge either")
+            return
         if rank == 0 or len(shapes[a]) < 2 or len(shapes[b]) < 2 or shapes[b][1] != rank:
             self.wrong.append(f"{module}: factors of shapes {list(shapes[a])} and {list(shapes[b])} have no product")
             return

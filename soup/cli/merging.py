@@ -49,12 +49,13 @@ def merge(values: Values) -> None:
     """
     from soup.checkpoints.destination import refuse_destination
     from soup.cli.console import Console, print_json, print_line, print_plan
-    from soup.merging.merge import earlier_soup, open_pool, refuse_inputs_as_output, write_soup
+    from soup.merging.merge import earlier_soup, open_pool, refuse_inputs_as_output, with_adapters_base, write_soup
     from soup.merging.plan import plan_merge
     from soup.merging.recipe import Recipe
 
     recipe, out, write = Recipe.read(values["recipe"]), Path(values["out"]), values.carrier(WriteOptions)
     recipe.refuse_untrusted_code(trusted=values["trust_code"])
+    recipe = with_adapters_base(recipe, Path(values["recipe"]).parent)
     with open_pool(recipe) as pool:
         refuse_inputs_as_output(pool, out)
         plan = plan_merge(recipe, pool, values.carrier(MergeOptions), write)

@@ -15,11 +15,12 @@ from soup.support.text import bullet_list
 __all__ = ["base_of_adapters"]
 
 
-def base_of_adapters(locations: Iterable[str]) -> str | None:
+def base_of_adapters(locations: Iterable[str], beside: Path | None = None) -> str | None:
     """Find the base that the configs of adapters name: a directory or a Hub id.
 
     Args:
         locations: Of adapters and whole models; one that can't be opened is passed over.
+        beside: A folder that a relative path may be relative to, after the adapter's own and the working directory.
 
     Returns:
         None where there is no adapter, or none that names a base.
@@ -30,7 +31,8 @@ def base_of_adapters(locations: Iterable[str]) -> str | None:
     bases: dict[str, list[str]] = {}
     for location in locations:
         if (base := _base_of(location)) is not None:
-            known = str(Path(base).resolve()) if Path(base).exists() else base
+            folders = [Path(), Path(location), *([beside] if beside else [])]
+            known = next((str((folder / base).resolve()) for folder in folders if (folder / base).is_dir()), base)
             bases.setdefault(known, []).append(location)
     if len(bases) > 1:
         lines = [f"{base}: {', '.join(adapters)}" for base, adapters in bases.items()]

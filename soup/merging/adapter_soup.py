@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
-from soup.checkpoints.adapter_targets import Delta, Factor
+from soup.checkpoints.adapter_deltas import Delta, Factor
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.checkpoints.writer import FilePlan, view_bytes
 from soup.errors import PoolError, RecipeError
@@ -189,7 +189,9 @@ def _obstacles(blend: Blend) -> Iterator[str]:
         deltas = [delta for change in checkpoint.changes.values() for delta in change.deltas]
         if any(delta.magnitude for delta in deltas):
             yield f"{name}: DoRA, whose lengths make it more than a product"
-        if any(delta.right is None for delta in deltas):
+        if any(delta.tokens for delta in deltas):
+            yield f"{name}: rows of tokens, which take the place of the base's"
+        elif any(delta.right is None for delta in deltas):
             yield f"{name}: lora_bias, biases of its factors"
 
 

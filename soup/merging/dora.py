@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from soup.checkpoints.adapter_targets import Delta
+from soup.checkpoints.adapter_deltas import Delta
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.merging.low_rank import Product, load_factor

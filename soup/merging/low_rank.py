@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from soup.checkpoints.adapter_targets import Delta, Factor
+from soup.checkpoints.adapter_deltas import Delta, Factor
 from soup.merging.methods.base import LowRank
 from soup.merging.scratch import Scratch
 

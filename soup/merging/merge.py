@@ -18,6 +18,7 @@ from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.side_files import config_for
 from soup.checkpoints.writer import CheckpointWriter
 from soup.errors import CheckpointError, OutputError, RecipeError
+from soup.merging.adapter_bases import base_of_adapters
 from soup.merging.adapter_soup import AdapterPlan
 from soup.merging.block_loop import Options, for_each_block
 from soup.merging.ingredient import combine_errors, open_each
@@ -25,7 +26,7 @@ from soup.merging.model_card import model_card
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.plan import MergePlan, plan_merge, wrap_method_errors
 from soup.merging.pool import Pool
-from soup.merging.recipe import Recipe
+from soup.merging.recipe import CheckpointSource, Recipe
 from soup.merging.tensor_inputs import stored_checkpoints
 from soup.support.json_text import read_text
 from soup.support.open_files import real_path
@@ -38,6 +39,7 @@ __all__ = [
     "merge",
     "open_pool",
     "refuse_inputs_as_output",
+    "with_adapters_base",
     "write_soup",
 ]
 
@@ -80,7 +82,9 @@ def merge(
         },
         RecipeError,
     )
+    beside = None if isinstance(recipe, Recipe) else Path(recipe).parent
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    recipe = with_adapters_base(recipe, beside)
     options = options or MergeOptions()
     options.refuse_what_a_recipe_says()
     recipe.refuse_untrusted_code(trusted=options.trust_code)
@@ -157,6 +161,21 @@ def _write_adapter(
         writer.add_file("README.md", card.encode())
         writer.commit(_metadata(sealed.digest))
     return sealed
+
+
+def with_adapters_base(recipe: Recipe, beside: Path | None = None) -> Recipe:
+    """Return the recipe with the base that its adapters name, where it names none.
+
+    Args:
+        recipe: The recipe.
+        beside: The folder of its file.
+
+    Raises:
+        PoolError: They name several bases.
+    """
+    if recipe.base or (path := base_of_adapters([share.path for share in recipe.ingredients], beside)) is None:
+        return recipe
+    return recipe.model_copy(update={"base": CheckpointSource(name="base", path=path)})
 
 
 def open_pool(recipe: Recipe) -> Pool:

@@ -22,6 +22,7 @@ from soup.merging.dora import Dora
 from soup.merging.low_rank import Product
 from soup.merging.methods.linear import Linear
 from soup.merging.scratch import Scratch
+from soup.merging.token_rows import TokenRows
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,7 @@ class _Term(NamedTuple):
     """One input of the method: a source by its number, and what is added to it."""
 
     source: int
-    product: Product | Dora | None
+    product: Product | Dora | TokenRows | None
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def is_low_rank(blend: Blend, spec: TensorSpec) -> bool:
         len(adapted) == len(blend.weights)
         and len({checkpoint.source_of(name) for checkpoint in blend.inputs}) == 1
         and bool(deltas)
-        and not any(delta.magnitude for delta in deltas)
+        and all(delta.is_sum for delta in deltas)
     )
 
 
@@ -190,7 +191,7 @@ def _groups(blend: Blend, name: str, places: Sequence[int]) -> list[list[int]]:
     joined = changed and type(blend.method) is Linear and not blend.method.components
     groups: dict[tuple[int, int], list[int]] = {}
     for i, checkpoint in enumerate(blend.inputs):
-        joins = joined and is_adapted(checkpoint) and not any(delta.magnitude for delta in checkpoint.deltas_of(name))
+        joins = joined and is_adapted(checkpoint) and all(delta.is_sum for delta in checkpoint.deltas_of(name))
         groups.setdefault((places[i], -1 if joins else i), []).append(i)
     split = []
     for members in groups.values():
@@ -202,13 +203,15 @@ def _groups(blend: Blend, name: str, places: Sequence[int]) -> list[list[int]]:
 
 def _product(
     blend: Blend, name: str, members: Sequence[int], shares: Sequence[float], spec: TensorSpec
-) -> Product | Dora | None:
+) -> Product | Dora | TokenRows | None:
     """Return the mean of what the members add, by their shares; None where none of them adds anything."""
     total = math.fsum(shares)
     groups, weights = [], []
     for i, share in zip(members, shares, strict=True):
         checkpoint = blend.inputs[i]
         deltas = checkpoint.deltas_of(name) if is_adapted(checkpoint) else ()
+        if deltas and deltas[0].tokens:
+            return TokenRows(deltas[0])
         if deltas and deltas[0].magnitude:
             source, stored_as = checkpoint.source_of(name)
             return Dora(deltas[0], source, source.tensors[stored_as])

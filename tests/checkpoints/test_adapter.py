@@ -37,7 +37,6 @@ def test_other_kinds_of_adapters_are_refused_by_name(tmp_path, kind):
     "config",
     [
         {"target_parameters": ["experts.gate_up_proj"]},
-        {"trainable_token_indices": [1, 2]},
         {"layer_replication": [[0, 2]]},
         {"use_qalora": True},
         {"alora_invocation_tokens": [3]},

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import soup
-from soup.errors import RecipeError
+from soup.checkpoints.adapter import Adapter
+from soup.checkpoints.digest import digest_checkpoint
+from soup.errors import CheckpointError, RecipeError
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
@@ -108,6 +111,72 @@ def test_the_base_of_adapters_is_the_one_that_they_name(tmp_path):
     with Pool(pool) as opened:
         assert opened.base.location == str(base)
         assert opened.names == ("adapter-0", "adapter-1", "adapter-2")
+
+
+@pytest.mark.parametrize("named", ["{base}", "../../base", "beside/base"])
+def test_a_recipe_without_a_base_takes_the_one_that_its_adapters_name(tmp_path, named):
+    base, pool = make_pool(tmp_path)
+    expected = merge(pool, tmp_path / "expected")
+    for i, rank in enumerate((4, 2, 8)):
+        write_adapter(pool / f"adapter-{i}", linear_factors(TARGETS, rank, seed=i), named.format(base=base))
+    if named.startswith("beside"):
+        (tmp_path / "beside").mkdir()
+        base.rename(tmp_path / "beside" / "base")
+    parts = [{"name": path.name, "path": str(path), "weight": 1} for path in sorted(pool.iterdir())]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"method": "linear", "ingredients": parts}))
+    sealed = soup.merge(tmp_path / "recipe.yaml", tmp_path / "out")
+    assert sealed.base.digest.startswith("xxh3:")
+    assert all(same_bits(value, expected[name]) for name, value in read_back(tmp_path / "out").items())
+
+
+def write_tokens(folder, base, rows, indices, **config):
+    factors = {"embed_tokens.token_adapter.trainable_tokens_delta": rows}
+    return write_adapter(folder, factors, base, trainable_token_indices=indices, **config)
+
+
+@pytest.mark.parametrize("block_elements", [None, 5])
+def test_rows_of_trained_tokens_take_the_place_of_the_base_s_and_are_averaged(tmp_path, block_elements):
+    embeddings = torch.randn(9, 7, dtype=torch.float64)
+    base = tiny_checkpoint(tmp_path / "base", tensors={"model.embed_tokens.weight": embeddings})
+    rows = torch.randn(3, 7, dtype=torch.float64)
+    write_tokens(tmp_path / "pool" / "a", base, rows[:2], [8, 0])
+    write_tokens(tmp_path / "pool" / "b", base, rows[2:], {"embed_tokens": [0]})
+    made = merge(tmp_path / "pool", tmp_path / "out", MergeOptions(block_elements=block_elements))
+    expected = embeddings.clone()
+    expected[8], expected[0] = (embeddings[8] + rows[0]) / 2, (rows[1] + rows[2]) / 2
+    assert torch.allclose(made["model.embed_tokens.weight"], expected, rtol=0, atol=1e-15)
+    untouched = slice(1, 8)
+    assert same_bits(made["model.embed_tokens.weight"][untouched], embeddings[untouched])
+
+
+@pytest.mark.parametrize(
+    ("indices", "reason"),
+    [
+        ([1], "has 2 rows of 7 for 1 tokens"),
+        ([1, 9], "tokens up to 9 of model.embed_tokens.weight"),
+        ({"lm_head": [1, 2]}, "expected a list of tokens for embed_tokens"),
+        ([1, -1], "expected a list of tokens"),
+    ],
+)
+def test_rows_without_their_tokens_are_refused(tmp_path, indices, reason):
+    base = tiny_checkpoint(tmp_path / "base", tensors={"model.embed_tokens.weight": (9, 7)})
+    write_tokens(tmp_path / "pool" / "a", base, torch.zeros(2, 7), indices)
+    with pytest.raises(CheckpointError, match=reason):
+        merge(tmp_path / "pool", tmp_path / "out")
+
+
+def test_other_tokens_make_another_digest(tmp_path):
+    base = tiny_checkpoint(tmp_path / "base", tensors={"model.embed_tokens.weight": (9, 7)})
+    first, second = (write_tokens(tmp_path / name, base, torch.ones(1, 7), [i]) for i, name in enumerate("ab"))
+    assert digest_checkpoint(Adapter(first)).content != digest_checkpoint(Adapter(second)).content
+
+
+def test_a_grouped_convolution_is_refused_by_name(tmp_path):
+    base = tiny_checkpoint(tmp_path / "base", tensors={"conv.weight": (8, 4, 3, 3)})
+    factors = {"conv.lora_A.weight": torch.ones(4, 4, 3, 3), "conv.lora_B.weight": torch.ones(8, 2, 1, 1)}
+    write_adapter(tmp_path / "pool" / "a", factors, base)
+    with pytest.raises(CheckpointError, match="conv: a grouped convolution, whose factors PEFT can't merge either"):
+        merge(tmp_path / "pool", tmp_path / "out")
 
 
 def test_a_base_in_the_pool_s_directory_is_no_ingredient(tmp_path):

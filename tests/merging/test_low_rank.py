@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from soup.checkpoints.adapter import Adapter
-from soup.checkpoints.adapter_targets import Delta, Factor
+from soup.checkpoints.adapter_deltas import Delta, Factor
 from soup.merging.low_rank import Product
 from soup.merging.scratch import Scratch
 from tests.helpers.merge_oracle import same_bits

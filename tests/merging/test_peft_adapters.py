@@ -84,6 +84,13 @@ OTHERS = {
     "embeddings": {"target_modules": EMBEDDINGS},
     "embeddings by DoRA": {"target_modules": EMBEDDINGS, "use_dora": True},
     "the output layer": {"target_modules": r"lm_head|.*\.q_proj"},
+    "rows of tokens": {"target_modules": LINEAR, "trainable_token_indices": [7, 0, 1]},
+    "rows of tokens by name": {"target_modules": LINEAR, "trainable_token_indices": {"embed_tokens": [5]}},
+    "embeddings saved whole, and tied": {
+        "target_modules": LINEAR,
+        "modules_to_save": ["embed_tokens"],
+        "ensure_weight_tying": True,
+    },
     "both ends": {"target_modules": r"lm_head|.*\.embed_tokens"},
 }
 
