@@ -3,6 +3,7 @@
 # make test-all the slow tests too
 # make zoo      every image-text-to-text class that the installed transformers can make; writes docs/zoo.md
 #               (make zoo MERGEKIT=1: what mergekit makes of the same files stands beside it)
+# make test-vllm  the engine vllm and servers, with the real vLLM for processors, in .venv-vllm
 # make fuzz     every reader of files and answers on damaged ones: EXECUTIONS=100000 of each
 # make bench    speed and memory of a merge, against the floor of this machine
 # make system   the one package of the operating system that Debian's python3 may lack: venv (apt-get, as root)
@@ -19,19 +20,27 @@ export TOKENIZERS_PARALLELISM = false
 KERNELS := $(wildcard soup/merging/kernels/*)
 EXECUTIONS ?= 100000
 
-.PHONY: demo test test-all zoo lint fuzz bench system clean
+.PHONY: demo test test-all test-vllm test-vllm-here zoo lint fuzz bench system clean
 
 demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
 
 test: .venv/ready lint
-	$(BIN)/pytest -m "not slow and not gpu and not zoo"
+	$(BIN)/pytest -m "not slow and not gpu and not zoo and not vllm"
 
 test-all: .venv/ready lint
-	$(BIN)/pytest -m "not gpu and not zoo"
+	$(BIN)/pytest -m "not gpu and not zoo and not vllm"
 
 zoo: .venv/ready $(if $(MERGEKIT),.venv-mergekit/ready)
 	ZOO_TABLE=docs/zoo.md $(if $(MERGEKIT),ZOO_MERGEKIT=.venv-mergekit/bin/python) $(BIN)/pytest -m zoo tests/zoo
+
+# vLLM pins transformers below 5.20: the tests of judging run on that one, too.
+test-vllm:
+	@if tests/vllm/can_run.sh; then $(MAKE) test-vllm-here; else echo "make test-vllm: left out"; fi
+
+test-vllm-here: .venv-vllm/ready
+	.venv-vllm/bin/python -m pytest -m vllm tests/vllm
+	.venv-vllm/bin/python -m pytest -m "not slow and not gpu" tests/evaluators tests/hf
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -62,6 +71,9 @@ system:
 	.venv-mergekit/bin/pip install --quiet --disable-pip-version-check -c constraints.txt mergekit
 	touch $@
 
+.venv-vllm/ready: setup.cfg constraints.txt tests/vllm/make_environment.sh
+	tests/vllm/make_environment.sh .venv-vllm $(PYTHON)
+
 # atheris has wheels for few systems and versions of Python; without it the targets run under hypothesis.
 .venv/fuzz: .venv/ready
 	$(PIP) -c constraints.txt --no-deps atheris || echo "no atheris here: fuzzing by hypothesis"
@@ -76,4 +88,4 @@ define install
 endef
 
 clean:
-	rm -rf .venv .venv-mergekit examples/toy/work benchmarks/work build *.egg-info
+	rm -rf .venv .venv-mergekit .venv-vllm examples/toy/work benchmarks/work build *.egg-info

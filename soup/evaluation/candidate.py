@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from soup.merging.merge import add_side_files
 from soup.merging.options import MergeOptions
 from soup.merging.plan import plan_merge, wrap_method_errors
 from soup.merging.pool import Pool
+from soup.merging.pool_locations import PoolLocations
 from soup.merging.recipe import Recipe
 from soup.merging.tensor_inputs import stored_checkpoints
 from soup.support.threads import run_on_threads
@@ -32,7 +33,38 @@ from soup.support.torch_threads import single_threaded_torch
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SoupCandidate"]
+__all__ = ["PortableCandidate", "SoupCandidate"]
+
+
+GROUP_BYTES = 256 * 2**20
+"""How much of a soup's weights is blended at a time where whole tensors are wanted."""
+
+
+@dataclass(frozen=True)
+class PortableCandidate:
+    """A soup for another process of this host; it can be pickled.
+
+    Args:
+        recipe: The sealed recipe.
+        pool: Where its ingredients lie.
+        digests: The ingredients' digests.
+        options: How it is merged.
+        home: The candidate's own directory.
+        layout: Each tensor's dtype and shape, by its name on disk.
+    """
+
+    recipe: Recipe
+    pool: PoolLocations
+    digests: tuple[ContentDigest, ...]
+    options: MergeOptions | None
+    home: Path
+    layout: Mapping[str, tuple[str, tuple[int, ...]]]
+
+    @contextmanager
+    def opened(self) -> Iterator[SoupCandidate]:
+        """Open the pool's files, and give the candidate, for the time of a `with`."""
+        with self.pool.open() as pool:
+            yield SoupCandidate(self.recipe, pool, self.home, self.digests, options=self.options)
 
 
 class SoupCandidate:
@@ -74,7 +106,8 @@ class SoupCandidate:
         self.logs = logs or home / "logs"
         self.scratch = home / "scratch"
         self._plan = plan_merge(recipe, pool, options)
-        self._tensor_digests = {digest.content: digest.tensors for digest in digests}
+        self._pool, self._digests, self._options = pool, tuple(digests), options
+        self._tensor_digests = {digest.content: digest.tensors for digest in self._digests}
         self._directory: Path | None = None
         self._on_answers = on_answers
         self._on_remark = on_remark
@@ -93,6 +126,27 @@ class SoupCandidate:
         if self._directory is None:
             self._directory = self._write(self.home / "checkpoint")
         return self._directory
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the weights under their names on disk, whole, in the files' order; some at a time are in memory.
+
+        Raises:
+            CheckpointError: an ingredient was changed meanwhile; said after the last tensor.
+        """
+        import torch
+
+        reads = {spec.name: spec for spec in self._plan.reads}
+        for specs in _groups(self._plan.writes):
+            values = {spec.name: torch.empty(spec.shape, dtype=spec.dtype.torch) for spec in specs}
+            self._merge_into(values, reads)
+            yield from values.items()
+        self.refuse_changed()
+
+    def portable(self) -> PortableCandidate:
+        """Return all that another process of this host needs to blend the weights by itself."""
+        recipe, home = self._plan.recipe, self.home
+        layout = {spec.name: (spec.dtype.name, spec.shape) for spec in self._plan.writes}
+        return PortableCandidate(recipe, PoolLocations.of(self._pool), self._digests, self._options, home, layout)
 
     def load_into(
         self, module: torch.nn.Module, names: Mapping[str, str] | None = None, conversions: Sequence[Conversion] = ()
@@ -264,3 +318,15 @@ class SoupCandidate:
         return all(
             spec.name not in changed and len({digests[spec.name] for digests in inputs}) == 1 for spec in file.tensors
         )
+
+
+def _groups(specs: Iterable[TensorSpec]) -> Iterator[list[TensorSpec]]:
+    """Yield tensors in their order, as many together as `GROUP_BYTES` hold, one at least."""
+    group: list[TensorSpec] = []
+    for spec in specs:
+        if group and sum(each.bytes for each in [*group, spec]) > GROUP_BYTES:
+            yield group
+            group = []
+        group.append(spec)
+    if group:
+        yield group

@@ -19,6 +19,7 @@ from soup.evaluation.suite import BenchmarkSuite
 from soup.evaluation.trial import Trial
 from soup.merging.ingredient import Ingredient
 from soup.merging.pool import Pool
+from soup.merging.pool_locations import PoolLocations
 from soup.merging.recipe import Recipe
 from soup.merging.template import RecipeTemplate
 from soup.search.strategies.base import Chosen, ScoreFunction
@@ -188,16 +189,17 @@ def _worker_spec(scorer: Scorer, config: EvalConfig) -> WorkerSpec:
         *_modules(METHODS, [scorer.template.options.method]),
         *_modules(EVALUATORS, [benchmark.harness for benchmark in benchmarks]),
     }
+    locations = PoolLocations.of(pool)
     return WorkerSpec(
-        ingredients=tuple((part.name, str(part.checkpoint.path.absolute())) for part in pool),
-        base=str(pool.base.checkpoint.path.absolute()) if pool.base else None,
+        ingredients=locations.ingredients,
+        base=locations.base,
         benchmarks=benchmarks,
         settings=config.settings,
         options=scorer.template.options,
         run=RunDirectory(scorer.run.path.absolute()),
         digests=scorer.digests,
         modules=tuple(sorted(modules)),
-        tokenizer=pool.tokenizer.name if pool.tokenizer else None,
+        tokenizer=locations.tokenizer,
     )
 
 

@@ -18,7 +18,10 @@ TAIL_BYTES = 2000
 # The supervisor leads the group. Its stdin ends when whoever started it is gone, killed or not; then all are killed.
 SUPERVISOR = """
 import os, signal, subprocess, sys, threading
-child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+fds = [int(number) for number in sys.argv[1].split()]
+child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, pass_fds=fds)
+for number in fds:
+    os.close(number)
 def watch():
     sys.stdin.buffer.read()
     os.killpg(0, signal.SIGKILL)
@@ -35,22 +38,30 @@ class ChildProcess:
         words: The program and its arguments.
         log: The file that takes what it prints, after what is there already.
         environment: Added to this process's environment.
+        pass_fds: Open files that it gets under the same numbers.
 
     Raises:
         OSError: it can't be started.
     """
 
-    def __init__(self, words: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as log_file:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", SUPERVISOR, *words],
+                [sys.executable, "-I", "-S", "-c", SUPERVISOR, " ".join(map(str, pass_fds)), *words],
                 stdin=subprocess.PIPE,
                 stdout=log_file,
                 stderr=log_file,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     @property

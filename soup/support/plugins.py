@@ -272,6 +272,7 @@ ENGINES = Registry(
         "transformers": "evaluators.answering.hot_swap:HotSwap",
         "openai": "evaluators.answering.engines.openai:OpenAI",
         "serve": "evaluators.answering.engines.serve:Serve",
+        "vllm": "evaluators.answering.engines.vllm:VLLM",
     },
 )
 evaluator = EVALUATORS.register

@@ -19,8 +19,9 @@ from tests.helpers.merge_oracle import recipe_of
 @contextmanager
 def candidate_of(pool, home, **fields):
     """The mean of a folder's checkpoints as a search has it: digests known, nothing written yet."""
-    with Pool(pool) as opened:
-        digests = [digest_checkpoint(ingredient.checkpoint) for ingredient in opened]
+    with Pool(pool, fields.get("base")) as opened:
+        bases = [opened.base] if "base" in fields else []
+        digests = [digest_checkpoint(part.checkpoint) for part in [*opened, *bases]]
         recipe = recipe_of(pool, **fields).sealed([digest.content for digest in digests], "sha256:" + "0" * 64)
         candidate = SoupCandidate(recipe, opened, home, digests)
         yield candidate

@@ -82,11 +82,17 @@ def _qwen(kind):
 
         text = {**TEXT, **_ids(tokenizer), "rope_parameters": MROPE}
         vision = {
-            "qwen2_vl": {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "patch_size": 8},
+            "qwen2_vl": {
+                "depth": 2,
+                "embed_dim": 32,
+                "hidden_size": TEXT["hidden_size"],
+                "num_heads": 2,
+                "patch_size": 8,
+            },
             "qwen2_5_vl": {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 8}
-            | {"out_hidden_size": 32, "window_size": 32, "fullatt_block_indexes": [1]},
+            | {"out_hidden_size": TEXT["hidden_size"], "window_size": 32, "fullatt_block_indexes": [1]},
             "qwen3_vl": {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 8}
-            | {"out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+            | {"out_hidden_size": TEXT["hidden_size"], "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
         }[kind]
         name = {"qwen2_vl": "Qwen2VLConfig", "qwen2_5_vl": "Qwen2_5_VLConfig", "qwen3_vl": "Qwen3VLConfig"}[kind]
         tokens = {

@@ -16,9 +16,9 @@ from soup.errors import SoupError
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.settings import EvalSettings
-from soup.merging.ingredient import open_ingredient
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
+from soup.merging.pool_locations import PoolLocations
 from soup.merging.recipe import Recipe
 
 __all__ = [
@@ -66,11 +66,7 @@ class WorkerSpec:
 
     def open_pool(self) -> Pool:
         """Return the pool, opened by its directories; it was checked before."""
-        base = open_ingredient("base", self.base) if self.base else None
-        parts = [open_ingredient(*part, base.checkpoint if base else None) for part in self.ingredients]
-        pool = Pool.of(tuple(parts), base)
-        pool.take_tokenizer(self.tokenizer)
-        return pool
+        return PoolLocations(self.ingredients, self.base, self.tokenizer).open()
 
 
 @dataclass(frozen=True)

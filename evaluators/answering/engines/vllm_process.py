@@ -1,0 +1,128 @@
+"""The process in which vLLM runs, one a GPU or group of GPUs: apart from soup's, whose threads and logs vLLM changes.
+
+Messages come over a connection, each a word and its arguments; replies are `("done", value)`, `("failed", text)`, and
+before them any number of `("answers", [(index, text, log_probability), ...])`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from multiprocessing.connection import Connection
+from typing import Any
+
+from soup.errors import EvaluatorError, SoupError
+from soup.evaluation.engine import Prompt
+
+__all__ = ["ENVIRONMENT", "main"]
+
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # this process is the engine's own already
+}
+WAITING_PROMPTS = 1024
+"""How many prompts vLLM has at once: it never runs dry, and not all images of a benchmark are in memory."""
+
+ENQUEUED_AT_ONCE = 64
+EXTENSION = "evaluators.answering.engines.vllm_worker.SwapExtension"
+
+Send = Callable[[tuple[str, object]], None]
+
+
+class _Server:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._llm: Any = None
+
+    def open(self, directory: str, options: Mapping[str, Any]) -> None:
+        from vllm import LLM
+
+        self._llm = LLM(model=directory, worker_extension_cls=EXTENSION, seed=0, **options)
+
+    def swap(self, candidate: bytes, count: int) -> None:
+        read = self._llm.collective_rpc("soup_swap", args=(candidate,))
+        if set(read) != {count}:
+            raise EvaluatorError(f"vLLM's workers read {read} tensors of {count}")
+        # What was computed with the weights before: images, their embeddings, the beginnings of prompts.
+        self._llm.llm_engine.reset_encoder_cache()
+        self._llm.reset_mm_cache()
+        if not self._llm.reset_prefix_cache():
+            raise EvaluatorError("vLLM did not forget the beginnings of prompts that it remembers")
+
+    def answer(self, prompts: Sequence[Prompt], max_new_tokens: int, log_probabilities: bool) -> None:
+        """Ask all prompts, the next ones long before the last is done, and send answers as they come."""
+        from vllm import SamplingParams
+
+        # Of the checkpoint's own generation settings all but what samples: as the engine `transformers` has it.
+        penalty = self._llm.get_default_sampling_params().repetition_penalty
+        greedy = SamplingParams(
+            temperature=0,
+            max_tokens=max_new_tokens,
+            repetition_penalty=penalty,
+            logprobs=0 if log_probabilities else None,
+        )
+        engine, waiting = self._llm.llm_engine, iter(enumerate(prompts))
+        indices: dict[str, int] = {}  # by the request's name
+        more = True
+        while more or engine.has_unfinished_requests():
+            while more and engine.get_num_unfinished_requests() < WAITING_PROMPTS:
+                part = list(islice(waiting, ENQUEUED_AT_ONCE))
+                more = bool(part)
+                if more:
+                    messages = [_messages(prompt) for _, prompt in part]
+                    names = self._llm.enqueue_chat(messages, greedy, use_tqdm=False)
+                    indices.update(zip(map(_number, names), (index for index, _ in part), strict=True))
+            done = [output for output in engine.step() if output.finished]
+            if done:
+                self._send(("answers", [_answer(indices.pop(_number(output.request_id)), output) for output in done]))
+        if indices:
+            raise EvaluatorError(f"vLLM gave no answer to {len(indices)} prompts")
+
+
+def _number(request: str) -> str:
+    """Return a request's number, which vLLM gives a suffix in some places."""
+    return request.partition("-")[0]
+
+
+def _answer(index: int, output: Any) -> tuple[int, str, float | None]:
+    (best,) = output.outputs
+    return index, best.text.strip(), best.cumulative_logprob
+
+
+def _messages(prompt: Prompt) -> list[dict[str, object]]:
+    return [{"role": "user", "content": [_part(**part) for part in prompt]}]
+
+
+def _part(type: str, value: str) -> dict[str, object]:
+    from PIL import Image
+
+    if type == "text":
+        return {"type": "text", "text": value}
+    if type != "image":
+        raise EvaluatorError(f"A prompt's part is text or image; found {type!r}.")
+    with Image.open(value) as image:
+        return {"type": "image_pil", "image_pil": image.convert("RGB")}
+
+
+def main() -> None:
+    """Serve what comes over the connection until it ends."""
+    connection = Connection(int(sys.argv[1]))
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    server = _Server(connection.send)
+    while True:
+        try:
+            word, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(("done", getattr(server, word)(*arguments)))
+        except SoupError as error:
+            connection.send(("failed", str(error)))
+        except Exception as error:
+            traceback.print_exc()
+            connection.send(("failed", "".join(traceback.format_exception_only(error)).strip()))
