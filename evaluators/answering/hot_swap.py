@@ -56,6 +56,11 @@ class HotSwap:
         path, _, name = self.settings.model.rpartition(":")
         return {"model": f"{Path(path).name}:{name}", "digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
+    @property
+    def why_no_loss(self) -> str | None:
+        """Why the engine can't tell the loss of an answer; None where it can."""
+        return None if self.settings.model == "auto" else f"{self.settings.model} gives answers alone"
+
     def check(self, checkpoint: Path) -> None:
         """Make sure that the files around a checkpoint's weights make prompts, before any weights are loaded.
 

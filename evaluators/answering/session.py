@@ -68,6 +68,12 @@ class EngineSession:
         self.hold(candidate)
         return self.engine.answer(prompts, on_batch)
 
+    @property
+    def why_no_loss(self) -> str | None:
+        """Why the engine can't tell the loss of an answer; None where it can."""
+        engine = self.engine
+        return engine.why_no_loss if isinstance(engine, HotSwap) else f"{self._settings.engine} gives answers alone"
+
     def require_model(self, harness: str) -> HotSwap:
         """Return the engine as one whose loaded model can be had, for a harness that needs more than answers.
 

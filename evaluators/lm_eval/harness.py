@@ -17,6 +17,7 @@ from typing import Any
 
 from evaluators.answering.engines.transformers import few_threads
 from evaluators.answering.session import shared_session
+from evaluators.lm_eval.choice_losses import losses_of_choices
 from evaluators.lm_eval.model import isolated, language_model
 from evaluators.lm_eval.tasks import LoadedTask, Manager, load_task, question_id, scale_error, task_manager
 from soup.errors import EvaluatorError
@@ -56,7 +57,8 @@ class LMEval(Harness):
         loaded = self._loaded(benchmark)
         loaded.indices(benchmark.split)
         loaded.refuse_unknown_scale(BEST_VALUES)
-        return {
+        measures = {} if benchmark.measures == "score" else {"measures": "likelihood of the right choice, per token"}
+        return measures | {
             "evaluator": "lm_eval",
             "version": version,
             "task": loaded.name,
@@ -86,7 +88,15 @@ class LMEval(Harness):
                     bootstrap_iters=0,
                     log_samples=True,
                 )
+        if benchmark.measures == "likelihood":
+            return Score.of_loss(list(losses_of_choices(results["samples"], model.tok_encode)))
         return _score(loaded, results)
+
+    def why_no_likelihood(self, benchmark: Benchmark) -> str | None:
+        """Say why there is no likelihood of the right answers: of a task that has the model write, or choose not."""
+        kinds = {str(task.OUTPUT_TYPE) for task in self._loaded(benchmark).tasks.values()}
+        other = sorted(kinds - {"multiple_choice"})
+        return f"lm-eval asks for {', '.join(other)}, and not for the likelihood of choices" if other else None
 
     def check(self, benchmark: Benchmark, checkpoint: Path) -> None:
         """Open the checkpoint's tokenizer, which is its processor's.

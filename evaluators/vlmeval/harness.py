@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from evaluators.answering.engines.transformers import TransformersModel
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
 from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark, known_benchmark
@@ -27,6 +28,7 @@ from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.llm_judge import LLMJudge
 from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, splits_thoughts
+from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
 from evaluators.vlmeval.right_options import mended_rows_remark
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score
 from evaluators.vlmeval_version import version
@@ -86,6 +88,8 @@ class VLMEval(Harness):
             "metric": METRICS[entry.metric].description,
             "answering": dict(self._engine.identity()),
         }
+        if benchmark.measures == "likelihood":
+            return {**facts, "measures": "likelihood of the first reference answer, mean over tokens, then questions"}
         # Said only where they change a score: all other scores keep their keys.
         if data_set.mended_rows:
             facts["right options"] = "as written"
@@ -97,6 +101,8 @@ class VLMEval(Harness):
         """Return the candidate's score by VLMEvalKit's own metric, with each question's points."""
         entry = known_benchmark(benchmark)
         data_set = self._data_set(entry, benchmark)
+        if benchmark.measures == "likelihood":
+            return self._likelihood(entry, data_set, candidate)
         cache = ResponseCache(candidate.kept / f"{entry.name}.jsonl")
         judge = self._judge_for(entry)
         session = JudgeSession(judge, cache, entry.name, entry.judge_tokens) if judge else None
@@ -120,6 +126,10 @@ class VLMEval(Harness):
         self._check_judge()
         self._engine.check(checkpoint)
 
+    def why_no_likelihood(self, benchmark: Benchmark) -> str | None:
+        """Say why there is no likelihood of the reference answers: of this engine, or of this benchmark."""
+        return self._engine.why_no_loss or why_no_reference(known_benchmark(benchmark))
+
     def count(self, benchmark: Benchmark) -> int:
         """Count the benchmark's questions that are here; its data are read and checked, no judge is needed.
 
@@ -142,6 +152,16 @@ class VLMEval(Harness):
             EvaluatorError: they can't be had, or other data are in their place.
         """
         return fetch(known_benchmark(benchmark), phase, progress)
+
+    def _likelihood(self, entry: VLMEvalBenchmark, data_set: DataSet, candidate: Candidate) -> Score:
+        """Return how likely the candidate finds the reference answers, one prompt at a time."""
+        model = self._engine.model_for(candidate, "vlmeval")
+        assert isinstance(model, TransformersModel), "another engine says why_no_loss"
+        references, losses = reference_answers(entry, data_set), []
+        for reference in references:
+            losses.append(model.loss(*reference))
+            candidate.answered(len(losses), len(references))
+        return Score.of_loss(losses)
 
     def _check_judge(self) -> None:
         """Reach the judge before the engine's hours, not after them: whichever benchmark comes first."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from evaluators.answering.engines.answer_loss import loss_of_answer, refuse_looking_ahead
 from evaluators.answering.prompts import Prompter, image_backend
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
@@ -95,6 +96,7 @@ class TransformersModel:
         self._decoding = _greedy(self.module, self.tokenizer)
         self.module.generation_config = self._decoding  # or generate would fill what is neutralised from it again
         self.max_new_tokens = max_new_tokens
+        self._is_causal = False  # until it was tried
 
     def answer(self, prompts: list[Prompt], /) -> list[str]:
         """Answer one batch of prompts, each with the same number of images."""
@@ -110,6 +112,23 @@ class TransformersModel:
         start = 0 if self.module.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         added = [row[start : start + limit] for row, limit in zip(tokens, limits, strict=True)]
         return [text.strip() for text in self.tokenizer.batch_decode(added, skip_special_tokens=True)]
+
+    def loss(self, prompt: Prompt, answer: str, /) -> float:
+        """Return how unlikely an answer is: the mean over its tokens of their negative log likelihood, in nats.
+
+        Raises:
+            EvaluatorError: the answer is empty, or the model reads it before it is asked for it.
+        """
+        tokens = self.tokenizer(answer, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        if not tokens.shape[1]:
+            raise EvaluatorError(f"A reference answer without a token has no loss: {answer!r:.80}.")
+        with few_threads(self.module):
+            inputs = self._prompter([prompt]).to(self.module.device, dtype=self.module.dtype)
+            tokens = tokens.to(self.module.device)
+            if not self._is_causal:
+                refuse_looking_ahead(self.module, inputs, tokens)
+                self._is_causal = True
+            return loss_of_answer(self.module, inputs, tokens)
 
     def _token_limit(self, prompt_length: int) -> int:
         """Return how many tokens an answer may have: what the model has positions for, whatever its neighbours."""

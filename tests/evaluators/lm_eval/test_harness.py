@@ -412,3 +412,31 @@ def test_names_after_lm_eval_are_its_tasks_until_another_benchmark_comes():
         parse_benchmarks(["mmbench,boolq"])
     with pytest.raises(EvaluatorError, match="Unknown benchmark 'boolq'"):
         parse_benchmarks(["lm_eval:arc_easy,mmbench,boolq"])
+
+
+@pytest.mark.parametrize(("name", "count"), [("toy_choice", 12), ("toys", 18)])
+def test_the_likelihood_is_that_of_the_right_choices(name, count, pool, tasks, tmp_path):
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    evaluator = LMEval(EvalSettings())
+    with mean_of(pool, tmp_path / "home") as candidate:
+        score = evaluator.evaluate(candidate, benchmark(tasks, name).likelihood)
+        checkpoint = candidate.directory()
+        module = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
+        model = HFLM(pretrained=module, tokenizer=AutoTokenizer.from_pretrained(checkpoint), batch_size=5)
+    losses = []
+    for task in evaluator._loaded(benchmark(tasks, name)).tasks.values():
+        for request in (each for each in task.instances if each.idx == each.doc["answer"]):
+            ((log_likelihood, _),) = model.loglikelihood([request])
+            losses.append(-log_likelihood / len(model.tok_encode(request.args[1])))
+    assert score.n == len(losses) == count
+    assert score.loss == pytest.approx(sum(losses) / count, rel=1e-4)
+    assert evaluator.identity(benchmark(tasks, name).likelihood)["measures"].startswith("likelihood")
+    assert "measures" not in evaluator.identity(benchmark(tasks, name))
+
+
+def test_a_task_without_choices_says_why_it_has_no_likelihood(tasks):
+    evaluator = LMEval(EvalSettings())
+    assert evaluator.why_no_likelihood(benchmark(tasks, "toy_choice")) is None
+    assert "generate_until" in evaluator.why_no_likelihood(benchmark(tasks, "toy_writing"))
