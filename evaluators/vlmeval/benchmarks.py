@@ -1,4 +1,4 @@
-"""OpenCompass's eight benchmarks: what is known of each, what it is called in VLMEvalKit, what its file must hold."""
+"""Benchmarks with short names, OpenCompass's eight and five more: what each is in VLMEvalKit, what its file holds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.light_import import vlmeval_module
-from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, BenchmarkInfo
-from soup.support.text import did_you_mean
+from evaluators.vlmeval.rules import RULES, Rule
+from soup.evaluation.api import BenchmarkInfo
 
-__all__ = ["BENCHMARKS", "VLMEvalBenchmark", "known_benchmark"]
+__all__ = ["BENCHMARKS", "CHOICE", "CHOICES", "OPEN", "YES_NO", "VLMEvalBenchmark"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class VLMEvalBenchmark:
         literals: Columns whose cells VLMEvalKit evaluates as Python code.
         filled: Columns without which VLMEvalKit's metric fails.
         judge_tokens: How long VLMEvalKit lets a judge's reply become.
+        rule: How the result of VLMEvalKit's `evaluate` becomes a score, where `metric` is `evaluate`.
     """
 
     name: str
@@ -40,6 +40,7 @@ class VLMEvalBenchmark:
     literals: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
     judge_tokens: int = 2048
+    rule: Rule | None = None
 
     @property
     def data_set(self) -> str:
@@ -63,6 +64,7 @@ class VLMEvalBenchmark:
 
 
 GROUP = "opencompass"
+CHOICE, YES_NO, OPEN = "multiple choice", "yes or no", "open questions"
 CHOICES = ("index", "question", "A", "B", "answer", "image")
 VQA = ("index", "question", "answer", "image")
 MATHVISTA = (*VQA, "question_type", "answer_type", "choices", "answer_option", "task", "skills")
@@ -78,6 +80,7 @@ BENCHMARKS = {
                 1164,
                 "right in every rotation of the options",
                 group=GROUP,
+                kind=CHOICE,
             ),
             "dataset.image_mcq",
             "ImageMCQDataset",
@@ -86,7 +89,7 @@ BENCHMARKS = {
         ),
         VLMEvalBenchmark(
             "mmstar",
-            BenchmarkInfo("questions that need the image", "MMStar", 1500, "right option", group=GROUP),
+            BenchmarkInfo("questions that need the image", "MMStar", 1500, "right option", group=GROUP, kind=CHOICE),
             "dataset.image_mcq",
             "ImageMCQDataset",
             CHOICES,
@@ -95,7 +98,12 @@ BENCHMARKS = {
         VLMEvalBenchmark(
             "mmmu",
             BenchmarkInfo(
-                "college-level subjects", "MMMU_DEV_VAL", 900, "right option, validation questions", group=GROUP
+                "college-level subjects",
+                "MMMU_DEV_VAL",
+                900,
+                "right option, validation questions",
+                group=GROUP,
+                kind=CHOICE,
             ),
             "dataset.image_mcq",
             "MMMUDataset",
@@ -112,6 +120,7 @@ BENCHMARKS = {
                 "right answer, as extracted",
                 judge=True,
                 group=GROUP,
+                kind=OPEN,
             ),
             "dataset.image_vqa",
             "MathVista",
@@ -124,7 +133,12 @@ BENCHMARKS = {
         VLMEvalBenchmark(
             "hallusionbench",
             BenchmarkInfo(
-                "illusions", "HallusionBench", 951, "mean of right answers, figures and questions", group=GROUP
+                "illusions",
+                "HallusionBench",
+                951,
+                "mean of right answers, figures and questions",
+                group=GROUP,
+                kind=YES_NO,
             ),
             "dataset.image_yorn",
             "ImageYORNDataset",
@@ -133,7 +147,7 @@ BENCHMARKS = {
         ),
         VLMEvalBenchmark(
             "ai2d",
-            BenchmarkInfo("diagrams of school science", "AI2D_TEST", 3088, "right option", group=GROUP),
+            BenchmarkInfo("diagrams of school science", "AI2D_TEST", 3088, "right option", group=GROUP, kind=CHOICE),
             "dataset.image_mcq",
             "ImageMCQDataset",
             CHOICES,
@@ -141,7 +155,9 @@ BENCHMARKS = {
         ),
         VLMEvalBenchmark(
             "ocrbench",
-            BenchmarkInfo("reading text in images", "OCRBench", 1000, "the text is in the answer", group=GROUP),
+            BenchmarkInfo(
+                "reading text in images", "OCRBench", 1000, "the text is in the answer", group=GROUP, kind=OPEN
+            ),
             "dataset.image_vqa",
             "OCRBench",
             (*VQA, "category"),
@@ -150,7 +166,7 @@ BENCHMARKS = {
         ),
         VLMEvalBenchmark(
             "mmvet",
-            BenchmarkInfo("open questions", "MMVet", 218, "mean grade", judge=True, group=GROUP),
+            BenchmarkInfo("open questions", "MMVet", 218, "mean grade", judge=True, group=GROUP, kind=OPEN),
             "dataset.image_vqa",
             "MMVet",
             (*VQA, "category"),
@@ -158,17 +174,52 @@ BENCHMARKS = {
             filled=("category",),
             judge_tokens=3,
         ),
+        VLMEvalBenchmark(
+            "scienceqa",
+            BenchmarkInfo("school science", "ScienceQA_TEST", 2017, "right option", kind=CHOICE),
+            "dataset.image_mcq",
+            "ImageMCQDataset",
+            CHOICES,
+            "choices",
+        ),
+        VLMEvalBenchmark(
+            "mme",
+            BenchmarkInfo(
+                "perception and reasoning, yes or no", "MME", 2374, "perception + reasoning, of 2,800", kind=YES_NO
+            ),
+            "dataset.image_yorn",
+            "ImageYORNDataset",
+            (*VQA, "category", "image_path"),
+            "rated_yes_no",
+        ),
+        VLMEvalBenchmark(
+            "llavabench",
+            BenchmarkInfo(
+                "open questions", "LLaVABench", 60, "grades relative to GPT-4's, at most 100", judge=True, kind=OPEN
+            ),
+            "dataset.image_vqa",
+            "LLaVABench",
+            (*VQA, "category", "caption", "gpt4_ans"),
+            "evaluate",
+            rule=RULES["LLaVABench"],
+        ),
+        VLMEvalBenchmark(
+            "realworldqa",
+            BenchmarkInfo("space in photographs", "RealWorldQA", 765, "right option", kind=CHOICE),
+            "dataset.image_mcq",
+            "ImageMCQDataset",
+            CHOICES,
+            "choices",
+        ),
+        VLMEvalBenchmark(
+            "pope",
+            BenchmarkInfo("objects that are not there", "POPE", 5127, "Overall: F1 of yes", kind=YES_NO),
+            "dataset.image_yorn",
+            "ImageYORNDataset",
+            (*VQA, "category"),
+            "rated_yes_no",
+            filled=("category",),
+        ),
     )
 }
-"""By name, in the order of OpenCompass's table."""
-
-
-def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
-    """Return what is known here of a benchmark that was asked for.
-
-    Raises:
-        EvaluatorError: there is none of that name.
-    """
-    if benchmark.target not in BENCHMARKS:
-        raise EvaluatorError(f"Unknown benchmark '{benchmark.target}'.{did_you_mean(benchmark.target, BENCHMARKS)}")
-    return BENCHMARKS[benchmark.target]
+"""By name; OpenCompass's eight first, in the order of its table."""

@@ -31,6 +31,10 @@ INDEXES: dict[str, tuple[str, Callable[[str], bool]]] = {
 }
 """What an index must be where a metric reads more out of it, by metric: in words, and as a test."""
 ANY_INDEX = ("a whole number or a plain name", lambda row: row.isdecimal() or bool(NAME.fullmatch(row)))
+TEXT_INDEX = ("a line of text", lambda row: row.isprintable() and bool(row))
+
+
+BY_TEXT = ("evaluate", "vqa")  # nothing of their files is executed
 
 
 def refuse_faults(benchmark: VLMEvalBenchmark, path: Path, faults: Iterable[str]) -> None:
@@ -72,10 +76,13 @@ def row_faults(benchmark: VLMEvalBenchmark, data_set: DataSet, base: type[DataSe
 def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
     rows = [str(index) for index in frame["index"]]
     yield from _index_faults(benchmark, rows)
-    yield from _image_faults(rows, frame)
+    if "image" in frame:
+        yield from _image_faults(rows, frame)
+    elif "image_path" not in frame:
+        yield "columns expected: image or image_path; missing: both"
     from pandas import isna
 
-    for name in ("question", *benchmark.filled):
+    for name in (*(["question"] if "question" in frame else []), *benchmark.filled):
         yield from (f"row {row}: {name} is empty" for row, cell in zip(rows, frame[name], strict=True) if isna(cell))
     for name in benchmark.literals:
         yield from _literal_faults(rows, name, frame)
@@ -84,7 +91,7 @@ def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
 
 
 def _index_faults(benchmark: VLMEvalBenchmark, rows: list[str]) -> Iterator[str]:
-    expected, is_sound = INDEXES.get(benchmark.metric, ANY_INDEX)
+    expected, is_sound = INDEXES.get(benchmark.metric, TEXT_INDEX if benchmark.metric in BY_TEXT else ANY_INDEX)
     seen: set[str] = set()
     for row in rows:
         if not is_sound(row):
@@ -145,7 +152,8 @@ def _prompt_faults(data_set: DataSet, base: type[DataSet]) -> Iterator[str]:
 
 
 def _image_stand_ins(self: DataSet, line: Row) -> list[str]:
-    return ["image"] * (len(line["image"]) if isinstance(line["image"], list) else 1)
+    images = line["image"] if "image" in line else line["image_path"]
+    return ["image"] * (len(images) if isinstance(images, list) else 1)
 
 
 def _unknown_categories(data_set: DataSet, base: type[DataSet]) -> list[str]:

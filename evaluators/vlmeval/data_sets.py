@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import inspect
 import os
 import shutil
 import tempfile
@@ -17,12 +18,14 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_checks import CIRCLE, refuse_faults, row_faults, table_faults
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
 from evaluators.vlmeval.right_options import mend_right_options
+from evaluators.vlmeval.stand_ins import load_inner_imports, replaced_names
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 
@@ -31,6 +34,11 @@ __all__ = ["ImageFiles", "data_file", "data_folder", "file_digest", "open_data_s
 FOLDER_VARIABLE = "LMUData"  # the environment variable that names the folder of test sets, VLMEvalKit's spelling
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 START_CHARACTERS = 8  # of base64, that hold the six bytes by which the kinds of image are told apart
+
+DOWNLOADS = ("download", "load_dataset(", "LMUDataRoot")
+"""Where one of these is in a class's `load_data`, the table that it makes of its downloads is expected as our file."""
+LOADED_AS_IS = ("MME-RealWorld-Lite",)
+"""Data sets for which such a `load_data` reads one table all the same, and makes something of it."""
 
 _digests: dict[tuple[str, int, int], str] = {}
 
@@ -91,13 +99,17 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
         EvaluatorError: the file can't be read, or it has cells that can't be right; all are listed.
     """
     base = benchmark.data_set_class()
+    if benchmark.rule is not None:
+        load_inner_imports(base)  # what is missing is told before anything is asked
     with python_strings():
         frame = _read(path)
         refuse_faults(benchmark, path, table_faults(benchmark, frame))
         frame, mended = mend_right_options(benchmark, frame, path)
-        hooks = {"load_data": lambda self, dataset: frame, "dump_image": lambda self, line: images.paths(line)}
         try:
-            data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set)
+            with replaced_names({}):
+                data_set = type(base.__name__, (base,), _hooks(benchmark.data_set, base, frame, images))(
+                    dataset=benchmark.data_set
+                )
         except Exception as cause:
             refuse_faults(benchmark, path, [f"{type(cause).__name__}: {cause}"])
             raise
@@ -109,11 +121,34 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     return data_set
 
 
+def _hooks(name: str, base: type[DataSet], frame: Frame, images: ImageFiles) -> dict[str, Callable[..., Any]]:
+    """Return what stands for a class's ways to rows and images. It may change the rows that it gets: once is enough."""
+    tables = [frame]
+
+    def prepare_tsv(self: DataSet, url: str, file_md5: str | None = None) -> Frame:
+        if not tables:
+            raise EvaluatorError("VLMEvalKit reads several files for it, and one of its name is expected here")
+        return tables.pop()
+
+    def dump_image(self: DataSet, line: Row) -> list[str]:
+        paths: list[str] = images.paths(line) if "image" in line else base.dump_image(self, line)
+        return paths
+
+    hooks: dict[str, Callable[..., Any]] = {"prepare_tsv": prepare_tsv, "dump_image": dump_image}
+    if name not in LOADED_AS_IS and any(word in inspect.getsource(base.load_data) for word in DOWNLOADS):
+        hooks["load_data"] = lambda self, dataset: prepare_tsv(self, "")
+    return hooks
+
+
 def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     """Return the question of each row, as the text of its index; the rotations of a question share it.
 
     Where a metric counts groups of questions, the group stands before a slash, so that a split keeps it together.
     """
+    if benchmark.rule is not None and benchmark.rule.group:
+        return _grouped_ids(benchmark.rule.group, frame)
+    if benchmark.data_set == "MME":
+        return [f"{place}/{index}" for place, index in zip(frame["image_path"], frame["index"], strict=True)]
     if benchmark.metric == "yes_no":
         sets = zip(frame["l2-category"], frame["index"], strict=True)
         return [f"{category}_{index.split('_')[3]}/{index}" for category, index in sets]
@@ -122,6 +157,15 @@ def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     if "g_index" in frame:
         return [str(int(index)) for index in frame["g_index"]]
     return [str(int(index) % CIRCLE) for index in frame["index"]]
+
+
+def _grouped_ids(group: tuple[str, ...] | int, frame: Frame) -> list[str]:
+    rows = [str(index) for index in frame["index"]]
+    if isinstance(group, int):
+        labels = [rows[position - position % group] for position in range(len(rows))]
+    else:
+        labels = ["|".join(str(row[name]) for name in group) for row in frame[list(group)].to_dict("records")]
+    return [f"{label.replace('/', '|')}/{row}" for label, row in zip(labels, rows, strict=True)]
 
 
 class ImageFiles:

@@ -42,7 +42,12 @@ def fetch(benchmark: VLMEvalBenchmark, phase: Callable[[str, int], None], progre
         OutputError: the disk is too small.
     """
     base = benchmark.data_set_class()
-    url, expected = base.DATASET_URL[benchmark.data_set], base.DATASET_MD5[benchmark.data_set]
+    url, expected = base.DATASET_URL.get(benchmark.data_set), base.DATASET_MD5.get(benchmark.data_set)
+    if not url or not expected:
+        raise EvaluatorError(
+            f"{benchmark.name}: VLMEvalKit tells no {'digest' if url else 'address'} of its table, so that it can't be "
+            f"fetched here: put it at {data_folder() / benchmark.data_set}.tsv."
+        )
     path = data_folder() / f"{benchmark.data_set}.tsv"
     if path.exists():
         _refuse_another(benchmark, path, expected)

@@ -13,7 +13,8 @@ from typing import ClassVar, TypeVar
 from evaluators.answering.engines.transformers import TransformersModel
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
-from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark, known_benchmark
+from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark
+from evaluators.vlmeval.catalog import all_data_sets, find_data_set, known_benchmark
 from evaluators.vlmeval.data_sets import (
     ImageFiles,
     data_file,
@@ -26,7 +27,7 @@ from evaluators.vlmeval.download import fetch
 from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.llm_judge import LLMJudge
-from evaluators.vlmeval.metrics import METRICS
+from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, splits_thoughts
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
 from evaluators.vlmeval.right_options import mended_rows_remark
@@ -73,6 +74,20 @@ class VLMEval(Harness):
         self._images = ImageFiles()
         self._data_sets: dict[str, DataSet] = {}  # by the digest of the file
 
+    @classmethod
+    def target_of(cls, name: str) -> str | None:
+        """Return the benchmark that a data set's name in VLMEvalKit stands for, in any spelling of VLMEvalKit's."""
+        short = next((entry.name for entry in BENCHMARKS.values() if entry.data_set == name), None)
+        try:
+            return short or (name if find_data_set(name) else None)
+        except EvaluatorError:  # it is not installed, or the class can't be imported: judging tells why
+            return None
+
+    @classmethod
+    def unlisted(cls) -> Mapping[str, BenchmarkInfo | str]:
+        """Return all other data sets of VLMEvalKit's, each with what is known of it, or why it can't be scored here."""
+        return {name: reason or info for name, info, reason in all_data_sets()}
+
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
         """Return versions, the digest of the data, how the engine answers, and the judge where one is asked."""
         entry = known_benchmark(benchmark)
@@ -85,7 +100,7 @@ class VLMEval(Harness):
             "dataset": entry.data_set,
             "data": digest,
             "prompt": "the data set's",
-            "metric": METRICS[entry.metric].description,
+            "metric": metric_of(entry).description,
             "answering": dict(self._engine.identity()),
         }
         if benchmark.measures == "likelihood":
@@ -142,7 +157,7 @@ class VLMEval(Harness):
     def locate(self, benchmark: Benchmark) -> Location:
         """Return where the benchmark's data are expected, and from where VLMEvalKit downloads them."""
         entry = known_benchmark(benchmark)
-        url = entry.data_set_class().DATASET_URL[entry.data_set]
+        url = entry.data_set_class().DATASET_URL.get(entry.data_set)
         return Location(data_folder() / f"{entry.data_set}.tsv", url)
 
     def fetch(self, benchmark: Benchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
@@ -197,7 +212,7 @@ class VLMEval(Harness):
     def _judge_for(self, entry: VLMEvalBenchmark) -> LLMJudge | None:
         """Return the judge for this benchmark, if it needs one or the user wants one."""
         is_chosen = entry.name in self.settings.judge_for
-        if is_chosen and not METRICS[entry.metric].can_use_judge:
+        if is_chosen and not metric_of(entry).can_use_judge:
             raise EvaluatorError(
                 f"{entry.name}: its metric has no use for a judge; leave it out of {option_name('judge_for')}."
             )

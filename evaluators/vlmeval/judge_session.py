@@ -39,17 +39,23 @@ class JudgeSession:
         self._stopped = threading.Event()
         self._replies = 0
 
-    def generate(self, prompt: str, temperature: float = 0, **_: object) -> str:
+    def generate(self, prompt: str, temperature: float = 0, system: str = "", **_: object) -> str:
         """Return the judge's reply, under the name by which VLMEvalKit asks for it.
+
+        Args:
+            prompt: What it is asked.
+            temperature: For the endpoint.
+            system: What it is told to be, before the prompt.
 
         Raises:
             EvaluatorError: it did not come; says what is kept, and how to go on or leave the benchmark out.
         """
-        key = response_key("judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens)
+        facts = ["judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens]
+        key = response_key(*facts, *([system] if system else []))
         if (reply := self._cache.get(key)) is not None:
             return reply
         try:
-            reply = self._judge.ask(prompt, temperature, self._max_tokens, self._stopped)
+            reply = self._judge.ask(prompt, temperature, self._max_tokens, self._stopped, system)
         except EvaluatorError as reason:
             self._stopped.set()
             raise EvaluatorError(

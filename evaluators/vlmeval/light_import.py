@@ -23,6 +23,8 @@ from soup.errors import EvaluatorError
 __all__ = ["python_strings", "vlmeval_module", "with_globals"]
 
 PARENTS = ("vlmeval", "vlmeval.dataset")
+MISNAMED = {"dataset.smp": "smp", "dataset.smp.log": "smp.log"}
+"""Modules that some of VLMEvalKit's import by a name that there is not, so that LLaVABench's metric fails there."""
 STRINGS_OPTION = "future.infer_string"  # pandas' option
 
 
@@ -39,6 +41,8 @@ def vlmeval_module(name: str) -> Any:
     version()
     with _bare_parents(), _pillow_limit_kept():
         try:
+            for wrong, right in MISNAMED.items():
+                sys.modules[f"vlmeval.{wrong}"] = importlib.import_module(f"vlmeval.{right}")
             return importlib.import_module(f"vlmeval.{name}")
         except ImportError as cause:
             raise EvaluatorError(f"VLMEvalKit can't be imported ({cause}): {INSTALL}.") from cause

@@ -54,7 +54,14 @@ class LLMJudge:
         """Return what a grade depends on, as JSON values; the prompts are VLMEvalKit's, whose version is not in it."""
         return {"url": self.address, "model": self.model, "prompts": "VLMEvalKit's"}
 
-    def ask(self, prompt: str, temperature: float, max_tokens: int, stopped: threading.Event | None = None) -> str:
+    def ask(
+        self,
+        prompt: str,
+        temperature: float,
+        max_tokens: int,
+        stopped: threading.Event | None = None,
+        system: str = "",
+    ) -> str:
         """Return the judge's reply to a prompt.
 
         Args:
@@ -62,11 +69,13 @@ class LLMJudge:
             temperature: For the endpoint.
             max_tokens: For the endpoint.
             stopped: Set by others to cut the pauses between attempts short.
+            system: What stands before the prompt, in the system's name.
 
         Raises:
             EvaluatorError: no reply came after all attempts; says why.
         """
-        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+        before = [{"role": "system", "content": system}] if system else []
+        body = {"model": self.model, "messages": [*before, {"role": "user", "content": prompt}]}
         return self._endpoint.complete({**body, "temperature": temperature, "max_tokens": max_tokens}, stopped)
 
     def check_reachable(self, benchmark: str) -> None:

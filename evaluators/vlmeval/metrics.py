@@ -10,33 +10,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
+from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.light_import import vlmeval_module, with_globals
+from evaluators.vlmeval.own_evaluate import MetricResult, score_by_evaluate
+from evaluators.vlmeval.stand_ins import SilentLogger, replaced_names
 
-__all__ = ["METRICS", "Metric", "MetricResult"]
+__all__ = ["METRICS", "Metric", "metric_of"]
 
 MULTIPLE_CHOICE = "dataset.utils.multiple_choice"
-
-
-@dataclass(frozen=True)
-class MetricResult:
-    """What a metric says of a table of predictions.
-
-    Args:
-        value: The score, 0 to 100.
-        mean: VLMEvalKit's own mean over the questions, 0 to 100.
-        points: Each question's points, 0 to 1.
-        rows: One row for each question, in the order of the points.
-    """
-
-    value: float
-    mean: float
-    points: Sequence[float]
-    rows: Frame
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,7 @@ def _circular(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> Me
         load=lambda file: dumped[file],
         timestr=lambda: "",
         track_progress_rich=_row_evaluation(judge),
-        logger=_SilentLogger(),
+        logger=SilentLogger(),
     )
     rows = _lower_case(frame)
     result = evaluate(judge, rows, data_set.data, 1, "", data_set.dataset_name)
@@ -79,7 +66,7 @@ def _choices(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> Met
         library.mcq_vanilla_eval,
         load=lambda file: {},
         track_progress_rich=_row_evaluation(judge),
-        MMMU_preproc=with_globals(library.MMMU_preproc, logger=_SilentLogger()),
+        MMMU_preproc=with_globals(library.MMMU_preproc, logger=SilentLogger()),
     )
     result = evaluate(judge, _lower_case(frame), data_set.data, 1, "", data_set.dataset_name)
     return _accuracy(library, result, judge)
@@ -89,8 +76,11 @@ def _accuracy(library: ModuleType, result: Frame, judge: JudgeSession | None) ->
     if judge is not None:
         drawn = [log for log in result["log"] if "randomly generate one" in str(log)]
         judge.refuse_unread(drawn, len(result))
-    overall = float(library.report_acc(result.copy())["Overall"].item()) * 100
-    return MetricResult(overall, overall, [float(hit) for hit in result["hit"]], result)
+    hits = [float(hit) for hit in result["hit"]]
+    report = library.report_acc(result.copy())["Overall"]
+    # A row for each of several splits: all questions count alike then.
+    overall = 100 * (float(report.item()) if len(report) == 1 else sum(hits) / len(hits))
+    return MetricResult(overall, overall, hits, result)
 
 
 def _contained(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
@@ -103,12 +93,18 @@ def _contained(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> M
     return MetricResult(total, total, points, frame)
 
 
-def _yes_no(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
-    """Score yes and no: the mean of aAcc, fAcc and qAcc (answers, figures and questions of which all are right).
+VQA_METHODS = (
+    (("TextVQA",), "vqa_score"),
+    (("ChartQA", "PlotQA"), "relaxed_accuracy"),
+    (("OCRVQA", "GQA"), "accuracy"),
+    (("DocVQA", "InfoVQA"), "anls"),
+)
+YES_NO = "dataset.utils.yorn"
 
-    A question's points are its aAcc alone: their mean is not the score, which counts groups.
-    """
-    library = vlmeval_module("dataset.utils.yorn")
+
+def _yes_no_rows(frame: Frame, judge: JudgeSession | None, *, is_lower: bool = False) -> Frame:
+    """Return the rows with what each answer says, yes or no, and whether that is right."""
+    library = vlmeval_module(YES_NO)
     words = [library.YOrN_Extraction(prediction) for prediction in frame["prediction"]]
     if judge is not None:
         unknown = [index for index, word in enumerate(words) if word == "Unknown"]
@@ -116,12 +112,56 @@ def _yes_no(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> Metr
         judge.refuse_unread([word for word in judged if word == "Unknown"], len(frame))
         for index, word in zip(unknown, judged, strict=True):
             words[index] = word
-    hits = [answer == word for answer, word in zip(frame["answer"], words, strict=True)]
-    rows = frame.assign(extracted=words, score=hits)
+    pairs = zip(frame["answer"], words, strict=True)
+    hits = [str(answer).lower() == word.lower() if is_lower else answer == word for answer, word in pairs]
+    return frame.assign(extracted=words, score=hits)
+
+
+def _figures(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
+    """Score by the mean of aAcc, fAcc and qAcc (answers, figures and questions of which all are right).
+
+    A question's points are its aAcc alone: their mean is not the score, which counts groups.
+    """
+    library = vlmeval_module(YES_NO)
+    rows = _yes_no_rows(frame, judge)
     rating = with_globals(library.Hallusion_rating, load=lambda table: table.copy())(rows)
     overall = rating[rating["split"] == "Overall"].iloc[0]
     value = (overall["aAcc"] + overall["fAcc"] + overall["qAcc"]) / 3
     return MetricResult(float(value), float(overall["aAcc"]), [float(hit) for hit in rows["score"]], rows)
+
+
+MME_TOTAL = 2800  # 2,000 of perception and 800 of reasoning
+RATINGS: dict[str, tuple[str, Callable[[Frame], float]]] = {
+    "MME": ("MME_rating", lambda rating: 100 * (rating["perception"] + rating["reasoning"]) / MME_TOTAL),
+    "POPE": ("POPE_rating", lambda rating: rating["Overall"]),
+    "AMBER": ("AMBER_rating", lambda rating: rating["Avg ACC"]),
+    "VSR-zeroshot": ("VSR_rating", lambda rating: rating["acc"]),
+}
+"""By data set: VLMEvalKit's function, and what of its first row is the score."""
+
+
+def _rated_yes_no(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
+    """Score yes and no by the data set's own rating. A question's points are whether it is right."""
+    library = vlmeval_module(YES_NO)
+    name = data_set.dataset_name
+    rows = _yes_no_rows(frame, judge, is_lower=name == "AMBER")
+    rate, total = RATINGS.get(name, ("default_rating", lambda rating: rating["Overall"]))
+    rating = with_globals(getattr(library, rate), load=lambda table: table.copy())(rows).iloc[0]
+    points = [float(hit) for hit in rows["score"]]
+    return MetricResult(float(total(rating)), 100 * sum(points) / len(points), points, rows)
+
+
+def _vqa(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
+    """Score short answers: the share of people's answers that agree, edit distance, or a margin, by data set."""
+    library = vlmeval_module("dataset.utils.vqa_eval")
+    name = data_set.dataset_name
+    method = next((method for parts, method in VQA_METHODS if any(part in name for part in parts)), "vqa_score")
+    rows = frame.assign(answer=[str(answer) for answer in frame["answers" if name == "VizWiz" else "answer"]])
+    with replaced_names({}):
+        matches = [library.process_line(rows.iloc[index], method=method) for index in range(len(rows))]
+    hits = [float(hit) for hit in library.hit_calculate(matches, "ChartQA" if name == "PlotQA" else name)]
+    overall = 100 * sum(hits) / len(hits)
+    return MetricResult(overall, overall, hits, rows)
 
 
 def _extracted(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
@@ -172,7 +212,7 @@ def _row_evaluation(judge: JudgeSession | None) -> Callable[..., list[Any]]:
         def evaluate_row(index: int) -> Any:
             # Where the judge names no option VLMEvalKit draws one: here the same in every run.
             dice = random.Random(str(keys[index]))
-            extract = with_globals(library.extract_answer_from_item, rd=dice, logger=_SilentLogger())
+            extract = with_globals(library.extract_answer_from_item, rd=dice, logger=SilentLogger())
             return with_globals(function, extract_answer_from_item=extract)(**tasks[index])
 
         return judge.map(evaluate_row, range(len(tasks)))
@@ -180,20 +220,21 @@ def _row_evaluation(judge: JudgeSession | None) -> Callable[..., list[Any]]:
     return evaluate_rows
 
 
-class _SilentLogger:
-    """A logger that logs nothing."""
-
-    def info(self, *_: object) -> None:
-        """Do nothing."""
-
-    warning = info
-
-
 METRICS = {
     "circular": Metric(_circular, "Overall x 100, circular evaluation"),
     "choices": Metric(_choices, "Overall x 100"),
     "contained": Metric(_contained, "Final Score per 100 questions", can_use_judge=False),
-    "yes_no": Metric(_yes_no, "mean of aAcc, fAcc and qAcc"),
+    "yes_no": Metric(_figures, "mean of aAcc, fAcc and qAcc"),
+    "rated_yes_no": Metric(_rated_yes_no, "the data set's own rating of yes and no"),
+    "vqa": Metric(_vqa, "Overall", can_use_judge=False),
     "extracted": Metric(_extracted, "acc of Overall"),
     "graded": Metric(_graded, "acc of Overall"),
 }
+
+
+def metric_of(benchmark: VLMEvalBenchmark) -> Metric:
+    """Return how answers to a benchmark become a score."""
+    if benchmark.rule is None:
+        return METRICS[benchmark.metric]
+    can_use_judge = benchmark.rule.judge != "never"
+    return Metric(partial(score_by_evaluate, benchmark.rule), benchmark.rule.description, can_use_judge)

@@ -24,7 +24,7 @@ from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
-from evaluators.vlmeval.metrics import METRICS
+from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Score
@@ -88,19 +88,21 @@ def score(
     scratch.mkdir(parents=True, exist_ok=True)
     # Fresh even where an earlier attempt left its files: the file of a failure is worth reading.
     path = Path(tempfile.mkdtemp(prefix=f"{benchmark.name}-", dir=scratch)) / f"{benchmark.data_set}.tsv"
-    frame = data_set.data.drop(columns="image")
+    frame = data_set.data.drop(columns="image", errors="ignore")
     path.write_text(_table(frame, answers), encoding="utf-8", newline="")
     try:
         with _plain_environment(), python_strings():
             # One block of objects, of which a row is a slice.
             predicted = frame.assign(prediction=_predictions(path)).astype(object).copy()
             unparsed = unparsed_share(benchmark.metric, predicted)
-            result = METRICS[benchmark.metric].score_rows(data_set, predicted, judge)
+            result = metric_of(benchmark).score_rows(data_set, predicted, judge)
     except SoupError:
         raise
     except Exception as cause:
         tail = "".join(traceback.format_exception(cause)[-3:])
         raise EvaluatorError(f"{benchmark.name}: VLMEvalKit's metric failed on {path}:\n{tail}") from cause
+    if not len(result.points):
+        return Score(result.value, n=len(data_set.data))
     points = dict(zip(question_ids(benchmark, result.rows), result.points, strict=True))
     mean = 100 * sum(points.values()) / len(points)
     if abs(result.mean - mean) > 1e-6:

@@ -157,6 +157,13 @@ def report(values: Values) -> None:
         metavar="NAMES",
         help="Download the data of these benchmarks, comma-separated. Repeatable.",
     ),
+    GroupedOption.of(
+        "Evaluate",
+        "--all",
+        "is_all",
+        is_flag=True,
+        help="Benchmarks: also what harnesses know and do not list, VLMEvalKit's data sets by their own names.",
+    ),
     json_option,
 )
 def list_things(values: Values) -> None:
@@ -170,19 +177,25 @@ def list_things(values: Values) -> None:
 
     if values["fetch"] and values["kind"] != "benchmarks":
         raise click.UsageError("--fetch is for soup list benchmarks")
+    if values["is_all"] and values["kind"] != "benchmarks":
+        raise click.UsageError("--all is for soup list benchmarks")
     with Console() as console:
         for path in fetch_benchmarks(values["fetch"], console.progress) if values["fetch"] else ():
             console.say(f"here: {path}")
-        rows = list_kind(values["kind"])
+        rows = list_kind(values["kind"], is_all=values["is_all"])
     if values["as_json"]:
         print_json({"schema": 1, values["kind"]: rows})
         return
     shown = [{key: cell(value) for key, value in row.items() if key not in HIDDEN} for row in rows]
     print_rows(list(shown[0]), [[*row.values()] for row in shown])
     absent = [row for row in rows if row.get("can_fetch") and not Path(str(row["path"])).exists()]
-    for row in rows:
-        if row.get("why_not") and row not in absent:
-            console.say(str(row["why_not"]))
+    broken = [row for row in rows if row.get("why_not") and row not in absent]
+    if values["is_all"]:
+        console.say(f"{len(absent)} are not here: soup list benchmarks --fetch NAME downloads one.")
+        console.say(f"{len(broken)} can't be judged here: --json says why of each.")
+        return
+    for row in broken:
+        console.say(str(row["why_not"]))
     if absent:
         names = ",".join(str(row["name"]) for row in absent)
         folder = Path(str(absent[0]["path"])).parent

@@ -77,18 +77,20 @@ class BenchmarkInfo:
     Args:
         summary: What it asks for, in a few words.
         source: The data set's name in the harness.
-        questions: The size of the published test set.
+        questions: The size of the published test set; None where only its file tells.
         metric: What a score of 0 to 100 counts.
         judge: Whether a language model grades the answers.
         group: A name that `--eval` takes for all benchmarks of this group together; empty: none.
+        kind: What is asked: multiple choice, yes or no, open questions, ...; empty: not told.
     """
 
     summary: str
     source: str
-    questions: int
+    questions: int | None
     metric: str
     judge: bool = False
     group: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,16 @@ class Harness(Evaluator, Protocol):
     has_parts: ClassVar[bool] = True
     target_hint: ClassVar[str] = ""
     target_syntax: ClassVar[TargetSyntax] = "one"
+
+    @classmethod
+    def target_of(cls, name: str) -> str | None:
+        """Return the target of a bare name that `benchmarks` does not list, if the harness knows it all the same."""
+        return None
+
+    @classmethod
+    def unlisted(cls) -> Mapping[str, BenchmarkInfo | str]:
+        """Return what can be named besides `benchmarks`, or the reason why it can't be judged; may take seconds."""
+        return {}
 
     def locate(self, benchmark: Benchmark) -> Location | None:
         """Return where the benchmark's data are expected; None where that says nothing to a user."""

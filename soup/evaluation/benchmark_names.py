@@ -7,7 +7,7 @@ from functools import cached_property
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import ALL, Benchmark, Split
-from soup.evaluation.harnesses import Catalog, target_hint, target_syntax
+from soup.evaluation.harnesses import Catalog, target_hint, target_of, target_syntax
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 from soup.support.text import did_you_mean, without_secrets
@@ -96,6 +96,8 @@ class _NameReader:
             yield name, listed[name].harness, name
         elif name in self.catalog.groups:
             yield from ((member, listed[member].harness, member) for member in self.catalog.groups[name])
+        elif name not in self._harnesses and (known := self._unlisted(name)):
+            yield known
         elif name not in self._harnesses:
             self.problems += [self._unknown(name), *self._broken()]
         elif name in self.catalog.broken:
@@ -104,6 +106,11 @@ class _NameReader:
             self.problems.append(f"{name}: expected {name}:{hint}.")
         else:
             yield name, name, name
+
+    def _unlisted(self, name: str) -> tuple[str, str, str] | None:
+        """Ask each harness whether it knows a name that no list has."""
+        targets = ((harness, target_of(harness, name)) for harness in self._harnesses)
+        return next(((name, harness, target) for harness, target in targets if target), None)
 
     def _unknown(self, name: str) -> str:
         prefixes = [f"{harness}:" for harness in self._harnesses if target_hint(harness)]

@@ -29,7 +29,9 @@ __all__ = [
     "locate",
     "may_have_parts",
     "target_hint",
+    "target_of",
     "target_syntax",
+    "unlisted",
     "why_no_likelihood",
 ]
 
@@ -77,6 +79,18 @@ class Catalog:
             if listed.info.group:
                 groups.setdefault(listed.info.group, []).append(name)
         return groups
+
+
+def target_of(harness: str, name: str) -> str | None:
+    """Call `Harness.target_of` of a registered harness; None where it can't be imported."""
+    target: str | None = _class_member(harness, "target_of")(name)
+    return target
+
+
+def unlisted(harness: str) -> Mapping[str, BenchmarkInfo | str]:
+    """Call `Harness.unlisted` of a registered harness; nothing where it can't be imported."""
+    found: Mapping[str, BenchmarkInfo | str] = _class_member(harness, "unlisted")()
+    return found
 
 
 def build_evaluator(harness: str) -> Evaluator:
@@ -172,4 +186,5 @@ def _class_member(harness: str, name: str) -> Any:
 def _member(harness: object, name: str) -> Any:
     """Return the harness's own member of that name, or else the default of `Harness`, its methods bound to it."""
     default = getattr(Harness, name)
-    return getattr(harness, name, MethodType(default, harness) if callable(default) else default)
+    is_method = callable(default) and not hasattr(default, "__self__")  # a class method is bound already
+    return getattr(harness, name, MethodType(default, harness) if is_method else default)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import cache
 
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Evaluator
-from soup.evaluation.harnesses import Catalog, ListedBenchmark, build_evaluator, can_fetch, count, locate
+from soup.evaluation.api import Benchmark, BenchmarkInfo, Evaluator
+from soup.evaluation.harnesses import Catalog, ListedBenchmark, build_evaluator, can_fetch, count, locate, unlisted
 from soup.support.plugins import ENGINES, EVALUATORS, METHODS, STRATEGIES, Registry
 
 __all__ = ["list_kind"]
@@ -16,17 +16,19 @@ __all__ = ["list_kind"]
 Row = dict[str, str | int | bool | None]
 
 
-def list_kind(kind: str) -> list[Row]:
+def list_kind(kind: str, *, is_all: bool = False) -> list[Row]:
     """One row for each strategy, method, evaluator, engine or benchmark there is; broken plug-ins with their reason.
 
     Of a benchmark `here` is how many of its questions are on this machine (None: `why_not` says why).
 
     Args:
         kind: `strategies`, `methods`, `evaluators`, `engines` or `benchmarks`.
+        is_all: Of benchmarks: also those that harnesses know and do not list; they take seconds to find.
     """
     if kind == "benchmarks":
         build = cache(build_evaluator)
-        return [_benchmark_row(name, listed, build) for name, listed in Catalog.load().benchmarks.items()]
+        listed_rows = [_benchmark_row(name, listed, build) for name, listed in Catalog.load().benchmarks.items()]
+        return listed_rows + (_unlisted_rows(build) if is_all else [])
     registries = {"strategies": STRATEGIES, "methods": METHODS, "evaluators": EVALUATORS, "engines": ENGINES}
     registry: Registry = registries[kind]
     rows: list[Row] = []
@@ -38,10 +40,27 @@ def list_kind(kind: str) -> list[Row]:
     return rows
 
 
+def _unlisted_rows(build: Callable[[str], Evaluator]) -> list[Row]:
+    """One row for each benchmark that a harness knows and does not list; where its data are not here, that is all."""
+    rows: list[Row] = []
+    for harness in EVALUATORS.names():
+        for name, info in unlisted(harness).items():
+            if isinstance(info, str):
+                rows.append({**_known(BenchmarkInfo("", name, None, "")), "name": name, "why_not": info})
+            else:
+                rows.append(_benchmark_row(name, ListedBenchmark(harness, info), build))
+    return rows
+
+
+def _known(info: BenchmarkInfo) -> Row:
+    known = dataclasses.asdict(info)
+    del known["group"]
+    row: Row = {"name": info.source, "kind": known.pop("kind"), **known}
+    return row | {"here": None, "path": None, "url": None, "can_fetch": False, "why_not": None}
+
+
 def _benchmark_row(name: str, listed: ListedBenchmark, build: Callable[[str], Evaluator]) -> Row:
-    row: Row = {"name": name, **dataclasses.asdict(listed.info)}
-    row |= {"here": None, "path": None, "url": None, "can_fetch": False, "why_not": None}
-    del row["group"]
+    row: Row = {**_known(listed.info), "name": name}
     try:
         evaluator, benchmark = build(listed.harness), Benchmark(name, listed.harness, name)
         row["can_fetch"] = can_fetch(evaluator)

@@ -185,7 +185,7 @@ class JudgeServer:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = body["messages"][0]["content"]
+                prompt = body["messages"][-1]["content"]
                 judge.headers.append((self.path, dict(self.headers)))
                 judge.bodies.append(body)
                 judge.prompts.append(prompt)

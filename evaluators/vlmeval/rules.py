@@ -1,0 +1,195 @@
+"""How the result of VLMEvalKit's own `evaluate` becomes a score of 0 to 100: a rule for each kind of result.
+
+A rule names where in the result the total stands, what makes a percentage of it, and the column of the tables written
+on the way that has each question's points. Classes whose result has no such total are refused by name, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["IN_MEMORY", "REFUSED", "RULES", "Rule"]
+
+Judging = Literal["never", "may", "always"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a result of VLMEvalKit's becomes a score.
+
+    Args:
+        total: Where the total stands: a key or a column; `ROW/COLUMN`, the row being the one with that cell (`A&B`:
+            with both cells); `A+B` is the plain mean of two; `*` of all columns.
+        scale: What makes a percentage of it.
+        points: The column of a table that `evaluate` writes with each question's points; empty: it tells totals alone.
+        full: The points of a right answer.
+        is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
+        judge: Whether an LLM judge is asked never, on demand, or always.
+        group: The columns of which equal cells make questions that count together, or the number of rows that do.
+        caption: In words, what a score counts, where the total's name does not say it.
+    """
+
+    total: str
+    scale: float = 1.0
+    points: str = ""
+    full: float = 1.0
+    is_mean: bool = True
+    judge: Judging = "never"
+    group: tuple[str, ...] | int = ()
+    caption: str = ""
+
+    @property
+    def description(self) -> str:
+        """The rule in words."""
+        words = self.caption or f"{self.total} of VLMEvalKit's result" + (" x 100" if self.scale == 100 else "")
+        return words + (", by a judge" if self.judge == "always" else "")
+
+
+IN_MEMORY: Mapping[str, tuple[str, ...]] = {
+    "choices": (
+        "ImageMCQDataset",
+        "MMMUDataset",
+        "MUIRDataset",
+        "MedXpertQA_MM_test",
+        "LEGO",
+        "MSEarthMCQ",
+        "SCAM",
+        "CVQA",
+        "MicroBench",
+        "OmniMedVQA",
+        "GMAIMMBenchDataset",
+        "CustomMCQDataset",
+    ),
+    "vqa": ("ImageVQADataset", "VizWiz", "PlotQA"),
+    "rated_yes_no": ("ImageYORNDataset",),
+    "contained": ("OCRBench",),
+    "extracted": ("MathVista",),
+    "graded": ("MMVet",),
+}
+"""Classes by the metric of `evaluators.vlmeval.metrics` that calls what lies below their `evaluate`."""
+
+
+def _for(classes: str, rule: Rule) -> dict[str, Rule]:
+    return dict.fromkeys(classes.split(), rule)
+
+
+RULES: Mapping[str, Rule] = {
+    # By matching alone.
+    **_for("MMVP", Rule("Overall", 100, is_mean=False, points="hit", judge="may", group=2)),
+    **_for("MMSci", Rule("Overall/Avg", 100, "hit", is_mean=False, judge="may")),
+    **_for("CVBench", Rule("Overall", 100, "hit", is_mean=False, judge="may")),
+    **_for("HRBenchDataset", Rule("Average&all/accuracy", 100, "hit", is_mean=False, judge="may")),
+    **_for("VMCBenchDataset", Rule("Overall", 1, "hit")),
+    **_for("_3DSRBench", Rule("vanilla/Overall", 100, "hit", judge="may")),
+    **_for("MMERealWorld", Rule("Overall", 100, "score")),
+    **_for("CRPE", Rule("total", 100, is_mean=False, group=4)),
+    **_for("MMNIAH", Rule("total", 100)),
+    **_for("MTVQADataset", Rule("Average", 1)),
+    **_for("TableVQABench", Rule("*average_scores", 1, is_mean=False, caption="mean of the four parts' scores")),
+    **_for("CountBenchQA", Rule("accuracy", 1)),
+    **_for("ZEROBench", Rule("accuracy", 100)),
+    **_for("TallyQA", Rule("TallyQA", 100)),
+    **_for("VLMBlind", Rule("*", 100, is_mean=False, caption="mean of the tasks' shares of right answers")),
+    # VLMEvalKit divides by the number of each category, so that a row by itself fails: there are no points.
+    **_for("VisuLogic", Rule("Overall/acc", 1, is_mean=False)),
+    **_for("PuzzleVQA VisualPuzzles", Rule("overall/acc", 1, is_mean=False)),
+    **_for("XLRSBench", Rule("Overall micro", 100, judge="may")),
+    **_for("OmniEarthMCQBench", Rule("Overall micro", 100)),
+    **_for("VisFactor", Rule("ALL", 100, is_mean=False, group=("category_id", "eval_index"))),
+    **_for("WildDocBenchmark", Rule("WildDoc&Overall/Score", 1, is_mean=False)),
+    **_for("MMOral_OPG_CLOSED", Rule("Overall/acc", 1)),
+    **_for("SIUOMCQDataset M3oralBenchDataset", Rule("Overall", 1, "correct")),
+    **_for("MSSBenchDataset", Rule("total_acc", 1, "correct", is_mean=False, judge="may")),
+    **_for("TDBench", Rule("Overall", 100, "hit", judge="may")),
+    **_for("TDBenchGrounding", Rule("Average Centroid Containment", 100, "hit")),
+    **_for("OlympiadBench", Rule("AVG", 1, "score")),
+    **_for("MMMUProDataset", Rule("Overall", 100, "hit", judge="may")),
+    **_for("Spatial457", Rule("score", 100)),
+    **_for("OCRBench_v2", Rule("English Overall Score+Chinese Overall Score", 100, is_mean=False)),
+    **_for("CCOCRDataset", Rule("total", 100, is_mean=False)),
+    **_for("RefCOCODataset", Rule("Average/Precision@1", 1, "hit", is_mean=False)),
+    **_for("ERQADataset", Rule("Overall/Accuracy (%)", 1, "correct")),
+    **_for(
+        "MindCubeBench EmbSpatialBench ViewSpatialBench MMSIBench SpatialVizBench OmniSpatialBench ERQABench ERIQBench",
+        Rule("overall", 1),
+    ),
+    **_for("DA2K", Rule("overall", 100, "score")),
+    **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L")),
+    # By a judge.
+    **_for("MathVision LENS", Rule("Overall/acc", 1, judge="always")),
+    **_for("LogicVista", Rule("Overall/acc", 1, "hit", judge="always")),
+    **_for("OCR_Reasoning MMOral_OPG_OPEN", Rule("Overall/acc", 1, judge="always")),
+    **_for("Physics_yale", Rule("Overall/acc", 1, "res", judge="always")),
+    **_for("MathVerse", Rule("Overall/Overall", 1, "score", judge="always")),
+    **_for("MMReason MMEReasoning", Rule("Overall", 1, "score", judge="always")),
+    **_for("SeePhys", Rule("Overall/Accuracy (%)", 1, judge="always")),
+    **_for("Dynamath", Rule("Average/Overall", 100, "correct", judge="always")),
+    **_for(
+        "ImageShortQADataset HLEDataset EMMADataset PathVQA_VAL PathVQA_TEST MMESCIDataset AyaVisionBench",
+        Rule("Overall", 100, "hit", judge="always"),
+    ),
+    **_for("MOAT", Rule("overall_acc", 100, "verdict", judge="always")),
+    **_for("Asclepius", Rule("Overall", 1, "eval_score", judge="always")),
+    **_for("ChartMuseum", Rule("Overall", 1, judge="always")),
+    **_for("MMSafetyBenchDataset", Rule("Overall/safety_rate", 100, judge="always")),
+    **_for("SIUOGenDataset", Rule("overall_avg_combined", 1, "combined_pass", judge="always")),
+    **_for("SciDocBench", Rule("Overall (answer)/Score", 1, "score", judge="always")),
+    **_for("SGI_Bench_Experimental_Reasoning", Rule("MCC", 100, "mcc", judge="always")),
+    **_for(
+        "LLaVABench LLaVABench_KO",
+        Rule(
+            "overall/Relative Score (main)",
+            points="score",
+            full=10,
+            is_mean=False,
+            judge="always",
+            caption="grades relative to GPT-4's, at most 100",
+        ),
+    ),
+}
+"""By VLMEvalKit's class, or by data set where a class reports that one in its own way."""
+
+SEES_IMAGES = "its judge looks at images, and only texts are sent to a judge here"
+READS_AGAIN = "its `evaluate` downloads the data set once more instead of grading the rows that it is given"
+WANTS_EXCEL = "its `evaluate` reads answers from Excel's files alone, which lose what looks like a formula"
+NO_TOTAL = "VLMEvalKit's result for it has no total"
+RUNS_CODE = "its `evaluate` runs what the model wrote as code"
+ON_DISK = "its `evaluate` looks for image files of a folder that VLMEvalKit unpacks"
+
+FOLDER = "its data are a folder that VLMEvalKit downloads, and one table is expected here"
+
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ["MedqbenchMCQDataset", "MedQDEGBenchDataset", "MedqbenchCaptionDataset", "MedqbenchPairedDescriptionDataset"],
+        FOLDER,
+    ),
+    **dict.fromkeys(["MIABench", "WildVision", "MMAlignBench", "CreationMMBenchDataset"], SEES_IMAGES),
+    **dict.fromkeys(["VLRewardBench", "MMIFEval", "GroundingME"], READS_AGAIN),
+    **dict.fromkeys(["AffordanceDataset", "OSTDataset", "TreeBench", "PhyX", "SSIBenchDataset"], WANTS_EXCEL),
+    **dict.fromkeys(
+        [
+            "VCRDataset",
+            "MMGenBench",
+            "MME_CoT",
+            "MMHELIX",
+            "MATBench",
+            "olmOCRBench",
+            "OceanOCRBench",
+            "VLM2Bench",
+            "Design2Code",
+        ],
+        NO_TOTAL,
+    ),
+    **dict.fromkeys(["ChartMimic", "SArena", "UniSVG"], RUNS_CODE),
+    **dict.fromkeys(["ScreenSpot", "ScreenSpot_Pro", "ScreenSpotV2", "OSWorld_G", "VBGD", "VenusBench_GD"], ON_DISK),
+    "CMMMU": "VLMEvalKit counts an answer to a blank once for each spelling that it holds, and draws ties at random",
+    "NaturalBenchDataset": "VLMEvalKit's metric accepts exactly 7,600 rows, so that no part of them can be scored",
+    "MMDUDataset": "its questions are turns of one conversation",
+    "BMMR": NO_TOTAL,
+    "ReasonMap_Plus": "VLMEvalKit makes no prompt for it: its code looks for a table that it never makes",
+    "M4Bench": "its prompts write images under names of their own, so that no answer can be told by its image",
+    "QSpatial": "it fetches its prompts from the network whenever it is built",
+}
+"""Why a class is not judged here."""

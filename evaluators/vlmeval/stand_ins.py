@@ -1,0 +1,148 @@
+"""VLMEvalKit's `evaluate` in our hands: its own code, while what it reads, writes, asks and executes goes through us.
+
+For as long as it runs, and no longer, the names that its modules look up stand for ours: no judge but the user's, no
+process pool, no progress bar, no Excel, and cells are read as plain literals where VLMEvalKit would execute them.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from evaluators.vlmeval.light_import import vlmeval_module
+
+__all__ = ["SerialPool", "SilentBar", "SilentLogger", "SteadyDice", "literal", "load_inner_imports", "replaced_names"]
+
+ROOT = "vlmeval"
+_turn = threading.RLock()
+
+
+def literal(text: object, *_: object) -> Any:
+    """Read a text as a Python literal: what stands for `eval`. Names that tables write for missing cells are None.
+
+    Raises:
+        ValueError: it is none, as `eval` raises for most of what is no expression.
+    """
+    source = str(text).strip()
+    if source in ("nan", "null", "NaN"):
+        return None
+    try:
+        return ast.literal_eval(source)
+    except (SyntaxError, MemoryError, RecursionError, TypeError) as cause:
+        raise ValueError(f"{source[:80]!r} is no Python literal") from cause
+
+
+class SerialPool:
+    """Stands for `multiprocessing`, and for a pool of it: the same functions, called one after the other."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    Pool = property(lambda self: SerialPool)
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """Call the function with each item."""
+        return [function(item) for item in items]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    join = close
+
+
+class SilentBar:
+    """Stands for `tqdm`, the class or the module: what it goes over, without a bar."""
+
+    def __call__(self, items: Any = (), *_: object, **__: object) -> Any:
+        """Return the items."""
+        return items
+
+    @property
+    def tqdm(self) -> SilentBar:
+        """The class of the module."""
+        return self
+
+
+class SilentLogger:
+    """A logger that logs nothing."""
+
+    def info(self, *_: object) -> None:
+        """Do nothing."""
+
+    warning = error = critical = debug = info
+
+
+class SteadyDice(random.Random):
+    """Stands for `random` where VLMEvalKit guesses an option: what is drawn depends on the options alone."""
+
+    def choice(self, seq: Any) -> Any:
+        """Draw one of them."""
+        return random.Random(repr(seq)).choice(seq)
+
+
+@contextmanager
+def replaced_names(names: Mapping[str, object]) -> Iterator[None]:
+    """Let names of VLMEvalKit's modules stand for others inside, `eval` for `literal` among them.
+
+    One at a time: the modules are the process's. Random numbers are the same in every run, too.
+    """
+    with _turn:
+        state = random.getstate()
+        random.seed(0)
+        undo: list[tuple[ModuleType, str, object]] = []
+        try:
+            modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == ROOT]
+            for module in dict.fromkeys(modules):
+                present = vars(module)
+                undo += [(module, name, present.get(name, undo)) for name in names if name in present]
+                undo.append((module, "eval", present.get("eval", undo)))
+            for module, name, _ in undo:
+                setattr(module, name, literal if name == "eval" else names[name])
+            yield
+        finally:
+            for module, name, before in undo:
+                if before is undo:
+                    delattr(module, name)
+                else:
+                    setattr(module, name, before)
+            random.setstate(state)
+
+
+def load_inner_imports(data_set_class: type) -> None:
+    """Import what a class's functions import only when they are called, so that no name in there escapes us.
+
+    Raises:
+        EvaluatorError: what its `evaluate` imports is not installed.
+    """
+    library = [base for base in data_set_class.__mro__ if base.__module__.partition(".")[0] == ROOT]
+    evaluating = next(base for base in library if "evaluate" in vars(base))
+    for base in library:
+        for owner, function, module in _inner_imports(base.__module__):
+            is_needed = base is evaluating and owner == base.__name__ and function in ("evaluate", "evaluate_heuristic")
+            with nullcontext() if is_needed else suppress(Exception):
+                vlmeval_module(module)
+
+
+@cache
+def _inner_imports(module_name: str) -> tuple[tuple[str, str, str], ...]:
+    """Return class, function and module of each import that a function of a module makes within VLMEvalKit."""
+    tree = ast.parse(inspect.getsource(sys.modules[module_name]))
+    package = module_name.rpartition(".")[0]
+    found = []
+    scopes: list[ast.ClassDef | ast.Module] = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for scope in (*scopes, tree):
+        for function in (node for node in scope.body if isinstance(node, ast.FunctionDef)):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith(f"{ROOT}.")):
+                    name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                    found.append((getattr(scope, "name", ""), function.name, name.removeprefix(f"{ROOT}.")))
+    return tuple(found)

@@ -1,0 +1,223 @@
+"""VLMEvalKit's data sets by their own names: our score is what its own `evaluate` says, by the rule of the class."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import re
+import sys
+import warnings
+from dataclasses import replace
+
+import pytest
+
+from evaluators.vlmeval.catalog import known_benchmark
+from evaluators.vlmeval.data_sets import question_ids
+from evaluators.vlmeval.harness import VLMEval
+from evaluators.vlmeval.light_import import vlmeval_module
+from evaluators.vlmeval.stand_ins import SerialPool
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Benchmark, Split
+from soup.evaluation.benchmark_names import parse_benchmarks
+from soup.evaluation.settings import EvalSettings
+from soup.report.listing import list_kind
+from tests.helpers.scripted_models import SCRIPTED, JudgeServer, scripted
+from tests.helpers.toy_data_sets import JUDGED, TOYS
+from tests.helpers.toy_test_sets import BITS, ODD, write_tsv
+
+ALL = {**TOYS, **JUDGED}
+
+
+def grade(prompt, temperature=0):
+    """What a judge replies, to each of VLMEvalKit's prompts; now and then nothing that can be read."""
+    if "[Assistant 2]" in prompt:
+        first, second = re.findall(r"\[Assistant \d\]\n(.*?)\n\n\[End", prompt, re.DOTALL)
+        return f"8 {8 if first == second else len(second) % 8}"
+    if "Model respone: " in prompt:  # their spelling
+        return prompt.rpartition("Model respone: ")[2].removesuffix("Extracted answer:")
+    if "information extractor" in prompt:
+        return prompt.rpartition("Answer: <start>\n")[2].partition("\n")[0]
+    if "correctness score" in prompt:
+        truth, prediction = prompt.rpartition("\n<")[2].split(" | ", 3)[1:3]
+        return "1.0" if truth in prediction else str(len(prediction) % 3 / 4)
+    return ["yes", "no", "A"][len(prompt) % 3]
+
+
+class StandIn:
+    """The same judge for VLMEvalKit's own `evaluate`, without the way through HTTP."""
+
+    fail_msg = "Failed to obtain answer via API."
+
+    def __init__(self, **settings):
+        self.settings = settings
+
+    def working(self):
+        return True
+
+    def generate(self, prompt, temperature=0):
+        return grade(prompt, temperature)
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    file = tmp_path / "model.py"
+    file.write_text(SCRIPTED)
+    return EvalSettings(model=f"{file}:Scripted", batch_size=7)
+
+
+def put(tmp_path, name):
+    rows = ALL[name].rows()
+    write_tsv(tmp_path / "LMUData" / f"{name}.tsv", rows)
+    return rows
+
+
+def half_right(name, rows):
+    """Right answers, another question's, and odd cells, in turn; as markers in the prompt name them."""
+    toy, chance = ALL[name], random.Random(name)
+    odd = [text for text in (*ODD, *BITS) if toy.may_be_empty or text not in ("", "None", "NA", "nan", "NULL", " ")]
+    odd = [text for text in odd if text not in toy.fails_on]
+    right = [toy.right(row) for row in rows]
+    return [
+        answer if chance.random() < 0.5 else chance.choice([chance.choice(odd), chance.choice(right)])
+        for answer in right
+    ]
+
+
+def theirs(name, rows, answers, directory, monkeypatch):
+    """The result of VLMEvalKit's own data set and `evaluate`, called as its run.py does."""
+    entry = known_benchmark(Benchmark(name, "vlmeval", name))
+    base = entry.data_set_class()
+    with monkeypatch.context() as patch, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        patch.setenv("PRED_FORMAT", "tsv")
+        patch.delitem(base.DATASET_MD5, name, raising=False)
+        module = vlmeval_module(entry.module)
+        if hasattr(module, "mp"):
+            patch.setattr(module, "mp", SerialPool())
+        if hasattr(module, "build_judge"):
+            patch.setattr(module, "build_judge", StandIn)
+        data_set = base(dataset=name)
+        data = data_set.data.drop(columns="image")
+        data["prediction"] = [answers[str(index)].encode("utf-8", "replace").decode() for index in data["index"]]
+        directory.mkdir()
+        file = str(directory / f"model_{name}.tsv")
+        vlmeval_module("smp").dump(data, file)
+        random.seed(0)  # some metrics guess where they find nothing
+        may_judge = entry.rule is None or entry.rule.judge == "may"
+        judge = {"model": "a-judge"} if entry.needs_judge else {"model": "exact_matching"} if may_judge else {}
+        return data_set.evaluate(file, **judge)
+
+
+@pytest.mark.parametrize("kind", ["all right", "half right"])
+@pytest.mark.parametrize("name", JUDGED)
+def test_a_judged_score_is_what_vlmevals_own_evaluate_says(name, kind, settings, tmp_path, monkeypatch):
+    rows = put(tmp_path, name)
+    given = [JUDGED[name].right(row) for row in rows] if kind == "all right" else half_right(name, rows)
+    answers = {str(row["index"]): answer for row, answer in zip(rows, given, strict=True)}
+    with JudgeServer(grade) as server:
+        judged = replace(settings, judge_url=server.url, judge_model="a-judge")
+        score = VLMEval(judged).evaluate(scripted(tmp_path, answers), Benchmark(name, "vlmeval", name))
+    total = JUDGED[name].total(theirs(name, rows, answers, tmp_path / "o", monkeypatch))
+    assert score.value == pytest.approx(total, abs=0.051)  # VLMEvalKit rounds one of them to a decimal
+    assert score.n == len(rows)
+
+
+@pytest.mark.parametrize("kind", ["all right", "half right"])
+@pytest.mark.parametrize("name", TOYS)
+def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, settings, tmp_path, monkeypatch):
+    rows = put(tmp_path, name)
+    given = [TOYS[name].right(row) for row in rows] if kind == "all right" else half_right(name, rows)
+    answers = {str(row["index"]): answer for row, answer in zip(rows, given, strict=True)}
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark(name, "vlmeval", name))
+    total = TOYS[name].total(theirs(name, rows, answers, tmp_path / "o", monkeypatch))
+    assert score.value == pytest.approx(total, abs=0.006)  # VLMEvalKit rounds some totals to two decimals
+    if kind == "all right":
+        assert score.value == pytest.approx(100 if name != "MME" else 100 * 1000 / 2800, abs=0.01)
+    else:
+        assert 2 < score.value < 98
+
+
+def test_a_data_set_is_found_by_its_own_name_with_and_without_the_prefix():
+    names = ["MMBench_DEV_EN,vlmeval:MMBench_DEV_EN", "POPE,vlmeval:SEEDBench_IMG,ChartQA_TEST", "mme"]
+    benchmarks = parse_benchmarks(names)
+    assert {benchmark.harness for benchmark in benchmarks} == {"vlmeval"}
+    assert [known_benchmark(benchmark).name for benchmark in benchmarks] == [
+        *("mmbench", "mmbench", "pope"),
+        *("SEEDBench_IMG", "ChartQA_TEST", "mme"),
+    ]
+    with pytest.raises(EvaluatorError, match="Unknown benchmark 'SEEDBench_IMGS'"):
+        parse_benchmarks(["SEEDBench_IMGS"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("MIA-Bench", "MIA-Bench: not judged here: its judge looks at images"),
+        ("NaturalBenchDataset", "accepts exactly 7,600 rows"),
+        ("SArena", "runs what the model wrote as code"),
+        ("CMMMU_VAL", "once for each spelling that it holds"),
+        ("VGRPBench", "no rule says how VLMEvalKit's result for it becomes 0 to 100"),
+        ("NoSuchBench", "Unknown benchmark 'NoSuchBench'"),
+        ("SEEDBench_IMGS", "Did you mean.*SEEDBench_IMG"),
+    ],
+)
+def test_what_can_not_be_scored_is_refused_by_name_with_the_reason(name, words, settings):
+    with pytest.raises(EvaluatorError, match=words):
+        VLMEval(settings).identity(Benchmark(name, "vlmeval", name))
+
+
+def test_cells_are_read_as_literals_where_vlmeval_would_execute_them(settings, tmp_path):
+    marker = tmp_path / "executed"
+    rows = put(tmp_path, "DocVQA_VAL")
+    rows[0]["answer"] = f"[open({str(marker)!r}, 'w')]"
+    write_tsv(tmp_path / "LMUData" / "DocVQA_VAL.tsv", rows)
+    answers = {str(row["index"]): TOYS["DocVQA_VAL"].right(row) for row in rows}
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark("d", "vlmeval", "DocVQA_VAL"))
+    assert not marker.exists()
+    assert score.value == pytest.approx(100 * 23 / 24)
+
+
+def test_names_of_vlmeval_are_its_own_again_afterwards(settings, tmp_path):
+    before = {name: dict(vars(module)) for name, module in sys.modules.items() if name.startswith("vlmeval.")}
+    rows = put(tmp_path, "CRPE_EXIST")
+    answers = {str(row["index"]): row["answer"] for row in rows}
+    VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark("c", "vlmeval", "CRPE_EXIST"))
+    after = {name: vars(module) for name, module in sys.modules.items() if name in before}
+    assert not [name for name in before if "eval" in after[name] and "eval" not in before[name]]
+    assert all(after["vlmeval.smp.file"][name] is before["vlmeval.smp.file"][name] for name in ("load", "dump"))
+
+
+@pytest.mark.parametrize("name", ["MMVP", "CRPE_EXIST", "MME"])
+def test_questions_that_count_together_are_never_divided(name, settings, tmp_path):
+    rows = put(tmp_path, name)
+    answers = {str(row["index"]): ALL[name].right(row) for row in rows}
+    candidate, harness, groups = scripted(tmp_path, answers), VLMEval(settings), {}
+    for part in ("selection", "report"):
+        benchmark = Benchmark(name, "vlmeval", name, Split(part, 0.5))
+        ids = question_ids(known_benchmark(benchmark), harness._data_set(known_benchmark(benchmark), benchmark).data)
+        groups[part] = {question.partition("/")[0] for question in ids}
+        assert len(ids) == len(groups[part]) * (4 if name == "CRPE_EXIST" else 2)
+        assert harness.evaluate(candidate, benchmark).n == len(ids)
+    assert not groups["selection"] & groups["report"]
+
+
+def test_the_points_of_questions_are_told_where_vlmeval_tells_totals_alone(settings, tmp_path):
+    rows = put(tmp_path, "CountBenchQA")
+    answers = {str(row["index"]): str(row["answer"]) if row["index"] % 3 else "none" for row in rows}
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark("c", "vlmeval", "CountBenchQA"))
+    assert score.questions == {str(row["index"]): float(row["index"] % 3 > 0) for row in rows}
+
+
+def test_the_list_of_all_names_kind_judge_and_why_not(settings, tmp_path):
+    put(tmp_path, "RealWorldQA")
+    put(tmp_path, "ChartQA_TEST")
+    rows = {row["name"]: row for row in list_kind("benchmarks", is_all=True)}
+    assert len(rows) > 400
+    assert (rows["realworldqa"]["here"], rows["ChartQA_TEST"]["here"]) == (24, 24)
+    assert (rows["ChartQA_TEST"]["kind"], rows["ChartQA_TEST"]["judge"]) == ("open questions", False)
+    assert (rows["SEEDBench_IMG"]["kind"], rows["SEEDBench_IMG"]["here"]) == ("multiple choice", None)
+    assert rows["LogicVista"]["judge"]
+    assert "runs what the model wrote" in rows["SArena"]["why_not"]
+    assert "RealWorldQA" not in rows  # it has a short name
