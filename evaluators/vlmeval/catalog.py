@@ -23,13 +23,23 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo
 from soup.support.text import did_you_mean
 
-__all__ = ["all_data_sets", "find_data_set", "known_benchmark"]
+__all__ = ["all_data_sets", "is_data_set", "known_benchmark"]
 
 CIRCULAR_NAMES = ("mmbench", "ccbench", "circular", "mmcr")
 """VLMEvalKit's rule: a multiple choice data set with one of these in its name is asked in rotations."""
 OWN_REPORTS = ("MMVP", "MMSci")
 """Multiple choice data sets, by the start of their names, that VLMEvalKit reports by a table of their own."""
 KINDS = {"MCQ": CHOICE, "Y/N": YES_NO, "Caption": "captions"}
+FILM_KINDS = {
+    "TempCompass_MCQ": CHOICE,
+    "TempCompass_YorN": YES_NO,
+    "TempCompass_Captioning": "captions",
+    "VideoMME": CHOICE,
+    "MMBenchVideo": OPEN,
+}
+PARTS_OF_FILMS = ("TempCompass_MCQ", "TempCompass_YorN", "TempCompass_Captioning")
+"""Data sets of which VLMEvalKit has names for numbers of frames only all together; so are their classes called."""
+DEFAULT_FRAMES = 8
 METRICS_OF_ONE_CLASS = ("contained", "extracted", "graded")
 COLUMNS = {"choices": CHOICES[:-1], "circular": CHOICES[:-1], "vqa": ("index", "question")}
 
@@ -61,15 +71,22 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
         return BENCHMARKS[name]
     if (short := next((entry for entry in BENCHMARKS.values() if entry.data_set == name), None)) is not None:
         return short
+    if (films := _films().get(name)) is not None:
+        return films
     if (data_set := find_data_set(name)) is None:
         known = [*BENCHMARKS, *(row for found in _classes() for row in _names_if_loaded(found))]
         raise EvaluatorError(f"Unknown benchmark '{name}'.{did_you_mean(name, known)}")
     return _entry(name, data_set)
 
 
+def is_data_set(name: str) -> bool:
+    """Whether VLMEvalKit has a data set of that name."""
+    return name in _films() or find_data_set(name) is not None
+
+
 @cache
 def find_data_set(name: str) -> DataSetClass | None:
-    """Return the class of a data set of VLMEvalKit's; of several, the one that VLMEvalKit takes.
+    """Return the class of a data set of images of VLMEvalKit's; of several, the one that VLMEvalKit takes.
 
     Classes whose source names the data set are imported first: mostly that is one.
     """
@@ -88,6 +105,7 @@ def find_data_set(name: str) -> DataSetClass | None:
 
 def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
     """Yield every data set of VLMEvalKit's with what is known of it, and why it can't be scored here, if so."""
+    yield from ((name, entry.info, "") for name, entry in _films().items())
     seen = {entry.data_set for entry in BENCHMARKS.values()}
     for found in _classes():
         try:
@@ -102,6 +120,45 @@ def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
                     yield name, _entry(name, found).info, ""
                 except EvaluatorError as reason:
                     yield name, BenchmarkInfo(_kind(found), name, None, ""), str(reason)
+
+
+@cache
+def _films() -> dict[str, VLMEvalBenchmark]:
+    """Return the data sets of films, by VLMEvalKit's names for numbers of frames; without a number, with a default."""
+    modules = _modules()
+    named = [(f"{name}_{frames}frame", name, name, frames) for name in PARTS_OF_FILMS for frames in (8, 64)]
+    films = {}
+    for name, class_name, data_set, frames in (*_configured_films(), *named):
+        for each, count in ((name, frames), (data_set, DEFAULT_FRAMES)):
+            films[each] = _film_entry(each, data_set, DataSetClass(class_name, modules[class_name]), count)
+    return films
+
+
+def _configured_films() -> Iterator[tuple[str, str, str, int]]:
+    """Yield name, class, data set and frames of VLMEvalKit's settings that show a fixed number of frames, no more."""
+    tree = ast.parse((_root() / "dataset" / "video_dataset_config.py").read_text("utf-8"))
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
+        for key, call in zip(node.keys, node.values, strict=True):
+            if not (isinstance(key, ast.Constant) and isinstance(call, ast.Call) and call.args):
+                continue
+            settings = {setting.arg: getattr(setting.value, "value", None) for setting in call.keywords}
+            class_name, frames = getattr(call.args[0], "id", ""), settings.get("nframe")
+            is_plain = not settings.get("pack") and set(settings) <= {"dataset", "nframe", "pack"}
+            if class_name in FILM_KINDS and is_plain and isinstance(frames, int):
+                yield str(key.value), class_name, str(settings["dataset"]), frames
+
+
+def _film_entry(name: str, data_set: str, found: DataSetClass, frames: int) -> VLMEvalBenchmark:
+    rule = RULES[found.name]
+    info = BenchmarkInfo(
+        f"films, {frames} frames",
+        data_set,
+        None,
+        rule.description,
+        judge=rule.judge == "always",
+        kind=FILM_KINDS[found.name],
+    )
+    return VLMEvalBenchmark(name, info, found.module, found.name, (), "evaluate", rule=rule, frames=frames)
 
 
 def _entry(name: str, found: DataSetClass) -> VLMEvalBenchmark:
@@ -153,13 +210,7 @@ def _names_if_loaded(found: DataSetClass) -> list[str]:
 @cache
 def _classes() -> tuple[DataSetClass, ...]:
     """All classes over images, in VLMEvalKit's order: of two that have a data set, the first has it."""
-    tree = ast.parse((_root() / "dataset" / "__init__.py").read_text("utf-8"))
-    modules = {
-        alias.name: f"dataset.{node.module}"
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.level == 1
-        for alias in node.names
-    }
+    tree, modules = _index(), _modules()
     names: list[str] = []
     for node in tree.body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
@@ -167,6 +218,22 @@ def _classes() -> tuple[DataSetClass, ...]:
         if isinstance(target, ast.Name) and target.id == "IMAGE_DATASET" and isinstance(value, ast.List):
             names += [element.id for element in value.elts if isinstance(element, ast.Name)]
     return tuple(DataSetClass(name, modules[name]) for name in names if name in modules)
+
+
+@cache
+def _index() -> ast.Module:
+    return ast.parse((_root() / "dataset" / "__init__.py").read_text("utf-8"))
+
+
+@cache
+def _modules() -> dict[str, str]:
+    """Return the module below `vlmeval` of each class."""
+    return {
+        alias.name: f"dataset.{node.module}"
+        for node in _index().body
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+        for alias in node.names
+    }
 
 
 @cache

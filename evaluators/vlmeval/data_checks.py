@@ -18,7 +18,7 @@ from evaluators.vlmeval.light_import import with_globals
 from soup.errors import EvaluatorError
 from soup.support.text import bullet_list
 
-__all__ = ["CIRCLE", "refuse_faults", "row_faults", "table_faults"]
+__all__ = ["CIRCLE", "index_faults", "refuse_faults", "row_faults", "table_faults"]
 
 REFERENCE_CHARACTERS = (
     64  # VLMEvalKit's rule: an image cell of at most so many characters is the index of the row that holds it
@@ -75,7 +75,7 @@ def row_faults(benchmark: VLMEvalBenchmark, data_set: DataSet, base: type[DataSe
 
 def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
     rows = [str(index) for index in frame["index"]]
-    yield from _index_faults(benchmark, rows)
+    yield from index_faults(benchmark, rows)
     if "image" in frame:
         yield from _image_faults(rows, frame)
     elif "image_path" not in frame:
@@ -90,7 +90,8 @@ def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
         yield from _circle_faults(rows, frame)
 
 
-def _index_faults(benchmark: VLMEvalBenchmark, rows: list[str]) -> Iterator[str]:
+def index_faults(benchmark: VLMEvalBenchmark, rows: list[str]) -> Iterator[str]:
+    """Yield the rows whose index is not what the metric takes, or is there twice."""
     expected, is_sound = INDEXES.get(benchmark.metric, TEXT_INDEX if benchmark.metric in BY_TEXT else ANY_INDEX)
     seen: set[str] = set()
     for row in rows:

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
-from evaluators.vlmeval.data_checks import CIRCLE, refuse_faults, row_faults, table_faults
+from evaluators.vlmeval.data_checks import CIRCLE, index_faults, refuse_faults, row_faults, table_faults
+from evaluators.vlmeval.films import Film, FilmFolder, film_hooks
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
 from evaluators.vlmeval.right_options import mend_right_options
-from evaluators.vlmeval.stand_ins import load_inner_imports, replaced_names
+from evaluators.vlmeval.stand_ins import SilentLogger, load_inner_imports, replaced_names
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 
@@ -62,8 +63,15 @@ def data_file(benchmark: VLMEvalBenchmark) -> Path:
             f"{benchmark.name}: LMUData names {folder}, which is no directory: create it or unset LMUData."
         )
     path = folder / f"{benchmark.data_set}.tsv"
+    if benchmark.frames:
+        path = folder / benchmark.data_set / path.name
     if path.is_file():
         return path
+    if benchmark.frames:
+        raise EvaluatorError(
+            f"{benchmark.name}: its table is not here. Expected: {path.absolute()}, with the films anywhere below that "
+            "folder: what VLMEvalKit makes of its download."
+        )
     url = benchmark.data_set_class().DATASET_URL.get(benchmark.data_set) or "a place that it does not tell"
     raise EvaluatorError(
         f"{benchmark.name}: its data ({benchmark.data_set} of VLMEvalKit) are not here. Expected: {path.absolute()}. "
@@ -101,6 +109,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     base = benchmark.data_set_class()
     if benchmark.rule is not None:
         load_inner_imports(base)  # what is missing is told before anything is asked
+    if benchmark.frames:
+        return _open_films(benchmark, path, images, base)
     with python_strings():
         frame = _read(path)
         refuse_faults(benchmark, path, table_faults(benchmark, frame))
@@ -117,7 +127,29 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     # Only after it was built: a row that counts may borrow the image of one that does not.
     if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
-    refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
+    with replaced_names({}):
+        refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
+    return data_set
+
+
+def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, base: type[DataSet]) -> DataSet:
+    folder = FilmFolder(path.parent)
+    hooks = film_hooks(base, folder, path, lambda film: images.frame_paths(film, benchmark.frames))
+    frame = _read(path)
+    refuse_faults(benchmark, path, folder.faults(frame))
+    rows = [str(index) for index in frame.get("index", range(len(frame)))]
+    refuse_faults(benchmark, path, index_faults(benchmark, rows))
+    # Its folder of frames and its complaint about a library that reads films are not wanted.
+    names = {"LMUDataRoot": lambda: str(images.directory), "logger": SilentLogger()}
+    with python_strings(), replaced_names(names):
+        data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames)
+        data_set.mended_rows = ()
+        for row in data_set.data.to_dict("records"):
+            try:
+                data_set.build_prompt(row)
+            except Exception as cause:
+                fault = f"row {row['index']}: VLMEvalKit can't make its prompt ({type(cause).__name__}: {cause})"
+                refuse_faults(benchmark, path, [fault])
     return data_set
 
 
@@ -176,10 +208,11 @@ class ImageFiles:
     """
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="soup-images-"))
-        weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        self.directory = Path(tempfile.mkdtemp(prefix="soup-images-"))
+        weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
         self._paths: dict[str, str] = {}  # by cell: Python remembers the hash of a text it has seen
-        self._unwritten: dict[str, str] = {}  # cells by path
+        self._films: set[str] = set()  # the first frames of those that are known
+        self._unwritten: dict[str, str | Film] = {}  # cells, or the film whose frame it is, by path
 
     def paths(self, row: Row) -> list[str]:
         """Return where a row's images will be, once `write` has written them. Its `image` is base64, or a list of it.
@@ -192,6 +225,15 @@ class ImageFiles:
             return [self._path(cell) for cell in cells]
         except (binascii.Error, ValueError) as cause:
             raise EvaluatorError(f"The image of row {row['index']} is no base64 ({cause}).") from cause
+
+    def frame_paths(self, film: Path, count: int) -> list[str]:
+        """Return where so many frames of a film will be; they are named by the film's content."""
+        name = f"{file_digest(film)[:24]}-{count}"
+        paths = tuple(str(self.directory / f"{name}-{number}.png") for number in range(1, count + 1))
+        if paths[0] not in self._films:
+            self._films.add(paths[0])
+            self._unwritten |= dict.fromkeys(paths, Film(film, paths))
+        return [*paths]
 
     def start_writing(self, prompts: Iterable[Prompt]) -> Callable[[], None]:
         """Write the images of prompts that are not on disk yet, in the background; return what waits for the last."""
@@ -206,13 +248,17 @@ class ImageFiles:
         if cell not in self._paths:
             start = base64.b64decode(cell[:START_CHARACTERS])
             suffix = next((end for begin, end in SUFFIXES.items() if start.startswith(begin)), ".png")
-            path = str(self._directory / (hashlib.sha256(cell.encode()).hexdigest()[:32] + suffix))
+            path = str(self.directory / (hashlib.sha256(cell.encode()).hexdigest()[:32] + suffix))
             self._paths[cell], self._unwritten[path] = path, cell
         return self._paths[cell]
 
 
-def _write_files(cells: dict[str, str]) -> None:
-    for path, cell in cells.items():
+def _write_files(new: dict[str, str | Film]) -> None:
+    for film in dict.fromkeys(content for content in new.values() if isinstance(content, Film)):
+        film.write()
+    for path, cell in new.items():
+        if isinstance(cell, Film):
+            continue
         with Path(path).open("wb", buffering=0) as file:
             file.write(base64.b64decode(cell))
 

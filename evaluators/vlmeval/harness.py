@@ -14,7 +14,7 @@ from evaluators.answering.engines.transformers import TransformersModel
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
 from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark
-from evaluators.vlmeval.catalog import all_data_sets, find_data_set, known_benchmark
+from evaluators.vlmeval.catalog import all_data_sets, is_data_set, known_benchmark
 from evaluators.vlmeval.data_sets import (
     ImageFiles,
     data_file,
@@ -24,6 +24,7 @@ from evaluators.vlmeval.data_sets import (
     question_ids,
 )
 from evaluators.vlmeval.download import fetch
+from evaluators.vlmeval.films import FilmFolder
 from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.llm_judge import LLMJudge
@@ -72,14 +73,14 @@ class VLMEval(Harness):
         self._first_judged: str | None = None  # a benchmark that will need the judge
         self._judge_was_reached = False
         self._images = ImageFiles()
-        self._data_sets: dict[str, DataSet] = {}  # by the digest of the file
+        self._data_sets: dict[str, DataSet] = {}  # by name, and the digest of the file
 
     @classmethod
     def target_of(cls, name: str) -> str | None:
         """Return the benchmark that a data set's name in VLMEvalKit stands for, in any spelling of VLMEvalKit's."""
         short = next((entry.name for entry in BENCHMARKS.values() if entry.data_set == name), None)
         try:
-            return short or (name if find_data_set(name) else None)
+            return short or (name if is_data_set(name) else None)
         except EvaluatorError:  # it is not installed, or the class can't be imported: judging tells why
             return None
 
@@ -94,7 +95,7 @@ class VLMEval(Harness):
         library_version = version()
         digest, judge = _both(lambda: file_digest(data_file(entry)), lambda: self._judge_for(entry))
         data_set = self._data_set(entry, benchmark)
-        facts = {
+        facts: dict[str, object] = {
             "evaluator": "vlmeval",
             "version": library_version,
             "dataset": entry.data_set,
@@ -108,6 +109,8 @@ class VLMEval(Harness):
         # Said only where they change a score: all other scores keep their keys.
         if data_set.mended_rows:
             facts["right options"] = "as written"
+        if entry.frames:
+            facts |= {"frames": entry.frames, "films": FilmFolder(data_file(entry).parent).digest()}
         if splits_thoughts():
             facts["thoughts"] = "split off"
         return facts if judge is None else {**facts, "judge": dict(judge.identity())}
@@ -157,6 +160,8 @@ class VLMEval(Harness):
     def locate(self, benchmark: Benchmark) -> Location:
         """Return where the benchmark's data are expected, and from where VLMEvalKit downloads them."""
         entry = known_benchmark(benchmark)
+        if entry.frames:
+            return Location(data_folder() / entry.data_set / f"{entry.data_set}.tsv")
         url = entry.data_set_class().DATASET_URL.get(entry.data_set)
         return Location(data_folder() / f"{entry.data_set}.tsv", url)
 
@@ -234,9 +239,10 @@ class VLMEval(Harness):
         """VLMEvalKit's data set with the rows that count; the file is read and checked once for each digest."""
         path = data_file(entry)
         digest = file_digest(path)
-        if digest not in self._data_sets:
-            self._data_sets[digest] = open_data_set(entry, path, self._images)
-        part = copy.copy(self._data_sets[digest])
+        key = f"{entry.name} {digest}"  # of one film, several numbers of frames may be shown
+        if key not in self._data_sets:
+            self._data_sets[key] = open_data_set(entry, path, self._images)
+        part = copy.copy(self._data_sets[key])
         counts = [benchmark.split.holds(question) for question in question_ids(entry, part.data)]
         if not any(counts):
             raise EvaluatorError(f"{entry.name}: no question of {path} lies in the {benchmark.split.part} part.")

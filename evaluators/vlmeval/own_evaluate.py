@@ -71,7 +71,8 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
         with replaced_names(names), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files that are left open, and what pandas says of VLMEvalKit's ways
             rows = files.read_back(frame)
-            total = total_of(files.evaluate(rule, data_set, rows, judge), rule)
+            result = files.evaluate(rule, data_set, rows, judge)
+            total = total_of(result, rule) if rule.total else math.nan
             table = next((table for table in reversed(files.tables) if _has_points(rule, table, frame)), None)
             if table is not None:
                 if judge is not None:  # VLMEvalKit marks grades that it can't read by numbers below 0
@@ -84,6 +85,8 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
                 alone = (rows.iloc[index : index + 1].reset_index(drop=True) for index in range(len(rows)))
                 points = [total_of(files.evaluate(rule, data_set, row, None), rule) / 100 for row in alone]
                 return _with_points(rule, total, points, frame)
+    if math.isnan(total):
+        raise EvaluatorError(f"VLMEvalKit wrote no table with a column '{rule.points}'.")
     return MetricResult(total, total, (), frame)
 
 
@@ -141,7 +144,7 @@ def _with_points(rule: Rule, total: float, points: list[float], rows: Frame) -> 
     mean = 100 * sum(points) / len(points)
     if not rule.is_mean:
         return MetricResult(total, mean, points, rows)
-    if abs(mean - total) > ROUNDING:
+    if rule.total and abs(mean - total) > max(ROUNDING, ROUNDING / 10 * rule.scale):
         raise EvaluatorError(
             f"VLMEvalKit's total {total} is not the mean of its {len(points)} questions, {mean}: this version of it "
             "counts differently."

@@ -21,7 +21,7 @@ class Rule:
 
     Args:
         total: Where the total stands: a key or a column; `ROW/COLUMN`, the row being the one with that cell (`A&B`:
-            with both cells); `A+B` is the plain mean of two; `*` of all columns.
+            with both cells); `A+B` is the plain mean of two; `*` of all columns; empty: the mean of the points.
         scale: What makes a percentage of it.
         points: The column of a table that `evaluate` writes with each question's points; empty: it tells totals alone.
         full: The points of a right answer.
@@ -117,6 +117,13 @@ RULES: Mapping[str, Rule] = {
     ),
     **_for("DA2K", Rule("overall", 100, "score")),
     **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L")),
+    # Films.
+    **_for("TempCompass_MCQ TempCompass_YorN VideoMME", Rule("", 100, "score", judge="may", caption="right answers")),
+    **_for("TempCompass_Captioning", Rule("", 100, "score", judge="always", caption="right answers about the caption")),
+    **_for(
+        "MMBenchVideo",
+        Rule("coarse_all/Overall", 100 / 3, "score", full=3, judge="always", caption="mean of grades of 0 to 3"),
+    ),
     # By a judge.
     **_for("MathVision LENS", Rule("Overall/acc", 1, judge="always")),
     **_for("LogicVista", Rule("Overall/acc", 1, "hit", judge="always")),

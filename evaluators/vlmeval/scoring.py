@@ -14,7 +14,7 @@ import os
 import tempfile
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
 from evaluators.vlmeval.metrics import metric_of
+from evaluators.vlmeval.stand_ins import replaced_names
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Score
@@ -38,7 +39,14 @@ Answer = Callable[[list[Prompt]], list[str]]
 
 def ask_rows(data_set: DataSet, answer: Answer) -> list[str]:
     """Ask for all rows of the data set, and return the answers in their order."""
-    return answer([data_set.build_prompt(row) for row in data_set.data.to_dict("records")])
+    with replaced_names({}):  # prompts of some are made of cells that VLMEvalKit would execute
+        prompts = [data_set.build_prompt(row) for row in data_set.data.to_dict("records")]
+    return answer([[_plain_part(part) for part in prompt] for prompt in prompts])
+
+
+def _plain_part(part: Mapping[str, str]) -> dict[str, str]:
+    """Return a part of a prompt without what only VLMEvalKit's own models know."""
+    return {"type": part["type"], "value": part["value"]}
 
 
 def ask_circles(

@@ -15,7 +15,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,9 +73,14 @@ def open_picture(source: object, *, name: str | None = None, max_pixels: int = M
 
 
 def frames_of(
-    source: object, count: int, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+    source: object,
+    count: int,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    choose: Callable[[int, int], list[int]] = frame_indices,
 ) -> list[Image.Image]:
-    """Open at most `count` frames of a video, in order, in RGB; which, `finetune.media.sampling` chooses.
+    """Open `count` frames of a video, in order, in RGB; which of all, `choose` says: by default at most so many.
 
     A video is an animated GIF, WebP or PNG; a directory of pictures, in the order of their names, numbers by value; a
     list of pictures; or a file that PyAV reads (MP4, WebM, ...), where it is installed. A still picture has one frame.
@@ -85,18 +90,19 @@ def frames_of(
     """
     if isinstance(source, list | tuple):
         name = name or "a video"
-        indices = _indices(len(source), count, name)
+        indices = _indices(len(source), count, name, choose)
         return [open_picture(source[i], name=f"{name}, frame {i + 1}", max_pixels=max_pixels) for i in indices]
     named = image_source(source, name)
     if isinstance(named.file, Path) and named.file.is_dir():
         files = _pictures_in(named.file)
-        return [open_picture(files[i], max_pixels=max_pixels) for i in _indices(len(files), count, named.name)]
+        return [open_picture(files[i], max_pixels=max_pixels) for i in _indices(len(files), count, named.name, choose)]
     if not _is_picture(named):
         from finetune.media.videos import frames_of_video_file
 
-        return frames_of_video_file(named, count, max_pixels)
+        return frames_of_video_file(named, count, max_pixels, choose)
     with _opened(named) as image:
-        return [_frame(image, i, named, max_pixels) for i in _indices(_count_frames(image, named), count, named.name)]
+        indices = _indices(_count_frames(image, named), count, named.name, choose)
+        return [_frame(image, i, named, max_pixels) for i in indices]
 
 
 def size_of(source: object, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -263,10 +269,10 @@ def _is_picture(source: ImageSource) -> bool:
         return True
 
 
-def _indices(total: int, count: int, name: str) -> list[int]:
+def _indices(total: int, count: int, name: str, choose: Callable[[int, int], list[int]] = frame_indices) -> list[int]:
     if total < 1:
         raise FinetuneError(f"{name}: a video without frames; expected at least one.")
-    return frame_indices(total, count)
+    return choose(total, count)
 
 
 def _pictures_in(directory: Path) -> Sequence[Path]:

@@ -6,7 +6,7 @@ jumping to a time would be quicker, and lands on another frame in many files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,13 @@ from finetune.media.sources import ImageSource
 __all__ = ["frames_of_video_file"]
 
 
-def frames_of_video_file(source: ImageSource, count: int, max_pixels: int) -> list[Image.Image]:
-    """Decode at most `count` frames of the first video stream, uniformly sampled, in order, upright, in RGB.
+def frames_of_video_file(
+    source: ImageSource,
+    count: int,
+    max_pixels: int,
+    choose: Callable[[int, int], list[int]] = frame_indices,
+) -> list[Image.Image]:
+    """Decode frames of the first video stream, in order, upright, in RGB: those of all that `choose` says.
 
     Raises:
         FinetuneError: PyAV is not installed; no video, one that is cut off, or frames of too many pixels.
@@ -36,12 +41,14 @@ def frames_of_video_file(source: ImageSource, count: int, max_pixels: int) -> li
         with _opened(av, source) as container:
             stream = container.streams.video[0]
             check_size((stream.codec_context.width, stream.codec_context.height), source, max_pixels)
-            frames = _decoded(container, stream, frame_indices(total, count))
+            indices = choose(total, count)
+            wanted = sorted(set(indices))
+            frames = dict(zip(wanted, _decoded(container, stream, wanted), strict=False))
     except av.error.FFmpegError as error:
         raise source.fault(f"neither a picture nor a video that can be read ({error}); convert it to MP4.") from error
-    if len(frames) < min(total, count):
+    if len(frames) < len(wanted):
         raise source.fault(f"a damaged video: {total} frames by its packets, fewer could be decoded; replace it.")
-    return frames
+    return [frames[i] for i in indices]
 
 
 def _opened(av: Any, source: ImageSource) -> Any:

@@ -1,0 +1,109 @@
+"""Data sets of films: a folder of the data set's name with its table and the films, of which frames are shown.
+
+Which frames, and how many, is VLMEvalKit's: frame floor(i F / (N + 1)) of F, for i = 1 ... N.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evaluators.vlmeval.library_types import DataSet, Frame, Row
+from soup.errors import EvaluatorError
+
+__all__ = ["FILM_SUFFIXES", "Film", "FilmFolder", "film_hooks"]
+
+FILM_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif")
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film, and the files that its frames become."""
+
+    file: Path
+    frames: tuple[str, ...]
+
+    def write(self) -> None:
+        """Decode the frames and write those that are not there.
+
+        Raises:
+            EvaluatorError: the film can't be read; says why.
+        """
+        from finetune.media.images import frames_of
+        from soup.errors import FinetuneError
+
+        try:
+            pictures = frames_of(self.file, len(self.frames), choose=vlmeval_frame_indices)
+        except FinetuneError as cause:
+            raise EvaluatorError(str(cause)) from cause
+        for path, picture in zip(self.frames, pictures, strict=True):
+            picture.save(path)
+
+
+def vlmeval_frame_indices(total: int, frames: int) -> list[int]:
+    """Return which frames VLMEvalKit shows of a film; of a short one some twice."""
+    return [int(i * (total / (frames + 1))) for i in range(1, frames + 1)]
+
+
+@dataclass(frozen=True)
+class FilmFolder:
+    """The films of a data set, wherever below its folder they lie, by the names that its table has for them."""
+
+    root: Path
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        files = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in FILM_SUFFIXES)
+        by_stem = {path.stem: path for path in files}
+        return by_stem | {path.relative_to(self.root).with_suffix("").as_posix(): path for path in files}
+
+    def find(self, name: str) -> Path | None:
+        """Return the film of that name, with its suffix or without; None where there is none."""
+        plain = name.removeprefix("./")
+        known = Path(plain).suffix.lower() in FILM_SUFFIXES
+        return self._files.get(Path(plain).with_suffix("").as_posix() if known else plain)
+
+    def digest(self) -> str:
+        """Return a digest of names and sizes: films are too long to be read for a score's key."""
+        facts = [f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}" for path in self._files.values()]
+        return hashlib.sha256("\n".join(sorted(set(facts))).encode()).hexdigest()
+
+    def faults(self, frame: Frame) -> Iterator[str]:
+        """Yield what keeps a table's rows from being asked: no name of a film, or a film that is not there."""
+        if missing := [name for name in ("video", "question") if name not in frame]:
+            yield f"columns expected: video, question; missing: {', '.join(missing)}"
+            return
+        for name in dict.fromkeys(str(name) for name in frame["video"]):
+            if self.find(name) is None:
+                yield f"film {name[:64]!r} is not below {self.root}"
+
+
+def film_hooks(
+    base: type[DataSet], folder: FilmFolder, table: Path, frame_paths: Callable[[Path], list[str]]
+) -> dict[str, Callable[..., Any]]:
+    """Return what stands for a class's ways to its folder, to frames and to prompts for a model of images.
+
+    Args:
+        base: VLMEvalKit's class.
+        folder: Where its films are.
+        table: Its table.
+        frame_paths: Gives the files that a film's frames will be.
+    """
+    gives_more = "return frame_paths, indices, video_info" in inspect.getsource(base.save_video_frames)
+
+    def save_video_frames(self: DataSet, line: Row, *_: object, **__: object) -> Any:
+        film = folder.find(str(line if isinstance(line, str) else line["video"]))
+        assert film is not None, "every film was looked for"
+        paths = frame_paths(film)
+        return (paths, [], {}) if gives_more else paths
+
+    return {
+        "prepare_dataset": lambda self, *_: {"root": str(folder.root), "data_file": str(table)},
+        "save_video_frames": save_video_frames,
+        "build_prompt": lambda self, line: base.build_prompt(self, line, video_llm=False),
+    }

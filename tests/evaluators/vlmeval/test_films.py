@@ -1,0 +1,245 @@
+"""VLMEvalKit's data sets of films: frames of a folder's films, its own prompts and its own score."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from evaluators.vlmeval.catalog import known_benchmark
+from evaluators.vlmeval.films import vlmeval_frame_indices
+from evaluators.vlmeval.harness import VLMEval
+from evaluators.vlmeval.light_import import vlmeval_module
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Benchmark
+from soup.evaluation.settings import EvalSettings
+from tests.evaluators.vlmeval.test_data_sets import StandIn
+from tests.helpers.scripted_models import JudgeServer, scripted
+from tests.helpers.toy_test_sets import write_tsv
+
+# It answers what answers.json says of the question's marker, and writes down the red of each frame that it is shown.
+WATCHER = """
+import json, re
+from pathlib import Path
+from PIL import Image
+
+class Watcher:
+    def __init__(self, directory):
+        self.answers = json.loads((Path(directory) / "answers.json").read_text())
+        self.seen = Path(__file__).with_suffix(".seen")
+
+    def answer(self, prompts):
+        texts = ["".join(part["value"] for part in prompt if part["type"] == "text") for prompt in prompts]
+        shown = [[part["value"] for part in prompt if part["type"] == "image"] for prompt in prompts]
+        reds = [[Image.open(path).getpixel((0, 0))[0] for path in paths] for paths in shown]
+        with self.seen.open("a") as file:
+            file.writelines(json.dumps(each) + "\\n" for each in reds)
+        return [self.answers[re.search("<([0-9]+)>", text).group(1)] for text in texts]
+"""
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    file = tmp_path / "model.py"
+    file.write_text(WATCHER)
+    return EvalSettings(model=f"{file}:Watcher", batch_size=3)
+
+
+def gif(path, frames):
+    """A film whose frame i has the red i, so that a frame tells which it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stills = [Image.new("RGB", (16, 8), (i, 9, 9)) for i in range(frames)]
+    stills[0].save(path, save_all=True, append_images=stills[1:], duration=40)
+
+
+def mp4(path, frames):
+    import av
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for i in range(frames):
+            picture = np.full((32, 32, 3), (i * 8, 9, 9), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def temp_compass(tmp_path):
+    """Multiple choice about films, in the columns that VLMEvalKit's own table has."""
+    rows = [
+        {
+            "task_type": ["multi-choice", "caption_matching"][index % 2],
+            "prefix": "./videos",
+            "suffix": ".mp4",
+            "video": f"film{index % 3}",
+            "question": f"<{index}> What happens?",
+            "answer": f"{'AB'[index % 2]}. thing {index}" if index % 2 == 0 else f"Caption B: thing {index}",
+            "dim": ["action", "speed"][index // 2 % 2],
+            "candidates": repr(["A. thing", "B. other"] if index % 2 == 0 else ["Caption A: this", "Caption B: that"]),
+            "index": index,
+        }
+        for index in range(12)
+    ]
+    folder = tmp_path / "LMUData" / "TempCompass_MCQ"
+    for number in range(3):
+        gif(folder / "videos" / f"film{number}.gif", 20 + number)
+    write_tsv(folder / "TempCompass_MCQ.tsv", rows)
+    return rows
+
+
+def mmbench_video(tmp_path):
+    """Open questions about films."""
+    rows = [
+        {
+            "index": index,
+            "video": f"clip{index % 2}",
+            "video_path": f"./video/clip{index % 2}.mp4",
+            "question": f"<{index}> Why?",
+            "answer": f"because {index}",
+            "dimensions": repr([ASPECTS[index % len(ASPECTS)]]),
+        }
+        for index in range(26)
+    ]
+    folder = tmp_path / "LMUData" / "MMBench-Video"
+    for number in range(2):
+        mp4(folder / "video" / f"clip{number}.mp4", 24)
+    write_tsv(folder / "MMBench-Video.tsv", rows)
+    return rows
+
+
+ASPECTS = [
+    "Video Topic",
+    "OCR",
+    "Spatial Relationship",
+    "Hallucination",
+    "Mathematical Calculation",
+    "Function Reasoning",
+]
+ASPECTS += [
+    "Natural Relation",
+    "Common Sense Reasoning",
+    "Future Prediction",
+    "Counting",
+    "Human Interaction",
+    "Video Style",
+]
+
+
+def evaluate_plainly(name, rows, answers, directory, monkeypatch, **judge):
+    """VLMEvalKit's own `evaluate` on a file of predictions; its classes need no data set for it."""
+    entry = known_benchmark(Benchmark(name, "vlmeval", name))
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setenv("PRED_FORMAT", "tsv")
+        patch.setattr(vlmeval_module(entry.module), "build_judge", StandInOfGrades)
+        predictions = [answers[str(row["index"])] for row in rows]
+        directory.mkdir()
+        file = write_tsv(
+            directory / "m.tsv", [{**row, "prediction": p} for row, p in zip(rows, predictions, strict=True)]
+        )
+        return entry.data_set_class().evaluate(str(file), **judge)
+
+
+def grade(prompt, temperature=0):
+    return str(sum(map(ord, prompt.rpartition("Candidate answer: ")[2])) % 4)
+
+
+class StandInOfGrades(StandIn):
+    def generate(self, prompt, temperature=0):
+        return grade(prompt)
+
+
+def test_multiple_choice_about_films_is_scored_as_vlmeval_does(settings, tmp_path, monkeypatch):
+    rows = temp_compass(tmp_path)
+    given = [
+        "A",
+        "Caption B: thing 1",
+        "nothing",
+        "Caption A",
+        "B",
+        "Caption B: x",
+        "A. thing 6",
+        "...",
+        "C",
+        "Option 1",
+        "A",
+        "b",
+    ]
+    answers = {str(row["index"]): text for row, text in zip(rows, given, strict=True)}
+    score = VLMEval(settings).evaluate(scripted(tmp_path, answers), of("TempCompass_MCQ"))
+    theirs = evaluate_plainly("TempCompass_MCQ", rows, answers, tmp_path / "o", monkeypatch)
+    hits, count = (sum(each[k] for each in theirs.values()) for k in (0, 1))
+    assert count == score.n == 12
+    assert 0 < score.value < 100
+    assert score.value == pytest.approx(100 * hits / count)
+
+
+def test_open_questions_about_films_are_graded_as_vlmeval_does(settings, tmp_path, monkeypatch):
+    rows = mmbench_video(tmp_path)
+    answers = {str(row["index"]): f"it is {row['index'] ** 2}" for row in rows}
+    with JudgeServer(grade) as server:
+        judged = replace(settings, judge_url=server.url, judge_model="a-judge")
+        score = VLMEval(judged).evaluate(scripted(tmp_path, answers), of("MMBench_Video_8frame_nopack"))
+        system = server.bodies[-1]["messages"][0]
+    theirs = evaluate_plainly("MMBench-Video", rows, answers, tmp_path / "o", monkeypatch, model="a-judge")
+    assert score.value == pytest.approx(
+        100 / 3 * float(theirs["coarse_all"]["Overall"]), abs=0.2
+    )  # theirs has two decimals
+    assert score.questions["3"] == pytest.approx(int(grade(f"Candidate answer: {answers['3']}\nYour response: ")) / 3)
+    assert (system["role"], "assistant" in system["content"].lower()) == ("system", True)
+
+
+def of(name):
+    return Benchmark(name, "vlmeval", name)
+
+
+def test_the_frames_are_those_that_vlmeval_shows(settings, tmp_path):
+    rows = temp_compass(tmp_path)
+    answers = {str(row["index"]): "A" for row in rows}
+    VLMEval(settings).evaluate(scripted(tmp_path, answers), of("TempCompass_MCQ_8frame"))
+    seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
+    # By VLMEvalKit's rule: frame int(i * F / 9) of F, i = 1 ... 8.
+    assert seen == {tuple(int(i * (total / 9)) for i in range(1, 9)) for total in (20, 21, 22)}
+
+
+def test_of_a_film_file_the_same_frames_are_shown(settings, tmp_path):
+    mmbench_video(tmp_path)
+    rows = [{"index": 0, "video": "clip0", "question": "<0> Why?", "answer": "x", "dimensions": "['OCR']"}]
+    write_tsv(tmp_path / "LMUData" / "MMBench-Video" / "MMBench-Video.tsv", rows)
+    with JudgeServer(grade) as server:
+        judged = replace(settings, judge_url=server.url, judge_model="a-judge")
+        VLMEval(judged).evaluate(scripted(tmp_path, {"0": "x"}), of("MMBench-Video"))
+    seen = json.loads((tmp_path / "model.seen").read_text())
+    assert [round(red / 8) for red in seen] == pytest.approx([2, 5, 8, 10, 13, 16, 18, 21], abs=1)  # the codec is lossy
+
+
+def test_a_short_film_shows_frames_twice_and_never_fewer():
+    assert vlmeval_frame_indices(3, 8) == [0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_a_film_that_is_not_there_is_told_before_any_question(settings, tmp_path):
+    temp_compass(tmp_path)
+    (tmp_path / "LMUData" / "TempCompass_MCQ" / "videos" / "film1.gif").unlink()
+    with pytest.raises(EvaluatorError, match="film 'film1' is not below"):
+        VLMEval(settings).identity(of("TempCompass_MCQ"))
+
+
+def test_a_folder_that_is_not_there_is_told_with_what_is_expected(settings, tmp_path):
+    (tmp_path / "LMUData").mkdir()
+    with pytest.raises(EvaluatorError, match=r"Expected: .*Video-MME/Video-MME.tsv, with the films anywhere below"):
+        VLMEval(settings).identity(of("Video-MME_64frame"))
+
+
+def test_another_number_of_frames_and_another_film_are_another_identity(settings, tmp_path):
+    temp_compass(tmp_path)
+    first, more = (VLMEval(settings).identity(of(f"TempCompass_MCQ_{count}frame")) for count in (8, 64))
+    gif(tmp_path / "LMUData" / "TempCompass_MCQ" / "videos" / "film1.gif", 40)
+    assert (
+        len({json.dumps(each) for each in (first, more, VLMEval(settings).identity(of("TempCompass_MCQ_8frame")))}) == 3
+    )
