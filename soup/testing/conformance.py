@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from soup.checkpoints.dtypes import named_dtype
+from soup.checkpoints.writer import view_bytes
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Benchmark, Candidate, Evaluator, Score, Split
 from soup.evaluation.settings import EvalSettings
 from soup.hf.places import Place, places_of
+from soup.merging.compiled import has_kernels, merge_block
 from soup.merging.methods.base import Block, Method
 from soup.merging.pool import Pool
 from soup.merging.shares import shares_of
@@ -41,8 +43,9 @@ def check_method(method: Method, *, seed: int = 0) -> None:
     It is tried with 1 to 5 ingredients, all floating dtypes, several shapes, uniform and random weights. It must be a
     frozen dataclass. Its result must have the block's shape and `accumulate_in`, be finite where the inputs are, and be
     the same at every call; the inputs must stay as they were. Copies of one model must give that model. Where its
-    granularity is `element` it must give the same bits however the tensor is cut. What `prepare` asks of all inputs it
-    gets of the tensors that are tried.
+    granularity is `element` it must give the same bits however the tensor is cut. What `arithmetic` says must give the
+    bytes of the call, rounded; that is tried where soup's compiled library is installed. What `prepare` asks of all
+    inputs it gets of the tensors that are tried.
 
     Args:
         method: An instance with its parameters set.
@@ -71,6 +74,7 @@ def check_method(method: Method, *, seed: int = 0) -> None:
             block = _random_block(method, dtype, shape, weights, rng.randrange(2**32))
             _check_call(method, block)
             _check_copies(method, block)
+            _check_arithmetic(method, block)
             if _granularity(method, shape) == "element":
                 uncut = method(block)
                 cuts = sorted({0, *(rng.randrange(1, shape[0] + 1) for _ in range(4)), shape[0]})
@@ -146,6 +150,27 @@ def _check_call(method: Method, block: Block) -> None:
     assert all(map(_same_bits, inputs, before)), f"{what}: changed its inputs; take block[i], a fresh copy"
     kept = first.clone()
     assert _same_bits(method(block), kept), f"{what}: the second call gave other bits than the first"
+
+
+def _check_arithmetic(method: Method, block: Block) -> None:
+    """Check that the compiled pass does what the call does, but for elements on which all inputs agree."""
+    import torch
+
+    if "arithmetic" not in vars(type(method)) or not has_kernels() or len(block) == 1:
+        return
+    arithmetic = method.arithmetic(block)
+    inputs = [*block.raw, *([block.raw_base] if block.raw_base is not None else [])]
+    dtype = named_dtype(str(inputs[0].dtype).removeprefix("torch."))
+    views = [memoryview(bytearray(view_bytes(values))) for values in inputs]
+    out = memoryview(bytearray(len(views[0])))
+    if merge_block(arithmetic, dtype, views, block.first, out) != "merged":
+        return
+    words = [values.contiguous().view(-1).view(torch.uint8).view(-1, dtype.bits // 8) for values in inputs]
+    agree = torch.stack([(word == words[0]).all(1) for word in words]).all(0)
+    expected = torch.where(agree, inputs[0].reshape(-1), method(block).to(inputs[0].dtype).reshape(-1))
+    same = _same_bits(torch.frombuffer(out, dtype=inputs[0].dtype), expected)
+    what = f"{type(method).__name__}: {len(block)} ingredients of {inputs[0].dtype}"
+    assert same, f"{what}: the compiled pass of `arithmetic` gives other bytes than the call"
 
 
 def _check_copies(method: Method, block: Block) -> None:

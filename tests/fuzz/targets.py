@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from evaluators.answering.endpoint import _RefusalError, _reply
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.command import _score
-from evaluators.vlmeval.llm_judge import _RefusalError, _reply
 from evaluators.vlmeval.reading_answers import answer_remarks, final_answer
 from finetune.config import DataSet, TrainSettings
 from finetune.data.check import check_data

@@ -22,7 +22,9 @@ from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.settings import EvalSettings
+from soup.merging.compiled import has_kernels
 from soup.merging.methods import Method
+from soup.merging.methods.task_arithmetic import TaskArithmetic
 from soup.search.strategies import Budget, Choice, budget
 from soup.support.plugins import METHODS, STRATEGIES
 from soup.testing import (
@@ -332,3 +334,16 @@ def test_a_tiny_pool_holds_different_models(tmp_path):
 def test_the_package_s_suites_need_no_pytest():
     source = (Path(__file__).parents[2] / "soup/testing/conformance.py").read_text()
     assert "import pytest" not in source
+
+
+@pytest.mark.skipif(not has_kernels(), reason="installed where there was no C compiler")
+def test_a_method_whose_arithmetic_is_not_its_call_is_told():
+    @dataclass(frozen=True)
+    class Half(TaskArithmetic):
+        scale: float = 0.5
+
+        def arithmetic(self, tensor):
+            return dataclasses.replace(super().arithmetic(tensor), scale=0.25)
+
+    with pytest.raises(AssertionError, match=r"Half: .* the compiled pass of `arithmetic` gives other bytes"):
+        check_method(Half())
