@@ -175,9 +175,11 @@ class VLMEval(Harness):
 
     def _likelihood(self, entry: VLMEvalBenchmark, data_set: DataSet, candidate: Candidate) -> Score:
         """Return how likely the candidate finds the reference answers, one prompt at a time."""
+        references, losses = reference_answers(entry, data_set), []
+        wait_for_images = self._images.start_writing([reference.prompt for reference in references])
         model = self._engine.model_for(candidate, "vlmeval")
         assert isinstance(model, TransformersModel), "another engine says why_no_loss"
-        references, losses = reference_answers(entry, data_set), []
+        wait_for_images()
         for reference in references:
             losses.append(model.loss(*reference))
             candidate.answered(len(losses), len(references))

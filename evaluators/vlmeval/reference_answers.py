@@ -22,7 +22,8 @@ class Reference(NamedTuple):
 
 def why_no_reference(benchmark: VLMEvalBenchmark) -> str | None:
     """Say why a benchmark has no answer that a model should give word by word; None where it has."""
-    return "its answers are graded, and have no one wording" if benchmark.metric == "graded" else None
+    known = benchmark.rule is None and benchmark.metric != "graded"
+    return None if known else "its answers have no one wording that is known here"
 
 
 def reference_answers(benchmark: VLMEvalBenchmark, data_set: DataSet) -> list[Reference]:
@@ -37,7 +38,7 @@ def reference_answers(benchmark: VLMEvalBenchmark, data_set: DataSet) -> list[Re
 
 
 def _answer(benchmark: VLMEvalBenchmark, cell: object) -> str:
-    if "answer" not in benchmark.literals:
-        return str(cell)
-    answers = ast.literal_eval(str(cell))
-    return str(answers[0] if isinstance(answers, list) else answers)
+    text = str(cell)
+    if benchmark.metric not in ("contained", "vqa") or not text.startswith("["):
+        return text
+    return str(ast.literal_eval(text)[0])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from soup.errors import EvaluatorError
+from soup.support.options import option_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ def refuse_looking_ahead(module: Any, inputs: Mapping[str, Tensor], answer: Tens
     if not torch.allclose(first, second, rtol=1e-2, atol=1e-2):
         raise EvaluatorError(
             f"{type(module).__name__} reads the answer before it is asked for it, so that its loss says nothing. Leave "
-            "the loss out."
+            f"it out by {option_name('loss', 'no-loss')}."
         )
 
 
