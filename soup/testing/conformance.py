@@ -20,6 +20,7 @@ from soup.checkpoints.dtypes import named_dtype
 from soup.checkpoints.writer import view_bytes
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Benchmark, Candidate, Evaluator, Score, Split
+from soup.evaluation.harnesses import why_no_likelihood
 from soup.evaluation.settings import EvalSettings
 from soup.hf.places import Place, places_of
 from soup.merging.compiled import has_kernels, merge_block
@@ -305,7 +306,8 @@ def check_evaluator(
     """Check that an evaluator keeps the contract of `soup.evaluation.Evaluator`.
 
     Its identity must be JSON and stay the same. A candidate must get the same score twice, and from a second evaluator
-    too. If it can split, the halves must share no question and together be all of them.
+    too. If it can split, the halves must share no question and together be all of them. If it says that it gives the
+    likelihood of reference answers, that has an identity of its own, and is the same twice.
 
     Args:
         factory: What the entry point names: makes an evaluator from settings.
@@ -331,6 +333,11 @@ def check_evaluator(
         assert _evaluate(other, candidate, benchmark) == score, "the same candidate got another score the second time"
     assert _identity(evaluator, benchmark) == identity, "evaluating changed the identity"
     _check_halves(evaluator, benchmark, candidate, score)
+    if why_no_likelihood(evaluator, benchmark) is None:
+        likely = benchmark.likelihood
+        assert _identity(evaluator, likely) != identity, "a likelihood would be remembered as the score"
+        values = [_evaluate(each, candidate, likely).loss for each in (evaluator, second)]
+        assert values[0] == values[1], "the same candidate got another likelihood the second time"
     if failing is not None:
         _check_failure(evaluator, benchmark, failing)
     return score

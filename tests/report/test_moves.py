@@ -15,6 +15,7 @@ from soup.evaluation.progress import Progress
 from soup.report.moves import measure_moves
 from soup.testing import tiny_checkpoint
 from tests.helpers.method_pools import FROZEN, SHAPES, make_pool, numbers
+from tests.helpers.tiny_adapters import exact, linear_factors, write_adapter
 
 LLM = [name for name in SHAPES if "language_model" in name and "embed" not in name]
 
@@ -47,6 +48,20 @@ def test_what_nobody_trained_has_not_moved(tmp_path):
     elements = sum(torch.Size(shape).numel() for shape in SHAPES.values())
     assert (everything.tensors, everything.tensors_moved) == (len(SHAPES), len(SHAPES) - 2)  # one of them is empty
     assert everything.moved == pytest.approx(1 - torch.Size(SHAPES[FROZEN]).numel() / elements)
+
+
+def test_an_adapter_moved_where_it_adds_to_its_base(tmp_path):
+    folder = make_pool(tmp_path, count=1)
+    shapes = {name: shape for name, shape in SHAPES.items() if "mlp" in name}
+    adapter = write_adapter(tmp_path / "adapter", linear_factors(shapes))
+    base = load_file(folder / "base/model.safetensors")
+    tuned = exact(base, adapter)
+    found = measure_moves(adapter, folder / "base")
+    moved = {(row.component, row.block): row.norm for row in found.blocks if row.tensors_moved}
+    assert moved == {
+        ("llm", block): pytest.approx(share(base, tuned, [f"model.language_model.layers.{block}.mlp.weight"]), rel=1e-5)
+        for block in range(3)
+    }
 
 
 def test_nan_is_told_and_spoils_no_other_tensor(tmp_path):

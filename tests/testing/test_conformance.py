@@ -253,11 +253,23 @@ class Judge:
         return Score(100 * sum(questions.values()) / len(questions), len(questions), questions)
 
 
+class Teacher(Judge):
+    """One that says that it gives likelihoods, too."""
+
+    def why_no_likelihood(self, benchmark):
+        return None
+
+
 MINE = Benchmark("mine:task", "mine", "task")
 
 
 def judge(**broken):
     return lambda settings: Judge(settings, **broken)
+
+
+def test_a_likelihood_without_an_identity_of_its_own_is_caught(candidate):
+    with pytest.raises(AssertionError, match="a likelihood would be remembered as the score"):
+        check_evaluator(Teacher, MINE, candidate)
 
 
 def test_an_evaluator_that_keeps_its_promises_passes(tmp_path, candidate):
