@@ -17,7 +17,6 @@ from evaluators.answering.engines.transformers import TransformersModel
 from evaluators.answering.session import shared_session
 from evaluators.lm_eval.harness import LMEval
 from evaluators.lm_eval.model import language_model
-from evaluators.vlmeval.benchmarks import BENCHMARKS
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
@@ -407,7 +406,7 @@ def test_names_after_lm_eval_are_its_tasks_until_another_benchmark_comes():
         ("lm_eval", "boolq"),
         ("python", "a.py:f"),
     ]
-    assert len(parse_benchmarks(["lm_eval:a,opencompass"])) == 1 + len(BENCHMARKS)
+    assert len(parse_benchmarks(["lm_eval:a,opencompass"])) == 1 + 8
     with pytest.raises(EvaluatorError, match="Unknown benchmark 'boolq'"):
         parse_benchmarks(["mmbench,boolq"])
     with pytest.raises(EvaluatorError, match="Unknown benchmark 'boolq'"):
