@@ -2,19 +2,21 @@
 
 PEFT writes the names that modules have in memory, and transformers renames many on loading. Words that versions of
 transformers put in or leave out (`model`, `language_model`, `vision_model`) are left out on both sides; a match must be
-the only one, and every key must have its match.
+the only one, and every key must have its match. What words do not tell, transformers' own conversion of the base does.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
 from soup.checkpoints.adapter import PREFIX, Adapter
 from soup.checkpoints.adapter_deltas import Change, Delta, Factor
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import plain_name
 from soup.errors import CheckpointError
+from soup.hf.key_mapping import names_on_disk
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
@@ -210,17 +212,24 @@ class _Matching:
         tied = self._tied(name)
         if tied and may_be_tied:
             return tied
+        if renamed := self.by_name_in_memory.get(name):
+            return renamed
         if not quietly:
             why = f", for it is tied to {tied}, and one tensor can't hold both" if tied else ""
             self.wrong.append(f"{key}: the base has no such tensor{why}")
         return None
+
+    @cached_property
+    def by_name_in_memory(self) -> dict[str, str]:
+        """The base's names by those that transformers gives them on loading."""
+        return names_on_disk(self.base.path, self.base.tensors)
 
     def _tied(self, name: str) -> str | None:
         """Return the embeddings where `name` is an output layer that the base has no weights of: it is tied to them.
 
         What PEFT adds to either of the two it adds to the one memory that both have.
         """
-        if not name.endswith(OUTPUT):
+        if not name.endswith(OUTPUT) or any(other.endswith(OUTPUT) for other in self.base.tensors):
             return None
         embeddings = [other for other in self.base.tensors if other.endswith(EMBEDDINGS)]
         return embeddings[0] if len(embeddings) == 1 else None

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Conversion", "LoadingPlan", "plan_loading"]
+__all__ = ["Conversion", "LoadingPlan", "names_on_disk", "plan_loading"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,31 @@ def plan_loading(module: Any, on_disk: Iterable[str]) -> LoadingPlan:
         for target, patterns in converted.items()
     ]
     return LoadingPlan(names, tuple(conversions))
+
+
+def names_on_disk(path: Path, on_disk: Iterable[str]) -> dict[str, str]:
+    """Return the name on disk by the name in memory of what transformers only renames on loading.
+
+    The module is made on the meta device: of its class and config alone, without memory.
+
+    Args:
+        path: A checkpoint's directory.
+        on_disk: The names in its files.
+
+    Returns:
+        Nothing for a class that transformers does not have, or can't make of this config.
+    """
+    try:
+        import torch
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
+        kind = getattr(transformers, (config.architectures or [""])[0])
+        with torch.device("meta"):
+            names = plan_loading(kind(config), on_disk).names
+    except Exception:  # whatever a config of anybody's makes a class raise
+        return {}
+    return {in_memory: name for name, in_memory in (names or {}).items()}
 
 
 def _convert(

@@ -13,6 +13,7 @@ import soup
 from finetune.points import PointsForConditionalGeneration
 from soup.hf.key_mapping import plan_loading
 from tests.helpers.merge_oracle import mean_of, read_back, recipe_of, same_bits
+from tests.helpers.tiny_architectures import fine_tunes
 from tests.helpers.tiny_points import points_model
 from tests.helpers.vlm_families import save_family
 
@@ -100,6 +101,23 @@ OTHERS = {
 def test_changes_of_other_layers_are_what_peft_makes_of_them(tmp_path, family, kind):
     base = save_family(family, tmp_path / "base", 0)  # InternVL's embeddings and output layer are tied
     expected = adapt(base, tmp_path / "pool" / "adapter", LoraConfig(r=4, lora_alpha=6, **OTHERS[kind]))
+    soup.merge(recipe_of(tmp_path / "pool", base=base), tmp_path / "out")
+    assert_same(read_back(tmp_path / "out"), expected)
+
+
+RENAMED = {
+    "emu3": r"lm_head|.*q_proj",  # the output layer's words are others, and it is not tied
+    "hyperclovax_vision_v2": r".*\.(projector|q_proj)",
+    "hunyuan_vl": r".*(patch_embedding|q_proj)",
+}
+
+
+@pytest.mark.parametrize("architecture", RENAMED)
+def test_names_that_words_do_not_tell_are_those_of_transformers_own_conversion(tmp_path, architecture):
+    base = tmp_path / "base"
+    next(fine_tunes(architecture)).float().save_pretrained(base)
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=RENAMED[architecture])
+    expected = adapt(base, tmp_path / "pool" / "adapter", config)
     soup.merge(recipe_of(tmp_path / "pool", base=base), tmp_path / "out")
     assert_same(read_back(tmp_path / "out"), expected)
 
