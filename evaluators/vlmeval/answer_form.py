@@ -44,4 +44,5 @@ _PARSERS: dict[str, Callable[[Row], bool | None]] = {
     "circular": _names_option,
     "choices": _names_option,
     "yes_no": _says_yes_or_no,
+    "rated_yes_no": _says_yes_or_no,
 }

@@ -9,6 +9,7 @@ from evaluators.vlmeval.harness import VLMEval
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
 from tests.helpers.scripted_models import SCRIPTED, scripted
+from tests.helpers.toy_data_sets import yes_no_rows
 from tests.helpers.toy_test_sets import TOYS, right, write_tsv
 
 GIBBERISH = "what lovely weather it is"
@@ -21,7 +22,7 @@ def score_of(tmp_path, monkeypatch):
     (tmp_path / "model.py").write_text(SCRIPTED)
 
     def score(name, spoilt, may_spoil=lambda row: True):
-        rows = TOYS[name]()
+        rows = TOYS[name]() if name in TOYS else yes_no_rows(["random"])
         write_tsv(tmp_path / "LMUData" / f"{BENCHMARKS[name].data_set}.tsv", rows)
         answers = right(rows)
         asked = [row["index"] for row in rows if row.get("image") or name != "hallusionbench"]
@@ -35,7 +36,7 @@ def score_of(tmp_path, monkeypatch):
     return score
 
 
-@pytest.mark.parametrize("name", ["mmstar", "ai2d", "hallusionbench"])
+@pytest.mark.parametrize("name", ["mmstar", "ai2d", "hallusionbench", "pope"])
 def test_answers_without_an_option_or_yes_or_no_are_counted(name, score_of):
     score, count = score_of(name, spoilt=3)
     assert score.unparsed == pytest.approx(3 / count)
