@@ -18,13 +18,16 @@ KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "llava", "gemma3")
 TIED = ("qwen3_vl", "internvl")
 
 
-def save_served(kind, directory, seed, dtype=torch.float32):
-    """A tiny checkpoint of random weights, as `save_family` makes them, that vLLM can be opened on."""
+def save_served(kind, directory, seed, dtype=torch.float32, **text):
+    """A tiny checkpoint of random weights, as `save_family` makes them, that vLLM can be opened on.
+
+    `text` replaces sizes of the language model.
+    """
     family = vlm_families.FAMILIES[kind]
     gemma = dataclasses.replace(family, specials=(*family.specials, *NEWLINES)) if kind == "gemma3" else family
     interleaved = SECTIONS if kind == "qwen3_vl" else {"mrope_section": SECTIONS["mrope_section"]}
     with (
-        patch.dict(vlm_families.TEXT, WIDE),
+        patch.dict(vlm_families.TEXT, {**WIDE, **text}),
         patch.dict(vlm_families.MROPE, interleaved),
         patch.dict(vlm_families.FAMILIES, {kind: gemma}),
     ):
