@@ -14,7 +14,7 @@ from soup.errors import EvaluatorError
 from soup.hf.processors import has_torchvision, open_processor
 from soup.support.options import option_name
 
-__all__ = ["Prompter", "image_backend"]
+__all__ = ["Prompter", "TextPrompter", "image_backend"]
 
 PADDING: Mapping[str, object] = {"padding": True, "padding_side": "left"}
 PROBE = "How many apples?"
@@ -100,6 +100,48 @@ class Prompter:
         inputs = self.processor(images=images, text=prompts, **PADDING)
         inputs.pop("labels", None)  # for training
         return inputs.convert_to_tensors("pt")
+
+
+class TextPrompter:
+    """Makes inputs of prompts of text alone, with a language model's tokenizer and chat template.
+
+    Args:
+        directory: The checkpoint.
+        trust_remote_code: Whether code that comes with it may run.
+
+    Raises:
+        EvaluatorError: the checkpoint has no tokenizer, or one without a chat template.
+    """
+
+    def __init__(self, directory: Path | str, *, trust_remote_code: bool) -> None:
+        import transformers
+
+        try:
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                directory, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+        except (OSError, ValueError, KeyError) as cause:
+            raise EvaluatorError(f"{directory}: its tokenizer can't be opened: {cause}") from cause
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise EvaluatorError(f"{directory}: its tokenizer has no chat template, so that nothing can be asked.")
+
+    def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]]) -> Any:
+        """Make the inputs of one batch, padded on the left."""
+        import transformers
+
+        texts = ["\n".join(part["value"] for part in prompt) for prompt in prompts]
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        inputs = self.tokenizer.apply_chat_template(
+            [[{"role": "user", "content": text}] for text in texts],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            tokenizer_kwargs={"padding_side": "left"},
+            padding=True,
+        )
+        return transformers.BatchFeature(dict(inputs))  # which a dtype can be named to, as of a processor's inputs
 
 
 def _template_part(type: str, value: str) -> dict[str, Any]:

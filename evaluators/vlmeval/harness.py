@@ -25,9 +25,10 @@ from evaluators.vlmeval.data_sets import (
 )
 from evaluators.vlmeval.download import fetch
 from evaluators.vlmeval.films import FilmFolder
-from evaluators.vlmeval.judge_session import JudgeSession
+from evaluators.vlmeval.judge_session import JudgeSession, RepliesOfOthers
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.llm_judge import LLMJudge
+from evaluators.vlmeval.local_judge import LocalJudge
 from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, splits_thoughts
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
@@ -64,7 +65,8 @@ class VLMEval(Harness):
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
         self._engine = shared_session(settings)
-        self._judge = LLMJudge.from_settings(settings)
+        self._judge = self._named_judge()
+        self._replies: dict[str, RepliesOfOthers] = {}  # by benchmark
         for name in settings.judge_for:
             if name not in BENCHMARKS:
                 raise EvaluatorError(
@@ -88,6 +90,12 @@ class VLMEval(Harness):
     def unlisted(cls) -> Mapping[str, BenchmarkInfo | str]:
         """Return all other data sets of VLMEvalKit's, each with what is known of it, or why it can't be scored here."""
         return {name: reason or info for name, info, reason in all_data_sets()}
+
+    def _named_judge(self) -> LLMJudge | LocalJudge | None:
+        model = self.settings.judge_model
+        if model and not self.settings.judge_url and (Path(model) / "config.json").is_file():
+            return LocalJudge(self.settings, self._engine.close)
+        return LLMJudge.from_settings(self.settings)
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
         """Return versions, the digest of the data, how the engine answers, and the judge where one is asked."""
@@ -123,7 +131,10 @@ class VLMEval(Harness):
             return self._likelihood(entry, data_set, candidate)
         cache = ResponseCache(candidate.kept / f"{entry.name}.jsonl")
         judge = self._judge_for(entry)
-        session = JudgeSession(judge, cache, entry.name, entry.judge_tokens) if judge else None
+        if isinstance(judge, LocalJudge):
+            judge.logs = candidate.logs
+        others = self._replies.setdefault(entry.name, RepliesOfOthers())
+        session = JudgeSession(judge, cache, entry.name, entry.judge_tokens, others) if judge else None
         self._check_judge()
         if data_set.mended_rows:
             candidate.remark(mended_rows_remark(entry, data_set.mended_rows))
@@ -206,6 +217,8 @@ class VLMEval(Harness):
                 for text in answer_remarks(entry.name, replies):
                     candidate.remark(text)
 
+            if self._judge is not None:
+                self._judge.make_room()
             wait_for_images = self._images.start_writing(prompts)
             self._engine.hold(candidate)  # may take long: images are written meanwhile
             wait_for_images()
@@ -216,7 +229,7 @@ class VLMEval(Harness):
 
         return judged_answers
 
-    def _judge_for(self, entry: VLMEvalBenchmark) -> LLMJudge | None:
+    def _judge_for(self, entry: VLMEvalBenchmark) -> LLMJudge | LocalJudge | None:
         """Return the judge for this benchmark, if it needs one or the user wants one."""
         is_chosen = entry.name in self.settings.judge_for
         if is_chosen and not metric_of(entry).can_use_judge:

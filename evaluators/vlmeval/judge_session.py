@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from evaluators.answering.endpoint import map_at_once
 from evaluators.answering.response_cache import ResponseCache, response_key
 from evaluators.vlmeval.llm_judge import LLMJudge
+from evaluators.vlmeval.local_judge import LocalJudge
 from soup.errors import EvaluatorError
 from soup.support.options import option_name
 
-__all__ = ["JudgeSession"]
-
-THREADS = 4
+__all__ = ["JudgeSession", "RepliesOfOthers"]
 
 T = TypeVar("T")
+
+
+class RepliesOfOthers:
+    """What the judge replied about other candidates of the run: the same question is the same reply."""
+
+    def __init__(self) -> None:
+        self._caches: dict[Path, tuple[int, ResponseCache]] = {}  # by file, with its size when it was read
+
+    def read(self, cache: ResponseCache) -> None:
+        """Read what lies beside a candidate's own folder; files that have grown are read again."""
+        for path in sorted(cache.path.parent.parent.glob(f"*/{cache.path.name}")):
+            size = path.stat().st_size
+            if path != cache.path and self._caches.get(path, (-1,))[0] != size:
+                self._caches[path] = size, ResponseCache(path)
+
+    def get(self, key: str) -> str | None:
+        """Return the text of that key, if some candidate's file has it."""
+        return next((text for _, cache in self._caches.values() if (text := cache.get(key)) is not None), None)
 
 
 class JudgeSession:
@@ -29,13 +47,23 @@ class JudgeSession:
         cache: Where replies are looked up, and kept as they come.
         benchmark: Its name, for errors.
         max_tokens: How long a reply may become.
+        others: What was replied about other candidates.
     """
 
-    def __init__(self, judge: LLMJudge, cache: ResponseCache, benchmark: str, max_tokens: int = 2048) -> None:
+    def __init__(
+        self,
+        judge: LLMJudge | LocalJudge,
+        cache: ResponseCache,
+        benchmark: str,
+        max_tokens: int = 2048,
+        others: RepliesOfOthers | None = None,
+    ) -> None:
         self._judge = judge
         self._cache = cache
         self._benchmark = benchmark
         self._max_tokens = max_tokens
+        self._others = others or RepliesOfOthers()
+        self._others.read(cache)
         self._stopped = threading.Event()
         self._replies = 0
 
@@ -54,6 +82,9 @@ class JudgeSession:
         key = response_key(*facts, *([system] if system else []))
         if (reply := self._cache.get(key)) is not None:
             return reply
+        if (reply := self._others.get(key)) is not None:
+            self._cache.add({key: reply})
+            return reply
         try:
             reply = self._judge.ask(prompt, temperature, self._max_tokens, self._stopped, system)
         except EvaluatorError as reason:
@@ -69,7 +100,7 @@ class JudgeSession:
 
     def map(self, function: Callable[[int], T], indices: Sequence[int]) -> list[T]:
         """Return the function's value for each index, in their order, by a few threads; the first error ends it."""
-        return map_at_once(function, indices, THREADS, self._stopped)
+        return map_at_once(function, indices, self._judge.requests, self._stopped)
 
     def refuse_unread(self, unread: Sequence[str], count: int) -> None:
         """Refuse a judge whose replies can't be read: VLMEvalKit would count those questions as wrong.

@@ -23,13 +23,15 @@ class LLMJudge:
         url: The endpoint, with `/chat/completions` or without.
         model: The model's name there.
         key_env: The environment variable that holds the key.
+        requests: How many are under way at once.
 
     Raises:
         EvaluatorError: a URL without a model, a model without a URL, or a URL that is none.
     """
 
-    def __init__(self, url: str, model: str, key_env: str) -> None:
+    def __init__(self, url: str, model: str, key_env: str, requests: int = 8) -> None:
         self.model = model
+        self.requests = requests
         self.key_env = key_env
         self._endpoint = ChatEndpoint(url, key_env, option_name("judge_url"))
         self.address = self._endpoint.address
@@ -46,9 +48,9 @@ class LLMJudge:
         if not settings.judge_url or not settings.judge_model:
             raise EvaluatorError(
                 f"A judge needs both {option_name('judge_url')} and {option_name('judge_model')}; only one "
-                "of them is given."
+                f"of them is given. ({option_name('judge_model')} alone may be the directory of a checkpoint.)"
             )
-        return cls(settings.judge_url, settings.judge_model, settings.judge_key_env)
+        return cls(settings.judge_url, settings.judge_model, settings.judge_key_env, settings.judge_requests)
 
     def identity(self) -> Mapping[str, object]:
         """Return what a grade depends on, as JSON values; the prompts are VLMEvalKit's, whose version is not in it."""
@@ -77,6 +79,9 @@ class LLMJudge:
         before = [{"role": "system", "content": system}] if system else []
         body = {"model": self.model, "messages": [*before, {"role": "user", "content": prompt}]}
         return self._endpoint.complete({**body, "temperature": temperature, "max_tokens": max_tokens}, stopped)
+
+    def make_room(self) -> None:
+        """Do nothing: an endpoint takes no memory here."""
 
     def check_reachable(self, benchmark: str) -> None:
         """Make sure that the judge answers, before hours of work for a benchmark that needs it.

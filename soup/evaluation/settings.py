@@ -25,7 +25,10 @@ class EvalSettings:
         timeout_seconds: Bounds one evaluation of one candidate on one benchmark.
         trust_remote_code: Whether code that comes with a checkpoint may run.
         judge_url: An endpoint that speaks OpenAI's chat completions, for grading.
-        judge_model: The model there.
+        judge_model: The model there; or, without a URL, the directory of a language model's checkpoint.
+        judge_engine: What runs a judge that is a checkpoint.
+        judge_engine_args: Arguments of that engine, by name.
+        judge_requests: How many questions the judge is asked at once.
         judge_key_env: The environment variable that holds its key, which stands nowhere else.
         judge_for: Benchmarks that use the judge though they could do without.
     """
@@ -57,7 +60,23 @@ class EvalSettings:
     judge_url: str | None = option(
         None, "An endpoint that speaks OpenAI's chat completions, for grading.", "Evaluate", metavar="URL"
     )
-    judge_model: str | None = option(None, "The model there.", "Evaluate", metavar="NAME")
+    judge_model: str | None = option(
+        None, "The model there; or, without a URL, a checkpoint of a language model.", "Evaluate", metavar="NAME|DIR"
+    )
+    judge_engine: str = option(
+        "transformers", "What runs a judge that is a checkpoint.", "Evaluate", metavar="NAME|FILE.py:CLASS"
+    )
+    judge_engine_args: Mapping[str, Any] = option(
+        {},
+        "An argument of the judge's engine. Repeatable.",
+        "Evaluate",
+        "pairs",
+        flag="judge-engine-arg",
+        metavar="KEY=VALUE",
+    )
+    judge_requests: int = option(
+        8, "Questions that the judge is asked at once.", "Evaluate", "count", metavar="N", minimum=1
+    )
     judge_key_env: str = option(
         "OPENAI_API_KEY", "The environment variable that holds the endpoint's key.", "Evaluate", metavar="VARIABLE"
     )

@@ -32,7 +32,7 @@ def save_served(kind, directory, seed, dtype=torch.float32, **text):
         patch.dict(vlm_families.FAMILIES, {kind: gemma}),
     ):
         vlm_families.save_family(kind, directory, seed, dtype)
-    if kind == "llava":  # as on the Hub, and not as transformers 5 saves it, which vLLM 0.32 refuses
+    if kind in ("llava", "gemma3"):  # as on the Hub, and not as transformers 5 saves it, which vLLM 0.32 refuses
         file = directory / "model.safetensors"
         tensors = load_file(file)
         old, new = "vision_tower.", "vision_tower.vision_model."

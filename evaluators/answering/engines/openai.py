@@ -46,7 +46,7 @@ class OpenAI:
         if not settings.engine_url:
             raise EvaluatorError(f"{option_name('engine')} openai: needs {option_name('engine_url')}.")
         self._endpoint = ChatEndpoint(settings.engine_url, key_env, option_name("engine_url"), timeout_seconds)
-        self._model, self._requests, self._max_new_tokens = model, requests, max_new_tokens
+        self._model, self._requests, self.max_new_tokens = model, requests, max_new_tokens
         self._digest: str | None = None  # of the one candidate that it answers for
         self._checked: set[Path] = set()
 
@@ -57,7 +57,7 @@ class OpenAI:
             "url": self._endpoint.address,
             "model": self._served_model(),
             "decoding": "greedy",
-            "max_new_tokens": self._max_new_tokens,
+            "max_new_tokens": self.max_new_tokens,
         }
 
     def check(self, checkpoint: Path) -> None:
@@ -86,7 +86,7 @@ class OpenAI:
             prompts,
             on_batch,
             requests=self._requests,
-            max_new_tokens=self._max_new_tokens,
+            max_new_tokens=self.max_new_tokens,
         )
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ class Serve:
                 f"{' and '.join(missing)} in it, e.g. command='vllm serve {{checkpoint}} --port {{port}}'."
             )
         self._command, self._model, self._version = command, model, version
-        self._requests, self._max_new_tokens = requests, max_new_tokens
+        self._requests, self.max_new_tokens = requests, max_new_tokens
         self._start_seconds, self._timeout_seconds = start_seconds, timeout_seconds
         self._server: ChildProcess | None = None
         self._endpoint: ChatEndpoint | None = None
@@ -74,7 +74,7 @@ class Serve:
         """Return the command and the decoding; what the server's version is nobody says but the user."""
         facts = {"engine": "serve", "command": self._command, "decoding": "greedy"}
         version = {} if self._version is None else {"version": str(self._version)}
-        return {**facts, **version, "max_new_tokens": self._max_new_tokens}
+        return {**facts, **version, "max_new_tokens": self.max_new_tokens}
 
     def check(self, checkpoint: Path) -> None:
         """Look at nothing: only the server knows what it can load."""
@@ -114,7 +114,7 @@ class Serve:
                 prompts,
                 on_batch,
                 requests=self._requests,
-                max_new_tokens=self._max_new_tokens,
+                max_new_tokens=self.max_new_tokens,
             )
         except EvaluatorError as reason:
             raise EvaluatorError(f"The server of {option_name('engine')} serve: {reason}{self._end()}") from None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from evaluators.answering.engines.answer_loss import loss_of_answer, refuse_looking_ahead
-from evaluators.answering.prompts import Prompter, image_backend
+from evaluators.answering.prompts import Prompter, TextPrompter, image_backend
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 from soup.evaluation.settings import EvalSettings
@@ -23,7 +23,7 @@ from soup.support.json_text import read_json_object
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["MAX_NEW_TOKENS", "TransformersModel", "check_prompts", "few_threads", "identity"]
+__all__ = ["MAX_NEW_TOKENS", "LanguageModel", "TransformersModel", "check_prompts", "few_threads", "identity"]
 
 MAX_NEW_TOKENS = 2048  # as POINTS is judged; an answer ends at its end-of-sequence token, long before
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -70,6 +70,9 @@ class TransformersModel:
         EvaluatorError: the checkpoint is no image-text-to-text model, lacks weights, or has no processor or prompt.
     """
 
+    auto_class: ClassVar[str] = "AutoModelForImageTextToText"
+    prompter: ClassVar[Callable[..., Prompter | TextPrompter]] = Prompter
+
     def __init__(
         self,
         directory: Path | str,
@@ -80,9 +83,9 @@ class TransformersModel:
     ) -> None:
         transformers = _transformers()
         _register_ours(Path(directory))
-        self._prompter = Prompter(directory, trust_remote_code=trust_remote_code)
+        self._prompter = self.prompter(directory, trust_remote_code=trust_remote_code)
         with without_progress_bars():
-            self.module, loading_info = transformers.AutoModelForImageTextToText.from_pretrained(
+            self.module, loading_info = getattr(transformers, self.auto_class).from_pretrained(
                 directory,
                 dtype="auto",
                 output_loading_info=True,
@@ -134,6 +137,13 @@ class TransformersModel:
         """Return how many tokens an answer may have: what the model has positions for, whatever its neighbours."""
         positions = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
         return self.max_new_tokens if positions is None else max(1, min(self.max_new_tokens, positions - prompt_length))
+
+
+class LanguageModel(TransformersModel):
+    """A checkpoint of a language model, which answers prompts of text alone."""
+
+    auto_class = "AutoModelForCausalLM"
+    prompter = TextPrompter
 
 
 def _transformers() -> Any:

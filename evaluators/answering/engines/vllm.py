@@ -83,7 +83,7 @@ class VLLM:
             "trust_remote_code": settings.trust_remote_code,
             **(options or {}),
         }
-        self._check_swap, self._max_new_tokens = check_swap, max_new_tokens
+        self._check_swap, self.max_new_tokens = check_swap, max_new_tokens
         self._process: ChildProcess | None = None
         self._connection: Connection | None = None
         self._layout: Mapping[str, object] = {}  # of the checkpoint that it was opened on
@@ -100,7 +100,7 @@ class VLLM:
             "vllm": _version(),
             "decoding": "greedy",
             "dtype": "the checkpoint's",
-            "max_new_tokens": self._max_new_tokens,
+            "max_new_tokens": self.max_new_tokens,
             "device": "cuda" if torch.cuda.is_available() else "cpu",
             "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT") == "1",
             "options": {name: value for name, value in sorted(self._options.items()) if name not in NEUTRAL},
@@ -151,7 +151,7 @@ class VLLM:
                 answers[index] = text
             on_batch([prompts[index] for index, _, _ in replies], [text for _, text, _ in replies])
 
-        self._call("answer", prompts, self._max_new_tokens, False, on_answers=keep)
+        self._call("answer", prompts, self.max_new_tokens, False, on_answers=keep)
         return answers
 
     def close(self) -> None:

@@ -1,0 +1,186 @@
+"""`--judge-model DIR`: a language model's checkpoint grades answers, in an engine of its own.
+
+It is loaded when the first answer is to be graded. What several threads ask at the same time is answered together.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluators.answering.batching import ask, release_memory
+from evaluators.answering.engines.transformers import LanguageModel
+from evaluators.answering.engines.transformers import identity as transformers_identity
+from evaluators.answering.prompts import TextPrompter
+from evaluators.answering.side_files import side_files_digest
+from soup.checkpoints.digest import digest_checkpoint
+from soup.checkpoints.reader import Checkpoint
+from soup.errors import CheckpointError, EvaluatorError
+from soup.evaluation.engine import OnBatch, Prompt, build_engine
+from soup.evaluation.settings import EvalSettings
+from soup.support.options import option_name
+
+__all__ = ["LocalJudge"]
+
+GATHER_SECONDS = 0.01
+"""How long the first of several threads waits for what the others ask."""
+
+
+@dataclass(frozen=True)
+class _JudgeCheckpoint:
+    """The judge's directory, as an engine wants a candidate."""
+
+    path: Path
+    digest: str
+    logs: Path
+
+    @property
+    def names(self) -> tuple[str]:
+        return (self.path.name,)
+
+    @property
+    def template(self) -> Path:
+        return self.path
+
+    def directory(self) -> Path:
+        return self.path
+
+
+class _LanguageModelEngine:
+    """transformers' generate with a language model, in this process."""
+
+    max_new_tokens = 2048
+
+    def __init__(self, settings: EvalSettings) -> None:
+        self._settings = settings
+        self._model: LanguageModel | None = None
+
+    def identity(self) -> Mapping[str, object]:
+        facts = transformers_identity(self._settings)
+        return {name: facts[name] for name in ("transformers", "decoding", "dtype", "device", "trust_remote_code")}
+
+    def open(self, candidate: Any) -> None:
+        trusted = self._settings.trust_remote_code
+        self._model = LanguageModel(candidate.directory(), trust_remote_code=trusted)
+
+    def answer(self, prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
+        assert self._model is not None
+        self._model.max_new_tokens = self.max_new_tokens
+        return ask(self._model, prompts, self._settings.batch_size, on_batch)
+
+    def close(self) -> None:
+        self._model = None
+        release_memory()
+
+
+@dataclass
+class _Question:
+    prompt: str
+    max_tokens: int
+    reply: str | None = None
+
+
+class LocalJudge:
+    """A checkpoint that grades. It decodes greedily: a second try at the same question gives the same reply.
+
+    Args:
+        settings: They name the checkpoint and its engine.
+        release: Gives back what the candidates' engine holds, called where the judge does not fit beside it.
+
+    Raises:
+        EvaluatorError: there is no such checkpoint, it can't be asked, or its engine is unknown.
+    """
+
+    def __init__(self, settings: EvalSettings, release: Callable[[], None]) -> None:
+        directory = Path(str(settings.judge_model))
+        TextPrompter(directory, trust_remote_code=settings.trust_remote_code)
+        try:
+            with Checkpoint(directory) as checkpoint:
+                weights = digest_checkpoint(checkpoint).content
+        except CheckpointError as reason:
+            raise EvaluatorError(f"{option_name('judge_model')} {directory}: {reason}") from reason
+        own = EvalSettings(
+            engine=settings.judge_engine,
+            engine_args=settings.judge_engine_args,
+            trust_remote_code=settings.trust_remote_code,
+            batch_size=settings.batch_size,
+        )
+        is_plain = settings.judge_engine == "transformers"
+        self._engine: Any = _LanguageModelEngine(own) if is_plain else build_engine(own)
+        if not hasattr(self._engine, "max_new_tokens"):
+            raise EvaluatorError(f"{option_name('judge_engine')} {settings.judge_engine}: has no max_new_tokens.")
+        self.model, self.address, self.requests = directory.name, str(directory), settings.judge_requests
+        self._facts = {"checkpoint": weights, "files": side_files_digest(directory), **self._engine.identity()}
+        self._directory, self._weights, self._release = directory, weights, release
+        self.logs = Path("logs")
+        self._is_open = False
+        self.shares_memory = True  # with the candidates' engine; False once both did not fit
+        self._waiting: list[_Question] = []
+        self._adding, self._answering = threading.Lock(), threading.Lock()
+
+    def identity(self) -> Mapping[str, object]:
+        """Return what a grade depends on, as JSON values: the checkpoint's content, never its place."""
+        return {**self._facts, "prompts": "VLMEvalKit's"}
+
+    def ask(
+        self,
+        prompt: str,
+        temperature: float,
+        max_tokens: int,
+        stopped: threading.Event | None = None,
+        system: str = "",
+    ) -> str:
+        """Return the judge's reply to a prompt; prompts of other threads are answered in the same batch.
+
+        Not every engine takes a system's message: what the judge is told to be stands before the prompt.
+
+        Raises:
+            EvaluatorError: the judge can't be loaded, or failed.
+        """
+        question = _Question(f"{system}\n\n{prompt}" if system else prompt, max_tokens)
+        with self._adding:
+            self._waiting.append(question)
+        with self._answering:
+            if question.reply is None:
+                time.sleep(GATHER_SECONDS)
+                with self._adding:
+                    batch, self._waiting = self._waiting, []
+                self._answer(batch)
+        if question.reply is None:
+            raise EvaluatorError("the judge failed while it answered other questions, too")
+        return question.reply
+
+    def check_reachable(self, benchmark: str) -> None:
+        """Do nothing: all that can be known before the judge is loaded was looked at."""
+
+    def make_room(self) -> None:
+        """Close the judge before a candidate is put in, where both do not fit."""
+        if self._is_open and not self.shares_memory:
+            self._engine.close()
+            self._is_open = False
+
+    def _answer(self, batch: list[_Question]) -> None:
+        self._open()
+        for length in sorted({question.max_tokens for question in batch}):
+            part = [question for question in batch if question.max_tokens == length]
+            self._engine.max_new_tokens = length
+            prompts = [[{"type": "text", "value": question.prompt}] for question in part]
+            for question, reply in zip(part, self._engine.answer(prompts, lambda *_: None), strict=True):
+                question.reply = reply
+
+    def _open(self) -> None:
+        if self._is_open:
+            return
+        checkpoint = _JudgeCheckpoint(self._directory, self._weights, self.logs)
+        try:
+            self._engine.open(checkpoint)
+        except Exception:  # engines say in many ways that memory does not suffice
+            self._engine.close()
+            self._release()
+            self.shares_memory = False
+            self._engine.open(checkpoint)
+        self._is_open = True

@@ -1,0 +1,164 @@
+"""A checkpoint as the LLM judge: loaded when answers are there, asked by many threads at once, its replies shared."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+
+import pytest
+import torch
+
+from evaluators.answering.endpoint import map_at_once
+from evaluators.answering.engines.transformers import LanguageModel
+from evaluators.vlmeval.benchmarks import BENCHMARKS
+from evaluators.vlmeval.harness import VLMEval
+from evaluators.vlmeval.local_judge import LocalJudge
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Benchmark
+from soup.evaluation.settings import EvalSettings
+from soup.support.plugins import ENGINES
+from tests.helpers.scripted_models import SCRIPTED, grade, scripted
+from tests.helpers.toy_test_sets import mmvet_rows, write_tsv
+from tests.helpers.vlm_families import TEXT, character_tokenizer
+
+MMVET = Benchmark("mmvet", "vlmeval", "mmvet")
+TEMPLATE = (
+    "{% for message in messages %}Q: {{ message['content'] }}{% endfor %}{% if add_generation_prompt %}\nA: {% endif %}"
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save_language_model(tmp_path / "a-judge", 0)
+
+
+def save_language_model(directory, seed):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = character_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    torch.manual_seed(seed)
+    LlamaForCausalLM(LlamaConfig(**TEXT, **ids)).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def settings(judge):
+    return EvalSettings(judge_model=str(judge))
+
+
+def test_what_threads_ask_at_once_is_answered_together_and_as_alone(model, monkeypatch):
+    sizes = []
+    answer = LanguageModel.answer
+    monkeypatch.setattr(LanguageModel, "answer", lambda self, batch: sizes.append(len(batch)) or answer(self, batch))
+    judge = LocalJudge(settings(model), lambda: None)
+    questions = [f"How right is {number}? {'x' * (number % 7)}" for number in range(24)]
+    at_once = map_at_once(lambda question: judge.ask(question, 0, 12), questions, 8, threading.Event())
+    assert max(sizes) > 1
+    assert len(sizes) < 24
+    alone = LanguageModel(model)
+    alone.max_new_tokens = 12
+    assert at_once == [answer(alone, [[{"type": "text", "value": question}]])[0] for question in questions]
+    assert len(set(at_once)) > 5
+    assert all(len(reply) <= 12 for reply in at_once)
+    assert len(judge.ask(questions[0], 0, 3)) <= 3
+
+
+def test_the_identity_is_the_content_and_not_the_place(model, tmp_path):
+    shutil.copytree(model, tmp_path / "elsewhere")
+    first = LocalJudge(settings(model), lambda: None).identity()
+    assert LocalJudge(settings(tmp_path / "elsewhere"), lambda: None).identity() == first
+    assert str(tmp_path) not in str(first)
+    other = LocalJudge(settings(save_language_model(tmp_path / "other", 1)), lambda: None).identity()
+    assert other["checkpoint"] != first["checkpoint"]
+
+
+def test_a_checkpoint_that_can_not_be_asked_is_told_before_any_question(model):
+    (model / "chat_template.jinja").unlink()
+    with pytest.raises(EvaluatorError, match="no chat template"):
+        LocalJudge(settings(model), lambda: None)
+    with pytest.raises(EvaluatorError, match=r"needs both .* alone may be the directory of a checkpoint"):
+        VLMEval(EvalSettings(judge_model="no-such-directory"))
+
+
+class GradingEngine:
+    """An engine that grades as VLMEvalKit expects, and notes what is done with it."""
+
+    max_new_tokens = 2048
+
+    def __init__(self, notes, fits):
+        self.notes, self.fits = notes, fits
+
+    def identity(self):
+        return {"engine": "grading"}
+
+    def open(self, candidate):
+        self.notes.append("open")
+        if not self.fits():
+            raise MemoryError("out of memory")
+
+    def answer(self, prompts, on_batch):
+        self.notes.append(f"answer {len(prompts)} of {self.max_new_tokens}")
+        return [grade(prompt[0]["value"], temperature=0.5) for prompt in prompts]
+
+    def close(self):
+        self.notes.append("close")
+
+
+@pytest.fixture
+def scene(model, tmp_path, monkeypatch):
+    """mmvet, candidates that answer from a file, and a judge by an engine that notes what is done with it."""
+    write_tsv(tmp_path / "LMUData" / f"{BENCHMARKS['mmvet'].data_set}.tsv", mmvet_rows(24))
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    (tmp_path / "model.py").write_text(SCRIPTED)
+    notes, room = [], [True]
+    monkeypatch.setitem(ENGINES.registered, "grading", lambda settings: GradingEngine(notes, lambda: room[0]))
+    scripted_model = f"{tmp_path / 'model.py'}:Scripted"
+    harness = VLMEval(EvalSettings(model=scripted_model, judge_model=str(model), judge_engine="grading"))
+    return harness, notes, room
+
+
+def candidate(tmp_path, name, extra=""):
+    return scripted(tmp_path / "run", {index: f"It is {index}.{extra}" for index in range(24)}, name)
+
+
+def test_it_is_loaded_after_the_answers_and_its_replies_serve_all_candidates(scene, tmp_path):
+    harness, notes, _ = scene
+    harness.check(MMVET, candidate(tmp_path, "first").path)
+    assert notes == []
+    score = harness.evaluate(candidate(tmp_path, "a"), MMVET)
+    assert notes[0] == "open"
+    assert {note.rpartition(" ")[2] for note in notes[1:]} == {"3"}  # tokens: as VLMEvalKit has it for mmvet
+    asked = len(notes)
+    assert harness.evaluate(candidate(tmp_path, "b"), MMVET) == score  # the same answers: nothing is graded twice
+    assert len(notes) == asked
+    harness.evaluate(candidate(tmp_path, "c", " No."), MMVET)
+    assert len(notes) > asked
+
+
+def test_the_replies_of_an_earlier_run_serve_too(scene, tmp_path):
+    harness, notes, _ = scene
+    score = harness.evaluate(candidate(tmp_path, "a"), MMVET)
+    asked = len(notes)
+    again = VLMEval(harness.settings)
+    assert again.evaluate(candidate(tmp_path, "b"), MMVET) == score
+    assert len(notes) == asked
+
+
+def test_where_both_do_not_fit_the_candidate_s_engine_makes_room_and_gets_it_back(scene, tmp_path, monkeypatch):
+    harness, notes, room = scene
+    close = harness._engine.close
+
+    def closing():
+        notes.append("candidate closed")
+        room[0] = True
+        close()
+
+    monkeypatch.setattr(harness._judge, "_release", closing)
+    room[0] = False
+    harness.evaluate(candidate(tmp_path, "a"), MMVET)
+    assert notes[:4] == ["open", "close", "candidate closed", "open"]
+    before = len(notes)
+    harness.evaluate(candidate(tmp_path, "b", " No."), MMVET)
+    assert notes[before : before + 2] == ["close", "open"]  # the judge went before the candidate came
