@@ -37,6 +37,7 @@ __all__ = [
     "NEW_SETTINGS",
     "POOL_KEYS",
     "RENAMED_SETTINGS",
+    "WATCHING",
     "DataSet",
     "FinetuneConfig",
     "Lora",
@@ -59,6 +60,7 @@ RENAMED_SETTINGS = {
     "attn_implementation": "attention",
     "global_batch_size": "batch",
 }
+WATCHING = ("evaluate", "evaluate_every")  # settings that only look at a model: they are in no digest
 NEW_SETTINGS = {old: new for new, old in RENAMED_SETTINGS.items()}
 NEW_KEYS = {"also": "include_base", "vary": "sweep", "on": "executor"} | NEW_SETTINGS  # by their old names
 
@@ -219,6 +221,8 @@ class TrainSettings(_Strict):
     parallel            several GPUs: ddp, fsdp, zero2, zero3, or the path of an accelerate configuration
     checkpoint_every    steps between two checkpoints to resume from
     keep_every          every so many steps the model as it is then is an ingredient, too (POINTS1.5)
+    evaluate            benchmarks, as `soup eval --eval` names them
+    evaluate_every      every so many steps the model as it is then is scored on them, into its state and its curves
     log_to              tensorboard, trackio, wandb
     workers             processes that decode pictures; 0: the training process itself
     """
@@ -248,6 +252,8 @@ class TrainSettings(_Strict):
     parallel: str = "ddp"
     checkpoint_every: int | None = Field(None, gt=0)
     keep_every: int | None = Field(None, gt=0)
+    evaluate: Words = []
+    evaluate_every: int | None = Field(None, gt=0)
     log_to: Annotated[list[Literal["tensorboard", "trackio", "wandb"]], BeforeValidator(_as_list)] = ["tensorboard"]
     workers: int = Field(0, ge=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -259,6 +265,8 @@ class TrainSettings(_Strict):
             raise ValueError(f"expected one of steps and epochs, found {self.steps} and {self.epochs}")
         if self.micro_batch is not None and (rows := self.global_batch_size) % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide global_batch_size {rows}")
+        if bool(self.evaluate) != bool(self.evaluate_every):
+            raise ValueError("evaluate and evaluate_every go together: which benchmarks, and every how many steps")
         return self
 
     def as_stored(self) -> dict[str, object]:
@@ -266,6 +274,9 @@ class TrainSettings(_Strict):
         stored = {RENAMED_SETTINGS.get(name, name): value for name, value in self.model_dump().items()}
         if self.lora and not self.lora.keep_adapter:  # as before there was such a setting
             stored["lora"] = self.lora.model_dump(exclude={"keep_adapter"})
+        if not self.evaluate:
+            for name in WATCHING:
+                del stored[name]
         return stored
 
     @classmethod

@@ -173,7 +173,10 @@ class Job:
 
 @dataclass(frozen=True)
 class State:
-    """How far a job is, as `state.json` has it. Times are in seconds since the epoch; `loss` is the last logged one."""
+    """How far a job is, as `state.json` has it. Times are in seconds since the epoch; `loss` is the last logged one.
+
+    `scores` are the last ones of `evaluate_every`, by benchmark, of the model after `scored_step` steps.
+    """
 
     phase: JobStatus
     step: int = 0
@@ -186,6 +189,8 @@ class State:
     pid: int | None = None
     host: str | None = None
     why: str | None = None
+    scores: dict[str, float] | None = None
+    scored_step: int | None = None
 
 
 _STATE = TypeAdapter(State)

@@ -117,6 +117,11 @@ class HotSwap:
             release_memory()
 
     def _swap(self, candidate: Candidate) -> None:
+        if (loaded := getattr(candidate, "loaded", None)) is not None:
+            from evaluators.answering.engines.transformers import TransformersModel
+
+            self._model, self._side_files_digest = TransformersModel.around(*loaded), None  # the next is built anew
+            return
         digest = side_files_digest(candidate.template)
         if digest != self._side_files_digest:
             self._model, self._side_files_digest, self._can_stream = None, None, True

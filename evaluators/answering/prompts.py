@@ -39,7 +39,17 @@ class Prompter:
     """
 
     def __init__(self, directory: Path | str, *, trust_remote_code: bool) -> None:
-        self.processor: Any = open_processor(directory, trust_remote_code=trust_remote_code)
+        self._hold(open_processor(directory, trust_remote_code=trust_remote_code), directory)
+
+    @classmethod
+    def around(cls, processor: object) -> Prompter:
+        """Return one for a processor that is open already."""
+        prompter = cls.__new__(cls)
+        prompter._hold(processor, "the model in memory")
+        return prompter
+
+    def _hold(self, processor: Any, directory: Path | str) -> None:
+        self.processor: Any = processor
         name = type(self.processor).__name__
         self.has_template = bool(getattr(self.processor, "chat_template", None))
         has_prompt = self.has_template or name in PLAIN_PROMPTS

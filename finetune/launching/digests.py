@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.config import DataSet
+from finetune.config import WATCHING, DataSet
 from finetune.jobs import Job, JobDigests
 from soup.checkpoints.digest import DigestCache, digest_checkpoint, side_digest
 from soup.checkpoints.hub import is_hub_id
@@ -147,7 +147,8 @@ class Digests:
         data = [
             [self.content(data_set).digest, data_set.model_dump(exclude={"path", "images"})] for data_set in job.data
         ]
-        whole = [FORMAT, start_digest or self.start(job.start), data, job.settings.as_stored()]
+        settings = {name: value for name, value in job.settings.as_stored().items() if name not in WATCHING}
+        whole = [FORMAT, start_digest or self.start(job.start), data, settings]
         if job.start == "tiny" and len(job.data) > 1:
             whole.append("the words of the first data set")  # once it was those of all
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

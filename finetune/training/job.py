@@ -67,6 +67,12 @@ class StateFile:
             log.info("step %d of %d: loss %.4f, %.2f s a step", step, steps, loss, pace)
             self.write()
 
+    def scores(self, step: int, scores: dict[str, float]) -> None:
+        """Write what the model scored on the way, into the log as well."""
+        self.state = replace(self.state, scores=scores, scored_step=step)
+        log.info("step %d: %s", step, ", ".join(f"{name} {score:.2f}" for name, score in scores.items()))
+        self.write()
+
     def write(self, state: State | None = None) -> None:
         """Write the state, which may be a new one."""
         self.state = replace(state or self.state, updated=time.time())
@@ -129,7 +135,7 @@ def _train(job: Job, digest: str, state_file: StateFile) -> int:
     _listen(stop)
     from finetune.training.train import train_job
 
-    if not train_job(job, digest, state_file.step, stop):
+    if not train_job(job, digest, state_file.step, stop, state_file.scores):
         name = signal.Signals(stop.signal).name
         state_file.end(JobStatus.STOPPED, f"{name}; a checkpoint of step {state_file.state.step} was written")
         return SIGNALS[signal.Signals(stop.signal)]

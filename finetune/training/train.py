@@ -19,6 +19,7 @@ from finetune.training.adapters import attach, fold, write_adapter
 from finetune.training.arguments import precision, training_arguments
 from finetune.training.components import choose_trained, learning_rates
 from finetune.training.disk_space import check_disk_space
+from finetune.training.evaluation import OnScores, check_evaluation, scores_on_the_way
 from finetune.training.input_pipeline import InputPipeline, build_input_pipeline
 from finetune.training.logs import loggers
 from finetune.training.saving import Origin, publish, save, tied_names, versions
@@ -64,6 +65,12 @@ class TrainingRun:
             publish(self.job.folder / "part", out, self.stamp(step), lambda part: self.write(state, part))
         self.trainer.accelerator.wait_for_everyone()
 
+    def judge(self, step: int, on_scores: OnScores) -> None:
+        """Score the model as it is now, into the log and its curves."""
+        scores = scores_on_the_way(self.model, self.origin.processor, self.job.settings)
+        self.trainer.log({f"score/{name}": score for name, score in scores.items()})
+        on_scores(step, scores)
+
     def stamp(self, step: int | None = None) -> Stamp:
         """Give what `finetune.json` holds: what the model was made from, and how training went."""
         job = self.job
@@ -98,7 +105,9 @@ class TrainingRun:
         }
 
 
-def train_job(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> bool:
+def train_job(
+    job: Job, digest: str, on_step: OnStep, stop: StopRequest, on_scores: OnScores = lambda step, scores: None
+) -> bool:
     """Train a job's model, from its last checkpoint where it has one, and write its ingredient; whether it is done.
 
     Args:
@@ -106,14 +115,16 @@ def train_job(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> bool
         digest: the job's.
         on_step: called after each step.
         stop: where it is requested, a checkpoint is written at the end of the step, and the job is not done.
+        on_scores: called with what the model scores on the way.
 
     Raises:
         FinetuneError: settings, data or start that don't work, too small a disk, or a loss that is not finite.
+        EvaluatorError: a benchmark of `evaluate` is unknown, or its data are not here.
         OSError: a file that can't be written.
     """
     parallel.join(job.settings.parallel)
     with without_progress_bars():
-        run = prepare(job, digest, on_step, stop)
+        run = prepare(job, digest, on_step, stop, on_scores)
         resumed = checkpoints.newest(job.folder, digest)
         run.trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.heeded:
@@ -122,12 +133,15 @@ def train_job(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> bool
     return True
 
 
-def prepare(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> TrainingRun:
+def prepare(
+    job: Job, digest: str, on_step: OnStep, stop: StopRequest, on_scores: OnScores = lambda step, scores: None
+) -> TrainingRun:
     """Do everything before the first step, all checks among it; arguments as `train_job` has them.
 
     Raises:
         FinetuneError: as `train_job`.
     """
+    check_evaluation(job.settings)
     corpus = Corpus(job.data)
     model, origin = _open_model(job, corpus)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -142,6 +156,7 @@ def prepare(job: Job, digest: str, on_step: OnStep, stop: StopRequest) -> Traini
         folder=job.folder,
         digest=digest,
         keep=lambda step: run.keep(_snapshot(job, step), step),
+        judge=lambda step: run.judge(step, on_scores),
         model=model,
         args=_arguments(job, model, pipeline.rows.steps),
         train_dataset=pipeline.rows,

@@ -73,17 +73,25 @@ class StopCallback(TrainerCallback):
 
 
 class JobTrainer(Trainer):
-    """Trains one model. `keep` is called, by all processes, at the steps of `keep_every`."""
+    """Trains one model. At steps of `keep_every` all processes call `keep`, at those of `evaluate_every` `judge`."""
 
     optimizer: Any  # None until there is one
 
     def __init__(
-        self, *, settings: TrainSettings, folder: Path, digest: str, keep: Callable[[int], object], **kwargs: Any
+        self,
+        *,
+        settings: TrainSettings,
+        folder: Path,
+        digest: str,
+        keep: Callable[[int], object],
+        judge: Callable[[int], object],
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)  # it would print a line a step
-        self.settings, self.folder, self.digest, self.keep = settings, folder, digest, keep
-        self.kept = 0
+        self.settings, self.folder, self.digest = settings, folder, digest
+        self.keep, self.judge = keep, judge
+        self.kept = self.judged = 0
         self.seen = [0, 0]  # tokens and rows since the last log
         self.began = time.monotonic()
 
@@ -133,6 +141,9 @@ class JobTrainer(Trainer):
         if every and step % every == 0 and self.kept < step < self.state.max_steps:
             self.kept = step
             self.keep(step)
+        if (interval := self.settings.evaluate_every) and step % interval == 0 and step > self.judged:
+            self.judged = step
+            self.judge(step)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save as transformers does, then move it to its name."""

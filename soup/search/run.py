@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from soup.checkpoints.destination import refuse_destination, refuse_unwritable
-from soup.errors import OutputError, RecipeError
-from soup.evaluation.api import Benchmark
+from soup.errors import EvaluatorError, OutputError, RecipeError
+from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
+from soup.evaluation.loaded_model import evaluate_loaded
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import build_suite, check_entries
@@ -169,6 +170,7 @@ def plan_cook(arguments: CookArguments) -> dict[str, object]:
     return plan
 
 
+@overload
 def evaluate(
     checkpoints: Locations,
     *,
@@ -176,11 +178,34 @@ def evaluate(
     run_dir: str | Path | None = None,
     merge: MergeOptions | None = None,
     progress: Progress | None = None,
-) -> list[Trial]:
+) -> list[Trial]: ...
+
+
+@overload
+def evaluate(
+    *, model: object, processor: object, eval: BenchmarkNames | EvalConfig, progress: Progress | None = None
+) -> dict[str, Score]: ...
+
+
+def evaluate(
+    checkpoints: Locations = (),
+    *,
+    eval: BenchmarkNames | EvalConfig,
+    model: object = None,
+    processor: object = None,
+    run_dir: str | Path | None = None,
+    merge: MergeOptions | None = None,
+    progress: Progress | None = None,
+) -> list[Trial] | dict[str, Score]:
     """Score checkpoints one by one, each alone, into the journal. They need not belong together.
+
+    Or score a model that is loaded already, where it is: then the scores by benchmark come back, those of the
+    checkpoint that it would be saved as, and nothing is remembered.
 
     Args:
         checkpoints: Directories or Hub ids.
+        model: A model of transformers, in place of checkpoints.
+        processor: Its processor.
         eval: As for `cook`.
         run_dir: Where journal, scratch and logs live; by default beside the first checkpoint.
         merge: `allow_nonfinite` lets checkpoints be scored that hold NaN or infinity.
@@ -189,6 +214,10 @@ def evaluate(
     Raises:
         SoupError: a checkpoint is damaged, a benchmark unknown or its data not here, or the harness failed.
     """
+    if model is not None:
+        if checkpoints or run_dir or merge:
+            raise EvaluatorError("model: is judged where it is; leave checkpoints, run_dir and merge out.")
+        return evaluate_loaded(model, processor, _config(eval), progress or Progress())
     config, locations = _config(eval), _locations(checkpoints)
     benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
     template = RecipeTemplate(options=merge or MergeOptions())

@@ -83,9 +83,9 @@ class TransformersModel:
     ) -> None:
         transformers = _transformers()
         _register_ours(Path(directory))
-        self._prompter = self.prompter(directory, trust_remote_code=trust_remote_code)
+        prompter = self.prompter(directory, trust_remote_code=trust_remote_code)
         with without_progress_bars():
-            self.module, loading_info = getattr(transformers, self.auto_class).from_pretrained(
+            module, loading_info = getattr(transformers, self.auto_class).from_pretrained(
                 directory,
                 dtype="auto",
                 output_loading_info=True,
@@ -94,7 +94,17 @@ class TransformersModel:
                 use_safetensors=True,
             )
         _refuse_incomplete(directory, loading_info)
-        self.module.to(device or _device()).eval()
+        self._hold(module.to(device or _device()).eval(), prompter, max_new_tokens)
+
+    @classmethod
+    def around(cls, module: Any, processor: Any) -> TransformersModel:
+        """Return one for a model that is loaded already; its settings of generation become those of judging."""
+        model = cls.__new__(cls)
+        model._hold(module, Prompter.around(processor), MAX_NEW_TOKENS)
+        return model
+
+    def _hold(self, module: Any, prompter: Prompter | TextPrompter, max_new_tokens: int) -> None:
+        self.module, self._prompter = module, prompter
         self.tokenizer = self._prompter.tokenizer
         self._decoding = _greedy(self.module, self.tokenizer)
         self.module.generation_config = self._decoding  # or generate would fill what is neutralised from it again

@@ -1,0 +1,76 @@
+"""The model scored on the way: as the checkpoint that it would be written as, without writing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from finetune.config import TrainSettings
+from finetune.training.adapters import fold
+from finetune.training.parallel import world_size
+from soup.errors import FinetuneError
+from soup.evaluation.config import EvalConfig
+from soup.evaluation.suite import build_suite
+from soup.search.run import evaluate
+
+__all__ = ["OnScores", "check_evaluation", "scores_on_the_way"]
+
+OnScores = Callable[[int, dict[str, float]], object]
+"""Called with a step, and the score on each benchmark that the model had then."""
+
+
+def check_evaluation(settings: TrainSettings) -> None:
+    """Look for what would stop an evaluation, before the first step.
+
+    Raises:
+        FinetuneError: several processes train.
+        EvaluatorError: a benchmark is unknown, or its data are not here.
+    """
+    if not settings.evaluate_every:
+        return
+    if world_size() > 1:
+        raise FinetuneError(
+            "evaluate_every: the model is judged by the process that trains it, and of several the others would wait "
+            "too long. Train on one GPU, or judge what `keep_every` writes by soup eval."
+        )
+    config = EvalConfig(settings.evaluate)
+    build_suite(config.parse(), config.settings)
+
+
+def scores_on_the_way(model: PreTrainedModel, processor: object, settings: TrainSettings) -> dict[str, float]:
+    """Score the model as it is now on the benchmarks of the settings; training then goes on as if nothing had been.
+
+    Raises:
+        SoupError: the harness failed.
+    """
+    with as_written(model, settings):
+        scores = evaluate(model=model, processor=processor, eval=settings.evaluate)
+    return {name: score.value for name, score in scores.items()}
+
+
+@contextmanager
+def as_written(model: PreTrainedModel, settings: TrainSettings) -> Iterator[None]:
+    """Let the weights be those that would be written for a while: adapters folded in, rounded once."""
+    dtype = getattr(torch, settings.dtype)
+    with torch.no_grad():
+        state = fold(dict(model.state_dict()), settings)
+    kept: list[tuple[Tensor, Tensor]] = []
+    layers = [module for module in model.modules() if hasattr(module, "_disable_adapters")]
+    try:
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            written = state.get(name.replace(".base_layer.", "."))
+            if written is not None and written.is_floating_point():
+                kept.append((tensor, tensor.data))
+                tensor.data = written.detach().to(dtype)
+        for layer in layers:
+            layer._disable_adapters = True
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+        for tensor, data in kept:
+            tensor.data = data

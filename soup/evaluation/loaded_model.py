@@ -1,0 +1,127 @@
+"""A model that is loaded already, judged where it is: no second one in memory, and no file of its weights.
+
+It is left as it was found: its mode, its way of generating, and the random numbers to come.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from soup.errors import CheckpointError, EvaluatorError
+from soup.evaluation.api import Score
+from soup.evaluation.config import EvalConfig
+from soup.evaluation.harnesses import check
+from soup.evaluation.progress import Progress
+from soup.evaluation.suite import build_suite, deadline
+from soup.hf.key_mapping import Conversion
+
+__all__ = ["LoadedCandidate", "evaluate_loaded"]
+
+
+class LoadedCandidate:
+    """A model in memory, for an evaluator. See `soup.evaluation.Candidate` for what the members promise.
+
+    `loaded` is what an engine asks: the torch module and its processor. Files are written only for whoever wants them.
+    Nothing is remembered of it: its weights may be others the next time, so that its digest is of this time alone.
+
+    Args:
+        module: A model of transformers.
+        processor: Its processor.
+        home: A directory for its files.
+        progress: Who hears of answers and remarks.
+    """
+
+    def __init__(self, module: Any, processor: Any, home: Path, progress: Progress) -> None:
+        self.loaded = (module, processor)
+        self.digest = f"in memory {uuid.uuid4().hex}"
+        self.names = ("model",)
+        self.template, self.scratch, self.kept = home / "template", home / "scratch", home / "kept"
+        self.logs = home / "logs"
+        self._home, self._progress = home, progress
+        self.scratch.mkdir(parents=True)
+        module.config.save_pretrained(self.template)
+        processor.save_pretrained(self.template)
+
+    def directory(self) -> Path:
+        """Give the model as a complete checkpoint directory; the first call writes it."""
+        path, (module, processor) = self._home / "checkpoint", self.loaded
+        if not path.exists():
+            module.save_pretrained(path)
+            processor.save_pretrained(path)
+        return path
+
+    def load_into(
+        self, module: Any, names: Mapping[str, str] | None = None, conversions: Sequence[Conversion] = ()
+    ) -> None:
+        """Refuse: it is asked where it is."""
+        raise CheckpointError("A model in memory is not streamed into another.")
+
+    def answered(self, count: int, of: int) -> None:
+        """Nobody waits for so few."""
+
+    def remark(self, text: str) -> None:
+        """Pass on what is strange about the answers."""
+        self._progress.on_warning(text)
+
+
+def evaluate_loaded(module: Any, processor: Any, config: EvalConfig, progress: Progress) -> dict[str, Score]:
+    """Score a model in memory, and give its score on each benchmark.
+
+    Args:
+        module: A model of transformers.
+        processor: Its processor.
+        config: Benchmarks and settings; of a split the questions that choose.
+        progress: Who hears of what is strange.
+
+    Raises:
+        EvaluatorError: a benchmark unknown or its data not here, an engine that loads models by itself, or the harness
+            failed.
+    """
+    if config.model != "auto" or config.engine != "transformers":
+        raise EvaluatorError("A model in memory answers by itself: leave `model` and `engine` of the settings out.")
+    if not hasattr(module, "generate") or not hasattr(processor, "save_pretrained"):
+        raise EvaluatorError(
+            f"model, processor: expected a model of transformers and its processor, found {type(module).__name__} and "
+            f"{type(processor).__name__}."
+        )
+    suite = build_suite(config.parse(), config.settings)
+    scores: dict[str, Score] = {}
+    with tempfile.TemporaryDirectory(prefix="soup-loaded-") as home, _as_it_was(module):
+        candidate = LoadedCandidate(module, copy.deepcopy(processor), Path(home), progress)
+        for entry in suite.entries:
+            check(entry.evaluator, entry.benchmark, candidate.template)
+        for entry in suite.entries:
+            with deadline(config.timeout_seconds), redirect_stdout(sys.stderr):  # stdout is for the answer
+                scores[entry.benchmark.name] = entry.evaluator.evaluate(candidate, entry.benchmark)
+    return scores
+
+
+@contextmanager
+def _as_it_was(module: Any) -> Iterator[None]:
+    """Put a module into evaluation mode for a while, and its mode, ways and random numbers back afterwards.
+
+    A trainer's wrapper around `forward`, which computes in another precision, is taken off, too.
+    """
+    import torch
+
+    modes = [(part, part.training) for part in module.modules()]
+    generation = module.generation_config
+    wrapper = vars(module).pop("forward", None)
+    devices = [module.device.index or 0] if module.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            module.eval()
+            yield
+    finally:
+        module.generation_config = generation
+        if wrapper is not None:
+            module.forward = wrapper
+        for part, mode in modes:
+            part.training = mode

@@ -1,0 +1,90 @@
+"""A model that is loaded already is judged where it is: the numbers of the checkpoint that it would be saved as."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import soup
+from evaluators.answering.engines import transformers
+from soup.errors import EvaluatorError
+from soup.evaluation.journal import Journal
+from tests.helpers.toy_data_sets import answers_rows
+from tests.helpers.toy_test_sets import ai2d_rows, write_tsv
+from tests.helpers.training_basics import tiny_model
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Whether a letter is in the answer, another letter for each question, so that chance tells models apart."""
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    rows = answers_rows(lambda i: "etaoinshr"[i % 9], category=lambda i: "de")
+    write_tsv(tmp_path / "LMUData" / "MTVQA_TEST.tsv", rows)
+    write_tsv(tmp_path / "LMUData" / "AI2D_TEST.tsv", ai2d_rows(8))
+    monkeypatch.setattr(transformers, "MAX_NEW_TOKENS", 12)
+    monkeypatch.setitem(transformers.TransformersModel.__init__.__kwdefaults__, "max_new_tokens", 12)
+
+
+def saved_scores(model, processor, tmp_path):
+    """The points of each question, of the checkpoint that the model is saved as."""
+    path = tmp_path / "saved"
+    model.save_pretrained(path)
+    processor.save_pretrained(path)
+    soup.evaluate(path, eval=["MTVQA_TEST", "ai2d"], run_dir=tmp_path / "run")
+    with Journal(tmp_path / "run" / "journal.jsonl") as journal:
+        return {entry.benchmark: entry.score for entry in journal}
+
+
+def test_the_numbers_are_those_of_the_saved_checkpoint_question_by_question(data, tmp_path):
+    model, processor = tiny_model(seed=3)
+    scores = soup.evaluate(model=model, processor=processor, eval=["MTVQA_TEST", "ai2d"])
+    theirs = saved_scores(model, processor, tmp_path)
+    assert 0 < scores["MTVQA_TEST"].value < 100
+    assert set(scores) == {"MTVQA_TEST", "ai2d"}
+    for name, score in scores.items():
+        assert dict(score.questions) == dict(theirs[name].questions)
+        assert score.value == theirs[name].value
+
+
+def test_the_model_is_left_as_it_was(data):
+    model, processor = tiny_model()
+    model.train()
+    next(model.children()).eval()  # frozen parts may be in evaluation mode while others train
+    modes = [part.training for part in model.modules()]
+    wrapped = model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)  # as accelerate wraps it
+    generation, random = model.generation_config, torch.get_rng_state()
+    soup.evaluate(model=model, processor=processor, eval="ai2d")
+    assert [part.training for part in model.modules()] == modes
+    assert model.forward is wrapped
+    assert model.generation_config is generation
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_weights_that_changed_are_asked_anew(data):
+    model, processor = tiny_model(seed=3)
+    first = soup.evaluate(model=model, processor=processor, eval="MTVQA_TEST")["MTVQA_TEST"]
+    other, _ = tiny_model(seed=4)
+    model.load_state_dict(other.state_dict())
+    again = soup.evaluate(model=model, processor=processor, eval="MTVQA_TEST")["MTVQA_TEST"]
+    fresh = soup.evaluate(model=other, processor=processor, eval="MTVQA_TEST")["MTVQA_TEST"]
+    assert dict(again.questions) == dict(fresh.questions) != dict(first.questions)
+
+
+def test_a_function_gets_a_checkpoint_all_the_same(data):
+    model, processor = tiny_model()
+    scores = soup.evaluate(model=model, processor=processor, eval=lambda path: float(len(path) > 0 and 61))
+    assert [score.value for score in scores.values()] == [61]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"eval": soup.EvalConfig("ai2d", model="x.py:X")}, "leave `model` and `engine` of the settings out"),
+        ({"eval": "ai2d", "run_dir": "r"}, "leave checkpoints, run_dir and merge out"),
+        ({"eval": "ai2d", "processor": None}, "expected a model of transformers and its processor"),
+    ],
+)
+def test_what_does_not_go_together_is_told(arguments, words, data):
+    model, processor = tiny_model()
+    with pytest.raises(EvaluatorError, match=words):
+        soup.evaluate(**{"model": model, "processor": processor, **arguments})
