@@ -50,11 +50,13 @@ class Arithmetic:
     """What is done with the blocks of a tensor: x_i the inputs, b the base, w the weights, d_i = x_i - b.
 
     Args:
-        form: `mean`: sum x_i / k. `sum`: sum w_i x_i. All others give b + scale * total; `deltas`: total = sum w_i d_i;
+        form: `mean`: sum x_i / k. `sum`: sum w_i x_i / divisor. All others give b + scale * total; `deltas`: total is
+            sum w_i d_i / divisor;
             `consensus`: the same where at least `agree` of |d_i| > threshold |sum d_j - d_i|, else 0; `elect`: the d_i
             of the sign that their weighted sum has, times w_i, summed up, or averaged with `mean`.
         weights: One for each input.
         scale: See above.
+        divisor: See above.
         keep_equal: Whether elements whose bits are the same in all inputs and the base are copied.
         keys: DARE's: an element of d_i is kept where its keyed number is `dropped` or more, and multiplied by `grown`.
         dropped: Of 2^24.
@@ -69,6 +71,7 @@ class Arithmetic:
     form: Form
     weights: Sequence[float]
     scale: float = 1.0
+    divisor: float = 1.0
     keep_equal: bool = True
     keys: Sequence[int] = ()
     dropped: int = 0
@@ -97,6 +100,7 @@ class Arithmetic:
             (ctypes.c_double * count)(*self.thresholds) if self.thresholds else None,
             (ctypes.c_uint64 * count)(*self.keys) if self.keys else None,
             self.scale,
+            self.divisor,
             self.threshold,
             self.majority,
             self.grown,
@@ -110,7 +114,7 @@ class _Job(ctypes.Structure):
         ("weights", ctypes.POINTER(ctypes.c_double)),
         ("thresholds", ctypes.POINTER(ctypes.c_double)),
         ("keys", ctypes.POINTER(ctypes.c_uint64)),
-        *((name, ctypes.c_double) for name in ("scale", "threshold", "majority", "grown")),
+        *((name, ctypes.c_double) for name in ("scale", "divisor", "threshold", "majority", "grown")),
         ("dropped", ctypes.c_uint64),
     )
 

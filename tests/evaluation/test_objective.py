@@ -95,9 +95,9 @@ def test_greedy_admits_no_soup_that_breaks_a_guard():
     assert greedy(["a", "b", "c"], by_table(table)) == ["a", "c"]
 
 
-def test_greedy_leaves_a_start_that_breaks_a_guard_for_a_soup_that_keeps_it():
+def test_greedy_adds_a_single_model_that_breaks_a_guard_to_a_soup_that_keeps_it():
     table = {"a": Trial(60, allowed=False), "b": Trial(50), "ab": Trial(55)}
-    assert greedy(["a", "b"], by_table(table)) == ["a", "b"]
+    assert greedy(["a", "b"], by_table(table)) == ["b", "a"]
 
 
 def test_maximum_prefers_a_soup_that_keeps_the_guards():

@@ -26,14 +26,18 @@ INLINE void NAME(add_two)(A *total, const T *x, const T *y, int n)
     for (int i = 0; i < n; i++) total[i] = (total[i] + LOAD(x[i])) + LOAD(y[i]);
 }
 
+INLINE void NAME(divide)(A *total, A divisor, int n)
+{
+    for (int i = 0; i < n; i++) total[i] /= divisor;
+}
+
 INLINE void NAME(mean)(A *total, const T *const *x, int64_t count, int64_t start, int n)
 {
     int64_t k = 1;
     NAME(add)(total, x[0] + start, 1, 0, 1, n);
     for (; k + 1 < count; k += 2) NAME(add_two)(total, x[k] + start, x[k + 1] + start, n);
     if (k < count) NAME(add)(total, x[k] + start, 1, 0, 0, n);
-    A divisor = (A)count;
-    for (int i = 0; i < n; i++) total[i] /= divisor;
+    NAME(divide)(total, (A)count, n);
 }
 
 /* delta = x - base, with DARE's mask and growth, or TIES' trimming */
@@ -63,6 +67,7 @@ INLINE void NAME(sum_of_deltas)(A *total, A *spare, const T *const *x, const T *
         else
             for (int i = 0; i < n; i++) total[i] += spare[i] * w;
     }
+    NAME(divide)(total, (A)job->divisor, n);
 }
 
 /* keep * s of consensus; deltas [count, n] are in memory already */
@@ -161,6 +166,7 @@ CLONES static int NAME(merge)(const T *const *x, const struct job *job, int64_t 
         }
         if (job->form == FORM_SUM) {
             for (int64_t k = 0; k < count; k++) NAME(add)(total, x[k] + start, (A)job->weights[k], 1, k == 0, n);
+            NAME(divide)(total, (A)job->divisor, n);
         } else if (job->form == FORM_DELTAS) {
             NAME(sum_of_deltas)(total, spare, x, base, job, count, start, first, n);
         } else if (job->form != FORM_MEAN) {

@@ -30,7 +30,7 @@ struct job {
     int32_t form, keep_equal, mean, agree;
     const double *weights, *thresholds;
     const uint64_t *keys;
-    double scale, threshold, majority, grown;
+    double scale, divisor, threshold, majority, grown;
     uint64_t dropped;
 };
 

@@ -15,7 +15,8 @@ from soup.errors import RecipeError
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
-from soup.merging.methods.task_arithmetic import refuse_no_sum, shares
+from soup.merging.methods.shares import shares
+from soup.merging.methods.task_arithmetic import refuse_no_sum
 from soup.merging.methods.ties import elect_and_merge
 
 if TYPE_CHECKING:
@@ -62,21 +63,23 @@ class Dare(DeltaMethod):
 
         if self.elect:
             return elect_and_merge(kept, weights, 0.0, mean=self.normalize)
-        parts = shares(weights, block.weights) if self.normalize else weights
+        parts, divisor = shares(weights, block.weights) if self.normalize else (weights, 1.0)
         total, spare = kept(0, None).mul_(parts[0]), None
         for index in range(1, len(block)):
             spare = kept(index, spare)
             total += spare.mul_(parts[index])
-        return total
+        return total.div_(divisor)
 
     def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
         """Say the same for a compiled pass; see `Method.arithmetic`."""
         weights = self.effective_weights(tensor)
         keys = [hash_of(self._key(tensor, index)) for index in range(len(weights))] if self.p else []
+        parts, divisor = shares(weights, tensor.weights) if self.normalize and not self.elect else (weights, 1.0)
         return Arithmetic(
             "elect" if self.elect else "deltas",
-            shares(weights, tensor.weights) if self.normalize and not self.elect else weights,
+            parts,
             self.grown_scale(tensor),
+            divisor=divisor,
             keys=keys,
             dropped=self._dropped,
             grown=self._grown,

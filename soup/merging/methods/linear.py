@@ -14,6 +14,7 @@ from soup.errors import RecipeError
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, MergedTensor, Method
 from soup.merging.methods.components import Factors, check_components, component_factors
+from soup.merging.methods.shares import shares
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +26,9 @@ __all__ = ["Linear"]
 class Linear(Method):
     """theta = sum_i w_i theta_i / sum_i w_i, added up in recipe order; w_i may differ from component to component.
 
-    Equal weights are summed first and divided once: a sum of a few 16-bit numbers is nearly always exact in float32,
-    so that the division is the only rounding before the cast. Products and sums are separate operations on purpose:
-    a fused one rounds differently at the end of a block and on another machine.
+    Values are summed first and divided once: a sum of a few 16-bit numbers, and of their products with simple weights,
+    is nearly always exact in float32, so that the division is the only rounding before the cast. Products and sums are
+    separate operations on purpose: a fused one rounds differently at the end of a block and on another machine.
 
     Args:
         components: Factors of the weights by component (vision, projector, llm, embeddings, other): one for each
@@ -50,12 +51,12 @@ class Linear(Method):
                 spare = block.copy(i, out=spare)
                 total += spare
             return total.mul_(1 / len(block)) if _power_of_two(len(block)) else total.div_(len(block))
-        share = math.fsum(weights)
-        total, spare = block[0].mul_(weights[0] / share), None
+        parts, divisor = shares(weights)
+        total, spare = block[0].mul_(parts[0]), None
         for i in range(1, len(block)):
             spare = block.copy(i, out=spare)
-            total += spare.mul_(weights[i] / share)
-        return total
+            total += spare.mul_(parts[i])
+        return total.div_(divisor)
 
     def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
         """Say the same for a compiled pass; see `Method.arithmetic`."""
@@ -63,8 +64,8 @@ class Linear(Method):
         equal = self.keeps_equal(tensor.weights)
         if _uniform(weights):
             return Arithmetic("mean", weights, keep_equal=not equal)
-        share = math.fsum(weights)
-        return Arithmetic("sum", [weight / share for weight in weights], keep_equal=not equal)
+        parts, divisor = shares(weights)
+        return Arithmetic("sum", parts, divisor=divisor, keep_equal=not equal)
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse weights that sum to nothing, in any component; see `Method.check`."""

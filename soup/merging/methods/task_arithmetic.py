@@ -15,11 +15,12 @@ from soup.errors import RecipeError
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
+from soup.merging.methods.shares import shares
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TaskArithmetic", "refuse_no_sum", "shares", "weighted_sum"]
+__all__ = ["TaskArithmetic", "refuse_no_sum", "weighted_sum"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ class TaskArithmetic(DeltaMethod):
 
     def merged(self, block: Block, weights: Sequence[float]) -> torch.Tensor:
         """Add up the weighted deltas; see `DeltaMethod.merged`."""
-        return weighted_sum(block, shares(weights, block.weights) if self.normalize else weights)
+        return weighted_sum(block, *(shares(weights, block.weights) if self.normalize else (weights, 1.0)))
 
     def arithmetic(self, tensor: MergedTensor) -> Arithmetic:
         """Say the same for a compiled pass; see `Method.arithmetic`."""
         weights = self.effective_weights(tensor)
-        parts = shares(weights, tensor.weights) if self.normalize else weights
-        return Arithmetic("deltas", parts, self.grown_scale(tensor))
+        parts, divisor = shares(weights, tensor.weights) if self.normalize else (weights, 1.0)
+        return Arithmetic("deltas", parts, self.grown_scale(tensor), divisor=divisor)
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse weights that sum to nothing, and parameters out of range; see `Method.check`."""
@@ -48,12 +49,6 @@ class TaskArithmetic(DeltaMethod):
         check_range("scale", self.scale, -1, 2)
         if self.normalize:
             refuse_no_sum(weights)
-
-
-def shares(weights: Sequence[float], recipe_weights: Sequence[float]) -> list[float]:
-    """Return weights, with the factors of a component in them, over the sum of the recipe's own."""
-    total = math.fsum(recipe_weights)
-    return [weight / total for weight in weights]
 
 
 def refuse_no_sum(weights: Sequence[float]) -> None:
@@ -66,10 +61,10 @@ def refuse_no_sum(weights: Sequence[float]) -> None:
         raise RecipeError(f"the method divides by the sum of the weights, and {list(weights)} sum to 0.")
 
 
-def weighted_sum(block: Block, weights: Sequence[float]) -> torch.Tensor:
-    """Return sum_i a_i tau_i, added up in recipe order."""
+def weighted_sum(block: Block, weights: Sequence[float], divisor: float = 1.0) -> torch.Tensor:
+    """Return sum_i w_i tau_i, added up in recipe order, over the divisor."""
     total, spare = delta(block, 0).mul_(weights[0]), None
     for index in range(1, len(block)):
         spare = delta(block, index, spare)
         total += spare.mul_(weights[index])
-    return total
+    return total.div_(divisor)

@@ -1,0 +1,31 @@
+"""Weights over their sum, in a form that rounds as seldom as it can."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = ["Shares", "shares"]
+
+
+class Shares(NamedTuple):
+    """What values are multiplied by before they are summed up, and what the sum is divided by."""
+
+    weights: list[float]
+    divisor: float
+
+    @property
+    def normalised(self) -> list[float]:
+        """The weights over the divisor."""
+        return [weight / self.divisor for weight in self.weights]
+
+
+def shares(weights: Sequence[float], total_of: Sequence[float] | None = None) -> Shares:
+    """Return weights over the sum of `total_of`, or over their own.
+
+    They are counted in units of the smallest: 1 where all are equal, small whole numbers where their ratios are such.
+    Products with those are exact, so that the division is the only rounding; and only the ratio of weights counts.
+    """
+    unit = min((abs(weight) for weight in weights if weight), default=1.0)
+    return Shares([weight / unit for weight in weights], math.fsum(weights if total_of is None else total_of) / unit)
