@@ -24,8 +24,11 @@ class Shares(NamedTuple):
 def shares(weights: Sequence[float], total_of: Sequence[float] | None = None) -> Shares:
     """Return weights over the sum of `total_of`, or over their own.
 
-    They are counted in units of the smallest: 1 where all are equal, small whole numbers where their ratios are such.
-    Products with those are exact, so that the division is the only rounding; and only the ratio of weights counts.
+    They are counted in units of the smallest: small whole numbers where their ratios are such, times a power of two, so
+    that no sum is larger than its terms. Products with those are exact, so that the division is the only rounding; and
+    only the ratio of weights counts.
     """
     unit = min((abs(weight) for weight in weights if weight), default=1.0)
-    return Shares([weight / unit for weight in weights], math.fsum(weights if total_of is None else total_of) / unit)
+    parts, total = [weight / unit for weight in weights], math.fsum(weights if total_of is None else total_of) / unit
+    _, exponent = math.frexp(math.fsum(map(abs, parts)))
+    return Shares([math.ldexp(part, -exponent) for part in parts], math.ldexp(total, -exponent))
