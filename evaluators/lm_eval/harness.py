@@ -55,7 +55,7 @@ class LMEval(Harness):
         """Return versions, the digests of task and data, the metric, and how the engine answers."""
         version = str(_lm_eval().__version__)
         loaded = self._loaded(benchmark)
-        loaded.indices(benchmark.split)
+        loaded.indices(benchmark)
         loaded.refuse_unknown_scale(BEST_VALUES)
         measures = {} if benchmark.measures == "score" else {"measures": "likelihood of the right choice, per token"}
         return measures | {
@@ -84,13 +84,18 @@ class LMEval(Harness):
                     model=model,
                     tasks=[loaded.group] if loaded.group is not None else list(loaded.tasks.values()),
                     task_manager=loaded.manager,  # or lm-eval would read its thousands of files again
-                    samples=loaded.indices(benchmark.split),
+                    samples=loaded.indices(benchmark),
                     bootstrap_iters=0,
                     log_samples=True,
                 )
         if benchmark.measures == "likelihood":
             return Score.of_loss(list(losses_of_choices(results["samples"], model.tok_encode)))
-        return _score(loaded, results)
+        return _score(loaded, results, is_part=benchmark.only is not None)
+
+    def asks_some(self, benchmark: Benchmark) -> bool:
+        """Say whether there are no examples in prompts: lm-eval draws them by what it asked before."""
+        tasks = self._loaded(benchmark).tasks.values()
+        return not any(task.get_config("num_fewshot") for task in tasks)
 
     def why_no_likelihood(self, benchmark: Benchmark) -> str | None:
         """Say why there is no likelihood of the right answers: of a task that has the model write, or choose not."""
@@ -126,7 +131,8 @@ def _lm_eval() -> Any:
         raise EvaluatorError(f"lm_eval: needs lm-eval, not importable here ({cause}): {INSTALL}.") from cause
 
 
-def _score(loaded: LoadedTask, results: Mapping[str, Any]) -> Score:
+def _score(loaded: LoadedTask, results: Mapping[str, Any], *, is_part: bool = False) -> Score:
+    """Return lm-eval's score; of a part of the questions the points count, and are no mean by any weights of tasks."""
     row = results["groups" if loaded.group is not None else "results"][loaded.name]
     keys = [key for key in row if key.partition(",")[0] == loaded.metric and isinstance(row[key], int | float)]
     if not keys:
@@ -138,7 +144,7 @@ def _score(loaded: LoadedTask, results: Mapping[str, Any]) -> Score:
     count = sum(len({row["doc_id"] for row in rows}) for rows in results["samples"].values())
     if len(points) == count and all(0 <= point <= 1 for point in points.values()):
         is_their_mean = math.isclose(math.fsum(points.values()) / count, value, abs_tol=1e-9)
-        return Score(100 * value, count, points if is_their_mean else None)
+        return Score(100 * value, count, points if is_their_mean or is_part else None)
     if loaded.metric in BEST_VALUES:
         return Score(100 * value / BEST_VALUES[loaded.metric], count)
     raise EvaluatorError(scale_error(loaded.name, loaded.metric))

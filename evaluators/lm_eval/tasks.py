@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import Split
+from soup.evaluation.api import Benchmark
 from soup.evaluation.harnesses import Catalog
 from soup.support.text import bullet_list, did_you_mean
 
@@ -127,21 +127,27 @@ class LoadedTask:
                 digest.update(f"{path.relative_to(self.folder)}\0".encode() + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
-    def indices(self, split: Split) -> dict[str, list[int]] | None:
-        """Return the indices of each task's questions that count; None for all of them.
+    def indices(self, benchmark: Benchmark) -> dict[str, list[int]] | None:
+        """Return the indices of each task's questions that are asked; None for all of them.
+
+        A task of which none is asked, though others are, is asked its first one that counts: lm-eval runs all tasks.
 
         Raises:
             EvaluatorError: a task has none.
         """
-        if split.part == "all":
+        split = benchmark.split
+        if split.part == "all" and benchmark.only is None:
             return None
-        indices = {
+        counting = {
             name: [index for index in range(len(documents)) if split.holds(question_id(name, index))]
             for name, documents in self.documents.items()
         }
-        if empty := [name for name, counting in indices.items() if not counting]:
+        if empty := [name for name, indices in counting.items() if not indices]:
             raise EvaluatorError(f"lm_eval:{self.name}: no question in the {split.part} part of {', '.join(empty)}.")
-        return indices
+        return {
+            name: [index for index in indices if benchmark.holds(question_id(name, index))] or indices[:1]
+            for name, indices in counting.items()
+        }
 
 
 def scale_error(task: str, metric: str) -> str:

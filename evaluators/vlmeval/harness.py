@@ -33,7 +33,7 @@ from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, splits_thoughts
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
 from evaluators.vlmeval.right_options import mended_rows_remark
-from evaluators.vlmeval.scoring import ask_circles, ask_rows, score
+from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo, Candidate, Harness, Location, Score
@@ -168,6 +168,15 @@ class VLMEval(Harness):
         entry = known_benchmark(benchmark)
         return len(set(question_ids(entry, self._data_set(entry, benchmark).data)))
 
+    def asks_some(self, benchmark: Benchmark) -> bool:
+        """Say that any of its questions can be asked alone."""
+        return True
+
+    def total(self, benchmark: Benchmark, points: Mapping[str, float]) -> float:
+        """Return what the points of all questions come to, by VLMEvalKit's own sum."""
+        entry = known_benchmark(benchmark)
+        return total(entry, self._data_set(entry, benchmark), points)
+
     def locate(self, benchmark: Benchmark) -> Location:
         """Return where the benchmark's data are expected, and from where VLMEvalKit downloads them."""
         entry = known_benchmark(benchmark)
@@ -258,7 +267,7 @@ class VLMEval(Harness):
         if key not in self._data_sets:
             self._data_sets[key] = open_data_set(entry, path, self._images)
         part = copy.copy(self._data_sets[key])
-        counts = [benchmark.split.holds(question) for question in question_ids(entry, part.data)]
+        counts = [benchmark.holds(question) for question in question_ids(entry, part.data)]
         if not any(counts):
             raise EvaluatorError(f"{entry.name}: no question of {path} lies in the {benchmark.split.part} part.")
         part.data = part.data[counts]

@@ -34,11 +34,13 @@ class Metric:
         score_rows: Called with VLMEvalKit's data set, the table, and the LLM judge's session (None: no judge).
         description: The metric in words, for the identity.
         can_use_judge: Whether a judge can be asked where matching finds nothing.
+        sum_points: Called with one row for each question and their points, gives the score; None: it is their mean.
     """
 
     score_rows: Callable[[DataSet, Frame, JudgeSession | None], MetricResult]
     description: str
     can_use_judge: bool = True
+    sum_points: Callable[[Frame, Sequence[float]], float] | None = None
 
 
 def _circular(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
@@ -122,12 +124,22 @@ def _figures(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> Met
 
     A question's points are its aAcc alone: their mean is not the score, which counts groups.
     """
-    library = vlmeval_module(YES_NO)
     rows = _yes_no_rows(frame, judge)
+    value, mean = _sum_groups(rows)
+    return MetricResult(value, mean, [float(hit) for hit in rows["score"]], rows)
+
+
+def _sum_groups(rows: Frame) -> tuple[float, float]:
+    """Return the mean of aAcc, fAcc and qAcc, and aAcc alone, of rows whose `score` says whether they are right."""
+    library = vlmeval_module(YES_NO)
     rating = with_globals(library.Hallusion_rating, load=lambda table: table.copy())(rows)
     overall = rating[rating["split"] == "Overall"].iloc[0]
-    value = (overall["aAcc"] + overall["fAcc"] + overall["qAcc"]) / 3
-    return MetricResult(float(value), float(overall["aAcc"]), [float(hit) for hit in rows["score"]], rows)
+    return float((overall["aAcc"] + overall["fAcc"] + overall["qAcc"]) / 3), float(overall["aAcc"])
+
+
+def _sum_figures(rows: Frame, points: Sequence[float]) -> float:
+    value, _ = _sum_groups(rows.assign(score=[point == 1 for point in points]))
+    return value
 
 
 MME_TOTAL = 2800  # 2,000 of perception and 800 of reasoning
@@ -224,7 +236,7 @@ METRICS = {
     "circular": Metric(_circular, "Overall x 100, circular evaluation"),
     "choices": Metric(_choices, "Overall x 100"),
     "contained": Metric(_contained, "Final Score per 100 questions", can_use_judge=False),
-    "yes_no": Metric(_figures, "mean of aAcc, fAcc and qAcc"),
+    "yes_no": Metric(_figures, "mean of aAcc, fAcc and qAcc", sum_points=_sum_figures),
     "rated_yes_no": Metric(_rated_yes_no, "the data set's own rating of yes and no"),
     "vqa": Metric(_vqa, "Overall", can_use_judge=False),
     "extracted": Metric(_extracted, "acc of Overall"),

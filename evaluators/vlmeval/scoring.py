@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import tempfile
 import traceback
@@ -31,7 +32,7 @@ from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Score
 from soup.evaluation.engine import Prompt
 
-__all__ = ["ask_circles", "ask_rows", "score"]
+__all__ = ["ask_circles", "ask_rows", "score", "total"]
 
 Answer = Callable[[list[Prompt]], list[str]]
 """Gives the answers to prompts, in their order."""
@@ -119,6 +120,22 @@ def score(
             f"{mean}: this version of it ({version()}) counts differently."
         )
     return Score(result.value, n=len(points), questions=points, unparsed=unparsed)
+
+
+def total(benchmark: VLMEvalBenchmark, data_set: DataSet, points: Mapping[str, float]) -> float:
+    """Return the score that the points of all questions come to, 0 to 100.
+
+    Args:
+        benchmark: Whose data set.
+        data_set: VLMEvalKit's.
+        points: By question.
+    """
+    sum_points = metric_of(benchmark).sum_points
+    if sum_points is None:
+        return 100 * math.fsum(points.values()) / len(points)
+    questions = question_ids(benchmark, data_set.data)
+    with python_strings():
+        return sum_points(data_set.data.drop(columns="image"), [points[question] for question in questions])
 
 
 def _rounds(rows: list[Row], questions: list[str]) -> Iterator[list[int]]:

@@ -106,6 +106,7 @@ class Console:
         return Progress(
             on_warning=self.warn,
             on_budget=self.show_budget,
+            on_hint=self.say,
             on_pace=self.show_pace,
             on_start=self.show_start,
             on_end=self.show_end,
@@ -173,10 +174,13 @@ class Console:
         """Print a trial's scores."""
         self._end_phase()
         part, judged = ("report ", trial.report) if trial.report else ("", trial.scores)
-        scores = ", ".join(f"{name} {score.value:.2f}" for name, score in judged.items())
+        texts = {name: f"{'~' if score.estimate else ''}{score.value:.2f}" for name, score in judged.items()}
+        scores = ", ".join(f"{name} {text}" for name, text in texts.items())
         when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
-        names = printable(trial.label)
-        self.say(f"  {names}: {part}overall {trial.objective.overall(judged):.2f} ({scores}; {when})")
+        overall = f"overall {trial.objective.overall(judged):.2f}"
+        if trial.interval and not part:
+            overall = "overall ~{:.2f}, estimated in {:.2f} to {:.2f}".format(trial.overall, *trial.interval)
+        self.say(f"  {printable(trial.label)}: {part}{overall} ({scores}; {when})")
 
     def start_phase(self, name: str, total_bytes: int) -> None:
         """Show a bar for the bytes that follow."""
@@ -249,10 +253,7 @@ class _Board:
 
 def print_table(table: ScoreTable, first: str) -> None:
     """Print a table of scores on stdout; `first` heads the column of labels."""
-    rows = [
-        [row.label, *("" if value is None else f"{value:.2f}" for value in row.values), row.remark]
-        for row in table.rows
-    ]
+    rows = [[row.label, *row.texts, row.remark] for row in table.rows]
     print_rows([first, *table.columns, ""], rows, right=range(1, len(table.columns) + 1))
 
 

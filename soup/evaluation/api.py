@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from soup.errors import EvaluatorError
+from soup.evaluation.estimates import Estimate
 from soup.hf.key_mapping import Conversion
 from soup.support.options import option_name
 
@@ -106,7 +107,8 @@ class Benchmark:
     """A named test set, the harness that runs it, and the part of its questions that count.
 
     `name` is what the user typed and what tables show (`mmbench`, `python:judge.py:score`), `harness` the evaluator
-    that knows it (`python`), `target` what the harness calls it (`judge.py:score`).
+    that knows it (`python`), `target` what the harness calls it (`judge.py:score`), `only` the questions that are
+    asked, where some of those that count are known without; None: all are asked.
 
     Where it `measures` the likelihood, a score is `Score.of_loss` of the reference answers; a harness is asked for it
     only where its `why_no_likelihood` says None, and its identity then says so, too.
@@ -117,11 +119,16 @@ class Benchmark:
     target: str
     split: Split = ALL
     measures: Literal["score", "likelihood"] = "score"
+    only: frozenset[str] | None = None
 
     @property
     def likelihood(self) -> Benchmark:
         """The same questions, and how likely their reference answers are."""
         return replace(self, name=f"{self.name}{LIKELIHOOD}", measures="likelihood")
+
+    def holds(self, index: str) -> bool:
+        """Whether the question of that index is asked."""
+        return self.split.holds(index) if self.only is None else index in self.only
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,7 @@ class Score:
     index to its points (0 to 1) where the harness tells them. `parts` is for a harness that judges several things at
     once: each part then counts as a benchmark of its own, and `value` is their plain mean. `unparsed` is the share of
     answers (0 to 1) that are none by their form, where the harness knows: no option named, neither yes nor no.
+    `estimate` says how far the value may be off where not all questions were asked; soup itself sets it.
 
     Raises:
         EvaluatorError: a value that is no number, not finite, or outside of 0 to 100; a share outside of 0 to 1.
@@ -142,6 +150,7 @@ class Score:
     questions: Mapping[str, float] | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     unparsed: float | None = None
+    estimate: Estimate | None = None
 
     @classmethod
     def of_loss(cls, losses: Sequence[float]) -> Score:
@@ -248,7 +257,7 @@ class Evaluator(Protocol):
         """
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
-        """Return the candidate's score over the benchmark's questions for which `benchmark.split.holds(index)`.
+        """Return the candidate's score over the benchmark's questions for which `benchmark.holds(index)`.
 
         Raises:
             EvaluatorError: the harness failed or an answer never came. Never a zero in place of a failure.
@@ -313,6 +322,22 @@ class Harness(Evaluator, Protocol):
             EvaluatorError: the data are not here, or damaged.
         """
         return None
+
+    def asks_some(self, benchmark: Benchmark) -> bool:
+        """Say whether `benchmark.only` is heeded, and an answer is the same whatever is asked beside it.
+
+        If so, the score is what `total` makes of all questions' points, those of `only` and others that are known.
+        """
+        return False
+
+    def total(self, benchmark: Benchmark, points: Mapping[str, float]) -> float:
+        """Return the score, 0 to 100, that the points of all of the benchmark's questions come to: here their mean.
+
+        Args:
+            benchmark: Whose questions.
+            points: 0 to 1, by the question's index.
+        """
+        return 100 * math.fsum(points.values()) / len(points)
 
     def fetch(self, benchmark: Benchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
         """Download the benchmark's data, and return where they lie then.

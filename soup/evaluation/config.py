@@ -12,6 +12,7 @@ from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.functions import benchmark_of_function
 from soup.evaluation.harnesses import may_have_parts
 from soup.evaluation.objective import PLAIN, Objective
+from soup.evaluation.questions import QuestionRule
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option, option_name, refuse_wrong_type
 
@@ -34,6 +35,8 @@ class EvalConfig(EvalSettings):
         objective: How benchmarks are weighed in the overall, and guarded against a drop.
         workers: So many processes evaluate candidates at once, one GPU each; 0: this process does.
         ray: The address of a Ray cluster whose actors evaluate, or `local`.
+        questions: `all`, or `disputed:audit=0.05`: a search asks soups the questions on which the single models differ
+            and that share of the others, at least 50 of a benchmark; what it chooses is asked everything.
 
     Raises:
         EvaluatorError: values of a wrong type, a split outside of 0 to 1, or an objective or split of no benchmarks.
@@ -58,12 +61,23 @@ class EvalConfig(EvalSettings):
         None, "Evaluate on a Ray cluster, one actor a GPU (or --workers of them).", "Evaluate", metavar="ADDRESS|local"
     )
 
+    questions: str = option(
+        "all",
+        "Ask soups all questions, or those on which single models differ and this share of the others.",
+        "Evaluate",
+        metavar="all|disputed[:audit=F]",
+    )
+
     def __post_init__(self) -> None:
-        refuse_wrong_type(
-            {"split": self.split, "objective": self.objective, "workers": self.workers, "ray": self.ray},
-            {"split": (float, int, type(None)), "objective": Objective, "workers": int, "ray": (str, type(None))},
-            EvaluatorError,
-        )
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "split": (float, int, type(None)),
+            "objective": Objective,
+            "workers": int,
+            "ray": (str, type(None)),
+            "questions": str,
+        }
+        refuse_wrong_type({name: getattr(self, name) for name in kinds}, kinds, EvaluatorError)
+        QuestionRule.parse(self.questions)
         if not all(isinstance(entry, str) or callable(entry) for entry in _entries(self.benchmarks)):
             raise EvaluatorError(f"benchmarks: expected the names of benchmarks, found {self.benchmarks!r:.80}.")
 
@@ -72,6 +86,11 @@ class EvalConfig(EvalSettings):
         """The part of it that evaluators are built from."""
         names = [entry.name for entry in dataclasses.fields(EvalSettings)]
         return EvalSettings(**{name: getattr(self, name) for name in names})
+
+    @property
+    def question_rule(self) -> QuestionRule:
+        """Which questions a search asks soups."""
+        return QuestionRule.parse(self.questions)
 
     @property
     def selection(self) -> Split:

@@ -20,6 +20,7 @@ from soup.support.plugins import EVALUATORS
 __all__ = [
     "Catalog",
     "ListedBenchmark",
+    "asks_some",
     "build_evaluator",
     "can_fetch",
     "check",
@@ -31,6 +32,7 @@ __all__ = [
     "target_hint",
     "target_of",
     "target_syntax",
+    "total",
     "unlisted",
     "why_no_likelihood",
 ]
@@ -151,6 +153,16 @@ def why_no_likelihood(evaluator: Evaluator, benchmark: Benchmark) -> str | None:
     """Call `Harness.why_no_likelihood` of any evaluator."""
     reason: str | None = _member(evaluator, "why_no_likelihood")(benchmark)
     return reason
+
+
+def asks_some(evaluator: Evaluator, benchmark: Benchmark) -> bool:
+    """Call `Harness.asks_some` of any evaluator."""
+    return bool(_member(evaluator, "asks_some")(benchmark))
+
+
+def total(evaluator: Evaluator, benchmark: Benchmark, points: Mapping[str, float]) -> float:
+    """Call `Harness.total` of any evaluator."""
+    return float(_member(evaluator, "total")(benchmark, points))
 
 
 def can_fetch(evaluator: Evaluator) -> bool:

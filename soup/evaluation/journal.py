@@ -20,6 +20,7 @@ from typing import NotRequired, TypedDict, cast
 
 from soup.errors import JournalError, SoupError
 from soup.evaluation.api import Benchmark, Part, Score, Split
+from soup.evaluation.estimates import Estimate
 from soup.merging.recipe import Recipe
 from soup.support.atomic_files import make_folders, sync
 from soup.support.file_lock import FileLock
@@ -65,21 +66,26 @@ class _Line(TypedDict):
     n: int | None
     parts: dict[str, float]
     questions: dict[str, float] | None
+    estimate: NotRequired[dict[str, float]]
     seconds: float
     time: str
     unparsed: NotRequired[float]
 
 
-def score_key(recipe_digest: str, benchmark: Benchmark, identity: Mapping[str, object]) -> str:
+def score_key(
+    recipe_digest: str, benchmark: Benchmark, identity: Mapping[str, object], question_set: str | None = None
+) -> str:
     """Compute the key under which a score is remembered: the sha256 of all that it depends on.
 
     Args:
         recipe_digest: The recipe's digest.
         benchmark: Its harness, what that calls it, and its split count.
         identity: The harness's version and settings and the digest of the data; see `Evaluator.identity`.
+        question_set: The digest of what was asked and of what is known of the others, for an estimate.
     """
     split = [benchmark.split.part, benchmark.split.fraction]
     facts = [SCHEMA, recipe_digest, benchmark.harness, benchmark.target, dict(identity), split]
+    facts += [] if question_set is None else [question_set]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -165,6 +171,8 @@ class Journal:
         }
         if score.unparsed is not None:
             line["unparsed"] = score.unparsed
+        if score.estimate is not None:
+            line["estimate"] = score.estimate.as_json()
         self._append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         entry = _entry(line)
         self.entries.append(entry)
@@ -241,8 +249,14 @@ _KINDS: dict[str, type | UnionType] = {
     **dict.fromkeys(("ingredients", "weights"), list),
     "parts": dict,
     "questions": dict | None,
+    "estimate": dict | None,
 }
-_ITEMS: dict[str, type | UnionType] = {"ingredients": str, "weights": _NUMBER, "questions": _NUMBER}
+_ITEMS: dict[str, type | UnionType] = {
+    "ingredients": str,
+    "weights": _NUMBER,
+    "questions": _NUMBER,
+    "estimate": _NUMBER,
+}
 
 
 def _entry(line: _Line) -> Entry:
@@ -256,7 +270,20 @@ def _entry(line: _Line) -> Entry:
         weights=tuple(line["weights"]),
         benchmark=without_secrets(line["benchmark"]),
         split=Split(line["split"], line["fraction"]),
-        score=Score(line["value"], line["n"], line["questions"], line["parts"], line.get("unparsed")),
+        score=Score(
+            line["value"],
+            line["n"],
+            line["questions"],
+            line["parts"],
+            line.get("unparsed"),
+            _estimate(line.get("estimate")),
+        ),
         seconds=line["seconds"],
         time=line["time"],
     )
+
+
+def _estimate(numbers: dict[str, float] | None) -> Estimate | None:
+    if numbers is None:
+        return None
+    return Estimate(int(numbers["asked"]), numbers["correction"], numbers["variance"], numbers["unseen"])

@@ -87,9 +87,13 @@ class Objective:
         if wrong:
             raise EvaluatorError("\n".join(dict.fromkeys(wrong)))
 
+    def shares(self, names: Iterable[str]) -> dict[str, float]:
+        """Return the weight of each benchmark."""
+        return {name: self.weights.get(name, 1.0) for name in names}
+
     def overall(self, scores: Mapping[str, Score]) -> float:
         """Compute the weighted mean of the benchmarks' scores; the plain mean where no weights are given."""
-        shares = {name: self.weights.get(name, 1.0) for name in scores}
+        shares = self.shares(scores)
         return math.fsum(shares[name] * score.value for name, score in scores.items()) / math.fsum(shares.values())
 
     def broken(self, scores: Mapping[str, Score], singles: Iterable[Mapping[str, Score]]) -> tuple[str, ...]:

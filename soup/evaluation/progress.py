@@ -23,6 +23,7 @@ class Progress:
     Args:
         on_warning: A remark that stops nothing.
         on_budget: A strategy's name, and how many evaluations it asks for at most, before the first.
+        on_hint: How a search could cost less, before the first evaluation.
         on_pace: How far the search is, before each evaluation.
         on_start: A recipe is about to be evaluated on a benchmark, here or by a worker.
         on_end: That evaluation is over.
@@ -35,6 +36,7 @@ class Progress:
 
     on_warning: Callable[[str], None] = lambda text: None
     on_budget: Callable[[str, int], None] = lambda strategy, most: None
+    on_hint: Callable[[str], None] = lambda text: None
     on_pace: Callable[[Pace], None] = lambda pace: None
     on_start: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
     on_end: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None

@@ -12,11 +12,14 @@ from soup.checkpoints.digest import ContentDigest, side_digest
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score, Split
 from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.estimates import refuse_failed_audit
 from soup.evaluation.harnesses import has_check
-from soup.evaluation.journal import Journal, score_key
+from soup.evaluation.journal import Entry, Journal, score_key
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.pace import Pace, seconds_per_model
 from soup.evaluation.progress import Progress
+from soup.evaluation.question_plan import QuestionPlan
+from soup.evaluation.questions import QuestionSet
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.score_remarks import constant_scores, score_remarks
 from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, check_entries, evaluate_once
@@ -51,6 +54,8 @@ class Scorer:
         digest_base: Gives the base's digest, where the method or an adapter reads the base.
         expected: How many models are scored at most, once for each part of the questions; None: nobody knows.
         at_once: How many are evaluated side by side.
+        audit: The share of undisputed questions that soups are asked beside the disputed ones; None: all are asked
+            everything.
 
     `trials` keeps the trials in the order asked, `fresh` the journal's keys of what was evaluated now, `remarks` what
     was strange on the way, each by what it is about, `is_checked` whether harnesses had their look before the first
@@ -68,8 +73,9 @@ class Scorer:
     digest_base: Callable[[], str] | None = None
     expected: int | None = None
     at_once: int = 1
+    audit: float | None = None
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
-    announced: set[TrialKey] = field(default_factory=set)
+    announced: set[tuple[tuple[str, ...], str, bool]] = field(default_factory=set)
     fresh: set[str] = field(default_factory=set)
     evaluated: dict[TrialKey, Evaluated] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
@@ -86,19 +92,21 @@ class Scorer:
         Raises:
             EvaluatorError: the harness failed, timed out, or gave no score.
             RecipeError: nothing to score, or an ingredient that the pool does not have.
+            AuditFailedError: estimates are no good in this search.
         """
         recipe = self.recipe(chosen, method, params)
         key = _key(recipe)
         if key not in self.trials:
             self.trials[key] = self.trial(recipe)
             self.announce(self.trials[key])
+            refuse_failed_audit(trial.estimate for trial in self.trials.values())
         return self.trials[key]
 
     def trial(self, recipe: Recipe) -> Trial:
         """Return a recipe's trial, evaluated if need be, without a note that it was asked for."""
         scores, seconds = self._evaluated(recipe)
         # Guards compare with the single models, which are scored for them where nobody has asked yet.
-        singles = [self._evaluated(self.recipe([part]))[0] for part in self.pool] if self.objective.guards else []
+        singles = [self._evaluated(single)[0] for single in self.singles] if self.objective.guards else []
         broken = self.objective.broken(scores, singles)
         varied = (recipe.method, recipe.params) != self._method_and_params
         return Trial(recipe, scores, {}, seconds, self.objective, broken, self.suite.split.part, varied)
@@ -108,6 +116,43 @@ class Scorer:
         """The search's own, as recipes hold them."""
         recipe = self.recipe([self.pool[0]])
         return recipe.method, recipe.params
+
+    @cached_property
+    def singles(self) -> list[Recipe]:
+        """The recipe of each ingredient alone."""
+        return [self.recipe([part]) for part in self.pool]
+
+    @property
+    def needs_singles(self) -> bool:
+        """Whether no soup is scored before all single models are: what they dispute says what it is asked."""
+        return self.question_plan is not None
+
+    @cached_property
+    def question_plan(self) -> QuestionPlan | None:
+        """What each recipe is asked; None where all are asked everything."""
+        if self.audit is None:
+            return None
+        digests = {single.digest for single in self.singles}
+        return QuestionPlan(self.audit, digests, self._singles_scores, self.remark)
+
+    def _singles_scores(self, entry: SuiteEntry) -> dict[str, Score]:
+        entries = {single.digest: self.journal.find(_score_key(single, entry)) for single in self.singles}
+        return {digest: remembered.score for digest, remembered in entries.items() if remembered}
+
+    def question_sets(self, recipe: Recipe, suite: BenchmarkSuite) -> list[QuestionSet | None]:
+        """Return what a recipe is asked on each of the suite's entries; None for everything.
+
+        Questions that only report are asked one and all.
+        """
+        plan = self.question_plan
+        if plan is None or suite.split != self.suite.split:
+            return [None] * len(suite.entries)
+        return [plan.question_set(recipe.digest, entry) for entry in suite.entries]
+
+    def restart(self) -> None:
+        """Forget the order in which trials were asked for: a strategy begins anew, on the scores that are known now."""
+        self.trials.clear()
+        self.evaluated.clear()
 
     def pace(self) -> Pace:
         """How far the search is: the time left is a mean model's, for each that may be to come."""
@@ -119,9 +164,10 @@ class Scorer:
         return Pace(done, total, None if seconds is None else seconds * (total - done) / self.at_once)
 
     def announce(self, trial: Trial) -> None:
-        """Tell of a trial, once."""
-        if _key(trial.recipe) not in self.announced:
-            self.announced.add(_key(trial.recipe))
+        """Tell of a trial, once; once more where its estimate has become a score."""
+        key = (*_key(trial.recipe), trial.is_estimated)
+        if key not in self.announced:
+            self.announced.add(key)
             self.progress.on_trial(trial)
 
     def report(self, trial: Trial, split: Split) -> Trial:
@@ -158,8 +204,7 @@ class Scorer:
         self.is_checked = True
         if not any(has_check(entry.evaluator) for entry in self.suite.entries):
             return
-        singles = [self.recipe([part]) for part in self.pool]
-        needed = sorted({index for single in singles for index in self.missing(single, self.suite)})
+        needed = sorted({index for single in self.singles for index in self.missing(single, self.suite)})
         check_entries([self.suite.entries[index] for index in needed], self.pool)
 
     def remark(self, text: str, subject: str = "") -> None:
@@ -185,13 +230,37 @@ class Scorer:
 
     def missing(self, recipe: Recipe, suite: BenchmarkSuite) -> list[int]:
         """Return the indices of the suite's entries for which a recipe has no remembered score yet."""
-        keys = [_score_key(recipe, entry) for entry in suite.entries]
-        return [index for index, key in enumerate(keys) if self.journal.find(key) is None]
+        asked = enumerate(zip(suite.entries, self.question_sets(recipe, suite), strict=True))
+        return [index for index, (entry, questions) in asked if self._find(recipe, entry, questions) is None]
 
-    def remember(self, recipe: Recipe, entry: SuiteEntry, score: Score, seconds: float) -> None:
-        """Write down a score that was given now, here or by a worker."""
-        key = _score_key(recipe, entry)
+    def _find(self, recipe: Recipe, entry: SuiteEntry, questions: QuestionSet | None) -> Entry | None:
+        """Return what is remembered.
+
+        A score of everything answers for an estimate, unless the estimate was made before it: a search that is typed
+        again goes the same way. An estimate never answers for a score.
+        """
+        estimate = self.journal.find(_score_key(recipe, entry, questions)) if questions else None
+        return estimate or self.journal.find(_score_key(recipe, entry))
+
+    def remember(
+        self, recipe: Recipe, entry: SuiteEntry, score: Score, seconds: float, questions: QuestionSet | None = None
+    ) -> None:
+        """Write down a score that was given now, here or by a worker.
+
+        Args:
+            recipe: What was scored.
+            entry: On what.
+            score: What the evaluator gave.
+            seconds: How long it took.
+            questions: What was asked; None: everything.
+
+        Raises:
+            EvaluatorError: it answered other questions than it was asked.
+        """
+        key = _score_key(recipe, entry, questions)
         if self.journal.find(key) is None:
+            if questions is not None:
+                score = _estimate(recipe, entry, score, questions)
             self.journal.remember(key, recipe, entry.benchmark, entry.identity, score, seconds)
             self.fresh.add(key)
 
@@ -199,6 +268,9 @@ class Scorer:
         """Return the scores over the questions that choose, and the seconds that they took; made once."""
         key = _key(recipe)
         if key not in self.evaluated:
+            if self.question_plan is not None and self.question_plan.estimates(recipe.digest):
+                for single in self.singles:
+                    self._evaluated(single)
             scores, seconds = self._scores(recipe, self.suite)
             self.objective.check(list(scores))
             self._refuse_other_names(recipe, scores)
@@ -217,19 +289,22 @@ class Scorer:
             )
 
     def _scores(self, recipe: Recipe, suite: BenchmarkSuite) -> Evaluated:
+        asked = list(zip(suite.entries, self.question_sets(recipe, suite), strict=True))
         if missing := self.missing(recipe, suite):
-            self._evaluate(recipe, [suite.entries[index] for index in missing], suite.timeout_seconds)
+            self._evaluate(recipe, [asked[index] for index in missing], suite.timeout_seconds)
         scores: dict[str, Score] = {}
         seconds: float | None = None
-        for entry in suite.entries:
-            remembered = self.journal.find(_score_key(recipe, entry))
+        for entry, questions in asked:
+            remembered = self._find(recipe, entry, questions)
             assert remembered is not None
             _add(scores, entry.benchmark.name, remembered.score)
             if remembered.key in self.fresh:
                 seconds = (seconds or 0.0) + remembered.seconds
         return scores, seconds
 
-    def _evaluate(self, recipe: Recipe, entries: list[SuiteEntry], timeout_seconds: float | None) -> None:
+    def _evaluate(
+        self, recipe: Recipe, asked: list[tuple[SuiteEntry, QuestionSet | None]], timeout_seconds: float | None
+    ) -> None:
         self.check_first()
         candidate = make_candidate(
             recipe,
@@ -241,14 +316,15 @@ class Scorer:
             on_remark=self.remark,
         )
         try:
-            for entry in entries:
+            for entry, questions in asked:
                 self.progress.on_pace(self.pace())
                 self.progress.on_start(recipe, entry.benchmark)
                 try:
-                    score, seconds = evaluate_once(entry, candidate, timeout_seconds)
+                    only = questions.asked if questions else None
+                    score, seconds = evaluate_once(entry.asking(only), candidate, timeout_seconds)
                 finally:
                     self.progress.on_end(recipe, entry.benchmark)
-                self.remember(recipe, entry, score, seconds)
+                self.remember(recipe, entry, score, seconds, questions)
         finally:
             candidate.remove()
 
@@ -282,8 +358,15 @@ def _key(recipe: Recipe) -> TrialKey:
     return recipe.names, recipe.digest
 
 
-def _score_key(recipe: Recipe, entry: SuiteEntry) -> str:
-    return score_key(recipe.digest, entry.benchmark, entry.identity)
+def _score_key(recipe: Recipe, entry: SuiteEntry, questions: QuestionSet | None = None) -> str:
+    return score_key(recipe.digest, entry.benchmark, entry.identity, questions.digest if questions else None)
+
+
+def _estimate(recipe: Recipe, entry: SuiteEntry, score: Score, questions: QuestionSet) -> Score:
+    try:
+        return questions.estimate(score, entry.total)
+    except EvaluatorError as error:
+        raise EvaluatorError(f"{'+'.join(recipe.names)} on {entry.benchmark.name}: {error}") from error
 
 
 def _add(scores: dict[str, Score], name: str, score: Score) -> None:

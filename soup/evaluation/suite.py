@@ -16,7 +16,7 @@ from types import FrameType
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
-from soup.evaluation.harnesses import check, why_no_likelihood
+from soup.evaluation.harnesses import check, total, why_no_likelihood
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from soup.support.options import option_name
@@ -37,6 +37,14 @@ class SuiteEntry:
     def ask(cls, benchmark: Benchmark, evaluator: Evaluator) -> SuiteEntry:
         """Return the entry of a benchmark, its evaluator asked for its identity."""
         return cls(benchmark, evaluator, evaluator.identity(benchmark))
+
+    def asking(self, only: frozenset[str] | None) -> SuiteEntry:
+        """Return the entry of the same benchmark, of which no more than these questions are asked."""
+        return self if only is None else replace(self, benchmark=replace(self.benchmark, only=only))
+
+    def total(self, points: Mapping[str, float]) -> float:
+        """Return the score that the points of all questions come to, by the benchmark's own rule."""
+        return total(self.evaluator, self.benchmark, points)
 
 
 @dataclass(frozen=True)

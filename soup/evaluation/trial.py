@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Part, Score
 from soup.evaluation.bootstrap import Difference, paired_difference
+from soup.evaluation.estimates import Estimate
 from soup.evaluation.objective import PLAIN, Objective
 from soup.merging.recipe import Recipe
 from soup.support.options import option_name
@@ -40,7 +41,7 @@ class Trial:
     varied: bool = False
 
     def __repr__(self) -> str:
-        return f"<Trial of {' + '.join(self.names)}: {self.overall:.2f}>"
+        return f"<Trial of {' + '.join(self.names)}: {'~' if self.is_estimated else ''}{self.overall:.2f}>"
 
     @property
     def overall(self) -> float:
@@ -51,6 +52,22 @@ class Trial:
     def report_overall(self) -> float | None:
         """The objective over the questions that only report, where they were asked."""
         return self.objective.overall(self.report) if self.report else None
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """How far the overall may be off where not all questions were asked."""
+        estimates = {name: score.estimate for name, score in self.scores.items() if score.estimate}
+        return Estimate.weighted(estimates, self.objective.shares(self.scores))
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether it was not asked all questions that choose."""
+        return any(score.estimate for score in self.scores.values())
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the overall over all questions, where not all were asked."""
+        return self.estimate.interval(self.overall) if self.estimate else None
 
     @property
     def allowed(self) -> bool:

@@ -98,6 +98,7 @@ def write_soup(
     out: Path,
     *,
     scores: Mapping[str, Mapping[str, float]] | None = None,
+    scores_note: str = "",
     on_bytes: Callable[[int], None] | None = None,
     on_remark: Callable[[str], None] = lambda text: None,
 ) -> Recipe:
@@ -107,6 +108,7 @@ def write_soup(
         plan: What is merged; its pool is open.
         out: The directory to write.
         scores: For the model card: by benchmark, then by the part of the questions.
+        scores_note: What the card says of them besides.
         on_bytes: Called with the number of input bytes done since its last call.
         on_remark: Called with what the soup's user should know.
 
@@ -116,7 +118,7 @@ def write_soup(
         OutputError: the destination exists, is being written by another run, or the disk is too small.
     """
     if plan.adapter:
-        return _write_adapter(plan, plan.adapter, out, scores, on_bytes, on_remark)
+        return _write_adapter(plan, plan.adapter, out, scores, scores_note, on_bytes, on_remark)
     if not plan.write.overwrite and (finished := _finished_soup(plan, out, on_bytes)):
         remove_replaced(out)
         return finished
@@ -131,7 +133,7 @@ def write_soup(
             del digests  # of each tensor
         _refuse_changed(plan)
         sealed = plan.recipe.sealed(contents, digest_files(plan.side_files))
-        add_side_files(writer, plan, sealed, out, scores)
+        add_side_files(writer, plan, sealed, out, scores, scores_note)
         writer.commit(_metadata(sealed.digest))
     return sealed
 
@@ -141,6 +143,7 @@ def _write_adapter(
     adapter: AdapterPlan,
     out: Path,
     scores: Mapping[str, Mapping[str, float]] | None,
+    scores_note: str,
     on_bytes: Callable[[int], None] | None,
     on_remark: Callable[[str], None],
 ) -> Recipe:
@@ -157,7 +160,7 @@ def _write_adapter(
         assert sealed.base is not None, "adapters have a base"
         writer.add_file(ADAPTER_CONFIG, adapter.config(sealed.base.path))
         writer.add_file("recipe.yaml", sealed.text(out).encode())
-        card = model_card(sealed, scores, plan.lead.config, adapter_error=error)
+        card = model_card(sealed, scores, plan.lead.config, adapter_error=error, scores_note=scores_note)
         writer.add_file("README.md", card.encode())
         writer.commit(_metadata(sealed.digest))
     return sealed
@@ -206,6 +209,7 @@ def add_side_files(
     sealed: Recipe,
     out: Path,
     scores: Mapping[str, Mapping[str, float]] | None = None,
+    scores_note: str = "",
 ) -> None:
     """Add all that stands beside the weights: what the lead carries, config.json with the dtype, recipe, card.
 
@@ -215,6 +219,7 @@ def add_side_files(
         sealed: The recipe that is written.
         out: The directory that the recipe's paths are relative to.
         scores: For the model card: by benchmark, then by the part of the questions.
+        scores_note: What the card says of them besides.
     """
     for name, path in plan.side_files.items():
         if name == "config.json":
@@ -222,7 +227,7 @@ def add_side_files(
         else:
             writer.copy_file(name, path)
     writer.add_file("recipe.yaml", sealed.text(out).encode())
-    writer.add_file("README.md", model_card(sealed, scores, plan.lead.config).encode())
+    writer.add_file("README.md", model_card(sealed, scores, plan.lead.config, scores_note=scores_note).encode())
 
 
 def earlier_soup(out: Path) -> Recipe | None:

@@ -17,7 +17,12 @@ Scores = Mapping[str, Mapping[str, float]]
 
 
 def model_card(
-    recipe: Recipe, scores: Scores | None, config: Mapping[str, object], *, adapter_error: float | None = None
+    recipe: Recipe,
+    scores: Scores | None,
+    config: Mapping[str, object],
+    *,
+    adapter_error: float | None = None,
+    scores_note: str = "",
 ) -> str:
     """Write README.md for a soup.
 
@@ -26,6 +31,7 @@ def model_card(
         scores: What the soup scored; None leaves the section out.
         config: The soup's config.json.
         adapter_error: How far one adapter of a smaller rank is from the soup, as a share; None: it is a whole model.
+        scores_note: What is said of the scores besides.
     """
     front = {
         "library_name": "transformers" if adapter_error is None else "peft",
@@ -46,7 +52,7 @@ def model_card(
         + ". It costs as much to run as one of them.\n",
         table(["ingredient", "weight", "digest"], rows),
         *([_adapter(adapter_error)] if adapter_error is not None else []),
-        *([_scores(scores, describe_objective(recipe.objective))] if scores else []),
+        *([_scores(scores, describe_objective(recipe.objective), scores_note)] if scores else []),
         f"`recipe.yaml` beside this file makes it again (`soup merge recipe.yaml -o OUT`), bit for bit.\n"
         f"Recipe digest: `{recipe.digest}`.\n",
     ]
@@ -63,7 +69,7 @@ def _adapter(error: float) -> str:
     )
 
 
-def _scores(scores: Scores, objective: str) -> str:
+def _scores(scores: Scores, objective: str, note: str) -> str:
     splits = [split for split in ("all", "selection", "report") if any(split in row for row in scores.values())]
     rows = [
         [markdown_text(name), *(f"{row[split]:.2f}" if split in row else "" for split in splits)]
@@ -74,6 +80,7 @@ def _scores(scores: Scores, objective: str) -> str:
     else:
         remark = "These very questions chose this soup, so that the scores flatter it."
     remark = f"{remark} Objective: {markdown_text(objective)}." if objective else remark
+    remark = f"{remark} {markdown_text(note)}" if note else remark
     return f"## Scores\n\n{table(['benchmark', *splits], rows)}\n{remark}\n"
 
 

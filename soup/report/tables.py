@@ -27,11 +27,21 @@ PARTS = ("all", "selection", "report")
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A line of a table: a label, values by column (None where there is none), and a remark."""
+    """A line of a table: a label, values by column (None where there is none), and a remark.
+
+    `estimated` holds the indices of values that are estimates.
+    """
 
     label: str
     values: tuple[float | None, ...]
     remark: str = ""
+    estimated: frozenset[int] = frozenset()
+
+    @property
+    def texts(self) -> list[str]:
+        """The values as a person reads them: an estimate after a tilde."""
+        marks = ["~" if index in self.estimated else "" for index in range(len(self.values))]
+        return ["" if value is None else f"{mark}{value:.2f}" for mark, value in zip(marks, self.values, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,12 @@ class ScoreTable:
     def as_json(self) -> dict[str, object]:
         """Return the same as JSON: one object a row."""
         shown = [
-            {"name": row.label, "values": dict(zip(self.columns, row.values, strict=True)), "remark": row.remark}
+            {
+                "name": row.label,
+                "values": dict(zip(self.columns, row.values, strict=True)),
+                "remark": row.remark,
+                **({"estimated": [self.columns[index] for index in sorted(row.estimated)]} if row.estimated else {}),
+            }
             for row in self.rows
         ]
         return {"schema": 1, "columns": list(self.columns), "rows": shown}
@@ -75,7 +90,10 @@ def trials_table(trials: Sequence[Trial], soup: Soup | None = None) -> ScoreTabl
     for trial in trials:
         values = [trial.scores[name].value if name in trial.scores else None for name in names]
         overalls = [trial.overall, *([trial.report_overall] if reported else [])]
-        rows.append(ScoreRow(trial.label, (*values, *overalls), _remark(trial, soup) if soup else ""))
+        marks = [name in trial.scores and trial.scores[name].estimate is not None for name in names]
+        marks.append(trial.is_estimated)
+        estimated = frozenset(index for index, mark in enumerate(marks) if mark)
+        rows.append(ScoreRow(trial.label, (*values, *overalls), _remark(trial, soup) if soup else "", estimated))
     return ScoreTable(columns, tuple(rows))
 
 
@@ -88,6 +106,8 @@ def _remark(trial: Trial, soup: Soup) -> str:
         remarks.append(f"{difference} against {rival.label}")
     if trial.broken and accepted:
         remarks.append(f"breaks {'; '.join(trial.broken)}")
+    if trial.interval:
+        remarks.append("estimated: {:.2f} to {:.2f}".format(*trial.interval))
     return ", ".join(remarks)
 
 
@@ -239,10 +259,13 @@ def _part(column: str) -> str:
 
 
 def _scores(entries: Sequence[Entry], part: str) -> dict[str, dict[str, float]]:
-    """Scores over a part of the questions: by recipe digest, then by benchmark; of several the last."""
+    """Scores over a part of the questions: by recipe digest, then by benchmark; of several the last.
+
+    Estimates are left out: the models of a run's table have scores, all of them.
+    """
     scores: dict[str, dict[str, float]] = {}
     for entry in entries:
-        if entry.split.part == part:
+        if entry.split.part == part and entry.score.estimate is None:
             scores.setdefault(entry.recipe, {}).update(_scores_of(entry))
     return scores
 

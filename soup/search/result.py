@@ -64,6 +64,7 @@ class Soup:
                 **{name: score.value for name, score in trial.scores.items()},
                 "overall": trial.overall,
                 "report overall": trial.report_overall,
+                "estimated": trial.is_estimated or None,
                 "accepted": self.accepted(trial),
             }
             for trial in self.trials
@@ -134,6 +135,8 @@ def trial_as_json(trial: Trial) -> dict[str, object]:
         "single": trial.is_single,
         "remembered": trial.seconds is None,
     }
+    if trial.interval:
+        shown |= {"estimated": True, "interval": list(trial.interval)}
     if trial.report:
         scores = {name: _score_as_json(score, "report") for name, score in trial.report.items()}
         shown["report"] = {"overall": trial.report_overall, "scores": scores}
@@ -141,7 +144,11 @@ def trial_as_json(trial: Trial) -> dict[str, object]:
 
 
 def _score_as_json(score: Score, part: str) -> dict[str, object]:
-    return {"value": score.value, "n": score.n, "split": part}
+    shown: dict[str, object] = {"value": score.value, "n": score.n, "split": part}
+    if score.estimate:
+        interval = list(score.estimate.interval(score.value))
+        shown |= {"estimated": True, "interval": interval, "asked": score.estimate.asked}
+    return shown
 
 
 def card_scores(trial: Trial) -> dict[str, dict[str, float]]:

@@ -16,10 +16,11 @@ from soup.errors import EvaluatorError, OutputError, RecipeError
 from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
+from soup.evaluation.harnesses import asks_some
 from soup.evaluation.loaded_model import evaluate_loaded
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
-from soup.evaluation.suite import build_suite, check_entries
+from soup.evaluation.suite import BenchmarkSuite, build_suite, check_entries
 from soup.evaluation.trial import Trial
 from soup.merging.merge import earlier_soup, refuse_inputs_as_output, write_soup
 from soup.merging.options import MergeOptions, WriteOptions
@@ -33,10 +34,13 @@ from soup.search.result import Soup, card_scores, save_result
 from soup.search.session import Session
 from soup.search.strategies.base import Choice, Strategy
 from soup.support.open_files import real_path
-from soup.support.options import option_name, refuse_wrong_type
-from soup.support.text import bullet_list
+from soup.support.options import option_name, refuse_wrong_type, speaks_in_flags
+from soup.support.text import bullet_list, pluralize
 
 __all__ = ["CookArguments", "cook", "evaluate", "plan_cook", "run_cook"]
+
+FINALISTS = 2
+"""The choice and the runner-up, which are asked everything where soups are estimated."""
 
 Locations = str | Path | Sequence[str | Path]
 
@@ -97,13 +101,37 @@ class _Run:
     def most_evaluations(self) -> int | None:
         """How many soups are evaluated at most, on both parts of the questions where they are split; None: who knows.
 
-        Guards ask for all single models; the report for those that the strategy asked for, and for its choice.
+        Guards and estimates ask for all single models, estimates besides for the choice and the runner-up; the report
+        for the single models that were asked for, the choice, and with estimates the runner-up.
         """
         budget, count = self.strategy.budget(len(self.pool)), len(self.pool)
         if budget is None:
             return None
-        singles = count if self.config.objective.guards else budget.singles
-        return singles + budget.soups + (budget.singles + 1 if self.config.split is not None else 0)
+        estimates = self.audit is not None
+        singles = count if self.config.objective.guards or estimates else budget.singles
+        finalists = FINALISTS if estimates else 0  # once more
+        report = (count + FINALISTS if estimates else budget.singles + 1) if self.config.split is not None else 0
+        return singles + budget.soups + finalists + report
+
+    @property
+    def audit(self) -> float | None:
+        """The share of undisputed questions that soups are asked; None: all are asked everything.
+
+        So are they where there are no more than are asked everything in the end.
+        """
+        budget = self.strategy.budget(len(self.pool))
+        return None if budget and budget.soups <= FINALISTS else self.config.question_rule.audit
+
+    def hint(self, suite: BenchmarkSuite) -> str | None:
+        """Return how a long search could cost less; None where it could not, or does already."""
+        budget, count = self.strategy.budget(len(self.pool)), len(self.pool)
+        is_long = budget is not None and budget.singles + budget.soups > 2 * count
+        if not is_long or self.audit is not None:
+            return None
+        if not any(asks_some(entry.evaluator, entry.benchmark) for entry in suite.entries):
+            return None
+        rule = "--questions disputed" if speaks_in_flags() else 'questions="disputed"'
+        return f"{rule} would ask most soups a fraction of the questions (docs/questions.md)."
 
 
 def cook(
@@ -268,9 +296,14 @@ def _search_and_write(run: _Run, progress: Progress) -> Soup:
     expected = run.most_evaluations
     if expected is not None:
         progress.on_budget(run.strategy.name, expected)
-    with Session.open(run.pool, suite, run.config, run.directory, run.template, progress, expected) as session:
-        choice = session.choose(lambda score: run.strategy.choose(run.pool, score))
-        recipe = _within_guards(session.scorer(choice.chosen, choice.method, choice.params)).recipe
+    if hint := run.hint(suite):
+        progress.on_hint(hint)
+    with Session.open(
+        run.pool, suite, run.config, run.directory, run.template, progress, expected, run.audit
+    ) as session:
+        choice = session.choose_confirmed(lambda score: run.strategy.choose(run.pool, score))
+        trial = _within_guards(session.scorer(choice.chosen, choice.method, choice.params))
+        recipe = trial.recipe
         session.scorer.remark_on_choice()
         trials = session.reported(recipe)
     recipe = _write(run, recipe, trials, progress)
@@ -301,7 +334,25 @@ def _write(run: _Run, recipe: Recipe, trials: Sequence[Trial], progress: Progres
     progress.on_phase("merging", plan.read_bytes)
     final = [trial for trial in trials if trial.recipe == recipe]
     scores = card_scores(final[0]) if final else None
-    return write_soup(plan, run.out, scores=scores, on_bytes=progress.on_bytes, on_remark=progress.on_warning)
+    return write_soup(
+        plan,
+        run.out,
+        scores=scores,
+        scores_note=_estimates_note(trials),
+        on_bytes=progress.on_bytes,
+        on_remark=progress.on_warning,
+    )
+
+
+def _estimates_note(trials: Sequence[Trial]) -> str:
+    """Say on the card that other soups were not asked everything; the soup itself was."""
+    count = sum(trial.is_estimated for trial in trials)
+    if not count:
+        return ""
+    return (
+        f"On its way the search estimated {pluralize(count, 'other soup')} from the questions on which the single "
+        "models differ and a sample of the others; the scores above are those of all questions."
+    )
 
 
 def _within_guards(trial: Trial) -> Trial:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,7 +22,8 @@ from soup.merging.pool import Pool
 from soup.merging.pool_locations import PoolLocations
 from soup.merging.recipe import Recipe
 from soup.merging.template import RecipeTemplate
-from soup.search.strategies.base import Chosen, ScoreFunction
+from soup.search.confirmation import choose_confirmed
+from soup.search.strategies.base import Choice, Chosen, ScoreFunction
 from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import WorkerPool, WorkerSpec
 from soup.search.workers.ray import RayPool
@@ -55,10 +56,11 @@ class Session:
         template: RecipeTemplate,
         progress: Progress,
         expected: int | None = None,
+        audit: float | None = None,
     ) -> Iterator[Session]:
         """Open a search over a pool; the journal belongs to this process until it is left.
 
-        `expected` is how many models it scores at most, where that is known.
+        `expected` is how many models it scores at most, where that is known; `audit` as for `Scorer`.
 
         Raises:
             JournalError: another run uses the journal, or it is damaged.
@@ -68,12 +70,21 @@ class Session:
             _runner(scorer, config) as runner,
         ):
             scorer.expected = expected
+            scorer.audit = audit
             scorer.at_once = runner.workers.size if runner else 1
             yield cls(scorer, runner, config.split)
 
     def choose(self, strategy: Callable[[ScoreFunction], T]) -> T:
         """Return what a strategy chooses, given a score."""
         return self.runner.choose(strategy) if self.runner else strategy(self.scorer)
+
+    def choose_confirmed(self, strategy: Callable[[ScoreFunction], Choice]) -> Choice:
+        """Return what a strategy chooses; where estimates led there, its choice was asked everything, and held."""
+        return choose_confirmed(self.scorer, self.choose, strategy, self._complete)
+
+    def _complete(self, recipes: Iterable[Recipe]) -> None:
+        if self.runner:
+            self.runner.complete(recipes, self.scorer.suite.split)
 
     def evaluate_singles(self) -> None:
         """Return the trial of each ingredient alone."""
@@ -101,12 +112,17 @@ class Session:
         return {point: self.scorer.report(trial, report) for point, trial in trials.items()}
 
     def reported(self, recipe: Recipe | None = None) -> tuple[Trial, ...]:
-        """All trials; with a split, single models and the recipe are evaluated on the report questions too."""
+        """All trials; with a split, single models and the recipe are evaluated on the report questions too.
+
+        So are soups that were asked everything after an estimate.
+        """
         if self.split is not None:
             report = Split("report", self.split)
-            chosen = recipe.digest if recipe else None
+            plan = self.scorer.question_plan
+            chosen = {recipe.digest} if recipe else set[str]()
+            chosen |= plan.everything if plan else set()
             trials = self.scorer.trials.values()
-            wanted = [trial for trial in trials if trial.is_single or trial.recipe.digest == chosen]
+            wanted = [trial for trial in trials if trial.is_single or trial.recipe.digest in chosen]
             if self.runner:
                 self.runner.complete([trial.recipe for trial in wanted], report)
             for trial in wanted:

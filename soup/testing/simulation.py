@@ -69,6 +69,10 @@ class _Trial:
     def allowed(self) -> bool:
         return not self.broken
 
+    @property
+    def estimate(self) -> None:
+        return None
+
     def difference(self, other: _Trial) -> Difference | None:
         return paired_difference(self.scores, other.scores, self.objective)
 
@@ -127,7 +131,7 @@ class TableScorer:
         """Give a recipe's trial; a real scorer would evaluate it here."""
         scores = self._scores(recipe)
         guards = self.objective.guards
-        singles = [self._scores(self.recipe([name])) for name in self.pool] if guards else []
+        singles = [self._scores(single) for single in self.singles] if guards else []
         return _Trial(recipe, scores, self.objective, self.objective.broken(scores, singles))
 
     def _scores(self, recipe: TableRecipe) -> Mapping[str, Score]:
@@ -136,12 +140,26 @@ class TableScorer:
         known = self.known[recipe.digest]
         return known if isinstance(known, Mapping) else {"table": Score(known)}
 
+    needs_singles = False
+    """A table has all points of all soups: nobody is asked less than everything."""
+
+    @property
+    def singles(self) -> list[TableRecipe]:
+        """List the recipe of each name alone."""
+        return [self.recipe([name]) for name in self.pool]
+
+    def question_sets(self, recipe: TableRecipe, suite: _Suite) -> list[None]:
+        """Say that everything is asked."""
+        return [None]
+
     def missing(self, recipe: TableRecipe, suite: _Suite) -> list[int]:
         """List the benchmarks without a score: the only one, or none."""
         return [] if recipe.digest in self.known else [0]
 
-    def remember(self, recipe: TableRecipe, entry: _Entry, score: Score, seconds: float) -> None:
-        """Store a worker's score."""
+    def remember(
+        self, recipe: TableRecipe, entry: _Entry, score: Score, seconds: float, questions: None = None
+    ) -> None:
+        """Store a worker's score; what was asked is everything."""
         self.known[recipe.digest] = self.overall(recipe)
 
     def pace(self) -> Pace:

@@ -14,6 +14,7 @@ from typing import Protocol
 from soup.checkpoints.digest import ContentDigest
 from soup.errors import SoupError
 from soup.evaluation.api import Benchmark, Score, Split
+from soup.evaluation.questions import QuestionSet
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.settings import EvalSettings
 from soup.merging.options import MergeOptions
@@ -71,11 +72,15 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class EvalTask:
-    """A recipe to be evaluated over a part of the questions, on the suite's benchmarks of these indices."""
+    """A recipe to be evaluated over a part of the questions, on the suite's benchmarks of these indices.
+
+    `questions` says by the index what is asked where that is not everything.
+    """
 
     recipe: Recipe
     split: Split
     indices: tuple[int, ...]
+    questions: Mapping[int, QuestionSet] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, Split]:

@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 from soup.errors import SoupError
 from soup.evaluation.api import Benchmark, Split
+from soup.evaluation.estimates import refuse_failed_audit
 from soup.evaluation.scorer import Scorer
 from soup.evaluation.suite import BenchmarkSuite
+from soup.evaluation.trial import Trial
 from soup.merging.recipe import Recipe
 from soup.search.strategies.base import Scored, ScoreFunction
 from soup.search.workers.protocol import AnswersEvent, EvalTask, Event, Remark, ScoreEvent, WorkerPool
@@ -105,7 +107,10 @@ class SpeculativeRunner:
 
     def _start(self, recipe: Recipe, suite: BenchmarkSuite) -> None:
         self.scorer.check_first()
-        task = EvalTask(recipe, suite.split, tuple(self.scorer.missing(recipe, suite)))
+        indices = tuple(self.scorer.missing(recipe, suite))
+        asked = enumerate(self.scorer.question_sets(recipe, suite))
+        questions = {index: questions for index, questions in asked if questions is not None and index in indices}
+        task = EvalTask(recipe, suite.split, indices, questions)
         self.scorer.progress.on_pace(self.scorer.pace())
         self._running[task.key] = task
         self._show_next(task, task.indices)
@@ -119,7 +124,7 @@ class SpeculativeRunner:
             return
         if isinstance(event, ScoreEvent):
             entry = self.scorer.suite.on(task.split).entries[event.index]
-            self.scorer.remember(task.recipe, entry, event.score, event.seconds)
+            self.scorer.remember(task.recipe, entry, event.score, event.seconds, task.questions.get(event.index))
             self._show_next(task, task.indices[task.indices.index(event.index) + 1 :])
             return
         if isinstance(event, Remark):
@@ -129,8 +134,12 @@ class SpeculativeRunner:
         self._show_next(task, ())
         if event.error is not None:
             self._failed[task.key] = event.error
-        elif task.split == self.scorer.suite.split and not self.scorer.objective.guards:
+        elif task.split == self.scorer.suite.split and not self.scorer.objective.guards and self._is_whole(task):
             self.scorer.announce(self.scorer.trial(task.recipe))
+
+    def _is_whole(self, task: EvalTask) -> bool:
+        """Whether a task's scores are all that is wanted of its recipe: by now it may have to be asked more."""
+        return not self.scorer.missing(task.recipe, self.scorer.suite)
 
     def _show_next(self, task: EvalTask, indices: Sequence[int]) -> None:
         """Show that a worker goes on with the first of a task's benchmarks, whatever it did of that task before."""
@@ -148,17 +157,18 @@ class _Probe:
     def __init__(self, scorer: Scorer, most_wanted: int) -> None:
         self._scorer, self._most_wanted, self._calls = scorer, most_wanted, 0
         self.wanted: list[Recipe] = []
+        self._known: dict[str, Trial] = {}
 
     def __call__(self, chosen: object, /, method: str | None = None, params: Mapping[str, Any] | None = None) -> Scored:
+        scorer, recipe = self._scorer, self._scorer.recipe(chosen, method, params)
         # Guards hold every soup against the single models, so that these come first.
-        singles = [[part] for part in self._scorer.pool] if self._scorer.objective.guards else []
-        recipes = [
-            *(self._scorer.recipe(single) for single in singles),
-            self._scorer.recipe(chosen, method, params),
-        ]
-        unknown = [recipe for recipe in recipes if self._scorer.missing(recipe, self._scorer.suite)]
+        singles = scorer.singles if scorer.objective.guards or scorer.needs_singles else []
+        unknown = [single for single in singles if scorer.missing(single, scorer.suite)]
+        # What the single models dispute says what a soup is asked.
+        if not (unknown and scorer.needs_singles) and scorer.missing(recipe, scorer.suite):
+            unknown.append(recipe)
         if not unknown:
-            return self._scorer.trial(recipes[-1])
+            return self._true_trial(recipe)
         for recipe in unknown:
             if all(recipe.digest != other.digest for other in self.wanted):
                 self.wanted.append(recipe)
@@ -166,3 +176,10 @@ class _Probe:
         if len(self.wanted) >= self._most_wanted or self._calls > MOST_GUESSES:
             raise _EnoughError
         return _Assumed()
+
+    def _true_trial(self, recipe: Recipe) -> Trial:
+        trial = self._scorer.trial(recipe)
+        if not self.wanted:  # else it may be none that one by one would have been asked for
+            self._known[recipe.digest] = trial
+            refuse_failed_audit(known.estimate for known in self._known.values())
+        return trial

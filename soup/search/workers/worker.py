@@ -55,7 +55,9 @@ def make_worker(spec: WorkerSpec) -> Work:
         )
         try:
             for index in task.indices:
-                score, seconds = evaluate_once(entries[index], candidate, suite.timeout_seconds)
+                questions = task.questions.get(index)
+                entry = entries[index].asking(questions.asked if questions else None)
+                score, seconds = evaluate_once(entry, candidate, suite.timeout_seconds)
                 send(ScoreEvent(task, index, score, seconds))
         except SoupError as error:
             send(TaskDone(task, error))

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import random
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,6 +208,25 @@ def test_half_of_the_questions_choose_and_the_other_half_reports(pool, tasks, tm
     for part, split in zip(parts, (Split("selection", 0.5), Split("report", 0.5)), strict=True):
         assert all(split.holds(name) for name in part.questions)
         assert part.value == pytest.approx(100 * sum(part.questions.values()) / part.n)
+
+
+def test_without_examples_no_more_is_asked_than_what_is_wanted_and_one_question_of_each_task(pool, tasks, tmp_path):
+    for name in ("toy_choice", "toy_more"):
+        file = tasks / f"{name}.yaml"
+        (tmp_path / file.name).write_text(file.read_text().replace("num_fewshot: 1", "num_fewshot: 0"))
+    (tmp_path / "toys.yaml").write_text((tasks / "toys.yaml").read_text())
+    evaluator, candidate = LMEval(EvalSettings()), ToyCandidate(pool / "m0", tmp_path, "m0")
+    group = benchmark(tmp_path, "toys")
+    assert evaluator.asks_some(group)
+    whole = evaluator.evaluate(candidate, group)
+    wanted = frozenset({"toy_choice:3", "toy_choice:7"})
+    some = evaluator.evaluate(candidate, replace(group, only=wanted))
+    assert some.questions == {name: whole.questions[name] for name in (*wanted, "toy_more:0")}
+    assert evaluator.total(group, whole.questions) == pytest.approx(whole.value)
+
+
+def test_examples_depend_on_what_was_asked_before_so_that_everything_is_asked(tasks):
+    assert not LMEval(EvalSettings()).asks_some(benchmark(tasks, "toys"))
 
 
 def test_a_part_without_a_question_is_told(tasks):

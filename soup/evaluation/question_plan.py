@@ -1,0 +1,80 @@
+"""What each recipe of a search is asked: single models and what is chosen everything, soups what singles dispute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Benchmark, Score
+from soup.evaluation.harnesses import asks_some
+from soup.evaluation.questions import Dispute, QuestionSet
+from soup.evaluation.suite import SuiteEntry
+
+__all__ = ["QuestionPlan"]
+
+
+@dataclass
+class QuestionPlan:
+    """The question sets of a search that does not ask every soup everything.
+
+    Args:
+        audit: The share of undisputed questions that is asked all the same.
+        everything: The digests of recipes that are asked everything: first the single models, later what was chosen.
+        singles: Gives the single models' scores on an entry, by the digest of each.
+        on_remark: Called with why a benchmark is asked everything.
+
+    `asks_all` is set when estimates have turned out to be no good: then all recipes are asked everything.
+    """
+
+    audit: float
+    everything: set[str]
+    singles: Callable[[SuiteEntry], Mapping[str, Score]]
+    on_remark: Callable[[str], None] = lambda text: None
+    asks_all: bool = False
+    _disputes: dict[Benchmark, Dispute | None] = field(default_factory=dict)
+    _sets: dict[tuple[str, Benchmark], QuestionSet | None] = field(default_factory=dict)
+
+    def estimates(self, recipe_digest: str) -> bool:
+        """Whether a recipe is asked a part of the questions, as far as benchmarks let it."""
+        return not self.asks_all and recipe_digest not in self.everything
+
+    def ask_everything(self, recipe_digests: Iterable[str] | None = None) -> None:
+        """Ask some recipes everything from now on; without digests, all of them."""
+        self.everything.update(recipe_digests or ())
+        self.asks_all = self.asks_all or recipe_digests is None
+
+    def question_set(self, recipe_digest: str, entry: SuiteEntry) -> QuestionSet | None:
+        """Return what a recipe is asked on a benchmark; None for everything. The single models' scores are known.
+
+        Raises:
+            EvaluatorError: the benchmark's own rule failed on the single models' points.
+        """
+        if not self.estimates(recipe_digest):
+            return None
+        key = (recipe_digest, entry.benchmark)
+        if key not in self._sets:
+            dispute = self._dispute(entry)
+            self._sets[key] = dispute.questions_of(recipe_digest, self.audit) if dispute else None
+        return self._sets[key]
+
+    def _dispute(self, entry: SuiteEntry) -> Dispute | None:
+        if entry.benchmark not in self._disputes:
+            found = _find_dispute(self.singles(entry), entry)
+            if isinstance(found, str):
+                self.on_remark(f"{entry.benchmark.name}: every soup is asked all of its questions, for {found}.")
+            self._disputes[entry.benchmark] = found if isinstance(found, Dispute) else None
+        return self._disputes[entry.benchmark]
+
+
+def _find_dispute(singles: Mapping[str, Score], entry: SuiteEntry) -> Dispute | str:
+    if not asks_some(entry.evaluator, entry.benchmark):
+        return "its evaluator can't be asked for some of them"
+    if len(singles) < 2:
+        return "one single model disputes nothing"
+    try:
+        return Dispute.among(singles, entry.total)
+    except EvaluatorError:
+        raise
+    except Exception as cause:
+        raise EvaluatorError(f"{entry.benchmark.name}: no score of its questions' points: {cause!r}") from cause

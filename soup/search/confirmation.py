@@ -1,0 +1,95 @@
+"""The last word on a search that went by estimates: what it chose is asked everything, and must hold.
+
+The choice, the runner-up and the best single model are asked all questions before the soup is written. The strategy is
+then run again on what is known: it costs nothing where it goes the same way, and where true numbers contradict it, it
+goes on from those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from soup.evaluation.estimates import LIMIT, AuditFailedError
+from soup.evaluation.scorer import Scorer
+from soup.evaluation.trial import Trial
+from soup.merging.ingredient import Ingredient
+from soup.merging.recipe import Recipe
+from soup.search.strategies.base import Choice, ScoreFunction
+
+__all__ = ["choose_confirmed"]
+
+MOST_CONTRADICTIONS = 3
+"""After so many choices that did not hold, everything is asked."""
+
+Choose = Callable[[Callable[[ScoreFunction], Choice]], Choice]
+"""Runs a strategy on a session's scores."""
+
+
+def choose_confirmed(
+    scorer: Scorer,
+    choose: Choose,
+    strategy: Callable[[ScoreFunction], Choice],
+    complete: Callable[[Iterable[Recipe]], None] = lambda recipes: None,
+) -> Choice:
+    """Return what a strategy chooses; where estimates led there, its choice was asked everything, and held.
+
+    Args:
+        scorer: The session's.
+        choose: Runs the strategy on it.
+        strategy: What chooses.
+        complete: Has workers evaluate recipes over the questions that choose; by default the scorer does it alone.
+    """
+    contradictions = 0
+    doubted: Trial | None = None
+    while True:
+        try:
+            choice = choose(strategy)
+            trial = scorer(choice.chosen, choice.method, choice.params)
+        except AuditFailedError as failure:
+            _ask_everything(scorer, f"The audit of the estimates fails: {failure}.")
+            continue
+        if (plan := scorer.question_plan) is None:
+            return choice
+        if doubted is not None and doubted.recipe.digest == trial.recipe.digest:
+            break
+        if doubted is not None:
+            contradictions += 1
+            scorer.remark(
+                f"Asked everything, {doubted.label} was not chosen again: the search went on from the true numbers to "
+                f"{trial.label}."
+            )
+        estimated = [other for other in _finalists(scorer, trial) if other.is_estimated]
+        if not estimated:
+            break
+        if contradictions >= MOST_CONTRADICTIONS:
+            _ask_everything(scorer, f"{contradictions} choices by estimates did not hold.")
+            continue
+        plan.ask_everything(other.recipe.digest for other in estimated)
+        scorer.restart()
+        complete([other.recipe for other in estimated])
+        off = max(abs(scorer.trial(other.recipe).overall - other.overall) for other in estimated)
+        if off > LIMIT:
+            _ask_everything(scorer, f"Asked everything, an overall was {off:.2f} points from its estimate.")
+        doubted = trial
+    scorer([_best_single(scorer)])
+    return choice
+
+
+def _finalists(scorer: Scorer, chosen: Trial) -> list[Trial]:
+    """Return the trials of the choice and of the runner-up; the single models are asked everything anyway."""
+    soups = [trial for trial in scorer.trials.values() if not trial.is_single and trial.allowed]
+    others = [trial for trial in soups if trial.recipe.digest != chosen.recipe.digest]
+    return [chosen, *sorted(others, key=lambda trial: -trial.overall)[:1]]
+
+
+def _best_single(scorer: Scorer) -> Ingredient:
+    """Return the best single model, which is shown beside the choice, whatever the strategy asked for."""
+    best, _ = max(zip(scorer.pool, scorer.singles, strict=True), key=lambda pair: scorer.trial(pair[1]).overall)
+    return best
+
+
+def _ask_everything(scorer: Scorer, why: str) -> None:
+    assert scorer.question_plan is not None
+    scorer.question_plan.ask_everything()
+    scorer.remark(f"{why} Every soup is asked all questions from here on.")
+    scorer.restart()

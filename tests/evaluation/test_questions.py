@@ -1,0 +1,186 @@
+"""An estimate from the disputed questions and an audit of the others, against brute force over many draws."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Score
+from soup.evaluation.estimates import LIMIT, Audit, AuditFailedError, Estimate, refuse_failed_audit
+from soup.evaluation.questions import Dispute, QuestionRule
+
+COUNT = 600
+
+
+def mean(points):
+    return 100 * math.fsum(points.values()) / len(points)
+
+
+def groups_too(points):
+    """Half by questions, half by groups of which all is right: no plain mean."""
+    groups = {}
+    for index, value in points.items():
+        groups.setdefault(index.partition("/")[0], []).append(value)
+    return (mean(points) + 100 * sum(all(group) for group in groups.values()) / len(groups)) / 2
+
+
+def indices(grouped):
+    return [f"g{number // 4}/{number}" if grouped else str(number) for number in range(COUNT)]
+
+
+def pool_of_two(grouped, disputed=120):
+    """Two single models: they differ on the first questions, of the others four in five are right."""
+    names = indices(grouped)
+    dice = random.Random(1)
+    first = {name: float(number < disputed or dice.random() < 0.8) for number, name in enumerate(names)}
+    second = {name: float(number >= disputed and value) for number, (name, value) in enumerate(first.items())}
+    return first, second
+
+
+def soup_of(singles, changes, seed=2):
+    """A soup that is right on half of the disputed questions, and differs on `changes` of the others."""
+    first, second = singles
+    dice = random.Random(seed)
+    agreed = [name for name in first if first[name] == second[name]]
+    points = {name: value if value == second[name] else float(dice.random() < 0.5) for name, value in first.items()}
+    for name in dice.sample(agreed, changes):
+        points[name] = 1 - points[name]
+    return points
+
+
+def estimates(grouped, changes, draws, audit=0.1):
+    """The true score, and one estimate a draw."""
+    total = groups_too if grouped else mean
+    singles = pool_of_two(grouped)
+    points = soup_of(singles, changes)
+    dispute = Dispute.among({f"s{i}": Score(total(row), COUNT, row) for i, row in enumerate(singles)}, total)
+    found = []
+    for draw in range(draws):
+        questions = dispute.questions_of(f"sha256:{draw}", audit)
+        told = {name: points[name] for name in questions.asked}
+        found.append(questions.estimate(Score(mean(told), len(told), told), total))
+    return total(points), found
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_corrected_estimate_is_right_on_average_over_draws(grouped):
+    true, found = estimates(grouped, changes=40, draws=600)
+    corrected = [score.value + score.estimate.correction for score in found]
+    average = math.fsum(corrected) / len(corrected)
+    error = math.sqrt(sum((value - average) ** 2 for value in corrected)) / len(corrected)
+    plain = math.fsum(score.value for score in found) / len(found)
+    assert abs(average - true) < 4 * error
+    assert abs(plain - true) > 20 * error, "the correction is worth something here"
+
+
+@pytest.mark.parametrize("changes", [0, 1, 3, 10, 40])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_interval_holds_the_true_score_in_95_of_100_draws(grouped, changes):
+    true, found = estimates(grouped, changes, draws=200)
+    held = sum(low <= true <= high for low, high in (score.estimate.interval(score.value) for score in found))
+    assert held >= 0.94 * len(found)
+
+
+def test_questions_that_were_asked_count_as_answered_and_the_others_as_agreed():
+    singles = pool_of_two(grouped=False)
+    points = soup_of(singles, changes=60)
+    dispute = Dispute.among({str(i): Score(mean(row), COUNT, row) for i, row in enumerate(singles)}, mean)
+    questions = dispute.questions_of("sha256:0", 0.1)
+    told = {name: points[name] for name in questions.asked}
+    score = questions.estimate(Score(mean(told), len(told), told), mean)
+    assert score.questions == {name: points[name] if name in told else singles[0][name] for name in points}
+    assert (score.value, score.n, score.estimate.asked) == (mean(score.questions), COUNT, len(told))
+
+
+@pytest.mark.parametrize(
+    ("count", "audit", "asked"), [(40, 0.05, 0), (400, 0.05, 50), (4000, 0.05, 200), (400, 0.5, 200)]
+)
+def test_the_audit_is_a_share_of_the_agreed_questions_and_at_least_fifty(count, audit, asked):
+    agreed = {str(number): 1.0 for number in range(count)}
+    questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", audit)
+    if not asked:
+        assert questions is None, "forty are all asked"
+    else:
+        assert sum(map(len, questions.audited)) == asked
+
+
+def test_groups_are_audited_as_a_whole_and_each_soup_has_a_draw_of_its_own():
+    agreed = dict.fromkeys(indices(grouped=True), 1.0)
+    draws = [Dispute(frozenset(), agreed, ()).questions_of(f"sha256:{draw}", 0.1) for draw in (0, 0, 1)]
+    assert draws[0] == draws[1]
+    assert draws[0].digest != draws[2].digest
+    assert draws[0].asked != draws[2].asked
+    for group in draws[0].audited:
+        assert len(group) == 4
+        assert len({name.partition("/")[0] for name in group}) == 1
+
+
+def test_what_is_known_of_the_others_is_a_part_of_the_question_set():
+    first = Dispute(frozenset(["x"]), {str(number): 1.0 for number in range(100)}, ("rule", ["a"]))
+    second = Dispute(frozenset(["x"]), {str(number): float(number > 0) for number in range(100)}, ("rule", ["a"]))
+    third = Dispute(first.disputed, first.agreed, ("rule", ["b"]))
+    digests = {dispute.questions_of("sha256:0", 0.6).digest for dispute in (first, second, third)}
+    assert len(digests) == 3
+
+
+def test_a_benchmark_whose_score_is_not_that_of_its_points_disputes_nothing():
+    points = {"1": 1.0, "2": 0.0}
+    singles = {"a": Score(50.0, 2, points), "b": Score(51.0, 2, points)}
+    assert "does not follow" in Dispute.among(singles, mean)
+    assert "does not tell" in Dispute.among({"a": Score(50.0, 2, points), "b": Score(50.0)}, mean)
+    assert "does not tell" in Dispute.among({"a": Score(50.0, 2, points), "b": Score(0.0, 1, {"2": 0.0})}, mean)
+
+
+def test_an_evaluator_that_answers_other_questions_is_an_error():
+    agreed = {str(number): 1.0 for number in range(100)}
+    questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", 0.5)
+    for told in ({"x": 1.0}, {**dict.fromkeys(questions.asked, 1.0), "y": 1.0}, {}):
+        with pytest.raises(EvaluatorError, match="51 questions that were asked"):
+            questions.estimate(Score(100.0, 1, told), mean)
+
+
+def test_the_rule_is_read_from_its_text():
+    assert QuestionRule.parse("all").audit is None
+    assert QuestionRule.parse("disputed").audit == 0.05
+    assert QuestionRule.parse("disputed:audit=.25").audit == 0.25
+    for wrong in ("some", "disputed:audit=0", "disputed:audit=1.5", "disputed:0.1", "all:audit=0.1"):
+        with pytest.raises(EvaluatorError):
+            QuestionRule.parse(wrong)
+
+
+def test_an_overall_is_as_uncertain_as_its_benchmarks_together():
+    parts = {"a": Estimate(10, 1.0, 0.25, 0.04), "b": Estimate(20, -2.0, 1.0, 0.01)}
+    overall = Estimate.weighted(parts, {"a": 1.0, "b": 2.0, "whole": 1.0})
+    assert overall.asked == 30
+    assert overall.correction == pytest.approx((1.0 - 2 * 2.0) / 4)
+    assert overall.variance == pytest.approx((0.25 + 4 * 1.0) / 16)
+    assert overall.unseen == pytest.approx(0.04 / 16)
+    assert Estimate.weighted({}, {"a": 1.0}) is None
+
+
+def clean(unseen):
+    return Estimate(100, 0.0, 0.0, unseen)
+
+
+def test_clean_audits_never_fail_however_few_they_are():
+    for count in (1, 3, 100):
+        refuse_failed_audit([clean(0.04)] * count)
+    refuse_failed_audit([None, None])
+
+
+def test_an_audit_fails_when_its_bound_is_beyond_the_limit_and_a_clean_one_would_be_far_below():
+    one_change = Estimate(100, 0.2, 0.04, 0.04)
+    assert Audit.of([one_change]).bound > LIMIT
+    refuse_failed_audit([one_change])  # too early to say
+    refuse_failed_audit([one_change, *[clean(0.04)] * 9])
+    with pytest.raises(AuditFailedError, match=r"off by 0\.\d\d points"):
+        refuse_failed_audit([one_change] * 10)
+
+
+def test_an_audit_fails_early_when_all_of_its_interval_is_beyond_the_limit():
+    many_changes = Estimate(100, 4.0, 0.8, 0.04)
+    with pytest.raises(AuditFailedError):
+        refuse_failed_audit([many_changes])

@@ -1,0 +1,240 @@
+"""A search that asks soups what the single models dispute: what is asked, remembered, told, and what it comes to."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from soup.errors import EvaluatorError
+from soup.evaluation.objective import Objective
+from soup.evaluation.progress import Progress
+from soup.report.tables import run_table, trials_table
+from tests.helpers import flat_arguments as flat
+from tests.helpers.quiz import COUNT, asked
+from tests.helpers.toy_pools import make_pool, tree
+
+HEADS = {"a": [3, 0, 1, 1], "b": [5, 2, 1, 1], "c": [8, 0, 1, 1], "d": [10, 2, 1, 1], "e": [4, 0, 1, 1]}
+PLAIN = ["quiz:plain", "quiz:groups"]
+
+
+@pytest.fixture(autouse=True)
+def pool(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return make_pool("ckpts", HEADS)
+
+
+def cook(strategy="greedy", eval=PLAIN, run="run", questions="disputed", out="out", pool="ckpts", hints=None, **given):
+    """The soup, and what was warned of."""
+    texts = []
+    progress = Progress(on_warning=texts.append, on_hint=[].append if hints is None else hints.append)
+    made = flat.cook(
+        strategy, pool=pool, eval=eval, run_dir=run, questions=questions, out=out, progress=progress, **given
+    )
+    return made, texts
+
+
+def journal(run="run"):
+    return [json.loads(line) for line in Path(run, "journal.jsonl").read_text().splitlines()]
+
+
+def estimated(lines):
+    return [line for line in lines if "estimate" in line]
+
+
+SEARCHES = {
+    "greedy": {},
+    "greedy p": {"strategy_args": {"accept": "p>0.8"}},
+    "prune": {},
+    "maximum": {},
+    "exhaustive": {},
+    "forward-backward": {"strategy_args": {"steps": 3}},
+    "cma": {"strategy_args": {"evaluations": 20}},
+    "guarded prune": {"objective": Objective.parse([], ["quiz:plain>=-0.5"])},
+    "weighted greedy": {"objective": Objective.parse(["quiz:plain=3"], [])},
+    "split prune": {"split": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_it_chooses_what_a_search_that_asks_everything_chooses(name):
+    strategy, given = name.split(" ")[-1] if name != "greedy p" else "greedy", SEARCHES[name]
+    heads = {name: [head[0], head[1] / 100, *head[2:]] for name, head in HEADS.items()}
+    pool = make_pool("own", heads | {"f": [17, 0, 1, 1]})
+    everything, _ = cook(strategy, run="run-all", questions="all", out="all", pool=pool, **given)
+    asked_everything = sum(count for *_, count in asked())
+    made, _ = cook(strategy, pool=pool, **given)
+    assert made.recipe.digest == everything.recipe.digest
+    assert tree("out")["model.safetensors"] == tree("all")["model.safetensors"]
+    assert sum(count for *_, count in asked()) < 2 * asked_everything
+
+
+def test_single_models_and_finalists_are_asked_everything_and_other_soups_the_disputed_questions_and_an_audit():
+    made, texts = cook("exhaustive", split=0.5)
+    counts = {}
+    for target, part, head, count in asked():
+        counts.setdefault((head, target, part), []).append(count)
+    whole = {part: counts[3.0, "plain", part] for part in ("selection", "report")}
+    assert sum(map(sum, whole.values())) == COUNT
+    trials = {trial.names: trial for trial in made.trials}
+    soups = sorted((t for t in trials.values() if not t.is_single), key=lambda trial: -trial.overall)
+    assert [trial.is_estimated for trial in soups] == [False] + [True] * (len(soups) - 1), (
+        "the runner-up is no estimate"
+    )
+    assert trials["d",].report, "the best single model stands on both halves"
+    assert soups[0].report, "and so does the runner-up"
+    head = sum(HEADS[name][0] for name in soups[1].names) / len(soups[1].names)
+    for target in ("plain", "groups"):
+        [count] = counts[round(head, 3), target, "selection"]
+        assert 50 < count < whole["selection"][0] * 0.7
+    assert texts == []
+
+
+def test_an_estimate_is_marked_with_its_interval_and_a_score_is_not():
+    made, _ = cook("exhaustive")
+    rows = made.as_json()["trials"]
+    for trial, row in zip(made.trials, rows, strict=True):
+        assert row.get("estimated", False) == trial.is_estimated
+        assert all(score.get("estimated", False) == trial.is_estimated for score in row["scores"].values())
+        if trial.is_estimated:
+            low, high = row["interval"]
+            assert low < trial.overall < high
+    assert Counter(trial.is_estimated for trial in made.trials)[True] > 20
+    trial = next(trial for trial in made.trials if trial.is_estimated)
+    assert "~" in repr(trial)
+    shown = trials_table(made.trials, made).rows[made.trials.index(trial)]
+    assert [text[0] for text in shown.texts] == ["~"] * 3
+    assert "estimated: " in shown.remark
+    assert run_table(Path("run")).rows[-1].values[-1] == made.trials[0].objective.overall(chosen_scores(made))
+    card = Path("out/README.md").read_text()
+    assert f"estimated {Counter(t.is_estimated for t in made.trials)[True]} other soups" in card
+
+
+def chosen_scores(made):
+    return next(trial.scores for trial in made.trials if trial.recipe.digest == made.recipe.digest)
+
+
+def test_a_card_tells_of_no_estimates_where_there_were_none():
+    cook("exhaustive", questions="all")
+    assert "estimated" not in Path("out/README.md").read_text()
+
+
+def test_estimates_never_answer_for_scores():
+    cook("exhaustive")
+    before = len(asked())
+    made, _ = cook("exhaustive", questions="all", out="again")
+    assert not any(trial.is_estimated for trial in made.trials)
+    counts = [count for *_, count in asked()[before:]]
+    assert set(counts) == {COUNT}
+    assert len(counts) == 2 * (31 - 5 - 1), "all soups but the runner-up, on two benchmarks"
+
+
+def test_scores_answer_for_estimates():
+    cook("exhaustive", questions="all")
+    before = len(asked())
+    made, _ = cook("exhaustive", out="again")
+    assert len(asked()) == before
+    assert not any(trial.is_estimated for trial in made.trials)
+
+
+def test_another_audit_and_another_pool_are_other_estimates():
+    cook("exhaustive")
+    first = len(estimated(journal()))
+    cook("exhaustive", questions="disputed:audit=0.2", out="again")
+    assert len(estimated(journal())) == 2 * first - 2, "the runner-up is a score by now"
+    keys = [line["key"] for line in journal()]
+    assert len(keys) == len({*keys})
+
+
+def test_the_audit_stops_a_search_by_estimates_where_soups_fail_what_all_single_models_know():
+    everything, _ = cook("exhaustive", eval=["quiz:rough"], questions="all", run="run-all", out="all")
+    made, texts = cook("exhaustive", eval=["quiz:rough"])
+    assert [text for text in texts if "audit of the estimates fails" in text]
+    assert not any(trial.is_estimated for trial in made.trials)
+    assert [trial.overall for trial in made.trials][:31] == [trial.overall for trial in everything.trials]
+    assert len(estimated(journal())) < 26, "it did not go on to the end"
+
+
+def test_a_benchmark_without_points_is_asked_everything_and_said_so():
+    made, texts = cook("prune", eval=["quiz:plain", "quiz:mute"])
+    assert [text.partition(":")[0] for text in texts if "every soup is asked all" in text] == ["quiz"]
+    assert all(trial.scores["quiz:mute"].estimate is None for trial in made.trials)
+    assert any(trial.scores["quiz:plain"].estimate for trial in made.trials)
+
+
+def contradiction():
+    """A soup of c and d that seems as good as d, and fails one question that both know."""
+    return make_pool("close", {"a": [3, 0, 1, 1], "b": [2, 0, 1, 1], "c": [10.01, 0, 1, 2], "d": [10, 2, 1, 1]})
+
+
+def test_a_choice_that_does_not_hold_is_told_and_the_search_goes_on_from_the_true_numbers():
+    pool = contradiction()
+    everything, _ = cook(eval=["quiz:slight"], pool=pool, questions="all", run="run-all", out="all")
+    made, texts = cook(eval=["quiz:slight"], pool=pool)
+    assert everything.chosen == made.chosen
+    assert len(made.chosen) == 1
+    assert len([text for text in texts if "was not chosen again" in text]) == 1
+    estimate = max((line for line in estimated(journal())), key=lambda line: line["value"])
+    true = [line for line in journal() if line["recipe"] == estimate["recipe"] and "estimate" not in line]
+    assert true[0]["value"] == pytest.approx(estimate["value"] - 100 / COUNT)
+
+
+def test_a_search_that_stopped_anywhere_goes_the_same_way_when_it_is_typed_again():
+    pool = contradiction()
+    made, texts = cook(eval=["quiz:slight"], pool=pool, split=0.5)
+    expected, calls = {line["key"]: line["value"] for line in journal()}, len(asked())
+    for last in range(1, calls + 1):
+        Path("asked.txt").unlink()
+        Path("last").write_text(str(last))
+        with pytest.raises(KeyboardInterrupt):
+            cook(eval=["quiz:slight"], pool=pool, split=0.5, run=f"run-{last}", out="never")
+        Path("last").unlink()
+        again, said = cook(eval=["quiz:slight"], pool=pool, split=0.5, run=f"run-{last}", out=f"out-{last}")
+        assert {line["key"]: line["value"] for line in journal(f"run-{last}")} == expected
+        assert [trial.overall for trial in again.trials] == [trial.overall for trial in made.trials]
+        assert (again.recipe.digest, said) == (made.recipe.digest, texts)
+
+
+def test_two_workers_come_to_the_same_estimates_and_the_same_soup():
+    alone, _ = cook("prune", run="run-1", out="alone", split=0.5)
+    both, _ = cook("prune", run="run-2", out="both", split=0.5, workers=2)
+    assert tree("alone") == tree("both")
+    assert [(t.names, t.overall, t.is_estimated) for t in alone.trials] == [
+        (t.names, t.overall, t.is_estimated) for t in both.trials
+    ]
+    keys = {line["key"] for line in journal("run-1")}
+    assert keys <= {line["key"] for line in journal("run-2")}, "the same questions were asked, and those of bets"
+
+
+def test_the_estimate_of_a_metric_that_is_no_mean_follows_its_own_rule():
+    made, _ = cook("exhaustive", eval=["quiz:groups"])
+    everything, _ = cook("exhaustive", eval=["quiz:groups"], questions="all", run="run-all", out="all")
+    true = {trial.names: trial.overall for trial in everything.trials}
+    for trial in made.trials:
+        assert trial.overall == pytest.approx(true[trial.names]), "no soup differs where single models agree here"
+
+
+def test_a_wrong_rule_is_refused_before_any_work():
+    with pytest.raises(EvaluatorError, match="expected all, disputed"):
+        cook(questions="half")
+
+
+def test_a_long_search_is_told_of_it_in_one_line():
+    def hints(strategy, **given):
+        texts = []
+        cook(strategy, out=f"out-{strategy}-{len(given)}", hints=texts, **given)
+        return texts
+
+    [hint] = hints("exhaustive", questions="all")
+    assert hint.startswith('questions="disputed"')
+    assert "\n" not in hint
+    assert hints("greedy", questions="all") == [], "not more than twice as many evaluations as the pool has models"
+    assert hints("exhaustive", run="run-2") == []
+
+
+def test_where_all_soups_would_be_asked_everything_in_the_end_they_are_at_once():
+    made, _ = cook("average", run="run-1", out="average")
+    assert [(trial.names, trial.is_estimated) for trial in made.trials] == [(tuple("abcde"), False)]
+    assert len(asked()) == 2
