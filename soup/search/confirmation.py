@@ -14,9 +14,15 @@ from soup.evaluation.scorer import Scorer
 from soup.evaluation.trial import Trial
 from soup.merging.ingredient import Ingredient
 from soup.merging.recipe import Recipe
-from soup.search.strategies.base import Choice, ScoreFunction
+from soup.search.strategies.base import Budget, Choice, ScoreFunction
 
-__all__ = ["choose_confirmed"]
+__all__ = ["FINALISTS", "choose_confirmed", "saves_questions"]
+
+FINALISTS = 2
+"""The choice and the runner-up, which are asked everything in the end."""
+
+ASKED = 0.25
+"""The share of the questions that a soup is asked, about: the disputed ones and the audit."""
 
 MOST_CONTRADICTIONS = 3
 """After so many choices that did not hold, everything is asked."""
@@ -75,10 +81,20 @@ def choose_confirmed(
     return choice
 
 
+def saves_questions(budget: Budget | None, count: int) -> bool:
+    """Whether estimates ask less than everything, as far as a strategy says what it asks for at most.
+
+    Args:
+        budget: The strategy's; None: nobody knows.
+        count: The size of the pool: all single models are asked everything, and need not have been.
+    """
+    return budget is None or count + FINALISTS + ASKED * budget.soups < budget.singles + budget.soups
+
+
 def _finalists(scorer: Scorer, chosen: Trial) -> list[Trial]:
-    """Return the trials of the choice and of the runner-up; the single models are asked everything anyway."""
-    soups = [trial for trial in scorer.trials.values() if not trial.is_single and trial.allowed]
-    others = [trial for trial in soups if trial.recipe.digest != chosen.recipe.digest]
+    """Return the trials of the choice and of the best other model, which may be a single one."""
+    trials = [*scorer.trials.values(), *map(scorer.trial, scorer.singles)]
+    others = [trial for trial in trials if trial.allowed and trial.recipe.digest != chosen.recipe.digest]
     return [chosen, *sorted(others, key=lambda trial: -trial.overall)[:1]]
 
 

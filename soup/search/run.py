@@ -30,6 +30,7 @@ from soup.merging.recipe import Recipe
 from soup.merging.shares import shares_of
 from soup.merging.template import RecipeTemplate
 from soup.search.bound_strategy import BoundStrategy, ingredient_names
+from soup.search.confirmation import FINALISTS, saves_questions
 from soup.search.result import Soup, card_scores, save_result
 from soup.search.session import Session
 from soup.search.strategies.base import Choice, Strategy
@@ -38,9 +39,6 @@ from soup.support.options import option_name, refuse_wrong_type, speaks_in_flags
 from soup.support.text import bullet_list, pluralize
 
 __all__ = ["CookArguments", "cook", "evaluate", "plan_cook", "run_cook"]
-
-FINALISTS = 2
-"""The choice and the runner-up, which are asked everything where soups are estimated."""
 
 Locations = str | Path | Sequence[str | Path]
 
@@ -115,12 +113,9 @@ class _Run:
 
     @property
     def audit(self) -> float | None:
-        """The share of undisputed questions that soups are asked; None: all are asked everything.
-
-        So are they where there are no more than are asked everything in the end.
-        """
-        budget = self.strategy.budget(len(self.pool))
-        return None if budget and budget.soups <= FINALISTS else self.config.question_rule.audit
+        """The share of undisputed questions that soups are asked; None: all are asked everything."""
+        is_worth_it = saves_questions(self.strategy.budget(len(self.pool)), len(self.pool))
+        return self.config.question_rule.audit if is_worth_it else None
 
     def hint(self, suite: BenchmarkSuite) -> str | None:
         """Return how a long search could cost less; None where it could not, or does already."""
@@ -298,6 +293,8 @@ def _search_and_write(run: _Run, progress: Progress) -> Soup:
         progress.on_budget(run.strategy.name, expected)
     if hint := run.hint(suite):
         progress.on_hint(hint)
+    if run.audit is None and run.config.question_rule.audit is not None:
+        progress.on_hint("Every soup is asked all questions: asking fewer would save none in so short a search.")
     with Session.open(
         run.pool, suite, run.config, run.directory, run.template, progress, expected, run.audit
     ) as session:

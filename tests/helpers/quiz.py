@@ -13,10 +13,12 @@ import random
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load_file
 
 from soup.evaluation.api import Harness, Score
 from soup.support.plugins import EVALUATORS
+from tests.helpers.toy_pools import make_checkpoint
 
 COUNT = 800
 ROUGH = {"rough": 16, "slight": COUNT}
@@ -56,6 +58,13 @@ class Quiz(Harness):
         for index, value in points.items():
             groups.setdefault(index.partition("/")[0], []).append(value)
         return (mean + 100 * sum(all(group) for group in groups.values()) / len(groups)) / 2
+
+
+def make_quiz_pool(folder, heads):
+    """Ingredients of one tensor each, by name."""
+    for name, head in heads.items():
+        make_checkpoint(Path(folder) / name, tensors={"head": np.float32(head)})
+    return Path(folder)
 
 
 def questions(target):

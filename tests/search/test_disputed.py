@@ -13,8 +13,8 @@ from soup.evaluation.objective import Objective
 from soup.evaluation.progress import Progress
 from soup.report.tables import run_table, trials_table
 from tests.helpers import flat_arguments as flat
-from tests.helpers.quiz import COUNT, asked
-from tests.helpers.toy_pools import make_pool, tree
+from tests.helpers.quiz import COUNT, asked, make_quiz_pool
+from tests.helpers.toy_pools import tree
 
 HEADS = {"a": [3, 0, 1, 1], "b": [5, 2, 1, 1], "c": [8, 0, 1, 1], "d": [10, 2, 1, 1], "e": [4, 0, 1, 1]}
 PLAIN = ["quiz:plain", "quiz:groups"]
@@ -23,7 +23,7 @@ PLAIN = ["quiz:plain", "quiz:groups"]
 @pytest.fixture(autouse=True)
 def pool(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return make_pool("ckpts", HEADS)
+    return make_quiz_pool("ckpts", HEADS)
 
 
 def cook(strategy="greedy", eval=PLAIN, run="run", questions="disputed", out="out", pool="ckpts", hints=None, **given):
@@ -62,7 +62,8 @@ SEARCHES = {
 def test_it_chooses_what_a_search_that_asks_everything_chooses(name):
     strategy, given = name.split(" ")[-1] if name != "greedy p" else "greedy", SEARCHES[name]
     heads = {name: [head[0], head[1] / 100, *head[2:]] for name, head in HEADS.items()}
-    pool = make_pool("own", heads | {"f": [17, 0, 1, 1]})
+    heads |= {} if strategy == "exhaustive" else {"f": [17, 0, 1, 1]}
+    pool = make_quiz_pool("own", heads)
     everything, _ = cook(strategy, run="run-all", questions="all", out="all", pool=pool, **given)
     asked_everything = sum(count for *_, count in asked())
     made, _ = cook(strategy, pool=pool, **given)
@@ -166,7 +167,7 @@ def test_a_benchmark_without_points_is_asked_everything_and_said_so():
 
 def contradiction():
     """A soup of c and d that seems as good as d, and fails one question that both know."""
-    return make_pool("close", {"a": [3, 0, 1, 1], "b": [2, 0, 1, 1], "c": [10.01, 0, 1, 2], "d": [10, 2, 1, 1]})
+    return make_quiz_pool("close", {"a": [3, 0, 1, 1], "b": [2, 0, 1, 1], "c": [10.01, 0, 1, 2], "d": [10, 2, 1, 1]})
 
 
 def test_a_choice_that_does_not_hold_is_told_and_the_search_goes_on_from_the_true_numbers():
