@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from soup.support.text import format_duration
+
 if TYPE_CHECKING:
     from soup.evaluation.api import Benchmark
     from soup.evaluation.pace import Pace
@@ -25,11 +27,21 @@ def describe_evaluation(recipe: Recipe, benchmark: Benchmark) -> str:
 
 @dataclass
 class _Running:
-    """One evaluation: when it began, when a line last told of it, and how many prompts are answered."""
+    """One evaluation: when it began, when a line last told of it, and how many prompts are answered.
+
+    `first` is when answers were first told of, and how many there were by then: some may have been remembered.
+    """
 
     began: float
     spoken: float
     answers: str = ""
+    first: tuple[float, int] | None = None
+
+    def seconds_left(self, now: float, count: int, total: int) -> float | None:
+        """Return how long the other answers take, at the rate of those that came; None before there is one."""
+        self.first = self.first or (now, count)
+        began, before = self.first
+        return (now - began) / (count - before) * (total - count) if count > before and now > began else None
 
 
 @dataclass
@@ -53,7 +65,9 @@ class Evaluations:
     def answer(self, name: str, count: int, total: int) -> None:
         """Note how many prompts are answered."""
         if name in self.running:
-            self.running[name].answers = f"{count:,} of {total:,} answers"
+            running = self.running[name]
+            left = running.seconds_left(self.now(), count, total)
+            running.answers = f"{count:,} of {total:,} answers" + (f", {format_duration(left)} left" if left else "")
 
     def end(self, name: str) -> None:
         """Note that an evaluation is over."""

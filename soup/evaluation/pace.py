@@ -1,4 +1,4 @@
-"""How far a search is: models scored and to come, and the time that is left by the journal's seconds."""
+"""How far a search is: models and questions done and to come, and the time that is left by the journal's seconds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from soup.evaluation.api import Score
 from soup.evaluation.journal import Entry
 from soup.support.text import format_duration
 
-__all__ = ["Pace", "seconds_per_model"]
+__all__ = ["Cost", "Pace", "count_questions", "model_cost"]
+
+ASKED = 0.25
+"""The share of the questions that an estimate asks, about, where none was made yet."""
 
 
 @dataclass(frozen=True)
@@ -20,22 +24,87 @@ class Pace:
         done: Models scored, on one part of the questions each.
         total: How many there will be at most; None where nobody knows.
         seconds_left: The time that the others take, at most; None where nobody knows.
+        questions: Those that are asked by now; None where a harness does not say.
+        questions_left: Those to come, at most.
+        questions_per_second: Of all workers.
     """
 
     done: int
     total: int | None = None
     seconds_left: float | None = None
+    questions: int | None = None
+    questions_left: float | None = None
+    questions_per_second: float | None = None
 
     def __str__(self) -> str:
-        """Return `3/13, 40 min left`."""
-        shown = f"{self.done}/{self.total}" if self.total is not None else f"{self.done} done"
-        return shown if self.seconds_left is None else f"{shown}, {format_duration(self.seconds_left)} left"
+        """Return `3/13, 2,700 of 9,400 questions, 2.8 a second, 40 min left`."""
+        parts = [f"{self.done}/{self.total}" if self.total is not None else f"{self.done} done"]
+        if self.questions and self.questions_left is not None:
+            parts.append(f"{self.questions:,} of {self.questions + self.questions_left:,.0f} questions")
+        if self.questions and self.questions_per_second:
+            parts.append(f"{self.questions_per_second:.3g} a second")
+        if self.seconds_left is not None:
+            parts.append(f"{format_duration(self.seconds_left)} left")
+        return ", ".join(parts)
 
 
-def seconds_per_model(entries: Iterable[Entry], benchmarks: Sequence[str]) -> float | None:
-    """Return the seconds that a model takes on all benchmarks, by what others took; None where one was never asked."""
-    by_benchmark: dict[str, list[float]] = {name: [] for name in benchmarks}
-    for entry in entries:
-        if entry.benchmark in by_benchmark:
-            by_benchmark[entry.benchmark].append(entry.seconds)
-    return sum(map(fmean, by_benchmark.values())) if all(by_benchmark.values()) else None
+@dataclass(frozen=True)
+class Cost:
+    """What a model takes on all benchmarks: seconds, and questions (None where a harness does not say)."""
+
+    seconds: float
+    questions: float | None
+
+    def __mul__(self, count: float) -> Cost:
+        return Cost(self.seconds * count, None if self.questions is None else self.questions * count)
+
+    def __add__(self, other: Cost) -> Cost:
+        known = self.questions is not None and other.questions is not None
+        return Cost(self.seconds + other.seconds, (self.questions or 0) + (other.questions or 0) if known else None)
+
+
+def model_cost(entries: Iterable[Entry], benchmarks: Sequence[str], *, estimated: bool = False) -> Cost | None:
+    """Return what a model takes, by what others took; None where a benchmark was never asked.
+
+    Args:
+        entries: The journal's.
+        benchmarks: Their names.
+        estimated: Whether it is an estimate that is wanted, not a score of everything.
+    """
+    known = [entry for entry in entries if entry.benchmark in benchmarks]
+    whole = [_mean_cost(entry for entry in known if _is_of(entry, name, estimated=False)) for name in benchmarks]
+    if not estimated:
+        return _sum(whole)
+    part = [_mean_cost(entry for entry in known if _is_of(entry, name, estimated=True)) for name in benchmarks]
+    if not any(part):
+        everything = _sum(whole)
+        return everything * ASKED if everything else None
+    return _sum([cost or everything for cost, everything in zip(part, whole, strict=True)])
+
+
+def count_questions(scores: Iterable[Score]) -> int | None:
+    """Count the questions that were asked for some scores; None where a harness does not say."""
+    counts = [score.estimate.asked if score.estimate else score.n for score in scores]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _is_of(entry: Entry, benchmark: str, *, estimated: bool) -> bool:
+    return entry.benchmark == benchmark and (entry.score.estimate is not None) == estimated
+
+
+def _mean_cost(entries: Iterable[Entry]) -> Cost | None:
+    rows = list(entries)
+    if not rows:
+        return None
+    counts = [count_questions([entry.score]) for entry in rows]
+    known = [count for count in counts if count is not None]
+    return Cost(fmean(entry.seconds for entry in rows), fmean(known) if len(known) == len(rows) else None)
+
+
+def _sum(costs: Sequence[Cost | None]) -> Cost | None:
+    total = Cost(0.0, 0.0)
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total

@@ -16,7 +16,7 @@ from soup.evaluation.estimates import refuse_failed_audit
 from soup.evaluation.harnesses import has_check
 from soup.evaluation.journal import Entry, Journal, score_key
 from soup.evaluation.objective import PLAIN, Objective
-from soup.evaluation.pace import Pace, seconds_per_model
+from soup.evaluation.pace import Pace, count_questions, model_cost
 from soup.evaluation.progress import Progress
 from soup.evaluation.question_plan import QuestionPlan
 from soup.evaluation.questions import QuestionSet
@@ -53,6 +53,7 @@ class Scorer:
         progress: Who hears of evaluations and trials.
         digest_base: Gives the base's digest, where the method or an adapter reads the base.
         expected: How many models are scored at most, once for each part of the questions; None: nobody knows.
+        expected_estimates: How many of those are estimates.
         at_once: How many are evaluated side by side.
         audit: The share of undisputed questions that soups are asked beside the disputed ones; None: all are asked
             everything.
@@ -72,6 +73,7 @@ class Scorer:
     progress: Progress = field(default_factory=Progress)
     digest_base: Callable[[], str] | None = None
     expected: int | None = None
+    expected_estimates: int = 0
     at_once: int = 1
     audit: float | None = None
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
@@ -155,13 +157,24 @@ class Scorer:
         self.evaluated.clear()
 
     def pace(self) -> Pace:
-        """How far the search is: the time left is a mean model's, for each that may be to come."""
-        done = len(self.evaluated) + sum(bool(trial.report) for trial in self.trials.values())
+        """How far the search is: what is left is a mean model's, for each that may be to come, or a mean estimate's."""
+        scores: list[Mapping[str, Score]] = [row for row, _ in self.evaluated.values()]
+        scores += [trial.report for trial in self.trials.values() if trial.report]
+        questions = count_questions(score for row in scores for score in row.values())
+        done = len(scores)
         if self.expected is None:
-            return Pace(done)
+            return Pace(done, questions=questions)
         total = max(self.expected, done)
-        seconds = seconds_per_model(self.journal, [entry.benchmark.name for entry in self.suite.entries])
-        return Pace(done, total, None if seconds is None else seconds * (total - done) / self.at_once)
+        names = [entry.benchmark.name for entry in self.suite.entries]
+        whole = model_cost(self.journal, names)
+        part = model_cost(self.journal, names, estimated=True) if self.expected_estimates else whole
+        if whole is None or part is None:
+            return Pace(done, total, questions=questions)
+        estimates_done = sum(any(score.estimate for score in row.values()) for row in scores)
+        estimates_left = min(max(0, self.expected_estimates - estimates_done), total - done)
+        left = part * estimates_left + whole * (total - done - estimates_left)
+        rate = self.at_once * whole.questions / whole.seconds if whole.questions and whole.seconds else None
+        return Pace(done, total, left.seconds / self.at_once, questions, left.questions, rate)
 
     def announce(self, trial: Trial) -> None:
         """Tell of a trial, once; once more where its estimate has become a score."""

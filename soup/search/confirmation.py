@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from soup.evaluation.estimates import LIMIT, AuditFailedError
+from soup.evaluation.pace import ASKED
 from soup.evaluation.scorer import Scorer
 from soup.evaluation.trial import Trial
 from soup.merging.ingredient import Ingredient
@@ -20,9 +21,6 @@ __all__ = ["FINALISTS", "choose_confirmed", "saves_questions"]
 
 FINALISTS = 2
 """The choice and the runner-up, which are asked everything in the end."""
-
-ASKED = 0.25
-"""The share of the questions that a soup is asked, about: the disputed ones and the audit."""
 
 MOST_CONTRADICTIONS = 3
 """After so many choices that did not hold, everything is asked."""

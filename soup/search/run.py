@@ -112,6 +112,12 @@ class _Run:
         return singles + budget.soups + finalists + report
 
     @property
+    def most_estimates(self) -> int:
+        """How many of them are estimates."""
+        budget = self.strategy.budget(len(self.pool))
+        return budget.soups if budget and self.audit is not None else 0
+
+    @property
     def audit(self) -> float | None:
         """The share of undisputed questions that soups are asked; None: all are asked everything."""
         is_worth_it = saves_questions(self.strategy.budget(len(self.pool)), len(self.pool))
@@ -296,7 +302,15 @@ def _search_and_write(run: _Run, progress: Progress) -> Soup:
     if run.audit is None and run.config.question_rule.audit is not None:
         progress.on_hint("Every soup is asked all questions: asking fewer would save none in so short a search.")
     with Session.open(
-        run.pool, suite, run.config, run.directory, run.template, progress, expected, run.audit
+        run.pool,
+        suite,
+        run.config,
+        run.directory,
+        run.template,
+        progress,
+        expected,
+        run.audit,
+        run.most_estimates,
     ) as session:
         choice = session.choose_confirmed(lambda score: run.strategy.choose(run.pool, score))
         trial = _within_guards(session.scorer(choice.chosen, choice.method, choice.params))

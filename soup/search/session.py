@@ -57,10 +57,11 @@ class Session:
         progress: Progress,
         expected: int | None = None,
         audit: float | None = None,
+        expected_estimates: int = 0,
     ) -> Iterator[Session]:
         """Open a search over a pool; the journal belongs to this process until it is left.
 
-        `expected` is how many models it scores at most, where that is known; `audit` as for `Scorer`.
+        `expected`, `expected_estimates` and `audit` are as for `Scorer`.
 
         Raises:
             JournalError: another run uses the journal, or it is damaged.
@@ -70,7 +71,7 @@ class Session:
             _runner(scorer, config) as runner,
         ):
             scorer.expected = expected
-            scorer.audit = audit
+            scorer.audit, scorer.expected_estimates = audit, expected_estimates
             scorer.at_once = runner.workers.size if runner else 1
             yield cls(scorer, runner, config.split)
 

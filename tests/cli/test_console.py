@@ -123,6 +123,22 @@ def test_an_evaluation_is_told_with_how_many_are_done_of_all_and_the_time_that_i
     ]
 
 
+def test_questions_of_all_and_their_rate_are_told_where_they_are_known(clock, capsys):
+    pace = Pace(3, 13, 5400.0, questions=2700, questions_left=6700.4, questions_per_second=1.2345)
+    assert str(pace) == "3/13, 2,700 of 9,400 questions, 1.23 a second, 90 min left"
+
+
+def test_an_evaluation_tells_the_time_that_it_takes_by_answers_that_came_since_it_began(clock, capsys):
+    talk = Console()
+    talk.show_start(recipe("a"), MMBENCH)
+    talk.show_worker_answers(recipe("a"), MMBENCH, 1000, 2000)  # remembered
+    clock[0] = 100.0
+    talk.show_worker_answers(recipe("a"), MMBENCH, 1100, 2000)
+    clock[0] = 170.0
+    talk._beat()
+    assert spoken(capsys)[-1].startswith("  evaluating a on mmbench: 1,100 of 2,000 answers, 15 min left")
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(7.4, "7 s"), (60, "1 min"), (7000, "117 min"), (7200, "2 h 00 min"), (30000, "8 h 20 min")]
 )

@@ -239,3 +239,20 @@ def test_where_all_soups_would_be_asked_everything_in_the_end_they_are_at_once()
     made, _ = cook("average", run="run-1", out="average")
     assert [(trial.names, trial.is_estimated) for trial in made.trials] == [(tuple("abcde"), False)]
     assert len(asked()) == 2
+
+
+def test_the_pace_counts_questions_of_all_and_what_estimates_will_ask():
+    paces = []
+    flat.cook(
+        "exhaustive", pool="ckpts", eval=PLAIN, out="out", questions="disputed", progress=Progress(on_pace=paces.append)
+    )
+    counts = [count for *_, count in asked()]
+    by_model = [sum(counts[index : index + 2]) for index in range(0, len(counts), 2)]
+    assert paces[0].questions_left is None
+    fifth, tenth = (next(pace for pace in paces if pace.done == done) for done in (5, 10))
+    assert fifth.questions == 5 * 2 * COUNT
+    assert fifth.questions_left == pytest.approx(26 * 0.25 * 2 * COUNT + 2 * 2 * COUNT), "two finalists once more"
+    assert tenth.questions == sum(by_model[:10])
+    assert tenth.questions_left == pytest.approx(21 * sum(by_model[5:10]) / 5 + 2 * 2 * COUNT)
+    assert tenth.seconds_left > 0
+    assert tenth.questions_per_second > 0
