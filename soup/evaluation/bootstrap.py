@@ -8,6 +8,8 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Difference", "paired_difference"]
+__all__ = ["Difference", "benchmark_difference", "paired_difference"]
 
 RESAMPLES = 4999
 CONFIDENCE = 0.95
@@ -66,6 +68,31 @@ def paired_difference(
             return None
         pairs.append((objective.weights.get(name, 1.0), tuple(ours[key] - theirs[key] for key in sorted(ours))))
     return _bootstrap(tuple(pairs))
+
+
+def benchmark_difference(score: Score, other: Score) -> Difference | None:
+    """Compare two scores on one benchmark, question by question: the normal interval, at the cost of a sum.
+
+    The mean is the scores' difference, the width that of their points: where a metric is no plain mean it is near.
+
+    Args:
+        score: One.
+        other: What it is compared with.
+
+    Returns:
+        None where the two do not give the points of the same questions.
+    """
+    ours, theirs = score.questions, other.questions
+    if not ours or not theirs or ours.keys() != theirs.keys():
+        return None
+    mean = score.value - other.value
+    changes = [points - theirs[index] for index, points in ours.items()]
+    error = 100 * statistics.pstdev(changes) / math.sqrt(len(changes))
+    if error == 0:
+        return Difference(mean, mean, mean, float(mean > 0))
+    spread = statistics.NormalDist(mean, error)
+    tail = (1 - CONFIDENCE) / 2
+    return Difference(mean, spread.inv_cdf(tail), spread.inv_cdf(1 - tail), 1 - spread.cdf(0))
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soup.evaluation.api import Score
-from soup.evaluation.bootstrap import paired_difference
+from soup.evaluation.bootstrap import benchmark_difference, paired_difference
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import Recipe
@@ -95,7 +95,7 @@ class Soup:
         return max(rivals, key=lambda other: other.overall, default=None)
 
     def why(self, trial: Trial) -> str:
-        """Say why a trial was accepted or refused, in numbers: `refused: 56.28 < 58.10 (mmbench -2.1)`."""
+        """Say why a trial was accepted or refused, in numbers: `refused: 56.28 < 58.10 (mmbench -2.1 [-3.4, -0.8])`."""
         return describe_verdict(trial, self.best_before(trial), accepted=self.accepted(trial))
 
     def _trial_as_json(self, trial: Trial) -> dict[str, object]:
@@ -103,7 +103,12 @@ class Soup:
         rival = self.best_before(trial)
         difference = paired_difference(trial.scores, rival.scores, trial.objective) if rival else None
         if rival and difference:
-            shown["versus_best"] = {"ingredients": list(rival.names), **difference.as_json()}
+            changes = {name: benchmark_difference(score, rival.scores[name]) for name, score in trial.scores.items()}
+            shown["versus_best"] = {
+                "ingredients": list(rival.names),
+                **difference.as_json(),
+                "benchmarks": {name: change.as_json() for name, change in changes.items() if change},
+            }
         if trial.broken:
             shown["broken_guards"] = list(trial.broken)
         return shown

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from soup.evaluation.bootstrap import paired_difference
+from soup.evaluation.bootstrap import benchmark_difference, paired_difference
 from soup.evaluation.trial import Trial
 
 __all__ = ["describe_verdict"]
 
-MOST_BENCHMARKS = 3  # that are named where a soup lost
+MOST_BENCHMARKS = 3  # that are named: where a soup lost most, or won most if it was accepted
 
 
 def describe_verdict(trial: Trial, rival: Trial | None, *, accepted: bool) -> str:
-    """Say why a trial was accepted or refused: `refused: 56.28 < 58.10 (mmbench -2.1)`.
+    """Say why a trial was accepted or refused: `refused: 56.28 < 58.10 (mmbench -2.1 [-3.4, -0.8])`.
 
     Args:
         trial: The trial.
@@ -24,14 +24,16 @@ def describe_verdict(trial: Trial, rival: Trial | None, *, accepted: bool) -> st
     if rival is None:
         return f"{word}: the first, {trial.overall:.2f}"
     left, right = _distinct(trial.overall, rival.overall)
+    left, right = (f"~{left}" if trial.is_estimated else left), (f"~{right}" if rival.is_estimated else right)
     if trial.overall < rival.overall:
-        return f"{word}: {left} < {right}{_losses(trial, rival)}"
+        return f"{word}: {left} < {right}{_changes(trial, rival, won=False)}"
     sign = ">" if trial.overall > rival.overall else "="
     difference = None if accepted else paired_difference(trial.scores, rival.scores, trial.objective)
+    changes = _changes(trial, rival, won=True)
     if difference:
-        return f"{word}: {left} {sign} {right}, better with a probability of {difference.p_better:.2f}"
+        return f"{word}: {left} {sign} {right}, better with a probability of {difference.p_better:.2f}{changes}"
     # No rule refuses a better one: the strategy went on from it, or chose another.
-    return f"{'passed over' if word == 'refused' and sign == '>' else word}: {left} {sign} {right}"
+    return f"{'passed over' if word == 'refused' and sign == '>' else word}: {left} {sign} {right}{changes}"
 
 
 def _distinct(left: float, right: float) -> tuple[str, str]:
@@ -40,9 +42,16 @@ def _distinct(left: float, right: float) -> tuple[str, str]:
     return texts if texts[0] != texts[1] or left == right else (repr(left), repr(right))
 
 
-def _losses(trial: Trial, rival: Trial) -> str:
-    """Name the benchmarks on which a trial has less than its rival, the largest loss first."""
+def _changes(trial: Trial, rival: Trial, *, won: bool) -> str:
+    """Name the benchmarks on which a trial has more than its rival, or less, the largest change first."""
+    sign = 1 if won else -1
     changes = {name: score.value - rival.scores[name].value for name, score in trial.scores.items()}
-    worst = sorted((change, name) for name, change in changes.items() if change < 0)[:MOST_BENCHMARKS]
-    shown = [f"{name} {change:+.1f}" if change <= -0.05 else f"{name} {change:+.2g}" for change, name in worst]
+    worst = sorted((-sign * change, name) for name, change in changes.items() if sign * change > 0)[:MOST_BENCHMARKS]
+    shown = [_change(name, changes[name], trial, rival) for _, name in worst]
     return f" ({', '.join(shown)})" if shown else ""
+
+
+def _change(name: str, change: float, trial: Trial, rival: Trial) -> str:
+    text = f"{name} {change:+.1f}" if abs(change) >= 0.05 else f"{name} {change:+.2g}"
+    difference = benchmark_difference(trial.scores[name], rival.scores[name])
+    return text if difference is None else f"{text} [{difference.low:+.1f}, {difference.high:+.1f}]"

@@ -99,7 +99,9 @@ def test_an_estimate_is_marked_with_its_interval_and_a_score_is_not():
     for trial, row in zip(made.trials, rows, strict=True):
         assert row.get("estimated", False) == trial.is_estimated
         assert all(score.get("estimated", False) == trial.is_estimated for score in row["scores"].values())
+        assert trial.is_estimated == ("~" in row["why"].partition(": ")[2].partition(" ")[0])
         if trial.is_estimated:
+            assert row["versus_best"]["benchmarks"].keys() == {*PLAIN}
             low, high = row["interval"]
             assert low < trial.overall < high
     assert Counter(trial.is_estimated for trial in made.trials)[True] > 20

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from soup.errors import OutputError, PoolError, RecipeError
+from soup.evaluation.api import Score
+from soup.evaluation.bootstrap import benchmark_difference, paired_difference
+from soup.evaluation.objective import PLAIN
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_checkpoint, make_judge, make_pool
 
@@ -69,11 +72,11 @@ def test_a_dry_run_refuses_an_output_among_the_run_s_own_files_too(spec, out):
 def test_each_trial_says_by_which_numbers_it_was_accepted_or_refused(spec):
     made = flat.cook("greedy", pool="ckpts", eval=[spec], out="out")
     overall = {"+".join(trial.names): f"{trial.overall:.2f}" for trial in made.trials}
-    loss = made.trials[5].overall - made.trials[4].overall
+    gain, more, loss = (made.trials[i].overall - made.trials[j].overall for i, j in ((1, 0), (4, 1), (5, 4)))
     why = {"+".join(trial["ingredients"]): trial["why"] for trial in read("ckpts.soup/soups/greedy.json")["trials"]}
     assert why["a"] == f"single: the first, {overall['a']}"
-    assert why["b"] == f"accepted: {overall['b']} > {overall['a']}"
-    assert why["b+c"] == f"accepted: {overall['b+c']} > {overall['b']}"
+    assert why["b"] == f"accepted: {overall['b']} > {overall['a']} ({spec} {gain:+.1f})"
+    assert why["b+c"] == f"accepted: {overall['b+c']} > {overall['b']} ({spec} {more:+.1f})"
     assert why["b+c+d"] == f"refused: {overall['b+c+d']} < {overall['b+c']} ({spec} {loss:+.1f})"
 
 
@@ -86,3 +89,25 @@ def test_a_better_soup_that_a_strategy_went_on_from_was_passed_over_and_not_refu
     made = flat.cook(last, pool="ckpts", eval=[spec], out="out")
     assert made.why(made.trials[2]).startswith("passed over: ")
     assert " > " in made.why(made.trials[2])
+
+
+def with_points(name, count, right):
+    return {name: Score(100 * right / count, count, {str(i): float(i < right) for i in range(count)})}
+
+
+def test_a_trial_is_held_against_the_best_before_it_benchmark_by_benchmark():
+    difference = benchmark_difference(*(with_points("x", 400, right)["x"] for right in (210, 250)))
+    assert difference.mean == -10
+    # 40 of 400 changes of one point: the standard deviation is 0.3, that of their mean 0.015.
+    assert difference.low == pytest.approx(-10 - 1.96 * 100 * 0.3 / 20, abs=0.01)
+    assert difference.high == pytest.approx(-10 + 1.96 * 100 * 0.3 / 20, abs=0.01)
+    assert difference.p_better < 1e-9
+    bootstrapped = paired_difference(with_points("x", 400, 210), with_points("x", 400, 250), PLAIN)
+    assert bootstrapped.low == pytest.approx(difference.low, abs=0.3)
+    assert bootstrapped.high == pytest.approx(difference.high, abs=0.3)
+    assert benchmark_difference(Score(1.0), Score(2.0)) is None
+
+
+def test_the_same_answers_leave_no_doubt():
+    same = with_points("x", 10, 4)["x"]
+    assert benchmark_difference(same, same).as_json() == {"difference": 0, "low": 0, "high": 0, "p_better": 0}
