@@ -13,7 +13,7 @@ from typing import Any, overload
 
 from soup.checkpoints.destination import refuse_destination, refuse_unwritable
 from soup.errors import EvaluatorError, OutputError, RecipeError
-from soup.evaluation.api import Benchmark, Score
+from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.harnesses import asks_some
@@ -30,7 +30,8 @@ from soup.merging.recipe import Recipe
 from soup.merging.shares import shares_of
 from soup.merging.template import RecipeTemplate
 from soup.search.bound_strategy import BoundStrategy, ingredient_names
-from soup.search.confirmation import FINALISTS, saves_questions
+from soup.search.confirmation import saves_questions
+from soup.search.forecast import Evaluations, forecast
 from soup.search.result import Soup, card_scores, save_result
 from soup.search.session import Session
 from soup.search.strategies.base import Choice, Strategy
@@ -96,26 +97,18 @@ class _Run:
         return _recipe(self.template.varied(choice.method, choice.params), self.pool, choice.chosen)
 
     @property
-    def most_evaluations(self) -> int | None:
-        """How many soups are evaluated at most, on both parts of the questions where they are split; None: who knows.
-
-        Guards and estimates ask for all single models, estimates besides for the choice and the runner-up; the report
-        for the single models that were asked for, the choice, and with estimates the runner-up.
-        """
-        budget, count = self.strategy.budget(len(self.pool)), len(self.pool)
+    def evaluations(self) -> Evaluations | None:
+        """How many models are evaluated at most; None: who knows."""
+        budget, config = self.strategy.budget(len(self.pool)), self.config
         if budget is None:
             return None
-        estimates = self.audit is not None
-        singles = count if self.config.objective.guards or estimates else budget.singles
-        finalists = FINALISTS if estimates else 0  # once more
-        report = (count + FINALISTS if estimates else budget.singles + 1) if self.config.split is not None else 0
-        return singles + budget.soups + finalists + report
-
-    @property
-    def most_estimates(self) -> int:
-        """How many of them are estimates."""
-        budget = self.strategy.budget(len(self.pool))
-        return budget.soups if budget and self.audit is not None else 0
+        return Evaluations.most(
+            budget,
+            len(self.pool),
+            all_singles=bool(config.objective.guards),
+            estimates=self.audit is not None,
+            split=config.split is not None,
+        )
 
     @property
     def audit(self) -> float | None:
@@ -191,10 +184,15 @@ def plan_cook(arguments: CookArguments) -> dict[str, object]:
     with _prepared(arguments) as run:
         plan: dict[str, object] = {"schema": 1, "strategy": run.strategy.name, **run.largest.as_json(run.out)}
         if run.benchmarks:
-            check_entries(build_suite(run.benchmarks, run.config.settings).entries, run.pool)
+            suite = build_suite(run.benchmarks, run.config.settings)
+            check_entries(suite.entries, run.pool)
             plan["benchmarks"] = [benchmark.name for benchmark in run.benchmarks]
-            most = run.most_evaluations
-            plan["evaluations_at_most"] = "as many as the strategy asks for" if most is None else most
+            most = run.evaluations
+            plan["evaluations_at_most"] = "as many as the strategy asks for" if most is None else most.total
+            if most is not None:
+                split = run.config.split
+                suites = [suite] if split is None else [suite, suite.on(Split("report", split))]
+                plan |= forecast(most, suites, run.directory, run.config.workers)
             plan["run"] = str(run.directory.path)
     return plan
 
@@ -294,9 +292,9 @@ def _prepared(arguments: CookArguments) -> Iterator[_Run]:
 
 def _search_and_write(run: _Run, progress: Progress) -> Soup:
     suite = build_suite(run.benchmarks, run.config.settings)
-    expected = run.most_evaluations
+    expected = run.evaluations
     if expected is not None:
-        progress.on_budget(run.strategy.name, expected)
+        progress.on_budget(run.strategy.name, expected.total)
     if hint := run.hint(suite):
         progress.on_hint(hint)
     if run.audit is None and run.config.question_rule.audit is not None:
@@ -308,9 +306,9 @@ def _search_and_write(run: _Run, progress: Progress) -> Soup:
         run.directory,
         run.template,
         progress,
-        expected,
+        expected.total if expected else None,
         run.audit,
-        run.most_estimates,
+        expected.estimates if expected else 0,
     ) as session:
         choice = session.choose_confirmed(lambda score: run.strategy.choose(run.pool, score))
         trial = _within_guards(session.scorer(choice.chosen, choice.method, choice.params))

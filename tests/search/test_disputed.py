@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from soup.errors import EvaluatorError
+from soup.evaluation.api import Split
+from soup.evaluation.config import EvalConfig
 from soup.evaluation.objective import Objective
 from soup.evaluation.progress import Progress
 from soup.report.tables import run_table, trials_table
+from soup.search.run import evaluate
 from tests.helpers import flat_arguments as flat
-from tests.helpers.quiz import COUNT, asked, make_quiz_pool
+from tests.helpers.quiz import COUNT, asked, make_quiz_pool, questions
 from tests.helpers.toy_pools import tree
 
 HEADS = {"a": [3, 0, 1, 1], "b": [5, 2, 1, 1], "c": [8, 0, 1, 1], "d": [10, 2, 1, 1], "e": [4, 0, 1, 1]}
@@ -258,3 +261,22 @@ def test_the_pace_counts_questions_of_all_and_what_estimates_will_ask():
     assert tenth.questions_left == pytest.approx(21 * sum(by_model[5:10]) / 5 + 2 * 2 * COUNT)
     assert tenth.seconds_left > 0
     assert tenth.questions_per_second > 0
+
+
+def plan(**given):
+    return flat.plan_cook("exhaustive", "ckpts", eval=PLAIN, out="out", run_dir="run", **given)
+
+
+def test_a_dry_run_tells_questions_and_hours_once_the_journal_has_seen_them_so_answered():
+    assert plan()["questions_about"] == 31 * 2 * COUNT
+    assert plan(questions="disputed")["questions_about"] == (5 + 2 + 26 / 4) * 2 * COUNT
+    parts = [Split("selection", 0.5), Split("report", 0.5)]
+    sizes = [sum(part.holds(index) for name in ("plain", "groups") for index in questions(name)) for part in parts]
+    assert plan(split=0.5)["questions_about"] == 31 * sizes[0] + 6 * sizes[1]
+    assert "hours_about" not in plan()
+    evaluate([Path("ckpts/a")], eval=EvalConfig(PLAIN), run_dir="run")
+    lines = journal()
+    Path("run/journal.jsonl").write_text("".join(json.dumps(line | {"seconds": 3600}) + "\n" for line in lines))
+    assert plan()["hours_about"] == 62
+    assert plan(workers=4)["hours_about"] == 15.5
+    assert "hours_about" not in plan(split=0.5), "other questions were asked"
