@@ -68,7 +68,7 @@ class VLMEval(Harness):
         self._judge = self._named_judge()
         self._replies: dict[str, RepliesOfOthers] = {}  # by benchmark
         for name in settings.judge_for:
-            if name not in BENCHMARKS:
+            if name not in BENCHMARKS and not is_data_set(name):
                 raise EvaluatorError(
                     f"{option_name('judge_for')}: unknown benchmark '{name}'.{did_you_mean(name, BENCHMARKS)}"
                 )

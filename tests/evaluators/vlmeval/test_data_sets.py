@@ -168,6 +168,15 @@ def test_what_can_not_be_scored_is_refused_by_name_with_the_reason(name, words, 
         VLMEval(settings).identity(Benchmark(name, "vlmeval", name))
 
 
+def test_a_judge_may_read_answers_of_any_data_set_that_has_a_use_for_one(settings, tmp_path):
+    rows = put(tmp_path, "SEEDBench_IMG")
+    answers = {str(row["index"]): "the first of them" for row in rows}
+    with JudgeServer(lambda prompt, temperature: "A") as server:
+        judged = replace(settings, judge_url=server.url, judge_model="a-judge", judge_for=("SEEDBench_IMG",))
+        score = VLMEval(judged).evaluate(scripted(tmp_path, answers), Benchmark("s", "vlmeval", "SEEDBench_IMG"))
+    assert score.value == pytest.approx(100 * sum(row["answer"] == "A" for row in rows) / len(rows))
+
+
 def test_cells_are_read_as_literals_where_vlmeval_would_execute_them(settings, tmp_path):
     marker = tmp_path / "executed"
     rows = put(tmp_path, "DocVQA_VAL")
