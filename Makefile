@@ -40,7 +40,7 @@ test-vllm:
 
 test-vllm-here: .venv-vllm/ready
 	.venv-vllm/bin/python -m pytest -m vllm tests/vllm
-	.venv-vllm/bin/python -m pytest -m "not slow and not gpu" tests/evaluators tests/hf
+	WITHOUT_TORCHVISION=1 .venv-vllm/bin/python -m pytest -m "not slow and not gpu" tests/evaluators tests/hf
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -8,12 +8,21 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+
+try:
+    from transformers.configuration_utils import SubConfigSpec
+except ImportError:  # before 5.20, where a configuration builds its parts by itself
+    SubConfigSpec = None
 
 __all__ = ["CONNECTORS", "FeatureGrid", "PatchesConfig", "PointsConfig", "feature_grid_of"]
 
 CONNECTORS = ("shuffle", "pool", "linear")
 """What may stand between the encoders and the language model; see `finetune.points.connectors`."""
+
+PARTS = {"general_config": "clip_vision_model", "ocr_config": "clip_vision_model", "text_config": "qwen2"}
+"""The parts' configurations, and the `model_type` of one that names none."""
+
+OPTIONAL_PARTS = ("ocr_config",)
 
 
 @strict
@@ -85,11 +94,14 @@ class PointsConfig(PreTrainedConfig):
     """
 
     model_type = "points"
-    sub_configs_defaults: ClassVar = {
-        "general_config": SubConfigSpec(AutoConfig, model_type="clip_vision_model"),
-        "ocr_config": SubConfigSpec(AutoConfig, model_type="clip_vision_model", optional=True),
-        "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
-    }
+    if SubConfigSpec is not None:
+        sub_configs_defaults: ClassVar = {
+            name: SubConfigSpec(AutoConfig, model_type=model_type, optional=name in OPTIONAL_PARTS)
+            for name, model_type in PARTS.items()
+        }
+    else:
+        sub_configs: ClassVar = dict.fromkeys(PARTS, AutoConfig)
+        has_no_defaults_at_init: ClassVar = True
 
     general_config: dict[Any, Any] | PreTrainedConfig | None = None
     ocr_config: dict[Any, Any] | PreTrainedConfig | None = None
@@ -103,10 +115,21 @@ class PointsConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the parts' configurations, and takes from the language model's whether its embeddings are tied."""
+        if SubConfigSpec is None:
+            self._build_parts()
         super().__post_init__(**kwargs)
         count = len(self.vision_configs)
         self.merge_weights = [float(weight) for weight in self.merge_weights or [1 / count] * count]
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+
+    def _build_parts(self) -> None:
+        for name, default in PARTS.items():
+            part = getattr(self, name)
+            if isinstance(part, dict):
+                sizes = {key: value for key, value in part.items() if key != "model_type"}
+                setattr(self, name, AutoConfig.for_model(part.get("model_type", default), **sizes))
+            elif part is None and name not in OPTIONAL_PARTS:
+                setattr(self, name, AutoConfig.for_model(default))
 
     @property
     def vision_configs(self) -> dict[str, PreTrainedConfig]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,11 +20,9 @@ VLLM = (
     "--model {checkpoint} --port {port} --host 127.0.0.1 --dtype float32 --enforce-eager --max-model-len 1024 "
     "--max-num-seqs 16 --kv-cache-memory-bytes 67108864 --seed 0"
 )
-# Without the torchvision of this environment, which can't decode an image.
-MAIN = "import sys; sys.modules['torchvision'] = None; from transformers.cli.transformers import main; main()"
 TRANSFORMERS = (
-    f'env HF_HUB_OFFLINE=1 {sys.executable} -c "{MAIN}" serve {{checkpoint}} --port {{port}} '
-    "--host 127.0.0.1 --device cpu --dtype float32"
+    f"env HF_HUB_OFFLINE=1 WITHOUT_TORCHVISION=1 {Path(sys.executable).with_name('transformers')} serve {{checkpoint}} "
+    "--port {port} --host 127.0.0.1 --device cpu --dtype float32"
 )
 
 
