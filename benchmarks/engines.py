@@ -5,9 +5,9 @@ engines write the same number of tokens. Each engine is opened on one model, and
 question is counted from the swapped candidate's alone, the first batch left out. Memory is the peak of the
 resident sets of the process and all that it started (`psutil`), shared pages counted in each.
 
-    python benchmarks/engines.py                              transformers, vllm, and a vLLM server, in .venv-vllm
-    python benchmarks/engines.py --engine transformers        only these
-    python benchmarks/engines.py --width 2048 --layers 24 --dtype bfloat16 --questions 2000       on a GPU
+    python -m benchmarks.engines                              transformers, vllm, and a vLLM server, in .venv-vllm
+    python -m benchmarks.engines --engine transformers        only these
+    python -m benchmarks.engines --width 2048 --layers 24 --dtype bfloat16 --questions 2000       on a GPU
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def make_models(folder: Path, width: int, layers: int, dtype: str) -> None:
     from tests.helpers.vlm_families import noise
     from tests.vllm.families import save_served
 
-    heads = max(2, width // 64)
+    heads = width // 32
     sizes = {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers, "head_dim": 32}
     text = {**sizes, "num_attention_heads": heads, "num_key_value_heads": heads, "initializer_range": 0.05}
     for seed in range(2):
