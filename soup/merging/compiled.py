@@ -137,7 +137,7 @@ def _library() -> ctypes.CDLL | None:
             library.soup_dots.argtypes = (
                 ctypes.c_int, ctypes.c_int, ctypes.c_int, number, pointer, pointer, number, pointer, pointer,
             )  # fmt: skip
-            library.soup_histogram.argtypes = (ctypes.c_int, pointer, pointer, number, ctypes.c_int, pointer)
+            library.soup_histogram.argtypes = (ctypes.c_int, pointer, pointer, number, ctypes.c_int, pointer, pointer)
             library.soup_histogram.restype = number
             return library
     return None
@@ -201,7 +201,9 @@ def pair_sums(
     return (list(products), list(moved)) if done else None
 
 
-def histogram(values: torch.Tensor, base: torch.Tensor, upper: int | None, counts: torch.Tensor) -> int | None:
+def histogram(
+    values: torch.Tensor, base: torch.Tensor, upper: int | None, counts: torch.Tensor
+) -> tuple[int, float] | None:
     """Count the bits of |values - base| as float32 numbers: upper halves, or lower halves where the upper is `upper`.
 
     Args:
@@ -211,15 +213,16 @@ def histogram(values: torch.Tensor, base: torch.Tensor, upper: int | None, count
         counts: [65536] of int64, to which is added.
 
     Returns:
-        How many elements differ from the base; None: in torch, and nothing was added.
+        How many elements differ from the base, and the sum of the differences; None: in torch, and nothing was added.
     """
     library, code = _library(), _tensor_code([values, base])
     if library is None or code is None:
         return None
+    total, bins = ctypes.c_double(), -1 if upper is None else upper
     moved: int = library.soup_histogram(
-        code, values.data_ptr(), base.data_ptr(), values.numel(), -1 if upper is None else upper, counts.data_ptr()
+        code, values.data_ptr(), base.data_ptr(), values.numel(), bins, counts.data_ptr(), ctypes.byref(total)
     )
-    return None if moved < 0 else moved
+    return None if moved < 0 else (moved, total.value)
 
 
 def _tensor_code(tensors: Sequence[torch.Tensor]) -> int | None:

@@ -20,7 +20,7 @@ from soup.merging.compiled import Arithmetic, has_kernels, histogram, merge_bloc
 from soup.merging.methods.base import Block
 from soup.merging.methods.consensus import Consensus
 from soup.merging.methods.dare import Dare
-from soup.merging.methods.dot_products import dot_products
+from soup.merging.methods.dot_products import dot_products, lane_sum
 from soup.merging.methods.karcher import Karcher
 from soup.merging.methods.linear import Linear
 from soup.merging.methods.model_stock import ModelStock
@@ -264,10 +264,13 @@ def test_dot_products_are_those_of_the_differences():
 @pytest.mark.parametrize("code", CODES)
 def test_histograms_count_the_bits_of_magnitudes(code):
     values, base = values_of(code, 2, 100_000, seed=7)
-    bits = (values.double() - base.double() if code in ("F32", "F64") else values.float() - base.float()).float().abs()
-    bits = bits.view(torch.int32)
+    accumulate = torch.float64 if code in ("F32", "F64") else torch.float32
+    differences = values.to(accumulate) - base.to(accumulate)
+    bits = differences.float().abs().view(torch.int32)
     counts = torch.ones(2**16, dtype=torch.int64)
-    assert histogram(values, base, None, counts) == int(torch.count_nonzero(bits))
+    moved, total = histogram(values, base, None, counts)
+    assert moved == int(torch.count_nonzero(bits))
+    assert total == lane_sum(differences.double())
     assert torch.equal(counts, 1 + torch.bincount(bits >> 16, minlength=2**16))
     upper = int(counts.argmax())
     lower = torch.zeros(2**16, dtype=torch.int64)

@@ -193,6 +193,29 @@ CLONES static int NAME(is_finite)(const T *const *x, int64_t elements)
     return !bad;
 }
 
+/* The sum of a unit's terms [UNIT], zeros where there are fewer: by lanes, and then the lanes by halves. */
+#ifndef SUM_OF_UNIT
+#define SUM_OF_UNIT
+INLINE double sum_of_unit(const double *terms)
+{
+    double lanes[LANES];
+    for (int i = 0; i < LANES; i++) lanes[i] = terms[i];
+    for (int row = LANES; row < UNIT; row += LANES)
+        for (int i = 0; i < LANES; i++) lanes[i] += terms[row + i];
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[half + i];
+    return lanes[0];
+}
+
+/* The sum of the sums of units, a power of two of them, by halves. */
+INLINE double sum_of_units(double *sums, int64_t units)
+{
+    for (int64_t half = units / 2; half; half /= 2)
+        for (int64_t i = 0; i < half; i++) sums[i] += sums[half + i];
+    return sums[0];
+}
+#endif
+
 /* The dot products of all pairs of vectors, and how many elements of each are not 0.
 
    The vectors are x_i, or x_i - center, or the center and the x_i - center: `center` is the base, or the inputs' mean. A
@@ -237,37 +260,34 @@ CLONES static int NAME(dots)(const T *const *x, int around, int lead, int64_t co
             moved[k] += count_of_moved;
             for (int64_t j = k; j < vectors; j++, pair++) {
                 const double *right = values + j * UNIT;
-                double lanes[LANES];
-                for (int i = 0; i < LANES; i++) lanes[i] = left[i] * right[i];
-                for (int row = LANES; row < UNIT; row += LANES)
-                    for (int i = 0; i < LANES; i++) lanes[i] += left[row + i] * right[row + i];
-                for (int half = LANES / 2; half; half /= 2)
-                    for (int i = 0; i < half; i++) lanes[i] += lanes[half + i];
-                sums[pair * units + unit] = lanes[0];
+                double terms[UNIT];
+                for (int i = 0; i < UNIT; i++) terms[i] = left[i] * right[i];
+                sums[pair * units + unit] = sum_of_unit(terms);
             }
         }
     }
-    for (int64_t pair = 0; pair < pairs; pair++) {
-        double *of_units = sums + pair * units;
-        for (int64_t half = units / 2; half; half /= 2)
-            for (int64_t i = 0; i < half; i++) of_units[i] += of_units[half + i];
-        products[pair] = of_units[0];
-    }
+    for (int64_t pair = 0; pair < pairs; pair++) products[pair] = sum_of_units(sums + pair * units, units);
     free(values), free(sums);
     return 1;
 }
 
-/* Count the bits of |x - base| as float32: their upper halves, or the lower halves of those with a given upper one. */
-CLONES static int64_t NAME(histogram)(const T *const *x, const T *base, int64_t elements, int upper, uint32_t *counts)
+/* Count the bits of |x - base| as float32: their upper halves, or the lower halves of those with a given upper one.
+   `sums` [units] takes the sums of the differences in each unit. */
+CLONES static int64_t NAME(histogram)(const T *const *x, const T *base, int64_t elements, int upper, uint32_t *counts,
+                                      double *sums)
 {
     uint32_t bits[UNIT];
     int64_t moved = 0;
     for (int64_t start = 0; start < elements; start += UNIT) {
         int n = elements - start < UNIT ? (int)(elements - start) : UNIT;
+        double differences[UNIT] = {0};
         for (int i = 0; i < n; i++) {
-            bits[i] = bits_of((float)(LOAD(x[0][start + i]) - LOAD(base[start + i]))) & 0x7FFFFFFF;
+            A difference = LOAD(x[0][start + i]) - LOAD(base[start + i]);
+            differences[i] = (double)difference;
+            bits[i] = bits_of((float)difference) & 0x7FFFFFFF;
             moved += bits[i] != 0;
         }
+        sums[start / UNIT] = sum_of_unit(differences);
         /* Neighbours often fall into one bin: with four tables they need not wait for each other. */
         if (upper < 0)
             for (int i = 0; i < n; i++) counts[(i & 3) << 16 | bits[i] >> 16]++;

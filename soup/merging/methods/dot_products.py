@@ -15,7 +15,7 @@ from soup.merging.methods.base import Block
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DotProducts", "dot_products"]
+__all__ = ["DotProducts", "dot_products", "lane_sum"]
 
 UNIT, LANES = 1024, 64
 
@@ -68,11 +68,11 @@ def _vectors(block: Block, around: Around, *, with_center: bool) -> Iterator[tor
 def _in_torch(vectors: list[torch.Tensor]) -> tuple[list[float], list[int]]:
     import torch
 
-    pairs = [_sum(left * right) for index, left in enumerate(vectors) for right in vectors[index:]]
+    pairs = [lane_sum(left * right) for index, left in enumerate(vectors) for right in vectors[index:]]
     return pairs, [int(torch.count_nonzero(vector)) for vector in vectors]
 
 
-def _sum(terms: torch.Tensor) -> float:
+def lane_sum(terms: torch.Tensor) -> float:
     """Add up terms, [elements], in the order that the module's docstring says."""
     units = 1 << max((terms.numel() - 1) // UNIT, 0).bit_length()
     padded = terms.new_zeros(units * UNIT)

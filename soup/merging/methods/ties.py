@@ -14,6 +14,7 @@ from soup.errors import RecipeError
 from soup.merging.compiled import Arithmetic, histogram
 from soup.merging.methods.base import Block, FirstPass, MergedTensor
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
+from soup.merging.methods.dot_products import lane_sum
 
 if TYPE_CHECKING:
     import torch
@@ -126,8 +127,8 @@ class Ties(DeltaMethod):
             rows = torch.zeros(len(block), BINS + 1, dtype=torch.int64)
             total = torch.zeros(1, dtype=torch.float64)
             for row, index, weight in zip(rows, range(len(block)), block.weights, strict=True):
-                row[BINS] = _count(block, index, None, row[:BINS])
-                total += delta(block, index).sum(dtype=torch.float64) * weight
+                row[BINS], of_deltas = _count(block, index, None, row[:BINS])
+                total += of_deltas * weight
             return torch.cat([rows.double().reshape(-1), total])
 
         counts: dict[str, list[torch.Tensor]] = {}
@@ -202,7 +203,7 @@ def elect_and_merge(
     return total.div_(shares.masked_fill_(shares == 0, 1)) if mean else total
 
 
-def _count(block: Block, index: int, upper: int | None, counts: torch.Tensor) -> int:
+def _count(block: Block, index: int, upper: int | None, counts: torch.Tensor) -> tuple[int, float]:
     """Count the bits of an ingredient's float32 magnitudes, which are ordered as the magnitudes are.
 
     Args:
@@ -212,18 +213,19 @@ def _count(block: Block, index: int, upper: int | None, counts: torch.Tensor) ->
         counts: [BINS] of int64, to which is added.
 
     Returns:
-        How many elements differ from the base.
+        How many elements differ from the base, and the sum of the differences.
     """
     import torch
 
     assert block.raw_base is not None
-    moved = histogram(block.raw[index], block.raw_base, upper, counts)
-    if moved is not None:
-        return moved
-    bits = delta(block, index).abs_().float().reshape(-1).view(torch.int32)
+    if (counted := histogram(block.raw[index], block.raw_base, upper, counts)) is not None:
+        return counted
+    values = delta(block, index).reshape(-1)
+    total = lane_sum(values.double())
+    bits = values.abs_().float().view(torch.int32)
     halves = bits >> 16 if upper is None else bits[bits >> 16 == upper] & (BINS - 1)
     counts += torch.bincount(halves, minlength=BINS)
-    return int(torch.count_nonzero(bits))
+    return int(torch.count_nonzero(bits)), total
 
 
 def _find(counts: torch.Tensor, kept: int) -> tuple[int, int]:
