@@ -90,7 +90,7 @@ def measure(job: dict[str, object]) -> None:
     ):
         questions = prompts(folder, int(str(job["questions"])))
         opened = timed(lambda: session.answer(first, questions[:4], ignore))
-        swapped = timed(lambda: session._hold(mean))
+        swapped = timed(lambda: session.hold(mean))
         session.answer(mean, questions[:4], ignore)
         asked = timed(lambda: session.answer(mean, questions, ignore))
     session.close()

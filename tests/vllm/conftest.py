@@ -59,7 +59,7 @@ def open_session():
 
 def ask(session, soup, prompts):
     """The texts and log probabilities that the session's engine gives for a candidate."""
-    session._hold(soup)
+    session.hold(soup)
     answers = [None] * len(prompts)
 
     def keep(replies):
