@@ -157,11 +157,20 @@ def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: b
     return measured
 
 
-AROUND_BASE = SOUP.replace(
-    "merge(Recipe.uniform(sources), sys.argv[1])",
-    "base, *sources = sources\ncpu = time.process_time()\n"
-    "merge(Recipe.uniform(sources).model_copy(update={'base': base, 'method': METHOD}), sys.argv[1])",
-).replace('"wall":', '"cpu": time.process_time() - cpu, "wall":')
+AROUND_BASE = (
+    SOUP.replace(
+        "ready = ",
+        "from soup.support.plugins import METHODS\n"
+        "if METHODS.get(NAME)().first_passes: import torch  # which takes longer than the merge, and is start-up\n"
+        "ready = ",
+    )
+    .replace(
+        "merge(Recipe.uniform(sources), sys.argv[1])",
+        "base, *sources = sources\ncpu = time.process_time()\n"
+        "merge(Recipe.uniform(sources).model_copy(update={'base': base, 'method': NAME}), sys.argv[1])",
+    )
+    .replace('"wall":', '"cpu": time.process_time() - cpu, "wall":')
+)
 
 
 def round_around_base(inputs: list[Path], out: Path, method: str = "linear") -> dict[str, float]:
@@ -175,7 +184,7 @@ def round_around_base(inputs: list[Path], out: Path, method: str = "linear") -> 
     subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
     floor = time.perf_counter() - began
     fresh([], out, cold=False)
-    command = [sys.executable, "-c", AROUND_BASE.replace("METHOD", repr(method)), str(out), *map(str, inputs)]
+    command = [sys.executable, "-c", AROUND_BASE.replace("NAME", repr(method)), str(out), *map(str, inputs)]
     measured: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {"floor": floor, **measured}
 
