@@ -26,8 +26,18 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
+from finetune.coordinates.conventions import named_convention
 from soup.support.text import did_you_mean, is_possible_path
 
 __all__ = [
@@ -61,6 +71,7 @@ RENAMED_SETTINGS = {
     "global_batch_size": "batch",
 }
 WATCHING = ("evaluate", "evaluate_every")  # settings that only look at a model: they are in no digest
+NEW_OF_DATA_SETS = ("coordinates", "coordinates_as")  # settings of a data set that were not there at first
 NEW_SETTINGS = {old: new for new, old in RENAMED_SETTINGS.items()}
 NEW_KEYS = {"also": "include_base", "vary": "sweep", "on": "executor"} | NEW_SETTINGS  # by their old names
 
@@ -78,12 +89,21 @@ def _path(text: str) -> str:
 PathText = Annotated[str, AfterValidator(_path)]
 
 
+def _convention(name: str) -> str:
+    named_convention(name)
+    return name
+
+
+ConventionName = Annotated[str, AfterValidator(_convention)]
+
+
 class DataSet(_Strict):
     """Where rows come from, and how often; `finetune/data/formats.py` shows each format.
 
     `path` is a file, a directory with `data.json`, or the Hub id of a data set (`name` and `split` of it). `images` is
     where relative image paths start, by default beside the file. `weight` is how often an epoch sees each row.
-    `category` is its name in `mixture.categories`.
+    `category` is its name in `mixture.categories`. `coordinates` declares how its texts write points and boxes (a name
+    of `finetune/coordinates/conventions.py`), `coordinates_as` how the model learns to write them; by default the same.
     """
 
     path: PathText
@@ -94,6 +114,20 @@ class DataSet(_Strict):
     weight: float = Field(1.0, gt=0)
     category: str = "general"
     frames: int = Field(24, gt=0)
+    coordinates: ConventionName | None = None
+    coordinates_as: ConventionName | None = None
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> DataSet:
+        if self.coordinates_as and not self.coordinates:
+            raise ValueError("coordinates_as: say by `coordinates` how the data set itself writes points and boxes")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out what was not there at first and is not set: digests of earlier jobs stay what they are."""
+        stored: dict[str, object] = serialize(self)
+        return {name: value for name, value in stored.items() if name not in NEW_OF_DATA_SETS or value is not None}
 
 
 def _as_list(value: object) -> list[object]:

@@ -155,7 +155,8 @@ class _ScannedSet:
 
 def _key(data_set: DataSet) -> str:
     """Equal for those that hold the same rows, whatever their weight."""
-    return repr((data_set.path, data_set.images, data_set.format, data_set.name, data_set.split, data_set.frames))
+    rows = (data_set.path, data_set.images, data_set.format, data_set.name, data_set.split, data_set.frames)
+    return repr((rows, data_set.coordinates, data_set.coordinates_as))
 
 
 def _users(

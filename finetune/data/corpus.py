@@ -10,6 +10,7 @@ from pathlib import Path
 from finetune.config import DataSet
 from finetune.data.files import RowFile, open_file
 from finetune.data.formats import read_row
+from finetune.data.grounded_rows import grounded
 from finetune.data.rows import Fault, RowError, Sample, texts_of
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list
@@ -50,7 +51,8 @@ class Corpus:
             raw = file[index]
         except (ValueError, OSError) as error:
             raise RowError(where, [Fault("unreadable", f"not a row in JSON ({error})")]) from error
-        return read_row(raw, where, root, data_set.format, data_set.frames)
+        sample = read_row(raw, where, root, data_set.format, data_set.frames)
+        return grounded(sample, data_set.coordinates, data_set.coordinates_as) if data_set.coordinates else sample
 
     def set_of(self, i: int) -> int:
         """Give the index of the data set that row `i` is of.

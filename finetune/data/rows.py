@@ -23,6 +23,7 @@ KINDS = {
     "placeholders": "placeholders that don't match the images",
     "image_token": "the image token written in the text",
     "empty_answer": "answers that are empty",
+    "coordinates": "points or boxes that can't be right",
     "image_missing": "images missing",
     "image_unreadable": "images unreadable",
     "too_long": "rows over max_length",
