@@ -223,7 +223,8 @@ class Lora(_Strict):
     `target`: a regular expression over module names; by default the language model's linear layers, never the
     encoders'. `save`: modules that are trained in full beside the adapters; `vision_projector` is what lies between the
     encoders and the language model, whatever the family calls it. `keep_adapter`: the ingredient is a PEFT adapter on
-    the start, and no whole model.
+    the start, and no whole model. `rslora`: B A is scaled by alpha / sqrt(rank) (arXiv 2312.03732). `dora`: the length
+    of each row of a weight is trained apart from its direction (arXiv 2402.09353).
     """
 
     rank: int = Field(16, gt=0)
@@ -232,6 +233,18 @@ class Lora(_Strict):
     target: Annotated[str, AfterValidator(_pattern)] | None = None
     save: Words = ["vision_projector"]
     keep_adapter: bool = False
+    rslora: bool = False
+    dora: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What B A is multiplied by."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def as_stored(self) -> dict[str, object]:
+        """Give what digests have: what is switched off is as absent as it was before there were such switches."""
+        switches = ("keep_adapter", "rslora", "dora")
+        return self.model_dump(exclude={name for name in switches if not getattr(self, name)})
 
 
 class TrainSettings(_Strict):
@@ -306,8 +319,8 @@ class TrainSettings(_Strict):
     def as_stored(self) -> dict[str, object]:
         """Give the settings as digests and files on disk have them: under the names that settings had at first."""
         stored = {RENAMED_SETTINGS.get(name, name): value for name, value in self.model_dump().items()}
-        if self.lora and not self.lora.keep_adapter:  # as before there was such a setting
-            stored["lora"] = self.lora.model_dump(exclude={"keep_adapter"})
+        if self.lora:
+            stored["lora"] = self.lora.as_stored()
         if not self.evaluate:
             for name in WATCHING:
                 del stored[name]

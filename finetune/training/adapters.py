@@ -1,6 +1,7 @@
 """Low-rank adapters beside a model's linear layers; folded into them when the job is done, or written by themselves.
 
-Source: LoRA, arXiv 2106.09685, section 4.1: h = W x + (alpha / r) B A x.
+Source: LoRA, arXiv 2106.09685, section 4.1: h = W x + s B A x with s = alpha / r; rsLoRA, arXiv 2312.03732, has
+s = alpha / sqrt(r); DoRA, arXiv 2402.09353, section 4.1: W' = m (W + s B A) / |W + s B A|, row by row of the outputs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = ["attach", "fold", "language_layers", "write_adapter"]
 
 NAME = "default"  # peft's own name for the only adapter
 BASE, DOWN, UP = ".base_layer.", f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"
+LENGTHS = f".lora_magnitude_vector.{NAME}.weight"  # of DoRA: m
 
 
 def attach(model: PreTrainedModel, settings: TrainSettings) -> list[str]:
@@ -49,22 +51,30 @@ def attach(model: PreTrainedModel, settings: TrainSettings) -> list[str]:
 
 def _arguments(lora: Lora) -> dict[str, Any]:
     """Return what peft's configuration takes from the settings; it types alpha as whole, and only divides it."""
-    return {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "bias": "none"}
+    return {
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "bias": "none",
+        "use_rslora": lora.rslora,
+        "use_dora": lora.dora,
+    }
 
 
 def fold(state: dict[str, Tensor], settings: TrainSettings) -> dict[str, Tensor]:
-    """Give the model's ordinary weights, W + (alpha / r) B A in float32, under their names without adapters."""
+    """Give the model's ordinary weights, adapters added in float32, under their names without adapters."""
     if settings.lora is None:
         return state
-    scale = settings.lora.alpha / settings.lora.rank
     folded = {}
     for name, tensor in state.items():
-        if name.endswith((DOWN, UP)):
+        if name.endswith((DOWN, UP, LENGTHS)):
             continue
         layer, base, kind = name.partition(BASE)
         if base and kind == "weight":
             down, up = state[layer + DOWN].float(), state[layer + UP].float()
-            tensor = tensor.float().addmm(up, down, alpha=scale)
+            tensor = tensor.float().addmm(up, down, alpha=settings.lora.scale)
+            if settings.lora.dora:
+                tensor *= (state[layer + LENGTHS].float() / tensor.norm(dim=1))[:, None]
         folded[f"{layer}.{kind}" if base else name] = tensor
     return folded
 
@@ -88,10 +98,11 @@ def write_adapter(
     tensors, modules = {}, set()
     for name in trained:
         tensor = state[name].detach().to("cpu")
-        if not name.endswith((DOWN, UP)):
+        if not name.endswith((DOWN, UP, LENGTHS)):
             tensor = tensor.to(getattr(torch, settings.dtype))
             modules.add(name.rpartition(".")[0])
-        tensors[PREFIX + name.replace(f".{NAME}.", ".").replace(BASE, ".")] = tensor.contiguous()
+        key = name.replace(LENGTHS, ".lora_magnitude_vector").replace(f".{NAME}.", ".").replace(BASE, ".")
+        tensors[PREFIX + key] = tensor.contiguous()
     name, _, revision = start.partition("@") if is_hub_id(start) else (start, "", "")
     config = LoraConfig(
         **_arguments(settings.lora),

@@ -209,6 +209,21 @@ def test_peft_loads_a_kept_adapter(data, tmp_path, plain):
     assert furthest({name: merged[name] for name in folded}, folded) < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize("kind", ["dora", "rslora"])
+def test_another_kind_of_adapter_is_folded_and_kept_as_peft_and_soup_read_it(data, tmp_path, plain, kind):
+    lora = {**LORA, kind: True}
+    folded, _ = trained(tmp_path / "whole", data, start=plain[2], lora=lora, steps=3)
+    trained(tmp_path, data, start=plain[2], lora={**lora, "keep_adapter": True}, steps=3)
+    usual, _ = trained(tmp_path / "usual", data, start=plain[2], lora=LORA, steps=3)
+    assert furthest(folded, usual) > 1e-4
+    soup.cook("average", [tmp_path / "out-job"], out=tmp_path / "soup")
+    assert furthest(weights(tmp_path / "soup"), folded) < 2e-6
+    base = AutoModelForImageTextToText.from_pretrained(plain[2])
+    merged = PeftModel.from_pretrained(base, tmp_path / "out-job").merge_and_unload().state_dict()
+    assert furthest({name: merged[name] for name in folded}, folded) < 2e-6
+
+
 def test_an_adapter_needs_a_start_that_is_written(data, tmp_path):
     with pytest.raises(FinetuneError, match=r"lora\.keep_adapter: .* tiny is made anew"):
         trained(tmp_path, data, lora={"keep_adapter": True})
