@@ -21,7 +21,7 @@ from soup.evaluation.engine import OnBatch, Prompt
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["LARGEST_BATCH", "BatchSize", "Model", "ask", "is_out_of_memory", "release_memory"]
+__all__ = ["LARGEST_BATCH", "BatchSize", "Model", "ask", "is_out_of_memory", "prompt_size", "release_memory"]
 
 BatchSize = int | Literal["auto"]
 
@@ -85,13 +85,13 @@ def ask(
 
 def _groups(prompts: list[Prompt]) -> Iterator[list[int]]:
     """Yield the indices of prompts that may go together: never prompts with one image, several and none."""
-    sizes = [_size(prompt) for prompt in prompts]
+    sizes = [prompt_size(prompt) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda index: (sizes[index], -index), reverse=True)
     for _, group in groupby(order, key=lambda index: sizes[index][0]):
         yield list(group)
 
 
-def _size(prompt: Prompt) -> tuple[int, int, int]:
+def prompt_size(prompt: Prompt) -> tuple[int, int, int]:
     """Return the number of images, their pixels and the characters of a prompt."""
     images = [part["value"] for part in prompt if part["type"] == "image"]
     return len(images), sum(map(_pixels, images)), sum(len(part["value"]) for part in prompt if part["type"] == "text")

@@ -12,16 +12,23 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from evaluators.answering.batching import Model
 from evaluators.answering.engines.transformers import few_threads
+from evaluators.answering.response_cache import ResponseCache, response_key
 from evaluators.answering.session import shared_session
 from evaluators.lm_eval.choice_losses import losses_of_choices
-from evaluators.lm_eval.model import isolated, language_model
+from evaluators.lm_eval.dealing import Request, answer_requests, evaluate_dealt
+from evaluators.lm_eval.model import HFLM, isolated, language_model
 from evaluators.lm_eval.tasks import LoadedTask, Manager, load_task, question_id, scale_error, task_manager
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Candidate, Harness, Score
+from soup.evaluation.api import Benchmark, Candidate, Harness, OnReplies, Score
+from soup.evaluation.dealing import dealer_of
 from soup.evaluation.settings import EvalSettings
 
 __all__ = ["LMEval"]
@@ -49,6 +56,7 @@ class LMEval(Harness):
         self.settings = settings
         self._engine = shared_session(settings)
         self._tasks: dict[str, LoadedTask] = {}  # by target
+        self._models: WeakKeyDictionary[Model, HFLM] = WeakKeyDictionary()
         self._managers: dict[str, Manager] = {}  # by folder: lm-eval's own list of tasks takes seconds to read
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
@@ -76,18 +84,14 @@ class LMEval(Harness):
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
         """Return the score by lm-eval's own `simple_evaluate`, with each question's points where it is their mean."""
         loaded = self._loaded(benchmark)
-        engine = self._engine.model_for(candidate, "lm_eval")
-        with isolated():
-            model = language_model(engine, self.settings.batch_size)
-            with few_threads(model.model):
-                results = _lm_eval().simple_evaluate(
-                    model=model,
-                    tasks=[loaded.group] if loaded.group is not None else list(loaded.tasks.values()),
-                    task_manager=loaded.manager,  # or lm-eval would read its thousands of files again
-                    samples=loaded.indices(benchmark),
-                    bootstrap_iters=0,
-                    log_samples=True,
-                )
+        if (dealer := dealer_of(candidate)) is not None:
+            kept = ResponseCache(candidate.kept / f"lm_eval-{response_key(benchmark.target)}.jsonl")
+            facts = ["lm_eval", candidate.digest, dict(self._engine.identity())]
+            evaluate = partial(self._results, loaded, benchmark)
+            results = evaluate_dealt(evaluate, candidate, dealer, kept, facts)
+            return _score(loaded, results, is_part=benchmark.only is not None)
+        with self._model(candidate) as model:
+            results = self._results(loaded, benchmark, model)
         if benchmark.measures == "likelihood":
             return Score.of_loss(list(losses_of_choices(results["samples"], model.tok_encode)))
         return _score(loaded, results, is_part=benchmark.only is not None)
@@ -96,6 +100,38 @@ class LMEval(Harness):
         """Say whether there are no examples in prompts: lm-eval draws them by what it asked before."""
         tasks = self._loaded(benchmark).tasks.values()
         return not any(task.get_config("num_fewshot") for task in tasks)
+
+    def answer(self, candidate: Candidate, requests: Sequence[Request], on_replies: OnReplies) -> None:
+        """Answer some of the requests that lm-eval makes in another process."""
+        with self._model(candidate) as model, isolated():
+            answer_requests(model, requests, on_replies)
+
+    @contextmanager
+    def _model(self, candidate: Candidate) -> Iterator[HFLM]:
+        """Give lm-eval's model around the engine's, with the candidate's weights in it."""
+        engine = self._engine.model_for(candidate, "lm_eval")
+        model = None
+        with suppress(TypeError):  # a user's class may have no hash or no weak references: then each call builds anew
+            model = self._models.get(engine)
+        if model is None:
+            with isolated():
+                model = language_model(engine, self.settings.batch_size)
+        with suppress(TypeError):
+            self._models[engine] = model
+        with few_threads(model.model):
+            yield model
+
+    def _results(self, loaded: LoadedTask, benchmark: Benchmark, model: Any) -> Mapping[str, Any]:
+        with isolated():
+            results: Mapping[str, Any] = _lm_eval().simple_evaluate(
+                model=model,
+                tasks=[loaded.group] if loaded.group is not None else list(loaded.tasks.values()),
+                task_manager=loaded.manager,  # or lm-eval would read its thousands of files again
+                samples=loaded.indices(benchmark),
+                bootstrap_iters=0,
+                log_samples=True,
+            )
+        return results
 
     def why_no_likelihood(self, benchmark: Benchmark) -> str | None:
         """Say why there is no likelihood of the right answers: of a task that has the model write, or choose not."""

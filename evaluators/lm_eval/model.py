@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["isolated", "language_model"]
+__all__ = ["HFLM", "isolated", "language_model"]
 
 HFLM = Any
 """lm-eval's model around a module of transformers."""

@@ -6,10 +6,11 @@ Every candidate is judged in a fresh directory; nothing is ever looked up by a m
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from evaluators.answering.batching import prompt_size
 from evaluators.answering.engines.transformers import TransformersModel
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
@@ -36,7 +37,8 @@ from evaluators.vlmeval.right_options import mended_rows_remark
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, BenchmarkInfo, Candidate, Harness, Location, Score
+from soup.evaluation.api import Benchmark, BenchmarkInfo, Candidate, Harness, Location, OnReplies, Score
+from soup.evaluation.dealing import dealer_of, require_files
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
@@ -134,7 +136,8 @@ class VLMEval(Harness):
         if isinstance(judge, LocalJudge):
             judge.logs = candidate.logs
         others = self._replies.setdefault(entry.name, RepliesOfOthers())
-        session = JudgeSession(judge, cache, entry.name, entry.judge_tokens, others) if judge else None
+        facts = (cache, entry.name, entry.judge_tokens, others, dealer_of(candidate))
+        session = JudgeSession(judge, *facts) if judge else None
         self._check_judge()
         if data_set.mended_rows:
             candidate.remark(mended_rows_remark(entry, data_set.mended_rows))
@@ -144,6 +147,16 @@ class VLMEval(Harness):
         else:
             answers = ask_rows(data_set, answer)
         return score(entry, data_set, answers, candidate.scratch, session)
+
+    def answer(self, candidate: Candidate, requests: Sequence[Prompt], on_replies: OnReplies) -> None:
+        """Answer some of the prompts that another process dealt out; their images may lie on its machine alone."""
+        require_files([part["value"] for prompt in requests for part in prompt if part["type"] == "image"])
+        positions = {id(prompt): position for position, prompt in enumerate(requests)}
+
+        def hear(batch: list[Prompt], replies: list[str]) -> None:
+            on_replies([positions[id(prompt)] for prompt in batch], replies)
+
+        self._engine.answer(candidate, [*requests], hear)
 
     def check(self, benchmark: Benchmark, checkpoint: Path) -> None:
         """Reach the judge if one is needed, and make a prompt with the checkpoint's own processor.
@@ -218,7 +231,7 @@ class VLMEval(Harness):
 
         What is kept is all that the model said, what is returned the part of it that is judged.
         """
-        facts = [candidate.digest, dict(self._engine.identity())]
+        facts, dealer = [candidate.digest, dict(self._engine.identity())], dealer_of(candidate)
 
         def answer(prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
             def hear(batch: list[Prompt], replies: list[str]) -> None:
@@ -229,6 +242,9 @@ class VLMEval(Harness):
             if self._judge is not None:
                 self._judge.make_room()
             wait_for_images = self._images.start_writing(prompts)
+            if dealer is not None:
+                wait_for_images()
+                return dealer.deal(prompts, lambda at, replies: hear([prompts[i] for i in at], [*replies]), prompt_size)
             self._engine.hold(candidate)  # may take long: images are written meanwhile
             wait_for_images()
             return self._engine.answer(candidate, prompts, hear)

@@ -12,6 +12,7 @@ from evaluators.answering.response_cache import ResponseCache, response_key
 from evaluators.vlmeval.llm_judge import LLMJudge
 from evaluators.vlmeval.local_judge import LocalJudge
 from soup.errors import EvaluatorError
+from soup.evaluation.dealing import Dealer
 from soup.support.options import option_name
 
 __all__ = ["JudgeSession", "RepliesOfOthers"]
@@ -48,6 +49,7 @@ class JudgeSession:
         benchmark: Its name, for errors.
         max_tokens: How long a reply may become.
         others: What was replied about other candidates.
+        dealer: Lets other evaluations go on while this one waits for the judge.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class JudgeSession:
         benchmark: str,
         max_tokens: int = 2048,
         others: RepliesOfOthers | None = None,
+        dealer: Dealer | None = None,
     ) -> None:
         self._judge = judge
         self._cache = cache
@@ -64,6 +67,7 @@ class JudgeSession:
         self._max_tokens = max_tokens
         self._others = others or RepliesOfOthers()
         self._others.read(cache)
+        self._dealer = dealer
         self._stopped = threading.Event()
         self._replies = 0
 
@@ -100,7 +104,11 @@ class JudgeSession:
 
     def map(self, function: Callable[[int], T], indices: Sequence[int]) -> list[T]:
         """Return the function's value for each index, in their order, by a few threads; the first error ends it."""
-        return map_at_once(function, indices, self._judge.requests, self._stopped)
+
+        def ask() -> list[T]:
+            return map_at_once(function, indices, self._judge.requests, self._stopped)
+
+        return ask() if self._dealer is None else self._dealer.aside(ask)
 
     def refuse_unread(self, unread: Sequence[str], count: int) -> None:
         """Refuse a judge whose replies can't be read: VLMEvalKit would count those questions as wrong.

@@ -34,6 +34,10 @@ from soup.evaluation.engine import Prompt
 
 __all__ = ["ask_circles", "ask_rows", "score", "total"]
 
+PLAIN = {"PRED_FORMAT": "tsv", "PRINT_VANILLA": "", "VERBOSE": ""}
+_environment: dict[str, str | None] = {}  # what these were before
+_inside: list[None] = []
+
 Answer = Callable[[list[Prompt]], list[str]]
 """Gives the answers to prompts, in their order."""
 
@@ -177,13 +181,15 @@ def _as_read(replies: list[str]) -> list[str]:
 @contextmanager
 def _plain_environment() -> Iterator[None]:
     """Undo a user's settings of VLMEvalKit for a while: VERBOSE, set to anything, changes how options are matched."""
-    plain = {"PRED_FORMAT": "tsv", "PRINT_VANILLA": "", "VERBOSE": ""}
-    before = {name: os.environ.get(name) for name in plain}
-    os.environ.update(plain)
+    if not _inside:  # of evaluations that wait for a judge several may be inside: the last one undoes it
+        _environment.update({name: os.environ.get(name) for name in PLAIN})
+        os.environ.update(PLAIN)
+    _inside.append(None)
     try:
         yield
     finally:
-        for name, value in before.items():
+        _inside.pop()
+        for name, value in _environment.items() if not _inside else ():
             if value is None:
                 del os.environ[name]
             else:

@@ -28,6 +28,7 @@ __all__ = [
     "Evaluator",
     "Harness",
     "Location",
+    "OnReplies",
     "Score",
     "Split",
     "TargetSyntax",
@@ -64,6 +65,9 @@ class Split:
 
 
 ALL = Split()
+
+OnReplies = Callable[[Sequence[int], Sequence[Any]], None]
+"""Hears of some replies as soon as they are there, each with its request's position among all that were handed over."""
 
 LIKELIHOOD = " likelihood"
 """What a benchmark's name ends in where it measures that."""
@@ -310,6 +314,23 @@ class Harness(Evaluator, Protocol):
         Raises:
             EvaluatorError: an evaluation can't succeed.
         """
+
+    def answer(self, candidate: Candidate, requests: Sequence[Any], on_replies: OnReplies) -> None:
+        """Answer requests with the candidate's weights in a worker; `evaluate` deals them out in another process.
+
+        A harness that has this method hands its requests to the dealer in `evaluate`, if there is one
+        (`soup.evaluation.dealing.dealer_of`): then the questions of one candidate are spread over all workers. A
+        harness without it evaluates a candidate in one worker, whole.
+
+        Args:
+            candidate: Whose weights; one after the other may come, each for several calls.
+            requests: Some of those that `evaluate` dealt out, as they come out of a pickle.
+            on_replies: Called once for every request, with some of them at a time.
+
+        Raises:
+            EvaluatorError: an answer did not come. `MissingFilesError` for files that are not on this machine.
+        """
+        raise EvaluatorError(f"{type(self).__name__}: evaluates whole candidates only.")
 
     def why_no_likelihood(self, benchmark: Benchmark) -> str | None:
         """Say why `evaluate` can't give the likelihood of the benchmark's reference answers; None where it can."""

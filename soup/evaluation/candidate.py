@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.side_files import lent_kinds
 from soup.checkpoints.writer import CheckpointWriter, FilePlan
+from soup.evaluation.dealing import Dealer
 from soup.evaluation.module_slots import find_slots
 from soup.hf.key_mapping import Conversion
 from soup.merging.block_arithmetic import Blend
@@ -99,6 +101,7 @@ class SoupCandidate:
         on_answers: Callable[[int, int], None] = lambda count, total: None,
         on_remark: Callable[[str], None] = lambda text: None,
     ) -> None:
+        self.dealer: Dealer | None = None
         self.digest = recipe.digest
         self.names = recipe.names
         self.home = home
@@ -168,6 +171,12 @@ class SoupCandidate:
         self._merge_into({name: slots[names[name]] for name in reads if name in names}, reads)
         self._convert_into(slots, conversions, reads, writes)
         self.refuse_changed()
+
+    def dealt(self, dealer: Dealer, on_answers: Callable[[int, int], None]) -> SoupCandidate:
+        """Return the same candidate for one evaluation beside others: with a scratch of its own, for a dealer."""
+        dealt = copy(self)
+        dealt.dealer, dealt._on_answers = dealer, on_answers
+        return dealt
 
     def answered(self, count: int, of: int) -> None:
         """Pass on that `count` of so many prompts are answered."""

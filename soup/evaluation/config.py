@@ -85,7 +85,8 @@ class EvalConfig(EvalSettings):
     def settings(self) -> EvalSettings:
         """The part of it that evaluators are built from."""
         names = [entry.name for entry in dataclasses.fields(EvalSettings)]
-        return EvalSettings(**{name: getattr(self, name) for name in names})
+        dealt = bool(self.workers or self.ray)
+        return EvalSettings(**{name: getattr(self, name) for name in names} | {"dealt": dealt})
 
     @property
     def question_rule(self) -> QuestionRule:

@@ -5,7 +5,7 @@ Nothing here knows a harness by name: what ships and what a package or a user re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +13,26 @@ from types import MethodType
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import Benchmark, BenchmarkInfo, Evaluator, Harness, Location, TargetSyntax
+from soup.evaluation.api import (
+    Benchmark,
+    BenchmarkInfo,
+    Candidate,
+    Evaluator,
+    Harness,
+    Location,
+    OnReplies,
+    TargetSyntax,
+)
 from soup.evaluation.settings import EvalSettings
 from soup.support.plugins import EVALUATORS
 
 __all__ = [
     "Catalog",
     "ListedBenchmark",
+    "answer",
     "asks_some",
     "build_evaluator",
+    "can_be_dealt",
     "can_fetch",
     "check",
     "count",
@@ -139,8 +150,7 @@ def check(evaluator: Evaluator, benchmark: Benchmark, checkpoint: Path) -> None:
 
 def has_check(evaluator: Evaluator) -> bool:
     """Whether the evaluator has a `check` of its own."""
-    method = _member(evaluator, "check")
-    return getattr(method, "__func__", method) is not Harness.check
+    return _has_own(evaluator, "check")
 
 
 def count(evaluator: Evaluator, benchmark: Benchmark) -> int | None:
@@ -165,10 +175,19 @@ def total(evaluator: Evaluator, benchmark: Benchmark, points: Mapping[str, float
     return float(_member(evaluator, "total")(benchmark, points))
 
 
+def can_be_dealt(evaluator: Evaluator, benchmark: Benchmark) -> bool:
+    """Whether the evaluator's requests for a benchmark may be answered by other processes; no likelihood's are."""
+    return benchmark.measures == "score" and _has_own(evaluator, "answer")
+
+
+def answer(evaluator: Evaluator, candidate: Candidate, requests: Sequence[Any], on_replies: OnReplies) -> None:
+    """Call `Harness.answer` of any evaluator."""
+    _member(evaluator, "answer")(candidate, requests, on_replies)
+
+
 def can_fetch(evaluator: Evaluator) -> bool:
     """Whether the evaluator has a `fetch` of its own."""
-    method = _member(evaluator, "fetch")
-    return getattr(method, "__func__", method) is not Harness.fetch
+    return _has_own(evaluator, "fetch")
 
 
 def fetch(
@@ -193,6 +212,11 @@ def _class_member(harness: str, name: str) -> Any:
         return _member(EVALUATORS.get(harness), name)
     except SoupError:  # building it will tell why
         return getattr(Harness, name)
+
+
+def _has_own(evaluator: Evaluator, name: str) -> bool:
+    method = _member(evaluator, name)
+    return getattr(method, "__func__", method) is not getattr(Harness, name)
 
 
 def _member(harness: object, name: str) -> Any:

@@ -277,6 +277,18 @@ class Scorer:
             self.journal.remember(key, recipe, entry.benchmark, entry.identity, score, seconds)
             self.fresh.add(key)
 
+    def candidate(self, recipe: Recipe, on_remark: Callable[[str], None]) -> SoupCandidate:
+        """Return a recipe's candidate, to be evaluated here; see `make_candidate`."""
+        return make_candidate(
+            recipe,
+            self.pool,
+            self.run,
+            self.digests,
+            self.template.options,
+            on_answers=self.progress.on_answers,
+            on_remark=on_remark,
+        )
+
     def _evaluated(self, recipe: Recipe) -> Evaluated:
         """Return the scores over the questions that choose, and the seconds that they took; made once."""
         key = _key(recipe)
@@ -319,15 +331,7 @@ class Scorer:
         self, recipe: Recipe, asked: list[tuple[SuiteEntry, QuestionSet | None]], timeout_seconds: float | None
     ) -> None:
         self.check_first()
-        candidate = make_candidate(
-            recipe,
-            self.pool,
-            self.run,
-            self.digests,
-            self.template.options,
-            on_answers=self.progress.on_answers,
-            on_remark=self.remark,
-        )
+        candidate = self.candidate(recipe, self.remark)
         try:
             for entry, questions in asked:
                 self.progress.on_pace(self.pace())
@@ -351,12 +355,17 @@ def make_candidate(
     *,
     on_answers: Callable[[int, int], None] = lambda count, total: None,
     on_remark: Callable[[str], None] = lambda text: None,
+    process: str = "",
 ) -> SoupCandidate:
-    """Return a recipe's candidate, with its own folders in the run's directory."""
+    """Return a recipe's candidate, with its own folders in the run's directory.
+
+    `process` names the process, where several have the same candidate at once: each then has its own files.
+    """
+    home = run.candidate(recipe)
     return SoupCandidate(
         recipe,
         pool,
-        run.candidate(recipe),
+        home.with_name(f"{home.name}-{process}") if process else home,
         digests.values(),
         options=options,
         kept=run.answers(recipe),

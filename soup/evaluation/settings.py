@@ -31,6 +31,7 @@ class EvalSettings:
         judge_requests: How many questions the judge is asked at once.
         judge_key_env: The environment variable that holds its key, which stands nowhere else.
         judge_for: Benchmarks that use the judge though they could do without.
+        dealt: Whether questions are dealt out to workers as they are free, so that nobody knows which go together.
     """
 
     model: str = option("auto", "What answers.", "Evaluate", metavar="auto|FILE.py:CLASS|LIBRARY:CLASS")
@@ -87,3 +88,4 @@ class EvalSettings:
         "names",
         metavar="NAMES",
     )
+    dealt: bool = False

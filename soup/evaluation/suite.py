@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,18 @@ from soup.merging.pool import Pool
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 
-__all__ = ["BenchmarkSuite", "build_suite", "check_entries", "deadline", "evaluate_once", "likelihood_suite"]
+__all__ = [
+    "BenchmarkSuite",
+    "SuiteEntry",
+    "bounded",
+    "build_suite",
+    "check_entries",
+    "deadline",
+    "evaluate_once",
+    "evaluate_within",
+    "likelihood_suite",
+    "time_is_up",
+]
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,16 @@ class BenchmarkSuite:
     def split(self) -> Split:
         """Which of the questions are asked."""
         return self.entries[0].benchmark.split
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What belongs beside a score on a model card, by benchmark: whether another run may answer otherwise."""
+        answering = {entry.benchmark.name: entry.identity.get("answering") for entry in self.entries}
+        return {
+            name: f"batches {facts['batches']}: a rerun may differ in a few answers"
+            for name, facts in answering.items()
+            if isinstance(facts, Mapping) and "batches" in facts
+        }
 
     def on(self, split: Split) -> BenchmarkSuite:
         """Return the same benchmarks over another part of their questions."""
@@ -130,11 +151,28 @@ def evaluate_once(entry: SuiteEntry, candidate: SoupCandidate, timeout_seconds: 
     Raises:
         EvaluatorError: the harness failed, gave no score, or took too long; with the path of its log.
     """
-    began, benchmark = time.monotonic(), entry.benchmark
+    began = time.monotonic()
+    return evaluate_within(bounded(timeout_seconds), entry, candidate), time.monotonic() - began
+
+
+@contextmanager
+def bounded(seconds: float | None, of_seconds: float | None = None) -> Iterator[None]:
+    """Bound a harness's work: so many seconds, and nothing on stdout, which is for the answer. See `deadline`."""
+    with deadline(seconds, of_seconds), redirect_stdout(sys.stderr):
+        yield
+
+
+def evaluate_within(bounds: AbstractContextManager[None], entry: SuiteEntry, candidate: SoupCandidate) -> Score:
+    """Return a candidate's score on a benchmark, its harness's work within some bounds.
+
+    Raises:
+        EvaluatorError: see `evaluate_once`.
+    """
+    benchmark = entry.benchmark
     title = f"{'+'.join(candidate.names)} on {benchmark.name}"
     with candidate.evaluation(f"{benchmark.name}-{benchmark.split.part}") as scratch:
         try:
-            with deadline(timeout_seconds), redirect_stdout(sys.stderr):  # stdout is for the answer
+            with bounds:
                 score = entry.evaluator.evaluate(candidate, benchmark)
             if not isinstance(score, Score):
                 raise EvaluatorError(f"expected a soup.evaluation.Score, found {score!r:.80}.")
@@ -143,7 +181,7 @@ def evaluate_once(entry: SuiteEntry, candidate: SoupCandidate, timeout_seconds: 
             if isinstance(error, SoupError) and not isinstance(error, EvaluatorError):
                 raise
             raise EvaluatorError(f"{title}: {_failure(error, benchmark, scratch)}") from error
-    return score, time.monotonic() - began
+    return score
 
 
 def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
@@ -161,18 +199,27 @@ def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
     return f"{text}\nScores so far are kept: mend the cause and type the same command."
 
 
+def time_is_up(seconds: float) -> str:
+    """Say that an evaluation took longer than the user allowed."""
+    return f"no answer within {seconds:g} seconds ({option_name('timeout_seconds', 'timeout')})"
+
+
 class _TimeUp(BaseException):
     """Raised into an evaluator that took too long. No Exception, or a harness that catches those would swallow it."""
 
 
 @contextmanager
-def deadline(seconds: float | None) -> Iterator[None]:
+def deadline(seconds: float | None, of_seconds: float | None = None) -> Iterator[None]:
     """Interrupt what runs within after so many seconds, by a timer signal; where there is none, raise afterwards.
+
+    Args:
+        seconds: How long it may take; None: for ever.
+        of_seconds: What the user allowed, where some of it is spent already.
 
     Raises:
         EvaluatorError: the time is up.
     """
-    message = f"no answer within {seconds:g} seconds ({option_name('timeout_seconds', 'timeout')})" if seconds else ""
+    message = time_is_up(of_seconds or seconds or 0)
     began = time.monotonic()
     can_interrupt = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if seconds is None or not can_interrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,15 +157,20 @@ def _score_as_json(score: Score, part: str) -> dict[str, object]:
     return shown
 
 
-def card_scores(trial: Trial) -> dict[str, dict[str, float]]:
-    """Return a trial's scores for the model card: by benchmark, then by the part of the questions."""
+def card_scores(trial: Trial, notes: Mapping[str, str] | None = None) -> dict[str, dict[str, float]]:
+    """Return a trial's scores for the model card: by benchmark, then by the part of the questions.
+
+    Args:
+        trial: The trial.
+        notes: What stands beside a benchmark's name.
+    """
     rows = {name: {str(trial.part): score.value} for name, score in trial.scores.items()}
     for name, score in trial.report.items():
         rows[name]["report"] = score.value
     rows["overall"] = {trial.part: trial.overall}
     if trial.report_overall is not None:
         rows["overall"]["report"] = trial.report_overall
-    return rows
+    return {f"{name} ({notes[name]})" if notes and name in notes else name: row for name, row in rows.items()}
 
 
 def save_result(run: RunDirectory, soup: Soup) -> None:

@@ -315,7 +315,7 @@ def _search_and_write(run: _Run, progress: Progress) -> Soup:
         recipe = trial.recipe
         session.scorer.remark_on_choice()
         trials = session.reported(recipe)
-    recipe = _write(run, recipe, trials, progress)
+    recipe = _write(run, recipe, trials, progress, suite.notes)
     soup = _soup(run, choice, recipe, trials, session.scorer.remarks.values())
     save_result(run.directory, soup)
     return soup
@@ -336,13 +336,15 @@ def _soup(run: _Run, choice: Choice, recipe: Recipe, trials: tuple[Trial, ...], 
     return Soup(run.strategy.name, run.out, names, recipe, trials, warnings, path, notes)
 
 
-def _write(run: _Run, recipe: Recipe, trials: Sequence[Trial], progress: Progress) -> Recipe:
+def _write(
+    run: _Run, recipe: Recipe, trials: Sequence[Trial], progress: Progress, notes: Mapping[str, str] | None = None
+) -> Recipe:
     """Merge the chosen recipe; its plan is made once, and is the one that was checked where that is the whole pool."""
     known = run.largest
     plan = known if known.recipe == recipe else plan_merge(recipe, run.pool, known.options, known.write)
     progress.on_phase("merging", plan.read_bytes)
     final = [trial for trial in trials if trial.recipe == recipe]
-    scores = card_scores(final[0]) if final else None
+    scores = card_scores(final[0], notes) if final else None
     return write_soup(
         plan,
         run.out,

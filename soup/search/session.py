@@ -24,8 +24,9 @@ from soup.merging.recipe import Recipe
 from soup.merging.template import RecipeTemplate
 from soup.search.confirmation import choose_confirmed
 from soup.search.strategies.base import Choice, Chosen, ScoreFunction
+from soup.search.workers.dealing import DealingPool
 from soup.search.workers.local import LocalPool
-from soup.search.workers.protocol import WorkerPool, WorkerSpec
+from soup.search.workers.protocol import JobPool, WorkerSpec
 from soup.search.workers.ray import RayPool
 from soup.search.workers.speculation import SpeculativeRunner
 from soup.support.options import option_name
@@ -175,12 +176,12 @@ def _runner(scorer: Scorer, config: EvalConfig) -> Iterator[SpeculativeRunner | 
         yield None
         return
     spec = _worker_spec(scorer, config)
-    workers: WorkerPool
+    workers: JobPool
     if config.ray:
         workers = RayPool(spec, config.workers, config.ray)
     else:
         workers = LocalPool(spec, config.workers, scorer.run.logs)
-    runner = SpeculativeRunner(scorer, workers)
+    runner = SpeculativeRunner(scorer, DealingPool(workers, scorer.suite, scorer.candidate))
     try:
         yield runner
     finally:

@@ -9,19 +9,38 @@ workers.hours, workers.evaluations
 from __future__ import annotations
 
 import heapq
+import itertools
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from soup.errors import EvaluatorError
+from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.bootstrap import Difference, paired_difference
+from soup.evaluation.dealing import Dealer
+from soup.evaluation.harnesses import answer
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.pace import Pace
 from soup.evaluation.progress import Progress
-from soup.search.workers.protocol import EvalTask, Event, ScoreEvent, TaskDone
+from soup.evaluation.suite import BenchmarkSuite
+from soup.search.workers.protocol import (
+    Chunk,
+    ChunkDone,
+    Deaths,
+    EvalTask,
+    Event,
+    Job,
+    RepliesEvent,
+    ScoreEvent,
+    TaskDone,
+)
 
-__all__ = ["SimulatedPool", "TableRecipe", "TableScorer"]
+__all__ = ["SimulatedCandidate", "SimulatedPool", "SimulatedWorkers", "TableRecipe", "TableScorer"]
 
 _BENCHMARK = Benchmark("table", "table", "table")
 
@@ -108,11 +127,12 @@ class TableScorer:
 
     pool: Sequence[str]
     overall: Callable[[TableRecipe], Told]
-    suite: _Suite = _Suite()
+    suite: _Suite | BenchmarkSuite = _Suite()
     progress: Progress = field(default_factory=Progress)
     objective: Objective = PLAIN
     known: dict[str, Told] = field(default_factory=dict)
     trials: list[str] = field(default_factory=list)
+    _scored: set[tuple[str, int]] = field(default_factory=set)
 
     def __call__(self, chosen: object, /, method: str | None = None, params: Mapping[str, Any] | None = None) -> _Trial:
         """Give a soup's trial, and add its digest to `trials`."""
@@ -148,19 +168,21 @@ class TableScorer:
         """List the recipe of each name alone."""
         return [self.recipe([name]) for name in self.pool]
 
-    def question_sets(self, recipe: TableRecipe, suite: _Suite) -> list[None]:
+    def question_sets(self, recipe: TableRecipe, suite: _Suite | BenchmarkSuite) -> list[None]:
         """Say that everything is asked."""
-        return [None]
+        return [None] * len(suite.entries)
 
-    def missing(self, recipe: TableRecipe, suite: _Suite) -> list[int]:
-        """List the benchmarks without a score: the only one, or none."""
-        return [] if recipe.digest in self.known else [0]
+    def missing(self, recipe: TableRecipe, suite: _Suite | BenchmarkSuite) -> list[int]:
+        """List the benchmarks without a score."""
+        if recipe.digest in self.known:
+            return []
+        return [index for index in range(len(suite.entries)) if (recipe.digest, index) not in self._scored]
 
-    def remember(
-        self, recipe: TableRecipe, entry: _Entry, score: Score, seconds: float, questions: None = None
-    ) -> None:
+    def remember(self, recipe: TableRecipe, entry: Any, score: Score, seconds: float, questions: None = None) -> None:
         """Store a worker's score; what was asked is everything."""
-        self.known[recipe.digest] = self.overall(recipe)
+        self._scored.add((recipe.digest, self.suite.entries.index(entry)))
+        if not self.missing(recipe, self.suite):
+            self.known[recipe.digest] = self.overall(recipe)
 
     def pace(self) -> Pace:
         """How many soups are scored."""
@@ -192,6 +214,9 @@ class SimulatedPool:
         """How many workers wait for a task."""
         return self.size - len(self._running)
 
+    def want(self, keys: Sequence[tuple[str, Split]]) -> None:
+        """Do nothing: what was started goes on."""
+
     def start(self, task: EvalTask) -> None:
         """Start an evaluation."""
         assert self.idle > 0, "every worker is busy"
@@ -206,3 +231,108 @@ class SimulatedPool:
 
     def close(self) -> None:
         """Do nothing: there are no processes."""
+
+
+class SimulatedCandidate:
+    """As much of a candidate as a harness needs that loads no weights.
+
+    Args:
+        recipe: Has a digest and names.
+        on_remark: Called with what is strange about the answers.
+    """
+
+    def __init__(self, recipe: Any, on_remark: Callable[[str], None] = lambda text: None) -> None:
+        self.digest, self.names, self.remark = recipe.digest, recipe.names, on_remark
+        self.dealer: Dealer | None = None
+        self.answered: Callable[[int, int], None] = lambda count, total: None
+
+    def dealt(self, dealer: Dealer, on_answers: Callable[[int, int], None]) -> SimulatedCandidate:
+        """Give the same candidate with a dealer."""
+        dealt = copy(self)
+        dealt.dealer, dealt.answered = dealer, on_answers
+        return dealt
+
+    @contextmanager
+    def evaluation(self, name: str) -> Iterator[Path]:
+        """Give a scratch that goes at once."""
+        with TemporaryDirectory() as scratch:
+            yield Path(scratch)
+
+    def refuse_changed(self) -> None:
+        """Do nothing: there are no files."""
+
+    def remove(self) -> None:
+        """Do nothing: there are no files."""
+
+
+@dataclass
+class SimulatedWorkers:
+    """Workers that do jobs in simulated time, what crosses to them and back through a pickle.
+
+    Args:
+        size: How many there are.
+        suite: Its harnesses answer, and evaluate what is not dealt out.
+        seconds: What a worker of a number takes for a job.
+        dies: Whether a worker dies at a job, after it sent some replies.
+        fails: The error that a job ends with, if it does.
+
+    `now` is the time, `jobs` what they do, `given` all chunks that were given, in their order.
+    """
+
+    size: int
+    suite: BenchmarkSuite
+    seconds: Callable[[int, Job], float] = lambda number, job: 1.0
+    dies: Callable[[Job], bool] = lambda job: False
+    fails: Callable[[Chunk], SoupError | None] = lambda job: None
+    now: float = 0.0
+    jobs: list[tuple[float, int, int, float, Job]] = field(default_factory=list)
+    given: list[Chunk] = field(default_factory=list)
+    _deaths: Deaths = field(default_factory=Deaths)
+    _turns: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def free(self) -> list[int]:
+        """The numbers of those that wait for a job."""
+        busy = {number for _, _, number, _, _ in self.jobs}
+        return [number for number in range(self.size) if number not in busy]
+
+    def give(self, number: int, job: Job) -> None:
+        """Start a job."""
+        assert number in self.free
+        if isinstance(job, Chunk):
+            self.given.append(job)
+        took = self.seconds(number, job)
+        heapq.heappush(self.jobs, (self.now + took, next(self._turns), number, took, job))
+
+    def wait(self, seconds: float | None = None) -> list[Event]:
+        """Move the time on to the end of the next job, or to a death at it."""
+        self.now, _, number, took, job = heapq.heappop(self.jobs)
+        job = pickle.loads(pickle.dumps(job))
+        events = self._events(job, took)
+        if not self.dies(job):
+            return events
+        if self._deaths.count(job):
+            return [job.failed(EvaluatorError("a worker ended twice"))]
+        heapq.heappush(self.jobs, (self.now + took, next(self._turns), number, took, job))
+        return events[:1] if isinstance(events[0], RepliesEvent) else []
+
+    def close(self) -> None:
+        """Forget all jobs."""
+        self.jobs.clear()
+
+    def _events(self, job: Job, took: float) -> list[Event]:
+        candidate: Any = SimulatedCandidate(job.recipe)
+        if isinstance(job, EvalTask):
+            entries = [(index, self.suite.entries[index]) for index in job.indices]
+            scores = [(index, entry.evaluator.evaluate(candidate, entry.benchmark)) for index, entry in entries]
+            return [*(ScoreEvent(job, index, score, took) for index, score in scores), TaskDone(job)]
+        if (error := self.fails(job)) is not None:
+            return [job.failed(error)]
+        events: list[Event] = []
+
+        def on_replies(positions: Sequence[int], replies: Sequence[Any]) -> None:
+            dealt = tuple(job.positions[position] for position in positions)
+            events.append(RepliesEvent(job.task, job.number, dealt, tuple(replies)))
+
+        answer(self.suite.entries[job.index].evaluator, candidate, job.requests, on_replies)
+        return [*events, ChunkDone(job.task, job.number, took)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import evaluators.command
 import evaluators.python
+from evaluators.answering.engines import transformers as transformers_engine
 from evaluators.answering.prompts import image_backend
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.lm_eval.harness import LMEval
@@ -19,8 +21,11 @@ from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.llm_judge import LLMJudge
 from evaluators.vlmeval_version import version
-from soup.evaluation.api import Benchmark
+from soup.evaluation.api import Benchmark, Score
+from soup.evaluation.config import EvalConfig
 from soup.evaluation.settings import EvalSettings
+from soup.evaluation.suite import BenchmarkSuite, SuiteEntry
+from soup.search.result import card_scores
 from tests.helpers.toy_test_sets import TOYS, write_tsv
 
 MODEL = "class Mine:\n    def answer(self, prompts):\n        return ['yes' for _ in prompts]\n"
@@ -138,3 +143,16 @@ def test_the_key_of_a_judges_reply(tmp_path, monkeypatch):
     session = JudgeSession(judge, ResponseCache(tmp_path / "mmvet.jsonl"), "mmvet", BENCHMARKS["mmvet"].judge_tokens)
     assert session.generate("How right is it?", temperature=0.5) == "0.5"
     assert (tmp_path / "mmvet.jsonl").read_text() == '{"key": "0ac675c6610e43fc1f61f0c293901846", "text": "0.5"}\n'
+
+
+@pytest.mark.parametrize(("device", "is_said"), [("cpu", False), ("cuda", True)])
+def test_where_batches_are_left_to_chance_on_a_gpu_a_score_s_key_and_the_card_say_so(monkeypatch, device, is_said):
+    monkeypatch.setattr(transformers_engine, "_device", lambda: device)
+    alone, dealt = (EvalConfig("a", workers=workers).settings for workers in (0, 2))
+    facts = {"batches": "as workers were free"} if is_said else {}
+    assert transformers_engine.identity(dealt) == {**transformers_engine.identity(alone), **facts}
+    benchmark = Benchmark("mine", "vlmeval", "mine")
+    suite = BenchmarkSuite((SuiteEntry(benchmark, None, {"answering": transformers_engine.identity(dealt)}),))
+    trial = SimpleNamespace(scores={"mine": Score(50.0)}, report={}, part="all", overall=50.0, report_overall=None)
+    note = "mine (batches as workers were free: a rerun may differ in a few answers)"
+    assert list(card_scores(trial, suite.notes)) == [note if is_said else "mine", "overall"]

@@ -33,11 +33,11 @@ def test_a_task_goes_to_a_new_process_after_one_death_and_is_an_error_after_two(
     spec = WorkerSpec((("a", nowhere),), None, (), EvalSettings(), MergeOptions(), run, {})
     pool = LocalPool(spec, 1, run.logs)
     try:
-        pool.start(task := task_of("a"))
+        pool.give(0, task := task_of("a"))
         assert pool.wait() == []
-        assert pool.idle == 0
+        assert pool.free == []
         (done,) = pool.wait()
-        assert (done.task, pool.idle) == (task, 1)
+        assert (done.task, pool.free) == (task, [0])
     finally:
         pool.close()
     log = tmp_path / "logs" / "worker-0.log"
@@ -88,7 +88,7 @@ class StandInRay:
         self.answers[reference := object()] = (self.fates.pop(0), task)
         return reference
 
-    def wait(self, references, num_returns):
+    def wait(self, references, num_returns, timeout):
         return references[:num_returns], references[num_returns:]
 
     def get(self, reference):
@@ -118,15 +118,15 @@ def ray(monkeypatch):
 def test_a_task_goes_to_a_new_actor_after_one_death_and_is_an_error_after_two(ray):
     cluster = ray("dies", "dies", "answers")
     pool = RayPool(None, 1, "local")
-    pool.start(task := task_of("a"))
+    pool.give(0, task := task_of("a"))
     assert pool.wait() == []
-    assert (cluster.actors, pool.idle) == (2, 0)
+    assert (cluster.actors, pool.free) == (2, [])
     (done,) = pool.wait()
-    assert (done.task, pool.idle) == (task, 1)
+    assert (done.task, pool.free) == (task, [0])
     assert str(done.error).startswith("a: the actor that evaluated it ended twice.")
     assert "out of memory" in str(done.error)
     assert cluster.fates == ["answers"], "no third try"
-    pool.start(other := task_of("b"))  # the actor in its place judges the next
+    pool.give(0, other := task_of("b"))  # the actor in its place judges the next
     assert [event.task for event in pool.wait()] == [other, other]
 
 
@@ -134,7 +134,7 @@ def test_deaths_over_different_tasks_are_not_added_up(ray):
     cluster = ray("dies", "answers", "dies", "answers")
     pool = RayPool(None, 1, "local")
     for name in ("a", "b"):
-        pool.start(task_of(name))
+        pool.give(0, task_of(name))
         assert pool.wait() == []
         score, done = pool.wait()
         assert (score.score, done.error) == (Score(50.0), None)

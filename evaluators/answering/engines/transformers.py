@@ -32,15 +32,22 @@ TINY_PARAMETERS = 30_000_000
 
 
 def identity(settings: EvalSettings) -> Mapping[str, object]:
-    """Return what can change an answer besides the checkpoint. The batch size is no part of it: answers stand alone."""
+    """Return what can change an answer besides the checkpoint. The batch size is no part of it: answers stand alone.
+
+    On a GPU they nearly do: its sums depend on the shape of a batch, and so may the last bits of a logit. Which
+    questions go together is known there, but for those that are dealt out to workers.
+    """
+    device = _device()
+    by_chance = {"batches": "as workers were free"} if settings.dealt and device != "cpu" else {}
     return {
         "transformers": str(_transformers().__version__),
         "decoding": "greedy",
         "dtype": "the checkpoint's",
         "max_new_tokens": MAX_NEW_TOKENS,
-        "device": _device(),
+        "device": device,
         "images": image_backend(),
         "trust_remote_code": settings.trust_remote_code,
+        **by_chance,
     }
 
 

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from soup.errors import EvaluatorError
-from soup.search.workers.protocol import Deaths, EvalTask, Event, TaskDone, WorkerSpec
+from soup.search.workers.protocol import ChunkDone, Deaths, Event, Job, TaskDone, WorkerSpec
 from soup.support.options import speaks_in_flags
 
 __all__ = ["LocalPool"]
@@ -29,7 +29,7 @@ class _Worker:
     number: int
     process: subprocess.Popen[bytes]
     connection: Connection
-    task: EvalTask | None = None
+    job: Job | None = None
 
 
 @dataclass
@@ -54,26 +54,26 @@ class LocalPool:
         self._workers = [self._spawn(number) for number in range(self.size)]
 
     @property
-    def idle(self) -> int:
-        """How many workers wait for a task."""
-        return sum(worker.task is None for worker in self._workers)
+    def free(self) -> list[int]:
+        """The numbers of the workers that wait for a job."""
+        return [worker.number for worker in self._workers if worker.job is None]
 
-    def start(self, task: EvalTask) -> None:
-        """Give a task to an idle worker."""
-        self._give(next(worker for worker in self._workers if worker.task is None), task)
+    def give(self, number: int, job: Job) -> None:
+        """Give a job to a worker that waits for one."""
+        self._give(self._workers[number], job)
 
-    def wait(self) -> list[Event]:
-        """Wait until a worker sends an event or dies; a dead one is replaced and its task given again."""
+    def wait(self, seconds: float | None = None) -> list[Event]:
+        """Wait until a worker sends an event or dies; a dead one is replaced and its job given again."""
         events: list[Event] = []
-        ready = wait([worker.connection for worker in self._workers if worker.task is not None])
+        ready = wait([worker.connection for worker in self._workers if worker.job is not None], seconds)
         for worker in [worker for worker in self._workers if worker.connection in ready]:
             try:
                 event: Event = worker.connection.recv()
             except (EOFError, ConnectionResetError):
                 events += self._handle_death(worker)
                 continue
-            if isinstance(event, TaskDone):
-                worker.task = None
+            if isinstance(event, TaskDone | ChunkDone):
+                worker.job = None
             events.append(event)
         return events
 
@@ -93,10 +93,10 @@ class LocalPool:
         """Return the file of what a worker prints."""
         return self.logs / f"worker-{number}.log"
 
-    def _give(self, worker: _Worker, task: EvalTask) -> None:
-        worker.task = task
+    def _give(self, worker: _Worker, job: Job) -> None:
+        worker.job = job
         with suppress(BrokenPipeError, ConnectionResetError):  # it died idle: its end shows in `wait`
-            worker.connection.send(task)
+            worker.connection.send(job)
 
     def _spawn(self, number: int) -> _Worker:
         """Start a process that is no fork: one would inherit torch's threads and a CUDA context in a broken state."""
@@ -124,18 +124,18 @@ class LocalPool:
         return environment
 
     def _handle_death(self, worker: _Worker) -> list[Event]:
-        task = worker.task
-        assert task is not None
+        job = worker.job
+        assert job is not None
         code, log = worker.process.wait(), self.log(worker.number)
         worker.connection.close()
         successor = self._spawn(worker.number)
-        self._workers[self._workers.index(worker)] = successor
-        if not self._deaths.count(task):
-            self._give(successor, task)
+        self._workers[worker.number] = successor
+        if not self._deaths.count(job):
+            self._give(successor, job)
             return []
         how = f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
-        title = f"{'+'.join(task.recipe.names)}: the worker that evaluated it ended twice, {how}"
-        return [TaskDone(task, EvaluatorError(f"{title}. Its log: {log}, which ends:\n{_tail(log)}"))]
+        title = f"{'+'.join(job.recipe.names)}: the worker that evaluated it ended twice, {how}"
+        return [job.failed(EvaluatorError(f"{title}. Its log: {log}, which ends:\n{_tail(log)}"))]
 
 
 def _devices() -> list[str]:

@@ -1,15 +1,16 @@
 """What crosses between a search and its workers, and what a worker pool is.
 
-A worker streams candidates from the pool's files by itself: recipes go one way, scores come back. It may die; its task
-is then given again to its successor, and a task at which workers died `MAX_DEATHS` times has failed.
+A worker streams candidates from the pool's files by itself: recipes go one way, scores or replies come back. A job is
+a whole evaluation or a chunk of one's requests. A worker may die; its job is then given again to its successor, and a
+job at which workers died `MAX_DEATHS` times has failed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from soup.checkpoints.digest import ContentDigest
 from soup.errors import SoupError
@@ -25,10 +26,15 @@ from soup.merging.recipe import Recipe
 __all__ = [
     "MAX_DEATHS",
     "AnswersEvent",
+    "Chunk",
+    "ChunkDone",
     "Deaths",
     "EvalTask",
     "Event",
+    "Job",
+    "JobPool",
     "Remark",
+    "RepliesEvent",
     "ScoreEvent",
     "TaskDone",
     "WorkerPool",
@@ -36,7 +42,7 @@ __all__ = [
 ]
 
 MAX_DEATHS = 2
-"""A task is given up when so many workers died at it: once may be chance."""
+"""A job is given up when so many workers died at it: once may be chance."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,47 @@ class EvalTask:
         """What is evaluated, and over which questions."""
         return self.recipe.digest, self.split
 
+    def failed(self, error: SoupError) -> TaskDone:
+        """Return the event of its failure."""
+        return TaskDone(self, error)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some requests of an evaluation, for one worker.
+
+    Args:
+        task: The evaluation's.
+        index: That of its benchmark in the suite.
+        number: No other chunk of the search has it.
+        positions: Of the requests, among all that the harness dealt at once.
+        requests: What only the harness understands.
+        seconds: How long the worker may take; None: for ever.
+        files: What the requests name and a worker did not see, by their paths.
+    """
+
+    task: EvalTask
+    index: int
+    number: int
+    positions: tuple[int, ...]
+    requests: tuple[Any, ...]
+    seconds: float | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Recipe:
+        """Whose weights are to answer."""
+        return self.task.recipe
+
+    @property
+    def key(self) -> int:
+        """What tells it from all others."""
+        return self.number
+
+    def failed(self, error: SoupError) -> ChunkDone:
+        """Return the event of its failure."""
+        return ChunkDone(self.task, self.number, 0.0, error)
+
 
 @dataclass(frozen=True)
 class ScoreEvent:
@@ -124,11 +171,33 @@ class TaskDone:
     error: SoupError | None = None
 
 
-Event = ScoreEvent | AnswersEvent | Remark | TaskDone
+@dataclass(frozen=True)
+class RepliesEvent:
+    """Replies to some of a chunk's requests, by their positions among all that were dealt at once."""
+
+    task: EvalTask
+    number: int
+    positions: tuple[int, ...]
+    replies: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class ChunkDone:
+    """A chunk ended, after so many seconds of a worker's; with an error, it failed."""
+
+    task: EvalTask
+    number: int
+    seconds: float
+    error: SoupError | None = None
+
+
+Job = EvalTask | Chunk
+
+Event = ScoreEvent | AnswersEvent | Remark | TaskDone | RepliesEvent | ChunkDone
 
 
 class WorkerPool(Protocol):
-    """Some workers, each of which evaluates one candidate at a time."""
+    """What evaluates candidates, several at once."""
 
     @property
     def size(self) -> int:
@@ -136,10 +205,13 @@ class WorkerPool(Protocol):
 
     @property
     def idle(self) -> int:
-        """How many workers wait for a task."""
+        """How many workers wait, with nothing left to do of what was started."""
+
+    def want(self, keys: Sequence[tuple[str, Split]]) -> None:
+        """Take note of the keys of the tasks that a search wants now, the first first: others may wait."""
 
     def start(self, task: EvalTask) -> None:
-        """Give a task to an idle worker."""
+        """Start an evaluation; a worker is idle."""
 
     def wait(self) -> list[Event]:
         """Wait until something happens, and give the events."""
@@ -148,13 +220,34 @@ class WorkerPool(Protocol):
         """End all workers, whatever they do."""
 
 
+class JobPool(Protocol):
+    """Some workers by their numbers from 0, each of which does one job at a time."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    @property
+    def free(self) -> list[int]:
+        """The numbers of those that wait for a job."""
+
+    def give(self, number: int, job: Job) -> None:
+        """Give a job to a worker that waits for one."""
+
+    def wait(self, seconds: float | None = None) -> list[Event]:
+        """Wait until something happens, or for so long, and give the events; some worker has a job."""
+
+    def close(self) -> None:
+        """End all workers, whatever they do."""
+
+
 @dataclass
 class Deaths:
-    """How often workers died at each task: one rule for all kinds of workers."""
+    """How often workers died at each job: one rule for all kinds of workers."""
 
-    _counts: Counter[tuple[str, Split]] = field(default_factory=Counter)
+    _counts: Counter[object] = field(default_factory=Counter)
 
-    def count(self, task: EvalTask) -> bool:
-        """Count one more death at a task; whether the task has failed by now."""
-        self._counts[task.key] += 1
-        return self._counts[task.key] >= MAX_DEATHS
+    def count(self, job: Job) -> bool:
+        """Count one more death at a job; whether the job has failed by now."""
+        self._counts[job.key] += 1
+        return self._counts[job.key] >= MAX_DEATHS

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soup.errors import EvaluatorError
-from soup.search.workers.protocol import AnswersEvent, Deaths, EvalTask, Event, TaskDone, WorkerSpec
-from soup.search.workers.worker import make_worker
+from soup.search.workers.protocol import AnswersEvent, Deaths, Event, Job, WorkerSpec
+from soup.search.workers.worker import Worker
 from soup.support.options import option_name, speak_in_flags, speaks_in_flags
 
 __all__ = ["RayPool", "connect"]
@@ -74,7 +74,7 @@ class RayPool:
     size: int
     address: str
     _actors: list[Any] = field(default_factory=list)
-    _running: dict[Any, tuple[int, EvalTask]] = field(default_factory=dict)
+    _running: dict[Any, tuple[int, Job]] = field(default_factory=dict)
     _deaths: Deaths = field(default_factory=Deaths)
 
     def __post_init__(self) -> None:
@@ -86,23 +86,25 @@ class RayPool:
         self._actors = [self._spawn() for _ in range(self.size)]
 
     @property
-    def idle(self) -> int:
-        """How many actors wait for a task."""
-        return self.size - len(self._running)
-
-    def start(self, task: EvalTask) -> None:
-        """Give a task to an idle actor."""
+    def free(self) -> list[int]:
+        """The numbers of the actors that wait for a job."""
         busy = {number for number, _ in self._running.values()}
-        self._give(next(number for number in range(self.size) if number not in busy), task)
+        return [number for number in range(self.size) if number not in busy]
 
-    def wait(self) -> list[Event]:
-        """Wait until an actor is done or dies; a dead one is replaced and its task given again."""
-        ready, _ = self._ray.wait(list(self._running), num_returns=1)
-        number, task = self._running.pop(ready[0])
+    def give(self, number: int, job: Job) -> None:
+        """Give a job to an actor that waits for one."""
+        self._running[self._actors[number].work.remote(job)] = (number, job)
+
+    def wait(self, seconds: float | None = None) -> list[Event]:
+        """Wait until an actor is done or dies; a dead one is replaced and its job given again."""
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        if not ready:
+            return []
+        number, job = self._running.pop(ready[0])
         try:
             events: list[Event] = self._ray.get(ready[0])
         except self._ray.exceptions.RayActorError as error:
-            return self._handle_death(number, task, error)
+            return self._handle_death(number, job, error)
         return events
 
     def close(self) -> None:
@@ -113,20 +115,17 @@ class RayPool:
             with _keep_sigterm_handler():
                 self._ray.shutdown()
 
-    def _give(self, number: int, task: EvalTask) -> None:
-        self._running[self._actors[number].work.remote(task)] = (number, task)
-
     def _spawn(self) -> Any:
         options = {"num_gpus": self._gpus, "num_cpus": 1, "max_restarts": 0}
         return self._actor.options(**options).remote(self.spec, speaks_in_flags())
 
-    def _handle_death(self, number: int, task: EvalTask, error: Exception) -> list[Event]:
+    def _handle_death(self, number: int, job: Job, error: Exception) -> list[Event]:
         self._actors[number] = self._spawn()
-        if not self._deaths.count(task):
-            self._give(number, task)
+        if not self._deaths.count(job):
+            self.give(number, job)
             return []
-        title = f"{'+'.join(task.recipe.names)}: the actor that evaluated it ended twice"
-        return [TaskDone(task, EvaluatorError(f"{title}. Ray says:\n{error}"))]
+        title = f"{'+'.join(job.recipe.names)}: the actor that evaluated it ended twice"
+        return [job.failed(EvaluatorError(f"{title}. Ray says:\n{error}"))]
 
 
 class _Worker:
@@ -135,10 +134,10 @@ class _Worker:
     def __init__(self, spec: WorkerSpec, in_flags: bool) -> None:
         if in_flags:
             speak_in_flags()
-        self._work = make_worker(spec)
+        self._worker = Worker(spec)
 
-    def work(self, task: EvalTask) -> list[Event]:
-        """All events of a task, at once."""
+    def work(self, job: Job) -> list[Event]:
+        """All events of a job, at once."""
         events: list[Event] = []
-        self._work(task, events.append)
+        self._worker.work(job, events.append)
         return [event for event in events if not isinstance(event, AnswersEvent)]  # all come at once: too late

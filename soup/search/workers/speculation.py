@@ -22,7 +22,7 @@ from soup.evaluation.suite import BenchmarkSuite
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import Recipe
 from soup.search.strategies.base import Scored, ScoreFunction
-from soup.search.workers.protocol import AnswersEvent, EvalTask, Event, Remark, ScoreEvent, WorkerPool
+from soup.search.workers.protocol import AnswersEvent, EvalTask, Event, Remark, ScoreEvent, TaskDone, WorkerPool
 
 __all__ = ["SpeculativeRunner"]
 
@@ -56,7 +56,8 @@ class SpeculativeRunner:
     workers: WorkerPool
     _running: dict[tuple[str, Split], EvalTask] = field(default_factory=dict)
     _failed: dict[tuple[str, Split], SoupError] = field(default_factory=dict)
-    _shown: dict[tuple[str, Split], Benchmark] = field(default_factory=dict)
+    _shown: dict[tuple[tuple[str, Split], int], Benchmark] = field(default_factory=dict)
+    _left: dict[tuple[str, Split], list[int]] = field(default_factory=dict)  # benchmarks of tasks that run
 
     def choose(self, strategy: Callable[[ScoreFunction], T]) -> T:
         """Run a strategy until `strategy(score)` returns on true scores alone, and return that.
@@ -92,12 +93,13 @@ class SpeculativeRunner:
         """End all workers, and show that what they evaluated in vain is over."""
         self.workers.close()
         for task in self._running.values():
-            self._show_next(task, ())
+            self._show_end(task, list(task.indices))
 
     def _advance(self, wanted: list[Recipe], suite: BenchmarkSuite) -> None:
         """Keep the workers busy with the first of `wanted`, and take in the next events."""
         if error := self._failed.get((wanted[0].digest, suite.split)):
             raise error  # the first is no guess: one by one it would have been met here, too
+        self.workers.want([(recipe.digest, suite.split) for recipe in wanted])
         for recipe in wanted:
             key = (recipe.digest, suite.split)
             if self.workers.idle and key not in self._running and key not in self._failed:
@@ -112,26 +114,28 @@ class SpeculativeRunner:
         questions = {index: questions for index, questions in asked if questions is not None and index in indices}
         task = EvalTask(recipe, suite.split, indices, questions)
         self.scorer.progress.on_pace(self.scorer.pace())
-        self._running[task.key] = task
-        self._show_next(task, task.indices)
+        self._running[task.key], self._left[task.key] = task, list(task.indices)
+        self._show(task, task.indices[0])
         self.workers.start(task)
 
     def _take_in(self, event: Event) -> None:
         task = event.task
         if isinstance(event, AnswersEvent):
+            self._show(task, event.index)
             benchmark = self.scorer.suite.on(task.split).entries[event.index].benchmark
             self.scorer.progress.on_worker_answers(task.recipe, benchmark, event.count, event.total)
             return
         if isinstance(event, ScoreEvent):
             entry = self.scorer.suite.on(task.split).entries[event.index]
             self.scorer.remember(task.recipe, entry, event.score, event.seconds, task.questions.get(event.index))
-            self._show_next(task, task.indices[task.indices.index(event.index) + 1 :])
+            self._show_end(task, [event.index])
             return
         if isinstance(event, Remark):
             self.scorer.remark(event.text)
             return
+        assert isinstance(event, TaskDone), "what workers say of chunks is for the pool"
+        self._show_end(task, list(task.indices))
         self._running.pop(task.key)
-        self._show_next(task, ())
         if event.error is not None:
             self._failed[task.key] = event.error
         elif task.split == self.scorer.suite.split and not self.scorer.objective.guards and self._is_whole(task):
@@ -141,14 +145,20 @@ class SpeculativeRunner:
         """Whether a task's scores are all that is wanted of its recipe: by now it may have to be asked more."""
         return not self.scorer.missing(task.recipe, self.scorer.suite)
 
-    def _show_next(self, task: EvalTask, indices: Sequence[int]) -> None:
-        """Show that a worker goes on with the first of a task's benchmarks, whatever it did of that task before."""
-        progress, suite = self.scorer.progress, self.scorer.suite.on(task.split)
-        if (before := self._shown.pop(task.key, None)) is not None:
-            progress.on_end(task.recipe, before)
-        if indices:
-            self._shown[task.key] = suite.entries[indices[0]].benchmark
-            progress.on_start(task.recipe, self._shown[task.key])
+    def _show(self, task: EvalTask, index: int) -> None:
+        """Show that workers are at one of a task's benchmarks."""
+        if (task.key, index) not in self._shown and index in self._left.get(task.key, ()):
+            self._shown[task.key, index] = self.scorer.suite.on(task.split).entries[index].benchmark
+            self.scorer.progress.on_start(task.recipe, self._shown[task.key, index])
+
+    def _show_end(self, task: EvalTask, indices: Sequence[int]) -> None:
+        """Show that benchmarks are done, and what workers go on with where nothing of the task is shown."""
+        left = self._left[task.key] = [index for index in self._left.get(task.key, ()) if index not in indices]
+        for index in indices:
+            if (before := self._shown.pop((task.key, index), None)) is not None:
+                self.scorer.progress.on_end(task.recipe, before)
+        if left and not any((task.key, index) in self._shown for index in left):
+            self._show(task, left[0])
 
 
 class _Probe:

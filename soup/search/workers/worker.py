@@ -1,4 +1,4 @@
-"""A worker: opens the pool and the harnesses once, then evaluates task by task.
+"""A worker: opens the pool and the harnesses once, then does job by job: a whole evaluation, or a chunk of one.
 
 A worker process of this host runs `main` of this module and never the user's script, so that a script needs no
 `if __name__ == "__main__"`.
@@ -6,36 +6,69 @@ A worker process of this host runs `main` of this module and never the user's sc
 
 from __future__ import annotations
 
+import atexit
 import math
+import os
+import shutil
 import signal
+import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
-from soup.errors import SoupError
+from soup.errors import EvaluatorError, SoupError
+from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.harnesses import answer
 from soup.evaluation.scorer import make_candidate
-from soup.evaluation.suite import build_suite, evaluate_once
-from soup.search.workers.protocol import AnswersEvent, EvalTask, Event, Remark, ScoreEvent, TaskDone, WorkerSpec
+from soup.evaluation.suite import bounded, build_suite, evaluate_once
+from soup.search.workers.protocol import (
+    AnswersEvent,
+    Chunk,
+    ChunkDone,
+    EvalTask,
+    Event,
+    Job,
+    Remark,
+    RepliesEvent,
+    ScoreEvent,
+    TaskDone,
+    WorkerSpec,
+)
 from soup.support.options import speak_in_flags
 from soup.support.plugins import import_plugin_modules
 
-__all__ = ["main", "make_worker"]
+__all__ = ["Worker", "main"]
 
 ANSWERS_SECONDS = 1.0
 """How often a worker tells how many prompts are answered, at most."""
 
-Work = Callable[[EvalTask, Callable[[Event], None]], None]
+Send = Callable[[Event], None]
 
 
-def make_worker(spec: WorkerSpec) -> Work:
-    """Return the work of a worker: a function that evaluates a task and sends each score as soon as it is there."""
-    import_plugin_modules(spec.modules)
-    pool, suite = spec.open_pool(), build_suite(spec.benchmarks, spec.settings)
+class Worker:
+    """Does the jobs of a search, and sends each score and reply as soon as it is there.
 
-    def work(task: EvalTask, send: Callable[[Event], None]) -> None:
-        entries = suite.on(task.split).entries
+    Args:
+        spec: What it needs to evaluate on its own.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        import_plugin_modules(spec.modules)
+        self._spec, self._pool = spec, spec.open_pool()
+        self._suite = build_suite(spec.benchmarks, spec.settings)
+        self._held: SoupCandidate | None = None  # whose chunks were answered last
+        self._process = f"{socket.gethostname()}-{os.getpid()}"
+
+    def work(self, job: Job, send: Send) -> None:
+        """Do a job; its last event says that it is done."""
+        self._answer(job, send) if isinstance(job, Chunk) else self._evaluate(job, send)
+
+    def _evaluate(self, task: EvalTask, send: Send) -> None:
+        entries = self._suite.on(task.split).entries
         index, last_seconds = 0, -math.inf
 
         def tell_answers(count: int, total: int) -> None:
@@ -44,20 +77,12 @@ def make_worker(spec: WorkerSpec) -> Work:
                 last_seconds = now
                 send(AnswersEvent(task, index, count, total))
 
-        candidate = make_candidate(
-            task.recipe,
-            pool,
-            spec.run,
-            spec.digests,
-            spec.options,
-            on_answers=tell_answers,
-            on_remark=lambda text: send(Remark(task, text)),
-        )
+        candidate = self._candidate(task, send, on_answers=tell_answers)
         try:
             for index in task.indices:
                 questions = task.questions.get(index)
                 entry = entries[index].asking(questions.asked if questions else None)
-                score, seconds = evaluate_once(entry, candidate, suite.timeout_seconds)
+                score, seconds = evaluate_once(entry, candidate, self._suite.timeout_seconds)
                 send(ScoreEvent(task, index, score, seconds))
         except SoupError as error:
             send(TaskDone(task, error))
@@ -66,11 +91,60 @@ def make_worker(spec: WorkerSpec) -> Work:
         finally:
             candidate.remove()
 
-    return work
+    def _answer(self, chunk: Chunk, send: Send) -> None:
+        began, error = time.monotonic(), None
+
+        def on_replies(positions: Sequence[int], replies: Sequence[Any]) -> None:
+            dealt = tuple(chunk.positions[position] for position in positions)
+            send(RepliesEvent(chunk.task, chunk.number, dealt, tuple(replies)))
+
+        _write_files(chunk.files)
+        entry = self._suite.on(chunk.task.split).entries[chunk.index]
+        try:
+            with bounded(chunk.seconds, self._suite.timeout_seconds):
+                answer(entry.evaluator, self._candidate_of(chunk, send), chunk.requests, on_replies)
+        except SoupError as reason:
+            error = reason
+        except (Exception, SystemExit) as cause:
+            error = EvaluatorError(f"the harness failed:\n{''.join(traceback.format_exception(cause)[-3:]).rstrip()}")
+        send(ChunkDone(chunk.task, chunk.number, time.monotonic() - began, error))
+
+    def _candidate_of(self, chunk: Chunk, send: Send) -> SoupCandidate:
+        """Return the candidate of a chunk: that of the last one, with its files, as long as it is the same."""
+        if self._held is None or self._held.digest != chunk.recipe.digest:
+            if self._held is not None:
+                self._held.remove()
+            self._held = self._candidate(chunk.task, send, process=self._process)
+        return self._held
+
+    def _candidate(
+        self, task: EvalTask, send: Send, on_answers: Callable[[int, int], None] = lambda *_: None, process: str = ""
+    ) -> SoupCandidate:
+        spec = self._spec
+        return make_candidate(
+            task.recipe,
+            self._pool,
+            spec.run,
+            spec.digests,
+            spec.options,
+            on_answers=on_answers,
+            on_remark=lambda text: send(Remark(task, text)),
+            process=process,
+        )
+
+
+def _write_files(files: Mapping[str, bytes]) -> None:
+    """Write what the sender has and this machine has not, in the same places; they go when this process ends."""
+    for name, data in files.items():
+        path = Path(name)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
+            atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
+        path.write_bytes(data)
 
 
 def main() -> None:
-    """Serve the tasks that come over the connection until the parent is gone; what is printed goes to a log already."""
+    """Serve the jobs that come over the connection until the parent is gone; what is printed goes to a log already."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us in order
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
     connection = Connection(int(sys.argv[1]))
@@ -78,9 +152,9 @@ def main() -> None:
         spec, in_flags = connection.recv()
         if in_flags:
             speak_in_flags()
-        work = make_worker(spec)
+        worker = Worker(spec)
         while True:
-            work(connection.recv(), connection.send)
+            worker.work(connection.recv(), connection.send)
     except (EOFError, KeyboardInterrupt):
         return  # the parent is gone, or needs us no more
     except BaseException:

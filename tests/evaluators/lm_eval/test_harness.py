@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import pickle
 import random
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ import yaml
 
 from evaluators.answering.batching import ask
 from evaluators.answering.engines.transformers import TransformersModel
+from evaluators.answering.response_cache import ResponseCache
 from evaluators.answering.session import shared_session
+from evaluators.lm_eval.dealing import evaluate_dealt
 from evaluators.lm_eval.harness import LMEval
 from evaluators.lm_eval.model import language_model
 from soup.errors import EvaluatorError
@@ -459,3 +463,50 @@ def test_a_task_without_choices_says_why_it_has_no_likelihood(tasks):
     evaluator = LMEval(EvalSettings())
     assert evaluator.why_no_likelihood(benchmark(tasks, "toy_choice")) is None
     assert "generate_until" in evaluator.why_no_likelihood(benchmark(tasks, "toy_writing"))
+
+
+class Shuffling:
+    """A dealer that has requests answered by another harness, through a pickle, in chunks and in any order."""
+
+    def __init__(self, harness, candidate):
+        self.harness, self.candidate, self.dealt = harness, candidate, 0
+
+    def deal(self, requests, on_replies, size):
+        positions, self.dealt = list(range(len(requests))), self.dealt + len(requests)
+        random.Random(1).shuffle(positions)
+        assert all(size(request) > 0 for request in requests)
+        for start in range(0, len(positions), 5):
+            chunk = positions[start : start + 5]
+            sent = pickle.loads(pickle.dumps(tuple(requests[position] for position in chunk)))
+            self.harness.answer(
+                self.candidate, sent, lambda at, replies, chunk=chunk: on_replies([chunk[i] for i in at], replies)
+            )
+
+
+@pytest.mark.parametrize("name", ["toy_choice", "toy_writing", "toys"])
+def test_requests_that_others_answer_give_the_same_score_and_are_not_asked_again(name, pool, tasks, tmp_path):
+    there, here = LMEval(EvalSettings()), LMEval(EvalSettings())
+    candidate = ToyCandidate(pool / "m0", tmp_path / "scratch", "m0")
+    plain = there.evaluate(candidate, benchmark(tasks, name))
+    here._engine = SimpleNamespace(identity=dict)  # which can't be loaded
+    candidate.dealer = first = Shuffling(there, candidate)
+    assert here.evaluate(candidate, benchmark(tasks, name)) == plain
+    assert first.dealt > 0
+    assert candidate.progress[-1] == (first.dealt, first.dealt)
+    candidate.dealer = again = Shuffling(there, candidate)
+    assert here.evaluate(candidate, benchmark(tasks, name)) == plain
+    assert again.dealt == 0
+
+
+def test_a_task_that_makes_other_requests_each_time_is_refused_and_not_asked_for_ever(tmp_path):
+    draws = iter("abc")
+    dealer = SimpleNamespace(
+        deal=lambda requests, on_replies, size: on_replies(range(len(requests)), [(0.0, True)] * len(requests))
+    )
+
+    def evaluate(model):
+        return model.loglikelihood([SimpleNamespace(args=(next(draws), "?"))])
+
+    with pytest.raises(EvaluatorError, match="makes other requests each time"):
+        evaluate_dealt(evaluate, ToyCandidate(tmp_path, tmp_path, "m"), dealer, ResponseCache(tmp_path / "kept"), [])
+    assert next(draws) == "c", "asked once, and looked at once more"

@@ -1,0 +1,369 @@
+"""One candidate over all workers: its benchmarks are evaluated here, their requests answered by whoever is free.
+
+Each benchmark's harness runs in this process, as a coroutine (`coroutine.py`): it makes prompts, deals them out, reads
+replies, scores. So one process writes each file of answers, and the outcome is that of one worker, for any number of
+them. What can't be dealt out goes to one worker, whole.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from soup.errors import EvaluatorError, SoupError
+from soup.evaluation.api import OnReplies, Score, Split
+from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.dealing import MissingFilesError
+from soup.evaluation.harnesses import can_be_dealt
+from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, deadline, evaluate_within, time_is_up
+from soup.merging.recipe import Recipe
+from soup.search.workers.chunks import ChunkQueue, Deal
+from soup.search.workers.coroutine import Coroutine
+from soup.search.workers.protocol import (
+    AnswersEvent,
+    Chunk,
+    ChunkDone,
+    EvalTask,
+    Event,
+    JobPool,
+    Remark,
+    RepliesEvent,
+    ScoreEvent,
+    TaskDone,
+)
+
+__all__ = ["DealingPool", "MakeCandidate"]
+
+TaskKey = tuple[str, Split]
+
+POLL_SECONDS = 0.2
+"""How often somebody looks for evaluations that wait for something besides workers."""
+
+ANSWERS_SECONDS = 1.0
+"""How often an evaluation tells how many prompts are answered, at most."""
+
+T = TypeVar("T")
+
+
+MakeCandidate = Callable[[Recipe, Callable[[str], None]], SoupCandidate]
+"""Makes a recipe's candidate, and has it tell what is strange about its answers."""
+
+
+class _Evaluation:
+    """A candidate on one benchmark, evaluated in this process; for its harness it is the dealer.
+
+    `seconds` is the work that it took: workers' seconds, and this process's.
+    """
+
+    def __init__(
+        self,
+        pool: DealingPool,
+        task: EvalTask,
+        index: int,
+        entry: SuiteEntry,
+        candidate: SoupCandidate,
+        timeout_seconds: float | None,
+    ) -> None:
+        self.task, self.index, self.seconds = task, index, 0.0
+        self.score: Score | None = None
+        self.error: Exception | None = None
+        self.chunks: dict[int, Chunk] = {}  # that workers have, by number
+        self._pool, self._entry, self._timeout_seconds = pool, entry, timeout_seconds
+        self._candidate = candidate.dealt(self, self._tell_answers)
+        self._turns = 0
+        self._replies: list[tuple[Sequence[int], Sequence[Any]]] = []  # that the harness has not heard of yet
+        self._failure: SoupError | None = None  # of a chunk
+        self._told_seconds = -ANSWERS_SECONDS
+        self.coroutine = Coroutine(self._evaluate, pool.returned)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What is left of the time that one evaluation may take."""
+        return None if self._timeout_seconds is None else max(self._timeout_seconds - self.seconds, 1e-3)
+
+    def resume(self) -> None:
+        """Let the harness go on, within its time."""
+        began = time.monotonic()
+        try:
+            with deadline(self.seconds_left, self._timeout_seconds), redirect_stdout(sys.stderr):
+                self.coroutine.resume()
+        except EvaluatorError as error:  # it goes on for nobody
+            names = "+".join(self.task.recipe.names)
+            self.error = EvaluatorError(f"{names} on {self._entry.benchmark.name}: {error}")
+        self.seconds += time.monotonic() - began
+
+    def take_replies(self, event: RepliesEvent) -> None:
+        """Keep what a worker replied for the harness."""
+        self._replies.append((event.positions, event.replies))
+        self.coroutine.is_ready = True
+
+    def take_end(self, event: ChunkDone) -> None:
+        """Take in that a worker is done with a chunk, and what it took."""
+        self.chunks.pop(event.number)
+        self.seconds += event.seconds
+        self._failure = self._failure or event.error
+        if self._timeout_seconds is not None and self.seconds > self._timeout_seconds:
+            self._failure = self._failure or EvaluatorError(f"{time_is_up(self._timeout_seconds)}.")
+        self.coroutine.is_ready = True
+
+    def deal(self, requests: Sequence[Any], on_replies: OnReplies, size: Callable[[Any], Any]) -> list[Any]:
+        """Have requests answered by workers; see `soup.evaluation.dealing.Dealer`."""
+        order = sorted(range(len(requests)), key=lambda position: size(requests[position]), reverse=True)
+        self._pool.queue.add(Deal(self.task, self.index, self._turns, requests, order))
+        self._turns += 1
+        replies: dict[int, Any] = {}
+        while len(replies) < len(requests) or self.chunks:
+            self.coroutine.wait()
+            news, self._replies = self._replies, []
+            for positions, texts in news:
+                # A worker may die after it sent some: what its successor says again is no news.
+                new = {p: text for p, text in zip(positions, texts, strict=True) if p not in replies}
+                replies |= new
+                if new:
+                    on_replies(list(new), list(new.values()))
+            if self._failure is not None:
+                raise self._failure
+        return [replies[position] for position in range(len(requests))]
+
+    def aside(self, work: Callable[[], T]) -> T:
+        """Wait for something outside; see `soup.evaluation.dealing.Dealer`."""
+        return self.coroutine.wait_outside(work)
+
+    def _evaluate(self) -> None:
+        try:
+            self.score = evaluate_within(nullcontext(), self._entry, self._candidate)
+        except Exception as error:
+            self.error = error
+
+    def _tell_answers(self, count: int, total: int) -> None:
+        if (now := time.monotonic()) - self._told_seconds >= ANSWERS_SECONDS:
+            self._told_seconds = now
+            self._pool.tell(AnswersEvent(self.task, self.index, count, total))
+
+
+@dataclass
+class _Running:
+    """A task: its candidate, and what is not evaluated yet."""
+
+    task: EvalTask
+    candidate: SoupCandidate
+    evaluations: list[_Evaluation] = field(default_factory=list)
+    whole: bool = False  # whether a worker evaluates some of it
+
+
+@dataclass
+class DealingPool:
+    """Evaluates candidates over a pool of workers.
+
+    Args:
+        workers: Do the jobs.
+        suite: The benchmarks.
+        make_candidate: Makes candidates for this process, which never loads them.
+        clock: The workers' time, in seconds.
+    """
+
+    workers: JobPool
+    suite: BenchmarkSuite
+    make_candidate: MakeCandidate
+    clock: Callable[[], float] = time.monotonic
+    returned: SimpleQueue[Coroutine] = field(default_factory=SimpleQueue)
+    swap_seconds: float = 0.0  # what the last swap took
+    _running: dict[object, _Running] = field(default_factory=dict)
+    _whole: list[EvalTask] = field(default_factory=list)  # that no worker has got yet
+    _events: list[Event] = field(default_factory=list)
+    _again: list[Chunk] = field(default_factory=list)  # with the files that a worker did not see
+    _wanted: list[TaskKey] | None = None
+    _ends: dict[int, float] = field(default_factory=dict)  # when workers are expected to be done, by chunk
+    _held: dict[int, str] = field(default_factory=dict)  # the candidate whose weights a worker has, by its digest
+    _swapping: dict[int, float] = field(default_factory=dict)  # what a chunk is to take but for the swap before it
+
+    def __post_init__(self) -> None:
+        self.queue = ChunkQueue(self.workers.size)
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        return self.workers.size
+
+    @property
+    def idle(self) -> int:
+        """How many workers wait, with nothing left to do of what was started and is wanted, and not just for a moment.
+
+        A bet is no gain where a worker would still be swapping it in when the next candidate is known.
+        """
+        if self._wanted and self._wanted[0] not in self._running:
+            return len(self.workers.free)
+        is_work_left = self._again or self._ranked(self._whole) or self._ranked(self.queue.tasks())
+        return 0 if is_work_left or not self._may_bet() else len(self.workers.free)
+
+    def want(self, keys: Sequence[TaskKey]) -> None:
+        """Take note of the tasks that a search wants now, the first first; what it wants no more has to wait."""
+        self._wanted = list(keys)
+
+    def start(self, task: EvalTask) -> None:
+        """Start a candidate's evaluation."""
+        suite = self.suite.on(task.split)
+        dealt = [i for i in task.indices if can_be_dealt(suite.entries[i].evaluator, suite.entries[i].benchmark)]
+        candidate = self.make_candidate(task.recipe, lambda text: self.tell(Remark(task, text)))
+        running = self._running[task.key] = _Running(task, candidate)
+        for index in dealt:
+            questions = task.questions.get(index)
+            entry = suite.entries[index].asking(questions.asked if questions else None)
+            running.evaluations.append(_Evaluation(self, task, index, entry, candidate, suite.timeout_seconds))
+        if whole := tuple(index for index in task.indices if index not in dealt):
+            running.whole = True
+            self._whole.append(replace(task, indices=whole))
+        self._advance()
+
+    def wait(self) -> list[Event]:
+        """Wait until something happens that a search must know of, or until it may start another candidate."""
+        self._advance()
+        while not self._events:
+            is_away = any(evaluation.coroutine.is_away for evaluation in self._evaluations())
+            if len(self.workers.free) < self.workers.size:
+                for event in self.workers.wait(POLL_SECONDS if is_away else None):
+                    self._take_in(event)
+            elif is_away:
+                self.returned.get()
+            self._advance()
+            if self.idle:
+                break
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> None:
+        """End all workers and all evaluations."""
+        self.workers.close()
+        for running in list(self._running.values()):
+            self._end(running)
+
+    def tell(self, event: Event) -> None:
+        """Have a search know of an event."""
+        self._events.append(event)
+
+    def _evaluations(self) -> Iterator[_Evaluation]:
+        return (evaluation for running in self._running.values() for evaluation in running.evaluations)
+
+    def _advance(self) -> None:
+        """Give all free workers something to do, and let those harnesses go on that can."""
+        self._give()
+        while waiting := [each for each in self._evaluations() if each.coroutine.is_ready]:
+            ready = max(waiting, key=lambda each: self.queue.turns(each.index))
+            ready.resume()
+            if isinstance(ready.error, SoupError):
+                self._fail(ready.task, ready.error)
+            elif ready.error is not None:
+                raise ready.error
+            elif ready.coroutine.is_done:
+                assert ready.score is not None
+                self.tell(ScoreEvent(ready.task, ready.index, ready.score, ready.seconds))
+                running = self._running[ready.task.key]
+                running.evaluations.remove(ready)
+                self._finish(running)
+            self._give()
+
+    def _give(self) -> None:
+        if any(isinstance(event, TaskDone) for event in self._events):
+            return  # what a search wants may be something else now
+        for number in self.workers.free:
+            if whole := self._ranked(self._whole):
+                self._whole.remove(whole[0])
+                self._held.pop(number, None)
+                self.workers.give(number, whole[0])
+            elif self._again:
+                self.workers.give(number, self._again.pop(0))
+            elif tasks := self._ranked(self.queue.tasks()):
+                is_bet = self._is_bet(tasks[0])
+                if not is_bet or self._may_bet() or self._held.get(number) == tasks[0].recipe.digest:
+                    self._give_chunk(number, self.queue.next(tasks[0], is_bet=is_bet))
+
+    def _give_chunk(self, number: int, chunk: Chunk) -> None:
+        evaluations = self._running[chunk.task.key].evaluations
+        evaluation = next(each for each in evaluations if each.index == chunk.index)
+        chunk = replace(chunk, seconds=evaluation.seconds_left)
+        evaluation.chunks[chunk.number] = chunk
+        seconds = self.queue.expect(chunk)
+        self._ends[chunk.number] = self.clock() + seconds
+        if self._held.get(number) != chunk.recipe.digest:
+            self._held[number] = chunk.recipe.digest
+            self._swapping[chunk.number] = seconds
+            self._ends[chunk.number] += self.swap_seconds
+        self.workers.give(number, chunk)
+
+    def _ranked(self, tasks: Sequence[EvalTask]) -> list[EvalTask]:
+        """Return those of the tasks that a search wants, the first first; all, in their order, if it never said so."""
+        if self._wanted is None:
+            return list(tasks)
+        ranks = {key: rank for rank, key in enumerate(self._wanted)}
+        return sorted((task for task in tasks if task.key in ranks), key=lambda task: ranks[task.key])
+
+    def _is_bet(self, task: EvalTask) -> bool:
+        """Whether it may turn out that nobody wants a task: others are wanted before it."""
+        return self._wanted is not None and self._wanted[:1] != [task.key]
+
+    def _may_bet(self) -> bool:
+        """Whether workers have longer to wait for what is wanted first than a swap takes."""
+        first = self._running.get(self._wanted[0]) if self._wanted else None
+        if first is None or first.whole:
+            return not self._wanted or first is not None
+        numbers = [number for evaluation in first.evaluations for number in evaluation.chunks]
+        return not numbers or max(self._ends[number] for number in numbers) - self.clock() > self.swap_seconds
+
+    def _take_in(self, event: Event) -> None:
+        running = self._running.get(event.task.key)
+        if running is None:
+            return  # of a task that failed
+        if isinstance(event, RepliesEvent | ChunkDone):
+            for evaluation in running.evaluations:
+                if event.number in evaluation.chunks:
+                    self._take_in_chunk(event, evaluation)
+            return
+        if isinstance(event, TaskDone):
+            running.whole = False
+            self._fail(running.task, event.error) if event.error is not None else self._finish(running)
+            return
+        self.tell(replace(event, task=running.task))
+
+    def _take_in_chunk(self, event: RepliesEvent | ChunkDone, evaluation: _Evaluation) -> None:
+        if isinstance(event, RepliesEvent):
+            evaluation.take_replies(event)
+            return
+        chunk = evaluation.chunks[event.number]
+        if isinstance(event.error, MissingFilesError) and not chunk.files:
+            files = {path: Path(path).read_bytes() for path in event.error.paths if Path(path).is_file()}
+            evaluation.chunks[event.number] = replace(chunk, files=files)
+            self._again.append(evaluation.chunks[event.number])
+            return
+        seconds = self._swapping.pop(event.number, None)
+        self._ends.pop(event.number, None)
+        if seconds is None and event.error is None:
+            self.queue.learn(evaluation.index, len(chunk.positions), event.seconds)
+        elif seconds is not None and seconds < math.inf:
+            self.swap_seconds = max(0.0, event.seconds - seconds)
+        evaluation.take_end(event)
+
+    def _finish(self, running: _Running) -> None:
+        if not running.evaluations and not running.whole:
+            self._end(running)
+            self.tell(TaskDone(running.task))
+
+    def _fail(self, task: EvalTask, error: SoupError) -> None:
+        self._end(self._running[task.key])
+        self.tell(TaskDone(task, error))
+
+    def _end(self, running: _Running) -> None:
+        """Let go of a task; what workers still do of it is heard of no more."""
+        self._running.pop(running.task.key)
+        self.queue.drop(running.task)
+        self._whole = [task for task in self._whole if task.key != running.task.key]
+        self._again = [chunk for chunk in self._again if chunk.task.key != running.task.key]
+        for evaluation in running.evaluations:
+            evaluation.coroutine.end()
+        running.candidate.remove()
