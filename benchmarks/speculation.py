@@ -1,6 +1,6 @@
 """What N workers gain a greedy search, in simulated time: one candidate's questions over all of them, by the real code.
 
-200 random pools each of k = 7 and 16. Eight benchmarks of the sizes that OpenCompass' eight have, two of them circular:
+200 random pools each of k = 7 and 16. Eight benchmarks of the sizes that OpenCompass' eight have, one of them circular:
 rotation by rotation, a question is asked no further after its first wrong answer, three of four are right. An answer
 takes a worker a lognormal time (a few tokens here, a paragraph there), a swap 15 s. A soup's overall is the mean of its
 members' plus a random gain for company, which shrinks as the soup grows: about as many ingredients are accepted as in
@@ -86,7 +86,7 @@ def main(pools: int, sizes: tuple[int, ...], ks: tuple[int, ...]) -> None:
     """Print one table for each size of pool."""
     for k in ks:
         click.echo(f"\n{pools} random pools of k = {k}\n")
-        click.echo("| workers | evaluations | hours | speed-up | goal |\n| --: | --: | --: | --: | --: |")
+        click.echo("| workers | soups begun | hours | speed-up | goal |\n| --: | --: | --: | --: | --: |")
         alone = [search(k, 1, seed) for seed in range(pools)]
         for workers in (1, *sizes):
             searches = alone if workers == 1 else [search(k, workers, seed) for seed in range(pools)]
