@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soup.errors import RecipeError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Ties", "elect_and_merge"]
 
 BINS = 2**16
+_Bin = tuple[int, int]
+"""A bin of magnitudes by one half of their bits, and how many of those in it are kept."""
 _MODEL = ""  # the key of thresholds that hold for the whole model
 
 
@@ -61,14 +64,8 @@ class Ties(DeltaMethod):
 
     def prepare(self, first_pass: FirstPass) -> _Constants:
         """Find the thresholds and the signs of whole tensors; see `Method.prepare`."""
-        upper, majority = self._upper_halves(first_pass)
-        bins = {key: [_find(counts, kept) for counts, kept in rows] for key, rows in upper.items()}
-        lower = self._lower_halves(first_pass, bins)
-        thresholds = {
-            key: [_threshold(where, counts) for where, counts in zip(places, lower[key], strict=True)]
-            for key, places in bins.items()
-        }
-        constants = _Constants(thresholds, majority, 1.0)
+        bins, majority = self._bins(first_pass)
+        constants = _Constants(self._thresholds(first_pass, bins), majority, 1.0)
         if self.alpha != "auto":
             return constants
         return constants._replace(alpha=self.auto_alpha(first_pass.with_constants(constants)))
@@ -113,13 +110,11 @@ class Ties(DeltaMethod):
     def _key(self, name: str) -> str:
         return name if self.scope == "tensor" else _MODEL
 
-    def _upper_halves(
-        self, first_pass: FirstPass
-    ) -> tuple[dict[str, list[tuple[torch.Tensor, int]]], dict[str, float]]:
+    def _bins(self, first_pass: FirstPass) -> tuple[dict[str, list[_Bin]], dict[str, float]]:
         """Count the upper halves of all magnitudes.
 
         Returns:
-            For each key and ingredient the counts and how many elements are kept; the sign of each tensor's sum.
+            For each key and ingredient the bin of the threshold; the sign of each tensor's sum.
         """
         import torch
 
@@ -131,28 +126,21 @@ class Ties(DeltaMethod):
                 total += of_deltas * weight
             return torch.cat([rows.double().reshape(-1), total])
 
-        counts: dict[str, list[torch.Tensor]] = {}
-        elements: dict[str, list[int]] = {}
-        majority = {}
-        shapes, ingredients = first_pass.shapes, len(first_pass.weights)
-        for name, value in first_pass.sums(count):
-            key = self._key(name)
-            majority[name] = float(torch.sign(value[-1]))
-            held = counts.setdefault(
-                key, [torch.zeros(BINS, dtype=torch.int64) for _ in range(len(first_pass.weights))]
-            )
-            sizes = elements.setdefault(key, [0] * ingredients)
-            for index, row in enumerate(value[:-1].reshape(ingredients, BINS + 1)):
-                if row[-1] > 0:  # else the ingredient left the tensor as it was
-                    held[index] += row[:-1].long()
-                    sizes[index] += math.prod(shapes[name])
-        kept = {key: [math.ceil(self.density * size) for size in sizes] for key, sizes in elements.items()}
-        return {key: list(zip(counts[key], kept[key], strict=True)) for key in counts}, majority
+        bins, majority, ingredients, shapes = {}, {}, len(first_pass.weights), first_pass.shapes
+        for key, tensors in groupby(first_pass.sums(count), lambda pair: self._key(pair[0])):
+            held, sizes = torch.zeros(ingredients, BINS, dtype=torch.int64), [0] * ingredients
+            for name, value in tensors:
+                majority[name] = float(torch.sign(value[-1]))
+                for index, row in enumerate(value[:-1].reshape(ingredients, BINS + 1)):
+                    if row[-1] > 0:  # else the ingredient left the tensor as it was
+                        held[index] += row[:-1].long()
+                        sizes[index] += math.prod(shapes[name])
+            kept = [math.ceil(self.density * size) for size in sizes]
+            bins[key] = [_find(counts, number) for counts, number in zip(held, kept, strict=True)]
+        return bins, majority
 
-    def _lower_halves(
-        self, first_pass: FirstPass, bins: Mapping[str, Sequence[tuple[int, int]]]
-    ) -> dict[str, list[torch.Tensor]]:
-        """Count the lower halves of the magnitudes whose upper half is that of the threshold."""
+    def _thresholds(self, first_pass: FirstPass, bins: Mapping[str, Sequence[_Bin]]) -> dict[str, list[float]]:
+        """Count the lower halves of the magnitudes in the thresholds' bins, and return the thresholds."""
         import torch
 
         def count(block: Block) -> torch.Tensor:
@@ -161,12 +149,13 @@ class Ties(DeltaMethod):
                 _count(block, index, upper, rows[index])
             return rows
 
-        lower: dict[str, list[torch.Tensor]] = {}
-        for name, value in first_pass.sums(count):
-            held = lower.setdefault(self._key(name), [torch.zeros(BINS, dtype=torch.int64) for _ in value])
-            for total, row in zip(held, value, strict=True):
-                total += row
-        return lower
+        thresholds = {}
+        for key, tensors in groupby(first_pass.sums(count), lambda pair: self._key(pair[0])):
+            held = torch.zeros(len(first_pass.weights), BINS, dtype=torch.int64)
+            for _, value in tensors:
+                held += value
+            thresholds[key] = [_threshold(place, counts) for place, counts in zip(bins[key], held, strict=True)]
+        return thresholds
 
 
 def elect_and_merge(
@@ -228,7 +217,7 @@ def _count(block: Block, index: int, upper: int | None, counts: torch.Tensor) ->
     return int(torch.count_nonzero(bits)), total
 
 
-def _find(counts: torch.Tensor, kept: int) -> tuple[int, int]:
+def _find(counts: torch.Tensor, kept: int) -> _Bin:
     """Find the bin in which the `kept`-th largest magnitude lies, and how many of the bin are kept."""
     if kept == 0:
         return BINS, 0
@@ -238,7 +227,7 @@ def _find(counts: torch.Tensor, kept: int) -> tuple[int, int]:
     return BINS - 1 - place, kept - before
 
 
-def _threshold(place: tuple[int, int], lower: torch.Tensor) -> float:
+def _threshold(place: _Bin, lower: torch.Tensor) -> float:
     """Return the least magnitude that is kept."""
     import struct
 
