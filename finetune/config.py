@@ -31,8 +31,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
+    Tag,
     model_serializer,
     model_validator,
 )
@@ -47,7 +49,8 @@ __all__ = [
     "NEW_SETTINGS",
     "POOL_KEYS",
     "RENAMED_SETTINGS",
-    "WATCHING",
+    "SETS",
+    "SHARE",
     "DataSet",
     "FinetuneConfig",
     "Lora",
@@ -72,6 +75,7 @@ RENAMED_SETTINGS = {
 }
 WATCHING = ("evaluate", "evaluate_every")  # settings that only look at a model: they are in no digest
 NEW_OF_DATA_SETS = ("coordinates", "coordinates_as")  # settings of a data set that were not there at first
+VALIDATING = ("validation", "validate_every", "keep_best", "early_stopping")  # in digests where they are set
 NEW_SETTINGS = {old: new for new, old in RENAMED_SETTINGS.items()}
 NEW_KEYS = {"also": "include_base", "vary": "sweep", "on": "executor"} | NEW_SETTINGS  # by their old names
 
@@ -200,6 +204,17 @@ Name = Annotated[str, AfterValidator(_name)]
 Words = Annotated[list[str], BeforeValidator(_as_list)]
 
 
+def _kind_of_validation(value: object) -> str:
+    return SHARE if isinstance(value, int | float) else SETS
+
+
+SHARE, SETS = "share", "data sets"  # two ways to say what is held out
+Validation = Annotated[
+    Annotated[float, Field(gt=0, le=0.5), Tag(SHARE)] | Annotated[DataSets, Tag(SETS)],
+    Discriminator(_kind_of_validation),
+]
+
+
 class Mixture(_Strict):
     """How much of which rows a batch holds, beyond the data sets' own weights.
 
@@ -268,6 +283,10 @@ class TrainSettings(_Strict):
     parallel            several GPUs: ddp, fsdp, zero2, zero3, or the path of an accelerate configuration
     checkpoint_every    steps between two checkpoints to resume from
     keep_every          every so many steps the model as it is then is an ingredient, too (POINTS1.5)
+    validation          a share of each data set's rows that is not learnt, such as 0.02, or data sets of their own
+    validate_every      every so many steps, and after the last, the loss on them is taken, into state and curves
+    keep_best           the ingredient is the model that had the lowest of these losses, not the last one
+    early_stopping      training ends when so many of these losses, one after another, were no lower than the best
     evaluate            benchmarks, as `soup eval --eval` names them
     evaluate_every      every so many steps the model as it is then is scored on them, into its state and its curves
     log_to              tensorboard, trackio, wandb
@@ -299,6 +318,10 @@ class TrainSettings(_Strict):
     parallel: str = "ddp"
     checkpoint_every: int | None = Field(None, gt=0)
     keep_every: int | None = Field(None, gt=0)
+    validation: Validation | None = None
+    validate_every: int | None = Field(None, gt=0)
+    keep_best: bool = False
+    early_stopping: int | None = Field(None, gt=0)
     evaluate: Words = []
     evaluate_every: int | None = Field(None, gt=0)
     log_to: Annotated[list[Literal["tensorboard", "trackio", "wandb"]], BeforeValidator(_as_list)] = ["tensorboard"]
@@ -314,6 +337,10 @@ class TrainSettings(_Strict):
             raise ValueError(f"micro_batch {self.micro_batch} does not divide global_batch_size {rows}")
         if bool(self.evaluate) != bool(self.evaluate_every):
             raise ValueError("evaluate and evaluate_every go together: which benchmarks, and every how many steps")
+        if (self.validation is None) != (self.validate_every is None):
+            raise ValueError("validation and validate_every go together: which rows, and every how many steps")
+        if self.validation is None and (self.keep_best or self.early_stopping):
+            raise ValueError("keep_best and early_stopping need validation: by its loss a model is the best")
         return self
 
     def as_stored(self) -> dict[str, object]:
@@ -321,10 +348,25 @@ class TrainSettings(_Strict):
         stored = {RENAMED_SETTINGS.get(name, name): value for name, value in self.model_dump().items()}
         if self.lora:
             stored["lora"] = self.lora.as_stored()
-        if not self.evaluate:
-            for name in WATCHING:
-                del stored[name]
-        return stored
+        absent = [] if self.evaluate else list(WATCHING)
+        absent += [] if self.validation is not None else list(VALIDATING)
+        return {name: value for name, value in stored.items() if name not in absent}
+
+    @property
+    def validation_share(self) -> float:
+        """The share of each data set that is held out; 0 where other data sets are, or none."""
+        return self.validation if isinstance(self.validation, float) else 0.0
+
+    @property
+    def validation_sets(self) -> list[DataSet]:
+        """The data sets that are looked at on the way, and not learnt."""
+        return self.validation if isinstance(self.validation, list) else []
+
+    @property
+    def watching(self) -> set[str]:
+        """The names of the settings that only look at the model, and make no other one of it."""
+        chooses = self.keep_best or self.early_stopping
+        return {*WATCHING, *(() if chooses else ("validate_every",) if self.validation_share else VALIDATING)}
 
     @classmethod
     def from_stored(cls, document: Mapping[str, object]) -> TrainSettings:

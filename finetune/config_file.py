@@ -8,7 +8,19 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune.config import NEW_KEYS, POOL_KEYS, DataSet, FinetuneConfig, Lora, Mixture, Slurm, Stage, TrainSettings
+from finetune.config import (
+    NEW_KEYS,
+    POOL_KEYS,
+    SETS,
+    SHARE,
+    DataSet,
+    FinetuneConfig,
+    Lora,
+    Mixture,
+    Slurm,
+    Stage,
+    TrainSettings,
+)
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean
@@ -22,6 +34,7 @@ NESTED: dict[str, type[BaseModel]] = {
     "slurm": Slurm,
     "data": DataSet,
     "added": DataSet,
+    "validation": DataSet,
 }
 
 
@@ -66,7 +79,7 @@ def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str
     lines: list[str] = []
     for problem in error.errors():
         # `start` may be a name or a mapping: pydantic reports on both readings, of which only the mapping is of use.
-        location = [str(part) for part in problem["loc"] if part != "Stage"]
+        location = [str(part) for part in problem["loc"] if part not in ("Stage", SETS, SHARE)]
         if problem["type"] == "invalid_key" and problem["input"] is True:
             location = ["on"]  # which YAML 1.1 reads as true
         if location == ["start", "str"]:

@@ -8,7 +8,9 @@
         state.json                 how far it is (`State`), rewritten whole
         log.txt                    the output of the process, of every attempt behind a line of its own
         place.json                 where the last attempt runs, and by which command (`finetune/launching/executors`)
+        loss.jsonl                 the losses of all steps, and those on held-out rows
         checkpoints/               to resume from
+        best-step40/               the best model so far, with `keep_best`
         part/                      the ingredient while it is written
 
 One job is one process (or one per GPU): `python -m finetune.training.job ckpts.finetune/<name>`. Its exit code is 0
@@ -40,6 +42,7 @@ from soup.support.text import bullet_list
 
 __all__ = [
     "LEFT_OUT",
+    "LOSSES",
     "START",
     "Job",
     "JobDigests",
@@ -65,6 +68,7 @@ __all__ = [
 
 START = "start"  # the job that trains what the others start from
 STAMP = "finetune.json"  # what a complete checkpoint of ours says of itself
+LOSSES = "loss.jsonl"  # in a job's folder
 LOG_LINES = 15
 LEFT_OUT = "left out: "  # what a log says of a row that turned out to be bad in training
 ATTEMPT = "===== another attempt, begun at "
@@ -106,7 +110,8 @@ class JobDocument(TypedDict, total=False):
 class Stamp(JobDocument, total=False):
     """What a finished job leaves in its checkpoint: what it was made from, and how training went.
 
-    `step`: of a snapshot alone. `first_loss`, `last_loss`: means of the first and last tenth of the steps.
+    `step`: of a snapshot, and of the best model where that is kept, whose `validation_loss` it was.
+    `first_loss`, `last_loss`: means of the first and last tenth of the steps.
     """
 
     mixture: Json
@@ -120,6 +125,7 @@ class Stamp(JobDocument, total=False):
     first_loss: float
     last_loss: float
     step: int
+    validation_loss: float
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,9 @@ class Job:
 class State:
     """How far a job is, as `state.json` has it. Times are in seconds since the epoch; `loss` is the last logged one.
 
-    `scores` are the last ones of `evaluate_every`, by benchmark, of the model after `scored_step` steps.
+    `scores` are the last ones of `evaluate_every`, by benchmark, of the model after `scored_step` steps;
+    `validation_loss` is the last one on rows that are held out, after `validated_step` steps, and the lowest so far is
+    that of `best_step`.
     """
 
     phase: JobStatus
@@ -191,6 +199,9 @@ class State:
     why: str | None = None
     scores: dict[str, float] | None = None
     scored_step: int | None = None
+    validation_loss: float | None = None
+    validated_step: int | None = None
+    best_step: int | None = None
 
 
 _STATE = TypeAdapter(State)
@@ -340,7 +351,7 @@ def plan_jobs(config: FinetuneConfig, root: Path) -> list[Job]:
     if isinstance(start, Stage):
         out = root / start.out
         data = at_root(start.data, root)
-        settings = _with_own_categories(config.stage_settings(), data)
+        settings = _of_job(config.stage_settings(), data, root)
         jobs.append(Job(START, _resolve_start(start.start, root), data, settings, out, folders / START))
         start, after = str(out), START
     sets = {**config.added, **({"base": []} if config.include_base else {})}
@@ -350,17 +361,20 @@ def plan_jobs(config: FinetuneConfig, root: Path) -> list[Job]:
             was_begun_then = (folders / title_then).exists() or (root / config.out / title_then).exists()
             title = title_then if was_begun_then and not (folders / title).exists() else title
             data = at_root([*config.data, *added], root)
-            settings = _with_own_categories(config.settings(changed), data)
+            settings = _of_job(config.settings(changed), data, root)
             origin, out = _resolve_start(start, root), root / config.out / title
             jobs.append(Job(title, origin, data, settings, out, folders / title, after))
     return jobs
 
 
-def _with_own_categories(settings: TrainSettings, data: tuple[DataSet, ...]) -> TrainSettings:
-    """Return the settings, mixing only those categories that the job's data sets have: others are for other jobs."""
+def _of_job(settings: TrainSettings, data: tuple[DataSet, ...], root: Path) -> TrainSettings:
+    """Return the settings with whole paths, mixing only those categories that the job's data sets have."""
     categories = {data_set.category for data_set in data}
     ratios = {name: ratio for name, ratio in settings.mixture.categories.items() if name in categories}
-    return settings.model_copy(update={"mixture": settings.mixture.model_copy(update={"categories": ratios})})
+    changed: Json = {"mixture": settings.mixture.model_copy(update={"categories": ratios})}
+    if settings.validation_sets:
+        changed["validation"] = list(at_root(settings.validation_sets, root))
+    return settings.model_copy(update=changed)
 
 
 def _combinations(config: FinetuneConfig) -> list[tuple[str, str, Json]]:

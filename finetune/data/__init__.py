@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finetune.data.batches import Collator, FeatureCache
 from finetune.data.corpus import Corpus
+from finetune.data.held_out import HeldOutRows
 from finetune.data.pixels import normalise_tiles
 from finetune.data.rows import Picture, Sample, texts_of
 from finetune.data.tokens import IGNORED, RowTokenizer
@@ -14,6 +15,7 @@ __all__ = [
     "Collator",
     "Corpus",
     "FeatureCache",
+    "HeldOutRows",
     "Picture",
     "RowTokenizer",
     "Sample",

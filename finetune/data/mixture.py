@@ -34,7 +34,7 @@ from finetune.config import DataSet, Mixture
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["GROUPS", "Order", "Stratum", "manifest", "strata_of"]
+__all__ = ["GROUPS", "Order", "Stratum", "hashed", "manifest", "strata_of"]
 
 Group = Literal["text_only", "single_image", "several_images"]
 GROUPS: tuple[Group, ...] = ("text_only", "single_image", "several_images")
@@ -215,7 +215,7 @@ class Order:
         visits = self.strata[s].visits
         if visits.denominator == 1:
             return epochs * int(visits)
-        phase = Fraction(int(_hashed(np.arange(1), self.seed, s, 1)[0] >> np.uint64(32)), 2**32)
+        phase = Fraction(int(hashed(np.arange(1), self.seed, s, 1)[0] >> np.uint64(32)), 2**32)
         return int(epochs * visits + phase)
 
     def _rows(self, s: int, begin: int, end: int) -> np.ndarray:
@@ -223,19 +223,19 @@ class Order:
         rows = self.strata[s].rows
         n = len(rows)
         passes = range(begin // n, -(-end // n))
-        shuffled = [rows[np.argsort(_hashed(np.arange(n), self.seed, s, 2, k), kind="stable")] for k in passes]
+        shuffled = [rows[np.argsort(hashed(np.arange(n), self.seed, s, 2, k), kind="stable")] for k in passes]
         if not shuffled:
             return np.zeros(0, np.int64)
         return np.concatenate(shuffled)[begin - passes.start * n : end - passes.start * n]
 
     def _times(self, s: int, epoch: int, n: int) -> np.ndarray:
         """When each of a stratum's n visits comes: one in each n-th part of the epoch."""
-        inside = _hashed(np.arange(n), self.seed, s, 3, epoch) / 2.0**64
+        inside = hashed(np.arange(n), self.seed, s, 3, epoch) / 2.0**64
         return (np.arange(n) + inside) / max(1, n)
 
 
-def _hashed(numbers: np.ndarray, *seeds: int) -> np.ndarray:
-    """Return a random 64-bit integer for each number and seeds: the same on every machine and release of numpy.
+def hashed(numbers: np.ndarray, *seeds: int) -> np.ndarray:
+    """Give a random 64-bit integer for each number and seeds: the same on every machine and release of numpy.
 
     Source: splitmix64, Steele, Lea and Flood, OOPSLA 2014, figure 13.
     """

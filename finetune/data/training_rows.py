@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from finetune.config import TrainSettings
 from finetune.data.corpus import Corpus
+from finetune.data.held_out import HeldOutRows, hold_out, training_row
 from finetune.data.mixture import Order, Stratum, manifest, strata_of
 from finetune.data.packing import Packs
 from finetune.data.row_scan import RowScan, RowScanner, scan_rows
@@ -19,7 +20,7 @@ from finetune.data.rows import TrainingRow
 from finetune.data.tokens import RowTokenizer
 from soup.errors import FinetuneError
 
-__all__ = ["TrainingRows"]
+__all__ = ["TrainingRows", "rows_to_look_at"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
     To be read in order (`SequentialSampler`); a run that resumes at step s goes on at item
     s * global_batch_size. With packing an item is a list of rows, for a `Collator` with `packing`.
 
-    `steps` is how many there are, `manifest` what the mixture came to, `scan` what is known of each row.
+    `steps` is how many there are, `manifest` what the mixture came to, `scan` what is known of each row, `held_out` the
+    rows that are not learnt, by a share of each data set as `validation`.
 
     Args:
         corpus: rows of all data sets.
@@ -57,7 +59,9 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
         self.scanner = RowScanner(processor, settings.max_length, exact=True)
         self.scan = known or scan_rows(corpus, RowScanner(processor, settings.max_length), progress=progress)
         _accept(self.scan, settings)
-        strata = _strata(corpus, self.scan, settings)
+        (held,), learnt = hold_out(corpus, self.scan, [settings.validation_share])
+        self.held_out = HeldOutRows(corpus, held, self.tokens)
+        strata = _strata(corpus, self.scan, learnt, settings)
         self.order = Order(strata, settings.seed)
         left_out = _left_out(corpus, self.scan)
         self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.scan.bad, "left_out": left_out}
@@ -81,9 +85,7 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
 
     def row_at(self, position: int) -> TrainingRow:
         """Give the row at a position."""
-        sample = self.corpus[self.order[position]]
-        segments = self.tokens.segments(sample["messages"])
-        return {"segments": segments, "images": sample["images"], "where": sample["where"], "position": position}
+        return training_row(self.corpus, self.order[position], self.tokens, position)
 
     def after(self, row: TrainingRow) -> TrainingRow:
         """Give the row at the next position, for one that turned out to be bad."""
@@ -95,6 +97,20 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
         if not self.scan.lengths[i]:
             self.scan.lengths[i] = self.scanner.length(self.corpus[i])
         return int(self.scan.lengths[i])
+
+
+def rows_to_look_at(settings: TrainSettings, processor: Any) -> HeldOutRows:
+    """Give all good rows of the data sets of `validation`.
+
+    Raises:
+        FinetuneError: bad rows, unless they are to be skipped; or no good one.
+    """
+    corpus = Corpus(settings.validation_sets)
+    scan = scan_rows(corpus, RowScanner(processor, settings.max_length))
+    _accept(scan, settings)
+    if not scan.good.any():
+        raise FinetuneError(f"validation: {', '.join(data_set.path for data_set in corpus.data_sets)}: no good row.")
+    return HeldOutRows(corpus, np.flatnonzero(scan.good), RowTokenizer(processor))
 
 
 def _accept(scan: RowScan, settings: TrainSettings) -> None:
@@ -114,7 +130,7 @@ def _left_out(corpus: Corpus, scan: RowScan) -> dict[str, list[int]]:
     return {path: [bad, rows] for path, (bad, rows) in zip(paths, counts, strict=True) if bad}
 
 
-def _strata(corpus: Corpus, scan: RowScan, settings: TrainSettings) -> list[Stratum]:
+def _strata(corpus: Corpus, scan: RowScan, learnt: np.ndarray, settings: TrainSettings) -> list[Stratum]:
     ends = zip(corpus.begins, corpus.begins[1:], strict=False)
-    rows = [begin + np.flatnonzero(scan.good[begin:end]) for begin, end in ends]
+    rows = [begin + np.flatnonzero(learnt[begin:end]) for begin, end in ends]
     return strata_of(corpus.data_sets, rows, [scan.groups[indices] for indices in rows], settings.mixture)

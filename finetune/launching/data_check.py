@@ -15,6 +15,8 @@ from soup.errors import SoupError
 
 __all__ = ["COLUMNS", "check"]
 
+VALIDATION = "(validation)"  # who trains on it, in the report: nobody
+
 
 def check(
     config_path: Path | str,
@@ -42,6 +44,9 @@ def check(
     added = {name: at_root(sets, root) for name, sets in config.added.items()}
     if isinstance(config.start, Stage) and (start_data := at_root(config.start.data, root)) != base:
         added[START] = start_data
+    # Data sets of one description are one: those that all jobs look at are listed once.
+    looked_at = tuple({repr(each): each for job in jobs for each in job.settings.validation_sets}.values())
+    added |= {VALIDATION: looked_at} if looked_at else {}
     start = _start(jobs)
     processor = _processor(start)
     report = check_data(

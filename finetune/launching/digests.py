@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.config import WATCHING, DataSet
+from finetune.config import DataSet
 from finetune.jobs import Job, JobDigests
 from soup.checkpoints.digest import DigestCache, digest_checkpoint, side_digest
 from soup.checkpoints.hub import is_hub_id
@@ -142,12 +142,17 @@ class Digests:
             "data": {data_set.path: self.content(data_set).digest for data_set in job.data},
         }
 
+    def _described(self, data_set: DataSet) -> list[object]:
+        return [self.content(data_set).digest, data_set.model_dump(exclude={"path", "images"})]
+
     def job(self, job: Job, start_digest: str | None = None) -> str:
         """Give the digest of a job; arguments as `parts` has them."""
-        data = [
-            [self.content(data_set).digest, data_set.model_dump(exclude={"path", "images"})] for data_set in job.data
-        ]
-        settings = {name: value for name, value in job.settings.as_stored().items() if name not in WATCHING}
+        data = [self._described(data_set) for data_set in job.data]
+        settings = {
+            name: value for name, value in job.settings.as_stored().items() if name not in job.settings.watching
+        }
+        if "validation" in settings and job.settings.validation_sets:
+            settings["validation"] = [self._described(data_set) for data_set in job.settings.validation_sets]
         whole = [FORMAT, start_digest or self.start(job.start), data, settings]
         if job.start == "tiny" and len(job.data) > 1:
             whole.append("the words of the first data set")  # once it was those of all

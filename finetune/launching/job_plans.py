@@ -112,7 +112,7 @@ def plan_launch(config_path: Path | str, *, writing: bool = True) -> LaunchPlan:
 
 def _check_data(jobs: list[Job], findings: _Findings) -> None:
     """Every data set once: is it there, and is there anything in it?"""
-    for data_set in dict.fromkeys(data_set for job in jobs for data_set in job.data):
+    for data_set in dict.fromkeys(each for job in jobs for each in (*job.data, *job.settings.validation_sets)):
         try:
             content = findings.digests.content(data_set)
         except (SoupError, OSError) as error:

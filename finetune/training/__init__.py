@@ -2,5 +2,5 @@
 
 Read `job` (the process), `train` (all steps in order), `start_model`, `components` and `adapters` (the model, and what
 of it learns), `input_pipeline` and `other_families` (its rows), `trainer` with its `arguments`, `parallel`, `logs`,
-`disk_space` and `checkpoints` (the steps), `saving` (the ingredient).
+`validation`, `best_model`, `disk_space` and `checkpoints` (the steps), `saving` (the ingredient).
 """

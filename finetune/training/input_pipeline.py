@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from finetune.config import TrainSettings
-from finetune.data import Collator, Corpus, FeatureCache, TrainingRows
+from finetune.data import Collator, Corpus, FeatureCache, HeldOutRows, TrainingRows
+from finetune.data.training_rows import rows_to_look_at
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.training.other_families import ProcessorCollator, other_family_rows
 from finetune.training.parallel import environment_of, world_size
@@ -26,12 +27,16 @@ TILES_BYTES = 2**30  # of small data sets, tiles are cached, too
 
 @dataclass(frozen=True)
 class InputPipeline:
-    """`rows`: by their position in the whole run; `count`: good rows; `manifest`: the mixture, in numbers."""
+    """`rows`: by their position in the whole run; `validation`: those that the model is only looked at by."""
 
     rows: TrainingRows
     collator: Callable[[list[Any]], dict[str, torch.Tensor]]
-    count: int
-    manifest: dict[str, object]
+    validation: HeldOutRows
+
+    @property
+    def count(self) -> int:
+        """Good rows, those that are held out among them."""
+        return len(self.rows.corpus) - self.rows.scan.bad
 
 
 def build_input_pipeline(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> InputPipeline:
@@ -61,7 +66,12 @@ def build_input_pipeline(corpus: Corpus, model: Any, processor: Any, settings: T
         replacement=replacement,
         as_bytes=settings.workers > 0,  # a quarter of the memory that workers share with this process
     )
-    return InputPipeline(rows, collator, len(corpus) - rows.scan.bad, rows.manifest)
+    return InputPipeline(rows, collator, _validation(rows, processor, settings))
+
+
+def _validation(rows: TrainingRows, processor: Any, settings: TrainSettings) -> HeldOutRows:
+    """Return what is held out of the job's own data sets, or the good rows of those that are named for it."""
+    return rows_to_look_at(settings, processor) if settings.validation_sets else rows.held_out
 
 
 def check_family(model: Any, settings: TrainSettings) -> None:
@@ -83,7 +93,7 @@ def _of_other_family(corpus: Corpus, model: Any, processor: Any, settings: Train
     check_family(model, settings)
     rows = other_family_rows(corpus, processor, settings, _log_progress)
     collator = ProcessorCollator(processor, settings.max_length, rows.after if settings.on_bad_row == "skip" else None)
-    return InputPipeline(rows, collator, len(corpus) - rows.scan.bad, rows.manifest)
+    return InputPipeline(rows, collator, _validation(rows, processor, settings))
 
 
 def _log_progress(done: int, count: int) -> None:

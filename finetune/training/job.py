@@ -73,6 +73,12 @@ class StateFile:
         log.info("step %d: %s", step, ", ".join(f"{name} {score:.2f}" for name, score in scores.items()))
         self.write()
 
+    def losses(self, step: int, loss: float, best: int) -> None:
+        """Write the loss on what is held out, into the log as well."""
+        self.state = replace(self.state, validation_loss=loss, validated_step=step, best_step=best)
+        log.info("step %d: loss on what is held out %.4f, lowest at step %d", step, loss, best)
+        self.write()
+
     def write(self, state: State | None = None) -> None:
         """Write the state, which may be a new one."""
         self.state = replace(state or self.state, updated=time.time())
@@ -133,15 +139,17 @@ def _train(job: Job, digest: str, state_file: StateFile) -> int:
 
     stop = StopRequest()
     _listen(stop)
+    from finetune.training.best_model import remove_others
     from finetune.training.train import train_job
 
-    if not train_job(job, digest, state_file.step, stop, state_file.scores):
+    if not train_job(job, digest, state_file.step, stop, state_file.scores, state_file.losses):
         name = signal.Signals(stop.signal).name
         state_file.end(JobStatus.STOPPED, f"{name}; a checkpoint of step {state_file.state.step} was written")
         return SIGNALS[signal.Signals(stop.signal)]
     if state_file.first:
         for name in ("checkpoints", "part"):
             shutil.rmtree(job.folder / name, ignore_errors=True)
+        remove_others(job.folder, None)
     state_file.write(replace(state_file.state, phase=JobStatus.DONE))
     return 0
 

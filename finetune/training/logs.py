@@ -1,17 +1,22 @@
-"""Where a job's curves go: TensorBoard, Trackio or Weights & Biases, by name."""
+"""Where a job's curves go: `loss.jsonl` in its folder, and TensorBoard, Trackio or Weights & Biases, by name."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback
 
 from finetune.config import TrainSettings
+from finetune.jobs import LOSSES
+from finetune.training.parallel import is_first
 from soup.errors import FinetuneError
+from soup.support.atomic_files import write_atomic
 
-__all__ = ["loggers"]
+__all__ = ["LossFile", "loggers"]
 
 
 def loggers(settings: TrainSettings, name: str, folder: Path, step: int) -> list[TrainerCallback]:
@@ -29,7 +34,25 @@ def loggers(settings: TrainSettings, name: str, folder: Path, step: int) -> list
     if absent := [package for package in settings.log_to if importlib.util.find_spec(package) is None]:
         raise FinetuneError(f"log_to: {', '.join(absent)} not installed: pip install {' '.join(absent)}")
     makers = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}
-    return [makers[package](name, folder, step) for package in settings.log_to]
+    return [LossFile(folder / LOSSES, step), *(makers[package](name, folder, step) for package in settings.log_to)]
+
+
+class LossFile(TrainerCallback):
+    """Writes a line of JSON for each log, with its `step`; of later steps, before an interruption, none is left."""
+
+    def __init__(self, path: Path, step: int):
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if step and path.is_file() else []
+        whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if is_first():
+            write_atomic(path, "".join(whole))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Write it, but for the summary of the whole at the end."""
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
 def _tensorboard(name: str, folder: Path, step: int) -> TrainerCallback:

@@ -13,7 +13,7 @@ from pathlib import Path
 from soup.errors import FinetuneError
 from soup.support.text import did_you_mean
 
-__all__ = ["configuration_path", "environment_of", "join", "world_size"]
+__all__ = ["configuration_path", "environment_of", "is_first", "join", "world_size"]
 
 SHIPPED = Path(__file__).parents[1] / "configs" / "accelerate"
 OURS = ("ACCELERATE_USE_FSDP", "FSDP_", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_", "ACCELERATE_CONFIG_DS_")
@@ -22,6 +22,11 @@ OURS = ("ACCELERATE_USE_FSDP", "FSDP_", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_
 def world_size() -> int:
     """Give how many processes train this model together, as torchrun has it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes, of those that train this model together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def configuration_path(parallel: str) -> Path:

@@ -21,7 +21,7 @@ from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError
 from soup.support.atomic_files import make_folders, rename_synced
 
-__all__ = ["Origin", "publish", "save", "tied_names", "versions"]
+__all__ = ["Origin", "publish", "publish_written", "save", "tied_names", "versions"]
 
 OURS = (STAMP, "recipe.yaml", "README.md")  # of the start itself, not of what becomes of it
 
@@ -104,6 +104,15 @@ def publish(part: Path, out: Path, stamp: Stamp, write: Callable[[Path], None]) 
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     write(part)
+    publish_written(part, out, stamp)
+
+
+def publish_written(part: Path, out: Path, stamp: Stamp) -> None:
+    """Move a checkpoint that is written to `out` in one step, with its stamp.
+
+    Raises:
+        FinetuneError: something else stands at `out`.
+    """
     (part / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
     make_folders(out.parent)
     if out.exists():

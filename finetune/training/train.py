@@ -17,14 +17,16 @@ from finetune.points.model import PointsForConditionalGeneration
 from finetune.training import checkpoints, parallel
 from finetune.training.adapters import attach, fold, write_adapter
 from finetune.training.arguments import precision, training_arguments
+from finetune.training.best_model import LOSS, best_folder, best_step, is_stalled, remove_later, remove_others
 from finetune.training.components import choose_trained, learning_rates
 from finetune.training.disk_space import check_disk_space
 from finetune.training.evaluation import OnScores, check_evaluation, scores_on_the_way
 from finetune.training.input_pipeline import InputPipeline, build_input_pipeline
 from finetune.training.logs import loggers
-from finetune.training.saving import Origin, publish, save, tied_names, versions
+from finetune.training.saving import Origin, publish, publish_written, save, tied_names, versions
 from finetune.training.start_model import open_start, start_folder
 from finetune.training.trainer import JobTrainer, OnStep, StopCallback, StopRequest
+from finetune.training.validation import OnLosses, measure_losses
 from soup.errors import FinetuneError
 from soup.hf.progress_bars import without_progress_bars
 from soup.support.text import bullet_list
@@ -71,6 +73,30 @@ class TrainingRun:
         self.trainer.log({f"score/{name}": score for name, score in scores.items()})
         on_scores(step, scores)
 
+    def validate(self, step: int, on_losses: OnLosses) -> bool:
+        """Take the loss on what is held out, keep the model if it is the best; whether training is to end."""
+        settings, trainer = self.job.settings, self.trainer
+        losses = measure_losses(trainer, self.pipeline.validation, trainer.args.per_device_train_batch_size)
+        trainer.log(losses.as_logs())
+        best = best_step(trainer.state.log_history) or step
+        on_losses(step, losses.loss, best)
+        if settings.keep_best and best == step:
+            self.keep(best_folder(self.job.folder, step), step)
+            if not settings.checkpoint_every and trainer.is_world_process_zero():
+                remove_others(self.job.folder, step)
+        return is_stalled(trainer.state.log_history, settings)
+
+    def finish(self) -> None:
+        """Write the ingredient: the model as it is now, or with `keep_best` the one that had the lowest loss."""
+        best = best_step(self.trainer.state.log_history) if self.job.settings.keep_best else None
+        if best is None:
+            self.keep(self.job.out)
+        elif self.trainer.is_world_process_zero():
+            loss = min(log[LOSS] for log in self.trainer.state.log_history if LOSS in log)
+            stamp: Stamp = {**self.stamp(best), "validation_loss": round(loss, 4)}
+            publish_written(best_folder(self.job.folder, best), self.job.out, stamp)
+        self.trainer.accelerator.wait_for_everyone()
+
     def stamp(self, step: int | None = None) -> Stamp:
         """Give what `finetune.json` holds: what the model was made from, and how training went."""
         job = self.job
@@ -81,7 +107,7 @@ class TrainingRun:
             "start": job.start,
             "data": [data_set.model_dump() for data_set in job.data],
             "settings": job.settings.as_stored(),
-            "mixture": self.pipeline.manifest,
+            "mixture": self.pipeline.rows.manifest,
             "precision": precision(job.settings),
             "versions": versions(),
             **self.metrics(),
@@ -106,7 +132,12 @@ class TrainingRun:
 
 
 def train_job(
-    job: Job, digest: str, on_step: OnStep, stop: StopRequest, on_scores: OnScores = lambda step, scores: None
+    job: Job,
+    digest: str,
+    on_step: OnStep,
+    stop: StopRequest,
+    on_scores: OnScores = lambda step, scores: None,
+    on_losses: OnLosses = lambda step, loss, best: None,
 ) -> bool:
     """Train a job's model, from its last checkpoint where it has one, and write its ingredient; whether it is done.
 
@@ -116,6 +147,7 @@ def train_job(
         on_step: called after each step.
         stop: where it is requested, a checkpoint is written at the end of the step, and the job is not done.
         on_scores: called with what the model scores on the way.
+        on_losses: called with its losses on what is held out.
 
     Raises:
         FinetuneError: settings, data or start that don't work, too small a disk, or a loss that is not finite.
@@ -124,17 +156,22 @@ def train_job(
     """
     parallel.join(job.settings.parallel)
     with without_progress_bars():
-        run = prepare(job, digest, on_step, stop, on_scores)
+        run = prepare(job, digest, on_step, stop, on_scores, on_losses)
         resumed = checkpoints.newest(job.folder, digest)
         run.trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.heeded:
             return False
-        run.keep(job.out)
+        run.finish()
     return True
 
 
 def prepare(
-    job: Job, digest: str, on_step: OnStep, stop: StopRequest, on_scores: OnScores = lambda step, scores: None
+    job: Job,
+    digest: str,
+    on_step: OnStep,
+    stop: StopRequest,
+    on_scores: OnScores = lambda step, scores: None,
+    on_losses: OnLosses = lambda step, loss, best: None,
 ) -> TrainingRun:
     """Do everything before the first step, all checks among it; arguments as `train_job` has them.
 
@@ -151,12 +188,15 @@ def prepare(
     _check_snapshots(job, digest, pipeline.rows.steps)
     resumed = checkpoints.newest(job.folder, digest)
     done = int(resumed.name.removeprefix("step-")) if resumed else 0
+    if parallel.is_first():
+        remove_later(job.folder, done)
     trainer = JobTrainer(
         settings=job.settings,
         folder=job.folder,
         digest=digest,
         keep=lambda step: run.keep(_snapshot(job, step), step),
         judge=lambda step: run.judge(step, on_scores),
+        validate=lambda step: run.validate(step, on_losses),
         model=model,
         args=_arguments(job, model, pipeline.rows.steps),
         train_dataset=pipeline.rows,

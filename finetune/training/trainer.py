@@ -14,6 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config import TrainSettings
 from finetune.training import checkpoints
+from finetune.training.best_model import best_step, remove_others
 from finetune.training.components import parameter_groups
 from soup.errors import FinetuneError
 
@@ -73,7 +74,11 @@ class StopCallback(TrainerCallback):
 
 
 class JobTrainer(Trainer):
-    """Trains one model. At steps of `keep_every` all processes call `keep`, at those of `evaluate_every` `judge`."""
+    """Trains one model.
+
+    At steps of `keep_every` all processes call `keep`, at those of `evaluate_every` `judge`, at those of
+    `validate_every` and after the last `validate`, which tells whether training is to end.
+    """
 
     optimizer: Any  # None until there is one
 
@@ -85,13 +90,14 @@ class JobTrainer(Trainer):
         digest: str,
         keep: Callable[[int], object],
         judge: Callable[[int], object],
+        validate: Callable[[int], bool],
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)  # it would print a line a step
         self.settings, self.folder, self.digest = settings, folder, digest
-        self.keep, self.judge = keep, judge
-        self.kept = self.judged = 0
+        self.keep, self.judge, self.validate = keep, judge, validate
+        self.kept = self.judged = self.validated = 0
         self.seen = [0, 0]  # tokens and rows since the last log
         self.began = time.monotonic()
 
@@ -136,6 +142,7 @@ class JobTrainer(Trainer):
         super().log(logs, start_time)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        self._validate()
         super()._maybe_log_save_evaluate(*args, **kwargs)
         step, every = self.state.global_step, self.settings.keep_every
         if every and step % every == 0 and self.kept < step < self.state.max_steps:
@@ -145,12 +152,24 @@ class JobTrainer(Trainer):
             self.judged = step
             self.judge(step)
 
+    def _validate(self) -> None:
+        """Look at what is held out, before the step's checkpoint, which has its loss in its log."""
+        step, every = self.state.global_step, self.settings.validate_every
+        if not every or step <= self.validated or (step % every and step < self.state.max_steps):
+            return
+        self.validated, was_to_log = step, self.control.should_log
+        if self.validate(step):
+            self.control.should_training_stop = True
+            self.control.should_save = False  # from a checkpoint of this step training would go on
+        self.control.should_log = was_to_log  # which a log of the losses took for done
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save as transformers does, then move it to its name."""
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             checkpoints.complete(self.folder, self.state.global_step, self.digest)
+            remove_others(self.folder, best_step(self.state.log_history))
         self.accelerator.wait_for_everyone()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
