@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from finetune.config import RENAMED_SETTINGS, WATCHING, Stage, TrainSettings
+from finetune.config import RENAMED_SETTINGS, VALIDATING, WATCHING, Stage, TrainSettings
 from finetune.config_file import read_config
 from finetune.jobs import plan_jobs
 from soup.errors import FinetuneError
@@ -85,7 +85,7 @@ def test_settings_are_stored_under_their_first_names_and_read_from_them():
     stored = settings.as_stored()
     assert (stored["warmup"], stored["batch"], stored["lr_of"], stored["attention"]) == (0.1, 8, {"llm": 0.5}, None)
     assert not stored.keys() & RENAMED_SETTINGS.keys()
-    first = [name for name in TrainSettings.model_fields if name not in WATCHING]
+    first = [name for name in TrainSettings.model_fields if name not in (*WATCHING, *VALIDATING)]
     assert list(stored) == [RENAMED_SETTINGS.get(name, name) for name in first]
     assert TrainSettings.from_stored(stored) == settings
 
