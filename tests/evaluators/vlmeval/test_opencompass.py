@@ -261,7 +261,10 @@ def test_a_torn_line_of_kept_answers_is_asked_again(data, settings, tmp_path):
 # What is known before the first question
 
 
-def test_a_judge_that_does_not_answer_is_told_before_any_question_of_any_benchmark(data, settings, tmp_path):
+def test_a_judge_that_does_not_answer_is_told_before_any_question_of_any_benchmark(
+    data, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("evaluators.answering.endpoint.FIRST_PAUSE_SECONDS", 0.0)
     harness = VLMEval(replace(settings, judge_url="http://127.0.0.1:9/v1"))
     harness.identity(of("mmvet"))
     with pytest.raises(EvaluatorError, match="does not answer"):
