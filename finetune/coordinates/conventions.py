@@ -4,6 +4,7 @@
     mm1.5        0 to 1000             [x1, y1, x2, y2]; the paper says normalised coordinates as text, not which grid
     ferret-ui    0 to 1000             the same
     seeclick     0 to 1, 2 decimals    (x,y)
+    pyautogui    0 to 1, 4 decimals    pyautogui.click(x=, y=), what VLMEvalKit's ScreenSpot asks for
     molmo        percent, 1 decimal    <point x= y= alt=>
     molmo2       000 to 1000           <points coords=>; its own code reads numbers of three digits and more
     qwen-vl      0 to 1000             <ref> and <box>
@@ -194,6 +195,7 @@ CONVENTIONS = {
     "mm1.5": Convention("brackets", 1000),
     "ferret-ui": Convention("brackets", 1000),
     "seeclick": Convention("parentheses", 1, 2),
+    "pyautogui": Convention("click", 1, 4),
     "molmo": Convention("points", 100, 1),
     "molmo2": Convention("coords", 1000, digits=3),
     "qwen-vl": Convention("ref-box", 1000),

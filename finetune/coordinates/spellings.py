@@ -8,6 +8,7 @@
     ref-box      <ref>L</ref><box>(x1,y1),(x2,y2)</box>, a point as (x,y) alone
     ref-box-2    <|object_ref_start|>L<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|>
     box-list     <ref>L</ref><box>[[x1, y1, x2, y2], ...]</box>
+    click        pyautogui.click(x=0.62, y=0.40)                 points alone; the phrase is not marked
     json         [{"bbox_2d": [x1, y1, x2, y2], "label": "L"}, ...], or point_2d; with or without a fence of ```json
 
 Numbers are passed on as they are written: what they mean is the convention's business (`conventions.py`).
@@ -191,6 +192,18 @@ def _tagged(ref: tuple[str, str], box: tuple[str, str], *, as_list: bool = False
     return Spelling(re.compile(rf"{label}{one_box}(?:{one_box})*", re.DOTALL), read, write)
 
 
+_CLICK = re.compile(rf"(?:pyautogui\.)?(?:click|moveTo|doubleClick|rightClick)\(x=({NUMBER}),\s*y=({NUMBER})[^()]*\)")
+
+
+def _read_click(match: re.Match[str]) -> list[Mark]:
+    return [Mark((Numbers((match[1], match[2])),))]
+
+
+def _write_click(marks: Sequence[Mark]) -> str:
+    regions = [region.texts for mark in marks for region in mark.regions]
+    return "\n".join(f"pyautogui.click(x={x}, y={y})" for x, y in regions)
+
+
 _OBJECT = r'\{[^{}]*"(?:bbox_2d|point_2d)"[^{}]*\}'
 _JSON = re.compile(
     rf"```(?:json)?\s*\[?\s*{_OBJECT}(?:\s*,\s*{_OBJECT})*\s*\]?\s*```|\[\s*{_OBJECT}(?:\s*,\s*{_OBJECT})*\s*\]|{_OBJECT}"
@@ -241,6 +254,7 @@ SPELLINGS = {
         boxes=False,
         images=True,
     ),
+    "click": Spelling(_CLICK, _read_click, _write_click, boxes=False, marks_phrases=False),
     "ref-box": _tagged(("<ref>", "</ref>"), ("<box>", "</box>")),
     "ref-box-2": _tagged(("<|object_ref_start|>", "<|object_ref_end|>"), ("<|box_start|>", "<|box_end|>")),
     "box-list": _tagged(("<ref>", "</ref>"), ("<box>", "</box>"), as_list=True),

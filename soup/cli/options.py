@@ -41,7 +41,8 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 MORE_HELP = {
     "--eval": " Ships: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, hallusionbench, ai2d, "
-    "ocrbench, mmvet), lm_eval:TASK[@DIR], python:FILE.py:FUNCTION, command:TEMPLATE.",
+    "ocrbench, mmvet), lm_eval:TASK[@DIR], grounding:FILE[@CONVENTION], python:FILE.py:FUNCTION, "
+    "command:TEMPLATE.",
     "--model": " vlmeval:CLASS is VLMEvalKit's wrapper.",
 }
 """What the command line adds to an option's help: the core names no harness."""

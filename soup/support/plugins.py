@@ -259,6 +259,7 @@ EVALUATORS = Registry(
     {
         "vlmeval": "evaluators.vlmeval.harness:VLMEval",
         "lm_eval": "evaluators.lm_eval.harness:LMEval",
+        "grounding": "evaluators.grounding.harness:Grounding",
         "python": "evaluators.python:PythonFunction",
         "command": "evaluators.command:Command",
         "function": "soup.evaluation.functions:FunctionEvaluator",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
@@ -18,6 +18,7 @@ WRITTEN = {  # as the families' own code and papers write them, in an image of 4
     "mm1.5": (BOX, "the cat [125, 250, 500, 750]"),
     "ferret-ui": (BOX, "the cat [125, 250, 500, 750]"),
     "seeclick": (CAT, "the cat (0.61,0.40)"),
+    "pyautogui": (CAT, "pyautogui.click(x=0.6150, y=0.4040)"),
     "molmo": (CAT, '<point x="61.5" y="40.4" alt="the cat">the cat</point>'),
     "molmo2": (CAT, '<points coords="1 1 615 404">the cat</points>'),
     "qwen-vl": (BOX, "<ref>the cat</ref><box>(125,250),(500,750)</box>"),
@@ -56,6 +57,7 @@ def assert_near(regions, expected, *conventions, size):
             assert abs(value - want) <= least + 1e-9
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(ALL),
     st.sampled_from(ALL),
@@ -141,6 +143,7 @@ def test_what_a_spelling_lacks_is_refused():
         named_convention("molm")
 
 
+@settings(deadline=None)
 @given(st.integers(20, 9000), st.integers(20, 9000))
 def test_qwens_pixels_are_those_of_the_resized_image(width, height):
     if max(width, height) < 200 * min(width, height):
