@@ -36,10 +36,10 @@ for text in metadata.get_all("Requires-Dist"):
 PYTHON
 
 # The versions that the other tests ran on, but for those that vLLM pins itself.
-grep -E '^(torch|safetensors|accelerate|lm-eval|pandas|scipy|click|cloup|rich|pytest|peft|psutil)==' \
+grep -E '^(torch|safetensors|accelerate|lm-eval|pandas|scipy|click|cloup|rich|pytest|peft|psutil|av)==' \
     "$repository/constraints.txt" > "$DIR/constraints.txt"
 "$pip" install --quiet --disable-pip-version-check -c "$DIR/constraints.txt" -r "$DIR/requirements.txt" \
-    'transformers>=5.16.1,<5.20' -e "$repository[vlmeval-light,lm-eval,finetune]" \
+    'transformers>=5.16.1,<5.20' -e "$repository[vlmeval-light,lm-eval,finetune,video]" \
     pytest pytest-timeout hypothesis cma
 "$pip" install --quiet --disable-pip-version-check --no-deps "$DIR"/wheels/*.whl ms-vlmeval==0.0.20
 

@@ -360,7 +360,7 @@ def test_the_light_import_has_no_side_effects_and_no_torchvision():
         from evaluators.vlmeval.light_import import vlmeval_module
         vlmeval_module("dataset.image_mcq"), vlmeval_module("dataset.image_vqa")
         assert state() == before
-        assert "torchvision" not in sys.modules and "vlmeval.vlm" not in sys.modules
+        assert not sys.modules.get("torchvision") and "vlmeval.vlm" not in sys.modules
         import importlib.util
         assert importlib.util.find_spec("vlmeval").origin.endswith("__init__.py")
         """
