@@ -16,7 +16,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.support.json_text import parse_json_object
 
-__all__ = ["ResponseCache", "cached_answers", "response_key"]
+__all__ = ["ResponseCache", "cached_answers", "prompt_keys", "response_key"]
 
 
 def response_key(*facts: object) -> str:
@@ -89,9 +89,8 @@ def cached_answers(
         answer: Called with the prompts that the cache lacks, and with what must hear of each batch; gives all replies.
         on_progress: Called with how many of how many prompts are answered.
     """
-    prefix = response_key(*engine_facts)
     prompts = list(prompts)
-    keys = [_prompt_key(prefix, prompt) for prompt in prompts]
+    keys = prompt_keys(engine_facts, prompts)
     missing = [index for index, key in enumerate(keys) if cache.get(key) is None]
     answers = [cache.get(key) or "" for key in keys]
 
@@ -110,6 +109,12 @@ def cached_answers(
         for index, reply in zip(missing, replies, strict=True):
             answers[index] = reply
     return answers
+
+
+def prompt_keys(engine_facts: Sequence[object], prompts: Iterable[Prompt]) -> list[str]:
+    """Return the key of the answer to each prompt; see `cached_answers`."""
+    prefix = response_key(*engine_facts)
+    return [_prompt_key(prefix, prompt) for prompt in prompts]
 
 
 def _prompt_key(prefix: str, prompt: Prompt) -> str:

@@ -35,9 +35,20 @@ from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, spl
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
 from evaluators.vlmeval.right_options import mended_rows_remark
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total
+from evaluators.vlmeval.shown_questions import categories, show_questions
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, BenchmarkInfo, Candidate, Harness, Location, OnReplies, Score
+from soup.evaluation.api import (
+    AskedModel,
+    Benchmark,
+    BenchmarkInfo,
+    Candidate,
+    Harness,
+    Location,
+    OnReplies,
+    Score,
+    ShownQuestion,
+)
 from soup.evaluation.dealing import dealer_of, require_files
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
@@ -189,6 +200,25 @@ class VLMEval(Harness):
         """Return what the points of all questions come to, by VLMEvalKit's own sum."""
         entry = known_benchmark(benchmark)
         return total(entry, self._data_set(entry, benchmark), points)
+
+    def categories(self, benchmark: Benchmark) -> Mapping[str, str]:
+        """Return the category of each question, by the column of the data that VLMEvalKit reports by."""
+        entry = known_benchmark(benchmark)
+        return categories(entry, self._data_set(entry, benchmark))
+
+    def show(
+        self, benchmark: Benchmark, indices: Sequence[str], models: Sequence[AskedModel]
+    ) -> Mapping[str, ShownQuestion]:
+        """Return questions with their images and what models answered, by the prompts that they were asked.
+
+        Raises:
+            EvaluatorError: the data are not here, damaged, or others than the models were asked.
+        """
+        entry = known_benchmark(benchmark)
+        path = data_file(entry)
+        if any(model.identity.get("data") != file_digest(path) for model in models):
+            raise EvaluatorError(f"{entry.name}: {path.name} is not the file that the models were asked.")
+        return show_questions(entry, self._data_set(entry, benchmark), self._images, indices, models)
 
     def locate(self, benchmark: Benchmark) -> Location:
         """Return where the benchmark's data are expected, and from where VLMEvalKit downloads them."""

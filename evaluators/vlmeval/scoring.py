@@ -32,7 +32,7 @@ from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Score
 from soup.evaluation.engine import Prompt
 
-__all__ = ["ask_circles", "ask_rows", "score", "total"]
+__all__ = ["ask_circles", "ask_rows", "plain_part", "score", "total"]
 
 PLAIN = {"PRED_FORMAT": "tsv", "PRINT_VANILLA": "", "VERBOSE": ""}
 _environment: dict[str, str | None] = {}  # what these were before
@@ -46,10 +46,10 @@ def ask_rows(data_set: DataSet, answer: Answer) -> list[str]:
     """Ask for all rows of the data set, and return the answers in their order."""
     with replaced_names({}):  # prompts of some are made of cells that VLMEvalKit would execute
         prompts = [data_set.build_prompt(row) for row in data_set.data.to_dict("records")]
-    return answer([[_plain_part(part) for part in prompt] for prompt in prompts])
+    return answer([[plain_part(part) for part in prompt] for prompt in prompts])
 
 
-def _plain_part(part: Mapping[str, str]) -> dict[str, str]:
+def plain_part(part: Mapping[str, str]) -> dict[str, str]:
     """Return a part of a prompt without what only VLMEvalKit's own models know."""
     return {"type": part["type"], "value": part["value"]}
 

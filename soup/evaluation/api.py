@@ -22,6 +22,7 @@ from soup.support.options import option_name
 __all__ = [
     "ALL",
     "LIKELIHOOD",
+    "AskedModel",
     "Benchmark",
     "BenchmarkInfo",
     "Candidate",
@@ -30,6 +31,7 @@ __all__ = [
     "Location",
     "OnReplies",
     "Score",
+    "ShownQuestion",
     "Split",
     "TargetSyntax",
 ]
@@ -104,6 +106,38 @@ class Location:
 
     path: Path
     url: str | None = None
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """A model that was asked before, for those who want to see what it answered.
+
+    Args:
+        digest: Its recipe's.
+        kept: The directory of its answers, `Candidate.kept` of then.
+        identity: What the evaluator's `identity` was then.
+    """
+
+    digest: str
+    kept: Path
+    identity: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class ShownQuestion:
+    """A question for people to look at.
+
+    Args:
+        text: As the models were asked.
+        images: The bytes of image files.
+        answers: What each model said; None where that was not kept.
+        reference: The right answer, where there is a single one.
+    """
+
+    text: str
+    images: tuple[bytes, ...] = ()
+    answers: tuple[str | None, ...] = ()
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -359,6 +393,24 @@ class Harness(Evaluator, Protocol):
             points: 0 to 1, by the question's index.
         """
         return 100 * math.fsum(points.values()) / len(points)
+
+    def categories(self, benchmark: Benchmark) -> Mapping[str, str]:
+        """Return the category of each question by its index; nothing where the data name none.
+
+        Raises:
+            EvaluatorError: the data are not here, or damaged.
+        """
+        return {}
+
+    def show(
+        self, benchmark: Benchmark, indices: Sequence[str], models: Sequence[AskedModel]
+    ) -> Mapping[str, ShownQuestion]:
+        """Return questions by their indices, with what models answered; those that can't be shown are left out.
+
+        Raises:
+            EvaluatorError: the data are not here, damaged, or others than the models were asked.
+        """
+        return {}
 
     def fetch(self, benchmark: Benchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
         """Download the benchmark's data, and return where they lie then.

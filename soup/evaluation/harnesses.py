@@ -14,6 +14,7 @@ from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import (
+    AskedModel,
     Benchmark,
     BenchmarkInfo,
     Candidate,
@@ -21,6 +22,7 @@ from soup.evaluation.api import (
     Harness,
     Location,
     OnReplies,
+    ShownQuestion,
     TargetSyntax,
 )
 from soup.evaluation.settings import EvalSettings
@@ -34,12 +36,14 @@ __all__ = [
     "build_evaluator",
     "can_be_dealt",
     "can_fetch",
+    "categories",
     "check",
     "count",
     "fetch",
     "has_check",
     "locate",
     "may_have_parts",
+    "show",
     "target_hint",
     "target_of",
     "target_syntax",
@@ -183,6 +187,20 @@ def can_be_dealt(evaluator: Evaluator, benchmark: Benchmark) -> bool:
 def answer(evaluator: Evaluator, candidate: Candidate, requests: Sequence[Any], on_replies: OnReplies) -> None:
     """Call `Harness.answer` of any evaluator."""
     _member(evaluator, "answer")(candidate, requests, on_replies)
+
+
+def categories(evaluator: Evaluator, benchmark: Benchmark) -> Mapping[str, str]:
+    """Call `Harness.categories` of any evaluator."""
+    names: Mapping[str, str] = _member(evaluator, "categories")(benchmark)
+    return names
+
+
+def show(
+    evaluator: Evaluator, benchmark: Benchmark, indices: Sequence[str], models: Sequence[AskedModel]
+) -> Mapping[str, ShownQuestion]:
+    """Call `Harness.show` of any evaluator."""
+    shown: Mapping[str, ShownQuestion] = _member(evaluator, "show")(benchmark, indices, models)
+    return shown
 
 
 def can_fetch(evaluator: Evaluator) -> bool:

@@ -36,7 +36,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """One remembered score, and what was scored. `key` identifies it; `names` and `weights` are for people."""
+    """One remembered score, and what was scored by what. `key` identifies it; `names` and `weights` are for people."""
 
     key: str
     recipe: str
@@ -47,6 +47,8 @@ class Entry:
     score: Score
     seconds: float
     time: str
+    harness: str
+    identity: Mapping[str, object]
 
 
 class _Line(TypedDict):
@@ -244,10 +246,11 @@ def _replay(path: Path) -> tuple[list[Entry], int]:
 
 _NUMBER = int | float
 _KINDS: dict[str, type | UnionType] = {
-    **dict.fromkeys(("key", "recipe", "benchmark", "split", "time"), str),
+    **dict.fromkeys(("key", "recipe", "benchmark", "harness", "split", "time"), str),
     **dict.fromkeys(("fraction", "seconds"), _NUMBER),
     **dict.fromkeys(("ingredients", "weights"), list),
     "parts": dict,
+    "identity": dict,
     "questions": dict | None,
     "estimate": dict | None,
 }
@@ -280,6 +283,8 @@ def _entry(line: _Line) -> Entry:
         ),
         seconds=line["seconds"],
         time=line["time"],
+        harness=line["harness"],
+        identity=line["identity"],
     )
 
 

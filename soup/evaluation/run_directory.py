@@ -6,6 +6,8 @@ RUN/scratch/         candidates on disk while they are evaluated; a failed evalu
 RUN/answers/         what a model answered, so that an evaluation that stopped asks only for the rest
 RUN/logs/            what workers and engines print
 RUN/soups/           what each strategy came to
+RUN/sweeps/          what each line between two models came to
+RUN/pool.json        what `soup check` measured
 """
 
 from __future__ import annotations
@@ -75,13 +77,31 @@ class RunDirectory:
         """Return the file of what a strategy came to."""
         return self.results / f"{strategy_file_name(strategy)}.json"
 
+    @property
+    def sweeps(self) -> Path:
+        """The folder of what lines between models came to."""
+        return self.path / "sweeps"
+
+    def sweep(self, a: str, b: str) -> Path:
+        """Return the file of what the line from A to B came to."""
+        return self.sweeps / f"{strategy_file_name(a)}..{strategy_file_name(b)}.json"
+
+    @property
+    def pool_check(self) -> Path:
+        """The file of what `soup check` measured."""
+        return self.path / "pool.json"
+
     def candidate(self, recipe: Recipe) -> Path:
         """Return the scratch folder of a recipe's candidate."""
-        return self.scratch / recipe.digest[7:19]
+        return self.scratch / _short(recipe.digest)
 
     def answers(self, recipe: Recipe) -> Path:
         """Return the folder of what a recipe's candidate answered."""
-        return self.path / "answers" / self.candidate(recipe).name
+        return self.answers_of(recipe.digest)
+
+    def answers_of(self, recipe_digest: str) -> Path:
+        """Return the folder of what the candidate of a recipe of that digest answered."""
+        return self.path / "answers" / _short(recipe_digest)
 
     def clear_scratch(self) -> None:
         """Remove what a killed run left; only for the holder of the journal's lock."""
@@ -105,6 +125,10 @@ class RunDirectory:
                 f"{out}: is where the run keeps its own files ({option_name('run_dir')} {self.path}). "
                 f"Choose another {option_name('out')}."
             )
+
+
+def _short(recipe_digest: str) -> str:
+    return recipe_digest[7:19]
 
 
 def _beside(locations: str | Path | Sequence[str | Path]) -> Path:
