@@ -125,20 +125,42 @@ def sweep(values: Values) -> None:
         print_sweep(result)
 
 
-@click.command("report", cls=Command, example="soup report ckpts.soup/")
-@cloup.argument("run", type=click.Path(file_okay=False, path_type=Path), help="A run's directory.")
-@compose_options(json_option)
+@click.command("report", cls=Command, example="soup report ckpts.soup/ --html report.html")
+@cloup.argument("run", type=click.Path(file_okay=False, path_type=Path), help="The directory of a run, study or pool.")
+@compose_options(
+    GroupedOption.of(
+        "Output",
+        "--html",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write a page that needs nothing else, and its numbers beside it (.json).",
+    ),
+    GroupedOption.of("Output", "--no-images", is_flag=True, help="Leave the images of questions out of the page."),
+    GroupedOption.of("Output", "--csv", "form", flag_value="csv", help="Print the table as CSV."),
+    GroupedOption.of("Output", "--markdown", "form", flag_value="markdown", help="Print the table as Markdown."),
+    json_option,
+)
 def report(values: Values) -> None:
     """Show a run's scores.
 
-    Every single model, and every soup that came out of it.
+    Every single model, and every soup that came out of it. With --html a page of all that is known about them.
     """
-    from soup.cli.console import print_json, print_table
-    from soup.report.tables import run_table
+    from soup.cli.console import Console, print_json, print_table
+    from soup.report.page.document import directory_document, directory_table
+    from soup.report.table_texts import as_csv, as_markdown
 
-    table = run_table(values["run"])
+    if values["html"]:
+        from soup.report.page.render import write_report
+
+        document = directory_document(values["run"], with_images=not values["no_images"])
+        numbers = write_report(document, values["html"])
+        with Console() as console:
+            console.say(f"{values['html']}, and its numbers in {numbers.name}")
+    table = directory_table(values["run"])
     if values["as_json"]:
         print_json(table.as_json())
+    elif values["form"]:
+        click.echo((as_csv if values["form"] == "csv" else as_markdown)(table), nl=False)
     else:
         for part, half in table.by_part().items():
             click.echo(f"{part} questions")

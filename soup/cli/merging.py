@@ -80,6 +80,9 @@ def merge(values: Values) -> None:
 @compose_options(
     *pool_options,
     *carrier_options(MergeOptions, "dtype", "drop", "tokenizer", "allow_nonfinite"),
+    GroupedOption.of(
+        "Output", "--run-dir", metavar="DIR", help="Keep it in this run's directory, too, for soup report --html."
+    ),
     plot_option,
     json_option,
 )
@@ -102,6 +105,8 @@ def check(values: Values) -> None:
             merge=values.carrier(MergeOptions),
             progress=console.progress,
         )
+    if values["run_dir"]:
+        report.keep(values["run_dir"])
     if values["plot"] and (report.distances or report.ok):
         report.plot(values["plot"])
     if values["as_json"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from soup.checkpoints.dtypes import named_dtype
 from soup.checkpoints.problem import Problem
 from soup.errors import OutputError, PoolError, RecipeError
 from soup.evaluation.progress import Progress
+from soup.evaluation.run_directory import RunDirectory
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, scan_blocks
 from soup.merging.ingredient import Ingredient, is_dropped
@@ -24,6 +26,7 @@ from soup.merging.shares import shares_of
 from soup.merging.template import RecipeTemplate
 from soup.report.delta_pass import read_deltas
 from soup.report.pool_distances import PoolDistances
+from soup.support.atomic_files import write_atomic
 from soup.support.options import refuse_wrong_type
 from soup.support.text import bullet_list
 
@@ -65,6 +68,10 @@ class PoolReport:
         if self.distances is None:
             raise OutputError(f"{path}: no distances were taken that could be drawn: tensors or dtypes do not match.")
         draw_pool(self.distances, path)
+
+    def keep(self, run_dir: str | Path) -> None:
+        """Keep it in a run's directory, for the run's report."""
+        write_atomic(RunDirectory(Path(run_dir)).pool_check, json.dumps(self.as_json(), indent=2))
 
     def as_json(self) -> dict[str, object]:
         """Return the document that `soup check --json` prints."""

@@ -8,6 +8,7 @@ Source: barriers on the line between two models: Frankle et al., arXiv 1912.0567
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from soup.merging.pool import Pool
 from soup.merging.template import RecipeTemplate
 from soup.search.result import trial_as_json
 from soup.search.session import Session
+from soup.support.atomic_files import write_atomic
 from soup.support.options import option_name, refuse_wrong_type
 
 __all__ = ["Barrier", "Sweep", "SweepArguments", "SweepPoint", "plan_sweep", "run_sweep", "sweep"]
@@ -220,7 +222,9 @@ def run_sweep(arguments: SweepArguments, progress: Progress | None = None) -> Sw
                 losses[t] = {name.removesuffix(LIKELIHOOD): score.loss for name, score in trial.scores.items()}
         a, b = run.pool.names
         points = tuple(SweepPoint(t, trial, losses.get(t, {})) for t, trial in trials.items())
-        return Sweep((a, b), points, run.no_loss)
+        result = Sweep((a, b), points, run.no_loss)
+        write_atomic(run.directory.sweep(a, b), json.dumps(result.as_json(), indent=2))
+        return result
 
 
 def _trials(

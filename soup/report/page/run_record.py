@@ -1,0 +1,238 @@
+"""What a run directory holds, as a report needs it: models with their scores, and what strategies came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from soup.errors import JournalError, SoupError
+from soup.evaluation.api import LIKELIHOOD, Score
+from soup.evaluation.journal import Entry, Journal
+from soup.evaluation.objective import PLAIN, Objective
+from soup.evaluation.run_directory import RunDirectory
+from soup.report.tables import run_table
+from soup.support.json_text import read_json_object
+
+__all__ = ["RunModel", "RunRecord", "SearchRecord", "read_document"]
+
+PLAIN_SEARCHES = ("average", "maximum")
+"""Strategies that other soups are compared with: where there is another, that one is the run's choice."""
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """A recipe that was scored.
+
+    Args:
+        digest: Of the recipe.
+        names: Its ingredients.
+        weights: Theirs.
+        scores: By the part of the questions, then by benchmark.
+    """
+
+    digest: str
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    scores: Mapping[str, Mapping[str, Score]]
+
+    @property
+    def is_plain_mean(self) -> bool:
+        """Whether all ingredients weigh the same."""
+        return len({*self.weights}) == 1
+
+    @property
+    def label(self) -> str:
+        """The ingredients, with their weights where they differ."""
+        if self.is_plain_mean:
+            return " + ".join(self.names)
+        return " + ".join(f"{name} ({weight:.3g})" for name, weight in zip(self.names, self.weights, strict=True))
+
+    def on(self, part: str, benchmarks: Sequence[str]) -> Mapping[str, Score] | None:
+        """Return its scores on these benchmarks over a part of the questions; None where one is missing."""
+        scores = self.scores.get(part, {})
+        return {name: scores[name] for name in benchmarks} if all(name in scores for name in benchmarks) else None
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """What a strategy came to: its document of `soups/`, and when it was written."""
+
+    document: Mapping[str, Any]
+    time: float
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name."""
+        return str(self.document["strategy"])
+
+    @property
+    def digest(self) -> str:
+        """The digest of the chosen recipe."""
+        return str(self.document["recipe"]["digest"])
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The chosen ingredients, in the order of admission."""
+        return tuple(self.document["chosen"])
+
+    @property
+    def objective(self) -> Objective:
+        """How it summed scores up, without its guards."""
+        return Objective(dict(self.document.get("objective", {}).get("weights", {})))
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run, read once.
+
+    Args:
+        directory: Where it is.
+        entries: Its journal.
+        models: By the recipe's digest, in the order in which they were scored.
+        searches: In the order in which they were written.
+    """
+
+    directory: RunDirectory
+    entries: tuple[Entry, ...]
+    models: Mapping[str, RunModel]
+    searches: tuple[SearchRecord, ...] = field(default=())
+
+    @classmethod
+    def read(cls, run: Path) -> RunRecord:
+        """Read a run directory.
+
+        Raises:
+            JournalError: there is no journal, or a file is damaged.
+        """
+        directory = RunDirectory(run)
+        run_table(run)  # which checks all files
+        with Journal(directory.journal, write=False) as journal:
+            entries = tuple(entry for entry in journal if not entry.benchmark.endswith(LIKELIHOOD))
+        paths = directory.results.glob("[!.]*.json")
+        searches = (SearchRecord(read_document(path), path.stat().st_mtime) for path in paths)
+        ordered = sorted(searches, key=lambda search: (search.time, search.strategy))
+        return cls(directory, entries, _models(entries), tuple(ordered))
+
+    @property
+    def main(self) -> SearchRecord | None:
+        """The search whose choice is the run's: the last one that is not there for comparison alone."""
+        own = [search for search in self.searches if search.strategy not in PLAIN_SEARCHES]
+        candidates = own or [*self.searches]
+        return candidates[-1] if candidates else None
+
+    @property
+    def objective(self) -> Objective:
+        """How scores are summed up: the main search's."""
+        return self.main.objective if self.main else PLAIN
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """The benchmarks that are summed up: the main search's, or those of the first model."""
+        if self.main and self.main.document["trials"]:
+            return tuple(self.main.document["trials"][0]["scores"])
+        first = next(iter(self.models.values()), None)
+        return tuple(dict.fromkeys(name for scores in first.scores.values() for name in scores)) if first else ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Which parts of the questions there are: that which chose first."""
+        present = {entry.split.part for entry in self.entries}
+        return tuple(part for part in ("selection", "all", "report") if part in present)
+
+    @property
+    def choosing(self) -> str:
+        """The part of the questions that chose."""
+        return self.parts[0] if self.parts else "all"
+
+    @property
+    def base(self) -> RunModel | None:
+        """The model that the pool was tuned from, where it was scored."""
+        names = {"base"}
+        for search in self.searches:
+            if base := search.document["recipe"].get("base"):
+                names |= {str(base.get("name")), Path(str(base.get("path"))).name}
+        members = {*self.pool_names}
+        return next((m for m in self.models.values() if m.names[0] in names - members and len(m.names) == 1), None)
+
+    @property
+    def pool_names(self) -> tuple[str, ...]:
+        """The ingredients: of all searches; without one, all single models but one called base."""
+        trials = [trial for search in self.searches for trial in search.document["trials"]]
+        names = dict.fromkeys(name for trial in trials for name in trial["ingredients"])
+        singles = (model.names[0] for model in self.models.values() if len(model.names) == 1)
+        return tuple(names) or tuple(name for name in dict.fromkeys(singles) if name != "base")
+
+    @property
+    def singles(self) -> tuple[RunModel, ...]:
+        """The ingredients alone, in the order in which they were scored."""
+        varied = {
+            trial["recipe"] for s in self.searches for trial in s.document["trials"] if trial.get("single") is False
+        }
+        pool = {*self.pool_names}
+        alone = (m for m in self.models.values() if len(m.names) == 1 and m.digest not in varied)
+        return tuple(model for model in alone if model.names[0] in pool)
+
+    @property
+    def soups(self) -> tuple[RunModel, ...]:
+        """The soups that were tried: those of the searches; without one, all that were scored."""
+        tried = {trial["recipe"] for search in self.searches for trial in search.document["trials"]}
+        models = self.models.values()
+        return tuple(m for m in models if len(m.names) > 1 and (not self.searches or m.digest in tried))
+
+    def overall(self, model: RunModel | None, part: str) -> float | None:
+        """Return a model's overall on a part of the questions; None where a score is missing."""
+        scores = model.on(part, self.benchmarks) if model else None
+        return self.objective.overall(scores) if scores else None
+
+    @property
+    def best_single(self) -> RunModel | None:
+        """The ingredient with the best overall on the questions that choose."""
+        known = [(self.overall(model, self.choosing), model) for model in self.singles]
+        ranked = [(overall, model) for overall, model in known if overall is not None]
+        return max(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+    @property
+    def chosen(self) -> RunModel | None:
+        """The main search's soup."""
+        return self.models.get(self.main.digest) if self.main else None
+
+    def mean_of(self, names: Sequence[str]) -> RunModel | None:
+        """Return the plain mean of these ingredients, if it was scored and not estimated."""
+        for model in self.models.values():
+            if {*model.names} == {*names} and model.is_plain_mean and len(model.names) == len(names):
+                return model
+        return None
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a JSON object of the run directory's.
+
+    Raises:
+        JournalError: it is damaged.
+    """
+    try:
+        return cast("dict[str, Any]", read_json_object(path, JournalError))
+    except SoupError as error:
+        raise JournalError(f"{path}: damaged ({error}). Remove it; the same command writes it anew.") from error
+
+
+def _models(entries: Sequence[Entry]) -> dict[str, RunModel]:
+    """Gather scores by recipe; a score replaces an estimate, and of several the last counts."""
+    models: dict[str, RunModel] = {}
+    for entry in entries:
+        scores: dict[str, dict[str, Score]] = {}
+        model = models.setdefault(entry.recipe, RunModel(entry.recipe, entry.names, entry.weights, scores))
+        held = cast("dict[str, dict[str, Score]]", model.scores).setdefault(entry.split.part, {})
+        for name, score in _parts_of(entry).items():
+            before = held.get(name)
+            if before is None or before.estimate is not None or score.estimate is None:
+                held[name] = score
+    return models
+
+
+def _parts_of(entry: Entry) -> Mapping[str, Score]:
+    """Return an entry's score by its benchmark, or each of its parts, as a search counts them."""
+    parts = {name: Score(value, entry.score.n) for name, value in entry.score.parts.items()}
+    return parts or {entry.benchmark: entry.score}

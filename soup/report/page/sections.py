@@ -1,0 +1,232 @@
+"""The sections of a report that are views of a run: steps, scores by ingredient, categories, cost, provenance."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from soup._version import __version__
+from soup.errors import SoupError
+from soup.evaluation.benchmark_names import parse_benchmarks
+from soup.evaluation.bootstrap import paired_difference
+from soup.evaluation.harnesses import build_evaluator, categories
+from soup.report.page.run_record import RunModel, RunRecord, SearchRecord, read_document
+from soup.report.pool_maps import map_to_plane
+
+__all__ = ["by_category", "cost", "ingredient_scores", "pool_check", "provenance", "steps", "sweeps"]
+
+
+def steps(record: RunRecord) -> list[dict[str, object]]:
+    """Return each search with its trials, in the order asked; of a run under way what was scored so far."""
+    if record.searches:
+        newest_first = record.searches[::-1]
+        return [_search(search) for search in sorted(newest_first, key=lambda search: search is not record.main)]
+    trials: list[dict[str, object]] = []
+    best: RunModel | None = None
+    for model in record.models.values():
+        scores, overall = model.on(record.choosing, record.benchmarks), record.overall(model, record.choosing)
+        if scores is None or overall is None:
+            continue
+        rival = best.on(record.choosing, record.benchmarks) if best else None
+        difference = paired_difference(scores, rival, record.objective) if rival else None
+        trial: dict[str, object] = {"label": model.label, "overall": overall, "single": len(model.names) == 1}
+        if any(score.estimate for score in scores.values()):
+            trial["estimated"] = True
+        if best and difference:
+            trial["versus"] = {"label": best.label, **difference.as_json(), "benchmarks": {}}
+        trials.append(trial)
+        best = max(filter(None, [best, model]), key=lambda one: record.overall(one, record.choosing) or 0.0)
+    return [{"strategy": "under way", "trials": trials}] if trials else []
+
+
+def _search(search: SearchRecord) -> dict[str, object]:
+    document = search.document
+    kept = ("label", "overall", "interval", "estimated", "single", "accepted", "why", "broken_guards")
+    trials = []
+    for trial in document["trials"]:
+        shown = {"label": " + ".join(trial["ingredients"])} | {key: trial[key] for key in kept if key in trial}
+        if "report" in trial:
+            shown["report_overall"] = trial["report"]["overall"]
+        if versus := trial.get("versus_best"):
+            shown["versus"] = {
+                "label": " + ".join(versus["ingredients"]),
+                "benchmarks": versus.get("benchmarks", {}),
+                **{key: versus[key] for key in ("difference", "low", "high", "p_better") if key in versus},
+            }
+        trials.append(shown)
+    return {
+        "strategy": search.strategy,
+        "chosen": document.get("label", " + ".join(search.chosen)),
+        "objective": document.get("objective", {}),
+        "notes": document.get("notes", []),
+        "warnings": document.get("warnings", []),
+        "trials": trials,
+    }
+
+
+def ingredient_scores(record: RunRecord) -> dict[str, object]:
+    """Return the score of each ingredient, the base and the chosen soup on each benchmark, by part."""
+    models = {model.label: model for model in (record.base, *record.singles, record.chosen) if model}
+    rows = {}
+    for part in record.parts:
+        cells = ((label, model.scores.get(part, {})) for label, model in models.items())
+        rows[part] = {
+            label: {name: score.value for name, score in scores.items() if score.estimate is None}
+            for label, scores in cells
+        }
+    return {"benchmarks": list(record.benchmarks), "parts": rows}
+
+
+def by_category(record: RunRecord) -> tuple[list[dict[str, object]], list[str]]:
+    """Return the share of points by category of each benchmark, for the models of the headline; and what lacks."""
+    models = {"base": record.base, "best single model": record.best_single, "chosen": record.chosen}
+    rows: list[dict[str, object]] = []
+    missing: list[str] = []
+    for name in record.benchmarks:
+        try:
+            [benchmark] = parse_benchmarks([name])
+            kinds = categories(build_evaluator(benchmark.harness), benchmark)
+        except (SoupError, ValueError) as reason:
+            missing.append(f"{name}: no categories ({reason})")
+            continue
+        for part in record.parts:
+            points = {
+                title: dict(score.questions)
+                for title, model in models.items()
+                if model and (score := model.scores.get(part, {}).get(name)) and score.questions
+            }
+            rows += _category_rows(name, part, kinds, points)
+    return rows, missing
+
+
+def _category_rows(
+    name: str, part: str, kinds: Mapping[str, str], points: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, object]]:
+    members: dict[str, list[str]] = {}
+    for index in next(iter(points.values()), {}):
+        if index in kinds:
+            members.setdefault(kinds[index], []).append(index)
+    if len(members) < 2:
+        return []
+    return [
+        {
+            "benchmark": name,
+            "part": part,
+            "category": kind,
+            "n": len(indices),
+            "scores": {
+                title: 100 * sum(row[index] for index in indices) / len(indices)
+                for title, row in points.items()
+                if all(index in row for index in indices)
+            },
+        }
+        for kind, indices in sorted(members.items())
+    ]
+
+
+def cost(record: RunRecord) -> dict[str, object]:
+    """Count what the run asked and took; bytes are those of the run directory."""
+    asked = sum(e.score.estimate.asked if e.score.estimate else e.score.n or 0 for e in record.entries)
+    total = sum(entry.score.n or 0 for entry in record.entries)
+    times = sorted(entry.time for entry in record.entries)
+    files = [path for path in record.directory.path.rglob("*") if path.is_file()]
+    return {
+        "evaluations": len(record.entries),
+        "recipes": len(record.models),
+        "questions_asked": asked,
+        "questions_of_all": total,
+        "evaluation_seconds": round(sum(entry.seconds for entry in record.entries), 3),
+        "first_score": times[0] if times else None,
+        "last_score": times[-1] if times else None,
+        "span_seconds": _span(times),
+        "workers": len([*record.directory.logs.glob("worker-*.log")]) or None,
+        "run_directory_bytes": sum(path.stat().st_size for path in files),
+    }
+
+
+def _span(times: Sequence[str]) -> float | None:
+    if not times:
+        return None
+    first, last = (datetime.datetime.fromisoformat(time) for time in (times[0], times[-1]))
+    return (last - first).total_seconds()
+
+
+def provenance(record: RunRecord) -> dict[str, object]:
+    """Say what made the scores and the chosen soup: no paths of this machine."""
+    harnesses: dict[str, dict[str, object]] = {}
+    for entry in record.entries:
+        harnesses.setdefault(entry.benchmark, {"harness": entry.harness, **entry.identity})
+    facts: dict[str, object] = {"soup": __version__, "benchmarks": harnesses}
+    if record.main:
+        recipe = record.main.document["recipe"]
+        facts["recipe"] = _without_paths(recipe)
+        facts["command"] = _command(record, record.main)
+    return facts
+
+
+def _without_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {key: _source(recipe[key]) for key in ("base", "tokenizer") if recipe.get(key)}
+    rows = [_source(row) for row in recipe["ingredients"]]
+    return {
+        **{key: value for key, value in recipe.items() if value not in ({}, [], None)},
+        **parts,
+        "ingredients": rows,
+    }
+
+
+def _source(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint of a recipe with its Hub id, or the last name of its path."""
+    path = str(row.get("path", ""))
+    return {**row, "path": Path(path).name if path.startswith(("/", ".", "~")) else path}
+
+
+def _command(record: RunRecord, search: SearchRecord) -> str:
+    """Return the line that makes such a search, from what the run recorded."""
+    recipe, document = search.document["recipe"], search.document
+    plain = search.strategy in ("greedy", "average", "maximum")
+    words = ["soup", *([search.strategy] if plain else ["cook", "--strategy", search.strategy])]
+    words += ["--pool", *record.pool_names, "--eval", ",".join(dict.fromkeys(e.benchmark for e in record.entries))]
+    fraction = next((e.split.fraction for e in record.entries if e.split.part == "selection"), None)
+    words += [] if fraction is None else ["--split", f"{fraction:g}"]
+    for name, weight in document.get("objective", {}).get("weights", {}).items():
+        words += ["--weights", f"{name}={weight:g}"]
+    for guard in document.get("objective", {}).get("guards", []):
+        words += ["--guard", guard]
+    words += ["--method", recipe["method"]] if recipe.get("method", "linear") != "linear" else []
+    words += [word for key, value in recipe.get("params", {}).items() for word in ("--method-arg", f"{key}={value}")]
+    words += ["--questions", "disputed"] if any(e.score.estimate for e in record.entries) else []
+    return shlex.join(words)
+
+
+def sweeps(record: RunRecord) -> list[dict[str, Any]]:
+    """Return the lines between models that were measured in the run, as `soup sweep --json` prints them."""
+    kept = ("t", "label", "overall", "scores", "losses", "report")
+    lines = []
+    for path in sorted(record.directory.sweeps.glob("[!.]*.json")):
+        line = read_document(path)
+        trials = line["trials"] = [{key: trial[key] for key in kept if key in trial} for trial in line["trials"]]
+        curves = {name: [(t["t"], t["scores"][name]["value"]) for t in trials] for name in trials[0]["scores"]}
+        lines.append(line | {"curves": curves | {"overall": [(t["t"], t["overall"]) for t in trials]}})
+    return lines
+
+
+def pool_check(record: RunRecord) -> dict[str, Any] | None:
+    """Return what `soup check` measured of the pool; None where it was not asked."""
+    path = record.directory.pool_check
+    if not path.is_file():
+        return None
+    document = read_document(path)
+    distances = document.get("distances")
+    return {**document, "map": _map(distances) if distances else None}
+
+
+def _map(distances: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where ingredients lie around their base, in the plane that holds most of the distances."""
+    norms = [row["norm"] for row in distances["ingredients"]]
+    rows = [[0.0, *norms], *([norm, *row] for norm, row in zip(norms, distances["distances"], strict=True))]
+    points, share = map_to_plane(rows)
+    names = [distances["reference"], *(row["name"] for row in distances["ingredients"])]
+    return {"names": names, "points": points, "share": share}

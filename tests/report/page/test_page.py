@@ -1,0 +1,99 @@
+"""The page is one file that asks for nothing else, whatever stands in the texts of a run; and tables to paste."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from soup.cli.app import cli
+from soup.report.page.charts import scale_of
+from soup.report.page.document import run_document
+from soup.report.page.render import render_page
+from soup.report.table_texts import as_csv, as_markdown
+from soup.report.tables import ScoreRow, ScoreTable, run_table
+from tests.helpers.simulated_runs import HOSTILE, SimulatedRun
+
+
+@pytest.fixture
+def simulated(tmp_path):
+    made = SimulatedRun(tmp_path / "ckpts.soup")
+    made.search()
+    return made
+
+
+def report(*words):
+    done = CliRunner().invoke(cli, ["report", *map(str, words)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_the_command_writes_the_page_and_its_numbers_beside_it(simulated, tmp_path):
+    report(simulated.folder, "--html", tmp_path / "page.html", "--no-images")
+    numbers = json.loads((tmp_path / "page.json").read_text())
+    assert numbers == json.loads(json.dumps(run_document(simulated.folder, with_images=False)))
+    page = (tmp_path / "page.html").read_text()
+    for row in numbers["headline"]["rows"]:
+        for part in row["parts"].values():
+            assert f"{part['overall']:.2f}" in page
+
+
+def test_the_page_asks_for_nothing_and_its_policy_forbids_it(simulated):
+    page = render_page(run_document(simulated.folder))
+    markup = re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.DOTALL)
+    addresses = re.findall(r'\b(?:src|href|action)="?([^"> ]*)|url\(([^)]*)|@import', markup)
+    assert {address.partition(":")[0] for address, _ in addresses if not address.startswith("#")} == {"data"}
+    assert "<link" not in markup.replace('<link rel="icon" href="data:,">', "")
+    assert "default-src 'none'" in page
+
+
+def test_no_text_of_a_run_ends_the_script_that_holds_it(simulated):
+    page = render_page(run_document(simulated.folder))
+    assert HOSTILE not in page
+    assert page.count("</script>") == 2
+    data = re.search(r'<script type="application/json" id="question-data">(.*?)</script>', page, re.DOTALL)[1]
+    assert HOSTILE in json.loads(data)[0]["text"]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_run_is_drawn_at_any_time(tmp_path, ends):
+    made = SimulatedRun(tmp_path / "run", split=None)
+    made.search(ends=ends, base=False)
+    page = render_page(run_document(made.folder))
+    assert ("Under way" in page) is not ends
+    assert "undefined" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL).lower()
+
+
+def test_every_drawing_says_what_it_shows_and_where_its_numbers_are(simulated):
+    page = render_page(run_document(simulated.folder))
+    drawings = re.findall(r'role="img" aria-label="([^"]*)"', page)
+    assert len(drawings) >= 2
+    assert all("the table below" in label for label in drawings)
+    svgs = re.findall(r"<svg[^>]*>", page)
+    assert all('role="img"' in svg or 'aria-hidden="true"' in svg for svg in svgs)
+
+
+def test_ticks_are_round_and_within_the_axis():
+    scale = scale_of([61.2, 63.9])
+    assert scale.ticks() == [61.5, 62.0, 62.5, 63.0, 63.5, 64.0] or scale.ticks() == [62.0, 63.0, 64.0]
+    assert scale.place(scale.low) == 0
+    assert scale.place(scale.high) == 100
+    assert scale_of([5.0, 5.0]).low < 5 < scale_of([5.0, 5.0]).high
+    assert scale_of([None]).ticks()
+
+
+def test_csv_has_all_digits_and_no_formula(simulated):
+    rows = list(csv.reader(report(simulated.folder, "--csv").splitlines()))
+    table = run_table(simulated.folder)
+    assert rows[0] == ["model", *table.columns, "remark"]
+    assert [float(cell) if cell else None for cell in rows[1][1:-1]] == [*table.rows[0].values]
+    told = ScoreTable(("a",), (ScoreRow("=cmd()", (1.0,), "+x", frozenset({0})),))
+    assert as_csv(told) == "model,a,remark,estimated\n'=cmd(),1.0,'+x,a\n"
+
+
+def test_markdown_marks_estimates_and_escapes_names():
+    told = ScoreTable(("a",), (ScoreRow("x|y", (1.0,), "", frozenset({0})),))
+    assert as_markdown(told) == "| model | a | remark |\n| --- | --: | --- |\n| x\\|y | ~1.00 |  |\n"
