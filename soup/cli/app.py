@@ -12,9 +12,11 @@ import click
 import cloup
 
 from soup._version import __version__
+from soup.cli.data import data_commands
 from soup.cli.evaluating import evaluating_commands
 from soup.cli.merging import merging_commands
 from soup.cli.searching import search_commands
+from soup.cli.selecting import selecting_commands
 from soup.cli.training import training_commands
 from soup.errors import SoupError
 from soup.support.options import speak_in_flags, speaks_in_flags
@@ -26,7 +28,7 @@ SECTIONS = {
     "Look at what there is": ["check", "inspect", "list"],
     "Choose and merge": ["average", "maximum", "greedy", "cook", "merge"],
     "Evaluate": ["eval", "sweep", "report"],
-    "Make a pool": ["finetune", "study", "assemble", "convert-points"],
+    "Make a pool": ["data", "finetune", "select", "study", "assemble", "convert-points"],
 }
 
 
@@ -44,7 +46,8 @@ def cli(ctx: click.Context) -> None:
 
 
 def _add_commands() -> None:
-    commands = [*merging_commands, *search_commands, *evaluating_commands, *training_commands]
+    commands = [*merging_commands, *search_commands, *evaluating_commands, *training_commands, *data_commands]
+    commands += selecting_commands
     by_name = {command.name: command for command in commands}
     for title, names in SECTIONS.items():
         section = cloup.Section(title, [by_name.pop(name) for name in names])

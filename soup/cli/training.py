@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from finetune.launching.launch import LaunchProgress
     from soup.cli.console import Console
 
-__all__ = ["training_commands"]
+__all__ = ["launch_progress", "needs_extra", "training_commands"]
 
 
 @contextmanager
-def _needs_extra() -> Iterator[None]:
+def needs_extra() -> Iterator[None]:
     """Around the imports of a command: tell which package is missing, and how to install it.
 
     Raises:
@@ -92,14 +92,14 @@ def finetune(values: Values) -> None:
 def _launch(values: Values) -> None:
     from soup.cli.console import Console, print_json, print_line
 
-    with _needs_extra():
+    with needs_extra():
         from finetune.launching.launch import finetune
     with Console() as console:
         made = finetune(
             values["config"],
             executor=values["executor"],
             progress=console.show_step,
-            listener=_launch_progress(console),
+            listener=launch_progress(console),
         )
     if values["as_json"]:
         print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
@@ -107,9 +107,9 @@ def _launch(values: Values) -> None:
         print_line("\n".join(map(str, made)), keep="\n")
 
 
-def _launch_progress(console: Console) -> LaunchProgress:
+def launch_progress(console: Console) -> LaunchProgress:
     """Return what the launcher tells, on this console."""
-    with _needs_extra():
+    with needs_extra():
         from finetune.launching.launch import LaunchProgress
         from finetune.launching.status import HEAD, live_cells
 
@@ -123,7 +123,7 @@ def _launch_progress(console: Console) -> LaunchProgress:
 def _status(values: Values) -> None:
     from soup.cli.console import Console, print_json, print_rows
 
-    with _needs_extra():
+    with needs_extra():
         from finetune.launching.status import HEAD, cells, status, status_json
     with Console() as console:
         rows = status(values["config"])
@@ -139,7 +139,7 @@ def _status(values: Values) -> None:
 def _plan(values: Values) -> None:
     from soup.cli.console import Console, print_json, print_line, print_rows
 
-    with _needs_extra():
+    with needs_extra():
         from finetune.launching.dry_run import HEAD, details, plan_dry_run, rows
     with Console() as console:
         plan = plan_dry_run(values["config"], executor=values["executor"])
@@ -156,7 +156,7 @@ def _plan(values: Values) -> None:
 def _check(values: Values) -> None:
     from soup.cli.console import Console, print_json, print_line, print_rows
 
-    with _needs_extra():
+    with needs_extra():
         from finetune.launching.data_check import COLUMNS, check
     with Console() as console:
         report = check(values["config"], console.show_rows, decode=values["decode"], faults_to=values["bad_rows"])
@@ -186,14 +186,14 @@ def study(values: Values) -> None:
     """
     from soup.cli.console import Console, print_json, print_table
 
-    with _needs_extra():
+    with needs_extra():
         from finetune.study.run import plan_study, run_study
         from finetune.study.seed_run import StudyProgress
     if values["dry_run"]:
         print_json(plan_study(values["study"]))
         return
     with Console() as console:
-        voice = StudyProgress(console.say, console.show_step, _launch_progress(console), console.progress)
+        voice = StudyProgress(console.say, console.show_step, launch_progress(console), console.progress)
         table = run_study(values["study"], voice=voice, judge_url=values["judge_url"])
     if values["as_json"]:
         print_json(table.as_json())
@@ -215,7 +215,7 @@ def convert_points(values: Values) -> None:
 
     Into a checkpoint that soup loads, bit for bit.
     """
-    with _needs_extra():
+    with needs_extra():
         from finetune.points.convert import convert_points, plan_conversion
     _make(plan_conversion(values["source"], reverse=values["reverse"]), convert_points, values)
 
@@ -293,7 +293,7 @@ def assemble(values: Values) -> None:
 
     Of the POINTS family, with a fresh connector.
     """
-    with _needs_extra():
+    with needs_extra():
         from finetune.points.assemble import AssemblyOptions, assemble, plan_assembly
     names = ("connector", "shuffle", "feature_layer", "tiling", "tile", "patch", "dtype", "seed")
     options = AssemblyOptions(**{name: values[name] for name in names})

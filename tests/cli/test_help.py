@@ -36,7 +36,7 @@ def test_help_fits_80_columns_and_its_groups_stand_in_one_order(name):
     groups = re.findall(r"^([A-Z][\w ]+):$", text, re.MULTILINE)
     known = [group for group in groups if group in GROUPS]
     assert known == sorted(known, key=GROUPS.index)
-    assert set(groups) - {*GROUPS} <= {"Arguments", "Positional arguments", "Example"}
+    assert set(groups) - {*GROUPS} <= {"Arguments", "Positional arguments", "Commands", "Example"}
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -11,7 +11,11 @@ from soup.support.options import option_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["loss_of_answer", "refuse_looking_ahead"]
+__all__ = ["LooksAheadError", "loss_of_answer", "refuse_looking_ahead"]
+
+
+class LooksAheadError(EvaluatorError):
+    """The model reads an answer before it is asked for it, so that no loss of its says anything."""
 
 
 def loss_of_answer(module: Any, inputs: Mapping[str, Tensor], answer: Tensor) -> float:
@@ -33,7 +37,7 @@ def refuse_looking_ahead(module: Any, inputs: Mapping[str, Tensor], answer: Tens
     """Refuse a model that reads the answer before it is asked for it, as one that reads prompts both ways does.
 
     Raises:
-        EvaluatorError: what it expects first depends on the answer.
+        LooksAheadError: what it expects first depends on the answer.
     """
     import torch
 
@@ -41,7 +45,7 @@ def refuse_looking_ahead(module: Any, inputs: Mapping[str, Tensor], answer: Tens
     with torch.inference_mode():
         first, second = (_logits(module, inputs, tokens)[0].float() for tokens in (answer, other))
     if not torch.allclose(first, second, rtol=1e-2, atol=1e-2):
-        raise EvaluatorError(
+        raise LooksAheadError(
             f"{type(module).__name__} reads the answer before it is asked for it, so that its loss says nothing. Leave "
             f"it out by {option_name('loss', 'no-loss')}."
         )

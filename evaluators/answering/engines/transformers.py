@@ -139,16 +139,31 @@ class TransformersModel:
         Raises:
             EvaluatorError: the answer is empty, or the model reads it before it is asked for it.
         """
+        return self.loss_and_tokens(prompt, answer)[0]
+
+    def loss_and_tokens(self, prompt: Prompt, answer: str, /) -> tuple[float, int]:
+        """Return the loss of an answer (see `loss`), and its number of tokens.
+
+        Raises:
+            EvaluatorError: see `loss`; or prompt and answer are longer than the model has positions for.
+        """
         tokens = self.tokenizer(answer, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        if not tokens.shape[1]:
+        if not (count := tokens.shape[1]):
             raise EvaluatorError(f"A reference answer without a token has no loss: {answer!r:.80}.")
         with few_threads(self.module):
             inputs = self._prompter([prompt]).to(self.module.device, dtype=self.module.dtype)
+            self._refuse_too_long(inputs["input_ids"].shape[1], count)
             tokens = tokens.to(self.module.device)
             if not self._is_causal:
                 refuse_looking_ahead(self.module, inputs, tokens)
                 self._is_causal = True
-            return loss_of_answer(self.module, inputs, tokens)
+            return loss_of_answer(self.module, inputs, tokens), count
+
+    def _refuse_too_long(self, prompt_length: int, answer_length: int) -> None:
+        positions = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
+        length = prompt_length if self.module.config.is_encoder_decoder else prompt_length + answer_length
+        if positions is not None and length > positions:
+            raise EvaluatorError(f"{length} tokens with the answer, more than the model's {positions} positions.")
 
     def _token_limit(self, prompt_length: int) -> int:
         """Return how many tokens an answer may have: what the model has positions for, whatever its neighbours."""

@@ -1,0 +1,139 @@
+"""What tools write about rows: a journal that a killed run goes on from, and data sets in JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from finetune.data.source_rows import plain_json
+from soup.errors import FinetuneError, OutputError
+from soup.support.atomic_files import make_folders, sync
+from soup.support.json_text import parse_json_object
+
+__all__ = ["RowJournal", "check_out", "moved_row", "write_lines"]
+
+PICTURE_KEYS = ("image", "images", "video", "videos", "image_url", "url", "path")
+
+
+class RowJournal:
+    """What is known of rows by their identity, in JSON lines; the first tells what all of it depends on.
+
+    A line that a kill tore is a row that is done again. It is a context manager around what adds to it.
+
+    Args:
+        path: The file.
+        facts: What every line depends on.
+
+    Raises:
+        FinetuneError: the file is of other facts, or something else.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, object]):
+        self.path, self.facts = path, {"schema": 1, **facts}
+        self.rows: dict[str, dict[str, object]] = {}
+        self._file: IO[str] | None = None
+        self._is_begun = self._is_torn = False
+        if path.exists() and not path.is_file():
+            raise FinetuneError(f"{path}: expected a file, or nothing.")
+        if path.exists():
+            self._read()
+
+    def __enter__(self) -> RowJournal:
+        make_folders(self.path.parent)
+        self._file = self.path.open("a" if self._is_begun else "w", encoding="utf-8")
+        self._file.write("\n" * self._is_torn if self._is_begun else _line(self.facts))
+        self._file.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None
+        self._file.close()
+
+    def add(self, identity: str, values: Mapping[str, object]) -> None:
+        """Append what is now known of a row. Not synced: it outlives the process, if not the machine."""
+        assert self._file is not None
+        row = {"id": identity, **values}
+        self._file.write(_line(row))
+        self._file.flush()
+        self.rows[identity] = row
+
+    def _read(self) -> None:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file):
+                self._is_torn = not line.endswith(b"\n")
+                if number == 0 and self._is_torn:
+                    return  # nothing but a part of the facts
+                try:
+                    row = parse_json_object(line, self.path, FinetuneError)
+                except FinetuneError:
+                    row = {}
+                if number == 0:
+                    self._refuse_other(row)
+                    self._is_begun = True
+                elif isinstance(identity := row.get("id"), str):
+                    self.rows[identity] = row
+
+    def _refuse_other(self, facts: Mapping[str, object]) -> None:
+        if facts == self.facts:
+            return
+        known = {**facts, **self.facts}
+        differ = [key for key in known if facts.get(key) != self.facts.get(key)]
+        raise FinetuneError(
+            f"{self.path}: was made otherwise ({', '.join(differ)} differ); remove it, or name another output."
+        )
+
+
+def check_out(out: Path, journal: Path) -> None:
+    """Refuse an output that is of no known form, or that another command made.
+
+    Raises:
+        OutputError: of another suffix, a directory, or a file without a journal beside it.
+    """
+    if out.suffix not in (".jsonl", ".ndjson"):
+        raise OutputError(f"{out}: expected a name that ends in .jsonl: rows are written as JSON lines.")
+    if out.exists() and not journal.exists():
+        raise OutputError(f"{out}: exists, and no earlier run of this command made it. Name another output.")
+
+
+def write_lines(path: Path, rows: Iterable[object]) -> None:
+    """Write JSON lines; the file has its name when it is whole, and on the disk."""
+    make_folders(path.parent)
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(_line(row))
+        sync(new)
+        new.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def moved_row(raw: Mapping[str, object], root: Path, folder: Path) -> dict[str, object]:
+    """Give a row for a file in another folder: relative paths of its pictures lead to the same files from there."""
+    return {key: _moved(value, key in PICTURE_KEYS, root, folder) for key, value in raw.items()}
+
+
+def _moved(value: object, is_picture: bool, root: Path, folder: Path) -> object:
+    if isinstance(value, Mapping):
+        return {key: _moved(item, key in PICTURE_KEYS, root, folder) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_moved(item, is_picture, root, folder) for item in value]
+    # os.path's is False, not an error, for a name that no file can have
+    if is_picture and isinstance(value, str) and value and os.path.exists(root / value):  # noqa: PTH110
+        return value if os.path.isabs(value) else os.path.relpath(root / value, folder)  # noqa: PTH117
+    return plain_json(value)
+
+
+def _line(row: object) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -1,0 +1,168 @@
+"""The commands that choose and rewrite rows before anything is trained on them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import cloup
+
+from soup.cli.options import Command, GroupedOption, Values, compose_options, dry_run_option, json_option
+from soup.cli.training import needs_extra
+from soup.errors import FinetuneError
+from soup.support.options import option_name
+
+if TYPE_CHECKING:
+    from finetune.data.source_rows import SourceRows
+
+__all__ = ["data_commands"]
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+rows_options = [
+    GroupedOption.of("Pool", "--images", metavar="DIR", help="Where relative paths of images start. [default: IN's]"),
+    GroupedOption.of(
+        "Pool",
+        "--format",
+        type=click.Choice(["llava", "sharegpt", "openai"]),
+        help="The rows' format.",
+    ),
+    GroupedOption.of("Pool", "--split", default="train", show_default=True, metavar="NAME", help="Of a Hub data set."),
+]
+rows_out_option = GroupedOption.of(
+    "Output", "-o", "--out", required=True, type=FILE, metavar="FILE.jsonl", help="The rows, as JSON lines."
+)
+workers_option = GroupedOption.of(
+    "Evaluate",
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Processes that compute at once, a GPU each.",
+)
+trust_option = GroupedOption.of(
+    "Evaluate", "--trust-code", "trust_remote_code", is_flag=True, help="Run code that comes with a checkpoint."
+)
+
+
+@cloup.group("data")
+def data() -> None:
+    """Choose and rewrite rows, before anything is trained on them."""
+
+
+@data.command("filter", cls=Command, example="soup data filter captions.jsonl -o kept.jsonl --model vlm/ --keep 0.2")
+@cloup.argument("source", metavar="IN", help="A data set: a file, a directory, a Hub id.")
+@compose_options(
+    *rows_options,
+    GroupedOption.of("Search", "--keep", type=float, metavar="F", help="Keep this share, rounded up. [default: 0.2]"),
+    GroupedOption.of("Search", "--keep-below", type=float, metavar="PPL", help="Keep what has a lower perplexity."),
+    GroupedOption.of("Evaluate", "--model", required=True, metavar="DIR|HUB_ID", help="The model that scores."),
+    GroupedOption.of(
+        "Evaluate", "--request", type=FILE, metavar="FILE", help="A text to ask in place of each row's own question."
+    ),
+    workers_option,
+    trust_option,
+    rows_out_option,
+    dry_run_option,
+    json_option,
+)
+def filter_rows(values: Values) -> None:
+    """Keep the rows whose answers a model finds likeliest.
+
+    By perplexity. All scores stand beside the output, with a report; typed again after a stop, it goes on.
+    """
+    from soup.cli.console import Console, print_json, print_line, print_plan
+
+    if values["keep"] is not None and values["keep_below"] is not None:
+        raise click.UsageError("--keep and --keep-below exclude each other")
+    with needs_extra():
+        from evaluators.answering.answer_losses import answer_losses
+        from finetune.data import filter_report
+        from finetune.data.filtering import KeepRule, RowFilter, scores_path
+        from finetune.data.row_output import check_out
+    out = values["out"]
+    rule = KeepRule(0.2 if values["keep"] is None else values["keep"], values["keep_below"])
+    check_out(out, scores_path(out))
+    with Console() as console:
+        rows, (directory, facts) = _open_rows(values), _model(values["model"], values["trust_remote_code"])
+        request = _text_of(values["request"]) if values["request"] else None
+        task = RowFilter(rows, out, request, facts)
+        known = sum("loss" in row for row in task.journal().rows.values())
+        plan = {
+            "schema": 1,
+            "rows": len(rows),
+            "scored_before": known,
+            "out": str(out),
+            "scores": str(scores_path(out)),
+        }
+        if not values["dry_run"]:
+
+            def losses(tasks: Any) -> Any:
+                options = {"workers": values["workers"], "trust_remote_code": values["trust_remote_code"]}
+                return answer_losses(tasks, directory, **options)
+
+            table = task.run(losses, rule, lambda done, count: console.show_rows(values["source"], done, count))
+            report = filter_report.as_json(task, table)
+            _write_report(out, report, filter_report.as_page(task, report))
+    if values["dry_run"]:
+        print_plan(plan, as_json=values["as_json"])
+    elif values["as_json"]:
+        print_json(report)
+    else:
+        failed = f", {report['failed']:,} without a score" if report["failed"] else ""
+        kept, scored = report["kept"]["rows"], report["scored"]
+        print_line(f"{out}: {kept:,} rows of {scored:,} scored{failed}; see {out.with_suffix('.report.html')}")
+
+
+def _open_rows(values: Values) -> SourceRows:
+    from finetune.config import DataSet
+    from finetune.data.source_rows import SourceRows
+
+    source, out = values["source"], values["out"]
+    if Path(source).exists() and Path(source).resolve() == out.resolve():
+        raise FinetuneError(f"{out}: is the input, too; name another {option_name('out')}.")
+    options = {name: values[name] for name in ("images", "format", "split")}
+    rows = SourceRows(DataSet(path=source, **options))
+    if not len(rows):
+        raise FinetuneError(f"{source}: no row in it.")
+    return rows
+
+
+def _model(location: str, trust_remote_code: bool) -> tuple[Path, dict[str, object]]:
+    """Give a model's directory, and all that its numbers depend on; prompts are tried before anything is loaded."""
+    from evaluators.answering.engines.transformers import check_prompts, identity
+    from evaluators.answering.side_files import side_files_digest
+    from soup.checkpoints.digest import digest_checkpoint
+    from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
+    from soup.checkpoints.reader import Checkpoint
+    from soup.evaluation.settings import EvalSettings
+
+    directory = fetch_checkpoint(location)[0] if is_hub_id(location) and not Path(location).exists() else Path(location)
+    with Checkpoint(directory) as checkpoint:
+        weights = digest_checkpoint(checkpoint).content
+    check_prompts(directory, trust_remote_code)
+    facts = identity(EvalSettings(trust_remote_code=trust_remote_code))
+    names = ("transformers", "dtype", "device", "images")
+    parts = {"model": weights, "files": side_files_digest(directory)}
+    return directory, parts | {name: facts[name] for name in names}
+
+
+def _text_of(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise FinetuneError(f"{path}: can't be read as text ({error}).") from error
+    if not text:
+        raise FinetuneError(f"{path}: empty; expected a request.")
+    return text
+
+
+def _write_report(out: Path, report: dict[str, Any], page: str) -> None:
+    from soup.support.atomic_files import write_atomic
+
+    write_atomic(out.with_suffix(".report.json"), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(out.with_suffix(".report.html"), page)
+
+
+data_commands = [data]

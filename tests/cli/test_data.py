@@ -1,0 +1,77 @@
+"""`soup data ...`, with tiny checkpoints, as a user types it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from soup.cli.app import cli
+from soup.errors import SoupError
+from tests.helpers.vlm_families import noise, save_family
+
+pytestmark = [pytest.mark.usefixtures("one_thread")]
+ANSWERS = ["a tree", "a red house", "xq 88-1", "a tree by the sea", "two trees"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_family("llava", tmp_path / "vlm", 0)
+    rows = []
+    for i, answer in enumerate(ANSWERS):
+        noise(tmp_path / f"{i}.png", (40 + i, 60), i, "RGB")
+        turns = [{"from": "human", "value": "<image>\nDescribe it."}, {"from": "gpt", "value": answer}]
+        rows.append({"image": f"{i}.png", "conversations": turns})
+    rows.append({**rows[0], "image": "none.png"})
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def run(*words):
+    return CliRunner().invoke(cli, ["data", *words], catch_exceptions=False)
+
+
+FILTER = ("filter", "in.jsonl", "-o", "out/kept.jsonl", "--model", "vlm")
+
+
+def test_a_filter_keeps_the_likeliest_and_writes_scores_and_a_report(here):
+    plan = json.loads(run(*FILTER, "--dry-run", "--json").stdout)
+    assert (plan["rows"], plan["scored_before"], (here / "out").exists()) == (6, 0, False)
+    report = json.loads(run(*FILTER, "--keep", "0.5", "--json").stdout)
+    assert (report["scored"], report["failed"], report["kept"]["rows"]) == (5, 1, 3)
+    kept = [json.loads(line) for line in (here / "out/kept.jsonl").read_text().splitlines()]
+    scores = [json.loads(line) for line in (here / "out/kept.scores.jsonl").read_text().splitlines()[1:]]
+    by_loss = sorted((line["loss"], ANSWERS[line["row"]]) for line in scores if "loss" in line)
+    assert [row["conversations"][1]["value"] for row in kept] == [answer for _, answer in by_loss[:3]]
+    assert kept[0]["image"].startswith("../")
+    assert "<svg" in (here / "out/kept.report.html").read_text()
+    assert json.loads(run(*FILTER, "--dry-run", "--json").stdout)["scored_before"] == 5
+
+
+def test_a_request_takes_the_place_of_the_rows_own_question(here):
+    (here / "request.txt").write_text("What is to be seen?\n")
+    own = run(*FILTER, "--json")
+    other = run("filter", "in.jsonl", "-o", "other.jsonl", "--model", "vlm", "--request", "request.txt", "--json")
+    perplexities = [json.loads(done.stdout)["kept"]["perplexity"] for done in (own, other)]
+    assert perplexities[0] != perplexities[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("in.jsonl", "-o", "kept.json", "--model", "vlm"), "ends in .jsonl"),
+        (("in.jsonl", "-o", "in.jsonl", "--model", "vlm"), "no earlier run of this command made it"),
+        (("none.jsonl", "-o", "kept.jsonl", "--model", "vlm"), "there is no such file"),
+        (("in.jsonl", "-o", "kept.jsonl", "--model", "no vlm"), "no such directory"),
+        (("in.jsonl", "-o", "kept.jsonl", "--model", "vlm", "--keep", "0"), "a share of rows"),
+        (("in.jsonl", "-o", "kept.jsonl", "--model", "vlm", "--keep-below", "0.5"), "above 1"),
+        (("in.jsonl", "-o", "kept.jsonl", "--model", "vlm", "--request", "none.txt"), "can't be read as text"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence_and_nothing_is_written(here, words, why):
+    before = {path.name for path in here.iterdir()}
+    with pytest.raises(SoupError, match=why):
+        run("filter", *words)
+    assert {path.name for path in here.iterdir()} == before
