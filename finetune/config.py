@@ -51,6 +51,8 @@ __all__ = [
     "RENAMED_SETTINGS",
     "SETS",
     "SHARE",
+    "Adapt",
+    "Columns",
     "DataSet",
     "FinetuneConfig",
     "Lora",
@@ -74,7 +76,7 @@ RENAMED_SETTINGS = {
     "global_batch_size": "batch",
 }
 WATCHING = ("evaluate", "evaluate_every")  # settings that only look at a model: they are in no digest
-NEW_OF_DATA_SETS = ("coordinates", "coordinates_as")  # settings of a data set that were not there at first
+NEW_OF_DATA_SETS = ("coordinates", "coordinates_as", "columns")  # settings of a data set that were not there at first
 VALIDATING = ("validation", "validate_every", "keep_best", "early_stopping")  # in digests where they are set
 NEW_SETTINGS = {old: new for new, old in RENAMED_SETTINGS.items()}
 NEW_KEYS = {"also": "include_base", "vary": "sweep", "on": "executor"} | NEW_SETTINGS  # by their old names
@@ -101,6 +103,25 @@ def _convention(name: str) -> str:
 ConventionName = Annotated[str, AfterValidator(_convention)]
 
 
+class Columns(_Strict):
+    """What the columns of a data set are called that has other names for what `finetune/data/formats.py` knows.
+
+    `question`, `input` (below it), `answer` and `history` (pairs before it) are those of rows without conversations.
+    """
+
+    question: str | None = None
+    input: str | None = None
+    answer: str | None = None
+    history: str | None = None
+    system: str | None = None
+    messages: str | None = None
+    conversations: str | None = None
+    image: str | None = None
+    images: str | None = None
+    video: str | None = None
+    videos: str | None = None
+
+
 class DataSet(_Strict):
     """Where rows come from, and how often; `finetune/data/formats.py` shows each format.
 
@@ -108,11 +129,12 @@ class DataSet(_Strict):
     where relative image paths start, by default beside the file. `weight` is how often an epoch sees each row.
     `category` is its name in `mixture.categories`. `coordinates` declares how its texts write points and boxes (a name
     of `finetune/coordinates/conventions.py`), `coordinates_as` how the model learns to write them; by default the same.
+    `columns` says what its columns are called.
     """
 
     path: PathText
     images: PathText | None = None
-    format: Literal["llava", "sharegpt", "openai"] | None = None
+    format: Literal["llava", "sharegpt", "openai", "alpaca", "swift", "flat"] | None = None
     name: str | None = None
     split: str = "train"
     weight: float = Field(1.0, gt=0)
@@ -120,6 +142,7 @@ class DataSet(_Strict):
     frames: int = Field(24, gt=0)
     coordinates: ConventionName | None = None
     coordinates_as: ConventionName | None = None
+    columns: Columns | None = None
 
     @model_validator(mode="after")
     def _goes_together(self) -> DataSet:
@@ -215,20 +238,40 @@ Validation = Annotated[
 ]
 
 
+class Adapt(_Strict):
+    """Shares of categories that follow the model; `finetune/data/adaptive_order.py` has the rule and its source.
+
+    Every `every` steps each category's loss is taken on a share `held_out` of its rows, and its share of the batches
+    grows by exp(rate * max(loss - reference, 0)).
+    """
+
+    every: int = Field(gt=0)
+    held_out: float = Field(0.01, gt=0, le=0.5)
+    rule: Literal["excess_loss"] = "excess_loss"
+    rate: float = Field(1.0, gt=0)
+    reference: dict[str, float] = {}
+
+
 class Mixture(_Strict):
     """How much of which rows a batch holds, beyond the data sets' own weights.
 
     `categories`: rows of a category, relative to those of `general` (MM1.5: science 0.1, math 0.5, code 0.2).
     `groups`: shares of rows with one image, several, or none, summing to 1 (MM1.5: 0.8, 0.1, 0.1).
+    `adapt`: the categories' shares change in training, by the model's losses on them.
     """
 
     categories: dict[str, Annotated[float, Field(ge=0)]] = {}
     groups: dict[Literal["single_image", "several_images", "text_only"], Annotated[float, Field(ge=0)]] = {}
+    adapt: Adapt | None = None
 
     @model_validator(mode="after")
     def _sums(self) -> Mixture:
         if self.groups and abs(sum(self.groups.values()) - 1) > 1e-6:
             raise ValueError(f"groups: expected shares that sum to 1, found {sum(self.groups.values()):g}")
+        if self.groups and self.adapt:
+            raise ValueError(
+                "groups and adapt exclude each other: shares of categories that change move those of groups"
+            )
         return self
 
 
@@ -339,6 +382,8 @@ class TrainSettings(_Strict):
             raise ValueError("evaluate and evaluate_every go together: which benchmarks, and every how many steps")
         if (self.validation is None) != (self.validate_every is None):
             raise ValueError("validation and validate_every go together: which rows, and every how many steps")
+        if self.packing and self.mixture.adapt:
+            raise ValueError("packing and mixture.adapt exclude each other: packs are laid before the shares are known")
         if self.validation is None and (self.keep_best or self.early_stopping):
             raise ValueError("keep_best and early_stopping need validation: by its loss a model is the best")
         return self
@@ -348,6 +393,8 @@ class TrainSettings(_Strict):
         stored = {RENAMED_SETTINGS.get(name, name): value for name, value in self.model_dump().items()}
         if self.lora:
             stored["lora"] = self.lora.as_stored()
+        if self.mixture.adapt is None:
+            stored["mixture"] = self.mixture.model_dump(exclude={"adapt"})
         absent = [] if self.evaluate else list(WATCHING)
         absent += [] if self.validation is not None else list(VALIDATING)
         return {name: value for name, value in stored.items() if name not in absent}

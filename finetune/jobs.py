@@ -183,7 +183,7 @@ class State:
 
     `scores` are the last ones of `evaluate_every`, by benchmark, of the model after `scored_step` steps;
     `validation_loss` is the last one on rows that are held out, after `validated_step` steps, and the lowest so far is
-    that of `best_step`.
+    that of `best_step`. `shares`: of categories that follow the model, as the losses after `shares_step` made them.
     """
 
     phase: JobStatus
@@ -202,6 +202,8 @@ class State:
     validation_loss: float | None = None
     validated_step: int | None = None
     best_step: int | None = None
+    shares: dict[str, float] | None = None
+    shares_step: int | None = None
 
 
 _STATE = TypeAdapter(State)

@@ -155,8 +155,7 @@ class _ScannedSet:
 
 def _key(data_set: DataSet) -> str:
     """Equal for those that hold the same rows, whatever their weight."""
-    rows = (data_set.path, data_set.images, data_set.format, data_set.name, data_set.split, data_set.frames)
-    return repr((rows, data_set.coordinates, data_set.coordinates_as))
+    return repr(data_set.model_dump(exclude={"weight", "category"}))
 
 
 def _users(

@@ -51,7 +51,7 @@ class Corpus:
             raw = file[index]
         except (ValueError, OSError) as error:
             raise RowError(where, [Fault("unreadable", f"not a row in JSON ({error})")]) from error
-        sample = read_row(raw, where, root, data_set.format, data_set.frames)
+        sample = read_row(raw, where, root, data_set.format, data_set.frames, data_set.columns)
         return grounded(sample, data_set.coordinates, data_set.coordinates_as) if data_set.coordinates else sample
 
     def set_of(self, i: int) -> int:

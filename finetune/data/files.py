@@ -24,7 +24,7 @@ from finetune.config import DataSet
 from soup.errors import FinetuneError
 from soup.support.json_text import parse_json
 
-__all__ = ["DatasetRows", "JsonFileRows", "RowFile", "open_file", "read_array", "read_lines"]
+__all__ = ["SUFFIXES", "DatasetRows", "JsonFileRows", "RowFile", "open_file", "read_array", "read_lines"]
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
 CHUNK_BYTES = 2**24

@@ -7,6 +7,8 @@ openai      {"messages": [{"role": "user", "content": "..." or [{"type": "text",
              {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}]}, {"role": "assistant", ...}]},
             and `images` for a content that says `<image>`, or parts {"type": "image"} that hold no image themselves
 
+alpaca, swift, flat: one question and one answer, see `flat_rows.py`
+
 In all of them an image is a path, bytes, base64, a data or file URL, or {"bytes", "path"}. `video` (or `videos`) is a
 file, a directory of frames, or a list of frames; its marker is `<video>` or `<image>`. Turns have from and value or
 role and content. A marker counts in a user's turn; elsewhere it is a word, unless images are left for it. Keys
@@ -26,6 +28,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from finetune.config import Columns
+from finetune.data.flat_rows import FLAT, as_conversation, rename_columns
 from finetune.data.rows import Fault, Message, Picture, RowError, Sample
 from finetune.media.sources import looks_like_base64
 
@@ -41,7 +45,8 @@ ROLES = {
 }
 MARKER = re.compile(r"<image>\n?|<video>\n?")  # the line break after it belongs to the marker
 ABSENT = ("", "none", "nan", "null", "<na>")
-IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": ("images", "image")}
+BOTH = ("images", "image")
+IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": BOTH, **dict.fromkeys(FLAT, BOTH)}
 TURN_KEYS = ("messages", "conversations")
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image_url", "input_image", "image")
@@ -69,6 +74,9 @@ def detect_format(raw: Mapping[str, object]) -> str:
         )
     if "messages" in has:
         return "openai"
+    flat = [name for name, (question, _, answer) in FLAT.items() if {question, answer} <= {*raw}]
+    if "conversations" not in has and flat:
+        return flat[0]
     if "conversations" not in has:
         raise _FaultError(
             "unreadable", f"expected conversations or messages, found {', '.join(map(str, raw)) or 'nothing'}"
@@ -78,7 +86,9 @@ def detect_format(raw: Mapping[str, object]) -> str:
     return "sharegpt" if has & {"images", "system", "videos"} else "llava"
 
 
-def read_row(raw: object, where: str, root: Path, format: str | None = None, frames: int = 24) -> Sample:
+def read_row(
+    raw: object, where: str, root: Path, format: str | None = None, frames: int = 24, columns: Columns | None = None
+) -> Sample:
     """Read a row of any format as a `Sample`.
 
     Args:
@@ -87,6 +97,7 @@ def read_row(raw: object, where: str, root: Path, format: str | None = None, fra
         root: where relative paths start.
         format: a key of `IMAGE_KEYS`; by default what the row looks like.
         frames: of a video, at most.
+        columns: the row's own names of what formats have.
 
     Raises:
         RowError: of no known format, or with wrong roles, placeholders or answers; all that is wrong is listed.
@@ -96,7 +107,14 @@ def read_row(raw: object, where: str, root: Path, format: str | None = None, fra
             raise _FaultError(
                 "unreadable", f"expected an object with conversations or messages, found {type(raw).__name__}"
             )
-        format = format or detect_format(raw)
+        try:
+            raw = rename_columns(raw, columns) if columns else raw
+            format = format or detect_format(raw)
+            raw = as_conversation(raw, format) if format in FLAT else raw
+        except _FaultError:
+            raise
+        except ValueError as error:
+            raise _FaultError("unreadable", str(error)) from None
         return _Reading(raw, where, root, format, frames).sample()
     except _FaultError as wrong:
         raise RowError(where, [wrong.fault]) from None

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from finetune.config import TrainSettings
+from finetune.config import Adapt, TrainSettings
+from finetune.data.adaptive_order import AdaptiveOrder
 from finetune.data.corpus import Corpus
 from finetune.data.held_out import HeldOutRows, hold_out, training_row
 from finetune.data.mixture import Order, Stratum, manifest, strata_of
@@ -32,7 +33,7 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
     s * global_batch_size. With packing an item is a list of rows, for a `Collator` with `packing`.
 
     `steps` is how many there are, `manifest` what the mixture came to, `scan` what is known of each row, `held_out` the
-    rows that are not learnt, by a share of each data set as `validation`.
+    rows that are not learnt, by a share of each data set as `validation`, `steering` those of `mixture.adapt`.
 
     Args:
         corpus: rows of all data sets.
@@ -59,14 +60,21 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
         self.scanner = RowScanner(processor, settings.max_length, exact=True)
         self.scan = known or scan_rows(corpus, RowScanner(processor, settings.max_length), progress=progress)
         _accept(self.scan, settings)
-        (held,), learnt = hold_out(corpus, self.scan, [settings.validation_share])
+        adapt = settings.mixture.adapt
+        purposes = [settings.validation_share, adapt.held_out if adapt else 0.0]
+        (held, steering), learnt = hold_out(corpus, self.scan, purposes)
         self.held_out = HeldOutRows(corpus, held, self.tokens)
+        self.steering = HeldOutRows(corpus, steering, self.tokens)
         strata = _strata(corpus, self.scan, learnt, settings)
-        self.order = Order(strata, settings.seed)
+        self.order: Order = Order(strata, settings.seed)
         left_out = _left_out(corpus, self.scan)
         self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.scan.bad, "left_out": left_out}
         self.packs = Packs(self.length_at, settings.max_length) if settings.packing else None
         self.steps = settings.steps or self._steps_of(settings)
+        if adapt:
+            _check_categories(strata, adapt)
+            rows = adapt.every * settings.global_batch_size
+            self.order = AdaptiveOrder(strata, settings.seed, rows, -(-self.steps // adapt.every))
         self.items = self.steps * settings.global_batch_size
 
     def _steps_of(self, settings: TrainSettings) -> int:
@@ -120,6 +128,19 @@ def _accept(scan: RowScan, settings: TrainSettings) -> None:
     if settings.on_bad_row == "error":
         raise FinetuneError(f"{scan.describe()}\nMend them, or leave them out with on_bad_row: skip.")
     log.warning("left out: %s", scan.describe())
+
+
+def _check_categories(strata: list[Stratum], adapt: Adapt) -> None:
+    """Check that there are categories to weigh against each other.
+
+    Raises:
+        FinetuneError: there is one alone, or references are of others.
+    """
+    names = {stratum.category for stratum in strata}
+    if len(names) < 2:
+        raise FinetuneError(f"mixture.adapt: all rows are of the category {min(names)}: expected two or more.")
+    if unknown := sorted(adapt.reference.keys() - names):
+        raise FinetuneError(f"mixture.adapt.reference: no rows are of {', '.join(unknown)}.")
 
 
 def _left_out(corpus: Corpus, scan: RowScan) -> dict[str, list[int]]:

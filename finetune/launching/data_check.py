@@ -13,7 +13,7 @@ from finetune.jobs import START, Job, at_root, read_plan
 from finetune.launching.job_plans import absent_needs
 from soup.errors import SoupError
 
-__all__ = ["COLUMNS", "check"]
+__all__ = ["COLUMNS", "check", "open_start_processor"]
 
 VALIDATION = "(validation)"  # who trains on it, in the report: nobody
 
@@ -60,6 +60,11 @@ def check(
         faults_to=faults_to,
     )
     return replace(report, errors=(*absent_needs(jobs), *_settings_faults(start, processor, jobs), *report.errors))
+
+
+def open_start_processor(jobs: Sequence[Job]) -> Any:
+    """Give what turns the jobs' rows into tokens, or None while it is not here."""
+    return _processor(_start(jobs))
 
 
 def _start(jobs: Sequence[Job]) -> Path:

@@ -39,6 +39,7 @@ PRESETS = ("tiny", "0.5b", "7b", "9b")  # those of finetune/points/presets.py, w
 PICTURE = re.compile(
     rb'"((?:[^"\\\n]|\\.){1,4096}\.(?:png|jpe?g|webp|gif|bmp|tiff?|ppm|avif|mp4|avi|mov|mkv|webm))"', re.IGNORECASE
 )
+FLAT_ROW = re.compile(rb'(?<!\\)"(?:output|response|answer)"\s*:')
 ROW = re.compile(rb'(?<!\\)"(?:conversations|messages)"\s*:')
 
 
@@ -93,7 +94,7 @@ class Digests:
             whole.update(f"{name} {stat.st_size if stat else None}\n".encode())
             times += [(stat.st_mtime, name)] if stat else []
         known = [count for count in rows if count is not None]
-        count = sum(known) if len(known) == len(rows) else None
+        count = sum(known) if len(known) == len(rows) and data_set.columns is None else None
         return Content(whole.hexdigest(), count, len(names), max(times, default=None))
 
     def _file(self, file: Path) -> tuple[str, int | None, list[str]]:
@@ -202,7 +203,7 @@ def _matches(pattern: re.Pattern[bytes], file: Path) -> Iterator[bytes]:
 def _count_rows(file: Path) -> int | None:
     """How many rows a file holds; None where only loading it would tell."""
     if file.suffix in ROW_SUFFIXES[:3]:
-        return sum(1 for _ in _matches(ROW, file))
+        return sum(1 for _ in _matches(ROW, file)) or sum(1 for _ in _matches(FLAT_ROW, file))
     try:
         from pyarrow import parquet
 

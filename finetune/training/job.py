@@ -79,6 +79,12 @@ class StateFile:
         log.info("step %d: loss on what is held out %.4f, lowest at step %d", step, loss, best)
         self.write()
 
+    def shares(self, step: int, shares: dict[str, float]) -> None:
+        """Write the categories' shares where they follow the model, into the log as well."""
+        self.state = replace(self.state, shares=shares, shares_step=step)
+        log.info("step %d: %s", step, ", ".join(f"{name} {share:.3f}" for name, share in shares.items()))
+        self.write()
+
     def write(self, state: State | None = None) -> None:
         """Write the state, which may be a new one."""
         self.state = replace(state or self.state, updated=time.time())
@@ -142,7 +148,8 @@ def _train(job: Job, digest: str, state_file: StateFile) -> int:
     from finetune.training.best_model import remove_others
     from finetune.training.train import train_job
 
-    if not train_job(job, digest, state_file.step, stop, state_file.scores, state_file.losses):
+    told = state_file.step, stop, state_file.scores, state_file.losses, state_file.shares
+    if not train_job(job, digest, *told):
         name = signal.Signals(stop.signal).name
         state_file.end(JobStatus.STOPPED, f"{name}; a checkpoint of step {state_file.state.step} was written")
         return SIGNALS[signal.Signals(stop.signal)]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 from transformers import set_seed as transformers_seed
 
+from finetune.config import TrainSettings
 from finetune.data import Corpus
+from finetune.data.adaptive_order import AdaptiveOrder, reweigh
 from finetune.jobs import Job, Stamp, has_digest
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.training import checkpoints, parallel
 from finetune.training.adapters import attach, fold, write_adapter
-from finetune.training.arguments import precision, training_arguments
+from finetune.training.arguments import precision, shares, training_arguments
 from finetune.training.best_model import LOSS, best_folder, best_step, is_stalled, remove_later, remove_others
 from finetune.training.components import choose_trained, learning_rates
 from finetune.training.disk_space import check_disk_space
@@ -32,6 +37,10 @@ from soup.hf.progress_bars import without_progress_bars
 from soup.support.text import bullet_list
 
 __all__ = ["TrainingRun", "prepare", "train_job"]
+
+SHARES = "mixture/"  # in the log, before a category's name
+OnShares = Callable[[int, dict[str, float]], object]
+"""Called with a step, and the categories' shares of the batches that its losses made."""
 
 
 @dataclass
@@ -86,6 +95,21 @@ class TrainingRun:
                 remove_others(self.job.folder, step)
         return is_stalled(trainer.state.log_history, settings)
 
+    def adapt(self, step: int, on_shares: OnShares) -> None:
+        """Weigh the categories of the stretch after the next by the losses that the model has now."""
+        adapt, order = self.job.settings.mixture.adapt, self.pipeline.rows.order
+        if adapt is None or not isinstance(order, AdaptiveOrder):
+            raise TypeError("expected a mixture that follows the model")
+        losses = measure_losses(
+            self.trainer, self.pipeline.rows.steering, self.trainer.args.per_device_train_batch_size
+        )
+        stretch = step // adapt.every + 1
+        weighed = reweigh(order.shares_of(stretch - 1), losses.categories, adapt)
+        order.set_shares(stretch, weighed)
+        logs = {f"{SHARES}{name}": share for name, share in weighed.items()}
+        self.trainer.log({**logs, **{f"mixture_loss/{name}": loss for name, loss in losses.categories.items()}})
+        on_shares(step, weighed)
+
     def finish(self) -> None:
         """Write the ingredient: the model as it is now, or with `keep_best` the one that had the lowest loss."""
         best = best_step(self.trainer.state.log_history) if self.job.settings.keep_best else None
@@ -138,6 +162,7 @@ def train_job(
     stop: StopRequest,
     on_scores: OnScores = lambda step, scores: None,
     on_losses: OnLosses = lambda step, loss, best: None,
+    on_shares: OnShares = lambda step, shares: None,
 ) -> bool:
     """Train a job's model, from its last checkpoint where it has one, and write its ingredient; whether it is done.
 
@@ -148,6 +173,7 @@ def train_job(
         stop: where it is requested, a checkpoint is written at the end of the step, and the job is not done.
         on_scores: called with what the model scores on the way.
         on_losses: called with its losses on what is held out.
+        on_shares: called with the categories' shares where they follow the model.
 
     Raises:
         FinetuneError: settings, data or start that don't work, too small a disk, or a loss that is not finite.
@@ -156,7 +182,7 @@ def train_job(
     """
     parallel.join(job.settings.parallel)
     with without_progress_bars():
-        run = prepare(job, digest, on_step, stop, on_scores, on_losses)
+        run = prepare(job, digest, on_step, stop, on_scores, on_losses, on_shares)
         resumed = checkpoints.newest(job.folder, digest)
         run.trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.heeded:
@@ -172,6 +198,7 @@ def prepare(
     stop: StopRequest,
     on_scores: OnScores = lambda step, scores: None,
     on_losses: OnLosses = lambda step, loss, best: None,
+    on_shares: OnShares = lambda step, shares: None,
 ) -> TrainingRun:
     """Do everything before the first step, all checks among it; arguments as `train_job` has them.
 
@@ -190,6 +217,7 @@ def prepare(
     done = int(resumed.name.removeprefix("step-")) if resumed else 0
     if parallel.is_first():
         remove_later(job.folder, done)
+    _restore_shares(pipeline, job.settings, resumed)
     trainer = JobTrainer(
         settings=job.settings,
         folder=job.folder,
@@ -197,6 +225,7 @@ def prepare(
         keep=lambda step: run.keep(_snapshot(job, step), step),
         judge=lambda step: run.judge(step, on_scores),
         validate=lambda step: run.validate(step, on_losses),
+        adapt=lambda step: run.adapt(step, on_shares),
         model=model,
         args=_arguments(job, model, pipeline.rows.steps),
         train_dataset=pipeline.rows,
@@ -229,6 +258,25 @@ def _open_model(job: Job, corpus: Corpus) -> tuple[PreTrainedModel, Origin]:
 def _arguments(job: Job, model: PreTrainedModel, steps: int) -> TrainingArguments:
     even = isinstance(model, PointsForConditionalGeneration)  # whose batches of text alone reach all trained weights
     return training_arguments(job.settings, steps, parallel.world_size(), checkpoints.scratch(job.folder), even=even)
+
+
+def _restore_shares(pipeline: InputPipeline, settings: TrainSettings, resumed: Path | None) -> None:
+    """Have a mixture that follows the model go on with the shares of a checkpoint's log.
+
+    Raises:
+        FinetuneError: so many batches are read ahead that shares would come too late.
+    """
+    adapt, order = settings.mixture.adapt, pipeline.rows.order
+    if adapt is None or not isinstance(order, AdaptiveOrder):
+        return
+    least = math.ceil((2 * settings.workers + 2) / shares(settings, parallel.world_size())[1])
+    if adapt.every < least:
+        raise FinetuneError(f"mixture.adapt.every: batches are read ahead; expected {least} or more, or fewer workers.")
+    history = json.loads((resumed / "trainer_state.json").read_text())["log_history"] if resumed else []
+    for log in history:
+        told = {name.removeprefix(SHARES): share for name, share in log.items() if name.startswith(SHARES)}
+        if told:
+            order.set_shares(log["step"] // adapt.every + 1, told)
 
 
 def _snapshot(job: Job, step: int) -> Path:

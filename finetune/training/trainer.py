@@ -77,7 +77,8 @@ class JobTrainer(Trainer):
     """Trains one model.
 
     At steps of `keep_every` all processes call `keep`, at those of `evaluate_every` `judge`, at those of
-    `validate_every` and after the last `validate`, which tells whether training is to end.
+    `validate_every` and after the last `validate`, which tells whether training is to end, at those of
+    `mixture.adapt.every` `adapt`.
     """
 
     optimizer: Any  # None until there is one
@@ -91,13 +92,14 @@ class JobTrainer(Trainer):
         keep: Callable[[int], object],
         judge: Callable[[int], object],
         validate: Callable[[int], bool],
+        adapt: Callable[[int], object],
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.remove_callback(PrinterCallback)  # it would print a line a step
         self.settings, self.folder, self.digest = settings, folder, digest
-        self.keep, self.judge, self.validate = keep, judge, validate
-        self.kept = self.judged = self.validated = 0
+        self.keep, self.judge, self.validate, self.adapt = keep, judge, validate, adapt
+        self.kept = self.judged = self.looked_at = 0
         self.seen = [0, 0]  # tokens and rows since the last log
         self.began = time.monotonic()
 
@@ -142,7 +144,7 @@ class JobTrainer(Trainer):
         super().log(logs, start_time)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        self._validate()
+        self._look()
         super()._maybe_log_save_evaluate(*args, **kwargs)
         step, every = self.state.global_step, self.settings.keep_every
         if every and step % every == 0 and self.kept < step < self.state.max_steps:
@@ -152,13 +154,15 @@ class JobTrainer(Trainer):
             self.judged = step
             self.judge(step)
 
-    def _validate(self) -> None:
-        """Look at what is held out, before the step's checkpoint, which has its loss in its log."""
-        step, every = self.state.global_step, self.settings.validate_every
-        if not every or step <= self.validated or (step % every and step < self.state.max_steps):
+    def _look(self) -> None:
+        """Look at what is held out, before the step's checkpoint, which has its losses in its log."""
+        step, every, was_to_log = self.state.global_step, self.settings.validate_every, self.control.should_log
+        if step <= self.looked_at:
             return
-        self.validated, was_to_log = step, self.control.should_log
-        if self.validate(step):
+        self.looked_at = step
+        if (adapt := self.settings.mixture.adapt) and step % adapt.every == 0 and step < self.state.max_steps:
+            self.adapt(step)
+        if every and (step % every == 0 or step == self.state.max_steps) and self.validate(step):
             self.control.should_training_stop = True
             self.control.should_save = False  # from a checkpoint of this step training would go on
         self.control.should_log = was_to_log  # which a log of the losses took for done

@@ -66,7 +66,28 @@ def needs_extra() -> Iterator[None]:
         type=click.Path(dir_okay=False, path_type=Path),
         help="With --check: write all bad rows there, one JSON object a line.",
     ),
+    GroupedOption.of(
+        "Output",
+        "--show",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="With --check: print N rows of each data set as the model sees them, what is learnt in brackets.",
+    ),
     GroupedOption.of("Output", "--status", is_flag=True, help="Print how far the jobs are, and stop."),
+    GroupedOption.of(
+        "Output",
+        "--plot",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="With --status: draw the curves of all jobs into a png, svg or pdf file.",
+    ),
+    GroupedOption.of(
+        "Output",
+        "--init",
+        metavar="DATA",
+        type=click.Path(file_okay=False, exists=True, path_type=Path),
+        help="Write a commented CONFIG from a folder of data sets, and stop.",
+    ),
     dry_run_option,
     json_option,
 )
@@ -75,11 +96,17 @@ def finetune(values: Values) -> None:
 
     Over the devices that there are; typed again, it goes on.
     """
-    if values["check"] + values["status"] + values["dry_run"] > 1:
-        raise click.UsageError("--check, --status and --dry-run exclude each other")
-    if (values["decode"] or values["bad_rows"]) and not values["check"]:
-        raise click.UsageError("--decode and --bad-rows go with --check")
-    if values["check"]:
+    if values["check"] + values["status"] + values["dry_run"] + bool(values["init"]) > 1:
+        raise click.UsageError("--check, --status, --dry-run and --init exclude each other")
+    if (values["decode"] or values["bad_rows"] or values["show"]) and not values["check"]:
+        raise click.UsageError("--decode, --bad-rows and --show go with --check")
+    if values["show"] and values["as_json"]:
+        raise click.UsageError("--show prints rows for people: leave --json out")
+    if values["plot"] and not values["status"]:
+        raise click.UsageError("--plot goes with --status")
+    if values["init"]:
+        _init(values)
+    elif values["check"]:
         _check(values)
     elif values["status"]:
         _status(values)
@@ -87,6 +114,18 @@ def finetune(values: Values) -> None:
         _plan(values)
     else:
         _launch(values)
+
+
+def _init(values: Values) -> None:
+    from soup.cli.console import print_json, print_line
+
+    with needs_extra():
+        from finetune.launching.first_pool import write_first_pool
+    config = write_first_pool(values["init"], values["config"])
+    if values["as_json"]:
+        print_json({"schema": 1, "config": str(values["config"]), "added": list(config.added)})
+    else:
+        print_line(f"{values['config']}: {len(config.added)} data sets to add; edit `start`, then --check it")
 
 
 def _launch(values: Values) -> None:
@@ -124,7 +163,10 @@ def _status(values: Values) -> None:
     from soup.cli.console import Console, print_json, print_rows
 
     with needs_extra():
+        from finetune.launching.curves import draw_curves
         from finetune.launching.status import HEAD, cells, status, status_json
+    if values["plot"]:
+        draw_curves(values["config"], values["plot"])
     with Console() as console:
         rows = status(values["config"])
         for row in rows:
@@ -158,6 +200,7 @@ def _check(values: Values) -> None:
 
     with needs_extra():
         from finetune.launching.data_check import COLUMNS, check
+        from finetune.launching.shown_rows import show_rows
     with Console() as console:
         report = check(values["config"], console.show_rows, decode=values["decode"], faults_to=values["bad_rows"])
     if values["as_json"]:
@@ -165,6 +208,8 @@ def _check(values: Values) -> None:
     else:
         print_rows(COLUMNS, report.lines(), right=range(2, len(COLUMNS)))
         lines = [*(f"problem: {text}" for text in report.errors), *(f"note: {text}" for text in report.notes)]
+        for text in show_rows(values["config"], values["show"]) if values["show"] else ():
+            print_line(text + "\n", keep="\n")
         print_line("\n".join([*lines, f"{len(report.errors)} problems, {len(report.notes)} notes"]), keep="\n")
     if not report.ok:
         sys.exit(1)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finetune.config import DataSet, TrainSettings
+from finetune.config import Columns, DataSet, TrainSettings
 from finetune.data import Corpus, texts_of
 from finetune.data.check import check_data
 from finetune.data.files import open_file, read_array, read_lines
@@ -450,3 +450,64 @@ def test_an_image_text_that_no_file_can_be_called_makes_one_bad_row(tmp_path, na
     assert report.sets[0].bad == 1
     assert name[:200] not in report.errors[0]
     assert Digests().content(DataSet(path=str(path))).rows == 2
+
+
+ALPACA = {"instruction": "Name the colour.", "input": "of the sky", "output": "blue", "system": "Be short."}
+SWIFT = {"query": "<image>And now?", "response": "red", "history": [["What is it?", "a cat"]], "images": ["a.png"]}
+
+
+def test_alpaca_s_rows_are_conversations(tmp_path):
+    sample = read(ALPACA, tmp_path)
+    assert sample["format"] == "alpaca"
+    assert [(message["role"], message["content"]) for message in sample["messages"]] == [
+        ("system", "Be short."),
+        ("user", "Name the colour.\nof the sky"),
+        ("assistant", "blue"),
+    ]
+    assert texts_of(read({**ALPACA, "input": float("nan")}, tmp_path))[1] == "Name the colour."
+
+
+def test_swift_s_rows_are_conversations_with_their_history(tmp_path):
+    sample = read(SWIFT, tmp_path)
+    assert sample["format"] == "swift"
+    assert texts_of(sample) == ["What is it?", "a cat", "And now?", "red"]
+    assert sample["messages"][2]["content"][0] == {"type": "image"}
+    assert sources(sample) == [tmp_path / "a.png"]
+
+
+def test_images_that_no_text_places_stand_before_the_first_question(tmp_path):
+    sample = read({"query": "What?", "response": "red", "images": ["a.png", "b.png"]}, tmp_path)
+    assert [part["type"] for part in sample["messages"][0]["content"]] == ["image", "image", "text"]
+
+
+def test_columns_may_have_any_names(tmp_path):
+    raw = {"Q": "What?", "A": "red", "picture": "a.png", "answer": "not this"}
+    columns = Columns(question="Q", answer="A", image="picture")
+    sample = read(raw, tmp_path, columns=columns)
+    assert (sample["format"], texts_of(sample)) == ("flat", ["What?", "red"])
+    assert sources(sample) == [tmp_path / "a.png"]
+    turns = Columns(conversations="talk", image="picture")
+    assert read({"talk": LLAVA["conversations"], "picture": "a.png"}, tmp_path, columns=turns)["format"] == "llava"
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"question": "What?", "A": "red"}, "columns: no Q in it; found question, A"),
+        ({"Q": "What?", "A": "red", "history": "before"}, "history: expected pairs"),
+    ],
+)
+def test_columns_that_are_not_there_are_told(tmp_path, raw, words):
+    with pytest.raises(RowError, match=words):
+        read(raw, tmp_path, columns=Columns(question="Q", answer="A"))
+
+
+def test_flat_rows_are_counted_and_columns_are_in_digests_where_they_are_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(ALPACA) + "\n" + json.dumps(ALPACA) + "\n")
+    plain = DataSet(path=str(path))
+    named = DataSet(path=str(path), columns=Columns(question="instruction", answer="output"))
+    assert Digests().content(plain).rows == 2
+    assert Digests().content(named).rows is None
+    assert "columns" not in plain.model_dump()
+    assert DataSet.model_validate(named.model_dump()) == named != plain

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from finetune.launching.data_check import check
+from finetune.launching.shown_rows import LEARNT, show_rows
+from soup.errors import FinetuneError
 from tests.helpers.training_basics import write_rows
 from tests.helpers.vlm_families import save_family
 
@@ -81,3 +83,25 @@ def test_a_template_that_ends_in_an_answer_s_head_whatever_is_asked_is_told_so(r
     assert "the chat template writes no generation prompt (it takes no notice of add_generation_prompt)" in str(
         report.errors
     )
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "llava"])
+def test_rows_are_shown_as_the_model_sees_them(root, kind):
+    checked(root, kind)
+    shown = list(show_rows(root / "pool.yaml", 2))
+    assert len(shown) == 4
+    heads = [text.splitlines()[0] for text in shown]
+    assert [head.split(": ")[0].rpartition("/")[2] for head in heads] == ["data.json, row 1", "data.json, row 2"] * 2
+    text = shown[0].partition("\n")[2]
+    image = {"qwen3_vl": "<|image_pad|>", "llava": "<image>"}[kind]
+    assert text.count(image) == 1
+    assert f"{image} x " in text
+    assert "assistant:" + LEARNT.format("yes 0</s>") in text.replace("⟦ ", "⟦")
+    batch_learnt = len("yes 0") + 1  # a token a character
+    assert heads[0].endswith(f"{batch_learnt} learnt")
+
+
+def test_rows_of_a_start_that_is_not_here_are_not_shown(root):
+    checked(root, "tiny")
+    with pytest.raises(FinetuneError, match="once the start is here"):
+        list(show_rows(root / "pool.yaml", 2))

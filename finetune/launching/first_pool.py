@@ -1,0 +1,103 @@
+"""A first pool file, written from a folder of data: what is there, each key explained, to be edited and run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.config import POOL_KEYS, DataSet, FinetuneConfig
+from finetune.config_file import parse_config
+from finetune.data.files import SUFFIXES, open_file
+from finetune.yaml_file import read_mapping
+from soup.errors import FinetuneError
+from soup.support.atomic_files import write_atomic
+
+__all__ = ["write_first_pool"]
+
+BASE = "base"  # the name that is taken for the base set's, where there is one
+TEXT = """\
+# A pool: one fine-tune for each added data set, to be made into a soup.
+#   soup finetune {file} --check      look at every row, before the first GPU hour
+#   soup finetune {file} --dry-run    jobs, GPUs, estimates of memory and time
+#   soup finetune {file}              train; typed again after a stop, it goes on
+
+start: tiny                # EDIT: the checkpoint that every job starts from: a directory, or a Hub id; tiny is a toy
+data: {base}
+                           # the base set D, which every ingredient is tuned on
+added:                     # one ingredient each: D + d_i
+{added}
+include_base: true         # D alone is an ingredient, too
+out: {out}                 # where ingredients go; logs and states beside it, in {out}.finetune/
+
+lr: 2.0e-5
+epochs: 1                  # or steps: 500
+global_batch_size: 32      # rows a step, over all devices
+# micro_batch: 1           # rows a device takes at once: lower it where a GPU's memory is too small
+# freeze: [general_vit, ocr_vit]    # parts that stay as they are; LLaVA's is vision_tower
+# lora: {{rank: 16}}         # adapters instead of full weights
+# max_length: 4096         # tokens of a row
+# on_bad_row: skip         # leave bad rows out, and tell them; by default they stop a job before its first step
+# checkpoint_every: 500    # steps between two checkpoints to resume from
+# validation: 0.02         # hold a share of the rows out, and take the loss on it ...
+# validate_every: 100      #   ... every so many steps
+# gpus_per_job: 1
+# sweep: {{lr: [1.0e-5, 2.0e-5]}}   # all ingredients once for each: the soup over learning rates
+"""
+
+
+def write_first_pool(folder: Path, path: Path) -> FinetuneConfig:
+    """Write a commented pool file from a folder of data sets, and give what it says.
+
+    Each file of rows and each directory that is a data set is one; the one called base is the base set, else the one
+    with most rows.
+
+    Args:
+        folder: where the data sets lie.
+        path: the file, which must not be there yet; paths in it start at its own directory.
+
+    Raises:
+        FinetuneError: fewer than two data sets there, or the file is there already.
+    """
+    if path.exists():
+        raise FinetuneError(f"{path}: stands there already. Remove it, or name another file.")
+    sizes, others = _sizes(folder)
+    if len(sizes) < 2:
+        found = f"found {', '.join(item.name for item in sizes) or 'none'}"
+        left = f"; no data sets are {', '.join(others)}" if others else ""
+        raise FinetuneError(f"{folder}: expected a base set and at least one to add, {found}{left}.")
+    base = next((item for item in sizes if item.stem == BASE), max(sizes, key=lambda item: sizes[item]))
+    root = path.parent.resolve()
+    lines = [
+        f"  {json.dumps(item.stem)}: {json.dumps(_relative(item, root))}  # {sizes[item]:,} rows"
+        for item in sizes
+        if item is not base
+    ]
+    shown = f"{json.dumps(_relative(base, root))}  # {sizes[base]:,} rows"
+    text = TEXT.format(file=path.name, base=shown, added="\n".join(lines), out="ckpts")
+    write_atomic(path, text)
+    try:
+        return parse_config(read_mapping(path, POOL_KEYS), path)
+    except FinetuneError:
+        path.unlink()
+        raise
+
+
+def _sizes(folder: Path) -> tuple[dict[Path, int], Sequence[str]]:
+    """Return the rows of each data set in a folder, and the names of what is none."""
+    sizes, others = {}, []
+    if not folder.is_dir():
+        raise FinetuneError(f"{folder}: expected a folder of data sets, but there is none.")
+    for item in sorted(folder.iterdir()):
+        if item.name.startswith(".") or (item.is_file() and item.suffix not in SUFFIXES):
+            continue
+        try:
+            sizes[item] = len(open_file(DataSet.model_validate({"path": str(item)})))
+        except FinetuneError:
+            others.append(item.name)
+    return sizes, others
+
+
+def _relative(item: Path, root: Path) -> str:
+    whole = item.resolve()
+    return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(whole)
