@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
 
-from soup.cli.options import Command, GroupedOption, Values, compose_options, dry_run_option, json_option
+from soup.cli.options import (
+    Command,
+    GroupedOption,
+    Values,
+    carrier_options,
+    compose_options,
+    dry_run_option,
+    json_option,
+)
 from soup.cli.training import needs_extra
 from soup.errors import FinetuneError
+from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
 if TYPE_CHECKING:
+    from finetune.data.capfusion import CaptionWriter
     from finetune.data.source_rows import SourceRows
 
 __all__ = ["data_commands"]
@@ -115,6 +126,82 @@ def filter_rows(values: Values) -> None:
         print_line(f"{out}: {kept:,} rows of {scored:,} scored{failed}; see {out.with_suffix('.report.html')}")
 
 
+@data.command(
+    "capfuse", cls=Command, example="soup data capfuse captions.jsonl -o fused.jsonl --captioner vlm/ --fuser llm/"
+)
+@cloup.argument("source", metavar="IN", help="A data set of pictures and captions.")
+@compose_options(
+    *rows_options,
+    GroupedOption.of(
+        "Evaluate",
+        "--captioner",
+        metavar="DIR|URL",
+        help="Captions each picture: a checkpoint, or an endpoint.",
+    ),
+    GroupedOption.of("Evaluate", "--captioner-model", metavar="NAME", help="The captioner's name at its endpoint."),
+    GroupedOption.of(
+        "Evaluate", "--fuser", metavar="DIR|URL", help="Fuses it with the raw caption: a language model, an endpoint."
+    ),
+    GroupedOption.of("Evaluate", "--fuser-model", metavar="NAME", help="The fuser's name at its endpoint."),
+    GroupedOption.of("Evaluate", "--caption-prompt", type=FILE, metavar="FILE", help="What the captioner is asked."),
+    GroupedOption.of(
+        "Evaluate",
+        "--fuse-prompt",
+        type=FILE,
+        metavar="FILE",
+        help="What the fuser is asked, with {raw}, {synthetic}.",
+    ),
+    *carrier_options(EvalSettings, "batch_size"),
+    trust_option,
+    rows_out_option,
+    dry_run_option,
+    json_option,
+)
+def capfuse(values: Values) -> None:
+    """Write new captions, fused from two sources.
+
+    One that a model writes of the picture, and the raw one. Either step alone, too; typed again, it goes on.
+    """
+    from soup.cli.console import Console, cell, print_json, print_line, print_plan
+
+    if not values["captioner"] and not values["fuser"]:
+        raise click.UsageError("nothing to do: expected --captioner, --fuser, or both")
+    with needs_extra():
+        from finetune.data.capfusion import CapFusion, captions_path, read_prompt
+        from finetune.data.row_output import check_out
+    out = values["out"]
+    check_out(out, captions_path(out))
+    with Console() as console:
+        rows = _open_rows(values)
+        prompts = [read_prompt(step, values[f"{step}_prompt"]) for step in ("caption", "fuse")]
+        captioner, fuser = _writer(values, "captioner"), _writer(values, "fuser")
+        task = CapFusion(rows, out, captioner, fuser, *prompts)
+        known = len(task.journal().rows)
+        plan = {"schema": 1, "rows": len(rows), "written_before": known, "out": str(out)}
+        if not values["dry_run"]:
+            report = task.run(lambda step, done, count: console.show_rows(f"{values['source']}, {step}", done, count))
+            _write_json(out.with_suffix(".report.json"), report)
+    if values["dry_run"]:
+        print_plan(plan, as_json=values["as_json"])
+    elif values["as_json"]:
+        print_json(report)
+    else:
+        failed = f", {report['failed']:,} rows failed" if report["failed"] else ""
+        print_line(f"{out}: {report['written']:,} rows{failed}; marks: {cell(report['marks']) or 'none'}")
+
+
+def _writer(values: Values, role: str) -> CaptionWriter | None:
+    """Open what writes captions; None where that step is left out."""
+    if not (location := values[role]):
+        return None
+    with needs_extra():
+        from evaluators.answering.caption_engines import open_writer
+        from finetune.data.capfusion import CaptionWriter
+    settings = EvalSettings(batch_size=values["batch_size"], trust_remote_code=values["trust_remote_code"])
+    writer = open_writer(location, values[f"{role}_model"], settings, sees_pictures=role == "captioner")
+    return CaptionWriter(writer.name, writer.answer, writer.identity(), writer.close)
+
+
 def _open_rows(values: Values) -> SourceRows:
     from finetune.config import DataSet
     from finetune.data.source_rows import SourceRows
@@ -136,7 +223,6 @@ def _model(location: str, trust_remote_code: bool) -> tuple[Path, dict[str, obje
     from soup.checkpoints.digest import digest_checkpoint
     from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
     from soup.checkpoints.reader import Checkpoint
-    from soup.evaluation.settings import EvalSettings
 
     directory = fetch_checkpoint(location)[0] if is_hub_id(location) and not Path(location).exists() else Path(location)
     with Checkpoint(directory) as checkpoint:
@@ -161,8 +247,14 @@ def _text_of(path: Path) -> str:
 def _write_report(out: Path, report: dict[str, Any], page: str) -> None:
     from soup.support.atomic_files import write_atomic
 
-    write_atomic(out.with_suffix(".report.json"), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    _write_json(out.with_suffix(".report.json"), report)
     write_atomic(out.with_suffix(".report.html"), page)
+
+
+def _write_json(path: Path, report: Mapping[str, object]) -> None:
+    from soup.support.atomic_files import write_atomic
+
+    write_atomic(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
 data_commands = [data]

@@ -7,8 +7,12 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from evaluators.answering.engines.transformers import TransformersModel
+from finetune.data.capfusion import read_prompt
 from soup.cli.app import cli
 from soup.errors import SoupError
+from tests.evaluators.vlmeval.test_local_judge import save_language_model
+from tests.helpers.scripted_models import JudgeServer
 from tests.helpers.vlm_families import noise, save_family
 
 pytestmark = [pytest.mark.usefixtures("one_thread")]
@@ -75,3 +79,45 @@ def test_bad_input_is_told_in_a_sentence_and_nothing_is_written(here, words, why
     with pytest.raises(SoupError, match=why):
         run("filter", *words)
     assert {path.name for path in here.iterdir()} == before
+
+
+@pytest.fixture
+def language_model(here):
+    return save_language_model(here / "llm", 0)
+
+
+CAPFUSE = ("capfuse", "in.jsonl", "-o", "fused.jsonl")
+
+
+def test_tiny_checkpoints_caption_and_fuse(here, language_model):
+    plan = json.loads(run(*CAPFUSE, "--captioner", "vlm", "--fuser", "llm", "--dry-run", "--json").stdout)
+    assert (plan["rows"], plan["written_before"]) == (6, 0)
+    report = json.loads(run(*CAPFUSE, "--captioner", "vlm", "--fuser", "llm", "--json").stdout)
+    assert (report["written"], report["failed"]) == (5, 1)
+    rows = [json.loads(line) for line in (here / "fused.jsonl").read_text().splitlines()]
+    assert [row["captions"]["raw"] for row in rows] == ANSWERS
+    model = TransformersModel(here / "vlm", max_new_tokens=256)
+    prompt = [{"type": "image", "value": "2.png"}, {"type": "text", "value": read_prompt("caption")}]
+    assert rows[2]["captions"]["synthetic"] == model.answer([prompt])[0].strip()
+    assert {row["written_by"]["fused"] for row in rows} == {"llm"}
+
+
+def test_an_endpoint_captions_and_fuses_and_nothing_is_asked_twice(here):
+    def reply(prompt, temperature):
+        return "A tree of the sea." if len(prompt) == 2 else f"fused: {prompt[0]['text'].splitlines()[2]}"
+
+    with JudgeServer(reply) as server:
+        words = ("--captioner", server.url, "--fuser", server.url, "--json")
+        report = json.loads(run(*CAPFUSE, *words).stdout)
+        asked = len(server.bodies)
+        again = json.loads(run(*CAPFUSE, *words).stdout)
+        assert len(server.bodies) == asked == 10
+    assert report == again
+    [first, *_] = [json.loads(line) for line in (here / "fused.jsonl").read_text().splitlines()]
+    assert first["conversations"][1]["value"] == "fused: Web caption: a tree"
+    assert first["written_by"] == {"synthetic": "a-model", "fused": "a-model"}
+
+
+def test_nothing_to_write_captions_with_is_wrong_usage(here):
+    done = CliRunner().invoke(cli, ["data", *CAPFUSE])
+    assert (done.exit_code, "expected --captioner, --fuser, or both" in done.output) == (2, True)

@@ -11,7 +11,7 @@ from soup.support.options import option_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LooksAheadError", "loss_of_answer", "refuse_looking_ahead"]
+__all__ = ["LooksAheadError", "answer_logits", "loss_of_answer", "refuse_looking_ahead"]
 
 
 class LooksAheadError(EvaluatorError):
@@ -29,7 +29,7 @@ def loss_of_answer(module: Any, inputs: Mapping[str, Tensor], answer: Tensor) ->
     import torch
 
     with torch.inference_mode():
-        logits = _logits(module, inputs, answer)
+        logits = answer_logits(module, inputs, answer)
         return float(torch.nn.functional.cross_entropy(logits.float(), answer[0]))
 
 
@@ -43,7 +43,7 @@ def refuse_looking_ahead(module: Any, inputs: Mapping[str, Tensor], answer: Tens
 
     other = (answer + 1) % module.config.get_text_config().vocab_size
     with torch.inference_mode():
-        first, second = (_logits(module, inputs, tokens)[0].float() for tokens in (answer, other))
+        first, second = (answer_logits(module, inputs, tokens)[0].float() for tokens in (answer, other))
     if not torch.allclose(first, second, rtol=1e-2, atol=1e-2):
         raise LooksAheadError(
             f"{type(module).__name__} reads the answer before it is asked for it, so that its loss says nothing. Leave "
@@ -51,7 +51,7 @@ def refuse_looking_ahead(module: Any, inputs: Mapping[str, Tensor], answer: Tens
         )
 
 
-def _logits(module: Any, inputs: Mapping[str, Tensor], answer: Tensor) -> Tensor:
+def answer_logits(module: Any, inputs: Mapping[str, Tensor], answer: Tensor) -> Tensor:
     """Return what the model expects at each token of the answer: [tokens, vocabulary]."""
     if module.config.is_encoder_decoder:
         logits: Tensor = module(**inputs, labels=answer).logits[0]

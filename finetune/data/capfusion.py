@@ -1,0 +1,269 @@
+"""Captions from two sources: one that a model writes of the picture, and one fused of that and the raw one.
+
+    caption = G(raw caption, F(picture))      F: a captioner, G: a language model
+
+The answer of each row becomes the fused caption; where that is empty or a refusal the synthetic one, and where that is
+none either, the raw one stays. All three stay in the row, with who wrote them and what is suspicious about them.
+
+Source: CapsFusion, arXiv 2310.20550; POINTS, arXiv 2409.04828, section 3.1.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finetune.data.caption_marks import is_empty, is_refusal, marks_of
+from finetune.data.row_output import RowJournal, moved_row, write_lines
+from finetune.data.source_rows import Exchange, SourceRows, exchange_of, picture_files, row_id
+from soup.errors import FinetuneError
+from soup.evaluation.engine import OnBatch, Prompt
+
+__all__ = ["CapFusion", "CaptionWriter", "captions_path", "read_prompt"]
+
+CHUNK = 256  # rows whose prompts, and pictures that were bytes, lie about at once
+PLACES = re.compile(r"\{(raw|synthetic)\}")
+PROMPTS = Path(__file__).with_name("prompts")
+
+
+@dataclass(frozen=True)
+class CaptionWriter:
+    """What writes captions.
+
+    name    stands in the rows
+    answer  writes
+    facts   all that its texts depend on, beside the prompt
+    close   gives back the memory that it holds: two models may not fit
+    """
+
+    name: str
+    answer: Callable[[list[Prompt], OnBatch], list[str]]
+    facts: Mapping[str, object] = field(default_factory=dict)
+    close: Callable[[], object] = lambda: None
+
+
+def captions_path(out: Path) -> Path:
+    """Give the file beside an output that holds what was written for all rows."""
+    return out.with_name(f"{out.stem}.captions.jsonl")
+
+
+def read_prompt(name: str, path: Path | None = None) -> str:
+    """Read a prompt, `caption` or `fuse`: from a file of the user's, or the shipped one.
+
+    Raises:
+        FinetuneError: it can't be read, is empty, or does not say where the captions go.
+    """
+    file = path or PROMPTS / f"{name}.txt"
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise FinetuneError(f"{file}: can't be read as text ({error}).") from error
+    if not text:
+        raise FinetuneError(f"{file}: empty; expected a prompt.")
+    if name == "fuse" and set(PLACES.findall(text)) != {"raw", "synthetic"}:
+        raise FinetuneError(f"{file}: expected {{raw}} and {{synthetic}} where the captions go.")
+    return text
+
+
+@dataclass
+class _Row:
+    number: int
+    raw_row: dict[str, object]
+    exchange: Exchange
+    raw: str
+    synthetic: str | None
+    fused: str | None = None
+
+
+@dataclass(frozen=True)
+class CapFusion:
+    """New captions for the rows of a data set.
+
+    Args:
+        rows: The data set: a picture, a request and a caption in each row.
+        out: The JSON lines that take the rows.
+        captioner: Writes the synthetic captions; None: those of an earlier run are in the rows.
+        fuser: Fuses; None: the synthetic caption is the new one.
+        caption_prompt: What the captioner is asked.
+        fuse_prompt: What the fuser is asked, with `{raw}` and `{synthetic}`.
+    """
+
+    rows: SourceRows
+    out: Path
+    captioner: CaptionWriter | None
+    fuser: CaptionWriter | None
+    caption_prompt: str
+    fuse_prompt: str
+
+    def journal(self) -> RowJournal:
+        """Open what an earlier run wrote.
+
+        Raises:
+            FinetuneError: that was by other models, or other prompts.
+        """
+        facts: dict[str, object] = {}
+        steps = ((self.captioner, "caption", self.caption_prompt), (self.fuser, "fuse", self.fuse_prompt))
+        for writer, step, prompt in steps:
+            facts[step] = {"writer": writer.name, "prompt": prompt, **writer.facts} if writer else None
+        return RowJournal(captions_path(self.out), facts)
+
+    def run(self, progress: Callable[[str, int, int], object] = lambda step, done, count: None) -> dict[str, object]:
+        """Write what is not written yet, and give a report: counts of rows, marks and failures.
+
+        Args:
+            progress: Called with a step, rows done and rows in all.
+
+        Raises:
+            SoupError: a model failed, or no row could be read.
+        """
+        failures: dict[int, str] = {}
+        with self.journal() as journal, tempfile.TemporaryDirectory(prefix="soup-capfuse-") as folder:
+            for name, writer in (("synthetic", self.captioner), ("fused", self.fuser)):
+                if writer:
+                    try:
+                        self._step(name, writer, journal, Path(folder), failures, progress)
+                    finally:
+                        writer.close()
+        if len(failures) == len(self.rows):
+            reasons = "; ".join(list(dict.fromkeys(failures.values()))[:3])
+            raise FinetuneError(f"no row of {len(self.rows)} could be captioned: {reasons}")
+        marks: Counter[str] = Counter()
+        sources: Counter[str] = Counter()
+        write_lines(self.out, self._new_rows(journal, failures, marks, sources))
+        write_lines(journal.path, self._caption_lines(journal, failures))
+        counts = Counter(failures.values())
+        return {
+            "schema": 1,
+            "out": str(self.out),
+            "rows": len(self.rows),
+            "written": len(self.rows) - len(failures),
+            "answer_from": dict(sources),
+            "marks": dict(marks),
+            "failed": len(failures),
+            "failures": dict(counts.most_common(20)),
+        }
+
+    def _step(
+        self,
+        name: str,
+        writer: CaptionWriter,
+        journal: RowJournal,
+        folder: Path,
+        failures: dict[int, str],
+        progress: Callable[[str, int, int], object],
+    ) -> None:
+        """Have one writer write what the journal lacks."""
+        done, total = 0, len(self.rows)
+        for start in range(0, total, CHUNK):
+            numbers = range(total)[start : start + CHUNK]
+            prompts: list[Prompt] = []
+            identities: dict[int, str] = {}
+            with ExitStack() as files:
+                for i in (i for i in numbers if i not in failures):
+                    try:
+                        row, identity = self._row(i, journal)
+                        if name in journal.rows.get(identity, {}) or identity in identities.values():
+                            continue
+                        prompt = self._prompt(name, row, files, folder)
+                    except FinetuneError as error:
+                        failures[i] = str(error).removeprefix(f"{self.rows.where(i)}: ")
+                        continue
+                    prompts.append(prompt)
+                    identities[id(prompt)] = identity
+
+                def keep(batch: list[Prompt], replies: list[str], known: dict[int, str] = identities) -> None:
+                    for prompt, reply in zip(batch, replies, strict=True):
+                        identity = known[id(prompt)]
+                        journal.add(identity, {**journal.rows.get(identity, {}), name: reply.strip()})
+
+                if prompts:
+                    writer.answer(prompts, keep)
+            done += len(numbers)
+            progress(name, done, total)
+
+    def _row(self, i: int, journal: RowJournal) -> tuple[_Row, str]:
+        raw_row = self.rows.raw(i)
+        exchange = exchange_of(self.rows.sample(i, raw_row))
+        identity = row_id(raw_row)
+        written = journal.rows.get(identity, {})
+        earlier = raw_row.get("captions")
+        before = earlier if isinstance(earlier, Mapping) else {}
+        raw = before.get("raw") if isinstance(before.get("raw"), str) else exchange.answer
+        texts = {"synthetic": before.get("synthetic"), **written}
+        synthetic, fused = (text if isinstance(text := texts.get(key), str) else None for key in ("synthetic", "fused"))
+        return _Row(i, raw_row, exchange, str(raw), synthetic, fused), identity
+
+    def _prompt(self, name: str, row: _Row, files: ExitStack, folder: Path) -> Prompt:
+        if name == "synthetic":
+            if len(row.exchange.pictures) != 1:
+                raise FinetuneError(f"expected one picture to caption, found {len(row.exchange.pictures)}")
+            [path] = files.enter_context(picture_files(row.exchange.pictures, folder, str(row.number)))
+            return [{"type": "image", "value": path}, {"type": "text", "value": self.caption_prompt}]
+        if row.synthetic is None:
+            raise FinetuneError("no synthetic caption: expected `captions: {synthetic: ...}` of an earlier run")
+        captions = {"raw": row.raw, "synthetic": row.synthetic}
+        return [{"type": "text", "value": PLACES.sub(lambda place: captions[place[1]], self.fuse_prompt)}]
+
+    def _new_rows(
+        self, journal: RowJournal, failures: Mapping[int, str], marks: Counter[str], sources: Counter[str]
+    ) -> Iterator[dict[str, object]]:
+        for i in range(len(self.rows)):
+            if i in failures:
+                continue
+            row, _ = self._row(i, journal)
+            captions = {"raw": row.raw, "synthetic": row.synthetic, "fused": row.fused}
+            found = marks_of(row.raw, row.synthetic, row.fused)
+            usable = [name for name in ("fused", "synthetic") if _is_usable(captions[name])]
+            source = usable[0] if usable else "raw"
+            marks.update(found)
+            sources[source] += 1
+            moved = moved_row(row.raw_row, self.rows.root, self.out.parent)
+            yield {
+                **_with_answer(moved, str(captions[source])),
+                "captions": captions,
+                "written_by": _earlier_writers(row.raw_row) | self._writers(),
+                "answer_from": source,
+                "marks": found,
+            }
+
+    def _writers(self) -> dict[str, object]:
+        writers = {"synthetic": self.captioner, "fused": self.fuser}
+        return {name: writer.name for name, writer in writers.items() if writer}
+
+    def _caption_lines(self, journal: RowJournal, failures: Mapping[int, str]) -> Iterator[Mapping[str, object]]:
+        yield journal.facts
+        for i in range(len(self.rows)):
+            where = {"row": i, "where": self.rows.where(i)}
+            if i in failures:
+                yield {**where, "failure": failures[i]}
+                continue
+            row, identity = self._row(i, journal)
+            known = journal.rows.get(identity, {})
+            written: dict[str, object] = {key: known[key] for key in ("synthetic", "fused") if key in known}
+            yield {"id": identity, **where, **written, "marks": marks_of(row.raw, row.synthetic, row.fused)}
+
+
+def _is_usable(caption: str | None) -> bool:
+    return caption is not None and not is_empty(caption) and not is_refusal(caption)
+
+
+def _earlier_writers(raw: Mapping[str, object]) -> dict[str, object]:
+    writers = raw.get("written_by")
+    return dict(writers) if isinstance(writers, Mapping) else {}
+
+
+def _with_answer(raw: dict[str, object], answer: str) -> dict[str, object]:
+    """Give a row of one question and one answer with another answer, in whatever form its turns are."""
+    name = "messages" if raw.get("messages") else "conversations"
+    turns = raw[name]
+    if isinstance(turns, Mapping):  # as some tables store a list of turns
+        turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]
+    assert isinstance(turns, list), "the row was read"
+    last = dict(turns[-1])
+    last["value" if "value" in last else "content"] = answer
+    return {**raw, name: [*turns[:-1], last]}
