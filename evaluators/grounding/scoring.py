@@ -28,6 +28,9 @@ LEAST_OVERLAP = 0.5
 FEW = 4
 """Of so many points and fewer there are few; the paper names the kinds and not their bounds."""
 
+ROUNDING = 1e-9
+"""What fractions may lose on the way, for a pixel: a point at just the radius hits, an overlap of just a half, too."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -90,7 +93,7 @@ def _by_phrase(phrases: Sequence[str], reading: Reading) -> list[list[Box]]:
 
 
 def _share(boxes: Sequence[Box], predicted: Sequence[Box]) -> float:
-    misses = [[float(box.overlap(other) < LEAST_OVERLAP) for other in predicted] for box in boxes]
+    misses = [[float(box.overlap(other) < LEAST_OVERLAP - ROUNDING) for other in predicted] for box in boxes]
     hits = sum(not misses[i][j] for i, j in matching(misses))
     return hits / max(len(boxes), len(predicted))
 
@@ -114,7 +117,7 @@ def _judge_points(question: Question, reading: Reading) -> Verdict:
 
 def _hits(question: Question, number: int, point: Point, distance: float) -> bool:
     if not question.masks:
-        return distance <= question.radius
+        return distance <= question.radius + ROUNDING
     return _is_white(question.masks[number], point)
 
 

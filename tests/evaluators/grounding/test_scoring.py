@@ -89,6 +89,17 @@ def test_a_point_hits_inside_its_own_mask_alone(tmp_path):
     assert points(asked, say((200, 100))).precision == 1
 
 
+def test_a_point_at_just_the_radius_hits():
+    missed = [
+        (x, y)
+        for x in range(0, 186, 5)
+        for y in range(0, 86, 4)
+        for there in [(x + 15, y), (x, y + 15), (x + 9, y + 12)]
+        if points(question(points=at((x, y)), radius=15), say(there)).points != 1
+    ][:3]
+    assert not missed
+
+
 def test_abstention_is_right_where_nothing_is_there_and_only_there():
     assert points(question(), "There are none.").points == 1
     assert points(question(), say((1, 1))).points == 0
@@ -115,6 +126,18 @@ def test_a_box_hits_with_half_of_the_union_in_common():
         assert boxes(asked, Grounding((Box(0, 0, right, 1),))) == hit
     assert boxes(asked, Grounding((Box(0, 0, 0.5, 1), DOG))) == 0.5
     assert boxes(asked, Grounding((Point(0.2, 0.5),))) == 0
+
+
+def test_a_box_of_just_half_the_union_hits_in_an_image_of_any_size():
+    missed = []
+    for width, height in [(333, 77), (1000, 601), (1279, 719)]:
+        for left, half in itertools.product(range(0, 60, 7), range(1, 60)):
+            truth = Box(left / width, 3 / height, (left + 2 * half) / width, 50 / height)
+            asked = Question("1", Path("a.png"), "Where?", (width, height), boxes=(("", (truth,)),))
+            answer = f"[{left}, 3, {left + half}, 50]"
+            if judge("boxes", asked, answer, named_convention("brackets:pixels")).points != 1:
+                missed.append((width, left, half))
+    assert not missed
 
 
 def test_phrases_are_found_by_their_words_or_else_by_their_order():
