@@ -16,7 +16,7 @@ except ImportError:  # before 5.20, where a configuration builds its parts by it
 
 __all__ = ["CONNECTORS", "FeatureGrid", "PatchesConfig", "PointsConfig", "feature_grid_of"]
 
-CONNECTORS = ("shuffle", "pool", "linear")
+CONNECTORS = ("shuffle", "pool", "attention-pool", "linear")
 """What may stand between the encoders and the language model; see `finetune.points.connectors`."""
 
 PARTS = {"general_config": "clip_vision_model", "ocr_config": "clip_vision_model", "text_config": "qwen2"}

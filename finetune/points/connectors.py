@@ -15,11 +15,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from finetune.points.config import PointsConfig
 
-__all__ = ["Connector", "LinearConnector", "PoolConnector", "ShuffleConnector", "build_connector", "pixel_shuffle"]
+__all__ = [
+    "AttentionPoolConnector",
+    "Connector",
+    "LinearConnector",
+    "PoolConnector",
+    "ShuffleConnector",
+    "build_connector",
+    "pixel_shuffle",
+]
+
+HEAD_WIDTH = 64  # of attention, as in Molmo's encoder
 
 
 def pixel_shuffle(x_TGGC: Tensor, factor: int) -> Tensor:
@@ -80,7 +91,7 @@ class LinearConnector(Connector):
 class PoolConnector(Connector):
     """Molmo: an MLP of each patch, then the mean over each square of patches.
 
-    Source: Molmo, arXiv 2409.17146, section 2 (whose released models pool by attention).
+    Source: Molmo, arXiv 2409.17146, section 2; its released models pool by attention, see `AttentionPoolConnector`.
     """
 
     def __init__(self, patch: int, width: int, factor: int):
@@ -88,17 +99,56 @@ class PoolConnector(Connector):
 
     def arrange(self, x_TGGC: Tensor) -> Tensor:
         """Arrange every patch, those of a square one after another."""
-        squares = pixel_shuffle(x_TGGC, self.factor)
-        return squares.unflatten(-1, (self.factor**2, -1)).flatten(1, 2)
+        return _by_square(x_TGGC, self.factor)
 
     def forward(self, x_M: Tensor) -> Tensor:
         """Make image tokens [..., M, K] -> [..., N, D]."""
         return super().forward(x_M).unflatten(-2, (-1, self.factor**2)).mean(-2)
 
 
+def _by_square(x_TGGC: Tensor, factor: int) -> Tensor:
+    """Arrange patches so that those of a square follow each other [T, G, G, C] -> [T, M, C]."""
+    return pixel_shuffle(x_TGGC, factor).unflatten(-1, (factor**2, -1)).flatten(1, 2)
+
+
+class AttentionPoolConnector(Connector):
+    """Molmo as released: the mean of each square of patches attends to them, then an MLP.
+
+    Layers 0 to 3 make queries, keys, values and the output of attention. Heads have 64 numbers each where that divides
+    the encoder's width; otherwise there is one.
+
+    Source: Molmo, arXiv 2409.17146, appendix "model details", and its public code.
+    """
+
+    def __init__(self, patch: int, width: int, factor: int):
+        attention = (nn.Linear(patch, patch) for _ in range(4))
+        super().__init__(*attention, nn.Linear(patch, width), nn.GELU(), nn.Linear(width, width), factor=factor)
+        self.heads = patch // HEAD_WIDTH if patch % HEAD_WIDTH == 0 else 1
+
+    def arrange(self, x_TGGC: Tensor) -> Tensor:
+        """Arrange every patch, those of a square one after another."""
+        return _by_square(x_TGGC, self.factor)
+
+    def forward(self, x_M: Tensor) -> Tensor:
+        """Make image tokens [..., M, K] -> [..., N, D]."""
+        to_query, to_key, to_value, to_output, *mlp = self
+        squares = x_M.unflatten(-2, (-1, self.factor**2))  # [..., N, patches of a square, K]
+        query = self._split(to_query(squares.mean(-2, keepdim=True)))
+        attended = F.scaled_dot_product_attention(query, self._split(to_key(squares)), self._split(to_value(squares)))
+        x = to_output(attended.transpose(-3, -2).flatten(-2)).squeeze(-2)
+        for layer in mlp:
+            x = layer(x)
+        return x
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Give each head its numbers [..., patches, K] -> [..., heads, patches, K / heads]."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+
 _CLASSES: dict[str, Callable[[int, int, int], Connector]] = {
     "shuffle": ShuffleConnector,
     "pool": PoolConnector,
+    "attention-pool": AttentionPoolConnector,
     "linear": LinearConnector,
 }
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from torch.nn.functional import gelu, linear
 
 from finetune.points.config import CONNECTORS
-from finetune.points.connectors import LinearConnector, PoolConnector, ShuffleConnector, build_connector, pixel_shuffle
+from finetune.points.connectors import (
+    AttentionPoolConnector,
+    LinearConnector,
+    PoolConnector,
+    ShuffleConnector,
+    build_connector,
+    pixel_shuffle,
+)
 from tests.helpers.tiny_points import points_config
 
 
@@ -55,6 +62,24 @@ def test_molmo_projects_each_patch_by_an_mlp_and_takes_the_mean_of_a_square():
     for place in range(4):
         rows, columns = range(place // 2 * 3, place // 2 * 3 + 3), range(place % 2 * 3, place % 2 * 3 + 3)
         expected = torch.stack([mlp(connector, x[1, r, c]) for r in rows for c in columns]).mean(0)
+        torch.testing.assert_close(tokens[1, place], expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("width", "heads"), [(5, 1), (128, 2)])
+def test_molmo_as_released_pools_each_square_by_attention_of_its_mean(width, heads):
+    x, connector = patches(width=width), AttentionPoolConnector(width, 7, 2)
+    tokens = connector(connector.arrange(x))
+    assert tokens.shape == (2, 9, 7)
+    query, key, value, output, up, _, down = connector
+    oracle = torch.nn.MultiheadAttention(width, heads, batch_first=True)
+    oracle.in_proj_weight.copy_(torch.cat([query.weight, key.weight, value.weight]))
+    oracle.in_proj_bias.copy_(torch.cat([query.bias, key.bias, value.bias]))
+    oracle.out_proj.load_state_dict(output.state_dict())
+    for place in range(9):
+        window = square(x, 1, place // 3, place % 3, 2).view(1, 4, width)
+        attended, _ = oracle(window.mean(1, keepdim=True), window, window)
+        expected = linear(gelu(linear(attended[0, 0], up.weight, up.bias)), down.weight, down.bias)
         torch.testing.assert_close(tokens[1, place], expected, rtol=1e-5, atol=1e-6)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from fractions import Fraction
 
 import numpy as np
@@ -384,3 +385,42 @@ def test_no_frames_are_refused(total, frames):
         frame_indices(total, frames)
     with pytest.raises(FinetuneError, match="without frames"):
         Video([])
+
+
+@named
+def test_a_point_of_the_image_is_seen_where_its_fractions_say(tiling):
+    """What is said of the whole image is right for its tiles: each point is in its place, or not there at all."""
+    for (width, height), (x, y) in itertools.product([(640, 480), (300, 900), (1920, 1080)], [(0.2, 0.7), (0.9, 0.1)]):
+        picture = Image.new("L", (width, height))
+        left, top = round(x * width) - 20, round(y * height) - 20
+        picture.paste(255, (left, top, left + 40, top + 40))
+        plan = tiling.plan(width, height, 336)
+        tiles = cut_tiles(picture.convert("RGB"), plan, 336)
+        first = plan.thumbnail is not None and plan.thumbnail.first
+        (wide, high), (corner_x, corner_y) = plan.sizes[-1], plan.corner
+        at_x, at_y = corner_x + x * wide, corner_y + y * high
+        seen = [
+            tiles[i + first, 0, int(at_y) - box[1], int(at_x) - box[0]] > 127
+            for i, box in enumerate(plan.boxes)
+            if box[0] <= int(at_x) < box[2] and box[1] <= int(at_y) < box[3]
+        ]
+        assert seen
+        assert all(seen)
+        assert (tiles[first : first + len(plan.boxes)] > 127).any(dim=(1, 2, 3)).sum() >= len(seen)
+
+
+def test_each_region_of_an_image_is_the_own_part_of_one_crop_of_ten_thousand_sizes():
+    """A crop's own part is what lies between the middles of its overlaps, up to the canvas's edge where it has none."""
+    chance, tiling = random.Random(13), MultiCrop()
+    margin = tiling.margin * tiling.patch
+    for _ in range(10_000):
+        plan = tiling.plan(chance.randint(1, 4000), chance.randint(1, 4000), 336)
+        for axis in (0, 1):
+            end = plan.canvas[axis]
+            spans = sorted({(box[axis], box[axis + 2]) for box in plan.boxes})
+            owned = [(a + margin * (a > 0), b - margin * (b < end)) for a, b in spans]
+            assert owned[0][0] == 0
+            assert owned[-1][1] == end
+            assert all(before[1] == after[0] for before, after in itertools.pairwise(owned))
+        columns, rows = (len({box[axis] for box in plan.boxes}) for axis in (0, 1))
+        assert len(set(plan.boxes)) == columns * rows == len(plan.boxes) <= 12
