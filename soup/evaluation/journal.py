@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import html
 import io
 import json
 import os
@@ -16,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType, UnionType
-from typing import NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from soup.errors import JournalError, SoupError
 from soup.evaluation.api import Benchmark, Part, Score, Split
@@ -27,11 +28,18 @@ from soup.support.file_lock import FileLock
 from soup.support.json_text import check_kinds, parse_json
 from soup.support.open_files import read_errors, refuse_irregular
 from soup.support.options import option_name
-from soup.support.text import without_secrets
+from soup.support.text import pluralize, without_secrets
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["SCHEMA", "Entry", "Journal", "score_key"]
 
 SCHEMA = 1
+FILE_NAME = "journal.jsonl"
+COLUMNS = ("ingredients", "weights", "benchmark", "part", "score", "n", "low", "high", "seconds", "time", "recipe")
+"""Of a journal's table; `low` and `high` are an estimate's."""
+MOST_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -95,14 +103,16 @@ class Journal:
     """The scores of a run. Open for writing it belongs to one process; any number may read.
 
     Args:
-        path: The file; with `write` it is made if it is not there.
-        write: Whether scores will be added.
+        path: The file, which is made where it is written and not there; or a run's directory, which is only read.
+        write: Whether scores will be added; by default to a file.
 
     Raises:
         JournalError: Another run is writing it, or a line in the middle is damaged.
     """
 
-    def __init__(self, path: Path, *, write: bool = True) -> None:
+    def __init__(self, path: str | Path, *, write: bool | None = None) -> None:
+        is_run = ((path := Path(path)) / FILE_NAME).is_file()
+        path, write = (path / FILE_NAME if is_run else path), (not is_run if write is None else write)
         self.path = path
         self._lock: FileLock | None = None
         self._file = None
@@ -125,6 +135,17 @@ class Journal:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
+
+    def to_pandas(self) -> DataFrame:
+        """Return a row for each score: what was scored on what, the value, its estimate's interval, and the time."""
+        import pandas
+
+        return pandas.DataFrame([_row(entry) for entry in self.entries], columns=COLUMNS)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the last scores."""
+        table: str = self.to_pandas().tail(MOST_SHOWN).to_html(index=False, float_format="%.2f")
+        return f"<p>{html.escape(str(self.path))}: {pluralize(len(self.entries), 'score')}</p>{table}"
 
     def find(self, key: str) -> Entry | None:
         """Look up the entry of a key; None where nothing is remembered."""
@@ -209,6 +230,13 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    estimate, value = entry.score.estimate, entry.score.value
+    low, high = estimate.interval(value) if estimate else (None, None)
+    facts = (" + ".join(entry.names), entry.weights, entry.benchmark, entry.split.part, value, entry.score.n)
+    return dict(zip(COLUMNS, (*facts, low, high, entry.seconds, entry.time, entry.recipe), strict=True))
 
 
 def _make_and_lock(path: Path) -> FileLock | None:

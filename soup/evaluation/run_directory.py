@@ -20,6 +20,7 @@ from pathlib import Path
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import looks_like_checkpoint
 from soup.errors import OutputError
+from soup.evaluation.journal import FILE_NAME
 from soup.merging.recipe import Recipe
 from soup.support.open_files import real_path
 from soup.support.options import option_name
@@ -51,7 +52,7 @@ class RunDirectory:
     @property
     def journal(self) -> Path:
         """The file of all scores."""
-        return self.path / "journal.jsonl"
+        return self.path / FILE_NAME
 
     @property
     def digests(self) -> Path:

@@ -8,6 +8,9 @@
         with tiny_candidate(tiny_checkpoint(tmp_path / "model"), tmp_path / "scratch") as candidate:
             check_evaluator(MyEvaluator, Benchmark("mine:task", "mine", "task"), candidate)
     def test_my_engine():    check_engine(MyEngine, [one_candidate, another], prompts)
+    def test_on_a_real_run():
+        table = ScoreTable.from_run("ckpts.soup")
+        my_strategy(table.pool, table)
 
 A check raises AssertionError with what is wrong. The same call gives the same tiny checkpoint on every machine.
 """
@@ -16,11 +19,13 @@ from __future__ import annotations
 
 from soup.testing.conformance import check_evaluator, check_method, check_strategy
 from soup.testing.engine_conformance import FakeEngine, check_engine
+from soup.testing.score_table import ScoreTable
 from soup.testing.tiny_checkpoints import TINY_SHAPES, tiny_candidate, tiny_checkpoint, tiny_pool, tiny_tensor
 
 __all__ = [
     "TINY_SHAPES",
     "FakeEngine",
+    "ScoreTable",
     "check_engine",
     "check_evaluator",
     "check_method",

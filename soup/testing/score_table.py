@@ -1,0 +1,71 @@
+"""A real run's points as a table to play strategies on: no model, no data, no time.
+
+table = ScoreTable.from_run("ckpts.soup")
+chosen = my_strategy(table.pool, table)
+table.trials                        # what it asked for, in order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from soup.errors import EvaluatorError
+from soup.evaluation.api import LIKELIHOOD, Score
+from soup.evaluation.journal import Entry, Journal
+from soup.evaluation.objective import PLAIN, Objective
+from soup.testing.simulation import TableRecipe, TableScorer
+
+__all__ = ["ScoreTable"]
+
+Shares = frozenset[tuple[str, float]]
+
+
+@dataclass
+class ScoreTable(TableScorer):
+    """Scores of a pool's soups, to be asked for as a strategy asks; see `from_run`."""
+
+    @classmethod
+    def from_run(cls, run: str | Path, *, part: str | None = None, objective: Objective = PLAIN) -> ScoreTable:
+        """Read the scores of a run; a soup that it did not score has none.
+
+        Args:
+            run: The run's directory.
+            part: Of the questions; by default those that chose.
+            objective: How scores are summed up.
+
+        Raises:
+            JournalError: there is no journal, or it is damaged.
+            EvaluatorError: by asking for a soup that the run did not score.
+        """
+        with Journal(run, write=False) as journal:
+            entries = [entry for entry in journal if not entry.benchmark.endswith(LIKELIHOOD)]
+        wanted = part or ("selection" if any(entry.split.part == "selection" for entry in entries) else "all")
+        scores = _by_shares([entry for entry in entries if entry.split.part == wanted])
+        names = dict.fromkeys(name for shares in scores if len(shares) == 1 for name, _ in shares)
+
+        def look_up(recipe: TableRecipe) -> Mapping[str, Score]:
+            known = scores.get(_shares(recipe.names, recipe.weights))
+            if known is None or recipe.method or recipe.params:
+                raise EvaluatorError(f"{recipe.digest}: the run in {run} did not score it on {wanted} questions.")
+            return known
+
+        return cls(list(names), look_up, objective=objective)
+
+
+def _by_shares(entries: list[Entry]) -> dict[Shares, dict[str, Score]]:
+    """Gather scores by ingredients and weights: of several recipes the first, and scores before estimates."""
+    recipes: dict[Shares, str] = {}
+    scores: dict[Shares, dict[str, Score]] = {}
+    for entry in entries:
+        shares = _shares(entry.names, entry.weights)
+        if recipes.setdefault(shares, entry.recipe) == entry.recipe:
+            held = scores.setdefault(shares, {})
+            if entry.benchmark not in held or entry.score.estimate is None:
+                held[entry.benchmark] = entry.score
+    return scores
+
+
+def _shares(names: tuple[str, ...], weights: tuple[float, ...]) -> Shares:
+    return frozenset((name, round(weight, 9)) for name, weight in zip(names, weights, strict=True))
