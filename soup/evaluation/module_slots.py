@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from soup.checkpoints.dtypes import TensorSpec
 from soup.errors import CheckpointError
-from soup.hf.key_mapping import Conversion
+from soup.hf.key_mapping import Conversion, LoadingPlan
 from soup.support.text import bullet_list
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["find_slots"]
+__all__ = ["find_slots", "unfilled_parameters"]
 
 
 def find_slots(
@@ -62,6 +62,32 @@ def find_slots(
             f"can be loaded instead):\n{bullet_list(sorted(wrong))}"
         )
     return {name: slot.detach() for name, slot in slots.items()}
+
+
+def unfilled_parameters(module: torch.nn.Module, specs: Mapping[str, TensorSpec], plan: LoadingPlan) -> list[str]:
+    """Return the names in memory of a module's parameters that a checkpoint leaves as they are.
+
+    Args:
+        module: The module; it may be one without memory.
+        specs: The checkpoint's tensors by name.
+        plan: How they are loaded.
+
+    Returns:
+        Nothing where a conversion can't be tried: what it would give is not known.
+    """
+    wrong: list[str] = []
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    targets = {
+        *(plan.names or {}).values(),
+        *(
+            target
+            for _, target, shape, _ in _converted(plan.conversions, specs, wrong)
+            if target in parameters and parameters[target].shape == shape  # else some of its sources lack
+        ),
+    }
+    filled = {id(value) for name, value in parameters.items() if name in targets}  # of tied ones: under either name
+    left = [name for name, value in parameters.items() if value.numel() and id(value) not in filled]
+    return [] if wrong else left
 
 
 def _converted(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Conversion", "LoadingPlan", "names_on_disk", "plan_loading"]
+__all__ = ["Conversion", "LoadingPlan", "bare_module", "names_on_disk", "names_on_hub", "plan_loading"]
 
 
 @dataclass(frozen=True)
@@ -96,29 +96,76 @@ def plan_loading(module: Any, on_disk: Iterable[str]) -> LoadingPlan:
     return LoadingPlan(names, tuple(conversions))
 
 
-def names_on_disk(path: Path, on_disk: Iterable[str]) -> dict[str, str]:
-    """Return the name on disk by the name in memory of what transformers only renames on loading.
-
-    The module is made on the meta device: of its class and config alone, without memory.
+def bare_module(path: Path) -> Any | None:
+    """Make the module of a checkpoint's class and config alone, without memory (on the meta device).
 
     Args:
         path: A checkpoint's directory.
-        on_disk: The names in its files.
 
     Returns:
-        Nothing for a class that transformers does not have, or can't make of this config.
+        None for a class that transformers does not have, or can't make of this config.
     """
     try:
         import torch
         import transformers
 
         config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
-        kind = getattr(transformers, (config.architectures or [""])[0])
         with torch.device("meta"):
-            names = plan_loading(kind(config), on_disk).names
+            return getattr(transformers, (config.architectures or [""])[0])._from_config(config)
     except Exception:  # whatever a config of anybody's makes a class raise
+        return None
+
+
+def names_on_disk(path: Path, on_disk: Iterable[str]) -> dict[str, str]:
+    """Return the name on disk by the name in memory of what transformers only renames on loading.
+
+    Args:
+        path: A checkpoint's directory.
+        on_disk: The names in its files.
+
+    Returns:
+        Nothing where there is no bare module.
+    """
+    return {in_memory: name for name, in_memory in _loaded_names(bare_module(path), on_disk).items()}
+
+
+def names_on_hub(path: Path, on_disk: Iterable[str]) -> dict[str, str]:
+    """Return what tensors are called in the layout that transformers converts from, where files call them otherwise.
+
+    A model that was made by transformers 5 is saved under names that it has only there; other programs know those of
+    the Hub. They are what transformers' own rules give in reverse, if the rules make the same tensors of them again.
+
+    Args:
+        path: A checkpoint's directory.
+        on_disk: The names in its files.
+
+    Returns:
+        The name by the name in the files; nothing where there is no bare module.
+    """
+    module = bare_module(path)
+    in_memory = _loaded_names(module, on_disk)
+    if not in_memory:
         return {}
-    return {in_memory: name for name, in_memory in (names or {}).items()}
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    rules = [rule.reverse_transform() for rule in reversed(get_model_conversion_mapping(module, add_legacy=False))]
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    names = {
+        name: rename_source_key(target, renamings, converters, reverse=True)[0] for name, target in in_memory.items()
+    }
+    back = _loaded_names(module, names.values())
+    if any(back.get(names[name]) != target for name, target in in_memory.items()):
+        return {}
+    return {name: on_hub for name, on_hub in names.items() if name != on_hub}
+
+
+def _loaded_names(module: Any | None, on_disk: Iterable[str]) -> Mapping[str, str]:
+    try:
+        return {} if module is None else plan_loading(module, on_disk).names or {}
+    except LookupError:
+        return {}
 
 
 def _convert(

@@ -16,12 +16,14 @@ NEWLINES = tuple("\n" * count for count in (2, 3, 4))  # vLLM looks Gemma3's up 
 
 KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "llava", "gemma3")
 TIED = ("qwen3_vl", "internvl")
+RENAMED = ("llava", "llava_onevision", "gemma3")
+"""Whose vision towers transformers 5 gives other names than the Hub."""
 
 
-def save_served(kind, directory, seed, dtype=torch.float32, **text):
+def save_served(kind, directory, seed, dtype=torch.float32, *, on_hub=True, **text):
     """A tiny checkpoint of random weights, as `save_family` makes them, that vLLM can be opened on.
 
-    `text` replaces sizes of the language model.
+    `text` replaces sizes of the language model; without `on_hub` names are those that transformers 5 saves.
     """
     family = vlm_families.FAMILIES[kind]
     gemma = dataclasses.replace(family, specials=(*family.specials, *NEWLINES)) if kind == "gemma3" else family
@@ -32,10 +34,14 @@ def save_served(kind, directory, seed, dtype=torch.float32, **text):
         patch.dict(vlm_families.FAMILIES, {kind: gemma}),
     ):
         vlm_families.save_family(kind, directory, seed, dtype)
-    if kind in ("llava", "gemma3"):  # as on the Hub, and not as transformers 5 saves it, which vLLM 0.32 refuses
-        file = directory / "model.safetensors"
-        tensors = load_file(file)
-        old, new = "vision_tower.", "vision_tower.vision_model."
-        renamed = {name.replace(old, new, 1) if new not in name else name: values for name, values in tensors.items()}
-        save_file(renamed, file, {"format": "pt"})
+    return rename_as_on_hub(directory) if on_hub and kind in RENAMED else directory
+
+
+def rename_as_on_hub(directory):
+    """Give a checkpoint's vision tower the names of the Hub, which vLLM 0.32 knows, and not transformers 5's own."""
+    file = directory / "model.safetensors"
+    old, new = "vision_tower.", "vision_tower.vision_model."
+    tensors = load_file(file)
+    renamed = {name.replace(old, new, 1) if name.startswith(old) else name: values for name, values in tensors.items()}
+    save_file(renamed, file, {"format": "pt"})
     return directory

@@ -14,13 +14,13 @@ import math
 import os
 import pickle
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from evaluators.answering.engines.vllm_layout import main_dtype, refuse_incomplete, refuse_other_layout
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Candidate
@@ -28,7 +28,6 @@ from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.child_process import ChildProcess, log_tail
 from soup.support.options import option_name
-from soup.support.text import bullet_list
 
 __all__ = ["VLLM"]
 
@@ -117,7 +116,8 @@ class VLLM:
         directory = candidate.directory()
         with Checkpoint(directory) as checkpoint:
             layout = {name: (spec.dtype.name, spec.shape) for name, spec in checkpoint.tensors.items()}
-            dtype = _main_dtype(checkpoint)
+            dtype = main_dtype(checkpoint)
+            refuse_incomplete(checkpoint)
         try:
             self._start(candidate.logs / f"vllm-{os.getpid()}.log")
             self._call("open", str(directory), {"dtype": dtype, **self._options})
@@ -135,7 +135,7 @@ class VLLM:
         if portable is None:
             raise EvaluatorError("The candidate can't be blended by another process.")
         soup = portable()
-        _refuse_other_layout(self._layout, soup.layout)
+        refuse_other_layout(self._layout, soup.layout)
         self._call("swap", pickle.dumps(soup), len(soup.layout))
         if not self._is_trusted:
             self._unchecked = candidate
@@ -222,14 +222,6 @@ class VLLM:
             raise EvaluatorError(f"vLLM failed to {word}: {value}{log_tail(log)}")
 
 
-def _main_dtype(checkpoint: Checkpoint) -> str:
-    """Return the dtype of most of a checkpoint's weights: left to itself vLLM makes bfloat16 of float32."""
-    sizes: Counter[str] = Counter()
-    for spec in checkpoint.tensors.values():
-        sizes[spec.dtype.name] += spec.bytes
-    return max(sizes, key=lambda name: sizes[name])
-
-
 def _version() -> str:
     """Return vLLM's version, whichever distribution brings it.
 
@@ -241,18 +233,3 @@ def _version() -> str:
     for distribution in importlib.metadata.packages_distributions().get("vllm", ["vllm"]):
         return importlib.metadata.version(distribution)
     raise AssertionError("the list is not empty")
-
-
-def _refuse_other_layout(opened: Mapping[str, object], wanted: Mapping[str, object]) -> None:
-    """Refuse a candidate whose tensors are not those that vLLM was opened with: it would not notice.
-
-    Raises:
-        EvaluatorError: all that differ are listed.
-    """
-    differing = [
-        f"{name}: expected {opened.get(name, 'nothing')}, found {wanted.get(name, 'nothing')}"
-        for name in sorted(opened.keys() | wanted.keys())
-        if opened.get(name) != wanted.get(name)
-    ]
-    if differing:
-        raise EvaluatorError(f"The candidate's tensors are not those of the engine:\n{bullet_list(differing)}")

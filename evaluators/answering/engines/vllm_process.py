@@ -42,7 +42,10 @@ class _Server:
     def open(self, directory: str, options: Mapping[str, Any]) -> None:
         from vllm import LLM
 
-        self._llm = LLM(model=directory, worker_extension_cls=EXTENSION, seed=0, **options)
+        from evaluators.answering.engines.vllm_loader import LOAD_FORMAT
+
+        own = {"worker_extension_cls": EXTENSION, "load_format": LOAD_FORMAT, "seed": 0}
+        self._llm = LLM(model=directory, **{**own, **options})
 
     def swap(self, candidate: bytes, count: int) -> None:
         read = self._llm.collective_rpc("soup_swap", args=(candidate,))

@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from evaluators.answering.engines.vllm_loader import known_names
 from soup.errors import EvaluatorError
 from soup.evaluation.candidate import PortableCandidate
 from soup.support.text import bullet_list
@@ -44,11 +45,12 @@ class SwapExtension:
 
         candidate: PortableCandidate = pickle.loads(pickled)
         model, read = self.model_runner.get_model(), []
+        names = known_names(model)
 
         def counted(tensors: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
             for name, values in tensors:
                 read.append(name)
-                yield name, values
+                yield names.get(name, name), values
 
         with set_current_vllm_config(self.vllm_config), candidate.opened() as soup:
             initialize_layerwise_reload(model)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from evaluators.answering.engines.vllm import VLLM, _main_dtype, _refuse_other_layout
+from evaluators.answering.engines.vllm import VLLM
+from evaluators.answering.engines.vllm_layout import main_dtype, refuse_incomplete, refuse_other_layout
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
 from soup.testing import tiny_checkpoint
+from tests.helpers.converted_families import CONVERTED, tiny_converted
+from tests.helpers.vlm_families import save_family
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is here")
@@ -28,9 +33,9 @@ def test_arguments_that_can_not_be_are_told():
 
 def test_a_candidate_with_other_tensors_is_refused_with_all_that_differs():
     opened = {"a": ("bfloat16", (2, 3)), "b": ("bfloat16", (4,)), "c": ("bfloat16", (1,))}
-    _refuse_other_layout(opened, dict(opened))
+    refuse_other_layout(opened, dict(opened))
     with pytest.raises(EvaluatorError) as told:
-        _refuse_other_layout(opened, {"a": ("bfloat16", (2, 3)), "b": ("float32", (4,)), "d": ("bfloat16", (1,))})
+        refuse_other_layout(opened, {"a": ("bfloat16", (2, 3)), "b": ("float32", (4,)), "d": ("bfloat16", (1,))})
     assert str(told.value).count("\n") == 3
     assert "c: expected ('bfloat16', (1,)), found nothing" in str(told.value)
 
@@ -38,4 +43,41 @@ def test_a_candidate_with_other_tensors_is_refused_with_all_that_differs():
 def test_the_dtype_is_that_of_most_of_the_weights(tmp_path):
     for dtype in ("float32", "bfloat16"):
         with Checkpoint(tiny_checkpoint(tmp_path / dtype, dtype=dtype)) as checkpoint:
-            assert _main_dtype(checkpoint) == dtype
+            assert main_dtype(checkpoint) == dtype
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "internvl", "llava", "qwen2_vl", "qwen3_vl"])
+def test_a_checkpoint_that_lacks_weights_of_its_model_is_refused_by_their_names(kind, tmp_path):
+    folder = save_family(kind, tmp_path / "m", 0) and tmp_path / "m"
+    with Checkpoint(folder) as checkpoint:
+        refuse_incomplete(checkpoint)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("layers.1.mlp.down_proj.weight"))
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with (
+        Checkpoint(folder) as checkpoint,
+        pytest.raises(EvaluatorError, match=r"lacks weights.*\n.*layers\.1\.mlp\.down_proj\.weight$"),
+    ):
+        refuse_incomplete(checkpoint)
+
+
+@pytest.mark.parametrize("family", CONVERTED)
+def test_what_is_converted_on_loading_is_not_missed(family, tmp_path):
+    torch.manual_seed(0)
+    tiny_converted(family).save_pretrained(tmp_path)
+    with Checkpoint(tmp_path) as checkpoint:
+        refuse_incomplete(checkpoint)
+
+
+def test_an_expert_that_lacks_is_told(tmp_path):
+    torch.manual_seed(0)
+    tiny_converted("qwen3_5_moe").save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.language_model.layers.0.mlp.experts.1.down_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with (
+        Checkpoint(tmp_path) as checkpoint,
+        pytest.raises(EvaluatorError, match=r"layers\.0\.mlp\.experts\.down_proj$"),
+    ):
+        refuse_incomplete(checkpoint)
