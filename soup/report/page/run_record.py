@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from soup.evaluation.run_directory import RunDirectory
 from soup.report.tables import run_table
 from soup.support.json_text import read_json_object
 
-__all__ = ["RunModel", "RunRecord", "SearchRecord", "read_document"]
+__all__ = ["RunModel", "RunRecord", "SearchRecord", "damage_told", "read_document"]
 
 PLAIN_SEARCHES = ("average", "maximum")
 """Strategies that other soups are compared with: where there is another, that one is the run's choice."""
@@ -212,9 +213,20 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         JournalError: it is damaged.
     """
-    try:
+    with damage_told(path):
         return cast("dict[str, Any]", read_json_object(path, JournalError))
-    except SoupError as error:
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Say of whatever fails while a file's document is read that the file is damaged.
+
+    Raises:
+        JournalError: something failed.
+    """
+    try:
+        yield
+    except (SoupError, KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise JournalError(f"{path}: damaged ({error}). Remove it; the same command writes it anew.") from error
 
 

@@ -13,7 +13,7 @@ from soup.errors import SoupError
 from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.harnesses import build_evaluator, categories
-from soup.report.page.run_record import RunModel, RunRecord, SearchRecord, read_document
+from soup.report.page.run_record import RunModel, RunRecord, SearchRecord, damage_told, read_document
 from soup.report.pool_maps import map_to_plane
 
 __all__ = ["by_category", "cost", "ingredient_scores", "pool_check", "provenance", "steps", "sweeps"]
@@ -203,14 +203,15 @@ def _command(record: RunRecord, search: SearchRecord) -> str:
 
 def sweeps(record: RunRecord) -> list[dict[str, Any]]:
     """Return the lines between models that were measured in the run, as `soup sweep --json` prints them."""
-    kept = ("t", "label", "overall", "scores", "losses", "report")
-    lines = []
-    for path in sorted(record.directory.sweeps.glob("[!.]*.json")):
-        line = read_document(path)
+    return [_line(path) for path in sorted(record.directory.sweeps.glob("[!.]*.json"))]
+
+
+def _line(path: Path) -> dict[str, Any]:
+    line, kept = read_document(path), ("t", "label", "overall", "scores", "losses", "report")
+    with damage_told(path):
         trials = line["trials"] = [{key: trial[key] for key in kept if key in trial} for trial in line["trials"]]
         curves = {name: [(t["t"], t["scores"][name]["value"]) for t in trials] for name in trials[0]["scores"]}
-        lines.append(line | {"curves": curves | {"overall": [(t["t"], t["overall"]) for t in trials]}})
-    return lines
+        return line | {"curves": curves | {"overall": [(t["t"], t["overall"]) for t in trials]}}
 
 
 def pool_check(record: RunRecord) -> dict[str, Any] | None:
@@ -219,8 +220,9 @@ def pool_check(record: RunRecord) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     document = read_document(path)
-    distances = document.get("distances")
-    return {**document, "map": _map(distances) if distances else None}
+    with damage_told(path):
+        distances = document["distances"]
+        return {**document, "map": _map(distances) if distances else None}
 
 
 def _map(distances: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, cast
 
-from soup.errors import JournalError
-from soup.report.page.run_record import read_document
+from soup.report.page.run_record import damage_told, read_document
 from soup.report.tables import ScoreRow, ScoreTable
 
 __all__ = ["STUDY", "study_document", "study_table"]
@@ -23,13 +22,11 @@ def study_document(path: Path) -> dict[str, object]:
         JournalError: the file is damaged.
     """
     study = read_document(path)
-    try:
+    with damage_told(path):
         seeds: dict[str, Any] = study["seeds"]
         ways = list(dict.fromkeys(way for results in seeds.values() for way in results))
         rows = [_row(way, seeds) for way in ways]
         benchmarks = list(dict.fromkeys(n for row in rows for n in cast("dict[str, float]", row["benchmarks"])))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise JournalError(f"{path}: no table of a study ({error}). The same study writes it anew.") from error
     return {
         "schema": 1,
         "kind": "study",

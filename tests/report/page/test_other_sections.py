@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -98,5 +100,19 @@ def test_a_study_is_drawn(tmp_path):
     assert "best single" in render_page(directory_document(tmp_path))
     assert directory_table(tmp_path).rows[0].values == (60.0, 60.0, None)
     (tmp_path / "study.json").write_text('{"seeds": [1]}')
-    with pytest.raises(JournalError, match="no table of a study"):
+    with pytest.raises(JournalError, match=r"study\.json: damaged"):
         directory_document(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pool.json", "sweeps/a..b.json"])
+@pytest.mark.parametrize("text", ["{}", "[", '{"distances": [1], "trials": [1]}'])
+def test_a_damaged_file_is_told_by_its_name(simulated, name, text):
+    (simulated.folder / "sweeps").mkdir()
+    (simulated.folder / name).write_text(text)
+    with pytest.raises(JournalError, match=r"damaged .*Remove it"):
+        directory_document(simulated.folder)
+
+
+def test_a_run_of_an_earlier_version_is_drawn(tmp_path):
+    shutil.copytree(Path(__file__).parents[2] / "data/earlier_run/ckpts.soup", tmp_path / "ckpts.soup")
+    assert "maximum" in render_page(directory_document(tmp_path / "ckpts.soup"))
