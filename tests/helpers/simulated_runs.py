@@ -76,7 +76,7 @@ class SimulatedRun:
         self.sources = {name: self._source(name) for name in [*self.names, "base"]}
 
     def _source(self, name):
-        return CheckpointSource(name=name, path=f"/home/secret user/ckpts/{name}", digest=f"xxh3:{name:>032}")
+        return CheckpointSource(name=name, path=f"/home/Jane Doe/ckpts/{name}", digest=f"xxh3:{name:>032}")
 
     def recipe(self, names):
         recipe = Recipe.uniform([self.sources[name] for name in names])
@@ -121,6 +121,6 @@ class SimulatedRun:
                 wanted = reporting and (trial.is_single or trial.recipe.digest == whole.digest)
                 more = self.remember(journal, trial.names, reporting[0]).scores if wanted else {}
                 reported.append(replace(trial, report=more))
-        soup = Soup("greedy", Path("/home/secret user/out"), tuple(chosen), whole, tuple(reported))
+        soup = Soup("greedy", Path("/home/Jane Doe/out"), tuple(chosen), whole, tuple(reported))
         save_result(self.run, soup)
         return soup

@@ -122,7 +122,7 @@ def test_a_run_under_way_shows_what_there_is(simulated):
 def test_no_folder_of_this_machine_and_no_key_gets_into_a_report(simulated):
     simulated.search()
     text = json.dumps(run_document(simulated.folder))
-    assert "secret user" not in text  # a space ends no path
+    assert "Jane Doe" not in text  # a space ends no path
     assert str(simulated.folder.parent) not in text
     private = "python:/home/me/judge.py:score --key sk-abcdefghijklmnopqrstuv, see https://a.org/b/c and ~/d/e.log"
     assert without_private_text({private: [private]}) == {
