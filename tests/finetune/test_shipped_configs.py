@@ -10,12 +10,14 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 
 import finetune
 from finetune.config_file import read_config
-from finetune.jobs import plan_jobs
+from finetune.jobs import Job, plan_jobs, read_stamp
 from finetune.training import parallel
 from finetune.training.components import choose_trained, last_layers, learning_rates
 from finetune.training.parallel import configuration_path, environment_of
+from finetune.training.train import train_job
+from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
-from tests.helpers.training_basics import tiny_model
+from tests.helpers.training_basics import tiny_model, write_rows
 
 CONFIGS = Path(finetune.__file__).parent / "configs"
 STAGES = {
@@ -161,3 +163,32 @@ def test_configurations_are_part_of_the_package():
     else:
         files = {str(file) for file in distribution("vlm-soup").files}
         assert "finetune/configs/points/sft.yaml" in files
+
+
+OTHERS = ["mm15/pretrain", "mm15/continual", "mm15/sft", "molmo/captions", "molmo/sft"]
+
+
+def test_the_stages_of_mm15_and_molmo_are_all_tried():
+    assert {f"{path.parent.name}/{path.stem}" for kind in ("mm15", "molmo") for path in (CONFIGS / kind).glob("*")} == {
+        *OTHERS
+    }
+
+
+@pytest.mark.parametrize("stage", OTHERS)
+def test_a_stage_runs_on_a_toy(stage, tmp_path, one_thread):
+    config = read_config(CONFIGS / f"{stage}.yaml")
+    pictures = {"data/text": (0,), "data/several-images": (2,)}
+    paths = {each.path: write_rows(tmp_path / each.path, 8, pictures.get(each.path, (1,))) for each in config.data}
+    small = {"steps": 2, "epochs": None, "global_batch_size": 2, "micro_batch": 1, "workers": 0, "log_to": []}
+    settings = config.settings({**small, "precision": "float32"})
+    data = tuple(each.model_copy(update={"path": str(paths[each.path])}) for each in config.data)
+    job = Job("base", "tiny", data, settings, tmp_path / "out", tmp_path / "job")
+    assert train_job(job, "d", lambda *step: None, StopRequest())
+    stamp = read_stamp(tmp_path / "out")
+    assert stamp["steps"] == 2
+    epoch = {name: part["epoch"] for name, part in stamp["mixture"]["categories"].items()}
+    if stage == "mm15/sft":
+        ratios = {name: epoch[name] / epoch["general"] for name in ("science", "math", "code")}
+        assert ratios == pytest.approx({"science": 0.1, "math": 0.5, "code": 0.2}, abs=0.005)  # of rounded counts
+        groups, whole = stamp["mixture"]["groups"], stamp["mixture"]["epoch"]
+        assert round(groups["single_image"]["epoch"] / whole, 2) == 0.8
