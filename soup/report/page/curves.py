@@ -1,4 +1,4 @@
-"""A pool's report while it is trained, or after: the loss curve of each fine-tune, from its TensorBoard files."""
+"""A pool's report while it is trained, or after: the loss curve of each fine-tune, from `loss.jsonl` in its folder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, cast
 from soup.errors import JournalError
 from soup.report.page.run_record import read_document
 from soup.report.tables import ScoreRow, ScoreTable
+from soup.support.json_text import parse_json_object
 
 __all__ = ["curves_document", "curves_table", "holds_jobs"]
 
-CURVES = {"train/loss": "loss", "eval/loss": "evaluation loss", "train/learning_rate": "learning rate"}
+LOSSES = "loss.jsonl"
+CURVES = {"loss": "loss", "validation/loss": "loss on held-out rows", "learning_rate": "learning rate"}
 MOST_POINTS = 200
 """So many points of a curve are drawn, evenly spaced."""
 
@@ -28,14 +30,14 @@ def curves_document(directory: Path) -> dict[str, object]:
     Raises:
         JournalError: a job's state is damaged.
     """
-    jobs, curves, remarks = [], dict[str, dict[str, list[tuple[int, float]]]](), dict[str, None]()
+    jobs, curves = [], dict[str, dict[str, list[tuple[int, float]]]]()
     for path in sorted(directory.glob("*/state.json")):
         state, name = read_document(path), path.parent.name
         kept = ("phase", "step", "steps", "loss", "seconds_per_step", "attempt", "why")
         jobs.append({"name": name, **{key: state.get(key) for key in kept}})
-        for title, points in _curves(path.parent / "tensorboard", remarks).items():
+        for title, points in _curves(path.parent / LOSSES).items():
             curves.setdefault(title, {})[name] = points
-    return {"schema": 1, "kind": "curves", "jobs": jobs, "curves": curves, "remarks": [*remarks]}
+    return {"schema": 1, "kind": "curves", "jobs": jobs, "curves": curves, "remarks": []}
 
 
 def curves_table(document: Mapping[str, object]) -> ScoreTable:
@@ -47,22 +49,17 @@ def curves_table(document: Mapping[str, object]) -> ScoreTable:
     )
 
 
-def _curves(folder: Path, remarks: dict[str, None]) -> dict[str, list[tuple[int, float]]]:
-    if not folder.is_dir():
-        return {}
-    try:
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    except ImportError:
-        remarks['The curves: reading them needs tensorboard (pip install "vlm-soup[finetune]")'] = None
-        return {}
-    events = EventAccumulator(str(folder), size_guidance={"scalars": MOST_POINTS})
-    try:
-        events.Reload()
-    except (OSError, ValueError) as reason:
-        raise JournalError(f"{folder}: its curves can't be read ({reason}).") from reason
-    known = {*events.Tags()["scalars"]}
-    return {
-        title: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag, title in CURVES.items()
-        if tag in known
-    }
+def _curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the curves of a job's log; its last line may be half written."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            line = parse_json_object(text, path, JournalError)
+        except JournalError:
+            continue
+        step = line.get("step")
+        for key, title in CURVES.items():
+            value = line.get(key)
+            if isinstance(step, int) and isinstance(value, int | float):
+                curves.setdefault(title, []).append((step, value))
+    return {title: points[:: max(1, len(points) // MOST_POINTS)] for title, points in curves.items()}

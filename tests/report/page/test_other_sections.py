@@ -68,25 +68,15 @@ def test_a_check_with_a_run_directory_leaves_its_distances_for_the_page(simulate
 
 
 def test_the_jobs_of_a_pool_have_their_states_and_curves(tmp_path):
-    writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter
     job = tmp_path / "ckpts.finetune" / "counting"
-    log = writer(str(job / "tensorboard"))
-    for step in range(3):
-        log.add_scalar("train/loss", 1 / (step + 1), step)
-    log.close()
-    state = {
-        "phase": "running",
-        "step": 2,
-        "steps": 9,
-        "loss": 0.25,
-        "seconds_per_step": 1.5,
-        "attempt": 1,
-        "why": None,
-    }
+    job.mkdir(parents=True)
+    lines = [{"step": step, "loss": 1 / (step + 1), "grad_norm": 2.0} for step in range(3)]
+    (job / "loss.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "lo')
+    state = {"phase": "running", "step": 2, "steps": 9, "loss": 0.25, "seconds_per_step": 1.5, "attempt": 1}
     (job / "state.json").write_text(json.dumps(state))
     (job / "job.json").write_text("{}")
     document = directory_document(job.parent)
-    assert document["curves"]["loss"]["counting"] == [[0, 1.0], [1, 0.5], [2, pytest.approx(1 / 3)]]
+    assert document["curves"]["loss"]["counting"] == [[0, 1.0], [1, 0.5], [2, 1 / 3]]
     assert directory_table(job.parent).rows[0].values == (2, 9, 0.25, 1.5)
     page = render_page(document)
     assert "running" in page
