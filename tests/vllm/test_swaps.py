@@ -19,6 +19,7 @@ from soup.evaluation.settings import EvalSettings
 from soup.testing import check_engine
 from tests.helpers.hot_swaps import candidate_of
 from tests.helpers.scripted_models import ToyCandidate
+from tests.helpers.tiny_adapters import linear_factors, write_adapter
 from tests.vllm.conftest import OPTIONS, TOKENS, ask, ask_fresh, differences
 from tests.vllm.families import KINDS, RENAMED, TIED, rename_as_on_hub, save_served
 
@@ -110,6 +111,16 @@ def test_delta_methods_go_the_same_way(pool_of, prompts, open_session, tmp_path)
     pool = pool_of("internvl")
     fields = {"method": "ties", "base": str(save_served("internvl", tmp_path / "base", 9))}
     with soups(pool, tmp_path, ([1 / 3, 1 / 3, 1 / 3], [0.2, 0.5, 0.3]), **fields) as candidates:
+        check_same(open_session(), candidates, prompts, "float32")
+
+
+def test_adapter_soups_go_the_same_way(prompts, open_session, tmp_path):
+    base = save_served("internvl", tmp_path / "base", 9)
+    shapes = {name: values.shape for name, values in load_file(base / "model.safetensors").items()}
+    adapted = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if "down_proj" in name}
+    for seed in range(2):
+        write_adapter(tmp_path / "pool" / f"a{seed}", linear_factors(adapted, seed=seed), base=str(base))
+    with soups(tmp_path / "pool", tmp_path, ([1, 0], [0.5, 0.5])) as candidates:
         check_same(open_session(), candidates, prompts, "float32")
 
 
