@@ -38,7 +38,8 @@ def prompts(tmp_path_factory):
     images = [noise(folder / f"{size[0]}.png", size, seed) for seed, size in enumerate([(40, 30), (64, 48)])]
     texts = ["Why?", "Is it so? Say yes or no.", "B"]
     asked = [[{"type": "image", "value": image}, {"type": "text", "value": text}] for image in images for text in texts]
-    return [*asked, [{"type": "text", "value": "What is a pool?"}]]
+    long = [{"type": "text", "value": "Why so? " * 60}]  # some blocks of the cache of beginnings
+    return [*asked, long, [{"type": "text", "value": "What is a pool?"}]]
 
 
 @pytest.fixture

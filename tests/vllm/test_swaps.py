@@ -82,12 +82,13 @@ def test_swap_after_swap_answers_as_a_fresh_engine(kind, dtype, pool_of, prompts
 
 
 @pytest.mark.parametrize("kind", RENAMED)
-def test_the_names_that_transformers_5_saves(kind, pool_of, prompts, open_session, tmp_path):
+def test_the_names_that_transformers_5_saves(kind, pool_of, prompts, open_session, tmp_path, caplog):
     session = open_session()
     with soups(pool_of(kind, count=2, on_hub=False), tmp_path, ([1, 0], [0.5, 0.5])) as candidates:
         swapped = [ask(session, candidate, prompts) for candidate in candidates]
         directories = [rename_as_on_hub(candidate.directory()) for candidate in candidates]
         check_same_answers(swapped, ask_fresh(directories, prompts, dtype="float32"))
+    assert caplog.text == ""  # nor was the engine opened anew for the second
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused_by_name(prompts, open_session, tmp_path):
