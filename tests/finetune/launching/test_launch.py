@@ -659,7 +659,7 @@ def test_options_that_exclude_each_other_are_a_wrong_usage(tmp_path):
     process = soup(place(tmp_path), "--decode")
     _, talk = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "--decode and --bad-rows go with --check" in talk
+    assert "--decode, --bad-rows and --show go with --check" in talk
 
 
 def test_a_failure_is_exit_code_1(tmp_path):

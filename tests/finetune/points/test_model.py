@@ -234,7 +234,7 @@ def test_the_published_size_gives_144_tokens_a_tile():
         ({"shuffle": 3}, "shuffle 3"),
         ({"vision_feature_layer": 0}, "vision_feature_layer: expected -1 to -13"),
         ({"vision_feature_layer": -14}, "found -14"),
-        ({"connector": "resampler"}, "expected one of shuffle, pool, linear, found 'resampler'"),
+        ({"connector": "resampler"}, "expected one of shuffle, pool, attention-pool, linear, found 'resampler'"),
         ({"text_config": {"model_type": "bogus"}}, "bogus"),
     ],
 )

@@ -85,7 +85,7 @@ def test_a_job_that_is_done_says_so_and_leaves_only_what_is_of_use(undisturbed):
     assert (state.phase, state.step, state.steps, state.attempt, state.why) == ("done", 6, 6, 1, None)
     assert state.pid == os.getpid()
     assert state.updated >= state.started
-    assert sorted(path.name for path in job.folder.iterdir()) == ["job.json", "state.json"]
+    assert sorted(path.name for path in job.folder.iterdir()) == ["job.json", "loss.jsonl", "state.json"]
     assert read_stamp(job.out)["digest"] == "d"
 
 
