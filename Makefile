@@ -4,10 +4,10 @@
 # make zoo      every image-text-to-text class that the installed transformers can make; writes docs/zoo.md
 #               (make zoo MERGEKIT=1: what mergekit makes of the same files stands beside it)
 # make test-vllm  the engine vllm and servers, with the real vLLM for processors, in .venv-vllm
-# make test-page  the page of soup report in a real Chromium (make system installs one on Debian)
+# make test-page  the page of soup report in a real Chromium (make system-page installs one on Debian)
 # make fuzz     every reader of files and answers on damaged ones: EXECUTIONS=100000 of each
 # make bench    speed and memory of a merge, against the floor of this machine
-# make system   what Debian may lack of the operating system: python3's venv, and chromium for make test-page (apt-get, as root)
+# make system   what Debian's python3 may lack of the operating system: venv (apt-get, as root)
 #
 # Each sets up what it needs in .venv and is safe to repeat.
 
@@ -21,7 +21,7 @@ export TOKENIZERS_PARALLELISM = false
 KERNELS := $(wildcard soup/merging/kernels/*)
 EXECUTIONS ?= 100000
 
-.PHONY: demo test test-page test-all test-vllm test-vllm-here zoo lint fuzz bench system clean
+.PHONY: demo test test-page test-all test-vllm test-vllm-here zoo lint fuzz bench system system-page clean
 
 demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
@@ -61,6 +61,8 @@ bench: .venv/ready
 
 system:
 	@$(PYTHON) -c 'import ensurepip, venv' || { apt-get update && apt-get install --yes python3-venv; }
+
+system-page:
 	@command -v chromium >/dev/null || { apt-get update && apt-get install --yes chromium; }
 
 # One pip command holds the constraints and everything that depends on torch. ms-vlmeval goes in alone: its light
