@@ -271,7 +271,7 @@ class _Reading:
         if "://" in image[:12]:
             raise _FaultError("image_missing", f"{image[:100]}: a URL; download it first, and give the file's path")
         # os.path's is False, not an error, for a name that no file can have
-        if looks_like_base64(image) and not os.path.exists(self.root / image):  # noqa: PTH110
+        if looks_like_base64(image) and not os.path.exists(self.root / image):  # noqa: PTH110  # see sources.py
             return image
         return self.root / image
 

@@ -130,8 +130,8 @@ def _moved(value: object, is_picture: bool, root: Path, folder: Path) -> object:
     if isinstance(value, list | tuple):
         return [_moved(item, is_picture, root, folder) for item in value]
     # os.path's is False, not an error, for a name that no file can have
-    if is_picture and isinstance(value, str) and value and os.path.exists(root / value):  # noqa: PTH110
-        return value if os.path.isabs(value) else os.path.relpath(root / value, folder)  # noqa: PTH117
+    if is_picture and isinstance(value, str) and value and os.path.exists(root / value):  # noqa: PTH110  # see sources.py
+        return value if os.path.isabs(value) else os.path.relpath(root / value, folder)  # noqa: PTH117  # pathlib has no ..
     return plain_json(value)
 
 

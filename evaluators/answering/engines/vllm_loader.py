@@ -25,7 +25,7 @@ LOAD_FORMAT = "soup"
 
 
 @register_model_loader(LOAD_FORMAT)
-class Loader(DefaultModelLoader):  # type: ignore[misc]
+class Loader(DefaultModelLoader):  # type: ignore[misc]  # vLLM is Any to mypy
     """vLLM's own loader; where it refuses a checkpoint's names, the Hub's take their place."""
 
     def __init__(self, load_config: Any) -> None:

@@ -104,7 +104,7 @@ def budget(most: Callable[..., Budget]) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        function.budget = most  # type: ignore[attr-defined]
+        function.budget = most  # type: ignore[attr-defined]  # functions take any attribute
         return function
 
     return decorate

@@ -16,7 +16,7 @@ from tests.helpers.simulated_runs import SimulatedRun
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-page")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: make system"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: make system-page"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
