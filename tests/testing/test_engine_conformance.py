@@ -105,9 +105,8 @@ def test_transformers_keeps_the_contract(tmp_path):
     prompts.append([{"type": "text", "value": "What is a pool?"}])
     empty = tmp_path / "empty"
     empty.mkdir()
-    short = lambda settings: Short(settings)  # noqa: E731
     check_engine(
-        short,
+        Short,
         [ToyCandidate(path, tmp_path, path.name) for path in paths],
         prompts,
         failing=ToyCandidate(empty, tmp_path, "empty"),
