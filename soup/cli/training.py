@@ -278,7 +278,10 @@ def convert_points(values: Values) -> None:
     ),
     GroupedOption.of("Pool", "--ocr-vit", metavar="DIR|HUB_ID", help="The second vision encoder."),
     GroupedOption.of(
-        "Merge", "--connector", type=click.Choice(["shuffle", "pool", "linear"]), help="POINTS', Molmo's or Fuyu's."
+        "Merge",
+        "--connector",
+        type=click.Choice(["shuffle", "pool", "attention-pool", "linear"]),
+        help="POINTS', Molmo's or Fuyu's.",
     ),
     GroupedOption.of(
         "Merge",

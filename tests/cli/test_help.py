@@ -14,6 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from finetune.points.config import CONNECTORS
 from finetune.toy.write import QUESTIONS, Sizes, make_toy
 from soup.cli.app import cli
 from tests.helpers.forked_cli import Forge
@@ -173,3 +174,8 @@ def test_arguments_of_strategies_and_methods_have_names_of_their_own(forge, here
     wrong = forge("average", "--pool", "ckpts", "--method-arg", "scale=2", "-o", "out2", cwd=here)
     assert (wrong.code, "does not take these params" in wrong.stderr) == (1, True)
     assert calls(here / "judge.py") == []
+
+
+def test_assemble_offers_every_connector():
+    (option,) = (param for param in cli.commands["assemble"].params if param.name == "connector")
+    assert tuple(option.type.choices) == CONNECTORS
