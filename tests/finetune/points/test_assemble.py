@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from finetune.points.assemble import AssemblyOptions, assemble, plan_assembly
+from finetune.points.config import CONNECTORS
 from soup.checkpoints.reader import Checkpoint
 from soup.cli.app import cli
 from soup.errors import CheckpointError, FinetuneError, OutputError
@@ -185,7 +186,7 @@ def test_a_tokenizer_that_has_the_tokens_stays_and_so_do_the_rows(tmp_path):
     assert plan.config.text_config.vocab_size == 300
 
 
-@pytest.mark.parametrize("connector", ["shuffle", "pool", "linear"])
+@pytest.mark.parametrize("connector", CONNECTORS)
 def test_connector_and_tiling_are_as_wished(connector, tmp_path):
     save_encoder(tmp_path / "vit", "clip")
     save_llm(tmp_path / "llm", dtype=torch.float32)
