@@ -67,11 +67,18 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     load_inner_imports(type(data_set))
     with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder:
         files = _Files(Path(folder), data_set.dataset_name)
-        names = {**files.names(judge), "build_judge": lambda **settings: _Judge(judge, settings)}
+        failures: list[EvaluatorError] = []
+        names = {**files.names(judge), "build_judge": lambda **settings: _Judge(judge, settings, failures)}
         with replaced_names(names), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files that are left open, and what pandas says of VLMEvalKit's ways
             rows = files.read_back(frame)
-            result = files.evaluate(rule, data_set, rows, judge)
+            try:
+                result = files.evaluate(rule, data_set, rows, judge)
+            finally:
+                if failures:  # some of VLMEvalKit's functions catch whatever the judge raises, and count it as wrong
+                    raise failures[0]
+            if judge is not None:
+                _refuse_unread(rule, files.tables, judge)
             total = total_of(result, rule) if rule.total else math.nan
             table = next((table for table in reversed(files.tables) if _has_points(rule, table, frame)), None)
             if table is not None:
@@ -115,6 +122,7 @@ def _cell(result: Any, place: str) -> float:
     if isinstance(result, Mapping):
         result = result[row][name] if row else result[name]
         return float(result[0] if isinstance(result, list) else result)
+    result = result.rename(columns=str)
     if place.startswith("*"):
         columns = [place[1:]] if place[1:] else list(result.columns)
         numbers = [float(_single(cell)) for column in columns for cell in result[column]]
@@ -128,6 +136,13 @@ def _cell(result: Any, place: str) -> float:
 
 def _single(cell: Any) -> Any:
     return cell[0] if isinstance(cell, list) else cell
+
+
+def _refuse_unread(rule: Rule, tables: Sequence[Frame], judge: JudgeSession) -> None:
+    column, start = rule.unread
+    table = next((table for table in reversed(tables) if column and column in table), None)
+    if table is not None:
+        judge.refuse_unread([str(cell) for cell in table[column] if str(cell).startswith(start)], len(table))
 
 
 def _has_points(rule: Rule, table: Frame, frame: Frame) -> bool:
@@ -173,12 +188,12 @@ class _Files:
         self._calls += 1
         folder = self._folder / str(self._calls)
         folder.mkdir()
-        file = str(folder / f"soup_{self._name}.tsv")
+        file = str(folder / f"soup_{self._name}.{rule.suffix}")
         Path(file).touch()
         self._kept[file] = rows
         settings: dict[str, object] = {}
         if judge is not None:
-            settings = {"model": "judge", "nproc": 4}
+            settings = {"nproc": 4, **({"model": "judge"} if rule.takes_model else {})}
         elif rule.judge == "may":
             settings = {"model": "exact_matching"}
         return data_set.evaluate(file, **settings)
@@ -241,10 +256,12 @@ class _Judge:
     fail_msg = "Failed to obtain answer via API."
     model = "judge"
 
-    def __init__(self, session: JudgeSession | None, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, session: JudgeSession | None, settings: Mapping[str, Any], failures: list[EvaluatorError]
+    ) -> None:
         if session is None:
             raise EvaluatorError("VLMEvalKit asks for a judge where none is expected.")
-        self._session = session
+        self._session, self._failures = session, failures
         self._temperature = settings.get("temperature", 0)
         self.system_prompt: str = settings.get("system_prompt") or ""
 
@@ -259,4 +276,8 @@ class _Judge:
         if any(not isinstance(part, str) and part.get("type") != "text" for part in parts):
             raise EvaluatorError("Its judge is to look at images, and only texts are sent to a judge here.")
         temperature = settings.get("temperature", self._temperature)
-        return self._session.generate("\n".join(texts), temperature, system=self.system_prompt)
+        try:
+            return self._session.generate("\n".join(texts), temperature, system=self.system_prompt)
+        except EvaluatorError as failure:
+            self._failures.append(failure)
+            raise

@@ -29,6 +29,9 @@ class Rule:
         judge: Whether an LLM judge is asked never, on demand, or always.
         group: The columns of which equal cells make questions that count together, or the number of rows that do.
         caption: In words, what a score counts, where the total's name does not say it.
+        unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
+        suffix: Of the file of predictions, which is kept in memory: some classes accept an Excel file alone.
+        takes_model: Whether `evaluate` may be told the judge's name: one class passes that on twice, and fails.
     """
 
     total: str
@@ -39,6 +42,9 @@ class Rule:
     judge: Judging = "never"
     group: tuple[str, ...] | int = ()
     caption: str = ""
+    unread: tuple[str, str] = ("", "")
+    suffix: str = "tsv"
+    takes_model: bool = True
 
     @property
     def description(self) -> str:
@@ -116,6 +122,10 @@ RULES: Mapping[str, Rule] = {
         Rule("overall", 1),
     ),
     **_for("DA2K", Rule("overall", 100, "score")),
+    **_for("ChartQAPro", Rule("Overall/1", 100, caption="Overall x 100")),
+    **_for("TopViewRS", Rule("Overall", 100, "hit", is_mean=False, judge="may")),
+    **_for("TreeBench", Rule("Overall", 100, "score", suffix="xlsx")),
+    **_for("RefSpatialDataset", Rule("Overall/Success Rate (%)", 1, "success")),
     **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L")),
     # Films.
     **_for("TempCompass_MCQ TempCompass_YorN VideoMME", Rule("", 100, "score", judge="may", caption="right answers")),
@@ -129,6 +139,14 @@ RULES: Mapping[str, Rule] = {
     **_for("LogicVista", Rule("Overall/acc", 1, "hit", judge="always")),
     **_for("OCR_Reasoning MMOral_OPG_OPEN", Rule("Overall/acc", 1, judge="always")),
     **_for("Physics_yale", Rule("Overall/acc", 1, "res", judge="always")),
+    **_for(
+        "CharXiv",
+        Rule("Overall", 100, "score", judge="always", unread=("extract_answer", "Failed to parse"), takes_model=False),
+    ),
+    **_for("VLMBias", Rule("Overall", 100, "hit", judge="always", unread=("log", "Judge Failed"))),
+    **_for("SFE", Rule("Overall", 1, "score", full=9, is_mean=False, judge="always")),
+    **_for("CoreCognition", Rule("Overall", 1, "correct", judge="always")),
+    **_for("MaCBench MMVMBench", Rule("Overall", 100, judge="always")),
     **_for("MathVerse", Rule("Overall/Overall", 1, "score", judge="always")),
     **_for("MMReason MMEReasoning", Rule("Overall", 1, "score", judge="always")),
     **_for("SeePhys", Rule("Overall/Accuracy (%)", 1, judge="always")),
@@ -165,16 +183,24 @@ NO_TOTAL = "VLMEvalKit's result for it has no total"
 RUNS_CODE = "its `evaluate` runs what the model wrote as code"
 ON_DISK = "its `evaluate` looks for image files of a folder that VLMEvalKit unpacks"
 
+NAMELESS_IMAGES = "its prompts write images under names of their own, so that no answer can be told by its image"
 FOLDER = "its data are a folder that VLMEvalKit downloads, and one table is expected here"
 
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(
-        ["MedqbenchMCQDataset", "MedQDEGBenchDataset", "MedqbenchCaptionDataset", "MedqbenchPairedDescriptionDataset"],
+        [
+            "MedqbenchMCQDataset",
+            "MedQDEGBenchDataset",
+            "MedqbenchCaptionDataset",
+            "MedqbenchPairedDescriptionDataset",
+            "StareBench",
+            "SPBench",
+        ],
         FOLDER,
     ),
     **dict.fromkeys(["MIABench", "WildVision", "MMAlignBench", "CreationMMBenchDataset"], SEES_IMAGES),
     **dict.fromkeys(["VLRewardBench", "MMIFEval", "GroundingME"], READS_AGAIN),
-    **dict.fromkeys(["AffordanceDataset", "OSTDataset", "TreeBench", "PhyX", "SSIBenchDataset"], WANTS_EXCEL),
+    **dict.fromkeys(["AffordanceDataset", "OSTDataset", "PhyX", "SSIBenchDataset"], WANTS_EXCEL),
     **dict.fromkeys(
         [
             "VCRDataset",
@@ -195,8 +221,15 @@ REFUSED: Mapping[str, str] = {
     "NaturalBenchDataset": "VLMEvalKit's metric accepts exactly 7,600 rows, so that no part of them can be scored",
     "MMDUDataset": "its questions are turns of one conversation",
     "BMMR": NO_TOTAL,
+    "Omni3DBench": "VLMEvalKit's result for it is four figures without a total",
+    "WeMath": "VLMEvalKit's metric divides by the 525 problems of the whole set, so that no part of them can be scored",
+    "GOBenchDataset": "VLMEvalKit leaves answers it can't read out of the mean: a model that fails to answer gains",
+    "GSM8KVDataset": NAMELESS_IMAGES,
+    "RoboSpatialBench": ON_DISK,
+    "WorldVQA": "its prompts read image files of a folder that VLMEvalKit expects",
+    "RefSpatialBench": ON_DISK,
     "ReasonMap_Plus": "VLMEvalKit makes no prompt for it: its code looks for a table that it never makes",
-    "M4Bench": "its prompts write images under names of their own, so that no answer can be told by its image",
+    "M4Bench": NAMELESS_IMAGES,
     "QSpatial": "it fetches its prompts from the network whenever it is built",
 }
 """Why a class is not judged here."""

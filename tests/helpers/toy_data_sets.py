@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from ast import literal_eval
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from PIL import Image
 
 from evaluators.vlmeval.light_import import vlmeval_module
 from tests.helpers.toy_test_sets import mmbench_rows, ocrbench_rows, png
@@ -88,6 +93,7 @@ MME_CATEGORIES = ["OCR", "color", "existence", "code_reasoning", "text_translati
 VISULOGIC = ["Quantitative", "Spatial", "Positional", "Attribute", "Stylistic"]
 VISUAL_PUZZLES = ["spatial", "algorithmic", "analogical", "inductive", "deductive"]
 LEVELS = ["easy", "medium", "hard"]
+TREES = ["Perception/OCR", "Reasoning/Ordering", "Reasoning/Comparison"]
 VLMBLIND = ["Touching Circles", "Olympic Counting - Circles", "Nested Squares"]
 SKILLS = ["inductive", "deductive", "numerical", "spatial", "mechanical"]
 TABLES = ["fintabnetqa", "vtabfact", "vwtq", "vwtq_syn"]
@@ -313,6 +319,37 @@ TOYS: dict[str, Toy] = {
         may_be_empty=False,
         fails_on=("inf",),
     ),
+    "ChartQAPro": Toy(
+        lambda: [
+            question(
+                i,
+                question=repr(["Before?", f"<{i}>?"] if i % 3 == 0 else [f"<{i}>?"]),
+                answer=repr(["x", f"word {i}"] if i % 3 == 0 else [[f"{i * 10}", "true", f"['a {i}', '7']"][i % 3]]),
+                question_type=["Conversational", "Fact Checking", "Factoid"][i % 3],
+                year=repr(["NO", "NO"]),
+                paragraph=None,
+            )
+            for i in range(1, 25)
+        ],
+        lambda result: 100 * float(result[result[0] == "Overall"][1].iloc[0]),
+        right=lambda row: literal_eval(row["answer"])[-1],
+    ),
+    "TopViewRS": Toy(choice_rows, overall),
+    "TreeBench": Toy(
+        lambda: [
+            {**row, "category": TREES[row["index"] % 3], "target_instances": "[[1, 1, 9, 9]]"} for row in choice_rows()
+        ],
+        key("Overall"),
+        right=lambda row: f"<think><box>[1,1,9,9]</box></think><answer>{row['answer']}</answer>",
+        may_be_empty=False,
+    ),
+    "RefSpatial_Location": Toy(
+        lambda: [
+            question(i, prompt=f"<{i}> Where?", mask=half_mask(), split="Location", step=1 + i % 2) for i in range(24)
+        ],
+        row("Overall", "Success Rate (%)"),
+        right=lambda row: "[[0.2, 0.5]]",
+    ),
 }
 
 
@@ -332,12 +369,55 @@ JUDGED: dict[str, Toy] = {
         right=lambda row: row["answer"].replace(", ", ""),
     ),
     "PathVQA_VAL": Toy(lambda: answers_rows(lambda i: f"cell {i}"), overall),
+    "CharXiv_reasoning_val": Toy(
+        lambda: answers_rows(
+            lambda i: f"bar {i}",
+            grading_query=lambda i: f"Grade: bar {i} | {{PREDICTION}}",
+            inst_category=lambda i: 1 + i % 4,
+        ),
+        overall,
+    ),
+    "VLMBias": Toy(lambda: answers_rows(lambda i: i % 7), overall, right=lambda row: f"It is {{{row['answer']}}}"),
+    "SFE": Toy(
+        lambda: [
+            {**row, "question": f"{row['question']} <image>", "question_type": "open_ended", "category": "Earth"}
+            for row in answers_rows(lambda i: f"grain {i}")
+        ],
+        percent,
+    ),
+    "CoreCognition": Toy(
+        lambda: answers_rows(
+            lambda i: ["A", "YES"][i % 2],
+            question_type=lambda i: ["MCQ", "YORN"][i % 2],
+            category=lambda i: "stage",
+            **{"l2-category": lambda i: "concept"},
+        ),
+        percent,
+    ),
+    "MaCBench": Toy(
+        lambda: [
+            question(i, question=f"<{i}> {{image}}?", answer=i, category="lab", relative_tolerance=None)
+            for i in range(1, 25)
+        ],
+        overall,
+    ),
+    "MMVMBench": Toy(
+        lambda: answers_rows(lambda i: f"pair {i}", match_type=lambda i: f"[{1 + i % 8}]"), overall, may_be_empty=False
+    ),
     "MMVet_Hard": Toy(
         lambda: answers_rows(lambda i: f"mouse {i}", category=lambda i: ["rec", "ocr,math", "know,gen", "spat"][i % 4]),
         lambda result: float(result[result["Category"] == "Overall"]["acc"].iloc[0]),
     ),
 }
 """Data sets that an LLM judge grades."""
+
+
+def half_mask():
+    """The left half of a picture, as base64 of a PNG of more than 100 characters."""
+    picture, file = Image.new("L", (64, 48)), io.BytesIO()
+    picture.paste(255, (0, 0, 32, 48))
+    picture.save(file, "PNG", compress_level=0)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def mmt_category(index):

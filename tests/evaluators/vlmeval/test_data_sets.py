@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import random
 import re
 import sys
 import warnings
 from dataclasses import replace
 
+import pandas
 import pytest
 
+from evaluators.answering import endpoint
 from evaluators.vlmeval.catalog import known_benchmark
 from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.light_import import vlmeval_module
-from evaluators.vlmeval.stand_ins import SerialPool
+from evaluators.vlmeval.stand_ins import SerialPool, load_inner_imports
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
@@ -41,6 +44,15 @@ def grade(prompt, temperature=0):
     if "correctness score" in prompt:
         truth, prediction = prompt.rpartition("\n<")[2].split(" | ", 3)[1:3]
         return "1.0" if truth in prediction else str(len(prediction) % 3 / 4)
+    if prompt.startswith("Grade: "):  # CharXiv
+        truth, _, prediction = prompt.removeprefix("Grade: ").partition(" | ")
+        return json.dumps({"extract_answer": prediction, "score": int(truth == prediction)})
+    if "on a scale from 0 to 9" in prompt:
+        return str(len(prompt) % 10)
+    if "[Begin Response]" in prompt:
+        return ["yes", "no"][len(prompt) % 2]
+    if "[ANSWER]" in prompt:
+        return f"[ANSWER]{prompt.rpartition(chr(10))[2]}[/ANSWER]"
     return ["yes", "no", "A"][len(prompt) % 3]
 
 
@@ -55,7 +67,9 @@ class StandIn:
     def working(self):
         return True
 
-    def generate(self, prompt, temperature=0):
+    model = "a-judge"
+
+    def generate(self, prompt, temperature=0, **_):
         return grade(prompt, temperature)
 
 
@@ -96,17 +110,29 @@ def theirs(name, rows, answers, directory, monkeypatch):
         module = vlmeval_module(entry.module)
         if hasattr(module, "mp"):
             patch.setattr(module, "mp", SerialPool())
-        if hasattr(module, "build_judge"):
-            patch.setattr(module, "build_judge", StandIn)
+        # Excel's files need libraries of their own, and here nothing of what they would change.
+        patch.setattr(pandas.DataFrame, "to_excel", lambda self, file, **_: self.to_csv(file, sep="\t", index=False))
+        patch.setattr(pandas, "read_excel", lambda file, **_: pandas.read_csv(file, sep="\t"))
+        load_inner_imports(base)
+        for name_of_module, imported in [*sys.modules.items()]:
+            if name_of_module.startswith("vlmeval.") and hasattr(imported, "build_judge"):
+                patch.setattr(imported, "build_judge", StandIn)
         data_set = base(dataset=name)
         data = data_set.data.drop(columns="image")
         data["prediction"] = [answers[str(index)].encode("utf-8", "replace").decode() for index in data["index"]]
         directory.mkdir()
-        file = str(directory / f"model_{name}.tsv")
+        file = str(directory / f"model_{name}.{entry.rule.suffix if entry.rule else 'tsv'}")
         vlmeval_module("smp").dump(data, file)
         random.seed(0)  # some metrics guess where they find nothing
         may_judge = entry.rule is None or entry.rule.judge == "may"
-        judge = {"model": "a-judge"} if entry.needs_judge else {"model": "exact_matching"} if may_judge else {}
+        takes_model = entry.rule is None or entry.rule.takes_model
+        judge = (
+            {"model": "a-judge"}
+            if entry.needs_judge and takes_model
+            else {"model": "exact_matching"}
+            if may_judge and not entry.needs_judge
+            else {}
+        )
         return data_set.evaluate(file, **judge)
 
 
@@ -117,7 +143,7 @@ def test_a_judged_score_is_what_vlmevals_own_evaluate_says(name, kind, settings,
     given = [JUDGED[name].right(row) for row in rows] if kind == "all right" else half_right(name, rows)
     answers = {str(row["index"]): answer for row, answer in zip(rows, given, strict=True)}
     with JudgeServer(grade) as server:
-        judged = replace(settings, judge_url=server.url, judge_model="a-judge")
+        judged = judged_settings(settings, server)
         score = VLMEval(judged).evaluate(scripted(tmp_path, answers), Benchmark(name, "vlmeval", name))
     total = JUDGED[name].total(theirs(name, rows, answers, tmp_path / "o", monkeypatch))
     assert score.value == pytest.approx(total, abs=0.051)  # VLMEvalKit rounds one of them to a decimal
@@ -158,6 +184,8 @@ def test_a_data_set_is_found_by_its_own_name_with_and_without_the_prefix():
         ("NaturalBenchDataset", "accepts exactly 7,600 rows"),
         ("SArena", "runs what the model wrote as code"),
         ("CMMMU_VAL", "once for each spelling that it holds"),
+        ("WeMath", "the 525 problems of the whole set"),
+        ("GOBench", "a model that fails to answer gains"),
         ("VGRPBench", "no rule says how VLMEvalKit's result for it becomes 0 to 100"),
         ("NoSuchBench", "Unknown benchmark 'NoSuchBench'"),
         ("SEEDBench_IMGS", "Did you mean.*SEEDBench_IMG"),
@@ -230,3 +258,34 @@ def test_the_list_of_all_names_kind_judge_and_why_not(settings, tmp_path):
     assert rows["LogicVista"]["judge"]
     assert "runs what the model wrote" in rows["SArena"]["why_not"]
     assert "RealWorldQA" not in rows  # it has a short name
+
+
+def judged_settings(settings, server):
+    return replace(settings, judge_url=server.url, judge_model="a-judge")
+
+
+def test_a_judge_that_fails_is_an_error_where_vlmevals_function_would_count_its_questions_as_wrong(
+    settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE_SECONDS", 0.001)
+    rows = put(tmp_path, "CharXiv_reasoning_val")
+    answers = {str(row["index"]): row["answer"] for row in rows}
+    benchmark = Benchmark("c", "vlmeval", "CharXiv_reasoning_val")
+    with (
+        JudgeServer(lambda prompt, temperature: "fine" if prompt == "Hello." else (401, "no such key")) as server,
+        pytest.raises(
+            EvaluatorError, match=r"the judge a-judge at .* stopped answering after 0 replies: .*no such key"
+        ),
+    ):
+        VLMEval(judged_settings(settings, server)).evaluate(scripted(tmp_path, answers), benchmark)
+
+
+def test_a_judge_whose_replies_are_not_of_the_form_is_an_error(settings, tmp_path):
+    rows = put(tmp_path, "CharXiv_reasoning_val")
+    answers = {str(row["index"]): row["answer"] for row in rows}
+    benchmark = Benchmark("c", "vlmeval", "CharXiv_reasoning_val")
+    with (
+        JudgeServer(lambda prompt, temperature: "well done") as server,
+        pytest.raises(EvaluatorError, match="no reply that VLMEvalKit can read for 24 of 24 questions"),
+    ):
+        VLMEval(judged_settings(settings, server)).evaluate(scripted(tmp_path, answers), benchmark)
