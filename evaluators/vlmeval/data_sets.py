@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import importlib.util
 import inspect
 import os
 import shutil
@@ -107,8 +108,13 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
         EvaluatorError: the file can't be read, or it has cells that can't be right; all are listed.
     """
     base = benchmark.data_set_class()
-    if benchmark.rule is not None:
-        load_inner_imports(base)  # what is missing is told before anything is asked
+    if benchmark.rule is not None:  # what is missing is told before anything is asked
+        load_inner_imports(base)
+        for package in benchmark.rule.packages:
+            if importlib.util.find_spec(package) is None:
+                raise EvaluatorError(
+                    f"{benchmark.name}: its metric needs a package that is not here: pip install {package}"
+                )
     if benchmark.frames:
         return _open_films(benchmark, path, images, base)
     with python_strings():

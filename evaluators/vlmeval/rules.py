@@ -32,6 +32,7 @@ class Rule:
         unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
         suffix: Of the file of predictions, which is kept in memory: some classes accept an Excel file alone.
         takes_model: Whether `evaluate` may be told the judge's name: one class passes that on twice, and fails.
+        packages: What its metric imports only once answers are there.
     """
 
     total: str
@@ -45,6 +46,7 @@ class Rule:
     unread: tuple[str, str] = ("", "")
     suffix: str = "tsv"
     takes_model: bool = True
+    packages: tuple[str, ...] = ()
 
     @property
     def description(self) -> str:
@@ -114,7 +116,7 @@ RULES: Mapping[str, Rule] = {
     **_for("MMMUProDataset", Rule("Overall", 100, "hit", judge="may")),
     **_for("Spatial457", Rule("score", 100)),
     **_for("OCRBench_v2", Rule("English Overall Score+Chinese Overall Score", 100, is_mean=False)),
-    **_for("CCOCRDataset", Rule("total", 100, is_mean=False)),
+    **_for("CCOCRDataset", Rule("total", 100, is_mean=False, packages=("lxml",))),
     **_for("RefCOCODataset", Rule("Average/Precision@1", 1, "hit", is_mean=False)),
     **_for("ERQADataset", Rule("Overall/Accuracy (%)", 1, "correct")),
     **_for(
@@ -122,11 +124,11 @@ RULES: Mapping[str, Rule] = {
         Rule("overall", 1),
     ),
     **_for("DA2K", Rule("overall", 100, "score")),
-    **_for("ChartQAPro", Rule("Overall/1", 100, caption="Overall x 100")),
+    **_for("ChartQAPro", Rule("Overall/1", 100, caption="Overall x 100", packages=("anls",))),
     **_for("TopViewRS", Rule("Overall", 100, "hit", is_mean=False, judge="may")),
     **_for("TreeBench", Rule("Overall", 100, "score", suffix="xlsx")),
     **_for("RefSpatialDataset", Rule("Overall/Success Rate (%)", 1, "success")),
-    **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L")),
+    **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L", packages=("pycocoevalcap",))),
     # Films.
     **_for("TempCompass_MCQ TempCompass_YorN VideoMME", Rule("", 100, "score", judge="may", caption="right answers")),
     **_for("TempCompass_Captioning", Rule("", 100, "score", judge="always", caption="right answers about the caption")),

@@ -335,6 +335,14 @@ TOYS: dict[str, Toy] = {
         right=lambda row: literal_eval(row["answer"])[-1],
     ),
     "TopViewRS": Toy(choice_rows, overall),
+    "COCO_VAL": Toy(
+        lambda: [
+            {**row, "question": f"<{row['index']}> Describe it."}
+            for row in answers_rows(lambda i: repr([f"a red square number {i}", f"square {i} in red"]))
+        ],
+        key("ROUGE_L", 1),
+        right=lambda row: literal_eval(row["answer"])[0],
+    ),
     "TreeBench": Toy(
         lambda: [
             {**row, "category": TREES[row["index"] % 3], "target_instances": "[[1, 1, 9, 9]]"} for row in choice_rows()

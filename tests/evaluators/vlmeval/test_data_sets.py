@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import random
@@ -153,6 +154,9 @@ def test_a_judged_score_is_what_vlmevals_own_evaluate_says(name, kind, settings,
 @pytest.mark.parametrize("kind", ["all right", "half right"])
 @pytest.mark.parametrize("name", TOYS)
 def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, settings, tmp_path, monkeypatch):
+    rule = known_benchmark(Benchmark(name, "vlmeval", name)).rule
+    for package in rule.packages if rule else ():
+        pytest.importorskip(package)
     rows = put(tmp_path, name)
     given = [TOYS[name].right(row) for row in rows] if kind == "all right" else half_right(name, rows)
     answers = {str(row["index"]): answer for row, answer in zip(rows, given, strict=True)}
@@ -289,3 +293,12 @@ def test_a_judge_whose_replies_are_not_of_the_form_is_an_error(settings, tmp_pat
         pytest.raises(EvaluatorError, match="no reply that VLMEvalKit can read for 24 of 24 questions"),
     ):
         VLMEval(judged_settings(settings, server)).evaluate(scripted(tmp_path, answers), benchmark)
+
+
+def test_a_package_that_only_the_metric_imports_is_missed_before_anything_is_asked(settings, tmp_path, monkeypatch):
+    put(tmp_path, "ChartQAPro")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "anls" else find(name))
+    with pytest.raises(EvaluatorError, match=r"ChartQAPro: its metric needs .*: pip install anls"):
+        VLMEval(settings).evaluate(scripted(tmp_path, {}), Benchmark("c", "vlmeval", "ChartQAPro"))
+    assert not (tmp_path / "model.notes").exists()
