@@ -15,7 +15,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from finetune.points.config import PatchesConfig, PointsConfig
+from finetune.points.config import Layers, PatchesConfig, PointsConfig
 from finetune.points.model import tensor_shapes
 from finetune.points.pretrained_parts import PretrainedPart, open_encoder, open_language_model
 from finetune.points.processing import IMAGE_TOKEN, PointsImageProcessor, PointsProcessor
@@ -53,7 +53,7 @@ class AssemblyOptions:
 
     connector: str | None = None
     shuffle: int | None = None
-    feature_layer: int = -2
+    feature_layer: Layers = -2
     tiling: str = "catty"
     tile: int | None = None
     patch: int | None = None

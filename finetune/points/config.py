@@ -14,7 +14,10 @@ try:
 except ImportError:  # before 5.20, where a configuration builds its parts by itself
     SubConfigSpec = None
 
-__all__ = ["CONNECTORS", "FeatureGrid", "PatchesConfig", "PointsConfig", "feature_grid_of"]
+__all__ = ["CONNECTORS", "FeatureGrid", "Layers", "PatchesConfig", "PointsConfig", "as_layers", "feature_grid_of"]
+
+Layers = int | list[int] | tuple[int, ...]
+"""Hidden states counted from the end: one, or several whose features are joined."""
 
 CONNECTORS = ("shuffle", "pool", "attention-pool", "linear")
 """What may stand between the encoders and the language model; see `finetune.points.connectors`."""
@@ -56,14 +59,27 @@ class FeatureGrid:
     width: int
 
 
-def feature_grid_of(config: PreTrainedConfig, layer: int) -> FeatureGrid:
+def feature_grid_of(config: PreTrainedConfig, layers: Layers) -> FeatureGrid:
     """Give the features of a tile in `hidden_states[layer]` of a vision model, by its configuration alone.
 
-    A ConvNeXt halves the grid from stage to stage and has a width for each; all others keep one grid and one width.
+    Of several layers they are joined, patch by patch.
 
     Raises:
-        ValueError: no such layer, or a configuration without the sizes of tiles and patches.
+        ValueError: no such layer, layers of several grids, or a configuration without the sizes of tiles and patches.
     """
+    grids = [_of_layer(config, layer) for layer in as_layers(layers)]
+    if len({features.grid for features in grids}) > 1:
+        raise ValueError(f"vision_feature_layer: {layers} of {config.model_type} are grids of several sizes.")
+    return FeatureGrid(grids[0].tile, grids[0].grid, sum(features.width for features in grids))
+
+
+def as_layers(layers: Layers) -> tuple[int, ...]:
+    """Give the layers that are looked at, be they one or several."""
+    return (layers,) if isinstance(layers, int) else tuple(layers)
+
+
+def _of_layer(config: PreTrainedConfig, layer: int) -> FeatureGrid:
+    # A ConvNeXt halves the grid from stage to stage and has a width for each; all others keep one grid and one width.
     widths = getattr(config, "hidden_sizes", None)
     depth = len(widths) if widths else getattr(config, "num_hidden_layers", None)
     if depth is not None and not -depth - 1 <= layer <= -1:
@@ -87,6 +103,7 @@ class PointsConfig(PreTrainedConfig):
     language model's, any causal one.
     `merge_weights` are the shares of the encoders (POINTS: a half each, which is the default).
     `vision_feature_layer` counts from the end, as `hidden_states` does: -2 is the output of the last layer but one.
+    Of several, [-3, -10], the features are joined: Molmo's, of a CLIP of 24 layers whose last one it leaves out.
     `connector` is one of `CONNECTORS`; `shuffle` patches a side become one token (2: a quarter of the tokens).
     `image_token_id` is the token whose places image features take.
 
@@ -107,7 +124,7 @@ class PointsConfig(PreTrainedConfig):
     ocr_config: dict[Any, Any] | PreTrainedConfig | None = None
     text_config: dict[Any, Any] | PreTrainedConfig | None = None
     merge_weights: list[float] | tuple[float, ...] | None = None
-    vision_feature_layer: int = -2
+    vision_feature_layer: Layers = -2
     connector: str = "shuffle"
     shuffle: int = 2
     image_token_id: int = 0
@@ -150,6 +167,9 @@ class PointsConfig(PreTrainedConfig):
 
     def _faults(self) -> Iterator[str]:
         names, weights = list(self.vision_configs), self.merge_weights or []
+        if not as_layers(self.vision_feature_layer):
+            yield "vision_feature_layer: expected one layer or more, found none."
+            return
         if len(weights) != len(names) or abs(sum(weights) - 1) > 1e-6:
             yield f"merge_weights: expected {len(names)} that sum to 1 ({', '.join(names)}), found {weights}."
         if self.connector not in CONNECTORS:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
-from finetune.points.config import PointsConfig
+from finetune.points.config import PointsConfig, as_layers
 
 __all__ = [
     "AttentionPoolConnector",
@@ -29,8 +29,6 @@ __all__ = [
     "build_connector",
     "pixel_shuffle",
 ]
-
-HEAD_WIDTH = 64  # of attention, as in Molmo's encoder
 
 
 def pixel_shuffle(x_TGGC: Tensor, factor: int) -> Tensor:
@@ -112,18 +110,29 @@ def _by_square(x_TGGC: Tensor, factor: int) -> Tensor:
 
 
 class AttentionPoolConnector(Connector):
-    """Molmo as released: the mean of each square of patches attends to them, then an MLP.
+    """Molmo as released: the mean of each square of patches attends to them, then a gated MLP without biases.
 
-    Layers 0 to 3 make queries, keys, values and the output of attention. Heads have 64 numbers each where that divides
-    the encoder's width; otherwise there is one.
+    Layers 0 to 3 make queries, keys, values and the output of attention, 4 to 6 are the MLP's gate, its other half and
+    its output. Features of several hidden states are brought to the width of one here.
 
-    Source: Molmo, arXiv 2409.17146, appendix "model details", and its public code.
+    Args:
+        patch: numbers of a patch, of all hidden states.
+        width: of the language model.
+        factor: patches along a square's side.
+        encoder: width of the encoder; what attention computes in.
+        heads: of attention: as many as the encoder's own (CLIP 16 of 64 numbers, SigLIP 16 of 72).
+        inner: width of the MLP: the language model's own MLP's.
+
+    Source: Molmo, arXiv 2409.17146, appendix "model details", and its public code, also as vLLM and transformers
+    (Molmo2) have it. Molmo adds a learnt vector to patches that are padding; here they are black pixels, no more.
     """
 
-    def __init__(self, patch: int, width: int, factor: int):
-        attention = (nn.Linear(patch, patch) for _ in range(4))
-        super().__init__(*attention, nn.Linear(patch, width), nn.GELU(), nn.Linear(width, width), factor=factor)
-        self.heads = patch // HEAD_WIDTH if patch % HEAD_WIDTH == 0 else 1
+    def __init__(self, patch: int, width: int, factor: int, encoder: int, heads: int, inner: int):
+        inwards = (nn.Linear(patch, encoder) for _ in range(3))
+        mlp = nn.Linear(encoder, inner, bias=False), nn.Linear(encoder, inner, bias=False)
+        last = nn.Linear(inner, width, bias=False)
+        super().__init__(*inwards, nn.Linear(encoder, encoder), *mlp, last, factor=factor)
+        self.heads = heads
 
     def arrange(self, x_TGGC: Tensor) -> Tensor:
         """Arrange every patch, those of a square one after another."""
@@ -131,14 +140,12 @@ class AttentionPoolConnector(Connector):
 
     def forward(self, x_M: Tensor) -> Tensor:
         """Make image tokens [..., M, K] -> [..., N, D]."""
-        to_query, to_key, to_value, to_output, *mlp = self
+        to_query, to_key, to_value, to_output, gate, up, down = self
         squares = x_M.unflatten(-2, (-1, self.factor**2))  # [..., N, patches of a square, K]
         query = self._split(to_query(squares.mean(-2, keepdim=True)))
         attended = F.scaled_dot_product_attention(query, self._split(to_key(squares)), self._split(to_value(squares)))
         x = to_output(attended.transpose(-3, -2).flatten(-2)).squeeze(-2)
-        for layer in mlp:
-            x = layer(x)
-        return x
+        return down(F.silu(gate(x)) * up(x))
 
     def _split(self, x: Tensor) -> Tensor:
         """Give each head its numbers [..., patches, K] -> [..., heads, patches, K / heads]."""
@@ -148,7 +155,6 @@ class AttentionPoolConnector(Connector):
 _CLASSES: dict[str, Callable[[int, int, int], Connector]] = {
     "shuffle": ShuffleConnector,
     "pool": PoolConnector,
-    "attention-pool": AttentionPoolConnector,
     "linear": LinearConnector,
 }
 
@@ -156,4 +162,10 @@ _CLASSES: dict[str, Callable[[int, int, int], Connector]] = {
 def build_connector(config: PointsConfig) -> Connector:
     """Build the connector that a configuration names, fresh."""
     text: PreTrainedConfig = config.text_config  # a mapping no longer, once the whole is built
-    return _CLASSES[config.connector](config.feature_grid.width, text.hidden_size, config.shuffle)
+    sizes = config.feature_grid.width, text.hidden_size, config.shuffle
+    if config.connector != "attention-pool":
+        return _CLASSES[config.connector](*sizes)
+    encoder = config.feature_grid.width // len(as_layers(config.vision_feature_layer))
+    heads = getattr(config.general_config, "num_attention_heads", 1)
+    inner = getattr(text, "intermediate_size", 4 * text.hidden_size)  # GPT-2's has no name for it
+    return AttentionPoolConnector(*sizes, encoder, heads, inner)

@@ -1,5 +1,7 @@
 """An encoder's features of a tile: `hidden_states[layer]` of any vision model, without its class token, as a grid.
 
+Of several layers the features are joined, patch by patch, in the order in which the layers are named.
+
     T   tiles                        V   side of a tile, in pixels
     G   patches along a tile's side  C   width of an encoder
     L   all its tokens: a class token or registers first, then the patches row by row
@@ -22,7 +24,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from finetune.points.config import PatchesConfig, feature_grid_of
+from finetune.points.config import Layers, PatchesConfig, as_layers, feature_grid_of
 
 __all__ = ["Patches", "build_encoder", "encode_tiles", "encoder_class", "idle_parameters"]
 
@@ -100,14 +102,14 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     return vit
 
 
-def idle_parameters(vit: PreTrainedModel, layer: int) -> Iterator[nn.Parameter]:
-    """Give the weights that `hidden_states[layer]` does not depend on."""
+def idle_parameters(vit: PreTrainedModel, layers: Layers) -> Iterator[nn.Parameter]:
+    """Give the weights that the `hidden_states` of these layers do not depend on."""
     if vit.config.model_type in _KNOWN:
-        depth = len(_layers(vit))
-        run = {id(p) for part in (*_stem(vit), *_layers(vit)[: depth + 1 + layer]) for p in part.parameters()}
+        used = (*_stem(vit), *_blocks(vit)[: _depth(vit, max(as_layers(layers)))])
+        run = {id(p) for part in used for p in part.parameters()}
         yield from (p for p in vit.parameters() if id(p) not in run)
     elif not isinstance(vit, Patches):
-        idle = _without_gradient(vit.__class__, vit.config.to_json_string(), layer)
+        idle = _without_gradient(vit.__class__, vit.config.to_json_string(), max(as_layers(layers)))
         yield from (parameter for name, parameter in vit.named_parameters() if name in idle)
 
 
@@ -127,24 +129,33 @@ def _without_gradient(kind: type[PreTrainedModel], config_json: str, layer: int)
     return frozenset(name for name, parameter in vit.named_parameters() if parameter.grad is None)
 
 
-def encode_tiles(vit: PreTrainedModel, pixels_T3VV: Tensor, layer: int) -> Tensor:
-    """Give `hidden_states[layer]` without what comes before the patches [T, 3, V, V] -> [T, G, G, C].
+def encode_tiles(vit: PreTrainedModel, pixels_T3VV: Tensor, layers: Layers) -> Tensor:
+    """Give `hidden_states` of these layers, without what comes before the patches [T, 3, V, V] -> [T, G, G, C].
 
     Raises:
-        ValueError: the hidden state is no grid of the size of the configuration.
+        ValueError: a hidden state is no grid of the size of the configuration.
     """
-    features = feature_grid_of(vit.config, layer)
+    grid = feature_grid_of(vit.config, layers).grid
+    states = _hidden_states(vit, pixels_T3VV, as_layers(layers))
+    grids = [_as_grid(x, grid, vit) for x in states]
+    return grids[0] if len(grids) == 1 else torch.cat(grids, dim=-1)
+
+
+def _hidden_states(vit: PreTrainedModel, x: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
     if isinstance(vit, Patches):
-        return vit(pixels_T3VV)
-    if vit.config.model_type in _KNOWN:
-        x = pixels_T3VV
-        for part in _stem(vit):
-            x = part(x)
-        for block in _layers(vit)[: len(_layers(vit)) + 1 + layer]:
-            x = block(x, *_KNOWN[vit.config.model_type])
-    else:
-        x = vit(pixels_T3VV, output_hidden_states=True).hidden_states[layer]
-    return _as_grid(x, features.grid, vit)
+        return [vit(x).permute(0, 3, 1, 2)] * len(layers)
+    if vit.config.model_type not in _KNOWN:
+        states = vit(x, output_hidden_states=True).hidden_states
+        return [states[layer] for layer in layers]
+    for part in _stem(vit):
+        x = part(x)
+    depths = [_depth(vit, layer) for layer in layers]
+    kept = {0: x}
+    for depth, block in enumerate(_blocks(vit)[: max(depths)], 1):
+        x = block(x, *_KNOWN[vit.config.model_type])
+        if depth in depths:
+            kept[depth] = x
+    return [kept[depth] for depth in depths]
 
 
 def _stem(vit: PreTrainedModel) -> list[nn.Module]:
@@ -152,7 +163,12 @@ def _stem(vit: PreTrainedModel) -> list[nn.Module]:
     return [vit.embeddings, *([vit.pre_layrnorm] if hasattr(vit, "pre_layrnorm") else [])]
 
 
-def _layers(vit: PreTrainedModel) -> nn.ModuleList:
+def _depth(vit: PreTrainedModel, layer: int) -> int:
+    """Return how many blocks run before `hidden_states[layer]`."""
+    return len(_blocks(vit)) + 1 + layer
+
+
+def _blocks(vit: PreTrainedModel) -> nn.ModuleList:
     return vit.encoder.stages if hasattr(vit.encoder, "stages") else vit.encoder.layers
 
 

@@ -240,6 +240,8 @@ def _is_row(module: nn.Module) -> bool:
 def _unused_layers(model: nn.Module, part: nn.Module) -> int:
     """How many of a vision encoder's last layers the model never runs; 0 for the language model."""
     layer = getattr(getattr(model, "config", None), "vision_feature_layer", -1)
+    if isinstance(layer, list | tuple) and layer and all(isinstance(number, int) and number < 0 for number in layer):
+        layer = max(layer)
     get_embeddings = getattr(model, "get_input_embeddings", None)
     embeddings = get_embeddings() if get_embeddings else None
     if not isinstance(layer, int) or layer >= 0 or any(module is embeddings for module in part.modules()):

@@ -265,6 +265,14 @@ def convert_points(values: Values) -> None:
     _make(plan_conversion(values["source"], reverse=values["reverse"]), convert_points, values)
 
 
+def _parse_layers(context: click.Context, parameter: click.Parameter, text: str) -> int | list[int]:
+    try:
+        layers = [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"expected a whole number, or several with commas, found {text!r}.") from error
+    return layers[0] if len(layers) == 1 else layers
+
+
 @click.command("assemble", cls=Command, example="soup assemble --llm lm/ --general-vit vit/ -o base/")
 @compose_options(
     GroupedOption.of(
@@ -293,11 +301,11 @@ def convert_points(values: Values) -> None:
     GroupedOption.of(
         "Merge",
         "--feature-layer",
-        type=int,
-        default=-2,
+        callback=_parse_layers,
+        default="-2",
         show_default=True,
-        metavar="N",
-        help="The encoders' hidden state to look at.",
+        metavar="N[,N]",
+        help="The encoders' hidden state to look at; several are joined, as Molmo's -3,-10.",
     ),
     GroupedOption.of(
         "Merge",

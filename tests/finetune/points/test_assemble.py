@@ -190,10 +190,10 @@ def test_a_tokenizer_that_has_the_tokens_stays_and_so_do_the_rows(tmp_path):
 def test_connector_and_tiling_are_as_wished(connector, tmp_path):
     save_encoder(tmp_path / "vit", "clip")
     save_llm(tmp_path / "llm", dtype=torch.float32)
-    options = {"connector": connector, "shuffle": 4, "tiling": "anyres", "feature_layer": -1}
+    options = {"connector": connector, "shuffle": 4, "tiling": "anyres", "feature_layer": [-1, -3]}
     put_together(tmp_path / "base", tmp_path / "llm", tmp_path / "vit", **options)
     model, processor = answers(tmp_path / "base")
-    assert (model.config.connector, model.config.shuffle, model.config.vision_feature_layer) == (connector, 4, -1)
+    assert (model.config.connector, model.config.shuffle, model.config.vision_feature_layer) == (connector, 4, [-1, -3])
     assert processor.tokens_per_tile == 1
     assert processor.image_processor.tiling["name"] == "anyres"
 

@@ -66,21 +66,37 @@ def test_molmo_projects_each_patch_by_an_mlp_and_takes_the_mean_of_a_square():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("width", "heads"), [(5, 1), (128, 2)])
-def test_molmo_as_released_pools_each_square_by_attention_of_its_mean(width, heads):
-    x, connector = patches(width=width), AttentionPoolConnector(width, 7, 2)
+@pytest.mark.parametrize(("heads", "layers"), [(1, 1), (4, 1), (4, 2)])
+def test_molmo_as_released_computes_what_transformers_molmo2_computes(heads, layers):
+    molmo2 = pytest.importorskip("transformers.models.molmo2.modeling_molmo2", reason="transformers before Molmo2")
+    config = molmo2.Molmo2AdapterConfig(
+        vision_feature_layer=[-1] * layers,
+        hidden_size=8,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=8 // heads,
+        intermediate_size=12,
+        text_hidden_size=7,
+    )
+    oracle = molmo2.Molmo2Adapter(config)
+    x, connector = patches(width=8 * layers), AttentionPoolConnector(8 * layers, 7, 2, encoder=8, heads=heads, inner=12)
+    attention, mlp = oracle.image_pooling_2d, oracle.image_projector
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    for ours, theirs in zip(connector, [*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj], strict=True):
+        theirs.load_state_dict(ours.state_dict())
+    corners = torch.tensor([[r * 12 + c * 2 + i for i in (0, 1, 6, 7)] for r in range(3) for c in range(3)])
     tokens = connector(connector.arrange(x))
     assert tokens.shape == (2, 9, 7)
-    query, key, value, output, up, _, down = connector
-    oracle = torch.nn.MultiheadAttention(width, heads, batch_first=True)
-    oracle.in_proj_weight.copy_(torch.cat([query.weight, key.weight, value.weight]))
-    oracle.in_proj_bias.copy_(torch.cat([query.bias, key.bias, value.bias]))
-    oracle.out_proj.load_state_dict(output.state_dict())
-    for place in range(9):
-        window = square(x, 1, place // 3, place % 3, 2).view(1, 4, width)
-        attended, _ = oracle(window.mean(1, keepdim=True), window, window)
-        expected = linear(gelu(linear(attended[0, 0], up.weight, up.bias)), down.weight, down.bias)
-        torch.testing.assert_close(tokens[1, place], expected, rtol=1e-5, atol=1e-6)
+    expected = oracle(x.flatten(1, 2), torch.cat([corners, corners + 36])).last_hidden_state
+    torch.testing.assert_close(tokens.flatten(0, 1), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_attention_of_molmos_connector_has_the_encoders_width_and_heads():
+    connector = build_connector(points_config("clip", connector="attention-pool", vision_feature_layer=[-1, -3]))
+    assert connector.heads == 2
+    shapes = [(32, 64)] * 3 + [(32, 32)] + [(64, 32)] * 2 + [(48, 64)]
+    assert [tuple(layer.weight.shape) for layer in connector] == shapes
+    assert [layer.bias is None for layer in connector] == [False] * 4 + [True] * 3
 
 
 @torch.no_grad()

@@ -45,6 +45,32 @@ def test_what_is_seen_is_transformers_own_hidden_state_without_the_class_token(n
     assert (seen - expected).abs().max() == 0
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [[-2, -4], [-4, -2], [-3, -3]], ids=str)
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
+def test_of_several_layers_the_features_are_joined_patch_by_patch_in_the_order_named(name, layers, pixels):
+    vit = encoder(name)
+    seen = encode_tiles(vit, pixels, layers)
+    assert seen.shape == (3, 4, 4, 64)
+    assert feature_grid_of(vit.config, layers).width == 64
+    assert torch.equal(seen, torch.cat([encode_tiles(vit, pixels, layer) for layer in layers], dim=-1))
+
+
+@pytest.mark.parametrize("name", ["clip", "dinov2"])
+def test_of_several_layers_a_weight_is_idle_if_none_depends_on_it(name, pixels):
+    vit = encoder(name)
+    encode_tiles(vit, pixels, (-4, -2)).square().sum().backward()
+    idle = {id(parameter) for parameter in idle_parameters(vit, (-4, -2))}
+    assert idle
+    for key, parameter in vit.named_parameters():
+        assert (parameter.grad is None) == (id(parameter) in idle), key
+
+
+def test_layers_of_grids_of_several_sizes_are_told():
+    with pytest.raises(ValueError, match=r"\[-1, -2\] of convnext are grids of several sizes"):
+        feature_grid_of(config_of("convnext"), [-1, -2])
+
+
 def test_registers_are_left_out_with_the_class_token(pixels):
     given = {**ENCODERS["dinov2"], "num_register_tokens": 3}
     given.pop("model_type")

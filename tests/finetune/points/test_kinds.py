@@ -11,7 +11,9 @@ from transformers import AutoModelForImageTextToText
 from finetune.points.config import CONNECTORS
 from tests.helpers.tiny_points import ENCODERS, LANGUAGE_MODELS, TOKENIZER, asked, batch_of, noise, points_model
 
+MOLMO = ("clip", "siglip", "attention-pool")
 KINDS = [
+    MOLMO,
     *[(name, None, connector) for name in ENCODERS for connector in CONNECTORS],
     *[("clip", "clip", connector) for connector in CONNECTORS],
     ("clip", "siglip", "shuffle"),
@@ -23,6 +25,11 @@ def name_of(kind):
     return "-".join(filter(None, kind))
 
 
+def model_of(kind):
+    """A model of a kind; Molmo's connector joins two hidden states."""
+    return points_model(*kind, vision_feature_layer=[-2, -3] if kind == MOLMO else -2)
+
+
 def mixed_batch(model, side="left"):
     """Two images, none, one: of different sizes, so that rows have different lengths."""
     images = [noise(64, 32, 0), noise(32, 32, 1), noise(40, 70, 2)]
@@ -32,7 +39,7 @@ def mixed_batch(model, side="left"):
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 def test_every_kind_comes_back_from_its_files_and_answers_alike(kind, tmp_path):
-    model = points_model(*kind)
+    model = model_of(kind)
     model.save_pretrained(tmp_path, max_shard_size="60KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     loaded, loading_info = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
@@ -118,7 +125,7 @@ def test_encoders_may_be_kept_in_fewer_bits_than_the_rest():
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [("clip", "siglip", "shuffle"), ("none", None, "linear")], ids=name_of)
 def test_parts_compute_what_transformers_own_modules_compute(kind):
-    model = points_model(*kind)
+    model = model_of(kind)
     batch = mixed_batch(model)
     pixels = batch["pixel_values"]
     shares = []
@@ -223,7 +230,7 @@ def test_remembered_features_answer_like_pixels():
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 def test_what_is_seen_of_no_tile_has_the_shape_of_what_is_seen_of_one(kind):
-    model = points_model(*kind)
+    model = model_of(kind)
     none, one = (model.encode(torch.zeros(tiles, 3, 32, 32)) for tiles in (0, 1))
     assert (len(none), none.shape[1:]) == (0, one.shape[1:])
 
@@ -238,7 +245,7 @@ def gradients(model, batch):
 
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 def test_every_weight_that_wants_a_gradient_gets_one_with_or_without_an_image(kind):
-    model = points_model(*kind)
+    model = model_of(kind)
     for images, texts in (([noise(64, 32, 0)], [asked(1)]), ([], [asked(0)])):
         _, names = gradients(model, batch_of(model, images, texts))
         assert not [name for name, gradient in names.items() if gradient is None]
@@ -293,7 +300,7 @@ def test_nothing_goes_by_way_of_the_images_where_nothing_of_them_is_trained_or_n
     "kind", [(name, None, "shuffle") for name in ENCODERS] + [("clip", "siglip", "pool")], ids=name_of
 )
 def test_gradient_checkpointing_changes_neither_loss_nor_gradient(kind):
-    model = points_model(*kind)
+    model = model_of(kind)
     batch = batch_of(model, [noise(64, 32, 0)], [asked(1)])
     loss, plain = gradients(model, batch)
     plain = {name: gradient if gradient is None else gradient.clone() for name, gradient in plain.items()}
