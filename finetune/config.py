@@ -318,6 +318,7 @@ class TrainSettings(_Strict):
     lora                adapters instead of full weights
     packing             several rows in one sequence of `max_length` tokens, each blind to the others
     max_length          tokens of a row; longer rows are bad rows
+    tiling              how images are cut in training, such as anyres:max_tiles=9; the ingredient keeps its start's
     on_bad_row          error: nothing is trained before all rows are good; skip: they are left out, and logged
     cache_features      frozen encoders encode each picture once, and the features are kept in memory
     precision           of the arithmetic: by default bfloat16 on a GPU and float32 elsewhere
@@ -352,6 +353,7 @@ class TrainSettings(_Strict):
     lora: Lora | None = None
     packing: bool = False
     max_length: int = Field(4096, gt=0)
+    tiling: str | None = None
     on_bad_row: Literal["error", "skip"] = "error"
     mixture: Mixture = Mixture()
     cache_features: bool = False
@@ -397,6 +399,7 @@ class TrainSettings(_Strict):
             stored["mixture"] = self.mixture.model_dump(exclude={"adapt"})
         absent = [] if self.evaluate else list(WATCHING)
         absent += [] if self.validation is not None else list(VALIDATING)
+        absent += [] if self.tiling else ["tiling"]
         return {name: value for name, value in stored.items() if name not in absent}
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from finetune.data.row_images import load_image
 from finetune.data.rows import Picture, TrainingRow
 from finetune.data.tokens import IGNORED, RowTokenizer
 from finetune.jobs import LEFT_OUT
+from finetune.points.token_layout import Tiles, as_tiles
 from soup.errors import FinetuneError
 
 Made = TypeVar("Made")
@@ -30,22 +31,29 @@ Replacement = Callable[[TrainingRow], TrainingRow]
 """Gives the row after one that turned out to be bad."""
 
 
+class Encoded(NamedTuple):
+    """What was made of a picture: `values` of its tiles, one after another, and how they become tokens."""
+
+    values: Tensor
+    tiles: Tiles
+
+
 class FeatureCache:
     """What was made of each picture, kept up to a limit: tiles, or the features of frozen encoders."""
 
     def __init__(self, max_bytes: int = 2**30):
         self.free_bytes = max_bytes
-        self.features: dict[str, Tensor] = {}
+        self.features: dict[str, Encoded] = {}
 
-    def get(self, keys: Sequence[str], make: Callable[[list[str]], list[Tensor]]) -> list[Tensor]:
-        """Give one tensor per key; those that are not kept are made in one call."""
+    def get(self, keys: Sequence[str], make: Callable[[list[str]], list[Encoded]]) -> list[Encoded]:
+        """Give what was made per key; what is not kept is made in one call."""
         missing = [key for key in dict.fromkeys(keys) if key not in self.features]
         made = dict(zip(missing, make(missing), strict=True)) if missing else {}
-        for key, tensor in made.items():
-            if tensor.nbytes <= self.free_bytes:
-                self.free_bytes -= tensor.nbytes
+        for key, (values, tiles) in made.items():
+            if values.nbytes <= self.free_bytes:
+                self.free_bytes -= values.nbytes
                 # A copy: a part of a larger tensor would keep the whole of it in memory.
-                self.features[key] = tensor.clone()
+                self.features[key] = Encoded(values.clone(), tiles)
         return [made[key] if key in made else self.features[key] for key in keys]
 
 
@@ -104,15 +112,19 @@ class Collator:
         features_of_row, rows = self._features(rows)
         encoded = [self._encoded(row, features) for row, features in zip(rows, features_of_row, strict=True)]
         batch = _packed(encoded) if self.packing else self._padded(encoded)
-        images = [tensor for features in features_of_row for tensor in features]
-        return batch | ({self.name: _concatenate(images)} if images else {})
+        images = [encoded for features in features_of_row for encoded in features]
+        if not images:
+            return batch
+        kept = self.processor.kept_tokens([image.tiles for image in images])
+        batch[self.name] = _concatenate([image.values for image in images])
+        return batch if kept is None else {**batch, "kept_tokens": kept}
 
     def normalise_tiles(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Give the batch with tiles that the model takes, wherever it is now."""
         return normalise_tiles(batch, self.processor.image_processor) if self.as_bytes else batch
 
-    def _features(self, rows: list[TrainingRow]) -> tuple[list[list[Tensor]], list[TrainingRow]]:
-        """Return the tensors of each row's pictures, and the rows that are left."""
+    def _features(self, rows: list[TrainingRow]) -> tuple[list[list[Encoded]], list[TrainingRow]]:
+        """Return what is made of each row's pictures, and the rows that are left."""
         try:
             return self._features_of(rows), rows
         except FinetuneError:
@@ -129,13 +141,13 @@ class Collator:
             return features, good
         return replace_bad_row(rows[-1], self.replacement, lambda row: (self._features_of([row]), [row]))
 
-    def _features_of(self, rows: list[TrainingRow]) -> list[list[Tensor]]:
+    def _features_of(self, rows: list[TrainingRow]) -> list[list[Encoded]]:
         pictures = {picture.key: picture for row in rows for picture in row["images"]}
         keys = [picture.key for row in rows for picture in row["images"]]
         features = iter(self.cache.get(keys, lambda missing: self._make([pictures[key] for key in missing])))
         return [[next(features) for _ in row["images"]] for row in rows]
 
-    def _make(self, pictures: list[Picture]) -> list[Tensor]:
+    def _make(self, pictures: list[Picture]) -> list[Encoded]:
         """Tiles or features of each picture."""
         # As many frames of a video as its data set has, whatever the processor's own setting.
         frames = max((picture.frames for picture in pictures if picture.frames), default=None)
@@ -143,16 +155,17 @@ class Collator:
         process = self.processor.image_processor
         if not self.encode:
             # One by one: no more than one decoded picture is kept, and its tiles lie where the last one's did.
-            return [process([load_image(picture)], **options)["pixel_values"] for picture in pictures]
+            made = [process([load_image(picture)], **options) for picture in pictures]
+            return [Encoded(inputs["pixel_values"], *_tiles(inputs)) for inputs in made]
         inputs = process([load_image(picture) for picture in pictures], **options)
         with torch.no_grad():
             features = self.encode(inputs["pixel_values"])
-        return list(features.split(list(inputs["num_tiles"])))
+        return [Encoded(*each) for each in zip(features.split(inputs["num_tiles"]), _tiles(inputs), strict=True)]
 
-    def _encoded(self, row: TrainingRow, features: list[Tensor]) -> tuple[list[int], list[int]]:
+    def _encoded(self, row: TrainingRow, features: list[Encoded]) -> tuple[list[int], list[int]]:
         """Token ids and labels of one row."""
         try:
-            ids, labels = self.tokens.encoded(row["segments"], [len(tensor) for tensor in features])
+            ids, labels = self.tokens.encoded(row["segments"], [encoded.tiles for encoded in features])
         except ValueError as error:
             raise FinetuneError(f"{row['where']}: {error}.") from error
         if self.max_length and len(ids) > self.max_length:
@@ -171,6 +184,11 @@ class Collator:
             mask_BS[i, : len(ids)] = 1
         rows = {"input_ids": ids_BS, "attention_mask": mask_BS, "labels": labels_BS}
         return {name: torch.from_numpy(values) for name, values in rows.items()}
+
+
+def _tiles(inputs: Any) -> list[Tiles]:
+    """Return what the tokens of each image follow from, as the image processor tells it."""
+    return [as_tiles(fields) for fields in inputs["layouts"]] if "layouts" in inputs else list(inputs["num_tiles"])
 
 
 def replace_bad_row(row: TrainingRow, replacement: Replacement, make: Callable[[TrainingRow], Made]) -> Made:

@@ -20,6 +20,7 @@ from finetune.data.row_images import tiles_of
 from finetune.data.rows import KINDS, Fault, Picture, RowError, Sample, texts_of
 from finetune.data.tokens import RowTokenizer, knows_tiles
 from finetune.points.processing import IMAGE_TOKEN
+from finetune.points.token_layout import TileLayout, Tiles
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list
 
@@ -79,7 +80,7 @@ class RowScanner:
         self.template = RowTokenizer(processor)
         self.image_tokens = [IMAGE_TOKEN] if processor is None else _image_tokens(processor)
         self.max_length, self.exact, self.decode = max_length, exact, decode
-        self.seen: dict[str, int | Size | Fault] = {}
+        self.seen: dict[str, Tiles | Size | Fault] = {}
 
     @property
     def counts(self) -> bool:
@@ -99,8 +100,8 @@ class RowScanner:
                 faults.append(Fault(fault.kind, f"image {k}: {fault.text}"))
         return faults
 
-    def _measured(self, picture: Picture) -> int | Size | Fault:
-        """How many tiles a picture will have, or its size for other families, or what is wrong with it; read once."""
+    def _measured(self, picture: Picture) -> Tiles | Size | Fault:
+        """Which tiles a picture will have, or its size for other families, or what is wrong with it; read once."""
         if picture.key not in self.seen:
             if len(self.seen) >= REMEMBERED:
                 self.seen.clear()
@@ -123,11 +124,11 @@ class RowScanner:
         if faults := [fault for fault in measured if isinstance(fault, Fault)]:
             raise RowError(sample["where"], faults)
         if self.others:
-            sizes = [size for size in measured if isinstance(size, tuple)]
+            sizes = [size for size in measured if isinstance(size, tuple) and not isinstance(size, TileLayout)]
             return self.others.length(self.template.segments(sample["messages"]), sizes)
         if self.tokens is None:
             return 0
-        tiles = [count for count in measured if isinstance(count, int)]
+        tiles = [count for count in measured if isinstance(count, Tiles)]
         if not self.exact:
             bound = self.tokens.longest_possible(sample, tiles)
             if bound is not None and bound <= self.max_length:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 from finetune.data.rows import Message, Sample, Segments, texts_of
 from finetune.points.named_tilings import named_tiling
+from finetune.points.token_layout import Tiles, layout_of
 from soup.errors import FinetuneError
 
-__all__ = ["IGNORED", "RowTokenizer", "knows_tiles"]
+__all__ = ["IGNORED", "RowTokenizer", "knows_tiles", "training_processor"]
 
 IGNORED = -100  # a label that no loss is taken over
 CACHED = 4096  # texts whose tokens are kept: system messages and the prompts that a data set repeats
@@ -20,6 +21,15 @@ CACHED = 4096  # texts whose tokens are kept: system messages and the prompts th
 def knows_tiles(processor: Any) -> bool:
     """Whether a processor tells how many tiles an image has, as that of POINTS does."""
     return hasattr(getattr(processor, "image_processor", None), "tiling")
+
+
+def training_processor(processor: Any, tiling: str | None) -> Any:
+    """Give what makes rows for training: a model's processor, with the tiling that training has to itself.
+
+    Raises:
+        FinetuneError: no such tiling, or one that the model can't take.
+    """
+    return processor.with_tiling(tiling) if tiling and knows_tiles(processor) else processor
 
 
 class RowTokenizer:
@@ -31,8 +41,8 @@ class RowTokenizer:
     def __init__(self, processor: Any):
         self.processor = processor
         self.ids_of_text: dict[str, list[int]] = {}
-        self.images: dict[int, list[int]] = {}
-        self.tiles_of: dict[tuple[int, int], int] = {}
+        self.images: dict[Tiles, list[int]] = {}
+        self.tiles_of: dict[tuple[int, int], Tiles] = {}
         self.around: dict[tuple[str, ...], int] = {}
 
     def segments(self, messages: list[Message]) -> Segments:
@@ -73,8 +83,8 @@ class RowTokenizer:
         except Exception as error:  # templates are programs of their own, and raise anything
             raise FinetuneError(f"the chat template can't write these messages ({error})") from error
 
-    def encoded(self, segments: Segments, tiles: list[int]) -> tuple[list[int], list[int]]:
-        """Give token ids and labels of one row whose images have so many tiles each.
+    def encoded(self, segments: Segments, tiles: Sequence[Tiles]) -> tuple[list[int], list[int]]:
+        """Give token ids and labels of one row whose images have these tiles.
 
         Raises:
             ValueError: not as many image tokens in the text as images.
@@ -91,7 +101,7 @@ class RowTokenizer:
             labels += self._learnt(new) if learnt else [IGNORED] * len(new)
         return ids, labels
 
-    def _ids(self, text: str, counts: Iterator[int]) -> list[int]:
+    def _ids(self, text: str, counts: Iterator[Tiles]) -> list[int]:
         """Return the tokens of a text, each image token in it as many as its image needs."""
         if not self._cut_at_images:
             first, *pieces = text.split(self.processor.image_token)
@@ -115,8 +125,8 @@ class RowTokenizer:
         )
         return pieces == self._plain_ids(f"a b.{image} c\nd{image}e")
 
-    def _image_text(self, tiles: int) -> str:
-        return self.processor.replace_image_token({"num_tiles": [tiles]}, 0)
+    def _image_text(self, tiles: Tiles) -> str:
+        return self.processor.image_text(tiles)
 
     def _plain_ids(self, text: str) -> list[int]:
         """Return the tokens of a text as it is."""
@@ -136,14 +146,18 @@ class RowTokenizer:
         """
         eos = self.processor.tokenizer.eos_token_id
         end = ids.index(eos) + 1 if eos in ids else len(ids)
-        image = self.processor.image_token_id
-        return [IGNORED if token == image else token for token in ids[:end]] + [IGNORED] * (len(ids) - end)
+        return [IGNORED if token in self._of_images else token for token in ids[:end]] + [IGNORED] * (len(ids) - end)
 
-    def length(self, sample: Sample, tiles: list[int]) -> int:
-        """Count the tokens of a row whose images have so many tiles each."""
+    @cached_property
+    def _of_images(self) -> set[int]:
+        """The tokens that stand for an image, and those that mark its rows."""
+        return set(self._image(1))
+
+    def length(self, sample: Sample, tiles: Sequence[Tiles]) -> int:
+        """Count the tokens of a row whose images have these tiles."""
         return len(self.encoded(self.segments(sample["messages"]), tiles)[0])
 
-    def longest_possible(self, sample: Sample, tiles: list[int]) -> int | None:
+    def longest_possible(self, sample: Sample, tiles: Sequence[Tiles]) -> int | None:
         """Give a length that the row can't pass, without tokenising it; None where none is known.
 
         A text has no more tokens than bytes, whatever the vocabulary, once it is normalised: NFC makes it at most
@@ -168,22 +182,22 @@ class RowTokenizer:
             self.around[roles] = len(self._written(empty, add_generation_prompt=True).encode()) + 8 * len(roles)
         return self.around[roles]
 
-    def _image(self, tiles: int) -> list[int]:
-        """Return the tokens of an image of so many tiles, whatever stands between them."""
+    def _image(self, tiles: Tiles) -> list[int]:
+        """Return the tokens of an image of these tiles, whatever stands between them."""
         if tiles not in self.images:
             self.images[tiles] = self.processor.tokenizer(self._image_text(tiles), add_special_tokens=False)[
                 "input_ids"
             ]
         return self.images[tiles]
 
-    def tiles(self, width: int, height: int) -> int:
-        """Count the tiles that an image of that size will have, by the image processor's own arithmetic."""
+    def tiles(self, width: int, height: int) -> Tiles:
+        """Give the tiles that an image of that size will have, by the image processor's own arithmetic."""
         if (width, height) not in self.tiles_of:
             self.tiles_of[width, height] = self._tiles(width, height)
         return self.tiles_of[width, height]
 
-    def _tiles(self, width: int, height: int) -> int:
+    def _tiles(self, width: int, height: int) -> Tiles:
         images = self.processor.image_processor
         if not images.do_tile:
             return 1
-        return len(named_tiling(images.tiling).plan(width, height, images.tile))
+        return layout_of(named_tiling(images.tiling).plan(width, height, images.tile))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 from finetune.config import Stage
 from finetune.data.check import COLUMNS, DataReport, JobData, check_data
+from finetune.data.tokens import training_processor
 from finetune.jobs import START, Job, at_root, read_plan
 from finetune.launching.job_plans import absent_needs
-from soup.errors import SoupError
+from soup.errors import FinetuneError, SoupError
 
 __all__ = ["COLUMNS", "check", "open_start_processor"]
 
@@ -48,11 +50,13 @@ def check(
     looked_at = tuple({repr(each): each for job in jobs for each in job.settings.validation_sets}.values())
     added |= {VALIDATION: looked_at} if looked_at else {}
     start = _start(jobs)
-    processor = _processor(start)
+    processor, settings = _processor(start), config.settings()
+    with contextlib.suppress(FinetuneError):  # what is wrong with it is among the settings' faults
+        processor = training_processor(processor, settings.tiling)
     report = check_data(
         base,
         added,
-        config.settings(),
+        settings,
         processor,
         progress,
         jobs=[JobData(job.name, job.data, job.settings) for job in jobs],
@@ -63,8 +67,12 @@ def check(
 
 
 def open_start_processor(jobs: Sequence[Job]) -> Any:
-    """Give what turns the jobs' rows into tokens, or None while it is not here."""
-    return _processor(_start(jobs))
+    """Give what turns the jobs' rows into tokens, or None while it is not here.
+
+    Raises:
+        FinetuneError: a tiling that does not go with it.
+    """
+    return training_processor(_processor(_start(jobs)), jobs[-1].settings.tiling)
 
 
 def _start(jobs: Sequence[Job]) -> Path:

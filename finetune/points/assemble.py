@@ -8,6 +8,7 @@ Source: POINTS, arXiv 2409.04828, section 3.1; connectors begin as the language 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from finetune.points.slice_writer import (
     plan_targets,
     write_targets,
 )
+from finetune.points.token_layout import MARKS
 from soup.checkpoints.dtypes import Dtype, TensorSpec, named_dtype
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list
@@ -48,13 +50,15 @@ class AssemblyOptions:
     """How parts are put together.
 
     `connector` and `shuffle` are POINTS' own for a model with encoders, and Fuyu's for one without. `tile` and `patch`
-    shape a model without encoders; an encoder has its own. `dtype`: by default the language model's.
+    shape a model without encoders; an encoder has its own. `marks`: tokens tell where rows of image tokens end.
+    `dtype`: by default the language model's.
     """
 
     connector: str | None = None
     shuffle: int | None = None
     feature_layer: Layers = -2
     tiling: str = "catty"
+    marks: bool = False
     tile: int | None = None
     patch: int | None = None
     dtype: str | None = None
@@ -126,7 +130,7 @@ def plan_assembly(
     parts = {name: open_encoder(location) for name, location in encoders.items() if location}
     parts["llm"] = open_language_model(llm)
     tokenizer = load_tokenizer(parts["llm"].checkpoint.path)
-    added = _add_missing_tokens(tokenizer)
+    added = _add_missing_tokens(tokenizer, _TOKENS + (MARKS if options.marks else ()))
     config = _config(parts, tokenizer, options)
     pixels, remarks = _pixels(parts)
     try:
@@ -134,7 +138,7 @@ def plan_assembly(
         images = PointsImageProcessor(tile=config.tile, tiling=options.tiling, image_mean=mean, image_std=std)
     except ValueError as error:
         raise FinetuneError(str(error)) from error
-    processor = PointsProcessor(images, tokenizer, tokens_per_tile=config.tokens_per_tile)
+    processor = PointsProcessor(images, tokenizer, tokens_per_tile=config.tokens_per_tile, marks=options.marks)
     dtype = named_dtype(options.dtype) if options.dtype else parts["llm"].dtype
     cast = [name for name, part in parts.items() if part.dtype != dtype]
     remarks += [f"{name}: {parts[name].dtype.name} is rounded to {dtype.name}" for name in cast]
@@ -156,9 +160,9 @@ def assemble(
     write_targets(out, targets, side_files, max_shard_bytes=max_shard_bytes or SHARD_BYTES, progress=progress)
 
 
-def _add_missing_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Add the tokens that the chat template needs to a tokenizer, and give those that it lacked."""
-    absent = [token for token in _TOKENS if token not in tokenizer.get_vocab()]
+def _add_missing_tokens(tokenizer: PreTrainedTokenizerBase, needed: Iterable[str]) -> list[str]:
+    """Add tokens that are needed to a tokenizer, and give those that it lacked."""
+    absent = [token for token in needed if token not in tokenizer.get_vocab()]
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in absent], special_tokens=True)
     prepare_padding(tokenizer)
     return absent

@@ -25,6 +25,7 @@ from finetune.media.images import as_rgb, open_picture, upright
 from finetune.points.named_tilings import named_tiling, settings_of
 from finetune.points.tile_pixels import RESIZERS, cut_tiles, normalised
 from finetune.points.tiling import Single, Tiling
+from finetune.points.token_layout import TileLayout, Tiles, layout_of
 from finetune.points.video import UniformFrames, Video
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean
@@ -128,6 +129,7 @@ class PointsImageProcessor(BaseImageProcessor):
     ) -> BatchFeature:
         """Make the tiles of all images, `pixel_values` [T, 3, V, V], float32, and how many each has, `num_tiles`.
 
+        Where a tiling drops margins, `layouts` tells which tokens each image becomes (fields of `TileLayout`).
         Without `do_normalize` the tiles are bytes, a quarter of the size: `normalised` makes the same float32 of them
         elsewhere. An unknown keyword is an error: a setting that is ignored would change what the model is given.
         """
@@ -140,11 +142,13 @@ class PointsImageProcessor(BaseImageProcessor):
         cut = [_cut(image, stills, film, tile, resizer) for image in flat(images)]
         if not cut:
             raise FinetuneError("no images to make tiles of: expected one at least.")
-        pixels_T3VV = torch.cat(cut) if len(cut) > 1 else cut[0]
+        pixels_T3VV = torch.cat([tiles for tiles, _ in cut]) if len(cut) > 1 else cut[0][0]
         data = {
             "pixel_values": self.normalised(pixels_T3VV) if do_normalize else pixels_T3VV,
-            "num_tiles": [len(tiles) for tiles in cut],
+            "num_tiles": [len(tiles) for tiles, _ in cut],
         }
+        if any(isinstance(layout, TileLayout) for _, layout in cut):
+            data["layouts"] = [layout if isinstance(layout, TileLayout) else (layout, 0, 0, 0, 0) for _, layout in cut]
         return BatchFeature(data, tensor_type=return_tensors)
 
     def normalised(self, pixels_T3VV: Tensor) -> Tensor:
@@ -182,10 +186,12 @@ def _known_resizer(name: str) -> str:
     return name
 
 
-def _cut(image: Any, stills: Tiling, film: UniformFrames, tile: int, resizer: str) -> Tensor:
-    """Return the tiles of one item, bytes [T, 3, V, V]."""
+def _cut(image: Any, stills: Tiling, film: UniformFrames, tile: int, resizer: str) -> tuple[Tensor, Tiles]:
+    """Return the tiles of one item, bytes [T, 3, V, V], and how they become tokens."""
     if isinstance(image, Video):
-        return torch.cat([_cut(frame, film, film, tile, resizer) for frame in film.chosen(image)])
+        frames = torch.cat([_cut(frame, film, film, tile, resizer)[0] for frame in film.chosen(image)])
+        return frames, len(frames)
     picture = as_picture(image)
     width, height = picture.size
-    return cut_tiles(picture, stills.plan(width, height, tile), tile, resizer)
+    plan = stills.plan(width, height, tile)
+    return cut_tiles(picture, plan, tile, resizer), layout_of(plan)

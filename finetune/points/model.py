@@ -130,8 +130,12 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         shares = [share * x_TEND[:, index] for index, share in enumerate(self.config.merge_weights)]
         return sum(shares[1:], shares[0])
 
-    def embed_inputs(self, input_ids_BS: Tensor, features_TEMK: Tensor | None) -> Tensor:
+    def embed_inputs(
+        self, input_ids_BS: Tensor, features_TEMK: Tensor | None, kept_tokens: Tensor | None = None
+    ) -> Tensor:
         """Embed tokens [B, S, D], with image features in place of the image tokens, in order.
+
+        `kept_tokens`: numbers of the features that are used, in the order in which they are; by default all.
 
         Raises:
             ValueError: not as many image tokens as features.
@@ -140,14 +144,17 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if features_TEMK is None:
             return x_BSD
         images_TND = self.project(features_TEMK).to(x_BSD.dtype)
+        images_D = images_TND.flatten(0, 1)
+        if kept_tokens is not None:
+            images_D = images_D[kept_tokens]
         is_image_BS = input_ids_BS == self.config.image_token_id
-        tokens, features = int(is_image_BS.sum()), images_TND.shape[0] * images_TND.shape[1]
+        tokens, features = int(is_image_BS.sum()), len(images_D)
         if tokens != features:
             raise ValueError(
                 f"expected {features} image tokens (id {self.config.image_token_id}) for {images_TND.shape[0]} tiles "
                 f"of {images_TND.shape[1]} features each, found {tokens}: was the prompt truncated?"
             )
-        return x_BSD.masked_scatter(is_image_BS.unsqueeze(-1), images_TND)
+        return x_BSD.masked_scatter(is_image_BS.unsqueeze(-1), images_D)
 
     def _zero_features(self, tiles: int) -> Tensor:
         """Zeros in place of the features of so many tiles [T, E, M, K]."""
@@ -182,6 +189,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         vision_features: Tensor | None = None,
         labels: Tensor | None = None,
+        kept_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> PointsOutput:
         """Compute logits [B, S, vocabulary], and the mean loss over `labels` that are not -100.
@@ -197,6 +205,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
             vision_features: what `encode` gave [T, E, M, K], in place of `pixel_values`: frozen encoders need to run
                 only once per image.
             labels: the tokens to learn, -100 elsewhere [B, S].
+            kept_tokens: numbers of the image tokens [T N] that the text has, in its order, where margins are dropped.
             kwargs: what the language model takes besides (`use_cache`, `logits_to_keep`, ...).
 
         Raises:
@@ -206,7 +215,8 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         _check_one_of_each(input_ids, inputs_embeds, pixel_values, vision_features)
         if pixel_values is not None and len(pixel_values):
             vision_features = self.encode(pixel_values)
-        x_BSD = self._embedded(input_ids, inputs_embeds, vision_features, begins=past_key_values is None)
+        begins = past_key_values is None
+        x_BSD = self._embedded(input_ids, inputs_embeds, vision_features, kept_tokens, begins=begins)
         if labels is not None or (position_ids is not None and attention_mask is None and past_key_values is None):
             kwargs.setdefault("use_cache", False)  # with a cache, rows packed into one would attend to each other
         kwargs.pop("return_dict", None)
@@ -231,6 +241,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids_BS: Tensor | None,
         embeds_BSD: Tensor | None,
         features_TEMK: Tensor | None,
+        kept_tokens: Tensor | None,
         *,
         begins: bool,
     ) -> Tensor:
@@ -245,7 +256,7 @@ class PointsForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if input_ids_BS is not None:
             if images_TEMK is None and begins and bool((input_ids_BS == self.config.image_token_id).any()):
                 raise ValueError(f"expected images for the image tokens (id {self.config.image_token_id}), found none.")
-            x_BSD = self.embed_inputs(input_ids_BS, images_TEMK)
+            x_BSD = self.embed_inputs(input_ids_BS, images_TEMK, kept_tokens)
         elif embeds_BSD is not None and images_TEMK is None:
             x_BSD = embeds_BSD
         else:

@@ -13,19 +13,24 @@ equals the grid of fewer tiles wins, then the one of fewer rows. A side of at mo
 (Molmo's code divides by what remains there, and takes one tile where that is negative).
 
 The image keeps its aspect ratio, fills the canvas in one direction, is rounded down in the other, and lies in the
-middle of black padding. The overview is made the same way in one tile, and goes first, as in Molmo's code.
+middle of black padding. The overview is made the same way in one tile, and goes first, as in Molmo's code, unless
+`thumbnail_first` is false.
 
-Source: Molmo, arXiv 2409.17146, section 2 "multi-crop" and appendix; at most 12 crops, 4 patches of margin. Molmo
-drops the tokens of the margins before its language model reads them; here a tile always keeps all of its tokens.
+With `drop_margins` the language model reads each part of the image once: the tokens of the margins are dropped where a
+tile has a neighbour, and the rest go row by row over the whole image (`finetune.points.token_layout`), as in Molmo.
+Without, a tile keeps all of its tokens.
+
+Source: Molmo, arXiv 2409.17146, section 2 "multi-crop" and appendix; at most 12 crops, 4 patches of margin.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar
 
 from finetune.points.tiling import (
+    LATER,
     Grid,
     Thumbnail,
     TilePlan,
@@ -63,7 +68,7 @@ def _scale(canvas: int, side: int) -> Fraction:
 
 @dataclass(frozen=True)
 class MultiCrop(Tiling):
-    """At most `max_tiles` tiles that overlap by twice `margin` patches of `patch` pixels, after an overview."""
+    """At most `max_tiles` tiles that overlap by twice `margin` patches of `patch` pixels, and an overview."""
 
     name: ClassVar[str] = "multicrop"
 
@@ -71,12 +76,14 @@ class MultiCrop(Tiling):
     margin: int = 4
     patch: int = 14
     single_thumbnail: bool = True
+    drop_margins: bool = field(default=False, metadata=LATER)
+    thumbnail_first: bool = field(default=True, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_parameters(self, {"max_tiles": 1, "margin": 0, "patch": 1})
 
     def plan(self, width: int, height: int, tile: int) -> TilePlan:
-        """Give a grid whose tiles overlap, after the overview."""
+        """Give a grid whose tiles overlap, and the overview."""
         overlap = 2 * self.margin * self.patch
         window = tile - overlap
         if window < 1:
@@ -89,6 +96,7 @@ class MultiCrop(Tiling):
         size = size_within(width, height, canvas)
         starts = [(column * window, row * window) for row in range(rows) for column in range(columns)]
         boxes = tuple((left, top, left + tile, top + tile) for left, top in starts)
-        whole = Thumbnail(size_within(width, height, (tile, tile)), first=True)
+        whole = Thumbnail(size_within(width, height, (tile, tile)), first=self.thumbnail_first)
         shown = len(boxes) > 1 or self.single_thumbnail
-        return TilePlan((size,), boxes, canvas, centred(size, canvas), whole if shown else None)
+        margin = self.margin * self.patch if self.drop_margins else None
+        return TilePlan((size,), boxes, canvas, centred(size, canvas), whole if shown else None, margin)

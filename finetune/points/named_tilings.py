@@ -63,4 +63,9 @@ def _parse(text: str) -> dict[str, object]:
 
 def settings_of(tiling: Tiling) -> dict[str, object]:
     """Give what `named_tiling` makes the same tiling of, in words that JSON has."""
-    return {"name": tiling.name, **dataclasses.asdict(tiling)}
+    parameters = {
+        field.name: getattr(tiling, field.name)
+        for field in dataclasses.fields(tiling)
+        if not field.metadata or getattr(tiling, field.name) != field.default
+    }
+    return {"name": tiling.name, **parameters}

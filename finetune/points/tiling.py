@@ -16,6 +16,7 @@ from soup.errors import FinetuneError
 from soup.support.text import bullet_list
 
 __all__ = [
+    "LATER",
     "Box",
     "Grid",
     "Single",
@@ -32,6 +33,7 @@ __all__ = [
 
 Size = tuple[int, int]  # width, height
 Grid = tuple[int, int]  # columns, rows
+LATER = {"later": True}  # of a parameter that was not there at first: a checkpoint's files name it where it is changed
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are the first pixels outside
 
 
@@ -53,6 +55,8 @@ class TilePlan:
 
     It is resized to each of `sizes` in turn, laid on a black canvas (`canvas`) with its upper left pixel at `corner`,
     and the tiles are cut from the canvas at `boxes`. Without `canvas` they are cut from the resized image itself.
+
+    With `margin` the tokens of so many pixels are dropped at each side at which a tile overlaps another one.
     """
 
     sizes: tuple[Size, ...]
@@ -60,6 +64,7 @@ class TilePlan:
     canvas: Size | None = None
     corner: tuple[int, int] = (0, 0)
     thumbnail: Thumbnail | None = None
+    margin: int | None = None
 
     def __len__(self) -> int:
         """Tiles that the image becomes, the thumbnail among them."""

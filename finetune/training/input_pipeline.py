@@ -13,6 +13,7 @@ from torch import Tensor
 
 from finetune.config import TrainSettings
 from finetune.data import Collator, Corpus, FeatureCache, HeldOutRows, TrainingRows
+from finetune.data.tokens import training_processor
 from finetune.data.training_rows import rows_to_look_at
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.training.other_families import ProcessorCollator, other_family_rows
@@ -53,6 +54,7 @@ def build_input_pipeline(corpus: Corpus, model: Any, processor: Any, settings: T
     """
     if not isinstance(model, PointsForConditionalGeneration):
         return _of_other_family(corpus, model, processor, settings)
+    processor = training_processor(processor, settings.tiling)
     rows = TrainingRows(corpus, settings, processor, progress=_log_progress)
     cache, encode, name = _image_input(model, settings)
     replacement = rows.after if settings.on_bad_row == "skip" else None
@@ -82,8 +84,9 @@ def check_family(model: Any, settings: TrainSettings) -> None:
     """
     if isinstance(model, PointsForConditionalGeneration):
         return
-    if settings.cache_features:
-        raise FinetuneError(f"cache_features: only for POINTS models, not for a {type(model).__name__}.")
+    for name in ("cache_features", "tiling"):
+        if getattr(settings, name):
+            raise FinetuneError(f"{name}: only for POINTS models, not for a {type(model).__name__}.")
     if settings.packing:
         raise FinetuneError("packing: only for POINTS models: others take each row for itself.")
 

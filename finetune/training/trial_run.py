@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 
 import finetune.points  # noqa: F401 (makes the Auto classes know the family)
 from finetune.config import TrainSettings
+from finetune.data.tokens import training_processor
 from finetune.training.adapters import attach
 from finetune.training.components import choose_trained, learning_rates
 from finetune.training.input_pipeline import check_family
@@ -38,6 +39,7 @@ def faults_of_settings(start: Path, processor: Any, all_settings: Iterable[Train
             faults |= dict.fromkeys(f"start {start}: {misfit}" for misfit in misfits(model, processor))
         try:
             check_family(model, settings)
+            training_processor(processor, settings.tiling)
             if settings.lora:
                 attach(model, settings)
             choose_trained(model, settings)
@@ -49,7 +51,7 @@ def faults_of_settings(start: Path, processor: Any, all_settings: Iterable[Train
 
 def _model_settings(settings: TrainSettings) -> str:
     """Return what is tried of settings: those that differ in the rest alone are tried once."""
-    names = ("freeze", "train", "lora", "lr_overrides", "packing", "cache_features")
+    names = ("freeze", "train", "lora", "lr_overrides", "packing", "cache_features", "tiling")
     return repr([getattr(settings, name) for name in names])
 
 

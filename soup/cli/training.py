@@ -316,6 +316,9 @@ def _parse_layers(context: click.Context, parameter: click.Parameter, text: str)
         help="How images are cut.",
     ),
     GroupedOption.of(
+        "Merge", "--marks", is_flag=True, help="Tokens tell where the rows of an image's tokens end, as Molmo's."
+    ),
+    GroupedOption.of(
         "Merge",
         "--tile",
         type=click.IntRange(min=1),
@@ -351,7 +354,7 @@ def assemble(values: Values) -> None:
     """
     with needs_extra():
         from finetune.points.assemble import AssemblyOptions, assemble, plan_assembly
-    names = ("connector", "shuffle", "feature_layer", "tiling", "tile", "patch", "dtype", "seed")
+    names = ("connector", "shuffle", "feature_layer", "tiling", "marks", "tile", "patch", "dtype", "seed")
     options = AssemblyOptions(**{name: values[name] for name in names})
     plan = plan_assembly(values["llm"], values["general_vit"], values["ocr_vit"], options)
     _make(plan, assemble, values)

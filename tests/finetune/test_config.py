@@ -85,9 +85,16 @@ def test_settings_are_stored_under_their_first_names_and_read_from_them():
     stored = settings.as_stored()
     assert (stored["warmup"], stored["batch"], stored["lr_of"], stored["attention"]) == (0.1, 8, {"llm": 0.5}, None)
     assert not stored.keys() & RENAMED_SETTINGS.keys()
-    first = [name for name in TrainSettings.model_fields if name not in (*WATCHING, *VALIDATING)]
+    first = [name for name in TrainSettings.model_fields if name not in (*WATCHING, *VALIDATING, "tiling")]
     assert list(stored) == [RENAMED_SETTINGS.get(name, name) for name in first]
     assert TrainSettings.from_stored(stored) == settings
+
+
+def test_a_tiling_of_training_is_stored_where_there_is_one():
+    cut = TrainSettings(lr=1, steps=1, tiling="anyres:max_tiles=9")
+    assert "tiling" not in TrainSettings(lr=1, steps=1).as_stored()
+    assert cut.as_stored()["tiling"] == "anyres:max_tiles=9"
+    assert TrainSettings.from_stored(cut.as_stored()) == cut
 
 
 def test_adapters_that_are_folded_in_are_stored_as_before_there_were_others():

@@ -10,6 +10,7 @@ from PIL import Image
 
 from finetune.config import DataSet
 from finetune.data import IGNORED, Collator, Corpus, FeatureCache, RowTokenizer
+from finetune.data.batches import Encoded
 from finetune.points.tiny import tiny_processor
 from soup.errors import FinetuneError
 
@@ -107,7 +108,7 @@ def test_an_album_without_room_makes_pages_anew():
 
     def make(paths):
         made.extend(paths)
-        return [torch.zeros(2) for _ in paths]
+        return [Encoded(torch.zeros(2), 1) for _ in paths]
 
     cache.get(["a", "b", "a"], make)
     cache.get(["a", "b"], make)

@@ -55,6 +55,7 @@ def test_adapters_with_the_default_parts_fit_any_family(root, kind):
         ({"lora": {"target": "q_proj"}}, "lora.target 'q_proj' matches no linear layer"),
         ({"packing": True}, "packing: only for POINTS models"),
         ({"cache_features": True}, "cache_features: only for POINTS models"),
+        ({"tiling": "anyres"}, "tiling: only for POINTS models"),
     ],
 )
 def test_settings_that_all_jobs_would_fail_by_are_found(root, changed, words):

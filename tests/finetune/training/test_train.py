@@ -70,6 +70,23 @@ def test_ingredients_that_start_from_nothing_share_their_tokenizer(tmp_path):
     assert (jobs[0].out / "tokenizer.json").read_bytes() == (jobs[1].out / "tokenizer.json").read_bytes()
 
 
+def test_images_may_be_cut_otherwise_in_training_than_by_the_ingredient(plain, data, tmp_path):
+    tiling = "anyres:min_tiles=2,max_tiles=2"
+    told = StopRequest(), lambda *step: None
+    runs = [
+        prepare(make_job(tmp_path, data, name=name, **more), "d", told[1], told[0])
+        for name, more in (("a", {}), ("b", {"tiling": tiling}))
+    ]
+    own, other = (run.pipeline for run in runs)
+    tiles = [len(pipeline.collator([pipeline.rows[0]])["pixel_values"]) for pipeline in (own, other)]
+    pictures = len(own.rows[0]["images"])
+    assert tiles == [pictures, 3 * pictures], "small squares are one tile; here they are two and an overview"
+    assert other.rows.length_at(0) == own.rows.length_at(0) + 2 * 4 * pictures
+    trained(tmp_path, data, name="c", tiling=tiling, steps=1)
+    config = "processor_config.json"
+    assert (tmp_path / "out-c" / config).read_bytes() == (plain[2] / config).read_bytes()
+
+
 def test_every_step_is_told(plain):
     assert [step[:2] for step in plain[1]] == [(step, 6) for step in range(1, 7)]
     assert plain[1][-1][2] < plain[1][0][2] - 0.5
