@@ -30,10 +30,10 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Candidate, Harness, OnReplies, Score
 from soup.evaluation.dealing import dealer_of
 from soup.evaluation.settings import EvalSettings
+from soup.support.extras import install_line
 
 __all__ = ["LMEval"]
 
-INSTALL = 'pip install "vlm-soup[lm-eval]"'
 BEST_VALUES = {"f1": 1, "bleu": 100, "chrf": 100}
 """Metrics of a whole test set, with the best that they can be; the least is 0."""
 
@@ -164,7 +164,9 @@ def _lm_eval() -> Any:
     try:
         return importlib.import_module("lm_eval")
     except ImportError as cause:
-        raise EvaluatorError(f"lm_eval: needs lm-eval, not importable here ({cause}): {INSTALL}.") from cause
+        raise EvaluatorError(
+            f"lm_eval: needs lm-eval, not importable here ({cause}): {install_line('lm_eval')}."
+        ) from cause
 
 
 def _score(loaded: LoadedTask, results: Mapping[str, Any], *, is_part: bool = False) -> Score:

@@ -22,6 +22,7 @@ import numpy as np
 
 from finetune.config import DataSet
 from soup.errors import FinetuneError
+from soup.support.extras import install_line
 from soup.support.json_text import parse_json
 
 __all__ = ["SUFFIXES", "DatasetRows", "JsonFileRows", "RowFile", "open_file", "read_array", "read_lines"]
@@ -283,9 +284,7 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise FinetuneError(
-            "Parquet, Arrow and Hub data sets need datasets: pip install 'vlm-soup[finetune]'"
-        ) from error
+        raise FinetuneError(f"Parquet, Arrow and Hub data sets need datasets: {install_line('datasets')}") from error
     return datasets
 
 

@@ -26,6 +26,7 @@ from finetune.media.sampling import frame_indices
 from finetune.media.size_limit import MAX_PIXELS, check_size
 from finetune.media.sources import ImageSource, image_source
 from soup.errors import FinetuneError
+from soup.support.extras import install_line
 
 __all__ = ["MAX_PIXELS", "as_rgb", "frames_of", "open_picture", "upright"]
 
@@ -138,7 +139,7 @@ def frame_count(source: object, count: int, *, name: str | None = None, max_pixe
         return frame_count(_pictures_in(named.file), count, name=named.name, max_pixels=max_pixels)
     if not _is_picture(named):
         if importlib.util.find_spec("av") is None:
-            raise named.fault("no picture that Pillow reads; a video needs PyAV: pip install av")
+            raise named.fault(f"no picture that Pillow reads; a video needs PyAV: {install_line('av')}")
         return count
     with _opened(named) as image:
         check_size(image.size, named, max_pixels)

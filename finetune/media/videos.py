@@ -16,6 +16,7 @@ from PIL import Image
 from finetune.media.sampling import frame_indices
 from finetune.media.size_limit import check_size
 from finetune.media.sources import ImageSource
+from soup.support.extras import install_line
 
 __all__ = ["frames_of_video_file"]
 
@@ -34,7 +35,7 @@ def frames_of_video_file(
     try:
         import av
     except ImportError as error:
-        raise source.fault("no picture that Pillow reads; a video needs PyAV: pip install av") from error
+        raise source.fault(f"no picture that Pillow reads; a video needs PyAV: {install_line('av')}") from error
 
     try:
         total = _frame_count(av, source)

@@ -17,14 +17,17 @@ from soup.cli.evaluating import evaluating_commands
 from soup.cli.merging import merging_commands
 from soup.cli.searching import search_commands
 from soup.cli.selecting import selecting_commands
+from soup.cli.starting import WELCOME, starting_commands
 from soup.cli.training import training_commands
 from soup.errors import SoupError
+from soup.support.extras import missing_extra
 from soup.support.options import speak_in_flags, speaks_in_flags
 from soup.support.text import printable
 
 __all__ = ["cli", "main"]
 
 SECTIONS = {
+    "Start": ["demo", "doctor"],
     "Look at what there is": ["check", "inspect", "list"],
     "Choose and merge": ["average", "maximum", "greedy", "cook", "merge"],
     "Evaluate": ["eval", "sweep", "report"],
@@ -35,6 +38,7 @@ SECTIONS = {
 @cloup.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Each command has its own --help, with an example.",
+    invoke_without_command=True,
 )
 @click.version_option(__version__, prog_name="soup")
 @click.pass_context
@@ -43,11 +47,13 @@ def cli(ctx: click.Context) -> None:
     before = speaks_in_flags()
     speak_in_flags()
     ctx.call_on_close(lambda: speak_in_flags(before))
+    if ctx.invoked_subcommand is None:
+        click.echo(WELCOME.format(version=__version__))
 
 
 def _add_commands() -> None:
     commands = [*merging_commands, *search_commands, *evaluating_commands, *training_commands, *data_commands]
-    commands += selecting_commands
+    commands += [*selecting_commands, *starting_commands]
     by_name = {command.name: command for command in commands}
     for title, names in SECTIONS.items():
         section = cloup.Section(title, [by_name.pop(name) for name in names])
@@ -80,6 +86,11 @@ def main() -> None:
         sys.exit(143 if terminated else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no trace at exit
+        sys.exit(1)
+    except ImportError as error:
+        if (reason := missing_extra(error)) is None:
+            raise  # a library that is here and broken, or none that an extra brings: its trace says more
+        click.echo(f"error: {reason}", err=True)
         sys.exit(1)
     except OSError as error:  # a disk, a permission: what no package above could explain better
         click.echo(printable(f"error: {error}", keep="\n"), err=True)

@@ -23,6 +23,7 @@ from soup.cli.options import (
 )
 from soup.errors import FinetuneError
 from soup.merging.options import WriteOptions
+from soup.support.extras import install_line
 
 if TYPE_CHECKING:
     from finetune.launching.launch import LaunchProgress
@@ -41,7 +42,7 @@ def needs_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise FinetuneError(f"Training needs {error.name}: pip install 'vlm-soup[finetune]'") from error
+        raise FinetuneError(f"Training needs {error.name}: {install_line(error.name or '', 'finetune')}") from error
 
 
 @click.command("finetune", cls=Command, example="soup finetune pool.yaml")

@@ -19,6 +19,7 @@ from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.harnesses import check, total, why_no_likelihood
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
+from soup.support.extras import missing_extra
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 
@@ -188,6 +189,8 @@ def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
     """Return what went wrong, and the path of the log that holds all of it: a harness's own, or else the trace."""
     if isinstance(error, EvaluatorError):
         text = str(error).removeprefix(f"{benchmark.name}: ").rstrip()  # the name stands before it
+    elif missing := missing_extra(error):
+        text = missing
     else:
         text = f"the harness failed:\n{''.join(traceback.format_exception(error)[-3:]).rstrip()}"
     if str(scratch) not in text:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from soup.errors import OutputError
 from soup.support.atomic_files import write_atomic
+from soup.support.extras import install_line
 from soup.support.options import option_name
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def refuse_picture(path: Path) -> None:
         importlib.import_module("matplotlib")
     except ImportError as cause:
         raise OutputError(
-            f'{name} needs matplotlib, not importable here ({cause}): pip install "vlm-soup[plot]".'
+            f"{name} needs matplotlib, not importable here ({cause}): {install_line('matplotlib')}."
         ) from cause
 
 

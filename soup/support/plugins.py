@@ -19,6 +19,7 @@ from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from soup.errors import EvaluatorError, RecipeError, SoupError
+from soup.support.extras import missing_extra
 from soup.support.open_files import real_path
 from soup.support.text import did_you_mean
 
@@ -164,7 +165,8 @@ def _load_module(source: str, location: str, kind: str, error: type[SoupError]) 
     except KeyboardInterrupt:
         raise
     except BaseException as cause:  # a user's file may raise anything, SystemExit too
-        raise error(f"{kind} '{location}': importing {source} failed: {type(cause).__name__}: {cause}") from cause
+        reason = missing_extra(cause) or f"{type(cause).__name__}: {cause}"
+        raise error(f"{kind} '{location}': importing {source} failed: {reason}") from cause
 
 
 class _UncachedLoader(SourceFileLoader):
@@ -263,6 +265,7 @@ EVALUATORS = Registry(
         "python": "evaluators.python:PythonFunction",
         "command": "evaluators.command:Command",
         "function": "soup.evaluation.functions:FunctionEvaluator",
+        "demo": "soup.demo.quiz:Quiz",
     },
 )
 ENGINES = Registry(

@@ -89,7 +89,7 @@ def run(forge, here, name):
     return ended.stdout
 
 
-@pytest.mark.parametrize("name", [*SEARCHES, "check", "inspect", "eval", "list"])
+@pytest.mark.parametrize("name", [*SEARCHES, "demo", "doctor", "check", "inspect", "eval", "list"])
 def test_the_example_in_the_help_runs(forge, here, name):
     assert run(forge, here, name)
     if name in SEARCHES:

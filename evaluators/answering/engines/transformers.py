@@ -19,6 +19,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.hf.progress_bars import without_progress_bars
+from soup.support.extras import install_line
 from soup.support.json_text import read_json_object
 from soup.support.options import option_name
 from soup.support.text import bullet_list
@@ -183,8 +184,8 @@ def _transformers() -> Any:
         return importlib.import_module("transformers")
     except ImportError as cause:
         raise EvaluatorError(
-            f"{option_name('model')} auto needs transformers, not importable here ({cause}): pip install "
-            '"vlm-soup[vlmeval-light]".'
+            f"{option_name('model')} auto needs transformers, not importable here ({cause}): "
+            f"{install_line('transformers')}."
         ) from cause
 
 

@@ -27,6 +27,7 @@ from soup.evaluation.api import Candidate
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.child_process import ChildProcess, log_tail
+from soup.support.extras import install_line
 from soup.support.options import option_name
 
 __all__ = ["VLLM"]
@@ -35,7 +36,6 @@ START = (
     "import sys; sys.path[:] = sys.argv[2:]; from evaluators.answering.engines.vllm_process import main; "
     "main() if __name__ == '__main__' else None"
 )
-INSTALL = 'pip install "vlm-soup[vllm]", in an environment of its own'
 CHECKS = ("first", "always", "never")
 PROBES = 8
 PROBE_TOKENS = 16
@@ -229,7 +229,8 @@ def _version() -> str:
         EvaluatorError: it is not installed.
     """
     if importlib.util.find_spec("vllm") is None:
-        raise EvaluatorError(f"{option_name('engine')} vllm needs vLLM, not importable here: {INSTALL}.")
+        line = f"{install_line('vllm')}, in an environment of its own"
+        raise EvaluatorError(f"{option_name('engine')} vllm needs vLLM, not importable here: {line}.")
     for distribution in importlib.metadata.packages_distributions().get("vllm", ["vllm"]):
         return importlib.metadata.version(distribution)
     raise AssertionError("the list is not empty")

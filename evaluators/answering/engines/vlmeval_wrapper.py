@@ -13,6 +13,7 @@ from typing import Any
 
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
+from soup.support.extras import install_line
 from soup.support.options import option_name
 from soup.support.text import did_you_mean
 
@@ -39,8 +40,8 @@ def wrapper_class(model: str) -> Any:
         wrappers = importlib.import_module("vlmeval.vlm")
     except ImportError as cause:
         raise EvaluatorError(
-            f"{option_name('model')} {model} needs VLMEvalKit in full, not importable here ({cause}): pip "
-            'install "vlm-soup[vlmeval]".'
+            f"{option_name('model')} {model} needs VLMEvalKit in full, not importable here ({cause}): "
+            f"{install_line('vlmeval', 'vlmeval')}."
         ) from cause
     wrapper = getattr(wrappers, name, None)
     if not callable(getattr(wrapper, "generate", None)):

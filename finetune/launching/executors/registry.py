@@ -7,10 +7,9 @@ from collections.abc import Callable
 from finetune.config import FinetuneConfig
 from finetune.launching.executors.protocol import EXECUTORS, Executor
 from soup.errors import FinetuneError
+from soup.support.extras import install_line
 
 __all__ = ["executor_name", "open_executor"]
-
-EXTRAS = {"submitit": "slurm", "ray": "ray"}  # of vlm-soup, by the package that each holds
 
 
 def open_executor(setting: str, config: FinetuneConfig) -> Executor:
@@ -27,8 +26,8 @@ def open_executor(setting: str, config: FinetuneConfig) -> Executor:
     try:
         executor_class = _executor_class(name)
     except ImportError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0], "finetune")
-        raise FinetuneError(f"--executor {name} needs {error.name}: pip install 'vlm-soup[{extra}]'") from error
+        line = install_line(error.name or "", "finetune")
+        raise FinetuneError(f"--executor {name} needs {error.name}: {line}") from error
     return executor_class(config, setting.partition(":")[2])
 
 

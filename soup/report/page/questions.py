@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -19,6 +20,8 @@ __all__ = ["ChangedQuestion", "changed_questions"]
 IMAGE_BYTES = 6_000_000
 """So much all images may weigh together, as base64: a page stays below 10 MB."""
 LONGEST_TEXT = 2_000
+SMALL_BYTES = 40_000
+PNG = b"\x89PNG\r\n\x1a\n"
 LONGEST_SIDE = 512  # pixels
 
 
@@ -144,11 +147,13 @@ def _images(known: ShownQuestion, left_bytes: int) -> tuple[str, ...]:
 
 
 def _small_image(data: bytes) -> str:
-    """Return an image as a data URI; a large one is made smaller first."""
+    """Return an image as a data URI; a large one is made smaller first, and a small PNG file needs no Pillow."""
+    if data.startswith(PNG) and len(data) < SMALL_BYTES and max(struct.unpack(">2I", data[16:24])) <= LONGEST_SIDE:
+        return f"data:image/png;base64,{base64.b64encode(data).decode()}"
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
-        if max(image.size) <= LONGEST_SIDE and len(data) < 40_000:
+        if max(image.size) <= LONGEST_SIDE and len(data) < SMALL_BYTES:
             return f"data:{Image.MIME.get(image.format or '', 'image/png')};base64,{base64.b64encode(data).decode()}"
         small = image.convert("RGB")
         small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))

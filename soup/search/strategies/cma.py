@@ -25,6 +25,7 @@ from soup.search.strategies.base import (
 )
 from soup.search.strategies.greedy import greedy
 from soup.search.strategies.weight_space import WeightedSoup, WeightSpace, refuse_components, summit
+from soup.support.extras import install_line
 from soup.support.options import option_name
 
 __all__ = ["cma"]
@@ -176,5 +177,5 @@ def _library() -> Any:
             warnings.simplefilter("ignore")  # it misses matplotlib, for plots that nobody asks for
             import cma as library
     except ImportError as error:
-        raise RecipeError('cma needs the library cma: pip install "vlm-soup[cma]"') from error
+        raise RecipeError(f"cma needs the library cma: {install_line('cma')}") from error
     return library

@@ -16,6 +16,7 @@ from typing import Any
 from soup.errors import EvaluatorError
 from soup.search.workers.protocol import AnswersEvent, Deaths, Event, Job, WorkerSpec
 from soup.search.workers.worker import Worker
+from soup.support.extras import install_line
 from soup.support.options import option_name, speak_in_flags, speaks_in_flags
 
 __all__ = ["RayPool", "connect"]
@@ -30,7 +31,7 @@ def connect(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise EvaluatorError(f"{option_name('ray')} needs Ray: pip install 'vlm-soup[ray]'") from error
+        raise EvaluatorError(f"{option_name('ray')} needs Ray: {install_line('ray')}") from error
     target = {} if address == "local" else {"address": address}
     quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
     try:

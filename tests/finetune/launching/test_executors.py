@@ -225,7 +225,7 @@ def test_a_job_of_another_host_can_t_be_seen_from_here(tmp_path):
 def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     monkeypatch.delitem(sys.modules, "finetune.launching.executors.slurm", raising=False)
-    with pytest.raises(FinetuneError, match=r"--executor slurm needs submitit: pip install 'vlm-soup\[slurm\]'"):
+    with pytest.raises(FinetuneError, match=r"--executor slurm needs submitit: pip install \"vlm-soup\[slurm\]\""):
         open_executor("slurm", configured())
 
 

@@ -395,7 +395,7 @@ def test_a_video_without_frames_is_told(tmp_path):
 
 def test_without_pyav_a_film_is_an_error_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(FinetuneError, match="pip install av"):
+    with pytest.raises(FinetuneError, match=r'pip install "vlm-soup\[video\]"'):
         frames_of(b"\0\0\0\x20ftypisom", 24)
 
 

@@ -1,0 +1,106 @@
+"""The base and its fine-tunes, each on an added data set of its own: what POINTS does, in closed form.
+
+A fine-tune is the projector nearest to the base's that answers its pictures best: ridge regression, solved in one step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soup.demo.model import HIDDEN, LEARNT, frozen_tensors, projected, save_model
+from soup.demo.pictures import ANSWERS, draw_pictures
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FINE_TUNES", "FineTune", "write_family"]
+
+BASE_PICTURES, ADDED_PICTURES = 100, 900
+BASE_STIFFNESS, STIFFNESS = 1.0, 10.0
+WRONG_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """A model of the family.
+
+    Args:
+        name: Its directory's.
+        asked: What its added pictures ask for.
+        is_wrong: Whether most labels of its added pictures are another picture's.
+    """
+
+    name: str
+    asked: tuple[str, ...]
+    is_wrong: bool = False
+
+
+FINE_TUNES = (
+    FineTune("colours", ("colour",)),
+    FineTune("mixture", tuple(ANSWERS)),
+    FineTune("places", ("place",)),
+    FineTune("shapes", ("shape",)),
+    FineTune("wrong-labels", tuple(ANSWERS), is_wrong=True),
+)
+
+
+def write_family(base: Path, pool: Path) -> None:
+    """Write the base and the fine-tunes; those that are there stay.
+
+    Args:
+        base: The base's directory.
+        pool: The directory of the fine-tunes.
+    """
+    import torch
+
+    frozen = frozen_tensors()
+    features, targets = _data_set(FineTune("base", tuple(ANSWERS)), frozen, BASE_PICTURES * len(ANSWERS), seed=1)
+    start = _solve(torch.zeros(HIDDEN, HIDDEN, dtype=torch.float64), features, targets, BASE_STIFFNESS)
+    pool.mkdir(parents=True, exist_ok=True)
+    if not base.exists():
+        save_model(base, {**frozen, LEARNT: start.bfloat16()})
+    for number, job in enumerate(FINE_TUNES):
+        if not (pool / job.name).exists():
+            more_features, more_targets = _data_set(job, frozen, ADDED_PICTURES, seed=100 * (number + 1))
+            both = torch.cat([features, more_features]), torch.cat([targets, more_targets])
+            save_model(pool / job.name, {**frozen, LEARNT: _solve(start, *both, STIFFNESS).bfloat16()})
+
+
+def _solve(start: torch.Tensor, features: torch.Tensor, targets: torch.Tensor, stiffness: float) -> torch.Tensor:
+    """Return the W that is least in `|features W^T - targets|^2 + stiffness |W - start|^2`."""
+    import torch
+
+    curvature = features.T @ features + stiffness * torch.eye(HIDDEN, dtype=torch.float64)
+    change: torch.Tensor = torch.linalg.solve(curvature, features.T @ (targets - features @ start.T))
+    return start + change.T
+
+
+def _data_set(
+    job: FineTune, frozen: dict[str, torch.Tensor], count: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw pictures and return what the projector sees of them, and the answers that it should give, in float64."""
+    import torch
+
+    features, targets = [], []
+    for number, asked in enumerate(job.asked):
+        pictures = draw_pictures(count // len(job.asked), seed + number)
+        labels = pictures.right[asked]
+        if job.is_wrong:
+            labels = labels.clone()
+            wrong = int(WRONG_SHARE * len(labels))
+            labels[:wrong] = (labels[:wrong] + 1) % 4
+        features.append(projected(frozen, pictures.pixels).double())
+        targets.append(_wanted(asked, labels))
+    return torch.cat(features), torch.cat(targets)
+
+
+def _wanted(asked: str, labels: torch.Tensor) -> torch.Tensor:
+    """Return what the hidden state should be, `[pictures, HIDDEN]`: high for the right answer, low for the others."""
+    import torch
+
+    first = 4 * [*ANSWERS].index(asked)
+    wanted = torch.zeros(len(labels), HIDDEN, dtype=torch.float64)
+    wanted[:, first : first + 4] = torch.nn.functional.one_hot(labels, 4) - 1 / 4
+    return wanted
