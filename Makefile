@@ -4,6 +4,7 @@
 # make zoo      every image-text-to-text class that the installed transformers can make; writes docs/zoo.md
 #               (make zoo MERGEKIT=1: what mergekit makes of the same files stands beside it)
 # make test-vllm  the engine vllm and servers, with the real vLLM for processors, in .venv-vllm
+# make smoke    sdist and wheel in environments of their own, with a compiler and without: soup, soup demo, soup doctor
 # make test-page  the page of soup report in a real Chromium (make system-page installs one on Debian)
 # make fuzz     every reader of files and answers on damaged ones: EXECUTIONS=100000 of each
 # make bench    speed and memory of a merge, against the floor of this machine
@@ -21,7 +22,7 @@ export TOKENIZERS_PARALLELISM = false
 KERNELS := $(wildcard soup/merging/kernels/*)
 EXECUTIONS ?= 100000
 
-.PHONY: demo test test-page test-all test-vllm test-vllm-here zoo lint fuzz bench system system-page clean
+.PHONY: demo test test-page test-all smoke test-vllm test-vllm-here zoo lint fuzz bench system system-page clean
 
 demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
@@ -31,6 +32,9 @@ test: .venv/ready lint
 
 test-all: .venv/ready lint
 	$(BIN)/pytest -m "not gpu and not zoo and not vllm"
+
+smoke: .venv/ready
+	$(BIN)/pytest tests/packaging
 
 test-page: .venv/ready
 	$(PIP) 'playwright>=1.50'

@@ -117,6 +117,11 @@ def save_model(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     unfinished.rename(path)
 
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% for part in message.content if part.type == 'text' %}{{ part.text }} {% endfor %}"
+    "{% for part in message.content if part.type == 'image' %}<image>{% endfor %}{% endfor %}"
+)
+"""Texts first: the model looks at the last token alone, which has to be a picture's."""
 _CONFIG = {
     "model_type": "llava",
     "architectures": ["LlavaForConditionalGeneration"],
@@ -181,4 +186,5 @@ _SIDE_FILES: Mapping[str, Mapping[str, object]] = {
         "num_additional_image_tokens": 1,
         "image_token": "<image>",
     },
+    "chat_template.json": {"chat_template": CHAT_TEMPLATE},
 }
