@@ -76,7 +76,12 @@ RENAMED_SETTINGS = {
     "global_batch_size": "batch",
 }
 WATCHING = ("evaluate", "evaluate_every")  # settings that only look at a model: they are in no digest
-NEW_OF_DATA_SETS = ("coordinates", "coordinates_as", "columns")  # settings of a data set that were not there at first
+NEW_OF_DATA_SETS = (
+    "coordinates",
+    "coordinates_as",
+    "columns",
+    "shots",
+)  # settings of a data set that were not there at first
 VALIDATING = ("validation", "validate_every", "keep_best", "early_stopping")  # in digests where they are set
 NEW_SETTINGS = {old: new for new, old in RENAMED_SETTINGS.items()}
 NEW_KEYS = {"also": "include_base", "vary": "sweep", "on": "executor"} | NEW_SETTINGS  # by their old names
@@ -129,7 +134,8 @@ class DataSet(_Strict):
     where relative image paths start, by default beside the file. `weight` is how often an epoch sees each row.
     `category` is its name in `mixture.categories`. `coordinates` declares how its texts write points and boxes (a name
     of `finetune/coordinates/conventions.py`), `coordinates_as` how the model learns to write them; by default the same.
-    `columns` says what its columns are called.
+    `columns` says what its columns are called. `shots` of its other rows, with their answers, stand before the question
+    of each row (`finetune/data/examples.py`).
     """
 
     path: PathText
@@ -143,6 +149,7 @@ class DataSet(_Strict):
     coordinates: ConventionName | None = None
     coordinates_as: ConventionName | None = None
     columns: Columns | None = None
+    shots: int | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _goes_together(self) -> DataSet:

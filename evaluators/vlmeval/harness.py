@@ -35,6 +35,7 @@ from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, spl
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
 from evaluators.vlmeval.right_options import mended_rows_remark
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total
+from evaluators.vlmeval.shots import RULE, add_examples
 from evaluators.vlmeval.shown_questions import categories, show_questions
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
@@ -125,6 +126,8 @@ class VLMEval(Harness):
             "metric": metric_of(entry).description,
             "answering": dict(self._engine.identity()),
         }
+        if self.settings.shots:
+            facts["shots"] = {"count": self.settings.shots, "from": RULE}
         if benchmark.measures == "likelihood":
             return {**facts, "measures": "likelihood of the first reference answer, mean over tokens, then questions"}
         # Said only where they change a score: all other scores keep their keys.
@@ -218,7 +221,9 @@ class VLMEval(Harness):
         path = data_file(entry)
         if any(model.identity.get("data") != file_digest(path) for model in models):
             raise EvaluatorError(f"{entry.name}: {path.name} is not the file that the models were asked.")
-        return show_questions(entry, self._data_set(entry, benchmark), self._images, indices, models)
+        # The prompts that the models were asked, whatever this process itself would ask.
+        shots = next((facts["count"] for model in models if isinstance(facts := model.identity.get("shots"), dict)), 0)
+        return show_questions(entry, self._data_set(entry, benchmark, shots), self._images, indices, models)
 
     def locate(self, benchmark: Benchmark) -> Location:
         """Return where the benchmark's data are expected, and from where VLMEvalKit downloads them."""
@@ -305,13 +310,17 @@ class VLMEval(Harness):
         self._first_judged = self._first_judged or entry.name
         return self._judge
 
-    def _data_set(self, entry: VLMEvalBenchmark, benchmark: Benchmark) -> DataSet:
+    def _data_set(self, entry: VLMEvalBenchmark, benchmark: Benchmark, shots: int | None = None) -> DataSet:
         """VLMEvalKit's data set with the rows that count; the file is read and checked once for each digest."""
         path = data_file(entry)
         digest = file_digest(path)
-        key = f"{entry.name} {digest}"  # of one film, several numbers of frames may be shown
+        shots = self.settings.shots if shots is None else shots
+        key = f"{entry.name} {digest} {shots}"  # of one film, several numbers of frames may be shown
         if key not in self._data_sets:
-            self._data_sets[key] = open_data_set(entry, path, self._images)
+            data_set = open_data_set(entry, path, self._images)
+            if shots:
+                add_examples(entry, data_set, shots)
+            self._data_sets[key] = data_set
         part = copy.copy(self._data_sets[key])
         counts = [benchmark.holds(question) for question in question_ids(entry, part.data)]
         if not any(counts):

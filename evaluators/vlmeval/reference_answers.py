@@ -10,7 +10,7 @@ from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.library_types import DataSet, Row
 from soup.evaluation.engine import Prompt
 
-__all__ = ["Reference", "reference_answers", "why_no_reference"]
+__all__ = ["Reference", "reference_answer", "reference_answers", "why_no_reference"]
 
 
 class Reference(NamedTuple):
@@ -34,10 +34,11 @@ def reference_answers(benchmark: VLMEvalBenchmark, data_set: DataSet) -> list[Re
     first: dict[str, Row] = {}
     for question, row in zip(question_ids(benchmark, data_set.data), data_set.data.to_dict("records"), strict=True):
         first.setdefault(question, row)
-    return [Reference(data_set.build_prompt(row), _answer(benchmark, row["answer"])) for row in first.values()]
+    return [Reference(data_set.build_prompt(row), reference_answer(benchmark, row["answer"])) for row in first.values()]
 
 
-def _answer(benchmark: VLMEvalBenchmark, cell: object) -> str:
+def reference_answer(benchmark: VLMEvalBenchmark, cell: object) -> str:
+    """Return the answer in a cell; of several that are as good the first."""
     text = str(cell)
     if benchmark.metric not in ("contained", "vqa") or not text.startswith("["):
         return text

@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from finetune.config import DataSet
+from finetune.data.examples import chosen_examples, with_examples
 from finetune.data.files import RowFile, open_file
 from finetune.data.formats import read_row
 from finetune.data.grounded_rows import grounded
@@ -30,6 +31,9 @@ class Corpus:
         self.files = _open_files(self.data_sets)
         self.sizes = [len(file) for file in self.files]
         self.begins = [0, *accumulate(self.sizes)]
+        for data_set, rows in zip(self.data_sets, self.sizes, strict=True):
+            if rows <= (shots := data_set.shots or 0) != 0:
+                raise FinetuneError(f"{data_set.path}: shots {shots}: expected more rows than that, found {rows}.")
 
     def __len__(self) -> int:
         return self.begins[-1]
@@ -38,7 +42,20 @@ class Corpus:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> Sample:
-        """Give row `i` as a `Sample`.
+        """Give row `i` as a `Sample`, with its examples, where its data set asks for some.
+
+        Raises:
+            RowError: it can't be read, or one of its examples.
+        """
+        which = self.set_of(i)
+        begin, shots = self.begins[which], self.data_sets[which].shots
+        if not shots:
+            return self.without_examples(i)
+        examples = chosen_examples(i - begin, self.sizes[which], shots)
+        return with_examples(self.without_examples(i), [self.without_examples(begin + example) for example in examples])
+
+    def without_examples(self, i: int) -> Sample:
+        """Give row `i` as a `Sample`, alone.
 
         Raises:
             RowError: it can't be read.
@@ -54,6 +71,10 @@ class Corpus:
         sample = read_row(raw, where, root, data_set.format, data_set.frames, data_set.columns)
         return grounded(sample, data_set.coordinates, data_set.coordinates_as) if data_set.coordinates else sample
 
+    def has_examples(self, i: int) -> bool:
+        """Whether examples stand before the question of row `i`."""
+        return bool(self.data_sets[self.set_of(i)].shots)
+
     def set_of(self, i: int) -> int:
         """Give the index of the data set that row `i` is of.
 
@@ -68,7 +89,7 @@ class Corpus:
         """Give the texts of all messages of the first data set's good rows, without pictures."""
         for i in range(self.begins[1] if self.sizes else 0):
             try:
-                sample = self[i]
+                sample = self.without_examples(i)
             except RowError:
                 continue
             yield from texts_of(sample)

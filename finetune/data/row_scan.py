@@ -155,7 +155,7 @@ def scan_rows(
     scan = RowScan(np.ones(n, bool), np.zeros(n, np.int8), np.zeros(n, np.int32), np.zeros(n, np.uint64))
     for i in range(n):
         try:
-            _scan_row(corpus[i], i, scanner, scan)
+            _scan_row(corpus, i, scanner, scan)
         except RowError as error:
             scan.good[i] = False
             scan.faults.update({fault.kind for fault in error.faults})
@@ -168,15 +168,16 @@ def scan_rows(
     return scan
 
 
-def _scan_row(sample: Sample, i: int, scanner: RowScanner, scan: RowScan) -> None:
+def _scan_row(corpus: Corpus, i: int, scanner: RowScanner, scan: RowScan) -> None:
     """Write what is known of a row into the scan.
 
     Raises:
         RowError: it is bad.
     """
+    sample = corpus[i]
     scan.formats[sample["format"]] += 1
     scan.groups[i] = group_of(sample)
-    scan.digests[i] = _digest(sample)
+    scan.digests[i] = _digest(corpus.without_examples(i) if corpus.has_examples(i) else sample)
     if faults := scanner.faults(sample):
         raise RowError(sample["where"], faults)
     try:

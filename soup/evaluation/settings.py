@@ -31,6 +31,7 @@ class EvalSettings:
         judge_requests: How many questions the judge is asked at once.
         judge_key_env: The environment variable that holds its key, which stands nowhere else.
         judge_for: Benchmarks that use the judge though they could do without.
+        shots: So many other questions of a benchmark, with their answers, stand before each question.
         dealt: Whether questions are dealt out to workers as they are free, so that nobody knows which go together.
     """
 
@@ -87,5 +88,13 @@ class EvalSettings:
         "Evaluate",
         "names",
         metavar="NAMES",
+    )
+    shots: int = option(
+        0,
+        "Answered questions before each question, of the same benchmark.",
+        "Evaluate",
+        "count",
+        metavar="K",
+        minimum=0,
     )
     dealt: bool = False

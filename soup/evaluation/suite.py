@@ -121,6 +121,10 @@ def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> Benc
             if benchmark.harness not in built:
                 built[benchmark.harness] = EVALUATORS.get(benchmark.harness)(settings)
             entries.append(SuiteEntry.ask(benchmark, built[benchmark.harness]))
+            if settings.shots and "shots" not in entries[-1].identity:
+                raise EvaluatorError(
+                    f"{benchmark.name}: {option_name('shots')}: its harness puts no examples before questions."
+                )
         except EvaluatorError as error:
             failures.append(str(error))
     if failures:
