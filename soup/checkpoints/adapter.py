@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 from soup.checkpoints.reader import Checkpoint
@@ -13,7 +13,7 @@ from soup.errors import CheckpointError
 from soup.support.json_text import read_json_object
 from soup.support.text import bullet_list
 
-__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "PREFIX", "Adapter"]
+__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "PREFIX", "Adapter", "missing_weights"]
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -49,16 +49,7 @@ class Adapter(Checkpoint):
 
     def _find_weights(self) -> tuple[None, list[str]]:
         if not (self.path / ADAPTER_WEIGHTS).is_file():
-            pickle = (self.path / "adapter_model.bin").exists()
-            raise CheckpointError(
-                f"{self.path}: no {ADAPTER_WEIGHTS} beside {ADAPTER_CONFIG}."
-                + (
-                    " adapter_model.bin is a pickle, and loading one can run any code. If you trust it, load the "
-                    "adapter with PEFT and save it again: PeftModel.from_pretrained(base, ADAPTER).save_pretrained(OUT)"
-                    if pickle
-                    else " Copy or download it again."
-                )
-            )
+            raise missing_weights(str(self.path), [entry.name for entry in self.path.iterdir()])
         _refuse_unsupported(self)
         if stray := sorted(path.name for path in self.path.glob("*.safetensors") if path.name != ADAPTER_WEIGHTS):
             self.warnings.append(f"{self.path}: not read, since PEFT would not load them: {', '.join(stray)}")
@@ -144,6 +135,21 @@ class Adapter(Checkpoint):
                     f"{self.path / ADAPTER_CONFIG}: {key}: {pattern!r:.80} is no regular expression ({error})."
                 ) from error
         return default
+
+
+def missing_weights(path: str, names: Collection[str]) -> CheckpointError:
+    """Make the error of an adapter without weights in safetensors.
+
+    Args:
+        path: Its directory or Hub id.
+        names: The files that it has.
+    """
+    pickle = (
+        " adapter_model.bin is a pickle, and loading one can run any code. If you trust it, load the adapter with PEFT "
+        "and save it again: PeftModel.from_pretrained(base, ADAPTER).save_pretrained(OUT)"
+    )
+    advice = pickle if "adapter_model.bin" in names else " Copy or download it again."
+    return CheckpointError(f"{path}: no {ADAPTER_WEIGHTS} beside {ADAPTER_CONFIG}.{advice}")
 
 
 def _refuse_unsupported(adapter: Adapter) -> None:

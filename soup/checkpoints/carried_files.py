@@ -15,7 +15,16 @@ from pathlib import Path
 from soup.support.open_files import real_path
 from soup.support.text import format_bytes
 
-__all__ = ["MAX_SIDE_FILE_BYTES", "PROCESSOR", "TEMPLATE", "TOKENIZER", "SideFiles", "find_side_files", "matches"]
+__all__ = [
+    "MAX_SIDE_FILE_BYTES",
+    "PROCESSOR",
+    "TEMPLATE",
+    "TOKENIZER",
+    "SideFiles",
+    "find_side_files",
+    "is_side_file",
+    "matches",
+]
 
 MAX_SIDE_FILE_BYTES = 100_000_000
 """The largest tokenizers have some 35 MB."""
@@ -81,6 +90,12 @@ def find_side_files(folder: Path, weights: Sequence[str]) -> SideFiles:
     return SideFiles(tuple(carried), tuple(left_out), tuple(surprising), tuple(refused))
 
 
+def is_side_file(name: str) -> bool:
+    """Whether a file of that path in a checkpoint is one that goes into a soup, as far as its name tells."""
+    *folders, _ = name.split("/")
+    return _is_known(name) and not any(folder.startswith((".", *_NOT_ENTERED)) for folder in folders)
+
+
 def matches(name: str, patterns: Sequence[str]) -> bool:
     """Whether a file's path in the checkpoint matches one of the patterns, in which `*` matches no slash."""
     return any(fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
@@ -88,7 +103,7 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 def _reason_to_leave(path: Path, name: str, folder: Path) -> str | None:
     """Tell why a file does not go into a soup: in words, or empty where it is just unknown; None for one that goes."""
-    if not _is_known(path, name):
+    if not _is_known(name):
         return ""
     if path.is_symlink() and not _is_own(path, folder):
         return "a link out of the checkpoint"
@@ -100,16 +115,16 @@ def _reason_to_leave(path: Path, name: str, folder: Path) -> str | None:
     return f"{format_bytes(size)}, over the limit of {format_bytes(MAX_SIDE_FILE_BYTES)}"
 
 
-def _is_known(path: Path, name: str) -> bool:
+def _is_known(name: str) -> bool:
     known = (*TOKENIZER, *PROCESSOR, *TEMPLATE, *_OTHERS)
-    return path.suffix == ".py" or matches(name, known) or matches(name.lower(), _LICENCES)
+    return name.endswith(".py") or matches(name, known) or matches(name.lower(), _LICENCES)
 
 
 def _is_own(path: Path, folder: Path) -> bool:
     """Whether a link leads to a file of the checkpoint, or of the Hub cache's blobs: snapshots/REVISION -> blobs."""
     home, target = real_path(folder), real_path(path)
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    return target.is_relative_to(home) or target.parent == blobs
+    caches = [parent.parent for parent in home.parents if parent.name == "snapshots"]  # home may lie within a snapshot
+    return target.is_relative_to(home) or any(target.parent == cache / "blobs" for cache in caches)
 
 
 def _walk(folder: Path, top: Path) -> Iterator[Path]:
@@ -121,7 +136,7 @@ def _walk(folder: Path, top: Path) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         is_open = entry.is_dir() and not entry.is_symlink() and os.access(entry, os.R_OK | os.X_OK)
-        if not is_open or _is_known(entry, entry.relative_to(top).as_posix()):
+        if not is_open or _is_known(entry.relative_to(top).as_posix()):
             yield entry
         elif not entry.name.startswith(_NOT_ENTERED):
             yield from _walk(entry, top)

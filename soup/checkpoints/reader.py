@@ -6,7 +6,7 @@ There is no table of architectures: whatever lies in the shards is the model.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
@@ -18,7 +18,7 @@ from soup.errors import CheckpointError
 from soup.support.json_text import read_json
 from soup.support.text import bullet_list, is_possible_path
 
-__all__ = ["INDEX", "WEIGHTS", "Checkpoint", "is_adapter", "looks_like_checkpoint"]
+__all__ = ["INDEX", "WEIGHTS", "Checkpoint", "choose_weights", "is_adapter", "looks_like_checkpoint", "read_index"]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -55,8 +55,10 @@ class Checkpoint:
 
     def _find_weights(self) -> tuple[dict[str, str] | None, list[str]]:
         """Return the index if there is one, and the weight files to read, sorted."""
-        index = _read_index(self.path)
-        return index, _weight_files(self.path, index, self.warnings)
+        index = read_index(self.path)
+        names = {entry.name for entry in self.path.iterdir()}
+        names |= {name for name in (index or {}).values() if is_possible_path(name) and (self.path / name).exists()}
+        return index, choose_weights(str(self.path), names, index, self.warnings)
 
     @property
     def stored(self) -> Checkpoint:
@@ -218,8 +220,12 @@ def _refuse_irregular(path: Path, names: Iterable[str]) -> None:
         )
 
 
-def _read_index(path: Path) -> dict[str, str] | None:
-    """Read and check the `weight_map` of the index; None where there is no index."""
+def read_index(path: Path) -> dict[str, str] | None:
+    """Read and check the `weight_map` of a checkpoint's index; None where there is no index.
+
+    Raises:
+        CheckpointError: It is damaged, or points out of the checkpoint.
+    """
     file = path / INDEX
     if not file.exists():
         return None
@@ -245,11 +251,23 @@ def _inside(name: str) -> bool:
     return ".." not in pure.parts and pure.suffix == ".safetensors"
 
 
-def _weight_files(path: Path, index: dict[str, str] | None, warnings: list[str]) -> list[str]:
-    """List the weight files to read, sorted: those of the index, or the only one there is."""
-    files = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(".safetensors"))
-    _refuse_other_kinds(path, files, index)
-    if (path / "adapter_config.json").exists():
+def choose_weights(
+    path: str, names: Collection[str], index: Mapping[str, str] | None, warnings: list[str]
+) -> list[str]:
+    """List the weight files to read, sorted: those of the index, or the only one there is.
+
+    Args:
+        path: The checkpoint's directory or Hub id, for errors.
+        names: The files that it has, by their paths in it.
+        index: The file of each tensor, if there is an index.
+        warnings: Takes what stops nothing.
+
+    Raises:
+        CheckpointError: They are no whole model in safetensors, or leave open which one is meant.
+    """
+    files = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+    _refuse_other_kinds(path, names, files, index)
+    if "adapter_config.json" in names:
         warnings.append(
             f"{path}: a whole model ({WEIGHTS if index is None else INDEX}) and adapter_config.json are both here; the "
             "whole model is taken. transformers would load the adapter's base instead: move adapter_config.json away "
@@ -261,33 +279,32 @@ def _weight_files(path: Path, index: dict[str, str] | None, warnings: list[str])
                 f"{path}: {len(files)} weight files and no {INDEX} that joins them: {', '.join(files)}. "
                 "Save the model again with save_pretrained, or move the files that don't belong here away."
             )
-        names = [WEIGHTS] if WEIGHTS in files else files
+        chosen = [WEIGHTS] if WEIGHTS in files else files
     else:
-        names = sorted(set(index.values()))
-        if WEIGHTS in files and WEIGHTS not in names:
+        chosen = sorted(set(index.values()))
+        if WEIGHTS in files and WEIGHTS not in chosen:
             raise CheckpointError(
-                f"{path}: both {WEIGHTS} and {INDEX} (with {len(names)} shards) are here, and may be different models. "
-                f"transformers would load {WEIGHTS}. Move the one that you don't mean away."
+                f"{path}: both {WEIGHTS} and {INDEX} (with {len(chosen)} shards) are here, and may be different "
+                f"models. transformers would load {WEIGHTS}. Move the one that you don't mean away."
             )
-        missing = [name for name in names if not (is_possible_path(name) and (path / name).exists())]
-        if missing:
+        if missing := [name for name in chosen if name not in names]:
             raise CheckpointError(f"{path}: files that {INDEX} names are missing:\n{bullet_list(missing)}")
-    stray = [name for name in files if name not in names]
+    stray = [name for name in files if name not in chosen]
     if stray:
         warnings.append(f"{path}: not read, since transformers would not load them: {', '.join(stray)}")
-    return names
+    return chosen
 
 
-def _refuse_other_kinds(path: Path, files: list[str], index: dict[str, str] | None) -> None:
+def _refuse_other_kinds(path: str, names: Collection[str], files: list[str], index: Mapping[str, str] | None) -> None:
     """Refuse adapters, Diffusers-style folders and pickles, each with the command that converts it."""
     whole = WEIGHTS in files or index is not None
-    if not whole and ((path / "adapter_config.json").exists() or files == ["adapter_model.safetensors"]):
+    if not whole and ("adapter_config.json" in names or files == ["adapter_model.safetensors"]):
         raise CheckpointError(
             f"{path}: a LoRA adapter, not a whole model. As an ingredient it needs adapter_config.json beside it, and "
             "its base; to make it a whole model: "
             f"PeftModel.from_pretrained(base, '{path}').merge_and_unload().save_pretrained('{path}-merged')"
         )
-    if (path / "model_index.json").exists() or any(name.startswith("diffusion_pytorch_model") for name in files):
+    if "model_index.json" in names or any(name.startswith("diffusion_pytorch_model") for name in files):
         raise CheckpointError(
             f"{path}: a Diffusers-style folder. soup reads transformers checkpoints ({WEIGHTS}, or shards "
             f"with {INDEX}). To soup one component, save it alone: "
@@ -296,7 +313,7 @@ def _refuse_other_kinds(path: Path, files: list[str], index: dict[str, str] | No
         )
     if files or index is not None:
         return
-    pickles = sorted(entry.name for entry in path.iterdir() if entry.suffix in _PICKLES and entry.is_file())
+    pickles = sorted(name for name in names if PurePosixPath(name).suffix in _PICKLES and "/" not in name)
     if pickles:
         raise CheckpointError(
             f"{path}: the weights are pickles ({', '.join(pickles[:3])}), and loading a pickle can run any code. "

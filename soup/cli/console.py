@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
+from soup.checkpoints.hub_downloads import listening_to_downloads
 from soup.cli.evaluations import Evaluations, Heartbeat, describe_evaluation
 from soup.support.text import format_bytes, format_duration, printable
 
@@ -94,9 +95,10 @@ class Console:
         parts = Group(self._bar, self._steps, self._clock, self._board)
         self._live = Live(parts, console=self._console, transient=True)
         self._jobs: dict[str, Any] = {}
+        self._downloads: dict[str, Any] = {}
         self._spoken: dict[str, float] = {}
         self._heartbeat = Heartbeat(PLAIN_SECONDS, self._beat)
-        self._stdout_to_stderr = redirect_stdout(sys.stderr)
+        self._around = ExitStack()
 
     @property
     def progress(self) -> Progress:
@@ -192,6 +194,16 @@ class Console:
         if self._task is not None:
             self._bar.advance(self._task, count)
 
+    def show_download(self, name: str, count: int, total: int) -> None:
+        """Show how much of a checkpoint is downloaded: without a terminal a line now and then."""
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._spoken.setdefault(name, now) > PLAIN_SECONDS:
+            self._spoken[name] = now
+            self.say(f"  {name}: {format_bytes(count)} of {format_bytes(total)}")
+        if name not in self._downloads:
+            self._downloads[name] = self._bar.add_task(_plain(name), total=total)
+        self._bar.update(self._downloads[name], completed=count, total=total, visible=count < total)
+
     def show_step(self, name: str, step: int, steps: int, loss: float) -> None:
         """Show how far a training job is: without a terminal a line now and then, and the last step for good."""
         now = time.monotonic()
@@ -221,12 +233,13 @@ class Console:
         self._board.shown = _table(head, rows) if self._console.is_terminal else None
 
     def _end_phase(self) -> None:
-        for task in self._bar.task_ids:
-            self._bar.remove_task(task)
+        if self._task is not None:
+            self._bar.remove_task(self._task)
         self._task = None
 
     def __enter__(self) -> Console:
-        self._stdout_to_stderr.__enter__()
+        self._around.enter_context(redirect_stdout(sys.stderr))
+        self._around.enter_context(listening_to_downloads(self.show_download))
         if self._console.is_terminal:
             self._live.start()
         else:
@@ -239,7 +252,7 @@ class Console:
         self._end_phase()
         self._heartbeat.stop()
         self._live.stop()
-        self._stdout_to_stderr.__exit__(kind, error, trace)
+        self._around.close()
 
 
 class _Board:

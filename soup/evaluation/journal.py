@@ -14,11 +14,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType, UnionType
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
+from soup.checkpoints.hub import is_hub_id
 from soup.errors import JournalError, SoupError
 from soup.evaluation.api import Benchmark, Part, Score, Split
 from soup.evaluation.estimates import Estimate
@@ -44,7 +45,10 @@ MOST_SHOWN = 20
 
 @dataclass(frozen=True)
 class Entry:
-    """One remembered score, and what was scored by what. `key` identifies it; `names` and `weights` are for people."""
+    """One remembered score, and what was scored by what. `key` identifies it.
+
+    `names` and `weights` are for people, and so is `sources`: the Hub ids, with commits, of what came from there.
+    """
 
     key: str
     recipe: str
@@ -57,6 +61,7 @@ class Entry:
     time: str
     harness: str
     identity: Mapping[str, object]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Line(TypedDict):
@@ -66,6 +71,7 @@ class _Line(TypedDict):
     key: str
     recipe: str
     ingredients: list[str]
+    sources: NotRequired[dict[str, str]]
     weights: list[float]
     benchmark: str
     harness: str
@@ -192,6 +198,9 @@ class Journal:
             "seconds": round(seconds, 3),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
+        parts = [*recipe.ingredients, *filter(None, [recipe.base])]
+        if sources := {part.name: part.path for part in parts if is_hub_id(part.path)}:
+            line["sources"] = sources
         if score.unparsed is not None:
             line["unparsed"] = score.unparsed
         if score.estimate is not None:
@@ -281,12 +290,14 @@ _KINDS: dict[str, type | UnionType] = {
     "identity": dict,
     "questions": dict | None,
     "estimate": dict | None,
+    "sources": dict | None,
 }
 _ITEMS: dict[str, type | UnionType] = {
     "ingredients": str,
     "weights": _NUMBER,
     "questions": _NUMBER,
     "estimate": _NUMBER,
+    "sources": str,
 }
 
 
@@ -313,6 +324,7 @@ def _entry(line: _Line) -> Entry:
         time=line["time"],
         harness=line["harness"],
         identity=line["identity"],
+        sources=line.get("sources") or {},
     )
 
 

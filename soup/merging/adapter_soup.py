@@ -20,6 +20,7 @@ from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
 from soup.checkpoints.adapter_deltas import Delta, Factor
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
+from soup.checkpoints.hub import HubId
 from soup.checkpoints.writer import FilePlan, view_bytes
 from soup.errors import PoolError, RecipeError
 from soup.merging.block_arithmetic import Blend
@@ -114,9 +115,11 @@ class AdapterPlan:
         rank, alpha = (Counter(values.values()).most_common(1)[0][0] if values else 8 for values in (ranks, alphas))
         saved = [name for adapter in adapters for name in _list(adapter.settings.get("modules_to_save"))]
         biases = [adapter.settings.get("bias", "none") for adapter in adapters]
+        hub_id = HubId.parse(base)
+        is_repository = hub_id is not None and hub_id.folder is None  # PEFT knows no folders of a base
         changes = {
-            "base_model_name_or_path": base,
-            "revision": None,
+            "base_model_name_or_path": hub_id.name if hub_id and is_repository else base,
+            "revision": hub_id.revision if hub_id and is_repository else None,
             "inference_mode": True,
             "init_lora_weights": True,
             "r": rank,

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
+from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import complete_side_files
 from soup.checkpoints.writer import FilePlan, plan_files
@@ -153,6 +154,7 @@ def plan_merge(
         RecipeError: the method is unknown, does not take these parameters or weights, or needs a base.
     """
     options, write = options or MergeOptions(), write or WriteOptions()
+    recipe = _pinned(recipe, pool)
     method = build_method(recipe)
     parts: list[Ingredient] = [pool[share.name] for share in recipe.ingredients]
     if method.needs_base:
@@ -183,6 +185,16 @@ def plan_merge(
     adapter = plan_adapter(blend, write.adapter_rank, recipe.drop) if write.as_adapter else None
     files = adapter.files if adapter else files
     return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files, adapter)
+
+
+def _pinned(recipe: Recipe, pool: Pool) -> Recipe:
+    """Return the recipe with the commits in place of what it says of branches and tags of the Hub."""
+    parts = [*zip(recipe.ingredients, (pool[share.name] for share in recipe.ingredients), strict=True)]
+    others = ((recipe.base, pool.base), (recipe.tokenizer, pool.tokenizer))
+    commits = {
+        source.path: part.location for source, part in (*parts, *others) if source and part and is_hub_id(part.location)
+    }
+    return recipe.with_paths(lambda path: commits.get(path, path))
 
 
 def build_method(recipe: Recipe) -> Method:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import overload
 
 from soup.checkpoints.adapted import is_adapted
-from soup.checkpoints.hub import is_hub_id
+from soup.checkpoints.hub import HubId
 from soup.checkpoints.origin import different_starts
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
@@ -273,14 +273,19 @@ def _short_names(locations: Sequence[str]) -> list[str]:
     """Shorten each location to its last part, with as many parts before it as tell them all apart."""
     if not locations:
         return []
-    paths = [location if is_hub_id(location) else str(Path(location).absolute()) for location in locations]
-    parts = [re.split(r"[/\\]+", path.rstrip("/\\")) for path in paths]
+    parts = [_name_parts(location) for location in locations]
     for length in range(1, max((len(words) for words in parts), default=0) + 1):
         names = ["/".join(words[-length:]) for words in parts]
         if len(set(names)) == len(names):
             return names
     twice = sorted({location for location in locations if locations.count(location) > 1})
     raise PoolError(f"The same checkpoint is given twice:\n{bullet_list(twice)}")
+
+
+def _name_parts(location: str) -> list[str]:
+    if (hub_id := HubId.parse(location)) and not Path(location).exists():
+        return [hub_id.name.partition("/")[0], hub_id.label]
+    return re.split(r"[/\\]+", str(Path(location).absolute()).rstrip("/\\"))
 
 
 def _without(exclude: Sequence[str], locations: Mapping[str, str], listing: PoolListing) -> dict[str, str]:

@@ -260,11 +260,11 @@ class Recipe(BaseModel):
             raise RecipeError(
                 f"{path}: no paths, for a name has at most 255 bytes, and all of it 3,000:\n{bullet_list(wrong)}"
             )
-        return recipe._with_paths(lambda location: _absolute(location, path.parent))
+        return recipe.with_paths(lambda location: _absolute(location, path.parent))
 
     def text(self, directory: Path) -> str:
         """Format as YAML for a file in `directory`: local paths are relative to it, so that both may move together."""
-        moved = self._with_paths(lambda location: _relative(location, directory))
+        moved = self.with_paths(lambda location: _relative(location, directory))
         fields = moved.model_dump(by_alias=True, exclude_none=True)
         kept = {key: value for key, value in fields.items() if value not in ({}, (), [])}
         text = yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=120)
@@ -272,8 +272,12 @@ class Recipe(BaseModel):
             text = yaml.safe_dump(_plain(kept), sort_keys=False, width=120)
         return text
 
-    def _with_paths(self, change: Callable[[str], str]) -> Recipe:
-        """Change the paths of ingredients, base and method."""
+    def with_paths(self, change: Callable[[str], str]) -> Recipe:
+        """Return the recipe with other paths of ingredients, base, tokenizer, and the method's file.
+
+        Args:
+            change: Gives the new path of each.
+        """
 
         def moved(part: S) -> S:
             return part.model_copy(update={"path": change(part.path)})

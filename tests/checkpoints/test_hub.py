@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -20,11 +18,8 @@ def hub(tmp_path):
     folders = {f"team/{name}": make_checkpoint(tmp_path / "there" / name, seed) for seed, name in enumerate("abc")}
     (folders["team/a"] / "pytorch_model.bin").write_bytes(b"a pickle")
     with HubServer(folders) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+        server.add("team/b", folders["team/b"], "v1")
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +33,7 @@ def soup(forge, hub, tmp_path):
     """Runs `soup ...` on a machine whose Hub is the one above."""
     here = tmp_path / "here"
     here.mkdir()
-    environment = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
-        "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
-    }  # fmt: skip
+    environment = hub.environment(tmp_path / "home")
 
     def run(*argv, code=0, **changed):
         ended = forge(*argv, cwd=here, env=environment | changed)
@@ -57,7 +49,7 @@ def test_a_pool_of_hub_ids_is_fetched_once_pinned_and_made_again_offline(soup, h
     done = soup("average", *pool, "-o", "out")
     assert done.stdout == "out: the mean of a + b@v1\n"
     out = tmp_path / "here" / "out"
-    parts = [load_file(hub.repositories[f"team/{name}"] / "model.safetensors") for name in "ab"]
+    parts = [load_file(tmp_path / "there" / name / "model.safetensors") for name in "ab"]
     whole = load_file(out / "model.safetensors")
     assert np.array_equal(whole["head"], (parts[0]["head"] + parts[1]["head"]) / 2)
     assert not any("pytorch_model.bin" in line for line in hub.asked), "a pickle is not even fetched"
