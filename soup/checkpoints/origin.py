@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from soup.checkpoints.card import read_card
 from soup.checkpoints.reader import Checkpoint
 
 __all__ = ["different_starts"]
@@ -17,7 +18,6 @@ _RECORDS = (  # file, key: soup's own, PEFT's, ms-swift's, transformers' before 
     ("args.json", "model"),
     ("config.json", "_name_or_path"),
 )
-_CARD_BASE = re.compile(r"\A---\n(?:.*\n)*?base_model:[ \t]*(?:\n[ \t]*-[ \t]*)?['\"]?([^'\"\n]+)")
 _MOST_BYTES = 2**22
 _NO_NAME = re.compile(r"checkpoint-\d+|final|last|best|latest|output|model|merged", re.IGNORECASE)
 
@@ -46,9 +46,7 @@ def _start(checkpoint: Checkpoint) -> str | None:
         start = _value(checkpoint.path / file, key)
         if start is not None and start not in ("", ".") and Path(start).absolute() != checkpoint.path.absolute():
             return start
-    card = _text(checkpoint.path / "README.md")
-    match = _CARD_BASE.match(card) if card else None
-    return match.group(1).strip() if match else None
+    return next(iter(read_card(checkpoint.path).base_models), None)
 
 
 def _value(path: Path, key: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from soup.checkpoints.adapter import ADAPTER_CONFIG
+from soup.checkpoints.card import CARD, read_card
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
 from soup.checkpoints.destination import remove_replaced
 from soup.checkpoints.digest import digest_checkpoint, digest_files
@@ -160,8 +161,8 @@ def _write_adapter(
         assert sealed.base is not None, "adapters have a base"
         writer.add_file(ADAPTER_CONFIG, adapter.config(sealed.base.path))
         writer.add_file("recipe.yaml", sealed.text(out).encode())
-        card = model_card(sealed, scores, plan.lead.config, adapter_error=error, scores_note=scores_note)
-        writer.add_file("README.md", card.encode())
+        card = _card(plan, sealed, out, scores, scores_note, error)
+        writer.add_file(CARD, card.encode())
         writer.commit(_metadata(sealed.digest))
     return sealed
 
@@ -227,7 +228,26 @@ def add_side_files(
         else:
             writer.copy_file(name, path)
     writer.add_file("recipe.yaml", sealed.text(out).encode())
-    writer.add_file("README.md", model_card(sealed, scores, plan.lead.config, scores_note=scores_note).encode())
+    writer.add_file(CARD, _card(plan, sealed, out, scores, scores_note).encode())
+
+
+def _card(
+    plan: MergePlan,
+    sealed: Recipe,
+    out: Path,
+    scores: Mapping[str, Mapping[str, float]] | None,
+    scores_note: str,
+    adapter_error: float | None = None,
+) -> str:
+    return model_card(
+        sealed,
+        scores,
+        plan.lead.config,
+        name=out.name,
+        cards={name: read_card(path) for name, path in plan.sources.items()},
+        adapter_error=adapter_error,
+        scores_note=scores_note,
+    )
 
 
 def earlier_soup(out: Path) -> Recipe | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -53,6 +53,7 @@ class MergePlan:
         reads: The tensors that are read of each input.
         files: The files that are written.
         adapter: What is written where it is one adapter.
+        sources: Where ingredients and base lie, by name.
     """
 
     recipe: Recipe
@@ -64,6 +65,7 @@ class MergePlan:
     reads: tuple[TensorSpec, ...]
     files: tuple[FilePlan, ...]
     adapter: AdapterPlan | None = None
+    sources: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def writes(self) -> tuple[TensorSpec, ...]:
@@ -184,7 +186,9 @@ def plan_merge(
     tokenizer = pool.tokenizer.checkpoint if pool.tokenizer else None
     adapter = plan_adapter(blend, write.adapter_rank, recipe.drop) if write.as_adapter else None
     files = adapter.files if adapter else files
-    return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files, adapter)
+    names = {*recipe.names, *([pool.base.name] if pool.base else [])}
+    sources = {part.name: part.checkpoint.path for part in pool.all if part.name in names}
+    return MergePlan(recipe, options, write, lead, tokenizer, blend, reads, files, adapter, sources)
 
 
 def _pinned(recipe: Recipe, pool: Pool) -> Recipe:

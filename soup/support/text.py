@@ -18,6 +18,7 @@ __all__ = [
     "markdown_text",
     "pluralize",
     "printable",
+    "public_text",
     "without_secrets",
 ]
 
@@ -122,3 +123,11 @@ _NAMED_SECRET = re.compile(
 def without_secrets(text: str) -> str:
     """Replace by *** what looks like a key or a password in a command line; variables (`$KEY`) stay."""
     return _NAMED_SECRET.sub(r"\1\2***", _SECRETS.sub("***", text))
+
+
+_PATH = re.compile(r"(?<![\w/.~])(?:~|\.\.?)?/(?!/)(?:[^\s/:,'\"<>|]+/)*([^\s/:,'\"<>|]+)/?")
+
+
+def public_text(text: str) -> str:
+    """Return a text that holds no secret, and of paths of this machine the last name alone."""
+    return _PATH.sub(r"\1", without_secrets(text))

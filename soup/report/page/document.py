@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,11 +12,9 @@ from soup.report.page.run_record import RunRecord
 from soup.report.page.sections import by_category, cost, ingredient_scores, pool_check, provenance, steps, sweeps
 from soup.report.page.study import STUDY, study_document, study_table
 from soup.report.tables import ScoreTable, run_table
-from soup.support.text import without_secrets
+from soup.support.text import public_text
 
 __all__ = ["directory_document", "directory_table", "run_document", "without_private_text"]
-
-_PATH = re.compile(r"(?<![\w/.~])(?:~|\.\.?)?/(?!/)(?:[^\s/:,'\"<>|]+/)*([^\s/:,'\"<>|]+)/?")
 
 
 def directory_document(directory: Path, *, with_images: bool = True) -> dict[str, object]:
@@ -85,7 +82,7 @@ def cleaned(document: Mapping[str, object]) -> dict[str, object]:
 def without_private_text(value: object) -> object:
     """Return a JSON value whose texts hold no secret, and of paths of this machine the last name alone."""
     if isinstance(value, str):
-        return _PATH.sub(r"\1", without_secrets(value))
+        return public_text(value)
     if isinstance(value, Mapping):
         return {without_private_text(key): without_private_text(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
