@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +12,8 @@ from finetune.launching.executors.liveness import is_alive, slurm_queue
 from finetune.launching.executors.processes import read_launcher
 from finetune.launching.executors.protocol import Placement, read_placement
 
-__all__ = ["HEAD", "JobRow", "cells", "duration", "job_row", "live_cells", "status", "status_json"]
+__all__ = ["HEAD", "JobRow", "cells", "duration", "job_row", "status", "status_json"]
 
-# Shown first where there are few lines; then those that are done.
-URGENT = (JobStatus.RUNNING, JobStatus.FAILED, JobStatus.LOST, JobStatus.STOPPED, JobStatus.WAITING)
 HEAD = ("job", "state", "step", "loss", "speed", "left", "log")
 LOST = "says that it runs, but nothing does: killed, or its machine is gone; soup finetune goes on with it"
 Alive = Callable[[Path], bool | None]
@@ -114,25 +111,6 @@ def cells(row: JobRow, root: Path | None = None) -> tuple[str, ...]:
         "" if row.left_seconds is None else duration(row.left_seconds),
         str(log),
     )
-
-
-def live_cells(rows: Sequence[JobRow], most: int) -> list[tuple[str, ...]]:
-    """Give rows for a live table, logs left out: what runs first, then what failed, and a line that sums up the rest.
-
-    Args:
-        rows: all jobs.
-        most: the lines that there are.
-    """
-    shown = list(rows)
-    if len(rows) > most:
-        urgent = sorted(rows, key=lambda row: URGENT.index(row.state) if row.state in URGENT else len(URGENT))
-        chosen = {row.name for row in urgent[: max(1, most - 1)]}
-        shown = [row for row in rows if row.name in chosen]
-    lines = [cells(row)[:-1] for row in shown]
-    if rest := Counter(row.state for row in rows) - Counter(row.state for row in shown):
-        counts = ", ".join(f"{count} {state}" for state, count in rest.items())
-        lines.append((f"and {rest.total()} more: {counts}", *[""] * (len(HEAD) - 2)))
-    return lines
 
 
 def _speed(seconds_per_step: float | None) -> str:

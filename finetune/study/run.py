@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,39 +53,44 @@ def run_study(path: Path | str, *, voice: StudyProgress | None = None, judge_url
         prepare(seed_run)
         with seed_run.environment():
             seed_run.check_eval()
-            results = pool_and_soups(seed_run)
-            for name in study.compare:
-                results |= COMPARISONS[name](seed_run)
+            results: dict[str, StudyResult] = {}
+            for more in _results(seed_run):
+                results = {**results, **more}
+                voice.table(table.with_seed(seed, results))
         table = table.with_seed(seed, results)
         _keep(table, path.parent / study.root)
     return table
 
 
-def pool_and_soups(seed_run: SeedRun) -> dict[str, StudyResult]:
-    """Evaluate the start, D alone and the pool, and cook a soup with each strategy."""
+def _results(seed_run: SeedRun) -> Iterator[Mapping[str, StudyResult]]:
+    """Yield the results of a seed by their titles, as they come."""
+    yield from pool_and_soups(seed_run)
+    for name in seed_run.study.compare:
+        yield COMPARISONS[name](seed_run)
+
+
+def pool_and_soups(seed_run: SeedRun) -> Iterator[Mapping[str, StudyResult]]:
+    """Evaluate the start, D alone and the pool, and cook a soup with each strategy; yield the results as they come."""
     pool = seed_run.train("finetune")
     [alone] = seed_run.train("alone", {"added": {}, "include_base": True, "out": seed_run.near("alone")})
-    results = {"start": StudyResult.of(seed_run.judge([seed_run.start])[0])} if seed_run.start else {}
-    results["the base set alone"] = StudyResult.of(seed_run.judge([alone])[0])
-    results |= _singles_and_soups(seed_run, pool)
+    if seed_run.start:
+        yield {"start": StudyResult.of(seed_run.judge([seed_run.start])[0])}
+    yield {"the base set alone": StudyResult.of(seed_run.judge([alone])[0])}
+    yield from _singles_and_soups(seed_run, pool)
     for name, changed in seed_run.study.pools.items():
         more = seed_run.train(f"pools-{name}", {**changed, "out": seed_run.near(f"pools/{name}")})
-        results |= _singles_and_soups(seed_run, more, f"{name}: ", f"pools/{name}.scores")
-    return results
+        yield from _singles_and_soups(seed_run, more, f"{name}: ", f"pools/{name}.scores")
 
 
 def _singles_and_soups(
     seed_run: SeedRun, pool: Sequence[Path], before: str = "", run: str = "scores"
-) -> dict[str, StudyResult]:
+) -> Iterator[Mapping[str, StudyResult]]:
     singles = [StudyResult.of(trial) for trial in seed_run.judge(pool, run)]
-    results = {
-        f"{before}mean of the singles": StudyResult.mean(singles),
-        f"{before}best single": max(singles, key=lambda result: result.chose),
-    }
+    yield {f"{before}mean of the singles": StudyResult.mean(singles)}
+    yield {f"{before}best single": max(singles, key=lambda result: result.chose)}
     for strategy in seed_run.study.strategies:
         title = f"{before}{strategy}"
-        results[title] = seed_run.cook(strategy, pool, title, run)
-    return results
+        yield {title: seed_run.cook(strategy, pool, title, run)}
 
 
 def prepare(seed_run: SeedRun) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from finetune.launching import launch
 from finetune.study.config import StudyConfig, filled
-from finetune.study.table import StudyResult
+from finetune.study.table import StudyResult, StudyTable
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.progress import Progress
 from soup.evaluation.suite import build_suite
@@ -26,12 +26,23 @@ __all__ = ["SeedRun", "StudyProgress"]
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """What a study calls as it goes on; by default nothing."""
+    """What a study calls as it goes on; by default nothing.
+
+    Args:
+        say: With a line for people.
+        progress: With each training job's steps.
+        training: What the launcher calls.
+        judging: What evaluations and searches call.
+        stage: With what begins now, in words.
+        table: With what is known so far, as each result comes.
+    """
 
     say: Callable[[str], object] = lambda text: None
     progress: launch.OnStep | None = None
     training: launch.LaunchProgress = field(default_factory=launch.LaunchProgress)
     judging: Progress = field(default_factory=Progress)
+    stage: Callable[[str], object] = lambda text: None
+    table: Callable[[StudyTable], object] = lambda table: None
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ class SeedRun:
             name: of the YAML file that the configuration is kept in.
             changed: keys that are others.
         """
+        self._begin(f"training {name}")
         keys = self.study.pool(self.home, self.seed, changed)
         path = self.folder / f"{name}.yaml"
         write_atomic(path, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
@@ -112,6 +124,7 @@ class SeedRun:
 
     def judge(self, checkpoints: Sequence[Path], run: str = "scores") -> list[Trial]:
         """Evaluate checkpoints, each alone, into the journal of a run."""
+        self._begin("evaluating")
         return evaluate(
             [str(path) for path in checkpoints],
             eval=self._eval_config(),
@@ -129,6 +142,7 @@ class SeedRun:
             run: the folder of its journal.
         """
         title = title or strategy
+        self._begin(f"cooking {title}")
         made = cook(
             strategy,
             [str(path) for path in pool],
@@ -142,6 +156,10 @@ class SeedRun:
         names = made.recipe.describe(made.chosen)
         self.voice.say(f"{title}: {names}")
         return StudyResult.of(next(trial for trial in made.trials if trial.recipe.digest == made.recipe.digest), names)
+
+    def _begin(self, what: str) -> None:
+        seeds = self.study.seeds
+        self.voice.stage(f"seed {self.seed} ({seeds.index(self.seed) + 1} of {len(seeds)}): {what}")
 
     def _eval_config(self) -> EvalConfig:
         judge, study = self.study.judge, self.study

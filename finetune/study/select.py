@@ -127,10 +127,12 @@ class Selector:
             SoupError: a job failed, or a harness.
         """
         build_suite(self.benchmarks, self.config.settings)  # what is missing is told before anything is trained
+        self.voice.stage("training on each data set")
         launch.finetune(self.path, progress=self.voice.progress, listener=self.voice.training)
         checkpoints = [self._base(), *(self.home / self.pool.out / name for name in self.pool.added)]
         run = self.folder / "scores"
         locations = [str(path) for path in checkpoints]
+        self.voice.stage("evaluating")
         base, *others = evaluate(locations, eval=self.config, run_dir=run, progress=self.voice.judging)
         trials = dict(zip(self.pool.added, others, strict=True))
         kept = tuple(name for name, trial in trials.items() if self.rule.admits(trial, base))
@@ -152,6 +154,7 @@ class Selector:
         keys = {**self.keys, **changed}
         file = self.folder / "base.yaml"
         write_atomic(file, _yaml(keys))
+        self.voice.stage("training on the base set alone")
         launch.finetune(file, progress=self.voice.progress, listener=self.voice.training)
         return self.folder / "base"
 

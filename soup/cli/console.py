@@ -4,51 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, redirect_stdout
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console as RichConsole
-from rich.console import Group
-from rich.live import Live
+from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import Progress as RichProgress
-from rich.table import Table as RichTable
+from rich.table import Table
 
-from soup.checkpoints.hub_downloads import listening_to_downloads
-from soup.cli.evaluations import Evaluations, Heartbeat, describe_evaluation
+from soup.board.board import Board
+from soup.cli.options import Values
 from soup.support.text import format_bytes, format_duration, printable
 
 # Commands that only print, such as a launcher that waits for days, need no torch for it.
 if TYPE_CHECKING:
-    from soup.evaluation.api import Benchmark
-    from soup.evaluation.pace import Pace
-    from soup.evaluation.progress import Progress
-    from soup.evaluation.trial import Trial
-    from soup.merging.recipe import Recipe
     from soup.report.moves import Moves
     from soup.report.pool_distances import PoolDistances
     from soup.report.sweep import Sweep
     from soup.report.tables import ScoreTable
 
-PLAIN_SECONDS = 60.0  # between two lines of one training job where there is no terminal
-
 __all__ = [
-    "Console",
     "cell",
+    "open_board",
     "print_json",
     "print_line",
     "print_moves",
@@ -59,209 +37,14 @@ __all__ = [
 ]
 
 
-class Console:
-    """Progress on a terminal, plain lines elsewhere; always on stderr. A context manager around the work.
+@contextmanager
+def open_board(values: Values) -> Iterator[Board]:
+    """Return the board of a command, for the time of a `with`, as loud as was asked for.
 
     Within it stdout is stderr: whatever a user's own code or a harness prints, the answer stands alone on stdout.
     """
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._console = RichConsole(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bar = RichProgress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task: Any = None
-        self._evaluating = ""
-        self._evaluations = Evaluations(lambda: time.monotonic())
-        self._clocks: dict[str, Any] = {}
-        bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-        self._steps = RichProgress(
-            *bars, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
-        )
-        self._clock = RichProgress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        # One live area for all: rich allows no second one.
-        self._board = _Board()
-        parts = Group(self._bar, self._steps, self._clock, self._board)
-        self._live = Live(parts, console=self._console, transient=True)
-        self._jobs: dict[str, Any] = {}
-        self._downloads: dict[str, Any] = {}
-        self._spoken: dict[str, float] = {}
-        self._heartbeat = Heartbeat(PLAIN_SECONDS, self._beat)
-        self._around = ExitStack()
-
-    @property
-    def progress(self) -> Progress:
-        """What `cook` and its like are given."""
-        from soup.evaluation.progress import Progress
-
-        return Progress(
-            on_warning=self.warn,
-            on_budget=self.show_budget,
-            on_hint=self.say,
-            on_pace=self.show_pace,
-            on_start=self.show_start,
-            on_end=self.show_end,
-            on_answers=self.show_answers,
-            on_worker_answers=self.show_worker_answers,
-            on_trial=self.show_trial,
-            on_phase=self.start_phase,
-            on_bytes=self.advance,
-        )
-
-    def say(self, text: str) -> None:
-        """Print one line."""
-        self._console.print(printable(text, keep="\n"), markup=False)
-
-    def warn(self, text: str) -> None:
-        """Print a remark that stops nothing."""
-        self._console.print(f"[yellow]warning:[/yellow] {_plain(text, keep=chr(10))}")
-
-    def show_budget(self, strategy: str, most: int) -> None:
-        """Say how many evaluations there will be at most."""
-        self.say(f"{strategy}: at most {most} evaluations")
-
-    def show_pace(self, pace: Pace) -> None:
-        """Show from now on how far the search is."""
-        self._evaluations.pace = pace
-
-    def show_start(self, recipe: Recipe, benchmark: Benchmark) -> None:
-        """Show that an evaluation begins: a running clock on a terminal, a line elsewhere."""
-        self._end_phase()
-        self._evaluating = printable(describe_evaluation(recipe, benchmark))
-        line = self._evaluations.start(self._evaluating)
-        if self._console.is_terminal:
-            self._clocks[self._evaluating] = self._clock.add_task(_plain(line))
-        else:
-            self.say(f"{line} ...")
-
-    def show_end(self, recipe: Recipe, benchmark: Benchmark) -> None:
-        """Show that an evaluation is over."""
-        name = printable(describe_evaluation(recipe, benchmark))
-        self._evaluations.end(name)
-        if name in self._clocks:
-            self._clock.remove_task(self._clocks.pop(name))
-
-    def show_answers(self, count: int, total: int) -> None:
-        """Show how many prompts are answered: beside the clock, or a line now and then."""
-        self._show_answers(self._evaluating, count, total, f"{count:,} of {total:,} answers")
-
-    def show_worker_answers(self, recipe: Recipe, benchmark: Benchmark, count: int, total: int) -> None:
-        """Show the same of a worker's evaluation, of which there may be several."""
-        name = printable(describe_evaluation(recipe, benchmark))
-        self._show_answers(name, count, total, f"{name}: {count:,} of {total:,} answers")
-
-    def _show_answers(self, name: str, count: int, total: int, line: str) -> None:
-        self._evaluations.answer(name, count, total)
-        if name in self._clocks:
-            self._clock.update(self._clocks[name], description=_plain(self._evaluations.line(name)))
-        elif not self._console.is_terminal and self._evaluations.may_speak(name, PLAIN_SECONDS):
-            self.say(f"  {line}")
-
-    def _beat(self) -> None:
-        for line in self._evaluations.due(PLAIN_SECONDS):
-            self.say(line)
-
-    def show_trial(self, trial: Trial) -> None:
-        """Print a trial's scores."""
-        self._end_phase()
-        part, judged = ("report ", trial.report) if trial.report else ("", trial.scores)
-        texts = {name: f"{'~' if score.estimate else ''}{score.value:.2f}" for name, score in judged.items()}
-        scores = ", ".join(f"{name} {text}" for name, text in texts.items())
-        when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
-        overall = f"overall {trial.objective.overall(judged):.2f}"
-        if trial.interval and not part:
-            overall = "overall ~{:.2f}, estimated in {:.2f} to {:.2f}".format(trial.overall, *trial.interval)
-        self.say(f"  {printable(trial.label)}: {part}{overall} ({scores}; {when})")
-
-    def start_phase(self, name: str, total_bytes: int) -> None:
-        """Show a bar for the bytes that follow."""
-        self._end_phase()
-        self._task = self._bar.add_task(name, total=total_bytes)
-
-    def advance(self, count: int) -> None:
-        """Move the bar on by so many bytes."""
-        if self._task is not None:
-            self._bar.advance(self._task, count)
-
-    def show_download(self, name: str, count: int, total: int) -> None:
-        """Show how much of a checkpoint is downloaded: without a terminal a line now and then."""
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._spoken.setdefault(name, now) > PLAIN_SECONDS:
-            self._spoken[name] = now
-            self.say(f"  {name}: {format_bytes(count)} of {format_bytes(total)}")
-        if name not in self._downloads:
-            self._downloads[name] = self._bar.add_task(_plain(name), total=total)
-        self._bar.update(self._downloads[name], completed=count, total=total, visible=count < total)
-
-    def show_step(self, name: str, step: int, steps: int, loss: float) -> None:
-        """Show how far a training job is: without a terminal a line now and then, and the last step for good."""
-        now = time.monotonic()
-        if step >= steps:
-            self.say(f"  {name}: {steps} steps, loss {loss:.3f}")
-        elif not self._console.is_terminal and now - self._spoken.setdefault(name, now) > PLAIN_SECONDS:
-            self._spoken[name] = now
-            self.say(f"  {name}: step {step} of {steps}, loss {loss:.3f}")
-
-    def show_rows(self, path: str, done: int, count: int) -> None:
-        """Show how many rows of a data set are checked: without a terminal a line now and then."""
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._spoken.setdefault(path, now) > PLAIN_SECONDS:
-            self._spoken[path] = now
-            self.say(f"  {path}: {done:,} of {count:,} rows")
-        if path not in self._jobs:
-            self._jobs[path] = self._steps.add_task(_plain(path), total=count, loss="")
-        self._steps.update(self._jobs[path], completed=done)
-
-    @property
-    def board_lines(self) -> int:
-        """How many rows a board may have: a taller one would be cut off at its end."""
-        return max(1, self._console.size.height - 4)
-
-    def show_board(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Replace the table that stays at the bottom of the terminal; nothing elsewhere."""
-        self._board.shown = _table(head, rows) if self._console.is_terminal else None
-
-    def _end_phase(self) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = None
-
-    def __enter__(self) -> Console:
-        self._around.enter_context(redirect_stdout(sys.stderr))
-        self._around.enter_context(listening_to_downloads(self.show_download))
-        if self._console.is_terminal:
-            self._live.start()
-        else:
-            self._heartbeat.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end_phase()
-        self._heartbeat.stop()
-        self._live.stop()
-        self._around.close()
-
-
-class _Board:
-    """A table in the live area, replaced as a whole."""
-
-    shown: RichTable | None = None
-
-    def __rich__(self) -> RichTable | Group:
-        return self.shown or Group()
+    with redirect_stdout(sys.stderr), Board(quiet=values["quiet"], verbose=values["verbose"]) as board:
+        yield board
 
 
 def print_table(table: ScoreTable, first: str) -> None:
@@ -335,15 +118,15 @@ def print_rows(
         print_rows(head, rows[:most], right)
         print_line(f"... and {len(rows) - most} more (--json has all)")
         return
-    console = RichConsole(highlight=False)
-    console = console if console.is_terminal else RichConsole(highlight=False, width=240)
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=240)
     with console.capture() as capture:
         console.print(_table(head, rows, right))
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> RichTable:
-    shown = RichTable(box=None, header_style="bold", pad_edge=False)
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> Table:
+    shown = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(head):
         shown.add_column(_plain(name), justify="right" if i in right else "left", overflow="fold")
     for row in rows:

@@ -83,7 +83,7 @@ def filter_rows(values: Values) -> None:
 
     By perplexity. All scores stand beside the output, with a report; typed again after a stop, it goes on.
     """
-    from soup.cli.console import Console, print_json, print_line, print_plan
+    from soup.cli.console import open_board, print_json, print_line, print_plan
 
     if values["keep"] is not None and values["keep_below"] is not None:
         raise click.UsageError("--keep and --keep-below exclude each other")
@@ -95,7 +95,7 @@ def filter_rows(values: Values) -> None:
     out = values["out"]
     rule = KeepRule(0.2 if values["keep"] is None else values["keep"], values["keep_below"])
     check_out(out, scores_path(out))
-    with Console() as console:
+    with open_board(values) as board:
         rows, (directory, facts) = _open_rows(values), _model(values["model"], values["trust_remote_code"])
         request = _text_of(values["request"]) if values["request"] else None
         task = RowFilter(rows, out, request, facts)
@@ -113,7 +113,7 @@ def filter_rows(values: Values) -> None:
                 options = {"workers": values["workers"], "trust_remote_code": values["trust_remote_code"]}
                 return answer_losses(tasks, directory, **options)
 
-            table = task.run(losses, rule, lambda done, count: console.show_rows(values["source"], done, count))
+            table = task.run(losses, rule, lambda done, count: board.show_rows(values["source"], done, count))
             report = filter_report.as_json(task, table)
             _write_report(out, report, filter_report.as_page(task, report))
     if values["dry_run"]:
@@ -162,7 +162,7 @@ def capfuse(values: Values) -> None:
 
     One that a model writes of the picture, and the raw one. Either step alone, too; typed again, it goes on.
     """
-    from soup.cli.console import Console, cell, print_json, print_line, print_plan
+    from soup.cli.console import cell, open_board, print_json, print_line, print_plan
 
     if not values["captioner"] and not values["fuser"]:
         raise click.UsageError("nothing to do: expected --captioner, --fuser, or both")
@@ -171,7 +171,7 @@ def capfuse(values: Values) -> None:
         from finetune.data.row_output import check_out
     out = values["out"]
     check_out(out, captions_path(out))
-    with Console() as console:
+    with open_board(values) as board:
         rows = _open_rows(values)
         prompts = [read_prompt(step, values[f"{step}_prompt"]) for step in ("caption", "fuse")]
         captioner, fuser = _writer(values, "captioner"), _writer(values, "fuser")
@@ -179,7 +179,7 @@ def capfuse(values: Values) -> None:
         known = len(task.journal().rows)
         plan = {"schema": 1, "rows": len(rows), "written_before": known, "out": str(out)}
         if not values["dry_run"]:
-            report = task.run(lambda step, done, count: console.show_rows(f"{values['source']}, {step}", done, count))
+            report = task.run(lambda step, done, count: board.show_rows(f"{values['source']}, {step}", done, count))
             _write_json(out.with_suffix(".report.json"), report)
     if values["dry_run"]:
         print_plan(plan, as_json=values["as_json"])

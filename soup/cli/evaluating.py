@@ -35,18 +35,18 @@ HIDDEN = ("path", "url", "can_fetch", "why_not")
 )
 def evaluate(values: Values) -> None:
     """Score checkpoints, into the journal."""
-    from soup.cli.console import Console, print_json, print_table
+    from soup.cli.console import open_board, print_json, print_table
     from soup.report.tables import trials_table
     from soup.search.result import trial_as_json
     from soup.search.run import evaluate
 
-    with Console() as console:
+    with open_board(values) as board:
         trials = evaluate(
             values["checkpoints"],
             eval=values.carrier(EvalConfig),
             run_dir=values["run_dir"],
             merge=values.carrier(MergeOptions),
-            progress=console.progress,
+            progress=board.progress,
         )
     if values["as_json"]:
         print_json({"schema": 1, "trials": [trial_as_json(trial) for trial in trials]})
@@ -93,7 +93,7 @@ def sweep(values: Values) -> None:
 
     (1 - t) A + t B, and the barrier between both: the largest dip below the straight line of their scores.
     """
-    from soup.cli.console import Console, print_json, print_plan, print_sweep
+    from soup.cli.console import open_board, print_json, print_plan, print_sweep
     from soup.report.pictures import refuse_picture
     from soup.report.sweep import SweepArguments, plan_sweep, run_sweep
 
@@ -111,12 +111,12 @@ def sweep(values: Values) -> None:
         not values["no_loss"],
     )
     if values["dry_run"]:
-        with Console():
+        with open_board(values):
             plan = plan_sweep(arguments)
         print_plan(plan, as_json=values["as_json"])
         return
-    with Console() as console:
-        result = run_sweep(arguments, console.progress)
+    with open_board(values) as board:
+        result = run_sweep(arguments, board.progress)
     if values["plot"]:
         result.plot(values["plot"])
     if values["as_json"]:
@@ -145,7 +145,7 @@ def report(values: Values) -> None:
 
     Every single model, and every soup that came out of it. With --html a page of all that is known about them.
     """
-    from soup.cli.console import Console, print_json, print_table
+    from soup.cli.console import open_board, print_json, print_table
     from soup.report.page.document import directory_document, directory_table
     from soup.report.table_texts import as_csv, as_markdown
 
@@ -154,8 +154,8 @@ def report(values: Values) -> None:
 
         document = directory_document(values["run"], with_images=not values["no_images"])
         numbers = write_report(document, values["html"])
-        with Console() as console:
-            console.say(f"{values['html']}, and its numbers in {numbers.name}")
+        with open_board(values) as board:
+            board.say(f"{values['html']}, and its numbers in {numbers.name}")
     table = directory_table(values["run"])
     if values["as_json"]:
         print_json(table.as_json())
@@ -193,7 +193,7 @@ def list_things(values: Values) -> None:
 
     Of benchmarks it tells whether their data are here.
     """
-    from soup.cli.console import Console, cell, print_json, print_rows
+    from soup.cli.console import cell, open_board, print_json, print_rows
     from soup.evaluation.benchmark_data import fetch_benchmarks
     from soup.report.listing import list_kind
 
@@ -201,9 +201,9 @@ def list_things(values: Values) -> None:
         raise click.UsageError("--fetch is for soup list benchmarks")
     if values["is_all"] and values["kind"] != "benchmarks":
         raise click.UsageError("--all is for soup list benchmarks")
-    with Console() as console:
-        for path in fetch_benchmarks(values["fetch"], console.progress) if values["fetch"] else ():
-            console.say(f"here: {path}")
+    with open_board(values) as board:
+        for path in fetch_benchmarks(values["fetch"], board.progress) if values["fetch"] else ():
+            board.say(f"here: {path}")
         rows = list_kind(values["kind"], is_all=values["is_all"])
     if values["as_json"]:
         print_json({"schema": 1, values["kind"]: rows})
@@ -213,15 +213,15 @@ def list_things(values: Values) -> None:
     absent = [row for row in rows if row.get("can_fetch") and not Path(str(row["path"])).exists()]
     broken = [row for row in rows if row.get("why_not") and row not in absent]
     if values["is_all"]:
-        console.say(f"{len(absent)} are not here: soup list benchmarks --fetch NAME downloads one.")
-        console.say(f"{len(broken)} can't be judged here: --json says why of each.")
+        board.say(f"{len(absent)} are not here: soup list benchmarks --fetch NAME downloads one.")
+        board.say(f"{len(broken)} can't be judged here: --json says why of each.")
         return
     for row in broken:
-        console.say(str(row["why_not"]))
+        board.say(str(row["why_not"]))
     if absent:
         names = ",".join(str(row["name"]) for row in absent)
         folder = Path(str(absent[0]["path"])).parent
-        console.say(f"Not here: soup list benchmarks --fetch {names} downloads into {folder}.")
+        board.say(f"Not here: soup list benchmarks --fetch {names} downloads into {folder}.")
 
 
 evaluating_commands = [evaluate, sweep, report, list_things]

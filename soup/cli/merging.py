@@ -48,7 +48,7 @@ def merge(values: Values) -> None:
     The digests of its ingredients are verified.
     """
     from soup.checkpoints.destination import refuse_destination
-    from soup.cli.console import Console, print_json, print_line, print_plan
+    from soup.cli.console import open_board, print_json, print_line, print_plan
     from soup.merging.merge import earlier_soup, open_pool, refuse_inputs_as_output, with_adapters_base, write_soup
     from soup.merging.plan import plan_merge
     from soup.merging.recipe import Recipe
@@ -64,11 +64,11 @@ def merge(values: Values) -> None:
                 refuse_destination(out, overwrite=write.overwrite)
             print_plan({"schema": 1, **plan.as_json(out)}, as_json=values["as_json"])
             return
-        with Console() as console:
+        with open_board(values) as board:
             for text in pool.warnings(recipe.drop):
-                console.warn(text)
-            console.start_phase("merging", plan.read_bytes)
-            made = write_soup(plan, out, on_bytes=console.advance, on_remark=console.warn)
+                board.warn(text)
+            board.start_phase("merging", plan.read_bytes)
+            made = write_soup(plan, out, on_bytes=board.advance, on_remark=board.warn)
     if values["as_json"]:
         digested = {"digest": made.digest, **made.model_dump(by_alias=True)}
         print_json({"schema": 1, "out": values["out"], "recipe": digested})
@@ -91,19 +91,19 @@ def check(values: Values) -> None:
 
     Every mismatch is listed, before a GPU hour is spent.
     """
-    from soup.cli.console import Console, print_distances, print_json, print_line
+    from soup.cli.console import open_board, print_distances, print_json, print_line
     from soup.report.pictures import refuse_picture
     from soup.report.pool_check import check
 
     if values["plot"]:
         refuse_picture(values["plot"])
-    with Console() as console:
+    with open_board(values) as board:
         report = check(
             values.pool,
             values["base"],
             values["exclude"],
             merge=values.carrier(MergeOptions),
-            progress=console.progress,
+            progress=board.progress,
         )
     if values["run_dir"]:
         report.keep(values["run_dir"])
@@ -140,7 +140,7 @@ def inspect(values: Values) -> None:
 
     And where it moved from its base, if that is given.
     """
-    from soup.cli.console import Console, cell, print_json, print_line, print_moves, print_rows
+    from soup.cli.console import cell, open_board, print_json, print_line, print_moves, print_rows
     from soup.report.checkpoint_report import inspect_checkpoint
     from soup.report.moves import measure_moves
     from soup.report.pictures import refuse_picture
@@ -150,10 +150,10 @@ def inspect(values: Values) -> None:
         raise click.UsageError("--plot draws where a checkpoint moved: pass --against BASE, too.")
     if values["plot"]:
         refuse_picture(values["plot"])
-    with Console() as console:
-        report = inspect_checkpoint(values["checkpoint"], digest=not values["no_digest"], progress=console.progress)
+    with open_board(values) as board:
+        report = inspect_checkpoint(values["checkpoint"], digest=not values["no_digest"], progress=board.progress)
         base = values["against"]
-        moves = measure_moves(values["checkpoint"], base, progress=console.progress) if base else None
+        moves = measure_moves(values["checkpoint"], base, progress=board.progress) if base else None
     if moves and values["plot"]:
         moves.plot(values["plot"])
     if values["as_json"]:

@@ -123,6 +123,8 @@ class Command(cloup.Command):
     def invoke(self, ctx: click.Context) -> None:
         """Call the command's function with what was typed."""
         assert self.callback is not None
+        if ctx.params["quiet"] and ctx.params["verbose"]:
+            raise click.UsageError("--quiet and --verbose exclude each other")
         ctx.invoke(self.callback, Values(ctx.params))
 
 
@@ -154,12 +156,21 @@ class GroupedOption:
         return cls(group, cloup.option(*names, **details))
 
 
+loudness_options = [
+    GroupedOption.of("Output", "--quiet", is_flag=True, help="On stderr, print warnings and errors alone."),
+    GroupedOption.of(
+        "Output", "--verbose", is_flag=True, help="Print each evaluation and its scores as they come, above the board."
+    ),
+]
+"""What all commands have: how much they tell on the way."""
+
+
 def compose_options(*options: GroupedOption) -> Decorator:
-    """One decorator of several options: group by group, in the order given within each."""
+    """One decorator of several options, and of those that all commands have: group by group, in order within each."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         for group in reversed(GROUPS):
-            if members := [entry.option for entry in options if entry.group == group]:
+            if members := [entry.option for entry in (*options, *loudness_options) if entry.group == group]:
                 function = cloup.option_group(group, *members)(function)
         return function
 

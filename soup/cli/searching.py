@@ -115,7 +115,7 @@ def cook(values: Values) -> None:
 
 
 def _cook(strategy: str, strategy_args: dict[str, Any], values: Values) -> None:
-    from soup.cli.console import Console, print_json, print_line, print_plan, print_table
+    from soup.cli.console import open_board, print_json, print_line, print_plan, print_table
     from soup.report.tables import trials_table
     from soup.search.run import CookArguments, plan_cook, run_cook
 
@@ -132,19 +132,19 @@ def _cook(strategy: str, strategy_args: dict[str, Any], values: Values) -> None:
         write=values.carrier(WriteOptions),
     )
     if values["dry_run"]:
-        with Console():
+        with open_board(values):
             plan = plan_cook(arguments)
         print_plan(plan, as_json=values["as_json"])
         return
-    with Console() as console:
-        soup = run_cook(arguments, console.progress)
+    with open_board(values) as board:
+        soup = run_cook(arguments, board.progress)
     if values["as_json"]:
         print_json(soup.as_json())
         return
     if soup.trials:
         print_table(trials_table(soup.trials, soup), "soup")
         if values["split"] is None:
-            console.say(FLATTERED)
+            board.say(FLATTERED)
     for note in soup.notes:
         print_line(note, keep="\n")
     print_line(f"{soup.out}: {soup}")

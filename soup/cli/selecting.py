@@ -16,7 +16,7 @@ from soup.cli.options import (
     dry_run_option,
     json_option,
 )
-from soup.cli.training import launch_progress, needs_extra
+from soup.cli.training import needs_extra, study_progress
 from soup.evaluation.config import EvalConfig
 
 __all__ = ["selecting_commands"]
@@ -43,14 +43,12 @@ def select(values: Values) -> None:
 
     Each is tried alone: k + 1 trainings. What helps joins the base set of a new pool; the rest is left to be souped.
     """
-    from soup.cli.console import Console, print_json, print_line, print_plan, print_rows
+    from soup.cli.console import open_board, print_json, print_line, print_plan, print_rows
 
     with needs_extra():
-        from finetune.study.seed_run import StudyProgress
         from finetune.study.select import Selector
-    with Console() as console:
-        voice = StudyProgress(console.say, console.show_step, launch_progress(console), console.progress)
-        selector = Selector(values["pool"], values.carrier(EvalConfig), values["accept"], voice)
+    with open_board(values) as board:
+        selector = Selector(values["pool"], values.carrier(EvalConfig), values["accept"], study_progress(board))
         result = None if values["dry_run"] else selector.run()
     if result is None:
         print_plan(selector.plan(), as_json=values["as_json"])

@@ -27,9 +27,11 @@ from soup.support.extras import install_line
 
 if TYPE_CHECKING:
     from finetune.launching.launch import LaunchProgress
-    from soup.cli.console import Console
+    from finetune.study.seed_run import StudyProgress
+    from finetune.study.table import StudyTable
+    from soup.board.board import Board
 
-__all__ = ["launch_progress", "needs_extra", "training_commands"]
+__all__ = ["launch_progress", "needs_extra", "study_progress", "training_commands"]
 
 
 @contextmanager
@@ -130,16 +132,16 @@ def _init(values: Values) -> None:
 
 
 def _launch(values: Values) -> None:
-    from soup.cli.console import Console, print_json, print_line
+    from soup.cli.console import open_board, print_json, print_line
 
     with needs_extra():
         from finetune.launching.launch import finetune
-    with Console() as console:
+    with open_board(values) as board:
         made = finetune(
             values["config"],
             executor=values["executor"],
-            progress=console.show_step,
-            listener=launch_progress(console),
+            progress=board.show_step,
+            listener=launch_progress(board),
         )
     if values["as_json"]:
         print_json({"schema": 1, "checkpoints": [str(path) for path in made]})
@@ -147,32 +149,47 @@ def _launch(values: Values) -> None:
         print_line("\n".join(map(str, made)), keep="\n")
 
 
-def launch_progress(console: Console) -> LaunchProgress:
-    """Return what the launcher tells, on this console."""
+def launch_progress(board: Board) -> LaunchProgress:
+    """Return what the launcher tells, on this board."""
     with needs_extra():
+        from finetune.launching.jobs_section import JobsSection
         from finetune.launching.launch import LaunchProgress
-        from finetune.launching.status import HEAD, live_cells
 
-    return LaunchProgress(
-        console.say,
-        console.warn,
-        lambda rows: console.show_board(HEAD[:-1], live_cells(rows, console.board_lines)),
-    )
+    return LaunchProgress(board.say, board.warn, lambda rows: board.show("jobs", JobsSection(rows)))
+
+
+def study_progress(board: Board) -> StudyProgress:
+    """Return what a study tells, on this board."""
+    with needs_extra():
+        from finetune.study.section import StudySection
+        from finetune.study.seed_run import StudyProgress
+
+    section = StudySection()
+
+    def begin(stage: str) -> None:
+        section.stage = stage
+        board.start_stage()
+        board.show("study", section)
+
+    def show(table: StudyTable) -> None:
+        section.table = table
+
+    return StudyProgress(board.say, board.show_step, launch_progress(board), board.progress, begin, show)
 
 
 def _status(values: Values) -> None:
-    from soup.cli.console import Console, print_json, print_rows
+    from soup.cli.console import open_board, print_json, print_rows
 
     with needs_extra():
         from finetune.launching.curves import draw_curves
         from finetune.launching.status import HEAD, cells, status, status_json
     if values["plot"]:
         draw_curves(values["config"], values["plot"])
-    with Console() as console:
+    with open_board(values) as board:
         rows = status(values["config"])
         for row in rows:
             if row.why and not values["as_json"]:
-                console.say(f"{row.name}: {row.why}")
+                board.say(f"{row.name}: {row.why}")
     if values["as_json"]:
         print_json(status_json(rows))
     else:
@@ -180,14 +197,14 @@ def _status(values: Values) -> None:
 
 
 def _plan(values: Values) -> None:
-    from soup.cli.console import Console, print_json, print_line, print_rows
+    from soup.cli.console import open_board, print_json, print_line, print_rows
 
     with needs_extra():
         from finetune.launching.dry_run import HEAD, details, plan_dry_run, rows
-    with Console() as console:
+    with open_board(values) as board:
         plan = plan_dry_run(values["config"], executor=values["executor"])
         for remark in () if values["as_json"] else plan["remarks"]:
-            console.warn(remark)
+            board.warn(remark)
     if values["as_json"]:
         print_json(plan)
         return
@@ -197,13 +214,13 @@ def _plan(values: Values) -> None:
 
 
 def _check(values: Values) -> None:
-    from soup.cli.console import Console, print_json, print_line, print_rows
+    from soup.cli.console import open_board, print_json, print_line, print_rows
 
     with needs_extra():
         from finetune.launching.data_check import COLUMNS, check
         from finetune.launching.shown_rows import show_rows
-    with Console() as console:
-        report = check(values["config"], console.show_rows, decode=values["decode"], faults_to=values["bad_rows"])
+    with open_board(values) as board:
+        report = check(values["config"], board.show_rows, decode=values["decode"], faults_to=values["bad_rows"])
     if values["as_json"]:
         print_json(report.as_json())
     else:
@@ -230,17 +247,15 @@ def study(values: Values) -> None:
 
     Fine-tune, evaluate, cook, compare; for every seed, resumable at every step.
     """
-    from soup.cli.console import Console, print_json, print_table
+    from soup.cli.console import open_board, print_json, print_table
 
     with needs_extra():
         from finetune.study.run import plan_study, run_study
-        from finetune.study.seed_run import StudyProgress
     if values["dry_run"]:
         print_json(plan_study(values["study"]))
         return
-    with Console() as console:
-        voice = StudyProgress(console.say, console.show_step, launch_progress(console), console.progress)
-        table = run_study(values["study"], voice=voice, judge_url=values["judge_url"])
+    with open_board(values) as board:
+        table = run_study(values["study"], voice=study_progress(board), judge_url=values["judge_url"])
     if values["as_json"]:
         print_json(table.as_json())
     else:
@@ -363,16 +378,16 @@ def assemble(values: Values) -> None:
 
 def _make(plan: Any, work: Any, values: Values) -> None:
     """Show the plan of a checkpoint, and make it unless that is all."""
-    from soup.cli.console import Console, print_json, print_line, print_plan
+    from soup.cli.console import open_board, print_json, print_line, print_plan
 
     out, max_shard_bytes = Path(values["out"]), values["max_shard_bytes"]
     document = plan.as_json(out, max_shard_bytes)
     if not values["dry_run"]:
-        with Console() as console:
+        with open_board(values) as board:
             for text in document["remarks"]:
-                console.warn(text)
-            console.start_phase("writing", plan.write_bytes)
-            work(plan, out, max_shard_bytes=max_shard_bytes, progress=console.advance)
+                board.warn(text)
+            board.start_phase("writing", plan.write_bytes)
+            work(plan, out, max_shard_bytes=max_shard_bytes, progress=board.advance)
     if values["as_json"]:
         print_json(document)
     elif values["dry_run"]:

@@ -207,6 +207,15 @@ class Score:
         return cls(100 * math.exp(-min(max(loss, 0.0), MOST_LOSS)), len(losses))
 
     @property
+    def asked(self) -> int | None:
+        """How many questions were asked for it; None where the harness does not say."""
+        return self.estimate.asked if self.estimate else self.n
+
+    def by_name(self, benchmark: str) -> dict[str, Score]:
+        """Return what counts under which name: the score by its benchmark's, or each of its parts by its own."""
+        return {part: Score(value, None) for part, value in self.parts.items()} or {benchmark: self}
+
+    @property
     def loss(self) -> float:
         """The loss that a likelihood was made of."""
         return -math.log(self.value / 100) if self.value else MOST_LOSS

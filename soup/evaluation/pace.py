@@ -8,7 +8,6 @@ from statistics import fmean
 
 from soup.evaluation.api import Score
 from soup.evaluation.journal import Entry
-from soup.support.text import format_duration
 
 __all__ = ["Cost", "Pace", "count_questions", "model_cost"]
 
@@ -35,17 +34,6 @@ class Pace:
     questions: int | None = None
     questions_left: float | None = None
     questions_per_second: float | None = None
-
-    def __str__(self) -> str:
-        """Return `3/13, 2,700 of 9,400 questions, 2.8 a second, 40 min left`."""
-        parts = [f"{self.done}/{self.total}" if self.total is not None else f"{self.done} done"]
-        if self.questions and self.questions_left is not None:
-            parts.append(f"{self.questions:,} of {self.questions + self.questions_left:,.0f} questions")
-        if self.questions and self.questions_per_second:
-            parts.append(f"{self.questions_per_second:.3g} a second")
-        if self.seconds_left is not None:
-            parts.append(f"{format_duration(self.seconds_left)} left")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -84,7 +72,7 @@ def model_cost(entries: Iterable[Entry], benchmarks: Sequence[str], *, estimated
 
 def count_questions(scores: Iterable[Score]) -> int | None:
     """Count the questions that were asked for some scores; None where a harness does not say."""
-    counts = [score.estimate.asked if score.estimate else score.n for score in scores]
+    counts = [score.asked for score in scores]
     return None if None in counts else sum(count or 0 for count in counts)
 
 

@@ -1,4 +1,4 @@
-"""Who hears how far a run is: warnings, evaluations, trials, bytes."""
+"""Who hears how far a run is: warnings, evaluations, scores, trials, bytes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,48 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from soup.evaluation.api import Benchmark
+from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.pace import Pace
 from soup.merging.recipe import Recipe
 
 if TYPE_CHECKING:
     from soup.evaluation.trial import Trial
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "SearchStart", "WorkerState"]
+
+
+@dataclass(frozen=True)
+class SearchStart:
+    """What is about to be scored.
+
+    Args:
+        title: The strategy's name, or another word for what is done.
+        benchmarks: Their names.
+        names: What is sure to be scored: ingredients, each alone.
+        evaluations: How many models are scored at most, once for each part of the questions; None: nobody knows.
+    """
+
+    title: str
+    benchmarks: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    evaluations: int | None = None
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What a worker is at.
+
+    Args:
+        recipe: Whose weights answer.
+        benchmark: Whose questions it has.
+        questions: How many; None where it has a whole evaluation, and its harness does not count.
+        answered: How many of those are answered.
+    """
+
+    recipe: Recipe
+    benchmark: Benchmark
+    questions: int | None = None
+    answered: int = 0
 
 
 @dataclass(frozen=True)
@@ -22,26 +56,28 @@ class Progress:
 
     Args:
         on_warning: A remark that stops nothing.
-        on_budget: A strategy's name, and how many evaluations it asks for at most, before the first.
         on_hint: How a search could cost less, before the first evaluation.
+        on_search: What is about to be scored, before the first evaluation.
         on_pace: How far the search is, before each evaluation.
         on_start: A recipe is about to be evaluated on a benchmark, here or by a worker.
-        on_end: That evaluation is over.
-        on_answers: So many of so many prompts are answered, where the harness counts them and runs in this process.
-        on_worker_answers: So many of so many prompts are answered in a worker's evaluation.
+        on_answers: So many of so many prompts of that evaluation are answered, where the harness counts them.
+        on_score: It has a score, which took so many seconds.
+        on_end: It is over, with a score or without.
+        on_worker: What the worker of that number is at from now on; None: it waits.
         on_trial: A trial has its scores.
         on_phase: What the next bytes belong to, and how many they will be.
         on_bytes: So many bytes more are done.
     """
 
     on_warning: Callable[[str], None] = lambda text: None
-    on_budget: Callable[[str, int], None] = lambda strategy, most: None
     on_hint: Callable[[str], None] = lambda text: None
+    on_search: Callable[[SearchStart], None] = lambda start: None
     on_pace: Callable[[Pace], None] = lambda pace: None
     on_start: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
+    on_answers: Callable[[Recipe, Benchmark, int, int], None] = lambda recipe, benchmark, count, total: None
+    on_score: Callable[[Recipe, Benchmark, Score, float], None] = lambda recipe, benchmark, score, seconds: None
     on_end: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
-    on_answers: Callable[[int, int], None] = lambda count, total: None
-    on_worker_answers: Callable[[Recipe, Benchmark, int, int], None] = lambda recipe, benchmark, count, total: None
+    on_worker: Callable[[int, WorkerState | None], None] = lambda number, state: None
     on_trial: Callable[[Trial], None] = lambda trial: None
     on_phase: Callable[[str, int], None] = lambda name, total_bytes: None
     on_bytes: Callable[[int], None] = lambda count: None

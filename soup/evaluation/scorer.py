@@ -276,8 +276,14 @@ class Scorer:
                 score = _estimate(recipe, entry, score, questions)
             self.journal.remember(key, recipe, entry.benchmark, entry.identity, score, seconds)
             self.fresh.add(key)
+            self.progress.on_score(recipe, entry.benchmark, score, seconds)
 
-    def candidate(self, recipe: Recipe, on_remark: Callable[[str], None]) -> SoupCandidate:
+    def candidate(
+        self,
+        recipe: Recipe,
+        on_remark: Callable[[str], None],
+        on_answers: Callable[[int, int], None] = lambda count, total: None,
+    ) -> SoupCandidate:
         """Return a recipe's candidate, to be evaluated here; see `make_candidate`."""
         return make_candidate(
             recipe,
@@ -285,7 +291,7 @@ class Scorer:
             self.run,
             self.digests,
             self.template.options,
-            on_answers=self.progress.on_answers,
+            on_answers=on_answers,
             on_remark=on_remark,
         )
 
@@ -331,7 +337,12 @@ class Scorer:
         self, recipe: Recipe, asked: list[tuple[SuiteEntry, QuestionSet | None]], timeout_seconds: float | None
     ) -> None:
         self.check_first()
-        candidate = self.candidate(recipe, self.remark)
+        entry, _ = asked[0]
+
+        def tell_answers(count: int, total: int) -> None:
+            self.progress.on_answers(recipe, entry.benchmark, count, total)
+
+        candidate = self.candidate(recipe, self.remark, tell_answers)
         try:
             for entry, questions in asked:
                 self.progress.on_pace(self.pace())
@@ -393,7 +404,7 @@ def _estimate(recipe: Recipe, entry: SuiteEntry, score: Score, questions: Questi
 
 def _add(scores: dict[str, Score], name: str, score: Score) -> None:
     """Add a benchmark's score, or those of its parts, each a benchmark of its own."""
-    parts = {part: Score(value, None) for part, value in score.parts.items()} or {name: score}
+    parts = score.by_name(name)
     if twice := sorted(parts.keys() & scores.keys()):
         raise EvaluatorError(
             f"{name}: gives scores under names that another benchmark has: {', '.join(twice)}. Rename them in one "

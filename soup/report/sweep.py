@@ -15,13 +15,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from soup.board.board import shown
 from soup.checkpoints.reader import is_adapter
 from soup.errors import PoolError, RecipeError
 from soup.evaluation.api import LIKELIHOOD
 from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.objective import PLAIN
-from soup.evaluation.progress import Progress
+from soup.evaluation.progress import Progress, SearchStart
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import BenchmarkSuite, build_suite, check_entries, likelihood_suite
 from soup.evaluation.trial import Trial
@@ -199,21 +200,20 @@ def sweep(
         run_dir: Where journal, scratch and logs live; by default beside A.
         merge: Whose tokenizer the points take, and whether NaN and infinity are allowed.
         loss: Whether the loss of the reference answers is measured, too, where the harness can.
-        progress: Who hears how far the run is.
+        progress: Who hears how far the run is; by default a board shows it, and `Progress()` is nobody.
 
     Raises:
         SoupError: the models do not belong together or are the same, a benchmark is unknown, or the harness failed.
     """
-    return run_sweep(SweepArguments(a, b, eval, steps, extrapolate, run_dir, merge, loss), progress)
+    with shown(progress) as progress:
+        return run_sweep(SweepArguments(a, b, eval, steps, extrapolate, run_dir, merge, loss), progress)
 
 
-def run_sweep(arguments: SweepArguments, progress: Progress | None = None) -> Sweep:
+def run_sweep(arguments: SweepArguments, progress: Progress) -> Sweep:
     """Do as `sweep` says."""
-    progress = progress or Progress()
     with _prepared(arguments) as run:
         for text in (*run.pool.warnings(), *secret_remarks([entry.benchmark for entry in run.suite.entries])):
             progress.on_warning(text)
-        progress.on_budget("sweep", run.most_evaluations)
         trials = _trials(run, run.suite, run.config, arguments, progress)
         losses: dict[float, dict[str, float]] = {}
         if run.likelihoods:
@@ -233,6 +233,8 @@ def _trials(
     """Return the trial of each point on the benchmarks of a suite."""
     line, template = arguments.line, RecipeTemplate(options=arguments.merge or MergeOptions())
     expected = len(line) * (1 if config.split is None else 2)
+    names = tuple(entry.benchmark.name for entry in suite.entries)
+    progress.on_search(SearchStart("sweep" if suite is run.suite else "losses of the sweep", names, (), expected))
     with Session.open(run.pool, suite, config, run.directory, template, progress, expected) as session:
         if len({digest.content for digest in session.scorer.digests.values()}) == 1:
             raise PoolError(f"{arguments.a} and {arguments.b} hold the same weights: there is no line between them.")

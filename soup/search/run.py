@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from soup.board.board import shown
 from soup.checkpoints.destination import refuse_destination, refuse_unwritable
 from soup.errors import EvaluatorError, OutputError, RecipeError
 from soup.evaluation.api import Benchmark, Score, Split
@@ -18,7 +19,7 @@ from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.harnesses import asks_some
 from soup.evaluation.loaded_model import evaluate_loaded
-from soup.evaluation.progress import Progress
+from soup.evaluation.progress import Progress, SearchStart
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import BenchmarkSuite, build_suite, check_entries
 from soup.evaluation.trial import Trial
@@ -111,6 +112,13 @@ class _Run:
         )
 
     @property
+    def sure_singles(self) -> tuple[str, ...]:
+        """The names of the ingredients that are scored alone, where that is sure to be all of them."""
+        budget, count = self.strategy.budget(len(self.pool)), len(self.pool)
+        all_singles = self.config.objective.guards or self.audit is not None or (budget and budget.singles == count)
+        return tuple(self.pool.names) if all_singles else ()
+
+    @property
     def audit(self) -> float | None:
         """The share of undisputed questions that soups are asked; None: all are asked everything."""
         is_worth_it = saves_questions(self.strategy.budget(len(self.pool)), len(self.pool))
@@ -156,13 +164,14 @@ def cook(
         strategy_args: The strategy's keyword arguments.
         merge: How ingredients become one model.
         write: How the soup is written.
-        progress: Who hears how far the run is.
+        progress: Who hears how far the run is; by default a board shows it, and `Progress()` is nobody.
 
     Raises:
         SoupError: see the tree in `soup/errors.py`. What can be checked is checked before the first evaluation.
     """
     arguments = CookArguments(strategy, pool, out, eval, base, exclude, run_dir, strategy_args, merge, write)
-    return run_cook(arguments, progress or Progress())
+    with shown(progress) as progress:
+        return run_cook(arguments, progress)
 
 
 def run_cook(arguments: CookArguments, progress: Progress) -> Soup:
@@ -236,30 +245,38 @@ def evaluate(
         eval: As for `cook`.
         run_dir: Where journal, scratch and logs live; by default beside the first checkpoint.
         merge: `allow_nonfinite` lets checkpoints be scored that hold NaN or infinity.
-        progress: Who hears how far the run is.
+        progress: Who hears how far the run is; by default a board shows it, and `Progress()` is nobody.
 
     Raises:
         SoupError: a checkpoint is damaged, a benchmark unknown or its data not here, or the harness failed.
     """
-    if model is not None:
+    with shown(progress) as progress:
+        if model is None:
+            return _evaluate_checkpoints(checkpoints, _config(eval), run_dir, merge or MergeOptions(), progress)
         if checkpoints or run_dir or merge:
             raise EvaluatorError("model: is judged where it is; leave checkpoints, run_dir and merge out.")
-        return evaluate_loaded(model, processor, _config(eval), progress or Progress())
-    config, locations = _config(eval), _locations(checkpoints)
+        return evaluate_loaded(model, processor, _config(eval), progress)
+
+
+def _evaluate_checkpoints(
+    checkpoints: Locations,
+    config: EvalConfig,
+    run_dir: str | Path | None,
+    options: MergeOptions,
+    progress: Progress,
+) -> list[Trial]:
+    locations = _locations(checkpoints)
     benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
-    template = RecipeTemplate(options=merge or MergeOptions())
-    suite, progress = build_suite(benchmarks, config.settings), progress or Progress()
+    template, suite = RecipeTemplate(options=options), build_suite(benchmarks, config.settings)
     run = RunDirectory.choose(run_dir, locations)
     for text in secret_remarks(benchmarks):
         progress.on_warning(text)
-    with (
-        Pool(locations) as pool,
-        Session.open(
-            pool, suite, config, run, template, progress, len(pool) * (1 if config.split is None else 2)
-        ) as session,
-    ):
-        session.evaluate_singles()
-        return list(session.reported())
+    with Pool(locations) as pool:
+        expected = len(pool) * (1 if config.split is None else 2)
+        progress.on_search(SearchStart("eval", tuple(each.name for each in benchmarks), tuple(pool.names), expected))
+        with Session.open(pool, suite, config, run, template, progress, expected) as session:
+            session.evaluate_singles()
+            return list(session.reported())
 
 
 @contextmanager
@@ -293,8 +310,10 @@ def _prepared(arguments: CookArguments) -> Iterator[_Run]:
 def _search_and_write(run: _Run, progress: Progress) -> Soup:
     suite = build_suite(run.benchmarks, run.config.settings)
     expected = run.evaluations
-    if expected is not None:
-        progress.on_budget(run.strategy.name, expected.total)
+    benchmarks = tuple(benchmark.name for benchmark in run.benchmarks)
+    progress.on_search(
+        SearchStart(run.strategy.name, benchmarks, run.sure_singles, expected.total if expected else None)
+    )
     if hint := run.hint(suite):
         progress.on_hint(hint)
     if run.audit is None and run.config.question_rule.audit is not None:

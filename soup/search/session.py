@@ -29,6 +29,7 @@ from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import JobPool, WorkerSpec
 from soup.search.workers.ray import RayPool
 from soup.search.workers.speculation import SpeculativeRunner
+from soup.search.workers.watched import WatchedPool
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS, METHODS, Registry
 
@@ -181,7 +182,8 @@ def _runner(scorer: Scorer, config: EvalConfig) -> Iterator[SpeculativeRunner | 
         workers = RayPool(spec, config.workers, config.ray)
     else:
         workers = LocalPool(spec, config.workers, scorer.run.logs)
-    runner = SpeculativeRunner(scorer, DealingPool(workers, scorer.suite, scorer.candidate))
+    watched = WatchedPool(workers, scorer.suite, scorer.progress.on_worker)
+    runner = SpeculativeRunner(scorer, DealingPool(watched, scorer.suite, scorer.candidate))
     try:
         yield runner
     finally:

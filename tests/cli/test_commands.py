@@ -127,8 +127,19 @@ def test_a_search_prints_its_table_on_stdout_and_its_talk_on_stderr(soup):
     assert [line.split()[0] for line in lines[1:5]] == [*"abcd"]
     assert re.search(r"^b \+ c +99\.94 +99\.94  accepted$", done.stdout, re.MULTILINE)
     assert lines[-1] == "out: the mean of b + c"
-    assert "evaluating a on python:judge/judge.py:score ..." in done.stderr
+    assert done.stderr.splitlines()[0] == "greedy: at most 7 evaluations"
+    assert "  a: overall 93.50 (python:judge/judge.py:score 93.50; " in done.stderr
     assert "\x1b" not in done.stdout + done.stderr, "colours and bars are for terminals"
+
+
+def test_all_commands_are_as_loud_as_is_wished(soup):
+    quiet = soup(*GREEDY, "--quiet", "--run-dir", "quiet")
+    assert (quiet.stderr, "accepted" in quiet.stdout) == ("", True)
+    verbose = soup(*GREEDY, "--verbose", "--overwrite", "--run-dir", "verbose")
+    assert "evaluating a on python:judge/judge.py:score ...\n" in verbose.stderr
+    assert "  a on python:judge/judge.py:score: 93.50 (0." in verbose.stderr
+    both = soup("inspect", "ckpts/a", "--quiet", "--verbose", code=2)
+    assert "--quiet and --verbose exclude each other" in both.stderr
 
 
 def test_the_json_of_a_search(soup, here):

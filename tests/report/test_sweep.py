@@ -120,7 +120,7 @@ def test_points_have_the_bytes_of_the_float64_line(ends):
 def test_workers_find_the_same_and_both_halves_of_the_questions_are_scored(ends, judge):
     config = {"benchmarks": f"python:{judge}:asked", "split": 0.5}
     told = []
-    progress = Progress(on_budget=lambda name, most: told.append((name, most)))
+    progress = Progress(on_search=lambda start: told.append((start.title, start.evaluations)))
     one = soup.sweep(*ends, eval=soup.EvalConfig(**config), steps=4, progress=progress)
     shutil.rmtree(ends[0].parent.with_name("ckpts.soup"))
     two = soup.sweep(*ends, eval=soup.EvalConfig(**config, workers=2), steps=4)
@@ -162,11 +162,11 @@ def teacher(monkeypatch):
 
 def test_the_loss_s_barrier_is_its_largest_rise_and_is_remembered(ends, judge, teacher):
     told = []
-    progress = Progress(on_budget=lambda name, most: told.append(most))
+    progress = Progress(on_search=lambda start: told.append(start.evaluations))
     for _ in range(2):
         found = soup.sweep(*ends, eval=[teacher, f"python:{judge}:dip"], steps=5, progress=progress)
         assert Teacher.asked == ["teacher"] * 5 + ["teacher likelihood"] * 5
-    assert told == [10, 10]
+    assert told == [5, 5] * 2, "of scores, then of losses"
     assert found.loss_curves == {"teacher": pytest.approx([2, 2.125, 2, 1.625, 1], abs=1e-6)}
     rise = found.loss_barriers["teacher"]
     assert (rise.height, rise.t) == (pytest.approx(0.5, abs=1e-6), 0.5)

@@ -90,9 +90,8 @@ def test_a_dry_run_and_the_run_tell_a_budget_that_holds(pool, name, objective):
     given = {"base": "base", "eval": lambda path: judge(path), "objective": objective, "out": "out"}
     given["strategy_args"] = OPTIONS[name]
     most = flat.plan_cook(name, "ckpts", **given)["evaluations_at_most"]
-    flat.cook(
-        name, "ckpts", **given, progress=Progress(on_budget=lambda *budget: told.append((*budget, len(judge.asked))))
-    )
+    progress = Progress(on_search=lambda start: told.append((start.title, start.evaluations, len(judge.asked))))
+    flat.cook(name, "ckpts", **given, progress=progress)
     assert told == [(name, most, 0)]
     assert 0 < len(judge.asked) <= most
     if name in ("exhaustive", "mixture"):

@@ -233,10 +233,10 @@ def test_workers_tell_answers_remarks_and_the_end_of_each_evaluation_and_how_far
     running, log = [], []
     progress = Progress(
         on_warning=lambda text: log.append(text),
-        on_pace=lambda pace: log.append(str(pace).partition(",")[0]),
+        on_pace=lambda pace: log.append(f"{pace.done}/{pace.total}"),
         on_start=lambda recipe, benchmark: running.append((recipe.names, benchmark.name)),
         on_end=lambda recipe, benchmark: running.remove((recipe.names, benchmark.name)),
-        on_worker_answers=lambda recipe, benchmark, *counts: log.append((benchmark.name, counts)),
+        on_answers=lambda recipe, benchmark, *counts: log.append((benchmark.name, counts)),
     )
     names = ["noisy:first", "noisy:second"]
     made = flat.cook("greedy", pool=pool, eval=names, out=tmp_path / "out", workers=2, progress=progress)

@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import save_file
 
 from finetune.config import DataSet, TrainSettings
-from finetune.jobs import Job, State, log_tail, read_job, write_state
+from finetune.jobs import Job, JobStatus, State, log_tail, read_job, write_state
 from finetune.launching.digests import Digests, is_preset
 from finetune.launching.estimates import estimate, trained_parameters
 from finetune.launching.executors.protocol import TaskExit
 from finetune.launching.job_plans import plan_launch
+from finetune.launching.jobs_section import JobsSection
 from finetune.launching.launch import finetune
 from finetune.launching.outcomes import classify_exit
-from finetune.launching.status import HEAD, JobRow, cells, duration, job_row, live_cells
+from finetune.launching.status import HEAD, JobRow, cells, duration, job_row
 from soup.errors import CheckpointError, FinetuneError
 from tests.helpers.stand_in_jobs import CONFIG, command, data_set, place
 
@@ -293,9 +294,13 @@ def test_a_board_that_is_too_tall_shows_what_runs_and_failed_and_counts_the_rest
         return JobRow(name, state, 1, 10, 0.5, 0.1, None, "log.txt")
 
     states = [*["done"] * 5, "failed", "running", *["waiting"] * 5]
-    rows = [row(f"job{i}", state) for i, state in enumerate(states)]
-    assert live_cells(rows, 12) == [cells(one)[:-1] for one in rows]
-    lines = live_cells(rows, 4)
-    assert [line[:2] for line in lines[:3]] == [("job5", "failed"), ("job6", "running"), ("job7", "waiting")]
-    assert lines[3][0] == "and 9 more: 5 done, 4 waiting"
-    assert {len(line) for line in lines} == {len(HEAD) - 1}
+    jobs = JobsSection([row(f"job{i}", JobStatus(state)) for i, state in enumerate(states)])
+    counts = "5 done, 1 failed, 1 running, 5 waiting"
+    lines = [line.plain for line in jobs.lines(80, 14)]
+    assert lines[:2] == [counts, "job    state    step  loss    speed         left"]
+    assert [line.split()[0] for line in lines[2:]] == [f"job{i}" for i in range(12)]
+    lines = [line.plain for line in jobs.lines(80, 6)]
+    assert [line.split()[:2] for line in lines[2:5]] == [["job5", "failed"], ["job6", "running"], ["job7", "waiting"]]
+    assert lines[5:] == ["... 9 more: 5 done, 4 waiting"]
+    assert jobs.line() == f"{counts}: job6 1/10"
+    assert all(len(line.plain) <= 30 for line in jobs.lines(30, 6))

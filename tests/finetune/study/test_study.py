@@ -24,6 +24,7 @@ from finetune.config_file import read_config
 from finetune.jobs import plan_jobs
 from finetune.study.config import read_study
 from finetune.study.run import plan_study, run_study
+from finetune.study.section import StudySection
 from finetune.study.seed_run import StudyProgress
 from finetune.study.table import StudyResult, StudyTable
 from soup.cli.app import cli
@@ -333,6 +334,23 @@ def test_the_command_line_prints_the_table(home, trainer):
 def test_a_judge_elsewhere_is_named_on_the_command_line_and_needs_one_in_the_file(home, trainer):
     with pytest.raises(FinetuneError, match="names no judge"):
         run_study(home / "study.yaml", judge_url="http://127.0.0.1:1/v1")
+
+
+def test_stages_and_results_so_far_are_told_as_they_come(home, trainer):
+    stages, tables = [], []
+    table = run_study(home / "study.yaml", voice=StudyProgress(stage=stages.append, table=tables.append))
+    assert stages[:2] == ["seed 0 (1 of 1): training finetune", "seed 0 (1 of 1): training alone"]
+    assert "seed 0 (1 of 1): cooking greedy" in stages
+    assert [len(each.ways) for each in tables] == sorted({len(each.ways) for each in tables}), "more each time"
+    assert tables[-1] == table
+    section = StudySection(stages[-1], table)
+    shown = [line.plain for line in section.lines(80, 24)]
+    assert shown[:2] == [stages[-1], f"overall{' ' * (max(map(len, table.ways)) - 7)}  seed 0"]
+    assert [line.rpartition("  ")[0].strip() for line in shown[2:]] == table.ways
+    last = [line.plain for line in section.lines(30, 5)]
+    assert last[-1] == f"... {len(table.ways) - 2} more results"
+    assert last[-2].split()[-1] == f"{table.overall(table.ways[-1])[0]:.2f}"
+    assert all(len(line) <= 30 for line in last)
 
 
 def test_what_is_done_is_told(home, trainer):

@@ -1,0 +1,113 @@
+"""The evaluations that are running, as texts for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from soup.board.layout import cut, plain
+from soup.support.text import format_duration, printable
+
+if TYPE_CHECKING:
+    from soup.evaluation.api import Benchmark
+    from soup.merging.recipe import Recipe
+
+__all__ = ["Evaluations", "Running", "name_evaluation"]
+
+SHORT_SECONDS = 10.0
+"""Of what began more recently nobody asks how long it runs."""
+
+
+def name_evaluation(recipe: Recipe, benchmark: Benchmark) -> str:
+    """Return `a + b on mmbench`, which names a running evaluation."""
+    part = "" if benchmark.split.part == "all" else f" ({benchmark.split.part} questions)"
+    return printable(f"{recipe.describe()} on {benchmark.name}{part}")
+
+
+@dataclass
+class Running:
+    """One evaluation: what, since when, and how many prompts are answered.
+
+    `first` is when answers were first told of, and how many there were by then: some may have been remembered.
+    """
+
+    label: str
+    benchmark: str
+    part: str
+    began: float
+    count: int = 0
+    total: int = 0
+    first: tuple[float, int] | None = None
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return how long the other answers take, at the rate of those that came; None before there is one."""
+        if self.first is None:
+            return None
+        began, before = self.first
+        return (now - began) / (self.count - before) * (self.total - self.count) if self.count > before else None
+
+    def text(self, now: float) -> str:
+        """Return `: 1,100 of 2,000 answers, about 15 min left, 3 min so far`."""
+        parts = [f"{self.count:,} of {self.total:,} answers"] if self.total else []
+        if left := self.seconds_left(now):
+            parts.append(f"about {format_duration(left)} left")
+        if now - self.began > SHORT_SECONDS:
+            parts.append(f"{format_duration(now - self.began)} so far")
+        return f": {', '.join(parts)}" if parts else ""
+
+
+@dataclass
+class Evaluations:
+    """The running evaluations by what they are called.
+
+    Args:
+        now: The clock, in seconds.
+    """
+
+    now: Callable[[], float]
+    running: dict[str, Running] = field(default_factory=dict)
+
+    def start(self, recipe: Recipe, benchmark: Benchmark) -> None:
+        """Note that an evaluation begins."""
+        running = Running(recipe.describe(), benchmark.name, benchmark.split.part, self.now())
+        self.running[name_evaluation(recipe, benchmark)] = running
+
+    def answer(self, recipe: Recipe, benchmark: Benchmark, count: int, total: int) -> None:
+        """Note how many prompts are answered."""
+        if running := self.running.get(name_evaluation(recipe, benchmark)):
+            running.count, running.total = count, total
+            running.first = running.first or (self.now(), count)
+
+    def end(self, recipe: Recipe, benchmark: Benchmark) -> None:
+        """Note that an evaluation is over."""
+        self.running.pop(name_evaluation(recipe, benchmark), None)
+
+    @property
+    def labels(self) -> set[str]:
+        """The labels of the models that are being evaluated."""
+        return {running.label for running in self.running.values()}
+
+    def share(self, label: str, column: str) -> str:
+        """Return what stands where a score will be: `45 %` of its answers, dots where nobody counts, else nothing."""
+        for each in self.running.values():
+            if each.label == label and (each.benchmark if each.part != "report" else "report") == column:
+                return f"{100 * each.count // each.total} %" if each.total else "..."
+        return ""
+
+    def texts(self, most: int) -> list[str]:
+        """Return a text for each of so many evaluations, the last of which counts the others."""
+        texts = [f"{name}{running.text(self.now())}" for name, running in self.running.items()]
+        return texts if len(texts) <= most else [*texts[: most - 1], f"and {len(texts) - most + 1} more evaluations"]
+
+    def lines(self, width: int, most: int) -> list[Text]:
+        """Return the same as lines of so many cells."""
+        now, lines = self.now(), []
+        for name, running in list(self.running.items())[: most if len(self.running) <= most else most - 1]:
+            told = running.text(now)
+            lines.append(f"{cut(name, max(8, width - len(told)))}{told}")
+        if hidden := len(self.running) - len(lines):
+            lines.append(f"... {hidden} more evaluations")
+        return [plain(line, width) for line in lines]

@@ -1,0 +1,138 @@
+"""A real search in a real pseudo-terminal of 80 columns: what a person sees, and what is left of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.terminals import run_in_terminal
+from tests.helpers.toy_pools import make_checkpoint
+
+ROOT = Path(__file__).parents[2]
+SOUP = [sys.executable, "-m", "soup"]
+JUDGE = """
+import sys, time
+import numpy as np
+from safetensors.numpy import load_file
+
+def head(checkpoint):
+    time.sleep(0.03)
+    return float(load_file(f"{checkpoint}/model.safetensors")["head"][0])
+
+def first(checkpoint):
+    print("the harness talks")
+    return 50 + head(checkpoint)
+
+def second(checkpoint):
+    return 60 - head(checkpoint) / 2
+
+def slow(checkpoint):
+    time.sleep(30)
+
+def broken(checkpoint):
+    if head(checkpoint) > 4:
+        raise ValueError("no answers\\nat all")
+    return 50.0
+"""
+BOTH = "python:judge.py:first,python:judge.py:second"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    for i in range(10):
+        make_checkpoint(tmp_path / f"ckpts/ingredient-{i:02d}", tensors=None, head=[i, 0, 0, 0], seed=0)
+    (tmp_path / "judge.py").write_text(JUDGE)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+def run(here, *argv, **given):
+    return run_in_terminal([*SOUP, *argv], cwd=here, **{"rows": 14, **given})
+
+
+def greedy(benchmarks=BOTH):
+    return ("greedy", "--pool", "ckpts", "-o", "out", "--eval", benchmarks)
+
+
+def test_a_search_fills_its_board_in_says_what_it_hides_and_leaves_the_terminal_clean(here):
+    seen = run(here, *greedy(), env={"NO_COLOR": "1"})
+    assert seen.code == 0
+    assert not re.search(rb"\x1b\[[0-9;]*3[0-9]m", seen.raw), "no colour"
+    tables = seen.having(r"^  model +first +second +overall$")
+    assert tables
+    assert seen.having(r"^greedy: \d+ of at most 19 evaluations, about \d+ (s|min) left$")
+    said = re.compile(r"^\.\.\. (\d+) more models?, (\d+) of them scored$", re.MULTILINE)
+    first, *_, last = filter(None, [said.search("\n".join(screen)) for screen in tables])
+    assert int(first[1]) < int(last[1]) == int(last[2]), "19 models are more than 14 lines have room for"
+    assert seen.having(r"^\* ingredient-\d\d +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d$")
+    assert seen.having(r"^best so far: ingredient-09 ")
+    assert not seen.is_cursor_hidden
+    assert not any("best so far" in line or "..." in line for line in seen.last)
+    assert seen.last[-2 if seen.last[-1] == "" else -1].startswith("out: the mean of"), seen.last
+
+
+def test_an_interrupt_ends_the_board_and_nothing_else_is_on_the_screen(here):
+    seen = run(here, *greedy("python:judge.py:slow"), stop_at=r"ingredient-00 on python:judge.py:slow")
+    assert seen.code == 130
+    assert [line for line in seen.last if line] == ["interrupted"]
+    assert not seen.is_cursor_hidden
+
+
+def test_an_error_stands_alone_where_the_board_was(here):
+    seen = run(here, *greedy("python:judge.py:broken"), rows=24)
+    text = [line for line in seen.last if line]
+    assert seen.code == 1
+    assert text[0].startswith("error: ingredient-05 on python:judge.py:broken: the function raised.")
+    assert "ValueError: no answers" in text
+    assert text[-1] == "Scores so far are kept: mend the cause and type the same command."
+    assert not seen.is_cursor_hidden
+
+
+@pytest.mark.parametrize(
+    ("flag", "is_board", "told"),
+    [("--quiet", False, []), ("--verbose", True, ["evaluating ingredient-09 on python:judge.py:second ..."])],
+)
+def test_quiet_has_no_board_and_verbose_tells_each_evaluation_above_it(here, flag, is_board, told):
+    seen = run(here, *greedy("python:judge.py:second"), flag)
+    assert seen.code == 0
+    assert bool(seen.having("best so far")) == is_board
+    assert [line for line in told if not seen.having(re.escape(line))] == []
+    assert bool(seen.having("evaluating")) == is_board
+
+
+def test_workers_are_shown_by_their_numbers(here):
+    seen = run(here, *greedy(), "--workers", "2")
+    assert seen.code == 0
+    for number in range(2):
+        assert seen.having(
+            rf"^worker {number} ingredient-\d\d( \+ ingredient-\d\d)* on python:judge.py:(first|second): "
+        )
+
+
+def test_python_shows_a_board_whose_last_state_stays_and_a_script_s_output_is_above_it(here):
+    code = f"import soup; soup.cook('greedy', 'ckpts', eval='{BOTH}', out='out'); print('done')"
+    seen = run_in_terminal([sys.executable, "-c", code], cwd=here)
+    text = [line for line in seen.last if line]
+    assert seen.code == 0
+    assert text[-1] == "done"
+    assert text[-2].startswith("best so far: ingredient-09")
+    assert seen.having("the harness talks")
+
+
+def test_without_a_terminal_nothing_is_drawn_whatever_is_forced(here):
+    done = subprocess.run(
+        [*SOUP, *greedy("python:judge.py:second")],
+        cwd=here,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "FORCE_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stderr.splitlines()
+    assert lines[0] == "greedy: at most 19 evaluations"
+    assert lines[1].startswith("  ingredient-00: overall 60.00 (python:judge.py:second 60.00; ")
+    assert not re.search(r"\x1b\[\??[0-9;]*[A-Zhl]", done.stderr), "no cursor moves"
