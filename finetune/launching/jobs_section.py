@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from rich.text import Text
 
@@ -49,7 +50,13 @@ class JobsSection:
         return ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())
 
     def _left(self) -> str:
-        """Say when the last of those is done that run: of jobs that wait nobody knows how fast they will be."""
-        known = [row.left_seconds for row in self.rows if row.left_seconds is not None]
-        waiting = any(row.state in (JobStatus.WAITING, JobStatus.NOT_STARTED) for row in self.rows)
-        return f", about {duration(max(known))} left{' for these' * waiting}" if known else ""
+        """Say when all are done: those that wait are taken for as fast as the others, as many at a time as now."""
+        running = [row.left_seconds for row in self.rows if row.left_seconds is not None]
+        speeds = [row.seconds_per_step for row in self.rows if row.seconds_per_step]
+        waiting = [row for row in self.rows if row.state in (JobStatus.WAITING, JobStatus.NOT_STARTED)]
+        if not running:
+            return ""
+        if not all(row.steps for row in waiting):  # epochs, whose steps are known when a job begins
+            return f", about {duration(max(running))} left for those that run"
+        later = sum((row.steps - row.step) * fmean(speeds) for row in waiting)
+        return f", about {duration(max(max(running), (sum(running) + later) / len(running)))} left"

@@ -61,4 +61,5 @@ def test_rows_that_matter_most_are_shown_in_their_order(most, shown):
 
 def test_names_are_short_where_that_tells_them_apart():
     assert short_names(["python:judge.py:a", "python:judge.py:b", "mmbench"]) == ["a", "b", "mmbench"]
+    assert short_names(["command:curl http://x:80/a"]) == ["command:curl http://x:80/a"]
     assert short_names(["python:x.py:a", "python:y.py:a"]) == ["python:x.py:a", "python:y.py:a"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.stand_in_jobs import place
 from tests.helpers.terminals import run_in_terminal
 from tests.helpers.toy_pools import make_checkpoint
 
@@ -136,3 +137,30 @@ def test_without_a_terminal_nothing_is_drawn_whatever_is_forced(here):
     assert lines[0] == "greedy: at most 19 evaluations"
     assert lines[1].startswith("  ingredient-00: overall 60.00 (python:judge.py:second 60.00; ")
     assert not re.search(r"\x1b\[\??[0-9;]*[A-Zhl]", done.stderr), "no cursor moves"
+
+
+POOL = """
+import sys
+from finetune.launching import launch
+from tests.helpers.stand_in_jobs import command
+launch.finetune.__kwdefaults__["command"] = command  # in place of training
+from soup.cli.app import main
+sys.argv = ["soup", "finetune", "finetune.yaml"]
+main()
+"""
+
+
+def test_a_pool_of_fine_tunes_shows_its_jobs_and_an_interrupt_leaves_their_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    place(tmp_path, **dict.fromkeys("abc", "slow"))
+    stopped = run_in_terminal([sys.executable, "-c", POOL], cwd=tmp_path, stop_at=r"^\w +running +([5-9]|1\d)/20 ")
+    assert stopped.code == 130
+    assert stopped.having(r"^job +state +step +loss +speed +left$")
+    assert stopped.having(r"^\d running, \d waiting, about \d+ s left$")
+    assert stopped.having(r"^stopping \d jobs?, each after a checkpoint; interrupt again to end them at once")
+    assert [line for line in stopped.last if line][-1] == "interrupted"
+    assert not any("running" in line for line in stopped.last)
+    assert not stopped.is_cursor_hidden
+    again = run_in_terminal([sys.executable, "-c", POOL], cwd=tmp_path)
+    assert again.code == 0
+    assert [line for line in again.last if line][-3:] == ["ckpts/a", "ckpts/b", "ckpts/c"]

@@ -18,6 +18,7 @@ from soup.evaluation.suite import BenchmarkSuite, SuiteEntry
 from soup.merging.recipe import Recipe, Share
 from soup.search.workers.dealing import DealingPool
 from soup.search.workers.protocol import AnswersEvent, EvalTask, Remark, ScoreEvent, TaskDone
+from soup.search.workers.watched import WatchedPool
 from soup.testing.simulation import SimulatedCandidate, SimulatedWorkers
 
 
@@ -109,6 +110,35 @@ def run(pool, tasks):
 def alone(suite, task):
     candidate = SimulatedCandidate(task.recipe, lambda text: None)
     return {i: suite.entries[i].evaluator.evaluate(candidate, suite.entries[i].benchmark) for i in task.indices}
+
+
+def test_what_each_worker_is_at_is_told_and_changes_nothing():
+    suite = suite_of({"a": (40, 2), "b": (9, 1)}, whole=("whole",))
+    plain, workers = dealing(suite, 3)
+    events = run(plain, [task_of("m", suite)])
+    seen, told, dead = {}, [], set()
+
+    def hear(number, state):
+        before = seen.get(number)
+        if state is not None and before is not None:
+            assert (state.benchmark, state.questions) == (before.benchmark, before.questions), "no job without an end"
+            assert before.answered <= state.answered <= state.questions
+        seen[number] = state
+        told.append((number, state))
+
+    watched = SimulatedWorkers(3, suite)
+    pool = DealingPool(WatchedPool(watched, suite, hear), suite, SimulatedCandidate, lambda: watched.now)
+    assert [type(event) for event in run(pool, [task_of("m", suite)])] == [type(event) for event in events]
+    given = [[(chunk.index, chunk.positions) for chunk in each.given] for each in (watched, workers)]
+    assert given[0] == given[1]
+    assert seen == dict.fromkeys(range(3))
+    begun = [state for _, state in told if state and not state.answered]
+    assert [(state.benchmark.name, state.questions) for state in begun].count(("whole", None)) == 1
+    assert sum(state.questions or 0 for state in begun) == sum(len(chunk.positions) for chunk in watched.given)
+    dies = SimulatedWorkers(3, suite, dies=lambda job: job.key not in dead and not dead.add(job.key))
+    pool = DealingPool(WatchedPool(dies, suite, hear), suite, SimulatedCandidate, lambda: dies.now)
+    run(pool, [task_of("m", suite)])
+    assert seen == dict.fromkeys(range(3))
 
 
 COUNTS = st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(0, 40), st.integers(1, 4)), min_size=1)

@@ -27,6 +27,7 @@ class WatchedPool:
     suite: BenchmarkSuite
     on_worker: Callable[[int, WorkerState | None], None]
     _jobs: dict[int, tuple[Job, WorkerState]] = field(default_factory=dict)
+    _answered: dict[int, set[int]] = field(default_factory=dict)  # positions of a chunk: a successor may answer again
 
     @property
     def size(self) -> int:
@@ -42,6 +43,7 @@ class WatchedPool:
         """Give a job to a worker that waits for one."""
         if isinstance(job, Chunk):
             state = WorkerState(job.recipe, self._benchmark(job, job.index), len(job.positions))
+            self._answered[job.number] = set()
         else:
             state = WorkerState(job.recipe, self._benchmark(job, job.indices[0]))
         self._tell(number, job, state)
@@ -55,7 +57,9 @@ class WatchedPool:
                 if (later := self._after(event, job, state)) is not None:
                     self._tell(number, job, later)
         for number in self._jobs.keys() & set(self.workers.free):
-            self._jobs.pop(number)
+            job, _ = self._jobs.pop(number)
+            if isinstance(job, Chunk):
+                self._answered.pop(job.number)
             self.on_worker(number, None)
         return events
 
@@ -68,7 +72,8 @@ class WatchedPool:
         if isinstance(job, Chunk):
             if not isinstance(event, RepliesEvent) or event.number != job.number:
                 return None
-            return replace(state, answered=state.answered + len(event.positions))
+            self._answered[job.number].update(event.positions)
+            return replace(state, answered=len(self._answered[job.number]))
         if event.task.key != job.key:
             return None
         if isinstance(event, AnswersEvent):

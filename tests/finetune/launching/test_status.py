@@ -303,4 +303,9 @@ def test_a_board_that_is_too_tall_shows_what_runs_and_failed_and_counts_the_rest
     assert [line.split()[:2] for line in lines[2:5]] == [["job5", "failed"], ["job6", "running"], ["job7", "waiting"]]
     assert lines[5:] == ["... 9 more: 5 done, 4 waiting"]
     assert jobs.line() == f"{counts}: job6 1/10"
+    two = [JobRow(name, JobStatus.RUNNING, 50, 100, 0.5, 2.0, 100.0, "log.txt") for name in "ab"]
+    three = [JobRow(name, JobStatus.WAITING, 0, 100, None, None, None, "log.txt") for name in "cde"]
+    assert JobsSection([*two, *three]).line() == "2 running, 3 waiting, about 7 min left: a 50/100, b 50/100"
+    epochs = [JobRow("c", JobStatus.WAITING, 0, 0, None, None, None, "log.txt")]
+    assert JobsSection([*two, *epochs]).line().startswith("2 running, 1 waiting, about 2 min left for those that run:")
     assert all(len(line.plain) <= 30 for line in jobs.lines(30, 6))
