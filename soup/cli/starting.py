@@ -40,19 +40,20 @@ def demo(values: Values) -> None:
     Real checkpoints of a tiny LLaVA, solved for in one step and not trained; pictures and questions drawn on the spot;
     and the commands that you would type, which are shown and run. Nothing but what soup itself needs has to be here.
     """
-    from soup.cli.console import Console, print_json, print_line
+    from soup.cli.console import open_board, print_json, print_line
     from soup.demo.family import write_family
     from soup.report.page.document import directory_table
 
     folder, run_command = values["folder"], click.get_current_context().find_root().command.main
-    with Console() as console:
-        console.say(f"A base and five fine-tunes of it, in {folder}/ ...")
+    with open_board(values) as board:
+        board.say(f"A base and five fine-tunes of it, in {folder}/ ...")
         write_family(folder / "base", folder / "ckpts")
+    loudness = [f"--{name}" for name in ("quiet", "verbose") if values[name]]
     *searches, report = _demo_commands(folder)
     for words in (*searches, report):
         click.echo(f"\n$ {shlex.join(['soup', *words])}", err=True)
         with redirect_stdout(sys.stdout if words == report and not values["as_json"] else sys.stderr):
-            run_command(words, standalone_mode=False)
+            run_command([*words, *loudness], standalone_mode=False)
     page = folder / "report.html"
     if values["as_json"]:
         table = directory_table(folder / "ckpts.soup")
@@ -92,10 +93,10 @@ def doctor(values: Values) -> None:
 
     Versions, devices, extras, benchmarks' data, disks, locks; below what is absent, the line that mends it.
     """
-    from soup.cli.console import Console, print_json, print_rows
+    from soup.cli.console import open_board, print_json, print_rows
     from soup.report.doctor import examine
 
-    with Console():
+    with open_board(values):
         findings = examine(values["run_dir"])
     if values["as_json"]:
         print_json({"schema": 1, "findings": [finding.as_json() for finding in findings]})

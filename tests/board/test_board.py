@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import soup.board.board
 from soup.board.board import Board
+from soup.checkpoints.hub_downloads import progress_bar
 from soup.cli.app import cli
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.estimates import Estimate
@@ -293,3 +294,15 @@ def test_names_with_braces_and_brackets_are_names(clock):
     board.progress.on_trial(trial("{a}", scores={"mmbench": 50.0}))
     board.progress.on_trial(trial("{a}", "[b]{}", scores={"mmbench": 51.0}))
     assert lines(board)[-1] == "best so far: {a} + [b]{} 51.00, +1.00 beside {a}"
+
+
+def test_what_the_hub_s_client_downloads_is_shown_and_its_own_bars_are_not(capsys):
+    with Board() as board:
+        bar = progress_bar("org/name")(total=3_000_000, unit="B")
+        bar.update(1_000_000)
+        assert board.line() == "org/name: 1.00 MB of 3.00 MB"
+        bar.total = 6_000_000  # the client opens one more file
+        bar.update(500_000)
+        assert board.line() == "org/name: 1.50 MB of 6.00 MB"
+    assert progress_bar("org/name") is None
+    assert capsys.readouterr().err == ""

@@ -122,5 +122,5 @@ def test_the_command_shows_what_it_runs_and_ends_with_the_table_the_page_and_wha
     document = json.loads(again.stdout)
     assert (tmp_path / document["page"]).is_file()
     assert {row["name"] for row in document["rows"]} >= {"base", "average", "greedy", "mixture"}
-    assert "evaluating" in ended.stderr
+    assert "greedy: at most" in ended.stderr
     assert "evaluating" not in again.stderr  # every score is remembered
