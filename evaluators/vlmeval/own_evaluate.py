@@ -190,7 +190,7 @@ class _Files:
         folder.mkdir()
         file = str(folder / f"soup_{self._name}.{rule.suffix}")
         Path(file).touch()
-        self._kept[file] = rows
+        self._kept[file] = rows.set_axis(list(rows["index"])) if rule.by_index else rows
         settings: dict[str, object] = {}
         if judge is not None:
             settings = {"nproc": 4, **({"model": "judge"} if rule.takes_model else {})}

@@ -33,6 +33,7 @@ class Rule:
         suffix: Of the file of predictions, which is kept in memory: some classes accept an Excel file alone.
         takes_model: Whether `evaluate` may be told the judge's name: one class passes that on twice, and fails.
         packages: What its metric imports only once answers are there.
+        by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
     """
 
     total: str
@@ -47,6 +48,7 @@ class Rule:
     suffix: str = "tsv"
     takes_model: bool = True
     packages: tuple[str, ...] = ()
+    by_index: bool = False
 
     @property
     def description(self) -> str:
@@ -130,8 +132,15 @@ RULES: Mapping[str, Rule] = {
     **_for("RefSpatialDataset", Rule("Overall/Success Rate (%)", 1, "success")),
     **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L", packages=("pycocoevalcap",))),
     # Films.
-    **_for("TempCompass_MCQ TempCompass_YorN VideoMME", Rule("", 100, "score", judge="may", caption="right answers")),
-    **_for("TempCompass_Captioning", Rule("", 100, "score", judge="always", caption="right answers about the caption")),
+    **_for("VideoMME", Rule("", 100, "score", judge="may", caption="right answers")),
+    **_for(
+        "TempCompass_MCQ TempCompass_YorN",
+        Rule("", 100, "score", judge="may", caption="right answers", by_index=True),
+    ),
+    **_for(
+        "TempCompass_Captioning",
+        Rule("", 100, "score", judge="always", caption="right answers about the caption", by_index=True),
+    ),
     **_for(
         "MMBenchVideo",
         Rule("coarse_all/Overall", 100 / 3, "score", full=3, judge="always", caption="mean of grades of 0 to 3"),

@@ -2,6 +2,9 @@
 
 `render` draws a scene, `tasks` asks about it, `gallery` keeps tests and training apart, `benchmarks` lays questions out
 in the schemas of the eight benchmarks, `write` makes the files. `judge` grades answers by a rule.
+
+`python -m finetune.toy.road OUT` makes what points.sh needs more: `captions`, `places` (points, boxes, interfaces) and
+`films`; `fuser` fuses captions by a rule.
 """
 
 from __future__ import annotations

@@ -12,21 +12,16 @@ judge there: to the journal, a judge at another place is another judge.
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import click
 
+from finetune.toy.rule_server import RuleServer, serve
+
 __all__ = ["MODEL", "JudgeServer", "extract", "grade", "reply"]
 
 MODEL = "toy-rule-judge"
-PATHS = ("/v1/chat/completions", "/chat/completions")
-LONGEST_BYTES = 1 << 22
 
 RESPONSE = "Model respone: "  # VLMEvalKit's spelling
 EXTRACTED = "Extracted answer:"
@@ -91,100 +86,26 @@ def _last_row(prompt: str) -> tuple[str, str, str]:
     return question, wanted, answer
 
 
-class JudgeServer(ThreadingHTTPServer):
+class JudgeServer(RuleServer):
     """The judge at one port of loopback; 0 for any that is free.
 
     Raises:
         OSError: the port is taken.
     """
 
-    daemon_threads = True
-    request_queue_size = 64
+    model = MODEL
+    prompts = "the prompts of MathVista and MM-Vet"
 
-    def __init__(self, port: int = 0):
-        super().__init__(("127.0.0.1", port), _Handler)
-
-    @property
-    def url(self) -> str:
-        """What goes into `--judge-url`."""
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        """One chat completion."""
-        length = int(self.headers.get("Content-Length") or 0)
-        if self.path not in PATHS or not 0 < length <= LONGEST_BYTES:
-            return self._refuse(404, f"expected a chat completion at {PATHS[0]}")
-        try:
-            body = json.loads(self.rfile.read(length))
-            model, prompt = body["model"], body["messages"][-1]["content"]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            return self._refuse(400, f"no chat completion is asked for ({error!r})")
-        if model != MODEL:
-            return self._refuse(404, f"no model {model!r} here, only {MODEL}")
-        text = reply(prompt) if isinstance(prompt, str) else None
-        if text is None:
-            return self._refuse(422, f"{MODEL} is a rule for the prompts of MathVista and MM-Vet; this is neither")
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return self._send(200, {"object": "chat.completion", "model": MODEL, "choices": [choice]})
-
-    def do_GET(self) -> None:
-        """Return the list of models, by which others find out whether somebody is there."""
-        self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "toy"}]})
-
-    def _refuse(self, status: int, words: str) -> None:
-        self.close_connection = True  # what is left of the request is not read
-        self._send(status, {"error": {"message": words}})
-
-    def _send(self, status: int, answer: dict[str, object]) -> None:
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: a line for each of thousands of questions helps nobody."""
-
-
-def open_server(port_file: Path | None) -> JudgeServer:
-    """Open the judge at the port that the file names; without one, or if it is taken, at any, which is then written."""
-    known = port_file.read_text().strip() if port_file and port_file.is_file() else ""
-    try:
-        server = JudgeServer(int(known) if known.isdecimal() else 0)
-    except OSError:
-        click.echo(f"Port {known} is taken: at another one, all that needs a judge is judged again.", err=True)
-        server = JudgeServer()
-    if port_file:
-        port_file.parent.mkdir(parents=True, exist_ok=True)
-        port_file.write_text(f"{server.server_port}\n")
-    return server
-
-
-def stop_with(parent: int, server: JudgeServer) -> None:
-    """Stop the server when the process that started it is gone, however it went."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        server.shutdown()
-
-    threading.Thread(target=watch, daemon=True).start()
+    def reply(self, prompt: str) -> str | None:
+        """Return the judgement that a prompt asks for."""
+        return reply(prompt)
 
 
 @click.command()
 @click.option("--port-file", type=click.Path(path_type=Path, dir_okay=False), help="Where the port is remembered.")
 def main(port_file: Path | None) -> None:
     """Judge by a rule until interrupted, or until whoever started this is gone."""
-    with open_server(port_file) as server:
-        click.echo(server.url)
-        stop_with(os.getppid(), server)
-        server.serve_forever(0.1)
+    serve(JudgeServer, port_file)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
 """Small pictures drawn from a random stream: what is asked about is given, all else is chance.
 
 Every function takes the stream and the truth, and gives an RGB image: 32 x 32 pixels (one tile), or 64 x 32 for words
-(two tiles and a thumbnail).
+(two tiles and a thumbnail). `figures` and `screen` give the boxes of what they drew, too, `film` gives many frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from math import hypot
 from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["COLORS", "SHAPES", "bars", "dots", "figure", "grid", "line_of_text"]
+__all__ = ["COLORS", "SHAPES", "WIDGETS", "bars", "dots", "figure", "figures", "film", "grid", "line_of_text", "screen"]
 
 SIDE = 32
 
 Rgb = tuple[int, int, int]
+Box = tuple[int, int, int, int]
+"""Left, upper, right and lower edge in pixels; the last two are the first pixels behind it."""
 
 COLORS: dict[str, Rgb] = {
     "red": (214, 39, 40),
@@ -31,6 +33,7 @@ COLORS: dict[str, Rgb] = {
 }
 
 SHAPES = ("circle", "square", "triangle", "cross", "diamond", "ring")
+WIDGETS = ("checkbox", "slider", "switch")
 
 
 def line_of_text(random: Random, text: str, width: int = SIDE) -> Image.Image:
@@ -93,6 +96,85 @@ def bars(random: Random, tallest: int, n: int) -> Image.Image:
         color = _shade(random, random.choice(list(COLORS.values())))
         draw.rectangle((i * step + 1, SIDE - height, i * step + step - 1, SIDE - 1), fill=color)
     return image
+
+
+def figures(random: Random, placed: Sequence[tuple[str, str, int]]) -> tuple[Image.Image, list[Box]]:
+    """Draw shapes of a color in corners, as (shape, color, corner), and give the box of each."""
+    image = _paper(random)
+    boxes = []
+    for shape, color, corner in placed:
+        radius = random.uniform(3.5, 5.5)
+        x, y = (half * SIDE / 2 + random.uniform(6, 10) for half in (corner % 2, corner // 2))
+        shade = _shade(random, COLORS[color])
+        boxes.append(_stamped(image, partial(_draw_shape, shape=shape, x=x, y=y, r=radius), shade))
+    return image, boxes
+
+
+def film(random: Random, shape: str, colors: tuple[str, str]) -> tuple[Image.Image, ...]:
+    """Draw 9 to 16 frames of a shape that drifts, and changes its color once, between 3/8 and 5/8 of the time."""
+    count = random.randint(9, 16)
+    change = random.randint(-(-3 * count // 8), 5 * count // 8)
+    paper, radius = _paper(random), random.uniform(6, 9)
+    start, end = ([random.uniform(radius + 1, SIDE - radius - 1) for _ in range(2)] for _ in range(2))
+    shades = [_shade(random, COLORS[color]) for color in colors]
+    frames = []
+    for i in range(count):
+        x, y = (a + (b - a) * i / (count - 1) for a, b in zip(start, end, strict=True))
+        frames.append(paper.copy())
+        _draw_shape(ImageDraw.Draw(frames[-1]), shape, x, y, radius, shades[i >= change])
+    return tuple(frames)
+
+
+def screen(random: Random, platform: str, elements: Sequence[tuple[str, str]]) -> tuple[Image.Image, list[Box]]:
+    """Draw three elements of a small interface, each (kind, name), and give their boxes.
+
+    A kind is `text` (its name on a button), `icon` (a shape) or `widget`. On `mobile` they stand one below the other,
+    on `desktop` in four fields above a bar, on `web` below one.
+    """
+    image = _paper(random)
+    draw = ImageDraw.Draw(image)
+    ink = _between(random, 0, 90)
+    bar = _between(random, 120, 190)
+    if platform == "mobile":
+        centers = [(random.uniform(9, 23), 5.5 + 10.5 * row) for row in random.sample(range(3), 3)]
+    else:
+        top = 0 if platform == "desktop" else 4
+        draw.rectangle((0, 28, SIDE, SIDE) if platform == "desktop" else (0, 0, SIDE, 3), fill=bar)
+        fields = random.sample(range(4), 3)
+        centers = [
+            (8 + 16 * (f % 2) + random.uniform(-1, 1), top + 7 + 14 * (f // 2) + random.uniform(-1, 1)) for f in fields
+        ]
+    return image, [
+        _stamped(image, partial(_draw_element, kind=kind, name=name, x=x, y=y), ink)
+        for (kind, name), (x, y) in zip(elements, centers, strict=True)
+    ]
+
+
+def _draw_element(draw: ImageDraw.ImageDraw, kind: str, name: str, x: float, y: float, color: Rgb) -> None:
+    if kind == "text":
+        draw.rectangle((x - 7, y - 4.5, x + 7, y + 4.5), outline=color)
+        draw.text((x, y), name, fill=color, font=_font(8), anchor="mm")
+    elif kind == "icon":
+        _draw_shape(draw, name, x, y, 4, color)
+    elif name == "checkbox":
+        draw.rectangle((x - 4, y - 4, x + 4, y + 4), outline=color)
+        draw.line((x - 2, y, x, y + 2, x + 3, y - 3), fill=color)
+    elif name == "slider":
+        draw.line((x - 6, y, x + 6, y), fill=color)
+        draw.rectangle((x - 1, y - 3, x + 1, y + 3), fill=color)
+    else:
+        draw.rounded_rectangle((x - 6, y - 3, x + 6, y + 3), 3, outline=color)
+        draw.ellipse((x, y - 3, x + 6, y + 3), fill=color)
+
+
+def _stamped(image: Image.Image, draw: Callable[..., None], color: Rgb) -> Box:
+    """Draw onto the image, and give the box of the pixels that were drawn."""
+    mask = Image.new("RGB", image.size)
+    draw(ImageDraw.Draw(mask), color=(255, 255, 255))
+    draw(ImageDraw.Draw(image), color=color)
+    box = mask.getbbox()
+    assert box is not None, "something is drawn"
+    return box
 
 
 @lru_cache

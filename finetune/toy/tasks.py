@@ -15,14 +15,14 @@ can be made again, and alone. A scene is asked about in several forms, each as o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from PIL import Image
 
 from finetune.toy import render
 
-__all__ = ["CLAIMS", "SKILLS", "Question", "Scene", "claim", "draw_scene", "prompt", "rotated"]
+__all__ = ["CLAIMS", "SKILLS", "Question", "Scene", "Skills", "claim", "draw_scene", "prompt", "rotated"]
 
 COUNTS = ("one", "two", "three", "four", "five", "six")
 ORDER = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -61,11 +61,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or more pictures, and the questions about them, by form."""
+    """One or more pictures, and the questions about them, by form.
+
+    `is_film`: the pictures are the frames of a film. `row`: what a benchmark's file says of the scene beside picture
+    and question.
+    """
 
     skill: str
     images: tuple[Image.Image, ...]
     questions: Mapping[str, Question]
+    is_film: bool = False
+    row: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def truth(self) -> str:
@@ -73,9 +79,12 @@ class Scene:
         return self.questions["open"].answer
 
 
-def draw_scene(seed: int, split: str, skill: str, i: int) -> Scene:
-    """Return the i-th scene of a split for one skill: always the same."""
-    return SKILLS[skill](Random(f"{seed}/{split}/{skill}/{i}"))
+Skills = Mapping[str, Callable[[Random], Scene]]
+
+
+def draw_scene(seed: int, split: str, skill: str, i: int, skills: Skills | None = None) -> Scene:
+    """Return the i-th scene of a split for one skill, of these or the eight benchmarks': always the same."""
+    return (skills or SKILLS)[skill](Random(f"{seed}/{split}/{skill}/{i}"))
 
 
 def prompt(form: str, question: Question) -> str:
@@ -221,7 +230,7 @@ def _claimed(random: Random, scene: Scene) -> Scene:
     return Scene(scene.skill, scene.images, {**scene.questions, "claim": statement})
 
 
-SKILLS: dict[str, Callable[[Random], Scene]] = {
+SKILLS: Skills = {
     "number": _number,
     "decimal": _decimal,
     "grid": _grid,

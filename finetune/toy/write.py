@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from finetune.toy.benchmarks import BENCHMARKS
-from finetune.toy.gallery import Gallery, png
-from finetune.toy.tasks import SKILLS, Scene, prompt
+from finetune.toy.gallery import Gallery, gif, png
+from finetune.toy.tasks import Scene, prompt
 from soup.errors import FinetuneError
 from soup.support.atomic_files import rename_synced
 from soup.support.json_text import read_json
 
-__all__ = ["ADDED", "Sizes", "make_toy"]
+__all__ = ["ADDED", "Sizes", "make_once", "make_toy", "write_rows", "write_set", "write_tsv"]
 
 FORMAT = 3  # moves on when the same seed would draw other files
 
@@ -83,15 +83,26 @@ def make_toy(
         FileExistsError: something else stands at `out`.
     """
     sizes = sizes or Sizes()
+    tell = progress or (lambda text: None)
     made_from = {"format": FORMAT, "seed": seed, "sizes": asdict(sizes)}
+    return make_once(out, made_from, lambda part: _write_all(part, Gallery(seed), sizes, tell))
+
+
+def make_once(out: Path, made_from: dict[str, object], write: Callable[[Path], object]) -> Path:
+    """Have files written into a folder that appears when complete, unless one made from just this stands there already.
+
+    Raises:
+        FileExistsError: something else stands at `out`.
+    """
     if _is_made_from(out, made_from):
         return out
     if out.exists() and any(out.iterdir()):
+        seed = made_from["seed"]
         raise FileExistsError(f"{out}: holds something else than toy data of seed {seed}. Remove it, or name another.")
     part = out.with_name(f".{out.name}.part-{os.getpid()}")
     part.mkdir(parents=True)
     try:
-        _write_all(part, Gallery(seed), sizes, progress or (lambda text: None))
+        write(part)
         (part / "toy.json").write_text(json.dumps(made_from, indent=2) + "\n")
         rename_synced(part, out)
     finally:
@@ -108,44 +119,56 @@ def _write_all(out: Path, gallery: Gallery, sizes: Sizes, progress: Callable[[st
     """Write the benchmarks first: what they show is held out of all that follows."""
     progress("benchmarks")
     for name, (source, rows) in BENCHMARKS.items():
-        _write_tsv(out / "LMUData" / f"{source}.tsv", list(rows(gallery, sizes.questions[name])))
+        write_tsv(out / "LMUData" / f"{source}.tsv", list(rows(gallery, sizes.questions[name])))
     sets = {"base": {skill: sizes.base * share for skill, share in BASE_SHARES.items()}}
     sets |= {name: {skill: sizes.added * share for skill, share in shares.items()} for name, shares in ADDED.items()}
     for name, scenes in sets.items():
         progress(name)
-        _write_set(out / "data" / name, gallery, scenes)
+        write_set(out / "data" / name, gallery, scenes)
 
 
-def _write_tsv(path: Path, rows: list[dict[str, object]]) -> None:
-    path.parent.mkdir(exist_ok=True)
+def write_tsv(path: Path, rows: list[dict[str, object]]) -> None:
+    """Write a benchmark's table; its columns are the first row's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _write_set(out: Path, gallery: Gallery, scenes: Mapping[str, float]) -> None:
-    """One data set: `data.json` of LLaVA conversations, and its images. None of them is held out."""
+def write_set(out: Path, gallery: Gallery, scenes: Mapping[str, float]) -> None:
+    """Write a data set of so many scenes of each skill: `data.json`, LLaVA's conversations, and its images.
+
+    None of the images is held out.
+    """
     (out / "images").mkdir(parents=True)
     samples: list[dict[str, object]] = []
-    for skill in SKILLS:
+    for skill in gallery.skills:
         count = max(1, round(scenes[skill])) if skill in scenes else 0
         for i, scene in enumerate(gallery.training(out.name, skill, count)):
-            samples += _samples(out, f"{skill}-{i:05}", scene)
+            samples += write_rows(out, f"{skill}-{i:05}", scene)
     (out / "data.json").write_text(json.dumps(samples, indent=0) + "\n")
 
 
-def _samples(out: Path, name: str, scene: Scene) -> list[dict[str, object]]:
-    """One conversation for each form in which the scene is asked about.
+def write_rows(out: Path, name: str, scene: Scene) -> list[dict[str, object]]:
+    """Write a scene's pictures, and give one conversation for each form in which it is asked about.
 
     A choice is answered in the option's words, which VLMEvalKit takes as well as its letter: this size was never seen
     to bind letters to options in the time that a demo has.
     """
+    if scene.is_film:
+        film = f"images/{name}.gif"
+        (out / film).write_bytes(gif(scene.images))
+        return [
+            _sample(f"{name}-{form}", {"video": film}, f"<video>\n{question.text}", question.answer)
+            for form, question in scene.questions.items()
+        ]
     images = [f"images/{name}-{k}.png" if k else f"images/{name}.png" for k in range(len(scene.images))]
     for path, image in zip(images, scene.images, strict=True):
         (out / path).write_bytes(png(image))
+    shown: dict[str, object] = {"image": images[0] if len(images) == 1 else images}
     return [
-        _sample(f"{name}-{form}", images, _with_markers(prompt(form, question), len(images)), question.answer)
+        _sample(f"{name}-{form}", shown, _with_markers(prompt(form, question), len(images)), question.answer)
         for form, question in scene.questions.items()
     ]
 
@@ -159,6 +182,6 @@ def _with_markers(text: str, images: int) -> str:
     return text
 
 
-def _sample(name: str, images: list[str], question: str, answer: str) -> dict[str, object]:
+def _sample(name: str, shown: Mapping[str, object], question: str, answer: str) -> dict[str, object]:
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-    return {"id": name, "image": images[0] if len(images) == 1 else images, "conversations": turns}
+    return {"id": name, **shown, "conversations": turns}

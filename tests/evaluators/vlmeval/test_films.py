@@ -14,7 +14,7 @@ from evaluators.vlmeval.films import vlmeval_frame_indices
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.light_import import vlmeval_module
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark
+from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
 from tests.evaluators.vlmeval.test_data_sets import StandIn
 from tests.helpers.scripted_models import JudgeServer, scripted
@@ -178,6 +178,17 @@ def test_multiple_choice_about_films_is_scored_as_vlmeval_does(settings, tmp_pat
     assert count == score.n == 12
     assert 0 < score.value < 100
     assert score.value == pytest.approx(100 * hits / count)
+
+
+def test_the_halves_of_a_split_of_films_are_the_whole(settings, tmp_path):
+    rows = temp_compass(tmp_path)
+    answers = {str(row["index"]): "A" if row["index"] % 4 else "Caption B: x" for row in rows}
+    candidate = scripted(tmp_path, answers)
+    whole = VLMEval(settings).evaluate(candidate, of("TempCompass_MCQ"))
+    halves = [replace(of("TempCompass_MCQ"), split=Split(part, 0.5)) for part in ("selection", "report")]
+    scores = [VLMEval(settings).evaluate(candidate, half) for half in halves]
+    assert all(0 < score.n < 12 for score in scores)
+    assert scores[0].questions | scores[1].questions == whole.questions
 
 
 def test_open_questions_about_films_are_graded_as_vlmeval_does(settings, tmp_path, monkeypatch):

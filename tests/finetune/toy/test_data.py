@@ -109,7 +109,9 @@ def repeats_of_claims(toy):
 
 def test_a_picture_that_a_benchmark_shows_is_skipped_in_training(monkeypatch):
     # Every scene drawn the same in all splits: without the check each training picture would be held out.
-    monkeypatch.setattr("finetune.toy.gallery.draw_scene", lambda seed, split, skill, i: draw_scene(0, "any", skill, i))
+    monkeypatch.setattr(
+        "finetune.toy.gallery.draw_scene", lambda seed, split, skill, i, skills: draw_scene(0, "any", skill, i)
+    )
     gallery = Gallery(0)
     tested = [scene.images for scene in gallery.testing("ocrbench", "number", 3)]
     trained = [scene.images for scene in gallery.training("base", "number", 3)]
@@ -318,7 +320,7 @@ def test_an_interrupted_run_leaves_nothing_under_the_final_name(monkeypatch, tmp
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("finetune.toy.write._write_set", interrupted)
+    monkeypatch.setattr("finetune.toy.write.write_set", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_toy(tmp_path / "made", sizes=SMALL)
     assert not list(tmp_path.iterdir())

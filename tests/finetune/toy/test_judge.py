@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.llm_judge import LLMJudge
-from finetune.toy.judge import MODEL, JudgeServer, extract, grade, open_server, reply
+from finetune.toy.judge import MODEL, JudgeServer, extract, grade, reply
+from finetune.toy.rule_server import open_server
 from finetune.toy.tasks import Question, draw_scene, with_hint
 from soup.errors import EvaluatorError
 
@@ -143,7 +144,7 @@ def test_soups_line_to_a_judge_gets_its_grades_over_http(server):
 def test_it_refuses_to_play_a_model_that_it_is_not(server):
     with pytest.raises(EvaluatorError, match=r"404.*only toy-rule-judge"):
         LLMJudge(server.url, "gpt-4", "NO_KEY").ask("Hello.", 0, 3)
-    with pytest.raises(EvaluatorError, match=r"422.*neither"):
+    with pytest.raises(EvaluatorError, match=r"422.*of MathVista and MM-Vet; this is none of them"):
         LLMJudge(server.url, MODEL, "NO_KEY").ask("Who wrote Faust?", 0, 3)
 
 
@@ -165,14 +166,14 @@ def test_another_path_is_refused_and_models_are_listed(server):
 
 def test_the_port_is_the_same_the_next_time_unless_it_is_taken(tmp_path, capsys):
     file = tmp_path / "work" / "judge.port"
-    with open_server(file) as first:
+    with open_server(JudgeServer, file) as first:
         port = first.server_port
         assert file.read_text() == f"{port}\n"
-        with open_server(file) as second:
+        with open_server(JudgeServer, file) as second:
             assert second.server_port != port
             assert f"Port {port} is taken" in capsys.readouterr().err
             assert file.read_text() == f"{second.server_port}\n"
-    with open_server(file) as third:
+    with open_server(JudgeServer, file) as third:
         assert third.server_port == second.server_port
 
 
