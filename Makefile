@@ -6,6 +6,7 @@
 # make test-vllm  the engine vllm and servers, with the real vLLM for processors, in .venv-vllm
 # make smoke    sdist and wheel in environments of their own, with a compiler and without: soup, soup demo, soup doctor
 # make test-page  the page of soup report in a real Chromium (make system-page installs one on Debian)
+# make docs     the site of the documentation, build/site/index.html; writes docs/cli.md; links and code blocks are tested
 # make fuzz     every reader of files and answers on damaged ones: EXECUTIONS=100000 of each
 # make bench    speed and memory of a merge, against the floor of this machine
 # make system   what Debian's python3 may lack of the operating system: venv (apt-get, as root)
@@ -22,7 +23,7 @@ export TOKENIZERS_PARALLELISM = false
 KERNELS := $(wildcard soup/merging/kernels/*)
 EXECUTIONS ?= 100000
 
-.PHONY: demo test test-page test-all smoke test-vllm test-vllm-here zoo lint fuzz bench system system-page clean
+.PHONY: demo test test-page test-all smoke test-vllm test-vllm-here zoo lint fuzz docs bench system system-page clean
 
 demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
@@ -60,6 +61,11 @@ lint: .venv/ready
 fuzz: .venv/fuzz
 	$(BIN)/python -m tests.fuzz --executions $(EXECUTIONS)
 
+docs: .venv/docs
+	$(BIN)/python docs/hooks/cli_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/pytest tests/docs
+
 bench: .venv/ready
 	$(BIN)/python benchmarks/merge.py
 
@@ -77,6 +83,10 @@ system-page:
 
 .venv/demo: setup.cfg setup.py pyproject.toml constraints.txt $(KERNELS)
 	$(call install,vlmeval-light,finetune)
+
+.venv/docs: .venv/ready
+	$(PIP) -c constraints.txt -e '.[docs]'
+	touch $@
 
 .venv-mergekit/ready: constraints.txt
 	$(PYTHON) -m venv .venv-mergekit

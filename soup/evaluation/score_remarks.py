@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from soup.evaluation.api import Score
+from soup.evaluation.api import LIKELIHOOD, Score
 
 __all__ = ["constant_scores", "score_remarks"]
 
@@ -26,6 +26,8 @@ def score_remarks(names: Sequence[str], scores: Scores, earlier: Sequence[Scores
     """
     model = " + ".join(names)
     for name, score in scores.items():
+        if name.endswith(LIKELIHOOD):
+            continue  # 100 exp(-loss) may well be near 0
         values = [score.value, *(known[name].value for known in earlier if name in known)]
         if score.value == 0:
             yield (

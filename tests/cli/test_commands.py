@@ -24,7 +24,6 @@ from soup.report.tables import ScoreRow, ScoreTable
 from tests.helpers.forked_cli import Forge
 from tests.helpers.toy_pools import calls, make_checkpoint, make_judge, make_pool, tree
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(cli.commands)
 JUDGED = ("--eval", "python:judge/judge.py:score")
 GREEDY = ("greedy", "--pool", "ckpts", "-o", "out", *JUDGED)
@@ -85,14 +84,6 @@ def test_every_command_has_help_and_every_option_of_it_too(name):
         if isinstance(param, click.Option):
             assert param.help, f"soup {name} {param.opts[0]} has no help"
             assert param.opts[0] in done.output
-
-
-def test_every_command_is_in_the_readme():
-    readme = ROOT / "README.md"
-    if not readme.exists():
-        pytest.skip("no README.md yet")
-    text = readme.read_text(encoding="utf-8")
-    assert [name for name in COMMANDS if not re.search(rf"\bsoup {name}\b", text)] == []
 
 
 def test_help_and_version_answer_without_torch():

@@ -13,6 +13,7 @@ import pytest
 from soup.errors import RecipeError
 from soup.evaluation.api import Score
 from soup.evaluation.progress import Progress
+from soup.evaluation.score_remarks import score_remarks
 from soup.merging.pool import Pool
 from soup.merging.shares import shares_of
 from soup.support.plugins import EVALUATORS
@@ -182,3 +183,9 @@ def test_the_pace_of_a_search_counts_models_of_all_at_most_and_the_time_left_by_
     spent = [line["seconds"] for line in journal()]
     assert paces[1].seconds_left == pytest.approx(2 * spent[0])
     assert paces[2].seconds_left == pytest.approx((spent[0] + spent[1]) / 2)
+
+
+def test_a_likelihood_near_zero_is_no_share_and_no_failure():
+    likelihoods = {"mmstar likelihood": Score.of_loss([13.3]), "ai2d likelihood": Score.of_loss([math.inf])}
+    assert list(score_remarks(["a"], likelihoods, [])) == []
+    assert [subject for subject, _ in score_remarks(["a"], {"mine": Score(0.7)}, [])] == ["mine is a share"]

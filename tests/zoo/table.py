@@ -13,22 +13,23 @@ COLUMNS = {
 }
 HEAD = """# The zoo
 
-Every class of transformers' `AutoModelForImageTextToText`, as `make zoo` saw it: three tiny models of each, from the
-class's default configuration cut down by the names of its fields, are saved as one file and as shards, and averaged.
+Which vision-language models can be souped? `make zoo` tries every class of transformers'
+`AutoModelForImageTextToText`: three tiny models of each, from the class's default configuration cut down by the names
+of its fields, are saved as one file and as shards, and averaged.
 
 {versions}
 
 {counts}
 
 - **merge**: keys out == keys in, and every tensor is the float64 mean within the contract of
-  [Numerics](../README.md#numerics).
+  [Numerics](numerics.md).
 - **reload**: `from_pretrained` finds no key missing, unexpected or of another shape, and the state dict is the mean of
   the three reloaded models.
 - **forward pass**: what the reloaded soup was given; its logits are finite.
 - **hot swap**: *streamed* into a loaded model, it is bit for bit what `from_pretrained` makes of the written soup; or
   it is loaded *from disk* for the reason given, and the model loaded before is left as it was.
 {mergekit}
-What stands in a cell holds for one file and for shards; where the two differ, both are told.
+What stands in a cell holds for one file and for shards; where the two differ, both are named.
 
 | model type | class | tensors | {columns} |
 | --- | --- | --: | {dashes} |

@@ -1,4 +1,4 @@
-"""What README.md tells a plug-in author to write runs as it stands there, and passes the suites that it names."""
+"""What docs/custom.md tells a plug-in author to write runs as it stands there, and passes the suites that it names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from soup.testing import check_evaluator, check_method, check_strategy, tiny_can
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_checkpoint, make_judge, make_pool
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.+?)^```$", README, re.DOTALL | re.MULTILINE)
+PAGE = (Path(__file__).parents[2] / "docs/custom.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.+?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture

@@ -1,0 +1,49 @@
+"""Put pages that stand beside their code (README.md, finetune/README.md, ...) into the site, with links that hold.
+
+In the repository a page links another by the way from file to file, so that the links hold on a code host, too. On the
+site the folder `docs/` is the root: a link's target is looked up from the page's place in the repository, and then
+written as the way from page to page.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mkdocs.structure.files import File
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "finetune/README.md", "benchmarks/README.md", "examples/toy/README.md"]
+PAGES += ["CHANGELOG.md", "CONTRIBUTING.md"]
+PICTURES = "benchmarks/img/*"
+LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
+CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages and pictures that stand outside `docs/`."""
+    for path in [*PAGES, *(file.relative_to(ROOT).as_posix() for file in sorted(ROOT.glob(PICTURES)))]:
+        files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Rewrite links between pages of the repository, but not within code."""
+    uri = page.file.src_uri
+    at = uri if uri in PAGES else f"docs/{uri}"
+    parts = CODE.split(markdown)
+    parts[::2] = [LINK.sub(lambda link: link[1] + site_link(link[2], at, uri), part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def site_link(target: str, at: str, uri: str) -> str:
+    """Return the link on the site's page `uri` for a link in the repository's file `at`."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(at), target)).removeprefix("docs/")
+    return posixpath.relpath(path, posixpath.dirname(uri) or ".")

@@ -1,0 +1,88 @@
+"""Links of the documentation lead somewhere, commands in it are soup's, and its blocks of code can be read."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import shlex
+
+import click
+import pytest
+import yaml
+
+from soup.cli.app import cli
+from tests.docs.pages import PAGES, ROOT, blocks, shell_lines, text_of, without_code
+
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+PROGRAMS = ("soup", "vlm-soup", "vllm-env/bin/soup")
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_link_within_the_repository_leads_to_a_file_and_a_heading(page):
+    for target in LINK.findall(without_code(page)):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.is_file(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_command_is_one_that_soup_takes(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()  # --init looks for it
+    for line in shell_lines(page):
+        words = shlex.split(line, comments=True) if line.startswith(PROGRAMS) else []
+        if not words or words[0] not in PROGRAMS:
+            continue
+        command, words = cli, words[1:]
+        while isinstance(command, click.Group) and words and words[0] in command.commands:
+            command, words = command.commands[words[0]], words[1:]
+        try:
+            parent = click.Context(cli, **cli.context_settings)
+            command.make_context("soup", words, parent)  # parses, and runs nothing
+        except click.exceptions.Exit:
+            pass  # --help, --version
+        except click.UsageError as error:
+            pytest.fail(f"{line}\n{error.format_message()}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_block_of_python_compiles_and_what_it_imports_of_soup_is_there(page):
+    for code in blocks(page, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("soup", "evaluators", "finetune"):
+                module = importlib.import_module(node.module)
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_block_of_yaml_and_json_can_be_read(page):
+    for code in blocks(page, "yaml"):
+        yaml.safe_load(code)
+    for code in blocks(page, "json"):
+        json.loads(code)
+
+
+def test_every_page_is_in_the_navigation_once():
+    nav = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2])
+    on_site = [name.removeprefix("docs/") for name in NAMES]
+    assert sorted(nav) == sorted(on_site)
+
+
+def test_every_command_is_in_use_md():
+    text = text_of(ROOT / "docs/use.md")
+    assert [name for name in cli.commands if not re.search(rf"\bsoup {name}\b", text)] == []
+
+
+def test_the_readme_is_short():
+    assert len(text_of(ROOT / "README.md").splitlines()) <= 150
