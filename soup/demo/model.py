@@ -28,6 +28,7 @@ FIRST_ANSWER = WORDS.index("red")
 LEARNT = "model.multi_modal_projector.linear_2.weight"
 _TOWER, _PROJECTOR, _LANGUAGE = "model.vision_tower.", "model.multi_modal_projector.", "model.language_model."
 _PATCHES, _HEAD = f"{_TOWER}embeddings.patch_embedding.weight", "lm_head.weight"
+_WORDS = f"{_LANGUAGE}embed_tokens.weight"
 _BLOCK, _LAYER = f"{_TOWER}encoder.layers.0.", f"{_LANGUAGE}layers.0."
 
 SHAPES: Mapping[str, tuple[int, ...]] = {
@@ -50,7 +51,7 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
     f"{_PROJECTOR}linear_1.bias": (HIDDEN,),
     LEARNT: (HIDDEN, HIDDEN),
     f"{_PROJECTOR}linear_2.bias": (HIDDEN,),
-    f"{_LANGUAGE}embed_tokens.weight": (len(WORDS), HIDDEN),
+    _WORDS: (len(WORDS), HIDDEN),
     **{f"{_LAYER}self_attn.{name}.weight": (HIDDEN, HIDDEN) for name in ("q_proj", "k_proj", "v_proj", "o_proj")},
     **{f"{_LAYER}mlp.{name}.weight": (INNER, HIDDEN) for name in ("gate_proj", "up_proj")},
     f"{_LAYER}mlp.down_proj.weight": (HIDDEN, INNER),
@@ -72,6 +73,8 @@ def frozen_tensors() -> dict[str, torch.Tensor]:
     tensors[f"{_PROJECTOR}linear_1.weight"] *= 8
     answers = len(WORDS) - FIRST_ANSWER
     tensors[_HEAD][FIRST_ANSWER:, :answers] = torch.eye(answers)
+    after_answers = torch.nn.functional.one_hot(torch.tensor(HIDDEN - 1), HIDDEN).float()
+    tensors[_WORDS][FIRST_ANSWER:] = tensors[_HEAD][WORDS.index("<eos>")] = after_answers
     return {name: tensor.bfloat16() for name, tensor in tensors.items()}
 
 
@@ -95,7 +98,7 @@ def projected(state: Mapping[str, torch.Tensor], pixels: torch.Tensor) -> torch.
     from torch.nn import functional as torch_functions
 
     shades = (pixels.float() / 255 - 0.5) / 0.5
-    squares = torch_functions.conv2d(shades, state[_PATCHES].float(), stride=SIDE).flatten(1)
+    squares = shades.flatten(1) @ state[_PATCHES].float().flatten(1).T  # one patch is the whole picture
     normed = torch_functions.layer_norm(squares, (SQUARES,))
     return torch_functions.gelu(normed @ state[f"{_PROJECTOR}linear_1.weight"].float().T)
 

@@ -43,11 +43,11 @@ def draw_pictures(count: int, seed: int) -> Pictures:
     numbers = torch.Generator().manual_seed(seed)
     colours, shapes, places = (torch.randint(4, (count,), generator=numbers) for _ in ANSWERS)
     stencils = torch.tensor([[[float(mark == "#") for mark in line] for line in stencil] for stencil in _STENCILS])
+    figures = torch.tensor(_INKS)[colours][:, :, None, None] * stencils[shapes][:, None]
     ink = torch.zeros(count, 3, 4, 4)
-    for picture in range(count):
-        top, left = divmod(int(places[picture]), 2)
-        colour = torch.tensor(_INKS[int(colours[picture])])
-        ink[picture, :, top : top + 3, left : left + 3] = colour[:, None, None] * stencils[shapes[picture]]
+    for place in range(4):
+        top, left = divmod(place, 2)
+        ink[places == place, :, top : top + 3, left : left + 3] = figures[places == place]
     ink = ink.repeat_interleave(SIDE // 4, 2).repeat_interleave(SIDE // 4, 3)
     shades = _PAPER + _CONTRAST * ink + _NOISE * torch.randn(ink.shape, generator=numbers)
     right = dict(zip(ANSWERS, (colours, shapes, places), strict=True))

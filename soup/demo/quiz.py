@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from soup.demo.model import FIRST_ANSWER, answer_logits
-from soup.demo.pictures import ANSWERS, draw_pictures, png_file
+from soup.demo.pictures import ANSWERS, Pictures, draw_pictures, png_file
 from soup.errors import EvaluatorError
 from soup.evaluation.api import AskedModel, Benchmark, Candidate, Harness, Score, ShownQuestion
 from soup.support.json_text import read_json_object
@@ -60,7 +61,7 @@ class Quiz(Harness):
         """
         from safetensors.torch import load_file
 
-        asked, (pixels, right) = _asked(benchmark), draw_pictures(QUESTIONS, SEED)
+        asked, (pixels, right) = _asked(benchmark), _pictures()
         try:
             logits = answer_logits(load_file(candidate.directory() / "model.safetensors"), pixels[asked])
         except (KeyError, RuntimeError, FileNotFoundError) as cause:
@@ -79,7 +80,7 @@ class Quiz(Harness):
         self, benchmark: Benchmark, indices: Sequence[str], models: Sequence[AskedModel]
     ) -> Mapping[str, ShownQuestion]:
         """Return pictures with what is asked of them, what models answered, and the right word."""
-        pixels, right = draw_pictures(QUESTIONS, SEED)
+        pixels, right = _pictures()
         labels, words = right[benchmark.target], ANSWERS[benchmark.target]
         said = [_kept_answers(model, benchmark) for model in models]
         return {
@@ -91,6 +92,11 @@ class Quiz(Harness):
             )
             for index in indices
         }
+
+
+@cache
+def _pictures() -> Pictures:
+    return draw_pictures(QUESTIONS, SEED)
 
 
 def _asked(benchmark: Benchmark) -> list[int]:
