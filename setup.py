@@ -1,4 +1,4 @@
-"""The one part of the package that setup.cfg has no words for: the compiled arithmetic of soup/merging/compiled.py.
+"""The one part of the package that setup.cfg has no words for: the compiled arithmetic, soup/merging/kernels.
 
 Where there is no compiler, soup is installed without it, and torch does the same.
 """
@@ -12,7 +12,7 @@ setup(
         Extension(
             "soup.merging._kernels",
             ["soup/merging/kernels/kernels.c"],
-            depends=["soup/merging/kernels/arithmetic.h"],
+            depends=["soup/merging/kernels/arithmetic.h", "soup/merging/kernels/products.h"],
             # No product and sum may become one rounding: the bytes are torch's, on every machine.
             extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-g0"],
             optional=True,

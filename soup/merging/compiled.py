@@ -4,8 +4,6 @@ torch has no such kernels: it widens each input into memory and works on it ther
 torch's: sums in recipe order, one rounding each for every product, sum and quotient, one rounding to nearest even at
 the end. What is not finite, casts and other dtypes are left to torch. A merge that needs nothing else never imports
 torch, which takes longer than the merge of a small model.
-
-The library is plain C, `soup/merging/kernels`, compiled when soup is installed; without a compiler torch does it all.
 """
 
 from __future__ import annotations
@@ -13,12 +11,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from soup.checkpoints.dtypes import Dtype
+from soup.merging import kernel_library
+from soup.merging.kernel_library import DTYPE_NAMES, address_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +26,6 @@ __all__ = [
     "Around",
     "Form",
     "MergeResult",
-    "has_kernels",
     "histogram",
     "merge_block",
     "pair_sums",
@@ -42,7 +39,6 @@ MergeResult = Literal["merged", "equal", "left"]
 _FORMS: tuple[Form, ...] = ("mean", "sum", "deltas", "consensus", "elect")
 _AROUND: tuple[Around, ...] = ("zero", "base", "mean")
 _RESULTS: tuple[MergeResult, ...] = ("merged", "equal", "left")
-_DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -119,35 +115,6 @@ class _Job(ctypes.Structure):
     )
 
 
-@cache
-def _library() -> ctypes.CDLL | None:
-    """Load the compiled library; None where it was not built, or is for another machine."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_kernels{suffix}")
-        if path.is_file():
-            try:
-                library = ctypes.CDLL(str(path))
-            except OSError:
-                return None
-            pointer, number = ctypes.c_void_p, ctypes.c_int64
-            library.soup_merge.argtypes = (
-                ctypes.POINTER(_Job), ctypes.c_int, number, pointer, pointer, pointer, number, ctypes.c_uint64,
-            )  # fmt: skip
-            library.soup_same_bytes.argtypes = (number, pointer, number)
-            library.soup_dots.argtypes = (
-                ctypes.c_int, ctypes.c_int, ctypes.c_int, number, pointer, pointer, number, pointer, pointer,
-            )  # fmt: skip
-            library.soup_histogram.argtypes = (ctypes.c_int, pointer, pointer, number, ctypes.c_int, pointer, pointer)
-            library.soup_histogram.restype = number
-            return library
-    return None
-
-
-def has_kernels() -> bool:
-    """Whether the compiled library is here."""
-    return _library() is not None
-
-
 def merge_block(
     arithmetic: Arithmetic | None, dtype: Dtype, inputs: Sequence[memoryview], first: int, out: memoryview
 ) -> MergeResult:
@@ -164,8 +131,8 @@ def merge_block(
         `merged`: the result is in `out`. `equal`: all inputs hold the same finite values, and nothing was written.
         `left`: torch has to do it, and what `out` holds is of no use.
     """
-    library = _library()
-    if library is None or arithmetic is None or dtype.name not in _DTYPES:
+    library = kernel_library.load_library()
+    if library is None or arithmetic is None or dtype.name not in DTYPE_NAMES:
         return "left"
     if {*map(len, inputs)} != {len(out)}:
         raise ValueError(f"expected memory of one size, found {[*map(len, inputs), len(out)]} bytes")
@@ -173,9 +140,9 @@ def merge_block(
     count = len(inputs) - arithmetic.reads_base
     base = addresses[count] if arithmetic.reads_base else None
     elements = len(inputs[0]) * 8 // dtype.bits
-    code = _DTYPES.index(dtype.name)
+    code = DTYPE_NAMES.index(dtype.name)
     done: int = library.soup_merge(
-        ctypes.byref(arithmetic.job), code, count, addresses, base, _address(out), elements, first
+        ctypes.byref(arithmetic.job), code, count, addresses, base, address_of(out), elements, first
     )
     return _RESULTS[done]
 
@@ -188,7 +155,7 @@ def pair_sums(
     Returns:
         The products of (0, 0), (0, 1), .. (1, 1), .. and how many elements of each vector are not 0; None: in torch.
     """
-    library, code = _library(), _tensor_code([*inputs, *([] if base is None else [base])])
+    library, code = kernel_library.load_library(), _tensor_code([*inputs, *([] if base is None else [base])])
     if library is None or code is None:
         return None
     vectors = len(inputs) + with_center
@@ -215,7 +182,7 @@ def histogram(
     Returns:
         How many elements differ from the base, and the sum of the differences; None: in torch, and nothing was added.
     """
-    library, code = _library(), _tensor_code([values, base])
+    library, code = kernel_library.load_library(), _tensor_code([values, base])
     if library is None or code is None:
         return None
     total, bins = ctypes.c_double(), -1 if upper is None else upper
@@ -230,21 +197,17 @@ def _tensor_code(tensors: Sequence[torch.Tensor]) -> int | None:
     names = {str(values.dtype).removeprefix("torch.") for values in tensors}
     name = names.pop()
     return (
-        _DTYPES.index(name)
-        if not names and name in _DTYPES and all(values.is_contiguous() for values in tensors)
+        DTYPE_NAMES.index(name)
+        if not names and name in DTYPE_NAMES and all(values.is_contiguous() for values in tensors)
         else None
     )
 
 
 def same_bytes(inputs: Sequence[memoryview]) -> bool:
     """Whether all inputs, of one size in writable memory, are known to hold the same bytes; needs the library."""
-    library = _library()
+    library = kernel_library.load_library()
     return library is not None and bool(library.soup_same_bytes(len(inputs), _addresses(inputs), len(inputs[0])))
 
 
 def _addresses(views: Sequence[memoryview]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(views))(*map(_address, views))
-
-
-def _address(view: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(view)) if len(view) else 0
+    return (ctypes.c_void_p * len(views))(*map(address_of, views))

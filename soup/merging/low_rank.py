@@ -2,9 +2,9 @@
 
 A matrix product adds up in an order that depends on its size, on the library and on the processor. So that no order
 matters, rows of the left and columns of the right factor are cut to grids on which every product and every partial sum
-is exact in float64: with K terms, to (53 - log2 K) / 2 bits below the largest of the row or column. That is as fine as
-float32, and enough for a base of 16 bits; for float32 what was cut off is multiplied too, as a second slice, and for
-float64 a third.
+is exact in float64: with K terms, to (53 - log2 K) / 2 bits below the largest of the row or column, 24 at most. That is
+as fine as float32, and enough for a base of 16 bits; for float32 what was cut off is multiplied too, as a second slice,
+and for float64 a third.
 
 Source: Ozaki, Ogita, Oishi, Rump, Error-free transformations of matrix multiplication, Numerical Algorithms 59 (2012).
 """
@@ -12,12 +12,16 @@ Source: Ozaki, Ogita, Oishi, Rump, Error-free transformations of matrix multipli
 from __future__ import annotations
 
 import math
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.adapter_deltas import Delta, Factor
+from soup.checkpoints.dtypes import DTYPES, Dtype
+from soup.merging.compiled_products import CompiledProduct, StoredFactor, compile_product
+from soup.merging.kernel_library import has_kernels
 from soup.merging.methods.base import LowRank
 from soup.merging.scratch import Scratch
 
@@ -28,6 +32,14 @@ __all__ = ["Product", "load_factor"]
 
 SLICES = {16: 1, 32: 2, 64: 3}
 """How many slices of the factors are multiplied, by the bits of the dtype that the sum is rounded to."""
+
+
+class _Part(NamedTuple):
+    """A product of the sum: its factors as they are stored, and its scale."""
+
+    left: StoredFactor
+    right: StoredFactor
+    scale: float
 
 
 class _Factors(NamedTuple):
@@ -57,6 +69,7 @@ class Product:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._factors: _Factors | None = None
+        self._compiled: list[CompiledProduct | None] = []
 
     @property
     def columns(self) -> int:
@@ -82,6 +95,42 @@ class Product:
         total = self.rows(begin, end, slot, scratch).view(-1)[start : start + values.numel()]
         return total.add_(values)
 
+    def add_to_bytes(self, dtype: Dtype, base: memoryview, first: int, out: memoryview) -> bool:
+        """Add the product to a block of 16 bits an element and round, as float64 and float32 after it would.
+
+        Args:
+            dtype: Of the base and of the result.
+            base: The block's bytes, at least one element in writable memory.
+            first: The index of its first element in the tensor.
+            out: Memory for the result.
+
+        Returns:
+            Whether it is done, in a compiled pass; False: `add_to` has to do it.
+        """
+        with self._lock:
+            if not self._compiled:
+                self._compiled.append(self._compile())
+        compiled = self._compiled[0]
+        return compiled is not None and compiled.add_to(dtype, base, first, out)
+
+    def _compile(self) -> CompiledProduct | None:
+        if self.merge or SLICES[self.bits] > 1 or not has_kernels():
+            return None
+        lefts, rights, scales = zip(*self._parts(), strict=True)
+        return compile_product(lefts, rights, scales, _cut_bits(sum(right.shape[0] for right in rights)))
+
+    def _parts(self) -> list[_Part]:
+        """Read the factors of the sum."""
+        groups = [[_Part(_read(d.left), _read(d.right), d.scale) for d in group] for group in self.groups]
+        weights = list(self.weights)
+        if all(other == groups[0] for other in groups[1:]):  # copies of one adapter give that adapter back
+            groups, weights = groups[:1], [math.fsum(weights)]
+        return [
+            part._replace(scale=part.scale * weight)
+            for group, weight in zip(groups, weights, strict=True)
+            for part in group
+        ]
+
     def rows(self, begin: int, end: int, slot: int, scratch: Scratch) -> torch.Tensor:
         """Compute rows of the product, [rows, columns] of float64, in the memory of a slot."""
         import torch
@@ -99,7 +148,7 @@ class Product:
             torch.mm(lefts[i], factors.rights[j], out=spare if number else total)
             if number:
                 total += spare
-        return total
+        return total.add_(0.0)  # whether a sum of zeros is -0 is the library's choice
 
     def _loaded(self) -> _Factors:
         with self._lock:
@@ -110,54 +159,50 @@ class Product:
     def _load(self) -> _Factors:
         import torch
 
-        loaded = [[(load_factor(d.left), load_factor(d.right), d.scale) for d in group] for group in self.groups]
-        weights = list(self.weights)
         if self.merge:
-            left, right = self.merge([self._low_rank(group) for group in loaded], weights)
+            left, right = self.merge([self._low_rank(group) for group in self.groups], list(self.weights))
             return _Factors([left], [1.0], _slices(right, 0, SLICES[self.bits]))
-        if all(_same(loaded[0], other) for other in loaded[1:]):  # copies of one adapter give that adapter back
-            loaded, weights = loaded[:1], [math.fsum(weights)]
-        parts = [
-            (*delta[:2], delta[2] * weight) for group, weight in zip(loaded, weights, strict=True) for delta in group
-        ]
+        parts = [(_tensor(left), _tensor(right), scale) for left, right, scale in self._parts()]
         right = torch.empty(sum(len(right) for _, right, _ in parts), self.columns, dtype=torch.float64)
         torch.cat([right for _, right, _ in parts], out=right)
         slices = _slices(right, 0, SLICES[self.bits])
         return _Factors([left for left, _, _ in parts], [scale for _, _, scale in parts], slices)
 
-    def _low_rank(self, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> LowRank:
-        """Return an adapter's parts as one product, of rank 0 where there are none."""
+    def _low_rank(self, deltas: Sequence[Delta]) -> LowRank:
+        """Return an adapter's deltas as one product, of rank 0 where there are none."""
         import torch
 
         rows = next(delta.left.shape[0] for group in self.groups for delta in group)
         none = torch.empty(rows, 0, dtype=torch.float64), torch.empty(0, self.columns, dtype=torch.float64)
-        lefts = [left.double() * scale for left, _, scale in parts]
-        rights = [right.double() for _, right, _ in parts]
+        lefts = [load_factor(delta.left).double() * delta.scale for delta in deltas]
+        rights = [load_factor(delta.right).double() for delta in deltas]
         return LowRank(torch.cat([none[0], *lefts], 1), torch.cat([none[1], *rights]))
 
 
 def load_factor(factor: Factor | None) -> torch.Tensor:
     """Read a factor as it is stored, as a matrix; the 1 of a vector that is added."""
-    import torch
+    return _tensor(_read(factor))
 
+
+def _read(factor: Factor | None) -> StoredFactor:
     if factor is None:
-        return torch.ones(1, 1)
+        return StoredFactor(bytearray(struct.pack("<f", 1.0)), DTYPES["F32"], (1, 1))
     spec = factor.adapter.tensors[factor.name]
     data = bytearray(spec.bytes)
     factor.adapter.read_into(factor.name, 0, memoryview(data))
-    values = torch.frombuffer(data, dtype=spec.dtype.torch)
+    return StoredFactor(data, spec.dtype, factor.shape, factor.transposed)
+
+
+def _tensor(factor: StoredFactor) -> torch.Tensor:
+    import torch
+
+    values = torch.frombuffer(factor.data, dtype=factor.dtype.torch)
     return values.view(factor.shape[::-1]).T if factor.transposed else values.view(factor.shape)
 
 
-def _same(
-    left: Sequence[tuple[torch.Tensor, torch.Tensor, float]], right: Sequence[tuple[torch.Tensor, torch.Tensor, float]]
-) -> bool:
-    import torch
-
-    return len(left) == len(right) and all(
-        ours[2] == theirs[2] and torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
-        for ours, theirs in zip(left, right, strict=True)
-    )
+def _cut_bits(rank: int) -> int:
+    """Return to how many bits factors are cut, so that a product adds up exactly; float32 holds as many."""
+    return min(24, (53 - math.ceil(math.log2(max(rank, 1)))) // 2)
 
 
 def _slices(values: torch.Tensor, dim: int, count: int) -> list[torch.Tensor]:
@@ -170,7 +215,7 @@ def _slices(values: torch.Tensor, dim: int, count: int) -> list[torch.Tensor]:
     """
     import torch
 
-    bits = (53 - math.ceil(math.log2(max(values.shape[dim], 1)))) // 2
+    bits = _cut_bits(values.shape[dim])
     slices = []
     for number in range(count):
         _, exponent = torch.frexp(torch.linalg.vector_norm(values, math.inf, dim, keepdim=True))

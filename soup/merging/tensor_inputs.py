@@ -80,8 +80,16 @@ class TensorInputs:
             for term, spec in zip(self.terms, self.specs, strict=True)
         )
 
+    @cached_property
+    def sole_product(self) -> Product | None:
+        """The product where the result is that and the one input of 16 bits, rounded; None where it is not."""
+        term, spec = self.terms[0], self.specs[0]
+        plain = len(self.terms) == 1 and self.sources[term.source].spec.dtype == spec.dtype and spec.dtype.bits == 16
+        mean = self.arithmetic is not None and self.arithmetic.form == "mean"
+        return term.product if plain and mean and isinstance(term.product, Product) else None
+
     def merge_bytes(self, views: Sequence[memoryview], first: int, out: memoryview) -> memoryview | None:
-        """Merge a block without torch: by the compiled pass, or by a copy where all inputs are equal.
+        """Merge a block without torch: by a compiled pass, or by a copy where all inputs are equal.
 
         Args:
             views: The block's bytes in each source.
@@ -91,6 +99,9 @@ class TensorInputs:
         Returns:
             The result's bytes, in `out` or one of the views; None where torch has to do it.
         """
+        if self.sole_product is not None:
+            block = views[self.terms[0].source]
+            return out if block and self.sole_product.add_to_bytes(self.specs[0].dtype, block, first, out) else None
         if not self.are_stored:
             return None
         inputs = [views[term.source] for term in self.terms]

@@ -23,7 +23,8 @@ from soup.evaluation.api import Benchmark, Candidate, Evaluator, Score, Split
 from soup.evaluation.harnesses import why_no_likelihood
 from soup.evaluation.settings import EvalSettings
 from soup.hf.places import Place, places_of
-from soup.merging.compiled import has_kernels, merge_block
+from soup.merging.compiled import merge_block
+from soup.merging.kernel_library import has_kernels
 from soup.merging.methods.base import Block, Method
 from soup.merging.pool import Pool
 from soup.merging.shares import shares_of

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import yaml
@@ -12,6 +15,8 @@ import soup
 from soup.checkpoints.adapter import Adapter
 from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import CheckpointError, RecipeError
+from soup.merging import kernel_library
+from soup.merging.kernel_library import has_kernels
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
@@ -61,6 +66,34 @@ def assert_within_contract(found, expected, dtype):
 def test_a_soup_of_adapters_is_the_base_and_the_mean_of_their_products(tmp_path, dtype, wholes):
     base, pool = make_pool(tmp_path, wholes=wholes, dtype=dtype)
     assert_within_contract(merge(pool, tmp_path / "out"), oracle(base, pool), getattr(torch, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("factors", ["bfloat16", "float32"])
+def test_a_soup_of_adapters_has_the_same_bytes_without_the_compiled_library(tmp_path, monkeypatch, dtype, factors):
+    targets = {"layers.0.up.weight": (130, 70), "layers.0.down.weight": (70, 130)}
+    base, pool = make_pool(tmp_path, 0, dtype=dtype, tensors=targets)
+    for i, rank in enumerate((4, 2, 20)):
+        write_adapter(pool / f"adapter-{i}", linear_factors(targets, rank, seed=i, dtype=factors), base)
+    made = merge(pool, tmp_path / "compiled")
+    monkeypatch.setattr(kernel_library, "load_library", lambda: None)
+    again = merge(pool, tmp_path / "torch")
+    assert all(same_bits(made[name], value) for name, value in again.items())
+
+
+@pytest.mark.skipif(not has_kernels(), reason="installed where there was no C compiler")
+def test_a_soup_of_adapters_over_16_bits_never_imports_torch(tmp_path):
+    base, pool = make_pool(tmp_path)
+    code = (
+        "import sys, soup; from pathlib import Path; from soup.merging.recipe import CheckpointSource, Recipe\n"
+        "sources = [CheckpointSource(name=path.name, path=str(path)) for path in sorted(Path(sys.argv[1]).iterdir())]\n"
+        "soup.merge(Recipe.uniform(sources), sys.argv[2])\n"
+        "print([name for name in ('torch', 'numpy', 'transformers') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(pool), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert_within_contract(read_back(tmp_path / "out"), oracle(base, pool), torch.bfloat16)
 
 
 def test_a_float64_base_keeps_its_precision(tmp_path):

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 import soup
 from soup.checkpoints.dtypes import DTYPES, TensorSpec
 from soup.errors import PoolError
-from soup.merging import compiled
+from soup.merging import kernel_library
 from soup.merging.block_arithmetic import Blend
-from soup.merging.compiled import Arithmetic, has_kernels, histogram, merge_block, same_bytes
+from soup.merging.compiled import Arithmetic, histogram, merge_block, same_bytes
+from soup.merging.kernel_library import has_kernels
 from soup.merging.methods.base import Block
 from soup.merging.methods.consensus import Consensus
 from soup.merging.methods.dare import Dare
@@ -186,7 +187,7 @@ def test_a_subclass_that_merges_in_another_way_is_asked_itself():
 
 @pytest.fixture
 def without_kernels(monkeypatch):
-    monkeypatch.setattr(compiled, "_library", lambda: None)
+    monkeypatch.setattr(kernel_library, "load_library", lambda: None)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
@@ -244,7 +245,7 @@ def test_dot_products_have_the_same_bits_in_torch(code, around, count, elements,
     block = Block(NAME, (1.0,) * count, tuple(inputs), accumulate, base if around == "base" else None)
     ours = dot_products(block, around, with_center=with_center)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "_library", lambda: None)
+        patch.setattr(kernel_library, "load_library", lambda: None)
         theirs = dot_products(block, around, with_center=with_center)
     assert ours.moved == theirs.moved
     assert same_bits(ours.products, theirs.products)

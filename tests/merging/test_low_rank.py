@@ -6,9 +6,13 @@ from fractions import Fraction
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from soup.checkpoints.adapter import Adapter
 from soup.checkpoints.adapter_deltas import Delta, Factor
+from soup.checkpoints.dtypes import DTYPES
+from soup.merging.kernel_library import has_kernels
 from soup.merging.low_rank import Product
 from soup.merging.scratch import Scratch
 from tests.helpers.merge_oracle import same_bits
@@ -78,3 +82,99 @@ def test_what_is_not_finite_stays_so(tmp_path, factors, value):
 def test_factors_of_zeros_add_nothing(tmp_path, factors):
     left, right = factors
     assert not rows(make_delta(tmp_path / "a", torch.zeros_like(left), right)).any()
+
+
+compiled = pytest.mark.skipif(not has_kernels(), reason="installed where there was no C compiler")
+BASES = {"BF16": torch.bfloat16, "F16": torch.float16}
+
+
+def stored_delta(folder, left, right, scale, transposed=False):
+    """As `make_delta`, with the factors in any dtype, and perhaps the other way round in the file."""
+    files = {"A": right.T, "B": left.T} if transposed else {"A": right, "B": left}
+    adapter = Adapter(write_adapter(folder, {f"up.lora_{part}.weight": values for part, values in files.items()}))
+    a, b = (f"base_model.model.up.lora_{part}.weight" for part in "AB")
+    return Delta(
+        Factor(adapter, b, tuple(left.shape), transposed), Factor(adapter, a, tuple(right.shape), transposed), scale
+    )
+
+
+def in_bytes(product, code, base, first=0):
+    """The block that the compiled pass writes; None where it leaves it to torch."""
+    views = [memoryview(bytearray(base.view(torch.uint8).numpy().tobytes())) for _ in range(2)]
+    done = product.add_to_bytes(DTYPES[code], views[0], first, views[1])
+    return torch.frombuffer(views[1], dtype=base.dtype) if done else None
+
+
+def in_float64(product, base, first=0):
+    return product.add_to(base, first, 0, Scratch()).float().to(base.dtype)
+
+
+def wild(shape, dtype, generator):
+    """Numbers of many sizes, some of them 0."""
+    exponents = torch.randint(-20, 8, shape, generator=generator)
+    values = torch.ldexp(torch.randn(shape, generator=generator), exponents)
+    return (values * torch.randint(0, 4, shape, generator=generator).sign()).to(dtype)
+
+
+@compiled
+@pytest.mark.parametrize("code", BASES)
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 140),
+    ranks=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    factors=st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
+    transposed=st.booleans(),
+    share=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    seed=st.integers(0, 2**31),
+)
+def test_the_compiled_pass_has_torch_s_bits(
+    tmp_path_factory, code, rows, columns, ranks, factors, transposed, share, seed
+):
+    generator, folder = torch.Generator().manual_seed(seed), tmp_path_factory.mktemp("product")
+    deltas = [
+        stored_delta(
+            folder / str(i),
+            wild((rows, rank), factors, generator),
+            wild((rank, columns), factors, generator),
+            0.1 * (i + 1),
+            transposed,
+        )
+        for i, rank in enumerate(ranks)
+    ]
+    product = Product([[delta] for delta in deltas], [1 / len(deltas)] * len(deltas), 16)
+    base = wild((rows * columns,), BASES[code], generator)
+    first = int(share[0] * (len(base) - 1))
+    last = first + 1 + int(share[1] * (len(base) - 1 - first))
+    result = in_bytes(product, code, base[first:last], first)
+    assert result is not None
+    assert same_bits(result, in_float64(product, base[first:last], first))
+
+
+@compiled
+@pytest.mark.parametrize(("beside", "expected"), [(2.0**-18, 1 + 2.0**-7), (0.0, 1.0), (-(2.0**-18), 1.0)])
+def test_a_sum_that_float32_loses_is_rounded_as_it_should(tmp_path, beside, expected):
+    half = (2.0**-8 + beside) / 2  # beside 2^16, float32 takes it for 0
+    left, right = torch.tensor([[2.0**15, 1.0, 1.0, -(2.0**15)]]), torch.tensor([[2.0], [half], [half], [2.0]])
+    product = Product([[stored_delta(tmp_path / "a", left, right, 1.0)]], [1.0], 16)
+    assert in_bytes(product, "BF16", torch.ones(1, dtype=torch.bfloat16)).item() == expected
+
+
+@compiled
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e20, 1e-20])
+@pytest.mark.parametrize("side", ["left", "right", "base"])
+def test_what_float32_does_not_hold_is_left_to_torch(tmp_path, side, value):
+    values = {"left": torch.ones(3, 2), "right": torch.ones(2, 5), "base": torch.ones(15)}
+    values[side][-1] = value
+    product = Product([[stored_delta(tmp_path / "a", values["left"], values["right"], 1.0)]], [1.0], 16)
+    result = in_bytes(product, "BF16", values["base"].bfloat16())
+    fits = value in (1e20, 1e-20) and side != "left"
+    assert (result is not None) == (fits and not (side == "right" and value == 1e20))
+
+
+@compiled
+def test_a_sum_that_rounds_to_infinity_is_left_to_torch(tmp_path):
+    product = Product([[stored_delta(tmp_path / "a", torch.ones(2, 1), torch.full((1, 3), 40.0), 1.0)]], [1.0], 16)
+    base = torch.full((6,), torch.finfo(torch.float16).max, dtype=torch.float16)
+    assert in_bytes(product, "F16", base) is None
+    assert in_bytes(product, "F16", -base).isfinite().all()

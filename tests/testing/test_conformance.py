@@ -22,7 +22,7 @@ from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.settings import EvalSettings
-from soup.merging.compiled import has_kernels
+from soup.merging.kernel_library import has_kernels
 from soup.merging.methods import Method
 from soup.merging.methods.task_arithmetic import TaskArithmetic
 from soup.search.strategies import Budget, Choice, budget

@@ -15,6 +15,7 @@
 
 /* One version of a function for each generation of x86, chosen when the library is loaded. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
+#define HAS_CLONES
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES
@@ -159,6 +160,8 @@ int soup_same_bytes(int64_t count, const void *const *x, int64_t bytes)
 {
     return all_same(count, x, NULL, (size_t)bytes);
 }
+
+#include "products.h"
 
 /* Merge a block. MERGED: the result is in `out`. EQUAL: all inputs hold the same finite values, and `out` is as it was.
    LEFT: something is not finite, and torch's operations have to say what; `out` is of no use. */

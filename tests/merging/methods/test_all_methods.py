@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import soup
 from soup.errors import RecipeError
-from soup.merging import compiled
+from soup.merging import kernel_library
 from soup.merging.options import MergeOptions
 from soup.merging.plan import build_method
 from soup.merging.recipe import CheckpointSource, Recipe
@@ -93,7 +93,7 @@ def test_blocks_and_threads_change_no_byte(pools, case, dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_the_bytes_are_the_same_without_the_compiled_library(pools, case, dtype, monkeypatch):
     compiled_bytes = merge(pools(dtype), method_of(case), f"{case}-compiled", **CASES[case])
-    monkeypatch.setattr(compiled, "_library", lambda: None)
+    monkeypatch.setattr(kernel_library, "load_library", lambda: None)
     torch_bytes = merge(pools(dtype), method_of(case), f"{case}-torch", **CASES[case])
     assert all(same_bits(torch_bytes[name], compiled_bytes[name]) for name in torch_bytes)
 

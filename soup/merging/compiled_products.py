@@ -1,0 +1,130 @@
+"""Base plus product in one compiled pass over a block's bytes, for tensors of 16 bits: what adapters add, rounded.
+
+The bits are those of torch's operations in float64, as `soup.merging.low_rank` defines them; the C says how.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from soup.checkpoints.dtypes import Dtype
+from soup.merging import kernel_library
+from soup.merging.kernel_library import DTYPE_NAMES, address_of
+
+__all__ = ["CompiledProduct", "StoredFactor", "compile_product"]
+
+PANEL = 32
+"""How many columns of the right factors lie together, TILE_COLUMNS in C."""
+
+_ALIGNMENT = 64
+_MERGED = 0
+
+
+class StoredFactor(NamedTuple):
+    """A factor as it lies in a file.
+
+    Args:
+        data: Its bytes, in writable memory.
+        dtype: Of its numbers.
+        shape: Of the matrix.
+        transposed: Whether the bytes are the matrix' columns, one after another.
+    """
+
+    data: bytearray
+    dtype: Dtype
+    shape: tuple[int, int]
+    transposed: bool = False
+
+
+class _Part(ctypes.Structure):
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("rank", "stride", "step")),
+        ("scale", ctypes.c_double),
+        ("dtype", ctypes.c_int64),
+    )
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (
+        ("lefts", ctypes.POINTER(_Part)),
+        *((name, ctypes.c_int64) for name in ("parts", "columns", "rank", "bits")),
+        ("right", ctypes.c_void_p),
+        ("lengths", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class CompiledProduct:
+    """A product of factors, the right ones cut.
+
+    Args:
+        product: The same for C.
+        memory: What it points to.
+    """
+
+    product: _Product
+    memory: Sequence[object]
+
+    def add_to(self, dtype: Dtype, base: memoryview, first: int, out: memoryview) -> bool:
+        """Add it to a block, and round.
+
+        Args:
+            dtype: Of the base and of the result, of 16 bits.
+            base: The block's bytes, at least one element in writable memory.
+            first: The index of its first element in the tensor.
+            out: Memory for the result.
+
+        Returns:
+            Whether it is done; False: torch has to do it, for something is not finite, too large or too small.
+        """
+        library = kernel_library.load_library()
+        assert library is not None, "it was compiled"
+        elements, code = len(base) * 8 // dtype.bits, DTYPE_NAMES.index(dtype.name)
+        addresses = address_of(base), address_of(out)
+        done: int = library.soup_add_product(ctypes.byref(self.product), code, *addresses, first, elements)
+        return done == _MERGED
+
+
+def compile_product(
+    lefts: Sequence[StoredFactor], rights: Sequence[StoredFactor], scales: Sequence[float], bits: int
+) -> CompiledProduct | None:
+    """Prepare sum_j scale_j left_j right_j; None where torch has to do it.
+
+    Args:
+        lefts: [rows, rank_j].
+        rights: [rank_j, columns].
+        scales: One for each pair.
+        bits: To how many the numbers of a row on the left, or a column on the right, are cut.
+    """
+    library = kernel_library.load_library()
+    if library is None or any(factor.dtype.name not in DTYPE_NAMES for factor in (*lefts, *rights)):
+        return None
+    columns, rank = rights[0].shape[1], sum(right.shape[0] for right in rights)
+    panels = bytearray(-(-columns // PANEL) * PANEL * rank * ctypes.sizeof(ctypes.c_float) + _ALIGNMENT)
+    right = address_of(panels)
+    right += -right % _ALIGNMENT
+    lengths = (ctypes.c_float * columns)()
+    columns_first = [factor._replace(shape=factor.shape[::-1], transposed=not factor.transposed) for factor in rights]
+    if not library.soup_cut_right(
+        _parts(columns_first, [1.0] * len(rights)), len(rights), columns, rank, bits, right, lengths
+    ):
+        return None
+    parts = _parts(lefts, scales)
+    product = _Product(parts, len(lefts), columns, rank, bits, right, ctypes.addressof(lengths))
+    return CompiledProduct(product, (lefts, parts, panels, lengths))
+
+
+def _parts(factors: Sequence[StoredFactor], scales: Sequence[float]) -> ctypes.Array[_Part]:
+    """Say how the rows of factors [rows, rank] lie in memory."""
+
+    def part(factor: StoredFactor, scale: float) -> _Part:
+        rows, rank = factor.shape
+        stride, step = (1, rows) if factor.transposed else (rank, 1)
+        code = DTYPE_NAMES.index(factor.dtype.name)
+        return _Part(address_of(factor.data), rank, stride, step, scale, code)
+
+    return (_Part * len(factors))(*map(part, factors, scales))

@@ -1,0 +1,50 @@
+"""The compiled library: plain C, `soup/merging/kernels`, compiled when soup is installed.
+
+Without a compiler torch does all of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+__all__ = ["DTYPE_NAMES", "address_of", "has_kernels", "load_library"]
+
+DTYPE_NAMES = ("bfloat16", "float16", "float32", "float64")
+"""The dtypes that it knows, in the order of their numbers in C."""
+
+
+@cache
+def load_library() -> ctypes.CDLL | None:
+    """Load it; None where it was not built, or is for another machine."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_kernels{suffix}")
+        if path.is_file():
+            try:
+                library = ctypes.CDLL(str(path))
+            except OSError:
+                return None
+            code, pointer, number = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
+            library.soup_merge.argtypes = (
+                pointer, code, number, pointer, pointer, pointer, number, ctypes.c_uint64
+            )  # fmt: skip
+            library.soup_same_bytes.argtypes = (number, pointer, number)
+            library.soup_dots.argtypes = (code, code, code, number, pointer, pointer, number, pointer, pointer)
+            library.soup_histogram.argtypes = (code, pointer, pointer, number, code, pointer, pointer)
+            library.soup_histogram.restype = number
+            library.soup_cut_right.argtypes = (pointer, number, number, number, number, pointer, pointer)
+            library.soup_add_product.argtypes = (pointer, code, pointer, pointer, number, number)
+            return library
+    return None
+
+
+def has_kernels() -> bool:
+    """Whether it is here."""
+    return load_library() is not None
+
+
+def address_of(memory: bytearray | memoryview) -> int:
+    """Return where writable memory begins; 0 where it is empty."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory)) if len(memory) else 0
