@@ -9,11 +9,8 @@ from __future__ import annotations
 import datetime
 import hashlib
 import html
-import io
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType, UnionType
@@ -24,10 +21,8 @@ from soup.errors import JournalError, SoupError
 from soup.evaluation.api import Benchmark, Part, Score, Split
 from soup.evaluation.estimates import Estimate
 from soup.merging.recipe import Recipe
-from soup.support.atomic_files import make_folders, sync
-from soup.support.file_lock import FileLock
 from soup.support.json_text import check_kinds, parse_json
-from soup.support.open_files import read_errors, refuse_irregular
+from soup.support.line_log import LineLog, whole_lines
 from soup.support.options import option_name
 from soup.support.text import pluralize, without_secrets
 
@@ -120,21 +115,15 @@ class Journal:
         is_run = ((path := Path(path)) / FILE_NAME).is_file()
         path, write = (path / FILE_NAME if is_run else path), (not is_run if write is None else write)
         self.path = path
-        self._lock: FileLock | None = None
-        self._file = None
+        self._log: LineLog | None = None
         if write:
-            refuse_irregular(path, JournalError)
-            self._lock = _make_and_lock(path)
-            if self._lock is None:
-                raise JournalError(
-                    f"{path}: another run is using it. Wait for that run, or choose another {option_name('run_dir')}."
-                )
+            advice = f"choose another {option_name('run_dir')}."
+            in_use = f"another run is using it. Wait for that run, or {advice}"
+            self._log = LineLog(path, JournalError, in_use, advice.capitalize())
         try:
-            self.entries, whole_bytes = _replay(path)
+            lines = self._log.lines if self._log else whole_lines(path, JournalError)
+            self.entries = _replay(path, lines)
             self._by_key = {entry.key: entry for entry in self.entries}
-            if write:
-                self._file = path.open("ab", buffering=0)
-                self._file.truncate(whole_bytes)
         except BaseException:
             self.close()
             raise
@@ -179,7 +168,7 @@ class Journal:
         Raises:
             JournalError: The disk is full or failed.
         """
-        assert self._file is not None, "this journal is open for reading"
+        assert self._log is not None, "this journal is open for reading"
         line: _Line = {
             "schema": SCHEMA,
             "key": key,
@@ -205,32 +194,17 @@ class Journal:
             line["unparsed"] = score.unparsed
         if score.estimate is not None:
             line["estimate"] = score.estimate.as_json()
-        self._append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._log.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         entry = _entry(line)
         self.entries.append(entry)
         self._by_key[key] = entry
         return entry
 
-    def _append(self, data: bytes) -> None:
-        assert self._file is not None
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            while data:
-                data = data[self._file.write(data) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(end)  # else the line is torn, and dropped when the journal is opened again
-            raise JournalError(f"{self.path}: can't be appended to ({error.strerror or error}).") from error
-
     def close(self) -> None:
         """Close the file and release its lock, so that another run can write it."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     def __enter__(self) -> Journal:
         return self
@@ -248,28 +222,10 @@ def _row(entry: Entry) -> dict[str, object]:
     return dict(zip(COLUMNS, (*facts, low, high, entry.seconds, entry.time, entry.recipe), strict=True))
 
 
-def _make_and_lock(path: Path) -> FileLock | None:
-    try:
-        make_folders(path.parent)
-        lock = FileLock.take(path)
-        sync(path.parent)
-    except OSError as error:
-        raise JournalError(
-            f"{path}: can't be written ({error.strerror or error}). Choose another {option_name('run_dir')}."
-        ) from error
-    return lock
-
-
-def _replay(path: Path) -> tuple[list[Entry], int]:
-    """Read the entries of a journal, and count the bytes of its whole lines."""
-    refuse_irregular(path, JournalError)
-    with read_errors(path, JournalError):
-        lines = list(io.BytesIO(path.read_bytes())) if path.exists() else []  # not splitlines, which cuts at \r, too
+def _replay(path: Path, lines: list[bytes]) -> list[Entry]:
+    """Read the entries of a journal's lines."""
     entries: list[Entry] = []
-    whole_bytes = 0
     for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n"):
-            break  # torn: its process was killed while it wrote, before the score was used
         try:
             entries.append(_entry(cast("_Line", parse_json(line, f"line {number}", JournalError))))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SoupError) as error:
@@ -277,8 +233,7 @@ def _replay(path: Path) -> tuple[list[Entry], int]:
                 f"{path}: line {number} of {len(lines)} is damaged ({error}). Remove that line to lose its score "
                 "alone, or restore the file."
             ) from error
-        whole_bytes += len(line)
-    return entries, whole_bytes
+    return entries
 
 
 _NUMBER = int | float

@@ -237,12 +237,12 @@ class FullDisk:
 def test_a_full_disk_loses_no_earlier_line_and_leaves_no_half_one(three, room):
     whole = three.read_bytes()
     with Journal(three) as journal:
-        file, journal._file = journal._file, FullDisk(journal._file, room)
+        file, journal._log.file = journal._log.file, FullDisk(journal._log.file, room)
         with pytest.raises(JournalError, match=r"journal.jsonl: can't be appended to .No space left on device"):
             remember(journal, "k3")
         assert three.read_bytes() == whole
         assert journal.find("k3") is None
-        journal._file = file  # the user made room
+        journal._log.file = file  # the user made room
         remember(journal, "k3")
     with Journal(three) as journal:
         assert [entry.key for entry in journal] == ["k0", "k1", "k2", "k3"]
@@ -254,7 +254,7 @@ def test_a_write_in_pieces_is_one_line(path):
             return self.file.write(data[:7])
 
     with Journal(path) as journal:
-        journal._file = Slow(journal._file, 0)
+        journal._log.file = Slow(journal._log.file, 0)
         remember(journal, "k")
     with Journal(path) as journal:
         assert len(list(journal)) == 1
