@@ -12,6 +12,9 @@ from typing import ClassVar, TypeVar
 
 from evaluators.answering.batching import prompt_size
 from evaluators.answering.engines.transformers import TransformersModel
+from evaluators.answering.judge_session import JudgeSession, RepliesOfOthers, open_judge
+from evaluators.answering.llm_judge import LLMJudge
+from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
 from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark
@@ -26,10 +29,7 @@ from evaluators.vlmeval.data_sets import (
 )
 from evaluators.vlmeval.download import fetch
 from evaluators.vlmeval.films import FilmFolder
-from evaluators.vlmeval.judge_session import JudgeSession, RepliesOfOthers
 from evaluators.vlmeval.library_types import DataSet
-from evaluators.vlmeval.llm_judge import LLMJudge
-from evaluators.vlmeval.local_judge import LocalJudge
 from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, splits_thoughts
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
@@ -79,7 +79,7 @@ class VLMEval(Harness):
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
         self._engine = shared_session(settings)
-        self._judge = self._named_judge()
+        self._judge = open_judge(settings, self._engine.close)
         self._replies: dict[str, RepliesOfOthers] = {}  # by benchmark
         for name in settings.judge_for:
             if name not in BENCHMARKS and not is_data_set(name):
@@ -104,12 +104,6 @@ class VLMEval(Harness):
     def unlisted(cls) -> Mapping[str, BenchmarkInfo | str]:
         """Return all other data sets of VLMEvalKit's, each with what is known of it, or why it can't be scored here."""
         return {name: reason or info for name, info, reason in all_data_sets()}
-
-    def _named_judge(self) -> LLMJudge | LocalJudge | None:
-        model = self.settings.judge_model
-        if model and not self.settings.judge_url and (Path(model) / "config.json").is_file():
-            return LocalJudge(self.settings, self._engine.close)
-        return LLMJudge.from_settings(self.settings)
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
         """Return versions, the digest of the data, how the engine answers, and the judge where one is asked."""

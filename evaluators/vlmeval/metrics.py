@@ -14,8 +14,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
-from evaluators.vlmeval.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.light_import import vlmeval_module, with_globals
 from evaluators.vlmeval.own_evaluate import MetricResult, score_by_evaluate

@@ -30,6 +30,7 @@ class EvalSettings:
         judge_engine_args: Arguments of that engine, by name.
         judge_requests: How many questions the judge is asked at once.
         judge_key_env: The environment variable that holds its key, which stands nowhere else.
+        judge_images: Whether a judge that compares answers is shown the question's pictures, too.
         judge_for: Benchmarks that use the judge though they could do without.
         shots: So many other questions of a benchmark, with their answers, stand before each question.
         dealt: Whether questions are dealt out to workers as they are free, so that nobody knows which go together.
@@ -82,6 +83,7 @@ class EvalSettings:
     judge_key_env: str = option(
         "OPENAI_API_KEY", "The environment variable that holds the endpoint's key.", "Evaluate", metavar="VARIABLE"
     )
+    judge_images: bool = option(False, "Show the judge of an arena the question's pictures, too.", "Evaluate", "flag")
     judge_for: tuple[str, ...] = option(
         (),
         "Ask the judge for these benchmarks too, where matching finds no answer. Repeatable.",

@@ -13,13 +13,13 @@ import torch
 import evaluators.command
 import evaluators.python
 from evaluators.answering.engines import transformers as transformers_engine
+from evaluators.answering.judge_session import JudgeSession
+from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.prompts import image_backend
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.lm_eval.harness import LMEval
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
-from evaluators.vlmeval.judge_session import JudgeSession
-from evaluators.vlmeval.llm_judge import LLMJudge
 from evaluators.vlmeval_version import version
 from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.config import EvalConfig

@@ -12,7 +12,7 @@ from evaluators.answering.endpoint import ChatEndpoint, map_at_once
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import OnBatch, Prompt
 
-__all__ = ["ask_endpoint", "chat_body"]
+__all__ = ["ask_endpoint", "chat_body", "chat_part"]
 
 
 def ask_endpoint(
@@ -53,7 +53,7 @@ def ask_endpoint(
 
 def chat_body(model: str, prompt: Prompt, max_new_tokens: int) -> Mapping[str, object]:
     """Return what is posted for a prompt: one message of the user's, images as the bytes of their files."""
-    content = [_part(**part) for part in prompt]
+    content = [chat_part(**part) for part in prompt]
     return {
         "model": model,
         "messages": [{"role": "user", "content": content}],
@@ -62,7 +62,8 @@ def chat_body(model: str, prompt: Prompt, max_new_tokens: int) -> Mapping[str, o
     }
 
 
-def _part(type: str, value: str) -> dict[str, object]:
+def chat_part(type: str, value: str) -> dict[str, object]:
+    """Return a part of a prompt in the words of chat completions; an image is the path of its file."""
     if type == "text":
         return {"type": "text", "text": value}
     if type != "image":

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from evaluators.answering import endpoint
+from evaluators.answering.judge_session import JudgeSession
+from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
-from evaluators.vlmeval.judge_session import JudgeSession
-from evaluators.vlmeval.llm_judge import LLMJudge
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark
 from soup.evaluation.config import EvalConfig
@@ -226,7 +226,7 @@ def test_a_redirect_is_not_followed_with_the_key(settings, server):
 
 def test_a_judge_that_only_rambles_is_an_error_and_no_zero(data, settings, server, tmp_path):
     server.plays = lambda *_: "As a language model"
-    with pytest.raises(EvaluatorError, match=r"gave no reply that VLMEvalKit can read for 24 of 24 questions"):
+    with pytest.raises(EvaluatorError, match=r"gave no reply that can be read for 24 of 24 questions"):
         VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
 
 
@@ -333,7 +333,7 @@ def test_where_the_judge_names_no_option_the_draw_is_the_same_in_every_run(setti
     assert scores[0] == scores[1] == scores[2]
     assert scores[0].value in (97.5, 100)
     vague = dict.fromkeys(right(rows), "I would go for number B7")
-    with pytest.raises(EvaluatorError, match="can read for 40 of 40 questions"):
+    with pytest.raises(EvaluatorError, match="can be read for 40 of 40 questions"):
         VLMEval(judged).evaluate(scripted(tmp_path, vague, name="vague"), benchmark)
 
 

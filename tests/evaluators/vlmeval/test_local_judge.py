@@ -10,9 +10,9 @@ import torch
 
 from evaluators.answering.endpoint import map_at_once
 from evaluators.answering.engines.transformers import LanguageModel
+from evaluators.answering.local_judge import LocalJudge
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
-from evaluators.vlmeval.local_judge import LocalJudge
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark
 from soup.evaluation.settings import EvalSettings

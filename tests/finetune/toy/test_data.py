@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from evaluators.answering.judge_session import JudgeSession
+from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval.benchmarks import BENCHMARKS as OPENCOMPASS
 from evaluators.vlmeval.data_sets import ImageFiles, data_file, open_data_set, question_ids
-from evaluators.vlmeval.judge_session import JudgeSession
-from evaluators.vlmeval.llm_judge import LLMJudge
 from evaluators.vlmeval.scoring import score
 from finetune.toy.__main__ import main
 from finetune.toy.benchmarks import BENCHMARKS, STEP

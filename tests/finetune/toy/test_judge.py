@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluators.answering.llm_judge import LLMJudge
 from evaluators.vlmeval.light_import import vlmeval_module
-from evaluators.vlmeval.llm_judge import LLMJudge
 from finetune.toy.judge import MODEL, JudgeServer, extract, grade, reply
 from finetune.toy.rule_server import open_server
 from finetune.toy.tasks import Question, draw_scene, with_hint

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from evaluators.answering.batching import ask, release_memory
 from evaluators.answering.engines.transformers import LanguageModel
 from evaluators.answering.engines.transformers import identity as transformers_identity
+from evaluators.answering.llm_judge import VLMEVALKIT
 from evaluators.answering.prompts import TextPrompter
 from evaluators.answering.side_files import side_files_digest
 from soup.checkpoints.digest import digest_checkpoint
@@ -79,7 +80,7 @@ class _LanguageModelEngine:
 
 @dataclass
 class _Question:
-    prompt: str
+    prompt: Prompt
     max_tokens: int
     reply: str | None = None
 
@@ -90,12 +91,13 @@ class LocalJudge:
     Args:
         settings: They name the checkpoint and its engine.
         release: Gives back what the candidates' engine holds, called where the judge does not fit beside it.
+        prompts: Whose prompts it is asked with, for its identity.
 
     Raises:
         EvaluatorError: there is no such checkpoint, it can't be asked, or its engine is unknown.
     """
 
-    def __init__(self, settings: EvalSettings, release: Callable[[], None]) -> None:
+    def __init__(self, settings: EvalSettings, release: Callable[[], None], prompts: str = VLMEVALKIT) -> None:
         directory = Path(str(settings.judge_model))
         TextPrompter(directory, trust_remote_code=settings.trust_remote_code)
         try:
@@ -109,13 +111,13 @@ class LocalJudge:
             trust_remote_code=settings.trust_remote_code,
             batch_size=settings.batch_size,
         )
-        is_plain = settings.judge_engine == "transformers"
-        self._engine: Any = _LanguageModelEngine(own) if is_plain else build_engine(own)
+        self._sees_pictures = settings.judge_engine != "transformers"
+        self._engine: Any = build_engine(own) if self._sees_pictures else _LanguageModelEngine(own)
         if not hasattr(self._engine, "max_new_tokens"):
             raise EvaluatorError(f"{option_name('judge_engine')} {settings.judge_engine}: has no max_new_tokens.")
         self.model, self.address, self.requests = directory.name, str(directory), settings.judge_requests
         self._facts = {"checkpoint": weights, "files": side_files_digest(directory), **self._engine.identity()}
-        self._directory, self._weights, self._release = directory, weights, release
+        self._directory, self._weights, self._release, self._prompts = directory, weights, release, prompts
         self.logs = Path("logs")
         self._is_open = False
         self.shares_memory = True  # with the candidates' engine; False once both did not fit
@@ -124,7 +126,7 @@ class LocalJudge:
 
     def identity(self) -> Mapping[str, object]:
         """Return what a grade depends on, as JSON values: the checkpoint's content, never its place."""
-        return {**self._facts, "prompts": "VLMEvalKit's"}
+        return {**self._facts, "prompts": self._prompts}
 
     def ask(
         self,
@@ -133,6 +135,7 @@ class LocalJudge:
         max_tokens: int,
         stopped: threading.Event | None = None,
         system: str = "",
+        images: Sequence[str] = (),
     ) -> str:
         """Return the judge's reply to a prompt; prompts of other threads are answered in the same batch.
 
@@ -141,7 +144,14 @@ class LocalJudge:
         Raises:
             EvaluatorError: the judge can't be loaded, or failed.
         """
-        question = _Question(f"{system}\n\n{prompt}" if system else prompt, max_tokens)
+        if images and not self._sees_pictures:
+            raise EvaluatorError(
+                f"{option_name('judge_images')}: {self.model} is a language model of transformers, which sees no "
+                f"pictures. Leave it out, or name a judge and a {option_name('judge_engine')} that see some."
+            )
+        shown = [{"type": "image", "value": image} for image in images]
+        text = {"type": "text", "value": f"{system}\n\n{prompt}" if system else prompt}
+        question = _Question([*shown, text], max_tokens)
         with self._adding:
             self._waiting.append(question)
         with self._answering:
@@ -168,7 +178,7 @@ class LocalJudge:
         for length in sorted({question.max_tokens for question in batch}):
             part = [question for question in batch if question.max_tokens == length]
             self._engine.max_new_tokens = length
-            prompts = [[{"type": "text", "value": question.prompt}] for question in part]
+            prompts = [question.prompt for question in part]
             for question, reply in zip(part, self._engine.answer(prompts, lambda *_: None), strict=True):
                 question.reply = reply
 

@@ -8,16 +8,36 @@ from pathlib import Path
 from typing import TypeVar
 
 from evaluators.answering.endpoint import map_at_once
+from evaluators.answering.llm_judge import VLMEVALKIT, LLMJudge
+from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache, response_key
-from evaluators.vlmeval.llm_judge import LLMJudge
-from evaluators.vlmeval.local_judge import LocalJudge
 from soup.errors import EvaluatorError
 from soup.evaluation.dealing import Dealer
+from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
-__all__ = ["JudgeSession", "RepliesOfOthers"]
+__all__ = ["JudgeSession", "RepliesOfOthers", "open_judge"]
 
 T = TypeVar("T")
+
+
+def open_judge(
+    settings: EvalSettings, release: Callable[[], None], prompts: str = VLMEVALKIT
+) -> LLMJudge | LocalJudge | None:
+    """Return the judge that the settings name: a checkpoint of a language model, or an endpoint; None for none.
+
+    Args:
+        settings: They name it.
+        release: Gives back what the candidates' engine holds, where a checkpoint does not fit beside it.
+        prompts: Whose prompts it is asked with, for its identity.
+
+    Raises:
+        EvaluatorError: half of one is named, or it can't be asked.
+    """
+    model = settings.judge_model
+    if model and not settings.judge_url and (Path(model) / "config.json").is_file():
+        return LocalJudge(settings, release, prompts)
+    return LLMJudge.from_settings(settings, prompts)
 
 
 class RepliesOfOthers:
@@ -71,26 +91,30 @@ class JudgeSession:
         self._stopped = threading.Event()
         self._replies = 0
 
-    def generate(self, prompt: str, temperature: float = 0, system: str = "", **_: object) -> str:
+    def generate(
+        self, prompt: str, temperature: float = 0, system: str = "", images: Sequence[str] = (), **_: object
+    ) -> str:
         """Return the judge's reply, under the name by which VLMEvalKit asks for it.
 
         Args:
             prompt: What it is asked.
             temperature: For the endpoint.
             system: What it is told to be, before the prompt.
+            images: Files that it is shown, named by their content.
 
         Raises:
             EvaluatorError: it did not come; says what is kept, and how to go on or leave the benchmark out.
         """
         facts = ["judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens]
-        key = response_key(*facts, *([system] if system else []))
+        pictures = [Path(image).name for image in images]
+        key = response_key(*facts, *([system] if system else []), *([pictures] if pictures else []))
         if (reply := self._cache.get(key)) is not None:
             return reply
         if (reply := self._others.get(key)) is not None:
             self._cache.add({key: reply})
             return reply
         try:
-            reply = self._judge.ask(prompt, temperature, self._max_tokens, self._stopped, system)
+            reply = self._judge.ask(prompt, temperature, self._max_tokens, self._stopped, system, images)
         except EvaluatorError as reason:
             self._stopped.set()
             raise EvaluatorError(
@@ -111,13 +135,13 @@ class JudgeSession:
         return ask() if self._dealer is None else self._dealer.aside(ask)
 
     def refuse_unread(self, unread: Sequence[str], count: int) -> None:
-        """Refuse a judge whose replies can't be read: VLMEvalKit would count those questions as wrong.
+        """Refuse a judge whose replies can't be read: VLMEvalKit would count those as wrong, an arena as ties.
 
-        A few such replies are a judge's slip and count as VLMEvalKit counts them. More than one in twenty are a
-        judge that does not do its work.
+        A few such replies are a judge's slip and count so. More than one in twenty are a judge that does not do its
+        work.
 
         Args:
-            unread: The replies, or logs of them, that VLMEvalKit could not read.
+            unread: The replies that can't be read, or logs of them.
             count: The number of all questions.
 
         Raises:
@@ -126,6 +150,6 @@ class JudgeSession:
         if len(unread) > max(1, count // 20):
             raise EvaluatorError(
                 f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} gave no reply that "
-                f"VLMEvalKit can read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Choose another "
+                f"can be read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Choose another "
                 f"judge, or leave {self._benchmark} out of {option_name('eval')}."
             )

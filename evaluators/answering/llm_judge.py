@@ -1,19 +1,23 @@
 """A language model that grades answers: any endpoint that speaks OpenAI's chat completions.
 
-What is asked and how a reply is read are VLMEvalKit's own functions.
+What is asked and how a reply is read are the harness's: VLMEvalKit's own functions, or an arena's.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from evaluators.answering.endpoint import ChatEndpoint
+from evaluators.answering.engines.requests import chat_part
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
-__all__ = ["LLMJudge"]
+__all__ = ["VLMEVALKIT", "LLMJudge"]
+
+VLMEVALKIT = "VLMEvalKit's"
+"""Whose prompts a judge is asked with, where nobody says otherwise."""
 
 
 class LLMJudge:
@@ -24,20 +28,22 @@ class LLMJudge:
         model: The model's name there.
         key_env: The environment variable that holds the key.
         requests: How many are under way at once.
+        prompts: Whose prompts it is asked with, for its identity.
 
     Raises:
         EvaluatorError: a URL without a model, a model without a URL, or a URL that is none.
     """
 
-    def __init__(self, url: str, model: str, key_env: str, requests: int = 8) -> None:
+    def __init__(self, url: str, model: str, key_env: str, requests: int = 8, prompts: str = VLMEVALKIT) -> None:
         self.model = model
         self.requests = requests
+        self.prompts = prompts
         self.key_env = key_env
         self._endpoint = ChatEndpoint(url, key_env, option_name("judge_url"))
         self.address = self._endpoint.address
 
     @classmethod
-    def from_settings(cls, settings: EvalSettings) -> LLMJudge | None:
+    def from_settings(cls, settings: EvalSettings, prompts: str = VLMEVALKIT) -> LLMJudge | None:
         """Build the judge that the settings name; None where they name none.
 
         Raises:
@@ -50,11 +56,11 @@ class LLMJudge:
                 f"A judge needs both {option_name('judge_url')} and {option_name('judge_model')}; only one "
                 f"of them is given. ({option_name('judge_model')} alone may be the directory of a checkpoint.)"
             )
-        return cls(settings.judge_url, settings.judge_model, settings.judge_key_env, settings.judge_requests)
+        return cls(settings.judge_url, settings.judge_model, settings.judge_key_env, settings.judge_requests, prompts)
 
     def identity(self) -> Mapping[str, object]:
-        """Return what a grade depends on, as JSON values; the prompts are VLMEvalKit's, whose version is not in it."""
-        return {"url": self.address, "model": self.model, "prompts": "VLMEvalKit's"}
+        """Return what a grade depends on, as JSON values; of VLMEvalKit's prompts the version is not in it."""
+        return {"url": self.address, "model": self.model, "prompts": self.prompts}
 
     def ask(
         self,
@@ -63,6 +69,7 @@ class LLMJudge:
         max_tokens: int,
         stopped: threading.Event | None = None,
         system: str = "",
+        images: Sequence[str] = (),
     ) -> str:
         """Return the judge's reply to a prompt.
 
@@ -72,12 +79,15 @@ class LLMJudge:
             max_tokens: For the endpoint.
             stopped: Set by others to cut the pauses between attempts short.
             system: What stands before the prompt, in the system's name.
+            images: Files of pictures that it is shown before the text.
 
         Raises:
             EvaluatorError: no reply came after all attempts; says why.
         """
         before = [{"role": "system", "content": system}] if system else []
-        body = {"model": self.model, "messages": [*before, {"role": "user", "content": prompt}]}
+        shown = [chat_part("image", image) for image in images]
+        content = [*shown, chat_part("text", prompt)] if shown else prompt
+        body = {"model": self.model, "messages": [*before, {"role": "user", "content": content}]}
         return self._endpoint.complete({**body, "temperature": temperature, "max_tokens": max_tokens}, stopped)
 
     def make_room(self) -> None:
