@@ -5,7 +5,7 @@
 #               (make zoo MERGEKIT=1: what mergekit makes of the same files stands beside it)
 # make test-vllm  the engine vllm and servers, with the real vLLM for processors, in .venv-vllm
 # make smoke    sdist and wheel in environments of their own, with a compiler and without: soup, soup demo, soup doctor
-# make test-page  the page of soup report in a real Chromium (make system-page installs one on Debian)
+# make test-page  the pages of soup report and soup arena in a real Chromium (make system-page installs one on Debian)
 # make docs     the site of the documentation, build/site/index.html; writes docs/cli.md; links and code blocks are tested
 # make fuzz     every reader of files and answers on damaged ones: EXECUTIONS=100000 of each
 # make bench    speed and memory of a merge, against the floor of this machine
@@ -39,7 +39,7 @@ smoke: .venv/ready
 
 test-page: .venv/ready
 	$(PIP) 'playwright>=1.50'
-	$(BIN)/pytest tests/report/page
+	$(BIN)/pytest tests/report/page tests/evaluators/arena/test_in_chromium.py
 
 zoo: .venv/ready $(if $(MERGEKIT),.venv-mergekit/ready)
 	ZOO_TABLE=docs/zoo.md $(if $(MERGEKIT),ZOO_MERGEKIT=.venv-mergekit/bin/python) $(BIN)/pytest -m zoo tests/zoo

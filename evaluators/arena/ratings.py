@@ -41,6 +41,7 @@ class Comparison:
         points: The first's: 1, 0.5 or 0.
         weight: How many votes it counts for.
         longer: How much longer the first's answer is, from -1 to 1.
+        is_voted: Whether somebody voted; else the two answers are the same.
     """
 
     question: str
@@ -49,6 +50,7 @@ class Comparison:
     points: float
     weight: float = 1.0
     longer: float = 0.0
+    is_voted: bool = True
 
 
 @dataclass(frozen=True)

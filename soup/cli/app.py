@@ -12,6 +12,7 @@ import click
 import cloup
 
 from soup._version import __version__
+from soup.cli.arena import arena_commands
 from soup.cli.data import data_commands
 from soup.cli.evaluating import evaluating_commands
 from soup.cli.merging import merging_commands
@@ -30,7 +31,7 @@ SECTIONS = {
     "Start": ["demo", "doctor"],
     "Look at what there is": ["check", "inspect", "list"],
     "Choose and merge": ["average", "maximum", "greedy", "cook", "merge"],
-    "Evaluate": ["eval", "sweep", "report"],
+    "Evaluate": ["eval", "sweep", "arena", "report"],
     "Make a pool": ["data", "finetune", "select", "study", "assemble", "convert-points"],
 }
 
@@ -53,7 +54,7 @@ def cli(ctx: click.Context) -> None:
 
 def _add_commands() -> None:
     commands = [*merging_commands, *search_commands, *evaluating_commands, *training_commands, *data_commands]
-    commands += [*selecting_commands, *starting_commands]
+    commands += [*selecting_commands, *starting_commands, *arena_commands]
     by_name = {command.name: command for command in commands}
     for title, names in SECTIONS.items():
         section = cloup.Section(title, [by_name.pop(name) for name in names])

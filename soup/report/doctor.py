@@ -16,7 +16,7 @@ from soup._version import __version__
 from soup.errors import SoupError
 from soup.evaluation.api import Benchmark
 from soup.evaluation.harnesses import Catalog, build_evaluator, locate
-from soup.merging.compiled import has_kernels
+from soup.merging.kernel_library import has_kernels
 from soup.support.disk_space import free_space
 from soup.support.extras import DISTRIBUTION, EXTRAS, absent_requirements, install_line
 from soup.support.file_lock import FileLock

@@ -262,6 +262,7 @@ EVALUATORS = Registry(
         "vlmeval": "evaluators.vlmeval.harness:VLMEval",
         "lm_eval": "evaluators.lm_eval.harness:LMEval",
         "grounding": "evaluators.grounding.harness:Grounding",
+        "arena": "evaluators.arena.harness:Preference",
         "python": "evaluators.python:PythonFunction",
         "command": "evaluators.command:Command",
         "function": "soup.evaluation.functions:FunctionEvaluator",

@@ -1,0 +1,230 @@
+"""An arena on disk: questions with their pictures, and what candidates answered. No checkpoint is needed to look at it.
+
+RUN/arena.json        the questions, and the seed of sides and orders; never written anew
+RUN/images/           their pictures, by content
+RUN/candidates/       each candidate's answers, in the order in which they came
+RUN/votes.jsonl       every vote, one line each
+RUN/token             what stands in the link of the page
+RUN/journal.jsonl, answers/, digests.json, logs/   of asking the candidates, as of any run
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+from soup.errors import EvaluatorError, JournalError
+from soup.evaluation.engine import Prompt
+from soup.support.atomic_files import write_atomic
+from soup.support.json_text import check_kinds, read_json_object
+from soup.support.options import option_name
+from soup.support.text import did_you_mean
+
+__all__ = ["FILE_NAME", "Arena", "Member", "Question", "text_key"]
+
+FILE_NAME = "arena.json"
+PICTURE = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
+
+
+def text_key(text: str) -> str:
+    """Return what an answer is known by: votes are on texts, whoever gave them."""
+    return hashlib.sha256(text.strip().encode("utf-8", "replace")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, in parts as `soup.evaluation.engine.Prompt` has them; a picture is the name of its file.
+
+    Args:
+        index: Its name.
+        parts: Texts and pictures in their order.
+    """
+
+    index: str
+    parts: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        """What is asked, without the pictures."""
+        return "\n".join(value for kind, value in self.parts if kind == "text")
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names of its pictures' files."""
+        return tuple(value for kind, value in self.parts if kind == "image")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A candidate with its answers.
+
+    Args:
+        name: What tables call it.
+        recipe: The digest of its recipe.
+        answering: What its answers depended on besides.
+        answers: By question.
+    """
+
+    name: str
+    recipe: str
+    answering: Mapping[str, object]
+    answers: Mapping[str, str]
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """The key of each answer, by question."""
+        return {index: text_key(answer) for index, answer in self.answers.items()}
+
+
+class Arena:
+    """An arena, read from its folder.
+
+    Raises:
+        EvaluatorError: there is none.
+        JournalError: a file of it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / FILE_NAME).is_file():
+            raise EvaluatorError(
+                f"{path}: no arena. soup arena CHECKPOINT ... {option_name('prompts')} FILE makes one; by default it "
+                "lies beside the file, FILE.arena."
+            )
+        document = _read(path / FILE_NAME, {"schema": int, "seed": str, "questions": list})
+        self.seed = str(document["seed"])
+        questions = cast("list[Mapping[str, object]]", document["questions"])
+        self.questions = {question.index: question for question in map(self._question, questions)}
+        files = sorted((path / "candidates").glob("[0-9]*.json"), key=lambda file: int(file.name.split("-")[0]))
+        members = map(_member, files)
+        self.members = {member.name: member for member in members}
+
+    @classmethod
+    def make(cls, path: Path, questions: Iterable[tuple[Question, Mapping[str, bytes]]]) -> Arena:
+        """Write an arena of questions, or open that of the same ones.
+
+        Args:
+            path: Its folder.
+            questions: Each with the bytes of its pictures by name.
+
+        Raises:
+            EvaluatorError: there is an arena of other questions, or no question.
+        """
+        kept = list(questions)
+        asked = [question for question, _ in kept]
+        if (path / FILE_NAME).exists():
+            arena = cls(path)
+            arena._refuse_other(asked)
+            return arena
+        if not asked:
+            raise EvaluatorError(f"{option_name('prompts')}: no question in it.")
+        for name, data in {name: data for _, images in kept for name, data in images.items()}.items():
+            write_atomic(path / "images" / name, data)
+        shown = [{"index": question.index, "parts": [*map(list, question.parts)]} for question in asked]
+        document = {"schema": 1, "seed": secrets.token_hex(16), "questions": shown}
+        write_atomic(path / FILE_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        return cls(path)
+
+    @property
+    def votes_path(self) -> Path:
+        """The file of votes."""
+        return self.path / "votes.jsonl"
+
+    @property
+    def digest(self) -> str:
+        """The digest of the questions, their pictures by content."""
+        parts = [[question.index, [*map(list, question.parts)]] for question in self.questions.values()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def image(self, name: str) -> Path:
+        """Return the file of a picture of a question's."""
+        return self.path / "images" / name
+
+    def prompt(self, question: Question) -> Prompt:
+        """Return a question as an engine is asked it."""
+        return [
+            {"type": kind, "value": str(self.image(value).absolute()) if kind == "image" else value}
+            for kind, value in question.parts
+        ]
+
+    def baseline(self, name: str | None = None) -> str:
+        """Return the candidate that others are compared with: the named one, or else the first that came.
+
+        Raises:
+            EvaluatorError: there is no such candidate, or none at all.
+        """
+        if not self.members:
+            raise EvaluatorError(f"{self.path}: nobody has answered yet: soup arena CHECKPOINT ... adds candidates.")
+        if name is not None and name not in self.members:
+            raise EvaluatorError(f"{self.path}: no candidate '{name}'.{did_you_mean(name, self.members)}")
+        return name or next(iter(self.members))
+
+    def givers(self, question: str) -> dict[str, list[str]]:
+        """Return who gave each answer to a question, by the answer's key."""
+        givers: dict[str, list[str]] = {}
+        for member in self.members.values():
+            if question in member.keys:
+                givers.setdefault(member.keys[question], []).append(member.name)
+        return givers
+
+    def add(self, member: Member) -> None:
+        """Write a candidate's answers, in place of earlier ones of the same candidate.
+
+        Raises:
+            EvaluatorError: another candidate has that name.
+        """
+        known = self.members.get(member.name)
+        if known == member:
+            return
+        if known is not None and known.recipe != member.recipe:
+            raise EvaluatorError(
+                f"{member.name}: the arena {self.path} has another candidate of that name, of other weights. Rename "
+                f"the folder, or choose another {option_name('run_dir')}."
+            )
+        number = [*self.members].index(member.name) + 1 if known else len(self.members) + 1
+        shown = re.sub(r"[^\w.-]+", "_", member.name)[:80]
+        document = {"schema": 1, "name": member.name, "recipe": member.recipe, "answering": dict(member.answering)}
+        text = json.dumps({**document, "answers": dict(member.answers)}, indent=1, ensure_ascii=False)
+        write_atomic(self.path / "candidates" / f"{number:03}-{shown}.json", text + "\n")
+        self.members[member.name] = member
+
+    def _question(self, row: Mapping[str, object]) -> Question:
+        try:
+            parts = tuple((str(kind), str(value)) for kind, value in cast("list[list[str]]", row["parts"]))
+            if any(kind == "image" and not PICTURE.fullmatch(value) for kind, value in parts):
+                raise ValueError("a picture that is named by something else than its content")
+            return Question(str(row["index"]), parts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise JournalError(f"{self.path / FILE_NAME}: damaged ({error}); restore it.") from error
+
+    def _refuse_other(self, questions: Iterable[Question]) -> None:
+        asked = {question.index: question for question in questions}
+        changed = [index for index in {**self.questions, **asked} if self.questions.get(index) != asked.get(index)]
+        if changed:
+            raise EvaluatorError(
+                f"{self.path}: is an arena of other questions ({len(changed)} differ, e.g. {changed[0]}); votes on "
+                f"them stay theirs. Choose another {option_name('run_dir')}."
+            )
+
+
+def _member(path: Path) -> Member:
+    kinds = {"name": str, "recipe": str, "answering": dict, "answers": dict}
+    document = _read(path, kinds)
+    name, recipe, answering, answers = (document[key] for key in kinds)
+    return Member(str(name), str(recipe), cast("Mapping[str, object]", answering), cast("Mapping[str, str]", answers))
+
+
+def _read(path: Path, kinds: Mapping[str, type]) -> dict[str, object]:
+    document = read_json_object(path, JournalError)
+    try:
+        check_kinds(document, kinds, {"answers": str} if "answers" in kinds else {})
+    except ValueError as error:
+        raise JournalError(f"{path}: damaged ({error}); restore it.") from error
+    return document

@@ -1,0 +1,160 @@
+"""The votes: one line each, on the disk before the voter sees the next pair. A voter's first on a pair counts.
+
+A vote is on two texts that answer one question, whoever gave them: a candidate that says the same later has it, too.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, cast, get_args
+
+from soup.errors import JournalError, SoupError
+from soup.support.json_text import check_kinds, parse_json_object
+from soup.support.line_log import LineLog, whole_lines
+
+__all__ = ["CHOICES", "Choice", "Match", "Vote", "VoteLog", "read_votes"]
+
+Choice = Literal["left", "right", "tie", "skip"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+POINTS: Mapping[str, float] = {"left": 1.0, "tie": 0.5, "right": 0.0}
+SCHEMA = 1
+
+
+@dataclass(frozen=True, order=True)
+class Match:
+    """Two different answers to a question, by their keys, the lesser first: on which side they stood is a vote's."""
+
+    question: str
+    first: str
+    second: str
+
+    @classmethod
+    def of(cls, question: str, one: str, other: str) -> Match:
+        """Return the match of two answers."""
+        return cls(question, min(one, other), max(one, other))
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What a voter said of two answers.
+
+    Args:
+        voter: A person's name, or an LLM judge's.
+        by: Which of both it is.
+        question: Its name.
+        left: The key of the answer that stood on the left.
+        right: That on the right.
+        choice: The better side; `skip`: the voter can't tell, and it does not count.
+        time: When, in UTC.
+        orders: Of a judge what it said with the left answer first, and then with the right one first.
+    """
+
+    voter: str
+    by: Literal["person", "judge"]
+    question: str
+    left: str
+    right: str
+    choice: Choice
+    time: str = ""
+    orders: tuple[str, ...] = ()
+
+    @property
+    def match(self) -> Match:
+        """The pair of answers, whatever their sides."""
+        return Match.of(self.question, self.left, self.right)
+
+    @property
+    def points(self) -> float | None:
+        """What the match's first answer has of it: 1, 0.5 or 0; None where it was skipped."""
+        points = POINTS.get(self.choice)
+        return points if points is None or self.left == self.match.first else 1 - points
+
+
+class VoteLog:
+    """The file of votes, which this process alone adds to until it is left (`with`). Threads may share it.
+
+    Raises:
+        JournalError: another process adds to it, or a line is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        in_use = "somebody else serves this arena, or has a judge vote in it; stop that first."
+        self._log = LineLog(path, JournalError, in_use)
+        self._turn = threading.Lock()
+        try:
+            self.votes = _votes(path, self._log.lines)
+        except BaseException:
+            self._log.close()
+            raise
+        self._known = {(vote.voter, vote.match) for vote in self.votes}
+
+    def add(self, vote: Vote) -> bool:
+        """Keep a vote; when this returns it is on the disk. False, and nothing is done, where its voter has voted.
+
+        Raises:
+            JournalError: the disk is full or failed.
+        """
+        with self._turn:
+            if (key := (vote.voter, vote.match)) in self._known:
+                return False
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            line = {"schema": SCHEMA, **vars(vote), "time": vote.time or now, "orders": list(vote.orders)}
+            self._log.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._known.add(key)
+            self.votes.append(vote)
+            return True
+
+    def has(self, voter: str, match: Match) -> bool:
+        """Whether somebody has voted on a match."""
+        return (voter, match) in self._known
+
+    def __enter__(self) -> VoteLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._turn:  # a vote that is under way is kept, and told of
+            self._log.close()
+
+
+def read_votes(path: Path) -> list[Vote]:
+    """Read votes, also while somebody adds to them.
+
+    Raises:
+        JournalError: a line is damaged.
+    """
+    return _votes(path, whole_lines(path, JournalError))
+
+
+def _votes(path: Path, lines: Iterable[bytes]) -> list[Vote]:
+    votes: dict[tuple[str, Match], Vote] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            vote = _vote(parse_json_object(line, f"line {number}", JournalError))
+        except (ValueError, SoupError) as error:
+            raise JournalError(
+                f"{path}: line {number} is damaged ({error}). Remove that line to lose its vote alone, or restore the "
+                "file."
+            ) from error
+        votes.setdefault((vote.voter, vote.match), vote)
+    return [*votes.values()]
+
+
+_KINDS = {**dict.fromkeys(("voter", "by", "question", "left", "right", "choice", "time"), str), "orders": list}
+
+
+def _vote(line: Mapping[str, object]) -> Vote:
+    if line.get("schema") != SCHEMA:
+        raise ValueError(f"expected schema {SCHEMA}, found {line.get('schema')!r:.20}")
+    check_kinds(line, _KINDS, {"orders": str})
+    if line["choice"] not in CHOICES or line["by"] not in ("person", "judge") or line["left"] == line["right"]:
+        raise ValueError("no such choice or voter, or one answer on both sides")
+    values = {name: line[name] for name in _KINDS}
+    return Vote(**cast("dict[str, str]", values | {"orders": tuple(cast("list[str]", line["orders"]))}))  # type: ignore[arg-type]  # checked above

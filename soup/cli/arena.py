@@ -1,0 +1,187 @@
+"""The command that has people, and LLM judges, say which answer is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import cloup
+
+from soup.cli.options import (
+    Command,
+    GroupedOption,
+    Values,
+    carrier_options,
+    compose_options,
+    dry_run_option,
+    json_option,
+)
+from soup.cli.training import needs_extra
+from soup.evaluation.config import EvalConfig
+
+if TYPE_CHECKING:
+    from evaluators.arena.record import Question
+
+__all__ = ["arena_commands", "print_arena"]
+
+LOOPBACK = "127.0.0.1"
+ASKED_BY = ("model", "engine", "engine_args", "engine_url", "batch_size", "timeout_seconds", "trust_remote_code")
+JUDGED_BY = ("url", "model", "engine", "engine_args", "requests", "key_env", "images")
+MOST_IN_MATRIX = 12
+
+
+@click.command("arena", cls=Command, example="soup arena ckpts/a ckpts/b --prompts prompts.jsonl --dry-run")
+@cloup.argument("checkpoints", nargs=-1, help="Candidates: directories or Hub ids, or one folder of them.")
+@compose_options(
+    GroupedOption.of(
+        "Evaluate",
+        "--prompts",
+        type=click.Path(exists=True, path_type=Path),
+        metavar="FILE",
+        help="The questions: rows of any training format, or {image, question}; answers in them are not read.",
+    ),
+    GroupedOption.of(
+        "Evaluate", "--images", metavar="DIR", help="Where relative paths of images start. [default: FILE's]"
+    ),
+    *carrier_options(EvalConfig, *ASKED_BY, *(f"judge_{name}" for name in JUDGED_BY), "workers", "ray"),
+    GroupedOption.of(
+        "Output", "--report", is_flag=True, help="Print the ratings and stop, instead of serving the page."
+    ),
+    GroupedOption.of(
+        "Output", "--baseline", metavar="NAME", help="The candidate that others are compared with. [default: the first]"
+    ),
+    GroupedOption.of(
+        "Output",
+        "--host",
+        default=LOOPBACK,
+        show_default=True,
+        metavar="ADDRESS",
+        help="Serve the page to others, too: this machine's address, or 0.0.0.0 for all it has.",
+    ),
+    GroupedOption.of(
+        "Output", "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, metavar="N", help="0: any."
+    ),
+    GroupedOption.of(
+        "Output", "--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="The arena. [default: FILE.arena]"
+    ),
+    json_option,
+    dry_run_option,
+)
+def arena(values: Values) -> None:
+    """Let people vote on pairs of answers.
+
+    Candidates answer, a local page shows two answers without names, ratings come of the votes. Typed again, it goes on.
+    """
+    from soup.cli.console import open_board, print_json, print_line, print_plan
+
+    prompts, run = values["prompts"], values["run_dir"]
+    if prompts is None and run is None:
+        raise click.UsageError("expected --prompts FILE, or --run-dir of an arena that there is")
+    with needs_extra():
+        from evaluators.arena.record import Arena
+        from evaluators.arena.report import arena_document
+        from evaluators.arena.task import ArenaTask, serving
+    run = run or prompts.with_name(f"{prompts.stem}.arena")
+    with open_board(values) as board:
+        questions = _questions(prompts, values["images"]) if prompts else None
+        task = ArenaTask(run, questions, values["checkpoints"], values.carrier(EvalConfig))
+        if values["dry_run"]:
+            plan = task.plan()
+        else:
+            judged = f"votes of {values['judge_model']}"
+            task.prepare(board.progress, lambda done, count: board.show_rows(judged, done, count))
+            document = arena_document(Arena(run), values["baseline"]) if values["report"] else {}
+    if values["dry_run"]:
+        print_plan(plan, as_json=values["as_json"])
+    elif values["report"]:
+        (print_json if values["as_json"] else print_arena)(document)
+    else:
+        with serving(Arena(run), values["host"], values["port"]) as server:
+            shown = {"schema": 1, "run": str(run), "link": server.link}
+            print_json(shown) if values["as_json"] else print_line(server.link)
+            try:
+                server.serve_forever()
+            finally:
+                told = f"{server.ballot.new_votes} votes came; all are kept in {run}. The same command goes on."
+                click.echo(told, err=True)
+
+
+def print_arena(document: Mapping[str, Any]) -> None:
+    """Print ratings, agreement, the effect of length and the win matrix of each group of voters, on stdout."""
+    from soup.cli.console import print_line, print_rows
+
+    for voters in document["voters"]:
+        print_line(
+            f"{voters['voters']}: {voters['votes']:,} votes ({voters['ties']:,} ties), {voters['skipped']:,} skipped; "
+            f"{document['questions']:,} questions, {document['pairs']:,} pairs"
+        )
+        if voters["ratings"]:
+            head = ["candidate", "rating", "95 %", f"beside {document['baseline']}", "95 %", "at equal length", "votes"]
+            print_rows(head, list(map(_rating_row, _by_rating(voters))), right=range(1, 7))
+            _print_rest(voters, [candidate["name"] for candidate in document["candidates"]])
+        for remark in voters["remarks"]:
+            print_line(remark)
+    for judge in document["judges"]:
+        print_line(
+            f"{judge['name']}: the same in both orders {_percent(judge['same_in_both_orders'])}, agrees with people "
+            f"{_percent(judge['agrees_with_people'])} of {judge['votes_of_people_beside']:,} votes"
+        )
+    for remark in document["remarks"]:
+        print_line(remark)
+
+
+def _by_rating(voters: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return sorted(voters["ratings"], key=lambda row: -row["rating"]["value"])
+
+
+def _rating_row(row: Mapping[str, Any]) -> list[str]:
+    rating, difference, level = row["rating"], row["difference"], row["difference_at_equal_length"]
+    return [
+        row["name"],
+        f"{rating['value']:.0f}",
+        f"{rating['low']:.0f} to {rating['high']:.0f}",
+        f"{difference['value']:+.0f}",
+        f"{difference['low']:+.0f} to {difference['high']:+.0f}",
+        f"{level['value']:+.0f}",
+        f"{row['votes']:,}",
+    ]
+
+
+def _print_rest(voters: Mapping[str, Any], names: Sequence[str]) -> None:
+    from soup.cli.console import print_line, print_rows
+
+    if (shared := voters["agreement"]) and shared["pairs_of_votes"]:
+        alpha = "" if shared["alpha"] is None else f", Krippendorff's alpha {shared['alpha']:.2f}"
+        print_line(f"people agree on {_percent(shared['share'])} of {shared['pairs_of_votes']:,} pairs of votes{alpha}")
+    effect = voters["length"]["effect"]
+    print_line(
+        f"a standard deviation of length: {effect['value']:+.0f} [{effect['low']:+.0f}, {effect['high']:+.0f}]; the "
+        f"left side was preferred in {_percent(voters['left_preferred'])}"
+    )
+    if len(names) > MOST_IN_MATRIX:
+        return
+    shares = {(cell["first"], cell["second"]): cell["share"] for cell in voters["wins"]}
+    shares |= {(second, first): share if share is None else 1 - share for (first, second), share in shares.items()}
+    rows = [
+        [name, *(_percent(shares.get((name, other))) if name != other else "" for other in names)] for name in names
+    ]
+    print_rows(["preferred to", *names], rows, right=range(1, len(names) + 1))
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def _questions(prompts: Path, images: str | None) -> list[tuple[Question, Mapping[str, bytes]]]:
+    with needs_extra():
+        from evaluators.arena.record import Question
+        from finetune.config import DataSet
+        from finetune.data.asked_rows import asked_rows
+        from finetune.data.source_rows import SourceRows
+    rows = asked_rows(SourceRows(DataSet.model_validate({"path": str(prompts), "images": images})))
+    return [(Question(row.index, row.parts), row.images) for row in rows]
+
+
+arena_commands = [arena]

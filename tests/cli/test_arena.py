@@ -1,0 +1,246 @@
+"""`soup arena ...` as a user types it: candidates answer once, a judge votes in both orders, ratings are printed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from evaluators.arena.record import Arena
+from evaluators.arena.votes import VoteLog, read_votes
+from soup.cli.app import cli
+from soup.errors import SoupError
+from tests.helpers.arenas import vote, write_candidates, write_prompts
+from tests.helpers.forked_cli import Forge
+from tests.helpers.scripted_models import JudgeServer
+from tests.helpers.toy_pools import make_checkpoint
+from tests.helpers.vlm_families import save_family
+
+SPEAKER = ("--model", "speaker.py:Speaker")
+COMMAND = ("ckpts/a", "ckpts/b", "--prompts", "prompts.jsonl", *SPEAKER)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_prompts(tmp_path / "prompts.jsonl")
+    write_candidates(tmp_path)
+    return tmp_path
+
+
+def run(*words):
+    return CliRunner().invoke(cli, ["arena", *words], catch_exceptions=False)
+
+
+def asked(here):
+    notes = here / "speaker.notes"
+    return notes.read_text().splitlines() if notes.exists() else []
+
+
+def prefer_larger(prompt, temperature):
+    """What a judge says that prefers the candidate of the larger number."""
+    numbers = [float(number) for number in re.findall(r"I say (\d+)", str(prompt))]
+    if not numbers:
+        return "hello"
+    return f"Both are short.\n{1 if numbers[0] > numbers[1] else 2}"
+
+
+def test_a_plan_is_made_and_nothing_is_written(here):
+    before = {path.name for path in here.iterdir()}
+    plan = json.loads(run(*COMMAND, "--dry-run", "--json").stdout)
+    assert plan == {
+        "schema": 1,
+        "run": "prompts.arena",
+        "questions": 6,
+        "candidates": ["a", "b"],
+        "to_ask": ["a", "b"],
+        "pairs_so_far": 0,
+        "votes": 0,
+        "judge": None,
+    }
+    assert {path.name for path in here.iterdir()} == before
+    run(*COMMAND, "--report")
+    plan = json.loads(run(*COMMAND, "--dry-run", "--json").stdout)
+    assert (plan["to_ask"], plan["pairs_so_far"]) == ([], 4)
+
+
+def test_candidates_answer_once_and_later_ones_join(here):
+    run(*COMMAND, "--report")
+    run(*COMMAND, "--report")
+    assert asked(here) == ["1 was asked 6", "2 was asked 6"]
+    document = json.loads(run("ckpts/c", "--run-dir", "prompts.arena", *SPEAKER, "--report", "--json").stdout)
+    assert [candidate["name"] for candidate in document["candidates"]] == ["a", "b", "c"]
+    assert (document["baseline"], document["pairs"]) == ("a", 12)
+    assert asked(here)[2:] == ["3 was asked 6"]
+    arena = Arena(here / "prompts.arena")
+    assert arena.members["b"].answers["q4"] == "I say 2 to 4"
+    assert len(list((here / "prompts.arena/images").iterdir())) == 6
+
+
+def test_an_arena_needs_neither_checkpoints_nor_prompts_to_be_looked_at(here):
+    run(*COMMAND, "--report")
+    for name in ("ckpts", "prompts.jsonl", "speaker.py"):
+        path = here / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (here / "prompts.arena").rename(here / "moved")
+    document = json.loads(run("--run-dir", "moved", "--report", "--json").stdout)
+    assert (document["pairs"], document["voters"][0]["remarks"]) == (4, ["Nobody has voted yet."])
+
+
+def test_votes_become_a_table_of_ratings(here):
+    run("ckpts/c", *COMMAND, "--report")
+    arena = Arena(here / "prompts.arena")
+    with VoteLog(arena.votes_path) as log:
+        for voter in ("ann", "bob"):
+            for question in ("q1", "q2", "q4", "q5"):
+                log.add(vote(arena, voter, question, "b", "a", "left" if question != "q5" else "tie"))
+                log.add(
+                    vote(arena, voter, question, "c", "b", "right" if (voter, question) == ("ann", "q1") else "left")
+                )
+        log.add(vote(arena, "bob", "q1", "a", "c", "skip"))
+    out = run("--run-dir", "prompts.arena", "--report", "--baseline", "a").stdout
+    assert out.startswith("people: 16 votes (2 ties), 1 skipped; 6 questions, 12 pairs\n")
+    assert [line.split()[0] for line in out.splitlines()[2:5]] == ["c", "b", "a"]
+    assert "people agree on 88 % of 8 pairs of votes, Krippendorff's alpha" in out
+    document = json.loads(run("--run-dir", "prompts.arena", "--report", "--json", "--baseline", "b").stdout)
+    (people,) = document["voters"]
+    assert [row["name"] for row in people["people"]] == ["ann", "bob"]
+    by_name = {row["name"]: row for row in people["ratings"]}
+    assert by_name["b"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert by_name["a"]["difference"]["value"] < 0 < by_name["c"]["difference"]["value"]
+    cells = {(cell["first"], cell["second"]): cell for cell in people["wins"]}
+    ab = cells["a", "b"] if ("a", "b") in cells else cells["b", "a"]
+    assert (ab["wins"] + ab["losses"], ab["ties"], ab["identical"]) == (6, 2, 4.0)
+
+
+def test_a_judge_votes_on_every_pair_in_both_orders_and_is_not_asked_twice(here):
+    with JudgeServer(prefer_larger) as server:
+        judge = ("--judge-url", server.url, "--judge-model", "wise")
+        document = json.loads(run("ckpts/c", *COMMAND, *judge, "--report", "--json").stdout)
+        assert len(server.prompts) == 1 + 2 * 12  # one to reach it
+        (voters,) = document["voters"]
+        assert (voters["voters"], voters["votes"], voters["ties"]) == ("wise", 12, 0)
+        assert [row["name"] for row in sorted(voters["ratings"], key=lambda r: r["rating"]["value"])] == ["a", "b", "c"]
+        assert document["judges"][0]["same_in_both_orders"] == 1.0
+        assert voters["remarks"] == []  # identical answers are ties, so that nobody won always
+        again = json.loads(run("ckpts/c", *COMMAND, *judge, "--report", "--json").stdout)
+        assert again == document
+        assert len(server.prompts) == 25
+        assert all(isinstance(body["messages"][-1]["content"], str) for body in server.bodies)
+    votes = read_votes(here / "prompts.arena/votes.jsonl")
+    assert {(each.by, len(each.orders)) for each in votes} == {("judge", 2)}
+
+
+def test_a_judge_that_always_likes_the_first_says_nothing_but_ties(here):
+    with JudgeServer(lambda prompt, temperature: "1") as server:
+        judge = ("--judge-url", server.url, "--judge-model", "biased")
+        document = json.loads(run(*COMMAND, *judge, "--report", "--json").stdout)
+    (voters,) = document["voters"]
+    assert (voters["votes"], voters["ties"]) == (4, 4)
+    judge = document["judges"][0]
+    assert (judge["same_in_both_orders"], judge["prefers_the_first"]) == (0.0, 1.0)
+
+
+def test_a_judge_sees_pictures_where_that_is_wished(here):
+    with JudgeServer(prefer_larger) as server:
+        judge = ("--judge-url", server.url, "--judge-model", "wise", "--judge-images")
+        document = json.loads(run(*COMMAND, *judge, "--report", "--json").stdout)
+        parts = [body["messages"][-1]["content"] for body in server.bodies[1:]]
+    assert document["voters"][0]["voters"] == "wise with pictures"
+    assert all([part["type"] for part in content] == ["image_url", "text"] for content in parts)
+    assert all(content[0]["image_url"]["url"].startswith("data:image/png;base64,") for content in parts)
+
+
+def test_a_judge_that_can_not_be_read_or_stops_is_told_and_its_votes_stay(here):
+    with JudgeServer(lambda prompt, temperature: "I like both of them a lot.") as server:
+        judge = ("--judge-url", server.url, "--judge-model", "vague", "--report")
+        with pytest.raises(SoupError, match=r"the judge vague .* gave no reply that can be read for"):
+            run(*COMMAND, *judge)
+
+    replies = iter(["hello"] + ["1", "2"] * 2)
+
+    def stopping(prompt, temperature):
+        return next(replies, (403, "no more"))
+
+    with JudgeServer(stopping) as server:
+        judge = ("--judge-url", server.url, "--judge-model", "poor", "--judge-requests", "1", "--report")
+        with pytest.raises(SoupError, match=r"the judge poor .* stopped answering after 4 replies"):
+            run(*COMMAND, *judge)
+        assert sum(each.voter == "poor" for each in read_votes(here / "prompts.arena/votes.jsonl")) == 2
+        replies = iter(["hello"] + ["1", "2"] * 2)
+        run(*COMMAND, *judge)
+        assert len(server.prompts) == 11
+    assert sum(each.voter == "poor" for each in read_votes(here / "prompts.arena/votes.jsonl")) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), "no arena"),
+        (("--prompts", "empty.jsonl", "ckpts/a"), "no question in it"),
+        (("--prompts", "bad.jsonl", "ckpts/a"), "rows that can't be asked:\n"),
+        (("--prompts", "twice.jsonl", "ckpts/a"), "the id x stands twice"),
+        (("--prompts", "prompts.jsonl", "ckpts/none"), "ckpts/none: "),
+        (("--prompts", "prompts.jsonl", "ckpts/a", "--judge-model", "x"), "A judge needs both"),
+        (("--prompts", "prompts.jsonl", "ckpts/a", "--report", "--baseline", "z"), "no candidate 'z'"),
+    ],
+    ids=lambda words: " ".join(words)[:40] if isinstance(words, tuple) else "",
+)
+def test_bad_input_is_told_in_a_sentence(here, words, why):
+    (here / "empty.jsonl").write_text("")
+    (here / "bad.jsonl").write_text('{"question": "", "image": "0.png"}\n{"image": "none.png", "question": "Q"}\n7')
+    (here / "twice.jsonl").write_text('{"id": "x", "question": "Q"}\n' * 2)
+    with pytest.raises(SoupError, match=why):
+        run(*words, "--run-dir", "x.arena", *SPEAKER)
+
+
+def test_nothing_to_go_on_is_a_usage_error(here):
+    done = run("ckpts/a")
+    assert (done.exit_code, "expected --prompts FILE" in done.stderr) == (2, True)
+
+
+def test_another_checkpoint_of_a_known_name_and_other_prompts_are_refused(here):
+    run(*COMMAND, "--report")
+    make_checkpoint(here / "other" / "a", 9, head=[9, 0, 0, 0])
+    with pytest.raises(SoupError, match=r"a: the arena prompts.arena has another candidate of that name"):
+        run("other/a", "--run-dir", "prompts.arena", *SPEAKER, "--report")
+    write_prompts(here / "prompts.jsonl", count=7)
+    with pytest.raises(SoupError, match=r"an arena of other questions \(1 differ, e.g. q6\)"):
+        run(*COMMAND, "--report")
+
+
+def test_an_interrupted_arena_asks_only_for_the_rest(here):
+    code = (here / "speaker.py").read_text()
+    (here / "speaker.py").write_text(
+        code.replace(
+            "        return [self.reply(prompt) for prompt in prompts]",
+            "        if self.number == 2 and (Path(__file__).parent / 'stop').exists():\n"
+            "            import os, signal\n"
+            "            (Path(__file__).parent / 'stop').unlink()\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "        return [self.reply(prompt) for prompt in prompts]",
+        )
+    )
+    (here / "stop").touch()
+    command = ("arena", *COMMAND, "--batch-size", "2", "--report")
+    with Forge() as forge:
+        ended = forge(*command, cwd=here)
+        assert (ended.code, "interrupted" in ended.stderr) == (130, True)
+        assert forge(*command, cwd=here).code == 0
+    assert asked(here) == ["1 was asked 2"] * 3 + ["2 was asked 2"] * 4  # the batch that was cut off once more
+
+
+def test_the_example_in_the_help_runs_on_real_models_which_answer(here, one_thread):
+    shutil.rmtree(here / "ckpts")
+    for seed, name in enumerate("ab"):
+        save_family("llava", here / "ckpts" / name, seed)
+    words = shlex.split(cli.commands["arena"].example)
+    assert "to_ask" in CliRunner().invoke(cli, words[1:], catch_exceptions=False).stdout
+    write_prompts(here / "prompts.jsonl", count=2)
+    document = json.loads(run(*words[2:-1], "--report", "--json").stdout)
+    assert [candidate["answers"] for candidate in document["candidates"]] == [2, 2]
+    assert document["pairs"] == 2

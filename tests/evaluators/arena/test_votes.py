@@ -1,0 +1,215 @@
+"""Votes on disk: none lost, none counted twice; which pair is shown to whom; what they come to as comparisons."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from evaluators.arena.comparisons import comparisons, token_count
+from evaluators.arena.matches import Schedule, all_matches
+from evaluators.arena.record import Arena, Member, Question
+from evaluators.arena.votes import Match, Vote, VoteLog, read_votes
+from soup.errors import EvaluatorError, JournalError
+from tests.helpers.arenas import made_arena, match_of, vote
+
+ANSWERS = {"a": ["yes", "one", "red"], "b": ["yes", "two", "blue"], "c": ["no", "two", "green"]}
+
+
+@pytest.fixture
+def arena(tmp_path):
+    return made_arena(tmp_path / "x.arena", ANSWERS)
+
+
+def test_an_arena_comes_back_as_it_was_made(arena):
+    again = Arena(arena.path)
+    assert (again.questions, again.members, again.seed) == (arena.questions, arena.members, arena.seed)
+    assert again.baseline() == "a"
+    assert again.baseline("c") == "c"
+    with pytest.raises(EvaluatorError, match="no candidate 'd'"):
+        again.baseline("d")
+    assert arena.prompt(arena.questions["q0"])[0]["value"].startswith(str(arena.path.absolute()))
+
+
+def test_other_questions_and_other_weights_under_a_known_name_are_refused(arena):
+    with pytest.raises(EvaluatorError, match=r"other questions .4 differ, e.g. q0.; votes on them stay theirs"):
+        Arena.make(arena.path, [(Question("new", (("text", "Why?"),)), {})])
+    with pytest.raises(EvaluatorError, match="another candidate of that name, of other weights"):
+        arena.add(Member("a", "another recipe", {}, {}))
+    arena.add(Member("b", "recipe of b", {"engine": "another"}, dict(arena.members["b"].answers)))
+    assert [*Arena(arena.path).members] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "ab.png", "a" * 64 + "/../x"])
+def test_a_picture_is_named_by_its_content_and_nothing_else(arena, name):
+    file = arena.path / "arena.json"
+    document = json.loads(file.read_text())
+    document["questions"][0]["parts"][0][1] = name
+    file.write_text(json.dumps(document))
+    with pytest.raises(JournalError, match="named by something else than its content"):
+        Arena(arena.path)
+
+
+def test_one_vote_of_a_voter_on_a_pair_counts_whatever_the_sides(arena):
+    first = vote(arena, "ann", "q1", "a", "b")
+    with VoteLog(arena.votes_path) as log:
+        assert log.add(first)
+        assert not log.add(first)
+        assert not log.add(Vote("ann", "person", "q1", first.right, first.left, "left"))
+        assert log.add(vote(arena, "bob", "q1", "a", "b"))
+        assert log.has("ann", first.match)
+    kept = read_votes(arena.votes_path)
+    assert [(each.voter, each.choice) for each in kept] == [("ann", "left"), ("bob", "left")]
+    assert kept[0].left == first.left
+    assert kept[0].time
+    with VoteLog(arena.votes_path) as log:
+        assert not log.add(first)
+    assert read_votes(arena.votes_path) == kept
+
+
+def test_many_threads_lose_and_double_no_vote(arena):
+    votes = [vote(arena, f"voter {n}", "q2", *pair) for n in range(20) for pair in ("ab", "bc", "ca")]
+    with VoteLog(arena.votes_path) as log:
+        threads = [threading.Thread(target=lambda: [log.add(each) for each in votes]) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    lines = arena.votes_path.read_text().splitlines()
+    assert (
+        Counter((row["voter"], row["left"], row["right"]) for row in map(json.loads, lines)).most_common(1)[0][1] == 1
+    )
+    assert len(lines) == 60
+
+
+def test_only_one_process_adds_votes_and_readers_see_them_meanwhile(arena):
+    with VoteLog(arena.votes_path) as log:
+        log.add(vote(arena, "ann", "q1", "a", "b"))
+        with pytest.raises(JournalError, match="somebody else serves this arena"):
+            VoteLog(arena.votes_path)
+        assert len(read_votes(arena.votes_path)) == 1
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from evaluators.arena.votes import Vote, VoteLog
+with VoteLog(Path(sys.argv[1])) as log:
+    for n in range(10_000):
+        log.add(Vote(f"v{{n}}", "person", "q", "a", "b", "left"))
+        print(n, flush=True)
+"""
+
+
+def test_after_a_kill_every_vote_that_was_confirmed_is_there_once(tmp_path):
+    root = str(Path(__file__).parents[3])
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED.format(root=root), str(tmp_path / "votes.jsonl")], stdout=subprocess.PIPE
+    )
+    lines = iter(process.stdout.readline, b"")
+    confirmed = [int(next(lines)) for _ in range(25)]
+    process.kill()
+    confirmed += [int(line) for line in lines]
+    process.wait()
+    process.stdout.close()
+    with (tmp_path / "votes.jsonl").open("ab") as file:
+        file.write(b'{"schema": 1, "voter": "torn')
+    voters = [each.voter for each in read_votes(tmp_path / "votes.jsonl")]
+    assert len(set(voters)) == len(voters)
+    assert {f"v{n}" for n in confirmed} <= set(voters)
+    assert len(voters) <= len(confirmed) + 1
+    with VoteLog(tmp_path / "votes.jsonl") as log:
+        assert log.add(Vote("late", "person", "q", "a", "b", "tie"))
+    assert [each.voter for each in read_votes(tmp_path / "votes.jsonl")] == [*voters, "late"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"schema": 2}, {"choice": "both"}, {"by": "cat"}, {"voter": 7}, {"right": "a"}, {"orders": [1]}, {"orders": None}],
+    ids=str,
+)
+def test_a_damaged_line_is_told_by_its_number(tmp_path, change):
+    good = {"schema": 1, "voter": "v", "by": "person", "question": "q", "left": "a", "right": "b", "choice": "tie"}
+    rows = [good | {"time": "", "orders": []}, good | {"time": "", "orders": []} | change]
+    file = tmp_path / "votes.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for opens in (read_votes, VoteLog):
+        with pytest.raises(JournalError, match=r"votes.jsonl: line 2 is damaged"):
+            opens(file)
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_a_pair_is_two_different_answers_and_a_common_one_is_a_pair_once(arena):
+    assert all_matches(arena) == [
+        Match.of("q0", *({member.keys["q0"] for member in arena.members.values()})),
+        match_of(arena, "q1", "a", "b"),
+        *sorted([match_of(arena, "q2", *pair) for pair in ("ab", "bc", "ac")]),
+    ]
+
+
+def test_every_voter_sees_every_pair_once_in_an_order_and_on_sides_of_their_own(tmp_path):
+    arena = made_arena(tmp_path / "x.arena", {name: [f"{name} {n}" for n in range(60)] for name in "abc"})
+    orders, lefts = [], Counter()
+    for voter in ("ann", "bob"):
+        schedule, order = Schedule(arena, []), []
+        while match := schedule.next(voter):
+            assert schedule.next(voter) == match  # a page that is loaded again
+            left, right = schedule.sides(voter, match)
+            lefts[left == match.first] += 1
+            order.append((match, left))
+            schedule.note(Vote(voter, "person", match.question, left, right, "skip"))
+        assert sorted(match for match, _ in order) == sorted(schedule.matches)
+        assert schedule.done(voter) == 180
+        orders.append(order)
+    assert orders[0] != orders[1]
+    assert [match for match, _ in orders[0]] != [match for match, _ in orders[1]]
+    assert 140 < lefts[True] < 220
+
+
+def test_pairs_without_votes_come_first_but_one_in_ten_is_shown_to_all(tmp_path):
+    arena = made_arena(tmp_path / "x.arena", {name: [f"{name} {n}" for n in range(100)] for name in "ab"})
+    schedule, seen = Schedule(arena, []), Counter()
+    for turn in range(100):
+        voter = f"voter {turn % 5}"
+        match = schedule.next(voter)
+        seen[match] += 1
+        schedule.note(Vote(voter, "person", match.question, *schedule.sides(voter, match), "tie"))
+    several = sum(count > 1 for count in seen.values())
+    assert len(seen) > 70
+    assert 3 <= several <= 20
+
+
+def test_votes_are_comparisons_of_all_who_gave_these_answers_and_same_answers_are_ties(arena):
+    votes = [
+        vote(arena, "ann", "q1", "a", "b"),  # c says the same as b
+        vote(arena, "ann", "q2", "b", "c"),
+        vote(arena, "bob", "q2", "b", "c", "tie"),
+        vote(arena, "ann", "q2", "a", "c", "skip"),
+        Vote("ann", "person", "q2", "nobody says", "this now", "left"),
+    ]
+    rows = Counter()
+    for row in comparisons(arena, votes):
+        first, second, points = (row.first, row.second, row.points)
+        if first > second:
+            first, second, points = second, first, 1 - points
+        rows[row.question, first + second, points, row.weight if row.is_voted else f"same, {row.weight:g}"] += 1
+    assert rows == {
+        ("q1", "ab", 1.0, 1.0): 1,
+        ("q1", "ac", 1.0, 1.0): 1,
+        ("q2", "bc", 1.0, 1.0): 1,
+        ("q2", "bc", 0.5, 1.0): 1,
+        ("q0", "ab", 0.5, "same, 0.5"): 1,  # of two different answers one has a vote
+        ("q1", "bc", 0.5, "same, 1"): 1,  # of two different answers one has both votes
+    }
+    assert [row.weight for row in comparisons(arena, votes, ["q0"])] == [1.0]  # nothing differs there
+
+
+def test_length_is_counted_in_words_and_marks():
+    assert token_count("It's a cat, (a big one).") == 12
+    assert token_count("") == 0
