@@ -10,15 +10,38 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations, product
 
-from evaluators.arena.ratings import Comparison
 from evaluators.arena.record import Arena
 from evaluators.arena.votes import Match, Vote
 
-__all__ = ["comparisons", "token_count", "votes_by_match"]
+__all__ = ["Comparison", "comparisons", "token_count", "votes_by_match"]
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How one candidate's answer fared beside another's.
+
+    Args:
+        question: Its name: all of one question's are one cluster.
+        first: A candidate.
+        second: Another.
+        points: The first's: 1, 0.5 or 0.
+        weight: How many votes it counts for.
+        longer: How much longer the first's answer is, from -1 to 1.
+        is_voted: Whether somebody voted; else the two answers are the same.
+    """
+
+    question: str
+    first: str
+    second: str
+    points: float
+    weight: float = 1.0
+    longer: float = 0.0
+    is_voted: bool = True
 
 
 def token_count(text: str) -> int:

@@ -12,8 +12,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from scipy.special import expit
-
 from evaluators.answering.judge_session import JudgeSession, RepliesOfOthers
 from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.local_judge import LocalJudge
@@ -21,7 +19,6 @@ from evaluators.answering.response_cache import ResponseCache
 from evaluators.arena.answers import Answers
 from evaluators.arena.comparisons import comparisons
 from evaluators.arena.judge import MAX_TOKENS, compare, judge_of
-from evaluators.arena.ratings import fit
 from evaluators.arena.record import Arena, Member, text_key
 from evaluators.arena.votes import POINTS, Vote, read_votes
 from soup.errors import EvaluatorError
@@ -143,6 +140,10 @@ class Preference(Answers):
         return Score(100 * sum(points.values()) / len(points), len(points), points)
 
     def _by_people(self, candidate: Candidate, benchmark: Benchmark, answers: Mapping[str, str]) -> Score:
+        from scipy.special import expit  # listing benchmarks needs none of it
+
+        from evaluators.arena.ratings import fit
+
         arena, baseline = self.arena(benchmark), self._baseline(benchmark)
         this = Member(THIS, candidate.digest, {}, answers)
         if all(this.keys[index] == baseline.keys[index] for index in answers):

@@ -12,9 +12,8 @@ from evaluators.answering.judge_session import JudgeSession, open_judge
 from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache
-from evaluators.arena.matches import all_matches
 from evaluators.arena.record import Arena, Question
-from evaluators.arena.votes import Choice, Match, Vote, VoteLog
+from evaluators.arena.votes import Choice, Match, Vote, VoteLog, all_matches
 from soup.evaluation.settings import EvalSettings
 
 __all__ = ["PROMPTS", "Verdict", "compare", "judge_name", "judge_of", "missing_matches", "vote_by_judge"]

@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.arena.record import Arena
-from evaluators.arena.votes import Match, Vote
+from evaluators.arena.votes import Match, Vote, all_matches
 
-__all__ = ["Schedule", "all_matches"]
+__all__ = ["Schedule"]
 
 SHARED = 10
 """Of so many pairs one is shown to everybody early, whoever has voted on it: that is where agreement shows."""
-
-
-def all_matches(arena: Arena) -> list[Match]:
-    """Return all pairs of different answers to one question."""
-    return [
-        Match.of(index, one, other)
-        for index in arena.questions
-        for one, other in combinations(sorted(arena.givers(index)), 2)
-    ]
 
 
 class Schedule:

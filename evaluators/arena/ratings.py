@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
-__all__ = ["ELO", "Comparison", "Fit", "Interval", "bootstrap", "fit"]
+from evaluators.arena.comparisons import Comparison
+
+__all__ = ["ELO", "Fit", "Interval", "bootstrap", "fit"]
 
 Floats = NDArray[np.float64]
 
@@ -28,29 +30,6 @@ VIRTUAL_TIE = 0.5
 """The weight of the tie that joins each pair where a strength would be infinite."""
 Z = 1.959963984540054
 DRAWS = 1000
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How one candidate's answer fared beside another's.
-
-    Args:
-        question: Its name: all of one question's are one cluster.
-        first: A candidate.
-        second: Another.
-        points: The first's: 1, 0.5 or 0.
-        weight: How many votes it counts for.
-        longer: How much longer the first's answer is, from -1 to 1.
-        is_voted: Whether somebody voted; else the two answers are the same.
-    """
-
-    question: str
-    first: str
-    second: str
-    points: float
-    weight: float = 1.0
-    longer: float = 0.0
-    is_voted: bool = True
 
 
 @dataclass(frozen=True)

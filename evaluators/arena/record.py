@@ -30,6 +30,7 @@ from soup.support.text import did_you_mean
 __all__ = ["FILE_NAME", "Arena", "Member", "Question", "text_key"]
 
 FILE_NAME = "arena.json"
+MEMBER = re.compile(r"[0-9]{1,9}-")
 PICTURE = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
 
 
@@ -102,8 +103,8 @@ class Arena:
         self.seed = str(document["seed"])
         questions = cast("list[Mapping[str, object]]", document["questions"])
         self.questions = {question.index: question for question in map(self._question, questions)}
-        files = sorted((path / "candidates").glob("[0-9]*.json"), key=lambda file: int(file.name.split("-")[0]))
-        members = map(_member, files)
+        files = [file for file in (path / "candidates").glob("*.json") if MEMBER.match(file.name)]
+        members = map(self._member, sorted(files, key=lambda file: int(file.name.partition("-")[0])))
         self.members = {member.name: member for member in members}
 
     @classmethod
@@ -200,9 +201,21 @@ class Arena:
             parts = tuple((str(kind), str(value)) for kind, value in cast("list[list[str]]", row["parts"]))
             if any(kind == "image" and not PICTURE.fullmatch(value) for kind, value in parts):
                 raise ValueError("a picture that is named by something else than its content")
+            if {kind for kind, _ in parts} - {"image", "text"}:
+                raise ValueError("a part that is neither text nor image")
             return Question(str(row["index"]), parts)
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"{self.path / FILE_NAME}: damaged ({error}); restore it.") from error
+
+    def _member(self, path: Path) -> Member:
+        kinds = {"name": str, "recipe": str, "answering": dict, "answers": dict}
+        document = _read(path, kinds)
+        name, recipe, answering, answers = (document[key] for key in kinds)
+        if missing := [index for index in self.questions if index not in cast("Mapping[str, str]", answers)]:
+            raise JournalError(f"{path}: damaged (no answer to {missing[0]}); remove it, and ask {name!r:.80} again.")
+        return Member(
+            str(name), str(recipe), cast("Mapping[str, object]", answering), cast("Mapping[str, str]", answers)
+        )
 
     def _refuse_other(self, questions: Iterable[Question]) -> None:
         asked = {question.index: question for question in questions}
@@ -212,13 +225,6 @@ class Arena:
                 f"{self.path}: is an arena of other questions ({len(changed)} differ, e.g. {changed[0]}); votes on "
                 f"them stay theirs. Choose another {option_name('run_dir')}."
             )
-
-
-def _member(path: Path) -> Member:
-    kinds = {"name": str, "recipe": str, "answering": dict, "answers": dict}
-    document = _read(path, kinds)
-    name, recipe, answering, answers = (document[key] for key in kinds)
-    return Member(str(name), str(recipe), cast("Mapping[str, object]", answering), cast("Mapping[str, str]", answers))
 
 
 def _read(path: Path, kinds: Mapping[str, type]) -> dict[str, object]:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from evaluators.arena.agreement import agreement
-from evaluators.arena.comparisons import comparisons, token_count, votes_by_match
-from evaluators.arena.matches import all_matches
-from evaluators.arena.ratings import DRAWS, ELO, Comparison, Fit, bootstrap, fit
+from evaluators.arena.comparisons import Comparison, comparisons, token_count, votes_by_match
+from evaluators.arena.ratings import DRAWS, ELO, Fit, bootstrap, fit
 from evaluators.arena.record import Arena
-from evaluators.arena.votes import Match, Vote, read_votes
+from evaluators.arena.votes import Match, Vote, all_matches, read_votes
 
-__all__ = ["arena_document", "rating_rows"]
+__all__ = ["arena_document"]
 
 CENTRE = 1000.0
 PEOPLE = "people"
@@ -33,15 +32,13 @@ def arena_document(arena: Arena, baseline: str | None = None, draws: int = DRAWS
     """
     named, votes, matches = arena.baseline(baseline), read_votes(arena.votes_path), set(all_matches(arena))
     current = [vote for vote in votes if vote.match in matches]
-    by_voters = {PEOPLE: [vote for vote in current if vote.by == "person"]}
+    people = [vote for vote in current if vote.by == "person"]
+    judges: dict[str, list[Vote]] = {}
     for vote in current:
         if vote.by == "judge":
-            by_voters.setdefault(vote.voter, []).append(vote)
-    shown = [
-        _electorate(arena, named, voters, cast, draws)
-        for voters, cast in by_voters.items()
-        if cast or (voters == PEOPLE and len(by_voters) == 1)
-    ]
+            judges.setdefault(vote.voter, []).append(vote)
+    shown = [_electorate(arena, named, PEOPLE, people, draws)] if people or not judges else []
+    shown += [_electorate(arena, named, name, cast, draws) for name, cast in judges.items()]
     remarks = []
     if len(votes) > len(current):
         remarks.append(f"{len(votes) - len(current)} votes are on answers that no candidate gives any more.")
@@ -54,16 +51,9 @@ def arena_document(arena: Arena, baseline: str | None = None, draws: int = DRAWS
         "pairs": len(matches),
         "candidates": [_candidate(arena, name) for name in arena.members],
         "voters": shown,
-        "judges": [_judge(name, cast, by_voters[PEOPLE]) for name, cast in by_voters.items() if name != PEOPLE],
+        "judges": [_judge(name, cast, people) for name, cast in judges.items()],
         "remarks": remarks,
     }
-
-
-def rating_rows(voters: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """Return the ratings of one group of voters, best first."""
-    ratings = voters["ratings"]
-    assert isinstance(ratings, list)
-    return sorted(ratings, key=lambda row: -row["rating"]["value"])
 
 
 def _candidate(arena: Arena, name: str) -> dict[str, object]:
@@ -75,16 +65,17 @@ def _candidate(arena: Arena, name: str) -> dict[str, object]:
 
 def _electorate(arena: Arena, baseline: str, voters: str, votes: Sequence[Vote], draws: int) -> dict[str, object]:
     rows, names = comparisons(arena, votes), [*arena.members]
-    counted = [vote for vote in votes if vote.choice != "skip"]
+    counted, is_people = [vote for vote in votes if vote.choice != "skip"], all(vote.by == "person" for vote in votes)
     document: dict[str, object] = {
         "voters": voters,
+        "are_people": is_people,
         "votes": len(counted),
         "ties": sum(vote.choice == "tie" for vote in counted),
         "skipped": len(votes) - len(counted),
-        "left_preferred": _share([vote.choice == "left" for vote in counted if vote.choice != "tie"]),
+        "left_preferred": _share([vote.choice == "left" for vote in counted if vote.choice != "tie" and is_people]),
         "identical_pairs": sum(not row.is_voted for row in rows),
-        "people": _people(votes) if voters == PEOPLE else [],
-        "agreement": agreement(votes_by_match(votes).values()).as_json() if voters == PEOPLE else None,
+        "people": _people(votes) if is_people else [],
+        "agreement": agreement(votes_by_match(votes).values()).as_json() if is_people else None,
         "ratings": [],
         "wins": [],
         "length": None,

@@ -11,10 +11,9 @@ from pathlib import Path
 from evaluators.arena.answers import Asking
 from evaluators.arena.ballot import Ballot
 from evaluators.arena.judge import judge_name, judge_of, vote_by_judge
-from evaluators.arena.matches import all_matches
 from evaluators.arena.record import FILE_NAME, Arena, Question
 from evaluators.arena.server import ArenaServer, arena_token
-from evaluators.arena.votes import VoteLog, read_votes
+from evaluators.arena.votes import VoteLog, all_matches, read_votes
 from soup.errors import EvaluatorError
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.progress import Progress

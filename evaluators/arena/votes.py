@@ -10,15 +10,17 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, cast, get_args
 
+from evaluators.arena.record import Arena
 from soup.errors import JournalError, SoupError
 from soup.support.json_text import check_kinds, parse_json_object
 from soup.support.line_log import LineLog, whole_lines
 
-__all__ = ["CHOICES", "Choice", "Match", "Vote", "VoteLog", "read_votes"]
+__all__ = ["CHOICES", "Choice", "Match", "Vote", "VoteLog", "all_matches", "read_votes"]
 
 Choice = Literal["left", "right", "tie", "skip"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
@@ -74,6 +76,15 @@ class Vote:
         """What the match's first answer has of it: 1, 0.5 or 0; None where it was skipped."""
         points = POINTS.get(self.choice)
         return points if points is None or self.left == self.match.first else 1 - points
+
+
+def all_matches(arena: Arena) -> list[Match]:
+    """Return all pairs of different answers to one question."""
+    return [
+        Match.of(index, one, other)
+        for index in arena.questions
+        for one, other in combinations(sorted(arena.givers(index)), 2)
+    ]
 
 
 class VoteLog:

@@ -23,8 +23,9 @@ from soup.evaluation.config import EvalConfig
 
 if TYPE_CHECKING:
     from evaluators.arena.record import Question
+    from soup.report.tables import ScoreTable
 
-__all__ = ["arena_commands", "print_arena"]
+__all__ = ["arena_commands", "arena_report", "is_arena", "print_arena"]
 
 LOOPBACK = "127.0.0.1"
 ASKED_BY = ("model", "engine", "engine_args", "engine_url", "batch_size", "timeout_seconds", "trust_remote_code")
@@ -108,6 +109,30 @@ def arena(values: Values) -> None:
                 click.echo(told, err=True)
 
 
+def is_arena(directory: Path) -> bool:
+    """Whether a directory holds an arena."""
+    return (directory / "arena.json").is_file()
+
+
+def arena_report(directory: Path) -> tuple[dict[str, object], ScoreTable]:
+    """Return what an arena's votes come to, as a document for the page, and as a table of ratings."""
+    with needs_extra():
+        from evaluators.arena.record import Arena
+        from evaluators.arena.report import arena_document
+    from soup.report.page.document import cleaned
+    from soup.report.tables import ScoreRow, ScoreTable
+
+    document: dict[str, Any] = cleaned(arena_document(Arena(directory)))
+    columns = ["rating", "difference", "difference_at_equal_length"]
+    rows = []
+    for voters in document["voters"]:
+        for row in _by_rating(voters):
+            numbers = tuple(row[column][end] for column in columns for end in ("value", "low", "high"))
+            rows.append(ScoreRow(row["name"], (*numbers, float(row["votes"])), voters["voters"]))
+    named = [f"{column.replace('_', ' ')}{end}" for column in columns for end in ("", " low", " high")]
+    return document, ScoreTable((*named, "votes"), tuple(rows))
+
+
 def print_arena(document: Mapping[str, Any]) -> None:
     """Print ratings, agreement, the effect of length and the win matrix of each group of voters, on stdout."""
     from soup.cli.console import print_line, print_rows
@@ -125,7 +150,8 @@ def print_arena(document: Mapping[str, Any]) -> None:
             print_line(remark)
     for judge in document["judges"]:
         print_line(
-            f"{judge['name']}: the same in both orders {_percent(judge['same_in_both_orders'])}, agrees with people "
+            f"{judge['name']}: the same in both orders {_percent(judge['same_in_both_orders'])}, prefers what stands "
+            f"first {_percent(judge['prefers_the_first'])}, agrees with people "
             f"{_percent(judge['agrees_with_people'])} of {judge['votes_of_people_beside']:,} votes"
         )
     for remark in document["remarks"]:
@@ -155,11 +181,10 @@ def _print_rest(voters: Mapping[str, Any], names: Sequence[str]) -> None:
     if (shared := voters["agreement"]) and shared["pairs_of_votes"]:
         alpha = "" if shared["alpha"] is None else f", Krippendorff's alpha {shared['alpha']:.2f}"
         print_line(f"people agree on {_percent(shared['share'])} of {shared['pairs_of_votes']:,} pairs of votes{alpha}")
-    effect = voters["length"]["effect"]
-    print_line(
-        f"a standard deviation of length: {effect['value']:+.0f} [{effect['low']:+.0f}, {effect['high']:+.0f}]; the "
-        f"left side was preferred in {_percent(voters['left_preferred'])}"
-    )
+    effect, left = voters["length"]["effect"], voters["left_preferred"]
+    side = "" if left is None else f"; the left side was preferred in {_percent(left)}"
+    ends = f"[{effect['low']:+.0f}, {effect['high']:+.0f}]"
+    print_line(f"a standard deviation of length: {effect['value']:+.0f} {ends}{side}")
     if len(names) > MOST_IN_MATRIX:
         return
     shares = {(cell["first"], cell["second"]): cell["share"] for cell in voters["wins"]}

@@ -126,7 +126,9 @@ def sweep(values: Values) -> None:
 
 
 @click.command("report", cls=Command, example="soup report ckpts.soup/ --html report.html")
-@cloup.argument("run", type=click.Path(file_okay=False, path_type=Path), help="The directory of a run, study or pool.")
+@cloup.argument(
+    "run", type=click.Path(file_okay=False, path_type=Path), help="The directory of a run, study, pool or arena."
+)
 @compose_options(
     GroupedOption.of(
         "Output",
@@ -145,22 +147,26 @@ def report(values: Values) -> None:
 
     Every single model, and every soup that came out of it. With --html a page of all that is known about them.
     """
+    from soup.cli.arena import arena_report, is_arena, print_arena
     from soup.cli.console import open_board, print_json, print_table
     from soup.report.page.document import directory_document, directory_table
     from soup.report.table_texts import as_csv, as_markdown
 
+    of_arena = arena_report(values["run"]) if is_arena(values["run"]) else None
     if values["html"]:
         from soup.report.page.render import write_report
 
-        document = directory_document(values["run"], with_images=not values["no_images"])
+        document = of_arena[0] if of_arena else directory_document(values["run"], with_images=not values["no_images"])
         numbers = write_report(document, values["html"])
         with open_board(values) as board:
             board.say(f"{values['html']}, and its numbers in {numbers.name}")
-    table = directory_table(values["run"])
+    table = of_arena[1] if of_arena else directory_table(values["run"])
     if values["as_json"]:
         print_json(table.as_json())
     elif values["form"]:
         click.echo((as_csv if values["form"] == "csv" else as_markdown)(table), nl=False)
+    elif of_arena:
+        print_arena(of_arena[0])
     else:
         for part, half in table.by_part().items():
             click.echo(f"{part} questions")

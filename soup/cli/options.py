@@ -41,7 +41,7 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 MORE_HELP = {
     "--eval": " Ships: opencompass or some of its eight (mmbench, mmstar, mmmu, mathvista, hallusionbench, ai2d, "
-    "ocrbench, mmvet), lm_eval:TASK[@DIR], grounding:FILE[@CONVENTION], python:FILE.py:FUNCTION, "
+    "ocrbench, mmvet), lm_eval:TASK[@DIR], grounding:FILE[@CONVENTION], arena:RUN[@BASELINE], python:FILE.py:FUNCTION, "
     "command:TEMPLATE.",
     "--model": " vlmeval:CLASS is VLMEvalKit's wrapper.",
 }

@@ -16,6 +16,8 @@ from PIL import Image
 
 from evaluators.answering.endpoint import _RefusalError, _reply
 from evaluators.answering.response_cache import ResponseCache
+from evaluators.arena.record import Arena
+from evaluators.arena.report import arena_document
 from evaluators.command import _score
 from evaluators.vlmeval.reading_answers import answer_remarks, final_answer
 from finetune.config import DataSet, TrainSettings
@@ -153,6 +155,28 @@ def journal(data: bytes, folder: Path) -> None:
     run_table(folder)
     with Journal(path) as scores:
         assert all(scores.find(key) for key in keys)
+
+
+@_target
+def arena(data: bytes, folder: Path) -> None:
+    """An arena's questions, a candidate's answers, or votes: each is read, and told what it comes to."""
+    question = json.dumps({"schema": 1, "seed": "s", "questions": [{"index": "q", "parts": [["text", "What?"]]}]})
+    answers = {"schema": 1, "recipe": "r", "answering": {}, "answers": {"q": "yes"}}
+    (folder / "candidates").mkdir(exist_ok=True)
+    _written(folder / "candidates" / "001-a.json", json.dumps(answers | {"name": "a"}).encode())
+    taken = False
+    for name in ("votes.jsonl", "candidates/002-b.json", "arena.json"):
+        _written(folder / "arena.json", question.encode())
+        path = _written(folder / name, data)
+        try:
+            arena_document(Arena(folder), draws=3)
+            taken = True
+        except SoupError as error:
+            refused = error
+        finally:
+            path.unlink()
+    if not taken:
+        raise refused
 
 
 @_target

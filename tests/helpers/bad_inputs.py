@@ -49,6 +49,10 @@ PLACES = {
     "recipe": Place(("recipe.yaml",), ("merge recipe.yaml -o out --dry-run", "merge recipe.yaml -o out")),
     "soup": Place(("out/recipe.yaml",), ("average --pool ckpts -o out",)),
     "journal": Place(("ckpts.soup/journal.jsonl",), ("report ckpts.soup", f"greedy --pool ckpts {JUDGED} -o out")),
+    "arena": Place(
+        ("x.arena/arena.json", "x.arena/candidates/001-a.json", "x.arena/votes.jsonl"),
+        ("arena --run-dir x.arena --report", "report x.arena"),
+    ),
     "result": Place(("ckpts.soup/soups/greedy.json",), ("report ckpts.soup", "report ckpts.soup --json")),
     "digests": Place(("ckpts.soup/digests.json",), (POOL[1],)),
     "finetune": Place(("pool.yaml",), (*TRAINED, "finetune pool.yaml --check", "finetune pool.yaml --dry-run --json")),
@@ -57,7 +61,10 @@ PLACES = {
         (*(f"tuned.finetune/{name}.json" for name in JOB_FILES), "tuned/number/finetune.json"),
         (*TRAINED, "finetune pool.yaml --status --json"),
     ),
-    "rows": Place(("data/number.json",), (CHECKED, f"{CHECKED} --bad-rows bad.jsonl", TRAINED[0])),
+    "rows": Place(
+        ("data/number.json",),
+        (CHECKED, f"{CHECKED} --bad-rows bad.jsonl", TRAINED[0], "arena ckpts/a --prompts data/number.json --dry-run"),
+    ),
     "picture": Place(("data/7.png",), (CHECKED,)),
     "score": Place(("score.txt",), ('eval ckpts/a --eval "command:cat score.txt # {checkpoint}"',)),
 }

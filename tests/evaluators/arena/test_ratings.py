@@ -9,7 +9,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from evaluators.arena.agreement import agreement, krippendorff_alpha
-from evaluators.arena.ratings import ELO, Comparison, bootstrap, fit
+from evaluators.arena.comparisons import Comparison
+from evaluators.arena.ratings import ELO, bootstrap, fit
 
 evalica = pytest.importorskip("evalica", reason='evalica is not installed: pip install "vlm-soup[test]"')
 NAMES = ("a", "b", "c", "d")

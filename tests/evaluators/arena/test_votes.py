@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from evaluators.arena.comparisons import comparisons, token_count
-from evaluators.arena.matches import Schedule, all_matches
+from evaluators.arena.matches import Schedule
 from evaluators.arena.record import Arena, Member, Question
-from evaluators.arena.votes import Match, Vote, VoteLog, read_votes
+from evaluators.arena.votes import Match, Vote, VoteLog, all_matches, read_votes
 from soup.errors import EvaluatorError, JournalError
 from tests.helpers.arenas import made_arena, match_of, vote
 
