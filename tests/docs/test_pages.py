@@ -40,6 +40,7 @@ def test_every_link_within_the_repository_leads_to_a_file_and_a_heading(page):
 def test_every_command_is_one_that_soup_takes(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()  # --init looks for it
+    (tmp_path / "prompts.jsonl").touch()  # so does an arena
     for line in shell_lines(page):
         words = shlex.split(line, comments=True) if line.startswith(PROGRAMS) else []
         if not words or words[0] not in PROGRAMS:
