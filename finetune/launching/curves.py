@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.jobs import LOSSES, Job, read_plan
 from soup.errors import FinetuneError
-from soup.report.pictures import draw_figure
+from soup.support.pictures import draw_figure
 from soup.support.text import printable
 
 __all__ = ["draw_curves", "read_curve"]

@@ -94,8 +94,8 @@ def sweep(values: Values) -> None:
     (1 - t) A + t B, and the barrier between both: the largest dip below the straight line of their scores.
     """
     from soup.cli.console import open_board, print_json, print_plan, print_sweep
-    from soup.report.pictures import refuse_picture
     from soup.report.sweep import SweepArguments, plan_sweep, run_sweep
+    from soup.support.pictures import refuse_picture
 
     if values["plot"]:
         refuse_picture(values["plot"])

@@ -92,8 +92,8 @@ def check(values: Values) -> None:
     Every mismatch is listed, before a GPU hour is spent.
     """
     from soup.cli.console import open_board, print_distances, print_json, print_line
-    from soup.report.pictures import refuse_picture
     from soup.report.pool_check import check
+    from soup.support.pictures import refuse_picture
 
     if values["plot"]:
         refuse_picture(values["plot"])
@@ -143,7 +143,7 @@ def inspect(values: Values) -> None:
     from soup.cli.console import cell, open_board, print_json, print_line, print_moves, print_rows
     from soup.report.checkpoint_report import inspect_checkpoint
     from soup.report.moves import measure_moves
-    from soup.report.pictures import refuse_picture
+    from soup.support.pictures import refuse_picture
     from soup.support.text import format_bytes
 
     if values["plot"] and not values["against"]:

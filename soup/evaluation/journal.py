@@ -17,13 +17,15 @@ from types import TracebackType, UnionType
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from soup.checkpoints.hub import is_hub_id
-from soup.errors import JournalError, SoupError
+from soup.errors import JournalError, OutputError, SoupError
 from soup.evaluation.api import Benchmark, Part, Score, Split
 from soup.evaluation.estimates import Estimate
+from soup.evaluation.score_picture import ScoredModel, draw_scores
 from soup.merging.recipe import Recipe
 from soup.support.json_text import check_kinds, parse_json
 from soup.support.line_log import LineLog, whole_lines
 from soup.support.options import option_name
+from soup.support.pictures import Picture, draw
 from soup.support.text import pluralize, without_secrets
 
 if TYPE_CHECKING:
@@ -141,6 +143,26 @@ class Journal:
         """Return what a notebook shows: the last scores."""
         table: str = self.to_pandas().tail(MOST_SHOWN).to_html(index=False, float_format="%.2f")
         return f"<p>{html.escape(str(self.path))}: {pluralize(len(self.entries), 'score')}</p>{table}"
+
+    def plot(self, path: str | Path | None = None) -> Picture | None:
+        """Draw the scores of each model that was scored.
+
+        Args:
+            path: A png, svg or pdf file; an earlier one is replaced. Without one, a picture for a notebook is returned.
+
+        Raises:
+            OutputError: another suffix, no matplotlib, or there is no score.
+        """
+        models: dict[str, dict[str, float]] = {}
+        labels: dict[str, str] = {}
+        for entry in self.entries:
+            part = "" if entry.split.part == "all" else f" ({entry.split.part})"
+            models.setdefault(entry.recipe, {})[f"{entry.benchmark}{part}"] = entry.score.value
+            labels[entry.recipe] = " + ".join(entry.names)
+        if not models:
+            raise OutputError(f"{self.path}: holds no score: there is nothing to draw.")
+        lines = [ScoredModel(labels[recipe], scores) for recipe, scores in models.items()]
+        return draw(lambda target: draw_scores(lines, target), path)
 
     def find(self, key: str) -> Entry | None:
         """Look up the entry of a key; None where nothing is remembered."""

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Part, Score
 from soup.evaluation.bootstrap import Difference, paired_difference
 from soup.evaluation.estimates import Estimate
 from soup.evaluation.objective import PLAIN, Objective
+from soup.evaluation.score_picture import ScoredModel, State, draw_scores
 from soup.merging.recipe import Recipe
 from soup.support.options import option_name
+from soup.support.pictures import Picture, draw
+from soup.support.text import pluralize
 
-__all__ = ["Trial"]
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["Trial", "Trials"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,3 +116,45 @@ class Trial:
     def names(self) -> tuple[str, ...]:
         """The names of the ingredients, in recipe order."""
         return self.recipe.names
+
+    def as_scored_model(self, *, accepted: bool | None = None) -> ScoredModel:
+        """Return it as a line of a picture; `accepted` is whether a search took it, where one did ask."""
+        scores = {name: score.value for name, score in self.scores.items()}
+        state: State = "single" if accepted is None else "accepted" if accepted else "refused"
+        return ScoredModel(self.label, scores, self.overall, self.report_overall, state)
+
+
+class Trials(list[Trial]):
+    """Trials in the order in which they were made, with a table and a picture."""
+
+    def to_pandas(self) -> DataFrame:
+        """Return a row for each trial: its scores by benchmark, the overall, and that of the report questions."""
+        import pandas
+
+        rows = [
+            {
+                "ingredients": trial.label,
+                **{name: score.value for name, score in trial.scores.items()},
+                "overall": trial.overall,
+                "report overall": trial.report_overall,
+                "estimated": trial.is_estimated or None,
+            }
+            for trial in self
+        ]
+        return pandas.DataFrame(rows).dropna(axis="columns", how="all")
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        table = self.to_pandas().to_html(index=False, float_format="%.2f") if self else ""
+        return f"<p>{html.escape(pluralize(len(self), 'trial'))}</p>{table}"
+
+    def plot(self, path: str | Path | None = None) -> Picture | None:
+        """Draw each trial's scores and its overall.
+
+        Args:
+            path: A png, svg or pdf file; an earlier one is replaced. Without one, a picture for a notebook is returned.
+
+        Raises:
+            OutputError: another suffix, or no matplotlib.
+        """
+        return draw(lambda target: draw_scores([trial.as_scored_model() for trial in self], target), path)

@@ -12,6 +12,7 @@ from soup.hf.places import COMPONENTS, Place, places_of
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.report.delta_pass import Deltas, read_deltas
+from soup.support.pictures import Picture, Target, draw, draw_figure
 from soup.support.text import printable
 
 __all__ = ["Move", "Moves", "measure_moves"]
@@ -60,16 +61,20 @@ class Moves:
         """Return it as JSON values."""
         return asdict(self)
 
-    def plot(self, path: str | Path) -> None:
-        """Draw how far each block is from the base's, by component and depth, into a png, svg or pdf file.
+    def plot(self, path: str | Path | None = None) -> Picture | None:
+        """Draw how far each block is from the base's, by component and depth.
+
+        Args:
+            path: A png, svg or pdf file; an earlier one is replaced. Without one, a picture for a notebook is returned.
 
         Raises:
             OutputError: another suffix, or no matplotlib.
         """
-        from soup.report.pictures import draw_figure
+        return draw(self._draw, path)
 
+    def _draw(self, target: Target) -> None:
         stacks = dict.fromkeys((row.component, row.blocks) for row in self.blocks)
-        with draw_figure(path, 10, 4) as figure:
+        with draw_figure(target, 10, 4) as figure:
             whole, depth = figure.subplots(1, 2, sharey=True, width_ratios=[1, 2])
             whole.bar([row.component for row in self.components], [row.norm for row in self.components], color="0.6")
             whole.tick_params("x", rotation=45)

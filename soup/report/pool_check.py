@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import digest_checkpoint
@@ -28,12 +30,16 @@ from soup.report.delta_pass import read_deltas
 from soup.report.pool_distances import PoolDistances
 from soup.support.atomic_files import write_atomic
 from soup.support.options import refuse_wrong_type
-from soup.support.text import bullet_list
+from soup.support.pictures import Picture, draw
+from soup.support.text import bullet_list, pluralize
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["PoolReport", "check"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PoolReport:
     """What speaks against souping a pool, and what else is worth knowing.
 
@@ -54,20 +60,53 @@ class PoolReport:
         """Whether the ingredients belong together."""
         return not self.problems
 
-    def plot(self, path: str | Path) -> None:
+    def __repr__(self) -> str:
+        return f"<PoolReport of {pluralize(len(self.ingredients), 'ingredient')}: {self._counts}>"
+
+    @property
+    def _counts(self) -> str:
+        return f"{pluralize(len(self.problems), 'problem')}, {pluralize(len(self.warnings), 'warning')}"
+
+    def to_pandas(self) -> DataFrame:
+        """Return a row for each ingredient: how far it moved and where, the nearest other one, the verdict."""
+        import pandas
+
+        rows = [
+            {
+                "ingredient": row.name,
+                "distance": row.norm,
+                **row.by_component,
+                "moved": row.moved,
+                "nearest": row.nearest and row.nearest[0],
+                "cosine": row.nearest and row.nearest[1],
+                "verdict": row.verdict,
+            }
+            for row in (self.distances.ingredients if self.distances else ())
+        ]
+        return pandas.DataFrame(rows or [{"ingredient": name} for name in self.ingredients])
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        remarks = "".join(f"<li>{html.escape(str(remark))}</li>" for remark in (*self.problems, *self.warnings))
+        table = self.to_pandas().to_html(index=False, float_format="%.4f")
+        return f"<p>{self._counts}</p><ul>{remarks}</ul>{table}"
+
+    def plot(self, path: str | Path | None = None) -> Picture | None:
         """Draw cosines and distances of all pairs, and a map of the pool around its base.
 
         Args:
-            path: A png, svg or pdf file; an earlier one is replaced.
+            path: A png, svg or pdf file; an earlier one is replaced. Without one, a picture for a notebook is returned.
 
         Raises:
             OutputError: another suffix, no matplotlib, or no distances, for tensors that do not match.
         """
         from soup.report.pool_picture import draw_pool
 
-        if self.distances is None:
-            raise OutputError(f"{path}: no distances were taken that could be drawn: tensors or dtypes do not match.")
-        draw_pool(self.distances, path)
+        distances = self.distances
+        if distances is None:
+            where = path or "plot"
+            raise OutputError(f"{where}: no distances were taken that could be drawn: tensors or dtypes do not match.")
+        return draw(lambda target: draw_pool(distances, target), path)
 
     def keep(self, run_dir: str | Path) -> None:
         """Keep it in a run's directory, for the run's report."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soup.report.pictures import draw_figure
 from soup.report.pool_distances import PoolDistances
 from soup.report.pool_maps import Matrix, cluster_order, map_to_plane
+from soup.support.pictures import Target, draw_figure
 from soup.support.text import printable
 
 if TYPE_CHECKING:
@@ -23,12 +22,12 @@ MOST_NAMES = 3
 """So many names stand at one point of the map."""
 
 
-def draw_pool(distances: PoolDistances, path: str | Path) -> None:
+def draw_pool(distances: PoolDistances, target: Target) -> None:
     """Draw heat maps of cosines and distances, near ones side by side, and the plane that holds most of the distances.
 
     Args:
         distances: What was measured.
-        path: A png, svg or pdf file.
+        target: A png, svg or pdf file, or a picture in memory.
 
     Raises:
         OutputError: another suffix, or no matplotlib.
@@ -36,7 +35,7 @@ def draw_pool(distances: PoolDistances, path: str | Path) -> None:
     names = [_label(row.name) for row in distances.ingredients]
     order = cluster_order(distances.distances)
     side = min(14.0, 3.6 + 0.26 * len(names))
-    with draw_figure(path, 3 * side, side) as figure:
+    with draw_figure(target, 3 * side, side) as figure:
         cosines, between, plane = figure.subplots(1, 3)
         _draw_matrix(cosines, distances.cosines["all"], names, order, "RdBu_r", (-1.0, 1.0))
         cosines.set_title("cosine of deltas")

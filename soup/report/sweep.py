@@ -8,12 +8,14 @@ Source: barriers on the line between two models: Frankle et al., arXiv 1912.0567
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soup.board.board import shown
 from soup.checkpoints.reader import is_adapter
@@ -33,6 +35,10 @@ from soup.search.result import trial_as_json
 from soup.search.session import Session
 from soup.support.atomic_files import write_atomic
 from soup.support.options import option_name, refuse_wrong_type
+from soup.support.pictures import Picture, draw
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Barrier", "Sweep", "SweepArguments", "SweepPoint", "plan_sweep", "run_sweep", "sweep"]
 
@@ -67,7 +73,7 @@ class Barrier:
     t: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """The scores along a line.
 
@@ -80,6 +86,28 @@ class Sweep:
     names: tuple[str, str]
     points: tuple[SweepPoint, ...]
     no_loss: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        a, b = self.names
+        return f"<Sweep from {a} to {b}: {len(self.points)} points, {self._barrier_of('overall')}>"
+
+    def _barrier_of(self, name: str) -> str:
+        barrier = self.barriers[name]
+        return f"barrier {barrier.height:.2f}" + (f" at t = {barrier.t:.3f}" if barrier.height else "")
+
+    def to_pandas(self) -> DataFrame:
+        """Return a row for each point: t, the scores, the overall, and the losses where there are any."""
+        import pandas
+
+        losses = {f"{name} loss": values for name, values in self.loss_curves.items()}
+        return pandas.DataFrame({"t": [point.t for point in self.points], **self.curves, **losses})
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        a, b = map(html.escape, self.names)
+        barriers = "".join(f"<li>{html.escape(name)}: {self._barrier_of(name)}</li>" for name in self.barriers)
+        table = self.to_pandas().to_html(index=False, float_format="%.3f")
+        return f"<p>from {a} (0) to {b} (1)</p><ul>{barriers}</ul>{table}"
 
     @property
     def curves(self) -> dict[str, list[float]]:
@@ -119,8 +147,11 @@ class Sweep:
             "no_loss": dict(self.no_loss),
         }
 
-    def plot(self, path: str | Path) -> None:
-        """Draw scores and losses along the line into a png, svg or pdf file, and straight lines between both ends.
+    def plot(self, path: str | Path | None = None) -> Picture | None:
+        """Draw scores and losses along the line, and straight lines between both ends.
+
+        Args:
+            path: A png, svg or pdf file; an earlier one is replaced. Without one, a picture for a notebook is returned.
 
         Raises:
             OutputError: another suffix, or no matplotlib.
@@ -130,7 +161,7 @@ class Sweep:
         ts = [point.t for point in self.points]
         scores = {name: values for name, values in self.curves.items() if name != "overall" or len(self.curves) > 2}
         losses = {"loss": self.loss_curves} if self.loss_curves else {}
-        draw_sweep(self.names, ts, {"score": scores, **losses}, path)
+        return draw(lambda target: draw_sweep(self.names, ts, {"score": scores, **losses}, target), path)
 
 
 @dataclass(frozen=True)

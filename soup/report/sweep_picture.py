@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from soup.report.pictures import draw_figure
+from soup.support.pictures import Target, draw_figure
 from soup.support.text import printable
 
 __all__ = ["draw_sweep"]
@@ -13,19 +12,19 @@ __all__ = ["draw_sweep"]
 Curves = Mapping[str, Sequence[float]]
 
 
-def draw_sweep(names: tuple[str, str], ts: Sequence[float], curves: Mapping[str, Curves], path: str | Path) -> None:
+def draw_sweep(names: tuple[str, str], ts: Sequence[float], curves: Mapping[str, Curves], target: Target) -> None:
     """Draw what was measured along a line; straight lines between both ends are dashed.
 
     Args:
         names: Of both ends.
         ts: Where the points are; 0 and 1 among them.
         curves: The values at the points, by their name, in a panel for each kind of them (such as `score`).
-        path: A png, svg or pdf file.
+        target: A png, svg or pdf file, or a picture in memory.
 
     Raises:
         OutputError: another suffix, or no matplotlib.
     """
-    with draw_figure(path, 8, 1.5 + 3 * len(curves)) as figure:
+    with draw_figure(target, 8, 1.5 + 3 * len(curves)) as figure:
         panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (kind, members) in zip(panels, curves.items(), strict=True):
             for number, (name, values) in enumerate(members.items()):

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soup.errors import OutputError
 from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import benchmark_difference, paired_difference
 from soup.evaluation.run_directory import RunDirectory
-from soup.evaluation.trial import Trial
+from soup.evaluation.score_picture import ScoredModel, draw_scores
+from soup.evaluation.trial import Trial, Trials
 from soup.merging.recipe import Recipe
 from soup.search.verdict import describe_verdict
 from soup.support.atomic_files import write_atomic
+from soup.support.pictures import Picture, draw
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -57,20 +60,24 @@ class Soup:
 
     def to_pandas(self) -> DataFrame:
         """Return the trials as a table of pandas: scores by benchmark, overall, and whether each was accepted."""
-        import pandas
+        return Trials(self.trials).to_pandas().assign(accepted=[self.accepted(trial) for trial in self.trials])
 
-        rows = [
-            {
-                "ingredients": trial.label,
-                **{name: score.value for name, score in trial.scores.items()},
-                "overall": trial.overall,
-                "report overall": trial.report_overall,
-                "estimated": trial.is_estimated or None,
-                "accepted": self.accepted(trial),
-            }
-            for trial in self.trials
-        ]
-        return pandas.DataFrame(rows).dropna(axis="columns", how="all")
+    def plot(self, path: str | Path | None = None) -> Picture | None:
+        """Draw the search step by step: each trial's scores, its overall, and whether it was accepted.
+
+        Args:
+            path: A png, svg or pdf file; an earlier one is replaced. Without one, a picture for a notebook is returned.
+
+        Raises:
+            OutputError: another suffix, no matplotlib, or nothing was scored.
+        """
+        if not self.trials:
+            raise OutputError(f"{self.strategy} asked for no score: there is nothing to draw.")
+        return draw(lambda target: draw_scores([self._scored_model(trial) for trial in self.trials], target), path)
+
+    def _scored_model(self, trial: Trial) -> ScoredModel:
+        accepted = self.accepted(trial)
+        return trial.as_scored_model(accepted=None if trial.is_single and not accepted else accepted)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""

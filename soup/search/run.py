@@ -22,7 +22,7 @@ from soup.evaluation.loaded_model import evaluate_loaded
 from soup.evaluation.progress import Progress, SearchStart
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import BenchmarkSuite, build_suite, check_entries
-from soup.evaluation.trial import Trial
+from soup.evaluation.trial import Trial, Trials
 from soup.merging.merge import earlier_soup, refuse_inputs_as_output, write_soup
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.plan import MergePlan, plan_merge
@@ -214,7 +214,7 @@ def evaluate(
     run_dir: str | Path | None = None,
     merge: MergeOptions | None = None,
     progress: Progress | None = None,
-) -> list[Trial]: ...
+) -> Trials: ...
 
 
 @overload
@@ -232,7 +232,7 @@ def evaluate(
     run_dir: str | Path | None = None,
     merge: MergeOptions | None = None,
     progress: Progress | None = None,
-) -> list[Trial] | dict[str, Score]:
+) -> Trials | dict[str, Score]:
     """Score checkpoints one by one, each alone, into the journal. They need not belong together.
 
     Or score a model that is loaded already, where it is: then the scores by benchmark come back, those of the
@@ -264,7 +264,7 @@ def _evaluate_checkpoints(
     run_dir: str | Path | None,
     options: MergeOptions,
     progress: Progress,
-) -> list[Trial]:
+) -> Trials:
     locations = _locations(checkpoints)
     benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
     template, suite = RecipeTemplate(options=options), build_suite(benchmarks, config.settings)
@@ -276,7 +276,7 @@ def _evaluate_checkpoints(
         progress.on_search(SearchStart("eval", tuple(each.name for each in benchmarks), tuple(pool.names), expected))
         with Session.open(pool, suite, config, run, template, progress, expected) as session:
             session.evaluate_singles()
-            return list(session.reported())
+            return Trials(session.reported())
 
 
 @contextmanager

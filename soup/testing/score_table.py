@@ -7,7 +7,7 @@ table.trials                        # what it asked for, in order
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +27,16 @@ class ScoreTable(TableScorer):
     """Scores of a pool's soups, to be asked for as a strategy asks; see `from_run`."""
 
     @classmethod
-    def from_run(cls, run: str | Path, *, part: str | None = None, objective: Objective = PLAIN) -> ScoreTable:
+    def from_run(
+        cls, run: str | Path, *, part: str | None = None, objective: Objective = PLAIN, exclude: Collection[str] = ()
+    ) -> ScoreTable:
         """Read the scores of a run; a soup that it did not score has none.
 
         Args:
             run: The run's directory.
             part: Of the questions; by default those that chose.
             objective: How scores are summed up.
+            exclude: Names of models that are no ingredients, such as a base that was scored beside them.
 
         Raises:
             JournalError: there is no journal, or it is damaged.
@@ -43,7 +46,8 @@ class ScoreTable(TableScorer):
             entries = [entry for entry in journal if not entry.benchmark.endswith(LIKELIHOOD)]
         wanted = part or ("selection" if any(entry.split.part == "selection" for entry in entries) else "all")
         scores = _by_shares([entry for entry in entries if entry.split.part == wanted])
-        names = dict.fromkeys(name for shares in scores if len(shares) == 1 for name, _ in shares)
+        singles = dict.fromkeys(name for shares in scores if len(shares) == 1 for name, _ in shares)
+        names = [name for name in singles if name not in exclude]
 
         def look_up(recipe: TableRecipe) -> Mapping[str, Score]:
             known = scores.get(_shares(recipe.names, recipe.weights))
@@ -51,7 +55,7 @@ class ScoreTable(TableScorer):
                 raise EvaluatorError(f"{recipe.digest}: the run in {run} did not score it on {wanted} questions.")
             return known
 
-        return cls(list(names), look_up, objective=objective)
+        return cls(names, look_up, objective=objective)
 
 
 def _by_shares(entries: list[Entry]) -> dict[Shares, dict[str, Score]]:

@@ -1,11 +1,11 @@
-"""Pictures as files: png, svg or pdf by the file's suffix. matplotlib without pyplot, so that no state stays behind."""
+"""Pictures as files (png, svg, pdf) or for a notebook, by matplotlib without pyplot, so that no state stays behind."""
 
 from __future__ import annotations
 
 import importlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,39 @@ from soup.support.options import option_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_figure", "refuse_picture"]
+__all__ = ["Picture", "Target", "draw", "draw_figure", "refuse_picture"]
 
 DATES: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 """The formats, and what is left out of them so that equal pictures are equal files."""
 STYLE = {"text.parse_math": False, "svg.hashsalt": "soup", "font.size": 9.0}  # a name with a $ is no formula
+
+
+class Picture:
+    """A picture in memory, which a notebook shows."""
+
+    svg: str = ""
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
+Target = str | Path | Picture
+"""Where a picture goes: a file, or memory."""
+
+
+def draw(drawing: Callable[[Target], None], path: str | Path | None) -> Picture | None:
+    """Draw into a file, or without one into a picture that is returned.
+
+    Args:
+        drawing: What draws, given where to.
+        path: The file.
+    """
+    if path is not None:
+        drawing(path)
+        return None
+    picture = Picture()
+    drawing(picture)
+    return picture
 
 
 def refuse_picture(path: Path) -> None:
@@ -36,35 +64,45 @@ def refuse_picture(path: Path) -> None:
         raise OutputError(f"{name} {path}: expected a file that ends in {', '.join(DATES)}.")
     if path.is_dir():
         raise OutputError(f"{name} {path}: a folder lies there. Choose another name.")
+    _refuse_without_matplotlib()
+
+
+def _refuse_without_matplotlib() -> None:
     try:
         importlib.import_module("matplotlib")
     except ImportError as cause:
         raise OutputError(
-            f"{name} needs matplotlib, not importable here ({cause}): {install_line('matplotlib')}."
+            f"{option_name('plot')} needs matplotlib, not importable here ({cause}): {install_line('matplotlib')}."
         ) from cause
 
 
 @contextmanager
-def draw_figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
-    """Give an empty figure to draw on, and write it to the file afterwards, whole or not at all.
+def draw_figure(target: Target, width: float, height: float) -> Iterator[Figure]:
+    """Give an empty figure to draw on, and write it to its target afterwards, whole or not at all.
 
     Args:
-        path: Where it goes; an earlier file is replaced.
+        target: Where it goes; an earlier file is replaced.
         width: In inches.
         height: In inches.
 
     Raises:
         OutputError: see `refuse_picture`.
     """
-    path = Path(path)
-    refuse_picture(path)
+    if isinstance(target, Picture):
+        _refuse_without_matplotlib()
+    else:
+        refuse_picture(Path(target))
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
+    in_memory = isinstance(target, Picture)
+    with mpl.rc_context(STYLE | ({"svg.fonttype": "none"} if in_memory else {})), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # of a name in a script that the font lacks: a box stands for it
         figure: Any = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        suffix, image = path.suffix.lower(), io.BytesIO()
+        suffix, image = ".svg" if isinstance(target, Picture) else Path(target).suffix.lower(), io.BytesIO()
         figure.savefig(image, format=suffix[1:], dpi=150, bbox_inches="tight", metadata=DATES[suffix])
-    write_atomic(path, image.getvalue())
+    if isinstance(target, Picture):
+        target.svg = image.getvalue().decode()
+    else:
+        write_atomic(Path(target), image.getvalue())

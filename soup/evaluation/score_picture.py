@@ -1,0 +1,82 @@
+"""The picture of scores: a line for each model, a dot for each benchmark, and the overall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from soup.support.pictures import Target, draw_figure
+from soup.support.text import printable
+
+__all__ = ["ScoredModel", "State", "draw_scores"]
+
+State = Literal["single", "accepted", "refused"]
+MOST_MODELS = 60
+LONGEST_LABEL = 60
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A line of the picture.
+
+    Args:
+        label: What stands beside it.
+        scores: By benchmark.
+        overall: Over the questions that choose.
+        report: Over those that only report.
+        state: Whether a search accepted it; `single` where nobody asked.
+    """
+
+    label: str
+    scores: Mapping[str, float]
+    overall: float | None = None
+    report: float | None = None
+    state: State = "single"
+
+
+OVERALLS: dict[State, str] = {"single": "0.7", "accepted": "black", "refused": "white"}
+"""The colour of the dot."""
+
+
+def draw_scores(models: Sequence[ScoredModel], target: Target) -> None:
+    """Draw the scores of models from top to bottom; of more than fit the last are shown.
+
+    Args:
+        models: At least one.
+        target: A png, svg or pdf file, or a picture in memory.
+
+    Raises:
+        OutputError: another suffix, or no matplotlib.
+    """
+    shown = models[-MOST_MODELS:]
+    benchmarks = list(dict.fromkeys(name for model in shown for name in model.scores))
+    with draw_figure(target, 9, 1.4 + 0.3 * len(shown)) as figure:
+        axes = figure.subplots()
+        for name in benchmarks if len(benchmarks) > 1 else []:
+            values = [model.scores.get(name) for model in shown]
+            axes.scatter(*_dots(values), s=14, alpha=0.7, label=printable(name))
+        for state, colour in OVERALLS.items():
+            values = [model.overall if model.state == state else None for model in shown]
+            if any(value is not None for value in values):
+                label = "overall" if state == "single" else f"overall, {state}"
+                axes.scatter(*_dots(values), s=52, c=colour, edgecolors="0.3", zorder=3, label=label)
+        values = [model.report for model in shown]
+        if any(value is not None for value in values):
+            axes.scatter(*_dots(values), s=34, marker="D", c="none", edgecolors="C3", label="overall, report")
+        axes.set_yticks(range(len(shown)), [_label(model.label) for model in shown])
+        axes.invert_yaxis()
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_xlabel("score")
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def _dots(values: Sequence[float | None]) -> tuple[list[float], list[int]]:
+    """Return the values that there are, and the number of the line of each."""
+    dots = [(value, line) for line, value in enumerate(values) if value is not None]
+    return [value for value, _ in dots], [line for _, line in dots]
+
+
+def _label(name: str) -> str:
+    shown = printable(name)
+    return shown if len(shown) <= LONGEST_LABEL else f"{shown[: LONGEST_LABEL - 3]}..."
