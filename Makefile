@@ -4,6 +4,7 @@
 # make zoo      every image-text-to-text class that the installed transformers can make; writes docs/zoo.md
 #               (make zoo MERGEKIT=1: what mergekit makes of the same files stands beside it)
 # make test-vllm  the engine vllm and servers, with the real vLLM for processors, in .venv-vllm
+# make notebook runs examples/notebook.ipynb and writes its outputs into it
 # make smoke    sdist and wheel in environments of their own, with a compiler and without: soup, soup demo, soup doctor
 # make test-page  the pages of soup report and soup arena in a real Chromium (make system-page installs one on Debian)
 # make docs     the site of the documentation, build/site/index.html; writes docs/cli.md; links and code blocks are tested
@@ -23,7 +24,7 @@ export TOKENIZERS_PARALLELISM = false
 KERNELS := $(wildcard soup/merging/kernels/*)
 EXECUTIONS ?= 100000
 
-.PHONY: demo test test-page test-all smoke test-vllm test-vllm-here zoo lint fuzz docs bench system system-page clean
+.PHONY: demo notebook test test-page test-all smoke test-vllm test-vllm-here zoo lint fuzz docs bench system system-page clean
 
 demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
@@ -33,6 +34,9 @@ test: .venv/ready lint
 
 test-all: .venv/ready lint
 	$(BIN)/pytest -m "not gpu and not zoo and not vllm"
+
+notebook: .venv/ready
+	$(BIN)/python examples/run_notebook.py
 
 smoke: .venv/ready
 	$(BIN)/pytest tests/packaging

@@ -30,6 +30,9 @@ class Picture:
 
     svg: str = ""
 
+    def __repr__(self) -> str:
+        return "<Picture>"
+
     def _repr_svg_(self) -> str:
         return self.svg
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SETUP = ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 PACKAGES = ("soup", "evaluators", "finetune")
-FOR_TESTS = {"all", "test", "fuzz", "page-test"}
+FOR_TESTS = {"all", "test", "fuzz", "page-test", "notebook-test"}
 WITHOUT_EXTRA = {
     "wandb": "named in log_to, and told by its own name",
     "trackio": "the same",
