@@ -15,7 +15,7 @@ from soup.demo.pictures import ANSWERS, draw_pictures
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FINE_TUNES", "FineTune", "write_family"]
+__all__ = ["FINE_TUNES", "FineTune", "write_base", "write_family"]
 
 BASE_PICTURES, ADDED_PICTURES = 100, 900
 BASE_STIFFNESS, STIFFNESS = 1.0, 10.0
@@ -46,6 +46,14 @@ FINE_TUNES = (
 )
 
 
+def write_base(base: Path) -> None:
+    """Write the base, unless it is there."""
+    if not base.exists():
+        base.parent.mkdir(parents=True, exist_ok=True)
+        frozen = frozen_tensors()
+        save_model(base, {**frozen, LEARNT: _base(frozen)[0].bfloat16()})
+
+
 def write_family(base: Path, pool: Path) -> None:
     """Write the base and the fine-tunes; those that are there stay.
 
@@ -55,17 +63,27 @@ def write_family(base: Path, pool: Path) -> None:
     """
     import torch
 
-    frozen = frozen_tensors()
-    features, targets = _data_set(FineTune("base", tuple(ANSWERS)), frozen, BASE_PICTURES * len(ANSWERS), seed=1)
-    start = _solve(torch.zeros(HIDDEN, HIDDEN, dtype=torch.float64), features, targets, BASE_STIFFNESS)
+    write_base(base)
     pool.mkdir(parents=True, exist_ok=True)
-    if not base.exists():
-        save_model(base, {**frozen, LEARNT: start.bfloat16()})
+    frozen = frozen_tensors()
+    start, features, targets = _base(frozen)
     for number, job in enumerate(FINE_TUNES):
         if not (pool / job.name).exists():
             more_features, more_targets = _data_set(job, frozen, ADDED_PICTURES, seed=100 * (number + 1))
             both = torch.cat([features, more_features]), torch.cat([targets, more_targets])
             save_model(pool / job.name, {**frozen, LEARNT: _solve(start, *both, STIFFNESS).bfloat16()})
+
+
+def _base(frozen: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the base's matrix, and what it was solved for: features and targets of pictures of each kind."""
+    import torch
+
+    features, targets = _data_set(FineTune("base", tuple(ANSWERS)), frozen, BASE_PICTURES * len(ANSWERS), seed=1)
+    return (
+        _solve(torch.zeros(HIDDEN, HIDDEN, dtype=torch.float64), features, targets, BASE_STIFFNESS),
+        features,
+        targets,
+    )
 
 
 def _solve(start: torch.Tensor, features: torch.Tensor, targets: torch.Tensor, stiffness: float) -> torch.Tensor:
