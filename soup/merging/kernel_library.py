@@ -18,26 +18,28 @@ DTYPE_NAMES = ("bfloat16", "float16", "float32", "float64")
 
 @cache
 def load_library() -> ctypes.CDLL | None:
-    """Load it; None where it was not built, or is for another machine."""
+    """Load it; None where it was not built, or is for another machine or an earlier version of soup."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_kernels{suffix}")
         if path.is_file():
             try:
-                library = ctypes.CDLL(str(path))
-            except OSError:
+                return _declared(ctypes.CDLL(str(path)))
+            except (AttributeError, OSError):
                 return None
-            code, pointer, number = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
-            library.soup_merge.argtypes = (
-                pointer, code, number, pointer, pointer, pointer, number, ctypes.c_uint64
-            )  # fmt: skip
-            library.soup_same_bytes.argtypes = (number, pointer, number)
-            library.soup_dots.argtypes = (code, code, code, number, pointer, pointer, number, pointer, pointer)
-            library.soup_histogram.argtypes = (code, pointer, pointer, number, code, pointer, pointer)
-            library.soup_histogram.restype = number
-            library.soup_cut_right.argtypes = (pointer, number, number, number, number, pointer, pointer)
-            library.soup_add_product.argtypes = (pointer, code, pointer, pointer, number, number)
-            return library
     return None
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Say what its functions take."""
+    code, pointer, number = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
+    library.soup_merge.argtypes = (pointer, code, number, pointer, pointer, pointer, number, ctypes.c_uint64)
+    library.soup_same_bytes.argtypes = (number, pointer, number)
+    library.soup_dots.argtypes = (code, code, code, number, pointer, pointer, number, pointer, pointer)
+    library.soup_histogram.argtypes = (code, pointer, pointer, number, code, pointer, pointer)
+    library.soup_histogram.restype = number
+    library.soup_cut_right.argtypes = (pointer, number, number, number, number, pointer, pointer)
+    library.soup_add_product.argtypes = (pointer, code, pointer, pointer, number, number)
+    return library
 
 
 def has_kernels() -> bool:

@@ -190,6 +190,11 @@ def without_kernels(monkeypatch):
     monkeypatch.setattr(kernel_library, "load_library", lambda: None)
 
 
+def test_the_library_of_an_earlier_version_is_not_used(monkeypatch):
+    monkeypatch.setattr(kernel_library.ctypes, "CDLL", lambda path: object())  # without the functions of today
+    assert kernel_library.load_library.__wrapped__() is None
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
 @pytest.mark.parametrize("code", CODES)
 def test_a_merge_writes_the_same_bytes_with_and_without_it(count, code, tmp_path, request):
