@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from soup.checkpoints.destination import (
     remove_replaced,
 )
 from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.early_sync import EarlySync
 from soup.checkpoints.reader import INDEX, WEIGHTS
 from soup.errors import OutputError
 from soup.support.atomic_files import sync, sync_tree
@@ -156,7 +158,7 @@ class CheckpointWriter:
         self._placements: dict[str, _WritePlacement] = {}
         self._weights: list[ReopenedFile] = []
         self._header_sizes: list[int] = []
-        self._open = True
+        self._open, self._early_sync = True, EarlySync()
         try:
             for plan in self._files:
                 self._create(plan)
@@ -198,6 +200,8 @@ class CheckpointWriter:
         try:
             with file.descriptor() as fd:
                 _write_at(fd, data, offset + start * bits // 8)
+            if self._durable:
+                self._early_sync.count(file, len(data))
         except OSError as error:
             raise self._failure(f"writing {name} failed", error) from error
 
@@ -257,6 +261,7 @@ class CheckpointWriter:
             assert len(head) == size, "metadata must keep their length"
             with file.descriptor() as fd:
                 _write_at(fd, memoryview(head), 0)
+        self._early_sync.close()
         self._close()
         if [plan.name for plan in files] not in ([WEIGHTS], [ADAPTER_WEIGHTS]):
             self.add_file(INDEX, _index(files))
@@ -274,6 +279,8 @@ class CheckpointWriter:
 
     def abort(self) -> None:
         """Remove what was written so far; after a commit, nothing."""
+        with suppress(OSError):
+            self._early_sync.close()
         self._close()
         if self._open:
             shutil.rmtree(self._partial, ignore_errors=True)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import soup
+from soup.checkpoints import early_sync
 from soup.checkpoints.dtypes import DTYPES, TensorSpec
 from soup.checkpoints.reader import INDEX, WEIGHTS, Checkpoint
 from soup.checkpoints.writer import CheckpointWriter, plan_files, view_bytes
@@ -378,3 +379,33 @@ def test_a_kill_leaves_no_half_soup_and_running_again_completes_it(tmp_path, poo
     assert not left
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "expected")
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "expected" / WEIGHTS).read_bytes()
+
+
+def write_blocks(out, durable=True):
+    spec = TensorSpec("w", DTYPES["U8"], (900,))
+    with CheckpointWriter(out, plan_files([spec], None), {}, durable=durable) as writer:
+        for start in range(0, 900, 100):
+            writer.write("w", start, memoryview(bytearray([start % 255]) * 100))
+        writer.commit({})
+
+
+@pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="this system has none")
+@pytest.mark.parametrize("durable", [True, False])
+def test_what_is_to_last_is_synced_while_more_is_written(tmp_path, monkeypatch, durable):
+    synced = []
+    monkeypatch.setattr(early_sync, "STEP_BYTES", 300)
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    write_blocks(tmp_path / "out", durable)
+    assert 1 <= len(synced) <= 3 if durable else not synced
+
+
+@pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="this system has none")
+def test_a_disk_that_fails_meanwhile_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
+    def fail(fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(early_sync, "STEP_BYTES", 800)
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OutputError, match="Input/output error"):
+        write_blocks(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == []
