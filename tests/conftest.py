@@ -8,7 +8,12 @@ import signal
 # The client of the Hub reads it when it is imported: a name that is not here is then unknown at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import hypothesis
 import pytest
+
+# A busy machine is no fault of an example's: none has a deadline.
+hypothesis.settings.register_profile("soup", deadline=None)
+hypothesis.settings.load_profile("soup")
 
 # Started in the background of a shell without job control, a process ignores Ctrl-C, and so do its children: the tests
 # of interrupts would wait for ever.

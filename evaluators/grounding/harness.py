@@ -65,15 +65,16 @@ class Grounding(Harness):
         points = {question.index: verdict.points for question, verdict in zip(questions, verdicts, strict=True)}
         over_samples = 100 * statistics.fmean(points.values())
         parts = parts_of(kind, list(zip(questions, verdicts, strict=True)))
-        value = statistics.fmean(parts.values()) if parts else over_samples
+        named = {f"{path.stem} {part}": 100 * statistics.fmean(each.values()) for part, each in parts.items()}
+        value = statistics.fmean(named.values()) if parts else over_samples
         unparsed = sum(not verdict.is_parsed for verdict in verdicts)
         if kind == "interfaces":
             candidate.remark(
                 f"{benchmark.name}: {'+'.join(candidate.names)}: {over_samples:.2f} over {len(points):,} samples, "
                 f"{value:.2f} over {len(parts)} cells, {unparsed} answers without a place."
             )
-        named = {f"{path.stem} {part}": part_value for part, part_value in parts.items()}
-        return Score(value, len(points), points, named, unparsed / len(points))
+        part_points = dict(zip(named, parts.values(), strict=True))
+        return Score(value, len(points), points, named, unparsed / len(points), part_questions=part_points)
 
     def check(self, benchmark: Benchmark, checkpoint: Path) -> None:
         """Have the engine look at the checkpoint's files."""

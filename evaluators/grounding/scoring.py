@@ -137,19 +137,19 @@ _RULES: dict[str, Callable[[Question, Reading], Verdict]] = {
 }
 
 
-def parts_of(kind: Kind, judged: Sequence[tuple[Question, Verdict]]) -> dict[str, float]:
-    """Return the parts of a score, 0 to 100: an interface's cells; F1, precision, recall, and F1 by frequency."""
-    groups: dict[str, list[float]] = {}
+def parts_of(kind: Kind, judged: Sequence[tuple[Question, Verdict]]) -> dict[str, dict[str, float]]:
+    """Return each part's points by question: an interface's cells; F1, precision, recall, and F1 by frequency."""
+    parts: dict[str, dict[str, float]] = {}
     if kind == "points":
-        groups = {
-            "f1": [verdict.points for _, verdict in judged],
-            "precision": [verdict.precision for _, verdict in judged],
-            "recall": [verdict.recall for _, verdict in judged],
+        parts = {
+            "f1": {question.index: verdict.points for question, verdict in judged},
+            "precision": {question.index: verdict.precision for question, verdict in judged},
+            "recall": {question.index: verdict.recall for question, verdict in judged},
         }
     for question, verdict in judged:
         name = question.cell if kind == "interfaces" else _frequency(question) if kind == "points" else ""
-        groups.setdefault(name, []).append(verdict.points)
-    return {name: 100 * statistics.fmean(values) for name, values in groups.items() if name}
+        parts.setdefault(name, {})[question.index] = verdict.points
+    return {name: points for name, points in parts.items() if name}
 
 
 def _frequency(question: Question) -> str:

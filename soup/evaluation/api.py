@@ -175,12 +175,15 @@ class Score:
 
     `n` is the number of questions behind it (None where the harness does not say), `questions` maps a question's
     index to its points (0 to 1) where the harness tells them. `parts` is for a harness that judges several things at
-    once: each part then counts as a benchmark of its own, and `value` is their plain mean. `unparsed` is the share of
+    once: each part then counts as a benchmark of its own, and `value` is their plain mean; `part_questions` are the
+    points of each part that is a mean of some. `part_of` is the benchmark that a score is a part of; soup itself sets
+    it, and leaves `n` out, since a question that counts for several parts is asked once. `unparsed` is the share of
     answers (0 to 1) that are none by their form, where the harness knows: no option named, neither yes nor no.
     `estimate` says how far the value may be off where not all questions were asked; soup itself sets it.
 
     Raises:
-        EvaluatorError: a value that is no number, not finite, or outside of 0 to 100; a share outside of 0 to 1.
+        EvaluatorError: a value that is no number, not finite, or outside of 0 to 100; a share outside of 0 to 1; points
+            of no part.
     """
 
     value: float
@@ -189,6 +192,8 @@ class Score:
     parts: Mapping[str, float] = field(default_factory=dict)
     unparsed: float | None = None
     estimate: Estimate | None = None
+    part_questions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    part_of: str | None = None
 
     @classmethod
     def of_loss(cls, losses: Sequence[float]) -> Score:
@@ -213,7 +218,10 @@ class Score:
 
     def by_name(self, benchmark: str) -> dict[str, Score]:
         """Return what counts under which name: the score by its benchmark's, or each of its parts by its own."""
-        return {part: Score(value, None) for part, value in self.parts.items()} or {benchmark: self}
+        points = self.part_questions
+        return {
+            part: Score(value, questions=points.get(part), part_of=benchmark) for part, value in self.parts.items()
+        } or {benchmark: self}
 
     @property
     def loss(self) -> float:
@@ -223,6 +231,8 @@ class Score:
     def __post_init__(self) -> None:
         if self.unparsed is not None and not 0 <= self.unparsed <= 1:
             raise EvaluatorError(f"unparsed: expected a share from 0 to 1, found {self.unparsed!r}.")
+        if unknown := sorted(self.part_questions.keys() - self.parts.keys()):
+            raise EvaluatorError(f"part_questions: points of what is no part: {', '.join(unknown)}.")
         for what, value in [("score", self.value), *self.parts.items()]:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise EvaluatorError(f"{what}: expected a number from 0 to 100, found {value!r}.")

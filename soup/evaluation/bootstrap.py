@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from soup.evaluation.api import Score
 from soup.evaluation.objective import Objective
+from soup.evaluation.samples import Sample, samples_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,13 +62,13 @@ def paired_difference(
     Returns:
         None where a benchmark does not give the points of the same questions for both.
     """
-    pairs = []
+    changes: dict[str, dict[str, float]] = {}
     for name, score in scores.items():
         ours, theirs = score.questions, other[name].questions if name in other else None
         if not ours or not theirs or ours.keys() != theirs.keys():
             return None
-        pairs.append((objective.weights.get(name, 1.0), tuple(ours[key] - theirs[key] for key in sorted(ours))))
-    return _bootstrap(tuple(pairs))
+        changes[name] = {key: ours[key] - theirs[key] for key in sorted(ours)}
+    return _bootstrap(tuple(samples_of(changes, scores, objective)))
 
 
 def benchmark_difference(score: Score, other: Score) -> Difference | None:
@@ -96,8 +97,8 @@ def benchmark_difference(score: Score, other: Score) -> Difference | None:
 
 
 @lru_cache(maxsize=1024)
-def _bootstrap(pairs: tuple[tuple[float, tuple[float, ...]], ...]) -> Difference:
-    """Draw from (weight, differences by question) of each benchmark."""
+def _bootstrap(pairs: tuple[Sample, ...]) -> Difference:
+    """Draw from the differences by question of each benchmark."""
     import numpy as np
 
     # Imported here: it takes a second, and most commands need none of it.

@@ -83,6 +83,7 @@ class _Line(TypedDict):
     seconds: float
     time: str
     unparsed: NotRequired[float]
+    part_questions: NotRequired[dict[str, dict[str, float]]]
 
 
 def score_key(
@@ -214,6 +215,8 @@ class Journal:
             line["sources"] = sources
         if score.unparsed is not None:
             line["unparsed"] = score.unparsed
+        if score.part_questions:
+            line["part_questions"] = {part: dict(points) for part, points in score.part_questions.items()}
         if score.estimate is not None:
             line["estimate"] = score.estimate.as_json()
         self._log.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
@@ -268,6 +271,7 @@ _KINDS: dict[str, type | UnionType] = {
     "questions": dict | None,
     "estimate": dict | None,
     "sources": dict | None,
+    "part_questions": dict | None,
 }
 _ITEMS: dict[str, type | UnionType] = {
     "ingredients": str,
@@ -275,6 +279,7 @@ _ITEMS: dict[str, type | UnionType] = {
     "questions": _NUMBER,
     "estimate": _NUMBER,
     "sources": str,
+    "part_questions": dict,
 }
 
 
@@ -282,6 +287,8 @@ def _entry(line: _Line) -> Entry:
     if line["schema"] != SCHEMA:
         raise ValueError(f"expected schema {SCHEMA}, found {line['schema']}")
     check_kinds(line, _KINDS, _ITEMS)
+    part_questions = line.get("part_questions") or {}
+    check_kinds(part_questions, {}, dict.fromkeys(part_questions, _NUMBER))
     return Entry(
         key=line["key"],
         recipe=line["recipe"],
@@ -296,6 +303,7 @@ def _entry(line: _Line) -> Entry:
             line["parts"],
             line.get("unparsed"),
             _estimate(line.get("estimate")),
+            part_questions,
         ),
         seconds=line["seconds"],
         time=line["time"],

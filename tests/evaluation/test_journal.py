@@ -141,6 +141,8 @@ def test_a_bad_whole_line_is_an_error_with_its_number_and_nothing_is_touched(thr
         ("value", 101),
         ("split", "half"),
         ("parts", [1]),
+        ("part_questions", {"a": 1}),
+        ("part_questions", {"a": {"0": "right"}}),
         ("unparsed", 2),
         ("unparsed", "few"),
     ],
@@ -294,6 +296,12 @@ scores = st.builds(
     n=st.none() | st.integers(0, 10**9),
     questions=st.none() | st.dictionaries(texts, st.floats(0, 1), max_size=4),
     parts=st.dictionaries(texts, values, max_size=4),
+)
+points = st.dictionaries(texts, st.floats(0, 1), max_size=4)
+scores = st.builds(
+    lambda score, rows: replace(score, part_questions=dict(zip(score.parts, rows, strict=False))),
+    scores,
+    st.lists(points, max_size=4),
 )
 splits = st.just(ALL) | st.builds(
     Split, st.sampled_from(["selection", "report"]), st.floats(0, 1, exclude_min=True, exclude_max=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 
 import pytest
 from hypothesis import given
@@ -158,6 +159,38 @@ def test_the_two_directions_of_a_difference_are_each_other_s_mirror(one, other):
 def test_equal_answers_differ_by_nothing_for_sure():
     difference = paired_difference(answered({1, 2}, 9), answered({1, 2}, 9), PLAIN)
     assert (difference.mean, difference.low, difference.high, difference.p_better) == (0, 0, 0, 0)
+
+
+def in_parts(*rows, count=400):
+    """A score of several parts, each the questions of `count` that it asks and got right."""
+    points = {f"part {i}": {str(q): float(q in right) for q in asked} for i, (asked, right) in enumerate(rows)}
+    values = {name: 100 * statistics.fmean(row.values()) for name, row in points.items()}
+    whole = Score(statistics.fmean(values.values()), count, parts=values, part_questions=points)
+    return whole.by_name("bench")
+
+
+def test_parts_about_the_same_questions_are_as_certain_as_one_of_them_and_no_more():
+    right, other, every = set(range(0, 400, 2)), set(range(0, 400, 3)), range(400)
+    whole = paired_difference(answered(right, 400), answered(other, 400), PLAIN)
+    parts = paired_difference(in_parts((every, right), (every, right)), in_parts((every, other), (every, other)), PLAIN)
+    assert parts.mean == pytest.approx(whole.mean)
+    assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.5)
+
+
+def test_parts_that_share_the_questions_among_them_count_as_their_means_do():
+    first, second = range(100), range(100, 400)
+    ours, theirs = (in_parts((first, set(range(low))), (second, set(range(low + 200)))) for low in (60, 50))
+    difference = paired_difference(ours, theirs, Objective(weights={"part 0": 3.0}))
+    assert difference.mean == pytest.approx((3 * 10 + 100 * 10 / 300) / 4)
+    assert 0 < difference.low < difference.mean < difference.high
+
+
+def test_a_part_without_points_leaves_no_interval():
+    silent = Score(50.0, parts={"a": 40.0, "b": 60.0}, part_questions={"a": {"0": 0.4}}).by_name("bench")
+    assert (silent["a"].questions, silent["b"].questions) == ({"0": 0.4}, None)
+    assert paired_difference(silent, silent, PLAIN) is None
+    with pytest.raises(EvaluatorError, match="points of what is no part: c"):
+        Score(50.0, parts={"a": 50.0}, part_questions={"c": {}})
 
 
 def test_weights_count_in_a_difference():

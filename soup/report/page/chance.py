@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from soup.evaluation.api import Score
 from soup.evaluation.objective import Objective
+from soup.evaluation.samples import Sample, samples_of
 
 __all__ = ["chance_gain", "difference_error", "overall_interval"]
 
@@ -36,27 +37,26 @@ def chance_gain(errors: Sequence[float]) -> float:
 
 def difference_error(scores: Mapping[str, Score], other: Mapping[str, Score], objective: Objective) -> float | None:
     """Return the standard error of the difference of two overalls, question by question; None without points."""
-    changes: dict[str, list[float]] = {}
+    changes: dict[str, dict[str, float]] = {}
     for name, score in scores.items():
         ours, theirs = score.questions, other[name].questions if name in other else None
         if not ours or not theirs or ours.keys() != theirs.keys():
             return None
-        changes[name] = [points - theirs[index] for index, points in ours.items()]
-    return _error(changes, objective)
+        changes[name] = {index: points - theirs[index] for index, points in ours.items()}
+    return _error(samples_of(changes, scores, objective))
 
 
 def overall_interval(scores: Mapping[str, Score], objective: Objective) -> tuple[float, float] | None:
     """Return the 95 % interval of an overall: that of other questions of the same kind; None without points."""
-    points = {name: [*(score.questions or {}).values()] for name, score in scores.items()}
+    points = {name: score.questions or {} for name, score in scores.items()}
     if not points or not all(points.values()):
         return None
-    value, half = objective.overall(scores), QUANTILE * _error(points, objective)
+    value, half = objective.overall(scores), QUANTILE * _error(samples_of(points, scores, objective))
     return max(0.0, value - half), min(100.0, value + half)
 
 
-def _error(points: Mapping[str, Sequence[float]], objective: Objective) -> float:
-    shares = objective.shares(points)
-    total = math.fsum(shares.values())
+def _error(samples: Sequence[Sample]) -> float:
+    total = math.fsum(weight for weight, _ in samples)
     return 100 * math.sqrt(
-        math.fsum((shares[name] / total) ** 2 * statistics.pvariance(row) / len(row) for name, row in points.items())
+        math.fsum((weight / total) ** 2 * statistics.pvariance(row) / len(row) for weight, row in samples)
     )

@@ -88,8 +88,8 @@ def changed_questions(record: RunRecord, *, with_images: bool = True) -> tuple[l
 
 def _changed(name: str, part: str, soup: RunModel, single: RunModel) -> list[ChangedQuestion]:
     ours, theirs = (model.scores.get(part, {}).get(name) for model in (soup, single))
-    if not ours or not theirs or not ours.questions or not theirs.questions:
-        return []
+    if not ours or not theirs or not ours.questions or not theirs.questions or ours.part_of:
+        return []  # of parts, too: most of a benchmark's parts are about the same questions
     both = ((index, ours.questions[index], theirs.questions.get(index)) for index in ours.questions)
     return [
         ChangedQuestion(name, part, index, "gained" if new > old else "lost", (new, old))

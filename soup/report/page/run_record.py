@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -246,5 +246,5 @@ def _models(entries: Sequence[Entry]) -> dict[str, RunModel]:
 
 def _parts_of(entry: Entry) -> Mapping[str, Score]:
     """Return an entry's score by its benchmark, or each of its parts, as a search counts them."""
-    parts = {name: Score(value, entry.score.n) for name, value in entry.score.parts.items()}
-    return parts or {entry.benchmark: entry.score}
+    scores = entry.score.by_name(entry.benchmark)
+    return {name: replace(score, n=entry.score.n) for name, score in scores.items()}

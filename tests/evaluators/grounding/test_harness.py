@@ -90,6 +90,9 @@ def test_pointing_is_told_by_f1_precision_recall_and_frequency(tmp_path, setting
     target = benchmark(f"{file}@brackets:pixels")
     score = check_evaluator(Grounding, target, scripted(tmp_path, answers), settings=settings)
     shown = {name.removeprefix("points "): round(value, 2) for name, value in score.parts.items()}
+    for name, part in score.by_name(target.name).items():
+        assert part.value == pytest.approx(100 * statistics.fmean(part.questions.values())), name
+    assert {*score.part_questions["points one"]} < {*score.part_questions["points f1"]} == {*score.questions}
     assert shown == {
         "f1": round(100 * (1 + 2 / 3 + 2 / 3 + 1 / 3) / 4, 2),
         "precision": round(100 * 3.5 / 4, 2),
