@@ -7,6 +7,7 @@ except for the processors that document a prompt of images and text alone and ad
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class Prompter:
             )
         self.tokenizer: Any = self.processor.tokenizer
         self._directory = directory
+        self._knows_films = name == "PointsProcessor"
 
     def check(self) -> None:
         """Write a prompt of an image and a question by the chat template, and look for the question in it.
@@ -88,17 +90,34 @@ class Prompter:
 
     def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]]) -> Any:
         """Make the inputs of one batch, padded on the left: the next token follows the prompt's last one."""
-        contents = [[_template_part(**part) for part in prompt] for prompt in prompts]
+        contents = [self._content(prompt) for prompt in prompts]
         if not self.has_template:
             return self._without_template(contents)
+        frames = [len(part["image"].frames) for content in contents for part in content if part.get("is_film")]
         return self.processor.apply_chat_template(
             [[{"role": "user", "content": content}] for content in contents],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs={**PADDING},  # a copy: transformers writes into it
+            processor_kwargs={**PADDING, **({"frames": max(frames)} if frames else {})},  # transformers writes into it
         )
+
+    def _content(self, prompt: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+        """Say a prompt in the words of chat templates; a film is one item where the processor knows films.
+
+        So each of its frames is one tile, as in training; as images, they would be cut into tiles.
+        """
+        if not self._knows_films:
+            return [_template_part(**part) for part in prompt]
+        from finetune.points.video import Video
+
+        content: list[dict[str, Any]] = []
+        for film, group in groupby(prompt, key=lambda part: part.get("film", "")):
+            parts = [_template_part(**part) for part in group]
+            frames = [part["image"] for part in parts] if film else []
+            content += [{"type": "image", "image": Video(frames), "is_film": True}] if film else parts
+        return content
 
     def _without_template(self, contents: list[list[dict[str, Any]]]) -> Any:
         images = [[part["image"] for part in content if part["type"] == "image"] for content in contents]
@@ -154,7 +173,7 @@ class TextPrompter:
         return transformers.BatchFeature(dict(inputs))  # which a dtype can be named to, as of a processor's inputs
 
 
-def _template_part(type: str, value: str) -> dict[str, Any]:
+def _template_part(type: str, value: str, film: str = "") -> dict[str, Any]:
     """Say one part of a prompt in the words of transformers' chat templates."""
     from PIL import Image
 

@@ -119,5 +119,10 @@ def prompt_keys(engine_facts: Sequence[object], prompts: Iterable[Prompt]) -> li
 
 def _prompt_key(prefix: str, prompt: Prompt) -> str:
     """Return a prompt's key, by its content: an image's file is named by its bytes' digest, wherever it lies."""
-    parts = [[part["type"], Path(part["value"]).name if part["type"] == "image" else part["value"]] for part in prompt]
-    return response_key(prefix, parts)
+    return response_key(prefix, [_part_key(part) for part in prompt])
+
+
+def _part_key(part: Mapping[str, str]) -> list[str]:
+    if part["type"] != "image":
+        return [part["type"], part["value"]]
+    return ["frame" if "film" in part else "image", Path(part["value"]).name]

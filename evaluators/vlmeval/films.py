@@ -105,5 +105,10 @@ def film_hooks(
     return {
         "prepare_dataset": lambda self, *_: {"root": str(folder.root), "data_file": str(table)},
         "save_video_frames": save_video_frames,
-        "build_prompt": lambda self, line: base.build_prompt(self, line, video_llm=False),
+        "build_prompt": lambda self, line: _of_film(base.build_prompt(self, line, video_llm=False), line["video"]),
     }
+
+
+def _of_film(prompt: list[dict[str, str]], name: object) -> list[dict[str, str]]:
+    """Return the prompt with the film's name beside each of its frames."""
+    return [{**part, "film": str(name)} if part["type"] == "image" else part for part in prompt]

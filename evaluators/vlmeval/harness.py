@@ -128,7 +128,11 @@ class VLMEval(Harness):
         if data_set.mended_rows:
             facts["right options"] = "as written"
         if entry.frames:
-            facts |= {"frames": entry.frames, "films": FilmFolder(data_file(entry).parent).digest()}
+            facts |= {
+                "frames": entry.frames,
+                "films": FilmFolder(data_file(entry).parent).digest(),
+                "shown": "as films",
+            }
         if splits_thoughts():
             facts["thoughts"] = "split off"
         return facts if judge is None else {**facts, "judge": dict(judge.identity())}

@@ -51,7 +51,7 @@ def ask_rows(data_set: DataSet, answer: Answer) -> list[str]:
 
 def plain_part(part: Mapping[str, str]) -> dict[str, str]:
     """Return a part of a prompt without what only VLMEvalKit's own models know."""
-    return {"type": part["type"], "value": part["value"]}
+    return {name: part[name] for name in ("type", "value", "film") if name in part}
 
 
 def ask_circles(

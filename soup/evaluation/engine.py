@@ -20,7 +20,10 @@ from soup.support.text import did_you_mean
 __all__ = ["Engine", "OnBatch", "Prompt", "build_engine"]
 
 Prompt = list[dict[str, str]]
-"""Parts in their order: `{"type": "image", "value": path}` or `{"type": "text", "value": text}`."""
+"""Parts in their order: `{"type": "image", "value": path}` or `{"type": "text", "value": text}`.
+
+The frames of a film are images with its name, too: `{"type": "image", "value": path, "film": "walk.mp4"}`.
+"""
 
 OnBatch = Callable[[list[Prompt], list[str]], None]
 """Hears of some prompts and the replies to them, as soon as they are there."""

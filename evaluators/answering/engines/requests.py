@@ -62,7 +62,7 @@ def chat_body(model: str, prompt: Prompt, max_new_tokens: int) -> Mapping[str, o
     }
 
 
-def chat_part(type: str, value: str) -> dict[str, object]:
+def chat_part(type: str, value: str, film: str = "") -> dict[str, object]:
     """Return a part of a prompt in the words of chat completions; an image is the path of its file."""
     if type == "text":
         return {"type": "text", "text": value}

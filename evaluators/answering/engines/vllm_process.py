@@ -101,7 +101,7 @@ def _messages(prompt: Prompt) -> list[dict[str, object]]:
     return [{"role": "user", "content": [_part(**part) for part in prompt]}]
 
 
-def _part(type: str, value: str) -> dict[str, object]:
+def _part(type: str, value: str, film: str = "") -> dict[str, object]:
     from PIL import Image
 
     if type == "text":

@@ -7,12 +7,18 @@ import warnings
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 
+from evaluators.answering.prompts import Prompter
 from evaluators.vlmeval.catalog import known_benchmark
+from evaluators.vlmeval.data_sets import ImageFiles, data_file, open_data_set
 from evaluators.vlmeval.films import vlmeval_frame_indices
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.light_import import vlmeval_module
+from evaluators.vlmeval.scoring import plain_part
+from finetune.points.tiny import tiny_processor
+from finetune.points.video import Video
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
@@ -217,6 +223,35 @@ def test_the_frames_are_those_that_vlmeval_shows(settings, tmp_path):
     seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
     # By VLMEvalKit's rule: frame int(i * F / 9) of F, i = 1 ... 8.
     assert seen == {tuple(int(i * (total / 9)) for i in range(1, 9)) for total in (20, 21, 22)}
+
+
+def test_each_frame_of_a_film_is_one_tile_as_in_training_and_other_images_are_cut(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    rows = temp_compass(tmp_path)
+    benchmark, images = known_benchmark(of("TempCompass_MCQ_8frame")), ImageFiles()
+    films = open_data_set(benchmark, data_file(benchmark), images)
+    prompt = [plain_part(part) for part in films.build_prompt(films.data.iloc[0])]
+    images.start_writing([prompt])()
+    assert [part.get("film") for part in prompt] == [rows[0]["video"]] * 8 + [None, None]
+    prompter = Prompter.around(tiny_processor())
+    frames = [Image.open(part["value"]).convert("RGB") for part in prompt if part["type"] == "image"]
+    assert frames[0].size == (16, 8)  # which the model's tiling cuts into two tiles, and a thumbnail
+    seen = prompter([prompt])
+    assert torch.equal(seen["pixel_values"], prompter.processor.image_processor(Video(frames))["pixel_values"])
+    stills = prompter([[{"type": part["type"], "value": part["value"]} for part in prompt]])
+    assert (len(seen["pixel_values"]), len(stills["pixel_values"])) == (8, 24)
+
+
+def test_of_a_film_more_frames_are_shown_than_the_processor_takes_by_itself(tmp_path):
+    files = [str(tmp_path / f"{i}.png") for i in range(30)]
+    for i, file in enumerate(files):
+        Image.new("RGB", (32, 32), (8 * i, 9, 9)).save(file)
+    prompter = Prompter.around(tiny_processor())
+    prompt = [{"type": "image", "value": file, "film": "a"} for file in files] + [{"type": "text", "value": "What?"}]
+    assert prompter.processor.image_processor.frames == 24
+    assert len(prompter([prompt])["pixel_values"]) == 30
+    two = [{**part, "film": "b"} if i >= 10 and part["type"] == "image" else part for i, part in enumerate(prompt)]
+    assert torch.equal(prompter([two])["pixel_values"], prompter([prompt])["pixel_values"])
 
 
 def test_of_a_film_file_the_same_frames_are_shown(settings, tmp_path):
