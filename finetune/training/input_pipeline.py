@@ -17,6 +17,7 @@ from finetune.data.tokens import training_processor
 from finetune.data.training_rows import rows_to_look_at
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.training.other_families import ProcessorCollator, other_family_rows
+from finetune.training.packed_families import positions_of
 from finetune.training.parallel import environment_of, world_size
 from soup.errors import FinetuneError
 
@@ -80,7 +81,7 @@ def check_family(model: Any, settings: TrainSettings) -> None:
     """Check that a model's family can do what the settings ask for.
 
     Raises:
-        FinetuneError: it is not POINTS, and that alone can.
+        FinetuneError: it is not POINTS, and that alone can, or few others.
     """
     if isinstance(model, PointsForConditionalGeneration):
         return
@@ -88,14 +89,16 @@ def check_family(model: Any, settings: TrainSettings) -> None:
         if getattr(settings, name):
             raise FinetuneError(f"{name}: only for POINTS models, not for a {type(model).__name__}.")
     if settings.packing:
-        raise FinetuneError("packing: only for POINTS models: others take each row for itself.")
+        positions_of(model)
 
 
 def _of_other_family(corpus: Corpus, model: Any, processor: Any, settings: TrainSettings) -> InputPipeline:
     """For a model of another family: by its own processor."""
     check_family(model, settings)
     rows = other_family_rows(corpus, processor, settings, _log_progress)
-    collator = ProcessorCollator(processor, settings.max_length, rows.after if settings.on_bad_row == "skip" else None)
+    replacement = rows.after if settings.on_bad_row == "skip" else None
+    positions = positions_of(model) if settings.packing else None
+    collator = ProcessorCollator(processor, settings.max_length, replacement, positions)
     return InputPipeline(rows, collator, _validation(rows, processor, settings))
 
 

@@ -22,6 +22,7 @@ from finetune.data.processor_rows import ProcessorRows
 from finetune.data.row_images import load_image
 from finetune.data.rows import TrainingRow
 from finetune.jobs import LEFT_OUT
+from finetune.training.packed_families import Positions, is_of_text, pack
 from soup.errors import FinetuneError
 
 __all__ = ["ProcessorCollator", "other_family_rows"]
@@ -29,7 +30,6 @@ __all__ = ["ProcessorCollator", "other_family_rows"]
 log = logging.getLogger(__name__)
 RowProgress = Callable[[int, int], object]
 """Called with rows looked at, and rows in all."""
-TEXT = ("input_ids", "attention_mask", "labels")
 
 
 def other_family_rows(
@@ -46,33 +46,48 @@ def other_family_rows(
 class ProcessorCollator:
     """A batch from rows, padded on the right: all that the model's own processor makes of them, and labels.
 
-    With `replacement` a row that turns out to be bad is left out, as the `Collator` of POINTS does.
+    With `replacement` a row that turns out to be bad is left out, as the `Collator` of POINTS does. With `positions`
+    each item is a list of rows, and all rows of a batch make one sequence [1, S] without padding.
+
+    Args:
+        processor: the model's.
+        max_length: tokens of a row.
+        replacement: gives the row after one that turned out to be bad.
+        positions: gives the `position_ids` of a row [1, S], or [4, 1, S] (see `finetune.training.packed_families`).
     """
 
-    def __init__(self, processor: Any, max_length: int, replacement: Replacement | None = None):
+    def __init__(
+        self,
+        processor: Any,
+        max_length: int,
+        replacement: Replacement | None = None,
+        positions: Positions | None = None,
+    ):
         self.tokenizer = processor.tokenizer
         self.rows = ProcessorRows(processor)
-        self.max_length, self.replacement = max_length, replacement
+        self.max_length, self.replacement, self.positions = max_length, replacement, positions
 
-    def normalise_tiles(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def normalise_tiles(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Give the batch as it is: its images are normalised already."""
         return batch
 
-    def __call__(self, rows: Sequence[TrainingRow]) -> dict[str, Tensor]:
-        """Make `input_ids`, `attention_mask`, `labels` [B, S], and what else the model takes.
+    def __call__(self, items: Sequence[TrainingRow] | Sequence[Sequence[TrainingRow]]) -> dict[str, Any]:
+        """Make `input_ids`, `labels` [B, S], and what else the model takes; of packed rows no `attention_mask`.
 
         Raises:
             FinetuneError: a row that is too long, or that the processor can't take.
         """
+        rows = [row for item in items for row in ([item] if isinstance(item, dict) else item)]
         batches = self._encoded_rows(rows)
+        if self.positions:
+            return pack(batches, self.positions, concatenate)
         longest = max(batch["input_ids"].shape[1] for batch in batches)
         columns: dict[str, list[Tensor]] = {}
         for batch in batches:
-            length = batch["input_ids"].shape[1]
             for name, tensor in batch.items():
-                of_text = tensor.shape[:2] == (1, length) and tensor.dim() == 2
-                columns.setdefault(name, []).append(self._padded(name, tensor, longest) if of_text else tensor)
-        return {name: _concatenate(tensors) for name, tensors in columns.items()}
+                whole = self._padded(name, tensor, longest) if is_of_text(tensor, batch) else tensor
+                columns.setdefault(name, []).append(whole)
+        return {name: concatenate(tensors) for name, tensors in columns.items()}
 
     def _padded(self, name: str, tensor: Tensor, longest: int) -> Tensor:
         filler = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED}.get(name, 0)
@@ -102,7 +117,7 @@ class ProcessorCollator:
         return batch
 
 
-def _concatenate(tensors: list[Tensor]) -> Tensor:
+def concatenate(tensors: list[Tensor]) -> Tensor:
     """One after another along the first dimension; where they differ in another one, the smaller end in zeros.
 
     So processors of several images do, too, and models leave out images that are zero altogether.

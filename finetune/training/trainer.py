@@ -196,4 +196,5 @@ def _counts(batch: dict[str, Tensor]) -> tuple[int, int]:
     """Tokens and rows of a batch, padding left out; packed rows begin where positions do."""
     if "attention_mask" in batch:
         return int(batch["attention_mask"].sum()), len(batch["input_ids"])
-    return batch["input_ids"].numel(), int((batch["position_ids"] == 0).sum())
+    of_text = batch["position_ids"].reshape(-1, batch["input_ids"].numel())[0]
+    return batch["input_ids"].numel(), int((of_text == 0).sum())

@@ -18,7 +18,7 @@ from soup.evaluation.config import EvalConfig
 from soup.evaluation.settings import EvalSettings
 from soup.evaluation.suite import build_suite
 from tests.helpers.scripted_models import SCRIPTED, scripted
-from tests.helpers.toy_test_sets import CIRCLE, mmbench_rows, ocrbench_rows, png, right, write_tsv
+from tests.helpers.toy_test_sets import CIRCLE, hallusionbench_rows, mmbench_rows, ocrbench_rows, png, right, write_tsv
 
 MMBENCH = Benchmark("mmbench", "vlmeval", "mmbench")
 OCRBENCH = Benchmark("ocrbench", "vlmeval", "ocrbench")
@@ -98,6 +98,20 @@ def test_rotations_of_a_question_have_the_same_examples_and_none_of_themselves(d
         assert len({marker % CIRCLE for marker in seen} | {index % CIRCLE}) == 4
         assert examples.setdefault(index % CIRCLE, seen) == seen
         assert all(re.search(r"\nAnswer: [A-D]\n\n$", part["value"]) for part in prompt[2:-1:3])
+
+
+def test_questions_that_count_together_are_no_examples_of_each_other(data, model, tmp_path):
+    rows = hallusionbench_rows(2)  # of each set four questions with a figure, of two figures
+    write_tsv(tmp_path / "LMUData" / "HallusionBench.tsv", rows)
+    benchmark = Benchmark("hallusionbench", "vlmeval", "hallusionbench")
+    notes = tmp_path / "model.prompts"
+    VLMEval(EvalSettings(model=model, shots=4)).evaluate(scripted(tmp_path, right(rows)), benchmark)
+    for line in notes.read_text().splitlines():
+        sets = [mark.split("_")[1] for mark in re.findall("<([A-Za-z_0-9]+)>", line)]
+        assert len(sets) == 5
+        assert sets.count(sets[-1]) == 1, "all examples are of the other set"
+    with pytest.raises(EvaluatorError, match=r"`shots` 5: question chart_0/\w+ finds 4 others|figure_0/\w+ finds 4"):
+        VLMEval(EvalSettings(model=model, shots=5)).identity(benchmark)
 
 
 def test_the_examples_depend_neither_on_the_order_of_rows_nor_on_the_split(data, model, tmp_path):

@@ -53,7 +53,6 @@ def test_adapters_with_the_default_parts_fit_any_family(root, kind):
         ({"lora": {"save": "visoin_tower"}}, "lora.save: no part is called visoin_tower"),
         ({"freeze": ["visual"]}, "freeze: no part is called visual"),
         ({"lora": {"target": "q_proj"}}, "lora.target 'q_proj' matches no linear layer"),
-        ({"packing": True}, "packing: only for POINTS models"),
         ({"cache_features": True}, "cache_features: only for POINTS models"),
         ({"tiling": "anyres"}, "tiling: only for POINTS models"),
     ],

@@ -16,8 +16,9 @@ from finetune.data.check import check_data
 from finetune.jobs import read_stamp
 from finetune.training.input_pipeline import build_input_pipeline
 from finetune.training.other_families import ProcessorCollator, other_family_rows
+from finetune.training.packed_families import PACKED, positions_of
 from finetune.training.start_model import open_start
-from finetune.training.train import train_job
+from finetune.training.train import prepare, train_job
 from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
 from soup.hf.processors import open_processor
@@ -173,6 +174,65 @@ def test_a_batch_has_the_loss_of_its_rows(checkpoint, data, tmp_path, kind):
     assert whole.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
+def packs(checkpoint, kind, data):
+    """The model in training, its rows, and what packs them."""
+    model, processor = open_start(str(checkpoint(kind)), settings())
+    rows = other_family_rows(Corpus([DataSet(path=str(data))]), processor, settings())
+    return model, [rows[i] for i in range(6)], ProcessorCollator(processor, 3000, None, positions_of(model))
+
+
+def test_every_family_that_may_be_packed_is_one_that_is_tried():
+    assert {*PACKED} == {*TRAINED} - {"gemma3"}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_rows_do_not_see_each_other(checkpoint, data, kind, attention):
+    model, items, collator = packs(checkpoint, kind, data)
+    model.eval()
+    model.set_attn_implementation(attention)
+    alone = ProcessorCollator(open_processor(checkpoint(kind)), 3000)
+    with torch.no_grad():
+        batch = collator([items[:4], items[4:]])
+        whole = model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits[0]
+        apart = [model(**{n: t for n, t in alone([item]).items() if n != "labels"}).logits[0] for item in items]
+    assert "attention_mask" not in batch
+    assert any(not item["images"] for item in items)
+    assert any(len(item["images"]) > 1 for item in items)
+    torch.testing.assert_close(whole, torch.cat(apart), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packing_changes_neither_loss_nor_gradient_of_any_family(checkpoint, data, kind):
+    model, items, collator = packs(checkpoint, kind, data)
+    model.train()
+    alone = [ProcessorCollator(open_processor(checkpoint(kind)), 3000)([item]) for item in items]
+    total = sum(int((batch["labels"] != IGNORED).sum()) for batch in alone)
+    whole = model(**collator([items]))
+    whole.loss.backward()
+    packed = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    losses = [model(**batch).loss * int((batch["labels"] != IGNORED).sum()) / total for batch in alone]
+    sum(losses).backward()
+    assert whole.loss.item() == pytest.approx(sum(losses).item(), rel=1e-5)
+    for name, gradient in packed.items():
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "llava"])
+def test_a_job_learns_from_packs_and_tells_how_many_rows_they_held(checkpoint, data, tmp_path, kind):
+    keys = {"packing": True, "global_batch_size": 2, "micro_batch": 1, "max_length": 600, "steps": 3, "lr": 1e-3}
+    keys |= {"validation": 0.2, "validate_every": 3}
+    job = make_job(tmp_path, data, start=checkpoint(kind), **keys)
+    losses = []
+    assert train_job(job, "d", lambda step, steps, loss, pace: losses.append(loss), StopRequest())
+    rows = prepare(make_job(tmp_path, data, "again", checkpoint(kind), **keys), "d", print, StopRequest()).pipeline.rows
+    held = [len(rows.packs[n]) for n in range(6)]
+    assert min(held) > 1
+    assert read_stamp(job.out)["rows_seen"] == sum(held)
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize("kind", TRAINED)
 def test_any_family_is_trained_and_saved_as_it_was(checkpoint, data, tmp_path, kind):
     start = checkpoint(kind)
@@ -209,13 +269,16 @@ def test_adapters_are_merged_into_any_family(checkpoint, data, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"packing": True}, "only for POINTS"),
+        (
+            {"packing": True},
+            "packing: not for a Gemma3ForConditionalGeneration: .* known of POINTS, idefics3, internvl",
+        ),
         ({"cache_features": True}, "only for POINTS"),
         ({"max_length": 20}, "more than max_length 20"),
     ],
 )
-def test_what_only_points_can_is_told(checkpoint, data, tmp_path, settings, words):
-    job = make_job(tmp_path, data, start=checkpoint("llava"), **settings)
+def test_what_only_others_can_is_told(checkpoint, data, tmp_path, settings, words):
+    job = make_job(tmp_path, data, start=checkpoint("gemma3"), **settings)
     with pytest.raises(FinetuneError, match=words):
         train_job(job, "d", lambda *told: None, StopRequest())
 
