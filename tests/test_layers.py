@@ -41,7 +41,7 @@ def test_import_linter_s_contracts_hold():
     [
         ("soup/support/text.py", "from soup.checkpoints import shard"),
         ("soup/search/run.py", "from finetune import jobs"),
-        ("finetune/jobs.py", "from soup.cli import app"),
+        ("finetune/jobs/job.py", "from soup.cli import app"),
         ("finetune/points/model.py", "from evaluators.answering import batching"),
         ("evaluators/python.py", "from finetune.training import train"),
         ("soup/merging/recipe.py", "from soup.merging import pool"),

@@ -9,8 +9,9 @@ shares so far, and the position: a job that goes on with the shares of its log s
 seen.
 
 Source of the rule: dynamic batch loading, Sheared LLaMA, arXiv 2310.06694, algorithm 1:
-w <- w exp(max(loss - reference, 0)), normalised. Without references it is the multiplicative weights of group DRO
-(arXiv 1911.08731, algorithm 1) on the losses themselves.
+w <- w exp(max(loss - reference, 0)), normalised. The published code leaves out the maximum, and mixes in 1e-4 of equal
+shares; here it is as printed. Without references it is the multiplicative weights of group DRO (arXiv 1911.08731,
+algorithm 1) on the losses themselves.
 """
 
 from __future__ import annotations

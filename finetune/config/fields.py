@@ -1,0 +1,58 @@
+"""Kinds of values that several settings have: paths, names, lists that may be one word."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+from soup.support.text import is_possible_path
+
+__all__ = [
+    "Name",
+    "PathText",
+    "StrictModel",
+    "Words",
+    "as_list",
+    "check_path",
+]
+
+
+class StrictModel(BaseModel):
+    """Settings that take no other keys than their own, and do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def check_path(text: str) -> str:
+    """Give a path back.
+
+    Raises:
+        ValueError: no file can have that name.
+    """
+    if not is_possible_path(text):
+        raise ValueError("a path has at most 3,000 bytes, a name in it 255, and none is 0")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(check_path)]
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", text) or len(text.encode()) > 100:
+        raise ValueError(
+            "a name becomes a folder: expected letters, digits, ., _ and - (up to 100), with no . or - first"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+def as_list(value: object) -> list[object]:
+    """Give a list, where one value may stand for a list of it."""
+    return value if isinstance(value, list) else [value]
+
+
+Words = Annotated[list[str], BeforeValidator(as_list)]
