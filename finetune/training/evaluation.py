@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,10 +17,7 @@ from soup.evaluation.config import EvalConfig
 from soup.evaluation.suite import build_suite
 from soup.search.run import evaluate
 
-__all__ = ["OnScores", "check_evaluation", "scores_on_the_way"]
-
-OnScores = Callable[[int, dict[str, float]], object]
-"""Called with a step, and the score on each benchmark that the model had then."""
+__all__ = ["check_evaluation", "scores_on_the_way"]
 
 
 def check_evaluation(settings: TrainSettings) -> None:

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from finetune.jobs import Job, JobStatus, State, has_digest, read_stamp, read_state, write_state
+from finetune.training.listener import Listener
 from soup.errors import FinetuneError, SoupError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class StoppedError(Exception):
         super().__init__(f"signal {number}")
 
 
-class StateFile:
+class StateFile(Listener):
     """The job's `state.json`, written by the first process alone, at most once a second while it trains."""
 
     def __init__(self, folder: Path, rank: int):
@@ -148,8 +149,7 @@ def _train(job: Job, digest: str, state_file: StateFile) -> int:
     from finetune.training.best_model import remove_others
     from finetune.training.train import train_job
 
-    told = state_file.step, stop, state_file.scores, state_file.losses, state_file.shares
-    if not train_job(job, digest, *told):
+    if not train_job(job, digest, stop, state_file):
         name = signal.Signals(stop.signal).name
         state_file.end(JobStatus.STOPPED, f"{name}; a checkpoint of step {state_file.state.step} was written")
         return SIGNALS[signal.Signals(stop.signal)]

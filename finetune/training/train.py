@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,14 @@ from finetune.training.arguments import precision, shares, training_arguments
 from finetune.training.best_model import LOSS, best_folder, best_step, is_stalled, remove_later, remove_others
 from finetune.training.components import choose_trained, learning_rates
 from finetune.training.disk_space import check_disk_space
-from finetune.training.evaluation import OnScores, check_evaluation, scores_on_the_way
+from finetune.training.evaluation import check_evaluation, scores_on_the_way
 from finetune.training.input_pipeline import InputPipeline, build_input_pipeline
+from finetune.training.listener import Listener
 from finetune.training.logs import loggers
 from finetune.training.saving import Origin, publish, publish_written, save, tied_names, versions
 from finetune.training.start_model import open_start, start_folder
-from finetune.training.trainer import JobTrainer, OnStep, StopCallback, StopRequest
-from finetune.training.validation import OnLosses, measure_losses
+from finetune.training.trainer import JobTrainer, StopCallback, StopRequest
+from finetune.training.validation import measure_losses
 from soup.errors import FinetuneError
 from soup.hf.progress_bars import without_progress_bars
 from soup.support.text import bullet_list
@@ -39,8 +39,6 @@ from soup.support.text import bullet_list
 __all__ = ["TrainingRun", "prepare", "train_job"]
 
 SHARES = "mixture/"  # in the log, before a category's name
-OnShares = Callable[[int, dict[str, float]], object]
-"""Called with a step, and the categories' shares of the batches that its losses made."""
 
 
 @dataclass
@@ -54,6 +52,7 @@ class TrainingRun:
     origin: Origin
     pipeline: InputPipeline
     trained: list[str]
+    listener: Listener
 
     def write(self, state: dict[str, Tensor], out: Path) -> None:
         """Write the model as an ordinary checkpoint, adapters folded in, rounded once; or its adapter by itself."""
@@ -76,26 +75,26 @@ class TrainingRun:
             publish(self.job.folder / "part", out, self.stamp(step), lambda part: self.write(state, part))
         self.trainer.accelerator.wait_for_everyone()
 
-    def judge(self, step: int, on_scores: OnScores) -> None:
+    def judge(self, step: int) -> None:
         """Score the model as it is now, into the log and its curves."""
         scores = scores_on_the_way(self.model, self.origin.processor, self.job.settings)
         self.trainer.log({f"score/{name}": score for name, score in scores.items()})
-        on_scores(step, scores)
+        self.listener.scores(step, scores)
 
-    def validate(self, step: int, on_losses: OnLosses) -> bool:
+    def validate(self, step: int) -> bool:
         """Take the loss on what is held out, keep the model if it is the best; whether training is to end."""
         settings, trainer = self.job.settings, self.trainer
         losses = measure_losses(trainer, self.pipeline.validation, trainer.args.per_device_train_batch_size)
         trainer.log(losses.as_logs())
         best = best_step(trainer.state.log_history) or step
-        on_losses(step, losses.loss, best)
+        self.listener.losses(step, losses.loss, best)
         if settings.keep_best and best == step:
             self.keep(best_folder(self.job.folder, step), step)
             if not settings.checkpoint_every and trainer.is_world_process_zero():
                 remove_others(self.job.folder, step)
         return is_stalled(trainer.state.log_history, settings)
 
-    def adapt(self, step: int, on_shares: OnShares) -> None:
+    def adapt(self, step: int) -> None:
         """Weigh the categories of the stretch after the next by the losses that the model has now."""
         adapt, order = self.job.settings.mixture.adapt, self.pipeline.rows.order
         if adapt is None or not isinstance(order, AdaptiveOrder):
@@ -108,7 +107,7 @@ class TrainingRun:
         order.set_shares(stretch, weighed)
         logs = {f"{SHARES}{name}": share for name, share in weighed.items()}
         self.trainer.log({**logs, **{f"mixture_loss/{name}": loss for name, loss in losses.categories.items()}})
-        on_shares(step, weighed)
+        self.listener.shares(step, weighed)
 
     def finish(self) -> None:
         """Write the ingredient: the model as it is now, or with `keep_best` the one that had the lowest loss."""
@@ -155,25 +154,14 @@ class TrainingRun:
         }
 
 
-def train_job(
-    job: Job,
-    digest: str,
-    on_step: OnStep,
-    stop: StopRequest,
-    on_scores: OnScores = lambda step, scores: None,
-    on_losses: OnLosses = lambda step, loss, best: None,
-    on_shares: OnShares = lambda step, shares: None,
-) -> bool:
+def train_job(job: Job, digest: str, stop: StopRequest, listener: Listener | None = None) -> bool:
     """Train a job's model, from its last checkpoint where it has one, and write its ingredient; whether it is done.
 
     Args:
         job: what to train.
         digest: the job's.
-        on_step: called after each step.
         stop: where it is requested, a checkpoint is written at the end of the step, and the job is not done.
-        on_scores: called with what the model scores on the way.
-        on_losses: called with its losses on what is held out.
-        on_shares: called with the categories' shares where they follow the model.
+        listener: hears how it goes.
 
     Raises:
         FinetuneError: settings, data or start that don't work, too small a disk, or a loss that is not finite.
@@ -182,7 +170,7 @@ def train_job(
     """
     parallel.join(job.settings.parallel)
     with without_progress_bars():
-        run = prepare(job, digest, on_step, stop, on_scores, on_losses, on_shares)
+        run = prepare(job, digest, stop, listener)
         resumed = checkpoints.newest(job.folder, digest)
         run.trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.heeded:
@@ -191,20 +179,13 @@ def train_job(
     return True
 
 
-def prepare(
-    job: Job,
-    digest: str,
-    on_step: OnStep,
-    stop: StopRequest,
-    on_scores: OnScores = lambda step, scores: None,
-    on_losses: OnLosses = lambda step, loss, best: None,
-    on_shares: OnShares = lambda step, shares: None,
-) -> TrainingRun:
+def prepare(job: Job, digest: str, stop: StopRequest, listener: Listener | None = None) -> TrainingRun:
     """Do everything before the first step, all checks among it; arguments as `train_job` has them.
 
     Raises:
         FinetuneError: as `train_job`.
     """
+    listener = listener or Listener()
     check_evaluation(job.settings)
     corpus = Corpus(job.data)
     model, origin = _open_model(job, corpus)
@@ -223,16 +204,16 @@ def prepare(
         folder=job.folder,
         digest=digest,
         keep=lambda step: run.keep(_snapshot(job, step), step),
-        judge=lambda step: run.judge(step, on_scores),
-        validate=lambda step: run.validate(step, on_losses),
-        adapt=lambda step: run.adapt(step, on_shares),
+        judge=lambda step: run.judge(step),
+        validate=lambda step: run.validate(step),
+        adapt=lambda step: run.adapt(step),
         model=model,
         args=_arguments(job, model, pipeline.rows.steps),
         train_dataset=pipeline.rows,
         data_collator=pipeline.collator,
-        callbacks=[StopCallback(job.name, stop, on_step), *loggers(job.settings, job.name, job.folder, done)],
+        callbacks=[StopCallback(job.name, stop, listener), *loggers(job.settings, job.name, job.folder, done)],
     )
-    run = TrainingRun(job, digest, trainer, model, origin, pipeline, trained)
+    run = TrainingRun(job, digest, trainer, model, origin, pipeline, trained, listener)
     return run
 
 

@@ -16,12 +16,10 @@ from finetune.config import TrainSettings
 from finetune.training import checkpoints
 from finetune.training.best_model import best_step, remove_others
 from finetune.training.components import parameter_groups
+from finetune.training.listener import Listener
 from soup.errors import FinetuneError
 
-__all__ = ["JobTrainer", "OnStep", "StopCallback", "StopRequest"]
-
-OnStep = Callable[[int, int, float, float], object]
-"""Called with steps done, steps in all, the latest loss, and seconds a step."""
+__all__ = ["JobTrainer", "StopCallback", "StopRequest"]
 
 WINDOW = 20  # steps that the time of a step is the mean of
 
@@ -46,8 +44,8 @@ class StopRequest:
 class StopCallback(TrainerCallback):
     """Stops at a loss that is not finite, or when a stop is requested; reports each step."""
 
-    def __init__(self, name: str, stop: StopRequest, on_step: OnStep):
-        self.name, self.stop, self.on_step = name, stop, on_step
+    def __init__(self, name: str, stop: StopRequest, listener: Listener):
+        self.name, self.stop, self.listener = name, stop, listener
         self.times: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -65,7 +63,7 @@ class StopCallback(TrainerCallback):
                 raise FinetuneError(f"{self.name}: the {name} became {value} at step {step}; try a lower lr.")
         self.times = [*self.times[-WINDOW:], time.monotonic()]
         pace = (self.times[-1] - self.times[0]) / (len(self.times) - 1)
-        self.on_step(state.global_step, state.max_steps, logs["loss"], pace)
+        self.listener.step(state.global_step, state.max_steps, logs["loss"], pace)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for a checkpoint, and for the end, where a signal came."""

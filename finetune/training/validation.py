@@ -7,7 +7,7 @@ it does not depend on how the rows are cut into batches.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,7 @@ from finetune.training.best_model import LOSS
 if TYPE_CHECKING:
     from finetune.training.trainer import JobTrainer
 
-__all__ = ["HeldOutLosses", "OnLosses", "measure_losses"]
-
-OnLosses = Callable[[int, float, int], object]
-"""Called with a step, the loss on held-out rows that the model had then, and the step of the lowest one so far."""
+__all__ = ["HeldOutLosses", "measure_losses"]
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def test_a_stage_runs_on_a_toy(stage, tmp_path, one_thread):
     settings = config.settings({**small, "precision": "float32"})
     data = tuple(each.model_copy(update={"path": str(paths[each.path])}) for each in config.data)
     job = Job("base", "tiny", data, settings, tmp_path / "out", tmp_path / "job")
-    assert train_job(job, "d", lambda *step: None, StopRequest())
+    assert train_job(job, "d", StopRequest())
     stamp = read_stamp(tmp_path / "out")
     assert stamp["steps"] == 2
     epoch = {name: part["epoch"] for name, part in stamp["mixture"]["categories"].items()}

@@ -12,6 +12,7 @@ from finetune.config import DataSet, TrainSettings
 from finetune.jobs import Job
 from finetune.points.model import PointsForConditionalGeneration
 from finetune.points.tiny import tiny_config, tiny_processor
+from finetune.training.listener import Listener
 
 BASICS = {"lr": 2e-3, "steps": 6, "global_batch_size": 4, "dtype": "float32", "log_to": [], "precision": "float32"}
 
@@ -41,6 +42,25 @@ def write_rows(directory, count=24, pictures=(1, 0, 1, 2)):
         rows.append({"id": str(i), **({"image": names} if names else {}), "conversations": turns})
     (directory / "data.json").write_text(json.dumps(rows))
     return directory
+
+
+class Notes(Listener):
+    """Notes down what a training tells; with `killed_at` it is killed after that step."""
+
+    def __init__(self, killed_at=None):
+        self.killed_at = killed_at
+        self.steps, self.all_losses, self.all_scores = [], {}, {}
+
+    def step(self, step, steps, loss, pace):
+        self.steps.append((step, steps, loss, pace))
+        if step == self.killed_at:
+            raise KeyboardInterrupt
+
+    def losses(self, step, loss, best):
+        self.all_losses[step] = loss
+
+    def scores(self, step, scores):
+        self.all_scores[step] = scores
 
 
 def make_job(place, data, name="job", start="tiny", digest="d", **settings):

@@ -13,7 +13,7 @@ from finetune.training.job import run
 from finetune.training.train import prepare, train_job
 from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
-from tests.helpers.training_basics import make_job, write_rows
+from tests.helpers.training_basics import Notes, make_job, write_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,13 +40,8 @@ def lines(job):
 def test_a_killed_job_goes_on_with_the_very_rows_and_shares(data, tmp_path):
     whole, cut = adapting(tmp_path, data, "whole"), adapting(tmp_path, data, "cut")
     assert run(whole.folder) == 0
-
-    def killed_at_5(step, *rest):
-        if step == 5:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train_job(cut, "d", killed_at_5, StopRequest())
+        train_job(cut, "d", StopRequest(), Notes(killed_at=5))
     assert run(cut.folder) == 0
     kept = [[{k: v for k, v in line.items() if "second" not in k} for line in lines(job)] for job in (whole, cut)]
     assert kept[0] == kept[1]
@@ -69,9 +64,9 @@ def test_a_killed_job_goes_on_with_the_very_rows_and_shares(data, tmp_path):
 )
 def test_what_can_t_be_is_told_before_the_first_step(data, tmp_path, settings, words):
     with pytest.raises(FinetuneError, match=words):
-        prepare(adapting(tmp_path, data, **settings), "d", lambda *step: None, StopRequest())
+        prepare(adapting(tmp_path, data, **settings), "d", StopRequest())
 
 
 def test_one_category_alone_is_told(data, tmp_path):
     with pytest.raises(FinetuneError, match="all rows are of the category general"):
-        prepare(make_job(tmp_path, data, **ADAPT), "d", lambda *step: None, StopRequest())
+        prepare(make_job(tmp_path, data, **ADAPT), "d", StopRequest())

@@ -21,7 +21,7 @@ from soup.errors import EvaluatorError, FinetuneError
 from soup.evaluation.journal import Journal
 from tests.helpers.toy_data_sets import answers_rows
 from tests.helpers.toy_test_sets import write_tsv
-from tests.helpers.training_basics import make_job, write_rows
+from tests.helpers.training_basics import Notes, make_job, write_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,20 +51,20 @@ WATCHED = {"evaluate": ["MTVQA_TEST"], "evaluate_every": 2}
 )
 def test_the_score_on_the_way_is_that_of_the_snapshot_of_that_step(settings, data, questions, tmp_path):
     job = make_job(tmp_path, data, keep_every=2, steps=4, **WATCHED, **settings)
-    told = {}
-    assert train_job(job, "d", lambda *step: None, StopRequest(), lambda step, scores: told.update({step: scores}))
+    notes = Notes()
+    assert train_job(job, "d", StopRequest(), notes)
     snapshot = job.out.with_name(f"{job.out.name}-step2")
     soup.evaluate([snapshot, job.out], eval="MTVQA_TEST", run_dir=tmp_path / "run")
     with Journal(tmp_path / "run" / "journal.jsonl") as journal:
         theirs = {entry.names[0]: entry.score.value for entry in journal}
-    assert told == {2: {"MTVQA_TEST": theirs[snapshot.name]}, 4: {"MTVQA_TEST": theirs[job.out.name]}}
+    assert notes.all_scores == {2: {"MTVQA_TEST": theirs[snapshot.name]}, 4: {"MTVQA_TEST": theirs[job.out.name]}}
 
 
 def test_training_goes_on_as_if_nothing_had_been(data, questions, tmp_path):
     plain = make_job(tmp_path, data, name="plain", steps=5)
     watched = make_job(tmp_path, data, name="watched", steps=5, **WATCHED)
     for job in (plain, watched):
-        assert train_job(job, "d", lambda *step: None, StopRequest())
+        assert train_job(job, "d", StopRequest())
     weights = [load_file(next(job.out.glob("*.safetensors"))) for job in (plain, watched)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -85,7 +85,7 @@ def test_scores_are_in_the_state_and_in_the_curves(data, questions, tmp_path):
 
 def test_the_weights_are_the_own_ones_again_afterwards(data, tmp_path):
     job = make_job(tmp_path, data, lora={"rank": 2}, dtype="bfloat16")
-    model = prepare(job, "d", lambda *step: None, StopRequest()).model
+    model = prepare(job, "d", StopRequest()).model
     before = {name: (tensor.dtype, tensor.clone()) for name, tensor in model.state_dict().items()}
     with as_written(model, job.settings):
         assert model.get_input_embeddings().weight.dtype == torch.bfloat16
@@ -98,13 +98,13 @@ def test_the_weights_are_the_own_ones_again_afterwards(data, tmp_path):
 def test_data_that_are_not_here_are_told_before_the_first_step(data, questions, tmp_path):
     job = make_job(tmp_path, data, evaluate=["mmstar"], evaluate_every=2)
     with pytest.raises(EvaluatorError, match=r"mmstar: its data .* are not here"):
-        train_job(job, "d", lambda *step: None, StopRequest())
+        train_job(job, "d", StopRequest())
 
 
 def test_several_processes_are_refused_before_the_first_step(data, questions, tmp_path, monkeypatch):
     monkeypatch.setattr("finetune.training.evaluation.world_size", lambda: 2)
     with pytest.raises(FinetuneError, match="Train on one GPU"):
-        prepare(make_job(tmp_path, data, **WATCHED), "d", lambda *step: None, StopRequest())
+        prepare(make_job(tmp_path, data, **WATCHED), "d", StopRequest())
 
 
 def test_benchmarks_and_steps_go_together():

@@ -22,7 +22,7 @@ from finetune.training.train import prepare, train_job
 from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
 from soup.hf.processors import open_processor
-from tests.helpers.training_basics import make_job, write_rows
+from tests.helpers.training_basics import Notes, make_job, write_rows
 from tests.helpers.vlm_families import FAMILIES, noise, save_family
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -115,7 +115,7 @@ def test_lengths_that_sizes_tell_are_those_of_the_batches(checkpoint, many, kind
 
 def test_bad_rows_are_left_out_of_a_job_that_skips_them(checkpoint, many, tmp_path):
     job = make_job(tmp_path, many.path, start=checkpoint("qwen2_vl"), on_bad_row="skip", max_length=3000, steps=4)
-    assert train_job(job, "d", lambda *step: None, StopRequest())
+    assert train_job(job, "d", StopRequest())
     assert read_stamp(job.out)["mixture"]["skipped"] == 3
 
 
@@ -224,13 +224,13 @@ def test_a_job_learns_from_packs_and_tells_how_many_rows_they_held(checkpoint, d
     keys = {"packing": True, "global_batch_size": 2, "micro_batch": 1, "max_length": 600, "steps": 3, "lr": 1e-3}
     keys |= {"validation": 0.2, "validate_every": 3}
     job = make_job(tmp_path, data, start=checkpoint(kind), **keys)
-    losses = []
-    assert train_job(job, "d", lambda step, steps, loss, pace: losses.append(loss), StopRequest())
-    rows = prepare(make_job(tmp_path, data, "again", checkpoint(kind), **keys), "d", print, StopRequest()).pipeline.rows
+    notes = Notes()
+    assert train_job(job, "d", StopRequest(), notes)
+    rows = prepare(make_job(tmp_path, data, "again", checkpoint(kind), **keys), "d", StopRequest()).pipeline.rows
     held = [len(rows.packs[n]) for n in range(6)]
     assert min(held) > 1
     assert read_stamp(job.out)["rows_seen"] == sum(held)
-    assert losses[-1] < losses[0]
+    assert notes.steps[-1][2] < notes.steps[0][2]
 
 
 @pytest.mark.parametrize("kind", TRAINED)
@@ -238,14 +238,14 @@ def test_any_family_is_trained_and_saved_as_it_was(checkpoint, data, tmp_path, k
     start = checkpoint(kind)
     frozen = FROZEN.get(kind, "vision_tower")
     job = make_job(tmp_path, data, start=start, freeze=[frozen], steps=4, lr=1e-3, micro_batch=2)
-    losses = []
-    assert train_job(job, "d", lambda step, steps, loss, pace: losses.append(loss), StopRequest())
+    notes = Notes()
+    assert train_job(job, "d", StopRequest(), notes)
     before, after = weights(start), weights(job.out)
     assert {name: (t.shape, t.dtype) for name, t in after.items()} == {n: (t.shape, t.dtype) for n, t in before.items()}
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert not any(frozen in name and "merger" not in name for name in moved)
-    assert losses[-1] < losses[0]
+    assert notes.steps[-1][2] < notes.steps[0][2]
     assert read_stamp(job.out)["rows_seen"] == 16
     _, loading_info = AutoModelForImageTextToText.from_pretrained(job.out, output_loading_info=True)
     assert not any(loading_info.values())
@@ -255,7 +255,7 @@ def test_adapters_are_merged_into_any_family(checkpoint, data, tmp_path):
     start = checkpoint("llava")
     lora = {"rank": 2, "save": "multi_modal_projector"}
     job = make_job(tmp_path, data, start=start, lora=lora, steps=3)
-    assert train_job(job, "d", lambda *told: None, StopRequest())
+    assert train_job(job, "d", StopRequest())
     before, after = weights(start), weights(job.out)
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -280,7 +280,7 @@ def test_adapters_are_merged_into_any_family(checkpoint, data, tmp_path):
 def test_what_only_others_can_is_told(checkpoint, data, tmp_path, settings, words):
     job = make_job(tmp_path, data, start=checkpoint("gemma3"), **settings)
     with pytest.raises(FinetuneError, match=words):
-        train_job(job, "d", lambda *told: None, StopRequest())
+        train_job(job, "d", StopRequest())
 
 
 def opened(start, data, tmp_path):

@@ -26,7 +26,7 @@ from finetune.training.logs import loggers
 from finetune.training.train import prepare, train_job
 from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
-from tests.helpers.training_basics import make_job, tiny_model, write_rows
+from tests.helpers.training_basics import Notes, make_job, tiny_model, write_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,9 +43,9 @@ def weights(directory):
 def trained(place, data, digest="d", **settings):
     """The weights of a job that ran to its end, and what each step told."""
     job = make_job(place, data, digest=digest, **settings)
-    steps = []
-    assert train_job(job, digest, lambda *told: steps.append(told), StopRequest())
-    return weights(job.out), steps
+    notes = Notes()
+    assert train_job(job, digest, StopRequest(), notes)
+    return weights(job.out), notes.steps
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +66,14 @@ def test_ingredients_that_start_from_nothing_share_their_tokenizer(tmp_path):
         path.write_text(json.dumps([{"conversations": turns}] * 60))
     jobs = [make_job(tmp_path, [base, path], name=path.stem, steps=1) for path in (a, b)]
     for job in jobs:
-        assert train_job(job, "d", lambda *told: None, StopRequest())
+        assert train_job(job, "d", StopRequest())
     assert (jobs[0].out / "tokenizer.json").read_bytes() == (jobs[1].out / "tokenizer.json").read_bytes()
 
 
 def test_images_may_be_cut_otherwise_in_training_than_by_the_ingredient(plain, data, tmp_path):
     tiling = "anyres:min_tiles=2,max_tiles=2"
-    told = StopRequest(), lambda *step: None
     runs = [
-        prepare(make_job(tmp_path, data, name=name, **more), "d", told[1], told[0])
+        prepare(make_job(tmp_path, data, name=name, **more), "d", StopRequest())
         for name, more in (("a", {}), ("b", {"tiling": tiling}))
     ]
     own, other = (run.pipeline for run in runs)
@@ -148,7 +147,7 @@ def test_attention_that_is_not_installed_is_told(data, tmp_path):
 
 
 def prepared(place, data, **settings):
-    return prepare(make_job(place, data, **settings), "d", lambda *told: None, StopRequest())
+    return prepare(make_job(place, data, **settings), "d", StopRequest())
 
 
 def test_rates_rise_over_the_first_steps_and_fall_as_a_cosine(data, tmp_path):

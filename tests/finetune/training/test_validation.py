@@ -25,7 +25,7 @@ from finetune.training.train import prepare, train_job
 from finetune.training.trainer import StopRequest
 from soup.errors import FinetuneError
 from soup.hf.processors import open_processor
-from tests.helpers.training_basics import make_job, write_rows
+from tests.helpers.training_basics import Notes, make_job, write_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,12 +38,9 @@ def data(tmp_path_factory):
 
 
 def told(job, digest="d"):
-    losses = {}
-    done = train_job(
-        job, digest, lambda *step: None, StopRequest(), on_losses=lambda step, loss, best: losses.update({step: loss})
-    )
-    assert done
-    return losses
+    notes = Notes()
+    assert train_job(job, digest, StopRequest(), notes)
+    return notes.all_losses
 
 
 def weights(folder):
@@ -144,13 +141,8 @@ def test_a_job_that_goes_on_ends_as_one_that_was_left_alone(data, tmp_path, monk
     keys = {"keep_best": True, "checkpoint_every": 2, **HELD, "steps": 8}
     whole, cut = make_job(tmp_path, data, name="whole", **keys), make_job(tmp_path, data, name="cut", **keys)
     losses = told(whole)
-
-    def killed_at_7(step, *rest):
-        if step == 7:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train_job(cut, "d", killed_at_7, StopRequest())
+        train_job(cut, "d", StopRequest(), Notes(killed_at=7))
     for path in cut.folder.glob("best*"):  # as where the arithmetic is not the same twice
         if path != best_folder(cut.folder, best_step(lines(cut)[:-1]) or 0):
             shutil.rmtree(path)
@@ -179,7 +171,7 @@ def test_categories_have_losses_of_their_own(data, tmp_path):
 def test_a_data_set_of_which_nothing_would_be_left_is_told(tmp_path):
     data = write_rows(tmp_path / "rows", count=1)
     with pytest.raises(FinetuneError, match="of its 1 rows 1 would be held out"):
-        prepare(make_job(tmp_path, data, **HELD), "d", lambda *step: None, StopRequest())
+        prepare(make_job(tmp_path, data, **HELD), "d", StopRequest())
 
 
 @pytest.mark.parametrize(
