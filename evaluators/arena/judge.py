@@ -76,7 +76,7 @@ def compare(
 
 def missing_matches(arena: Arena, log: VoteLog, voter: str) -> list[Match]:
     """Return the pairs that a judge has not voted on."""
-    return [match for match in all_matches(arena) if not log.has(voter, match)]
+    return [match for match in all_matches(arena) if not log.has_judged(voter, match)]
 
 
 def vote_by_judge(

@@ -249,10 +249,14 @@ def bootstrap(
     design = _Design.of(comparisons, names, baseline)
     random, count = np.random.default_rng(seed), int(design.clusters.max()) + 1
     whole = fit(comparisons, names, baseline).strengths
+    # What a pair's votes of one outcome come to is all that strengths depend on: a fit is of that many rows.
+    kinds, kind = np.unique(np.column_stack([design.x, design.y]), axis=0, return_inverse=True)
+    summed = replace(design, x=kinds[:, :-1], y=kinds[:, -1], clusters=np.zeros(len(kinds), np.int64))
     drawn = np.empty((draws, len(design.names)))
     for number in range(draws):
         times = np.bincount(random.integers(count, size=count), minlength=count)
-        resampled = replace(design, weights=design.weights * times[design.clusters])
+        summed_weights = np.bincount(kind.ravel(), design.weights * times[design.clusters], len(kinds))
+        resampled = replace(summed, weights=summed_weights.astype(np.float64))
         resampled = resampled.joined() if resampled.needs_joining() else resampled
         drawn[number] = resampled.solve(start=whole)
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,15 +23,21 @@ from typing import cast
 from soup.errors import EvaluatorError, JournalError
 from soup.evaluation.engine import Prompt
 from soup.support.atomic_files import write_atomic
-from soup.support.json_text import check_kinds, read_json_object
+from soup.support.json_text import check_kinds, read_json
 from soup.support.options import option_name
 from soup.support.text import did_you_mean
 
-__all__ = ["FILE_NAME", "Arena", "Member", "Question", "text_key"]
+__all__ = ["FILE_NAME", "Arena", "Member", "Pictures", "Question", "text_key"]
 
 FILE_NAME = "arena.json"
+MOST_BYTES = 1_000_000_000
+"""Of answers: some ten thousand long ones are more than other files of JSON ever hold."""
 MEMBER = re.compile(r"[0-9]{1,9}-")
 PICTURE = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
+
+
+Pictures = Mapping[str, Callable[[], bytes]]
+"""What reads each picture of a question, by its name."""
 
 
 def text_key(text: str) -> str:
@@ -108,12 +114,13 @@ class Arena:
         self.members = {member.name: member for member in members}
 
     @classmethod
-    def make(cls, path: Path, questions: Iterable[tuple[Question, Mapping[str, bytes]]]) -> Arena:
+    def make(cls, path: Path, questions: Iterable[tuple[Question, Pictures]], *, with_pictures: bool = True) -> Arena:
         """Write an arena of questions, or open that of the same ones.
 
         Args:
             path: Its folder.
-            questions: Each with the bytes of its pictures by name.
+            questions: Each with its pictures by name, which are read one by one.
+            with_pictures: Whether they are written.
 
         Raises:
             EvaluatorError: there is an arena of other questions, or no question.
@@ -126,8 +133,9 @@ class Arena:
             return arena
         if not asked:
             raise EvaluatorError(f"{option_name('prompts')}: no question in it.")
-        for name, data in {name: data for _, images in kept for name, data in images.items()}.items():
-            write_atomic(path / "images" / name, data)
+        for name, read in {name: read for _, images in kept for name, read in images.items()}.items():
+            if with_pictures:
+                write_atomic(path / "images" / name, read())
         shown = [{"index": question.index, "parts": [*map(list, question.parts)]} for question in asked]
         document = {"schema": 1, "seed": secrets.token_hex(16), "questions": shown}
         write_atomic(path / FILE_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -228,7 +236,9 @@ class Arena:
 
 
 def _read(path: Path, kinds: Mapping[str, type]) -> dict[str, object]:
-    document = read_json_object(path, JournalError)
+    document = read_json(path, JournalError, MOST_BYTES)
+    if not isinstance(document, dict):
+        raise JournalError(f"{path}: damaged (expected an object, found {type(document).__name__}); restore it.")
     try:
         check_kinds(document, kinds, {"answers": str} if "answers" in kinds else {})
     except ValueError as error:

@@ -147,19 +147,17 @@ def _wins(rows: Sequence[Comparison], names: Sequence[str]) -> list[dict[str, ob
 
 def _people(votes: Sequence[Vote]) -> list[dict[str, object]]:
     """Say how each person agrees with the others on what both saw."""
-    points, names = votes_by_match(votes), Counter(vote.voter for vote in votes)
-    rows = []
-    for name, seen in sorted(names.items()):
-        others = [
-            unit[name] == other
-            for unit in points.values()
-            if name in unit
-            for voter, other in unit.items()
-            if voter != name
-        ]
-        skipped = sum(vote.choice == "skip" for vote in votes if vote.voter == name)
-        rows.append({"name": name, "votes": seen - skipped, "skipped": skipped, "agrees_with_others": _share(others)})
-    return rows
+    seen, skipped = Counter(vote.voter for vote in votes), Counter(v.voter for v in votes if v.choice == "skip")
+    same: dict[str, list[bool]] = {name: [] for name in seen}
+    for unit in votes_by_match(votes).values():
+        for (one, points), (other, others) in combinations(unit.items(), 2):
+            same[one].append(points == others)
+            same[other].append(points == others)
+    return [
+        {"name": name, "votes": count - skipped[name], "skipped": skipped[name]}
+        | {"agrees_with_others": _share(same[name])}
+        for name, count in sorted(seen.items())
+    ]
 
 
 def _judge(name: str, votes: Sequence[Vote], people: Sequence[Vote]) -> dict[str, object]:

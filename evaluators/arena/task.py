@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from evaluators.arena.answers import Asking
 from evaluators.arena.ballot import Ballot
 from evaluators.arena.judge import judge_name, judge_of, vote_by_judge
-from evaluators.arena.record import FILE_NAME, Arena, Question
+from evaluators.arena.record import FILE_NAME, Arena, Pictures, Question
 from evaluators.arena.server import ArenaServer, arena_token
 from evaluators.arena.votes import VoteLog, all_matches, read_votes
 from soup.errors import EvaluatorError
@@ -29,13 +29,13 @@ class ArenaTask:
 
     Args:
         path: The arena's folder.
-        questions: Each with the bytes of its pictures by name; None: those that the arena has.
+        questions: Each with its pictures; None: those that the arena has.
         locations: Checkpoints, or a folder of such; none: those that have answered before.
         config: How candidates are asked, and which judge votes.
     """
 
     path: Path
-    questions: Sequence[tuple[Question, Mapping[str, bytes]]] | None
+    questions: Sequence[tuple[Question, Pictures]] | None
     locations: Sequence[str]
     config: EvalConfig
 
@@ -46,7 +46,7 @@ class ArenaTask:
             SoupError: what `prepare` would raise before it asks anything.
         """
         with tempfile.TemporaryDirectory(prefix="soup-arena-") as folder:
-            arena = self._open(self.path if (self.path / FILE_NAME).exists() else Path(folder))
+            arena = self._open(self.path if (self.path / FILE_NAME).exists() else Path(folder), with_pictures=False)
             names = Asking(arena, self.locations, self.config).check() if self.locations else []
             judge = judge_of(self.config.settings)
             return {
@@ -79,8 +79,8 @@ class ArenaTask:
                 vote_by_judge(arena, log, judge, self.config.settings, on_judged)
         return arena
 
-    def _open(self, path: Path) -> Arena:
-        return Arena(path) if self.questions is None else Arena.make(path, self.questions)
+    def _open(self, path: Path, *, with_pictures: bool = True) -> Arena:
+        return Arena(path) if self.questions is None else Arena.make(path, self.questions, with_pictures=with_pictures)
 
 
 @contextmanager

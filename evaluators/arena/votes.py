@@ -72,6 +72,11 @@ class Vote:
         return Match.of(self.question, self.left, self.right)
 
     @property
+    def key(self) -> tuple[str, str, Match]:
+        """What one vote counts of: a person and a judge of one name are two."""
+        return self.by, self.voter, self.match
+
+    @property
     def points(self) -> float | None:
         """What the match's first answer has of it: 1, 0.5 or 0; None where it was skipped."""
         points = POINTS.get(self.choice)
@@ -103,7 +108,7 @@ class VoteLog:
         except BaseException:
             self._log.close()
             raise
-        self._known = {(vote.voter, vote.match) for vote in self.votes}
+        self._known = {vote.key for vote in self.votes}
 
     def add(self, vote: Vote) -> bool:
         """Keep a vote; when this returns it is on the disk. False, and nothing is done, where its voter has voted.
@@ -112,18 +117,18 @@ class VoteLog:
             JournalError: the disk is full or failed.
         """
         with self._turn:
-            if (key := (vote.voter, vote.match)) in self._known:
+            if vote.key in self._known:
                 return False
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             line = {"schema": SCHEMA, **vars(vote), "time": vote.time or now, "orders": list(vote.orders)}
             self._log.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            self._known.add(key)
+            self._known.add(vote.key)
             self.votes.append(vote)
             return True
 
-    def has(self, voter: str, match: Match) -> bool:
-        """Whether somebody has voted on a match."""
-        return (voter, match) in self._known
+    def has_judged(self, judge: str, match: Match) -> bool:
+        """Whether a judge has voted on a match."""
+        return ("judge", judge, match) in self._known
 
     def __enter__(self) -> VoteLog:
         return self
@@ -145,7 +150,7 @@ def read_votes(path: Path) -> list[Vote]:
 
 
 def _votes(path: Path, lines: Iterable[bytes]) -> list[Vote]:
-    votes: dict[tuple[str, Match], Vote] = {}
+    votes: dict[tuple[str, str, Match], Vote] = {}
     for number, line in enumerate(lines, start=1):
         try:
             vote = _vote(parse_json_object(line, f"line {number}", JournalError))
@@ -154,7 +159,7 @@ def _votes(path: Path, lines: Iterable[bytes]) -> list[Vote]:
                 f"{path}: line {number} is damaged ({error}). Remove that line to lose its vote alone, or restore the "
                 "file."
             ) from error
-        votes.setdefault((vote.voter, vote.match), vote)
+        votes.setdefault(vote.key, vote)
     return [*votes.values()]
 
 

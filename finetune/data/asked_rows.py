@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 
 from PIL import Image
@@ -31,12 +32,12 @@ class AskedRow:
     Args:
         index: The row's `id`, or its number.
         parts: ("text", words) or ("image", a key of `images`), in their order.
-        images: The bytes of its pictures, by a name made of their content.
+        images: What reads each of its pictures, by a name made of their content.
     """
 
     index: str
     parts: tuple[tuple[str, str], ...]
-    images: Mapping[str, bytes]
+    images: Mapping[str, Callable[[], bytes]]
 
 
 def asked_rows(rows: SourceRows) -> list[AskedRow]:
@@ -64,13 +65,15 @@ def _asked(rows: SourceRows, number: int) -> AskedRow:
     contents = [message["content"] for message in sample["messages"] if message["role"] == "user"]
     if sample["messages"][0]["role"] == "system":
         raise RowError(sample["where"], [Fault("roles", "a system's message, which is not asked here")])
-    pictures, images = iter(sample["images"]), {}
+    pictures = iter(sample["images"])
+    images: dict[str, Callable[[], bytes]] = {}
     parts: list[tuple[str, str]] = []
     first = contents[0]
     for part in [{"type": "text", "text": first}] if isinstance(first, str) else first:
         if part["type"] == "image":
-            name, data = _picture(next(pictures))
-            images[name] = data
+            picture = next(pictures)
+            name = _name_of(picture)
+            images[name] = partial(_bytes_of, picture)
             parts.append(("image", name))
         elif text := part["text"].strip():
             parts.append(("text", text))
@@ -94,13 +97,17 @@ def _with_answer(raw: Mapping[str, object]) -> dict[str, object]:
     return filled
 
 
-def _picture(picture: Picture) -> tuple[str, bytes]:
-    """Return a picture's bytes, and a name made of them and of their format."""
+def _name_of(picture: Picture) -> str:
+    """Return a name made of a picture's bytes and of their format."""
     if picture.frames:
         raise RowError(picture.where, [Fault("image_unreadable", "a video, where pictures are expected")])
     size_of(picture.source, name=picture.name)  # what is no picture is told by its row's name
-    file = image_source(picture.source, picture.name).file
-    data = file.getvalue() if isinstance(file, BytesIO) else file.read_bytes()
+    data = _bytes_of(picture)
     with Image.open(BytesIO(data)) as image:
         suffix = (image.format or "").lower()
-    return f"{hashlib.sha256(data).hexdigest()}{suffix and f'.{suffix}'}", data
+    return f"{hashlib.sha256(data).hexdigest()}{suffix and f'.{suffix}'}"
+
+
+def _bytes_of(picture: Picture) -> bytes:
+    file = image_source(picture.source, picture.name).file
+    return file.getvalue() if isinstance(file, BytesIO) else file.read_bytes()

@@ -22,7 +22,7 @@ from soup.cli.training import needs_extra
 from soup.evaluation.config import EvalConfig
 
 if TYPE_CHECKING:
-    from evaluators.arena.record import Question
+    from evaluators.arena.record import Pictures, Question
     from soup.report.tables import ScoreTable
 
 __all__ = ["arena_commands", "arena_report", "is_arena", "print_arena"]
@@ -199,7 +199,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
-def _questions(prompts: Path, images: str | None) -> list[tuple[Question, Mapping[str, bytes]]]:
+def _questions(prompts: Path, images: str | None) -> list[tuple[Question, Pictures]]:
     with needs_extra():
         from evaluators.arena.record import Question
         from finetune.config import DataSet

@@ -44,7 +44,7 @@ def arena(tmp_path):
     Image.new("RGB", (4, 4)).save(picture)
     name = f"{'ef' * 32}.png"
     parts = (("image", name), ("text", "Look."))
-    questions = [(Question(f"q{n}", (*parts, ("text", f"<{n}>?"))), {name: picture.read_bytes()}) for n in range(COUNT)]
+    questions = [(Question(f"q{n}", (*parts, ("text", f"<{n}>?"))), {name: picture.read_bytes}) for n in range(COUNT)]
     arena = Arena.make(tmp_path / "x.arena", questions)
     for member, texts in (("base", BASE), ("good", GOOD)):
         arena.add(Member(member, f"recipe of {member}", {}, {f"q{n}": text for n, text in enumerate(texts)}))

@@ -62,9 +62,11 @@ def test_one_vote_of_a_voter_on_a_pair_counts_whatever_the_sides(arena):
         assert not log.add(first)
         assert not log.add(Vote("ann", "person", "q1", first.right, first.left, "left"))
         assert log.add(vote(arena, "bob", "q1", "a", "b"))
-        assert log.has("ann", first.match)
+        assert not log.has_judged("ann", first.match)
+        assert log.add(vote(arena, "ann", "q1", "a", "b", by="judge"))  # of the same name, and no person
+        assert log.has_judged("ann", first.match)
     kept = read_votes(arena.votes_path)
-    assert [(each.voter, each.choice) for each in kept] == [("ann", "left"), ("bob", "left")]
+    assert [(each.voter, each.by) for each in kept] == [("ann", "person"), ("bob", "person"), ("ann", "judge")]
     assert kept[0].left == first.left
     assert kept[0].time
     with VoteLog(arena.votes_path) as log:
