@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "finetune/README.md", "benchmarks/README.md", "examples/toy/README.md"]
-PAGES += ["CHANGELOG.md", "CONTRIBUTING.md"]
-PICTURES = "benchmarks/img/*"
+PAGES += ["examples/custom/README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+LINKED_FILES = ("benchmarks/img/*", "examples/custom/*.py")
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
 CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages and pictures that stand outside `docs/`."""
-    for path in [*PAGES, *(file.relative_to(ROOT).as_posix() for file in sorted(ROOT.glob(PICTURES)))]:
+    """Add the pages that stand outside `docs/`, and files that pages show or link to."""
+    linked = sorted(file for pattern in LINKED_FILES for file in ROOT.glob(pattern))
+    for path in [*PAGES, *(file.relative_to(ROOT).as_posix() for file in linked)]:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files
 

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BESIDE_CODE = ("benchmarks", "examples/toy", "finetune")
+BESIDE_CODE = ("benchmarks", "examples/custom", "examples/toy", "finetune")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *(ROOT / folder / "README.md" for folder in BESIDE_CODE)])
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?:\{\.)?(?P<language>\w*)\}?\n(?P<code>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
+)
 INDENTED = re.compile(r"(?:^|\n)\n((?: {4}.*\n)(?:(?: {4}.*)?\n)*)")
 
 
