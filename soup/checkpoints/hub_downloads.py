@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["OnDownload", "listening_to_downloads", "progress_bar"]
+__all__ = ["OnDownload", "listening_to_downloads", "progress_bar", "without_client_bars"]
 
 OnDownload = Callable[[str, int, int], None]
 """Called with what is downloaded, the bytes that are here, and those of all files that were begun."""
@@ -23,6 +23,21 @@ def listening_to_downloads(listener: OnDownload) -> Iterator[None]:
         yield
     finally:
         _LISTENER.reset(token)
+
+
+@contextmanager
+def without_client_bars(hidden: bool) -> Iterator[None]:
+    """Keep the Hub's client from drawing bars, such as into a file."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hidden = hidden and not are_progress_bars_disabled()
+    if hidden:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            enable_progress_bars()
 
 
 def progress_bar(label: str) -> type[Any] | None:

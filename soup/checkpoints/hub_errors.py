@@ -20,6 +20,7 @@ _WAITS_SECONDS = (1.0, 4.0)
 _PASSING = {409, 429, 500, 502, 503, 504}
 """Statuses that may be another one in a moment."""
 
+_MOST_SIGNS = 400
 _LOG_IN = "log in (hf auth login, or $HF_TOKEN) with a token that may"
 _AGAIN = "what was transferred is kept: type the same command again"
 _BY_KIND = {
@@ -86,13 +87,16 @@ def _asked_wait_seconds(causes: list[BaseException], default: float) -> float:
 
 def explain_hub_error(error: BaseException) -> str:
     """Explain an error of the Hub's client, which may stand behind another one that says less."""
+    if isinstance(error, ValueError) and _status_of(error) is None:  # the client's own, whatever it followed from
+        return _line(error)
     chain = list(_chain(error))
     for cause in chain:
         if kind := next((kind.__name__ for kind in type(cause).__mro__ if kind.__name__ in _BY_KIND), None):
             return _BY_KIND[kind]
         if (status := _status_of(cause)) is not None:
             trouble = f"the Hub is in trouble ({status}): wait some minutes; {_AGAIN}"
-            return _BY_STATUS.get(status, trouble if status >= 500 else _text(cause))
+            why = getattr(cause, "server_message", None) or cause
+            return _BY_STATUS.get(status, trouble if status >= 500 else f"the Hub refused it ({status}): {_line(why)}")
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return "the disk of the Hub's cache is full: make room, or point $HF_HOME to another disk"
     if any(_is_of_network(cause) for cause in chain):
@@ -119,6 +123,9 @@ def _is_of_network(error: BaseException) -> bool:
 
 
 def _text(error: BaseException) -> str:
-    """Return an error's first line, which the client follows with advice of its own."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {first}".removesuffix(".").removesuffix(": ")
+    return f"{type(error).__name__}: {_line(error)}".removesuffix(": ")
+
+
+def _line(message: object) -> str:
+    """Return a message of the client or the Hub, which may have several lines, as one."""
+    return " ".join(str(message).split())[:_MOST_SIGNS].rstrip(".: ")

@@ -16,6 +16,7 @@ from soup.cli.arena import arena_commands
 from soup.cli.data import data_commands
 from soup.cli.evaluating import evaluating_commands
 from soup.cli.merging import merging_commands
+from soup.cli.publishing import publishing_commands
 from soup.cli.searching import search_commands
 from soup.cli.selecting import selecting_commands
 from soup.cli.starting import WELCOME, starting_commands
@@ -31,7 +32,7 @@ SECTIONS = {
     "Start": ["demo", "doctor"],
     "Look at what there is": ["check", "inspect", "list"],
     "Choose and merge": ["average", "maximum", "greedy", "cook", "merge"],
-    "Evaluate": ["eval", "sweep", "arena", "report"],
+    "Evaluate and publish": ["eval", "sweep", "arena", "report", "push"],
     "Make a pool": ["data", "finetune", "select", "study", "assemble", "convert-points"],
 }
 
@@ -54,7 +55,7 @@ def cli(ctx: click.Context) -> None:
 
 def _add_commands() -> None:
     commands = [*merging_commands, *search_commands, *evaluating_commands, *training_commands, *data_commands]
-    commands += [*selecting_commands, *starting_commands, *arena_commands]
+    commands += [*selecting_commands, *publishing_commands, *starting_commands, *arena_commands]
     by_name = {command.name: command for command in commands}
     for title, names in SECTIONS.items():
         section = cloup.Section(title, [by_name.pop(name) for name in names])

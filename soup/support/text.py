@@ -13,6 +13,7 @@ __all__ = [
     "did_you_mean",
     "format_bytes",
     "format_duration",
+    "has_secret",
     "is_possible_path",
     "markdown_code",
     "markdown_text",
@@ -118,6 +119,11 @@ _NAMED_SECRET = re.compile(
     r"""(?i)((?:api|access|auth|secret|private)[-_]?(?:key|token)|\btoken|_token|(?-i:[A-Z]_KEY(?==))|passw(?:or)?d|secret)"""
     r"""(["']?(?:\s*[=:]\s*|\s+)["']?)([^\s"'${}][^\s"'{}]{7,})"""
 )
+
+
+def has_secret(text: str) -> bool:
+    """Whether a text holds what has the form of a key or a password, whatever it is called."""
+    return _SECRETS.search(text) is not None
 
 
 def without_secrets(text: str) -> str:

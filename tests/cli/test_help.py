@@ -96,11 +96,12 @@ def test_the_example_in_the_help_runs(forge, here, name):
         assert (here / ("soups/my.py_pick" if name == "cook" else "out") / "recipe.yaml").is_file()
 
 
-def test_the_examples_of_merge_and_report_run_after_that_of_greedy(forge, here):
+def test_the_examples_of_merge_report_and_push_run_after_that_of_greedy(forge, here):
     run(forge, here, "greedy")
     run(forge, here, "merge")
     assert (here / "again/model.safetensors").read_bytes() == (here / "out/model.safetensors").read_bytes()
     assert "greedy" in run(forge, here, "report")
+    assert "library_name: transformers" in run(forge, here, "push")
 
 
 def test_the_example_of_convert_points_runs(forge, here):

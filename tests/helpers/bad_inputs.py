@@ -37,7 +37,7 @@ PLACES = {
         ("ckpts/a/config.json",),
         (*POOL, "inspect ckpts/a", "finetune started.yaml --dry-run", ASSEMBLED, CONVERTED, f"{CONVERTED} --reverse"),
     ),
-    "origin": Place(("ckpts/a/finetune.json", "ckpts/a/args.json", "ckpts/a/README.md"), (POOL[0], *TRAINED)),
+    "origin": Place(("ckpts/a/finetune.json", "ckpts/a/args.json", "ckpts/a/README.md"), (*POOL, *TRAINED)),
     "adapter": Place(("ckpts/a/adapter_config.json",), (POOL[0], "inspect ckpts/a")),
     "tokenizer": Place(
         ("ckpts/a/tokenizer.json", "ckpts/a/tokenizer_config.json", "ckpts/a/vocab.json"),

@@ -72,7 +72,8 @@ class HubServer(ThreadingHTTPServer):
     """Serves folders as repositories. A context manager.
 
     `asked` are the requests, `uploaded` the bytes of large files that came, by path of the request; `blobs` the large
-    files that are there. `faults` are what goes wrong next; `part_bytes` divides large files into parts.
+    files that are there. `faults` are what goes wrong next; `lose_answers` commits are made, and
+    their answers lost; `part_bytes` divides large files into parts.
     """
 
     daemon_threads = True
@@ -81,6 +82,7 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked, self.uploaded, self.faults, self.part_bytes = [], {}, [], part_bytes
         self.blobs, self.parts, self.repositories, self.ranges = {}, {}, {}, []
+        self.lose_answers = 0
         for name, folder in dict(folders).items():
             self.add(name, folder)
 
@@ -325,7 +327,9 @@ class Handler(BaseHTTPRequestHandler):
             errors += [f"model-index: {fault}" for fault in index_faults(front.get("model-index"))]
         except (IndexError, yaml.YAMLError) as error:
             errors = [str(error)]
-        self.reply(400 if errors else 200, {"errors": [{"message": text} for text in errors], "warnings": []})
+        if self.headers.get("Accept") == "text/plain":
+            return self.reply(400 if errors else 200, "\n".join(errors).encode())
+        return self.reply(400 if errors else 200, {"errors": [{"message": text} for text in errors], "warnings": []})
 
     def preupload(self, name, revision):
         wanted = self.json()
@@ -406,6 +410,10 @@ class Handler(BaseHTTPRequestHandler):
                     404, {"error": "A file with this name doesn't exist"}, {"X-Error-Code": "EntryNotFound"}
                 )
         made = repository.commit(revision, files)
+        if self.server.lose_answers:
+            self.server.lose_answers -= 1
+            self.close_connection = True
+            return None
         return self.reply(
             200, {"commitUrl": f"{self.server.url}/{name}/commit/{made}", "commitOid": made, "success": True}
         )
