@@ -155,9 +155,21 @@ def test_another_sites_page_can_not_vote(server, arena):
 @pytest.mark.parametrize(
     "path",
     ["/../token", "/%2e%2e/token", "/token", "/arena.json", "/page/../server.py", "//etc/passwd", "/votes.jsonl"]
-    + [f"/api/image/{name}" for name in ("..%2Ftoken", "../token", "%2Fetc%2Fpasswd", "", f"{'cd' * 32}.png")],
+    + [
+        f"/api/image/{name}"
+        for name in (
+            "..%2Fsecret.png",
+            "%2E%2E/secret.png",
+            "..%2Ftoken",
+            "../token",
+            "%2Fetc%2Fpasswd",
+            "",
+            f"{'cd' * 32}.png",
+        )
+    ],
 )
-def test_no_path_leads_to_a_file(server, path):
+def test_no_path_leads_to_a_file(server, arena, path):
+    Image.new("RGB", (4, 4)).save(arena.path / "secret.png")
     status, _, reply = ask(server, path)
     assert (status, list(reply)) == (404, ["error"])
 

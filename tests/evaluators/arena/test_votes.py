@@ -74,6 +74,15 @@ def test_one_vote_of_a_voter_on_a_pair_counts_whatever_the_sides(arena):
     assert read_votes(arena.votes_path) == kept
 
 
+def test_files_of_votes_that_were_put_together_count_each_vote_once(arena):
+    with VoteLog(arena.votes_path) as log:
+        log.add(vote(arena, "ann", "q1", "a", "b"))
+        log.add(vote(arena, "ann", "q2", "a", "b", "tie"))
+    lines = arena.votes_path.read_text()
+    arena.votes_path.write_text(lines + lines.replace('"choice": "left"', '"choice": "right"'))
+    assert [each.choice for each in read_votes(arena.votes_path)] == ["left", "tie"]
+
+
 def test_many_threads_lose_and_double_no_vote(arena):
     votes = [vote(arena, f"voter {n}", "q2", *pair) for n in range(20) for pair in ("ab", "bc", "ca")]
     with VoteLog(arena.votes_path) as log:
