@@ -81,6 +81,24 @@ def test_candidates_answer_once_and_later_ones_join(here):
     assert len(list((here / "prompts.arena/images").iterdir())) == 6
 
 
+def test_workers_answer_as_one_process_does(here):
+    run(*COMMAND, "--report")
+    run(*COMMAND, "--workers", "2", "--report", "--run-dir", "by_workers")
+    ours, theirs = Arena(here / "prompts.arena").members, Arena(here / "by_workers").members
+    assert {name: m.answers for name, m in ours.items()} == {name: m.answers for name, m in theirs.items()}
+
+
+def test_endpoints_answer_for_a_candidate_each_in_one_arena(here):
+    for name, url_says in (("a", "yes"), ("b", "no")):
+        with JudgeServer(lambda prompt, temperature, text=url_says: text) as server:
+            engine = ("--engine", "openai", "--engine-url", server.url)
+            run(f"ckpts/{name}", "--prompts", "prompts.jsonl", *engine, "--report")
+            kinds = [part["type"] for part in server.prompts[0]]
+            assert (len(server.prompts), sorted(kinds)) == (6, ["image_url", "text"])
+    members = Arena(here / "prompts.arena").members
+    assert {name: {*m.answers.values()} for name, m in members.items()} == {"a": {"yes"}, "b": {"no"}}
+
+
 def test_an_arena_needs_neither_checkpoints_nor_prompts_to_be_looked_at(here):
     run(*COMMAND, "--report")
     for name in ("ckpts", "prompts.jsonl", "speaker.py"):
