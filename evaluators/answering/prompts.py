@@ -40,7 +40,11 @@ class Prompter:
     """
 
     def __init__(self, directory: Path | str, *, trust_remote_code: bool) -> None:
-        self._hold(open_processor(directory, trust_remote_code=trust_remote_code), directory)
+        try:
+            processor = open_processor(directory, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise EvaluatorError(f"{directory}: transformers can't open its processor ({error}).") from error
+        self._hold(processor, directory)
 
     @classmethod
     def around(cls, processor: object) -> Prompter:

@@ -123,7 +123,7 @@ class LoadedTask:
             return None
         digest = hashlib.sha256()
         for path in sorted(self.folder.rglob("*")):
-            if path.suffix in (".yaml", ".yml", ".py"):
+            if path.suffix in (".yaml", ".yml", ".py") and path.is_file():
                 digest.update(f"{path.relative_to(self.folder)}\0".encode() + path.read_bytes() + b"\0")
         return digest.hexdigest()
 

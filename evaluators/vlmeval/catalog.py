@@ -74,7 +74,7 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
     if (films := _films().get(name)) is not None:
         return films
     if (data_set := find_data_set(name)) is None:
-        known = [*BENCHMARKS, *(row for found in _classes() for row in _names_if_loaded(found))]
+        known = [*BENCHMARKS, *(row for found in _classes() for row in _names_if_any(found) or ())]
         raise EvaluatorError(f"Unknown benchmark '{name}'.{did_you_mean(name, known)}")
     return _entry(name, data_set)
 
@@ -94,13 +94,21 @@ def find_data_set(name: str) -> DataSetClass | None:
     classes = _classes()
     naming = [found for found in classes if f"'{name}'" in (text := _source(found.module)) or f'"{name}"' in text]
     for found in dict.fromkeys((*naming, *classes)):
-        try:
-            if name in found.data_sets():
-                return found
-        except (EvaluatorError, AttributeError):
-            if found in naming and len(naming) == 1:
-                raise
+        names = _names_if_any(found)
+        if names is None and naming == [found]:
+            found.data_sets()  # which says what is missing
+        if names and name in names:
+            return found
     return None
+
+
+@cache
+def _names_if_any(found: DataSetClass) -> frozenset[str] | None:
+    """Return the names of a class's data sets, imported once; None where it can't be imported."""
+    try:
+        return frozenset(found.data_sets())
+    except (EvaluatorError, AttributeError):
+        return None
 
 
 def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
@@ -198,13 +206,6 @@ def _metric(name: str, class_name: str) -> tuple[str | None, Rule | None]:
 def _kind(found: DataSetClass) -> str:
     kind = str(getattr(found.load(), "TYPE", "VQA"))
     return KINDS.get(kind.removeprefix("Video-"), OPEN)
-
-
-def _names_if_loaded(found: DataSetClass) -> list[str]:
-    try:
-        return found.data_sets()
-    except (EvaluatorError, AttributeError):
-        return []
 
 
 @cache

@@ -23,6 +23,7 @@ from finetune.data.row_output import RowJournal, moved_row, write_lines
 from finetune.data.source_rows import Exchange, SourceRows, exchange_of, picture_files, row_id
 from soup.errors import FinetuneError
 from soup.evaluation.engine import OnBatch, Prompt
+from soup.support.json_text import MAX_TEXT_BYTES, read_text
 
 __all__ = ["CapFusion", "CaptionWriter", "captions_path", "read_prompt"]
 
@@ -60,8 +61,8 @@ def read_prompt(name: str, path: Path | None = None) -> str:
     """
     file = path or PROMPTS / f"{name}.txt"
     try:
-        text = file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
+        text = read_text(file, FinetuneError, MAX_TEXT_BYTES).decode("utf-8").strip()
+    except ValueError as error:
         raise FinetuneError(f"{file}: can't be read as text ({error}).") from error
     if not text:
         raise FinetuneError(f"{file}: empty; expected a prompt.")

@@ -103,6 +103,10 @@ class _TerminatedError(KeyboardInterrupt):
     """SIGTERM came. It unwinds like Ctrl-C, so that nothing half-written stays; a SystemExit is a harness's failure."""
 
 
+class _InterruptedError(KeyboardInterrupt):
+    """SIGINT came. A plain KeyboardInterrupt that passes through `exec` has Python end by the signal in the end."""
+
+
 class _Stop:
     """Raises at the first SIGTERM or SIGINT, and lets those pass that come while what the first began is under way.
 
@@ -120,7 +124,7 @@ class _Stop:
         """Take both signals; SIGINT only where it is not ignored, as under nohup."""
         stop = cls()
         signal.signal(signal.SIGTERM, stop)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, stop)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -128,7 +132,7 @@ class _Stop:
         if now < self._deaf_until:
             return
         self._deaf_until = now + self.CLEAN_UP_SECONDS
-        raise _TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
+        raise _TerminatedError if number == signal.SIGTERM else _InterruptedError
 
 
 if __name__ == "__main__":

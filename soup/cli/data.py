@@ -96,8 +96,8 @@ def filter_rows(values: Values) -> None:
     rule = KeepRule(0.2 if values["keep"] is None else values["keep"], values["keep_below"])
     check_out(out, scores_path(out))
     with open_board(values) as board:
-        rows, (directory, facts) = _open_rows(values), _model(values["model"], values["trust_remote_code"])
         request = _text_of(values["request"]) if values["request"] else None
+        rows, (directory, facts) = _open_rows(values), _model(values["model"], values["trust_remote_code"])
         task = RowFilter(rows, out, request, facts)
         known = sum("loss" in row for row in task.journal().rows.values())
         plan = {
@@ -235,9 +235,11 @@ def _model(location: str, trust_remote_code: bool) -> tuple[Path, dict[str, obje
 
 
 def _text_of(path: Path) -> str:
+    from soup.support.json_text import MAX_TEXT_BYTES, read_text
+
     try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
+        text = read_text(path, FinetuneError, MAX_TEXT_BYTES).decode("utf-8").strip()
+    except ValueError as error:
         raise FinetuneError(f"{path}: can't be read as text ({error}).") from error
     if not text:
         raise FinetuneError(f"{path}: empty; expected a request.")

@@ -19,6 +19,7 @@ from soup.support.open_files import refuse_irregular
 __all__ = [
     "MAX_DEPTH",
     "MAX_DIGITS",
+    "MAX_TEXT_BYTES",
     "check_kinds",
     "parse_json",
     "parse_json_object",
@@ -29,6 +30,7 @@ __all__ = [
 
 MAX_JSON_BYTES = 64_000_000
 """Twice the largest tokenizer.json that is known."""
+MAX_TEXT_BYTES = 1_000_000  # of a text that people wrote: a recipe of some thousand ingredients, a prompt
 MAX_CONTAINERS = 2_000_000  # lists and objects; each takes some 100 bytes, for two in the file
 MAX_DEPTH = 100
 MAX_DIGITS = 300
@@ -48,7 +50,6 @@ def read_json(path: Path, error: type[SoupError], most_bytes: int = MAX_JSON_BYT
     Raises:
         SoupError: Of the class `error`: it can't be read, or see `parse_json`.
     """
-    refuse_irregular(path, error)
     return parse_json(read_text(path, error, most_bytes), path, error, most_bytes)
 
 
@@ -86,7 +87,6 @@ def read_json_object(path: Path, error: type[SoupError]) -> dict[str, object]:
     Raises:
         SoupError: Of the class `error`: see `read_json`, or it is something else than an object.
     """
-    refuse_irregular(path, error)
     return parse_json_object(read_text(path, error, MAX_JSON_BYTES), path, error)
 
 
@@ -128,12 +128,13 @@ def check_kinds(
 
 
 def read_text(path: Path, error: type[SoupError], most_bytes: int) -> bytes:
-    """Read a file of text, as bytes, and no further than it may be large.
+    """Read a file of text, as bytes, and no further than it may be large; pipes and devices are not waited for.
 
     Raises:
-        SoupError: Of the class `error`: it can't be read, or is too large.
+        SoupError: Of the class `error`: it can't be read, is no regular file, or is too large.
     """
     try:
+        refuse_irregular(path, error)
         with path.open("rb") as file:
             data = _read_to_end(file, most_bytes + 1)
     except (OSError, ValueError) as cause:  # a name that holds a NUL is a ValueError

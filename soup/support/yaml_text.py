@@ -12,11 +12,10 @@ from typing import Any
 import yaml
 
 from soup.errors import SoupError
-from soup.support.json_text import MAX_DEPTH, MAX_DIGITS, read_text
+from soup.support.json_text import MAX_DEPTH, MAX_DIGITS, MAX_TEXT_BYTES, read_text
 
 __all__ = ["BoundedLoader", "parse_yaml", "read_yaml"]
 
-MAX_YAML_BYTES = 1_000_000  # some thousand ingredients
 MAX_NODES = 50_000  # keys, values and lists, as many as there are once all aliases are unfolded
 
 Mark = Any  # yaml's, of Python or of C
@@ -122,7 +121,7 @@ def read_yaml(path: Path, error: type[SoupError], loader: type[BoundedLoader] = 
     Raises:
         SoupError: Of the class `error`: it can't be read, or see `parse_yaml`.
     """
-    data = read_text(path, error, MAX_YAML_BYTES)
+    data = read_text(path, error, MAX_TEXT_BYTES)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as cause:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -10,9 +11,10 @@ from click.testing import CliRunner
 from evaluators.answering.engines.transformers import TransformersModel
 from finetune.data.capfusion import read_prompt
 from soup.cli.app import cli
-from soup.errors import SoupError
+from soup.errors import EvaluatorError, SoupError
 from tests.evaluators.vlmeval.test_local_judge import save_language_model
 from tests.helpers.scripted_models import JudgeServer
+from tests.helpers.toy_pools import make_checkpoint
 from tests.helpers.vlm_families import noise, save_family
 
 pytestmark = [pytest.mark.usefixtures("one_thread")]
@@ -71,7 +73,7 @@ def test_a_request_takes_the_place_of_the_rows_own_question(here):
         (("in.jsonl", "-o", "kept.jsonl", "--model", "no vlm"), "no such directory"),
         (("in.jsonl", "-o", "kept.jsonl", "--model", "vlm", "--keep", "0"), "a share of rows"),
         (("in.jsonl", "-o", "kept.jsonl", "--model", "vlm", "--keep-below", "0.5"), "above 1"),
-        (("in.jsonl", "-o", "kept.jsonl", "--model", "vlm", "--request", "none.txt"), "can't be read as text"),
+        (("in.jsonl", "-o", "kept.jsonl", "--model", "vlm", "--request", "none.txt"), "none.txt: can't be read"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence_and_nothing_is_written(here, words, why):
@@ -121,3 +123,12 @@ def test_an_endpoint_captions_and_fuses_and_nothing_is_asked_twice(here):
 def test_nothing_to_write_captions_with_is_wrong_usage(here):
     done = CliRunner().invoke(cli, ["data", *CAPFUSE])
     assert (done.exit_code, "expected --captioner, --fuser, or both" in done.output) == (2, True)
+
+
+def test_a_model_without_a_processor_is_refused_by_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_checkpoint("toy")
+    Path("rows.jsonl").write_text(json.dumps({"id": "a", "conversations": [{"from": "human", "value": "What?"}]}))
+    done = CliRunner().invoke(cli, ["data", "filter", "rows.jsonl", "-o", "kept.jsonl", "--model", "toy"])
+    assert isinstance(done.exception, EvaluatorError)
+    assert str(done.exception).startswith("toy: transformers can't open its processor (")

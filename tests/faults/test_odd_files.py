@@ -24,7 +24,7 @@ OUTPUTS = [
 ]
 PLACES = {
     "average": [*INPUTS, *OUTPUTS],
-    "merge": INPUTS,  # the recipe itself may come through a pipe: `soup merge <(...)`
+    "merge": [*INPUTS, "made/recipe.yaml"],
     "check": INPUTS,
     "eval": [*INPUTS, *KEPT],
     "greedy": [*INPUTS, *KEPT, "judge/judge.py"],

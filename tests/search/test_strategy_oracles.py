@@ -477,7 +477,7 @@ def test_no_soup_that_breaks_a_guard_is_chosen_where_one_that_keeps_it_was_met(n
         assert scorer(choice.chosen, choice.method, choice.params).allowed
 
 
-@pytest.mark.parametrize("start", ["greedy", "forward-backward"])
+@pytest.mark.parametrize("start", ["greedy", "forward-backward", "maximum"])
 def test_a_search_starts_from_the_best_single_that_keeps_the_guards(start):
     reading = {"a": 20.0, "b": 80.0, "c": 78.0}  # a is best of all, and spoils whatever it is part of
     looking = {"a": 99.0, "b": 30.0, "c": 20.0}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from soup.errors import RecipeError
-from soup.search.strategies.base import Budget, ScoreFunction, allowed, budget, by_overall
+from soup.search.strategies.base import Budget, ScoreFunction, allowed, best_allowed_first, budget, by_overall
 from soup.support.options import option_name
 
 __all__ = ["maximum"]
@@ -20,7 +20,7 @@ def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None
 
     The paper's f((1/p) sum_i theta_i) gives no p. Without `top_k` every p from 1 to the size n of the pool is tried and
     the best kept, the smallest on a tie, one that keeps the guards before one that does not: at most n + (n - 1)
-    evaluations.
+    evaluations. The first is the best ingredient that keeps the guards alone, if there is one.
 
     Args:
         pool: The ingredients.
@@ -34,7 +34,7 @@ def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None
         raise RecipeError(
             f"{option_name('top_k')} must be between 1 and {len(pool)}, the size of the pool; found {top_k}."
         )
-    ranked = by_overall(pool, score)
+    ranked = best_allowed_first(by_overall(pool, score), score)
     if top_k is not None:
         return ranked[:top_k]
 

@@ -16,6 +16,7 @@ import pandas
 import pytest
 
 from evaluators.answering import endpoint
+from evaluators.vlmeval import catalog
 from evaluators.vlmeval.catalog import known_benchmark
 from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.harness import VLMEval
@@ -302,3 +303,10 @@ def test_a_package_that_only_the_metric_imports_is_missed_before_anything_is_ask
     with pytest.raises(EvaluatorError, match=r"ChartQAPro: its metric needs .*: pip install anls"):
         VLMEval(settings).evaluate(scripted(tmp_path, {}), Benchmark("c", "vlmeval", "ChartQAPro"))
     assert not (tmp_path / "model.notes").exists()
+
+
+def test_an_unknown_name_imports_what_another_did_not_already():
+    assert not catalog.is_data_set("NoSuchSet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog.DataSetClass, "load", lambda self: pytest.fail(f"{self.name} is imported again"))
+        assert not catalog.is_data_set("NoSuchSetEither")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -146,6 +147,8 @@ def test_what_is_no_picture_is_told(given, message):
 def test_a_directory_and_an_empty_file_are_told(tmp_path):
     (tmp_path / "empty.png").touch()
     assert "a directory; expected the file" in told(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "a pipe or a device; expected the file" in told(tmp_path / "pipe.png")
     assert "empty.png: an empty file" in told(tmp_path / "empty.png")
 
 
