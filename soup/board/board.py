@@ -18,7 +18,7 @@ from soup.board.evaluations import name_evaluation
 from soup.board.search import SearchSection, describe_trial
 from soup.board.transfers import TransferSection
 from soup.checkpoints.hub_downloads import listening_to_downloads
-from soup.support.text import printable
+from soup.support.text import pluralize, printable
 
 # Commands that only print, such as a launcher that waits for days, need nothing of evaluations.
 if TYPE_CHECKING:
@@ -48,19 +48,15 @@ class Board:
         quiet: Whether warnings alone are printed.
         verbose: Whether each evaluation and each trial is printed, too, as it begins and ends.
         stays: Whether the last state of the board stays on a terminal.
-        console: Where it is shown, by default on stderr; in a notebook, in the cell's output.
     """
 
-    def __init__(
-        self, *, quiet: bool = False, verbose: bool = False, stays: bool = False, console: Console | None = None
-    ) -> None:
-        wraps = sys.stderr.isatty()
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=not wraps)
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, stays: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
         self._quiet, self._verbose = quiet, verbose
         self._has_lines = verbose or not (self._console.is_jupyter or is_terminal(self._console))
         self._lock = threading.RLock()  # never held where something is printed, which has a lock of its own
         self._search, self._transfer = SearchSection(lambda: time.monotonic()), TransferSection(self._console)
-        self._sections: dict[str, Section] = {"search": self._search, "transfer": self._transfer}
+        self._sections: dict[str, Section] = {}  # beside those two, the first at the top
         self._downloads = listening_to_downloads(self.show_download)
         self._display = choose_display(self._console, self.lines, self.line, self.say, quiet=quiet, stays=stays)
 
@@ -93,11 +89,10 @@ class Board:
         """Print a remark that stops nothing."""
         self._console.print(Text.assemble(("warning:", "yellow"), " ", printable(text, keep="\n")))
 
-    def show(self, name: str, section: Section | None) -> None:
-        """Show a section from now on in the place of the last one of that name; None: no more."""
+    def show(self, name: str, section: Section) -> None:
+        """Show a section from now on, in the place of the last one of that name."""
         with self._lock:
-            others = {key: other for key, other in self._sections.items() if key != name}
-            self._sections = {name: section, **others} if section else others
+            self._sections[name] = section
 
     def start_stage(self) -> None:
         """Show no more what an earlier part of the work came to."""
@@ -132,26 +127,28 @@ class Board:
             self.say(f"  {name}: {steps} steps, loss {loss:.3f}")
 
     def lines(self, width: int, height: int) -> list[Text]:
-        """Return all sections, each in what the others leave: half of it, the last one all."""
+        """Return all sections; where not all have room, those below leave half of it to each."""
         lines: list[Text] = []
         with self._lock:
             transfer = self._transfer.lines(width, height)
-            others = [section for section in self._sections.values() if section is not self._transfer]
-            for number, section in enumerate(others, 1):
+            sections = [*self._sections.values(), self._search]
+            wanted = [len(section.lines(width, height)) for section in sections]
+            for number, section in enumerate(sections, 1):
                 left = height - len(transfer) - len(lines)
-                lines += section.lines(width, left if number == len(others) else left // 2)[:left]
+                lines += section.lines(width, left - min(left // 2, sum(wanted[number:])))[:left]
         return [*lines, *transfer]
 
     def line(self) -> str:
         """Return how far all is, in one line; nothing where nothing is under way."""
         with self._lock:
-            return "; ".join(filter(None, (section.line() for section in self._sections.values())))
+            sections = [*self._sections.values(), self._search, self._transfer]
+            return "; ".join(filter(None, (section.line() for section in sections)))
 
     def _begin_search(self, start: SearchStart) -> None:
         with self._lock:
             self._search.begin(start)
         if start.evaluations is not None and self._has_lines:
-            self.say(f"{start.title}: at most {start.evaluations} evaluations")
+            self.say(f"{start.title}: at most {pluralize(start.evaluations, 'evaluation')}")
 
     def _take_pace(self, pace: Pace) -> None:
         with self._lock:

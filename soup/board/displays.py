@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from io import StringIO
@@ -50,7 +51,9 @@ class TerminalDisplay:
         def drawn() -> Group:
             return Group(*lines(console.width, console.height - 1))  # the cursor has a line of its own
 
-        self._live = Live(console=console, transient=not stays, get_renderable=drawn)
+        # What is printed on stdout is stderr's only where both are the terminal.
+        to_terminal = sys.stdout.isatty()
+        self._live = Live(console=console, transient=not stays, get_renderable=drawn, redirect_stdout=to_terminal)
 
     def start(self) -> None:
         """Take the lower part of the terminal."""

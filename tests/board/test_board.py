@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import soup.board.board
 from soup.board.board import Board
+from soup.board.layout import plain
 from soup.checkpoints.hub_downloads import progress_bar
 from soup.cli.app import cli
 from soup.evaluation.api import Benchmark, Score, Split
@@ -208,6 +209,34 @@ def test_what_is_hidden_is_told_and_the_best_and_what_runs_are_not(clock):
     for width, height in ((40, 12), (20, 5), (80, 1), (200, 100)):
         lines(board, width, height)
     assert not any("more" in line for line in lines(board, 200, 100))
+
+
+class Fixed:
+    """A section of so many lines, of which as many as have room are shown."""
+
+    def __init__(self, name, count):
+        self.texts = [f"{name} {number}" for number in range(count)]
+
+    def lines(self, width, height):
+        return [plain(text, width) for text in self.texts[:height]]
+
+    def line(self):
+        return self.texts[0]
+
+
+def test_sections_stand_in_their_order_and_share_the_room(clock):
+    board = Board(quiet=True)
+    board.show("study", Fixed("study", 10))
+    board.show("jobs", Fixed("jobs", 3))
+    board.show("study", Fixed("study", 10))
+    assert lines(board, 80, 20) == [*Fixed("study", 10).texts, *Fixed("jobs", 3).texts]
+    assert lines(board, 80, 8) == [*Fixed("study", 5).texts, *Fixed("jobs", 3).texts]
+    assert lines(board, 80, 4) == [*Fixed("study", 2).texts, *Fixed("jobs", 2).texts]
+    board.start_phase("merging", 2_000_000)
+    assert lines(board, 80, 4)[-1].startswith("merging ")
+    assert board.line() == "study 0; jobs 0; merging: 0 B of 2.00 MB"
+    board.start_stage()
+    assert lines(board, 80, 20) == Fixed("study", 10).texts, "what an earlier stage came to is gone"
 
 
 # Lines

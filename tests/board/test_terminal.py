@@ -124,6 +124,27 @@ def test_python_shows_a_board_whose_last_state_stays_and_a_script_s_output_is_ab
     assert seen.having("the harness talks")
 
 
+SCRIPT = f"""
+import soup
+
+def pick(pool, score):
+    print("overall", score([pool[0]]).overall)
+    return [pool[0]]
+
+soup.cook(pick, "ckpts", eval="{BOTH}", out="out")
+print("done")
+"""
+
+
+def test_python_s_stdout_stays_where_it_goes_to(here):
+    (here / "script.py").write_text(SCRIPT)
+    seen = run_in_terminal(["sh", "-c", f"{sys.executable} script.py > printed.txt"], cwd=here)
+    assert seen.code == 0
+    assert (here / "printed.txt").read_text() == "overall 55.0\ndone\n"
+    assert seen.having("^best so far: ingredient-00 55.00")
+    assert not seen.having("^overall 55")
+
+
 def test_without_a_terminal_nothing_is_drawn_whatever_is_forced(here):
     done = subprocess.run(
         [*SOUP, *greedy("python:judge.py:second")],
