@@ -198,6 +198,7 @@ class Board:
         if kind is None:
             with self._lock:
                 self._transfer.end()
+                self._search.is_over = True
         self._display.stop()
         self._downloads.__exit__(kind, error, trace)
 

@@ -62,7 +62,7 @@ class SearchSection:
         self.evaluations, self.workers = Evaluations(self.now), Workers(self.now)
         self._asked: dict[tuple[str, str, str], int | None] = {}
         self._pace: tuple[Pace, float] | None = None
-        self._heard = 0
+        self._heard, self.is_over = 0, False
 
     def take_pace(self, pace: Pace) -> None:
         """Take in how far the search is by its journal."""
@@ -117,7 +117,7 @@ class SearchSection:
         total = pace.total if pace and pace.total is not None else self.start.evaluations if self.start else None
         done = sum((model.trial is not None) + bool(model.trial and model.trial.report) for model in self.models)
         parts = [f"{done} of at most {max(total, done)} evaluations" if total is not None else f"{done} evaluations"]
-        if pace and pace.seconds_left is not None:
+        if pace and pace.seconds_left is not None and not self.is_over and done != total:
             parts.append(f"about {format_duration(max(0.0, pace.seconds_left - passed))} left")
         return [f"{f'{self.start.title}: ' if self.start else ''}{', '.join(parts)}", *self._questions(pace)]
 

@@ -131,6 +131,9 @@ def test_questions_their_rate_and_the_time_left_are_told_as_estimates_and_the_ti
     assert lines(board)[0] == "greedy: 3 of at most 13 evaluations, about 80 min left"
     clock[0] = 6000.0
     assert lines(board)[0] == "greedy: 3 of at most 13 evaluations, about 0 s left"
+    with board:
+        pass
+    assert lines(board)[0] == "greedy: 3 of at most 13 evaluations", "it is over: there were fewer"
 
 
 def test_an_evaluation_tells_the_time_that_it_takes_by_answers_that_came_since_it_began(clock):
