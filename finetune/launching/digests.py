@@ -18,13 +18,13 @@ import mmap
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetune.config import DataSet
 from finetune.jobs import Job, JobDigests
 from soup.checkpoints.digest import DigestCache, digest_checkpoint, side_digest
-from soup.checkpoints.hub import is_hub_id
+from soup.checkpoints.hub import HubId, is_hub_id
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import FinetuneError
 from soup.support.json_text import parse_json
@@ -212,23 +212,26 @@ def _count_rows(file: Path) -> int | None:
         return None
 
 
-def _on_hub(kind: str, hub_id: str) -> str:
-    """Return the commit that a Hub id means: by the Hub, or the one that the cache here holds."""
-    name, _, revision = hub_id.partition("@")
-    if not is_hub_id(hub_id):
-        raise FinetuneError(f"{hub_id}: no such file or directory")
+def _on_hub(kind: str, location: str) -> str:
+    """Return the Hub id with the commit that it means: by the Hub, or the one that the cache here holds."""
+    hub_id = HubId.parse(location)
+    if hub_id is None:
+        raise FinetuneError(f"{location}: no such file or directory")
+    name, revision = hub_id.name, hub_id.revision
     from huggingface_hub import HfApi, constants
 
     why = "HF_HUB_OFFLINE is set"
     if not constants.HF_HUB_OFFLINE:
         try:
             api = HfApi()
-            info = (api.dataset_info if kind == "datasets" else api.model_info)(name, revision=revision or None)
+            info = (api.dataset_info if kind == "datasets" else api.model_info)(name, revision=revision)
         except Exception as error:  # the Hub's client raises many kinds: network, permission, missing
             why = f"{type(error).__name__}: {error}"
         else:
-            return f"{name}@{info.sha}"
+            return str(replace(hub_id, revision=info.sha))
+    if hub_id.is_pinned:
+        return location
     ref = Path(constants.HF_HUB_CACHE, f"{kind}--{name.replace('/', '--')}", "refs", revision or "main")
     if ref.is_file():
-        return f"{name}@{ref.read_text(encoding='utf-8').strip()}"
-    raise FinetuneError(f"{hub_id}: no such file or directory, and not to be had from the Hub ({why})")
+        return str(replace(hub_id, revision=ref.read_text(encoding="utf-8").strip()))
+    raise FinetuneError(f"{location}: no such file or directory, and not to be had from the Hub ({why})")

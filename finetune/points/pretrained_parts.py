@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -18,9 +17,8 @@ from finetune.points.model import language_model_class
 from finetune.points.side_files import normalisation, refuse_endless_layers, wrap_config_errors
 from finetune.points.slice_writer import open_source
 from soup.checkpoints.dtypes import Dtype
-from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
-from soup.errors import CheckpointError, FinetuneError
+from soup.errors import FinetuneError
 from soup.hf.key_mapping import plan_loading
 from soup.support.text import bullet_list
 
@@ -90,15 +88,7 @@ def open_language_model(location: str) -> PretrainedPart:
 
 
 def _open_part(location: str) -> tuple[Checkpoint, PreTrainedConfig]:
-    try:
-        checkpoint = open_source(location)
-    except CheckpointError as error:
-        if is_hub_id(location) and not Path(location).exists() and "safetensors" in str(error):
-            raise CheckpointError(
-                f"{error} Where a repository of the Hub holds pickles alone, a safetensors form is often offered as a "
-                f"pull request, which has a revision of its own: {location.partition('@')[0]}@refs/pr/1."
-            ) from error
-        raise
+    checkpoint = open_source(location)
     if checkpoint.quantised:
         raise FinetuneError(f"{location}: quantised weights can't be assembled: {checkpoint.quantised}.")
     refuse_endless_layers(checkpoint)

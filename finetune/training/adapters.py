@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from finetune.config import Lora, TrainSettings
 from finetune.training.components import UnknownPartError, find_part, part_names, within
 from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
-from soup.checkpoints.hub import is_hub_id
+from soup.checkpoints.hub import HubId
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean
 
@@ -103,13 +103,14 @@ def write_adapter(
             modules.add(name.rpartition(".")[0])
         key = name.replace(LENGTHS, ".lora_magnitude_vector").replace(f".{NAME}.", ".").replace(BASE, ".")
         tensors[PREFIX + key] = tensor.contiguous()
-    name, _, revision = start.partition("@") if is_hub_id(start) else (start, "", "")
+    hub_id = HubId.parse(start)
+    is_repository = hub_id is not None and hub_id.folder is None  # PEFT knows no folders of a base
     config = LoraConfig(
         **_arguments(settings.lora),
         target_modules=layers,
         modules_to_save=sorted(modules) or None,
-        base_model_name_or_path=name,
-        revision=revision or None,
+        base_model_name_or_path=hub_id.name if hub_id and is_repository else start,
+        revision=hub_id.revision if hub_id and is_repository else None,
         inference_mode=True,
     )
     config.save_pretrained(str(out))

@@ -26,6 +26,7 @@ _HUB_ID = re.compile(
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FIRST = ("config.json", ADAPTER_CONFIG, INDEX)
 """What tells which other files are needed."""
+_SHOWN = 8
 _BESIDE = ("README.md", "finetune.json", "args.json")
 """What tells of a checkpoint's licence and of what it was trained from."""
 
@@ -47,9 +48,14 @@ class HubId:
         return cls(match["name"], match["revision"], match["folder"])
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether it names a commit, which never changes."""
+        return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
+
+    @property
     def label(self) -> str:
         """The name without its organisation, with what follows it; of a commit the first digits."""
-        revision = self.revision and (self.revision[:8] if _COMMIT.fullmatch(self.revision) else self.revision)
+        revision = self.revision and (self.revision[:8] if self.is_pinned else self.revision)
         return str(replace(self, name=self.name.partition("/")[2], revision=revision))
 
     def __str__(self) -> str:
@@ -82,7 +88,7 @@ def fetch_checkpoint(text: str) -> tuple[Path, str]:
         pinned = replace(hub_id, revision=snapshot.name)  # a snapshot's folder is named by its commit
         names = _list_files(pinned)
         beside = [name for name in names if is_side_file(name) or name in _BESIDE]
-        weights = _choose(text, names, snapshot / (hub_id.folder or ""))
+        weights = _choose(hub_id, names, snapshot / (hub_id.folder or ""))
         _fetch(pinned, [*beside, *weights])
     return snapshot / (hub_id.folder or ""), str(pinned)
 
@@ -112,10 +118,25 @@ def _list_files(pinned: HubId) -> list[str]:
     return inside
 
 
-def _choose(text: str, names: Sequence[str], directory: Path) -> list[str]:
+def _choose(hub_id: HubId, names: Sequence[str], directory: Path) -> list[str]:
     """Choose the files of weights; see `choose_weights`."""
     if ADAPTER_CONFIG in names and not {WEIGHTS, INDEX} & {*names}:
         if ADAPTER_WEIGHTS not in names:
-            raise missing_weights(text, names)
+            raise missing_weights(str(hub_id), names)
         return [ADAPTER_WEIGHTS]
-    return choose_weights(text, names, read_index(directory), [])
+    try:
+        return choose_weights(str(hub_id), names, read_index(directory), [])
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_where_else(hub_id, names)}") from error
+
+
+def _where_else(hub_id: HubId, names: Sequence[str]) -> str:
+    """Say where a repository without weights in safetensors may have some: in its folders, or a pull request."""
+    if any(name.endswith(".safetensors") and "/" not in name for name in names):
+        return ""
+    folders = {name.rpartition("/")[0] for name in names if name.endswith(".safetensors")}
+    inside = [str(replace(hub_id, folder="/".join(filter(None, (hub_id.folder, name))))) for name in sorted(folders)]
+    if inside:
+        return f" Its folders hold some: {', '.join(inside[:_SHOWN])}{', ...' * (len(inside) > _SHOWN)}"
+    offered = replace(hub_id, revision="refs/pr/1")
+    return f" A safetensors form is often offered as a pull request, which has a revision of its own: {offered}"

@@ -90,6 +90,7 @@ def test_pickles_alone_are_refused_with_what_converts_them(soup, hub, folder, na
     done = soup("inspect", "team/a", code=1)
     assert f"error: team/a: the weights are pickles ({name})" in done.stderr
     assert "from_pretrained('team/a'" in done.stderr
+    assert done.stderr.endswith("often offered as a pull request, which has a revision of its own: team/a@refs/pr/1\n")
     assert not hub.requests(name)
 
 
@@ -141,6 +142,16 @@ def test_a_folder_of_a_repository_is_a_checkpoint_of_its_own(soup, hub, tmp_path
     assert json.loads((soup.folder / "out/tokenizer.json").read_text())
     done = soup("inspect", "team/my.model-1.5:runs.v3", code=1)
     assert "has no folder runs.v3" in done.stderr
+
+
+def test_a_repository_of_checkpoints_in_folders_alone_is_told_with_their_ids(soup, hub, tmp_path):
+    for seed, name in enumerate(("checkpoint-10", "checkpoint-20")):
+        make_checkpoint(tmp_path / "there" / name, seed)
+    hub.add("team/runs", tmp_path / "there")
+    done = soup("inspect", "team/runs@main", code=1)
+    assert "Its folders hold some: team/runs@main:checkpoint-10, team/runs@main:checkpoint-20\n" in done.stderr
+    assert not hub.requests("safetensors$")
+    soup("inspect", "team/runs@main:checkpoint-20")
 
 
 def test_branches_with_slashes_are_resolved_and_named(soup, hub, folder):

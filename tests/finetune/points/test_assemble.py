@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 
 import pytest
 import torch
@@ -349,17 +348,10 @@ def test_parts_come_from_the_hub_and_a_pickle_is_told_where_else_to_look(tmp_pat
     (there / "old/pytorch_model.bin").write_bytes(b"a pickle")
     (there / "old/config.json").write_text((there / "vit/config.json").read_text())
     with HubServer({f"team/{name}": there / name for name in ("vit", "llm", "old")}) as hub, Forge() as forge:
-        thread = threading.Thread(target=hub.serve_forever, args=(0.01,))
-        thread.start()
-        environment = {
-            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
-        }  # fmt: skip
+        environment = hub.environment(tmp_path / "home")
         command = ("assemble", "--llm", "team/llm", "-o", "base", "--general-vit")
         done = forge(*command, "team/vit", cwd=tmp_path, env=environment)
         refused = forge(*command, "team/old", cwd=tmp_path, env=environment)
-        hub.shutdown()
-        thread.join()
     assert done.code == 0, done
     tensors = tensors_of(tmp_path / "base")
     assert equal(tensors, "general_vit", first)
