@@ -27,6 +27,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FIRST = ("config.json", ADAPTER_CONFIG, INDEX)
 """What tells which other files are needed."""
 _SHOWN = 8
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _BESIDE = ("README.md", "finetune.json", "args.json")
 """What tells of a checkpoint's licence and of what it was trained from."""
 
@@ -138,5 +139,7 @@ def _where_else(hub_id: HubId, names: Sequence[str]) -> str:
     inside = [str(replace(hub_id, folder="/".join(filter(None, (hub_id.folder, name))))) for name in sorted(folders)]
     if inside:
         return f" Its folders hold some: {', '.join(inside[:_SHOWN])}{', ...' * (len(inside) > _SHOWN)}"
+    if not any(name.endswith(_PICKLES) for name in names):
+        return ""
     offered = replace(hub_id, revision="refs/pr/1")
     return f" A safetensors form is often offered as a pull request, which has a revision of its own: {offered}"

@@ -119,6 +119,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _is_of_network(error: BaseException) -> bool:
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if isinstance(error, ConnectionError | TimeoutError):  # of the client's part in Rust, too
+        return True
     return bool(modules & {"httpx", "httpx2", "requests", "urllib3", "httpcore", "httpcore2"})
 
 

@@ -55,8 +55,10 @@ def merge(values: Values) -> None:
 
     recipe, out, write = Recipe.read(values["recipe"]), Path(values["out"]), values.carrier(WriteOptions)
     recipe.refuse_untrusted_code(trusted=values["trust_code"])
-    recipe = with_adapters_base(recipe, Path(values["recipe"]).parent)
-    with open_pool(recipe) as pool:
+    with open_board(values):  # which shows downloads
+        recipe = with_adapters_base(recipe, Path(values["recipe"]).parent)
+        opened = open_pool(recipe)
+    with opened as pool:
         refuse_inputs_as_output(pool, out)
         plan = plan_merge(recipe, pool, values.carrier(MergeOptions), write)
         if values["dry_run"]:

@@ -44,13 +44,17 @@ def push(values: Values) -> None:
     from soup.report.push import Push
     from soup.support.text import format_bytes, printable
 
+    def warn(text: str) -> None:
+        click.echo(printable(f"warning: {text}"), err=True)
+
     def say(text: str) -> None:
-        click.echo(printable(text), err=True)  # the Hub's client draws its own bars below
+        if not values["quiet"]:
+            click.echo(printable(text), err=True)  # the Hub's client draws its own bars below
 
     target = Target(values["repository"], values["private"], values["revision"], values["pr"])
     plan = Push.prepare(values["out"], target, values["run_dir"], with_report=not values["no_report"])
     for remark in plan.publication.remarks:
-        say(f"warning: {remark}")
+        warn(remark)
     sizes = plan.publication.sizes
     if values["dry_run"]:
         if values["as_json"]:
@@ -60,12 +64,12 @@ def push(values: Values) -> None:
         print_line(f"left out: {', '.join(plan.publication.left_out) or 'nothing'}")
         print_line(f"\n{plan.publication.card}", keep="\n")
         return
-    on_terminal = sys.stderr.isatty()
+    has_bars = sys.stderr.isatty() and not values["quiet"]
     try:
-        with without_client_bars(hidden=not on_terminal):
+        with without_client_bars(hidden=not has_bars):
             pushed = plan.run(lambda name: say(f"{name}: {format_bytes(sizes[name])}"))
     except SoupError:
-        if on_terminal:
+        if has_bars:
             say("")  # below a bar that was cut
         raise
     for name in pushed.upload.removed:

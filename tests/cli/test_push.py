@@ -39,9 +39,14 @@ def work(forge, tmp_path_factory):
 
 
 @pytest.fixture
-def hub():
-    with HubServer() as server:
+def hub(request):
+    """The Hub, which stores large files whole (lfs) or by chunks (xet)."""
+    with HubServer(xet=getattr(request, "param", "lfs") == "xet") as server:
         yield server
+
+
+by_both = pytest.mark.parametrize("hub", ["lfs", "xet"], indirect=True)
+"""With and without hf_xet."""
 
 
 @pytest.fixture
@@ -127,6 +132,7 @@ def test_a_dry_run_shows_card_and_files_and_asks_the_hub_nothing(soup, hub):
     assert hub.asked == []
 
 
+@by_both
 def test_what_was_pushed_comes_back_as_the_same_model(soup, hub):
     pushed = soup.json("push", "out", "team/soup", "--private")
     there = f"team/soup@{pushed['commit']}"
@@ -141,6 +147,7 @@ def test_what_was_pushed_comes_back_as_the_same_model(soup, hub):
     assert len({trial["overall"] for trial in shown["trials"]}) == 1
 
 
+@by_both
 def test_a_second_push_of_the_same_soup_sends_nothing(soup, hub):
     first = soup.json("push", "out", "team/soup")
     hub.uploaded.clear()
@@ -154,11 +161,24 @@ def test_a_push_that_was_cut_sends_the_rest_alone(soup, hub):
     hub.faults += [Fault(f"PUT /storage/{second}", 400)]
     done = soup("push", "out", "team/soup", code=1)
     assert done.stderr.splitlines()[-1].startswith("error: team/soup: "), done.stderr
+    assert "model-00001-of-00002.safetensors: 1.20 MB\n" in done.stderr
     assert [*hub.uploaded] == [f"{first}/whole"]
     hub.uploaded.clear()
     done = soup("push", "out", "team/soup", code=1)
     assert "the Hub is in trouble (500)" in done.stderr
     assert [*hub.uploaded] == [f"{second}/whole"]
+    hub.uploaded.clear()
+    done = soup("push", "out", "team/soup", "--quiet")
+    assert all(line.startswith("warning: ") for line in done.stderr.splitlines()), done.stderr
+    assert (hub.uploaded, len(large(hub))) == ({}, 2)
+
+
+@pytest.mark.parametrize("hub", ["xet"], indirect=True)
+def test_by_chunks_too_a_push_that_was_cut_sends_the_rest_alone(soup, hub):
+    hub.faults += [Fault("POST .*/commit/", 500, times=3, headers=NOW)]
+    done = soup("push", "out", "team/soup", code=1)
+    assert "the Hub is in trouble (500)" in done.stderr
+    assert len(hub.uploaded) == 2
     hub.uploaded.clear()
     soup("push", "out", "team/soup")
     assert (hub.uploaded, len(large(hub))) == ({}, 2)
@@ -213,6 +233,7 @@ def test_weights_of_an_earlier_soup_are_removed(soup, hub, tmp_path):
     soup("inspect", "team/soup")
 
 
+@by_both
 def test_a_model_that_is_no_soup_is_not_overwritten(soup, hub, tmp_path):
     commit = hub.add("team/soup", make_checkpoint(tmp_path / "other", 3))
     done = soup("push", "out", "team/soup", code=1)

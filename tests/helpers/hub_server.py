@@ -5,8 +5,9 @@ revisions and trees, files by HEAD and GET with ranges, large ones behind a redi
 LFS batch in one part or several with its completion and verification, commits as ndjson with deletions, and the checks
 of a card's metadata. Tokens that are wrong (401), repositories that are private (404) or gated (403).
 
-What it does not: Xet, the Hub's storage by chunks, so that the client has to be told HF_HUB_DISABLE_XET=1; it then
-speaks LFS, as it does where hf_xet is not installed.
+With `xet=True` it is asked as the Hub's own is by hf_xet, the storage by chunks: tokens, xorbs, shards, reconstructions
+and ranges of xorbs; chunks that other repositories hold are never told. Without, its clients speak LFS, as they do
+where hf_xet is not installed. All else of the Hub it does not know, and answers with 404.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -23,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from tests.helpers.toy_pools import tree
+from tests.helpers.xet_storage import XetStorage
 
 TOKEN = "hf_" + "t" * 34
 WEIGHTS = re.compile(r"\.(safetensors|bin|gguf|model)$")
@@ -78,11 +81,11 @@ class HubServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folders=(), *, part_bytes=None):
+    def __init__(self, folders=(), *, part_bytes=None, xet=False):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked, self.uploaded, self.faults, self.part_bytes = [], {}, [], part_bytes
         self.blobs, self.parts, self.repositories, self.ranges = {}, {}, {}, []
-        self.lose_answers = 0
+        self.lose_answers, self.speaks_xet, self.xet = 0, xet, XetStorage()
         for name, folder in dict(folders).items():
             self.add(name, folder)
 
@@ -104,7 +107,8 @@ class HubServer(ThreadingHTTPServer):
         """The variables of a client that takes this server for the Hub, and keeps its cache at home."""
         return {
             "HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_TOKEN": token, "HF_HUB_OFFLINE": "0",
-            "NO_PROXY": "127.0.0.1,localhost", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1,localhost", "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": str(int(not self.speaks_xet)),
         }  # fmt: skip
 
     def add(self, name, folder, branch="main"):
@@ -152,6 +156,7 @@ class Handler(BaseHTTPRequestHandler):
             return None
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token not in ("", TOKEN):
+            self.body()
             why = {"X-Error-Message": "Invalid credentials in Authorization header"}
             return self.reply(401, {"error": "Invalid credentials"}, why)
         words = [unquote(word) for word in path.strip("/").split("/")]
@@ -160,6 +165,7 @@ class Handler(BaseHTTPRequestHandler):
             match = re.fullmatch(pattern, "\0".join(words))
             if match and self.command in method.split():
                 return answer(self, *match.groups())
+        self.body()
         return self.reply(404, {"error": f"this Hub does not know {line}"})
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815 (http.server's names)
@@ -242,6 +248,7 @@ class Handler(BaseHTTPRequestHandler):
             for path, data in repository.commits[commit].items():
                 row = {"type": "file", "path": path, "size": len(data), "oid": git_id(data)}
                 if is_large(path, data):
+                    row |= {"xetHash": name} if (name := self.server.xet.hashes.get(digest(data))) else {}
                     row["lfs"] = {"oid": digest(data), "size": len(data), "pointerSize": 134}
                 rows.append(row)
             self.reply(200, rows)
@@ -267,13 +274,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_file(self.server.blobs[oid], {"ETag": f'"{oid}"'})
 
     def send_file(self, data, headers):
-        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if wanted is None:
             return self.reply(200, data, headers)
-        start = int(wanted[1])
+        start, end = int(wanted[1]), int(wanted[2] or len(data) - 1)
         self.server.ranges.append(start)
-        span = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-        return self.reply(206, data[start:], {**headers, **span})
+        span = {"Content-Range": f"bytes {start}-{end}/{len(data)}"}
+        return self.reply(206, data[start : end + 1], {**headers, **span})
 
     # What is written.
 
@@ -418,6 +425,33 @@ class Handler(BaseHTTPRequestHandler):
             200, {"commitUrl": f"{self.server.url}/{name}/commit/{made}", "commitOid": made, "success": True}
         )
 
+    # The storage by chunks.
+
+    def xet_token(self, name, kind, revision):
+        if self.repository(name, writes=kind == "write"):
+            expires = int(time.time()) + 3600
+            headers = {
+                "X-Xet-Cas-Url": self.server.url,
+                "X-Xet-Access-Token": TOKEN,
+                "X-Xet-Token-Expiration": str(expires),
+            }
+            self.reply(200, {"accessToken": TOKEN, "exp": expires, "casUrl": self.server.url}, headers)
+
+    def store_xorb(self, name):
+        self.server.xet.xorbs[name] = data = self.body()
+        self.server.uploaded[f"xorb/{name}"] = self.server.uploaded.get(f"xorb/{name}", 0) + len(data)
+        self.reply(200, {"was_inserted": True})
+
+    def store_shard(self):
+        self.server.blobs |= self.server.xet.add_shard(self.body())
+        self.reply(200, {"result": 1})
+
+    def reconstruct(self, name):
+        self.reply(200, self.server.xet.reconstruction(name, self.server.url))
+
+    def xorb(self, name):
+        self.send_file(self.server.xet.xorbs[name], {})
+
 
 def index_faults(model_index):
     """What the Hub refuses in a card's model-index, as hub-docs' modelcard.md has it."""
@@ -455,6 +489,11 @@ ROUTES = [
     ("POST", f"{_NAME}\0info\0lfs\0verify", _by_name(Handler.verify)),
     ("PUT", "storage\0([^\0]+)\0(whole|\\d+)", Handler.store),
     ("POST", "storage\0([^\0]+)\0complete", Handler.complete),
+    ("GET", f"api\0models\0{_NAME}\0xet-(read|write)-token\0([^\0]+)", _by_name(Handler.xet_token)),
+    ("POST", "v1\0xorbs\0default\0([^\0]+)", Handler.store_xorb),
+    ("POST", "v1\0shards", Handler.store_shard),
+    ("GET", "v1\0reconstructions\0([^\0]+)", Handler.reconstruct),
+    ("GET", "xorbs\0([^\0]+)", Handler.xorb),
     ("GET HEAD", "cdn\0([^\0]+)", Handler.cdn),
     ("GET HEAD", f"{_NAME}\0resolve\0([^\0]+)\0(.+)", _by_name(Handler.resolve)),
 ]
