@@ -39,9 +39,11 @@ def _no_videos() -> Iterator[None]:
     For the one call, the part for videos is one that knows nothing: images and text are processed by the classes that
     would process them anyway, and a video, which no question here has, would fail.
     """
-    from transformers.models.auto import video_processing_auto as auto
     from transformers.processing_utils import transformers_module as classes
     from transformers.video_processing_utils import VideoProcessorMixin
+
+    # By its name: as an attribute of its package it is a stand-in of transformers', until somebody has imported it.
+    auto = importlib.import_module("transformers.models.auto.video_processing_auto")
 
     class NoVideos(VideoProcessorMixin):  # type: ignore[misc]  # transformers is Any to mypy
         model_input_names: tuple[str, ...] = ()
