@@ -180,7 +180,8 @@ def histogram(
         counts: [65536] of int64, to which is added.
 
     Returns:
-        How many elements differ from the base, and the sum of the differences; None: in torch, and nothing was added.
+        How many elements differ from the base, and the sum of the differences where upper halves are counted; None: in
+        torch, and nothing was added.
     """
     library, code = kernel_library.load_library(), _tensor_code([values, base])
     if library is None or code is None:

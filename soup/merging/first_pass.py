@@ -73,6 +73,7 @@ class StreamedFirstPass:
         local = threading.local()
         waiting: deque[tuple[TensorSpec, Future[torch.Tensor]]] = deque()
         with single_threaded_torch() as prepare, _shut_down(ThreadPoolExecutor(threads, initializer=prepare)) as pool:
+            prepare()  # this thread adds up: torch's own threads would wait for work all the time
             name, total = "", None
             for spec, start, count in units:
                 waiting.append((spec, pool.submit(self._value, local, statistic, spec, start, count)))

@@ -272,28 +272,33 @@ CLONES static int NAME(dots)(const T *const *x, int around, int lead, int64_t co
 }
 
 /* Count the bits of |x - base| as float32: their upper halves, or the lower halves of those with a given upper one.
-   `sums` [units] takes the sums of the differences in each unit. */
-CLONES static int64_t NAME(histogram)(const T *const *x, const T *base, int64_t elements, int upper, uint32_t *counts,
+   `sums` [units] takes the sums of the differences in each unit, with upper halves. */
+CLONES static int64_t NAME(histogram)(const T *const *x, const T *base, int64_t elements, int upper, int64_t *counts,
                                       double *sums)
 {
     uint32_t bits[UNIT];
     int64_t moved = 0;
     for (int64_t start = 0; start < elements; start += UNIT) {
         int n = elements - start < UNIT ? (int)(elements - start) : UNIT;
-        double differences[UNIT] = {0};
+        A differences[UNIT];
         for (int i = 0; i < n; i++) {
-            A difference = LOAD(x[0][start + i]) - LOAD(base[start + i]);
-            differences[i] = (double)difference;
-            bits[i] = bits_of((float)difference) & 0x7FFFFFFF;
+            differences[i] = LOAD(x[0][start + i]) - LOAD(base[start + i]);
+            bits[i] = bits_of((float)differences[i]) & 0x7FFFFFFF;
             moved += bits[i] != 0;
         }
-        sums[start / UNIT] = sum_of_unit(differences);
-        /* Neighbours often fall into one bin: with four tables they need not wait for each other. */
-        if (upper < 0)
-            for (int i = 0; i < n; i++) counts[(i & 3) << 16 | bits[i] >> 16]++;
-        else
-            for (int i = 0; i < n; i++)
-                if (bits[i] >> 16 == (uint32_t)upper) counts[(i & 3) << 16 | (bits[i] & 0xFFFF)]++;
+        if (upper < 0) {
+            double terms[UNIT] = {0};
+            for (int i = 0; i < n; i++) terms[i] = (double)differences[i];
+            sums[start / UNIT] = sum_of_unit(terms);
+            for (int i = 0; i < n; i++) counts[bits[i] >> 16]++;
+            continue;
+        }
+        for (int row = 0; row < n; row += LANES) { /* few are in the bin: most rows have none */
+            int last = n - row < LANES ? n : row + LANES, any = 0;
+            for (int i = row; i < last; i++) any |= bits[i] >> 16 == (uint32_t)upper;
+            for (int i = row; any && i < last; i++)
+                if (bits[i] >> 16 == (uint32_t)upper) counts[bits[i] & 0xFFFF]++;
+        }
     }
     return moved;
 }

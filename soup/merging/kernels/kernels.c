@@ -187,23 +187,17 @@ int soup_dots(int dtype, int around, int lead, int64_t count, const void *const 
     return OF_DTYPE(dtype, dots, x, around, lead, count, base, elements, products, moved);
 }
 
-/* See histogram in arithmetic.h; adds to counts [65536], and says the differences' sum. Returns how many elements
+/* See histogram in arithmetic.h; adds to counts [65536], and says the differences' sum, with upper halves. Returns how many elements
    differ, or -1 without memory. */
 int64_t soup_histogram(int dtype, const void *x, const void *base, int64_t elements, int upper, int64_t *counts,
                        double *sum)
 {
     int64_t units = 1;
     while (units * UNIT < elements) units *= 2;
-    uint32_t *tables = calloc(4 << 16, sizeof(uint32_t));
     double *sums = calloc((size_t)units, sizeof(double));
-    if (!tables || !sums) {
-        free(tables), free(sums);
-        return -1;
-    }
-    int64_t moved = OF_DTYPE(dtype, histogram, &x, base, elements, upper, tables, sums);
+    if (!sums) return -1;
+    int64_t moved = OF_DTYPE(dtype, histogram, &x, base, elements, upper, counts, sums);
     *sum = sum_of_units(sums, units);
-    for (int i = 0; i < 1 << 16; i++)
-        counts[i] += (int64_t)tables[i] + tables[1 << 16 | i] + tables[2 << 16 | i] + tables[3 << 16 | i];
-    free(tables), free(sums);
+    free(sums);
     return moved;
 }
