@@ -9,7 +9,8 @@
 # make test-page  the pages of soup report and soup arena in a real Chromium (make system-page installs one on Debian)
 # make docs     the site of the documentation, build/site/index.html; writes docs/cli.md; links and code blocks are tested
 # make fuzz     every reader of files and answers on damaged ones: EXECUTIONS=100000 of each
-# make bench    speed and memory of a merge, against the floor of this machine
+# make bench    benchmarks/README.md's pictures: merges of several sizes against the floor of this machine (MERGEKIT=1: and
+#               mergekit), simulated searches over workers and of disputed questions, engines where .venv-vllm is
 # make system   what Debian's python3 may lack of the operating system: venv (apt-get, as root)
 #
 # Each sets up what it needs in .venv and is safe to repeat.
@@ -71,7 +72,14 @@ docs: .venv/docs
 	$(BIN)/pytest tests/docs
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/merge.py
+	for size in 0.3 0.6 1.24 2.5; do \
+	    $(BIN)/python benchmarks/merge.py --gigabytes $$size --record $(if $(MERGEKIT),--against mergekit) || exit 1; \
+	done
+	$(BIN)/python benchmarks/speculation.py --pools 20 --k 7 --record
+	$(BIN)/python benchmarks/speculation.py --pools 5 --k 16 --workers 2 --workers 4 --workers 8 --record
+	$(BIN)/python benchmarks/disputed.py simulated --count 8 --forgotten 0,0.0003,0.001 --record
+	[ ! -x .venv-vllm/bin/python ] || .venv-vllm/bin/python -m benchmarks.engines --record
+	$(BIN)/python benchmarks/draw.py
 
 system:
 	@$(PYTHON) -c 'import ensurepip, venv' || { apt-get update && apt-get install --yes python3-venv; }

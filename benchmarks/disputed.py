@@ -28,6 +28,7 @@ from typing import Any
 
 import click
 import numpy as np
+from results import record
 
 from soup.evaluation.api import Benchmark, Harness, Score
 from soup.evaluation.estimates import Estimate, refuse_failed_audit
@@ -247,7 +248,8 @@ def main() -> None:
 @click.option("--basin", default="0.02", show_default=True, help="How steep it is: what means gain, comma-separated.")
 @click.option("--audit", default=0.05, show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(list(SEARCHES)), help="Searches; by default all.")
-def simulated(count: int, forgotten: str, basin: str, audit: float, only: tuple[str, ...]) -> None:
+@click.option("--record", "recording", is_flag=True, help="Keep what was asked in results/disputed.json, for draw.py.")
+def simulated(count: int, forgotten: str, basin: str, audit: float, only: tuple[str, ...], recording: bool) -> None:
     """Search simulated pools."""
     names = [f"m{number}" for number in range(INGREDIENTS)]
     searches = {name: SEARCHES[name] for name in only or SEARCHES}
@@ -267,6 +269,11 @@ def simulated(count: int, forgotten: str, basin: str, audit: float, only: tuple[
             f"disputed, the mean of all {statistics.fmean(gains):+.2f} against the best single model\n"
         )
         print_outcomes(rows)
+        if recording:
+            case = {"basin": steepness, "forgotten": share, "pools": count}
+            asked = {name: statistics.fmean(outcome.share for outcome in rows[name]) for name in rows}
+            shares = [{"search": name, **case, "asked": round(part, 3)} for name, part in asked.items()]
+            record("disputed", shares, ("search", "basin", "forgotten"))
 
 
 def overall(points: Points) -> float:

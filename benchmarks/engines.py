@@ -23,6 +23,8 @@ from pathlib import Path
 
 import click
 
+from benchmarks.results import record
+
 SERVER = (
     f"{sys.executable} -m vllm.entrypoints.openai.api_server --model {{checkpoint}} --port {{port}} --host 127.0.0.1 "
     "--dtype DTYPE --enforce-eager --max-model-len 1024 --kv-cache-memory-bytes 268435456"
@@ -37,7 +39,10 @@ VLLM = {"enforce_eager": True, "max_model_len": 1024, "kv_cache_memory_bytes": 2
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--questions", default=64, show_default=True)
 @click.option("--tokens", default=32, show_default=True, help="New tokens of each answer.")
-def main(engines: tuple[str, ...], width: int, layers: int, dtype: str, questions: int, tokens: int) -> None:
+@click.option("--record", "recording", is_flag=True, help="Keep the rates in results/engines.json, for draw.py.")
+def main(
+    engines: tuple[str, ...], width: int, layers: int, dtype: str, questions: int, tokens: int, recording: bool
+) -> None:
     """Make two models, ask each engine in a process of its own, print a table."""
     with tempfile.TemporaryDirectory() as folder:
         make_models(Path(folder), width, layers, dtype)
@@ -48,6 +53,8 @@ def main(engines: tuple[str, ...], width: int, layers: int, dtype: str, question
             told = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True)
             rows.append(json.loads(told.stdout.splitlines()[-1]))
     click.echo(table(rows))
+    if recording:
+        record("engines", [{**row, "rate": round(row["rate"], 2)} for row in rows], ("engine",))
 
 
 def make_models(folder: Path, width: int, layers: int, dtype: str) -> None:

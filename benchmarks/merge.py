@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from results import record
 
 HERE = Path(__file__).parent
 WORK = HERE / "work"
@@ -53,8 +54,16 @@ print(json.dumps({"startup": ready - began, "wall": time.perf_counter() - ready,
 @click.option("--against", type=click.Choice(["mergekit"]), help="Measure this peer too.")
 @click.option("--cold", is_flag=True, help="Drop the inputs from the page cache before each measurement.")
 @click.option("--keep", is_flag=True, help="Keep the models for the next run.")
+@click.option("--record", "recording", is_flag=True, help="Keep the medians in results/merge.json, for draw.py.")
 def main(
-    gigabytes: float, models: int, tensor_gigabytes: float, repeats: int, against: str | None, cold: bool, keep: bool
+    gigabytes: float,
+    models: int,
+    tensor_gigabytes: float,
+    repeats: int,
+    against: str | None,
+    cold: bool,
+    keep: bool,
+    recording: bool,
 ) -> None:
     """Make models, merge them, print a table."""
     folder = WORK / f"{models}x{gigabytes:g}GB-{tensor_gigabytes:g}"
@@ -76,6 +85,9 @@ def main(
         if not keep:
             shutil.rmtree(folder)
     click.echo(table(rounds, gigabytes, models, tensor_gigabytes, cold))
+    if recording:
+        case = {"gigabytes": gigabytes, "models": models, "tensor_gigabytes": tensor_gigabytes, "cold": cold}
+        record("merge", [{**case, **medians(rounds)}], tuple(case))
 
 
 def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: int) -> Path:
@@ -234,6 +246,19 @@ def run_mergekit(command: list[str], inputs: list[Path], out: Path) -> dict[str,
         raise click.ClickException(f"mergekit wrote {written} bytes of {expected}: it dropped tensors.")
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {"mergekit_wall": time.perf_counter() - began, "mergekit_rss": peak}
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Return what is drawn: ratios are medians of the rounds' own ratios, memory is in MB."""
+    middle = {"floor_seconds": statistics.median(row["floor"] for row in rounds)}
+    for program in ("soup", "mergekit"):
+        if f"{program}_wall" in rounds[0]:
+            middle |= {
+                f"{program}_seconds": statistics.median(row[f"{program}_wall"] for row in rounds),
+                f"{program}_of_floor": statistics.median(row[f"{program}_wall"] / row["floor"] for row in rounds),
+                f"{program}_mb": statistics.median(row[f"{program}_rss"] for row in rounds) / 1e6,
+            }
+    return {key: round(value, 3) for key, value in middle.items()}
 
 
 def table(rounds: list[dict[str, float]], gigabytes: float, models: int, tensor: float, cold: bool) -> str:

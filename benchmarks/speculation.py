@@ -17,6 +17,7 @@ from functools import lru_cache
 
 import click
 import numpy as np
+from results import record
 
 from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.dealing import dealer_of
@@ -82,7 +83,8 @@ SUITE = BenchmarkSuite(tuple(SuiteEntry(Benchmark(name, "toy", name), Questions(
 @click.option("--pools", default=200, show_default=True)
 @click.option("--workers", "sizes", multiple=True, type=int, default=(2, 4, 8, 16), show_default=True)
 @click.option("--k", "ks", multiple=True, type=int, default=(7, 16), show_default=True)
-def main(pools: int, sizes: tuple[int, ...], ks: tuple[int, ...]) -> None:
+@click.option("--record", "recording", is_flag=True, help="Keep the speed-ups for draw.py.")
+def main(pools: int, sizes: tuple[int, ...], ks: tuple[int, ...], recording: bool) -> None:
     """Print one table for each size of pool."""
     for k in ks:
         click.echo(f"\n{pools} random pools of k = {k}\n")
@@ -91,6 +93,11 @@ def main(pools: int, sizes: tuple[int, ...], ks: tuple[int, ...]) -> None:
         for workers in (1, *sizes):
             searches = alone if workers == 1 else [search(k, workers, seed) for seed in range(pools)]
             click.echo(row(workers, searches, alone))
+            if recording:
+                hours, sequential = (statistics.fmean(ended[2] for ended in rows) for rows in (searches, alone))
+                case = {"k": k, "workers": workers, "pools": pools}
+                speed = {"hours": round(hours, 3), "speed_up": round(sequential / hours, 3)}
+                record("speculation", [{**case, **speed}], ("k", "workers"))
 
 
 def search(k: int, size: int, seed: int) -> tuple[list[str], int, float]:

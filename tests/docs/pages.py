@@ -30,6 +30,11 @@ def shell_lines(page: Path) -> list[str]:
     return [line.strip().removeprefix("$ ") for line in re.sub(r"\\\n\s*", "", code).splitlines()]
 
 
+def inline_commands(page: Path) -> list[str]:
+    """The commands of soup's within lines of text."""
+    return re.findall(r"`(soup [^`\n]+)`", INDENTED.sub("\n", FENCE.sub("", text_of(page))))
+
+
 def without_code(page: Path) -> str:
     """The page without its blocks and spans of code."""
     return re.sub(r"`[^`\n]*`", "", INDENTED.sub("\n", FENCE.sub("", text_of(page))))

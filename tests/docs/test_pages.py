@@ -13,11 +13,17 @@ import pytest
 import yaml
 
 from soup.cli.app import cli
-from tests.docs.pages import PAGES, ROOT, blocks, shell_lines, text_of, without_code
+from tests.docs.pages import PAGES, ROOT, blocks, inline_commands, shell_lines, text_of, without_code
 
-NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+NAMES = [name_of(page) for page in PAGES]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 INCLUDED = re.compile(r'--8<-- "(.+)"')
+UNFINISHED = (click.MissingParameter, click.BadOptionUsage, click.exceptions.NoArgsIsHelpError)
 PROGRAMS = ("soup", "vlm-soup", "vllm-env/bin/soup")
 
 
@@ -42,17 +48,29 @@ def test_every_command_is_one_that_soup_takes(page, monkeypatch):
     monkeypatch.setattr(click.Path, "convert", lambda self, value, *others: value)  # files need not be here
     for line in shell_lines(page):
         words = shlex.split(line, comments=True) if line.startswith(PROGRAMS) else []
-        if not words or words[0] not in PROGRAMS:
-            continue
-        command, words = cli, words[1:]
-        while isinstance(command, click.Group) and words and words[0] in command.commands:
-            command, words = command.commands[words[0]], words[1:]
-        try:
-            parent = click.Context(cli, **cli.context_settings)
-            command.make_context("soup", words, parent)  # parses, and runs nothing
-        except click.exceptions.Exit:
-            pass  # --help, --version
-        except click.UsageError as error:
+        if words and words[0] in PROGRAMS:
+            parse(words[1:], line)
+
+
+# The changelog names commands of earlier versions.
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name_of)
+def test_a_command_within_a_sentence_is_right_as_far_as_it_goes(page, monkeypatch):
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, *others: value)
+    for line in inline_commands(page):
+        parse(shlex.split(line)[1:], line, whole=False)
+
+
+def parse(words, line, *, whole=True):
+    """Parse a command line as the program would, and run nothing."""
+    command = cli
+    while isinstance(command, click.Group) and words and words[0] in command.commands:
+        command, words = command.commands[words[0]], words[1:]
+    try:
+        command.make_context("soup", words, click.Context(cli, **cli.context_settings))
+    except click.exceptions.Exit:
+        pass  # --help, --version
+    except click.UsageError as error:
+        if whole or not isinstance(error, UNFINISHED):
             pytest.fail(f"{line}\n{error.format_message()}")
 
 
