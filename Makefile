@@ -77,7 +77,7 @@ bench: .venv/ready
 	done
 	$(BIN)/python benchmarks/speculation.py --pools 20 --k 7 --record
 	$(BIN)/python benchmarks/speculation.py --pools 5 --k 16 --workers 2 --workers 4 --workers 8 --record
-	$(BIN)/python benchmarks/disputed.py simulated --count 8 --forgotten 0,0.0003,0.001 --record
+	$(BIN)/python benchmarks/disputed.py simulated --count 8 --basin 0.05 --forgotten 0,0.0003,0.001 --record
 	[ ! -x .venv-vllm/bin/python ] || .venv-vllm/bin/python -m benchmarks.engines --record
 	$(BIN)/python benchmarks/draw.py
 
