@@ -82,3 +82,11 @@ def test_what_the_soup_takes_is_what_the_page_says(here, monkeypatch):
     assert f"reads | {plan['read_bytes'] / 1e9:.1f} GB |" in page
     assert f"writes | {plan['write_bytes'] / 1e9:.1f} GB |" in page
     assert f"memory | {plan['ram_bytes'] / 1e6:.0f} MB |" in page
+
+
+def test_the_settings_of_slurm_are_those_of_a_pool_file(here, monkeypatch):
+    monkeypatch.chdir(here)
+    (slurm,) = (block for block in blocks(PAGE, "yaml") if block.startswith("executor:"))
+    monkeypatch.setattr("finetune.launching.digests.digest_checkpoint", lambda checkpoint: SimpleNamespace(content=""))
+    (here / "pool.yaml").write_text(ADAPTERS + slurm)
+    assert run("finetune", "pool.yaml", "--dry-run", "--json")["on"] == "slurm"
