@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shutil
 import subprocess
@@ -515,35 +514,6 @@ def test_a_reader_that_leaves_early_is_no_error_of_ours(here):
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=here, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert done.stderr == ""
-
-
-def test_on_a_terminal_there_is_a_clock_and_elsewhere_there_is_none(here):
-    (here / "judge/mood").write_text("1 time.sleep(0.6)")
-    talk = terminal("eval", "ckpts/a", *JUDGED, cwd=here)
-    assert "\x1b[" in talk
-    assert "evaluating a on python:judge/judge.py:score" in talk
-    assert "0:00:00" in talk
-
-
-def terminal(*argv, cwd):
-    """What `soup ARGV` shows on a terminal."""
-    ours, theirs = pty.openpty()
-    script = Path(sys.executable).with_name("soup")
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen([script, *argv], cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # the terminal is gone with its last process
-            break
-        if not part:
-            break
-        shown += part
-    os.close(ours)
-    assert process.wait(60) == 0, shown
-    return shown.decode()
 
 
 def test_check_names_every_tensor_with_nan_or_infinity(tmp_path):

@@ -204,9 +204,9 @@ def test_a_search_that_stopped_anywhere_goes_the_same_way_when_it_is_typed_again
 
 
 def test_two_workers_come_to_the_same_estimates_and_the_same_soup():
-    alone, _ = cook("prune", run="run-1", out="alone", split=0.5)
-    both, _ = cook("prune", run="run-2", out="both", split=0.5, workers=2)
-    assert tree("alone") == tree("both")
+    alone, _ = cook("prune", run="run-1", out="alone/soup", split=0.5)
+    both, _ = cook("prune", run="run-2", out="both/soup", split=0.5, workers=2)
+    assert tree("alone/soup") == tree("both/soup")
     assert [(t.names, t.overall, t.is_estimated) for t in alone.trials] == [
         (t.names, t.overall, t.is_estimated) for t in both.trials
     ]

@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[2]
 SETUP = ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 PACKAGES = ("soup", "evaluators", "finetune")
-FOR_TESTS = {"all", "test", "fuzz", "page-test", "notebook-test"}
+FOR_TESTS = {"all", "test", "fuzz", "page-test", "notebook-test", "docs"}
 WITHOUT_EXTRA = {
+    "IPython": "there in a notebook, and used nowhere else",
     "wandb": "named in log_to, and told by its own name",
     "trackio": "the same",
     "deepspeed": "a configuration of accelerate, and told by its own name",

@@ -291,7 +291,7 @@ def test_a_judge_whose_replies_are_not_of_the_form_is_an_error(settings, tmp_pat
     benchmark = Benchmark("c", "vlmeval", "CharXiv_reasoning_val")
     with (
         JudgeServer(lambda prompt, temperature: "well done") as server,
-        pytest.raises(EvaluatorError, match="no reply that VLMEvalKit can read for 24 of 24 questions"),
+        pytest.raises(EvaluatorError, match="no reply that can be read for 24 of 24 questions"),
     ):
         VLMEval(judged_settings(settings, server)).evaluate(scripted(tmp_path, answers), benchmark)
 
