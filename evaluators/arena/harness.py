@@ -95,13 +95,11 @@ class Preference(Answers):
 
     def path_of(self, benchmark: Benchmark) -> Path:
         """Return the arena's folder, the target without its baseline."""
-        path, at, _ = benchmark.target.rpartition("@")
-        return Path(path) if at and not Path(benchmark.target).exists() else Path(benchmark.target)
+        return _target(benchmark)[0]
 
     def _baseline(self, benchmark: Benchmark) -> Member:
         arena = self.arena(benchmark)
-        name = benchmark.target.removeprefix(str(self.path_of(benchmark))).lstrip("/").removeprefix("@")
-        return arena.members[arena.baseline(name or None)]
+        return arena.members[arena.baseline(_target(benchmark)[1])]
 
     def _people(self, benchmark: Benchmark) -> list[Vote]:
         """Return people's votes as they were when they were first asked for: a search must not see them change."""
@@ -163,6 +161,14 @@ class Preference(Answers):
             f"{benchmark.name}: {shown}: {value:.1f} [{low:.1f}, {high:.1f}] by {pluralize(votes, 'vote')}{joined}."
         )
         return Score(value, len(answers))
+
+
+def _target(benchmark: Benchmark) -> tuple[Path, str | None]:
+    """Return the arena's folder, and the baseline where one is named; a folder's own name may hold an @."""
+    path, at, baseline = benchmark.target.rpartition("@")
+    if not at or Path(benchmark.target).exists():
+        return Path(benchmark.target), None
+    return Path(path), baseline
 
 
 def _with(arena: Arena, member: Member) -> Arena:

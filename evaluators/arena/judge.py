@@ -14,6 +14,7 @@ from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.arena.record import Arena, Question
 from evaluators.arena.votes import Choice, Match, Vote, VoteLog, all_matches
+from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.settings import EvalSettings
 
 __all__ = ["PROMPTS", "Verdict", "compare", "judge_name", "judge_of", "missing_matches", "vote_by_judge"]
@@ -112,6 +113,8 @@ def vote_by_judge(
         done += 1
         on_progress(done, known)
 
+    if isinstance(judge, LocalJudge):
+        judge.logs = RunDirectory(arena.path).logs
     if matches:
         judge.check_reachable(str(arena.path))
         session.map(vote, range(len(matches)))

@@ -14,6 +14,7 @@ from evaluators.arena.record import Arena
 from evaluators.arena.votes import VoteLog, read_votes
 from soup.cli.app import cli
 from soup.errors import SoupError
+from tests.evaluators.vlmeval.test_local_judge import save_language_model
 from tests.helpers.arenas import vote, write_candidates, write_prompts
 from tests.helpers.forked_cli import Forge
 from tests.helpers.scripted_models import JudgeServer
@@ -171,6 +172,15 @@ def test_a_judge_sees_pictures_where_that_is_wished(here):
     assert document["voters"][0]["voters"] == "wise with pictures"
     assert all([part["type"] for part in content] == ["image_url", "text"] for content in parts)
     assert all(content[0]["image_url"]["url"].startswith("data:image/png;base64,") for content in parts)
+
+
+def test_a_judge_may_be_a_checkpoint_which_sees_no_pictures(here, one_thread):
+    save_language_model(here / "lm", 0)
+    judge = ("--judge-model", "lm", "--report")
+    with pytest.raises(SoupError, match=r"the judge lm .* gave no reply that can be read for"):
+        run(*COMMAND, *judge)  # its weights are random
+    with pytest.raises(SoupError, match=r"lm is a language model of transformers, which sees no pictures"):
+        run(*COMMAND, *judge, "--judge-images")
 
 
 def test_a_judge_that_can_not_be_read_or_stops_is_told_and_its_votes_stay(here):

@@ -165,6 +165,21 @@ def test_the_identity_holds_questions_baseline_and_who_votes(tmp_path, arena, se
     assert len({json.dumps(identity, sort_keys=True) for identity in identities}) == len(identities)
 
 
+@pytest.mark.parametrize("target", ["x.arena", "./x.arena", "x.arena/", "odd@x.arena"])
+def test_a_target_is_a_folder_and_a_baseline_if_one_is_named(tmp_path, arena, settings, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    if not (tmp_path / target).exists():
+        arena.path.rename(target)
+    plain, good, base = (
+        Preference(settings).identity(Benchmark("arena", "arena", f"{target}{more}")) for more in ("", "@good", "@base")
+    )
+    assert plain == base != good
+    assert (
+        Preference(settings).locate(Benchmark("arena", "arena", f"{target}@good")).path.resolve()
+        == (tmp_path / target).resolve()
+    )
+
+
 def test_halves_of_the_questions_are_scored_apart(tmp_path, arena, settings):
     voted(arena, *(("ann", f"q{n}", GOOD[n], BASE[n], "left") for n in range(1, COUNT)))
     good = candidate(tmp_path, GOOD)
