@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,13 +50,15 @@ class ArenaTask:
             arena = self._open(self.path if (self.path / FILE_NAME).exists() else Path(folder), with_pictures=False)
             names = Asking(arena, self.locations, self.config).check() if self.locations else []
             judge = judge_of(self.config.settings)
+            candidates = [*arena.members, *(name for name in names if name not in arena.members)]
             return {
                 "schema": 1,
                 "run": str(self.path),
                 "questions": len(arena.questions),
-                "candidates": [*arena.members, *(name for name in names if name not in arena.members)],
+                "candidates": candidates,
                 "to_ask": [name for name in names if name not in arena.members],
                 "pairs_so_far": len(all_matches(arena)),
+                "pairs_at_most": len(arena.questions) * math.comb(len(candidates), 2),
                 "votes": len(read_votes(self.path / "votes.jsonl")),
                 "judge": judge_name(judge, self.config.settings) if judge else None,
             }

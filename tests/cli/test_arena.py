@@ -60,6 +60,7 @@ def test_a_plan_is_made_and_nothing_is_written(here):
         "candidates": ["a", "b"],
         "to_ask": ["a", "b"],
         "pairs_so_far": 0,
+        "pairs_at_most": 6,
         "votes": 0,
         "judge": None,
     }

@@ -20,6 +20,7 @@ import pytest
 from evaluators.arena.task import serving
 from evaluators.arena.votes import read_votes
 from tests.helpers.arenas import made_arena
+from tests.report.page.test_in_chromium import CONTRAST
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-page")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -209,6 +210,16 @@ def test_the_second_click_of_a_double_click_is_no_vote_on_the_next_pair(open_tab
     button.click()
     sync_api.expect(progress).to_contain_text(": 2 of")
     assert len(read_votes(arena.votes_path)) == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_stands_out_from_its_background(open_tab, server, scheme):
+    page = open_tab(server.link, color_scheme=scheme)
+    enter(page, "Ann")
+    page.evaluate("document.querySelector('#message').append('a word'); message.className = 'bad'")
+    assert page.evaluate(CONTRAST) == []
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (back == "rgb(255, 255, 255)") is (scheme == "light")
 
 
 def test_double_clicks_and_held_keys_are_one_vote_each(open_tab, server, arena):
