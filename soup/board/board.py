@@ -167,7 +167,7 @@ class Board:
 
     def _take_score(self, recipe: Recipe, benchmark: Benchmark, score: Score, seconds: float) -> None:
         with self._lock:
-            self._search.take_score(recipe, benchmark, score)
+            self._search.take_score(recipe, benchmark, score, seconds)
         if self._verbose:
             mark = "~" if score.estimate else ""
             self.say(f"  {name_evaluation(recipe, benchmark)}: {mark}{score.value:.2f} ({seconds:.1f} s)")

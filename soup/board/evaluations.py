@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -49,10 +51,18 @@ class Running:
         began, before = self.first
         return (now - began) / (self.count - before) * (self.total - self.count) if self.count > before else None
 
-    def text(self, now: float) -> str:
-        """Return `: 1,100 of 2,000 answers, about 15 min left, 3 min so far`."""
+    def text(self, now: float, expected_seconds: float | None) -> str:
+        """Return `: 1,100 of 2,000 answers, about 15 min left, 3 min so far`.
+
+        Args:
+            now: The clock, in seconds.
+            expected_seconds: What it takes as a whole, where others took something.
+        """
         parts = [f"{self.count:,} of {self.total:,} answers"] if self.total else []
-        if left := self.seconds_left(now):
+        left = self.seconds_left(now)
+        if left is None and expected_seconds is not None:
+            left = expected_seconds - (now - self.began)
+        if left is not None and left > 0:
             parts.append(f"about {format_duration(left)} left")
         if now - self.began > SHORT_SECONDS:
             parts.append(f"{format_duration(now - self.began)} so far")
@@ -69,6 +79,7 @@ class Evaluations:
 
     now: Callable[[], float]
     running: dict[str, Running] = field(default_factory=dict)
+    _seconds: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def start(self, recipe: Recipe, benchmark: Benchmark) -> None:
         """Note that an evaluation begins."""
@@ -85,6 +96,15 @@ class Evaluations:
         """Note that an evaluation is over."""
         self.running.pop(name_evaluation(recipe, benchmark), None)
 
+    def learn(self, benchmark: Benchmark, seconds: float) -> None:
+        """Note what a model took on a benchmark."""
+        self._seconds[benchmark.name, benchmark.split.part].append(seconds)
+
+    def expected_seconds(self, benchmark: str, part: str) -> float | None:
+        """Return what a model takes on a benchmark, about; None where none was evaluated on it now."""
+        known = self._seconds.get((benchmark, part))
+        return fmean(known) if known else None
+
     @property
     def labels(self) -> set[str]:
         """The labels of the models that are being evaluated."""
@@ -99,15 +119,18 @@ class Evaluations:
 
     def texts(self, most: int) -> list[str]:
         """Return a text for each of so many evaluations, the last of which counts the others."""
-        texts = [f"{name}{running.text(self.now())}" for name, running in self.running.items()]
+        texts = [f"{name}{self._text(running)}" for name, running in self.running.items()]
         return texts if len(texts) <= most else [*texts[: most - 1], f"and {len(texts) - most + 1} more evaluations"]
 
     def lines(self, width: int, most: int) -> list[Text]:
         """Return the same as lines of so many cells."""
-        now, lines = self.now(), []
+        lines = []
         for name, running in list(self.running.items())[: most if len(self.running) <= most else most - 1]:
-            told = running.text(now)
+            told = self._text(running)
             lines.append(f"{cut(name, max(8, width - len(told)))}{told}")
         if hidden := len(self.running) - len(lines):
             lines.append(f"... {hidden} more evaluations")
         return [plain(line, width) for line in lines]
+
+    def _text(self, running: Running) -> str:
+        return running.text(self.now(), self.expected_seconds(running.benchmark, running.part))

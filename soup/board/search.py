@@ -59,7 +59,8 @@ class SearchSection:
         self.start = start
         self.columns: list[str] = list(start.benchmarks) if start else []
         self.models: list[_Model] = [_Model(name) for name in start.names] if start else []
-        self.evaluations, self.workers = Evaluations(self.now), Workers(self.now)
+        self.evaluations = Evaluations(self.now)
+        self.workers = Workers(self.now, self.evaluations.expected_seconds)
         self._asked: dict[tuple[str, str, str], int | None] = {}
         self._pace: tuple[Pace, float] | None = None
         self._heard, self.is_over = 0, False
@@ -68,8 +69,9 @@ class SearchSection:
         """Take in how far the search is by its journal."""
         self._pace = pace, self.now()
 
-    def take_score(self, recipe: Recipe, benchmark: Benchmark, score: Score) -> None:
+    def take_score(self, recipe: Recipe, benchmark: Benchmark, score: Score, seconds: float) -> None:
         """Show a score, or those of a benchmark's parts, in columns of their own."""
+        self.evaluations.learn(benchmark, seconds)
         self._count(recipe, benchmark.split.part, {benchmark.name: score})
         if benchmark.split.part == "report":
             return

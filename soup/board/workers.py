@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Workers"]
 
+Expected = Callable[[str, str], "float | None"]
+"""From a benchmark's name and the part of its questions to seconds, where they are known."""
+
 
 @dataclass
 class _Worker:
@@ -34,18 +37,20 @@ class _Worker:
             answered, seconds = answered + self.state.answered, seconds + now - self.began
         return answered / seconds if seconds else 0.0
 
-    def text(self, now: float) -> str:
+    def text(self, now: float, expected: Expected) -> str:
         """Return `: 12 of 64 questions, about 2.8 a second, about 20 s left`."""
         if self.state is None:
             return "waits"
-        questions, rate = self.state.questions, self.rate(now)
-        parts = [] if questions is None else [f"{self.state.answered:,} of {questions:,} questions"]
+        questions, rate, passed = self.state.questions, self.rate(now), now - self.began
+        if questions is None:
+            whole = expected(self.state.benchmark.name, self.state.benchmark.split.part)
+            left = f", about {format_duration(whole - passed)} left" if whole is not None and whole > passed else ""
+            return f": {format_duration(passed)} so far{left}"
+        parts = [f"{self.state.answered:,} of {questions:,} questions"]
         if rate:
             parts.append(f"about {rate:.3g} a second")
-        if rate and questions:
-            left = (questions - self.state.answered) / rate
-            parts.append(f"about {format_duration(left)} left")
-        return f": {', '.join(parts)}" if parts else f": {format_duration(now - self.began)} so far"
+            parts.append(f"about {format_duration((questions - self.state.answered) / rate)} left")
+        return f": {', '.join(parts)}"
 
 
 @dataclass
@@ -54,9 +59,11 @@ class Workers:
 
     Args:
         now: The clock, in seconds.
+        expected: Gives what an evaluation on a benchmark takes that is not dealt out.
     """
 
     now: Callable[[], float]
+    expected: Expected
     known: dict[int, _Worker] = field(default_factory=dict)
 
     def take(self, number: int, state: WorkerState | None) -> None:
@@ -79,7 +86,7 @@ class Workers:
         """Return a line for each of so many workers, the last of which counts the others; none where there are none."""
         now, lines = self.now(), []
         for number, worker in sorted(self.known.items())[: most if len(self.known) <= most else most - 1]:
-            head, told = f"worker {number} ", worker.text(now)
+            head, told = f"worker {number} ", worker.text(now, self.expected)
             name = name_evaluation(worker.state.recipe, worker.state.benchmark) if worker.state else ""
             lines.append(f"{head}{cut(name, max(8, width - len(head) - len(told)))}{told}")
         if hidden := len(self.known) - len(lines):

@@ -145,6 +145,18 @@ def test_an_evaluation_tells_the_time_that_it_takes_by_answers_that_came_since_i
     assert lines(board)[-1] == "a on mmbench: 1,100 of 2,000 answers, about 15 min left, 2 min so far"
 
 
+def test_an_evaluation_whose_harness_does_not_count_takes_what_others_took(clock):
+    board = Board(quiet=True)
+    board.progress.on_score(recipe("a"), MMBENCH, Score(50.0), 100.0)
+    board.progress.on_score(recipe("b"), MMBENCH, Score(50.0), 140.0)
+    board.progress.on_start(recipe("c"), MMBENCH)
+    assert lines(board)[-1] == "c on mmbench: about 2 min left"
+    clock[0] = 90.0
+    assert lines(board)[-1] == "c on mmbench: about 30 s left, 2 min so far"
+    clock[0] = 130.0
+    assert lines(board)[-1] == "c on mmbench: 2 min so far"
+
+
 def test_questions_that_only_report_fill_a_column_of_their_own(clock):
     board, report = Board(quiet=True), Benchmark("mmbench", "vlmeval", "mmbench", split=Split("report", 0.5))
     board.progress.on_search(SearchStart("greedy", ("mmbench",), (), 3))
@@ -184,6 +196,8 @@ def test_each_worker_tells_what_it_is_at_its_rate_and_the_time_left(clock):
     clock[0] = 32.0
     tell(0, WorkerState(recipe("a"), MMBENCH, 64, 64))
     tell(0, None)
+    board.progress.on_score(recipe("a"), OCRBENCH, Score(50.0), 40.0)
+    assert lines(board)[-1] == "worker 1 a on ocrbench: 1 min so far, about 8 s left"
     tell(1, WorkerState(recipe("b"), MMBENCH, 10))
     assert lines(board)[-2:] == ["worker 0 waits", "worker 1 b on mmbench: 0 of 10 questions"]
     tell(0, WorkerState(recipe("b"), MMBENCH, 10))
