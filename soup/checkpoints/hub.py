@@ -10,10 +10,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from soup.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, missing_weights
 from soup.checkpoints.carried_files import is_side_file
-from soup.checkpoints.hub_downloads import progress_bar
+from soup.checkpoints.hub_downloads import run_download
 from soup.checkpoints.hub_errors import hub_errors, retried
 from soup.checkpoints.reader import INDEX, WEIGHTS, choose_weights, read_index
 from soup.errors import CheckpointError
@@ -99,8 +100,12 @@ def _fetch(hub_id: HubId, names: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = [glob.escape(f"{hub_id.folder}/{name}" if hub_id.folder else name) for name in names]
-    name, revision, bar = hub_id.name, hub_id.revision, progress_bar(hub_id.label)
-    return Path(retried(lambda: snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=bar)))
+
+    def download(bar: type[Any]) -> Path:
+        name, revision = hub_id.name, hub_id.revision
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=bar))
+
+    return retried(lambda: run_download(hub_id.label, download))
 
 
 def _list_files(pinned: HubId) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["OnDownload", "listening_to_downloads", "progress_bar", "without_client_bars"]
+__all__ = ["OnDownload", "listening_to_downloads", "run_download", "without_client_bars"]
+
+T = TypeVar("T")
 
 OnDownload = Callable[[str, int, int], None]
 """Called with what is downloaded, the bytes that are here, and those of all files that were begun."""
@@ -40,26 +44,51 @@ def without_client_bars(hidden: bool) -> Iterator[None]:
             enable_progress_bars()
 
 
-def progress_bar(label: str) -> type[Any] | None:
-    """Make the class of bars that the Hub's client draws its progress by; None, its own, where nobody listens."""
-    listener = _LISTENER.get()
-    if listener is None:
-        return None
+def run_download(label: str, download: Callable[[type[Any]], T]) -> T:
+    """Run a download of the Hub's client so that an interrupt ends it soon, and not when its files are whole.
+
+    Args:
+        label: What is downloaded, for who listens.
+        download: Called in a thread of its own with the class of bars that the client is to draw its progress by.
+    """
+    stopped = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(download, _bar_class(label, _LISTENER.get(), stopped))
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            stopped.set()
+            _abort_chunks()
+            raise
+
+
+def _bar_class(label: str, listener: OnDownload | None, stopped: threading.Event) -> type[Any]:
     from huggingface_hub.utils import tqdm
 
-    on_download = listener
-
     class Bar(tqdm):  # type: ignore[misc]  # the client has no types
-        """It draws nothing, and tells the listener what it would show of bytes."""
+        """It ends the download once that is stopped; where somebody listens, it tells of bytes in place of drawing."""
 
         def __init__(self, *args: Any, **settings: Any) -> None:
             self.counts_bytes = settings.get("unit") == "B"
-            super().__init__(*args, **settings | {"disable": True})
+            super().__init__(*args, **settings | ({"disable": True} if listener else {}))
 
         def update(self, n: float | None = 1) -> None:
             """Count some more: bytes of files, or files."""
+            if stopped.is_set():
+                raise InterruptedError("the download was stopped")
+            if listener is None:
+                super().update(n)
+                return
             self.n += n or 0
             if self.counts_bytes and self.total:
-                on_download(label, int(self.n), int(self.total))
+                listener(label, int(self.n), int(self.total))
 
     return Bar
+
+
+def _abort_chunks() -> None:
+    """End what hf_xet transfers: it hears of an interrupt in the main thread alone."""
+    with suppress(ImportError, AttributeError):  # where the client has no such part
+        from huggingface_hub.utils._xet import abort_xet_session
+
+        abort_xet_session()
