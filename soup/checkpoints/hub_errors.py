@@ -32,7 +32,7 @@ _BY_KIND = {
     "OfflineModeIsEnabled": "$HF_HUB_OFFLINE keeps it from the Hub, and the cache has not all of it",
 }
 _BY_STATUS = {
-    401: "the Hub refuses the token (401): log in again (hf auth login), or unset $HF_TOKEN",
+    401: "the Hub refuses the token, or wants one (401): log in (hf auth login), or set $HF_TOKEN",
     403: f"the Hub forbids it (403): {_LOG_IN} do this",
     409: "somebody else changes the repository at this moment (409): type the same command again",
     412: "somebody else changed the repository meanwhile (412): type the same command again",

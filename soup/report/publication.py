@@ -95,7 +95,7 @@ class Publication:
             files: dict[str, Path | bytes] = {name: out / name for name in soup.files}
             files |= {name: _side_file(out / name, remarks) for name in _beside(soup)}
             files[RECIPE] = published(recipe).text(out).encode()
-            report = _report(recipe, run_dir, remarks) if with_report else {}
+            report = _report(recipe, repository, run_dir, remarks) if with_report else {}
             files |= {**report, CARD: _card(soup, recipe, repository, remarks, has_report=bool(report)).encode()}
             left_out = tuple(name for name in soup.side_files.left_out if name not in files)
         _refuse_private(files, recipe, out)
@@ -155,7 +155,7 @@ def _is_local(location: str) -> bool:
     return HubId.parse(location) is None or Path(location).exists()
 
 
-def _report(recipe: Recipe, run_dir: Path | None, remarks: list[str]) -> dict[str, bytes]:
+def _report(recipe: Recipe, title: str, run_dir: Path | None, remarks: list[str]) -> dict[str, bytes]:
     """Return the page of the run that chose the soup, and its numbers; nothing where that run is not here."""
     run = RunDirectory.choose(run_dir, [share.path for share in recipe.ingredients]).path
     try:
@@ -170,7 +170,7 @@ def _report(recipe: Recipe, run_dir: Path | None, remarks: list[str]) -> dict[st
             raise OutputError(f"{run}: no search of this run came to this soup ({recipe.digest}).")
         remarks.append(f"no report: no search in {run} came to this soup; {option_name('run_dir')} names the right one")
         return {}
-    document = {**run_document(run, with_images=False), "questions": []}
+    document = {**run_document(run, with_images=False), "questions": [], "title": title}
     numbers = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     return {REPORT: render_page(document).encode(), NUMBERS: numbers.encode()}
 
@@ -210,14 +210,12 @@ def _refuse_private(files: Mapping[str, Path | bytes], recipe: Recipe, out: Path
         OutputError: with the file and line of each.
     """
     local = [part.path for part in (*recipe.ingredients, *filter(None, [recipe.base])) if Path(part.path).is_absolute()]
-    folders = {
+    folders = {Path.cwd(), out.absolute(), *map(Path, local), *(Path(path).parent for path in local)}
+    own = {
         str(Path.home()),
-        str(Path.cwd()),
-        str(out.absolute()),
-        *local,
-        *(str(Path(path).parent) for path in local),
-    }
-    names = sorted(folder for folder in folders if len(Path(folder).parts) > 1)
+        *(str(folder) for folder in folders if len(folder.parts) > 2),
+    }  # /tmp and /data are anyone's
+    names = sorted(folder for folder in own if folder != "/")
     private = re.compile(f"(?:{'|'.join(map(re.escape, names))})(?![\\w.-])")
     places = [
         f"{name}, line {number}: {public_text(line.strip()):.60}"

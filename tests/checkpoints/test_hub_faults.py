@@ -40,7 +40,7 @@ def hide(repository):
     [
         (gate, None, "the repository is gated: ask for access"),
         (hide, "", "no such repository, or hides it"),
-        (None, "hf_wrong", "the Hub refuses the token (401)"),
+        (None, "hf_wrong", "the Hub refuses the token, or wants one (401)"),
     ],
 )
 def test_what_may_not_be_read_is_one_sentence_that_says_what_to_do(soup, hub, change, token, text):

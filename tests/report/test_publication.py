@@ -47,6 +47,7 @@ def test_the_report_goes_without_questions_images_and_answers(simulated, out):
     report = json.loads(texts(publication)["report.json"])
     assert report["questions"] == []
     assert report["headline"]["rows"]
+    assert report["title"] == "team/soup"
     assert not [name for name, text in texts(publication).items() if "What is" in text or "base64" in text]
     assert "report.html" in publication.card
 
@@ -55,6 +56,15 @@ def test_no_folder_of_an_ingredient_goes_along(simulated, out):
     assert not [
         name for name, text in texts(Publication.of(out, "team/soup", simulated.folder)).items() if "Jane" in text
     ]
+
+
+def test_a_folder_that_all_machines_have_is_no_private_one(out, monkeypatch):
+    (out / "modeling_toy.py").write_text("CACHE = '/tmp/toy'\n")
+    monkeypatch.chdir("/tmp")
+    assert "modeling_toy.py" in Publication.of(out, "team/soup", with_report=False).files
+    monkeypatch.setenv("HOME", "/tmp")
+    with pytest.raises(OutputError, match=r"modeling_toy\.py, line 1"):
+        Publication.of(out, "team/soup", with_report=False)
 
 
 def test_a_run_that_came_to_another_soup_is_refused_where_it_was_named(simulated, out, tmp_path):
