@@ -74,7 +74,7 @@ def test_of_several_extras_the_light_one_or_the_preferred_one_is_named():
 
 
 def test_a_library_that_is_here_and_broken_is_no_missing_extra():
-    assert missing_extra(ModuleNotFoundError("x", name="torch.gumbo")) is None
+    assert missing_extra(ModuleNotFoundError("x", name="matplotlib.gumbo")) is None
     assert missing_extra(ImportError("x", name="matplotlib")) is None
     assert missing_extra(ValueError("x")) is None
 
