@@ -215,10 +215,10 @@ def named_convention(name: str) -> Convention:
     """
     if name in CONVENTIONS:
         return CONVENTIONS[name]
-    spelling, colon, unit = name.partition(":")
-    if colon and spelling in SPELLINGS and unit in UNITS:
+    spelling, _, unit = name.partition(":")
+    if spelling in SPELLINGS and unit in UNITS:
         return Convention(spelling, *UNITS[unit])
-    if colon and spelling in SPELLINGS and re.fullmatch(r"[1-9]\d{0,5}", unit):
+    if spelling in SPELLINGS and re.fullmatch(r"[1-9]\d{0,5}", unit):
         return Convention(spelling, int(unit))
     raise CoordinateError(
         f"there is no convention {name!r}.{did_you_mean(name, CONVENTIONS)} Known: {', '.join(CONVENTIONS)}; "

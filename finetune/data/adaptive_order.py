@@ -3,10 +3,10 @@
 A stretch is `every` steps. The losses after step k N set the shares of the stretch that begins at step (k + 1) N, one
 stretch later: batches are read ahead of the step that learns them. Within a category the strata keep their ratio.
 
-Exact: by the end of each stretch every stratum was seen as often as all shares so far say, to within a row; rows come
-from one random permutation after another, as in `Order`, and within a stretch evenly. A function of the seed, the
-shares so far, and the position: a job that goes on with the shares of its log sees the very rows that it would have
-seen.
+Exact: by the end of each stretch every stratum was seen as often as all shares so far say, to within less than two rows
+(a share that falls may leave a row too many behind); rows come from one random permutation after another, as in
+`Order`, and within a stretch evenly. A function of the seed, the shares so far, and the position: a job that goes on
+with the shares of its log sees the very rows that it would have seen.
 
 Source of the rule: dynamic batch loading, Sheared LLaMA, arXiv 2310.06694, algorithm 1:
 w <- w exp(max(loss - reference, 0)), normalised. The published code leaves out the maximum, and mixes in 1e-4 of equal

@@ -156,7 +156,7 @@ def test_a_click_hits_on_the_edge_and_a_box_by_its_middle():
         return judge("interfaces", asked, answer, named_convention("brackets:pixels"))
 
     assert hit("[100, 50]").points == hit("[50, 25]").points == hit("[0, 0, 150, 75]").points == 1
-    assert hit("[101, 50]").points == 0
+    assert [hit(outside).points for outside in ("[101, 40]", "[49, 40]", "[75, 24]", "[75, 51]")] == [0] * 4
     assert hit("[9, 9] or [100, 50]").points == 0
     assert hit("<think>[9, 9]</think>[100, 50]").points == 1
     assert (hit("the button").points, hit("the button").is_parsed) == (0, False)

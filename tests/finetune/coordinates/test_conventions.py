@@ -120,6 +120,8 @@ def test_models_answers_are_read_as_they_come():
     several = '<points x1="10.0" y1="20" x2=" 30" y2="40" alt="all cats">cats</points>'
     molmo = named_convention("molmo").read(several)
     assert molmo.pieces == (Grounding((Point(0.1, 0.2), Point(0.3, 0.4)), "cats", "all cats"),)
+    as_molmo_writes = '<points x1="10.0" y1="20.0" x2="30.0" y2="40.0" alt="all cats">cats</points>'
+    assert named_convention("molmo").write(molmo.pieces) == as_molmo_writes
     images = '<points coords="1 1 100 200 2 300 400\t3 3 500 600">cats</points>'
     molmo2 = named_convention("molmo2")
     assert [point.image for point in molmo2.read(images).regions] == [1, 1, 3]
@@ -141,6 +143,8 @@ def test_what_a_spelling_lacks_is_refused():
         named_convention("brackets:pixels").read("[1, 2]")
     with pytest.raises(CoordinateError, match=r"'molm'\. Did you mean 'molmo'"):
         named_convention("molm")
+    with pytest.raises(CoordinateError, match="no convention 'brackets'"):
+        named_convention("brackets")
 
 
 @settings(deadline=None)
