@@ -72,6 +72,13 @@ def test_the_last_layers_are_those_that_are_asked():
     assert len(names - projector) == 16
 
 
+def test_where_several_hidden_states_are_joined_the_last_layers_end_at_the_deepest_one():
+    model, _ = tiny_model()
+    for layers, last in (([-4, -2], 1), ([-1, -3], 2), ([-3, -3], 0)):
+        model.config.vision_feature_layer = layers
+        assert last_layers(model, "general_vit", 1) == [f"general_vit.encoder.layers.{last}"]
+
+
 def test_all_and_none_of_a_part():
     model, _ = tiny_model()
     assert chosen(model, train={"llm": "none", "ocr_vit": "all"}) == {
