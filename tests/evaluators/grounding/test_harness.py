@@ -140,7 +140,9 @@ def test_answers_are_remembered_and_data_and_convention_are_in_the_identity(tmp_
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"boxes": [[5, 5, 1, 1]]}, "a box that ends before it begins"),
+        ({"boxes": [[5, 1, 1, 5]]}, "a box that ends before it begins"),
+        ({"boxes": [[1, 5, 5, 1]]}, "a box that ends before it begins"),
+        ({"boxes": [[0, 0, 9, 9]], "points": [[1, 2]]}, "found boxes and points in one file"),
         ({"boxes": {"cat": []}}, "at least one box for each phrase"),
         ({"points": [[1, 2, 3]], "radius": 1}, "expected 2 numbers"),
         ({"points": [[1, 2]]}, "KeyError: 'radius'"),
