@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "finetune/README.md", "benchmarks/README.md", "examples/toy/README.md"]
-PAGES += ["examples/custom/README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
-LINKED_FILES = ("benchmarks/img/*", "examples/custom/*.py")
+PAGES = ["README.md", "finetune/README.md", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+PAGES += sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*/README.md"))
+LINKED_FILES = ("benchmarks/img/*", "examples/*/*.py", "examples/*/*.yaml", "examples/*/*.sbatch")
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
 CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BESIDE_CODE = ("benchmarks", "examples/custom", "examples/toy", "finetune")
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *(ROOT / folder / "README.md" for folder in BESIDE_CODE)])
+PATTERNS = ("*.md", "docs/*.md", "examples/*/README.md", "benchmarks/README.md", "finetune/README.md")
+PAGES = sorted(page for pattern in PATTERNS for page in ROOT.glob(pattern))
 FENCE = re.compile(
     r"^(?P<indent> *)```(?:\{\.)?(?P<language>\w*)\}?\n(?P<code>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
 )
