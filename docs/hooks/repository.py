@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mkdocs.structure.files import File
+
+sys.path.insert(0, str(Path(__file__).parent))
+from notebook import page_of
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "finetune/README.md", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 PAGES += sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*/README.md"))
+NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*.ipynb"))
 LINKED_FILES = ("benchmarks/img/*", "examples/*/*.py", "examples/*/*.yaml", "examples/*/*.sbatch")
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
 CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
@@ -32,13 +37,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     linked = sorted(file for pattern in LINKED_FILES for file in ROOT.glob(pattern))
     for path in [*PAGES, *(file.relative_to(ROOT).as_posix() for file in linked)]:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    for path in NOTEBOOKS:
+        files.append(File.generated(config, as_page(path), content=page_of(ROOT / path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Rewrite links between pages of the repository, but not within code."""
     uri = page.file.src_uri
-    at = uri if uri in PAGES else f"docs/{uri}"
+    at = uri if uri in [*PAGES, *map(as_page, NOTEBOOKS)] else f"docs/{uri}"
     parts = CODE.split(markdown)
     parts[::2] = [LINK.sub(lambda link: link[1] + site_link(link[2], at, uri), part) for part in parts[::2]]
     return "".join(parts)
@@ -47,4 +54,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def site_link(target: str, at: str, uri: str) -> str:
     """Return the link on the site's page `uri` for a link in the repository's file `at`."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(at), target)).removeprefix("docs/")
-    return posixpath.relpath(path, posixpath.dirname(uri) or ".")
+    return posixpath.relpath(as_page(path), posixpath.dirname(uri) or ".")
+
+
+def as_page(path: str) -> str:
+    """Return the name of a notebook's page; of any other file its own."""
+    return path.removesuffix(".ipynb") + ".md" if path.endswith(".ipynb") else path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +13,7 @@ from finetune.points import PointsForConditionalGeneration
 from finetune.points.presets import preset_config
 from soup.cli.app import cli
 from tests.docs.pages import ROOT, blocks, text_of
+from tests.helpers.sparse_checkpoints import write_sparse_shards
 
 PAGE = ROOT / "docs/clusters.md"
 FULL, ADAPTERS = (block for block in blocks(PAGE, "yaml") if block.startswith("start:"))
@@ -24,19 +24,9 @@ def sparse_checkpoint(folder):
     config = preset_config("7b")
     with torch.device("meta"):
         model = PointsForConditionalGeneration(config)
-    header, end = {"__metadata__": {"format": "pt"}}, 0
-    for name, tensor in model.state_dict().items():
-        size = 2 * tensor.numel()
-        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [end, end + size]}
-        end += size
-    folder.mkdir()
-    text = json.dumps(header).encode()
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + end)
     config.architectures = ["PointsForConditionalGeneration"]
     config.save_pretrained(folder)
-    return folder
+    write_sparse_shards(folder, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +62,8 @@ def test_what_each_job_takes_is_what_the_page_says(here, monkeypatch, pool):
 
 def test_what_the_soup_takes_is_what_the_page_says(here, monkeypatch):
     monkeypatch.chdir(here)
+    usage = SimpleNamespace(total=10**13, used=0, free=10**13)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)  # the soup would have 16.5 GB
     (here / "ckpts").mkdir()
     for name in "abcdefgh":
         (here / "ckpts" / name).symlink_to(here / "base")

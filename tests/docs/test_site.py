@@ -20,6 +20,6 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     pages = [page for page in (tmp_path / "site").rglob("*.html") if page.name != "404.html"]
-    assert len(pages) == len(PAGES)
+    assert len(pages) == len(PAGES) + 1  # the notebook
     asking = {page.name: ASKING.findall(page.read_text(encoding="utf-8")) for page in pages}
     assert {name: found for name, found in asking.items() if found} == {}

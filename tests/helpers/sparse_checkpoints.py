@@ -44,11 +44,12 @@ def sparse_qwen_7b(folder: Path, names):
         path = save_family("qwen2_5_vl", folder / name, 0)
         qwen_7b_config().save_pretrained(path)
         (path / "model.safetensors").unlink()
-        _write_shards(path, shapes)
+        write_sparse_shards(path, shapes)
     return sum(2 * math.prod(shape) for shape in shapes.values())
 
 
-def _write_shards(path, shapes):
+def write_sparse_shards(path, shapes):
+    """Write shards of bfloat16 tensors of these shapes, by name, and their index."""
     names = sorted(shapes)
     groups = [names[first : first + SHARD_TENSORS] for first in range(0, len(names), SHARD_TENSORS)]
     files = {}
