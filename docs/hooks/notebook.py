@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+TABLE = re.compile(r"<table [^>]*>")
 
 
 def page_of(notebook: Path) -> str:
@@ -29,6 +32,6 @@ def outputs_of(cell: dict[str, Any]) -> Iterator[str]:
             words = html.escape("".join(cell["source"]).strip().splitlines()[-1], quote=True)
             yield f'<p><img alt="{words}" src="data:image/svg+xml;base64,{encoded}"></p>'
         elif table := data.get("text/html"):
-            yield f"<div>{table}</div>"
+            yield f"<div>{TABLE.sub('<table>', table)}</div>"  # then it looks and scrolls as those of other pages
         else:
             yield f"```text\n{(data.get('text/plain') or ''.join(output.get('text', ''))).rstrip()}\n```"

@@ -14,7 +14,7 @@ CELLS = [
         "source": ["greedy.plot()"],
         "outputs": [
             {"data": {"image/svg+xml": ["<svg/>"], "text/plain": "a picture"}},
-            {"data": {"text/html": "<table></table>", "text/plain": "a table"}},
+            {"data": {"text/html": '<table border="1" class="dataframe"></table>', "text/plain": "a table"}},
             {"data": {"text/plain": ["Soup(a + b)"]}},
             {"name": "stdout", "text": ["base 54.78\n"]},
         ],
