@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import soup.board.board
 from soup.board.board import Board
 from soup.board.layout import plain
-from soup.checkpoints.hub_downloads import progress_bar
+from soup.checkpoints.hub_downloads import run_download
 from soup.cli.app import cli
 from soup.evaluation.api import Benchmark, Score, Split
 from soup.evaluation.estimates import Estimate
@@ -343,12 +343,15 @@ def test_names_with_braces_and_brackets_are_names(clock):
 
 
 def test_what_the_hub_s_client_downloads_is_shown_and_its_own_bars_are_not(capsys):
-    with Board() as board:
-        bar = progress_bar("org/name")(total=3_000_000, unit="B")
+    def download(bars):
+        bar, told = bars(total=3_000_000, unit="B"), []
         bar.update(1_000_000)
-        assert board.line() == "org/name: 1.00 MB of 3.00 MB"
+        told.append(board.line())
         bar.total = 6_000_000  # the client opens one more file
         bar.update(500_000)
-        assert board.line() == "org/name: 1.50 MB of 6.00 MB"
-    assert progress_bar("org/name") is None
+        return [*told, board.line()]
+
+    with Board() as board:
+        told = run_download("org/name", download)
+    assert told == ["org/name: 1.00 MB of 3.00 MB", "org/name: 1.50 MB of 6.00 MB"]
     assert capsys.readouterr().err == ""
