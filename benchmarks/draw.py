@@ -59,7 +59,7 @@ def draw_disputed(rows: Rows, axes: Any) -> None:
         shade = mpl.colormaps["Blues"](0.35 + 0.6 * number / max(1, len(shares) - 1))
         axes.bar(places, [100 * height for height in heights], width, color=shade, label=f"{100 * share:g} % forgotten")
     axes.axhline(100, color=GREY, linestyle="--", label="asking everything")
-    axes.set_xticks(range(len(searches)), searches, rotation=15)
+    axes.set_xticks(range(len(searches)), searches, rotation=20, ha="right", fontsize=8)
     axes.set(ylabel="questions asked, %", title="--questions disputed (simulated pools of 7)")
     axes.grid(axis="x", visible=False)
 
@@ -109,7 +109,7 @@ def draw_picture(rows: Rows, draw: Callable[[Rows, Any], None], path: Path) -> N
         figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
         draw(rows, axes)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
     print(path)
