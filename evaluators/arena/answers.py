@@ -23,7 +23,7 @@ from soup.merging.pool import Pool
 from soup.merging.template import RecipeTemplate
 from soup.search.session import Session
 
-__all__ = ["Answers", "Asking"]
+__all__ = ["Answers", "Asking", "kept_answers"]
 
 CACHE_NAME = "arena.jsonl"
 
@@ -118,17 +118,36 @@ class Answers(Harness):
         Raises:
             EvaluatorError: some are not there any more.
         """
-        arena, cache = self.arena(benchmark), ResponseCache(kept / CACHE_NAME)
-        prompts = [arena.prompt(question) for question in arena.questions.values()]
-        keys = prompt_keys([recipe_digest, dict(self.engine.identity())], prompts)
-        texts = [text for key in keys if (text := cache.get(key)) is not None]
-        if len(texts) < len(keys):
+        arena, identity = self.arena(benchmark), dict(self.engine.identity())
+        texts = kept_answers(arena, [*arena.questions.values()], recipe_digest, kept, identity)
+        answers = {index: text for index, text in zip(arena.questions, texts, strict=True) if text is not None}
+        if gone := len(texts) - len(answers):
             raise EvaluatorError(
-                f"{cache.path}: {len(keys) - len(texts)} of {len(keys)} answers are not there any more, though the "
-                f"journal beside it has that they came. Remove {RunDirectory(arena.path).journal}, and they are asked "
-                "for again."
+                f"{kept / CACHE_NAME}: {gone} of {len(texts)} answers are gone, though the journal beside it says that "
+                f"they came. Remove {RunDirectory(arena.path).journal}, and they are asked for again."
             )
-        return dict(zip(arena.questions, texts, strict=True))
+        return answers
+
+
+def kept_answers(
+    arena: Arena, questions: Sequence[Question], recipe_digest: str, kept: Path, answering: object
+) -> list[str | None]:
+    """Return what a candidate answered, as far as it was kept: in its run, or with the arena.
+
+    Args:
+        arena: Whose questions.
+        questions: Some of them.
+        recipe_digest: The candidate's.
+        kept: Its directory in the run.
+        answering: What its answers depended on besides.
+    """
+    cache = ResponseCache(kept / CACHE_NAME)
+    keys = prompt_keys([recipe_digest, answering], [arena.prompt(question) for question in questions])
+    texts = [cache.get(key) for key in keys]
+    for member in arena.members.values():
+        if member.recipe == recipe_digest and member.answering == answering:
+            texts = [member.answers[question.index] for question in questions]
+    return texts
 
 
 class Asking:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluators.answering.judge_session import JudgeSession, RepliesOfOthers
 from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache
-from evaluators.arena.answers import Answers
+from evaluators.arena.answers import Answers, kept_answers
 from evaluators.arena.comparisons import comparisons
 from evaluators.arena.judge import MAX_TOKENS, compare, judge_of
 from evaluators.arena.record import Arena, Member, text_key
 from evaluators.arena.votes import POINTS, Vote, read_votes
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Candidate, Location, Score
+from soup.evaluation.api import AskedModel, Benchmark, Candidate, Location, Score, ShownQuestion
 from soup.evaluation.dealing import dealer_of
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
@@ -88,6 +88,28 @@ class Preference(Answers):
     def asks_some(self, benchmark: Benchmark) -> bool:
         """Say whether the score is the mean of the questions' points: by a judge it is."""
         return self._judge is not None
+
+    def show(
+        self, benchmark: Benchmark, indices: Sequence[str], models: Sequence[AskedModel]
+    ) -> Mapping[str, ShownQuestion]:
+        """Return questions with their pictures and what models answered.
+
+        Raises:
+            EvaluatorError: the arena is gone, or of other questions than the models were asked.
+        """
+        arena = self.arena(benchmark)
+        if any(model.identity.get("data") != arena.digest for model in models):
+            raise EvaluatorError(f"{benchmark.name}: is not the arena whose questions the models were asked.")
+        questions = [arena.questions[index] for index in indices]
+        answers = [kept_answers(arena, questions, m.digest, m.kept, m.identity.get("answering")) for m in models]
+        return {
+            question.index: ShownQuestion(
+                question.text,
+                tuple(arena.image(name).read_bytes() for name in question.images),
+                tuple(texts[position] for texts in answers),
+            )
+            for position, question in enumerate(questions)
+        }
 
     def locate(self, benchmark: Benchmark) -> Location:
         """Return the arena's folder."""

@@ -14,7 +14,7 @@ from evaluators.arena.record import Arena, Member, Question, text_key
 from evaluators.arena.votes import Vote, VoteLog
 from soup.cli.app import cli
 from soup.errors import EvaluatorError
-from soup.evaluation.api import Benchmark, Split
+from soup.evaluation.api import AskedModel, Benchmark, Split
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.settings import EvalSettings
 from soup.search.run import cook, evaluate
@@ -105,6 +105,27 @@ def test_a_judges_replies_are_kept_and_serve_other_candidates(tmp_path, arena, s
         assert asked == 1 + 2 * 7
         assert Preference(judged(settings, server)).evaluate(same, benchmark(arena)) == first
         assert len(server.prompts) == asked + 1  # to reach it
+
+
+def test_questions_are_shown_with_what_models_answered(tmp_path, arena, settings):
+    with JudgeServer(prefer_good) as server:
+        harness, mixed = Preference(judged(settings, server)), candidate(tmp_path, ["same", *["mixed"] * (COUNT - 1)])
+        harness.evaluate(mixed, benchmark(arena))
+    identity = harness.identity(benchmark(arena))
+    models = [
+        AskedModel(mixed.digest, mixed.kept, identity),
+        AskedModel("recipe of good", tmp_path / "none", {**identity, "answering": {}}),  # the arena's own
+        AskedModel("recipe of nobody", tmp_path / "none", identity),
+    ]
+    shown = Preference(settings).show(benchmark(arena), ["q3", "q1"], models)
+    assert {index: each.answers for index, each in shown.items()} == {
+        "q3": ("mixed", "good 3", None),
+        "q1": ("mixed", "good 1", None),
+    }
+    assert shown["q3"].text == "Look.\n<3>?"
+    assert shown["q3"].images == (arena.image(arena.questions["q3"].images[0]).read_bytes(),)
+    with pytest.raises(EvaluatorError, match="is not the arena"):
+        Preference(settings).show(benchmark(arena), ["q3"], [AskedModel("x", tmp_path, {"data": "other"})])
 
 
 def test_people_score_those_whose_answers_they_voted_on(tmp_path, arena, settings):
