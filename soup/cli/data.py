@@ -72,6 +72,7 @@ def data() -> None:
     GroupedOption.of(
         "Evaluate", "--request", type=FILE, metavar="FILE", help="A text to ask in place of each row's own question."
     ),
+    *carrier_options(EvalSettings, "engine", "engine_args"),
     workers_option,
     trust_option,
     rows_out_option,
@@ -87,8 +88,14 @@ def filter_rows(values: Values) -> None:
 
     if values["keep"] is not None and values["keep_below"] is not None:
         raise click.UsageError("--keep and --keep-below exclude each other")
+    settings = values.carrier(EvalSettings)
+    if settings.engine not in ("transformers", "vllm"):
+        raise click.UsageError(f"--engine {settings.engine}: gives no losses; expected transformers or vllm")
+    if settings.engine == "vllm" and values["workers"]:
+        raise click.UsageError("--workers are processes of --engine transformers; vllm takes all rows at once")
     with needs_extra():
         from evaluators.answering.answer_losses import answer_losses
+        from evaluators.answering.vllm_losses import vllm_facts, vllm_losses
         from finetune.data import filter_report
         from finetune.data.filtering import KeepRule, RowFilter, scores_path
         from finetune.data.row_output import check_out
@@ -98,6 +105,7 @@ def filter_rows(values: Values) -> None:
     with open_board(values) as board:
         request = _text_of(values["request"]) if values["request"] else None
         rows, (directory, facts) = _open_rows(values), _model(values["model"], values["trust_remote_code"])
+        facts |= vllm_facts(settings) if settings.engine == "vllm" else {}
         task = RowFilter(rows, out, request, facts)
         known = sum("loss" in row for row in task.journal().rows.values())
         plan = {
@@ -110,6 +118,8 @@ def filter_rows(values: Values) -> None:
         if not values["dry_run"]:
 
             def losses(tasks: Any) -> Any:
+                if settings.engine == "vllm":
+                    return vllm_losses(tasks, directory, settings)
                 options = {"workers": values["workers"], "trust_remote_code": values["trust_remote_code"]}
                 return answer_losses(tasks, directory, **options)
 

@@ -132,3 +132,16 @@ def test_a_model_without_a_processor_is_refused_by_one_sentence(tmp_path, monkey
     done = CliRunner().invoke(cli, ["data", "filter", "rows.jsonl", "-o", "kept.jsonl", "--model", "toy"])
     assert isinstance(done.exception, EvaluatorError)
     assert str(done.exception).startswith("toy: transformers can't open its processor (")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--engine", "openai"], "--engine openai: gives no losses; expected transformers or vllm"),
+        (["--engine", "vllm", "--workers", "2"], "--workers are processes of --engine transformers"),
+    ],
+)
+def test_an_engine_that_gives_no_losses_and_workers_beside_vllm_are_refused(words, message):
+    done = CliRunner().invoke(cli, ["data", "filter", "rows.jsonl", "-o", "kept.jsonl", "--model", "toy", *words])
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())

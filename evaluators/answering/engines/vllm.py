@@ -14,15 +14,16 @@ import math
 import os
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from evaluators.answering.engines.vllm_layout import main_dtype, refuse_incomplete, refuse_other_layout
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError
+from soup.evaluation.answer_loss import AnswerLoss, AnswerTask
 from soup.evaluation.api import Candidate
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
@@ -46,6 +47,17 @@ NEUTRAL = ("gpu_memory_utilization", "kv_cache_memory_bytes")
 """Options of vLLM that say where it runs, and change no answer."""
 
 logger = logging.getLogger(__name__)
+
+
+class Directory(Protocol):
+    """A checkpoint that no search made."""
+
+    @property
+    def logs(self) -> Path:
+        """Where the engine's log goes."""
+
+    def directory(self) -> Path:
+        """Give its directory."""
 
 
 class VLLM:
@@ -111,7 +123,7 @@ class VLLM:
 
         check_prompts(checkpoint, bool(self._options["trust_remote_code"]))
 
-    def open(self, candidate: Candidate) -> None:
+    def open(self, candidate: Candidate | Directory) -> None:
         """Start vLLM on the candidate's directory."""
         directory = candidate.directory()
         with Checkpoint(directory) as checkpoint:
@@ -153,6 +165,20 @@ class VLLM:
 
         self._call("answer", prompts, self.max_new_tokens, False, on_answers=keep)
         return answers
+
+    def losses(self, tasks: Sequence[AnswerTask]) -> list[AnswerLoss]:
+        """Return how likely the model that it is opened on finds answers, or why it can't tell."""
+        outcomes: list[AnswerLoss] = []
+
+        def keep(replies: list[tuple[int, str, float | None]]) -> None:
+            for number, text, loss in replies:
+                index = tasks[number].index
+                failed = loss is None or not math.isfinite(loss)
+                why = text if loss is None else f"the loss is {loss}"
+                outcomes.append(AnswerLoss(index, failure=why) if failed else AnswerLoss(index, loss or 0.0, int(text)))
+
+        self._call("losses", [(task.prompt, task.answer) for task in tasks], on_answers=keep)
+        return outcomes
 
     def close(self) -> None:
         """End the process, and all that it started."""

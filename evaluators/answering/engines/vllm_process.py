@@ -1,7 +1,8 @@
 """The process in which vLLM runs, one a GPU or group of GPUs: apart from soup's, whose threads and logs vLLM changes.
 
 Messages come over a connection, each a word and its arguments; replies are `("done", value)`, `("failed", text)`, and
-before them any number of `("answers", [(index, text, log_probability), ...])`.
+before them any number of `("answers", [(index, text, log_probability), ...])`; of losses the text is the number of
+tokens, or why there is none.
 """
 
 from __future__ import annotations
@@ -85,6 +86,39 @@ class _Server:
                 self._send(("answers", [_answer(indices.pop(_number(output.request_id)), output) for output in done]))
         if indices:
             raise EvaluatorError(f"vLLM gave no answer to {len(indices)} prompts")
+
+    def losses(self, tasks: Sequence[tuple[Prompt, str]]) -> None:
+        """Send the mean loss of each answer and its tokens, or why there is none."""
+        from vllm import SamplingParams
+
+        scoring = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
+        encode, engine = self._llm.get_tokenizer(), self._llm.llm_engine
+        asked: dict[str, tuple[int, int]] = {}  # index and tokens of the answer, by the request's name
+        for index, (prompt, answer) in enumerate(tasks):
+            tokens = encode(answer, add_special_tokens=False)["input_ids"]
+            try:
+                if not tokens:
+                    raise EvaluatorError("an answer without a token has no loss")
+                rendered = self._llm._preprocess_chat_one(_messages(prompt))
+                rendered["prompt_token_ids"] = [*rendered["prompt_token_ids"], *tokens]
+                name = self._llm._add_request(rendered, scoring)
+            except Exception as error:  # of this row: a picture, a length
+                self._send(("answers", [(index, f"{type(error).__name__}: {error}", None)]))
+                continue
+            asked[_number(name)] = index, len(tokens)
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    index, count = asked.pop(_number(output.request_id))
+                    self._send(("answers", [(index, str(count), _loss(output, count))]))
+        if asked:
+            raise EvaluatorError(f"vLLM gave no log probabilities of {len(asked)} answers")
+
+
+def _loss(output: Any, count: int) -> float:
+    """Return the mean negative log probability of the last tokens of a prompt."""
+    last = zip(output.prompt_token_ids[-count:], output.prompt_logprobs[-count:], strict=True)
+    return -float(sum(entry[token].logprob for token, entry in last)) / count
 
 
 def _number(request: str) -> str:
