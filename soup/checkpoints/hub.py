@@ -24,6 +24,11 @@ __all__ = ["HubId", "fetch_checkpoint", "is_hub_id"]
 _HUB_ID = re.compile(
     r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./+-]+))?(?::(?P<folder>[\w./+-]*[\w+-]))?"
 )
+_PAGE = re.compile(
+    r"https://(?:huggingface\.co|hf\.co)/(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)"
+    r"(?:/tree/(?P<revision>[\w.+-]+)(?:/(?P<folder>[\w./+-]*[\w+-]))?)?/?"
+)
+"""The address of a repository's page, as it is copied from a browser."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FIRST = ("config.json", ADAPTER_CONFIG, INDEX)
 """What tells which other files are needed."""
@@ -43,8 +48,8 @@ class HubId:
 
     @classmethod
     def parse(cls, text: str) -> HubId | None:
-        """Read an id; None where the text has not its form."""
-        match = _HUB_ID.fullmatch(text)
+        """Read an id, or the address of its page; None where the text has neither form."""
+        match = _HUB_ID.fullmatch(text) or _PAGE.fullmatch(text)
         if match is None or ".." in re.split(r"[@:/]", text):
             return None
         return cls(match["name"], match["revision"], match["folder"])

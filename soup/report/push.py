@@ -50,7 +50,7 @@ class Push:
             OutputError: The target is no repository's name, or contradicts itself.
         """
         hub_id = HubId.parse(target.repository)
-        if hub_id is None or str(hub_id) != hub_id.name:
+        if hub_id is None or target.repository != hub_id.name:
             raise OutputError(f"{target.repository}: expected a repository of the Hub, ORG/NAME.")
         if target.pull_request and (target.branch or target.private):
             raise OutputError(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from soup.checkpoints.hub import is_hub_id
+from soup.checkpoints.hub import HubId, is_hub_id
 from soup.merging.recipe import Recipe
 from tests.helpers.forked_cli import Forge
 from tests.helpers.hub_server import HubServer
@@ -86,7 +86,38 @@ def test_what_has_the_form_of_a_hub_id(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "/a/b", "./a", "../a/b", "a/b/c", "a/", "/b", "a/b@", "a b/c", "~/a", "", "a\\b"]
+    ("text", "expected"),
+    [
+        ("a/b@refs/pr/1:c/d", "a/b@refs/pr/1:c/d"),
+        ("a/b:c", "a/b:c"),
+        ("https://huggingface.co/a/b.c-1", "a/b.c-1"),
+        ("https://huggingface.co/a/b/", "a/b"),
+        ("https://hf.co/a/b/tree/v1.0/c/d/", "a/b@v1.0:c/d"),
+    ],
+)
+def test_an_id_may_be_the_address_of_its_page(text, expected):
+    assert str(HubId.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "/a/b",
+        "./a",
+        "../a/b",
+        "a/b/c",
+        "a/",
+        "/b",
+        "a/b@",
+        "a b/c",
+        "~/a",
+        "",
+        "a\\b",
+        "https://a.org/b/c",
+        "a/b:../c",
+        "a/b:c/",
+    ],
 )
 def test_what_has_not(text):
     assert not is_hub_id(text)
