@@ -341,6 +341,8 @@ def test_an_adapter_soup_goes_as_an_adapter_of_its_base(soup, hub, tmp_path):
     assert shown["digest"] == soup.json("inspect", "lora")["digest"]
     soup("average", "--pool", "team/lora", "-o", "whole")
     assert Recipe.read(soup.folder / "whole/recipe.yaml").base.path == f"team/base@{commit}"
+    soup("push", "whole", "team/lora")
+    assert {name for name in hub.files("team/lora") if "adapter" in name} == set(), "a loader would take it first"
 
 
 def test_an_adapter_on_a_base_of_this_machine_is_not_pushed(soup, hub, tmp_path):
