@@ -19,7 +19,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import AskedModel, Benchmark
 from soup.evaluation.settings import EvalSettings
 from soup.testing import check_evaluator, tiny_candidate, tiny_checkpoint
-from tests.helpers.forked_cli import Forge
+from tests.helpers.forked_cli import one_threaded_forge
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +107,8 @@ def test_a_png_file_holds_the_picture():
         assert list(image.tobytes()) == picture.permute(1, 2, 0).flatten().tolist()
 
 
-def test_the_command_shows_what_it_runs_and_ends_with_the_table_the_page_and_what_to_type_next(tmp_path):
-    with Forge() as forge:
+def test_the_command_shows_what_it_runs_and_ends_with_the_table_the_page_and_what_to_type_next(tmp_path, monkeypatch):
+    with one_threaded_forge(monkeypatch) as forge:
         ended = forge("demo", cwd=tmp_path)
         again = forge("demo", "--json", cwd=tmp_path)
     assert ended.code == 0, ended

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.forked_cli import Forge
+from tests.helpers.forked_cli import one_threaded_forge
 
 pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lora"
 
 
-def test_adapters_of_peft_are_checked_souped_and_written_as_one(tmp_path):
+def test_adapters_of_peft_are_checked_souped_and_written_as_one(tmp_path, monkeypatch):
     words = [line.split() for line in (EXAMPLE / "README.md").read_text(encoding="utf-8").splitlines()]
     commands = [line[1:] for line in words if line[:1] == ["soup"]]
     assert [command[0] for command in commands] == ["check", "greedy", "average"]
@@ -25,9 +25,9 @@ def test_adapters_of_peft_are_checked_souped_and_written_as_one(tmp_path):
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.count(": loss ") == 5
     documents = {}
-    with Forge() as forge:
+    with one_threaded_forge(monkeypatch) as forge:
         for command in commands:
-            ended = forge(*command, "--json", cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+            ended = forge(*command, "--json", cwd=tmp_path)
             assert ended.code == 0, ended
             documents[command[0]] = json.loads(ended.stdout)
     overall = {trial["label"]: trial["overall"] for trial in documents["greedy"]["trials"]}

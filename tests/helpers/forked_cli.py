@@ -82,6 +82,16 @@ class Forge:
         return Ended(**ended, calls=calls, was_hit=any(not path for *_, path in notes))
 
 
+def one_threaded_forge(patch):
+    """A forge whose runs compute on one thread: tiny models lose more to waiting for each other's threads.
+
+    Args:
+        patch: pytest's `monkeypatch`, or a context of it.
+    """
+    patch.setenv("OMP_NUM_THREADS", "1")  # it is read when torch is loaded
+    return Forge()
+
+
 def _serve():
     # All that a run imports, so that a fork starts at once. No tensor is touched here: torch has no threads yet.
     for name in PRELOADED:
