@@ -105,14 +105,16 @@ class LocalJudge:
                 weights = digest_checkpoint(checkpoint).content
         except CheckpointError as reason:
             raise EvaluatorError(f"{option_name('judge_model')} {directory}: {reason}") from reason
-        own = EvalSettings(
+        engine_settings = EvalSettings(
             engine=settings.judge_engine,
             engine_args=settings.judge_engine_args,
             trust_remote_code=settings.trust_remote_code,
             batch_size=settings.batch_size,
         )
         self._sees_pictures = settings.judge_engine != "transformers"
-        self._engine: Any = build_engine(own) if self._sees_pictures else _LanguageModelEngine(own)
+        self._engine: Any = (
+            build_engine(engine_settings) if self._sees_pictures else _LanguageModelEngine(engine_settings)
+        )
         if not hasattr(self._engine, "max_new_tokens"):
             raise EvaluatorError(f"{option_name('judge_engine')} {settings.judge_engine}: has no max_new_tokens.")
         self.model, self.address, self.requests = directory.name, str(directory), settings.judge_requests

@@ -39,7 +39,7 @@ def agreement(units: Iterable[Mapping[str, float]]) -> Agreement:
         units: Of each pair of answers, the points that each voter gave to the same one of both.
     """
     votes = [[*unit.values()] for unit in units if len(unit) > 1]
-    same = [one == other for unit in votes for one, other in combinations(unit, 2)]
+    same = [first == second for unit in votes for first, second in combinations(unit, 2)]
     return Agreement(sum(same) / len(same) if same else None, len(same), krippendorff_alpha(votes))
 
 

@@ -88,7 +88,7 @@ class Answers(Harness):
         Raises:
             EvaluatorError: none of them lies in the benchmark's part.
         """
-        questions = {index: asked for index, asked in self.arena(benchmark).questions.items() if benchmark.holds(index)}
+        questions = {index: query for index, query in self.arena(benchmark).questions.items() if benchmark.holds(index)}
         if not questions:
             raise EvaluatorError(f"{benchmark.name}: no question lies in the {benchmark.split.part} part.")
         return questions

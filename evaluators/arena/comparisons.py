@@ -100,8 +100,8 @@ def _rows(
 
 
 def _pairs(givers: Mapping[str, Sequence[str]], keys: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    for one, other in keys:
-        for first, second in product(givers[one], givers[other]):
+    for left, right in keys:
+        for first, second in product(givers[left], givers[right]):
             yield (first, second) if first < second else (second, first)
 
 

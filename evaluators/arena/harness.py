@@ -170,8 +170,8 @@ class Preference(Answers):
             return Score(50.0, len(answers))
         name = next((m.name for m in arena.members.values() if all(m.keys[i] == this.keys[i] for i in answers)), THIS)
         rows = comparisons(_with(arena, this) if name == THIS else arena, self._people(benchmark), answers)
-        own = [row for row in rows if name in (row.first, row.second)]
-        if not (votes := sum(row.is_voted for row in own)):
+        candidate_rows = [row for row in rows if name in (row.first, row.second)]
+        if not (votes := sum(row.is_voted for row in candidate_rows)):
             raise EvaluatorError(_no_votes(candidate, benchmark, arena, baseline, this))
         names = [*arena.members, *([THIS] if name == THIS else [])]
         fitted = fit(rows, names, baseline.name)

@@ -98,14 +98,14 @@ def _electorate(arena: Arena, baseline: str, voters: str, votes: Sequence[Vote],
 
 
 def _rating(name: str, plain: Fit, level: Fit, rows: Sequence[Comparison]) -> dict[str, object]:
-    own = [row for row in rows if name in (row.first, row.second)]
+    candidate_rows = [row for row in rows if name in (row.first, row.second)]
     return {
         "name": name,
         "rating": plain.centred(name).scaled(ELO, CENTRE).as_json(),
         "difference": plain.difference(name).scaled(ELO).as_json(),
         "difference_at_equal_length": level.difference(name).scaled(ELO).as_json(),
         "preferred_to_baseline": plain.preferred(name),
-        "votes": sum(row.is_voted for row in own),
+        "votes": sum(row.is_voted for row in candidate_rows),
     }
 
 
@@ -150,8 +150,8 @@ def _people(votes: Sequence[Vote]) -> list[dict[str, object]]:
     seen, skipped = Counter(vote.voter for vote in votes), Counter(v.voter for v in votes if v.choice == "skip")
     same: dict[str, list[bool]] = {name: [] for name in seen}
     for unit in votes_by_match(votes).values():
-        for (one, points), (other, others) in combinations(unit.items(), 2):
-            same[one].append(points == others)
+        for (person, points), (other, others) in combinations(unit.items(), 2):
+            same[person].append(points == others)
             same[other].append(points == others)
     return [
         {"name": name, "votes": count - skipped[name], "skipped": skipped[name]}

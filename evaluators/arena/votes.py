@@ -37,9 +37,9 @@ class Match:
     second: str
 
     @classmethod
-    def of(cls, question: str, one: str, other: str) -> Match:
+    def of(cls, question: str, giver: str, opponent: str) -> Match:
         """Return the match of two answers."""
-        return cls(question, min(one, other), max(one, other))
+        return cls(question, min(giver, opponent), max(giver, opponent))
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Vote:
 def all_matches(arena: Arena) -> list[Match]:
     """Return all pairs of different answers to one question."""
     return [
-        Match.of(index, one, other)
+        Match.of(index, giver, opponent)
         for index in arena.questions
-        for one, other in combinations(sorted(arena.givers(index)), 2)
+        for giver, opponent in combinations(sorted(arena.givers(index)), 2)
     ]
 
 

@@ -61,7 +61,7 @@ class Grounding(Harness):
         path, convention = _target(benchmark)
         kind, questions = self._file(path).kind, self._questions(benchmark)
         answers = self._answers(candidate, benchmark, questions)
-        verdicts = [judge(kind, *asked, convention) for asked in zip(questions, answers, strict=True)]
+        verdicts = [judge(kind, *pair, convention) for pair in zip(questions, answers, strict=True)]
         points = {question.index: verdict.points for question, verdict in zip(questions, verdicts, strict=True)}
         over_samples = 100 * statistics.fmean(points.values())
         parts = parts_of(kind, list(zip(questions, verdicts, strict=True)))

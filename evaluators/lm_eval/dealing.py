@@ -126,11 +126,11 @@ def _replaying_class() -> Any:
             return self._of("generate_until", requests)
 
         def _of(self, kind: str, requests: list[Any]) -> list[Reply]:
-            asked: list[Request] = [(kind, request.args) for request in requests]
-            if asked and kind not in self._answered:
-                raise _MissingReplies(asked)
+            pending: list[Request] = [(kind, request.args) for request in requests]
+            if pending and kind not in self._answered:
+                raise _MissingReplies(pending)
             known, replies = self._answered.get(kind, ([], []))
-            if known != asked:
+            if known != pending:
                 raise EvaluatorError(
                     f"lm_eval: the task makes other requests each time, which can't be dealt out to workers; leave "
                     f"{option_name('workers')} out for it."

@@ -74,7 +74,7 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
     if (films := _films().get(name)) is not None:
         return films
     if (data_set := find_data_set(name)) is None:
-        known = [*BENCHMARKS, *(row for found in _classes() for row in _names_if_any(found) or ())]
+        known = [*BENCHMARKS, *(row for owner in _classes() for row in _names_if_any(owner) or ())]
         raise EvaluatorError(f"Unknown benchmark '{name}'.{did_you_mean(name, known)}")
     return _entry(name, data_set)
 
@@ -92,21 +92,21 @@ def find_data_set(name: str) -> DataSetClass | None:
     """
     version()
     classes = _classes()
-    naming = [found for found in classes if f"'{name}'" in (text := _source(found.module)) or f'"{name}"' in text]
-    for found in dict.fromkeys((*naming, *classes)):
-        names = _names_if_any(found)
-        if names is None and naming == [found]:
-            found.data_sets()  # which says what is missing
+    naming = [owner for owner in classes if f"'{name}'" in (text := _source(owner.module)) or f'"{name}"' in text]
+    for owner in dict.fromkeys((*naming, *classes)):
+        names = _names_if_any(owner)
+        if names is None and naming == [owner]:
+            owner.data_sets()  # which says what is missing
         if names and name in names:
-            return found
+            return owner
     return None
 
 
 @cache
-def _names_if_any(found: DataSetClass) -> frozenset[str] | None:
+def _names_if_any(owner: DataSetClass) -> frozenset[str] | None:
     """Return the names of a class's data sets, imported once; None where it can't be imported."""
     try:
-        return frozenset(found.data_sets())
+        return frozenset(owner.data_sets())
     except (EvaluatorError, AttributeError):
         return None
 
@@ -115,19 +115,19 @@ def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
     """Yield every data set of VLMEvalKit's with what is known of it, and why it can't be scored here, if so."""
     yield from ((name, entry.info, "") for name, entry in _films().items())
     seen = {entry.data_set for entry in BENCHMARKS.values()}
-    for found in _classes():
+    for owner in _classes():
         try:
-            names = found.data_sets()
+            names = owner.data_sets()
         except (EvaluatorError, AttributeError) as reason:
-            yield found.name, BenchmarkInfo("", found.name, None, ""), str(reason)
+            yield owner.name, BenchmarkInfo("", owner.name, None, ""), str(reason)
             continue
         for name in names:
             if name not in seen:
                 seen.add(name)
                 try:
-                    yield name, _entry(name, found).info, ""
+                    yield name, _entry(name, owner).info, ""
                 except EvaluatorError as reason:
-                    yield name, BenchmarkInfo(_kind(found), name, None, ""), str(reason)
+                    yield name, BenchmarkInfo(_kind(owner), name, None, ""), str(reason)
 
 
 @cache
@@ -156,34 +156,34 @@ def _configured_films() -> Iterator[tuple[str, str, str, int]]:
                 yield str(key.value), class_name, str(settings["dataset"]), frames
 
 
-def _film_entry(name: str, data_set: str, found: DataSetClass, frames: int) -> VLMEvalBenchmark:
-    rule = RULES[found.name]
+def _film_entry(name: str, data_set: str, owner: DataSetClass, frames: int) -> VLMEvalBenchmark:
+    rule = RULES[owner.name]
     info = BenchmarkInfo(
         f"films, {frames} frames",
         data_set,
         None,
         rule.description,
         judge=rule.judge == "always",
-        kind=FILM_KINDS[found.name],
+        kind=FILM_KINDS[owner.name],
     )
-    return VLMEvalBenchmark(name, info, found.module, found.name, (), "evaluate", rule=rule, frames=frames)
+    return VLMEvalBenchmark(name, info, owner.module, owner.name, (), "evaluate", rule=rule, frames=frames)
 
 
-def _entry(name: str, found: DataSetClass) -> VLMEvalBenchmark:
-    metric, rule = _metric(name, found.name)
+def _entry(name: str, owner: DataSetClass) -> VLMEvalBenchmark:
+    metric, rule = _metric(name, owner.name)
     if metric is None and rule is None:
-        reason = REFUSED.get(found.name, "no rule says how VLMEvalKit's result for it becomes 0 to 100")
+        reason = REFUSED.get(owner.name, "no rule says how VLMEvalKit's result for it becomes 0 to 100")
         raise EvaluatorError(f"{name}: not judged here: {reason}.")
     words = rule.description if rule else METRICS[str(metric)].description
     is_judged = metric in ("extracted", "graded") or (rule is not None and rule.judge == "always")
-    info = BenchmarkInfo("", name, None, words, judge=is_judged, kind=_kind(found))
-    same = next((entry for entry in BENCHMARKS.values() if entry.class_name == found.name), None)
+    info = BenchmarkInfo("", name, None, words, judge=is_judged, kind=_kind(owner))
+    same = next((entry for entry in BENCHMARKS.values() if entry.class_name == owner.name), None)
     model = same if metric in METRICS_OF_ONE_CLASS else None
     return VLMEvalBenchmark(
         name,
         info,
-        found.module,
-        found.name,
+        owner.module,
+        owner.name,
         model.columns if model else COLUMNS.get(metric or "", ("index",)),
         metric or "evaluate",
         literals=model.literals if model else (),
@@ -203,8 +203,8 @@ def _metric(name: str, class_name: str) -> tuple[str | None, Rule | None]:
     return metric, RULES.get(class_name)
 
 
-def _kind(found: DataSetClass) -> str:
-    kind = str(getattr(found.load(), "TYPE", "VQA"))
+def _kind(owner: DataSetClass) -> str:
+    kind = str(getattr(owner.load(), "TYPE", "VQA"))
     return KINDS.get(kind.removeprefix("Video-"), OPEN)
 
 

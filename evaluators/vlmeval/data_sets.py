@@ -186,7 +186,7 @@ def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     if benchmark.rule is not None and benchmark.rule.group:
         return _grouped_ids(benchmark.rule.group, frame)
     if benchmark.data_set == "MME":
-        return [f"{place}/{index}" for place, index in zip(frame["image_path"], frame["index"], strict=True)]
+        return [f"{picture}/{index}" for picture, index in zip(frame["image_path"], frame["index"], strict=True)]
     if benchmark.metric == "yes_no":
         sets = zip(frame["l2-category"], frame["index"], strict=True)
         return [f"{category}_{index.split('_')[3]}/{index}" for category, index in sets]

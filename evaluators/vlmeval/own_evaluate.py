@@ -117,20 +117,20 @@ def total_of(result: Any, rule: Rule) -> float:
     return min(max(value, 0.0), 100.0)
 
 
-def _cell(result: Any, place: str) -> float:
-    row, _, name = place.rpartition("/")
+def _cell(result: Any, address: str) -> float:
+    row, _, name = address.rpartition("/")
     if isinstance(result, Mapping):
         result = result[row][name] if row else result[name]
         return float(result[0] if isinstance(result, list) else result)
     result = result.rename(columns=str)
-    if place.startswith("*"):
-        columns = [place[1:]] if place[1:] else list(result.columns)
+    if address.startswith("*"):
+        columns = [address[1:]] if address[1:] else list(result.columns)
         numbers = [float(_single(cell)) for column in columns for cell in result[column]]
         return sum(numbers) / len(numbers)
     for cell in row.split("&") if row else ():
         result = result[(result.astype(str) == cell).any(axis=1)]
     if not row and len(result) != 1:
-        raise KeyError(place)
+        raise KeyError(address)
     return float(result[name].iloc[0])
 
 

@@ -47,8 +47,8 @@ def add_examples(benchmark: VLMEvalBenchmark, data_set: DataSet, shots: int) -> 
         first.setdefault(questions[str(row["index"])], row)
     ring = _ring(first)
     examples = {}
-    for place, question in enumerate(ring):
-        examples[question.name] = behind = [*islice(_behind(ring, place), shots)]
+    for position, question in enumerate(ring):
+        examples[question.name] = behind = [*islice(_behind(ring, position), shots)]
         if len(behind) < shots:
             raise EvaluatorError(
                 f"{benchmark.name}: {name} {shots}: question {question.name} finds {len(behind)} others with an "
@@ -83,11 +83,11 @@ def _ring(first: Mapping[str, Row]) -> list[_Question]:
     return [_Question(name, _pictures(first[name]), _has_answer(first[name])) for name in names]
 
 
-def _behind(ring: Sequence[_Question], place: int) -> Iterator[str]:
+def _behind(ring: Sequence[_Question], position: int) -> Iterator[str]:
     """Yield the questions behind one that may be its examples."""
-    asked = ring[place]
-    for question in chain(ring[place + 1 :], ring[:place]):
-        if question.is_answered and question.group != asked.group and not question.pictures & asked.pictures:
+    target = ring[position]
+    for question in chain(ring[position + 1 :], ring[:position]):
+        if question.is_answered and question.group != target.group and not question.pictures & target.pictures:
             yield question.name
 
 

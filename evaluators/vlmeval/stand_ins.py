@@ -137,12 +137,12 @@ def _inner_imports(module_name: str) -> tuple[tuple[str, str, str], ...]:
     """Return class, function and module of each import that a function of a module makes within VLMEvalKit."""
     tree = ast.parse(inspect.getsource(sys.modules[module_name]))
     package = module_name.rpartition(".")[0]
-    found = []
+    imports = []
     scopes: list[ast.ClassDef | ast.Module] = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     for scope in (*scopes, tree):
         for function in (node for node in scope.body if isinstance(node, ast.FunctionDef)):
             for node in ast.walk(function):
                 if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith(f"{ROOT}.")):
                     name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-                    found.append((getattr(scope, "name", ""), function.name, name.removeprefix(f"{ROOT}.")))
-    return tuple(found)
+                    imports.append((getattr(scope, "name", ""), function.name, name.removeprefix(f"{ROOT}.")))
+    return tuple(imports)

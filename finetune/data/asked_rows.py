@@ -46,17 +46,17 @@ def asked_rows(rows: SourceRows) -> list[AskedRow]:
     Raises:
         FinetuneError: rows that can't be read, or ids that stand twice; all are listed.
     """
-    asked, faults = [], []
+    questions, faults = [], []
     for number in range(len(rows)):
         try:
-            asked.append(_asked(rows, number))
+            questions.append(_asked(rows, number))
         except FinetuneError as error:
             faults.append(str(error))
-    twice = [index for index, count in Counter(row.index for row in asked).items() if count > 1]
+    twice = [index for index, count in Counter(row.index for row in questions).items() if count > 1]
     faults += [f"the id {index} stands twice" for index in twice]
     if faults:
         raise FinetuneError(f"{rows.data_set.path}: rows that can't be asked:\n{bullet_list(faults)}")
-    return asked
+    return questions
 
 
 def _asked(rows: SourceRows, number: int) -> AskedRow:

@@ -208,7 +208,7 @@ class CapFusion:
         if row.synthetic is None:
             raise FinetuneError("no synthetic caption: expected `captions: {synthetic: ...}` of an earlier run")
         captions = {"raw": row.raw, "synthetic": row.synthetic}
-        return [{"type": "text", "value": PLACES.sub(lambda place: captions[place[1]], self.fuse_prompt)}]
+        return [{"type": "text", "value": PLACES.sub(lambda match: captions[match[1]], self.fuse_prompt)}]
 
     def _new_rows(
         self, journal: RowJournal, failures: Mapping[int, str], marks: Counter[str], sources: Counter[str]
@@ -218,10 +218,10 @@ class CapFusion:
                 continue
             row, _ = self._row(i, journal)
             captions = {"raw": row.raw, "synthetic": row.synthetic, "fused": row.fused}
-            found = marks_of(row.raw, row.synthetic, row.fused)
+            row_marks = marks_of(row.raw, row.synthetic, row.fused)
             usable = [name for name in ("fused", "synthetic") if _is_usable(captions[name])]
             source = usable[0] if usable else "raw"
-            marks.update(found)
+            marks.update(row_marks)
             sources[source] += 1
             moved = moved_row(row.raw_row, self.rows.root, self.out.parent)
             yield {
@@ -229,7 +229,7 @@ class CapFusion:
                 "captions": captions,
                 "written_by": _earlier_writers(row.raw_row) | self._writers(),
                 "answer_from": source,
-                "marks": found,
+                "marks": row_marks,
             }
 
     def _writers(self) -> dict[str, object]:

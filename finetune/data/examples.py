@@ -50,8 +50,8 @@ def with_examples(sample: Sample, examples: Sequence[Sample]) -> Sample:
         parts += of_example
         pictures += seen
     parts += _parts(sample["messages"][turn]["content"])
-    asked: Message = {"role": "user", "content": parts if any(map(_is_image, parts)) else _text(parts)}
-    messages = [asked if i == turn else message for i, message in enumerate(sample["messages"])]
+    user_message: Message = {"role": "user", "content": parts if any(map(_is_image, parts)) else _text(parts)}
+    messages = [user_message if i == turn else message for i, message in enumerate(sample["messages"])]
     images = [*sample["images"][:before], *pictures, *sample["images"][before:]]
     return {**sample, "messages": messages, "images": images}
 

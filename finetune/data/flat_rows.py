@@ -50,8 +50,8 @@ def as_conversation(raw: Mapping[str, object], format: str) -> dict[str, object]
     """
     question, below, answer = FLAT[format]
     texts = [raw.get(question), raw.get(below) if below else None]
-    asked = "\n".join(str(text) for text in texts if text not in (None, "") and not _is_nan(text))
-    turns = [text for pair in _history(raw.get("history")) for text in pair] + [asked, raw.get(answer)]
+    user_text = "\n".join(str(text) for text in texts if text not in (None, "") and not _is_nan(text))
+    turns = [text for pair in _history(raw.get("history")) for text in pair] + [user_text, raw.get(answer)]
     carried = {name: raw[name] for name in CARRIED if raw.get(name) is not None}
     images = carried.get("images") or carried.get("image") or []
     count = len(images) if isinstance(images, list | tuple) else 1

@@ -139,9 +139,9 @@ class _Reading:
         """
         turns = list(self._turns())
         texts = [content for role, content in turns if role == "user" and isinstance(content, str)]
-        asked = sum(len(MARKER.findall(text)) for text in texts)
+        marker_count = sum(len(MARKER.findall(text)) for text in texts)
         in_parts = any(isinstance(content, list) for _, content in turns)
-        self.only_users = in_parts or asked >= len(self.images) + len(self.videos)
+        self.only_users = in_parts or marker_count >= len(self.images) + len(self.videos)
         messages: list[Message] = [{"role": role, "content": self._content(role, content)} for role, content in turns]
         images = len(self.pictures) + len(self.images) + len(self.videos)
         if images != self.markers:

@@ -20,11 +20,11 @@ ASKED = ("first", "last")
 def _film(random: Random) -> Scene:
     colors = random.sample(COLORS, 2)
     frames = render.film(random, random.choice(render.SHAPES), (colors[0], colors[1]))
-    asked = random.randrange(2)
-    answer = colors[asked]
+    turn = random.randrange(2)
+    answer = colors[turn]
     random.shuffle(colors)
     options = [f"Caption {letter}: {color}" for letter, color in zip("AB", colors, strict=True)]
-    text = f"Which color comes {ASKED[asked]}?"
+    text = f"Which color comes {ASKED[turn]}?"
     question = Question("\n".join([text, *options]) + ENDING, answer)
     row = {"question": text, "candidates": repr(options), "answer": options[colors.index(answer)], "dim": "order"}
     return Scene("film", frames, {"film": question}, is_film=True, row=row)

@@ -41,9 +41,9 @@ def _boxes(random: Random) -> Scene:
     """Draw three figures of different colors, one of which is asked for."""
     placed = _placed(random, random.choices(render.SHAPES, k=3))
     image, boxes = render.figures(random, placed)
-    asked = random.randrange(3)
-    question = Question(f"Where is the {placed[asked][1]} shape?", f"({','.join(map(str, boxes[asked]))})")
-    return Scene("boxes", (image,), {"box": question}, row={"boxes": [list(boxes[asked])]})
+    index = random.randrange(3)
+    question = Question(f"Where is the {placed[index][1]} shape?", f"({','.join(map(str, boxes[index]))})")
+    return Scene("boxes", (image,), {"box": question}, row={"boxes": [list(boxes[index])]})
 
 
 def _interface(random: Random) -> Scene:
@@ -51,8 +51,8 @@ def _interface(random: Random) -> Scene:
     platform = random.choice(list(SOURCES))
     elements = [(kind, random.choice(names)) for kind, names in NAMES.items()]
     image, boxes = render.screen(random, platform, elements)
-    asked = random.randrange(3)
-    (kind, name), (left, top, right, bottom) = elements[asked], boxes[asked]
+    index = random.randrange(3)
+    (kind, name), (left, top, right, bottom) = elements[index], boxes[index]
     command = COMMANDS[kind].format(name)
     question = Question(INSTRUCTION.format(command), f"({(left + right) // 2},{(top + bottom) // 2})")
     row: dict[str, object] = {"bbox": [left, top, right - left, bottom - top], "instruction": command}

@@ -54,8 +54,8 @@ def _in_three_dimensions(row: Batch, rope_index: Callable[..., tuple[Tensor, Ten
     text_1S = _plain(row)
     if "image_grid_thw" not in row:
         return text_1S.expand(4, 1, -1)
-    told = {name: row[name] for name in ("input_ids", "mm_token_type_ids", "image_grid_thw")}
-    places_31S, _ = rope_index(**told)
+    inputs = {name: row[name] for name in ("input_ids", "mm_token_type_ids", "image_grid_thw")}
+    places_31S, _ = rope_index(**inputs)
     return torch.cat([text_1S[None], places_31S])
 
 

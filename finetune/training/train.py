@@ -255,9 +255,9 @@ def _restore_shares(pipeline: InputPipeline, settings: TrainSettings, resumed: P
         raise FinetuneError(f"mixture.adapt.every: batches are read ahead; expected {least} or more, or fewer workers.")
     history = json.loads((resumed / "trainer_state.json").read_text())["log_history"] if resumed else []
     for log in history:
-        told = {name.removeprefix(SHARES): share for name, share in log.items() if name.startswith(SHARES)}
-        if told:
-            order.set_shares(log["step"] // adapt.every + 1, told)
+        new_shares = {name.removeprefix(SHARES): share for name, share in log.items() if name.startswith(SHARES)}
+        if new_shares:
+            order.set_shares(log["step"] // adapt.every + 1, new_shares)
 
 
 def _snapshot(job: Job, step: int) -> Path:

@@ -126,8 +126,8 @@ class Evaluations:
         """Return the same as lines of so many cells."""
         lines = []
         for name, running in list(self.running.items())[: most if len(self.running) <= most else most - 1]:
-            told = self._text(running)
-            lines.append(f"{cut(name, max(8, width - len(told)))}{told}")
+            status = self._text(running)
+            lines.append(f"{cut(name, max(8, width - len(status)))}{status}")
         if hidden := len(self.running) - len(lines):
             lines.append(f"... {hidden} more evaluations")
         return [plain(line, width) for line in lines]

@@ -127,13 +127,15 @@ class SearchSection:
         counts = list(self._asked.values())
         if None in counts:
             return []
-        asked = sum(count or 0 for count in counts) + sum(map(self._asked_by, self.evaluations.running.values()))
-        if not asked:
+        questions_done = sum(count or 0 for count in counts) + sum(
+            map(self._asked_by, self.evaluations.running.values())
+        )
+        if not questions_done:
             return []
-        text = f"{asked:,} questions"
+        text = f"{questions_done:,} questions"
         if pace and pace.questions_left is not None:
-            total = max(asked, (pace.questions or 0) + pace.questions_left)
-            text = f"{asked:,} of about {total:,.0f} questions"
+            total = max(questions_done, (pace.questions or 0) + pace.questions_left)
+            text = f"{questions_done:,} of about {total:,.0f} questions"
         rate = self.workers.rate or (pace.questions_per_second if pace else None)
         return [f"{text}, about {rate:.3g} a second" if rate else text]
 

@@ -86,9 +86,9 @@ class Workers:
         """Return a line for each of so many workers, the last of which counts the others; none where there are none."""
         now, lines = self.now(), []
         for number, worker in sorted(self.known.items())[: most if len(self.known) <= most else most - 1]:
-            head, told = f"worker {number} ", worker.text(now, self.expected)
+            head, status = f"worker {number} ", worker.text(now, self.expected)
             name = name_evaluation(worker.state.recipe, worker.state.benchmark) if worker.state else ""
-            lines.append(f"{head}{cut(name, max(8, width - len(head) - len(told)))}{told}")
+            lines.append(f"{head}{cut(name, max(8, width - len(head) - len(status)))}{status}")
         if hidden := len(self.known) - len(lines):
             busy = sum(worker.state is not None for worker in self.known.values())
             lines.append(f"... {hidden} more workers; {busy} of {len(self.known)} are at work")

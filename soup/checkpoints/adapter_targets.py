@@ -171,10 +171,10 @@ class _Matching:
     def _is_transposed(self, module: str, shape: tuple[int, int], parts: Mapping[str, str]) -> bool:
         """Whether a linear layer's weight is [in, out]: by the shape where it tells, else by the config."""
         name = self._match(f"{module}.weight", next(iter(parts.values())), quietly=True)
-        found = self.base.tensors[name].shape if name is not None else ()
-        if len(found) != 2 or shape[0] == shape[1]:
-            return len(found) == 2 and self.adapter.is_transposed
-        return found == shape[::-1]
+        base_shape = self.base.tensors[name].shape if name is not None else ()
+        if len(base_shape) != 2 or shape[0] == shape[1]:
+            return len(base_shape) == 2 and self.adapter.is_transposed
+        return base_shape == shape[::-1]
 
     def _fits(self, name: str, delta: Delta) -> bool:
         """Whether a delta has the shape of a tensor; tells if not."""

@@ -105,8 +105,8 @@ def arena(values: Values) -> None:
             try:
                 server.serve_forever()
             finally:
-                told = f"{server.ballot.new_votes} votes came; all are kept in {run}. The same command goes on."
-                click.echo(told, err=True)
+                summary = f"{server.ballot.new_votes} votes came; all are kept in {run}. The same command goes on."
+                click.echo(summary, err=True)
 
 
 def is_arena(directory: Path) -> bool:

@@ -28,12 +28,12 @@ class FineTune:
 
     Args:
         name: Its directory's.
-        asked: What its added pictures ask for.
+        subjects: What its added pictures ask for.
         is_wrong: Whether most labels of its added pictures are another picture's.
     """
 
     name: str
-    asked: tuple[str, ...]
+    subjects: tuple[str, ...]
     is_wrong: bool = False
 
 
@@ -102,23 +102,23 @@ def _data_set(
     import torch
 
     features, targets = [], []
-    for number, asked in enumerate(job.asked):
-        pictures = draw_pictures(count // len(job.asked), seed + number)
-        labels = pictures.right[asked]
+    for number, subject in enumerate(job.subjects):
+        pictures = draw_pictures(count // len(job.subjects), seed + number)
+        labels = pictures.right[subject]
         if job.is_wrong:
             labels = labels.clone()
             wrong = int(WRONG_SHARE * len(labels))
             labels[:wrong] = (labels[:wrong] + 1) % 4
         features.append(projected(frozen, pictures.pixels).double())
-        targets.append(_wanted(asked, labels))
+        targets.append(_wanted(subject, labels))
     return torch.cat(features), torch.cat(targets)
 
 
-def _wanted(asked: str, labels: torch.Tensor) -> torch.Tensor:
+def _wanted(subject: str, labels: torch.Tensor) -> torch.Tensor:
     """Return what the hidden state should be, `[pictures, HIDDEN]`: high for the right answer, low for the others."""
     import torch
 
-    first = 4 * [*ANSWERS].index(asked)
+    first = 4 * [*ANSWERS].index(subject)
     wanted = torch.zeros(len(labels), HIDDEN, dtype=torch.float64)
     wanted[:, first : first + 4] = torch.nn.functional.one_hot(labels, 4) - 1 / 4
     return wanted

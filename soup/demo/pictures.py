@@ -45,9 +45,9 @@ def draw_pictures(count: int, seed: int) -> Pictures:
     stencils = torch.tensor([[[float(mark == "#") for mark in line] for line in stencil] for stencil in _STENCILS])
     figures = torch.tensor(_INKS)[colours][:, :, None, None] * stencils[shapes][:, None]
     ink = torch.zeros(count, 3, 4, 4)
-    for place in range(4):
-        top, left = divmod(place, 2)
-        ink[places == place, :, top : top + 3, left : left + 3] = figures[places == place]
+    for corner in range(4):
+        top, left = divmod(corner, 2)
+        ink[places == corner, :, top : top + 3, left : left + 3] = figures[places == corner]
     ink = ink.repeat_interleave(SIDE // 4, 2).repeat_interleave(SIDE // 4, 3)
     shades = _PAPER + _CONTRAST * ink + _NOISE * torch.randn(ink.shape, generator=numbers)
     right = dict(zip(ANSWERS, (colours, shapes, places), strict=True))

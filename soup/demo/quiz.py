@@ -61,19 +61,19 @@ class Quiz(Harness):
         """
         from safetensors.torch import load_file
 
-        asked, (pixels, right) = _asked(benchmark), _pictures()
+        numbers, (pixels, right) = _asked(benchmark), _pictures()
         try:
-            logits = answer_logits(load_file(candidate.directory() / "model.safetensors"), pixels[asked])
+            logits = answer_logits(load_file(candidate.directory() / "model.safetensors"), pixels[numbers])
         except (KeyError, RuntimeError, FileNotFoundError) as cause:
             raise EvaluatorError(f"{benchmark.name}: asks models of soup demo alone ({cause}).") from cause
         words = ANSWERS[benchmark.target]
         first = FIRST_ANSWER + 4 * [*ANSWERS].index(benchmark.target)
         answers = logits[:, first : first + 4].argmax(dim=1)
-        points = (answers == right[benchmark.target][asked]).double().tolist()
+        points = (answers == right[benchmark.target][numbers]).double().tolist()
         candidate.kept.mkdir(parents=True, exist_ok=True)
-        said = {str(index): words[answer] for index, answer in zip(asked, answers.tolist(), strict=True)}
+        said = {str(index): words[answer] for index, answer in zip(numbers, answers.tolist(), strict=True)}
         (candidate.kept / _file_name(benchmark)).write_text(json.dumps(said), encoding="utf-8")
-        indices = map(str, asked)
+        indices = map(str, numbers)
         return Score(100 * sum(points) / len(points), len(points), dict(zip(indices, points, strict=True)))
 
     def show(

@@ -62,8 +62,8 @@ class Split:
         if self.part == "all":
             return True
         group = index.partition("/")[0]
-        place = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
-        return (place < self.fraction) == (self.part == "selection")
+        share = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+        return (share < self.fraction) == (self.part == "selection")
 
 
 ALL = Split()

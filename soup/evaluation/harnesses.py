@@ -106,8 +106,8 @@ def target_of(harness: str, name: str) -> str | None:
 
 def unlisted(harness: str) -> Mapping[str, BenchmarkInfo | str]:
     """Call `Harness.unlisted` of a registered harness; nothing where it can't be imported."""
-    found: Mapping[str, BenchmarkInfo | str] = _class_member(harness, "unlisted")()
-    return found
+    infos: Mapping[str, BenchmarkInfo | str] = _class_member(harness, "unlisted")()
+    return infos
 
 
 def build_evaluator(harness: str) -> Evaluator:

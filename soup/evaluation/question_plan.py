@@ -60,10 +60,10 @@ class QuestionPlan:
 
     def _dispute(self, entry: SuiteEntry) -> Dispute | None:
         if entry.benchmark not in self._disputes:
-            found = _find_dispute(self.singles(entry), entry)
-            if isinstance(found, str):
-                self.on_remark(f"{entry.benchmark.name}: every soup is asked all of its questions, for {found}.")
-            self._disputes[entry.benchmark] = found if isinstance(found, Dispute) else None
+            outcome = _find_dispute(self.singles(entry), entry)
+            if isinstance(outcome, str):
+                self.on_remark(f"{entry.benchmark.name}: every soup is asked all of its questions, for {outcome}.")
+            self._disputes[entry.benchmark] = outcome if isinstance(outcome, Dispute) else None
         return self._disputes[entry.benchmark]
 
 

@@ -101,19 +101,19 @@ class QuestionSet:
         Raises:
             EvaluatorError: other questions were answered than were asked.
         """
-        told = score.questions or {}
-        if not self.asked <= told.keys() <= self.asked | self.agreed.keys():
+        scored = score.questions or {}
+        if not self.asked <= scored.keys() <= self.asked | self.agreed.keys():
             raise EvaluatorError(
-                f"expected the points of the {len(self.asked)} questions that were asked, found those of {len(told)}."
+                f"expected the points of the {len(self.asked)} questions that were asked, found those of {len(scored)}."
             )
-        points = {**self.agreed, **told}
+        points = {**self.agreed, **scored}
         value = total(points)
-        changed = [group for group in self.audited if any(told[index] != self.agreed[index] for index in group)]
+        changed = [group for group in self.audited if any(scored[index] != self.agreed[index] for index in group)]
         changes = [value - total({**points, **{index: self.agreed[index] for index in group}}) for group in changed]
         count = len(self.audited)
         scale = self.groups * (self.groups - count) / count**2
         estimate = Estimate(
-            asked=len(told),
+            asked=len(scored),
             correction=(self.groups - count) / count * math.fsum(changes),
             variance=scale * math.fsum(change**2 for change in changes),
             unseen=scale * self._largest_flip(points, value, total) ** 2,

@@ -243,8 +243,8 @@ class Scorer:
 
     def missing(self, recipe: Recipe, suite: BenchmarkSuite) -> list[int]:
         """Return the indices of the suite's entries for which a recipe has no remembered score yet."""
-        asked = enumerate(zip(suite.entries, self.question_sets(recipe, suite), strict=True))
-        return [index for index, (entry, questions) in asked if self._find(recipe, entry, questions) is None]
+        pairs = enumerate(zip(suite.entries, self.question_sets(recipe, suite), strict=True))
+        return [index for index, (entry, questions) in pairs if self._find(recipe, entry, questions) is None]
 
     def _find(self, recipe: Recipe, entry: SuiteEntry, questions: QuestionSet | None) -> Entry | None:
         """Return what is remembered.
@@ -320,12 +320,12 @@ class Scorer:
             )
 
     def _scores(self, recipe: Recipe, suite: BenchmarkSuite) -> Evaluated:
-        asked = list(zip(suite.entries, self.question_sets(recipe, suite), strict=True))
+        pairs = list(zip(suite.entries, self.question_sets(recipe, suite), strict=True))
         if missing := self.missing(recipe, suite):
-            self._evaluate(recipe, [asked[index] for index in missing], suite.timeout_seconds)
+            self._evaluate(recipe, [pairs[index] for index in missing], suite.timeout_seconds)
         scores: dict[str, Score] = {}
         seconds: float | None = None
-        for entry, questions in asked:
+        for entry, questions in pairs:
             remembered = self._find(recipe, entry, questions)
             assert remembered is not None
             _add(scores, entry.benchmark.name, remembered.score)
@@ -334,17 +334,17 @@ class Scorer:
         return scores, seconds
 
     def _evaluate(
-        self, recipe: Recipe, asked: list[tuple[SuiteEntry, QuestionSet | None]], timeout_seconds: float | None
+        self, recipe: Recipe, pairs: list[tuple[SuiteEntry, QuestionSet | None]], timeout_seconds: float | None
     ) -> None:
         self.check_first()
-        entry, _ = asked[0]
+        entry, _ = pairs[0]
 
         def tell_answers(count: int, total: int) -> None:
             self.progress.on_answers(recipe, entry.benchmark, count, total)
 
         candidate = self.candidate(recipe, self.remark, tell_answers)
         try:
-            for entry, questions in asked:
+            for entry, questions in pairs:
                 self.progress.on_pace(self.pace())
                 self.progress.on_start(recipe, entry.benchmark)
                 try:

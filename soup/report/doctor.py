@@ -100,8 +100,10 @@ def _devices() -> Iterator[Finding]:
     if torch.accelerator.is_available():
         yield Finding("device", "here", f"{torch.accelerator.current_accelerator()}, {cores} processors")
     elif shutil.which("nvidia-smi"):
-        found = f"nvidia-smi is here, and torch {torch.__version__} sees no GPU"
-        yield Finding("device", "problem", found, "nvidia-smi; https://pytorch.org/get-started has torch for each CUDA")
+        remark = f"nvidia-smi is here, and torch {torch.__version__} sees no GPU"
+        yield Finding(
+            "device", "problem", remark, "nvidia-smi; https://pytorch.org/get-started has torch for each CUDA"
+        )
     else:
         yield Finding("device", "here", f"no GPU, {cores} processors: merges need none, answering takes its time")
 
@@ -111,8 +113,8 @@ def _kernels() -> Iterator[Finding]:
         yield Finding("kernels", "here", "the arithmetic of merges is compiled")
     else:
         rebuild = f"pip install --force-reinstall --no-deps --no-cache-dir --no-binary :all: {DISTRIBUTION}"
-        found = "torch does the arithmetic of merges: the same bytes, slower"
-        yield Finding("kernels", "absent", found, f"with a C compiler (apt-get install gcc): {rebuild}")
+        remark = "torch does the arithmetic of merges: the same bytes, slower"
+        yield Finding("kernels", "absent", remark, f"with a C compiler (apt-get install gcc): {rebuild}")
 
 
 def _extras() -> Iterator[Finding]:
@@ -137,8 +139,8 @@ def _vllm() -> Iterator[Finding]:
         return
     pip = "vllm-env/bin/pip install"
     line = f"{pip} '{DISTRIBUTION}[vllm,vlmeval-light]' && {pip} --no-deps ms-vlmeval"
-    found = f"{EXTRAS['vllm']}; not in this one"
-    yield Finding("vllm", "absent", found, f"python3 -m venv vllm-env && {line}")
+    remark = f"{EXTRAS['vllm']}; not in this one"
+    yield Finding("vllm", "absent", remark, f"python3 -m venv vllm-env && {line}")
 
 
 def _benchmarks() -> Iterator[Finding]:

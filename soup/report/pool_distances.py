@@ -192,16 +192,16 @@ def _verdict(
 ) -> str:
     names, contents = list(digests), list(digests.values())
     squares = [max(value, 0.0) for value in gram.diagonal()[1:].tolist()]
-    own = math.sqrt(squares[index])
-    if own == 0 and reference == "base":
+    distance = math.sqrt(squares[index])
+    if distance == 0 and reference == "base":
         return "untrained: it is the base, in every element"
     if (first := contents.index(contents[index])) < index:
         return f"a duplicate of {names[first]}"
     if (share := _share(gram, index)) > OTHER_BASE:
         return f"not from this {reference}: |delta| is {share:.2f} of its norm, more than {OTHER_BASE:g}"
     others = [math.sqrt(value) for other, value in enumerate(squares) if other != index]
-    if len(others) >= LEAST_FOR_FAR - 1 and (median := statistics.median(others)) > 0 and own > FAR * median:
-        return f"far from the others: |delta| is {own / median:.1f} times their median, more than {FAR:g}"
+    if len(others) >= LEAST_FOR_FAR - 1 and (median := statistics.median(others)) > 0 and distance > FAR * median:
+        return f"far from the others: |delta| is {distance / median:.1f} times their median, more than {FAR:g}"
     if names[index] not in adapters and 2 * len(adapters) >= len(names):
         return f"a full fine-tune among {len(adapters)} adapters"
     return "fits"

@@ -211,11 +211,11 @@ def _refuse_private(files: Mapping[str, Path | bytes], recipe: Recipe, out: Path
     """
     local = [part.path for part in (*recipe.ingredients, *filter(None, [recipe.base])) if Path(part.path).is_absolute()]
     folders = {Path.cwd(), out.absolute(), *map(Path, local), *(Path(path).parent for path in local)}
-    own = {
+    home_folders = {
         str(Path.home()),
         *(str(folder) for folder in folders if len(folder.parts) > 2),
     }  # /tmp and /data are anyone's
-    names = sorted(folder for folder in own if folder != "/")
+    names = sorted(folder for folder in home_folders if folder != "/")
     private = re.compile(f"(?:{'|'.join(map(re.escape, names))})(?![\\w.-])")
     places = [
         f"{name}, line {number}: {public_text(line.strip()):.60}"

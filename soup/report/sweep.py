@@ -337,5 +337,5 @@ def _barrier(ts: Sequence[float], values: Sequence[float]) -> Barrier:
     first, last = values[ts.index(0)], values[ts.index(1)]
     # What rounding leaves of a straight line is no dip.
     dips = {t: round((1 - t) * first + t * last - value, 9) for t, value in zip(ts, values, strict=True) if 0 <= t <= 1}
-    place = max(dips, key=lambda t: dips[t])
-    return Barrier(dips[place], place) if dips[place] > 0 else Barrier(0.0, 0.0)
+    worst = max(dips, key=lambda t: dips[t])
+    return Barrier(dips[worst], worst) if dips[worst] > 0 else Barrier(0.0, 0.0)

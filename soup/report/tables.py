@@ -143,9 +143,9 @@ def run_table(run: Path) -> ScoreTable:
     for part in parts:
         scores = _scores(entries, part)
         for model in models:
-            own = scores.get(model.digest, {})
-            overalls = [_overall(own, way, scores.values()) for way in (model.way, *titles.values())]
-            values[model] += [*(own.get(name) for name in names), *overalls]
+            model_scores = scores.get(model.digest, {})
+            overalls = [_overall(model_scores, way, scores.values()) for way in (model.way, *titles.values())]
+            values[model] += [*(model_scores.get(name) for name in names), *overalls]
     return ScoreTable(columns, tuple(ScoreRow(model.label, tuple(values[model]), model.remark) for model in models))
 
 

@@ -73,13 +73,13 @@ def option(default: T, help: str, group: Group, kind: Kind = "text", **details: 
 
 def options_of(carrier: type[Any]) -> dict[str, tuple[Any, OptionInfo]]:
     """Return the fields of a dataclass that are options: name -> default and description."""
-    found = {}
+    options = {}
     for entry in dataclasses.fields(carrier):
         if METADATA_KEY in entry.metadata:
             factory = entry.default_factory
             default = entry.default if factory is dataclasses.MISSING else factory()
-            found[entry.name] = default, entry.metadata[METADATA_KEY]
-    return found
+            options[entry.name] = default, entry.metadata[METADATA_KEY]
+    return options
 
 
 def speak_in_flags(yes: bool = True) -> None:

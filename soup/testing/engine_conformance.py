@@ -77,13 +77,13 @@ def _opened(engine: Engine, candidate: Candidate, prompts: Sequence[Prompt]) -> 
 def _answers(engine: Engine, prompts: Sequence[Prompt]) -> list[str]:
     """Return the answers; `on_batch` must have heard the same of every prompt, once."""
     heard: list[tuple[int, str]] = []
-    given = [list(prompt) for prompt in prompts]
-    index_of = {id(prompt): index for index, prompt in enumerate(given)}
+    copies = [list(prompt) for prompt in prompts]
+    index_of = {id(prompt): index for index, prompt in enumerate(copies)}
 
     def hear(batch: list[Prompt], replies: list[str]) -> None:
         heard.extend((index_of[id(prompt)], reply) for prompt, reply in zip(batch, replies, strict=True))
 
-    answers = engine.answer(given, hear)
+    answers = engine.answer(copies, hear)
     assert len(answers) == len(prompts), f"{len(answers)} answers to {len(prompts)} prompts"
     assert all(isinstance(answer, str) for answer in answers), f"an answer that is no text: {answers!r:.200}"
     assert sorted(heard) == list(enumerate(answers)), "on_batch did not hear of every prompt once, with its answer"

@@ -45,8 +45,8 @@ class _Server:
 
         from evaluators.answering.engines.vllm_loader import LOAD_FORMAT
 
-        own = {"worker_extension_cls": EXTENSION, "load_format": LOAD_FORMAT, "seed": 0}
-        self._llm = LLM(model=directory, **{**own, **options})
+        defaults = {"worker_extension_cls": EXTENSION, "load_format": LOAD_FORMAT, "seed": 0}
+        self._llm = LLM(model=directory, **{**defaults, **options})
 
     def swap(self, candidate: bytes, count: int) -> None:
         read = self._llm.collective_rpc("soup_swap", args=(candidate,))
@@ -93,7 +93,7 @@ class _Server:
 
         scoring = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
         encode, engine = self._llm.get_tokenizer(), self._llm.llm_engine
-        asked: dict[str, tuple[int, int]] = {}  # index and tokens of the answer, by the request's name
+        requested: dict[str, tuple[int, int]] = {}  # index and tokens of the answer, by the request's name
         for index, (prompt, answer) in enumerate(tasks):
             tokens = encode(answer, add_special_tokens=False)["input_ids"]
             try:
@@ -105,14 +105,14 @@ class _Server:
             except Exception as error:  # of this row: a picture, a length
                 self._send(("answers", [(index, f"{type(error).__name__}: {error}", None)]))
                 continue
-            asked[_number(name)] = index, len(tokens)
+            requested[_number(name)] = index, len(tokens)
         while engine.has_unfinished_requests():
             for output in engine.step():
                 if output.finished:
-                    index, count = asked.pop(_number(output.request_id))
+                    index, count = requested.pop(_number(output.request_id))
                     self._send(("answers", [(index, str(count), _loss(output, count))]))
-        if asked:
-            raise EvaluatorError(f"vLLM gave no log probabilities of {len(asked)} answers")
+        if requested:
+            raise EvaluatorError(f"vLLM gave no log probabilities of {len(requested)} answers")
 
 
 def _loss(output: Any, count: int) -> float:

@@ -108,8 +108,8 @@ def _with_texts(
     benchmark = replace(benchmark, split=entries[0].split)
     evaluator = build_evaluator(benchmark.harness)
     kinds = categories(evaluator, benchmark)
-    asked = [AskedModel(e.recipe, record.directory.answers_of(e.recipe), e.identity) for e in entries]
-    shown = show(evaluator, benchmark, [question.index for question in changed], asked)
+    asked_models = [AskedModel(e.recipe, record.directory.answers_of(e.recipe), e.identity) for e in entries]
+    shown = show(evaluator, benchmark, [question.index for question in changed], asked_models)
     filled = []
     for question in changed:
         known = shown.get(question.index)

@@ -119,8 +119,8 @@ class RunRecord:
     @property
     def main(self) -> SearchRecord | None:
         """The search whose choice is the run's: the last one that is not there for comparison alone."""
-        own = [search for search in self.searches if search.strategy not in PLAIN_SEARCHES]
-        candidates = own or [*self.searches]
+        strategy_searches = [search for search in self.searches if search.strategy not in PLAIN_SEARCHES]
+        candidates = strategy_searches or [*self.searches]
         return candidates[-1] if candidates else None
 
     @property

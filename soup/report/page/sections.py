@@ -38,7 +38,7 @@ def steps(record: RunRecord) -> list[dict[str, object]]:
         if best and difference:
             trial["versus"] = {"label": best.label, **difference.as_json(), "benchmarks": {}}
         trials.append(trial)
-        best = max(filter(None, [best, model]), key=lambda one: record.overall(one, record.choosing) or 0.0)
+        best = max(filter(None, [best, model]), key=lambda candidate: record.overall(candidate, record.choosing) or 0.0)
     return [{"strategy": "under way", "trials": trials}] if trials else []
 
 
@@ -129,14 +129,14 @@ def _category_rows(
 
 def cost(record: RunRecord) -> dict[str, object]:
     """Count what the run asked and took; bytes are those of the run directory."""
-    asked = sum(e.score.estimate.asked if e.score.estimate else e.score.n or 0 for e in record.entries)
+    questions_asked = sum(e.score.estimate.asked if e.score.estimate else e.score.n or 0 for e in record.entries)
     total = sum(entry.score.n or 0 for entry in record.entries)
     times = sorted(entry.time for entry in record.entries)
     files = [path for path in record.directory.path.rglob("*") if path.is_file()]
     return {
         "evaluations": len(record.entries),
         "recipes": len(record.models),
-        "questions_asked": asked,
+        "questions_asked": questions_asked,
         "questions_of_all": total,
         "evaluation_seconds": round(sum(entry.seconds for entry in record.entries), 3),
         "first_score": times[0] if times else None,

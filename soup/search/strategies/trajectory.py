@@ -68,7 +68,7 @@ def _weights(weights: str, count: int) -> list[float]:
     if weights == "uniform":
         return [1.0] * count
     if weights == "linear":
-        return [float(place) for place in range(1, count + 1)]
+        return [float(position) for position in range(1, count + 1)]
     match = re.fullmatch(r"ema\(?(0?\.\d+)\)?", str(weights))
     if not match or not float(match[1]):
         raise RecipeError(f"weights must be uniform, linear or ema0.9 (a number between 0 and 1); found {weights!r}.")

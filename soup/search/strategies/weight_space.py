@@ -92,8 +92,8 @@ class WeightSpace:
             return WeightedSoup(weighted(self.pool, vectors[0]), method, params or None)
         # Factors of equal weights: 1 is as much as the mean of all has.
         factors = [[round(len(self.pool) * weight, DECIMALS) for weight in weights] for weights in vectors]
-        own = dict(zip(self.components, factors[1:], strict=True))
-        params["components"] = {name: own.get(name, factors[0]) for name in COMPONENTS}
+        factor_of = dict(zip(self.components, factors[1:], strict=True))
+        params["components"] = {name: factor_of.get(name, factors[0]) for name in COMPONENTS}
         return WeightedSoup(list(self.pool), method, params)
 
     def _weights(self, coordinates: Sequence[float]) -> list[float]:
@@ -117,7 +117,7 @@ def _basis(count: int) -> Array:
     """Return orthonormal rows that are orthogonal to (1, .., 1), [count - 1, count]: Helmert's."""
     import numpy as np
 
-    rows = [[1.0] * place + [-float(place)] + [0.0] * (count - place - 1) for place in range(1, count)]
+    rows = [[1.0] * position + [-float(position)] + [0.0] * (count - position - 1) for position in range(1, count)]
     matrix = np.asarray(rows)
     basis: Array = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     return basis

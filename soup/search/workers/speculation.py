@@ -110,8 +110,8 @@ class SpeculativeRunner:
     def _start(self, recipe: Recipe, suite: BenchmarkSuite) -> None:
         self.scorer.check_first()
         indices = tuple(self.scorer.missing(recipe, suite))
-        asked = enumerate(self.scorer.question_sets(recipe, suite))
-        questions = {index: questions for index, questions in asked if questions is not None and index in indices}
+        sets = enumerate(self.scorer.question_sets(recipe, suite))
+        questions = {index: questions for index, questions in sets if questions is not None and index in indices}
         task = EvalTask(recipe, suite.split, indices, questions)
         self.scorer.progress.on_pace(self.scorer.pace())
         self._running[task.key], self._left[task.key] = task, list(task.indices)
