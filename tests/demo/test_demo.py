@@ -61,7 +61,7 @@ def test_each_fine_tune_learnt_what_it_was_shown_and_the_one_with_wrong_labels_l
     for asked in ANSWERS:
         value = {"base": score(family / "base", asked, tmp_path / "s").value}
         value |= {name: score(family / "ckpts" / name, asked, tmp_path / "s").value for name in names}
-        (own,) = (job.name for job in FINE_TUNES if job.asked == (asked,))
+        (own,) = (job.name for job in FINE_TUNES if job.subjects == (asked,))
         assert value[own] > value["base"] + 15
         assert value["wrong-labels"] < value["base"] - 15
         overall = {name: overall[name] + value[name] / 3 for name in overall}
