@@ -196,15 +196,34 @@ CLONES static int NAME(is_finite)(const T *const *x, int64_t elements)
 /* The sum of a unit's terms [UNIT], zeros where there are fewer: by lanes, and then the lanes by halves. */
 #ifndef SUM_OF_UNIT
 #define SUM_OF_UNIT
+INLINE double sum_of_lanes(double *lanes)
+{
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[half + i];
+    return lanes[0];
+}
+
 INLINE double sum_of_unit(const double *terms)
 {
     double lanes[LANES];
     for (int i = 0; i < LANES; i++) lanes[i] = terms[i];
     for (int row = LANES; row < UNIT; row += LANES)
         for (int i = 0; i < LANES; i++) lanes[i] += terms[row + i];
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] += lanes[half + i];
-    return lanes[0];
+    return sum_of_lanes(lanes);
+}
+
+/* The same of the products of two units; a quarter of the lanes at a time stays in registers. */
+INLINE double dot_of_unit(const double *left, const double *right)
+{
+    double lanes[LANES];
+    for (int first = 0; first < LANES; first += LANES / 4) {
+        double part[LANES / 4];
+        for (int i = 0; i < LANES / 4; i++) part[i] = left[first + i] * right[first + i];
+        for (int row = LANES; row < UNIT; row += LANES)
+            for (int i = 0; i < LANES / 4; i++) part[i] += left[row + first + i] * right[row + first + i];
+        for (int i = 0; i < LANES / 4; i++) lanes[first + i] = part[i];
+    }
+    return sum_of_lanes(lanes);
 }
 
 /* The sum of the sums of units, a power of two of them, by halves. */
@@ -226,7 +245,7 @@ CLONES static int NAME(dots)(const T *const *x, int around, int lead, int64_t co
 {
     int64_t vectors = count + lead, pairs = vectors * (vectors + 1) / 2, units = 1;
     while (units * UNIT < elements) units *= 2;
-    double *values = malloc((size_t)vectors * UNIT * sizeof(double));
+    double *values = aligned_alloc(64, (size_t)vectors * UNIT * sizeof(double)); /* vectors across lines cost a half */
     double *sums = calloc((size_t)(pairs * units), sizeof(double));
     if (!values || !sums) {
         free(values), free(sums);
@@ -258,12 +277,8 @@ CLONES static int NAME(dots)(const T *const *x, int around, int lead, int64_t co
             int count_of_moved = 0;
             for (int i = 0; i < UNIT; i++) count_of_moved += left[i] != 0;
             moved[k] += count_of_moved;
-            for (int64_t j = k; j < vectors; j++, pair++) {
-                const double *right = values + j * UNIT;
-                double terms[UNIT];
-                for (int i = 0; i < UNIT; i++) terms[i] = left[i] * right[i];
-                sums[pair * units + unit] = sum_of_unit(terms);
-            }
+            for (int64_t j = k; j < vectors; j++, pair++)
+                sums[pair * units + unit] = dot_of_unit(left, values + j * UNIT);
         }
     }
     for (int64_t pair = 0; pair < pairs; pair++) products[pair] = sum_of_units(sums + pair * units, units);
