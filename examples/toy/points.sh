@@ -20,7 +20,7 @@ run() {
 # Models this small are fastest on one thread each.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-run python -m finetune.toy.road toy
+[ -f toy/toy.json ] || run python -m finetune.toy.road toy
 run soup finetune vlm.yaml
 
 # What a language model does in CapFusion, a rule does here, on loopback. It stays for as long as this script does.
