@@ -80,7 +80,7 @@ def comparisons(arena: Arena, votes: Iterable[Vote], questions: Iterable[str] | 
         for pair in _pairs(givers, combinations(givers, 2)):
             different[pair] += 1
         for row in _rows(arena, index, givers, by_question.get(index, {})):
-            voted[tuple(sorted((row.first, row.second)))] += 1  # type: ignore[index]  # a pair
+            voted[min(row.first, row.second), max(row.first, row.second)] += 1
             rows.append(row)
     for index, first, second in identical:
         count = different[first, second]

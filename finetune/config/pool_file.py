@@ -1,19 +1,21 @@
 """What is fine-tuned from what, on which data: the YAML file that `soup finetune` reads.
 
-start: base/                 # the checkpoint (directory, Hub id, preset) that every job starts from; or how to
-#   train one first, by its own settings: {start: tiny, data: data/base, out: base}
-data: data/base              # the base set D: a data set, or a list of them
-added:                       # one ingredient for each added data set, tuned on D + d_i
-number: data/number        #   a directory, a file, a Hub id,
-word: {path: data/word.jsonl, images: pictures, weight: 0.5, category: text}    # or with its options
-include_base: true           # D alone is an ingredient, too
-sweep: {lr: [1e-5, 2e-5]}    # every ingredient once for each: the soup over learning rates
-out: ckpts                   # ckpts/number, ckpts/word, ckpts/base; number-lr1e-05 with a sweep
-root: .                      # where all paths start, itself relative to the file
+    start: base/                 # the checkpoint (directory, Hub id, preset) that every job starts from; or how to
+                                 #   train one first, by its own settings: {start: tiny, data: data/base, out: base}
+    data: data/base              # the base set D: a data set, or a list of them
+    added:                       # one ingredient for each added data set, tuned on D + d_i
+      number: data/number        #   a directory, a file, a Hub id,
+      word: {path: data/word.jsonl, images: pictures, weight: 0.5, category: text}    # or with its options
+    include_base: true           # D alone is an ingredient, too
+    sweep: {lr: [1e-5, 2e-5]}    # every ingredient once for each: the soup over learning rates
+    out: ckpts                   # ckpts/number, ckpts/word, ckpts/base; number-lr1e-05 with a sweep
+    root: .                      # where all paths start, itself relative to the file
 
-lr: 2.0e-5                   # and the other fields of `TrainSettings`
-steps: 150
-freeze: [general_vit, ocr_vit]
+    lr: 2.0e-5                   # and the other fields of `TrainSettings`
+    steps: 150
+    freeze: [general_vit, ocr_vit]
+
+`FinetuneConfig` holds these keys; `finetune/config_file.py` reads the file.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
@@ -114,7 +114,10 @@ def _columns_with_room(least: Sequence[int], room: int, kept: int) -> list[int]:
 
 def _widen(widths: dict[int, int], wanted: Sequence[int], room: int) -> dict[int, int]:
     """Give room that is left to columns whose heads are cut, a cell at a time."""
-    is_wide: Callable[[int], bool] = lambda i: widths[i] >= wanted[i]  # noqa: E731
+
+    def is_wide(i: int) -> bool:
+        return widths[i] >= wanted[i]
+
     while room > 0 and not all(map(is_wide, widths)):
         for i in widths:
             if room > 0 and not is_wide(i):

@@ -81,11 +81,6 @@ class Adapter(Checkpoint):
         return f"{name}@{revision}" if pinned and "@" not in name else name
 
     @property
-    def is_dora(self) -> bool:
-        """Whether it holds magnitudes of its own (DoRA)."""
-        return self.settings.get("use_dora") is True
-
-    @property
     def is_transposed(self) -> bool:
         """Whether its config says that weights are [in, out], as GPT-2's are."""
         return self.settings.get("fan_in_fan_out") is True

@@ -148,7 +148,7 @@ def _send(api: HfApi, target: Target, file: CommitOperationAdd) -> None:
 def _stale(
     api: HfApi, repository: str, branch: str | None, files: Mapping[str, Path | bytes]
 ) -> Sequence[CommitOperationDelete]:
-    """Remove the weights that stand beside a loader's eye and are not of this soup."""
+    """Return what removes weights of another model: a loader looks for weights in the repository's root."""
     from huggingface_hub import CommitOperationDelete
 
     names = api.list_repo_files(repository, revision=branch)

@@ -32,7 +32,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Push:
-    """A push about to happen: everything checked that can be without the Hub.
+    """A push about to happen: all that can be checked without the Hub has been checked.
 
     Args:
         target: Where the soup goes.

