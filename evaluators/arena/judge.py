@@ -89,6 +89,13 @@ def vote_by_judge(
 ) -> int:
     """Have a judge vote on all pairs that it has not voted on; return how many those were.
 
+    Args:
+        arena: Questions and answers.
+        log: Where its votes are kept.
+        judge: Who votes.
+        settings: Whether it is shown the pictures (`judge_images`).
+        on_progress: Called after each pair with how many of how many the judge has voted on.
+
     Raises:
         EvaluatorError: it stopped answering, or its replies can't be read. Votes so far are kept.
     """

@@ -122,7 +122,15 @@ def fit(comparisons: Sequence[Comparison], names: Sequence[str], baseline: str, 
 def bootstrap(
     comparisons: Sequence[Comparison], names: Sequence[str], baseline: str, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return each candidate's difference to the baseline, with the percentile interval over questions drawn anew."""
+    """Return each candidate's difference to the baseline, with the percentile interval over questions drawn anew.
+
+    Args:
+        comparisons: At least one.
+        names: All candidates, compared or not.
+        baseline: The candidate whose strength is 0.
+        draws: How many times the questions are drawn.
+        seed: Another one draws other questions.
+    """
     design = Design.of(comparisons, names, baseline)
     random, count = np.random.default_rng(seed), int(design.clusters.max()) + 1
     whole = fit(comparisons, names, baseline).strengths

@@ -49,6 +49,13 @@ __all__ = ["MultiCrop", "multicrop_grid"]
 def multicrop_grid(width: int, height: int, *, window: int = 224, overlap: int = 112, max_tiles: int = 12) -> Grid:
     """Choose columns and rows of the grid that needs the least enlarging, or else the least shrinking.
 
+    Args:
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        window: Pixels by which neighbouring tiles lie apart.
+        overlap: Pixels that neighbouring tiles share.
+        max_tiles: The most tiles of a grid.
+
     Raises:
         ValueError: a size is not positive.
     """
@@ -83,7 +90,11 @@ class MultiCrop(Tiling):
         check_parameters(self, {"max_tiles": 1, "margin": 0, "patch": 1})
 
     def plan(self, width: int, height: int, tile: int) -> TilePlan:
-        """Give a grid whose tiles overlap, and the overview."""
+        """Give a grid whose tiles overlap, and the overview.
+
+        Raises:
+            FinetuneError: the margins leave nothing of a tile.
+        """
         overlap = 2 * self.margin * self.patch
         window = tile - overlap
         if window < 1:

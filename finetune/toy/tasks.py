@@ -83,7 +83,15 @@ Skills = Mapping[str, Callable[[Random], Scene]]
 
 
 def draw_scene(seed: int, split: str, skill: str, i: int, skills: Skills | None = None) -> Scene:
-    """Return the i-th scene of a split for one skill, of these or the eight benchmarks': always the same."""
+    """Return the i-th scene of a split for one skill; the same arguments give the same scene.
+
+    Args:
+        seed: Another one draws other scenes.
+        split: The name of the split.
+        skill: The skill's name.
+        i: The scene's number.
+        skills: What draws each skill's scenes; None: those of the eight benchmarks.
+    """
     return (skills or SKILLS)[skill](Random(f"{seed}/{split}/{skill}/{i}"))
 
 

@@ -35,7 +35,12 @@ class Section(Protocol):
     """A part of the board."""
 
     def lines(self, width: int, height: int) -> list[Text]:
-        """Return at most so many lines, none wider than so many cells; what has no room is said."""
+        """Return the part's lines; where not all has room, a line says so.
+
+        Args:
+            width: The most cells of a line.
+            height: The most lines.
+        """
 
     def line(self) -> str:
         """Return the same in one line; nothing where nothing is under way."""

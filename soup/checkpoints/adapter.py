@@ -97,6 +97,9 @@ class Adapter(Checkpoint):
         Args:
             module: The module's name, without PEFT's prefix.
             rank: The rank of its factors.
+
+        Raises:
+            CheckpointError: The config's `lora_alpha` is no number.
         """
         alpha = self._of_module("alpha_pattern", module, self.settings.get("lora_alpha", 8))
         if isinstance(alpha, bool) or not isinstance(alpha, int | float):
@@ -104,7 +107,11 @@ class Adapter(Checkpoint):
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") is True else rank)
 
     def tokens_of(self, module: str) -> tuple[int, ...]:
-        """Return the tokens whose rows of a module are trained, as PEFT reads `trainable_token_indices`."""
+        """Return the tokens whose rows of a module are trained, as PEFT reads `trainable_token_indices`.
+
+        Raises:
+            CheckpointError: The config has no list of tokens for the module.
+        """
         indices = self.settings.get("trainable_token_indices")
         if isinstance(indices, Mapping):  # by the end of a module's name
             names = [name for name in indices if module == name or module.endswith(f".{name}")]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cell",
     "open_board",
+    "print_distances",
     "print_json",
     "print_line",
     "print_moves",
@@ -113,7 +114,14 @@ def print_sweep(sweep: Sweep) -> None:
 def print_rows(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = (), most: int | None = None
 ) -> None:
-    """Rows of text on stdout; `right` are the columns that hold numbers. Beyond `most` rows are only counted."""
+    """Print rows of text as a table on stdout.
+
+    Args:
+        head: The names of the columns.
+        rows: The cells below.
+        right: The numbers of the columns that are flushed right, as those of figures are.
+        most: Rows beyond so many are only counted; None: all are printed.
+    """
     if most is not None and len(rows) > most:
         print_rows(head, rows[:most], right)
         print_line(f"... and {len(rows) - most} more (--json has all)")
@@ -145,7 +153,7 @@ def print_line(text: str, keep: str = "") -> None:
 
 
 def print_json(document: Mapping[str, object]) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     print_line(json.dumps(document, indent=2, ensure_ascii=False), keep="\n")  # whose escapes are JSON's, too
 
 

@@ -90,7 +90,11 @@ class AdapterPlan:
         return (FilePlan(ADAPTER_WEIGHTS, tuple(ordered)),)
 
     def write_factors(self, write: Write) -> float:
-        """Write all products; returns how far they are from the soup's: the norm of the difference, as a share."""
+        """Write all products; returns how far they are from the soup's: the norm of the difference, as a share.
+
+        Raises:
+            PoolError: A factor holds NaN or infinity, which is not allowed.
+        """
         lost = kept = 0.0
         for module in self.modules:
             left, right, squares = _small(module) if self.rank else (*_side_by_side(module), None)

@@ -130,6 +130,9 @@ def merge_block(
     Returns:
         `merged`: the result is in `out`. `equal`: all inputs hold the same finite values, and nothing was written.
         `left`: torch has to do it, and what `out` holds is of no use.
+
+    Raises:
+        ValueError: Inputs and result are not of one size.
     """
     library = kernel_library.load_library()
     if library is None or arithmetic is None or dtype.name not in DTYPE_NAMES:

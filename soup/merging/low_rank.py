@@ -132,7 +132,14 @@ class Product:
         ]
 
     def rows(self, begin: int, end: int, slot: int, scratch: Scratch) -> torch.Tensor:
-        """Compute rows of the product, [rows, columns] of float64, in the memory of a slot."""
+        """Compute rows [begin, end) of the product, [rows, columns] of float64.
+
+        Args:
+            begin: The first row.
+            end: The row after the last one.
+            slot: Names the memory of the result, and the next slot.
+            scratch: Lends it.
+        """
         import torch
 
         factors = self._loaded()

@@ -59,7 +59,11 @@ class _Server:
             raise EvaluatorError("vLLM did not forget the beginnings of prompts that it remembers")
 
     def answer(self, prompts: Sequence[Prompt], max_new_tokens: int, log_probabilities: bool) -> None:
-        """Ask all prompts, the next ones long before the last is done, and send answers as they come."""
+        """Ask all prompts, the next ones long before the last is done, and send answers as they come.
+
+        Raises:
+            EvaluatorError: vLLM gave no answer to some of them.
+        """
         from vllm import SamplingParams
 
         # Of the checkpoint's own generation settings all but what samples: as the engine `transformers` has it.
