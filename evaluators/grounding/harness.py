@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+from evaluators.answering.file_digest import file_digest
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
-from evaluators.grounding.question_files import Question, QuestionFile, file_digest
+from evaluators.grounding.question_files import Question, QuestionFile
 from evaluators.grounding.scoring import judge, parts_of
 from finetune.coordinates.conventions import Convention, named_convention
 from finetune.coordinates.regions import CoordinateError

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from evaluators.answering.file_digest import file_digest
 from finetune.coordinates.regions import Box, Point, Size
 from soup.errors import EvaluatorError
 from soup.support.json_text import parse_json, read_json
@@ -103,19 +104,6 @@ class QuestionFile:
             files = [file_digest(path) for path in (q.image, *q.masks)]
             whole.update(repr((q.index, q.text, q.size, q.boxes, q.points, q.radius, q.cell, files)).encode())
         return whole.hexdigest()
-
-
-_digests: dict[tuple[str, int, int], str] = {}
-
-
-def file_digest(path: Path) -> str:
-    """Return a file's SHA-256; it is read once for each size and time of change."""
-    stat = path.stat()
-    key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns)
-    if key not in _digests:
-        with path.open("rb") as file:
-            _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _digests[key]
 
 
 def _rows(path: Path) -> Iterator[tuple[Path, Mapping[str, object]]]:

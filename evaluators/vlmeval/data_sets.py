@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from evaluators.answering.file_digest import file_digest
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_checks import CIRCLE, index_faults, refuse_faults, row_faults, table_faults
 from evaluators.vlmeval.films import Film, FilmFolder, film_hooks
@@ -31,7 +32,7 @@ from evaluators.vlmeval.stand_ins import SilentLogger, load_inner_imports, repla
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 
-__all__ = ["ImageFiles", "data_file", "data_folder", "file_digest", "open_data_set", "question_ids"]
+__all__ = ["ImageFiles", "data_file", "data_folder", "open_data_set", "question_ids"]
 
 FOLDER_VARIABLE = "LMUData"  # the environment variable that names the folder of test sets, VLMEvalKit's spelling
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
@@ -41,8 +42,6 @@ DOWNLOADS = ("download", "load_dataset(", "LMUDataRoot")
 """Where one of these is in a class's `load_data`, the table that it makes of its downloads is expected as our file."""
 LOADED_AS_IS = ("MME-RealWorld-Lite",)
 """Data sets for which such a `load_data` reads one table all the same, and makes something of it."""
-
-_digests: dict[tuple[str, int, int], str] = {}
 
 
 def data_folder() -> Path:
@@ -79,16 +78,6 @@ def data_file(benchmark: VLMEvalBenchmark) -> Path:
         f"VLMEvalKit downloads that file from {url}: soup list benchmarks --fetch {benchmark.name} does so, "
         "or put it there, or set LMUData to the directory that holds it."
     )
-
-
-def file_digest(path: Path) -> str:
-    """Return the file's SHA-256; it is read once per process for each size and time of change."""
-    stat = path.stat()
-    key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns)
-    if key not in _digests:
-        with path.open("rb") as file:
-            _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _digests[key]
 
 
 def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -> DataSet:

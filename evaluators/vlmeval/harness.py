@@ -12,6 +12,7 @@ from typing import ClassVar, TypeVar
 
 from evaluators.answering.batching import prompt_size
 from evaluators.answering.engines.transformers import TransformersModel
+from evaluators.answering.file_digest import file_digest
 from evaluators.answering.judge_session import JudgeSession, RepliesOfOthers, open_judge
 from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.local_judge import LocalJudge
@@ -23,7 +24,6 @@ from evaluators.vlmeval.data_sets import (
     ImageFiles,
     data_file,
     data_folder,
-    file_digest,
     open_data_set,
     question_ids,
 )

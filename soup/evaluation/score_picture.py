@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from soup.support.pictures import Target, draw_figure
+from soup.support.pictures import Target, draw_figure, short_label
 from soup.support.text import printable
 
 __all__ = ["ScoredModel", "State", "draw_scores"]
@@ -64,7 +64,7 @@ def draw_scores(models: Sequence[ScoredModel], target: Target) -> None:
         values = [model.report for model in shown]
         if any(value is not None for value in values):
             axes.scatter(*_dots(values), s=34, marker="D", c="none", edgecolors="C3", label="overall, report")
-        axes.set_yticks(range(len(shown)), [_label(model.label) for model in shown])
+        axes.set_yticks(range(len(shown)), [short_label(model.label, LONGEST_LABEL) for model in shown])
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
         axes.set_xlabel("score")
@@ -75,8 +75,3 @@ def _dots(values: Sequence[float | None]) -> tuple[list[float], list[int]]:
     """Return the values that there are, and the number of the line of each."""
     dots = [(value, line) for line, value in enumerate(values) if value is not None]
     return [value for value, _ in dots], [line for _, line in dots]
-
-
-def _label(name: str) -> str:
-    shown = printable(name)
-    return shown if len(shown) <= LONGEST_LABEL else f"{shown[: LONGEST_LABEL - 3]}..."

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from soup.report.pool_distances import PoolDistances
 from soup.report.pool_maps import Matrix, cluster_order, map_to_plane
-from soup.support.pictures import Target, draw_figure
-from soup.support.text import printable
+from soup.support.pictures import Target, draw_figure, short_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +31,7 @@ def draw_pool(distances: PoolDistances, target: Target) -> None:
     Raises:
         OutputError: another suffix, or no matplotlib.
     """
-    names = [_label(row.name) for row in distances.ingredients]
+    names = [short_label(row.name, LONGEST_LABEL) for row in distances.ingredients]
     order = cluster_order(distances.distances)
     side = min(14.0, 3.6 + 0.26 * len(names))
     with draw_figure(target, 3 * side, side) as figure:
@@ -43,11 +42,6 @@ def draw_pool(distances: PoolDistances, target: Target) -> None:
         _draw_matrix(between, distances.distances, names, order, "viridis_r", (0.0, largest))
         between.set_title(f"distance / |{distances.reference}|")
         _draw_plane(plane, distances, names)
-
-
-def _label(name: str) -> str:
-    shown = printable(name)
-    return shown if len(shown) <= LONGEST_LABEL else f"{shown[: LONGEST_LABEL - 3]}..."
 
 
 def _draw_matrix(
