@@ -6,7 +6,6 @@ Core Ray alone. Its tasks run `executors.attempt`, which finds requests to stop 
 from __future__ import annotations
 
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from finetune.config import FinetuneConfig
 from finetune.launching.executors.attempt import has_heartbeat, request_kill, request_stop, run_attempt
 from finetune.launching.executors.protocol import Task, TaskExit, read_placement, write_placement
 from soup.errors import FinetuneError
+from soup.support.ray_address import require_listener
 
 __all__ = ["RayExecutor"]
 
@@ -120,20 +120,13 @@ def _connect(address: str) -> None:
     """
     target = {"address": address} if address else {}
     try:
-        _check_listener(address)
+        require_listener(address)
         with _kept_signal_handlers():
             ray.init(
                 **target, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True, logging_level="error"
             )
     except (OSError, RuntimeError, ValueError) as error:
         raise FinetuneError(f"--executor ray:{address}: no cluster there ({error}).") from error
-
-
-def _check_listener(address: str) -> None:
-    """Fail at once where nobody listens: Ray itself would try again for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager

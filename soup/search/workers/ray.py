@@ -6,7 +6,6 @@ Ray is an extra (`pip install 'vlm-soup[ray]'`): core Ray alone, no Ray Train an
 from __future__ import annotations
 
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from soup.search.workers.protocol import AnswersEvent, Deaths, Event, Job, Worke
 from soup.search.workers.worker import Worker
 from soup.support.extras import install_line
 from soup.support.options import option_name, speak_in_flags, speaks_in_flags
+from soup.support.ray_address import require_listener
 
 __all__ = ["RayPool", "connect"]
 
@@ -35,7 +35,7 @@ def connect(address: str) -> Any:
     target = {} if address == "local" else {"address": address}
     quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
     try:
-        _require_listener(address)
+        require_listener(address)
         with _keep_sigterm_handler():
             ray.init(**target, **quiet, ignore_reinit_error=True)
     except (OSError, RuntimeError, ValueError) as error:
@@ -52,13 +52,6 @@ def _keep_sigterm_handler() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-
-
-def _require_listener(address: str) -> None:
-    """Fail at once where nobody listens: Ray itself would try again for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @dataclass
