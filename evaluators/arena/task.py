@@ -15,9 +15,10 @@ from evaluators.arena.judge import judge_name, judge_of, vote_by_judge
 from evaluators.arena.record import FILE_NAME, Arena, Pictures, Question
 from evaluators.arena.server import ArenaServer, arena_token
 from evaluators.arena.votes import VoteLog, all_matches, read_votes
-from soup.errors import EvaluatorError
+from soup.errors import EvaluatorError, OutputError
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.progress import Progress
+from soup.evaluation.run_directory import RunDirectory
 from soup.support.options import option_name
 from soup.support.text import pluralize
 
@@ -83,7 +84,14 @@ class ArenaTask:
         return arena
 
     def _open(self, path: Path, *, with_pictures: bool = True) -> Arena:
-        return Arena(path) if self.questions is None else Arena.make(path, self.questions, with_pictures=with_pictures)
+        if self.questions is None:
+            return Arena(path)
+        if not (self.path / FILE_NAME).exists() and (journal := RunDirectory(self.path).journal).exists():
+            raise OutputError(  # whose report would be hidden behind the arena's
+                f"{self.path}: expected an arena or a new folder, found the run of a search ({journal.name}). "
+                f"Choose another {option_name('run_dir')}."
+            )
+        return Arena.make(path, self.questions, with_pictures=with_pictures)
 
 
 @contextmanager

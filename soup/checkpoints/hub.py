@@ -90,7 +90,9 @@ def fetch_checkpoint(text: str) -> tuple[Path, str]:
     """
     hub_id = HubId.parse(text)
     assert hub_id is not None, f"{text}: no Hub id"
-    with hub_errors(text, CheckpointError):
+    path = Path(hub_id.name)  # perhaps a path was meant, and is mistyped
+    remark = f"As a path: {path.parent}/ is here, and holds no {path.name}." if path.parent.is_dir() else ""
+    with hub_errors(text, CheckpointError, remark):
         snapshot = _fetch(hub_id, _FIRST)
         pinned = replace(hub_id, revision=snapshot.name)  # a snapshot's folder is named by its commit
         names = _list_files(pinned)

@@ -29,7 +29,7 @@ _BY_KIND = {
     f"{_LOG_IN} read it",
     "RevisionNotFoundError": "the repository has no such branch, tag or commit",
     "DisabledRepoError": "the Hub has disabled the repository",
-    "OfflineModeIsEnabled": "$HF_HUB_OFFLINE keeps it from the Hub, and the cache has not all of it",
+    "OfflineModeIsEnabled": "$HF_HUB_OFFLINE keeps it from the Hub, and the cache has not all of it: unset it",
 }
 _BY_STATUS = {
     401: "the Hub refuses the token, or wants one (401): log in (hf auth login), or set $HF_TOKEN",
@@ -42,12 +42,13 @@ _BY_STATUS = {
 
 
 @contextmanager
-def hub_errors(subject: str, error: type[SoupError]) -> Iterator[None]:
+def hub_errors(subject: str, error: type[SoupError], remark: str = "") -> Iterator[None]:
     """Turn what the Hub's client raises into an error of ours.
 
     Args:
         subject: What it is about, such as a Hub id.
         error: The class of error to raise.
+        remark: A sentence that follows the explanation.
 
     Raises:
         SoupError: Of the class `error`.
@@ -57,7 +58,7 @@ def hub_errors(subject: str, error: type[SoupError]) -> Iterator[None]:
     except SoupError:
         raise
     except Exception as cause:  # the client raises many kinds: network, permission, missing, offline, disk
-        raise error(f"{subject}: {explain_hub_error(cause)}.") from cause
+        raise error(f"{subject}: {explain_hub_error(cause)}. {remark}".rstrip()) from cause
 
 
 def retried(call: Callable[[], T], *, if_cut: bool = False) -> T:

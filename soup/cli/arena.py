@@ -65,7 +65,11 @@ MOST_IN_MATRIX = 12
         "Output", "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, metavar="N", help="0: any."
     ),
     GroupedOption.of(
-        "Output", "--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="The arena. [default: FILE.arena]"
+        "Output",
+        "--run-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="The arena. [default: FILE.arena]",
     ),
     json_option,
     dry_run_option,

@@ -265,6 +265,7 @@ output_dir_option = GroupedOption.of(
 run_dir_option = GroupedOption.of(
     "Output",
     "--run-dir",
+    type=click.Path(file_okay=False),
     metavar="DIR",
     help="Where journal, scratch and logs live. [default: beside the pool, DIR.soup]",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 from contextlib import redirect_stdout
@@ -50,9 +51,10 @@ def demo(values: Values) -> None:
         write_family(folder / "base", folder / "ckpts")
     loudness = [f"--{name}" for name in ("quiet", "verbose") if values[name]]
     *searches, report = _demo_commands(folder)
+    talk = io.StringIO() if values["quiet"] else sys.stderr
     for words in (*searches, report):
-        click.echo(f"\n$ {shlex.join(['soup', *words])}", err=True)
-        with redirect_stdout(sys.stdout if words == report and not values["as_json"] else sys.stderr):
+        print(f"\n$ {shlex.join(['soup', *words])}", file=talk, flush=True)
+        with redirect_stdout(sys.stdout if words == report and not values["as_json"] else talk):
             run_command([*words, *loudness], standalone_mode=False)
     page = folder / "report.html"
     if values["as_json"]:

@@ -100,6 +100,14 @@ def test_nothing_is_fetched_where_the_hub_can_not_be_reached(soup, hub):
     assert done.stderr.startswith("error: team/a: $HF_HUB_OFFLINE keeps it from the Hub"), done.stderr
 
 
+def test_a_mistyped_path_in_a_folder_that_is_here_is_told(soup):
+    (soup.folder / "ckpts").mkdir()
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        done = soup("inspect", "ckpts/b", code=1, **environment)
+        assert done.stderr.endswith(". As a path: ckpts/ is here, and holds no b.\n"), done.stderr
+    assert "As a path" not in soup("inspect", "team/b", code=1).stderr
+
+
 def test_what_the_cache_has_in_part_is_refused_offline(soup, hub):
     hub.faults += [Fault("GET /cdn/", 404)]
     soup("inspect", "team/a", code=1)

@@ -70,6 +70,25 @@ def test_a_plan_is_made_and_nothing_is_written(here):
     assert (plan["to_ask"], plan["pairs_so_far"]) == ([], 4)
 
 
+@pytest.mark.parametrize("last", ["--dry-run", "--report"])
+def test_an_arena_is_not_made_in_the_run_of_a_search(here, last):
+    run_of_search = here / "ckpts.soup"
+    run_of_search.mkdir()
+    (run_of_search / "journal.jsonl").touch()
+    with pytest.raises(SoupError, match=r"^ckpts\.soup: expected an arena or a new folder, found the run of a search"):
+        run(*COMMAND, "--run-dir", "ckpts.soup", last)
+    assert [path.name for path in run_of_search.iterdir()] == ["journal.jsonl"]
+
+
+@pytest.mark.parametrize("command", [["arena", *COMMAND], ["eval", "ckpts/a", "--eval", "python:judge.py:score"]])
+def test_a_file_is_refused_as_run_directory(here, command):
+    ended = CliRunner().invoke(cli, [*command, "--run-dir", "prompts.jsonl"])
+    assert (ended.exit_code, ended.stderr.splitlines()[-1]) == (
+        2,
+        "Error: Invalid value for '--run-dir': Directory 'prompts.jsonl' is a file.",
+    )
+
+
 def test_candidates_answer_once_and_later_ones_join(here):
     run(*COMMAND, "--report")
     run(*COMMAND, "--report")

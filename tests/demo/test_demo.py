@@ -111,6 +111,7 @@ def test_the_command_shows_what_it_runs_and_ends_with_the_table_the_page_and_wha
     with one_threaded_forge(monkeypatch) as forge:
         ended = forge("demo", cwd=tmp_path)
         again = forge("demo", "--json", cwd=tmp_path)
+        quiet = forge("demo", "--quiet", cwd=tmp_path)
     assert ended.code == 0, ended
     *table, _, page, following = ended.stdout.splitlines()
     scores = {line.split()[0]: float(line.split()[4]) for line in table if line.split()[0] in ("mixture", "greedy")}
@@ -126,3 +127,4 @@ def test_the_command_shows_what_it_runs_and_ends_with_the_table_the_page_and_wha
     assert "greedy: at most" in ended.stderr
     assert re.search(r"; \d+\.\d s\)", ended.stderr)
     assert not re.search(r"; \d+\.\d s\)", again.stderr), "every score is remembered"
+    assert (quiet.stdout, quiet.stderr) == (ended.stdout, "")
