@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 from rich.console import Console
@@ -36,6 +36,8 @@ __all__ = [
     "print_sweep",
     "print_table",
 ]
+
+NARROWEST_TEXT = 8
 
 
 @contextmanager
@@ -128,15 +130,20 @@ def print_rows(
         return
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=240)
+    numbers = {i: max((len(row[i]) for row in rows), default=0) for i in right}
+    least = sum(numbers.values()) + NARROWEST_TEXT * (len(head) - len(numbers)) + 2 * len(head)
+    console.width = max(console.width, least)  # beyond the terminal's own, which folds: no column is cut off
     with console.capture() as capture:
-        console.print(_table(head, rows, right))
+        console.print(_table(head, rows, numbers))
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] | range = ()) -> Table:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Mapping[int, int]) -> Table:
+    """Lay rows out; `numbers` are the columns whose cells stay whole in a narrow terminal, with their widths."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(head):
-        shown.add_column(_plain(name), justify="right" if i in right else "left", overflow="fold")
+        side: Literal["left", "right"] = "right" if i in numbers else "left"
+        shown.add_column(_plain(name), justify=side, overflow="fold", min_width=numbers.get(i))
     for row in rows:
         shown.add_row(*map(_plain, row))
     return shown

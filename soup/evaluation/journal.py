@@ -134,6 +134,9 @@ class Journal:
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
 
+    def __repr__(self) -> str:
+        return f"<Journal {self.path}: {pluralize(len(self.entries), 'score')}>"
+
     def to_pandas(self) -> DataFrame:
         """Return a row for each score: what was scored on what, the value, its estimate's interval, and the time."""
         import pandas

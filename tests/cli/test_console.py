@@ -35,6 +35,16 @@ def test_names_reach_the_terminal_escaped(capsys):
     assert json.loads("\n".join(lines[3:]))["name"] == "\x9b31m" + HOSTILE
 
 
+@pytest.mark.parametrize("columns", ["40", "20"])
+def test_numbers_stay_whole_in_a_narrow_terminal(monkeypatch, capsys, columns):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which makes it a terminal
+    monkeypatch.setenv("COLUMNS", columns)
+    head = ["model", "demo:colour", "demo:shape", "demo:place", "overall", ""]
+    numbers = ["20.43", "30.43", "125.22", "25.36"]
+    print_rows(head, [["wrong-labels", *numbers, "refused: 77.10 < 78.55, by the questions"]], right=range(1, 5))
+    assert [line.split()[1:5] for line in capsys.readouterr().out.splitlines() if "20.43" in line] == [numbers]
+
+
 def test_an_error_reaches_the_terminal_escaped(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["soup", "inspect", str(tmp_path / "a\x1b[31m")])
     handler = signal.getsignal(signal.SIGTERM)

@@ -52,6 +52,7 @@ def test_a_journal_is_a_table_and_a_run_s_directory_is_only_read(simulated):
     assert table["low"].isna().all()
     assert len(table) == len(Journal(simulated.folder).entries)
     assert "pictures:b1" in Journal(simulated.folder)._repr_html_()
+    assert repr(Journal(simulated.folder)).endswith(f"journal.jsonl: {len(table)} scores>")
 
 
 def test_an_empty_journal_is_an_empty_table(tmp_path):
