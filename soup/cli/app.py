@@ -95,7 +95,10 @@ def main() -> None:
         click.echo(f"error: {reason}", err=True)
         sys.exit(1)
     except OSError as error:  # a disk, a permission: what no package above could explain better
-        click.echo(printable(f"error: {error}", keep="\n"), err=True)
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(
+            printable(f"error: {where}{error.strerror or error}. Mend it and type the same command again."), err=True
+        )
         sys.exit(1)
 
 

@@ -531,3 +531,10 @@ def test_check_names_every_tensor_with_nan_or_infinity(tmp_path):
             "cure": "--allow-nonfinite merges them all the same",
         }
     ]
+
+
+def test_what_only_the_system_can_explain_is_one_sentence_with_the_file(here, soup):
+    (here / "file").touch()
+    done = soup("demo", "file/x", code=1)
+    last = done.stderr.splitlines()[-1]
+    assert last == "error: file/x: Not a directory. Mend it and type the same command again."
