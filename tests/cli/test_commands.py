@@ -400,7 +400,7 @@ WRONG = {
     "no run to report": (1, "report nowhere", "no journal"),
     "a file to report": (2, "report judge/judge.py", "is a file"),
     "a run that is a file": (
-        1,
+        2,
         "greedy --pool ckpts --eval python:judge/judge.py:score --run-dir judge/judge.py",
         "--run-dir",
     ),
