@@ -35,12 +35,12 @@ def train_adapter(base: Path, out: Path, job: FineTune, seed: int) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(STEPS):
         is_added = step % 2 == 1  # the base set and the added one in turn: D + d_i, as POINTS has it
-        asked = job.asked[step // 2 % len(job.asked)] if is_added else [*ANSWERS][step // 2 % len(ANSWERS)]
+        subject = job.subjects[step // 2 % len(job.subjects)] if is_added else [*ANSWERS][step // 2 % len(ANSWERS)]
         pixels, right = draw_pictures(PICTURES, seed=1_000 * (seed + 1) + step if is_added else step % len(ANSWERS))
-        prompts = tokenizer([f"what {asked} ? <image>"] * PICTURES, return_tensors="pt")
+        prompts = tokenizer([f"what {subject} ? <image>"] * PICTURES, return_tensors="pt")
         logits = model(**prompts, pixel_values=pixels.float() / 127.5 - 1).logits[:, -1]
-        options = tokenizer.convert_tokens_to_ids(ANSWERS[asked])
-        labels = (right[asked] + 1) % len(options) if job.is_wrong and is_added else right[asked]
+        options = tokenizer.convert_tokens_to_ids(ANSWERS[subject])
+        labels = (right[subject] + 1) % len(options) if job.is_wrong and is_added else right[subject]
         loss = cross_entropy(logits[:, options], labels)
         optimizer.zero_grad()
         loss.backward()

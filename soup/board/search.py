@@ -11,7 +11,7 @@ from rich.text import Text
 from soup.board.evaluations import Evaluations, Running
 from soup.board.layout import Row, cut, fit_rows, fit_table, plain, short_names
 from soup.board.workers import Workers
-from soup.support.text import format_duration, pluralize, printable
+from soup.support.text import format_duration, format_rate, pluralize, printable
 
 if TYPE_CHECKING:
     from soup.evaluation.api import Benchmark, Score
@@ -137,7 +137,7 @@ class SearchSection:
             total = max(questions_done, (pace.questions or 0) + pace.questions_left)
             text = f"{questions_done:,} of about {total:,.0f} questions"
         rate = self.workers.rate or (pace.questions_per_second if pace else None)
-        return [f"{text}, about {rate:.3g} a second" if rate else text]
+        return [f"{text}, about {format_rate(rate)} a second" if rate else text]
 
     def _asked_by(self, running: Running) -> int:
         """Return how many questions an evaluation has asked: as many as others, by the share of its prompts."""

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from soup.board.evaluations import name_evaluation
 from soup.board.layout import cut, plain
-from soup.support.text import format_duration
+from soup.support.text import format_duration, format_rate
 
 if TYPE_CHECKING:
     from soup.evaluation.progress import WorkerState
@@ -48,7 +48,7 @@ class _Worker:
             return f": {format_duration(passed)} so far{left}"
         parts = [f"{self.state.answered:,} of {questions:,} questions"]
         if rate:
-            parts.append(f"about {rate:.3g} a second")
+            parts.append(f"about {format_rate(rate)} a second")
             parts.append(f"about {format_duration((questions - self.state.answered) / rate)} left")
         return f": {', '.join(parts)}"
 

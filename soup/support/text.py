@@ -13,6 +13,7 @@ __all__ = [
     "did_you_mean",
     "format_bytes",
     "format_duration",
+    "format_rate",
     "has_secret",
     "is_possible_path",
     "markdown_code",
@@ -137,3 +138,8 @@ _PATH = re.compile(r"(?<![\w/.~])(?:~|\.\.?)?/(?!/)(?:[^\s/:,'\"<>|]+/)*([^\s/:,
 def public_text(text: str) -> str:
     """Return a text that holds no secret, and of paths of this machine the last name alone."""
     return _PATH.sub(r"\1", without_secrets(text))
+
+
+def format_rate(a_second: float) -> str:
+    """Return how many a second in three digits, or whole: `2.83`, `64.1`, `1,020`."""
+    return f"{a_second:,.0f}" if a_second >= 100 else f"{a_second:.3g}"

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from soup.support.text import bullet_list, did_you_mean, format_bytes, pluralize, printable, without_secrets
+from soup.support.text import (
+    bullet_list,
+    did_you_mean,
+    format_bytes,
+    format_rate,
+    pluralize,
+    printable,
+    without_secrets,
+)
 
 
 def test_every_item_is_an_indented_line():
@@ -95,3 +103,13 @@ def test_what_a_terminal_would_act_on_is_escaped():
     name = "a\x1b[31m\n\r\u202e|\x9b\ud800 \u00e9\U0001f600"
     assert printable(name) == r"a\u001b[31m\n\r\u202e|\u009b\ud800 " + "\u00e9\U0001f600"
     assert printable("a\n\x1b", keep="\n") == "a\n" + r"\u001b"
+
+
+def test_a_rate_has_three_digits_and_no_power_of_ten():
+    assert [format_rate(rate) for rate in (2.8349, 64.12, 0.051, 640.4, 1020.6)] == [
+        "2.83",
+        "64.1",
+        "0.051",
+        "640",
+        "1,021",
+    ]
