@@ -21,7 +21,10 @@ def outputs(notebook):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             shown = [output.get("data", {"text/plain": output.get("text")}) for output in cell.outputs]
-            texts = [(sorted(data), re.sub(r"\d+\.\d+", "#", data["text/plain"])) for data in shown]
+            texts = [
+                (sorted(data), re.sub(r"\d+\.\d+|(?<=about )[\d,]+(?= a second)", "#", data["text/plain"]))
+                for data in shown
+            ]
             yield cell.source.splitlines()[0], texts
 
 
