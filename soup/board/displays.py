@@ -128,7 +128,7 @@ class NotebookDisplay:
         """Add the output to the cell."""
         from IPython.display import display
 
-        self._handle = display(self._drawn(), display_id=True)  # type: ignore[no-untyped-call]
+        self._handle = display(self._drawn(), display_id=True)  # type: ignore[no-untyped-call]  # IPython has no types
         self._repeated.start()
 
     def stop(self) -> None:

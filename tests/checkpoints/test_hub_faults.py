@@ -57,7 +57,7 @@ def test_what_may_not_be_read_is_one_sentence_that_says_what_to_do(soup, hub, ch
 
 def test_a_private_repository_is_read_by_who_may(soup, hub):
     hide(hub.repositories["team/a"])
-    soup("inspect", "team/a")
+    assert "head" in soup("inspect", "team/a").stdout, "its tensors are listed"
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -118,7 +118,7 @@ def test_what_the_cache_has_in_part_is_refused_offline(soup, hub):
 
 
 def test_what_the_cache_has_is_taken_while_the_hub_is_down(soup, hub):
-    soup("inspect", "team/a")
+    whole = soup("inspect", "team/a").stdout
     hub.faults += [Fault("/api/", 503, times=100, headers={"Retry-After": "0"})]
-    soup("inspect", "team/a")
-    soup("inspect", "team/a", HF_ENDPOINT="http://127.0.0.1:9")
+    assert soup("inspect", "team/a").stdout == whole
+    assert soup("inspect", "team/a", HF_ENDPOINT="http://127.0.0.1:9").stdout == whole
