@@ -29,3 +29,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, for tests whose modules are marked IN_CHROMIUM."""
+    from tests.helpers.chromium import running_chromium
+
+    with running_chromium() as running:
+        yield running

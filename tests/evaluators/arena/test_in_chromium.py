@@ -6,7 +6,6 @@ Needs playwright (extra [page-test]) and a Chromium of the system's: make test-p
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,14 +19,9 @@ import pytest
 from evaluators.arena.task import serving
 from evaluators.arena.votes import read_votes
 from tests.helpers.arenas import made_arena
-from tests.report.page.test_in_chromium import CONTRAST
+from tests.helpers.chromium import CONTRAST, IN_CHROMIUM, sync_api
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-page")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: make system-page"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = IN_CHROMIUM
 HOSTILE = "<img src=x onerror='window.hacked = 1'><b>bold</b>\n  second line"
 ANSWERS = {
     "alpha": [HOSTILE, *(f"alpha says {n}" for n in range(1, 12))],
@@ -35,14 +29,6 @@ ANSWERS = {
 }
 WAIT = 450
 """Milliseconds after which a pair that is shown takes a vote."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @contextmanager

@@ -5,48 +5,18 @@ Needs playwright (extra [page-test]) and a Chromium of the system's: make test-p
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from soup.report.page.document import run_document
 from soup.report.page.render import write_report
+from tests.helpers.chromium import CONTRAST, IN_CHROMIUM
 from tests.helpers.simulated_runs import SimulatedRun
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-page")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: make system-page"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = IN_CHROMIUM
 
 NEXT = """(drawing) => {
   const all = [...document.querySelectorAll("[role=img], table")];
   return all[all.indexOf(drawing) + 1].tagName;
-}"""
-CONTRAST = """() => {
-  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const pixel = (colors) => {
-    context.clearRect(0, 0, 1, 1);
-    for (const color of colors) { context.fillStyle = color; context.fillRect(0, 0, 1, 1); }
-    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const light = (rgb) => {
-    const [r, g, b] = rgb.map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const faults = [];
-  for (const element of document.querySelectorAll("main *, header *")) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || element.closest("svg, script, noscript, :disabled") || !element.getClientRects().length) continue;
-    const backs = [];
-    for (let at = element; at; at = at.parentElement) backs.unshift(getComputedStyle(at).backgroundColor);
-    const back = pixel(backs), front = pixel([...backs, getComputedStyle(element).color]);
-    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
-    const ratio = (high + 0.05) / (low + 0.05);
-    if (ratio < 4.5) faults.push(`${element.tagName} ${element.textContent.trim().slice(0, 30)}: ${ratio.toFixed(2)}`);
-  }
-  return faults;
 }"""
 
 
@@ -56,14 +26,6 @@ def page_file(tmp_path_factory):
     SimulatedRun(folder / "ckpts.soup", ingredients=5, benchmarks=3, questions=200).search()
     write_report(run_document(folder / "ckpts.soup"), folder / "report.html")
     return folder / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture
