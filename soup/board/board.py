@@ -81,6 +81,7 @@ class Board:
             on_end=self._end,
             on_worker=self._take_worker,
             on_trial=self._take_trial,
+            on_best=self._take_best,
             on_phase=self.start_phase,
             on_bytes=self.advance,
         )
@@ -191,6 +192,10 @@ class Board:
             self._search.take_trial(trial)
         if self._has_lines:
             self.say(f"  {describe_trial(trial)}")
+
+    def _take_best(self, trial: Trial) -> None:
+        with self._lock:
+            self._search.take_best(trial)
 
     def __enter__(self) -> Board:
         self._downloads.__enter__()

@@ -64,6 +64,7 @@ class SearchSection:
         self._asked: dict[tuple[str, str, str], int | None] = {}
         self._pace: tuple[Pace, float] | None = None
         self._heard, self.is_over = 0, False
+        self._told_best: str | None = None
 
     def take_pace(self, pace: Pace) -> None:
         """Take in how far the search is by its journal."""
@@ -89,6 +90,10 @@ class SearchSection:
         for part, scores in ((trial.part, trial.scores), ("report", trial.report)):
             self._count(trial.recipe, part, scores)
 
+    def take_best(self, trial: Trial) -> None:
+        """Show which soup the search itself would end with, from now on."""
+        self._told_best = trial.recipe.digest
+
     def lines(self, width: int, height: int) -> list[Text]:
         """Return at most so many lines, none wider than so many cells."""
         if self.start is None and not self.evaluations.running:
@@ -109,7 +114,14 @@ class SearchSection:
 
     @property
     def best(self) -> Trial | None:
-        """The trial of the highest overall that keeps the guards; of equal ones a soup, of those the last."""
+        """What the search would end with if it ended now.
+
+        Where its strategy does not tell: the trial of the highest overall that keeps the guards; of equal ones a soup,
+        of those the last.
+        """
+        told = [model.trial for model in self.models if model.trial and model.digest == self._told_best]
+        if told:
+            return told[-1]
         trials = [model.trial for model in self.models if model.trial and model.trial.allowed]
         return max(reversed(trials), key=lambda trial: (trial.overall, not trial.is_single), default=None)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import cloup
 
-from soup.cli.options import Command, GroupedOption, Values, compose_options, json_option
+from soup.cli.options import Command, GroupedOption, Values, compose_options, dry_run_option, json_option
 
 __all__ = ["WELCOME", "starting_commands"]
 
@@ -34,7 +34,7 @@ EVAL = ("--eval", "demo:colour,shape,place", "--split", "0.5")
     type=click.Path(file_okay=False, path_type=Path),
     help="Where everything goes. [default: soup-demo]",
 )
-@compose_options(json_option)
+@compose_options(dry_run_option, json_option)
 def demo(values: Values) -> None:
     """Make a scored soup of tiny models.
 
@@ -46,11 +46,20 @@ def demo(values: Values) -> None:
     from soup.report.page.document import directory_table
 
     folder, run_command = values["folder"], click.get_current_context().find_root().command.main
+    *searches, report = commands = _demo_commands(folder)
+    if values["dry_run"]:
+        typed = [shlex.join(["soup", *words]) for words in commands]
+        if values["as_json"]:
+            print_json({"schema": 1, "folder": str(folder), "commands": typed})
+        else:
+            print_line(
+                "\n".join([f"A base and five fine-tunes of it would go into {folder}/, and then:", *typed]), keep="\n"
+            )
+        return
     with open_board(values) as board:
         board.say(f"A base and five fine-tunes of it, in {folder}/ ...")
         write_family(folder / "base", folder / "ckpts")
     loudness = [f"--{name}" for name in ("quiet", "verbose") if values[name]]
-    *searches, report = _demo_commands(folder)
     talk = io.StringIO() if values["quiet"] else sys.stderr
     for words in (*searches, report):
         print(f"\n$ {shlex.join(['soup', *words])}", file=talk, flush=True)

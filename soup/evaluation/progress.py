@@ -65,6 +65,7 @@ class Progress:
         on_end: It is over, with a score or without.
         on_worker: What the worker of that number is at from now on; None: it waits.
         on_trial: A trial has its scores.
+        on_best: The soup that the search would end with if it ended now, where its strategy tells.
         on_phase: What the next bytes belong to, and how many they will be.
         on_bytes: So many bytes more are done.
     """
@@ -79,5 +80,6 @@ class Progress:
     on_end: Callable[[Recipe, Benchmark], None] = lambda recipe, benchmark: None
     on_worker: Callable[[int, WorkerState | None], None] = lambda number, state: None
     on_trial: Callable[[Trial], None] = lambda trial: None
+    on_best: Callable[[Trial], None] = lambda trial: None
     on_phase: Callable[[str, int], None] = lambda name, total_bytes: None
     on_bytes: Callable[[int], None] = lambda count: None

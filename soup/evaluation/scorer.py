@@ -183,6 +183,10 @@ class Scorer:
             self.announced.add(key)
             self.progress.on_trial(trial)
 
+    def on_best(self, trial: Trial) -> None:
+        """Pass on what a strategy tells: see `tell_best`."""
+        self.progress.on_best(trial)
+
     def report(self, trial: Trial, split: Split) -> Trial:
         """Return the same trial with its scores over the questions that only report, and the seconds of both."""
         scores, seconds = self._scores(trial.recipe, self.suite.on(split))

@@ -117,6 +117,18 @@ def test_a_soup_that_breaks_a_guard_is_never_the_best(clock):
     assert lines(board)[-1] == "best so far: a 50.00"
 
 
+def test_the_soup_that_the_strategy_itself_would_end_with_is_the_best_so_far(clock):
+    board = Board(quiet=True)
+    board.progress.on_search(SearchStart("greedy", ("mmbench",), (), 3))
+    single, higher = trial("a", scores={"mmbench": 50.0}), trial("a", "b", scores={"mmbench": 50.5})
+    for each in (single, higher):
+        board.progress.on_trial(each)
+    board.progress.on_best(single)  # by a rule such as p>0.9
+    assert lines(board)[3:] == ["* a        50.00    50.00", "  a + b    50.50    50.50", "best so far: a 50.00"]
+    board.progress.on_best(higher)
+    assert lines(board)[-1] == "best so far: a + b 50.50, +0.50 beside a"
+
+
 def test_questions_their_rate_and_the_time_left_are_told_as_estimates_and_the_time_runs(clock):
     board = Board(quiet=True)
     board.progress.on_search(SearchStart("greedy", ("mmbench",), (), 13))

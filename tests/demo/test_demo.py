@@ -19,7 +19,17 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import AskedModel, Benchmark
 from soup.evaluation.settings import EvalSettings
 from soup.testing import check_evaluator, tiny_candidate, tiny_checkpoint
+from tests.docs.pages import ROOT, blocks, text_of
 from tests.helpers.forked_cli import one_threaded_forge
+
+TUTORIAL = blocks(ROOT / "docs/tutorial.md", "text")[-1].splitlines()
+"""What the ten-minute tutorial shows of the demo's output; `...` stands for the end of a line."""
+
+
+def is_printed(line, output):
+    """Whether a line of the tutorial was printed, with columns that it leaves out or without."""
+    cells = map(re.escape, re.split(r" {2,}", line.removesuffix(" ...")))
+    return re.search(rf"^{' .*'.join(cells)}", output, re.MULTILINE) is not None
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +117,18 @@ def test_a_png_file_holds_the_picture():
         assert list(image.tobytes()) == picture.permute(1, 2, 0).flatten().tolist()
 
 
+def test_a_dry_run_names_the_commands_and_writes_nothing(tmp_path, monkeypatch):
+    with one_threaded_forge(monkeypatch) as forge:
+        told = forge("demo", "here", "--dry-run", cwd=tmp_path)
+        document = json.loads(forge("demo", "here", "--dry-run", "--json", cwd=tmp_path).stdout)
+    head, *commands = told.stdout.splitlines()
+    assert (told.code, told.stderr) == (0, "")
+    assert head.endswith("into here/, and then:")
+    assert commands == document["commands"]
+    assert [line.split()[1] for line in commands] == ["check", "eval", "average", "greedy", "report"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_shows_what_it_runs_and_ends_with_the_table_the_page_and_what_to_type_next(tmp_path, monkeypatch):
     with one_threaded_forge(monkeypatch) as forge:
         ended = forge("demo", cwd=tmp_path)
@@ -114,11 +136,18 @@ def test_the_command_shows_what_it_runs_and_ends_with_the_table_the_page_and_wha
         quiet = forge("demo", "--quiet", cwd=tmp_path)
     assert ended.code == 0, ended
     *table, _, page, following = ended.stdout.splitlines()
-    scores = {line.split()[0]: float(line.split()[4]) for line in table if line.split()[0] in ("mixture", "greedy")}
+    scores = {
+        line.split()[0]: float(line.split()[4]) for line in table if line.split()[0] in ("average", "greedy", "mixture")
+    }
     assert scores["greedy"] > scores["mixture"] + 2  # on the questions that chose nothing: the last table
     assert page == f"The page of this run: {tmp_path / 'soup-demo' / 'report.html'}"
     assert following.startswith("Next: soup greedy --pool ")
     assert ended.stderr.count("\n$ soup ") == 5
+    assert [line for line in TUTORIAL if not is_printed(line, ended.stderr)] == []
+    overalls = [scores["average"], scores["greedy"], scores["mixture"]]
+    assert "{:.2f} on the questions that report, greedy's soup of four {:.2f}, the best single model {:.2f}".format(
+        *overalls
+    ) in re.sub(r"\s+", " ", text_of(ROOT / "docs/tutorial.md"))
     html = (tmp_path / "soup-demo" / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in html
     document = json.loads(again.stdout)

@@ -447,6 +447,27 @@ def test_the_leave_one_out_error_is_that_of_fits_without_the_row():
 # All of them
 
 
+class Telling(Table):
+    """A table that keeps what a strategy tells to be its best so far."""
+
+    def __init__(self, function):
+        super().__init__(function)
+        self.told = []
+
+    def on_best(self, trial):
+        self.told.append(trial.overall)
+
+
+@pytest.mark.parametrize("name", ["forward-backward", "greedy", "prune", "scale"])
+@given(pool=names, seed=st.integers(0, 99))
+def test_a_strategy_tells_its_best_so_far_on_the_way_and_the_last_is_what_it_chooses(name, pool, seed):
+    table = Telling(drawn(seed))
+    returned = STRATEGIES.get(name)(pool, table)
+    choice = returned if isinstance(returned, Choice) else Choice(returned)
+    assert table.told[-1] == table(choice.chosen, choice.method, choice.params).overall
+    assert table.told == sorted(table.told)
+
+
 @pytest.mark.parametrize("name", NEWER)
 def test_nothing_is_bred_from_scores_that_are_not_there_yet(name):
     score, pool = Unknown(), [f"m{i}" for i in range(5)]

@@ -33,6 +33,7 @@ __all__ = [
     "budget",
     "by_overall",
     "strategy",
+    "tell_best",
     "unknown",
 ]
 
@@ -123,6 +124,11 @@ def unknown(trials: Iterable[Scored]) -> bool:
     return any(trial.overall == -math.inf for trial in trials)
 
 
+def tell_best(score: ScoreFunction, trial: Scored) -> None:
+    """Tell which soup the search would end with if it ended now, by its own rule: a board shows it."""
+    getattr(score, "on_best", lambda trial: None)(trial)
+
+
 class Watched:
     """A score for another strategy, which remembers whether a guess stood in for one: see `unknown`."""
 
@@ -136,6 +142,10 @@ class Watched:
         trial = self._score(ingredients, method, params)
         self.met_guess = self.met_guess or unknown([trial])
         return trial
+
+    def on_best(self, trial: Scored) -> None:
+        """Tell it as the search itself would."""
+        tell_best(self._score, trial)
 
 
 def by_overall(pool: Iterable[T], score: ScoreFunction) -> list[T]:

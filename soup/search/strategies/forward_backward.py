@@ -20,6 +20,7 @@ from soup.search.strategies.base import (
     best_allowed_first,
     budget,
     by_overall,
+    tell_best,
     unknown,
 )
 from soup.search.strategies.greedy import greedy
@@ -78,6 +79,7 @@ def forward_backward(
     path, seen, is_fine = [best], {counts}, False
     if unknown([*singles, best]) or watched.met_guess:
         return Choice(weighted(pool, counts))
+    tell_best(score, best)
     for _ in range(steps):
         near = [other for other in _neighbours(counts, 2 if is_fine else 1) if other not in seen]
         trials = [(other, score(weighted(pool, other))) for other in near]
@@ -89,6 +91,7 @@ def forward_backward(
             counts, best, is_fine = moved, trial, False
             seen.add(counts)
             path.append(best)
+            tell_best(score, best)
         elif is_fine:
             break
         else:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from soup.search.strategies.acceptance import Rule
-from soup.search.strategies.base import Budget, ScoreFunction, best_allowed_first, budget, by_overall
+from soup.search.strategies.base import Budget, ScoreFunction, best_allowed_first, budget, by_overall, tell_best
 
 __all__ = ["greedy"]
 
@@ -41,8 +41,10 @@ def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> li
     )  # a rule that the evaluator can't serve fails now, not k scores later
     first, *others = best_allowed_first(by_overall(pool, score), score)
     chosen, best = [first], score([first])
+    tell_best(score, best)
     for ingredient in others:
         trial = score([*chosen, ingredient])
         if rule.admits(trial, best):
             chosen, best = [*chosen, ingredient], trial
+            tell_best(score, best)
     return chosen

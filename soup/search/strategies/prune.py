@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from soup.errors import RecipeError
 from soup.search.strategies.acceptance import Rule, best_of, describe_difference
-from soup.search.strategies.base import Budget, Choice, Scored, ScoreFunction, allowed, budget, unknown
+from soup.search.strategies.base import Budget, Choice, Scored, ScoreFunction, allowed, budget, tell_best, unknown
 
 __all__ = ["prune"]
 
@@ -49,6 +49,7 @@ def prune(pool: Sequence[T], score: ScoreFunction, *, accept: str = "gt", order:
     rule = Rule.parse(accept)
     chosen, best = list(pool), score(list(pool))
     rule.beats(best, best)  # a rule that the evaluator can't serve fails now
+    tell_best(score, best)
     if order == "own":
         return _sweep(chosen, best, score, rule)
     path = [best]
@@ -63,6 +64,7 @@ def prune(pool: Sequence[T], score: ScoreFunction, *, accept: str = "gt", order:
             break
         chosen, best = smaller, trial
         path.append(best)
+        tell_best(score, best)
     return Choice(chosen, path=path, notes=notes)
 
 
@@ -77,6 +79,7 @@ def _sweep(chosen: list[T], best: Scored, score: ScoreFunction, rule: Rule) -> C
         if rule.admits(trial := score(smaller), best):
             chosen, best = smaller, trial
             path.append(best)
+            tell_best(score, best)
     return Choice(chosen, path=path)
 
 

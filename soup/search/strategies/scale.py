@@ -15,7 +15,7 @@ from soup.errors import RecipeError
 from soup.merging.plan import make_method
 from soup.merging.pool import Pool
 from soup.search.strategies.acceptance import Rule, best_of, describe_difference, describe_form
-from soup.search.strategies.base import Budget, Choice, Chosen, ScoreFunction, Watched, budget, unknown
+from soup.search.strategies.base import Budget, Choice, Chosen, ScoreFunction, Watched, budget, tell_best, unknown
 from soup.search.strategies.weight_space import refuse_components
 from soup.support.options import option_name
 from soup.support.plugins import STRATEGIES
@@ -94,6 +94,7 @@ def scale(
     if watched.met_guess or unknown([best]):
         return Choice(chosen)
     rule.beats(best, best)
+    tell_best(score, best)
     params: dict[str, Any] = {}
     path, notes = [best], []
     for title, ways in _coordinates(grid, components):
@@ -111,6 +112,7 @@ def scale(
         if rule.admits(trial, best):
             params, best = changed, trial
             path.append(best)
+            tell_best(score, best)
     return Choice(chosen, method if params else None, params, path, notes)
 
 

@@ -21,7 +21,7 @@ from soup.evaluation.scorer import Scorer
 from soup.evaluation.suite import BenchmarkSuite
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import Recipe
-from soup.search.strategies.base import Scored, ScoreFunction
+from soup.search.strategies.base import Scored, ScoreFunction, tell_best
 from soup.search.workers.protocol import AnswersEvent, EvalTask, Event, Remark, ScoreEvent, TaskDone, WorkerPool
 
 __all__ = ["SpeculativeRunner"]
@@ -186,6 +186,11 @@ class _Probe:
         if len(self.wanted) >= self._most_wanted or self._calls > MOST_GUESSES:
             raise _EnoughError
         return _Assumed()
+
+    def on_best(self, trial: Scored) -> None:
+        """Pass it on unless a guess led there."""
+        if not self.wanted:
+            tell_best(self._scorer, trial)
 
     def _true_trial(self, recipe: Recipe) -> Trial:
         trial = self._scorer.trial(recipe)
