@@ -24,6 +24,7 @@ export TOKENIZERS_PARALLELISM = false
 
 KERNELS := $(wildcard soup/merging/kernels/*)
 EXECUTIONS ?= 100000
+TEST_PROCESSES ?= 2
 
 .PHONY: demo notebook test test-page test-all smoke test-vllm test-vllm-here zoo lint fuzz docs bench system system-page clean
 
@@ -31,10 +32,11 @@ demo: .venv/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/toy/demo.sh
 
 test: .venv/ready lint
-	$(BIN)/pytest -m "not slow and not gpu and not zoo and not vllm"
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow and not gpu and not zoo and not vllm"
 
-test-all: .venv/ready lint
-	$(BIN)/pytest -m "not gpu and not zoo and not vllm"
+# One process for the slow tests: several of them start Ray or fill the machine.
+test-all: test
+	$(BIN)/pytest -m "slow and not gpu and not zoo and not vllm"
 
 notebook: .venv/ready
 	$(BIN)/python examples/run_notebook.py
