@@ -64,10 +64,11 @@ def format_bytes(count: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration: `12 s`, `5 min`, `3 h 05 min`."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
+    """Format a duration: `12 s`, `5 min`, `3 h 05 min`; never `1 min`, which could be 30 s or 89."""
+    whole_seconds = round(seconds)
+    if whole_seconds < 90:
+        return f"{whole_seconds} s"
+    minutes = round(whole_seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 

@@ -209,7 +209,7 @@ def test_each_worker_tells_what_it_is_at_its_rate_and_the_time_left(clock):
     tell(0, WorkerState(recipe("a"), MMBENCH, 64, 64))
     tell(0, None)
     board.progress.on_score(recipe("a"), OCRBENCH, Score(50.0), 40.0)
-    assert lines(board)[-1] == "worker 1 a on ocrbench: 1 min so far, about 8 s left"
+    assert lines(board)[-1] == "worker 1 a on ocrbench: 32 s so far, about 8 s left"
     tell(1, WorkerState(recipe("b"), MMBENCH, 10))
     assert lines(board)[-2:] == ["worker 0 waits", "worker 1 b on mmbench: 0 of 10 questions"]
     tell(0, WorkerState(recipe("b"), MMBENCH, 10))

@@ -8,6 +8,7 @@ from soup.support.text import (
     bullet_list,
     did_you_mean,
     format_bytes,
+    format_duration,
     format_rate,
     pluralize,
     printable,
@@ -113,3 +114,19 @@ def test_a_rate_has_three_digits_and_no_power_of_ten():
         "640",
         "1,021",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (32, "32 s"),
+        (89.4, "89 s"),
+        (89.6, "2 min"),
+        (150, "2 min"),
+        (7140, "119 min"),
+        (11100, "3 h 05 min"),
+    ],
+)
+def test_a_duration_below_a_minute_and_a_half_is_told_in_seconds(seconds, text):
+    assert format_duration(seconds) == text
