@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from soup.merging.recipe import Recipe
     from soup.report.pool_check import check
     from soup.report.sweep import sweep
-    from soup.search.run import cook, evaluate
+    from soup.search.evaluate import evaluate
+    from soup.search.run import cook
     from soup.search.strategies import average, greedy, maximum, strategy
     from soup.support.plugins import evaluator
 
@@ -65,7 +66,7 @@ _MODULES = {
     "average": "soup.search.strategies",
     "check": "soup.report.pool_check",
     "cook": "soup.search.run",
-    "evaluate": "soup.search.run",
+    "evaluate": "soup.search.evaluate",
     "evaluator": "soup.support.plugins",
     "greedy": "soup.search.strategies",
     "maximum": "soup.search.strategies",

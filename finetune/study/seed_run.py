@@ -18,7 +18,8 @@ from soup.evaluation.progress import Progress
 from soup.evaluation.suite import build_suite
 from soup.evaluation.trial import Trial
 from soup.merging.options import WriteOptions
-from soup.search.run import cook, evaluate
+from soup.search.evaluate import evaluate
+from soup.search.run import cook
 from soup.support.atomic_files import write_atomic
 
 __all__ = ["SeedRun", "StudyProgress"]

@@ -31,7 +31,7 @@ from soup.errors import EvaluatorError, FinetuneError
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.suite import build_suite
 from soup.evaluation.trial import Trial
-from soup.search.run import evaluate
+from soup.search.evaluate import evaluate
 from soup.search.strategies.acceptance import Rule, describe_difference
 from soup.support.atomic_files import write_atomic
 from soup.support.options import option_name

@@ -15,7 +15,7 @@ from finetune.training.parallel import world_size
 from soup.errors import FinetuneError
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.suite import build_suite
-from soup.search.run import evaluate
+from soup.search.evaluate import evaluate
 
 __all__ = ["check_evaluation", "scores_on_the_way"]
 

@@ -37,8 +37,8 @@ def evaluate(values: Values) -> None:
     """Score checkpoints, into the journal."""
     from soup.cli.console import open_board, print_json, print_table
     from soup.report.tables import trials_table
+    from soup.search.evaluate import evaluate
     from soup.search.result import trial_as_json
-    from soup.search.run import evaluate
 
     with open_board(values) as board:
         trials = evaluate(

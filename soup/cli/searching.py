@@ -117,7 +117,8 @@ def cook(values: Values) -> None:
 def _cook(strategy: str, strategy_args: dict[str, Any], values: Values) -> None:
     from soup.cli.console import open_board, print_json, print_line, print_plan, print_table
     from soup.report.tables import trials_table
-    from soup.search.run import CookArguments, plan_cook, run_cook
+    from soup.search.preparation import CookArguments
+    from soup.search.run import plan_cook, run_cook
 
     arguments = CookArguments(
         strategy=strategy,

@@ -81,6 +81,11 @@ class EvalConfig(EvalSettings):
         if not all(isinstance(entry, str) or callable(entry) for entry in _entries(self.benchmarks)):
             raise EvaluatorError(f"benchmarks: expected the names of benchmarks, found {self.benchmarks!r:.80}.")
 
+    @classmethod
+    def of(cls, benchmarks: BenchmarkNames | EvalConfig) -> EvalConfig:
+        """Return what says all, or that of benchmarks alone."""
+        return benchmarks if isinstance(benchmarks, EvalConfig) else cls(benchmarks)
+
     @property
     def settings(self) -> EvalSettings:
         """The part of it that evaluators are built from."""

@@ -23,7 +23,7 @@ from soup.merging.pool_folders import PoolListing, list_pool
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["Pool"]
+__all__ = ["Locations", "Pool"]
 
 Locations = str | Path | Sequence[str | Path]
 

@@ -7,7 +7,7 @@ import dataclasses
 import soup
 from soup.evaluation.config import EvalConfig
 from soup.merging.options import MergeOptions, WriteOptions
-from soup.search.run import CookArguments
+from soup.search.preparation import CookArguments
 from soup.search.run import plan_cook as plan_arguments
 
 NAMED = {"eval": EvalConfig, "merge": MergeOptions, "write": WriteOptions}

@@ -28,7 +28,7 @@ LIMIT_BYTES = 16 * 2**30
 """Of addresses: one that reads without end is no danger to the machine."""
 
 PRELOADED = ("torch", "safetensors.numpy", "evaluators.command", "evaluators.python", "soup.search.run")
-PRELOADED += ("soup.cli.app", "soup.cli.console", "soup.report.pool_check")
+PRELOADED += ("soup.search.evaluate", "soup.cli.app", "soup.cli.console", "soup.report.pool_check")
 
 
 @dataclass(frozen=True)

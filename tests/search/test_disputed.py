@@ -14,7 +14,7 @@ from soup.evaluation.config import EvalConfig
 from soup.evaluation.objective import Objective
 from soup.evaluation.progress import Progress
 from soup.report.tables import run_table, trials_table
-from soup.search.run import evaluate
+from soup.search.evaluate import evaluate
 from tests.helpers import flat_arguments as flat
 from tests.helpers.quiz import COUNT, asked, make_quiz_pool, questions
 from tests.helpers.toy_pools import tree

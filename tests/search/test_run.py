@@ -22,7 +22,7 @@ from soup.evaluation.progress import Progress
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
-from soup.search.run import evaluate
+from soup.search.evaluate import evaluate
 from soup.support.plugins import EVALUATORS
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import TOKENIZER, calls, debris, make_checkpoint, make_judge, make_pool, tree

@@ -17,7 +17,8 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import AskedModel, Benchmark, Split
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.settings import EvalSettings
-from soup.search.run import cook, evaluate
+from soup.search.evaluate import evaluate
+from soup.search.run import cook
 from soup.testing import check_evaluator
 from tests.helpers.arenas import write_candidates, write_prompts
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, scripted

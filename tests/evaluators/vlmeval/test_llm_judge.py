@@ -24,7 +24,7 @@ from soup.evaluation.api import Benchmark
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.journal import score_key
 from soup.evaluation.settings import EvalSettings
-from soup.search.run import evaluate
+from soup.search.evaluate import evaluate
 from soup.testing import tiny_checkpoint
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, grade, plain_vlmeval, scripted
 from tests.helpers.toy_test_sets import TOYS, mathvista_rows, mmvet_rows, png, right, write_tsv

@@ -1,0 +1,96 @@
+"""Score checkpoints one by one into the journal, or one model that is loaded already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import overload
+
+from soup.board.board import shown
+from soup.errors import EvaluatorError
+from soup.evaluation.api import Score
+from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks
+from soup.evaluation.config import BenchmarkNames, EvalConfig
+from soup.evaluation.loaded_model import evaluate_loaded
+from soup.evaluation.progress import Progress, SearchStart
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.suite import build_suite
+from soup.evaluation.trial import Trials
+from soup.merging.options import MergeOptions
+from soup.merging.pool import Locations, Pool
+from soup.merging.template import RecipeTemplate
+from soup.search.session import Session
+
+__all__ = ["evaluate"]
+
+
+@overload
+def evaluate(
+    checkpoints: Locations,
+    *,
+    eval: BenchmarkNames | EvalConfig,
+    run_dir: str | Path | None = None,
+    merge: MergeOptions | None = None,
+    progress: Progress | None = None,
+) -> Trials: ...
+
+
+@overload
+def evaluate(
+    *, model: object, processor: object, eval: BenchmarkNames | EvalConfig, progress: Progress | None = None
+) -> dict[str, Score]: ...
+
+
+def evaluate(
+    checkpoints: Locations = (),
+    *,
+    eval: BenchmarkNames | EvalConfig,
+    model: object = None,
+    processor: object = None,
+    run_dir: str | Path | None = None,
+    merge: MergeOptions | None = None,
+    progress: Progress | None = None,
+) -> Trials | dict[str, Score]:
+    """Score checkpoints one by one, each alone, into the journal. They need not belong together.
+
+    Or score a model that is loaded already, where it is: then the scores by benchmark come back, those of the
+    checkpoint that it would be saved as, and nothing is remembered.
+
+    Args:
+        checkpoints: Directories or Hub ids.
+        model: A model of transformers, in place of checkpoints.
+        processor: Its processor.
+        eval: As for `cook`.
+        run_dir: Where journal, scratch and logs live; by default beside the first checkpoint.
+        merge: `allow_nonfinite` lets checkpoints be scored that hold NaN or infinity.
+        progress: Who hears how far the run is; by default a board shows it, and `Progress()` is nobody.
+
+    Raises:
+        SoupError: a checkpoint is damaged, a benchmark unknown or its data not here, or the harness failed.
+    """
+    with shown(progress) as progress:
+        if model is None:
+            return _evaluate_checkpoints(checkpoints, EvalConfig.of(eval), run_dir, merge or MergeOptions(), progress)
+        if checkpoints or run_dir or merge:
+            raise EvaluatorError("model: is judged where it is; leave checkpoints, run_dir and merge out.")
+        return evaluate_loaded(model, processor, EvalConfig.of(eval), progress)
+
+
+def _evaluate_checkpoints(
+    checkpoints: Locations,
+    config: EvalConfig,
+    run_dir: str | Path | None,
+    options: MergeOptions,
+    progress: Progress,
+) -> Trials:
+    locations = [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
+    benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
+    template, suite = RecipeTemplate(options=options), build_suite(benchmarks, config.settings)
+    run = RunDirectory.choose(run_dir, locations)
+    for text in secret_remarks(benchmarks):
+        progress.on_warning(text)
+    with Pool(locations) as pool:
+        expected = len(pool) * (1 if config.split is None else 2)
+        progress.on_search(SearchStart("eval", tuple(each.name for each in benchmarks), tuple(pool.names), expected))
+        with Session.open(pool, suite, config, run, template, progress, expected) as session:
+            session.evaluate_singles()
+            return Trials(session.reported())

@@ -1,0 +1,183 @@
+"""Prepare a strategy's run: check all that can be checked from names and headers, before anything is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soup.checkpoints.destination import refuse_destination, refuse_unwritable
+from soup.errors import OutputError, RecipeError
+from soup.evaluation.api import Benchmark
+from soup.evaluation.benchmark_names import secret_remarks
+from soup.evaluation.config import BenchmarkNames, EvalConfig
+from soup.evaluation.harnesses import asks_some
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.suite import BenchmarkSuite
+from soup.merging.merge import earlier_soup, refuse_inputs_as_output
+from soup.merging.options import MergeOptions, WriteOptions
+from soup.merging.plan import MergePlan, plan_merge
+from soup.merging.pool import Locations, Pool
+from soup.merging.recipe import Recipe
+from soup.merging.shares import shares_of
+from soup.merging.template import RecipeTemplate
+from soup.search.bound_strategy import BoundStrategy
+from soup.search.confirmation import saves_questions
+from soup.search.forecast import Evaluations
+from soup.search.strategies.base import Choice, Strategy
+from soup.support.open_files import real_path
+from soup.support.options import option_name, refuse_wrong_type, speaks_in_flags
+
+__all__ = ["CookArguments", "PreparedRun", "prepare"]
+
+
+@dataclass(frozen=True)
+class CookArguments:
+    """The arguments of `cook`, which says what they are.
+
+    Raises:
+        RecipeError: arguments of a wrong type.
+    """
+
+    strategy: str | Strategy
+    pool: Locations
+    out: str | Path | None = None
+    eval: BenchmarkNames | EvalConfig = ()
+    base: str | Path | None = None
+    exclude: Sequence[str] = ()
+    run_dir: str | Path | None = None
+    strategy_args: Mapping[str, Any] | None = None
+    merge: MergeOptions | None = None
+    write: WriteOptions | None = None
+
+    def __post_init__(self) -> None:
+        path = (str, Path, type(None))
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "pool": (str, Path, Sequence),
+            "out": path,
+            "base": path,
+            "exclude": (list, tuple),
+            "run_dir": path,
+            "strategy_args": (Mapping, type(None)),
+            "merge": (MergeOptions, type(None)),
+            "write": (WriteOptions, type(None)),
+        }
+        refuse_wrong_type({name: getattr(self, name) for name in kinds}, kinds, RecipeError)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is prepared: everything checked that can be, nothing evaluated, nothing written."""
+
+    strategy: BoundStrategy
+    pool: Pool
+    config: EvalConfig
+    benchmarks: tuple[Benchmark, ...]
+    directory: RunDirectory
+    template: RecipeTemplate
+    out: Path
+    largest: MergePlan
+    warnings: tuple[str, ...]
+
+    def recipe(self, choice: Choice) -> Recipe:
+        """Return the recipe of a choice, not sealed yet."""
+        return _recipe(self.template.varied(choice.method, choice.params), self.pool, choice.chosen)
+
+    @property
+    def evaluations(self) -> Evaluations | None:
+        """How many models are evaluated at most; None: who knows."""
+        budget, config = self.strategy.budget(len(self.pool)), self.config
+        if budget is None:
+            return None
+        return Evaluations.most(
+            budget,
+            len(self.pool),
+            all_singles=bool(config.objective.guards),
+            estimates=self.audit is not None,
+            split=config.split is not None,
+        )
+
+    @property
+    def sure_singles(self) -> tuple[str, ...]:
+        """The names of the ingredients that are scored alone, where that is sure to be all of them."""
+        budget, count = self.strategy.budget(len(self.pool)), len(self.pool)
+        all_singles = self.config.objective.guards or self.audit is not None or (budget and budget.singles == count)
+        return tuple(self.pool.names) if all_singles else ()
+
+    @property
+    def audit(self) -> float | None:
+        """The share of undisputed questions that soups are asked; None: all are asked everything."""
+        is_worth_it = saves_questions(self.strategy.budget(len(self.pool)), len(self.pool))
+        return self.config.question_rule.audit if is_worth_it else None
+
+    def hint(self, suite: BenchmarkSuite) -> str | None:
+        """Return how a long search could cost less; None where it could not, or does already."""
+        budget, count = self.strategy.budget(len(self.pool)), len(self.pool)
+        is_long = budget is not None and budget.singles + budget.soups > 2 * count
+        if not is_long or self.audit is not None:
+            return None
+        if not any(asks_some(entry.evaluator, entry.benchmark) for entry in suite.entries):
+            return None
+        rule = "--questions disputed" if speaks_in_flags() else 'questions="disputed"'
+        return f"{rule} would ask most soups a fraction of the questions (docs/questions.md)."
+
+
+@contextmanager
+def prepare(arguments: CookArguments) -> Iterator[PreparedRun]:
+    """Check all that can be checked from names and headers alone.
+
+    Raises:
+        SoupError: the first kind of thing that would stop the run later.
+    """
+    bound = BoundStrategy.bind(arguments.strategy, arguments.strategy_args)
+    config = EvalConfig.of(arguments.eval)
+    benchmarks = config.parse()
+    directory = RunDirectory.choose(arguments.run_dir, arguments.pool)
+    out = Path(arguments.out) if arguments.out is not None else bound.default_out
+    options, write = arguments.merge or MergeOptions(), arguments.write or WriteOptions()
+    template = RecipeTemplate(bound.name, config.objective.as_json(), options)
+    with Pool(arguments.pool, arguments.base, arguments.exclude) as pool:
+        pool.take_tokenizer(options.tokenizer)
+        pool.check(options.dtype, options.drop)
+        bound.budget(len(pool))  # which refuses wrong options
+        if benchmarks:
+            directory.refuse_as_output(out)
+        is_earlier = _refuse_out(out, write, bound, pool, arguments.pool)
+        largest = plan_merge(_recipe(template, pool, list(pool)), pool, options, write)
+        if not is_earlier:
+            refuse_unwritable(out, largest.write_bytes)
+        warnings = (*_warnings(pool, options.drop), *secret_remarks(benchmarks))
+        yield PreparedRun(bound, pool, config, benchmarks, directory, template, out, largest, warnings)
+
+
+def _recipe(template: RecipeTemplate, pool: Pool, chosen: object) -> Recipe:
+    return template.recipe(pool, shares_of(pool, chosen))
+
+
+def _warnings(pool: Pool, drop: Sequence[str]) -> list[str]:
+    warnings = pool.warnings(drop)
+    if len(pool) == 1:
+        warnings.append(f"a pool of one: the soup will be {pool.names[0]} itself")
+    return warnings
+
+
+def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: Pool, locations: Locations) -> bool:
+    """Refuse before the first evaluation what would stop the last step; return whether an earlier soup may stay.
+
+    An earlier soup of the same strategy and pool may be this very one: that shows when the recipe is known.
+    """
+    folder = Path(locations) if isinstance(locations, str | Path) else None
+    if folder is not None and folder.is_dir() and real_path(out).parent == real_path(folder):
+        raise OutputError(
+            f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another "
+            f"{option_name('out')}."
+        )
+    refuse_inputs_as_output(pool, out)
+    earlier = earlier_soup(out)
+    may_stay = not write.overwrite and not write.as_adapter
+    if earlier and may_stay and earlier.strategy == strategy.name and {*earlier.names} <= {*pool.names}:
+        return True
+    refuse_destination(out, overwrite=write.overwrite)
+    return False
