@@ -16,7 +16,7 @@ from soup.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, missing_we
 from soup.checkpoints.carried_files import is_side_file
 from soup.checkpoints.hub_downloads import run_download
 from soup.checkpoints.hub_errors import hub_errors, retried
-from soup.checkpoints.reader import INDEX, WEIGHTS, choose_weights, read_index
+from soup.checkpoints.weight_files import INDEX, WEIGHTS, choose_weights, read_index
 from soup.errors import CheckpointError
 
 __all__ = ["HubId", "fetch_checkpoint", "is_hub_id"]

@@ -29,7 +29,7 @@ from soup.checkpoints.destination import (
 )
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.early_sync import EarlySync
-from soup.checkpoints.reader import INDEX, WEIGHTS
+from soup.checkpoints.weight_files import INDEX, WEIGHTS
 from soup.errors import OutputError
 from soup.support.atomic_files import sync, sync_tree
 from soup.support.open_files import ReopenedFile

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soup.checkpoints.hub import is_hub_id
-from soup.checkpoints.reader import looks_like_checkpoint
+from soup.checkpoints.weight_files import looks_like_checkpoint
 from soup.errors import OutputError
 from soup.evaluation.journal import FILE_NAME
 from soup.merging.recipe import Recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from soup.checkpoints.adapter import Adapter
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
-from soup.checkpoints.reader import is_adapter
+from soup.checkpoints.weight_files import is_adapter
 from soup.errors import PoolError, SoupError
 from soup.support.options import option_name
 from soup.support.text import bullet_list

@@ -11,8 +11,9 @@ from soup.checkpoints.adapted import AdaptedCheckpoint
 from soup.checkpoints.adapter import Adapter
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
-from soup.checkpoints.reader import Checkpoint, is_adapter
+from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.training_record import TrainingRecord, read_training_record
+from soup.checkpoints.weight_files import is_adapter
 from soup.errors import CheckpointError, SoupError
 from soup.merging.recipe import CheckpointSource
 from soup.support.options import option_name

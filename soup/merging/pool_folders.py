@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soup.checkpoints.hub import is_hub_id
-from soup.checkpoints.reader import looks_like_checkpoint
+from soup.checkpoints.weight_files import looks_like_checkpoint
 from soup.errors import PoolError
 from soup.support.open_files import read_errors
 from soup.support.options import option_name

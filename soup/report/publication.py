@@ -14,7 +14,8 @@ from soup.checkpoints.adapter import ADAPTER_CONFIG, Adapter
 from soup.checkpoints.card import CARD
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES, TOKENIZER, matches
 from soup.checkpoints.hub import HubId
-from soup.checkpoints.reader import INDEX, Checkpoint, is_adapter
+from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.weight_files import INDEX, is_adapter
 from soup.errors import CheckpointError, JournalError, OutputError
 from soup.evaluation.run_directory import RunDirectory
 from soup.merging.merge import RECIPE_KEY

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soup.board.board import shown
-from soup.checkpoints.reader import is_adapter
+from soup.checkpoints.weight_files import is_adapter
 from soup.errors import PoolError, RecipeError
 from soup.evaluation.api import LIKELIHOOD
 from soup.evaluation.benchmark_names import parse_benchmarks, secret_remarks

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from soup.checkpoints.digest import digest_checkpoint, side_digest
 from soup.checkpoints.dtypes import named_dtype
-from soup.checkpoints.reader import INDEX, WEIGHTS
+from soup.checkpoints.weight_files import INDEX, WEIGHTS
 from soup.evaluation.candidate import SoupCandidate
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 import soup
 from soup.checkpoints.digest import DigestCache, FileStamp, digest_checkpoint, side_digest
-from soup.checkpoints.reader import INDEX, WEIGHTS, Checkpoint, looks_like_checkpoint
+from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.weight_files import INDEX, WEIGHTS, looks_like_checkpoint
 from soup.errors import CheckpointError
 from soup.testing import TINY_SHAPES, tiny_checkpoint, tiny_tensor
 from tests.helpers.merge_oracle import read_back

@@ -11,7 +11,8 @@ import pytest
 import soup
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
 from soup.checkpoints.digest import digest_checkpoint, side_digest
-from soup.checkpoints.reader import INDEX, Checkpoint
+from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.weight_files import INDEX
 from soup.errors import CheckpointError, PoolError
 from soup.evaluation.candidate import SoupCandidate
 from soup.merging.options import MergeOptions

@@ -38,8 +38,9 @@ from soup.checkpoints.config_differences import config_differences
 from soup.checkpoints.digest import DigestCache, _key, _stamps
 from soup.checkpoints.header import read_header
 from soup.checkpoints.origin import different_starts
-from soup.checkpoints.reader import INDEX, WEIGHTS, Checkpoint
+from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import config_for, lent_kinds, side_differences, tokenizer_differences
+from soup.checkpoints.weight_files import INDEX, WEIGHTS
 from soup.errors import SoupError
 from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.journal import Journal

@@ -8,7 +8,8 @@ from transformers import AutoModelForImageTextToText
 
 import soup
 from soup.checkpoints.digest import digest_checkpoint
-from soup.checkpoints.reader import INDEX, Checkpoint
+from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.weight_files import INDEX
 from soup.errors import CheckpointError
 from soup.testing import tiny_candidate
 from tests.helpers.merge_oracle import assert_mean, config, read_back, recipe_of, same_bits

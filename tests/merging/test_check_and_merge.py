@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import soup
-from soup.checkpoints.reader import INDEX
+from soup.checkpoints.weight_files import INDEX
 from soup.errors import SoupError
 from soup.merging.options import MergeOptions
 from soup.report.pool_check import check
