@@ -95,7 +95,8 @@ def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: in
     import torch
 
     from soup.checkpoints.dtypes import DTYPES, TensorSpec
-    from soup.checkpoints.writer import CheckpointWriter, plan_files, view_bytes
+    from soup.checkpoints.file_plan import plan_files
+    from soup.checkpoints.writer import CheckpointWriter, view_bytes
 
     if (folder / "model.safetensors").exists():
         return folder

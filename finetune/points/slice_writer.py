@@ -14,9 +14,10 @@ import torch
 
 from soup.checkpoints.destination import refuse_destination
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
+from soup.checkpoints.file_plan import FilePlan, plan_files
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
 from soup.checkpoints.reader import Checkpoint
-from soup.checkpoints.writer import CheckpointWriter, FilePlan, plan_files, view_bytes
+from soup.checkpoints.writer import CheckpointWriter, view_bytes
 from soup.errors import FinetuneError, OutputError
 from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads

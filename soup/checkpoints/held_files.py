@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from soup.checkpoints.file_plan import FilePlan, header_bytes
 from soup.checkpoints.shard import Shard
-from soup.checkpoints.writer import FilePlan, header_bytes
 from soup.errors import CheckpointError
 from soup.support.open_files import read_errors
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.file_plan import FilePlan
 from soup.checkpoints.side_files import lent_kinds
-from soup.checkpoints.writer import CheckpointWriter, FilePlan
+from soup.checkpoints.writer import CheckpointWriter
 from soup.evaluation.dealing import Dealer
 from soup.evaluation.module_slots import find_slots
 from soup.hf.key_mapping import Conversion

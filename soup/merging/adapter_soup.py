@@ -20,8 +20,9 @@ from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
 from soup.checkpoints.adapter_deltas import Delta, Factor
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
+from soup.checkpoints.file_plan import FilePlan
 from soup.checkpoints.hub import HubId
-from soup.checkpoints.writer import FilePlan, view_bytes
+from soup.checkpoints.writer import view_bytes
 from soup.errors import PoolError, RecipeError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.low_rank import load_factor

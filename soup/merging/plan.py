@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
+from soup.checkpoints.file_plan import FilePlan, plan_files
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import complete_side_files
-from soup.checkpoints.writer import FilePlan, plan_files
 from soup.errors import RecipeError, SoupError
 from soup.merging.adapter_soup import AdapterPlan, plan_adapter
 from soup.merging.block_arithmetic import Blend

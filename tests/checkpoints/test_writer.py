@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 import soup
 from soup.checkpoints import early_sync
 from soup.checkpoints.dtypes import DTYPES, TensorSpec
+from soup.checkpoints.file_plan import plan_files
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.weight_files import INDEX, WEIGHTS
-from soup.checkpoints.writer import CheckpointWriter, plan_files, view_bytes
+from soup.checkpoints.writer import CheckpointWriter, view_bytes
 from soup.errors import OutputError, PoolError
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.recipe import Recipe
