@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from soup.evaluation.api import Score
-from soup.evaluation.journal import Entry
+from soup.evaluation.journal_entry import Entry
 
 __all__ = ["Cost", "Pace", "count_questions", "model_cost"]
 

@@ -14,7 +14,8 @@ from soup.evaluation.api import Score, Split
 from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.estimates import refuse_failed_audit
 from soup.evaluation.harnesses import has_check
-from soup.evaluation.journal import Entry, Journal, score_key
+from soup.evaluation.journal import Journal, score_key
+from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.pace import Pace, count_questions, model_cost
 from soup.evaluation.progress import Progress

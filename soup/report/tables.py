@@ -10,7 +10,8 @@ from typing import Any, cast
 from soup.errors import JournalError, SoupError
 from soup.evaluation.api import LIKELIHOOD, Score
 from soup.evaluation.bootstrap import paired_difference
-from soup.evaluation.journal import Entry, Journal
+from soup.evaluation.journal import Journal
+from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import Objective
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.trial import Trial

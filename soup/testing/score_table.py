@@ -13,7 +13,8 @@ from pathlib import Path
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import LIKELIHOOD, Score
-from soup.evaluation.journal import Entry, Journal
+from soup.evaluation.journal import Journal
+from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
 from soup.testing.simulation import TableRecipe, TableScorer
 

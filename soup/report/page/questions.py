@@ -12,7 +12,7 @@ from soup.errors import SoupError
 from soup.evaluation.api import AskedModel, ShownQuestion
 from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.harnesses import build_evaluator, categories, show
-from soup.evaluation.journal import Entry
+from soup.evaluation.journal_entry import Entry
 from soup.report.page.run_record import RunModel, RunRecord
 
 __all__ = ["ChangedQuestion", "changed_questions"]
