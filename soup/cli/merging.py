@@ -49,9 +49,10 @@ def merge(values: Values) -> None:
     """
     from soup.checkpoints.destination import refuse_destination
     from soup.cli.console import open_board, print_json, print_line, print_plan
-    from soup.merging.merge import earlier_soup, open_pool, refuse_inputs_as_output, with_adapters_base, write_soup
+    from soup.merging.merge import open_pool, refuse_inputs_as_output, with_adapters_base, write_soup
     from soup.merging.plan import plan_merge
     from soup.merging.recipe import Recipe
+    from soup.merging.soup_files import earlier_soup
 
     recipe, out, write = Recipe.read(values["recipe"]), Path(values["out"]), values.carrier(WriteOptions)
     recipe.refuse_untrusted_code(trusted=values["trust_code"])

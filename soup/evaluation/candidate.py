@@ -23,12 +23,12 @@ from soup.evaluation.module_slots import find_slots
 from soup.hf.key_mapping import Conversion
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Sink, for_each_block
-from soup.merging.merge import add_side_files
 from soup.merging.options import MergeOptions
 from soup.merging.plan import plan_merge, wrap_method_errors
 from soup.merging.pool import Pool
 from soup.merging.pool_locations import PoolLocations
 from soup.merging.recipe import Recipe
+from soup.merging.soup_files import add_side_files
 from soup.merging.tensor_inputs import stored_checkpoints
 from soup.support.threads import run_on_threads
 from soup.support.torch_threads import single_threaded_torch

@@ -1,8 +1,9 @@
 """Make a recipe's soup: open the inputs, plan, loop over blocks, close. Read `merge` first.
 
 Planning is in `soup/merging/plan.py`, reading in `soup/checkpoints/reader.py`, the arithmetic in
-`soup/merging/block_arithmetic.py`, writing in `soup/checkpoints/writer.py`. Nothing here knows an architecture: every
-tensor of the inputs is merged, copied, or dropped by name.
+`soup/merging/block_arithmetic.py`, writing in `soup/checkpoints/writer.py`, what stands beside the weights in
+`soup/merging/soup_files.py`. Nothing here knows an architecture: every tensor of the inputs is merged, copied, or
+dropped by name.
 """
 
 from __future__ import annotations
@@ -11,41 +12,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from soup.checkpoints.adapter import ADAPTER_CONFIG
-from soup.checkpoints.card import CARD, read_card
-from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES
+from soup.checkpoints.card import CARD
 from soup.checkpoints.destination import remove_replaced
 from soup.checkpoints.digest import digest_checkpoint, digest_files
 from soup.checkpoints.held_files import HeldFiles
-from soup.checkpoints.side_files import config_for
 from soup.checkpoints.writer import CheckpointWriter
-from soup.errors import CheckpointError, OutputError, RecipeError
+from soup.errors import OutputError, RecipeError
 from soup.merging.adapter_bases import base_of_adapters
 from soup.merging.adapter_soup import AdapterPlan
 from soup.merging.block_loop import Options, for_each_block
 from soup.merging.ingredient import combine_errors, open_each
-from soup.merging.model_card import model_card
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.plan import MergePlan, plan_merge, wrap_method_errors
 from soup.merging.pool import Pool
 from soup.merging.recipe import CheckpointSource, Recipe
+from soup.merging.soup_files import add_side_files, earlier_soup, header_metadata, is_kept, make_card
 from soup.merging.tensor_inputs import stored_checkpoints
-from soup.support.json_text import read_text
 from soup.support.open_files import real_path
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
 
-__all__ = [
-    "add_side_files",
-    "earlier_soup",
-    "merge",
-    "open_pool",
-    "refuse_inputs_as_output",
-    "with_adapters_base",
-    "write_soup",
-]
-
-RECIPE_KEY = "soup_recipe"
-"""The key of a shard's metadata under which the recipe's digest stands."""
+__all__ = ["merge", "open_pool", "refuse_inputs_as_output", "with_adapters_base", "write_soup"]
 
 _NO_DIGEST = "sha256:" + "0" * 64
 
@@ -123,7 +110,7 @@ def write_soup(
     if not plan.write.overwrite and (finished := _finished_soup(plan, out, on_bytes)):
         remove_replaced(out)
         return finished
-    with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
+    with CheckpointWriter(out, plan.files, header_metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
         blend = plan.prepared(on_bytes)
         for text in blend.method.remarks(blend.constants):
             on_remark(text)
@@ -135,7 +122,7 @@ def write_soup(
         _refuse_changed(plan)
         sealed = plan.recipe.sealed(contents, digest_files(plan.side_files))
         add_side_files(writer, plan, sealed, out, scores, scores_note)
-        writer.commit(_metadata(sealed.digest))
+        writer.commit(header_metadata(sealed.digest))
     return sealed
 
 
@@ -152,7 +139,7 @@ def _write_adapter(
     digests = [digest_checkpoint(checkpoint, on_bytes) for checkpoint in stored_checkpoints(plan.blend)]
     sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
     whole = [spec for spec in plan.reads if spec.name in adapter.whole]
-    with CheckpointWriter(out, plan.files, _metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
+    with CheckpointWriter(out, plan.files, header_metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
         if error := adapter.write_factors(writer.write):
             on_remark(f"{out}: what the adapter adds to the base differs from the soup's by {error:.2%} of its norm")
         for_each_block(plan.blend, whole, lambda name, start, values: writer.write(adapter.whole[name], start, values))
@@ -161,9 +148,9 @@ def _write_adapter(
         assert sealed.base is not None, "adapters have a base"
         writer.add_file(ADAPTER_CONFIG, adapter.config(sealed.base.path))
         writer.add_file("recipe.yaml", sealed.text(out).encode())
-        card = _card(plan, sealed, out, scores, scores_note, error)
+        card = make_card(plan, sealed, out, scores, scores_note, error)
         writer.add_file(CARD, card.encode())
-        writer.commit(_metadata(sealed.digest))
+        writer.commit(header_metadata(sealed.digest))
     return sealed
 
 
@@ -204,60 +191,6 @@ def open_pool(recipe: Recipe) -> Pool:
     return pool
 
 
-def add_side_files(
-    writer: CheckpointWriter,
-    plan: MergePlan,
-    sealed: Recipe,
-    out: Path,
-    scores: Mapping[str, Mapping[str, float]] | None = None,
-    scores_note: str = "",
-) -> None:
-    """Add all that stands beside the weights: what the lead carries, config.json with the dtype, recipe, card.
-
-    Args:
-        writer: Takes the files.
-        plan: What is merged.
-        sealed: The recipe that is written.
-        out: The directory that the recipe's paths are relative to.
-        scores: For the model card: by benchmark, then by the part of the questions.
-        scores_note: What the card says of them besides.
-    """
-    for name, path in plan.side_files.items():
-        if name == "config.json":
-            writer.add_file(name, config_for(_side_file(path), plan.writes))
-        else:
-            writer.copy_file(name, path)
-    writer.add_file("recipe.yaml", sealed.text(out).encode())
-    writer.add_file(CARD, _card(plan, sealed, out, scores, scores_note).encode())
-
-
-def _card(
-    plan: MergePlan,
-    sealed: Recipe,
-    out: Path,
-    scores: Mapping[str, Mapping[str, float]] | None,
-    scores_note: str,
-    adapter_error: float | None = None,
-) -> str:
-    return model_card(
-        sealed,
-        scores,
-        plan.lead.config,
-        name=out.name,
-        cards={name: read_card(path) for name, path in plan.sources.items()},
-        adapter_error=adapter_error,
-        scores_note=scores_note,
-    )
-
-
-def earlier_soup(out: Path) -> Recipe | None:
-    """Return the recipe of the soup that stands at `out`; None where there is none, or something else."""
-    try:
-        return Recipe.read(out / "recipe.yaml") if (out / "recipe.yaml").is_file() else None
-    except RecipeError:
-        return None
-
-
 def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] | None) -> Recipe | None:
     """Give the sealed recipe if `out` already holds this soup, so that nothing is left to do.
 
@@ -269,7 +202,7 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
     earlier = earlier_soup(out)
     if earlier is None or earlier.side_digest is None or not all(share.digest for share in earlier.ingredients):
         return None
-    held = HeldFiles(out, plan.files, _metadata(earlier.digest))
+    held = HeldFiles(out, plan.files, header_metadata(earlier.digest))
     if not held.are_complete():
         return None
     blend = plan.prepared(on_bytes)
@@ -281,7 +214,7 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
     if earlier.digest != sealed.digest:
         return None
     different = sorted(held.different)
-    different += [name for name, path in plan.side_files.items() if not _is_kept(plan, out, name, path)]
+    different += [name for name, path in plan.side_files.items() if not is_kept(plan, out, name, path)]
     if different:
         raise OutputError(
             f"{out}: holds this soup, but not as it was made: it was edited, or a disk failed. What differs:\n"
@@ -294,23 +227,6 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
 def _refuse_changed(plan: MergePlan) -> None:
     for checkpoint in plan.blend.inputs:
         checkpoint.refuse_changed()
-
-
-def _is_kept(plan: MergePlan, out: Path, name: str, source: Path) -> bool:
-    """Whether a side file of an earlier soup is what this merge would write."""
-    made = out / name
-    if not made.is_file():
-        return False
-    data = _side_file(source)
-    return _side_file(made) == (config_for(data, plan.writes) if name == "config.json" else data)
-
-
-def _side_file(path: Path) -> bytes:
-    return read_text(path, CheckpointError, MAX_SIDE_FILE_BYTES)
-
-
-def _metadata(digest: str) -> dict[str, str]:
-    return {"format": "pt", RECIPE_KEY: digest}
 
 
 def refuse_inputs_as_output(pool: Pool, out: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import overload
 
 from soup.checkpoints.adapted import is_adapted
-from soup.checkpoints.hub import HubId
 from soup.checkpoints.origin import different_starts
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
@@ -19,7 +17,8 @@ from soup.merging.adapter_bases import base_of_adapters
 from soup.merging.ingredient import Ingredient, combine_errors, is_dropped, open_each
 from soup.merging.integer_tensors import differing_counters, differing_integers
 from soup.merging.mismatches import harmless_in_config, mismatches
-from soup.merging.pool_folders import PoolListing, list_pool
+from soup.merging.pool_folders import list_pool
+from soup.merging.pool_names import name_locations
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list, did_you_mean
 
@@ -97,8 +96,7 @@ class Pool(Sequence[Ingredient]):
         if base is None and (base := base_of_adapters(listing.locations)) is not None:
             listing = list_pool(paths, base)
         remarks = (*listing.skipped, *([listing.deeper] if listing.deeper else []))
-        names = _short_names(listing.locations)
-        kept = _without(exclude, dict(zip(names, listing.locations, strict=True)), listing)
+        kept = name_locations(listing, exclude)
         bases, base_errors = open_each([("base", str(base))] if base is not None else [])
         ingredients, errors = open_each(kept.items(), bases[0].checkpoint if bases else None)
         return cls.of(ingredients, bases[0] if bases else None, remarks), errors | base_errors
@@ -267,44 +265,3 @@ def _prefix_remarks(lead: Ingredient, drop: Sequence[str]) -> Iterator[str]:
             f"{len(prefixed)} tensors of {lead.name} have a wrapper's prefix, which no loader knows; a soup has "
             f"them too: {abbreviate(prefixed)}. {unwrapping(lead.checkpoint.path, prefixed)}"
         )
-
-
-def _short_names(locations: Sequence[str]) -> list[str]:
-    """Shorten each location to its last part, with as many parts before it as tell them all apart."""
-    if not locations:
-        return []
-    parts = [_name_parts(location) for location in locations]
-    for length in range(1, max((len(words) for words in parts), default=0) + 1):
-        names = ["/".join(words[-length:]) for words in parts]
-        if len(set(names)) == len(names):
-            return names
-    twice = sorted({location for location in locations if locations.count(location) > 1})
-    raise PoolError(f"The same checkpoint is given twice:\n{bullet_list(twice)}")
-
-
-def _name_parts(location: str) -> list[str]:
-    if (hub_id := HubId.parse(location)) and not Path(location).exists():
-        return [hub_id.name.partition("/")[0], hub_id.label]
-    return re.split(r"[/\\]+", str(Path(location).absolute()).rstrip("/\\"))
-
-
-def _without(exclude: Sequence[str], locations: Mapping[str, str], listing: PoolListing) -> dict[str, str]:
-    """Leave the excluded names out of the ingredients' locations by name."""
-    folder = listing.folder
-    here = ", ".join(locations)
-    unknown = [name for name in exclude if name not in locations]
-    if unknown:
-        raise PoolError(
-            f"{folder or 'pool'}: {option_name('exclude')} {', '.join(unknown)}: no such ingredient. Here: {here}"
-        )
-    kept = {name: location for name, location in locations.items() if name not in exclude}
-    if locations and not kept:
-        raise PoolError(f"{folder or 'pool'}: {option_name('exclude')} leaves no ingredient. Here: {here}")
-    if not kept:
-        raise PoolError(
-            f"{folder or 'The pool'}: no ingredient. A pool is a directory whose subdirectories are checkpoints, "
-            f"or {option_name('pool')} repeated, each a checkpoint's directory or Hub id."
-            + "".join(f"\n{line}" for line in listing.skipped if "can't be read" in line)
-            + (f"\n{listing.deeper}" if listing.deeper else "")
-        )
-    return kept

@@ -18,10 +18,10 @@ from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.weight_files import INDEX, is_adapter
 from soup.errors import CheckpointError, JournalError, OutputError
 from soup.evaluation.run_directory import RunDirectory
-from soup.merging.merge import RECIPE_KEY
 from soup.merging.model_card import model_card
 from soup.merging.published_recipe import published
 from soup.merging.recipe import Recipe
+from soup.merging.soup_files import RECIPE_KEY
 from soup.report.page.document import run_document
 from soup.report.page.render import render_page
 from soup.report.page.run_record import RunRecord

@@ -16,12 +16,13 @@ from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.harnesses import asks_some
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import BenchmarkSuite
-from soup.merging.merge import earlier_soup, refuse_inputs_as_output
+from soup.merging.merge import refuse_inputs_as_output
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.plan import MergePlan, plan_merge
 from soup.merging.pool import Locations, Pool
 from soup.merging.recipe import Recipe
 from soup.merging.shares import shares_of
+from soup.merging.soup_files import earlier_soup
 from soup.merging.template import RecipeTemplate
 from soup.search.bound_strategy import BoundStrategy
 from soup.search.confirmation import saves_questions
