@@ -12,14 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import TensorSpec
-from soup.checkpoints.file_plan import FilePlan
 from soup.checkpoints.side_files import lent_kinds
 from soup.checkpoints.writer import CheckpointWriter
 from soup.evaluation.dealing import Dealer
+from soup.evaluation.known_bytes import KnownBytes
 from soup.evaluation.module_slots import find_slots
+from soup.evaluation.run_directory import RunDirectory
 from soup.hf.key_mapping import Conversion
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Sink, for_each_block
@@ -29,14 +29,13 @@ from soup.merging.pool import Pool
 from soup.merging.pool_locations import PoolLocations
 from soup.merging.recipe import Recipe
 from soup.merging.soup_files import add_side_files
-from soup.merging.tensor_inputs import stored_checkpoints
 from soup.support.threads import run_on_threads
 from soup.support.torch_threads import single_threaded_torch
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PortableCandidate", "SoupCandidate"]
+__all__ = ["PortableCandidate", "SoupCandidate", "make_candidate"]
 
 
 GROUP_BYTES = 256 * 2**20
@@ -111,7 +110,7 @@ class SoupCandidate:
         self.scratch = home / "scratch"
         self._plan = plan_merge(recipe, pool, options)
         self._pool, self._digests, self._options = pool, tuple(digests), options
-        self._tensor_digests = {digest.content: digest.tensors for digest in self._digests}
+        self._known = KnownBytes(self._plan, self._digests)
         self._directory: Path | None = None
         self._on_answers = on_answers
         self._on_remark = on_remark
@@ -168,7 +167,7 @@ class SoupCandidate:
         if names is None:
             converted = {name for conversion in conversions for name in conversion.sources}
             names = {name: name for name in writes if name not in converted}
-        slots = find_slots(module, writes, names, conversions, self._have_same_bytes)
+        slots = find_slots(module, writes, names, conversions, self._known.are_same)
         self._merge_into({name: slots[names[name]] for name in reads if name in names}, reads)
         self._convert_into(slots, conversions, reads, writes)
         self.refuse_changed()
@@ -224,7 +223,7 @@ class SoupCandidate:
     def _write(self, out: Path) -> Path:
         """Write the candidate as a checkpoint, with hard links for files that the merge would not change."""
         plan = self._plan
-        linked = [file for file in plan.files if self._is_linkable(file)]
+        linked = [file for file in plan.files if self._known.is_linkable(file)]
         merged = [file for file in plan.files if file not in linked]
         names = {spec.name for file in merged for spec in file.tensors}
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -278,7 +277,7 @@ class SoupCandidate:
     def _stream(self, specs: Sequence[TensorSpec], sink: Sink) -> None:
         """Merge tensors into the sink; what is the same in all ingredients is read from the first of them alone."""
         blend = self._blend
-        shared = {spec.name for spec in specs if self._is_shared(spec.name)}
+        shared = {spec.name for spec in specs if self._known.is_shared(spec.name)}
         first = replace(blend, inputs=blend.inputs[:1], names=blend.names[:1], weights=(1.0,))
         for source, names in ((first, shared), (blend, {spec.name for spec in specs} - shared)):
             with wrap_method_errors(self._plan.recipe.method):
@@ -289,45 +288,34 @@ class SoupCandidate:
         """The plan's blend, prepared once for all that is streamed of it."""
         return self._plan.prepared()
 
-    def _is_shared(self, name: str) -> bool:
-        """Whether every input is known to hold the same bytes for a tensor, which are then the result's."""
-        blend, recipe = self._plan.blend, self._plan.recipe
-        if recipe.dtype is not None or len(blend.inputs) != len(recipe.ingredients):
-            return False  # a cast, or a base whose digests are not known
-        digests = [digests.get(name) for digests in self._input_digests()]
-        return None not in digests and len(set(digests)) == 1
 
-    def _have_same_bytes(self, left: str, right: str) -> bool:
-        """Whether two tensors hold the same bytes in every input, and so in the candidate."""
-        return all(left in digests and digests[left] == digests.get(right) for digests in self._input_digests())
+def make_candidate(
+    recipe: Recipe,
+    pool: Pool,
+    run: RunDirectory,
+    digests: Mapping[str, ContentDigest],
+    options: MergeOptions,
+    *,
+    on_answers: Callable[[int, int], None] = lambda count, total: None,
+    on_remark: Callable[[str], None] = lambda text: None,
+    process: str = "",
+) -> SoupCandidate:
+    """Return a recipe's candidate, with its own folders in the run's directory.
 
-    def _input_digests(self) -> list[Mapping[str, str]]:
-        """Each input's digests by tensor, as far as they are known; the base's too if the method reads it."""
-        recipe, inputs = self._plan.recipe, self._plan.blend.inputs
-        parts = [*recipe.ingredients, *([recipe.base] if recipe.base else [])][: len(inputs)]
-        known = [self._tensor_digests.get(part.digest or "", {}) for part in parts]
-        base = self._tensor_digests.get((recipe.base and recipe.base.digest) or "", {})
-        return [
-            {**base, **{name: f"{part.digest} {name}" for name in checkpoint.changes if base}}
-            if is_adapted(checkpoint)
-            else digests
-            for part, checkpoint, digests in zip(parts, inputs, known, strict=True)
-        ]
-
-    def _is_linkable(self, file: FilePlan) -> bool:
-        """Whether the lead's file holds just these tensors, and every input holds the same bytes for them."""
-        lead, recipe = self._plan.lead, self._plan.recipe
-        if recipe.dtype is not None or file.name not in lead.files:
-            return False
-        if {spec.name for spec in file.tensors} != {n for n, f in lead.layout.items() if f == file.name}:
-            return False
-        inputs = self._input_digests()
-        if lead not in stored_checkpoints(self._plan.blend) or not all(inputs):
-            return False  # a base that takes no part, or one whose digests are not known
-        changed = {name for part in self._plan.blend.inputs if is_adapted(part) for name in part.changes}
-        return all(
-            spec.name not in changed and len({digests[spec.name] for digests in inputs}) == 1 for spec in file.tensors
-        )
+    `process` names the process, where several have the same candidate at once: each then has its own files.
+    """
+    home = run.candidate(recipe)
+    return SoupCandidate(
+        recipe,
+        pool,
+        home.with_name(f"{home.name}-{process}") if process else home,
+        digests.values(),
+        options=options,
+        kept=run.answers(recipe),
+        logs=run.logs,
+        on_answers=on_answers,
+        on_remark=on_remark,
+    )
 
 
 def _groups(specs: Iterable[TensorSpec]) -> Iterator[list[TensorSpec]]:

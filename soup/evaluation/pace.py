@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from soup.evaluation.api import Score
 from soup.evaluation.journal_entry import Entry
 
-__all__ = ["Cost", "Pace", "count_questions", "model_cost"]
+__all__ = ["Cost", "Pace", "count_questions", "model_cost", "search_pace"]
 
 ASKED = 0.25
 """The share of the questions that an estimate asks, about, where none was made yet."""
@@ -49,6 +49,41 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         known = self.questions is not None and other.questions is not None
         return Cost(self.seconds + other.seconds, (self.questions or 0) + (other.questions or 0) if known else None)
+
+
+def search_pace(
+    entries: Iterable[Entry],
+    benchmarks: Sequence[str],
+    scores: Sequence[Mapping[str, Score]],
+    expected: int | None,
+    expected_estimates: int,
+    at_once: int,
+) -> Pace:
+    """Return how far a search is: what is left is a mean model's, for each that may be to come, or a mean estimate's.
+
+    Args:
+        entries: The journal's.
+        benchmarks: Those of the search, by name.
+        scores: Of the models that are done, by benchmark.
+        expected: How many models are scored at most; None: nobody knows.
+        expected_estimates: How many of those are estimates.
+        at_once: How many are evaluated side by side.
+    """
+    questions = count_questions(score for row in scores for score in row.values())
+    done = len(scores)
+    if expected is None:
+        return Pace(done, questions=questions)
+    total = max(expected, done)
+    known = list(entries)
+    whole = model_cost(known, benchmarks)
+    part = model_cost(known, benchmarks, estimated=True) if expected_estimates else whole
+    if whole is None or part is None:
+        return Pace(done, total, questions=questions)
+    estimates_done = sum(any(score.estimate for score in row.values()) for row in scores)
+    estimates_left = min(max(0, expected_estimates - estimates_done), total - done)
+    left = part * estimates_left + whole * (total - done - estimates_left)
+    rate = at_once * whole.questions / whole.seconds if whole.questions and whole.seconds else None
+    return Pace(done, total, left.seconds / at_once, questions, left.questions, rate)
 
 
 def model_cost(entries: Iterable[Entry], benchmarks: Sequence[str], *, estimated: bool = False) -> Cost | None:

@@ -11,13 +11,13 @@ from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import ContentDigest, side_digest
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score, Split
-from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.candidate import SoupCandidate, make_candidate
 from soup.evaluation.estimates import refuse_failed_audit
 from soup.evaluation.harnesses import has_check
 from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
-from soup.evaluation.pace import Pace, count_questions, model_cost
+from soup.evaluation.pace import Pace, search_pace
 from soup.evaluation.progress import Progress
 from soup.evaluation.question_plan import QuestionPlan
 from soup.evaluation.questions import QuestionSet
@@ -25,14 +25,13 @@ from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.score_remarks import constant_scores, score_remarks
 from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, check_entries, evaluate_once
 from soup.evaluation.trial import Trial
-from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.shares import shares_of
 from soup.merging.template import RecipeTemplate
 from soup.support.options import option_name
 
-__all__ = ["Scorer", "make_candidate"]
+__all__ = ["Scorer"]
 
 TrialKey = tuple[tuple[str, ...], str]
 Evaluated = tuple[dict[str, Score], float | None]
@@ -161,21 +160,8 @@ class Scorer:
         """How far the search is: what is left is a mean model's, for each that may be to come, or a mean estimate's."""
         scores: list[Mapping[str, Score]] = [row for row, _ in self.evaluated.values()]
         scores += [trial.report for trial in self.trials.values() if trial.report]
-        questions = count_questions(score for row in scores for score in row.values())
-        done = len(scores)
-        if self.expected is None:
-            return Pace(done, questions=questions)
-        total = max(self.expected, done)
         names = [entry.benchmark.name for entry in self.suite.entries]
-        whole = model_cost(self.journal, names)
-        part = model_cost(self.journal, names, estimated=True) if self.expected_estimates else whole
-        if whole is None or part is None:
-            return Pace(done, total, questions=questions)
-        estimates_done = sum(any(score.estimate for score in row.values()) for row in scores)
-        estimates_left = min(max(0, self.expected_estimates - estimates_done), total - done)
-        left = part * estimates_left + whole * (total - done - estimates_left)
-        rate = self.at_once * whole.questions / whole.seconds if whole.questions and whole.seconds else None
-        return Pace(done, total, left.seconds / self.at_once, questions, left.questions, rate)
+        return search_pace(self.journal, names, scores, self.expected, self.expected_estimates, self.at_once)
 
     def announce(self, trial: Trial) -> None:
         """Tell of a trial, once; once more where its estimate has become a score."""
@@ -360,35 +346,6 @@ class Scorer:
                 self.remember(recipe, entry, score, seconds, questions)
         finally:
             candidate.remove()
-
-
-def make_candidate(
-    recipe: Recipe,
-    pool: Pool,
-    run: RunDirectory,
-    digests: Mapping[str, ContentDigest],
-    options: MergeOptions,
-    *,
-    on_answers: Callable[[int, int], None] = lambda count, total: None,
-    on_remark: Callable[[str], None] = lambda text: None,
-    process: str = "",
-) -> SoupCandidate:
-    """Return a recipe's candidate, with its own folders in the run's directory.
-
-    `process` names the process, where several have the same candidate at once: each then has its own files.
-    """
-    home = run.candidate(recipe)
-    return SoupCandidate(
-        recipe,
-        pool,
-        home.with_name(f"{home.name}-{process}") if process else home,
-        digests.values(),
-        options=options,
-        kept=run.answers(recipe),
-        logs=run.logs,
-        on_answers=on_answers,
-        on_remark=on_remark,
-    )
 
 
 def _key(recipe: Recipe) -> TrialKey:

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.candidate import SoupCandidate
+from soup.evaluation.candidate import SoupCandidate, make_candidate
 from soup.evaluation.harnesses import answer
-from soup.evaluation.scorer import make_candidate
 from soup.evaluation.suite import bounded, build_suite, evaluate_once
 from soup.search.workers.protocol import (
     AnswersEvent,
