@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from soup.checkpoints.hub import is_hub_id
 from soup.errors import RecipeError
-from soup.merging.mergekit_recipe import from_mergekit, is_mergekit
+from soup.merging.recipe_yaml import absolute, read_fields, relative, yaml_text
 from soup.support.options import option_name
 from soup.support.plugins import METHODS, code_digest, file_digest
 from soup.support.text import bullet_list, did_you_mean, is_possible_path
-from soup.support.yaml_text import read_yaml
 
 __all__ = ["CheckpointSource", "Recipe", "Share", "describe_objective"]
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-NEXT_LINE = "\x85"
 
 
 class CheckpointSource(BaseModel):
@@ -242,17 +235,9 @@ class Recipe(BaseModel):
             RecipeError: Unreadable, not YAML, or not a recipe; all faults are listed, each with its key.
         """
         path = Path(path)
-        if not is_possible_path(str(path)) or not path.exists():
-            raise RecipeError(f"{path}: no recipe can be read there (no such file).")
-        if path.is_dir():
-            raise RecipeError(f"{path}: no recipe can be read there. A soup's recipe is {path / 'recipe.yaml'}.")
-        fields = read_yaml(path, RecipeError)
-        if not isinstance(fields, dict):
-            raise RecipeError(f"{path}: expected a recipe (a mapping), found {type(fields).__name__}.")
-        if is_mergekit(fields):
-            fields = from_mergekit(fields, path)
+        fields = read_fields(path)
         try:
-            recipe = cls.model_validate(fields | _method_beside(path.parent, fields.get("method")))
+            recipe = cls.model_validate(fields)
         except ValidationError as error:
             raise RecipeError(f"{path}: not a valid recipe:\n{bullet_list(_faults(error))}") from error
         parts = [*recipe.ingredients, *filter(None, [recipe.base, recipe.tokenizer])]
@@ -260,17 +245,13 @@ class Recipe(BaseModel):
             raise RecipeError(
                 f"{path}: no paths, for a name has at most 255 bytes, and all of it 3,000:\n{bullet_list(wrong)}"
             )
-        return recipe.with_paths(lambda location: _absolute(location, path.parent))
+        return recipe.with_paths(lambda location: absolute(location, path.parent))
 
     def text(self, directory: Path) -> str:
         """Format as YAML for a file in `directory`: local paths are relative to it, so that both may move together."""
-        moved = self.with_paths(lambda location: _relative(location, directory))
+        moved = self.with_paths(lambda location: relative(location, directory))
         fields = moved.model_dump(by_alias=True, exclude_none=True)
-        kept = {key: value for key, value in fields.items() if value not in ({}, (), [])}
-        text = yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=120)
-        if NEXT_LINE in text:  # which YAML reads as a line's end, and yaml writes as it is
-            text = yaml.safe_dump(_plain(kept), sort_keys=False, width=120)
-        return text
+        return yaml_text({key: value for key, value in fields.items() if value not in ({}, (), [])})
 
     def with_paths(self, change: Callable[[str], str]) -> Recipe:
         """Return the recipe with other paths of ingredients, base, tokenizer, and the method's file.
@@ -299,13 +280,6 @@ def describe_objective(objective: Mapping[str, object]) -> str:
     return "; ".join(parts)
 
 
-def _method_beside(directory: Path, method: object) -> dict[str, str]:
-    """Find a user's method file by its path relative to the recipe; empty where there is none."""
-    file, _, name = str(method).rpartition(":")
-    path = directory.absolute() / file
-    return {"method": f"{path}:{name}"} if file.endswith(".py") and is_possible_path(file) and path.is_file() else {}
-
-
 def _faults(error: ValidationError) -> Iterator[str]:
     """Yield a line for each fault, with its key; what only follows from another fault is left out."""
     faults = error.errors()
@@ -321,24 +295,3 @@ def _faults(error: ValidationError) -> Iterator[str]:
             yield f"{key}: no such key.{did_you_mean(str(fault['loc'][-1]), known)}"
         else:
             yield f"{key}: {fault['msg'].removeprefix('Value error, ').replace('valid tuple', 'valid list')}"
-
-
-def _absolute(location: str, directory: Path) -> str:
-    local = Path(os.path.normpath(directory.absolute() / location))
-    return location if is_hub_id(location) and not local.exists() else str(local)
-
-
-def _relative(location: str, directory: Path) -> str:
-    if not Path(location).is_absolute():
-        return location  # a Hub id
-    try:
-        return Path(os.path.relpath(location, directory.absolute())).as_posix()
-    except ValueError:  # another drive
-        return location
-
-
-def _plain(value: object) -> object:
-    """Turn tuples into lists, for YAML's safe dumper."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
