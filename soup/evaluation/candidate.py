@@ -23,8 +23,9 @@ from soup.evaluation.run_directory import RunDirectory
 from soup.hf.key_mapping import Conversion
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Sink, for_each_block
+from soup.merging.method_building import wrap_method_errors
 from soup.merging.options import MergeOptions
-from soup.merging.plan import plan_merge, wrap_method_errors
+from soup.merging.plan import plan_merge
 from soup.merging.pool import Pool
 from soup.merging.pool_locations import PoolLocations
 from soup.merging.recipe import Recipe

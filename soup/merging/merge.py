@@ -22,8 +22,9 @@ from soup.merging.adapter_bases import base_of_adapters
 from soup.merging.adapter_soup import AdapterPlan
 from soup.merging.block_loop import Options, for_each_block
 from soup.merging.ingredient import combine_errors, open_each
+from soup.merging.method_building import wrap_method_errors
 from soup.merging.options import MergeOptions, WriteOptions
-from soup.merging.plan import MergePlan, plan_merge, wrap_method_errors
+from soup.merging.plan import MergePlan, plan_merge
 from soup.merging.pool import Pool
 from soup.merging.recipe import CheckpointSource, Recipe
 from soup.merging.soup_files import add_side_files, earlier_soup, header_metadata, is_kept, make_card

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from pydantic import TypeAdapter, ValidationError
 
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
@@ -16,24 +12,22 @@ from soup.checkpoints.file_plan import FilePlan, plan_files
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.side_files import complete_side_files
-from soup.errors import RecipeError, SoupError
+from soup.errors import RecipeError
 from soup.merging.adapter_soup import AdapterPlan, plan_adapter
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import thread_bytes
 from soup.merging.first_pass import StreamedFirstPass
 from soup.merging.ingredient import Ingredient, is_dropped
-from soup.merging.methods.base import Method
+from soup.merging.method_building import build_method, wrap_method_errors
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import Recipe
 from soup.merging.tensor_inputs import stored_checkpoints
 from soup.merging.whole_tensors import decomposition_seconds, work_on
 from soup.support.options import option_name
-from soup.support.plugins import METHODS
-from soup.support.text import bullet_list
 from soup.support.threads import default_threads
 
-__all__ = ["MergePlan", "build_method", "make_method", "plan_merge", "wrap_method_errors"]
+__all__ = ["MergePlan", "plan_merge"]
 
 IMPORTED_BYTES = 245_000_000
 """What Python with torch takes before a merge begins, as measured; the blocks' buffers come on top."""
@@ -199,53 +193,3 @@ def _pinned(recipe: Recipe, pool: Pool) -> Recipe:
         source.path: part.location for source, part in (*parts, *others) if source and part and is_hub_id(part.location)
     }
     return recipe.with_paths(lambda path: commits.get(path, path))
-
-
-def build_method(recipe: Recipe) -> Method:
-    """Return the recipe's method with its parameters, types checked.
-
-    Raises:
-        RecipeError: unknown method, or parameters or weights that it does not take.
-    """
-    method = make_method(recipe.method, recipe.params)
-    method.check([share.weight for share in recipe.ingredients])
-    return method
-
-
-def make_method(name: str, params: Mapping[str, object]) -> Method:
-    """Return the method of that name with its parameters, types checked.
-
-    Raises:
-        RecipeError: unknown method, or parameters that it does not take.
-    """
-    kind = METHODS.get(name)
-    is_method = isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)
-    if not is_method:
-        raise RecipeError(
-            f"Method {name}: expected a frozen dataclass that is a subclass of soup.merging.methods.Method, "
-            f"found {kind!r}."
-        )
-    if kind.granularity not in ("element", "tensor"):
-        raise RecipeError(f"Method {name}: granularity is element or tensor, found {kind.granularity!r}.")
-    try:
-        method: Method = TypeAdapter(kind).validate_python(dict(params), strict=False, extra="forbid")
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise RecipeError(f"Method {name} does not take these params:\n{bullet_list(faults)}") from error
-    return method
-
-
-@contextmanager
-def wrap_method_errors(method: str) -> Iterator[None]:
-    """Turn what the code of a method raises while it merges into an error that names the method.
-
-    Raises:
-        RecipeError: The method failed; with the end of the trace.
-    """
-    try:
-        yield
-    except (SoupError, OSError, MemoryError):
-        raise
-    except Exception as cause:
-        tail = "".join(traceback.format_exception(cause)[-3:]).rstrip()
-        raise RecipeError(f"Method {method} failed; soup.testing.check_method tries it alone:\n{tail}") from cause

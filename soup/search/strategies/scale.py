@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from soup.errors import RecipeError
-from soup.merging.plan import make_method
+from soup.merging.method_building import make_method
 from soup.merging.pool import Pool
 from soup.search.strategies.acceptance import Rule, best_of, describe_difference, describe_form
 from soup.search.strategies.base import Budget, Choice, Chosen, ScoreFunction, Watched, budget, tell_best, unknown

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 import soup
 from soup.errors import RecipeError
 from soup.merging import kernel_library
+from soup.merging.method_building import build_method
 from soup.merging.options import MergeOptions
-from soup.merging.plan import build_method
 from soup.merging.recipe import CheckpointSource, Recipe
 from soup.support.plugins import METHODS
 from soup.testing import check_method, tiny_checkpoint

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from soup.merging.method_building import make_method
 from soup.merging.methods.base import LowRank
 from soup.merging.options import MergeOptions
-from soup.merging.plan import make_method
 from soup.testing import tiny_checkpoint
 from tests.helpers.merge_oracle import same_bits
 from tests.helpers.method_pools import merge, near

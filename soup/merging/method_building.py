@@ -1,0 +1,68 @@
+"""A recipe's method, built from its name and parameters; what its code raises is told with its name."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from soup.errors import RecipeError, SoupError
+from soup.merging.methods.base import Method
+from soup.merging.recipe import Recipe
+from soup.support.plugins import METHODS
+from soup.support.text import bullet_list
+
+__all__ = ["build_method", "make_method", "wrap_method_errors"]
+
+
+def build_method(recipe: Recipe) -> Method:
+    """Return the recipe's method with its parameters, types checked.
+
+    Raises:
+        RecipeError: unknown method, or parameters or weights that it does not take.
+    """
+    method = make_method(recipe.method, recipe.params)
+    method.check([share.weight for share in recipe.ingredients])
+    return method
+
+
+def make_method(name: str, params: Mapping[str, object]) -> Method:
+    """Return the method of that name with its parameters, types checked.
+
+    Raises:
+        RecipeError: unknown method, or parameters that it does not take.
+    """
+    kind = METHODS.get(name)
+    is_method = isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)
+    if not is_method:
+        raise RecipeError(
+            f"Method {name}: expected a frozen dataclass that is a subclass of soup.merging.methods.Method, "
+            f"found {kind!r}."
+        )
+    if kind.granularity not in ("element", "tensor"):
+        raise RecipeError(f"Method {name}: granularity is element or tensor, found {kind.granularity!r}.")
+    try:
+        method: Method = TypeAdapter(kind).validate_python(dict(params), strict=False, extra="forbid")
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise RecipeError(f"Method {name} does not take these params:\n{bullet_list(faults)}") from error
+    return method
+
+
+@contextmanager
+def wrap_method_errors(method: str) -> Iterator[None]:
+    """Turn what the code of a method raises while it merges into an error that names the method.
+
+    Raises:
+        RecipeError: The method failed; with the end of the trace.
+    """
+    try:
+        yield
+    except (SoupError, OSError, MemoryError):
+        raise
+    except Exception as cause:
+        tail = "".join(traceback.format_exception(cause)[-3:]).rstrip()
+        raise RecipeError(f"Method {method} failed; soup.testing.check_method tries it alone:\n{tail}") from cause
