@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from evaluators.answering.batching import ask, release_memory
 from evaluators.answering.engines.openai import OpenAI
@@ -20,8 +21,37 @@ __all__ = ["TextWriter", "open_writer"]
 MAX_NEW_TOKENS = 256  # a caption is shorter; one that never ends costs no more
 
 
-class TextWriter:
-    """A checkpoint that writes, loaded when it is first asked.
+class TextWriter(Protocol):
+    """What writes texts for data."""
+
+    @property
+    def name(self) -> str:
+        """What the rows call it."""
+
+    def identity(self) -> Mapping[str, object]:
+        """Return all that a text depends on beside the prompt, as JSON values."""
+
+    def check(self) -> None:
+        """Look for what would stop it, before the first prompt.
+
+        Raises:
+            EvaluatorError: it can't be asked.
+        """
+
+    def answer(self, prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
+        """Answer prompts, in their order.
+
+        Args:
+            prompts: Texts, or pictures and texts.
+            on_batch: Called with some prompts and their answers, as they come.
+        """
+
+    def close(self) -> None:
+        """Give back the memory that it holds; asked again, it loads again."""
+
+
+class LocalWriter:
+    """A checkpoint that writes, loaded when it is first asked; see `TextWriter`.
 
     Args:
         directory: The checkpoint.
@@ -63,7 +93,7 @@ class TextWriter:
 
 
 class EndpointWriter:
-    """An endpoint that speaks OpenAI's chat completions, and writes.
+    """An endpoint that speaks OpenAI's chat completions, and writes; see `TextWriter`.
 
     Args:
         url: Its address.
@@ -97,9 +127,7 @@ class EndpointWriter:
         """Leave the endpoint to whoever started it."""
 
 
-def open_writer(
-    location: str, model: str | None, settings: EvalSettings, *, sees_pictures: bool
-) -> TextWriter | EndpointWriter:
+def open_writer(location: str, model: str | None, settings: EvalSettings, *, sees_pictures: bool) -> TextWriter:
     """Open what writes: the endpoint of an address, or the checkpoint of a directory.
 
     Args:
@@ -112,10 +140,10 @@ def open_writer(
         SoupError: it can't be asked.
     """
     if location.startswith(("http://", "https://")):
-        writer: TextWriter | EndpointWriter = EndpointWriter(location, model)
+        writer: TextWriter = EndpointWriter(location, model)
     elif model is not None:
         raise EvaluatorError(f"{location}: is a checkpoint, and has no models of other names ({model}).")
     else:
-        writer = TextWriter(Path(location), TransformersModel if sees_pictures else LanguageModel, settings)
+        writer = LocalWriter(Path(location), TransformersModel if sees_pictures else LanguageModel, settings)
     writer.check()
     return writer

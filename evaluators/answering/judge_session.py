@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from evaluators.answering.endpoint import map_at_once
+from evaluators.answering.endpoint_judge import EndpointJudge
 from evaluators.answering.llm_judge import VLMEVALKIT, LLMJudge
 from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache, response_key
@@ -21,9 +22,7 @@ __all__ = ["JudgeSession", "RepliesOfOthers", "open_judge"]
 T = TypeVar("T")
 
 
-def open_judge(
-    settings: EvalSettings, release: Callable[[], None], prompts: str = VLMEVALKIT
-) -> LLMJudge | LocalJudge | None:
+def open_judge(settings: EvalSettings, release: Callable[[], None], prompts: str = VLMEVALKIT) -> LLMJudge | None:
     """Return the judge that the settings name: a checkpoint of a language model, or an endpoint; None for none.
 
     Args:
@@ -37,7 +36,7 @@ def open_judge(
     model = settings.judge_model
     if model and not settings.judge_url and (Path(model) / "config.json").is_file():
         return LocalJudge(settings, release, prompts)
-    return LLMJudge.from_settings(settings, prompts)
+    return EndpointJudge.from_settings(settings, prompts)
 
 
 class RepliesOfOthers:
@@ -74,7 +73,7 @@ class JudgeSession:
 
     def __init__(
         self,
-        judge: LLMJudge | LocalJudge,
+        judge: LLMJudge,
         cache: ResponseCache,
         benchmark: str,
         max_tokens: int = 2048,

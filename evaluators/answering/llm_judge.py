@@ -1,4 +1,4 @@
-"""A language model that grades answers: any endpoint that speaks OpenAI's chat completions.
+"""An LLM judge: a language model that grades answers, behind an endpoint or in an engine of its own.
 
 What is asked and how a reply is read are the harness's: VLMEvalKit's own functions, or an arena's.
 """
@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-
-from evaluators.answering.endpoint import ChatEndpoint
-from evaluators.answering.engines.requests import chat_part
-from soup.errors import EvaluatorError
-from soup.evaluation.settings import EvalSettings
-from soup.support.options import option_name
+from pathlib import Path
+from typing import Protocol
 
 __all__ = ["VLMEVALKIT", "LLMJudge"]
 
@@ -20,47 +16,23 @@ VLMEVALKIT = "VLMEvalKit's"
 """Whose prompts a judge is asked with, where nobody says otherwise."""
 
 
-class LLMJudge:
-    """One model at one endpoint.
+class LLMJudge(Protocol):
+    """A language model that grades answers.
 
-    Args:
-        url: The endpoint, with `/chat/completions` or without.
-        model: The model's name there.
-        key_env: The environment variable that holds the key.
+    Attributes:
+        model: Its name, for people.
+        address: Where it is: a URL, or a directory.
         requests: How many are under way at once.
-        prompts: Whose prompts it is asked with, for its identity.
-
-    Raises:
-        EvaluatorError: a URL without a model, a model without a URL, or a URL that is none.
+        logs: Where an engine of its own writes what it prints; whoever evaluates sets it.
     """
 
-    def __init__(self, url: str, model: str, key_env: str, requests: int = 8, prompts: str = VLMEVALKIT) -> None:
-        self.model = model
-        self.requests = requests
-        self.prompts = prompts
-        self.key_env = key_env
-        self._endpoint = ChatEndpoint(url, key_env, option_name("judge_url"))
-        self.address = self._endpoint.address
-
-    @classmethod
-    def from_settings(cls, settings: EvalSettings, prompts: str = VLMEVALKIT) -> LLMJudge | None:
-        """Build the judge that the settings name; None where they name none.
-
-        Raises:
-            EvaluatorError: they name half of one.
-        """
-        if not settings.judge_url and not settings.judge_model:
-            return None
-        if not settings.judge_url or not settings.judge_model:
-            raise EvaluatorError(
-                f"A judge needs both {option_name('judge_url')} and {option_name('judge_model')}; only one "
-                f"of them is given. ({option_name('judge_model')} alone may be the directory of a checkpoint.)"
-            )
-        return cls(settings.judge_url, settings.judge_model, settings.judge_key_env, settings.judge_requests, prompts)
+    model: str
+    address: str
+    requests: int
+    logs: Path
 
     def identity(self) -> Mapping[str, object]:
-        """Return what a grade depends on, as JSON values; of VLMEvalKit's prompts the version is not in it."""
-        return {"url": self.address, "model": self.model, "prompts": self.prompts}
+        """Return what a grade depends on, as JSON values."""
 
     def ask(
         self,
@@ -71,27 +43,22 @@ class LLMJudge:
         system: str = "",
         images: Sequence[str] = (),
     ) -> str:
-        """Return the judge's reply to a prompt.
+        """Return the judge's reply to a prompt; several threads may ask at once.
 
         Args:
             prompt: The text.
-            temperature: For the endpoint.
-            max_tokens: For the endpoint.
+            temperature: Of the decoding; a judge that decodes greedily has no use for it.
+            max_tokens: How long the reply may become.
             stopped: Set by others to cut the pauses between attempts short.
-            system: What stands before the prompt, in the system's name.
+            system: What the judge is told to be, before the prompt.
             images: Files of pictures that it is shown before the text.
 
         Raises:
-            EvaluatorError: no reply came after all attempts; says why.
+            EvaluatorError: no reply came; says why.
         """
-        before = [{"role": "system", "content": system}] if system else []
-        shown = [chat_part("image", image) for image in images]
-        content = [*shown, chat_part("text", prompt)] if shown else prompt
-        body = {"model": self.model, "messages": [*before, {"role": "user", "content": content}]}
-        return self._endpoint.complete({**body, "temperature": temperature, "max_tokens": max_tokens}, stopped)
 
     def make_room(self) -> None:
-        """Do nothing: an endpoint takes no memory here."""
+        """Give memory back before a candidate is loaded, where both do not fit."""
 
     def check_reachable(self, benchmark: str) -> None:
         """Make sure that the judge answers, before hours of work for a benchmark that needs it.
@@ -99,12 +66,3 @@ class LLMJudge:
         Raises:
             EvaluatorError: it does not.
         """
-        try:
-            self.ask("Hello.", 0, 16)
-        except EvaluatorError as reason:
-            raise EvaluatorError(
-                f"{benchmark}: the judge {self.model} at {self.address} does not answer: {reason}\nNothing was asked "
-                f"of the model. Mend the judge ({option_name('judge_url')}, {option_name('judge_model')}, "
-                f"its key in {self.key_env}), or leave "
-                f"{benchmark} out of {option_name('eval')}."
-            ) from None

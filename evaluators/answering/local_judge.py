@@ -86,7 +86,9 @@ class _Question:
 
 
 class LocalJudge:
-    """A checkpoint that grades. It decodes greedily: a second try at the same question gives the same reply.
+    """A checkpoint that grades; see `LLMJudge` for what the members promise.
+
+    It decodes greedily: a second try at the same question gives the same reply.
 
     Args:
         settings: They name the checkpoint and its engine.

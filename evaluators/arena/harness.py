@@ -14,7 +14,6 @@ from pathlib import Path
 
 from evaluators.answering.judge_session import JudgeSession, RepliesOfOthers
 from evaluators.answering.llm_judge import LLMJudge
-from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.arena.answers import Answers, kept_answers
 from evaluators.arena.comparisons import comparisons
@@ -135,11 +134,10 @@ class Preference(Answers):
             self._was_reached = True
 
     def _by_judge(
-        self, candidate: Candidate, benchmark: Benchmark, answers: Mapping[str, str], judge: LLMJudge | LocalJudge
+        self, candidate: Candidate, benchmark: Benchmark, answers: Mapping[str, str], judge: LLMJudge
     ) -> Score:
         arena, baseline = self.arena(benchmark), self._baseline(benchmark)
-        if isinstance(judge, LocalJudge):
-            judge.logs = candidate.logs
+        judge.logs = candidate.logs
         if baseline.answering != self.engine.identity():
             candidate.remark(f"{benchmark.name}: {baseline.name} answered by another engine, or other settings of it.")
         cache = ResponseCache(candidate.kept / "arena-judge.jsonl")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from evaluators.answering.judge_session import JudgeSession, open_judge
 from evaluators.answering.llm_judge import LLMJudge
-from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.arena.record import Arena, Question
 from evaluators.arena.votes import Choice, Match, Vote, VoteLog, all_matches
@@ -42,12 +41,12 @@ Verdict = tuple[Choice, tuple[str, str]]
 """The better side, and what was said with the left answer first, and with the right one first; `unread`: nothing."""
 
 
-def judge_of(settings: EvalSettings, release: Callable[[], None] = lambda: None) -> LLMJudge | LocalJudge | None:
+def judge_of(settings: EvalSettings, release: Callable[[], None] = lambda: None) -> LLMJudge | None:
     """Return the judge that settings name, for comparisons; None where they name none."""
     return open_judge(settings, release, f"{PROMPTS}, with pictures" if settings.judge_images else PROMPTS)
 
 
-def judge_name(judge: LLMJudge | LocalJudge, settings: EvalSettings) -> str:
+def judge_name(judge: LLMJudge, settings: EvalSettings) -> str:
     """Return what the judge is called as a voter."""
     return f"{judge.model} with pictures" if settings.judge_images else judge.model
 
@@ -83,7 +82,7 @@ def missing_matches(arena: Arena, log: VoteLog, voter: str) -> list[Match]:
 def vote_by_judge(
     arena: Arena,
     log: VoteLog,
-    judge: LLMJudge | LocalJudge,
+    judge: LLMJudge,
     settings: EvalSettings,
     on_progress: Callable[[int, int], None],
 ) -> int:
@@ -120,8 +119,7 @@ def vote_by_judge(
         done += 1
         on_progress(done, known)
 
-    if isinstance(judge, LocalJudge):
-        judge.logs = RunDirectory(arena.path).logs
+    judge.logs = RunDirectory(arena.path).logs
     if matches:
         judge.check_reachable(str(arena.path))
         session.map(vote, range(len(matches)))

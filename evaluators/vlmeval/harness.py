@@ -15,7 +15,6 @@ from evaluators.answering.engines.transformers import TransformersModel
 from evaluators.answering.file_digest import file_digest
 from evaluators.answering.judge_session import JudgeSession, RepliesOfOthers, open_judge
 from evaluators.answering.llm_judge import LLMJudge
-from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
 from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark
@@ -145,7 +144,7 @@ class VLMEval(Harness):
             return self._likelihood(entry, data_set, candidate)
         cache = ResponseCache(candidate.kept / f"{entry.name}.jsonl")
         judge = self._judge_for(entry)
-        if isinstance(judge, LocalJudge):
+        if judge:
             judge.logs = candidate.logs
         others = self._replies.setdefault(entry.name, RepliesOfOthers())
         facts = (cache, entry.name, entry.judge_tokens, others, dealer_of(candidate))
@@ -287,7 +286,7 @@ class VLMEval(Harness):
 
         return judged_answers
 
-    def _judge_for(self, entry: VLMEvalBenchmark) -> LLMJudge | LocalJudge | None:
+    def _judge_for(self, entry: VLMEvalBenchmark) -> LLMJudge | None:
         """Return the judge for this benchmark, if it needs one or the user wants one."""
         is_chosen = entry.name in self.settings.judge_for
         if is_chosen and not metric_of(entry).can_use_judge:

@@ -12,9 +12,9 @@ import torch
 
 import evaluators.command
 import evaluators.python
+from evaluators.answering.endpoint_judge import EndpointJudge
 from evaluators.answering.engines import transformers as transformers_engine
 from evaluators.answering.judge_session import JudgeSession
-from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.prompts import image_backend
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.lm_eval.harness import LMEval
@@ -138,7 +138,7 @@ def test_the_keys_of_answers(tmp_path):
 
 
 def test_the_key_of_a_judges_reply(tmp_path, monkeypatch):
-    judge = LLMJudge("http://judges.example:8000/v1", "a-judge", "NO_KEY")
+    judge = EndpointJudge("http://judges.example:8000/v1", "a-judge", "NO_KEY")
     monkeypatch.setattr(judge, "ask", lambda *_: "0.5")
     session = JudgeSession(judge, ResponseCache(tmp_path / "mmvet.jsonl"), "mmvet", BENCHMARKS["mmvet"].judge_tokens)
     assert session.generate("How right is it?", temperature=0.5) == "0.5"

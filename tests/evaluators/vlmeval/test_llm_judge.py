@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from evaluators.answering import endpoint
+from evaluators.answering.endpoint_judge import EndpointJudge
 from evaluators.answering.judge_session import JudgeSession
-from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
@@ -137,14 +137,14 @@ def test_without_a_judge_nothing_starts_and_the_way_out_is_told(benchmark, data,
 )
 def test_a_url_that_is_none_or_holds_a_secret_is_refused_without_repeating_it(url, words):
     with pytest.raises(EvaluatorError, match=words) as caught:
-        LLMJudge(url, "m", "OPENAI_API_KEY")
+        EndpointJudge(url, "m", "OPENAI_API_KEY")
     assert "secret" not in str(caught.value)
 
 
 def test_the_whole_path_may_be_given_too(server):
     assert (
-        LLMJudge(f"{server.url}/chat/completions", "m", "K").identity()
-        == LLMJudge(server.url + "/", "m", "K").identity()
+        EndpointJudge(f"{server.url}/chat/completions", "m", "K").identity()
+        == EndpointJudge(server.url + "/", "m", "K").identity()
     )
 
 
@@ -196,7 +196,7 @@ def test_a_wrong_key_is_told_at_once_and_never_repeated(data, settings, server, 
 def test_a_key_with_a_line_break_is_refused_without_repeating_it(settings, server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-\nsecret")
     with pytest.raises(EvaluatorError, match="variable OPENAI_API_KEY can't stand in an HTTP header") as caught:
-        LLMJudge.from_settings(settings).ask("?", 0, 3)
+        EndpointJudge.from_settings(settings).ask("?", 0, 3)
     assert "secret" not in str(caught.value)
 
 
@@ -205,12 +205,12 @@ def test_a_slow_judge_is_not_waited_for_forever(settings, server, monkeypatch):
     monkeypatch.setattr(endpoint, "ATTEMPTS", 2)
     server.plays = lambda *_: time.sleep(0.5) or "1.0"
     with pytest.raises(EvaluatorError, match=r"no reply within 0.1 seconds \(2 attempts\)"):
-        LLMJudge.from_settings(settings).ask("?", 0, 3)
+        EndpointJudge.from_settings(settings).ask("?", 0, 3)
 
 
 def test_certificates_are_verified_whatever_vlmeval_did_to_the_process(settings, monkeypatch):
     monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
-    handlers = LLMJudge("https://host/v1", "m", "K")._endpoint._opener.handlers
+    handlers = EndpointJudge("https://host/v1", "m", "K")._endpoint._opener.handlers
     (secure,) = [handler for handler in handlers if isinstance(handler, urllib.request.HTTPSHandler)]
     assert secure._context.verify_mode == ssl.CERT_REQUIRED
     assert secure._context.check_hostname
@@ -220,7 +220,7 @@ def test_a_redirect_is_not_followed_with_the_key(settings, server):
     with JudgeServer() as other:
         server.plays = lambda *_: (302, "", {"Location": other.url})
         with pytest.raises(EvaluatorError, match="HTTP status 302"):
-            LLMJudge.from_settings(settings).ask("?", 0, 3)
+            EndpointJudge.from_settings(settings).ask("?", 0, 3)
         assert not other.headers
 
 
@@ -239,7 +239,7 @@ def test_one_reply_that_can_t_be_read_counts_as_vlmeval_counts_it(data, settings
 
 def test_nothing_in_a_reply_is_an_empty_reply(server, settings):
     server.plays = lambda *_: (200, json.dumps({"choices": [{"message": {"content": None}}]}))
-    assert LLMJudge.from_settings(settings).ask("?", 0, 3) == ""
+    assert EndpointJudge.from_settings(settings).ask("?", 0, 3) == ""
 
 
 def test_the_judge_is_part_of_the_journals_key(data, settings, server):
@@ -343,7 +343,7 @@ def test_an_interrupt_does_not_wait_for_replies(settings, tmp_path, request):
 
     before = signal.signal(signal.SIGALRM, ring)
     request.addfinalizer(lambda: signal.signal(signal.SIGALRM, before))
-    session = JudgeSession(LLMJudge.from_settings(settings), ResponseCache(tmp_path / "kept.jsonl"), "mmvet")
+    session = JudgeSession(EndpointJudge.from_settings(settings), ResponseCache(tmp_path / "kept.jsonl"), "mmvet")
     released, replies = threading.Event(), []
     request.addfinalizer(released.set)
     signal.setitimer(signal.ITIMER_REAL, 0.2)

@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from evaluators.answering.endpoint_judge import EndpointJudge
 from evaluators.answering.judge_session import JudgeSession
-from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval.benchmarks import BENCHMARKS as OPENCOMPASS
 from evaluators.vlmeval.data_sets import ImageFiles, data_file, open_data_set, question_ids
@@ -137,7 +137,7 @@ def test_vlmevalkit_reads_the_file_and_finds_as_many_questions_as_are_told(name,
 def test_right_answers_are_worth_a_hundred_and_wrong_ones_nothing(name, datasets, judge_url, tmp_path):
     benchmark, data_set = OPENCOMPASS[name], datasets[name]
     session = JudgeSession(
-        LLMJudge(judge_url, MODEL, "NO_KEY"), ResponseCache(tmp_path / "kept.jsonl"), name, benchmark.judge_tokens
+        EndpointJudge(judge_url, MODEL, "NO_KEY"), ResponseCache(tmp_path / "kept.jsonl"), name, benchmark.judge_tokens
     )
     judge = session if benchmark.needs_judge else None
     answers = [in_words(name, row) for row in data_set.data.to_dict("records")]

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.answering.llm_judge import LLMJudge
+from evaluators.answering.endpoint_judge import EndpointJudge
 from evaluators.vlmeval.light_import import vlmeval_module
 from finetune.toy.judge import MODEL, JudgeServer, extract, grade, reply
 from finetune.toy.rule_server import open_server
@@ -136,16 +136,16 @@ def test_right_answers_of_the_toy_tasks_are_all_right_and_another_scenes_are_not
 
 
 def test_soups_line_to_a_judge_gets_its_grades_over_http(server):
-    judge = LLMJudge(server.url, MODEL, "NO_KEY")
+    judge = EndpointJudge(server.url, MODEL, "NO_KEY")
     judge.check_reachable("mmvet")
     assert judge.ask(of_mmvet("What is it?", "red<AND>ring", "red"), 0, 3) == "0.5"
 
 
 def test_it_refuses_to_play_a_model_that_it_is_not(server):
     with pytest.raises(EvaluatorError, match=r"404.*only toy-rule-judge"):
-        LLMJudge(server.url, "gpt-4", "NO_KEY").ask("Hello.", 0, 3)
+        EndpointJudge(server.url, "gpt-4", "NO_KEY").ask("Hello.", 0, 3)
     with pytest.raises(EvaluatorError, match=r"422.*of MathVista and MM-Vet; this is none of them"):
-        LLMJudge(server.url, MODEL, "NO_KEY").ask("Who wrote Faust?", 0, 3)
+        EndpointJudge(server.url, MODEL, "NO_KEY").ask("Who wrote Faust?", 0, 3)
 
 
 @pytest.mark.parametrize("data", [b"not JSON", b"{}", b"[]", b'{"model": "toy-rule-judge", "messages": []}'])
@@ -181,7 +181,7 @@ def test_a_process_tells_its_url_first_and_ends_with_whoever_started_it(tmp_path
     line = f'"{sys.executable}" -m finetune.toy.judge >"{tmp_path}/url" & echo $! >"{tmp_path}/pid"; cat'
     shell = subprocess.Popen(["sh", "-c", line], stdin=subprocess.PIPE, start_new_session=True)
     url = waited_for(lambda: (tmp_path / "url").is_file() and (tmp_path / "url").read_text())
-    LLMJudge(url.strip(), MODEL, "NO_KEY").check_reachable("mmvet")
+    EndpointJudge(url.strip(), MODEL, "NO_KEY").check_reachable("mmvet")
     process = int((tmp_path / "pid").read_text())
     assert not is_gone(process)
     shell.send_signal(signal.SIGKILL)  # no trap could help
