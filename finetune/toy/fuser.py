@@ -7,12 +7,10 @@ no language model, and it says so by its name.
 from __future__ import annotations
 
 import re
-from pathlib import Path
-
-import click
 
 from finetune.toy.captions import fuse
-from finetune.toy.rule_server import RuleServer, serve
+from finetune.toy.commands import serving_command
+from finetune.toy.rule_server import RuleServer
 
 __all__ = ["MODEL", "FuserServer", "reply"]
 
@@ -43,12 +41,7 @@ class FuserServer(RuleServer):
         return reply(prompt)
 
 
-@click.command()
-@click.option("--port-file", type=click.Path(path_type=Path, dir_okay=False), help="Where the port is remembered.")
-def main(port_file: Path | None) -> None:
-    """Fuse captions by a rule until interrupted, or until whoever started this is gone."""
-    serve(FuserServer, port_file)
-
+main = serving_command(FuserServer, "Fuse captions by a rule until interrupted, or until whoever started this is gone.")
 
 if __name__ == "__main__":
     main()

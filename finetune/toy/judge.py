@@ -13,11 +13,9 @@ judge there: to the journal, a judge at another place is another judge.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import click
-
-from finetune.toy.rule_server import RuleServer, serve
+from finetune.toy.commands import serving_command
+from finetune.toy.rule_server import RuleServer
 
 __all__ = ["MODEL", "JudgeServer", "extract", "grade", "reply"]
 
@@ -101,12 +99,7 @@ class JudgeServer(RuleServer):
         return reply(prompt)
 
 
-@click.command()
-@click.option("--port-file", type=click.Path(path_type=Path, dir_okay=False), help="Where the port is remembered.")
-def main(port_file: Path | None) -> None:
-    """Judge by a rule until interrupted, or until whoever started this is gone."""
-    serve(JudgeServer, port_file)
-
+main = serving_command(JudgeServer, "Judge by a rule until interrupted, or until whoever started this is gone.")
 
 if __name__ == "__main__":
     main()

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import click
-
 from finetune.toy.benchmarks import BENCHMARKS
 from finetune.toy.captions import CAPTIONS
+from finetune.toy.commands import rendering_command
 from finetune.toy.films import FILMS, film_rows
 from finetune.toy.gallery import Gallery, gif, png
 from finetune.toy.places import PLACES
@@ -167,17 +166,7 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-@click.command()
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--seed", default=0, show_default=True, help="Another seed draws other scenes.")
-def main(out: Path, seed: int) -> None:
-    """Render the files of points.sh into OUT."""
-    try:
-        make_road(out, seed, progress=lambda part: click.echo(f"  rendering {part}", err=True))
-    except FileExistsError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(str(out))
-
+main = rendering_command(make_road, "Render the files of points.sh into OUT.")
 
 if __name__ == "__main__":
     main()
