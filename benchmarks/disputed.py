@@ -123,7 +123,7 @@ class DisputedScorer:
         self.full: dict[str, Points] = {}
         self.trials: dict[str, Told] = {}
         self.evaluated: dict[tuple[str, bool], Told] = {}
-        self.asked: dict[tuple[str, str], set[str]] = {}
+        self.questions: dict[tuple[str, str], set[str]] = {}
         self.estimates: dict[str, float] = {}
         self.remarks: list[str] = []
         names = self.points(self.singles[0])
@@ -168,9 +168,9 @@ class DisputedScorer:
     def _score(self, recipe: TableRecipe, name: str) -> Score:
         points, entry = self.points(recipe)[name], self.entries[name]
         questions = self.question_plan.question_set(recipe.digest, entry) if self.question_plan else None
-        asked = points if questions is None else {index: points[index] for index in questions.asked}
-        self.asked.setdefault((recipe.digest, name), set()).update(asked)
-        score = Score(entry.total(points) if questions is None else 0.0, len(asked), asked)
+        row = points if questions is None else {index: points[index] for index in questions.asked}
+        self.questions.setdefault((recipe.digest, name), set()).update(row)
+        score = Score(entry.total(points) if questions is None else 0.0, len(row), row)
         return score if questions is None else questions.estimate(score, entry.total)
 
     def _singles(self, entry: SuiteEntry) -> dict[str, Score]:
@@ -195,7 +195,7 @@ def compare(names: Sequence[str], table: Table, strategy: str, options: Mapping[
     is_worth_it = saves_questions(STRATEGIES.get(strategy).budget(len(names), **options), len(names))
     part = DisputedScorer(names, table, audit if is_worth_it else None)
     chosen = [search(scorer, strategy, options) for scorer in (whole, part)]
-    counts = [sum(map(len, scorer.asked.values())) for scorer in (whole, part)]
+    counts = [sum(map(len, scorer.questions.values())) for scorer in (whole, part)]
     errors = []
     for digest, estimate in part.estimates.items():
         errors.append(estimate - part.true_overall(digest))
@@ -271,8 +271,8 @@ def simulated(count: int, forgotten: str, basin: str, audit: float, only: tuple[
         print_outcomes(rows)
         if recording:
             case = {"basin": steepness, "forgotten": share, "pools": count}
-            asked = {name: statistics.fmean(outcome.share for outcome in rows[name]) for name in rows}
-            shares = [{"search": name, **case, "asked": round(part, 3)} for name, part in asked.items()]
+            means = {name: statistics.fmean(outcome.share for outcome in rows[name]) for name in rows}
+            shares = [{"search": name, **case, "asked": round(part, 3)} for name, part in means.items()]
             record("disputed", shares, ("search", "basin", "forgotten"))
 
 
@@ -297,12 +297,12 @@ def simulated_table(seed: int, steepness: float, forgotten: float) -> Table:
         for name, weight in zip(recipe.names, recipe.weights, strict=True):
             weights[int(name[1:])] = weight
         abilities = gains @ weights - weights @ basin @ weights
-        own = np.random.default_rng([seed, *recipe.digest.encode()])
+        forgetting = np.random.default_rng([seed, *recipe.digest.encode()])
         table = {}
         for row, name in enumerate(SIZES):
             right = abilities[row] + lucks[row] @ weights > difficulties[row]
             if len(recipe) > 1:
-                right &= own.random(len(right)) >= forgotten
+                right &= forgetting.random(len(right)) >= forgotten
             table[name] = dict(zip(indices[row], right.astype(float).tolist(), strict=True))
         return table
 

@@ -55,9 +55,11 @@ def draw_disputed(rows: Rows, axes: Any) -> None:
     width = 0.8 / len(shares)
     for number, share in enumerate(shares):
         heights = [next((r["asked"] for r in rows if (r["search"], r["forgotten"]) == (s, share)), 0) for s in searches]
-        places = [place + (number - (len(shares) - 1) / 2) * width for place in range(len(searches))]
+        positions = [index + (number - (len(shares) - 1) / 2) * width for index in range(len(searches))]
         shade = mpl.colormaps["Blues"](0.35 + 0.6 * number / max(1, len(shares) - 1))
-        axes.bar(places, [100 * height for height in heights], width, color=shade, label=f"{100 * share:g} % forgotten")
+        axes.bar(
+            positions, [100 * height for height in heights], width, color=shade, label=f"{100 * share:g} % forgotten"
+        )
     axes.axhline(100, color=GREY, linestyle="--", label="asking everything")
     axes.set_xticks(range(len(searches)), searches, rotation=20, ha="right", fontsize=8)
     axes.set(ylabel="questions asked, %", title="--questions disputed (simulated pools of 7)")

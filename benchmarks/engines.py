@@ -50,8 +50,8 @@ def main(
         for name in engines or ("transformers", "vllm", "serve"):
             job = {"engine": name, "folder": folder, "dtype": dtype, "questions": questions, "tokens": tokens}
             script = f"import benchmarks.engines as b; b.measure({job!r})"
-            told = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True)
-            rows.append(json.loads(told.stdout.splitlines()[-1]))
+            process = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True)
+            rows.append(json.loads(process.stdout.splitlines()[-1]))
     click.echo(table(rows))
     if recording:
         record("engines", [{**row, "rate": round(row["rate"], 2)} for row in rows], ("engine",))
@@ -99,9 +99,9 @@ def measure(job: dict[str, object]) -> None:
         opened = timed(lambda: session.answer(first, questions[:4], ignore))
         swapped = timed(lambda: session.hold(mean))
         session.answer(mean, questions[:4], ignore)
-        asked = timed(lambda: session.answer(mean, questions, ignore))
+        answered = timed(lambda: session.answer(mean, questions, ignore))
     session.close()
-    row = {"engine": name, "open": opened, "swap": swapped, "rate": len(questions) / asked, "peak": peak.stop()}
+    row = {"engine": name, "open": opened, "swap": swapped, "rate": len(questions) / answered, "peak": peak.stop()}
     print("\n" + json.dumps(row))
 
 

@@ -98,25 +98,25 @@ def consume(batches: Iterable[Any], rate: float | None) -> Run:
     """Take all batches, each in the time that a model of that rate would need (the processor is free meanwhile)."""
     before = cpu_seconds()
     images, waited, began = 0, 0.0, 0.0
-    asked = time.perf_counter()
+    requested = time.perf_counter()
     for batch in batches:
         now = time.perf_counter()
         if not began:  # the first batch is what the workers' start costs
             began = now
         else:
-            waited += now - asked
+            waited += now - requested
             images += len(batch["input_ids"])
         if rate:
             time.sleep(len(batch["input_ids"]) / rate)
-        asked = time.perf_counter()
+        requested = time.perf_counter()
     seconds = time.perf_counter() - began
     return Run(images, seconds, (cpu_seconds() - before) / (images + BATCH), waited / seconds)
 
 
 def cpu_seconds() -> float:
     """Of this process and of those of its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def ours(images: int, workers: int, processor: Any, as_bytes: bool) -> Iterable[Any]:
@@ -139,13 +139,13 @@ def theirs(images: int, workers: int, processor: Any) -> Iterable[Any]:
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
         ask = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
-        asked = processor.apply_chat_template(ask, add_generation_prompt=True, tokenize=False)
-        texts = [f"{asked}{row['answer']}<|im_end|>\n" for row in batch]
+        question = processor.apply_chat_template(ask, add_generation_prompt=True, tokenize=False)
+        texts = [f"{question}{row['answer']}<|im_end|>\n" for row in batch]
         made = processor(
             images=[[row["image"].convert("RGB")] for row in batch], text=texts, padding=True, return_tensors="pt"
         )
         prompt = (
-            len(processor.tokenizer(asked)["input_ids"]) + made["input_ids"].eq(processor.image_token_id).sum(1) - 1
+            len(processor.tokenizer(question)["input_ids"]) + made["input_ids"].eq(processor.image_token_id).sum(1) - 1
         )
         labels = made["input_ids"].masked_fill(made["attention_mask"] == 0, -100)
         for row, n in zip(labels, prompt, strict=True):

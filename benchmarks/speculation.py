@@ -139,7 +139,7 @@ def row(workers: int, searches: list[tuple[list[str], int, float]], alone: list[
     assert [chosen for chosen, _, _ in searches] == [chosen for chosen, _, _ in alone]
     evaluations, hours, sequential = (
         statistics.fmean(column)
-        for column in zip(*[(one[1], one[2], base[2]) for one, base in zip(searches, alone, strict=True)], strict=True)
+        for column in zip(*[(run[1], run[2], base[2]) for run, base in zip(searches, alone, strict=True)], strict=True)
     )
     return f"| {workers} | {evaluations:.1f} | {hours:.2f} | {sequential / hours:.2f} | {0.9 * workers:.1f} |"
 

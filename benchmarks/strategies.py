@@ -124,14 +124,14 @@ def search_all(
     searches: Mapping[str, tuple[str, dict[str, object]]], names: list[str], selection: Half, report: Half
 ) -> dict[str, tuple[int, float, float]]:
     """Return for each search its evaluations, and the overall of what it chose on both halves."""
-    found = {}
+    outcomes = {}
     for title, (name, options) in searches.items():
         scorer = TableScorer(names, selection)
         returned = STRATEGIES.get(name)(names, scorer, **options)
         choice = returned if isinstance(returned, Choice) else Choice(returned)
         trial = scorer(choice.chosen, choice.method, choice.params)
-        found[title] = len(scorer.known), trial.overall, PLAIN.overall(report(trial.recipe))
-    return found
+        outcomes[title] = len(scorer.known), trial.overall, PLAIN.overall(report(trial.recipe))
+    return outcomes
 
 
 def print_table(rows: Mapping[str, list[tuple[int, float, float]]]) -> None:
@@ -139,12 +139,12 @@ def print_table(rows: Mapping[str, list[tuple[int, float, float]]]) -> None:
     click.echo("| strategy | evaluations | selection | report | standard error | report better / worse than greedy |")
     click.echo("| --- | --: | --: | --: | --: | --: |")
     greedy = rows["greedy"]
-    for name, found in rows.items():
-        gains = [(a[1] - b[1], a[2] - b[2]) for a, b in zip(found, greedy, strict=True)]
+    for name, outcomes in rows.items():
+        gains = [(a[1] - b[1], a[2] - b[2]) for a, b in zip(outcomes, greedy, strict=True)]
         selection, report = (statistics.fmean(column) for column in zip(*gains, strict=True))
         error = statistics.stdev(gain for _, gain in gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
         better, worse = sum(gain > 0 for _, gain in gains), sum(gain < 0 for _, gain in gains)
-        evaluations = statistics.fmean(row[0] for row in found)
+        evaluations = statistics.fmean(row[0] for row in outcomes)
         click.echo(
             f"| {name} | {evaluations:.1f} | {selection:+.2f} | {report:+.2f} | {error:.2f} | {better} / {worse} |"
         )
@@ -176,7 +176,7 @@ def search_pool(work: Path, names: str, workers: int, skip: tuple[str, ...]) -> 
     suite, report = build_suite(config.parse(), config.settings), Split("report", 0.5)
     run = RunDirectory.choose(work / "strategies.soup", work / "ckpts")
     progress = Progress(on_trial=lambda trial: click.echo(f"  {trial.label}: {trial.overall:.2f}", err=True))
-    found = {}
+    outcomes = {}
     with (
         Pool(work / "ckpts", work / "base") as pool,
         Session.open(pool, suite, config, run, RecipeTemplate(), progress) as session,
@@ -190,17 +190,17 @@ def search_pool(work: Path, names: str, workers: int, skip: tuple[str, ...]) -> 
 
         searches = {title: search for title, search in {**PLAIN_MEANS, **OTHERS}.items() if search[0] not in skip}
         for title, (name, options) in searches.items():
-            asked, search = Counted(session.scorer), partial(STRATEGIES.get(name), pool, **options)
+            counted, search = Counted(session.scorer), partial(STRATEGIES.get(name), pool, **options)
             session.choose(search)
-            returned = search(asked)  # on scores that are known by now
+            returned = search(counted)  # on scores that are known by now
             choice = returned if isinstance(returned, Choice) else Choice(returned)
-            recipe = asked(choice.chosen, choice.method, choice.params).recipe
-            found[title] = len(asked.digests), *scores(recipe)
+            recipe = counted(choice.chosen, choice.method, choice.params).recipe
+            outcomes[title] = len(counted.digests), *scores(recipe)
         subsets = [list(s) for size in range(1, len(pool) + 1) for s in itertools.combinations(pool, size)]
         recipes = [session.scorer.recipe(subset) for subset in subsets]
         best = max(map(scores, recipes), key=lambda pair: pair[1])
-        found["best of all on report"] = len(recipes), *best
-    return found
+        outcomes["best of all on report"] = len(recipes), *best
+    return outcomes
 
 
 class Counted:

@@ -106,11 +106,11 @@ def main(
     make_models(folder, configuration(gigabytes, experts), models, frozen)
     try:
         command = [sys.executable, "-c", SWAP, str(folder), device, str(repeats), str(cold), str(experts > 0)]
-        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     finally:
         if not keep:
             shutil.rmtree(folder)
-    click.echo(table(json.loads(told.stdout.splitlines()[-1]), models, frozen, cold, device))
+    click.echo(table(json.loads(process.stdout.splitlines()[-1]), models, frozen, cold, device))
 
 
 def make_models(folder: Path, config: object, count: int, frozen: bool) -> None:
@@ -152,9 +152,9 @@ def configuration(gigabytes: float, experts: int) -> object:
     return LlavaConfig(vision_config=CLIPVisionConfig(**vision, image_size=336, patch_size=14), text_config=text)
 
 
-def table(told: dict, models: int, frozen: bool, cold: bool, device: str) -> str:
+def table(run: dict, models: int, frozen: bool, cold: bool, device: str) -> str:
     """Return the medians as a Markdown table; the ratio is the median of the rounds' own."""
-    rounds = told["rounds"]
+    rounds = run["rounds"]
     read, swap = (statistics.median(row[key] for row in rounds) for key in ("read", "swap"))
     ratio = statistics.median(row["swap"] / row["read"] for row in rounds)
     files = ("cold" if cold else "warm") + (", vision tower frozen" if frozen else "")
@@ -163,12 +163,12 @@ def table(told: dict, models: int, frozen: bool, cold: bool, device: str) -> str
     disk = statistics.median(written) if written else 0.0
     return "\n".join(
         [
-            f"| {models} x {told['model'] / 1e9:.2f} GB, {files}, {device} | seconds | of reading once | more memory |",
+            f"| {models} x {run['model'] / 1e9:.2f} GB, {files}, {device} | seconds | of reading once | more memory |",
             "| --- | --- | --- | --- |",
             f"| read the files once (cat) | {read:.2f} | 1 | |",
             f"| swap the candidate in | {swap:.2f} | {ratio:.2f} | {most / 1e6:.0f} MB |",
             *([f"| write it and load it | {disk:.2f} | {disk / read:.2f} | |"] if written else []),
-            f"\nPeak of the whole process, model and libraries included: {told['resident'] / 1e6:.0f} MB.",
+            f"\nPeak of the whole process, model and libraries included: {run['resident'] / 1e6:.0f} MB.",
         ]
     )
 

@@ -19,13 +19,13 @@ HERE = Path(__file__).parent
 def main(seeds: list[int]) -> None:
     config = yaml.safe_load((HERE / "finetune.yaml").read_text())
     for seed in seeds:
-        place = HERE / "work" / f"seed-{seed}"
-        make_toy(place / "toy", seed)
-        (place / "finetune.yaml").write_text(yaml.safe_dump(config | {"root": ".", "seed": seed}, sort_keys=False))
-        finetune(place / "finetune.yaml", progress=told)
+        folder = HERE / "work" / f"seed-{seed}"
+        make_toy(folder / "toy", seed)
+        (folder / "finetune.yaml").write_text(yaml.safe_dump(config | {"root": ".", "seed": seed}, sort_keys=False))
+        finetune(folder / "finetune.yaml", progress=print_progress)
 
 
-def told(name: str, step: int, steps: int, loss: float) -> None:
+def print_progress(name: str, step: int, steps: int, loss: float) -> None:
     if step % 50 == 0 or step == steps:
         print(f"{name:8} step {step:4} of {steps}  loss {loss:.3f}", flush=True)
 

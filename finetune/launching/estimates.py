@@ -176,8 +176,8 @@ def _steps(job: Job, contents: Mapping[str, Content], rows: int | None) -> int |
         return job.settings.steps
     if rows is None:
         return None
-    seen = sum((contents[data_set.path].rows or 0) * data_set.weight for data_set in job.data)
-    return math.ceil(seen * (job.settings.epochs or 0) / job.settings.global_batch_size)
+    samples = sum((contents[data_set.path].rows or 0) * data_set.weight for data_set in job.data)
+    return math.ceil(samples * (job.settings.epochs or 0) / job.settings.global_batch_size)
 
 
 def _speed(jobs: Sequence[Job]) -> float | None:

@@ -63,9 +63,9 @@ def write_first_pool(folder: Path, path: Path) -> FinetuneConfig:
         raise FinetuneError(f"{path}: stands there already. Remove it, or name another file.")
     sizes, others = _sizes(folder)
     if len(sizes) < 2:
-        found = f"found {', '.join(item.name for item in sizes) or 'none'}"
+        names = f"found {', '.join(item.name for item in sizes) or 'none'}"
         left = f"; no data sets are {', '.join(others)}" if others else ""
-        raise FinetuneError(f"{folder}: expected a base set and at least one to add, {found}{left}.")
+        raise FinetuneError(f"{folder}: expected a base set and at least one to add, {names}{left}.")
     base = next((item for item in sizes if item.stem == BASE), max(sizes, key=lambda item: sizes[item]))
     root = path.parent.resolve()
     lines = [

@@ -35,8 +35,8 @@ Facts = tuple[str, str, str]
 
 def _caption(random: Random) -> Scene:
     facts = _facts(random)
-    color, shape, place = facts
-    image = render.figure(random, shape, color, corner=CORNERS.index(place))
+    color, shape, corner = facts
+    image = render.figure(random, shape, color, corner=CORNERS.index(corner))
     (kind,) = random.choices(list(KINDS), list(KINDS.values()))
     texts = {
         "plain": sentence(facts),
@@ -55,25 +55,25 @@ def _facts(random: Random) -> Facts:
 
 def sentence(facts: Facts, serial: str = "") -> str:
     """Write a caption of what is known."""
-    color, shape, place = facts
+    color, shape, corner = facts
     words = " ".join(word for word in ("a", color, shape) if word)
-    return words + (f" in the {place}" if place else "") + (f", no. {serial}" if serial else "")
+    return words + (f" in the {corner}" if corner else "") + (f", no. {serial}" if serial else "")
 
 
 def facts_in(text: str) -> Facts:
     """Read a caption: the first color, shape and corner that it names."""
-    color, shape, place = (
+    color, shape, corner = (
         next((word for word in words if re.search(rf"\b{word}\b", text)), "")
         for words in (COLORS, render.SHAPES, CORNERS)
     )
-    return color, shape, place
+    return color, shape, corner
 
 
 def fuse(raw: str, synthetic: str) -> str:
     """Write one caption: what the raw one says, its serial number too, and for the rest what the synthetic one says."""
-    color, shape, place = (ours or theirs for ours, theirs in zip(facts_in(raw), facts_in(synthetic), strict=True))
+    color, shape, corner = (ours or theirs for ours, theirs in zip(facts_in(raw), facts_in(synthetic), strict=True))
     serial = SERIAL.search(raw)
-    return sentence((color, shape, place), serial[0] if serial else "")
+    return sentence((color, shape, corner), serial[0] if serial else "")
 
 
 def count_true(path: str) -> dict[str, tuple[int, int]]:

@@ -98,7 +98,7 @@ class JobTrainer(Trainer):
         self.settings, self.folder, self.digest = settings, folder, digest
         self.keep, self.judge, self.validate, self.adapt = keep, judge, validate, adapt
         self.kept = self.judged = self.looked_at = 0
-        self.seen = [0, 0]  # tokens and rows since the last log
+        self.counts = [0, 0]  # tokens and rows since the last log
         self.began = time.monotonic()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -115,7 +115,7 @@ class JobTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         """Give the micro-batches of a step, their tokens and rows counted, and tiles that came as bytes normalised."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.seen = [sum(counts) for counts in zip(self.seen, *map(_counts, batches), strict=True)]
+        self.counts = [sum(counts) for counts in zip(self.counts, *map(_counts, batches), strict=True)]
         batches = [self.data_collator.normalise_tiles(batch) for batch in batches]
         return batches, items
 
@@ -132,9 +132,9 @@ class JobTrainer(Trainer):
             now = time.monotonic()
             passed, self.began = max(now - self.began, 1e-9), now
             before: dict[str, float] = next((log for log in reversed(self.state.log_history) if "loss" in log), {})
-            seen = self.accelerator.reduce(torch.tensor(self.seen, device=self.args.device)).tolist()
-            self.seen = [0, 0]
-            for name, count in zip(("tokens", "rows"), seen, strict=True):
+            totals = self.accelerator.reduce(torch.tensor(self.counts, device=self.args.device)).tolist()
+            self.counts = [0, 0]
+            for name, count in zip(("tokens", "rows"), totals, strict=True):
                 logs[name], logs[f"{name}_per_second"] = before.get(name, 0) + count, count / passed
             logs["seconds"] = before.get("seconds", 0.0) + passed
             share = logs["learning_rate"] / self.optimizer.param_groups[0]["initial_lr"]  # of the schedule

@@ -61,7 +61,7 @@ class SearchSection:
         self.models: list[_Model] = [_Model(name) for name in start.names] if start else []
         self.evaluations = Evaluations(self.now)
         self.workers = Workers(self.now, self.evaluations.expected_seconds)
-        self._asked: dict[tuple[str, str, str], int | None] = {}
+        self._question_counts: dict[tuple[str, str, str], int | None] = {}
         self._pace: tuple[Pace, float] | None = None
         self._heard, self.is_over = 0, False
         self._told_best: str | None = None
@@ -136,11 +136,11 @@ class SearchSection:
         return [f"{f'{self.start.title}: ' if self.start else ''}{', '.join(parts)}", *self._questions(pace)]
 
     def _questions(self, pace: Pace | None) -> list[str]:
-        counts = list(self._asked.values())
+        counts = list(self._question_counts.values())
         if None in counts:
             return []
         questions_done = sum(count or 0 for count in counts) + sum(
-            map(self._asked_by, self.evaluations.running.values())
+            map(self._questions_of, self.evaluations.running.values())
         )
         if not questions_done:
             return []
@@ -151,9 +151,10 @@ class SearchSection:
         rate = self.workers.rate or (pace.questions_per_second if pace else None)
         return [f"{text}, about {format_rate(rate)} a second" if rate else text]
 
-    def _asked_by(self, running: Running) -> int:
+    def _questions_of(self, running: Running) -> int:
         """Return how many questions an evaluation has asked: as many as others, by the share of its prompts."""
-        known = [count for (_, *of), count in self._asked.items() if of == [running.part, running.benchmark] and count]
+        entry = [running.part, running.benchmark]
+        known = [count for (_, *others), count in self._question_counts.items() if others == entry and count]
         return int(known[-1] * running.count / running.total) if known and running.total else running.count
 
     def _best_lines(self, width: int) -> list[str]:
@@ -213,7 +214,7 @@ class SearchSection:
 
     def _count(self, recipe: Recipe, part: str, scores: Mapping[str, Score]) -> None:
         for name, score in scores.items():
-            self._asked[recipe.digest, part, name] = score.asked
+            self._question_counts[recipe.digest, part, name] = score.asked
 
 
 def describe_trial(trial: Trial) -> str:

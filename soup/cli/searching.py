@@ -29,11 +29,13 @@ __all__ = ["search_commands"]
 FLATTERED = "All questions chose this soup, so that its scores flatter it; --split 0.5 keeps half of them apart."
 
 
-def _command(name: str, summary: str, example: str, *own: GroupedOption) -> Callable[[Callable[..., None]], Command]:
+def _command(
+    name: str, summary: str, example: str, *search_options: GroupedOption
+) -> Callable[[Callable[..., None]], Command]:
     """Return a command that cooks by one strategy: its own options, then those that all of them share."""
     options = [
         *pool_options,
-        *own,
+        *search_options,
         *carrier_options(MergeOptions),
         *carrier_options(EvalConfig),
         *carrier_options(Objective),

@@ -76,7 +76,7 @@ class BoundedLoader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """As yaml does, and check the keys: before `<<` brings in others."""
         node = super().compose_mapping_node(anchor)
-        seen: dict[object, yaml.Node] = {}
+        keys: dict[object, yaml.Node] = {}
         for key, _ in node.value:
             if key.tag == _MERGE:
                 continue
@@ -85,13 +85,13 @@ class BoundedLoader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.tag not in (_TEXT, *_NUMBERS):
                 raise _fault("a key must be text", key.start_mark)
             value = self.construct_object(key)
-            if first := seen.get(value):
+            if first := keys.get(value):
                 raise yaml.constructor.ConstructorError(
                     f"{key.value}: stands there twice, first here", first.start_mark, "and again here", key.start_mark
                 )
-            if seen and isinstance(value, str) != isinstance(next(iter(seen)), str):
+            if keys and isinstance(value, str) != isinstance(next(iter(keys)), str):
                 raise _fault(f"{key.value}: keys of one mapping must be all text, or all numbers", key.start_mark)
-            seen[value] = key
+            keys[value] = key
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:

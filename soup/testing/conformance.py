@@ -242,8 +242,8 @@ def _check_budget(
     choice = returned if isinstance(returned, Choice) else Choice(cast("Chosen", returned))
     table(choice.chosen, choice.method, choice.params)  # a run scores what was chosen
     said = most(len(pool), **options)
-    assert len(table.asked) <= said.singles + said.soups, (
-        f"over {len(pool)} ingredients it asked for {len(table.asked)} soups; its budget said {said}"
+    assert len(table.soups) <= said.singles + said.soups, (
+        f"over {len(pool)} ingredients it asked for {len(table.soups)} soups; its budget said {said}"
     )
 
 
@@ -260,14 +260,14 @@ class _ScoreTable:
     pool: Pool
     seed: str
     ties: bool
-    asked: set[str] = dataclasses.field(default_factory=set)
+    soups: set[str] = dataclasses.field(default_factory=set)
 
     def __call__(
         self, chosen: Chosen, /, method: str | None = None, params: Mapping[str, object] | None = None
     ) -> _TableScore:
         soup = _choice(self.pool, chosen, "it asked for the score of")
         name = f"{sorted(soup)}{[method, dict(params)] if params else method or ''}"
-        self.asked.add(name)
+        self.soups.add(name)
         drawn = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
         numbers = [int.from_bytes(drawn[i : i + 4], "big") for i in range(0, 12, 4)]
         values = [float(number % 3) if self.ties else number % 100_001 / 1000 for number in numbers]

@@ -76,12 +76,12 @@ def forward_backward(
     first = best_allowed_first(by_overall(pool, score), score)[:1] if start == "best" else greedy(pool, watched)
     counts: Counts = tuple(int(any(part is other for other in first)) for part in pool)
     best = score(weighted(pool, counts))
-    path, seen, is_fine = [best], {counts}, False
+    path, visited, is_fine = [best], {counts}, False
     if unknown([*singles, best]) or watched.met_guess:
         return Choice(weighted(pool, counts))
     tell_best(score, best)
     for _ in range(steps):
-        near = [other for other in _neighbours(counts, 2 if is_fine else 1) if other not in seen]
+        near = [other for other in _neighbours(counts, 2 if is_fine else 1) if other not in visited]
         trials = [(other, score(weighted(pool, other))) for other in near]
         if not trials or unknown(trial for _, trial in trials):
             break
@@ -89,7 +89,7 @@ def forward_backward(
         moved, trial = best_of(sorted(trials, key=lambda pair: sum(map(bool, pair[0]))))
         if rule.admits(trial, best):
             counts, best, is_fine = moved, trial, False
-            seen.add(counts)
+            visited.add(counts)
             path.append(best)
             tell_best(score, best)
         elif is_fine:
