@@ -39,7 +39,11 @@ GRACE_SECONDS = 2.0
 
 
 class Command(Harness):
-    """Runs the user's command, and everything that it starts, in a process group of its own."""
+    """Runs the user's command, and everything that it starts, in a process group of its own.
+
+    Args:
+        settings: The time limit.
+    """
 
     target_hint = "TEMPLATE"
     target_syntax = "rest"

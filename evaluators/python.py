@@ -24,7 +24,11 @@ __all__ = ["PythonFunction"]
 
 
 class PythonFunction(Harness):
-    """Calls the user's function with the candidate's directory; a dict of numbers counts as one benchmark each."""
+    """Calls the user's function with the candidate's directory; a dict of numbers counts as one benchmark each.
+
+    Args:
+        settings: Not looked at: what a function depends on is its own.
+    """
 
     target_hint = "FILE.py:FUNCTION"
 

@@ -32,6 +32,9 @@ DEFAULT_CONVENTION = "seeclick"
 class Grounding(Harness):
     """Judges candidates by where they say that things are; the convention of their answers is declared.
 
+    Args:
+        settings: The engine that answers, and how it is asked.
+
     Raises:
         EvaluatorError: the engine that `settings.model` names is not there.
     """

@@ -44,6 +44,9 @@ Row = Mapping[str, Any]
 class LMEval(Harness):
     """Judges candidates on lm-eval's tasks, in the loaded engine that other benchmarks share.
 
+    Args:
+        settings: The engine that answers, and how it is asked.
+
     Raises:
         EvaluatorError: the engine that `settings.model` names is not there.
     """

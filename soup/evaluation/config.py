@@ -28,6 +28,8 @@ BenchmarkNames = str | ScoreFunction | Sequence[str | ScoreFunction]
 class EvalConfig(EvalSettings):
     """What a search or an evaluation scores by: benchmarks, the split of their questions, the objective, workers.
 
+    It takes what `EvalSettings` takes, too.
+
     Args:
         benchmarks: Their names, as on the command line: `"mmbench,ocrbench"`, a function that scores a checkpoint's
             directory, or a list of such.

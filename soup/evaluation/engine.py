@@ -54,6 +54,9 @@ class Engine(Protocol):
     def check(self, checkpoint: Path) -> None:
         """Look for what would stop this engine, from the files around a checkpoint's weights alone.
 
+        Args:
+            checkpoint: A directory whose config, tokenizer and processor files candidates will have.
+
         Raises:
             EvaluatorError: candidates with such files can't be asked.
         """
@@ -61,12 +64,18 @@ class Engine(Protocol):
     def open(self, candidate: Candidate) -> None:
         """Start with a candidate's weights; nothing is open.
 
+        Args:
+            candidate: Whose `directory` is loaded, or whose weights are streamed in by `load_into`.
+
         Raises:
             EvaluatorError: it did not start; nothing is left open.
         """
 
     def swap(self, candidate: Candidate) -> None:
         """Put another candidate's weights in place of those that are held; every answer after it is the candidate's.
+
+        Args:
+            candidate: Its names, shapes and dtypes are those of what is held.
 
         Raises:
             Exception: any. What is held then is nobody's: the engine is closed, and opened on the candidate.
@@ -90,6 +99,9 @@ class Engine(Protocol):
 
 def build_engine(settings: EvalSettings) -> Engine:
     """Build the engine that the settings name.
+
+    Args:
+        settings: The engine's name and its arguments, and how it is asked.
 
     Raises:
         EvaluatorError: it is unknown or can't be imported, or takes no such arguments.

@@ -118,7 +118,7 @@ class Journal:
         return draw(lambda target: draw_scores(lines, target), path)
 
     def find(self, key: str) -> Entry | None:
-        """Look up the entry of a key; None where nothing is remembered."""
+        """Look up the entry of a key, which `score_key` gives; None where nothing is remembered."""
         return self._by_key.get(key)
 
     def remember(

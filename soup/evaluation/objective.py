@@ -38,7 +38,12 @@ class ObjectiveJson(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Objective:
-    """The overall to maximize, the mean of the benchmarks' scores by weight (1 where none is given), under guards."""
+    """The overall to maximize, a mean of the benchmarks' scores, and what a soup must not break.
+
+    Args:
+        weights: Of benchmarks by name, above 0; the others weigh 1.
+        guards: Each says how far below the best single model a soup may be on a benchmark.
+    """
 
     weights: Mapping[str, float] = option(
         {}, "Weigh benchmarks in the overall: mmbench=2,ocrbench=1. Repeatable.", "Evaluate", "texts", metavar="NAME=W"
@@ -88,11 +93,11 @@ class Objective:
             raise EvaluatorError("\n".join(dict.fromkeys(wrong)))
 
     def shares(self, names: Iterable[str]) -> dict[str, float]:
-        """Return the weight of each benchmark."""
+        """Return the weight of each of these benchmarks."""
         return {name: self.weights.get(name, 1.0) for name in names}
 
     def overall(self, scores: Mapping[str, Score]) -> float:
-        """Compute the weighted mean of the benchmarks' scores; the plain mean where no weights are given."""
+        """Compute the weighted mean of scores by benchmark, 0 to 100; the plain mean where no weights are given."""
         shares = self.shares(scores)
         return math.fsum(shares[name] * score.value for name, score in scores.items()) / math.fsum(shares.values())
 

@@ -64,7 +64,14 @@ class Pool(Sequence[Ingredient]):
         skipped: Sequence[str] = (),
         tokenizer: Ingredient | None = None,
     ) -> Pool:
-        """Make a pool of ingredients that are open already."""
+        """Make a pool of ingredients that are open already.
+
+        Args:
+            ingredients: In their order.
+            base: What they were tuned from.
+            skipped: Remarks on what is no ingredient.
+            tokenizer: The ingredient, or the base, whose tokenizer every soup takes.
+        """
         pool = cls.__new__(cls)
         pool.ingredients, pool.base, pool.skipped = tuple(ingredients), base, tuple(skipped)
         pool.tokenizer = tokenizer
@@ -79,6 +86,11 @@ class Pool(Sequence[Ingredient]):
         exclude: Sequence[str] = (),
     ) -> tuple[Pool, dict[str, SoupError]]:
         """Open a pool, but leave out the checkpoints that can't be opened.
+
+        Args:
+            locations: As for `Pool`, and so are the others.
+            base: The base.
+            exclude: Names to leave out.
 
         Returns:
             The pool, and the errors of those that were left out, by name.
@@ -193,6 +205,10 @@ class Pool(Sequence[Ingredient]):
 
     def check(self, dtype: str | None = None, drop: Sequence[str] = ()) -> None:
         """Refuse a pool that has `problems`.
+
+        Args:
+            dtype: As for `problems`.
+            drop: As for `problems`.
 
         Raises:
             PoolError: The ingredients do not belong together; every mismatch is listed.

@@ -46,13 +46,24 @@ S = TypeVar("S", bound=CheckpointSource)
 class Recipe(BaseModel):
     """Which checkpoints, in which order and with which weights, by which method, into which dtype.
 
-    `method` may be a user's own, `FILE.py:CLASS`, with a file path like an ingredient's; `code` is then the digest of
-    that file, and for a method of another package that of its file.
+    Args:
+        schema: The version of the format, 1.
+        strategy: How the soup was chosen, for people; no part of the digest.
+        method: A method's name, or a user's own: `FILE.py:CLASS`, with a file path like an ingredient's.
+        code: The digest of the file of a user's method, or of one of another package.
+        params: The method's parameters.
+        dtype: The soup's, as torch names it; None: that of the base or first ingredient.
+        drop: Patterns of the tensors that are left out.
+        base: What the ingredients were tuned from.
+        tokenizer: The checkpoint whose tokenizer and chat template are taken, where that was chosen.
+        ingredients: In the order in which values are added up, one at least.
+        side_digest: That of the files that the soup takes along from its base or first ingredient (config, tokenizer,
+            processor, code), for a score depends on them too.
+        objective: What the soup was chosen by, for people; no part of the digest.
 
-    `side_digest` covers the files that the soup takes along from its base or first ingredient (config, tokenizer,
-    processor, code), for a score depends on them too. `tokenizer` is the checkpoint whose tokenizer and chat template
-    are taken instead, where that was chosen. `strategy` and `objective` record how the soup was chosen; they are no
-    part of the digest.
+    Raises:
+        pydantic.ValidationError: unknown fields, values of a wrong type, two ingredients of one name, or weights that
+            are all 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -230,6 +241,9 @@ class Recipe(BaseModel):
     @classmethod
     def read(cls, path: Path | str) -> Recipe:
         """Read a recipe from its YAML file, or mergekit's configuration; relative paths are relative to the file.
+
+        Args:
+            path: The file.
 
         Raises:
             RecipeError: Unreadable, not YAML, or not a recipe; all faults are listed, each with its key.

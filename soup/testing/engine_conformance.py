@@ -111,7 +111,7 @@ def _check_failure(engine: Engine, failing: Candidate) -> None:
 
 @dataclass
 class FakeEngine:
-    """An engine without a model: it says which candidate answers what, and notes all that is done with it.
+    """An `Engine` without a model: it says which candidate answers what, and notes all that is done with it.
 
     It remembers answers, as engines remember what they computed of a prompt, and forgets them at every swap; one that
     does not (`resets=False`) answers for the candidate before.

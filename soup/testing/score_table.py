@@ -25,7 +25,7 @@ Shares = frozenset[tuple[str, float]]
 
 @dataclass
 class ScoreTable(TableScorer):
-    """Scores of a pool's soups, to be asked for as a strategy asks; see `from_run`."""
+    """Scores of a pool's soups, to be asked for as a strategy asks. `from_run` makes one; else see `TableScorer`."""
 
     @classmethod
     def from_run(

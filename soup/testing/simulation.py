@@ -47,7 +47,14 @@ _BENCHMARK = Benchmark("table", "table", "table")
 
 @dataclass(frozen=True)
 class TableRecipe:
-    """A soup of a table: the names that it has, in the pool's order, their weights (of sum 1), and the parameters."""
+    """A soup of a table; it iterates over its names.
+
+    Args:
+        names: The ingredients', in the pool's order.
+        weights: Theirs, of sum 1.
+        method: Another method than the search's.
+        params: Parameters of the method, sorted by name.
+    """
 
     names: tuple[str, ...]
     weights: tuple[float, ...]
@@ -120,9 +127,16 @@ Told = float | Mapping[str, Score]
 
 @dataclass
 class TableScorer:
-    """The part of a `Scorer` that a search needs, over a function from a recipe to its overall or its scores.
+    """The part of a `Scorer` that a search needs, over a function of recipes.
 
-    `known` holds what was told by the recipe's digest, `trials` the digests in the order asked.
+    Args:
+        pool: The ingredients' names.
+        overall: Gives a recipe's overall, 0 to 100, or its scores by benchmark.
+        suite: The benchmarks, for searches that ask for some questions alone.
+        progress: Who hears of trials.
+        objective: How scores become one number, and what a soup must not break.
+        known: What `overall` gave, by the recipe's digest.
+        trials: The digests of what was asked for, in that order.
     """
 
     pool: Sequence[str]

@@ -26,6 +26,13 @@ class Split:
     range: the same for every model, whatever the order of the file. Rotations of one question share its index, so
     that they stay together. What stands before a slash in an index is the question's group (`figure_7/VS_...`): where
     a metric counts a group only if all of it is right, all of it lies in one part.
+
+    Args:
+        part: `all`, `selection` (those that choose) or `report` (the others).
+        fraction: The share of the selection, between 0 and 1; of `all` it says nothing.
+
+    Raises:
+        EvaluatorError: a fraction that is none.
     """
 
     part: Part = "all"
@@ -51,12 +58,15 @@ ALL = Split()
 class Benchmark:
     """A named test set, the harness that runs it, and the part of its questions that count.
 
-    `name` is what the user typed and what tables show (`mmbench`, `python:judge.py:score`), `harness` the evaluator
-    that knows it (`python`), `target` what the harness calls it (`judge.py:score`), `only` the questions that are
-    asked, where some of those that count are known without; None: all are asked.
-
-    Where it `measures` the likelihood, a score is `Score.of_loss` of the reference answers; a harness is asked for it
-    only where its `why_no_likelihood` says None, and its identity then says so, too.
+    Args:
+        name: What the user typed and what tables show: `mmbench`, `python:judge.py:score`.
+        harness: The registered name of the evaluator that knows it: `python`.
+        target: What the harness calls it: `judge.py:score`.
+        split: The questions that count.
+        measures: `score`, or the `likelihood` of the reference answers: then a score is `Score.of_loss`. A harness is
+            asked for it only where its `why_no_likelihood` says None, and its identity then says so, too.
+        only: The questions that are asked, by their indices, where some of those that count are known without; None:
+            all are asked.
     """
 
     name: str
@@ -101,7 +111,12 @@ class BenchmarkInfo:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a benchmark's data are expected on this machine, and the address that they are downloaded from."""
+    """Where a benchmark's data are expected on this machine.
+
+    Args:
+        path: A file or a folder.
+        url: The address that they are downloaded from; None where that is not known.
+    """
 
     path: Path
     url: str | None = None

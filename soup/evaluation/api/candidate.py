@@ -61,7 +61,12 @@ class Candidate(Protocol):
         """
 
     def answered(self, count: int, of: int) -> None:
-        """Tell whoever waits that `count` prompts of so many are answered; an evaluator of seconds need not."""
+        """Tell whoever waits how many prompts are answered; an evaluator of seconds need not.
+
+        Args:
+            count: Those that are.
+            of: All of them.
+        """
 
     def remark(self, text: str) -> None:
         """Tell whoever waits of something strange that stops nothing; the same text is told once in a run."""

@@ -67,12 +67,19 @@ class Evaluator(Protocol):
         It is a part of the journal's key, so that a remembered score can't be another data file's. It is asked for
         before any work starts, and is the place to say that data are not here.
 
+        Args:
+            benchmark: What would be asked; its split's fraction is in the key already.
+
         Raises:
             EvaluatorError: the benchmark is unknown, its data are not here, or it can't be split.
         """
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
         """Return the candidate's score over the benchmark's questions for which `benchmark.holds(index)`.
+
+        Args:
+            candidate: Whose weights: a directory, or what is streamed into a loaded module.
+            benchmark: What is asked.
 
         Raises:
             EvaluatorError: the harness failed or an answer never came. Never a zero in place of a failure.
@@ -101,7 +108,11 @@ class Harness(Evaluator, Protocol):
 
     @classmethod
     def target_of(cls, name: str) -> str | None:
-        """Return the target of a bare name that `benchmarks` does not list, if the harness knows it all the same."""
+        """Return the target of a bare name that `benchmarks` does not list, if the harness knows it all the same.
+
+        Args:
+            name: What stands in `--eval`.
+        """
         return None
 
     @classmethod
@@ -144,7 +155,11 @@ class Harness(Evaluator, Protocol):
         raise EvaluatorError(f"{type(self).__name__}: evaluates whole candidates only.")
 
     def why_no_likelihood(self, benchmark: Benchmark) -> str | None:
-        """Say why `evaluate` can't give the likelihood of the benchmark's reference answers; None where it can."""
+        """Say why `evaluate` can't give the likelihood of the benchmark's reference answers; None where it can.
+
+        Args:
+            benchmark: Whose answers.
+        """
         return "its harness gives scores alone"
 
     def count(self, benchmark: Benchmark) -> int | None:
@@ -183,6 +198,11 @@ class Harness(Evaluator, Protocol):
         self, benchmark: Benchmark, indices: Sequence[str], models: Sequence[AskedModel]
     ) -> Mapping[str, ShownQuestion]:
         """Return questions by their indices, with what models answered; those that can't be shown are left out.
+
+        Args:
+            benchmark: Whose questions.
+            indices: Their indices.
+            models: Whose answers; `ShownQuestion.answers` has one for each, in this order.
 
         Raises:
             EvaluatorError: the data are not here, damaged, or others than the models were asked.

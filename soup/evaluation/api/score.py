@@ -17,15 +17,20 @@ MOST_LOSS = 700.0
 
 @dataclass(frozen=True)
 class Score:
-    """One number for one recipe on one benchmark, 0 to 100, higher is better.
+    """One number for one recipe on one benchmark.
 
-    `n` is the number of questions behind it (None where the harness does not say), `questions` maps a question's
-    index to its points (0 to 1) where the harness tells them. `parts` is for a harness that judges several things at
-    once: each part then counts as a benchmark of its own, and `value` is their plain mean; `part_questions` are the
-    points of each part that is a mean of some. `part_of` is the benchmark that a score is a part of; soup itself sets
-    it, and leaves `n` out, since a question that counts for several parts is asked once. `unparsed` is the share of
-    answers (0 to 1) that are none by their form, where the harness knows: no option named, neither yes nor no.
-    `estimate` says how far the value may be off where not all questions were asked; soup itself sets it.
+    Args:
+        value: 0 to 100, higher is better.
+        n: The number of questions behind it; None where the harness does not say.
+        questions: The points of each question, 0 to 1, by its index, where the harness tells them.
+        parts: For a harness that judges several things at once: each part's value by its name. Each then counts as a
+            benchmark of its own, and `value` is their plain mean.
+        unparsed: The share of answers, 0 to 1, that are none by their form, where the harness knows: no option named,
+            neither yes nor no.
+        estimate: How far the value may be off where not all questions were asked; soup itself sets it.
+        part_questions: The points of each part that is a mean of some, as in `questions`.
+        part_of: The benchmark that the score is a part of; soup itself sets it, and leaves `n` out, since a question
+            that counts for several parts is asked once.
 
     Raises:
         EvaluatorError: a value that is no number, not finite, or outside of 0 to 100; a share outside of 0 to 1; points
@@ -63,7 +68,11 @@ class Score:
         return self.estimate.asked if self.estimate else self.n
 
     def by_name(self, benchmark: str) -> dict[str, Score]:
-        """Return what counts under which name: the score by its benchmark's, or each of its parts by its own."""
+        """Return what counts under which name: the score by its benchmark's, or each of its parts by its own.
+
+        Args:
+            benchmark: The benchmark's name.
+        """
         points = self.part_questions
         return {
             part: Score(value, questions=points.get(part), part_of=benchmark) for part, value in self.parts.items()
@@ -71,7 +80,7 @@ class Score:
 
     @property
     def loss(self) -> float:
-        """The loss that a likelihood was made of."""
+        """The loss that a likelihood was made of, in nats a token."""
         return -math.log(self.value / 100) if self.value else MOST_LOSS
 
     def __post_init__(self) -> None:

@@ -48,10 +48,12 @@ class Block(MergedTensor, Sequence["torch.Tensor"]):
     `tensor`), in the dtype that values are accumulated in. The method may change it in place during the call. Taking
     the copies one after another by `copy`, instead of all at once, keeps the block in the processor's cache.
 
+    It holds what `MergedTensor` holds, too.
+
     Args:
         raw: The ingredients' slices in their own dtype; never to be changed.
         accumulate_in: The dtype in which values are accumulated.
-        raw_base: The base's slice, for a method with `needs_base`.
+        raw_base: The base's slice in its own dtype, for a method with `needs_base`; never to be changed.
         first: The index of the slice's first element in its tensor.
         lend: Gives memory for the copy of a slot, like a tensor: new memory for each block costs more than the sum.
     """
@@ -76,7 +78,12 @@ class Block(MergedTensor, Sequence["torch.Tensor"]):
         return self.copy(index)
 
     def copy(self, index: int, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Copy ingredient `index`'s slice to the accumulating dtype, into `out` if there is one."""
+        """Copy a slice to the accumulating dtype.
+
+        Args:
+            index: The ingredient's, in recipe order.
+            out: Takes the copy, of the slice's shape and the accumulating dtype; None: new or lent memory.
+        """
         return self._copied(range(len(self))[index], self.raw[index], out)
 
     @property
@@ -160,11 +167,21 @@ class Method(ABC):
         return 0
 
     def granularity_of(self, name: str, shape: tuple[int, ...]) -> Granularity:
-        """Return whether a floating tensor is merged by any flat slices of it, or as a whole."""
+        """Return whether a floating tensor is merged by any flat slices of it, or as a whole.
+
+        Args:
+            name: The tensor's name on disk.
+            shape: Its shape, [rows, columns] of a matrix.
+        """
         return self.granularity
 
     def takes_low_rank(self, name: str, shape: tuple[int, ...]) -> bool:
-        """Return whether `merge_low_rank` merges a floating tensor that adapters on the base alone change."""
+        """Return whether `merge_low_rank` merges a floating tensor that adapters on the base alone change.
+
+        Args:
+            name: The tensor's name on disk.
+            shape: Its shape, [rows, columns].
+        """
         return False
 
     def merge_low_rank(self, deltas: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
@@ -192,26 +209,46 @@ class Method(ABC):
         """Return what the whole model decides before the first element is written: every block's `constants`.
 
         It must be a function of the inputs alone. `soup/merging/first_pass.py` reads them.
+
+        Args:
+            first_pass: The inputs' tensors, and sums over all of their elements.
         """
         return None
 
     def remarks(self, constants: Any) -> Sequence[str]:
-        """Return what a user should know of these inputs by what `prepare` found."""
+        """Return what a user should know of these inputs, a text each.
+
+        Args:
+            constants: What `prepare` returned.
+        """
         return ()
 
     def arithmetic(self, tensor: MergedTensor) -> Arithmetic | None:
         """Say what the call does with every block of a tensor, so that it is done in one compiled pass; None: in torch.
 
         Only the class's own counts: one that is inherited knows nothing of what a subclass does.
+
+        Args:
+            tensor: What is known of the tensor.
         """
         return None
 
     @abstractmethod
     def __call__(self, block: Block) -> torch.Tensor:
-        """Merge the block's slices into one, in `block.accumulate_in` and the shape of its entries."""
+        """Merge the block's slices into one.
+
+        Args:
+            block: A slice of each ingredient, of one shape.
+
+        Returns:
+            A tensor of that shape, in `block.accumulate_in`.
+        """
 
     def check(self, weights: Sequence[float]) -> None:  # noqa: B027 - most methods take any weights
         """Refuse weights that this method can't use; called before anything is read.
+
+        Args:
+            weights: The ingredients', in recipe order.
 
         Raises:
             RecipeError: The weights can't be used.
@@ -222,5 +259,8 @@ class Method(ABC):
 
         And whether no result is larger in size than the largest of its inputs. Where this is False, soup looks for
         elements on which all ingredients agree, and copies them.
+
+        Args:
+            weights: The ingredients', in recipe order.
         """
         return False

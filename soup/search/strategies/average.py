@@ -14,5 +14,10 @@ T = TypeVar("T")
 
 @budget(lambda count: Budget(singles=0, soups=1))
 def average(pool: Sequence[T], score: ScoreFunction) -> list[T]:
-    """Choose all ingredients: f((1/k) sum_i theta_i). Calls no score."""
+    """Choose all ingredients: f((1/k) sum_i theta_i).
+
+    Args:
+        pool: The ingredients, in their order.
+        score: Is not called.
+    """
     return list(pool)

@@ -56,15 +56,18 @@ class Scored(Protocol):
 
 
 class ScoreFunction(Protocol):
-    """Scores the uniform mean of some ingredients, or a weighted one. A soup that was scored before costs nothing.
-
-    `method` is another method than the run's, `params` are parameters beside those that the run gives to it.
-    """
+    """Scores soups. One that was scored before costs nothing."""
 
     def __call__(
         self, ingredients: Chosen, /, method: str | None = None, params: Mapping[str, Any] | None = None
     ) -> Scored:
-        """Score the mean of these ingredients."""
+        """Score the uniform mean of some ingredients, or a weighted one.
+
+        Args:
+            ingredients: Those of the pool, or a weight for each.
+            method: Another method than the run's.
+            params: Parameters beside those that the run gives to the method.
+        """
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,12 @@ Strategy = Callable[..., "Chosen | Choice"]
 
 @dataclass(frozen=True)
 class Budget:
-    """How many single models and how many other soups a strategy asks for, at most."""
+    """How many models a strategy asks for, at most.
+
+    Args:
+        singles: Ingredients alone.
+        soups: All others.
+    """
 
     singles: int
     soups: int
@@ -101,7 +109,8 @@ class Budget:
 def budget(most: Callable[..., Budget]) -> Callable[[F], F]:
     """Make a decorator that lets a strategy say its budget: `most(count, **options)` for a pool of `count`.
 
-    It is called with the strategy's own options before anything is read, so that it may refuse wrong ones.
+    Args:
+        most: It is called with the strategy's own options before anything is read, so that it may refuse wrong ones.
     """
 
     def decorate(function: F) -> F:
