@@ -40,8 +40,8 @@ def recipe(*names):
     return Recipe.uniform(sources).sealed([f"digest of {name}" for name in names], "side")
 
 
-def trial(*names, scores, **given):
-    return Trial(recipe(*names), {name: Score(value, 100) for name, value in scores.items()}, **given)
+def trial(*names, scores, **facts):
+    return Trial(recipe(*names), {name: Score(value, 100) for name, value in scores.items()}, **facts)
 
 
 def lines(board, width=80, height=24):
@@ -356,14 +356,14 @@ def test_names_with_braces_and_brackets_are_names(clock):
 
 def test_what_the_hub_s_client_downloads_is_shown_and_its_own_bars_are_not(capsys):
     def download(bars):
-        bar, told = bars(total=3_000_000, unit="B"), []
+        bar, lines_told = bars(total=3_000_000, unit="B"), []
         bar.update(1_000_000)
-        told.append(board.line())
+        lines_told.append(board.line())
         bar.total = 6_000_000  # the client opens one more file
         bar.update(500_000)
-        return [*told, board.line()]
+        return [*lines_told, board.line()]
 
     with Board() as board:
-        told = run_download("org/name", download)
-    assert told == ["org/name: 1.00 MB of 3.00 MB", "org/name: 1.50 MB of 6.00 MB"]
+        lines_told = run_download("org/name", download)
+    assert lines_told == ["org/name: 1.00 MB of 3.00 MB", "org/name: 1.50 MB of 6.00 MB"]
     assert capsys.readouterr().err == ""

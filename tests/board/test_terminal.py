@@ -51,8 +51,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(here, *argv, **given):
-    return run_in_terminal([*SOUP, *argv], cwd=here, **{"rows": 14, **given})
+def run(here, *argv, **options):
+    return run_in_terminal([*SOUP, *argv], cwd=here, **{"rows": 14, **options})
 
 
 def greedy(benchmarks=BOTH):
@@ -60,68 +60,68 @@ def greedy(benchmarks=BOTH):
 
 
 def test_a_search_fills_its_board_in_says_what_it_hides_and_leaves_the_terminal_clean(here):
-    seen = run(here, *greedy(), env={"NO_COLOR": "1"})
-    assert seen.code == 0
-    assert not re.search(rb"\x1b\[[0-9;]*3[0-9]m", seen.raw), "no colour"
-    tables = seen.having(r"^  model +first +second +overall$")
+    terminal = run(here, *greedy(), env={"NO_COLOR": "1"})
+    assert terminal.code == 0
+    assert not re.search(rb"\x1b\[[0-9;]*3[0-9]m", terminal.raw), "no colour"
+    tables = terminal.having(r"^  model +first +second +overall$")
     assert tables
-    assert seen.having(r"^greedy: \d+ of at most 19 evaluations, about \d+ (s|min) left$")
+    assert terminal.having(r"^greedy: \d+ of at most 19 evaluations, about \d+ (s|min) left$")
     said = re.compile(r"^\.\.\. (\d+) more models?, (\d+) of them scored$", re.MULTILINE)
     first, *_, last = filter(None, [said.search("\n".join(screen)) for screen in tables])
     assert int(first[1]) < int(last[1]) == int(last[2]), "19 models are more than 14 lines have room for"
-    assert seen.having(r"^\* ingredient-\d\d +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d$")
-    assert seen.having(r"^best so far: ingredient-09 ")
-    assert not seen.is_cursor_hidden
-    assert not any("best so far" in line or "..." in line for line in seen.last)
-    assert seen.last[-2 if seen.last[-1] == "" else -1].startswith("out: the mean of"), seen.last
+    assert terminal.having(r"^\* ingredient-\d\d +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d$")
+    assert terminal.having(r"^best so far: ingredient-09 ")
+    assert not terminal.is_cursor_hidden
+    assert not any("best so far" in line or "..." in line for line in terminal.last)
+    assert terminal.last[-2 if terminal.last[-1] == "" else -1].startswith("out: the mean of"), terminal.last
 
 
 def test_an_interrupt_ends_the_board_and_nothing_else_is_on_the_screen(here):
-    seen = run(here, *greedy("python:judge.py:slow"), stop_at=r"ingredient-00 on python:judge.py:slow")
-    assert seen.code == 130
-    assert [line for line in seen.last if line] == ["interrupted"]
-    assert not seen.is_cursor_hidden
+    terminal = run(here, *greedy("python:judge.py:slow"), stop_at=r"ingredient-00 on python:judge.py:slow")
+    assert terminal.code == 130
+    assert [line for line in terminal.last if line] == ["interrupted"]
+    assert not terminal.is_cursor_hidden
 
 
 def test_an_error_stands_alone_where_the_board_was(here):
-    seen = run(here, *greedy("python:judge.py:broken"), rows=24)
-    text = [line for line in seen.last if line]
-    assert seen.code == 1
+    terminal = run(here, *greedy("python:judge.py:broken"), rows=24)
+    text = [line for line in terminal.last if line]
+    assert terminal.code == 1
     assert text[0].startswith("error: ingredient-05 on python:judge.py:broken: the function raised.")
     assert "ValueError: no answers" in text
     assert text[-1] == "Scores so far are kept: mend the cause and type the same command."
-    assert not seen.is_cursor_hidden
+    assert not terminal.is_cursor_hidden
 
 
 @pytest.mark.parametrize(
-    ("flag", "is_board", "told"),
+    ("flag", "is_board", "lines"),
     [("--quiet", False, []), ("--verbose", True, ["evaluating ingredient-09 on python:judge.py:second ..."])],
 )
-def test_quiet_has_no_board_and_verbose_tells_each_evaluation_above_it(here, flag, is_board, told):
-    seen = run(here, *greedy("python:judge.py:second"), flag)
-    assert seen.code == 0
-    assert bool(seen.having("best so far")) == is_board
-    assert [line for line in told if not seen.having(re.escape(line))] == []
-    assert bool(seen.having("evaluating")) == is_board
+def test_quiet_has_no_board_and_verbose_tells_each_evaluation_above_it(here, flag, is_board, lines):
+    terminal = run(here, *greedy("python:judge.py:second"), flag)
+    assert terminal.code == 0
+    assert bool(terminal.having("best so far")) == is_board
+    assert [line for line in lines if not terminal.having(re.escape(line))] == []
+    assert bool(terminal.having("evaluating")) == is_board
 
 
 def test_workers_are_shown_by_their_numbers(here):
-    seen = run(here, *greedy(), "--workers", "2")
-    assert seen.code == 0
+    terminal = run(here, *greedy(), "--workers", "2")
+    assert terminal.code == 0
     for number in range(2):
-        assert seen.having(
+        assert terminal.having(
             rf"^worker {number} ingredient-\d\d( \+ ingredient-\d\d)* on python:judge.py:(first|second): "
         )
 
 
 def test_python_shows_a_board_whose_last_state_stays_and_a_script_s_output_is_above_it(here):
     code = f"import soup; soup.cook('greedy', 'ckpts', eval='{BOTH}', out='out'); print('done')"
-    seen = run_in_terminal([sys.executable, "-c", code], cwd=here)
-    text = [line for line in seen.last if line]
-    assert seen.code == 0
+    terminal = run_in_terminal([sys.executable, "-c", code], cwd=here)
+    text = [line for line in terminal.last if line]
+    assert terminal.code == 0
     assert text[-1] == "done"
     assert text[-2].startswith("best so far: ingredient-09")
-    assert seen.having("the harness talks")
+    assert terminal.having("the harness talks")
 
 
 SCRIPT = f"""
@@ -138,11 +138,11 @@ print("done")
 
 def test_python_s_stdout_stays_where_it_goes_to(here):
     (here / "script.py").write_text(SCRIPT)
-    seen = run_in_terminal(["sh", "-c", f"{sys.executable} script.py > printed.txt"], cwd=here)
-    assert seen.code == 0
+    terminal = run_in_terminal(["sh", "-c", f"{sys.executable} script.py > printed.txt"], cwd=here)
+    assert terminal.code == 0
     assert (here / "printed.txt").read_text() == "overall 55.0\ndone\n"
-    assert seen.having("^best so far: ingredient-00 55.00")
-    assert not seen.having("^overall 55")
+    assert terminal.having("^best so far: ingredient-00 55.00")
+    assert not terminal.having("^overall 55")
 
 
 def test_without_a_terminal_nothing_is_drawn_whatever_is_forced(here):

@@ -132,9 +132,9 @@ STRICTER = {
 def test_damaged_as_safetensors_says(what, tmp_path):
     path = write(tmp_path, DAMAGED[what])
     assert refused_by_safetensors(path)
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as refusal:
         read_header(path)
-    assert str(path) in str(told.value)
+    assert str(path) in str(refusal.value)
 
 
 @pytest.mark.parametrize("what", STRICTER)
@@ -158,11 +158,11 @@ def test_a_git_lfs_pointer_is_no_safetensors_file(tmp_path):
 
 def test_all_damaged_entries_come_in_one_error(tmp_path):
     header = {"a": entry("F7"), "b": entry(shape=(-1,)), "c": entry(), "d": entry(offsets=(20, 28))}
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as refusal:
         read_header(write(tmp_path, packed(header, bytes(28))))
-    assert "a: unknown dtype 'F7'" in str(told.value)
-    assert "b: shape must be" in str(told.value)
-    assert "d: leaves a gap before it: expected to begin at 8, found 20" in str(told.value)
+    assert "a: unknown dtype 'F7'" in str(refusal.value)
+    assert "b: shape must be" in str(refusal.value)
+    assert "d: leaves a gap before it: expected to begin at 8, found 20" in str(refusal.value)
 
 
 @quick
@@ -174,8 +174,8 @@ def test_a_damaged_byte_is_refused_wherever_safetensors_refuses_it(data, tmp_pat
     )
     bad = bytearray(good)
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(good) - 15))
-        bad[place] = data.draw(st.integers(0, 255) | st.sampled_from(list(b'0123456789{}[],:"- .e')))
+        index = data.draw(st.integers(0, len(good) - 15))
+        bad[index] = data.draw(st.integers(0, 255) | st.sampled_from(list(b'0123456789{}[],:"- .e')))
     path = tmp_path_factory.mktemp("damage") / "x.safetensors"
     path.write_bytes(bad)
     try:
@@ -200,10 +200,10 @@ def test_every_dtype_of_the_format_is_known_with_its_size(code, tmp_path):
 
 def test_an_unknown_dtype_of_safetensors_would_show_here(tmp_path):
     """The oracle for the dtype table: every name that safetensors lists when it is given one that it doesn't know."""
-    with pytest.raises(BaseException, match="unknown variant") as told:
+    with pytest.raises(BaseException, match="unknown variant") as refusal:
         safe_open(write(tmp_path, packed({"a": entry("XX")}, bytes(8))), "pt")
-    assert all(f"`{code}`" in str(told.value) for code in DTYPES)
-    assert str(told.value).count("`") == 2 * (len(DTYPES) + 1)
+    assert all(f"`{code}`" in str(refusal.value) for code in DTYPES)
+    assert str(refusal.value).count("`") == 2 * (len(DTYPES) + 1)
 
 
 def test_a_header_padded_with_spaces_and_of_any_order_is_fine(tmp_path):

@@ -65,10 +65,10 @@ def test_a_pool_of_hub_ids_is_fetched_once_pinned_and_made_again_offline(soup, h
     assert load_file(tmp_path / "here/offline/model.safetensors").keys() == whole.keys()
 
 
-@pytest.mark.parametrize("place", ["team/nobody", "team/a@v9", "team/a/b"])
-def test_what_the_hub_does_not_have_is_one_clean_error(soup, place):
-    done = soup("inspect", place, code=1)
-    assert done.stderr.startswith(f"error: {place}: ")
+@pytest.mark.parametrize("location", ["team/nobody", "team/a@v9", "team/a/b"])
+def test_what_the_hub_does_not_have_is_one_clean_error(soup, location):
+    done = soup("inspect", location, code=1)
+    assert done.stderr.startswith(f"error: {location}: ")
     assert done.stdout == ""
 
 

@@ -30,7 +30,7 @@ def test_an_interrupt_ends_a_download_at_its_next_piece():
 
 
 def test_bytes_are_told_to_who_listens_and_nothing_is_drawn(capsys):
-    told = []
+    calls = []
 
     def download(bar):
         with bar(desc="Fetching 2 files", total=2) as files, bar(unit="B", total=0) as shown:
@@ -40,9 +40,9 @@ def test_bytes_are_told_to_who_listens_and_nothing_is_drawn(capsys):
                 files.update(1)
         return "there"
 
-    with listening_to_downloads(lambda *args: told.append(args)):
+    with listening_to_downloads(lambda *args: calls.append(args)):
         assert run_download("a@v1", download) == "there"
-    assert told == [("a@v1", 10, 10), ("a@v1", 20, 20)]
+    assert calls == [("a@v1", 10, 10), ("a@v1", 20, 20)]
     assert capsys.readouterr().err == ""
 
 

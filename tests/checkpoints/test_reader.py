@@ -22,9 +22,9 @@ from tests.helpers.merge_oracle import read_back
 
 
 def refusal(path):
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as error:
         Checkpoint(path)
-    return str(told.value)
+    return str(error.value)
 
 
 def edit_index(path, change):
@@ -34,7 +34,7 @@ def edit_index(path, change):
 
 
 @pytest.fixture
-def one(tmp_path):
+def single(tmp_path):
     return tiny_checkpoint(tmp_path / "one")
 
 
@@ -74,16 +74,16 @@ def test_one_file_of_another_name_is_read(tmp_path):
     assert Checkpoint(path).files == ("consolidated.safetensors",)
 
 
-def test_an_index_with_one_shard_is_fine(one):
-    (one / WEIGHTS).rename(one / "model-00001-of-00001.safetensors")
+def test_an_index_with_one_shard_is_fine(single):
+    (single / WEIGHTS).rename(single / "model-00001-of-00001.safetensors")
     weight_map = dict.fromkeys(TINY_SHAPES, "model-00001-of-00001.safetensors")
-    (one / INDEX).write_text(json.dumps({"weight_map": weight_map}))
-    assert Checkpoint(one).sharded
+    (single / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    assert Checkpoint(single).sharded
 
 
-def test_an_index_that_names_the_single_file_is_fine(one):
-    (one / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(TINY_SHAPES, WEIGHTS)}))
-    assert Checkpoint(one).files == (WEIGHTS,)
+def test_an_index_that_names_the_single_file_is_fine(single):
+    (single / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(TINY_SHAPES, WEIGHTS)}))
+    assert Checkpoint(single).files == (WEIGHTS,)
 
 
 def test_shards_in_a_subdirectory_are_read(sharded):
@@ -116,9 +116,9 @@ def test_a_stray_shard_is_warned_of_and_not_read(sharded):
     assert "model-00009-of-00009.safetensors" in warning
 
 
-def test_a_stray_file_beside_the_single_one_is_warned_of(one):
-    save_file({"old": torch.zeros(2)}, one / "ema.safetensors")
-    checkpoint = Checkpoint(one)
+def test_a_stray_file_beside_the_single_one_is_warned_of(single):
+    save_file({"old": torch.zeros(2)}, single / "ema.safetensors")
+    checkpoint = Checkpoint(single)
     assert checkpoint.tensors.keys() == TINY_SHAPES.keys()
     assert "ema.safetensors" in checkpoint.warnings[0]
 
@@ -130,24 +130,24 @@ def test_tensors_that_the_index_forgets_are_read_and_warned_of(sharded):
     assert "1 tensors that model.safetensors.index.json does not name are merged too" in checkpoint.warnings[0]
 
 
-def test_pickles_beside_safetensors_do_not_matter(one):
-    (one / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    assert Checkpoint(one).tensors.keys() == TINY_SHAPES.keys()
+def test_pickles_beside_safetensors_do_not_matter(single):
+    (single / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    assert Checkpoint(single).tensors.keys() == TINY_SHAPES.keys()
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_a_path_that_is_no_directory_is_refused(tmp_path, one):
+def test_a_path_that_is_no_directory_is_refused(tmp_path, single):
     assert "no such directory" in refusal(tmp_path / "absent")
-    assert "no such directory" in refusal(one / WEIGHTS)
+    assert "no such directory" in refusal(single / WEIGHTS)
 
 
-def test_an_empty_directory_and_a_lone_config_are_refused(tmp_path, one):
+def test_an_empty_directory_and_a_lone_config_are_refused(tmp_path, single):
     (tmp_path / "empty").mkdir()
     assert f"no .safetensors file here. A checkpoint holds {WEIGHTS}" in refusal(tmp_path / "empty")
-    (one / WEIGHTS).unlink()
-    assert "no .safetensors file here" in refusal(one)
+    (single / WEIGHTS).unlink()
+    assert "no .safetensors file here" in refusal(single)
 
 
 def test_a_single_file_beside_an_index_is_refused_and_it_says_which_would_be_loaded(sharded):
@@ -213,7 +213,7 @@ def test_a_tensor_in_two_shards_is_refused(sharded):
 
 
 @pytest.mark.parametrize(
-    "place",
+    "file",
     [
         "../elsewhere/model.safetensors",
         "/etc/model.safetensors",
@@ -229,8 +229,8 @@ def test_a_tensor_in_two_shards_is_refused(sharded):
         "x\0.safetensors",
     ],
 )
-def test_index_entries_that_point_elsewhere_are_refused(sharded, place):
-    edit_index(sharded, lambda index: index.update({"lm_head.weight": place}))
+def test_index_entries_that_point_elsewhere_are_refused(sharded, file):
+    edit_index(sharded, lambda index: index.update({"lm_head.weight": file}))
     assert "outside of the directory are refused" in refusal(sharded)
 
 
@@ -255,10 +255,10 @@ def test_a_damaged_index_is_refused(sharded, text):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\xff"])
-def test_a_damaged_config_is_told_when_it_is_needed(one, text):
-    (one / "config.json").write_bytes(text.encode("latin-1"))
+def test_a_damaged_config_is_told_when_it_is_needed(single, text):
+    (single / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        _ = Checkpoint(one).config
+        _ = Checkpoint(single).config
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.ckpt", "model.pt"])
@@ -271,17 +271,17 @@ def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path, name)
     assert f"M.from_pretrained('{tmp_path}', dtype='auto').save_pretrained('{tmp_path}-safetensors')" in message
 
 
-def test_a_diffusers_folder_is_refused_with_the_command_that_converts_it(tmp_path, one):
-    (one / "model_index.json").write_text("{}")
-    assert "Diffusers-style" in refusal(one)
+def test_a_diffusers_folder_is_refused_with_the_command_that_converts_it(tmp_path, single):
+    (single / "model_index.json").write_text("{}")
+    assert "Diffusers-style" in refusal(single)
     save_file({"w": torch.zeros(2)}, tmp_path / "diffusion_pytorch_model.safetensors")
     assert "save_file(load_file(" in refusal(tmp_path)
 
 
-def test_a_lora_adapter_is_refused_with_the_command_that_merges_it(tmp_path, one):
-    (one / "adapter_config.json").write_text("{}")
-    (one / WEIGHTS).rename(one / "adapter_model.safetensors")
-    assert "merge_and_unload()" in refusal(one)
+def test_a_lora_adapter_is_refused_with_the_command_that_merges_it(tmp_path, single):
+    (single / "adapter_config.json").write_text("{}")
+    (single / WEIGHTS).rename(single / "adapter_model.safetensors")
+    assert "merge_and_unload()" in refusal(single)
     save_file({"w": torch.zeros(2)}, tmp_path / "adapter_model.safetensors")
     assert "a LoRA adapter, not a whole model" in refusal(tmp_path)
 
@@ -301,8 +301,8 @@ def test_a_whole_model_beside_an_adapter_config_that_was_left_behind_is_taken_an
 # --- quantised --------------------------------------------------------------------------------------------------------
 
 
-def test_ordinary_weights_are_not_quantised(one):
-    assert Checkpoint(one).quantised is None
+def test_ordinary_weights_are_not_quantised(single):
+    assert Checkpoint(single).quantised is None
 
 
 @pytest.mark.parametrize("where", ["top", "text_config"])
@@ -371,9 +371,9 @@ def test_what_belongs_to_the_model_is_carried_and_what_belongs_to_the_training_i
     for name in [*carried, *left, *not_entered]:
         (sharded / name).parent.mkdir(parents=True, exist_ok=True)
         (sharded / name).write_text("x")
-    found = Checkpoint(sharded).side_files
-    assert set(found.carried) == {*carried, "config.json", "tokenizer.json"}
-    assert set(found.left_out) == {*left, INDEX}
+    files_beside = Checkpoint(sharded).side_files
+    assert set(files_beside.carried) == {*carried, "config.json", "tokenizer.json"}
+    assert set(files_beside.left_out) == {*left, INDEX}
 
 
 # --- digests ----------------------------------------------------------------------------------------------------------
@@ -390,13 +390,13 @@ def test_the_digest_does_not_depend_on_shards_paths_or_side_files(tmp_path):
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(name=st.sampled_from(sorted(TINY_SHAPES)), place=st.integers(0, 10**6), bit=st.integers(0, 15))
-def test_one_bit_of_one_tensor_changes_its_digest_and_the_content_s_alone(tmp_path_factory, name, place, bit):
+@given(name=st.sampled_from(sorted(TINY_SHAPES)), position=st.integers(0, 10**6), bit=st.integers(0, 15))
+def test_one_bit_of_one_tensor_changes_its_digest_and_the_content_s_alone(tmp_path_factory, name, position, bit):
     folder = tmp_path_factory.mktemp("digest")
     state = {key: tiny_tensor(key, shape) for key, shape in TINY_SHAPES.items()}
     before = digest_checkpoint(Checkpoint(tiny_checkpoint(folder / "a", tensors=state)))
     word = state[name].reshape(-1).view(torch.int16)
-    word[place % len(word)] ^= -(2**15) if bit == 15 else 2**bit
+    word[position % len(word)] ^= -(2**15) if bit == 15 else 2**bit
     after = digest_checkpoint(Checkpoint(tiny_checkpoint(folder / "b", tensors=state)))
     assert before.content != after.content
     assert [key for key in state if before.tensors[key] != after.tensors[key]] == [name]
@@ -410,41 +410,41 @@ def test_names_dtypes_and_shapes_are_part_of_the_digest(tmp_path):
     assert len(set(digests)) == len(variants)
 
 
-def test_the_side_digest_covers_names_and_contents_of_what_is_carried(tmp_path, one):
-    before = side_digest(Checkpoint(one))
-    (one / "README.md").write_text("not carried")
-    assert side_digest(Checkpoint(one)) == before
-    (one / "tokenizer.json").write_text("{}")
-    changed = side_digest(Checkpoint(one))
+def test_the_side_digest_covers_names_and_contents_of_what_is_carried(tmp_path, single):
+    before = side_digest(Checkpoint(single))
+    (single / "README.md").write_text("not carried")
+    assert side_digest(Checkpoint(single)) == before
+    (single / "tokenizer.json").write_text("{}")
+    changed = side_digest(Checkpoint(single))
     assert changed != before
-    (one / "tokenizer.json").rename(one / "tokeniser.json")
-    assert side_digest(Checkpoint(one)) not in (before, changed)
+    (single / "tokenizer.json").rename(single / "tokeniser.json")
+    assert side_digest(Checkpoint(single)) not in (before, changed)
 
 
-def test_a_remembered_digest_is_that_of_the_files_as_they_are(tmp_path, one):
+def test_a_remembered_digest_is_that_of_the_files_as_they_are(tmp_path, single):
     cache = DigestCache(tmp_path / "digests.json")
-    first, read = cache.get(Checkpoint(one)), []
+    first, read = cache.get(Checkpoint(single)), []
     again = DigestCache(tmp_path / "digests.json")
-    assert again.knows(Checkpoint(one))
-    assert again.get(Checkpoint(one), read.append) == first
+    assert again.knows(Checkpoint(single))
+    assert again.get(Checkpoint(single), read.append) == first
     assert not read
-    shutil.rmtree(one)
-    tiny_checkpoint(one, seed=7)
-    assert not again.knows(Checkpoint(one))
-    assert again.get(Checkpoint(one)).content not in ("", first.content)
+    shutil.rmtree(single)
+    tiny_checkpoint(single, seed=7)
+    assert not again.knows(Checkpoint(single))
+    assert again.get(Checkpoint(single)).content not in ("", first.content)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
-def test_a_damaged_cache_of_digests_is_an_empty_one(tmp_path, one, text):
+def test_a_damaged_cache_of_digests_is_an_empty_one(tmp_path, single, text):
     (tmp_path / "digests.json").write_text(text)
-    assert DigestCache(tmp_path / "digests.json").get(Checkpoint(one)).content == content(one)
+    assert DigestCache(tmp_path / "digests.json").get(Checkpoint(single)).content == content(single)
 
 
-def test_the_cache_of_digests_holds_stamps_as_lists_as_earlier_runs_wrote_them(tmp_path, one):
-    digest = DigestCache(tmp_path / "digests.json").get(Checkpoint(one))
-    stat = (one / WEIGHTS).stat()
+def test_the_cache_of_digests_holds_stamps_as_lists_as_earlier_runs_wrote_them(tmp_path, single):
+    digest = DigestCache(tmp_path / "digests.json").get(Checkpoint(single))
+    stat = (single / WEIGHTS).stat()
     assert json.loads((tmp_path / "digests.json").read_text()) == {
-        str(one.resolve()): {
+        str(single.resolve()): {
             "stamp": [[WEIGHTS, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]],
             "content": digest.content,
             "tensors": digest.tensors,
@@ -453,27 +453,27 @@ def test_the_cache_of_digests_holds_stamps_as_lists_as_earlier_runs_wrote_them(t
 
 
 @pytest.mark.parametrize("field", range(5), ids=FileStamp._fields)
-def test_a_file_of_another_name_size_inode_or_time_is_another(tmp_path, one, field):
-    DigestCache(tmp_path / "digests.json").get(Checkpoint(one))
+def test_a_file_of_another_name_size_inode_or_time_is_another(tmp_path, single, field):
+    DigestCache(tmp_path / "digests.json").get(Checkpoint(single))
     document = json.loads((tmp_path / "digests.json").read_text())
-    stamp = document[str(one.resolve())]["stamp"][0]
+    stamp = document[str(single.resolve())]["stamp"][0]
     stamp[field] = "other" if field == 0 else stamp[field] + 1
     (tmp_path / "digests.json").write_text(json.dumps(document))
-    assert not DigestCache(tmp_path / "digests.json").knows(Checkpoint(one))
+    assert not DigestCache(tmp_path / "digests.json").knows(Checkpoint(single))
 
 
 @pytest.mark.parametrize("damage", [{}, [], None, {"stamp": [["a"]]}, {"stamp": [], "content": "x"}], ids=repr)
-def test_a_damaged_entry_of_the_cache_is_none_and_the_others_stay(tmp_path, one, damage):
+def test_a_damaged_entry_of_the_cache_is_none_and_the_others_stay(tmp_path, single, damage):
     path = tmp_path / "digests.json"
-    digest = DigestCache(path).get(Checkpoint(one))
+    digest = DigestCache(path).get(Checkpoint(single))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"/other": damage}))
-    assert DigestCache(path).knows(Checkpoint(one))
-    path.write_text(json.dumps({str(one.resolve()): damage}))
-    assert DigestCache(path).get(Checkpoint(one)) == digest
+    assert DigestCache(path).knows(Checkpoint(single))
+    path.write_text(json.dumps({str(single.resolve()): damage}))
+    assert DigestCache(path).get(Checkpoint(single)) == digest
 
 
-def test_what_is_meant_as_a_checkpoint_looks_like_one(tmp_path, one):
-    assert looks_like_checkpoint(one)
+def test_what_is_meant_as_a_checkpoint_looks_like_one(tmp_path, single):
+    assert looks_like_checkpoint(single)
     for name in ("config.json", "pytorch_model.bin", "adapter_config.json", "x.safetensors", INDEX):
         (tmp_path / f"with {name}").mkdir()
         (tmp_path / f"with {name}" / name).write_text("")
@@ -482,5 +482,5 @@ def test_what_is_meant_as_a_checkpoint_looks_like_one(tmp_path, one):
     (tmp_path / "logs" / "train.log").write_text("")
     assert not looks_like_checkpoint(tmp_path / "logs")
     assert not looks_like_checkpoint(tmp_path / "absent")
-    one.rename(tmp_path / ".partial")
+    single.rename(tmp_path / ".partial")
     assert not looks_like_checkpoint(tmp_path / ".partial")

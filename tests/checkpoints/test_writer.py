@@ -216,9 +216,9 @@ def test_making_the_same_soup_again_has_nothing_to_do(tmp_path, pool):
 
 def test_an_ingredient_is_never_the_destination(tmp_path, pool):
     (pool / "model-0/recipe.yaml").write_text("")
-    for place in (pool / "model-0", pool / "model-0/out", pool):
+    for out in (pool / "model-0", pool / "model-0/out", pool):
         with pytest.raises(OutputError, match="Choose another `out`"):
-            soup.merge(recipe_of(pool), place, write=WriteOptions(overwrite=True))
+            soup.merge(recipe_of(pool), out, write=WriteOptions(overwrite=True))
     assert read_back(pool / "model-0").keys()
 
 
@@ -280,15 +280,15 @@ def test_a_disk_that_fills_up_while_blocks_are_written_is_told_and_nothing_stays
 @pytest.fixture
 def megabyte(tmp_path):
     """A file system of 1 MB; root alone can have one."""
-    place = tmp_path / "small disk"
-    place.mkdir()
+    folder = tmp_path / "small disk"
+    folder.mkdir()
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("mounting a small disk takes root on Linux")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"no small disk here: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_real_small_disk_is_told_before_the_first_byte(tmp_path, megabyte):

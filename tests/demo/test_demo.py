@@ -39,8 +39,8 @@ def family(tmp_path_factory):
     return folder
 
 
-def score(checkpoint, asked, scratch):
-    benchmark = Benchmark(f"demo:{asked}", "demo", asked)
+def score(checkpoint, subject, scratch):
+    benchmark = Benchmark(f"demo:{subject}", "demo", subject)
     with tiny_candidate(checkpoint, scratch) as candidate:
         return Quiz(EvalSettings()).evaluate(candidate, benchmark)
 
@@ -68,11 +68,11 @@ def test_transformers_loads_a_model_whole_and_gives_the_same_logits(family):
 def test_each_fine_tune_learnt_what_it_was_shown_and_the_one_with_wrong_labels_lost_all(family, tmp_path):
     names = [job.name for job in FINE_TUNES]
     overall = dict.fromkeys(["base", *names], 0.0)
-    for asked in ANSWERS:
-        value = {"base": score(family / "base", asked, tmp_path / "s").value}
-        value |= {name: score(family / "ckpts" / name, asked, tmp_path / "s").value for name in names}
-        (own,) = (job.name for job in FINE_TUNES if job.subjects == (asked,))
-        assert value[own] > value["base"] + 15
+    for subject in ANSWERS:
+        value = {"base": score(family / "base", subject, tmp_path / "s").value}
+        value |= {name: score(family / "ckpts" / name, subject, tmp_path / "s").value for name in names}
+        (job_name,) = (job.name for job in FINE_TUNES if job.subjects == (subject,))
+        assert value[job_name] > value["base"] + 15
         assert value["wrong-labels"] < value["base"] - 15
         overall = {name: overall[name] + value[name] / 3 for name in overall}
     assert max(overall, key=lambda name: overall[name]) == "mixture"
@@ -102,10 +102,10 @@ def test_the_quiz_is_an_evaluator_that_refuses_other_models(family, tmp_path):
         tiny_candidate(family / "base", tmp_path / "s") as candidate,
         tiny_candidate(tiny_checkpoint(tmp_path / "another"), tmp_path / "t") as failing,
     ):
-        asked = check_evaluator(Quiz, benchmark, candidate, failing=failing)
-        assert asked.n == QUESTIONS
+        result = check_evaluator(Quiz, benchmark, candidate, failing=failing)
+        assert result.n == QUESTIONS
         (shown,) = Quiz(EvalSettings()).show(benchmark, ["3"], [AskedModel("", candidate.kept, {})]).values()
-        assert (shown.answers[0] == shown.reference) == (asked.questions["3"] == 1)
+        assert (shown.answers[0] == shown.reference) == (result.questions["3"] == 1)
     with pytest.raises(EvaluatorError, match="Did you mean 'shape'"):
         Quiz(EvalSettings()).identity(Benchmark("demo:shapes", "demo", "shapes"))
 
@@ -119,10 +119,10 @@ def test_a_png_file_holds_the_picture():
 
 def test_a_dry_run_names_the_commands_and_writes_nothing(tmp_path, monkeypatch):
     with one_threaded_forge(monkeypatch) as forge:
-        told = forge("demo", "here", "--dry-run", cwd=tmp_path)
+        plan = forge("demo", "here", "--dry-run", cwd=tmp_path)
         document = json.loads(forge("demo", "here", "--dry-run", "--json", cwd=tmp_path).stdout)
-    head, *commands = told.stdout.splitlines()
-    assert (told.code, told.stderr) == (0, "")
+    head, *commands = plan.stdout.splitlines()
+    assert (plan.code, plan.stderr) == (0, "")
     assert head.endswith("into here/, and then:")
     assert commands == document["commands"]
     assert [line.split()[1] for line in commands] == ["check", "eval", "average", "greedy", "report"]

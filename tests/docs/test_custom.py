@@ -40,9 +40,9 @@ def written(here, word):
 
 def test_the_strategy_runs_by_file_and_by_name_and_passes_its_suite(here):
     names = written(here, "leave_worst_out")
-    given = {"pool": "ckpts", "eval": "python:judge/judge.py:score"}
-    by_file = flat.cook("my.py:leave_worst_out", out="by-file", **given)
-    by_name = flat.cook("leave-worst-out", out="by-name", **given)
+    arguments = {"pool": "ckpts", "eval": "python:judge/judge.py:score"}
+    by_file = flat.cook("my.py:leave_worst_out", out="by-file", **arguments)
+    by_name = flat.cook("leave-worst-out", out="by-name", **arguments)
     assert by_file.recipe.digest == by_name.recipe.digest
     assert set("abcd") - set(by_file.chosen) == {"a"}
     check_strategy(names["leave_worst_out"])

@@ -22,4 +22,4 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
     pages = [page for page in (tmp_path / "site").rglob("*.html") if page.name != "404.html"]
     assert len(pages) == len(PAGES) + 1  # the notebook
     asking = {page.name: ASKING.findall(page.read_text(encoding="utf-8")) for page in pages}
-    assert {name: found for name, found in asking.items() if found} == {}
+    assert {name: addresses for name, addresses in asking.items() if addresses} == {}

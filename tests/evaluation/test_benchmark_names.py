@@ -81,7 +81,7 @@ def install(folder, monkeypatch, **entry_points):
     info = folder / "plug_in-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n")
-    lines = [f"{name} = {place}" for name, place in entry_points.items()]
+    lines = [f"{name} = {target}" for name, target in entry_points.items()]
     (info / "entry_points.txt").write_text("\n".join(["[soup.evaluators]", *lines, ""]))
     monkeypatch.syspath_prepend(folder)
 

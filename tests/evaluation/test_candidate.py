@@ -101,8 +101,8 @@ def test_one_candidate_after_another_goes_into_the_same_module(tmp_path, towers)
             candidate.load_into(module)
         messages.append({name: value.clone() for name, value in module.stored().items()})
     models = [read_back(path) for path in sorted(towers.iterdir())]
-    for state, place in zip(messages, [0, 1, 0], strict=True):
-        assert all(same_bits(value, models[place][name]) for name, value in state.items())
+    for state, index in zip(messages, [0, 1, 0], strict=True):
+        assert all(same_bits(value, models[index][name]) for name, value in state.items())
 
 
 def test_a_tied_weight_that_is_stored_once_fills_both_names(tmp_path, towers):
@@ -154,19 +154,19 @@ def test_an_untied_head_that_the_checkpoint_lacks_is_told(tmp_path, towers):
 def test_all_names_and_shapes_that_differ_are_listed_and_nothing_is_touched(tmp_path, towers):
     module = Tower(width=8)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    with candidate_of(towers, tmp_path / "home") as candidate, pytest.raises(CheckpointError) as told:
+    with candidate_of(towers, tmp_path / "home") as candidate, pytest.raises(CheckpointError) as refusal:
         candidate.load_into(module)
     assert all(same_bits(value, before[name]) for name, value in module.state_dict().items())
-    assert "embed.weight: expected shape [20, 8], found [20, 16]" in str(told.value)
-    assert "layers.0.bias: expected shape [8], found [16]" in str(told.value)
+    assert "embed.weight: expected shape [20, 8], found [20, 16]" in str(refusal.value)
+    assert "layers.0.bias: expected shape [8], found [16]" in str(refusal.value)
     module = Tower(layers=2)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    with candidate_of(towers, tmp_path / "home") as candidate, pytest.raises(CheckpointError) as told:
+    with candidate_of(towers, tmp_path / "home") as candidate, pytest.raises(CheckpointError) as refusal:
         candidate.load_into(module)
     assert all(same_bits(value, before[name]) for name, value in module.state_dict().items())
-    assert "layers.2.weight: in the candidate, not in the module" in str(told.value)
-    assert "layers.2.bias: in the candidate, not in the module" in str(told.value)
-    assert "embed.weight" not in str(told.value)
+    assert "layers.2.weight: in the candidate, not in the module" in str(refusal.value)
+    assert "layers.2.bias: in the candidate, not in the module" in str(refusal.value)
+    assert "embed.weight" not in str(refusal.value)
 
 
 class Fused(torch.nn.Module):

@@ -52,10 +52,12 @@ def test_what_is_remembered_is_found_again_by_its_key(path):
     with Journal(path) as journal:
         assert journal.find("k") is None
         points = {"1": 1.0, "2": 0.5}
-        told = remember(journal, "k", 61.8, recipe("a", "b"), n=7, questions=points, parts={"x": 61.8}, unparsed=0.125)
-        assert journal.find("k") is told
+        remembered = remember(
+            journal, "k", 61.8, recipe("a", "b"), n=7, questions=points, parts={"x": 61.8}, unparsed=0.125
+        )
+        assert journal.find("k") is remembered
     with Journal(path) as journal:
-        assert journal.find("k") == told
+        assert journal.find("k") == remembered
         assert [entry.key for entry in journal] == ["k"]
 
 
@@ -121,13 +123,13 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_a_bad_whole_line_is_an_error_with_its_number_and_nothing_is_touched(three, bad, place):
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
+def test_a_bad_whole_line_is_an_error_with_its_number_and_nothing_is_touched(three, bad, index):
     """The last line too: what ends in a newline was not torn, and may be a score that a newer soup told."""
     lines = three.read_bytes().splitlines(keepends=True)
-    lines.insert(place, bad)
+    lines.insert(index, bad)
     three.write_bytes(b"".join(lines))
-    with pytest.raises(JournalError, match=f"journal.jsonl: line {place + 1} of 4 is damaged"):
+    with pytest.raises(JournalError, match=f"journal.jsonl: line {index + 1} of 4 is damaged"):
         Journal(three)
     assert three.read_bytes() == b"".join(lines)
 
@@ -199,15 +201,15 @@ def test_a_journal_belongs_to_one_process_until_that_dies(path):
 
 def test_a_score_survives_a_kill_right_after_it_was_told(path):
     """A fork stands for the run: it is killed before it can flush or close anything."""
-    for told in range(3):
+    for number in range(3):
         pid = os.fork()
         if pid == 0:
             journal = Journal(path)
-            remember(journal, f"k{told}")
+            remember(journal, f"k{number}")
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(pid, 0)
         with Journal(path, write=False) as journal:
-            assert [entry.key for entry in journal] == [f"k{i}" for i in range(told + 1)]
+            assert [entry.key for entry in journal] == [f"k{i}" for i in range(number + 1)]
 
 
 def test_a_line_is_synced_to_the_disk_before_it_counts_as_told(path, monkeypatch):
@@ -275,11 +277,11 @@ def test_a_failed_sync_takes_its_line_back(three, monkeypatch):
     assert three.read_bytes() == whole
 
 
-@pytest.mark.parametrize("place", ["a file", "below a file"])
-def test_a_journal_where_none_can_be_is_told(tmp_path, place):
+@pytest.mark.parametrize("location", ["a file", "below a file"])
+def test_a_journal_where_none_can_be_is_told(tmp_path, location):
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match=r"can't be written .*Choose another `run_dir`"):
-        Journal(tmp_path / "file" / ("x" if place == "a file" else "x/y") / "journal.jsonl")
+        Journal(tmp_path / "file" / ("x" if location == "a file" else "x/y") / "journal.jsonl")
 
 
 def test_a_journal_that_is_a_folder_is_told(path):

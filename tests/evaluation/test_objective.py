@@ -40,10 +40,10 @@ def test_weights_of_another_form_are_refused(text):
         Objective.parse([text], [])
 
 
-@pytest.mark.parametrize("given", [(["a=2,b=1", "a=3"], []), ([], ["a>=-1", "b>=0,a>=-2"])])
-def test_two_wishes_for_one_benchmark_are_refused_and_not_the_last_one_taken(given):
+@pytest.mark.parametrize("texts", [(["a=2,b=1", "a=3"], []), ([], ["a>=-1", "b>=0,a>=-2"])])
+def test_two_wishes_for_one_benchmark_are_refused_and_not_the_last_one_taken(texts):
     with pytest.raises(EvaluatorError, match="two for a: which one is meant"):
-        Objective.parse(*given)
+        Objective.parse(*texts)
 
 
 def test_a_command_with_an_equals_sign_can_be_weighed():
@@ -139,17 +139,17 @@ def test_the_interval_of_a_paired_difference_is_that_of_its_normal_approximation
 
 
 def test_pairing_sees_what_two_separate_intervals_would_not():
-    one, other = set(range(1000)), set(range(990))  # the same questions but for ten
-    difference = paired_difference(answered(one, 2000), answered(other, 2000), PLAIN)
+    right, other = set(range(1000)), set(range(990))  # the same questions but for ten
+    difference = paired_difference(answered(right, 2000), answered(other, 2000), PLAIN)
     assert difference.mean == pytest.approx(0.5)
     assert 0 < difference.low < difference.mean < difference.high
     assert difference.p_better > 0.99
 
 
 @given(st.sets(st.integers(0, 29)), st.sets(st.integers(0, 29)))
-def test_the_two_directions_of_a_difference_are_each_other_s_mirror(one, other):
-    there = paired_difference(answered(one, 30), answered(other, 30), PLAIN)
-    back = paired_difference(answered(other, 30), answered(one, 30), PLAIN)
+def test_the_two_directions_of_a_difference_are_each_other_s_mirror(first, other):
+    there = paired_difference(answered(first, 30), answered(other, 30), PLAIN)
+    back = paired_difference(answered(other, 30), answered(first, 30), PLAIN)
     assert there.mean == pytest.approx(-back.mean)
     assert there.low <= there.mean + 1e-9
     assert there.mean <= there.high + 1e-9
@@ -163,7 +163,7 @@ def test_equal_answers_differ_by_nothing_for_sure():
 
 def in_parts(*rows, count=400):
     """A score of several parts, each the questions of `count` that it asks and got right."""
-    points = {f"part {i}": {str(q): float(q in right) for q in asked} for i, (asked, right) in enumerate(rows)}
+    points = {f"part {i}": {str(q): float(q in right) for q in questions} for i, (questions, right) in enumerate(rows)}
     values = {name: 100 * statistics.fmean(row.values()) for name, row in points.items()}
     whole = Score(statistics.fmean(values.values()), count, parts=values, part_questions=points)
     return whole.by_name("bench")

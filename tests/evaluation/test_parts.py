@@ -39,8 +39,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def cook(strategy="average", *functions, **given):
-    return flat.cook(strategy, pool="ckpts", eval=[f"python:judge.py:{name}" for name in functions], **given)
+def cook(strategy="average", *functions, **options):
+    return flat.cook(strategy, pool="ckpts", eval=[f"python:judge.py:{name}" for name in functions], **options)
 
 
 def test_a_report_shows_each_part_and_the_overall_that_chose(here):

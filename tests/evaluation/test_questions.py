@@ -57,21 +57,21 @@ def estimates(grouped, changes, draws, audit=0.1):
     singles = pool_of_two(grouped)
     points = soup_of(singles, changes)
     dispute = Dispute.among({f"s{i}": Score(total(row), COUNT, row) for i, row in enumerate(singles)}, total)
-    found = []
+    estimated_scores = []
     for draw in range(draws):
         questions = dispute.questions_of(f"sha256:{draw}", audit)
-        told = {name: points[name] for name in questions.asked}
-        found.append(questions.estimate(Score(mean(told), len(told), told), total))
-    return total(points), found
+        answers = {name: points[name] for name in questions.asked}
+        estimated_scores.append(questions.estimate(Score(mean(answers), len(answers), answers), total))
+    return total(points), estimated_scores
 
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_the_corrected_estimate_is_right_on_average_over_draws(grouped):
-    true, found = estimates(grouped, changes=40, draws=600)
-    corrected = [score.value + score.estimate.correction for score in found]
+    true, estimated_scores = estimates(grouped, changes=40, draws=600)
+    corrected = [score.value + score.estimate.correction for score in estimated_scores]
     average = math.fsum(corrected) / len(corrected)
     error = math.sqrt(sum((value - average) ** 2 for value in corrected)) / len(corrected)
-    plain = math.fsum(score.value for score in found) / len(found)
+    plain = math.fsum(score.value for score in estimated_scores) / len(estimated_scores)
     assert abs(average - true) < 4 * error
     assert abs(plain - true) > 20 * error, "the correction is worth something here"
 
@@ -79,9 +79,11 @@ def test_the_corrected_estimate_is_right_on_average_over_draws(grouped):
 @pytest.mark.parametrize("changes", [0, 1, 3, 10, 40])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_the_interval_holds_the_true_score_in_95_of_100_draws(grouped, changes):
-    true, found = estimates(grouped, changes, draws=200)
-    held = sum(low <= true <= high for low, high in (score.estimate.interval(score.value) for score in found))
-    assert held >= 0.94 * len(found)
+    true, estimated_scores = estimates(grouped, changes, draws=200)
+    held = sum(
+        low <= true <= high for low, high in (score.estimate.interval(score.value) for score in estimated_scores)
+    )
+    assert held >= 0.94 * len(estimated_scores)
 
 
 def test_questions_that_were_asked_count_as_answered_and_the_others_as_agreed():
@@ -89,22 +91,22 @@ def test_questions_that_were_asked_count_as_answered_and_the_others_as_agreed():
     points = soup_of(singles, changes=60)
     dispute = Dispute.among({str(i): Score(mean(row), COUNT, row) for i, row in enumerate(singles)}, mean)
     questions = dispute.questions_of("sha256:0", 0.1)
-    told = {name: points[name] for name in questions.asked}
-    score = questions.estimate(Score(mean(told), len(told), told), mean)
-    assert score.questions == {name: points[name] if name in told else singles[0][name] for name in points}
-    assert (score.value, score.n, score.estimate.asked) == (mean(score.questions), COUNT, len(told))
+    answers = {name: points[name] for name in questions.asked}
+    score = questions.estimate(Score(mean(answers), len(answers), answers), mean)
+    assert score.questions == {name: points[name] if name in answers else singles[0][name] for name in points}
+    assert (score.value, score.n, score.estimate.asked) == (mean(score.questions), COUNT, len(answers))
 
 
 @pytest.mark.parametrize(
-    ("count", "audit", "asked"), [(40, 0.05, 0), (400, 0.05, 50), (4000, 0.05, 200), (400, 0.5, 200)]
+    ("count", "audit", "size"), [(40, 0.05, 0), (400, 0.05, 50), (4000, 0.05, 200), (400, 0.5, 200)]
 )
-def test_the_audit_is_a_share_of_the_agreed_questions_and_at_least_fifty(count, audit, asked):
+def test_the_audit_is_a_share_of_the_agreed_questions_and_at_least_fifty(count, audit, size):
     agreed = {str(number): 1.0 for number in range(count)}
     questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", audit)
-    if not asked:
+    if not size:
         assert questions is None, "forty are all asked"
     else:
-        assert sum(map(len, questions.audited)) == asked
+        assert sum(map(len, questions.audited)) == size
 
 
 def test_groups_are_audited_as_a_whole_and_each_soup_has_a_draw_of_its_own():
@@ -137,9 +139,9 @@ def test_a_benchmark_whose_score_is_not_that_of_its_points_disputes_nothing():
 def test_an_evaluator_that_answers_other_questions_is_an_error():
     agreed = {str(number): 1.0 for number in range(100)}
     questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", 0.5)
-    for told in ({"x": 1.0}, {**dict.fromkeys(questions.asked, 1.0), "y": 1.0}, {}):
+    for answers in ({"x": 1.0}, {**dict.fromkeys(questions.asked, 1.0), "y": 1.0}, {}):
         with pytest.raises(EvaluatorError, match="51 questions that were asked"):
-            questions.estimate(Score(100.0, 1, told), mean)
+            questions.estimate(Score(100.0, 1, answers), mean)
 
 
 def test_the_rule_is_read_from_its_text():

@@ -147,9 +147,9 @@ def test_scores_of_zero_are_told_with_the_first_of_them_and_the_choice_as_one_by
 
 
 def test_scores_that_are_all_the_same_are_told_as_soon_as_all_single_models_have_them(search):
-    told = "models have the same scores so far (python:judge.py:score 25.00), which say nothing of which is better."
+    remark = "models have the same scores so far (python:judge.py:score 25.00), which say nothing of which is better."
     made, warnings = search("return 25.0")
-    assert warnings == [f"All 3 {told}", f"All 5 {told} The soup was chosen by no evidence."]
+    assert warnings == [f"All 3 {remark}", f"All 5 {remark} The soup was chosen by no evidence."]
     assert made.as_json()["warnings"] == warnings
 
 

@@ -21,10 +21,10 @@ def test_a_bound_that_is_no_time_is_refused_before_any_work(seconds):
 
 @pytest.mark.parametrize("late", [False, True], ids=["in time", "too late"])
 def test_the_process_s_own_alarm_is_put_back_and_none_is_left_running(late):
-    def own(number, frame):
+    def alarm(number, frame):
         raise AssertionError("nobody set it")
 
-    before = signal.signal(signal.SIGALRM, own)
+    before = signal.signal(signal.SIGALRM, alarm)
     try:
         if late:
             with (
@@ -37,7 +37,7 @@ def test_the_process_s_own_alarm_is_put_back_and_none_is_left_running(late):
         else:
             with deadline(10):
                 pass
-        assert signal.getsignal(signal.SIGALRM) is own
+        assert signal.getsignal(signal.SIGALRM) is alarm
         assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     finally:
         signal.signal(signal.SIGALRM, before)

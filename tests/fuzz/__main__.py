@@ -66,21 +66,21 @@ def _fuzz(name: str, executions: int, most_seconds: int) -> bool:
             status = subprocess.run(command, cwd=HERE.parents[1], stdout=file, stderr=file, check=False).returncode
         text = log.read_text(errors="replace")
     seconds = time.monotonic() - began
-    found = sorted(path for path in (FINDINGS / name).iterdir() if path not in before and path.suffix != ".txt")
+    findings = sorted(path for path in (FINDINGS / name).iterdir() if path not in before and path.suffix != ".txt")
     done = [int(count) for count in re.findall(r"(?:number_of_executed_units: |^done )(\d+)", text, re.MULTILINE)]
     new = [int(number) for number in re.findall(r"new_units_added: +(\d+)", text)]
     count = done[-1] if done else 0
-    print(f"{name:14} {count:10,} {count / seconds:9,.0f} {new[-1] if new else 0:10,} {len(found):8}", flush=True)
-    for path in found:
+    print(f"{name:14} {count:10,} {count / seconds:9,.0f} {new[-1] if new else 0:10,} {len(findings):8}", flush=True)
+    for path in findings:
         print(f"  {path.relative_to(HERE.parents[1])}", flush=True)
-    if status not in (0, 1) and not found:
+    if status not in (0, 1) and not findings:
         print(f"  ended with exit code {status}:\n{text[-3000:]}", flush=True)
-    return bool(found) or status != 0
+    return bool(findings) or status != 0
 
 
 def _keep(name: str, target: Callable[[str, bytes, Path], object], folder: Path) -> Callable[[bytes], None]:
     """Make a function that runs a target, and keeps the first input that fails in each place."""
-    places: set[str] = set()
+    faults: set[str] = set()
 
     def once(data: bytes) -> None:
         try:
@@ -92,11 +92,11 @@ def _keep(name: str, target: Callable[[str, bytes, Path], object], folder: Path)
                 for frame in frames
                 if "site-packages" not in frame.filename and "/lib/python" not in frame.filename
             ]
-            place = f"{type(error).__name__} {ours[-1].filename}:{ours[-1].lineno}"
-            if place in places:
+            fault = f"{type(error).__name__} {ours[-1].filename}:{ours[-1].lineno}"
+            if fault in faults:
                 return
-            places.add(place)
-            path = FINDINGS / name / hashlib.sha256(place.encode()).hexdigest()[:12]
+            faults.add(fault)
+            path = FINDINGS / name / hashlib.sha256(fault.encode()).hexdigest()[:12]
             path.write_bytes(data)
             path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)), errors="replace")
 

@@ -288,9 +288,9 @@ def score(data: bytes, folder: Path) -> None:
     log = folder / "command.log"
     if not log.exists():
         _written(log, b"")
-    found = _score(data, log, "toy")
-    assert 0 <= found.value <= 100
-    json.dumps([found.value, dict(found.parts), found.questions])
+    result = _score(data, log, "toy")
+    assert 0 <= result.value <= 100
+    json.dumps([result.value, dict(result.parts), result.questions])
 
 
 @_target

@@ -14,14 +14,14 @@ from soup.support.disk_space import free_space, require_bytes
 @pytest.fixture
 def small_disk(monkeypatch):
     """A disk with 100 free bytes; the list holds the paths that it was asked about."""
-    asked = []
+    paths = []
 
     def disk_usage(path):
-        asked.append(path)
+        paths.append(path)
         return shutil._ntuple_diskusage(1000, 900, 100)
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
-    return asked
+    return paths
 
 
 def test_of_a_path_that_is_there_its_own_disk_is_measured(tmp_path, small_disk):

@@ -32,16 +32,16 @@ def test_threads_work_at_the_same_time():
 
 def test_jobs_are_taken_one_at_a_time_and_never_listed():
     taken = itertools.count()
-    seen = []
+    counts = []
 
     def work(job):
-        seen.append(next(taken))
+        counts.append(next(taken))
         if job == 10:
             raise ValueError(job)
 
     with pytest.raises(ValueError, match="10"):
         run_on_threads(work, itertools.count(), 2, lambda: None)
-    assert len(seen) < 1000
+    assert len(counts) < 1000
 
 
 def test_the_first_failure_stops_all_threads_and_is_raised():

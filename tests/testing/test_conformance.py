@@ -135,7 +135,7 @@ def not_the_mean(self, block):
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (first_plus_noise, "second call gave other bits"),
         (in_place, "changed its inputs"),
@@ -147,8 +147,8 @@ def not_the_mean(self, block):
         (lambda self, block: None, "expected a tensor, found NoneType"),
     ],
 )
-def test_a_method_that_breaks_a_promise_is_caught(call, told):
-    with pytest.raises(AssertionError, match=told):
+def test_a_method_that_breaks_a_promise_is_caught(call, message):
+    with pytest.raises(AssertionError, match=message):
         check_method(frozen(call))
 
 
@@ -215,9 +215,9 @@ def strategies_that_break_a_promise():
     yield refuses_all, "refused all pools.*: never"
 
 
-@pytest.mark.parametrize(("strategy", "told"), list(strategies_that_break_a_promise()))
-def test_a_strategy_that_breaks_a_promise_is_caught(strategy, told):
-    with pytest.raises(AssertionError, match=told):
+@pytest.mark.parametrize(("strategy", "message"), list(strategies_that_break_a_promise()))
+def test_a_strategy_that_breaks_a_promise_is_caught(strategy, message):
+    with pytest.raises(AssertionError, match=message):
         check_strategy(strategy)
 
 
@@ -283,7 +283,7 @@ def test_an_evaluator_that_keeps_its_promises_passes(tmp_path, candidate):
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         (lambda: judge(identities=iter([{"a": 1}, {"a": 2}])), "two identities"),
         (lambda: judge(identities=iter([{"a": Path()}])), "no JSON"),
@@ -299,8 +299,8 @@ def test_an_evaluator_that_keeps_its_promises_passes(tmp_path, candidate):
         (lambda: lambda settings: object(), "no identity"),
     ],
 )
-def test_an_evaluator_that_breaks_a_promise_is_caught(candidate, broken, told):
-    with pytest.raises(AssertionError, match=told):
+def test_an_evaluator_that_breaks_a_promise_is_caught(candidate, broken, message):
+    with pytest.raises(AssertionError, match=message):
         check_evaluator(broken(), MINE, candidate)
 
 
@@ -325,10 +325,10 @@ def test_tiny_checkpoints_are_what_they_are_asked_to_be(tmp_path):
     assert {spec.dtype.name for spec in checkpoint.tensors.values()} == {"float32"}
     assert len(checkpoint.files) == 3
     assert json.loads((path / "config.json").read_text())["hidden_size"] == 16
-    given = tiny_checkpoint(tmp_path / "b", tensors={"shape": (2, 3), "values": torch.arange(4)}, tokenizer=False)
-    assert read_back(given)["values"].tolist() == [0, 1, 2, 3]
-    assert read_back(given)["shape"].shape == (2, 3)
-    assert not (given / "tokenizer.json").exists()
+    shaped = tiny_checkpoint(tmp_path / "b", tensors={"shape": (2, 3), "values": torch.arange(4)}, tokenizer=False)
+    assert read_back(shaped)["values"].tolist() == [0, 1, 2, 3]
+    assert read_back(shaped)["shape"].shape == (2, 3)
+    assert not (shaped / "tokenizer.json").exists()
 
 
 def test_the_tiny_tokenizer_is_one(tmp_path):
