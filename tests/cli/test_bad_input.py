@@ -46,10 +46,10 @@ def soup(here, monkeypatch, capfd):
             main()
         except SystemExit as end:
             code = end.code or 0
-        told = capfd.readouterr()
+        output = capfd.readouterr()
         assert code in ENDS, (command, code)
-        assert "Traceback" not in told.out + told.err, (command, told.err)
-        assert code == 0 or "rror:" in told.err or "problem" in told.out, (command, told)
+        assert "Traceback" not in output.out + output.err, (command, output.err)
+        assert code == 0 or "rror:" in output.err or "problem" in output.out, (command, output)
         return code
 
     yield run
@@ -57,8 +57,8 @@ def soup(here, monkeypatch, capfd):
         signal.signal(number, handler)
 
 
-def put(place, data):
-    for file in place.files:
+def put(location, data):
+    for file in location.files:
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data if isinstance(data, bytes) else data.encode())

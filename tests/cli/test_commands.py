@@ -51,8 +51,8 @@ def here(toys, tmp_path):
 def soup(forge, here):
     """Runs `soup ...` among the toys."""
 
-    def run(*argv, code=0, **given):
-        ended = forge(*argv, cwd=here, **given)
+    def run(*argv, code=0, **options):
+        ended = forge(*argv, cwd=here, **options)
         assert ended.code == code, ended
         assert "Traceback" not in ended.stderr or "judge.py" in ended.stderr, ended.stderr
         return ended
@@ -247,7 +247,7 @@ def test_inspect_counts_what_is_there(soup, here):
 
 def test_equal_weights_have_equal_digests_however_they_are_laid_out(soup, here):
     make_checkpoint(here / "whole", 1, head=[9, 9, 9, 9])
-    digests = {answer(soup("inspect", place, "--json"))["digest"] for place in ("whole", "ckpts/a")}
+    digests = {answer(soup("inspect", folder, "--json"))["digest"] for folder in ("whole", "ckpts/a")}
     assert len(digests) == 1
 
 
@@ -325,10 +325,10 @@ def test_a_shard_size_lays_the_files_out_anew_and_changes_no_number(soup, here):
     soup("average", "--pool", "ckpts", "-o", "out")
     soup("average", "--pool", "ckpts", "-o", "one", "--max-shard-size", "5GB")
     soup("average", "--pool", "ckpts", "-o", "many", "--max-shard-size", "1")
-    files = {place: sorted(path.name for path in (here / place).glob("*.safetensors")) for place in ("one", "many")}
+    files = {folder: sorted(path.name for path in (here / folder).glob("*.safetensors")) for folder in ("one", "many")}
     assert files["one"] == ["model.safetensors"]
     assert files["many"] == [f"model-0000{i}-of-00004.safetensors" for i in (1, 2, 3, 4)]
-    digests = [answer(soup("inspect", place, "--json"))["digest"] for place in ("out", "one", "many")]
+    digests = [answer(soup("inspect", folder, "--json"))["digest"] for folder in ("out", "one", "many")]
     assert len({*digests}) == 1
 
 

@@ -87,10 +87,10 @@ def test_the_engine_gives_the_answers_of_soup_s_own(run, here):
     write_tsv(here / "LMUData" / "OCRBench.tsv", rows)
     words = command_of("engine.py")
     engine = words[words.index("--engine") :]
-    asked = ["eval", "soup-demo/ckpts/colours", "soup-demo/ckpts/shapes", "--eval", "ocrbench"]
+    command = ["eval", "soup-demo/ckpts/colours", "soup-demo/ckpts/shapes", "--eval", "ocrbench"]
     scores = {}
     for name, chosen in (("mine", engine), ("ours", ["--engine", "transformers"])):
-        trials = run(*asked, *chosen, "--run-dir", f"{name}.soup", LMUData=str(here / "LMUData"))["trials"]
+        trials = run(*command, *chosen, "--run-dir", f"{name}.soup", LMUData=str(here / "LMUData"))["trials"]
         scores[name] = [trial["overall"] for trial in trials]
     assert scores["mine"] == scores["ours"]
     assert scores["mine"][0] > scores["mine"][1]  # the engine swapped the other one in

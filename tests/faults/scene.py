@@ -93,7 +93,7 @@ class Scene:
         struck = self.soup(*COMMANDS[point.command], cwd=self.folder, fault=point.fault)
         if not struck.was_hit and point.fault.calls:
             return None
-        told, asked, left = self.scores(), self.asked, debris(self.folder)
+        journaled, calls_before, left = self.scores(), self.asked, debris(self.folder)
         half = point.command not in ("check", "eval") and tree(self.folder / "out") not in ({}, whole)
         touched = tree(self.folder / "ckpts") != self.pool and not point.fault.code
         held = {
@@ -106,7 +106,7 @@ class Scene:
             "success is the whole of it": struck.code != 0 or self.made(point.command, struck) == whole,
             f"no debris, found {left}": not known.tidy or not _debris(left, struck),
             "the pool is what it was": not touched,
-            "every answer but the last was journaled": len(told) <= asked <= len(told) + 1,
+            "every answer but the last was journaled": len(journaled) <= calls_before <= len(journaled) + 1,
         }
         self.restore_pool()
         again = self.soup(*COMMANDS[point.command], cwd=self.folder)
@@ -114,7 +114,7 @@ class Scene:
         held |= {
             "the second run ends well": again.code == 0,
             "it makes what an undisturbed run makes": self.made(point.command, again) == whole,
-            "nothing was evaluated twice": self.asked - asked == needed - len(told),
+            "nothing was evaluated twice": self.asked - calls_before == needed - len(journaled),
             f"the second run clears up, found {debris(self.folder)}": debris(self.folder) == [],
         }
         return [f"{point}: not so: {what}\n{struck}\nagain: {again}" for what, holds in held.items() if not holds]

@@ -54,15 +54,15 @@ def faults_of_kills(soup, here, argv, effects, whole, needed=0):
     for at in effects:
         killed = soup(*argv, cwd=here, fault=Fault(signals=(signal.SIGKILL,), at=at))
         half = tree(here / "out") not in ({}, whole)
-        before, asked = told(here), len(calls(here / "judge" / "judge.py"))
+        before, calls_before = told(here), len(calls(here / "judge" / "judge.py"))
         again = soup(*argv, cwd=here)
         held = {
             "it was killed": killed.code == -signal.SIGKILL,
             "no half an output after the kill": not half,
-            "every answer but the last was journaled": before <= asked <= before + 1,
+            "every answer but the last was journaled": before <= calls_before <= before + 1,
             "the second run ended well": again.code == 0,
             "the bytes are those of an undisturbed run": tree(here / "out") == whole,
-            "nothing was evaluated twice": len(calls(here / "judge" / "judge.py")) - asked == needed - before,
+            "nothing was evaluated twice": len(calls(here / "judge" / "judge.py")) - calls_before == needed - before,
             "nothing was left lying about": debris(here) == [],
         }
         faults += [f"effect {at}: not so: {what} ({killed}, {again})" for what, holds in held.items() if not holds]
@@ -211,9 +211,9 @@ def test_the_console_script_killed_and_interrupted_for_real(here, soup):
     judge, mood = here / "judge" / "judge.py", here / "judge" / "mood"
     for number, code, n in [(signal.SIGKILL, -9, 2), (signal.SIGINT, 130, 4), (signal.SIGTERM, 143, 6)]:
         mood.write_text(f"{n} time.sleep(60)")
-        asked = len(calls(judge))
+        count = len(calls(judge))
         process = start(*GREEDY, cwd=here)
-        wait_for(lambda: len(calls(judge)) >= max(n, asked + 1))  # noqa: B023
+        wait_for(lambda: len(calls(judge)) >= max(n, count + 1))  # noqa: B023
         process.send_signal(number)
         _, talk = process.communicate(timeout=60)
         assert process.returncode == code, talk

@@ -53,20 +53,20 @@ def cases():
     """Every place in every command; of the kinds one by turns every day."""
     kinds = ["pipe", "zeros", "folder", "itself", "nowhere"]
     number = 0
-    for command, places in PLACES.items():
-        for place in places:
+    for command, locations in PLACES.items():
+        for location in locations:
             number += 1
             for kind in kinds:
                 daily = number % 4 == 0 and kind == kinds[number // 4 % len(kinds)]
-                name = f"{kind}-{place}-{command}"
-                yield pytest.param(command, place, kind, id=name, marks=[] if daily else [pytest.mark.slow])
+                name = f"{kind}-{location}-{command}"
+                yield pytest.param(command, location, kind, id=name, marks=[] if daily else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize(("command", "place", "kind"), [*cases()])
-def test_something_odd_in_place_of_a_file_is_told_or_left_and_nothing_hangs(scene, command, place, kind):
+@pytest.mark.parametrize(("command", "location", "kind"), [*cases()])
+def test_something_odd_in_place_of_a_file_is_told_or_left_and_nothing_hangs(scene, command, location, kind):
     whole = scene.undisturbed(command)[1]
-    scene.prepare("average again" if place.startswith("out/") else command)
-    path = scene.folder / place
+    scene.prepare("average again" if location.startswith("out/") else command)
+    path = scene.folder / location
     before = path.read_bytes() if path.is_file() else None
     put(path, kind)
     done = scene.soup(*COMMANDS[command], cwd=scene.folder)
@@ -78,10 +78,10 @@ def test_something_odd_in_place_of_a_file_is_told_or_left_and_nothing_hangs(scen
     assert done.code in (0, 1, 2), done
     assert "Traceback" not in done.stderr, done
     if done.code:
-        owner = "/".join(place.split("/")[:2]) if place.startswith("ckpts/") else place.split("/")[0]
+        owner = "/".join(location.split("/")[:2]) if location.startswith("ckpts/") else location.split("/")[0]
         assert owner.strip(".").split(".")[0] in done.stderr + done.stdout, done
-    if place in INPUTS:
-        assert done.code == 1 or place.endswith(("config.json", "tokenizer.json")), done
+    if location in INPUTS:
+        assert done.code == 1 or location.endswith(("config.json", "tokenizer.json")), done
     elif done.code == 0:
         assert made == whole
     scene.prepare(command)

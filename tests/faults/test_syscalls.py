@@ -69,7 +69,7 @@ def whole_lines(text):
 
 
 def positions(calls, call, path):
-    return [place for place, found in enumerate(calls) if found == (call, path)]
+    return [index for index, entry in enumerate(calls) if entry == (call, path)]
 
 
 def test_a_soup_is_written_then_synced_file_by_file_then_named_then_its_parent_is_synced(trace, tmp_path):
@@ -79,7 +79,7 @@ def test_a_soup_is_written_then_synced_file_by_file_then_named_then_its_parent_i
     for name in sorted(path.name for path in (tmp_path / "out").iterdir()):
         part = f".out.partial/{name}"
         (synced,) = positions(calls, "fsync", part)
-        written = [place for call in ("pwrite", "write", "sendfile") for place in positions(calls, call, part)]
+        written = [index for call in ("pwrite", "write", "sendfile") for index in positions(calls, call, part)]
         written += positions(calls, "create", part)
         assert max(written) < synced < folder_synced < named, name
     (parent_synced,) = positions(calls, "fsync", ".")
@@ -96,7 +96,7 @@ def test_a_search_syncs_each_score_before_the_next_and_no_candidate(trace):
     assert positions(calls, "create", journal)[0] < positions(calls, "fsync", "ckpts.soup")[0]
     appended, synced = positions(calls, "write", journal), positions(calls, "fsync", journal)
     assert len(appended) == len(synced) == 7
-    assert sorted([*appended, *synced]) == [place for pair in zip(appended, synced, strict=True) for place in pair]
+    assert sorted([*appended, *synced]) == [index for pair in zip(appended, synced, strict=True) for index in pair]
     for call, path in calls:
         assert not (call == "fsync" and "scratch" in path), "a candidate is removed again: nobody waits for it"
     assert any(call == "rename" and "scratch" in path for call, path in calls)
@@ -112,6 +112,6 @@ def test_small_files_are_synced_before_their_names_and_their_folders_after(trace
         assert named
         assert len(named) == len(synced)
         for before, at in zip(synced, named, strict=True):
-            assert any(place < before for place in written)
+            assert any(index < before for index in written)
             assert before < at
-            assert any(place > at for place in positions(calls, "fsync", folder))
+            assert any(index > at for index in positions(calls, "fsync", folder))

@@ -33,7 +33,7 @@ def scene(tmp_path, soup):
 @pytest.mark.parametrize("command", ["average", "merge", "greedy"])
 def test_of_two_runs_that_start_at_the_same_time_one_completes_and_the_other_does_or_is_told(scene, soup, command):
     """Which is first is left to chance: the second starts a little later each time."""
-    whole, told = scene.undisturbed(command)[1], 0
+    whole, losers = scene.undisturbed(command)[1], 0
     dice = random.Random(command)
 
     def late(forge, seconds):
@@ -53,11 +53,11 @@ def test_of_two_runs_that_start_at_the_same_time_one_completes_and_the_other_doe
             for ended in ends:
                 refusals = ("another run", "exists and is not empty")
                 assert ended.code == 0 or any(text in ended.stderr for text in refusals), ended
-                told += ended.code
+                losers += ended.code
             assert tree(scene.folder / "out") == whole
             assert debris(scene.folder) == []
             assert scene.asked == EVALUATIONS.get(command, 0)
-    assert told, "they never met"
+    assert losers, "they never met"
 
 
 def test_of_two_runs_in_one_run_directory_one_is_told_and_the_other_completes(scene, soup):

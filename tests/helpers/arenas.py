@@ -81,6 +81,6 @@ def vote(arena, voter, question, better, worse, choice="left", by="person"):
     return Vote(voter, by, question, left, right, choice)
 
 
-def match_of(arena, question, one, other):
+def match_of(arena, question, first, other):
     """The match of two candidates' answers."""
-    return Match.of(question, *(arena.members[name].keys[question] for name in (one, other)))
+    return Match.of(question, *(arena.members[name].keys[question] for name in (first, other)))

@@ -99,32 +99,32 @@ def _serve():
     for line in sys.stdin:
         job = json.loads(line)
         folder = Path(job["cwd"])
-        places = [folder / f".{os.getpid()}.{kind}" for kind in ("stdout", "stderr", "calls")]
+        files = [folder / f".{os.getpid()}.{kind}" for kind in ("stdout", "stderr", "calls")]
         pid = os.fork()
         if pid == 0:
-            _run(job, places)
+            _run(job, files)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        texts = [place.read_text() if place.exists() else "" for place in places]
-        for place in places:
-            place.unlink(missing_ok=True)
+        texts = [file.read_text() if file.exists() else "" for file in files]
+        for file in files:
+            file.unlink(missing_ok=True)
         ended = {"code": status, "stdout": texts[0], "stderr": texts[1], "notes": texts[2].splitlines()}
         sys.__stdout__.write(json.dumps(ended) + "\n")
         sys.__stdout__.flush()
 
 
-def _run(job, places):
+def _run(job, files):
     code = 70
     try:
         os.chdir(job["cwd"])
         os.environ.update(job["env"])
-        for number, place in zip((1, 2), places, strict=False):
-            fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for number, file in zip((1, 2), files, strict=False):
+            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(fd, number)
             os.close(fd)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        code = _main(job, places[2])
+        code = _main(job, files[2])
     except BaseException:
         traceback.print_exc()
     finally:

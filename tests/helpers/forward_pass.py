@@ -72,11 +72,11 @@ def _makers(model):
 
 def _with_image_tokens(model, inputs, failure):
     """The same with as many image tokens before the text as the model said that there are features; once."""
-    told = re.search(r"features?:? *(\d+)", failure)
-    if not told or inputs.get("input_ids") is not TEXT:
+    expected = re.search(r"features?:? *(\d+)", failure)
+    if not expected or inputs.get("input_ids") is not TEXT:
         return
     kind = "video" if "ideo" in failure else "image"
     for token in (getattr(model.config, f"{kind}_token_{suffix}", None) for suffix in ("id", "index")):
         if token is not None:
-            ids = torch.cat([torch.full((1, int(told[1])), token), TEXT], dim=1)
+            ids = torch.cat([torch.full((1, int(expected[1])), token), TEXT], dim=1)
             yield {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}

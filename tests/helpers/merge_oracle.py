@@ -81,12 +81,12 @@ def rounded(exact, dtype):
 def ulps(left, right):
     """How many representable values lie between, element by element."""
 
-    def place(tensor):
+    def rank(tensor):
         word = bits(tensor).to(torch.int64)
         least = -(2 ** (8 * tensor.element_size() - 1))
         return torch.where(word < 0, least - word, word)
 
-    return (place(left) - place(right)).abs()
+    return (rank(left) - rank(right)).abs()
 
 
 def mean(tensors, weights=None):

@@ -67,9 +67,9 @@ def merge_with(folder, method, out, weights, params, options=None):
     return load_file(Path(folder) / out / "model.safetensors")
 
 
-def near(found, expected, rtol=2e-6, atol=1e-7):
+def near(actual, expected, rtol=2e-6, atol=1e-7):
     """Whether all tensors are the expected ones, within a few float32 roundings."""
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
+    assert actual.keys() == expected.keys()
+    for name, value in actual.items():
         torch.testing.assert_close(value.double(), expected[name].double(), rtol=rtol, atol=atol)
     return True

@@ -24,21 +24,21 @@ CLIPS = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
 
 
 def config_of(table, name):
-    given = dict(table[name])
-    return AutoConfig.for_model(given.pop("model_type"), **given)
+    options = dict(table[name])
+    return AutoConfig.for_model(options.pop("model_type"), **options)
 
 
 def save_encoder(folder, name, *, whole=False, pixels=CLIPS, seed=0, dtype=torch.float32, **changes):
     """A vision checkpoint as transformers saves it; `whole` with its text side. Gives the vision module's tensors."""
     torch.manual_seed(seed)
-    given = {**ENCODERS[name], **changes}
+    options = {**ENCODERS[name], **changes}
     if whole:
-        given.pop("model_type")
+        options.pop("model_type")
         kind, config = {"clip": (CLIPModel, CLIPConfig), "siglip": (SiglipModel, SiglipConfig)}[name]
-        model = kind(config(vision_config=given, text_config=TEXT))
+        model = kind(config(vision_config=options, text_config=TEXT))
         vision = model.vision_model
     else:
-        model = vision = build_encoder(config_of({name: given}, name))
+        model = vision = build_encoder(config_of({name: options}, name))
     model.to(dtype).save_pretrained(folder)
     if pixels:
         (folder / "preprocessor_config.json").write_text(json.dumps(pixels))
@@ -56,8 +56,8 @@ def plain_tokenizer():
 def save_llm(folder, name="qwen2", *, tokenizer=TOKENIZER, rows=300, dtype=torch.bfloat16):
     """A language model as transformers saves it. Gives its tensors."""
     torch.manual_seed(5)
-    given = {**LANGUAGE_MODELS[name], "vocab_size": rows, "eos_token_id": 2}
-    model = AutoModelForCausalLM.from_config(config_of({name: given}, name)).to(dtype)
+    options = {**LANGUAGE_MODELS[name], "vocab_size": rows, "eos_token_id": 2}
+    model = AutoModelForCausalLM.from_config(config_of({name: options}, name)).to(dtype)
     model.save_pretrained(folder, max_shard_size="40KB")
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

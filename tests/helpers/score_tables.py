@@ -56,12 +56,12 @@ def question_scores(quality, seed=0, questions=80, benchmarks=("reading", "count
     """
 
     def scores(recipe):
-        found = {}
+        by_name = {}
         for name in benchmarks:
             dice = random.Random(f"{seed}/{name}/{recipe.digest if by_soup else ''}")
             level = quality(recipe, name)
             points = {str(index): float(dice.random() < level) for index in range(questions)}
-            found[name] = Score(100 * sum(points.values()) / questions, questions, points)
-        return found
+            by_name[name] = Score(100 * sum(points.values()) / questions, questions, points)
+        return by_name
 
     return scores

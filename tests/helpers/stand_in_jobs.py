@@ -24,12 +24,12 @@ def rows(name, count=3):
 
 
 def data_set(root, name, count=3):
-    place = root / "data" / name
-    (place / "images").mkdir(parents=True)
+    folder = root / "data" / name
+    (folder / "images").mkdir(parents=True)
     for i in range(count):
-        (place / "images" / f"{name}{i}.png").write_bytes(b"x" * (i + 1))
-    (place / "data.json").write_text(json.dumps(rows(name, count)))
-    return place
+        (folder / "images" / f"{name}{i}.png").write_bytes(b"x" * (i + 1))
+    (folder / "data.json").write_text(json.dumps(rows(name, count)))
+    return folder
 
 
 CONFIG = """

@@ -67,8 +67,8 @@ def end(folder, name):
 
 
 def note(folder, line):
-    with (folder.parent / "seen.jsonl").open("a") as seen:
-        seen.write(json.dumps(line) + "\n")
+    with (folder.parent / "seen.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def misbehave(mood, folder, state):

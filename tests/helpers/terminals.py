@@ -40,7 +40,7 @@ class Seen:
 
 def run_in_terminal(words, *, columns=80, rows=24, env=None, cwd=None, stop_at=None):
     """Run a command; Ctrl-C is pressed once when a line of the screen fits `stop_at`."""
-    seen, screen = Seen(), pyte.Screen(columns, rows)
+    session, screen = Seen(), pyte.Screen(columns, rows)
     stream, end = pyte.ByteStream(screen), time.monotonic() + LIMIT_SECONDS
     pid, terminal = pty.fork()
     if pid == 0:
@@ -55,15 +55,15 @@ def run_in_terminal(words, *, columns=80, rows=24, env=None, cwd=None, stop_at=N
             data = os.read(terminal, 65536)
         except OSError:  # Linux' way to say that the other side is closed
             break
-        seen.raw += data
+        session.raw += data
         stream.feed(data)
         shown = [line.rstrip() for line in screen.display]
-        if not seen.screens or shown != seen.screens[-1]:
-            seen.screens.append(shown)
+        if not session.screens or shown != session.screens[-1]:
+            session.screens.append(shown)
         if stop_at and any(re.search(stop_at, line) for line in shown):
             os.write(terminal, b"\x03")
             stop_at = None
     os.close(terminal)
-    seen.code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    seen.is_cursor_hidden = screen.cursor.hidden
-    return seen
+    session.code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    session.is_cursor_hidden = screen.cursor.hidden
+    return session

@@ -173,8 +173,8 @@ def hallusionbench_rows(sets):
     for number in range(sets):
         kind = ["chart", "figure", "map"][number % 3]
         for figure, question in [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]:
-            seen = int(figure > 0)
-            index = f"{['VD', 'VS'][number % 2]}_{kind}_{seen}_{number // 3}_{figure}_{question}"
+            has_picture = int(figure > 0)
+            index = f"{['VD', 'VS'][number % 2]}_{kind}_{has_picture}_{number // 3}_{figure}_{question}"
             rows.append(
                 {
                     "index": index,
@@ -182,7 +182,7 @@ def hallusionbench_rows(sets):
                     "l2-category": kind,
                     "question": f"<{index}> Is it so? Please answer yes or no.",
                     "answer": "Yes" if (number + figure + question) % 2 else "No",
-                    "image": png((number % 256, figure, 77)) if seen else None,
+                    "image": png((number % 256, figure, 77)) if has_picture else None,
                 }
             )
     return rows

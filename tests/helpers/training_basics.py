@@ -63,10 +63,10 @@ class Notes(Listener):
         self.all_scores[step] = scores
 
 
-def make_job(place, data, name="job", start="tiny", digest="d", **settings):
-    """A job in `place/<name>`, whose ingredient will be `place/out-<name>`."""
-    folder = place / name
+def make_job(root, data, name="job", start="tiny", digest="d", **settings):
+    """A job in `root/<name>`, whose ingredient will be `root/out-<name>`."""
+    folder = root / name
     sets = tuple(DataSet(path=str(data_set)) for data_set in (data if isinstance(data, list) else [data]))
-    job = Job(name, str(start), sets, TrainSettings(**{**BASICS, **settings}), place / f"out-{name}", folder)
+    job = Job(name, str(start), sets, TrainSettings(**{**BASICS, **settings}), root / f"out-{name}", folder)
     job.write(digest)
     return job

@@ -27,16 +27,16 @@ class XetStorage:
 
     def add_shard(self, data):
         """Take the files of a shard; returns their content by sha256."""
-        made, place = {}, SHARD_HEADER_BYTES
-        while data[place : place + 32] != END:
-            name, flags, count, _ = HEADER.unpack_from(data, place)
-            entries = [ENTRY.unpack_from(data, place + ENTRY_BYTES * (i + 1)) for i in range(count)]
-            place += ENTRY_BYTES * (1 + count * (2 if flags & WITH_VERIFICATION else 1))
+        made, offset = {}, SHARD_HEADER_BYTES
+        while data[offset : offset + 32] != END:
+            name, flags, count, _ = HEADER.unpack_from(data, offset)
+            entries = [ENTRY.unpack_from(data, offset + ENTRY_BYTES * (i + 1)) for i in range(count)]
+            offset += ENTRY_BYTES * (1 + count * (2 if flags & WITH_VERIFICATION else 1))
             self.files[hex_of(name)] = [(hex_of(xorb), first, last, size) for xorb, _, size, first, last in entries]
             content = self.content(hex_of(name))
             if flags & WITH_METADATA:
-                assert hex_of(data[place : place + 32]) == hashlib.sha256(content).hexdigest()
-                place += ENTRY_BYTES
+                assert hex_of(data[offset : offset + 32]) == hashlib.sha256(content).hexdigest()
+                offset += ENTRY_BYTES
             made[hashlib.sha256(content).hexdigest()] = content
             self.hashes[hashlib.sha256(content).hexdigest()] = hex_of(name)
         return made
@@ -52,9 +52,9 @@ class XetStorage:
         terms, fetch = [], {}
         for xorb, first, last, size in self.files[name]:
             span = {"start": first, "end": last}
-            places = chunks(self.xorbs[xorb])[first:last]
+            parts = chunks(self.xorbs[xorb])[first:last]
             terms.append({"hash": xorb, "unpacked_length": size, "range": span})
-            where = {"start": places[0][1], "end": places[-1][2] - 1}
+            where = {"start": parts[0][1], "end": parts[-1][2] - 1}
             fetch.setdefault(xorb, []).append({"range": span, "url": f"{url}/xorbs/{xorb}", "url_range": where})
         return {"offset_into_first_range": 0, "terms": terms, "fetch_info": fetch}
 
@@ -66,17 +66,17 @@ def hex_of(raw):
 
 def chunks(xorb):
     """The chunks of a xorb: content, and where each begins and ends in it."""
-    place, found = 0, []
-    while place < len(xorb) and xorb[place] == 0:
-        packed, scheme, size = _uint24(xorb, place + 1), xorb[place + 4], _uint24(xorb, place + 5)
-        data = xorb[place + 8 : place + 8 + packed]
-        found.append((_unpack(data, scheme, size), place, place + 8 + packed))
-        place += 8 + packed
-    return found
+    offset, parts = 0, []
+    while offset < len(xorb) and xorb[offset] == 0:
+        packed, scheme, size = _uint24(xorb, offset + 1), xorb[offset + 4], _uint24(xorb, offset + 5)
+        data = xorb[offset + 8 : offset + 8 + packed]
+        parts.append((_unpack(data, scheme, size), offset, offset + 8 + packed))
+        offset += 8 + packed
+    return parts
 
 
-def _uint24(data, place):
-    return int.from_bytes(data[place : place + 3], "little")
+def _uint24(data, offset):
+    return int.from_bytes(data[offset : offset + 3], "little")
 
 
 def _unpack(data, scheme, size):

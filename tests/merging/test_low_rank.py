@@ -58,13 +58,13 @@ def test_the_range_of_rows_changes_no_bit(tmp_path, factors, bits):
 @pytest.mark.parametrize(("bits", "digits"), [(16, 22), (32, 44), (64, 52)])
 def test_the_product_is_as_near_to_the_exact_one_as_the_slices_say(tmp_path, factors, bits, digits):
     left, right = factors
-    found = rows(make_delta(tmp_path / "a", left, right), bits=bits)
+    actual = rows(make_delta(tmp_path / "a", left, right), bits=bits)
     for i in range(0, ROWS, 6):
         for j in range(0, COLUMNS, 7):
             terms = [Fraction(left[i, k].item()) * Fraction(right[k, j].item()) for k in range(RANK)]
             exact = Fraction(0.7) * sum(terms)
             largest = left[i].abs().max().item() * right[:, j].abs().max().item()
-            assert abs(Fraction(found[i, j].item()) - exact) <= RANK * largest * 2.0**-digits
+            assert abs(Fraction(actual[i, j].item()) - exact) <= RANK * largest * 2.0**-digits
 
 
 def test_copies_of_an_adapter_are_one_of_them(tmp_path, factors):

@@ -109,11 +109,11 @@ def test_weights_and_interpolation_are_those_of_the_configuration(folder):
     assert [share.weight for share in recipe.ingredients] == [0.75, 0.25]
     fields = {"merge_method": "linear", "models": models(1, 3)}
     soup.merge(write(folder, **fields), folder / "linear")
-    _, (one, two) = numbers(folder)
-    expected = {name: 0.25 * one[name] + 0.75 * two[name] for name in one}
+    _, (first, second) = numbers(folder)
+    expected = {name: 0.25 * first[name] + 0.75 * second[name] for name in first}
     assert near(merge(folder, "linear", "ours", weights=[1.0, 3.0]), expected)
-    found = soup.Recipe.read(folder / "linear/recipe.yaml")
-    assert [share.weight for share in found.ingredients] == [1, 3]
+    written = soup.Recipe.read(folder / "linear/recipe.yaml")
+    assert [share.weight for share in written.ingredients] == [1, 3]
     assert torch.equal(*(merge(folder, "linear", f"again {n}", weights=[1.0, 3.0])["model.one"] for n in range(2)))
 
 

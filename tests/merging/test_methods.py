@@ -46,21 +46,21 @@ def cook(out, base="base", strategy="greedy"):
 
 def test_scores_of_an_edited_method_are_not_remembered(judge, tmp_path):
     before = cook("one")
-    asked = len(calls(judge))
+    count = len(calls(judge))
     assert cook("one").recipe.digest == before.recipe.digest
-    assert len(calls(judge)) == asked, "the same code answers from the journal"
+    assert len(calls(judge)) == count, "the same code answers from the journal"
     (tmp_path / "my.py").write_text(METHOD.replace("0.5", "0.9"))
     after = cook("two")
-    assert len(calls(judge)) > asked
+    assert len(calls(judge)) > count
     assert {trial.overall for trial in after.trials}.isdisjoint(trial.overall for trial in before.trials)
 
 
 def test_scores_with_another_base_are_not_remembered(judge, tmp_path):
     before = cook("one", strategy="average")
-    asked = len(calls(judge))
+    count = len(calls(judge))
     make_checkpoint(tmp_path / "other", 9, head=[90, 90, 90, 90])  # the same configuration, other weights
     after = cook("two", base="other", strategy="average")
-    assert len(calls(judge)) > asked
+    assert len(calls(judge)) > count
     assert after.recipe.digest != before.recipe.digest
 
 

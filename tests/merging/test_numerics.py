@@ -127,12 +127,12 @@ def test_block_size_and_threads_change_no_byte(name, count, seed, data):
 def test_a_tensor_of_several_leaves_is_the_same_for_any_cut():
     size = 2 * LEAF_ELEMENTS + 12_345
     states = [{"w": normal(size, torch.bfloat16, i)} for i in range(3)]
-    found = [
+    outputs = [
         merged(states, options=MergeOptions(block_elements=step, threads=threads))
         for step, threads in [(None, 1), (None, 3), (99_991, 2)]
     ]
-    assert same_bits(found[0]["w"], rounded(mean([state["w"] for state in states]), torch.bfloat16))
-    assert all(same_bits(found[0]["w"], other["w"]) for other in found)
+    assert same_bits(outputs[0]["w"], rounded(mean([state["w"] for state in states]), torch.bfloat16))
+    assert all(same_bits(outputs[0]["w"], other["w"]) for other in outputs)
 
 
 def test_float64_is_added_up_in_float64():
@@ -282,12 +282,12 @@ def test_nonfinite_values_are_refused_and_every_tensor_and_ingredient_is_named()
     second = {**clean, "one": torch.full((10,), torch.nan, dtype=torch.bfloat16)}
     third = {**clean, "one": second["one"], "two": clean["two"].clone()}
     third["two"][3] = torch.inf
-    with pytest.raises(PoolError) as told:
+    with pytest.raises(PoolError) as refusal:
         merged([clean, second, third])
-    assert "2 tensors" in str(told.value)
-    assert "b, c: one: NaN or infinity" in str(told.value)
-    assert "c: two: NaN or infinity" in str(told.value)
-    assert "three" not in str(told.value)
+    assert "2 tensors" in str(refusal.value)
+    assert "b, c: one: NaN or infinity" in str(refusal.value)
+    assert "c: two: NaN or infinity" in str(refusal.value)
+    assert "three" not in str(refusal.value)
 
 
 def test_a_nan_that_all_ingredients_share_is_refused_too():
@@ -319,11 +319,11 @@ def test_integers_that_differ_are_refused_and_all_are_named(name):
     dtype = getattr(torch, name)
     same, other = torch.zeros(9).to(dtype), torch.tensor([0] * 8 + [1]).to(dtype)
     first = {"count": same, "place": same, "fine": same}
-    with pytest.raises(PoolError) as told:
+    with pytest.raises(PoolError) as refusal:
         merged([first, {**first, "count": other}, {**first, "count": other, "place": other}])
-    assert f"b, c: count: {name} values can't be averaged, and differ from a's" in str(told.value)
-    assert f"c: place: {name} values can't be averaged, and differ from a's" in str(told.value)
-    assert "fine" not in str(told.value)
+    assert f"b, c: count: {name} values can't be averaged, and differ from a's" in str(refusal.value)
+    assert f"c: place: {name} values can't be averaged, and differ from a's" in str(refusal.value)
+    assert "fine" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("code", [code for code, dtype in TABLE.items() if dtype.name.startswith("float8")])

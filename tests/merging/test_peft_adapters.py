@@ -44,10 +44,10 @@ def adapt(base, out, config, seed=1, load=AutoModelForImageTextToText.from_pretr
     return read_back(out.parent.parent / f"{out.name}-merged")
 
 
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.allclose(found[name], value, rtol=0, atol=3e-6), name
+        assert torch.allclose(actual[name], value, rtol=0, atol=3e-6), name
 
 
 CONFIGS = {
@@ -160,9 +160,9 @@ def test_a_soup_of_adapters_that_is_streamed_into_a_loaded_model_is_the_one_that
     assert_equal(module.state_dict(), written.state_dict())
 
 
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
-    assert all(same_bits(value, expected[name]) for name, value in found.items())
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
+    assert all(same_bits(value, expected[name]) for name, value in actual.items())
 
 
 def test_a_soup_of_adapters_of_points_is_streamed_as_it_ships(tmp_path):

@@ -37,9 +37,11 @@ def prompts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     images = [noise(folder / f"{size[0]}.png", size, seed) for seed, size in enumerate([(40, 30), (64, 48)])]
     texts = ["Why?", "Is it so? Say yes or no.", "B"]
-    asked = [[{"type": "image", "value": image}, {"type": "text", "value": text}] for image in images for text in texts]
+    questions = [
+        [{"type": "image", "value": image}, {"type": "text", "value": text}] for image in images for text in texts
+    ]
     long = [{"type": "text", "value": "Why so? " * 60}]  # some blocks of the cache of beginnings
-    return [*asked, long, [{"type": "text", "value": "What is a pool?"}]]
+    return [*questions, long, [{"type": "text", "value": "What is a pool?"}]]
 
 
 @pytest.fixture
@@ -83,5 +85,5 @@ def ask_fresh(directories, prompts, **options):
 
 def differences(left, right):
     """Of two lists of answers: the texts that differ, and the largest difference of log probabilities."""
-    texts = [(one, other) for (one, _), (other, _) in zip(left, right, strict=True) if one != other]
-    return texts, max(abs(one - other) for (_, one), (_, other) in zip(left, right, strict=True))
+    texts = [(first, other) for (first, _), (other, _) in zip(left, right, strict=True) if first != other]
+    return texts, max(abs(first - other) for (_, first), (_, other) in zip(left, right, strict=True))

@@ -22,17 +22,17 @@ def pytest_runtest_setup(item):
     """Say which cell of the table a test fills, before a fixture skips it."""
     if item.get_closest_marker("zoo"):
         parameters = item.callspec.params
-        seen = {"architecture": parameters["models"], "layout": parameters["pool"], "test": item.originalname}
-        item.user_properties += seen.items()
+        properties = {"architecture": parameters["models"], "layout": parameters["pool"], "test": item.originalname}
+        item.user_properties += properties.items()
 
 
 def pytest_runtest_logreport(report):
-    seen = dict(report.user_properties)
-    if "architecture" not in seen or (report.when != "call" and report.passed):
+    properties = dict(report.user_properties)
+    if "architecture" not in properties or (report.when != "call" and report.passed):
         return
-    row = rows[seen["architecture"]]
-    row.tensors = seen.get("tensors", row.tensors)
-    column = COLUMNS[seen["test"]]
+    row = rows[properties["architecture"]]
+    row.tensors = properties.get("tensors", row.tensors)
+    column = COLUMNS[properties["test"]]
     if report.skipped:
         reason = report.longrepr[2].removeprefix("Skipped: ")
         if report.when == "setup" and reason.startswith("unmade: "):
@@ -42,8 +42,8 @@ def pytest_runtest_logreport(report):
         crash = getattr(report.longrepr, "reprcrash", None)
         outcome = "**FAILED** " + (crash.message if crash else str(report.longrepr)).splitlines()[0]
     else:
-        outcome = seen.get("detail", "ok")
-    row.cells.setdefault(column, {})[seen["layout"]] = outcome
+        outcome = properties.get("detail", "ok")
+    row.cells.setdefault(column, {})[properties["layout"]] = outcome
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -34,8 +34,8 @@ def test_the_document_has_a_row_for_each_class_of_its_transformers():
     assert "FAILED" not in text
 
 
-def report(test, outcome, layout="one file", when="call", longrepr=None, **seen):
-    properties = {"architecture": "llava", "layout": layout, "test": test, **seen}
+def report(test, outcome, layout="one file", when="call", longrepr=None, **facts):
+    properties = {"architecture": "llava", "layout": layout, "test": test, **facts}
     flags = {"passed": outcome == "passed", "failed": outcome == "failed", "skipped": outcome == "skipped"}
     return SimpleNamespace(user_properties=[*properties.items()], when=when, longrepr=longrepr, **flags)
 

@@ -72,8 +72,10 @@ def reloadable(pool):
     """The pool, where transformers loads its checkpoints: what it does not load of its own files is no soup's fault."""
     _, loading_info = load_told(pool / "model-0")
     if any(loading_info.values()):
-        told = "; ".join(f"{len(names)} {kind.replace('_', ' ')}" for kind, names in loading_info.items() if names)
-        pytest.skip(f"transformers does not load its own checkpoint: {told}")
+        differences = "; ".join(
+            f"{len(names)} {kind.replace('_', ' ')}" for kind, names in loading_info.items() if names
+        )
+        pytest.skip(f"transformers does not load its own checkpoint: {differences}")
     return pool
 
 
