@@ -69,17 +69,17 @@ def search(tmp_path, pool, settings, name, **options):
     run = tmp_path / f"{name}.soup"
     names = ["mmbench,ocrbench"]
     made = flat.cook("greedy", pool=pool, eval=names, out=tmp_path / name, run_dir=run, settings=settings, **options)
-    told = [(trial.names, trial.overall, made.accepted(trial)) for trial in made.trials]
-    return told, tree(tmp_path / name), journal(run, made), answers(run, made)
+    facts = [(trial.names, trial.overall, made.accepted(trial)) for trial in made.trials]
+    return facts, tree(tmp_path / name), journal(run, made), answers(run, made)
 
 
 def journal(run, made):
     """What the journal says of the trials, but for when it was and how long it took."""
     digests = {trial.recipe.digest for trial in made.trials}
     entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    told = [{k: v for k, v in entry.items() if k not in ("seconds", "time", "at")} for entry in entries]
-    told = [entry for entry in told if any(digest in json.dumps(entry) for digest in digests)]
-    return sorted(json.dumps(entry, sort_keys=True) for entry in told)
+    lines = [{k: v for k, v in entry.items() if k not in ("seconds", "time", "at")} for entry in entries]
+    lines = [entry for entry in lines if any(digest in json.dumps(entry) for digest in digests)]
+    return sorted(json.dumps(entry, sort_keys=True) for entry in lines)
 
 
 def answers(run, made):
@@ -99,13 +99,13 @@ def mood(settings, what):
 
 def test_two_workers_share_each_candidate_with_the_answers_scores_and_bytes_of_one_process(tmp_path, pool, settings):
     alone = search(tmp_path, pool, settings, "alone")
-    asked = sum(count for _, count in notes(settings))
+    count_alone = sum(count for _, count in notes(settings))
     both = search(tmp_path, pool, settings, "both", workers=2)
     assert both == alone
     assert alone[2], "there is a journal to compare"
     assert alone[3], "there are answers to compare"
     assert len({process for process, _ in notes(settings)}) == 3
-    assert sum(count for _, count in notes(settings)) - asked >= asked
+    assert sum(count for _, count in notes(settings)) - count_alone >= count_alone
     assert {path.name for path in (tmp_path / "both.soup").iterdir()} == {
         path.name for path in (tmp_path / "alone.soup").iterdir()
     } | {"logs"}

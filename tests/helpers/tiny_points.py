@@ -92,7 +92,7 @@ def noise(width, height, seed):
     return Image.fromarray(pixels.numpy())
 
 
-def asked(images, more=""):
+def prompt_of(images, more=""):
     """A question about so many images."""
     return f"<|im_start|>user\n{'<|image_pad|>' * images}What is it?{more}<|im_end|>\n<|im_start|>assistant\n"
 

@@ -15,14 +15,16 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.helpers.tiny_points import asked, batch_of, noise, points_model
+from tests.helpers.tiny_points import batch_of, noise, points_model, prompt_of
 
 STEPS = 3
 RATE = 0.05
 
 
 def batches(model, rank):
-    batch = batch_of(model, [noise(64, 32, 0)], [asked(1)]) if rank == 0 else batch_of(model, [], [asked(0, "???")])
+    batch = (
+        batch_of(model, [noise(64, 32, 0)], [prompt_of(1)]) if rank == 0 else batch_of(model, [], [prompt_of(0, "???")])
+    )
     return dict(batch) | {"labels": batch["input_ids"].clone()}
 
 

@@ -26,8 +26,8 @@ def write_models(folder, family):
     for seed in (1, 2):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_pretrained(folder / "start", dtype=torch.bfloat16)
-        for place, parameter in enumerate(model.parameters()):
-            if place % 5:  # the others are the same in both
+        for index, parameter in enumerate(model.parameters()):
+            if index % 5:  # the others are the same in both
                 parameter.data.add_(0.05 * torch.randn_like(parameter))
         model.save_pretrained(folder / "pool" / f"m{seed}")
     return folder / "pool"

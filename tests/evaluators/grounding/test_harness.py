@@ -53,8 +53,8 @@ def settings(tmp_path):
     return EvalSettings(model=f"{tmp_path / 'model.py'}:Scripted")
 
 
-def benchmark(target, **given):
-    return Benchmark(f"grounding:{target}", "grounding", str(target), **given)
+def benchmark(target, **options):
+    return Benchmark(f"grounding:{target}", "grounding", str(target), **options)
 
 
 def test_screenspots_cells_count_alike_and_samples_are_told_beside_them(tmp_path, settings):

@@ -20,8 +20,8 @@ SIZE = (200, 100)
 pixels = st.tuples(st.integers(0, 200), st.integers(0, 100))
 
 
-def question(**given):
-    return Question("1", Path("a.png"), "Where?", SIZE, **given)
+def question(**truth):
+    return Question("1", Path("a.png"), "Where?", SIZE, **truth)
 
 
 def at(*places):
@@ -32,8 +32,8 @@ def say(*places):
     return " and ".join(f"[{x}, {y}]" for x, y in places)
 
 
-def points(asked, answer, name="brackets:pixels"):
-    return judge("points", asked, answer, named_convention(name))
+def points(item, answer, name="brackets:pixels"):
+    return judge("points", item, answer, named_convention(name))
 
 
 def cheapest(costs):
@@ -83,10 +83,10 @@ def test_a_point_hits_inside_its_own_mask_alone(tmp_path):
         mask = Image.new("L", SIZE)
         mask.paste(255, box)
         mask.save(tmp_path / name)
-    asked = question(points=at((10, 50), (190, 50)), masks=(tmp_path / "left.png", tmp_path / "right.png"))
-    assert points(asked, say((99, 99), (100, 0))).points == 1
-    assert points(asked, say((98, 99), (99, 0))).points == 0.5
-    assert points(asked, say((200, 100))).precision == 1
+    item = question(points=at((10, 50), (190, 50)), masks=(tmp_path / "left.png", tmp_path / "right.png"))
+    assert points(item, say((99, 99), (100, 0))).points == 1
+    assert points(item, say((98, 99), (99, 0))).points == 0.5
+    assert points(item, say((200, 100))).precision == 1
 
 
 def test_a_point_at_just_the_radius_hits():
@@ -115,17 +115,17 @@ def test_a_point_outside_of_the_image_does_not_count():
 CAT, DOG = Box(0.1, 0.1, 0.5, 0.5), Box(0.6, 0.6, 0.9, 0.9)
 
 
-def boxes(asked, *said, name="internvl"):
+def boxes(item, *said, name="internvl"):
     convention = named_convention(name)
-    return judge("boxes", asked, convention.write(said, SIZE), convention).points
+    return judge("boxes", item, convention.write(said, SIZE), convention).points
 
 
 def test_a_box_hits_with_half_of_the_union_in_common():
-    asked = question(boxes=(("", (Box(0, 0, 0.5, 1),)),))
+    item = question(boxes=(("", (Box(0, 0, 0.5, 1),)),))
     for right, hit in ((0.25, 1), (0.24, 0), (1.0, 1)):
-        assert boxes(asked, Grounding((Box(0, 0, right, 1),))) == hit
-    assert boxes(asked, Grounding((Box(0, 0, 0.5, 1), DOG))) == 0.5
-    assert boxes(asked, Grounding((Point(0.2, 0.5),))) == 0
+        assert boxes(item, Grounding((Box(0, 0, right, 1),))) == hit
+    assert boxes(item, Grounding((Box(0, 0, 0.5, 1), DOG))) == 0.5
+    assert boxes(item, Grounding((Point(0.2, 0.5),))) == 0
 
 
 def test_a_box_of_just_half_the_union_hits_in_an_image_of_any_size():
@@ -133,27 +133,27 @@ def test_a_box_of_just_half_the_union_hits_in_an_image_of_any_size():
     for width, height in [(333, 77), (1000, 601), (1279, 719)]:
         for left, half in itertools.product(range(0, 60, 7), range(1, 60)):
             truth = Box(left / width, 3 / height, (left + 2 * half) / width, 50 / height)
-            asked = Question("1", Path("a.png"), "Where?", (width, height), boxes=(("", (truth,)),))
+            item = Question("1", Path("a.png"), "Where?", (width, height), boxes=(("", (truth,)),))
             answer = f"[{left}, 3, {left + half}, 50]"
-            if judge("boxes", asked, answer, named_convention("brackets:pixels")).points != 1:
+            if judge("boxes", item, answer, named_convention("brackets:pixels")).points != 1:
                 missed.append((width, left, half))
     assert not missed
 
 
 def test_phrases_are_found_by_their_words_or_else_by_their_order():
-    asked = question(boxes=(("the cat", (CAT,)), ("a dog", (DOG,))))
+    item = question(boxes=(("the cat", (CAT,)), ("a dog", (DOG,))))
     cat, dog = Grounding((CAT,), "The cat"), Grounding((DOG,), "a dog")
-    assert boxes(asked, dog, " and ", cat) == 1
-    assert boxes(asked, dog, " and ", cat, name="ferret-ui") == 0
-    assert boxes(asked, cat, " and ", dog, name="ferret-ui") == 1
-    assert boxes(asked, cat) == 0.5
+    assert boxes(item, dog, " and ", cat) == 1
+    assert boxes(item, dog, " and ", cat, name="ferret-ui") == 0
+    assert boxes(item, cat, " and ", dog, name="ferret-ui") == 1
+    assert boxes(item, cat) == 0.5
 
 
 def test_a_click_hits_on_the_edge_and_a_box_by_its_middle():
-    asked = question(boxes=(("", (Box(0.25, 0.25, 0.5, 0.5),)),))
+    item = question(boxes=(("", (Box(0.25, 0.25, 0.5, 0.5),)),))
 
     def hit(answer):
-        return judge("interfaces", asked, answer, named_convention("brackets:pixels"))
+        return judge("interfaces", item, answer, named_convention("brackets:pixels"))
 
     assert hit("[100, 50]").points == hit("[50, 25]").points == hit("[0, 0, 150, 75]").points == 1
     assert [hit(outside).points for outside in ("[101, 40]", "[49, 40]", "[75, 24]", "[75, 51]")] == [0] * 4

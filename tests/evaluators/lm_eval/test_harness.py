@@ -168,14 +168,14 @@ def test_answers_are_written_as_lm_eval_alone_would(pool, tasks, tmp_path, monke
     # Exact matches of random models are rare: compare what was written, not only the score.
     import lm_eval
 
-    seen = []
+    runs = []
     whole = lm_eval.simple_evaluate
-    monkeypatch.setattr(lm_eval, "simple_evaluate", lambda **arguments: seen.append(whole(**arguments)) or seen[-1])
+    monkeypatch.setattr(lm_eval, "simple_evaluate", lambda **arguments: runs.append(whole(**arguments)) or runs[-1])
     candidate = ToyCandidate(pool / "m0", tmp_path, "m0")
     ask(shared_session(EvalSettings()).model_for(candidate, "lm_eval"), [[{"type": "text", "value": "Why?"}]], 1)
     LMEval(EvalSettings()).evaluate(candidate, benchmark(tasks, "toy_writing"))
     plainly(pool / "m0", tasks, "toy_writing", "exact_match")
-    ours, theirs = ([row["resps"] for row in results["samples"]["toy_writing"]] for results in seen)
+    ours, theirs = ([row["resps"] for row in results["samples"]["toy_writing"]] for results in runs)
     assert ours == theirs
     assert len({str(reply) for reply in ours}) > 3
 

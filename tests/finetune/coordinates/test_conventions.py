@@ -65,17 +65,17 @@ def assert_near(regions, expected, *conventions, size):
     st.tuples(st.integers(50, 3000), st.integers(50, 3000)),
 )
 def test_any_two_conventions_convert_with_no_more_loss_than_half_a_step_of_each(source, target, phrases, size):
-    one, other = named_convention(source), named_convention(target)
-    if not (one.by.boxes and other.by.boxes):
+    convention, other = named_convention(source), named_convention(target)
+    if not (convention.by.boxes and other.by.boxes):
         phrases = [(label, [region.center for region in regions]) for label, regions in phrases]
     pieces = [piece for label, regions in phrases for piece in ("We see ", Grounding(tuple(regions), label), " here.")]
-    written = one.write(pieces, size)
-    there = convert(written, one, other, size)
+    written = convention.write(pieces, size)
+    there = convert(written, convention, other, size)
     read = other.read(there, size)
     assert not read.faults
-    assert_near(read.regions, regions_in(pieces), one, other, size=size)
+    assert_near(read.regions, regions_in(pieces), convention, other, size=size)
     assert convert(there, other, other, size) == there
-    if one.by.marks_phrases and other.by.marks_phrases:
+    if convention.by.marks_phrases and other.by.marks_phrases:
         named = [piece for piece in read.pieces if isinstance(piece, Grounding)]
         assert {piece.label for piece in named} == {label for label, _ in phrases}
     assert re.findall("We see | here.", there) == ["We see ", " here."] * len(phrases)

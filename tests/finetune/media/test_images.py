@@ -52,9 +52,9 @@ def png_of(width, height, *, rows=b"", depth=8, colour=2, extra=()):
     return b"\x89PNG\r\n\x1a\n" + header + body
 
 
-def told(given, **settings):
+def refusal(source, **settings):
     with pytest.raises(FinetuneError) as error:
-        open_picture(given, **settings)
+        open_picture(source, **settings)
     return str(error.value)
 
 
@@ -106,7 +106,7 @@ def test_base64_is_read_however_it_is_spelt(how):
 def test_base64_that_is_cut_off_is_told_and_never_printed(how):
     text = spelt(encoded(gradient(), "PNG"))[how]
     for cut in (text[: len(text) // 2], text[:80]):
-        said = told(cut)
+        said = refusal(cut)
         assert "no such file" not in said
         assert text[40:60] not in said
 
@@ -118,7 +118,7 @@ def test_a_file_whose_name_could_be_base64_is_a_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("source", "message"),
     [
         ("https://example.org/a.png", "https://example.org/a.png: a URL"),
         ("s3://bucket/a.png", "Download it first"),
@@ -138,28 +138,28 @@ def test_a_file_whose_name_could_be_base64_is_a_file(tmp_path, monkeypatch):
         (None, "found NoneType"),
         (7, "found int"),
     ],
-    ids=lambda given: str(given)[:30].replace("\0", " "),
+    ids=lambda source: str(source)[:30].replace("\0", " "),
 )
-def test_what_is_no_picture_is_told(given, message):
-    assert message in told(given)
+def test_what_is_no_picture_is_told(source, message):
+    assert message in refusal(source)
 
 
 def test_a_directory_and_an_empty_file_are_told(tmp_path):
     (tmp_path / "empty.png").touch()
-    assert "a directory; expected the file" in told(tmp_path)
+    assert "a directory; expected the file" in refusal(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    assert "a pipe or a device; expected the file" in told(tmp_path / "pipe.png")
-    assert "empty.png: an empty file" in told(tmp_path / "empty.png")
+    assert "a pipe or a device; expected the file" in refusal(tmp_path / "pipe.png")
+    assert "empty.png: an empty file" in refusal(tmp_path / "empty.png")
 
 
 def test_errors_name_the_picture_as_the_caller_does_and_never_print_its_content():
     content = encoded(gradient(), "PNG")[:-30]
     text = base64.b64encode(content).decode()
-    for given in (content, text, f"data:image/png;base64,{text}", {"bytes": content, "path": "shelf/a.png"}):
-        assert told(given, name="row 7, image 2").startswith("row 7, image 2: ")
-        assert text[20:40] not in told(given)
-        assert len(told(given)) < 200
-    assert told({"bytes": content, "path": "shelf/a.png"}).startswith("shelf/a.png (its bytes): ")
+    for source in (content, text, f"data:image/png;base64,{text}", {"bytes": content, "path": "shelf/a.png"}):
+        assert refusal(source, name="row 7, image 2").startswith("row 7, image 2: ")
+        assert text[20:40] not in refusal(source)
+        assert len(refusal(source)) < 200
+    assert refusal({"bytes": content, "path": "shelf/a.png"}).startswith("shelf/a.png (its bytes): ")
 
 
 # How a picture looks
@@ -197,15 +197,15 @@ def test_a_damaged_exif_block_is_passed_over():
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
 def test_greys_of_16_bits_are_scaled_and_rounded(form):
     grey = np.array([[0, 128, 129, 257, 25_700, 32_767, 65_406, 65_407, 65_535]], dtype=np.uint16)
-    seen = pixels(open_picture(encoded(Image.fromarray(grey), form)))[0]
-    assert (seen == np.round(grey[0] / 257)[:, None]).all()
-    assert seen[:, 0].tolist() == [0, 0, 1, 1, 100, 127, 254, 255, 255]
+    colours = pixels(open_picture(encoded(Image.fromarray(grey), form)))[0]
+    assert (colours == np.round(grey[0] / 257)[:, None]).all()
+    assert colours[:, 0].tolist() == [0, 0, 1, 1, 100, 127, 254, 255, 255]
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_numbers_without_a_known_range_are_told(kind):
     content = encoded(Image.fromarray(np.array([[0, 300]], dtype=kind)), "TIFF")
-    assert "numbers of 32 bits" in told(content)
+    assert "numbers of 32 bits" in refusal(content)
 
 
 def test_transparent_parts_lie_on_white():
@@ -221,8 +221,8 @@ def test_transparent_colours_of_a_palette_or_a_key_lie_on_white():
     image.putpalette([9, 9, 9, 200, 0, 0])
     image.putpixel((1, 0), 1)
     for form in ("PNG", "GIF"):
-        seen = pixels(open_picture(encoded(image, form, transparency=0)))
-        assert seen[0].tolist() == [[255, 255, 255], [200, 0, 0]]
+        colours = pixels(open_picture(encoded(image, form, transparency=0)))
+        assert colours[0].tolist() == [[255, 255, 255], [200, 0, 0]]
     key = (b"tRNS", struct.pack(">HHH", 1, 2, 3))
     assert pixels(open_picture(png_of(2, 1, rows=b"\0\1\2\3\4\5\6", extra=[key])))[0].tolist() == [[255] * 3, [4, 5, 6]]
     grey_key = (b"tRNS", struct.pack(">H", 514))
@@ -233,8 +233,8 @@ def test_transparent_colours_of_a_palette_or_a_key_lie_on_white():
 @pytest.mark.parametrize("form", ["JPEG", "TIFF"])
 def test_cmyk_of_print_is_seen_in_its_colours(form):
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
-    seen = pixels(open_picture(encoded(image, form)))
-    assert np.abs(seen.astype(int) - [255, 0, 0]).max() <= 2
+    colours = pixels(open_picture(encoded(image, form)))
+    assert np.abs(colours.astype(int) - [255, 0, 0]).max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "HSV", "LAB"])
@@ -259,25 +259,25 @@ def test_a_picture_of_1e9_pixels_is_refused_by_its_header():
     bomb = png_of(40_000, 25_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        message = told(bomb)
+        message = refusal(bomb)
     assert "40000 x 25000 is 1,000,000,000 pixels" in message
     assert f"{MAX_PIXELS:,}" in message
     assert "raise max_pixels" in message
-    assert "cut off" in told(bomb, max_pixels=10**9), "allowed, it is decoded, and has no pixels"
+    assert "cut off" in refusal(bomb, max_pixels=10**9), "allowed, it is decoded, and has no pixels"
     assert Image.MAX_IMAGE_PIXELS is not None, "Pillow's own limit is left as it was"
 
 
 def test_the_limit_is_the_callers():
     content = encoded(gradient(40, 30), "PNG")
     assert open_picture(content, max_pixels=1200).size == (40, 30)
-    assert "1,200 pixels, more than the 1,199 allowed" in told(content, max_pixels=1199)
-    assert "more than the 5 allowed" in told(gradient(), max_pixels=5)
+    assert "1,200 pixels, more than the 1,199 allowed" in refusal(content, max_pixels=1199)
+    assert "more than the 5 allowed" in refusal(gradient(), max_pixels=5)
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
 def test_a_picture_without_pixels_is_told(size):
-    assert "without pixels" in told(png_of(*size))
-    assert "has no pixels" in told(Image.new("RGB", size))
+    assert "without pixels" in refusal(png_of(*size))
+    assert "has no pixels" in refusal(Image.new("RGB", size))
 
 
 FORMS = {
@@ -313,7 +313,7 @@ def test_wherever_a_picture_is_cut_off_it_is_whole_or_an_error(make, lenient, mo
 def test_damaged_pixels_are_told():
     content = bytearray(encoded(gradient(), "PNG"))
     content[60] ^= 0xFF
-    assert "damaged or cut off" in told(bytes(content))
+    assert "damaged or cut off" in refusal(bytes(content))
 
 
 def test_pictures_may_be_opened_by_many_threads_and_by_processes_forked_meanwhile():

@@ -29,7 +29,7 @@ from soup.errors import CheckpointError, FinetuneError, OutputError
 from tests.helpers.forked_cli import Forge
 from tests.helpers.hub_server import HubServer
 from tests.helpers.pretrained_parts import CLIPS, TEXT, plain_tokenizer, save_encoder, save_llm
-from tests.helpers.tiny_points import ENCODERS, TOKENIZER, asked, noise
+from tests.helpers.tiny_points import ENCODERS, TOKENIZER, noise, prompt_of
 
 
 def put_together(out, llm, *encoders, **options):
@@ -47,15 +47,15 @@ def answers(folder):
     model, loading_info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
     assert not any(loading_info[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     processor = AutoProcessor.from_pretrained(folder)
-    batch = processor(images=[noise(64, 32, 0)], text=[asked(1), asked(0)], return_tensors="pt", padding=True)
+    batch = processor(images=[noise(64, 32, 0)], text=[prompt_of(1), prompt_of(0)], return_tensors="pt", padding=True)
     answer = model.generate(**batch, max_new_tokens=3, do_sample=False)
     assert answer.shape[1] > batch["input_ids"].shape[1]
     return model, processor
 
 
-def equal(found, begin, expected):
+def equal(state, begin, expected):
     extra_keys = {
-        name.removeprefix(f"{begin}."): tensor for name, tensor in found.items() if name.startswith(f"{begin}.")
+        name.removeprefix(f"{begin}."): tensor for name, tensor in state.items() if name.startswith(f"{begin}.")
     }
     assert extra_keys.keys() == expected.keys()
     return all(torch.equal(extra_keys[name], tensor) for name, tensor in expected.items())
@@ -275,8 +275,8 @@ def test_an_encoder_may_lie_within_a_model_that_sees_and_writes(kind, tmp_path):
 
 def test_a_model_whose_tensors_transformers_joins_is_refused_with_the_way_out(tmp_path):
     save_encoder(tmp_path / "vit", "clip")
-    given = {**TEXT, "num_key_value_heads": 2, "num_local_experts": 2}
-    MixtralForCausalLM(MixtralConfig(**given)).save_pretrained(tmp_path / "llm")
+    options = {**TEXT, "num_key_value_heads": 2, "num_local_experts": 2}
+    MixtralForCausalLM(MixtralConfig(**options)).save_pretrained(tmp_path / "llm")
     TOKENIZER.save_pretrained(tmp_path / "llm")
     with pytest.raises(FinetuneError, match=r"save_original_format=False.*\n.*transformers converts it on loading"):
         plan_assembly(str(tmp_path / "llm"), str(tmp_path / "vit"))

@@ -40,8 +40,8 @@ def test_a_shuffled_feature_is_its_square_of_patches_row_by_row(squares, factor,
     x = patches(squares * factor, width)
     shuffled = pixel_shuffle(x, factor)
     assert shuffled.shape == (2, squares**2, width * factor**2)
-    for place in range(squares**2):
-        assert torch.equal(shuffled[1, place], square(x, 1, place // squares, place % squares, factor))
+    for index in range(squares**2):
+        assert torch.equal(shuffled[1, index], square(x, 1, index // squares, index % squares, factor))
 
 
 @torch.no_grad()
@@ -49,9 +49,9 @@ def test_points_projects_each_square_by_an_mlp():
     x, connector = patches(), ShuffleConnector(5, 7, 2)
     tokens = connector(connector.arrange(x))
     assert tokens.shape == (2, 9, 7)
-    for place in range(9):
-        expected = mlp(connector, square(x, 1, place // 3, place % 3, 2))
-        torch.testing.assert_close(tokens[1, place], expected, rtol=1e-5, atol=1e-6)
+    for index in range(9):
+        expected = mlp(connector, square(x, 1, index // 3, index % 3, 2))
+        torch.testing.assert_close(tokens[1, index], expected, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
@@ -59,10 +59,10 @@ def test_molmo_projects_each_patch_by_an_mlp_and_takes_the_mean_of_a_square():
     x, connector = patches(), PoolConnector(5, 7, 3)
     tokens = connector(connector.arrange(x))
     assert tokens.shape == (2, 4, 7)
-    for place in range(4):
-        rows, columns = range(place // 2 * 3, place // 2 * 3 + 3), range(place % 2 * 3, place % 2 * 3 + 3)
+    for index in range(4):
+        rows, columns = range(index // 2 * 3, index // 2 * 3 + 3), range(index % 2 * 3, index % 2 * 3 + 3)
         expected = torch.stack([mlp(connector, x[1, r, c]) for r in rows for c in columns]).mean(0)
-        torch.testing.assert_close(tokens[1, place], expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(tokens[1, index], expected, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()

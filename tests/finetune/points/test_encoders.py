@@ -14,8 +14,8 @@ WITH_WEIGHTS = [name for name in ENCODERS if name != "none"]
 
 
 def config_of(name):
-    given = dict(ENCODERS[name])
-    return AutoConfig.for_model(given.pop("model_type"), **given)
+    options = dict(ENCODERS[name])
+    return AutoConfig.for_model(options.pop("model_type"), **options)
 
 
 def encoder(name):
@@ -40,9 +40,9 @@ def test_what_is_seen_is_transformers_own_hidden_state_without_the_class_token(n
     else:
         first = {"siglip": 0}.get(name, 1)  # SigLIP has no class token
         expected = state[:, first:].reshape(3, sight.grid, sight.grid, -1)
-    seen = encode_tiles(vit, pixels, layer)
-    assert seen.shape == (3, sight.grid, sight.grid, sight.width)
-    assert (seen - expected).abs().max() == 0
+    features = encode_tiles(vit, pixels, layer)
+    assert features.shape == (3, sight.grid, sight.grid, sight.width)
+    assert (features - expected).abs().max() == 0
 
 
 @torch.no_grad()
@@ -50,10 +50,10 @@ def test_what_is_seen_is_transformers_own_hidden_state_without_the_class_token(n
 @pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
 def test_of_several_layers_the_features_are_joined_patch_by_patch_in_the_order_named(name, layers, pixels):
     vit = encoder(name)
-    seen = encode_tiles(vit, pixels, layers)
-    assert seen.shape == (3, 4, 4, 64)
+    features = encode_tiles(vit, pixels, layers)
+    assert features.shape == (3, 4, 4, 64)
     assert feature_grid_of(vit.config, layers).width == 64
-    assert torch.equal(seen, torch.cat([encode_tiles(vit, pixels, layer) for layer in layers], dim=-1))
+    assert torch.equal(features, torch.cat([encode_tiles(vit, pixels, layer) for layer in layers], dim=-1))
 
 
 @pytest.mark.parametrize("name", ["clip", "dinov2"])
@@ -72,10 +72,10 @@ def test_layers_of_grids_of_several_sizes_are_told():
 
 
 def test_registers_are_left_out_with_the_class_token(pixels):
-    given = {**ENCODERS["dinov2"], "num_register_tokens": 3}
-    given.pop("model_type")
+    options = {**ENCODERS["dinov2"], "num_register_tokens": 3}
+    options.pop("model_type")
     torch.manual_seed(0)
-    vit = build_encoder(AutoConfig.for_model("dinov2_with_registers", **given)).eval()
+    vit = build_encoder(AutoConfig.for_model("dinov2_with_registers", **options)).eval()
     state = vit(pixels, output_hidden_states=True).hidden_states[-2]
     assert torch.equal(encode_tiles(vit, pixels, -2), state[:, 4:].reshape(3, 4, 4, -1))
 
@@ -95,9 +95,9 @@ def test_a_convnext_halves_its_grid_from_stage_to_stage():
 
 def test_without_an_encoder_a_feature_is_the_pixels_of_a_patch(pixels):
     vit = Patches(PatchesConfig(image_size=TILE, patch_size=8))
-    seen = encode_tiles(vit, pixels, -2)
-    assert seen.shape == (3, 4, 4, 192)
-    assert torch.equal(seen[1, 2, 3].reshape(8, 8, 3), pixels[1, :, 16:24, 24:32].permute(1, 2, 0))
+    features = encode_tiles(vit, pixels, -2)
+    assert features.shape == (3, 4, 4, 192)
+    assert torch.equal(features[1, 2, 3].reshape(8, 8, 3), pixels[1, :, 16:24, 24:32].permute(1, 2, 0))
     assert not list(vit.parameters())
 
 

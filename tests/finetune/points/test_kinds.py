@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from finetune.points.config import CONNECTORS
-from tests.helpers.tiny_points import ENCODERS, LANGUAGE_MODELS, TOKENIZER, asked, batch_of, noise, points_model
+from tests.helpers.tiny_points import ENCODERS, LANGUAGE_MODELS, TOKENIZER, batch_of, noise, points_model, prompt_of
 
 MOLMO = ("clip", "siglip", "attention-pool")
 KINDS = [
@@ -33,7 +33,7 @@ def model_of(kind):
 def mixed_batch(model, side="left"):
     """Two images, none, one: of different sizes, so that rows have different lengths."""
     images = [noise(64, 32, 0), noise(32, 32, 1), noise(40, 70, 2)]
-    return batch_of(model, images, [asked(2), asked(0, "???"), asked(1, "!")], side)
+    return batch_of(model, images, [prompt_of(2), prompt_of(0, "???"), prompt_of(1, "!")], side)
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def test_every_kind_comes_back_from_its_files_and_answers_alike(kind, tmp_path):
 def test_an_image_token_is_never_an_answer():
     model = points_model()
     model.llm.get_output_embeddings().weight.zero_()
-    batch = batch_of(model, [noise(32, 32, 0)], [asked(1)])
+    batch = batch_of(model, [noise(32, 32, 0)], [prompt_of(1)])
     weight = model.llm.get_output_embeddings().weight
     weight[model.config.image_token_id] = (
         1e3
@@ -163,7 +163,7 @@ def test_the_content_of_padding_changes_no_logit_of_a_real_token(llm):
 def test_padding_on_either_side_changes_no_logit_beyond_the_last_bits(llm, side, attention):
     model = points_model("clip", "clip", llm=llm)
     model.set_attn_implementation(attention)
-    images, texts = [noise(64, 32, 0), noise(40, 70, 2)], [asked(1), asked(1, " Look well, then tell.")]
+    images, texts = [noise(64, 32, 0), noise(40, 70, 2)], [prompt_of(1), prompt_of(1, " Look well, then tell.")]
     batch = batch_of(model, images, texts, side)
     # Places count from the first real token, as generate counts them; without, only the rotation of queries and keys
     # against each other matters, and rounding differs.
@@ -192,9 +192,9 @@ def test_rows_packed_into_one_do_not_see_each_other(encoder, llm, attention):
     model = points_model(encoder, llm=llm)
     model.set_attn_implementation(attention)
     rows = [
-        batch_of(model, [noise(64, 32, 0), noise(32, 32, 1)], [asked(2)]),
-        batch_of(model, [], [asked(0, "???")]),
-        batch_of(model, [noise(40, 70, 2)], [asked(1, "!")]),
+        batch_of(model, [noise(64, 32, 0), noise(32, 32, 1)], [prompt_of(2)]),
+        batch_of(model, [], [prompt_of(0, "???")]),
+        batch_of(model, [noise(40, 70, 2)], [prompt_of(1, "!")]),
     ]
     together = model(**packed(rows)).logits[0].split([row["input_ids"].shape[1] for row in rows])
     for row, logits in zip(rows, together, strict=True):
@@ -203,7 +203,7 @@ def test_rows_packed_into_one_do_not_see_each_other(encoder, llm, attention):
 
 def test_packing_changes_neither_loss_nor_gradient():
     model = points_model("clip", "clip").train()
-    rows = [batch_of(model, [noise(64, 32, 0)], [asked(1)]), batch_of(model, [], [asked(0, "???")])]
+    rows = [batch_of(model, [noise(64, 32, 0)], [prompt_of(1)]), batch_of(model, [], [prompt_of(0, "???")])]
     labels = [row["input_ids"].clone() for row in rows]
     for label in labels:
         label[:, 0] = -100  # in a packed row, the token before it is another row's
@@ -231,8 +231,8 @@ def test_remembered_features_answer_like_pixels():
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 def test_what_is_seen_of_no_tile_has_the_shape_of_what_is_seen_of_one(kind):
     model = model_of(kind)
-    none, one = (model.encode(torch.zeros(tiles, 3, 32, 32)) for tiles in (0, 1))
-    assert (len(none), none.shape[1:]) == (0, one.shape[1:])
+    none, single = (model.encode(torch.zeros(tiles, 3, 32, 32)) for tiles in (0, 1))
+    assert (len(none), none.shape[1:]) == (0, single.shape[1:])
 
 
 def gradients(model, batch):
@@ -246,26 +246,26 @@ def gradients(model, batch):
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 def test_every_weight_that_wants_a_gradient_gets_one_with_or_without_an_image(kind):
     model = model_of(kind)
-    for images, texts in (([noise(64, 32, 0)], [asked(1)]), ([], [asked(0)])):
+    for images, texts in (([noise(64, 32, 0)], [prompt_of(1)]), ([], [prompt_of(0)])):
         _, names = gradients(model, batch_of(model, images, texts))
         assert not [name for name, gradient in names.items() if gradient is None]
-        seen = [gradient for name, gradient in names.items() if not name.startswith("llm.")]
-        assert seen
-        assert all((gradient != 0).any() for gradient in seen if gradient.ndim > 1) == bool(images)
+        of_encoders = [gradient for name, gradient in names.items() if not name.startswith("llm.")]
+        assert of_encoders
+        assert all((gradient != 0).any() for gradient in of_encoders if gradient.ndim > 1) == bool(images)
 
 
-@pytest.mark.parametrize("given", ["nothing", "no tile", "no feature"])
-def test_a_batch_of_text_has_the_loss_and_gradients_of_its_text_alone(given):
+@pytest.mark.parametrize("images", ["nothing", "no tile", "no feature"])
+def test_a_batch_of_text_has_the_loss_and_gradients_of_its_text_alone(images):
     model = points_model("clip", "siglip")
-    batch = batch_of(model, [], [asked(0)])
+    batch = batch_of(model, [], [prompt_of(0)])
     model.eval()
     model.llm.train()  # the model itself is not: no way by the images
     expected = model(**batch, labels=batch["input_ids"])
     expected.loss.backward()
     of_text = {name: p.grad.clone() for name, p in model.llm.named_parameters()}
-    if given == "no tile":
+    if images == "no tile":
         batch["pixel_values"] = torch.zeros(0, 3, 32, 32)
-    if given == "no feature":
+    if images == "no feature":
         batch["vision_features"] = torch.zeros(0, 2, 4, 128)
     loss, names = gradients(model, batch)
     assert loss == expected.loss.item()
@@ -278,14 +278,14 @@ def test_frozen_encoders_are_not_run_for_a_batch_of_text():
     for vit in model.encoders:
         vit.requires_grad_(False)
         vit.embeddings.register_forward_hook(lambda *_: pytest.fail("ran"))
-    _, names = gradients(model, batch_of(model, [], [asked(0)]))
+    _, names = gradients(model, batch_of(model, [], [prompt_of(0)]))
     assert all((names[f"vision_projector.{i}.weight"] == 0).all() for i in (0, 2))
 
 
 def test_nothing_goes_by_way_of_the_images_where_nothing_of_them_is_trained_or_no_training_is_on():
     model, ran = points_model("clip"), []
     model.vision_projector.register_forward_hook(lambda *_: ran.append("projector"))
-    batch = batch_of(model, [], [asked(0)])
+    batch = batch_of(model, [], [prompt_of(0)])
     model.eval()(**batch)
     assert ran == []
     model.train()(**batch)
@@ -301,7 +301,7 @@ def test_nothing_goes_by_way_of_the_images_where_nothing_of_them_is_trained_or_n
 )
 def test_gradient_checkpointing_changes_neither_loss_nor_gradient(kind):
     model = model_of(kind)
-    batch = batch_of(model, [noise(64, 32, 0)], [asked(1)])
+    batch = batch_of(model, [noise(64, 32, 0)], [prompt_of(1)])
     loss, plain = gradients(model, batch)
     plain = {name: gradient if gradient is None else gradient.clone() for name, gradient in plain.items()}
     with warnings.catch_warnings():
@@ -321,19 +321,19 @@ def test_gradient_checkpointing_reaches_the_layers_of_a_trained_encoder(encoder)
     model.activation_checkpointing_enable()
     ran = []
     model.general_vit.encoder.layers[0].layer_norm1.register_forward_hook(lambda *_: ran.append(1))
-    gradients(model, batch_of(model, [noise(32, 32, 0)], [asked(1)]))
+    gradients(model, batch_of(model, [noise(32, 32, 0)], [prompt_of(1)]))
     assert len(ran) == 2  # forwards, and again for the gradient
 
 
 def test_idle_weights_want_no_gradient_in_a_fresh_model_nor_in_a_loaded_one(tmp_path):
     model = points_model("clip", "siglip")
     model.save_pretrained(tmp_path)
-    for found in (model, AutoModelForImageTextToText.from_pretrained(tmp_path)):
-        idle = {name for name, parameter in found.named_parameters() if not parameter.requires_grad}
+    for loaded in (model, AutoModelForImageTextToText.from_pretrained(tmp_path)):
+        idle = {name for name, parameter in loaded.named_parameters() if not parameter.requires_grad}
         assert {name.split(".")[0] for name in idle} == {"general_vit", "ocr_vit"}
         assert "general_vit.post_layernorm.weight" in idle
         assert "ocr_vit.head.probe" in idle
-        assert len(found.idle_parameters()) == len(idle)
+        assert len(loaded.idle_parameters()) == len(idle)
 
 
 def test_its_layers_are_named_for_sharding_and_all_of_them_exist():

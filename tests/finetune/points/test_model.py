@@ -39,7 +39,7 @@ def batch_of(processor, images, texts):
     return processor(images=images or None, text=texts, return_tensors="pt", padding=True)
 
 
-def asked(processor, more=""):
+def prompt_of(processor, more=""):
     return processor.apply_chat_template(ASK, add_generation_prompt=True, tokenize=False).replace("it?", f"it?{more}")
 
 
@@ -59,11 +59,11 @@ def test_pixel_shuffle_joins_squares_row_by_row():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("vit", "place"), [("general_vit", 0), ("ocr_vit", 1)])
-def test_features_are_the_last_but_one_hidden_state_without_the_class_token(model, pixels, vit, place):
+@pytest.mark.parametrize(("vit", "index"), [("general_vit", 0), ("ocr_vit", 1)])
+def test_features_are_the_last_but_one_hidden_state_without_the_class_token(model, pixels, vit, index):
     states = getattr(model, vit)(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
     expected = pixel_shuffle(states.unflatten(1, (4, 4)), 2)
-    assert (model.encode(pixels)[:, place] - expected).abs().max() == 0
+    assert (model.encode(pixels)[:, index] - expected).abs().max() == 0
 
 
 @torch.no_grad()
@@ -76,7 +76,9 @@ def test_both_encoders_go_through_one_projector_and_count_a_half_each(model, pix
 
 @torch.no_grad()
 def test_image_features_stand_in_the_places_of_the_image_tokens_in_order(model, processor):
-    batch = batch_of(processor, [noise(64, 32, 0), noise(32, 32, 1)], [asked(processor), asked(processor, "!!")])
+    batch = batch_of(
+        processor, [noise(64, 32, 0), noise(32, 32, 1)], [prompt_of(processor), prompt_of(processor, "!!")]
+    )
     features = model.encode(batch["pixel_values"])
     placed = model.embed_inputs(batch["input_ids"], features)
     spots = batch["input_ids"] == processor.image_token_id
@@ -87,7 +89,7 @@ def test_image_features_stand_in_the_places_of_the_image_tokens_in_order(model, 
 
 @torch.no_grad()
 def test_logits_are_the_language_models_own(model, processor):
-    batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
+    batch = batch_of(processor, [noise(32, 32, 0)], [prompt_of(processor)])
     embedded = model.embed_inputs(batch["input_ids"], model.encode(batch["pixel_values"]))
     expected = model.llm(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).logits
     assert (model(**batch).logits - expected).abs().max() == 0
@@ -95,16 +97,16 @@ def test_logits_are_the_language_models_own(model, processor):
 
 @torch.no_grad()
 def test_remembered_features_give_the_same_logits_as_pixels(model, processor):
-    batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
-    seen = model.encode(batch["pixel_values"])
-    assert torch.equal(model(input_ids=batch["input_ids"], vision_features=seen).logits, model(**batch).logits)
+    batch = batch_of(processor, [noise(32, 32, 0)], [prompt_of(processor)])
+    features = model.encode(batch["pixel_values"])
+    assert torch.equal(model(input_ids=batch["input_ids"], vision_features=features).logits, model(**batch).logits)
 
 
 @torch.no_grad()
 def test_left_padding_changes_no_logit(model, processor):
-    image, text = noise(32, 32, 0), asked(processor)
+    image, text = noise(32, 32, 0), prompt_of(processor)
     alone = model(**batch_of(processor, [image], [text])).logits[0]
-    batch = batch_of(processor, [image, noise(64, 32, 1)], [text, asked(processor, " Look well, then tell.")])
+    batch = batch_of(processor, [image, noise(64, 32, 1)], [text, prompt_of(processor, " Look well, then tell.")])
     assert batch["attention_mask"][0, 0] == 0
     padded = model(**batch).logits[0, -len(alone) :]
     assert (padded - alone).abs().max() < 1e-5
@@ -113,7 +115,7 @@ def test_left_padding_changes_no_logit(model, processor):
 @torch.no_grad()
 def test_a_batch_is_answered_as_one_by_one(model, processor):
     images = [noise(32, 32, 0), noise(64, 32, 1), noise(32, 70, 2)]
-    texts = [asked(processor, "?" * i) for i in range(3)]
+    texts = [prompt_of(processor, "?" * i) for i in range(3)]
     together = model.generate(**batch_of(processor, images, texts), max_new_tokens=5, do_sample=False)
     for i, (image, text) in enumerate(zip(images, texts, strict=True)):
         alone = model.generate(**batch_of(processor, [image], [text]), max_new_tokens=5, do_sample=False)
@@ -123,7 +125,7 @@ def test_a_batch_is_answered_as_one_by_one(model, processor):
 
 @torch.no_grad()
 def test_the_cache_changes_no_answer(model, processor):
-    batch = batch_of(processor, [noise(64, 32, 3)], [asked(processor)])
+    batch = batch_of(processor, [noise(64, 32, 3)], [prompt_of(processor)])
     with_cache = model.generate(**batch, max_new_tokens=6, do_sample=False, use_cache=True)
     assert torch.equal(with_cache, model.generate(**batch, max_new_tokens=6, do_sample=False, use_cache=False))
 
@@ -138,12 +140,12 @@ def test_a_question_without_an_image_is_answered(model, processor):
 def test_rows_with_and_without_an_image_mix_in_one_batch(model, processor):
     text = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     alone = model(**batch_of(processor, [], [text])).logits[0, -1]
-    mixed = model(**batch_of(processor, [noise(32, 32, 0)], [text, asked(processor)])).logits[0, -1]
+    mixed = model(**batch_of(processor, [noise(32, 32, 0)], [text, prompt_of(processor)])).logits[0, -1]
     assert (mixed - alone).abs().max() < 1e-5
 
 
 def test_the_loss_is_the_mean_over_labels_that_count(model, processor):
-    batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
+    batch = batch_of(processor, [noise(32, 32, 0)], [prompt_of(processor)])
     labels = torch.full_like(batch["input_ids"], -100)
     labels[0, -3:] = batch["input_ids"][0, -3:]
     out = model(**batch, labels=labels)
@@ -152,29 +154,29 @@ def test_the_loss_is_the_mean_over_labels_that_count(model, processor):
 
 
 def test_too_few_image_tokens_are_an_error(model, processor):
-    batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
+    batch = batch_of(processor, [noise(32, 32, 0)], [prompt_of(processor)])
     with pytest.raises(ValueError, match="expected 8 image tokens"):
         model(input_ids=batch["input_ids"], pixel_values=torch.zeros(2, 3, 32, 32))
 
 
 def test_image_tokens_without_an_image_are_an_error(model, processor):
-    batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
+    batch = batch_of(processor, [noise(32, 32, 0)], [prompt_of(processor)])
     with pytest.raises(ValueError, match="expected images for the image tokens"):
         model(input_ids=batch["input_ids"])
 
 
 def test_what_can_not_be_meant_is_an_error(model, processor):
-    batch = batch_of(processor, [noise(32, 32, 0)], [asked(processor)])
-    seen = model.encode(batch["pixel_values"])
-    embedded = model.embed_inputs(batch["input_ids"], seen)
-    for given, said in (
+    batch = batch_of(processor, [noise(32, 32, 0)], [prompt_of(processor)])
+    features = model.encode(batch["pixel_values"])
+    embedded = model.embed_inputs(batch["input_ids"], features)
+    for inputs, said in (
         ({}, "either input_ids or inputs_embeds"),
         ({"input_ids": batch["input_ids"], "inputs_embeds": embedded}, "either input_ids or inputs_embeds"),
-        ({**batch, "vision_features": seen}, "either pixel_values or vision_features"),
-        ({"inputs_embeds": embedded, "vision_features": seen}, "no places for images"),
+        ({**batch, "vision_features": features}, "either pixel_values or vision_features"),
+        ({"inputs_embeds": embedded, "vision_features": features}, "no places for images"),
     ):
         with pytest.raises(ValueError, match=said):
-            model(**given)
+            model(**inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -246,11 +248,11 @@ def test_a_config_that_can_not_work_is_refused(change, said):
 
 def test_all_that_is_wrong_with_a_config_is_told_at_once():
     general, ocr = {"image_size": 32, "patch_size": 8}, {"image_size": 48, "patch_size": 8, "hidden_size": 96}
-    with pytest.raises(Exception, match="sum to 1") as told:
+    with pytest.raises(Exception, match="sum to 1") as refusal:
         PointsConfig(general_config=general, ocr_config=ocr, merge_weights=[1.0], connector="x", shuffle=3)
-    assert "hidden_size 768 and 96; image_size 32 and 48; patches along a tile's side 4 and 6" in str(told.value)
-    assert "expected one of shuffle" in str(told.value)
-    assert "shuffle 3 does not divide" in str(told.value)
+    assert "hidden_size 768 and 96; image_size 32 and 48; patches along a tile's side 4 and 6" in str(refusal.value)
+    assert "expected one of shuffle" in str(refusal.value)
+    assert "shuffle 3 does not divide" in str(refusal.value)
 
 
 def test_a_config_written_before_there_were_connectors_means_the_same(model):

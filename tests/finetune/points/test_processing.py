@@ -175,7 +175,7 @@ def test_one_call_may_tile_otherwise():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"tilling": "catty"}, "'tilling'. Did you mean 'tiling'"),
         ({"tiling": "any-res"}, "Did you mean 'anyres'"),
@@ -188,10 +188,10 @@ def test_one_call_may_tile_otherwise():
         ({"crop_size": 3, "do_tille": True}, "'do_tille'. Did you mean 'do_tile'"),
     ],
 )
-def test_unknown_and_impossible_settings_are_told(settings, told):
+def test_unknown_and_impossible_settings_are_told(settings, message):
     with pytest.raises(FinetuneError) as error:
         PointsImageProcessor(**settings)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_an_unknown_tiling_of_one_call_is_told(processor):
@@ -227,9 +227,9 @@ def test_a_short_video_has_fewer_tiles_and_batches_nest_as_transformers_nests_th
     assert processor.image_processor(video)["num_tiles"] == [3]
 
 
-@pytest.mark.parametrize(("name", "told"), [("videos", "one of the images"), ("audio", "hears nothing")])
-def test_what_transformers_would_drop_without_a_word_is_refused(processor, name, told):
-    with pytest.raises(FinetuneError, match=told):
+@pytest.mark.parametrize(("name", "message"), [("videos", "one of the images"), ("audio", "hears nothing")])
+def test_what_transformers_would_drop_without_a_word_is_refused(processor, name, message):
+    with pytest.raises(FinetuneError, match=message):
         processor(text=["What is it?"], **{name: [[picture(32, 32)]]})
 
 

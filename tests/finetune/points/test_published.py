@@ -20,7 +20,7 @@ from soup.checkpoints.reader import Checkpoint
 from soup.cli.app import cli
 from soup.errors import FinetuneError, OutputError
 from tests.helpers.published_points import FAMILIES, publish, published_config, published_logits, published_shapes
-from tests.helpers.tiny_points import TOKENIZER, asked, noise, points_config, points_model
+from tests.helpers.tiny_points import TOKENIZER, noise, points_config, points_model, prompt_of
 
 
 def convert(source, out, **how):
@@ -76,7 +76,7 @@ def test_a_converted_checkpoint_loads_without_a_key_too_few_or_too_many_and_answ
     processor = AutoProcessor.from_pretrained(ours)
     assert processor.image_processor.image_mean == [0.5, 0.4, 0.3]
     assert (processor.image_processor.tile, processor.tokens_per_tile) == (32, 4)
-    batch = processor(images=[noise(64, 32, 0)], text=[asked(1)], return_tensors="pt")
+    batch = processor(images=[noise(64, 32, 0)], text=[prompt_of(1)], return_tensors="pt")
     answer = model.generate(**batch, max_new_tokens=3, do_sample=False)
     assert answer.shape[1] > batch["input_ids"].shape[1]
     assert model.generation_config.eos_token_id == TOKENIZER.convert_tokens_to_ids("<|im_end|>")
@@ -92,7 +92,7 @@ def test_a_tokenizer_that_can_not_pad_learns_it_from_the_token_that_ends_an_answ
     file = file.with_name("tokenizer.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"padding": None}))
     processor = AutoProcessor.from_pretrained(convert(tmp_path / "published", tmp_path / "ours"))
-    batch = processor(text=[asked(0), asked(0, "?")], return_tensors="pt", padding=True)
+    batch = processor(text=[prompt_of(0), prompt_of(0, "?")], return_tensors="pt", padding=True)
     assert batch["attention_mask"].tolist()[0][0] == 0
     assert processor.tokenizer.pad_token == "<|im_end|>"
 
@@ -139,9 +139,9 @@ def test_image_tokens_are_the_published_ones(tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_published_name_is_one_of_ours_or_shared_out_without_rest(family):
-    given = published_config(family)
-    config = from_published_config(given, 3, tied=False, eos_token_id=1, pad_token_id=0)
-    shapes, theirs = tensor_shapes(config), published_shapes(given)
+    published = published_config(family)
+    config = from_published_config(published, 3, tied=False, eos_token_id=1, pad_token_id=0)
+    shapes, theirs = tensor_shapes(config), published_shapes(published)
     parts = published_names(list(shapes), config)
     taken: dict[str, list[int]] = {name: [] for name in theirs}
     for name, part in parts.items():

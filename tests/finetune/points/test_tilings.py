@@ -168,13 +168,13 @@ def test_neighbours_of_multicrop_share_eight_patches_and_their_own_parts_cover_t
     for (left, _, right, _), after in itertools.pairwise(plan.boxes[:columns]):
         assert right - after[0] == 8 * 14
         assert after[0] - left == 224
-    seen = np.zeros(plan.canvas, dtype=int)
+    counts = np.zeros(plan.canvas, dtype=int)
     for i, (left, top, right, bottom) in enumerate(plan.boxes):
         at_left, at_right = i % columns == 0, i % columns == columns - 1
         at_top, at_bottom = i // columns == 0, i // columns == rows - 1
         margins = [0 if edge else 56 for edge in (at_left, at_top, at_right, at_bottom)]
-        seen[left + margins[0] : right - margins[2], top + margins[1] : bottom - margins[3]] += 1
-    assert (seen == 1).all()
+        counts[left + margins[0] : right - margins[2], top + margins[1] : bottom - margins[3]] += 1
+    assert (counts == 1).all()
 
 
 def sizes_at_random(seed, n=10_000):
@@ -279,7 +279,7 @@ def test_a_tiling_may_be_said_in_one_text():
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("anyres:max_tile=3", "'max_tile'. Did you mean 'max_tiles'"),
         ("anyres:max_tiles=many", "found 'many'"),
@@ -300,10 +300,10 @@ def test_a_tiling_may_be_said_in_one_text():
         ({"name": "single", "max_tiles": 4}, "unknown parameters"),
     ],
 )
-def test_unknown_tilings_and_parameters_are_told(setting, told):
+def test_unknown_tilings_and_parameters_are_told(setting, message):
     with pytest.raises(FinetuneError) as error:
         named_tiling(setting)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_margins_that_leave_nothing_of_a_tile_are_told():
@@ -399,14 +399,14 @@ def test_a_point_of_the_image_is_seen_where_its_fractions_say(tiling):
         first = plan.thumbnail is not None and plan.thumbnail.first
         (wide, high), (corner_x, corner_y) = plan.sizes[-1], plan.corner
         at_x, at_y = corner_x + x * wide, corner_y + y * high
-        seen = [
+        hits = [
             tiles[i + first, 0, int(at_y) - box[1], int(at_x) - box[0]] > 127
             for i, box in enumerate(plan.boxes)
             if box[0] <= int(at_x) < box[2] and box[1] <= int(at_y) < box[3]
         ]
-        assert seen
-        assert all(seen)
-        assert (tiles[first : first + len(plan.boxes)] > 127).any(dim=(1, 2, 3)).sum() >= len(seen)
+        assert hits
+        assert all(hits)
+        assert (tiles[first : first + len(plan.boxes)] > 127).any(dim=(1, 2, 3)).sum() >= len(hits)
 
 
 def test_each_region_of_an_image_is_the_own_part_of_one_crop_of_ten_thousand_sizes():

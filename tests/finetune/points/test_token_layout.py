@@ -22,7 +22,7 @@ from finetune.points.video import Video
 from soup.cli.app import cli
 from soup.errors import FinetuneError
 from tests.helpers.pretrained_parts import save_encoder, save_llm
-from tests.helpers.tiny_points import TOKENIZER, asked, noise
+from tests.helpers.tiny_points import TOKENIZER, noise, prompt_of
 
 TILE, SIDE = 64, 4  # pixels and tokens of a tile; a token is 16 pixels, two patches of 8
 TILING = {"name": "multicrop", "max_tiles": 6, "margin": 2, "patch": 8, "drop_margins": True}
@@ -38,10 +38,10 @@ def test_each_region_of_the_image_is_read_exactly_once_and_row_by_row(width, hei
     order = token_order(tiles, 12, 336)
     overview, joined = (order[:144], order[144:]) if first else (order[-144:], order[:-144])
     assert np.array_equal(overview, np.arange(144) + (0 if first else len(plan.boxes) * 144)), "whole, and in order"
-    tile, place = np.divmod(joined - 144 * first, 144)
+    tile, index = np.divmod(joined - 144 * first, 144)
     corners = np.array([box[:2] for box in plan.boxes])[tile] // 28
     columns, rows = plan.canvas[0] // 28, plan.canvas[1] // 28
-    cells = (corners[:, 1] + place // 12) * columns + corners[:, 0] + place % 12
+    cells = (corners[:, 1] + index // 12) * columns + corners[:, 0] + index % 12
     assert np.array_equal(cells, np.arange(rows * columns)), "all cells of the canvas, row by row"
     grid = (columns, rows)
     assert grids_of(tiles, 12, 336) == ([(12, 12), grid] if first else [grid, (12, 12)])
@@ -108,7 +108,7 @@ def batch_of(processor, pictures, texts):
 @torch.no_grad()
 def test_the_model_reads_what_is_in_its_place_on_the_image(loaded):
     model, processor = loaded
-    batch = batch_of(processor, PICTURES, [asked(2), asked(1, "!")])
+    batch = batch_of(processor, PICTURES, [prompt_of(2), prompt_of(1, "!")])
     images = model.project(model.encode(batch["pixel_values"]))
     expected, first = [], 0
     for picture in PICTURES:
@@ -134,12 +134,12 @@ def test_it_generates_alike_in_a_batch_and_without_a_cache_and_after_loading(loa
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     again, its = AutoModelForImageTextToText.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
-    batch = batch_of(its, PICTURES, [asked(2), asked(1, "!")])
+    batch = batch_of(its, PICTURES, [prompt_of(2), prompt_of(1, "!")])
     options = {"max_new_tokens": 4, "do_sample": False}
-    answers = model.generate(**batch_of(processor, PICTURES, [asked(2), asked(1, "!")]), **options)
+    answers = model.generate(**batch_of(processor, PICTURES, [prompt_of(2), prompt_of(1, "!")]), **options)
     assert torch.equal(again.generate(**batch, **options), answers)
     assert torch.equal(model.generate(**batch, **options, use_cache=False), answers)
-    alone = model.generate(**batch_of(processor, PICTURES[2:], [asked(1, "!")]), **options)
+    alone = model.generate(**batch_of(processor, PICTURES[2:], [prompt_of(1, "!")]), **options)
     assert torch.equal(alone[0, -4:], answers[1, -4:])
 
 
@@ -157,7 +157,7 @@ def saved(picture, folder, name):
 def test_rows_for_training_are_what_the_processor_makes_of_them(loaded, tmp_path, cached):
     model, processor = loaded
     pictures = [saved(picture, tmp_path, f"{i}.png") for i, picture in enumerate(PICTURES)]
-    rows = [row(asked(2), *pictures[:2]), row(asked(0)), row(asked(1, "!"), pictures[2])]
+    rows = [row(prompt_of(2), *pictures[:2]), row(prompt_of(0)), row(prompt_of(1, "!"), pictures[2])]
     encode = (lambda tiles: model.encode(tiles)) if cached else None
     collate = Collator(processor, FeatureCache(), encode, "vision_features" if cached else "pixel_values")
     texts = ["".join(text for text, _ in row["segments"]) for row in rows]
@@ -179,7 +179,7 @@ def test_rows_for_training_are_what_the_processor_makes_of_them(loaded, tmp_path
 def test_packed_rows_are_read_as_each_alone(loaded, tmp_path):
     model, processor = loaded
     pictures = [saved(picture, tmp_path, f"{i}.png") for i, picture in enumerate(PICTURES)]
-    rows = [row(asked(2), *pictures[:2]), row(asked(1, "!"), pictures[2])]
+    rows = [row(prompt_of(2), *pictures[:2]), row(prompt_of(1, "!"), pictures[2])]
     packed = Collator(processor, FeatureCache(), packing=True)([rows])
     together = model(**{name: value for name, value in packed.items() if name != "labels"}).logits[0]
     alone = [Collator(processor, FeatureCache())([row]) for row in rows]
@@ -190,7 +190,7 @@ def test_packed_rows_are_read_as_each_alone(loaded, tmp_path):
 def test_every_weight_of_it_is_trained(loaded):
     model, processor = loaded
     model.train()
-    batch = batch_of(processor, PICTURES, [asked(2), asked(1, "!")])
+    batch = batch_of(processor, PICTURES, [prompt_of(2), prompt_of(1, "!")])
     model(**batch, labels=batch["input_ids"]).loss.backward()
     without = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
     model.zero_grad()
@@ -215,14 +215,14 @@ def test_a_soup_of_such_models_is_their_mean_and_answers(base, tmp_path):
     for name, weight in soup.state_dict().items():
         torch.testing.assert_close(weight, (ingredients[0][name] + ingredients[1][name]) / 2, rtol=1e-6, atol=1e-7)
     assert (processor.marks, processor.image_processor.tiling["drop_margins"]) == (True, True)
-    batch = batch_of(processor, PICTURES, [asked(2), asked(1, "!")])
+    batch = batch_of(processor, PICTURES, [prompt_of(2), prompt_of(1, "!")])
     assert soup.generate(**batch, max_new_tokens=2, do_sample=False).shape[1] == batch["input_ids"].shape[1] + 2
 
 
 def test_a_film_has_its_frames_and_no_grid(loaded):
     _, processor = loaded
     film = Video([noise(150, 60, 3), noise(60, 150, 4)])
-    batch = processor(images=[film, PICTURES[0]], text=[asked(2)], return_tensors="pt")
+    batch = processor(images=[film, PICTURES[0]], text=[prompt_of(2)], return_tensors="pt")
     assert batch["kept_tokens"][:48].tolist() == list(range(48)), "two frames, and the overview of the picture"
     assert (batch["input_ids"] == processor.image_token_id).sum() == len(batch["kept_tokens"])
 
@@ -234,7 +234,7 @@ def test_files_of_a_processor_without_these_options_name_none_of_them(tmp_path):
     processor.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "processor_config.json").read_text())
     assert "marks" not in stored
-    assert "kept_tokens" not in processor(images=[PICTURES[0]], text=[asked(1)], return_tensors="pt")
+    assert "kept_tokens" not in processor(images=[PICTURES[0]], text=[prompt_of(1)], return_tensors="pt")
 
 
 def test_what_does_not_go_together_is_told():

@@ -61,10 +61,10 @@ def test_sets_that_raise_the_score_join_the_base_set_and_the_rest_is_a_pool(home
 
 def test_typed_again_it_trains_and_asks_nothing(home, trainer):
     first = Selector(home / "pool.yaml", EVAL).run()
-    asked, trained = len(calls(home / "judge/judge.py")), [*trainer.trained]
+    count, trained = len(calls(home / "judge/judge.py")), [*trainer.trained]
     again = Selector(home / "pool.yaml", EVAL).run()
     assert (again.kept, trainer.trained) == (first.kept, trained)
-    assert len(calls(home / "judge/judge.py")) == asked == 4
+    assert len(calls(home / "judge/judge.py")) == count == 4
 
 
 def test_the_rest_is_souped_by_the_study_that_was_written(home, trainer):

@@ -131,9 +131,9 @@ def test_individual_select_keeps_a_data_set_for_good_only_where_the_score_rises(
 
 def test_the_soup_over_learning_rates_is_of_the_base_set_alone(done):
     home, _, _ = done
-    place = home / "work" / "seed-0"
-    assert sorted(path.name for path in (place / "learning_rates").iterdir()) == ["base-lr0.5", "base-lr2"]
-    assert read_config(place / "learning_rates.yaml").added == {}
+    folder = home / "work" / "seed-0"
+    assert sorted(path.name for path in (folder / "learning_rates").iterdir()) == ["base-lr0.5", "base-lr2"]
+    assert read_config(folder / "learning_rates.yaml").added == {}
 
 
 POOLS = "strategies: [average, greedy, scale]\npools:\n  half: {lr: 0.5}\n"
@@ -150,9 +150,9 @@ def test_another_pool_is_trained_by_its_own_settings_and_souped_by_the_same_stra
     assert seed["half: scale"].reported == pytest.approx(distance([1.125, 1.125, 0, 0]))  # on the start as the base
     assert seed["half: scale"].names == "word + number, scale=1.5"
     assert seed["greedy"].reported == pytest.approx(distance([1.5, 1.5, 0, 0]))
-    place = home / "work" / "seed-0"
-    assert sorted(path.name for path in (place / "pools").iterdir()) == ["half", "half.scores"]
-    assert (place / "soups" / "half-greedy" / "config.json").is_file()
+    folder = home / "work" / "seed-0"
+    assert sorted(path.name for path in (folder / "pools").iterdir()) == ["half", "half.scores"]
+    assert (folder / "soups" / "half-greedy" / "config.json").is_file()
 
 
 def test_another_pool_is_counted_before_anything_is_made(home, trainer):
@@ -176,10 +176,10 @@ def test_each_seed_has_its_own_folder_and_seed(done):
 
 def test_a_second_run_trains_and_judges_nothing_and_tells_the_same(home, trainer):
     first = run_study(home / "study.yaml").as_json()
-    trained, asked = list(trainer.trained), calls(home / "judge" / "judge.py")
+    trained, judged = list(trainer.trained), calls(home / "judge" / "judge.py")
     assert run_study(home / "study.yaml").as_json() == first
     assert trainer.trained == trained
-    assert calls(home / "judge" / "judge.py") == asked
+    assert calls(home / "judge" / "judge.py") == judged
 
 
 def test_a_study_that_was_stopped_goes_on_where_it_stopped(home, trainer, monkeypatch):
@@ -192,10 +192,10 @@ def test_a_study_that_was_stopped_goes_on_where_it_stopped(home, trainer, monkey
     monkeypatch.undo()
     monkeypatch.chdir(home)
     monkeypatch.setattr(finetune.launching.launch, "finetune", trainer)
-    asked = calls(home / "judge" / "judge.py")
+    judged = calls(home / "judge" / "judge.py")
     run_study(home / "study.yaml")
-    again = calls(home / "judge" / "judge.py")[len(asked) :]
-    assert not set(again) & set(asked)
+    again = calls(home / "judge" / "judge.py")[len(judged) :]
+    assert not set(again) & set(judged)
     assert len(trainer.trained) == len(set(trainer.trained))
 
 

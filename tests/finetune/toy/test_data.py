@@ -199,11 +199,11 @@ def test_mmmu_has_development_rows_rows_of_two_images_and_open_questions(toy):
 
 def test_hallusionbench_turns_each_answer_round_from_one_figure_to_the_other(toy):
     rows = {row["index"]: row for row in lines(toy, "hallusionbench")}
-    seen = [index for index, row in rows.items() if row["image"]]
-    assert len(seen) < len(rows)  # some questions come without a picture
-    for index in seen:
-        kind, category, _, place, figure, question = index.split("_")
-        other = rows["_".join([kind, category, "1", place, {"1": "2", "2": "1"}[figure], question])]
+    with_picture = [index for index, row in rows.items() if row["image"]]
+    assert len(with_picture) < len(rows)  # some questions come without a picture
+    for index in with_picture:
+        kind, category, _, position, figure, question = index.split("_")
+        other = rows["_".join([kind, category, "1", position, {"1": "2", "2": "1"}[figure], question])]
         assert {rows[index]["answer"], other["answer"]} == {"Yes", "No"}
         assert rows[index]["question"] == other["question"]
         assert rows[index]["image"] != other["image"]
@@ -237,8 +237,8 @@ def test_the_base_set_has_all_skills_and_an_added_set_its_own(toy):
     keys = {name: {s["id"].split("-")[0] for s in samples(toy, name)} for name in ("base", *ADDED)}
     assert keys.pop("base") == set(SKILLS) == set(BASE_SHARES)
     assert keys == {name: set(skills) for name, skills in ADDED.items()}
-    own = [skill for skills in ADDED.values() for skill in skills]
-    assert len(own) == len(set(own))
+    added = [skill for skills in ADDED.values() for skill in skills]
+    assert len(added) == len(set(added))
 
 
 def test_a_choice_is_asked_as_vlmevalkit_asks_it():
@@ -301,7 +301,7 @@ def test_the_tallest_bar_is_the_tallest():
 def bar_heights(image):
     """In pixels, from the left: bars stand on paper, which is a light grey."""
     paper = image.getpixel((0, 0))
-    middles = [place * 5 + 3 for place in range(6)]
+    middles = [number * 5 + 3 for number in range(6)]
     return [sum(image.getpixel((x, y)) != paper for y in range(32)) for x in middles]
 
 

@@ -24,7 +24,7 @@ ENDS = r"question  .+\nanswer    .*\ntruth     .+\n$"
 
 
 @pytest.fixture
-def place(tmp_path):
+def work(tmp_path):
     """A folder as seeds.py makes one: data, and a configuration that trains just enough for answers to end."""
     make_toy(tmp_path / "work" / "toy", sizes=Sizes(base=40, added=20, questions=dict.fromkeys(QUESTIONS, 32)))
     config = yaml.safe_load((DEMO.parent / "finetune.yaml").read_text())
@@ -34,10 +34,10 @@ def place(tmp_path):
     return tmp_path / "work"
 
 
-def demo(place):
+def demo(work):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(["sh", str(DEMO), str(place)], env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(["sh", str(DEMO), str(work)], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, done.stderr
 
@@ -55,19 +55,19 @@ def is_served(port):
 
 
 @pytest.mark.slow
-def test_the_demo_scores_all_eight_ends_with_an_answer_and_finds_all_of_it_done_the_next_time(place):
-    figures, talk = demo(place)
+def test_the_demo_scores_all_eight_ends_with_an_answer_and_finds_all_of_it_done_the_next_time(work):
+    figures, talk = demo(work)
     assert re.search(ENDS, figures)
     jobs, look = blocks(ROOT / "docs/tutorial.md", "text")[:2]
     assert forms(jobs + look) - forms(figures + talk) == set(), "what the tutorial shows is what is printed"
-    assert not is_served(int((place / "judge.port").read_text()))
-    journal = place / "ckpts.soup" / "journal.jsonl"
+    assert not is_served(int((work / "judge.port").read_text()))
+    journal = work / "ckpts.soup" / "journal.jsonl"
     scored = [json.loads(line) for line in journal.read_text().splitlines()]
     assert {each["benchmark"] for each in scored} == EIGHT
     assert {each["identity"]["judge"]["model"] for each in scored if "judge" in each["identity"]} == {"toy-rule-judge"}
-    left = [journal, place / "out" / "recipe.yaml", place / "judge.port"]
+    left = [journal, work / "out" / "recipe.yaml", work / "judge.port"]
     before = [path.read_bytes() for path in left]
-    again, _ = demo(place)
+    again, _ = demo(work)
     assert [path.read_bytes() for path in left] == before
     tables = [text[text.index("soup report") : text.rindex("$ python ask.py")] for text in (figures, again)]
     assert tables[0] == tables[1]

@@ -62,7 +62,7 @@ LISTED = with_hint("listed", Question("Which?", "first", ("first", "second", "up
 
 
 @pytest.mark.parametrize(
-    ("question", "response", "found"),
+    ("question", "response", "answer"),
     [
         (WHOLE, "There are 4.", "4"),
         (WHOLE, "of 10 dots, four are red, so: four", "4"),
@@ -79,8 +79,8 @@ LISTED = with_hint("listed", Question("Which?", "first", ("first", "second", "up
         ("Question: without any hint?", "It is 12", "12"),
     ],
 )
-def test_what_a_response_answers_is_taken_out_of_vlmevalkits_own_prompt(question, response, found):
-    assert reply(of_mathvista(question, response)) == found
+def test_what_a_response_answers_is_taken_out_of_vlmevalkits_own_prompt(question, response, answer):
+    assert reply(of_mathvista(question, response)) == answer
 
 
 @pytest.mark.parametrize(
@@ -189,9 +189,9 @@ def test_a_process_tells_its_url_first_and_ends_with_whoever_started_it(tmp_path
     assert waited_for(lambda: is_gone(process))
 
 
-def waited_for(found, seconds=30):
+def waited_for(look, seconds=30):
     until = time.monotonic() + seconds
-    while not (value := found()):
+    while not (value := look()):
         assert time.monotonic() < until, "never came"
         time.sleep(0.05)
     return value

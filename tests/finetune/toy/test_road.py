@@ -96,10 +96,10 @@ def test_what_a_clean_caption_says_is_to_be_seen():
     for scene in scenes("caption"):
         [image] = scene.images
         mask = ink(image)
-        color, shape, place = scene.row["facts"]
-        [seen] = [corner for corner, inside in enumerate(corners(mask)) if (inside == mask).all()]
-        assert (color_of(image, mask), shape_of(mask), CORNERS[seen]) == (color, shape, place)
-        assert scene.row["clean"] == f"a {color} {shape} in the {place}"
+        color, shape, corner = scene.row["facts"]
+        [index] = [number for number, inside in enumerate(corners(mask)) if (inside == mask).all()]
+        assert (color_of(image, mask), shape_of(mask), CORNERS[index]) == (color, shape, corner)
+        assert scene.row["clean"] == f"a {color} {shape} in the {corner}"
 
 
 def test_raw_captions_are_bad_in_the_ways_that_they_are_said_to_be():
@@ -197,9 +197,9 @@ def test_the_color_that_comes_first_or_last_is_read_off_the_frames_of_the_film(r
     assert len(films) == 20
 
 
-@pytest.mark.parametrize("asked", ["first", "last"])
-def test_neither_the_frames_without_order_nor_the_options_tell_the_answer(asked):
-    films = [scene for scene in scenes("film", 500) if f"comes {asked}?" in scene.questions["film"].text]
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_neither_the_frames_without_order_nor_the_options_tell_the_answer(end):
+    films = [scene for scene in scenes("film", 500) if f"comes {end}?" in scene.questions["film"].text]
     assert len(films) > 200
     is_option_a, is_earlier_word, is_longer = [], [], []
     for scene in films:
@@ -218,10 +218,10 @@ def test_benchmarks_show_no_picture_of_training_and_all_sets_are_there(road):
     assert base == set(ROAD_BASE)
     for name, skills in ROAD_ADDED.items():
         assert {row["id"].split("-")[0] for row in rows_of(road, f"data/{name}")} == set(skills)
-    asked = {image.read_bytes() for image in (*road.glob("images/*"), *road.glob("screenspot/*/*"))}
+    shown = {image.read_bytes() for image in (*road.glob("images/*"), *road.glob("screenspot/*/*"))}
     trained = {image.read_bytes() for image in road.glob("data/*/images/*")}
-    assert len(asked) == 3 * SMALL.questions
-    assert not asked & trained
+    assert len(shown) == 3 * SMALL.questions
+    assert not shown & trained
     assert not any("video" in row for row in rows_of(road, "data/base"))
 
 
@@ -235,7 +235,10 @@ def test_right_answers_by_what_is_learnt_hit_and_are_asked_for_in_the_words_of_t
     for question in file.questions:
         assert without_names(f"<image>\n{question.text}") in trained
     learnt = [convert(answer, PIXELS, LEARNT, (32, 32)) for answer in right_answers(road, name)]
-    points = [judge(file.kind, *asked, LEARNT).points for asked in zip(file.questions, learnt, strict=True)]
+    points = [
+        judge(file.kind, *question_and_answer, LEARNT).points
+        for question_and_answer in zip(file.questions, learnt, strict=True)
+    ]
     assert points == [1] * SMALL.questions
     wrong = [
         judge(file.kind, question, "nowhere", LEARNT).points
@@ -263,12 +266,12 @@ def test_films_are_asked_about_and_scored_by_vlmevalkit(road, monkeypatch, tmp_p
     benchmark = known_benchmark(Benchmark("films", "vlmeval", "TempCompass_MCQ_8frame"))
     films = open_data_set(benchmark, data_file(benchmark), ImageFiles())
     rows = films.data.to_dict("records")
-    asked = ["".join(p["value"] for p in films.build_prompt(row) if p["type"] == "text") for row in rows]
+    texts = ["".join(p["value"] for p in films.build_prompt(row) if p["type"] == "text") for row in rows]
     trained = {without_names(row["conversations"][0]["value"]) for row in rows_of(road, "data/films")}
-    assert {without_names(f"<video>\n{text}") for text in asked} <= trained
+    assert {without_names(f"<video>\n{text}") for text in texts} <= trained
     shown = [colors_of(frames_of(road / "LMUData/TempCompass_MCQ/videos" / f"{row['video']}.gif", 99)) for row in rows]
     right = [colors[-("last" in row["question"])] for row, colors in zip(rows, shown, strict=True)]
-    wrong = [re.search(rf"Caption [AB]: (?!{word}\b)(\w+)", text)[1] for word, text in zip(right, asked, strict=True)]
+    wrong = [re.search(rf"Caption [AB]: (?!{word}\b)(\w+)", text)[1] for word, text in zip(right, texts, strict=True)]
     assert score(benchmark, films, right, tmp_path / "right", None).value == 100
     assert score(benchmark, films, wrong, tmp_path / "wrong", None).value == 0
 

@@ -22,12 +22,12 @@ ADAPT = {"mixture": {"adapt": {"every": 2, "held_out": 0.25}}, "steps": 8, "chec
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    place = tmp_path_factory.mktemp("data")
-    return [write_rows(place / "a", count=12), write_rows(place / "b", count=8, pictures=(0,))]
+    folder = tmp_path_factory.mktemp("data")
+    return [write_rows(folder / "a", count=12), write_rows(folder / "b", count=8, pictures=(0,))]
 
 
-def adapting(place, data, name="job", **settings):
-    job = make_job(place, data, name=name, **{**ADAPT, **settings})
+def adapting(folder, data, name="job", **settings):
+    job = make_job(folder, data, name=name, **{**ADAPT, **settings})
     object.__setattr__(job, "data", (job.data[0], job.data[1].model_copy(update={"category": "text"})))
     job.write("d")
     return job
@@ -45,12 +45,12 @@ def test_a_killed_job_goes_on_with_the_very_rows_and_shares(data, tmp_path):
     assert run(cut.folder) == 0
     kept = [[{k: v for k, v in line.items() if "second" not in k} for line in lines(job)] for job in (whole, cut)]
     assert kept[0] == kept[1]
-    told = [line for line in kept[0] if "mixture/text" in line]
-    assert [line["step"] for line in told] == [2, 4, 6]
-    assert len({line["mixture/text"] for line in told}) == 3
+    mixture_lines = [line for line in kept[0] if "mixture/text" in line]
+    assert [line["step"] for line in mixture_lines] == [2, 4, 6]
+    assert len({line["mixture/text"] for line in mixture_lines}) == 3
     state = read_state(whole.folder)
     assert state.shares_step == 6
-    assert state.shares == {"general": told[-1]["mixture/general"], "text": told[-1]["mixture/text"]}
+    assert state.shares == {"general": mixture_lines[-1]["mixture/general"], "text": mixture_lines[-1]["mixture/text"]}
     some, others = (load_file(next(job.out.glob("*.safetensors"))) for job in (whole, cut))
     assert all(torch.equal(tensor, others[name]) for name, tensor in some.items())
 

@@ -218,8 +218,8 @@ def test_with_adapters_only_they_and_what_is_saved_are_trained():
 
 
 def test_folded_weights_have_the_names_and_shapes_that_they_had():
-    plain, model, own, _ = adapted(rank=4, alpha=6)
-    folded = fold(model.state_dict(), own)
+    plain, model, adapter, _ = adapted(rank=4, alpha=6)
+    folded = fold(model.state_dict(), adapter)
     assert {name: tensor.shape for name, tensor in folded.items()} == {
         name: tensor.shape for name, tensor in plain.state_dict().items()
     }
@@ -227,8 +227,8 @@ def test_folded_weights_have_the_names_and_shapes_that_they_had():
 
 
 def test_a_folded_weight_is_w_plus_alpha_over_r_b_a():
-    plain, model, own, _ = adapted(rank=4, alpha=6)
-    folded, state = fold(model.state_dict(), own), model.state_dict()
+    plain, model, adapter, _ = adapted(rank=4, alpha=6)
+    folded, state = fold(model.state_dict(), adapter), model.state_dict()
     name = "llm.model.layers.1.mlp.up_proj"
     down, up = (state[f"{name}.lora_{which}.default.weight"].double() for which in "AB")
     expected = plain.state_dict()[f"{name}.weight"].double() + 6 / 4 * up @ down
@@ -237,11 +237,11 @@ def test_a_folded_weight_is_w_plus_alpha_over_r_b_a():
 
 
 def test_the_folded_model_answers_as_the_adapted_one():
-    plain, model, own, processor = adapted(target=r"llm\.model\..*proj", rank=4)
+    plain, model, adapter, processor = adapted(target=r"llm\.model\..*proj", rank=4)
     tokens = processor.tokenizer("What is seen here?", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         wanted, before = model(input_ids=tokens).logits, plain.eval()(input_ids=tokens).logits
-        plain.load_state_dict(fold(model.state_dict(), own))
+        plain.load_state_dict(fold(model.state_dict(), adapter))
         merged = plain(input_ids=tokens).logits
     assert (wanted - before).abs().max() > 1e-2
     assert (merged - wanted).abs().max() < 2e-5 * wanted.abs().max()
@@ -250,8 +250,8 @@ def test_the_folded_model_answers_as_the_adapted_one():
 def test_folding_agrees_with_peft_s_own_merge():
     from peft.tuners.lora import LoraLayer
 
-    _, model, own, _ = adapted()
-    folded = fold(model.state_dict(), own)
+    _, model, adapter, _ = adapted()
+    folded = fold(model.state_dict(), adapter)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, layer in layers.items():
         layer.merge()

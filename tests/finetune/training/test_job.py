@@ -55,12 +55,12 @@ def at_step(monkeypatch, step, act):
     """Has something happen just after a step was told: before its checkpoint is written."""
     original = StateFile.step
 
-    def told(self, *words):
+    def step_and_act(self, *words):
         original(self, *words)
         if words[0] == step:
             act()
 
-    monkeypatch.setattr(StateFile, "step", told)
+    monkeypatch.setattr(StateFile, "step", step_and_act)
 
 
 @pytest.fixture(scope="module")
@@ -377,13 +377,13 @@ def together(folder, timeout=180):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own, too small for two checkpoints."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(place)]
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(words, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_disk_that_is_really_full_is_told_and_the_job_goes_on_once_there_is_room(
@@ -407,8 +407,8 @@ def test_two_processes_train_what_one_does(undisturbed, tmp_path):
     alone = make_job(tmp_path, data, name="alone", **settings)
     # Ranks take turns: more than once stamps has a picture where the other has none, and nobody waits for ever.
     rows = TrainingRows(Corpus(alone.data), alone.settings, tiny_processor())
-    seen = [bool(rows[i]["images"]) for i in range(20)]
-    assert sum(stamps != other for stamps, other in zip(seen[::2], seen[1::2], strict=True)) > 3
+    has_pictures = [bool(rows[i]["images"]) for i in range(20)]
+    assert sum(stamps != other for stamps, other in zip(has_pictures[::2], has_pictures[1::2], strict=True)) > 3
     pair = make_job(tmp_path, data, name="pair", **settings)
     assert run(alone.folder) == 0
     done = together(pair.folder)

@@ -299,10 +299,10 @@ def test_a_start_that_is_nothing_is_told_with_the_presets(data, tmp_path):
         opened("tinny", data, tmp_path)
 
 
-def copy_of(directory, place):
+def copy_of(directory, folder):
     import shutil
 
-    return shutil.copytree(directory, place / "start")
+    return shutil.copytree(directory, folder / "start")
 
 
 def test_a_tokenizer_without_the_image_token_is_told(checkpoint, data, tmp_path):

@@ -77,9 +77,11 @@ def test_a_soup_is_written_for_its_server(tmp_path):
 
 
 def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path):
-    with pytest.raises(EvaluatorError, match=r"(?s)exit code 1 before it was ready\. Log: .*CUDA is not here") as told:
+    with pytest.raises(
+        EvaluatorError, match=r"(?s)exit code 1 before it was ready\. Log: .*CUDA is not here"
+    ) as refusal:
         EngineSession(settings("fail")).answer(candidate(tmp_path, "a"), TEXTS, lambda *_: None)
-    assert str(tmp_path / "scratch.logs") in str(told.value)
+    assert str(tmp_path / "scratch.logs") in str(refusal.value)
 
 
 def test_a_server_that_never_gets_ready_is_stopped(tmp_path):

@@ -34,10 +34,10 @@ def test_arguments_that_can_not_be_are_told():
 def test_a_candidate_with_other_tensors_is_refused_with_all_that_differs():
     opened = {"a": ("bfloat16", (2, 3)), "b": ("bfloat16", (4,)), "c": ("bfloat16", (1,))}
     refuse_other_layout(opened, dict(opened))
-    with pytest.raises(EvaluatorError) as told:
+    with pytest.raises(EvaluatorError) as refusal:
         refuse_other_layout(opened, {"a": ("bfloat16", (2, 3)), "b": ("float32", (4,)), "d": ("bfloat16", (1,))})
-    assert str(told.value).count("\n") == 3
-    assert "c: expected ('bfloat16', (1,)), found nothing" in str(told.value)
+    assert str(refusal.value).count("\n") == 3
+    assert "c: expected ('bfloat16', (1,)), found nothing" in str(refusal.value)
 
 
 def test_the_dtype_is_that_of_most_of_the_weights(tmp_path):
