@@ -21,7 +21,7 @@ from soup.support.text import format_bytes, format_duration, printable
 if TYPE_CHECKING:
     from soup.report.moves import Moves
     from soup.report.pool_distances import PoolDistances
-    from soup.report.sweep import Sweep
+    from soup.report.sweep_result import Sweep
     from soup.report.tables import ScoreTable
 
 __all__ = [

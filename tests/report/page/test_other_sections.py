@@ -15,7 +15,8 @@ from soup.errors import JournalError
 from soup.report.page.document import directory_document, directory_table
 from soup.report.page.render import render_page
 from soup.report.pool_check import check
-from soup.report.sweep import Sweep, SweepPoint, sweep
+from soup.report.sweep import sweep
+from soup.report.sweep_result import Sweep, SweepPoint
 from tests.helpers.simulated_runs import SimulatedRun
 from tests.helpers.toy_pools import make_checkpoint
 
