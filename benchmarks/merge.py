@@ -1,8 +1,9 @@
 """What a merge costs: wall time and peak memory, against the floor of this machine, measured in the same run.
 
-The floor is what no merge can do without: read every input once (`cat`), write the output once (`cp`). Start-up (Python
-and torch) is measured apart. Every figure is the median of `--repeats` rounds, and a round measures floor, soup and
-mergekit one after another, so that a noisy neighbour hits all of them.
+The floor is what no merge can do without: read every input once (`cat`), write the output once (`cp`); and once more
+with `fsync`, until it is on the disk, where soup's output is when a merge ends. Start-up (Python and torch) is measured
+apart. Every figure is the median of `--repeats` rounds, and a round measures floor, soup and mergekit one after
+another, so that a noisy neighbour hits all of them.
 
     python benchmarks/merge.py                          4 models of 1.24 GB
     python benchmarks/merge.py --gigabytes 4            4 models of 4 GB
@@ -159,6 +160,9 @@ def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: b
     out.mkdir()
     subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
     measured["floor"] = time.perf_counter() - began
+    with (out / "model.safetensors").open("r+b") as file:
+        os.fsync(file.fileno())
+    measured["synced_floor"] = time.perf_counter() - began
     fresh(inputs, out, cold)
     process = subprocess.run(
         [sys.executable, "-c", SOUP, str(out), *map(str, inputs)], check=True, capture_output=True, text=True
@@ -257,6 +261,9 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
             middle |= {
                 f"{program}_seconds": statistics.median(row[f"{program}_wall"] for row in rounds),
                 f"{program}_of_floor": statistics.median(row[f"{program}_wall"] / row["floor"] for row in rounds),
+                f"{program}_of_synced_floor": statistics.median(
+                    row[f"{program}_wall"] / row["synced_floor"] for row in rounds
+                ),
                 f"{program}_mb": statistics.median(row[f"{program}_rss"] for row in rounds) / 1e6,
             }
     return {key: round(value, 3) for key, value in middle.items()}
@@ -275,6 +282,8 @@ def table(rounds: list[dict[str, float]], gigabytes: float, models: int, tensor:
         f"| {size}, {files} | wall beyond start-up | of the floor | start-up | peak RSS |",
         "| --- | --- | --- | --- | --- |",
         f"| floor (cat, cp) | {middle['floor']:.2f} s | 1 | | |",
+        f"| floor, output on the disk (cat, cp, fsync) | {middle['synced_floor']:.2f} s | "
+        f"{ratio('synced_floor', 'floor'):.2f} | | |",
         f"| soup | {middle['soup_wall']:.2f} s | {ratio('soup_wall', 'floor'):.2f} | {middle['soup_startup']:.2f} s | "
         f"{middle['soup_rss'] / 1e6:.0f} MB |",
     ]
