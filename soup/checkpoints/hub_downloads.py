@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 __all__ = ["OnDownload", "listening_to_downloads", "run_download", "without_client_bars"]
 
 T = TypeVar("T")
+
+LOOK_SECONDS = 0.5
+"""Between two looks for an interrupt: one that another thread received, or any on Windows, does not end a wait."""
 
 OnDownload = Callable[[str, int, int], None]
 """Called with what is downloaded, the bytes that are here, and those of all files that were begun."""
@@ -55,6 +58,8 @@ def run_download(label: str, download: Callable[[type[Any]], T]) -> T:
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(download, _bar_class(label, _LISTENER.get(), stopped))
         try:
+            while not wait([future], LOOK_SECONDS).done:
+                pass
             return future.result()
         except KeyboardInterrupt:
             stopped.set()

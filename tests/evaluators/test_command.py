@@ -56,7 +56,7 @@ def gone(pid):
     return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True).stdout[:1] in (b"Z", b"")
 
 
-def wait_until(fact, seconds=5.0):
+def wait_until(fact, seconds=120.0):
     end = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < end

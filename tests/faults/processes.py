@@ -15,7 +15,7 @@ def start(*argv, cwd):
     )  # fmt: skip
 
 
-def wait_for(fact, seconds=60):
+def wait_for(fact, seconds=300):
     end = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < end, "it never came"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pyte
 
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 300
 
 PREFERENCES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
 """What the tests' own environment may say of terminals."""

@@ -303,7 +303,7 @@ class Judged(Rounds):
         return score
 
     def _wait(self):
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not self.done and time.monotonic() < until:
             time.sleep(0.01)
 

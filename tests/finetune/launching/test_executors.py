@@ -44,7 +44,7 @@ def task(folder, code, name="job"):
     return Task(name, folder, (sys.executable, "-c", code), 1)
 
 
-def drained(executor, seconds=30):
+def drained(executor, seconds=300):
     """All ends, by name."""
     ends, end = {}, time.monotonic() + seconds
     while executor._running or executor._queue or executor._ended:
@@ -156,7 +156,7 @@ def test_killing_reaches_children_in_sessions_of_their_own(tmp_path):
     child = "import subprocess, sys; p = subprocess.Popen(['sleep', '1000'], start_new_session=True); "
     executor = LocalExecutor(configured())
     executor.submit([task(tmp_path / "a", child + "print(p.pid, flush=True); p.wait()")])
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not (tmp_path / "a" / "log.txt").read_text() and time.monotonic() < end:
         time.sleep(0.02)
     pid = int((tmp_path / "a" / "log.txt").read_text())
@@ -197,7 +197,7 @@ class Folder:
         self.folder = folder
 
 
-def wait_for(what, seconds=30):
+def wait_for(what, seconds=300):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it never came"

@@ -306,7 +306,7 @@ def soup(*arguments, **given):
     return subprocess.Popen([sys.executable, "-c", code], **pipes, **given)
 
 
-def wait_for(what, seconds=60):
+def wait_for(what, seconds=300):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it never came"

@@ -245,7 +245,7 @@ def asking(cluster, monkeypatch):
     return cluster
 
 
-def wait_for(what, seconds=60):
+def wait_for(what, seconds=300):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it never came"

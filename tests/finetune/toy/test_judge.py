@@ -189,7 +189,7 @@ def test_a_process_tells_its_url_first_and_ends_with_whoever_started_it(tmp_path
     assert waited_for(lambda: is_gone(process))
 
 
-def waited_for(look, seconds=30):
+def waited_for(look, seconds=300):
     until = time.monotonic() + seconds
     while not (value := look()):
         assert time.monotonic() < until, "never came"

@@ -55,7 +55,7 @@ def is_running(pid):
     return not Path(f"/proc/{pid}/stat").read_text().split(")")[1].startswith(" Z")
 
 
-def gone(pids, seconds=5):
+def gone(pids, seconds=120):
     until = time.monotonic() + seconds
     while any(map(is_running, pids)) and time.monotonic() < until:
         time.sleep(0.02)
