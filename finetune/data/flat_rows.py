@@ -4,7 +4,8 @@ alpaca  {"instruction": "...", "input": "..." (put below it), "output": "...", "
 swift   {"query": "...", "response": "...", "history": ...}; its rows with `messages` are read as OpenAI's
 flat    {"question", "input", "answer", "history"}, which `columns` finds under other names
 
-All may have `system`, and `images` or `image`. Where no text says `<image>`, images stand before the first question.
+All may have `system`, `images` or `image`, and `videos` or `video`. Where no text says `<image>` or `<video>`, these
+stand before the first question.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 
 from finetune.config import Columns
 
-__all__ = ["FLAT", "as_conversation", "rename_columns"]
+__all__ = ["FLAT", "as_conversation", "is_absent", "listed", "rename_columns"]
 
 FLAT = {
     "alpaca": ("instruction", "input", "output"),
@@ -22,6 +23,7 @@ FLAT = {
     "flat": ("question", "input", "answer"),
 }
 """Question, what stands below it, and answer, by format."""
+ABSENT = ("", "none", "nan", "null", "<na>")
 CARRIED = ("system", "images", "image", "video", "videos")
 
 
@@ -53,10 +55,13 @@ def as_conversation(raw: Mapping[str, object], format: str) -> dict[str, object]
     user_text = "\n".join(str(text) for text in texts if text not in (None, "") and not _is_nan(text))
     turns = [text for pair in _history(raw.get("history")) for text in pair] + [user_text, raw.get(answer)]
     carried = {name: raw[name] for name in CARRIED if raw.get(name) is not None}
-    images = carried.get("images") or carried.get("image") or []
-    count = len(images) if isinstance(images, list | tuple) else 1
-    if not any("<image>" in str(text) for text in turns[::2]):
-        turns[0] = "<image>\n" * count + str(turns[0])
+    asked = " ".join(map(str, turns[::2]))
+    images = len(listed(carried.get("images")) or listed(carried.get("image")))
+    # A list under `video` is the frames of one.
+    videos = bool(listed(carried.get("video"))) + len(listed(carried.get("videos")))
+    before = "<image>\n" * images * ("<image>" not in asked)
+    before += "<video>\n" * videos * ("<image>" not in asked and "<video>" not in asked)
+    turns[0] = f"{before}{turns[0]}" if before else turns[0]
     roles = ("human", "gpt") * (len(turns) // 2)
     conversation = [{"from": role, "value": text} for role, text in zip(roles, turns, strict=True)]
     return {**carried, "conversations": conversation}
@@ -69,6 +74,19 @@ def _history(history: object) -> list[list[object]]:
     if not isinstance(history, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
         raise ValueError("history: expected pairs of question and answer")
     return [list(pair) for pair in history]
+
+
+def is_absent(value: object) -> bool:
+    """Whether a value means that there is none: tables write it as null, NaN (pandas), "" or the words for these."""
+    if isinstance(value, str):
+        return value.strip().lower() in ABSENT
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def listed(value: object) -> list[object]:
+    """Return one or several images, without those that are none."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return [item for item in values if not is_absent(item)]
 
 
 def _is_nan(value: object) -> bool:

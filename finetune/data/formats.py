@@ -21,7 +21,6 @@ images, the look does not tell, and the configuration must.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from finetune.config import Columns
-from finetune.data.flat_rows import FLAT, as_conversation, rename_columns
+from finetune.data.flat_rows import FLAT, as_conversation, is_absent, listed, rename_columns
 from finetune.data.rows import Fault, Message, Picture, RowError, Sample
 from finetune.media.sources import looks_like_base64
 
@@ -44,7 +43,6 @@ ROLES = {
     "developer": "system",
 }
 MARKER = re.compile(r"<image>\n?|<video>\n?")  # the line break after it belongs to the marker
-ABSENT = ("", "none", "nan", "null", "<na>")
 BOTH = ("images", "image")
 IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": BOTH, **dict.fromkeys(FLAT, BOTH)}
 TURN_KEYS = ("messages", "conversations")
@@ -67,7 +65,7 @@ def detect_format(raw: Mapping[str, object]) -> str:
     Raises:
         ValueError: it looks like none, or like two.
     """
-    has = {name for name, value in raw.items() if not _is_absent(value) and (name in TURN_KEYS or _listed(value))}
+    has = {name for name, value in raw.items() if not is_absent(value) and (name in TURN_KEYS or listed(value))}
     if {"messages", "conversations"} <= has:
         raise _FaultError(
             "unreadable", "has messages (openai) and conversations (llava, sharegpt): say which by `format`"
@@ -154,10 +152,10 @@ class _Reading:
 
     def _own_pictures(self) -> tuple[list[object], list[object]]:
         """Return the row's own images, and its videos."""
-        images = [image for name in IMAGE_KEYS[self.format] for image in _listed(self.raw.get(name))]
+        images = [image for name in IMAGE_KEYS[self.format] for image in listed(self.raw.get(name))]
         # A list under `video` is the frames of one.
-        videos = [self.raw["video"]] if _listed(self.raw.get("video")) else []
-        return images, videos + _listed(self.raw.get("videos"))
+        videos = [self.raw["video"]] if listed(self.raw.get("video")) else []
+        return images, videos + listed(self.raw.get("videos"))
 
     def _turns(self) -> Iterator[tuple[str, str | list[object]]]:
         """Role and content of each turn."""
@@ -169,7 +167,7 @@ class _Reading:
             turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]
         if not isinstance(turns, list) or not turns:
             raise _FaultError("unreadable", f"expected a list of turns as {name}, found {_kind(turns)}")
-        if isinstance(system := self.raw.get("system"), str) and not _is_absent(system):
+        if isinstance(system := self.raw.get("system"), str) and not is_absent(system):
             yield "system", system
         for i, turn in enumerate(turns, 1):
             yield self._turn(turn, i)
@@ -228,7 +226,7 @@ class _Reading:
         inside = [
             part[name]
             for name in (kind, "image", "image_url", "video", "url", "path", "bytes")
-            if part.get(name) and not _is_absent(part[name])
+            if part.get(name) and not is_absent(part[name])
         ]
         if inside:
             self.markers += 1
@@ -284,20 +282,7 @@ def _plain(text: str) -> str | list[dict[str, str]]:
 def _first(turn: Mapping[str, object], *keys: str) -> object:
     """Return the value of the first of the keys that has one; words for none are words here."""
     values = (turn.get(key) for key in keys)
-    return next((value for value in values if isinstance(value, str) or not _is_absent(value)), None)
-
-
-def _is_absent(value: object) -> bool:
-    """Whether a value means that there is none: tables write it as null, NaN (pandas), "" or the words for these."""
-    if isinstance(value, str):
-        return value.strip().lower() in ABSENT
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _listed(value: object) -> list[object]:
-    """One or several images, without those that are none."""
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    return [item for item in values if not _is_absent(item)]
+    return next((value for value in values if isinstance(value, str) or not is_absent(value)), None)
 
 
 def _path_of_url(url: str, number: int) -> str:

@@ -480,6 +480,27 @@ def test_images_that_no_text_places_stand_before_the_first_question(tmp_path):
     assert [part["type"] for part in sample["messages"][0]["content"]] == ["image", "image", "text"]
 
 
+@pytest.mark.parametrize(
+    ("films", "question", "kinds"),
+    [
+        ({"video": "a.mp4"}, "What?", [24]),
+        ({"video": ["0.png", "1.png"], "image": "a.png"}, "What?", [None, 24]),
+        ({"videos": ["a.mp4", "b.mp4"]}, "<video>Which? <image>", [24, 24]),
+        ({"videos": ["a.mp4"], "images": ["a.png"]}, "After <video> comes?", [None, 24]),
+    ],
+)
+def test_films_of_flat_rows_stand_where_the_text_says_or_before_it(tmp_path, films, question, kinds):
+    sample = read({"query": question, "response": "red", **films}, tmp_path)
+    assert [picture.frames for picture in sample["images"]] == kinds
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), "", "None", []])
+def test_a_flat_row_s_image_or_film_that_is_none_is_none(tmp_path, nothing):
+    for name in ("image", "video", "images", "videos"):
+        sample = read({"query": "What?", "response": "red", name: nothing}, tmp_path)
+        assert (sample["images"], texts_of(sample)) == ([], ["What?", "red"])
+
+
 def test_columns_may_have_any_names(tmp_path):
     raw = {"Q": "What?", "A": "red", "picture": "a.png", "answer": "not this"}
     columns = Columns(question="Q", answer="A", image="picture")
