@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluators.answering.endpoint import ChatEndpoint
 from evaluators.answering.engines.requests import chat_part
-from evaluators.answering.llm_judge import VLMEVALKIT
+from evaluators.answering.llm_judge import VLMEVALKIT, leave_out
 from soup.errors import EvaluatorError
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
@@ -82,8 +82,12 @@ class EndpointJudge:
     def make_room(self) -> None:
         """Do nothing: an endpoint takes no memory here."""
 
-    def check_reachable(self, benchmark: str) -> None:
+    def check_reachable(self, benchmark: str, otherwise: str | None = None) -> None:
         """Make sure that the judge answers, before hours of work for a benchmark that needs it.
+
+        Args:
+            benchmark: Its name, for the error.
+            otherwise: What may be done without a judge; by default the benchmark is left out.
 
         Raises:
             EvaluatorError: it does not.
@@ -94,6 +98,5 @@ class EndpointJudge:
             raise EvaluatorError(
                 f"{benchmark}: the judge {self.model} at {self.address} does not answer: {reason}\nNothing was asked "
                 f"of the model. Mend the judge ({option_name('judge_url')}, {option_name('judge_model')}, "
-                f"its key in {self.key_env}), or leave "
-                f"{benchmark} out of {option_name('eval')}."
+                f"its key in {self.key_env}), or {otherwise or leave_out(benchmark)}."
             ) from None

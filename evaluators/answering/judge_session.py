@@ -9,13 +9,12 @@ from typing import TypeVar
 
 from evaluators.answering.endpoint import map_at_once
 from evaluators.answering.endpoint_judge import EndpointJudge
-from evaluators.answering.llm_judge import VLMEVALKIT, LLMJudge
+from evaluators.answering.llm_judge import VLMEVALKIT, LLMJudge, leave_out
 from evaluators.answering.local_judge import LocalJudge
 from evaluators.answering.response_cache import ResponseCache, response_key
 from soup.errors import EvaluatorError
 from soup.evaluation.dealing import Dealer
 from soup.evaluation.settings import EvalSettings
-from soup.support.options import option_name
 
 __all__ = ["JudgeSession", "RepliesOfOthers", "open_judge"]
 
@@ -69,6 +68,7 @@ class JudgeSession:
         max_tokens: How long a reply may become.
         others: What was replied about other candidates.
         dealer: Lets other evaluations go on while this one waits for the judge.
+        otherwise: What may be done without the judge; by default the benchmark is left out.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class JudgeSession:
         max_tokens: int = 2048,
         others: RepliesOfOthers | None = None,
         dealer: Dealer | None = None,
+        otherwise: str | None = None,
     ) -> None:
         self._judge = judge
         self._cache = cache
@@ -87,6 +88,7 @@ class JudgeSession:
         self._others = others or RepliesOfOthers()
         self._others.read(cache)
         self._dealer = dealer
+        self._otherwise = otherwise or leave_out(benchmark)
         self._stopped = threading.Event()
         self._replies = 0
 
@@ -119,7 +121,7 @@ class JudgeSession:
             raise EvaluatorError(
                 f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} stopped answering after "
                 f"{self._replies} replies: {reason}\nAll answers and judgements so far are kept: type the same command "
-                f"again, and only the rest is asked; or leave {self._benchmark} out of {option_name('eval')}."
+                f"again, and only the rest is asked; or {self._otherwise}."
             ) from None
         self._cache.add({key: reply})
         self._replies += 1
@@ -150,5 +152,5 @@ class JudgeSession:
             raise EvaluatorError(
                 f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} gave no reply that "
                 f"can be read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Choose another "
-                f"judge, or leave {self._benchmark} out of {option_name('eval')}."
+                f"judge, or {self._otherwise}."
             )

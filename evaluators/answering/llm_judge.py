@@ -10,10 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["VLMEVALKIT", "LLMJudge"]
+from soup.support.options import option_name
+
+__all__ = ["VLMEVALKIT", "LLMJudge", "leave_out"]
 
 VLMEVALKIT = "VLMEvalKit's"
 """Whose prompts a judge is asked with, where nobody says otherwise."""
+
+
+def leave_out(benchmark: str) -> str:
+    """Return what may be done where a judge fails."""
+    return f"leave {benchmark} out of {option_name('eval')}"
 
 
 class LLMJudge(Protocol):
@@ -60,8 +67,12 @@ class LLMJudge(Protocol):
     def make_room(self) -> None:
         """Give memory back before a candidate is loaded, where both do not fit."""
 
-    def check_reachable(self, benchmark: str) -> None:
+    def check_reachable(self, benchmark: str, otherwise: str | None = None) -> None:
         """Make sure that the judge answers, before hours of work for a benchmark that needs it.
+
+        Args:
+            benchmark: Its name, for the error.
+            otherwise: What may be done without a judge; by default the benchmark is left out.
 
         Raises:
             EvaluatorError: it does not.

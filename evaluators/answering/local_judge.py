@@ -168,7 +168,7 @@ class LocalJudge:
             raise EvaluatorError("the judge failed while it answered other questions, too")
         return question.reply
 
-    def check_reachable(self, benchmark: str) -> None:
+    def check_reachable(self, benchmark: str, otherwise: str | None = None) -> None:
         """Do nothing: all that can be known before the judge is loaded was looked at."""
 
     def make_room(self) -> None:

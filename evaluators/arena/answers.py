@@ -36,6 +36,7 @@ class Answers(Harness):
     """
 
     target_hint = "RUN"
+    ranks = False
 
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
@@ -180,12 +181,7 @@ class Asking:
             SoupError: a candidate can't be asked.
         """
         suite = self._suite()
-
-        def warn(text: str) -> None:
-            if "have the same scores" not in text:  # the score is how many answers came
-                progress.on_warning(text)
-
-        quiet = replace(progress, on_trial=lambda trial: None, on_warning=warn)
+        quiet = replace(progress, on_trial=lambda trial: None)
         run = RunDirectory(self.arena.path)
         (entry,) = suite.entries
         harness = entry.evaluator
@@ -194,8 +190,9 @@ class Asking:
             self._pool() as pool,
             Session.open(pool, suite, self._config, run, RecipeTemplate(), quiet, len(pool)) as session,
         ):
-            session.evaluate_singles()
             recipes = {part.name: session.scorer.recipe([part]) for part in pool}
+            self.arena.refuse_other_weights({name: recipe.digest for name, recipe in recipes.items()})
+            session.evaluate_singles()
         answering = dict(harness.engine.identity())
         for name, recipe in recipes.items():
             known = self.arena.members.get(name)

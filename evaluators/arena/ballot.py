@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
 
 from evaluators.arena.matches import Schedule
 from evaluators.arena.record import Arena
@@ -33,7 +35,7 @@ def voter_name(value: object) -> str:
 
 
 class Ballot:
-    """An arena that is voted in. Threads may share it.
+    """An arena that is voted in. Threads may share it; candidates and votes of other processes join as they come.
 
     Args:
         arena: Questions and answers.
@@ -43,15 +45,11 @@ class Ballot:
     def __init__(self, arena: Arena, log: VoteLog) -> None:
         self.arena = arena
         self._log = log
-        self._schedule = Schedule(arena, log.votes)
         self._turn = threading.Lock()
-        self._texts = {
-            (index, member.keys[index]): text
-            for member in arena.members.values()
-            for index, text in member.answers.items()
-        }
-        self.images = {name for question in arena.questions.values() for name in question.images}
+        self.images = {name for question in arena.questions.values() for name in (*question.images, *question.films)}
+        self.images |= {name for names in arena.frames.values() for name in names}
         self.new_votes = 0
+        self._read_answers()
 
     def next(self, voter: object) -> dict[str, object]:
         """Return what a voter sees next: a pair without names, and how far the voter is.
@@ -61,8 +59,14 @@ class Ballot:
         """
         name = voter_name(voter)
         with self._turn:
-            match = self._schedule.next(name)
-            done = self._schedule.done(name)
+            self._read_new_answers()
+            self._log.refresh()
+            return self._next(name)
+
+    def _next(self, name: str) -> dict[str, object]:
+        self._note_votes()
+        match = self._schedule.next(name)
+        done = self._schedule.done(name)
         progress = {"voter": name, "done": done, "pairs": len(self._schedule.matches)}
         if match is None:
             return {**progress, "pair": None}
@@ -72,8 +76,16 @@ class Ballot:
             side: {"key": key, "text": self._texts[question.index, key]}
             for side, key in (("left", left), ("right", right))
         }
-        parts = [{"type": kind, "value": value} for kind, value in question.parts]
+        parts = [self._part(kind, value) for kind, value in question.parts]
         return {**progress, "pair": {"question": question.index, "parts": parts, **sides}}
+
+    def _part(self, kind: str, value: str) -> dict[str, object]:
+        """Return a part of a question for the page: of a film its frames, too, and whether a browser may play it."""
+        part: dict[str, object] = {"type": kind, "value": value}
+        if kind == "film":
+            frames = [name for name, _ in groupby(self.arena.frames[value])]  # of a short film some come several times
+            part |= {"frames": frames, "plays": bool(Path(value).suffix)}
+        return part
 
     def vote(self, body: Mapping[str, object]) -> dict[str, object]:
         """Keep a vote, and return what its voter sees next; of one voter on one pair the first vote counts.
@@ -92,11 +104,27 @@ class Ballot:
         if not isinstance(question, str) or not isinstance(left, str) or not isinstance(right, str):
             raise RefusedError("expected the question and both answers by name")
         match = Match.of(question, left, right)
-        if not self._schedule.holds(match) or self._schedule.sides(name, match) != (left, right):
-            raise RefusedError("no such pair here: load the page again")
-        vote = Vote(name, "person", question, left, right, choice)
         with self._turn:
-            if is_new := self._log.add(vote):
-                self._schedule.note(vote)
-                self.new_votes += 1
-        return {"counted": is_new, **self.next(name)}
+            self._read_new_answers()
+            if not self._schedule.holds(match) or self._schedule.sides(name, match) != (left, right):
+                raise RefusedError("no such pair here: load the page again")
+            is_new = self._log.add(Vote(name, "person", question, left, right, choice))
+            self.new_votes += is_new
+            return {"counted": is_new, **self._next(name)}
+
+    def _read_new_answers(self) -> None:
+        if self.arena.refresh():
+            self._read_answers()
+
+    def _read_answers(self) -> None:
+        self._schedule, self._noted = Schedule(self.arena, ()), 0
+        self._texts = {
+            (index, member.keys[index]): text
+            for member in self.arena.members.values()
+            for index, text in member.answers.items()
+        }
+
+    def _note_votes(self) -> None:
+        for vote in self._log.votes[self._noted :]:
+            self._schedule.note(vote)
+        self._noted = len(self._log.votes)

@@ -41,6 +41,7 @@ class Preference(Answers):
 
     target_hint = "RUN[@BASELINE]"
     has_parts = False
+    ranks = True
 
     def __init__(self, settings: EvalSettings) -> None:
         super().__init__(settings)
@@ -104,7 +105,7 @@ class Preference(Answers):
         return {
             question.index: ShownQuestion(
                 question.text,
-                tuple(arena.image(name).read_bytes() for name in question.images),
+                tuple(path.read_bytes() for path in arena.pictures(question)),
                 tuple(texts[position] for texts in answers),
             )
             for position, question in enumerate(questions)
@@ -147,7 +148,7 @@ class Preference(Answers):
 
         def points_of(position: int) -> float:
             question = arena.questions[differ[position]]
-            shown = [str(arena.image(name)) for name in question.images] if self.settings.judge_images else []
+            shown = [str(path) for path in arena.pictures(question)] if self.settings.judge_images else []
             index = question.index
             choice, _ = compare(session, question, answers[index], baseline.answers[index], shown, unread)
             return POINTS[choice]

@@ -15,8 +15,9 @@ from evaluators.arena.record import Arena, Question
 from evaluators.arena.votes import Choice, Match, Vote, VoteLog, all_matches
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.settings import EvalSettings
+from soup.support.options import option_name
 
-__all__ = ["PROMPTS", "Verdict", "compare", "judge_name", "judge_of", "missing_matches", "vote_by_judge"]
+__all__ = ["PROMPTS", "Verdict", "compare", "judge_name", "judge_of", "missing_matches", "reach", "vote_by_judge"]
 
 PROMPTS = "soup's arena, 1"
 """Moves on when a judge is asked in other words."""
@@ -74,6 +75,19 @@ def compare(
     return ("right" if orders == ("right", "right") else "tie"), orders
 
 
+def reach(arena: Arena, judge: LLMJudge) -> None:
+    """Make sure that a judge answers, before candidates are asked for its sake.
+
+    Raises:
+        EvaluatorError: it does not.
+    """
+    judge.check_reachable(str(arena.path), _without_judge())
+
+
+def _without_judge() -> str:
+    return f"leave {option_name('judge_model')} out, and people vote alone"
+
+
 def missing_matches(arena: Arena, log: VoteLog, voter: str) -> list[Match]:
     """Return the pairs that a judge has not voted on."""
     return [match for match in all_matches(arena) if not log.has_judged(voter, match)]
@@ -100,7 +114,8 @@ def vote_by_judge(
     """
     voter = judge_name(judge, settings)
     matches, known = missing_matches(arena, log, voter), len(all_matches(arena))
-    session = JudgeSession(judge, ResponseCache(arena.path / "answers" / "judge.jsonl"), str(arena.path), MAX_TOKENS)
+    cache = ResponseCache(arena.path / "answers" / "judge.jsonl")
+    session = JudgeSession(judge, cache, str(arena.path), MAX_TOKENS, otherwise=_without_judge())
     texts = {
         (index, member.keys[index]): text for member in arena.members.values() for index, text in member.answers.items()
     }
@@ -111,7 +126,7 @@ def vote_by_judge(
         nonlocal done
         match = matches[position]
         question = arena.questions[match.question]
-        images = [str(arena.image(name)) for name in question.images] if settings.judge_images else []
+        images = [str(path) for path in arena.pictures(question)] if settings.judge_images else []
         left, right = texts[match.question, match.first], texts[match.question, match.second]
         choice, orders = compare(session, question, left, right, images, unread)
         session.refuse_unread(unread, 2 * len(matches))
@@ -121,7 +136,6 @@ def vote_by_judge(
 
     judge.logs = RunDirectory(arena.path).logs
     if matches:
-        judge.check_reachable(str(arena.path))
         session.map(vote, range(len(matches)))
     return len(matches)
 
@@ -129,7 +143,9 @@ def vote_by_judge(
 def _said(
     session: JudgeSession, question: Question, first: str, second: str, images: Sequence[str], unread: list[str]
 ) -> str:
-    pictures = f", both about the picture{'s' if len(question.images) > 1 else ''}" if question.images else ""
+    counts = {"picture": len(question.images), "film": len(question.films)}
+    seen = " and ".join(f"{kind}{'s' if count > 1 else ''}" for kind, count in counts.items() if count)
+    pictures = f", both about the {seen}" if seen else ""
     shown = [text.strip() or "(no answer)" for text in (first, second)]
     prompt = PROMPT.format(pictures=pictures, question=question.text, first=shown[0], second=shown[1])
     reply = session.generate(prompt, images=images)

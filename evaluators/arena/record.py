@@ -1,7 +1,7 @@
 """An arena on disk: questions with their pictures, and what candidates answered. No checkpoint is needed to look at it.
 
 RUN/arena.json        the questions, and the seed of sides and orders; never written anew
-RUN/images/           their pictures, by content
+RUN/images/           their pictures, films that browsers play, and films' frames, by content
 RUN/candidates/       each candidate's answers, in the order in which they came
 RUN/votes.jsonl       every vote, one line each
 RUN/token             what stands in the link of the page
@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,17 +27,27 @@ from soup.support.json_text import check_kinds, read_json
 from soup.support.options import option_name
 from soup.support.text import did_you_mean
 
-__all__ = ["FILE_NAME", "Arena", "Member", "Pictures", "Question", "text_key"]
+__all__ = ["FILE_NAME", "Arena", "Asked", "Member", "Question", "no_candidate", "text_key"]
 
 FILE_NAME = "arena.json"
 MOST_BYTES = 1_000_000_000
 """Of answers: some ten thousand long ones are more than other files of JSON ever hold."""
 MEMBER = re.compile(r"[0-9]{1,9}-")
 PICTURE = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
-
+FILM = re.compile(r"[0-9a-f]{64}-[0-9]{1,5}(\.[a-z0-9]{1,8})?")
+NAMES = {"image": PICTURE, "film": FILM}
 
 Pictures = Mapping[str, Callable[[], bytes]]
-"""What reads each picture of a question, by its name."""
+"""What reads each picture of a question, and each film that browsers may play, by its name."""
+Frames = Mapping[str, Callable[[], Sequence[bytes]]]
+"""What decodes the frames of each film of a question that are shown, as PNGs, by the film's name."""
+Asked = tuple["Question", Pictures, Frames]
+"""A question, and what is seen of it."""
+
+
+def no_candidate(path: Path, name: str, known: Iterable[str]) -> EvaluatorError:
+    """Return the error that an arena has no candidate of that name."""
+    return EvaluatorError(f"{path}: no candidate '{name}'.{did_you_mean(name, known)}")
 
 
 def text_key(text: str) -> str:
@@ -51,7 +61,8 @@ class Question:
 
     Args:
         index: Its name.
-        parts: Texts and pictures in their order.
+        parts: Texts, pictures and films in their order. A film's name says its content and how many frames are shown,
+            and has a suffix where a browser may play it.
     """
 
     index: str
@@ -66,6 +77,11 @@ class Question:
     def images(self) -> tuple[str, ...]:
         """The names of its pictures' files."""
         return tuple(value for kind, value in self.parts if kind == "image")
+
+    @property
+    def films(self) -> tuple[str, ...]:
+        """The names of its films."""
+        return tuple(value for kind, value in self.parts if kind == "film")
 
 
 @dataclass(frozen=True)
@@ -107,37 +123,59 @@ class Arena:
             )
         document = _read(path / FILE_NAME, {"schema": int, "seed": str, "questions": list})
         self.seed = str(document["seed"])
+        self.frames = self._frames(document.get("frames", {}))
         questions = cast("list[Mapping[str, object]]", document["questions"])
         self.questions = {question.index: question for question in map(self._question, questions)}
-        files = [file for file in (path / "candidates").glob("*.json") if MEMBER.match(file.name)]
-        members = map(self._member, sorted(files, key=lambda file: int(file.name.partition("-")[0])))
+        self.members: dict[str, Member] = {}
+        self._files: dict[str, Path] = {}
+        self._stamps: tuple[object, ...] | None = None
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the candidates again if other processes have written some; return whether they have.
+
+        Raises:
+            JournalError: a file is damaged; then the candidates are those of before.
+        """
+        files = [file for file in (self.path / "candidates").glob("*.json") if MEMBER.match(file.name)]
+        files.sort(key=_number)
+        stamps = tuple((file.name, *_stamp(file)) for file in files)
+        if stamps == self._stamps:
+            return False
+        members = [self._member(file) for file in files]
         self.members = {member.name: member for member in members}
+        self._files = {member.name: file for member, file in zip(members, files, strict=True)}
+        self._stamps = stamps
+        return True
 
     @classmethod
-    def make(cls, path: Path, questions: Iterable[tuple[Question, Pictures]], *, with_pictures: bool = True) -> Arena:
+    def make(cls, path: Path, questions: Iterable[Asked], *, with_pictures: bool = True) -> Arena:
         """Write an arena of questions, or open that of the same ones.
 
         Args:
             path: Its folder.
-            questions: Each with its pictures by name, which are read one by one.
+            questions: Each with its pictures, and with the frames of its films, which are read one by one.
             with_pictures: Whether they are written.
 
         Raises:
-            EvaluatorError: there is an arena of other questions, or no question.
+            EvaluatorError: there is an arena of other questions.
+            SoupError: a film can't be decoded.
         """
         kept = list(questions)
-        asked = [question for question, _ in kept]
+        asked = [question for question, _, _ in kept]
         if (path / FILE_NAME).exists():
             arena = cls(path)
             arena._refuse_other(asked)
             return arena
-        if not asked:
-            raise EvaluatorError(f"{option_name('prompts')}: no question in it.")
-        for name, read in {name: read for _, images in kept for name, read in images.items()}.items():
+        shown = [{"index": question.index, "parts": [*map(list, question.parts)]} for question in asked]
+        document: dict[str, object] = {"schema": 1, "seed": secrets.token_hex(16), "questions": shown}
+        frames = {name: decode for _, _, films in kept for name, decode in films.items()}
+        for name, read in {name: read for _, images, _ in kept for name, read in images.items()}.items():
             if with_pictures:
                 write_atomic(path / "images" / name, read())
-        shown = [{"index": question.index, "parts": [*map(list, question.parts)]} for question in asked]
-        document = {"schema": 1, "seed": secrets.token_hex(16), "questions": shown}
+        if frames:
+            written = {name: _write_frames(path, decode()) if with_pictures else [] for name, decode in frames.items()}
+            document["frames"] = written
         write_atomic(path / FILE_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         return cls(path)
 
@@ -153,15 +191,22 @@ class Arena:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def image(self, name: str) -> Path:
-        """Return the file of a picture of a question's."""
+        """Return the file of a picture of a question's, of a film, or of a frame."""
         return self.path / "images" / name
 
     def prompt(self, question: Question) -> Prompt:
-        """Return a question as an engine is asked it."""
-        return [
-            {"type": kind, "value": str(self.image(value).absolute()) if kind == "image" else value}
-            for kind, value in question.parts
-        ]
+        """Return a question as an engine is asked it: of a film its frames."""
+        return [part for kind, value in question.parts for part in self._prompt_parts(kind, value)]
+
+    def pictures(self, question: Question) -> list[Path]:
+        """Return the files of all that is seen of a question: its pictures, and the frames of its films."""
+        return [Path(part["value"]) for part in self.prompt(question) if part["type"] == "image"]
+
+    def _prompt_parts(self, kind: str, value: str) -> Prompt:
+        if kind == "text":
+            return [{"type": "text", "value": value}]
+        names, film = (self.frames[value], {"film": value}) if kind == "film" else ([value], {})
+        return [{"type": "image", "value": str(self.image(name).absolute()), **film} for name in names]
 
     def baseline(self, name: str | None = None) -> str:
         """Return the candidate that others are compared with: the named one, or else the first that came.
@@ -172,7 +217,7 @@ class Arena:
         if not self.members:
             raise EvaluatorError(f"{self.path}: nobody has answered yet: soup arena CHECKPOINT ... adds candidates.")
         if name is not None and name not in self.members:
-            raise EvaluatorError(f"{self.path}: no candidate '{name}'.{did_you_mean(name, self.members)}")
+            raise no_candidate(self.path, name, self.members)
         return name or next(iter(self.members))
 
     def givers(self, question: str) -> dict[str, list[str]]:
@@ -183,34 +228,62 @@ class Arena:
                 givers.setdefault(member.keys[question], []).append(member.name)
         return givers
 
+    def refuse_other_weights(self, recipes: Mapping[str, str]) -> None:
+        """Refuse candidates under whose names the arena has others.
+
+        Args:
+            recipes: The digest of each candidate's recipe, by its name.
+
+        Raises:
+            EvaluatorError: there are some; all are listed.
+        """
+        self.refresh()
+        if taken := [
+            name for name in self.members if recipes.get(name, self.members[name].recipe) != self.members[name].recipe
+        ]:
+            raise EvaluatorError(
+                f"{', '.join(taken)}: the arena {self.path} has other weights under that name. Rename the folder, or "
+                f"choose another {option_name('run_dir')}."
+            )
+
     def add(self, member: Member) -> None:
         """Write a candidate's answers, in place of earlier ones of the same candidate.
 
         Raises:
             EvaluatorError: another candidate has that name.
         """
-        known = self.members.get(member.name)
-        if known == member:
+        self.refuse_other_weights({member.name: member.recipe})
+        if self.members.get(member.name) == member:
             return
-        if known is not None and known.recipe != member.recipe:
-            raise EvaluatorError(
-                f"{member.name}: the arena {self.path} has another candidate of that name, of other weights. Rename "
-                f"the folder, or choose another {option_name('run_dir')}."
-            )
-        number = [*self.members].index(member.name) + 1 if known else len(self.members) + 1
         shown = re.sub(r"[^\w.-]+", "_", member.name)[:80]
+        number = 1 + max(map(_number, self._files.values()), default=0)
+        file = self._files.get(member.name) or self.path / "candidates" / f"{number:03}-{shown}.json"
         document = {"schema": 1, "name": member.name, "recipe": member.recipe, "answering": dict(member.answering)}
         text = json.dumps({**document, "answers": dict(member.answers)}, indent=1, ensure_ascii=False)
-        write_atomic(self.path / "candidates" / f"{number:03}-{shown}.json", text + "\n")
-        self.members[member.name] = member
+        write_atomic(file, text + "\n")
+        self.members[member.name], self._files[member.name] = member, file
+
+    def _frames(self, films: object) -> dict[str, list[str]]:
+        try:
+            check_kinds({"frames": films}, {"frames": dict}, {"frames": list})
+            frames = cast("dict[str, list[str]]", films)
+            if any(
+                not isinstance(name, str) or not PICTURE.fullmatch(name) for names in frames.values() for name in names
+            ):
+                raise ValueError("a frame that is named by something else than its content")
+        except ValueError as error:
+            raise JournalError(f"{self.path / FILE_NAME}: damaged ({error}); restore it.") from error
+        return frames
 
     def _question(self, row: Mapping[str, object]) -> Question:
         try:
             parts = tuple((str(kind), str(value)) for kind, value in cast("list[list[str]]", row["parts"]))
-            if any(kind == "image" and not PICTURE.fullmatch(value) for kind, value in parts):
-                raise ValueError("a picture that is named by something else than its content")
-            if {kind for kind, _ in parts} - {"image", "text"}:
-                raise ValueError("a part that is neither text nor image")
+            if any(kind in NAMES and not NAMES[kind].fullmatch(value) for kind, value in parts):
+                raise ValueError("a picture or film that is named by something else than its content")
+            if {kind for kind, _ in parts} - {"text", *NAMES}:
+                raise ValueError("a part that is neither text, image nor film")
+            if missing := [value for kind, value in parts if kind == "film" and value not in self.frames]:
+                raise ValueError(f"no frames of the film {missing[0]}")
             return Question(str(row["index"]), parts)
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"{self.path / FILE_NAME}: damaged ({error}); restore it.") from error
@@ -233,6 +306,23 @@ class Arena:
                 f"{self.path}: is an arena of other questions ({len(changed)} differ, e.g. {changed[0]}); votes on "
                 f"them stay theirs. Choose another {option_name('run_dir')}."
             )
+
+
+def _write_frames(path: Path, frames: Sequence[bytes]) -> list[str]:
+    """Write a film's frames, and return their names; some may be the same."""
+    names = [f"{hashlib.sha256(frame).hexdigest()}.png" for frame in frames]
+    for name, frame in dict(zip(names, frames, strict=True)).items():
+        write_atomic(path / "images" / name, frame)
+    return names
+
+
+def _number(file: Path) -> int:
+    return int(file.name.partition("-")[0])
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read(path: Path, kinds: Mapping[str, type]) -> dict[str, object]:

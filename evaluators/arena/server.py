@@ -7,7 +7,7 @@ read or voted from another site's page, by a cookie, or by whoever only finds th
 GET  /                     the page, and /page.js, /page.css
 GET  /api/next?voter=NAME  the next pair
 POST /api/vote             a vote
-GET  /api/image/NAME       a picture of a question's
+GET  /api/image/NAME       a picture, a film or a frame of a question's
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from soup.errors import EvaluatorError, SoupError
 from soup.support.json_text import parse_json_object
 from soup.support.options import option_name
 
-__all__ = ["ArenaServer", "arena_token"]
+__all__ = ["ArenaServer", "arena_token", "refuse_unheard"]
 
 MOST_BODY_BYTES = 10_000
 IDLE_SECONDS = 30
@@ -38,16 +38,19 @@ PAGE = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
-WEB_PICTURES = {
+WEB_MEDIA = {
     "png": "image/png",
     "jpeg": "image/jpeg",
     "gif": "image/gif",
     "webp": "image/webp",
     "bmp": "image/bmp",
+    "mp4": "video/mp4",
+    "webm": "video/webm",
 }
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:; "
+    "media-src blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -63,6 +66,27 @@ def arena_token(path: Path) -> str:
         file.touch(mode=0o600)
         file.write_text(f"{token}\n", encoding="utf-8")
     return token
+
+
+def refuse_unheard(host: str, port: int) -> None:
+    """Refuse an address at which no page could be served, before candidates are asked for it.
+
+    Raises:
+        EvaluatorError: it can't be listened at.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise _unheard(host, port, error) from error
+
+
+def _unheard(host: str, port: int, error: OSError) -> EvaluatorError:
+    return EvaluatorError(
+        f"{host}:{port}: can't be listened at ({error.strerror or error}). Choose another {option_name('port')} or "
+        f"{option_name('host')}; candidates that are to join a page that is served need none, with "
+        f"{option_name('report')}."
+    )
 
 
 class ArenaServer(ThreadingHTTPServer):
@@ -87,10 +111,7 @@ class ArenaServer(ThreadingHTTPServer):
             self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             super().__init__((host, port), _Handler)
         except OSError as error:
-            raise EvaluatorError(
-                f"{host}:{port}: can't be listened at ({error.strerror or error}). Choose another "
-                f"{option_name('port')} or {option_name('host')}."
-            ) from error
+            raise _unheard(host, port, error) from error
 
     def server_bind(self) -> None:
         """Bind without asking a name server for this machine's name, which may take minutes."""
@@ -173,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         except RefusedError as reason:
             self._say(400, str(reason))
         except SoupError as error:
-            self._say(500, f"the vote is not kept: {error}")
+            self._say(500, str(error))
 
     def _picture(self, name: str) -> None:
         if name not in self.server.ballot.images:
@@ -202,8 +223,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _for_browsers(path: Path) -> tuple[bytes, str]:
-    """Return a picture that any browser shows, and its type."""
-    kind = WEB_PICTURES.get(path.suffix.removeprefix("."))
+    """Return a picture that any browser shows, or a film that some play, and its type."""
+    kind = WEB_MEDIA.get(path.suffix.removeprefix("."))
     if kind is not None:
         return path.read_bytes(), kind
     from PIL import Image
@@ -211,4 +232,4 @@ def _for_browsers(path: Path) -> tuple[bytes, str]:
     data = io.BytesIO()
     with Image.open(path) as image:
         image.convert("RGB").save(data, "PNG")
-    return data.getvalue(), WEB_PICTURES["png"]
+    return data.getvalue(), WEB_MEDIA["png"]

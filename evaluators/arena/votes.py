@@ -1,5 +1,7 @@
 """The votes: one line each, on the disk before the voter sees the next pair. A voter's first on a pair counts.
 
+Pages and judges may add to the file at the same time, each with its lock for as long as a line takes.
+
 A vote is on two texts that answer one question, whoever gave them: a candidate that says the same later has it, too.
 """
 
@@ -12,13 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, cast, get_args
 
 from evaluators.arena.record import Arena
 from soup.errors import JournalError, SoupError
 from soup.support.json_text import check_kinds, parse_json_object
-from soup.support.line_log import LineLog, whole_lines
+from soup.support.line_log import SharedLineLog, whole_lines
 
 __all__ = ["CHOICES", "Choice", "Match", "Vote", "VoteLog", "all_matches", "read_votes"]
 
@@ -40,6 +41,10 @@ class Match:
     def of(cls, question: str, giver: str, opponent: str) -> Match:
         """Return the match of two answers."""
         return cls(question, min(giver, opponent), max(giver, opponent))
+
+
+VoteKey = tuple[str, str, Match]
+"""Who votes, and on what: a person and a judge of one name are two."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ class Vote:
         return Match.of(self.question, self.left, self.right)
 
     @property
-    def key(self) -> tuple[str, str, Match]:
-        """What one vote counts of: a person and a judge of one name are two."""
+    def key(self) -> VoteKey:
+        """What one vote counts of."""
         return self.by, self.voter, self.match
 
     @property
@@ -93,51 +98,64 @@ def all_matches(arena: Arena) -> list[Match]:
 
 
 class VoteLog:
-    """The file of votes, which this process alone adds to until it is left (`with`). Threads may share it.
+    """The file of votes. Threads may share it, and other processes may add to the same file: pages, and judges.
+
+    Attributes:
+        votes: Each vote that counts and is known here, in the file's order.
 
     Raises:
-        JournalError: another process adds to it, or a line is damaged.
+        JournalError: the file can't be read or written, or a line is damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        in_use = "somebody else serves this arena, or has a judge vote in it; stop that first."
-        self._log = LineLog(path, JournalError, in_use)
+        self.votes: list[Vote] = []
+        self._log = SharedLineLog(path, JournalError)
+        self._known: set[VoteKey] = set()
         self._turn = threading.Lock()
-        try:
-            self.votes = _votes(path, self._log.lines)
-        except BaseException:
-            self._log.close()
-            raise
-        self._known = {vote.key for vote in self.votes}
+        self.refresh()
 
     def add(self, vote: Vote) -> bool:
         """Keep a vote; when this returns it is on the disk. False, and nothing is done, where its voter has voted.
 
         Raises:
-            JournalError: the disk is full or failed.
+            JournalError: the disk is full or failed, or a line of another's is damaged.
         """
-        with self._turn:
+        with self._turn, self._log.turn() as lines:
+            self._take(lines)
             if vote.key in self._known:
                 return False
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             line = {"schema": SCHEMA, **vars(vote), "time": vote.time or now, "orders": list(vote.orders)}
             self._log.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            self._known.add(vote.key)
-            self.votes.append(vote)
+            self._note(vote)
             return True
+
+    def refresh(self) -> None:
+        """Take in what others have added.
+
+        Raises:
+            JournalError: the file can't be read, or a line is damaged.
+        """
+        with self._turn, self._log.turn() as lines:
+            self._take(lines)
 
     def has_judged(self, judge: str, match: Match) -> bool:
         """Whether a judge has voted on a match."""
         return ("judge", judge, match) in self._known
 
-    def __enter__(self) -> VoteLog:
-        return self
+    def _take(self, lines: Iterable[bytes]) -> None:
+        try:
+            votes = _votes(self._log.path, lines)
+        except JournalError:
+            read_votes(self._log.path)  # whose error has the line's number in the whole file
+            raise
+        for vote in votes:
+            self._note(vote)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._turn:  # a vote that is under way is kept, and told of
-            self._log.close()
+    def _note(self, vote: Vote) -> None:
+        if vote.key not in self._known:
+            self._known.add(vote.key)
+            self.votes.append(vote)
 
 
 def read_votes(path: Path) -> list[Vote]:
@@ -150,7 +168,7 @@ def read_votes(path: Path) -> list[Vote]:
 
 
 def _votes(path: Path, lines: Iterable[bytes]) -> list[Vote]:
-    votes: dict[tuple[str, str, Match], Vote] = {}
+    votes: dict[VoteKey, Vote] = {}
     for number, line in enumerate(lines, start=1):
         try:
             vote = _vote(parse_json_object(line, f"line {number}", JournalError))

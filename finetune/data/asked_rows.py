@@ -1,13 +1,15 @@
-"""Rows of a data set as prompts alone: the first question of each, with its pictures. Answers are not needed."""
+"""Rows of a data set as prompts alone: the first question of each, its pictures and films. Answers are not needed."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image
 
@@ -15,7 +17,8 @@ from finetune.data.flat_rows import FLAT
 from finetune.data.formats import ROLES, TURN_KEYS
 from finetune.data.rows import Fault, Picture, RowError
 from finetune.data.source_rows import SourceRows
-from finetune.media.images import size_of
+from finetune.media.images import film_digest, frame_count, frames_of, size_of
+from finetune.media.sampling import frame_indices
 from finetune.media.sources import image_source
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list
@@ -23,6 +26,12 @@ from soup.support.text import bullet_list
 __all__ = ["AskedRow", "asked_rows"]
 
 NO_ANSWER = "-"
+BROWSERS_PLAY = {".mp4": re.compile(rb"....ftyp", re.DOTALL), ".webm": re.compile(rb"\x1a\x45\xdf\xa3")}
+"""How films begin that a browser may play; whether it does depends on its codecs, too."""
+MOST_FILM_BYTES = 200_000_000
+"""Of a film that is played: a browser fetches it whole."""
+Choose = Callable[[int, int], list[int]]
+"""Which frames of a film are shown, of so many, so many at most."""
 
 
 @dataclass(frozen=True)
@@ -31,55 +40,60 @@ class AskedRow:
 
     Args:
         index: The row's `id`, or its number.
-        parts: ("text", words) or ("image", a key of `images`), in their order.
-        images: What reads each of its pictures, by a name made of their content.
+        parts: ("text", words), ("image", a key of `images`) or ("film", a key of `frames`), in their order.
+        images: What reads each of its pictures, and each film that a browser may play, by a name made of the content.
+        frames: What decodes the frames of each film that are shown, into PNGs, by a name made of content and number.
     """
 
     index: str
     parts: tuple[tuple[str, str], ...]
-    images: Mapping[str, Callable[[], bytes]]
+    images: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+    frames: dict[str, Callable[[], list[bytes]]] = field(default_factory=dict)
 
 
-def asked_rows(rows: SourceRows) -> list[AskedRow]:
+def asked_rows(rows: SourceRows, choose: Choose = frame_indices) -> list[AskedRow]:
     """Return the questions of a data set; of several turns the first.
 
+    Args:
+        rows: They say how many frames of a film are shown, too.
+        choose: Which ones.
+
     Raises:
-        FinetuneError: rows that can't be read, or ids that stand twice; all are listed.
+        FinetuneError: no rows, rows that can't be read, or ids that stand twice; all are listed.
     """
     questions, faults = [], []
     for number in range(len(rows)):
         try:
-            questions.append(_asked(rows, number))
+            questions.append(_asked(rows, number, choose))
         except FinetuneError as error:
             faults.append(str(error))
     twice = [index for index, count in Counter(row.index for row in questions).items() if count > 1]
     faults += [f"the id {index} stands twice" for index in twice]
     if faults:
         raise FinetuneError(f"{rows.data_set.path}: rows that can't be asked:\n{bullet_list(faults)}")
+    if not questions:
+        raise FinetuneError(f"{rows.data_set.path}: no rows in it; expected a question in each.")
     return questions
 
 
-def _asked(rows: SourceRows, number: int) -> AskedRow:
+def _asked(rows: SourceRows, number: int, choose: Choose) -> AskedRow:
     raw = rows.raw(number)
     sample = rows.sample(number, _with_answer(raw) if isinstance(raw, Mapping) else raw)
     contents = [message["content"] for message in sample["messages"] if message["role"] == "user"]
     if sample["messages"][0]["role"] == "system":
         raise RowError(sample["where"], [Fault("roles", "a system's message, which is not asked here")])
     pictures = iter(sample["images"])
-    images: dict[str, Callable[[], bytes]] = {}
+    asked = AskedRow(str(raw.get("id", number + 1)), ())
     parts: list[tuple[str, str]] = []
     first = contents[0]
     for part in [{"type": "text", "text": first}] if isinstance(first, str) else first:
         if part["type"] == "image":
-            picture = next(pictures)
-            name = _name_of(picture)
-            images[name] = partial(_bytes_of, picture)
-            parts.append(("image", name))
+            parts.append(_take(asked, next(pictures), choose))
         elif text := part["text"].strip():
             parts.append(("text", text))
     if not any(kind == "text" for kind, _ in parts):
         raise RowError(sample["where"], [Fault("unreadable", "a question without words")])
-    return AskedRow(str(raw.get("id", number + 1)), tuple(parts), images)
+    return replace(asked, parts=tuple(parts))
 
 
 def _with_answer(raw: Mapping[str, object]) -> dict[str, object]:
@@ -97,10 +111,47 @@ def _with_answer(raw: Mapping[str, object]) -> dict[str, object]:
     return filled
 
 
+def _take(asked: AskedRow, picture: Picture, choose: Choose) -> tuple[str, str]:
+    """Note how a picture or a film is read, and return it as a part of the question."""
+    if not picture.frames:
+        name = _name_of(picture)
+        asked.images[name] = partial(_bytes_of, picture)
+        return "image", name
+    frame_count(picture.source, picture.frames, name=picture.name)  # what is no film is told by its row's name
+    name = f"{film_digest(picture.source, name=picture.name)}-{picture.frames}{_played_as(picture)}"
+    asked.frames[name] = partial(_frames_of, picture, picture.frames, choose)
+    if Path(name).suffix:
+        asked.images[name] = partial(_bytes_of, picture)
+    return "film", name
+
+
+def _played_as(picture: Picture) -> str:
+    """Return the suffix of a film that a browser may play; nothing for others: their frames are shown."""
+    if isinstance(picture.source, list):
+        return ""
+    file = image_source(picture.source, picture.name).file
+    if isinstance(file, Path):
+        if not file.is_file() or file.stat().st_size > MOST_FILM_BYTES:
+            return ""
+        with file.open("rb") as opened:
+            start = opened.read(16)
+    else:
+        start = file.getvalue()[:16]
+    return next((suffix for suffix, begin in BROWSERS_PLAY.items() if begin.match(start)), "")
+
+
+def _frames_of(picture: Picture, count: int, choose: Choose) -> list[bytes]:
+    return [_as_png(frame) for frame in frames_of(picture.source, count, name=picture.name, choose=choose)]
+
+
+def _as_png(frame: Image.Image) -> bytes:
+    data = BytesIO()
+    frame.save(data, "PNG")
+    return data.getvalue()
+
+
 def _name_of(picture: Picture) -> str:
     """Return a name made of a picture's bytes and of their format."""
-    if picture.frames:
-        raise RowError(picture.where, [Fault("image_unreadable", "a video, where pictures are expected")])
     size_of(picture.source, name=picture.name)  # what is no picture is told by its row's name
     data = _bytes_of(picture)
     with Image.open(BytesIO(data)) as image:

@@ -10,6 +10,7 @@ JPEGs are decoded in full: Pillow's `draft` and `reducing_gap` would be quicker 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -28,7 +29,7 @@ from finetune.media.sources import ImageSource, image_source
 from soup.errors import FinetuneError
 from soup.support.extras import install_line
 
-__all__ = ["MAX_PIXELS", "as_rgb", "frames_of", "open_picture", "upright"]
+__all__ = ["MAX_PIXELS", "as_rgb", "film_digest", "frames_of", "open_picture", "upright"]
 
 # How whole files end, by Pillow's names of formats; a WebP that is cut off has no header for Pillow.
 ENDINGS = {
@@ -144,6 +145,23 @@ def frame_count(source: object, count: int, *, name: str | None = None, max_pixe
     with _opened(named) as image:
         check_size(image.size, named, max_pixels)
         return min(_count_frames(image, named), count)
+
+
+def film_digest(source: object, *, name: str | None = None) -> str:
+    """Digest what a video is read from, whatever it is called: the file, or all its frames in their order.
+
+    Raises:
+        FinetuneError: it is not there.
+    """
+    if isinstance(source, list | tuple):
+        return hashlib.sha256("".join(film_digest(frame, name=name) for frame in source).encode()).hexdigest()
+    file = image_source(source, name).file
+    if not isinstance(file, Path):
+        return hashlib.sha256(file.getvalue()).hexdigest()
+    if file.is_dir():
+        return film_digest(_pictures_in(file), name=name)
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -22,10 +22,10 @@ from soup.cli.training import needs_extra
 from soup.evaluation.config import EvalConfig
 
 if TYPE_CHECKING:
-    from evaluators.arena.record import Pictures, Question
+    from evaluators.arena.record import Asked
     from soup.report.tables import ScoreTable
 
-__all__ = ["arena_commands", "arena_report", "is_arena", "print_arena"]
+__all__ = ["arena_commands", "arena_report", "print_arena"]
 
 LOOPBACK = "127.0.0.1"
 ASKED_BY = ("model", "engine", "engine_args", "engine_url", "batch_size", "timeout_seconds", "trust_remote_code")
@@ -45,6 +45,15 @@ MOST_IN_MATRIX = 12
     ),
     GroupedOption.of(
         "Evaluate", "--images", metavar="DIR", help="Where relative paths of images start. [default: FILE's]"
+    ),
+    GroupedOption.of(
+        "Evaluate",
+        "--frames",
+        type=click.IntRange(1, 1000),
+        default=8,
+        show_default=True,
+        metavar="N",
+        help="Of a film so many frames are shown to candidates, evenly spread as VLMEvalKit does.",
     ),
     *carrier_options(EvalConfig, *ASKED_BY, *(f"judge_{name}" for name in JUDGED_BY), "workers", "ray"),
     GroupedOption.of(
@@ -87,11 +96,15 @@ def arena(values: Values) -> None:
     with needs_extra():
         from evaluators.arena.record import Arena
         from evaluators.arena.report import arena_document
+        from evaluators.arena.server import refuse_unheard
         from evaluators.arena.task import ArenaTask, serving
-    run = run or prompts.with_name(f"{prompts.stem}.arena")
+    run = run or _beside(prompts)
+    if not values["dry_run"] and not values["report"]:
+        refuse_unheard(values["host"], values["port"])
     with open_board(values) as board:
-        questions = _questions(prompts, values["images"]) if prompts else None
-        task = ArenaTask(run, questions, values["checkpoints"], values.carrier(EvalConfig))
+        questions = _questions(prompts, values["images"], values["frames"]) if prompts else None
+        config, least = values.carrier(EvalConfig), 1 if values["report"] else 2
+        task = ArenaTask(run, questions, values["checkpoints"], config, values["baseline"], least)
         if values["dry_run"]:
             plan = task.plan()
         else:
@@ -113,9 +126,9 @@ def arena(values: Values) -> None:
                 click.echo(summary, err=True)
 
 
-def is_arena(directory: Path) -> bool:
-    """Whether a directory holds an arena."""
-    return (directory / "arena.json").is_file()
+def _beside(prompts: Path) -> Path:
+    named = prompts if prompts.name not in ("", "..") else prompts.resolve()
+    return named.with_name(f"{named.stem}.arena")
 
 
 def arena_report(directory: Path) -> tuple[dict[str, object], ScoreTable]:
@@ -203,14 +216,16 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
-def _questions(prompts: Path, images: str | None) -> list[tuple[Question, Pictures]]:
+def _questions(prompts: Path, images: str | None, frames: int) -> list[Asked]:
     with needs_extra():
         from evaluators.arena.record import Question
+        from evaluators.vlmeval.films import vlmeval_frame_indices
         from finetune.config import DataSet
         from finetune.data.asked_rows import asked_rows
         from finetune.data.source_rows import SourceRows
-    rows = asked_rows(SourceRows(DataSet.model_validate({"path": str(prompts), "images": images})))
-    return [(Question(row.index, row.parts), row.images) for row in rows]
+    data_set = DataSet.model_validate({"path": str(prompts), "images": images, "frames": frames})
+    rows = asked_rows(SourceRows(data_set), vlmeval_frame_indices)
+    return [(Question(row.index, row.parts), row.images, row.frames) for row in rows]
 
 
 arena_commands = [arena]

@@ -147,12 +147,13 @@ def report(values: Values) -> None:
 
     Every single model, and every soup that came out of it. With --html a page of all that is known about them.
     """
-    from soup.cli.arena import arena_report, is_arena, print_arena
+    from soup.cli.arena import arena_report, print_arena
     from soup.cli.console import open_board, print_json, print_table
+    from soup.evaluation.run_directory import Kind, directory_kind
     from soup.report.page.document import directory_document, directory_table
     from soup.report.table_texts import as_csv, as_markdown
 
-    of_arena = arena_report(values["run"]) if is_arena(values["run"]) else None
+    of_arena = arena_report(values["run"]) if directory_kind(values["run"]) == Kind.ARENA else None
     if values["html"]:
         from soup.report.page.render import write_report
 

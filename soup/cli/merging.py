@@ -84,7 +84,11 @@ def merge(values: Values) -> None:
     *pool_options,
     *carrier_options(MergeOptions, "dtype", "drop", "tokenizer", "allow_nonfinite"),
     GroupedOption.of(
-        "Output", "--run-dir", metavar="DIR", help="Keep it in this run's directory, too, for soup report --html."
+        "Output",
+        "--run-dir",
+        type=click.Path(file_okay=False),
+        metavar="DIR",
+        help="Keep it in this run's directory, too, for soup report --html.",
     ),
     plot_option,
     json_option,
@@ -95,11 +99,14 @@ def check(values: Values) -> None:
     Every mismatch is listed, before a GPU hour is spent.
     """
     from soup.cli.console import open_board, print_distances, print_json, print_line
+    from soup.evaluation.run_directory import RunDirectory
     from soup.report.pool_check import check
     from soup.support.pictures import refuse_picture
 
     if values["plot"]:
         refuse_picture(values["plot"])
+    if values["run_dir"]:
+        RunDirectory.choose(values["run_dir"], ())
     with open_board(values) as board:
         report = check(
             values.pool,

@@ -44,7 +44,7 @@ def needs_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise FinetuneError(f"Training needs {error.name}: {install_line(error.name or '', 'finetune')}") from error
+        raise FinetuneError(f"This command needs {error.name}: {install_line(error.name or '', 'finetune')}") from error
 
 
 @click.command("finetune", cls=Command, example="soup finetune pool.yaml")

@@ -43,6 +43,7 @@ __all__ = [
     "has_check",
     "locate",
     "may_have_parts",
+    "ranks",
     "show",
     "target_hint",
     "target_of",
@@ -155,6 +156,11 @@ def check(evaluator: Evaluator, benchmark: Benchmark, checkpoint: Path) -> None:
 def has_check(evaluator: Evaluator) -> bool:
     """Whether the evaluator has a `check` of its own."""
     return _has_own(evaluator, "check")
+
+
+def ranks(evaluator: Evaluator) -> bool:
+    """Look up `Harness.ranks` of any evaluator."""
+    return bool(_member(evaluator, "ranks"))
 
 
 def count(evaluator: Evaluator, benchmark: Benchmark) -> int | None:

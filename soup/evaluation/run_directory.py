@@ -13,8 +13,9 @@ RUN/pool.json        what `soup check` measured
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from soup.checkpoints.hub import is_hub_id
@@ -25,7 +26,44 @@ from soup.merging.recipe import Recipe
 from soup.support.open_files import real_path
 from soup.support.options import option_name
 
-__all__ = ["RunDirectory", "strategy_file_name"]
+__all__ = ["Kind", "RunDirectory", "directory_kind", "refuse_other_kind", "strategy_file_name"]
+
+
+class Kind(StrEnum):
+    """What a directory was made for, as an error calls it."""
+
+    ARENA = "an arena"
+    STUDY = "a study"
+    JOBS = "the jobs of a pool of fine-tunes"
+    RUN = "the run of a search"
+    CHECKPOINT = "a checkpoint"
+
+
+_MARKS: dict[Kind, Callable[[Path], bool]] = {
+    Kind.ARENA: lambda path: (path / "arena.json").is_file(),
+    Kind.STUDY: lambda path: (path / "study.json").is_file(),
+    Kind.JOBS: lambda path: any(path.glob("*/state.json")) and any(path.glob("*/job.json")),
+    Kind.RUN: lambda path: any((path / name).exists() for name in (FILE_NAME, "pool.json")),
+    Kind.CHECKPOINT: looks_like_checkpoint,
+}
+"""In their order: an arena has a journal, too."""
+
+
+def directory_kind(path: Path) -> Kind | None:
+    """Say what a directory was made for; None where it is new, or has no mark of any of these."""
+    return next((kind for kind, is_marked in _MARKS.items() if is_marked(path)), None)
+
+
+def refuse_other_kind(path: Path, expected: Kind) -> None:
+    """Refuse a directory that was made for something else, before files of two kinds lie in it.
+
+    Raises:
+        OutputError: it was.
+    """
+    if (kind := directory_kind(path)) not in (None, expected):
+        raise OutputError(
+            f"{path}: expected {expected} or a new folder, found {kind}. Choose another {option_name('run_dir')}."
+        )
 
 
 def strategy_file_name(strategy: str) -> str:
@@ -46,8 +84,13 @@ class RunDirectory:
         Args:
             named: What the user names, if anything.
             locations: The pool's directory, or its checkpoints one by one.
+
+        Raises:
+            OutputError: the directory was made for something else.
         """
-        return cls(Path(named) if named is not None else _beside(locations))
+        run = cls(Path(named) if named is not None else _beside(locations))
+        refuse_other_kind(run.path, Kind.RUN)
+        return run
 
     @property
     def journal(self) -> Path:

@@ -13,7 +13,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Score, Split
 from soup.evaluation.candidate import SoupCandidate, make_candidate
 from soup.evaluation.estimates import refuse_failed_audit
-from soup.evaluation.harnesses import has_check
+from soup.evaluation.harnesses import has_check, ranks
 from soup.evaluation.journal import Journal, score_key
 from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
@@ -227,7 +227,7 @@ class Scorer:
         earlier = [known for known, _ in self.evaluated.values()]
         for subject, text in score_remarks(recipe.names, scores, earlier):
             self.remark(text, subject)
-        if len(earlier) + 1 == len(self.pool):
+        if len(earlier) + 1 == len(self.pool) and any(ranks(entry.evaluator) for entry in self.suite.entries):
             by_digest = {digest: known for (_, digest), (known, _) in self.evaluated.items()}
             if remark := constant_scores(by_digest | {recipe.digest: scores}):
                 self.remark(remark)

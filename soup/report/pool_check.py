@@ -109,8 +109,12 @@ class PoolReport:
         return draw(lambda target: draw_pool(distances, target), path)
 
     def keep(self, run_dir: str | Path) -> None:
-        """Keep it in a run's directory, for the run's report."""
-        write_atomic(RunDirectory(Path(run_dir)).pool_check, json.dumps(self.as_json(), indent=2))
+        """Keep it in a run's directory, for the run's report.
+
+        Raises:
+            OutputError: the directory was made for something else.
+        """
+        write_atomic(RunDirectory.choose(run_dir, ()).pool_check, json.dumps(self.as_json(), indent=2))
 
     def as_json(self) -> dict[str, object]:
         """Return the document that `soup check --json` prints."""

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sys
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ except ImportError:  # Windows has no flock: the user must avoid two runs on one
 __all__ = ["FileLock"]
 
 log = logging.getLogger(__name__)
+POLL_SECONDS = 0.003
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 """What flock answers where the file system has no locks: Lustre without `-o flock`, NFS without a lock daemon, FUSE."""
@@ -71,6 +73,14 @@ class FileLock:
                 lock.release()
                 raise
             os.close(fd)
+
+    @classmethod
+    def wait(cls, path: Path, seconds: float) -> FileLock | None:
+        """Lock a file like `take`, for which others are waited so long; None where it is still held then."""
+        end = time.monotonic() + seconds
+        while (lock := cls.take(path)) is None and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+        return lock
 
     def _is_on(self, path: Path) -> bool:
         """Whether `path` still names the file that is locked."""

@@ -1,4 +1,4 @@
-"""An append-only file of lines, of one writer: a line is on the disk before whoever wrote it goes on.
+"""An append-only file of lines, of one writer or of several: a line is on the disk before whoever wrote it goes on.
 
 A torn last line (it has no end, for the process was killed while it wrote) is dropped: nobody went on from it.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from soup.errors import SoupError
@@ -15,7 +16,10 @@ from soup.support.atomic_files import make_folders, sync
 from soup.support.file_lock import FileLock
 from soup.support.open_files import read_errors, refuse_irregular
 
-__all__ = ["LineLog", "whole_lines"]
+__all__ = ["LineLog", "SharedLineLog", "whole_lines"]
+
+PATIENCE_SECONDS = 30.0
+"""How long a line waits for those of other processes, each of which takes as long as the disk needs to sync."""
 
 
 def whole_lines(path: Path, error: type[SoupError]) -> list[bytes]:
@@ -26,8 +30,11 @@ def whole_lines(path: Path, error: type[SoupError]) -> list[bytes]:
     """
     refuse_irregular(path, error)
     with read_errors(path, error):
-        lines = list(io.BytesIO(path.read_bytes())) if path.exists() else []  # not splitlines, which cuts at \r, too
-    return [line for line in lines if line.endswith(b"\n")]
+        return _whole(path.read_bytes()) if path.exists() else []
+
+
+def _whole(data: bytes) -> list[bytes]:
+    return [line for line in io.BytesIO(data) if line.endswith(b"\n")]  # not splitlines, which cuts at \r, too
 
 
 class LineLog:
@@ -71,16 +78,9 @@ class LineLog:
             SoupError: of the class `error`: the disk is full or failed.
         """
         assert self.file is not None, "this log is closed"
-        end = self._end
         try:
-            self.file.truncate(end)  # only now: who opened the log may have found its lines damaged
-            while line:
-                line = line[self.file.write(line) :]
-            os.fsync(self.file.fileno())
-            self._end = self.file.tell()
+            self._end = _append(self.file, self._end, line)
         except OSError as cause:
-            with suppress(OSError):
-                self.file.truncate(end)  # else the line is torn, and dropped when the log is opened again
             raise self.error(f"{self.path}: can't be appended to ({cause.strerror or cause}).") from cause
 
     def close(self) -> None:
@@ -89,3 +89,81 @@ class LineLog:
             self.file.close()
             self.file = None
         self._lock.release()
+
+
+class SharedLineLog:
+    """A log that several processes write, each of them alone for the time of a line.
+
+    Args:
+        path: The file, which is made with its folders.
+        error: The class of error to raise.
+    """
+
+    def __init__(self, path: Path, error: type[SoupError]) -> None:
+        self.path, self.error = path, error
+        self._end = self._inode = 0
+        self._file: io.FileIO | None = None
+
+    @contextmanager
+    def turn(self) -> Iterator[list[bytes]]:
+        """Have the file for oneself for the time of a `with`, which gets the lines that came since the last turn.
+
+        After a kill in the middle of it, the others go on. Lines come again where the file was replaced, or where the
+        body of the `with` raised.
+
+        Raises:
+            SoupError: of the class `error`: it can't be read or written, or others never gave it back.
+        """
+        refuse_irregular(self.path, self.error)
+        try:
+            make_folders(self.path.parent)
+            lock = FileLock.wait(self.path, PATIENCE_SECONDS)
+            if lock is None:
+                raise self.error(f"{self.path}: another process has held it for {PATIENCE_SECONDS:g} s; look at that.")
+            before = self._end, self._inode
+            try:
+                with self.path.open("ab+", buffering=0) as self._file:
+                    yield self._new_lines(self._file)
+            except BaseException:
+                self._end, self._inode = before
+                raise
+            finally:
+                self._file = None
+                lock.release()
+        except OSError as cause:
+            raise self.error(f"{self.path}: can't be written ({cause.strerror or cause}).") from cause
+
+    def append(self, line: bytes) -> None:
+        """Append a line, with its end, within a turn. When this returns, it survives a kill.
+
+        Raises:
+            OSError: the disk is full or failed; the line is not there.
+        """
+        assert self._file is not None, "a line is appended within a turn"
+        self._end = _append(self._file, self._end, line)
+
+    def _new_lines(self, file: io.FileIO) -> list[bytes]:
+        status = os.fstat(file.fileno())
+        if status.st_ino != self._inode or status.st_size < self._end:
+            sync(self.path.parent)
+            self._end, self._inode = 0, status.st_ino
+        file.seek(self._end)
+        lines = _whole(file.readall())
+        if lines:
+            os.fsync(file.fileno())  # whoever wrote the last one may have been killed before its own
+        self._end += sum(map(len, lines))
+        return lines
+
+
+def _append(file: io.FileIO, end: int, line: bytes) -> int:
+    """Write a line behind the last whole one, and return where it ends; where that fails, nothing of it stays."""
+    try:
+        file.truncate(end)  # only now: who opened the log may have found its lines damaged
+        while line:
+            line = line[file.write(line) :]
+        os.fsync(file.fileno())
+        return file.tell()
+    except OSError:
+        with suppress(OSError):
+            file.truncate(end)  # else the line is torn, and dropped when the log is read again
+        raise

@@ -133,14 +133,12 @@ def test_an_arena_needs_neither_checkpoints_nor_prompts_to_be_looked_at(here):
 def test_votes_become_a_table_of_ratings(here):
     run("ckpts/c", *COMMAND, "--report")
     arena = Arena(here / "prompts.arena")
-    with VoteLog(arena.votes_path) as log:
-        for voter in ("ann", "bob"):
-            for question in ("q1", "q2", "q4", "q5"):
-                log.add(vote(arena, voter, question, "b", "a", "left" if question != "q5" else "tie"))
-                log.add(
-                    vote(arena, voter, question, "c", "b", "right" if (voter, question) == ("ann", "q1") else "left")
-                )
-        log.add(vote(arena, "bob", "q1", "a", "c", "skip"))
+    log = VoteLog(arena.votes_path)
+    for voter in ("ann", "bob"):
+        for question in ("q1", "q2", "q4", "q5"):
+            log.add(vote(arena, voter, question, "b", "a", "left" if question != "q5" else "tie"))
+            log.add(vote(arena, voter, question, "c", "b", "right" if (voter, question) == ("ann", "q1") else "left"))
+    log.add(vote(arena, "bob", "q1", "a", "c", "skip"))
     out = run("--run-dir", "prompts.arena", "--report", "--baseline", "a").stdout
     assert out.startswith("people: 16 votes (2 ties), 1 skipped; 6 questions, 12 pairs\n")
     assert [line.split()[0] for line in out.splitlines()[2:5]] == ["c", "b", "a"]
@@ -229,12 +227,13 @@ def test_a_judge_that_can_not_be_read_or_stops_is_told_and_its_votes_stay(here):
     ("words", "why"),
     [
         ((), "no arena"),
-        (("--prompts", "empty.jsonl", "ckpts/a"), "no question in it"),
+        (("--prompts", "empty.jsonl", "ckpts/a"), "empty.jsonl: no rows in it"),
         (("--prompts", "bad.jsonl", "ckpts/a"), "rows that can't be asked:\n"),
         (("--prompts", "twice.jsonl", "ckpts/a"), "the id x stands twice"),
         (("--prompts", "prompts.jsonl", "ckpts/none"), "ckpts/none: "),
         (("--prompts", "prompts.jsonl", "ckpts/a", "--judge-model", "x"), "A judge needs both"),
-        (("--prompts", "prompts.jsonl", "ckpts/a", "--report", "--baseline", "z"), "no candidate 'z'"),
+        (("--prompts", "prompts.jsonl", "ckpts/a", "--report", "--baseline", "z"), "no candidate 'z'. Known: a"),
+        (("--prompts", "prompts.jsonl", "ckpts/a"), "expected two candidates, found a alone"),
     ],
     ids=lambda words: " ".join(words)[:40] if isinstance(words, tuple) else "",
 )
@@ -244,6 +243,7 @@ def test_bad_input_is_told_in_a_sentence(here, words, why):
     (here / "twice.jsonl").write_text('{"id": "x", "question": "Q"}\n' * 2)
     with pytest.raises(SoupError, match=why):
         run(*words, "--run-dir", "x.arena", *SPEAKER)
+    assert not asked(here)
 
 
 def test_nothing_to_go_on_is_a_usage_error(here):
@@ -254,7 +254,7 @@ def test_nothing_to_go_on_is_a_usage_error(here):
 def test_another_checkpoint_of_a_known_name_and_other_prompts_are_refused(here):
     run(*COMMAND, "--report")
     make_checkpoint(here / "other" / "a", 9, head=[9, 0, 0, 0])
-    with pytest.raises(SoupError, match=r"a: the arena prompts.arena has another candidate of that name"):
+    with pytest.raises(SoupError, match=r"a: the arena prompts.arena has other weights under that name"):
         run("other/a", "--run-dir", "prompts.arena", *SPEAKER, "--report")
     write_prompts(here / "prompts.jsonl", count=7)
     with pytest.raises(SoupError, match=r"an arena of other questions \(1 differ, e.g. q6\)"):

@@ -65,10 +65,10 @@ def made_arena(path, answers):
     name = f"{'ab' * 32}.png"
     count = len(next(iter(answers.values())))
     questions = [
-        (Question(f"q{n}", ((("image", name),) if n == 0 else ()) + (("text", f"What of {n}?"),)), {})
+        (Question(f"q{n}", ((("image", name),) if n == 0 else ()) + (("text", f"What of {n}?"),)), {}, {})
         for n in range(count)
     ]
-    questions[0] = (questions[0][0], {name: picture.read_bytes})
+    questions[0] = (questions[0][0], {name: picture.read_bytes}, {})
     arena = Arena.make(Path(path), questions)
     for member, texts in answers.items():
         arena.add(Member(member, f"recipe of {member}", {}, {f"q{n}": text for n, text in enumerate(texts)}))

@@ -1,11 +1,12 @@
 "use strict";
 // Votes are kept by the server before the next pair is shown; what it has already is not counted again.
+const WAIT_MILLISECONDS = 15000; // after the last pair, until it is asked whether a candidate has joined
 const LEAST_MILLISECONDS = 400; // for which a pair is to be seen: the second click of a double click is on the next
 const KEYS = { 1: "left", 2: "right", 0: "tie", x: "skip" };
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 const element = (id) => document.getElementById(id);
 const buttons = [...document.querySelectorAll("[data-choice]")];
-let pair = null, busy = false, shownAt = 0, pictures = [];
+let pair = null, busy = false, shownAt = 0, blobs = [], waiting = 0;
 
 const stored = {
   get name() { try { return localStorage.getItem("arena-name") || ""; } catch { return this.kept || ""; } },
@@ -29,6 +30,7 @@ function say(text, isBad = false) {
 
 function showName() {
   pair = null;
+  clearTimeout(waiting);
   element("pair").hidden = element("who").hidden = true;
   element("enter").hidden = false;
   element("name").value = stored.name;
@@ -41,16 +43,48 @@ function paragraph(text) {
   return shown;
 }
 
-function picture(name, number) {
+function fetched(name, show, shown) {
+  ask(`/api/image/${encodeURIComponent(name)}`).then((url) => {
+    blobs.push(url);
+    show(url);
+  }, (error) => shown.replaceWith(paragraph(`This can't be shown: ${error.message}`)));
+  return shown;
+}
+
+function picture(name, alt) {
   const link = document.createElement("a"), image = document.createElement("img");
-  image.alt = `Picture ${number} of the question`;
+  image.alt = alt;
   link.target = "_blank";
   link.append(image);
-  ask(`/api/image/${encodeURIComponent(name)}`).then((url) => {
-    pictures.push(url);
-    image.src = link.href = url;
-  }, (error) => link.replaceWith(paragraph(`This picture can't be shown: ${error.message}`)));
-  return link;
+  return fetched(name, (url) => { image.src = link.href = url; }, link);
+}
+
+function strip(part, title) {
+  const frames = document.createElement("div");
+  frames.className = "strip";
+  frames.tabIndex = 0;
+  frames.setAttribute("role", "group");
+  frames.setAttribute("aria-label", `${title}: ${part.frames.length} frames, in their order`);
+  frames.append(...part.frames.map((name, i) => picture(name, `${title}, frame ${i + 1}`)));
+  return frames;
+}
+
+function film(part, title) {
+  if (!part.plays) return strip(part, title);
+  const video = document.createElement("video");
+  Object.assign(video, { controls: true, playsInline: true });
+  video.setAttribute("aria-label", title);
+  video.addEventListener("error", () => video.isConnected && video.replaceWith(strip(part, title))); // a codec it lacks
+  return fetched(part.value, (url) => { video.src = url; }, video);
+}
+
+function parts(all) {
+  const counts = { image: 0, film: 0 };
+  return all.map((part) => {
+    if (part.type === "text") return paragraph(part.value);
+    const number = ++counts[part.type];
+    return part.type === "film" ? film(part, `Film ${number}`) : picture(part.value, `Picture ${number} of the question`);
+  });
 }
 
 function show(state) {
@@ -59,12 +93,14 @@ function show(state) {
   element("who").hidden = false;
   element("progress").textContent = `${state.voter}: ${state.done} of ${state.pairs} pairs`;
   element("pair").hidden = !pair;
-  pictures.splice(0).forEach((url) => URL.revokeObjectURL(url));
-  if (!pair) return say("You have seen every pair. Thank you.");
+  element("question").replaceChildren(...(pair ? parts(pair.parts) : []));
+  blobs.splice(0).forEach((url) => URL.revokeObjectURL(url));
+  clearTimeout(waiting);
+  if (!pair) {
+    waiting = setTimeout(next, WAIT_MILLISECONDS);
+    return say("You have seen every pair. Thank you.");
+  }
   say("");
-  let number = 0;
-  const parts = pair.parts.map((part) => (part.type === "image" ? picture(part.value, ++number) : paragraph(part.value)));
-  element("question").replaceChildren(...parts);
   for (const side of ["left", "right"]) {
     const text = pair[side].text.trim();
     element(side).textContent = text || "no answer";

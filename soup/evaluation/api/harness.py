@@ -95,6 +95,7 @@ class Harness(Evaluator, Protocol):
     Attributes:
         benchmarks: The benchmarks that `--eval` takes by their bare names.
         has_parts: Whether a score may come in parts, so that the names to weigh are not known before.
+        ranks: Whether a higher score is a better model. If not, equal scores of all models are nothing strange.
         target_hint: What stands for a target in `HARNESS:TARGET`, e.g. `FILE.py:FUNCTION`. Empty: the harness's bare
             name is a benchmark.
         target_syntax: Where a target ends in `--eval`. `one`: at a comma. `list`: at a comma too, and names right
@@ -103,6 +104,7 @@ class Harness(Evaluator, Protocol):
 
     benchmarks: ClassVar[Mapping[str, BenchmarkInfo]] = MappingProxyType({})
     has_parts: ClassVar[bool] = True
+    ranks: ClassVar[bool] = True
     target_hint: ClassVar[str] = ""
     target_syntax: ClassVar[TargetSyntax] = "one"
 

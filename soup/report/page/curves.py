@@ -11,17 +11,12 @@ from soup.report.page.run_record import read_document
 from soup.report.tables import ScoreRow, ScoreTable
 from soup.support.json_text import parse_json_object
 
-__all__ = ["curves_document", "curves_table", "holds_jobs"]
+__all__ = ["curves_document", "curves_table"]
 
 LOSSES = "loss.jsonl"
 CURVES = {"loss": "loss", "validation/loss": "loss on held-out rows", "learning_rate": "learning rate"}
 MOST_POINTS = 200
 """So many points of a curve are drawn, evenly spaced."""
-
-
-def holds_jobs(directory: Path) -> bool:
-    """Whether a directory holds the jobs of `soup finetune`."""
-    return any(directory.glob("*/state.json")) and any(directory.glob("*/job.json"))
 
 
 def curves_document(directory: Path) -> dict[str, object]:

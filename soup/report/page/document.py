@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from soup.report.page.curves import curves_document, curves_table, holds_jobs
+from soup.evaluation.run_directory import Kind, directory_kind
+from soup.report.page.curves import curves_document, curves_table
 from soup.report.page.headline import contributions, headline
 from soup.report.page.questions import changed_questions
 from soup.report.page.run_record import RunRecord
@@ -23,18 +24,20 @@ def directory_document(directory: Path, *, with_images: bool = True) -> dict[str
     Raises:
         JournalError: it is none of these, or a file is damaged.
     """
-    if (directory / STUDY).is_file():
+    kind = directory_kind(directory)
+    if kind == Kind.STUDY:
         return cleaned({**study_document(directory / STUDY), "title": directory.absolute().name})
-    if holds_jobs(directory):
+    if kind == Kind.JOBS:
         return cleaned({**curves_document(directory), "title": directory.absolute().name})
     return run_document(directory, with_images=with_images)
 
 
 def directory_table(directory: Path) -> ScoreTable:
     """Return the table of what a directory holds; see `directory_document`."""
-    if (directory / STUDY).is_file():
+    kind = directory_kind(directory)
+    if kind == Kind.STUDY:
         return study_table(study_document(directory / STUDY))
-    if holds_jobs(directory):
+    if kind == Kind.JOBS:
         return curves_table(curves_document(directory))
     return run_table(directory)
 

@@ -45,7 +45,8 @@ def arena(tmp_path):
     Image.new("RGB", (4, 4)).save(picture)
     name = f"{'ef' * 32}.png"
     parts = (("image", name), ("text", "Look."))
-    questions = [(Question(f"q{n}", (*parts, ("text", f"<{n}>?"))), {name: picture.read_bytes}) for n in range(COUNT)]
+    images = {name: picture.read_bytes}
+    questions = [(Question(f"q{n}", (*parts, ("text", f"<{n}>?"))), images, {}) for n in range(COUNT)]
     arena = Arena.make(tmp_path / "x.arena", questions)
     for member, texts in (("base", BASE), ("good", GOOD)):
         arena.add(Member(member, f"recipe of {member}", {}, {f"q{n}": text for n, text in enumerate(texts)}))
@@ -72,9 +73,9 @@ def candidate(tmp_path, texts, name="m"):
 
 def voted(arena, *votes):
     """Votes of (voter, question, better text, worse text, choice)."""
-    with VoteLog(arena.votes_path) as log:
-        for voter, question, better, worse, choice in votes:
-            log.add(Vote(voter, "person", question, text_key(better), text_key(worse), choice))
+    log = VoteLog(arena.votes_path)
+    for voter, question, better, worse, choice in votes:
+        log.add(Vote(voter, "person", question, text_key(better), text_key(worse), choice))
 
 
 def test_a_judge_scores_any_candidate_against_the_baseline(tmp_path, arena, settings):

@@ -24,13 +24,13 @@ def arena(tmp_path):
     answers = {name: [f"{name} {n}" for n in range(12)] for name in ("a", "b")}
     answers["c"] = [*answers["b"][:6], *(f"c {n} is longer than the others are" for n in range(6, 12))]
     arena = made_arena(tmp_path / "x.arena", answers)
-    with VoteLog(arena.votes_path) as log:
-        for n in range(12):
-            log.add(vote(arena, "ann", f"q{n}", "b", "a", "tie" if n == 0 else "left"))
-            log.add(vote(arena, HOSTILE, f"q{n}", "b", "a", "right" if n < 3 else "left"))
-        for n in range(6, 12):
-            log.add(vote(arena, "ann", f"q{n}", "c", "a", "left" if n < 8 else "right"))
-        log.add(vote(arena, "ann", "q6", "b", "c", "skip"))
+    log = VoteLog(arena.votes_path)
+    for n in range(12):
+        log.add(vote(arena, "ann", f"q{n}", "b", "a", "tie" if n == 0 else "left"))
+        log.add(vote(arena, HOSTILE, f"q{n}", "b", "a", "right" if n < 3 else "left"))
+    for n in range(6, 12):
+        log.add(vote(arena, "ann", f"q{n}", "c", "a", "left" if n < 8 else "right"))
+    log.add(vote(arena, "ann", "q6", "b", "c", "skip"))
     return arena
 
 
@@ -66,10 +66,10 @@ def test_numbers_are_those_of_the_votes(arena):
 
 
 def test_people_and_judges_are_told_apart(arena):
-    with VoteLog(arena.votes_path) as log:
-        for match in all_matches(arena):
-            sides = (match.first, match.second)
-            log.add(Vote("people", "judge", match.question, *sides, "tie", orders=("left", "right")))
+    log = VoteLog(arena.votes_path)
+    for match in all_matches(arena):
+        sides = (match.first, match.second)
+        log.add(Vote("people", "judge", match.question, *sides, "tie", orders=("left", "right")))
     document = arena_document(arena, draws=20)
     people, judge = document["voters"]
     assert (people["votes"], judge["votes"], judge["ties"]) == (30, 24, 24)

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from evaluators.arena.matches import Schedule
-from evaluators.arena.record import Arena
-from evaluators.arena.server import arena_token
+from evaluators.arena.record import Arena, Member
+from evaluators.arena.server import arena_token, refuse_unheard
 from evaluators.arena.task import serving
-from evaluators.arena.votes import read_votes
-from soup.errors import EvaluatorError, JournalError
-from tests.helpers.arenas import made_arena
+from evaluators.arena.votes import VoteLog, read_votes
+from soup.errors import EvaluatorError
+from tests.helpers.arenas import made_arena, vote
 
 ANSWERS = {"alpha": ["yes", "one", "red"], "beta": ["yes", "two <b>bold</b>", "blue"]}
 
@@ -99,14 +99,72 @@ def test_votes_outlive_the_server_and_its_link_stays(arena):
         token = first.token
         _, _, state = ask(first, "/api/next?voter=ann")
         ask(first, "/api/vote", ballot_of(state, "ann", "tie"))
-        with pytest.raises(JournalError, match="somebody else serves this arena"), serving(arena, "127.0.0.1", 0):
-            pass
     with served(Arena(arena.path)) as second:
         assert second.token == token
         _, _, again = ask(second, "/api/next?voter=ann")
         assert again["done"] == 1
         assert again["pair"]["question"] != state["pair"]["question"]
         assert ask(second, "/api/vote", ballot_of(state, "ann", "left"))[2]["counted"] is False
+
+
+def test_two_pages_of_one_arena_share_their_votes(arena):
+    with served(arena) as first, served(Arena(arena.path)) as second:
+        assert first.token == second.token
+        _, _, state = ask(first, "/api/next?voter=ann")
+        body = ballot_of(state, "ann", "left")
+        assert ask(first, "/api/vote", body)[2]["counted"]
+        _, _, told = ask(second, "/api/vote", body)
+        assert (told["counted"], told["done"]) == (False, 1)
+        assert ask(second, "/api/vote", ballot_of(told, "ann", "right"))[2]["counted"]
+        _, _, end = ask(first, "/api/next?voter=ann")
+        assert (end["done"], end["pair"]) == (2, None)
+    assert len(arena.votes_path.read_text().splitlines()) == 2
+
+
+def test_a_judge_votes_while_the_page_is_served(server, arena):
+    log = VoteLog(arena.votes_path)
+    _, _, state = ask(server, "/api/next?voter=ann")
+    assert log.add(vote(arena, "wise", "q1", "alpha", "beta", by="judge"))
+    _, _, state = ask(server, "/api/vote", ballot_of(state, "ann", "left"))
+    assert (state["counted"], state["done"]) == (True, 1)
+    assert log.add(vote(arena, "wise", "q2", "alpha", "beta", by="judge"))
+    assert [each.by for each in read_votes(arena.votes_path)] == ["judge", "person", "judge"]
+
+
+def test_a_candidate_that_joins_or_answers_anew_is_shown_without_a_restart_and_no_vote_is_lost(server, arena):
+    _, _, state = ask(server, "/api/next?voter=ann")
+    ask(server, "/api/vote", ballot_of(state, "ann", "left"))
+    voted = state["pair"]["question"]
+    elsewhere = Arena(arena.path)
+    elsewhere.add(Member("gamma", "recipe of gamma", {}, {"q0": "no", "q1": "one", "q2": "green"}))
+    _, _, state = ask(server, "/api/next?voter=ann")
+    assert (state["done"], state["pairs"]) == (1, 5)  # q0 yes and no, q1 one and two, three on q2
+    texts = set()
+    shown = state
+    while shown["pair"]:
+        texts |= {shown["pair"][side]["text"] for side in ("left", "right")}
+        _, _, shown = ask(server, "/api/vote", ballot_of(shown, "ann", "tie"))
+    assert {"no", "green"} <= texts
+    elsewhere.add(Member("gamma", "recipe of gamma", {"engine": "another"}, {"q0": "no", "q1": "one", "q2": "grey"}))
+    status, _, told = ask(server, "/api/vote", ballot_of(state, "ann", "tie"))
+    assert (status, told.get("counted", False)) in [(200, False), (400, False)]  # voted on, or gone
+    _, _, state = ask(server, "/api/next?voter=ann")
+    assert {state["pair"][side]["text"] for side in ("left", "right")} < {"grey", "red", "blue"}
+    votes = read_votes(arena.votes_path)
+    assert len(votes) == 5
+    assert next(each.choice for each in votes if each.question == voted) == "left"
+
+
+def test_a_candidate_s_file_that_is_damaged_is_told_and_the_page_goes_on_when_it_is_mended(server, arena):
+    _, _, state = ask(server, "/api/next?voter=ann")
+    bad = arena.path / "candidates" / "003-bad.json"
+    bad.write_text("{")
+    for path, body in (("/api/next?voter=ann", None), ("/api/vote", ballot_of(state, "ann", "left"))):
+        status, _, told = ask(server, path, body)
+        assert (status, "003-bad.json" in told["error"]) == (500, True)
+    assert not arena.votes_path.read_text()
+    bad.unlink()
+    assert ask(server, "/api/vote", ballot_of(state, "ann", "left"))[2]["counted"]
 
 
 def test_a_name_is_one_name_however_it_is_spaced(server, arena):
@@ -262,6 +320,9 @@ def test_where_it_can_not_listen_is_told(arena):
             serving(arena, "127.0.0.1", port),
         ):
             pass
+        with pytest.raises(EvaluatorError, match=f"127.0.0.1:{port}: can't be listened at"):
+            refuse_unheard("127.0.0.1", port)
+    refuse_unheard("127.0.0.1", port)
     with pytest.raises(EvaluatorError, match="can't be listened at"), serving(arena, "no.such.host.invalid", 0):
         pass
 
