@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from string import ascii_uppercase
 
 from evaluators.vlmeval.library_types import Frame, Row
 from evaluators.vlmeval.light_import import vlmeval_module
@@ -25,7 +26,8 @@ def unparsed_share(metric: str, frame: Frame) -> float | None:
     is_parsed = _PARSERS.get(metric)
     if is_parsed is None:
         return None
-    rows = [row for row in frame.to_dict("records") if row["prediction"] != LOST]
+    columns = [name for name in frame if name in ascii_uppercase or name == "prediction"]  # what VLMEvalKit looks at
+    rows = [row for row in frame[columns].to_dict("records") if row["prediction"] != LOST]
     parsed = [result for row in rows if (result := is_parsed(row)) is not None]
     return parsed.count(False) / len(parsed) if parsed else None
 
@@ -33,7 +35,8 @@ def unparsed_share(metric: str, frame: Frame) -> float | None:
 def _names_option(row: Row) -> bool | None:
     """Whether an option's letter or words are in the answer; None for a question without options."""
     library = vlmeval_module("dataset.utils.multiple_choice")
-    return bool(library.prefetch_answer(row)) if len(library.build_choices(row)) > 1 else None
+    choices = library.build_choices(row)
+    return bool(library.can_infer(row["prediction"], choices)) if len(choices) > 1 else None
 
 
 def _says_yes_or_no(row: Row) -> bool:

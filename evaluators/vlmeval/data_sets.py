@@ -37,6 +37,9 @@ __all__ = ["ImageFiles", "data_file", "data_folder", "open_data_set", "question_
 FOLDER_VARIABLE = "LMUData"  # the environment variable that names the folder of test sets, VLMEvalKit's spelling
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 START_CHARACTERS = 8  # of base64, that hold the six bytes by which the kinds of image are told apart
+WRITERS = 4
+"""Threads that write images. What a file system does to make a file is done for one folder after the other: so images
+lie in sixteen folders."""
 
 DOWNLOADS = ("download", "load_dataset(", "LMUDataRoot")
 """Where one of these is in a class's `load_data`, the table that it makes of its downloads is expected as our file."""
@@ -232,30 +235,35 @@ class ImageFiles:
 
     def start_writing(self, prompts: Iterable[Prompt]) -> Callable[[], None]:
         """Write the images of prompts that are not on disk yet, in the background; return what waits for the last."""
-        paths = {part["value"] for prompt in prompts for part in prompt if part["type"] == "image"}
+        paths = dict.fromkeys(part["value"] for prompt in prompts for part in prompt if part["type"] == "image")
         new = {path: cell for path in paths if (cell := self._unwritten.pop(path, None)) is not None}
-        writer = ThreadPoolExecutor(1)
-        writing = writer.submit(_write_files, new)
+        for folder in {Path(path).parent for path in new}:
+            folder.mkdir(exist_ok=True)
+        films = dict.fromkeys(content for content in new.values() if isinstance(content, Film))
+        writer = ThreadPoolExecutor(WRITERS)
+        writing = [writer.submit(film.write) for film in films]
+        writing += [writer.submit(_write_image, path, cell) for path, cell in new.items() if isinstance(cell, str)]
         writer.shutdown(wait=False)
-        return writing.result
+
+        def wait() -> None:
+            for each in writing:
+                each.result()
+
+        return wait
 
     def _path(self, cell: str) -> str:
         if cell not in self._paths:
             start = base64.b64decode(cell[:START_CHARACTERS])
             suffix = next((end for begin, end in SUFFIXES.items() if start.startswith(begin)), ".png")
-            path = str(self.directory / (hashlib.sha256(cell.encode()).hexdigest()[:32] + suffix))
+            digest = hashlib.sha256(cell.encode()).hexdigest()[:32]
+            path = f"{self.directory}/{digest[0]}/{digest}{suffix}"
             self._paths[cell], self._unwritten[path] = path, cell
         return self._paths[cell]
 
 
-def _write_files(new: dict[str, str | Film]) -> None:
-    for film in dict.fromkeys(content for content in new.values() if isinstance(content, Film)):
-        film.write()
-    for path, cell in new.items():
-        if isinstance(cell, Film):
-            continue
-        with Path(path).open("wb", buffering=0) as file:
-            file.write(base64.b64decode(cell))
+def _write_image(path: str, cell: str) -> None:
+    with Path(path).open("wb", buffering=0) as file:
+        file.write(base64.b64decode(cell))
 
 
 def _read(path: Path) -> Frame:

@@ -16,7 +16,7 @@ from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
-from evaluators.vlmeval.library_types import DataSet, Frame
+from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import vlmeval_module, with_globals
 from evaluators.vlmeval.own_evaluate import MetricResult, score_by_evaluate
 from evaluators.vlmeval.stand_ins import SilentLogger, replaced_names
@@ -46,7 +46,7 @@ class Metric:
 def _circular(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
     """Score by circular evaluation: a question is right if all rotations of its options are."""
     library = vlmeval_module(MULTIPLE_CHOICE)
-    dumped: dict[str, object] = {}
+    rows, dumped = _lower_case(frame), dict[str, object]()
     evaluate = with_globals(
         library.mcq_circular_eval,
         # What it would keep in files between two steps, one of them /tmp/<the time in seconds>, stays in memory.
@@ -55,10 +55,31 @@ def _circular(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> Me
         timestr=lambda: "",
         track_progress_rich=_row_evaluation(judge),
         logger=SilentLogger(),
+        prefetch_circular_group=_circle_reading(library, rows),
     )
-    rows = _lower_case(frame)
     result = evaluate(judge, rows, data_set.data, 1, "", data_set.dataset_name)
     return _accuracy(library, result, judge)
+
+
+class _Rows:
+    """As much of a table as VLMEvalKit uses of a question's rotations: rows as dicts, ten times as fast to read."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.iloc = rows
+
+    def __len__(self) -> int:
+        return len(self.iloc)
+
+
+def _circle_reading(library: ModuleType, frame: Frame) -> Callable[..., Any]:
+    """Stand in for what VLMEvalKit reads of a question's rotations before it asks a judge."""
+    rows = {row["index"]: row for row in frame.to_dict("records")}
+
+    def prefetch_circular_group(circle: Frame, verbose: bool = False) -> Any:
+        rotations = [{**rows[index], "GT": right} for index, right in zip(circle["index"], circle["GT"], strict=True)]
+        return library.prefetch_circular_group(_Rows(rotations), verbose)
+
+    return prefetch_circular_group
 
 
 def _choices(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:

@@ -210,7 +210,7 @@ def test_an_image_becomes_a_file_only_when_a_model_is_to_see_it(data, settings, 
     asked, kept = VLMEval(settings), VLMEval(settings)
     for judge in (asked, kept):
         assert judge.evaluate(candidate, MMBENCH).value == 100
-    assert len([*asked._images.directory.iterdir()]) == 30
+    assert sum(path.is_file() for path in asked._images.directory.rglob("*")) == 30
     assert not [*kept._images.directory.iterdir()]
 
 
