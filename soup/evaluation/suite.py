@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -70,6 +70,7 @@ class BenchmarkSuite:
 
     entries: tuple[SuiteEntry, ...]
     timeout_seconds: float | None = None
+    _parts: dict[Split, BenchmarkSuite] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def split(self) -> Split:
@@ -90,8 +91,10 @@ class BenchmarkSuite:
         """Return the same benchmarks over another part of their questions."""
         if all(entry.benchmark.split == split for entry in self.entries):
             return self
-        moved = (SuiteEntry.ask(replace(entry.benchmark, split=split), entry.evaluator) for entry in self.entries)
-        return BenchmarkSuite(tuple(moved), self.timeout_seconds)
+        if split not in self._parts:  # a harness goes through all questions to say which they are
+            moved = (SuiteEntry.ask(replace(entry.benchmark, split=split), entry.evaluator) for entry in self.entries)
+            self._parts[split] = BenchmarkSuite(tuple(moved), self.timeout_seconds)
+        return self._parts[split]
 
 
 def likelihood_suite(suite: BenchmarkSuite) -> tuple[BenchmarkSuite | None, dict[str, str]]:

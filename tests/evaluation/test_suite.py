@@ -9,8 +9,30 @@ import time
 import pytest
 
 from soup.errors import EvaluatorError
+from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
-from soup.evaluation.suite import build_suite, deadline
+from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, build_suite, deadline
+
+
+class Asked:
+    """A harness that counts how often it is asked which questions there are."""
+
+    count = 0
+
+    def identity(self, benchmark):
+        self.count += 1
+        return {"part": benchmark.split.part}
+
+
+def test_a_harness_is_asked_once_which_questions_a_part_has():
+    harness, report = Asked(), Split("report", 0.5)
+    suite = BenchmarkSuite((SuiteEntry.ask(Benchmark("toy", "toy", "toy"), harness),))
+    parts = [suite.on(report) for _ in range(3)]
+    assert harness.count == 2
+    assert {part.split for part in parts} == {report}
+    assert parts[0].entries[0].identity == {"part": "report"}
+    assert suite.on(Split("selection", 0.5)).entries[0].identity == {"part": "selection"}
+    assert suite.on(suite.split) is suite
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
