@@ -225,6 +225,17 @@ def test_a_bet_is_made_in_small_chunks_and_only_where_workers_have_longer_to_wai
         assert offered == bets
 
 
+def test_all_workers_share_a_round_that_a_fast_model_is_through_with_in_a_second():
+    suite = suite_of({"a": (600, 3)})
+    pool, workers = dealing(suite, 2, seconds=lambda number, chunk: 0.001 * len(chunk.positions))
+    run(pool, [task_of("first", suite)])
+    workers.given.clear()
+    run(pool, [task_of("second", suite)])
+    rounds = [[len(chunk.positions) for chunk in workers.given if chunk.requests[0][1] == turn] for turn in range(3)]
+    assert [max(sizes) for sizes in rounds] == [150, 128, 128]
+    assert all(min(sizes[:-1]) >= 128 for sizes in rounds), "enough at once to fill a batch"
+
+
 def test_the_largest_requests_are_asked_first():
     suite = suite_of({"a": (40, 1)})
     pool, workers = dealing(suite, 2)

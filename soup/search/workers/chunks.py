@@ -21,7 +21,10 @@ SHARE = 2
 """A chunk is this part of what is left for one worker."""
 
 LEAST_SECONDS = 2.0
-"""No chunk is smaller, as far as that is known: a worker asks several requests at once, which a few can't fill."""
+LEAST_REQUESTS = 128
+"""No chunk is smaller than both, as far as that is known: a worker asks several requests at once, which few can't fill.
+
+Small models answer many in that time, so that one worker would get a whole round."""
 
 
 @dataclass
@@ -107,7 +110,8 @@ class ChunkQueue:
         deals = [deal for deal in self._deals if deal.task is task]
         deal = max(deals, key=lambda deal: (self._turns[deal.index] - deal.turn, deal.turn, self._seconds(deal.index)))
         share = 0.0 if is_bet else math.fsum(deal.left * self._seconds(deal.index) for deal in deals)
-        least = LEAST_SECONDS if self._rates[deal.index].requests else 0.0
+        known = self._rates[deal.index].requests
+        least = min(LEAST_SECONDS, LEAST_REQUESTS * self._seconds(deal.index)) if known else 0.0
         seconds = max(share / (SHARE * self.workers), least)
         chunk = deal.take(max(1, math.ceil(seconds / self._seconds(deal.index))), self._numbers())
         if not deal.left:
