@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 from types import FrameType
@@ -14,6 +16,7 @@ def main() -> None:
     """Run the command line."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as under nohup
         signal.signal(signal.SIGINT, _leave)
+    atexit.register(gc.freeze)  # else Python looks for garbage at its end: a second with torch and transformers
     from soup.cli.app import main
 
     main()

@@ -85,6 +85,18 @@ def test_every_command_has_help_and_every_option_of_it_too(name):
             assert param.opts[0] in done.output
 
 
+def test_a_command_ends_without_a_look_for_garbage_which_takes_a_second_with_torch_and_transformers():
+    code = (
+        "import atexit, gc, sys\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0))\n"  # what is registered first runs last
+        "from soup.__main__ import main\n"
+        "sys.argv = ['soup', '--version']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_help_and_version_answer_without_torch():
     code = (
         "import sys\nfrom soup.cli.app import cli\n"
