@@ -4,7 +4,7 @@
 rotation by rotation, a question is asked no further after its first wrong answer, three of four are right. An answer
 takes a worker a lognormal time (a few tokens here, a paragraph there), a swap 15 s. A soup's overall is the mean of its
 members' plus a random gain for company, which shrinks as the soup grows: about as many ingredients are accepted as in
-POINTS' Figure 3. `goal` is 0.9 N.
+POINTS' Figure 3. `goal` is 0.9 N. 20 minutes on one core, and as many searches at once as there are cores.
 
     python benchmarks/speculation.py [--pools 200] [--workers 8]
 """
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import random
 import statistics
+from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from itertools import repeat
 
 import click
 import numpy as np
@@ -86,22 +88,28 @@ SUITE = BenchmarkSuite(tuple(SuiteEntry(Benchmark(name, "toy", name), Questions(
 @click.option("--record", "recording", is_flag=True, help="Keep the speed-ups for draw.py.")
 def main(pools: int, sizes: tuple[int, ...], ks: tuple[int, ...], recording: bool) -> None:
     """Print one table for each size of pool."""
-    for k in ks:
-        click.echo(f"\n{pools} random pools of k = {k}\n")
-        click.echo("| workers | soups begun | hours | speed-up | goal |\n| --: | --: | --: | --: | --: |")
-        alone = [search(k, 1, seed) for seed in range(pools)]
-        for workers in (1, *sizes):
-            searches = alone if workers == 1 else [search(k, workers, seed) for seed in range(pools)]
-            click.echo(row(workers, searches, alone))
-            if recording:
-                hours, sequential = (statistics.fmean(ended[2] for ended in rows) for rows in (searches, alone))
-                case = {"k": k, "workers": workers, "pools": pools}
-                speed = {"hours": round(hours, 3), "speed_up": round(sequential / hours, 3)}
-                record("speculation", [{**case, **speed}], ("k", "workers"))
+    with ProcessPoolExecutor() as processes:
+        for k in ks:
+            click.echo(f"\n{pools} random pools of k = {k}\n")
+            click.echo("| workers | soups begun | hours | speed-up | goal |\n| --: | --: | --: | --: | --: |")
+            alone: list[Search] = []
+            for workers in (1, *sizes):
+                searches = list(processes.map(search, repeat(k), repeat(workers), range(pools)))
+                alone = alone or searches
+                click.echo(row(workers, searches, alone))
+                if recording:
+                    hours, sequential = (statistics.fmean(ended[2] for ended in rows) for rows in (searches, alone))
+                    case = {"k": k, "workers": workers, "pools": pools}
+                    speed = {"hours": round(hours, 3), "speed_up": round(sequential / hours, 3)}
+                    record("speculation", [{**case, **speed}], ("k", "workers"))
 
 
-def search(k: int, size: int, seed: int) -> tuple[list[str], int, float]:
-    """Return what one search chose, how many candidates it began to evaluate, and its simulated hours."""
+Search = tuple[list[str], int, float]
+"""What a search chose, how many candidates it began to evaluate, and its simulated hours."""
+
+
+def search(k: int, size: int, seed: int) -> Search:
+    """Run one search in simulated time."""
     names = [f"m{i}" for i in range(k)]
     scorer = TableScorer(names, random_table(names, seed), suite=SUITE)
     held: dict[int, str] = {}
@@ -134,7 +142,7 @@ def random_table(names: list[str], seed: int):
     return overall
 
 
-def row(workers: int, searches: list[tuple[list[str], int, float]], alone: list[tuple[list[str], int, float]]) -> str:
+def row(workers: int, searches: list[Search], alone: list[Search]) -> str:
     """Return the means over all pools; what they chose is what one worker chose."""
     assert [chosen for chosen, _, _ in searches] == [chosen for chosen, _, _ in alone]
     evaluations, hours, sequential = (

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -67,7 +68,7 @@ class TableRecipe:
     def __len__(self) -> int:
         return len(self.names)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What tells recipes apart: `a+b` for a plain mean."""
         uniform = len(set(self.weights)) == 1

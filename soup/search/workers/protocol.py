@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from soup.checkpoints.digest import ContentDigest
@@ -88,7 +89,7 @@ class EvalTask:
     indices: tuple[int, ...]
     questions: Mapping[int, QuestionSet] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, Split]:
         """What is evaluated, and over which questions."""
         return self.recipe.digest, self.split
