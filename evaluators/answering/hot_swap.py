@@ -36,6 +36,9 @@ class HotSwap:
         EvaluatorError: what `settings.model` names is not there, or is no model.
     """
 
+    imports = ("torch", "transformers.modeling_utils")
+    """What takes long to import and will surely be needed: workers do so while they wait for their first questions."""
+
     def __init__(self, settings: EvalSettings) -> None:
         self.settings = settings
         self._factory = _model_factory(settings)

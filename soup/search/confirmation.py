@@ -48,6 +48,8 @@ def choose_confirmed(
     while True:
         try:
             choice = choose(strategy)
+            if scorer.question_plan is None:  # else single models come first, and the scorer sees to that
+                complete([scorer.recipe(choice.chosen, choice.method, choice.params)])
             trial = scorer(choice.chosen, choice.method, choice.params)
         except AuditFailedError as failure:
             _ask_everything(scorer, f"The audit of the estimates fails: {failure}.")

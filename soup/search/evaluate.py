@@ -18,7 +18,7 @@ from soup.evaluation.trial import Trials
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Locations, Pool
 from soup.merging.template import RecipeTemplate
-from soup.search.session import Session
+from soup.search.session import Session, started_workers
 
 __all__ = ["evaluate"]
 
@@ -84,13 +84,14 @@ def _evaluate_checkpoints(
 ) -> Trials:
     locations = [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
     benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
-    template, suite = RecipeTemplate(options=options), build_suite(benchmarks, config.settings)
-    run = RunDirectory.choose(run_dir, locations)
-    for text in secret_remarks(benchmarks):
-        progress.on_warning(text)
-    with Pool(locations) as pool:
-        expected = len(pool) * (1 if config.split is None else 2)
-        progress.on_search(SearchStart("eval", tuple(each.name for each in benchmarks), tuple(pool.names), expected))
-        with Session.open(pool, suite, config, run, template, progress, expected) as session:
-            session.evaluate_singles()
-            return Trials(session.reported())
+    run, template = RunDirectory.choose(run_dir, locations), RecipeTemplate(options=options)
+    with started_workers(benchmarks, config, run) as workers:
+        suite = build_suite(benchmarks, config.settings)
+        for text in secret_remarks(benchmarks):
+            progress.on_warning(text)
+        with Pool(locations) as pool:
+            count = len(pool) * (1 if config.split is None else 2)
+            progress.on_search(SearchStart("eval", tuple(each.name for each in benchmarks), tuple(pool.names), count))
+            with Session.open(pool, suite, config, run, template, progress, count, workers=workers) as session:
+                session.evaluate_singles()
+                return Trials(session.reported())

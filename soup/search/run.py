@@ -14,6 +14,7 @@ from soup.errors import RecipeError
 from soup.evaluation.api import Split
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.progress import Progress, SearchStart
+from soup.evaluation.scorer import Scorer
 from soup.evaluation.suite import build_suite, check_entries
 from soup.evaluation.trial import Trial
 from soup.merging.merge import write_soup
@@ -25,8 +26,9 @@ from soup.search.bound_strategy import ingredient_names
 from soup.search.forecast import forecast
 from soup.search.preparation import CookArguments, PreparedRun, prepare
 from soup.search.result import Soup, card_scores, save_result
-from soup.search.session import Session
+from soup.search.session import Session, started_workers
 from soup.search.strategies.base import Choice, Strategy
+from soup.search.workers.local import LocalPool
 from soup.support.options import option_name
 from soup.support.text import bullet_list, pluralize
 
@@ -104,6 +106,17 @@ def plan_cook(arguments: CookArguments) -> dict[str, object]:
 
 
 def _search_and_write(run: PreparedRun, progress: Progress) -> Soup:
+    with started_workers(run.benchmarks, run.config, run.directory) as workers:
+        choice, recipe, trials, scorer = _search(run, progress, workers)
+    recipe = _write(run, recipe, trials, progress, scorer.suite.notes)
+    soup = _soup(run, choice, recipe, trials, scorer.remarks.values())
+    save_result(run.directory, soup)
+    return soup
+
+
+def _search(
+    run: PreparedRun, progress: Progress, workers: LocalPool | None
+) -> tuple[Choice, Recipe, tuple[Trial, ...], Scorer]:
     suite = build_suite(run.benchmarks, run.config.settings)
     expected = run.evaluations
     benchmarks = tuple(benchmark.name for benchmark in run.benchmarks)
@@ -124,16 +137,13 @@ def _search_and_write(run: PreparedRun, progress: Progress) -> Soup:
         expected.total if expected else None,
         run.audit,
         expected.estimates if expected else 0,
+        workers,
     ) as session:
         choice = session.choose_confirmed(lambda score: run.strategy.choose(run.pool, score))
         trial = _within_guards(session.scorer(choice.chosen, choice.method, choice.params))
         recipe = trial.recipe
         session.scorer.remark_on_choice()
-        trials = session.reported(recipe)
-    recipe = _write(run, recipe, trials, progress, suite.notes)
-    soup = _soup(run, choice, recipe, trials, session.scorer.remarks.values())
-    save_result(run.directory, soup)
-    return soup
+        return choice, recipe, session.reported(recipe), session.scorer
 
 
 def _write_unscored(run: PreparedRun, progress: Progress) -> Soup:

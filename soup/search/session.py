@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from soup.checkpoints.digest import ContentDigest, DigestCache
-from soup.errors import EvaluatorError
-from soup.evaluation.api import Split
+from soup.errors import EvaluatorError, SoupError
+from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.config import EvalConfig
+from soup.evaluation.harnesses import can_be_dealt
 from soup.evaluation.journal import Journal
 from soup.evaluation.progress import Progress
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.scorer import Scorer
+from soup.evaluation.settings import EvalSettings
 from soup.evaluation.suite import BenchmarkSuite
 from soup.evaluation.trial import Trial
 from soup.merging.ingredient import Ingredient
@@ -31,9 +33,9 @@ from soup.search.workers.ray import RayPool
 from soup.search.workers.speculation import SpeculativeRunner
 from soup.search.workers.watched import WatchedPool
 from soup.support.options import option_name
-from soup.support.plugins import EVALUATORS, METHODS, Registry
+from soup.support.plugins import ENGINES, EVALUATORS, METHODS, Registry
 
-__all__ = ["Session"]
+__all__ = ["Session", "started_workers"]
 
 T = TypeVar("T")
 Point = TypeVar("Point")
@@ -60,17 +62,18 @@ class Session:
         expected: int | None = None,
         audit: float | None = None,
         expected_estimates: int = 0,
+        workers: LocalPool | None = None,
     ) -> Iterator[Session]:
         """Open a search over a pool; the journal belongs to this process until it is left.
 
-        `expected`, `expected_estimates` and `audit` are as for `Scorer`.
+        `expected`, `expected_estimates` and `audit` are as for `Scorer`. `workers` are those of `started_workers`.
 
         Raises:
             JournalError: another run uses the journal, or it is damaged.
         """
         with (
             _scorer(pool, suite, config, run, template, progress) as scorer,
-            _runner(scorer, config) as runner,
+            _runner(scorer, config, workers) as runner,
         ):
             scorer.expected = expected
             scorer.audit, scorer.expected_estimates = audit, expected_estimates
@@ -171,7 +174,37 @@ def _digests(inputs: Sequence[Ingredient], cache: DigestCache, progress: Progres
 
 
 @contextmanager
-def _runner(scorer: Scorer, config: EvalConfig) -> Iterator[SpeculativeRunner | None]:
+def started_workers(
+    benchmarks: Sequence[Benchmark], config: EvalConfig, run: RunDirectory
+) -> Iterator[LocalPool | None]:
+    """Have this host's workers import what they will need, while this process reads its data; None: there are none.
+
+    Args:
+        benchmarks: What will be evaluated.
+        config: The run's.
+        run: Its directory.
+    """
+    if not config.workers or config.ray:
+        yield None
+        return
+    workers = LocalPool(config.workers, run.logs, _imports(benchmarks, config.settings))
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+def _imports(benchmarks: Iterable[Benchmark], settings: EvalSettings) -> Sequence[str]:
+    """Return the modules that an engine names, where one will be asked."""
+    try:
+        is_asked = any(can_be_dealt(EVALUATORS.get(each.harness), each) for each in benchmarks)
+        return getattr(ENGINES.get(settings.engine), "imports", ()) if is_asked else ()
+    except SoupError:  # whoever builds it will say why
+        return ()
+
+
+@contextmanager
+def _runner(scorer: Scorer, config: EvalConfig, local: LocalPool | None) -> Iterator[SpeculativeRunner | None]:
     """Workers for the time of a search; None where candidates are evaluated one by one, in this process."""
     if not config.workers and not config.ray:
         yield None
@@ -181,7 +214,8 @@ def _runner(scorer: Scorer, config: EvalConfig) -> Iterator[SpeculativeRunner | 
     if config.ray:
         workers = RayPool(spec, config.workers, config.ray)
     else:
-        workers = LocalPool(spec, config.workers, scorer.run.logs)
+        workers = local or LocalPool(config.workers, scorer.run.logs)
+        workers.open(spec)
     watched = WatchedPool(workers, scorer.suite, scorer.progress.on_worker)
     runner = SpeculativeRunner(scorer, DealingPool(watched, scorer.suite, scorer.candidate))
     try:

@@ -31,8 +31,9 @@ def test_a_task_goes_to_a_new_process_after_one_death_and_is_an_error_after_two(
     nowhere = str(tmp_path / "nowhere")
     run = RunDirectory(tmp_path)
     spec = WorkerSpec((("a", nowhere),), None, (), EvalSettings(), MergeOptions(), run, {})
-    pool = LocalPool(spec, 1, run.logs)
+    pool = LocalPool(1, run.logs)
     try:
+        pool.open(spec)
         pool.give(0, task := task_of("a"))
         assert pool.wait() == []
         assert pool.free == []

@@ -203,6 +203,51 @@ def test_a_sigterm_ends_a_run_on_ray_as_it_ends_any_and_leaves_nothing_half_done
     assert not (tmp_path / "out").exists()
 
 
+DEALING = """
+import os
+from pathlib import Path
+
+from soup import evaluator
+from soup.evaluation import Score
+from soup.evaluation.dealing import dealer_of
+
+
+def note(kind):
+    with (Path(__file__).parent / "notes.txt").open("a") as file:
+        file.write(f"{kind} {os.getpid()}\\n")
+
+
+@evaluator("dealing")
+class Dealing:
+    def __init__(self, settings):
+        pass
+
+    def identity(self, benchmark):
+        note("identity")
+        return {"version": 1}
+
+    def evaluate(self, candidate, benchmark):
+        replies = dealer_of(candidate).deal(list(range(8)), lambda positions, replies: None, lambda request: 0)
+        return Score(float(sum(replies)), 8)
+
+    def answer(self, candidate, requests, on_replies):
+        note("answer")
+        on_replies(range(len(requests)), [request + len(candidate.names) for request in requests])
+"""
+
+
+def test_workers_that_answer_for_others_read_no_data_themselves(tmp_path, pool, monkeypatch):
+    (tmp_path / "dealing_harness.py").write_text(DEALING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(EVALUATORS, "registered", {**EVALUATORS.registered})
+    importlib.import_module("dealing_harness")
+    made = flat.cook("average", pool=pool, eval=["dealing:it"], out=tmp_path / "out", workers=2)
+    assert [trial.overall for trial in made.trials] == [60]
+    notes = [line.split() for line in (tmp_path / "notes.txt").read_text().splitlines()]
+    assert {process for kind, process in notes if kind == "identity"} == {str(os.getpid())}
+    assert {process for kind, process in notes if kind == "answer"}.isdisjoint({str(os.getpid())})
+
+
 NOISY = """
 from soup import evaluator
 from soup.evaluation import Score

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
@@ -12,45 +11,51 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from soup.errors import EvaluatorError
+from soup.search.workers.forking import ForkServer
 from soup.search.workers.protocol import ChunkDone, Deaths, Event, Job, TaskDone, WorkerSpec
 from soup.support.options import speaks_in_flags
 
 __all__ = ["LocalPool"]
 
-START = "import sys; sys.path[:] = sys.argv[2:]; from soup.search.workers.worker import main; main()"
-"""What a worker process runs: modules are looked for where this process does, and nowhere else (-P)."""
-
-END_SECONDS = 5.0
 LOG_LINES = 15
 
 
 @dataclass
 class _Worker:
     number: int
-    process: subprocess.Popen[bytes]
+    process: int  # its number at the server
     connection: Connection
     job: Job | None = None
 
 
 @dataclass
 class LocalPool:
-    """Processes of this host.
+    """Processes of this host. Until `open` there is none but one that imports what they will need.
 
     Args:
-        spec: What each worker needs.
         size: How many there are; worker i sees GPU i alone, where there are GPUs.
         logs: The folder that takes what they print.
+        imports: Modules that they will need.
     """
 
-    spec: WorkerSpec
     size: int
     logs: Path
+    imports: Sequence[str] = ()
     _workers: list[_Worker] = field(default_factory=list)
     _deaths: Deaths = field(default_factory=Deaths)
 
     def __post_init__(self) -> None:
+        threads = max(1, (os.cpu_count() or 1) // self.size)  # each worker's share of the cores
+        self._server = ForkServer(self.imports, {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)})
+
+    def open(self, spec: WorkerSpec) -> None:
+        """Start the workers.
+
+        Args:
+            spec: What each worker needs.
+        """
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._devices = _devices()
+        self._spec, self._devices = spec, _devices()
         self._workers = [self._spawn(number) for number in range(self.size)]
 
     @property
@@ -79,14 +84,8 @@ class LocalPool:
 
     def close(self) -> None:
         """End all workers."""
+        self._server.close()
         for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            try:
-                worker.process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
             worker.connection.close()
 
     def log(self, number: int) -> Path:
@@ -99,34 +98,19 @@ class LocalPool:
             worker.connection.send(job)
 
     def _spawn(self, number: int) -> _Worker:
-        """Start a process that is no fork: one would inherit torch's threads and a CUDA context in a broken state."""
         ours, theirs = Pipe()
-        with self.log(number).open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, str(theirs.fileno()), *map(os.path.abspath, sys.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[theirs.fileno()],
-                env=self._environment(number),
-            )
-        theirs.close()
+        devices = self._devices
+        environment = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {}
+        with theirs, self.log(number).open("ab") as log:
+            process = self._server.fork(theirs, log.fileno(), environment)
         with suppress(BrokenPipeError, ConnectionResetError):
-            ours.send((self.spec, speaks_in_flags()))
+            ours.send((self._spec, speaks_in_flags()))
         return _Worker(number, process, ours)
-
-    def _environment(self, number: int) -> dict[str, str]:
-        """Return this process's environment, with the worker's device and its share of the cores."""
-        threads = max(1, (os.cpu_count() or 1) // self.size)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
-        if self._devices:
-            environment["CUDA_VISIBLE_DEVICES"] = self._devices[number % len(self._devices)]
-        return environment
 
     def _handle_death(self, worker: _Worker) -> list[Event]:
         job = worker.job
         assert job is not None
-        code, log = worker.process.wait(), self.log(worker.number)
+        code, log = self._server.exit_code(worker.process), self.log(worker.number)
         worker.connection.close()
         successor = self._spawn(worker.number)
         self._workers[worker.number] = successor

@@ -1,12 +1,12 @@
 """A worker: opens the pool and the harnesses once, then does job by job: a whole evaluation, or a chunk of one.
 
-A worker process of this host runs `main` of this module and never the user's script, so that a script needs no
-`if __name__ == "__main__"`.
+A worker process of this host is a fork of a process that runs `main` of this module.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import math
 import os
 import shutil
@@ -16,14 +16,15 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.candidate import SoupCandidate, make_candidate
 from soup.evaluation.harnesses import answer
-from soup.evaluation.suite import bounded, build_suite, evaluate_once
+from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, bounded, evaluate_once
+from soup.search.workers.forking import fork_workers
 from soup.search.workers.protocol import (
     AnswersEvent,
     Chunk,
@@ -38,7 +39,7 @@ from soup.search.workers.protocol import (
     WorkerSpec,
 )
 from soup.support.options import speak_in_flags
-from soup.support.plugins import import_plugin_modules
+from soup.support.plugins import EVALUATORS, import_plugin_modules
 
 __all__ = ["Worker", "main"]
 
@@ -58,13 +59,20 @@ class Worker:
     def __init__(self, spec: WorkerSpec) -> None:
         import_plugin_modules(spec.modules)
         self._spec, self._pool = spec, spec.open_pool()
-        self._suite = build_suite(spec.benchmarks, spec.settings)
+        harnesses = {benchmark.harness for benchmark in spec.benchmarks}
+        self._evaluators = {name: EVALUATORS.get(name)(spec.settings) for name in harnesses}
         self._held: SoupCandidate | None = None  # whose chunks were answered last
         self._process = f"{socket.gethostname()}-{os.getpid()}"
 
     def work(self, job: Job, send: Send) -> None:
         """Do a job; its last event says that it is done."""
         self._answer(job, send) if isinstance(job, Chunk) else self._evaluate(job, send)
+
+    @cached_property
+    def _suite(self) -> BenchmarkSuite:
+        """What evaluates as a whole: its data are read, which chunks bring along."""
+        entries = (SuiteEntry.ask(each, self._evaluators[each.harness]) for each in self._spec.benchmarks)
+        return BenchmarkSuite(tuple(entries), self._spec.settings.timeout_seconds)
 
     def _evaluate(self, task: EvalTask, send: Send) -> None:
         entries = self._suite.on(task.split).entries
@@ -98,10 +106,10 @@ class Worker:
             send(RepliesEvent(chunk.task, chunk.number, dealt, tuple(replies)))
 
         _write_files(chunk.files)
-        entry = self._suite.on(chunk.task.split).entries[chunk.index]
+        evaluator = self._evaluators[self._spec.benchmarks[chunk.index].harness]
         try:
-            with bounded(chunk.seconds, self._suite.timeout_seconds):
-                answer(entry.evaluator, self._candidate_of(chunk, send), chunk.requests, on_replies)
+            with bounded(chunk.seconds, self._spec.settings.timeout_seconds):
+                answer(evaluator, self._candidate_of(chunk, send), chunk.requests, on_replies)
         except SoupError as reason:
             error = reason
         except (Exception, SystemExit) as cause:
@@ -143,10 +151,11 @@ def _write_files(files: Mapping[str, bytes]) -> None:
 
 
 def main() -> None:
-    """Serve the jobs that come over the connection until the parent is gone; what is printed goes to a log already."""
+    """Become workers, each of which serves the jobs that come over its connection until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us in order
+    connection = fork_workers(socket.socket(fileno=int(sys.argv[1])), sys.argv[2].split(",") if sys.argv[2] else ())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
-    connection = Connection(int(sys.argv[1]))
+    atexit.register(gc.freeze)  # else Python looks for garbage at its end, for a second
     try:
         spec, in_flags = connection.recv()
         if in_flags:

@@ -1,0 +1,159 @@
+"""Workers by forks: one process imports what all of them need, and becomes each of them, at its start or after a death.
+
+That process computes nothing, so that no fork of it inherits threads of torch or a CUDA context. It never runs the
+user's script, so that a script needs no `if __name__ == "__main__"`. When it ends, or when whoever started it is gone,
+its workers end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import NoReturn
+
+__all__ = ["ForkServer", "fork_workers"]
+
+START = "import sys; sys.path[:] = sys.argv[3:]; from soup.search.workers.worker import main; main()"
+"""What the process runs: modules are looked for where this process does, and nowhere else (-P)."""
+
+END_SECONDS = 5.0
+POLL_SECONDS = 0.01
+MESSAGE_BYTES = 65536
+MOST_FILES = 64
+UNKNOWN = -signal.SIGKILL
+"""How a worker ended of which nobody knows: what kills the server is the lack of memory, most often."""
+
+
+class ForkServer:
+    """The process that becomes workers.
+
+    Args:
+        imports: Modules that it imports first. One that can't be imported is the worker's to tell of.
+        environment: Variables that it has beside this process's.
+    """
+
+    def __init__(self, imports: Sequence[str], environment: Mapping[str, str]) -> None:
+        # Elsewhere libraries are known that break when a process which has loaded them forks.
+        self._imports = ",".join(imports) if sys.platform == "linux" else ""
+        self._environment = {**os.environ, **environment}
+        self._count = 0
+        self._start()
+
+    def fork(self, connection: Connection, log: int, environment: Mapping[str, str]) -> int:
+        """Have it become a worker, and return the worker's number; the first may take as long as all imports.
+
+        Args:
+            connection: The worker's end.
+            log: The open file that takes what it prints.
+            environment: Variables of its own.
+        """
+        self._count += 1
+        request = _line({"fork": self._count, "environment": dict(environment)})
+        files = [connection.fileno(), log]
+        try:
+            socket.send_fds(self._control, [request], files)
+        except OSError:  # it was killed
+            self.close()
+            self._start()
+            socket.send_fds(self._control, [request], files)
+        return self._count
+
+    def exit_code(self, number: int) -> int:
+        """Return the exit code of a worker that has ended, or the signal that killed it as a negative number."""
+        try:
+            self._control.send(_line({"ended": number}))
+            return int(self._control.recv(MESSAGE_BYTES) or UNKNOWN)
+        except OSError:  # it was killed
+            return UNKNOWN
+
+    def close(self) -> None:
+        """End it with all of its workers."""
+        self._process.terminate()
+        try:
+            self._process.wait(2 * END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._control.close()
+
+    def _start(self) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-c", START, str(theirs.fileno()), self._imports),
+                    *map(os.path.abspath, sys.path),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=self._environment,
+            )
+
+
+def fork_workers(control: socket.socket, imports: Sequence[str]) -> Connection:
+    """Be the process that becomes workers; return in each of them, with its connection, and nowhere else."""
+    for name in imports:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what looks for garbage writes into what it looks at: workers would share no memory
+    workers: dict[int, int] = {}  # the processes by the workers' numbers
+    signal.signal(signal.SIGTERM, lambda *_: _end(workers))
+    text, files = b"", list[int]()
+    while True:
+        while b"\n" not in text:
+            new, new_files, *_ = socket.recv_fds(control, MESSAGE_BYTES, MOST_FILES)
+            text, files = text + new, files + new_files
+            if not new:
+                _end(workers)
+        line, _, text = text.partition(b"\n")
+        request = json.loads(line)
+        if (number := request.get("ended")) is not None:
+            process = workers.pop(number, None)
+            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) if process else UNKNOWN
+            control.send(str(code).encode())
+            continue
+        connection, log, *files = files
+        if process := os.fork():
+            workers[request["fork"]] = process
+            os.close(connection)
+            os.close(log)
+            continue
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        control.close()
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        for file in (log, *files):
+            os.close(file)
+        os.environ.update(request["environment"])
+        return Connection(connection)
+
+
+def _line(request: Mapping[str, object]) -> bytes:
+    return json.dumps(request).encode() + b"\n"
+
+
+def _end(workers: Mapping[int, int]) -> NoReturn:
+    """End all workers, politely first, and then this process."""
+    left = set(workers.values())
+    until = time.monotonic() + END_SECONDS
+    for process in left:
+        os.kill(process, signal.SIGTERM)
+    while left and time.monotonic() < until:
+        left -= {process for process in left if os.waitpid(process, os.WNOHANG)[0]}
+        time.sleep(POLL_SECONDS)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    os._exit(0)

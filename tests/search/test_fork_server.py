@@ -1,0 +1,90 @@
+"""Workers are forks of one process, which imports for all of them and outlives none of those who need it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from soup.errors import EvaluatorError
+from soup.evaluation.run_directory import RunDirectory
+from soup.evaluation.settings import EvalSettings
+from soup.merging.options import MergeOptions
+from soup.search import session
+from soup.search.workers.local import LocalPool
+from soup.search.workers.protocol import WorkerSpec
+from tests.helpers import flat_arguments as flat
+from tests.helpers.toy_pools import calls, make_judge, make_pool
+from tests.search.test_worker_deaths import task_of
+from tests.search.test_workers import is_there
+
+HEADS = {"a": (1, 2, 3, 9), "b": (1, 2, 9, 4), "c": (9, 2, 3, 4)}
+IMPORTED = """
+import os
+from pathlib import Path
+
+with (Path(__file__).parent / "imports.txt").open("a") as file:
+    file.write(f"{os.getpid()}\\n")
+"""
+SEEING = """
+import os
+import sys
+from pathlib import Path
+
+
+def score(checkpoint):
+    with (Path(__file__).parent / "seen.txt").open("a") as file:
+        file.write(f"{'slow_library' in sys.modules} {os.getpid()}\\n")
+    return 50
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker imports by itself")
+def test_what_workers_need_is_imported_once_by_a_process_that_is_none_of_them(tmp_path, monkeypatch):
+    (tmp_path / "slow_library.py").write_text(IMPORTED)
+    (tmp_path / "seeing.py").write_text(SEEING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(session, "_imports", lambda benchmarks, settings: ("no_such_library", "slow_library"))
+    pool = make_pool(tmp_path / "ckpts", HEADS)
+    flat.cook("greedy", pool=pool, eval=[f"python:{tmp_path / 'seeing.py'}:score"], out=tmp_path / "out", workers=2)
+    seen = [line.split() for line in (tmp_path / "seen.txt").read_text().splitlines()]
+    assert {loaded for loaded, _ in seen} == {"True"}
+    assert len({worker for _, worker in seen}) == 2
+    (importer,) = (tmp_path / "imports.txt").read_text().split()
+    assert importer not in {str(os.getpid()), *(worker for _, worker in seen)}
+
+
+def test_a_server_that_is_killed_is_started_anew(tmp_path):
+    run = RunDirectory(tmp_path)
+    spec = WorkerSpec((("a", str(tmp_path / "nowhere")),), None, (), EvalSettings(), MergeOptions(), run, {})
+    pool = LocalPool(1, run.logs)
+    try:
+        pool.open(spec)
+        pool._server._process.kill()
+        pool._server._process.wait()
+        pool.give(0, task_of("a"))
+        assert pool.wait() == []
+        (done,) = pool.wait()
+    finally:
+        pool.close()
+    assert isinstance(done.error, EvaluatorError)
+    assert "ended twice, with exit code 1" in str(done.error), "its successor's end is known again"
+
+
+def test_a_run_that_is_killed_takes_its_busy_workers_along(tmp_path):
+    judge, pool = make_judge(tmp_path / "judge"), make_pool(tmp_path / "ckpts", HEADS)
+    line = [sys.executable, "-m", "soup", "greedy", "--pool", str(pool), "--eval", f"python:{judge}:doze"]
+    process = subprocess.Popen([*line, "-o", str(tmp_path / "out"), "--workers", "2"], start_new_session=True)
+    until = time.monotonic() + 60
+    while not calls(judge) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert calls(judge), "a worker is at it"
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 20
+    while is_there(process.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not is_there(process.pid)
