@@ -1,32 +1,40 @@
-"""Losses of many answers by one checkpoint, over processes: the same numbers, however many there are.
+"""Losses of many answers by one checkpoint, over workers: the same numbers, however many there are.
 
 One answer at a time is computed, on the CPU by one thread: in a batch, padded or not, and on several threads, matrix
 products are added up in another order, which changes last bits, and so which of two rows is the likelier one. Several
-processes make up for it: one a GPU, or one a core.
+workers make up for it: one a GPU, or one a core. They are those of searches.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from evaluators.answering.engines.answer_loss import LooksAheadError
 from evaluators.answering.engines.transformers import TransformersModel
-from soup.errors import EvaluatorError
+from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.answer_loss import AnswerLoss, AnswerTask
+from soup.evaluation.dealing import MissingFilesError, require_files
+from soup.evaluation.engine import Prompt
+from soup.search.workers.local import LocalPool
+from soup.search.workers.protocol import JobDone
+from soup.search.workers.ray import RayPool
 
 __all__ = ["answer_losses"]
 
-WAITING = 4
-"""Tasks of each process that wait, so that none is idle and few pictures lie about."""
-
 
 def answer_losses(
-    tasks: Iterable[AnswerTask], directory: Path, *, workers: int = 0, trust_remote_code: bool = False
+    tasks: Iterable[AnswerTask],
+    directory: Path,
+    *,
+    workers: int = 0,
+    ray: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Iterator[AnswerLoss]:
     """Give the loss of each answer as soon as it is there; of one that can't be computed, why.
 
@@ -34,69 +42,135 @@ def answer_losses(
         tasks: Taken as they are needed.
         directory: The checkpoint.
         workers: So many processes, one GPU each in turn; 0: this process.
+        ray: The address of a Ray cluster whose actors compute (so many, or one a GPU), or `local`.
         trust_remote_code: Whether code that comes with the checkpoint may run.
 
     Raises:
-        EvaluatorError: the checkpoint can't be loaded, reads answers before it is asked for them, or a process died.
+        EvaluatorError: the checkpoint can't be loaded, reads answers before it is asked for them, workers died at an
+            answer twice, or there is no cluster.
     """
-    if not workers:
-        model = _load(directory, trust_remote_code, None)
+    if not workers and not ray:
+        model = _load(directory, trust_remote_code)
         for task in tasks:
             yield _loss(model, task)
         return
-    context = multiprocessing.get_context("spawn")
-    numbers = context.Queue()
-    for number in range(workers):
-        numbers.put(number)
-    pool = ProcessPoolExecutor(workers, context, _start, (directory, trust_remote_code, numbers))
+    start = partial(_LossWorker, directory.absolute(), trust_remote_code)
+    if ray:
+        yield from _over_workers(RayPool(start, workers, ray), tasks)
+        return
+    logs = Path(tempfile.mkdtemp(prefix="soup-losses-"))
     try:
-        yield from _over_processes(pool, tasks, workers)
-    except BrokenProcessPool as cause:
-        raise EvaluatorError(
-            "A process that computed losses died; was memory short? Type the command again."
-        ) from cause
+        pool = LocalPool[_LossDone](workers, logs)
+        pool.open(start)
+        yield from _over_workers(pool, tasks)
     finally:
-        pool.shutdown(cancel_futures=True)
+        if not isinstance(sys.exception(), EvaluatorError):  # which may name a log
+            shutil.rmtree(logs, ignore_errors=True)
 
 
-def _over_processes(pool: ProcessPoolExecutor, tasks: Iterable[AnswerTask], workers: int) -> Iterator[AnswerLoss]:
-    running: set[Future[AnswerLoss]] = set()
-    for task in tasks:
-        running.add(pool.submit(_work, task))
-        if len(running) >= WAITING * workers:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-    while running:
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        yield from (future.result() for future in done)
+@dataclass(frozen=True)
+class _LossJob:
+    """A task for a worker; `pictures`: what it did not see, by their paths."""
+
+    number: int
+    task: AnswerTask
+    pictures: Mapping[str, bytes] | None = None
+
+    @property
+    def key(self) -> int:
+        """What tells it from all others."""
+        return self.number
+
+    @property
+    def title(self) -> str:
+        """Its name in errors."""
+        return self.task.where
+
+    def failed(self, error: SoupError) -> _LossDone:
+        """Return the event of its failure."""
+        return _LossDone(self.number, error)
 
 
-_model: TransformersModel | EvaluatorError
+@dataclass(frozen=True)
+class _LossDone(JobDone):
+    """A loss, or the error that stops it all."""
+
+    number: int
+    outcome: AnswerLoss | SoupError
 
 
-def _start(directory: Path, trust_remote_code: bool, numbers: multiprocessing.Queue[int]) -> None:
-    """Load the model in a process of its own; an error is told with the first task."""
-    import torch
-
-    global _model
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us in order
-    number = numbers.get()
-    device = f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else None
+def _over_workers(pool: LocalPool[_LossDone] | RayPool[_LossDone], tasks: Iterable[AnswerTask]) -> Iterator[AnswerLoss]:
+    """Give each free worker a task; the next one is made while they work."""
+    given: dict[int, _LossJob] = {}
+    jobs = (_LossJob(number, task) for number, task in enumerate(tasks))
     try:
-        _model = _load(directory, trust_remote_code, device)
-    except EvaluatorError as error:
-        _model = error
+        upcoming = next(jobs, None)
+        while upcoming or given:
+            while upcoming and (free := pool.free):
+                given[upcoming.number] = upcoming
+                pool.give(free[0], upcoming)
+                upcoming = next(jobs, None)
+            for done in pool.wait():
+                job = given.pop(done.number)
+                if isinstance(done.outcome, MissingFilesError):
+                    given[job.number] = replace(job, pictures=_read_files(done.outcome.paths))
+                    pool.give(pool.free[0], given[job.number])
+                elif isinstance(done.outcome, SoupError):
+                    raise done.outcome
+                else:
+                    yield done.outcome
+    finally:
+        pool.close()
 
 
-def _work(task: AnswerTask) -> AnswerLoss:
-    if isinstance(_model, EvaluatorError):
-        raise _model
-    return _loss(_model, task)
+def _read_files(paths: Sequence[str]) -> dict[str, bytes]:
+    return {path: Path(path).read_bytes() for path in paths if Path(path).is_file()}
 
 
-def _load(directory: Path, trust_remote_code: bool, device: str | None) -> TransformersModel:
+class _LossWorker:
+    """Computes losses where it works, with a model that is loaded for its first job.
+
+    Args:
+        directory: The checkpoint.
+        trust_remote_code: Whether code that comes with it may run.
+    """
+
+    def __init__(self, directory: Path, trust_remote_code: bool) -> None:
+        self._directory, self._trust_remote_code = directory, trust_remote_code
+        self._model: TransformersModel | None = None
+
+    def work(self, job: _LossJob, send: Callable[[_LossDone], None]) -> None:
+        """Compute a loss. An error that stops it all is told, too."""
+        try:
+            outcome: AnswerLoss | SoupError = self._compute(job)
+        except EvaluatorError as error:
+            outcome = error
+        send(_LossDone(job.number, outcome))
+
+    def _compute(self, job: _LossJob) -> AnswerLoss:
+        if job.pictures is None:
+            require_files([part["value"] for part in job.task.prompt if part["type"] == "image"])
+        if self._model is None:
+            self._model = _load(self._directory, self._trust_remote_code)
+        with tempfile.TemporaryDirectory(prefix="soup-pictures-") as folder:
+            prompt = _with_pictures(job.task.prompt, job.pictures or {}, Path(folder))
+            return _loss(self._model, replace(job.task, prompt=prompt))
+
+
+def _with_pictures(prompt: Prompt, pictures: Mapping[str, bytes], folder: Path) -> Prompt:
+    """Return a prompt whose pictures that were sent are files in a folder."""
+    files = {path: folder / str(number) for number, path in enumerate(pictures)}
+    for path, file in files.items():
+        file.write_bytes(pictures[path])
+    return [
+        {**part, "value": str(files.get(part["value"], part["value"]))} if part["type"] == "image" else part
+        for part in prompt
+    ]
+
+
+def _load(directory: Path, trust_remote_code: bool) -> TransformersModel:
     try:
-        return TransformersModel(directory, trust_remote_code=trust_remote_code, device=device)
+        return TransformersModel(directory, trust_remote_code=trust_remote_code)
     except EvaluatorError:
         raise
     except Exception as cause:  # transformers' errors have no common base

@@ -201,7 +201,7 @@ class _Scoring:
             self.table.ids.append(identity)
             if prompt is not None:
                 self.twins[identity] = [i]
-                yield AnswerTask(i, prompt, exchange.answer)
+                yield AnswerTask(i, prompt, exchange.answer, self.task.rows.where(i))
 
     def _measure(self, i: int, answer: str) -> None:
         words = " ".join(answer.lower().split())

@@ -21,6 +21,7 @@ from soup.cli.options import (
 )
 from soup.cli.training import needs_extra
 from soup.errors import FinetuneError
+from soup.evaluation.config import EvalConfig
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
@@ -44,14 +45,6 @@ rows_options = [
 rows_out_option = GroupedOption.of(
     "Output", "-o", "--out", required=True, type=FILE, metavar="FILE.jsonl", help="The rows, as JSON lines."
 )
-workers_option = GroupedOption.of(
-    "Evaluate",
-    "--workers",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Processes that compute at once, a GPU each.",
-)
 trust_option = GroupedOption.of(
     "Evaluate", "--trust-code", "trust_remote_code", is_flag=True, help="Run code that comes with a checkpoint."
 )
@@ -72,8 +65,7 @@ def data() -> None:
     GroupedOption.of(
         "Evaluate", "--request", type=FILE, metavar="FILE", help="A text to ask in place of each row's own question."
     ),
-    *carrier_options(EvalSettings, "engine", "engine_args"),
-    workers_option,
+    *carrier_options(EvalConfig, "engine", "engine_args", "workers", "ray"),
     trust_option,
     rows_out_option,
     dry_run_option,
@@ -91,8 +83,8 @@ def filter_rows(values: Values) -> None:
     settings = values.carrier(EvalSettings)
     if settings.engine not in ("transformers", "vllm"):
         raise click.UsageError(f"--engine {settings.engine}: gives no losses; expected transformers or vllm")
-    if settings.engine == "vllm" and values["workers"]:
-        raise click.UsageError("--workers are processes of --engine transformers; vllm takes all rows at once")
+    if settings.engine == "vllm" and (values["workers"] or values["ray"]):
+        raise click.UsageError("--workers and --ray are for --engine transformers; vllm takes all rows at once")
     with needs_extra():
         from evaluators.answering.answer_losses import answer_losses
         from evaluators.answering.vllm_losses import vllm_facts, vllm_losses
@@ -104,7 +96,7 @@ def filter_rows(values: Values) -> None:
     check_out(out, scores_path(out))
     with open_board(values) as board:
         request = _text_of(values["request"]) if values["request"] else None
-        rows, (directory, facts) = _open_rows(values), _model(values["model"], values["trust_remote_code"])
+        rows, (directory, facts) = _open_rows(values), _model(values)
         facts |= vllm_facts(settings) if settings.engine == "vllm" else {}
         task = RowFilter(rows, out, request, facts)
         known = sum("loss" in row for row in task.journal().rows.values())
@@ -120,8 +112,9 @@ def filter_rows(values: Values) -> None:
             def losses(tasks: Any) -> Any:
                 if settings.engine == "vllm":
                     return vllm_losses(tasks, directory, settings)
-                options = {"workers": values["workers"], "trust_remote_code": values["trust_remote_code"]}
-                return answer_losses(tasks, directory, **options)
+                return answer_losses(
+                    tasks, directory, **{name: values[name] for name in ("workers", "ray", "trust_remote_code")}
+                )
 
             table = task.run(losses, rule, lambda done, count: board.show_rows(values["source"], done, count))
             report = filter_report.as_json(task, table)
@@ -226,14 +219,16 @@ def _open_rows(values: Values) -> SourceRows:
     return rows
 
 
-def _model(location: str, trust_remote_code: bool) -> tuple[Path, dict[str, object]]:
+def _model(values: Values) -> tuple[Path, dict[str, object]]:
     """Give a model's directory, and all that its numbers depend on; prompts are tried before anything is loaded."""
     from evaluators.answering.engines.transformers import check_prompts, identity
     from evaluators.answering.side_files import side_files_digest
     from soup.checkpoints.digest import digest_checkpoint
     from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
     from soup.checkpoints.reader import Checkpoint
+    from soup.search.workers.ray import has_gpus
 
+    location, trust_remote_code, ray = values["model"], values["trust_remote_code"], values["ray"]
     directory = fetch_checkpoint(location)[0] if is_hub_id(location) and not Path(location).exists() else Path(location)
     with Checkpoint(directory) as checkpoint:
         weights = digest_checkpoint(checkpoint).content
@@ -241,7 +236,10 @@ def _model(location: str, trust_remote_code: bool) -> tuple[Path, dict[str, obje
     facts = identity(EvalSettings(trust_remote_code=trust_remote_code))
     names = ("transformers", "dtype", "device", "images")
     parts = {"model": weights, "files": side_files_digest(directory)}
-    return directory, parts | {name: facts[name] for name in names}
+    facts = parts | {name: facts[name] for name in names}
+    if ray and ray != "local":  # which computes with what this machine has
+        facts["device"] = "cuda" if has_gpus(ray) else "cpu"
+    return directory, facts
 
 
 def _text_of(path: Path) -> str:

@@ -12,11 +12,12 @@ __all__ = ["AnswerLoss", "AnswerLosses", "AnswerTask"]
 
 @dataclass(frozen=True)
 class AnswerTask:
-    """A prompt and the answer to it whose loss is wanted; `index` is whatever tells it from others."""
+    """A prompt and the answer whose loss is wanted. `index` tells it from others, `where` is its name in errors."""
 
     index: int
     prompt: Prompt
     answer: str
+    where: str = "an answer"
 
 
 @dataclass(frozen=True)

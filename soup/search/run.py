@@ -29,6 +29,7 @@ from soup.search.result import Soup, card_scores, save_result
 from soup.search.session import Session, started_workers
 from soup.search.strategies.base import Choice, Strategy
 from soup.search.workers.local import LocalPool
+from soup.search.workers.protocol import Event
 from soup.support.options import option_name
 from soup.support.text import bullet_list, pluralize
 
@@ -115,7 +116,7 @@ def _search_and_write(run: PreparedRun, progress: Progress) -> Soup:
 
 
 def _search(
-    run: PreparedRun, progress: Progress, workers: LocalPool | None
+    run: PreparedRun, progress: Progress, workers: LocalPool[Event] | None
 ) -> tuple[Choice, Recipe, tuple[Trial, ...], Scorer]:
     suite = build_suite(run.benchmarks, run.config.settings)
     expected = run.evaluations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from soup.checkpoints.digest import ContentDigest, DigestCache
@@ -28,10 +29,11 @@ from soup.search.confirmation import choose_confirmed
 from soup.search.strategies.base import Choice, Chosen, ScoreFunction
 from soup.search.workers.dealing import DealingPool
 from soup.search.workers.local import LocalPool
-from soup.search.workers.protocol import JobPool, WorkerSpec
+from soup.search.workers.protocol import Event, JobPool, WorkerSpec
 from soup.search.workers.ray import RayPool
 from soup.search.workers.speculation import SpeculativeRunner
 from soup.search.workers.watched import WatchedPool
+from soup.search.workers.worker import Worker
 from soup.support.options import option_name
 from soup.support.plugins import ENGINES, EVALUATORS, METHODS, Registry
 
@@ -62,7 +64,7 @@ class Session:
         expected: int | None = None,
         audit: float | None = None,
         expected_estimates: int = 0,
-        workers: LocalPool | None = None,
+        workers: LocalPool[Event] | None = None,
     ) -> Iterator[Session]:
         """Open a search over a pool; the journal belongs to this process until it is left.
 
@@ -176,7 +178,7 @@ def _digests(inputs: Sequence[Ingredient], cache: DigestCache, progress: Progres
 @contextmanager
 def started_workers(
     benchmarks: Sequence[Benchmark], config: EvalConfig, run: RunDirectory
-) -> Iterator[LocalPool | None]:
+) -> Iterator[LocalPool[Event] | None]:
     """Have this host's workers import what they will need, while this process reads its data; None: there are none.
 
     Args:
@@ -187,7 +189,7 @@ def started_workers(
     if not config.workers or config.ray:
         yield None
         return
-    workers = LocalPool(config.workers, run.logs, _imports(benchmarks, config.settings))
+    workers = LocalPool[Event](config.workers, run.logs, _imports(benchmarks, config.settings))
     try:
         yield workers
     finally:
@@ -204,18 +206,18 @@ def _imports(benchmarks: Iterable[Benchmark], settings: EvalSettings) -> Sequenc
 
 
 @contextmanager
-def _runner(scorer: Scorer, config: EvalConfig, local: LocalPool | None) -> Iterator[SpeculativeRunner | None]:
+def _runner(scorer: Scorer, config: EvalConfig, local: LocalPool[Event] | None) -> Iterator[SpeculativeRunner | None]:
     """Workers for the time of a search; None where candidates are evaluated one by one, in this process."""
     if not config.workers and not config.ray:
         yield None
         return
-    spec = _worker_spec(scorer, config)
+    start = partial(Worker, _worker_spec(scorer, config))
     workers: JobPool
     if config.ray:
-        workers = RayPool(spec, config.workers, config.ray)
+        workers = RayPool(start, config.workers, config.ray)
     else:
         workers = local or LocalPool(config.workers, scorer.run.logs)
-        workers.open(spec)
+        workers.open(start)
     watched = WatchedPool(workers, scorer.suite, scorer.progress.on_worker)
     runner = SpeculativeRunner(scorer, DealingPool(watched, scorer.suite, scorer.candidate))
     try:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +60,47 @@ def test_a_filter_keeps_the_likeliest_and_writes_scores_and_a_report(here):
     assert kept[0]["image"].startswith("../")
     assert "<svg" in (here / "out/kept.report.html").read_text()
     assert json.loads(run(*FILTER, "--dry-run", "--json").stdout)["scored_before"] == 5
+
+
+def test_scores_of_a_cluster_with_gpus_are_not_mixed_with_those_of_this_processor(here, monkeypatch):
+    run(*FILTER)
+    for has_gpus in (False, True):
+        monkeypatch.setattr("soup.search.workers.ray.has_gpus", lambda address, answer=has_gpus: answer)
+        words = (*FILTER, "--ray", "10.0.0.1:6379", "--dry-run", "--json")
+        if has_gpus:
+            with pytest.raises(SoupError, match=r"kept\.scores\.jsonl: was made otherwise \(device differ\)"):
+                run(*words)
+        else:
+            assert json.loads(run(*words).stdout)["scored_before"] == 5
+
+
+@pytest.mark.slow
+def test_a_filter_on_ray_that_is_stopped_goes_on_and_writes_the_file_of_one_process(here):
+    pytest.importorskip("ray")
+    turns = [{"from": "human", "value": "<image>\nDescribe it."}, {"from": "gpt", "value": ""}]
+    rows = [
+        {"image": f"{i % 5}.png", "conversations": [turns[0], {**turns[1], "value": f"{ANSWERS[i % 5]} {i}"}]}
+        for i in range(300)
+    ]
+    (here / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    random.Random(3).shuffle(rows)
+    (here / "shuffled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(*FILTER)
+    line = [sys.executable, "-m", "soup", "data", "filter", "shuffled.jsonl", "-o", "ray/kept.jsonl", "--model", "vlm"]
+    line += ["--ray", "local", "--workers", "2"]
+    scores = here / "ray/kept.scores.jsonl"
+    process = subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while (not scores.exists() or len(scores.read_text().splitlines()) < 5) and time.monotonic() < until:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    assert process.communicate(timeout=60)[1].splitlines()[-1].startswith("interrupted")
+    assert (process.returncode, (here / "ray/kept.jsonl").exists()) == (130, False)
+    known = len(scores.read_text().splitlines()) - 1
+    assert 3 < known < 300
+    done = subprocess.run([*line, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["scored"] == 300
+    assert (here / "ray/kept.jsonl").read_bytes() == (here / "out/kept.jsonl").read_bytes()
 
 
 def test_a_request_takes_the_place_of_the_rows_own_question(here):
@@ -138,7 +185,8 @@ def test_a_model_without_a_processor_is_refused_by_one_sentence(tmp_path, monkey
     ("words", "message"),
     [
         (["--engine", "openai"], "--engine openai: gives no losses; expected transformers or vllm"),
-        (["--engine", "vllm", "--workers", "2"], "--workers are processes of --engine transformers"),
+        (["--engine", "vllm", "--workers", "2"], "--workers and --ray are for --engine transformers"),
+        (["--engine", "vllm", "--ray", "local"], "--workers and --ray are for --engine transformers"),
     ],
 )
 def test_an_engine_that_gives_no_losses_and_workers_beside_vllm_are_refused(words, message):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -16,6 +17,7 @@ from soup.merging.options import MergeOptions
 from soup.search import session
 from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import WorkerSpec
+from soup.search.workers.worker import Worker
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, make_judge, make_pool
 from tests.search.test_worker_deaths import task_of
@@ -62,7 +64,7 @@ def test_a_server_that_is_killed_is_started_anew(tmp_path):
     spec = WorkerSpec((("a", str(tmp_path / "nowhere")),), None, (), EvalSettings(), MergeOptions(), run, {})
     pool = LocalPool(1, run.logs)
     try:
-        pool.open(spec)
+        pool.open(partial(Worker, spec))
         pool._server._process.kill()
         pool._server._process.wait()
         pool.give(0, task_of("a"))

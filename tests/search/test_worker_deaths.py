@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from soup.merging.recipe import Recipe, Share
 from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import EvalTask, ScoreEvent, TaskDone, WorkerSpec
 from soup.search.workers.ray import RayPool
+from soup.search.workers.worker import Worker
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, make_judge, make_pool
 
@@ -33,7 +35,7 @@ def test_a_task_goes_to_a_new_process_after_one_death_and_is_an_error_after_two(
     spec = WorkerSpec((("a", nowhere),), None, (), EvalSettings(), MergeOptions(), run, {})
     pool = LocalPool(1, run.logs)
     try:
-        pool.open(spec)
+        pool.open(partial(Worker, spec))
         pool.give(0, task := task_of("a"))
         assert pool.wait() == []
         assert pool.free == []
@@ -81,7 +83,7 @@ class StandInRay:
     def options(self, **_):
         return SimpleNamespace(remote=self._start)
 
-    def _start(self, spec, in_flags):
+    def _start(self, start, in_flags):
         self.actors += 1
         return SimpleNamespace(work=SimpleNamespace(remote=self._work), number=self.actors)
 

@@ -9,27 +9,29 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from soup.errors import EvaluatorError
 from soup.search.workers.forking import ForkServer
-from soup.search.workers.protocol import ChunkDone, Deaths, Event, Job, TaskDone, WorkerSpec
+from soup.search.workers.protocol import Deaths, JobDone, PoolJob, StartWorker
 from soup.support.options import speaks_in_flags
 
 __all__ = ["LocalPool"]
 
 LOG_LINES = 15
+EventT = TypeVar("EventT")
 
 
 @dataclass
-class _Worker:
+class _Worker(Generic[EventT]):
     number: int
     process: int  # its number at the server
     connection: Connection
-    job: Job | None = None
+    job: PoolJob[EventT] | None = None
 
 
 @dataclass
-class LocalPool:
+class LocalPool(Generic[EventT]):
     """Processes of this host. Until `open` there is none but one that imports what they will need.
 
     Args:
@@ -41,21 +43,21 @@ class LocalPool:
     size: int
     logs: Path
     imports: Sequence[str] = ()
-    _workers: list[_Worker] = field(default_factory=list)
+    _workers: list[_Worker[EventT]] = field(default_factory=list)
     _deaths: Deaths = field(default_factory=Deaths)
 
     def __post_init__(self) -> None:
         threads = max(1, (os.cpu_count() or 1) // self.size)  # each worker's share of the cores
         self._server = ForkServer(self.imports, {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)})
 
-    def open(self, spec: WorkerSpec) -> None:
+    def open(self, start: StartWorker) -> None:
         """Start the workers.
 
         Args:
-            spec: What each worker needs.
+            start: Makes the worker of each process.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._spec, self._devices = spec, _devices()
+        self._start_worker, self._devices = start, _devices()
         self._workers = [self._spawn(number) for number in range(self.size)]
 
     @property
@@ -63,21 +65,21 @@ class LocalPool:
         """The numbers of the workers that wait for a job."""
         return [worker.number for worker in self._workers if worker.job is None]
 
-    def give(self, number: int, job: Job) -> None:
+    def give(self, number: int, job: PoolJob[EventT]) -> None:
         """Give a job to a worker that waits for one."""
         self._give(self._workers[number], job)
 
-    def wait(self, seconds: float | None = None) -> list[Event]:
+    def wait(self, seconds: float | None = None) -> list[EventT]:
         """Wait until a worker sends an event or dies; a dead one is replaced and its job given again."""
-        events: list[Event] = []
+        events: list[EventT] = []
         ready = wait([worker.connection for worker in self._workers if worker.job is not None], seconds)
         for worker in [worker for worker in self._workers if worker.connection in ready]:
             try:
-                event: Event = worker.connection.recv()
+                event: EventT = worker.connection.recv()
             except (EOFError, ConnectionResetError):
                 events += self._handle_death(worker)
                 continue
-            if isinstance(event, TaskDone | ChunkDone):
+            if isinstance(event, JobDone):
                 worker.job = None
             events.append(event)
         return events
@@ -92,22 +94,22 @@ class LocalPool:
         """Return the file of what a worker prints."""
         return self.logs / f"worker-{number}.log"
 
-    def _give(self, worker: _Worker, job: Job) -> None:
+    def _give(self, worker: _Worker[EventT], job: PoolJob[EventT]) -> None:
         worker.job = job
         with suppress(BrokenPipeError, ConnectionResetError):  # it died idle: its end shows in `wait`
             worker.connection.send(job)
 
-    def _spawn(self, number: int) -> _Worker:
+    def _spawn(self, number: int) -> _Worker[EventT]:
         ours, theirs = Pipe()
         devices = self._devices
         environment = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {}
         with theirs, self.log(number).open("ab") as log:
             process = self._server.fork(theirs, log.fileno(), environment)
         with suppress(BrokenPipeError, ConnectionResetError):
-            ours.send((self._spec, speaks_in_flags()))
+            ours.send((self._start_worker, speaks_in_flags()))
         return _Worker(number, process, ours)
 
-    def _handle_death(self, worker: _Worker) -> list[Event]:
+    def _handle_death(self, worker: _Worker[EventT]) -> list[EventT]:
         job = worker.job
         assert job is not None
         code, log = self._server.exit_code(worker.process), self.log(worker.number)
@@ -118,7 +120,7 @@ class LocalPool:
             self._give(successor, job)
             return []
         how = f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
-        title = f"{'+'.join(job.recipe.names)}: the worker that evaluated it ended twice, {how}"
+        title = f"{job.title}: the worker that evaluated it ended twice, {how}"
         return [job.failed(EvaluatorError(f"{title}. Its log: {log}, which ends:\n{_tail(log)}"))]
 
 

@@ -8,10 +8,10 @@ job at which workers died `MAX_DEATHS` times has failed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from soup.checkpoints.digest import ContentDigest
 from soup.errors import SoupError
@@ -33,10 +33,14 @@ __all__ = [
     "EvalTask",
     "Event",
     "Job",
+    "JobDone",
     "JobPool",
+    "JobWorker",
+    "PoolJob",
     "Remark",
     "RepliesEvent",
     "ScoreEvent",
+    "StartWorker",
     "TaskDone",
     "WorkerPool",
     "WorkerSpec",
@@ -44,6 +48,38 @@ __all__ = [
 
 MAX_DEATHS = 2
 """A job is given up when so many workers died at it: once may be chance."""
+
+EventT_co = TypeVar("EventT_co", covariant=True)
+
+
+class PoolJob(Protocol[EventT_co]):
+    """What a worker of any kind does at once, and tells by events."""
+
+    @property
+    def key(self) -> object:
+        """What tells it from all others."""
+
+    @property
+    def title(self) -> str:
+        """Its name in errors."""
+
+    def failed(self, error: SoupError) -> EventT_co:
+        """Return the event of its failure."""
+
+
+class JobDone:
+    """The last event of a job: its worker waits for another one."""
+
+
+class JobWorker(Protocol):
+    """Does jobs, one at a time, in a process or an actor of its own."""
+
+    def work(self, job: Any, send: Callable[[Any], None]) -> None:
+        """Do a job; its last event is a `JobDone`."""
+
+
+StartWorker = Callable[[], JobWorker]
+"""Makes a worker where it works; it can be pickled."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +130,11 @@ class EvalTask:
         """What is evaluated, and over which questions."""
         return self.recipe.digest, self.split
 
+    @property
+    def title(self) -> str:
+        """Its name in errors: that of the soup."""
+        return "+".join(self.recipe.names)
+
     def failed(self, error: SoupError) -> TaskDone:
         """Return the event of its failure."""
         return TaskDone(self, error)
@@ -131,6 +172,11 @@ class Chunk:
         """What tells it from all others."""
         return self.number
 
+    @property
+    def title(self) -> str:
+        """Its name in errors: that of the soup."""
+        return self.task.title
+
     def failed(self, error: SoupError) -> ChunkDone:
         """Return the event of its failure."""
         return ChunkDone(self.task, self.number, 0.0, error)
@@ -165,7 +211,7 @@ class Remark:
 
 
 @dataclass(frozen=True)
-class TaskDone:
+class TaskDone(JobDone):
     """A task ended; with an error, it failed."""
 
     task: EvalTask
@@ -183,7 +229,7 @@ class RepliesEvent:
 
 
 @dataclass(frozen=True)
-class ChunkDone:
+class ChunkDone(JobDone):
     """A chunk ended, after so many seconds of a worker's; with an error, it failed."""
 
     task: EvalTask
@@ -248,7 +294,7 @@ class Deaths:
 
     _counts: Counter[object] = field(default_factory=Counter)
 
-    def count(self, job: Job) -> bool:
+    def count(self, job: PoolJob[object]) -> bool:
         """Count one more death at a job; whether the job has failed by now."""
         self._counts[job.key] += 1
         return self._counts[job.key] >= MAX_DEATHS

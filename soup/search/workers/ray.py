@@ -10,16 +10,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from soup.errors import EvaluatorError
-from soup.search.workers.protocol import AnswersEvent, Deaths, Event, Job, WorkerSpec
-from soup.search.workers.worker import Worker
+from soup.search.workers.protocol import AnswersEvent, Deaths, PoolJob, StartWorker
 from soup.support.extras import install_line
 from soup.support.options import option_name, speak_in_flags, speaks_in_flags
 from soup.support.ray_address import require_listener
 
-__all__ = ["RayPool", "connect"]
+__all__ = ["RayPool", "connect", "has_gpus"]
+
+EventT = TypeVar("EventT")
 
 
 def connect(address: str) -> Any:
@@ -43,6 +44,15 @@ def connect(address: str) -> Any:
     return ray
 
 
+def has_gpus(address: str) -> bool:
+    """Whether each worker on a cluster gets a GPU.
+
+    Raises:
+        EvaluatorError: see `connect`.
+    """
+    return bool(connect(address).cluster_resources().get("GPU", 0) >= 1)
+
+
 @contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
     """Keep our way of ending: Ray's own would leave at once, as if there were nothing to tidy up."""
@@ -55,20 +65,20 @@ def _keep_sigterm_handler() -> Iterator[None]:
 
 
 @dataclass
-class RayPool:
+class RayPool(Generic[EventT]):
     """Actors of a cluster, each with one loaded model.
 
     Args:
-        spec: What each actor needs.
+        start: Makes the worker of each.
         size: How many there are; 0: one a GPU, or one a core where the cluster has no GPUs.
         address: Where the cluster is, or `local` to start one here.
     """
 
-    spec: WorkerSpec
+    start: StartWorker
     size: int
     address: str
     _actors: list[Any] = field(default_factory=list)
-    _running: dict[Any, tuple[int, Job]] = field(default_factory=dict)
+    _running: dict[Any, tuple[int, PoolJob[EventT]]] = field(default_factory=dict)
     _deaths: Deaths = field(default_factory=Deaths)
 
     def __post_init__(self) -> None:
@@ -85,18 +95,18 @@ class RayPool:
         busy = {number for number, _ in self._running.values()}
         return [number for number in range(self.size) if number not in busy]
 
-    def give(self, number: int, job: Job) -> None:
+    def give(self, number: int, job: PoolJob[EventT]) -> None:
         """Give a job to an actor that waits for one."""
         self._running[self._actors[number].work.remote(job)] = (number, job)
 
-    def wait(self, seconds: float | None = None) -> list[Event]:
+    def wait(self, seconds: float | None = None) -> list[EventT]:
         """Wait until an actor is done or dies; a dead one is replaced and its job given again."""
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
         if not ready:
             return []
         number, job = self._running.pop(ready[0])
         try:
-            events: list[Event] = self._ray.get(ready[0])
+            events: list[EventT] = self._ray.get(ready[0])
         except self._ray.exceptions.RayActorError as error:
             return self._handle_death(number, job, error)
         return events
@@ -111,27 +121,27 @@ class RayPool:
 
     def _spawn(self) -> Any:
         options = {"num_gpus": self._gpus, "num_cpus": 1, "max_restarts": 0}
-        return self._actor.options(**options).remote(self.spec, speaks_in_flags())
+        return self._actor.options(**options).remote(self.start, speaks_in_flags())
 
-    def _handle_death(self, number: int, job: Job, error: Exception) -> list[Event]:
+    def _handle_death(self, number: int, job: PoolJob[EventT], error: Exception) -> list[EventT]:
         self._actors[number] = self._spawn()
         if not self._deaths.count(job):
             self.give(number, job)
             return []
-        title = f"{'+'.join(job.recipe.names)}: the actor that evaluated it ended twice"
+        title = f"{job.title}: the actor that evaluated it ended twice"
         return [job.failed(EvaluatorError(f"{title}. Ray says:\n{error}"))]
 
 
 class _Worker:
     """The actor: what a worker of this host does, in a process that Ray places."""
 
-    def __init__(self, spec: WorkerSpec, in_flags: bool) -> None:
+    def __init__(self, start: StartWorker, in_flags: bool) -> None:
         if in_flags:
             speak_in_flags()
-        self._worker = Worker(spec)
+        self._worker = start()
 
-    def work(self, job: Job) -> list[Event]:
+    def work(self, job: object) -> list[object]:
         """All events of a job, at once."""
-        events: list[Event] = []
+        events: list[object] = []
         self._worker.work(job, events.append)
         return [event for event in events if not isinstance(event, AnswersEvent)]  # all come at once: too late

@@ -157,10 +157,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
     atexit.register(gc.freeze)  # else Python looks for garbage at its end, for a second
     try:
-        spec, in_flags = connection.recv()
+        start, in_flags = connection.recv()
         if in_flags:
             speak_in_flags()
-        worker = Worker(spec)
+        worker = start()
         while True:
             worker.work(connection.recv(), connection.send)
     except (EOFError, KeyboardInterrupt):

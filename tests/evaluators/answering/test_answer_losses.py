@@ -1,12 +1,17 @@
-"""Losses of many answers, against a plain loop over transformers' own logits; the same on any number of processes."""
+"""Losses of many answers, against a plain loop over transformers' own logits; the same on any number of workers."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import psutil
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from evaluators.answering import answer_losses as module
 from evaluators.answering.answer_losses import answer_losses
 from soup.errors import EvaluatorError
 from soup.evaluation.answer_loss import AnswerTask
@@ -58,6 +63,86 @@ def test_any_number_of_processes_gives_the_same_bits(tmp_path, tasks):
     here = list(answer_losses(tasks, directory))
     there = sorted(answer_losses(iter(tasks * 3), directory, workers=2), key=lambda outcome: outcome.index)
     assert there[::3] == there[1::3] == there[2::3] == here
+
+
+def kill(word):
+    """Kill those of this process' descendants that have a word in their command line; Ray's have it first."""
+    children = psutil.Process().children(recursive=True)
+    workers = [child for child in children if word in "".join(child.cmdline()[:4])]
+    for worker in workers:
+        worker.kill()
+    return len(workers)
+
+
+@pytest.mark.parametrize(
+    ("ray", "word"),
+    [pytest.param(None, "soup.search.workers", id="local"), pytest.param("local", "ray::", marks=pytest.mark.slow)],
+)
+def test_workers_that_are_killed_change_no_bit(tmp_path, tasks, ray, word):
+    if ray:
+        pytest.importorskip("ray")
+    directory = save_family("llava", tmp_path / "vlm", 0)
+    here = list(answer_losses(tasks, directory))
+    losses = answer_losses(iter(tasks * 4), directory, workers=2, ray=ray)
+    outcomes = [next(losses)]
+    assert kill(word) >= 2
+    outcomes += losses
+    assert sorted(outcomes, key=lambda outcome: outcome.index) == [loss for loss in here for _ in range(4)]
+
+
+def test_an_answer_at_which_two_workers_died_is_told_by_its_name_with_the_log(tmp_path, tasks, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/transformers.py").write_text(
+        "import os, signal\nprint('last words', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    directory = save_family("llava", tmp_path / "vlm", 0)
+    task = AnswerTask(7, tasks[0].prompt, "so", "in.jsonl, line 8")
+    with pytest.raises(EvaluatorError, match=r"^in\.jsonl, line 8: the worker .* ended twice, killed") as told:
+        list(answer_losses([task], directory, workers=1))
+    [log] = tmp_path.glob("soup-losses-*/worker-0.log")
+    assert str(log) in str(told.value)
+    assert "last words" in str(told.value)
+
+
+class DistantWorkers:
+    """A worker on another machine: a folder of this one is not there while it works."""
+
+    size, free = 1, (0,)
+
+    def __init__(self, directory, folder):
+        self.worker, self.folder, self.events = module._LossWorker(directory, False), folder, []
+
+    def give(self, number, job):
+        self.folder.rename(self.folder.with_name("hidden"))
+        self.worker.work(job, self.events.append)
+        self.folder.with_name("hidden").rename(self.folder)
+
+    def wait(self):
+        events, self.events = self.events, []
+        return events
+
+    def close(self):
+        pass
+
+
+def test_pictures_that_a_worker_does_not_see_are_sent_to_it(tmp_path, tasks):
+    directory = save_family("llava", tmp_path / "vlm", 0)
+    here = list(answer_losses(tasks, directory))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    moved = []
+    for task in tasks:
+        path = shutil.copy(task.prompt[0]["value"], folder)
+        prompt = [{"type": "image", "value": str(path)}, task.prompt[1]]
+        moved.append(AnswerTask(task.index, prompt, task.answer))
+    workers = DistantWorkers(directory, folder)
+    assert list(module._over_workers(workers, moved)) == here
+    Path(moved[0].prompt[0]["value"]).unlink()
+    [outcome] = module._over_workers(workers, moved[:1])
+    assert "0.png" in outcome.failure
 
 
 def test_an_answer_that_does_not_fit_is_a_row_without_a_loss(tmp_path, tasks):
