@@ -58,9 +58,13 @@ class Content:
 
 @dataclass
 class Digests:
-    """Digests of data sets and starts, each made once; the file `cache_path` keeps those of checkpoints."""
+    """Digests of data sets and starts, each made once; the file `cache_path` keeps those of checkpoints.
+
+    Without `writing` it is read alone.
+    """
 
     cache_path: Path | None = None
+    writing: bool = True
     _files: dict[tuple[str, int, int], tuple[str, int | None, list[str]]] = field(default_factory=dict)
     _contents: dict[DataSet, Content] = field(default_factory=dict)
     _starts: dict[str, str] = field(default_factory=dict)
@@ -119,11 +123,26 @@ class Digests:
             self._starts[start] = self._start(start)
         return self._starts[start]
 
+    def check_start(self, start: str) -> None:
+        """Look for what a start lacks, without reading its weights.
+
+        Raises:
+            SoupError: as `start`.
+        """
+        if not Path(start).is_dir():
+            self.start(start)
+            return
+        with Checkpoint(start) as checkpoint:
+            side_digest(checkpoint)
+
     def _start(self, start: str) -> str:
         if Path(start).is_dir():
             with Checkpoint(start) as checkpoint:
                 cache = DigestCache(self.cache_path) if self.cache_path else None
-                digest = cache.get(checkpoint) if cache else digest_checkpoint(checkpoint)
+                if cache and (self.writing or cache.knows(checkpoint)):
+                    digest = cache.get(checkpoint)
+                else:
+                    digest = digest_checkpoint(checkpoint)
                 return f"{digest.content} {side_digest(checkpoint)}"
         if is_preset(start):
             return start

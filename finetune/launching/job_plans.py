@@ -5,7 +5,6 @@ A checkpoint that stands at a job's `out` but was made from something else is an
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -29,6 +28,7 @@ from finetune.launching.start_check import faults_of_start, unknown_parts
 from finetune.training.parallel import configuration_path
 from soup.errors import FinetuneError, OutputError, SoupError
 from soup.support.disk_space import require_bytes
+from soup.support.extras import absent_libraries
 from soup.support.text import bullet_list
 
 __all__ = ["JobAction", "JobPlan", "LaunchPlan", "absent_needs", "plan_launch", "snapshots"]
@@ -45,7 +45,7 @@ class JobAction(StrEnum):
 
 @dataclass(frozen=True)
 class JobPlan:
-    """A job, its digest, and what is to be done about it."""
+    """A job, its digest ("" where nothing asked for it), and what is to be done about it."""
 
     job: Job
     digest: str
@@ -85,7 +85,8 @@ def plan_launch(config_path: Path | str, *, writing: bool = True) -> LaunchPlan:
 
     Args:
         config_path: the YAML file.
-        writing: keep the digests of checkpoints on the disk, and check its size; else nothing is written.
+        writing: keep the digests of checkpoints on the disk, and check its size; else nothing is written, and weights
+            are read only where there are jobs, begun or done, that may have had others.
 
     Raises:
         FinetuneError: a wrong configuration, data sets or a start that are not there, or ingredients of other settings
@@ -94,14 +95,15 @@ def plan_launch(config_path: Path | str, *, writing: bool = True) -> LaunchPlan:
     """
     path = Path(config_path)
     config, root, jobs = read_plan(path)
-    findings = _Findings(Digests(jobs[0].folder.parent / "digests.json" if writing else None))
+    findings = _Findings(Digests(jobs[0].folder.parent / "digests.json", writing))
+    is_compared = writing or any(_is_begun(job) for job in jobs)
     _check_data(jobs, findings)
-    _check_starts(jobs, findings)
+    _check_starts(jobs, findings, is_compared)
     _check_settings(jobs, findings)
     if findings.problems:
         raise FinetuneError(f"{path}: nothing was started.\n{bullet_list(findings.problems)}")
     _check_twins(config, root, findings)
-    plans = tuple(_plan_job(job, findings) for job in jobs)
+    plans = tuple(_plan_job(job, findings) if is_compared else JobPlan(job, "", JobAction.BEGIN) for job in jobs)
     _check_times(plans, findings)
     if findings.in_the_way:
         raise FinetuneError("\n".join(_in_the_way(paths, changed) for changed, paths in findings.in_the_way.items()))
@@ -125,10 +127,15 @@ def _check_data(jobs: list[Job], findings: _Findings) -> None:
             )
 
 
-def _check_starts(jobs: list[Job], findings: _Findings) -> None:
+def _is_begun(job: Job) -> bool:
+    """Whether anything of a job is there."""
+    return job.out.exists() or bool(snapshots(job)) or read_job(job.folder) is not None
+
+
+def _check_starts(jobs: list[Job], findings: _Findings, is_compared: bool) -> None:
     for start in dict.fromkeys(job.start for job in jobs if job.after is None):
         try:
-            findings.digests.start(start)
+            (findings.digests.start if is_compared else findings.digests.check_start)(start)
         except (SoupError, OSError) as error:
             findings.problems.append(f"start {error}")
             continue
@@ -150,9 +157,7 @@ def absent_needs(jobs: Sequence[Job]) -> list[str]:
     """Give what settings name outside of the model and is not here: packages, files. Each once for all jobs."""
     faults: dict[str, None] = {}
     for job in jobs:
-        absent = [package for package in job.settings.log_to if importlib.util.find_spec(package) is None]
-        if absent:
-            faults[f"log_to: {', '.join(absent)} not installed: pip install {' '.join(absent)}"] = None
+        faults |= {f"log_to: {text}": None for text in absent_libraries(job.settings.log_to, "finetune")}
         try:
             configuration_path(job.settings.parallel)
         except FinetuneError as error:

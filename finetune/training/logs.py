@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ from finetune.jobs import LOSSES
 from finetune.training.parallel import is_first
 from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
+from soup.support.extras import absent_libraries
 
 __all__ = ["LossFile", "loggers"]
 
@@ -31,8 +31,8 @@ def loggers(settings: TrainSettings, name: str, folder: Path, step: int) -> list
     Raises:
         FinetuneError: packages that are not installed.
     """
-    if absent := [package for package in settings.log_to if importlib.util.find_spec(package) is None]:
-        raise FinetuneError(f"log_to: {', '.join(absent)} not installed: pip install {' '.join(absent)}")
+    if absent := absent_libraries(settings.log_to, "finetune"):
+        raise FinetuneError(f"log_to: {'; '.join(absent)}")
     makers = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}
     return [LossFile(folder / LOSSES, step), *(makers[package](name, folder, step) for package in settings.log_to)]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DISTRIBUTION",
     "EXTRAS",
+    "absent_libraries",
     "absent_requirements",
     "distribution_of",
     "extra_of",
@@ -82,6 +83,17 @@ def install_line(module: str, preferred: str = "") -> str:
     """
     extra = extra_of(module, preferred)
     return f'pip install "{DISTRIBUTION}[{extra}]"' if extra else f"pip install {distribution_of(module)}"
+
+
+def absent_libraries(modules: Iterable[str], preferred: str = "") -> list[str]:
+    """Say of each library that is not here how it is installed.
+
+    Args:
+        modules: As they are imported.
+        preferred: See `extra_of`.
+    """
+    absent = [module for module in modules if importlib.util.find_spec(module) is None]
+    return [f"{module} is not installed: {install_line(module, preferred)}" for module in absent]
 
 
 def missing_extra(error: BaseException) -> str | None:

@@ -66,7 +66,7 @@ def test_a_package_to_log_with_that_is_not_here_is_found(root, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "wandb" else find(name))
     report = checked(root, "llava", log_to="wandb")
-    assert report.errors == ("log_to: wandb not installed: pip install wandb",)
+    assert report.errors == ("log_to: wandb is not installed: pip install wandb",)
 
 
 def test_a_template_that_ends_in_an_answer_s_head_whatever_is_asked_is_told_so(root):

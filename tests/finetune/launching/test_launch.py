@@ -24,6 +24,7 @@ from finetune.launching.dry_run import details, plan_dry_run, rows
 from finetune.launching.job_plans import plan_launch
 from finetune.launching.launch import LOCK, LaunchProgress, finetune
 from finetune.launching.status import status, status_json
+from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import FinetuneError, OutputError
 from soup.support.file_lock import FileLock
 from tests.helpers.stand_in_jobs import CONFIG, command, data_set, place, seen, set_moods, state
@@ -560,6 +561,37 @@ def test_a_rehearsal_tells_all_and_leaves_nothing(tmp_path):
     assert any(a["command"] in line for line in details(plan))
 
 
+def test_a_rehearsal_reads_no_weights_where_nothing_was_trained_and_later_those_that_no_launch_read(
+    tmp_path, monkeypatch
+):
+    path = place(tmp_path, points_start(tmp_path))
+    read = []
+
+    def digest(checkpoint, progress=None):
+        read.append(checkpoint.path.name)
+        return digest_checkpoint(checkpoint, progress)
+
+    for module in ("soup.checkpoints.digest", "finetune.launching.digests"):
+        monkeypatch.setattr(f"{module}.digest_checkpoint", digest)
+    plans = [plan_dry_run(path)["jobs"][0]["plan"]]
+    assert read == []
+    launch(path)
+    assert read == ["start"]
+    plans.append(plan_dry_run(path)["jobs"][0]["plan"])
+    assert read == ["start"]
+    save_file({"llm.model.q_proj.weight": torch.ones(2, 2)}, tmp_path / "start" / "model.safetensors")
+    with pytest.raises(FinetuneError, match="held other weights than"):
+        plan_dry_run(path)
+    assert (plans, read) == (["begin", "done"], ["start", "start"])
+
+
+def test_a_rehearsal_tells_of_a_start_that_is_damaged(tmp_path):
+    path = place(tmp_path, points_start(tmp_path))
+    (tmp_path / "start" / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(FinetuneError, match=r"nothing was started.*\n.*model\.safetensors"):
+        plan_dry_run(path)
+
+
 def test_a_rehearsal_after_a_run_knows_how_long_steps_take(tmp_path):
     path = place(tmp_path)
     launch(path)
@@ -696,7 +728,8 @@ def test_what_settings_name_in_vain_is_told_before_any_job_and_once_for_all(tmp_
     assert "train: no part is called ocr_vit" in said
     assert "lr_overrides: no part is called visual" in said
     assert "lora.target 'q_proj' matches no linear layer; it has to match the whole name: .*q_proj.* takes in" in said
-    assert "log_to: trackio, wandb not installed: pip install trackio wandb" in said
+    for name in absent:
+        assert said.count(f"log_to: {name} is not installed: pip install {name}") == 1
     assert "parallel: fsdpp is no file and no name. Did you mean 'fsdp'?" in said
     assert "llm.model" not in said.replace("llm.model.q_proj", "")
     assert not seen(tmp_path)
