@@ -39,10 +39,17 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 class Packs:
-    """The packs of a run, one after another: `packs[n]` is the positions in pack n."""
+    """The packs of a run, one after another: `packs[n]` is the positions in pack n.
 
-    def __init__(self, length_at: Callable[[int], int], capacity: int, window: int = WINDOW):
-        self.length_at, self.capacity, self.window = length_at, capacity, window
+    Args:
+        length_at: gives the tokens of the row at a position.
+        capacity: tokens of a pack.
+        window: rows that are laid into packs together.
+        end: a window ends here too, so that no pack holds rows of both sides; 0: no such position.
+    """
+
+    def __init__(self, length_at: Callable[[int], int], capacity: int, window: int = WINDOW, end: int = 0):
+        self.length_at, self.capacity, self.window, self.end = length_at, capacity, window, end
         self.begins = [0]  # the number of the first pack of each window that is known, and of the next one
         self.latest: tuple[int, list[list[int]]] = (-1, [])
 
@@ -52,17 +59,25 @@ class Packs:
         which = bisect_right(self.begins, n) - 1
         return self._of_window(which)[n - self.begins[which]]
 
-    def count(self, positions: int) -> int:
-        """Count the packs that the first so many positions fill, in whole windows."""
-        windows = -(-positions // self.window)
+    def count(self) -> int:
+        """Count the packs before the end."""
+        windows = -(-self.end // self.window)
         while len(self.begins) <= windows:
             self.begins.append(self.begins[-1] + len(self._of_window(len(self.begins) - 1)))
         return self.begins[windows]
 
     def _of_window(self, which: int) -> list[list[int]]:
         if self.latest[0] != which:
-            first = which * self.window
-            lengths = [self.length_at(first + i) for i in range(self.window)]
-            packs = [[first + i for i in pack] for pack in first_fit(lengths, self.capacity)]
+            positions = self._positions(which)
+            lengths = [self.length_at(position) for position in positions]
+            packs = [[positions[i] for i in pack] for pack in first_fit(lengths, self.capacity)]
             self.latest = (which, packs)
         return self.latest[1]
+
+    def _positions(self, which: int) -> range:
+        """Return the positions of a window: the one before the end may be short, and those behind it begin there."""
+        first = which * self.window
+        if first < self.end:
+            return range(first, min(first + self.window, self.end))
+        begin = first - -self.end % self.window
+        return range(begin, begin + self.window)

@@ -69,19 +69,16 @@ class TrainingRows(Dataset[TrainingRow | list[TrainingRow]]):
         self.order: Order = Order(strata, settings.seed)
         left_out = _left_out(corpus, self.scan)
         self.manifest = manifest(corpus.data_sets, strata) | {"skipped": self.scan.bad, "left_out": left_out}
-        self.packs = Packs(self.length_at, settings.max_length) if settings.packing else None
-        self.steps = settings.steps or self._steps_of(settings)
+        positions = math.ceil((settings.epochs or 0) * self.order.epoch_rows)
+        self.packs = Packs(self.length_at, settings.max_length, end=positions) if settings.packing else None
+        # Rows of the next epoch fill up the last step. Counting packs lays them all.
+        items = self.packs.count() if self.packs and not settings.steps else positions
+        self.steps = settings.steps or math.ceil(items / settings.global_batch_size)
         if adapt:
             _check_categories(strata, adapt)
             rows = adapt.every * settings.global_batch_size
             self.order = AdaptiveOrder(strata, settings.seed, rows, -(-self.steps // adapt.every))
         self.items = self.steps * settings.global_batch_size
-
-    def _steps_of(self, settings: TrainSettings) -> int:
-        """Count the steps for so many epochs; rows of the next fill up the last one. Needs all packs made."""
-        assert settings.epochs is not None, "settings without steps have epochs"
-        positions = math.ceil(settings.epochs * self.order.epoch_rows)
-        return math.ceil((self.packs.count(positions) if self.packs else positions) / settings.global_batch_size)
 
     def __len__(self) -> int:
         return self.items

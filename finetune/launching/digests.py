@@ -176,6 +176,8 @@ class Digests:
         whole = [FORMAT, start_digest or self.start(job.start), data, settings]
         if job.start == "tiny" and len(job.data) > 1:
             whole.append("the words of the first data set")  # once it was those of all
+        if job.settings.packing and job.settings.epochs:
+            whole.append("epochs end between packs")  # once a job trained on, up to 255 rows
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

@@ -174,7 +174,7 @@ def _language_config(start: Path) -> Json:
 def _steps(job: Job, contents: Mapping[str, Content], rows: int | None) -> int | None:
     if job.settings.steps is not None:
         return job.settings.steps
-    if rows is None:
+    if rows is None or job.settings.packing:  # packs are counted once all rows' tokens are
         return None
     samples = sum((contents[data_set.path].rows or 0) * data_set.weight for data_set in job.data)
     return math.ceil(samples * (job.settings.epochs or 0) / job.settings.global_batch_size)

@@ -256,8 +256,10 @@ def test_packs_hold_every_row_of_the_order_once_and_none_is_over_full(root, proc
 
 def test_epochs_of_packs_cover_the_epochs_rows(root, processor):
     rows = training(root, processor, packing=True, steps=None, epochs=100, global_batch_size=2, max_length=120)
-    positions = {row["position"] for n in range(len(rows)) for row in rows[n]}
-    assert set(range(600)) <= positions
+    positions = [row["position"] for n in range(len(rows)) for row in rows[n]]
+    assert set(range(600)) <= set(positions)
+    packs_of_last_step = [row["position"] for n in range(len(rows) - 2, len(rows)) for row in rows[n]]
+    assert {position for position in positions if position >= 600} <= set(packs_of_last_step)
 
 
 @given(lengths=st.lists(st.integers(1, 50)), room=st.integers(50, 80))
@@ -286,7 +288,16 @@ def test_packs_are_a_function_of_their_number(lengths, start):
     expected = [whole[n] for n in range(start + 5)]
     again = Packs(length_at, 20, window=8)
     assert [again[n] for n in range(start, start + 5)] == expected[start:]
-    assert again.count(80) == len([pack for pack in (whole[n] for n in range(200)) if pack[0] < 80])
+
+
+@hypothesis_settings(max_examples=50)
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=20), end=st.integers(0, 60))
+def test_packs_end_where_the_epochs_do_and_go_on_behind_it(lengths, end):
+    packs = Packs(lambda position: lengths[position % len(lengths)], 20, window=8, end=end)
+    count = packs.count()
+    assert sorted(position for n in range(count) for position in packs[n]) == list(range(end))
+    later = [position for n in range(count, count + 24) for position in packs[n]]
+    assert sorted(later)[:24] == list(range(end, end + 24))
 
 
 def damaged(root, rows=None):
