@@ -13,12 +13,13 @@ from typing import TypeGuard
 
 from soup.checkpoints.adapter import Adapter
 from soup.checkpoints.adapter_deltas import Change, Delta
-from soup.checkpoints.adapter_targets import find_changes
+from soup.checkpoints.adapter_targets import find_changes, unties
 from soup.checkpoints.carried_files import SideFiles
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.tied import UntiedCheckpoint, is_tied
 
-__all__ = ["AdaptedCheckpoint", "is_adapted"]
+__all__ = ["AdaptedCheckpoint", "is_adapted", "output_layer", "untied"]
 
 
 class AdaptedCheckpoint(Checkpoint):
@@ -33,10 +34,23 @@ class AdaptedCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path | str, base: Checkpoint) -> None:  # no weights of its own are opened
-        self.adapter, self.base = Adapter(path), base
+        adapter = Adapter(path)
+        self._put_on(adapter, UntiedCheckpoint(base) if unties(adapter, base) else base)
+
+    def _put_on(self, adapter: Adapter, base: Checkpoint) -> None:
+        self.adapter, self.base = adapter, base
         self.path = self.adapter.path
         self.changes: Mapping[str, Change] = find_changes(self.adapter, base)
         self.warnings, self.files, self.sharded = self.adapter.warnings, base.files, base.sharded
+
+    @cached_property
+    def untied(self) -> AdaptedCheckpoint:
+        """The same adapter on its base seen with an output layer of its own."""
+        if isinstance(self.base, UntiedCheckpoint) or not is_tied(self.base):
+            return self
+        untied = AdaptedCheckpoint.__new__(AdaptedCheckpoint)
+        untied._put_on(self.adapter, UntiedCheckpoint(self.base))
+        return untied
 
     @property
     def stored(self) -> Checkpoint:
@@ -85,7 +99,7 @@ class AdaptedCheckpoint(Checkpoint):
     def source_of(self, name: str) -> tuple[Checkpoint, str]:
         """Return the checkpoint whose files hold what the deltas are added to, and the tensor's name there."""
         stored_as = self.changes[name].stored_as if name in self.changes else None
-        return (self.base, name) if stored_as is None else (self.adapter, stored_as)
+        return self.base.source_of(name) if stored_as is None else (self.adapter, stored_as)
 
     def read_into(self, name: str, start: int, view: memoryview) -> None:
         """Read what the deltas are added to; see `Checkpoint.read_into`."""
@@ -105,6 +119,19 @@ class AdaptedCheckpoint(Checkpoint):
         return f"AdaptedCheckpoint({str(self.path)!r}, {self.base!r})"
 
 
+def output_layer(checkpoint: Checkpoint) -> str | None:
+    """Return the output layer that an adapter trains apart from the embeddings that its base ties it to."""
+    base = checkpoint.base if is_adapted(checkpoint) else checkpoint
+    return base.output if isinstance(base, UntiedCheckpoint) else None
+
+
 def is_adapted(checkpoint: Checkpoint) -> TypeGuard[AdaptedCheckpoint]:
     """Whether it is a base with an adapter on it."""
     return isinstance(checkpoint, AdaptedCheckpoint)
+
+
+def untied(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint as it is, or one that ties its output layer as one that has it by itself."""
+    if is_adapted(checkpoint):
+        return checkpoint.untied
+    return UntiedCheckpoint(checkpoint) if is_tied(checkpoint) else checkpoint

@@ -25,7 +25,6 @@ _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 """Values of `init_lora_weights` that leave the base as it is; the others take the first product out of it."""
 
 _REFUSED = {  # keys of the config that make the product B A another thing, or not all there is
-    "target_parameters": "adapters on single parameters",
     "layer_replication": "replicated layers",
     "use_qalora": "QA-LoRA",
     "use_bdlora": "BD-LoRA",
@@ -68,7 +67,8 @@ class Adapter(Checkpoint):
     @property
     def facts(self) -> tuple[str, ...]:
         """The settings that decide, beside the factors, what it adds to its base."""
-        keys = [*_FACTS, *(["trainable_token_indices"] if self.settings.get("trainable_token_indices") else [])]
+        later = [key for key in ("trainable_token_indices", "target_parameters") if self.settings.get(key)]
+        keys = [*_FACTS, *later]
         return tuple(f"{key}\0{json.dumps(self.settings.get(key), sort_keys=True)}\n" for key in keys)
 
     @property

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from soup.checkpoints.adapter import Adapter
 
-__all__ = ["Change", "Delta", "Factor"]
+__all__ = ["Change", "Delta", "Factor", "Part"]
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A tensor of an adapter's file as a matrix; `transposed`: the file holds it the other way round."""
+    """A tensor of an adapter's file, or a part of it, as a matrix.
+
+    Args:
+        adapter: Whose file holds it.
+        name: The tensor's name there.
+        shape: Of the matrix.
+        transposed: Whether the tensor is the matrix the other way round.
+        part: Where the matrix lies in the tensor, if it is not all of it.
+    """
 
     adapter: Adapter
     name: str
     shape: tuple[int, int]
     transposed: bool = False
+    part: Part | None = None
+
+    @property
+    def lies(self) -> Part:
+        """Where its elements lie in the tensor."""
+        return self.part or (Part(0, 1, self.shape[0]) if self.transposed else Part(0, self.shape[1], 1))
+
+
+class Part(NamedTuple):
+    """Where a matrix lies in a tensor: element (i, k) is number `first + i * stride + k * step` of the tensor's."""
+
+    first: int
+    stride: int
+    step: int
 
 
 @dataclass(frozen=True)
@@ -30,6 +53,7 @@ class Delta:
         magnitude: DoRA's lengths, to which the rows (or with `by_column` the columns) of the sum are brought.
         by_column: See `magnitude`.
         tokens: The numbers of the rows that `left` takes the place of, instead of being added.
+        index: Which matrix of a stack [matrices, rows, columns] it is added to; None: the tensor is one matrix.
     """
 
     left: Factor
@@ -38,6 +62,7 @@ class Delta:
     magnitude: Factor | None = None
     by_column: bool = False
     tokens: tuple[int, ...] = ()
+    index: int | None = None
 
     @property
     def is_sum(self) -> bool:
@@ -61,3 +86,8 @@ class Change:
 
     deltas: tuple[Delta, ...] = ()
     stored_as: str | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether what is stored is the base's own tensor: PEFT saves embeddings beside their factors."""
+        return self.stored_as is not None and ".base_layer." in self.stored_as

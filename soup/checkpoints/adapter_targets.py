@@ -13,24 +13,25 @@ from functools import cached_property
 
 from soup.checkpoints.adapter import PREFIX, Adapter
 from soup.checkpoints.adapter_deltas import Change, Delta, Factor
+from soup.checkpoints.adapter_parameters import ParameterTargets, StackFactors
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import plain_name
+from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, embeddings_of, is_tied, output_of
 from soup.errors import CheckpointError
 from soup.hf.key_mapping import names_on_disk
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["find_changes"]
+__all__ = ["find_changes", "unties"]
 
-_WRAPPERS = re.compile(r"\.(?:base_layer|modules_to_save|original_module)(?:\.default)?(?=\.)")
+_WRAPPERS = re.compile(  # of modules; those of parameters, which hold factors themselves, stay in the name
+    r"\.(?:base_layer(?!(?:\.base_layer)*\.lora_)|modules_to_save|original_module)(?:\.default)?(?=\.)"
+)
 _PART = re.compile(
     r"^(?P<module>.+)\.(?P<part>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?:\.default)?"
     r"(?:\.(?P<leaf>weight|bias))?$"
 )
 _TOKENS = re.compile(r"^(?P<module>.+)\.token_adapter\.trainable_tokens_delta(?:\.default)?$")
-EMBEDDINGS, OUTPUT = "embed_tokens.weight", "lm_head.weight"
-"""How the names of input embeddings and of the output layer end, which a model may tie to each other."""
-
 _NAMELESS: tuple[tuple[str, ...], ...] = ((), ("vision_model",))
 """Words that are left out of names besides those that `plain_name` leaves out anyhow: first none, then these."""
 
@@ -47,11 +48,27 @@ def find_changes(adapter: Adapter, base: Checkpoint) -> dict[str, Change]:
     return _Matching(adapter, base).changes()
 
 
+def unties(adapter: Adapter, base: Checkpoint) -> bool:
+    """Whether an adapter trains, each for itself, embeddings and output layer of a base that ties them.
+
+    PEFT saves a second copy of what it kept tied (`ensure_weight_tying`), or only saved along.
+    """
+    if not is_tied(base) or adapter.settings.get("ensure_weight_tying") is True:
+        return False
+    names = {_WRAPPERS.sub("", key) for key in adapter.tensors if ".base_layer." not in key}
+    ends = {end for end in (EMBEDDINGS, OUTPUT) if any(name.endswith(f".{end}") for name in names)}
+    listed = adapter.settings.get("modules_to_save")
+    trained = {f"{name.rpartition('.')[2]}.weight" for name in listed} if isinstance(listed, list) else set()
+    return bool(ends & trained) or ends == {OUTPUT}
+
+
 class _Matching:
     """An adapter's keys on their way to the names of a base."""
 
     def __init__(self, adapter: Adapter, base: Checkpoint) -> None:
         self.adapter, self.base = adapter, base
+        self.unties = unties(adapter, base)
+        self.parameters = ParameterTargets(adapter, base)
         self.by_plain_name = {words: _by_plain_name(base.tensors, words) for words in _NAMELESS}
         self.wrong: list[str] = []
         self.modules: dict[str, dict[str, str]] = {}
@@ -72,24 +89,23 @@ class _Matching:
     def changes(self) -> dict[str, Change]:
         deltas: dict[str, list[Delta]] = {}
         for module, parts in self.modules.items():
-            for leaf, delta in self._deltas(module, parts):
-                name = self._match(f"{module}.{leaf}", next(iter(parts.values())))
-                if name is not None and self._fits(name, delta):
+            for name, delta in self._added(module, parts):
+                if self._fits(name, delta):
                     deltas.setdefault(name, []).append(delta)
         for module, key in self.tokens.items():
-            name = self._match(f"{module}.weight", key)
-            if name is not None and self._has_tokens(name, delta := self._token_rows(module, key)):
-                deltas.setdefault(name, []).append(delta)
+            match = self._match(f"{module}.weight", key)
+            if match is not None and self._has_tokens(match, delta := self._token_rows(module, key)):
+                deltas.setdefault(match, []).append(delta)
         stored: dict[str, str] = {}
         for name, key in self._untied_whole().items():
-            match = self._match(name, key, may_be_tied=".base_layer." in key)  # PEFT saves targeted embeddings, too
+            match = self._match(name, key)
             if match is not None and self._replaces(match, key):
                 stored[match] = key
-        self._share_tied(deltas)
+        self._share_tied(deltas, stored)
         self.wrong += [
             f"{name}: several changes, one of them DoRA's or rows of tokens"
-            for name, parts in deltas.items()
-            if len(parts) > 1 and not all(delta.is_sum for delta in parts)
+            for name, several in deltas.items()
+            if len(several) > 1 and not all(delta.is_sum for delta in several)
         ]
         if self.wrong:
             raise CheckpointError(
@@ -99,22 +115,21 @@ class _Matching:
         names = [name for name in self.base.tensors if name in deltas or name in stored]
         return {name: Change(tuple(deltas.get(name, ())), stored.get(name)) for name in names}
 
-    def _share_tied(self, deltas: dict[str, list[Delta]]) -> None:
-        """Add to embeddings and output layer alike where a base stores both and ties them: in memory they are one."""
-        pair = [[name for name in self.base.tensors if name.endswith(end)] for end in (EMBEDDINGS, OUTPUT)]
-        if not all(len(names) == 1 for names in pair) or not _ties(self.base.config):
+    def _share_tied(self, deltas: dict[str, list[Delta]], stored: dict[str, str]) -> None:
+        """Change embeddings and output layer alike where a base has both and ties them: in memory they are one."""
+        embeddings, output = embeddings_of(self.base.tensors), output_of(self.base.tensors)
+        if embeddings is None or output is None or self.unties or not is_tied(self.base):
             return
-        names = [name for (name,) in pair]
-        if shared := [delta for name in names for delta in deltas.pop(name, [])]:
-            deltas |= dict.fromkeys(names, shared)
+        if shared := [delta for name in (embeddings, output) for delta in deltas.pop(name, [])]:
+            deltas |= dict.fromkeys((embeddings, output), shared)
+        if embeddings in stored:
+            stored[output] = stored[embeddings]
 
     def _untied_whole(self) -> dict[str, str]:
-        """Leave out the output layer that PEFT saved a second time: it kept it tied to embeddings that it trained."""
-        tied = self.adapter.settings.get("ensure_weight_tying") is True and any(
-            name.endswith(EMBEDDINGS) for name in self.whole
-        )
+        """Leave out the output layer that PEFT saved a second time: it kept it tied to embeddings that it saved."""
+        twice = not self.unties and any(name.endswith(EMBEDDINGS) for name in self.whole)
         return {
-            name: key for name, key in self.whole.items() if not (tied and name.endswith(OUTPUT) and self._tied(name))
+            name: key for name, key in self.whole.items() if not (twice and name.endswith(OUTPUT) and self._tied(name))
         }
 
     def _token_rows(self, module: str, key: str) -> Delta:
@@ -133,8 +148,36 @@ class _Matching:
         )
         return False
 
-    def _deltas(self, module: str, parts: Mapping[str, str]) -> Iterator[tuple[str, Delta]]:
-        """Yield what a module's factors add: the name of the parameter in the module, and the delta."""
+    def _added(self, module: str, parts: Mapping[str, str]) -> Iterator[tuple[str, Delta]]:
+        """Yield what a module's factors add to which tensors of the base."""
+        parameter = self.parameters.find(module)
+        if parameter is None or len(parameter.shape) == 2:
+            for leaf, delta in self._deltas(module, parts, parameter.name if parameter else module):
+                weight = parameter.name if parameter and leaf == "weight" else f"{module}.{leaf}"
+                match = self._match(weight, next(iter(parts.values())))
+                if match is not None:
+                    yield match, delta
+            return
+        factors = StackFactors(self.adapter, parts.get("A", ""), parts.get("B", ""), parameter)
+        if not factors.a or not factors.b:
+            self.wrong += [f"{key}: its other factor is missing" for key in parts.values()]
+        elif len(parameter.shape) != 3 or not factors.fit:
+            a, b = map(list, factors.shapes)
+            self.wrong.append(
+                f"{factors.a}: factors of shapes {a} and {b} for {parameter.name} {list(parameter.shape)}"
+            )
+        elif found := list(self.parameters.deltas(factors)):
+            yield from found
+        else:
+            self.wrong.append(
+                f"{factors.a}: how transformers makes {parameter.name} of the base's tensors is not known"
+            )
+
+    def _deltas(self, module: str, parts: Mapping[str, str], key: str) -> Iterator[tuple[str, Delta]]:
+        """Yield what a module's factors add: the name of the parameter in the module, and the delta.
+
+        `key` is what the config's patterns are held against.
+        """
         kind = "embedding_" if "embedding_A" in parts else ""
         a, b = parts.get(f"{kind}A"), parts.get(f"{kind}B")
         if a is None or b is None:
@@ -150,7 +193,7 @@ class _Matching:
             return
         outer = shapes[b][0]
         inner = self.adapter.tensors[a].elements // rank
-        scale = self.adapter.scale(module, rank)
+        scale = self.adapter.scale(key, rank)
         transposed = bool(kind) or self._is_transposed(module, (outer, inner), parts)
         magnitude = self._magnitude(parts)
         if transposed:
@@ -180,6 +223,7 @@ class _Matching:
         """Whether a delta has the shape of a tensor; tells if not."""
         spec, shape = self.base.tensors[name], delta.left.shape[:1] + (delta.right.shape[1:] if delta.right else ())
         expected = (spec.shape[0], spec.elements // max(spec.shape[0], 1)) if len(spec.shape) > 1 else spec.shape
+        expected = expected if delta.index is None else spec.shape[1:]
         lengths = shape[delta.by_column] if delta.magnitude else 0
         if spec.dtype.kind != "float" or expected != shape:
             self.wrong.append(f"{delta.left.name}: adds {list(shape)} to {name}, which is {spec}")
@@ -197,7 +241,7 @@ class _Matching:
         self.wrong.append(f"{key}: expected {theirs} as {name} in the base, found {ours}")
         return False
 
-    def _match(self, name: str, key: str, *, may_be_tied: bool = True, quietly: bool = False) -> str | None:
+    def _match(self, name: str, key: str, *, quietly: bool = False) -> str | None:
         """Find a tensor of the base by its name in memory; tells where there is none, or several."""
         if name in self.base.tensors:
             return name
@@ -209,14 +253,12 @@ class _Matching:
                 if not quietly:
                     self.wrong.append(f"{key}: may be {' or '.join(names)} of the base")
                 return None
-        tied = self._tied(name)
-        if tied and may_be_tied:
+        if tied := self._tied(name):
             return tied
         if renamed := self.by_name_in_memory.get(name):
             return renamed
         if not quietly:
-            why = f", for it is tied to {tied}, and one tensor can't hold both" if tied else ""
-            self.wrong.append(f"{key}: the base has no such tensor{why}")
+            self.wrong.append(f"{key}: the base has no such tensor{self.parameters.why_unknown}")
         return None
 
     @cached_property
@@ -229,10 +271,8 @@ class _Matching:
 
         What PEFT adds to either of the two it adds to the one memory that both have.
         """
-        if not name.endswith(OUTPUT) or any(other.endswith(OUTPUT) for other in self.base.tensors):
-            return None
-        embeddings = [other for other in self.base.tensors if other.endswith(EMBEDDINGS)]
-        return embeddings[0] if len(embeddings) == 1 else None
+        has_output = any(other.endswith(OUTPUT) for other in self.base.tensors)
+        return embeddings_of(self.base.tensors) if name.endswith(OUTPUT) and not has_output else None
 
 
 def _by_plain_name(names: Iterable[str], nameless: tuple[str, ...]) -> dict[str, list[str]]:
@@ -240,9 +280,3 @@ def _by_plain_name(names: Iterable[str], nameless: tuple[str, ...]) -> dict[str,
     for name in names:
         groups.setdefault(plain_name(name, nameless), []).append(name)
     return groups
-
-
-def _ties(config: Mapping[str, object]) -> bool:
-    """Whether a config says that the output layer is tied to the embeddings."""
-    parts = [config, *(part for key, part in config.items() if isinstance(part, dict) and key.startswith("text"))]
-    return next((part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part), None) is True

@@ -11,6 +11,7 @@ from typing import Any
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES, PROCESSOR, TEMPLATE, TOKENIZER, matches
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.tied import untie_config
 from soup.errors import CheckpointError
 from soup.support.json_text import parse_json, parse_json_object, read_text
 
@@ -197,12 +198,13 @@ def _content(checkpoint: Checkpoint, name: str) -> bytes:
     return read_text(checkpoint.path / name, CheckpointError, MAX_SIDE_FILE_BYTES)
 
 
-def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:
+def config_for(data: bytes, tensors: Sequence[TensorSpec], *, untied: bool = False) -> bytes:
     """Set the dtype in `config.json` to what is written, and leave out a quantisation: what is merged has none.
 
     Args:
         data: The content of the file.
         tensors: The tensors of the checkpoint that it is for.
+        untied: Whether the output layer is not tied to the embeddings, whatever the file says.
 
     Returns:
         The content with every `dtype` (or older `torch_dtype`) set, where all floating tensors have the same; a file
@@ -214,6 +216,7 @@ def config_for(data: bytes, tensors: Sequence[TensorSpec]) -> bytes:
     except CheckpointError:
         return data
     changed = [_remove_quantisation(config), len(names) == 1 and _set_dtype(config, names.pop())]
+    changed.append(untied and untie_config(config))
     if not any(changed):
         return data
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

@@ -120,6 +120,8 @@ class SoupCandidate:
     def template(self) -> Path:
         """A checkpoint with just the candidate's config, tokenizer and processor files: the lead, if it is such."""
         lead = self._plan.lead
+        if self._plan.untied_output:  # as no config.json here says
+            return self.directory()
         if "adapter_config.json" in lead.side_files.left_out:  # transformers would load that adapter's base
             return self.directory()
         differs = lead.side_files.refused or lent_kinds(lead, *self._plan.blend.inputs, tokenizer=self._plan.tokenizer)

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Conversion", "LoadingPlan", "bare_module", "names_on_disk", "names_on_hub", "plan_loading"]
+__all__ = [
+    "Conversion",
+    "LoadingPlan",
+    "bare_module",
+    "names_on_disk",
+    "names_on_hub",
+    "output_name",
+    "plan_loading",
+    "stacked_sources",
+]
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,70 @@ def names_on_hub(path: Path, on_disk: Iterable[str]) -> dict[str, str]:
     if any(back.get(names[name]) != target for name, target in in_memory.items()):
         return {}
     return {name: on_hub for name, on_hub in names.items() if name != on_hub}
+
+
+def stacked_sources(module: Any, on_disk: Iterable[str]) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Find of which tensors on disk transformers makes each parameter, where it does nothing but stack matrices.
+
+    Args:
+        module: A module that is loaded already, or a bare one.
+        on_disk: The names in a checkpoint's files.
+
+    Returns:
+        By the parameter's name in memory, for each matrix of the stack (a layer's experts, say) the names of those that
+        lie below each other in it. A parameter that one tensor on disk becomes, be it with its matrices the other way
+        round, has that one alone.
+    """
+    try:
+        plan = plan_loading(module, on_disk)
+    except LookupError:
+        return {}
+    sources: dict[str, tuple[tuple[str, ...], ...]]
+    sources = {in_memory: ((name,),) for name, in_memory in (plan.names or {}).items()}
+    for conversion in plan.conversions:
+        assert isinstance(conversion.convert, partial), "they are made above"
+        _, converters, patterns, target, _ = conversion.convert.args
+        if stack := _stack(converters[next(iter(patterns.values()))], patterns):
+            sources[target] = stack
+    return sources
+
+
+def _stack(converter: Any, patterns: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+    """Return what one conversion stacks, see `stacked_sources`; nothing where it does something else."""
+    operations = [
+        (type(operation).__name__, *(getattr(operation, key, None) for key in ("dim", "dim0", "dim1")))
+        for operation in converter.operations
+    ]
+    if operations == [("Transpose", None, 1, 2)] and len(patterns) == 1:
+        return (tuple(patterns),)
+    stacks = [("MergeModulelist", 0, None, None)]
+    if operations not in (stacks, [*stacks, ("Concatenate", 1, None, None)]):
+        return ()
+    rows = [[name for name, found in patterns.items() if found == pattern] for pattern in converter.source_patterns]
+    return tuple(zip(*rows, strict=True)) if len({*map(len, rows)}) == 1 else ()
+
+
+def output_name(path: Path, on_disk: Iterable[str], embeddings: str) -> str:
+    """Return the name on disk of an output layer that no file holds, as it is tied to the embeddings.
+
+    Args:
+        path: A checkpoint's directory.
+        on_disk: The names in its files.
+        embeddings: The name on disk of the embeddings.
+    """
+    beside = output_beside(embeddings)
+    module = bare_module(path)
+    loaded = _loaded_names(module, [*on_disk, beside])
+    if not loaded or loaded.get(beside, "").endswith("lm_head.weight"):
+        return beside
+    assert module is not None, "it was asked"
+    return next((name for name in module.state_dict() if name.endswith("lm_head.weight")), beside)
+
+
+def output_beside(embeddings: str) -> str:
+    """Return what an output layer is called beside embeddings of that name: it lies in the model around theirs."""
+    before, model, _ = embeddings.rpartition("model.embed_tokens.")
+    return f"{before if model and not before.endswith('_') else ''}lm_head.weight"
 
 
 def _loaded_names(module: Any | None, on_disk: Iterable[str]) -> Mapping[str, str]:

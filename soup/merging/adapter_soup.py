@@ -16,14 +16,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from soup.checkpoints.adapted import is_adapted
+from soup.checkpoints.adapted import AdaptedCheckpoint, is_adapted, output_layer
 from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
 from soup.checkpoints.adapter_deltas import Delta, Factor
+from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.checkpoints.file_plan import FilePlan
 from soup.checkpoints.hub import HubId
+from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, embeddings_of
 from soup.checkpoints.writer import view_bytes
 from soup.errors import PoolError, RecipeError
+from soup.hf.key_mapping import output_beside
 from soup.merging.block_arithmetic import Blend
 from soup.merging.low_rank import load_factor
 from soup.merging.methods.linear import Linear
@@ -81,6 +85,28 @@ class AdapterPlan:
     rank: int | None
     dtype: Dtype
 
+    def refuse_other_copies(self, digests: Mapping[Checkpoint, ContentDigest]) -> None:
+        """Refuse adapters whose copy of a tensor of the base, which PEFT saves beside its factors, is not the base's.
+
+        Args:
+            digests: Of adapters and base.
+
+        Raises:
+            PoolError: Such copies; all are listed.
+        """
+        others = [
+            f"{label}: {change.stored_as}"
+            for label, part in zip(self.blend.names, self.blend.inputs, strict=True)
+            if is_adapted(part)
+            for name, change in part.changes.items()
+            if change.is_copy and name not in self.whole and not _is_same(part, name, digests)
+        ]
+        if others:
+            raise PoolError(
+                f"{option_name('as_adapter')}: copies of the base's tensors that are not the base's, which an adapter "
+                f"can't hold:\n{bullet_list(others)}\nWithout the option the soup is a whole model, which can."
+            )
+
     @property
     def files(self) -> tuple[FilePlan, ...]:
         """The one file that is written."""
@@ -119,6 +145,7 @@ class AdapterPlan:
         alphas = {module.name: self._alpha(module) for module in self.modules}
         rank, alpha = (Counter(values.values()).most_common(1)[0][0] if values else 8 for values in (ranks, alphas))
         saved = [name for adapter in adapters for name in _list(adapter.settings.get("modules_to_save"))]
+        saved += [name.split(".")[-2] for name in self.whole if output_layer(self.blend.inputs[0]) and _is_end(name)]
         biases = [adapter.settings.get("bias", "none") for adapter in adapters]
         hub_id = HubId.parse(base)
         is_repository = hub_id is not None and hub_id.folder is None  # PEFT knows no folders of a base
@@ -137,6 +164,7 @@ class AdapterPlan:
             "layers_to_transform": None,
             "layers_pattern": None,
             "modules_to_save": sorted({*saved}) or None,
+            **({"ensure_weight_tying": False} if any(map(output_layer, self.blend.inputs)) else {}),
             "bias": next((bias for bias in ("all", "lora_only") if bias in biases), "none"),
         }
         return (json.dumps({**adapters[0].settings, **changes}, indent=2) + "\n").encode()
@@ -173,15 +201,34 @@ def plan_adapter(blend: Blend, rank: int | None, drop: Sequence[str] = ()) -> Ad
     total = math.fsum(blend.weights)
     shares = [weight / total for weight in blend.weights]
     groups: dict[tuple[str, bool], list[tuple[Delta, float]]] = {}
-    whole: dict[str, str] = {}
+    whole = _whole_ends(adapted)
     for checkpoint, share in zip(adapted, shares, strict=True):
         for name, change in checkpoint.changes.items():
             for delta in change.deltas:
                 groups.setdefault((name, delta.left.transposed), []).append((delta, share * delta.scale))
-            if change.stored_as is not None:
+            if change.stored_as is not None and not change.is_copy:
                 whole.setdefault(name, change.stored_as)
+    groups = {(name, side): parts for (name, side), parts in groups.items() if name not in whole}  # which has it all
     modules = tuple({module.name: module for module in (_module(parts, rank) for parts in groups.values())}.values())
     return AdapterPlan(blend, modules, whole, rank, _dtype(modules, rank))
+
+
+def _whole_ends(adapted: Sequence[AdaptedCheckpoint]) -> dict[str, str]:
+    """Store embeddings and output layer as they are where a soup unties them, for a key of the one changes both.
+
+    Returns:
+        The keys, by the names in the base, of those that an adapter changes.
+    """
+    output = output_layer(adapted[0])
+    if output is None:
+        return {}
+    embeddings = embeddings_of(adapted[0].tensors)
+    keys = [key.removeprefix(PREFIX) for checkpoint in adapted for key in checkpoint.adapter.tensors]
+    outputs = [key for key in keys if key.endswith(OUTPUT)]
+    inputs = [f"{before}{EMBEDDINGS}" for key in keys for before, found, _ in [key.partition("embed_tokens.")] if found]
+    names = {output: outputs[0] if outputs else output_beside(inputs[0])}
+    names |= {embeddings: inputs[0]} if embeddings and inputs else {}
+    return {name: f"{PREFIX}{key}" for name, key in names.items() if any(name in part.changes for part in adapted)}
 
 
 def _obstacles(blend: Blend) -> Iterator[str]:
@@ -197,6 +244,8 @@ def _obstacles(blend: Blend) -> Iterator[str]:
         deltas = [delta for change in checkpoint.changes.values() for delta in change.deltas]
         if any(delta.magnitude for delta in deltas):
             yield f"{name}: DoRA, whose lengths make it more than a product"
+        if any(delta.left.part for delta in deltas):
+            yield f"{name}: target_parameters, whose factors are those of a stack of matrices"
         if any(delta.tokens for delta in deltas):
             yield f"{name}: rows of tokens, which take the place of the base's"
         elif any(delta.right is None for delta in deltas):
@@ -251,6 +300,16 @@ def _small(module: _Module) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     u, values, v = torch.linalg.svd(outer.R @ inner.R.T, full_matrices=False)
     root = values[: module.rank].sqrt()
     return outer.Q @ u[:, : module.rank] * root, (v[: module.rank] * root[:, None]) @ inner.Q.T, values.square()
+
+
+def _is_same(part: AdaptedCheckpoint, name: str, digests: Mapping[Checkpoint, ContentDigest]) -> bool:
+    """Whether an adapter's copy of a tensor has the base's bytes."""
+    (own, key), (base, on_disk) = part.source_of(name), part.base.source_of(name)
+    return digests[own].tensors[key] == digests[base].tensors[on_disk]
+
+
+def _is_end(name: str) -> bool:
+    return name.endswith((EMBEDDINGS, OUTPUT))
 
 
 def _list(value: object) -> list[str]:

@@ -1,5 +1,7 @@
 """Base plus product in one compiled pass over a block's bytes, for tensors of 16 bits: what adapters add, rounded.
 
+Or its mean with whole models.
+
 The bits are those of torch's operations in float64, as `soup.merging.low_rank` defines them; the C says how.
 """
 
@@ -7,14 +9,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from soup.checkpoints.dtypes import Dtype
 from soup.merging import kernel_library
 from soup.merging.kernel_library import DTYPE_NAMES, address_of
 
-__all__ = ["CompiledProduct", "StoredFactor", "compile_product"]
+__all__ = ["CompiledProduct", "MeanBlock", "StoredFactor", "compile_product"]
 
 PANEL = 32
 """How many columns of the right factors lie together, TILE_COLUMNS in C."""
@@ -24,19 +26,55 @@ _MERGED = 0
 
 
 class StoredFactor(NamedTuple):
-    """A factor as it lies in a file.
+    """A factor as it lies in a file: element (i, k) is number `i * stride + k * step`.
 
     Args:
         data: Its bytes, in writable memory.
         dtype: Of its numbers.
         shape: Of the matrix.
-        transposed: Whether the bytes are the matrix' columns, one after another.
+        stride: See above.
+        step: See above.
     """
 
     data: bytearray
     dtype: Dtype
     shape: tuple[int, int]
-    transposed: bool = False
+    stride: int
+    step: int
+
+    @property
+    def transposed(self) -> StoredFactor:
+        """The matrix the other way round, of the same bytes."""
+        return self._replace(shape=self.shape[::-1], stride=self.step, step=self.stride)
+
+
+@dataclass(frozen=True)
+class MeanBlock:
+    """A block of every input of a mean, of 16 bits an element.
+
+    Args:
+        inputs: Their bytes, of one size, in writable memory.
+        place: Which of them the product is added to.
+        weights: Their weights; nothing where all weigh the same.
+        divisor: What the sum is divided by.
+    """
+
+    inputs: Sequence[memoryview]
+    place: int
+    weights: Sequence[float]
+    divisor: float
+
+    def __getitem__(self, piece: slice) -> MeanBlock:
+        return replace(self, inputs=[view[piece] for view in self.inputs])
+
+
+class _Mean(ctypes.Structure):
+    _fields_ = (
+        ("x", ctypes.POINTER(ctypes.c_void_p)),
+        *((name, ctypes.c_int64) for name in ("count", "place")),
+        ("weights", ctypes.POINTER(ctypes.c_double)),
+        ("divisor", ctypes.c_double),
+    )
 
 
 class _Part(ctypes.Structure):
@@ -69,13 +107,13 @@ class CompiledProduct:
     product: _Product
     memory: Sequence[object]
 
-    def add_to(self, dtype: Dtype, base: memoryview, first: int, out: memoryview) -> bool:
-        """Add it to a block, and round.
+    def add_to(self, dtype: Dtype, block: MeanBlock, first: int, out: memoryview) -> bool:
+        """Add it to a block, take the mean, and round.
 
         Args:
-            dtype: Of the base and of the result, of 16 bits.
-            base: The block's bytes, at least one element in writable memory.
-            first: The index of its first element in the tensor.
+            dtype: Of the inputs and of the result, of 16 bits.
+            block: The inputs, at least one element.
+            first: The index of the block's first element in the tensor.
             out: Memory for the result.
 
         Returns:
@@ -83,9 +121,14 @@ class CompiledProduct:
         """
         library = kernel_library.load_library()
         assert library is not None, "it was compiled"
-        elements, code = len(base) * 8 // dtype.bits, DTYPE_NAMES.index(dtype.name)
-        addresses = address_of(base), address_of(out)
-        done: int = library.soup_add_product(ctypes.byref(self.product), code, *addresses, first, elements)
+        count = len(block.inputs)
+        addresses = (ctypes.c_void_p * count)(*map(address_of, block.inputs))
+        weights = (ctypes.c_double * count)(*block.weights) if block.weights else None
+        mean = _Mean(addresses, count, block.place, weights, block.divisor)
+        elements, code = len(out) * 8 // dtype.bits, DTYPE_NAMES.index(dtype.name)
+        done: int = library.soup_add_product(
+            ctypes.byref(self.product), code, ctypes.byref(mean), address_of(out), first, elements
+        )
         return done == _MERGED
 
 
@@ -108,7 +151,7 @@ def compile_product(
     right = address_of(panels)
     right += -right % _ALIGNMENT
     lengths = (ctypes.c_float * columns)()
-    columns_first = [factor._replace(shape=factor.shape[::-1], transposed=not factor.transposed) for factor in rights]
+    columns_first = [factor.transposed for factor in rights]
     if not library.soup_cut_right(
         _parts(columns_first, [1.0] * len(rights)), len(rights), columns, rank, bits, right, lengths
     ):
@@ -122,9 +165,7 @@ def _parts(factors: Sequence[StoredFactor], scales: Sequence[float]) -> ctypes.A
     """Say how the rows of factors [rows, rank] lie in memory."""
 
     def part(factor: StoredFactor, scale: float) -> _Part:
-        rows, rank = factor.shape
-        stride, step = (1, rows) if factor.transposed else (rank, 1)
         code = DTYPE_NAMES.index(factor.dtype.name)
-        return _Part(address_of(factor.data), rank, stride, step, scale, code)
+        return _Part(address_of(factor.data), factor.shape[1], factor.stride, factor.step, scale, code)
 
     return (_Part * len(factors))(*map(part, factors, scales))

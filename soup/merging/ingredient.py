@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from soup.checkpoints.adapted import AdaptedCheckpoint
+from soup.checkpoints.adapted import AdaptedCheckpoint, output_layer, untied
 from soup.checkpoints.adapter import Adapter
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
@@ -19,7 +19,15 @@ from soup.merging.recipe import CheckpointSource
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["Ingredient", "combine_errors", "is_dropped", "open_alone", "open_each", "open_ingredient"]
+__all__ = [
+    "Ingredient",
+    "combine_errors",
+    "is_dropped",
+    "open_alone",
+    "open_each",
+    "open_ingredient",
+    "untied_together",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +83,13 @@ def _locate(location: str) -> tuple[Path, str]:
     if any("\ud800" <= sign <= "\udfff" for sign in path):  # how Python shows a byte that is no text
         raise CheckpointError(f"{path!a}: its name is not UTF-8, so that no recipe or journal can hold it. Rename it.")
     return Path(location), path
+
+
+def untied_together(parts: Sequence[Ingredient]) -> list[Ingredient]:
+    """Return parts of a pool as they are merged: where an adapter unties the output layer, it is untied in all."""
+    if not any(output_layer(part.checkpoint) for part in parts):
+        return list(parts)
+    return [replace(part, checkpoint=untied(part.checkpoint)) for part in parts]
 
 
 def open_alone(location: str) -> Checkpoint:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.adapter_deltas import Delta, Factor
 from soup.checkpoints.dtypes import DTYPES, Dtype
-from soup.merging.compiled_products import CompiledProduct, StoredFactor, compile_product
+from soup.merging.compiled_products import CompiledProduct, MeanBlock, StoredFactor, compile_product
 from soup.merging.kernel_library import has_kernels
 from soup.merging.methods.base import LowRank
 from soup.merging.scratch import Scratch
@@ -95,13 +95,13 @@ class Product:
         total = self.rows(begin, end, slot, scratch).view(-1)[start : start + values.numel()]
         return total.add_(values)
 
-    def add_to_bytes(self, dtype: Dtype, base: memoryview, first: int, out: memoryview) -> bool:
-        """Add the product to a block of 16 bits an element and round, as float64 and float32 after it would.
+    def add_to_bytes(self, dtype: Dtype, block: MeanBlock, first: int, out: memoryview) -> bool:
+        """Add the product to a block, take the mean with other inputs, and round, as float64 and float32 would.
 
         Args:
-            dtype: Of the base and of the result.
-            base: The block's bytes, at least one element in writable memory.
-            first: The index of its first element in the tensor.
+            dtype: Of the inputs and of the result, of 16 bits.
+            block: The inputs, at least one element.
+            first: The index of the block's first element in the tensor.
             out: Memory for the result.
 
         Returns:
@@ -111,7 +111,7 @@ class Product:
             if not self._compiled:
                 self._compiled.append(self._compile())
         compiled = self._compiled[0]
-        return compiled is not None and compiled.add_to(dtype, base, first, out)
+        return compiled is not None and compiled.add_to(dtype, block, first, out)
 
     def _compile(self) -> CompiledProduct | None:
         if self.merge or SLICES[self.bits] > 1 or not has_kernels():
@@ -193,18 +193,20 @@ def load_factor(factor: Factor | None) -> torch.Tensor:
 
 def _read(factor: Factor | None) -> StoredFactor:
     if factor is None:
-        return StoredFactor(bytearray(struct.pack("<f", 1.0)), DTYPES["F32"], (1, 1))
-    spec = factor.adapter.tensors[factor.name]
-    data = bytearray(spec.bytes)
-    factor.adapter.read_into(factor.name, 0, memoryview(data))
-    return StoredFactor(data, spec.dtype, factor.shape, factor.transposed)
+        return StoredFactor(bytearray(struct.pack("<f", 1.0)), DTYPES["F32"], (1, 1), 1, 1)
+    dtype, (first, stride, step) = factor.adapter.tensors[factor.name].dtype, factor.lies
+    rows, columns = factor.shape
+    elements = (rows - 1) * stride + (columns - 1) * step + 1 if rows and columns else 0
+    data = bytearray(elements * dtype.bits // 8)
+    factor.adapter.read_into(factor.name, first * dtype.bits // 8, memoryview(data))
+    return StoredFactor(data, dtype, factor.shape, stride, step)
 
 
 def _tensor(factor: StoredFactor) -> torch.Tensor:
     import torch
 
     values = torch.frombuffer(factor.data, dtype=factor.dtype.torch)
-    return values.view(factor.shape[::-1]).T if factor.transposed else values.view(factor.shape)
+    return values.as_strided(factor.shape, (factor.stride, factor.step))
 
 
 def _cut_bits(rank: int) -> int:

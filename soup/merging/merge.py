@@ -137,8 +137,9 @@ def _write_adapter(
     on_remark: Callable[[str], None],
 ) -> Recipe:
     """Write the soup as one adapter; what it is made of is read through for the recipe's digests."""
-    digests = [digest_checkpoint(checkpoint, on_bytes) for checkpoint in stored_checkpoints(plan.blend)]
-    sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
+    digests = {part: digest_checkpoint(part, on_bytes) for part in stored_checkpoints(plan.blend)}
+    adapter.refuse_other_copies(digests)
+    sealed = plan.recipe.sealed([digest.content for digest in digests.values()], digest_files(plan.side_files))
     whole = [spec for spec in plan.reads if spec.name in adapter.whole]
     with CheckpointWriter(out, plan.files, header_metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
         if error := adapter.write_factors(writer.write):

@@ -30,6 +30,7 @@ def model_card(
     name: str = "soup",
     cards: Mapping[str, CardFacts] | None = None,
     adapter_error: float | None = None,
+    untied_output: str | None = None,
     scores_note: str = "",
 ) -> str:
     """Write README.md for a soup.
@@ -41,6 +42,7 @@ def model_card(
         name: What the model is called.
         cards: What the cards of ingredients and base say, by name.
         adapter_error: How far one adapter of a smaller rank is from the soup, as a share; None: it is a whole model.
+        untied_output: The output layer that it has of its own, although its base ties it to the embeddings.
         scores_note: What is said of the scores besides.
     """
     recipe, original = published(recipe), recipe
@@ -56,6 +58,7 @@ def model_card(
         _summary(recipe),
         _ingredients(recipe),
         *([_adapter(adapter_error)] if adapter_error is not None else []),
+        *([_untied(untied_output)] if untied_output else []),
         *([_scores(scores, recipe, part, scores_note)] if scores else []),
         *_licence(cards),
         _again(recipe),
@@ -98,6 +101,13 @@ def _adapter(error: float) -> str:
     return (
         "One LoRA adapter, of a smaller rank than the soup: the norm of what it adds to the base differs from the "
         f"soup's by {error:.2%}. Scores here are the soup's own.\n"
+    )
+
+
+def _untied(output: str) -> str:
+    return (
+        f"Its output layer, {markdown_code(output)}, is not the embeddings, to which the base ties it: an adapter was "
+        "trained so. `tie_word_embeddings` is false in config.json.\n"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from soup.checkpoints.adapted import output_layer
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.checkpoints.file_plan import FilePlan, plan_files
@@ -17,7 +18,7 @@ from soup.merging.adapter_soup import AdapterPlan, plan_adapter
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import thread_bytes
 from soup.merging.first_pass import StreamedFirstPass
-from soup.merging.ingredient import Ingredient, is_dropped
+from soup.merging.ingredient import Ingredient, is_dropped, untied_together
 from soup.merging.method_building import build_method, wrap_method_errors
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.pool import Pool
@@ -82,6 +83,11 @@ class MergePlan:
         return replace(blend, constants=constants)
 
     @property
+    def untied_output(self) -> str | None:
+        """The output layer that the soup has of its own, although its base ties it to the embeddings."""
+        return output_layer(self.lead)
+
+    @property
     def read_bytes(self) -> int:
         """The size of all that is read; a method that needs to know the whole model first reads it more than once."""
         names = {spec.name for spec in self.reads}
@@ -131,6 +137,7 @@ class MergePlan:
             "read_bytes": self.read_bytes,
             "write_bytes": self.write_bytes,
             "ram_bytes": self.ram_bytes,
+            **({"untied": self.untied_output} if self.untied_output else {}),
         }
         return plan if seconds is None else {**plan, "decomposition_seconds": float(f"{seconds:.2g}")}
 
@@ -152,14 +159,14 @@ def plan_merge(
     options, write = options or MergeOptions(), write or WriteOptions()
     recipe = _pinned(recipe, pool)
     method = build_method(recipe)
-    parts: list[Ingredient] = [pool[share.name] for share in recipe.ingredients]
-    if method.needs_base:
-        if pool.base is None:
-            raise RecipeError(
-                f"Method {recipe.method} needs the base that the ingredients were tuned from: pass "
-                f"{option_name('base')}."
-            )
-        parts.append(pool.base)
+    if method.needs_base and pool.base is None:
+        raise RecipeError(
+            f"Method {recipe.method} needs the base that the ingredients were tuned from: pass {option_name('base')}."
+        )
+    chosen: list[Ingredient] = [pool[share.name] for share in recipe.ingredients]
+    parts = untied_together([*chosen, *([pool.base] if pool.base else [])])
+    lead = parts[-1 if pool.base else 0].checkpoint
+    parts = parts if method.needs_base else parts[: len(chosen)]
     dtype = named_dtype(recipe.dtype) if recipe.dtype else None
     blend = Blend(
         method,
@@ -172,7 +179,6 @@ def plan_merge(
     reads = tuple(spec for name, spec in blend.inputs[0].tensors.items() if not is_dropped(name, recipe.drop))
     if not reads:
         raise RecipeError(f"drop {', '.join(recipe.drop)} leaves no tensor to merge.")
-    lead = (pool.base or parts[0]).checkpoint
     order = {name: index for index, name in enumerate(lead.tensors)}
     writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
     layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None

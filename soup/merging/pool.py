@@ -7,14 +7,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import overload
 
-from soup.checkpoints.adapted import is_adapted
+from soup.checkpoints.adapted import is_adapted, output_layer
 from soup.checkpoints.origin import different_starts
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
 from soup.checkpoints.tensor_names import abbreviate, unmergeable, unwrapping, wrapped
 from soup.errors import PoolError, SoupError
 from soup.merging.adapter_bases import base_of_adapters
-from soup.merging.ingredient import Ingredient, combine_errors, is_dropped, open_each
+from soup.merging.ingredient import Ingredient, combine_errors, is_dropped, open_each, untied_together
 from soup.merging.integer_tensors import differing_counters, differing_integers
 from soup.merging.mismatches import harmless_in_config, mismatches
 from soup.merging.pool_folders import list_pool
@@ -170,7 +170,7 @@ class Pool(Sequence[Ingredient]):
         problems: list[Problem] = []
         for part in self.all:
             problems += [*_quantised(part), *unmergeable(part.tensors(drop), part.name)]
-        first, *others = self.all
+        first, *others = untied_together(self.all)
         for other in others:
             problems += mismatches(first, other, mixed=dtype is not None or other is self.base, drop=drop)
             if self.tokenizer is None:
@@ -184,7 +184,7 @@ class Pool(Sequence[Ingredient]):
         """List what a user should know although it stops nothing, such as patterns of `drop` that match no tensor."""
         lead = self.base or self.ingredients[0]
         texts = [warning for part in self.all for warning in part.checkpoint.warnings]
-        texts += [*self.skipped, *_stale_quantisations(self.all)]
+        texts += [*self.skipped, *_untied_outputs(self), *_stale_quantisations(self.all)]
         if starts := different_starts({part.name: part.checkpoint for part in self}):
             texts.append(starts)
         texts += [*_side_file_remarks(self, lead), *_prefix_remarks(lead, drop)]
@@ -240,6 +240,15 @@ def _quantised(part: Ingredient) -> Iterator[Problem]:
     if why := part.checkpoint.quantised:
         text = f"quantised: {why}; averaging packed numbers means nothing"
         yield Problem("quantised", text, part.name, cure="Soup the unquantised checkpoints and quantise the result")
+
+
+def _untied_outputs(parts: Iterable[Ingredient]) -> Iterator[str]:
+    for part in parts:
+        if name := output_layer(part.checkpoint):
+            yield (
+                f"{part.name}: trains embeddings and output layer apart, which its base ties: a soup with it has "
+                f"{name} of its own, and tie_word_embeddings: false in config.json"
+            )
 
 
 def _stale_quantisations(parts: Iterable[Ingredient]) -> Iterator[str]:

@@ -41,7 +41,7 @@ def add_side_files(
     """
     for name, path in plan.side_files.items():
         if name == "config.json":
-            writer.add_file(name, config_for(_side_file(path), plan.writes))
+            writer.add_file(name, _config_of(plan, _side_file(path)))
         else:
             writer.copy_file(name, path)
     writer.add_file("recipe.yaml", sealed.text(out).encode())
@@ -73,6 +73,7 @@ def make_card(
         name=out.name,
         cards={name: read_card(path) for name, path in plan.sources.items()},
         adapter_error=adapter_error,
+        untied_output=None if plan.adapter else plan.untied_output,
         scores_note=scores_note,
     )
 
@@ -96,7 +97,11 @@ def is_kept(plan: MergePlan, out: Path, name: str, source: Path) -> bool:
     if not made.is_file():
         return False
     data = _side_file(source)
-    return _side_file(made) == (config_for(data, plan.writes) if name == "config.json" else data)
+    return _side_file(made) == (_config_of(plan, data) if name == "config.json" else data)
+
+
+def _config_of(plan: MergePlan, data: bytes) -> bytes:
+    return config_for(data, plan.writes, untied=plan.untied_output is not None)
 
 
 def _side_file(path: Path) -> bytes:

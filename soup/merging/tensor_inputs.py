@@ -18,10 +18,12 @@ from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.reader import Checkpoint
 from soup.merging.block_arithmetic import Blend
 from soup.merging.compiled import Arithmetic, merge_block, same_bytes
+from soup.merging.compiled_products import MeanBlock
 from soup.merging.dora import Dora
 from soup.merging.low_rank import Product
 from soup.merging.methods.linear import Linear
 from soup.merging.scratch import Scratch
+from soup.merging.stacked_products import StackedProducts
 from soup.merging.token_rows import TokenRows
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class _Term(NamedTuple):
     """One input of the method: a source by its number, and what is added to it."""
 
     source: int
-    product: Product | Dora | TokenRows | None
+    product: Product | StackedProducts | Dora | TokenRows | None
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,14 @@ class TensorInputs:
         )
 
     @cached_property
-    def sole_product(self) -> Product | None:
-        """The product where the result is that and the one input of 16 bits, rounded; None where it is not."""
-        term, spec = self.terms[0], self.specs[0]
-        plain = len(self.terms) == 1 and self.sources[term.source].spec.dtype == spec.dtype and spec.dtype.bits == 16
-        mean = self.arithmetic is not None and self.arithmetic.form == "mean"
-        return term.product if plain and mean and isinstance(term.product, Product) else None
+    def mean_of_product(self) -> int | None:
+        """Which input has a product, where the result is their mean, of 16 bits, and no other has one; else None."""
+        placed = [place for place, term in enumerate(self.terms) if term.product]
+        kinds = {self.sources[term.source].spec.dtype for term in self.terms} | {spec.dtype for spec in self.specs}
+        if len(placed) != 1 or len(kinds) != 1 or self.specs[0].dtype.bits != 16:
+            return None
+        is_mean = self.arithmetic is not None and self.arithmetic.form in ("mean", "sum")
+        return placed[0] if is_mean and isinstance(self.terms[placed[0]].product, Product | StackedProducts) else None
 
     def merge_bytes(self, views: Sequence[memoryview], first: int, out: memoryview) -> memoryview | None:
         """Merge a block without torch: by a compiled pass, or by a copy where all inputs are equal.
@@ -99,16 +103,23 @@ class TensorInputs:
         Returns:
             The result's bytes, in `out` or one of the views; None where torch has to do it.
         """
-        if self.sole_product is not None:
-            block = views[self.terms[0].source]
-            return out if block and self.sole_product.add_to_bytes(self.specs[0].dtype, block, first, out) else None
+        inputs = [views[term.source] for term in self.terms]
+        if self.mean_of_product is not None:
+            return out if out and self._add_product(self.mean_of_product, inputs, first, out) else None
         if not self.are_stored:
             return None
-        inputs = [views[term.source] for term in self.terms]
         if self.specs[0].dtype.kind != "float":
             return inputs[0] if len({*self.specs}) == 1 and same_bytes(inputs) else None
         done = merge_block(self.arithmetic, self.specs[0].dtype, inputs, first, out)
         return None if done == "left" else out if done == "merged" else inputs[0]
+
+    def _add_product(self, place: int, inputs: Sequence[memoryview], first: int, out: memoryview) -> bool:
+        product, arithmetic = self.terms[place].product, self.arithmetic
+        assert isinstance(product, Product | StackedProducts), "such is the place"
+        assert arithmetic is not None, "it is a mean"
+        is_sum = arithmetic.form == "sum"
+        weights, divisor = (arithmetic.weights, arithmetic.divisor) if is_sum else ((), float(len(inputs)))
+        return product.add_to_bytes(self.specs[0].dtype, MeanBlock(inputs, place, weights, divisor), first, out)
 
     def values(self, views: Sequence[memoryview], first: int, scratch: Scratch) -> list[torch.Tensor]:
         """Make each input's values of a block, [elements].
@@ -148,7 +159,7 @@ def is_low_rank(blend: Blend, spec: TensorSpec) -> bool:
         len(adapted) == len(blend.weights)
         and len({checkpoint.source_of(name) for checkpoint in blend.inputs}) == 1
         and bool(deltas)
-        and all(delta.is_sum for delta in deltas)
+        and all(delta.is_sum and delta.index is None for delta in deltas)
     )
 
 
@@ -188,9 +199,10 @@ def _merged_products(blend: Blend, spec: TensorSpec) -> TensorInputs:
 
 def stored_checkpoints(blend: Blend) -> Iterator[Checkpoint]:
     """Yield the checkpoints whose files the inputs are made of: each input's own, then a base that adapters read."""
-    yield from (checkpoint.stored for checkpoint in blend.inputs)
-    bases = {checkpoint.base for checkpoint in blend.inputs if is_adapted(checkpoint)}
-    yield from bases - set(blend.inputs)
+    stored = [checkpoint.stored for checkpoint in blend.inputs]
+    yield from stored
+    bases = {checkpoint.base.stored for checkpoint in blend.inputs if is_adapted(checkpoint)}
+    yield from bases - set(stored)
 
 
 def _groups(blend: Blend, name: str, places: Sequence[int]) -> list[list[int]]:
@@ -214,7 +226,7 @@ def _groups(blend: Blend, name: str, places: Sequence[int]) -> list[list[int]]:
 
 def _product(
     blend: Blend, name: str, members: Sequence[int], shares: Sequence[float], spec: TensorSpec
-) -> Product | Dora | TokenRows | None:
+) -> Product | StackedProducts | Dora | TokenRows | None:
     """Return the mean of what the members add, by their shares; None where none of them adds anything."""
     total = math.fsum(shares)
     groups, weights = [], []
@@ -228,6 +240,8 @@ def _product(
             return Dora(deltas[0], source, source.tensors[stored_as])
         groups.append(deltas)
         weights.append(share / total if len(members) > 1 else 1.0)
+    if any(delta.index is not None for group in groups for delta in group):
+        return StackedProducts(groups, weights, _bits(blend, spec), spec.elements // spec.shape[0])
     return Product(groups, weights, _bits(blend, spec)) if any(groups) else None
 
 

@@ -8,6 +8,7 @@ from soup.checkpoints.dtypes import TensorSpec
 from soup.evaluation.progress import Progress
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import Options, ScanResult, scan_blocks
+from soup.merging.ingredient import untied_together
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.report.pool_distances import PoolMeasure
@@ -47,13 +48,13 @@ def read_deltas(pool: Pool, options: MergeOptions, progress: Progress) -> Deltas
     Raises:
         CheckpointError: a read failed, or a file was changed meanwhile.
     """
-    parts = pool.all
+    parts = untied_together(pool.all)
     progress.on_phase("reading the pool", sum(part.checkpoint.bytes for part in parts))
     measure, count = PoolMeasure(pool.base is not None), len(pool)
     inputs = tuple(part.checkpoint for part in parts)
     names = tuple(part.name for part in parts)
     blend = Blend(measure, inputs, names, (1 / count,) * count, allow_nonfinite=options.allow_nonfinite)
-    specs = [spec for spec in pool.ingredients[0].tensors(options.drop) if spec.dtype.kind == "float"]
+    specs = [spec for spec in parts[0].tensors(options.drop) if spec.dtype.kind == "float"]
     dtypes = {spec.name: spec.dtype for spec in specs}
     equal: dict[tuple[str, int], float] = {}
 

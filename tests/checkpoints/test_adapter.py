@@ -36,7 +36,6 @@ def test_other_kinds_of_adapters_are_refused_by_name(tmp_path, kind):
 @pytest.mark.parametrize(
     "config",
     [
-        {"target_parameters": ["experts.gate_up_proj"]},
         {"layer_replication": [[0, 2]]},
         {"use_qalora": True},
         {"alora_invocation_tokens": [3]},
@@ -72,10 +71,23 @@ def test_a_factor_alone_is_refused(tmp_path):
     assert "lora_A.weight: its other factor is missing" in refusal(tmp_path, factors)
 
 
-def test_a_trained_output_layer_of_a_base_that_ties_it_is_refused(tmp_path):
-    shapes = {**UP, "model.embed_tokens.weight": (8, 4)}
-    message = refusal(tmp_path, {"lm_head.weight": torch.zeros(8, 4)}, shapes)
-    assert "tied to model.embed_tokens.weight, and one tensor can't hold both" in message
+@pytest.mark.parametrize(
+    ("embeddings", "key", "output"),
+    [
+        ("model.embed_tokens.weight", "lm_head.weight", "lm_head.weight"),
+        ("model.language_model.embed_tokens.weight", "lm_head.weight", "lm_head.weight"),
+        ("language_model.model.embed_tokens.weight", "lm_head.weight", "language_model.lm_head.weight"),
+        ("llm.model.embed_tokens.weight", "llm.lm_head.weight", "llm.lm_head.weight"),
+    ],
+)
+def test_a_trained_output_layer_of_a_base_that_ties_it_is_a_tensor_of_its_own_beside_the_embeddings(
+    tmp_path, embeddings, key, output
+):
+    base = tiny_checkpoint(tmp_path / "base", tensors={**UP, embeddings: (8, 4)})
+    adapter = write_adapter(tmp_path / "a", {key: torch.zeros(8, 4)}, base)
+    adapted = AdaptedCheckpoint(adapter, Checkpoint(base))
+    assert adapted.changes.keys() == {output}
+    assert adapted.tensors.keys() == {*UP, embeddings, output}
 
 
 def test_a_pickled_adapter_is_refused_with_what_converts_it(tmp_path):

@@ -6,12 +6,13 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from soup.checkpoints.adapter import Adapter
 from soup.checkpoints.adapter_deltas import Delta, Factor
 from soup.checkpoints.dtypes import DTYPES
+from soup.merging.compiled_products import MeanBlock
 from soup.merging.kernel_library import has_kernels
 from soup.merging.low_rank import Product
 from soup.merging.scratch import Scratch
@@ -98,15 +99,22 @@ def stored_delta(folder, left, right, scale, transposed=False):
     )
 
 
-def in_bytes(product, code, base, first=0):
+def in_bytes(product, code, *inputs, first=0, place=0, weights=()):
     """The block that the compiled pass writes; None where it leaves it to torch."""
-    views = [memoryview(bytearray(base.view(torch.uint8).numpy().tobytes())) for _ in range(2)]
-    done = product.add_to_bytes(DTYPES[code], views[0], first, views[1])
-    return torch.frombuffer(views[1], dtype=base.dtype) if done else None
+    *views, out = (memoryview(bytearray(x.view(torch.uint8).numpy().tobytes())) for x in [*inputs, inputs[0]])
+    block = MeanBlock(views, place, weights, sum(weights) if weights else len(inputs))
+    done = product.add_to_bytes(DTYPES[code], block, first, out)
+    return torch.frombuffer(out, dtype=inputs[0].dtype) if done else None
 
 
-def in_float64(product, base, first=0):
-    return product.add_to(base, first, 0, Scratch()).float().to(base.dtype)
+def in_torch(product, *inputs, first=0, place=0, weights=()):
+    values = [x.float() for x in inputs]
+    values[place] = product.add_to(inputs[place], first, 0, Scratch()).float()
+    parts = weights or [1.0] * len(inputs)
+    total = values[0] * parts[0] if weights else values[0]
+    for value, weight in zip(values[1:], parts[1:], strict=True):
+        total = total + (value * weight if weights else value)
+    return (total / sum(parts)).to(inputs[0].dtype)
 
 
 def wild(shape, dtype, generator):
@@ -126,10 +134,12 @@ def wild(shape, dtype, generator):
     factors=st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
     transposed=st.booleans(),
     share=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    wholes=st.integers(0, 4),
+    weights=st.none() | st.lists(st.floats(-1, 4), min_size=5, max_size=5),
     seed=st.integers(0, 2**31),
 )
 def test_the_compiled_pass_has_torch_s_bits(
-    tmp_path_factory, code, rows, columns, ranks, factors, transposed, share, seed
+    tmp_path_factory, code, rows, columns, ranks, factors, transposed, share, wholes, weights, seed
 ):
     generator, folder = torch.Generator().manual_seed(seed), tmp_path_factory.mktemp("product")
     deltas = [
@@ -143,12 +153,17 @@ def test_the_compiled_pass_has_torch_s_bits(
         for i, rank in enumerate(ranks)
     ]
     product = Product([[delta] for delta in deltas], [1 / len(deltas)] * len(deltas), 16)
-    base = wild((rows * columns,), BASES[code], generator)
-    first = int(share[0] * (len(base) - 1))
-    last = first + 1 + int(share[1] * (len(base) - 1 - first))
-    result = in_bytes(product, code, base[first:last], first)
+    weights = [float(weight) for weight in (weights or [])[: wholes + 1]]
+    weights = weights if abs(sum(weights)) > 1 else []
+    first = int(share[0] * (rows * columns - 1))
+    last = first + 1 + int(share[1] * (rows * columns - 1 - first))
+    inputs = [wild((rows * columns,), BASES[code], generator)[first:last] for _ in range(wholes + 1)]
+    where = {"first": first, "place": seed % (wholes + 1), "weights": weights}
+    expected = in_torch(product, *inputs, **where)
+    assume(max(expected.abs().max(), product.add_to(inputs[where["place"]], first, 0, Scratch()).abs().max()) < 2**15)
+    result = in_bytes(product, code, *inputs, **where)
     assert result is not None
-    assert same_bits(result, in_float64(product, base[first:last], first))
+    assert same_bits(result, expected)
 
 
 @compiled

@@ -182,35 +182,77 @@ CLONES static void exact_sums(const float *left, const float *right, int64_t ran
     memcpy(out, sums, sizeof sums);
 }
 
-/* A row of a tile, added to n elements of the base and rounded. `error` is the bound of the error for a column of length
-   1; left [rank] and right, a panel, are what is added up exactly where the bound does not decide. The first of its columns
-   are skipped. */
+/* What is made of base plus product: their mean with other inputs, in recipe order, or just themselves. `weights`: NULL
+   where all weigh the same. */
+struct mean {
+    const void *const *x; /* the inputs' elements; number `place` is the base */
+    int64_t count, place;
+    const double *weights;
+    double divisor;
+};
+
+/* A row of a tile, added to n elements of the base from `at` on, merged with the other inputs, and rounded. `error` is the
+   bound of the error for a column of length 1; left [rank] and right, a panel, are what is added up exactly where the
+   bound does not decide. The first of its columns are skipped. Every step of a mean is monotone: between the means of both
+   ends of an interval lie the means of all that is in it. */
 #define DEFINE_SUM(name, LOAD, ROUND, LIMIT)                                                                           \
-    INLINE int name##_of(const uint16_t *base, const float *sums, float error, const float *lengths,                   \
-                         const float *left, const float *right, int64_t rank, int64_t skipped, uint16_t *out, int n)        \
+    INLINE void name##_mean(const struct mean *mean, int64_t at, float *sum, int n)                                    \
     {                                                                                                                  \
+        float total[TILE_COLUMNS], divisor = (float)mean->divisor;                                                     \
+        for (int64_t k = 0; k < mean->count; k++) {                                                                    \
+            const uint16_t *x = (const uint16_t *)mean->x[k] + at;                                                     \
+            float value[TILE_COLUMNS];                                                                                 \
+            if (k == mean->place)                                                                                      \
+                for (int i = 0; i < n; i++) value[i] = sum[i];                                                         \
+            else                                                                                                       \
+                for (int i = 0; i < n; i++) value[i] = LOAD(x[i]);                                                     \
+            if (mean->weights) {                                                                                       \
+                float weight = (float)mean->weights[k];                                                                \
+                for (int i = 0; i < n; i++) value[i] *= weight;                                                        \
+            }                                                                                                          \
+            if (k == 0)                                                                                                \
+                for (int i = 0; i < n; i++) total[i] = value[i];                                                       \
+            else                                                                                                       \
+                for (int i = 0; i < n; i++) total[i] += value[i];                                                      \
+        }                                                                                                              \
+        for (int i = 0; i < n; i++) sum[i] = total[i] / divisor;                                                       \
+    }                                                                                                                  \
+    INLINE int name##_of(const struct mean *mean, int64_t at, const float *sums, float error, const float *lengths,    \
+                         const float *left, const float *right, int64_t rank, int64_t skipped, uint16_t *out, int n)   \
+    {                                                                                                                  \
+        const uint16_t *base = (const uint16_t *)mean->x[mean->place] + at;                                            \
+        float low[TILE_COLUMNS], high[TILE_COLUMNS];                                                                   \
         uint16_t differs[TILE_COLUMNS], any = 0;                                                                       \
         int bad = 0;                                                                                                   \
         for (int i = 0; i < n; i++) {                                                                                  \
             float value = LOAD(base[i]) + sums[i], away = error * lengths[i] + fabsf(value) * 0x1p-22f;                \
-            uint16_t low = ROUND(value - away), high = ROUND(value + away);                                            \
+            low[i] = value - away, high[i] = value + away;                                                             \
             bad |= !(fabsf(value) + away < LIMIT);                                                                     \
-            out[i] = low;                                                                                              \
-            differs[i] = low ^ high;                                                                                   \
+        }                                                                                                              \
+        if (mean->count > 1) {                                                                                         \
+            name##_mean(mean, at, low, n), name##_mean(mean, at, high, n);                                             \
+            for (int i = 0; i < n; i++) bad |= !(fabsf(low[i]) < LIMIT) | !(fabsf(high[i]) < LIMIT);                   \
+        }                                                                                                              \
+        for (int i = 0; i < n; i++) {                                                                                  \
+            out[at + i] = ROUND(low[i]);                                                                               \
+            differs[i] = out[at + i] ^ ROUND(high[i]);                                                                 \
             any |= differs[i];                                                                                         \
         }                                                                                                              \
         if (any) {                                                                                                     \
             double exact[TILE_COLUMNS];                                                                                \
             exact_sums(left, right, rank, exact);                                                                      \
-            for (int i = 0; i < n; i++) out[i] = ROUND((float)(exact[skipped + i] + (double)LOAD(base[i])));           \
+            for (int i = 0; i < n; i++) low[i] = (float)(exact[skipped + i] + (double)LOAD(base[i]));                  \
+            if (mean->count > 1) name##_mean(mean, at, low, n);                                                        \
+            for (int i = 0; i < n; i++) out[at + i] = ROUND(low[i]);                                                   \
         }                                                                                                              \
         return bad;                                                                                                    \
     }                                                                                                                  \
-    CLONES static int name(const uint16_t *base, const float *sums, float error, const float *lengths,                 \
-                           const float *left, const float *right, int64_t rank, int64_t skipped, uint16_t *out, int n)      \
+    CLONES static int name(const struct mean *mean, int64_t at, const float *sums, float error, const float *lengths,  \
+                           const float *left, const float *right, int64_t rank, int64_t skipped, uint16_t *out, int n) \
     {                                                                                                                  \
-        if (n == TILE_COLUMNS) return name##_of(base, sums, error, lengths, left, right, rank, skipped, out, TILE_COLUMNS); \
-        return name##_of(base, sums, error, lengths, left, right, rank, skipped, out, n);                              \
+        if (n == TILE_COLUMNS)                                                                                         \
+            return name##_of(mean, at, sums, error, lengths, left, right, rank, skipped, out, TILE_COLUMNS);           \
+        return name##_of(mean, at, sums, error, lengths, left, right, rank, skipped, out, n);                          \
     }
 DEFINE_SUM(sum_bfloat16, widen_bfloat16, round_to_bfloat16, 0x1.FFp127f)
 DEFINE_SUM(sum_float16, widen_float16, round_to_float16, 65520.0f)
@@ -218,7 +260,7 @@ DEFINE_SUM(sum_float16, widen_float16, round_to_float16, 65520.0f)
 /* Add rows [begin, end) of the product to those of their elements that lie in [first, last). `left` [end - begin, rank]
    is cut already. */
 static int add_rows(const struct product *product, int dtype, const float *left, const float *lengths, int64_t begin,
-                    int64_t end, int64_t first, int64_t last, const uint16_t *base, uint16_t *out)
+                    int64_t end, int64_t first, int64_t last, const struct mean *mean, uint16_t *out)
 {
     int64_t columns = product->columns, rank = product->rank;
     float sums[TILE_ROWS][TILE_COLUMNS], bound = (float)(STEPS + rank / STEPS + 4) * 0x1.04p-24f;
@@ -243,8 +285,8 @@ static int add_rows(const struct product *product, int dtype, const float *left,
                 if (starts[i] >= stops[i]) continue;
                 int64_t at = starts[i] - first, skipped = starts[i] - ((row + i) * columns + column);
                 bad |= (dtype == BFLOAT16 ? sum_bfloat16 : sum_float16)(
-                    base + at, sums[i] + skipped, bound * lengths[row + i - begin], product->lengths + column + skipped,
-                    lefts[i], right, rank, skipped, out + at, (int)(stops[i] - starts[i]));
+                    mean, at, sums[i] + skipped, bound * lengths[row + i - begin], product->lengths + column + skipped,
+                    lefts[i], right, rank, skipped, out, (int)(stops[i] - starts[i]));
             }
         }
     }
@@ -262,8 +304,8 @@ int soup_cut_right(const struct part *parts, int64_t count, int64_t columns, int
     return done;
 }
 
-/* Add the product to `elements` of the base from element `first` on, and round. MERGED, or LEFT: see soup_merge. */
-int soup_add_product(const struct product *product, int dtype, const void *base, void *out, int64_t first,
+/* Add the product to `elements` of the base from element `first` on, merge, and round. MERGED, or LEFT: see soup_merge. */
+int soup_add_product(const struct product *product, int dtype, const struct mean *mean, void *out, int64_t first,
                      int64_t elements)
 {
     int64_t rank = product->rank, columns = product->columns, last = first + elements, end = (last - 1) / columns + 1;
@@ -274,7 +316,7 @@ int soup_add_product(const struct product *product, int dtype, const void *base,
     for (int64_t begin = first / columns; done && begin < end; begin += rows) {
         int64_t stop = least(begin + rows, end);
         done = cut_left(product, begin, stop, row, left, lengths) &&
-               !add_rows(product, dtype, left, lengths, begin, stop, first, last, base, out);
+               !add_rows(product, dtype, left, lengths, begin, stop, first, last, mean, out);
     }
     free(row), free(left);
     return done ? MERGED : LEFT;
