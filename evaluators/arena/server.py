@@ -106,6 +106,7 @@ class ArenaServer(ThreadingHTTPServer):
 
     def __init__(self, ballot: Ballot, token: str, host: str, port: int) -> None:
         self.ballot, self.token, self.host = ballot, token, host
+        self.is_closed = False
         self.pages = {path: (_page(name), kind) for path, (name, kind) in PAGE.items()}
         try:
             self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -117,6 +118,11 @@ class ArenaServer(ThreadingHTTPServer):
         """Bind without asking a name server for this machine's name, which may take minutes."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.host, self.server_address[1]
+
+    def server_close(self) -> None:
+        """Stop listening; what comes over connections that are still open is not answered any more."""
+        self.is_closed = True
+        super().server_close()
 
     @property
     def link(self) -> str:
@@ -141,6 +147,13 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "soup"
     sys_version = ""
     timeout = IDLE_SECONDS
+
+    def parse_request(self) -> bool:
+        """Read a request's head; False where it is not to be answered."""
+        if self.server.is_closed:
+            self.close_connection = True
+            return False
+        return super().parse_request()
 
     def do_GET(self) -> None:
         """Answer with the page, the next pair, or a picture."""

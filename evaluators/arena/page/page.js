@@ -31,7 +31,7 @@ function say(text, isBad = false) {
 function showName() {
   pair = null;
   clearTimeout(waiting);
-  element("pair").hidden = element("who").hidden = true;
+  element("pair").hidden = element("who").hidden = element("bar").hidden = true;
   element("enter").hidden = false;
   element("name").value = stored.name;
   element("name").focus();
@@ -90,7 +90,8 @@ function parts(all) {
 function show(state) {
   pair = state.pair;
   element("enter").hidden = true;
-  element("who").hidden = false;
+  element("who").hidden = element("bar").hidden = false;
+  Object.assign(element("bar"), { max: state.pairs || 1, value: state.done });
   element("progress").textContent = `${state.voter}: ${state.done} of ${state.pairs} pairs`;
   element("pair").hidden = !pair;
   element("question").replaceChildren(...(pair ? parts(pair.parts) : []));
