@@ -1,23 +1,26 @@
 """Every data set of VLMEvalKit, by its own name: the class that has it, and the rule by which it is scored here.
 
-What there is stands in VLMEvalKit's `dataset/__init__.py`, read as text: importing it would import all. A class is
-imported once its data set is asked for.
+What there is stands in VLMEvalKit's tables of contents, see `library_index`. A class is imported once its data set is
+asked for.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from evaluators.vlmeval.benchmarks import BENCHMARKS, CHOICE, CHOICES, OPEN, YES_NO, VLMEvalBenchmark
-from evaluators.vlmeval.light_import import vlmeval_module
+from evaluators.vlmeval.library_index import (
+    DataSetClass,
+    classes_in,
+    collections,
+    film_settings,
+    module_of,
+    source_of,
+)
 from evaluators.vlmeval.metrics import METRICS
-from evaluators.vlmeval.rules import IN_MEMORY, REFUSED, RULES, Rule
+from evaluators.vlmeval.refusals import REFUSED
+from evaluators.vlmeval.rules import IN_MEMORY, RULES, Rule
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo
@@ -36,28 +39,22 @@ FILM_KINDS = {
     "TempCompass_Captioning": "captions",
     "VideoMME": CHOICE,
     "MMBenchVideo": OPEN,
+    "VideoTT": CHOICE,
+    "Video_Holmes": CHOICE,
+    "WorldSense": CHOICE,
+    "MLVU_MCQ": CHOICE,
+    "MLVU_OpenEnded": OPEN,
+    "QBench_Video_MCQ": CHOICE,
 }
-PARTS_OF_FILMS = ("TempCompass_MCQ", "TempCompass_YorN", "TempCompass_Captioning")
+PARTS_OF_FILMS = (
+    *("TempCompass_MCQ", "TempCompass_YorN", "TempCompass_Captioning"),
+    *("MLVU_MCQ", "MLVU_OpenEnded", "QBench_Video_MCQ"),
+)
 """Data sets of which VLMEvalKit has names for numbers of frames only all together; so are their classes called."""
 DEFAULT_FRAMES = 8
+NO_RULE = "no rule says how VLMEvalKit's result for it becomes 0 to 100"
 METRICS_OF_ONE_CLASS = ("contained", "extracted", "graded")
 COLUMNS = {"choices": CHOICES[:-1], "circular": CHOICES[:-1], "vqa": ("index", "question")}
-
-
-@dataclass(frozen=True)
-class DataSetClass:
-    """A class of VLMEvalKit's, and the module below `vlmeval` that has it."""
-
-    name: str
-    module: str
-
-    def load(self) -> Any:
-        """Import the class."""
-        return getattr(vlmeval_module(self.module), self.name)
-
-    def data_sets(self) -> list[str]:
-        """Import the class and return the names of its data sets."""
-        return [str(name) for name in self.load().supported_datasets()]
 
 
 def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
@@ -73,15 +70,17 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
         return short
     if (films := _films().get(name)) is not None:
         return films
-    if (data_set := find_data_set(name)) is None:
-        known = [*BENCHMARKS, *(row for owner in _classes() for row in _names_if_any(owner) or ())]
-        raise EvaluatorError(f"Unknown benchmark '{name}'.{did_you_mean(name, known)}")
-    return _entry(name, data_set)
+    if (data_set := find_data_set(name)) is not None:
+        return _entry(name, data_set)
+    if (reason := _refused_names().get(name)) is not None:
+        raise EvaluatorError(f"{name}: not judged here: {reason}.")
+    known = [*BENCHMARKS, *_films(), *(row for owner in _classes() for row in _names_if_any(owner) or ())]
+    raise EvaluatorError(f"Unknown benchmark '{name}'.{did_you_mean(name, known)}")
 
 
 def is_data_set(name: str) -> bool:
     """Whether VLMEvalKit has a data set of that name."""
-    return name in _films() or find_data_set(name) is not None
+    return name in _films() or find_data_set(name) is not None or name in _refused_names()
 
 
 @cache
@@ -92,10 +91,12 @@ def find_data_set(name: str) -> DataSetClass | None:
     """
     version()
     classes = _classes()
-    naming = [owner for owner in classes if f"'{name}'" in (text := _source(owner.module)) or f'"{name}"' in text]
+    naming = [owner for owner in classes if f"'{name}'" in (text := source_of(owner.module)) or f'"{name}"' in text]
     for owner in dict.fromkeys((*naming, *classes)):
         names = _names_if_any(owner)
         if names is None and naming == [owner]:
+            if owner.name in REFUSED:
+                return owner
             owner.data_sets()  # which says what is missing
         if names and name in names:
             return owner
@@ -119,41 +120,47 @@ def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
         try:
             names = owner.data_sets()
         except (EvaluatorError, AttributeError) as reason:
-            yield owner.name, BenchmarkInfo("", owner.name, None, ""), str(reason)
+            yield owner.name, BenchmarkInfo("", owner.name, None, ""), REFUSED.get(owner.name, str(reason))
             continue
-        for name in names:
+        for name in dict.fromkeys(names):
             if name not in seen:
                 seen.add(name)
-                try:
-                    yield name, _entry(name, owner).info, ""
-                except EvaluatorError as reason:
-                    yield name, BenchmarkInfo(_kind(owner), name, None, ""), str(reason)
+                why = _why_not(name, owner)
+                yield name, BenchmarkInfo("", name, None, "") if why else _entry(name, owner).info, why
+    settings = {setting.name for setting in film_settings() if setting.name != setting.data_set}
+    for name, why in _refused_names().items():  # of films not each way to show them
+        if name not in seen and name not in settings:
+            yield name, BenchmarkInfo("", name, None, ""), why
+
+
+@cache
+def _refused_names() -> Mapping[str, str]:
+    """Return why a name of VLMEvalKit's that is no data set of images is not judged here, by that name."""
+    names = {name: f"it is several data sets together: name {', '.join(each)}" for name, each in collections().items()}
+    for setting in film_settings():
+        why = REFUSED.get(setting.class_name, "films are shown here as a number of frames, without subtitles or sound")
+        for name in (setting.name, setting.data_set):
+            if name not in _films():
+                names[name] = why
+    classes = {setting.class_name for setting in film_settings()}
+    unnamed = [owner.name for owner in classes_in("VIDEO_DATASET") if owner.name not in classes]
+    return names | {name: REFUSED[name] for name in unnamed if name in REFUSED}
 
 
 @cache
 def _films() -> dict[str, VLMEvalBenchmark]:
     """Return the data sets of films, by VLMEvalKit's names for numbers of frames; without a number, with a default."""
-    modules = _modules()
+    settings = [
+        (setting.name, setting.class_name, setting.data_set, setting.frames)
+        for setting in film_settings()
+        if setting.class_name in FILM_KINDS and setting.frames
+    ]
     named = [(f"{name}_{frames}frame", name, name, frames) for name in PARTS_OF_FILMS for frames in (8, 64)]
     films = {}
-    for name, class_name, data_set, frames in (*_configured_films(), *named):
+    for name, class_name, data_set, frames in (*settings, *named):
         for each, count in ((name, frames), (data_set, DEFAULT_FRAMES)):
-            films[each] = _film_entry(each, data_set, DataSetClass(class_name, modules[class_name]), count)
+            films[each] = _film_entry(each, data_set, DataSetClass(class_name, module_of(class_name)), count)
     return films
-
-
-def _configured_films() -> Iterator[tuple[str, str, str, int]]:
-    """Yield name, class, data set and frames of VLMEvalKit's settings that show a fixed number of frames, no more."""
-    tree = ast.parse((_root() / "dataset" / "video_dataset_config.py").read_text("utf-8"))
-    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
-        for key, call in zip(node.keys, node.values, strict=True):
-            if not (isinstance(key, ast.Constant) and isinstance(call, ast.Call) and call.args):
-                continue
-            settings = {setting.arg: getattr(setting.value, "value", None) for setting in call.keywords}
-            class_name, frames = getattr(call.args[0], "id", ""), settings.get("nframe")
-            is_plain = not settings.get("pack") and set(settings) <= {"dataset", "nframe", "pack"}
-            if class_name in FILM_KINDS and is_plain and isinstance(frames, int):
-                yield str(key.value), class_name, str(settings["dataset"]), frames
 
 
 def _film_entry(name: str, data_set: str, owner: DataSetClass, frames: int) -> VLMEvalBenchmark:
@@ -170,10 +177,9 @@ def _film_entry(name: str, data_set: str, owner: DataSetClass, frames: int) -> V
 
 
 def _entry(name: str, owner: DataSetClass) -> VLMEvalBenchmark:
+    if why := _why_not(name, owner):
+        raise EvaluatorError(f"{name}: not judged here: {why}.")
     metric, rule = _metric(name, owner.name)
-    if metric is None and rule is None:
-        reason = REFUSED.get(owner.name, "no rule says how VLMEvalKit's result for it becomes 0 to 100")
-        raise EvaluatorError(f"{name}: not judged here: {reason}.")
     words = rule.description if rule else METRICS[str(metric)].description
     is_judged = metric in ("extracted", "graded") or (rule is not None and rule.judge == "always")
     info = BenchmarkInfo("", name, None, words, judge=is_judged, kind=_kind(owner))
@@ -193,6 +199,12 @@ def _entry(name: str, owner: DataSetClass) -> VLMEvalBenchmark:
     )
 
 
+def _why_not(name: str, owner: DataSetClass) -> str:
+    """Return why a data set is not judged here; empty if it is."""
+    is_ruled = _metric(name, owner.name) != (None, None)
+    return next((REFUSED[key] for key in (name, owner.name) if key in REFUSED), "" if is_ruled else NO_RULE)
+
+
 def _metric(name: str, class_name: str) -> tuple[str | None, Rule | None]:
     special = next((start for start in OWN_REPORTS if name.startswith(start)), None)
     if class_name == "ImageMCQDataset" and special:
@@ -200,7 +212,7 @@ def _metric(name: str, class_name: str) -> tuple[str | None, Rule | None]:
     metric = next((metric for metric, classes in IN_MEMORY.items() if class_name in classes), None)
     if metric == "choices" and any(part in name.lower() for part in CIRCULAR_NAMES):
         metric = "circular"
-    return metric, RULES.get(class_name)
+    return metric, RULES.get(name) or RULES.get(class_name)
 
 
 def _kind(owner: DataSetClass) -> str:
@@ -210,44 +222,5 @@ def _kind(owner: DataSetClass) -> str:
 
 @cache
 def _classes() -> tuple[DataSetClass, ...]:
-    """All classes over images, in VLMEvalKit's order: of two that have a data set, the first has it."""
-    tree, modules = _index(), _modules()
-    names: list[str] = []
-    for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        value = getattr(node, "value", None)
-        if isinstance(target, ast.Name) and target.id == "IMAGE_DATASET" and isinstance(value, ast.List):
-            names += [element.id for element in value.elts if isinstance(element, ast.Name)]
-    return tuple(DataSetClass(name, modules[name]) for name in names if name in modules)
-
-
-@cache
-def _index() -> ast.Module:
-    return ast.parse((_root() / "dataset" / "__init__.py").read_text("utf-8"))
-
-
-@cache
-def _modules() -> dict[str, str]:
-    """Return the module below `vlmeval` of each class."""
-    return {
-        alias.name: f"dataset.{node.module}"
-        for node in _index().body
-        if isinstance(node, ast.ImportFrom) and node.level == 1
-        for alias in node.names
-    }
-
-
-@cache
-def _source(module: str) -> str:
-    path = _root().joinpath(*module.split("."))
-    file = path.with_suffix(".py")
-    return file.read_text("utf-8") if file.is_file() else ""
-
-
-@cache
-def _root() -> Path:
-    version()
-    spec = importlib.util.find_spec("vlmeval")
-    if spec is None or not spec.submodule_search_locations:
-        raise EvaluatorError("VLMEvalKit's package vlmeval can't be found.")
-    return Path(next(iter(spec.submodule_search_locations)))
+    """All classes over images, and those over texts, which are refused."""
+    return (*classes_in("IMAGE_DATASET"), *classes_in("TEXT_DATASET"))

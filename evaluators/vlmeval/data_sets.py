@@ -41,6 +41,8 @@ WRITERS = 4
 """Threads that write images. What a file system does to make a file is done for one folder after the other: so images
 lie in sixteen folders."""
 
+IMAGE_IN_TEXT = "data:image/"
+"""How VLMEvalKit begins an image in a prompt that is no file."""
 DOWNLOADS = ("download", "load_dataset(", "LMUDataRoot")
 """Where one of these is in a class's `load_data`, the table that it makes of its downloads is expected as our file."""
 LOADED_AS_IS = ("MME-RealWorld-Lite",)
@@ -101,20 +103,22 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     """
     base = benchmark.data_set_class()
     if benchmark.rule is not None:  # what is missing is told before anything is asked
-        load_inner_imports(base)
         for package in benchmark.rule.packages:
             if importlib.util.find_spec(package) is None:
                 raise EvaluatorError(
                     f"{benchmark.name}: its metric needs a package that is not here: pip install {package}"
                 )
+        load_inner_imports(base)
     if benchmark.frames:
         return _open_films(benchmark, path, images, base)
     with python_strings():
         frame = _read(path)
         refuse_faults(benchmark, path, table_faults(benchmark, frame))
         frame, mended = mend_right_options(benchmark, frame, path)
+        indices = [str(index) for index in frame["index"]]
         try:
-            with replaced_names({}):
+            with replaced_names({}), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some say what they recommend
                 data_set = type(base.__name__, (base,), _hooks(benchmark.data_set, base, frame, images))(
                     dataset=benchmark.data_set
                 )
@@ -122,6 +126,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
             refuse_faults(benchmark, path, [f"{type(cause).__name__}: {cause}"])
             raise
     data_set.mended_rows = mended
+    if benchmark.rule is not None and isinstance(benchmark.rule.group, str):  # VLMEvalKit takes 12_0 for the number 120
+        data_set.data["index"] = [indices[position] for position in data_set.data.index]
     # Only after it was built: a row that counts may borrow the image of one that does not.
     if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
@@ -167,6 +173,8 @@ def _hooks(name: str, base: type[DataSet], frame: Frame, images: ImageFiles) -> 
     hooks: dict[str, Callable[..., Any]] = {"prepare_tsv": prepare_tsv, "dump_image": dump_image}
     if name not in LOADED_AS_IS and any(word in inspect.getsource(base.load_data) for word in DOWNLOADS):
         hooks["load_data"] = lambda self, dataset: prepare_tsv(self, "")
+    if IMAGE_IN_TEXT in inspect.getsource(base.build_prompt):
+        hooks["build_prompt"] = lambda self, line: [images.part(part) for part in base.build_prompt(self, line)]
     return hooks
 
 
@@ -189,9 +197,11 @@ def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     return [str(int(index) % CIRCLE) for index in frame["index"]]
 
 
-def _grouped_ids(group: tuple[str, ...] | int, frame: Frame) -> list[str]:
+def _grouped_ids(group: tuple[str, ...] | int | str, frame: Frame) -> list[str]:
     rows = [str(index) for index in frame["index"]]
-    if isinstance(group, int):
+    if isinstance(group, str):
+        labels = [row.partition(group)[0] for row in rows]
+    elif isinstance(group, int):
         labels = [rows[position - position % group] for position in range(len(rows))]
     else:
         labels = ["|".join(str(row[name]) for name in group) for row in frame[list(group)].to_dict("records")]
@@ -223,6 +233,11 @@ class ImageFiles:
             return [self._path(cell) for cell in cells]
         except (binascii.Error, ValueError) as cause:
             raise EvaluatorError(f"The image of row {row['index']} is no base64 ({cause}).") from cause
+
+    def part(self, part: dict[str, str]) -> dict[str, str]:
+        """Return a part of a prompt, an image that stands in the text as the path where it will be."""
+        is_text = part["type"] == "image" and part["value"].startswith(IMAGE_IN_TEXT)
+        return {**part, "value": self._path(part["value"].partition(",")[2])} if is_text else part
 
     def frame_paths(self, film: Path, count: int) -> list[str]:
         """Return where so many frames of a film will be; they are named by the film's content."""

@@ -11,23 +11,17 @@ import io
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
-from evaluators.vlmeval.light_import import vlmeval_module
+from evaluators.vlmeval.own_files import OwnFiles
+from evaluators.vlmeval.own_judge import OwnJudge
 from evaluators.vlmeval.rules import Rule
-from evaluators.vlmeval.stand_ins import (
-    SerialPool,
-    SilentBar,
-    SilentLogger,
-    SteadyDice,
-    load_inner_imports,
-    replaced_names,
-)
+from evaluators.vlmeval.stand_ins import load_inner_imports, replaced_names
 from soup.errors import EvaluatorError
 
 __all__ = ["MetricResult", "score_by_evaluate", "total_of"]
@@ -66,18 +60,24 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     """
     load_inner_imports(type(data_set))
     with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder:
-        files = _Files(Path(folder), data_set.dataset_name)
-        failures: list[EvaluatorError] = []
-        names = {**files.names(judge), "build_judge": lambda **settings: _Judge(judge, settings, failures)}
-        with replaced_names(names), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        files, own_judge = OwnFiles(Path(folder), data_set.dataset_name), OwnJudge(judge, rule.replies)
+        names = {**files.names(judge), "build_judge": own_judge}
+        if rule.reads_itself:
+            names[next(base.__name__ for base in type(data_set).__mro__[1:])] = lambda *_: data_set
+        with (
+            replaced_names(names),
+            contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # files that are left open, and what pandas says of VLMEvalKit's ways
             rows = files.read_back(frame)
             try:
                 result = files.evaluate(rule, data_set, rows, judge)
             finally:
-                if failures:  # some of VLMEvalKit's functions catch whatever the judge raises, and count it as wrong
-                    raise failures[0]
+                if own_judge.failures:  # some functions catch whatever the judge raises, and count it as wrong
+                    raise own_judge.failures[0]
             if judge is not None:
+                judge.refuse_unread(own_judge.unread(), len(frame))
                 _refuse_unread(rule, files.tables, judge)
             total = total_of(result, rule) if rule.total else math.nan
             table = next((table for table in reversed(files.tables) if _has_points(rule, table, frame)), None)
@@ -165,119 +165,3 @@ def _with_points(rule: Rule, total: float, points: list[float], rows: Frame) -> 
             "counts differently."
         )
     return MetricResult(mean, mean, points, rows)
-
-
-class _Files:
-    """What `evaluate` reads and writes: Excel's files stay in memory, every table is remembered as it was written."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        library = vlmeval_module("smp")
-        self._load, self._dump = library.load, library.dump
-        self._folder, self._name, self._calls = folder, name, 0
-        self._kept: dict[str, Frame] = {}
-        self.tables: list[Frame] = []
-
-    def read_back(self, frame: Frame) -> Frame:
-        """Return the rows as VLMEvalKit reads them from the file that it writes, but every answer as text."""
-        file = str(self._folder / "rows.tsv")
-        self._dump(frame, file)
-        return self._load(file).assign(prediction=[str(answer) for answer in frame["prediction"]])
-
-    def evaluate(self, rule: Rule, data_set: DataSet, rows: Frame, judge: JudgeSession | None) -> Any:
-        """Call the data set's `evaluate` on rows, in a fresh folder: it takes what it finds there for its own."""
-        self._calls += 1
-        folder = self._folder / str(self._calls)
-        folder.mkdir()
-        file = str(folder / f"soup_{self._name}.{rule.suffix}")
-        Path(file).touch()
-        self._kept[file] = rows.set_axis(list(rows["index"])) if rule.by_index else rows
-        settings: dict[str, object] = {}
-        if judge is not None:
-            settings = {"nproc": 4, **({"model": "judge"} if rule.takes_model else {})}
-        elif rule.judge == "may":
-            settings = {"model": "exact_matching"}
-        return data_set.evaluate(file, **settings)
-
-    def names(self, judge: JudgeSession | None) -> dict[str, object]:
-        """Return what the names of VLMEvalKit's modules that touch files or run things at once stand for."""
-        return {
-            "load": self.load,
-            "dump": self.dump,
-            "track_progress_rich": self._rows_by(judge),
-            "tqdm": SilentBar(),
-            "mp": SerialPool(),
-            "rd": SteadyDice(),
-            "logger": SilentLogger(),
-            "rotational_eval": lambda *_: None,  # TDBench: it looks for the files of other rotations
-        }
-
-    def load(self, file: str, **options: object) -> Any:
-        """Read a file of VLMEvalKit's."""
-        kept = self._kept.get(str(file))
-        return self._load(file, **options) if kept is None else kept.copy()
-
-    def dump(self, data: Any, file: str, **options: object) -> None:
-        """Write a file of VLMEvalKit's."""
-        if hasattr(data, "columns"):
-            self.tables.append(data.copy())
-            if str(file).endswith(".xlsx") or str(file) in self._kept:
-                self._kept[str(file)] = data.copy()
-                Path(file).touch()
-                return
-        self._dump(data, file, **options)
-
-    def _rows_by(self, judge: JudgeSession | None) -> Callable[..., list[Any]]:
-        def track(
-            func: Callable[..., Any],
-            tasks: Sequence[Any] = (),
-            nproc: int | None = 1,
-            save: str | None = None,
-            keys: Sequence[object] | None = None,
-            **_: object,
-        ) -> list[Any]:
-            def call(index: int) -> Any:
-                task = tasks[index]
-                if isinstance(task, Mapping):
-                    return func(**task)
-                return func(*task) if isinstance(task, tuple | list) else func(task)
-
-            values = judge.map(call, range(len(tasks))) if judge else [call(index) for index in range(len(tasks))]
-            if save is not None and keys is not None:
-                before = self._load(save) if Path(save).exists() else {}
-                self._dump({**before, **dict(zip(keys, values, strict=True))}, save)
-            return values
-
-        return track
-
-
-class _Judge:
-    """The judge as VLMEvalKit's functions know one."""
-
-    fail_msg = "Failed to obtain answer via API."
-    model = "judge"
-
-    def __init__(
-        self, session: JudgeSession | None, settings: Mapping[str, Any], failures: list[EvaluatorError]
-    ) -> None:
-        if session is None:
-            raise EvaluatorError("VLMEvalKit asks for a judge where none is expected.")
-        self._session, self._failures = session, failures
-        self._temperature = settings.get("temperature", 0)
-        self.system_prompt: str = settings.get("system_prompt") or ""
-
-    def working(self) -> bool:
-        """Whether it answers; where it does not, the session says so."""
-        return True
-
-    def generate(self, message: Any, **settings: Any) -> str:
-        """Return the judge's reply to a text, or to the texts of a message."""
-        parts = [message] if isinstance(message, str | Mapping) else list(message)
-        texts = [part if isinstance(part, str) else str(part["value"]) for part in parts]
-        if any(not isinstance(part, str) and part.get("type") != "text" for part in parts):
-            raise EvaluatorError("Its judge is to look at images, and only texts are sent to a judge here.")
-        temperature = settings.get("temperature", self._temperature)
-        try:
-            return self._session.generate("\n".join(texts), temperature, system=self.system_prompt)
-        except EvaluatorError as failure:
-            self._failures.append(failure)
-            raise

@@ -1,7 +1,7 @@
 """How the result of VLMEvalKit's own `evaluate` becomes a score of 0 to 100: a rule for each kind of result.
 
 A rule names where in the result the total stands, what makes a percentage of it, and the column of the tables written
-on the way that has each question's points. Classes whose result has no such total are refused by name, with the reason.
+on the way that has each question's points. Classes whose result has no such total are refused by name: `refusals`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["IN_MEMORY", "REFUSED", "RULES", "Rule"]
+__all__ = ["IN_MEMORY", "RULES", "Rule"]
 
 Judging = Literal["never", "may", "always"]
 
@@ -27,12 +27,16 @@ class Rule:
         full: The points of a right answer.
         is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
         judge: Whether an LLM judge is asked never, on demand, or always.
-        group: The columns of which equal cells make questions that count together, or the number of rows that do.
+        group: The columns of which equal cells make questions that count together, or the number of rows that do, or
+            the character of an index before which it names them.
         caption: In words, what a score counts, where the total's name does not say it.
         unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
         suffix: Of the file of predictions, which is kept in memory: some classes accept an Excel file alone.
         takes_model: Whether `evaluate` may be told the judge's name: one class passes that on twice, and fails.
         packages: What its metric imports only once answers are there.
+        settings: What else `evaluate` is told, by name.
+        replies: A pattern that is found in each of a judge's replies that can be read; empty: any reply can.
+        reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
         by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
     """
 
@@ -42,12 +46,15 @@ class Rule:
     full: float = 1.0
     is_mean: bool = True
     judge: Judging = "never"
-    group: tuple[str, ...] | int = ()
+    group: tuple[str, ...] | int | str = ()
     caption: str = ""
     unread: tuple[str, str] = ("", "")
     suffix: str = "tsv"
     takes_model: bool = True
     packages: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    replies: str = ""
+    reads_itself: bool = False
     by_index: bool = False
 
     @property
@@ -130,16 +137,38 @@ RULES: Mapping[str, Rule] = {
     **_for("TopViewRS", Rule("Overall", 100, "hit", is_mean=False, judge="may")),
     **_for("TreeBench", Rule("Overall", 100, "score", suffix="xlsx")),
     **_for("RefSpatialDataset", Rule("Overall/Success Rate (%)", 1, "success")),
+    **_for("VLMsAreBiased", Rule("overall_acc", 100)),
+    **_for("VLRMBench", Rule("Overall_F1_weighted", 100, is_mean=False)),
+    **_for("VLRMBench_MultiSolution", Rule("multi_solution_accuracy", 100, is_mean=False, group=2)),
+    **_for("VTCBench", Rule("Overall", 100, packages=("rouge_score",))),
+    **_for("ChartBench", Rule("all", is_mean=False, group="_")),
+    **_for("NPMM", Rule("AR", is_mean=False, caption="ratio to the best known solution, wrong ones 0, at most 100")),
+    **_for("GroundingME", Rule("ACC@0.5", 100, "acc_50", reads_itself=True)),
+    **_for("SparBench", Rule("overall", 100, is_mean=False)),
     **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L", packages=("pycocoevalcap",))),
     # Films.
-    **_for("VideoMME", Rule("", 100, "score", judge="may", caption="right answers")),
+    **_for("VideoMME VideoTT", Rule("", 100, "score", judge="may", caption="right answers")),
+    **_for("Video_Holmes QBench_Video_MCQ", Rule("", 100, "score", caption="right answers", by_index=True)),
     **_for(
-        "TempCompass_MCQ TempCompass_YorN",
+        "TempCompass_MCQ TempCompass_YorN WorldSense MLVU_MCQ",
         Rule("", 100, "score", judge="may", caption="right answers", by_index=True),
     ),
     **_for(
         "TempCompass_Captioning",
         Rule("", 100, "score", judge="always", caption="right answers about the caption", by_index=True),
+    ),
+    **_for(
+        "MLVU_OpenEnded",
+        Rule(
+            "",
+            100,
+            "score",
+            full=10,
+            judge="always",
+            caption="mean of grades of 2 to 10, of 10",
+            replies="score_(accuracy|completeness)",
+            by_index=True,
+        ),
     ),
     **_for(
         "MMBenchVideo",
@@ -174,6 +203,32 @@ RULES: Mapping[str, Rule] = {
     **_for("SciDocBench", Rule("Overall (answer)/Score", 1, "score", judge="always")),
     **_for("SGI_Bench_Experimental_Reasoning", Rule("MCC", 100, "mcc", judge="always")),
     **_for(
+        "VGRPBench",
+        Rule(
+            "",
+            100,
+            "answer_correct",
+            judge="always",
+            caption="solved puzzles",
+            packages=("json_repair",),
+            replies="Perception|Initial State",
+        ),
+    ),
+    **_for(
+        "VLRewardBench",
+        Rule("Overall Consistency", 100, "score", judge="always", replies="(?i)answer [12]", reads_itself=True),
+    ),
+    **_for(
+        "PhyX",
+        Rule("Overall Acc", 100, "res", judge="always", replies="[01]", settings=(("valid_type", "LLM"),)),
+    ),
+    **{
+        f"MMRarebench{track}": Rule(
+            f"{track.lower()}_judge_score", 100, "score", judge="always", replies=r"(?i)\b(yes|no|[0-9])\b"
+        )
+        for track in ("Diagnosis", "Treatment", "Crossmodal", "Examination")
+    },
+    **_for(
         "LLaVABench LLaVABench_KO",
         Rule(
             "overall/Relative Score (main)",
@@ -186,61 +241,3 @@ RULES: Mapping[str, Rule] = {
     ),
 }
 """By VLMEvalKit's class, or by data set where a class reports that one in its own way."""
-
-SEES_IMAGES = "its judge looks at images, and only texts are sent to a judge here"
-READS_AGAIN = "its `evaluate` downloads the data set once more instead of grading the rows that it is given"
-WANTS_EXCEL = "its `evaluate` reads answers from Excel's files alone, which lose what looks like a formula"
-NO_TOTAL = "VLMEvalKit's result for it has no total"
-RUNS_CODE = "its `evaluate` runs what the model wrote as code"
-ON_DISK = "its `evaluate` looks for image files of a folder that VLMEvalKit unpacks"
-
-NAMELESS_IMAGES = "its prompts write images under names of their own, so that no answer can be told by its image"
-FOLDER = "its data are a folder that VLMEvalKit downloads, and one table is expected here"
-
-REFUSED: Mapping[str, str] = {
-    **dict.fromkeys(
-        [
-            "MedqbenchMCQDataset",
-            "MedQDEGBenchDataset",
-            "MedqbenchCaptionDataset",
-            "MedqbenchPairedDescriptionDataset",
-            "StareBench",
-            "SPBench",
-        ],
-        FOLDER,
-    ),
-    **dict.fromkeys(["MIABench", "WildVision", "MMAlignBench", "CreationMMBenchDataset"], SEES_IMAGES),
-    **dict.fromkeys(["VLRewardBench", "MMIFEval", "GroundingME"], READS_AGAIN),
-    **dict.fromkeys(["AffordanceDataset", "OSTDataset", "PhyX", "SSIBenchDataset"], WANTS_EXCEL),
-    **dict.fromkeys(
-        [
-            "VCRDataset",
-            "MMGenBench",
-            "MME_CoT",
-            "MMHELIX",
-            "MATBench",
-            "olmOCRBench",
-            "OceanOCRBench",
-            "VLM2Bench",
-            "Design2Code",
-        ],
-        NO_TOTAL,
-    ),
-    **dict.fromkeys(["ChartMimic", "SArena", "UniSVG"], RUNS_CODE),
-    **dict.fromkeys(["ScreenSpot", "ScreenSpot_Pro", "ScreenSpotV2", "OSWorld_G", "VBGD", "VenusBench_GD"], ON_DISK),
-    "CMMMU": "VLMEvalKit counts an answer to a blank once for each spelling that it holds, and draws ties at random",
-    "NaturalBenchDataset": "VLMEvalKit's metric accepts exactly 7,600 rows, so that no part of them can be scored",
-    "MMDUDataset": "its questions are turns of one conversation",
-    "BMMR": NO_TOTAL,
-    "Omni3DBench": "VLMEvalKit's result for it is four figures without a total",
-    "WeMath": "VLMEvalKit's metric divides by the 525 problems of the whole set, so that no part of them can be scored",
-    "GOBenchDataset": "VLMEvalKit leaves answers it can't read out of the mean: a model that fails to answer gains",
-    "GSM8KVDataset": NAMELESS_IMAGES,
-    "RoboSpatialBench": ON_DISK,
-    "WorldVQA": "its prompts read image files of a folder that VLMEvalKit expects",
-    "RefSpatialBench": ON_DISK,
-    "ReasonMap_Plus": "VLMEvalKit makes no prompt for it: its code looks for a table that it never makes",
-    "M4Bench": NAMELESS_IMAGES,
-    "QSpatial": "it fetches its prompts from the network whenever it is built",
-}
-"""Why a class is not judged here."""

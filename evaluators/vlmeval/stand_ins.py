@@ -20,7 +20,15 @@ from typing import Any
 
 from evaluators.vlmeval.light_import import vlmeval_module
 
-__all__ = ["SerialPool", "SilentBar", "SilentLogger", "SteadyDice", "literal", "load_inner_imports", "replaced_names"]
+__all__ = [
+    "SerialPool",
+    "SilentBar",
+    "SilentLogger",
+    "SteadyDice",
+    "literal",
+    "load_inner_imports",
+    "replaced_names",
+]
 
 ROOT = "vlmeval"
 _turn = threading.RLock()

@@ -200,9 +200,9 @@ def list_things(values: Values) -> None:
 
     Of benchmarks it tells whether their data are here.
     """
-    from soup.cli.console import cell, open_board, print_json, print_rows
+    from soup.cli.console import cell, open_board, print_json, print_line, print_rows
     from soup.evaluation.benchmark_data import fetch_benchmarks
-    from soup.report.listing import list_kind
+    from soup.report.listing import list_kind, refused_by_reason
 
     if values["fetch"] and values["kind"] != "benchmarks":
         raise click.UsageError("--fetch is for soup list benchmarks")
@@ -215,14 +215,19 @@ def list_things(values: Values) -> None:
     if values["as_json"]:
         print_json({"schema": 1, values["kind"]: rows})
         return
-    shown = [{key: cell(value) for key, value in row.items() if key not in HIDDEN} for row in rows]
+    refused = refused_by_reason(rows) if values["is_all"] else {}
+    judged = [row for row in rows if row.get("why_not") not in refused]
+    shown = [{key: cell(value) for key, value in row.items() if key not in HIDDEN} for row in judged]
+    if values["is_all"]:  # a name's copy in each row widens the table for nothing
+        shown = [{**row, "source": row["source"].removeprefix(row["name"])} for row in shown]
     print_rows(list(shown[0]), [[*row.values()] for row in shown])
     absent = [row for row in rows if row.get("can_fetch") and not Path(str(row["path"])).exists()]
-    broken = [row for row in rows if row.get("why_not") and row not in absent]
     if values["is_all"]:
+        lines = [f"- {', '.join(names)}: {why}" for why, names in refused.items()]
+        print_line("\n".join(["\nCan't be judged here:", *lines]), keep="\n")
         board.say(f"{len(absent)} are not here: soup list benchmarks --fetch NAME downloads one.")
-        board.say(f"{len(broken)} can't be judged here: --json says why of each.")
         return
+    broken = [row for row in rows if row.get("why_not") and row not in absent]
     for row in broken:
         board.say(str(row["why_not"]))
     if absent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from soup.errors import EvaluatorError
@@ -11,7 +11,7 @@ from soup.evaluation.api import Benchmark, BenchmarkInfo, Evaluator
 from soup.evaluation.harnesses import Catalog, ListedBenchmark, build_evaluator, can_fetch, count, locate, unlisted
 from soup.support.plugins import ENGINES, EVALUATORS, METHODS, STRATEGIES, Registry
 
-__all__ = ["list_kind"]
+__all__ = ["list_kind", "refused_by_reason"]
 
 Row = dict[str, str | int | bool | None]
 
@@ -38,6 +38,15 @@ def list_kind(kind: str, *, is_all: bool = False) -> list[Row]:
             row["parameters"] = entry.parameters
         rows.append({**row, "broken": entry.broken})
     return rows
+
+
+def refused_by_reason(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the names of the benchmarks that can't be scored here at all, by the reason."""
+    refused: dict[str, list[str]] = {}
+    for row in rows:
+        if row["why_not"] and not row["metric"]:
+            refused.setdefault(str(row["why_not"]), []).append(str(row["name"]))
+    return refused
 
 
 def _unlisted_rows(build: Callable[[str], Evaluator]) -> list[Row]:

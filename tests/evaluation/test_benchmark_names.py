@@ -264,6 +264,18 @@ def test_fetching_is_advised_where_the_harness_can_and_else_the_reason_is_told(p
     assert "counting: its data are not here" in listing.stderr
 
 
+def test_what_a_harness_can_not_score_stands_below_the_table_of_all_by_its_reason(plug_in, monkeypatch):
+    monkeypatch.setattr(VLMEval, "benchmarks", {})
+    monkeypatch.setattr(VLMEval, "unlisted", classmethod(lambda cls: {}))
+    known = {"whistling": "it is heard", "humming": "it is heard", "drawing": Owner.benchmarks["reading"]}
+    plug_in("owner", type("Full", (Owner,), {"unlisted": classmethod(lambda cls: known)}))
+    table, _, below = (
+        CliRunner().invoke(cli, ["list", "benchmarks", "--all"]).stdout.partition("\nCan't be judged here:\n")
+    )
+    assert below == "- whistling, humming: it is heard\n"
+    assert ("drawing" in table, "whistling" in table) == (True, False)
+
+
 def test_a_weight_for_a_name_that_its_harness_will_never_score_is_refused_before_any_work(
     plug_in, tmp_path, monkeypatch
 ):

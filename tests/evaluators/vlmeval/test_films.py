@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import warnings
 from dataclasses import replace
 
@@ -24,7 +25,8 @@ from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
 from tests.evaluators.vlmeval.test_data_sets import StandIn
 from tests.helpers.scripted_models import JudgeServer, scripted
-from tests.helpers.toy_test_sets import write_tsv
+from tests.helpers.toy_films import TOY_FILMS, gif, grade_of_films
+from tests.helpers.toy_test_sets import BITS, write_tsv
 
 # It answers what answers.json says of the question's marker, and writes down the red of each frame that it is shown.
 WATCHER = """
@@ -53,13 +55,6 @@ def settings(tmp_path, monkeypatch):
     file = tmp_path / "model.py"
     file.write_text(WATCHER)
     return EvalSettings(model=f"{file}:Watcher", batch_size=3)
-
-
-def gif(path, frames):
-    """A film whose frame i has the red i, so that a frame tells which it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stills = [Image.new("RGB", (16, 8), (i, 9, 9)) for i in range(frames)]
-    stills[0].save(path, save_all=True, append_images=stills[1:], duration=40)
 
 
 def mp4(path, frames):
@@ -184,6 +179,30 @@ def test_multiple_choice_about_films_is_scored_as_vlmeval_does(settings, tmp_pat
     assert count == score.n == 12
     assert 0 < score.value < 100
     assert score.value == pytest.approx(100 * hits / count)
+
+
+@pytest.mark.parametrize("kind", ["all right", "half right"])
+@pytest.mark.parametrize("name", TOY_FILMS)
+def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tmp_path, monkeypatch):
+    toy, chance = TOY_FILMS[name], random.Random(name)
+    rows = toy.rows()
+    for number in range(3):
+        gif(tmp_path / "LMUData" / name / "videos" / f"film{number}.gif", 20 + number)
+    write_tsv(tmp_path / "LMUData" / name / f"{name}.tsv", rows)
+    given = [toy.right(row) for row in rows]
+    if kind == "half right":
+        given = [text if chance.random() < 0.5 else chance.choice([*BITS, chance.choice(given)]) for text in given]
+    answers = {str(row["index"]): text for row, text in zip(rows, given, strict=True)}
+    with JudgeServer(lambda prompt, temperature: grade_of_films(prompt)) as server:
+        judged = replace(settings, judge_url=server.url, judge_model="a-judge")
+        score = VLMEval(judged).evaluate(scripted(tmp_path, answers), of(name))
+    judge = "a-judge" if known_benchmark(of(name)).needs_judge else "exact_matching"
+    monkeypatch.setattr(StandInOfGrades, "generate", lambda self, prompt, **_: grade_of_films(prompt))
+    theirs = toy.total(evaluate_plainly(name, rows, answers, tmp_path / "o", monkeypatch, model=judge))
+    assert score.value == pytest.approx(theirs, abs=0.051)  # one of them has three decimals of 1
+    assert score.n == len(rows)
+    if kind == "all right" and judge == "exact_matching":
+        assert score.value == 100
 
 
 def test_the_halves_of_a_split_of_films_are_the_whole(settings, tmp_path):

@@ -1,0 +1,109 @@
+"""The files that VLMEvalKit's own `evaluate` reads and writes on its way, as far as they are kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluators.answering.judge_session import JudgeSession
+from evaluators.vlmeval.library_types import DataSet, Frame
+from evaluators.vlmeval.light_import import vlmeval_module
+from evaluators.vlmeval.rules import Rule
+from evaluators.vlmeval.stand_ins import SerialPool, SilentBar, SilentLogger, SteadyDice
+
+__all__ = ["OwnFiles"]
+
+
+class OwnFiles:
+    """What `evaluate` reads and writes: Excel's files stay in memory, every table is remembered as it was written."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        library = vlmeval_module("smp")
+        self._load, self._dump = library.load, library.dump
+        self._folder, self._name, self._calls = folder, name, 0
+        self._kept: dict[str, Frame] = {}
+        self._rows: Frame = ()
+        self.tables: list[Frame] = []
+
+    def read_back(self, frame: Frame) -> Frame:
+        """Return the rows as VLMEvalKit reads them from the file that it writes, but every answer as text."""
+        file = str(self._folder / "rows.tsv")
+        self._dump(frame, file)
+        return self._load(file).assign(prediction=[str(answer) for answer in frame["prediction"]])
+
+    def evaluate(self, rule: Rule, data_set: DataSet, rows: Frame, judge: JudgeSession | None) -> Any:
+        """Call the data set's `evaluate` on rows, in a fresh folder: it takes what it finds there for its own."""
+        self._calls += 1
+        folder = self._folder / str(self._calls)
+        folder.mkdir()
+        file = str(folder / f"soup_{self._name}.{rule.suffix}")
+        Path(file).touch()
+        self._rows = rows
+        self._kept[file] = rows.set_axis(list(rows["index"])) if rule.by_index else rows
+        settings: dict[str, object] = dict(rule.settings)
+        if judge is not None:
+            settings |= {"nproc": 4, **({"model": "judge"} if rule.takes_model else {})}
+        elif rule.judge == "may":
+            settings |= {"model": "exact_matching"}
+        if rule.reads_itself:  # of a class method the first argument makes the data set: these rows are it
+            return type(data_set).evaluate.__func__(lambda *_: data_set, file, **settings)
+        return data_set.evaluate(file, **settings)
+
+    def names(self, judge: JudgeSession | None) -> dict[str, object]:
+        """Return what the names of VLMEvalKit's modules that touch files or run things at once stand for."""
+        return {
+            "load": self.load,
+            "dump": self.dump,
+            "track_progress_rich": self._rows_by(judge),
+            "tqdm": SilentBar(),
+            "mp": SerialPool(),
+            "rd": SteadyDice(),
+            "logger": SilentLogger(),
+            "rotational_eval": lambda *_: None,  # TDBench: it looks for the files of other rotations
+        }
+
+    def load(self, file: str, **options: object) -> Any:
+        """Read a file of VLMEvalKit's."""
+        kept = self._kept.get(str(file))
+        return self._load(file, **options) if kept is None else kept.copy()
+
+    def dump(self, data: Any, file: str, **options: object) -> None:
+        """Write a file of VLMEvalKit's."""
+        if hasattr(data, "columns"):
+            self.tables.append(data.copy())
+            if str(file).endswith(".xlsx") or str(file) in self._kept:
+                self._kept[str(file)] = data.copy()
+                Path(file).touch()
+                return
+        self._dump(data, file, **options)
+
+    def _remember(self, values: Sequence[Any]) -> None:
+        """Take what a function says of every row for a table: some of VLMEvalKit's write none."""
+        if len(values) == len(self._rows) and all(isinstance(value, Mapping) for value in values):
+            columns = {name: [value.get(name) for value in values] for name in values[0]}
+            self.tables.append(self._rows[["index"]].assign(**columns))
+
+    def _rows_by(self, judge: JudgeSession | None) -> Callable[..., list[Any]]:
+        def track(
+            func: Callable[..., Any],
+            tasks: Sequence[Any] = (),
+            nproc: int | None = 1,
+            save: str | None = None,
+            keys: Sequence[object] | None = None,
+            **_: object,
+        ) -> list[Any]:
+            def call(index: int) -> Any:
+                task = tasks[index]
+                if isinstance(task, Mapping):
+                    return func(**task)
+                return func(*task) if isinstance(task, tuple | list) else func(task)
+
+            values = judge.map(call, range(len(tasks))) if judge else [call(index) for index in range(len(tasks))]
+            self._remember(values)
+            if save is not None and keys is not None:
+                before = self._load(save) if Path(save).exists() else {}
+                self._dump({**before, **dict(zip(keys, values, strict=True))}, save)
+            return values
+
+        return track

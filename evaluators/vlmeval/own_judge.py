@@ -1,0 +1,76 @@
+"""The judge as VLMEvalKit's functions know one, in front of the user's own: what it fails at is remembered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from evaluators.answering.judge_session import JudgeSession
+from soup.errors import EvaluatorError
+
+__all__ = ["OwnJudge"]
+
+
+class OwnJudge:
+    """Stands for VLMEvalKit's `build_judge`, and remembers what its functions swallow.
+
+    Args:
+        session: The user's judge; None: none is to be asked.
+        readable: A pattern that is found in each reply that can be read; empty: any reply can.
+    """
+
+    def __init__(self, session: JudgeSession | None, readable: str) -> None:
+        self.session, self._readable = session, readable
+        self.failures: list[EvaluatorError] = []
+        self._unread: dict[str, dict[float, list[str]]] = {}  # replies by prompt and temperature
+
+    def __call__(self, **settings: Any) -> _Judge:
+        """Return a judge with VLMEvalKit's settings."""
+        return _Judge(self, settings)
+
+    def reply(self, prompt: str, temperature: float, system: str) -> str:
+        """Return the reply to a prompt."""
+        if self.session is None:
+            raise EvaluatorError("VLMEvalKit asks for a judge where none is expected.")
+        try:
+            reply = self.session.generate(prompt, temperature, system=system)
+        except EvaluatorError as failure:
+            self.failures.append(failure)
+            raise
+        if re.search(self._readable, reply):
+            self._unread.pop(prompt, None)
+        else:
+            self._unread.setdefault(prompt, {}).setdefault(temperature, []).append(reply)
+        return reply
+
+    def unread(self) -> list[str]:
+        """Return the replies that can't be read; of those that were asked for once more, warmer, the first."""
+        return [reply for tries in self._unread.values() for reply in max(tries.values(), key=len)]
+
+
+class _Judge:
+    """The judge as VLMEvalKit's functions know one."""
+
+    fail_msg = "Failed to obtain answer via API."
+    model = "judge"
+
+    def __init__(self, judge: OwnJudge, settings: Mapping[str, Any]) -> None:
+        if judge.session is None:
+            raise EvaluatorError("VLMEvalKit asks for a judge where none is expected.")
+        self._judge = judge
+        self._temperature = settings.get("temperature", 0)
+        self.system_prompt: str = settings.get("system_prompt") or ""
+
+    def working(self) -> bool:
+        """Whether it answers; where it does not, the session says so."""
+        return True
+
+    def generate(self, message: Any, **settings: Any) -> str:
+        """Return the judge's reply to a text, or to the texts of a message."""
+        parts = [message] if isinstance(message, str | Mapping) else list(message)
+        texts = [part if isinstance(part, str) else str(part["value"]) for part in parts]
+        if any(not isinstance(part, str) and part.get("type") != "text" for part in parts):
+            raise EvaluatorError("Its judge is to look at images, and only texts are sent to a judge here.")
+        temperature = settings.get("temperature", self._temperature)
+        return self._judge.reply("\n".join(texts), temperature, self.system_prompt)

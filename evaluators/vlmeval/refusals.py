@@ -1,0 +1,111 @@
+"""What of VLMEvalKit's is not judged here, by class or data set, each with the reason that a user is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["REFUSED"]
+
+
+def _all(classes: str, reason: str) -> dict[str, str]:
+    return dict.fromkeys(classes.split(), reason)
+
+
+IMAGES: Mapping[str, str] = {
+    **_all(
+        "MedqbenchMCQDataset MedQDEGBenchDataset MedqbenchCaptionDataset MedqbenchPairedDescriptionDataset StareBench "
+        "SPBench",
+        "its data are a folder that VLMEvalKit downloads, and one table is expected here",
+    ),
+    **_all(
+        "MIABench WildVision MMAlignBench CreationMMBenchDataset MMIFEval",
+        "its judge looks at images, and only texts are sent to a judge here",
+    ),
+    **_all(
+        "VCRDataset MMGenBench MME_CoT MMHELIX MATBench OceanOCRBench olmOCRBench",
+        "VLMEvalKit's `evaluate` returns no result for it",
+    ),
+    **_all(
+        "BMMR VLM2Bench Omni3DBench ChartX FoxBench",
+        "VLMEvalKit's result for it is several figures without a total",
+    ),
+    **_all("ChartMimic SArena UniSVG Design2Code", "its `evaluate` runs or renders what the model wrote as code"),
+    **_all(
+        "ScreenSpot ScreenSpot_Pro ScreenSpotV2 OSWorld_G VBGD VenusBench_GD RoboSpatialBench RefSpatialBench",
+        "its `evaluate` looks for image files of a folder that VLMEvalKit unpacks",
+    ),
+    **_all(
+        "WorldVQA OSTDataset VLADBench SiteBenchImage",
+        "its prompts read image files of a folder that VLMEvalKit expects or downloads",
+    ),
+    **_all(
+        "GSM8KVDataset M4Bench",
+        "its prompts write images under names of their own, so that no answer can be told by its image",
+    ),
+    **_all(
+        "MMSci_Captioning ChartCapDataset",
+        "its metrics, a BERT model among them, are fetched from the Hub while answers are scored",
+    ),
+    **_all(
+        "MathCanvas SimpleVQA",
+        "its `evaluate` asks OpenAI's own client, whatever judge is named, and goes on where that fails",
+    ),
+    **_all(
+        "MMLongBench DUDE SlideVQA",
+        "VLMEvalKit shows its pages to ten models that it lists by name, and to no other",
+    ),
+    "AffordanceDataset": "VLMEvalKit's metric stops with an error at the first answer that is no Python list",
+    "CMMMU": "VLMEvalKit counts an answer to a blank once for each spelling that it holds, and draws ties at random",
+    "GOBenchDataset": "VLMEvalKit leaves answers it can't read out of the mean: a model that fails to answer gains",
+    "HiPhODataset": "VLMEvalKit leaves problems that its grading fails on out of the total",
+    "MMDUDataset": "its questions are turns of one conversation",
+    "MMMath": "VLMEvalKit's time limit for comparing formulas fails in its threads, so that only equal texts are right",
+    "NaturalBenchDataset": "VLMEvalKit's metric accepts exactly 7,600 rows, so that no part of them can be scored",
+    "OmniDocBench": "VLMEvalKit matches answers with all rows of its own file, so that no part of them can be scored",
+    "QSpatial": "it fetches its prompts from the network whenever it is built",
+    "ReasonMap_Plus": "VLMEvalKit makes no prompt for it: its code looks for a table that it never makes",
+    "SIUODataset": "it is two data sets together: name SIUO_GEN and SIUO_MCQ",
+    "SSIBenchDataset": "VLMEvalKit's package lacks the file taxonomy.json that its `evaluate` reads",
+    "VLRMBench_Foresight": "VLMEvalKit compares truths by `is True`, which no cell of a table is: no answer is right",
+    "WeMath": "VLMEvalKit's metric divides by the 525 problems of the whole set, so that no part of them can be scored",
+}
+
+FILMS: Mapping[str, str] = {
+    **_all(
+        "MVBench MVBench_MP4 MVTamperBench STIBench",
+        "it shows parts of films, from one second to another, and whole films are read here",
+    ),
+    **_all("MVUEval EgoExoBench_MCQ", "a question shows several films, and one is read here"),
+    **_all("VideoMMMU V2PBench", "its prompts also show image files of the folder that VLMEvalKit downloads"),
+    **_all(
+        "SiteBenchVideo VsiBench VsiSuperRecall VsiSuperCount DSRBench MMSIVideoBench OMTGBench",
+        "it takes frames by a rule of its own, and not a number of frames at equal distances",
+    ),
+    "LongVideoBench": "VLMEvalKit shows subtitles where it is told to leave them out, and only frames are read here",
+    "VideoMMEv2": "its prompts are made with the frame rate of each film, which is not read here",
+    **_all(
+        "CGBench_MCQ_Grounding CGBench_MCQ_Grounding_Mini CGBench_OpenEnded CGBench_OpenEnded_Mini CGAVCounting "
+        "MEGABench VCRBench",
+        "VLMEvalKit's result for it is several figures without a total",
+    ),
+    **_all("VDC Video_MMLU_CAP", "VLMEvalKit draws its prompts at random, others in each run"),
+    **_all(
+        "MovieChat1k DREAM",
+        "VLMEvalKit leaves questions out of the total for which it can't read its judge's reply",
+    ),
+    "QBench_Video_VQA": "VLMEvalKit stops with an error at the first reply of its judge that is not one number",
+    "Video_MMLU_QA": "VLMEvalKit's `evaluate` for it fails: it looks for a column that captions alone get",
+    "AVSpeakerBench": "it asks for what is heard in films, and only their frames are shown here",
+    "MLVU": "it is two data sets together: name MLVU_MCQ and MLVU_OpenEnded",
+    "QBench_Video": "it is two data sets together, of which QBench_Video_MCQ is judged",
+    "TempCompass": "it is three data sets together: name TempCompass_MCQ, TempCompass_Captioning, TempCompass_YorN",
+}
+
+TEXTS: Mapping[str, str] = _all(
+    "TextMCQDataset SGI_Bench_Wet_Experiment SGI_Bench_Dry_Experiment SGI_Bench_Deep_Research "
+    "SGI_Bench_Idea_Generation XSTestDataset FlamesDataset",
+    "its questions are texts without images",
+)
+
+REFUSED: Mapping[str, str] = {**IMAGES, **FILMS, **TEXTS}
+"""Why a class, or one data set of a class, is not judged here."""

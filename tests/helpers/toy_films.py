@@ -1,0 +1,125 @@
+"""Toy tables of VLMEvalKit's data sets of films, in the columns of its own tables, and films for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from evaluators.vlmeval.light_import import vlmeval_module
+
+Rows = list[dict[str, Any]]
+LETTERS = "ABCD"
+
+
+@dataclass(frozen=True)
+class ToyFilms:
+    """A toy data set of films, and how the test reads VLMEvalKit's result for it as a percentage."""
+
+    rows: Callable[[], Rows]
+    total: Callable[[Any], float]
+    right: Callable[[dict[str, Any]], str] = lambda row: str(row["answer"])
+
+
+def gif(path, frames):
+    """A film whose frame i has the red i, so that a frame tells which it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stills = [Image.new("RGB", (16, 8), (i, 9, 9)) for i in range(frames)]
+    stills[0].save(path, save_all=True, append_images=stills[1:], duration=40)
+
+
+def film_rows(count=24, **columns):
+    return [
+        {
+            "index": index,
+            "video": f"film{index % 3}",
+            "video_path": f"./videos/film{index % 3}.mp4",
+            "question": f"<{index}> What happens?",
+            "answer": LETTERS[index % 4],
+            **{name: value(index) for name, value in columns.items()},
+        }
+        for index in range(count)
+    ]
+
+
+def options(index):
+    return [f"thing {index}", f"other {index}", "none", "all"]
+
+
+def of_table(module, name):
+    """Return a function that takes an index round a table of VLMEvalKit's."""
+    return lambda index: (table := [*getattr(vlmeval_module(f"dataset.utils.{module}"), name)])[index % len(table)]
+
+
+def counted(result):
+    hits, count = (sum(each[k] for each in result.values()) for k in (0, 1))
+    return 100 * hits / count
+
+
+TOY_FILMS: dict[str, ToyFilms] = {
+    "WorldSense": ToyFilms(
+        lambda: film_rows(
+            candidates=lambda i: repr([f"{letter}. x{i}" for letter in LETTERS]),
+            duration=of_table("worldsense", "DURATIONS"),
+            domain=of_table("worldsense", "DOMAINS"),
+            sub_category=of_table("worldsense", "SUB_CATEGORIES"),
+            task_domain=of_table("worldsense", "TASK_DOMAINS"),
+            task_type=of_table("worldsense", "TASK_CATEGORIES"),
+            audio_class=lambda i: repr([of_table("worldsense", "AUDIO_CLASSES")(i)]),
+        ),
+        lambda result: 100 * float(result["overall"]["overall"]),
+    ),
+    "Video_Holmes": ToyFilms(
+        lambda: film_rows(
+            candidates=lambda i: repr([f"{letter}. x{i}" for letter in LETTERS]),
+            question_type=lambda i: ["SR", "IMC"][i % 2],
+        ),
+        lambda result: 100 * result["total"]["acc"],
+        right=lambda row: f"<think>So.</think> <answer>{row['answer']}</answer>",
+    ),
+    "Video-TT": ToyFilms(
+        lambda: film_rows(
+            36,
+            question_prompt=lambda i: "\n".join(f"{letter}. x{i}" for letter in LETTERS),
+            capability=of_table("videott", "DOMAINS"),
+        ),
+        lambda result: result["overall"]["score"],
+    ),
+    "MLVU_MCQ": ToyFilms(
+        lambda: film_rows(
+            answer=lambda i: options(i)[i % 4],
+            candidates=lambda i: repr(options(i)),
+            prefix=lambda i: "./videos",
+            video=lambda i: f"film{i % 3}.mp4",
+            task_type=lambda i: ["plotQA", "ego"][i % 2],
+        ),
+        counted,
+        right=lambda row: f"({LETTERS[row['index'] % 4]}) {row['answer']}",
+    ),
+    "QBench_Video_MCQ": ToyFilms(
+        lambda: film_rows(
+            answer=lambda i: f"{LETTERS[i % 4]}. thing {i}",
+            dimensions=lambda i: repr([["Technical", "Temporal"][i % 2], "x"]),
+        ),
+        counted,
+    ),
+    "MLVU_OpenEnded": ToyFilms(
+        lambda: film_rows(
+            answer=lambda i: f"because {i}",
+            prefix=lambda i: "./videos",
+            video=lambda i: f"film{i % 3}.mp4",
+            task_type=lambda i: ["sub_scene", "summary"][i % 2],
+            scoring_points=lambda i: f"because {i}",
+        ),
+        lambda result: counted(result) / 10,
+    ),
+}
+
+
+def grade_of_films(prompt):
+    """What a judge says of a summary, or of an answer's points, in the form that MLVU expects."""
+    points = len(prompt) % 5 + 1
+    names = ("accuracy", "relevance") if "Scoring Points" in prompt else ("completeness", "reliability")
+    return f"Well. {{'score_{names[0]}': {points}, 'score_{names[1]}': 5, 'total_score': {points + 5}}}"

@@ -1,0 +1,232 @@
+"""Toy files of data sets whose classes go ways of their own: texts for images, graphs, boards, pairs of questions."""
+
+from __future__ import annotations
+
+import json
+from ast import literal_eval
+
+from tests.helpers.toy_data_sets import Toy, answers_rows, image, key, question
+
+MONTHS = ["line_single", "ring_wi_anno", "stock"]
+GRAPH = {
+    str(i): {str(j): w for j, w in enumerate(weights) if j != i}
+    for i, weights in enumerate([[0, 1, 4, 2], [1, 0, 2, 5], [4, 2, 0, 1], [2, 5, 1, 0]])
+}
+PATH = {"0": {"1": 1}, "1": {"0": 1, "2": 1}, "2": {"1": 1, "3": 1}, "3": {"2": 1}}
+TURNED = str.maketrans("12", "21")  # other names of nodes, by which another's best solution is a poor one
+TASKS = {
+    "NpTsp": (GRAPH, 6, "Answer: [0,1,2,3,0]"),
+    "NpMinimumCut": (PATH, 1, "Answer: [[0, 1], [2, 3]]"),
+    "NpVertexCover": (PATH, 2, "Answer: [1, 2]"),
+}
+BOARD = [[1, 2, 3, 4], [3, 4, 1, 2], [2, 1, 4, 3], [4, 3, 2, 1]]
+SPARSE = [[1, 0, 3, 4], [3, 4, 0, 2], [2, 1, 4, 0], [0, 3, 2, 1]]
+SPAR_TASKS = ["position_matching", "depth_prediction_oc", "view_change_infer", "spatial_imagination_oo"]
+
+
+def column(name, scale=100):
+    return lambda result: scale * float(result[name].iloc[0])
+
+
+def flags(index):
+    return [int(index % 3 > 0), index % 2, 1]
+
+
+def board(rows):
+    return "[" + ",".join("[" + ",".join(map(str, cells)) + "]" for cells in rows) + "]"
+
+
+def chart_rows():
+    """Pairs of a claim and its denial, and numbers, as the index before the `_` has them."""
+    rows = []
+    for number in range(12):
+        for turn in range(2 if number % 3 else 1):
+            rows.append(
+                question(
+                    number * 2 + turn,
+                    question=f"<c{number}_{turn}> Is it so?",
+                    answer=["Yes", "No"][turn] if number % 3 else str(number + 0.5),
+                    QA_type="Acc+" if number % 3 else "NQA",
+                    task=["CR", "VE"][number % 2] if number % 3 else None,
+                    chart_type=MONTHS[number % 2],
+                )
+                | {"index": f"c{number}_{turn}"}
+            )
+    return rows
+
+
+def turned(graph):
+    return {
+        node.translate(TURNED): {other.translate(TURNED): weight for other, weight in near.items()}
+        for node, near in graph.items()
+    }
+
+
+def graph_rows():
+    rows = []
+    for i in range(24):
+        task = [*TASKS][i % 3]
+        graph, best, answer = TASKS[task]
+        if i % 2:
+            graph, answer = turned(graph), answer.translate(TURNED)
+        rows.append(question(i, data_source=f"npmm/{task}", graph=repr(graph), ground_truth=best, answer=answer))
+    return rows
+
+
+def ranked_rows():
+    return [
+        question(
+            i, response=repr([f"a{'b' * (i % 2)}", f"c{i}"]), answer=repr([i // 2 % 2, 1 - i // 2 % 2]), category="x"
+        )
+        for i in range(1, 25)
+    ]
+
+
+def better(row):
+    """The number of the better response as it is shown: by the length of both, they are shown the other way round."""
+    turned = sum(len(text) for text in literal_eval(row["response"])) % 2
+    return f"Answer {literal_eval(row['answer']).index(turned) + 1}"
+
+
+def names_better(prompt):
+    return "Answer 2" if "Answer 2" in prompt.rpartition("Judgement: ")[2] else "Answer 1"
+
+
+def cases(**columns):
+    """Cases of MMRarebench: several images a row, as a JSON list."""
+    return [
+        {**row, "image": json.dumps([image(row["index"]), image(200)]), "context": "A case.", "figure_mapping": None}
+        for row in answers_rows(lambda i: f"syndrome {i}", **columns)
+    ]
+
+
+def says_yes(prompt):
+    """Answer each question of an expert's list by whether the reference is in the response."""
+    response = prompt.partition("Model response: ")[2].partition("\n\n")[0]
+    truth = prompt.partition("Reference ")[2].partition(": ")[2].partition("\n")[0]
+    if "0, 1, or 2" in prompt:
+        return "\n".join(["2" if truth in response else str(len(response) % 3)] * 8)
+    return "\n".join(["YES" if truth in response else "NO", *["NO", "YES"][:: 1 if truth in response else -1]] * 2)
+
+
+def says_all_yes(prompt):
+    reply = says_yes(prompt)
+    return reply.replace("NO", "YES") if reply.startswith("YES") else reply
+
+
+def formats_board(prompt):
+    return prompt if prompt.startswith("Perception\n") else "Perception\nWrong\nAnswer\nWrong"
+
+
+def compares(prompt):
+    truth, prediction = prompt.rpartition("Ground truth answer: ")[2].split(" \nPredicted answer: ", 1)
+    return str(int(truth in prediction))
+
+
+def mean_by_rows(result):
+    """VGRPBench tells a share for each of its kinds, of equally many puzzles here."""
+    return float(result["Answer Score"].mean())
+
+
+TOYS: dict[str, Toy] = {
+    "vlms_are_biased_main": Toy(
+        lambda: [
+            question(
+                i, ground_truth=f"{{{i}}}", expected_bias=f"{{{i + 1}}}", topic=["Logos", "Flags"][i % 2], answer=i
+            )
+            for i in range(24)
+        ],
+        key("overall_acc"),
+    ),
+    "VLRMBench": Toy(
+        lambda: answers_rows(
+            lambda i: repr(flags(i)), category=lambda i: ["step_correctness", "location_error"][i % 2]
+        ),
+        column("Overall_F1_weighted"),
+    ),
+    "VLRMBench_MultiSolution": Toy(
+        lambda: answers_rows(
+            lambda i: "[9, 2]" if i % 2 else "[1, 8]",
+            category=lambda i: "multi_solution",
+            order=lambda i: ["back", "front"][i % 2],
+        ),
+        column("multi_solution_accuracy"),
+    ),
+    "VTCBench": Toy(
+        lambda: answers_rows(
+            lambda i: json.dumps([f"magic {i}", f"{i}{i}"][: 1 + i % 2]),
+            category=lambda i: ["Memory", "Retrieval", "Reasoning"][i % 3],
+        ),
+        key("Overall"),
+        right=lambda row: (
+            " ".join(json.loads(row["answer"])) if row["category"] != "Memory" else f"magic {row['index']}"
+        ),
+    ),
+    "ChartBench": Toy(chart_rows, column("all", 1)),
+    "npmm": Toy(graph_rows, column("AR", 1)),
+    "GroundingME": Toy(
+        lambda: answers_rows(
+            lambda i: repr([i, i, i + 40, i + 30]),
+            width=lambda i: 640,
+            height=lambda i: 480,
+            subtask_l1=lambda i: ["Spatial", "Limited", "Rejection"][i % 3],
+            subtask_l2=lambda i: "a",
+        ),
+        column("ACC@0.5"),
+        right=lambda row: json.dumps(
+            {"bbox_2d": literal_eval(row["answer"]) if row["subtask_l1"] != "Rejection" else None}
+        ),
+    ),
+    "SparBench_tiny": Toy(
+        lambda: answers_rows(
+            lambda i: ["ABCD"[i // 4 % 4], f"{i / 2:.1f}", f"move_right:{i / 10},rotate_up:3", "DCBA"[i // 4 % 4]][
+                i % 4
+            ],
+            task=lambda i: SPAR_TASKS[i % 4],
+        ),
+        key("overall"),
+    ),
+}
+
+JUDGED: dict[str, Toy] = {
+    "VGRPBench": Toy(
+        lambda: [
+            question(
+                i,
+                category=["sudoku_4x4", "sudoku_4x4b"][i % 2],
+                states=repr({"initialization": SPARSE}),
+                answer=f"Perception\n{board(SPARSE).replace('0', '*')}\nAnswer\n{board(BOARD)}",
+            )
+            for i in range(24)
+        ],
+        mean_by_rows,
+        may_be_empty=False,
+        grade=formats_board,
+    ),
+    "VL-RewardBench": Toy(ranked_rows, column("Overall Consistency"), right=better, grade=names_better),
+    "PhyX_mini_OE": Toy(
+        lambda: answers_rows(lambda i: f"{i} m/s", category=lambda i: ["Optics", "Mechanics"][i % 2]),
+        column("Overall Acc"),
+        may_be_empty=False,
+        grade=compares,
+    ),
+    "PhyX_mini_MC": Toy(
+        lambda: answers_rows(lambda i: "ABCD"[i % 4], category=lambda i: "Optics"),
+        column("Overall Acc"),
+        may_be_empty=False,
+        grade=compares,
+    ),
+    "MMRarebench_Diagnosis": Toy(
+        lambda: cases(answer_aliases=lambda i: json.dumps([f"S{i}"])), key("diagnosis_judge_score"), grade=says_all_yes
+    ),
+    "MMRarebench_Treatment": Toy(
+        lambda: cases(rubric_must_include=lambda i: '["rest"]'), key("treatment_judge_score"), grade=says_yes
+    ),
+    "MMRarebench_Crossmodal": Toy(
+        lambda: cases(relation_type=lambda i: "confirm"), key("crossmodal_judge_score"), grade=says_yes
+    ),
+    "MMRarebench_Examination": Toy(
+        lambda: cases(key_test_names=lambda i: "MRI; CT"), key("examination_judge_score"), grade=says_yes
+    ),
+}
+"""Data sets that an LLM judge grades."""
