@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.data.caption_marks import is_empty, is_refusal, marks_of
-from finetune.data.row_output import RowJournal, moved_row, write_lines
+from finetune.data.flat_rows import FLAT
+from finetune.data.row_output import RowJournal, first_reasons, moved_row, write_lines
 from finetune.data.source_rows import Exchange, SourceRows, exchange_of, picture_files, row_id
 from soup.errors import FinetuneError
 from soup.evaluation.engine import OnBatch, Prompt
@@ -75,6 +76,7 @@ def read_prompt(name: str, path: Path | None = None) -> str:
 class _Row:
     number: int
     raw_row: dict[str, object]
+    format: str
     exchange: Exchange
     raw: str
     synthetic: str | None
@@ -131,8 +133,7 @@ class CapFusion:
                     finally:
                         writer.close()
         if len(failures) == len(self.rows):
-            reasons = "; ".join(list(dict.fromkeys(failures.values()))[:3])
-            raise FinetuneError(f"no row of {len(self.rows)} could be captioned: {reasons}")
+            raise FinetuneError(f"no row of {len(self.rows)} could be captioned: {first_reasons(failures)}.")
         marks: Counter[str] = Counter()
         sources: Counter[str] = Counter()
         write_lines(self.out, self._new_rows(journal, failures, marks, sources))
@@ -172,7 +173,7 @@ class CapFusion:
                             continue
                         prompt = self._prompt(name, row, files, folder)
                     except FinetuneError as error:
-                        failures[i] = str(error).removeprefix(f"{self.rows.where(i)}: ")
+                        failures[i] = self.rows.reason(i, error)
                         continue
                     prompts.append(prompt)
                     identities[id(prompt)] = identity
@@ -189,7 +190,8 @@ class CapFusion:
 
     def _row(self, i: int, journal: RowJournal) -> tuple[_Row, str]:
         raw_row = self.rows.raw(i)
-        exchange = exchange_of(self.rows.sample(i, raw_row))
+        sample = self.rows.sample(i, raw_row)
+        exchange = exchange_of(sample)
         identity = row_id(raw_row)
         written = journal.rows.get(identity, {})
         earlier = raw_row.get("captions")
@@ -197,7 +199,7 @@ class CapFusion:
         raw = before.get("raw") if isinstance(before.get("raw"), str) else exchange.answer
         texts = {"synthetic": before.get("synthetic"), **written}
         synthetic, fused = (text if isinstance(text := texts.get(key), str) else None for key in ("synthetic", "fused"))
-        return _Row(i, raw_row, exchange, str(raw), synthetic, fused), identity
+        return _Row(i, raw_row, sample["format"], exchange, str(raw), synthetic, fused), identity
 
     def _prompt(self, name: str, row: _Row, files: ExitStack, folder: Path) -> Prompt:
         if name == "synthetic":
@@ -225,7 +227,7 @@ class CapFusion:
             sources[source] += 1
             moved = moved_row(row.raw_row, self.rows.root, self.out.parent)
             yield {
-                **_with_answer(moved, str(captions[source])),
+                **_with_answer(moved, row.format, str(captions[source])),
                 "captions": captions,
                 "written_by": _earlier_writers(row.raw_row) | self._writers(),
                 "answer_from": source,
@@ -258,9 +260,11 @@ def _earlier_writers(raw: Mapping[str, object]) -> dict[str, object]:
     return dict(writers) if isinstance(writers, Mapping) else {}
 
 
-def _with_answer(raw: dict[str, object], answer: str) -> dict[str, object]:
+def _with_answer(raw: dict[str, object], format: str, answer: str) -> dict[str, object]:
     """Give a row of one question and one answer with another answer, in whatever form its turns are."""
-    name = "messages" if raw.get("messages") else "conversations"
+    if format in FLAT:
+        return {**raw, FLAT[format][2]: answer}
+    name = "messages" if format == "openai" else "conversations"
     turns = raw[name]
     if isinstance(turns, Mapping):  # as some tables store a list of turns
         turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from finetune.data.row_output import RowJournal, moved_row, write_lines
+from finetune.data.row_output import RowJournal, first_reasons, moved_row, write_lines
 from finetune.data.source_rows import Exchange, SourceRows, exchange_of, picture_files, row_id
 from soup.errors import FinetuneError
 from soup.evaluation.answer_loss import AnswerLoss, AnswerLosses, AnswerTask
@@ -83,8 +83,7 @@ class FilteredRows:
         """
         scored = [i for i in range(len(self.losses)) if i not in self.failures]
         if not scored:
-            reasons = "; ".join(list(dict.fromkeys(self.failures.values()))[:3])
-            raise FinetuneError(f"no row of {len(self.losses)} could be scored{f': {reasons}' if reasons else ''}.")
+            raise FinetuneError(f"no row of {len(self.losses)} could be scored: {first_reasons(self.failures)}.")
         self.order = np.array(sorted(scored, key=lambda i: (self.losses[i], self.ids[i])), np.int64)
         self.kept = rule.count(self.losses[self.order])
 
@@ -196,7 +195,7 @@ class _Scoring:
                 self._measure(i, exchange.answer)
                 prompt = None if self._is_known(i, identity) else self._prompt(i, exchange, folder)
             except FinetuneError as error:  # of this row
-                self._fail(i, str(error).removeprefix(f"{self.task.rows.where(i)}: "))
+                self._fail(i, self.task.rows.reason(i, error))
                 prompt = None
             self.table.ids.append(identity)
             if prompt is not None:

@@ -15,7 +15,7 @@ from soup.errors import FinetuneError, OutputError
 from soup.support.atomic_files import make_folders, sync
 from soup.support.json_text import parse_json_object
 
-__all__ = ["RowJournal", "check_out", "moved_row", "write_lines"]
+__all__ = ["RowJournal", "check_out", "first_reasons", "moved_row", "write_lines"]
 
 PICTURE_KEYS = ("image", "images", "video", "videos", "image_url", "url", "path")
 
@@ -88,6 +88,11 @@ class RowJournal:
         raise FinetuneError(
             f"{self.path}: was made otherwise ({', '.join(differ)} differ); remove it, or name another output."
         )
+
+
+def first_reasons(failures: Mapping[int, str]) -> str:
+    """Give the first few reasons why rows failed, each once."""
+    return "; ".join(reason.rstrip(".") for reason in list(dict.fromkeys(failures.values()))[:3])
 
 
 def check_out(out: Path, journal: Path) -> None:

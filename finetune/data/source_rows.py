@@ -40,6 +40,10 @@ class SourceRows:
         """Name row `i` in errors."""
         return self.file.where(i)
 
+    def reason(self, i: int, error: Exception) -> str:
+        """Give what an error says of row `i`, without the row's name."""
+        return str(error).removeprefix(self.where(i)).lstrip(":, ")
+
     def raw(self, i: int) -> dict[str, object]:
         """Give row `i` as it is in the file.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import ClassVar
 
 import pytest
 from PIL import Image
 
 from finetune.config import DataSet
+from finetune.data import capfusion
 from finetune.data.capfusion import CapFusion, CaptionWriter, captions_path, read_prompt
 from finetune.data.caption_marks import marks_of
 from finetune.data.corpus import Corpus
@@ -38,6 +40,14 @@ FUSED = "The Eiffel Tower, in 1923, stands under a grey sky."
         ("A kitchen with a window", "A horse jumps over hurdles", None, ["disagreement"]),
         (RAW, SYNTHETIC, "The tower in 1924.", ["invented"]),
         (RAW, SYNTHETIC, "The tower, by Gustave, in 1923.", ["invented"]),
+        ("A zebra", "A horse", None, ["disagreement"]),
+        ("Trains of Berlin", "A train station", None, []),
+        ("In 1923, 5 boats", "5 boats", None, []),
+        ("A zebra", "", None, ["synthetic_empty"]),
+        (RAW, SYNTHETIC, "A tower. Standing under a sky, it says: I cannot.", []),
+        ("C#major sonata", "A sonata for piano", "A C#major sonata", []),
+        (RAW, SYNTHETIC, "A tower at #sunset.", ["noise"]),
+        (RAW, SYNTHETIC, "A stock photo of the tower.", ["noise"]),
     ],
 )
 def test_marks_follow_rules(raw, synthetic, fused, marks):
@@ -45,23 +55,27 @@ def test_marks_follow_rules(raw, synthetic, fused, marks):
 
 
 class Writer:
-    """Answers by a function, two prompts at a time; may stop after some."""
+    """Answers by a function, two prompts at a time; may stop after some. `events`: who was asked or closed."""
+
+    events: ClassVar[list] = []
 
     def __init__(self, name, reply, dies_after=None):
         self.name, self.reply, self.dies_after, self.asked = name, reply, dies_after, []
+        self.events.clear()
 
     def answer(self, prompts, on_batch):
         for start in range(0, len(prompts), 2):
             if self.dies_after is not None and len(self.asked) >= self.dies_after:
                 raise KeyboardInterrupt
             batch = prompts[start : start + 2]
+            self.events.append(self.name)
             self.asked += [prompt[-1]["value"] for prompt in batch]
             on_batch(batch, [self.reply(prompt) for prompt in batch])
         return []
 
     @property
     def role(self):
-        return CaptionWriter(self.name, self.answer)
+        return CaptionWriter(self.name, self.answer, close=lambda: self.events.append(f"{self.name} closed"))
 
 
 def captioner(**more):
@@ -127,6 +141,75 @@ def test_either_step_alone_gives_what_both_together_give(source, tmp_path):
 def test_a_fuser_without_synthetic_captions_says_what_it_expects(source, tmp_path):
     with pytest.raises(FinetuneError, match="no synthetic caption: expected `captions"):
         fuse(source, tmp_path / "fused.jsonl", None, fuser())
+
+
+def test_the_captioner_s_memory_is_given_back_before_the_fuser_is_asked(source, tmp_path):
+    vlm, llm = captioner(), fuser()
+    fuse(source, tmp_path / "fused.jsonl", vlm, llm)
+    assert vlm.events == ["a-vlm"] * 3 + ["a-vlm closed"] + ["an-llm"] * 3 + ["an-llm closed"]
+
+
+def test_rows_are_taken_some_at_a_time_and_equal_ones_are_asked_once(source, tmp_path, monkeypatch):
+    lines = source.read_text().splitlines(keepends=True)
+    source.write_text("".join(lines[:3] + lines[1:2] + lines[3:]))
+    fuse(source, tmp_path / "whole.jsonl", captioner(), fuser())
+    monkeypatch.setattr(capfusion, "CHUNK", 3)
+    calls, vlm, llm = [], captioner(), fuser()
+    prompts = [read_prompt("caption"), read_prompt("fuse")]
+    rows = SourceRows(DataSet(path=str(source)))
+    CapFusion(rows, tmp_path / "parts.jsonl", vlm.role, llm.role, *prompts).run(lambda *told: calls.append(told))
+    assert calls == [(step, done, 7) for step in ("synthetic", "fused") for done in (3, 6, 7)]
+    assert (len(vlm.asked), len(llm.asked), len(read(tmp_path / "parts.jsonl"))) == (5, 5, 6)
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_where_neither_can_be_used_the_raw_caption_stays(source, tmp_path):
+    refusing = Writer("a-vlm", lambda prompt: "I'm sorry, I can't.")
+    report = fuse(source, tmp_path / "fused.jsonl", refusing, fuser(lambda prompt: " - "))
+    [first, *_] = read(tmp_path / "fused.jsonl")
+    assert (first["conversations"][1]["value"], first["answer_from"]) == (f"{RAW} 0", "raw")
+    assert (report["answer_from"], report["marks"]) == ({"raw": 5}, {"synthetic_refused": 5, "fused_empty": 5})
+
+
+def test_what_a_caption_says_in_braces_is_no_place_for_another(source, tmp_path):
+    source.write_text(source.read_text().replace(RAW, "{synthetic}"))
+    llm = fuser()
+    fuse(source, tmp_path / "fused.jsonl", captioner(), llm, "{raw} | {synthetic}")
+    assert llm.asked[0] == f"{{synthetic}} 0 | {SYNTHETIC}"
+
+
+@pytest.mark.parametrize(("pictures", "found"), [([], 0), (["0.png", "1.png"], 2)])
+def test_a_row_without_one_picture_is_not_captioned(source, tmp_path, pictures, found):
+    turns = [{"from": "human", "value": "<image>" * found + "Describe."}, {"from": "gpt", "value": "x"}]
+    with source.open("a") as file:
+        file.write(json.dumps({"image": pictures, "conversations": turns}) + "\n")
+    report = fuse(source, tmp_path / "fused.jsonl", captioner(), None)
+    assert f"expected one picture to caption, found {found}" in report["failures"]
+
+
+PARTS = [{"type": "image", "image": "0.png"}, {"type": "text", "text": "What?"}]
+QUESTION = "<image>\nWhat?"
+
+
+@pytest.mark.parametrize(
+    ("row", "answer_of"),
+    [
+        ({"messages": [{"role": "user", "content": PARTS}, {"role": "assistant", "content": RAW}]}, "messages"),
+        ({"image": "0.png", "conversations": {"from": ["human", "gpt"], "value": [QUESTION, RAW]}}, "conversations"),
+        ({"image": "0.png", "instruction": QUESTION, "output": RAW}, "output"),
+        ({"images": ["0.png"], "query": QUESTION, "response": RAW}, "response"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_row_of_any_format_keeps_it_with_the_new_caption(source, tmp_path, row, answer_of):
+    source.write_text(json.dumps(row) + "\n")
+    fuse(source, tmp_path / "out/fused.jsonl", captioner(), fuser())
+    [line] = read(tmp_path / "out/fused.jsonl")
+    assert line.keys() - row.keys() == {"captions", "written_by", "answer_from", "marks"}
+    assert line[answer_of] != row[answer_of]
+    [sample] = Corpus([DataSet(path=str(tmp_path / "out/fused.jsonl"))])
+    assert (texts_of(sample)[1], len(sample["images"])) == (FUSED, 1)
+    assert line["captions"]["raw"] == RAW
 
 
 @pytest.mark.parametrize("dies_after", [0, 2, 4])

@@ -9,6 +9,7 @@ import shutil
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,8 @@ from finetune.config import DataSet
 from finetune.data import filter_report
 from finetune.data.corpus import Corpus
 from finetune.data.filtering import KeepRule, RowFilter, scores_path
-from finetune.data.source_rows import SourceRows
+from finetune.data.row_output import RowJournal, write_lines
+from finetune.data.source_rows import SourceRows, plain_json
 from soup.errors import FinetuneError
 from soup.evaluation.answer_loss import AnswerLoss
 
@@ -115,16 +117,20 @@ def test_order_of_rows_workers_and_kills_change_no_byte(tmp_path, answers, shuff
 def test_every_row_has_a_score_or_the_reason_why_not(tmp_path):
     rows = [row("a"), row("b", "none.png"), row("bad luck"), {"text": "no row"}]
     rows.append({"conversations": row("c")["conversations"] * 2})
+    (tmp_path / "torn.png").write_text("no picture")
+    rows += [row("d", "torn.png"), {"video": "clip", "conversations": row("e", "clip")["conversations"]}]
     source = write(tmp_path / "in.jsonl", rows)
     source.write_text(source.read_text() + '{"torn')
     run(source, tmp_path / "out.jsonl")
     facts, *lines = read(scores_path(tmp_path / "out.jsonl"))
     assert facts == {"schema": 1, "request": None}
-    assert [line["row"] for line in lines] == [*range(6)]
+    assert [line["row"] for line in lines] == [*range(8)]
     assert lines[0]["perplexity"] == math.exp(loss_of("a"))
     assert (lines[0]["tokens"], lines[0]["characters"], lines[0]["kept"]) == (3, 1, True)
-    reasons = ["no such file", "no such luck", "conversations", "one question and one answer", "not a row in JSON"]
-    assert [why in line["failure"] for why, line in zip(reasons, lines[1:], strict=True)] == [True] * 5
+    reasons = ["image 1 (", "no such luck", "conversations", "one question and one answer", "image 1 (", "a video"]
+    reasons.append("not a row in JSON")
+    assert [why in line["failure"] for why, line in zip(reasons, lines[1:], strict=True)] == [True] * 7
+    assert not any("in.jsonl" in line.get("failure", "") for line in lines[:7]), "`where` has it"
 
 
 def test_rows_with_less_than_a_perplexity_are_kept(tmp_path):
@@ -134,6 +140,100 @@ def test_rows_with_less_than_a_perplexity_are_kept(tmp_path):
     kept = [loss_of(line["conversations"][1]["value"]) for line in read(tmp_path / "out.jsonl")]
     assert kept == sorted(loss_of(answer) for answer in answers if loss_of(answer) < 0.5)
     assert 0 < len(kept) < len(answers)
+
+
+def test_the_share_is_the_number_that_was_typed_and_rounded_up():
+    kept = [KeepRule(share).count(np.zeros(rows)) for share, rows in ((0.07, 100), (0.2, 5), (0.2, 6), (1.0, 3))]
+    assert kept == [7, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "values", [{"share": 0}, {"share": 1.5}, {"share": math.nan}, {"below": 1.0}, {"below": math.nan}], ids=str
+)
+def test_a_rule_that_is_none_is_refused(values):
+    with pytest.raises(FinetuneError, match="found"):
+        KeepRule(**values)
+
+
+def prompt_of(source, request=None):
+    prompts = []
+
+    def losses(tasks):
+        for task in tasks:
+            prompts.append([part["value"] if part["type"] == "text" else "image" for part in task.prompt])
+            yield AnswerLoss(task.index, 0.5, 1)
+
+    out = source.with_name(f"{request is None}.jsonl")
+    RowFilter(SourceRows(DataSet(path=str(source))), out, request).run(losses, KeepRule())
+    return prompts
+
+
+def test_a_prompt_is_the_row_s_pictures_and_question_or_the_request_behind_the_pictures(tmp_path):
+    picture(tmp_path / "a.png")
+    source = write(tmp_path / "in.jsonl", [row("a", "a.png", " What is it? "), row("b", "a.png", "")])
+    assert prompt_of(source) == [["image", "What is it?"], ["image"]]
+    assert prompt_of(source, "Describe.") == [["image", "Describe."]] * 2
+
+
+def test_each_row_is_told_as_it_is_done(tmp_path):
+    source = write(tmp_path / "in.jsonl", map(row, ["a", "b", "a", "bad luck"]))
+    calls = []
+    task = RowFilter(SourceRows(DataSet(path=str(source))), tmp_path / "out.jsonl")
+    for _ in range(2):
+        task.run(Losses(), KeepRule(), lambda *counts: calls.append(counts))
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)] * 2
+
+
+def test_rows_with_the_same_content_are_computed_once_whatever_the_order_of_their_keys(tmp_path):
+    one = row("a") | {"id": 3}
+    source, losses = write(tmp_path / "in.jsonl", [one, dict(reversed(one.items()))]), Losses()
+    run(source, tmp_path / "out.jsonl", losses, KeepRule(1.0))
+    assert (losses.asked, len(read(tmp_path / "out.jsonl"))) == (["a"], 2)
+
+
+def test_what_json_has_no_word_for_is_written_as_it_can():
+    values = {"nan": math.nan, "inf": -math.inf, "bytes": b"x", "pair": (1, 2.5), "path": Path("a")}
+    assert plain_json(values) == {"nan": None, "inf": None, "bytes": "eA==", "pair": [1, 2.5], "path": "a"}
+
+
+def test_a_perplexity_that_no_number_holds_is_none_and_its_row_comes_last(tmp_path):
+    source = write(tmp_path / "in.jsonl", map(row, ["900", "1"]))
+    task = RowFilter(SourceRows(DataSet(path=str(source))), tmp_path / "out.jsonl")
+    table = task.run(by_number, KeepRule(1.0))
+    assert [line["perplexity"] for line in read(scores_path(task.out))[1:]] == [None, math.exp(1)]
+    assert [line["conversations"][1]["value"] for line in read(task.out)] == ["1", "900"]
+    assert filter_report.as_json(task, table)["kept"]["perplexity"] == [math.exp(1), None]
+
+
+def by_number(tasks):
+    """Losses that the answers say, of as many tokens and one more."""
+    for task in tasks:
+        yield AnswerLoss(task.index, float(task.answer), int(task.answer) + 1)
+
+
+def test_the_report_shows_both_ends_and_the_border_with_lengths_and_bars(tmp_path):
+    source = write(tmp_path / "in.jsonl", [row(str(19 - k)) for k in range(20)])
+    task = RowFilter(SourceRows(DataSet(path=str(source))), tmp_path / "out.jsonl")
+    report = filter_report.as_json(task, task.run(by_number, KeepRule(0.5)))
+    shown = {title: [int(entry["answer"]) for entry in entries] for title, entries in report["gallery"].items()}
+    assert shown == {
+        "likeliest": [*range(6)],
+        "last kept": [*range(4, 10)],
+        "first dropped": [*range(10, 16)],
+        "least likely": [*range(14, 20)],
+    }
+    assert report["kept"]["tokens"] == {"p5": 1.4, "p25": 3.2, "median": 5.5, "p75": 7.8, "p95": 9.5}
+    assert report["dropped"]["perplexity"] == [math.exp(10), math.exp(19)]
+    assert [sum(report["histogram"][name][:15]) for name in ("kept", "dropped")] == [10, 0]
+    page = filter_report.as_page(task, report)
+    assert page.count('height="200.0"><title>') == 20, "each bar is the only row of its bin, as high as the picture"
+
+
+def test_answers_that_differ_in_case_and_spaces_alone_are_repeated(tmp_path):
+    source = write(tmp_path / "in.jsonl", map(row, ["A  Tree", "a tree", "a bush"]))
+    task = RowFilter(SourceRows(DataSet(path=str(source))), tmp_path / "out.jsonl")
+    report = filter_report.as_json(task, task.run(Losses(), KeepRule(1.0)))
+    assert (report["kept"]["repeated_answers"], report["kept"]["most_repeated"]) == (1, 2)
 
 
 def test_a_finished_filter_with_another_share_computes_nothing(tmp_path):
@@ -150,9 +250,36 @@ def test_a_torn_line_is_a_row_that_is_computed_again(tmp_path):
         run(source, out, Losses(dies_after=2))
     journal = scores_path(out)
     journal.write_bytes(journal.read_bytes()[:-9])
-    again = Losses()
-    run(source, out, again, KeepRule(1.0))
-    assert (again.asked, len(read(out))) == (["b", "c"], 3)
+    again = Losses(dies_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, out, again)
+    rest = Losses()
+    run(source, out, rest, KeepRule(1.0))
+    assert (again.asked, rest.asked, len(read(out))) == (["b"], ["c"], 3)
+
+
+def test_a_journal_of_which_a_kill_left_half_a_line_begins_anew(tmp_path):
+    source, out = write(tmp_path / "in.jsonl", map(row, ["a", "b"])), tmp_path / "out.jsonl"
+    scores_path(out).write_text('{"schema": 1, "re')
+    run(source, out)
+    assert [line.get("id") is None for line in read(scores_path(out))] == [True, False, False]
+
+
+def test_what_stands_in_a_journal_s_place_is_told(tmp_path):
+    (tmp_path / "out.scores.jsonl").mkdir()
+    with pytest.raises(FinetuneError, match=r"out\.scores\.jsonl: expected a file, or nothing"):
+        RowJournal(tmp_path / "out.scores.jsonl", {})
+
+
+def test_rows_that_can_t_be_written_leave_what_was_there(tmp_path):
+    def rows():
+        yield {"a": 1}
+        raise RuntimeError
+
+    (tmp_path / "out.jsonl").write_text("before")
+    with pytest.raises(RuntimeError):
+        write_lines(tmp_path / "out.jsonl", rows())
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"out.jsonl": "before"}
 
 
 def test_scores_of_another_model_are_refused(tmp_path):
@@ -169,12 +296,31 @@ def picture(path):
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["path", "bytes", "part", "absolute"])
+def test_pictures_that_were_bytes_lie_on_the_disk_until_their_row_is_done(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    content = picture(tmp_path / "a.png")
+    rows = [row(answer, {"bytes": content, "path": None}) for answer in "abc"]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "in.parquet")
+    paths = []
+
+    def losses(tasks):
+        for task in tasks:
+            paths.append(Path(task.prompt[0]["value"]))
+            assert [path.exists() for path in paths] == [False] * (len(paths) - 1) + [True]
+            yield AnswerLoss(task.index, 0.5, 1)
+
+    run(tmp_path / "in.parquet", tmp_path / "out.jsonl", losses)
+    assert len(set(paths)) == 3
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "part", "absolute", "list"])
 def test_kept_rows_are_a_data_set_in_another_folder(tmp_path, kind):
     content = picture(tmp_path / "data/pics/a.png")
     rows = [row("a", "pics/a.png")]
     if kind == "absolute":
         rows = [row("a", str(tmp_path / "data/pics/a.png"))]
+    if kind == "list":
+        rows = [{"images": ["pics/a.png"], "conversations": row("a", "pics/a.png")["conversations"]}]
     if kind == "part":
         parts = [{"type": "image", "image": "pics/a.png"}, {"type": "text", "text": "What?"}]
         rows = [{"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "a"}]}]
