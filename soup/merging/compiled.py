@@ -12,7 +12,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soup.checkpoints.dtypes import Dtype
 from soup.merging import kernel_library
@@ -25,8 +25,10 @@ __all__ = [
     "Arithmetic",
     "Around",
     "Form",
+    "Magnitudes",
     "MergeResult",
-    "histogram",
+    "add_counts",
+    "magnitudes",
     "merge_block",
     "pair_sums",
     "same_bytes",
@@ -104,6 +106,22 @@ class Arithmetic:
         )
 
 
+class Magnitudes(NamedTuple):
+    """What the bits of differences to the base say, as float32 numbers without their signs.
+
+    Args:
+        moved: How many are not 0.
+        over: How many lie above the interval that was looked for.
+        inside: Those in it, less its least, [any] of int32.
+        total: The sum of the differences.
+    """
+
+    moved: int
+    over: int
+    inside: torch.Tensor
+    total: float
+
+
 class _Job(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("form", "keep_equal", "mean", "agree")),
@@ -171,29 +189,43 @@ def pair_sums(
     return (list(products), list(moved)) if done else None
 
 
-def histogram(
-    values: torch.Tensor, base: torch.Tensor, upper: int | None, counts: torch.Tensor
-) -> tuple[int, float] | None:
-    """Count the bits of |values - base| as float32 numbers: upper halves, or lower halves where the upper is `upper`.
+def magnitudes(values: torch.Tensor, base: torch.Tensor, low: int, last: int) -> Magnitudes | None:
+    """Look at the bits of |values - base| as float32 numbers, which are ordered as the magnitudes are.
 
     Args:
         values: An ingredient's block.
         base: The base's.
-        upper: See above; None counts upper halves.
-        counts: [65536] of int64, to which is added.
+        low: The least bits that lie inside, above 0.
+        last: The largest.
 
     Returns:
-        How many elements differ from the base, and the sum of the differences where upper halves are counted; None: in
-        torch, and nothing was added.
+        What they say; None: in torch.
     """
+    import torch
+
     library, code = kernel_library.load_library(), _tensor_code([values, base])
     if library is None or code is None:
         return None
-    total, bins = ctypes.c_double(), -1 if upper is None else upper
-    moved: int = library.soup_histogram(
-        code, values.data_ptr(), base.data_ptr(), values.numel(), bins, counts.data_ptr(), ctypes.byref(total)
+    total, numbers, count = ctypes.c_double(), (ctypes.c_int64 * 3)(), values.numel()
+    inside = torch.empty(count + 1, dtype=torch.int32)
+    addresses = values.data_ptr(), base.data_ptr()
+    done = library.soup_magnitudes(
+        code, *addresses, count, low, last, inside.data_ptr(), ctypes.byref(numbers), ctypes.byref(total)
     )
-    return None if moved < 0 else (moved, total.value)
+    return Magnitudes(numbers[0], numbers[1], inside[: numbers[2]], total.value) if done else None
+
+
+def add_counts(numbers: torch.Tensor, shift: int, counts: torch.Tensor) -> bool:
+    """Count numbers, of int32 from 0, shifted to the right, into counts of int64; False: in torch, nothing is done.
+
+    That of a number n is at n ^ (n >> 9): differences of 16-bit values end in zeros, and counters at a distance of
+    powers of two get into each other's way in the processor.
+    """
+    library = kernel_library.load_library()
+    if library is None:
+        return False
+    library.soup_count(numbers.data_ptr(), numbers.numel(), shift, counts.data_ptr())
+    return True
 
 
 def _tensor_code(tensors: Sequence[torch.Tensor]) -> int | None:

@@ -66,9 +66,12 @@ class StreamedFirstPass:
         """Return the same pass with blocks that have constants already, for a second statistic that needs them."""
         return replace(self, blend=replace(self.blend, constants=constants))
 
-    def sums(self, statistic: Callable[[Block], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Read all inputs once, and yield each tensor's name with the sum of a statistic over its blocks, in order."""
-        units = ((spec, start, count) for spec in self._floats() for start, count in self._units(spec))
+    def sums(
+        self, statistic: Callable[[Block], torch.Tensor], sample: int | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield each tensor's name with the sum of a statistic over its blocks, in order; see `FirstPass`."""
+        units = ((spec, start, count) for spec in self._floats() for start, count in self._units(spec, sample))
+        progress = self.progress if sample is None else None  # a sample is little
         threads = self.threads or default_threads()
         local = threading.local()
         waiting: deque[tuple[TensorSpec, Future[torch.Tensor]]] = deque()
@@ -76,7 +79,7 @@ class StreamedFirstPass:
             prepare()  # this thread adds up: torch's own threads would wait for work all the time
             name, total = "", None
             for spec, start, count in units:
-                waiting.append((spec, pool.submit(self._value, local, statistic, spec, start, count)))
+                waiting.append((spec, pool.submit(self._value, local, statistic, spec, start, count, progress)))
                 if len(waiting) > 2 * threads:  # no more results than this are ever held
                     name, total, done = _add(name, total, *waiting.popleft())
                     yield from done
@@ -89,11 +92,11 @@ class StreamedFirstPass:
     def _floats(self) -> list[TensorSpec]:
         return [spec for spec in self.specs if spec.dtype.kind == "float" and spec.elements]
 
-    def _units(self, spec: TensorSpec) -> Iterator[tuple[int, int]]:
+    def _units(self, spec: TensorSpec, sample: int | None) -> Iterator[tuple[int, int]]:
         if takes_whole(self.blend, spec):
             yield 0, spec.elements
         else:
-            yield from leaves(spec)
+            yield from ((start, min(count, sample or count)) for start, count in leaves(spec))
 
     def _value(
         self,
@@ -102,6 +105,7 @@ class StreamedFirstPass:
         spec: TensorSpec,
         start: int,
         count: int,
+        progress: ByteProgress | None,
     ) -> torch.Tensor:
         inputs = self._inputs_of(local, spec.name)
         sizes = [count * source.spec.dtype.bits // 8 for source in inputs.sources]
@@ -111,8 +115,8 @@ class StreamedFirstPass:
         views = [memoryview(buffer)[:size] for buffer, size in zip(held, sizes, strict=False)]
         for source, view in zip(inputs.sources, views, strict=True):
             source.checkpoint.read_into(source.spec.name, start * source.spec.dtype.bits // 8, view)
-        if self.progress:
-            self.progress(sum(sizes))
+        if progress:
+            progress(sum(sizes))
         return statistic(inputs.blend.block(inputs.specs, inputs.values(views, start, self.scratch), start))
 
     def _inputs_of(self, local: threading.local, name: str) -> TensorInputs:

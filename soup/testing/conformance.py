@@ -113,7 +113,9 @@ class _OneTensor:
     def places(self) -> Mapping[str, Place]:
         return places_of([TENSOR_NAME])
 
-    def sums(self, statistic: Callable[[Block], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    def sums(
+        self, statistic: Callable[[Block], torch.Tensor], sample: int | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         yield TENSOR_NAME, statistic(self.block)
 
     def with_constants(self, constants: object) -> _OneTensor:

@@ -16,16 +16,17 @@ from soup.checkpoints.dtypes import DTYPES, TensorSpec
 from soup.errors import PoolError
 from soup.merging import kernel_library
 from soup.merging.block_arithmetic import Blend
-from soup.merging.compiled import Arithmetic, histogram, merge_block, same_bytes
+from soup.merging.compiled import Arithmetic, add_counts, merge_block, same_bytes
 from soup.merging.kernel_library import has_kernels
 from soup.merging.methods.base import Block
 from soup.merging.methods.consensus import Consensus
 from soup.merging.methods.dare import Dare
-from soup.merging.methods.dot_products import dot_products, lane_sum
+from soup.merging.methods.dot_products import dot_products
 from soup.merging.methods.karcher import Karcher
 from soup.merging.methods.linear import Linear
 from soup.merging.methods.model_stock import ModelStock
 from soup.merging.methods.task_arithmetic import TaskArithmetic
+from soup.merging.methods.thresholds import bits_of_deltas, scattered
 from soup.merging.methods.ties import Ties, _Constants
 from tests.helpers.merge_oracle import merged, read_back, recipe_of, write_pool
 
@@ -268,17 +269,27 @@ def test_dot_products_are_those_of_the_differences():
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_histograms_count_the_bits_of_magnitudes(code):
-    values, base = values_of(code, 2, 100_000, seed=7)
+@settings(max_examples=20, deadline=None)
+@given(
+    elements=st.integers(1, 5000), seed=st.integers(0, 2**31),
+    low=st.integers(1, 2**31 - 1), width=st.integers(0, 2**31),
+)  # fmt: skip
+def test_the_bits_of_magnitudes_are_those_that_torch_finds(code, elements, seed, low, width):
+    values, base = values_of(code, 2, elements, seed)
     accumulate = torch.float64 if code in ("F32", "F64") else torch.float32
-    differences = values.to(accumulate) - base.to(accumulate)
-    bits = differences.float().abs().view(torch.int32)
-    counts = torch.ones(2**16, dtype=torch.int64)
-    moved, total = histogram(values, base, None, counts)
-    assert moved == int(torch.count_nonzero(bits))
-    assert total == lane_sum(differences.double())
-    assert torch.equal(counts, 1 + torch.bincount(bits >> 16, minlength=2**16))
-    upper = int(counts.argmax())
-    lower = torch.zeros(2**16, dtype=torch.int64)
-    histogram(values, base, upper, lower)
-    assert torch.equal(lower, torch.bincount(bits[bits >> 16 == upper] & 0xFFFF, minlength=2**16))
+    block, last = Block(NAME, (1.0,), (values,), accumulate, base), min(low + width, 2**31 - 1)
+    ours = bits_of_deltas(block, 0, low, last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel_library, "load_library", lambda: None)
+        theirs = bits_of_deltas(block, 0, low, last)
+    assert (ours.moved, ours.over, ours.total) == (theirs.moved, theirs.over, theirs.total)
+    assert torch.equal(ours.inside.sort().values, theirs.inside.sort().values)
+
+
+def test_numbers_are_counted_by_their_upper_bits():
+    numbers = torch.randint(0, 2**20, (5000,), dtype=torch.int32, generator=torch.Generator().manual_seed(1))
+    for shift in (0, 4):
+        counts = torch.ones(2 ** (20 - shift), dtype=torch.int64)
+        assert add_counts(numbers, shift, counts)
+        ordered = counts[scattered(torch.arange(len(counts)))]
+        assert torch.equal(ordered, 1 + torch.bincount(numbers >> shift, minlength=len(counts)))

@@ -26,9 +26,16 @@ INLINE void NAME(add_two)(A *total, const T *x, const T *y, int n)
     for (int i = 0; i < n; i++) total[i] = (total[i] + LOAD(x[i])) + LOAD(y[i]);
 }
 
+/* A power of two has an exact reciprocal: multiplying by it gives the same at a fraction of the cost. */
 INLINE void NAME(divide)(A *total, A divisor, int n)
 {
-    for (int i = 0; i < n; i++) total[i] /= divisor;
+    int exponent;
+    if (frexp((double)divisor, &exponent) == 0.5 && exponent > -100 && exponent < 100) {
+        A inverse = 1 / divisor;
+        for (int i = 0; divisor != 1 && i < n; i++) total[i] *= inverse;
+    } else {
+        for (int i = 0; i < n; i++) total[i] /= divisor;
+    }
 }
 
 INLINE void NAME(mean)(A *total, const T *const *x, int64_t count, int64_t start, int n)
@@ -40,50 +47,65 @@ INLINE void NAME(mean)(A *total, const T *const *x, int64_t count, int64_t start
     NAME(divide)(total, (A)count, n);
 }
 
-/* delta = x - base, with DARE's mask and growth, or TIES' trimming */
-INLINE void NAME(delta)(A *delta, const T *x, const T *base, const struct job *job, int64_t k, uint64_t first, int n)
+/* delta = x - middle, with DARE's mask and growth, or TIES' trimming; `first` is the index of the first in its tensor */
+INLINE void NAME(delta)(A *delta, const T *x, const A *middle, const struct job *job, int64_t k, uint64_t first, int n)
 {
-    for (int i = 0; i < n; i++) delta[i] = LOAD(x[i]) - LOAD(base[i]);
     if (job->keys) {
-        A grown = (A)job->grown;
+        A grown = (A)job->grown, kept[CHUNK];
         uint64_t key = job->keys[k];
-        for (int i = 0; i < n; i++)
-            delta[i] = delta[i] * (A)(keyed_uniform(key, first + (uint64_t)i) >= job->dropped) * grown;
-    }
-    if (job->thresholds) {
+        for (int i = 0; i < n; i++) kept[i] = is_kept(key, first + (uint64_t)i, job->dropped) ? grown : 0;
+        for (int i = 0; i < n; i++) delta[i] = (LOAD(x[i]) - middle[i]) * kept[i];
+    } else if (job->thresholds) {
         float threshold = (float)job->thresholds[k];
-        for (int i = 0; i < n; i++) delta[i] *= (A)(fabsf((float)delta[i]) >= threshold);
+        for (int i = 0; i < n; i++) {
+            A d = LOAD(x[i]) - middle[i];
+            delta[i] = d * (A)(fabsf((float)d) >= threshold);
+        }
+    } else {
+        for (int i = 0; i < n; i++) delta[i] = LOAD(x[i]) - middle[i];
     }
 }
 
-INLINE void NAME(sum_of_deltas)(A *total, A *spare, const T *const *x, const T *base, const struct job *job,
+/* total = sum of w * delta; two deltas in one pass where they are plain */
+INLINE void NAME(sum_of_deltas)(A *total, A *spare, const T *const *x, const A *middle, const struct job *job,
                                 int64_t count, int64_t start, uint64_t first, int n)
 {
-    for (int64_t k = 0; k < count; k++) {
+    int64_t k = 0;
+    for (int i = 0; i < n; i++) total[i] = (A)-0.0; /* adding to it changes nothing, signs of zeros included */
+    for (; !job->keys && !job->thresholds && k + 1 < count; k += 2) {
+        const T *left = x[k] + start, *right = x[k + 1] + start;
+        A w = (A)job->weights[k], v = (A)job->weights[k + 1];
+        for (int i = 0; i < n; i++)
+            total[i] = (total[i] + (LOAD(left[i]) - middle[i]) * w) + (LOAD(right[i]) - middle[i]) * v;
+    }
+    for (; k < count; k++) {
         A w = (A)job->weights[k];
-        NAME(delta)(spare, x[k] + start, base + start, job, k, first + (uint64_t)start, n);
-        if (k == 0)
-            for (int i = 0; i < n; i++) total[i] = spare[i] * w;
-        else
-            for (int i = 0; i < n; i++) total[i] += spare[i] * w;
+        NAME(delta)(spare, x[k] + start, middle, job, k, first + (uint64_t)start, n);
+        for (int i = 0; i < n; i++) total[i] += spare[i] * w;
     }
     NAME(divide)(total, (A)job->divisor, n);
 }
 
-/* keep * s of consensus; deltas [count, n] are in memory already */
+/* deltas [count, CHUNK], and total = sum of w * delta */
+INLINE void NAME(all_deltas)(A *total, A *deltas, const T *const *x, const A *middle, const struct job *job,
+                             int64_t count, int64_t start, uint64_t first, int n)
+{
+    for (int i = 0; i < n; i++) total[i] = (A)-0.0;
+    for (int64_t k = 0; k < count; k++) {
+        A *d = deltas + k * CHUNK, w = (A)job->weights[k];
+        NAME(delta)(d, x[k] + start, middle, job, k, first + (uint64_t)start, n);
+        for (int i = 0; i < n; i++) total[i] += d[i] * w;
+    }
+}
+
+/* keep * s of consensus; `total` is s */
 INLINE void NAME(consensus)(A *total, const A *deltas, const struct job *job, int64_t count, int n)
 {
     A plain[CHUNK], threshold = (A)job->threshold;
     int32_t votes[CHUNK];
     for (int i = 0; i < n; i++) plain[i] = 0, votes[i] = 0;
-    for (int64_t k = 0; k < count; k++) {
-        const A *d = deltas + k * CHUNK;
-        A w = (A)job->weights[k];
-        if (k == 0)
-            for (int i = 0; i < n; i++) total[i] = d[i] * w, plain[i] = d[i];
-        else
-            for (int i = 0; i < n; i++) total[i] += d[i] * w, plain[i] += d[i];
-    }
+    for (int64_t k = 0; k < count; k++)
+        for (int i = 0; i < n; i++) plain[i] += deltas[k * CHUNK + i];
     for (int64_t k = 0; k < count; k++) {
         const A *d = deltas + k * CHUNK;
         for (int i = 0; i < n; i++) votes[i] += ABS(d[i]) > ABS(plain[i] - d[i]) * threshold;
@@ -91,29 +113,20 @@ INLINE void NAME(consensus)(A *total, const A *deltas, const struct job *job, in
     for (int i = 0; i < n; i++) total[i] *= (A)(votes[i] >= job->agree);
 }
 
-/* Steps 2 and 3 of TIES; deltas [count, n] are in memory already */
+/* Steps 2 and 3 of TIES; `total` is the weighted sum, whose signs are elected */
 INLINE void NAME(elect)(A *total, const A *deltas, const struct job *job, int64_t count, int n)
 {
     A sign[CHUNK], shares[CHUNK];
     A majority = (A)job->majority;
-    for (int64_t k = 0; k < count; k++) {
-        const A *d = deltas + k * CHUNK;
-        A w = (A)job->weights[k];
-        if (k == 0)
-            for (int i = 0; i < n; i++) total[i] = d[i] * w;
-        else
-            for (int i = 0; i < n; i++) total[i] += d[i] * w;
-    }
     for (int i = 0; i < n; i++) {
-        A s = (A)((total[i] > 0) - (total[i] < 0));
-        sign[i] = s == 0 ? majority : s;
+        sign[i] = total[i] > 0 ? 1 : total[i] < 0 ? -1 : majority;
         total[i] = 0, shares[i] = 0;
     }
     for (int64_t k = 0; k < count; k++) {
         const A *d = deltas + k * CHUNK;
         A w = (A)job->weights[k];
         for (int i = 0; i < n; i++) {
-            A agrees = (A)(d[i] * sign[i] > 0);
+            A agrees = (A)(d[i] * sign[i] > 0); /* as a factor: what is not finite stays so */
             total[i] += d[i] * agrees * w;
             shares[i] += agrees * w;
         }
@@ -122,64 +135,66 @@ INLINE void NAME(elect)(A *total, const A *deltas, const struct job *job, int64_
         for (int i = 0; i < n; i++) total[i] /= shares[i] == 0 ? (A)1 : shares[i];
 }
 
-/* Whether a value of an input is not finite: what 0 times it becomes would hide it. */
-INLINE int NAME(nonfinite)(const T *x, int n)
+/* Round and store total, or middle + total * scale. What is not finite in an input is not in any sum with it, nor in its
+   product with 0: the result tells. */
+INLINE int NAME(store)(T *out, const A *total, const A *middle, A scale, int n)
 {
     int bad = 0;
-    for (int i = 0; i < n; i++) bad |= !(ABS(LOAD(x[i])) < LIMIT);
+    if (middle)
+        for (int i = 0; i < n; i++) {
+            A value = middle[i] + total[i] * scale;
+            bad |= !(ABS(value) < LIMIT);
+            out[i] = ROUND(value);
+        }
+    else
+        for (int i = 0; i < n; i++) {
+            bad |= !(ABS(total[i]) < LIMIT);
+            out[i] = ROUND(total[i]);
+        }
     return bad;
 }
 
-/* Round and store; where all inputs hold the same bits those bits stay, if the job says so. */
-INLINE int NAME(store)(T *out, const A *total, const T *const *x, const T *base, const struct job *job,
-                       int64_t count, int64_t start, int n)
+/* Where all inputs hold the same bits, those stay. Around a base only -0 would not: all deltas are 0, and -0 + 0 is 0. */
+INLINE void NAME(keep_equal)(T *out, const T *const *x, const T *base, int64_t count, int64_t start, int n)
 {
-    int bad = 0;
-    for (int i = 0; i < n; i++) {
-        bad |= !(ABS(total[i]) < LIMIT);
-        out[start + i] = ROUND(total[i]);
-    }
-    if (!job->keep_equal) return bad;
     const T *head = x[0] + start;
-    T differs[CHUNK];
+    T differs[CHUNK], negative_zero = (T)1 << (8 * sizeof(T) - 1);
+    int doubtful = !base;
+    for (int i = 0; base && i < n; i++) doubtful |= base[start + i] == negative_zero;
+    if (!doubtful) return;
     for (int i = 0; i < n; i++) differs[i] = base ? base[start + i] ^ head[i] : 0;
     for (int64_t k = 1; k < count; k++) {
         const T *other = x[k] + start;
         for (int i = 0; i < n; i++) differs[i] |= other[i] ^ head[i];
+        __asm__ volatile("" ::: "memory"); /* GCC would join two rounds, and then not vectorise them */
     }
     for (int i = 0; i < n; i++) out[start + i] = differs[i] ? out[start + i] : head[i];
-    return bad;
 }
 
 CLONES static int NAME(merge)(const T *const *x, const struct job *job, int64_t count, const T *base, T *out,
                               int64_t elements, uint64_t first, A *deltas)
 {
-    A total[CHUNK], spare[CHUNK], scale = (A)job->scale;
+    A total[CHUNK], middle[CHUNK], scale = (A)job->scale;
     int bad = 0;
     for (int64_t start = 0; start < elements && !bad; start += CHUNK) {
         int n = elements - start < CHUNK ? (int)(elements - start) : CHUNK;
+        for (int i = 0; base && i < n; i++) middle[i] = LOAD(base[start + i]);
         if (job->form == FORM_MEAN) {
             NAME(mean)(total, x, count, start, n);
-        } else {
-            for (int64_t k = 0; k < count; k++) bad |= NAME(nonfinite)(x[k] + start, n);
-            if (base) bad |= NAME(nonfinite)(base + start, n);
-        }
-        if (job->form == FORM_SUM) {
+        } else if (job->form == FORM_SUM) {
             for (int64_t k = 0; k < count; k++) NAME(add)(total, x[k] + start, (A)job->weights[k], 1, k == 0, n);
             NAME(divide)(total, (A)job->divisor, n);
         } else if (job->form == FORM_DELTAS) {
-            NAME(sum_of_deltas)(total, spare, x, base, job, count, start, first, n);
-        } else if (job->form != FORM_MEAN) {
-            for (int64_t k = 0; k < count; k++)
-                NAME(delta)(deltas + k * CHUNK, x[k] + start, base + start, job, k, first + (uint64_t)start, n);
+            NAME(sum_of_deltas)(total, deltas, x, middle, job, count, start, first, n);
+        } else {
+            NAME(all_deltas)(total, deltas, x, middle, job, count, start, first, n);
             if (job->form == FORM_CONSENSUS)
                 NAME(consensus)(total, deltas, job, count, n);
             else
                 NAME(elect)(total, deltas, job, count, n);
         }
-        if (base)
-            for (int i = 0; i < n; i++) total[i] = LOAD(base[start + i]) + total[i] * scale;
-        bad |= NAME(store)(out, total, x, base, job, count, start, n);
+        bad |= NAME(store)(out + start, total, base ? middle : NULL, scale, n);
+        if (job->keep_equal) NAME(keep_equal)(out, x, base, count, start, n);
     }
     return bad;
 }
@@ -188,12 +203,11 @@ CLONES static int NAME(merge)(const T *const *x, const struct job *job, int64_t 
 CLONES static int NAME(is_finite)(const T *const *x, int64_t elements)
 {
     int bad = 0;
-    for (int64_t start = 0; start < elements && !bad; start += CHUNK)
-        bad |= NAME(nonfinite)(x[0] + start, elements - start < CHUNK ? (int)(elements - start) : CHUNK);
+    for (int64_t i = 0; i < elements; i++) bad |= !(ABS(LOAD(x[0][i])) < LIMIT);
     return !bad;
 }
 
-/* The sum of a unit's terms [UNIT], zeros where there are fewer: by lanes, and then the lanes by halves. */
+/* A unit's terms [UNIT], zeros where there are fewer, are added up by lanes, and then the lanes by halves. */
 #ifndef SUM_OF_UNIT
 #define SUM_OF_UNIT
 INLINE double sum_of_lanes(double *lanes)
@@ -203,16 +217,7 @@ INLINE double sum_of_lanes(double *lanes)
     return lanes[0];
 }
 
-INLINE double sum_of_unit(const double *terms)
-{
-    double lanes[LANES];
-    for (int i = 0; i < LANES; i++) lanes[i] = terms[i];
-    for (int row = LANES; row < UNIT; row += LANES)
-        for (int i = 0; i < LANES; i++) lanes[i] += terms[row + i];
-    return sum_of_lanes(lanes);
-}
-
-/* The same of the products of two units; a quarter of the lanes at a time stays in registers. */
+/* The sum of the products of two units; a quarter of the lanes at a time stays in registers. */
 INLINE double dot_of_unit(const double *left, const double *right)
 {
     double lanes[LANES];
@@ -286,36 +291,46 @@ CLONES static int NAME(dots)(const T *const *x, int around, int lead, int64_t co
     return 1;
 }
 
-/* Count the bits of |x - base| as float32: their upper halves, or the lower halves of those with a given upper one.
-   `sums` [units] takes the sums of the differences in each unit, with upper halves. */
-CLONES static int64_t NAME(histogram)(const T *const *x, const T *base, int64_t elements, int upper, int64_t *counts,
-                                      double *sums)
+/* The bits of |x - base| as float32, which are ordered as the magnitudes are: those from low to last go to `inside`
+   [elements + 1], less low, in any order. Returns how many; `over` is how many are above last, `moved` how many are not 0, and `sums` takes
+   the sums of the differences in each unit. */
+CLONES static int64_t NAME(magnitudes)(const T *const *x, const T *base, int64_t elements, uint32_t low, uint32_t last,
+                                       uint32_t *inside, double *sums, int64_t *moved, int64_t *over)
 {
-    uint32_t bits[UNIT];
-    int64_t moved = 0;
+    int64_t filled = 0;
+    uint32_t width = last - low;
     for (int64_t start = 0; start < elements; start += UNIT) {
-        int n = elements - start < UNIT ? (int)(elements - start) : UNIT;
+        const T *left = x[0] + start, *right = base + start;
+        T tail[2][UNIT];
+        if (elements - start < UNIT) { /* what is missing does not differ */
+            size_t size = (size_t)(elements - start) * sizeof(T);
+            memset(tail, 0, sizeof(tail));
+            left = memcpy(tail[0], left, size), right = memcpy(tail[1], right, size);
+        }
         A differences[UNIT];
-        for (int i = 0; i < n; i++) {
-            differences[i] = LOAD(x[0][start + i]) - LOAD(base[start + i]);
+        uint32_t bits[UNIT], not_zero = 0, above = 0, any[LANES] = {0};
+        double lanes[LANES] = {0};
+        for (int i = 0; i < UNIT; i++) {
+            differences[i] = LOAD(left[i]) - LOAD(right[i]);
             bits[i] = bits_of((float)differences[i]) & 0x7FFFFFFF;
-            moved += bits[i] != 0;
+            not_zero += bits[i] != 0;
+            above += bits[i] > last;
         }
-        if (upper < 0) {
-            double terms[UNIT] = {0};
-            for (int i = 0; i < n; i++) terms[i] = (double)differences[i];
-            sums[start / UNIT] = sum_of_unit(terms);
-            for (int i = 0; i < n; i++) counts[bits[i] >> 16]++;
-            continue;
-        }
-        for (int row = 0; row < n; row += LANES) { /* few are in the bin: most rows have none */
-            int last = n - row < LANES ? n : row + LANES, any = 0;
-            for (int i = row; i < last; i++) any |= bits[i] >> 16 == (uint32_t)upper;
-            for (int i = row; any && i < last; i++)
-                if (bits[i] >> 16 == (uint32_t)upper) counts[bits[i] & 0xFFFF]++;
-        }
+        for (int row = 0; row < UNIT; row += LANES)
+            for (int i = 0; i < LANES; i++) {
+                lanes[i] += (double)differences[row + i];
+                any[i] |= bits[row + i] - low <= width; /* low is above 0 */
+            }
+        sums[start / UNIT] = sum_of_lanes(lanes);
+        *moved += not_zero;
+        *over += above;
+        for (int i = 0; i < LANES; i++) /* few lie inside: most lanes have none */
+            for (int row = 0; any[i] && row < UNIT; row += LANES) {
+                inside[filled] = bits[row + i] - low;
+                filled += bits[row + i] - low <= width;
+            }
     }
-    return moved;
+    return filled;
 }
 
 #undef T

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK 2048
+#define CHUNK 1024
 #define UNIT 1024
 #define LANES 64
 #define INLINE static inline __attribute__((always_inline))
@@ -88,13 +88,14 @@ INLINE uint16_t round_to_float16(float value)
     return (uint16_t)((rest < (113u << 23) ? small : normal) | sign);
 }
 
-/* SplitMix64 of a key and a number, its upper 24 bits; see soup.merging.methods.dare.keyed_uniform. */
-INLINE uint64_t keyed_uniform(uint64_t key, uint64_t element)
+/* Whether SplitMix64 of a key and a number, its upper 24 bits, is `dropped` or more; see keyed_uniform in
+   soup.merging.methods.dare. */
+INLINE int is_kept(uint64_t key, uint64_t element, uint64_t dropped)
 {
     uint64_t z = key + (element + 1) * 0x9E3779B97F4A7C15u;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (z ^ (z >> 31)) >> 40;
+    return (z ^ (z >> 31)) >= dropped << 40;
 }
 
 #define T uint16_t
@@ -170,11 +171,8 @@ int soup_merge(const struct job *job, int dtype, int64_t count, const void *cons
 {
     if (all_same(count, x, base, (size_t)elements * SIZES[dtype]))
         return OF_DTYPE(dtype, is_finite, x, elements) ? EQUAL : LEFT;
-    void *deltas = NULL;
-    if (job->form == FORM_CONSENSUS || job->form == FORM_ELECT) {
-        deltas = malloc((size_t)count * CHUNK * sizeof(double));
-        if (!deltas) return LEFT;
-    }
+    void *deltas = malloc((size_t)count * CHUNK * sizeof(double));
+    if (!deltas) return LEFT;
     int bad = OF_DTYPE(dtype, merge, x, job, count, base, out, elements, first, deltas);
     free(deltas);
     return bad ? LEFT : MERGED;
@@ -187,17 +185,28 @@ int soup_dots(int dtype, int around, int lead, int64_t count, const void *const 
     return OF_DTYPE(dtype, dots, x, around, lead, count, base, elements, products, moved);
 }
 
-/* See histogram in arithmetic.h; adds to counts [65536], and says the differences' sum, with upper halves. Returns how many elements
-   differ, or -1 without memory. */
-int64_t soup_histogram(int dtype, const void *x, const void *base, int64_t elements, int upper, int64_t *counts,
-                       double *sum)
+/* See magnitudes in arithmetic.h; inside [elements + 1], numbers takes moved, over, and how many are inside. Returns 0 without
+   memory. */
+int soup_magnitudes(int dtype, const void *x, const void *base, int64_t elements, uint32_t low, uint32_t last,
+                    uint32_t *inside, int64_t *numbers, double *sum)
 {
     int64_t units = 1;
     while (units * UNIT < elements) units *= 2;
     double *sums = calloc((size_t)units, sizeof(double));
-    if (!sums) return -1;
-    int64_t moved = OF_DTYPE(dtype, histogram, &x, base, elements, upper, counts, sums);
+    if (!sums) return 0;
+    numbers[0] = numbers[1] = 0;
+    numbers[2] = OF_DTYPE(dtype, magnitudes, &x, base, elements, low, last, inside, sums, numbers, numbers + 1);
     *sum = sum_of_units(sums, units);
     free(sums);
-    return moved;
+    return 1;
+}
+
+/* Count numbers, shifted to the right, into counts; that of a number n is at n ^ (n >> 9). Differences of 16-bit values
+   end in zeros, and counters at a distance of powers of two get into each other's way in the processor. */
+void soup_count(const uint32_t *numbers, int64_t count, int shift, int64_t *counts)
+{
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t number = numbers[i] >> shift;
+        counts[number ^ (number >> 9)]++;
+    }
 }

@@ -133,12 +133,15 @@ class FirstPass(Protocol):
     def places(self) -> Mapping[str, Place]:
         """Where the tensors stand in the model."""
 
-    def sums(self, statistic: Callable[[Block], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    def sums(
+        self, statistic: Callable[[Block], torch.Tensor], sample: int | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """Read all inputs once, and yield each tensor's name with the sum of a statistic over its blocks, in order.
 
         Args:
             statistic: Returns a new tensor, of the same shape for all blocks of a tensor; several threads call it at
                 once. Sums of float64 and of integers lose nothing that matters.
+            sample: How many elements at the head of each block are read; None: all.
         """
 
     def with_constants(self, constants: object) -> FirstPass:

@@ -1,0 +1,193 @@
+"""The least magnitude of each ingredient's deltas that belongs to their largest share, exactly, by counting.
+
+The bits of a float32 magnitude are ordered as the magnitudes are. A sample of every block says about where a threshold
+lies; one pass over the inputs counts each number there, and how many lie above. Where the sample was not like the
+whole, or thresholds are those of single tensors, upper halves of all bits are counted instead of a sample's.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from soup.merging.compiled import Magnitudes, add_counts, magnitudes
+from soup.merging.methods.base import Block, FirstPass
+from soup.merging.methods.deltas import delta
+from soup.merging.methods.dot_products import lane_sum
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Thresholds", "bits_of_deltas", "find_thresholds", "scattered"]
+
+HALF, LAST = 16, 2**31 - 1
+"""How many bits a half has, and the largest bits of a magnitude."""
+SAMPLE, AROUND = 8192, 8
+"""How many elements of a block are a sample, and how many upper halves around what it says are searched."""
+
+
+class Thresholds(NamedTuple):
+    """Each ingredient's least magnitude that is kept, by key, and the sign of each tensor's sum of weighted deltas."""
+
+    thresholds: dict[str, list[float]]
+    signs: dict[str, float]
+
+
+class _Interval(NamedTuple):
+    """An interval of the bits of magnitudes, both ends included, without 0."""
+
+    low: int
+    last: int
+
+
+class _Counted(NamedTuple):
+    """What was counted of an ingredient's magnitudes, in the tensors in which it differs from the base.
+
+    Args:
+        kept: How many are to be kept.
+        moved: How many are not 0.
+        over: How many lie above the interval.
+        counts: How often each number in the interval occurs.
+    """
+
+    kept: int
+    moved: int
+    over: int
+    counts: torch.Tensor
+
+
+def find_thresholds(
+    first_pass: FirstPass, key_of: Callable[[str], str], density: float, *, sampled: bool
+) -> Thresholds:
+    """Find the magnitudes that leave the largest share.
+
+    Args:
+        first_pass: Reads the inputs; once where a sample serves, and else twice more.
+        key_of: Tensors in a row of the same key have one threshold.
+        density: The share.
+        sampled: Whether a sample is tried.
+    """
+    found = _search(first_pass, key_of, density, SAMPLE) if sampled else None
+    found = found or _search(first_pass, key_of, density, None)
+    assert found is not None, "all magnitudes were counted"
+    return found
+
+
+def _search(
+    first_pass: FirstPass, key_of: Callable[[str], str], density: float, sample: int | None
+) -> Thresholds | None:
+    """Search where the upper halves of a sample, or of all, say that the thresholds lie; None: they lie elsewhere."""
+    around = 1 if sample is None else AROUND
+    halves = _count(first_pass, key_of, density, None, HALF, 1 << (31 - HALF), sample)
+    intervals = {key: [_interval(each, around) for each in counted] for key, counted, _ in halves}
+    found = Thresholds({}, {})
+    for key, counted, signs in _count(first_pass, key_of, density, intervals, 0, around << HALF, None):
+        thresholds = [_threshold(each, interval) for each, interval in zip(counted, intervals[key], strict=True)]
+        found.thresholds[key] = [threshold for threshold in thresholds if threshold is not None]
+        found.signs.update(signs)
+        if len(found.thresholds[key]) < len(thresholds):
+            return None
+    return found
+
+
+def _count(
+    first_pass: FirstPass,
+    key_of: Callable[[str], str],
+    density: float,
+    intervals: Mapping[str, Sequence[_Interval]] | None,
+    shift: int,
+    size: int,
+    sample: int | None,
+) -> Iterator[tuple[str, list[_Counted], dict[str, float]]]:
+    """Count the bits of magnitudes.
+
+    Args:
+        first_pass: Reads the inputs.
+        key_of: See `find_thresholds`.
+        density: See `find_thresholds`.
+        intervals: The bits that are counted, for each key and ingredient; None: all.
+        shift: By how many bits they are shifted.
+        size: How many counters that makes, a power of two.
+        sample: See `FirstPass.sums`.
+
+    Yields:
+        A key, what was counted for each ingredient, and the sign of each tensor's sum.
+    """
+    import torch
+
+    held: dict[str, torch.Tensor] = {}
+    count, locks = len(first_pass.weights), [threading.Lock() for _ in first_pass.weights]
+
+    def statistic(block: Block) -> torch.Tensor:
+        key, total, rows = key_of(block.tensor_name), 0.0, []
+        with locks[0]:
+            counts = held[key] = held[key] if key in held else torch.zeros(count, size, dtype=torch.int64)
+        for index, (low, last) in enumerate(intervals[key] if intervals else [(1, LAST)] * count):
+            found = bits_of_deltas(block, index, low, last)
+            rows += [found.moved, found.over, block.raw[index].numel()]
+            total += found.total * block.weights[index]
+            with locks[index]:
+                if not add_counts(found.inside, shift, counts[index]):
+                    counts[index] += torch.bincount(scattered(found.inside >> shift), minlength=size)
+        return torch.tensor([*rows, total], dtype=torch.float64)
+
+    for key, tensors in groupby(first_pass.sums(statistic, sample), lambda pair: key_of(pair[0])):
+        moved, over, sizes, signs = [0] * count, [0] * count, [0] * count, {}
+        for name, value in tensors:
+            signs[name] = float(torch.sign(value[-1]))
+            for index, row in enumerate(value[:-1].long().reshape(count, 3).tolist()):
+                if row[0]:  # else the ingredient left the tensor as it was
+                    moved[index] += row[0]
+                    over[index] += row[1]
+                    sizes[index] += row[2]
+        kept = [math.ceil(density * elements) for elements in sizes]
+        counts = held.pop(key)[:, scattered(torch.arange(size))]
+        yield key, [_Counted(*each) for each in zip(kept, moved, over, counts, strict=True)], signs
+
+
+def bits_of_deltas(block: Block, index: int, low: int, last: int) -> Magnitudes:
+    """Look at the bits of an ingredient's float32 magnitudes; see `soup.merging.compiled.magnitudes`."""
+    import torch
+
+    assert block.raw_base is not None
+    if found := magnitudes(block.raw[index], block.raw_base, low, last):
+        return found
+    values = delta(block, index).reshape(-1)
+    total = lane_sum(values.double())
+    bits = values.abs_().float().view(torch.int32)
+    moved, over = int(torch.count_nonzero(bits)), int(torch.count_nonzero(bits > last))
+    return Magnitudes(moved, over, bits[(bits >= low) & (bits <= last)] - low, total)
+
+
+def scattered(numbers: torch.Tensor) -> torch.Tensor:
+    """Return where the counters of numbers are; see `soup.merging.compiled.add_counts`."""
+    return numbers ^ (numbers >> 9)
+
+
+def _interval(counted: _Counted, around: int) -> _Interval:
+    """Return the bits whose upper half is that of the threshold, or near it, by counts of upper halves."""
+    upper = _find(counted.counts, counted.kept) if 0 < counted.kept < counted.moved else 0
+    low = (max(0, upper - around // 2) << HALF) + 1  # 1 was subtracted before the upper half was taken
+    return _Interval(low, min(LAST, low + (around << HALF) - 1))
+
+
+def _threshold(counted: _Counted, interval: _Interval) -> float | None:
+    """Return the least magnitude that is kept; None: it is not in the interval."""
+    if counted.kept == 0:  # nothing differs from the base: there is nothing to keep
+        return math.inf
+    if counted.kept >= counted.moved:
+        return 0.0
+    if not counted.over < counted.kept <= counted.over + int(counted.counts.sum()):
+        return None
+    bits = interval.low + _find(counted.counts, counted.kept - counted.over)
+    return float(struct.unpack("<f", struct.pack("<I", bits))[0])
+
+
+def _find(counts: torch.Tensor, kept: int) -> int:
+    """Find the number that the `kept`-th largest is, by how often each occurs."""
+    larger = counts.flip(0).cumsum(0)
+    return len(counts) - 1 - int((larger >= kept).nonzero()[0])
