@@ -28,23 +28,23 @@ def share(base, tuned, names):
 def test_each_component_and_block_has_the_length_of_its_own_delta(tmp_path):
     folder = make_pool(tmp_path, count=1)
     base, (tuned,) = numbers(folder)
-    found = measure_moves(folder / "ckpts/m0", folder / "base")
-    rows = {row.component: row for row in found.components}
+    moves = measure_moves(folder / "ckpts/m0", folder / "base")
+    rows = {row.component: row for row in moves.components}
     assert rows["all"].norm == pytest.approx(share(base, tuned, SHAPES), rel=1e-5)
     assert rows["llm"].norm == pytest.approx(share(base, tuned, LLM), rel=1e-5)
-    blocks = {(row.component, row.block): row for row in found.blocks}
+    blocks = {(row.component, row.block): row for row in moves.blocks}
     assert set(blocks) == {("vision", 0), ("vision", 1), ("llm", 0), ("llm", 1), ("llm", 2)}
     expected = share(base, tuned, ["model.language_model.layers.1.mlp.weight"])
     assert blocks["llm", 1].norm == pytest.approx(expected, rel=1e-5)
-    assert {row.blocks for row in found.blocks if row.component == "llm"} == {3}
+    assert {row.blocks for row in moves.blocks if row.component == "llm"} == {3}
 
 
 def test_what_nobody_trained_has_not_moved(tmp_path):
     folder = make_pool(tmp_path, count=1)
-    found = measure_moves(folder / "ckpts/m0", folder / "base")
-    frozen = found.blocks[0]
+    moves = measure_moves(folder / "ckpts/m0", folder / "base")
+    frozen = moves.blocks[0]
     assert (frozen.component, frozen.block, frozen.norm, frozen.tensors_moved, frozen.moved) == ("vision", 0, 0, 0, 0)
-    everything = found.components[0]
+    everything = moves.components[0]
     elements = sum(torch.Size(shape).numel() for shape in SHAPES.values())
     assert (everything.tensors, everything.tensors_moved) == (len(SHAPES), len(SHAPES) - 2)  # one of them is empty
     assert everything.moved == pytest.approx(1 - torch.Size(SHAPES[FROZEN]).numel() / elements)
@@ -56,8 +56,8 @@ def test_an_adapter_moved_where_it_adds_to_its_base(tmp_path):
     adapter = write_adapter(tmp_path / "adapter", linear_factors(shapes))
     base = load_file(folder / "base/model.safetensors")
     tuned = exact(base, adapter)
-    found = measure_moves(adapter, folder / "base")
-    moved = {(row.component, row.block): row.norm for row in found.blocks if row.tensors_moved}
+    moves = measure_moves(adapter, folder / "base")
+    moved = {(row.component, row.block): row.norm for row in moves.blocks if row.tensors_moved}
     assert moved == {
         ("llm", block): pytest.approx(share(base, tuned, [f"model.language_model.layers.{block}.mlp.weight"]), rel=1e-5)
         for block in range(3)
@@ -65,13 +65,13 @@ def test_an_adapter_moved_where_it_adds_to_its_base(tmp_path):
 
 
 def test_nan_is_told_and_spoils_no_other_tensor(tmp_path):
-    folder, told = make_pool(tmp_path, count=1), []
+    folder, warnings = make_pool(tmp_path, count=1), []
     path = folder / "ckpts/m0/model.safetensors"
     save_file(load_file(path) | {"model.one": torch.tensor([float("nan")])}, path)
-    found = measure_moves(folder / "ckpts/m0", folder / "base", progress=Progress(on_warning=told.append))
-    assert 0 < found.components[0].norm < 1
-    assert len(told) == 1
-    assert "model.one" in told[0]
+    moves = measure_moves(folder / "ckpts/m0", folder / "base", progress=Progress(on_warning=warnings.append))
+    assert 0 < moves.components[0].norm < 1
+    assert len(warnings) == 1
+    assert "model.one" in warnings[0]
 
 
 def test_models_whose_tensors_do_not_match_are_refused(tmp_path):

@@ -29,22 +29,24 @@ def test_norms_cosines_and_distances_are_those_of_the_whole_vectors(tmp_path, ha
     folder = make_pool(tmp_path, count=4, spread=0.05)
     base, tuned = numbers(folder)
     reference = base if has_base else {name: sum(each[name] for each in tuned) / 4 for name in base}
-    found = check(folder / "ckpts", folder / "base" if has_base else None).distances
-    assert found.reference == ("base" if has_base else "mean")
+    measured = check(folder / "ckpts", folder / "base" if has_base else None).distances
+    assert measured.reference == ("base" if has_base else "mean")
     for component, names in (("all", list(SHAPES)), ("vision", VISION)):
         deltas = vectors(tuned, names, reference)
         norm = np.linalg.norm(np.concatenate([reference[name].numpy().reshape(-1) for name in names]))
         lengths = np.linalg.norm(deltas, axis=1)
-        np.testing.assert_allclose(found.cosines[component], deltas @ deltas.T / np.outer(lengths, lengths), atol=1e-6)
-        shares = [row.norm if component == "all" else row.by_component[component] for row in found.ingredients]
+        np.testing.assert_allclose(
+            measured.cosines[component], deltas @ deltas.T / np.outer(lengths, lengths), atol=1e-6
+        )
+        shares = [row.norm if component == "all" else row.by_component[component] for row in measured.ingredients]
         np.testing.assert_allclose(shares, lengths / norm, rtol=1e-5)
     deltas = vectors(tuned, list(SHAPES), reference)
     between = np.linalg.norm(deltas[:, None] - deltas[None], axis=2)
     norm = np.linalg.norm(np.concatenate([reference[name].numpy().reshape(-1) for name in SHAPES]))
-    np.testing.assert_allclose(found.distances, between / norm, atol=1e-6)
+    np.testing.assert_allclose(measured.distances, between / norm, atol=1e-6)
     elements = sum(base[name].numel() for name in base)
-    assert [row.moved for row in found.ingredients] == pytest.approx([1 - base[FROZEN].numel() / elements] * 4)
-    assert {row.verdict for row in found.ingredients} == {"fits"}
+    assert [row.moved for row in measured.ingredients] == pytest.approx([1 - base[FROZEN].numel() / elements] * 4)
+    assert {row.verdict for row in measured.ingredients} == {"fits"}
 
 
 def test_a_component_that_nobody_trained_is_frozen(tmp_path):
@@ -53,9 +55,9 @@ def test_a_component_that_nobody_trained_is_frozen(tmp_path):
     for path in (folder / "ckpts").iterdir():
         tensors = load_file(path / "model.safetensors")
         save_file({n: base[n] if "vision" in n else v for n, v in tensors.items()}, path / "model.safetensors")
-    found = check(folder / "ckpts", folder / "base").distances
-    assert found.frozen == ("vision",)
-    assert [row.by_component["vision"] for row in found.ingredients] == [0, 0]
+    measured = check(folder / "ckpts", folder / "base").distances
+    assert measured.frozen == ("vision",)
+    assert [row.by_component["vision"] for row in measured.ingredients] == [0, 0]
 
 
 def pool_with(tmp_path, name, tensors):
@@ -82,16 +84,16 @@ ODD = {
 def test_what_does_not_fit_is_told_with_the_threshold(tmp_path, kind):
     make, verdict = ODD[kind]
     folder = pool_with(tmp_path, f"z-{kind}", make)
-    found = check(folder / "ckpts", folder / "base").distances
-    told = {row.name: row.verdict for row in found.ingredients}
-    assert told.pop(f"z-{kind}").startswith(verdict)
-    assert set(told.values()) == {"fits"}
+    measured = check(folder / "ckpts", folder / "base").distances
+    verdicts = {row.name: row.verdict for row in measured.ingredients}
+    assert verdicts.pop(f"z-{kind}").startswith(verdict)
+    assert set(verdicts.values()) == {"fits"}
 
 
 def test_a_stranger_is_told_without_a_base_too(tmp_path):
     folder = pool_with(tmp_path, "z", ODD["stranger"][0])
-    told = {row.name: row.verdict for row in check(folder / "ckpts").distances.ingredients}
-    assert told["z"].startswith("not from this mean")
+    verdicts = {row.name: row.verdict for row in check(folder / "ckpts").distances.ingredients}
+    assert verdicts["z"].startswith("not from this mean")
 
 
 def test_the_command_prints_a_row_for_each_and_json_has_all(tmp_path):

@@ -29,10 +29,10 @@ def between(points):
 
 def test_points_of_a_plane_keep_their_distances_and_the_plane_holds_all():
     points = np.random.default_rng(0).normal(size=(7, 2))
-    found = map_to_plane(between(points).tolist())
-    np.testing.assert_allclose(between(np.array(found.points)), between(points), atol=1e-9)
-    assert found.points[0] == (0, 0)
-    assert found.share == pytest.approx(1)
+    picture = map_to_plane(between(points).tolist())
+    np.testing.assert_allclose(between(np.array(picture.points)), between(points), atol=1e-9)
+    assert picture.points[0] == (0, 0)
+    assert picture.share == pytest.approx(1)
 
 
 def test_the_share_is_that_of_the_two_longest_axes():

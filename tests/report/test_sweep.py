@@ -57,18 +57,18 @@ def ends(tmp_path):
 
 
 def test_the_barrier_is_the_largest_dip_below_the_line_and_has_a_place(ends, judge):
-    found = soup.sweep(*ends, eval=[f"python:{judge}:dip", f"python:{judge}:bump"], steps=11)
-    dip, bump, overall = found.barriers.values()
+    result = soup.sweep(*ends, eval=[f"python:{judge}:dip", f"python:{judge}:bump"], steps=11)
+    dip, bump, overall = result.barriers.values()
     assert (dip.height, dip.t) == (pytest.approx(10, abs=1e-4), 0.5)
     assert (bump.height, bump.t) == (0, 0)
     assert overall.height == pytest.approx(2.5, abs=1e-4)
-    assert [round(point.t, 9) for point in found.points] == [round(0.1 * step, 9) for step in range(11)]
+    assert [round(point.t, 9) for point in result.points] == [round(0.1 * step, 9) for step in range(11)]
 
 
 def test_what_is_left_of_a_straight_line_by_rounding_is_no_barrier(ends):
-    found = soup.sweep(*ends, eval=straight, steps=11)
-    assert [point.trial.overall for point in found.points][5] == pytest.approx(50.1 / 3)
-    assert found.barriers["overall"].height == 0
+    result = soup.sweep(*ends, eval=straight, steps=11)
+    assert [point.trial.overall for point in result.points][5] == pytest.approx(50.1 / 3)
+    assert result.barriers["overall"].height == 0
 
 
 def straight(checkpoint):
@@ -77,39 +77,39 @@ def straight(checkpoint):
 
 
 def test_what_lies_beyond_the_ends_counts_for_no_barrier(ends, judge):
-    found = soup.sweep(*ends, eval=f"python:{judge}:bump", steps=3, extrapolate=0.75)
-    assert [point.t for point in found.points] == [-0.75, -0.375, 0, 0.5, 1, 1.375, 1.75]
-    first = found.points[0].trial
+    result = soup.sweep(*ends, eval=f"python:{judge}:bump", steps=3, extrapolate=0.75)
+    assert [point.t for point in result.points] == [-0.75, -0.375, 0, 0.5, 1, 1.375, 1.75]
+    first = result.points[0].trial
     assert first.overall == pytest.approx(50 - 30 * 0.75 - 20 * 0.75 * 1.75, abs=1e-4)
-    assert found.barriers["overall"].height == 0
+    assert result.barriers["overall"].height == 0
 
 
 def test_the_ends_are_the_models_own_scores_and_nothing_is_asked_twice(ends, judge):
     name = f"python:{judge}:dip"
     alone = soup.evaluate(ends, eval=name)
-    asked = len(calls(judge))
+    count = len(calls(judge))
     first = soup.sweep(*ends, eval=name, steps=6)
-    assert len(calls(judge)) == asked + 4
+    assert len(calls(judge)) == count + 4
     assert [first.points[0].trial.overall, first.points[-1].trial.overall] == [trial.overall for trial in alone]
     soup.sweep(*ends, eval=name, steps=6)
-    assert len(calls(judge)) == asked + 4
+    assert len(calls(judge)) == count + 4
     soup.sweep(*ends, eval=name, steps=11)  # every second point is known
-    assert len(calls(judge)) == asked + 9
+    assert len(calls(judge)) == count + 9
     soup.cook("average", [*ends], eval=name, out=ends[0].parent.parent / "out")
-    assert len(calls(judge)) == asked + 9  # it is the point in the middle
+    assert len(calls(judge)) == count + 9  # it is the point in the middle
 
 
 def test_points_have_the_bytes_of_the_float64_line(ends):
-    seen = []
+    states = []
 
     def keep(checkpoint):
-        seen.append(load_file(f"{checkpoint}/model.safetensors"))
+        states.append(load_file(f"{checkpoint}/model.safetensors"))
         return 50.0
 
-    found = soup.sweep(*ends, eval=keep, steps=2, extrapolate=0.25)
+    result = soup.sweep(*ends, eval=keep, steps=2, extrapolate=0.25)
     a, b = (load_file(end / "model.safetensors") for end in ends)
-    assert len(seen) == len(found.points) == 4
-    for point, tensors in zip(found.points, seen, strict=True):
+    assert len(states) == len(result.points) == 4
+    for point, tensors in zip(result.points, states, strict=True):
         for name, values in tensors.items():
             exact = (1 - point.t) * a[name].astype(np.float64) + point.t * b[name].astype(np.float64)
             np.testing.assert_array_max_ulp(values, exact.astype(values.dtype), 1)
@@ -119,15 +119,15 @@ def test_points_have_the_bytes_of_the_float64_line(ends):
 
 def test_workers_find_the_same_and_both_halves_of_the_questions_are_scored(ends, judge):
     config = {"benchmarks": f"python:{judge}:asked", "split": 0.5}
-    told = []
-    progress = Progress(on_search=lambda start: told.append((start.title, start.evaluations)))
-    one = soup.sweep(*ends, eval=soup.EvalConfig(**config), steps=4, progress=progress)
+    starts = []
+    progress = Progress(on_search=lambda start: starts.append((start.title, start.evaluations)))
+    first = soup.sweep(*ends, eval=soup.EvalConfig(**config), steps=4, progress=progress)
     shutil.rmtree(ends[0].parent.with_name("ckpts.soup"))
-    two = soup.sweep(*ends, eval=soup.EvalConfig(**config, workers=2), steps=4)
-    assert told == [("sweep", 8)]
-    assert all(point.trial.report_overall is not None for point in one.points)
+    second = soup.sweep(*ends, eval=soup.EvalConfig(**config, workers=2), steps=4)
+    assert starts == [("sweep", 8)]
+    assert all(point.trial.report_overall is not None for point in first.points)
     assert len(calls(judge)) == 16
-    assert without_seconds(one) == without_seconds(two)
+    assert without_seconds(first) == without_seconds(second)
 
 
 class Teacher(Harness):
@@ -161,24 +161,24 @@ def teacher(monkeypatch):
 
 
 def test_the_loss_s_barrier_is_its_largest_rise_and_is_remembered(ends, judge, teacher):
-    told = []
-    progress = Progress(on_search=lambda start: told.append(start.evaluations))
+    starts = []
+    progress = Progress(on_search=lambda start: starts.append(start.evaluations))
     for _ in range(2):
-        found = soup.sweep(*ends, eval=[teacher, f"python:{judge}:dip"], steps=5, progress=progress)
+        result = soup.sweep(*ends, eval=[teacher, f"python:{judge}:dip"], steps=5, progress=progress)
         assert Teacher.asked == ["teacher"] * 5 + ["teacher likelihood"] * 5
-    assert told == [5, 5] * 2, "of scores, then of losses"
-    assert found.loss_curves == {"teacher": pytest.approx([2, 2.125, 2, 1.625, 1], abs=1e-6)}
-    rise = found.loss_barriers["teacher"]
+    assert starts == [5, 5] * 2, "of scores, then of losses"
+    assert result.loss_curves == {"teacher": pytest.approx([2, 2.125, 2, 1.625, 1], abs=1e-6)}
+    rise = result.loss_barriers["teacher"]
     assert (rise.height, rise.t) == (pytest.approx(0.5, abs=1e-6), 0.5)
-    assert found.barriers["overall"].height == pytest.approx(5, abs=1e-4)  # the mean of both benchmarks' scores alone
-    assert set(found.no_loss) == {f"python:{judge}:dip"}
-    assert [row["losses"]["teacher"] for row in found.as_json()["trials"]] == found.loss_curves["teacher"]
+    assert result.barriers["overall"].height == pytest.approx(5, abs=1e-4)  # the mean of both benchmarks' scores alone
+    assert set(result.no_loss) == {f"python:{judge}:dip"}
+    assert [row["losses"]["teacher"] for row in result.as_json()["trials"]] == result.loss_curves["teacher"]
 
 
 def test_a_loss_that_nobody_wants_is_not_asked_for(tmp_path, ends, teacher):
-    found = soup.sweep(*ends, eval=teacher, steps=2, loss=False)
+    result = soup.sweep(*ends, eval=teacher, steps=2, loss=False)
     assert Teacher.asked == ["teacher"] * 2
-    assert found.loss_barriers == {}
+    assert result.loss_barriers == {}
     words = ["sweep", *map(str, ends), "--eval", teacher, "--steps", "2"]
     assert CliRunner().invoke(cli, [*words, "--no-loss"]).exit_code == 0
     assert Teacher.asked == ["teacher"] * 2
@@ -202,8 +202,8 @@ def test_a_loss_of_nothing_is_no_likelihood(losses):
     assert Score.of_loss([5000.0]).loss == pytest.approx(700)  # there is no smaller number
 
 
-def without_seconds(found):
-    document = found.as_json()
+def without_seconds(result):
+    document = result.as_json()
     return {**document, "trials": [{**row, "remembered": None} for row in document["trials"]]}
 
 
@@ -257,12 +257,12 @@ def test_what_makes_no_line_is_refused_before_the_first_question(tmp_path, ends,
     assert not calls(judge)
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_an_adapter_is_refused_by_name(tmp_path, ends, judge, place):
+@pytest.mark.parametrize("end", [0, 1])
+def test_an_adapter_is_refused_by_name(tmp_path, ends, judge, end):
     (tmp_path / "c").mkdir()
     (tmp_path / "c/adapter_config.json").write_text("{}")
     save_file({"x": np.zeros(1, np.float32)}, tmp_path / "c/adapter_model.safetensors")
     pair = [ends[0], ends[0]]
-    pair[place] = tmp_path / "c"
+    pair[end] = tmp_path / "c"
     with pytest.raises(RecipeError, match="c: a line goes between whole models, and this is an adapter"):
         soup.sweep(*pair, eval=f"python:{judge}:dip")

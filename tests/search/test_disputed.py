@@ -29,12 +29,14 @@ def pool(tmp_path, monkeypatch):
     return make_quiz_pool("ckpts", HEADS)
 
 
-def cook(strategy="greedy", eval=PLAIN, run="run", questions="disputed", out="out", pool="ckpts", hints=None, **given):
+def cook(
+    strategy="greedy", eval=PLAIN, run="run", questions="disputed", out="out", pool="ckpts", hints=None, **options
+):
     """The soup, and what was warned of."""
     texts = []
     progress = Progress(on_warning=texts.append, on_hint=[].append if hints is None else hints.append)
     made = flat.cook(
-        strategy, pool=pool, eval=eval, run_dir=run, questions=questions, out=out, progress=progress, **given
+        strategy, pool=pool, eval=eval, run_dir=run, questions=questions, out=out, progress=progress, **options
     )
     return made, texts
 
@@ -63,13 +65,13 @@ SEARCHES = {
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_it_chooses_what_a_search_that_asks_everything_chooses(name):
-    strategy, given = name.split(" ")[-1] if name != "greedy p" else "greedy", SEARCHES[name]
+    strategy, options = name.split(" ")[-1] if name != "greedy p" else "greedy", SEARCHES[name]
     heads = {name: [head[0], head[1] / 100, *head[2:]] for name, head in HEADS.items()}
     heads |= {} if strategy == "exhaustive" else {"f": [17, 0, 1, 1]}
     pool = make_quiz_pool("own", heads)
-    everything, _ = cook(strategy, run="run-all", questions="all", out="all", pool=pool, **given)
+    everything, _ = cook(strategy, run="run-all", questions="all", out="all", pool=pool, **options)
     asked_everything = sum(count for *_, count in asked())
-    made, _ = cook(strategy, pool=pool, **given)
+    made, _ = cook(strategy, pool=pool, **options)
     assert made.recipe.digest == everything.recipe.digest
     assert tree("out")["model.safetensors"] == tree("all")["model.safetensors"]
     assert sum(count for *_, count in asked()) < 2 * asked_everything
@@ -228,9 +230,9 @@ def test_a_wrong_rule_is_refused_before_any_work():
 
 
 def test_a_long_search_is_told_of_it_in_one_line():
-    def hints(strategy, **given):
+    def hints(strategy, **options):
         texts = []
-        cook(strategy, out=f"out-{strategy}-{len(given)}", hints=texts, **given)
+        cook(strategy, out=f"out-{strategy}-{len(options)}", hints=texts, **options)
         return texts
 
     [hint] = hints("exhaustive", questions="all")
@@ -263,8 +265,8 @@ def test_the_pace_counts_questions_of_all_and_what_estimates_will_ask():
     assert tenth.questions_per_second > 0
 
 
-def plan(**given):
-    return flat.plan_cook("exhaustive", "ckpts", eval=PLAIN, out="out", run_dir="run", **given)
+def plan(**options):
+    return flat.plan_cook("exhaustive", "ckpts", eval=PLAIN, out="out", run_dir="run", **options)
 
 
 def test_a_dry_run_tells_questions_and_hours_once_the_journal_has_seen_them_so_answered():

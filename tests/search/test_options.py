@@ -66,9 +66,9 @@ def test_a_dry_run_takes_the_strategys_options(judge, tmp_path):
 @pytest.mark.parametrize("strategy", ["average", "maximum", "greedy"])
 @pytest.mark.parametrize("objective", [Objective(), GUARDED])
 def test_a_dry_runs_number_of_evaluations_is_the_most_that_can_happen(judge, strategy, objective):
-    given = {"pool": "ckpts", "eval": "python:judge/judge.py:score", "objective": objective}
-    most = flat.plan_cook(strategy, out="out", **given)["evaluations_at_most"]
-    flat.cook(strategy, out="out", **given)
+    arguments = {"pool": "ckpts", "eval": "python:judge/judge.py:score", "objective": objective}
+    most = flat.plan_cook(strategy, out="out", **arguments)["evaluations_at_most"]
+    flat.cook(strategy, out="out", **arguments)
     assert 0 < len(calls(judge)) <= most
     assert strategy == "average" or len(calls(judge)) == most, "and no more than needs be"
 

@@ -41,13 +41,13 @@ def pool(tmp_path, monkeypatch):
     return make_pool(tmp_path / "ckpts")
 
 
-def cook(strategy, pool, judge, function="score", **given):
-    return flat.cook(strategy, pool=pool, eval=[f"python:{judge}:{function}"] if judge else [], **given)
+def cook(strategy, pool, judge, function="score", **options):
+    return flat.cook(strategy, pool=pool, eval=[f"python:{judge}:{function}"] if judge else [], **options)
 
 
-def warnings_of(*given, **fields):
+def warnings_of(*arguments, **fields):
     messages = []
-    flat.cook(*given, progress=Progress(on_warning=messages.append), **fields)
+    flat.cook(*arguments, progress=Progress(on_warning=messages.append), **fields)
     return messages
 
 
@@ -293,7 +293,7 @@ def test_benchmarks_that_are_not_known_are_all_named_with_the_nearest(pool):
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("target", "said"),
     [
         ("nowhere.py:score", "no such file"),
         ("judge/judge.py:scroe", "has no 'scroe'. Did you mean 'score'"),
@@ -303,10 +303,10 @@ def test_benchmarks_that_are_not_known_are_all_named_with_the_nearest(pool):
         ("judge/broken.py:score", "SyntaxError"),
     ],
 )
-def test_a_judge_that_is_not_there_is_told_before_anything_is_read(pool, judge, place, said):
+def test_a_judge_that_is_not_there_is_told_before_anything_is_read(pool, judge, target, said):
     judge.with_name("broken.py").write_text("def score(:\n")
     with pytest.raises(EvaluatorError) as caught:
-        flat.cook("greedy", pool=pool, eval=f"python:{place}")
+        flat.cook("greedy", pool=pool, eval=f"python:{target}")
     assert said in str(caught.value)
     assert not (pool.parent / "ckpts.soup").exists()
 
@@ -378,8 +378,8 @@ def test_the_same_checkpoint_given_twice_is_refused(pool):
 
 
 def test_checkpoints_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
-    for place in ("x/final", "y/final"):
-        make_checkpoint(tmp_path / place, 1)
+    for folder in ("x/final", "y/final"):
+        make_checkpoint(tmp_path / folder, 1)
     with Pool([tmp_path / "x/final", tmp_path / "y/final"]) as opened:
         assert opened.names == ("x/final", "y/final")
 
@@ -390,8 +390,8 @@ def test_a_pool_has_folders_that_are_no_checkpoints_and_says_so(pool):
     assert "notes: skipped, not a checkpoint" in warnings_of("average", pool=pool, out="out")
 
 
-def mismatches(pool, *names, **given):
-    with Pool([pool / name for name in names], **given) as opened, pytest.raises(PoolError) as caught:
+def mismatches(pool, *names, **options):
+    with Pool([pool / name for name in names], **options) as opened, pytest.raises(PoolError) as caught:
         opened.check()
     return str(caught.value)
 
@@ -576,9 +576,9 @@ def test_all_faults_of_a_recipe_are_told_at_once(tmp_path):
     (tmp_path / "recipe.yaml").write_text("x: 1\ny: 2\ningredients: [{name: a, weight: z}]")
     with pytest.raises(RecipeError) as caught:
         Recipe.read(tmp_path / "recipe.yaml")
-    places = ["x: ", "y: ", "ingredients.0.path: ", "ingredients.0.weight: "]
-    assert all(f"- {place}" in str(caught.value) for place in places)
-    assert str(caught.value).count("  - ") == len(places), "what only follows from these is left out"
+    keys = ["x: ", "y: ", "ingredients.0.path: ", "ingredients.0.weight: "]
+    assert all(f"- {key}" in str(caught.value) for key in keys)
+    assert str(caught.value).count("  - ") == len(keys), "what only follows from these is left out"
 
 
 @pytest.mark.parametrize(

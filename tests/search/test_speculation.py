@@ -85,15 +85,15 @@ def chosen_and_judged(name, count, size, seed, levels):
 
 @given(size=st.integers(1, 9), seed=st.integers(0, 10**6))
 def test_with_workers_no_guess_is_ever_told_as_the_best_so_far(size, seed):
-    told = {}
+    trials = {}
     for workers in (0, size):
         scorer = TableScorer([f"m{i}" for i in range(5)], table_of(seed, 50))
-        scorer.on_best = told.setdefault(workers, []).append
+        scorer.on_best = trials.setdefault(workers, []).append
         search = searches(scorer.pool)["greedy ge"]
         crew = SimulatedPool(scorer, size, lambda names: random.Random(f"{names}").uniform(0.1, 3))
         _ = SpeculativeRunner(scorer, crew).choose(search) if workers else search(scorer)
-    assert told[size][-1] == told[0][-1]
-    assert all(trial in told[0] for trial in told[size])
+    assert trials[size][-1] == trials[0][-1]
+    assert all(trial in trials[0] for trial in trials[size])
 
 
 @pytest.mark.parametrize("name", [name for name in searches(["a"]) if name not in NEWER])

@@ -97,9 +97,9 @@ def test_greedy_tries_in_descending_order_with_ties_in_the_pools(data, pool):
     assert tried == ranked[1:]
 
 
-def steps(asked, pool, table):
+def steps(subsets, pool, table):
     chosen = frozenset([max(pool, key=lambda name: table([name]).overall)])
-    for subset in asked:
+    for subset in subsets:
         yield chosen, subset
         chosen = subset if table(subset).overall >= table(chosen).overall else chosen
 
@@ -372,7 +372,7 @@ def plugged(tmp_path, monkeypatch):
         info = site / f"{name}_soup-1.0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-soup\nVersion: 1.0\n")
-        lines = [line for group, found in groups.items() for line in [f"[{group}]", *found]]
+        lines = [line for group, targets in groups.items() for line in [f"[{group}]", *targets]]
         (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     (site / "good_soup.py").write_text(
         "from soup.evaluation import Score\n"

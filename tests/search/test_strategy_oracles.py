@@ -70,9 +70,9 @@ def test_prune_is_stepwise_elimination_line_by_line(pool, seed):
         if max(overalls) <= score(left).overall:
             break
         left = tried[overalls.index(max(overalls))]
-    asked = Table(drawn(seed))
-    assert run("prune", pool, asked).chosen == left
-    assert len(asked.asked) <= len(pool) * (len(pool) + 1) // 2
+    table = Table(drawn(seed))
+    assert run("prune", pool, table).chosen == left
+    assert len(table.asked) <= len(pool) * (len(pool) + 1) // 2
 
 
 @given(names, st.integers())
@@ -83,9 +83,9 @@ def test_prune_in_own_order_is_one_sweep_from_the_worst_on(pool, seed):
         rest = [name for name in left if name != out]
         if score(rest).overall > score(left).overall:
             left = rest
-    asked = Table(drawn(seed))
-    assert run("prune", pool, asked, order="own").chosen == left
-    assert len(asked.asked) <= 2 * len(pool)
+    table = Table(drawn(seed))
+    assert run("prune", pool, table, order="own").chosen == left
+    assert len(table.asked) <= 2 * len(pool)
 
 
 def test_prune_tells_what_each_ingredient_gives_with_its_interval():
@@ -160,20 +160,20 @@ def test_forward_backward_takes_fewer_steps_by_noise_where_points_are_known():
 # scale
 
 
-@pytest.mark.parametrize(("peak", "found"), [(0.5, 0.5), (0.2, 0.25), (1.02, None), (1.6, 1.5)])
-def test_scale_finds_the_peak_with_five_more_scores_and_keeps_the_plain_soup_where_that_is_the_best(peak, found):
+@pytest.mark.parametrize(("peak", "best"), [(0.5, 0.5), (0.2, 0.25), (1.02, None), (1.6, 1.5)])
+def test_scale_finds_the_peak_with_five_more_scores_and_keeps_the_plain_soup_where_that_is_the_best(peak, best):
     pool, table = list("abc"), {"a": 40, "b": 50, "c": 45}
 
     def score(weights, scale=1.0):
         return 10 + fmean(table[name] for name in weights) - 20 * (scale - peak) ** 2
 
-    asked = Table(score)
-    choice = run("scale", pool, asked)
-    assert choice.params == ({} if found is None else {"scale": found})
-    assert choice.method == (None if found is None else "task-arithmetic")
+    scores = Table(score)
+    choice = run("scale", pool, scores)
+    assert choice.params == ({} if best is None else {"scale": best})
+    assert choice.method == (None if best is None else "task-arithmetic")
     assert choice.chosen == greedy(pool, Table(score))
-    assert len(asked.asked) == 5 + 5, "five of greedy"
-    assert f"{found or 0.75}: " in choice.notes[0]
+    assert len(scores.asked) == 5 + 5, "five of greedy"
+    assert f"{best or 0.75}: " in choice.notes[0]
 
 
 def test_scale_searches_several_parameters_one_after_another_from_the_best_so_far():
@@ -253,8 +253,8 @@ def test_cma_is_within_two_hundredths_of_a_known_optimum_after_a_hundred_scores(
     missed = []
     for seed in range(seeds):
         score = Table(near(target))
-        found = shares(run("cma", list(target), score, start=start, seed=seed))
-        missed.append(max(abs(found[name] - share) for name, share in target.items()))
+        weights = shares(run("cma", list(target), score, start=start, seed=seed))
+        missed.append(max(abs(weights[name] - share) for name, share in target.items()))
         assert len(score.asked) <= 100 + 2 * len(target)
     assert sorted(missed)[seeds // 2] <= 0.01
     assert sum(miss <= 0.02 for miss in missed) >= 0.95 * seeds
@@ -263,8 +263,8 @@ def test_cma_is_within_two_hundredths_of_a_known_optimum_after_a_hundred_scores(
 
 def test_cma_gives_components_weights_of_their_own_and_the_rest_one_more():
     def score(weights, components=None):
-        told = components or {"llm": [1, 1], "vision": [1, 1], "other": [1, 1]}
-        first = {name: factors[0] / 2 for name, factors in told.items()}
+        factors_by_component = components or {"llm": [1, 1], "vision": [1, 1], "other": [1, 1]}
+        first = {name: factors[0] / 2 for name, factors in factors_by_component.items()}
         return 90 - 100 * (2 * (first["llm"] - 0.7) ** 2 + (first["vision"] - 0.4) ** 2 + (first["other"] - 0.4) ** 2)
 
     choice = run("cma", ["a", "b"], Table(score), components=["llm"])
@@ -337,8 +337,8 @@ def test_scale_shows_how_many_answers_lost_their_form():
     assert [row.rpartition(", ")[2] for row in rows if row.strip().startswith(("0.75", "1.5"))] == [
         "0.0 % of answers unparsed", "37.5 % of answers unparsed",
     ]  # fmt: skip
-    told = run("scale", ["a"], TableScorer(["a"], lambda soup: {"z": Score(50.0)}), start="average")
-    assert "unparsed" not in told.notes[0]
+    choice = run("scale", ["a"], TableScorer(["a"], lambda soup: {"z": Score(50.0)}), start="average")
+    assert "unparsed" not in choice.notes[0]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -418,8 +418,8 @@ def test_mixture_proposes_the_ratios_that_are_best_and_tells_its_error():
     choice = run("mixture", list(rows), TableScorer(list(rows), scores))
     (note,) = choice.notes
     assert len(choice.path) == 2, "the average, and what beat it"
-    found = re.match(r"Proposed data ratios: a \((0\.\d+)\) \+ b \((0\.\d+)\);", note)
-    assert float(found[1]) == pytest.approx(7 / 12, abs=0.05), note
+    ratios = re.match(r"Proposed data ratios: a \((0\.\d+)\) \+ b \((0\.\d+)\);", note)
+    assert float(ratios[1]) == pytest.approx(7 / 12, abs=0.05), note
     assert "overall: leave-one-out error 0.0" in note
 
 

@@ -86,13 +86,13 @@ def test_a_search_that_was_stopped_goes_on_and_asks_nothing_twice(pool, name):
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("objective", [Objective(), Objective(guards=(Guard("entry 0", -50.0),))])
 def test_a_dry_run_and_the_run_tell_a_budget_that_holds(pool, name, objective):
-    judge, told = Judge(), []
-    given = {"base": "base", "eval": lambda path: judge(path), "objective": objective, "out": "out"}
-    given["strategy_args"] = OPTIONS[name]
-    most = flat.plan_cook(name, "ckpts", **given)["evaluations_at_most"]
-    progress = Progress(on_search=lambda start: told.append((start.title, start.evaluations, len(judge.asked))))
-    flat.cook(name, "ckpts", **given, progress=progress)
-    assert told == [(name, most, 0)]
+    judge, starts = Judge(), []
+    arguments = {"base": "base", "eval": lambda path: judge(path), "objective": objective, "out": "out"}
+    arguments["strategy_args"] = OPTIONS[name]
+    most = flat.plan_cook(name, "ckpts", **arguments)["evaluations_at_most"]
+    progress = Progress(on_search=lambda start: starts.append((start.title, start.evaluations, len(judge.asked))))
+    flat.cook(name, "ckpts", **arguments, progress=progress)
+    assert starts == [(name, most, 0)]
     assert 0 < len(judge.asked) <= most
     if name in ("exhaustive", "mixture"):
         assert len(judge.asked) == most, "and no more than needs be"

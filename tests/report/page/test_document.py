@@ -107,8 +107,11 @@ def test_points_by_category_are_the_means_over_its_questions(simulated):
     rows = run_document(simulated.folder)["categories"]
     row = next(r for r in rows if (r["benchmark"], r["part"], r["category"]) == ("pictures:b0", "report", "reading"))
     points = simulated.scores(soup.recipe.names, simulated.parts[1])["pictures:b0"].questions
-    own = [value for index, value in points.items() if int(index) % 3 == 0]
-    assert (row["n"], row["scores"]["chosen"]) == (len(own), pytest.approx(100 * sum(own) / len(own)))
+    in_category = [value for index, value in points.items() if int(index) % 3 == 0]
+    assert (row["n"], row["scores"]["chosen"]) == (
+        len(in_category),
+        pytest.approx(100 * sum(in_category) / len(in_category)),
+    )
 
 
 def test_a_run_under_way_shows_what_there_is(simulated):

@@ -90,10 +90,10 @@ def test_csv_has_all_digits_and_no_formula(simulated):
     table = run_table(simulated.folder)
     assert rows[0] == ["model", *table.columns, "remark"]
     assert [float(cell) if cell else None for cell in rows[1][1:-1]] == [*table.rows[0].values]
-    told = ScoreTable(("a",), (ScoreRow("=cmd()", (1.0,), "+x", frozenset({0})),))
-    assert as_csv(told) == "model,a,remark,estimated\n'=cmd(),1.0,'+x,a\n"
+    scores = ScoreTable(("a",), (ScoreRow("=cmd()", (1.0,), "+x", frozenset({0})),))
+    assert as_csv(scores) == "model,a,remark,estimated\n'=cmd(),1.0,'+x,a\n"
 
 
 def test_markdown_marks_estimates_and_escapes_names():
-    told = ScoreTable(("a",), (ScoreRow("x|y", (1.0,), "", frozenset({0})),))
-    assert as_markdown(told) == "| model | a | remark |\n| --- | --: | --- |\n| x\\|y | ~1.00 |  |\n"
+    scores = ScoreTable(("a",), (ScoreRow("x|y", (1.0,), "", frozenset({0})),))
+    assert as_markdown(scores) == "| model | a | remark |\n| --- | --: | --- |\n| x\\|y | ~1.00 |  |\n"
