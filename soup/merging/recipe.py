@@ -46,8 +46,8 @@ S = TypeVar("S", bound=CheckpointSource)
 class Recipe(BaseModel):
     """Which checkpoints, in which order and with which weights, by which method, into which dtype.
 
-    Args:
-        schema: The version of the format, 1.
+    Attributes:
+        version: That of the format, `schema` in the file.
         strategy: How the soup was chosen, for people; no part of the digest.
         method: A method's name, or a user's own: `FILE.py:CLASS`, with a file path like an ingredient's.
         code: The digest of the file of a user's method, or of one of another package.
