@@ -14,10 +14,12 @@ import inspect
 import os
 import shutil
 import tempfile
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,7 @@ FOLDER_VARIABLE = "LMUData"  # the environment variable that names the folder of
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 START_CHARACTERS = 8  # of base64, that hold the six bytes by which the kinds of image are told apart
 WRITERS = 4
-"""Threads that write images. What a file system does to make a file is done for one folder after the other: so images
-lie in sixteen folders."""
+"""Threads that write images. A file system makes the files of one folder one after the other: so there are sixteen."""
 
 IMAGE_IN_TEXT = "data:image/"
 """How VLMEvalKit begins an image in a prompt that is no file."""
@@ -217,7 +218,7 @@ class ImageFiles:
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="soup-images-"))
-        weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
+        weakref.finalize(self, _remove, self.directory)
         self._paths: dict[str, str] = {}  # by cell: Python remembers the hash of a text it has seen
         self._films: set[str] = set()  # the first frames of those that are known
         self._unwritten: dict[str, str | Film] = {}  # cells, or the film whose frame it is, by path
@@ -274,6 +275,18 @@ class ImageFiles:
             path = f"{self.directory}/{digest[0]}/{digest}{suffix}"
             self._paths[cell], self._unwritten[path] = path, cell
         return self._paths[cell]
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory, all of its folders at once: one by one, each file that is on the disk takes 2 ms."""
+    threads = [threading.Thread(target=shutil.rmtree, args=(path, True)) for path in directory.glob("*/")]
+    with suppress(RuntimeError):  # late at an interpreter's end there are no new threads
+        for thread in threads:
+            thread.start()
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _write_image(path: str, cell: str) -> None:

@@ -229,7 +229,7 @@ class SimulatedPool:
         """How many workers wait for a task."""
         return self.size - len(self._running)
 
-    def want(self, keys: Sequence[tuple[str, Split]]) -> None:
+    def want(self, keys: Sequence[tuple[str, Split]], sure: int = 1) -> None:
         """Do nothing: what was started goes on."""
 
     def start(self, task: EvalTask) -> None:

@@ -203,7 +203,7 @@ def until_done(pool):
     return events
 
 
-def test_a_bet_is_made_in_small_chunks_and_only_where_workers_have_longer_to_wait_than_a_swap_takes():
+def test_a_bet_is_made_only_where_workers_have_longer_to_wait_than_a_swap_takes_but_what_is_sure_is_begun_at_once():
     held = {}
 
     def seconds(number, chunk):
@@ -211,13 +211,13 @@ def test_a_bet_is_made_in_small_chunks_and_only_where_workers_have_longer_to_wai
         held[number] = chunk.recipe.digest
         return float(swap + sum(300 if request[0] == "slow" else 1 for request in chunk.requests))
 
-    for slow, bets in ((0, False), (1, True)):
+    for slow, sure, bets in ((0, 1, False), (1, 1, True), (0, 2, True)):
         held.clear()
         suite = suite_of({"fast": (256, 1), "slow": (slow, 1)})
         pool, workers = dealing(suite, 4, seconds=seconds)
         first, second = task_of("first", suite), task_of("second", suite)
         run(pool, [first])
-        pool.want([second.key, "a bet"])
+        pool.want([second.key, "a bet, or not"], sure)
         pool.start(second)
         offered = False
         while not any(isinstance(event, TaskDone) for event in pool.wait()):

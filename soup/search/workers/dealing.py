@@ -180,6 +180,7 @@ class DealingPool:
     _events: list[Event] = field(default_factory=list)
     _again: list[Chunk] = field(default_factory=list)  # with the files that a worker did not see
     _wanted: list[TaskKey] | None = None
+    _sure: int = 1  # so many of these are wanted whatever comes out
     _ends: dict[int, float] = field(default_factory=dict)  # when workers are expected to be done, by chunk
     _held: dict[int, str] = field(default_factory=dict)  # the candidate whose weights a worker has, by its digest
     _swapping: dict[int, float] = field(default_factory=dict)  # what a chunk is to take but for the swap before it
@@ -201,11 +202,12 @@ class DealingPool:
         if self._wanted and self._wanted[0] not in self._running:
             return len(self.workers.free)
         is_work_left = self._again or self._ranked(self._whole) or self._ranked(self.queue.tasks())
-        return 0 if is_work_left or not self._may_bet() else len(self.workers.free)
+        is_next_sure = any(key not in self._running for key in (self._wanted or [])[: self._sure])
+        return 0 if is_work_left or not (is_next_sure or self._may_bet()) else len(self.workers.free)
 
-    def want(self, keys: Sequence[TaskKey]) -> None:
+    def want(self, keys: Sequence[TaskKey], sure: int = 1) -> None:
         """Take note of the tasks that a search wants now, the first first; what it wants no more has to wait."""
-        self._wanted = list(keys)
+        self._wanted, self._sure = list(keys), sure
 
     def start(self, task: EvalTask) -> None:
         """Start a candidate's evaluation."""
@@ -306,7 +308,7 @@ class DealingPool:
 
     def _is_bet(self, task: EvalTask) -> bool:
         """Whether it may turn out that nobody wants a task: others are wanted before it."""
-        return self._wanted is not None and self._wanted[:1] != [task.key]
+        return self._wanted is not None and task.key not in self._wanted[: self._sure]
 
     def _may_bet(self) -> bool:
         """Whether workers have longer to wait for what is wanted first than a swap takes."""

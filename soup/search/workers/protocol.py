@@ -254,8 +254,11 @@ class WorkerPool(Protocol):
     def idle(self) -> int:
         """How many workers wait, with nothing left to do of what was started."""
 
-    def want(self, keys: Sequence[tuple[str, Split]]) -> None:
-        """Take note of the keys of the tasks that a search wants now, the first first: others may wait."""
+    def want(self, keys: Sequence[tuple[str, Split]], sure: int = 1) -> None:
+        """Take note of the keys of the tasks that a search wants now, the first first: others may wait.
+
+        So many of them are wanted whatever comes out, the others are bets.
+        """
 
     def start(self, task: EvalTask) -> None:
         """Start an evaluation; a worker is idle."""

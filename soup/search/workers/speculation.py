@@ -9,6 +9,7 @@ judged in vain, and stay in the journal.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,9 @@ class SpeculativeRunner:
                 # Else it stumbled over an assumption, which is no fault of the strategy's.
             if not probe.wanted:
                 return strategy(self.scorer)  # once more, which notes the soups that it asks for, and no others
-            self._advance(probe.wanted, self.scorer.suite)
+            # What a strategy asks of single models hangs on no score, as good as always.
+            sure = sum(1 for _ in itertools.takewhile(lambda recipe: len(recipe.names) == 1, probe.wanted))
+            self._advance(probe.wanted, self.scorer.suite, max(1, sure))
 
     def complete(self, recipes: Iterable[Recipe], split: Split) -> None:
         """Have all recipes evaluated over a part of the questions.
@@ -87,7 +90,7 @@ class SpeculativeRunner:
         """
         suite = self.scorer.suite.on(split)
         while wanted := [recipe for recipe in recipes if self.scorer.missing(recipe, suite)]:
-            self._advance(wanted, suite)
+            self._advance(wanted, suite, len(wanted))
 
     def close(self) -> None:
         """End all workers, and show that what they evaluated in vain is over."""
@@ -95,11 +98,11 @@ class SpeculativeRunner:
         for task in self._running.values():
             self._show_end(task, list(task.indices))
 
-    def _advance(self, wanted: list[Recipe], suite: BenchmarkSuite) -> None:
-        """Keep the workers busy with the first of `wanted`, and take in the next events."""
+    def _advance(self, wanted: list[Recipe], suite: BenchmarkSuite, sure: int) -> None:
+        """Keep the workers busy with the first of `wanted`, and take in the next events; so many are no bets."""
         if error := self._failed.get((wanted[0].digest, suite.split)):
             raise error  # the first is no guess: one by one it would have been met here, too
-        self.workers.want([(recipe.digest, suite.split) for recipe in wanted])
+        self.workers.want([(recipe.digest, suite.split) for recipe in wanted], sure)
         for recipe in wanted:
             key = (recipe.digest, suite.split)
             if self.workers.idle and key not in self._running and key not in self._failed:
