@@ -194,9 +194,11 @@ class Asking:
             self.arena.refuse_other_weights({name: recipe.digest for name, recipe in recipes.items()})
             session.evaluate_singles()
         answering = dict(harness.engine.identity())
+        known = {member.recipe: member for member in self.arena.members.values() if member.answering == answering}
         for name, recipe in recipes.items():
-            known = self.arena.members.get(name)
-            if known and (known.recipe, known.answering) == (recipe.digest, answering):
+            if member := known.get(recipe.digest):
+                if member.name != name:
+                    progress.on_warning(f"{name}: the arena has these weights as {member.name}, and takes them once.")
                 continue
             answers = harness.remembered(recipe.digest, run.answers(recipe), self._benchmark)
             self.arena.add(Member(name, recipe.digest, answering, answers))

@@ -76,7 +76,9 @@ def refuse_unheard(host: str, port: int) -> None:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        socket.create_server((host, port), family=family).close()
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
     except OSError as error:
         raise _unheard(host, port, error) from error
 
@@ -84,8 +86,7 @@ def refuse_unheard(host: str, port: int) -> None:
 def _unheard(host: str, port: int, error: OSError) -> EvaluatorError:
     return EvaluatorError(
         f"{host}:{port}: can't be listened at ({error.strerror or error}). Choose another {option_name('port')} or "
-        f"{option_name('host')}; candidates that are to join a page that is served need none, with "
-        f"{option_name('report')}."
+        f"{option_name('host')}. If this arena's page is served there, {option_name('report')} adds candidates to it."
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -61,23 +60,29 @@ def asked_rows(rows: SourceRows, choose: Choose = frame_indices) -> list[AskedRo
     Raises:
         FinetuneError: no rows, rows that can't be read, or ids that stand twice; all are listed.
     """
-    questions, faults = [], []
+    questions: dict[str, AskedRow] = {}
+    faults = []
     for number in range(len(rows)):
         try:
-            questions.append(_asked(rows, number, choose))
+            asked = _asked(rows, number, choose)
         except FinetuneError as error:
             faults.append(str(error))
-    twice = [index for index, count in Counter(row.index for row in questions).items() if count > 1]
-    faults += [f"the id {index} stands twice" for index in twice]
+            continue
+        if asked.index in questions:
+            faults.append(f"{rows.where(number)}: the id {asked.index} stands above, too; expected one for each row")
+        questions[asked.index] = asked
     if faults:
         raise FinetuneError(f"{rows.data_set.path}: rows that can't be asked:\n{bullet_list(faults)}")
     if not questions:
         raise FinetuneError(f"{rows.data_set.path}: no rows in it; expected a question in each.")
-    return questions
+    return [*questions.values()]
 
 
 def _asked(rows: SourceRows, number: int, choose: Choose) -> AskedRow:
     raw = rows.raw(number)
+    if isinstance(raw, Mapping) and not {*raw} & {*TURN_KEYS, *(question for question, _, _ in FLAT.values())}:
+        shown = ", ".join(map(str, raw)) or "nothing"
+        raise RowError(rows.where(number), [Fault("unreadable", f"expected a `question` or `messages`, found {shown}")])
     sample = rows.sample(number, _with_answer(raw) if isinstance(raw, Mapping) else raw)
     contents = [message["content"] for message in sample["messages"] if message["role"] == "user"]
     if sample["messages"][0]["role"] == "system":

@@ -39,7 +39,10 @@ def make_folders(folder: Path) -> None:
     """Make a folder and its missing parents, and sync their entries."""
     if not folder.is_dir():
         make_folders(folder.parent)
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
         sync(folder.parent)
 
 

@@ -6,10 +6,12 @@ import json
 import re
 import shlex
 import shutil
+import socket
 
 import pytest
 from click.testing import CliRunner
 
+from evaluators.answering import endpoint
 from evaluators.arena.record import Arena
 from evaluators.arena.votes import VoteLog, read_votes
 from soup.cli.app import cli
@@ -229,7 +231,11 @@ def test_a_judge_that_can_not_be_read_or_stops_is_told_and_its_votes_stay(here):
         ((), "no arena"),
         (("--prompts", "empty.jsonl", "ckpts/a"), "empty.jsonl: no rows in it"),
         (("--prompts", "bad.jsonl", "ckpts/a"), "rows that can't be asked:\n"),
-        (("--prompts", "twice.jsonl", "ckpts/a"), "the id x stands twice"),
+        (("--prompts", "bad.jsonl", "ckpts/a"), r"bad.jsonl, line 2, image 1 \(none.png\): no such file"),
+        (("--prompts", "bad.jsonl", "ckpts/a"), r"bad.jsonl, line 3: expected an object"),
+        (("--prompts", "bad.jsonl", "ckpts/a"), r"bad.jsonl, line 4: expected a `question` or `messages`, found image"),
+        (("--prompts", "bad.jsonl", "ckpts/a"), r"bad.jsonl, line 5, image 1 \(speaker.py\): not a picture"),
+        (("--prompts", "twice.jsonl", "ckpts/a"), "twice.jsonl, line 2: the id x stands above, too"),
         (("--prompts", "prompts.jsonl", "ckpts/none"), "ckpts/none: "),
         (("--prompts", "prompts.jsonl", "ckpts/a", "--judge-model", "x"), "A judge needs both"),
         (("--prompts", "prompts.jsonl", "ckpts/a", "--report", "--baseline", "z"), "no candidate 'z'. Known: a"),
@@ -239,7 +245,9 @@ def test_a_judge_that_can_not_be_read_or_stops_is_told_and_its_votes_stay(here):
 )
 def test_bad_input_is_told_in_a_sentence(here, words, why):
     (here / "empty.jsonl").write_text("")
-    (here / "bad.jsonl").write_text('{"question": "", "image": "0.png"}\n{"image": "none.png", "question": "Q"}\n7')
+    rows = [{"question": "", "image": "0.png"}, {"image": "none.png", "question": "Q"}, 7, {"image": "0.png"}]
+    rows += [{"image": "speaker.py", "question": "Q"}]
+    (here / "bad.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (here / "twice.jsonl").write_text('{"id": "x", "question": "Q"}\n' * 2)
     with pytest.raises(SoupError, match=why):
         run(*words, "--run-dir", "x.arena", *SPEAKER)
@@ -259,6 +267,54 @@ def test_another_checkpoint_of_a_known_name_and_other_prompts_are_refused(here):
     write_prompts(here / "prompts.jsonl", count=7)
     with pytest.raises(SoupError, match=r"an arena of other questions \(1 differ, e.g. q6\)"):
         run(*COMMAND, "--report")
+
+
+def test_weights_that_the_arena_has_under_another_name_are_taken_once(here):
+    run(*COMMAND, "--report")
+    shutil.copytree(here / "ckpts" / "a", here / "other" / "copy")
+    done = run("other/copy", "--run-dir", "prompts.arena", *SPEAKER, "--report")
+    assert "copy: the arena has these weights as a, and takes them once" in done.stderr
+    assert [*Arena(here / "prompts.arena").members] == ["a", "b"]
+
+
+def test_a_candidate_that_answers_by_another_engine_takes_its_own_place_whatever_was_removed(here):
+    run("ckpts/c", *COMMAND, "--report")
+    folder = here / "prompts.arena" / "candidates"
+    next(folder.glob("001-*")).unlink()
+    with JudgeServer(lambda prompt, temperature: "anew") as server:
+        engine = ("--engine", "openai", "--engine-url", server.url)
+        run("ckpts/a", "--run-dir", "prompts.arena", *engine, "--report")
+    assert sorted(path.name for path in folder.iterdir()) == ["002-a.json", "003-b.json"]
+    members = Arena(here / "prompts.arena").members
+    assert {name: {*member.answers.values()} == {"anew"} for name, member in members.items()} == {"b": False, "a": True}
+
+
+def test_asking_warns_of_no_scores_that_are_the_same(here):
+    assert "warning" not in run(*COMMAND, "--report").stderr
+
+
+def test_a_judge_that_does_not_answer_is_told_before_anybody_is_asked(here, monkeypatch):
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE_SECONDS", 0.0)
+    judge = ("--judge-url", "http://127.0.0.1:9", "--judge-model", "wise", "--report")
+    with pytest.raises(
+        SoupError, match=r"(?s)the judge wise .* does not answer.*or leave --judge-model out, and people"
+    ):
+        run(*COMMAND, *judge)
+    assert not asked(here)
+
+
+def test_a_page_that_could_not_be_served_is_told_before_anybody_is_asked(here):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        pytest.raises(SoupError, match=r"can't be listened at \(Address already in use\)\. .*--report adds candidates"),
+    ):
+        run(*COMMAND, "--port", str(other.getsockname()[1]))
+    assert not asked(here)
+
+
+def test_an_arena_below_a_file_is_told(here):
+    with pytest.raises(NotADirectoryError, match=r"prompts\.jsonl"):
+        run(*COMMAND, "--run-dir", "prompts.jsonl/x", "--report")
 
 
 def test_an_interrupted_arena_asks_only_for_the_rest(here):
