@@ -143,6 +143,10 @@ def open_writer(location: str, model: str | None, settings: EvalSettings, *, see
         writer: TextWriter = EndpointWriter(location, model)
     elif model is not None:
         raise EvaluatorError(f"{location}: is a checkpoint, and has no models of other names ({model}).")
+    elif not Path(location).is_dir():
+        raise EvaluatorError(
+            f"{location}: expected a checkpoint's directory, or the address of an endpoint (http://...)."
+        )
     else:
         writer = LocalWriter(Path(location), TransformersModel if sees_pictures else LanguageModel, settings)
     writer.check()

@@ -60,9 +60,8 @@ class Prompter:
         has_prompt = self.has_template or name in PLAIN_PROMPTS
         if getattr(self.processor, "image_processor", None) is None or not has_prompt:
             raise EvaluatorError(
-                f"{directory}: {option_name('model')} auto needs a processor with an image processor and a "
-                "chat template, found "
-                f"{name}; give a model of your own with {option_name('model')} FILE.py:CLASS."
+                f"{directory}: a vision-language model needs a processor with an image processor and a chat template, "
+                f"found {name}. Searches also take a model of your own: {option_name('model')} FILE.py:CLASS."
             )
         self.tokenizer: Any = self.processor.tokenizer
         self._directory = directory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ from typing import Any
 from finetune.data import IGNORED, Collator, Corpus, FeatureCache, RowTokenizer
 from finetune.data.held_out import training_row
 from finetune.data.row_scan import RowScanner
-from finetune.data.rows import RowError
 from finetune.data.tokens import knows_tiles
-from finetune.jobs import read_plan
+from finetune.jobs import Job, read_plan
 from finetune.launching.data_check import open_start_processor
 from finetune.training.other_families import ProcessorCollator
 from soup.errors import FinetuneError
@@ -23,7 +22,7 @@ LEARNT = "\u27e6{}\u27e7"  # white square brackets, which texts hardly hold
 
 
 def show_rows(config_path: Path | str, count: int) -> Iterator[str]:
-    """Give the first good rows of each data set as its start's model sees them.
+    """Give the first good rows of each data set that is here as its start's model sees them.
 
     Args:
         config_path: the YAML file.
@@ -38,11 +37,18 @@ def show_rows(config_path: Path | str, count: int) -> Iterator[str]:
         raise FinetuneError(
             f"{config_path}: rows can be shown once the start is here, for its tokenizer and template make them."
         )
+    return _rows(jobs, processor, count)
+
+
+def _rows(jobs: Sequence[Job], processor: Any, count: int) -> Iterator[str]:
     length = max(job.settings.max_length for job in jobs)
     collator = Collator(processor, FeatureCache(0)) if knows_tiles(processor) else ProcessorCollator(processor, length)
     scanner, tokens = RowScanner(processor, length, exact=True), RowTokenizer(processor)
     for data_set in {repr(each): each for job in jobs for each in job.data}.values():
-        corpus, shown = Corpus([data_set]), 0
+        try:
+            corpus, shown = Corpus([data_set]), 0
+        except FinetuneError:  # --check tells of it
+            continue
         for i in range(len(corpus)):
             if shown == count:
                 break
@@ -51,7 +57,7 @@ def show_rows(config_path: Path | str, count: int) -> Iterator[str]:
                     continue
                 row = training_row(corpus, i, tokens, i)
                 batch = collator([row])
-            except (RowError, FinetuneError):  # --check tells of it
+            except FinetuneError:  # as above
                 continue
             shown += 1
             yield _shown(row["where"], batch, processor)

@@ -102,6 +102,7 @@ class Selector:
         self.benchmarks = config.parse()
         if not self.benchmarks:
             raise EvaluatorError(f"Nothing to choose by: pass {option_name('eval')}.")
+        build_suite(self.benchmarks, config.settings)  # what is missing is told before anything is trained
 
     @property
     def folder(self) -> Path:
@@ -126,7 +127,6 @@ class Selector:
         Raises:
             SoupError: a job failed, or a harness.
         """
-        build_suite(self.benchmarks, self.config.settings)  # what is missing is told before anything is trained
         self.voice.stage("training on each data set")
         launch.finetune(self.path, progress=self.voice.progress, listener=self.voice.training)
         checkpoints = [self._base(), *(self.home / self.pool.out / name for name in self.pool.added)]

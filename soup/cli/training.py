@@ -219,6 +219,7 @@ def _check(values: Values) -> None:
     with needs_extra():
         from finetune.launching.data_check import COLUMNS, check
         from finetune.launching.shown_rows import show_rows
+    shown = show_rows(values["config"], values["show"]) if values["show"] else ()  # what it lacks is told at once
     with open_board(values) as board:
         report = check(values["config"], board.show_rows, decode=values["decode"], faults_to=values["bad_rows"])
     if values["as_json"]:
@@ -226,7 +227,7 @@ def _check(values: Values) -> None:
     else:
         print_rows(COLUMNS, report.lines(), right=range(2, len(COLUMNS)))
         lines = [*(f"problem: {text}" for text in report.errors), *(f"note: {text}" for text in report.notes)]
-        for text in show_rows(values["config"], values["show"]) if values["show"] else ():
+        for text in shown:
             print_line(text + "\n", keep="\n")
         print_line("\n".join([*lines, f"{len(report.errors)} problems, {len(report.notes)} notes"]), keep="\n")
     if not report.ok:

@@ -167,6 +167,20 @@ def test_an_endpoint_captions_and_fuses_and_nothing_is_asked_twice(here):
     assert first["written_by"] == {"synthetic": "a-model", "fused": "a-model"}
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--captioner", "no vlm"), "no vlm: expected a checkpoint's directory, or the address of an endpoint"),
+        (("--fuser", "no llm"), "no llm: expected a checkpoint's directory"),
+        (("--captioner", "vlm", "--captioner-model", "x"), "has no models of other names"),
+        (("--captioner", "vlm", "--caption-prompt", "0.png"), "0.png: can't be read as text"),
+    ],
+)
+def test_what_can_t_write_captions_is_told_in_a_sentence(here, words, why):
+    with pytest.raises(SoupError, match=why):
+        run(*CAPFUSE, *words)
+
+
 def test_nothing_to_write_captions_with_is_wrong_usage(here):
     done = CliRunner().invoke(cli, ["data", *CAPFUSE])
     assert (done.exit_code, "expected --captioner, --fuser, or both" in done.output) == (2, True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from finetune.launching.data_check import check
 from finetune.launching.shown_rows import LEARNT, show_rows
+from soup.cli.app import cli
 from soup.errors import FinetuneError
 from tests.helpers.training_basics import write_rows
 from tests.helpers.vlm_families import save_family
@@ -104,4 +107,13 @@ def test_rows_are_shown_as_the_model_sees_them(root, kind):
 def test_rows_of_a_start_that_is_not_here_are_not_shown(root):
     checked(root, "tiny")
     with pytest.raises(FinetuneError, match="once the start is here"):
-        list(show_rows(root / "pool.yaml", 2))
+        show_rows(root / "pool.yaml", 2)
+
+
+def test_a_data_set_that_is_not_here_hides_no_rows_of_others_and_no_problem(root):
+    checked(root, "llava", added={"a": "a", "gone": "none.jsonl"})
+    assert len(list(show_rows(root / "pool.yaml", 1))) == 2
+    done = CliRunner().invoke(cli, ["finetune", str(root / "pool.yaml"), "--check", "--show", "1"])
+    assert done.exit_code == 1
+    assert done.stdout.count(LEARNT[0]) == 2
+    assert re.search(r"problem: gone: .*none\.jsonl: expected a data set here, but there is no such file", done.stdout)

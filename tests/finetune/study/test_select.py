@@ -13,7 +13,7 @@ from finetune.config_file import read_config
 from finetune.study.run import run_study
 from finetune.study.select import Selector
 from soup.cli.app import cli
-from soup.errors import FinetuneError, RecipeError
+from soup.errors import EvaluatorError, FinetuneError, RecipeError
 from soup.evaluation.config import EvalConfig
 from tests.finetune.study.test_study import LEARNT, Trainer, distance
 from tests.helpers.toy_pools import calls, make_judge
@@ -113,6 +113,12 @@ def test_what_can_t_be_chosen_from_is_refused_before_anything_is_trained(home, t
     with pytest.raises((FinetuneError, RecipeError), match=why):
         Selector(home / "pool.yaml", EVAL, accept)
     assert trainer.trained == []
+
+
+def test_a_benchmark_that_is_not_there_is_told_by_a_dry_run(home, trainer):
+    words = ["select", "pool.yaml", "--eval", "python:judge/none.py:score", "--dry-run"]
+    with pytest.raises(EvaluatorError, match=r"none\.py"):
+        CliRunner().invoke(cli, words, catch_exceptions=False)
 
 
 def test_the_command_prints_what_it_kept_and_a_plan(home, trainer):
