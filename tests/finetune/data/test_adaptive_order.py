@@ -74,6 +74,25 @@ def test_later_shares_change_no_earlier_row():
     assert sum(row < 9 for row in rows[1][20:]) == 9
 
 
+def test_shares_hold_for_later_stretches_too_and_are_seen_by_processes_that_read_ahead():
+    strata = [Stratum(i, name, (9, 0, 0), np.arange(9) + 9 * i, Fraction(1)) for i, name in enumerate("ab")]
+    order = AdaptiveOrder(strata, 1, 10, 3)
+    order.set_shares(1, {"a": 0.9, "b": 0.1})
+    assert [order.shares_of(stretch)["a"] for stretch in range(4)] == [0.5, 0.9, 0.9, 0.9]
+    assert order.shares.is_shared()
+
+
+def test_strata_of_one_category_keep_their_ratio():
+    strata = [
+        Stratum(0, "a", (9, 0, 0), np.arange(9), Fraction(1)),
+        Stratum(1, "a", (9, 0, 0), np.arange(9, 18), Fraction(2)),
+        Stratum(2, "b", (9, 0, 0), np.arange(18, 27), Fraction(1)),
+    ]
+    order = made(strata, [{"a": 0.5, "b": 0.5}], 60)
+    counts = np.bincount([order[position] // 9 for position in range(60)])
+    assert counts.tolist() == [10, 20, 30]
+
+
 def test_the_rule_is_that_of_dynamic_batch_loading():
     adapt = Adapt(every=1, reference={"a": 1.0, "b": 2.0})
     weighed = reweigh({"a": 0.5, "b": 0.5}, {"a": 1.5, "b": 1.0}, adapt)
@@ -81,6 +100,8 @@ def test_the_rule_is_that_of_dynamic_batch_loading():
         "a": pytest.approx(math.exp(0.5) / (1 + math.exp(0.5))),
         "b": pytest.approx(1 / (1 + math.exp(0.5))),
     }
+    kept = reweigh({"a": 0.5, "b": 0.5}, {"a": 1.0, "b": 0.5}, adapt)
+    assert kept == {"a": 0.5, "b": 0.5}, "a loss below its reference is none the less"
     gentle = reweigh({"a": 0.5, "b": 0.5}, {"a": 1.5, "b": 1.0}, Adapt(every=1, rate=0.1))
     assert 0.5 < gentle["a"] < 0.52
     assert sum(reweigh({"a": 0.2, "b": 0.8}, {"a": 900.0, "b": 0.0}, adapt).values()) == pytest.approx(1)

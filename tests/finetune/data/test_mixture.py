@@ -172,6 +172,37 @@ def test_mm15s_mixture_comes_out_as_its_paper_has_it():
     assert abs(single - 0.8) < 0.06
 
 
+def test_strata_of_less_than_a_row_an_epoch_come_in_different_epochs_and_by_the_seed():
+    sets, rows = plain(*[1] * 40, weights=[0.5] * 40, categories=["general"] * 40)
+    strata = strata_of(sets, rows, kinds_of(rows, *[1] * 40), Mixture())
+    first, other = (set(Order(strata, seed).of_epoch(0).tolist()) for seed in (1, 2))
+    assert 10 < len(first) < 30
+    assert first != other
+    assert first | set(Order(strata, 1).of_epoch(1).tolist()) == set(range(40))
+
+
+def test_shares_of_groups_that_sum_to_1_but_for_rounding_leave_an_epoch_as_long_as_it_was():
+    sets, rows = plain(10, 10, 10)
+    groups = {"text_only": 0.3333333, "single_image": 0.3333333, "several_images": 0.3333333}
+    assert made((sets, rows, kinds_of(rows, 0, 1, 2), Mixture(groups=groups)))[1].epoch_rows == 30
+
+
+def test_a_group_may_have_the_share_0_and_no_rows_but_no_share_of_rows_that_are_left_out():
+    sets, rows = plain(4, 4, categories=["general", "math"])
+    kinds = kinds_of(rows, 1, 0)
+    strata, _ = made((sets, rows, kinds, Mixture(groups={"single_image": 1, "text_only": 0, "several_images": 0})))
+    assert [stratum.data_set for stratum in strata] == [0]
+    halves = Mixture(categories={"math": 0}, groups={"single_image": 0.5, "text_only": 0.5})
+    with pytest.raises(FinetuneError, match=r"groups\.text_only: no rows are left of it"):
+        strata_of(sets, rows, kinds, halves)
+
+
+def test_no_more_than_two_epochs_are_kept():
+    order = made((*plain(5), [np.ones(5, int)], Mixture()))[1]
+    assert [order[position] for position in range(30)]
+    assert [first for first, _ in order.kept] == [25, 20]
+
+
 def test_groups_that_are_not_named_are_left_out():
     sets, rows = plain(10, 10)
     strata = strata_of(sets, rows, kinds_of(rows, 0, 1), Mixture(groups={"single_image": 1}))

@@ -273,6 +273,11 @@ def test_first_fit_places_each_row_once_within_the_room(lengths, room):
     assert len(loads) < 2 or loads[0] + loads[1] > room
 
 
+def test_the_longest_rows_are_laid_first_and_packs_stand_by_their_first_rows():
+    assert first_fit([3, 5, 7, 5], 10) == [[0, 2], [1, 3]]
+    assert first_fit([1, 9, 10], 10) == [[0, 1], [2]]
+
+
 def test_a_row_longer_than_a_pack_is_no_pack_of_its_own():
     with pytest.raises(ValueError, match="a row of 9 tokens for packs of 8"):
         first_fit([3, 9], 8)
@@ -288,6 +293,7 @@ def test_packs_are_a_function_of_their_number(lengths, start):
     expected = [whole[n] for n in range(start + 5)]
     again = Packs(length_at, 20, window=8)
     assert [again[n] for n in range(start, start + 5)] == expected[start:]
+    assert [again[n] for n in range(start)] == expected[:start], "back again"
 
 
 @hypothesis_settings(max_examples=50)

@@ -14,10 +14,11 @@ from transformers import AutoModelForImageTextToText
 
 from finetune.config import DataSet, TrainSettings
 from finetune.data import Collator, Corpus, FeatureCache, RowTokenizer
-from finetune.data.held_out import hold_out, training_row
+from finetune.data.held_out import HeldOutRows, hold_out, training_row
 from finetune.data.row_scan import RowScanner, scan_rows
 from finetune.jobs import JobStatus, read_stamp, read_state
 from finetune.launching.digests import Digests
+from finetune.points.tiny import tiny_processor
 from finetune.training import validation
 from finetune.training.best_model import best_folder, best_step
 from finetune.training.job import run
@@ -63,8 +64,27 @@ def test_a_share_of_each_data_set_is_held_out_whatever_the_others_are(data, tmp_
     assert len(held) == 6
     assert learnt.sum() == 18
     assert list(held_of_both[:6]) == list(held)
-    assert [int(i) >= 24 for i in held_of_both] == [False] * 6 + [True] * 2
+    (held_of_other,), _ = hold_out(of_other := Corpus([DataSet(path=str(other))]), scan_of(of_other), [0.25])
+    assert list(held_of_both[6:] - 24) == list(held_of_other)
+    assert len(held_of_other) == 2
     assert not learnt_of_both[held_of_both].any()
+
+
+def test_rows_serve_one_purpose_and_a_small_share_is_one_row(data):
+    corpus = Corpus([DataSet(path=str(data))])
+    scan = scan_of(corpus)
+    scan.good[:4] = False
+    (first, second, none), learnt = hold_out(corpus, scan, [0.01, 0.5, 0.0])
+    assert (len(first), len(second), len(none), int(learnt.sum())) == (1, 10, 0, 9)
+    assert not {*first} & {*second}
+    assert not learnt[[*range(4), *first, *second]].any()
+
+
+def test_rows_to_look_at_stand_by_category_and_the_first_comes_after_the_last(data):
+    sets = [DataSet(path=str(data), category=name) for name in "ba"]
+    rows = HeldOutRows(Corpus(sets), np.array([3, 30, 1, 25]), RowTokenizer(tiny_processor()))
+    assert (rows.indices, rows.categories) == ([25, 30, 1, 3], ["a", "a", "b", "b"])
+    assert [rows.after(rows[n])["where"] for n in (0, 3)] == [rows[1]["where"], rows[0]["where"]]
 
 
 def test_what_says_the_same_as_a_held_out_row_is_not_learnt(tmp_path):
