@@ -59,6 +59,18 @@ def test_what_workers_need_is_imported_once_by_a_process_that_is_none_of_them(tm
     assert importer not in {str(os.getpid()), *(worker for _, worker in seen)}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is imported before a fork")
+def test_where_an_import_asked_for_gpus_each_worker_is_a_new_process_that_may_use_them(tmp_path, monkeypatch):
+    poison = "import torch\n\ntorch.cuda._is_in_bad_fork = lambda: True\n"  # as torch itself says it after a fork
+    (tmp_path / "slow_library.py").write_text(IMPORTED + poison)
+    (tmp_path / "seeing.py").write_text(SEEING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(session, "_imports", lambda benchmarks, settings: ("slow_library",))
+    pool = make_pool(tmp_path / "ckpts", HEADS)
+    flat.cook("average", pool=pool, eval=[f"python:{tmp_path / 'seeing.py'}:score"], out=tmp_path / "out", workers=1)
+    assert (tmp_path / "seen.txt").read_text().startswith("False ")
+
+
 def test_a_server_that_is_killed_is_started_anew(tmp_path):
     run = RunDirectory(tmp_path)
     spec = WorkerSpec((("a", str(tmp_path / "nowhere")),), None, (), EvalSettings(), MergeOptions(), run, {})
@@ -80,13 +92,13 @@ def test_a_run_that_is_killed_takes_its_busy_workers_along(tmp_path):
     judge, pool = make_judge(tmp_path / "judge"), make_pool(tmp_path / "ckpts", HEADS)
     line = [sys.executable, "-m", "soup", "greedy", "--pool", str(pool), "--eval", f"python:{judge}:doze"]
     process = subprocess.Popen([*line, "-o", str(tmp_path / "out"), "--workers", "2"], start_new_session=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not calls(judge) and time.monotonic() < until:
         time.sleep(0.1)
     assert calls(judge), "a worker is at it"
     process.kill()
     process.wait()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while is_there(process.pid) and time.monotonic() < until:
         time.sleep(0.1)
     assert not is_there(process.pid)

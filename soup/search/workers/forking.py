@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
-__all__ = ["ForkServer", "fork_workers"]
+__all__ = ["ForkServer", "fork_workers", "run_anew"]
 
 START = "import sys; sys.path[:] = sys.argv[3:]; from soup.search.workers.worker import main; main()"
 """What the process runs: modules are looked for where this process does, and nowhere else (-P)."""
@@ -139,6 +139,18 @@ def fork_workers(control: socket.socket, imports: Sequence[str]) -> Connection:
             os.close(file)
         os.environ.update(request["environment"])
         return Connection(connection)
+
+
+def run_anew(code: str, connection: Connection) -> NoReturn:
+    """Become a new Python in place of this fork, for a library that no fork may use was used before it.
+
+    Args:
+        code: What it runs; `sys.argv[1]` is the connection's number.
+        connection: What it keeps.
+    """
+    os.set_inheritable(connection.fileno(), True)
+    before = "import sys; sys.path[:] = sys.argv[2:]; from multiprocessing.connection import Connection; "
+    os.execv(sys.executable, [sys.executable, "-P", "-c", before + code, str(connection.fileno()), *sys.path])
 
 
 def _line(request: Mapping[str, object]) -> bytes:

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.candidate import SoupCandidate, make_candidate
 from soup.evaluation.harnesses import answer
 from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, bounded, evaluate_once
-from soup.search.workers.forking import fork_workers
+from soup.search.workers.forking import fork_workers, run_anew
 from soup.search.workers.protocol import (
     AnswersEvent,
     Chunk,
@@ -41,7 +42,7 @@ from soup.search.workers.protocol import (
 from soup.support.options import speak_in_flags
 from soup.support.plugins import EVALUATORS, import_plugin_modules
 
-__all__ = ["Worker", "main"]
+__all__ = ["Worker", "main", "serve"]
 
 ANSWERS_SECONDS = 1.0
 """How often a worker tells how many prompts are answered, at most."""
@@ -154,6 +155,13 @@ def main() -> None:
     """Become workers, each of which serves the jobs that come over its connection until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us in order
     connection = fork_workers(socket.socket(fileno=int(sys.argv[1])), sys.argv[2].split(",") if sys.argv[2] else ())
+    if "torch" in sys.modules and sys.modules["torch"].cuda._is_in_bad_fork():  # what was imported asked for GPUs
+        run_anew("from soup.search.workers.worker import serve; serve(Connection(int(sys.argv[1])))", connection)
+    serve(connection)
+
+
+def serve(connection: Connection) -> None:
+    """Serve the jobs that come over a connection until the parent is gone."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
     atexit.register(gc.freeze)  # else Python looks for garbage at its end, for a second
     try:
