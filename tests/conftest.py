@@ -20,6 +20,14 @@ hypothesis.settings.load_profile("soup")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def _default_signals():
+    """What a test that runs the command line in this process leaves is not the next one's."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Models as small as the tests' lose more to waiting for each other's threads than they gain."""

@@ -13,6 +13,7 @@ import pytest
 import soup
 from soup.errors import EvaluatorError, PoolError, RecipeError, SoupError
 from soup.merging import merge as merge_module
+from soup.search import preparation
 from soup.search import run as run_module
 from tests.helpers.toy_pools import calls, make_judge, make_pool
 
@@ -134,7 +135,8 @@ def test_a_soup_that_is_written_is_planned_once(here, monkeypatch):
         plans.append(recipe.names)
         return merge_module.plan_merge(recipe, *others)
 
-    monkeypatch.setattr(run_module, "plan_merge", plan_merge)
+    for module in (preparation, run_module):
+        monkeypatch.setattr(module, "plan_merge", plan_merge)
     soup.cook("average", "ckpts", out="average")
     assert plans == [("a", "b", "c", "d")], "the plan that was checked is the plan that is written"
     plans.clear()

@@ -177,7 +177,7 @@ def test_a_pool_of_fine_tunes_shows_its_jobs_and_an_interrupt_leaves_their_check
     stopped = run_in_terminal([sys.executable, "-c", POOL], cwd=tmp_path, stop_at=r"^\w +running +([5-9]|1\d)/20 ")
     assert stopped.code == 130
     assert stopped.having(r"^job +state +step +loss +speed +left$")
-    assert stopped.having(r"^\d running, \d waiting, about \d+ s left$")
+    assert stopped.having(r"^\d running, \d waiting, about \d+ (s|min) left$")
     assert stopped.having(r"^stopping \d jobs?, each after a checkpoint; interrupt again to end them at once")
     assert [line for line in stopped.last if line][-1] == "interrupted"
     assert not any("running" in line for line in stopped.last)
