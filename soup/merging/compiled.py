@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from soup.checkpoints.dtypes import Dtype
 from soup.merging import kernel_library
 from soup.merging.kernel_library import DTYPE_NAMES, address_of
+from soup.merging.scratch import Scratch
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +108,7 @@ class Arithmetic:
 
 
 class Magnitudes(NamedTuple):
-    """What the bits of differences to the base say, as float32 numbers without their signs.
+    """What the bits of an input's differences to the base say, as float32 numbers without their signs.
 
     Args:
         moved: How many are not 0.
@@ -189,42 +190,55 @@ def pair_sums(
     return (list(products), list(moved)) if done else None
 
 
-def magnitudes(values: torch.Tensor, base: torch.Tensor, low: int, last: int) -> Magnitudes | None:
-    """Look at the bits of |values - base| as float32 numbers, which are ordered as the magnitudes are.
+def magnitudes(
+    inputs: Sequence[torch.Tensor], base: torch.Tensor, intervals: Sequence[tuple[int, int]], scratch: Scratch
+) -> list[Magnitudes] | None:
+    """Look at the bits of |input - base| as float32 numbers, which are ordered as the magnitudes are.
 
     Args:
-        values: An ingredient's block.
+        inputs: The ingredients' blocks.
         base: The base's.
-        low: The least bits that lie inside, above 0.
-        last: The largest.
+        intervals: For each ingredient the least bits that lie inside, above 0, and the largest.
+        scratch: Lends memory for those inside, until the next call.
 
     Returns:
-        What they say; None: in torch.
+        What they say, for each ingredient; None: in torch.
     """
     import torch
 
-    library, code = kernel_library.load_library(), _tensor_code([values, base])
+    library, code = kernel_library.load_library(), _tensor_code([*inputs, base])
     if library is None or code is None:
         return None
-    total, numbers, count = ctypes.c_double(), (ctypes.c_int64 * 3)(), values.numel()
-    inside = torch.empty(count + 1, dtype=torch.int32)
-    addresses = values.data_ptr(), base.data_ptr()
-    done = library.soup_magnitudes(
-        code, *addresses, count, low, last, inside.data_ptr(), ctypes.byref(numbers), ctypes.byref(total)
-    )
-    return Magnitudes(numbers[0], numbers[1], inside[: numbers[2]], total.value) if done else None
+    count, elements = len(inputs), base.numel()
+    pointers = (ctypes.c_void_p * count)(*(values.data_ptr() for values in inputs))
+    bounds = (ctypes.c_uint32 * (2 * count))(*(bound for interval in intervals for bound in interval))
+    inside = scratch.empty(torch.int32, 0, (count, elements + 1))
+    numbers, totals = (ctypes.c_int64 * (3 * count))(), (ctypes.c_double * count)()
+    if not library.soup_magnitudes(
+        code, count, pointers, base.data_ptr(), elements, bounds, inside.data_ptr(), numbers, totals
+    ):
+        return None
+    return [
+        Magnitudes(numbers[3 * k], numbers[3 * k + 1], inside[k, : numbers[3 * k + 2]], totals[k]) for k in range(count)
+    ]
 
 
-def add_counts(numbers: torch.Tensor, shift: int, counts: torch.Tensor) -> bool:
-    """Count numbers, of int32 from 0, shifted to the right, into counts of int64; False: in torch, nothing is done.
+def add_counts(numbers: Sequence[torch.Tensor], shift: int, counts: torch.Tensor) -> bool:
+    """Count numbers, shifted to the right; False: in torch, nothing is done.
 
-    That of a number n is at n ^ (n >> 9): differences of 16-bit values end in zeros, and counters at a distance of
-    powers of two get into each other's way in the processor.
+    Args:
+        numbers: For each row of counts some, of int32, from 0.
+        shift: By how many bits.
+        counts: [rows, counters] of int64, to which is added. That of a number n is at n ^ (n >> 9): differences of
+            16-bit values end in zeros, and counters at a distance of powers of two get into each other's way in the
+            processor.
     """
-    library = kernel_library.load_library()
+    library, rows = kernel_library.load_library(), len(numbers)
     if library is None:
         return False
-    library.soup_count(numbers.data_ptr(), numbers.numel(), shift, counts.data_ptr())
+    pointers = (ctypes.c_void_p * rows)(*(row.data_ptr() for row in numbers))
+    lengths = (ctypes.c_int64 * rows)(*map(len, numbers))
+    library.soup_count(rows, pointers, lengths, shift, counts.data_ptr(), counts.shape[1])
     return True
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from soup.checkpoints.digest import ByteProgress, leaves
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["StreamedFirstPass"]
+
+HEADS = 32
+"""The heads of how many leaves are one block of a sample."""
+
+_Piece = tuple[int, int]
+"""The first of some elements in their tensor, and how many they are."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class StreamedFirstPass:
         self, statistic: Callable[[Block], torch.Tensor], sample: int | None = None
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield each tensor's name with the sum of a statistic over its blocks, in order; see `FirstPass`."""
-        units = ((spec, start, count) for spec in self._floats() for start, count in self._units(spec, sample))
+        units = ((spec, pieces) for spec in self._floats() for pieces in self._units(spec, sample))
         progress = self.progress if sample is None else None  # a sample is little
         threads = self.threads or default_threads()
         local = threading.local()
@@ -78,8 +85,8 @@ class StreamedFirstPass:
         with single_threaded_torch() as prepare, _shut_down(ThreadPoolExecutor(threads, initializer=prepare)) as pool:
             prepare()  # this thread adds up: torch's own threads would wait for work all the time
             name, total = "", None
-            for spec, start, count in units:
-                waiting.append((spec, pool.submit(self._value, local, statistic, spec, start, count, progress)))
+            for spec, pieces in units:
+                waiting.append((spec, pool.submit(self._value, local, statistic, spec, pieces, progress)))
                 if len(waiting) > 2 * threads:  # no more results than this are ever held
                     name, total, done = _add(name, total, *waiting.popleft())
                     yield from done
@@ -92,32 +99,49 @@ class StreamedFirstPass:
     def _floats(self) -> list[TensorSpec]:
         return [spec for spec in self.specs if spec.dtype.kind == "float" and spec.elements]
 
-    def _units(self, spec: TensorSpec, sample: int | None) -> Iterator[tuple[int, int]]:
+    def _units(self, spec: TensorSpec, sample: int | None) -> Iterator[Sequence[_Piece]]:
+        """Yield what makes a block: a leaf, the whole tensor, or the heads of a few leaves."""
         if takes_whole(self.blend, spec):
-            yield 0, spec.elements
+            yield [(0, spec.elements)]
+        elif sample is None:
+            yield from ([leaf] for leaf in leaves(spec))
         else:
-            yield from ((start, min(count, sample or count)) for start, count in leaves(spec))
+            heads = ((start, min(count, sample)) for start, count in leaves(spec))
+            while pieces := list(islice(heads, HEADS)):
+                yield pieces
 
     def _value(
         self,
         local: threading.local,
         statistic: Callable[[Block], torch.Tensor],
         spec: TensorSpec,
-        start: int,
-        count: int,
+        pieces: Sequence[_Piece],
         progress: ByteProgress | None,
     ) -> torch.Tensor:
+        import torch
+
         inputs = self._inputs_of(local, spec.name)
-        sizes = [count * source.spec.dtype.bits // 8 for source in inputs.sources]
+        parts = []
+        for start, count in pieces:
+            values = inputs.values(self._read(local, inputs, start, count), start, self.scratch)
+            parts.append(values if len(pieces) == 1 else [each.clone() for each in values])
+            if progress:
+                progress(sum(count * source.spec.dtype.bits // 8 for source in inputs.sources))
+        values = parts[0] if len(parts) == 1 else [torch.cat(each) for each in zip(*parts, strict=True)]
+        return statistic(inputs.blend.block(inputs.specs, values, pieces[0][0]))
+
+    def _read(self, local: threading.local, inputs: TensorInputs, start: int, count: int) -> list[memoryview]:
+        """Read elements of every source into this thread's buffers."""
+        widths = [source.spec.dtype.bits // 8 for source in inputs.sources]
         held: list[bytearray] = getattr(local, "buffers", [])
-        if len(held) < len(sizes) or any(len(buffer) < size for buffer, size in zip(held, sizes, strict=False)):
-            held = local.buffers = [bytearray(size) for size in sizes]
-        views = [memoryview(buffer)[:size] for buffer, size in zip(held, sizes, strict=False)]
-        for source, view in zip(inputs.sources, views, strict=True):
-            source.checkpoint.read_into(source.spec.name, start * source.spec.dtype.bits // 8, view)
-        if progress:
-            progress(sum(sizes))
-        return statistic(inputs.blend.block(inputs.specs, inputs.values(views, start, self.scratch), start))
+        if len(held) < len(widths) or any(
+            len(buffer) < count * width for buffer, width in zip(held, widths, strict=False)
+        ):
+            held = local.buffers = [bytearray(count * width) for width in widths]
+        views = [memoryview(buffer)[: count * width] for buffer, width in zip(held, widths, strict=False)]
+        for source, view, width in zip(inputs.sources, views, widths, strict=True):
+            source.checkpoint.read_into(source.spec.name, start * width, view)
+        return views
 
     def _inputs_of(self, local: threading.local, name: str) -> TensorInputs:
         """Plan how a tensor is read; the last plan is held, for all leaves share its factors."""

@@ -35,9 +35,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.soup_merge.argtypes = (pointer, code, number, pointer, pointer, pointer, number, ctypes.c_uint64)
     library.soup_same_bytes.argtypes = (number, pointer, number)
     library.soup_dots.argtypes = (code, code, code, number, pointer, pointer, number, pointer, pointer)
-    bits = ctypes.c_uint32
-    library.soup_magnitudes.argtypes = (code, pointer, pointer, number, bits, bits, pointer, pointer, pointer)
-    library.soup_count.argtypes = (pointer, number, code, pointer)
+    library.soup_magnitudes.argtypes = (code, number, pointer, pointer, number, pointer, pointer, pointer, pointer)
+    library.soup_count.argtypes = (number, pointer, pointer, code, pointer, number)
     library.soup_count.restype = None
     library.soup_cut_right.argtypes = (pointer, number, number, number, number, pointer, pointer)
     library.soup_add_product.argtypes = (pointer, code, pointer, pointer, number, number)

@@ -28,6 +28,7 @@ from soup.merging.methods.model_stock import ModelStock
 from soup.merging.methods.task_arithmetic import TaskArithmetic
 from soup.merging.methods.thresholds import bits_of_deltas, scattered
 from soup.merging.methods.ties import Ties, _Constants
+from soup.merging.scratch import Scratch
 from tests.helpers.merge_oracle import merged, read_back, recipe_of, write_pool
 
 pytestmark = pytest.mark.skipif(not has_kernels(), reason="installed where there was no C compiler")
@@ -275,21 +276,25 @@ def test_dot_products_are_those_of_the_differences():
     low=st.integers(1, 2**31 - 1), width=st.integers(0, 2**31),
 )  # fmt: skip
 def test_the_bits_of_magnitudes_are_those_that_torch_finds(code, elements, seed, low, width):
-    values, base = values_of(code, 2, elements, seed)
+    *tuned, base = values_of(code, 3, elements, seed)
     accumulate = torch.float64 if code in ("F32", "F64") else torch.float32
-    block, last = Block(NAME, (1.0,), (values,), accumulate, base), min(low + width, 2**31 - 1)
-    ours = bits_of_deltas(block, 0, low, last)
+    block = Block(NAME, (1.0,) * 2, tuple(tuned), accumulate, base)
+    intervals = [(low, min(low + width, 2**31 - 1)), (1, 2**31 - 1)]
+    compiled = bits_of_deltas(block, intervals, Scratch())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel_library, "load_library", lambda: None)
-        theirs = bits_of_deltas(block, 0, low, last)
-    assert (ours.moved, ours.over, ours.total) == (theirs.moved, theirs.over, theirs.total)
-    assert torch.equal(ours.inside.sort().values, theirs.inside.sort().values)
+        by_torch = bits_of_deltas(block, intervals, Scratch())
+    for ours, theirs in zip(compiled, by_torch, strict=True):
+        assert (ours.moved, ours.over, ours.total) == (theirs.moved, theirs.over, theirs.total)
+        assert torch.equal(ours.inside.sort().values, theirs.inside.sort().values)
 
 
 def test_numbers_are_counted_by_their_upper_bits():
-    numbers = torch.randint(0, 2**20, (5000,), dtype=torch.int32, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    numbers = [torch.randint(0, 2**20, (size,), dtype=torch.int32, generator=generator) for size in (5000, 0, 7)]
     for shift in (0, 4):
-        counts = torch.ones(2 ** (20 - shift), dtype=torch.int64)
+        counts = torch.ones(3, 2 ** (20 - shift), dtype=torch.int64)
         assert add_counts(numbers, shift, counts)
-        ordered = counts[scattered(torch.arange(len(counts)))]
-        assert torch.equal(ordered, 1 + torch.bincount(numbers >> shift, minlength=len(counts)))
+        ordered = counts[:, scattered(torch.arange(counts.shape[1]))]
+        for row, expected in zip(ordered, numbers, strict=True):
+            assert torch.equal(row, 1 + torch.bincount(expected >> shift, minlength=len(row)))

@@ -291,46 +291,67 @@ CLONES static int NAME(dots)(const T *const *x, int around, int lead, int64_t co
     return 1;
 }
 
-/* The bits of |x - base| as float32, which are ordered as the magnitudes are: those from low to last go to `inside`
-   [elements + 1], less low, in any order. Returns how many; `over` is how many are above last, `moved` how many are not 0, and `sums` takes
-   the sums of the differences in each unit. */
-CLONES static int64_t NAME(magnitudes)(const T *const *x, const T *base, int64_t elements, uint32_t low, uint32_t last,
-                                       uint32_t *inside, double *sums, int64_t *moved, int64_t *over)
+/* The bits of |x - base| as float32, which are ordered as the magnitudes are, of a unit: those from low to last go to
+   `inside`, less low, in any order. Returns how many; `over` is how many are above last, `moved` how many are not 0, and
+   `sum` the sum of the differences. */
+INLINE int64_t NAME(magnitudes_of_unit)(const T *x, const A *middle, uint32_t low, uint32_t last, uint32_t *inside,
+                                        int64_t *moved, int64_t *over, double *sum)
 {
+    A differences[UNIT];
+    uint32_t bits[UNIT], width = last - low, not_zero = 0, above = 0, any[LANES] = {0};
+    double lanes[LANES] = {0};
     int64_t filled = 0;
-    uint32_t width = last - low;
-    for (int64_t start = 0; start < elements; start += UNIT) {
-        const T *left = x[0] + start, *right = base + start;
-        T tail[2][UNIT];
-        if (elements - start < UNIT) { /* what is missing does not differ */
-            size_t size = (size_t)(elements - start) * sizeof(T);
-            memset(tail, 0, sizeof(tail));
-            left = memcpy(tail[0], left, size), right = memcpy(tail[1], right, size);
-        }
-        A differences[UNIT];
-        uint32_t bits[UNIT], not_zero = 0, above = 0, any[LANES] = {0};
-        double lanes[LANES] = {0};
-        for (int i = 0; i < UNIT; i++) {
-            differences[i] = LOAD(left[i]) - LOAD(right[i]);
-            bits[i] = bits_of((float)differences[i]) & 0x7FFFFFFF;
-            not_zero += bits[i] != 0;
-            above += bits[i] > last;
-        }
-        for (int row = 0; row < UNIT; row += LANES)
-            for (int i = 0; i < LANES; i++) {
-                lanes[i] += (double)differences[row + i];
-                any[i] |= bits[row + i] - low <= width; /* low is above 0 */
-            }
-        sums[start / UNIT] = sum_of_lanes(lanes);
-        *moved += not_zero;
-        *over += above;
-        for (int i = 0; i < LANES; i++) /* few lie inside: most lanes have none */
-            for (int row = 0; any[i] && row < UNIT; row += LANES) {
-                inside[filled] = bits[row + i] - low;
-                filled += bits[row + i] - low <= width;
-            }
+    for (int i = 0; i < UNIT; i++) {
+        differences[i] = LOAD(x[i]) - middle[i];
+        bits[i] = bits_of((float)differences[i]) & 0x7FFFFFFF;
+        not_zero += bits[i] != 0;
+        above += bits[i] > last;
     }
+    for (int row = 0; row < UNIT; row += LANES)
+        for (int i = 0; i < LANES; i++) {
+            lanes[i] += (double)differences[row + i];
+            any[i] |= bits[row + i] - low <= width; /* low is above 0 */
+        }
+    int some[LANES], count = 0; /* the lanes that have any: few lie inside; without branches, which could not be foreseen */
+    for (int i = 0; i < LANES; i++) {
+        some[count] = i;
+        count += any[i] != 0;
+    }
+    for (int i = 0; i < count; i++)
+        for (int row = 0; row < UNIT; row += LANES) {
+            inside[filled] = bits[row + some[i]] - low;
+            filled += bits[row + some[i]] - low <= width;
+        }
+    *sum = sum_of_lanes(lanes);
+    *moved += not_zero;
+    *over += above;
     return filled;
+}
+
+/* The same of all units and inputs; see soup_magnitudes. sums is [count, units]. */
+CLONES static int NAME(magnitudes)(const T *const *x, int64_t count, const T *base, int64_t elements,
+                                   const uint32_t *bounds, uint32_t *inside, int64_t *numbers, double *sums,
+                                   int64_t units)
+{
+    for (int64_t start = 0; start < elements; start += UNIT) {
+        int n = elements - start < UNIT ? (int)(elements - start) : UNIT;
+        T tail[UNIT];
+        A middle[UNIT];
+        for (int i = 0; i < n; i++) middle[i] = LOAD(base[start + i]);
+        for (int i = n; i < UNIT; i++) middle[i] = 0;
+        for (int64_t k = 0; k < count; k++) {
+            const T *values = x[k] + start;
+            if (n < UNIT) { /* what is missing does not differ */
+                memset(tail, 0, sizeof(tail));
+                values = memcpy(tail, values, (size_t)n * sizeof(T));
+            }
+            int64_t *filled = numbers + 3 * k + 2;
+            *filled += NAME(magnitudes_of_unit)(values, middle, bounds[2 * k], bounds[2 * k + 1],
+                                                inside + k * (elements + 1) + *filled, numbers + 3 * k,
+                                                numbers + 3 * k + 1, sums + k * units + start / UNIT);
+        }
+    }
+    return 1;
 }
 
 #undef T

@@ -185,28 +185,30 @@ int soup_dots(int dtype, int around, int lead, int64_t count, const void *const 
     return OF_DTYPE(dtype, dots, x, around, lead, count, base, elements, products, moved);
 }
 
-/* See magnitudes in arithmetic.h; inside [elements + 1], numbers takes moved, over, and how many are inside. Returns 0 without
-   memory. */
-int soup_magnitudes(int dtype, const void *x, const void *base, int64_t elements, uint32_t low, uint32_t last,
-                    uint32_t *inside, int64_t *numbers, double *sum)
+/* See magnitudes_of_unit in arithmetic.h: bounds [count, 2] holds low and last, inside [count, elements + 1] takes bits,
+   numbers [count, 3] how many are moved, over, and inside, totals [count] the sums. Returns 0 without memory. */
+int soup_magnitudes(int dtype, int64_t count, const void *const *x, const void *base, int64_t elements,
+                    const uint32_t *bounds, uint32_t *inside, int64_t *numbers, double *totals)
 {
     int64_t units = 1;
     while (units * UNIT < elements) units *= 2;
-    double *sums = calloc((size_t)units, sizeof(double));
+    double *sums = calloc((size_t)(count * units), sizeof(double));
     if (!sums) return 0;
-    numbers[0] = numbers[1] = 0;
-    numbers[2] = OF_DTYPE(dtype, magnitudes, &x, base, elements, low, last, inside, sums, numbers, numbers + 1);
-    *sum = sum_of_units(sums, units);
+    memset(numbers, 0, (size_t)count * 3 * sizeof(int64_t));
+    OF_DTYPE(dtype, magnitudes, x, count, base, elements, bounds, inside, numbers, sums, units);
+    for (int64_t k = 0; k < count; k++) totals[k] = sum_of_units(sums + k * units, units);
     free(sums);
     return 1;
 }
 
-/* Count numbers, shifted to the right, into counts; that of a number n is at n ^ (n >> 9). Differences of 16-bit values
-   end in zeros, and counters at a distance of powers of two get into each other's way in the processor. */
-void soup_count(const uint32_t *numbers, int64_t count, int shift, int64_t *counts)
+/* Count numbers, shifted to the right, into counts [rows, size]; that of a number n is at n ^ (n >> 9). Differences of
+   16-bit values end in zeros, and counters at a distance of powers of two get into each other's way in the processor. */
+void soup_count(int64_t rows, const uint32_t *const *numbers, const int64_t *lengths, int shift, int64_t *counts,
+                int64_t size)
 {
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t number = numbers[i] >> shift;
-        counts[number ^ (number >> 9)]++;
-    }
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < lengths[row]; i++) {
+            uint32_t number = numbers[row][i] >> shift;
+            counts[row * size + (number ^ (number >> 9))]++;
+        }
 }

@@ -141,7 +141,7 @@ class FirstPass(Protocol):
         Args:
             statistic: Returns a new tensor, of the same shape for all blocks of a tensor; several threads call it at
                 once. Sums of float64 and of integers lose nothing that matters.
-            sample: How many elements at the head of each block are read; None: all.
+            sample: How many elements at the head of each leaf are read, of several leaves for a block; None: all.
         """
 
     def with_constants(self, constants: object) -> FirstPass:

@@ -18,6 +18,7 @@ from soup.merging.compiled import Magnitudes, add_counts, magnitudes
 from soup.merging.methods.base import Block, FirstPass
 from soup.merging.methods.deltas import delta
 from soup.merging.methods.dot_products import lane_sum
+from soup.merging.scratch import Scratch
 
 if TYPE_CHECKING:
     import torch
@@ -120,20 +121,22 @@ def _count(
     import torch
 
     held: dict[str, torch.Tensor] = {}
-    count, locks = len(first_pass.weights), [threading.Lock() for _ in first_pass.weights]
+    count, lock, scratch = len(first_pass.weights), threading.Lock(), Scratch()
 
     def statistic(block: Block) -> torch.Tensor:
-        key, total, rows = key_of(block.tensor_name), 0.0, []
-        with locks[0]:
+        key = key_of(block.tensor_name)
+        found = bits_of_deltas(block, intervals[key] if intervals else [_Interval(1, LAST)] * count, scratch)
+        inside = [each.inside for each in found]
+        with lock:
             counts = held[key] = held[key] if key in held else torch.zeros(count, size, dtype=torch.int64)
-        for index, (low, last) in enumerate(intervals[key] if intervals else [(1, LAST)] * count):
-            found = bits_of_deltas(block, index, low, last)
-            rows += [found.moved, found.over, block.raw[index].numel()]
-            total += found.total * block.weights[index]
-            with locks[index]:
-                if not add_counts(found.inside, shift, counts[index]):
-                    counts[index] += torch.bincount(scattered(found.inside >> shift), minlength=size)
-        return torch.tensor([*rows, total], dtype=torch.float64)
+            if not add_counts(inside, shift, counts):
+                for row, numbers in zip(counts, inside, strict=True):
+                    row += torch.bincount(scattered(numbers >> shift), minlength=size)
+        rows = [(each.moved, each.over, block.raw[0].numel()) for each in found]
+        total = 0.0
+        for each, weight in zip(found, block.weights, strict=True):
+            total += each.total * weight
+        return torch.tensor([*(number for row in rows for number in row), total], dtype=torch.float64)
 
     for key, tensors in groupby(first_pass.sums(statistic, sample), lambda pair: key_of(pair[0])):
         moved, over, sizes, signs = [0] * count, [0] * count, [0] * count, {}
@@ -149,18 +152,21 @@ def _count(
         yield key, [_Counted(*each) for each in zip(kept, moved, over, counts, strict=True)], signs
 
 
-def bits_of_deltas(block: Block, index: int, low: int, last: int) -> Magnitudes:
-    """Look at the bits of an ingredient's float32 magnitudes; see `soup.merging.compiled.magnitudes`."""
+def bits_of_deltas(block: Block, intervals: Sequence[tuple[int, int]], scratch: Scratch) -> list[Magnitudes]:
+    """Look at the bits of all float32 magnitudes; see `soup.merging.compiled.magnitudes`."""
     import torch
 
     assert block.raw_base is not None
-    if found := magnitudes(block.raw[index], block.raw_base, low, last):
-        return found
-    values = delta(block, index).reshape(-1)
-    total = lane_sum(values.double())
-    bits = values.abs_().float().view(torch.int32)
-    moved, over = int(torch.count_nonzero(bits)), int(torch.count_nonzero(bits > last))
-    return Magnitudes(moved, over, bits[(bits >= low) & (bits <= last)] - low, total)
+    if (compiled := magnitudes(block.raw, block.raw_base, intervals, scratch)) is not None:
+        return compiled
+    found = []
+    for index, (low, last) in enumerate(intervals):
+        values = delta(block, index).reshape(-1)
+        total = lane_sum(values.double())
+        bits = values.abs_().float().view(torch.int32)
+        moved, over = int(torch.count_nonzero(bits)), int(torch.count_nonzero(bits > last))
+        found.append(Magnitudes(moved, over, bits[(bits >= low) & (bits <= last)] - low, total))
+    return found
 
 
 def scattered(numbers: torch.Tensor) -> torch.Tensor:
