@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -224,19 +225,33 @@ def test_nan_is_still_an_error_that_names_tensor_and_ingredient():
         merged(inputs)
 
 
-def test_a_merge_that_needs_nothing_else_never_imports_torch(tmp_path):
-    pool = write_pool(tmp_path / "pool", [{"w": torch.full((9,), float(i)), "n": torch.tensor(7)} for i in range(3)])
+COMPILED = {
+    "linear": {},
+    "linear by component": {"components": {"llm": [1.0, 2.0], "vision": [2.0, 1.0]}},
+    "task-arithmetic": {},
+    "task-arithmetic by component and depth": {"components": {"llm": 0.5}, "alpha": 0.8, "beta": 0.3},
+    "dare": {"p": 0.3},
+    "consensus": {},
+}
+
+
+@pytest.mark.parametrize("case", COMPILED)
+def test_a_merge_that_needs_nothing_else_never_imports_torch(case, tmp_path):
+    names = [f"model.{part}.layers.{i}.mlp.weight" for part in ("vision_tower", "language_model") for i in range(3)]
+    pool = write_pool(tmp_path / "pool", [{**dict.fromkeys(names, torch.full((9,), float(i)))} for i in range(3)])
     code = (
-        "import sys, soup; from pathlib import Path; from soup.merging.recipe import CheckpointSource, Recipe\n"
-        "paths = sorted(Path(sys.argv[1]).iterdir())\n"
-        "recipe = Recipe.uniform([CheckpointSource(name=path.name, path=str(path)) for path in paths])\n"
-        "soup.merge(recipe, sys.argv[2])\n"
+        "import json, sys, soup; from pathlib import Path; from soup.merging.recipe import CheckpointSource, Recipe\n"
+        "sources = [CheckpointSource(name=path.name, path=str(path)) for path in sorted(Path(sys.argv[1]).iterdir())]\n"
+        "method = {'base': sources[0], 'method': sys.argv[3], 'params': json.loads(sys.argv[4])}\n"
+        "soup.merge(Recipe.uniform(sources[1:]).model_copy(update=method), sys.argv[2])\n"
         "print([name for name in ('torch', 'numpy', 'transformers') if name in sys.modules])"
     )
-    command = [sys.executable, "-c", code, str(pool), str(tmp_path / "out")]
+    what = [case.split()[0], json.dumps(COMPILED[case])]
+    command = [sys.executable, "-c", code, str(pool), str(tmp_path / "out"), *what]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert read_back(tmp_path / "out")["w"].tolist() == [1.0] * 9
+    if not COMPILED[case]:
+        assert read_back(tmp_path / "out")[names[0]].tolist() == [1.5] * 9
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -273,13 +288,15 @@ def test_dot_products_are_those_of_the_differences():
 @settings(max_examples=20, deadline=None)
 @given(
     elements=st.integers(1, 5000), seed=st.integers(0, 2**31),
-    low=st.integers(1, 2**31 - 1), width=st.integers(0, 2**31),
+    places=st.tuples(st.integers(0, 5000), st.integers(0, 5000)),
 )  # fmt: skip
-def test_the_bits_of_magnitudes_are_those_that_torch_finds(code, elements, seed, low, width):
+def test_the_bits_of_magnitudes_are_those_that_torch_finds(code, elements, seed, places):
     *tuned, base = values_of(code, 3, elements, seed)
     accumulate = torch.float64 if code in ("F32", "F64") else torch.float32
     block = Block(NAME, (1.0,) * 2, tuple(tuned), accumulate, base)
-    intervals = [(low, min(low + width, 2**31 - 1)), (1, 2**31 - 1)]
+    bits = (tuned[0].to(accumulate) - base.to(accumulate)).abs().float().view(torch.int32)
+    low, last = sorted(max(1, int(bits[place % elements])) for place in places)  # both ends occur
+    intervals = [(low, last), (1, 2**31 - 1)]
     compiled = bits_of_deltas(block, intervals, Scratch())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel_library, "load_library", lambda: None)

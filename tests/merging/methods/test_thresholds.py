@@ -10,9 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import soup
+from soup.checkpoints.dtypes import LEAF_ELEMENTS
 from soup.merging import kernel_library
 from soup.merging.methods.base import Block
 from soup.merging.methods.thresholds import find_thresholds
+from tests.helpers.merge_oracle import read_back, recipe_of, write_pool
 
 NAME = "w"
 
@@ -83,3 +86,18 @@ def test_few_different_magnitudes_have_exact_thresholds(numbers, density, sample
     values = torch.tensor(numbers, dtype=torch.float32)
     expected = exact(values, density) if values.any() else math.inf
     assert found(deltas_of(values), density, sampled=sampled) == [expected]
+
+
+def test_tensors_of_several_leaves_have_the_thresholds_of_whole_tensors(tmp_path):
+    generator = torch.Generator().manual_seed(5)
+    elements = 2 * LEAF_ELEMENTS + 77
+    states = [{"w": torch.randn(elements, generator=generator).bfloat16()} for _ in range(3)]
+    pool = write_pool(tmp_path / "pool", states[1:])
+    base = write_pool(tmp_path / "base", states[:1]) / "a"
+    for scope in ("model", "tensor"):
+        soup.merge(recipe_of(pool, base=str(base), method="ties", params={"scope": scope}), tmp_path / scope)
+    by_model, by_tensor = (read_back(tmp_path / scope)["w"] for scope in ("model", "tensor"))
+    assert torch.equal(by_model, by_tensor)
+    deltas = [state["w"].float() - states[0]["w"].float() for state in states[1:]]
+    kept = [delta.abs() >= exact(delta, 0.2) for delta in deltas]
+    assert torch.equal(by_model != states[0]["w"], kept[0] | kept[1])
