@@ -41,7 +41,14 @@ class AdaptedCheckpoint(Checkpoint):
         self.adapter, self.base = adapter, base
         self.path = self.adapter.path
         self.changes: Mapping[str, Change] = find_changes(self.adapter, base)
-        self.warnings, self.files, self.sharded = self.adapter.warnings, base.files, base.sharded
+        self.warnings = [
+            *self.adapter.warnings,
+            *(
+                f"{self.path}: {text} ({module}): the file's counts, and PEFT would not load it"
+                for text, module in self.adapter.other_ranks.items()
+            ),
+        ]
+        self.files, self.sharded = base.files, base.sharded
 
     @cached_property
     def untied(self) -> AdaptedCheckpoint:

@@ -35,6 +35,18 @@ _REFUSED = {  # keys of the config that make the product B A another thing, or n
     "megatron_config": "Megatron",
 }
 
+_NO_WEIGHTS = (
+    "PROMPT_TUNING",
+    "MULTITASK_PROMPT_TUNING",
+    "P_TUNING",
+    "PREFIX_TUNING",
+    "ADAPTION_PROMPT",
+    "CPT",
+    "POLY",
+    "XLORA",
+)
+"""Kinds that add to the input, or choose for each token or task, so that PEFT can't merge them either."""
+
 _FACTS = ("lora_alpha", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out")
 """The keys that decide, beside the tensors, what the adapter adds to its base."""
 
@@ -102,9 +114,17 @@ class Adapter(Checkpoint):
             CheckpointError: The config's `lora_alpha` is no number.
         """
         alpha = self._of_module("alpha_pattern", module, self.settings.get("lora_alpha", 8))
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
             raise CheckpointError(f"{self.path / ADAPTER_CONFIG}: lora_alpha: expected a number, found {alpha!r:.80}.")
+        stated = self._of_module("rank_pattern", module, self.settings.get("r"))
+        if type(stated) is int and stated != rank:
+            self.other_ranks.setdefault(f"rank {rank} where {ADAPTER_CONFIG} says {stated}", module)
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") is True else rank)
+
+    @cached_property
+    def other_ranks(self) -> dict[str, str]:
+        """Ranks of factors that are not what the config says, each with a module that has it; `scale` finds them."""
+        return {}
 
     def tokens_of(self, module: str) -> tuple[int, ...]:
         """Return the tokens whose rows of a module are trained, as PEFT reads `trainable_token_indices`.
@@ -165,9 +185,12 @@ def _refuse_unsupported(adapter: Adapter) -> None:
             f"init_lora_weights {start!r:.40}: its factors belong to a base that was changed when training began. PEFT "
             "converts it: save_pretrained(OUT, path_initial_model_for_weight_conversion=START)"
         )
-    if why:
-        raise CheckpointError(
-            f"{adapter.path}: an adapter that soup can't add to its base block by block:\n{bullet_list(why)}\n"
-            f"Make it a whole model, which is an ingredient too: PeftModel.from_pretrained(base, '{adapter.path}')"
-            f".merge_and_unload().save_pretrained('{adapter.path}-merged')"
-        )
+    if not why:
+        return
+    text = f"{adapter.path}: an adapter that soup can't add to its base block by block:\n{bullet_list(why)}\n"
+    if kind in _NO_WEIGHTS:
+        raise CheckpointError(f"{text}It changes no weights, so that no model by itself holds it: leave it out.")
+    raise CheckpointError(
+        f"{text}Make it a whole model, which is an ingredient too: PeftModel.from_pretrained(base, '{adapter.path}')"
+        f".merge_and_unload().save_pretrained('{adapter.path}-merged')"
+    )

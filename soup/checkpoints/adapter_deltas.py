@@ -70,6 +70,11 @@ class Delta:
         return self.magnitude is None and not self.tokens
 
     @property
+    def factors(self) -> list[Factor]:
+        """What it is made of in the adapter's file."""
+        return [factor for factor in (self.left, self.right, self.magnitude) if factor]
+
+    @property
     def rank(self) -> int:
         """How many columns `left` has."""
         return self.left.shape[1]
@@ -90,4 +95,4 @@ class Change:
     @property
     def is_copy(self) -> bool:
         """Whether what is stored is the base's own tensor: PEFT saves embeddings beside their factors."""
-        return self.stored_as is not None and ".base_layer." in self.stored_as
+        return self.stored_as is not None and self.stored_as.endswith(".base_layer.weight")

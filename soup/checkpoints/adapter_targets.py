@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
-from soup.checkpoints.adapter import PREFIX, Adapter
+from soup.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, Adapter
 from soup.checkpoints.adapter_deltas import Change, Delta, Factor
 from soup.checkpoints.adapter_parameters import ParameterTargets, StackFactors
 from soup.checkpoints.reader import Checkpoint
@@ -107,10 +107,16 @@ class _Matching:
             for name, several in deltas.items()
             if len(several) > 1 and not all(delta.is_sum for delta in several)
         ]
+        if not self.adapter.tensors:
+            raise CheckpointError(
+                f"{self.adapter.path}: its {ADAPTER_WEIGHTS} holds no tensors. Save the adapter again."
+            )
         if self.wrong:
+            named = self.adapter.base_location
             raise CheckpointError(
                 f"{self.adapter.path}: does not fit its base {self.base.path}:\n"
-                f"{bullet_list(dict.fromkeys(self.wrong))}\n{option_name('base')} chooses another base."
+                f"{bullet_list(dict.fromkeys(self.wrong))}\n{option_name('base')} chooses another base"
+                f"{f'; {ADAPTER_CONFIG} names {named}' if named else ''}."
             )
         names = [name for name in self.base.tensors if name in deltas or name in stored]
         return {name: Change(tuple(deltas.get(name, ())), stored.get(name)) for name in names}

@@ -22,7 +22,7 @@ from soup.checkpoints.writer import view_bytes
 from soup.errors import PoolError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.scratch import Scratch
-from soup.merging.tensor_inputs import Source, TensorInputs, stored_checkpoints, takes_whole, tensor_inputs
+from soup.merging.tensor_inputs import Source, TensorInputs, blame, stored_checkpoints, takes_whole, tensor_inputs
 from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads
 from soup.support.torch_threads import single_threaded_torch
@@ -195,8 +195,8 @@ def _merge_in_torch(loop: _Loop, inputs: TensorInputs, views: Sequence[memoryvie
     """Merge a block by the method's own operations; a reason why its tensor can't be merged is kept."""
     loop.prepare_torch()
     values, rejection = inputs.blend(inputs.specs, inputs.values(views, first, loop.scratch), first)
-    if rejection is not None:
-        loop.reject(inputs.specs[0].name, rejection)
+    if rejection is not None and (name := inputs.specs[0].name) not in loop.rejections:
+        loop.reject(name, blame(loop.blend, name, rejection))
     return view_bytes(values)
 
 

@@ -28,7 +28,7 @@ from soup.merging.scratch import Scratch
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Product", "load_factor"]
+__all__ = ["Product", "is_finite", "load_factor"]
 
 SLICES = {16: 1, 32: 2, 64: 3}
 """How many slices of the factors are multiplied, by the bits of the dtype that the sum is rounded to."""
@@ -189,6 +189,11 @@ class Product:
 def load_factor(factor: Factor | None) -> torch.Tensor:
     """Read a factor as it is stored, as a matrix; the 1 of a vector that is added."""
     return _tensor(_read(factor))
+
+
+def is_finite(factor: Factor) -> bool:
+    """Whether a factor holds neither NaN nor infinity."""
+    return bool(load_factor(factor).isfinite().all())
 
 
 def _read(factor: Factor | None) -> StoredFactor:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.problem import Problem
 from soup.checkpoints.reader import Checkpoint
 from soup.merging.block_arithmetic import Blend
 from soup.merging.compiled import Arithmetic, merge_block, same_bytes
 from soup.merging.compiled_products import MeanBlock
 from soup.merging.dora import Dora
-from soup.merging.low_rank import Product
+from soup.merging.low_rank import Product, is_finite
 from soup.merging.methods.linear import Linear
 from soup.merging.scratch import Scratch
 from soup.merging.stacked_products import StackedProducts
@@ -29,7 +30,7 @@ from soup.merging.token_rows import TokenRows
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Source", "TensorInputs", "is_low_rank", "stored_checkpoints", "takes_whole", "tensor_inputs"]
+__all__ = ["Source", "TensorInputs", "blame", "is_low_rank", "stored_checkpoints", "takes_whole", "tensor_inputs"]
 
 
 class Source(NamedTuple):
@@ -195,6 +196,20 @@ def _merged_products(blend: Blend, spec: TensorSpec) -> TensorInputs:
     sole = replace(blend, method=Linear(), inputs=blend.inputs[:1], names=(", ".join(blend.names),), weights=(1.0,))
     source = Source(checkpoint, checkpoint.tensors[stored_as])
     return TensorInputs(sole, (spec,), (source,), (_Term(0, product),))
+
+
+def blame(blend: Blend, name: str, problem: Problem) -> Problem:
+    """Name the adapters whose factors are not finite, of those that were joined where a tensor is not."""
+    if problem.kind != "nonfinite":
+        return problem
+    factors = {
+        label: [factor for delta in checkpoint.deltas_of(name) for factor in delta.factors]
+        for label, checkpoint in zip(blend.names, blend.inputs, strict=True)
+        if is_adapted(checkpoint) and checkpoint.deltas_of(name)
+    }
+    bad = {label for label, parts in factors.items() if not all(map(is_finite, parts))}
+    labels = [label for label in problem.ingredient.split(", ") if not bad or label not in factors or label in bad]
+    return replace(problem, ingredient=", ".join(labels))
 
 
 def stored_checkpoints(blend: Blend) -> Iterator[Checkpoint]:

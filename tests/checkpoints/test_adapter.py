@@ -26,11 +26,44 @@ def refusal(folder, factors=None, shapes=UP, **config):
     return str(refused.value)
 
 
-@pytest.mark.parametrize("kind", ["IA3", "VERA", "PROMPT_TUNING", "LOHA", "ADALORA", None])
+@pytest.mark.parametrize("kind", ["IA3", "VERA", "LOHA", "ADALORA", None])
 def test_other_kinds_of_adapters_are_refused_by_name(tmp_path, kind):
     message = refusal(tmp_path, peft_type=kind)
     assert f"peft_type {kind}, not LORA" in message
     assert "merge_and_unload()" in message
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "XLORA"])
+def test_kinds_that_change_no_weights_are_refused_without_a_cure_that_fails(tmp_path, kind):
+    message = refusal(tmp_path, peft_type=kind)
+    assert f"peft_type {kind}, not LORA" in message
+    assert "merge_and_unload" not in message
+    assert "leave it out" in message
+
+
+def test_an_adapter_without_tensors_is_refused(tmp_path):
+    assert "adapter_model.safetensors holds no tensors" in refusal(tmp_path, {})
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), "16", True, None])
+def test_an_alpha_that_is_no_number_is_refused(tmp_path, alpha):
+    assert f"lora_alpha: expected a number, found {alpha!r}" in refusal(tmp_path, lora_alpha=alpha)
+
+
+def test_a_refusal_names_the_base_of_the_config(tmp_path):
+    assert "adapter_config.json names ORG/NAME." in refusal(
+        tmp_path, linear_factors({"other.weight": (6, 4)}), base_model_name_or_path="ORG/NAME"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "warned"), [({"r": 99}, True), ({"r": 99, "rank_pattern": {"up": 4}}, False), ({"r": 4}, False)]
+)
+def test_ranks_that_are_not_the_config_s_are_told(tmp_path, config, warned):
+    base = tiny_checkpoint(tmp_path / "base", tensors=UP)
+    adapted = AdaptedCheckpoint(write_adapter(tmp_path / "a", linear_factors(UP), base, **config), Checkpoint(base))
+    told = [text for text in adapted.warnings if "rank 4 where adapter_config.json says 99" in text]
+    assert bool(told) == warned
 
 
 @pytest.mark.parametrize(

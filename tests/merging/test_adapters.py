@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import soup
 from soup.checkpoints.adapter import Adapter
 from soup.checkpoints.digest import digest_checkpoint
-from soup.errors import CheckpointError, RecipeError
+from soup.errors import CheckpointError, PoolError, RecipeError
 from soup.merging import kernel_library
 from soup.merging.kernel_library import has_kernels
 from soup.merging.options import MergeOptions
@@ -210,6 +210,16 @@ def test_a_grouped_convolution_is_refused_by_name(tmp_path):
     write_adapter(tmp_path / "pool" / "a", factors, base)
     with pytest.raises(CheckpointError, match="conv: a grouped convolution, whose factors PEFT can't merge either"):
         merge(tmp_path / "pool", tmp_path / "out")
+
+
+@pytest.mark.parametrize("wholes", [0, 1])
+def test_of_adapters_that_are_joined_the_one_with_nan_is_named(tmp_path, wholes):
+    base, pool = make_pool(tmp_path, wholes=wholes)
+    factors = linear_factors(TARGETS, 2, seed=1)
+    factors["layers.0.up.lora_B.weight"][3, 1] = torch.nan
+    write_adapter(pool / "adapter-1", factors, base)
+    with pytest.raises(PoolError, match=r"- adapter-1: layers\.0\.up\.weight: NaN or infinity"):
+        merge(pool, tmp_path / "out")
 
 
 def test_a_base_in_the_pool_s_directory_is_no_ingredient(tmp_path):

@@ -6,12 +6,13 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText
 
 import soup
 from finetune.points import PointsForConditionalGeneration
 from soup.hf.key_mapping import plan_loading
+from soup.merging.options import WriteOptions
 from tests.helpers.merge_oracle import mean_of, read_back, recipe_of, same_bits
 from tests.helpers.tiny_architectures import fine_tunes
 from tests.helpers.tiny_points import points_model
@@ -103,6 +104,28 @@ def test_changes_of_other_layers_are_what_peft_makes_of_them(tmp_path, family, k
     expected = adapt(base, tmp_path / "pool" / "adapter", LoraConfig(r=4, lora_alpha=6, **OTHERS[kind]))
     soup.merge(recipe_of(tmp_path / "pool", base=base), tmp_path / "out")
     assert_same(read_back(tmp_path / "out"), expected)
+
+
+ONE = {
+    "biases": {"target_modules": LINEAR, "bias": "all"},
+    "patterns": {"target_modules": LINEAR, "use_rslora": True, "alpha_pattern": {"q_proj": 5}},
+    "convolutions": OTHERS["convolutions"],
+    "embeddings": OTHERS["embeddings"],
+    "whole modules": OTHERS["whole modules"],
+}
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+@pytest.mark.parametrize("kind", ONE)
+def test_one_adapter_is_the_soup_for_peft(tmp_path, family, kind):
+    base = save_family(family, tmp_path / "base", 0)
+    for seed, rank in enumerate((2, 4)):
+        adapt(base, tmp_path / "pool" / f"a{seed}", LoraConfig(r=rank, lora_alpha=6, **ONE[kind]), seed)
+    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
+    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "one", write=WriteOptions(as_adapter="exact"))
+    load = AutoModelForImageTextToText.from_pretrained
+    merged = PeftModel.from_pretrained(load(base), tmp_path / "one").merge_and_unload()
+    assert_same(merged.state_dict(), load(tmp_path / "out").state_dict())
 
 
 RENAMED = {

@@ -182,14 +182,3 @@ def test_a_base_that_stores_both_and_ties_them_is_untied_in_its_config(tmp_path)
     soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
     assert read_back(tmp_path / "out")["lm_head.weight"].unique().tolist() == [1.0]
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
-
-
-@pytest.mark.parametrize("family", ["internvl", "qwen2_5_vl"])
-def test_one_adapter_of_trained_embeddings_is_the_soup_for_peft(tmp_path, family):
-    base = save_family(family, tmp_path / "base", 0)
-    for i in range(2):
-        adapt(base, tmp_path / "pool" / f"a{i}", i, target_modules=r".*\.(q_proj|embed_tokens)")
-    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
-    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "one", write=WriteOptions(as_adapter="exact"))
-    merged = PeftModel.from_pretrained(load(base), tmp_path / "one").merge_and_unload().state_dict()
-    assert_close(merged, load(tmp_path / "out").state_dict())
