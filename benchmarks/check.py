@@ -19,13 +19,14 @@ from merge import WORK
 
 CHECK = """
 import json, sys, time
-import torch
+began = time.perf_counter()
 from soup.report.pool_check import check
-wall, cpu = time.perf_counter(), time.process_time()
+ready, cpu = time.perf_counter(), time.process_time()
 assert check(sys.argv[2:], sys.argv[1]).distances
-wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+wall, cpu = time.perf_counter() - ready, time.process_time() - cpu
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(json.dumps({"wall": wall, "cpu": cpu, "rss": int(status["VmHWM"].split()[0]) * 1024}))
+rss = int(status["VmHWM"].split()[0]) * 1024
+print(json.dumps({"startup": ready - began, "wall": wall, "cpu": cpu, "rss": rss}))
 """
 
 
@@ -34,7 +35,7 @@ print(json.dumps({"wall": wall, "cpu": cpu, "rss": int(status["VmHWM"].split()[0
 @click.option("--models", default=4, show_default=True, help="How many ingredients, beside the base.")
 @click.option("--repeats", default=5, show_default=True)
 def main(gigabytes: float, models: int, repeats: int) -> None:
-    """Make a base and fine-tunes of it, check them, print a table."""
+    """Make a base and models, check them, print a table."""
     folder = WORK / f"check-{gigabytes:g}GB"
     inputs = [folder / "base", *(folder / f"m{i}" for i in range(models))]
     make = [sys.executable, str(Path(__file__).parent / "merge.py"), "make"]
@@ -46,11 +47,13 @@ def main(gigabytes: float, models: int, repeats: int) -> None:
         shutil.rmtree(folder)
     middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
     ratio = statistics.median(row["wall"] / row["floor"] for row in rounds)
-    click.echo(f"| {models} models of {gigabytes:g} GB and a base | floor | wall | of the floor | CPU | peak RSS |")
-    click.echo("| --- | --: | --: | --: | --: | --: |")
+    click.echo(
+        f"| {models} models of {gigabytes:g} GB and a base | floor | wall | of the floor | CPU | start-up | peak RSS |"
+    )
+    click.echo("| --- | --: | --: | --: | --: | --: | --: |")
     click.echo(
         f"| soup check | {middle['floor']:.2f} s | {middle['wall']:.2f} s | {ratio:.1f} | {middle['cpu']:.2f} s "
-        f"| {middle['rss'] / 1e6:.0f} MB |"
+        f"| {middle['startup']:.2f} s | {middle['rss'] / 1e6:.0f} MB |"
     )
 
 

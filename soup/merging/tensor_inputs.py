@@ -111,7 +111,11 @@ class TensorInputs:
             return None
         if self.specs[0].dtype.kind != "float":
             return inputs[0] if len({*self.specs}) == 1 and same_bytes(inputs) else None
-        done = merge_block(self.arithmetic, self.specs[0].dtype, inputs, first, out)
+        name, dtype = self.specs[0].name, self.specs[0].dtype
+        alike = all(spec.dtype == dtype for spec in self.specs)
+        if alike and self.blend.method.take_bytes(name, dtype, inputs, first):
+            return inputs[0]
+        done = merge_block(self.arithmetic, dtype, inputs, first, out)
         return None if done == "left" else out if done == "merged" else inputs[0]
 
     def _add_product(self, place: int, inputs: Sequence[memoryview], first: int, out: memoryview) -> bool:

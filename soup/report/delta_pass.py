@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.dtypes import TensorSpec
 from soup.evaluation.progress import Progress
 from soup.merging.block_arithmetic import Blend
@@ -11,7 +13,7 @@ from soup.merging.block_loop import Options, ScanResult, scan_blocks
 from soup.merging.ingredient import untied_together
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
-from soup.report.pool_distances import PoolMeasure
+from soup.report.pool_measure import PoolMeasure, TensorSums
 
 __all__ = ["Deltas", "read_deltas"]
 
@@ -21,14 +23,12 @@ class Deltas(NamedTuple):
 
     Args:
         specs: The floating tensors that were read.
-        measure: Dot products and moved elements of the blocks in which the inputs differ.
-        unmoved: The squared norm of what all inputs agree on, by tensor.
+        sums: What was added up of each of them that has elements, by name in order.
         scan: Digests, and why tensors can't be merged.
     """
 
     specs: list[TensorSpec]
-    measure: PoolMeasure
-    unmoved: dict[str, float]
+    sums: Mapping[str, TensorSums]
     scan: ScanResult
 
     @property
@@ -49,26 +49,19 @@ def read_deltas(pool: Pool, options: MergeOptions, progress: Progress) -> Deltas
         CheckpointError: a read failed, or a file was changed meanwhile.
     """
     parts = untied_together(pool.all)
-    progress.on_phase("reading the pool", sum(part.checkpoint.bytes for part in parts))
+    specs = [spec for spec in parts[0].tensors(options.drop) if spec.dtype.kind == "float"]
+    whole = [part.checkpoint.tensors for part in parts if not is_adapted(part.checkpoint)]
+    progress.on_phase("reading the pool", sum(tensors[spec.name].bytes for tensors in whole for spec in specs))
     measure, count = PoolMeasure(pool.base is not None), len(pool)
     inputs = tuple(part.checkpoint for part in parts)
     names = tuple(part.name for part in parts)
     blend = Blend(measure, inputs, names, (1 / count,) * count, allow_nonfinite=options.allow_nonfinite)
-    specs = [spec for spec in parts[0].tensors(options.drop) if spec.dtype.kind == "float"]
     dtypes = {spec.name: spec.dtype for spec in specs}
-    equal: dict[tuple[str, int], float] = {}
 
-    def keep_norm(name: str, first: int, data: memoryview) -> None:
-        if (name, first) not in measure.products:  # all inputs are equal here: the method was not asked
-            import torch
+    def take_equal(name: str, first: int, values: memoryview) -> None:
+        measure.take_equal(name, dtypes[name], values, first, count)
 
-            values = torch.frombuffer(data, dtype=dtypes[name].torch)
-            equal[name, first] = float(values.double().square().sum())
-
-    scan = scan_blocks(blend, specs, keep_norm, Options(progress=progress.on_bytes), hashing=True)
+    scan = scan_blocks(blend, specs, take_equal, Options(progress=progress.on_bytes), hashing=True)
     for checkpoint in inputs:
         checkpoint.refuse_changed()
-    unmoved: dict[str, float] = {}
-    for (name, _), squared in sorted(equal.items()):
-        unmoved[name] = unmoved.get(name, 0.0) + squared
-    return Deltas(specs, measure, unmoved, scan)
+    return Deltas(specs, measure.tensors, scan)

@@ -140,12 +140,9 @@ class _Sum:
 
 
 def _sums(deltas: Deltas) -> Mapping[str, _Sum]:
-    sums = {spec.name: _Sum(deltas.unmoved.get(spec.name, 0.0), elements=spec.elements) for spec in deltas.specs}
-    for (name, first), product in sorted(deltas.measure.products.items()):
-        sums[name].moved += deltas.measure.moved[name, first][0]
-        if math.isfinite(product.sum()):
-            sums[name].base += product[0, 0]
-            sums[name].delta += product[1, 1]
+    sums = {spec.name: _Sum(elements=spec.elements) for spec in deltas.specs}
+    for name, found in deltas.sums.items():
+        sums[name] = _Sum(found.center, found.products[0], sums[name].elements, found.moved[0])
     return sums
 
 

@@ -207,7 +207,8 @@ def _measure(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
     deltas = read_deltas(pool, options, progress)
     digests = {name: digest.content for name, digest in zip(pool.names, deltas.scan.digests, strict=False)}
     adapters = {part.name for part in pool if is_adapted(part.checkpoint)}
-    distances = PoolDistances.of(deltas.measure, digests, deltas.elements, deltas.unmoved, adapters)
+    reference = "base" if pool.base else "mean"
+    distances = PoolDistances.of(deltas.sums, reference, digests, deltas.elements, adapters)
     rejections = [_of_base(deltas.scan.rejections[name], adapters) for name in sorted(deltas.scan.rejections)]
     return list(digests.values()), list(filter(None, rejections)), distances
 

@@ -8,59 +8,22 @@ from __future__ import annotations
 
 import math
 import statistics
-import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from itertools import combinations_with_replacement
+from typing import NamedTuple
 
 from soup.hf.places import COMPONENTS, component_kind
-from soup.merging.methods.base import Block, Method
-from soup.merging.methods.dot_products import dot_products
+from soup.report.pool_measure import TensorSums
+from soup.support.options import option_name
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
-
-__all__ = ["IngredientDistances", "PoolDistances", "PoolMeasure"]
+__all__ = ["IngredientDistances", "PoolDistances"]
 
 OTHER_BASE = 0.5
 """A delta larger than this share of the base's norm: fine-tunes move a model by some percent, other models by 140 %."""
 FAR = 3.0
 """A delta this many times longer than the median of the others'."""
 LEAST_FOR_FAR = 3
-
-
-@dataclass(frozen=True)
-class PoolMeasure(Method):
-    """No merge: takes the dot products of what it is given, [k, k] for each block, and how many elements moved.
-
-    Its result is the first ingredient, or NaN where any of them holds what is not finite, which the loop then tells.
-    """
-
-    has_base: bool
-    products: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict, compare=False)
-    moved: dict[tuple[str, int], list[int]] = field(default_factory=dict, compare=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
-    @property
-    def needs_base(self) -> bool:  # type: ignore[override]  # a class variable in methods that always or never do
-        """Whether the pool has a base; see `Method.needs_base`."""
-        return self.has_base
-
-    def __call__(self, block: Block) -> torch.Tensor:
-        """Take a block's dot products; see `Method`."""
-        products, moved = dot_products(block, "base" if self.has_base else "mean", with_center=True)
-        key = (block.tensor_name, block.first)
-        with self._lock:
-            self.products[key] = products.numpy()
-            self.moved[key] = moved[1:]
-        values = block.copy(0)
-        return values if bool(products.isfinite().all()) else values.fill_(float("nan"))
-
-    def keeps_equal(self, weights: Sequence[float]) -> bool:
-        """Return true: what it gives back is an input; see `Method.keeps_equal`."""
-        return True
 
 
 @dataclass(frozen=True)
@@ -109,77 +72,93 @@ class PoolDistances:
     @classmethod
     def of(
         cls,
-        measure: PoolMeasure,
+        sums: Mapping[str, TensorSums],
+        reference: str,
         digests: Mapping[str, str],
         elements: int,
-        base_norms: Mapping[str, float],
         adapters: Collection[str] = (),
     ) -> PoolDistances:
         """Sum up a pass.
 
         Args:
-            measure: What was taken.
+            sums: Those of each tensor, by name; they are added up in this order.
+            reference: `base`, or `mean` where no base is known.
             digests: The digest of each ingredient's weights, by name.
             elements: The number of elements of the floating tensors.
-            base_norms: The squared norm of each tensor in which nothing differs, which no method sees.
             adapters: The ingredients that are adapters.
         """
-        import numpy as np
-
         names = list(digests)
-        size = len(names) + 1
-        grams = {component: np.zeros((size, size)) for component in COMPONENTS}
-        moved = np.zeros(len(names))
-        for key in sorted(measure.products):
-            if np.isfinite(product := measure.products[key]).all():
-                grams[component_kind(key[0])] += (
-                    product + product.T
-                ) / 2  # halves of a product may differ by a rounding
-                moved += measure.moved[key]
-        for name, squared in base_norms.items():
-            grams[component_kind(name)][0, 0] += squared if math.isfinite(squared) else 0.0
-        present = {component: gram for component, gram in grams.items() if gram[0, 0] > 0 or gram[1:, 1:].any()}
-        total = sum(present.values(), np.zeros((size, size)))
-        frozen = tuple(component for component, gram in present.items() if not gram[1:, 1:].any())
-        cosines = {"all": _cosines(total)} | {component: _cosines(gram) for component, gram in present.items()}
-        share = moved / max(elements, 1)
+        kinds = {name: component_kind(name) for name in sums}
+        grams = {
+            kind: _Gram.of([sums[name] for name in sums if kinds[name] == kind], len(names)) for kind in COMPONENTS
+        }
+        present = {kind: gram for kind, gram in grams.items() if gram.center > 0 or gram.moved}
+        total = _Gram.of(list(sums.values()), len(names))
+        cosines = {"all": total.cosines()} | {kind: gram.cosines() for kind, gram in present.items()}
+        moved = [sum(each.moved[index] for each in sums.values()) for index in range(len(names))]
         rows = tuple(
             IngredientDistances(
                 name,
-                _share(total, index),
-                float(share[index]),
-                {component: _share(gram, index) for component, gram in present.items()},
+                total.share(index),
+                moved[index] / max(elements, 1),
+                {kind: gram.share(index) for kind, gram in present.items()},
                 _nearest(cosines["all"], names, index),
-                _verdict(total, digests, index, "base" if measure.has_base else "mean", adapters),
+                _verdict(total, digests, index, reference, adapters),
             )
             for index, name in enumerate(names)
         )
-        reference = "base" if measure.has_base else "mean"
-        return cls(reference, rows, cosines, _distances(total), frozen)
+        alone = reference == "mean" and len(names) == 1  # it is the mean, and nobody knows what moved
+        frozen = () if alone else tuple(kind for kind, gram in present.items() if not gram.moved)
+        return cls(reference, rows, cosines, total.distances(), frozen)
 
 
-def _share(gram: NDArray[np.float64], index: int) -> float:
-    """Return the length of a delta as a share of the base's."""
-    return math.sqrt(max(gram[index + 1, index + 1], 0.0) / gram[0, 0]) if gram[0, 0] > 0 else 0.0
+class _Gram(NamedTuple):
+    """The squared norm of what deltas are taken from, and their dot products [k, k]."""
 
+    center: float
+    products: list[list[float]]
 
-def _cosines(gram: NDArray[np.float64]) -> list[list[float]]:
-    import numpy as np
+    @classmethod
+    def of(cls, tensors: Sequence[TensorSums], count: int) -> _Gram:
+        """Add up tensors."""
+        pairs = [0.0] * (count * (count + 1) // 2)
+        for tensor in tensors:
+            pairs = [total + value for total, value in zip(pairs, tensor.products, strict=True)]
+        products = [[0.0] * count for _ in range(count)]
+        for (row, column), value in zip(combinations_with_replacement(range(count), 2), pairs, strict=True):
+            products[row][column] = products[column][row] = value
+        return cls(sum(tensor.center for tensor in tensors), products)
 
-    norms = np.sqrt(np.clip(np.diagonal(gram)[1:], 0, None))
-    scale = np.outer(norms, norms)
-    cosines = np.divide(gram[1:, 1:], scale, out=np.zeros_like(scale), where=scale > 0)
-    rows: list[list[float]] = np.clip(cosines, -1, 1).tolist()
-    return rows
+    @property
+    def moved(self) -> bool:
+        """Whether any delta is not 0."""
+        return any(map(any, self.products))
 
+    @property
+    def norms(self) -> list[float]:
+        """The lengths of the deltas."""
+        return [math.sqrt(max(row[index], 0.0)) for index, row in enumerate(self.products)]
 
-def _distances(gram: NDArray[np.float64]) -> list[list[float]]:
-    import numpy as np
+    def share(self, index: int) -> float:
+        """Return the length of a delta as a share of the base's."""
+        return self.norms[index] / math.sqrt(self.center) if self.center > 0 else 0.0
 
-    squares = np.diagonal(gram)[1:]
-    between = np.sqrt(np.clip(squares[:, None] + squares[None, :] - 2 * gram[1:, 1:], 0, None))
-    rows: list[list[float]] = (between / math.sqrt(gram[0, 0]) if gram[0, 0] > 0 else between).tolist()
-    return rows
+    def cosines(self) -> list[list[float]]:
+        """Return the cosine of each pair's deltas, 0 where there is none."""
+        norms = self.norms
+        return [
+            [min(1.0, max(-1.0, value / (a * b))) if a * b > 0 else 0.0 for value, b in zip(row, norms, strict=True)]
+            for row, a in zip(self.products, norms, strict=True)
+        ]
+
+    def distances(self) -> list[list[float]]:
+        """Return the distance of each pair, as a share of the base's norm."""
+        squares = [row[index] for index, row in enumerate(self.products)]
+        scale = math.sqrt(self.center) if self.center > 0 else 1.0
+        return [
+            [math.sqrt(max(a + b - 2 * value, 0.0)) / scale for value, b in zip(row, squares, strict=True)]
+            for row, a in zip(self.products, squares, strict=True)
+        ]
 
 
 def _nearest(cosines: list[list[float]], names: Sequence[str], index: int) -> tuple[str, float] | None:
@@ -187,19 +166,18 @@ def _nearest(cosines: list[list[float]], names: Sequence[str], index: int) -> tu
     return (max(others)[1], max(others)[0]) if others else None
 
 
-def _verdict(
-    gram: NDArray[np.float64], digests: Mapping[str, str], index: int, reference: str, adapters: Collection[str]
-) -> str:
+def _verdict(gram: _Gram, digests: Mapping[str, str], index: int, reference: str, adapters: Collection[str]) -> str:
     names, contents = list(digests), list(digests.values())
-    squares = [max(value, 0.0) for value in gram.diagonal()[1:].tolist()]
-    distance = math.sqrt(squares[index])
+    distance = gram.norms[index]
+    if reference == "mean" and len(names) == 1:
+        return f"alone: {option_name('base')} says what to hold it against"
     if distance == 0 and reference == "base":
         return "untrained: it is the base, in every element"
     if (first := contents.index(contents[index])) < index:
         return f"a duplicate of {names[first]}"
-    if (share := _share(gram, index)) > OTHER_BASE:
+    if (share := gram.share(index)) > OTHER_BASE:
         return f"not from this {reference}: |delta| is {share:.2f} of its norm, more than {OTHER_BASE:g}"
-    others = [math.sqrt(value) for other, value in enumerate(squares) if other != index]
+    others = [norm for other, norm in enumerate(gram.norms) if other != index]
     if len(others) >= LEAST_FOR_FAR - 1 and (median := statistics.median(others)) > 0 and distance > FAR * median:
         return f"far from the others: |delta| is {distance / median:.1f} times their median, more than {FAR:g}"
     if names[index] not in adapters and 2 * len(adapters) >= len(names):

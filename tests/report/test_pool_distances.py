@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from soup.cli.app import cli
+from soup.evaluation.progress import Progress
 from soup.merging.options import MergeOptions
 from soup.report.pool_check import check
 from soup.testing import tiny_checkpoint
@@ -94,6 +95,28 @@ def test_a_stranger_is_told_without_a_base_too(tmp_path):
     folder = pool_with(tmp_path, "z", ODD["stranger"][0])
     verdicts = {row.name: row.verdict for row in check(folder / "ckpts").distances.ingredients}
     assert verdicts["z"].startswith("not from this mean")
+
+
+def test_of_a_model_alone_without_a_base_nothing_is_said_to_be_frozen(tmp_path):
+    folder = make_pool(tmp_path, count=1)
+    found = check(folder / "ckpts").distances
+    assert found.frozen == ()
+    assert found.ingredients[0].verdict == "alone: `base` says what to hold it against"
+    with_base = check(folder / "ckpts", folder / "base").distances
+    assert with_base.ingredients[0].verdict == "fits"
+
+
+@pytest.mark.parametrize("drop", [(), ("*layers*",)])
+def test_as_many_bytes_are_read_as_were_announced(tmp_path, drop):
+    folder = make_pool(tmp_path, shapes=SHAPES | {"model.long": (3 * 2**19 + 5,)})
+    for path in (folder / "base", *(folder / "ckpts").iterdir()):
+        file = path / "model.safetensors"
+        save_file(load_file(file) | {"model.position_ids": torch.arange(9)}, file)
+    announced, done = [], []
+    progress = Progress(on_phase=lambda name, total: announced.append(total), on_bytes=done.append)
+    check(folder / "ckpts", folder / "base", merge=MergeOptions(drop=drop), progress=progress)
+    assert announced == [sum(done)]
+    assert sum(done) > 0
 
 
 def test_the_command_prints_a_row_for_each_and_json_has_all(tmp_path):

@@ -163,6 +163,7 @@ int soup_same_bytes(int64_t count, const void *const *x, int64_t bytes)
 }
 
 #include "products.h"
+#include "deltas.h"
 
 /* Merge a block. MERGED: the result is in `out`. EQUAL: all inputs hold the same finite values, and `out` is as it was.
    LEFT: something is not finite, and torch's operations have to say what; `out` is of no use. */

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, overload
 
+from soup.checkpoints.dtypes import Dtype
 from soup.hf.places import Place
 from soup.merging.compiled import Arithmetic
 
@@ -235,6 +236,20 @@ class Method(ABC):
             tensor: What is known of the tensor.
         """
         return None
+
+    def take_bytes(self, name: str, dtype: Dtype, inputs: Sequence[memoryview], first: int) -> bool:
+        """Look at a block's bytes instead of being called, for what merges nothing: the first input is the result then.
+
+        Args:
+            name: The tensor.
+            dtype: The dtype of all inputs.
+            inputs: The block's bytes in each, in writable memory; the base, if the method reads one, comes last.
+            first: The index of the block's first element in its tensor.
+
+        Returns:
+            Whether it is done; False: the method is called.
+        """
+        return False
 
     @abstractmethod
     def __call__(self, block: Block) -> torch.Tensor:
