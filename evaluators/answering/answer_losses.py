@@ -101,20 +101,20 @@ class _LossDone(JobDone):
 
 def _over_workers(pool: LocalPool[_LossDone] | RayPool[_LossDone], tasks: Iterable[AnswerTask]) -> Iterator[AnswerLoss]:
     """Give each free worker a task; the next one is made while they work."""
-    given: dict[int, _LossJob] = {}
+    jobs_by_number: dict[int, _LossJob] = {}
     jobs = (_LossJob(number, task) for number, task in enumerate(tasks))
     try:
         upcoming = next(jobs, None)
-        while upcoming or given:
+        while upcoming or jobs_by_number:
             while upcoming and (free := pool.free):
-                given[upcoming.number] = upcoming
+                jobs_by_number[upcoming.number] = upcoming
                 pool.give(free[0], upcoming)
                 upcoming = next(jobs, None)
             for done in pool.wait():
-                job = given.pop(done.number)
+                job = jobs_by_number.pop(done.number)
                 if isinstance(done.outcome, MissingFilesError):
-                    given[job.number] = replace(job, pictures=_read_files(done.outcome.paths))
-                    pool.give(pool.free[0], given[job.number])
+                    jobs_by_number[job.number] = replace(job, pictures=_read_files(done.outcome.paths))
+                    pool.give(pool.free[0], jobs_by_number[job.number])
                 elif isinstance(done.outcome, SoupError):
                     raise done.outcome
                 else:

@@ -65,8 +65,8 @@ def compare(
         images: Files of pictures that it is shown.
         unread: Replies that can't be read are added to it.
     """
-    straight = _said(session, question, left, right, images, unread)
-    turned = _said(session, question, right, left, images, unread)
+    straight = _verdict(session, question, left, right, images, unread)
+    turned = _verdict(session, question, right, left, images, unread)
     first = {"1": "left", "2": "right"}.get(straight, straight)
     second = {"1": "right", "2": "left"}.get(turned, turned)
     orders = (first, second)
@@ -140,12 +140,12 @@ def vote_by_judge(
     return len(matches)
 
 
-def _said(
+def _verdict(
     session: JudgeSession, question: Question, first: str, second: str, images: Sequence[str], unread: list[str]
 ) -> str:
     counts = {"picture": len(question.images), "film": len(question.films)}
-    seen = " and ".join(f"{kind}{'s' if count > 1 else ''}" for kind, count in counts.items() if count)
-    pictures = f", both about the {seen}" if seen else ""
+    media = " and ".join(f"{kind}{'s' if count > 1 else ''}" for kind, count in counts.items() if count)
+    pictures = f", both about the {media}" if media else ""
     shown = [text.strip() or "(no answer)" for text in (first, second)]
     prompt = PROMPT.format(pictures=pictures, question=question.text, first=shown[0], second=shown[1])
     reply = session.generate(prompt, images=images)

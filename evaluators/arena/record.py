@@ -162,12 +162,12 @@ class Arena:
             SoupError: a film can't be decoded.
         """
         kept = list(questions)
-        asked = [question for question, _, _ in kept]
+        only_questions = [question for question, _, _ in kept]
         if (path / FILE_NAME).exists():
             arena = cls(path)
-            arena._refuse_other(asked)
+            arena._refuse_other(only_questions)
             return arena
-        shown = [{"index": question.index, "parts": [*map(list, question.parts)]} for question in asked]
+        shown = [{"index": question.index, "parts": [*map(list, question.parts)]} for question in only_questions]
         document: dict[str, object] = {"schema": 1, "seed": secrets.token_hex(16), "questions": shown}
         frames = {name: decode for _, _, films in kept for name, decode in films.items()}
         for name, read in {name: read for _, images, _ in kept for name, read in images.items()}.items():
@@ -299,8 +299,10 @@ class Arena:
         )
 
     def _refuse_other(self, questions: Iterable[Question]) -> None:
-        asked = {question.index: question for question in questions}
-        changed = [index for index in {**self.questions, **asked} if self.questions.get(index) != asked.get(index)]
+        by_index = {question.index: question for question in questions}
+        changed = [
+            index for index in {**self.questions, **by_index} if self.questions.get(index) != by_index.get(index)
+        ]
         if changed:
             raise EvaluatorError(
                 f"{self.path}: is an arena of other questions ({len(changed)} differ, e.g. {changed[0]}); votes on "

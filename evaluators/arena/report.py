@@ -147,8 +147,8 @@ def _wins(rows: Sequence[Comparison], names: Sequence[str]) -> list[dict[str, ob
 
 def _people(votes: Sequence[Vote]) -> list[dict[str, object]]:
     """Say how each person agrees with the others on what both saw."""
-    seen, skipped = Counter(vote.voter for vote in votes), Counter(v.voter for v in votes if v.choice == "skip")
-    same: dict[str, list[bool]] = {name: [] for name in seen}
+    votes_of, skipped = Counter(vote.voter for vote in votes), Counter(v.voter for v in votes if v.choice == "skip")
+    same: dict[str, list[bool]] = {name: [] for name in votes_of}
     for unit in votes_by_match(votes).values():
         for (person, points), (other, others) in combinations(unit.items(), 2):
             same[person].append(points == others)
@@ -156,7 +156,7 @@ def _people(votes: Sequence[Vote]) -> list[dict[str, object]]:
     return [
         {"name": name, "votes": count - skipped[name], "skipped": skipped[name]}
         | {"agrees_with_others": _share(same[name])}
-        for name, count in sorted(seen.items())
+        for name, count in sorted(votes_of.items())
     ]
 
 

@@ -64,13 +64,13 @@ def asked_rows(rows: SourceRows, choose: Choose = frame_indices) -> list[AskedRo
     faults = []
     for number in range(len(rows)):
         try:
-            asked = _asked(rows, number, choose)
+            row = _read_row(rows, number, choose)
         except FinetuneError as error:
             faults.append(str(error))
             continue
-        if asked.index in questions:
-            faults.append(f"{rows.where(number)}: the id {asked.index} stands above, too; expected one for each row")
-        questions[asked.index] = asked
+        if row.index in questions:
+            faults.append(f"{rows.where(number)}: the id {row.index} stands above, too; expected one for each row")
+        questions[row.index] = row
     if faults:
         raise FinetuneError(f"{rows.data_set.path}: rows that can't be asked:\n{bullet_list(faults)}")
     if not questions:
@@ -78,7 +78,7 @@ def asked_rows(rows: SourceRows, choose: Choose = frame_indices) -> list[AskedRo
     return [*questions.values()]
 
 
-def _asked(rows: SourceRows, number: int, choose: Choose) -> AskedRow:
+def _read_row(rows: SourceRows, number: int, choose: Choose) -> AskedRow:
     raw = rows.raw(number)
     if isinstance(raw, Mapping) and not {*raw} & {*TURN_KEYS, *(question for question, _, _ in FLAT.values())}:
         shown = ", ".join(map(str, raw)) or "nothing"
@@ -88,17 +88,17 @@ def _asked(rows: SourceRows, number: int, choose: Choose) -> AskedRow:
     if sample["messages"][0]["role"] == "system":
         raise RowError(sample["where"], [Fault("roles", "a system's message, which is not asked here")])
     pictures = iter(sample["images"])
-    asked = AskedRow(str(raw.get("id", number + 1)), ())
+    row = AskedRow(str(raw.get("id", number + 1)), ())
     parts: list[tuple[str, str]] = []
     first = contents[0]
     for part in [{"type": "text", "text": first}] if isinstance(first, str) else first:
         if part["type"] == "image":
-            parts.append(_take(asked, next(pictures), choose))
+            parts.append(_take(row, next(pictures), choose))
         elif text := part["text"].strip():
             parts.append(("text", text))
     if not any(kind == "text" for kind, _ in parts):
         raise RowError(sample["where"], [Fault("unreadable", "a question without words")])
-    return replace(asked, parts=tuple(parts))
+    return replace(row, parts=tuple(parts))
 
 
 def _with_answer(raw: Mapping[str, object]) -> dict[str, object]:
@@ -116,17 +116,17 @@ def _with_answer(raw: Mapping[str, object]) -> dict[str, object]:
     return filled
 
 
-def _take(asked: AskedRow, picture: Picture, choose: Choose) -> tuple[str, str]:
+def _take(row: AskedRow, picture: Picture, choose: Choose) -> tuple[str, str]:
     """Note how a picture or a film is read, and return it as a part of the question."""
     if not picture.frames:
         name = _name_of(picture)
-        asked.images[name] = partial(_bytes_of, picture)
+        row.images[name] = partial(_bytes_of, picture)
         return "image", name
     frame_count(picture.source, picture.frames, name=picture.name)  # what is no film is told by its row's name
     name = f"{film_digest(picture.source, name=picture.name)}-{picture.frames}{_played_as(picture)}"
-    asked.frames[name] = partial(_frames_of, picture, picture.frames, choose)
+    row.frames[name] = partial(_frames_of, picture, picture.frames, choose)
     if Path(name).suffix:
-        asked.images[name] = partial(_bytes_of, picture)
+        row.images[name] = partial(_bytes_of, picture)
     return "film", name
 
 

@@ -46,9 +46,9 @@ def with_examples(sample: Sample, examples: Sequence[Sample]) -> Sample:
     turn, before = _first_question(sample)
     parts, pictures = [], []
     for example in examples:
-        of_example, seen = _question_and_answer(example)
+        of_example, pictures_of_example = _question_and_answer(example)
         parts += of_example
-        pictures += seen
+        pictures += pictures_of_example
     parts += _parts(sample["messages"][turn]["content"])
     user_message: Message = {"role": "user", "content": parts if any(map(_is_image, parts)) else _text(parts)}
     messages = [user_message if i == turn else message for i, message in enumerate(sample["messages"])]

@@ -55,12 +55,12 @@ def as_conversation(raw: Mapping[str, object], format: str) -> dict[str, object]
     user_text = "\n".join(str(text) for text in texts if text not in (None, "") and not _is_nan(text))
     turns = [text for pair in _history(raw.get("history")) for text in pair] + [user_text, raw.get(answer)]
     carried = {name: raw[name] for name in CARRIED if raw.get(name) is not None}
-    asked = " ".join(map(str, turns[::2]))
+    user_words = " ".join(map(str, turns[::2]))
     images = len(listed(carried.get("images")) or listed(carried.get("image")))
     # A list under `video` is the frames of one.
     videos = bool(listed(carried.get("video"))) + len(listed(carried.get("videos")))
-    before = "<image>\n" * images * ("<image>" not in asked)
-    before += "<video>\n" * videos * ("<image>" not in asked and "<video>" not in asked)
+    before = "<image>\n" * images * ("<image>" not in user_words)
+    before += "<video>\n" * videos * ("<image>" not in user_words and "<video>" not in user_words)
     turns[0] = f"{before}{turns[0]}" if before else turns[0]
     roles = ("human", "gpt") * (len(turns) // 2)
     conversation = [{"from": role, "value": text} for role, text in zip(roles, turns, strict=True)]

@@ -119,9 +119,9 @@ class SearchSection:
         Where its strategy does not tell: the trial of the highest overall that keeps the guards; of equal ones a soup,
         of those the last.
         """
-        told = [model.trial for model in self.models if model.trial and model.digest == self._told_best]
-        if told:
-            return told[-1]
+        chosen = [model.trial for model in self.models if model.trial and model.digest == self._told_best]
+        if chosen:
+            return chosen[-1]
         trials = [model.trial for model in self.models if model.trial and model.trial.allowed]
         return max(reversed(trials), key=lambda trial: (trial.overall, not trial.is_single), default=None)
 

@@ -143,8 +143,8 @@ class UntiedCheckpoint(Checkpoint):
 
 
 def _only(names: Iterable[str], end: str) -> str | None:
-    found = [name for name in names if name.endswith(end)]
-    return found[0] if len(found) == 1 else None
+    matches = [name for name in names if name.endswith(end)]
+    return matches[0] if len(matches) == 1 else None
 
 
 def _says_tied(config: Mapping[str, object]) -> bool:

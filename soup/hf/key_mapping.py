@@ -207,7 +207,7 @@ def _stack(converter: Any, patterns: Mapping[str, str]) -> tuple[tuple[str, ...]
     stacks = [("MergeModulelist", 0, None, None)]
     if operations not in (stacks, [*stacks, ("Concatenate", 1, None, None)]):
         return ()
-    rows = [[name for name, found in patterns.items() if found == pattern] for pattern in converter.source_patterns]
+    rows = [[name for name, source in patterns.items() if source == pattern] for pattern in converter.source_patterns]
     return tuple(zip(*rows, strict=True)) if len({*map(len, rows)}) == 1 else ()
 
 

@@ -225,7 +225,9 @@ def _whole_ends(adapted: Sequence[AdaptedCheckpoint]) -> dict[str, str]:
     embeddings = embeddings_of(adapted[0].tensors)
     keys = [key.removeprefix(PREFIX) for checkpoint in adapted for key in checkpoint.adapter.tensors]
     outputs = [key for key in keys if key.endswith(OUTPUT)]
-    inputs = [f"{before}{EMBEDDINGS}" for key in keys for before, found, _ in [key.partition("embed_tokens.")] if found]
+    inputs = [
+        f"{before}{EMBEDDINGS}" for key in keys for before, key_word, _ in [key.partition("embed_tokens.")] if key_word
+    ]
     names = {output: outputs[0] if outputs else output_beside(inputs[0])}
     names |= {embeddings: inputs[0]} if embeddings and inputs else {}
     return {name: f"{PREFIX}{key}" for name, key in names.items() if any(name in part.changes for part in adapted)}
@@ -304,8 +306,8 @@ def _small(module: _Module) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def _is_same(part: AdaptedCheckpoint, name: str, digests: Mapping[Checkpoint, ContentDigest]) -> bool:
     """Whether an adapter's copy of a tensor has the base's bytes."""
-    (own, key), (base, on_disk) = part.source_of(name), part.base.source_of(name)
-    return digests[own].tensors[key] == digests[base].tensors[on_disk]
+    (source, key), (base, on_disk) = part.source_of(name), part.base.source_of(name)
+    return digests[source].tensors[key] == digests[base].tensors[on_disk]
 
 
 def _is_end(name: str) -> bool:
