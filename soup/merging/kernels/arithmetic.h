@@ -98,14 +98,18 @@ INLINE void NAME(all_deltas)(A *total, A *deltas, const T *const *x, const A *mi
     }
 }
 
-/* keep * s of consensus; `total` is s */
+/* keep * s of consensus; `total` is s, and with weights of 1 the plain sum, too */
 INLINE void NAME(consensus)(A *total, const A *deltas, const struct job *job, int64_t count, int n)
 {
-    A plain[CHUNK], threshold = (A)job->threshold;
+    A sum[CHUNK], threshold = (A)job->threshold, *plain = total;
     int32_t votes[CHUNK];
-    for (int i = 0; i < n; i++) plain[i] = 0, votes[i] = 0;
-    for (int64_t k = 0; k < count; k++)
-        for (int i = 0; i < n; i++) plain[i] += deltas[k * CHUNK + i];
+    for (int64_t k = 0; k < count; k++) plain = job->weights[k] == 1 ? plain : sum;
+    for (int i = 0; i < n; i++) votes[i] = 0;
+    if (plain == sum) {
+        for (int i = 0; i < n; i++) sum[i] = 0;
+        for (int64_t k = 0; k < count; k++)
+            for (int i = 0; i < n; i++) sum[i] += deltas[k * CHUNK + i];
+    }
     for (int64_t k = 0; k < count; k++) {
         const A *d = deltas + k * CHUNK;
         for (int i = 0; i < n; i++) votes[i] += ABS(d[i]) > ABS(plain[i] - d[i]) * threshold;
