@@ -52,7 +52,7 @@ class _Counted(NamedTuple):
         kept: How many are to be kept.
         moved: How many are not 0.
         over: How many lie above the interval.
-        counts: How often each number in the interval occurs.
+        counts: How often each number in the interval occurs, at its `scattered` index.
     """
 
     kept: int
@@ -148,8 +148,7 @@ def _count(
                     over[index] += row[1]
                     sizes[index] += row[2]
         kept = [math.ceil(density * elements) for elements in sizes]
-        counts = held.pop(key)[:, scattered(torch.arange(size))]
-        yield key, [_Counted(*each) for each in zip(kept, moved, over, counts, strict=True)], signs
+        yield key, [_Counted(*each) for each in zip(kept, moved, over, held.pop(key), strict=True)], signs
 
 
 def bits_of_deltas(block: Block, intervals: Sequence[tuple[int, int]], scratch: Scratch) -> list[Magnitudes]:
@@ -195,5 +194,7 @@ def _threshold(counted: _Counted, interval: _Interval) -> float | None:
 
 def _find(counts: torch.Tensor, kept: int) -> int:
     """Find the number that the `kept`-th largest is, by how often each occurs."""
-    larger = counts.flip(0).cumsum(0)
+    import torch
+
+    larger = counts[scattered(torch.arange(len(counts)))].flip(0).cumsum(0)
     return len(counts) - 1 - int((larger >= kept).nonzero()[0])
