@@ -77,8 +77,7 @@ bench: .venv/ready
 	for size in 0.3 0.6 1.24 2.5; do \
 	    $(BIN)/python benchmarks/merge.py --gigabytes $$size --record $(if $(MERGEKIT),--against mergekit) || exit 1; \
 	done
-	$(BIN)/python benchmarks/speculation.py --pools 20 --k 7 --record
-	$(BIN)/python benchmarks/speculation.py --pools 5 --k 16 --workers 2 --workers 4 --workers 8 --record
+	$(BIN)/python benchmarks/speculation.py --record
 	$(BIN)/python benchmarks/disputed.py simulated --count 8 --basin 0.05 --forgotten 0,0.0003,0.001 --record
 	[ ! -x .venv-vllm/bin/python ] || .venv-vllm/bin/python -m benchmarks.engines --record
 	$(BIN)/python benchmarks/draw.py

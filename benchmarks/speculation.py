@@ -4,7 +4,7 @@
 rotation by rotation, a question is asked no further after its first wrong answer, three of four are right. An answer
 takes a worker a lognormal time (a few tokens here, a paragraph there), a swap 15 s. A soup's overall is the mean of its
 members' plus a random gain for company, which shrinks as the soup grows: about as many ingredients are accepted as in
-POINTS' Figure 3. `goal` is 0.9 N. 20 minutes on one core, and as many searches at once as there are cores.
+POINTS' Figure 3. `goal` is 0.9 N. 23 minutes on one core, and as many searches at once as there are cores.
 
     python benchmarks/speculation.py [--pools 200] [--workers 8]
 """
