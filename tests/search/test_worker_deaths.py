@@ -133,6 +133,16 @@ def test_a_task_goes_to_a_new_actor_after_one_death_and_is_an_error_after_two(ra
     assert [event.task for event in pool.wait()] == [other, other]
 
 
+def test_a_ray_that_does_not_start_is_one_sentence(ray, monkeypatch):
+    def init(self, **_):
+        raise Exception("The current node timed out during startup.")  # noqa: TRY002  # as Ray has it
+
+    monkeypatch.setattr(StandInRay, "init", init)
+    ray()
+    with pytest.raises(EvaluatorError, match=r"`ray` local: no cluster there \(The current node timed out"):
+        RayPool(None, 1, "local")
+
+
 def test_deaths_over_different_tasks_are_not_added_up(ray):
     cluster = ray("dies", "answers", "dies", "answers")
     pool = RayPool(None, 1, "local")

@@ -46,8 +46,8 @@ def refuse_looking_ahead(module: Any, inputs: Mapping[str, Tensor], answer: Tens
         first, second = (answer_logits(module, inputs, tokens)[0].float() for tokens in (answer, other))
     if not torch.allclose(first, second, rtol=1e-2, atol=1e-2):
         raise LooksAheadError(
-            f"{type(module).__name__} reads the answer before it is asked for it, so that its loss says nothing. Leave "
-            f"it out by {option_name('loss', 'no-loss')}."
+            f"{type(module).__name__} reads the answer before it is asked for it, so that its loss says nothing. Judge "
+            f"it with {option_name('loss', 'no-loss')}; a filter by perplexity needs another model."
         )
 
 

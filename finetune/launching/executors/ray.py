@@ -125,7 +125,7 @@ def _connect(address: str) -> None:
             ray.init(
                 **target, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True, logging_level="error"
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones, too, such as where its start takes too long
         raise FinetuneError(f"--executor ray:{address}: no cluster there ({error}).") from error
 
 

@@ -39,7 +39,7 @@ def connect(address: str) -> Any:
         require_listener(address)
         with _keep_sigterm_handler():
             ray.init(**target, **quiet, ignore_reinit_error=True)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones, too, such as where its start takes too long
         raise EvaluatorError(f"{option_name('ray')} {address}: no cluster there ({error}).") from error
     return ray
 

@@ -76,7 +76,10 @@ def kill(word):
 
 @pytest.mark.parametrize(
     ("ray", "word"),
-    [pytest.param(None, "soup.search.workers", id="local"), pytest.param("local", "ray::", marks=pytest.mark.slow)],
+    [
+        pytest.param(None, "soup.search.workers", id="local"),
+        pytest.param("local", "ray::_Worker", marks=pytest.mark.slow),
+    ],
 )
 def test_workers_that_are_killed_change_no_bit(tmp_path, tasks, ray, word):
     if ray:

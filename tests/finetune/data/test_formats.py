@@ -106,6 +106,10 @@ def answer(text="yes"):
     return [{"role": "assistant", "content": text}]
 
 
+def turns(question, reply):
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": reply}]
+
+
 def test_a_text_about_markers_in_parts_is_a_text(tmp_path):
     parts = [{"type": "text", "text": "What does <image> do in SVG?"}]
     sample = read({"messages": [{"role": "user", "content": parts}, *answer()]}, tmp_path)
@@ -145,6 +149,45 @@ def test_a_video_and_an_image_find_their_own_markers(tmp_path):
     turns = [{"from": "human", "value": "<video> or <image>?"}, {"from": "gpt", "value": "red"}]
     sample = read({"image": "a.png", "video": "clip", "conversations": turns}, tmp_path)
     assert [image.frames for image in sample["images"]] == [24, None]
+
+
+INPUT = [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": "a.png"}]
+OUTPUT = [{"role": "assistant", "content": [{"type": "output_text", "text": "red"}]}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "roles", "images"),
+    [
+        (
+            {"messages": [{"role": "developer", "content": "Short."}, {"role": "user", "content": INPUT}, *OUTPUT]},
+            ["system", "user", "assistant"],
+            [("a.png", None)],
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "clip"}}]}, *OUTPUT]},
+            ["user", "assistant"],
+            [("clip", 24)],
+        ),
+        (
+            {"image": "a.png", "conversations": {"from": ["human", "gpt"], "value": ["<image>\nWhat?", "red"]}},
+            ["user", "assistant"],
+            [("a.png", None)],
+        ),
+        (
+            {"videos": ["b", "c"], "image": "<NA>", "conversations": turns("<video> or <video>?", "red")},
+            ["user", "assistant"],
+            [("b", 24), ("c", 24)],
+        ),
+    ],
+    ids=["openai's new words", "video_url", "columns of turns", "videos"],
+)
+def test_other_words_and_shapes_mean_the_same(tmp_path, raw, roles, images):
+    sample = read(raw, tmp_path)
+    assert [message["role"] for message in sample["messages"]] == roles
+    assert texts_of(sample)[-1] == "red"
+    assert [(picture.source, picture.frames) for picture in sample["images"]] == [
+        (tmp_path / name, frames) for name, frames in images
+    ]
 
 
 @pytest.mark.parametrize(
