@@ -12,11 +12,7 @@ setup(
         Extension(
             "soup.merging._kernels",
             ["soup/merging/kernels/kernels.c"],
-            depends=[
-                "soup/merging/kernels/arithmetic.h",
-                "soup/merging/kernels/products.h",
-                "soup/merging/kernels/deltas.h",
-            ],
+            depends=[f"soup/merging/kernels/{name}.h" for name in ("arithmetic", "deltas", "factors", "products")],
             # No product and sum may become one rounding: the bytes are torch's, on every machine.
             extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-g0"],
             optional=True,

@@ -6,6 +6,8 @@ processor's time on all cores, which a busy neighbour does not change as it chan
 
     python benchmarks/lora.py                      8 adapters of rank 16 over 1 GB, on all linear layers
     python benchmarks/lora.py --gigabytes 4 --targets attention
+    python benchmarks/lora.py --dtype float32      over a base of float32
+    python benchmarks/lora.py --wholes 2           with two whole models in the pool
     python benchmarks/lora.py --method knots       decompositions no larger than the sum of the ranks come on top
 """
 
@@ -29,17 +31,29 @@ TARGETS = {"all": ("_proj.weight",), "attention": ("q_proj.weight", "k_proj.weig
 @click.option("--adapters", default=8, show_default=True, help="How many ingredients.")
 @click.option("--rank", default=16, show_default=True, help="Rank of each.")
 @click.option("--targets", type=click.Choice([*TARGETS]), default="all", show_default=True)
+@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True)
+@click.option("--wholes", default=0, show_default=True, help="Whole models beside the adapters.")
 @click.option("--method", default="linear", show_default=True)
 @click.option("--repeats", default=3, show_default=True)
-def main(gigabytes: float, adapters: int, rank: int, targets: str, method: str, repeats: int) -> None:
-    """Make a base and adapters, merge them, print a table."""
+def main(
+    gigabytes: float,
+    adapters: int,
+    rank: int,
+    targets: str,
+    dtype: str,
+    wholes: int,
+    method: str,
+    repeats: int,
+) -> None:
+    """Make a base, adapters and whole models, merge them, print a table."""
     folder = WORK / f"lora-{gigabytes:g}GB"
-    inputs = [folder / "base", *(folder / f"a{i}" for i in range(adapters))]
-    subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "merge.py"), "make", str(inputs[0]), f"{gigabytes}", "0", "0"],
-        check=True,
-    )
-    code = f"import lora; lora.make_adapters({str(folder)!r}, {gigabytes}, {adapters}, {rank}, {targets!r})"
+    models = [folder / "base", *(folder / f"w{i}" for i in range(wholes))]
+    inputs = [models[0], *(folder / f"a{i}" for i in range(adapters)), *models[1:]]
+    size = gigabytes / (2 if dtype == "float32" else 1)  # in bfloat16
+    for seed, path in enumerate(models):
+        make = [sys.executable, str(Path(__file__).parent / "merge.py"), "make"]
+        subprocess.run([*make, str(path), f"{size}", "0", f"{seed}", dtype], check=True)
+    code = f"import lora; lora.make_adapters({str(folder)!r}, {size}, {adapters}, {rank}, {targets!r})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
     rounds: list[dict[str, float]] = []
     try:
@@ -52,10 +66,11 @@ def main(gigabytes: float, adapters: int, rank: int, targets: str, method: str, 
         shutil.rmtree(folder)
     middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
     ratio = statistics.median(row["wall"] / row["floor"] for row in rounds)
-    names = llama_tensors(llama_config(gigabytes, 0)).items()
+    names = llama_tensors(llama_config(size, 0)).items()
     elements = sum(shape[0] * shape[-1] for name, shape in names if name.endswith(TARGETS[targets]))
     click.echo(
-        f"| {adapters} adapters of rank {rank} over {gigabytes:g} GB, targets: {targets} "
+        f"| {adapters} adapters of rank {rank}, whole models: {wholes}, over {gigabytes:g} GB of {dtype}, "
+        f"targets: {targets} "
         f"({2e-9 * elements * rank * adapters:.0f} GFLOP) | wall beyond start-up | of the floor | CPU | peak RSS |\n"
         "| --- | --- | --- | --- | --- |\n"
         f"| floor (cat, cp) | {middle['floor']:.2f} s | 1 | | |\n"

@@ -91,24 +91,25 @@ def main(
         record("merge", [{**case, **medians(rounds)}], tuple(case))
 
 
-def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: int) -> Path:
-    """Write a bfloat16 checkpoint of that size in one file, tensor by tensor."""
+def make_model(folder: Path, gigabytes: float, tensor_gigabytes: float, seed: int, dtype: str = "bfloat16") -> Path:
+    """Write a checkpoint in one file, tensor by tensor; the sizes are those in bfloat16."""
     import torch
 
-    from soup.checkpoints.dtypes import DTYPES, TensorSpec
+    from soup.checkpoints.dtypes import TensorSpec, named_dtype
     from soup.checkpoints.file_plan import plan_files
     from soup.checkpoints.writer import CheckpointWriter, view_bytes
 
     if (folder / "model.safetensors").exists():
         return folder
     config = llama_config(gigabytes, tensor_gigabytes)
-    specs = [TensorSpec(name, DTYPES["BF16"], shape) for name, shape in llama_tensors(config).items()]
+    stored = named_dtype(dtype)
+    specs = [TensorSpec(name, stored, shape) for name, shape in llama_tensors(config).items()]
     noise = torch.Generator().manual_seed(seed)
     with CheckpointWriter(folder, plan_files(specs, None), {"format": "pt"}) as writer:
         for spec in specs:
             for start in range(0, spec.elements, 2**23):
                 count = min(2**23, spec.elements - start)
-                values = torch.randn(count, generator=noise).to(torch.bfloat16)
+                values = torch.randn(count, generator=noise).to(stored.torch)
                 writer.write(spec.name, start, view_bytes(values))
         writer.add_file("config.json", json.dumps(config).encode())
         writer.commit({"format": "pt"})
@@ -299,6 +300,6 @@ def table(rounds: list[dict[str, float]], gigabytes: float, models: int, tensor:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["make"]:
-        make_model(Path(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))
+        make_model(Path(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]), *sys.argv[6:])
     else:
         main()

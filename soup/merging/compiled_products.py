@@ -1,6 +1,4 @@
-"""Base plus product in one compiled pass over a block's bytes, for tensors of 16 bits: what adapters add, rounded.
-
-Or its mean with whole models.
+"""Base plus product, or its mean with whole models, in one compiled pass over the bytes of 16- and 32-bit tensors.
 
 The bits are those of torch's operations in float64, as `soup.merging.low_rank` defines them; the C says how.
 """
@@ -50,7 +48,7 @@ class StoredFactor(NamedTuple):
 
 @dataclass(frozen=True)
 class MeanBlock:
-    """A block of every input of a mean, of 16 bits an element.
+    """A block of every input of a mean.
 
     Args:
         inputs: Their bytes, of one size, in writable memory.
@@ -89,7 +87,7 @@ class _Part(ctypes.Structure):
 class _Product(ctypes.Structure):
     _fields_ = (
         ("lefts", ctypes.POINTER(_Part)),
-        *((name, ctypes.c_int64) for name in ("parts", "columns", "rank", "bits")),
+        *((name, ctypes.c_int64) for name in ("parts", "columns", "rank", "bits", "slices")),
         ("right", ctypes.c_void_p),
         ("lengths", ctypes.c_void_p),
     )
@@ -111,7 +109,7 @@ class CompiledProduct:
         """Add it to a block, take the mean, and round.
 
         Args:
-            dtype: Of the inputs and of the result, of 16 bits.
+            dtype: Of the inputs and of the result.
             block: The inputs, at least one element.
             first: The index of the block's first element in the tensor.
             out: Memory for the result.
@@ -133,7 +131,7 @@ class CompiledProduct:
 
 
 def compile_product(
-    lefts: Sequence[StoredFactor], rights: Sequence[StoredFactor], scales: Sequence[float], bits: int
+    lefts: Sequence[StoredFactor], rights: Sequence[StoredFactor], scales: Sequence[float], bits: int, slices: int
 ) -> CompiledProduct | None:
     """Prepare sum_j scale_j left_j right_j; None where torch has to do it.
 
@@ -142,22 +140,23 @@ def compile_product(
         rights: [rank_j, columns].
         scales: One for each pair.
         bits: To how many the numbers of a row on the left, or a column on the right, are cut.
+        slices: How often: 1 for tensors of 16 bits, 2 for those of 32.
     """
     library = kernel_library.load_library()
     if library is None or any(factor.dtype.name not in DTYPE_NAMES for factor in (*lefts, *rights)):
         return None
     columns, rank = rights[0].shape[1], sum(right.shape[0] for right in rights)
-    panels = bytearray(-(-columns // PANEL) * PANEL * rank * ctypes.sizeof(ctypes.c_float) + _ALIGNMENT)
+    panels = bytearray(-(-columns // PANEL) * PANEL * slices * rank * ctypes.sizeof(ctypes.c_float) + _ALIGNMENT)
     right = address_of(panels)
     right += -right % _ALIGNMENT
-    lengths = (ctypes.c_float * columns)()
+    lengths = (ctypes.c_float * (slices * columns))()
     columns_first = [factor.transposed for factor in rights]
     if not library.soup_cut_right(
-        _parts(columns_first, [1.0] * len(rights)), len(rights), columns, rank, bits, right, lengths
+        _parts(columns_first, [1.0] * len(rights)), len(rights), columns, rank, bits, slices, right, lengths
     ):
         return None
     parts = _parts(lefts, scales)
-    product = _Product(parts, len(lefts), columns, rank, bits, right, ctypes.addressof(lengths))
+    product = _Product(parts, len(lefts), columns, rank, bits, slices, right, ctypes.addressof(lengths))
     return CompiledProduct(product, (lefts, parts, panels, lengths))
 
 

@@ -38,7 +38,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.soup_magnitudes.argtypes = (code, number, pointer, pointer, number, pointer, pointer, pointer, pointer)
     library.soup_count.argtypes = (number, pointer, pointer, code, pointer, number)
     library.soup_count.restype = None
-    library.soup_cut_right.argtypes = (pointer, number, number, number, number, pointer, pointer)
+    library.soup_cut_right.argtypes = (pointer, *(number,) * 5, pointer, pointer)
     library.soup_add_product.argtypes = (pointer, code, pointer, pointer, number, number)
     library.soup_sum_deltas.argtypes = (code, number, pointer, pointer, number, pointer, pointer, pointer)
     return library

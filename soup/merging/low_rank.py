@@ -99,7 +99,7 @@ class Product:
         """Add the product to a block, take the mean with other inputs, and round, as float64 and float32 would.
 
         Args:
-            dtype: Of the inputs and of the result, of 16 bits.
+            dtype: Of the inputs and of the result, of as many bits as `bits`.
             block: The inputs, at least one element.
             first: The index of the block's first element in the tensor.
             out: Memory for the result.
@@ -114,10 +114,11 @@ class Product:
         return compiled is not None and compiled.add_to(dtype, block, first, out)
 
     def _compile(self) -> CompiledProduct | None:
-        if self.merge or SLICES[self.bits] > 1 or not has_kernels():
+        if self.merge or SLICES[self.bits] > 2 or not has_kernels():
             return None
         lefts, rights, scales = zip(*self._parts(), strict=True)
-        return compile_product(lefts, rights, scales, _cut_bits(sum(right.shape[0] for right in rights)))
+        bits = _cut_bits(sum(right.shape[0] for right in rights))
+        return compile_product(lefts, rights, scales, bits, SLICES[self.bits])
 
     def _parts(self) -> list[_Part]:
         """Read the factors of the sum."""

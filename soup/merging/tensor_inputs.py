@@ -85,10 +85,10 @@ class TensorInputs:
 
     @cached_property
     def mean_of_product(self) -> int | None:
-        """Which input has a product, where the result is their mean, of 16 bits, and no other has one; else None."""
+        """Which input has a product, where the result is their mean, and no other has one; None: in torch."""
         placed = [place for place, term in enumerate(self.terms) if term.product]
         kinds = {self.sources[term.source].spec.dtype for term in self.terms} | {spec.dtype for spec in self.specs}
-        if len(placed) != 1 or len(kinds) != 1 or self.specs[0].dtype.bits != 16:
+        if len(placed) != 1 or len(kinds) != 1 or self.specs[0].dtype.bits not in (16, 32):
             return None
         is_mean = self.arithmetic is not None and self.arithmetic.form in ("mean", "sum")
         return placed[0] if is_mean and isinstance(self.terms[placed[0]].product, Product | StackedProducts) else None

@@ -86,7 +86,7 @@ def test_factors_of_zeros_add_nothing(tmp_path, factors):
 
 
 compiled = pytest.mark.skipif(not has_kernels(), reason="installed where there was no C compiler")
-BASES = {"BF16": torch.bfloat16, "F16": torch.float16}
+BASES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
 def stored_delta(folder, left, right, scale, transposed=False):
@@ -108,8 +108,9 @@ def in_bytes(product, code, *inputs, first=0, place=0, weights=()):
 
 
 def in_torch(product, *inputs, first=0, place=0, weights=()):
-    values = [x.float() for x in inputs]
-    values[place] = product.add_to(inputs[place], first, 0, Scratch()).float()
+    accumulate = torch.float64 if inputs[0].dtype == torch.float32 else torch.float32
+    values = [x.to(accumulate) for x in inputs]
+    values[place] = product.add_to(inputs[place], first, 0, Scratch()).to(accumulate)
     parts = weights or [1.0] * len(inputs)
     total = values[0] * parts[0] if weights else values[0]
     for value, weight in zip(values[1:], parts[1:], strict=True):
@@ -152,7 +153,7 @@ def test_the_compiled_pass_has_torch_s_bits(
         )
         for i, rank in enumerate(ranks)
     ]
-    product = Product([[delta] for delta in deltas], [1 / len(deltas)] * len(deltas), 16)
+    product = Product([[delta] for delta in deltas], [1 / len(deltas)] * len(deltas), DTYPES[code].bits)
     weights = [float(weight) for weight in (weights or [])[: wholes + 1]]
     weights = weights if abs(sum(weights)) > 1 else []
     first = int(share[0] * (rows * columns - 1))
@@ -176,13 +177,32 @@ def test_a_sum_that_float32_loses_is_rounded_as_it_should(tmp_path, beside, expe
 
 
 @compiled
+@pytest.mark.parametrize("away", [2.0**-60, 0.0, -(2.0**-60)])
+def test_a_sum_halfway_between_two_floats_is_rounded_as_it_should(tmp_path, away):
+    left = torch.tensor([[1.0, 1.0, 1.0]], dtype=torch.float64)
+    right = torch.tensor([[2.0**-24], [2.0**-23], [away]], dtype=torch.float64)  # 1 + 3/2 ulp, and next to nothing
+    product = Product([[stored_delta(tmp_path / "a", left, right, 1.0)]], [1.0], 32)
+    base = torch.ones(1)
+    assert same_bits(in_bytes(product, "F32", base), in_torch(product, base))
+
+
+@compiled
+def test_what_the_second_slice_alone_holds_is_added(tmp_path):
+    left = torch.tensor([[1.0, 1.0 + 2.0**-30]], dtype=torch.float64)
+    right = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    product = Product([[stored_delta(tmp_path / "a", left, right, 1.0)]], [1.0], 32)
+    assert in_bytes(product, "F32", torch.zeros(1)).item() == 2.0**-30
+
+
+@compiled
+@pytest.mark.parametrize("code", ["BF16", "F32"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e20, 1e-20])
 @pytest.mark.parametrize("side", ["left", "right", "base"])
-def test_what_float32_does_not_hold_is_left_to_torch(tmp_path, side, value):
+def test_what_float32_does_not_hold_is_left_to_torch(tmp_path, side, value, code):
     values = {"left": torch.ones(3, 2), "right": torch.ones(2, 5), "base": torch.ones(15)}
     values[side][-1] = value
-    product = Product([[stored_delta(tmp_path / "a", values["left"], values["right"], 1.0)]], [1.0], 16)
-    result = in_bytes(product, "BF16", values["base"].bfloat16())
+    delta = stored_delta(tmp_path / "a", values["left"], values["right"], 1.0)
+    result = in_bytes(Product([[delta]], [1.0], DTYPES[code].bits), code, values["base"].to(BASES[code]))
     fits = value in (1e20, 1e-20) and side != "left"
     assert (result is not None) == (fits and not (side == "right" and value == 1e20))
 

@@ -162,6 +162,7 @@ int soup_same_bytes(int64_t count, const void *const *x, int64_t bytes)
     return all_same(count, x, NULL, (size_t)bytes);
 }
 
+#include "factors.h"
 #include "products.h"
 #include "deltas.h"
 
