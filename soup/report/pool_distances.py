@@ -35,7 +35,7 @@ class IngredientDistances:
         norm: The length of its delta as a share of the base's.
         moved: The share of elements that differ from the base.
         by_component: The length of its delta in each component, as a share of the base's there.
-        nearest: The ingredient whose delta points most like its own, and the cosine of both.
+        nearest: The ingredient whose delta points most like its own, and the cosine of both; None where nothing moved.
         verdict: fits, or what is wrong, with the threshold.
     """
 
@@ -102,7 +102,7 @@ class PoolDistances:
                 total.share(index),
                 moved[index] / max(elements, 1),
                 {kind: gram.share(index) for kind, gram in present.items()},
-                _nearest(cosines["all"], names, index),
+                total.nearest(names, index),
                 _verdict(total, digests, index, reference, adapters),
             )
             for index, name in enumerate(names)
@@ -151,6 +151,14 @@ class _Gram(NamedTuple):
             for row, a in zip(self.products, norms, strict=True)
         ]
 
+    def nearest(self, names: Sequence[str], index: int) -> tuple[str, float] | None:
+        """Return whose delta points most like an ingredient's, and their cosine; None where either did not move."""
+        cosines, norms = self.cosines()[index], self.norms
+        others = [
+            (cosines[i], name) for i, name in enumerate(names) if i != index and norms[i] > 0 and norms[index] > 0
+        ]
+        return (max(others)[1], max(others)[0]) if others else None
+
     def distances(self) -> list[list[float]]:
         """Return the distance of each pair, as a share of the base's norm."""
         squares = [row[index] for index, row in enumerate(self.products)]
@@ -159,11 +167,6 @@ class _Gram(NamedTuple):
             [math.sqrt(max(a + b - 2 * value, 0.0)) / scale for value, b in zip(row, squares, strict=True)]
             for row, a in zip(self.products, squares, strict=True)
         ]
-
-
-def _nearest(cosines: list[list[float]], names: Sequence[str], index: int) -> tuple[str, float] | None:
-    others = [(cosines[index][other], names[other]) for other in range(len(names)) if other != index]
-    return (max(others)[1], max(others)[0]) if others else None
 
 
 def _verdict(gram: _Gram, digests: Mapping[str, str], index: int, reference: str, adapters: Collection[str]) -> str:

@@ -106,6 +106,19 @@ def test_of_a_model_alone_without_a_base_nothing_is_said_to_be_frozen(tmp_path):
     assert with_base.ingredients[0].verdict == "fits"
 
 
+def test_what_did_not_move_is_nearest_to_nobody_and_nobody_to_it(tmp_path):
+    folder = make_pool(tmp_path, count=1)
+    base, (first,) = numbers(folder)
+    against = {name: base[name] - (first[name] - base[name]) for name in base}
+    for name, tensors in (("m1", against), ("m2", base)):
+        tiny_checkpoint(folder / "again" / name, tensors={key: value.float() for key, value in tensors.items()})
+    shutil.copytree(folder / "ckpts/m0", folder / "again/m0")
+    rows = {row.name: row.nearest for row in check(folder / "again", folder / "base").distances.ingredients}
+    assert rows["m2"] is None
+    assert rows["m0"][0] == "m1"
+    assert rows["m0"][1] == pytest.approx(-1)
+
+
 @pytest.mark.parametrize("drop", [(), ("*layers*",)])
 def test_as_many_bytes_are_read_as_were_announced(tmp_path, drop):
     folder = make_pool(tmp_path, shapes=SHAPES | {"model.long": (3 * 2**19 + 5,)})
