@@ -6,6 +6,7 @@ Without a compiler torch does all of it.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -18,7 +19,11 @@ DTYPE_NAMES = ("bfloat16", "float16", "float32", "float64")
 
 @cache
 def load_library() -> ctypes.CDLL | None:
-    """Load it; None where it was not built, or is for another machine or an earlier version of soup."""
+    """Load it; None where it was not built, or is for another machine or an earlier version of soup.
+
+    Beside its sources, in a checkout, it has to be made of them: a function that takes other arguments would read
+    memory that is none of its own.
+    """
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_kernels{suffix}")
         if path.is_file():
@@ -31,6 +36,11 @@ def load_library() -> ctypes.CDLL | None:
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """Say what its functions take."""
+    library.soup_sources.restype = ctypes.c_char_p
+    sources = sorted(Path(__file__).parent.glob("kernels/*.[ch]"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    if sources and library.soup_sources().decode() != digest:
+        raise OSError("made of other sources")
     code, pointer, number = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
     library.soup_merge.argtypes = (pointer, code, number, pointer, pointer, pointer, number, ctypes.c_uint64)
     library.soup_same_bytes.argtypes = (number, pointer, number)

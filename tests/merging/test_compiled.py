@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -195,6 +196,19 @@ def without_kernels(monkeypatch):
 
 def test_the_library_of_an_earlier_version_is_not_used(monkeypatch):
     monkeypatch.setattr(kernel_library.ctypes, "CDLL", lambda path: object())  # without the functions of today
+    assert kernel_library.load_library.__wrapped__() is None
+
+
+def test_a_library_that_was_made_of_other_sources_is_not_used(tmp_path, monkeypatch):
+    home = Path(kernel_library.__file__).parent
+    for file in [*home.glob("_kernels*.so"), *home.glob("kernels/*.[ch]")]:
+        copy = tmp_path / file.relative_to(home)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    monkeypatch.setattr(kernel_library, "__file__", str(tmp_path / "kernel_library.py"))
+    assert kernel_library.load_library.__wrapped__() is not None
+    with (tmp_path / "kernels" / "deltas.h").open("a") as header:
+        header.write("/* of the next version */")
     assert kernel_library.load_library.__wrapped__() is None
 
 

@@ -59,10 +59,10 @@ INLINE void deltas_of(int dtype, const void *const *x, const void *base, int64_t
 /* Add the products of deltas to their sums [pairs, DOUBLES], in the order of (0, 0), (0, 1), .. (1, 1), ..; there are
    `rows` deltas, a multiple of TILE, of which those from `count` on are zeros, and have no sums. */
 #define DEFINE_PRODUCTS(name, bytes, TARGET)                                                                           \
-    typedef double doubles_of_##bytes __attribute__((vector_size(2 * bytes), aligned(8), may_alias));                  \
+    typedef double wide_of_##bytes __attribute__((vector_size(2 * bytes), aligned(8), may_alias));                  \
     INLINE TARGET void name##_keep(double *sums, const vector_of_##bytes *total)                                       \
     {                                                                                                                  \
-        *(doubles_of_##bytes *)sums += __builtin_convertvector(*total, doubles_of_##bytes);                            \
+        *(wide_of_##bytes *)sums += __builtin_convertvector(*total, wide_of_##bytes);                            \
     }                                                                                                                  \
     FUSED TARGET static void name(const float *deltas, int64_t count, int64_t rows, double *sums)                      \
     {                                                                                                                  \
