@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.light_import import vlmeval_module
-from evaluators.vlmeval.rules import RULES, Rule
+from evaluators.vlmeval.rule import Rule
+from evaluators.vlmeval.rules import RULES
 from soup.evaluation.api import BenchmarkInfo
 
 __all__ = ["BENCHMARKS", "CHOICE", "CHOICES", "OPEN", "YES_NO", "VLMEvalBenchmark"]

@@ -7,6 +7,7 @@ asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from functools import cache
 
 from evaluators.vlmeval.benchmarks import BENCHMARKS, CHOICE, CHOICES, OPEN, YES_NO, VLMEvalBenchmark
@@ -20,13 +21,13 @@ from evaluators.vlmeval.library_index import (
 )
 from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval.refusals import REFUSED
-from evaluators.vlmeval.rules import IN_MEMORY, RULES, Rule
+from evaluators.vlmeval.rule import Rule
+from evaluators.vlmeval.rules import IN_MEMORY, RULES
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo
-from soup.support.text import did_you_mean
 
-__all__ = ["all_data_sets", "is_data_set", "known_benchmark"]
+__all__ = ["all_data_sets", "is_data_set", "known_benchmark", "near_data_sets"]
 
 CIRCULAR_NAMES = ("mmbench", "ccbench", "circular", "mmcr")
 """VLMEvalKit's rule: a multiple choice data set with one of these in its name is asked in rotations."""
@@ -54,7 +55,16 @@ PARTS_OF_FILMS = (
 DEFAULT_FRAMES = 8
 NO_RULE = "no rule says how VLMEvalKit's result for it becomes 0 to 100"
 METRICS_OF_ONE_CLASS = ("contained", "extracted", "graded")
-COLUMNS = {"choices": CHOICES[:-1], "circular": CHOICES[:-1], "vqa": ("index", "question")}
+COLUMNS = {
+    "choices": CHOICES[:-1],
+    "circular": CHOICES[:-1],
+    "vqa": ("index", "question", "answer"),
+    "rated_yes_no": ("index", "question", "answer"),
+}
+COLUMNS_OF_DATA_SETS = {
+    "VizWiz": ("index", "question", "answers"),
+    "AMBER": ("index", "question", "answer", "category", "image_path"),
+}
 
 
 def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
@@ -74,8 +84,16 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
         return _entry(name, data_set)
     if (reason := _refused_names().get(name)) is not None:
         raise EvaluatorError(f"{name}: not judged here: {reason}.")
-    known = [*BENCHMARKS, *_films(), *(row for owner in _classes() for row in _names_if_any(owner) or ())]
-    raise EvaluatorError(f"Unknown benchmark '{name}'.{did_you_mean(name, known)}")
+    near = "".join(f" Did you mean '{each}'?" for each in near_data_sets(name))
+    raise EvaluatorError(f"Unknown benchmark '{name}'.{near} soup list benchmarks --all lists what VLMEvalKit has.")
+
+
+def near_data_sets(name: str) -> list[str]:
+    """Return the name of a data set that is nearest to one that there is not; nothing where none is near."""
+    of_classes = (row for owner in _classes() for row in _names_if_any(owner) or ())
+    known = [*BENCHMARKS, *_films(), *_refused_names(), *of_classes]
+    in_lower_case = {each.lower(): each for each in reversed(known)}
+    return [in_lower_case[near] for near in get_close_matches(name.lower(), in_lower_case, n=1, cutoff=0.7)]
 
 
 def is_data_set(name: str) -> bool:
@@ -190,13 +208,19 @@ def _entry(name: str, owner: DataSetClass) -> VLMEvalBenchmark:
         info,
         owner.module,
         owner.name,
-        model.columns if model else COLUMNS.get(metric or "", ("index",)),
+        _columns(name, metric, rule) if model is None else model.columns,
         metric or "evaluate",
         literals=model.literals if model else (),
         filled=model.filled if model else (),
         judge_tokens=model.judge_tokens if model else 2048,
         rule=rule,
     )
+
+
+def _columns(name: str, metric: str | None, rule: Rule | None) -> tuple[str, ...]:
+    if rule is not None:
+        return ("index", *rule.columns.split())
+    return COLUMNS_OF_DATA_SETS.get(name) or COLUMNS.get(str(metric), ("index",))
 
 
 def _why_not(name: str, owner: DataSetClass) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import re
+import string
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -80,6 +81,10 @@ def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
         yield from _image_faults(rows, frame)
     elif "image_path" not in frame:
         yield "columns expected: image or image_path; missing: both"
+    else:
+        yield from _path_faults(rows, frame)
+    if benchmark.metric in ("choices", "circular") or (benchmark.rule and benchmark.rule.points == "hit"):
+        yield from _letter_faults(frame)
     from pandas import isna
 
     for name in (*(["question"] if "question" in frame else []), *benchmark.filled):
@@ -114,6 +119,23 @@ def _image_faults(rows: list[str], frame: Frame) -> Iterator[str]:
     for row, cell in zip(rows, frame.get("image_path", ()), strict=False):
         if str(cell).startswith("[") and not _is_texts(cell):
             yield f"row {row}: image_path {str(cell)[:REFERENCE_CHARACTERS]!r} is no Python list of texts"
+
+
+def _path_faults(rows: list[str], frame: Frame) -> Iterator[str]:
+    """Yield the rows of which no image is there: without an image in the table VLMEvalKit takes a path as it stands."""
+    for row, cell in zip(rows, frame["image_path"], strict=True):
+        paths = ast.literal_eval(cell) if str(cell).startswith("[") and _is_texts(cell) else [str(cell)]
+        if missing := next((path for path in paths if not Path(path).is_file()), None):
+            yield f"row {row}: its image {missing[:REFERENCE_CHARACTERS]!r} is no file, and there is no column image"
+
+
+def _letter_faults(frame: Frame) -> Iterator[str]:
+    """Yield the letters that right answers have and options have not: no model could be right."""
+    if "answer" in frame and any(letter in frame for letter in "ABCD"):
+        letters = {str(answer) for answer in frame["answer"]}
+        lost = sorted(letter for letter in letters & {*string.ascii_uppercase} if letter not in frame)
+        if lost:
+            yield f"columns expected: the options of all right answers; missing: {', '.join(lost)}"
 
 
 def _literal_faults(rows: list[str], name: str, frame: Frame) -> Iterator[str]:

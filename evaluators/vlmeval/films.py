@@ -78,6 +78,8 @@ class FilmFolder:
         if missing := [name for name in ("video", "question") if name not in frame]:
             yield f"columns expected: video, question; missing: {', '.join(missing)}"
             return
+        if not len(frame):
+            yield "no rows"
         for name in dict.fromkeys(str(name) for name in frame["video"]):
             if self.find(name) is None:
                 yield f"film {name[:64]!r} is not below {self.root}"

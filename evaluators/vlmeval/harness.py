@@ -18,7 +18,7 @@ from evaluators.answering.llm_judge import LLMJudge
 from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
 from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark
-from evaluators.vlmeval.catalog import all_data_sets, is_data_set, known_benchmark
+from evaluators.vlmeval.catalog import all_data_sets, is_data_set, known_benchmark, near_data_sets
 from evaluators.vlmeval.data_sets import (
     ImageFiles,
     data_file,
@@ -98,6 +98,14 @@ class VLMEval(Harness):
             return short or (name if is_data_set(name) else None)
         except EvaluatorError:  # it is not installed, or the class can't be imported: judging tells why
             return None
+
+    @classmethod
+    def near_names(cls, name: str) -> Sequence[str]:
+        """Return VLMEvalKit's own names of data sets that are nearly this one."""
+        try:
+            return near_data_sets(name)
+        except EvaluatorError:
+            return ()
 
     @classmethod
     def unlisted(cls) -> Mapping[str, BenchmarkInfo | str]:

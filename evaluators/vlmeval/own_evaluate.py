@@ -20,7 +20,7 @@ from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.own_files import OwnFiles
 from evaluators.vlmeval.own_judge import OwnJudge
-from evaluators.vlmeval.rules import Rule
+from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.stand_ins import load_inner_imports, replaced_names
 from soup.errors import EvaluatorError
 

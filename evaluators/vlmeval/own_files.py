@@ -9,7 +9,7 @@ from typing import Any
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.light_import import vlmeval_module
-from evaluators.vlmeval.rules import Rule
+from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.stand_ins import SerialPool, SilentBar, SilentLogger, SteadyDice
 
 __all__ = ["OwnFiles"]

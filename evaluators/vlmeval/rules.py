@@ -7,62 +7,10 @@ on the way that has each question's points. Classes whose result has no such tot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-__all__ = ["IN_MEMORY", "RULES", "Rule"]
+from evaluators.vlmeval.rule import Rule
 
-Judging = Literal["never", "may", "always"]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a result of VLMEvalKit's becomes a score.
-
-    Args:
-        total: Where the total stands: a key or a column; `ROW/COLUMN`, the row being the one with that cell (`A&B`:
-            with both cells); `A+B` is the plain mean of two; `*` of all columns; empty: the mean of the points.
-        scale: What makes a percentage of it.
-        points: The column of a table that `evaluate` writes with each question's points; empty: it tells totals alone.
-        full: The points of a right answer.
-        is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
-        judge: Whether an LLM judge is asked never, on demand, or always.
-        group: The columns of which equal cells make questions that count together, or the number of rows that do, or
-            the character of an index before which it names them.
-        caption: In words, what a score counts, where the total's name does not say it.
-        unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
-        suffix: Of the file of predictions, which is kept in memory: some classes accept an Excel file alone.
-        takes_model: Whether `evaluate` may be told the judge's name: one class passes that on twice, and fails.
-        packages: What its metric imports only once answers are there.
-        settings: What else `evaluate` is told, by name.
-        replies: A pattern that is found in each of a judge's replies that can be read; empty: any reply can.
-        reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
-        by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
-    """
-
-    total: str
-    scale: float = 1.0
-    points: str = ""
-    full: float = 1.0
-    is_mean: bool = True
-    judge: Judging = "never"
-    group: tuple[str, ...] | int | str = ()
-    caption: str = ""
-    unread: tuple[str, str] = ("", "")
-    suffix: str = "tsv"
-    takes_model: bool = True
-    packages: tuple[str, ...] = ()
-    settings: tuple[tuple[str, str], ...] = ()
-    replies: str = ""
-    reads_itself: bool = False
-    by_index: bool = False
-
-    @property
-    def description(self) -> str:
-        """The rule in words."""
-        words = self.caption or f"{self.total} of VLMEvalKit's result" + (" x 100" if self.scale == 100 else "")
-        return words + (", by a judge" if self.judge == "always" else "")
-
+__all__ = ["IN_MEMORY", "RULES"]
 
 IN_MEMORY: Mapping[str, tuple[str, ...]] = {
     "choices": (
@@ -94,58 +42,78 @@ def _for(classes: str, rule: Rule) -> dict[str, Rule]:
 
 RULES: Mapping[str, Rule] = {
     # By matching alone.
-    **_for("MMVP", Rule("Overall", 100, is_mean=False, points="hit", judge="may", group=2)),
-    **_for("MMSci", Rule("Overall/Avg", 100, "hit", is_mean=False, judge="may")),
-    **_for("CVBench", Rule("Overall", 100, "hit", is_mean=False, judge="may")),
-    **_for("HRBenchDataset", Rule("Average&all/accuracy", 100, "hit", is_mean=False, judge="may")),
-    **_for("VMCBenchDataset", Rule("Overall", 1, "hit")),
-    **_for("_3DSRBench", Rule("vanilla/Overall", 100, "hit", judge="may")),
-    **_for("MMERealWorld", Rule("Overall", 100, "score")),
-    **_for("CRPE", Rule("total", 100, is_mean=False, group=4)),
+    **_for("MMVP", Rule("Overall", 100, is_mean=False, points="hit", judge="may", group=2, columns="answer")),
+    **_for("MMSci", Rule("Overall/Avg", 100, "hit", is_mean=False, judge="may", columns="answer")),
+    **_for("CVBench", Rule("Overall", 100, "hit", is_mean=False, judge="may", columns="question answer split")),
+    **_for(
+        "HRBenchDataset",
+        Rule("Average&all/accuracy", 100, "hit", is_mean=False, judge="may", columns="answer category cycle_category"),
+    ),
+    **_for("VMCBenchDataset", Rule("Overall", 1, "hit", columns="answer category")),
+    **_for("_3DSRBench", Rule("vanilla/Overall", 100, "hit", judge="may", columns="answer")),
+    **_for("MMERealWorld", Rule("Overall", 100, "score", columns="answer category l2-category")),
+    **_for("CRPE", Rule("total", 100, is_mean=False, group=4, columns="answer category")),
     **_for("MMNIAH", Rule("total", 100)),
-    **_for("MTVQADataset", Rule("Average", 1)),
-    **_for("TableVQABench", Rule("*average_scores", 1, is_mean=False, caption="mean of the four parts' scores")),
-    **_for("CountBenchQA", Rule("accuracy", 1)),
-    **_for("ZEROBench", Rule("accuracy", 100)),
-    **_for("TallyQA", Rule("TallyQA", 100)),
-    **_for("VLMBlind", Rule("*", 100, is_mean=False, caption="mean of the tasks' shares of right answers")),
+    **_for("MTVQADataset", Rule("Average", 1, columns="answer category")),
+    **_for(
+        "TableVQABench",
+        Rule("*average_scores", 1, is_mean=False, caption="mean of the four parts' scores", columns="answer split"),
+    ),
+    **_for("CountBenchQA", Rule("accuracy", 1, columns="answer")),
+    **_for("ZEROBench", Rule("accuracy", 100, columns="answers")),
+    **_for("TallyQA", Rule("TallyQA", 100, columns="answer")),
+    **_for(
+        "VLMBlind",
+        Rule("*", 100, is_mean=False, caption="mean of the tasks' shares of right answers", columns="task answers"),
+    ),
     # VLMEvalKit divides by the number of each category, so that a row by itself fails: there are no points.
-    **_for("VisuLogic", Rule("Overall/acc", 1, is_mean=False)),
-    **_for("PuzzleVQA VisualPuzzles", Rule("overall/acc", 1, is_mean=False)),
+    **_for("VisuLogic", Rule("Overall/acc", 1, is_mean=False, columns="answer category")),
+    **_for("PuzzleVQA VisualPuzzles", Rule("overall/acc", 1, is_mean=False, columns="answer category")),
     **_for("XLRSBench", Rule("Overall micro", 100, judge="may")),
     **_for("OmniEarthMCQBench", Rule("Overall micro", 100)),
     **_for("VisFactor", Rule("ALL", 100, is_mean=False, group=("category_id", "eval_index"))),
     **_for("WildDocBenchmark", Rule("WildDoc&Overall/Score", 1, is_mean=False)),
     **_for("MMOral_OPG_CLOSED", Rule("Overall/acc", 1)),
-    **_for("SIUOMCQDataset M3oralBenchDataset", Rule("Overall", 1, "correct")),
+    **_for("SIUOMCQDataset M3oralBenchDataset", Rule("Overall", 1, "correct", columns="answer")),
     **_for("MSSBenchDataset", Rule("total_acc", 1, "correct", is_mean=False, judge="may")),
-    **_for("TDBench", Rule("Overall", 100, "hit", judge="may")),
+    **_for("TDBench", Rule("Overall", 100, "hit", judge="may", columns="answer")),
     **_for("TDBenchGrounding", Rule("Average Centroid Containment", 100, "hit")),
     **_for("OlympiadBench", Rule("AVG", 1, "score")),
-    **_for("MMMUProDataset", Rule("Overall", 100, "hit", judge="may")),
+    **_for("MMMUProDataset", Rule("Overall", 100, "hit", judge="may", columns="A B answer")),
     **_for("Spatial457", Rule("score", 100)),
     **_for("OCRBench_v2", Rule("English Overall Score+Chinese Overall Score", 100, is_mean=False)),
     **_for("CCOCRDataset", Rule("total", 100, is_mean=False, packages=("lxml",))),
     **_for("RefCOCODataset", Rule("Average/Precision@1", 1, "hit", is_mean=False)),
-    **_for("ERQADataset", Rule("Overall/Accuracy (%)", 1, "correct")),
+    **_for("ERQADataset", Rule("Overall/Accuracy (%)", 1, "correct", columns="answer category")),
     **_for(
         "MindCubeBench EmbSpatialBench ViewSpatialBench MMSIBench SpatialVizBench OmniSpatialBench ERQABench ERIQBench",
-        Rule("overall", 1),
+        Rule("overall", 1, columns="answer"),
     ),
     **_for("DA2K", Rule("overall", 100, "score")),
-    **_for("ChartQAPro", Rule("Overall/1", 100, caption="Overall x 100", packages=("anls",))),
-    **_for("TopViewRS", Rule("Overall", 100, "hit", is_mean=False, judge="may")),
-    **_for("TreeBench", Rule("Overall", 100, "score", suffix="xlsx")),
-    **_for("RefSpatialDataset", Rule("Overall/Success Rate (%)", 1, "success")),
-    **_for("VLMsAreBiased", Rule("overall_acc", 100)),
-    **_for("VLRMBench", Rule("Overall_F1_weighted", 100, is_mean=False)),
-    **_for("VLRMBench_MultiSolution", Rule("multi_solution_accuracy", 100, is_mean=False, group=2)),
-    **_for("VTCBench", Rule("Overall", 100, packages=("rouge_score",))),
-    **_for("ChartBench", Rule("all", is_mean=False, group="_")),
-    **_for("NPMM", Rule("AR", is_mean=False, caption="ratio to the best known solution, wrong ones 0, at most 100")),
-    **_for("GroundingME", Rule("ACC@0.5", 100, "acc_50", reads_itself=True)),
-    **_for("SparBench", Rule("overall", 100, is_mean=False)),
-    **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L", packages=("pycocoevalcap",))),
+    **_for("ChartQAPro", Rule("Overall/1", 100, caption="Overall x 100", packages=("anls",), columns="answer year")),
+    **_for("TopViewRS", Rule("Overall", 100, "hit", is_mean=False, judge="may", columns="answer")),
+    **_for("TreeBench", Rule("Overall", 100, "score", suffix="xlsx", columns="answer category target_instances")),
+    **_for("RefSpatialDataset", Rule("Overall/Success Rate (%)", 1, "success", columns="mask")),
+    **_for("VLMsAreBiased", Rule("overall_acc", 100, columns="ground_truth topic")),
+    **_for("VLRMBench", Rule("Overall_F1_weighted", 100, is_mean=False, columns="question answer category")),
+    **_for(
+        "VLRMBench_MultiSolution",
+        Rule("multi_solution_accuracy", 100, is_mean=False, group=2, columns="question category"),
+    ),
+    **_for("VTCBench", Rule("Overall", 100, packages=("rouge_score",), columns="answer")),
+    **_for("ChartBench", Rule("all", is_mean=False, group="_", columns="answer QA_type")),
+    **_for(
+        "NPMM",
+        Rule(
+            "AR",
+            is_mean=False,
+            caption="ratio to the best known solution, wrong ones 0, at most 100",
+            columns="data_source graph ground_truth",
+        ),
+    ),
+    **_for("GroundingME", Rule("ACC@0.5", 100, "acc_50", reads_itself=True, columns="answer width height subtask_l1")),
+    **_for("SparBench", Rule("overall", 100, is_mean=False, columns="answer")),
+    **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L", packages=("pycocoevalcap",), columns="answer")),
     # Films.
     **_for("VideoMME VideoTT", Rule("", 100, "score", judge="may", caption="right answers")),
     **_for("Video_Holmes QBench_Video_MCQ", Rule("", 100, "score", caption="right answers", by_index=True)),
@@ -176,24 +144,35 @@ RULES: Mapping[str, Rule] = {
     ),
     # By a judge.
     **_for("MathVision LENS", Rule("Overall/acc", 1, judge="always")),
-    **_for("LogicVista", Rule("Overall/acc", 1, "hit", judge="always")),
+    **_for("LogicVista", Rule("Overall/acc", 1, "hit", judge="always", columns="answer skill")),
     **_for("OCR_Reasoning MMOral_OPG_OPEN", Rule("Overall/acc", 1, judge="always")),
     **_for("Physics_yale", Rule("Overall/acc", 1, "res", judge="always")),
     **_for(
         "CharXiv",
-        Rule("Overall", 100, "score", judge="always", unread=("extract_answer", "Failed to parse"), takes_model=False),
+        Rule(
+            "Overall",
+            100,
+            "score",
+            judge="always",
+            unread=("extract_answer", "Failed to parse"),
+            takes_model=False,
+            columns="grading_query inst_category",
+        ),
     ),
-    **_for("VLMBias", Rule("Overall", 100, "hit", judge="always", unread=("log", "Judge Failed"))),
-    **_for("SFE", Rule("Overall", 1, "score", full=9, is_mean=False, judge="always")),
-    **_for("CoreCognition", Rule("Overall", 1, "correct", judge="always")),
-    **_for("MaCBench MMVMBench", Rule("Overall", 100, judge="always")),
+    **_for("VLMBias", Rule("Overall", 100, "hit", judge="always", unread=("log", "Judge Failed"), columns="answer")),
+    **_for("SFE", Rule("Overall", 1, "score", full=9, is_mean=False, judge="always", columns="answer")),
+    **_for(
+        "CoreCognition",
+        Rule("Overall", 1, "correct", judge="always", columns="answer question_type category l2-category"),
+    ),
+    **_for("MaCBench MMVMBench", Rule("Overall", 100, judge="always", columns="answer")),
     **_for("MathVerse", Rule("Overall/Overall", 1, "score", judge="always")),
     **_for("MMReason MMEReasoning", Rule("Overall", 1, "score", judge="always")),
     **_for("SeePhys", Rule("Overall/Accuracy (%)", 1, judge="always")),
     **_for("Dynamath", Rule("Average/Overall", 100, "correct", judge="always")),
     **_for(
         "ImageShortQADataset HLEDataset EMMADataset PathVQA_VAL PathVQA_TEST MMESCIDataset AyaVisionBench",
-        Rule("Overall", 100, "hit", judge="always"),
+        Rule("Overall", 100, "hit", judge="always", columns="answer"),
     ),
     **_for("MOAT", Rule("overall_acc", 100, "verdict", judge="always")),
     **_for("Asclepius", Rule("Overall", 1, "eval_score", judge="always")),
@@ -212,19 +191,41 @@ RULES: Mapping[str, Rule] = {
             caption="solved puzzles",
             packages=("json_repair",),
             replies="Perception|Initial State",
+            columns="category states",
         ),
     ),
     **_for(
         "VLRewardBench",
-        Rule("Overall Consistency", 100, "score", judge="always", replies="(?i)answer [12]", reads_itself=True),
+        Rule(
+            "Overall Consistency",
+            100,
+            "score",
+            judge="always",
+            replies="(?i)answer [12]",
+            reads_itself=True,
+            columns="answer category",
+        ),
     ),
     **_for(
         "PhyX",
-        Rule("Overall Acc", 100, "res", judge="always", replies="[01]", settings=(("valid_type", "LLM"),)),
+        Rule(
+            "Overall Acc",
+            100,
+            "res",
+            judge="always",
+            replies="[01]",
+            settings=(("valid_type", "LLM"),),
+            columns="answer category",
+        ),
     ),
     **{
         f"MMRarebench{track}": Rule(
-            f"{track.lower()}_judge_score", 100, "score", judge="always", replies=r"(?i)\b(yes|no|[0-9])\b"
+            f"{track.lower()}_judge_score",
+            100,
+            "score",
+            judge="always",
+            replies=r"(?i)\b(yes|no|[0-9])\b",
+            columns="answer",
         )
         for track in ("Diagnosis", "Treatment", "Crossmodal", "Examination")
     },
@@ -237,6 +238,7 @@ RULES: Mapping[str, Rule] = {
             is_mean=False,
             judge="always",
             caption="grades relative to GPT-4's, at most 100",
+            columns="category caption gpt4_ans",
         ),
     ),
 }

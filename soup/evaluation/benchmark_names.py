@@ -7,7 +7,7 @@ from functools import cached_property
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import ALL, Benchmark, Split
-from soup.evaluation.harnesses import Catalog, target_hint, target_of, target_syntax
+from soup.evaluation.harnesses import Catalog, near_names, target_hint, target_of, target_syntax
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 from soup.support.text import did_you_mean, without_secrets
@@ -115,7 +115,8 @@ class _NameReader:
     def _unknown(self, name: str) -> str:
         prefixes = [f"{harness}:" for harness in self._harnesses if target_hint(harness)]
         bare = [harness for harness in self._harnesses if not target_hint(harness)]
-        known = [*self.catalog.benchmarks, *self.catalog.groups, *bare, *prefixes]
+        near = [each for harness in self._harnesses for each in near_names(harness, name)]
+        known = [*self.catalog.benchmarks, *self.catalog.groups, *bare, *prefixes, *near]
         return f"Unknown benchmark '{name}'.{did_you_mean(name, known)}"
 
     def _broken(self) -> list[str]:

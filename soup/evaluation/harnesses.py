@@ -43,6 +43,7 @@ __all__ = [
     "has_check",
     "locate",
     "may_have_parts",
+    "near_names",
     "ranks",
     "show",
     "target_hint",
@@ -103,6 +104,12 @@ def target_of(harness: str, name: str) -> str | None:
     """Call `Harness.target_of` of a registered harness; None where it can't be imported."""
     target: str | None = _class_member(harness, "target_of")(name)
     return target
+
+
+def near_names(harness: str, name: str) -> Sequence[str]:
+    """Call `Harness.near_names` of a registered harness; nothing where it can't be imported."""
+    names: Sequence[str] = _class_member(harness, "near_names")(name)
+    return names
 
 
 def unlisted(harness: str) -> Mapping[str, BenchmarkInfo | str]:

@@ -48,8 +48,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     The question is left out where no known name is near.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    question = f" Did you mean '{near[0]}'?" if near else ""
+    in_lower_case = {name.lower(): name for name in reversed(names)}
+    near = difflib.get_close_matches(word.lower(), in_lower_case, n=1, cutoff=0.5)
+    question = f" Did you mean '{in_lower_case[near[0]]}'?" if near else ""
     return f"{question} Known: {', '.join(names) or 'none'}."
 
 

@@ -118,6 +118,11 @@ class Harness(Evaluator, Protocol):
         return None
 
     @classmethod
+    def near_names(cls, name: str) -> Sequence[str]:
+        """Return names that `target_of` knows and that may be meant by one that nobody knows."""
+        return ()
+
+    @classmethod
     def unlisted(cls) -> Mapping[str, BenchmarkInfo | str]:
         """Return what can be named besides `benchmarks`, or the reason why it can't be judged; may take seconds."""
         return {}

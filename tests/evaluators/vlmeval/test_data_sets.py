@@ -216,8 +216,9 @@ def test_a_data_set_is_found_by_its_own_name_with_and_without_the_prefix():
         *("mmbench", "mmbench", "pope"),
         *("SEEDBench_IMG", "ChartQA_TEST", "mme"),
     ]
-    with pytest.raises(EvaluatorError, match="Unknown benchmark 'SEEDBench_IMGS'"):
-        parse_benchmarks(["SEEDBench_IMGS"])
+    for name in ("SEEDBench_IMGS", "seedbench_img"):
+        with pytest.raises(EvaluatorError, match=f"Unknown benchmark '{name}'. Did you mean 'SEEDBench_IMG'"):
+            parse_benchmarks([name])
 
 
 @pytest.mark.parametrize(
@@ -239,11 +240,40 @@ def test_a_data_set_is_found_by_its_own_name_with_and_without_the_prefix():
         ("Video-MME_1fps", "films are shown here as a number of frames, without subtitles or sound"),
         ("VLRMBench_Foresight", "by `is True`, which no cell of a table is"),
         ("XSTest", "its questions are texts without images"),
-        ("NoSuchBench", "Unknown benchmark 'NoSuchBench'"),
+        ("Xyzzy", "Unknown benchmark 'Xyzzy'. soup list benchmarks --all lists what VLMEvalKit has"),
         ("SEEDBench_IMGS", "Did you mean.*SEEDBench_IMG"),
     ],
 )
 def test_what_can_not_be_scored_is_refused_by_name_with_the_reason(name, words, settings):
+    with pytest.raises(EvaluatorError, match=words):
+        VLMEval(settings).identity(Benchmark(name, "vlmeval", name))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_columns_that_a_metric_needs_are_missed_before_anything_is_asked(name, settings, tmp_path):
+    skip_without_packages(name)
+    rows, needed = ALL[name].rows(), known_benchmark(Benchmark(name, "vlmeval", name)).columns
+    assert {*needed} <= {*rows[0]}
+    less = [{"other": 1} | {column: cell for column, cell in row.items() if column not in needed} for row in rows]
+    write_tsv(tmp_path / "LMUData" / f"{name}.tsv", less)
+    with (
+        JudgeServer(plays(name)) as server,
+        pytest.raises(EvaluatorError, match=re.escape(f"missing: {', '.join(needed)}")),
+    ):
+        VLMEval(judged_settings(settings, server)).identity(Benchmark(name, "vlmeval", name))
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "words"),
+    [
+        ("SEEDBench_IMG", "CD", "the options of all right answers; missing: C, D"),
+        ("HRBench4K", "A", "the options of all right answers; missing: A"),
+        ("VSR-zeroshot", ["image"], "row 0: its image '0.jpg' is no file, and there is no column image"),
+    ],
+)
+def test_what_no_model_could_answer_is_told_before_anything_is_asked(name, without, words, settings, tmp_path):
+    rows = [{column: cell for column, cell in row.items() if column not in without} for row in ALL[name].rows()]
+    write_tsv(tmp_path / "LMUData" / f"{name}.tsv", rows)
     with pytest.raises(EvaluatorError, match=words):
         VLMEval(settings).identity(Benchmark(name, "vlmeval", name))
 

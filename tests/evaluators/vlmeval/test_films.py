@@ -295,6 +295,14 @@ def test_a_film_that_is_not_there_is_told_before_any_question(settings, tmp_path
         VLMEval(settings).identity(of("TempCompass_MCQ"))
 
 
+def test_a_table_without_rows_is_told_before_any_question(settings, tmp_path):
+    temp_compass(tmp_path)
+    table = tmp_path / "LMUData" / "TempCompass_MCQ" / "TempCompass_MCQ.tsv"
+    table.write_text(table.read_text().partition("\n")[0] + "\n")
+    with pytest.raises(EvaluatorError, match="no rows"):
+        VLMEval(settings).identity(of("TempCompass_MCQ"))
+
+
 def test_a_folder_that_is_not_there_is_told_with_what_is_expected(settings, tmp_path):
     (tmp_path / "LMUData").mkdir()
     with pytest.raises(EvaluatorError, match=r"Expected: .*Video-MME/Video-MME.tsv, with the films anywhere below"):

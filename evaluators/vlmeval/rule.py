@@ -1,0 +1,61 @@
+"""A rule: how the result of VLMEvalKit's own `evaluate` becomes a score of 0 to 100."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Rule"]
+
+Judging = Literal["never", "may", "always"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a result of VLMEvalKit's becomes a score.
+
+    Args:
+        total: Where the total stands: a key or a column; `ROW/COLUMN`, the row being the one with that cell (`A&B`:
+            with both cells); `A+B` is the plain mean of two; `*` of all columns; empty: the mean of the points.
+        scale: What makes a percentage of it.
+        points: The column of a table that `evaluate` writes with each question's points; empty: it tells totals alone.
+        full: The points of a right answer.
+        is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
+        judge: Whether an LLM judge is asked never, on demand, or always.
+        group: The columns of which equal cells make questions that count together, or the number of rows that do, or
+            the character of an index before which it names them.
+        caption: In words, what a score counts, where the total's name does not say it.
+        unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
+        suffix: Of the file of predictions, which is kept in memory: some classes accept an Excel file alone.
+        takes_model: Whether `evaluate` may be told the judge's name: one class passes that on twice, and fails.
+        packages: What its metric imports only once answers are there.
+        settings: What else `evaluate` is told, by name.
+        replies: A pattern that is found in each of a judge's replies that can be read; empty: any reply can.
+        reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
+        columns: What its table must have beside the index; without some, VLMEvalKit counts all answers as wrong.
+        by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
+    """
+
+    total: str
+    scale: float = 1.0
+    points: str = ""
+    full: float = 1.0
+    is_mean: bool = True
+    judge: Judging = "never"
+    group: tuple[str, ...] | int | str = ()
+    caption: str = ""
+    unread: tuple[str, str] = ("", "")
+    suffix: str = "tsv"
+    takes_model: bool = True
+    packages: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    replies: str = ""
+    reads_itself: bool = False
+    by_index: bool = False
+    columns: str = ""
+
+    @property
+    def description(self) -> str:
+        """The rule in words."""
+        words = self.caption or f"{self.total} of VLMEvalKit's result" + (" x 100" if self.scale == 100 else "")
+        return words + (", by a judge" if self.judge == "always" else "")
