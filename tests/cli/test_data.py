@@ -90,7 +90,7 @@ def test_a_filter_on_ray_that_is_stopped_goes_on_and_writes_the_file_of_one_proc
     line += ["--ray", "local", "--workers", "2"]
     scores = here / "ray/kept.scores.jsonl"
     process = subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while (not scores.exists() or len(scores.read_text().splitlines()) < 5) and time.monotonic() < until:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
