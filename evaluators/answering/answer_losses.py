@@ -61,8 +61,11 @@ def answer_losses(
     logs = Path(tempfile.mkdtemp(prefix="soup-losses-"))
     try:
         pool = LocalPool[_LossDone](workers, logs)
-        pool.open(start)
-        yield from _over_workers(pool, tasks)
+        try:
+            pool.open(start)
+            yield from _over_workers(pool, tasks)
+        finally:
+            pool.close()
     finally:
         if not isinstance(sys.exception(), EvaluatorError):  # which may name a log
             shutil.rmtree(logs, ignore_errors=True)

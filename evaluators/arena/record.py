@@ -138,7 +138,7 @@ class Arena:
             JournalError: a file is damaged; then the candidates are those of before.
         """
         files = [file for file in (self.path / "candidates").glob("*.json") if MEMBER.match(file.name)]
-        files.sort(key=_number)
+        files.sort(key=lambda file: (_number(file), file.name))  # two that joined at once
         stamps = tuple((file.name, *_stamp(file)) for file in files)
         if stamps == self._stamps:
             return False

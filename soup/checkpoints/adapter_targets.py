@@ -22,9 +22,9 @@ from soup.hf.key_mapping import names_on_disk
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
-__all__ = ["find_changes", "unties"]
+__all__ = ["WRAPPERS", "find_changes", "unties"]
 
-_WRAPPERS = re.compile(  # of modules; those of parameters, which hold factors themselves, stay in the name
+WRAPPERS = re.compile(  # of modules; those of parameters, which hold factors themselves, stay in the name
     r"\.(?:base_layer(?!(?:\.base_layer)*\.lora_)|modules_to_save|original_module)(?:\.default)?(?=\.)"
 )
 _PART = re.compile(
@@ -55,7 +55,7 @@ def unties(adapter: Adapter, base: Checkpoint) -> bool:
     """
     if not is_tied(base) or adapter.settings.get("ensure_weight_tying") is True:
         return False
-    names = {_WRAPPERS.sub("", key) for key in adapter.tensors if ".base_layer." not in key}
+    names = {WRAPPERS.sub("", key) for key in adapter.tensors if ".base_layer." not in key}
     ends = {end for end in (EMBEDDINGS, OUTPUT) if any(name.endswith(f".{end}") for name in names)}
     listed = adapter.settings.get("modules_to_save")
     trained = {f"{name.rpartition('.')[2]}.weight" for name in listed} if isinstance(listed, list) else set()
@@ -75,7 +75,7 @@ class _Matching:
         self.whole: dict[str, str] = {}
         self.tokens: dict[str, str] = {}
         for key in adapter.tensors:
-            name = _WRAPPERS.sub("", key.removeprefix(PREFIX))
+            name = WRAPPERS.sub("", key.removeprefix(PREFIX))
             part = _PART.match(name)
             if tokens := _TOKENS.match(name):
                 self.tokens[tokens["module"]] = key

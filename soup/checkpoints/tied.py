@@ -19,6 +19,7 @@ __all__ = ["EMBEDDINGS", "OUTPUT", "UntiedCheckpoint", "embeddings_of", "is_tied
 
 EMBEDDINGS, OUTPUT = "embed_tokens.weight", "lm_head.weight"
 """How the names of input embeddings and of the output layer end, which a model may tie to each other."""
+TIED = "tie_word_embeddings"
 
 
 def embeddings_of(names: Iterable[str]) -> str | None:
@@ -41,15 +42,16 @@ def is_tied(checkpoint: Checkpoint) -> bool:
 
 
 def untie_config(config: dict[str, object]) -> bool:
-    """Set `tie_word_embeddings` to false in a config and in the configs within it that have a vocabulary.
+    """Set `tie_word_embeddings` to false in a config and in those within it of its language model.
 
     Returns:
         Whether something changed.
     """
-    parts = [config, *(part for part in config.values() if isinstance(part, dict) and "vocab_size" in part)]
-    tied = [part for part in parts if part.get("tie_word_embeddings") is not False]
+    inner = [(key, part) for key, part in config.items() if isinstance(part, dict)]
+    parts = [config, *(part for key, part in inner if key.startswith("text") or {"vocab_size", TIED} & part.keys())]
+    tied = [part for part in parts if part.get(TIED) is not False]
     for part in tied:
-        part["tie_word_embeddings"] = False
+        part[TIED] = False
     return bool(tied)
 
 
@@ -149,4 +151,4 @@ def _only(names: Iterable[str], end: str) -> str | None:
 
 def _says_tied(config: Mapping[str, object]) -> bool:
     parts = [config, *(part for key, part in config.items() if isinstance(part, dict) and key.startswith("text"))]
-    return next((part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part), None) is True
+    return next((part[TIED] for part in parts if TIED in part), None) is True

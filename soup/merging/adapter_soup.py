@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from soup.checkpoints.adapted import AdaptedCheckpoint, is_adapted, output_layer
 from soup.checkpoints.adapter import ADAPTER_WEIGHTS, PREFIX
 from soup.checkpoints.adapter_deltas import Delta, Factor
+from soup.checkpoints.adapter_targets import WRAPPERS
 from soup.checkpoints.digest import ContentDigest
 from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.checkpoints.file_plan import FilePlan
@@ -224,7 +225,7 @@ def _whole_ends(adapted: Sequence[AdaptedCheckpoint]) -> dict[str, str]:
         return {}
     embeddings = embeddings_of(adapted[0].tensors)
     keys = [key.removeprefix(PREFIX) for checkpoint in adapted for key in checkpoint.adapter.tensors]
-    outputs = [key for key in keys if key.endswith(OUTPUT)]
+    outputs = [plain for key in keys if (plain := WRAPPERS.sub("", key)).endswith(OUTPUT)]
     inputs = [
         f"{before}{EMBEDDINGS}" for key in keys for before, key_word, _ in [key.partition("embed_tokens.")] if key_word
     ]

@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 import soup
 from finetune.points import PointsForConditionalGeneration
+from soup.checkpoints.tied import untie_config
 from soup.hf.key_mapping import plan_loading
 from soup.merging.merge import open_pool
 from soup.merging.options import WriteOptions
@@ -182,3 +183,14 @@ def test_a_base_that_stores_both_and_ties_them_is_untied_in_its_config(tmp_path)
     soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
     assert read_back(tmp_path / "out")["lm_head.weight"].unique().tolist() == [1.0]
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize(
+    "inner", [{"tie_word_embeddings": True}, {"hidden_size": 8}, {"vocab_size": 9, "tie_word_embeddings": True}]
+)
+def test_no_config_within_says_tied_or_leaves_it_to_its_class(inner):
+    config = {"tie_word_embeddings": True, "text_config": dict(inner), "vision_config": {"hidden_size": 4}}
+    assert untie_config(config)
+    assert (config["tie_word_embeddings"], config["text_config"]["tie_word_embeddings"]) == (False, False)
+    assert config["vision_config"] == {"hidden_size": 4}
+    assert not untie_config(config)

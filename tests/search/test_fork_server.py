@@ -8,6 +8,7 @@ import sys
 import time
 from functools import partial
 
+import psutil
 import pytest
 
 from soup.errors import EvaluatorError
@@ -18,6 +19,7 @@ from soup.search import session
 from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import WorkerSpec
 from soup.search.workers.worker import Worker
+from tests.faults.processes import wait_for
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, make_judge, make_pool
 from tests.search.test_worker_deaths import task_of
@@ -69,6 +71,39 @@ def test_where_an_import_asked_for_gpus_each_worker_is_a_new_process_that_may_us
     pool = make_pool(tmp_path / "ckpts", HEADS)
     flat.cook("average", pool=pool, eval=[f"python:{tmp_path / 'seeing.py'}:score"], out=tmp_path / "out", workers=1)
     assert (tmp_path / "seen.txt").read_text().startswith("False ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is imported before a fork")
+def test_an_import_that_ends_the_server_is_told_with_its_words(tmp_path, monkeypatch):
+    (tmp_path / "broken_library.py").write_text("import os\nos.write(2, b'illegal instruction here\\n')\nos.abort()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = LocalPool(1, tmp_path / "logs", ("broken_library",))
+    try:
+        pool.open(partial(Worker, None))
+        pool.give(0, task_of("a"))
+        assert pool.wait() == []
+        (done,) = pool.wait()
+    finally:
+        pool.close()
+    assert "killed by signal 6" in str(done.error)
+    assert "illegal instruction here" in str(done.error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker looks when its job is done")
+def test_a_server_that_is_killed_takes_its_busy_workers_along(tmp_path):
+    pool, judge = make_pool(tmp_path / "ckpts", HEADS), make_judge(tmp_path / "judge")
+    line = [sys.executable, "-m", "soup", "greedy", "--pool", str(pool), "--eval", f"python:{judge}:doze"]
+    run = subprocess.Popen([*line, "-o", str(tmp_path / "out"), "--workers", "2"], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: calls(judge))
+        (server,) = psutil.Process(run.pid).children()
+        workers = server.children()
+        server.kill()
+        _, alive = psutil.wait_procs(workers, timeout=120)
+        assert alive == []
+    finally:
+        run.terminate()
+        run.wait()
 
 
 def test_a_server_that_is_killed_is_started_anew(tmp_path):

@@ -8,6 +8,7 @@ its workers end.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -30,7 +32,8 @@ END_SECONDS = 5.0
 POLL_SECONDS = 0.01
 MESSAGE_BYTES = 65536
 MOST_FILES = 64
-UNKNOWN = -signal.SIGKILL
+PR_SET_PDEATHSIG = 1
+UNKNOWN = -9
 """How a worker ended of which nobody knows: what kills the server is the lack of memory, most often."""
 
 
@@ -47,6 +50,7 @@ class ForkServer:
         self._imports = ",".join(imports) if sys.platform == "linux" else ""
         self._environment = {**os.environ, **environment}
         self._count = 0
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the server
         self._start()
 
     def fork(self, connection: Connection, log: int, environment: Mapping[str, str]) -> int:
@@ -63,7 +67,7 @@ class ForkServer:
         try:
             socket.send_fds(self._control, [request], files)
         except OSError:  # it was killed
-            self.close()
+            self._stop()
             self._start()
             socket.send_fds(self._control, [request], files)
         return self._count
@@ -72,12 +76,26 @@ class ForkServer:
         """Return the exit code of a worker that has ended, or the signal that killed it as a negative number."""
         try:
             self._control.send(_line({"ended": number}))
-            return int(self._control.recv(MESSAGE_BYTES) or UNKNOWN)
+            if answer := self._control.recv(MESSAGE_BYTES):
+                return int(answer)
         except OSError:  # it was killed
+            pass
+        try:
+            return self._process.wait(END_SECONDS) or UNKNOWN
+        except subprocess.TimeoutExpired:
             return UNKNOWN
+
+    def last_words(self) -> str:
+        """Return what it printed itself, such as why an import ended it."""
+        self._errors.seek(0)
+        return self._errors.read()[-MESSAGE_BYTES:].decode(errors="replace")
 
     def close(self) -> None:
         """End it with all of its workers."""
+        self._stop()
+        self._errors.close()
+
+    def _stop(self) -> None:
         self._process.terminate()
         try:
             self._process.wait(2 * END_SECONDS)
@@ -96,7 +114,7 @@ class ForkServer:
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._errors,
                 pass_fds=[theirs.fileno()],
                 env=self._environment,
             )
@@ -105,7 +123,7 @@ class ForkServer:
 def fork_workers(control: socket.socket, imports: Sequence[str]) -> Connection:
     """Be the process that becomes workers; return in each of them, with its connection, and nowhere else."""
     for name in imports:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # what looks for garbage writes into what it looks at: workers would share no memory
@@ -121,8 +139,8 @@ def fork_workers(control: socket.socket, imports: Sequence[str]) -> Connection:
         line, _, text = text.partition(b"\n")
         request = json.loads(line)
         if (number := request.get("ended")) is not None:
-            process = workers.pop(number, None)
-            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) if process else UNKNOWN
+            code = _wait_for(workers[number]) if number in workers else UNKNOWN
+            workers.pop(number, None)
             control.send(str(code).encode())
             continue
         connection, log, *files = files
@@ -132,6 +150,7 @@ def fork_workers(control: socket.socket, imports: Sequence[str]) -> Connection:
             os.close(log)
             continue
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _end_with_parent()
         control.close()
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -151,6 +170,24 @@ def run_anew(code: str, connection: Connection) -> NoReturn:
     os.set_inheritable(connection.fileno(), True)
     before = "import sys; sys.path[:] = sys.argv[2:]; from multiprocessing.connection import Connection; "
     os.execv(sys.executable, [sys.executable, "-P", "-c", before + code, str(connection.fileno()), *sys.path])
+
+
+def _end_with_parent() -> None:
+    """Be sent SIGTERM when the parent is gone: a worker in the midst of a job would not look for it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _wait_for(process: int) -> int:
+    """Return the exit code of a worker that has nothing to do any more; one that does not end is killed."""
+    until = time.monotonic() + END_SECONDS
+    while time.monotonic() < until:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(POLL_SECONDS)
+    os.kill(process, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def _line(request: Mapping[str, object]) -> bytes:

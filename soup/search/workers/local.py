@@ -76,7 +76,7 @@ class LocalPool(Generic[EventT]):
         for worker in [worker for worker in self._workers if worker.connection in ready]:
             try:
                 event: EventT = worker.connection.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # the latter in the midst of a message
                 events += self._handle_death(worker)
                 continue
             if isinstance(event, JobDone):
@@ -121,7 +121,8 @@ class LocalPool(Generic[EventT]):
             return []
         how = f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
         title = f"{job.title}: the worker that evaluated it ended twice, {how}"
-        return [job.failed(EvaluatorError(f"{title}. Its log: {log}, which ends:\n{_tail(log)}"))]
+        end = _tail(log) or self._server.last_words()
+        return [job.failed(EvaluatorError(f"{title}. Its log: {log}, which ends:\n{end}"))]
 
 
 def _devices() -> list[str]:

@@ -109,6 +109,8 @@ class RayPool(Generic[EventT]):
             events: list[EventT] = self._ray.get(ready[0])
         except self._ray.exceptions.RayActorError as error:
             return self._handle_death(number, job, error)
+        except self._ray.exceptions.RayTaskError as error:
+            return [job.failed(EvaluatorError(f"{job.title}: {error}"))]
         return events
 
     def close(self) -> None:

@@ -106,9 +106,9 @@ class Worker:
             dealt = tuple(chunk.positions[position] for position in positions)
             send(RepliesEvent(chunk.task, chunk.number, dealt, tuple(replies)))
 
-        _write_files(chunk.files)
         evaluator = self._evaluators[self._spec.benchmarks[chunk.index].harness]
         try:
+            _write_files(chunk.files)
             with bounded(chunk.seconds, self._spec.settings.timeout_seconds):
                 answer(evaluator, self._candidate_of(chunk, send), chunk.requests, on_replies)
         except SoupError as reason:
@@ -155,7 +155,8 @@ def main() -> None:
     """Become workers, each of which serves the jobs that come over its connection until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us in order
     connection = fork_workers(socket.socket(fileno=int(sys.argv[1])), sys.argv[2].split(",") if sys.argv[2] else ())
-    if "torch" in sys.modules and sys.modules["torch"].cuda._is_in_bad_fork():  # what was imported asked for GPUs
+    # Elsewhere than on Linux a fork may not use the system's libraries; here what was imported may have asked for GPUs.
+    if sys.platform != "linux" or ("torch" in sys.modules and sys.modules["torch"].cuda._is_in_bad_fork()):
         run_anew("from soup.search.workers.worker import serve; serve(Connection(int(sys.argv[1])))", connection)
     serve(connection)
 
