@@ -60,6 +60,7 @@ METHODS = {
     "dare": lambda count: (Dare(p=0.6, scale=0.9), None),
     "dare of nothing": lambda count: (Dare(p=0.0), None),
     "dare with signs": lambda count: (Dare(p=0.4, elect=True), None),
+    "dare with signs, of sums": lambda count: (Dare(p=0.4, elect=True, normalize=False), None),
     "dare as it is": lambda count: (Dare(p=0.4, rescale=False, normalize=False), None),
     "consensus": lambda count: (Consensus(), None),
     "consensus of one": lambda count: (Consensus(agree=1, threshold=0.9, scale=0.4), None),

@@ -83,6 +83,7 @@ class Dare(DeltaMethod):
             keys=keys,
             dropped=self._dropped,
             grown=self._grown,
+            mean=self.normalize,
         )
 
     @property
