@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from functools import partial
 
 import psutil
@@ -127,13 +126,7 @@ def test_a_run_that_is_killed_takes_its_busy_workers_along(tmp_path):
     judge, pool = make_judge(tmp_path / "judge"), make_pool(tmp_path / "ckpts", HEADS)
     line = [sys.executable, "-m", "soup", "greedy", "--pool", str(pool), "--eval", f"python:{judge}:doze"]
     process = subprocess.Popen([*line, "-o", str(tmp_path / "out"), "--workers", "2"], start_new_session=True)
-    until = time.monotonic() + 300
-    while not calls(judge) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert calls(judge), "a worker is at it"
+    wait_for(lambda: calls(judge))
     process.kill()
     process.wait()
-    until = time.monotonic() + 120
-    while is_there(process.pid) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not is_there(process.pid)
+    wait_for(lambda: not is_there(process.pid))

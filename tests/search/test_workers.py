@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from soup.evaluation.objective import Objective
 from soup.evaluation.progress import Progress
 from soup.evaluation.settings import EvalSettings
 from soup.support.plugins import EVALUATORS
+from tests.faults.processes import wait_for
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, debris, make_judge, make_pool, tree
 
@@ -117,17 +117,11 @@ def test_guards_are_held_with_workers_as_without(tmp_path, pool, judge):
 def test_an_interrupt_ends_the_workers_and_leaves_no_debris(tmp_path, pool, judge):
     line = [sys.executable, "-m", "soup", "greedy", "--pool", str(pool), "--eval", f"python:{judge}:doze"]
     process = subprocess.Popen([*line, "-o", str(tmp_path / "out"), "--workers", "2"], start_new_session=True)
-    until = time.monotonic() + 300
-    while not calls(judge) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert calls(judge), "a worker is at it"
+    wait_for(lambda: calls(judge))
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does: to the workers, too
     assert process.wait(30) == 130
     assert debris(tmp_path) == []
-    until = time.monotonic() + 120  # Python's own bookkeeping process notices the end by itself
-    while is_there(process.pid) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not is_there(process.pid)
+    wait_for(lambda: not is_there(process.pid))  # the server ends by itself
 
 
 def is_there(group):
