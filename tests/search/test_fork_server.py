@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from functools import partial
@@ -103,6 +104,26 @@ def test_a_server_that_is_killed_takes_its_busy_workers_along(tmp_path):
     finally:
         run.terminate()
         run.wait()
+
+
+class Torn:
+    """A worker that dies in the midst of a message."""
+
+    def work(self, job, send):
+        os.write(send.__self__.fileno(), struct.pack("!i", 1000) + b"the beginning of an event")
+        os._exit(7)
+
+
+def test_a_worker_that_dies_in_the_midst_of_a_message_is_replaced_as_any_other(tmp_path):
+    pool = LocalPool(1, tmp_path / "logs")
+    try:
+        pool.open(Torn)
+        pool.give(0, task_of("a"))
+        assert pool.wait() == []
+        (done,) = pool.wait()
+    finally:
+        pool.close()
+    assert "ended twice, with exit code 7" in str(done.error)
 
 
 def test_a_server_that_is_killed_is_started_anew(tmp_path):
