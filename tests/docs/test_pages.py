@@ -64,6 +64,8 @@ def refusal_of(words, *, whole=True):
     command, line = cli, shlex.join(words)
     while isinstance(command, click.Group) and words and words[0] in command.commands:
         command, words = command.commands[words[0]], words[1:]
+    if isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        return f"soup {line}: no such command"
     try:
         command.make_context("soup", words, click.Context(cli, **cli.context_settings))
     except click.exceptions.Exit:
