@@ -172,8 +172,8 @@ class _Matching:
             self.wrong.append(
                 f"{factors.a}: factors of shapes {a} and {b} for {parameter.name} {list(parameter.shape)}"
             )
-        elif found := list(self.parameters.deltas(factors)):
-            yield from found
+        elif deltas := list(self.parameters.deltas(factors)):
+            yield from deltas
         else:
             self.wrong.append(
                 f"{factors.a}: how transformers makes {parameter.name} of the base's tensors is not known"

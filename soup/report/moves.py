@@ -141,8 +141,8 @@ class _Sum:
 
 def _sums(deltas: Deltas) -> Mapping[str, _Sum]:
     sums = {spec.name: _Sum(elements=spec.elements) for spec in deltas.specs}
-    for name, found in deltas.sums.items():
-        sums[name] = _Sum(found.center, found.products[0], sums[name].elements, found.moved[0])
+    for name, tensor in deltas.sums.items():
+        sums[name] = _Sum(tensor.center, tensor.products[0], sums[name].elements, tensor.moved[0])
     return sums
 
 

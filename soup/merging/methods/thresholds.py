@@ -72,10 +72,10 @@ def find_thresholds(
         density: The share.
         sampled: Whether a sample is tried.
     """
-    found = _search(first_pass, key_of, density, SAMPLE) if sampled else None
-    found = found or _search(first_pass, key_of, density, None)
-    assert found is not None, "all magnitudes were counted"
-    return found
+    exact = _search(first_pass, key_of, density, SAMPLE) if sampled else None
+    exact = exact or _search(first_pass, key_of, density, None)
+    assert exact is not None, "all magnitudes were counted"
+    return exact
 
 
 def _search(
@@ -85,14 +85,14 @@ def _search(
     around = 1 if sample is None else AROUND
     halves = _count(first_pass, key_of, density, None, HALF, 1 << (31 - HALF), sample)
     intervals = {key: [_interval(each, around) for each in counted] for key, counted, _ in halves}
-    found = Thresholds({}, {})
+    result = Thresholds({}, {})
     for key, counted, signs in _count(first_pass, key_of, density, intervals, 0, around << HALF, None):
         thresholds = [_threshold(each, interval) for each, interval in zip(counted, intervals[key], strict=True)]
-        found.thresholds[key] = [threshold for threshold in thresholds if threshold is not None]
-        found.signs.update(signs)
-        if len(found.thresholds[key]) < len(thresholds):
+        result.thresholds[key] = [threshold for threshold in thresholds if threshold is not None]
+        result.signs.update(signs)
+        if len(result.thresholds[key]) < len(thresholds):
             return None
-    return found
+    return result
 
 
 def _count(
@@ -125,16 +125,16 @@ def _count(
 
     def statistic(block: Block) -> torch.Tensor:
         key = key_of(block.tensor_name)
-        found = bits_of_deltas(block, intervals[key] if intervals else [_Interval(1, LAST)] * count, scratch)
-        inside = [each.inside for each in found]
+        magnitudes = bits_of_deltas(block, intervals[key] if intervals else [_Interval(1, LAST)] * count, scratch)
+        inside = [each.inside for each in magnitudes]
         with lock:
             counts = held[key] = held[key] if key in held else torch.zeros(count, size, dtype=torch.int64)
             if not add_counts(inside, shift, counts):
                 for row, numbers in zip(counts, inside, strict=True):
                     row += torch.bincount(scattered(numbers >> shift), minlength=size)
-        rows = [(each.moved, each.over, block.raw[0].numel()) for each in found]
+        rows = [(each.moved, each.over, block.raw[0].numel()) for each in magnitudes]
         total = 0.0
-        for each, weight in zip(found, block.weights, strict=True):
+        for each, weight in zip(magnitudes, block.weights, strict=True):
             total += each.total * weight
         return torch.tensor([*(number for row in rows for number in row), total], dtype=torch.float64)
 
@@ -158,14 +158,14 @@ def bits_of_deltas(block: Block, intervals: Sequence[tuple[int, int]], scratch: 
     assert block.raw_base is not None
     if (compiled := magnitudes(block.raw, block.raw_base, intervals, scratch)) is not None:
         return compiled
-    found = []
+    counted = []
     for index, (low, last) in enumerate(intervals):
         values = delta(block, index).reshape(-1)
         total = lane_sum(values.double())
         bits = values.abs_().float().view(torch.int32)
         moved, over = int(torch.count_nonzero(bits)), int(torch.count_nonzero(bits > last))
-        found.append(Magnitudes(moved, over, bits[(bits >= low) & (bits <= last)] - low, total))
-    return found
+        counted.append(Magnitudes(moved, over, bits[(bits >= low) & (bits <= last)] - low, total))
+    return counted
 
 
 def scattered(numbers: torch.Tensor) -> torch.Tensor:

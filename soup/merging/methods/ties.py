@@ -58,8 +58,8 @@ class Ties(DeltaMethod):
 
     def prepare(self, first_pass: FirstPass) -> _Constants:
         """Find the thresholds and the signs of whole tensors; see `Method.prepare`."""
-        found = find_thresholds(first_pass, self._key, self.density, sampled=self.scope == "model")
-        constants = _Constants(found.thresholds, found.signs, 1.0)
+        exact = find_thresholds(first_pass, self._key, self.density, sampled=self.scope == "model")
+        constants = _Constants(exact.thresholds, exact.signs, 1.0)
         if self.alpha != "auto":
             return constants
         return constants._replace(alpha=self.auto_alpha(first_pass.with_constants(constants)))
