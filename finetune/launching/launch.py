@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.jobs import (
@@ -18,21 +18,17 @@ from finetune.jobs import (
     Job,
     JobStatus,
     State,
-    divide_log,
     has_digest,
     job_command,
-    log_tail,
     read_stamp,
     read_state,
-    write_state,
 )
-from finetune.launching.executors.attempt import clear_requests
-from finetune.launching.executors.liveness import is_alive
 from finetune.launching.executors.processes import read_launcher, remove_launcher, write_launcher
-from finetune.launching.executors.protocol import Executor, Task, TaskExit, read_placement
+from finetune.launching.executors.protocol import Executor, Task, TaskExit
 from finetune.launching.executors.registry import open_executor
+from finetune.launching.job_folders import prepare_folder, where_it_runs, write_outcome
 from finetune.launching.job_plans import JobAction, JobPlan, LaunchPlan, plan_launch, snapshots
-from finetune.launching.outcomes import JobOutcome, classify_exit, rows_left_out
+from finetune.launching.outcomes import JobOutcome, classify_exit, failure_report, rows_left_out
 from finetune.launching.status import JobRow, job_row
 from soup.errors import FinetuneError
 from soup.support.file_lock import FileLock
@@ -43,7 +39,6 @@ __all__ = ["LOCK", "LaunchProgress", "finetune"]
 LOCK = "launcher.lock"
 """The file in a launch's folder that its launcher holds locked."""
 REFRESH_SECONDS = 0.5
-SILENT_SECONDS = 900  # without a word from another machine for so long, a job there is taken for gone
 Command = Callable[[Job, int], Sequence[str]]
 """From a job and its number of GPUs to what is run."""
 OnStep = Callable[[str, int, int, float], object]
@@ -166,7 +161,8 @@ class _Launch:
             self.listener.warn(remark)
         failed = [plan for plan in self.plan.jobs if not self._is_done(plan.job.name)]
         if failed:
-            raise FinetuneError(self._failures(failed))
+            outcomes = [(plan.job, self.outcomes[plan.job.name]) for plan in failed]
+            raise FinetuneError(failure_report(outcomes, len(self.plan.jobs)))
 
     def _is_done(self, name: str) -> bool:
         return name in self.outcomes and self.outcomes[name].status == JobStatus.DONE
@@ -193,14 +189,14 @@ class _Launch:
                 self.under_way[plan.job.name] = plan
                 self.listener.say(f"{plan.job.name}: still runs from an earlier call")
         others = [plan for plan in todo if plan.job.name not in self.under_way]
-        elsewhere = [f"{plan.job.name} {where}" for plan in others if (where := _elsewhere(plan.job.folder))]
+        elsewhere = [f"{plan.job.name} {where}" for plan in others if (where := where_it_runs(plan.job.folder))]
         if elsewhere:
             raise FinetuneError(
                 f"{len(elsewhere)} jobs still run or wait where an earlier call put them. "
                 f"Go on there (--executor), or end them first:\n{bullet_list(elsewhere)}"
             )
         for plan in others:
-            _prepare(plan)
+            prepare_folder(plan)
             self.states_before[plan.job.name] = read_state(plan.job.folder)
         self.waiting += others
         self._submit_ready()
@@ -244,7 +240,7 @@ class _Launch:
         if outcome.status == JobStatus.DONE:
             self._report_step(job)
         else:
-            _write_outcome(job, outcome)
+            write_outcome(job, outcome)
             first = outcome.why.partition("\n")[0].removesuffix(":")
             self.listener.say(f"  {job.name}: {outcome.status}: {first}")
         self._release(job, outcome)
@@ -298,65 +294,3 @@ class _Launch:
         if steps and step and self.reported_steps.get(job.name) != step:
             self.reported_steps[job.name] = step
             self.progress(job.name, step, steps, loss)
-
-    def _failures(self, failed: Sequence[JobPlan]) -> str:
-        """Return the error about jobs that are not done, each with the end of its log and its path."""
-        lines = []
-        for plan in failed:
-            outcome, log = self.outcomes[plan.job.name], plan.job.folder / "log.txt"
-            lines.append(f"{plan.job.name} {outcome.status}: {outcome.why}")
-            if outcome.status == JobStatus.NOT_STARTED or not log.is_file():
-                continue
-            if tail := _before_reason(log_tail(plan.job.folder), outcome.why):
-                lines.append("  the end of its log:\n" + "\n".join(f"    {line}" for line in tail))
-            lines.append(f"  all of it: {log}")
-        count = len(self.plan.jobs)
-        mend = any(self.outcomes[plan.job.name].status == JobStatus.FAILED for plan in failed)
-        lines.append(f"{'When that is mended, the' if mend else 'The'} same command goes on with what is not done.")
-        return f"{len(failed)} of {count} jobs are not done, {count - len(failed)} are.\n" + "\n".join(lines)
-
-
-def _before_reason(tail: str, why: str) -> list[str]:
-    """Return the last lines of a log, without the reason of the failure where they end with it."""
-    lines, reason = tail.splitlines(), why.splitlines()
-    common = min(len(lines), len(reason))
-    return lines[: len(lines) - common] if common and lines[-common:] == reason[-common:] else lines
-
-
-def _elsewhere(folder: Path) -> str | None:
-    """Where a job still runs or waits, in words; None if it does not, as far as that can be seen from here."""
-    placement, state = read_placement(folder), read_state(folder)
-    alive = is_alive(folder) if placement else False
-    recent = state and state.phase == JobStatus.RUNNING and time.time() - (state.updated or 0) < SILENT_SECONDS
-    if placement is None or not (alive or (alive is None and recent)):
-        return None
-    if placement["on"] == "slurm":
-        return f"on slurm (job {placement['job']})"
-    if placement["on"] == "ray":
-        return f"on ray (address {placement['address']})"
-    return f"on local (host {placement['host']})"
-
-
-def _prepare(plan: JobPlan) -> None:
-    """Make a job's folder ready for an attempt; what was begun there otherwise is set aside, never resumed."""
-    folder = plan.job.folder
-    if plan.action == JobAction.RESTART:
-        number = 1
-        while folder.with_name(f"{folder.name}~{number}").exists():
-            number += 1
-        folder.rename(folder.with_name(f"{folder.name}~{number}"))
-    elif plan.action == JobAction.BEGIN:
-        (folder / "state.json").unlink(missing_ok=True)
-    plan.job.write(plan.digest)
-    divide_log(folder)
-    clear_requests(folder)
-    if read_state(folder) is None:
-        write_state(folder, State(JobStatus.WAITING, steps=plan.job.settings.steps or 0))
-
-
-def _write_outcome(job: Job, outcome: JobOutcome) -> None:
-    """Write a failure or a stop into `state.json` where the job itself could not."""
-    ended = (JobStatus.FAILED, JobStatus.STOPPED)
-    state = read_state(job.folder) or State(JobStatus.WAITING)
-    if state.phase not in ended and outcome.status in ended:
-        write_state(job.folder, replace(state, phase=outcome.status, why=outcome.why))

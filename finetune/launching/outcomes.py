@@ -11,7 +11,7 @@ from finetune.jobs import Job, JobStatus, State, has_digest, log_tail, read_stam
 from finetune.launching.executors.protocol import TaskExit
 from soup.support.disk_space import free_space
 
-__all__ = ["JobOutcome", "classify_exit", "rows_left_out"]
+__all__ = ["JobOutcome", "classify_exit", "failure_report", "rows_left_out"]
 
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
@@ -74,6 +74,34 @@ def rows_left_out(jobs: Sequence[Job]) -> list[str]:
         for job in jobs
         if (lost := rows_lost(job.folder))
     ]
+
+
+def failure_report(failed: Sequence[tuple[Job, JobOutcome]], count: int) -> str:
+    """Give the error about jobs that are not done, each with the end of its log and its path.
+
+    Args:
+        failed: these jobs, and what became of each.
+        count: how many jobs there are in all.
+    """
+    lines = []
+    for job, outcome in failed:
+        log = job.folder / "log.txt"
+        lines.append(f"{job.name} {outcome.status}: {outcome.why}")
+        if outcome.status == JobStatus.NOT_STARTED or not log.is_file():
+            continue
+        if tail := _before_reason(log_tail(job.folder), outcome.why):
+            lines.append("  the end of its log:\n" + "\n".join(f"    {line}" for line in tail))
+        lines.append(f"  all of it: {log}")
+    mend = any(outcome.status == JobStatus.FAILED for _, outcome in failed)
+    lines.append(f"{'When that is mended, the' if mend else 'The'} same command goes on with what is not done.")
+    return f"{len(failed)} of {count} jobs are not done, {count - len(failed)} are.\n" + "\n".join(lines)
+
+
+def _before_reason(tail: str, why: str) -> list[str]:
+    """Return the last lines of a log, without the reason of the failure where they end with it."""
+    lines, reason = tail.splitlines(), why.splitlines()
+    common = min(len(lines), len(reason))
+    return lines[: len(lines) - common] if common and lines[-common:] == reason[-common:] else lines
 
 
 def _by_code(code: int | None, job: Job) -> str:

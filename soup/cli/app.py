@@ -13,6 +13,7 @@ import cloup
 
 from soup._version import __version__
 from soup.cli.arena import arena_commands
+from soup.cli.base_models import base_model_commands
 from soup.cli.data import data_commands
 from soup.cli.evaluating import evaluating_commands
 from soup.cli.merging import merging_commands
@@ -55,7 +56,7 @@ def cli(ctx: click.Context) -> None:
 
 def _add_commands() -> None:
     commands = [*merging_commands, *search_commands, *evaluating_commands, *training_commands, *data_commands]
-    commands += [*selecting_commands, *publishing_commands, *starting_commands, *arena_commands]
+    commands += [*base_model_commands, *selecting_commands, *publishing_commands, *starting_commands, *arena_commands]
     by_name = {command.name: command for command in commands}
     for title, names in SECTIONS.items():
         section = cloup.Section(title, [by_name.pop(name) for name in names])

@@ -21,7 +21,6 @@ from soup.cli.options import (
     pool_options,
 )
 from soup.merging.options import MergeOptions, WriteOptions
-from soup.support.text import pluralize
 
 __all__ = ["merging_commands"]
 
@@ -126,10 +125,7 @@ def check(values: Values) -> None:
             print_distances(report.distances)
         for problem in report.problems:
             print_line(f"problem: {problem}", keep="\n")
-        several = "belong together" if len(report.ingredients) > 1 else "is all there is"
-        verdict = several if report.ok else "do not belong together"
-        counts = f"{pluralize(len(report.problems), 'problem')}, {pluralize(len(report.warnings), 'warning')}"
-        print_line(f"{counts}: {', '.join(report.ingredients)} {verdict}.")
+        print_line(report.summary)
     if not report.ok:
         sys.exit(1)
 

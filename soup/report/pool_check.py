@@ -61,11 +61,30 @@ class PoolReport:
         return not self.problems
 
     def __repr__(self) -> str:
-        return f"<PoolReport of {pluralize(len(self.ingredients), 'ingredient')}: {self._counts}>"
+        return f"<PoolReport of {pluralize(len(self.ingredients), 'ingredient')}: {self.counts}>"
 
     @property
-    def _counts(self) -> str:
-        return f"{pluralize(len(self.problems), 'problem')}, {pluralize(len(self.warnings), 'warning')}"
+    def misfits(self) -> tuple[str, ...]:
+        """The names of the ingredients that can be souped, and that distances speak against."""
+        return self.distances.misfits if self.distances else ()
+
+    @property
+    def counts(self) -> str:
+        """How many problems, warnings and misfits there are, in words."""
+        misfits = f", {pluralize(len(self.misfits), 'misfit')}" if self.misfits else ""
+        return f"{pluralize(len(self.problems), 'problem')}, {pluralize(len(self.warnings), 'warning')}{misfits}"
+
+    @property
+    def summary(self) -> str:
+        """Whether the pool belongs together, in one line."""
+        names = ", ".join(self.ingredients)
+        if self.problems:
+            text = f"{names} do not belong together"
+        elif self.misfits:
+            text = f"{names} can be merged; look at {', '.join(self.misfits)} first"
+        else:
+            text = f"{names} {'belong together' if len(self.ingredients) > 1 else 'is all there is'}"
+        return f"{self.counts}: {text}."
 
     def to_pandas(self) -> DataFrame:
         """Return a row for each ingredient: how far it moved and where, the nearest other one, the verdict."""
@@ -89,7 +108,7 @@ class PoolReport:
         """Return what a notebook shows."""
         remarks = "".join(f"<li>{html.escape(str(remark))}</li>" for remark in (*self.problems, *self.warnings))
         table = self.to_pandas().to_html(index=False, float_format="%.4f")
-        return f"<p>{self._counts}</p><ul>{remarks}</ul>{table}"
+        return f"<p>{self.counts}</p><ul>{remarks}</ul>{table}"
 
     def plot(self, path: str | Path | None = None) -> Picture | None:
         """Draw cosines and distances of all pairs, and a map of the pool around its base.
@@ -123,6 +142,7 @@ class PoolReport:
             "ingredients": list(self.ingredients),
             "problems": [problem.as_json() for problem in self.problems],
             "warnings": list(self.warnings),
+            "misfits": list(self.misfits),
             "distances": self.distances.as_json() if self.distances else None,
         }
 
@@ -166,8 +186,8 @@ def check(
         opened.take_tokenizer(options.tokenizer)
         mismatches = opened.problems(options.dtype, options.drop)
         problems += mismatches or _plan_problems(opened, options)
-        measurable = not mismatches and options.dtype is None and not any(p.checkpoint.quantised for p in opened.all)
-        read = _measure if measurable else _read_through
+        measurable = not mismatches and not any(p.checkpoint.quantised for p in opened.all)
+        read = (_measure if options.dtype is None else _read_twice) if measurable else _read_through
         digests, rejections, distances = read(opened, options, progress)
         problems += rejections
         sources = [part.source(digest) for part, digest in zip(opened, digests, strict=True)]
@@ -213,6 +233,12 @@ def _measure(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
     return list(digests.values()), list(filter(None, rejections)), distances
 
 
+def _read_twice(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
+    """Read for what a cast to another dtype makes of each ingredient, then for the distances of what is stored."""
+    digests, rejections, _ = _read_through(pool, options, progress)
+    return digests, rejections, _measure(pool, options, progress)[2]
+
+
 def _of_base(problem: Problem, adapters: Collection[str]) -> Problem | None:
     """Leave the base out of those that a problem is about, or its adapters where there are any: what it has, they have.
 
@@ -225,7 +251,7 @@ def _of_base(problem: Problem, adapters: Collection[str]) -> Problem | None:
 
 
 def _read_through(pool: Pool, options: MergeOptions, progress: Progress) -> Reading:
-    """Read one ingredient after another: their tensors do not match."""
+    """Read one ingredient after another, for what is wrong in each."""
     parts = [*pool, *([pool.base] if pool.base and pool.has_adapters else [])]  # whose tensors adapters' soups hold
     progress.on_phase("reading the pool", sum(part.checkpoint.bytes for part in parts))
     digests: list[str] = []

@@ -24,6 +24,7 @@ OTHER_BASE = 0.5
 FAR = 3.0
 """A delta this many times longer than the median of the others'."""
 LEAST_FOR_FAR = 3
+FITS = "fits"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,13 @@ class PoolDistances:
     def as_json(self) -> dict[str, object]:
         """Return it as JSON values."""
         return asdict(self)
+
+    @property
+    def misfits(self) -> tuple[str, ...]:
+        """The names of the ingredients whose verdict is another than that they fit; one alone is held against none."""
+        if self.reference == "mean" and len(self.ingredients) == 1:
+            return ()
+        return tuple(row.name for row in self.ingredients if row.verdict != FITS)
 
     @classmethod
     def of(
@@ -185,4 +193,4 @@ def _verdict(gram: _Gram, digests: Mapping[str, str], index: int, reference: str
         return f"far from the others: |delta| is {distance / median:.1f} times their median, more than {FAR:g}"
     if names[index] not in adapters and 2 * len(adapters) >= len(names):
         return f"a full fine-tune among {len(adapters)} adapters"
-    return "fits"
+    return FITS

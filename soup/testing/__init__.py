@@ -17,9 +17,11 @@ A check raises AssertionError with what is wrong. The same call gives the same t
 
 from __future__ import annotations
 
-from soup.testing.conformance import check_evaluator, check_method, check_strategy
 from soup.testing.engine_conformance import FakeEngine, check_engine
+from soup.testing.evaluator_conformance import check_evaluator
+from soup.testing.method_conformance import check_method
 from soup.testing.score_table import ScoreTable
+from soup.testing.strategy_conformance import check_strategy
 from soup.testing.tiny_checkpoints import TINY_SHAPES, tiny_candidate, tiny_checkpoint, tiny_pool, tiny_tensor
 
 __all__ = [

@@ -198,14 +198,15 @@ def test_lists(soup, kind):
     assert all(f"\n{name} " in output for name in shipped[kind])
 
 
-def test_check_says_that_a_pool_belongs_together(soup):
-    *table, verdict = soup("check", "--pool", "ckpts").stdout.splitlines()
-    assert verdict == "0 problems, 0 warnings: a, b, c, d belong together."
+def test_check_says_that_a_pool_can_be_merged_and_whom_distances_speak_against(soup):
+    *table, summary = soup("check", "--pool", "ckpts").stdout.splitlines()
+    counts = "0 problems, 0 warnings, 4 misfits"
+    assert summary == f"{counts}: a, b, c, d can be merged; look at a, b, c, d first."
     assert [row.split()[0] for row in table] == ["ingredient", *"abcd", "frozen"]
     assert all("not from this mean" in row for row in table[1:5]), "each is made of random numbers of its own"
     document = answer(soup("check", "--pool", "ckpts", "--json"))
     assert document.pop("distances")["reference"] == "mean"
-    assert document == {"schema": 1, "ingredients": [*"abcd"], "problems": [], "warnings": []}
+    assert document == {"schema": 1, "ingredients": [*"abcd"], "problems": [], "warnings": [], "misfits": [*"abcd"]}
 
 
 def test_check_ends_with_1_and_tells_all_that_is_wrong(soup, here):

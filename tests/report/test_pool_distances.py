@@ -86,6 +86,7 @@ def test_what_does_not_fit_is_told_with_the_threshold(tmp_path, kind):
     make, verdict = ODD[kind]
     folder = pool_with(tmp_path, f"z-{kind}", make)
     measured = check(folder / "ckpts", folder / "base").distances
+    assert measured.misfits == (f"z-{kind}",)
     verdicts = {row.name: row.verdict for row in measured.ingredients}
     assert verdicts.pop(f"z-{kind}").startswith(verdict)
     assert set(verdicts.values()) == {"fits"}
@@ -102,6 +103,7 @@ def test_of_a_model_alone_without_a_base_nothing_is_said_to_be_frozen(tmp_path):
     found = check(folder / "ckpts").distances
     assert found.frozen == ()
     assert found.ingredients[0].verdict == "alone: `base` says what to hold it against"
+    assert found.misfits == ()
     with_base = check(folder / "ckpts", folder / "base").distances
     assert with_base.ingredients[0].verdict == "fits"
 
@@ -144,6 +146,38 @@ def test_the_command_prints_a_row_for_each_and_json_has_all(tmp_path):
     document = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
     assert document["distances"]["ingredients"][4]["verdict"] == "a duplicate of m1"
     assert document["distances"]["cosines"]["all"][1][4] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("stored", ["float32", "mixed"])
+def test_with_another_dtype_distances_are_those_of_what_is_stored(tmp_path, stored):
+    folder = make_pool(tmp_path, count=3)
+    if stored == "mixed":
+        file = folder / "ckpts/m1/model.safetensors"
+        save_file({name: values.bfloat16() for name, values in load_file(file).items()}, file, {"format": "pt"})
+    report = check(folder / "ckpts", folder / "base", merge=MergeOptions(dtype="bfloat16"))
+    assert report.ok
+    names = list(SHAPES)
+    base = load_file(folder / "base/model.safetensors")
+    tuned = [load_file(folder / f"ckpts/m{i}/model.safetensors") for i in range(3)]
+    vector = np.concatenate([base[name].double().numpy().reshape(-1) for name in names])
+    lengths = [
+        np.linalg.norm(np.concatenate([model[name].double().numpy().reshape(-1) for name in names]) - vector)
+        for model in tuned
+    ]
+    shares = [row.norm for row in report.distances.ingredients]
+    np.testing.assert_allclose(shares, np.array(lengths) / np.linalg.norm(vector), rtol=1e-5)
+
+
+def test_with_another_dtype_what_is_too_large_for_it_is_told_of_each(tmp_path):
+    folder = make_pool(tmp_path, count=3)
+    for index in (1, 2):
+        file = folder / f"ckpts/m{index}/model.safetensors"
+        tensors = load_file(file)
+        tensors[FROZEN][:] = 1e6
+        save_file(tensors, file, {"format": "pt"})
+    report = check(folder / "ckpts", folder / "base", merge=MergeOptions(dtype="float16"))
+    assert [problem.ingredient for problem in report.problems] == ["m1", "m2"]
+    assert report.distances is not None
 
 
 def test_a_pool_whose_tensors_do_not_match_has_no_distances(tmp_path):
