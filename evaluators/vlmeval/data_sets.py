@@ -29,6 +29,7 @@ from evaluators.vlmeval.data_checks import CIRCLE, index_faults, refuse_faults, 
 from evaluators.vlmeval.films import Film, FilmFolder, film_hooks
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
+from evaluators.vlmeval.question_groups import grouped_ids
 from evaluators.vlmeval.right_options import mend_right_options
 from evaluators.vlmeval.stand_ins import SilentLogger, load_inner_imports, replaced_names
 from soup.errors import EvaluatorError
@@ -185,7 +186,7 @@ def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     Where a metric counts groups of questions, the group stands before a slash, so that a split keeps it together.
     """
     if benchmark.rule is not None and benchmark.rule.group:
-        return _grouped_ids(benchmark.rule.group, frame)
+        return grouped_ids(benchmark.rule, frame)
     if benchmark.data_set == "MME":
         return [f"{picture}/{index}" for picture, index in zip(frame["image_path"], frame["index"], strict=True)]
     if benchmark.metric == "yes_no":
@@ -196,17 +197,6 @@ def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     if "g_index" in frame:
         return [str(int(index)) for index in frame["g_index"]]
     return [str(int(index) % CIRCLE) for index in frame["index"]]
-
-
-def _grouped_ids(group: tuple[str, ...] | int | str, frame: Frame) -> list[str]:
-    rows = [str(index) for index in frame["index"]]
-    if isinstance(group, str):
-        labels = [row.partition(group)[0] for row in rows]
-    elif isinstance(group, int):
-        labels = [rows[position - position % group] for position in range(len(rows))]
-    else:
-        labels = ["|".join(str(row[name]) for name in group) for row in frame[list(group)].to_dict("records")]
-    return [f"{label.replace('/', '|')}/{row}" for label, row in zip(labels, rows, strict=True)]
 
 
 class ImageFiles:

@@ -19,6 +19,7 @@ from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import vlmeval_module, with_globals
 from evaluators.vlmeval.own_evaluate import MetricResult, score_by_evaluate
+from evaluators.vlmeval.question_groups import mean_of_parts
 from evaluators.vlmeval.stand_ins import SilentLogger, replaced_names
 
 __all__ = ["METRICS", "Metric", "metric_of"]
@@ -270,4 +271,6 @@ def metric_of(benchmark: VLMEvalBenchmark) -> Metric:
     if benchmark.rule is None:
         return METRICS[benchmark.metric]
     can_use_judge = benchmark.rule.judge != "never"
-    return Metric(partial(score_by_evaluate, benchmark.rule), benchmark.rule.description, can_use_judge)
+    rule = benchmark.rule
+    sum_points = partial(mean_of_parts, rule) if rule.parts else None
+    return Metric(partial(score_by_evaluate, rule), rule.description, can_use_judge, sum_points)

@@ -11,8 +11,8 @@ import io
 import math
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,15 @@ from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.own_files import OwnFiles
 from evaluators.vlmeval.own_judge import OwnJudge
+from evaluators.vlmeval.question_groups import grouped_ids, mean_of_parts
 from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.stand_ins import load_inner_imports, replaced_names
 from soup.errors import EvaluatorError
 
 __all__ = ["MetricResult", "score_by_evaluate", "total_of"]
+
+AT_MOST = "at most 100"
+"""How the caption of a rule ends whose total, and each question's points, VLMEvalKit would let go above 100."""
 
 ROUNDING = 0.06  # of VLMEvalKit's totals: some are rounded to one decimal
 
@@ -36,8 +40,8 @@ class MetricResult:
     Args:
         value: The score, 0 to 100.
         mean: VLMEvalKit's own mean over the questions, 0 to 100.
-        points: Each question's points, 0 to 1; empty where only the total is told.
-        rows: One row for each question, in the order of the points.
+        points: The points of each row's question, 0 to 1; empty where only the total is told.
+        rows: One row or more for each question, in the order of the points.
     """
 
     value: float
@@ -62,6 +66,8 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder:
         files, own_judge = OwnFiles(Path(folder), data_set.dataset_name), OwnJudge(judge, rule.replies)
         names = {**files.names(judge), "build_judge": own_judge}
+        if rule.is_exact:
+            names["round"] = lambda number, *_: number
         if rule.reads_itself:
             names[next(base.__name__ for base in type(data_set).__mro__[1:])] = lambda *_: data_set
         with (
@@ -88,10 +94,13 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
                 return _with_points(
                     rule, total, [max(_number(cell), 0) / rule.full for cell in table[rule.points]], table
                 )
-            if rule.is_mean and judge is None and not rule.points:
-                alone = (rows.iloc[index : index + 1].reset_index(drop=True) for index in range(len(rows)))
-                points = [total_of(files.evaluate(rule, data_set, row, None), rule) / 100 for row in alone]
-                return _with_points(rule, total, points, frame)
+            if (rule.is_mean or rule.parts) and judge is None and not rule.points:
+                questions = grouped_ids(rule, rows) if rule.is_whole else [*range(len(rows))]
+                points = {}
+                for question, positions in _positions(questions).items():
+                    alone = rows.iloc[positions].reset_index(drop=True)
+                    points[question] = total_of(files.evaluate(rule, data_set, alone, None), rule) / 100
+                return _with_points(rule, total, [points[question] for question in questions], frame)
     if math.isnan(total):
         raise EvaluatorError(f"VLMEvalKit wrote no table with a column '{rule.points}'.")
     return MetricResult(total, total, (), frame)
@@ -110,7 +119,7 @@ def total_of(result: Any, rule: Rule) -> float:
         raise EvaluatorError(
             f"VLMEvalKit's result has no '{rule.total}' where it is expected: {str(result)[:400]}"
         ) from cause
-    if rule.caption.endswith("at most 100"):
+    if rule.caption.endswith(AT_MOST):
         value = min(value, 100.0)
     if not math.isfinite(value) or not -1e-9 <= value <= 100 + 1e-9:
         raise EvaluatorError(f"VLMEvalKit's total is {value}, not within 0 to 100.")
@@ -156,12 +165,21 @@ def _number(cell: object) -> float:
 
 def _with_points(rule: Rule, total: float, points: list[float], rows: Frame) -> MetricResult:
     """Return the result with points; a total that is their mean is taken from them, so that it is not rounded."""
-    mean = 100 * sum(points) / len(points)
-    if not rule.is_mean:
+    mean = mean_of_parts(replace(rule, parts=None), rows, points)
+    if not rule.is_mean and rule.parts is None:
         return MetricResult(total, mean, points, rows)
-    if rule.total and abs(mean - total) > max(ROUNDING, ROUNDING / 10 * rule.scale):
+    value = mean_of_parts(rule, rows, points)
+    is_off = abs(value - total) > max(ROUNDING, ROUNDING / 10 * rule.scale)
+    if rule.total and is_off and not (rule.caption.endswith(AT_MOST) and total > value):
         raise EvaluatorError(
-            f"VLMEvalKit's total {total} is not the mean of its {len(points)} questions, {mean}: this version of it "
-            "counts differently."
+            f"VLMEvalKit's total {total} is not what the points of its {len(points)} rows come to, {value}: this "
+            "version of it counts differently."
         )
-    return MetricResult(mean, mean, points, rows)
+    return MetricResult(value, mean, points, rows)
+
+
+def _positions(questions: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    positions: dict[Hashable, list[int]] = {}
+    for position, question in enumerate(questions):
+        positions.setdefault(question, []).append(position)
+    return positions

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from evaluators.vlmeval.library_types import Row
 
 __all__ = ["Rule"]
 
@@ -24,6 +27,9 @@ class Rule:
         judge: Whether an LLM judge is asked never, on demand, or always.
         group: The columns of which equal cells make questions that count together, or the number of rows that do, or
             the character of an index before which it names them.
+        is_whole: Whether such a group is one question, and has points as a whole.
+        parts: Of a row, in which part it counts, and in which part of that: the total is the mean of the parts' means.
+        is_exact: Whether `round` is left out, where its totals and so the points of a question have few decimals.
         caption: In words, what a score counts, where the total's name does not say it.
         unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
         suffix: Of the file of predictions, which is kept in memory: some classes accept an Excel file alone.
@@ -43,6 +49,9 @@ class Rule:
     is_mean: bool = True
     judge: Judging = "never"
     group: tuple[str, ...] | int | str = ()
+    is_whole: bool = False
+    parts: Callable[[Row], tuple[str, ...]] | None = None
+    is_exact: bool = False
     caption: str = ""
     unread: tuple[str, str] = ("", "")
     suffix: str = "tsv"

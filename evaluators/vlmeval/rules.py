@@ -6,8 +6,10 @@ on the way that has each question's points. Classes whose result has no such tot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from evaluators.vlmeval.library_types import Row
+from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import Rule
 
 __all__ = ["IN_MEMORY", "RULES"]
@@ -40,6 +42,13 @@ def _for(classes: str, rule: Rule) -> dict[str, Rule]:
     return dict.fromkeys(classes.split(), rule)
 
 
+def _graph_parts(row: Row) -> tuple[str, ...]:
+    """Return the kind of a problem, and the problem: their means count alike."""
+    problem = str(row["data_source"]).split("/")[1]
+    kinds: Mapping[str, Sequence[str]] = vlmeval_module("dataset.NPMM").NPMM.GROUP_LIST
+    return next((kind for kind, problems in kinds.items() if problem in problems), ""), problem
+
+
 RULES: Mapping[str, Rule] = {
     # By matching alone.
     **_for("MMVP", Rule("Overall", 100, is_mean=False, points="hit", judge="may", group=2, columns="answer")),
@@ -52,7 +61,7 @@ RULES: Mapping[str, Rule] = {
     **_for("VMCBenchDataset", Rule("Overall", 1, "hit", columns="answer category")),
     **_for("_3DSRBench", Rule("vanilla/Overall", 100, "hit", judge="may", columns="answer")),
     **_for("MMERealWorld", Rule("Overall", 100, "score", columns="answer category l2-category")),
-    **_for("CRPE", Rule("total", 100, is_mean=False, group=4, columns="answer category")),
+    **_for("CRPE", Rule("total", 100, group=4, is_whole=True, columns="answer category")),
     **_for("MMNIAH", Rule("total", 100)),
     **_for("MTVQADataset", Rule("Average", 1, columns="answer category")),
     **_for(
@@ -71,7 +80,17 @@ RULES: Mapping[str, Rule] = {
     **_for("PuzzleVQA VisualPuzzles", Rule("overall/acc", 1, is_mean=False, columns="answer category")),
     **_for("XLRSBench", Rule("Overall micro", 100, judge="may")),
     **_for("OmniEarthMCQBench", Rule("Overall micro", 100)),
-    **_for("VisFactor", Rule("ALL", 100, is_mean=False, group=("category_id", "eval_index"))),
+    **_for(
+        "VisFactor",
+        Rule(
+            "ALL",
+            100,
+            is_mean=False,
+            group=("category_id", "eval_index"),
+            is_whole=True,
+            parts=lambda row: (str(row["category_id"]),),
+        ),
+    ),
     **_for("WildDocBenchmark", Rule("WildDoc&Overall/Score", 1, is_mean=False)),
     **_for("MMOral_OPG_CLOSED", Rule("Overall/acc", 1)),
     **_for("SIUOMCQDataset M3oralBenchDataset", Rule("Overall", 1, "correct", columns="answer")),
@@ -95,24 +114,28 @@ RULES: Mapping[str, Rule] = {
     **_for("TreeBench", Rule("Overall", 100, "score", suffix="xlsx", columns="answer category target_instances")),
     **_for("RefSpatialDataset", Rule("Overall/Success Rate (%)", 1, "success", columns="mask")),
     **_for("VLMsAreBiased", Rule("overall_acc", 100, columns="ground_truth topic")),
+    # Weighted F1 over the flags of all questions: it counts wrong yes and wrong no apart, and the points of a question
+    # are one number, from which neither follows.
     **_for("VLRMBench", Rule("Overall_F1_weighted", 100, is_mean=False, columns="question answer category")),
     **_for(
         "VLRMBench_MultiSolution",
-        Rule("multi_solution_accuracy", 100, is_mean=False, group=2, columns="question category"),
+        Rule("multi_solution_accuracy", 100, group=2, is_whole=True, columns="question category"),
     ),
     **_for("VTCBench", Rule("Overall", 100, packages=("rouge_score",), columns="answer")),
-    **_for("ChartBench", Rule("all", is_mean=False, group="_", columns="answer QA_type")),
+    **_for("ChartBench", Rule("all", group="_", is_whole=True, columns="answer QA_type")),
     **_for(
         "NPMM",
         Rule(
             "AR",
             is_mean=False,
-            caption="ratio to the best known solution, wrong ones 0, at most 100",
+            parts=_graph_parts,
+            is_exact=True,
+            caption="ratio to the best known solution, wrong ones 0, each at most 100",
             columns="data_source graph ground_truth",
         ),
     ),
     **_for("GroundingME", Rule("ACC@0.5", 100, "acc_50", reads_itself=True, columns="answer width height subtask_l1")),
-    **_for("SparBench", Rule("overall", 100, is_mean=False, columns="answer")),
+    **_for("SparBench", Rule("overall", 100, is_mean=False, parts=lambda row: (row["task"],), columns="answer task")),
     **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L", packages=("pycocoevalcap",), columns="answer")),
     # Films.
     **_for("VideoMME VideoTT", Rule("", 100, "score", judge="may", caption="right answers")),

@@ -7,6 +7,7 @@ process pool, no progress bar, no Excel, and cells are read as plain literals wh
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib.util
 import inspect
 import random
@@ -101,20 +102,26 @@ class SteadyDice(random.Random):
 def replaced_names(names: Mapping[str, object]) -> Iterator[None]:
     """Let names of VLMEvalKit's modules stand for others inside, `eval` for `literal` among them.
 
+    Names of Python itself stand for others in each of its modules.
+
     One at a time: the modules are the process's. Random numbers are the same in every run, too.
     """
     with _turn:
         state = random.getstate()
         random.seed(0)
+        stand_ins = {**names, "eval": literal}
         undo: list[tuple[ModuleType, str, object]] = []
         try:
             modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == ROOT]
             for module in dict.fromkeys(modules):
                 present = vars(module)
-                undo += [(module, name, present.get(name, undo)) for name in names if name in present]
-                undo.append((module, "eval", present.get("eval", undo)))
+                undo += [
+                    (module, name, present.get(name, undo))
+                    for name in stand_ins
+                    if name in present or hasattr(builtins, name)
+                ]
             for module, name, _ in undo:
-                setattr(module, name, literal if name == "eval" else names[name])
+                setattr(module, name, stand_ins[name])
             yield
         finally:
             for module, name, before in undo:

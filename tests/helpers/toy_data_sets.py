@@ -26,6 +26,7 @@ class Toy:
     right: Callable[[dict[str, Any]], str] = lambda row: str(row["answer"])
     may_be_empty: bool = True  # whether VLMEvalKit survives an answer that reads back as a missing cell
     fails_on: tuple[str, ...] = ()  # answers at which VLMEvalKit's metric stops with an error
+    decimals: int = 2  # to which VLMEvalKit rounds the total, or more
     grade: Callable[[str], str] | None = None  # what a judge replies to a prompt, where the tests' own reply is none
 
 

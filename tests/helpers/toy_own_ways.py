@@ -163,7 +163,7 @@ TOYS: dict[str, Toy] = {
         ),
     ),
     "ChartBench": Toy(chart_rows, column("all", 1)),
-    "npmm": Toy(graph_rows, column("AR", 1)),
+    "npmm": Toy(graph_rows, column("AR", 1), decimals=1),
     "GroundingME": Toy(
         lambda: answers_rows(
             lambda i: repr([i, i, i + 40, i + 30]),
@@ -176,6 +176,21 @@ TOYS: dict[str, Toy] = {
         right=lambda row: json.dumps(
             {"bbox_2d": literal_eval(row["answer"]) if row["subtask_l1"] != "Rejection" else None}
         ),
+    ),
+    "VisFactor": Toy(
+        lambda: [
+            question(
+                i,
+                question=f"See <{i}> in <IMAGE_0>: what is it?",
+                category_id=["CF1", "MA1", "CS1"][i % 3],
+                eval_index=i // 6,
+                answer=["TF"[i % 2], str(i), f"word {i},w{i}"][i % 3],
+                additional="x",
+            )
+            for i in range(36)
+        ],
+        key("ALL"),
+        right=lambda row: json.dumps({"answer": row["answer"].partition(",")[0]}),
     ),
     "SparBench_tiny": Toy(
         lambda: answers_rows(
