@@ -46,13 +46,19 @@ FILM_KINDS = {
     "MLVU_MCQ": CHOICE,
     "MLVU_OpenEnded": OPEN,
     "QBench_Video_MCQ": CHOICE,
+    "QBench_Video_VQA": OPEN,
+    "VideoMMEv2": CHOICE,
+    "MVUEval": CHOICE,
 }
 PARTS_OF_FILMS = (
     *("TempCompass_MCQ", "TempCompass_YorN", "TempCompass_Captioning"),
-    *("MLVU_MCQ", "MLVU_OpenEnded", "QBench_Video_MCQ"),
+    *("MLVU_MCQ", "MLVU_OpenEnded", "QBench_Video_MCQ", "QBench_Video_VQA"),
 )
 """Data sets of which VLMEvalKit has names for numbers of frames only all together; so are their classes called."""
 DEFAULT_FRAMES = 8
+OTHER_WAYS = (
+    "films are shown here as a number of frames, and by no other setting: no rate, subtitles, sound, size, prompt"
+)
 NO_RULE = "no rule says how VLMEvalKit's result for it becomes 0 to 100"
 METRICS_OF_ONE_CLASS = ("contained", "extracted", "graded")
 COLUMNS = {
@@ -156,7 +162,7 @@ def _refused_names() -> Mapping[str, str]:
     """Return why a name of VLMEvalKit's that is no data set of images is not judged here, by that name."""
     names = {name: f"it is several data sets together: name {', '.join(each)}" for name, each in collections().items()}
     for setting in film_settings():
-        why = REFUSED.get(setting.class_name, "films are shown here as a number of frames, without subtitles or sound")
+        why = REFUSED.get(setting.class_name, OTHER_WAYS)
         for name in (setting.name, setting.data_set):
             if name not in _films():
                 names[name] = why
@@ -191,7 +197,8 @@ def _film_entry(name: str, data_set: str, owner: DataSetClass, frames: int) -> V
         judge=rule.judge == "always",
         kind=FILM_KINDS[owner.name],
     )
-    return VLMEvalBenchmark(name, info, owner.module, owner.name, (), "evaluate", rule=rule, frames=frames)
+    columns = tuple(rule.columns.split())
+    return VLMEvalBenchmark(name, info, owner.module, owner.name, columns, "evaluate", rule=rule, frames=frames)
 
 
 def _entry(name: str, owner: DataSetClass) -> VLMEvalBenchmark:

@@ -19,7 +19,7 @@ from evaluators.vlmeval.light_import import with_globals
 from soup.errors import EvaluatorError
 from soup.support.text import bullet_list
 
-__all__ = ["CIRCLE", "index_faults", "refuse_faults", "row_faults", "table_faults"]
+__all__ = ["CIRCLE", "column_faults", "index_faults", "refuse_faults", "row_faults", "table_faults"]
 
 REFERENCE_CHARACTERS = (
     64  # VLMEvalKit's rule: an image cell of at most so many characters is the index of the row that holds it
@@ -51,10 +51,15 @@ def refuse_faults(benchmark: VLMEvalBenchmark, path: Path, faults: Iterable[str]
 
 def table_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     """List the faults of the table as it was read: columns first, then cells."""
-    missing = [name for name in benchmark.columns if name not in frame]
-    if missing:
-        return [f"columns expected: {', '.join(benchmark.columns)}; missing: {', '.join(missing)}"]
+    if missing := column_faults(benchmark, frame):
+        return missing
     return [*_cell_faults(benchmark, frame)] if len(frame) else ["no rows"]
+
+
+def column_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
+    """Say which columns the metric needs and the table lacks; nothing where it has them all."""
+    missing = [name for name in benchmark.columns if name not in frame]
+    return [f"columns expected: {', '.join(benchmark.columns)}; missing: {', '.join(missing)}"] if missing else []
 
 
 def row_faults(benchmark: VLMEvalBenchmark, data_set: DataSet, base: type[DataSet]) -> Iterator[str]:

@@ -16,9 +16,13 @@ from typing import Any
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from soup.errors import EvaluatorError
 
-__all__ = ["FILM_SUFFIXES", "Film", "FilmFolder", "film_hooks"]
+__all__ = ["FILM_SUFFIXES", "SEVERAL", "Film", "FilmFolder", "film_hooks"]
 
 FILM_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif")
+SEVERAL = "video_paths"
+"""The column of films, divided by semicolons, where a question shows several."""
+UNTIMED = {"fps": 1.0, "n_frames": 1}
+"""What stands for a film's times, which some classes look at but do not use unless there are subtitles."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,22 @@ class FilmFolder:
         facts = [f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}" for path in self._files.values()]
         return hashlib.sha256("\n".join(sorted(set(facts))).encode()).hexdigest()
 
-    def faults(self, frame: Frame) -> Iterator[str]:
-        """Yield what keeps a table's rows from being asked: no name of a film, or a film that is not there."""
-        if missing := [name for name in ("video", "question") if name not in frame]:
+    def faults(self, frame: Frame, spell: Callable[[str], str]) -> Iterator[str]:
+        """Yield what keeps a table's rows from being asked: no name of a film, or a film that is not there.
+
+        Args:
+            frame: The table.
+            spell: How VLMEvalKit spells the name of a film's file.
+        """
+        films = SEVERAL if SEVERAL in frame else "video"
+        if missing := [name for name in (films, "question") if name not in frame]:
             yield f"columns expected: video, question; missing: {', '.join(missing)}"
             return
         if not len(frame):
             yield "no rows"
-        for name in dict.fromkeys(str(name) for name in frame["video"]):
+        cells = frame[films].astype(str)
+        names = [name.strip() for cell in cells for name in (cell.split(";") if films == SEVERAL else [cell])]
+        for name in dict.fromkeys(map(spell, filter(None, names))):
             if self.find(name) is None:
                 yield f"film {name[:64]!r} is not below {self.root}"
 
@@ -97,20 +109,23 @@ def film_hooks(
         frame_paths: Gives the files that a film's frames will be.
     """
     gives_more = "return frame_paths, indices, video_info" in inspect.getsource(base.save_video_frames)
+    films: dict[str, str] = {}  # names by the path of each frame
 
     def save_video_frames(self: DataSet, line: Row, *_: object, **__: object) -> Any:
-        film = folder.find(str(line if isinstance(line, str) else line["video"]))
+        name = str(line if isinstance(line, str) else line["video"])
+        film = folder.find(name)
         assert film is not None, "every film was looked for"
         paths = frame_paths(film)
-        return (paths, [], {}) if gives_more else paths
+        films.update(dict.fromkeys(paths, name))
+        return (paths, [], UNTIMED) if gives_more else paths
+
+    def build_prompt(self: DataSet, line: Row) -> list[dict[str, str]]:
+        prompt: list[dict[str, str]] = base.build_prompt(self, line, video_llm=False)
+        return [{**part, "film": films[part["value"]]} if part["type"] == "image" else part for part in prompt]
 
     return {
         "prepare_dataset": lambda self, *_: {"root": str(folder.root), "data_file": str(table)},
         "save_video_frames": save_video_frames,
-        "build_prompt": lambda self, line: _of_film(base.build_prompt(self, line, video_llm=False), line["video"]),
+        "save_video_frames_single": save_video_frames,
+        "build_prompt": build_prompt,
     }
-
-
-def _of_film(prompt: list[dict[str, str]], name: object) -> list[dict[str, str]]:
-    """Return the prompt with the film's name beside each of its frames."""
-    return [{**part, "film": str(name)} if part["type"] == "image" else part for part in prompt]

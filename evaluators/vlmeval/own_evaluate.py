@@ -64,7 +64,7 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     """
     load_inner_imports(type(data_set))
     with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder:
-        files, own_judge = OwnFiles(Path(folder), data_set.dataset_name), OwnJudge(judge, rule.replies)
+        files, own_judge = OwnFiles(Path(folder), data_set.dataset_name), OwnJudge(judge, rule.replies, rule.otherwise)
         names = {**files.names(judge), "build_judge": own_judge}
         if rule.is_exact:
             names["round"] = lambda number, *_: number

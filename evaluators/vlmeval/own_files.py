@@ -70,6 +70,8 @@ class OwnFiles:
 
     def dump(self, data: Any, file: str, **options: object) -> None:
         """Write a file of VLMEvalKit's."""
+        if isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
+            self.tables.append(type(self._rows)(data))
         if hasattr(data, "columns"):
             self.tables.append(data.copy())
             if str(file).endswith(".xlsx") or str(file) in self._kept:

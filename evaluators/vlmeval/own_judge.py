@@ -17,11 +17,13 @@ class OwnJudge:
 
     Args:
         session: The user's judge; None: none is to be asked.
-        readable: A pattern that is found in each reply that can be read; empty: any reply can.
+        readable: A pattern that is found in each reply that can be read; empty: any reply can. If it has a group, that
+            is all of a reply that VLMEvalKit is handed.
+        otherwise: What VLMEvalKit is handed in place of a reply that can't be read; empty: the reply.
     """
 
-    def __init__(self, session: JudgeSession | None, readable: str) -> None:
-        self.session, self._readable = session, readable
+    def __init__(self, session: JudgeSession | None, readable: str, otherwise: str = "") -> None:
+        self.session, self._readable, self._otherwise = session, readable, otherwise
         self.failures: list[EvaluatorError] = []
         self._unread: dict[str, dict[float, list[str]]] = {}  # replies by prompt and temperature
 
@@ -38,11 +40,11 @@ class OwnJudge:
         except EvaluatorError as failure:
             self.failures.append(failure)
             raise
-        if re.search(self._readable, reply):
+        if match := re.search(self._readable, reply):
             self._unread.pop(prompt, None)
-        else:
-            self._unread.setdefault(prompt, {}).setdefault(temperature, []).append(reply)
-        return reply
+            return next(iter(match.groups()), reply)
+        self._unread.setdefault(prompt, {}).setdefault(temperature, []).append(reply)
+        return self._otherwise or reply
 
     def unread(self) -> list[str]:
         """Return the replies that can't be read; of those that were asked for once more, warmer, the first."""

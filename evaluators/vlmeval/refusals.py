@@ -75,14 +75,13 @@ FILMS: Mapping[str, str] = {
         "MVBench MVBench_MP4 MVTamperBench STIBench",
         "it shows parts of films, from one second to another, and whole films are read here",
     ),
-    **_all("MVUEval EgoExoBench_MCQ", "a question shows several films, and one is read here"),
+    "EgoExoBench_MCQ": "a question shows several films, and one is read here",
     **_all("VideoMMMU V2PBench", "its prompts also show image files of the folder that VLMEvalKit downloads"),
     **_all(
         "SiteBenchVideo VsiBench VsiSuperRecall VsiSuperCount DSRBench MMSIVideoBench OMTGBench",
         "it takes frames by a rule of its own, and not a number of frames at equal distances",
     ),
     "LongVideoBench": "VLMEvalKit shows subtitles where it is told to leave them out, and only frames are read here",
-    "VideoMMEv2": "its prompts are made with the frame rate of each film, which is not read here",
     **_all(
         "CGBench_MCQ_Grounding CGBench_MCQ_Grounding_Mini CGBench_OpenEnded CGBench_OpenEnded_Mini CGAVCounting "
         "MEGABench VCRBench",
@@ -93,11 +92,10 @@ FILMS: Mapping[str, str] = {
         "MovieChat1k DREAM",
         "VLMEvalKit leaves questions out of the total for which it can't read its judge's reply",
     ),
-    "QBench_Video_VQA": "VLMEvalKit stops with an error at the first reply of its judge that is not one number",
     "Video_MMLU_QA": "VLMEvalKit's `evaluate` for it fails: it looks for a column that captions alone get",
     "AVSpeakerBench": "it asks for what is heard in films, and only their frames are shown here",
     "MLVU": "it is two data sets together: name MLVU_MCQ and MLVU_OpenEnded",
-    "QBench_Video": "it is two data sets together, of which QBench_Video_MCQ is judged",
+    "QBench_Video": "it is two data sets together: name QBench_Video_MCQ and QBench_Video_VQA",
     "TempCompass": "it is three data sets together: name TempCompass_MCQ, TempCompass_Captioning, TempCompass_YorN",
 }
 

@@ -36,7 +36,9 @@ class Rule:
         takes_model: Whether `evaluate` may be told the judge's name: one class passes that on twice, and fails.
         packages: What its metric imports only once answers are there.
         settings: What else `evaluate` is told, by name.
-        replies: A pattern that is found in each of a judge's replies that can be read; empty: any reply can.
+        replies: A pattern that is found in each of a judge's replies that can be read; empty: any reply can. If it has
+            a group, that is all of the reply that VLMEvalKit gets.
+        otherwise: What stands for a reply that can't be read, where VLMEvalKit stops with an error at one.
         reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
         columns: What its table must have beside the index; without some, VLMEvalKit counts all answers as wrong.
         by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
@@ -59,6 +61,7 @@ class Rule:
     packages: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     replies: str = ""
+    otherwise: str = ""
     reads_itself: bool = False
     by_index: bool = False
     columns: str = ""

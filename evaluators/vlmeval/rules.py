@@ -138,15 +138,23 @@ RULES: Mapping[str, Rule] = {
     **_for("SparBench", Rule("overall", 100, is_mean=False, parts=lambda row: (row["task"],), columns="answer task")),
     **_for("ImageCaptionDataset", Rule("ROUGE_L", 1, caption="ROUGE-L", packages=("pycocoevalcap",), columns="answer")),
     # Films.
-    **_for("VideoMME VideoTT", Rule("", 100, "score", judge="may", caption="right answers")),
-    **_for("Video_Holmes QBench_Video_MCQ", Rule("", 100, "score", caption="right answers", by_index=True)),
+    **_for("VideoMME", Rule("", 100, "score", judge="may", caption="right answers", columns="answer")),
+    **_for("VideoTT", Rule("", 100, "score", judge="may", caption="right answers", columns="answer capability")),
+    **_for(
+        "Video_Holmes", Rule("", 100, "score", caption="right answers", by_index=True, columns="answer question_type")
+    ),
+    **_for(
+        "QBench_Video_MCQ", Rule("", 100, "score", caption="right answers", by_index=True, columns="answer dimensions")
+    ),
     **_for(
         "TempCompass_MCQ TempCompass_YorN WorldSense MLVU_MCQ",
-        Rule("", 100, "score", judge="may", caption="right answers", by_index=True),
+        Rule("", 100, "score", judge="may", caption="right answers", by_index=True, columns="answer"),
     ),
     **_for(
         "TempCompass_Captioning",
-        Rule("", 100, "score", judge="always", caption="right answers about the caption", by_index=True),
+        Rule(
+            "", 100, "score", judge="always", caption="right answers about the caption", by_index=True, columns="answer"
+        ),
     ),
     **_for(
         "MLVU_OpenEnded",
@@ -157,13 +165,50 @@ RULES: Mapping[str, Rule] = {
             full=10,
             judge="always",
             caption="mean of grades of 2 to 10, of 10",
-            replies="score_(accuracy|completeness)",
+            replies="(?:score_accuracy|score_completeness)",
             by_index=True,
+            columns="answer scoring_points",
+        ),
+    ),
+    **_for(
+        "VideoMMEv2",
+        Rule(
+            "final_rating/total",
+            group=4,
+            is_whole=True,
+            caption="four questions together: 100 if all are right, less by how many are",
+            columns="answer options group_type group_structure level second_head third_head",
+        ),
+    ),
+    **_for(
+        "MVUEval",
+        Rule("Overall/Accuracy", 100, "correct", caption="right answers", columns="ground_truth options"),
+    ),
+    **_for(
+        "QBench_Video_VQA",
+        Rule(
+            "",
+            100,
+            "score",
+            full=2,
+            judge="always",
+            caption="mean of grades of 0 to 2, of 2",
+            replies=r"^\W*(?:[Ss]core\W*)?([012])\b",
+            otherwise="0",
+            columns="answer dimensions",
         ),
     ),
     **_for(
         "MMBenchVideo",
-        Rule("coarse_all/Overall", 100 / 3, "score", full=3, judge="always", caption="mean of grades of 0 to 3"),
+        Rule(
+            "coarse_all/Overall",
+            100 / 3,
+            "score",
+            full=3,
+            judge="always",
+            caption="mean of grades of 0 to 3",
+            columns="answer dimensions",
+        ),
     ),
     # By a judge.
     **_for("MathVision LENS", Rule("Overall/acc", 1, judge="always")),
@@ -247,7 +292,7 @@ RULES: Mapping[str, Rule] = {
             100,
             "score",
             judge="always",
-            replies=r"(?i)\b(yes|no|[0-9])\b",
+            replies=r"(?i)\b(?:yes|no|[0-9])\b",
             columns="answer",
         )
         for track in ("Diagnosis", "Treatment", "Crossmodal", "Examination")

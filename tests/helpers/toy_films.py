@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ class ToyFilms:
     rows: Callable[[], Rows]
     total: Callable[[Any], float]
     right: Callable[[dict[str, Any]], str] = lambda row: str(row["answer"])
+    files: Sequence[str] = ("film0", "film1", "film2")
 
 
 def gif(path, frames):
@@ -105,6 +107,43 @@ TOY_FILMS: dict[str, ToyFilms] = {
         ),
         counted,
     ),
+    "Video-MME-v2": ToyFilms(
+        lambda: film_rows(
+            48,
+            video=lambda i: i // 4 % 3,
+            video_path=lambda i: f"./video/{i // 4 % 3:03}.mp4",
+            options=lambda i: "\n".join(f"{letter}. x{i}" for letter in "ABCDEFGH"),
+            answer=lambda i: "ABCDEFGH"[i % 7],
+            group_type=lambda i: ["relevance", "logic"][i // 4 % 2],
+            group_structure=lambda i: ["[1, 2, 3, 4]", "[1, [2, 3], 4]", "[[1, 2], 3, 4]"][i // 8 % 3],
+            level=lambda i: 1 + i // 4 % 3,
+            second_head=lambda i: ["one", "two"][i // 4 % 2],
+            third_head=lambda i: "three",
+        ),
+        lambda result: result["final_rating"]["total"],
+        files=[f"{number:03}" for number in range(3)],
+    ),
+    "MVU-Eval": ToyFilms(
+        lambda: [
+            {
+                "index": row["index"],
+                "video_paths": ";".join(f"film{(row['index'] + k) % 3}.mp4" for k in range(1 + row["index"] % 3)),
+                "question": row["question"],
+                "options": json.dumps([f"{letter}. x{row['index']}" for letter in LETTERS]),
+                "ground_truth": row["answer"],
+                "task": ["Counting", "OR"][row["index"] % 2],
+            }
+            for row in film_rows()
+        ],
+        lambda result: 100 * float(result["Overall"]["Accuracy"]),
+        right=lambda row: f"Answer: {row['ground_truth']}",
+    ),
+    "QBench_Video_VQA": ToyFilms(
+        lambda: film_rows(
+            answer=lambda i: f"because {i}", dimensions=lambda i: repr([["Technical", "Temporal"][i % 2], "x"])
+        ),
+        lambda result: counted(result) / 2,
+    ),
     "MLVU_OpenEnded": ToyFilms(
         lambda: film_rows(
             answer=lambda i: f"because {i}",
@@ -120,6 +159,8 @@ TOY_FILMS: dict[str, ToyFilms] = {
 
 def grade_of_films(prompt):
     """What a judge says of a summary, or of an answer's points, in the form that MLVU expects."""
+    if "quality evaluation" in prompt or prompt.rstrip().endswith("Score:'"):
+        return f"Score: {len(prompt) % 3}"
     points = len(prompt) % 5 + 1
     names = ("accuracy", "relevance") if "Scoring Points" in prompt else ("completeness", "reliability")
     return f"Well. {{'score_{names[0]}': {points}, 'score_{names[1]}': 5, 'total_score': {points + 5}}}"

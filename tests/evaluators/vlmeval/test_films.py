@@ -7,6 +7,7 @@ import random
 import warnings
 from dataclasses import replace
 
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -138,13 +139,15 @@ def evaluate_plainly(name, rows, answers, directory, monkeypatch, **judge):
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setenv("PRED_FORMAT", "tsv")
-        patch.setattr(vlmeval_module(entry.module), "build_judge", StandInOfGrades)
+        patch.setattr(vlmeval_module(entry.module), "build_judge", StandInOfGrades, raising=False)
         predictions = [answers[str(row["index"])] for row in rows]
         directory.mkdir()
         file = write_tsv(
             directory / "m.tsv", [{**row, "prediction": p} for row, p in zip(rows, predictions, strict=True)]
         )
-        return entry.data_set_class().evaluate(str(file), **judge)
+        data_set = object.__new__(entry.data_set_class())  # without its way to the films
+        data_set.data = pandas.DataFrame(rows)
+        return data_set.evaluate(str(file), **judge)
 
 
 def grade(prompt, temperature=0):
@@ -186,8 +189,8 @@ def test_multiple_choice_about_films_is_scored_as_vlmeval_does(settings, tmp_pat
 def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tmp_path, monkeypatch):
     toy, chance = TOY_FILMS[name], random.Random(name)
     rows = toy.rows()
-    for number in range(3):
-        gif(tmp_path / "LMUData" / name / "videos" / f"film{number}.gif", 20 + number)
+    for number, film in enumerate(toy.files):
+        gif(tmp_path / "LMUData" / name / "videos" / f"{film}.gif", 20 + number)
     write_tsv(tmp_path / "LMUData" / name / f"{name}.tsv", rows)
     given = [toy.right(row) for row in rows]
     if kind == "half right":
@@ -200,7 +203,8 @@ def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tm
     monkeypatch.setattr(StandInOfGrades, "generate", lambda self, prompt, **_: grade_of_films(prompt))
     theirs = toy.total(evaluate_plainly(name, rows, answers, tmp_path / "o", monkeypatch, model=judge))
     assert score.value == pytest.approx(theirs, abs=0.051)  # one of them has three decimals of 1
-    assert score.n == len(rows)
+    assert score.n == len(rows) // (4 if name == "Video-MME-v2" else 1)  # of which four are one question
+    assert score.value == pytest.approx(100 * sum(score.questions.values()) / score.n)
     if kind == "all right" and judge == "exact_matching":
         assert score.value == 100
 
@@ -293,6 +297,57 @@ def test_a_film_that_is_not_there_is_told_before_any_question(settings, tmp_path
     (tmp_path / "LMUData" / "TempCompass_MCQ" / "videos" / "film1.gif").unlink()
     with pytest.raises(EvaluatorError, match="film 'film1' is not below"):
         VLMEval(settings).identity(of("TempCompass_MCQ"))
+
+
+@pytest.mark.parametrize("name", TOY_FILMS)
+def test_columns_that_a_metric_of_films_needs_are_missed_before_any_question(name, settings, tmp_path):
+    rows, needed = TOY_FILMS[name].rows(), known_benchmark(of(name)).columns
+    assert needed
+    assert {*needed} <= {*rows[0]}
+    for film in TOY_FILMS[name].files:
+        gif(tmp_path / "LMUData" / name / f"{film}.gif", 2)
+    less = [{column: cell for column, cell in row.items() if column not in needed} for row in rows]
+    write_tsv(tmp_path / "LMUData" / name / f"{name}.tsv", less)
+    with (
+        JudgeServer(lambda prompt, temperature: "fine") as server,
+        pytest.raises(EvaluatorError, match=f"missing: {', '.join(needed)}"),
+    ):
+        VLMEval(replace(settings, judge_url=server.url, judge_model="a-judge")).identity(of(name))
+
+
+def test_of_a_question_about_several_films_each_is_a_film_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    rows = TOY_FILMS["MVU-Eval"].rows()
+    for number in range(3):
+        gif(tmp_path / "LMUData" / "MVU-Eval" / f"film{number}.gif", 20 + number)
+    write_tsv(tmp_path / "LMUData" / "MVU-Eval" / "MVU-Eval.tsv", rows)
+    benchmark, images = known_benchmark(of("MVU-Eval_8frame")), ImageFiles()
+    data_set = open_data_set(benchmark, data_file(benchmark), images)
+    prompt = [plain_part(part) for part in data_set.build_prompt(data_set.data.iloc[1])]
+    assert [part.get("film") for part in prompt] == [None, *["film1"] * 8, None, *["film2"] * 8, None, None, None]
+    assert [part["value"] for part in prompt if part["type"] == "text"][:2] == [
+        "The following is the Video 1",
+        "The following is the Video 2",
+    ]
+
+
+def test_a_reply_at_which_vlmeval_would_stop_is_a_grade_of_0_unless_there_are_many(settings, tmp_path):
+    rows = TOY_FILMS["QBench_Video_VQA"].rows()
+    for film in TOY_FILMS["QBench_Video_VQA"].files:
+        gif(tmp_path / "LMUData" / "QBench_Video_VQA" / f"{film}.gif", 9)
+    write_tsv(tmp_path / "LMUData" / "QBench_Video_VQA" / "QBench_Video_VQA.tsv", rows)
+
+    def evaluate(unread, name):
+        candidate = scripted(tmp_path, {str(row["index"]): f"it is {row['index']}" for row in rows}, name)
+        plays = lambda prompt, temperature: "well, " if f"it is {unread}" in prompt else "**Score: 2**"  # noqa: E731
+        with JudgeServer(plays) as server:
+            judged = replace(settings, judge_url=server.url, judge_model=f"judge-{name}")
+            return VLMEval(judged).evaluate(candidate, of("QBench_Video_VQA"))
+
+    score = evaluate("23", "few")
+    assert (score.questions["23"], score.value) == (0, pytest.approx(100 * 23 / 24))
+    with pytest.raises(EvaluatorError, match="no reply that can be read for 11 of 24 questions"):
+        evaluate("1", "many")
 
 
 def test_a_table_without_rows_is_told_before_any_question(settings, tmp_path):
