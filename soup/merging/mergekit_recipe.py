@@ -43,8 +43,9 @@ def from_mergekit(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(models, list) or not models:
         faults.append("models: expected a list of models (slices are mergekit's alone)")
         models = []
-    parts = [_part(entry, number, faults) for number, entry in enumerate(models)]
     common = fields.get("parameters") or {}
+    weight = common.get("weight", 1.0) if isinstance(common, dict) else 1.0
+    parts = [_part(entry, number, weight, faults) for number, entry in enumerate(models)]
     if faults or not isinstance(common, dict):
         raise _refusal(path, faults or ["parameters: expected a mapping"])
     base = fields.get("base_model")
@@ -74,11 +75,12 @@ class _Settings:
         self.left, self.parts, self.base, self.faults = left, parts, base, faults
 
     def take(self, name: str, default: Any) -> Any:
-        """Return a parameter: of all, or the same of each model; a gradient (a list) has no place in ours."""
-        values = [part.pop(name) for part in self.parts if name in part]
-        value = self.left.pop(name, values[0] if values else default)
+        """Return a parameter that all models share, their own or the common; a gradient (a list) has no place."""
+        common = self.left.pop(name, default)
+        values = [part.pop(name, common) for part in self.parts] or [common]
+        value = values[0]
         if isinstance(value, list | dict) or any(other != value for other in values):
-            shown = f"{[value, *values]!s:.200}"
+            shown = f"{values!s:.200}"
             self.faults.append(f"{name}: expected one number for all models and layers, found {shown}")
             return default
         if isinstance(default, bool) != isinstance(value, bool) or not _is_number(value):
@@ -92,12 +94,12 @@ class _Settings:
         self.parts = [part for part in self.parts if part["model"] != self.base]
 
 
-def _part(entry: Any, number: int, faults: list[str]) -> dict[str, Any]:
+def _part(entry: Any, number: int, common_weight: object, faults: list[str]) -> dict[str, Any]:
     if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
         faults.append(f"models.{number}: expected a mapping with `model`, a path or a Hub id")
         return {"model": "", "weight": 1.0}
     parameters = entry.get("parameters") or {}
-    weight: object = parameters.get("weight", 1.0) if isinstance(parameters, dict) else None
+    weight = parameters.get("weight", common_weight) if isinstance(parameters, dict) else None
     if isinstance(weight, bool) or not _is_number(weight):
         faults.append(f"models.{number}.parameters.weight: expected a number, found {weight!r}")
         weight = 1.0

@@ -117,6 +117,13 @@ def test_weights_and_interpolation_are_those_of_the_configuration(folder):
     assert torch.equal(*(merge(folder, "linear", f"again {n}", weights=[1.0, 3.0])["model.one"] for n in range(2)))
 
 
+def test_a_weight_of_all_is_that_of_models_without_their_own(folder):
+    own, rest = models(0.9), [{"model": "ckpts/m1"}]
+    fields = {"merge_method": "task_arithmetic", "base_model": "base", "models": own + rest}
+    recipe = soup.Recipe.read(write(folder, **fields, parameters={"weight": 0.3}))
+    assert [share.weight for share in recipe.ingredients] == [0.9, 0.3]
+
+
 WRONG = {
     "slices": ({"merge_method": "linear", "slices": []}, ["slices: has no place", "models: expected a list"]),
     "a method of mergekit's alone": ({"merge_method": "breadcrumbs", "models": models(1)}, ["breadcrumbs: no method"]),
@@ -127,6 +134,14 @@ WRONG = {
     "densities that differ": (
         {"merge_method": "ties", "base_model": "base", "models": [*models(1, density=0.1), *models(1, density=0.2)]},
         ["density: expected one number"],
+    ),
+    "a density of one model, where the other's is 1": (
+        {"merge_method": "ties", "base_model": "base", "models": [*models(1, density=0.5), {"model": "b"}]},
+        ["density: expected one number for all models and layers, found [0.5, 1.0]"],
+    ),
+    "a gradient of weights for all": (
+        {"merge_method": "linear", "models": [{"model": "a"}], "parameters": {"weight": [0, 1]}},
+        ["models.0.parameters.weight: expected a number"],
     ),
     "weights by filters": (
         {
