@@ -161,7 +161,8 @@ def plan_merge(
     method = build_method(recipe)
     if method.needs_base and pool.base is None:
         raise RecipeError(
-            f"Method {recipe.method} needs the base that the ingredients were tuned from: pass {option_name('base')}."
+            f"Method {recipe.method} needs the base that the ingredients were tuned from: pass {option_name('base')}, "
+            "or name it as `base` in the recipe's file."
         )
     chosen: list[Ingredient] = [pool[share.name] for share in recipe.ingredients]
     parts = untied_together([*chosen, *([pool.base] if pool.base else [])])

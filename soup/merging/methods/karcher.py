@@ -54,7 +54,7 @@ class Karcher(Method):
 
     def granularity_of(self, name: str, shape: tuple[int, ...]) -> Literal["element", "tensor"]:
         """Rows are merged within whole matrices; see `Method.granularity_of`."""
-        return "tensor" if self.unit == "row" and len(shape) == 2 else "element"
+        return "tensor" if self.unit == "row" and len(shape) == 2 and shape[1] > 1 else "element"
 
     def work(self, shape: tuple[int, ...], count: int, rank: int | None = None) -> Work:
         """Count the vectors of all rows, also in float64, and their products; see `Method.work`."""
@@ -69,7 +69,7 @@ class Karcher(Method):
         coefficients: dict[str, list[float] | None] = {}
         rows = {name for name, shape in first_pass.shapes.items() if self.granularity_of(name, shape) == "tensor"}
         for name, value in first_pass.sums(products):
-            if math.prod(first_pass.shapes[name]) == 1:  # a number has a sign, but no direction
+            if self._is_numbers(first_pass.shapes[name]):
                 coefficients[name] = [weight / math.fsum(first_pass.weights) for weight in first_pass.weights]
             else:
                 coefficients[name] = None if name in rows else sphere_mean(value.tolist(), first_pass.weights, name)
@@ -91,6 +91,10 @@ class Karcher(Method):
         """Refuse weights that are not above 0; see `Method.check`."""
         if not all(weight >= 0 for weight in weights) or math.fsum(weights) < 1e-9:
             raise RecipeError(f"karcher: expected weights from 0, not all 0, found {list(weights)}.")
+
+    def _is_numbers(self, shape: tuple[int, ...]) -> bool:
+        """Whether each vector would be one number, which has a sign, but no direction."""
+        return math.prod(shape) == 1 or (self.unit == "row" and shape[1:] == (1,))
 
     def _vector(self, block: Block, index: int) -> torch.Tensor:
         return delta(block, index) if self.around == "base" else block.copy(index)

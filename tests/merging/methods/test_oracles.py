@@ -401,6 +401,13 @@ def test_karcher_streams_what_the_sphere_s_mean_is(folder, tensors):
     assert near(merge(folder, "karcher", "karcher"), expected, atol=1e-6)
 
 
+def test_rows_of_a_single_number_get_its_mean(tmp_path):
+    folder = make_pool(tmp_path, count=2, spread=3.0, shapes={"score.weight": (40, 1)})
+    _, tuned = numbers(folder)
+    expected = {"score.weight": (tuned[0]["score.weight"] + tuned[1]["score.weight"]) / 2}
+    assert near(merge(folder, "karcher", "rows", unit="row"), expected)
+
+
 # matrices
 
 
