@@ -9,7 +9,7 @@ from soup.errors import RecipeError
 from soup.hf.places import COMPONENTS, Component
 from soup.merging.methods.base import MergedTensor
 
-__all__ = ["Factors", "check_components", "component_factors"]
+__all__ = ["Factors", "check_components", "component_factors", "refuse_negative_weights"]
 
 Factors = Mapping[Component, float | list[float]]
 """For each component a factor, or one for each ingredient in recipe order."""
@@ -39,3 +39,18 @@ def check_components(components: Factors, weights: Sequence[float]) -> None:
             )
         if not all(math.isfinite(value) for value in factors):
             raise RecipeError(f"components: {name}: expected finite numbers, found {factor}.")
+
+
+def refuse_negative_weights(components: Factors, weights: Sequence[float]) -> None:
+    """Refuse weights that are not above 0, and factors below 0, for methods that elect signs.
+
+    They divide by the sum of the weights that agree, which vanishes where signs are mixed.
+
+    Raises:
+        RecipeError: Says which.
+    """
+    if not all(weight > 0 for weight in weights):
+        raise RecipeError(f"electing signs: expected weights above 0, found {list(weights)}.")
+    for name, factor in components.items():
+        if any(value < 0 for value in (factor if isinstance(factor, list) else [factor])):
+            raise RecipeError(f"components: {name}: expected numbers from 0 where signs are elected, found {factor}.")

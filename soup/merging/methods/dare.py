@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from soup.errors import RecipeError
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, MergedTensor
+from soup.merging.methods.components import refuse_negative_weights
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
 from soup.merging.methods.shares import shares
 from soup.merging.methods.task_arithmetic import refuse_no_sum
@@ -108,8 +108,8 @@ class Dare(DeltaMethod):
         super().check(weights)
         check_range("scale", self.scale, -1, 2)
         check_range("p", self.p, 0, 0.99)
-        if self.elect and not all(weight > 0 for weight in weights):
-            raise RecipeError(f"elect: expected weights above 0, found {list(weights)}.")
+        if self.elect:
+            refuse_negative_weights(self.components, weights)
         if self.normalize:
             refuse_no_sum(weights)
 

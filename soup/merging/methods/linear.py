@@ -70,10 +70,12 @@ class Linear(Method):
     def check(self, weights: Sequence[float]) -> None:
         """Refuse weights that sum to nothing, in any component; see `Method.check`."""
         check_components(self.components, weights)
-        for factor in (1.0, *self.components.values()):
+        for component, factor in [("", 1.0), *self.components.items()]:
             factors = factor if isinstance(factor, list) else [factor] * len(weights)
-            if abs(math.fsum(each * weight for each, weight in zip(factors, weights, strict=True))) < 1e-9:
-                raise RecipeError(f"linear divides by the sum of the weights, and {list(weights)} sum to 0.")
+            parts = [weight * times for weight, times in zip(weights, factors, strict=True)]
+            if abs(math.fsum(parts)) < 1e-9:
+                where = f" of {component}" if component else ""
+                raise RecipeError(f"linear divides by the sum of the weights{where}, and {parts} sum to 0.")
 
     def keeps_equal(self, weights: Sequence[float]) -> bool:
         """Return true for equal weights: the error of a K-fold sum is far below the cast's rounding."""

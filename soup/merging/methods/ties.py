@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from soup.errors import RecipeError
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, FirstPass, MergedTensor
+from soup.merging.methods.components import refuse_negative_weights
 from soup.merging.methods.deltas import DeltaMethod, check_range, delta
 from soup.merging.methods.thresholds import find_thresholds
 
@@ -98,8 +98,7 @@ class Ties(DeltaMethod):
         super().check(weights)
         check_range("scale", self.scale, 0, 2)
         check_range("density", self.density, 0, 1, open_low=True)
-        if not all(weight > 0 for weight in weights):
-            raise RecipeError(f"ties: expected weights above 0: it divides by sums of some, found {list(weights)}.")
+        refuse_negative_weights(self.components, weights)
 
     def _key(self, name: str) -> str:
         return name if self.scope == "tensor" else _MODEL
