@@ -160,7 +160,7 @@ class _Matching:
         if parameter is None or len(parameter.shape) == 2:
             for leaf, delta in self._deltas(module, parts, parameter.name if parameter else module):
                 weight = parameter.name if parameter and leaf == "weight" else f"{module}.{leaf}"
-                match = self._match(weight, next(iter(parts.values())))
+                match = self._match(weight, next(iter(parts.values())) if leaf == "weight" else delta.left.name)
                 if match is not None:
                     yield match, delta
             return

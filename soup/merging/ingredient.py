@@ -106,6 +106,7 @@ def _open(folder: Path, base: Checkpoint | None) -> Checkpoint:
     if not is_adapter(folder):
         return Checkpoint(folder)
     if base is None:
+        Adapter(folder)  # what speaks against itself comes first: no base would help
         raise CheckpointError(
             f"{folder}: an adapter whose base is not known, or can't be opened: pass {option_name('base')} (or name it "
             "as base in the recipe)."

@@ -87,6 +87,13 @@ def test_all_keys_that_the_base_has_no_place_for_are_listed(tmp_path):
         assert f"{key}: the base has no such tensor" in message
 
 
+def test_a_bias_of_factors_that_the_base_has_no_place_for_is_the_key_that_is_named(tmp_path):
+    factors = {**linear_factors(UP), "model.layers.0.up.lora_B.bias": torch.zeros(6)}
+    message = refusal(tmp_path, factors, lora_bias=True)
+    assert "model.layers.0.up.lora_B.bias: the base has no such tensor" in message
+    assert "lora_A" not in message
+
+
 def test_a_name_that_may_be_two_tensors_is_refused_with_both(tmp_path):
     shapes = {"language_model.layers.0.up.weight": (6, 4), "module.layers.0.up.weight": (6, 4)}
     message = refusal(tmp_path, shapes=shapes)

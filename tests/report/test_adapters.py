@@ -70,6 +70,13 @@ def test_a_base_that_is_not_here_asks_for_another(pool):
         soup.Pool(pool)
 
 
+def test_an_adapter_that_no_base_would_help_says_why(pool):
+    for name in ("a", "b"):
+        write_adapter(pool / name, linear_factors(UP), pool.parent / "base", init_lora_weights="olora")
+    with pytest.raises(CheckpointError, match="init_lora_weights 'olora'"):
+        soup.Pool(pool)
+
+
 def test_inspect_shows_an_adapter_by_itself(pool):
     report = inspect_checkpoint(pool / "a")
     assert report.adapter == {"base": str(pool.parent / "base"), "ranks": [4], "lora_alpha": 8}
