@@ -47,22 +47,31 @@ INLINE void NAME(mean)(A *total, const T *const *x, int64_t count, int64_t start
     NAME(divide)(total, (A)count, n);
 }
 
-/* delta = x - middle, with DARE's mask and growth, or TIES' trimming; `first` is the index of the first in its tensor */
-INLINE void NAME(delta)(A *delta, const T *x, const A *middle, const struct job *job, int64_t k, uint64_t first, int n)
+/* delta = x - middle, with DARE's mask and growth, or TIES' trimming, and total += w * delta; `first` is the index of the
+   first in its tensor. What is dropped is multiplied by 0: what is not finite stays so. */
+INLINE void NAME(add_delta)(A *total, A *delta, const T *x, const A *middle, const struct job *job, int64_t k,
+                            uint64_t first, int n)
 {
+    A w = (A)job->weights[k];
     if (job->keys) {
-        A grown = (A)job->grown, kept[CHUNK];
-        uint64_t key = job->keys[k];
-        for (int i = 0; i < n; i++) kept[i] = is_kept(key, first + (uint64_t)i, job->dropped) ? grown : 0;
-        for (int i = 0; i < n; i++) delta[i] = (LOAD(x[i]) - middle[i]) * kept[i];
+        A grown = (A)job->grown;
+        uint64_t state = job->keys[k] + (first + 1) * SPLIT_MIX_STEP, dropped = job->dropped << 40;
+        for (int i = 0; i < n; i++, state += SPLIT_MIX_STEP) {
+            delta[i] = (LOAD(x[i]) - middle[i]) * (is_kept(state, dropped) ? grown : 0);
+            total[i] += delta[i] * w;
+        }
     } else if (job->thresholds) {
         float threshold = (float)job->thresholds[k];
         for (int i = 0; i < n; i++) {
             A d = LOAD(x[i]) - middle[i];
             delta[i] = d * (A)(fabsf((float)d) >= threshold);
+            total[i] += delta[i] * w;
         }
     } else {
-        for (int i = 0; i < n; i++) delta[i] = LOAD(x[i]) - middle[i];
+        for (int i = 0; i < n; i++) {
+            delta[i] = LOAD(x[i]) - middle[i];
+            total[i] += delta[i] * w;
+        }
     }
 }
 
@@ -78,11 +87,7 @@ INLINE void NAME(sum_of_deltas)(A *total, A *spare, const T *const *x, const A *
         for (int i = 0; i < n; i++)
             total[i] = (total[i] + (LOAD(left[i]) - middle[i]) * w) + (LOAD(right[i]) - middle[i]) * v;
     }
-    for (; k < count; k++) {
-        A w = (A)job->weights[k];
-        NAME(delta)(spare, x[k] + start, middle, job, k, first + (uint64_t)start, n);
-        for (int i = 0; i < n; i++) total[i] += spare[i] * w;
-    }
+    for (; k < count; k++) NAME(add_delta)(total, spare, x[k] + start, middle, job, k, first + (uint64_t)start, n);
     NAME(divide)(total, (A)job->divisor, n);
 }
 
@@ -91,11 +96,8 @@ INLINE void NAME(all_deltas)(A *total, A *deltas, const T *const *x, const A *mi
                              int64_t count, int64_t start, uint64_t first, int n)
 {
     for (int i = 0; i < n; i++) total[i] = (A)-0.0;
-    for (int64_t k = 0; k < count; k++) {
-        A *d = deltas + k * CHUNK, w = (A)job->weights[k];
-        NAME(delta)(d, x[k] + start, middle, job, k, first + (uint64_t)start, n);
-        for (int i = 0; i < n; i++) total[i] += d[i] * w;
-    }
+    for (int64_t k = 0; k < count; k++)
+        NAME(add_delta)(total, deltas + k * CHUNK, x[k] + start, middle, job, k, first + (uint64_t)start, n);
 }
 
 /* keep * s of consensus; `total` is s, and with weights of 1 the plain sum, too */
@@ -130,9 +132,9 @@ INLINE void NAME(elect)(A *total, const A *deltas, const struct job *job, int64_
         const A *d = deltas + k * CHUNK;
         A w = (A)job->weights[k];
         for (int i = 0; i < n; i++) {
-            A agrees = (A)(d[i] * sign[i] > 0); /* as a factor: what is not finite stays so */
-            total[i] += d[i] * agrees * w;
-            shares[i] += agrees * w;
+            A share = d[i] * sign[i] > 0 ? w : 0; /* as a factor: what is not finite stays so */
+            total[i] += d[i] * share;
+            shares[i] += share;
         }
     }
     if (job->mean)

@@ -88,14 +88,14 @@ INLINE uint16_t round_to_float16(float value)
     return (uint16_t)((rest < (113u << 23) ? small : normal) | sign);
 }
 
-/* Whether SplitMix64 of a key and a number, its upper 24 bits, is `dropped` or more; see keyed_uniform in
-   soup.merging.methods.dare. */
-INLINE int is_kept(uint64_t key, uint64_t element, uint64_t dropped)
+#define SPLIT_MIX_STEP 0x9E3779B97F4A7C15u
+
+/* Whether SplitMix64 of a state, its upper 24 bits, is `dropped` or more, which lies in these bits; see keyed_uniform in
+   soup.merging.methods.dare. The last step of SplitMix64 does not change these bits. */
+INLINE int is_kept(uint64_t z, uint64_t dropped)
 {
-    uint64_t z = key + (element + 1) * 0x9E3779B97F4A7C15u;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (z ^ (z >> 31)) >= dropped << 40;
+    return (z ^ (z >> 27)) * 0x94D049BB133111EBu >= dropped;
 }
 
 #define T uint16_t
