@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from soup.checkpoints.digest import ByteProgress, leaves
-from soup.checkpoints.dtypes import TensorSpec
+from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
 from soup.hf.places import Place, places_of
 from soup.merging.block_arithmetic import Blend
 from soup.merging.methods.base import Block
@@ -106,7 +106,7 @@ class StreamedFirstPass:
         elif sample is None:
             yield from ([leaf] for leaf in leaves(spec))
         else:
-            heads = ((start, min(count, sample)) for start, count in leaves(spec))
+            heads = ((start, -(-count * sample // LEAF_ELEMENTS)) for start, count in leaves(spec))
             while pieces := list(islice(heads, HEADS)):
                 yield pieces
 

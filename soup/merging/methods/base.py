@@ -142,7 +142,8 @@ class FirstPass(Protocol):
         Args:
             statistic: Returns a new tensor, of the same shape for all blocks of a tensor; several threads call it at
                 once. Sums of float64 and of integers lose nothing that matters.
-            sample: How many elements at the head of each leaf are read, of several leaves for a block; None: all.
+            sample: How many elements at the head of a leaf are read, of a shorter one as large a share, of several
+                leaves for a block; None: all.
         """
 
     def with_constants(self, constants: object) -> FirstPass:

@@ -101,3 +101,21 @@ def test_tensors_of_several_leaves_have_the_thresholds_of_whole_tensors(tmp_path
     deltas = [state["w"].float() - states[0]["w"].float() for state in states[1:]]
     kept = [delta.abs() >= exact(delta, 0.2) for delta in deltas]
     assert torch.equal(by_model != states[0]["w"], kept[0] | kept[1])
+
+
+def test_many_small_tensors_weigh_no_more_in_the_sample_than_in_the_model(tmp_path):
+    generator = torch.Generator().manual_seed(6)
+    large, small = {"w": 1.0}, {f"small {i}": 1e-3 for i in range(96)}
+    states = [
+        {
+            name: (torch.randn(8 * LEAF_ELEMENTS if name in large else 4096, generator=generator) * size).bfloat16()
+            for name, size in (large | small).items()
+        }
+        for _ in range(2)
+    ]
+    pool = write_pool(tmp_path / "pool", states[1:])
+    base = write_pool(tmp_path / "base", states[:1]) / "a"
+    read = []
+    soup.merge(recipe_of(pool, base=str(base), method="ties"), tmp_path / "out", on_bytes=read.append)
+    size = sum(values.numel() * values.element_size() for state in states for values in state.values())
+    assert sum(read) == 2 * size, "one pass looks for thresholds, and one merges"
