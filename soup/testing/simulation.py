@@ -291,7 +291,7 @@ class SimulatedWorkers:
         dies: Whether a worker dies at a job, after it sent some replies.
         fails: The error that a job ends with, if it does.
 
-    `now` is the time, `jobs` what they do, `given` all chunks that were given, in their order.
+    `now` is the time, `jobs` what they do, `spare` what they do next; `given` are all chunks, as they were given.
     """
 
     size: int
@@ -302,6 +302,7 @@ class SimulatedWorkers:
     now: float = 0.0
     jobs: list[tuple[float, int, int, float, Job]] = field(default_factory=list)
     given: list[Chunk] = field(default_factory=list)
+    spare: dict[int, Job] = field(default_factory=dict)
     _deaths: Deaths = field(default_factory=Deaths)
     _turns: Iterator[int] = field(default_factory=itertools.count)
 
@@ -311,29 +312,43 @@ class SimulatedWorkers:
         busy = {number for _, _, number, _, _ in self.jobs}
         return [number for number in range(self.size) if number not in busy]
 
+    @property
+    def with_one_job(self) -> list[int]:
+        """The numbers of those that have a job and no other one after it."""
+        return [number for _, _, number, _, _ in self.jobs if number not in self.spare]
+
     def give(self, number: int, job: Job) -> None:
-        """Start a job."""
-        assert number in self.free
+        """Start a job, or have it started when the one before it is done."""
         if isinstance(job, Chunk):
             self.given.append(job)
-        took = self.seconds(number, job)
-        heapq.heappush(self.jobs, (self.now + took, next(self._turns), number, took, job))
+        if number in self.free:
+            self._start(number, job)
+        else:
+            assert number not in self.spare, "two jobs are the most"
+            self.spare[number] = job
 
     def wait(self, seconds: float | None = None) -> list[Event]:
         """Move the time on to the end of the next job, or to a death at it."""
         self.now, _, number, took, job = heapq.heappop(self.jobs)
         job = pickle.loads(pickle.dumps(job))
         events = self._events(job, took)
-        if not self.dies(job):
-            return events
-        if self._deaths.count(job):
-            return [job.failed(EvaluatorError("a worker ended twice"))]
-        heapq.heappush(self.jobs, (self.now + took, next(self._turns), number, took, job))
-        return events[:1] if isinstance(events[0], RepliesEvent) else []
+        if self.dies(job):
+            if not self._deaths.count(job):
+                self._start(number, job, took)
+                return events[:1] if isinstance(events[0], RepliesEvent) else []
+            events = [job.failed(EvaluatorError("a worker ended twice"))]
+        if (spare := self.spare.pop(number, None)) is not None:
+            self._start(number, spare)
+        return events
 
     def close(self) -> None:
         """Forget all jobs."""
         self.jobs.clear()
+        self.spare.clear()
+
+    def _start(self, number: int, job: Job, took: float | None = None) -> None:
+        took = self.seconds(number, job) if took is None else took
+        heapq.heappush(self.jobs, (self.now + took, next(self._turns), number, took, job))
 
     def _events(self, job: Job, took: float) -> list[Event]:
         candidate: Any = SimulatedCandidate(job.recipe)

@@ -16,7 +16,7 @@ from soup.evaluation.api import ALL, Benchmark, Score
 from soup.evaluation.dealing import MissingFilesError, dealer_of
 from soup.evaluation.suite import BenchmarkSuite, SuiteEntry
 from soup.merging.recipe import Recipe, Share
-from soup.search.workers.dealing import DealingPool
+from soup.search.workers.dealing import SPARE_SECONDS, DealingPool
 from soup.search.workers.protocol import AnswersEvent, EvalTask, Remark, ScoreEvent, TaskDone
 from soup.search.workers.watched import WatchedPool
 from soup.testing.simulation import SimulatedCandidate, SimulatedWorkers
@@ -155,14 +155,17 @@ def test_any_number_of_workers_any_order_and_any_deaths_give_the_scores_of_one(c
     def dies(job):  # once, at most, at each job
         return job.key not in dead and chance.random() < 0.3 and not dead.add(job.key)
 
-    pool, _ = dealing(suite, size, seconds=lambda number, job: chance.choice([0.0, 1.0, chance.random()]), dies=dies)
+    pool, workers = dealing(
+        suite, size, seconds=lambda number, job: chance.choice([0.0, 1.0, chance.random()]), dies=dies
+    )
     events = run(pool, tasks)
     assert [event.error for event in events if isinstance(event, TaskDone)] == [None] * names
     scores = {(e.task.key, e.index): e.score for e in events if isinstance(e, ScoreEvent)}
     assert scores == {(task.key, i): score for task in tasks for i, score in alone(suite, task).items()}
     rounds = next((entry.evaluator for entry in suite.entries if entry.benchmark.target in counts), None)
     assert set(rounds.heard.values()) <= {1}, "a harness hears each reply once, whoever died after it was sent"
-    assert pool.idle == size
+    assert len(workers.given) == len({chunk.number for chunk in workers.given}), "what a death loses is the pool's"
+    assert (pool.idle, workers.spare) == (size, {})
     pool.close()
 
 
@@ -234,6 +237,45 @@ def test_all_workers_share_a_round_that_a_fast_model_is_through_with_in_a_second
     rounds = [[len(chunk.positions) for chunk in workers.given if chunk.requests[0][1] == turn] for turn in range(3)]
     assert [max(sizes) for sizes in rounds] == [150, 128, 128]
     assert all(min(sizes[:-1]) >= 128 for sizes in rounds), "enough at once to fill a batch"
+
+
+def test_a_worker_that_is_soon_done_has_its_next_chunk_already_and_no_other_worker_lacks_it():
+    suite = suite_of({"fast": (2000, 1), "slow": (777, 1)})
+    for fast_question in (0.001, 0.03):
+        spares = []
+
+        def seconds(number, chunk, fast_question=fast_question):
+            return sum(fast_question if request[0] == "fast" else 2 * fast_question for request in chunk.requests)
+
+        pool, workers = dealing(suite, 3, seconds=seconds)
+        run(pool, [task_of("first", suite)])
+        pool.start(task_of("second", suite))
+        while workers.jobs:
+            left = {number: end - workers.now for end, _, number, _, _ in workers.jobs}
+            spares += [left[number] for number in workers.spare]
+            assert not (workers.free and workers.spare), "no chunk waits while a worker does"
+            pool.wait()
+        assert 0 < max(spares) < SPARE_SECONDS
+
+
+def test_a_worker_that_goes_on_with_the_next_candidate_beforehand_never_comes_back():
+    suite, left = suite_of({"plain": (300, 1), "circles": (300, 4)}), set()
+    pool, workers = dealing(suite, 3, seconds=lambda number, chunk: 0.01 * len(chunk.positions))
+    give, held = workers.give, {}
+
+    def watch(number, chunk):
+        assert (number, chunk.recipe.digest) not in left
+        if number not in workers.free and held[number] != chunk.recipe.digest:
+            left.add((number, held[number]))
+        held[number] = chunk.recipe.digest
+        give(number, chunk)
+
+    first, *others = [task_of(f"m{number}", suite) for number in range(6)]
+    run(pool, [first])  # how many rounds there are is known from now on
+    workers.give = watch
+    pool.want([task.key for task in others], len(others))
+    run(pool, others)
+    assert left
 
 
 def test_the_largest_requests_are_asked_first():

@@ -6,6 +6,8 @@ import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 
 import psutil
@@ -17,7 +19,7 @@ from soup.evaluation.settings import EvalSettings
 from soup.merging.options import MergeOptions
 from soup.search import session
 from soup.search.workers.local import LocalPool
-from soup.search.workers.protocol import WorkerSpec
+from soup.search.workers.protocol import Remark, TaskDone, WorkerSpec
 from soup.search.workers.worker import Worker
 from tests.faults.processes import wait_for
 from tests.helpers import flat_arguments as flat
@@ -124,6 +126,56 @@ def test_a_worker_that_dies_in_the_midst_of_a_message_is_replaced_as_any_other(t
     finally:
         pool.close()
     assert "ended twice, with exit code 7" in str(done.error)
+
+
+class Echo:
+    """A worker that dies at a job of the name `dies`, once, and talks much."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def work(self, job, send):
+        (folder := self.folder / job.title).mkdir(exist_ok=True)
+        (folder / str(os.getpid())).touch()
+        if job.title == "dies" and len(list(folder.iterdir())) == 1:
+            os._exit(7)
+        send(Remark(job, MANY_WORDS))
+        send(TaskDone(job))
+
+
+MANY_WORDS = "words " * 1_000_000
+
+
+def test_a_dead_worker_s_successor_gets_what_waited_behind_the_job_too(tmp_path):
+    pool = LocalPool(1, tmp_path / "logs")
+    try:
+        pool.open(partial(Echo, tmp_path))
+        pool.give(0, dies := task_of("dies"))
+        assert pool.with_one_job == [0]
+        pool.give(0, after := task_of("after"))
+        assert (pool.with_one_job, pool.free) == ([], [])
+        assert pool.wait() == []
+        events = [event for _ in range(4) for event in pool.wait()]
+        assert (pool.free, pool.with_one_job) == ([0], [])
+    finally:
+        pool.close()
+    assert [event.task for event in events] == [dies, dies, after, after]
+    assert len(list((tmp_path / "after").iterdir())) == 1
+
+
+def test_a_job_that_is_larger_than_a_pipe_is_given_to_a_worker_that_waits_to_be_read(tmp_path):
+    pool = LocalPool(1, tmp_path / "logs")
+    try:
+        pool.open(partial(Echo, tmp_path))
+        pool.give(0, task_of("first"))
+        wait_for(lambda: (tmp_path / "first").is_dir())
+        time.sleep(0.2)  # it sends now, and can't go on
+        given = threading.Thread(target=pool.give, args=(0, task_of(MANY_WORDS)), daemon=True)
+        given.start()
+        given.join(60)
+        assert not given.is_alive()
+    finally:
+        pool.close()
 
 
 def test_a_server_that_is_killed_is_started_anew(tmp_path):

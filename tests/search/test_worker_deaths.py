@@ -133,6 +133,21 @@ def test_a_task_goes_to_a_new_actor_after_one_death_and_is_an_error_after_two(ra
     assert [event.task for event in pool.wait()] == [other, other]
 
 
+def test_a_dead_actor_s_successor_gets_what_waited_behind_the_job_too_and_in_order(ray):
+    cluster = ray("dies", "lost with it", "dies", "lost with it", "answers")
+    pool = RayPool(None, 1, "local")
+    first, second = task_of("a"), task_of("b")
+    pool.give(0, first)
+    assert pool.with_one_job == [0]
+    pool.give(0, second)
+    assert (pool.with_one_job, pool.free) == ([], [])
+    assert pool.wait() == []
+    (done,) = pool.wait()
+    assert (done.task, cluster.actors, pool.with_one_job) == (first, 3, [0]), "the second one has not failed"
+    assert [event.task for event in pool.wait()] == [second, second]
+    assert pool.free == [0]
+
+
 def test_a_ray_that_does_not_start_is_one_sentence(ray, monkeypatch):
     def init(self, **_):
         raise Exception("The current node timed out during startup.")  # noqa: TRY002  # as Ray has it

@@ -49,6 +49,11 @@ POLL_SECONDS = 0.2
 ANSWERS_SECONDS = 1.0
 """How often an evaluation tells how many prompts are answered, at most."""
 
+SPARE_SECONDS = 2.0
+"""A worker gets its next chunk when so much of the one that it has is left, lest it waits while this process scores.
+
+No sooner: a chunk that waits for its worker can't go to another one, which may have nothing to do."""
+
 T = TypeVar("T")
 
 
@@ -82,6 +87,11 @@ class _Evaluation:
         self._failure: SoupError | None = None  # of a chunk
         self._told_seconds = -ANSWERS_SECONDS
         self.coroutine = Coroutine(self._evaluate, pool.returned)
+
+    @property
+    def has_more_rounds(self) -> bool:
+        """Whether it will deal again, as far as is known."""
+        return self._turns <= self._pool.queue.turns(self.index)
 
     @property
     def seconds_left(self) -> float | None:
@@ -182,6 +192,7 @@ class DealingPool:
     _wanted: list[TaskKey] | None = None
     _sure: int = 1  # so many of these are wanted whatever comes out
     _ends: dict[int, float] = field(default_factory=dict)  # when workers are expected to be done, by chunk
+    _due: dict[int, float] = field(default_factory=dict)  # when a worker is expected to be done with all that it has
     _held: dict[int, str] = field(default_factory=dict)  # the candidate whose weights a worker has, by its digest
     _swapping: dict[int, float] = field(default_factory=dict)  # what a chunk is to take but for the swap before it
 
@@ -197,13 +208,22 @@ class DealingPool:
     def idle(self) -> int:
         """How many workers wait, with nothing left to do of what was started and is wanted, and not just for a moment.
 
-        A bet is no gain where a worker would still be swapping it in when the next candidate is known.
+        Where it is sure what comes next, one that will soon be done is among them. A bet is no gain where a worker
+        would still be swapping it in when the next candidate is known.
         """
         if self._wanted and self._wanted[0] not in self._running:
-            return len(self.workers.free)
-        is_work_left = self._again or self._ranked(self._whole) or self._ranked(self.queue.tasks())
-        is_next_sure = any(key not in self._running for key in (self._wanted or [])[: self._sure])
-        return 0 if is_work_left or not (is_next_sure or self._may_bet()) else len(self.workers.free)
+            return len(self._open)
+        if self._again or self._ranked(self._whole) or self._ranked(self.queue.tasks()):
+            return 0
+        if any(key not in self._running for key in (self._wanted or [])[: self._sure]):
+            return len(self._open)
+        return len(self.workers.free) if self._may_bet() else 0
+
+    @property
+    def _open(self) -> list[int]:
+        """The workers that may be given something: those that wait, and those that will soon be done."""
+        soon = self.clock() + SPARE_SECONDS
+        return [*self.workers.free, *(number for number in self.workers.with_one_job if self._due[number] < soon)]
 
     def want(self, keys: Sequence[TaskKey], sure: int = 1) -> None:
         """Take note of the tasks that a search wants now, the first first; what it wants no more has to wait."""
@@ -278,6 +298,7 @@ class DealingPool:
             if whole := self._ranked(self._whole):
                 self._whole.remove(whole[0])
                 self._held.pop(number, None)
+                self._due[number] = math.inf
                 self.workers.give(number, whole[0])
             elif self._again:
                 self.workers.give(number, self._again.pop(0))
@@ -285,6 +306,31 @@ class DealingPool:
                 is_bet = self._is_bet(tasks[0])
                 if not is_bet or self._may_bet() or self._held.get(number) == tasks[0].recipe.digest:
                     self._give_chunk(number, self.queue.next(tasks[0], is_bet=is_bet))
+        if not self.workers.free:
+            self._give_spares()
+
+    def _give_spares(self) -> None:
+        """Give the workers that will soon be done what they do next."""
+        while (tasks := self._ranked(self.queue.tasks())) and not self._is_bet(tasks[0]):
+            if (number := self._next_for(tasks[0])) is None:
+                return
+            self._give_chunk(number, self.queue.next(tasks[0]))
+
+    def _next_for(self, task: EvalTask) -> int | None:
+        """Return the worker that will be done first, if it may be given something of a task already."""
+        is_open = set(self._open)
+        for number in sorted(self._due, key=self._due.__getitem__):
+            if number not in is_open and self._due[number] > self.clock():
+                return None  # it has two chunks, and will be done with both before all others that follow
+            if number in is_open and self._needs_no_swap_back(number, task):
+                return number
+        return None
+
+    def _needs_no_swap_back(self, number: int, task: EvalTask) -> bool:
+        """Whether a worker has the task's candidate already, or nothing more will come of the one that it has."""
+        held = self._held.get(number)
+        evaluations = [each for each in self._evaluations() if each.task.recipe.digest == held]
+        return held == task.recipe.digest or not any(each.has_more_rounds for each in evaluations)
 
     def _give_chunk(self, number: int, chunk: Chunk) -> None:
         evaluations = self._running[chunk.task.key].evaluations
@@ -292,11 +338,13 @@ class DealingPool:
         chunk = replace(chunk, seconds=evaluation.seconds_left)
         evaluation.chunks[chunk.number] = chunk
         seconds = self.queue.expect(chunk)
-        self._ends[chunk.number] = self.clock() + seconds
+        begins = self.clock() if number in self.workers.free else max(self.clock(), self._due[number])
+        self._due[number] = begins + seconds
         if self._held.get(number) != chunk.recipe.digest:
             self._held[number] = chunk.recipe.digest
             self._swapping[chunk.number] = seconds
-            self._ends[chunk.number] += self.swap_seconds
+            self._due[number] += self.swap_seconds
+        self._ends[chunk.number] = self._due[number]
         self.workers.give(number, chunk)
 
     def _ranked(self, tasks: Sequence[EvalTask]) -> list[EvalTask]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class _Worker(Generic[EventT]):
     number: int
     process: int  # its number at the server
     connection: Connection
-    job: PoolJob[EventT] | None = None
+    jobs: deque[PoolJob[EventT]] = field(default_factory=deque)  # it does the first
 
 
 @dataclass
@@ -63,16 +64,21 @@ class LocalPool(Generic[EventT]):
     @property
     def free(self) -> list[int]:
         """The numbers of the workers that wait for a job."""
-        return [worker.number for worker in self._workers if worker.job is None]
+        return [worker.number for worker in self._workers if not worker.jobs]
+
+    @property
+    def with_one_job(self) -> list[int]:
+        """The numbers of the workers that have a job and no other one after it."""
+        return [worker.number for worker in self._workers if len(worker.jobs) == 1]
 
     def give(self, number: int, job: PoolJob[EventT]) -> None:
-        """Give a job to a worker that waits for one."""
+        """Give a job to a worker that waits for one, or has one."""
         self._give(self._workers[number], job)
 
     def wait(self, seconds: float | None = None) -> list[EventT]:
-        """Wait until a worker sends an event or dies; a dead one is replaced and its job given again."""
+        """Wait until a worker sends an event or dies; a dead one is replaced and its jobs given again."""
         events: list[EventT] = []
-        ready = wait([worker.connection for worker in self._workers if worker.job is not None], seconds)
+        ready = wait([worker.connection for worker in self._workers if worker.jobs], seconds)
         for worker in [worker for worker in self._workers if worker.connection in ready]:
             try:
                 event: EventT = worker.connection.recv()
@@ -80,7 +86,7 @@ class LocalPool(Generic[EventT]):
                 events += self._handle_death(worker)
                 continue
             if isinstance(event, JobDone):
-                worker.job = None
+                worker.jobs.popleft()
             events.append(event)
         return events
 
@@ -95,7 +101,7 @@ class LocalPool(Generic[EventT]):
         return self.logs / f"worker-{number}.log"
 
     def _give(self, worker: _Worker[EventT], job: PoolJob[EventT]) -> None:
-        worker.job = job
+        worker.jobs.append(job)
         with suppress(BrokenPipeError, ConnectionResetError):  # it died idle: its end shows in `wait`
             worker.connection.send(job)
 
@@ -110,14 +116,15 @@ class LocalPool(Generic[EventT]):
         return _Worker(number, process, ours)
 
     def _handle_death(self, worker: _Worker[EventT]) -> list[EventT]:
-        job = worker.job
-        assert job is not None
+        job, *later = worker.jobs
         code, log = self._server.exit_code(worker.process), self.log(worker.number)
         worker.connection.close()
         successor = self._spawn(worker.number)
         self._workers[worker.number] = successor
-        if not self._deaths.count(job):
-            self._give(successor, job)
+        has_failed = self._deaths.count(job)
+        for again in later if has_failed else worker.jobs:
+            self._give(successor, again)
+        if not has_failed:
             return []
         how = f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
         title = f"{job.title}: the worker that evaluated it ended twice, {how}"

@@ -1,8 +1,9 @@
 """What crosses between a search and its workers, and what a worker pool is.
 
 A worker streams candidates from the pool's files by itself: recipes go one way, scores or replies come back. A job is
-a whole evaluation or a chunk of one's requests. A worker may die; its job is then given again to its successor, and a
-job at which workers died `MAX_DEATHS` times has failed.
+a whole evaluation or a chunk of one's requests. A worker has one job, or two: then it begins the second at once when
+the first is done. A worker may die; its jobs are then given again to its successor, and a job at which workers died
+`MAX_DEATHS` times has failed.
 """
 
 from __future__ import annotations
@@ -217,6 +218,11 @@ class TaskDone(JobDone):
     task: EvalTask
     error: SoupError | None = None
 
+    @property
+    def key(self) -> tuple[str, Split]:
+        """The task's."""
+        return self.task.key
+
 
 @dataclass(frozen=True)
 class RepliesEvent:
@@ -236,6 +242,11 @@ class ChunkDone(JobDone):
     number: int
     seconds: float
     error: SoupError | None = None
+
+    @property
+    def key(self) -> int:
+        """The chunk's."""
+        return self.number
 
 
 Job = EvalTask | Chunk
@@ -271,7 +282,7 @@ class WorkerPool(Protocol):
 
 
 class JobPool(Protocol):
-    """Some workers by their numbers from 0, each of which does one job at a time."""
+    """Some workers by their numbers from 0, each of which does one job at a time and has one more at most."""
 
     @property
     def size(self) -> int:
@@ -281,8 +292,12 @@ class JobPool(Protocol):
     def free(self) -> list[int]:
         """The numbers of those that wait for a job."""
 
+    @property
+    def with_one_job(self) -> list[int]:
+        """The numbers of those that have a job and no other one after it."""
+
     def give(self, number: int, job: Job) -> None:
-        """Give a job to a worker that waits for one."""
+        """Give a job to a worker that waits for one, or has one."""
 
     def wait(self, seconds: float | None = None) -> list[Event]:
         """Wait until something happens, or for so long, and give the events; some worker has a job."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,12 +96,18 @@ class RayPool(Generic[EventT]):
         busy = {number for number, _ in self._running.values()}
         return [number for number in range(self.size) if number not in busy]
 
+    @property
+    def with_one_job(self) -> list[int]:
+        """The numbers of the actors that have a job and no other one after it."""
+        counts = Counter(number for number, _ in self._running.values())
+        return [number for number, count in counts.items() if count == 1]
+
     def give(self, number: int, job: PoolJob[EventT]) -> None:
-        """Give a job to an actor that waits for one."""
+        """Give a job to an actor that waits for one, or has one: it does them one after the other."""
         self._running[self._actors[number].work.remote(job)] = (number, job)
 
     def wait(self, seconds: float | None = None) -> list[EventT]:
-        """Wait until an actor is done or dies; a dead one is replaced and its job given again."""
+        """Wait until an actor is done or dies; a dead one is replaced and its jobs given again."""
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
         if not ready:
             return []
@@ -127,8 +134,13 @@ class RayPool(Generic[EventT]):
 
     def _handle_death(self, number: int, job: PoolJob[EventT], error: Exception) -> list[EventT]:
         self._actors[number] = self._spawn()
-        if not self._deaths.count(job):
-            self.give(number, job)
+        later = {reference: its for reference, (actor, its) in self._running.items() if actor == number}
+        for reference in later:
+            self._running.pop(reference)
+        has_failed = self._deaths.count(job)
+        for again in later.values() if has_failed else (job, *later.values()):
+            self.give(number, again)
+        if not has_failed:
             return []
         title = f"{job.title}: the actor that evaluated it ended twice"
         return [job.failed(EvaluatorError(f"{title}. Ray says:\n{error}"))]

@@ -13,12 +13,14 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from soup.errors import EvaluatorError, SoupError
@@ -161,17 +163,42 @@ def main() -> None:
     serve(connection)
 
 
+def _received(connection: Connection) -> Callable[[], Any]:
+    """Take all that comes over a connection, from now on, and return what gives one after the other.
+
+    Whoever sends a job while we work must not wait until it is read: we may wait for it to read what we send.
+    """
+    received: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def receive() -> None:
+        try:
+            while True:
+                received.put((connection.recv(), None))
+        except BaseException as error:  # the sender is gone; or no job can be made of it
+            received.put((None, error))
+
+    def get() -> Any:
+        job, error = received.get()
+        if error is not None:
+            raise error
+        return job
+
+    threading.Thread(target=receive, daemon=True).start()
+    return get
+
+
 def serve(connection: Connection) -> None:
     """Serve the jobs that come over a connection until the parent is gone."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary files are removed
     atexit.register(gc.freeze)  # else Python looks for garbage at its end, for a second
     try:
         start, in_flags = connection.recv()
+        receive = _received(connection)
         if in_flags:
             speak_in_flags()
         worker = start()
         while True:
-            worker.work(connection.recv(), connection.send)
+            worker.work(receive(), connection.send)
     except (EOFError, KeyboardInterrupt):
         return  # the parent is gone, or needs us no more
     except BaseException:
