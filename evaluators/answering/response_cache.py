@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -125,4 +126,4 @@ def _prompt_key(prefix: str, prompt: Prompt) -> str:
 def _part_key(part: Mapping[str, str]) -> list[str]:
     if part["type"] != "image":
         return [part["type"], part["value"]]
-    return ["frame" if "film" in part else "image", Path(part["value"]).name]
+    return ["frame" if "film" in part else "image", part["value"].rpartition(os.sep)[2]]

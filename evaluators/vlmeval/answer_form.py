@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from string import ascii_uppercase
+from typing import Any
 
 from evaluators.vlmeval.library_types import Frame, Row
 from evaluators.vlmeval.light_import import vlmeval_module
@@ -13,12 +14,13 @@ __all__ = ["LOST", "unparsed_share"]
 LOST = "Z"  # VLMEvalKit's letter for "none of the options": stands for rotations of a question that is lost already
 
 
-def unparsed_share(metric: str, frame: Frame) -> float | None:
+def unparsed_share(metric: str, frame: Frame, known: dict[tuple[Any, str], bool | None]) -> float | None:
     """Return the share of answers in which VLMEvalKit's matching, without a judge, finds none.
 
     Args:
         metric: The benchmark's, by its name in `METRICS`.
         frame: The data set with its predictions.
+        known: What was found before, by the row's label and the answer; what is new is added.
 
     Returns:
         None for metrics that take any text, and where no question has options.
@@ -27,8 +29,11 @@ def unparsed_share(metric: str, frame: Frame) -> float | None:
     if is_parsed is None:
         return None
     columns = [name for name in frame if name in ascii_uppercase or name == "prediction"]  # what VLMEvalKit looks at
-    rows = [row for row in frame[columns].to_dict("records") if row["prediction"] != LOST]
-    parsed = [result for row in rows if (result := is_parsed(row)) is not None]
+    answers = [pair for pair in zip(frame.index, frame["prediction"], strict=True) if pair[1] != LOST]
+    new = [answer for answer in answers if answer not in known]
+    rows = frame.loc[[label for label, _ in new], columns].to_dict("records")
+    known |= {answer: is_parsed(row) for answer, row in zip(new, rows, strict=True)}
+    parsed = [result for answer in answers if (result := known[answer]) is not None]
     return parsed.count(False) / len(parsed) if parsed else None
 
 

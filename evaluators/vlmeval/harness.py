@@ -323,6 +323,7 @@ class VLMEval(Harness):
         key = f"{entry.name} {digest} {shots}"  # of one film, several numbers of frames may be shown
         if key not in self._data_sets:
             data_set = open_data_set(entry, path, self._images)
+            data_set.known_results = {}  # its parts will share them
             if shots:
                 add_examples(entry, data_set, shots)
             self._data_sets[key] = data_set

@@ -8,14 +8,17 @@ score equal to that of VLMEvalKit's own full `evaluate`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
+from evaluators.vlmeval.data_checks import CIRCLE
+from evaluators.vlmeval.known_results import known_results
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import vlmeval_module, with_globals
 from evaluators.vlmeval.own_evaluate import MetricResult, score_by_evaluate
@@ -25,6 +28,7 @@ from evaluators.vlmeval.stand_ins import SilentLogger, replaced_names
 __all__ = ["METRICS", "Metric", "metric_of"]
 
 MULTIPLE_CHOICE = "dataset.utils.multiple_choice"
+RESULTS = "results"  # the file of what it found before, which is none
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,52 @@ class Metric:
 def _circular(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
     """Score by circular evaluation: a question is right if all rotations of its options are."""
     library = vlmeval_module(MULTIPLE_CHOICE)
-    rows, dumped = _lower_case(frame), dict[str, object]()
+    rows = _lower_case(frame)
+    circles = rows["g_index"] if "g_index" in rows else [int(index % CIRCLE) for index in rows["index"]]
+    rotations = defaultdict[Any, list[Any]](list)
+    for circle, index, answer in zip(circles, rows["index"], rows["prediction"], strict=True):
+        rotations[circle].append((index, answer))
+    hits = _KnownHits(data_set, "circles", {circle: tuple(answers) for circle, answers in rotations.items()}, judge)
+    # What it would keep in files between two steps, one of them /tmp/<the time in seconds>, stays in memory.
+    dumped: dict[str, object] = {RESULTS: hits.results}
     evaluate = with_globals(
         library.mcq_circular_eval,
-        # What it would keep in files between two steps, one of them /tmp/<the time in seconds>, stays in memory.
+        osp=SimpleNamespace(exists=dumped.__contains__),
         dump=lambda data, file: dumped.__setitem__(file, data),
         load=lambda file: dumped[file],
         timestr=lambda: "",
         track_progress_rich=_row_evaluation(judge),
         logger=SilentLogger(),
-        prefetch_circular_group=_circle_reading(library, rows),
+        prefetch_circular_group=_circle_reading(library, rows[[circle not in hits.results for circle in circles]]),
     )
-    result = evaluate(judge, rows, data_set.data, 1, "", data_set.dataset_name)
+    result = evaluate(judge, rows, data_set.data, 1, RESULTS, data_set.dataset_name)
+    hits.add(result)
     return _accuracy(library, result, judge)
+
+
+class _KnownHits:
+    """Which questions VLMEvalKit found right before, by their answers: what it takes for a file of its earlier results.
+
+    With a judge, whose replies are kept elsewhere, nothing is known.
+
+    Args:
+        data_set: Keeps them.
+        kind: Of questions.
+        answers: To each question, by its index.
+        judge: Who was asked about what matching did not find.
+    """
+
+    def __init__(
+        self, data_set: DataSet, kind: str, answers: Mapping[Any, Hashable], judge: JudgeSession | None
+    ) -> None:
+        self._known = known_results(data_set, kind) if judge is None else {}
+        self._answers = answers
+        self.results = {each: self._known[each, text] for each, text in answers.items() if (each, text) in self._known}
+
+    def add(self, result: Frame) -> None:
+        """Keep what VLMEvalKit found."""
+        for index, hit, log in zip(result["index"], result["hit"], result["log"], strict=True):
+            self._known[index, self._answers[index]] = {"hit": hit, "log": log}
 
 
 class _Rows:
@@ -86,13 +123,16 @@ def _circle_reading(library: ModuleType, frame: Frame) -> Callable[..., Any]:
 def _choices(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> MetricResult:
     """Score by options: a question is right if the right option's letter, or else its words, are in the answer."""
     library = vlmeval_module(MULTIPLE_CHOICE)
+    hits = _KnownHits(data_set, "rows", dict(zip(frame["index"], frame["prediction"], strict=True)), judge)
     evaluate = with_globals(
         library.mcq_vanilla_eval,
-        load=lambda file: {},
+        osp=SimpleNamespace(exists=lambda file: True),
+        load=lambda file: dict(hits.results),
         track_progress_rich=_row_evaluation(judge),
         MMMU_preproc=with_globals(library.MMMU_preproc, logger=SilentLogger()),
     )
-    result = evaluate(judge, _lower_case(frame), data_set.data, 1, "", data_set.dataset_name)
+    result = evaluate(judge, _lower_case(frame), data_set.data, 1, RESULTS, data_set.dataset_name)
+    hits.add(result)
     return _accuracy(library, result, judge)
 
 
@@ -112,9 +152,12 @@ def _contained(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> M
     silent = {"tqdm": lambda rows: rows, "dump": lambda *_: None, "get_intermediate_file_path": lambda *_: ""}
     count = with_globals(type(data_set).evaluate, load=lambda table: table, **silent)
     # It gives totals alone, and so is also called with each row by itself.
-    points = [float(count(None, frame.iloc[index : index + 1])["Final Score"]) for index in range(len(frame))]
+    answers, known = list(zip(frame.index, frame["prediction"], strict=True)), known_results(data_set, "contained")
+    for position, answer in enumerate(answers):
+        if answer not in known:
+            known[answer] = float(count(None, frame.iloc[position : position + 1])["Final Score"])
     total = 100 * count(None, frame)["Final Score"] / len(frame)
-    return MetricResult(total, total, points, frame)
+    return MetricResult(total, total, [known[answer] for answer in answers], frame)
 
 
 VQA_METHODS = (

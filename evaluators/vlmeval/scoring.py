@@ -18,11 +18,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.answer_form import LOST, unparsed_share
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import question_ids
+from evaluators.vlmeval.known_results import known_results
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
 from evaluators.vlmeval.metrics import metric_of
@@ -72,13 +74,14 @@ def ask_circles(
     """
     rows, questions = data_set.data.to_dict("records"), question_ids(benchmark, data_set.data)
     answers, lost = [LOST] * len(rows), set[str]()
+    letters = known_results(data_set, "letters")
     for round_indices in _rounds(rows, questions):
         indices = [index for index in round_indices if questions[index] not in lost]
         replies = answer([data_set.build_prompt(rows[index]) for index in indices])
         with _plain_environment():
             for index, reply, read in zip(indices, replies, _as_read(replies), strict=True):
                 answers[index] = reply
-                if _is_lost(rows[index], read, has_judge=has_judge):
+                if _is_lost(rows[index], read, letters, has_judge=has_judge):
                     lost.add(questions[index])
     return answers
 
@@ -107,7 +110,7 @@ def score(
         with _plain_environment(), python_strings():
             # One block of objects, of which a row is a slice.
             predicted = frame.assign(prediction=_predictions(path)).astype(object).copy()
-            unparsed = unparsed_share(benchmark.metric, predicted)
+            unparsed = unparsed_share(benchmark.metric, predicted, known_results(data_set, "parsed"))
             result = metric_of(benchmark).score_rows(data_set, predicted, judge)
     except SoupError:
         raise
@@ -151,9 +154,12 @@ def _rounds(rows: list[Row], questions: list[str]) -> Iterator[list[int]]:
         yield [indices[turn] for indices in rotations.values() if turn < len(indices)]
 
 
-def _is_lost(row: Row, reply: str, *, has_judge: bool) -> bool:
+def _is_lost(row: Row, reply: str, letters: dict[tuple[int, str], Any], *, has_judge: bool) -> bool:
     """Whether VLMEvalKit's matching finds a wrong letter in the reply to one rotation, or none at all."""
-    letter = vlmeval_module("dataset.utils.multiple_choice").prefetch_answer({**row, "prediction": reply})
+    key = row["index"], reply
+    if key not in letters:
+        letters[key] = vlmeval_module("dataset.utils.multiple_choice").prefetch_answer({**row, "prediction": reply})
+    letter = letters[key]
     return bool(letter != row["answer"]) and not (has_judge and not letter)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
+from evaluators.vlmeval.light_import import vlmeval_module
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
@@ -107,6 +108,23 @@ def test_no_answer_at_random_tells_the_two_apart(name, seed, data, settings, tmp
     score = VLMEval(settings).evaluate(scripted(tmp_path, answers), of(name))
     theirs = plain_vlmeval(BENCHMARKS[name], answers, tmp_path / "o", monkeypatch)
     assert score.value == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in TOYS if not BENCHMARKS[name].needs_judge])
+def test_what_is_known_of_earlier_candidates_changes_no_score_of_a_later_one_and_is_not_found_out_again(
+    name, data, settings, tmp_path, monkeypatch
+):
+    first, second = random_predictions(0, data[name]), random_predictions(1, data[name])
+    mixed = {index: (first if number % 3 else second)[index] for number, index in enumerate(first)}
+    harness, asked = VLMEval(settings), []
+    library = vlmeval_module("dataset.utils.multiple_choice")
+    matching = library.can_infer
+    monkeypatch.setattr(library, "can_infer", lambda *words: asked.append(words) or matching(*words))
+    for number, answers in enumerate((first, mixed, second, mixed)):
+        alone = VLMEval(settings).evaluate(scripted(tmp_path / f"alone-{number}", answers), of(name))
+        asked.clear()
+        assert harness.evaluate(scripted(tmp_path / f"{number}", answers), of(name)) == alone
+    assert not asked, "the last one said nothing new"
 
 
 @pytest.mark.parametrize("name", TOYS)
