@@ -21,7 +21,7 @@ from soup.evaluation.settings import EvalSettings
 from soup.evaluation.suite import BenchmarkSuite, build_suite, check_entries
 from soup.merging.pool import Pool
 from soup.merging.template import RecipeTemplate
-from soup.search.session import Session
+from soup.search.session import Session, answering_settings
 
 __all__ = ["Answers", "Asking", "kept_answers"]
 
@@ -207,4 +207,4 @@ class Asking:
         return Pool(self._locations[0] if len(self._locations) == 1 else self._locations)
 
     def _suite(self) -> BenchmarkSuite:
-        return build_suite([self._benchmark], self._config.settings)
+        return build_suite([self._benchmark], answering_settings([self._benchmark], self._config))

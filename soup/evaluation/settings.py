@@ -34,6 +34,7 @@ class EvalSettings:
         judge_for: Benchmarks that use the judge though they could do without.
         shots: So many other questions of a benchmark, with their answers, stand before each question.
         dealt: Whether questions are dealt out to workers as they are free, so that nobody knows which go together.
+        device: What they are answered on, where that is known to be another machine's: `cuda`, `mps` or `cpu`.
     """
 
     model: str = option("auto", "What answers.", "Evaluate", metavar="auto|FILE.py:CLASS|LIBRARY:CLASS")
@@ -100,3 +101,4 @@ class EvalSettings:
         minimum=0,
     )
     dealt: bool = False
+    device: str | None = None

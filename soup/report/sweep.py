@@ -28,7 +28,7 @@ from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.template import RecipeTemplate
 from soup.report.sweep_result import Sweep, SweepPoint
-from soup.search.session import Session
+from soup.search.session import Session, answering_settings
 from soup.support.atomic_files import write_atomic
 from soup.support.options import option_name, refuse_wrong_type
 
@@ -195,7 +195,7 @@ def _prepared(arguments: SweepArguments) -> Iterator[_Run]:
     with Pool(ends) as pool:
         pool.take_tokenizer(merge.tokenizer if merge else None)
         pool.check()
-        suite = build_suite(benchmarks, config.settings)
+        suite = build_suite(benchmarks, answering_settings(benchmarks, config))
         likelihoods, silent = likelihood_suite(suite) if arguments.loss else (None, {})
         rounds = (1 if config.split is None else 2) + (1 if likelihoods else 0)
         run = RunDirectory.choose(arguments.run_dir, ends)

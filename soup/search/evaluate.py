@@ -18,7 +18,7 @@ from soup.evaluation.trial import Trials
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Locations, Pool
 from soup.merging.template import RecipeTemplate
-from soup.search.session import Session, started_workers
+from soup.search.session import Session, answering_settings, started_workers
 
 __all__ = ["evaluate"]
 
@@ -86,7 +86,7 @@ def _evaluate_checkpoints(
     benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
     run, template = RunDirectory.choose(run_dir, locations), RecipeTemplate(options=options)
     with started_workers(benchmarks, config, run) as workers:
-        suite = build_suite(benchmarks, config.settings)
+        suite = build_suite(benchmarks, answering_settings(benchmarks, config))
         for text in secret_remarks(benchmarks):
             progress.on_warning(text)
         with Pool(locations) as pool:

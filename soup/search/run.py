@@ -26,7 +26,7 @@ from soup.search.bound_strategy import ingredient_names
 from soup.search.forecast import forecast
 from soup.search.preparation import CookArguments, PreparedRun, prepare
 from soup.search.result import Soup, card_scores, save_result
-from soup.search.session import Session, started_workers
+from soup.search.session import Session, answering_settings, started_workers
 from soup.search.strategies.base import Choice, Strategy
 from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import Event
@@ -93,7 +93,7 @@ def plan_cook(arguments: CookArguments) -> dict[str, object]:
     with prepare(arguments) as run:
         plan: dict[str, object] = {"schema": 1, "strategy": run.strategy.name, **run.largest.as_json(run.out)}
         if run.benchmarks:
-            suite = build_suite(run.benchmarks, run.config.settings)
+            suite = build_suite(run.benchmarks, answering_settings(run.benchmarks, run.config))
             check_entries(suite.entries, run.pool)
             plan["benchmarks"] = [benchmark.name for benchmark in run.benchmarks]
             most = run.evaluations
@@ -118,7 +118,7 @@ def _search_and_write(run: PreparedRun, progress: Progress) -> Soup:
 def _search(
     run: PreparedRun, progress: Progress, workers: LocalPool[Event] | None
 ) -> tuple[Choice, Recipe, tuple[Trial, ...], Scorer]:
-    suite = build_suite(run.benchmarks, run.config.settings)
+    suite = build_suite(run.benchmarks, answering_settings(run.benchmarks, run.config))
     expected = run.evaluations
     benchmarks = tuple(benchmark.name for benchmark in run.benchmarks)
     progress.on_search(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -30,14 +30,14 @@ from soup.search.strategies.base import Choice, Chosen, ScoreFunction
 from soup.search.workers.dealing import DealingPool
 from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import Event, JobPool, WorkerSpec
-from soup.search.workers.ray import RayPool
+from soup.search.workers.ray import RayPool, actor_device
 from soup.search.workers.speculation import SpeculativeRunner
 from soup.search.workers.watched import WatchedPool
 from soup.search.workers.worker import Worker
 from soup.support.options import option_name
 from soup.support.plugins import ENGINES, EVALUATORS, METHODS, Registry
 
-__all__ = ["Session", "started_workers"]
+__all__ = ["Session", "answering_settings", "started_workers"]
 
 T = TypeVar("T")
 Point = TypeVar("Point")
@@ -196,13 +196,34 @@ def started_workers(
         workers.close()
 
 
+def answering_settings(benchmarks: Sequence[Benchmark], config: EvalConfig) -> EvalSettings:
+    """Return what evaluators are built from; on a cluster, with what its actors compute on, if an engine is asked.
+
+    Args:
+        benchmarks: What will be evaluated.
+        config: The run's.
+
+    Raises:
+        EvaluatorError: there is no cluster, or it has no torch.
+    """
+    if not config.ray or not _is_engine_asked(benchmarks):
+        return config.settings
+    return replace(config.settings, device=actor_device(config.ray))
+
+
 def _imports(benchmarks: Iterable[Benchmark], settings: EvalSettings) -> Sequence[str]:
     """Return the modules that an engine names, where one will be asked."""
     try:
-        is_asked = any(can_be_dealt(EVALUATORS.get(each.harness), each) for each in benchmarks)
-        return getattr(ENGINES.get(settings.engine), "imports", ()) if is_asked else ()
+        return getattr(ENGINES.get(settings.engine), "imports", ()) if _is_engine_asked(benchmarks) else ()
     except SoupError:  # whoever builds it will say why
         return ()
+
+
+def _is_engine_asked(benchmarks: Iterable[Benchmark]) -> bool:
+    try:
+        return any(can_be_dealt(EVALUATORS.get(each.harness), each) for each in benchmarks)
+    except SoupError:  # whoever builds it will say why
+        return False
 
 
 @contextmanager

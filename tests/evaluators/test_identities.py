@@ -147,7 +147,7 @@ def test_the_key_of_a_judges_reply(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("device", "is_said"), [("cpu", False), ("cuda", True)])
 def test_where_batches_are_left_to_chance_on_a_gpu_a_score_s_key_and_the_card_say_so(monkeypatch, device, is_said):
-    monkeypatch.setattr(transformers_engine, "_device", lambda: device)
+    monkeypatch.setattr(transformers_engine, "torch_device", lambda: device)
     alone, dealt = (EvalConfig("a", workers=workers).settings for workers in (0, 2))
     facts = {"batches": "as workers were free"} if is_said else {}
     assert transformers_engine.identity(dealt) == {**transformers_engine.identity(alone), **facts}

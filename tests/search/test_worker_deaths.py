@@ -9,16 +9,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from evaluators.answering.engines import transformers as transformers_engine
 from soup.errors import EvaluatorError
-from soup.evaluation.api import ALL, Score
+from soup.evaluation.api import ALL, Benchmark, Score
+from soup.evaluation.config import EvalConfig
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.settings import EvalSettings
 from soup.merging.options import MergeOptions
 from soup.merging.recipe import Recipe, Share
+from soup.search.session import answering_settings
 from soup.search.workers.local import LocalPool
 from soup.search.workers.protocol import EvalTask, ScoreEvent, TaskDone, WorkerSpec
 from soup.search.workers.ray import RayPool
 from soup.search.workers.worker import Worker
+from soup.support.devices import torch_device
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import calls, make_judge, make_pool
 
@@ -146,6 +150,37 @@ def test_a_dead_actor_s_successor_gets_what_waited_behind_the_job_too_and_in_ord
     assert (done.task, cluster.actors, pool.with_one_job) == (first, 3, [0]), "the second one has not failed"
     assert [event.task for event in pool.wait()] == [second, second]
     assert pool.free == [0]
+
+
+def test_on_a_cluster_the_key_has_what_actors_compute_on_and_functions_that_ask_no_engine_ask_none_of_them(
+    ray, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(StandInRay, "cluster_resources", lambda self: {"CPU": 2.0, "GPU": 4.0})
+    monkeypatch.setattr(
+        StandInRay,
+        "remote",
+        lambda self, *_, **options: (
+            lambda function: SimpleNamespace(
+                remote=lambda: asked.append((options, function)) or "cuda"  # it has what this process has not
+            )
+        ),
+    )
+    monkeypatch.setattr(StandInRay, "get", lambda self, reference: reference)
+    ray()
+    benchmark = Benchmark("mmbench", "vlmeval", "mmbench")
+    for config, facts in (
+        (EvalConfig("mmbench", workers=2), {"device": "cpu"}),
+        (EvalConfig("mmbench", ray="local"), {"device": "cuda", "batches": "as workers were free"}),
+    ):
+        settings = answering_settings([benchmark], config)
+        monkeypatch.setattr(transformers_engine, "torch_device", lambda: "cpu")
+        assert transformers_engine.identity(settings).items() >= facts.items()
+        assert ("batches" in transformers_engine.identity(settings)) == ("batches" in facts)
+    assert asked == [({"num_gpus": 1, "num_cpus": 1}, torch_device)]
+    function = Benchmark("python:mine.py:f", "python", "mine.py:f")
+    assert answering_settings([function], EvalConfig("python:mine.py:f", ray="local")).device is None
+    assert len(asked) == 1
 
 
 def test_a_ray_that_does_not_start_is_one_sentence(ray, monkeypatch):

@@ -19,6 +19,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.hf.progress_bars import without_progress_bars
+from soup.support.devices import torch_device
 from soup.support.extras import install_line
 from soup.support.json_text import read_json_object
 from soup.support.options import option_name
@@ -38,7 +39,7 @@ def identity(settings: EvalSettings) -> Mapping[str, object]:
     On a GPU they nearly do: its sums depend on the shape of a batch, and so may the last bits of a logit. Which
     questions go together is known there, but for those that are dealt out to workers.
     """
-    device = _device()
+    device = settings.device or torch_device()
     by_chance = {"batches": "as workers were free"} if settings.dealt and device != "cpu" else {}
     return {
         "transformers": str(_transformers().__version__),
@@ -102,7 +103,7 @@ class TransformersModel:
                 use_safetensors=True,
             )
         _refuse_incomplete(directory, loading_info)
-        self._hold(module.to(device or _device()).eval(), prompter, max_new_tokens)
+        self._hold(module.to(device or torch_device()).eval(), prompter, max_new_tokens)
 
     @classmethod
     def around(cls, module: Any, processor: Any) -> TransformersModel:
@@ -219,14 +220,6 @@ def _refuse_incomplete(directory: Path | str, loading_info: Mapping[str, Collect
             f"{directory}: not a whole model, {len(missing)} tensors are missing from its files:\n"
             f"{bullet_list(missing)}"
         )
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 @contextmanager

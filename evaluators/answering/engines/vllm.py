@@ -28,6 +28,7 @@ from soup.evaluation.api import Candidate
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.child_process import ChildProcess, log_tail
+from soup.support.devices import torch_device
 from soup.support.extras import install_line
 from soup.support.options import option_name
 
@@ -94,7 +95,7 @@ class VLLM:
             "trust_remote_code": settings.trust_remote_code,
             **(options or {}),
         }
-        self._check_swap, self.max_new_tokens = check_swap, max_new_tokens
+        self._check_swap, self.max_new_tokens, self._device = check_swap, max_new_tokens, settings.device
         self._process: ChildProcess | None = None
         self._connection: Connection | None = None
         self._layout: Mapping[str, object] = {}  # of the checkpoint that it was opened on
@@ -104,15 +105,13 @@ class VLLM:
 
     def identity(self) -> Mapping[str, object]:
         """Return vLLM's version, its options and the decoding; a GPU's sums depend on what it is asked at once."""
-        import torch
-
         return {
             "engine": "vllm",
             "vllm": _version(),
             "decoding": "greedy",
             "dtype": "the checkpoint's",
             "max_new_tokens": self.max_new_tokens,
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "device": self._device or torch_device(),
             "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT") == "1",
             "options": {name: value for name, value in sorted(self._options.items()) if name not in NEUTRAL},
         }

@@ -8,18 +8,19 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from soup.errors import EvaluatorError
 from soup.search.workers.protocol import AnswersEvent, Deaths, PoolJob, StartWorker
+from soup.support.devices import torch_device
 from soup.support.extras import install_line
 from soup.support.options import option_name, speak_in_flags, speaks_in_flags
 from soup.support.ray_address import require_listener
 
-__all__ = ["RayPool", "connect", "has_gpus"]
+__all__ = ["RayPool", "actor_device", "connect", "has_gpus"]
 
 EventT = TypeVar("EventT")
 
@@ -54,6 +55,25 @@ def has_gpus(address: str) -> bool:
     return bool(connect(address).cluster_resources().get("GPU", 0) >= 1)
 
 
+def actor_device(address: str) -> str:
+    """Return what the actors of a cluster compute on, by the word of one of its processes: `cuda`, `mps` or `cpu`.
+
+    Raises:
+        EvaluatorError: see `connect`; or that process failed.
+    """
+    ray = connect(address)
+    gpus = _gpus_each(ray.cluster_resources())
+    try:
+        return str(ray.get(ray.remote(num_gpus=gpus, num_cpus=1)(torch_device).remote()))
+    except ray.exceptions.RayError as error:
+        raise EvaluatorError(f"{option_name('ray')} {address}: no process there can use torch:\n{error}") from error
+
+
+def _gpus_each(resources: Mapping[str, float]) -> int:
+    """Return how many GPUs an actor gets: one, on a cluster that has some."""
+    return min(1, int(resources.get("GPU", 0)))
+
+
 @contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
     """Keep our way of ending: Ray's own would leave at once, as if there were nothing to tidy up."""
@@ -85,7 +105,7 @@ class RayPool(Generic[EventT]):
     def __post_init__(self) -> None:
         self._ray = connect(self.address)
         resources = self._ray.cluster_resources()
-        self._gpus = min(1, int(resources.get("GPU", 0)))
+        self._gpus = _gpus_each(resources)
         self.size = self.size or int(resources.get("GPU" if self._gpus else "CPU", 1))
         self._actor = self._ray.remote(_Worker)
         self._actors = [self._spawn() for _ in range(self.size)]
