@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from soup.evaluation.estimates import Estimate, refuse_failed_audit
 from soup.evaluation.journal import Journal
 from soup.evaluation.objective import PLAIN
 from soup.evaluation.question_plan import QuestionPlan
+from soup.evaluation.questions import QuestionSet
 from soup.evaluation.suite import SuiteEntry
 from soup.search.confirmation import choose_confirmed, saves_questions
 from soup.search.strategies.base import Choice
@@ -52,6 +54,8 @@ SEARCHES: dict[str, tuple[str, dict[str, object]]] = {
     "cma, gt, 100": ("cma", {"accept": "gt"}),
 }
 SMALLEST_POOL = 3
+BUDGET = ("single models", "disputed", "audit", "finalists", "everything")
+"""Why questions are asked."""
 
 Points = Mapping[str, Mapping[str, float]]
 Table = Callable[[TableRecipe], Points]
@@ -124,6 +128,7 @@ class DisputedScorer:
         self.trials: dict[str, Told] = {}
         self.evaluated: dict[tuple[str, bool], Told] = {}
         self.questions: dict[tuple[str, str], set[str]] = {}
+        self.budget: Counter[str] = Counter()
         self.estimates: dict[str, float] = {}
         self.remarks: list[str] = []
         names = self.points(self.singles[0])
@@ -140,6 +145,7 @@ class DisputedScorer:
 
     def restart(self) -> None:
         self.trials.clear()
+        self.evaluated.clear()
 
     def remark(self, text: str, subject: str = "") -> None:
         self.remarks.append(text)
@@ -169,9 +175,26 @@ class DisputedScorer:
         points, entry = self.points(recipe)[name], self.entries[name]
         questions = self.question_plan.question_set(recipe.digest, entry) if self.question_plan else None
         row = points if questions is None else {index: points[index] for index in questions.asked}
-        self.questions.setdefault((recipe.digest, name), set()).update(row)
+        self._count(recipe, name, row, questions)
         score = Score(entry.total(points) if questions is None else 0.0, len(row), row)
-        return score if questions is None else questions.estimate(score, entry.total)
+        if questions is None:
+            return score
+        assert self.question_plan is not None
+        return self.question_plan.corrected(name, questions.estimate(score, entry.total))
+
+    def _count(self, recipe: TableRecipe, name: str, row: Iterable[str], questions: QuestionSet | None) -> None:
+        """Count the questions that a soup was not asked before, by why it is asked them."""
+        known = self.questions.setdefault((recipe.digest, name), set())
+        fresh = set(row) - known
+        known |= fresh
+        if questions is not None:
+            self.budget["disputed"] += len(fresh & questions.disputed)
+            self.budget["audit"] += len(fresh - questions.disputed)
+        elif recipe.digest in {single.digest for single in self.singles}:
+            self.budget["single models"] += len(fresh)
+        else:
+            gave_up = self.question_plan is None or self.question_plan.asks_all
+            self.budget["everything" if gave_up else "finalists"] += len(fresh)
 
     def _singles(self, entry: SuiteEntry) -> dict[str, Score]:
         return {single.digest: self.trial(single).scores[entry.benchmark.name] for single in self.singles}
@@ -181,12 +204,17 @@ class DisputedScorer:
 class Outcome:
     """What one search by estimates came to, beside the same one that asks everything."""
 
-    share: float
+    budget: Mapping[str, float]
     same: bool
     loss: float
     errors: tuple[float, ...]
     failed: bool
-    contradicted: bool
+    contradicted: int
+
+    @property
+    def share(self) -> float:
+        """The share of the questions that were asked."""
+        return sum(self.budget.values())
 
 
 def compare(names: Sequence[str], table: Table, strategy: str, options: Mapping[str, object], audit: float) -> Outcome:
@@ -195,14 +223,15 @@ def compare(names: Sequence[str], table: Table, strategy: str, options: Mapping[
     is_worth_it = saves_questions(STRATEGIES.get(strategy).budget(len(names), **options), len(names))
     part = DisputedScorer(names, table, audit if is_worth_it else None)
     chosen = [search(scorer, strategy, options) for scorer in (whole, part)]
-    counts = [sum(map(len, scorer.questions.values())) for scorer in (whole, part)]
+    count = sum(map(len, whole.questions.values()))
+    budget = {why: part.budget[why] / count for why in BUDGET}
     errors = []
     for digest, estimate in part.estimates.items():
         errors.append(estimate - part.true_overall(digest))
     loss = whole.true_overall(chosen[0]) - part.true_overall(chosen[1])
-    failed = any("asked all questions from here on" in text for text in part.remarks)
-    contradicted = any("not chosen again" in text for text in part.remarks)
-    return Outcome(counts[1] / counts[0], chosen[0] == chosen[1], loss, tuple(errors), failed, contradicted)
+    failed = any("audit of the estimates fails" in text for text in part.remarks)
+    contradicted = sum("not chosen again" in text for text in part.remarks)
+    return Outcome(budget, chosen[0] == chosen[1], loss, tuple(errors), failed, contradicted)
 
 
 def search(scorer: Any, strategy: str, options: Mapping[str, object]) -> str:
@@ -219,22 +248,19 @@ def search(scorer: Any, strategy: str, options: Mapping[str, object]) -> str:
 
 def print_outcomes(rows: Mapping[str, Sequence[Outcome]]) -> None:
     """Print a line for each search: means over pools."""
-    head = ["search", "pools", "questions asked", "same choice", "choice worse by", "error, s.d.", "largest"]
-    click.echo(f"| {' | '.join(head)} | audit failed | contradicted |")
-    click.echo("| --- | --: | --: | --: | --: | --: | --: | --: | --: |")
+    head = ["search", "pools", "questions asked", *BUDGET, "same choice", "choice worse by", "error, s.d.", "largest"]
+    head += ["audit failed", "contradicted"]
+    click.echo(f"| {' | '.join(head)} |\n| --- |{' --: |' * (len(head) - 1)}")
     for name, outcomes in rows.items():
         errors = [error for outcome in outcomes for error in outcome.errors] or [0.0]
-        share = statistics.fmean(outcome.share for outcome in outcomes)
-        same = sum(outcome.same for outcome in outcomes)
-        loss = statistics.fmean(outcome.loss for outcome in outcomes)
-        spread = statistics.fmean(error**2 for error in errors) ** 0.5
-        failed, contradicted = (
-            sum(flags) for flags in zip(*((o.failed, o.contradicted) for o in outcomes), strict=True)
-        )
-        click.echo(
-            f"| {name} | {len(outcomes)} | {share:.0%} | {same} of {len(outcomes)} | {loss:+.3f} | {spread:.3f} | "
-            f"{max(map(abs, errors)):.3f} | {failed} | {contradicted} |"
-        )
+        shares = [outcome.share for outcome in outcomes]
+        parts = [[outcome.budget[why] for outcome in outcomes] for why in BUDGET]
+        cells = [name, len(outcomes), *(f"{statistics.fmean(column):.1%}" for column in (shares, *parts))]
+        cells += [f"{sum(outcome.same for outcome in outcomes)} of {len(outcomes)}"]
+        cells += [f"{statistics.fmean(outcome.loss for outcome in outcomes):+.3f}"]
+        cells += [f"{statistics.fmean(error**2 for error in errors) ** 0.5:.3f}", f"{max(map(abs, errors)):.3f}"]
+        cells += [sum(outcome.failed for outcome in outcomes), sum(outcome.contradicted for outcome in outcomes)]
+        click.echo(f"| {' | '.join(map(str, cells))} |")
 
 
 @click.group()

@@ -102,14 +102,18 @@ class Audit:
         return abs(self.mean) + self.half_width
 
     @property
-    def fails(self) -> bool:
-        """Whether estimates are no good here: the bound is beyond the limit.
+    def is_hopeless(self) -> bool:
+        """Whether the interval lies beyond the limit as a whole: more audits would not help."""
+        return abs(self.mean) - self.half_width > LIMIT
 
-        A few audits can't bring it below even if they are clean. Until they could with half of the limit to spare,
+    @property
+    def fails(self) -> bool:
+        """Whether estimates are no good here, at the end of a search: the bound is beyond the limit.
+
+        A few audits can't bring it below even if they are clean: where they could not with half of the limit to spare,
         only an interval that lies beyond the limit as a whole counts.
         """
-        could_pass = self.clean_half_width <= LIMIT / 2
-        return self.bound > LIMIT if could_pass else abs(self.mean) - self.half_width > LIMIT
+        return self.is_hopeless or (self.clean_half_width <= LIMIT / 2 and self.bound > LIMIT)
 
 
 class AuditFailedError(BaseException):
@@ -120,15 +124,19 @@ class AuditFailedError(BaseException):
         super().__init__(f"their overalls may be off by {audit.bound:.2f} points (95 %)")
 
 
-def refuse_failed_audit(overalls: Iterable[Estimate | None]) -> None:
+def refuse_failed_audit(overalls: Iterable[Estimate | None], *, at_end: bool = False) -> None:
     """Stop a search whose estimates are no good.
 
     Args:
         overalls: Those of the soups that it has asked for; None for one that was asked everything.
+        at_end: Whether no soup is to come: until then, more audits may bring the bound below the limit.
 
     Raises:
         AuditFailedError: the audits say so.
     """
     estimates = [estimate for estimate in overalls if estimate is not None]
-    if estimates and (audit := Audit.of(estimates)).fails:
+    if not estimates:
+        return
+    audit = Audit.of(estimates)
+    if audit.fails if at_end else audit.is_hopeless:
         raise AuditFailedError(audit)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Score
@@ -24,7 +25,8 @@ class QuestionPlan:
         singles: Gives the single models' scores on an entry, by the digest of each.
         on_remark: Called with why a benchmark is asked everything.
 
-    `asks_all` is set when estimates have turned out to be no good: then all recipes are asked everything.
+    `asks_all` is set when estimates have turned out to be no good: then all recipes are asked everything. `corrections`
+    are what is added to estimates, by benchmark; None until a search has asked for all of its soups once.
     """
 
     audit: float
@@ -32,6 +34,7 @@ class QuestionPlan:
     singles: Callable[[SuiteEntry], Mapping[str, Score]]
     on_remark: Callable[[str], None] = lambda text: None
     asks_all: bool = False
+    corrections: Mapping[str, float] | None = None
     _disputes: dict[Benchmark, Dispute | None] = field(default_factory=dict)
     _sets: dict[tuple[str, Benchmark], QuestionSet | None] = field(default_factory=dict)
 
@@ -43,6 +46,28 @@ class QuestionPlan:
         """Ask some recipes everything from now on; without digests, all of them."""
         self.everything.update(recipe_digests or ())
         self.asks_all = self.asks_all or recipe_digests is None
+
+    def correct(self, trials: Iterable[Mapping[str, Score]]) -> bool:
+        """Correct all estimates from now on by what their audits say on average; return whether that changes any.
+
+        Args:
+            trials: The scores, by benchmark, of all soups that a search has asked for.
+        """
+        corrections: dict[str, list[float]] = {}
+        for name, score in (pair for scores in trials for pair in scores.items()):
+            if score.estimate is not None:
+                corrections.setdefault(name, []).append(score.estimate.correction)
+        self.corrections = {name: math.fsum(row) / len(row) for name, row in corrections.items()}
+        return any(self.corrections.values())
+
+    def corrected(self, benchmark: str, score: Score) -> Score:
+        """Return a score as it is, and an estimate with its benchmark's correction, where that is known by now."""
+        correction = (self.corrections or {}).get(benchmark)
+        if score.estimate is None or not correction:
+            return score
+        value = min(100.0, max(0.0, score.value + correction))
+        rest = score.estimate.correction - (value - score.value)
+        return replace(score, value=value, estimate=replace(score.estimate, correction=rest))
 
     def question_set(self, recipe_digest: str, entry: SuiteEntry) -> QuestionSet | None:
         """Return what a recipe is asked on a benchmark; None for everything. The single models' scores are known.

@@ -319,7 +319,8 @@ class Scorer:
         for entry, questions in pairs:
             remembered = self._find(recipe, entry, questions)
             assert remembered is not None
-            _add(scores, entry.benchmark.name, remembered.score)
+            name, score = entry.benchmark.name, remembered.score
+            _add(scores, name, self.question_plan.corrected(name, score) if self.question_plan else score)
             if remembered.key in self.fresh:
                 seconds = (seconds or 0.0) + remembered.seconds
         return scores, seconds

@@ -1,15 +1,16 @@
 """The last word on a search that went by estimates: what it chose is asked everything, and must hold.
 
-The choice, the runner-up and the best single model are asked all questions before the soup is written. The strategy is
-then run again on what is known: it costs nothing where it goes the same way, and where true numbers contradict it, it
-goes on from those.
+Once a strategy has chosen, the audits of all soups say how far estimates are off on average. It is run again on
+estimates that are corrected by that, so that they can stand beside true numbers: those of single models, and of what is
+asked everything next, the choice, the runner-up and the best single model. Then it is run again on what is known. Each
+time costs nothing where it goes the same way; where true numbers contradict it, it goes on from those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from soup.evaluation.estimates import LIMIT, AuditFailedError
+from soup.evaluation.estimates import LIMIT, AuditFailedError, refuse_failed_audit
 from soup.evaluation.pace import ASKED
 from soup.evaluation.scorer import Scorer
 from soup.evaluation.trial import Trial
@@ -51,6 +52,7 @@ def choose_confirmed(
             if scorer.question_plan is None:  # else single models come first, and the scorer sees to that
                 complete([scorer.recipe(choice.chosen, choice.method, choice.params)])
             trial = scorer(choice.chosen, choice.method, choice.params)
+            refuse_failed_audit((other.estimate for other in scorer.trials.values()), at_end=True)
         except AuditFailedError as failure:
             _ask_everything(scorer, f"The audit of the estimates fails: {failure}.")
             continue
@@ -58,6 +60,9 @@ def choose_confirmed(
             return choice
         if doubted is not None and doubted.recipe.digest == trial.recipe.digest:
             break
+        if plan.corrections is None and plan.correct(other.scores for other in scorer.trials.values()):
+            scorer.restart()
+            continue
         if doubted is not None:
             contradictions += 1
             scorer.remark(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score
 from soup.evaluation.estimates import LIMIT, Audit, AuditFailedError, Estimate, refuse_failed_audit
+from soup.evaluation.question_plan import QuestionPlan
 from soup.evaluation.questions import Dispute, QuestionRule
 
 COUNT = 600
@@ -167,9 +169,9 @@ def clean(unseen):
     return Estimate(100, 0.0, 0.0, unseen)
 
 
-def fails(estimates):
+def fails(estimates, *, at_end=True):
     try:
-        refuse_failed_audit(estimates)
+        refuse_failed_audit(estimates, at_end=at_end)
     except AuditFailedError:
         return True
     return False
@@ -184,13 +186,48 @@ def test_clean_audits_never_fail_however_few_they_are():
 def test_an_audit_fails_when_its_bound_is_beyond_the_limit_and_a_clean_one_would_be_far_below():
     one_change = Estimate(100, 0.2, 0.04, 0.04)
     assert Audit.of([one_change]).bound > LIMIT
-    refuse_failed_audit([one_change])  # too early to say
-    refuse_failed_audit([one_change, *[clean(0.04)] * 9])
+    assert not fails([one_change]), "too few to say"
+    assert not fails([one_change, *[clean(0.04)] * 9])
     with pytest.raises(AuditFailedError, match=r"off by 0\.\d\d points"):
-        refuse_failed_audit([one_change] * 10)
+        refuse_failed_audit([one_change] * 10, at_end=True)
+
+
+def test_an_audit_that_more_soups_may_still_mend_fails_at_the_end_of_a_search_alone():
+    changed = Estimate(100, 0.12, 0.03, 0.04)
+    assert fails([changed] * 8)
+    assert not fails([changed] * 8, at_end=False)
+    assert not fails([changed] * 100)
 
 
 def test_an_audit_fails_early_when_all_of_its_interval_is_beyond_the_limit():
     many_changes = Estimate(100, 4.0, 0.8, 0.04)
-    with pytest.raises(AuditFailedError):
-        refuse_failed_audit([many_changes])
+    assert fails([many_changes], at_end=False)
+
+
+@pytest.mark.parametrize("changes", [0, 2, 8, 40])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_interval_of_all_soups_holds_their_mean_error_in_95_of_100_searches(grouped, changes):
+    searches, soups = 150, 6
+    true, estimated_scores = estimates(grouped, changes, draws=searches * soups)
+    held = 0
+    for first in range(0, len(estimated_scores), soups):
+        scores = estimated_scores[first : first + soups]
+        error = true - math.fsum(score.value for score in scores) / soups
+        audit = Audit.of([score.estimate for score in scores])
+        held += abs(audit.mean - error) <= audit.half_width
+    assert held >= 0.93 * searches
+
+
+def test_estimates_are_corrected_by_what_their_audits_say_on_average_and_scores_are_not():
+    plan = QuestionPlan(0.05, {"a"}, lambda entry: {})
+    score = Score(60.0, 10, estimate=Estimate(5, 0.3, 0.02, 0.01))
+    trials = [{"x": score, "y": Score(1.0)}, {"x": replace(score, estimate=Estimate(5, -0.1, 0.02, 0.01))}]
+    assert plan.corrected("x", score) == score, "nothing is known yet"
+    assert plan.correct(trials)
+    corrected = plan.corrected("x", score)
+    assert corrected.value == pytest.approx(60.1)
+    assert corrected.estimate.interval(corrected.value) == pytest.approx(score.estimate.interval(score.value))
+    assert plan.corrected("y", score) == score
+    assert plan.corrected("x", Score(60.0)) == Score(60.0)
+    assert plan.corrected("x", replace(score, value=100.0)).value == 100
+    assert not plan.correct([{"x": replace(score, estimate=Estimate(5, 0.0, 0.0, 0.01))}])
