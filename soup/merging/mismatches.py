@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from soup.checkpoints.config_differences import config_differences
 from soup.checkpoints.dtypes import Dtype, TensorSpec
@@ -12,7 +13,7 @@ from soup.checkpoints.tensor_names import SHOWN, abbreviate, other_names, unwrap
 from soup.merging.ingredient import Ingredient
 from soup.support.options import option_name
 
-__all__ = ["harmless_in_config", "mismatches"]
+__all__ = ["harmless_in_config", "mismatches", "without_options"]
 
 
 def mismatches(first: Ingredient, other: Ingredient, *, mixed: bool, drop: Sequence[str]) -> Iterator[Problem]:
@@ -120,3 +121,9 @@ def harmless_in_config(lead: Checkpoint, other: Checkpoint) -> Iterator[str]:
         yield f"config.json has keys more: {abbreviate(added)}"
     if lacking := [f"{key.path} ({key.left})" for key in keys if key.right is None]:
         yield f"config.json lacks keys: {abbreviate(lacking)}"
+
+
+def without_options(problem: Problem) -> Problem:
+    """Return a problem without a cure by options that say what of a pool is merged, for commands without them."""
+    options = (option_name(name) for name in ("exclude", "drop", "dtype"))
+    return replace(problem, cure="") if any(option in problem.cure for option in options) else problem

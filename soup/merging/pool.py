@@ -16,7 +16,7 @@ from soup.errors import PoolError, SoupError
 from soup.merging.adapter_bases import base_of_adapters
 from soup.merging.ingredient import Ingredient, combine_errors, is_dropped, open_each, untied_together
 from soup.merging.integer_tensors import differing_counters, differing_integers
-from soup.merging.mismatches import harmless_in_config, mismatches
+from soup.merging.mismatches import harmless_in_config, mismatches, without_options
 from soup.merging.pool_folders import list_pool
 from soup.merging.pool_names import name_locations
 from soup.support.options import option_name, refuse_wrong_type
@@ -203,17 +203,20 @@ class Pool(Sequence[Ingredient]):
         unused = [pattern for pattern in drop if not any(is_dropped(name, [pattern]) for name in names)]
         return texts + [f"{option_name('drop')} {pattern}: no tensor has such a name" for pattern in unused]
 
-    def check(self, dtype: str | None = None, drop: Sequence[str] = ()) -> None:
+    def check(self, dtype: str | None = None, drop: Sequence[str] = (), *, as_they_are: bool = False) -> None:
         """Refuse a pool that has `problems`.
 
         Args:
             dtype: As for `problems`.
             drop: As for `problems`.
+            as_they_are: Whether the user can leave nothing out and ask for no dtype, and is not told to.
 
         Raises:
             PoolError: The ingredients do not belong together; every mismatch is listed.
         """
         reasons = self.problems(dtype, drop)
+        if as_they_are:
+            reasons = [without_options(reason) for reason in reasons]
         if reasons:
             raise PoolError(f"The ingredients do not belong together:\n{bullet_list(map(str, reasons), most=100)}")
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from soup.checkpoints.problem import Problem
+from soup.errors import PoolError
 from soup.evaluation.progress import Progress
 from soup.hf.places import COMPONENTS, Place, places_of
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.report.delta_pass import Deltas, read_deltas
 from soup.support.pictures import Picture, Target, draw, draw_figure
-from soup.support.text import printable
+from soup.support.text import bullet_list, printable
 
 __all__ = ["Move", "Moves", "measure_moves"]
 
@@ -105,12 +107,22 @@ def measure_moves(checkpoint: str | Path, base: str | Path, *, progress: Progres
     """
     progress = progress or Progress()
     with Pool([checkpoint], base) as pool:
-        pool.check()
+        for problem in _refuse_other_tensors(pool):
+            progress.on_warning(str(problem))
         assert pool.base is not None
         deltas = read_deltas(pool, MergeOptions(), progress)
         for name in sorted(deltas.scan.rejections):
             progress.on_warning(str(deltas.scan.rejections[name]))
         return _moves(pool.names[0], pool.base.location, deltas)
+
+
+def _refuse_other_tensors(pool: Pool) -> list[Problem]:
+    """Refuse a base of other tensors; returns what would only stop a soup: another config or tokenizer."""
+    problems = [replace(problem, cure="") for problem in pool.problems()]
+    harmless = [problem for problem in problems if problem.kind in ("config", "tokenizer")]
+    if wrong := [str(problem) for problem in problems if problem not in harmless]:
+        raise PoolError(f"{pool.names[0]} can't be held against its base:\n{bullet_list(wrong, most=100)}")
+    return harmless
 
 
 def _moves(name: str, base: str, deltas: Deltas) -> Moves:

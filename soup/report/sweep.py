@@ -194,7 +194,7 @@ def _prepared(arguments: SweepArguments) -> Iterator[_Run]:
         )
     with Pool(ends) as pool:
         pool.take_tokenizer(merge.tokenizer if merge else None)
-        pool.check()
+        pool.check(as_they_are=True)
         suite = build_suite(benchmarks, answering_settings(benchmarks, config))
         likelihoods, silent = likelihood_suite(suite) if arguments.loss else (None, {})
         rounds = (1 if config.split is None else 2) + (1 if likelihoods else 0)

@@ -77,8 +77,18 @@ def test_nan_is_told_and_spoils_no_other_tensor(tmp_path):
 def test_models_whose_tensors_do_not_match_are_refused(tmp_path):
     folder = make_pool(tmp_path, count=1)
     other = tiny_checkpoint(tmp_path / "other", tensors={"w": torch.zeros(3)})
-    with pytest.raises(PoolError, match="do not belong together"):
+    with pytest.raises(PoolError, match="other can't be held against its base") as refused:
         measure_moves(other, folder / "base")
+    assert "`drop`" not in str(refused.value)  # no option of this look
+
+
+def test_another_config_is_told_and_the_tensors_are_measured_all_the_same(tmp_path):
+    folder, warnings = make_pool(tmp_path, count=1), []
+    for path, theta in ((folder / "ckpts/m0/config.json", 5.0), (folder / "base/config.json", 6.0)):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_theta": theta}))
+    moves = measure_moves(folder / "ckpts/m0", folder / "base", progress=Progress(on_warning=warnings.append))
+    assert moves.components[0].norm > 0
+    assert any("rope_theta" in warning for warning in warnings)
 
 
 def test_the_command_prints_tables_and_json_has_the_same_numbers(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import ClassVar
 
@@ -255,6 +256,12 @@ def test_what_makes_no_line_is_refused_before_the_first_question(tmp_path, ends,
     with pytest.raises(error, match=text):
         soup.sweep(*make(tmp_path, *ends), **{"eval": f"python:{judge}:dip", **options})
     assert not calls(judge)
+
+
+def test_a_sweep_advises_no_option_that_it_has_not(tmp_path, ends, judge):
+    with pytest.raises(PoolError) as refused:
+        soup.sweep(*other_architecture(tmp_path, *ends), eval=f"python:{judge}:dip")
+    assert not re.search("`(exclude|drop|dtype)`", str(refused.value))
 
 
 @pytest.mark.parametrize("end", [0, 1])
