@@ -1,6 +1,7 @@
 """What a merge of a LoRA pool costs: wall time and peak memory, against the floor of this machine, in the same run.
 
-The floor is what no merge can do without: read the base and the adapters once (`cat`), write the output once (`cp`).
+The floor is what no merge can do without: read the base and the adapters once (`cat`), write the output once (`cp`);
+and once more with `fsync`, until it is on the disk, where soup's output is when a merge ends.
 The products of the factors come on top: 2 x rank x adapters operations for each element of a target. CPU is the
 processor's time on all cores, which a busy neighbour does not change as it changes the wall time.
 
@@ -21,7 +22,7 @@ import sys
 from pathlib import Path
 
 import click
-from merge import WORK, llama_config, llama_tensors, round_around_base
+from merge import WORK, floor_rows, llama_config, llama_tensors, ratio, round_around_base
 
 TARGETS = {"all": ("_proj.weight",), "attention": ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")}
 
@@ -65,7 +66,6 @@ def main(
     finally:
         shutil.rmtree(folder)
     middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
-    ratio = statistics.median(row["wall"] / row["floor"] for row in rounds)
     names = llama_tensors(llama_config(size, 0)).items()
     elements = sum(shape[0] * shape[-1] for name, shape in names if name.endswith(TARGETS[targets]))
     click.echo(
@@ -73,8 +73,8 @@ def main(
         f"targets: {targets} "
         f"({2e-9 * elements * rank * adapters:.0f} GFLOP) | wall beyond start-up | of the floor | CPU | peak RSS |\n"
         "| --- | --- | --- | --- | --- |\n"
-        f"| floor (cat, cp) | {middle['floor']:.2f} s | 1 | | |\n"
-        f"| soup, {method} | {middle['wall']:.2f} s | {ratio:.2f} | {middle['cpu']:.2f} s | "
+        f"{floor_rows(rounds)}\n"
+        f"| soup, {method} | {middle['wall']:.2f} s | {ratio(rounds):.2f} | {middle['cpu']:.2f} s | "
         f"{middle['rss'] / 1e6:.0f} MB |"
     )
 

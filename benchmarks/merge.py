@@ -152,18 +152,7 @@ def llama_tensors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def one_round(inputs: list[Path], out: Path, mergekit: list[str] | None, cold: bool) -> dict[str, float]:
     """Measure floor, soup, and the peer if there is one, each once."""
-    measured: dict[str, float] = {}
-    fresh(inputs, out, cold)
-    began = time.perf_counter()
-    with Path(os.devnull).open("wb") as null:
-        subprocess.run(["cat", *(str(path / "model.safetensors") for path in inputs)], stdout=null, check=True)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
-    measured["floor"] = time.perf_counter() - began
-    with (out / "model.safetensors").open("r+b") as file:
-        os.fsync(file.fileno())
-    measured["synced_floor"] = time.perf_counter() - began
+    measured = measure_floor(inputs, out, cold)
     fresh(inputs, out, cold)
     process = subprocess.run(
         [sys.executable, "-c", SOUP, str(out), *map(str, inputs)], check=True, capture_output=True, text=True
@@ -193,18 +182,41 @@ AROUND_BASE = (
 
 def round_around_base(inputs: list[Path], out: Path, method: str = "linear") -> dict[str, float]:
     """Measure the floor of a merge of ingredients around a base, which comes first, and the merge, each once."""
-    fresh([], out, cold=False)
-    began = time.perf_counter()
-    files = [file for path in inputs for file in path.glob("*.safetensors")]
-    with Path(os.devnull).open("wb") as null:
-        subprocess.run(["cat", *map(str, files)], stdout=null, check=True)
-    out.mkdir()
-    subprocess.run(["cp", str(inputs[0] / "model.safetensors"), str(out / "model.safetensors")], check=True)
-    floor = time.perf_counter() - began
+    floor = measure_floor(inputs, out)
     fresh([], out, cold=False)
     command = [sys.executable, "-c", AROUND_BASE.replace("NAME", repr(method)), str(out), *map(str, inputs)]
     measured: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {"floor": floor, **measured}
+    return {**floor, **measured}
+
+
+def measure_floor(inputs: list[Path], out: Path, cold: bool = False) -> dict[str, float]:
+    """Read all weights once and write those of the first input, without and with waiting for the disk."""
+    fresh(inputs, out, cold)
+    began = time.perf_counter()
+    files = [str(file) for path in inputs for file in path.glob("*.safetensors")]
+    with Path(os.devnull).open("wb") as null:
+        subprocess.run(["cat", *files], stdout=null, check=True)
+    out.mkdir()
+    copied = out / "model.safetensors"
+    subprocess.run(["cp", files[0], str(copied)], check=True)
+    floor = time.perf_counter() - began
+    with copied.open("r+b") as file:
+        os.fsync(file.fileno())
+    return {"floor": floor, "synced_floor": time.perf_counter() - began}
+
+
+def floor_rows(rounds: list[dict[str, float]]) -> str:
+    """Return the first rows of a Markdown table of wall times and their ratios to the floor."""
+    floor, synced = (statistics.median(row[key] for row in rounds) for key in ("floor", "synced_floor"))
+    return (
+        f"| floor (cat, cp) | {floor:.2f} s | 1 | | |\n"
+        f"| floor, output on the disk (cat, cp, fsync) | {synced:.2f} s | {ratio(rounds, 'synced_floor'):.2f} | | |"
+    )
+
+
+def ratio(rounds: list[dict[str, float]], above: str = "wall", below: str = "floor") -> float:
+    """Return the median of the rounds' own ratios."""
+    return statistics.median(row[above] / row[below] for row in rounds)
 
 
 def fresh(inputs: list[Path], out: Path, cold: bool) -> None:
@@ -261,10 +273,8 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
         if f"{program}_wall" in rounds[0]:
             middle |= {
                 f"{program}_seconds": statistics.median(row[f"{program}_wall"] for row in rounds),
-                f"{program}_of_floor": statistics.median(row[f"{program}_wall"] / row["floor"] for row in rounds),
-                f"{program}_of_synced_floor": statistics.median(
-                    row[f"{program}_wall"] / row["synced_floor"] for row in rounds
-                ),
+                f"{program}_of_floor": ratio(rounds, f"{program}_wall"),
+                f"{program}_of_synced_floor": ratio(rounds, f"{program}_wall", "synced_floor"),
                 f"{program}_mb": statistics.median(row[f"{program}_rss"] for row in rounds) / 1e6,
             }
     return {key: round(value, 3) for key, value in middle.items()}
@@ -274,25 +284,20 @@ def table(rounds: list[dict[str, float]], gigabytes: float, models: int, tensor:
     """Return the medians as a Markdown table; ratios are medians of the rounds' own ratios."""
     middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
 
-    def ratio(above: str, below: str) -> float:
-        return statistics.median(row[above] / row[below] for row in rounds)
-
     files = "cold" if cold else "warm"
     size = f"{models} x {gigabytes:g} GB" + (f", tensors of {tensor:g} GB" if tensor else "")
     lines = [
         f"| {size}, {files} | wall beyond start-up | of the floor | start-up | peak RSS |",
         "| --- | --- | --- | --- | --- |",
-        f"| floor (cat, cp) | {middle['floor']:.2f} s | 1 | | |",
-        f"| floor, output on the disk (cat, cp, fsync) | {middle['synced_floor']:.2f} s | "
-        f"{ratio('synced_floor', 'floor'):.2f} | | |",
-        f"| soup | {middle['soup_wall']:.2f} s | {ratio('soup_wall', 'floor'):.2f} | {middle['soup_startup']:.2f} s | "
+        floor_rows(rounds),
+        f"| soup | {middle['soup_wall']:.2f} s | {ratio(rounds, 'soup_wall'):.2f} | {middle['soup_startup']:.2f} s | "
         f"{middle['soup_rss'] / 1e6:.0f} MB |",
     ]
     if "mergekit_wall" in middle:
         whole = statistics.median(row["mergekit_wall"] / (row["soup_wall"] + row["soup_startup"]) for row in rounds)
         lines.append(
             f"| mergekit 0.1.5 linear | {middle['mergekit_wall']:.2f} s with start-up | "
-            f"{ratio('mergekit_wall', 'floor'):.2f} | | {middle['mergekit_rss'] / 1e6:.0f} MB |"
+            f"{ratio(rounds, 'mergekit_wall'):.2f} | | {middle['mergekit_rss'] / 1e6:.0f} MB |"
         )
         lines.append(f"\nmergekit takes {whole:.1f} x the time of soup, start-up included in both.")
     return "\n".join(lines)
