@@ -10,7 +10,7 @@ from soup.support.open_files import ReopenedFile
 
 __all__ = ["EarlySync"]
 
-STEP_BYTES = 2**26
+STEP_BYTES = 2**24
 """How much is written before a sync begins."""
 
 

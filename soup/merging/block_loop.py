@@ -35,8 +35,11 @@ Sink = Callable[[str, int, memoryview], None]
 BLOCK_BUDGET_BYTES = 32 * 2**20
 """The most memory for the inputs of one block in one thread; with many ingredients the blocks become smaller."""
 
-HELD_TENSORS = 4
-"""How many tensors' factors are in memory, for adapters."""
+HELD_TENSORS, UNITS_AHEAD = 4, 4
+"""How many tensors' factors are in memory, for adapters; by how many units the next one begins before one ends."""
+
+_Unit = tuple[TensorSpec, int, int]
+"""A tensor, the first of some of its elements, and how many they are."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def scan_blocks(
     options = options or Options()
     stored = list(stored_checkpoints(blend)) if hashing else []
     digests = {checkpoint: LeafDigests(checkpoint) for checkpoint in stored}
-    units = ((spec, start, count) for spec in tensors for start, count in _units(spec, blend))
+    units = _all_units(blend, tensors)
     with single_threaded_torch() as prepare:
         loop = _Loop(blend, options, sink, digests, prepare)
         run_on_threads(lambda unit: _merge_unit(loop, *unit), units, options.threads or default_threads())
@@ -163,12 +166,20 @@ def thread_bytes(blend: Blend, tensors: Sequence[TensorSpec]) -> int:
     return max(map(block_bytes, tensors))
 
 
-def _units(spec: TensorSpec, blend: Blend) -> Iterator[tuple[int, int]]:
-    """Yield the (first element, number of elements) of a tensor's units of work: its leaves, or the whole tensor."""
-    if takes_whole(blend, spec):
-        yield 0, spec.elements
-    else:
-        yield from leaves(spec)
+def _all_units(blend: Blend, tensors: Sequence[TensorSpec]) -> Iterator[_Unit]:
+    """Yield the units of work: the leaves of each tensor, or the whole tensor.
+
+    A tensor's first unit comes before the last few of the tensor before it: the thread that does it reads and cuts the
+    factors of adapters, for which others would have to wait.
+    """
+    last: list[_Unit] = []
+    for spec in tensors:
+        pieces = [(0, spec.elements)] if takes_whole(blend, spec) else leaves(spec)
+        first, *others = ((spec, start, count) for start, count in pieces)
+        ahead = max(0, len(others) - UNITS_AHEAD)
+        yield from (first, *last, *others[:ahead])
+        last = others[ahead:]
+    yield from last
 
 
 def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:

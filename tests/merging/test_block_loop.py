@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from soup.checkpoints.digest import digest_checkpoint
+from soup.checkpoints.dtypes import LEAF_ELEMENTS
 from soup.errors import PoolError
 from soup.merging.block_arithmetic import Blend, BlendResult
 from soup.merging.block_loop import Options, for_each_block, scan_blocks
@@ -79,3 +80,17 @@ def test_a_block_s_result_carries_its_own_reason(blend):
     result = blend([spec, spec], [clean, rows[0]])
     assert isinstance(result, BlendResult)
     assert (result.values.tolist(), result.rejection) == ([1.5, 3.0], None)
+
+
+def test_a_tensor_begins_before_the_last_leaves_of_the_one_before_it_and_each_leaf_comes_once(tmp_path):
+    leaves = {"large": 7, "two": 2, "none": 1, "small": 1}
+    values = {name: torch.zeros((count - 1) * LEAF_ELEMENTS + (name != "none")) for name, count in leaves.items()}
+    with Pool(write_pool(tmp_path / "pool", [values])) as pool:
+        checkpoint = next(iter(pool)).checkpoint
+        blend = Blend(Linear(), (checkpoint,), ("a",), (1.0,))
+        blocks = []
+        specs = [checkpoint.tensors[name] for name in leaves]
+        for_each_block(blend, specs, lambda *block: blocks.append(block[:2]), Options(threads=1))
+    assert len(blocks) == len({*blocks})
+    assert {*blocks} == {(name, i * LEAF_ELEMENTS) for name, n in leaves.items() if name != "none" for i in range(n)}
+    assert blocks.index(("two", 0)) < blocks.index(("large", 6 * LEAF_ELEMENTS))
