@@ -15,7 +15,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from soup.errors import CheckpointError
 from soup.support.atomic_files import write_atomic
 from soup.support.json_text import read_json
 from soup.support.open_files import read_errors
-from soup.support.threads import default_threads
+from soup.support.threads import default_threads, run_on_threads
 
 __all__ = [
     "ContentDigest",
@@ -121,22 +120,22 @@ def _read_leaves(
     checkpoint: Checkpoint, specs: Sequence[TensorSpec], digests: LeafDigests, progress: ByteProgress | None
 ) -> None:
     """Read tensors, and put the digests of their leaves into `digests`."""
+    local = threading.local()
 
-    def read_tensor(spec: TensorSpec) -> None:
-        buffer = bytearray(min(spec.elements, LEAF_ELEMENTS) * spec.dtype.bits // 8)
-        for start, count in leaves(spec):
-            view = memoryview(buffer)[: count * spec.dtype.bits // 8]
-            checkpoint.read_into(spec.name, start * spec.dtype.bits // 8, view)
-            digests.put(spec.name, start, xxhash.xxh3_128_digest(view))
-            if progress:
-                progress(len(view))
+    def prepare() -> None:
+        local.buffer = bytearray()
 
-    threads = ThreadPoolExecutor(default_threads())
-    try:
-        for _ in threads.map(read_tensor, specs):
-            pass
-    finally:
-        threads.shutdown(cancel_futures=True)
+    def read_leaf(leaf: tuple[TensorSpec, int, int]) -> None:
+        spec, start, count = leaf
+        size = count * spec.dtype.bits // 8
+        local.buffer = local.buffer if len(local.buffer) >= size else bytearray(size)
+        view = memoryview(local.buffer)[:size]
+        checkpoint.read_into(spec.name, start * spec.dtype.bits // 8, view)
+        digests.put(spec.name, start, xxhash.xxh3_128_digest(view))
+        if progress:
+            progress(len(view))
+
+    run_on_threads(read_leaf, ((spec, *leaf) for spec in specs for leaf in leaves(spec)), default_threads(), prepare)
 
 
 def side_digest(lead: Checkpoint, *others: Checkpoint, tokenizer: Checkpoint | None = None) -> str:
