@@ -130,6 +130,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     data_set.mended_rows = mended
     if benchmark.rule is not None and isinstance(benchmark.rule.group, str):  # VLMEvalKit takes 12_0 for the number 120
         data_set.data["index"] = [indices[position] for position in data_set.data.index]
+    spread = benchmark.rule.spread.split() if benchmark.rule else ()
+    data_set.spread = {name: [*dict.fromkeys(data_set.data[name])] for name in spread}
     # Only after it was built: a row that counts may borrow the image of one that does not.
     if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
@@ -153,7 +155,7 @@ def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, bas
     names = {"LMUDataRoot": lambda: str(images.directory), "logger": SilentLogger(), "load": lambda *_: frame.copy()}
     with python_strings(), replaced_names(names):
         data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames)
-        data_set.mended_rows = ()
+        data_set.mended_rows, data_set.spread = (), {}
         for row in data_set.data.to_dict("records"):
             try:
                 data_set.build_prompt(row)

@@ -315,5 +315,5 @@ def metric_of(benchmark: VLMEvalBenchmark) -> Metric:
         return METRICS[benchmark.metric]
     can_use_judge = benchmark.rule.judge != "never"
     rule = benchmark.rule
-    sum_points = partial(mean_of_parts, rule) if rule.parts else None
+    sum_points = partial(mean_of_parts, rule) if rule.parts or rule.weight else None
     return Metric(partial(score_by_evaluate, rule), rule.description, can_use_judge, sum_points)

@@ -11,7 +11,7 @@ import io
 import math
 import tempfile
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.own_files import OwnFiles
-from evaluators.vlmeval.own_judge import OwnJudge
+from evaluators.vlmeval.own_judge import OwnClient, OwnJudge
 from evaluators.vlmeval.question_groups import grouped_ids, mean_of_parts
 from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.stand_ins import load_inner_imports, replaced_names
@@ -65,7 +65,7 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     load_inner_imports(type(data_set))
     with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder:
         files, own_judge = OwnFiles(Path(folder), data_set.dataset_name), OwnJudge(judge, rule.replies, rule.otherwise)
-        names = {**files.names(judge), "build_judge": own_judge}
+        names = {**files.names(judge), "build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}
         if rule.is_exact:
             names["round"] = lambda number, *_: number
         if rule.reads_itself:
@@ -77,30 +77,31 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
         ):
             warnings.simplefilter("ignore")  # files that are left open, and what pandas says of VLMEvalKit's ways
             rows = files.read_back(frame)
+            rows = rows.fillna({name: 0 for name in rule.zeros.split() if name in rows})
             try:
-                result = files.evaluate(rule, data_set, rows, judge)
+                result = None if rule.spread else files.evaluate(rule, data_set, rows, judge)
             finally:
                 if own_judge.failures:  # some functions catch whatever the judge raises, and count it as wrong
                     raise own_judge.failures[0]
             if judge is not None:
-                judge.refuse_unread(own_judge.unread(), len(frame))
+                judge.refuse_unread(own_judge.unread()[:: rule.tries], len(frame))
                 _refuse_unread(rule, files.tables, judge)
-            total = total_of(result, rule) if rule.total else math.nan
+            total = total_of(result, rule) if rule.total and not rule.spread else math.nan
             table = next((table for table in reversed(files.tables) if _has_points(rule, table, frame)), None)
             if table is not None:
                 if judge is not None:  # VLMEvalKit marks grades that it can't read by numbers below 0
                     unread = ["a grade that can't be read" for cell in table[rule.points] if _number(cell) < 0]
                     judge.refuse_unread(unread, len(table))
-                return _with_points(
-                    rule, total, [max(_number(cell), 0) / rule.full for cell in table[rule.points]], table
-                )
-            if (rule.is_mean or rule.parts) and judge is None and not rule.points:
-                questions = grouped_ids(rule, rows) if rule.is_whole else [*range(len(rows))]
-                points = {}
-                for question, positions in _positions(questions).items():
-                    alone = rows.iloc[positions].reset_index(drop=True)
-                    points[question] = total_of(files.evaluate(rule, data_set, alone, None), rule) / 100
-                return _with_points(rule, total, [points[question] for question in questions], frame)
+                points = [max(_number(cell), 0) / rule.full for cell in table[rule.points]]
+                return _with_points(rule, total, _whole(rule, table, points), table)
+            if (rule.is_mean or rule.parts) and rule.total and not rule.points:
+                try:
+                    return _by_question(
+                        rule, data_set, rows, total, lambda each: files.evaluate(rule, data_set, each, judge)
+                    )
+                except Exception:  # its metric takes no part of the rows: the total alone is told
+                    if judge is None or rule.leaves_out:
+                        raise
     if math.isnan(total):
         raise EvaluatorError(f"VLMEvalKit wrote no table with a column '{rule.points}'.")
     return MetricResult(total, total, (), frame)
@@ -149,7 +150,7 @@ def _single(cell: Any) -> Any:
 
 def _refuse_unread(rule: Rule, tables: Sequence[Frame], judge: JudgeSession) -> None:
     column, start = rule.unread
-    table = next((table for table in reversed(tables) if column and column in table), None)
+    table = next((table for table in reversed(tables) if column in table), None)
     if table is not None:
         judge.refuse_unread([str(cell) for cell in table[column] if str(cell).startswith(start)], len(table))
 
@@ -165,17 +166,47 @@ def _number(cell: object) -> float:
 
 def _with_points(rule: Rule, total: float, points: list[float], rows: Frame) -> MetricResult:
     """Return the result with points; a total that is their mean is taken from them, so that it is not rounded."""
-    mean = mean_of_parts(replace(rule, parts=None), rows, points)
+    mean = mean_of_parts(replace(rule, parts=None, weight=None), rows, points)
     if not rule.is_mean and rule.parts is None:
         return MetricResult(total, mean, points, rows)
     value = mean_of_parts(rule, rows, points)
     is_off = abs(value - total) > max(ROUNDING, ROUNDING / 10 * rule.scale)
-    if rule.total and is_off and not (rule.caption.endswith(AT_MOST) and total > value):
+    may_be_more = rule.leaves_out or rule.caption.endswith(AT_MOST)
+    if rule.total and is_off and not (may_be_more and total > value):
         raise EvaluatorError(
             f"VLMEvalKit's total {total} is not what the points of its {len(points)} rows come to, {value}: this "
             "version of it counts differently."
         )
     return MetricResult(value, mean, points, rows)
+
+
+def _by_question(
+    rule: Rule, data_set: DataSet, rows: Frame, total: float, evaluate: Callable[[Frame], Any]
+) -> MetricResult:
+    """Return the result with points, for which each question is evaluated alone; a judge's replies are kept by now."""
+    questions = grouped_ids(rule, rows) if rule.is_whole else [*range(len(rows))]
+    points = {
+        question: total_of(evaluate(_alone(data_set, rows, positions)), rule) / 100
+        for question, positions in _positions(questions).items()
+    }
+    return _with_points(rule, total, [points[question] for question in questions], rows)
+
+
+def _alone(data_set: DataSet, rows: Frame, positions: list[int]) -> Frame:
+    """Return the rows of one question, once for each value of the columns that its rule spreads."""
+    values: Mapping[str, Sequence[object]] = data_set.spread
+    times = max(map(len, values.values()), default=1)
+    alone = rows.iloc[positions * times].reset_index(drop=True)
+    return alone.assign(**{name: [each[i % len(each)] for i in range(len(alone))] for name, each in values.items()})
+
+
+def _whole(rule: Rule, rows: Frame, points: list[float]) -> list[float]:
+    """Return the points of each row's question: of a group that is one, the lowest."""
+    if not rule.is_whole:
+        return points
+    questions = grouped_ids(rule, rows)
+    lowest = {question: min(points[i] for i in each) for question, each in _positions(questions).items()}
+    return [lowest[question] for question in questions]
 
 
 def _positions(questions: Sequence[Hashable]) -> dict[Hashable, list[int]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
 from soup.errors import EvaluatorError
 
-__all__ = ["OwnJudge"]
+__all__ = ["OwnClient", "OwnJudge"]
 
 
 class OwnJudge:
@@ -43,12 +44,44 @@ class OwnJudge:
         if match := re.search(self._readable, reply):
             self._unread.pop(prompt, None)
             return next(iter(match.groups()), reply)
+        return self.pass_over(prompt, temperature, reply)
+
+    def pass_over(self, prompt: str, temperature: float, reply: str) -> str:
+        """Remember a reply that can't be read, and return what stands for it."""
         self._unread.setdefault(prompt, {}).setdefault(temperature, []).append(reply)
         return self._otherwise or reply
 
     def unread(self) -> list[str]:
         """Return the replies that can't be read; of those that were asked for once more, warmer, the first."""
         return [reply for tries in self._unread.values() for reply in max(tries.values(), key=len)]
+
+
+class OwnClient:
+    """Stands for OpenAI's client, which a few of VLMEvalKit's functions ask by themselves."""
+
+    def __init__(self, judge: OwnJudge) -> None:
+        self._judge = judge
+        self.beta = self.chat = self.completions = self
+
+    def create(self, *, messages: Sequence[Mapping[str, str]], temperature: float = 0, **_: object) -> Any:
+        """Return the judge's reply to a text, in the client's form."""
+        return _in_client_form(content=self._judge.reply(messages[-1]["content"], temperature, ""))
+
+    def parse(
+        self, *, messages: Sequence[Mapping[str, str]], response_format: Any, temperature: float = 0, **_: object
+    ) -> Any:
+        """Return the judge's reply to a text, in the client's form, as an object of a class of pydantic's."""
+        prompt = messages[-1]["content"]
+        reply = self._judge.reply(prompt, temperature, "")
+        try:
+            parsed = response_format.model_validate_json(reply[reply.find("{") : reply.rfind("}") + 1])
+        except ValueError:
+            parsed = response_format.model_validate_json(self._judge.pass_over(prompt, temperature, reply))
+        return _in_client_form(parsed=parsed)
+
+
+def _in_client_form(**message: object) -> Any:
+    return SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(**message))])
 
 
 class _Judge:

@@ -10,7 +10,8 @@ from evaluators.vlmeval.rule import Rule
 
 __all__ = ["grouped_ids", "mean_of_parts"]
 
-Path = tuple[str, ...]
+Leaf = tuple[tuple[str, ...], float, float]
+"""Of a question: its part, and the part of that, and so on; how much it counts there; its points."""
 
 
 def grouped_ids(rule: Rule, frame: Frame) -> list[str]:
@@ -36,22 +37,29 @@ def mean_of_parts(rule: Rule, frame: Frame, points: Sequence[float]) -> float:
     """Return the total, 0 to 100, that points come to: the mean of the means of parts, which may have parts themselves.
 
     Args:
-        rule: Says in which part a row counts.
+        rule: Says in which part a row counts, and how much.
         frame: One row or more for each question.
         points: Of each row; a group that is one question counts once.
     """
     questions = grouped_ids(rule, frame) if rule.is_whole else range(len(frame))
     by_question = dict(zip(questions, points, strict=True))
-    if rule.parts is None:
+    if rule.parts is None and rule.weight is None:
         return 100 * math.fsum(by_question.values()) / len(by_question)
-    paths = dict(zip(questions, map(rule.parts, frame.to_dict("records")), strict=True))
-    return 100 * _mean([(paths[question], point) for question, point in by_question.items()])
+    leaves = {
+        question: (
+            rule.parts(row) if rule.parts else (),
+            rule.weight(row) if rule.weight else 1.0,
+            by_question[question],
+        )
+        for question, row in zip(questions, frame.to_dict("records"), strict=True)
+    }
+    return 100 * _mean([*leaves.values()])
 
 
-def _mean(leaves: Sequence[tuple[Path, float]]) -> float:
-    parts: dict[str, list[tuple[Path, float]]] = {}
-    for path, point in leaves:
-        if path:
-            parts.setdefault(path[0], []).append((path[1:], point))
-    means = [_mean(part) for part in parts.values()] or [point for _, point in leaves]
-    return math.fsum(means) / len(means)
+def _mean(leaves: Sequence[Leaf]) -> float:
+    parts: dict[str, list[Leaf]] = {}
+    for (part, *rest), weight, point in (leaf for leaf in leaves if leaf[0]):
+        parts.setdefault(part, []).append((tuple(rest), weight, point))
+    if parts:
+        return math.fsum(map(_mean, parts.values())) / len(parts)
+    return math.fsum(weight * point for _, weight, point in leaves) / (math.fsum(leaf[1] for leaf in leaves) or 1.0)

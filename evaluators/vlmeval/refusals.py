@@ -47,17 +47,12 @@ IMAGES: Mapping[str, str] = {
         "its metrics, a BERT model among them, are fetched from the Hub while answers are scored",
     ),
     **_all(
-        "MathCanvas SimpleVQA",
-        "its `evaluate` asks OpenAI's own client, whatever judge is named, and goes on where that fails",
-    ),
-    **_all(
         "MMLongBench DUDE SlideVQA",
         "VLMEvalKit shows its pages to ten models that it lists by name, and to no other",
     ),
     "AffordanceDataset": "VLMEvalKit's metric stops with an error at the first answer that is no Python list",
     "CMMMU": "VLMEvalKit counts an answer to a blank once for each spelling that it holds, and draws ties at random",
-    "GOBenchDataset": "VLMEvalKit leaves answers it can't read out of the mean: a model that fails to answer gains",
-    "HiPhODataset": "VLMEvalKit leaves problems that its grading fails on out of the total",
+    "HiPhO_ALL": "it is several data sets together: name IPhO_2024, IPhO_2025 and so on",
     "MMDUDataset": "its questions are turns of one conversation",
     "MMMath": "VLMEvalKit's time limit for comparing formulas fails in its threads, so that only equal texts are right",
     "NaturalBenchDataset": "VLMEvalKit's metric accepts exactly 7,600 rows, so that no part of them can be scored",

@@ -29,6 +29,10 @@ class Rule:
             the character of an index before which it names them.
         is_whole: Whether such a group is one question, and has points as a whole.
         parts: Of a row, in which part it counts, and in which part of that: the total is the mean of the parts' means.
+        spread: The columns of which VLMEvalKit expects each value in any part: a question is scored alone, once with
+            each, and the total is the mean.
+        weight: Of a row, how much it counts; without it all rows count alike.
+        leaves_out: Whether VLMEvalKit leaves questions out of its total that it can't read: here they count as 0.
         is_exact: Whether `round` is left out, where its totals and so the points of a question have few decimals.
         caption: In words, what a score counts, where the total's name does not say it.
         unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
@@ -39,8 +43,10 @@ class Rule:
         replies: A pattern that is found in each of a judge's replies that can be read; empty: any reply can. If it has
             a group, that is all of the reply that VLMEvalKit gets.
         otherwise: What stands for a reply that can't be read, where VLMEvalKit stops with an error at one.
+        tries: How often VLMEvalKit asks, no warmer, for a reply that can't be read.
         reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
         columns: What its table must have beside the index; without some, VLMEvalKit counts all answers as wrong.
+        zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
         by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
     """
 
@@ -53,18 +59,23 @@ class Rule:
     group: tuple[str, ...] | int | str = ()
     is_whole: bool = False
     parts: Callable[[Row], tuple[str, ...]] | None = None
+    spread: str = ""
+    weight: Callable[[Row], float] | None = None
+    leaves_out: bool = False
     is_exact: bool = False
     caption: str = ""
-    unread: tuple[str, str] = ("", "")
+    unread: tuple[str, str] = ("log", "Fail to Judge")
     suffix: str = "tsv"
     takes_model: bool = True
     packages: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     replies: str = ""
     otherwise: str = ""
+    tries: int = 1
     reads_itself: bool = False
     by_index: bool = False
     columns: str = ""
+    zeros: str = ""
 
     @property
     def description(self) -> str:

@@ -49,11 +49,25 @@ def _graph_parts(row: Row) -> tuple[str, ...]:
     return next((kind for kind, problems in kinds.items() if problem in problems), ""), problem
 
 
+def _sources(row: Row) -> tuple[str, ...]:
+    """Return the source of a question about flat pictures: their means count alike."""
+    return (str(row.get("source")),) if row["split"] == "2D" else ()
+
+
+def _physics_points(row: Row) -> float:
+    """Return the points that a problem of an olympiad has."""
+    library = vlmeval_module("dataset.hipho").HiPhODataset
+    return float(sum(library._safe_parse_points_field(None, row["points"])))
+
+
 RULES: Mapping[str, Rule] = {
     # By matching alone.
-    **_for("MMVP", Rule("Overall", 100, is_mean=False, points="hit", judge="may", group=2, columns="answer")),
+    **_for("MMVP", Rule("Overall", 100, points="hit", judge="may", group=2, is_whole=True, columns="answer")),
     **_for("MMSci", Rule("Overall/Avg", 100, "hit", is_mean=False, judge="may", columns="answer")),
-    **_for("CVBench", Rule("Overall", 100, "hit", is_mean=False, judge="may", columns="question answer split")),
+    **_for(
+        "CVBench",
+        Rule("Overall", 100, "hit", is_mean=False, parts=_sources, judge="may", columns="question answer split"),
+    ),
     **_for(
         "HRBenchDataset",
         Rule("Average&all/accuracy", 100, "hit", is_mean=False, judge="may", columns="answer category cycle_category"),
@@ -73,11 +87,19 @@ RULES: Mapping[str, Rule] = {
     **_for("TallyQA", Rule("TallyQA", 100, columns="answer")),
     **_for(
         "VLMBlind",
-        Rule("*", 100, is_mean=False, caption="mean of the tasks' shares of right answers", columns="task answers"),
+        Rule(
+            "*",
+            100,
+            is_mean=False,
+            parts=lambda row: (row["task"],),
+            caption="mean of the tasks' shares of right answers",
+            columns="task answers",
+        ),
     ),
-    # VLMEvalKit divides by the number of each category, so that a row by itself fails: there are no points.
-    **_for("VisuLogic", Rule("Overall/acc", 1, is_mean=False, columns="answer category")),
-    **_for("PuzzleVQA VisualPuzzles", Rule("overall/acc", 1, is_mean=False, columns="answer category")),
+    # VLMEvalKit divides by the number of each category.
+    **_for("VisuLogic", Rule("Overall/acc", spread="category", columns="answer category")),
+    **_for("PuzzleVQA", Rule("overall/acc", spread="category", columns="answer category")),
+    **_for("VisualPuzzles", Rule("overall/acc", spread="category difficulty", columns="answer category difficulty")),
     **_for("XLRSBench", Rule("Overall micro", 100, judge="may")),
     **_for("OmniEarthMCQBench", Rule("Overall micro", 100)),
     **_for(
@@ -113,6 +135,7 @@ RULES: Mapping[str, Rule] = {
     **_for("TopViewRS", Rule("Overall", 100, "hit", is_mean=False, judge="may", columns="answer")),
     **_for("TreeBench", Rule("Overall", 100, "score", suffix="xlsx", columns="answer category target_instances")),
     **_for("RefSpatialDataset", Rule("Overall/Success Rate (%)", 1, "success", columns="mask")),
+    **_for("GOBenchDataset", Rule("Overall", leaves_out=True, columns="answer")),
     **_for("VLMsAreBiased", Rule("overall_acc", 100, columns="ground_truth topic")),
     # Weighted F1 over the flags of all questions: it counts wrong yes and wrong no apart, and the points of a question
     # are one number, from which neither follows.
@@ -211,6 +234,43 @@ RULES: Mapping[str, Rule] = {
         ),
     ),
     # By a judge.
+    **_for(
+        "SimpleVQA",
+        Rule(
+            "is_correct/1",
+            100,
+            judge="always",
+            caption="right answers",
+            replies=r'"\s*:\s*(?:\{\s*"conclusion"\s*:\s*)?"\**(?:正确|错误|未尝试)',
+            otherwise='{"预测答案0": "错误"}',
+            columns="answer",
+        ),
+    ),
+    **_for(
+        "MathCanvas",
+        Rule(
+            "overall_summary/weighted_accuracy",
+            judge="always",
+            leaves_out=True,
+            is_exact=True,
+            otherwise='{"analysis": "", "gt_answers": [""], "pred_answers": [null], "correctness": [false]}',
+            columns="answer",
+        ),
+    ),
+    **_for(
+        "HiPhODataset",
+        Rule(
+            "score_rate",
+            judge="always",
+            leaves_out=True,
+            weight=_physics_points,
+            suffix="xlsx",
+            caption="earned points, of all points",
+            replies=r"\d|^\s*\[?(?:Inc|C)orrect\]?\s*$",
+            otherwise=r"\boxed{0}",
+            columns="answer points",
+        ),
+    ),
     **_for("MathVision LENS", Rule("Overall/acc", 1, judge="always")),
     **_for("LogicVista", Rule("Overall/acc", 1, "hit", judge="always", columns="answer skill")),
     **_for("OCR_Reasoning MMOral_OPG_OPEN", Rule("Overall/acc", 1, judge="always")),
@@ -231,9 +291,28 @@ RULES: Mapping[str, Rule] = {
     **_for("SFE", Rule("Overall", 1, "score", full=9, is_mean=False, judge="always", columns="answer")),
     **_for(
         "CoreCognition",
-        Rule("Overall", 1, "correct", judge="always", columns="answer question_type category l2-category"),
+        Rule(
+            "Overall",
+            1,
+            "correct",
+            judge="always",
+            replies=r"^\s*(?:[A-Za-z]|(?i:yes|no))\s*$",
+            tries=3,
+            columns="answer question_type category l2-category",
+        ),
     ),
-    **_for("MaCBench MMVMBench", Rule("Overall", 100, judge="always", columns="answer")),
+    **_for(
+        "MaCBench",
+        Rule(
+            "Overall",
+            100,
+            judge="always",
+            columns="answer",
+            replies=r"\[ANSWER\](?s:.*)\[/ANSWER\]",
+            zeros="relative_tolerance",
+        ),
+    ),
+    **_for("MMVMBench", Rule("Overall", 100, judge="always", replies="(?i)yes|no", columns="answer")),
     **_for("MathVerse", Rule("Overall/Overall", 1, "score", judge="always")),
     **_for("MMReason MMEReasoning", Rule("Overall", 1, "score", judge="always")),
     **_for("SeePhys", Rule("Overall/Accuracy (%)", 1, judge="always")),

@@ -27,6 +27,7 @@ class Toy:
     may_be_empty: bool = True  # whether VLMEvalKit survives an answer that reads back as a missing cell
     fails_on: tuple[str, ...] = ()  # answers at which VLMEvalKit's metric stops with an error
     decimals: int = 2  # to which VLMEvalKit rounds the total, or more
+    leaves_out: bool = False  # whether VLMEvalKit leaves out answers that can't be read, which count as 0 here
     grade: Callable[[str], str] | None = None  # what a judge replies to a prompt, where the tests' own reply is none
 
 
@@ -406,13 +407,16 @@ JUDGED: dict[str, Toy] = {
     ),
     "MaCBench": Toy(
         lambda: [
-            question(i, question=f"<{i}> {{image}}?", answer=i, category="lab", relative_tolerance=None)
+            question(i, question=f"<{i}> {{image}}?", answer=i, category="lab", relative_tolerance=0.02)
             for i in range(1, 25)
         ],
         overall,
     ),
     "MMVMBench": Toy(
-        lambda: answers_rows(lambda i: f"pair {i}", match_type=lambda i: f"[{1 + i % 8}]"), overall, may_be_empty=False
+        lambda: answers_rows(lambda i: f"pair {i}", match_type=lambda i: f"[{1 + i % 8}]"),
+        overall,
+        may_be_empty=False,
+        grade=lambda prompt: ["[YES]", "[NO]"][len(prompt) % 2],
     ),
     "MMVet_Hard": Toy(
         lambda: answers_rows(lambda i: f"mouse {i}", category=lambda i: ["rec", "ocr,math", "know,gen", "spat"][i % 4]),

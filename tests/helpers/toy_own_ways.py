@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from ast import literal_eval
 
 from tests.helpers.toy_data_sets import Toy, answers_rows, image, key, question
@@ -123,6 +124,31 @@ def compares(prompt):
     return str(int(truth in prediction))
 
 
+def names_right(prompt):
+    """Say in SimpleVQA's form whether the reference is in the answer; now and then in the form of another model."""
+    truth, _, prediction = prompt.rpartition("正确答案: ")[2].partition("预测答案: ")
+    verdict = "正确" if truth.strip() in prediction else ["错误", "未尝试", "错误, 因为不同"][len(prediction) % 3]
+    shown = {"conclusion": f"**{verdict}**"} if len(prediction) % 2 else verdict
+    return f"```json\n{json.dumps({'预测答案0': shown}, ensure_ascii=False)}\n```"
+
+
+def compares_parts(prompt):
+    """Compare the parts of a solution with those of the reference, in MathCanvas' form."""
+    facts, _ = json.JSONDecoder().raw_decode(prompt.rpartition("**INPUT DATA:**\n")[2])
+    truths = re.findall(r"<\d>(.*?)</\d>", facts["ground_truth_answer"]) or [facts["ground_truth_answer"]]
+    right = [truth in facts["prediction_solution"] for truth in truths]
+    return json.dumps(
+        {"analysis": "", "gt_answers": truths, "pred_answers": [None] * len(truths), "correctness": right}
+    )
+
+
+def grades_physics(prompt):
+    """Grade a criterion by the length of the solution, and an answer by whether it is the reference."""
+    if "GRADING CRITERION" in prompt:
+        return rf"\boxed{{{len(prompt.partition('SOLUTION:')[2]) % 4 / 10}}}"
+    return "[Correct]" if len(prompt) % 3 == 0 else "[Incorrect]"
+
+
 def mean_by_rows(result):
     """VGRPBench tells a share for each of its kinds, of equally many puzzles here."""
     return float(result["Answer Score"].mean())
@@ -164,6 +190,20 @@ TOYS: dict[str, Toy] = {
     ),
     "ChartBench": Toy(chart_rows, column("all", 1)),
     "npmm": Toy(graph_rows, column("AR", 1), decimals=1),
+    "GOBench": Toy(
+        lambda: answers_rows(
+            lambda i: "\n".join(
+                [
+                    f"Reality Assessment Score: 0.{i % 5 + 2}",
+                    f"Aesthetics Rating: 0.{i % 7 + 1}",
+                    "Instruction Consistency Rating: 0.5",
+                ]
+            )
+        ),
+        column("Overall", 1),
+        right=lambda row: row["answer"].replace("Reality Assessment Score", "Total Score for Reality Assessment"),
+        leaves_out=True,
+    ),
     "GroundingME": Toy(
         lambda: answers_rows(
             lambda i: repr([i, i, i + 40, i + 30]),
@@ -217,6 +257,39 @@ JUDGED: dict[str, Toy] = {
         mean_by_rows,
         may_be_empty=False,
         grade=formats_board,
+    ),
+    "SimpleVQA": Toy(
+        lambda: answers_rows(lambda i: f"人物 {i}."),
+        lambda result: 100 * float(result[result[0] == "is_correct"][1].iloc[0]),
+        grade=names_right,
+    ),
+    "MathCanvas-Bench": Toy(
+        lambda: [
+            {**row, "question": f"{row['question']} <image>"}
+            for row in answers_rows(
+                lambda i: "".join(f"<{k}>x{k}={i}</{k}>" for k in range(1, 1 + i % 5)) if i % 5 > 1 else f"x={i}"
+            )
+        ],
+        lambda result: result["overall_summary"]["weighted_accuracy"],
+        right=lambda row: re.sub(r"<.*?>", " ", row["answer"]),
+        decimals=1,
+        grade=compares_parts,
+    ),
+    "IPhO_2025": Toy(
+        lambda: answers_rows(
+            lambda i: json.dumps([rf"\boxed{{{i}.5 m}}"]),
+            context=lambda i: "A ball falls.",
+            information=lambda i: None,
+            answer_type=lambda i: '["Numerical Value"]',
+            unit=lambda i: '["m"]',
+            points=lambda i: json.dumps([0.5 + i % 3]),
+            marking=lambda i: json.dumps([["0.3 for energy", "0.2 for time"], ["0.4 for force"], []][i % 3]),
+            modality=lambda i: "text+illustration figure",
+            field=lambda i: "Mechanics",
+        ),
+        key("score_rate", 1),
+        right=lambda row: rf"So \boxed{{{row['index']}.5 m}}",
+        grade=grades_physics,
     ),
     "VL-RewardBench": Toy(ranked_rows, column("Overall Consistency"), right=better, grade=names_better),
     "PhyX_mini_OE": Toy(

@@ -12,6 +12,7 @@ import re
 import sys
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas
 import pytest
@@ -59,7 +60,8 @@ def grade(prompt, temperature=0):
     if "on a scale from 0 to 9" in prompt:
         return str(len(prompt) % 10)
     if "[Begin Response]" in prompt:
-        return ["yes", "no"][len(prompt) % 2]
+        truth, response = re.findall(r"\[Begin (?:Ground-Truth|Response)\](.*?)\[End", prompt, re.DOTALL)[-2:]
+        return f"[Begin Correctness]{'yes' if truth in response else 'no'}[End Correctness]"
     if "[ANSWER]" in prompt:
         return f"[ANSWER]{prompt.rpartition(chr(10))[2]}[/ANSWER]"
     return ["yes", "no", "A"][len(prompt) % 3]
@@ -82,6 +84,22 @@ class StandIn:
     def generate(self, prompt, temperature=0, **_):
         parts = prompt if isinstance(prompt, list) else [prompt]
         return self.reply("\n".join(part["value"] if isinstance(part, dict) else part for part in parts))
+
+
+class ClientStandIn:
+    """The same judge behind OpenAI's client."""
+
+    def __init__(self, plays):
+        self.plays = plays
+        self.beta = self.chat = self.completions = self
+
+    def create(self, messages, **settings):
+        message = SimpleNamespace(content=self.plays(messages[0]["content"], settings["temperature"]))
+        return SimpleNamespace(choices=[SimpleNamespace(message=message)])
+
+    def parse(self, messages, response_format, **settings):
+        parsed = response_format.model_validate_json(self.plays(messages[0]["content"], settings["temperature"]))
+        return SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(parsed=parsed))])
 
 
 @pytest.fixture
@@ -157,6 +175,8 @@ def theirs(name, rows, answers, directory, monkeypatch):
         for name_of_module, imported in [*sys.modules.items()]:
             if name_of_module.startswith("vlmeval.") and hasattr(imported, "build_judge"):
                 patch.setattr(imported, "build_judge", judge_of(name) if entry.needs_judge else no_judge)
+            if name_of_module.startswith("vlmeval.") and hasattr(imported, "OpenAI"):
+                patch.setattr(imported, "OpenAI", lambda **_: ClientStandIn(plays(name)))
         if "load_dataset(" in inspect.getsource(base.load_data):  # from the Hub: the table that it would make is here
             patch.setattr(base, "load_data", lambda self, dataset: base.prepare_tsv(self, "here"))
         data_set = base(dataset=name)
@@ -190,7 +210,8 @@ def test_a_judged_score_is_what_vlmevals_own_evaluate_says(name, kind, settings,
         score = VLMEval(judged).evaluate(scripted(tmp_path, answers), Benchmark(name, "vlmeval", name))
     total = JUDGED[name].total(theirs(name, rows, answers, tmp_path / "o", monkeypatch))
     assert score.value == pytest.approx(total, abs=0.051)  # VLMEvalKit rounds one of them to a decimal
-    assert score.n == len(rows)
+    assert score.n == len(score.questions) == len(rows)
+    assert 2 < score.value < 98 or kind == "all right"
 
 
 @pytest.mark.parametrize("kind", ["all right", "half right"])
@@ -202,6 +223,9 @@ def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, settings, tmp_
     answers = {str(row["index"]): answer for row, answer in zip(rows, given, strict=True)}
     score = VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark(name, "vlmeval", name))
     total = TOYS[name].total(theirs(name, rows, answers, tmp_path / "o", monkeypatch))
+    if TOYS[name].leaves_out and kind == "half right":
+        unread = sum("Aesthetics" not in answer for answer in given)
+        total *= 1 - unread / len(rows)
     assert score.value == pytest.approx(total, abs=0.51 * 0.1 ** TOYS[name].decimals)
     if kind == "all right":
         assert score.value == pytest.approx(100 if name != "MME" else 100 * 1000 / 2800, abs=0.01)
@@ -230,7 +254,7 @@ def test_a_data_set_is_found_by_its_own_name_with_and_without_the_prefix():
         ("SArena", "runs or renders what the model wrote as code"),
         ("CMMMU_VAL", "once for each spelling that it holds"),
         ("WeMath", "the 525 problems of the whole set"),
-        ("GOBench", "a model that fails to answer gains"),
+        ("HiPhO_ALL", "it is several data sets together: name IPhO_2024"),
         ("OmniDocBench", "with all rows of its own file"),
         ("MMLongBench_DOC", "to ten models that it lists by name, and to no other"),
         ("MM-Math", "so that only equal texts are right"),
@@ -238,7 +262,7 @@ def test_a_data_set_is_found_by_its_own_name_with_and_without_the_prefix():
         ("SIUO", "SIUO: not judged here: it is two data sets together: name SIUO_GEN and SIUO_MCQ"),
         ("MMMB", "it is several data sets together: name MMMB_ar, MMMB_cn"),
         ("MVBench_8frame", "it shows parts of films"),
-        ("Video-MME_1fps", "films are shown here as a number of frames, without subtitles or sound"),
+        ("Video-MME_1fps", "films are shown here as a number of frames, and by no other setting"),
         ("VLRMBench_Foresight", "by `is True`, which no cell of a table is"),
         ("XSTest", "its questions are texts without images"),
         ("Xyzzy", "Unknown benchmark 'Xyzzy'. soup list benchmarks --all lists what VLMEvalKit has"),
@@ -290,7 +314,7 @@ def test_each_class_of_the_installed_vlmeval_has_a_rule_or_a_reason(table):
 
 def test_no_class_has_both_a_rule_and_a_reason_and_no_reason_is_of_a_class_that_is_gone():
     classes = {owner.name for table in TABLES for owner in classes_in(table)}
-    assert {*REFUSED} - classes == {"VLRMBench_Foresight"}  # one data set of a class
+    assert {*REFUSED} - classes == {"VLRMBench_Foresight", "HiPhO_ALL"}  # data sets of a class
     assert not {*REFUSED} & {*RULES, *(name for names in IN_MEMORY.values() for name in names)}
 
 
@@ -298,6 +322,17 @@ def test_a_class_that_vlmeval_adds_is_refused_until_it_has_a_rule(settings, monk
     monkeypatch.setattr(catalog, "REFUSED", {})
     with pytest.raises(EvaluatorError, match="MIA-Bench: not judged here: no rule says how VLMEvalKit's result"):
         VLMEval(settings).identity(Benchmark("m", "vlmeval", "MIA-Bench"))
+
+
+def test_a_number_without_a_tolerance_may_be_right(settings, tmp_path):
+    rows = [{**row, "relative_tolerance": None} for row in put(tmp_path, "MaCBench")]
+    write_tsv(tmp_path / "LMUData" / "MaCBench.tsv", rows)
+    answers = {str(row["index"]): str(row["answer"] * (1 if row["index"] % 2 else 1.05)) for row in rows}
+    with JudgeServer(plays("MaCBench")) as server:
+        score = VLMEval(judged_settings(settings, server)).evaluate(
+            scripted(tmp_path, answers), Benchmark("m", "vlmeval", "MaCBench")
+        )
+    assert score.value == 50
 
 
 def test_a_judge_may_read_answers_of_any_data_set_that_has_a_use_for_one(settings, tmp_path):
@@ -328,6 +363,16 @@ def test_names_of_vlmeval_are_its_own_again_afterwards(settings, tmp_path):
     after = {name: vars(module) for name, module in sys.modules.items() if name in before}
     assert not [name for name in before if "eval" in after[name] and "eval" not in before[name]]
     assert all(after["vlmeval.smp.file"][name] is before["vlmeval.smp.file"][name] for name in ("load", "dump"))
+
+
+def test_a_problem_of_an_olympiad_without_a_picture_is_asked_as_a_text(settings, tmp_path):
+    rows = put(tmp_path, "IPhO_2025")
+    rows[1]["image"] = "NO_IMAGE_PLACEHOLDER_" + 50 * "x"
+    write_tsv(tmp_path / "LMUData" / "IPhO_2025.tsv", rows)
+    benchmark = Benchmark("i", "vlmeval", "IPhO_2025")
+    data_set = VLMEval(settings)._data_set(known_benchmark(benchmark), benchmark)
+    kinds = [[part["type"] for part in data_set.build_prompt(data_set.data.iloc[i])] for i in (0, 1)]
+    assert kinds == [["image", "text"], ["text"]]
 
 
 def test_pairs_are_told_by_the_index_as_it_stands_in_the_file(settings, tmp_path):
@@ -361,8 +406,11 @@ def test_the_points_of_questions_are_told_where_vlmeval_tells_totals_alone(setti
     assert score.questions == {str(row["index"]): float(row["index"] % 3 > 0) for row in rows}
 
 
-TOTALS = ("npmm", "ChartBench", "VLRMBench_MultiSolution", "SparBench_tiny", "CRPE_EXIST", "VisFactor")
-"""Data sets whose totals are means of parts' means, or count groups."""
+TOTALS = (
+    *("npmm", "ChartBench", "VLRMBench_MultiSolution", "SparBench_tiny", "CRPE_EXIST", "VisFactor", "MMVP"),
+    *("CV-Bench-2D", "VLMBlind", "VisuLogic", "PuzzleVQA", "VisualPuzzles"),
+)
+"""Data sets whose totals are means of parts' means, or count groups, or are told without points."""
 
 
 @pytest.mark.parametrize("name", TOTALS)
@@ -376,7 +424,7 @@ def test_a_soup_that_is_asked_a_part_has_the_total_of_all_by_vlmevals_own_evalua
     # Every third question is wrong by all singles, every second disputed.
     tables = {
         digest: {
-            str(row["index"]): "" if i // 4 % 3 == 0 else mixed[i] if i // 4 % 2 and number else right[i]
+            str(row["index"]): "wrong" if i // 4 % 3 == 0 else mixed[i] if i // 4 % 2 and number else right[i]
             for i, row in enumerate(rows)
         }
         for number, digest in enumerate(("first", "second"))
@@ -434,7 +482,13 @@ def test_a_judge_that_fails_is_an_error_where_vlmevals_function_would_count_its_
         VLMEval(judged_settings(settings, server)).evaluate(scripted(tmp_path, answers), benchmark)
 
 
-@pytest.mark.parametrize("name", ["CharXiv_reasoning_val", "VL-RewardBench", "MMRarebench_Treatment", "PhyX_mini_OE"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CharXiv_reasoning_val", "VL-RewardBench", "MMRarebench_Treatment", "PhyX_mini_OE", "PathVQA_VAL"),
+        *("SimpleVQA", "MathCanvas-Bench", "IPhO_2025", "SFE", "CoreCognition", "MaCBench", "MMVMBench"),
+    ],
+)
 def test_a_judge_whose_replies_are_not_of_the_form_is_an_error(name, settings, tmp_path):
     rows = put(tmp_path, name)
     answers = {str(row["index"]): "as I see it" for row in rows}
