@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from soup.errors import EvaluatorError
@@ -239,23 +239,35 @@ def test_all_workers_share_a_round_that_a_fast_model_is_through_with_in_a_second
     assert all(min(sizes[:-1]) >= 128 for sizes in rounds), "enough at once to fill a batch"
 
 
-def test_a_worker_that_is_soon_done_has_its_next_chunk_already_and_no_other_worker_lacks_it():
-    suite = suite_of({"fast": (2000, 1), "slow": (777, 1)})
-    for fast_question in (0.001, 0.03):
-        spares = []
+SPEEDS = st.dictionaries(st.sampled_from("abc"), st.tuples(st.integers(1, 1500), st.floats(-3, -1)), min_size=1)
 
-        def seconds(number, chunk, fast_question=fast_question):
-            return sum(fast_question if request[0] == "fast" else 2 * fast_question for request in chunk.requests)
 
-        pool, workers = dealing(suite, 3, seconds=seconds)
-        run(pool, [task_of("first", suite)])
-        pool.start(task_of("second", suite))
-        while workers.jobs:
-            left = {number: end - workers.now for end, _, number, _, _ in workers.jobs}
-            spares += [left[number] for number in workers.spare]
-            assert not (workers.free and workers.spare), "no chunk waits while a worker does"
-            pool.wait()
-        assert 0 < max(spares) < SPARE_SECONDS
+@settings(deadline=None)
+@given(benchmarks=SPEEDS, size=st.integers(2, 6))
+@example(benchmarks={"a": (267, -2.39), "b": (658, -2.72), "c": (136, -2.0)}, size=4)
+def test_a_worker_that_is_soon_done_has_its_next_chunk_already_and_no_other_worker_lacks_it(benchmarks, size):
+    suite = suite_of({name: (count, 1) for name, (count, _) in benchmarks.items()})
+
+    def seconds(number, chunk):
+        return sum(10 ** benchmarks[request[0]][1] for request in chunk.requests)
+
+    pool, workers = dealing(suite, size, seconds=seconds)
+    run(pool, [task_of("first", suite)])  # what a question takes is known from now on
+    pool.start(task_of("second", suite))
+    while workers.jobs:
+        left = {number: end - workers.now for end, _, number, _, _ in workers.jobs}
+        spares = [left[number] for number in workers.spare]
+        assert all(seconds < SPARE_SECONDS for seconds in spares)
+        assert not (workers.free and any(seconds > 1e-9 for seconds in spares)), "no chunk waits while a worker does"
+        pool.wait()
+
+
+def test_small_chunks_are_given_before_they_are_needed():
+    suite = suite_of({"a": (4000, 1)})
+    pool, workers = dealing(suite, 3, seconds=lambda number, chunk: 0.001 * len(chunk.positions))
+    run(pool, [task_of("first", suite)])
+    pool.start(task_of("second", suite))
+    assert len(workers.spare) == 3
 
 
 def test_a_worker_that_goes_on_with_the_next_candidate_beforehand_never_comes_back():
