@@ -297,14 +297,14 @@ CLONES static int NAME(dots)(const T *const *x, int around, int lead, int64_t co
     return 1;
 }
 
-/* The bits of |x - base| as float32, which are ordered as the magnitudes are, of a unit: those from low to last go to
+/* The bits of |x - base| as float32, which are ordered as the magnitudes are, of a unit: those from low, above 0, to last go to
    `inside`, less low, in any order. Returns how many; `over` is how many are above last, `moved` how many are not 0, and
    `sum` the sum of the differences. */
 INLINE int64_t NAME(magnitudes_of_unit)(const T *x, const A *middle, uint32_t low, uint32_t last, uint32_t *inside,
                                         int64_t *moved, int64_t *over, double *sum)
 {
     A differences[UNIT];
-    uint32_t bits[UNIT], width = last - low, not_zero = 0, above = 0, any[LANES] = {0};
+    uint32_t bits[UNIT], width = last - low, not_zero = 0, above = 0, rows[LANES] = {0};
     double lanes[LANES] = {0};
     int64_t filled = 0;
     for (int i = 0; i < UNIT; i++) {
@@ -313,21 +313,19 @@ INLINE int64_t NAME(magnitudes_of_unit)(const T *x, const A *middle, uint32_t lo
         not_zero += bits[i] != 0;
         above += bits[i] > last;
     }
-    for (int row = 0; row < UNIT; row += LANES)
+    for (uint32_t row = 0, bit = 1; row < UNIT; row += LANES, bit *= 2)
         for (int i = 0; i < LANES; i++) {
             lanes[i] += (double)differences[row + i];
-            any[i] |= bits[row + i] - low <= width; /* low is above 0 */
+            rows[i] |= bit & -(uint32_t)(bits[row + i] - low <= width); /* a mask: GCC vectorises no choice here */
         }
-    int some[LANES], count = 0; /* the lanes that have any: few lie inside; without branches, which could not be foreseen */
+    int some[LANES], count = 0; /* the lanes in which any lie: few do; without branches, which could not be foreseen */
     for (int i = 0; i < LANES; i++) {
         some[count] = i;
-        count += any[i] != 0;
+        count += rows[i] != 0;
     }
     for (int i = 0; i < count; i++)
-        for (int row = 0; row < UNIT; row += LANES) {
-            inside[filled] = bits[row + some[i]] - low;
-            filled += bits[row + some[i]] - low <= width;
-        }
+        for (uint32_t rest = rows[some[i]]; rest; rest &= rest - 1)
+            inside[filled++] = bits[__builtin_ctz(rest) * LANES + some[i]] - low;
     *sum = sum_of_lanes(lanes);
     *moved += not_zero;
     *over += above;
