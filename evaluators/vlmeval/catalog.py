@@ -49,10 +49,11 @@ FILM_KINDS = {
     "QBench_Video_VQA": OPEN,
     "VideoMMEv2": CHOICE,
     "MVUEval": CHOICE,
+    "MovieChat1k": OPEN,
 }
 PARTS_OF_FILMS = (
     *("TempCompass_MCQ", "TempCompass_YorN", "TempCompass_Captioning"),
-    *("MLVU_MCQ", "MLVU_OpenEnded", "QBench_Video_MCQ", "QBench_Video_VQA"),
+    *("MLVU_MCQ", "MLVU_OpenEnded", "QBench_Video_MCQ", "QBench_Video_VQA", "MovieChat1k"),
 )
 """Data sets of which VLMEvalKit has names for numbers of frames only all together; so are their classes called."""
 DEFAULT_FRAMES = 8

@@ -64,7 +64,10 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     """
     load_inner_imports(type(data_set))
     with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder:
-        files, own_judge = OwnFiles(Path(folder), data_set.dataset_name), OwnJudge(judge, rule.replies, rule.otherwise)
+        files, own_judge = (
+            OwnFiles(Path(folder), data_set.dataset_name),
+            OwnJudge(judge, rule.replies, rule.otherwise, Path(folder)),
+        )
         names = {**files.names(judge), "build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}
         if rule.is_exact:
             names["round"] = lambda number, *_: number
@@ -185,10 +188,14 @@ def _by_question(
 ) -> MetricResult:
     """Return the result with points, for which each question is evaluated alone; a judge's replies are kept by now."""
     questions = grouped_ids(rule, rows) if rule.is_whole else [*range(len(rows))]
-    points = {
-        question: total_of(evaluate(_alone(data_set, rows, positions)), rule) / 100
-        for question, positions in _positions(questions).items()
-    }
+    points = {}
+    for question, positions in _positions(questions).items():
+        try:
+            points[question] = total_of(evaluate(_alone(data_set, rows, positions)), rule) / 100
+        except EvaluatorError:  # it has no total
+            if not rule.leaves_out:
+                raise
+            points[question] = 0.0
     return _with_points(rule, total, [points[question] for question in questions], rows)
 
 

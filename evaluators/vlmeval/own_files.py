@@ -15,6 +15,19 @@ from evaluators.vlmeval.stand_ins import SerialPool, SilentBar, SilentLogger, St
 __all__ = ["OwnFiles"]
 
 
+class _Maker:
+    """Stands for a class of VLMEvalKit's in its class methods: it makes the data set that there is already."""
+
+    def __init__(self, data_set: DataSet) -> None:
+        self._data_set = data_set
+
+    def __call__(self, *_: object) -> DataSet:
+        return self._data_set
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data_set, name)
+
+
 class OwnFiles:
     """What `evaluate` reads and writes: Excel's files stay in memory, every table is remembered as it was written."""
 
@@ -47,7 +60,7 @@ class OwnFiles:
         elif rule.judge == "may":
             settings |= {"model": "exact_matching"}
         if rule.reads_itself:  # of a class method the first argument makes the data set: these rows are it
-            return type(data_set).evaluate.__func__(lambda *_: data_set, file, **settings)
+            return getattr(data_set.evaluate, "__func__", data_set.evaluate)(_Maker(data_set), file, **settings)
         return data_set.evaluate(file, **settings)
 
     def names(self, judge: JudgeSession | None) -> dict[str, object]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,10 +24,11 @@ class OwnJudge:
         readable: A pattern that is found in each reply that can be read; empty: any reply can. If it has a group, that
             is all of a reply that VLMEvalKit is handed.
         otherwise: What VLMEvalKit is handed in place of a reply that can't be read; empty: the reply.
+        folder: Where images that the judge is shown are kept as files.
     """
 
-    def __init__(self, session: JudgeSession | None, readable: str, otherwise: str = "") -> None:
-        self.session, self._readable, self._otherwise = session, readable, otherwise
+    def __init__(self, session: JudgeSession | None, readable: str, otherwise: str, folder: Path) -> None:
+        self.session, self._readable, self._otherwise, self._folder = session, readable, otherwise, folder
         self.failures: list[EvaluatorError] = []
         self._unread: dict[str, dict[float, list[str]]] = {}  # replies by prompt and temperature
 
@@ -32,12 +36,12 @@ class OwnJudge:
         """Return a judge with VLMEvalKit's settings."""
         return _Judge(self, settings)
 
-    def reply(self, prompt: str, temperature: float, system: str) -> str:
-        """Return the reply to a prompt."""
+    def reply(self, prompt: str, temperature: float, system: str, images: Sequence[str] = ()) -> str:
+        """Return the reply to a prompt, and to images: texts of base64, or paths."""
         if self.session is None:
             raise EvaluatorError("VLMEvalKit asks for a judge where none is expected.")
         try:
-            reply = self.session.generate(prompt, temperature, system=system)
+            reply = self.session.generate(prompt, temperature, system=system, images=[*map(self._keep, images)])
         except EvaluatorError as failure:
             self.failures.append(failure)
             raise
@@ -45,6 +49,15 @@ class OwnJudge:
             self._unread.pop(prompt, None)
             return next(iter(match.groups()), reply)
         return self.pass_over(prompt, temperature, reply)
+
+    def _keep(self, image: str) -> str:
+        """Return an image as a file that is named by its content, as a reply's key expects it."""
+        is_text = image.startswith("data:")
+        content = base64.b64decode(image.partition(",")[2]) if is_text else Path(image).read_bytes()
+        path = self._folder / f"{hashlib.sha256(content).hexdigest()[:32]}.{'png' if content[1:4] == b'PNG' else 'jpg'}"
+        if not path.exists():
+            path.write_bytes(content)
+        return str(path)
 
     def pass_over(self, prompt: str, temperature: float, reply: str) -> str:
         """Remember a reply that can't be read, and return what stands for it."""
@@ -102,10 +115,9 @@ class _Judge:
         return True
 
     def generate(self, message: Any, **settings: Any) -> str:
-        """Return the judge's reply to a text, or to the texts of a message."""
+        """Return the judge's reply to a text, or to the texts and images of a message."""
         parts = [message] if isinstance(message, str | Mapping) else list(message)
-        texts = [part if isinstance(part, str) else str(part["value"]) for part in parts]
-        if any(not isinstance(part, str) and part.get("type") != "text" for part in parts):
-            raise EvaluatorError("Its judge is to look at images, and only texts are sent to a judge here.")
+        plain = [("text", part) if isinstance(part, str) else (part["type"], str(part["value"])) for part in parts]
+        texts, images = ([value for kind, value in plain if kind == wanted] for wanted in ("text", "image"))
         temperature = settings.get("temperature", self._temperature)
-        return self._judge.reply("\n".join(texts), temperature, self.system_prompt)
+        return self._judge.reply("\n".join(texts), temperature, self.system_prompt, images)

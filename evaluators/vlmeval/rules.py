@@ -208,6 +208,21 @@ RULES: Mapping[str, Rule] = {
         Rule("Overall/Accuracy", 100, "correct", caption="right answers", columns="ground_truth options"),
     ),
     **_for(
+        "MovieChat1k",
+        Rule(
+            "coarse_accuracy/overall",
+            100,
+            judge="always",
+            leaves_out=True,
+            takes_model=False,
+            settings=(("model", "chatgpt-0125"),),  # the one name that it takes
+            caption="right answers",
+            replies=r"(?s)\{.*pred.*(?i:yes|no).*score.*\d.*\}",
+            otherwise="{'pred': 'no', 'score': 0}",
+            columns="answer mode",
+        ),
+    ),
+    **_for(
         "QBench_Video_VQA",
         Rule(
             "",
@@ -244,6 +259,33 @@ RULES: Mapping[str, Rule] = {
             replies=r'"\s*:\s*(?:\{\s*"conclusion"\s*:\s*)?"\**(?:正确|错误|未尝试)',
             otherwise='{"预测答案0": "错误"}',
             columns="answer",
+        ),
+    ),
+    # Its judge looks at the images, too.
+    **_for(
+        "MIABench",
+        Rule(
+            "total_score",
+            100,
+            judge="always",
+            leaves_out=True,
+            replies=r"(?i)^[^.]*:\s*\d+/\d+,[^.]*total score:\s*\d+/\d+",
+            otherwise="score of component 1: 0/1, total score: 0/10.",
+            reads_itself=True,
+            columns="component_weight components component_type num_of_component",
+        ),
+    ),
+    **_for(
+        "WildVision MMAlignBench",
+        Rule(
+            "Win Rate",
+            100,
+            judge="always",
+            replies=r"\[\[[AB<>=]+\]\]",
+            tries=2,
+            reads_itself=True,
+            caption="answers better than Claude 3 Sonnet's",
+            columns="claude3_sonnet",
         ),
     ),
     **_for(

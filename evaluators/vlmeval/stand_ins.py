@@ -13,6 +13,7 @@ import inspect
 import random
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
@@ -150,7 +151,9 @@ def load_inner_imports(data_set_class: type) -> None:
 @cache
 def _inner_imports(module_name: str) -> tuple[tuple[str, str, str], ...]:
     """Return class, function and module of each import that a function of a module makes within VLMEvalKit."""
-    tree = ast.parse(inspect.getsource(sys.modules[module_name]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd escapes in VLMEvalKit's texts
+        tree = ast.parse(inspect.getsource(sys.modules[module_name]))
     package = module_name.rpartition(".")[0]
     imports = []
     scopes: list[ast.ClassDef | ast.Module] = [node for node in tree.body if isinstance(node, ast.ClassDef)]

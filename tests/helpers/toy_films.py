@@ -138,6 +138,10 @@ TOY_FILMS: dict[str, ToyFilms] = {
         lambda result: 100 * float(result["Overall"]["Accuracy"]),
         right=lambda row: f"Answer: {row['ground_truth']}",
     ),
+    "MovieChat1k": ToyFilms(
+        lambda: film_rows(answer=lambda i: f"because {i}", mode=lambda i: ["global", "breakpoint"][i % 2]),
+        lambda result: 100 * float(result["coarse_accuracy"]["overall"]),
+    ),
     "QBench_Video_VQA": ToyFilms(
         lambda: film_rows(
             answer=lambda i: f"because {i}", dimensions=lambda i: repr([["Technical", "Temporal"][i % 2], "x"])
@@ -159,6 +163,8 @@ TOY_FILMS: dict[str, ToyFilms] = {
 
 def grade_of_films(prompt):
     """What a judge says of a summary, or of an answer's points, in the form that MLVU expects."""
+    if "'pred' and 'score'" in prompt:
+        return f"{{'pred': '{['yes', 'no'][len(prompt) % 2]}', 'score': {len(prompt) % 6}}}"
     if "quality evaluation" in prompt or prompt.rstrip().endswith("Score:'"):
         return f"Score: {len(prompt) % 3}"
     points = len(prompt) % 5 + 1

@@ -149,6 +149,18 @@ def grades_physics(prompt):
     return "[Correct]" if len(prompt) % 3 == 0 else "[Incorrect]"
 
 
+def grades_components(prompt):
+    count, length = prompt.count("'part "), len(prompt.partition("The response is: '")[2])
+    scores = [f"score of component {k + 1}: {(length + k) % 3}/2" for k in range(count)]
+    return f"{', '.join(scores)}, total score: {length % 11}/10. So it is."
+
+
+def prefers(prompt):
+    """Compare two answers by their length."""
+    better = len(prompt.rpartition("The Start of Assistant B's Answer|>\n")[2]) % 5
+    return f"My final verdict is: [[{['A>>B', 'A>B', 'A=B', 'B>A', 'B>>A'][better]}]]"
+
+
 def mean_by_rows(result):
     """VGRPBench tells a share for each of its kinds, of equally many puzzles here."""
     return float(result["Answer Score"].mean())
@@ -262,6 +274,38 @@ JUDGED: dict[str, Toy] = {
         lambda: answers_rows(lambda i: f"人物 {i}."),
         lambda result: 100 * float(result[result[0] == "is_correct"][1].iloc[0]),
         grade=names_right,
+    ),
+    "MIA-Bench": Toy(
+        lambda: answers_rows(
+            lambda i: f"poem {i}",
+            num_of_component=lambda i: 1 + i % 5,
+            components=lambda i: repr([f"part {k}" for k in range(1 + i % 5)]),
+            component_weight=lambda i: repr([2] * (1 + i % 5)),
+            component_type=lambda i: repr([f"kind {k}" for k in range(1 + i % 5)]),
+        ),
+        lambda result: 100 * result["total_score"],
+        grade=grades_components,
+    ),
+    "WildVision": Toy(
+        lambda: [
+            {**row, "index": f"w{row['index']}", "question": f"<w{row['index']}> Which?"}
+            for row in answers_rows(lambda i: f"chat {i}", claude3_sonnet=lambda i: f"I say {i}")
+        ],
+        column("Win Rate"),
+        grade=prefers,
+    ),
+    "MMAlignBench": Toy(
+        lambda: [
+            {**row, "index": f"w{row['index']}", "question": f"<w{row['index']}> Which?"}
+            for row in answers_rows(
+                lambda i: f"chat {i}",
+                claude3_sonnet=lambda i: f"I say {i}",
+                gt=lambda i: [None, "a fact"][i % 2],
+                type=lambda i: ["one", "two"][i % 2],
+            )
+        ],
+        column("Win Rate"),
+        grade=prefers,
     ),
     "MathCanvas-Bench": Toy(
         lambda: [

