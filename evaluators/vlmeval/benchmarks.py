@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evaluators.vlmeval.library_index import DataSetClass
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import Rule
@@ -59,6 +60,10 @@ class VLMEvalBenchmark:
     def is_circular(self) -> bool:
         """Whether each question is asked once per rotation of its options."""
         return self.metric == "circular"
+
+    def address(self) -> str | None:
+        """Return where VLMEvalKit downloads the data from; None where it does not say that."""
+        return DataSetClass(self.class_name, self.module).address(self.data_set)
 
     def data_set_class(self) -> type[DataSet]:
         """Import VLMEvalKit's class of the data set."""

@@ -17,13 +17,12 @@ from evaluators.vlmeval.library_index import (
     collections,
     film_settings,
     module_of,
-    source_of,
 )
+from evaluators.vlmeval.library_source import missing_packages
 from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval.refusals import REFUSED
 from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
-from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo
 
@@ -110,27 +109,13 @@ def is_data_set(name: str) -> bool:
 
 @cache
 def find_data_set(name: str) -> DataSetClass | None:
-    """Return the class of a data set of images of VLMEvalKit's; of several, the one that VLMEvalKit takes.
-
-    Classes whose source names the data set are imported first: mostly that is one.
-    """
-    version()
-    classes = _classes()
-    naming = [owner for owner in classes if f"'{name}'" in (text := source_of(owner.module)) or f'"{name}"' in text]
-    for owner in dict.fromkeys((*naming, *classes)):
-        names = _names_if_any(owner)
-        if names is None and naming == [owner]:
-            if owner.name in REFUSED:
-                return owner
-            owner.data_sets()  # which says what is missing
-        if names and name in names:
-            return owner
-    return None
+    """Return the class of a data set of images of VLMEvalKit's; of several, the one that VLMEvalKit takes."""
+    return next((owner for owner in _classes() if name in (_names_if_any(owner) or ())), None)
 
 
 @cache
 def _names_if_any(owner: DataSetClass) -> frozenset[str] | None:
-    """Return the names of a class's data sets, imported once; None where it can't be imported."""
+    """Return the names of a class's data sets, read once; None where it would have to be imported, and can't be."""
     try:
         return frozenset(owner.data_sets())
     except (EvaluatorError, AttributeError):
@@ -151,6 +136,8 @@ def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
             if name not in seen:
                 seen.add(name)
                 why = _why_not(name, owner)
+                if not why and (missing := missing_packages(owner.module)):
+                    why = f"its class needs packages that are not here: pip install {' '.join(missing)}"
                 yield name, BenchmarkInfo("", name, None, "") if why else _entry(name, owner).info, why
     settings = {setting.name for setting in film_settings() if setting.name != setting.data_set}
     for name, why in _refused_names().items():  # of films not each way to show them
@@ -248,8 +235,7 @@ def _metric(name: str, class_name: str) -> tuple[str | None, Rule | None]:
 
 
 def _kind(owner: DataSetClass) -> str:
-    kind = str(getattr(owner.load(), "TYPE", "VQA"))
-    return KINDS.get(kind.removeprefix("Video-"), OPEN)
+    return KINDS.get(owner.kind().removeprefix("Video-"), OPEN)
 
 
 @cache

@@ -79,7 +79,7 @@ def data_file(benchmark: VLMEvalBenchmark) -> Path:
             f"{benchmark.name}: its table is not here. Expected: {path.absolute()}, with the films anywhere below that "
             "folder: what VLMEvalKit makes of its download."
         )
-    url = benchmark.data_set_class().DATASET_URL.get(benchmark.data_set) or "a place that it does not tell"
+    url = benchmark.address() or "a place that it does not tell"
     raise EvaluatorError(
         f"{benchmark.name}: its data ({benchmark.data_set} of VLMEvalKit) are not here. Expected: {path.absolute()}. "
         f"VLMEvalKit downloads that file from {url}: soup list benchmarks --fetch {benchmark.name} does so, "

@@ -235,8 +235,7 @@ class VLMEval(Harness):
         entry = known_benchmark(benchmark)
         if entry.frames:
             return Location(data_folder() / entry.data_set / f"{entry.data_set}.tsv")
-        url = entry.data_set_class().DATASET_URL.get(entry.data_set)
-        return Location(data_folder() / f"{entry.data_set}.tsv", url)
+        return Location(data_folder() / f"{entry.data_set}.tsv", entry.address())
 
     def fetch(self, benchmark: Benchmark, phase: Callable[[str, int], None], progress: Callable[[int], None]) -> Path:
         """Download the benchmark's data from where VLMEvalKit has them, and return where they lie then.

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from evaluators.vlmeval.library_source import entry_in_source, names_in_source, text_in_source, tree_of
 from evaluators.vlmeval.light_import import vlmeval_module
-from evaluators.vlmeval_version import version
-from soup.errors import EvaluatorError
 
-__all__ = ["DataSetClass", "FilmSetting", "classes_in", "collections", "film_settings", "module_of", "source_of"]
+__all__ = ["DataSetClass", "FilmSetting", "classes_in", "collections", "film_settings", "module_of"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +26,19 @@ class DataSetClass:
         return getattr(vlmeval_module(self.module), self.name)
 
     def data_sets(self) -> list[str]:
-        """Import the class and return the names of its data sets."""
-        return [str(name) for name in self.load().supported_datasets()]
+        """Return the names of its data sets; only where its source does not say them is the class imported."""
+        names = names_in_source(self.module, self.name)
+        return [str(name) for name in self.load().supported_datasets()] if names is None else names
+
+    def address(self, data_set: str) -> str | None:
+        """Return where VLMEvalKit downloads a data set's table from; None where it does not say that."""
+        address = entry_in_source(self.module, self.name, "DATASET_URL", data_set)
+        return (self.load().DATASET_URL.get(data_set) if address is None else address) or None
+
+    def kind(self) -> str:
+        """Return VLMEvalKit's word for the kind of its questions."""
+        kind = text_in_source(self.module, self.name, "TYPE")
+        return str(getattr(self.load(), "TYPE", "VQA")) if kind is None else kind
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,7 @@ def collections() -> Mapping[str, tuple[str, ...]]:
 @cache
 def film_settings() -> tuple[FilmSetting, ...]:
     """Return VLMEvalKit's names for ways to show films."""
-    tree = ast.parse((_root() / "dataset" / "video_dataset_config.py").read_text("utf-8"))
-    return tuple(_settings_in(tree))
+    return tuple(_settings_in(tree_of("dataset.video_dataset_config")))
 
 
 def _settings_in(tree: ast.Module) -> Iterator[FilmSetting]:
@@ -99,17 +106,8 @@ def module_of(class_name: str) -> str:
     return _modules()[class_name]
 
 
-@cache
-def source_of(module: str) -> str:
-    """Return the text of a module below `vlmeval`; empty where it is no file."""
-    path = _root().joinpath(*module.split("."))
-    file = path.with_suffix(".py")
-    return file.read_text("utf-8") if file.is_file() else ""
-
-
-@cache
 def _index() -> ast.Module:
-    return ast.parse((_root() / "dataset" / "__init__.py").read_text("utf-8"))
+    return tree_of("dataset")
 
 
 @cache
@@ -120,12 +118,3 @@ def _modules() -> dict[str, str]:
         if isinstance(node, ast.ImportFrom) and node.level == 1
         for alias in node.names
     }
-
-
-@cache
-def _root() -> Path:
-    version()
-    spec = importlib.util.find_spec("vlmeval")
-    if spec is None or not spec.submodule_search_locations:
-        raise EvaluatorError("VLMEvalKit's package vlmeval can't be found.")
-    return Path(next(iter(spec.submodule_search_locations)))

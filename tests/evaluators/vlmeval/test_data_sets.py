@@ -24,6 +24,7 @@ from evaluators.vlmeval.catalog import known_benchmark
 from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.library_index import classes_in
+from evaluators.vlmeval.library_source import missing_packages, names_in_source
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.refusals import REFUSED
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
@@ -319,6 +320,33 @@ TABLES = ("IMAGE_DATASET", "VIDEO_DATASET", "TEXT_DATASET")
 def test_each_class_of_the_installed_vlmeval_has_a_rule_or_a_reason(table):
     known = {*RULES, *REFUSED, *(name for classes in IN_MEMORY.values() for name in classes)}
     assert not [owner.name for owner in classes_in(table) if owner.name not in known]
+
+
+@pytest.mark.parametrize("table", ["IMAGE_DATASET", "TEXT_DATASET"])
+def test_what_the_source_of_a_class_says_is_what_the_class_says(table):
+    read = 0
+    for owner in classes_in(table):
+        missing = missing_packages(owner.module)
+        try:
+            imported = owner.load()
+        except EvaluatorError:
+            assert missing
+            continue
+        assert missing == ()
+        names = names_in_source(owner.module, owner.name)
+        read += names is not None
+        assert names in (None, [*imported.supported_datasets()])
+        assert owner.kind() == getattr(imported, "TYPE", "VQA")
+        addresses = getattr(imported, "DATASET_URL", {})
+        assert all(owner.address(name) == (addresses.get(name) or None) for name in owner.data_sets())
+    assert read > 0.9 * len(classes_in(table))
+
+
+def test_all_names_are_listed_without_importing_most_classes(monkeypatch):
+    loaded, load = set(), catalog.DataSetClass.load
+    monkeypatch.setattr(catalog.DataSetClass, "load", lambda self: loaded.add(self.name) or load(self))
+    assert len([*catalog.all_data_sets()]) > 400
+    assert len(loaded) < 10
 
 
 def test_the_page_counts_the_classes_that_are_judged():
