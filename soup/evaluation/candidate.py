@@ -128,9 +128,12 @@ class SoupCandidate:
         return self.directory() if differs else lead.path
 
     def directory(self) -> Path:
-        """Give the candidate as a complete checkpoint directory; the first call writes it."""
+        """Give the candidate as a complete checkpoint directory; the first call writes it.
+
+        The path is absolute: what it is handed to may work in another directory.
+        """
         if self._directory is None:
-            self._directory = self._write(self.home / "checkpoint")
+            self._directory = self._write(self.home.absolute() / "checkpoint")
         return self._directory
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:

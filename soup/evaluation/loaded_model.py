@@ -6,11 +6,10 @@ It is left as it was found: its mode, its way of generating, and the random numb
 from __future__ import annotations
 
 import copy
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from soup.evaluation.api import Score
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.harnesses import check
 from soup.evaluation.progress import Progress
-from soup.evaluation.suite import build_suite, deadline
+from soup.evaluation.suite import bounded, build_suite
 from soup.hf.key_mapping import Conversion
 
 __all__ = ["LoadedCandidate", "evaluate_loaded"]
@@ -98,7 +97,7 @@ def evaluate_loaded(module: Any, processor: Any, config: EvalConfig, progress: P
         for entry in suite.entries:
             check(entry.evaluator, entry.benchmark, candidate.template)
         for entry in suite.entries:
-            with deadline(config.timeout_seconds), redirect_stdout(sys.stderr):  # stdout is for the answer
+            with bounded(config.timeout_seconds):
                 scores[entry.benchmark.name] = entry.evaluator.evaluate(candidate, entry.benchmark)
     return scores
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -20,6 +19,7 @@ from soup.evaluation.harnesses import check, total, why_no_likelihood
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from soup.support.extras import missing_extra
+from soup.support.foreign_code import foreign_code
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 
@@ -165,8 +165,8 @@ def evaluate_once(entry: SuiteEntry, candidate: SoupCandidate, timeout_seconds: 
 
 @contextmanager
 def bounded(seconds: float | None, of_seconds: float | None = None) -> Iterator[None]:
-    """Bound a harness's work: so many seconds, and nothing on stdout, which is for the answer. See `deadline`."""
-    with deadline(seconds, of_seconds), redirect_stdout(sys.stderr):
+    """Bound a harness's work: so many seconds, and what `foreign_code` keeps of the process. See `deadline`."""
+    with foreign_code(), deadline(seconds, of_seconds):
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -250,6 +251,13 @@ def half_frozen(tmp_path, count=3):
 
 
 FROZEN = "model-00002-of-00003.safetensors"
+
+
+def test_the_directory_is_found_from_any_other(tmp_path, monkeypatch):
+    """An evaluator's command may begin with `cd`."""
+    monkeypatch.chdir(tmp_path)
+    with candidate_of(half_frozen(tmp_path), Path("home")) as candidate:
+        assert candidate.directory() == tmp_path / "home" / "checkpoint"
 
 
 def test_the_directory_is_the_soup_that_would_be_written(tmp_path):

@@ -1,0 +1,54 @@
+"""What code that is not soup's may do to the process that it runs in, and what is put back when it is done."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+
+__all__ = ["foreign_code"]
+
+
+@contextmanager
+def foreign_code() -> Iterator[None]:
+    """Let code run that may print, start programs that print, leave the working directory, or fork.
+
+    What it and they write to stdout goes to stderr: stdout is for the answer. Relative paths mean afterwards what they
+    meant before. A child process that comes back from it ends here: else two would go on with the same run.
+    """
+    process = os.getpid()
+    with _directory_kept(), _stdout_on_stderr(), redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            if os.getpid() != process:
+                os._exit(1)
+
+
+@contextmanager
+def _directory_kept() -> Iterator[None]:
+    before = None
+    with suppress(OSError):  # it is gone, or may not be read
+        before = Path.cwd()
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.chdir(before)
+
+
+@contextmanager
+def _stdout_on_stderr() -> Iterator[None]:
+    """Point the descriptor itself elsewhere, which programs inherit."""
+    stdout = None
+    with suppress(OSError):  # one of the two is closed
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        if stdout is not None:
+            os.dup2(stdout, 1)
+            os.close(stdout)

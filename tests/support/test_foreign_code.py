@@ -1,0 +1,54 @@
+"""Code that is not soup's leaves stdout, the working directory and the number of processes as they were."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from soup.support.foreign_code import foreign_code
+
+
+def test_what_is_printed_goes_to_stderr_also_by_programs_and_stdout_is_back_afterwards(capfd):
+    with foreign_code():
+        print("by Python")
+        subprocess.run(["echo", "by a program"], check=True)
+        os.write(1, b"by a library in C\n")
+    subprocess.run(["echo", "the answer"], check=True)
+    out, err = capfd.readouterr()
+    assert out == "the answer\n"
+    assert sorted(err.splitlines()) == ["by Python", "by a library in C", "by a program"]
+
+
+def test_a_stdout_that_the_code_closed_is_there_again(capfd):
+    with foreign_code():
+        os.close(1)
+    os.write(1, b"the answer\n")
+    assert capfd.readouterr().out == "the answer\n"
+
+
+def test_relative_paths_mean_what_they_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with foreign_code():
+        os.chdir("/")
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize("end", ["return", "raise ZeroDivisionError"])
+def test_a_child_that_comes_back_goes_no_further(end):
+    code = f"""
+import os
+from soup.support.foreign_code import foreign_code
+def work():
+    with foreign_code():
+        if os.fork() == 0:
+            {end}
+        os.wait()
+work()
+os.write(1, b"went on\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"went on\n"
