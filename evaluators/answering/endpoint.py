@@ -11,6 +11,7 @@ import json
 import os
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,7 @@ class ChatEndpoint:
         stopped = stopped or threading.Event()
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return _reply(self._send(self._url, data))
+                return self._reply(self._send(self._url, data))
             except _RefusalError as refused:
                 pause = refused.pause_seconds or FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
                 last = attempt == ATTEMPTS or not refused.may_retry
@@ -126,15 +127,24 @@ class ChatEndpoint:
 
     def _send(self, url: str, data: bytes | None = None) -> bytes:
         request = urllib.request.Request(url, data, self._headers())
+        until = time.monotonic() + self._timeout_seconds
         try:
             with self._opener.open(request, timeout=self._timeout_seconds) as response:
-                return bytes(response.read())
+                return _body(response, until)
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from None
         except TimeoutError:
             raise _RefusalError(f"no reply within {self._timeout_seconds:g} seconds") from None
         except (OSError, http.client.HTTPException) as error:
             raise _RefusalError(f"{type(error).__name__}: {self._clean(str(error))}") from None
+
+    def _reply(self, data: bytes) -> str:
+        try:
+            reply: Any = parse_json(data, "the reply", EvaluatorError)
+            return _text(reply["choices"][0]["message"]["content"]).strip()
+        except (EvaluatorError, KeyError, IndexError, TypeError):
+            said = self._clean(data.decode("utf-8", "replace")) or "nothing"
+            raise _RefusalError(f"HTTP status 200, but no chat completion in the body: {said}") from None
 
     def _refusal(self, error: urllib.error.HTTPError) -> _RefusalError:
         body = b""
@@ -162,13 +172,35 @@ class ChatEndpoint:
         return " ".join((text.replace(secret, "***") if secret else text).split())[:EXCERPT_CHARACTERS]
 
 
-def _reply(data: bytes) -> str:
-    try:
-        reply: Any = parse_json(data, "the reply", EvaluatorError)
-        content = reply["choices"][0]["message"]["content"]
-    except (EvaluatorError, KeyError, IndexError, TypeError):
-        raise _RefusalError("HTTP status 200, but no chat completion in the body") from None
-    return content.strip() if isinstance(content, str) else ""  # null is what some servers say for nothing
+def _body(response: http.client.HTTPResponse, until: float) -> bytes:
+    """Return a body, however it comes: a server may send a blank now and then to keep the line open.
+
+    Raises:
+        TimeoutError: it is not complete by then.
+        HTTPException: the line broke before its end.
+    """
+    body = bytearray()
+    while piece := response.read1(1 << 16):
+        body += piece
+        if time.monotonic() > until:
+            raise TimeoutError
+    if response.length:
+        raise http.client.IncompleteRead(bytes(body), response.length)
+    return bytes(body)
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message's content: some servers give its parts; null is what some say for nothing.
+
+    Raises:
+        TypeError: it is neither.
+        KeyError: a part has no text.
+    """
+    if isinstance(content, list):
+        return "".join(_text(part["text"]) for part in content if part["type"] == "text")
+    if not isinstance(content, str | None):
+        raise TypeError
+    return content or ""
 
 
 def _retry_after(headers: Message) -> float | None:

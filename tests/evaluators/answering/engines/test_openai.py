@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import re
+import socket
 import threading
 import time
 
@@ -155,3 +158,42 @@ def test_a_benchmark_is_scored_through_an_endpoint(server, tmp_path, monkeypatch
     assert harness.identity(benchmark)["answering"]["engine"] == "openai"
     assert harness.evaluate(scripted(tmp_path, {}), benchmark).value == 100
     assert OpenAI is type(harness._engine.engine)
+
+
+def test_a_reply_in_parts_is_the_text_of_its_parts(server, tmp_path):
+    server.plays = lambda prompt, _: [{"type": "reasoning", "reasoning": "B?"}, {"type": "text", "text": "A"}]
+    assert EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:2], lambda *_: None) == ["A", "A"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"error": {"message": "no credits are left"}}', "no credits are left"),
+        ('{"choices": [{"message": {"content": 7}}]}', '"content": 7'),
+        ("", "in the body: nothing"),
+    ],
+)
+def test_what_is_no_reply_is_never_an_empty_answer_and_told_in_the_servers_words(body, words, server, tmp_path):
+    server.plays = lambda *_: (200, body)
+    with pytest.raises(EvaluatorError, match=re.escape(words)):
+        EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
+
+
+def test_a_server_that_keeps_the_line_open_and_never_answers_is_waited_for_so_long_and_no_longer(monkeypatch):
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip():
+            line, _ = listener.accept()
+            with line, contextlib.suppress(OSError):
+                line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                for _ in range(500):  # 10 s
+                    line.sendall(b" ")
+                    time.sleep(0.02)
+
+        threading.Thread(target=drip, daemon=True).start()
+        began = time.monotonic()
+        asked = endpoint.ChatEndpoint(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "", "url", 0.3)
+        with pytest.raises(EvaluatorError, match=r"no reply within 0\.3 seconds"):
+            asked.complete({})
+        assert time.monotonic() - began < 8
