@@ -22,6 +22,7 @@ from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.weight_files import looks_like_checkpoint
 from soup.errors import OutputError
 from soup.evaluation.journal import FILE_NAME
+from soup.merging.pool_folders import list_locations
 from soup.merging.recipe import Recipe
 from soup.support.open_files import real_path
 from soup.support.options import option_name
@@ -176,7 +177,7 @@ def _short(recipe_digest: str) -> str:
 
 
 def _beside(locations: str | Path | Sequence[str | Path]) -> Path:
-    paths = [locations] if isinstance(locations, str | Path) else list(locations)
+    paths = list_locations(locations)
     first = Path(paths[0])
     if is_hub_id(str(paths[0])) and not first.exists():
         return Path("pool.soup")

@@ -72,6 +72,11 @@ class MergeOptions:
             },
             RecipeError,
         )
+        if wrong := [value for value in (*self.drop, *self.method_args) if not isinstance(value, str)]:
+            raise RecipeError(f"drop, method_args: expected patterns and names as str, found {wrong!s:.80}.")
+        for name in ("threads", "block_elements"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise RecipeError(f"{name}: expected a number from 1, found {count}.")
 
     def refuse_what_a_recipe_says(self) -> None:
         """Refuse a method, a dtype, patterns or a tokenizer beside a recipe, which has its own.

@@ -17,7 +17,7 @@ from soup.merging.adapter_bases import base_of_adapters
 from soup.merging.ingredient import Ingredient, combine_errors, is_dropped, open_each, untied_together
 from soup.merging.integer_tensors import differing_counters, differing_integers
 from soup.merging.mismatches import harmless_in_config, mismatches, without_options
-from soup.merging.pool_folders import list_pool
+from soup.merging.pool_folders import list_locations, list_pool
 from soup.merging.pool_names import name_locations
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list, did_you_mean
@@ -99,11 +99,11 @@ class Pool(Sequence[Ingredient]):
             PoolError: No ingredient, or an excluded name that is not there.
         """
         refuse_wrong_type(
-            {"pool": locations, "base": base, "exclude": exclude},
-            {"pool": (str, Path, Sequence), "base": (str, Path, type(None)), "exclude": (list, tuple)},
+            {"base": base, "exclude": exclude},
+            {"base": (str, Path, type(None)), "exclude": (list, tuple)},
             PoolError,
         )
-        paths = [locations] if isinstance(locations, str | Path) else list(locations)
+        paths = list_locations(locations)
         listing = list_pool(paths, base)
         if base is None and (base := base_of_adapters(listing.locations)) is not None:
             listing = list_pool(paths, base)

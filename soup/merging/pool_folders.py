@@ -10,14 +10,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from soup.checkpoints.hub import is_hub_id
 from soup.checkpoints.weight_files import looks_like_checkpoint
 from soup.errors import PoolError
 from soup.support.open_files import read_errors
-from soup.support.options import option_name
+from soup.support.options import option_name, refuse_wrong_type
 
-__all__ = ["PoolListing", "list_pool"]
+__all__ = ["PoolListing", "list_locations", "list_pool"]
 
 _DEPTH = 4
 _SHOWN = 8
@@ -34,6 +35,20 @@ class PoolListing:
     skipped: tuple[str, ...]
     deeper: str | None
     folder: Path | None
+
+
+def list_locations(locations: object) -> list[str | Path]:
+    """Return what is named as a pool, one by one.
+
+    Raises:
+        PoolError: It names nothing, or is no path, Hub id, or sequence of such.
+    """
+    refuse_wrong_type({"pool": locations}, {"pool": (str, Path, Sequence)}, PoolError)
+    paths = [locations] if isinstance(locations, str | Path) else list(cast("Sequence[str | Path]", locations))
+    wrong = [path for path in paths if not isinstance(path, str | Path)]
+    if wrong or not paths:
+        raise PoolError(f"pool: expected paths or Hub ids, found {f'{wrong[0]!r:.80}' if wrong else 'none'}.")
+    return paths
 
 
 def list_pool(locations: Sequence[str | Path], base: str | Path | None) -> PoolListing:

@@ -15,6 +15,7 @@ from soup.merging.recipe_yaml import absolute, read_fields, relative, yaml_text
 from soup.support.options import option_name
 from soup.support.plugins import METHODS, code_digest, file_digest
 from soup.support.text import bullet_list, did_you_mean, is_possible_path
+from soup.support.yaml_text import plain_values
 
 __all__ = ["CheckpointSource", "Recipe", "Share", "describe_objective"]
 
@@ -88,6 +89,11 @@ class Recipe(BaseModel):
             raise ValueError(f"no method has such a name: {method!r:.80}")
         file, _, name = method.rpartition(":")
         return f"{Path(file).absolute()}:{name}" if file.endswith(".py") and Path(file).is_file() else method
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _as_yaml_has_them(cls, params: object) -> object:
+        return plain_values(params)
 
     @field_validator("ingredients")
     @classmethod

@@ -12,7 +12,7 @@ from soup.checkpoints.hub import is_hub_id
 from soup.errors import RecipeError
 from soup.merging.mergekit_recipe import from_mergekit, is_mergekit
 from soup.support.text import is_possible_path
-from soup.support.yaml_text import read_yaml
+from soup.support.yaml_text import plain_values, read_yaml
 
 __all__ = ["absolute", "read_fields", "relative", "yaml_text"]
 
@@ -39,9 +39,9 @@ def read_fields(path: Path) -> dict[str, object]:
 
 def yaml_text(fields: Mapping[str, object]) -> str:
     """Format fields as YAML."""
-    text = yaml.safe_dump(_plain(fields), sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.safe_dump(plain_values(fields), sort_keys=False, allow_unicode=True, width=120)
     if NEXT_LINE in text:  # which YAML reads as a line's end, and yaml writes as it is
-        text = yaml.safe_dump(_plain(fields), sort_keys=False, width=120)
+        text = yaml.safe_dump(plain_values(fields), sort_keys=False, width=120)
     return text
 
 
@@ -66,10 +66,3 @@ def _method_beside(directory: Path, method: object) -> dict[str, str]:
     file, _, name = str(method).rpartition(":")
     path = directory.absolute() / file
     return {"method": f"{path}:{name}"} if file.endswith(".py") and is_possible_path(file) and path.is_file() else {}
-
-
-def _plain(value: object) -> object:
-    """Turn tuples into lists, for YAML's safe dumper."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

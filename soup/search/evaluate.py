@@ -17,6 +17,7 @@ from soup.evaluation.suite import build_suite
 from soup.evaluation.trial import Trials
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Locations, Pool
+from soup.merging.pool_folders import list_locations
 from soup.merging.template import RecipeTemplate
 from soup.search.session import Session, answering_settings, started_workers
 
@@ -82,7 +83,7 @@ def _evaluate_checkpoints(
     options: MergeOptions,
     progress: Progress,
 ) -> Trials:
-    locations = [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
+    locations = list_locations(checkpoints)
     benchmarks = config.parse() or parse_benchmarks([""])  # none at all is an error here
     run, template = RunDirectory.choose(run_dir, locations), RecipeTemplate(options=options)
     with started_workers(benchmarks, config, run) as workers:

@@ -6,6 +6,7 @@ the first would be lost. An alias may name what is full of aliases: some hundred
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from soup.errors import SoupError
 from soup.support.json_text import MAX_DEPTH, MAX_DIGITS, MAX_TEXT_BYTES, read_text
 
-__all__ = ["BoundedLoader", "parse_yaml", "read_yaml"]
+__all__ = ["BoundedLoader", "parse_yaml", "plain_values", "read_yaml"]
 
 MAX_NODES = 50_000  # keys, values and lists, as many as there are once all aliases are unfolded
 
@@ -155,3 +156,13 @@ def parse_yaml(
 
 def _fault(problem: str, mark: Mark) -> yaml.constructor.ConstructorError:
     return yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+def plain_values(value: object) -> object:
+    """Return what YAML and JSON can say: tuples as lists, numbers and arrays of numpy and torch as Python's."""
+    if isinstance(value, Mapping):
+        return {key: plain_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_values(item) for item in value]
+    as_python = getattr(value, "tolist", None)
+    return as_python() if callable(as_python) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import soup
 from soup.cli.app import cli
-from soup.errors import CheckpointError, PoolError, RecipeError
+from soup.errors import CheckpointError, PoolError, RecipeError, SoupError
 from soup.merging.merge import open_pool
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
@@ -254,3 +255,20 @@ def test_frequencies_of_a_rotary_embedding_keep_float32_in_a_soup_of_another_dty
     assert np.array_equal(merged["layers.0.rotary_emb.inv_freq"], frequencies)
     assert merged["layers.0.rotary_emb.inv_freq"].dtype == np.float32
     assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "float16"
+
+
+@pytest.mark.parametrize("locations", [[], [None], b"ckpts", None, 3])
+@pytest.mark.parametrize(
+    "use", [soup.Pool, soup.check, partial(soup.cook, "average"), partial(soup.evaluate, eval="x")]
+)
+def test_what_names_no_checkpoints_is_refused_in_words(use, locations):
+    with pytest.raises(SoupError, match="pool: expected"):
+        use(locations)
+
+
+@pytest.mark.parametrize(
+    "options", [{"threads": 0}, {"block_elements": -1}, {"drop": [1]}, {"method_args": {1: 2}}], ids=str
+)
+def test_options_of_a_merge_that_no_merge_could_have_are_refused_when_they_are_made(options):
+    with pytest.raises(RecipeError, match=f"{next(iter(options))}.*: expected"):
+        soup.MergeOptions(**options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -214,6 +215,14 @@ WRONG = {
 def test_a_wrong_parameter_is_refused_by_a_sentence_before_anything_is_read(pools, method, params, why):
     with pytest.raises(RecipeError, match=why):
         merge(pools(torch.float32), method, "wrong", **params)
+
+
+def test_parameters_that_are_numbers_of_numpy_are_written_as_yaml_has_them(pools):
+    folder = pools(torch.float32)
+    params = {"density": np.float64(0.5), "scale": np.float32(1), "components": {"llm": np.array([1.0, 2.0, 3.0])}}
+    merge(folder, "ties", "numpy", **params)
+    written = soup.Recipe.read(folder / "numpy/recipe.yaml")
+    assert written.params == {"density": 0.5, "scale": 1.0, "components": {"llm": [1.0, 2.0, 3.0]}}
 
 
 @pytest.mark.parametrize("method", ["linear", "task-arithmetic", "dare", "consensus", "iso-c", "swudi"])
