@@ -66,8 +66,8 @@ def refuse_unwritable(out: Path, needed_bytes: int) -> None:
     refuse_small_disk(out.absolute(), needed_bytes)
 
 
-def refuse_small_disk(out: Path, needed_bytes: int) -> None:
-    """Refuse a destination on a disk without room for so many bytes.
+def refuse_small_disk(out: Path, needed_bytes: int, option: str = "out") -> None:
+    """Refuse a destination on a disk without room for so many bytes; `option` says where it is chosen.
 
     Raises:
         OutputError: It is such a one.
@@ -77,7 +77,7 @@ def refuse_small_disk(out: Path, needed_bytes: int) -> None:
         needed_bytes,
         lambda free: OutputError(
             f"{out}: the disk is too small: {format_bytes(needed_bytes)} needed, {format_bytes(free.bytes)} free. "
-            f"Free some space, or choose another {option_name('out')}."
+            f"Free some space, or choose another {option_name(option)}."
         ),
     )
 

@@ -74,7 +74,8 @@ class CheckpointWriter:
         self._files, self._metadata = tuple(files), dict(metadata)
         self._overwrite, self._durable = overwrite, durable
         refuse_destination(self.out, overwrite=overwrite)
-        refuse_small_disk(self.out, sum(plan.data_bytes for plan in files))
+        needed_bytes = sum(plan.data_bytes for plan in files)
+        refuse_small_disk(self.out, needed_bytes, "out" if durable else "run_dir")  # a candidate is for its evaluation
         self._partial, self._lock = claim(self.out)
         self._placements: dict[str, _WritePlacement] = {}
         self._weights: list[ReopenedFile] = []

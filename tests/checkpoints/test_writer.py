@@ -261,6 +261,16 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(tmp_path, pool, 
     assert snapshot(tmp_path) == before
 
 
+def test_a_candidate_s_disk_that_is_too_small_is_the_run_directory_s(tmp_path, pool, monkeypatch):
+    (tmp_path / "judge.py").write_text("def score(checkpoint):\n    return 50.0\n")
+    run = tmp_path / "run"
+    usage = {True: shutil._ntuple_diskusage(10**9, 10**9 - 2000, 2000), False: shutil.disk_usage(tmp_path)}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage[str(path).startswith(str(run))])
+    judge, out = f"python:{tmp_path / 'judge.py'}:score", tmp_path / "out"
+    with pytest.raises(OutputError, match=r"the disk is too small: .* choose another `run_dir`"):
+        soup.cook("average", pool, eval=judge, out=out, run_dir=run)
+
+
 def test_a_disk_that_fills_up_while_blocks_are_written_is_told_and_nothing_stays(tmp_path, pool, monkeypatch):
     recipe, before, calls = recipe_of(pool), snapshot(tmp_path), []
 
