@@ -160,7 +160,7 @@ def _recipe(template: RecipeTemplate, pool: Pool, chosen: object) -> Recipe:
 def _warnings(pool: Pool, drop: Sequence[str]) -> list[str]:
     warnings = pool.warnings(drop)
     if len(pool) == 1:
-        warnings.append(f"a pool of one: the soup will be {pool.names[0]} itself")
+        warnings.append(f"a pool of one: {pool.names[0]} is averaged with no other")
     return warnings
 
 
