@@ -134,8 +134,10 @@ class Blend:
         block = self._block(raw, target, accumulate.torch, first)
         values = self._call(block)
         # A mean of equal weights is no larger than its largest term: a finite sum shows that all are, at half the cost.
+        # What an adapter adds to may be larger than the dtype that it is rounded to.
         mean = bits_may_stay and self.method.keeps_equal(self.weights)
-        largest = 0.0 if mean and math.isfinite(values.sum().item()) else _largest(values)
+        bounded = mean and raw[0].dtype == target.dtype.torch
+        largest = 0.0 if bounded and math.isfinite(values.sum().item()) else _largest(values)
         finite = largest <= torch.finfo(accumulate.torch).max
         rejection = None if finite else self._nonfinite(target, raw)
         if not finite:

@@ -222,6 +222,15 @@ def test_of_adapters_that_are_joined_the_one_with_nan_is_named(tmp_path, wholes)
         merge(pool, tmp_path / "out")
 
 
+@pytest.mark.parametrize(("dtype", "alpha"), [("float16", 1e7), ("float32", 1e41)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_an_adapter_adds_beyond_the_dtype_is_refused(tmp_path, dtype, alpha, count):
+    _, pool = make_pool(tmp_path, count, dtype=dtype, lora_alpha=alpha)
+    with pytest.raises(PoolError, match=f"too large for {dtype}"):
+        merge(pool, tmp_path / "out")
+    assert "overflow" in {problem.kind for problem in soup.check(pool).problems}
+
+
 def test_a_base_in_the_pool_s_directory_is_no_ingredient(tmp_path):
     base, pool = make_pool(tmp_path)
     base.rename(pool / "base")
