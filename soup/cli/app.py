@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType
-from typing import NoReturn
 
 import click
 import cloup
@@ -117,15 +117,15 @@ class _Stop:
 
     `timeout` sends two, an impatient user presses Ctrl-C again: neither may cut the clean-up short. After
     `CLEAN_UP_SECONDS` a signal counts again, for some library may have swallowed the first. The C code of `CLEARING`
-    does, while they are imported: a signal waits for the end of that.
+    does, while they are imported: a signal is sent again until that is over.
     """
 
     CLEAN_UP_SECONDS = 10.0
     CLEARING = ("numpy", "torch")
+    RETRY_SECONDS = 0.05
 
     def __init__(self) -> None:
         self._deaf_until = 0.0
-        self._waits = False
 
     @classmethod
     def install(cls) -> None:
@@ -139,29 +139,21 @@ class _Stop:
         now = time.monotonic()
         if now < self._deaf_until:
             return
+        if self._is_importing(frame):
+            again = threading.Timer(self.RETRY_SECONDS, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
         self._deaf_until = now + self.CLEAN_UP_SECONDS
-        if self._waits or (importer := self._importer(frame)) is None:
-            self._raise(number)
-        self._waits = True
-        importer.f_trace = lambda *_: self._raise(number)
-        sys.settrace(lambda *_: None)  # without it no frame is traced
-
-    def _raise(self, number: int) -> NoReturn:
-        if self._waits:
-            sys.settrace(None)
-        self._deaf_until = time.monotonic() + self.CLEAN_UP_SECONDS
         raise _TerminatedError if number == signal.SIGTERM else _InterruptedError
 
-    def _importer(self, frame: FrameType | None) -> FrameType | None:
-        """Return the frame that waits for the import of one of `CLEARING`; None where none is under way."""
-        importer, imports = None, False
+    def _is_importing(self, frame: FrameType | None) -> bool:
+        """Whether a module of `CLEARING` is being imported."""
         while frame is not None:
             if frame.f_code.co_name == "<module>" and frame.f_globals["__name__"].partition(".")[0] in self.CLEARING:
-                importer, imports = None, True
-            elif imports and importer is None and not frame.f_code.co_filename.startswith("<frozen importlib"):
-                importer = frame
+                return True
             frame = frame.f_back
-        return importer
+        return False
 
 
 if __name__ == "__main__":

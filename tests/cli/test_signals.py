@@ -21,7 +21,8 @@ from soup.cli.app import _Stop
 sys.path.insert(0, sys.argv[1])
 _Stop.install()
 def work():
-    import torch
+    import torch, time
+    time.sleep(5)
     print("went on")
 try:
     work()
