@@ -197,7 +197,8 @@ def _figures(data_set: DataSet, frame: Frame, judge: JudgeSession | None) -> Met
 def _sum_groups(rows: Frame) -> tuple[float, float]:
     """Return the mean of aAcc, fAcc and qAcc, and aAcc alone, of rows whose `score` says whether they are right."""
     library = vlmeval_module(YES_NO)
-    rating = with_globals(library.Hallusion_rating, load=lambda table: table.copy())(rows)
+    needed = rows[["index", "l2-category", "score"]]  # of all, not by category
+    rating = with_globals(library.Hallusion_rating, load=lambda table: table.copy())(needed)
     overall = rating[rating["split"] == "Overall"].iloc[0]
     return float((overall["aAcc"] + overall["fAcc"] + overall["qAcc"]) / 3), float(overall["aAcc"])
 

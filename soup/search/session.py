@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -241,9 +242,11 @@ def _runner(scorer: Scorer, config: EvalConfig, local: LocalPool[Event] | None) 
         workers.open(start)
     watched = WatchedPool(workers, scorer.suite, scorer.progress.on_worker)
     runner = SpeculativeRunner(scorer, DealingPool(watched, scorer.suite, scorer.candidate))
+    gc.freeze()  # or Python looks for garbage in all that is imported, for a quarter of a second, while workers wait
     try:
         yield runner
     finally:
+        gc.unfreeze()
         runner.close()
         for folder in scorer.run.scratch.glob("*/checkpoint"):  # of soups that were still being evaluated in vain
             scorer.run.clear(folder.parent)

@@ -80,7 +80,8 @@ class SpeculativeRunner:
                 return strategy(self.scorer)  # once more, which notes the soups that it asks for, and no others
             # What a strategy asks of single models hangs on no score, as good as always.
             sure = sum(1 for _ in itertools.takewhile(lambda recipe: len(recipe.names) == 1, probe.wanted))
-            self._advance(probe.wanted, self.scorer.suite, max(1, sure))
+            while not self._advance(probe.wanted, self.scorer.suite, max(1, sure)):
+                pass  # it would want the same again
 
     def complete(self, recipes: Iterable[Recipe], split: Split) -> None:
         """Have all recipes evaluated over a part of the questions.
@@ -98,8 +99,12 @@ class SpeculativeRunner:
         for task in self._running.values():
             self._show_end(task, list(task.indices))
 
-    def _advance(self, wanted: list[Recipe], suite: BenchmarkSuite, sure: int) -> None:
-        """Keep the workers busy with the first of `wanted`, and take in the next events; so many are no bets."""
+    def _advance(self, wanted: list[Recipe], suite: BenchmarkSuite, sure: int) -> bool:
+        """Keep the workers busy with the first of `wanted`, and take in the next events; so many are no bets.
+
+        Returns:
+            Whether a task is done.
+        """
         if error := self._failed.get((wanted[0].digest, suite.split)):
             raise error  # the first is no guess: one by one it would have been met here, too
         self.workers.want([(recipe.digest, suite.split) for recipe in wanted], sure)
@@ -107,8 +112,10 @@ class SpeculativeRunner:
             key = (recipe.digest, suite.split)
             if self.workers.idle and key not in self._running and key not in self._failed:
                 self._start(recipe, suite)
-        for event in self.workers.wait():
+        events = self.workers.wait()
+        for event in events:
             self._take_in(event)
+        return any(isinstance(event, TaskDone) for event in events)
 
     def _start(self, recipe: Recipe, suite: BenchmarkSuite) -> None:
         self.scorer.check_first()
