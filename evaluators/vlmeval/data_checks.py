@@ -10,6 +10,7 @@ import ast
 import base64
 import re
 import string
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -105,13 +106,11 @@ def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
 def index_faults(benchmark: VLMEvalBenchmark, rows: list[str]) -> Iterator[str]:
     """Yield the rows whose index is not what the metric takes, or is there twice."""
     expected, is_sound = INDEXES.get(benchmark.metric, TEXT_INDEX if benchmark.metric in BY_TEXT else ANY_INDEX)
-    seen: set[str] = set()
-    for row in rows:
+    for row, times in Counter(rows).items():
         if not is_sound(row):
             yield f"row {row[:REFERENCE_CHARACTERS]!r}: an index is {expected}"
-        elif row in seen:
-            yield f"row {row}: the index is there twice"
-        seen.add(row)
+        elif times > 1:
+            yield f"row {row}: the index is there {'twice' if times == 2 else f'{times} times'}"
 
 
 def _image_faults(rows: list[str], frame: Frame) -> Iterator[str]:

@@ -145,7 +145,7 @@ def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, bas
     hooks = film_hooks(base, folder, path, lambda film: images.frame_paths(film, benchmark.frames))
     frame = _read(path)
     refuse_faults(
-        benchmark, path, [*column_faults(benchmark, frame), *folder.faults(frame, getattr(base, "_vid_str", str))]
+        benchmark, path, column_faults(benchmark, frame) or folder.faults(frame, getattr(base, "_vid_str", str))
     )
     if "video" not in frame:  # one class asks for a column that its own table lacks
         frame["video"] = frame[SEVERAL]

@@ -205,7 +205,7 @@ RULES: Mapping[str, Rule] = {
     ),
     **_for(
         "MVUEval",
-        Rule("Overall/Accuracy", 100, "correct", caption="right answers", columns="ground_truth options"),
+        Rule("Overall/Accuracy", 100, "correct", caption="right answers", columns="video_paths ground_truth options"),
     ),
     **_for(
         "MovieChat1k",

@@ -116,7 +116,7 @@ class _NameReader:
         prefixes = [f"{harness}:" for harness in self._harnesses if target_hint(harness)]
         bare = [harness for harness in self._harnesses if not target_hint(harness)]
         near = [each for harness in self._harnesses for each in near_names(harness, name)]
-        known = [*self.catalog.benchmarks, *self.catalog.groups, *bare, *prefixes, *near]
+        known = dict.fromkeys((*self.catalog.benchmarks, *self.catalog.groups, *bare, *prefixes, *near))
         return f"Unknown benchmark '{name}'.{did_you_mean(name, known)}"
 
     def _broken(self) -> list[str]:

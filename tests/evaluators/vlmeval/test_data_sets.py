@@ -251,6 +251,8 @@ def test_a_data_set_is_found_by_its_own_name_with_and_without_the_prefix():
         *("mmbench", "mmbench", "pope"),
         *("SEEDBench_IMG", "ChartQA_TEST", "mme"),
     ]
+    with pytest.raises(EvaluatorError, match=r"Did you mean 'pope'.* ocrbench, opencompass, pope, python:,"):
+        parse_benchmarks(["POPPE"])  # each known name is there once
     for name in ("SEEDBench_IMGS", "seedbench_img"):
         with pytest.raises(EvaluatorError, match=f"Unknown benchmark '{name}'. Did you mean 'SEEDBench_IMG'"):
             parse_benchmarks([name])
@@ -311,6 +313,12 @@ def test_what_no_model_could_answer_is_told_before_anything_is_asked(name, witho
     write_tsv(tmp_path / "LMUData" / f"{name}.tsv", rows)
     with pytest.raises(EvaluatorError, match=words):
         VLMEval(settings).identity(Benchmark(name, "vlmeval", name))
+
+
+def test_an_index_that_many_rows_have_is_told_in_a_line(settings, tmp_path):
+    write_tsv(tmp_path / "LMUData" / "RealWorldQA.tsv", [{**row, "index": 3} for row in ALL["RealWorldQA"].rows()])
+    with pytest.raises(EvaluatorError, match=r"row 3: the index is there 24 times$"):
+        VLMEval(settings).identity(Benchmark("r", "vlmeval", "RealWorldQA"))
 
 
 TABLES = ("IMAGE_DATASET", "VIDEO_DATASET", "TEXT_DATASET")
