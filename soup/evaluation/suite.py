@@ -132,7 +132,19 @@ def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> Benc
             failures.append(str(error))
     if failures:
         raise EvaluatorError("\n".join(dict.fromkeys(failures)))
+    _refuse_idle_engine(entries, settings)
     return BenchmarkSuite(tuple(entries), settings.timeout_seconds)
+
+
+def _refuse_idle_engine(entries: Sequence[SuiteEntry], settings: EvalSettings) -> None:
+    """Refuse an engine that answers nothing: the scores would be taken for its own."""
+    default, flag = EvalSettings(), option_name("engine")
+    if settings.engine == default.engine:
+        if settings.engine_url:
+            raise EvaluatorError(f"{option_name('engine_url')}: nobody asks it; say {flag} openai, too.")
+    elif entries and not any("answering" in entry.identity for entry in entries):
+        names = ", ".join(entry.benchmark.name for entry in entries)
+        raise EvaluatorError(f"{flag} {settings.engine}: no engine is asked for {names}. Leave it out.")
 
 
 def check_entries(entries: Iterable[SuiteEntry], pool: Pool) -> None:

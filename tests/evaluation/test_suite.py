@@ -41,6 +41,19 @@ def test_a_bound_that_is_no_time_is_refused_before_any_work(seconds):
         build_suite([], EvalSettings(timeout_seconds=seconds))
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (EvalSettings(engine="vllm"), "`engine` vllm: no engine is asked for demo:colour"),
+        (EvalSettings(engine_url="http://localhost:8000/v1"), "`engine_url`: nobody asks it; say `engine` openai"),
+    ],
+)
+def test_an_engine_that_would_answer_nothing_is_refused(settings, words):
+    """A score by other means would be taken for one of what stands behind it."""
+    with pytest.raises(EvaluatorError, match=words):
+        build_suite([Benchmark("demo:colour", "demo", "colour")], settings)
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["in time", "too late"])
 def test_the_process_s_own_alarm_is_put_back_and_none_is_left_running(late):
     def alarm(number, frame):
