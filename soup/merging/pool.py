@@ -12,7 +12,8 @@ from soup.checkpoints.origin import different_starts
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.side_files import has_tokenizer, lent_kinds, side_differences, tokenizer_differences
 from soup.checkpoints.tensor_names import abbreviate, unmergeable, unwrapping, wrapped
-from soup.errors import PoolError, SoupError
+from soup.checkpoints.weight_files import is_adapter
+from soup.errors import CheckpointError, PoolError, SoupError
 from soup.merging.adapter_bases import base_of_adapters
 from soup.merging.ingredient import Ingredient, combine_errors, is_dropped, open_each, untied_together
 from soup.merging.integer_tensors import differing_counters, differing_integers
@@ -110,6 +111,9 @@ class Pool(Sequence[Ingredient]):
         remarks = (*listing.skipped, *([listing.deeper] if listing.deeper else []))
         kept = name_locations(listing, exclude)
         bases, base_errors = open_each([("base", str(base))] if base is not None else [])
+        if base_errors and is_adapter(Path(str(base))):
+            merged = f"merge it into its own first (soup average --pool {base} -o out/)"
+            base_errors = {"base": CheckpointError(f"{base}: an adapter is the base of no other: {merged}.")}
         ingredients, errors = open_each(kept.items(), bases[0].checkpoint if bases else None)
         return cls.of(ingredients, bases[0] if bases else None, remarks), errors | base_errors
 

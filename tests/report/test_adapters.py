@@ -70,6 +70,11 @@ def test_a_base_that_is_not_here_asks_for_another(pool):
         soup.Pool(pool)
 
 
+def test_an_adapter_as_the_base_of_others_is_told_as_such(pool):
+    with pytest.raises(CheckpointError, match="an adapter is the base of no other: merge it into its own first"):
+        soup.Pool([pool / "a", pool / "b"], base=write_adapter(pool.parent / "c", linear_factors(UP), ""))
+
+
 def test_an_adapter_that_no_base_would_help_says_why(pool):
     for name in ("a", "b"):
         write_adapter(pool / name, linear_factors(UP), pool.parent / "base", init_lora_weights="olora")
