@@ -10,6 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import hypothesis
 import pytest
+import transformers  # noqa: F401  its log goes to what stderr is now, and not to a stream that a test closes
 
 # A busy machine is no fault of an example's: none has a deadline.
 hypothesis.settings.register_profile("soup", deadline=None)
