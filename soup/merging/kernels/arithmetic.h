@@ -55,7 +55,8 @@ INLINE void NAME(add_delta)(A *total, A *delta, const T *x, const A *middle, con
     A w = (A)job->weights[k];
     if (job->keys) {
         A grown = (A)job->grown;
-        uint64_t state = job->keys[k] + (first + 1) * SPLIT_MIX_STEP, dropped = job->dropped << 40;
+        int32_t dropped = (int32_t)job->dropped;
+        uint64_t state = job->keys[k] + (first + 1) * SPLIT_MIX_STEP;
         for (int i = 0; i < n; i++, state += SPLIT_MIX_STEP) {
             delta[i] = (LOAD(x[i]) - middle[i]) * (is_kept(state, dropped) ? grown : 0);
             total[i] += delta[i] * w;

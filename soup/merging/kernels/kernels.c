@@ -90,12 +90,12 @@ INLINE uint16_t round_to_float16(float value)
 
 #define SPLIT_MIX_STEP 0x9E3779B97F4A7C15u
 
-/* Whether SplitMix64 of a state, its upper 24 bits, is `dropped` or more, which lies in these bits; see keyed_uniform in
-   soup.merging.methods.dare. The last step of SplitMix64 does not change these bits. */
-INLINE int is_kept(uint64_t z, uint64_t dropped)
+/* Whether SplitMix64 of a state, its upper 24 bits, is `dropped` or more; see keyed_uniform in soup.merging.methods.dare. The
+   last step of SplitMix64 does not change these bits. In 32 bits they are compared as wide as what they decide. */
+INLINE int is_kept(uint64_t z, int32_t dropped)
 {
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    return (z ^ (z >> 27)) * 0x94D049BB133111EBu >= dropped;
+    return (int32_t)(((z ^ (z >> 27)) * 0x94D049BB133111EBu) >> 40) >= dropped;
 }
 
 #define T uint16_t
