@@ -25,8 +25,6 @@ __all__ = ["CIRCLE", "column_faults", "index_faults", "refuse_faults", "row_faul
 REFERENCE_CHARACTERS = (
     64  # VLMEvalKit's rule: an image cell of at most so many characters is the index of the row that holds it
 )
-NO_IMAGE = "NO_IMAGE_PLACEHOLDER_"
-"""How a cell begins that a class of VLMEvalKit's puts in place of an image, for problems that have none."""
 CIRCLE = 1_000_000  # rotation k of question i has the index i + k * 1e6
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)  # an index that is no number: evaluated, it is a name and nothing more
 INDEXES: dict[str, tuple[str, Callable[[str], bool]]] = {
@@ -203,8 +201,6 @@ def _unknown_categories(data_set: DataSet, base: type[DataSet]) -> list[str]:
 
 
 def _image_is_sound(cell: str, known: set[str]) -> bool:
-    if cell.startswith(NO_IMAGE):
-        return True
     if cell.startswith("[") and cell.endswith("]"):
         return _is_texts(cell) and all(map(_is_base64, ast.literal_eval(cell)))
     return _is_base64(cell) if len(cell) > REFERENCE_CHARACTERS else cell in known

@@ -302,7 +302,7 @@ TOYS: dict[str, Toy] = {
             question(
                 i, task=VLMBLIND[i % 3], prompt=f"<{i}>?", answers=["Yes", "five", "3"][i % 3], **dict.fromkeys("AB")
             )
-            for i in range(24)
+            for i in range(22)
         ],
         lambda result: 100 * float(result.iloc[0].mean()),
         right=lambda row: {"Yes": "Yes", "five": "five", "3": "{3}"}[row["answers"]],

@@ -65,7 +65,7 @@ def turned(graph):
 
 def graph_rows():
     rows = []
-    for i in range(24):
+    for i in range(22):
         task = [*TASKS][i % 3]
         graph, best, answer = TASKS[task]
         if i % 2:
@@ -235,7 +235,7 @@ TOYS: dict[str, Toy] = {
                 i,
                 question=f"See <{i}> in <IMAGE_0>: what is it?",
                 category_id=["CF1", "MA1", "CS1"][i % 3],
-                eval_index=i // 6,
+                eval_index=i // 6 if i % 3 else i,
                 answer=["TF"[i % 2], str(i), f"word {i},w{i}"][i % 3],
                 additional="x",
             )
@@ -249,6 +249,7 @@ TOYS: dict[str, Toy] = {
             lambda i: ["ABCD"[i // 4 % 4], f"{i / 2:.1f}", f"move_right:{i / 10},rotate_up:3", "DCBA"[i // 4 % 4]][
                 i % 4
             ],
+            count=22,
             task=lambda i: SPAR_TASKS[i % 4],
         ),
         key("overall"),
