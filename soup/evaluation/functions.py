@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import statistics
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score, Split
@@ -119,6 +119,7 @@ def to_score(value: object, name: str) -> Score:
         return _score(name, _python_number(value))
     if not value or not all(isinstance(key, str) for key in value):
         raise EvaluatorError(f"{name}: expected a number or a dict of names to numbers, found {value!r:.200}.")
+    _refuse_half_characters(value, name)
     if isinstance(points := value.get("questions"), Mapping):
         return _score_of_questions(points, sorted(value.keys() - {"questions"}), name)
     parts = {key: _score(f"{name}, {key}", _python_number(number)).value for key, number in value.items()}
@@ -163,9 +164,19 @@ def _score_of_questions(points: Mapping[str, object], others: Sequence[str], nam
         if not isinstance(number, int | float) or not 0 <= number <= 1:
             raise EvaluatorError(f"{name}: question {index}: expected points from 0 to 1, found {number!r:.80}.")
         questions[str(index)] = float(number)
+    _refuse_half_characters(questions, name)
     if len(questions) < max(1, len(points)):
         raise EvaluatorError(f"{name}: expected at least one question, and each once; found {[*points][:5]!r:.200}.")
     return Score(100 * statistics.fmean(questions.values()), len(questions), questions)
+
+
+def _refuse_half_characters(keys: Iterable[str], name: str) -> None:
+    """Refuse what no journal can hold: lone surrogates, which JSON and cut texts may bring."""
+    for key in keys:
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise EvaluatorError(f"{name}: the name {key!a:.80} holds half of a character; rename it.") from None
 
 
 def _score(name: str, value: object) -> Score:

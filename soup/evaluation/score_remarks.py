@@ -41,6 +41,20 @@ def score_remarks(names: Sequence[str], scores: Scores, earlier: Sequence[Scores
                 f"{name}: {model} scores {score.value:g}, and scores are 0 to 100: it counts as {score.value:g} of "
                 "100 points. If it is a share of 1, multiply it by 100.",
             )
+        first = next((known[name] for known in earlier if name in known), score)
+        if _asks_others(score, first):
+            yield (
+                f"{name} asks others",
+                f"{name}: {model} was asked other questions than the model before it ({len(score.questions or ())} and "
+                f"{len(first.questions or ())}): their scores are of two tests. Give the same questions for each.",
+            )
+
+
+def _asks_others(score: Score, first: Score) -> bool:
+    """Whether both tell their questions, all of them, and these differ."""
+    if not score.questions or not first.questions or score.estimate or first.estimate:
+        return False
+    return score.questions.keys() != first.questions.keys()
 
 
 def constant_scores(scores: Mapping[str, Scores]) -> str | None:

@@ -170,6 +170,14 @@ def test_one_small_score_beside_larger_ones_is_no_share(search):
     assert search(count, "return [40.0, 0.5, 60.0, 61.0, 62.0][n]")[1] == []
 
 
+def test_models_that_are_asked_different_questions_are_told_once():
+    first, second = Score(50, questions={"1": 0.5}), Score(50, questions={"1": 0.5, "2": 0.5})
+    (remark,) = score_remarks(["b"], {"mine": second}, [{"mine": first}])
+    assert remark[1].startswith("mine: b was asked other questions than the model before it (2 and 1)")
+    assert list(score_remarks(["b"], {"mine": first}, [{"mine": first}])) == []
+    assert list(score_remarks(["b"], {"mine": Score(50)}, [{"mine": first}])) == []
+
+
 def test_the_pace_of_a_search_counts_models_of_all_at_most_and_the_time_left_by_the_journal_s_seconds(
     tmp_path, monkeypatch
 ):

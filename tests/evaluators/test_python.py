@@ -190,9 +190,11 @@ def test_ctrl_c_is_not_the_functions_failure(file, candidate):
         {"questions": {"a": "1"}},
         {"questions": {1: 0.5, "1": 1.0}},
         {"questions": {"a": 1}, "score": 50},
+        {"questions": {"\ud83d": 1}},
+        {"\ud83d": 50},
         1j,
     ],
-    ids=repr,
+    ids=ascii,
 )
 def test_what_is_no_score_is_an_error_and_never_a_zero(value):
     with pytest.raises(EvaluatorError, match=r"python:judge\.py:f"):
