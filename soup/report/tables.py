@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -130,6 +130,9 @@ def run_table(run: Path) -> ScoreTable:
     with Journal(directory.journal, write=False) as journal:
         entries = list(journal)
     results = _read_results(directory)
+    parts = [part for part in PARTS if any(entry.split.part == part for entry in entries)]
+    if "all" in parts and len(parts) > 1:  # searches of both kinds: a verdict's numbers stand in one of the tables
+        results = [result.of_part() for result in results]
     ways = _ways(results)
     common = max(ways, key=lambda way: len(ways[way]), default=None)
     models = [
@@ -138,7 +141,6 @@ def run_table(run: Path) -> ScoreTable:
     models += [_Model(result.digest, result.strategy, result.remark, result.way) for result in results]
     names = list(dict.fromkeys(name for entry in entries for name in _scores_of(entry)))
     titles = {f"overall ({', '.join(strategies)})": way for way, strategies in ways.items()} if len(ways) > 1 else {}
-    parts = [part for part in PARTS if any(entry.split.part == part for entry in entries)]
     columns = tuple(f"{name}{_suffix(part)}" for part in parts for name in [*names, "overall", *titles])
     values: dict[_Model, list[float | None]] = {model: [] for model in models}
     for part in parts:
@@ -161,7 +163,8 @@ class _Way:
 class _Result:
     """What a strategy came to, as far as a table needs it.
 
-    `refusals` is why by the ingredient that was refused, `varied` the digests of soups of one that are no single model.
+    `refusals` is why by the ingredient that was refused, `varied` the digests of soups of one that are no single model,
+    `part` the questions that it chose by.
     """
 
     strategy: str
@@ -170,6 +173,11 @@ class _Result:
     way: _Way
     refusals: Mapping[str, str]
     varied: frozenset[str]
+    part: str
+
+    def of_part(self) -> _Result:
+        """Return the same with the part of the questions in each verdict."""
+        return replace(self, refusals={name: f"{why} ({self.part} questions)" for name, why in self.refusals.items()})
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,8 @@ def _read_result(document: dict[str, Any]) -> _Result:
     way = _Way(tuple((name, weights.get(name, 1.0)) for name in document["trials"][0]["scores"]))
     refusals = _refused_ingredients(document["trials"])
     varied = frozenset(trial["recipe"] for trial in document["trials"] if trial.get("single") is False)
-    return _Result(document["strategy"], document["recipe"]["digest"], remark, way, refusals, varied)
+    part = next((score["split"] for score in document["trials"][0]["scores"].values()), "all")
+    return _Result(document["strategy"], document["recipe"]["digest"], remark, way, refusals, varied, part)
 
 
 def _refused_ingredients(trials: Sequence[dict[str, Any]]) -> dict[str, str]:

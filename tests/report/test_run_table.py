@@ -29,6 +29,10 @@ def pair(checkpoint):
 
 def extra(checkpoint):
     return head(checkpoint)[2]
+
+
+def points(checkpoint):
+    return {"questions": {str(index): head(checkpoint)[0] / 100 for index in range(20)}}
 """
 
 HEADS = {"a": [53.25, 99.25, 10], "b": [49.25, 91.25, 20]}
@@ -113,6 +117,13 @@ def test_the_report_says_on_an_ingredient_s_row_why_it_was_refused():
         "b": "greedy refused: 73.25 < 76.25 (counting -4.0, reading -2.0)",
         "greedy": "a",
     }
+
+
+def test_beside_scores_of_another_split_a_refusal_says_which_questions_it_is_about():
+    search("greedy")
+    run("average", "--pool", "ckpts", "--eval", "python:judge.py:points", "--split", "0.5", "-o", "halves")
+    remarks = {row["name"]: row["remark"] for row in run("report", "ckpts.soup")["rows"]}
+    assert remarks["b"].endswith("(counting -4.0, reading -2.0) (all questions)")
 
 
 def test_strategies_that_refused_an_ingredient_for_one_reason_share_it():
