@@ -264,3 +264,5 @@ def deadline(seconds: float | None, of_seconds: float | None = None) -> Iterator
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    if time.monotonic() - began > seconds:
+        raise EvaluatorError(f"{message}; what ran caught the interrupt and went on.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -76,6 +77,16 @@ def test_the_process_s_own_alarm_is_put_back_and_none_is_left_running(late):
         assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_score_that_came_too_late_because_the_interrupt_was_caught_is_none():
+    with pytest.raises(EvaluatorError, match="caught the interrupt and went on"), deadline(0.05):
+        _catch_all(10)
+
+
+def _catch_all(seconds):
+    with contextlib.suppress(BaseException):
+        time.sleep(seconds)
 
 
 @pytest.mark.parametrize(
