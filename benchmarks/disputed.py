@@ -36,6 +36,7 @@ from soup.evaluation.estimates import Estimate, refuse_failed_audit
 from soup.evaluation.journal import Journal
 from soup.evaluation.objective import PLAIN
 from soup.evaluation.question_plan import QuestionPlan
+from soup.evaluation.question_rule import AuditSize, QuestionRule
 from soup.evaluation.questions import QuestionSet
 from soup.evaluation.suite import SuiteEntry
 from soup.search.confirmation import choose_confirmed, saves_questions
@@ -119,7 +120,7 @@ class Told:
 class DisputedScorer:
     """What a search needs of a scorer, over a table of points: asks what a `QuestionPlan` says, and counts it."""
 
-    def __init__(self, pool: Sequence[str], table: Table, audit: float | None = None) -> None:
+    def __init__(self, pool: Sequence[str], table: Table, audit: AuditSize | None = None) -> None:
         self.pool = pool
         self.table = table
         self.recipe = TableScorer(pool, lambda recipe: 0.0).recipe
@@ -217,11 +218,12 @@ class Outcome:
         return sum(self.budget.values())
 
 
-def compare(names: Sequence[str], table: Table, strategy: str, options: Mapping[str, object], audit: float) -> Outcome:
+def compare(names: Sequence[str], table: Table, strategy: str, options: Mapping[str, object], rule: str) -> Outcome:
     """Search a table twice: asking everything, and by estimates."""
     whole = DisputedScorer(names, table)
-    is_worth_it = saves_questions(STRATEGIES.get(strategy).budget(len(names), **options), len(names))
-    part = DisputedScorer(names, table, audit if is_worth_it else None)
+    budget = STRATEGIES.get(strategy).budget(len(names), **options)
+    audit = QuestionRule.parse(rule).audit_of(budget.soups if budget else 0, len(whole.entries))
+    part = DisputedScorer(names, table, audit if saves_questions(budget, len(names)) else None)
     chosen = [search(scorer, strategy, options) for scorer in (whole, part)]
     count = sum(map(len, whole.questions.values()))
     budget = {why: part.budget[why] / count for why in BUDGET}
@@ -272,10 +274,10 @@ def main() -> None:
 @click.option("--count", default=40, show_default=True, help="Pools for each search.")
 @click.option("--forgotten", default="0,0.0003,0.001,0.003,0.01", show_default=True, help="Shares, comma-separated.")
 @click.option("--basin", default="0.02", show_default=True, help="How steep it is: what means gain, comma-separated.")
-@click.option("--audit", default=0.05, show_default=True)
+@click.option("--questions", "rule", default="disputed", show_default=True, help="As for a search.")
 @click.option("--only", multiple=True, type=click.Choice(list(SEARCHES)), help="Searches; by default all.")
 @click.option("--record", "recording", is_flag=True, help="Keep what was asked in results/disputed.json, for draw.py.")
-def simulated(count: int, forgotten: str, basin: str, audit: float, only: tuple[str, ...], recording: bool) -> None:
+def simulated(count: int, forgotten: str, basin: str, rule: str, only: tuple[str, ...], recording: bool) -> None:
     """Search simulated pools."""
     names = [f"m{number}" for number in range(INGREDIENTS)]
     searches = {name: SEARCHES[name] for name in only or SEARCHES}
@@ -289,7 +291,7 @@ def simulated(count: int, forgotten: str, basin: str, audit: float, only: tuple[
             disputed.append(disputed_share(singles))
             gains.append(overall(table(TableRecipe(tuple(names), (1 / 7,) * 7))) - max(map(overall, singles)))
             for name, (strategy, options) in searches.items():
-                rows[name].append(compare(names, table, strategy, options, audit))
+                rows[name].append(compare(names, table, strategy, options, rule))
         click.echo(
             f"\nbasin {steepness:g}, {share:.2%} forgotten by a soup: {statistics.fmean(disputed):.1%} of questions "
             f"disputed, the mean of all {statistics.fmean(gains):+.2f} against the best single model\n"
@@ -343,11 +345,11 @@ def disputed_share(singles: Sequence[Points]) -> float:
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--audit", default=0.05, show_default=True)
+@click.option("--questions", "rule", default="disputed", show_default=True, help="As for a search.")
 @click.option(
     "--part", default="selection", show_default=True, type=click.Choice(["all", "selection", "report", "both"])
 )
-def toy(runs: tuple[Path, ...], audit: float, part: str) -> None:
+def toy(runs: tuple[Path, ...], rule: str, part: str) -> None:
     """Search the real points of journals; `both` puts the halves together."""
     rows: dict[str, list[Outcome]] = {}
     for run in runs:
@@ -357,7 +359,7 @@ def toy(runs: tuple[Path, ...], audit: float, part: str) -> None:
         for pool in sub_pools(names):
             for name, (strategy, options) in SEARCHES.items():
                 try:
-                    outcome = compare(pool, table_of(known), strategy, options, audit)
+                    outcome = compare(pool, table_of(known), strategy, options, rule)
                 except UnknownSoupError:
                     continue
                 rows.setdefault(f"{name}, k = {len(pool)}", []).append(outcome)

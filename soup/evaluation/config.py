@@ -12,7 +12,7 @@ from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.functions import benchmark_of_function
 from soup.evaluation.harnesses import may_have_parts
 from soup.evaluation.objective import PLAIN, Objective
-from soup.evaluation.questions import QuestionRule
+from soup.evaluation.question_rule import QuestionRule
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option, option_name, refuse_wrong_type
 
@@ -38,7 +38,8 @@ class EvalConfig(EvalSettings):
         workers: So many processes evaluate candidates at once, one GPU each; 0: this process does.
         ray: The address of a Ray cluster whose actors evaluate, or `local`.
         questions: `all`, or `disputed:audit=0.05`: a search asks soups the questions on which the single models differ
-            and that share of the others, at least 50 of a benchmark; what it chooses is asked everything.
+            and that share of the others, at least 50 of a benchmark; what it chooses is asked everything. With
+            `disputed` alone a search of many soups asks a part of that, and more where it does not suffice.
 
     Raises:
         EvaluatorError: values of a wrong type, a split outside of 0 to 1, or an objective or split of no benchmarks.

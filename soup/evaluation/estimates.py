@@ -102,18 +102,27 @@ class Audit:
         return abs(self.mean) + self.half_width
 
     @property
+    def could_pass(self) -> bool:
+        """Whether clean audits of this size would come below the limit, with half of it to spare."""
+        return self.clean_half_width <= LIMIT / 2
+
+    @property
+    def passes(self) -> bool:
+        """Whether estimates are good enough."""
+        return self.could_pass and self.bound <= LIMIT
+
+    @property
     def is_hopeless(self) -> bool:
         """Whether the interval lies beyond the limit as a whole: more audits would not help."""
         return abs(self.mean) - self.half_width > LIMIT
 
     @property
     def fails(self) -> bool:
-        """Whether estimates are no good here, at the end of a search: the bound is beyond the limit.
+        """Whether estimates are no good here, at the end of a search.
 
-        A few audits can't bring it below even if they are clean: where they could not with half of the limit to spare,
-        only an interval that lies beyond the limit as a whole counts.
+        Few audits can't bring the bound below the limit even if they are clean: these fail only if they are hopeless.
         """
-        return self.is_hopeless or (self.clean_half_width <= LIMIT / 2 and self.bound > LIMIT)
+        return self.is_hopeless or (self.could_pass and not self.passes)
 
 
 class AuditFailedError(BaseException):

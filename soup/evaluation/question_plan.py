@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Score
 from soup.evaluation.harnesses import asks_some
+from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.questions import Dispute, QuestionSet
 from soup.evaluation.suite import SuiteEntry
 
@@ -20,7 +21,7 @@ class QuestionPlan:
     """The question sets of a search that does not ask every soup everything.
 
     Args:
-        audit: The share of undisputed questions that is asked all the same.
+        audit: How many undisputed questions are asked all the same.
         everything: The digests of recipes that are asked everything: first the single models, later what was chosen.
         singles: Gives the single models' scores on an entry, by the digest of each.
         on_remark: Called with why a benchmark is asked everything.
@@ -29,7 +30,7 @@ class QuestionPlan:
     are what is added to estimates, by benchmark; None until a search has asked for all of its soups once.
     """
 
-    audit: float
+    audit: AuditSize
     everything: set[str]
     singles: Callable[[SuiteEntry], Mapping[str, Score]]
     on_remark: Callable[[str], None] = lambda text: None
@@ -46,6 +47,11 @@ class QuestionPlan:
         """Ask some recipes everything from now on; without digests, all of them."""
         self.everything.update(recipe_digests or ())
         self.asks_all = self.asks_all or recipe_digests is None
+
+    def double_audit(self) -> None:
+        """Ask each soup twice as large an audit from now on, at most a whole one."""
+        self.audit = self.audit.doubled()
+        self._sets.clear()
 
     def correct(self, trials: Iterable[Mapping[str, Score]]) -> bool:
         """Correct all estimates from now on by what their audits say on average; return whether that changes any.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +18,9 @@ from functools import cached_property
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Score
 from soup.evaluation.estimates import Estimate
-from soup.support.options import option_name
+from soup.evaluation.question_rule import AuditSize
 
-__all__ = ["Dispute", "QuestionRule", "QuestionSet", "Total"]
-
-LEAST_AUDITED = 50
-"""So many questions of a benchmark are audited at least, or all."""
+__all__ = ["Dispute", "QuestionSet", "Total"]
 
 RULE = "disputed, 1"
 """The rule's name and version, a part of every estimate's key."""
@@ -34,32 +30,6 @@ TRIED_FLIPS = 5
 
 Total = Callable[[Mapping[str, float]], float]
 """A benchmark's own rule: the score, 0 to 100, that the points of all of its questions come to."""
-
-
-@dataclass(frozen=True)
-class QuestionRule:
-    """`all`, or `disputed` with the share of the other questions that is audited."""
-
-    audit: float | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> QuestionRule:
-        """Parse `all`, `disputed` or `disputed:audit=0.05`.
-
-        Raises:
-            EvaluatorError: another text, or a share that is not above 0 and at most 1.
-        """
-        match = re.fullmatch(r"all|disputed(?::audit=(\d*\.?\d+))?", text)
-        if not match:
-            raise EvaluatorError(
-                f"{option_name('questions')}: expected all, disputed or disputed:audit=0.05, found '{text}'."
-            )
-        if text == "all":
-            return cls()
-        audit = float(match[1] or 0.05)
-        if not 0 < audit <= 1:
-            raise EvaluatorError(f"{option_name('questions')}: expected an audit above 0 and at most 1, found {audit}.")
-        return cls(audit)
 
 
 @dataclass(frozen=True)
@@ -160,22 +130,22 @@ class Dispute:
         agreed = {index: points for index, points in first.items() if all(row[index] == points for row in rows if row)}
         return cls(frozenset(first.keys() - agreed.keys()), agreed, (RULE, sorted(singles)))
 
-    def questions_of(self, recipe_digest: str, audit: float) -> QuestionSet | None:
+    def questions_of(self, recipe_digest: str, audit: AuditSize) -> QuestionSet | None:
         """Return what a soup is asked; None where that is everything.
 
         Args:
             recipe_digest: The soup's, by which its audit is drawn.
-            audit: The share of the agreed questions that is audited.
+            audit: How many of the agreed questions are audited: the first of them in the order of the draw, so that a
+                larger audit holds a smaller.
         """
         if not self.agreed:
             return None
         groups: dict[str, list[str]] = {}
         for index in self.agreed:
             groups.setdefault(index.partition("/")[0], []).append(index)
-        share = max(audit, LEAST_AUDITED / len(self.agreed))
-        count = math.ceil(share * len(groups) - 1e-9)
-        if count >= len(groups):
+        count = audit.count(len(self.agreed), len(groups))
+        if count is None:
             return None
         drawn = sorted(groups, key=lambda group: hashlib.sha256(f"{recipe_digest} {group}".encode()).digest())[:count]
         audited = tuple(tuple(groups[group]) for group in drawn)
-        return QuestionSet(self.disputed, self.agreed, audited, len(groups), (*self.facts, audit))
+        return QuestionSet(self.disputed, self.agreed, audited, len(groups), (*self.facts, audit.share))

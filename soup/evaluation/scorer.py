@@ -20,6 +20,7 @@ from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.pace import Pace, search_pace
 from soup.evaluation.progress import Progress
 from soup.evaluation.question_plan import QuestionPlan
+from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.questions import QuestionSet
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.score_remarks import constant_scores, score_remarks
@@ -55,8 +56,7 @@ class Scorer:
         expected: How many models are scored at most, once for each part of the questions; None: nobody knows.
         expected_estimates: How many of those are estimates.
         at_once: How many are evaluated side by side.
-        audit: The share of undisputed questions that soups are asked beside the disputed ones; None: all are asked
-            everything.
+        audit: How many undisputed questions soups are asked beside the disputed ones; None: all are asked everything.
 
     `trials` keeps the trials in the order asked, `fresh` the journal's keys of what was evaluated now, `remarks` what
     was strange on the way, each by what it is about, `is_checked` whether harnesses had their look before the first
@@ -75,7 +75,7 @@ class Scorer:
     expected: int | None = None
     expected_estimates: int = 0
     at_once: int = 1
-    audit: float | None = None
+    audit: AuditSize | None = None
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
     announced: set[tuple[tuple[str, ...], str, bool]] = field(default_factory=set)
     fresh: set[str] = field(default_factory=set)

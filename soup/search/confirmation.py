@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from soup.evaluation.estimates import LIMIT, AuditFailedError, refuse_failed_audit
+from soup.evaluation.estimates import LIMIT, Audit, AuditFailedError, refuse_failed_audit
 from soup.evaluation.pace import ASKED
 from soup.evaluation.scorer import Scorer
 from soup.evaluation.trial import Trial
@@ -52,7 +52,9 @@ def choose_confirmed(
             if scorer.question_plan is None:  # else single models come first, and the scorer sees to that
                 complete([scorer.recipe(choice.chosen, choice.method, choice.params)])
             trial = scorer(choice.chosen, choice.method, choice.params)
-            refuse_failed_audit((other.estimate for other in scorer.trials.values()), at_end=True)
+            if _changes_estimates(scorer):
+                scorer.restart()
+                continue
         except AuditFailedError as failure:
             _ask_everything(scorer, f"The audit of the estimates fails: {failure}.")
             continue
@@ -60,9 +62,6 @@ def choose_confirmed(
             return choice
         if doubted is not None and doubted.recipe.digest == trial.recipe.digest:
             break
-        if plan.corrections is None and plan.correct(other.scores for other in scorer.trials.values()):
-            scorer.restart()
-            continue
         if doubted is not None:
             contradictions += 1
             scorer.remark(
@@ -94,6 +93,23 @@ def saves_questions(budget: Budget | None, count: int) -> bool:
         count: The size of the pool: all single models are asked everything, and need not have been.
     """
     return budget is None or count + FINALISTS + ASKED * budget.soups < budget.singles + budget.soups
+
+
+def _changes_estimates(scorer: Scorer) -> bool:
+    """Judge the audits of all soups; return whether that changes estimates: by larger audits, or by a correction.
+
+    Raises:
+        AuditFailedError: estimates are no good in this search.
+    """
+    estimates = [trial.estimate for trial in scorer.trials.values() if trial.estimate]
+    if (plan := scorer.question_plan) is None or not estimates:
+        return False
+    is_first = plan.corrections is None
+    if is_first and plan.audit.part < 1 and not Audit.of(estimates).passes:
+        plan.double_audit()
+        return True
+    refuse_failed_audit(estimates, at_end=True)
+    return is_first and plan.correct(trial.scores for trial in scorer.trials.values())
 
 
 def _finalists(scorer: Scorer, chosen: Trial) -> list[Trial]:

@@ -14,6 +14,7 @@ from soup.evaluation.api import Benchmark
 from soup.evaluation.benchmark_names import secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
 from soup.evaluation.harnesses import asks_some
+from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.suite import BenchmarkSuite
 from soup.merging.merge import refuse_inputs_as_output
@@ -108,10 +109,12 @@ class PreparedRun:
         return tuple(self.pool.names) if all_singles else ()
 
     @property
-    def audit(self) -> float | None:
-        """The share of undisputed questions that soups are asked; None: all are asked everything."""
-        is_worth_it = saves_questions(self.strategy.budget(len(self.pool)), len(self.pool))
-        return self.config.question_rule.audit if is_worth_it else None
+    def audit(self) -> AuditSize | None:
+        """How many undisputed questions soups are asked; None: all are asked everything."""
+        budget = self.strategy.budget(len(self.pool))
+        if not saves_questions(budget, len(self.pool)):
+            return None
+        return self.config.question_rule.audit_of(budget.soups if budget else 0, len(self.benchmarks))
 
     def hint(self, suite: BenchmarkSuite) -> str | None:
         """Return how a long search could cost less; None where it could not, or does already."""

@@ -16,6 +16,7 @@ from soup.evaluation.config import EvalConfig
 from soup.evaluation.harnesses import can_be_dealt
 from soup.evaluation.journal import Journal
 from soup.evaluation.progress import Progress
+from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.scorer import Scorer
 from soup.evaluation.settings import EvalSettings
@@ -63,7 +64,7 @@ class Session:
         template: RecipeTemplate,
         progress: Progress,
         expected: int | None = None,
-        audit: float | None = None,
+        audit: AuditSize | None = None,
         expected_estimates: int = 0,
         workers: LocalPool[Event] | None = None,
     ) -> Iterator[Session]:

@@ -12,9 +12,11 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Score
 from soup.evaluation.estimates import LIMIT, Audit, AuditFailedError, Estimate, refuse_failed_audit
 from soup.evaluation.question_plan import QuestionPlan
-from soup.evaluation.questions import Dispute, QuestionRule
+from soup.evaluation.question_rule import AuditSize, QuestionRule
+from soup.evaluation.questions import Dispute
 
 COUNT = 600
+TENTH = AuditSize(0.1)
 
 
 def mean(points):
@@ -53,7 +55,7 @@ def soup_of(singles, changes, seed=2):
     return points
 
 
-def estimates(grouped, changes, draws, audit=0.1):
+def estimates(grouped, changes, draws, audit=TENTH):
     """The true score, and one estimate a draw."""
     total = groups_too if grouped else mean
     singles = pool_of_two(grouped)
@@ -92,7 +94,7 @@ def test_questions_that_were_asked_count_as_answered_and_the_others_as_agreed():
     singles = pool_of_two(grouped=False)
     points = soup_of(singles, changes=60)
     dispute = Dispute.among({str(i): Score(mean(row), COUNT, row) for i, row in enumerate(singles)}, mean)
-    questions = dispute.questions_of("sha256:0", 0.1)
+    questions = dispute.questions_of("sha256:0", AuditSize(0.1))
     answers = {name: points[name] for name in questions.asked}
     score = questions.estimate(Score(mean(answers), len(answers), answers), mean)
     assert score.questions == {name: points[name] if name in answers else singles[0][name] for name in points}
@@ -104,7 +106,7 @@ def test_questions_that_were_asked_count_as_answered_and_the_others_as_agreed():
 )
 def test_the_audit_is_a_share_of_the_agreed_questions_and_at_least_fifty(count, audit, size):
     agreed = {str(number): 1.0 for number in range(count)}
-    questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", audit)
+    questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", AuditSize(audit))
     if not size:
         assert questions is None, "forty are all asked"
     else:
@@ -113,7 +115,7 @@ def test_the_audit_is_a_share_of_the_agreed_questions_and_at_least_fifty(count, 
 
 def test_groups_are_audited_as_a_whole_and_each_soup_has_a_draw_of_its_own():
     agreed = dict.fromkeys(indices(grouped=True), 1.0)
-    draws = [Dispute(frozenset(), agreed, ()).questions_of(f"sha256:{draw}", 0.1) for draw in (0, 0, 1)]
+    draws = [Dispute(frozenset(), agreed, ()).questions_of(f"sha256:{draw}", AuditSize(0.1)) for draw in (0, 0, 1)]
     assert draws[0] == draws[1]
     assert draws[0].digest != draws[2].digest
     assert draws[0].asked != draws[2].asked
@@ -126,7 +128,7 @@ def test_what_is_known_of_the_others_is_a_part_of_the_question_set():
     first = Dispute(frozenset(["x"]), {str(number): 1.0 for number in range(100)}, ("rule", ["a"]))
     second = Dispute(frozenset(["x"]), {str(number): float(number > 0) for number in range(100)}, ("rule", ["a"]))
     third = Dispute(first.disputed, first.agreed, ("rule", ["b"]))
-    digests = {dispute.questions_of("sha256:0", 0.6).digest for dispute in (first, second, third)}
+    digests = {dispute.questions_of("sha256:0", AuditSize(0.6)).digest for dispute in (first, second, third)}
     assert len(digests) == 3
 
 
@@ -140,19 +142,36 @@ def test_a_benchmark_whose_score_is_not_that_of_its_points_disputes_nothing():
 
 def test_an_evaluator_that_answers_other_questions_is_an_error():
     agreed = {str(number): 1.0 for number in range(100)}
-    questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", 0.5)
+    questions = Dispute(frozenset(["x"]), agreed, ()).questions_of("sha256:0", AuditSize(0.5))
     for answers in ({"x": 1.0}, {**dict.fromkeys(questions.asked, 1.0), "y": 1.0}, {}):
         with pytest.raises(EvaluatorError, match="51 questions that were asked"):
             questions.estimate(Score(100.0, 1, answers), mean)
 
 
 def test_the_rule_is_read_from_its_text():
-    assert QuestionRule.parse("all").audit is None
-    assert QuestionRule.parse("disputed").audit == 0.05
-    assert QuestionRule.parse("disputed:audit=.25").audit == 0.25
+    assert [QuestionRule.parse(text).audit_of(6, 8) for text in ("all", "disputed")] == [None, AuditSize(0.05)]
+    assert QuestionRule.parse("disputed:audit=.25").audit_of(6, 8) == AuditSize(0.25)
     for wrong in ("some", "disputed:audit=0", "disputed:audit=1.5", "disputed:0.1", "all:audit=0.1"):
         with pytest.raises(EvaluatorError):
             QuestionRule.parse(wrong)
+
+
+def test_a_long_search_audits_a_part_of_that_at_first_unless_a_share_was_typed():
+    parts = [QuestionRule.parse("disputed").audit_of(soups, 8).part for soups in (6, 19, 20, 39, 40, 1000)]
+    assert parts == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert QuestionRule.parse("disputed").audit_of(26, 2).part == 1, "few questions in all"
+    assert QuestionRule.parse("disputed:audit=0.05").audit_of(100, 8) == AuditSize(0.05)
+    assert QuestionRule.parse("all").audit_of(100, 8) is None
+
+
+def test_a_larger_audit_holds_the_smaller_so_that_little_is_asked_anew():
+    dispute = Dispute(frozenset(["x"]), {str(number): 1.0 for number in range(400)}, ())
+    sizes = [AuditSize(0.05, 0.25), AuditSize(0.05, 0.25).doubled(), AuditSize(0.05, 0.8).doubled()]
+    quarter, half, whole = (dispute.questions_of("sha256:0", size) for size in sizes)
+    assert [len(questions.audited) for questions in (quarter, half, whole)] == [13, 25, 50]
+    assert quarter.asked < half.asked < whole.asked
+    assert len({quarter.digest, half.digest, whole.digest}) == 3
+    assert dispute.questions_of("sha256:0", AuditSize(1.0, 0.25)) is None, "whoever typed that wants all"
 
 
 def test_an_overall_is_as_uncertain_as_its_benchmarks_together():
@@ -204,11 +223,11 @@ def test_an_audit_fails_early_when_all_of_its_interval_is_beyond_the_limit():
     assert fails([many_changes], at_end=False)
 
 
-@pytest.mark.parametrize("changes", [0, 2, 8, 40])
+@pytest.mark.parametrize(("changes", "part"), [(0, 1.0), (2, 1.0), (8, 1.0), (40, 1.0), (2, 0.25), (40, 0.25)])
 @pytest.mark.parametrize("grouped", [False, True])
-def test_the_interval_of_all_soups_holds_their_mean_error_in_95_of_100_searches(grouped, changes):
+def test_the_interval_of_all_soups_holds_their_mean_error_in_95_of_100_searches(grouped, changes, part):
     searches, soups = 150, 6
-    true, estimated_scores = estimates(grouped, changes, draws=searches * soups)
+    true, estimated_scores = estimates(grouped, changes, searches * soups, AuditSize(0.1, part))
     held = 0
     for first in range(0, len(estimated_scores), soups):
         scores = estimated_scores[first : first + soups]
@@ -219,7 +238,7 @@ def test_the_interval_of_all_soups_holds_their_mean_error_in_95_of_100_searches(
 
 
 def test_estimates_are_corrected_by_what_their_audits_say_on_average_and_scores_are_not():
-    plan = QuestionPlan(0.05, {"a"}, lambda entry: {})
+    plan = QuestionPlan(AuditSize(0.05), {"a"}, lambda entry: {})
     score = Score(60.0, 10, estimate=Estimate(5, 0.3, 0.02, 0.01))
     trials = [{"x": score, "y": Score(1.0)}, {"x": replace(score, estimate=Estimate(5, -0.1, 0.02, 0.01))}]
     assert plan.corrected("x", score) == score, "nothing is known yet"

@@ -10,6 +10,7 @@ from statistics import fmean
 import pytest
 
 from soup.errors import EvaluatorError
+from soup.evaluation import question_rule
 from soup.evaluation.api import Split
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.objective import Objective
@@ -201,6 +202,18 @@ def test_estimates_are_right_on_average_after_a_search_that_saw_what_soups_fail(
     assert errors[1] > 0.04, "of 800 questions soups of most pairs fail one"
     assert abs(errors[0]) < errors[1] / 2
     assert made.recipe.digest == everything.recipe.digest
+
+
+def test_a_part_of_the_audits_that_does_not_suffice_is_doubled_up_to_whole_audits(monkeypatch):
+    whole, _ = cook("exhaustive", questions="disputed:audit=0.05", run="run-1", out="whole")
+    monkeypatch.setattr(question_rule, "ENOUGH", 1)
+    made, texts = cook("exhaustive")
+    assert overalls(made) == overalls(whole)
+    sizes = Counter(line["estimate"]["asked"] for line in estimated(journal()) if line["benchmark"] == "quiz:plain")
+    small, half, large = sorted(sizes)
+    assert (half - small, large - half) == (25 - 13, 50 - 25)
+    assert set(sizes.values()) == {26}
+    assert texts == []
 
 
 def overalls(made):

@@ -12,6 +12,7 @@ from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.harness import VLMEval
 from soup.evaluation.api import Benchmark, Split
+from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.questions import Dispute
 from soup.evaluation.settings import EvalSettings
 from tests.helpers.scripted_models import SCRIPTED, plain_vlmeval, scripted
@@ -80,7 +81,7 @@ def test_an_estimate_is_vlmevalkit_s_score_of_the_soup_s_answers_and_a_single_mo
         for digest, answers in single_answers.items()
     }
     dispute = Dispute.among(singles, lambda points: harness.total(benchmark, points))
-    questions = dispute.questions_of("sha256:0", 0.05)
+    questions = dispute.questions_of("sha256:0", AuditSize(0.05))
     answers, narrowed = mixed(9, name, 0.15), replace(benchmark, only=questions.asked)
     asked = harness.evaluate(scripted(tmp_path, answers, name="soup"), narrowed)
     assert asked.questions.keys() == questions.asked
