@@ -78,7 +78,7 @@ bench: .venv/ready
 	    $(BIN)/python benchmarks/merge.py --gigabytes $$size --record $(if $(MERGEKIT),--against mergekit) || exit 1; \
 	done
 	$(BIN)/python benchmarks/speculation.py --record
-	$(BIN)/python benchmarks/disputed.py simulated --count 8 --basin 0.05 --forgotten 0,0.0003,0.001 --record
+	$(BIN)/python benchmarks/disputed.py simulated --count 40 --basin 0.05 --forgotten 0,0.0003,0.001 --record
 	[ ! -x .venv-vllm/bin/python ] || .venv-vllm/bin/python -m benchmarks.engines --record
 	$(BIN)/python benchmarks/draw.py
 

@@ -237,9 +237,11 @@ def test_a_search_that_stopped_anywhere_goes_the_same_way_when_it_is_typed_again
         assert (again.recipe.digest, said) == (made.recipe.digest, texts)
 
 
-def test_two_workers_come_to_the_same_estimates_and_the_same_soup():
-    alone, _ = cook("prune", run="run-1", out="alone/soup", split=0.5)
-    both, _ = cook("prune", run="run-2", out="both/soup", split=0.5, workers=2)
+@pytest.mark.parametrize(("eval", "questions"), [(PLAIN, "disputed"), (["quiz:slight"], "disputed:audit=0.5")])
+def test_two_workers_come_to_the_same_estimates_and_the_same_soup(eval, questions):
+    options = {"eval": eval, "questions": questions, "split": 0.5}
+    alone, _ = cook("prune", run="run-1", out="alone/soup", **options)
+    both, _ = cook("prune", run="run-2", out="both/soup", workers=2, **options)
     assert tree("alone/soup") == tree("both/soup")
     assert [(t.names, t.overall, t.is_estimated) for t in alone.trials] == [
         (t.names, t.overall, t.is_estimated) for t in both.trials
