@@ -8,26 +8,23 @@ them. What can't be dealt out goes to one worker, whole.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
 
-from soup.errors import EvaluatorError, SoupError
-from soup.evaluation.api import OnReplies, Score, Split
+from soup.errors import SoupError
+from soup.evaluation.api import Split
 from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.dealing import MissingFilesError
 from soup.evaluation.harnesses import can_be_dealt
-from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, deadline, evaluate_within, time_is_up
+from soup.evaluation.suite import BenchmarkSuite
 from soup.merging.recipe import Recipe
-from soup.search.workers.chunks import ChunkQueue, Deal
+from soup.search.workers.chunks import ChunkQueue
 from soup.search.workers.coroutine import Coroutine
+from soup.search.workers.dealt_evaluation import DealtEvaluation
 from soup.search.workers.protocol import (
-    AnswersEvent,
     Chunk,
     ChunkDone,
     EvalTask,
@@ -46,116 +43,13 @@ TaskKey = tuple[str, Split]
 POLL_SECONDS = 0.2
 """How often somebody looks for evaluations that wait for something besides workers."""
 
-ANSWERS_SECONDS = 1.0
-"""How often an evaluation tells how many prompts are answered, at most."""
-
 SPARE_SECONDS = 2.0
 """A worker gets its next chunk when so much of the one that it has is left, lest it waits while this process scores.
 
 No sooner: a chunk that waits for its worker can't go to another one, which may have nothing to do."""
 
-T = TypeVar("T")
-
-
 MakeCandidate = Callable[[Recipe, Callable[[str], None]], SoupCandidate]
 """Makes a recipe's candidate, and has it tell what is strange about its answers."""
-
-
-class _Evaluation:
-    """A candidate on one benchmark, evaluated in this process; for its harness it is the dealer.
-
-    `seconds` is the work that it took: workers' seconds, and this process's.
-    """
-
-    def __init__(
-        self,
-        pool: DealingPool,
-        task: EvalTask,
-        index: int,
-        entry: SuiteEntry,
-        candidate: SoupCandidate,
-        timeout_seconds: float | None,
-    ) -> None:
-        self.task, self.index, self.seconds = task, index, 0.0
-        self.score: Score | None = None
-        self.error: Exception | None = None
-        self.chunks: dict[int, Chunk] = {}  # that workers have, by number
-        self._pool, self._entry, self._timeout_seconds = pool, entry, timeout_seconds
-        self._candidate = candidate.dealt(self, self._tell_answers)
-        self._turns = 0
-        self._replies: list[tuple[Sequence[int], Sequence[Any]]] = []  # that the harness has not heard of yet
-        self._failure: SoupError | None = None  # of a chunk
-        self._told_seconds = -ANSWERS_SECONDS
-        self.coroutine = Coroutine(self._evaluate, pool.returned)
-
-    @property
-    def has_more_rounds(self) -> bool:
-        """Whether it will deal again, as far as is known."""
-        return self._turns <= self._pool.queue.turns(self.index)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """What is left of the time that one evaluation may take."""
-        return None if self._timeout_seconds is None else max(self._timeout_seconds - self.seconds, 1e-3)
-
-    def resume(self) -> None:
-        """Let the harness go on, within its time."""
-        began = time.monotonic()
-        try:
-            with deadline(self.seconds_left, self._timeout_seconds), redirect_stdout(sys.stderr):
-                self.coroutine.resume()
-        except EvaluatorError as error:  # it goes on for nobody
-            names = "+".join(self.task.recipe.names)
-            self.error = EvaluatorError(f"{names} on {self._entry.benchmark.name}: {error}")
-        self.seconds += time.monotonic() - began
-
-    def take_replies(self, event: RepliesEvent) -> None:
-        """Keep what a worker replied for the harness."""
-        self._replies.append((event.positions, event.replies))
-        self.coroutine.is_ready = True
-
-    def take_end(self, event: ChunkDone) -> None:
-        """Take in that a worker is done with a chunk, and what it took."""
-        self.chunks.pop(event.number)
-        self.seconds += event.seconds
-        self._failure = self._failure or event.error
-        if self._timeout_seconds is not None and self.seconds > self._timeout_seconds:
-            self._failure = self._failure or EvaluatorError(f"{time_is_up(self._timeout_seconds)}.")
-        self.coroutine.is_ready = True
-
-    def deal(self, requests: Sequence[Any], on_replies: OnReplies, size: Callable[[Any], Any]) -> list[Any]:
-        """Have requests answered by workers; see `soup.evaluation.dealing.Dealer`."""
-        order = sorted(range(len(requests)), key=lambda position: size(requests[position]), reverse=True)
-        self._pool.queue.add(Deal(self.task, self.index, self._turns, requests, order))
-        self._turns += 1
-        replies: dict[int, Any] = {}
-        while len(replies) < len(requests) or self.chunks:
-            self.coroutine.wait()
-            news, self._replies = self._replies, []
-            for positions, texts in news:
-                # A worker may die after it sent some: what its successor says again is no news.
-                new = {p: text for p, text in zip(positions, texts, strict=True) if p not in replies}
-                replies |= new
-                if new:
-                    on_replies(list(new), list(new.values()))
-            if self._failure is not None:
-                raise self._failure
-        return [replies[position] for position in range(len(requests))]
-
-    def aside(self, work: Callable[[], T]) -> T:
-        """Wait for something outside; see `soup.evaluation.dealing.Dealer`."""
-        return self.coroutine.wait_outside(work)
-
-    def _evaluate(self) -> None:
-        try:
-            self.score = evaluate_within(nullcontext(), self._entry, self._candidate)
-        except Exception as error:
-            self.error = error
-
-    def _tell_answers(self, count: int, total: int) -> None:
-        if (now := time.monotonic()) - self._told_seconds >= ANSWERS_SECONDS:
-            self._told_seconds = now
-            self._pool.tell(AnswersEvent(self.task, self.index, count, total))
 
 
 @dataclass
@@ -164,7 +58,7 @@ class _Running:
 
     task: EvalTask
     candidate: SoupCandidate
-    evaluations: list[_Evaluation] = field(default_factory=list)
+    evaluations: list[DealtEvaluation] = field(default_factory=list)
     whole: bool = False  # whether a worker evaluates some of it
 
 
@@ -238,7 +132,10 @@ class DealingPool:
         for index in dealt:
             questions = task.questions.get(index)
             entry = suite.entries[index].asking(questions.asked if questions else None)
-            running.evaluations.append(_Evaluation(self, task, index, entry, candidate, suite.timeout_seconds))
+            evaluation = DealtEvaluation(
+                task, index, entry, candidate, suite.timeout_seconds, self.queue, self.returned, self.tell
+            )
+            running.evaluations.append(evaluation)
         if whole := tuple(index for index in task.indices if index not in dealt):
             running.whole = True
             self._whole.append(replace(task, indices=whole))
@@ -270,7 +167,7 @@ class DealingPool:
         """Have a search know of an event."""
         self._events.append(event)
 
-    def _evaluations(self) -> Iterator[_Evaluation]:
+    def _evaluations(self) -> Iterator[DealtEvaluation]:
         return (evaluation for running in self._running.values() for evaluation in running.evaluations)
 
     def _advance(self) -> None:
@@ -381,7 +278,7 @@ class DealingPool:
             return
         self.tell(replace(event, task=running.task))
 
-    def _take_in_chunk(self, event: RepliesEvent | ChunkDone, evaluation: _Evaluation) -> None:
+    def _take_in_chunk(self, event: RepliesEvent | ChunkDone, evaluation: DealtEvaluation) -> None:
         if isinstance(event, RepliesEvent):
             evaluation.take_replies(event)
             return
