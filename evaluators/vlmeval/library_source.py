@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from evaluators.vlmeval_version import version
+from evaluators.vlmeval_version import INSTALL, version
 from soup.errors import EvaluatorError
 
 __all__ = [
@@ -40,7 +40,7 @@ def library_root() -> Path:
     version()
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise EvaluatorError("VLMEvalKit's package vlmeval can't be found.")
+        raise EvaluatorError(f"VLMEvalKit's package vlmeval can't be found: {INSTALL}.")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

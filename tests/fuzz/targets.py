@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from evaluators.answering.endpoint import _RefusalError, _reply
+from evaluators.answering.endpoint import ChatEndpoint, _RefusalError
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.arena.record import Arena
 from evaluators.arena.report import arena_document
@@ -293,11 +293,14 @@ def score(data: bytes, folder: Path) -> None:
     json.dumps([result.value, dict(result.parts), result.questions])
 
 
+ENDPOINT = ChatEndpoint("http://127.0.0.1", "NO_KEY", "--judge-url")
+
+
 @_target
 def reply(data: bytes, folder: Path) -> None:
     """What an LLM judge's endpoint sends."""
     try:
-        assert isinstance(_reply(data), str)
+        assert isinstance(ENDPOINT._reply(data), str)
     except _RefusalError:
         return
 

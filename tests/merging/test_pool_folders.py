@@ -89,7 +89,7 @@ def test_what_a_shell_makes_of_a_star_is_a_pool(tmp_path):
     (pool / "logs").mkdir()
     report = check(*sorted(pool.iterdir()))
     assert report.exit_code == 0
-    assert "a, b, c, d belong together" in report.stdout
+    assert "a, b, c, d can be merged" in report.stdout
     assert "logs: skipped, not a checkpoint" in report.stderr
     assert "results.json: skipped, not a directory" in report.stderr
 
@@ -113,7 +113,7 @@ def private(tmp_path, monkeypatch):
 def test_a_folder_that_can_not_be_read_is_skipped_and_told(private):
     report = check(private)
     assert report.exit_code == 0
-    assert "a, b, c, d belong together" in report.stdout
+    assert "a, b, c, d can be merged" in report.stdout
     assert "lost+found: skipped, can't be read (Permission denied)" in report.stderr
     report = check(private / "a", private / "lost+found")
     assert report.exit_code == 0
