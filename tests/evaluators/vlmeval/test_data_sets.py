@@ -30,9 +30,10 @@ from evaluators.vlmeval.refusals import REFUSED
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
 from evaluators.vlmeval.stand_ins import SerialPool, load_inner_imports
 from soup.errors import EvaluatorError
-from soup.evaluation import questions
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
+from soup.evaluation.question_rule import AuditSize
+from soup.evaluation.questions import Dispute
 from soup.evaluation.settings import EvalSettings
 from soup.report.listing import list_kind
 from tests.helpers import toy_data_sets, toy_own_ways
@@ -494,7 +495,7 @@ def test_a_soup_that_is_asked_a_part_has_the_total_of_all_by_vlmevals_own_evalua
     name, settings, tmp_path, monkeypatch
 ):
     skip_without_packages(name)
-    monkeypatch.setattr(questions, "LEAST_AUDITED", 3)
+    monkeypatch.setattr("soup.evaluation.question_rule.LEAST_AUDITED", 3)
     rows, benchmark, harness = put(tmp_path, name), Benchmark(name, "vlmeval", name), VLMEval(settings)
     right, mixed = [TOYS[name].right(row) for row in rows], half_right(name, rows)
     # Every third question is wrong by all singles, every second disputed.
@@ -508,7 +509,7 @@ def test_a_soup_that_is_asked_a_part_has_the_total_of_all_by_vlmevals_own_evalua
     singles = {each: harness.evaluate(scripted(tmp_path, table, each), benchmark) for each, table in tables.items()}
     for single in singles.values():
         assert harness.total(benchmark, single.questions) == pytest.approx(single.value, abs=1e-9)
-    dispute = questions.Dispute.among(singles, lambda points: harness.total(benchmark, points))
+    dispute = Dispute.among(singles, lambda points: harness.total(benchmark, points))
     asked = dispute.questions_of("sha256:0", AuditSize(0.05))
     soup = {str(row["index"]): mixed[i - 1] if i % 2 else right[i] for i, row in enumerate(rows)}
     score = harness.evaluate(scripted(tmp_path, soup, "soup"), replace(benchmark, only=asked.asked))
