@@ -15,6 +15,7 @@ from soup.evaluation.api import Benchmark, Part, Score, Split
 from soup.evaluation.estimates import Estimate
 from soup.merging.recipe import Recipe
 from soup.support.json_text import check_kinds, parse_json
+from soup.support.options import option_name
 from soup.support.text import without_secrets
 
 __all__ = ["SCHEMA", "Entry", "Line", "make_line", "read_entries", "read_line"]
@@ -111,18 +112,26 @@ def read_entries(path: Path, lines: list[bytes]) -> list[Entry]:
     """Read the entries of a journal's lines.
 
     Raises:
-        JournalError: A line is damaged; says which.
+        JournalError: A line is damaged, or of a later version of soup; says which.
     """
     entries: list[Entry] = []
     for number, line in enumerate(lines, start=1):
         try:
-            entries.append(read_line(cast("Line", parse_json(line, f"line {number}", JournalError))))
+            parsed = cast("Line", parse_json(line, f"line {number}", JournalError))
+            if isinstance(schema := parsed["schema"], int) and schema > SCHEMA:
+                break
+            entries.append(read_line(parsed))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SoupError) as error:
             raise JournalError(
                 f"{path}: line {number} of {len(lines)} is damaged ({error}). Remove that line to lose its score "
                 "alone, or restore the file."
             ) from error
-    return entries
+    else:
+        return entries
+    raise JournalError(
+        f"{path}: line {number} is of a later soup (schema {schema}, this one reads {SCHEMA}). Update soup, or choose "
+        f"another {option_name('run_dir')}."
+    )
 
 
 _NUMBER = int | float

@@ -137,7 +137,7 @@ def test_a_bad_whole_line_is_an_error_with_its_number_and_nothing_is_touched(thr
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("schema", 2),
+        ("schema", 0),
         ("value", float("nan")),
         ("value", "high"),
         ("value", 101),
@@ -155,6 +155,15 @@ def test_a_line_with_a_wrong_value_is_an_error_with_its_number(three, field, val
     three.write_text("\n".join(lines) + "\n")
     with pytest.raises(JournalError, match="line 2 of 3 is damaged"):
         Journal(three)
+
+
+def test_a_line_of_a_later_soup_is_told_as_such_and_nobody_is_advised_to_remove_it(three):
+    lines = three.read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | {"schema": 2})
+    three.write_text("\n".join(lines) + "\n")
+    with pytest.raises(JournalError, match=r"line 2 is of a later soup \(schema 2, .*Update soup") as refused:
+        Journal(three)
+    assert "Remove" not in str(refused.value)
 
 
 def test_a_damaged_journal_is_not_left_locked(three):
