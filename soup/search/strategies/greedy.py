@@ -16,7 +16,12 @@ __all__ = ["greedy"]
 T = TypeVar("T")
 
 
-@budget(lambda count, **options: Budget(singles=count, soups=count - 1))
+def _budget(count: int, *, accept: str = "ge") -> Budget:
+    Rule.parse(accept)
+    return Budget(singles=count, soups=count - 1)
+
+
+@budget(_budget)
 def greedy(pool: Sequence[T], score: ScoreFunction, *, accept: str = "ge") -> list[T]:
     """Start from the best ingredient, and admit each other one with which the mean is at least as good as before.
 

@@ -14,7 +14,13 @@ __all__ = ["maximum"]
 T = TypeVar("T")
 
 
-@budget(lambda count, **options: Budget(singles=count, soups=count - 1))
+def _budget(count: int, *, top_k: int | None = None) -> Budget:
+    if top_k is not None and not 1 <= top_k <= count:
+        raise RecipeError(f"{option_name('top_k')} must be between 1 and {count}, the size of the pool; found {top_k}.")
+    return Budget(singles=count, soups=count - 1 if top_k is None else min(top_k - 1, 1))
+
+
+@budget(_budget)
 def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None) -> list[T]:
     """Choose the `top_k` best ingredients by the overall of each alone; not an element-wise maximum.
 
@@ -30,10 +36,7 @@ def maximum(pool: Sequence[T], score: ScoreFunction, *, top_k: int | None = None
     Raises:
         RecipeError: `top_k` is not between 1 and the size of the pool.
     """
-    if top_k is not None and not 1 <= top_k <= len(pool):
-        raise RecipeError(
-            f"{option_name('top_k')} must be between 1 and {len(pool)}, the size of the pool; found {top_k}."
-        )
+    _budget(len(pool), top_k=top_k)
     ranked = best_allowed_first(by_overall(pool, score), score)
     if top_k is not None:
         return ranked[:top_k]

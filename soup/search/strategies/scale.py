@@ -18,7 +18,7 @@ from soup.search.strategies.acceptance import Rule, best_of, describe_difference
 from soup.search.strategies.base import Budget, Choice, Chosen, ScoreFunction, Watched, budget, tell_best, unknown
 from soup.search.strategies.weight_space import refuse_components
 from soup.support.options import option_name
-from soup.support.plugins import STRATEGIES
+from soup.support.plugins import METHODS, STRATEGIES
 
 __all__ = ["scale"]
 
@@ -44,6 +44,7 @@ def _budget(
     accept: str = "gt",
 ) -> Budget:
     Rule.parse(accept)
+    METHODS.get(method)
     _refuse_grid(grid)
     refuse_components(components)
     if start == "scale" or getattr(STRATEGIES.get(start), "budget", None) is None:
