@@ -118,8 +118,8 @@ def test_weights_and_interpolation_are_those_of_the_configuration(folder):
 
 
 def test_a_weight_of_all_is_that_of_models_without_their_own(folder):
-    own, rest = models(0.9), [{"model": "ckpts/m1"}]
-    fields = {"merge_method": "task_arithmetic", "base_model": "base", "models": own + rest}
+    weighted, plain = models(0.9), [{"model": "ckpts/m1"}]
+    fields = {"merge_method": "task_arithmetic", "base_model": "base", "models": weighted + plain}
     recipe = soup.Recipe.read(write(folder, **fields, parameters={"weight": 0.3}))
     assert [share.weight for share in recipe.ingredients] == [0.9, 0.3]
 

@@ -155,14 +155,14 @@ def test_a_dead_actor_s_successor_gets_what_waited_behind_the_job_too_and_in_ord
 def test_on_a_cluster_the_key_has_what_actors_compute_on_and_functions_that_ask_no_engine_ask_none_of_them(
     ray, monkeypatch
 ):
-    asked = []
+    actor_calls = []
     monkeypatch.setattr(StandInRay, "cluster_resources", lambda self: {"CPU": 2.0, "GPU": 4.0})
     monkeypatch.setattr(
         StandInRay,
         "remote",
         lambda self, *_, **options: (
             lambda function: SimpleNamespace(
-                remote=lambda: asked.append((options, function)) or "cuda"  # it has what this process has not
+                remote=lambda: actor_calls.append((options, function)) or "cuda"  # it has what this process has not
             )
         ),
     )
@@ -177,10 +177,10 @@ def test_on_a_cluster_the_key_has_what_actors_compute_on_and_functions_that_ask_
         monkeypatch.setattr(transformers_engine, "torch_device", lambda: "cpu")
         assert transformers_engine.identity(settings).items() >= facts.items()
         assert ("batches" in transformers_engine.identity(settings)) == ("batches" in facts)
-    assert asked == [({"num_gpus": 1, "num_cpus": 1}, torch_device)]
+    assert actor_calls == [({"num_gpus": 1, "num_cpus": 1}, torch_device)]
     function = Benchmark("python:mine.py:f", "python", "mine.py:f")
     assert answering_settings([function], EvalConfig("python:mine.py:f", ray="local")).device is None
-    assert len(asked) == 1
+    assert len(actor_calls) == 1
 
 
 def test_a_ray_that_does_not_start_is_one_sentence(ray, monkeypatch):

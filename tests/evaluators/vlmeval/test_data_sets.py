@@ -230,12 +230,12 @@ def test_a_judged_score_is_what_vlmevals_own_evaluate_says(name, kind, settings,
 def test_the_score_is_what_vlmevals_own_evaluate_says(name, kind, settings, tmp_path, monkeypatch):
     skip_without_packages(name)
     rows = put(tmp_path, name)
-    given = [TOYS[name].right(row) for row in rows] if kind == "all right" else half_right(name, rows)
-    answers = {str(row["index"]): answer for row, answer in zip(rows, given, strict=True)}
+    texts = [TOYS[name].right(row) for row in rows] if kind == "all right" else half_right(name, rows)
+    answers = {str(row["index"]): answer for row, answer in zip(rows, texts, strict=True)}
     score = VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark(name, "vlmeval", name))
     total = TOYS[name].total(theirs(name, rows, answers, tmp_path / "o", monkeypatch))
     if TOYS[name].leaves_out and kind == "half right":
-        unread = sum("Aesthetics" not in answer for answer in given)
+        unread = sum("Aesthetics" not in answer for answer in texts)
         total *= 1 - unread / len(rows)
     assert score.value == pytest.approx(total, abs=0.51 * 0.1 ** TOYS[name].decimals)
     if kind == "all right":
@@ -510,17 +510,17 @@ def test_a_soup_that_is_asked_a_part_has_the_total_of_all_by_vlmevals_own_evalua
     for single in singles.values():
         assert harness.total(benchmark, single.questions) == pytest.approx(single.value, abs=1e-9)
     dispute = Dispute.among(singles, lambda points: harness.total(benchmark, points))
-    asked = dispute.questions_of("sha256:0", AuditSize(0.05))
+    question_set = dispute.questions_of("sha256:0", AuditSize(0.05))
     soup = {str(row["index"]): mixed[i - 1] if i % 2 else right[i] for i, row in enumerate(rows)}
-    score = harness.evaluate(scripted(tmp_path, soup, "soup"), replace(benchmark, only=asked.asked))
-    estimate = asked.estimate(score, lambda points: harness.total(benchmark, points))
+    score = harness.evaluate(scripted(tmp_path, soup, "soup"), replace(benchmark, only=question_set.asked))
+    estimate = question_set.estimate(score, lambda points: harness.total(benchmark, points))
     entry = known_benchmark(benchmark)
     ids = question_ids(entry, harness._data_set(entry, benchmark).data)
     table = {
-        str(row["index"]): (soup if question in asked.asked else tables["first"])[str(row["index"])]
+        str(row["index"]): (soup if question in question_set.asked else tables["first"])[str(row["index"])]
         for row, question in zip(rows, ids, strict=True)
     }
-    assert 0 < len(asked.asked) < len(set(ids))
+    assert 0 < len(question_set.asked) < len(set(ids))
     total = TOYS[name].total(theirs(name, rows, table, tmp_path / "o", monkeypatch))
     assert estimate.value == pytest.approx(total, abs=0.51 * 0.1 ** TOYS[name].decimals)
 

@@ -340,8 +340,11 @@ def test_a_reply_at_which_vlmeval_would_stop_is_a_grade_of_0_unless_there_are_ma
 
     def evaluate(unread, name):
         candidate = scripted(tmp_path, {str(row["index"]): f"it is {row['index']}" for row in rows}, name)
-        plays = lambda prompt, temperature: "well, " if f"it is {unread}" in prompt else "**Score: 2**"  # noqa: E731
-        with JudgeServer(plays) as server:
+
+        def reply(prompt, temperature):
+            return "well, " if f"it is {unread}" in prompt else "**Score: 2**"
+
+        with JudgeServer(reply) as server:
             judged = replace(settings, judge_url=server.url, judge_model=f"judge-{name}")
             return VLMEval(judged).evaluate(candidate, of("QBench_Video_VQA"))
 

@@ -116,18 +116,18 @@ def test_what_is_known_of_earlier_candidates_changes_no_score_of_a_later_one_and
 ):
     first, second = random_predictions(0, data[name]), random_predictions(1, data[name])
     mixed = {index: (first if number % 3 else second)[index] for number, index in enumerate(first)}
-    harness, asked = VLMEval(settings), []
+    harness, matched = VLMEval(settings), []
     library = vlmeval_module("dataset.utils.multiple_choice")
     matching = library.can_infer
-    monkeypatch.setattr(library, "can_infer", lambda *words: asked.append(words) or matching(*words))
+    monkeypatch.setattr(library, "can_infer", lambda *words: matched.append(words) or matching(*words))
     scores = []
     for model, answers in {"first": first, "mixed": mixed, "second": second, "mixed again": mixed}.items():
         alone = VLMEval(settings).evaluate(scripted(tmp_path / "alone", answers, model), of(name))
-        asked.clear()
+        matched.clear()
         scores.append(harness.evaluate(scripted(tmp_path, answers, model), of(name)))
         assert scores[-1] == alone
     assert len({str(score.questions) for score in scores}) == 3
-    assert not asked, "the last one said nothing new"
+    assert not matched, "the last one said nothing new"
 
 
 @pytest.mark.parametrize("name", TOYS)

@@ -193,7 +193,7 @@ def test_a_server_that_keeps_the_line_open_and_never_answers_is_waited_for_so_lo
 
         threading.Thread(target=drip, daemon=True).start()
         began = time.monotonic()
-        asked = endpoint.ChatEndpoint(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "", "url", 0.3)
+        dripping = endpoint.ChatEndpoint(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "", "url", 0.3)
         with pytest.raises(EvaluatorError, match=r"no reply within 0\.3 seconds"):
-            asked.complete({})
+            dripping.complete({})
         assert time.monotonic() - began < 8
