@@ -12,7 +12,7 @@ from types import TracebackType
 
 from soup.checkpoints.carried_files import SideFiles, find_side_files
 from soup.checkpoints.dtypes import TensorSpec
-from soup.checkpoints.shard import Shard
+from soup.checkpoints.shard import FilePlace, Shard
 from soup.checkpoints.weight_files import INDEX, choose_weights, read_index, refuse_irregular
 from soup.errors import CheckpointError
 from soup.support.json_text import read_json
@@ -156,6 +156,10 @@ class Checkpoint:
     def read_cached(self, name: str, start: int, view: memoryview) -> int:
         """Fill `view` as far as the page cache reaches; see `Shard.read_cached`."""
         return self._shard_of(name).read_cached(name, start, view)
+
+    def place_of(self, name: str) -> FilePlace:
+        """Return where tensor `name` begins, and in which file."""
+        return self._shard_of(name).place_of(name)
 
     def expect(self, name: str, start: int, count: int) -> None:
         """Tell the operating system that `count` bytes of tensor `name` from byte `start` on are read soon."""

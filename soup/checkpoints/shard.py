@@ -7,13 +7,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.header import read_header
 from soup.errors import CheckpointError
 from soup.support.open_files import ReopenedFile
 
-__all__ = ["Shard"]
+__all__ = ["FilePlace", "Shard"]
+
+
+class FilePlace(NamedTuple):
+    """A place in a file.
+
+    Args:
+        file: The file.
+        offset: The bytes before the place.
+    """
+
+    file: ReopenedFile
+    offset: int
 
 
 class Shard:
@@ -63,6 +76,10 @@ class Shard:
                 return os.preadv(fd, [view], self.header.tensors[name].offset + start, _NOWAIT)
         except OSError:  # nothing of it is in the cache, or the file system can't tell
             return 0
+
+    def place_of(self, name: str) -> FilePlace:
+        """Return where the tensor begins."""
+        return FilePlace(self._file, self.header.tensors[name].offset)
 
     def expect(self, name: str, start: int, count: int) -> None:
         """Tell the operating system that these bytes are read soon, so that a disk has several reads in flight."""

@@ -15,9 +15,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from soup.checkpoints.dtypes import Dtype
+from soup.checkpoints.shard import FilePlace
 from soup.merging import kernel_library
 from soup.merging.kernel_library import DTYPE_NAMES, address_of
 from soup.merging.scratch import Scratch
+from soup.support.open_files import open_descriptors
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +33,7 @@ __all__ = [
     "add_counts",
     "magnitudes",
     "merge_block",
+    "merge_cached",
     "pair_sums",
     "same_bytes",
 ]
@@ -167,6 +170,53 @@ def merge_block(
         ctypes.byref(arithmetic.job), code, count, addresses, base, address_of(out), elements, first
     )
     return _RESULTS[done]
+
+
+def merge_cached(
+    arithmetic: Arithmetic,
+    dtype: Dtype,
+    places: Sequence[FilePlace],
+    blocks: Sequence[memoryview],
+    first: int,
+    out: memoryview,
+) -> int:
+    """Read elements of a tensor and merge them, block by block, as far as the page cache has them.
+
+    Nothing waits for the disk, and for Python between two blocks.
+
+    Args:
+        arithmetic: See `merge_block`.
+        dtype: The dtype of the inputs and of the result.
+        places: Where the tensor begins in each input's file.
+        blocks: Memory for a block of each, of one size; there may be more of it.
+        first: The index of the first element.
+        out: Memory for the result.
+
+    Returns:
+        How many elements are in `out`; what is the matter with the next is for `merge_block` to find out.
+
+    Raises:
+        OSError: A file can't be opened.
+    """
+    library = kernel_library.load_library()
+    if library is None or dtype.name not in DTYPE_NAMES:
+        return 0
+    count, width = len(places), dtype.bits // 8
+    with open_descriptors([place.file for place in places]) as files:
+        merged: int = library.soup_merge_cached(
+            ctypes.byref(arithmetic.job),
+            DTYPE_NAMES.index(dtype.name),
+            count - arithmetic.reads_base,
+            arithmetic.reads_base,
+            (ctypes.c_int * count)(*files),
+            (ctypes.c_int64 * count)(*(place.offset + first * width for place in places)),
+            _addresses(blocks[:count]),
+            len(blocks[0]) // width,
+            address_of(out),
+            len(out) // width,
+            first,
+        )
+    return merged
 
 
 def pair_sums(

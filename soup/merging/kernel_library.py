@@ -43,6 +43,10 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         raise OSError("made of other sources")
     code, pointer, number = ctypes.c_int, ctypes.c_void_p, ctypes.c_int64
     library.soup_merge.argtypes = (pointer, code, number, pointer, pointer, pointer, number, ctypes.c_uint64)
+    library.soup_merge_cached.argtypes = (
+        *(pointer, code, number, code, pointer, pointer, pointer, number, pointer, number, ctypes.c_uint64),
+    )
+    library.soup_merge_cached.restype = number
     library.soup_same_bytes.argtypes = (number, pointer, number)
     library.soup_dots.argtypes = (code, code, code, number, pointer, pointer, number, pointer, pointer)
     library.soup_magnitudes.argtypes = (code, number, pointer, pointer, number, pointer, pointer, pointer, pointer)

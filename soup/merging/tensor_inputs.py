@@ -17,6 +17,7 @@ from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.shard import FilePlace
 from soup.merging.block_arithmetic import Blend
 from soup.merging.compiled import Arithmetic, merge_block, same_bytes
 from soup.merging.compiled_products import MeanBlock
@@ -117,6 +118,12 @@ class TensorInputs:
             return inputs[0]
         done = merge_block(self.arithmetic, dtype, inputs, first, out)
         return None if done == "left" else out if done == "merged" else inputs[0]
+
+    @property
+    def places(self) -> list[FilePlace]:
+        """Where the tensor begins in the file of each input, if all are stored."""
+        sources = [self.sources[term.source] for term in self.terms]
+        return [source.checkpoint.place_of(source.spec.name) for source in sources]
 
     def _add_product(self, place: int, inputs: Sequence[memoryview], first: int, out: memoryview) -> bool:
         product, arithmetic = self.terms[place].product, self.arithmetic

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ except ImportError:  # Windows
 
 from soup.errors import SoupError
 
-__all__ = ["ReopenedFile", "most_open_files", "read_errors", "real_path", "refuse_irregular"]
+__all__ = ["ReopenedFile", "most_open_files", "open_descriptors", "read_errors", "real_path", "refuse_irregular"]
 
 _WANTED = 4096
 """How many descriptors are asked for; none of the programs that a harness starts minds so many."""
@@ -99,19 +99,8 @@ class ReopenedFile:
         Raises:
             OSError: The file can't be opened.
         """
-        with _lock:
-            self._open()
-            self._users += 1
-            _idle.pop(self, None)
-        try:
-            yield self._fd
-        finally:
-            with _lock:
-                self._users -= 1
-                if not self._users:
-                    _idle[self] = None
-                    if self._closing:
-                        self._shut()
+        with open_descriptors([self]) as (descriptor,):
+            yield descriptor
 
     def close(self) -> None:
         """Close the file as soon as nobody uses it; the next use opens it again."""
@@ -119,6 +108,21 @@ class ReopenedFile:
             if self._users:
                 self._closing = True
             elif self._fd >= 0:
+                self._shut()
+
+    def _acquire(self) -> int:
+        """Open the file for one more user; the lock is held."""
+        self._open()
+        self._users += 1
+        _idle.pop(self, None)
+        return self._fd
+
+    def _release(self) -> None:
+        """Take back what was lent; the lock is held."""
+        self._users -= 1
+        if not self._users:
+            _idle[self] = None
+            if self._closing:
                 self._shut()
 
     def _open(self) -> None:
@@ -144,3 +148,22 @@ class ReopenedFile:
         fd, self._fd, self._closing = self._fd, -1, False
         _open_count -= 1
         os.close(fd)
+
+
+@contextmanager
+def open_descriptors(files: Sequence[ReopenedFile]) -> Iterator[list[int]]:
+    """Lend the open descriptors of several files at once.
+
+    Raises:
+        OSError: One can't be opened.
+    """
+    descriptors: list[int] = []
+    try:
+        with _lock:
+            for file in files:
+                descriptors.append(file._acquire())
+        yield descriptors
+    finally:
+        with _lock:
+            for file in files[: len(descriptors)]:
+                file._release()

@@ -198,15 +198,15 @@ def test_of_tensors_that_become_one_those_of_two_conversions_at_most_are_in_memo
         torch.manual_seed(seed)
         state = {f"{layer}.{part}": torch.randn(2, 4).bfloat16() for layer in range(5) for part in "qkv"}
         states.append({**state, "norm": torch.randn(4).bfloat16(), "0.k": torch.ones(2, 4).bfloat16()})
-    folder, module, cached = write_pool(tmp_path / "pool", states), Fused(), Checkpoint.read_cached
+    folder, module, place_of = write_pool(tmp_path / "pool", states), Fused(), Checkpoint.place_of
 
-    def noted(self, name, start, view):
+    def noted(self, name):
         events.append(("read", name[0]))
-        return cached(self, name, start, view)
+        return place_of(self, name)
 
     soup.merge(recipe_of(folder), tmp_path / "out")
     written = read_back(tmp_path / "out")
-    monkeypatch.setattr(Checkpoint, "read_cached", noted)
+    monkeypatch.setattr(Checkpoint, "place_of", noted)
     threads = torch.get_num_threads()
     with candidate_of(folder, tmp_path / "home") as candidate:
         candidate.load_into(module, conversions=[fused(layer, events) for layer in range(5)])

@@ -20,10 +20,11 @@ INLINE void NAME(add)(A *total, const T *x, A w, int weighted, int first, int n)
         for (int i = 0; i < n; i++) total[i] += LOAD(x[i]);
 }
 
-/* Two summands in one pass: the sums are touched less often. */
-INLINE void NAME(add_two)(A *total, const T *x, const T *y, int n)
+/* Some summands in one pass, a constant number: the sums are touched less often. */
+INLINE void NAME(add_some)(A *total, const T *const *x, int64_t start, int some, int n)
 {
-    for (int i = 0; i < n; i++) total[i] = (total[i] + LOAD(x[i])) + LOAD(y[i]);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < some; k++) total[i] += LOAD(x[k][start + i]);
 }
 
 /* A power of two has an exact reciprocal: multiplying by it gives the same at a fraction of the cost. */
@@ -40,11 +41,13 @@ INLINE void NAME(divide)(A *total, A divisor, int n)
 
 INLINE void NAME(mean)(A *total, const T *const *x, int64_t count, int64_t start, int n)
 {
-    int64_t k = 1;
-    NAME(add)(total, x[0] + start, 1, 0, 1, n);
-    for (; k + 1 < count; k += 2) NAME(add_two)(total, x[k] + start, x[k + 1] + start, n);
-    if (k < count) NAME(add)(total, x[k] + start, 1, 0, 0, n);
-    NAME(divide)(total, (A)count, n);
+    A divisor = (A)count;
+    for (int i = 0; i < n; i++) total[i] = (A)-0.0; /* adding to it changes nothing, signs of zeros included */
+    for (; count >= 4; count -= 4, x += 4) NAME(add_some)(total, x, start, 4, n);
+    if (count == 3) NAME(add_some)(total, x, start, 3, n);
+    if (count == 2) NAME(add_some)(total, x, start, 2, n);
+    if (count == 1) NAME(add_some)(total, x, start, 1, n);
+    NAME(divide)(total, divisor, n);
 }
 
 /* delta = x - middle, with DARE's mask and growth, or TIES' trimming, and total += w * delta; `first` is the index of the
@@ -81,7 +84,7 @@ INLINE void NAME(sum_of_deltas)(A *total, A *spare, const T *const *x, const A *
                                 int64_t count, int64_t start, uint64_t first, int n)
 {
     int64_t k = 0;
-    for (int i = 0; i < n; i++) total[i] = (A)-0.0; /* adding to it changes nothing, signs of zeros included */
+    for (int i = 0; i < n; i++) total[i] = (A)-0.0;
     for (; !job->keys && !job->thresholds && k + 1 < count; k += 2) {
         const T *left = x[k] + start, *right = x[k + 1] + start;
         A w = (A)job->weights[k], v = (A)job->weights[k + 1];

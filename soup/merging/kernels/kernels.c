@@ -3,10 +3,16 @@
 
    Plain C without Python's headers; loops are written for the compiler to vectorise. */
 
+#define _GNU_SOURCE /* preadv2 */
+
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef __linux__
+#include <sys/uio.h>
+#endif
 
 #define CHUNK 1024
 #define UNIT 1024
@@ -184,6 +190,32 @@ int soup_merge(const struct job *job, int dtype, int64_t count, const void *cons
     int bad = OF_DTYPE(dtype, merge, x, job, count, base, out, elements, first, deltas);
     free(deltas);
     return bad ? LEFT : MERGED;
+}
+
+/* Read elements of all files and merge them, `block` at a time, as far as the page cache has them: nothing waits for the
+   disk. `files` and `offsets` tell where each input's first one lies, and x is memory for a block of each; the base's come
+   last. Returns how many elements are in `out`; the next are not in the page cache, or one of them is not finite, or this
+   system can't tell. */
+int64_t soup_merge_cached(const struct job *job, int dtype, int64_t count, int has_base, const int *files,
+                          const int64_t *offsets, void *const *x, int64_t block, char *out, int64_t elements,
+                          uint64_t first)
+{
+    int64_t done = 0;
+#ifdef RWF_NOWAIT
+    for (int64_t n; done < elements; done += n) {
+        n = elements - done < block ? elements - done : block;
+        size_t bytes = (size_t)n * SIZES[dtype], start = (size_t)done * SIZES[dtype];
+        for (int64_t k = 0; k < count + has_base; k++) {
+            struct iovec part = {x[k], bytes};
+            if (preadv2(files[k], &part, 1, (off_t)offsets[k] + (off_t)start, RWF_NOWAIT) != (ssize_t)bytes) return done;
+        }
+        const void *base = has_base ? x[count] : NULL, *const *inputs = (const void *const *)x;
+        int result = soup_merge(job, dtype, count, inputs, base, out + start, n, first + (uint64_t)done);
+        if (result == LEFT) break;
+        if (result == EQUAL) memcpy(out + start, x[0], bytes);
+    }
+#endif
+    return done;
 }
 
 /* See dots in arithmetic.h; products [vectors * (vectors + 1) / 2], moved [vectors]. Returns 0 without memory. */

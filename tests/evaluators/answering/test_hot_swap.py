@@ -214,13 +214,13 @@ def test_what_all_ingredients_share_is_read_once_and_comes_out_the_same(tmp_path
         tower = {name: values for name, values in frozen.items() if name.startswith("vision_tower")}
         save_file({**tensors, **tower}, path / "model.safetensors", {"format": "pt"})
     read = []
-    cached = Checkpoint.read_cached
+    place_of = Checkpoint.place_of
 
-    def noted(self, name, start, view):
+    def noted(self, name):
         read.append(name)
-        return cached(self, name, start, view)
+        return place_of(self, name)
 
-    monkeypatch.setattr(Checkpoint, "read_cached", noted)
+    monkeypatch.setattr(Checkpoint, "place_of", noted)
     soup.merge(recipe_of(pool), tmp_path / "out")
     written = read_back(tmp_path / "out")
     with candidate_of(pool, tmp_path / "home") as candidate:
