@@ -153,10 +153,6 @@ class Checkpoint:
         """Fill `view` with the bytes of tensor `name` from byte `start` on; see `Shard.read_into`."""
         self._shard_of(name).read_into(name, start, view)
 
-    def read_cached(self, name: str, start: int, view: memoryview) -> int:
-        """Fill `view` as far as the page cache reaches; see `Shard.read_cached`."""
-        return self._shard_of(name).read_cached(name, start, view)
-
     def place_of(self, name: str) -> FilePlace:
         """Return where tensor `name` begins, and in which file."""
         return self._shard_of(name).place_of(name)

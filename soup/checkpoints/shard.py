@@ -28,6 +28,10 @@ class FilePlace(NamedTuple):
     file: ReopenedFile
     offset: int
 
+    def moved(self, count: int) -> FilePlace:
+        """Return the place `count` bytes further on."""
+        return FilePlace(self.file, self.offset + count)
+
 
 class Shard:
     """A safetensors file that stays open between block reads while there is room; several threads may read at once.
@@ -67,16 +71,6 @@ class Shard:
                 f"{self.path}: {name} ends {len(view) - count} bytes early: the file changed or shrank."
             )
 
-    def read_cached(self, name: str, start: int, view: memoryview) -> int:
-        """Fill `view` as far as the page cache reaches, without waiting for the disk; returns the bytes read."""
-        if _NOWAIT is None:
-            return 0
-        try:
-            with self._file.descriptor() as fd:
-                return os.preadv(fd, [view], self.header.tensors[name].offset + start, _NOWAIT)
-        except OSError:  # nothing of it is in the cache, or the file system can't tell
-            return 0
-
     def place_of(self, name: str) -> FilePlace:
         """Return where the tensor begins."""
         return FilePlace(self._file, self.header.tensors[name].offset)
@@ -93,7 +87,6 @@ class Shard:
         self._file.close()
 
 
-_NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux
 _seek_lock = threading.Lock()
 
 

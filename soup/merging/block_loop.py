@@ -8,8 +8,9 @@ ingredients. While a block is in the processor's cache it is hashed too, so that
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 import xxhash
@@ -22,7 +23,7 @@ from soup.checkpoints.writer import view_bytes
 from soup.errors import PoolError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.scratch import Scratch
-from soup.merging.tensor_inputs import Source, TensorInputs, blame, stored_checkpoints, takes_whole, tensor_inputs
+from soup.merging.tensor_inputs import TensorInputs, blame, stored_checkpoints, takes_whole, tensor_inputs
 from soup.support.text import bullet_list
 from soup.support.threads import default_threads, run_on_threads
 from soup.support.torch_threads import single_threaded_torch
@@ -103,7 +104,13 @@ class _Loop:
 
 
 def for_each_block(
-    blend: Blend, tensors: Sequence[TensorSpec], sink: Sink, options: Options | None = None, *, hashing: bool = False
+    blend: Blend,
+    tensors: Sequence[TensorSpec],
+    sink: Sink,
+    options: Options | None = None,
+    *,
+    hashing: bool = False,
+    known: Mapping[Checkpoint, ContentDigest] = MappingProxyType({}),
 ) -> tuple[ContentDigest, ...]:
     """Merge `tensors` block by block into `sink`.
 
@@ -113,6 +120,7 @@ def for_each_block(
         sink: Takes the blocks, in any order; several threads call it at once.
         options: Block size, threads and progress.
         hashing: Whether to digest the inputs on the way.
+        known: Those whose digests are known, from a pass before.
 
     Returns:
         With `hashing` the content digest of each input, and then of the base if it is only adapters that read it;
@@ -122,7 +130,7 @@ def for_each_block(
         PoolError: NaN, infinity, overflow, or integer tensors that differ; all such tensors are listed.
         CheckpointError: A read failed.
     """
-    digests, rejections = scan_blocks(blend, tensors, sink, options, hashing=hashing)
+    digests, rejections = scan_blocks(blend, tensors, sink, options, hashing=hashing, known=known)
     if rejections:
         lines = (str(rejections[name]) for name in sorted(rejections))
         raise PoolError(f"{len(rejections)} tensors can't be merged:\n{bullet_list(lines)}")
@@ -130,7 +138,13 @@ def for_each_block(
 
 
 def scan_blocks(
-    blend: Blend, tensors: Sequence[TensorSpec], sink: Sink, options: Options | None = None, *, hashing: bool = False
+    blend: Blend,
+    tensors: Sequence[TensorSpec],
+    sink: Sink,
+    options: Options | None = None,
+    *,
+    hashing: bool = False,
+    known: Mapping[Checkpoint, ContentDigest] = MappingProxyType({}),
 ) -> ScanResult:
     """Do as `for_each_block` does, but return what can't be merged instead of raising it.
 
@@ -139,12 +153,12 @@ def scan_blocks(
     """
     options = options or Options()
     stored = list(stored_checkpoints(blend)) if hashing else []
-    digests = {checkpoint: LeafDigests(checkpoint) for checkpoint in stored}
+    digests = {checkpoint: LeafDigests(checkpoint) for checkpoint in stored if checkpoint not in known}
     units = _all_units(blend, tensors)
     with single_threaded_torch() as prepare:
         loop = _Loop(blend, options, sink, digests, prepare)
         run_on_threads(lambda unit: _merge_unit(loop, *unit), units, options.threads or default_threads())
-    closed = {checkpoint: leaf_digests.close() for checkpoint, leaf_digests in digests.items()}
+    closed = {**known, **{checkpoint: leaf_digests.close() for checkpoint, leaf_digests in digests.items()}}
     return ScanResult(tuple(closed[checkpoint] for checkpoint in stored), loop.rejections)
 
 
@@ -185,20 +199,27 @@ def _all_units(blend: Blend, tensors: Sequence[TensorSpec]) -> Iterator[_Unit]:
 def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
     """Do one unit of work: read, hash, merge and pass on every block of it."""
     inputs = loop.inputs_of(spec.name)
-    hashers = [
-        _LeafHasher(loop.digests[source.checkpoint], source.spec.name, start)
-        for source in inputs.sources
-        if loop.digests
-    ]
+    hashers = {
+        place: _LeafHasher(loop.digests[source.checkpoint], source.spec.name, start)
+        for place, source in enumerate(inputs.sources)
+        if source.checkpoint in loop.digests
+    }
     for first, elements in _blocks(loop, inputs, start, count):
-        views, out = _read(loop, inputs.sources, inputs.specs[0], first, elements)
-        for hasher, view, source in zip(hashers, views, inputs.sources, strict=False):
-            hasher.update(view, source.spec.dtype.bits // 8)
-        merged = inputs.merge_bytes(views, first, out) or _merge_in_torch(loop, inputs, views, first)
+        widths = [spec.dtype.bits // 8 for spec in (*(source.spec for source in inputs.sources), inputs.specs[0])]
+        *views, out = loop.buffers([elements * width for width in widths])
+        is_merged = elements and inputs.merge_cached(views, first, out) == elements
+        if not is_merged:
+            inputs.read(views, first)
+        for place, hasher in hashers.items():
+            hasher.update(views[place], widths[place])
+        if is_merged:
+            merged = out
+        else:
+            merged = inputs.merge_bytes(views, first, out) or _merge_in_torch(loop, inputs, views, first)
         loop.sink(spec.name, first, merged)
         if loop.options.progress:
             loop.options.progress(sum(map(len, views)))
-    for hasher in hashers:
+    for hasher in hashers.values():
         hasher.close()
 
 
@@ -223,25 +244,6 @@ def _blocks(loop: _Loop, inputs: TensorInputs, start: int, count: int) -> Iterat
 def _element_bytes(specs: Sequence[TensorSpec]) -> int:
     """Return what an element of the inputs takes: its own bytes, and its value in the dtype that it is added up in."""
     return sum(spec.dtype.bits // 8 + spec.dtype.accumulates_in.bits // 8 for spec in specs)
-
-
-def _read(
-    loop: _Loop, sources: Sequence[Source], result: TensorSpec, first: int, count: int
-) -> tuple[list[memoryview], memoryview]:
-    """Read a block of every source into this thread's buffers; one more is lent for the result."""
-    widths = [source.spec.dtype.bits // 8 for source in sources]
-    *views, out = loop.buffers([count * width for width in [*widths, result.dtype.bits // 8]])
-    # What the page cache has comes at once. For the rest, every disk read is under way before the first is waited for.
-    missing = [
-        (source, first * width + done, view[done:])
-        for source, width, view in zip(sources, widths, views, strict=True)
-        if (done := source.checkpoint.read_cached(source.spec.name, first * width, view)) < len(view)
-    ]
-    for source, start, view in missing:
-        source.checkpoint.expect(source.spec.name, start, len(view))
-    for source, start, view in missing:
-        source.checkpoint.read_into(source.spec.name, start, view)
-    return views, out
 
 
 class _LeafHasher:

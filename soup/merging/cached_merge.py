@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from soup.checkpoints.dtypes import LEAF_ELEMENTS, TensorSpec
-from soup.checkpoints.shard import FilePlace
 from soup.merging.block_arithmetic import Blend
 from soup.merging.block_loop import BLOCK_BUDGET_BYTES
-from soup.merging.compiled import Arithmetic, merge_cached
-from soup.merging.tensor_inputs import tensor_inputs
+from soup.merging.tensor_inputs import TensorInputs, tensor_inputs
 from soup.support.threads import default_threads, run_on_threads
 
 __all__ = ["merge_cached_tensors"]
@@ -26,15 +23,6 @@ UNIT_ELEMENTS = 8 * LEAF_ELEMENTS
 
 BLOCK_BYTES = 2**20
 """How much of an input is read at once; less where the inputs are so many that their blocks would fill the budget."""
-
-
-class _Unit(NamedTuple):
-    """Some elements of a tensor."""
-
-    spec: TensorSpec
-    arithmetic: Arithmetic
-    places: Sequence[FilePlace]
-    first: int
 
 
 def merge_cached_tensors(blend: Blend, tensors: Sequence[TensorSpec], memory: Mapping[str, memoryview]) -> set[str]:
@@ -50,32 +38,25 @@ def merge_cached_tensors(blend: Blend, tensors: Sequence[TensorSpec], memory: Ma
     """
     left, local = {spec.name for spec in tensors}, threading.local()
 
-    def units() -> Iterator[_Unit]:
+    def units() -> Iterator[tuple[TensorInputs, int]]:
         for spec in tensors:
-            if not memory.get(spec.name):
-                continue
-            inputs = tensor_inputs(blend, spec.name)
-            if inputs.arithmetic is None or not inputs.are_stored:
-                continue
-            left.remove(spec.name)
-            for first in range(0, spec.elements, UNIT_ELEMENTS):
-                yield _Unit(spec, inputs.arithmetic, inputs.places, first)
+            if memory.get(spec.name):
+                left.remove(spec.name)
+                inputs = tensor_inputs(blend, spec.name)
+                yield from ((inputs, first) for first in range(0, spec.elements, UNIT_ELEMENTS))
 
-    def merge(unit: _Unit) -> None:
-        if unit.spec.name in left:
+    def merge(unit: tuple[TensorInputs, int]) -> None:
+        inputs, first = unit
+        if (name := inputs.specs[0].name) in left:
             return
-        width = unit.spec.dtype.bits // 8
-        out = memory[unit.spec.name][unit.first * width : (unit.first + UNIT_ELEMENTS) * width]
+        width, count = inputs.specs[0].dtype.bits // 8, len(inputs.sources)
+        out = memory[name][first * width : (first + UNIT_ELEMENTS) * width]
         blocks = getattr(local, "blocks", [])
-        if len(blocks) < len(unit.places):
-            size = min(BLOCK_BYTES, BLOCK_BUDGET_BYTES // len(unit.places) // 4096 * 4096)
-            blocks = local.blocks = [memoryview(bytearray(size)) for _ in unit.places]
-        try:
-            done = merge_cached(unit.arithmetic, unit.spec.dtype, unit.places, blocks, unit.first, out)
-        except OSError:  # reading it in the other way tells what is wrong
-            done = 0
-        if done * width < len(out):
-            left.add(unit.spec.name)
+        if len(blocks) < count:
+            size = min(BLOCK_BYTES, BLOCK_BUDGET_BYTES // count // 4096 * 4096)
+            blocks = local.blocks = [memoryview(bytearray(size)) for _ in range(count)]
+        if inputs.merge_cached(blocks, first, out) * width < len(out):
+            left.add(name)
 
     if memory:
         run_on_threads(merge, units(), default_threads())

@@ -35,6 +35,7 @@ __all__ = [
     "merge_block",
     "merge_cached",
     "pair_sums",
+    "read_cached",
     "same_bytes",
 ]
 
@@ -170,6 +171,29 @@ def merge_block(
         ctypes.byref(arithmetic.job), code, count, addresses, base, address_of(out), elements, first
     )
     return _RESULTS[done]
+
+
+def read_cached(places: Sequence[FilePlace], views: Sequence[memoryview]) -> list[int]:
+    """Fill memory from files as far as the page cache reaches: nothing waits for the disk.
+
+    Args:
+        places: What is read, in each file.
+        views: The memory.
+
+    Returns:
+        How many bytes of each are there.
+
+    Raises:
+        OSError: A file can't be opened.
+    """
+    library, count = kernel_library.load_library(), len(places)
+    if library is None:
+        return [0] * count
+    with open_descriptors([place.file for place in places]) as files:
+        done, numbers = (ctypes.c_int64 * count)(), ctypes.c_int64 * count
+        offsets, sizes = numbers(*(place.offset for place in places)), numbers(*map(len, views))
+        library.soup_read_cached(count, (ctypes.c_int * count)(*files), offsets, _addresses(views), sizes, done)
+    return list(done)
 
 
 def merge_cached(

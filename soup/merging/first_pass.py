@@ -139,8 +139,7 @@ class StreamedFirstPass:
         ):
             held = local.buffers = [bytearray(count * width) for width in widths]
         views = [memoryview(buffer)[: count * width] for buffer, width in zip(held, widths, strict=False)]
-        for source, view, width in zip(inputs.sources, views, widths, strict=True):
-            source.checkpoint.read_into(source.spec.name, start * width, view)
+        inputs.read(views, start)
         return views
 
     def _inputs_of(self, local: threading.local, name: str) -> TensorInputs:

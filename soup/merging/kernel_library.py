@@ -47,6 +47,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         *(pointer, code, number, code, pointer, pointer, pointer, number, pointer, number, ctypes.c_uint64),
     )
     library.soup_merge_cached.restype = number
+    library.soup_read_cached.argtypes = (number, *(pointer,) * 5)
+    library.soup_read_cached.restype = None
     library.soup_same_bytes.argtypes = (number, pointer, number)
     library.soup_dots.argtypes = (code, code, code, number, pointer, pointer, number, pointer, pointer)
     library.soup_magnitudes.argtypes = (code, number, pointer, pointer, number, pointer, pointer, pointer, pointer)

@@ -112,14 +112,15 @@ def write_soup(
         remove_replaced(out)
         return finished
     with CheckpointWriter(out, plan.files, header_metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
-        blend = plan.prepared(on_bytes)
+        known = plan.missing_digests(on_bytes)
+        blend = plan.prepared(on_bytes, known)
         for text in blend.method.remarks(blend.constants):
             on_remark(text)
         with wrap_method_errors(plan.recipe.method):
             loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
-            digests = for_each_block(blend, plan.reads, writer.write, loop, hashing=True)
+            digests = for_each_block(blend, plan.reads, writer.write, loop, hashing=True, known=known)
             contents = [digest.content for digest in digests]
-            del digests  # of each tensor
+            del digests, known  # of each tensor
         _refuse_changed(plan)
         sealed = plan.recipe.sealed(contents, digest_files(plan.side_files))
         add_side_files(writer, plan, sealed, out, scores, scores_note)
@@ -207,10 +208,11 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
     held = HeldFiles(out, plan.files, header_metadata(earlier.digest))
     if not held.are_complete():
         return None
-    blend = plan.prepared(on_bytes)
+    known = plan.missing_digests(on_bytes)
+    blend = plan.prepared(on_bytes, known)
     with held, wrap_method_errors(plan.recipe.method):
         loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
-        digests = for_each_block(blend, plan.reads, held.compare, loop, hashing=True)
+        digests = for_each_block(blend, plan.reads, held.compare, loop, hashing=True, known=known)
     _refuse_changed(plan)
     sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
     if earlier.digest != sealed.digest:

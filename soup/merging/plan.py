@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from soup.checkpoints.adapted import output_layer
-from soup.checkpoints.digest import digest_checkpoint
+from soup.checkpoints.digest import ByteProgress, ContentDigest, digest_checkpoint
 from soup.checkpoints.dtypes import TensorSpec, named_dtype
 from soup.checkpoints.file_plan import FilePlan, plan_files
 from soup.checkpoints.hub import is_hub_id
@@ -67,20 +67,40 @@ class MergePlan:
         """The specs of the output's tensors."""
         return tuple(spec for plan in self.files for spec in plan.tensors)
 
-    def prepared(self, on_bytes: Callable[[int], None] | None = None) -> Blend:
+    def prepared(
+        self, on_bytes: ByteProgress | None = None, digests: Mapping[Checkpoint, ContentDigest] | None = None
+    ) -> Blend:
         """Return the blend with all that its method needs to know before the first element is written.
 
         Args:
             on_bytes: Called with the number of input bytes done since its last call.
+            digests: What `missing_digests` found (default: it is asked).
         """
         method, blend = self.blend.method, self.blend
         with wrap_method_errors(self.recipe.method):
             if method.needs_digests:
+                found = self.missing_digests(on_bytes) if digests is None else digests
                 parts = zip(self.recipe.ingredients, blend.inputs, strict=False)
-                digests = [share.digest or digest_checkpoint(part.stored).content for share, part in parts]
-                blend = replace(blend, digests=tuple(digests))
+                blend = replace(
+                    blend, digests=tuple(share.digest or found[part.stored].content for share, part in parts)
+                )
             constants = method.prepare(StreamedFirstPass(blend, self.reads, self.options.threads, on_bytes))
         return replace(blend, constants=constants)
+
+    def missing_digests(self, on_bytes: ByteProgress | None = None) -> dict[Checkpoint, ContentDigest]:
+        """Read through the ingredients whose digests the method needs to know first and the recipe does not tell.
+
+        Args:
+            on_bytes: Called with the number of input bytes done since its last call.
+        """
+        return {checkpoint: digest_checkpoint(checkpoint, on_bytes) for checkpoint in self._undigested}
+
+    @property
+    def _undigested(self) -> set[Checkpoint]:
+        if not self.blend.method.needs_digests:
+            return set()
+        parts = zip(self.recipe.ingredients, self.blend.inputs, strict=False)
+        return {part.stored for share, part in parts if not share.digest}
 
     @property
     def untied_output(self) -> str | None:
@@ -97,7 +117,7 @@ class MergePlan:
             for name, spec in checkpoint.tensors.items()
             if name in names or checkpoint not in self.blend.inputs
         )
-        return (1 + self.blend.method.first_passes) * once
+        return (1 + self.blend.method.first_passes) * once + sum(checkpoint.bytes for checkpoint in self._undigested)
 
     @property
     def write_bytes(self) -> int:

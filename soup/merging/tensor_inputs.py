@@ -19,7 +19,7 @@ from soup.checkpoints.problem import Problem
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.shard import FilePlace
 from soup.merging.block_arithmetic import Blend
-from soup.merging.compiled import Arithmetic, merge_block, same_bytes
+from soup.merging.compiled import Arithmetic, merge_block, merge_cached, read_cached, same_bytes
 from soup.merging.compiled_products import MeanBlock
 from soup.merging.dora import Dora
 from soup.merging.low_rank import Product, is_finite
@@ -119,11 +119,57 @@ class TensorInputs:
         done = merge_block(self.arithmetic, dtype, inputs, first, out)
         return None if done == "left" else out if done == "merged" else inputs[0]
 
-    @property
-    def places(self) -> list[FilePlace]:
-        """Where the tensor begins in the file of each input, if all are stored."""
-        sources = [self.sources[term.source] for term in self.terms]
-        return [source.checkpoint.place_of(source.spec.name) for source in sources]
+    @cached_property
+    def places(self) -> tuple[FilePlace, ...]:
+        """Where the tensor begins in the file of each source."""
+        return tuple(source.checkpoint.place_of(source.spec.name) for source in self.sources)
+
+    def read(self, views: Sequence[memoryview], first: int) -> None:
+        """Read a block of every source.
+
+        What the page cache has comes at once. For the rest, all reads of disks are under way before one is waited for.
+
+        Args:
+            views: The memory, of the blocks' sizes.
+            first: The index of the first element.
+
+        Raises:
+            CheckpointError: A file ends too early, or the disk failed.
+        """
+        starts = [first * source.spec.dtype.bits // 8 for source in self.sources]
+        try:
+            done = read_cached([place.moved(start) for place, start in zip(self.places, starts, strict=True)], views)
+        except OSError:  # reading it in the other way tells what is wrong
+            done = [0] * len(views)
+        missing = [
+            (source, start + count, view[count:])
+            for source, start, count, view in zip(self.sources, starts, done, views, strict=True)
+            if count < len(view)
+        ]
+        for source, start, view in missing:
+            source.checkpoint.expect(source.spec.name, start, len(view))
+        for source, start, view in missing:
+            source.checkpoint.read_into(source.spec.name, start, view)
+
+    def merge_cached(self, views: Sequence[memoryview], first: int, out: memoryview) -> int:
+        """Read elements and merge them in one compiled call, block by block, as far as the page cache has them.
+
+        Args:
+            views: Memory for a block of each source.
+            first: The index of the first element.
+            out: Memory for the result.
+
+        Returns:
+            How many elements are in `out`; the next ones are to be read, and to be merged by `merge_bytes`.
+        """
+        if not out or not self.are_stored or self.arithmetic is None:
+            return 0
+        blocks = [views[term.source] for term in self.terms]
+        places = [self.places[term.source] for term in self.terms]
+        try:
+            return merge_cached(self.arithmetic, self.specs[0].dtype, places, blocks, first, out)
+        except OSError:  # reading it in the other way tells what is wrong
+            return 0
 
     def _add_product(self, place: int, inputs: Sequence[memoryview], first: int, out: memoryview) -> bool:
         product, arithmetic = self.terms[place].product, self.arithmetic

@@ -99,8 +99,13 @@ class ReopenedFile:
         Raises:
             OSError: The file can't be opened.
         """
-        with open_descriptors([self]) as (descriptor,):
+        with _lock:
+            descriptor = self._acquire()
+        try:
             yield descriptor
+        finally:
+            with _lock:
+                self._release()
 
     def close(self) -> None:
         """Close the file as soon as nobody uses it; the next use opens it again."""

@@ -192,29 +192,43 @@ int soup_merge(const struct job *job, int dtype, int64_t count, const void *cons
     return bad ? LEFT : MERGED;
 }
 
-/* Read elements of all files and merge them, `block` at a time, as far as the page cache has them: nothing waits for the
-   disk. `files` and `offsets` tell where each input's first one lies, and x is memory for a block of each; the base's come
-   last. Returns how many elements are in `out`; the next are not in the page cache, or one of them is not finite, or this
-   system can't tell. */
+/* Read what the page cache has of some bytes of a file, without waiting for the disk; returns how many bytes that is, 0
+   where this system can't tell. */
+static int64_t read_cached(int file, int64_t offset, void *to, int64_t bytes)
+{
+    int64_t done = 0;
+#ifdef RWF_NOWAIT
+    struct iovec part = {to, (size_t)bytes};
+    done = preadv2(file, &part, 1, (off_t)offset, RWF_NOWAIT);
+#endif
+    return done > 0 ? done : 0;
+}
+
+/* The same of several files: done [count]. */
+void soup_read_cached(int64_t count, const int *files, const int64_t *offsets, void *const *to, const int64_t *bytes,
+                      int64_t *done)
+{
+    for (int64_t k = 0; k < count; k++) done[k] = read_cached(files[k], offsets[k], to[k], bytes[k]);
+}
+
+/* Read elements of all files and merge them, `block` at a time, as far as the page cache has them. `files` and `offsets`
+   tell where each input's first one lies, and x is memory for a block of each; the base's come last. Returns how many
+   elements are in `out`; the next are not in the page cache, or one of them is not finite. */
 int64_t soup_merge_cached(const struct job *job, int dtype, int64_t count, int has_base, const int *files,
                           const int64_t *offsets, void *const *x, int64_t block, char *out, int64_t elements,
                           uint64_t first)
 {
     int64_t done = 0;
-#ifdef RWF_NOWAIT
     for (int64_t n; done < elements; done += n) {
         n = elements - done < block ? elements - done : block;
-        size_t bytes = (size_t)n * SIZES[dtype], start = (size_t)done * SIZES[dtype];
-        for (int64_t k = 0; k < count + has_base; k++) {
-            struct iovec part = {x[k], bytes};
-            if (preadv2(files[k], &part, 1, (off_t)offsets[k] + (off_t)start, RWF_NOWAIT) != (ssize_t)bytes) return done;
-        }
+        int64_t start = done * (int64_t)SIZES[dtype], bytes = n * (int64_t)SIZES[dtype];
+        for (int64_t k = 0; k < count + has_base; k++)
+            if (read_cached(files[k], offsets[k] + start, x[k], bytes) < bytes) return done;
         const void *base = has_base ? x[count] : NULL, *const *inputs = (const void *const *)x;
         int result = soup_merge(job, dtype, count, inputs, base, out + start, n, first + (uint64_t)done);
         if (result == LEFT) break;
-        if (result == EQUAL) memcpy(out + start, x[0], bytes);
+        if (result == EQUAL) memcpy(out + start, x[0], (size_t)bytes);
     }
-#endif
     return done;
 }
 

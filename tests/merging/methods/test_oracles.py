@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 
 import numpy as np
 import pytest
@@ -11,11 +12,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import soup
-from soup.errors import RecipeError
+from soup.checkpoints.digest import digest_checkpoint
+from soup.checkpoints.reader import Checkpoint
+from soup.errors import CheckpointError, RecipeError
+from soup.merging import plan
+from soup.merging.merge import open_pool
 from soup.merging.methods.dare import keyed_uniform
 from soup.merging.methods.karcher import sphere_mean
 from soup.merging.methods.swudi import Swudi
 from soup.merging.options import MergeOptions
+from soup.merging.plan import plan_merge
 from tests.helpers.merge_oracle import same_bits
 from tests.helpers.method_pools import FROZEN, SHAPES, make_pool, merge, near, numbers
 
@@ -270,6 +276,46 @@ def test_a_mask_is_the_ingredient_s_in_every_subset_of_the_pool(tmp_path):
     both = merge(folder, "dare", "both", p=0.5)
     expected = {name: base[name] + sum(alone[part][name] - base[name] for part in alone) / 2 for name in base}
     assert near(both, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_digests_that_a_mask_needs_first_are_taken_once_and_seal_the_recipe(tmp_path):
+    folder = make_pool(tmp_path, count=2)
+    merge(folder, "dare", p=0.5)
+    sealed = soup.Recipe.read(folder / "out/recipe.yaml")
+    for share in (*sealed.ingredients, sealed.base):
+        with Checkpoint(share.path) as checkpoint:
+            assert share.digest == digest_checkpoint(checkpoint).content
+            size = checkpoint.bytes
+    unsealed = sealed.model_copy(
+        update={
+            "ingredients": tuple(share.model_copy(update={"digest": None}) for share in sealed.ingredients),
+            "base": sealed.base.model_copy(update={"digest": None}),
+            "side_digest": None,
+        }
+    )
+    for recipe, models_read, out in [(unsealed, 5, "first"), (sealed, 3, "again")]:
+        read = []
+        assert soup.merge(recipe, folder / out, on_bytes=read.append) == sealed
+        assert sum(read) == models_read * size
+        with open_pool(recipe) as pool:
+            assert plan_merge(recipe, pool, MergeOptions()).read_bytes == models_read * size
+        assert (folder / out / "model.safetensors").read_bytes() == (folder / "out/model.safetensors").read_bytes()
+
+
+def test_an_ingredient_that_changes_after_its_digest_was_taken_is_refused(tmp_path, monkeypatch):
+    folder, digest = make_pool(tmp_path, count=2), plan.digest_checkpoint
+
+    def change_after(checkpoint, on_bytes):
+        found = digest(checkpoint, on_bytes)
+        with (checkpoint.path / "model.safetensors").open("r+b") as file:
+            file.seek(-4, 2)
+            file.write(b"\x00\x00\x80\x3f")
+        os.utime(checkpoint.path / "model.safetensors", (1, 1))  # clocks of file systems are coarse
+        return found
+
+    monkeypatch.setattr(plan, "digest_checkpoint", change_after)
+    with pytest.raises(CheckpointError, match="changed"):
+        merge(folder, "dare", p=0.5)
 
 
 def numbers_of(path):
