@@ -7,7 +7,6 @@ asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 
 from evaluators.vlmeval.benchmarks import BENCHMARKS, CHOICE, CHOICES, OPEN, YES_NO, VLMEvalBenchmark
@@ -25,6 +24,7 @@ from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, BenchmarkInfo
+from soup.support.text import near_names
 
 __all__ = ["all_data_sets", "is_data_set", "known_benchmark", "near_data_sets"]
 
@@ -97,9 +97,9 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
 def near_data_sets(name: str) -> list[str]:
     """Return the name of a data set that is nearest to one that there is not; nothing where none is near."""
     of_classes = (row for owner in _classes() for row in _names_if_any(owner) or ())
-    known = [*BENCHMARKS, *_films(), *_refused_names(), *of_classes]
-    in_lower_case = {each.lower(): each for each in reversed(known)}
-    return [in_lower_case[near] for near in get_close_matches(name.lower(), in_lower_case, n=1, cutoff=0.7)]
+    known = (*_films(), *_refused_names(), *of_classes)
+    # Of two names that differ in case alone, MMBench and mmbench, the short one is told.
+    return near_names(name, [*BENCHMARKS, *(each for each in known if each.lower() not in BENCHMARKS)], cutoff=0.7)
 
 
 def is_data_set(name: str) -> bool:

@@ -53,7 +53,6 @@ from soup.evaluation.dealing import dealer_of, require_files
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
-from soup.support.text import did_you_mean
 
 __all__ = ["VLMEval"]
 
@@ -80,11 +79,7 @@ class VLMEval(Harness):
         self._engine = shared_session(settings)
         self._judge = open_judge(settings, self._engine.close)
         self._replies: dict[str, RepliesOfOthers] = {}  # by benchmark
-        for name in settings.judge_for:
-            if name not in BENCHMARKS and not is_data_set(name):
-                raise EvaluatorError(
-                    f"{option_name('judge_for')}: unknown benchmark '{name}'.{did_you_mean(name, BENCHMARKS)}"
-                )
+        self._judged_too = {_judged_too(name) for name in settings.judge_for}
         self._first_judged: str | None = None  # a benchmark that will need the judge
         self._judge_was_reached = False
         self._images = ImageFiles()
@@ -295,7 +290,7 @@ class VLMEval(Harness):
 
     def _judge_for(self, entry: VLMEvalBenchmark) -> LLMJudge | None:
         """Return the judge for this benchmark, if it needs one or the user wants one."""
-        is_chosen = entry.name in self.settings.judge_for
+        is_chosen = entry.name in self._judged_too
         if is_chosen and not metric_of(entry).can_use_judge:
             raise EvaluatorError(
                 f"{entry.name}: its metric has no use for a judge; leave it out of {option_name('judge_for')}."
@@ -332,6 +327,14 @@ class VLMEval(Harness):
             raise EvaluatorError(f"{entry.name}: no question of {path} lies in the {benchmark.split.part} part.")
         part.data = part.data[counts]
         return part
+
+
+def _judged_too(name: str) -> str:
+    """Return the name, as `--eval` knows it, of a benchmark for which the user wants the judge."""
+    try:
+        return known_benchmark(Benchmark(name, "vlmeval", name)).name
+    except EvaluatorError as reason:
+        raise EvaluatorError(f"{option_name('judge_for')}: {reason}") from reason
 
 
 def _both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:

@@ -18,6 +18,7 @@ __all__ = [
     "is_possible_path",
     "markdown_code",
     "markdown_text",
+    "near_names",
     "pluralize",
     "printable",
     "public_text",
@@ -26,6 +27,8 @@ __all__ = [
 
 
 MAX_PATH_BYTES = 3_000
+MOST_NAMES = 200  # that an error lists
+NEAREST_NAMES = 10  # that it lists where there are more
 
 
 def bullet_list(items: Iterable[str], most: int = 20) -> str:
@@ -42,16 +45,40 @@ def pluralize(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def near_names(word: str, known: Iterable[str], cutoff: float = 0.5, count: int = 1) -> list[str]:
+    """Return the known names that are nearest to a word, the nearest first; nothing where none is near.
+
+    Names of the same letters and digits come first, whatever stands between them and in whatever case.
+
+    Args:
+        word: What was typed.
+        known: The names.
+        cutoff: How near another one must be, 0 to 1.
+        count: How many are returned at most.
+    """
+    names = sorted(known)
+    same = [name for name in names if _letters(name) == _letters(word)]
+    by_sight = sorted(same, key=lambda name: difflib.SequenceMatcher(None, word, name).ratio(), reverse=True)
+    in_lower_case = {name.lower(): name for name in reversed(names)}
+    near = difflib.get_close_matches(word.lower(), in_lower_case, count, cutoff)
+    return list(dict.fromkeys([*by_sight, *(in_lower_case[name] for name in near)]))[:count]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Format the end of an error about an unknown name: ` Did you mean 'x'? Known: x, y, z.`
 
-    The question is left out where no known name is near.
+    The question is left out where no known name is near; of more names than a person reads, the nearest are listed.
     """
     names = sorted(known)
-    in_lower_case = {name.lower(): name for name in reversed(names)}
-    near = difflib.get_close_matches(word.lower(), in_lower_case, n=1, cutoff=0.5)
-    question = f" Did you mean '{in_lower_case[near[0]]}'?" if near else ""
-    return f"{question} Known: {', '.join(names) or 'none'}."
+    near = near_names(word, names, count=1 if len(names) <= MOST_NAMES else NEAREST_NAMES)
+    question = f" Did you mean '{near[0]}'?" if near else ""
+    if len(names) <= MOST_NAMES:
+        return f"{question} Known: {', '.join(names) or 'none'}."
+    return f"{question} Known: {', '.join([*near[1:], f'{len(names) - len(near[1:]):,} more'])}."
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
 
 
 def format_bytes(count: int) -> str:

@@ -10,6 +10,7 @@ from soup.support.text import (
     format_bytes,
     format_duration,
     format_rate,
+    near_names,
     pluralize,
     printable,
     without_secrets,
@@ -33,6 +34,24 @@ def test_a_noun_is_plural_but_for_one(count, text):
 
 def test_an_unknown_name_is_told_with_the_nearest_and_all_known_ones_sorted():
     assert did_you_mean("gredy", ["maximum", "greedy"]) == " Did you mean 'greedy'? Known: greedy, maximum."
+
+
+@pytest.mark.parametrize("word", ["chart_qa_val", "ChartQA-VAL", "chartqaval", "CHART.QA VAL"])
+def test_a_name_of_the_same_letters_is_the_nearest_whatever_stands_between_them(word):
+    assert near_names(word, ["ChartQA_TEST", "ChartQA_VAL", "chartqb_val"]) == ["ChartQA_VAL"]
+
+
+def test_of_names_that_differ_in_case_or_hyphens_alone_the_one_as_typed_is_the_nearest():
+    twins = ["Ref-Bench_DEV", "Ref_Bench_dev", "Ref_Bench_DEV"]
+    assert near_names("Ref-Bench-DEV", twins) == ["Ref-Bench_DEV"]
+    assert near_names("ref_bench_dev", twins) == ["Ref_Bench_dev"]
+
+
+def test_of_thousands_of_names_an_error_lists_the_nearest():
+    message = did_you_mean("task-77", [f"task_{number}" for number in range(5000)])
+    assert message.startswith(" Did you mean 'task_77'? Known: task_")
+    assert message.endswith(", 4,991 more.")
+    assert len(message) < 200
 
 
 def test_no_name_is_suggested_where_none_is_near():

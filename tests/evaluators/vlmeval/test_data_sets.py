@@ -20,7 +20,7 @@ import pytest
 
 from evaluators.answering import endpoint
 from evaluators.vlmeval import catalog
-from evaluators.vlmeval.catalog import known_benchmark
+from evaluators.vlmeval.catalog import all_data_sets, known_benchmark, near_data_sets
 from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.library_index import classes_in
@@ -257,6 +257,18 @@ def test_a_data_set_is_found_by_its_own_name_with_and_without_the_prefix():
     for name in ("SEEDBench_IMGS", "seedbench_img"):
         with pytest.raises(EvaluatorError, match=f"Unknown benchmark '{name}'. Did you mean 'SEEDBench_IMG'"):
             parse_benchmarks([name])
+
+
+def test_any_name_in_another_case_with_hyphens_is_told_the_name_of_the_same_letters():
+    names = {name for name, _, _ in all_data_sets()}
+    assert len(names) > 300
+    for name in names:
+        (near,) = near_data_sets(name.lower().replace("_", "-") + ".")
+        assert near.lower().replace("_", "-") == name.lower().replace("_", "-")
+
+
+def test_of_two_names_of_the_same_letters_the_short_one_is_told():
+    assert near_data_sets("MM-BENCH") == ["mmbench"]
 
 
 @pytest.mark.parametrize(

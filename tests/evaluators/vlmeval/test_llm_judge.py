@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import ssl
 import threading
@@ -318,8 +319,24 @@ def hesitant(index, answer):
 def test_a_metric_that_asks_nobody_refuses_a_judge(settings, tmp_path):
     with pytest.raises(EvaluatorError, match="ocrbench: its metric has no use for a judge"):
         VLMEval(replace(settings, judge_for=("ocrbench",)))._judge_for(BENCHMARKS["ocrbench"])
-    with pytest.raises(EvaluatorError, match="unknown benchmark 'mmbanch'"):
-        VLMEval(replace(settings, judge_for=("mmbanch",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mmbanch", "Unknown benchmark 'mmbanch'. Did you mean 'mmbench'?"),
+        ("seedbench-img", "Unknown benchmark 'seedbench-img'. Did you mean 'SEEDBench_IMG'?"),
+        ("ScreenSpot", "ScreenSpot: not judged here"),
+    ],
+)
+def test_a_judge_for_what_nobody_judges_is_refused(name, words, settings):
+    with pytest.raises(EvaluatorError, match=re.escape(f"`judge_for`: {words}")):
+        VLMEval(replace(settings, judge_for=(name,)))
+
+
+def test_the_judge_is_wanted_for_a_benchmark_by_either_of_its_names(settings):
+    judged = VLMEval(replace(settings, judge_for=("MMBench_DEV_EN",)))
+    assert judged._judge_for(BENCHMARKS["mmbench"]) is not None
 
 
 def test_where_the_judge_names_no_option_the_draw_is_the_same_in_every_run(settings, server, tmp_path, monkeypatch):
