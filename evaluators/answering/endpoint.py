@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from soup.errors import EvaluatorError
 from soup.support.json_text import parse_json
+from soup.support.text import whole_characters
 
 __all__ = ["ChatEndpoint", "map_at_once"]
 
@@ -30,6 +31,7 @@ TIMEOUT_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 1.0  # then twice as long each time: half a minute in all
 LONGEST_PAUSE_SECONDS = 60.0  # whatever a server's Retry-After says
 PATH = "/chat/completions"
+MOST_BYTES = 10_000_000  # of a reply: a server that never ends one would fill the memory
 EXCERPT_CHARACTERS = 300  # of a server's own words, in an error
 
 
@@ -140,8 +142,8 @@ class ChatEndpoint:
 
     def _reply(self, data: bytes) -> str:
         try:
-            reply: Any = parse_json(data, "the reply", EvaluatorError)
-            return _text(reply["choices"][0]["message"]["content"]).strip()
+            reply: Any = parse_json(data, "the reply", EvaluatorError, may_halve=True)
+            return whole_characters(_text(reply["choices"][0]["message"]["content"])).strip()
         except (EvaluatorError, KeyError, IndexError, TypeError):
             said = self._clean(data.decode("utf-8", "replace")) or "nothing"
             raise _RefusalError(f"HTTP status 200, but no chat completion in the body: {said}") from None
@@ -150,7 +152,9 @@ class ChatEndpoint:
         body = b""
         with error, suppress(OSError, http.client.HTTPException):  # the line may break in the middle of it
             body = error.read(1 << 16)
-        text = self._clean(body.decode("utf-8", "replace"))
+        text = self._clean(body.decode("utf-8", "replace")) or self._clean(str(error.reason))
+        if location := error.headers.get("Location"):
+            text = f"it redirects to {self._clean(location)}, where the key is not sent: name that address"
         may_retry = error.code == 429 or error.code >= 500
         return _RefusalError(
             f"HTTP status {error.code}: {text}", may_retry=may_retry, pause_seconds=_retry_after(error.headers)
@@ -177,6 +181,7 @@ def _body(response: http.client.HTTPResponse, until: float) -> bytes:
 
     Raises:
         TimeoutError: it is not complete by then.
+        _RefusalError: it is too long.
         HTTPException: the line broke before its end.
     """
     body = bytearray()
@@ -184,6 +189,8 @@ def _body(response: http.client.HTTPResponse, until: float) -> bytes:
         body += piece
         if time.monotonic() > until:
             raise TimeoutError
+        if len(body) > MOST_BYTES:
+            raise _RefusalError(f"a reply of more than {MOST_BYTES:,} bytes", may_retry=False)
     if response.length:
         raise http.client.IncompleteRead(bytes(body), response.length)
     return bytes(body)

@@ -15,6 +15,7 @@ from evaluators.answering.response_cache import ResponseCache, response_key
 from soup.errors import EvaluatorError
 from soup.evaluation.dealing import Dealer
 from soup.evaluation.settings import EvalSettings
+from soup.support.text import whole_characters
 
 __all__ = ["JudgeSession", "RepliesOfOthers", "open_judge"]
 
@@ -115,7 +116,9 @@ class JudgeSession:
             self._cache.add({key: reply})
             return reply
         try:
-            reply = self._judge.ask(prompt, temperature, self._max_tokens, self._stopped, system, images)
+            reply = whole_characters(
+                self._judge.ask(prompt, temperature, self._max_tokens, self._stopped, system, images)
+            )
         except EvaluatorError as reason:
             self._stopped.set()
             raise EvaluatorError(

@@ -16,6 +16,7 @@ from pathlib import Path
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import OnBatch, Prompt
 from soup.support.json_text import parse_json_object
+from soup.support.text import whole_characters
 
 __all__ = ["ResponseCache", "cached_answers", "prompt_keys", "response_key"]
 
@@ -50,9 +51,12 @@ class ResponseCache:
     def add(self, texts: Mapping[str, str]) -> None:
         """Append texts by their keys. Not synced: they outlive the process, if not the machine.
 
+        Half of a surrogate pair becomes `?`, see `whole_characters`: a line that holds one could not be read back.
+
         Raises:
             EvaluatorError: the disk is full or failed.
         """
+        texts = {key: whole_characters(text) for key, text in texts.items()}
         lines = "".join(json.dumps({"key": key, "text": text}) + "\n" for key, text in texts.items())
         with self._lock:
             try:
@@ -108,7 +112,7 @@ def cached_answers(
     if missing:
         replies = answer([prompts[index] for index in missing], keep)
         for index, reply in zip(missing, replies, strict=True):
-            answers[index] = reply
+            answers[index] = whole_characters(reply)  # as it is kept
     return answers
 
 

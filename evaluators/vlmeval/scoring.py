@@ -33,6 +33,7 @@ from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Score
 from soup.evaluation.engine import Prompt
+from soup.support.text import whole_characters
 
 __all__ = ["ask_circles", "ask_rows", "plain_part", "score", "total"]
 
@@ -165,7 +166,7 @@ def _is_lost(row: Row, reply: str, letters: dict[tuple[int, str], Any], *, has_j
 
 def _table(frame: Frame, answers: list[str]) -> str:
     """Write the predictions as VLMEvalKit's `dump` writes them, which would fall back to a pickle if it can't."""
-    texts = [answer.encode("utf-8", "replace").decode() for answer in answers]  # half a surrogate pair has no UTF-8
+    texts = [whole_characters(answer) for answer in answers]
     return str(frame.assign(prediction=texts).to_csv(sep="\t", index=False, quoting=csv.QUOTE_ALL, lineterminator="\n"))
 
 

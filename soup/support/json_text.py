@@ -53,7 +53,14 @@ def read_json(path: Path, error: type[SoupError], most_bytes: int = MAX_JSON_BYT
     return parse_json(read_text(path, error, most_bytes), path, error, most_bytes)
 
 
-def parse_json(data: bytes | str, source: object, error: type[SoupError], most_bytes: int = MAX_JSON_BYTES) -> object:
+def parse_json(
+    data: bytes | str,
+    source: object,
+    error: type[SoupError],
+    most_bytes: int = MAX_JSON_BYTES,
+    *,
+    may_halve: bool = False,
+) -> object:
     """Parse JSON.
 
     Args:
@@ -61,6 +68,7 @@ def parse_json(data: bytes | str, source: object, error: type[SoupError], most_b
         source: The file, or what else it comes from, for the error.
         error: The class of error to raise.
         most_bytes: How long it may be.
+        may_halve: Whether its texts may hold half of a surrogate pair, which whoever asks for them replaces then.
 
     Raises:
         SoupError: Of the class `error`: no JSON, too large, nested too deep, a number of too many digits, half of a
@@ -73,7 +81,7 @@ def parse_json(data: bytes | str, source: object, error: type[SoupError], most_b
         if (count := text.count("[") + text.count("{")) > MAX_CONTAINERS:
             raise ValueError(f"expected at most {MAX_CONTAINERS:,} lists and objects, found {count:,}")
         document: object = json.loads(text, object_pairs_hook=_unique, parse_int=_bounded_int)
-        _refuse_odd(document, has_surrogates=_ESCAPED_SURROGATE.search(text) is not None)
+        _refuse_odd(document, has_surrogates=not may_halve and _ESCAPED_SURROGATE.search(text) is not None)
     except RecursionError as cause:
         raise error(f"{source}: not readable as JSON (nested more than {MAX_DEPTH} deep).") from cause
     except ValueError as cause:

@@ -22,6 +22,7 @@ __all__ = [
     "pluralize",
     "printable",
     "public_text",
+    "whole_characters",
     "without_secrets",
 ]
 
@@ -79,6 +80,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name)).lower()
+
+
+def whole_characters(text: str) -> str:
+    """Return a text with `?` for each half of a surrogate pair, which no file holds: models cut characters in two."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def format_bytes(count: int) -> str:

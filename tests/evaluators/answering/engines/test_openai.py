@@ -179,6 +179,52 @@ def test_what_is_no_reply_is_never_an_empty_answer_and_told_in_the_servers_words
         EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
 
 
+def test_a_reply_with_half_of_a_character_is_an_answer_and_asked_for_once(server, tmp_path):
+    server.plays = lambda *_: "A \ud800."
+    cache, session, soup = ResponseCache(tmp_path / "a.jsonl"), EngineSession(settings(server)), candidate(tmp_path)
+
+    def ask(cache):
+        return cached_answers(cache, ["a"], TEXTS[:3], lambda prompts, hear: session.answer(soup, prompts, hear))
+
+    assert ask(cache) == ["A ?."] * 3
+    assert ask(ResponseCache(tmp_path / "a.jsonl")) == ["A ?."] * 3
+    assert len(server.prompts) == 3
+
+
+def test_half_of_a_character_in_an_answer_of_any_engine_is_kept_once_and_the_same_in_the_next_run(tmp_path):
+    asked = []
+
+    def answer(prompts, hear):
+        asked.extend(prompts)
+        hear(prompts, ["B \udfff"] * len(prompts))
+        return ["B \udfff"] * len(prompts)
+
+    runs = [cached_answers(ResponseCache(tmp_path / "a.jsonl"), ["a"], TEXTS[:3], answer) for _ in range(2)]
+    assert runs == [["B ?"] * 3] * 2
+    assert len(asked) == 3
+
+
+def test_a_reply_without_end_is_refused_at_a_size(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoint, "MOST_BYTES", 1000)
+    server.plays = lambda *_: "A" * 100_000
+    with pytest.raises(EvaluatorError, match=r"gave no answer: a reply of more than 1,000 bytes$"):
+        EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
+    assert len(server.prompts) == 1
+
+
+def test_a_redirect_is_told_with_its_address_and_not_followed(server, tmp_path):
+    server.plays = lambda *_: (307, "", {"Location": "https://other.example/v1"})
+    with pytest.raises(EvaluatorError, match=r"HTTP status 307: it redirects to https://other.example/v1, where"):
+        EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
+    assert len(server.prompts) == 1
+
+
+def test_a_status_without_words_is_told_by_its_name(server, tmp_path):
+    server.plays = lambda *_: (403, "")
+    with pytest.raises(EvaluatorError, match="HTTP status 403: Forbidden"):
+        EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
+
+
 def test_a_server_that_keeps_the_line_open_and_never_answers_is_waited_for_so_long_and_no_longer(monkeypatch):
     monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
