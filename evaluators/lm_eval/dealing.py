@@ -17,6 +17,7 @@ from evaluators.answering.response_cache import ResponseCache, response_key
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Candidate, OnReplies
 from soup.evaluation.dealing import Dealer
+from soup.support.foreign_code import Interruption
 from soup.support.options import option_name
 
 __all__ = ["Request", "answer_requests", "evaluate_dealt"]
@@ -32,8 +33,8 @@ Answered = tuple[list[Request], list[Reply]]
 """Requests of one kind, and the replies to them."""
 
 
-class _MissingReplies(BaseException):
-    """Stops an evaluation that lacks replies. No Exception, or a task that catches those would go on."""
+class _MissingReplies(Interruption):
+    """Stops an evaluation that lacks replies."""
 
     def __init__(self, requests: list[Request]) -> None:
         super().__init__()

@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from soup.support.foreign_code import Interruption
+
 __all__ = ["LIMIT", "Audit", "AuditFailedError", "Estimate", "refuse_failed_audit"]
 
 QUANTILE = 1.96  # of the normal distribution, for 95 %
@@ -125,8 +127,8 @@ class Audit:
         return self.is_hopeless or (self.could_pass and not self.passes)
 
 
-class AuditFailedError(BaseException):
-    """Estimates are no good in this search. No Exception, or a strategy that catches those would go on."""
+class AuditFailedError(Interruption):
+    """Estimates are no good in this search."""
 
     def __init__(self, audit: Audit) -> None:
         self.audit = audit

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score, Split
 from soup.evaluation.settings import EvalSettings
+from soup.support.foreign_code import INTERRUPTIONS
 from soup.support.options import option_name
 
 __all__ = [
@@ -93,9 +94,9 @@ def call_function(function: Callable[[str], object], directory: str, name: str) 
     """
     try:
         value = function(directory)
-    except SoupError:
+    except (SoupError, *INTERRUPTIONS):
         raise
-    except Exception as cause:
+    except BaseException as cause:
         tail = "".join(traceback.format_exception(cause)[-4:])
         raise EvaluatorError(
             f"{name}: the function raised. Call it with a checkpoint's directory to see it alone:\n{tail}"

@@ -19,7 +19,7 @@ from soup.evaluation.harnesses import check, total, why_no_likelihood
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from soup.support.extras import missing_extra
-from soup.support.foreign_code import foreign_code
+from soup.support.foreign_code import INTERRUPTIONS, Interruption, foreign_code
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
 
@@ -197,7 +197,9 @@ def evaluate_within(bounds: AbstractContextManager[None], entry: SuiteEntry, can
             if not isinstance(score, Score):
                 raise EvaluatorError(f"expected a soup.evaluation.Score, found {score!r:.80}.")
             candidate.refuse_changed()
-        except (Exception, SystemExit) as error:  # a harness may call sys.exit
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:  # a harness may call sys.exit
             if isinstance(error, SoupError) and not isinstance(error, EvaluatorError):
                 raise
             raise EvaluatorError(f"{title}: {_failure(error, benchmark, scratch)}") from error
@@ -216,7 +218,7 @@ def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
         for log in sorted(scratch.glob("*.log")):
             text += f"\nLog: {log}, which ends:\n{log.read_bytes()[-2000:].decode(errors='replace').rstrip()}"
         log = scratch / "error.log"
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
         text += f"\nThe whole trace: {log}"
     return f"{text}\nScores so far are kept: mend the cause and type the same command."
 
@@ -226,8 +228,8 @@ def time_is_up(seconds: float) -> str:
     return f"no answer within {seconds:g} seconds ({option_name('timeout_seconds', 'timeout')})"
 
 
-class _TimeUp(BaseException):
-    """Raised into an evaluator that took too long. No Exception, or a harness that catches those would swallow it."""
+class _TimeUp(Interruption):
+    """Raised into an evaluator that took too long."""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from soup.merging.ingredient import Ingredient
 from soup.merging.pool import Pool
 from soup.merging.shares import Chosen, shares_of
 from soup.search.strategies.base import Budget, Choice, Scored, ScoreFunction, Strategy
+from soup.support.foreign_code import INTERRUPTIONS
 from soup.support.options import option_name
 from soup.support.plugins import STRATEGIES
 
@@ -79,7 +80,9 @@ class BoundStrategy:
             if isinstance(error, RecipeError):
                 raise RecipeError(f"Strategy {self.name}: {error}") from error
             raise
-        except Exception as error:
+        except INTERRUPTIONS:
+            raise
+        except BaseException as error:
             tail = "".join(traceback.format_exception(error)[-4:]).rstrip()
             raise RecipeError(f"Strategy {self.name} failed:\n{tail}") from error
         return replace(choice, chosen=chosen)

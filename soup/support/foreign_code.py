@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
-__all__ = ["foreign_code"]
+__all__ = ["INTERRUPTIONS", "Interruption", "foreign_code"]
+
+
+class Interruption(BaseException):
+    """What soup raises through code that is not its own, to end it. No Exception, or what catches those would go on."""
+
+
+INTERRUPTIONS = (KeyboardInterrupt, Interruption)
+"""What passes through; all else that such code raises, SystemExit and GeneratorExit included, is a fault of its own."""
 
 
 @contextmanager

@@ -76,6 +76,10 @@ def nothing(checkpoint):
     return None
 
 
+def huge(checkpoint):
+    return 10**400
+
+
 def beyond(checkpoint):
     return 100.5
 

@@ -189,6 +189,7 @@ def test_an_edited_judge_judges_again_with_its_new_code_in_the_same_process(pool
         ("nan", "expected a finite number from 0 to 100, found nan"),
         ("text", "expected a number from 0 to 100, found 'good'"),
         ("nothing", "expected a number from 0 to 100, found None"),
+        ("huge", "expected a finite number from 0 to 100, found 1000"),
         ("beyond", "expected a finite number from 0 to 100, found 100.5"),
         ("below", "expected a finite number from 0 to 100, found -1"),
         ("true", "expected a number from 0 to 100, found True"),
@@ -207,6 +208,19 @@ def test_a_judge_that_gives_no_score_is_an_error_and_never_a_zero(pool, judge, f
     assert not (pool.parent / "out").exists()
     with Journal(pool.parent / "ckpts.soup" / "journal.jsonl") as journal:
         assert list(journal) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    "raised", ["GeneratorExit('odd')", "BaseExceptionGroup('odd', [GeneratorExit()])", "ValueError('odd \\ud800')"]
+)
+def test_whatever_an_evaluator_raises_is_its_failure_and_no_trace(pool, judge, raised, workers):
+    judge.write_text(f"def score(checkpoint):\n    raise {raised}\n")
+    with pytest.raises(EvaluatorError, match=r"(?s)a on python:.*: the function raised\..*odd.*The whole trace: "):
+        flat.cook("greedy", pool=pool, eval=f"python:{judge}:score", workers=workers, out="out")
+    logs = [log.read_text() for log in (pool.parent / "ckpts.soup" / "scratch").rglob("error.log")]
+    assert logs
+    assert all("odd" in log for log in logs)
 
 
 @pytest.mark.parametrize("function", ["sleep", "spin", "deaf"])

@@ -339,6 +339,14 @@ def test_an_unknown_strategy_is_told_with_the_nearest(pool, mine, name, said):
     assert said in str(caught.value)
 
 
+def test_whatever_a_strategy_raises_is_its_failure_and_no_trace(pool):
+    def leave(pool, score):
+        raise GeneratorExit("odd")
+
+    with pytest.raises(RecipeError, match=r"(?s)Strategy leave failed:.*GeneratorExit: odd"):
+        flat.cook(leave, pool=pool, out="out")
+
+
 def test_a_function_is_a_strategy_by_itself_and_by_a_name_of_its_own(pool, monkeypatch):
     monkeypatch.setattr(STRATEGIES, "registered", {})
 

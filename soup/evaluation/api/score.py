@@ -91,5 +91,5 @@ class Score:
         for what, value in [("score", self.value), *self.parts.items()]:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise EvaluatorError(f"{what}: expected a number from 0 to 100, found {value!r}.")
-            if not math.isfinite(value) or not 0 <= value <= 100:
-                raise EvaluatorError(f"{what}: expected a finite number from 0 to 100, found {value}.")
+            if not 0 <= value <= 100:  # nor is NaN
+                raise EvaluatorError(f"{what}: expected a finite number from 0 to 100, found {value!r:.40}.")

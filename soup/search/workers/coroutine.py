@@ -13,6 +13,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeVar
 
+from soup.support.foreign_code import Interruption
+
 __all__ = ["Coroutine"]
 
 T = TypeVar("T")
@@ -21,8 +23,8 @@ END_SECONDS = 2.0
 """How long one that runs on, though it is needed no more, is waited for."""
 
 
-class _Ended(BaseException):
-    """Raised where a coroutine waits that is needed no more. No Exception, or a harness that catches those goes on."""
+class _Ended(Interruption):
+    """Raised where a coroutine waits that is needed no more."""
 
 
 class Coroutine:

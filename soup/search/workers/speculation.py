@@ -24,6 +24,7 @@ from soup.evaluation.trial import Trial
 from soup.merging.recipe import Recipe
 from soup.search.strategies.base import Scored, ScoreFunction, tell_best
 from soup.search.workers.protocol import AnswersEvent, EvalTask, Event, Remark, ScoreEvent, TaskDone, WorkerPool
+from soup.support.foreign_code import Interruption
 
 __all__ = ["SpeculativeRunner"]
 
@@ -33,8 +34,8 @@ MOST_GUESSES = 1000
 """So often may a strategy ask for unknown scores in one pass: one that waits for an improvement would never end."""
 
 
-class _EnoughError(BaseException):
-    """There is work for every worker. No Exception, or a strategy that catches those would go on."""
+class _EnoughError(Interruption):
+    """There is work for every worker."""
 
 
 @dataclass(frozen=True)

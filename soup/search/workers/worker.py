@@ -41,6 +41,7 @@ from soup.search.workers.protocol import (
     TaskDone,
     WorkerSpec,
 )
+from soup.support.foreign_code import INTERRUPTIONS
 from soup.support.options import speak_in_flags
 from soup.support.plugins import EVALUATORS, import_plugin_modules
 
@@ -115,7 +116,9 @@ class Worker:
                 answer(evaluator, self._candidate_of(chunk, send), chunk.requests, on_replies)
         except SoupError as reason:
             error = reason
-        except (Exception, SystemExit) as cause:
+        except INTERRUPTIONS:
+            raise
+        except BaseException as cause:
             error = EvaluatorError(f"the harness failed:\n{''.join(traceback.format_exception(cause)[-3:]).rstrip()}")
         send(ChunkDone(chunk.task, chunk.number, time.monotonic() - began, error))
 
