@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from soup.errors import EvaluatorError
 from soup.search.workers.forking import ForkServer
 from soup.search.workers.protocol import Deaths, JobDone, PoolJob, StartWorker
+from soup.support.devices import count_gpus
 from soup.support.options import speaks_in_flags
 
 __all__ = ["LocalPool"]
@@ -137,9 +138,7 @@ def _devices() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [device for device in named.split(",") if device.strip()]
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]
+    return [str(number) for number in range(count_gpus())]
 
 
 def _tail(log: Path) -> str:
