@@ -92,6 +92,7 @@ class JudgeSession:
         self._otherwise = otherwise or leave_out(benchmark)
         self._stopped = threading.Event()
         self._replies = 0
+        self._used: set[str] = set()  # keys of replies
 
     def generate(
         self, prompt: str, temperature: float = 0, system: str = "", images: Sequence[str] = (), **_: object
@@ -110,6 +111,7 @@ class JudgeSession:
         facts = ["judge", dict(self._judge.identity()), prompt, temperature, self._max_tokens]
         pictures = [Path(image).name for image in images]
         key = response_key(*facts, *([system] if system else []), *([pictures] if pictures else []))
+        self._used.add(key)
         if (reply := self._cache.get(key)) is not None:
             return reply
         if (reply := self._others.get(key)) is not None:
@@ -142,7 +144,7 @@ class JudgeSession:
         """Refuse a judge whose replies can't be read: VLMEvalKit would count those as wrong, an arena as ties.
 
         A few such replies are a judge's slip and count so. More than one in twenty are a judge that does not do its
-        work.
+        work: none of its replies here is kept, so that a judge that was mended is asked again.
 
         Args:
             unread: The replies that can't be read, or logs of them.
@@ -152,8 +154,9 @@ class JudgeSession:
             EvaluatorError: there are too many.
         """
         if len(unread) > max(1, count // 20):
+            self._cache.forget(self._used)
             raise EvaluatorError(
                 f"{self._benchmark}: the judge {self._judge.model} at {self._judge.address} gave no reply that "
-                f"can be read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Choose another "
-                f"judge, or {self._otherwise}."
+                f"can be read for {len(unread)} of {count} questions, e.g. {unread[0]!r:.200}. Its replies are not "
+                f"kept: mend it and type the same command again, choose another judge, or {self._otherwise}."
             )

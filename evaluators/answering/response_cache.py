@@ -56,7 +56,17 @@ class ResponseCache:
         Raises:
             EvaluatorError: the disk is full or failed.
         """
-        texts = {key: whole_characters(text) for key, text in texts.items()}
+        self._append({key: whole_characters(text) for key, text in texts.items()})
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Have the texts of some keys asked for again, in this run and in later ones.
+
+        Raises:
+            EvaluatorError: the disk is full or failed.
+        """
+        self._append(dict.fromkeys(keys))
+
+    def _append(self, texts: Mapping[str, str | None]) -> None:
         lines = "".join(json.dumps({"key": key, "text": text}) + "\n" for key, text in texts.items())
         with self._lock:
             try:
@@ -66,7 +76,8 @@ class ResponseCache:
             except OSError as cause:
                 raise EvaluatorError(f"{self.path}: can't be appended to ({cause.strerror or cause}).") from cause
             self._torn = False
-            self._texts.update(texts)
+            for key, text in texts.items():
+                self._hold(key, text)
 
     def _replay(self, line: bytes) -> None:
         try:
@@ -74,7 +85,13 @@ class ResponseCache:
             key, text = record["key"], record["text"]
         except (EvaluatorError, KeyError):
             return
-        if isinstance(key, str) and isinstance(text, str):
+        if isinstance(key, str) and isinstance(text, str | None):
+            self._hold(key, text)
+
+    def _hold(self, key: str, text: str | None) -> None:
+        if text is None:
+            self._texts.pop(key, None)
+        else:
             self._texts[key] = text
 
 

@@ -231,6 +231,17 @@ def test_a_judge_that_only_rambles_is_an_error_and_no_zero(data, settings, serve
         VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
 
 
+def test_a_judge_that_was_mended_is_asked_again_for_what_could_not_be_read(data, settings, server, tmp_path):
+    candidate = scripted(tmp_path, right(data["mmvet"]))
+    server.plays = lambda *_: "As a language model"
+    with pytest.raises(EvaluatorError, match="Its replies are not kept: mend it and type the same command again"):
+        VLMEval(settings).evaluate(candidate, MMVET)
+    server.plays = grade
+    assert VLMEval(settings).evaluate(candidate, MMVET).value == 100
+    server.plays = lambda *_: "As a language model"
+    assert VLMEval(settings).evaluate(candidate, MMVET).value == 100, "what could be read is kept"
+
+
 def test_one_reply_that_can_t_be_read_counts_as_vlmeval_counts_it(data, settings, server, tmp_path):
     server.plays = lambda prompt, temperature: "?" if "\n<5>" in prompt else grade(prompt, temperature)
     score = VLMEval(settings).evaluate(scripted(tmp_path, right(data["mmvet"])), MMVET)
