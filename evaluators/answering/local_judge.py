@@ -21,7 +21,7 @@ from evaluators.answering.side_files import side_files_digest
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError
-from soup.evaluation.engine import OnBatch, Prompt, build_engine
+from soup.evaluation.engine import OnBatch, Prompt, build_engine, engine_arguments
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
@@ -113,9 +113,12 @@ class LocalJudge:
             trust_remote_code=settings.trust_remote_code,
             batch_size=settings.batch_size,
         )
+        engine_arguments(engine_settings, "judge_engine_args")
         self._sees_pictures = settings.judge_engine != "transformers"
         self._engine: Any = (
-            build_engine(engine_settings) if self._sees_pictures else _LanguageModelEngine(engine_settings)
+            build_engine(engine_settings, "judge_engine_args")
+            if self._sees_pictures
+            else _LanguageModelEngine(engine_settings)
         )
         if not hasattr(self._engine, "max_new_tokens"):
             raise EvaluatorError(f"{option_name('judge_engine')} {settings.judge_engine}: has no max_new_tokens.")

@@ -17,7 +17,7 @@ from soup.support.options import option_name
 from soup.support.plugins import ENGINES
 from soup.support.text import did_you_mean
 
-__all__ = ["Engine", "OnBatch", "Prompt", "build_engine"]
+__all__ = ["Engine", "OnBatch", "Prompt", "build_engine", "engine_arguments"]
 
 Prompt = list[dict[str, str]]
 """Parts in their order: `{"type": "image", "value": path}` or `{"type": "text", "value": text}`.
@@ -97,26 +97,61 @@ class Engine(Protocol):
         """Give back all that is held: memory, processes, files. Nothing happens where nothing is open."""
 
 
-def build_engine(settings: EvalSettings) -> Engine:
+def build_engine(settings: EvalSettings, arguments: str = "engine_args") -> Engine:
     """Build the engine that the settings name.
 
     Args:
         settings: The engine's name and its arguments, and how it is asked.
+        arguments: The setting that the arguments come from, for errors.
+
+    Raises:
+        EvaluatorError: it is unknown or can't be imported, or takes no such arguments.
+    """
+    engine: Engine = ENGINES.get(settings.engine)(settings, **engine_arguments(settings, arguments))
+    return engine
+
+
+def engine_arguments(settings: EvalSettings, arguments: str = "engine_args") -> dict[str, object]:
+    """Return the arguments of the engine that the settings name, of the types that it says it takes.
+
+    Args:
+        settings: The engine's name and its arguments.
+        arguments: The setting that the arguments come from, for errors.
 
     Raises:
         EvaluatorError: it is unknown or can't be imported, or takes no such arguments.
     """
     factory = ENGINES.get(settings.engine)
-    known = [name for name, parameter in inspect.signature(factory).parameters.items() if parameter.kind == _BY_NAME]
-    flag = option_name("engine_args", "engine-arg")
+    known = {name: each for name, each in _signature(factory).parameters.items() if each.kind == each.KEYWORD_ONLY}
+    flag = option_name(arguments, arguments.replace("_args", "_arg").replace("_", "-"))
     for name in settings.engine_args:
         if name not in known:
             taken = f"it takes {', '.join(known)}" if known else "it takes none"
             raise EvaluatorError(
                 f"{flag} {name}: the engine {settings.engine} has no such argument; {taken}.{did_you_mean(name, known)}"
             )
-    engine: Engine = factory(settings, **settings.engine_args)
-    return engine
+    return {name: _typed(f"{flag} {name}", known[name], value) for name, value in settings.engine_args.items()}
 
 
-_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+def _signature(factory: Callable[..., object]) -> inspect.Signature:
+    try:
+        return inspect.signature(factory, eval_str=True)
+    except (NameError, TypeError):  # its annotations are for readers alone
+        return inspect.signature(factory)
+
+
+def _typed(title: str, parameter: inspect.Parameter, value: object) -> object:
+    """Return an argument's value as the type that its parameter is annotated with; as it is where that is no type."""
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+    if parameter.annotation is parameter.empty or isinstance(parameter.annotation, str):
+        return value
+    try:
+        adapter = TypeAdapter(parameter.annotation, config=ConfigDict(coerce_numbers_to_str=True))
+    except PydanticUserError:  # a class that pydantic does not know
+        return value
+    try:
+        typed: object = adapter.validate_python(value)
+    except ValidationError as error:
+        raise EvaluatorError(f"{title}: {error.errors()[0]['msg']}; found {value!r:.80}.") from error
+    return typed

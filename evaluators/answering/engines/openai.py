@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import PositiveFloat, PositiveInt
+
 from evaluators.answering.endpoint import ChatEndpoint
 from evaluators.answering.engines.requests import ask_endpoint
 from soup.errors import EvaluatorError
@@ -38,10 +40,10 @@ class OpenAI:
         settings: EvalSettings,
         *,
         model: str | None = None,
-        requests: int = 32,
-        max_new_tokens: int = 2048,
+        requests: PositiveInt = 32,
+        max_new_tokens: PositiveInt = 2048,
         key_env: str = "OPENAI_API_KEY",
-        timeout_seconds: float = 600,
+        timeout_seconds: PositiveFloat = 600,
     ) -> None:
         if not settings.engine_url:
             raise EvaluatorError(f"{option_name('engine')} openai: needs {option_name('engine_url')}.")
@@ -97,7 +99,10 @@ class OpenAI:
             try:
                 names = self._endpoint.models()
             except EvaluatorError as reason:
-                raise EvaluatorError(f"The endpoint {self._endpoint.address} does not answer: {reason}.") from None
+                raise EvaluatorError(
+                    f"The endpoint {self._endpoint.address} does not answer: {reason}. If it only does not say what it "
+                    f"serves, name that: {option_name('engine_args', 'engine-arg')} model=NAME."
+                ) from None
             if len(names) != 1:
                 raise EvaluatorError(
                     f"The endpoint {self._endpoint.address} serves {', '.join(names) or 'nothing'}: say which by "

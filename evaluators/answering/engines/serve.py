@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import PositiveFloat, PositiveInt
+
 from evaluators.answering.endpoint import ChatEndpoint
 from evaluators.answering.engines.requests import ask_endpoint
 from soup.errors import EvaluatorError
@@ -52,10 +54,10 @@ class Serve:
         *,
         command: str = "",
         model: str | None = None,
-        requests: int = 32,
-        max_new_tokens: int = 2048,
-        start_seconds: float = 1800,
-        timeout_seconds: float = 600,
+        requests: PositiveInt = 32,
+        max_new_tokens: PositiveInt = 2048,
+        start_seconds: PositiveFloat = 1800,
+        timeout_seconds: PositiveFloat = 600,
         version: str | None = None,
     ) -> None:
         if missing := [name for name in PLACEHOLDERS if name not in command]:

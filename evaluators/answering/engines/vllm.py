@@ -20,6 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import PositiveInt
+
 from evaluators.answering.engines.vllm_layout import main_dtype, refuse_incomplete, refuse_other_layout
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import EvaluatorError
@@ -80,9 +82,9 @@ class VLLM:
         self,
         settings: EvalSettings,
         *,
-        tensor_parallel_size: int = 1,
+        tensor_parallel_size: PositiveInt = 1,
         check_swap: str = "first",
-        max_new_tokens: int = 2048,
+        max_new_tokens: PositiveInt = 2048,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         flag = option_name("engine_args", "engine-arg")

@@ -100,6 +100,28 @@ def test_an_argument_that_the_engine_does_not_take_is_told(fake):
         EngineSession(EvalSettings(engine="fak"))
 
 
+@pytest.mark.parametrize(
+    ("engine", "arguments", "words"),
+    [
+        ("openai", {"requests": 0}, r"`engine_args` requests: Input should be greater than 0; found 0\."),
+        ("openai", {"requests": "many"}, r"requests: Input should be a valid integer.*; found 'many'\."),
+        ("openai", {"timeout_seconds": "soon"}, r"timeout_seconds: Input should be a valid number"),
+        ("openai", {"model": ["a"]}, r"model: Input should be a valid string; found \['a'\]"),
+        ("serve", {"max_new_tokens": -1}, r"max_new_tokens: Input should be greater than 0"),
+        ("vllm", {"tensor_parallel_size": 0}, r"tensor_parallel_size: Input should be greater than 0"),
+        ("vllm", {"options": "eager"}, r"options: Input should be a valid dictionary"),
+    ],
+)
+def test_an_argument_of_another_type_is_told_before_anything_is_asked(engine, arguments, words):
+    with pytest.raises(EvaluatorError, match=words):
+        EngineSession(EvalSettings(engine=engine, engine_url="http://127.0.0.1:9/v1", engine_args=arguments))
+
+
+def test_a_number_is_a_text_where_a_text_is_expected():
+    arguments = {"command": "serve {checkpoint} {port}", "version": 0.32}
+    assert EngineSession(EvalSettings(engine="serve", engine_args=arguments)).identity()["version"] == "0.32"
+
+
 def test_the_session_is_one_for_all_that_is_alike(fake):
     settings = EvalSettings(engine="fake", engine_args={"speed": 2})
     session = shared_session(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,6 +81,14 @@ def test_a_checkpoint_that_can_not_be_asked_is_told_before_any_question(model):
         LocalJudge(settings(model), lambda: None)
     with pytest.raises(EvaluatorError, match=r"needs both .* alone may be the directory of a checkpoint"):
         VLMEval(EvalSettings(judge_model="no-such-directory"))
+
+
+def test_an_argument_that_the_judge_s_engine_does_not_take_is_told_by_the_judge_s_flag(model):
+    wanted = EvalSettings(judge_model=str(model), judge_engine_args={"dtype": "float16"})
+    with pytest.raises(EvaluatorError, match="`judge_engine_args` dtype: the engine transformers has no such argument"):
+        LocalJudge(wanted, lambda: None)
+    with pytest.raises(EvaluatorError, match="`judge_engine_args` requests: Input should be greater than 0"):
+        LocalJudge(replace(wanted, judge_engine="serve", judge_engine_args={"requests": 0}), lambda: None)
 
 
 class GradingEngine:
