@@ -104,12 +104,12 @@ class ChatEndpoint:
                     raise EvaluatorError(f"{refused}{tries}") from None
         raise AssertionError("the last attempt returns or raises")
 
-    def is_up(self, *paths: str) -> bool:
-        """Whether the server answers one of these paths beside the endpoint's."""
+    def is_up(self, *paths: str, timeout_seconds: float) -> bool:
+        """Whether the server answers one of these paths beside the endpoint's, each within so many seconds."""
         root = self._url.removesuffix(PATH).removesuffix("/v1")
         for path in paths:
             with suppress(_RefusalError):
-                self._send(root + path)
+                self._send(root + path, timeout_seconds=timeout_seconds)
                 return True
         return False
 
@@ -127,16 +127,17 @@ class ChatEndpoint:
         except _RefusalError as refused:
             raise EvaluatorError(str(refused)) from None
 
-    def _send(self, url: str, data: bytes | None = None) -> bytes:
+    def _send(self, url: str, data: bytes | None = None, timeout_seconds: float | None = None) -> bytes:
+        timeout_seconds = timeout_seconds or self._timeout_seconds
         request = urllib.request.Request(url, data, self._headers())
-        until = time.monotonic() + self._timeout_seconds
+        until = time.monotonic() + timeout_seconds
         try:
-            with self._opener.open(request, timeout=self._timeout_seconds) as response:
+            with self._opener.open(request, timeout=timeout_seconds) as response:
                 return _body(response, until)
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from None
         except TimeoutError:
-            raise _RefusalError(f"no reply within {self._timeout_seconds:g} seconds") from None
+            raise _RefusalError(f"no reply within {timeout_seconds:g} seconds") from None
         except (OSError, http.client.HTTPException) as error:
             raise _RefusalError(f"{type(error).__name__}: {self._clean(str(error))}") from None
 

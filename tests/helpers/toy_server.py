@@ -1,6 +1,6 @@
 """A server of OpenAI's chat completions that knows the checkpoint that it was started on: what `--engine serve` starts.
 
-usage: toy_server.py CHECKPOINT PORT [fail|sleep|stubborn|dies]
+usage: toy_server.py CHECKPOINT PORT [fail|sleep|mute|stubborn|dies]
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
+        if mode == "mute":
+            time.sleep(60)
         self.reply({"status": "ok"}, 200 if self.path == "/health" else 404)
 
     def do_POST(self):

@@ -27,6 +27,7 @@ from soup.support.options import option_name
 __all__ = ["Serve"]
 
 POLL_SECONDS = 0.2
+READY_SECONDS = 10.0  # that one question whether it is ready may take: some listen while they load, and answer later
 READY_PATHS = ("/health", "/v1/models")
 PLACEHOLDERS = ("{checkpoint}", "{port}")
 
@@ -119,7 +120,11 @@ class Serve:
                 max_new_tokens=self.max_new_tokens,
             )
         except EvaluatorError as reason:
-            raise EvaluatorError(f"The server of {option_name('engine')} serve: {reason}{self._end()}") from None
+            code = self._server.exit_code()
+            ended = "" if code is None else f" It ended with exit code {code}."
+            raise EvaluatorError(
+                f"The server of {option_name('engine')} serve: {reason}.{ended}{self._end()}"
+            ) from None
 
     def close(self) -> None:
         """Stop the server, and all that it started."""
@@ -130,7 +135,9 @@ class Serve:
 
     def _wait(self, server: ChildProcess, endpoint: ChatEndpoint) -> None:
         until = time.monotonic() + self._start_seconds
-        while not endpoint.is_up(*READY_PATHS):
+        # One that went into the background ended well; whoever answers for one that ended badly is another's.
+        patience_seconds = min(READY_SECONDS, self._start_seconds)
+        while not (endpoint.is_up(*READY_PATHS, timeout_seconds=patience_seconds) and not server.exit_code()):
             if (code := server.exit_code()) is not None:
                 raise EvaluatorError(f"The server ended with exit code {code} before it was ready.{self._end()}")
             if time.monotonic() > until:

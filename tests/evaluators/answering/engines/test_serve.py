@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evaluators.answering import endpoint
+from evaluators.answering.engines import serve
 from evaluators.answering.engines.serve import Serve
 from evaluators.answering.session import EngineSession
 from soup.errors import EvaluatorError
@@ -91,9 +92,24 @@ def test_a_server_that_never_gets_ready_is_stopped(tmp_path):
     assert session.engine._server is None
 
 
+def test_a_server_that_listens_and_never_says_that_it_is_ready_is_stopped(tmp_path):
+    began, session = time.monotonic(), EngineSession(settings("mute", start_seconds=0.5))
+    with pytest.raises(EvaluatorError, match=r"not ready within 0.5 seconds"):
+        session.answer(candidate(tmp_path, "a"), TEXTS, lambda *_: None)
+    assert time.monotonic() - began < 30
+
+
+def test_a_server_that_ended_badly_is_not_taken_for_whoever_answers_in_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoint.ChatEndpoint, "is_up", lambda *_, timeout_seconds: time.sleep(0.1) or True)
+    monkeypatch.setattr(serve.ChildProcess, "exit_code", lambda _: 1)
+    with pytest.raises(EvaluatorError, match="The server ended with exit code 1 before it was ready"):
+        EngineSession(settings("fail")).answer(candidate(tmp_path, "a"), TEXTS, lambda *_: None)
+
+
 def test_a_server_that_dies_midway_is_told_with_the_end_of_its_log(tmp_path):
     session = EngineSession(settings("dies"))
-    with pytest.raises(EvaluatorError, match=r"(?s)The server of `engine` serve: .*gave no answer.*out of memory"):
+    words = r"(?s)The server of `engine` serve: .*gave no answer.* It ended with exit code 9\..*out of memory"
+    with pytest.raises(EvaluatorError, match=words):
         session.answer(candidate(tmp_path, "a"), TEXTS, lambda *_: None)
     session.close()
 
