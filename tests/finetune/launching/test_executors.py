@@ -24,6 +24,7 @@ from finetune.launching.launch import LaunchProgress, finetune
 from finetune.training.job import run as job_run
 from soup.errors import FinetuneError
 from soup.report.pool_check import check
+from tests.faults.processes import wait_for
 from tests.helpers.launch_boards import interrupt_when
 from tests.helpers.stand_in_jobs import CONFIG, STANDIN, command, place, seen, set_moods, state
 
@@ -195,13 +196,6 @@ def test_a_job_started_by_hand_is_adopted(tmp_path):
 class Folder:
     def __init__(self, folder):
         self.folder = folder
-
-
-def wait_for(what, seconds=300):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
 
 
 def test_jobs_that_still_run_elsewhere_are_not_started_twice(tmp_path):

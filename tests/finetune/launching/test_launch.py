@@ -27,6 +27,7 @@ from finetune.launching.status import status, status_json
 from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import FinetuneError, OutputError
 from soup.support.file_lock import FileLock
+from tests.faults.processes import wait_for
 from tests.helpers.stand_in_jobs import CONFIG, command, data_set, place, seen, set_moods, state
 
 STAGE = CONFIG.replace("start: tiny", "start: {start: tiny, data: data/base, out: base, steps: 5}")
@@ -305,13 +306,6 @@ def soup(*arguments, **given):
     code = SCRIPT.format(root=str(ROOT), arguments=list(map(str, arguments)))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", code], **pipes, **given)
-
-
-def wait_for(what, seconds=300):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

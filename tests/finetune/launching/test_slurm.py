@@ -27,6 +27,7 @@ from finetune.launching.executors.protocol import Task
 from finetune.launching.launch import LaunchProgress, finetune
 from finetune.launching.status import status
 from soup.errors import FinetuneError
+from tests.faults.processes import wait_for
 from tests.helpers.launch_boards import interrupt_when
 from tests.helpers.stand_in_jobs import CONFIG, command, place, seen, set_moods, state
 
@@ -243,13 +244,6 @@ def started(words, home):
 def asking(cluster, monkeypatch):
     monkeypatch.setattr(slurm, "QUERY_SECONDS", 0.5)
     return cluster
-
-
-def wait_for(what, seconds=300):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.1)
 
 
 def no_jobs():
