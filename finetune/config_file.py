@@ -13,6 +13,8 @@ from finetune.config import (
     POOL_KEYS,
     SETS,
     SHARE,
+    Adapt,
+    Columns,
     DataSet,
     FinetuneConfig,
     Lora,
@@ -25,7 +27,7 @@ from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["parse_config", "read_config", "wrong_values"]
+__all__ = ["parse_config", "parse_data_set", "read_config", "wrong_values"]
 
 
 NESTED: dict[str, type[BaseModel]] = {
@@ -35,6 +37,8 @@ NESTED: dict[str, type[BaseModel]] = {
     "data": DataSet,
     "added": DataSet,
     "validation": DataSet,
+    "columns": Columns,
+    "adapt": Adapt,
 }
 
 
@@ -69,6 +73,21 @@ def parse_config(keys: Mapping[str, object], path: Path) -> FinetuneConfig:
     return config
 
 
+def parse_data_set(options: Mapping[str, object]) -> DataSet:
+    """Validate the options of one data set.
+
+    Args:
+        options: by the names that they have in a pool's file.
+
+    Raises:
+        FinetuneError: options that are wrong; all of them are listed.
+    """
+    try:
+        return DataSet.model_validate(options)
+    except ValidationError as error:
+        raise FinetuneError(f"{options['path']}: {' '.join(wrong_values(error))}") from error
+
+
 def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str]:
     """Give a line for each wrong key or value.
 
@@ -96,7 +115,7 @@ def _lines(location: list[str], problem: ErrorDetails, known: Iterable[str]) -> 
     if (len(location) == 1 or location[:-1] == ["start"]) and location[-1] in NEW_KEYS:
         return [f"{name}: is called {NEW_KEYS[location[-1]]} now."]
     if problem["type"] == "extra_forbidden":
-        nested = NESTED.get(location[0]) if len(location) > 1 else None
+        nested = next((NESTED[part] for part in reversed(location[:-1]) if part in NESTED), None)
         return [f"{name}: unknown key.{did_you_mean(location[-1], nested.model_fields if nested else known)}"]
     message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     if not location:  # of several keys, which are named there

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from finetune.config import Columns
 from finetune.data.caption_marks import is_empty, is_refusal, marks_of
 from finetune.data.flat_rows import FLAT
 from finetune.data.row_output import RowJournal, first_reasons, moved_row, write_lines
@@ -109,7 +110,7 @@ class CapFusion:
         Raises:
             FinetuneError: that was by other models, or other prompts.
         """
-        facts: dict[str, object] = {}
+        facts: dict[str, object] = {**self.rows.facts}
         steps = ((self.captioner, "caption", self.caption_prompt), (self.fuser, "fuse", self.fuse_prompt))
         for writer, step, prompt in steps:
             facts[step] = {"writer": writer.name, "prompt": prompt, **writer.facts} if writer else None
@@ -125,19 +126,14 @@ class CapFusion:
             SoupError: a model failed, or no row could be read.
         """
         failures: dict[int, str] = {}
-        with self.journal() as journal, tempfile.TemporaryDirectory(prefix="soup-capfuse-") as folder:
-            for name, writer in (("synthetic", self.captioner), ("fused", self.fuser)):
-                if writer:
-                    try:
-                        self._step(name, writer, journal, Path(folder), failures, progress)
-                    finally:
-                        writer.close()
-        if len(failures) == len(self.rows):
-            raise FinetuneError(f"no row of {len(self.rows)} could be captioned: {first_reasons(failures)}.")
         marks: Counter[str] = Counter()
         sources: Counter[str] = Counter()
-        write_lines(self.out, self._new_rows(journal, failures, marks, sources))
-        write_lines(journal.path, self._caption_lines(journal, failures))
+        with self.journal() as journal:
+            self._write_captions(journal, failures, progress)
+            if len(failures) == len(self.rows):
+                raise FinetuneError(f"no row of {len(self.rows)} could be captioned: {first_reasons(failures)}.")
+            write_lines(self.out, self._new_rows(journal, failures, marks, sources))
+            journal.replace(self._caption_lines(journal, failures))
         counts = Counter(failures.values())
         return {
             "schema": 1,
@@ -149,6 +145,17 @@ class CapFusion:
             "failed": len(failures),
             "failures": dict(counts.most_common(20)),
         }
+
+    def _write_captions(
+        self, journal: RowJournal, failures: dict[int, str], progress: Callable[[str, int, int], object]
+    ) -> None:
+        with tempfile.TemporaryDirectory(prefix="soup-capfuse-") as folder:
+            for name, writer in (("synthetic", self.captioner), ("fused", self.fuser)):
+                if writer:
+                    try:
+                        self._step(name, writer, journal, Path(folder), failures, progress)
+                    finally:
+                        writer.close()
 
     def _step(
         self,
@@ -225,9 +232,10 @@ class CapFusion:
             source = usable[0] if usable else "raw"
             marks.update(row_marks)
             sources[source] += 1
-            moved = moved_row(row.raw_row, self.rows.root, self.out.parent)
+            columns = self.rows.data_set.columns
+            moved = moved_row(row.raw_row, self.rows.root, self.out.parent, columns)
             yield {
-                **_with_answer(moved, row.format, str(captions[source])),
+                **_with_answer(moved, row.format, str(captions[source]), columns),
                 "captions": captions,
                 "written_by": _earlier_writers(row.raw_row) | self._writers(),
                 "answer_from": source,
@@ -239,7 +247,6 @@ class CapFusion:
         return {name: writer.name for name, writer in writers.items() if writer}
 
     def _caption_lines(self, journal: RowJournal, failures: Mapping[int, str]) -> Iterator[Mapping[str, object]]:
-        yield journal.facts
         for i in range(len(self.rows)):
             where = {"row": i, "where": self.rows.where(i)}
             if i in failures:
@@ -260,12 +267,14 @@ def _earlier_writers(raw: Mapping[str, object]) -> dict[str, object]:
     return dict(writers) if isinstance(writers, Mapping) else {}
 
 
-def _with_answer(raw: dict[str, object], format: str, answer: str) -> dict[str, object]:
+def _with_answer(raw: dict[str, object], format: str, answer: str, columns: Columns | None) -> dict[str, object]:
     """Give a row of one question and one answer with another answer, in whatever form its turns are."""
+    named = columns.model_dump(exclude_none=True) if columns else {}
     if format in FLAT:
-        return {**raw, FLAT[format][2]: answer}
+        name = FLAT[format][2]
+        return {**raw, named.get(name, name): answer}
     name = "messages" if format == "openai" else "conversations"
-    turns = raw[name]
+    turns = raw[name := named.get(name, name)]
     if isinstance(turns, Mapping):  # as some tables store a list of turns
         turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]
     assert isinstance(turns, list), "the row was read"

@@ -115,7 +115,7 @@ class RowFilter:
         Raises:
             FinetuneError: that was by another model, or with another request.
         """
-        return RowJournal(scores_path(self.out), {**self.facts, "request": self.request})
+        return RowJournal(scores_path(self.out), {**self.facts, "request": self.request, **self.rows.facts})
 
     def run(self, losses: AnswerLosses, rule: KeepRule, progress: OnRows = lambda done, count: None) -> FilteredRows:
         """Score what is not scored yet, and write the rows that are kept, and all scores beside them.
@@ -133,11 +133,11 @@ class RowFilter:
         table = FilteredRows(np.full(n, np.nan), np.zeros(n, int), np.zeros(n, int), np.zeros(n, np.uint64))
         with self.journal() as journal:
             _Scoring(self, table, journal, progress).run(losses)
-        table.choose(rule)
-        kept = table.order[: table.kept]
-        folder = self.out.parent
-        write_lines(self.out, (moved_row(self.rows.raw(int(i)), self.rows.root, folder) for i in kept))
-        write_lines(journal.path, self._score_lines(table, journal.facts))
+            table.choose(rule)
+            kept = table.order[: table.kept]
+            folder, columns = self.out.parent, self.rows.data_set.columns
+            write_lines(self.out, (moved_row(self.rows.raw(int(i)), self.rows.root, folder, columns) for i in kept))
+            journal.replace(self._score_lines(table))
         return table
 
     def exchange(self, i: int, raw: dict[str, object] | None = None) -> Exchange:
@@ -152,8 +152,7 @@ class RowFilter:
         pictures = (None,) * len(exchange.pictures)
         return Exchange((*pictures, self.request), exchange.pictures, exchange.answer)
 
-    def _score_lines(self, table: FilteredRows, facts: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-        yield facts
+    def _score_lines(self, table: FilteredRows) -> Iterator[Mapping[str, object]]:
         kept = set(table.order[: table.kept].tolist())
         for i, identity in enumerate(table.ids):
             line: dict[str, object] = {"id": identity, "row": i, "where": self.rows.where(i)}

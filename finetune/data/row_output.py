@@ -6,24 +6,29 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from finetune.config import Columns
 from finetune.data.source_rows import plain_json
 from soup.errors import FinetuneError, OutputError
 from soup.support.atomic_files import make_folders, sync
+from soup.support.file_lock import FileLock
 from soup.support.json_text import parse_json_object
 
 __all__ = ["RowJournal", "check_out", "first_reasons", "moved_row", "write_lines"]
 
+LONGEST_SHOWN = 60  # characters of a fact
 PICTURE_KEYS = ("image", "images", "video", "videos", "image_url", "url", "path")
 
 
 class RowJournal:
     """What is known of rows by their identity, in JSON lines; the first tells what all of it depends on.
 
-    A line that a kill tore is a row that is done again. It is a context manager around what adds to it.
+    A line that a kill tore is a row that is done again. It is a context manager around what adds to it and around what
+    is made of it, which one run at a time does.
 
     Args:
         path: The file.
@@ -40,21 +45,45 @@ class RowJournal:
         self._is_begun = self._is_torn = False
         if path.exists() and not path.is_file():
             raise FinetuneError(f"{path}: expected a file, or nothing.")
+        self._version: tuple[int, ...] = ()
+        self._lock: FileLock | None = None
         if path.exists():
             self._read()
 
     def __enter__(self) -> RowJournal:
         make_folders(self.path.parent)
+        self._lock = FileLock.take(self.path.with_name(f".{self.path.name}.lock"), temporary=True)
+        if self._lock is None:
+            raise OutputError(f"{self.path}: another run is writing it just now. Wait for it, or name another output.")
+        try:
+            if self.path.exists() and _version(self.path) != self._version:  # another run wrote since
+                self._read()
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _open(self) -> None:
         self._file = self.path.open("a" if self._is_begun else "w", encoding="utf-8")
         self._file.write("\n" * self._is_torn if self._is_begun else _line(self.facts))
         self._file.flush()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._file is not None
+        assert self._lock is not None
+        try:
+            self._file.close()
+        finally:
+            self._lock.release()
+
+    def replace(self, lines: Iterable[object]) -> None:
+        """Write the whole file anew: its facts, and these lines."""
+        assert self._file is not None
         self._file.close()
+        write_lines(self.path, chain([self.facts], lines))
 
     def add(self, identity: str, values: Mapping[str, object]) -> None:
         """Append what is now known of a row. Not synced: it outlives the process, if not the machine."""
@@ -65,6 +94,7 @@ class RowJournal:
         self.rows[identity] = row
 
     def _read(self) -> None:
+        self._version, self._is_begun, self._is_torn = _version(self.path), False, False
         with self.path.open("rb") as file:
             for number, line in enumerate(file):
                 self._is_torn = not line.endswith(b"\n")
@@ -84,10 +114,24 @@ class RowJournal:
         if facts == self.facts:
             return
         known = {**facts, **self.facts}
-        differ = [key for key in known if facts.get(key) != self.facts.get(key)]
+        differ = [
+            f"{key} was {_shown(facts.get(key))}, is {_shown(self.facts.get(key))}"
+            for key in known
+            if facts.get(key) != self.facts.get(key)
+        ]
         raise FinetuneError(
-            f"{self.path}: was made otherwise ({', '.join(differ)} differ); remove it, or name another output."
+            f"{self.path}: was made otherwise ({'; '.join(differ)}); remove it, or name another output."
         )
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Differ between two states of a file."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else f"{value}"[:LONGEST_SHOWN]
 
 
 def first_reasons(failures: Mapping[int, str]) -> str:
@@ -117,16 +161,27 @@ def write_lines(path: Path, rows: Iterable[object]) -> None:
                 file.write(_line(row))
         sync(new)
         new.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             new.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # the system names no file where a write fails
         raise
     sync(path.parent)
 
 
-def moved_row(raw: Mapping[str, object], root: Path, folder: Path) -> dict[str, object]:
-    """Give a row for a file in another folder: relative paths of its pictures lead to the same files from there."""
-    return {key: _moved(value, key in PICTURE_KEYS, root, folder) for key, value in raw.items()}
+def moved_row(raw: Mapping[str, object], root: Path, folder: Path, columns: Columns | None = None) -> dict[str, object]:
+    """Give a row for a file in another folder: relative paths of its pictures lead to the same files from there.
+
+    Args:
+        raw: the row.
+        root: where its relative paths start.
+        folder: of the new file.
+        columns: its own names of what formats have.
+    """
+    named = columns.model_dump(exclude_none=True) if columns else {}
+    pictures = {*PICTURE_KEYS, *(theirs for ours, theirs in named.items() if ours in PICTURE_KEYS)}
+    return {key: _moved(value, key in pictures, root, folder) for key, value in raw.items()}
 
 
 def _moved(value: object, is_picture: bool, root: Path, folder: Path) -> object:
@@ -136,8 +191,13 @@ def _moved(value: object, is_picture: bool, root: Path, folder: Path) -> object:
         return [_moved(item, is_picture, root, folder) for item in value]
     # os.path's is False, not an error, for a name that no file can have
     if is_picture and isinstance(value, str) and value and os.path.exists(root / value):  # noqa: PTH110  # see sources.py
-        return value if os.path.isabs(value) else os.path.relpath(root / value, folder)  # noqa: PTH117  # pathlib has no ..
+        return value if os.path.isabs(value) else _from_folder(root / value, folder)  # noqa: PTH117  # as above
     return plain_json(value)
+
+
+def _from_folder(path: Path, folder: Path) -> str:
+    """Give the way from a folder to a file; `..` leads out of what a linked folder links to, not to where it lies."""
+    return os.path.relpath(path.parent.resolve() / path.name, folder.resolve())  # pathlib has no ..
 
 
 def _line(row: object) -> str:

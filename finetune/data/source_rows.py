@@ -36,6 +36,13 @@ class SourceRows:
     def __len__(self) -> int:
         return len(self.file)
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What rows mean besides what is in them, as far as it was said."""
+        its = self.data_set
+        said = its.model_dump(include={"format", "columns"}, exclude_none=True)
+        return said | ({"images_from": str(self.root.resolve())} if its.images else {})
+
     def where(self, i: int) -> str:
         """Name row `i` in errors."""
         return self.file.where(i)
@@ -62,7 +69,8 @@ class SourceRows:
             RowError: it can't be read.
         """
         raw = self.raw(i) if raw is None else raw
-        return read_row(raw, self.where(i), self.root, self.data_set.format, self.data_set.frames)
+        its = self.data_set
+        return read_row(raw, self.where(i), self.root, its.format, its.frames, its.columns)
 
 
 def row_id(raw: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,22 @@ if TYPE_CHECKING:
 __all__ = ["data_commands"]
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+FORMATS = ("llava", "sharegpt", "openai", "alpaca", "swift", "flat")  # of `finetune.config.DataSet`
 rows_options = [
     GroupedOption.of("Pool", "--images", metavar="DIR", help="Where relative paths of images start. [default: IN's]"),
     GroupedOption.of(
         "Pool",
         "--format",
-        type=click.Choice(["llava", "sharegpt", "openai"]),
-        help="The rows' format.",
+        type=click.Choice(FORMATS),
+        help="The rows' format. [default: what each looks like]",
+    ),
+    GroupedOption.of(
+        "Pool",
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="OURS=THEIRS",
+        help="What a column is called in IN, such as question=Q, answer=A, image=picture. Repeatable.",
     ),
     GroupedOption.of("Pool", "--split", default="train", show_default=True, metavar="NAME", help="Of a Hub data set."),
 ]
@@ -206,17 +215,25 @@ def _writer(values: Values, role: str) -> CaptionWriter | None:
 
 
 def _open_rows(values: Values) -> SourceRows:
-    from finetune.config import DataSet
+    from finetune.config_file import parse_data_set
     from finetune.data.source_rows import SourceRows
 
     source, out = values["source"], values["out"]
     if Path(source).exists() and Path(source).resolve() == out.resolve():
         raise FinetuneError(f"{out}: is the input, too; name another {option_name('out')}.")
     options = {name: values[name] for name in ("images", "format", "split")}
-    rows = SourceRows(DataSet(path=source, **options))
+    rows = SourceRows(parse_data_set({"path": source, **options, "columns": _columns(values["columns"])}))
     if not len(rows):
         raise FinetuneError(f"{source}: no row in it.")
     return rows
+
+
+def _columns(pairs: Sequence[str]) -> dict[str, str] | None:
+    """Read what columns are called; names of theirs are taken as they were typed."""
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise click.BadParameter(f"{pair!r}: expected OURS=THEIRS", param_hint="--column")
+    return dict(pair.split("=", 1) for pair in pairs) or None
 
 
 def _model(values: Values) -> tuple[Path, dict[str, object]]:
@@ -226,20 +243,18 @@ def _model(values: Values) -> tuple[Path, dict[str, object]]:
     from soup.checkpoints.digest import digest_checkpoint
     from soup.checkpoints.hub import fetch_checkpoint, is_hub_id
     from soup.checkpoints.reader import Checkpoint
-    from soup.search.workers.ray import has_gpus
+    from soup.search.workers.ray import actor_device
 
     location, trust_remote_code, ray = values["model"], values["trust_remote_code"], values["ray"]
     directory = fetch_checkpoint(location)[0] if is_hub_id(location) and not Path(location).exists() else Path(location)
     with Checkpoint(directory) as checkpoint:
         weights = digest_checkpoint(checkpoint).content
     check_prompts(directory, trust_remote_code)
-    facts = identity(EvalSettings(trust_remote_code=trust_remote_code))
+    device = actor_device(ray) if ray else None  # by the word of an actor: this machine may have another one
+    facts = identity(EvalSettings(trust_remote_code=trust_remote_code, device=device))
     names = ("transformers", "dtype", "device", "images")
     parts = {"model": weights, "files": side_files_digest(directory)}
-    facts = parts | {name: facts[name] for name in names}
-    if ray and ray != "local":  # which computes with what this machine has
-        facts["device"] = "cuda" if has_gpus(ray) else "cpu"
-    return directory, facts
+    return directory, parts | {name: facts[name] for name in names}
 
 
 def _text_of(path: Path) -> str:

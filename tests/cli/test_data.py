@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
 from evaluators.answering.engines.transformers import TransformersModel
+from finetune.config import DataSet
 from finetune.data.capfusion import read_prompt
 from soup.cli.app import cli
+from soup.cli.data import FORMATS
 from soup.errors import EvaluatorError, SoupError
 from tests.evaluators.vlmeval.test_local_judge import save_language_model
 from tests.helpers.scripted_models import JudgeServer
@@ -62,16 +66,81 @@ def test_a_filter_keeps_the_likeliest_and_writes_scores_and_a_report(here):
     assert json.loads(run(*FILTER, "--dry-run", "--json").stdout)["scored_before"] == 5
 
 
-def test_scores_of_a_cluster_with_gpus_are_not_mixed_with_those_of_this_processor(here, monkeypatch):
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", "local"])
+def test_scores_have_the_device_of_the_actors_and_are_not_mixed_with_those_of_this_processor(
+    here, monkeypatch, address
+):
     run(*FILTER)
-    for has_gpus in (False, True):
-        monkeypatch.setattr("soup.search.workers.ray.has_gpus", lambda address, answer=has_gpus: answer)
-        words = (*FILTER, "--ray", "10.0.0.1:6379", "--dry-run", "--json")
-        if has_gpus:
-            with pytest.raises(SoupError, match=r"kept\.scores\.jsonl: was made otherwise \(device differ\)"):
-                run(*words)
-        else:
-            assert json.loads(run(*words).stdout)["scored_before"] == 5
+    words = (*FILTER, "--ray", address, "--dry-run", "--json")
+    asked = []
+    monkeypatch.setattr("soup.search.workers.ray.actor_device", lambda address: asked.append(address) or "cpu")
+    assert json.loads(run(*words).stdout)["scored_before"] == 5
+    assert asked == [address]
+    monkeypatch.setattr("soup.search.workers.ray.actor_device", lambda address: "cuda")
+    with pytest.raises(SoupError, match=r"kept\.scores\.jsonl: was made otherwise \(device was cpu, is cuda\)"):
+        run(*words)
+
+
+COLUMNS = ("--column", "question=Q", "--column", "answer=the=answer", "--column", "image=picture")
+
+
+@pytest.fixture
+def with_other_columns(here):
+    rows = [json.loads(line) for line in (here / "in.jsonl").read_text().splitlines()]
+    other = [
+        {"Q": "Describe it.", "the=answer": row["conversations"][1]["value"], "picture": row["image"]} for row in rows
+    ]
+    (here / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in other))
+    return here
+
+
+def test_a_filter_reads_columns_of_other_names_and_keeps_rows_as_they_are(with_other_columns):
+    here = with_other_columns
+    words = ("filter", "other.jsonl", "-o", "out/other.jsonl", "--model", "vlm", "--keep", "1", "--json")
+    assert json.loads(run(*words, *COLUMNS).stdout)["scored"] == 5
+    rows = [json.loads(line) for line in (here / "out/other.jsonl").read_text().splitlines()]
+    assert {row["the=answer"] for row in rows} == {*ANSWERS}
+    assert all({*row} == {"Q", "the=answer", "picture"} and (here / "out" / row["picture"]).is_file() for row in rows)
+    run(*FILTER, "--keep", "1")
+    losses = [
+        [line["loss"] for line in map(json.loads, (here / f"out/{name}.scores.jsonl").read_text().splitlines()[1:6])]
+        for name in ("kept", "other")
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(SoupError, match=r"otherwise \(columns was .*'the=answer'.*, is not set"):
+        run(*words)
+
+
+def test_new_captions_go_where_the_rows_own_are(with_other_columns):
+    with JudgeServer(lambda prompt, temperature: "A tree.") as server:
+        words = ("capfuse", "other.jsonl", "-o", "out/fused.jsonl", "--captioner", server.url, "--json")
+        assert json.loads(run(*words, *COLUMNS).stdout)["written"] == 5
+    rows = [json.loads(line) for line in (with_other_columns / "out/fused.jsonl").read_text().splitlines()]
+    assert {row["the=answer"] for row in rows} == {"A tree."}
+    assert [row["captions"]["raw"] for row in rows] == ANSWERS
+    assert all((with_other_columns / "out" / row["picture"]).is_file() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [
+        (("questoin=Q",), "in.jsonl: columns.questoin: unknown key. Did you mean 'question'?"),
+        (("question=Q",), "no Q in it; found image, conversations"),
+    ],
+)
+def test_columns_that_are_wrong_are_told(here, columns, why):
+    with pytest.raises(SoupError, match=re.escape(why)):
+        run(*FILTER, *(word for column in columns for word in ("--column", column)))
+
+
+@pytest.mark.parametrize("column", ["question", "question=", "=Q"])
+def test_a_column_without_a_name_is_wrong_usage(here, column):
+    done = run(*FILTER, "--column", column)
+    assert (done.exit_code, f"'{column}': expected OURS=THEIRS" in done.output) == (2, True)
+
+
+def test_formats_are_those_of_training():
+    assert get_args(get_args(DataSet.model_fields["format"].annotation)[0]) == FORMATS
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from soup.support.extras import install_line
 from soup.support.options import option_name, speak_in_flags, speaks_in_flags
 from soup.support.ray_address import require_listener
 
-__all__ = ["RayPool", "actor_device", "connect", "has_gpus"]
+__all__ = ["RayPool", "actor_device", "connect"]
 
 EventT = TypeVar("EventT")
 
@@ -44,15 +44,6 @@ def connect(address: str) -> Any:
     except Exception as error:  # Ray raises bare ones, too, such as where its start takes too long
         raise EvaluatorError(f"{option_name('ray')} {address}: no cluster there ({error}).") from error
     return ray
-
-
-def has_gpus(address: str) -> bool:
-    """Whether each worker on a cluster gets a GPU.
-
-    Raises:
-        EvaluatorError: see `connect`.
-    """
-    return bool(connect(address).cluster_resources().get("GPU", 0) >= 1)
 
 
 def actor_device(address: str) -> str:

@@ -21,7 +21,7 @@ from finetune.data.corpus import Corpus
 from finetune.data.filtering import KeepRule, RowFilter, scores_path
 from finetune.data.row_output import RowJournal, write_lines
 from finetune.data.source_rows import SourceRows, plain_json
-from soup.errors import FinetuneError
+from soup.errors import FinetuneError, OutputError
 from soup.evaluation.answer_loss import AnswerLoss
 
 
@@ -286,7 +286,7 @@ def test_scores_of_another_model_are_refused(tmp_path):
     source, rows = write(tmp_path / "in.jsonl", [row("a")]), None
     run(source, tmp_path / "out.jsonl")
     rows = SourceRows(DataSet(path=str(source)))
-    with pytest.raises(FinetuneError, match=r"was made otherwise \(model differ\)"):
+    with pytest.raises(FinetuneError, match=r"was made otherwise \(model was not set, is b\)"):
         RowFilter(rows, tmp_path / "out.jsonl", facts={"model": "b"}).run(Losses(), KeepRule())
 
 
@@ -363,3 +363,45 @@ def test_the_report_counts_lengths_and_repetitions_of_kept_and_dropped(tmp_path)
     assert "&lt;b&gt;" in page
     assert "<b> " not in page
     assert "no such luck: 1" in page
+
+
+def test_one_run_at_a_time_writes_to_a_journal(tmp_path):
+    source, out = write(tmp_path / "in.jsonl", [row(f"a tree {k}") for k in range(3)]), tmp_path / "out.jsonl"
+
+    def another(tasks):
+        with pytest.raises(OutputError, match=r"out\.scores\.jsonl: another run is writing it just now"):
+            run(source, out)
+        yield from Losses()(tasks)
+
+    run(source, out, another)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "out.scores.jsonl"]
+
+
+def test_what_another_run_wrote_meanwhile_is_known_and_kept(tmp_path):
+    source = write(tmp_path / "in.jsonl", [row(f"a tree {k}") for k in range(3)])
+    task = RowFilter(SourceRows(DataSet(path=str(source))), tmp_path / "out.jsonl")
+    waiting = task.journal()
+    task.run(Losses(), KeepRule())
+    with waiting as journal:
+        assert len(journal.rows) == 3
+    assert len(task.journal().rows) == 3
+
+
+@pytest.mark.parametrize("changed", [{"format": "llava"}, {"images": "elsewhere"}])
+def test_scores_of_rows_that_were_read_otherwise_are_not_taken(tmp_path, changed):
+    source, out = write(tmp_path / "in.jsonl", [row("a tree")]), tmp_path / "out.jsonl"
+    run(source, out)
+    with pytest.raises(FinetuneError, match=rf"was made otherwise \({next(iter(changed))}.* was not set, is "):
+        RowFilter(SourceRows(DataSet(path=str(source), **changed)), out).run(Losses(), KeepRule())
+
+
+def test_pictures_are_found_from_a_folder_that_is_a_link(tmp_path):
+    (tmp_path / "disk/deep/out").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk/deep/out")
+    (tmp_path / "pictures").symlink_to(tmp_path / "disk")
+    Image.new("RGB", (8, 8)).save(tmp_path / "disk/a.png")
+    source = write(tmp_path / "data/in.jsonl", [row("a tree", "../pictures/a.png")])
+    run(source, tmp_path / "out/kept.jsonl")
+    [kept] = read(tmp_path / "out/kept.jsonl")
+    assert (tmp_path / "out" / kept["image"]).samefile(tmp_path / "disk/a.png")
