@@ -15,6 +15,7 @@ from soup.errors import FinetuneError
 __all__ = ["IGNORED", "RowTokenizer", "knows_tiles", "training_processor"]
 
 IGNORED = -100  # a label that no loss is taken over
+SHOWN = 40  # characters of a template's text in errors
 CACHED = 4096  # texts whose tokens are kept: system messages and the prompts that a data set repeats
 
 
@@ -60,12 +61,12 @@ class RowTokenizer:
                 prompt = self._written(messages[:i], add_generation_prompt=True)
                 whole = self._written(messages[: i + 1])
                 if not (prompt.startswith(done) and whole.startswith(prompt)):
-                    raise FinetuneError(self._why_not_cut(messages[:i], prompt))
+                    raise FinetuneError(self._why_not_cut(messages[:i], prompt, whole))
                 segments += [(prompt[len(done) :], False), (whole[len(prompt) :], True)]
                 done = whole
         return segments
 
-    def _why_not_cut(self, asked: list[Message], prompt: str) -> str:
+    def _why_not_cut(self, asked: list[Message], prompt: str, whole: str) -> str:
         """Return why the answer to a prompt can't be told from it."""
         if self._written(asked) == prompt:
             return (
@@ -73,7 +74,17 @@ class RowTokenizer:
                 "answer begins can't be told. Write the head of the assistant's turn into the template under "
                 "`{% if add_generation_prompt %}`"
             )
-        return "the chat template rewrites earlier turns: the answers can't be told apart"
+        if not whole.startswith(prompt):
+            common = next((k for k, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole))
+            waiting, answered = (text[common : common + SHOWN] for text in (prompt, whole))
+            return (
+                f"the chat template writes a turn that waits for its answer ({waiting!r}) otherwise than one that has "
+                f"it ({answered!r}): where an answer begins can't be told. Let it write the same head in both"
+            )
+        return (
+            "the chat template rewrites earlier turns once later ones follow: the answers can't be told apart. Write "
+            "rows of one question and one answer, or a template that keeps turns as they are"
+        )
 
     def _written(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
         try:

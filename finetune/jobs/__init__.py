@@ -38,6 +38,7 @@ from finetune.jobs.plan import START, at_root, plan_jobs, read_plan
 from finetune.jobs.progress import (
     LEFT_OUT,
     LOSSES,
+    SO_IT_WAS,
     JobStatus,
     State,
     divide_log,
@@ -50,6 +51,7 @@ from finetune.jobs.progress import (
 __all__ = [
     "LEFT_OUT",
     "LOSSES",
+    "SO_IT_WAS",
     "STAMP",
     "START",
     "Job",

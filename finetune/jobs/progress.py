@@ -17,6 +17,7 @@ from soup.support.atomic_files import write_atomic
 __all__ = [
     "LEFT_OUT",
     "LOSSES",
+    "SO_IT_WAS",
     "JobStatus",
     "State",
     "divide_log",
@@ -30,6 +31,7 @@ __all__ = [
 LOSSES = "loss.jsonl"  # in a job's folder
 LOG_LINES = 15
 LEFT_OUT = "left out: "  # what a log says of a row that turned out to be bad in training
+SO_IT_WAS = "So it was in attempt "  # the last line of a reason that an earlier attempt had, too
 ATTEMPT = "===== another attempt, begun at "
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.jobs import Job, JobStatus, State, has_digest, log_tail, read_stamp, read_state, rows_lost
+from finetune.jobs import SO_IT_WAS, Job, JobStatus, State, has_digest, log_tail, read_stamp, read_state, rows_lost
 from finetune.launching.executors.protocol import TaskExit
 from soup.support.disk_space import free_space
 
@@ -99,7 +99,7 @@ def failure_report(failed: Sequence[tuple[Job, JobOutcome]], count: int) -> str:
 
 def _before_reason(tail: str, why: str) -> list[str]:
     """Return the last lines of a log, without the reason of the failure where they end with it."""
-    lines, reason = tail.splitlines(), why.splitlines()
+    lines, reason = tail.splitlines(), [line for line in why.splitlines() if not line.startswith(SO_IT_WAS)]
     common = min(len(lines), len(reason))
     return lines[: len(lines) - common] if common and lines[-common:] == reason[-common:] else lines
 

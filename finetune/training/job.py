@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from finetune.jobs import Job, JobStatus, State, has_digest, read_stamp, read_state, write_state
+from finetune.jobs import SO_IT_WAS, Job, JobStatus, State, has_digest, read_stamp, read_state, write_state
 from finetune.training.listener import Listener
 from soup.errors import FinetuneError, SoupError
 
@@ -101,8 +101,9 @@ class StateFile(Listener):
         if not self.first and status == JobStatus.FAILED and now and now.phase == JobStatus.RUNNING:
             self.state, self.first = now, True
         if self.first:
-            if self.before and self.before.phase == JobStatus.FAILED and self.before.why == why:
-                why = f"{why}\nSo it was in attempt {self.before.attempt}."
+            before = self.before if self.before and self.before.phase == JobStatus.FAILED else None
+            if before and (before.why or "").partition(f"\n{SO_IT_WAS}")[0] == why:
+                why = f"{why}\n{SO_IT_WAS}{before.attempt}."
             self.write(replace(self.state, phase=status, why=why))
 
 

@@ -393,6 +393,31 @@ def test_a_text_cut_at_its_images_is_tokenised_as_the_whole(texts, processor):
     assert ids == processor.tokenizer(whole, add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.parametrize(
+    ("template", "turns", "why"),
+    [
+        (
+            "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+            "{% if add_generation_prompt %}:{% endif %}",
+            1,
+            r"a turn that waits for its answer \(':'\) otherwise than one that has it \('red'\)",
+        ),
+        (
+            "{% for message in messages %}{% if message['role'] == 'user' %}?{% else %}"
+            ":{{ message['content'] if loop.last }}{% endif %}{% endfor %}{% if add_generation_prompt %}:{% endif %}",
+            2,
+            "rewrites earlier turns once later ones follow",
+        ),
+    ],
+)
+def test_a_template_that_hides_where_answers_begin_is_told_with_what_it_wrote(template, turns, why):
+    processor = tiny_processor()
+    processor.chat_template = template
+    messages = [{"role": role, "content": text} for role, text in (("user", "What?"), ("assistant", "red"))] * turns
+    with pytest.raises(FinetuneError, match=why):
+        RowTokenizer(processor).segments(messages)
+
+
 def test_a_tokenizer_that_begins_with_a_space_gets_the_text_as_a_whole(processor):
     alphabet = {letter: i for i, letter in enumerate("▁abcde .\n")}
     tokenizer = Tokenizer(models.BPE(vocab={**alphabet, "<|image_pad|>": 9}, merges=[]))

@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from finetune.jobs import job_command, plan_jobs
+from finetune.jobs import SO_IT_WAS, JobStatus, job_command, plan_jobs
 from finetune.launching import job_plans as survey_room
 from finetune.launching.data_check import check
 from finetune.launching.dry_run import details, plan_dry_run, rows
 from finetune.launching.job_plans import plan_launch
 from finetune.launching.launch import LOCK, LaunchProgress, finetune
+from finetune.launching.outcomes import JobOutcome, failure_report
 from finetune.launching.status import status, status_json
 from soup.checkpoints.digest import digest_checkpoint
 from soup.errors import FinetuneError, OutputError
@@ -236,6 +237,16 @@ def test_the_end_of_a_log_is_that_of_the_last_attempt(tmp_path):
     parts = log.read_text().split("\n===== another attempt, begun at ")
     assert [part.split("\n", 1)[-1] for part in parts[1:]] == ["", "word of the third\n"]
     assert parts[0] == "word of the first attempt\n"
+
+
+def test_a_reason_that_an_earlier_attempt_had_is_not_repeated_as_the_end_of_the_log(tmp_path):
+    place(tmp_path)
+    job, why = plan_of(tmp_path)["a"], "bad rows: 2 of 2."
+    job.folder.mkdir()
+    (job.folder / "log.txt").write_text(f"a line before\n{why}\n")
+    report = failure_report([(job, JobOutcome(JobStatus.FAILED, f"{why}\n{SO_IT_WAS}1."))], 1)
+    assert report.count(why) == 1
+    assert "    a line before" in report
 
 
 def test_a_command_that_is_not_there_is_that_job_s_failure(tmp_path):

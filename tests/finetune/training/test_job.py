@@ -206,7 +206,9 @@ def test_a_broken_loss_is_told_with_its_step_each_time(data, tmp_path):
     assert all(tensor.isfinite().all() for tensor in weights.values())
     assert run(job.folder) == 1
     assert steps_of(job.folder) == good
-    assert "So it was in attempt 1" in read_state(job.folder).why
+    assert read_state(job.folder).why == f"{state.why}\nSo it was in attempt 1."
+    assert run(job.folder) == 1
+    assert read_state(job.folder).why == f"{state.why}\nSo it was in attempt 2."
 
 
 def test_a_full_disk_is_told_and_the_checkpoint_before_stays(undisturbed, data, tmp_path, monkeypatch):
