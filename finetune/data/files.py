@@ -10,6 +10,7 @@ worker processes as it is.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -28,6 +29,8 @@ from soup.support.json_text import parse_json
 __all__ = ["SUFFIXES", "DatasetRows", "JsonFileRows", "RowFile", "open_file", "read_array", "read_lines"]
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+BOM = codecs.BOM_UTF8
 CHUNK_BYTES = 2**24
 BLANKS = re.compile(r"[ \t\n\r]*")
 
@@ -73,8 +76,8 @@ class JsonFileRows:
         begin, size = int(self.begins[i]), int(self.ends[i] - self.begins[i])
         try:
             row: Any = parse_json(self._read(begin, size), self.path, FinetuneError)
-        except FinetuneError as error:
-            raise ValueError(str(error)) from error
+        except FinetuneError as error:  # whoever asked names the file, and the line
+            raise ValueError(str(error).removeprefix(f"{self.path}: ").rstrip(".")) from error
         return row
 
     def _read(self, begin: int, size: int) -> bytes:
@@ -168,6 +171,8 @@ def _lines(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ends = np.append(np.concatenate(breaks), offset) if breaks else np.zeros(0, np.int64)
     begins = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1] + 1])
     lines = np.arange(len(ends))
+    if len(begins) and _beginning(path).startswith(BOM):
+        begins[0] += len(BOM)
     # A row has more characters than these: only shorter lines may be blank.
     with path.open("rb") as file:
         for i in np.flatnonzero(ends - begins < 16):
@@ -226,9 +231,7 @@ def open_file(data_set: DataSet) -> RowFile:
     path = Path(data_set.path)
     if path.is_dir():
         return _open_directory(path, data_set)
-    if path.suffix in (".jsonl", ".ndjson"):
-        return read_lines(_existing(path))
-    if path.suffix == ".json":
+    if path.suffix in JSON_SUFFIXES:
         return _open_json(_existing(path))
     if path.suffix in (".parquet", ".arrow"):
         return _open_tables([_existing(path)], path.parent)
@@ -244,10 +247,26 @@ def _existing(path: Path) -> Path:
 
 
 def _open_json(path: Path) -> RowFile:
-    """Many files called .json hold one object a line."""
-    with path.open("rb") as file:
-        begin = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    return read_lines(path) if begin == b"{" else read_array(path)
+    """One object a line, or a list: many files are called by the suffix of the other kind."""
+    beginning = _beginning(path)
+    if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FinetuneError(f"{path}: expected text in UTF-8, found UTF-16. Save it as UTF-8.")
+    text = beginning.removeprefix(BOM).lstrip()
+    if re.match(rb"\{\s*\n", text):
+        raise FinetuneError(
+            f"{path}: expected a list of rows, or one row a line, found an object over several lines. Write each row "
+            "into a line of its own; of rows under a key write the list alone."
+        )
+    is_list = text.startswith(b"[") or (text[:1] not in (b"", b"{") and path.suffix == ".json")
+    return read_array(path) if is_list else read_lines(path)
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError as error:
+        raise FinetuneError(f"{path}: can't be read ({error.strerror}).") from error
 
 
 def _open_directory(path: Path, data_set: DataSet) -> RowFile:
@@ -294,12 +313,23 @@ def _open_tables(files: Sequence[Path], root: Path) -> RowFile:
     # Arrow files are mapped; Parquet is turned into Arrow once, in the cache of `datasets`.
     try:
         if files[0].suffix == ".parquet":
+            if not sum(_parquet_rows(file) for file in files):
+                raise FinetuneError(f"{name}: no row in it.")
             table = datasets.Dataset.from_parquet([str(file) for file in files])
         else:
             table = datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
+    except FinetuneError:
+        raise
     except Exception as error:  # pyarrow's and datasets' errors have no common base
-        raise FinetuneError(f"{name}: can't be read as {files[0].suffix[1:]} ({error}).") from error
+        why = "; ".join(str(error.__cause__ or error).split("\n"))  # datasets itself says that there was an error
+        raise FinetuneError(f"{name}: can't be read as {files[0].suffix[1:]} ({why:.500}).") from error
     return DatasetRows(table, name, root)
+
+
+def _parquet_rows(file: Path) -> int:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(file).metadata.num_rows
 
 
 def _open_saved(path: Path, data_set: DataSet) -> RowFile:

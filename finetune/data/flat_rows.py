@@ -48,9 +48,13 @@ def as_conversation(raw: Mapping[str, object], format: str) -> dict[str, object]
         format: a key of `FLAT`.
 
     Raises:
-        ValueError: a history that is no list of pairs.
+        ValueError: a history that is no list of pairs, or a column that holds several values where a text is expected.
     """
     question, below, answer = FLAT[format]
+    several = [name for name in FLAT[format] if name and isinstance(raw.get(name), list | tuple | Mapping)]
+    if several:  # as the answers of many people: joined they would be one that nobody gave
+        kind = type(raw[several[0]]).__name__
+        raise ValueError(f"{several[0]}: expected one text, found {kind}; choose one of its values")
     texts = [raw.get(question), raw.get(below) if below else None]
     user_text = "\n".join(str(text) for text in texts if text not in (None, "") and not _is_nan(text))
     turns = [text for pair in _history(raw.get("history")) for text in pair] + [user_text, raw.get(answer)]

@@ -76,9 +76,10 @@ def detect_format(raw: Mapping[str, object]) -> str:
     if "conversations" not in has and flat:
         return flat[0]
     if "conversations" not in has:
-        raise _FaultError(
-            "unreadable", f"expected conversations or messages, found {', '.join(map(str, raw)) or 'nothing'}"
-        )
+        empty = [name for name in TURN_KEYS if name in raw]
+        found = f"nothing in {empty[0]}" if empty else ", ".join(map(str, raw)) or "nothing"
+        advice = "" if empty or not raw else "; say by `columns` which is the question, and which the answer"
+        raise _FaultError("unreadable", f"expected conversations or messages, found {found}{advice}")
     if {"image", "images"} <= has:
         raise _FaultError("unreadable", "has image (llava) and images (sharegpt): say which by `format`")
     return "sharegpt" if has & {"images", "system", "videos"} else "llava"

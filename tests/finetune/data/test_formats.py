@@ -322,6 +322,72 @@ def test_a_json_file_of_lines_is_read_as_lines(tmp_path):
     assert len(Corpus([DataSet(path=str(tmp_path))])) == 2
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+@pytest.mark.parametrize(
+    "text",
+    ["{0}\n{0}\n", "\ufeff{0}\r\n{0}", "\ufeff\n{0}\n{0}", "[{0}, {0}]", "\ufeff [\n{0},\n{0}]", '[{{"a":\n1}}, {0}]'],
+)
+def test_lines_and_lists_are_known_by_how_they_begin_not_by_their_suffix(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text.format(json.dumps(LLAVA)), encoding="utf-8")
+    file = open_file(DataSet(path=str(path)))
+    assert len(file) == 2
+    assert file[0] in (LLAVA, {"a": 1})
+    assert file[1] == LLAVA
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (json.dumps(LLAVA, indent=1).encode() * 2, "found an object over several lines. Write each row into a line"),
+        (json.dumps({"data": [LLAVA]}, indent=2).encode(), "of rows under a key write the list alone"),
+        (json.dumps(LLAVA).encode("utf-16"), "expected text in UTF-8, found UTF-16"),
+    ],
+)
+def test_what_is_neither_lines_nor_a_list_is_told_once_for_the_whole_file(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FinetuneError, match=said):
+        open_file(DataSet(path=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+def test_an_empty_file_has_no_rows(tmp_path, name):
+    (tmp_path / name).write_text("\n")
+    assert len(open_file(DataSet(path=str(tmp_path / name)))) == 0
+
+
+def test_tables_without_rows_or_of_different_columns_are_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    import datasets
+
+    datasets.Dataset.from_dict({"question": []}).to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(FinetuneError, match=r"none\.parquet: no row in it"):
+        open_file(DataSet(path=str(tmp_path / "none.parquet")))
+    (tmp_path / "set").mkdir()
+    for name in ("a", "b"):
+        datasets.Dataset.from_dict({name: ["x"]}).to_parquet(tmp_path / f"set/{name}.parquet")
+    with pytest.raises(FinetuneError, match=r"can't be read as parquet \(.*column names don't match"):
+        open_file(DataSet(path=str(tmp_path / "set")))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"question": "What?", "answer": ["a", "b"]},
+            "answer: expected one text, found list; choose one of its values",
+        ),
+        ({"instruction": {"text": "a"}, "output": "b"}, "instruction: expected one text, found dict"),
+        ({"conversations": None}, "expected conversations or messages, found nothing in conversations"),
+        ({"Q": "a", "A": "b"}, "found Q, A; say by `columns` which is the question, and which the answer"),
+    ],
+)
+def test_a_row_whose_columns_are_not_what_was_expected_is_told(tmp_path, row, said):
+    with pytest.raises(RowError, match=said):
+        read(row, tmp_path)
+
+
 def tables(tmp_path):
     import datasets
 
