@@ -124,6 +124,8 @@ def check_data(
     jobs = jobs or [JobData(name, data, settings) for name, data in _trained_on(base, added).items()]
     scanner = RowScanner(processor, settings.max_length, exact=True, decode=decode)
     try:
+        if faults_to:
+            _refuse_other(faults_to)
         opened = faults_to.open("w", encoding="utf-8") if faults_to else nullcontext()
     except OSError as error:
         raise FinetuneError(f"{faults_to}: can't be written ({error.strerror}).") from error
@@ -141,6 +143,21 @@ def check_data(
     twins = _twins(base, added, scanned)
     notes += [*_formats(sets), *_repeated(sets), *twins, *_uncounted(scanned)]
     return DataReport(sets, (*errors, *wrong, *_mixtures(jobs, scanned)), tuple(notes))
+
+
+def _refuse_other(path: Path) -> None:
+    """Refuse a file that no check wrote, such as a data set, before it is overwritten.
+
+    Raises:
+        FinetuneError: it is one.
+        OSError: it can't be read.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        first = file.readline(2**20)
+    if first and not first.startswith(b'{"data_set": '):
+        raise FinetuneError(f"{path}: exists, and no earlier check wrote it. Name another file for bad rows.")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -60,22 +60,27 @@ class RowJournal:
                 self._read()
             self._open()
         except BaseException:
-            self._lock.release()
+            self._close()
             raise
         return self
 
     def _open(self) -> None:
-        self._file = self.path.open("a" if self._is_begun else "w", encoding="utf-8")
-        self._file.write("\n" * self._is_torn if self._is_begun else _line(self.facts))
-        self._file.flush()
+        with _named_errors(self.path):
+            self._file = self.path.open("a" if self._is_begun else "w", encoding="utf-8")
+            self._file.write("\n" * self._is_torn if self._is_begun else _line(self.facts))
+            self._file.flush()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._file is not None
+        self._close()
+
+    def _close(self) -> None:
         assert self._lock is not None
         try:
-            self._file.close()
+            if self._file is not None:
+                with suppress(OSError):  # of the line that could not be written, which is told already
+                    self._file.close()
         finally:
             self._lock.release()
 
@@ -89,8 +94,9 @@ class RowJournal:
         """Append what is now known of a row. Not synced: it outlives the process, if not the machine."""
         assert self._file is not None
         row = {"id": identity, **values}
-        self._file.write(_line(row))
-        self._file.flush()
+        with _named_errors(self.path):
+            self._file.write(_line(row))
+            self._file.flush()
         self.rows[identity] = row
 
     def _read(self) -> None:
@@ -156,18 +162,26 @@ def write_lines(path: Path, rows: Iterable[object]) -> None:
     make_folders(path.parent)
     new = path.with_name(f".{path.name}.new")
     try:
-        with new.open("w", encoding="utf-8") as file:
+        with _named_errors(path), new.open("w", encoding="utf-8") as file:
             for row in rows:
                 file.write(_line(row))
         sync(new)
         new.replace(path)
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):
             new.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # the system names no file where a write fails
         raise
     sync(path.parent)
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Let errors of writing say where: the system names no file then."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def moved_row(raw: Mapping[str, object], root: Path, folder: Path, columns: Columns | None = None) -> dict[str, object]:

@@ -145,6 +145,17 @@ def test_frames_are_counted_and_missing_ones_found(tmp_path, processor):
     assert one.tokens == 3 * 4 + len("user\nassistant\n\n\n") + 4 + len("What?red")
 
 
+def test_bad_rows_overwrite_nothing_but_those_of_an_earlier_check(tmp_path, processor):
+    data = written(tmp_path, "data", [BAD["roles"]])
+    file, other = tmp_path / "faults.jsonl", tmp_path / "data.json"
+    for _ in range(2):
+        check_data([data], {}, settings(), processor, faults_to=file)
+    before = other.read_bytes()
+    with pytest.raises(FinetuneError, match="no earlier check wrote it"):
+        check_data([data], {}, settings(), processor, faults_to=other)
+    assert other.read_bytes() == before
+
+
 def test_where_bad_rows_are_skipped_they_are_notes_unless_nothing_is_left(tmp_path, processor):
     some, none = written(tmp_path, "some", [GOOD, BAD["roles"]]), written(tmp_path, "none", [BAD["roles"]])
     report = check_data([some], {}, settings(on_bad_row="skip"), processor)

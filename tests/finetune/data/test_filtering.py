@@ -405,3 +405,21 @@ def test_pictures_are_found_from_a_folder_that_is_a_link(tmp_path):
     run(source, tmp_path / "out/kept.jsonl")
     [kept] = read(tmp_path / "out/kept.jsonl")
     assert (tmp_path / "out" / kept["image"]).samefile(tmp_path / "disk/a.png")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("opened", "file"), [("out.scores.jsonl", "out.scores.jsonl"), (".out.jsonl.new", "out.jsonl")]
+)
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch, opened, file):
+    source, original = write(tmp_path / "in.jsonl", [row("a tree")]), Path.open
+
+    def open_full(path, mode="r", **more):
+        return original(Path("/dev/full") if path.name == opened and mode != "rb" else path, mode, **more)
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(OSError, match="No space left") as error:
+        run(source, tmp_path / "out.jsonl")
+    assert error.value.filename == str(tmp_path / file)
+    assert not (tmp_path / "out.jsonl").exists()
+    assert not list(tmp_path.glob(".*"))
