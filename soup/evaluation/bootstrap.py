@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from soup.evaluation.api import Score
 from soup.evaluation.objective import Objective
-from soup.evaluation.samples import Sample, samples_of
+from soup.evaluation.samples import Sample, question_changes, samples_of_changes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,13 +62,8 @@ def paired_difference(
     Returns:
         None where a benchmark does not give the points of the same questions for both.
     """
-    changes: dict[str, dict[str, float]] = {}
-    for name, score in scores.items():
-        ours, theirs = score.questions, other[name].questions if name in other else None
-        if not ours or not theirs or ours.keys() != theirs.keys():
-            return None
-        changes[name] = {key: ours[key] - theirs[key] for key in sorted(ours)}
-    return _bootstrap(tuple(samples_of(changes, scores, objective)))
+    samples = samples_of_changes(scores, other, objective)
+    return None if samples is None else _bootstrap(tuple(samples))
 
 
 def benchmark_difference(score: Score, other: Score) -> Difference | None:
@@ -83,12 +78,11 @@ def benchmark_difference(score: Score, other: Score) -> Difference | None:
     Returns:
         None where the two do not give the points of the same questions.
     """
-    ours, theirs = score.questions, other.questions
-    if not ours or not theirs or ours.keys() != theirs.keys():
+    changes = question_changes(score, other)
+    if changes is None:
         return None
     mean = score.value - other.value
-    changes = [points - theirs[index] for index, points in ours.items()]
-    error = 100 * statistics.pstdev(changes) / math.sqrt(len(changes))
+    error = 100 * statistics.pstdev(changes.values()) / math.sqrt(len(changes))
     if error == 0:
         return Difference(mean, mean, mean, float(mean > 0))
     spread = statistics.NormalDist(mean, error)

@@ -32,12 +32,14 @@ class Estimate:
         correction: What to add to the value for an unbiased one, in points; the noise of the audit is in it.
         variance: Of the correction, by the changes that were seen.
         unseen: What one change that was not seen would add to the variance.
+        added: What the value has of a correction already, in points: see `Score.corrected`. No journal holds it.
     """
 
     asked: int
     correction: float
     variance: float
     unseen: float
+    added: float = 0.0
 
     @property
     def half_width(self) -> float:
@@ -50,8 +52,8 @@ class Estimate:
         return max(0.0, center - self.half_width), min(100.0, center + self.half_width)
 
     def as_json(self) -> dict[str, float]:
-        """Give the four numbers by name, as the journal keeps them."""
-        return asdict(self)
+        """Give four numbers by name, as the journal keeps them: of the value that no correction was added to."""
+        return {name: number for name, number in asdict(self).items() if name != "added"}
 
     @classmethod
     def weighted(cls, estimates: Mapping[str, Estimate], shares: Mapping[str, float]) -> Estimate | None:

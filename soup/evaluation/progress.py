@@ -56,7 +56,7 @@ class Progress:
 
     Args:
         on_warning: A remark that stops nothing.
-        on_hint: How a search could cost less, before the first evaluation.
+        on_hint: How a search could cost less, before the first evaluation; what was added to estimates.
         on_search: What is about to be scored, before the first evaluation.
         on_pace: How far the search is, before each evaluation.
         on_start: A recipe is about to be evaluated on a benchmark, here or by a worker.

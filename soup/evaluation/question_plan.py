@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Score
@@ -68,12 +68,7 @@ class QuestionPlan:
 
     def corrected(self, benchmark: str, score: Score) -> Score:
         """Return a score as it is, and an estimate with its benchmark's correction, where that is known by now."""
-        correction = (self.corrections or {}).get(benchmark)
-        if score.estimate is None or not correction:
-            return score
-        value = min(100.0, max(0.0, score.value + correction))
-        rest = score.estimate.correction - (value - score.value)
-        return replace(score, value=value, estimate=replace(score.estimate, correction=rest))
+        return score.corrected((self.corrections or {}).get(benchmark, 0.0))
 
     def question_set(self, recipe_digest: str, entry: SuiteEntry) -> QuestionSet | None:
         """Return what a recipe is asked on a benchmark; None for everything. The single models' scores are known.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from soup.evaluation.api import Score
 from soup.evaluation.objective import Objective
 
-__all__ = ["Sample", "samples_of"]
+__all__ = ["Sample", "question_changes", "samples_of", "samples_of_changes"]
 
 
 class Sample(NamedTuple):
@@ -37,6 +37,56 @@ def samples_of(
     for name in points:
         groups.setdefault(scores[name].part_of or name, []).append(name)
     return [_joined({name: points[name] for name in names}, objective.shares(names)) for names in groups.values()]
+
+
+def samples_of_changes(
+    scores: Mapping[str, Score], other: Mapping[str, Score], objective: Objective
+) -> list[Sample] | None:
+    """Return one sample for each benchmark: how many points more each question has in one model than in another.
+
+    Args:
+        scores: The one's by benchmark.
+        other: The other's.
+        objective: Weighs the benchmarks.
+
+    Returns:
+        None where a benchmark does not give the points of the same questions for both.
+    """
+    changes: dict[str, dict[str, float]] = {}
+    for name, score in scores.items():
+        changed = question_changes(score, other[name]) if name in other else None
+        if changed is None:
+            return None
+        changes[name] = changed
+    return samples_of(changes, scores, objective)
+
+
+def question_changes(score: Score, other: Score) -> dict[str, float] | None:
+    """Return how many points more each question has, in the order of their indices.
+
+    What was added to an estimate (`Score.corrected`) counts as questions more that changed, as few as can be: nobody
+    asked them, so that it is not known which.
+
+    Args:
+        score: One.
+        other: What it is compared with, on the same benchmark.
+
+    Returns:
+        None where the two do not give the points of the same questions.
+    """
+    ours, theirs = score.questions, other.questions
+    if not ours or not theirs or ours.keys() != theirs.keys():
+        return None
+    changes = {index: ours[index] - theirs[index] for index in sorted(ours)}
+    added = round(_added(score) - _added(other), 9) / 100 * len(changes)
+    if added:
+        equal = [index for index, change in changes.items() if change == 0][: math.ceil(abs(added))] or [*changes]
+        changes |= {index: changes[index] + added / len(equal) for index in equal}
+    return changes
+
+
+def _added(score: Score) -> float:
+    return score.estimate.added if score.estimate else 0.0
 
 
 def _joined(points: Mapping[str, Mapping[str, float]], shares: Mapping[str, float]) -> Sample:

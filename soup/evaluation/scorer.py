@@ -77,7 +77,7 @@ class Scorer:
     at_once: int = 1
     audit: AuditSize | None = None
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
-    announced: set[tuple[tuple[str, ...], str, bool]] = field(default_factory=set)
+    announced: set[tuple[tuple[str, ...], str, bool, float]] = field(default_factory=set)
     fresh: set[str] = field(default_factory=set)
     evaluated: dict[TrialKey, Evaluated] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
@@ -164,8 +164,8 @@ class Scorer:
         return search_pace(self.journal, names, scores, self.expected, self.expected_estimates, self.at_once)
 
     def announce(self, trial: Trial) -> None:
-        """Tell of a trial, once; once more where its estimate has become a score."""
-        key = (*_key(trial.recipe), trial.is_estimated)
+        """Tell of a trial, once; once more where its estimate has become a score, or another number."""
+        key = (*_key(trial.recipe), trial.is_estimated, trial.overall)
         if key not in self.announced:
             self.announced.add(key)
             self.progress.on_trial(trial)

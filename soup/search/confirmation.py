@@ -109,7 +109,11 @@ def _changes_estimates(scorer: Scorer) -> bool:
         plan.double_audit()
         return True
     refuse_failed_audit(estimates, at_end=True)
-    return is_first and plan.correct(trial.scores for trial in scorer.trials.values())
+    if not is_first or not plan.correct(trial.scores for trial in scorer.trials.values()):
+        return False
+    added = ", ".join(f"{name} {points:+.2f}" for name, points in (plan.corrections or {}).items() if points)
+    scorer.progress.on_hint(f"All estimates are corrected by what their audits say together: {added}.")
+    return True
 
 
 def _finalists(scorer: Scorer, chosen: Trial) -> list[Trial]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from soup.errors import OutputError
 from soup.evaluation.api import Score
@@ -23,7 +23,7 @@ from soup.support.pictures import Picture, draw
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Soup", "card_scores", "save_result", "trial_as_json"]
+__all__ = ["Soup", "card_scores", "save_result", "told_estimates", "trial_as_json"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -162,6 +162,21 @@ def _score_as_json(score: Score, part: str) -> dict[str, object]:
         interval = list(score.estimate.interval(score.value))
         shown |= {"estimated": True, "interval": interval, "asked": score.estimate.asked}
     return shown
+
+
+def told_estimates(documents: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], float]:
+    """Return the estimates that searches came to, by the recipe's digest, the part of the questions and the benchmark.
+
+    Args:
+        documents: What `Soup.as_json` gave, of each search; the last that has an estimate counts.
+    """
+    return {
+        (trial["recipe"], score["split"], name): score["value"]
+        for document in documents
+        for trial in document["trials"]
+        for name, score in trial["scores"].items()
+        if score.get("estimated")
+    }
 
 
 def card_scores(trial: Trial, notes: Mapping[str, str] | None = None) -> dict[str, dict[str, float]]:

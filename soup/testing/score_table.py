@@ -11,11 +11,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from soup.errors import EvaluatorError
+from soup.errors import EvaluatorError, JournalError
 from soup.evaluation.api import LIKELIHOOD, Score
 from soup.evaluation.journal import Journal
 from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
+from soup.evaluation.run_directory import RunDirectory
+from soup.search.result import told_estimates
+from soup.support.json_text import read_json_object
 from soup.testing.simulation import TableRecipe, TableScorer
 
 __all__ = ["ScoreTable"]
@@ -46,7 +49,9 @@ class ScoreTable(TableScorer):
         with Journal(run, write=False) as journal:
             entries = [entry for entry in journal if not entry.benchmark.endswith(LIKELIHOOD)]
         wanted = part or ("selection" if any(entry.split.part == "selection" for entry in entries) else "all")
-        scores = _by_shares([entry for entry in entries if entry.split.part == wanted])
+        results = sorted(RunDirectory(Path(run)).results.glob("[!.]*.json"), key=lambda path: path.stat().st_mtime)
+        estimates = told_estimates(read_json_object(path, JournalError) for path in results)
+        scores = _by_shares([entry for entry in entries if entry.split.part == wanted], estimates)
         singles = dict.fromkeys(name for shares in scores if len(shares) == 1 for name, _ in shares)
         names = [name for name in singles if name not in exclude]
 
@@ -59,8 +64,11 @@ class ScoreTable(TableScorer):
         return cls(names, look_up, objective=objective)
 
 
-def _by_shares(entries: list[Entry]) -> dict[Shares, dict[str, Score]]:
-    """Gather scores by ingredients and weights: of several recipes the first, and scores before estimates."""
+def _by_shares(entries: list[Entry], estimates: Mapping[tuple[str, str, str], float]) -> dict[Shares, dict[str, Score]]:
+    """Gather scores by ingredients and weights: of several recipes the first, and scores before estimates.
+
+    Estimates have what their search came to.
+    """
     recipes: dict[Shares, str] = {}
     scores: dict[Shares, dict[str, Score]] = {}
     for entry in entries:
@@ -68,7 +76,8 @@ def _by_shares(entries: list[Entry]) -> dict[Shares, dict[str, Score]]:
         if recipes.setdefault(shares, entry.recipe) == entry.recipe:
             held = scores.setdefault(shares, {})
             if entry.benchmark not in held or entry.score.estimate is None:
-                held[entry.benchmark] = entry.score
+                told = estimates.get((entry.recipe, entry.split.part, entry.benchmark), entry.score.value)
+                held[entry.benchmark] = entry.score.corrected(told - entry.score.value)
     return scores
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Score
-from soup.evaluation.bootstrap import paired_difference
+from soup.evaluation.bootstrap import benchmark_difference, paired_difference
+from soup.evaluation.estimates import Estimate
 from soup.evaluation.objective import PLAIN, Guard, Objective
 from soup.merging.model_card import model_card
 from soup.merging.recipe import Recipe, describe_objective
@@ -159,6 +161,33 @@ def test_the_two_directions_of_a_difference_are_each_other_s_mirror(first, other
 def test_equal_answers_differ_by_nothing_for_sure():
     difference = paired_difference(answered({1, 2}, 9), answered({1, 2}, 9), PLAIN)
     assert (difference.mean, difference.low, difference.high, difference.p_better) == (0, 0, 0, 0)
+
+
+def corrected(right, count, points):
+    """An estimate of so many questions after a correction by so many points."""
+    score = answered(right, count)["bench"]
+    return {"bench": replace(score, estimate=Estimate(40, points, 0.01, 0.01)).corrected(points)}
+
+
+def test_what_was_added_to_an_estimate_counts_as_questions_more_that_changed():
+    other = answered({1, 2}, 800)
+    for points in (0.05, -0.05, 0.3):
+        estimate = corrected({1, 2}, 800, points)
+        difference = paired_difference(estimate, other, PLAIN)
+        assert difference.mean == pytest.approx(points)
+        assert benchmark_difference(estimate["bench"], other["bench"]).mean == pytest.approx(points)
+        assert benchmark_difference(estimate["bench"], other["bench"]).low < points, "nobody asked them"
+    fraction, several = (paired_difference(corrected({1, 2}, 800, points), other, PLAIN) for points in (0.05, 0.3))
+    assert fraction.p_better < 0.7, "which is less than one question's worth"
+    assert several.p_better > 0.8
+    assert paired_difference(corrected({1, 2}, 800, -0.05), other, PLAIN).p_better == 0
+
+
+def test_estimates_that_have_the_same_correction_differ_by_what_they_were_asked():
+    first, second = corrected({1, 2}, 800, 0.05), corrected({1, 3, 4}, 800, 0.05)
+    assert paired_difference(second, first, PLAIN) == paired_difference(
+        answered({1, 3, 4}, 800), answered({1, 2}, 800), PLAIN
+    )
 
 
 def in_parts(*rows, count=400):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
@@ -15,8 +16,11 @@ from soup.evaluation.api import Split
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.objective import Objective
 from soup.evaluation.progress import Progress
+from soup.report.page.document import run_document
+from soup.report.page.render import render_page
 from soup.report.tables import run_table, trials_table
 from soup.search.evaluate import evaluate
+from soup.testing import ScoreTable
 from tests.helpers import flat_arguments as flat
 from tests.helpers.quiz import COUNT, asked, make_quiz_pool, questions
 from tests.helpers.toy_pools import tree
@@ -204,6 +208,60 @@ def test_estimates_are_right_on_average_after_a_search_that_saw_what_soups_fail(
     assert made.recipe.digest == everything.recipe.digest
 
 
+CORRECTED = {"eval": ["quiz:slight"], "questions": "disputed:audit=0.3"}
+
+
+def three_after_all(pool, score):
+    """Score every soup, and choose three whatever came out."""
+    for count in range(1, len(pool) + 1):
+        for soup in combinations(pool, count):
+            score(soup)
+    return pool[:3]
+
+
+def test_the_page_its_document_and_a_run_s_table_have_the_corrected_estimates_of_the_search():
+    made, _ = cook(three_after_all, **CORRECTED)
+    uncorrected = {line["recipe"]: line["value"] for line in estimated(journal())}
+    assert sum(trial.overall != uncorrected.get(trial.recipe.digest, trial.overall) for trial in made.trials) > 20
+    [chosen] = [trial for trial in made.trials if trial.recipe.digest == made.recipe.digest]
+    trials = {trial.names: trial for trial in made.trials}
+    document = run_document(Path("run"))
+    for row in document["contributions"]:
+        without = trials[tuple(name for name in chosen.names if name != row["ingredient"])]
+        change = row["parts"]["all"]
+        assert change["difference"] == pytest.approx(chosen.overall - without.overall)
+        assert change.get("estimated", False) == without.is_estimated
+    assert any(row["parts"]["all"].get("estimated") for row in document["contributions"])
+    [average] = [row for row in document["headline"]["rows"] if row["title"] == "average"]
+    assert average["parts"]["all"]["overall"] == trials[tuple("abcde")].overall
+    best = trials[max(((name,) for name in "abcde"), key=lambda names: trials[names].overall)]
+    assert average["parts"]["all"]["gain"] == trials[tuple("abcde")].difference(best).as_json() | {"estimated": True}
+    table = ScoreTable.from_run("run")
+    assert [table(trial.names).overall for trial in made.trials] == [trial.overall for trial in made.trials]
+    page = render_page(document).partition("What each ingredient of the soup contributes")[2].partition("</table>")[0]
+    assert page.count(">~") == 3
+
+
+def test_differences_between_an_estimate_and_a_score_are_those_of_corrected_estimates():
+    made, _ = cook("exhaustive", **CORRECTED)
+    scored = next(trial for trial in made.trials if not trial.is_estimated)
+    for trial in (trial for trial in made.trials if trial.is_estimated):
+        difference = trial.difference(scored)
+        assert difference.mean == pytest.approx(trial.overall - scored.overall)
+        assert difference.low < difference.mean < difference.high
+
+
+def test_what_was_corrected_is_told_and_every_soup_is_told_again_with_its_corrected_estimate():
+    hints, trials = [], []
+    progress = Progress(on_hint=hints.append, on_trial=trials.append)
+    made = flat.cook("exhaustive", pool="ckpts", run_dir="run", out="out", progress=progress, **CORRECTED)
+    [hint] = [hint for hint in hints if "corrected" in hint]
+    assert hint.startswith("All estimates are corrected by what their audits say together: quiz:slight -0.")
+    last = {trial.recipe.digest: trial.overall for trial in trials}
+    assert last == overalls(made)
+    assert len(trials) < 31 + 26 + 3, "nothing is told again that is what it was"
+
+
 def test_a_part_of_the_audits_that_does_not_suffice_is_doubled_up_to_whole_audits(monkeypatch):
     whole, _ = cook("exhaustive", questions="disputed:audit=0.05", run="run-1", out="whole")
     monkeypatch.setattr(question_rule, "ENOUGH", 1)
@@ -248,6 +306,28 @@ def test_two_workers_come_to_the_same_estimates_and_the_same_soup(eval, question
     ]
     keys = {line["key"] for line in journal("run-1")}
     assert keys <= {line["key"] for line in journal("run-2")}, "the same questions were asked, and those of bets"
+
+
+def hopeful(pool, score):
+    """Nothing is as bad here as workers assume of what is still being scored: all that they bet on is in vain."""
+    for pair in combinations(pool, 2):
+        if score(pair).overall < 1:
+            score([*pair, next(part for part in pool if part not in pair)])
+    return pool[:3]
+
+
+def test_what_two_workers_scored_in_vain_corrects_no_estimate():
+    alone, _ = cook(hopeful, run="run-1", out="alone/soup", **CORRECTED)
+    both, _ = cook(hopeful, run="run-2", out="both/soup", workers=2, **CORRECTED)
+    asked_alone, asked_both = ({line["key"] for line in estimated(journal(run))} for run in ("run-1", "run-2"))
+    assert asked_alone < asked_both, "no bet was made"
+    assert any(trial.scores["quiz:slight"].estimate.added for trial in alone.trials if trial.is_estimated)
+    assert [(t.names, t.overall, t.interval) for t in alone.trials] == [
+        (t.names, t.overall, t.interval) for t in both.trials
+    ]
+    assert tree("alone/soup") == tree("both/soup")
+    again, _ = cook(hopeful, run="run-2", out="again/soup", **CORRECTED)
+    assert overalls(again) == overalls(alone), "one process goes the same way on what workers left"
 
 
 def test_the_estimate_of_a_metric_that_is_no_mean_follows_its_own_rule():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from soup.errors import EvaluatorError
 from soup.evaluation.estimates import Estimate
@@ -77,6 +77,18 @@ class Score:
         return {
             part: Score(value, questions=points.get(part), part_of=benchmark) for part, value in self.parts.items()
         } or {benchmark: self}
+
+    def corrected(self, points: float) -> Score:
+        """Return an estimate with so many points more, of those that its audit says are missing; a score as it is.
+
+        Its value then stands beside scores. Its questions have the points that they had: see `question_changes`.
+        """
+        if self.estimate is None or not points:
+            return self
+        value = min(100.0, max(0.0, self.value + points))
+        added = value - self.value
+        rest, total = self.estimate.correction - added, self.estimate.added + added
+        return replace(self, value=value, estimate=replace(self.estimate, correction=rest, added=total))
 
     @property
     def loss(self) -> float:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from soup.evaluation.api import Score
 from soup.evaluation.objective import Objective
-from soup.evaluation.samples import Sample, samples_of
+from soup.evaluation.samples import Sample, samples_of, samples_of_changes
 
 __all__ = ["chance_gain", "difference_error", "overall_interval"]
 
@@ -37,13 +37,8 @@ def chance_gain(errors: Sequence[float]) -> float:
 
 def difference_error(scores: Mapping[str, Score], other: Mapping[str, Score], objective: Objective) -> float | None:
     """Return the standard error of the difference of two overalls, question by question; None without points."""
-    changes: dict[str, dict[str, float]] = {}
-    for name, score in scores.items():
-        ours, theirs = score.questions, other[name].questions if name in other else None
-        if not ours or not theirs or ours.keys() != theirs.keys():
-            return None
-        changes[name] = {index: points - theirs[index] for index, points in ours.items()}
-    return _error(samples_of(changes, scores, objective))
+    samples = samples_of_changes(scores, other, objective)
+    return None if samples is None else _error(samples)
 
 
 def overall_interval(scores: Mapping[str, Score], objective: Objective) -> tuple[float, float] | None:

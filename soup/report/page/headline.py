@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import Difference, paired_difference
 from soup.report.page.chance import chance_gain, difference_error, overall_interval
 from soup.report.page.run_record import RunModel, RunRecord
@@ -118,8 +119,8 @@ def _row(record: RunRecord, title: str, model: RunModel) -> HeadlineRow:
             continue
         is_best = record.best_single is not None and model.digest == record.best_single.digest
         gain = None if is_best else _difference(record, model, record.best_single, part)
-        estimated = any(score.estimate for score in scores.values())
-        parts[part] = PartScore(overall, overall_interval(scores, record.objective), gain, estimated)
+        interval = overall_interval(scores, record.objective)
+        parts[part] = PartScore(overall, interval, gain, _is_estimated(scores))
     both = "selection" in parts and "report" in parts
     gap = parts["selection"].overall - parts["report"].overall if both else None
     return HeadlineRow(title, model.label, parts, gap)
@@ -133,8 +134,14 @@ def _difference(record: RunRecord, model: RunModel, other: RunModel | None, part
         return None
     difference: Difference | None = paired_difference(scores, others, record.objective)
     if difference:
-        return difference.as_json()
-    return {"difference": record.objective.overall(scores) - record.objective.overall(others)}
+        shown = difference.as_json()
+    else:
+        shown = {"difference": record.objective.overall(scores) - record.objective.overall(others)}
+    return shown | ({"estimated": True} if _is_estimated(scores) or _is_estimated(others) else {})
+
+
+def _is_estimated(scores: Mapping[str, Score]) -> bool:
+    return any(score.estimate for score in scores.values())
 
 
 def _errors(record: RunRecord, soups: Sequence[RunModel]) -> list[float]:

@@ -15,6 +15,7 @@ from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.run_directory import RunDirectory
 from soup.report.tables import run_table
+from soup.search.result import told_estimates
 from soup.support.json_text import read_json_object
 
 __all__ = ["RunModel", "RunRecord", "SearchRecord", "damage_told", "read_document"]
@@ -115,7 +116,17 @@ class RunRecord:
         paths = directory.results.glob("[!.]*.json")
         searches = (SearchRecord(read_document(path), path.stat().st_mtime) for path in paths)
         ordered = sorted(searches, key=lambda search: (search.time, search.strategy))
-        return cls(directory, entries, _models(entries), tuple(ordered))
+        record = cls(directory, entries, {}, tuple(ordered))
+        return replace(record, models=_models(entries, record.estimates))
+
+    @property
+    def estimates(self) -> Mapping[tuple[str, str, str], float]:
+        """The estimates that searches came to, the main one's before others', by recipe, part and benchmark.
+
+        The journal has them as they were before a search corrected them by what all of its audits say together.
+        """
+        searches = sorted(self.searches, key=lambda search: search is self.main)
+        return told_estimates(search.document for search in searches)
 
     @property
     def main(self) -> SearchRecord | None:
@@ -201,7 +212,7 @@ class RunRecord:
         return self.models.get(self.main.digest) if self.main else None
 
     def mean_of(self, names: Sequence[str]) -> RunModel | None:
-        """Return the plain mean of these ingredients, if it was scored and not estimated."""
+        """Return the plain mean of these ingredients, if it was scored or estimated."""
         for model in self.models.values():
             if {*model.names} == {*names} and model.is_plain_mean and len(model.names) == len(names):
                 return model
@@ -231,7 +242,7 @@ def damage_told(path: Path) -> Iterator[None]:
         raise JournalError(f"{path}: damaged ({error}). Remove it; the same command writes it anew.") from error
 
 
-def _models(entries: Sequence[Entry]) -> dict[str, RunModel]:
+def _models(entries: Sequence[Entry], estimates: Mapping[tuple[str, str, str], float]) -> dict[str, RunModel]:
     """Gather scores by recipe; a score replaces an estimate, and of several the last counts."""
     models: dict[str, RunModel] = {}
     for entry in entries:
@@ -239,9 +250,9 @@ def _models(entries: Sequence[Entry]) -> dict[str, RunModel]:
         model = models.setdefault(entry.recipe, RunModel(entry.recipe, entry.names, entry.weights, scores))
         held = cast("dict[str, dict[str, Score]]", model.scores).setdefault(entry.split.part, {})
         for name, score in _parts_of(entry).items():
-            before = held.get(name)
+            before, told = held.get(name), estimates.get((entry.recipe, entry.split.part, name), score.value)
             if before is None or before.estimate is not None or score.estimate is None:
-                held[name] = score
+                held[name] = score.corrected(told - score.value)
     return models
 
 
