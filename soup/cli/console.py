@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 NARROWEST_TEXT = 8
+MOST_LISTED = 40
+"""So many values of a list are shown; of a longer one the first half of that, and the last."""
 
 
 @contextmanager
@@ -181,9 +183,13 @@ def print_plan(plan: Mapping[str, object], *, as_json: bool) -> None:
 
 
 def cell(value: object) -> str:
-    """Return a value as a table shows it: `yes` and `no`, lists by commas, nothing for None."""
+    """Return a value as a table shows it: `yes` and `no`, lists by commas and cut if long, nothing for None."""
     if value is None or isinstance(value, bool):
         return {None: "", True: "yes", False: "no"}[value]
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {cell(item)}" for key, item in value.items())
-    return ", ".join(map(cell, value)) if isinstance(value, list | tuple) else str(value)
+    if not isinstance(value, list | tuple):
+        return str(value)
+    if len(value) <= MOST_LISTED:
+        return ", ".join(map(cell, value))
+    return f"{', '.join(map(cell, value[: MOST_LISTED // 2]))}, ..., {cell(value[-1])} ({len(value):,}; --json has all)"

@@ -33,7 +33,7 @@ from soup.support.open_files import real_path
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
 
-__all__ = ["merge", "open_pool", "refuse_inputs_as_output", "with_adapters_base", "write_soup"]
+__all__ = ["merge", "open_pool", "pool_folder", "refuse_inputs_as_output", "with_adapters_base", "write_soup"]
 
 _NO_DIGEST = "sha256:" + "0" * 64
 
@@ -78,7 +78,7 @@ def merge(
     options.refuse_what_a_recipe_says()
     recipe.refuse_untrusted_code(trusted=options.trust_code)
     with open_pool(recipe) as pool:
-        refuse_inputs_as_output(pool, Path(out))
+        refuse_inputs_as_output(pool, Path(out), pool_folder(recipe, beside))
         return write_soup(plan_merge(recipe, pool, options, write), Path(out), on_bytes=on_bytes)
 
 
@@ -233,12 +233,37 @@ def _refuse_changed(plan: MergePlan) -> None:
         checkpoint.refuse_changed()
 
 
-def refuse_inputs_as_output(pool: Pool, out: Path) -> None:
-    """Refuse a destination in or around one of the inputs.
+def pool_folder(recipe: Recipe, beside: Path | None = None) -> Path | None:
+    """Return the folder that all of a recipe's ingredients lie in, several of them: a pool's, by all that is known.
+
+    Args:
+        recipe: The recipe.
+        beside: The folder of its file. Ingredients that lie there, too, are no pool: so does the soup, mostly.
+    """
+    paths = [Path(share.path) for share in recipe.ingredients]
+    folders = {real_path(path).parent for path in paths if path.exists()}
+    if len(paths) < 2 or len(folders) != 1 or not all(path.exists() for path in paths):
+        return None
+    [folder] = folders
+    return None if beside is not None and real_path(beside) == folder else folder
+
+
+def refuse_inputs_as_output(pool: Pool, out: Path, folder: Path | None = None) -> None:
+    """Refuse a destination in or around one of the inputs, or in the folder of the pool.
+
+    Args:
+        pool: The inputs.
+        out: The destination.
+        folder: The directory whose subdirectories the ingredients are; None where they were named one by one.
 
     Raises:
         OutputError: says which.
     """
+    if folder is not None and real_path(out).parent == real_path(folder):
+        raise OutputError(
+            f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another "
+            f"{option_name('out')}."
+        )
     for part in [*pool, *([pool.base] if pool.base else [])]:
         inside, outside = real_path(part.checkpoint.path), real_path(out)
         if inside.is_relative_to(outside) or outside.is_relative_to(inside):

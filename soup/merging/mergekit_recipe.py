@@ -7,12 +7,13 @@ differ, docs/methods.md says why.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from soup.errors import RecipeError
-from soup.support.text import bullet_list, did_you_mean
+from soup.support.text import bullet_list, did_you_mean, is_possible_path
 
 __all__ = ["from_mergekit", "is_mergekit"]
 
@@ -45,16 +46,18 @@ def from_mergekit(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
         models = []
     common = fields.get("parameters") or {}
     weight = common.get("weight", 1.0) if isinstance(common, dict) else 1.0
-    parts = [_part(entry, number, weight, faults) for number, entry in enumerate(models)]
+    parts = [_part(entry, number, weight, path.parent, faults) for number, entry in enumerate(models)]
     if faults or not isinstance(common, dict):
         raise _refusal(path, faults or ["parameters: expected a mapping"])
     base = fields.get("base_model")
-    if base is not None and not isinstance(base, str):
-        raise _refusal(path, [f"base_model: expected a path or a Hub id, found {base!r:.80}"])
+    if base is not None and (not isinstance(base, str) or _adapted(base, path.parent)[1]):
+        raise _refusal(path, [f"base_model: expected the path or the Hub id of a whole model, found {base!r:.80}"])
     settings = _Settings({**common}, parts, base, faults)
     method, params = _METHODS[name](settings)
-    left = {*settings.left, *(key for part in settings.parts for key in part)} - {"model", "weight", *_IGNORED}
+    left = {*settings.left, *(key for part in settings.parts for key in part)} - {"model", "weight", "on", *_IGNORED}
     faults += [f"parameters: {key}: has no place in {method}" for key in sorted(left)]
+    reads_base = method not in ("linear", "karcher")
+    below = _base_below(settings.parts, base if reads_base else None, faults)
     if faults:
         raise _refusal(path, faults)
     ingredients = [
@@ -62,8 +65,8 @@ def from_mergekit(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
         for number, part in enumerate(settings.parts)
     ]
     recipe: dict[str, Any] = {"method": method, "params": params, "ingredients": ingredients}
-    if settings.base is not None and method not in ("linear", "karcher"):
-        recipe["base"] = {"name": "base", "path": settings.base}
+    if below is not None:
+        recipe["base"] = {"name": "base", "path": below}
     dtype = fields.get("out_dtype") or fields.get("dtype")
     return {**recipe, "dtype": str(dtype)} if dtype else recipe
 
@@ -94,7 +97,25 @@ class _Settings:
         self.parts = [part for part in self.parts if part["model"] != self.base]
 
 
-def _part(entry: Any, number: int, common_weight: object, faults: list[str]) -> dict[str, Any]:
+def _base_below(parts: list[dict[str, Any]], base: str | None, faults: list[str]) -> str | None:
+    """Return the base that a recipe names: what the method reads, and what adapters stand on, which must be one."""
+    bases = {os.path.normpath(below): below for part in parts if (below := part.get("on"))}
+    bases |= {} if base is None else {os.path.normpath(base): base}
+    if len(bases) > 1:
+        faults.append(
+            f"models: adapters on {', '.join(bases.values())}: a recipe puts all on one base, that of its deltas. "
+            "Merge those on another into a model first (soup average --pool ADAPTER --base MODEL -o OUT)"
+        )
+    return next(iter(bases.values()), None)
+
+
+def _adapted(model: str, folder: Path) -> tuple[str, str | None]:
+    """Return a model, and what it stands on if mergekit's `BASE+ADAPTER` is written; a path may hold a plus, too."""
+    below, plus, adapter = model.partition("+")
+    return (adapter, below) if plus and is_possible_path(model) and not (folder / model).exists() else (model, None)
+
+
+def _part(entry: Any, number: int, common_weight: object, folder: Path, faults: list[str]) -> dict[str, Any]:
     if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
         faults.append(f"models.{number}: expected a mapping with `model`, a path or a Hub id")
         return {"model": "", "weight": 1.0}
@@ -104,7 +125,10 @@ def _part(entry: Any, number: int, common_weight: object, faults: list[str]) -> 
         faults.append(f"models.{number}.parameters.weight: expected a number, found {weight!r}")
         weight = 1.0
     rest = {key: value for key, value in parameters.items() if key != "weight"} if isinstance(parameters, dict) else {}
-    return {**rest, "model": entry["model"], "weight": float(weight)}
+    model, below = _adapted(entry["model"], folder)
+    if below is not None and (not model or not below or "+" in model):
+        faults.append(f"models.{number}.model: expected a model, or BASE+ADAPTER, found {entry['model']!r:.80}")
+    return {**rest, "model": model, "on": below, "weight": float(weight)}
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from soup.checkpoints.destination import refuse_destination, refuse_unwritable
-from soup.errors import OutputError, RecipeError
+from soup.errors import RecipeError
 from soup.evaluation.api import Benchmark
 from soup.evaluation.benchmark_names import secret_remarks
 from soup.evaluation.config import BenchmarkNames, EvalConfig
@@ -29,8 +29,7 @@ from soup.search.bound_strategy import BoundStrategy
 from soup.search.confirmation import saves_questions
 from soup.search.forecast import Evaluations
 from soup.search.strategies.base import Choice, Strategy
-from soup.support.open_files import real_path
-from soup.support.options import option_name, refuse_wrong_type, speaks_in_flags
+from soup.support.options import refuse_wrong_type, speaks_in_flags
 
 __all__ = ["CookArguments", "PreparedRun", "prepare"]
 
@@ -173,12 +172,7 @@ def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: P
     An earlier soup of the same strategy and pool may be this very one: that shows when the recipe is known.
     """
     folder = Path(locations) if isinstance(locations, str | Path) else None
-    if folder is not None and folder.is_dir() and real_path(out).parent == real_path(folder):
-        raise OutputError(
-            f"{out}: lies in the pool, where the next run would take it for an ingredient. Choose another "
-            f"{option_name('out')}."
-        )
-    refuse_inputs_as_output(pool, out)
+    refuse_inputs_as_output(pool, out, folder if folder is not None and folder.is_dir() else None)
     earlier = earlier_soup(out)
     may_stay = not write.overwrite and not write.as_adapter
     if earlier and may_stay and earlier.strategy == strategy.name and {*earlier.names} <= {*pool.names}:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 import soup
+import soup.testing
 from soup.errors import RecipeError
 from tests.helpers.method_pools import make_pool, merge, near, numbers
+from tests.helpers.tiny_adapters import exact, linear_factors, write_adapter
+
+WEIGHT = "model.layers.0.weight"
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +132,62 @@ def test_a_weight_of_all_is_that_of_models_without_their_own(folder):
     assert [share.weight for share in recipe.ingredients] == [0.9, 0.3]
 
 
+@pytest.fixture(scope="module")
+def adapters(folder):
+    """The pool with two adapters, of a base that their configs don't name."""
+    base = soup.testing.tiny_tensor(WEIGHT, (9, 6), dtype="float32")
+    soup.testing.tiny_checkpoint(folder / "small", tensors={WEIGHT: base})
+    for number in range(2):
+        write_adapter(folder / f"lora{number}", linear_factors({WEIGHT: (9, 6)}, seed=number))
+    return folder
+
+
+@pytest.mark.parametrize(("method", "share"), [("linear", 0.5), ("task_arithmetic", 1)])
+def test_a_base_and_its_adapter_are_an_ingredient_on_that_base(adapters, method, share):
+    fields = {"merge_method": method, "models": [{"model": "small+lora0"}, {"model": "./small+lora1"}]}
+    soup.merge(
+        write(adapters, **fields, **({} if method == "linear" else {"base_model": "small"})), adapters / f"by {method}"
+    )
+    base = load_file(adapters / "small/model.safetensors")
+    deltas = sum(exact(base, adapters / f"lora{number}")[WEIGHT] - base[WEIGHT].double() for number in range(2))
+    made = load_file(adapters / f"by {method}/model.safetensors")[WEIGHT].double()
+    assert torch.allclose(made, base[WEIGHT].double() + share * deltas, atol=1e-6)
+
+
+def test_a_model_and_an_adapter_on_it_are_two_ingredients(adapters):
+    fields = {"merge_method": "slerp", "base_model": "small", "models": [{"model": "small+lora1"}]}
+    made = soup.merge(write(adapters, **fields), adapters / "slerp")
+    assert [Path(share.path).name for share in made.ingredients] == ["small", "lora1"]
+    assert Path(made.base.path).name == "small"
+
+
+def test_a_path_with_a_plus_that_is_there_is_a_path(adapters):
+    shutil.copytree(adapters / "small", adapters / "a+b")
+    fields = {"merge_method": "linear", "models": [{"model": "a+b"}, {"model": "small"}]}
+    recipe = soup.Recipe.read(write(adapters, **fields))
+    assert ([share.path for share in recipe.ingredients], recipe.base) == (
+        [str(adapters / "a+b"), str(adapters / "small")],
+        None,
+    )
+
+
 WRONG = {
+    "adapters on two bases": (
+        {"merge_method": "linear", "models": [{"model": "one+a"}, {"model": "two+b"}]},
+        ["models: adapters on one, two: a recipe puts all on one base"],
+    ),
+    "an adapter on another base than the deltas": (
+        {"merge_method": "ties", "base_model": "base", "models": [{"model": "other+a"}]},
+        ["adapters on other, base"],
+    ),
+    "an adapter as the base": (
+        {"merge_method": "ties", "base_model": "base+a", "models": models(1)},
+        ["base_model: expected the path or the Hub id of a whole model, found 'base+a'"],
+    ),
+    "two adapters of one model": (
+        {"merge_method": "linear", "models": [{"model": "base+a+b"}, {"model": "base+"}]},
+        ["models.0.model: expected a model, or BASE+ADAPTER, found 'base+a+b'", "models.1.model: expected"],
+    ),
     "slices": ({"merge_method": "linear", "slices": []}, ["slices: has no place", "models: expected a list"]),
     "a method of mergekit's alone": ({"merge_method": "breadcrumbs", "models": models(1)}, ["breadcrumbs: no method"]),
     "a gradient": (
