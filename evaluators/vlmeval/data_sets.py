@@ -93,7 +93,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     Its two hooks for where rows and images come from are ours: the rows are the file's, with no md5 and no download,
     and an image is the cell's own bytes instead of a re-encoded PNG (0.1 ms instead of 90 ms a row).
 
-    Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`.
+    Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`; `whole` are all
+    of its rows, where `data` may come to be a part of them.
 
     Args:
         benchmark: Whose data set.
@@ -105,11 +106,11 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     """
     base = benchmark.data_set_class()
     if benchmark.rule is not None:  # what is missing is told before anything is asked
-        for package in benchmark.rule.packages:
-            if importlib.util.find_spec(package) is None:
-                raise EvaluatorError(
-                    f"{benchmark.name}: its metric needs a package that is not here: pip install {package}"
-                )
+        missing = [package for package in benchmark.rule.packages if importlib.util.find_spec(package) is None]
+        if missing:
+            raise EvaluatorError(
+                f"{benchmark.name}: its metric needs packages that are not here: pip install {' '.join(missing)}"
+            )
         load_inner_imports(base)
     if benchmark.frames:
         return _open_films(benchmark, path, images, base)
@@ -135,6 +136,7 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     # Only after it was built: a row that counts may borrow the image of one that does not.
     if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
+    data_set.whole = data_set.data
     with replaced_names({}):
         refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
     return data_set
@@ -155,7 +157,7 @@ def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, bas
     names = {"LMUDataRoot": lambda: str(images.directory), "logger": SilentLogger(), "load": lambda *_: frame.copy()}
     with python_strings(), replaced_names(names):
         data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames)
-        data_set.mended_rows, data_set.spread = (), {}
+        data_set.mended_rows, data_set.spread, data_set.whole = (), {}, data_set.data
         for row in data_set.data.to_dict("records"):
             try:
                 data_set.build_prompt(row)

@@ -68,7 +68,8 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             OwnFiles(Path(folder), data_set.dataset_name),
             OwnJudge(judge, rule.replies, rule.otherwise, Path(folder)),
         )
-        names = {**files.names(judge), "build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}
+        names = {**files.names(judge), **files.heard(rule.told_by)}
+        names |= {"build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}
         if rule.is_exact:
             names["round"] = lambda number, *_: number
         if rule.reads_itself:
@@ -79,7 +80,7 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # files that are left open, and what pandas says of VLMEvalKit's ways
-            rows = files.read_back(frame)
+            rows = files.read_back(_with_all_parts(data_set, rule, frame) if rule.told_by else frame)
             rows = rows.fillna({name: 0 for name in rule.zeros.split() if name in rows})
             try:
                 result = None if rule.spread else files.evaluate(rule, data_set, rows, judge)
@@ -89,7 +90,11 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             if judge is not None:
                 judge.refuse_unread(own_judge.unread()[:: rule.tries], len(frame))
                 _refuse_unread(rule, files.tables, judge)
-            total = total_of(result, rule) if rule.total and not rule.spread else math.nan
+            is_total = rule.total and not rule.spread and len(rows) == len(frame)
+            total = total_of(result, rule) if is_total else math.nan
+            if rule.told_by:
+                points = [files.told[index] / rule.full for index in rows["index"]]
+                return _with_points(rule, total, points[: len(frame)], frame)
             table = next((table for table in reversed(files.tables) if _has_points(rule, table, frame)), None)
             if table is not None:
                 if judge is not None:  # VLMEvalKit marks grades that it can't read by numbers below 0
@@ -108,6 +113,17 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     if math.isnan(total):
         raise EvaluatorError(f"VLMEvalKit wrote no table with a column '{rule.points}'.")
     return MetricResult(total, total, (), frame)
+
+
+def _with_all_parts(data_set: DataSet, rule: Rule, frame: Frame) -> Frame:
+    """Return the rows, and after them a row of each part that they lack: without one VLMEvalKit stops with an error."""
+    from pandas import concat
+
+    assert rule.parts is not None, "what functions tell is not the total"
+    parts = {rule.parts(row) for row in frame.to_dict("records")}
+    whole = data_set.whole.drop(columns="image", errors="ignore")
+    others = {part: at for at, row in enumerate(whole.to_dict("records")) if (part := rule.parts(row)) not in parts}
+    return concat([frame, whole.iloc[[*others.values()]].assign(prediction="-")]) if others else frame
 
 
 def total_of(result: Any, rule: Rule) -> float:

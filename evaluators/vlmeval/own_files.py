@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
-from evaluators.vlmeval.library_types import DataSet, Frame
+from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import vlmeval_module
-from evaluators.vlmeval.rule import Rule
+from evaluators.vlmeval.rule import PointsOf, Rule
 from evaluators.vlmeval.stand_ins import SerialPool, SilentBar, SilentLogger, SteadyDice
 
 __all__ = ["OwnFiles"]
@@ -38,6 +38,7 @@ class OwnFiles:
         self._kept: dict[str, Frame] = {}
         self._rows: Frame = ()
         self.tables: list[Frame] = []
+        self.told: dict[object, float] = {}
 
     def read_back(self, frame: Frame) -> Frame:
         """Return the rows as VLMEvalKit reads them from the file that it writes, but every answer as text."""
@@ -92,6 +93,22 @@ class OwnFiles:
                 Path(file).touch()
                 return
         self._dump(data, file, **options)
+
+    def heard(self, told_by: Mapping[str, PointsOf]) -> dict[str, object]:
+        """Return functions of VLMEvalKit's, by name, that also keep in `told` what they say of each row's index."""
+        return {name.rpartition(".")[2]: self._heard(name, points_of) for name, points_of in told_by.items()}
+
+    def _heard(self, name: str, points_of: PointsOf) -> Callable[..., Any]:
+        module, _, attribute = name.rpartition(".")
+        function = getattr(vlmeval_module(module), attribute)
+
+        def call(rows: Sequence[Row], *settings: object) -> Any:
+            result = function(rows, *settings)
+            indices = [row["index"] for row in rows] if rows and "index" in rows[0] else [*self._rows["index"]]
+            self.told.update(zip(indices, map(float, points_of(rows, result)), strict=True))
+            return result
+
+        return call
 
     def _remember(self, values: Sequence[Any]) -> None:
         """Take what a function says of every row for a table: some of VLMEvalKit's write none."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from evaluators.vlmeval.library_types import Row
 
-__all__ = ["Rule"]
+__all__ = ["PointsOf", "Rule"]
 
 Judging = Literal["never", "may", "always"]
+PointsOf = Callable[[Sequence[Row], Any], Sequence[float]]
+"""From rows that a function of VLMEvalKit's took, as they are after the call, and its result, to the points of each."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Rule:
         scale: What makes a percentage of it.
         points: The column of a table that `evaluate` writes with each question's points; empty: it tells totals alone.
         full: The points of a right answer.
+        told_by: Functions of VLMEvalKit's that take a list of rows, by their full names: where no table has the points.
         is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
         judge: Whether an LLM judge is asked never, on demand, or always.
         group: The columns of which equal cells make questions that count together, or the number of rows that do, or
@@ -54,6 +57,7 @@ class Rule:
     scale: float = 1.0
     points: str = ""
     full: float = 1.0
+    told_by: Mapping[str, PointsOf] = field(default_factory=dict)
     is_mean: bool = True
     judge: Judging = "never"
     group: tuple[str, ...] | int | str = ()

@@ -54,6 +54,24 @@ def _sources(row: Row) -> tuple[str, ...]:
     return (str(row.get("source")),) if row["split"] == "2D" else ()
 
 
+def _documents(row: Row) -> tuple[str, ...]:
+    """Return where a question about a photographed document comes from: DocVQA, ChartQA, or a part of TableVQA."""
+    source, part = str(row["index"]).split("-")[:2]
+    return (source, part) if source == "TableVQA" else (source,)
+
+
+def _abilities(row: Row) -> tuple[str, ...]:
+    """Return the language of a question, and the ability that it tests, which VLMEvalKit says where it sums them up."""
+    library = vlmeval_module("dataset.utils.ocrbrnch_v2_eval")
+    languages = library.ocrbench_v2_aggregate_accuracy([{"type": row["category"], "score": 0}])
+    return next((str(number), *abilities) for number, abilities in enumerate(languages) if abilities)
+
+
+def _texts_to_read(row: Row) -> tuple[str, ...]:
+    """Return the kind of a task, and its set."""
+    return str(row["category"]), f"{row['l2-category']}_{row['split']}"
+
+
 def _physics_points(row: Row) -> float:
     """Return the points that a problem of an olympiad has."""
     library = vlmeval_module("dataset.hipho").HiPhODataset
@@ -80,7 +98,17 @@ RULES: Mapping[str, Rule] = {
     **_for("MTVQADataset", Rule("Average", 1, columns="answer category")),
     **_for(
         "TableVQABench",
-        Rule("*average_scores", 1, is_mean=False, caption="mean of the four parts' scores", columns="answer split"),
+        Rule(
+            "*average_scores",
+            1,
+            parts=lambda row: (row["split"],),
+            told_by=dict.fromkeys(
+                (f"dataset.utils.tablevqabench.evaluate_{name}" for name in ("fintabnet", "tabfact", "wtq")),
+                lambda rows, _: [row["scores"]["accuracy"] or 0 for row in rows],
+            ),
+            caption="mean of the four parts' means",
+            columns="answer split",
+        ),
     ),
     **_for("CountBenchQA", Rule("accuracy", 1, columns="answer")),
     **_for("ZEROBench", Rule("accuracy", 100, columns="answers")),
@@ -113,7 +141,17 @@ RULES: Mapping[str, Rule] = {
             parts=lambda row: (str(row["category_id"]),),
         ),
     ),
-    **_for("WildDocBenchmark", Rule("WildDoc&Overall/Score", 1, is_mean=False)),
+    **_for(
+        "WildDocBenchmark",
+        Rule(
+            "WildDoc&Overall/Score",
+            1,
+            parts=_documents,
+            told_by={"dataset.utils.vqa_eval.hit_calculate": lambda _, hits: hits},
+            caption="mean of DocVQA, ChartQA and TableVQA, of that the mean of its four parts",
+            columns="answer",
+        ),
+    ),
     **_for("MMOral_OPG_CLOSED", Rule("Overall/acc", 1)),
     **_for("SIUOMCQDataset M3oralBenchDataset", Rule("Overall", 1, "correct", columns="answer")),
     **_for("MSSBenchDataset", Rule("total_acc", 1, "correct", is_mean=False, judge="may")),
@@ -122,8 +160,32 @@ RULES: Mapping[str, Rule] = {
     **_for("OlympiadBench", Rule("AVG", 1, "score")),
     **_for("MMMUProDataset", Rule("Overall", 100, "hit", judge="may", columns="A B answer")),
     **_for("Spatial457", Rule("score", 100)),
-    **_for("OCRBench_v2", Rule("English Overall Score+Chinese Overall Score", 100, is_mean=False)),
-    **_for("CCOCRDataset", Rule("total", 100, is_mean=False, packages=("lxml",))),
+    **_for(
+        "OCRBench_v2",
+        Rule(
+            "English Overall Score+Chinese Overall Score",
+            100,
+            parts=_abilities,
+            told_by={
+                "dataset.utils.ocrbrnch_v2_eval.process_predictions": lambda rows, _: [row["score"] for row in rows]
+            },
+            leaves_out=True,
+            packages=("apted", "distance", "editdistance", "ipdb", "jieba", "Levenshtein", "lxml", "nltk", "zss"),
+            caption="mean of English and Chinese, of each the mean of its abilities",
+            columns="answer category eval bbox content",
+        ),
+    ),
+    **_for(
+        "CCOCRDataset",
+        Rule(
+            "total",
+            100,
+            parts=_texts_to_read,
+            packages=("apted", "lxml", "nltk"),
+            caption="mean of the kinds of tasks, of each the mean of its sets",
+            columns="answer category l2-category split image_name",
+        ),
+    ),
     **_for("RefCOCODataset", Rule("Average/Precision@1", 1, "hit", is_mean=False)),
     **_for("ERQADataset", Rule("Overall/Accuracy (%)", 1, "correct", columns="answer category")),
     **_for(

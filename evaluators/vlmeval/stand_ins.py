@@ -101,7 +101,7 @@ class SteadyDice(random.Random):
 
 @contextmanager
 def replaced_names(names: Mapping[str, object]) -> Iterator[None]:
-    """Let names of VLMEvalKit's modules stand for others inside, `eval` for `literal` among them.
+    """Let names of VLMEvalKit's modules stand for others inside: `eval` for `literal`, `print` for nothing, and more.
 
     Names of Python itself stand for others in each of its modules.
 
@@ -110,7 +110,7 @@ def replaced_names(names: Mapping[str, object]) -> Iterator[None]:
     with _turn:
         state = random.getstate()
         random.seed(0)
-        stand_ins = {**names, "eval": literal}
+        stand_ins = {"print": lambda *_, **__: None, **names, "eval": literal}
         undo: list[tuple[ModuleType, str, object]] = []
         try:
             modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == ROOT]

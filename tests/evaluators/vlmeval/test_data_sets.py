@@ -36,11 +36,11 @@ from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.questions import Dispute
 from soup.evaluation.settings import EvalSettings
 from soup.report.listing import list_kind
-from tests.helpers import toy_data_sets, toy_own_ways
+from tests.helpers import toy_data_sets, toy_documents, toy_own_ways
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, scripted
 from tests.helpers.toy_test_sets import BITS, ODD, write_tsv
 
-TOYS = {**toy_data_sets.TOYS, **toy_own_ways.TOYS}
+TOYS = {**toy_data_sets.TOYS, **toy_own_ways.TOYS, **toy_documents.TOYS}
 JUDGED = {**toy_data_sets.JUDGED, **toy_own_ways.JUDGED}
 ALL = {**TOYS, **JUDGED}
 
@@ -497,6 +497,7 @@ def test_the_points_of_questions_are_told_where_vlmeval_tells_totals_alone(setti
 
 TOTALS = (
     *("npmm", "ChartBench", "VLRMBench_MultiSolution", "SparBench_tiny", "CRPE_EXIST", "VisFactor", "MMVP"),
+    *("TableVQABench", "WildDoc", "CCOCR", "OCRBench_v2_MINI"),
     *("CV-Bench-2D", "VLMBlind", "VisuLogic", "PuzzleVQA", "VisualPuzzles"),
 )
 """Data sets whose totals are means of parts' means, or count groups, or are told without points."""
@@ -535,6 +536,25 @@ def test_a_soup_that_is_asked_a_part_has_the_total_of_all_by_vlmevals_own_evalua
     assert 0 < len(question_set.asked) < len(set(ids))
     total = TOYS[name].total(theirs(name, rows, table, tmp_path / "o", monkeypatch))
     assert estimate.value == pytest.approx(total, abs=0.51 * 0.1 ** TOYS[name].decimals)
+
+
+@pytest.mark.parametrize("name", ["TableVQABench", "WildDoc", "OCRBench_v2_MINI"])
+def test_questions_of_one_part_are_scored_alone_though_vlmeval_stops_where_a_part_is_missing(
+    name, settings, tmp_path, capsys
+):
+    skip_without_packages(name)
+    rows, benchmark, harness = put(tmp_path, name), Benchmark(name, "vlmeval", name), VLMEval(settings)
+    texts = [TOYS[name].right(row) if i % 3 else "wrong" for i, row in enumerate(rows)]
+    candidate = scripted(tmp_path, {str(row["index"]): text for row, text in zip(rows, texts, strict=True)})
+    whole = harness.evaluate(candidate, benchmark)
+    assert not capsys.readouterr().out  # WildDoc's class prints each prompt
+    parts_of = known_benchmark(benchmark).rule.parts
+    parts = {str(row["index"]): parts_of(row) for row in rows}
+    for part in {*parts.values()}:
+        asked = frozenset(question for question, its_part in parts.items() if its_part == part)
+        score = harness.evaluate(candidate, replace(benchmark, only=asked))
+        assert score.questions == {question: whole.questions[question] for question in asked}
+        assert score.value == pytest.approx(100 * sum(score.questions.values()) / len(asked))
 
 
 def test_the_list_of_all_names_kind_judge_and_why_not(settings, tmp_path):
@@ -594,7 +614,7 @@ def test_a_package_that_only_the_metric_imports_is_missed_before_anything_is_ask
     put(tmp_path, "ChartQAPro")
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "anls" else find(name))
-    with pytest.raises(EvaluatorError, match=r"ChartQAPro: its metric needs .*: pip install anls"):
+    with pytest.raises(EvaluatorError, match=r"ChartQAPro: its metric needs .*: pip install anls$"):
         VLMEval(settings).evaluate(scripted(tmp_path, {}), Benchmark("c", "vlmeval", "ChartQAPro"))
     assert not (tmp_path / "model.notes").exists()
 
