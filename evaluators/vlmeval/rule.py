@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from evaluators.vlmeval.library_types import Row
 
-__all__ = ["PointsOf", "Rule"]
+__all__ = ["PointsOf", "Rule", "for_classes"]
 
 Judging = Literal["never", "may", "always"]
 PointsOf = Callable[[Sequence[Row], Any], Sequence[float]]
@@ -86,3 +86,8 @@ class Rule:
         """The rule in words."""
         words = self.caption or f"{self.total} of VLMEvalKit's result" + (" x 100" if self.scale == 100 else "")
         return words + (", by a judge" if self.judge == "always" else "")
+
+
+def for_classes(classes: str, rule: Rule) -> dict[str, Rule]:
+    """Return a rule by the names of classes."""
+    return dict.fromkeys(classes.split(), rule)

@@ -1,0 +1,78 @@
+"""Rules for films."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evaluators.vlmeval.rule import Rule, for_classes
+
+__all__ = ["FILMS"]
+
+
+FILMS: Mapping[str, Rule] = {
+    "VideoMME": Rule("", 100, "score", judge="may", caption="right answers", columns="answer"),
+    "VideoTT": Rule("", 100, "score", judge="may", caption="right answers", columns="answer capability"),
+    "Video_Holmes": Rule("", 100, "score", caption="right answers", by_index=True, columns="answer question_type"),
+    "QBench_Video_MCQ": Rule("", 100, "score", caption="right answers", by_index=True, columns="answer dimensions"),
+    **for_classes(
+        "TempCompass_MCQ TempCompass_YorN WorldSense MLVU_MCQ",
+        Rule("", 100, "score", judge="may", caption="right answers", by_index=True, columns="answer"),
+    ),
+    "TempCompass_Captioning": Rule(
+        "", 100, "score", judge="always", caption="right answers about the caption", by_index=True, columns="answer"
+    ),
+    "MLVU_OpenEnded": Rule(
+        "",
+        100,
+        "score",
+        full=10,
+        judge="always",
+        caption="mean of grades of 2 to 10, of 10",
+        replies="(?:score_accuracy|score_completeness)",
+        by_index=True,
+        columns="answer scoring_points",
+    ),
+    "VideoMMEv2": Rule(
+        "final_rating/total",
+        group=4,
+        is_whole=True,
+        caption="four questions together: 100 if all are right, less by how many are",
+        columns="answer options group_type group_structure level second_head third_head",
+    ),
+    "MVUEval": Rule(
+        "Overall/Accuracy", 100, "correct", caption="right answers", columns="video_paths ground_truth options"
+    ),
+    "MovieChat1k": Rule(
+        "coarse_accuracy/overall",
+        100,
+        judge="always",
+        leaves_out=True,
+        takes_model=False,
+        settings=(("model", "chatgpt-0125"),),  # the one name that it takes
+        caption="right answers",
+        replies=r"(?s)\{.*pred.*(?i:yes|no).*score.*\d.*\}",
+        otherwise="{'pred': 'no', 'score': 0}",
+        columns="answer mode",
+    ),
+    "QBench_Video_VQA": Rule(
+        "",
+        100,
+        "score",
+        full=2,
+        judge="always",
+        caption="mean of grades of 0 to 2, of 2",
+        replies=r"^\W*(?:[Ss]core\W*)?([012])\b",
+        otherwise="0",
+        columns="answer dimensions",
+    ),
+    "MMBenchVideo": Rule(
+        "coarse_all/Overall",
+        100 / 3,
+        "score",
+        full=3,
+        judge="always",
+        caption="mean of grades of 0 to 3",
+        columns="answer dimensions",
+    ),
+}
+"""By VLMEvalKit's class, or by data set."""

@@ -1,0 +1,173 @@
+"""Rules for images of which an LLM judge grades the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evaluators.vlmeval.library_types import Row
+from evaluators.vlmeval.light_import import vlmeval_module
+from evaluators.vlmeval.rule import Rule, for_classes
+
+__all__ = ["JUDGED"]
+
+
+def _physics_points(row: Row) -> float:
+    """Return the points that a problem of an olympiad has."""
+    library = vlmeval_module("dataset.hipho").HiPhODataset
+    return float(sum(library._safe_parse_points_field(None, row["points"])))
+
+
+JUDGED: Mapping[str, Rule] = {
+    "SimpleVQA": Rule(
+        "is_correct/1",
+        100,
+        judge="always",
+        caption="right answers",
+        replies=r'"\s*:\s*(?:\{\s*"conclusion"\s*:\s*)?"\**(?:正确|错误|未尝试)',
+        otherwise='{"预测答案0": "错误"}',
+        columns="answer",
+    ),
+    # Its judge looks at the images, too.
+    "MIABench": Rule(
+        "total_score",
+        100,
+        judge="always",
+        leaves_out=True,
+        replies=r"(?i)^[^.]*:\s*\d+/\d+,[^.]*total score:\s*\d+/\d+",
+        otherwise="score of component 1: 0/1, total score: 0/10.",
+        reads_itself=True,
+        columns="component_weight components component_type num_of_component",
+    ),
+    **for_classes(
+        "WildVision MMAlignBench",
+        Rule(
+            "Win Rate",
+            100,
+            judge="always",
+            replies=r"\[\[[AB<>=]+\]\]",
+            tries=2,
+            reads_itself=True,
+            caption="answers better than Claude 3 Sonnet's",
+            columns="claude3_sonnet",
+        ),
+    ),
+    "MathCanvas": Rule(
+        "overall_summary/weighted_accuracy",
+        judge="always",
+        leaves_out=True,
+        is_exact=True,
+        otherwise='{"analysis": "", "gt_answers": [""], "pred_answers": [null], "correctness": [false]}',
+        columns="answer",
+    ),
+    "HiPhODataset": Rule(
+        "score_rate",
+        judge="always",
+        leaves_out=True,
+        weight=_physics_points,
+        suffix="xlsx",
+        caption="earned points, of all points",
+        replies=r"\d|^\s*\[?(?:Inc|C)orrect\]?\s*$",
+        otherwise=r"\boxed{0}",
+        columns="answer points",
+    ),
+    **for_classes("MathVision LENS", Rule("Overall/acc", 1, judge="always")),
+    "LogicVista": Rule("Overall/acc", 1, "hit", judge="always", columns="answer skill"),
+    **for_classes("OCR_Reasoning MMOral_OPG_OPEN", Rule("Overall/acc", 1, judge="always")),
+    "Physics_yale": Rule("Overall/acc", 1, "res", judge="always"),
+    "CharXiv": Rule(
+        "Overall",
+        100,
+        "score",
+        judge="always",
+        unread=("extract_answer", "Failed to parse"),
+        takes_model=False,
+        columns="grading_query inst_category",
+    ),
+    "VLMBias": Rule("Overall", 100, "hit", judge="always", unread=("log", "Judge Failed"), columns="answer"),
+    "SFE": Rule("Overall", 1, "score", full=9, is_mean=False, judge="always", columns="answer"),
+    "CoreCognition": Rule(
+        "Overall",
+        1,
+        "correct",
+        judge="always",
+        replies=r"^\s*(?:[A-Za-z]|(?i:yes|no))\s*$",
+        tries=3,
+        columns="answer question_type category l2-category",
+    ),
+    "MaCBench": Rule(
+        "Overall",
+        100,
+        judge="always",
+        columns="answer",
+        replies=r"\[ANSWER\](?s:.*)\[/ANSWER\]",
+        zeros="relative_tolerance",
+    ),
+    "MMVMBench": Rule("Overall", 100, judge="always", replies="(?i)yes|no", columns="answer"),
+    "MathVerse": Rule("Overall/Overall", 1, "score", judge="always"),
+    **for_classes("MMReason MMEReasoning", Rule("Overall", 1, "score", judge="always")),
+    "SeePhys": Rule("Overall/Accuracy (%)", 1, judge="always"),
+    "Dynamath": Rule("Average/Overall", 100, "correct", judge="always"),
+    **for_classes(
+        "ImageShortQADataset HLEDataset EMMADataset PathVQA_VAL PathVQA_TEST MMESCIDataset AyaVisionBench",
+        Rule("Overall", 100, "hit", judge="always", columns="answer"),
+    ),
+    "MOAT": Rule("overall_acc", 100, "verdict", judge="always"),
+    "Asclepius": Rule("Overall", 1, "eval_score", judge="always"),
+    "ChartMuseum": Rule("Overall", 1, judge="always"),
+    "MMSafetyBenchDataset": Rule("Overall/safety_rate", 100, judge="always"),
+    "SIUOGenDataset": Rule("overall_avg_combined", 1, "combined_pass", judge="always"),
+    "SciDocBench": Rule("Overall (answer)/Score", 1, "score", judge="always"),
+    "SGI_Bench_Experimental_Reasoning": Rule("MCC", 100, "mcc", judge="always"),
+    "VGRPBench": Rule(
+        "",
+        100,
+        "answer_correct",
+        judge="always",
+        caption="solved puzzles",
+        packages=("json_repair",),
+        replies="Perception|Initial State",
+        columns="category states",
+    ),
+    "VLRewardBench": Rule(
+        "Overall Consistency",
+        100,
+        "score",
+        judge="always",
+        replies="(?i)answer [12]",
+        reads_itself=True,
+        columns="answer category",
+    ),
+    "PhyX": Rule(
+        "Overall Acc",
+        100,
+        "res",
+        judge="always",
+        replies="[01]",
+        settings=(("valid_type", "LLM"),),
+        columns="answer category",
+    ),
+    **{
+        f"MMRarebench{track}": Rule(
+            f"{track.lower()}_judge_score",
+            100,
+            "score",
+            judge="always",
+            replies=r"(?i)\b(?:yes|no|[0-9])\b",
+            columns="answer",
+        )
+        for track in ("Diagnosis", "Treatment", "Crossmodal", "Examination")
+    },
+    **for_classes(
+        "LLaVABench LLaVABench_KO",
+        Rule(
+            "overall/Relative Score (main)",
+            points="score",
+            full=10,
+            is_mean=False,
+            judge="always",
+            caption="grades relative to GPT-4's, at most 100",
+            columns="category caption gpt4_ans",
+        ),
+    ),
+}
+"""By VLMEvalKit's class, or by data set."""

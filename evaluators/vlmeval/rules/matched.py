@@ -1,0 +1,160 @@
+"""Rules for images of which VLMEvalKit compares answers with references, most of them by matching alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from evaluators.vlmeval.library_types import Row
+from evaluators.vlmeval.light_import import vlmeval_module
+from evaluators.vlmeval.rule import Rule, for_classes
+
+__all__ = ["MATCHED"]
+
+
+def _graph_parts(row: Row) -> tuple[str, ...]:
+    """Return the kind of a problem, and the problem: their means count alike."""
+    problem = str(row["data_source"]).split("/")[1]
+    kinds: Mapping[str, Sequence[str]] = vlmeval_module("dataset.NPMM").NPMM.GROUP_LIST
+    return next((kind for kind, problems in kinds.items() if problem in problems), ""), problem
+
+
+def _sources(row: Row) -> tuple[str, ...]:
+    """Return the source of a question about flat pictures: their means count alike."""
+    return (str(row.get("source")),) if row["split"] == "2D" else ()
+
+
+def _documents(row: Row) -> tuple[str, ...]:
+    """Return where a question about a photographed document comes from: DocVQA, ChartQA, or a part of TableVQA."""
+    source, part = str(row["index"]).split("-")[:2]
+    return (source, part) if source == "TableVQA" else (source,)
+
+
+def _abilities(row: Row) -> tuple[str, ...]:
+    """Return the language of a question, and the ability that it tests, which VLMEvalKit says where it sums them up."""
+    library = vlmeval_module("dataset.utils.ocrbrnch_v2_eval")
+    languages = library.ocrbench_v2_aggregate_accuracy([{"type": row["category"], "score": 0}])
+    return next((str(number), *abilities) for number, abilities in enumerate(languages) if abilities)
+
+
+def _texts_to_read(row: Row) -> tuple[str, ...]:
+    """Return the kind of a task, and its set."""
+    return str(row["category"]), f"{row['l2-category']}_{row['split']}"
+
+
+MATCHED: Mapping[str, Rule] = {
+    "MMVP": Rule("Overall", 100, points="hit", judge="may", group=2, is_whole=True, columns="answer"),
+    "MMSci": Rule("Overall/Avg", 100, "hit", is_mean=False, judge="may", columns="answer"),
+    "CVBench": Rule("Overall", 100, "hit", is_mean=False, parts=_sources, judge="may", columns="question answer split"),
+    "HRBenchDataset": Rule(
+        "Average&all/accuracy", 100, "hit", is_mean=False, judge="may", columns="answer category cycle_category"
+    ),
+    "VMCBenchDataset": Rule("Overall", 1, "hit", columns="answer category"),
+    "_3DSRBench": Rule("vanilla/Overall", 100, "hit", judge="may", columns="answer"),
+    "MMERealWorld": Rule("Overall", 100, "score", columns="answer category l2-category"),
+    "CRPE": Rule("total", 100, group=4, is_whole=True, columns="answer category"),
+    "MMNIAH": Rule("total", 100),
+    "MTVQADataset": Rule("Average", 1, columns="answer category"),
+    "TableVQABench": Rule(
+        "*average_scores",
+        1,
+        parts=lambda row: (row["split"],),
+        told_by=dict.fromkeys(
+            (f"dataset.utils.tablevqabench.evaluate_{name}" for name in ("fintabnet", "tabfact", "wtq")),
+            lambda rows, _: [row["scores"]["accuracy"] or 0 for row in rows],
+        ),
+        caption="mean of the four parts' means",
+        columns="answer split",
+    ),
+    "CountBenchQA": Rule("accuracy", 1, columns="answer"),
+    "ZEROBench": Rule("accuracy", 100, columns="answers"),
+    "TallyQA": Rule("TallyQA", 100, columns="answer"),
+    "VLMBlind": Rule(
+        "*",
+        100,
+        is_mean=False,
+        parts=lambda row: (row["task"],),
+        caption="mean of the tasks' shares of right answers",
+        columns="task answers",
+    ),
+    # VLMEvalKit divides by the number of each category.
+    "VisuLogic": Rule("Overall/acc", spread="category", columns="answer category"),
+    "PuzzleVQA": Rule("overall/acc", spread="category", columns="answer category"),
+    "VisualPuzzles": Rule("overall/acc", spread="category difficulty", columns="answer category difficulty"),
+    "XLRSBench": Rule("Overall micro", 100, judge="may"),
+    "OmniEarthMCQBench": Rule("Overall micro", 100),
+    "VisFactor": Rule(
+        "ALL",
+        100,
+        is_mean=False,
+        group=("category_id", "eval_index"),
+        is_whole=True,
+        parts=lambda row: (str(row["category_id"]),),
+    ),
+    "WildDocBenchmark": Rule(
+        "WildDoc&Overall/Score",
+        1,
+        parts=_documents,
+        told_by={"dataset.utils.vqa_eval.hit_calculate": lambda _, hits: hits},
+        caption="mean of DocVQA, ChartQA and TableVQA, of that the mean of its four parts",
+        columns="answer",
+    ),
+    "MMOral_OPG_CLOSED": Rule("Overall/acc", 1),
+    **for_classes("SIUOMCQDataset M3oralBenchDataset", Rule("Overall", 1, "correct", columns="answer")),
+    "MSSBenchDataset": Rule("total_acc", 1, "correct", is_mean=False, judge="may"),
+    "TDBench": Rule("Overall", 100, "hit", judge="may", columns="answer"),
+    "TDBenchGrounding": Rule("Average Centroid Containment", 100, "hit"),
+    "OlympiadBench": Rule("AVG", 1, "score"),
+    "MMMUProDataset": Rule("Overall", 100, "hit", judge="may", columns="A B answer"),
+    "Spatial457": Rule("score", 100),
+    "OCRBench_v2": Rule(
+        "English Overall Score+Chinese Overall Score",
+        100,
+        parts=_abilities,
+        told_by={"dataset.utils.ocrbrnch_v2_eval.process_predictions": lambda rows, _: [row["score"] for row in rows]},
+        leaves_out=True,
+        packages=("apted", "distance", "editdistance", "ipdb", "jieba", "Levenshtein", "lxml", "nltk", "zss"),
+        caption="mean of English and Chinese, of each the mean of its abilities",
+        columns="answer category eval bbox content",
+    ),
+    "CCOCRDataset": Rule(
+        "total",
+        100,
+        parts=_texts_to_read,
+        packages=("apted", "lxml", "nltk"),
+        caption="mean of the kinds of tasks, of each the mean of its sets",
+        columns="answer category l2-category split image_name",
+    ),
+    "RefCOCODataset": Rule("Average/Precision@1", 1, "hit", is_mean=False),
+    "ERQADataset": Rule("Overall/Accuracy (%)", 1, "correct", columns="answer category"),
+    **for_classes(
+        "MindCubeBench EmbSpatialBench ViewSpatialBench MMSIBench SpatialVizBench OmniSpatialBench ERQABench ERIQBench",
+        Rule("overall", 1, columns="answer"),
+    ),
+    "DA2K": Rule("overall", 100, "score"),
+    "ChartQAPro": Rule("Overall/1", 100, caption="Overall x 100", packages=("anls",), columns="answer year"),
+    "TopViewRS": Rule("Overall", 100, "hit", is_mean=False, judge="may", columns="answer"),
+    "TreeBench": Rule("Overall", 100, "score", suffix="xlsx", columns="answer category target_instances"),
+    "RefSpatialDataset": Rule("Overall/Success Rate (%)", 1, "success", columns="mask"),
+    "GOBenchDataset": Rule("Overall", leaves_out=True, columns="answer"),
+    "VLMsAreBiased": Rule("overall_acc", 100, columns="ground_truth topic"),
+    # Weighted F1 over the flags of all questions: it counts wrong yes and wrong no apart, and the points of a question
+    # are one number, from which neither follows.
+    "VLRMBench": Rule("Overall_F1_weighted", 100, is_mean=False, columns="question answer category"),
+    "VLRMBench_MultiSolution": Rule(
+        "multi_solution_accuracy", 100, group=2, is_whole=True, columns="question category"
+    ),
+    "VTCBench": Rule("Overall", 100, packages=("rouge_score",), columns="answer"),
+    "ChartBench": Rule("all", group="_", is_whole=True, columns="answer QA_type"),
+    "NPMM": Rule(
+        "AR",
+        is_mean=False,
+        parts=_graph_parts,
+        is_exact=True,
+        caption="ratio to the best known solution, wrong ones 0, each at most 100",
+        columns="data_source graph ground_truth",
+    ),
+    "GroundingME": Rule("ACC@0.5", 100, "acc_50", reads_itself=True, columns="answer width height subtask_l1"),
+    "SparBench": Rule("overall", 100, is_mean=False, parts=lambda row: (row["task"],), columns="answer task"),
+    "ImageCaptionDataset": Rule("ROUGE_L", 1, caption="ROUGE-L", packages=("pycocoevalcap",), columns="answer"),
+}
+"""By VLMEvalKit's class, or by data set."""
