@@ -10,13 +10,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from evaluators.vlmeval.benchmarks import BENCHMARKS, CHOICE, CHOICES, OPEN, YES_NO, VLMEvalBenchmark
-from evaluators.vlmeval.library_index import (
-    DataSetClass,
-    classes_in,
-    collections,
-    film_settings,
-    module_of,
-)
+from evaluators.vlmeval.film_catalog import films
+from evaluators.vlmeval.library_index import DataSetClass, classes_in, collections, film_settings
 from evaluators.vlmeval.library_source import missing_packages
 from evaluators.vlmeval.metrics import METRICS
 from evaluators.vlmeval.refusals import REFUSED
@@ -33,29 +28,6 @@ CIRCULAR_NAMES = ("mmbench", "ccbench", "circular", "mmcr")
 OWN_REPORTS = ("MMVP", "MMSci")
 """Multiple choice data sets, by the start of their names, that VLMEvalKit reports by a table of their own."""
 KINDS = {"MCQ": CHOICE, "Y/N": YES_NO, "Caption": "captions"}
-FILM_KINDS = {
-    "TempCompass_MCQ": CHOICE,
-    "TempCompass_YorN": YES_NO,
-    "TempCompass_Captioning": "captions",
-    "VideoMME": CHOICE,
-    "MMBenchVideo": OPEN,
-    "VideoTT": CHOICE,
-    "Video_Holmes": CHOICE,
-    "WorldSense": CHOICE,
-    "MLVU_MCQ": CHOICE,
-    "MLVU_OpenEnded": OPEN,
-    "QBench_Video_MCQ": CHOICE,
-    "QBench_Video_VQA": OPEN,
-    "VideoMMEv2": CHOICE,
-    "MVUEval": CHOICE,
-    "MovieChat1k": OPEN,
-}
-PARTS_OF_FILMS = (
-    *("TempCompass_MCQ", "TempCompass_YorN", "TempCompass_Captioning"),
-    *("MLVU_MCQ", "MLVU_OpenEnded", "QBench_Video_MCQ", "QBench_Video_VQA", "MovieChat1k"),
-)
-"""Data sets of which VLMEvalKit has names for numbers of frames only all together; so are their classes called."""
-DEFAULT_FRAMES = 8
 OTHER_WAYS = (
     "films are shown here as a number of frames, and by no other setting: no rate, subtitles, sound, size, prompt"
 )
@@ -84,8 +56,8 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
         return BENCHMARKS[name]
     if (short := next((entry for entry in BENCHMARKS.values() if entry.data_set == name), None)) is not None:
         return short
-    if (films := _films().get(name)) is not None:
-        return films
+    if (entry := films().get(name)) is not None:
+        return entry
     if (data_set := find_data_set(name)) is not None:
         return _entry(name, data_set)
     if (reason := _refused_names().get(name)) is not None:
@@ -97,14 +69,14 @@ def known_benchmark(benchmark: Benchmark) -> VLMEvalBenchmark:
 def near_data_sets(name: str) -> list[str]:
     """Return the name of a data set that is nearest to one that there is not; nothing where none is near."""
     of_classes = (row for owner in _classes() for row in _names_if_any(owner) or ())
-    known = (*_films(), *_refused_names(), *of_classes)
+    known = (*films(), *_refused_names(), *of_classes)
     # Of two names that differ in case alone, MMBench and mmbench, the short one is told.
     return near_names(name, [*BENCHMARKS, *(each for each in known if each.lower() not in BENCHMARKS)], cutoff=0.7)
 
 
 def is_data_set(name: str) -> bool:
     """Whether VLMEvalKit has a data set of that name."""
-    return name in _films() or find_data_set(name) is not None or name in _refused_names()
+    return name in films() or find_data_set(name) is not None or name in _refused_names()
 
 
 @cache
@@ -124,7 +96,7 @@ def _names_if_any(owner: DataSetClass) -> frozenset[str] | None:
 
 def all_data_sets() -> Iterator[tuple[str, BenchmarkInfo, str]]:
     """Yield every data set of VLMEvalKit's with what is known of it, and why it can't be scored here, if so."""
-    yield from ((name, entry.info, "") for name, entry in _films().items())
+    yield from ((name, entry.info, "") for name, entry in films().items())
     seen = {entry.data_set for entry in BENCHMARKS.values()}
     for owner in _classes():
         try:
@@ -152,41 +124,11 @@ def _refused_names() -> Mapping[str, str]:
     for setting in film_settings():
         why = REFUSED.get(setting.class_name, OTHER_WAYS)
         for name in (setting.name, setting.data_set):
-            if name not in _films():
+            if name not in films():
                 names[name] = why
     classes = {setting.class_name for setting in film_settings()}
     unnamed = [owner.name for owner in classes_in("VIDEO_DATASET") if owner.name not in classes]
     return names | {name: REFUSED[name] for name in unnamed if name in REFUSED}
-
-
-@cache
-def _films() -> dict[str, VLMEvalBenchmark]:
-    """Return the data sets of films, by VLMEvalKit's names for numbers of frames; without a number, with a default."""
-    settings = [
-        (setting.name, setting.class_name, setting.data_set, setting.frames)
-        for setting in film_settings()
-        if setting.class_name in FILM_KINDS and setting.frames
-    ]
-    named = [(f"{name}_{frames}frame", name, name, frames) for name in PARTS_OF_FILMS for frames in (8, 64)]
-    films = {}
-    for name, class_name, data_set, frames in (*settings, *named):
-        for each, count in ((name, frames), (data_set, DEFAULT_FRAMES)):
-            films[each] = _film_entry(each, data_set, DataSetClass(class_name, module_of(class_name)), count)
-    return films
-
-
-def _film_entry(name: str, data_set: str, owner: DataSetClass, frames: int) -> VLMEvalBenchmark:
-    rule = RULES[owner.name]
-    info = BenchmarkInfo(
-        f"films, {frames} frames",
-        data_set,
-        None,
-        rule.description,
-        judge=rule.judge == "always",
-        kind=FILM_KINDS[owner.name],
-    )
-    columns = tuple(rule.columns.split())
-    return VLMEvalBenchmark(name, info, owner.module, owner.name, columns, "evaluate", rule=rule, frames=frames)
 
 
 def _entry(name: str, owner: DataSetClass) -> VLMEvalBenchmark:

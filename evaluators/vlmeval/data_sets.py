@@ -26,7 +26,14 @@ from typing import Any
 from evaluators.answering.file_digest import file_digest
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_checks import CIRCLE, column_faults, index_faults, refuse_faults, row_faults, table_faults
-from evaluators.vlmeval.films import SEVERAL, Film, FilmFolder, film_hooks
+from evaluators.vlmeval.films import (
+    Film,
+    FilmFolder,
+    film_hooks,
+    films_column,
+    frame_indices_with_ends,
+    vlmeval_frame_indices,
+)
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
 from evaluators.vlmeval.question_groups import grouped_ids
@@ -144,13 +151,14 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
 
 def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, base: type[DataSet]) -> DataSet:
     folder = FilmFolder(path.parent)
-    hooks = film_hooks(base, folder, path, lambda film: images.frame_paths(film, benchmark.frames))
+    with_ends = benchmark.rule is not None and benchmark.rule.shows_ends
+    hooks = film_hooks(base, folder, path, lambda film: images.frame_paths(film, benchmark.frames, with_ends=with_ends))
     frame = _read(path)
     refuse_faults(
         benchmark, path, column_faults(benchmark, frame) or folder.faults(frame, getattr(base, "_vid_str", str))
     )
-    if "video" not in frame:  # one class asks for a column that its own table lacks
-        frame["video"] = frame[SEVERAL]
+    if "video" not in frame:  # two classes ask for a column that their own tables lack
+        frame["video"] = frame[films_column(frame)]
     rows = [str(index) for index in frame.get("index", range(len(frame)))]
     refuse_faults(benchmark, path, index_faults(benchmark, rows))
     # Its folder of frames and its complaint about a library that reads films are not wanted.
@@ -238,13 +246,14 @@ class ImageFiles:
         is_text = part["type"] == "image" and part["value"].startswith(IMAGE_IN_TEXT)
         return {**part, "value": self._path(part["value"].partition(",")[2])} if is_text else part
 
-    def frame_paths(self, film: Path, count: int) -> list[str]:
+    def frame_paths(self, film: Path, count: int, *, with_ends: bool = False) -> list[str]:
         """Return where so many frames of a film will be; they are named by the film's content."""
-        name = f"{file_digest(film)[:24]}-{count}"
+        name = f"{file_digest(film)[:24]}-{count}{'-ends' * with_ends}"
+        choose = frame_indices_with_ends if with_ends else vlmeval_frame_indices
         paths = tuple(str(self.directory / f"{name}-{number}.png") for number in range(1, count + 1))
         if paths[0] not in self._films:
             self._films.add(paths[0])
-            self._unwritten |= dict.fromkeys(paths, Film(film, paths))
+            self._unwritten |= dict.fromkeys(paths, Film(film, paths, choose))
         return [*paths]
 
     def start_writing(self, prompts: Iterable[Prompt]) -> Callable[[], None]:

@@ -1,6 +1,7 @@
 """Data sets of films: a folder of the data set's name with its table and the films, of which frames are shown.
 
-Which frames, and how many, is VLMEvalKit's: frame floor(i F / (N + 1)) of F, for i = 1 ... N.
+Which frames, and how many, is VLMEvalKit's: frame floor(i F / (N + 1)) of F, for i = 1 ... N; by some of its classes
+frame floor(i (F - 1) / (N - 1)), for i = 0 ... N - 1.
 """
 
 from __future__ import annotations
@@ -16,21 +17,32 @@ from typing import Any
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from soup.errors import EvaluatorError
 
-__all__ = ["FILM_SUFFIXES", "SEVERAL", "Film", "FilmFolder", "film_hooks"]
+__all__ = [
+    "FILM_SUFFIXES",
+    "SEVERAL",
+    "Film",
+    "FilmFolder",
+    "film_hooks",
+    "frame_indices_with_ends",
+    "vlmeval_frame_indices",
+]
 
 FILM_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif")
 SEVERAL = "video_paths"
 """The column of films, divided by semicolons, where a question shows several."""
+PATH = "video_path"
+"""The column of films where one class has no other, until it has made one of it that is right for its own folder."""
 UNTIMED = {"fps": 1.0, "n_frames": 1}
 """What stands for a film's times, which some classes look at but do not use unless there are subtitles."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """A film, and the files that its frames become."""
+    """A film, the files that its frames become, and what chooses them, by how many there are and are shown."""
 
     file: Path
     frames: tuple[str, ...]
+    choose: Callable[[int, int], list[int]]
 
     def write(self) -> None:
         """Decode the frames and write those that are not there.
@@ -42,7 +54,7 @@ class Film:
         from soup.errors import FinetuneError
 
         try:
-            pictures = frames_of(self.file, len(self.frames), choose=vlmeval_frame_indices)
+            pictures = frames_of(self.file, len(self.frames), choose=self.choose)
         except FinetuneError as cause:
             raise EvaluatorError(str(cause)) from cause
         for path, picture in zip(self.frames, pictures, strict=True):
@@ -52,6 +64,13 @@ class Film:
 def vlmeval_frame_indices(total: int, frames: int) -> list[int]:
     """Return which frames VLMEvalKit shows of a film; of a short one some twice."""
     return [int(i * (total / (frames + 1))) for i in range(1, frames + 1)]
+
+
+def frame_indices_with_ends(total: int, frames: int) -> list[int]:
+    """Return which frames VLMEvalKit shows of a film from its first frame to its last; of a short one some twice."""
+    import numpy
+
+    return [int(index) for index in numpy.linspace(0, total - 1, frames, dtype=int)]
 
 
 @dataclass(frozen=True)
@@ -84,8 +103,8 @@ class FilmFolder:
             frame: The table.
             spell: How VLMEvalKit spells the name of a film's file.
         """
-        films = SEVERAL if SEVERAL in frame else "video"
-        if missing := [name for name in (films, "question") if name not in frame]:
+        films = films_column(frame)
+        if missing := [name for name in (films or "video", "question") if name not in frame]:
             yield f"columns expected: video, question; missing: {', '.join(missing)}"
             return
         if not len(frame):
@@ -95,6 +114,11 @@ class FilmFolder:
         for name in dict.fromkeys(map(spell, filter(None, names))):
             if self.find(name) is None:
                 yield f"film {name[:64]!r} is not below {self.root}"
+
+
+def films_column(frame: Frame) -> str | None:
+    """Return the column of a table that names films; None where there is none."""
+    return next((name for name in (SEVERAL, "video", PATH) if name in frame), None)
 
 
 def film_hooks(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+from evaluators.vlmeval.light_import import UNUSED
 from evaluators.vlmeval_version import INSTALL, version
 from soup.errors import EvaluatorError
 
@@ -118,7 +119,7 @@ def _imports(module: str) -> Iterator[str]:
 
 @cache
 def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    return package in UNUSED or importlib.util.find_spec(package) is not None
 
 
 @cache

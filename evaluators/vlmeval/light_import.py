@@ -14,17 +14,19 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from evaluators.vlmeval_version import INSTALL, version
 from soup.errors import EvaluatorError
 
-__all__ = ["python_strings", "vlmeval_module", "with_globals"]
+__all__ = ["UNUSED", "python_strings", "vlmeval_module", "with_globals"]
 
 PARENTS = ("vlmeval", "vlmeval.dataset")
 MISNAMED = {"dataset.smp": "smp", "dataset.smp.log": "smp.log"}
 """Modules that some of VLMEvalKit's import by a name that there is not, so that LLaVABench's metric fails there."""
+UNUSED = ("decord",)
+"""Packages that some modules import and that nothing here uses: films are read by other means."""
 STRINGS_OPTION = "future.infer_string"  # pandas' option
 
 
@@ -84,7 +86,10 @@ def python_strings() -> Iterator[None]:
 
 @contextmanager
 def _bare_parents() -> Iterator[None]:
-    """Register what is missing of the two packages as bare objects; take all back if the import inside fails."""
+    """Register what is missing of the two packages as bare objects; take all back if the import inside fails.
+
+    So are packages that are imported and not used, for as long as the import takes.
+    """
     before = set(sys.modules)
     for name in PARENTS:
         if name not in sys.modules:
@@ -93,6 +98,8 @@ def _bare_parents() -> Iterator[None]:
                 raise EvaluatorError(f"VLMEvalKit's package {name} can't be found: {INSTALL}.")
             # With its spec, so that importlib.reload() makes it the full package for whoever wants that later.
             sys.modules[name] = importlib.util.module_from_spec(spec)
+    absent = [name for name in UNUSED if name not in sys.modules and importlib.util.find_spec(name) is None]
+    sys.modules.update({name: ModuleType(name) for name in absent})
     try:
         yield
     except BaseException:
@@ -100,6 +107,9 @@ def _bare_parents() -> Iterator[None]:
             if name.partition(".")[0] == "vlmeval":
                 del sys.modules[name]
         raise
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 @contextmanager

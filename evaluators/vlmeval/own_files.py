@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
-from evaluators.vlmeval.library_types import DataSet, Frame, Row
+from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import PointsOf, Rule
 from evaluators.vlmeval.stand_ins import SerialPool, SilentBar, SilentLogger, SteadyDice
@@ -102,8 +102,9 @@ class OwnFiles:
         module, _, attribute = name.rpartition(".")
         function = getattr(vlmeval_module(module), attribute)
 
-        def call(rows: Sequence[Row], *settings: object) -> Any:
-            result = function(rows, *settings)
+        def call(table: Frame, *settings: object) -> Any:
+            result = function(table, *settings)
+            rows = table.to_dict("records") if hasattr(table, "columns") else table
             indices = [row["index"] for row in rows] if rows and "index" in rows[0] else [*self._rows["index"]]
             self.told.update(zip(indices, map(float, points_of(rows, result)), strict=True))
             return result

@@ -63,15 +63,15 @@ IMAGES: Mapping[str, str] = {
 
 FILMS: Mapping[str, str] = {
     **_all(
-        "MVBench MVBench_MP4 MVTamperBench STIBench",
+        "MVBench MVBench_MP4 MVTamperBench",
         "it shows parts of films, from one second to another, and whole films are read here",
     ),
     "EgoExoBench_MCQ": "a question shows parts of several films, from one second to another",
     **_all("VideoMMMU V2PBench", "its prompts also show image files of the folder that VLMEvalKit downloads"),
-    **_all(
-        "SiteBenchVideo VsiBench VsiSuperRecall VsiSuperCount DSRBench MMSIVideoBench OMTGBench",
-        "it takes frames by a rule of its own, and not a number of frames at equal distances",
-    ),
+    "VsiSuperCount": "its table also holds questions that are asked while a film runs, which VLMEvalKit leaves out",
+    "MMSIVideoBench": "its films are folders of pictures, of which a question shows several parts",
+    "STIBench": "its prompts say how many frames a second are shown, and the rate of a film is not read here",
+    "OMTGBench": "it shows so many frames a second, and a number of frames at equal distances is shown here",
     "LongVideoBench": "VLMEvalKit shows subtitles where it is told to leave them out, and only frames are read here",
     **_all(
         "CGBench_MCQ_Grounding CGBench_MCQ_Grounding_Mini CGBench_OpenEnded CGBench_OpenEnded_Mini CGAVCounting "

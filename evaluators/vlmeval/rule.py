@@ -50,6 +50,7 @@ class Rule:
         reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
         columns: What its table must have beside the index; without some, VLMEvalKit counts all answers as wrong.
         zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
+        shows_ends: Whether the frames of a film that are shown begin with its first and end with its last.
         by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
     """
 
@@ -77,6 +78,7 @@ class Rule:
     otherwise: str = ""
     tries: int = 1
     reads_itself: bool = False
+    shows_ends: bool = False
     by_index: bool = False
     columns: str = ""
     zeros: str = ""

@@ -143,7 +143,9 @@ def total(benchmark: VLMEvalBenchmark, data_set: DataSet, points: Mapping[str, f
         return 100 * math.fsum(points.values()) / len(points)
     questions = question_ids(benchmark, data_set.data)
     with python_strings():
-        return sum_points(data_set.data.drop(columns="image"), [points[question] for question in questions])
+        return sum_points(
+            data_set.data.drop(columns="image", errors="ignore"), [points[question] for question in questions]
+        )
 
 
 def _rounds(rows: list[Row], questions: list[str]) -> Iterator[list[int]]:

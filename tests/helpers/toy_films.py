@@ -60,6 +60,12 @@ def counted(result):
     return 100 * hits / count
 
 
+KINDS_OF_SPACE = [
+    *("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard", "object_rel_distance"),
+    *("route_planning", "obj_appearance_order", "object_abs_distance", "object_size_estimation", "object_counting"),
+    "room_size_estimation",
+]
+
 TOY_FILMS: dict[str, ToyFilms] = {
     "WorldSense": ToyFilms(
         lambda: film_rows(
@@ -89,6 +95,33 @@ TOY_FILMS: dict[str, ToyFilms] = {
         ),
         lambda result: result["overall"]["score"],
     ),
+    "VSI-Bench": ToyFilms(
+        lambda: film_rows(
+            40,
+            question_type=lambda i: KINDS_OF_SPACE[i % 10 if i < 30 else i % 3],
+            candidates=lambda i: repr([f"{letter}. x{i}" for letter in LETTERS]),
+            answer=lambda i: str(i / 4) if (i % 10 if i < 30 else i % 3) in (6, 7, 8, 9) else LETTERS[i % 4],
+        ),
+        lambda result: result["overall"],
+    ),
+    **{
+        name: ToyFilms(
+            lambda: film_rows(
+                video=lambda i: f"film{i % 3}.mp4",
+                options=lambda i: repr([f"{letter}. x{i}" for letter in LETTERS]),
+                candidates=lambda i: repr([f"x{i}", "y", "z", "none"]),
+                question_type=lambda i: "vsr",
+                task_type=lambda i: ["abs_dis", "abs_dir"][i % 2],
+                category=lambda i: ["counting & existence", "movement prediction & navigation"][i % 2],
+            ),
+            lambda result, total=total: result[total],
+        )
+        for name, total in (
+            ("VsiSuperRecall_10mins", "overall"),
+            ("DSRBench", "overall"),
+            ("SiteBenchVideo", "overall_accuracy"),
+        )
+    },
     "MLVU_MCQ": ToyFilms(
         lambda: film_rows(
             answer=lambda i: options(i)[i % 4],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from evaluators.vlmeval.library_types import Row
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import Rule, for_classes
+from evaluators.vlmeval.rules.spatial import HITS
 
 __all__ = ["MATCHED"]
 
@@ -128,7 +129,7 @@ MATCHED: Mapping[str, Rule] = {
     "ERQADataset": Rule("Overall/Accuracy (%)", 1, "correct", columns="answer category"),
     **for_classes(
         "MindCubeBench EmbSpatialBench ViewSpatialBench MMSIBench SpatialVizBench OmniSpatialBench ERQABench ERIQBench",
-        Rule("overall", 1, columns="answer"),
+        Rule("overall", told_by=HITS, columns="answer"),
     ),
     "DA2K": Rule("overall", 100, "score"),
     "ChartQAPro": Rule("Overall/1", 100, caption="Overall x 100", packages=("anls",), columns="answer year"),

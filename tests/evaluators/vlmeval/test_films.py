@@ -146,7 +146,7 @@ def evaluate_plainly(name, rows, answers, directory, monkeypatch, **judge):
             directory / "m.tsv", [{**row, "prediction": p} for row, p in zip(rows, predictions, strict=True)]
         )
         data_set = object.__new__(entry.data_set_class())  # without its way to the films
-        data_set.data = pandas.DataFrame(rows)
+        data_set.data, data_set.duration, data_set.dataset_name = pandas.DataFrame(rows), "", name
         return data_set.evaluate(str(file), **judge)
 
 
@@ -184,14 +184,20 @@ def test_multiple_choice_about_films_is_scored_as_vlmeval_does(settings, tmp_pat
     assert score.value == pytest.approx(100 * hits / count)
 
 
-@pytest.mark.parametrize("kind", ["all right", "half right"])
-@pytest.mark.parametrize("name", TOY_FILMS)
-def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tmp_path, monkeypatch):
-    toy, chance = TOY_FILMS[name], random.Random(name)
+def put_films(tmp_path, name):
+    toy = TOY_FILMS[name]
     rows = toy.rows()
     for number, film in enumerate(toy.files):
         gif(tmp_path / "LMUData" / name / "videos" / f"{film}.gif", 20 + number)
     write_tsv(tmp_path / "LMUData" / name / f"{name}.tsv", rows)
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["all right", "half right"])
+@pytest.mark.parametrize("name", TOY_FILMS)
+def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tmp_path, monkeypatch):
+    toy, chance = TOY_FILMS[name], random.Random(name)
+    rows = put_films(tmp_path, name)
     given = [toy.right(row) for row in rows]
     if kind == "half right":
         given = [text if chance.random() < 0.5 else chance.choice([*BITS, chance.choice(given)]) for text in given]
@@ -205,7 +211,7 @@ def test_films_are_scored_as_vlmevals_own_evaluate_does(name, kind, settings, tm
     theirs = toy.total(evaluate_plainly(name, rows, answers, tmp_path / "o", monkeypatch, model=judge))
     assert score.value == pytest.approx(theirs, abs=0.51 if name == "MovieChat1k" else 0.051)  # they round
     assert score.n == len(rows) // (4 if name == "Video-MME-v2" else 1)  # of which four are one question
-    assert score.value == pytest.approx(100 * sum(score.questions.values()) / score.n)
+    assert score.value == pytest.approx(VLMEval(judged).total(of(name), score.questions))
     if kind == "all right" and not known_benchmark(of(name)).needs_judge:
         assert score.value == 100
 
@@ -247,6 +253,34 @@ def test_the_frames_are_those_that_vlmeval_shows(settings, tmp_path):
     seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
     # By VLMEvalKit's rule: frame int(i * F / 9) of F, i = 1 ... 8.
     assert seen == {tuple(int(i * (total / 9)) for i in range(1, 9)) for total in (20, 21, 22)}
+
+
+@pytest.mark.parametrize("name", ["VSI-Bench_16frame", "VsiSuperRecall_10mins_16frame", "DSRBench_30frame"])
+def test_some_classes_show_a_film_from_its_first_frame_to_its_last(name, settings, tmp_path):
+    data_set, count = known_benchmark(of(name)).data_set, known_benchmark(of(name)).frames
+    rows = put_films(tmp_path, data_set)
+    VLMEval(settings).evaluate(scripted(tmp_path, {str(row["index"]): "A" for row in rows}), of(name))
+    seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
+    # By VLMEvalKit's rule: numpy.linspace(0, F - 1, N, dtype=int).
+    assert seen == {tuple(int(i * (total - 1) / (count - 1)) for i in range(count)) for total in (20, 21, 22)}
+
+
+def test_levels_that_count_as_one_kind_do_so_where_one_of_them_is_not_asked(settings, tmp_path):
+    rows, harness = put_films(tmp_path, "VSI-Bench"), VLMEval(settings)
+    answers = {str(row["index"]): row["answer"] if i % 4 else "none" for i, row in enumerate(rows)}
+    candidate, benchmark = scripted(tmp_path, answers), of("VSI-Bench")
+    points = harness.evaluate(candidate, benchmark).questions
+
+    def of_kind(kind):
+        return [str(row["index"]) for row in rows if row["question_type"] == kind]
+
+    kinds = [of_kind(f"object_rel_direction_{level}") for level in ("easy", "hard")] + [of_kind("object_counting")]
+    score = harness.evaluate(
+        candidate, replace(benchmark, only=frozenset(question for kind in kinds for question in kind))
+    )
+    easy, hard, counting = (100 * sum(map(points.get, kind)) / len(kind) for kind in kinds)
+    assert len({easy, hard, counting}) == 3
+    assert score.value == pytest.approx(((easy + hard) / 2 + counting) / 2)
 
 
 def test_each_frame_of_a_film_is_one_tile_as_in_training_and_other_images_are_cut(tmp_path, monkeypatch):
