@@ -50,6 +50,12 @@ _NO_WEIGHTS = (
 _FACTS = ("lora_alpha", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out")
 """The keys that decide, beside the tensors, what the adapter adds to its base."""
 
+_KINDS: dict[str, tuple[type, str]] = {  # what PEFT takes under the keys that decide
+    **dict.fromkeys(("alpha_pattern", "rank_pattern"), (dict, "an object, from modules to numbers")),
+    **dict.fromkeys(("use_rslora", "use_dora", "fan_in_fan_out", "ensure_weight_tying"), (bool, "true or false")),
+    **dict.fromkeys(("modules_to_save", "target_parameters"), (list, "a list of names")),
+}
+
 
 class Adapter(Checkpoint):
     """A directory with `adapter_config.json` and `adapter_model.safetensors`; its tensors are the factors.
@@ -111,11 +117,14 @@ class Adapter(Checkpoint):
             rank: The rank of its factors.
 
         Raises:
-            CheckpointError: The config's `lora_alpha` is no number.
+            CheckpointError: The config's alpha is no number.
         """
         alpha = self._of_module("alpha_pattern", module, self.settings.get("lora_alpha", 8))
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise CheckpointError(f"{self.path / ADAPTER_CONFIG}: lora_alpha: expected a number, found {alpha!r:.80}.")
+            raise CheckpointError(
+                f"{self.path / ADAPTER_CONFIG}: lora_alpha or alpha_pattern: expected a number for {module}, found "
+                f"{alpha!r:.80}."
+            )
         stated = self._of_module("rank_pattern", module, self.settings.get("r"))
         if type(stated) is int and stated != rank:
             self.other_ranks.setdefault(f"rank {rank} where {ADAPTER_CONFIG} says {stated}", module)
@@ -179,6 +188,15 @@ def _refuse_unsupported(adapter: Adapter) -> None:
     kind = settings.get("peft_type")
     why = [f"peft_type {kind}, not LORA"] if kind != "LORA" else []
     why += [f"{key}: {text}" for key, text in _REFUSED.items() if settings.get(key)]
+    if ill := [
+        f"{key}: expected {text}, found {settings[key]!r:.80}"
+        for key, (expected, text) in _KINDS.items()
+        if settings.get(key) is not None and type(settings[key]) is not expected
+    ]:
+        raise CheckpointError(
+            f"{adapter.path / ADAPTER_CONFIG}: values that PEFT never writes:\n{bullet_list(ill)}\nCorrect them: they "
+            "decide what the adapter adds to its base."
+        )
     start = settings.get("init_lora_weights", True)
     if start not in _PLAIN_STARTS:
         why.append(

@@ -65,12 +65,16 @@ def print_distances(distances: PoolDistances) -> None:
     rows = []
     for row in distances.ingredients:
         name, cosine = row.nearest or ("", None)
-        shares = [f"{row.by_component[component]:.4f}" for component in components]
+        shares = [_share(row.by_component[component]) for component in components]
         nearest = [name, "" if cosine is None else f"{cosine:.3f}"]
-        rows.append([row.name, f"{row.norm:.4f}", *shares, f"{row.moved:.1%}", *nearest, row.verdict])
+        rows.append([row.name, _share(row.norm), *shares, f"{row.moved:.1%}", *nearest, row.verdict])
     print_rows(head, rows, right=[*range(1, len(components) + 3), len(components) + 4])
     if distances.frozen:
         print_line(f"frozen in all: {', '.join(distances.frozen)}")
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.4f}"
 
 
 def print_moves(moves: Moves, most: int) -> None:
@@ -80,7 +84,7 @@ def print_moves(moves: Moves, most: int) -> None:
         rows = [
             [
                 part.component if part.block is None else f"{part.component} {part.block} of {part.blocks}",
-                f"{part.norm:.4f}",
+                _share(part.norm),
                 f"{part.tensors_moved:,} of {part.tensors:,}",
                 f"{part.moved:.1%}",
             ]

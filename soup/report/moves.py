@@ -14,6 +14,7 @@ from soup.hf.places import COMPONENTS, Place, places_of
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.report.delta_pass import Deltas, read_deltas
+from soup.report.pool_distances import share_of
 from soup.support.pictures import Picture, Target, draw, draw_figure
 from soup.support.text import bullet_list, printable
 
@@ -28,7 +29,7 @@ class Move:
         component: `all`, or the component.
         block: The index of a block of it; None: all of it, or what is outside of blocks.
         blocks: How many blocks its stack has; 0: the row is of the whole component.
-        norm: The length of the delta as a share of the base's, within this part.
+        norm: The length of the delta as a share of the base's, here; None where the base is 0 and it is not.
         tensors: How many floating tensors it has.
         tensors_moved: In how many of them an element differs.
         moved: The share of elements that differ.
@@ -37,7 +38,7 @@ class Move:
     component: str
     block: int | None
     blocks: int
-    norm: float
+    norm: float | None
     tensors: int
     tensors_moved: int
     moved: float
@@ -78,7 +79,9 @@ class Moves:
         stacks = dict.fromkeys((row.component, row.blocks) for row in self.blocks)
         with draw_figure(target, 10, 4) as figure:
             whole, depth = figure.subplots(1, 2, sharey=True, width_ratios=[1, 2])
-            whole.bar([row.component for row in self.components], [row.norm for row in self.components], color="0.6")
+            whole.bar(
+                [row.component for row in self.components], [row.norm or 0.0 for row in self.components], color="0.6"
+            )
             whole.tick_params("x", rotation=45)
             whole.set_ylabel("|delta| / |base|")
             whole.set_title(f"where {printable(self.checkpoint)} moved")
@@ -86,7 +89,11 @@ class Moves:
                 rows = [row for row in self.blocks if (row.component, row.blocks) == (component, blocks)]
                 label = f"{component}, {blocks} blocks"
                 depth.plot(
-                    [row.block for row in rows], [row.norm for row in rows], marker="o", markersize=3, label=label
+                    [row.block for row in rows],
+                    [math.nan if row.norm is None else row.norm for row in rows],
+                    marker="o",
+                    markersize=3,
+                    label=label,
                 )
             depth.xaxis.get_major_locator().set_params(integer=True)
             depth.set_xlabel("block, from 0")
@@ -166,7 +173,7 @@ def _move(component: str, block: int | None, blocks: int, sums: Iterable[_Sum]) 
         component,
         block,
         blocks,
-        math.sqrt(delta / base) if base > 0 else 0.0,
+        share_of(delta, base),
         len(rows),
         sum(row.moved > 0 for row in rows),
         sum(row.moved for row in rows) / max(elements, 1),

@@ -29,7 +29,7 @@ from soup.merging.template import RecipeTemplate
 from soup.report.delta_pass import read_deltas
 from soup.report.pool_distances import PoolDistances
 from soup.support.atomic_files import write_atomic
-from soup.support.options import refuse_wrong_type
+from soup.support.options import option_name, refuse_wrong_type
 from soup.support.pictures import Picture, draw
 from soup.support.text import bullet_list, pluralize
 
@@ -122,9 +122,14 @@ class PoolReport:
         from soup.report.pool_picture import draw_pool
 
         distances = self.distances
+        where = path or "plot"
         if distances is None:
-            where = path or "plot"
             raise OutputError(f"{where}: no distances were taken that could be drawn: tensors or dtypes do not match.")
+        if distances.distances is None:
+            raise OutputError(
+                f"{where}: every element of the {distances.reference} is 0, and no distance is a share of that: there "
+                f"is nothing to draw. Leave {option_name('plot')} out, or pass the models' base."
+            )
         return draw(lambda target: draw_pool(distances, target), path)
 
     def keep(self, run_dir: str | Path) -> None:

@@ -17,7 +17,7 @@ from soup.hf.places import COMPONENTS, component_kind
 from soup.report.pool_measure import TensorSums
 from soup.support.options import option_name
 
-__all__ = ["IngredientDistances", "PoolDistances"]
+__all__ = ["IngredientDistances", "PoolDistances", "share_of"]
 
 OTHER_BASE = 0.5
 """A delta larger than this share of the base's norm: fine-tunes move a model by some percent, other models by 140 %."""
@@ -33,17 +33,17 @@ class IngredientDistances:
 
     Args:
         name: Its name.
-        norm: The length of its delta as a share of the base's.
+        norm: The length of its delta as a share of the base's; None where the base is 0 and it is not.
         moved: The share of elements that differ from the base.
-        by_component: The length of its delta in each component, as a share of the base's there.
+        by_component: The same in each component.
         nearest: The ingredient whose delta points most like its own, and the cosine of both; None where nothing moved.
         verdict: fits, or what is wrong, with the threshold.
     """
 
     name: str
-    norm: float
+    norm: float | None
     moved: float
-    by_component: Mapping[str, float]
+    by_component: Mapping[str, float | None]
     nearest: tuple[str, float] | None
     verdict: str
 
@@ -56,14 +56,14 @@ class PoolDistances:
         reference: `base`, or `mean` where no base is known.
         ingredients: One for each.
         cosines: Of each pair's deltas, [k, k], for the whole and for each component.
-        distances: Of each pair, as a share of the base's norm, [k, k].
+        distances: Of each pair, as a share of the base's norm, [k, k]; None where the base is 0 and a model is not.
         frozen: Components in which no ingredient differs from the base.
     """
 
     reference: str
     ingredients: tuple[IngredientDistances, ...]
     cosines: Mapping[str, list[list[float]]]
-    distances: list[list[float]]
+    distances: list[list[float]] | None
     frozen: tuple[str, ...]
 
     def as_json(self) -> dict[str, object]:
@@ -120,6 +120,18 @@ class PoolDistances:
         return cls(reference, rows, cosines, total.distances(), frozen)
 
 
+def share_of(squares: float, center: float) -> float | None:
+    """Return a length as a share of another, of the squares of both; None where the other is 0 and it is not.
+
+    Args:
+        squares: Of the length; what rounding leaves below 0 is 0.
+        center: The square of the other.
+    """
+    if center > 0:
+        return math.sqrt(max(squares, 0.0) / center)
+    return None if squares > 0 else 0.0
+
+
 class _Gram(NamedTuple):
     """The squared norm of what deltas are taken from, and their dot products [k, k]."""
 
@@ -147,9 +159,9 @@ class _Gram(NamedTuple):
         """The lengths of the deltas."""
         return [math.sqrt(max(row[index], 0.0)) for index, row in enumerate(self.products)]
 
-    def share(self, index: int) -> float:
-        """Return the length of a delta as a share of the base's."""
-        return self.norms[index] / math.sqrt(self.center) if self.center > 0 else 0.0
+    def share(self, index: int) -> float | None:
+        """Return the length of a delta as a share of the base's; None where the base is 0 and the delta is not."""
+        return share_of(self.products[index][index], self.center)
 
     def cosines(self) -> list[list[float]]:
         """Return the cosine of each pair's deltas, 0 where there is none."""
@@ -167,8 +179,10 @@ class _Gram(NamedTuple):
         ]
         return (max(others)[1], max(others)[0]) if others else None
 
-    def distances(self) -> list[list[float]]:
-        """Return the distance of each pair, as a share of the base's norm."""
+    def distances(self) -> list[list[float]] | None:
+        """Return the distance of each pair, as a share of the base's norm; None where that is 0 and a delta is not."""
+        if self.moved and not self.center > 0:
+            return None
         squares = [row[index] for index, row in enumerate(self.products)]
         scale = math.sqrt(self.center) if self.center > 0 else 1.0
         return [
@@ -186,7 +200,9 @@ def _verdict(gram: _Gram, digests: Mapping[str, str], index: int, reference: str
         return "untrained: it is the base, in every element"
     if (first := contents.index(contents[index])) < index:
         return f"a duplicate of {names[first]}"
-    if (share := gram.share(index)) > OTHER_BASE:
+    if (share := gram.share(index)) is None:
+        return f"not from this {reference}, every element of which is 0: |delta| is no share of its norm"
+    if share > OTHER_BASE:
         return f"not from this {reference}: |delta| is {share:.2f} of its norm, more than {OTHER_BASE:g}"
     others = [norm for other, norm in enumerate(gram.norms) if other != index]
     if len(others) >= LEAST_FOR_FAR - 1 and (median := statistics.median(others)) > 0 and distance > FAR * median:

@@ -32,16 +32,18 @@ def draw_pool(distances: PoolDistances, target: Target) -> None:
         OutputError: another suffix, or no matplotlib.
     """
     names = [short_label(row.name, LONGEST_LABEL) for row in distances.ingredients]
-    order = cluster_order(distances.distances)
+    matrix = distances.distances
+    assert matrix is not None, "a base of zeros is refused before"
+    order = cluster_order(matrix)
     side = min(14.0, 3.6 + 0.26 * len(names))
     with draw_figure(target, 3 * side, side) as figure:
         cosines, between, plane = figure.subplots(1, 3)
         _draw_matrix(cosines, distances.cosines["all"], names, order, "RdBu_r", (-1.0, 1.0))
         cosines.set_title("cosine of deltas")
-        largest = max(map(max, distances.distances)) or 1.0
-        _draw_matrix(between, distances.distances, names, order, "viridis_r", (0.0, largest))
+        largest = max(map(max, matrix)) or 1.0
+        _draw_matrix(between, matrix, names, order, "viridis_r", (0.0, largest))
         between.set_title(f"distance / |{distances.reference}|")
-        _draw_plane(plane, distances, names)
+        _draw_plane(plane, distances, matrix, names)
 
 
 def _draw_matrix(
@@ -61,9 +63,9 @@ def _draw_matrix(
                 axes.text(x, y, shown, ha="center", va="center", color=color, fontsize=7)
 
 
-def _draw_plane(axes: Axes, distances: PoolDistances, names: Sequence[str]) -> None:
-    norms = [row.norm for row in distances.ingredients]
-    rows = [[0.0, *norms], *([norm, *row] for norm, row in zip(norms, distances.distances, strict=True))]
+def _draw_plane(axes: Axes, distances: PoolDistances, matrix: Matrix, names: Sequence[str]) -> None:
+    norms = [row.norm or 0.0 for row in distances.ingredients]
+    rows = [[0.0, *norms], *([norm, *row] for norm, row in zip(norms, matrix, strict=True))]
     points, share = map_to_plane(rows)
     groups: dict[tuple[float, float], list[str]] = {}
     spread = max(abs(value) for point in points for value in point) or 1.0

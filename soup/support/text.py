@@ -133,13 +133,16 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Escape a name for the text or a table of a Markdown page: it may hold no other cell, link, tag, or line."""
-    return re.sub(r"([\\`|<\[\]])", r"\\\1", printable(text))
+    """Escape a name for the text or a table of a Markdown page, which then shows it as it is."""
+    return re.sub(r"([\\`|<\[\]*~&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", printable(text))
 
 
 def markdown_code(text: str) -> str:
-    """Format a name as code on a Markdown page."""
-    return f"`{printable(text).replace('`', '')}`"
+    """Format a name as code on a Markdown page: between more backticks than it has in a row."""
+    shown = printable(text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    space = " " if shown.strip() and (shown[0] in " `" or shown[-1] in " `") else ""  # which Markdown takes off again
+    return f"{fence}{space}{shown}{space}{fence}"
 
 
 def _escape(character: str) -> str:

@@ -47,7 +47,21 @@ def test_an_adapter_without_tensors_is_refused(tmp_path):
 
 @pytest.mark.parametrize("alpha", [float("nan"), float("inf"), "16", True, None])
 def test_an_alpha_that_is_no_number_is_refused(tmp_path, alpha):
-    assert f"lora_alpha: expected a number, found {alpha!r}" in refusal(tmp_path, lora_alpha=alpha)
+    assert f"expected a number for model.layers.0.up, found {alpha!r}" in refusal(tmp_path, lora_alpha=alpha)
+    assert f"found {alpha!r}" in refusal(tmp_path, alpha_pattern={"up": alpha})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({"alpha_pattern": ["up"]}, {"rank_pattern": "up"}, {"use_rslora": 1}, {"use_dora": "yes"}),
+        *({"fan_in_fan_out": "true"}, {"modules_to_save": "up"}, {"target_parameters": {"up": 1}}),
+        {"ensure_weight_tying": []},
+    ],
+)
+def test_a_setting_of_a_kind_that_peft_does_not_write_is_refused_and_not_passed_over(tmp_path, config):
+    (key,) = config
+    assert f"{key}: expected " in refusal(tmp_path, **config)
 
 
 def test_a_refusal_names_the_base_of_the_config(tmp_path):

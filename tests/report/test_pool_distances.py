@@ -61,6 +61,33 @@ def test_a_component_that_nobody_trained_is_frozen(tmp_path):
     assert [row.by_component["vision"] for row in measured.ingredients] == [0, 0]
 
 
+@pytest.mark.parametrize("zeros", ["everywhere", "in the vision tower"])
+def test_no_distance_is_a_share_of_a_base_of_zeros(tmp_path, zeros):
+    folder = make_pool(tmp_path, count=2)
+    file = folder / "base/model.safetensors"
+    names = list(SHAPES) if zeros == "everywhere" else VISION
+    save_file({n: v * 0 if n in names else v for n, v in load_file(file).items()}, file, {"format": "pt"})
+    words = ["check", "--pool", str(folder / "ckpts"), "--base", str(folder / "base")]
+    document = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)["distances"]
+    lines = CliRunner().invoke(cli, words).stdout.splitlines()
+    moves = json.loads(
+        CliRunner().invoke(cli, ["inspect", str(folder / "ckpts/m0"), "--against", words[4], "--json"]).stdout
+    )["moves"]["components"]
+    for row, line in zip(document["ingredients"], lines[1:], strict=False):
+        assert row["by_component"]["vision"] is None
+        assert " - " in line
+        assert (row["norm"] is None) == (zeros == "everywhere")
+    assert next(row["norm"] for row in moves if row["component"] == "vision") is None
+    if zeros == "everywhere":
+        assert {row["verdict"].split(":")[0] for row in document["ingredients"]} == {
+            "not from this base, every element of which is 0"
+        }
+        assert document["distances"] is None
+        plotted = CliRunner().invoke(cli, [*words, "--plot", str(tmp_path / "pool.svg")])
+        assert plotted.exit_code == 1
+        assert "every element of the base is 0" in str(plotted.exception)
+
+
 def pool_with(tmp_path, name, tensors):
     folder = make_pool(tmp_path, count=4, spread=0.02)
     tiny_checkpoint(folder / "ckpts" / name, tensors={key: value.float() for key, value in tensors(folder).items()})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 import pytest
+from markdown_it import MarkdownIt
 
 from soup.support.text import (
     bullet_list,
@@ -11,6 +15,8 @@ from soup.support.text import (
     format_duration,
     format_rate,
     near_names,
+    markdown_code,
+    markdown_text,
     pluralize,
     printable,
     without_secrets,
@@ -149,3 +155,37 @@ def test_a_rate_has_three_digits_and_no_power_of_ten():
 )
 def test_a_duration_below_a_minute_and_a_half_is_told_in_seconds(seconds, text):
     assert format_duration(seconds) == text
+
+
+ODD_NAMES = [
+    *(
+        "a`b",
+        "`a",
+        "a``b`",
+        "`",
+        "```",
+        " a ",
+        "*a*",
+        r"a\*b*c*",
+        "_a_",
+        "a_b_c",
+        "__init__",
+        "~~a~~",
+        "&amp;",
+        "&#64;x",
+    ),
+    *("<b>", "[x](y)", "a|b", "a\\|b", "\\", "ckpt-1.5_x"),
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_markdown_page_shows_an_odd_name_as_it_is(name):
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+    def shown(text, tag):
+        (inner,) = re.findall(f"<{tag}>(.*)</{tag}>", page.render(text), re.DOTALL)
+        assert "<" not in inner
+        return html.unescape(inner)
+
+    assert shown(f"| head |\n| --- |\n| {markdown_text(name)} |\n", "td") == name.strip()
+    assert shown(f"It expects {markdown_code(name)} beside it.", "code") == name

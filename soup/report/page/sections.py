@@ -225,8 +225,10 @@ def pool_check(record: RunRecord) -> dict[str, Any] | None:
         return {**document, "map": _map(distances) if distances else None}
 
 
-def _map(distances: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where ingredients lie around their base, in the plane that holds most of the distances."""
+def _map(distances: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return where ingredients lie around their base, in the plane that holds most of the distances; None of base 0."""
+    if distances["distances"] is None:
+        return None
     norms = [row["norm"] for row in distances["ingredients"]]
     rows = [[0.0, *norms], *([norm, *row] for norm, row in zip(norms, distances["distances"], strict=True))]
     points, share = map_to_plane(rows)

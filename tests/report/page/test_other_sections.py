@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from soup.cli.app import cli
@@ -17,6 +18,7 @@ from soup.report.page.render import render_page
 from soup.report.pool_check import check
 from soup.report.sweep import sweep
 from soup.report.sweep_result import Sweep, SweepPoint
+from soup.testing import tiny_checkpoint
 from tests.helpers.simulated_runs import SimulatedRun
 from tests.helpers.toy_pools import make_checkpoint
 
@@ -66,6 +68,18 @@ def test_a_check_with_a_run_directory_leaves_its_distances_for_the_page(simulate
     if pool["map"]["share"] > 0.99:
         assert math.dist(a, b) == pytest.approx(distances.distances[0][1], rel=1e-3)
     assert "Around the base" in render_page(directory_document(simulated.folder))
+
+
+def test_there_is_no_map_around_a_base_of_zeros(simulated, tmp_path):
+    for name, value in (("base", 0.0), ("ckpts/a", 1.0), ("ckpts/b", 2.0)):
+        tiny_checkpoint(tmp_path / name, tensors={"model.norm.weight": torch.full((3,), value)})
+    words = ["--pool", tmp_path / "ckpts", "--base", tmp_path / "base", "--run-dir", simulated.folder]
+    CliRunner().invoke(cli, ["check", *map(str, words)], catch_exceptions=False)
+    document = directory_document(simulated.folder)
+    assert document["pool"]["map"] is None
+    page = render_page(document)
+    assert "not from this base, every element of which is 0" in page
+    assert "Around the base" not in page
 
 
 def test_the_jobs_of_a_pool_have_their_states_and_curves(tmp_path):
