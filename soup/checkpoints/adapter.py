@@ -52,7 +52,9 @@ _FACTS = ("lora_alpha", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_o
 
 _KINDS: dict[str, tuple[type, str]] = {  # what PEFT takes under the keys that decide
     **dict.fromkeys(("alpha_pattern", "rank_pattern"), (dict, "an object, from modules to numbers")),
-    **dict.fromkeys(("use_rslora", "use_dora", "fan_in_fan_out", "ensure_weight_tying"), (bool, "true or false")),
+    **dict.fromkeys(
+        ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "ensure_weight_tying"), (bool, "true or false")
+    ),
     **dict.fromkeys(("modules_to_save", "target_parameters"), (list, "a list of names")),
 }
 
@@ -101,7 +103,11 @@ class Adapter(Checkpoint):
     @property
     def is_transposed(self) -> bool:
         """Whether its config says that weights are [in, out], as GPT-2's are."""
-        return self.settings.get("fan_in_fan_out") is True
+        return self.is_set("fan_in_fan_out")
+
+    def is_set(self, setting: str) -> bool:
+        """Whether its config has a setting that is true."""
+        return self.settings.get(setting) is True
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -128,7 +134,7 @@ class Adapter(Checkpoint):
         stated = self._of_module("rank_pattern", module, self.settings.get("r"))
         if type(stated) is int and stated != rank:
             self.other_ranks.setdefault(f"rank {rank} where {ADAPTER_CONFIG} says {stated}", module)
-        return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") is True else rank)
+        return alpha / (math.sqrt(rank) if self.is_set("use_rslora") else rank)
 
     @cached_property
     def other_ranks(self) -> dict[str, str]:

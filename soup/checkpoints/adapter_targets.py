@@ -53,7 +53,7 @@ def unties(adapter: Adapter, base: Checkpoint) -> bool:
 
     PEFT saves a second copy of what it kept tied (`ensure_weight_tying`), or only saved along.
     """
-    if not is_tied(base) or adapter.settings.get("ensure_weight_tying") is True:
+    if not is_tied(base) or adapter.is_set("ensure_weight_tying"):
         return False
     names = {WRAPPERS.sub("", key) for key in adapter.tensors if ".base_layer." not in key}
     ends = {end for end in (EMBEDDINGS, OUTPUT) if any(name.endswith(f".{end}") for name in names)}
@@ -189,6 +189,13 @@ class _Matching:
         if a is None or b is None:
             self.wrong += [f"{key}: its other factor is missing" for key in parts.values()]
             return
+        for part, setting in (("magnitude_vector", "use_dora"), ("B.bias", "lora_bias")):
+            if (part in parts) != self.adapter.is_set(setting):
+                self.wrong.append(
+                    f"{module}: {'has a' if part in parts else 'has no'} lora_{part}, and {setting} is "
+                    f"{'not ' * (part in parts)}true in {ADAPTER_CONFIG}: PEFT would merge another model"
+                )
+                return
         shapes = {key: self.adapter.tensors[key].shape for key in (a, b)}
         rank = shapes[a][0] if shapes[a] else 0
         if len(shapes[b]) > 2 and 0 < shapes[b][1] < rank and rank % shapes[b][1] == 0:

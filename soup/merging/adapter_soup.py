@@ -75,7 +75,7 @@ class AdapterPlan:
     Args:
         blend: What is merged.
         modules: Its products.
-        whole: The base's tensors that it stores whole, and the keys under which it stores them.
+        whole: The keys of what it stores whole, and the names of these tensors in the base.
         rank: The largest rank of a product; None: what holds the soup exactly.
         dtype: The dtype of its factors.
     """
@@ -100,7 +100,7 @@ class AdapterPlan:
             for label, part in zip(self.blend.names, self.blend.inputs, strict=True)
             if is_adapted(part)
             for name, change in part.changes.items()
-            if change.is_copy and name not in self.whole and not _is_same(part, name, digests)
+            if change.is_copy and name not in self.whole.values() and not _is_same(part, name, digests)
         ]
         if others:
             raise PoolError(
@@ -113,7 +113,7 @@ class AdapterPlan:
         """The one file that is written."""
         specs = [spec for module in self.modules for spec in self._specs(module)]
         tensors = self.blend.inputs[0].tensors
-        whole = [TensorSpec(key, tensors[name].dtype, tensors[name].shape) for name, key in self.whole.items()]
+        whole = [TensorSpec(key, tensors[name].dtype, tensors[name].shape) for key, name in self.whole.items()]
         ordered = sorted([*specs, *whole], key=lambda spec: (-spec.dtype.rank, spec.name.encode()))
         return (FilePlan(ADAPTER_WEIGHTS, tuple(ordered)),)
 
@@ -146,8 +146,10 @@ class AdapterPlan:
         alphas = {module.name: self._alpha(module) for module in self.modules}
         rank, alpha = (Counter(values.values()).most_common(1)[0][0] if values else 8 for values in (ranks, alphas))
         saved = [name for adapter in adapters for name in _list(adapter.settings.get("modules_to_save"))]
-        saved += [name.split(".")[-2] for name in self.whole if output_layer(self.blend.inputs[0]) and _is_end(name)]
+        ends = [name for name in self.whole.values() if _is_end(name)]
+        saved += [name.split(".")[-2] for name in ends if output_layer(self.blend.inputs[0])]
         biases = [adapter.settings.get("bias", "none") for adapter in adapters]
+        is_tied = any(map(_keeps_tied, self.blend.inputs)) and not any(map(output_layer, self.blend.inputs))
         hub_id = HubId.parse(base)
         is_repository = hub_id is not None and hub_id.folder is None  # PEFT knows no folders of a base
         changes = {
@@ -165,7 +167,8 @@ class AdapterPlan:
             "layers_to_transform": None,
             "layers_pattern": None,
             "modules_to_save": sorted({*saved}) or None,
-            **({"ensure_weight_tying": False} if any(map(output_layer, self.blend.inputs)) else {}),
+            # Where embeddings and output layer are products, each that changes has its own: PEFT would add them twice.
+            "ensure_weight_tying": is_tied and bool(ends),
             "bias": next((bias for bias in ("all", "lora_only") if bias in biases), "none"),
         }
         return (json.dumps({**adapters[0].settings, **changes}, indent=2) + "\n").encode()
@@ -198,7 +201,10 @@ def plan_adapter(blend: Blend, rank: int | None, drop: Sequence[str] = ()) -> Ad
     adapted = [checkpoint for checkpoint in blend.inputs if is_adapted(checkpoint)]
     wrong = [f"{option_name('drop')} leaves tensors out, which an adapter can't"] if drop else []
     if wrong := [*wrong, *_obstacles(blend)]:
-        raise RecipeError(f"{option_name('as_adapter')}: this soup is no adapter:\n{bullet_list(wrong)}")
+        raise RecipeError(
+            f"{option_name('as_adapter')}: this soup is no adapter:\n{bullet_list(wrong)}\nWithout "
+            f"{option_name('as_adapter')} it is written as a whole model."
+        )
     total = math.fsum(blend.weights)
     shares = [weight / total for weight in blend.weights]
     groups: dict[tuple[str, bool], list[tuple[Delta, float]]] = {}
@@ -207,9 +213,11 @@ def plan_adapter(blend: Blend, rank: int | None, drop: Sequence[str] = ()) -> Ad
         for name, change in checkpoint.changes.items():
             for delta in change.deltas:
                 groups.setdefault((name, delta.left.transposed), []).append((delta, share * delta.scale))
-            if change.stored_as is not None and not change.is_copy:
-                whole.setdefault(name, change.stored_as)
-    groups = {(name, side): parts for (name, side), parts in groups.items() if name not in whole}  # which has it all
+            if change.stored_as is not None and not change.is_copy and name not in whole.values():
+                whole.setdefault(change.stored_as, name)
+    whole |= _tied_copies(adapted, whole)
+    names = {*whole.values()}  # which have it all
+    groups = {(name, side): parts for (name, side), parts in groups.items() if name not in names}
     modules = tuple({module.name: module for module in (_module(parts, rank) for parts in groups.values())}.values())
     return AdapterPlan(blend, modules, whole, rank, _dtype(modules, rank))
 
@@ -218,7 +226,7 @@ def _whole_ends(adapted: Sequence[AdaptedCheckpoint]) -> dict[str, str]:
     """Store embeddings and output layer as they are where a soup unties them, for a key of the one changes both.
 
     Returns:
-        The keys, by the names in the base, of those that an adapter changes.
+        The names in the base, by the keys, of those that an adapter changes.
     """
     output = output_layer(adapted[0])
     if output is None:
@@ -231,7 +239,25 @@ def _whole_ends(adapted: Sequence[AdaptedCheckpoint]) -> dict[str, str]:
     ]
     names = {output: outputs[0] if outputs else output_beside(inputs[0])}
     names |= {embeddings: inputs[0]} if embeddings and inputs else {}
-    return {name: f"{PREFIX}{key}" for name, key in names.items() if any(name in part.changes for part in adapted)}
+    return {f"{PREFIX}{key}": name for name, key in names.items() if any(name in part.changes for part in adapted)}
+
+
+def _tied_copies(adapted: Sequence[AdaptedCheckpoint], whole: Mapping[str, str]) -> dict[str, str]:
+    """Store saved embeddings as the output layer, too, where PEFT keeps them tied: it looks for both.
+
+    Returns:
+        The name of the embeddings in the base, by the keys of the output layer.
+    """
+    ends = [name for name in whole.values() if name.endswith(EMBEDDINGS)]
+    if not ends or output_layer(adapted[0]):
+        return {}
+    keys = [key for part in adapted if _keeps_tied(part) for key in part.adapter.tensors if key.endswith(OUTPUT)]
+    return dict.fromkeys(keys, ends[0])
+
+
+def _keeps_tied(part: Checkpoint) -> bool:
+    """Whether PEFT changes embeddings and output layer of an adapter alike."""
+    return is_adapted(part) and part.adapter.is_set("ensure_weight_tying")
 
 
 def _obstacles(blend: Blend) -> Iterator[str]:
@@ -247,8 +273,8 @@ def _obstacles(blend: Blend) -> Iterator[str]:
         deltas = [delta for change in checkpoint.changes.values() for delta in change.deltas]
         if any(delta.magnitude for delta in deltas):
             yield f"{name}: DoRA, whose lengths make it more than a product"
-        if any(delta.left.part for delta in deltas):
-            yield f"{name}: target_parameters, whose factors are those of a stack of matrices"
+        if checkpoint.adapter.settings.get("target_parameters"):
+            yield f"{name}: target_parameters, whose factors belong to parameters and not to modules"
         if any(delta.tokens for delta in deltas):
             yield f"{name}: rows of tokens, which take the place of the base's"
         elif any(delta.right is None for delta in deltas):

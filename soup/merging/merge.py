@@ -141,11 +141,16 @@ def _write_adapter(
     digests = {part: digest_checkpoint(part, on_bytes) for part in stored_checkpoints(plan.blend)}
     adapter.refuse_other_copies(digests)
     sealed = plan.recipe.sealed([digest.content for digest in digests.values()], digest_files(plan.side_files))
-    whole = [spec for spec in plan.reads if spec.name in adapter.whole]
+    whole = [spec for spec in plan.reads if spec.name in adapter.whole.values()]
     with CheckpointWriter(out, plan.files, header_metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
         if error := adapter.write_factors(writer.write):
             on_remark(f"{out}: what the adapter adds to the base differs from the soup's by {error:.2%} of its norm")
-        for_each_block(plan.blend, whole, lambda name, start, values: writer.write(adapter.whole[name], start, values))
+
+        def write(name: str, start: int, values: memoryview) -> None:
+            for key in (key for key, stored in adapter.whole.items() if stored == name):
+                writer.write(key, start, values)
+
+        for_each_block(plan.blend, whole, write)
         for checkpoint in plan.blend.inputs:
             checkpoint.refuse_changed()
         assert sealed.base is not None, "adapters have a base"

@@ -81,6 +81,21 @@ def test_ranks_that_are_not_the_config_s_are_told(tmp_path, config, warned):
 
 
 @pytest.mark.parametrize(
+    ("parts", "config", "words"),
+    [
+        ({}, {"use_dora": True}, "has no lora_magnitude_vector, and use_dora is true"),
+        ({"magnitude_vector": torch.ones(6)}, {}, "has a lora_magnitude_vector, and use_dora is not true"),
+        ({}, {"lora_bias": True}, "has no lora_B.bias, and lora_bias is true"),
+        ({"B.bias": torch.ones(6)}, {}, "has a lora_B.bias, and lora_bias is not true"),
+    ],
+)
+def test_factors_of_which_the_config_does_not_know_are_refused(tmp_path, parts, config, words):
+    factors = linear_factors(UP) | {f"model.layers.0.up.lora_{name}": value for name, value in parts.items()}
+    shapes = UP | {"model.layers.0.up.bias": (6,)}
+    assert words in refusal(tmp_path, factors, shapes, **config)
+
+
+@pytest.mark.parametrize(
     "config",
     [
         {"layer_replication": [[0, 2]]},

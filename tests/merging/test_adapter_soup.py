@@ -129,6 +129,12 @@ def test_whole_tensors_are_averaged_and_stored(tmp_path):
     assert made["base_model.model.model.norm.weight"].tolist() == [1.5] * 17
 
 
+def test_parameters_that_are_no_modules_are_refused_with_what_to_do(tmp_path):
+    _, pool = make_pool(tmp_path, [{"r": 4, "target_parameters": ["up.weight"]}])
+    with pytest.raises(RecipeError, match=r"target_parameters.*\nWithout `as_adapter` it is written as a whole model"):
+        as_adapter(pool, tmp_path / "one")
+
+
 def test_what_is_no_adapter_is_refused_with_all_reasons(tmp_path):
     base, pool = make_pool(tmp_path, [{"r": 4}])
     tiny_checkpoint(pool / "whole", tensors=TENSORS)

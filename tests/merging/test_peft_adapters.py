@@ -112,6 +112,8 @@ ONE = {
     "convolutions": OTHERS["convolutions"],
     "embeddings": OTHERS["embeddings"],
     "whole modules": OTHERS["whole modules"],
+    "tied embeddings by a pattern": {"target_modules": EMBEDDINGS, "ensure_weight_tying": True},
+    "embeddings saved whole, and tied": OTHERS["embeddings saved whole, and tied"],
 }
 
 
