@@ -47,6 +47,9 @@ _NO_WEIGHTS = (
 )
 """Kinds that add to the input, or choose for each token or task, so that PEFT can't merge them either."""
 
+_NEVER_MERGED = ("alora_invocation_tokens", "arrow_config", "use_qalora")
+"""Keys of the config with which PEFT can't merge LoRA either."""
+
 _FACTS = ("lora_alpha", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out")
 """The keys that decide, beside the tensors, what the adapter adds to its base."""
 
@@ -206,14 +209,21 @@ def _refuse_unsupported(adapter: Adapter) -> None:
     start = settings.get("init_lora_weights", True)
     if start not in _PLAIN_STARTS:
         why.append(
-            f"init_lora_weights {start!r:.40}: its factors belong to a base that was changed when training began. PEFT "
-            "converts it: save_pretrained(OUT, path_initial_model_for_weight_conversion=START)"
+            f"init_lora_weights {start!r:.40}: its factors belong to a base that was changed when training began"
         )
     if not why:
         return
     text = f"{adapter.path}: an adapter that soup can't add to its base block by block:\n{bullet_list(why)}\n"
     if kind in _NO_WEIGHTS:
         raise CheckpointError(f"{text}It changes no weights, so that no model by itself holds it: leave it out.")
+    if any(settings.get(key) for key in _NEVER_MERGED):
+        raise CheckpointError(f"{text}PEFT can't merge it either, so that no model by itself holds it: leave it out.")
+    if start not in _PLAIN_STARTS:  # PEFT draws the start again when it loads one: its merge may be another model
+        raise CheckpointError(
+            f"{text}Where it was trained, with the model at hand, PEFT converts it: model.save_pretrained(OUT, "
+            "path_initial_model_for_weight_conversion=START), of the adapter as it was saved before the first step; or "
+            "makes it a whole model, which is an ingredient too: model.merge_and_unload().save_pretrained(OUT)."
+        )
     raise CheckpointError(
         f"{text}Make it a whole model, which is an ingredient too: PeftModel.from_pretrained(base, '{adapter.path}')"
         f".merge_and_unload().save_pretrained('{adapter.path}-merged')"

@@ -71,13 +71,18 @@ class _Matching:
         self.parameters = ParameterTargets(adapter, base)
         self.by_plain_name = {words: _by_plain_name(base.tensors, words) for words in _NAMELESS}
         self.wrong: list[str] = []
+        self.vocabulary = 0  # rows of embeddings that the base has not as many of
         self.modules: dict[str, dict[str, str]] = {}
         self.whole: dict[str, str] = {}
         self.tokens: dict[str, str] = {}
-        for key in adapter.tensors:
+        for key, spec in adapter.tensors.items():
             name = WRAPPERS.sub("", key.removeprefix(PREFIX))
-            part = _PART.match(name)
-            if tokens := _TOKENS.match(name):
+            part, tokens = _PART.match(name), _TOKENS.match(name)
+            if (part or tokens) and spec.dtype.kind != "float":
+                self.wrong.append(
+                    f"{key}: expected a factor of 16, 32 or 64 bits, found {spec}: save it in such a dtype"
+                )
+            if tokens:
                 self.tokens[tokens["module"]] = key
                 continue
             if part is None:
@@ -111,12 +116,21 @@ class _Matching:
             raise CheckpointError(
                 f"{self.adapter.path}: its {ADAPTER_WEIGHTS} holds no tensors. Save the adapter again."
             )
+        if self.wrong and (why := self.base.quantised):
+            raise CheckpointError(
+                f"{self.adapter.path}: its base {self.base.path} is quantised: {why}. Adapters are added to "
+                f"ordinary numbers: {option_name('base')} takes the model that was quantised."
+            )
         if self.wrong:
             named = self.adapter.base_location
+            resized = (
+                f"\nIt was trained after its vocabulary grew: base.resize_token_embeddings({self.vocabulary}), and "
+                "base.save_pretrained(BASE), make a base that it fits."
+            )
             raise CheckpointError(
                 f"{self.adapter.path}: does not fit its base {self.base.path}:\n"
                 f"{bullet_list(dict.fromkeys(self.wrong))}\n{option_name('base')} chooses another base"
-                f"{f'; {ADAPTER_CONFIG} names {named}' if named else ''}."
+                f"{f'; {ADAPTER_CONFIG} names {named}' if named else ''}.{resized if self.vocabulary else ''}"
             )
         names = [name for name in self.base.tensors if name in deltas or name in stored]
         return {name: Change(tuple(deltas.get(name, ())), stored.get(name)) for name in names}
@@ -240,6 +254,7 @@ class _Matching:
         lengths = shape[delta.by_column] if delta.magnitude else 0
         if spec.dtype.kind != "float" or expected != shape:
             self.wrong.append(f"{delta.left.name}: adds {list(shape)} to {name}, which is {spec}")
+            self._note_vocabulary(name, shape)
         elif delta.magnitude and delta.magnitude.shape[0] != lengths:
             self.wrong.append(f"{delta.magnitude.name}: expected {lengths} lengths, found {delta.magnitude.shape[0]}")
         else:
@@ -252,7 +267,14 @@ class _Matching:
         if ours.shape == theirs.shape and ours.dtype.kind == theirs.dtype.kind:
             return True
         self.wrong.append(f"{key}: expected {theirs} as {name} in the base, found {ours}")
+        self._note_vocabulary(name, ours.shape)
         return False
+
+    def _note_vocabulary(self, name: str, shape: tuple[int, ...]) -> None:
+        """Take note of embeddings, or an output layer, of another number of tokens."""
+        base_shape = self.base.tensors[name].shape
+        if name.endswith((EMBEDDINGS, OUTPUT)) and len(shape) == 2 and shape[1:] == base_shape[1:]:
+            self.vocabulary = shape[0]
 
     def _match(self, name: str, key: str, *, quietly: bool = False) -> str | None:
         """Find a tensor of the base by its name in memory; tells where there is none, or several."""

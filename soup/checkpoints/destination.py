@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from contextlib import suppress
@@ -82,8 +83,11 @@ def refuse_small_disk(out: Path, needed_bytes: int, option: str = "out") -> None
     )
 
 
-def disk_advice(out: Path) -> str:
-    """Say how much room is left, for an error in mid-writing."""
+def disk_advice(out: Path, error: OSError) -> str:
+    """Say how much room is left, or how files become smaller, for an error in mid-writing."""
+    if error.errno == errno.EFBIG:  # of FAT file systems, of `ulimit -f`
+        shards = option_name("max_shard_bytes", "max-shard-size")
+        return f"No file may be so large there: {shards} makes smaller ones. Or choose another {option_name('out')}."
     return f"{format_bytes(free_space(out.parent).bytes)} are free on that disk: make room there."
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from soup.checkpoints.carried_files import SideFiles, find_side_files
 from soup.checkpoints.dtypes import TensorSpec
 from soup.checkpoints.shard import FilePlace, Shard
-from soup.checkpoints.weight_files import INDEX, choose_weights, read_index, refuse_irregular
+from soup.checkpoints.weight_files import INDEX, choose_weights, no_directory, read_index, refuse_irregular
 from soup.errors import CheckpointError
 from soup.support.json_text import read_json
 from soup.support.text import bullet_list, is_possible_path
@@ -34,7 +34,7 @@ class Checkpoint:
         self.path = Path(path)
         if not self.path.is_dir():
             raise CheckpointError(
-                f"{self.path}: no such directory. A checkpoint is a directory with .safetensors files."
+                f"{self.path}: {no_directory(self.path)}. A checkpoint is a directory with .safetensors files."
             )
         self.warnings: list[str] = []
         shards = sorted(path.name for path in self.path.glob("*.safetensors"))

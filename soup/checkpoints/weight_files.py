@@ -16,6 +16,7 @@ __all__ = [
     "choose_weights",
     "is_adapter",
     "looks_like_checkpoint",
+    "no_directory",
     "read_index",
     "refuse_irregular",
 ]
@@ -39,6 +40,11 @@ def looks_like_checkpoint(path: Path) -> bool:
     names = [entry.name for entry in path.iterdir() if not entry.is_dir()]  # a pipe or a dead link is meant, too
     marks = {"config.json", "model_index.json", "adapter_config.json", INDEX}
     return any(name in marks or name.endswith((".safetensors", ".bin")) for name in names)
+
+
+def no_directory(path: Path) -> str:
+    """Say what a path that is no directory is, for an error."""
+    return "a file, and no directory" if path.exists() else "no such directory"
 
 
 def refuse_irregular(path: Path, names: Iterable[str]) -> None:
@@ -152,4 +158,11 @@ def _refuse_other_kinds(path: str, names: Collection[str], files: list[str], ind
             f"M.from_pretrained('{path}', dtype='auto').save_pretrained('{path}-safetensors')\" "
             "(and copy the tokenizer and processor files beside the result)."
         )
-    raise CheckpointError(f"{path}: no .safetensors file here. A checkpoint holds {WEIGHTS}, or shards with {INDEX}.")
+    other = (
+        " GGUF is made of such a checkpoint, for llama.cpp: soup those, and convert the soup."
+        if any(name.lower().endswith(".gguf") for name in names)
+        else ""
+    )
+    raise CheckpointError(
+        f"{path}: no .safetensors file here. A checkpoint holds {WEIGHTS}, or shards with {INDEX}.{other}"
+    )

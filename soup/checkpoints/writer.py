@@ -175,7 +175,7 @@ class CheckpointWriter:
             raise self._failure("can't be completed", error) from error
 
     def _failure(self, what: str, error: OSError) -> OutputError:
-        return OutputError(f"{self.out}: {what} ({error.strerror or error}). {disk_advice(self.out)}")
+        return OutputError(f"{self.out}: {what} ({error.strerror or error}). {disk_advice(self.out, error)}")
 
     def _finish(self, metadata: Mapping[str, str], files: Sequence[FilePlan]) -> None:
         for file, plan, size in zip(self._weights, self._files, self._header_sizes, strict=True):

@@ -192,7 +192,7 @@ def open_pool(recipe: Recipe) -> Pool:
         sources.append((lender.name, lender.path))
     parts, more_errors = open_each(sources, base.checkpoint if base else None)
     if errors or more_errors:
-        raise combine_errors([*more_errors.values(), *errors.values()])
+        raise combine_errors([*errors.values(), *more_errors.values()])
     tokenizer = next((part for part in [*parts, *bases] if lender and part.location == lender.path), None)
     pool = Pool.of(parts[: len(recipe.ingredients)], base, tokenizer=tokenizer)
     pool.check(recipe.dtype, recipe.drop)

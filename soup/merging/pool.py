@@ -115,7 +115,7 @@ class Pool(Sequence[Ingredient]):
             merged = f"merge it into its own first (soup average --pool {base} -o out/)"
             base_errors = {"base": CheckpointError(f"{base}: an adapter is the base of no other: {merged}.")}
         ingredients, errors = open_each(kept.items(), bases[0].checkpoint if bases else None)
-        return cls.of(ingredients, bases[0] if bases else None, remarks), errors | base_errors
+        return cls.of(ingredients, bases[0] if bases else None, remarks), base_errors | errors
 
     def __len__(self) -> int:
         return len(self.ingredients)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from soup.checkpoints.hub import is_hub_id
-from soup.checkpoints.weight_files import looks_like_checkpoint
+from soup.checkpoints.weight_files import looks_like_checkpoint, no_directory
 from soup.errors import PoolError
 from soup.support.open_files import read_errors
 from soup.support.options import option_name, refuse_wrong_type
@@ -84,7 +84,7 @@ def _folder(locations: Sequence[str | Path]) -> Path | None:
     folder = Path(locations[0])
     if not folder.is_dir():
         raise PoolError(
-            f"{folder}: no such directory. {option_name('pool')} takes a directory of checkpoints, or "
+            f"{folder}: {no_directory(folder)}. {option_name('pool')} takes a directory of checkpoints, or "
             "checkpoints one by one."
         )
     why = _why_skipped(folder)

@@ -33,9 +33,12 @@ NEAREST_NAMES = 10  # that it lists where there are more
 
 
 def bullet_list(items: Iterable[str], most: int = 20) -> str:
-    """Format items as indented lines: the first `most` of them, and then how many were left out."""
+    """Format items as indented lines: the first `most` of them, and then how many were left out.
+
+    The further lines of an item, which may be a list of its own, stand below its first.
+    """
     lines = list(items)
-    shown = [f"  - {line}" for line in lines[:most]]
+    shown = ["  - " + line.replace("\n", "\n    ") for line in lines[:most]]
     if len(lines) > most:
         shown.append(f"  - ... and {len(lines) - most} more")
     return "\n".join(shown)

@@ -109,6 +109,19 @@ def test_a_lora_that_is_more_than_a_product_added_to_its_base_is_refused(tmp_pat
     assert next(iter(config)) in refusal(tmp_path, **config)
 
 
+@pytest.mark.parametrize("config", [{"alora_invocation_tokens": [3]}, {"arrow_config": {"top_k": 2}}])
+def test_what_peft_can_not_merge_either_is_refused_without_a_cure_that_fails(tmp_path, config):
+    message = refusal(tmp_path, **config)
+    assert "merge_and_unload" not in message
+    assert "leave it out" in message
+
+
+def test_an_adapter_of_a_base_that_peft_would_draw_again_is_not_to_be_loaded(tmp_path):
+    message = refusal(tmp_path, init_lora_weights="pissa_niter_4")
+    assert "PeftModel.from_pretrained" not in message
+    assert "model.save_pretrained(OUT, path_initial_model_for_weight_conversion=START)" in message
+
+
 def test_all_keys_that_the_base_has_no_place_for_are_listed(tmp_path):
     factors = {**linear_factors({"a.weight": (6, 4), "b.weight": (6, 4)}), "layers.9.bias": torch.zeros(2)}
     message = refusal(tmp_path, factors)
@@ -132,6 +145,34 @@ def test_a_name_that_may_be_two_tensors_is_refused_with_both(tmp_path):
 def test_factors_that_do_not_fit_are_refused_with_both_shapes(tmp_path):
     message = refusal(tmp_path, linear_factors({"model.layers.0.up.weight": (6, 5)}))
     assert "adds [6, 5] to model.layers.0.up.weight, which is bfloat16[6, 4]" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_factors_that_are_no_ordinary_numbers_are_refused(tmp_path, dtype):
+    factors = {key: value.to(dtype) for key, value in linear_factors(UP).items()}
+    message = refusal(tmp_path, factors)
+    for part in "AB":
+        assert f"lora_{part}.weight: expected a factor of 16, 32 or 64 bits, found {str(dtype)[6:]}" in message
+
+
+def test_a_quantised_base_is_told_as_such(tmp_path):
+    shapes = {"model.layers.0.up.weight": torch.zeros(12, 1, dtype=torch.uint8)}
+    shapes["model.layers.0.up.weight.absmax"] = torch.zeros(1)
+    message = refusal(tmp_path, shapes=shapes)
+    assert "is quantised: 1 tensors belong to a quantisation" in message
+    assert "`base` takes the model that was quantised" in message
+
+
+@pytest.mark.parametrize("kind", ["whole", "factors"])
+def test_a_grown_vocabulary_is_refused_with_the_way_to_a_base_of_as_many_tokens(tmp_path, kind):
+    whole = {"model.embed_tokens.weight": torch.zeros(9, 4)}
+    module = "model.embed_tokens.lora_embedding_"
+    factors = whole if kind == "whole" else {f"{module}A": torch.zeros(2, 9), f"{module}B": torch.zeros(4, 2)}
+    message = refusal(tmp_path, factors, {"model.embed_tokens.weight": (8, 4)})
+    assert "base.resize_token_embeddings(9)" in message
+    assert "resize" not in refusal(
+        tmp_path / "other", {"model.embed_tokens.weight": torch.zeros(8, 5)}, {"model.embed_tokens.weight": (8, 4)}
+    )
 
 
 def test_a_factor_alone_is_refused(tmp_path):

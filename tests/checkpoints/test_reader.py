@@ -140,7 +140,7 @@ def test_pickles_beside_safetensors_do_not_matter(single):
 
 def test_a_path_that_is_no_directory_is_refused(tmp_path, single):
     assert "no such directory" in refusal(tmp_path / "absent")
-    assert "no such directory" in refusal(single / WEIGHTS)
+    assert "a file, and no directory. A checkpoint is a directory" in refusal(single / WEIGHTS)
 
 
 def test_an_empty_directory_and_a_lone_config_are_refused(tmp_path, single):
@@ -259,6 +259,12 @@ def test_a_damaged_config_is_told_when_it_is_needed(single, text):
     (single / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(CheckpointError, match=r"config\.json"):
         _ = Checkpoint(single).config
+
+
+def test_a_folder_of_gguf_is_refused_with_what_to_soup_instead(tmp_path):
+    (tmp_path / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
+    assert "no .safetensors file here" in refusal(tmp_path)
+    assert "GGUF is made of such a checkpoint" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.ckpt", "model.pt"])

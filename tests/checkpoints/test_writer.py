@@ -287,6 +287,17 @@ def test_a_disk_that_fills_up_while_blocks_are_written_is_told_and_nothing_stays
     assert snapshot(tmp_path) == before
 
 
+def test_a_file_that_is_too_large_for_its_file_system_is_told_with_the_option_that_makes_smaller_ones(
+    tmp_path, pool, monkeypatch
+):
+    def limited(fd, offset, size):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(os, "posix_fallocate", limited)
+    with pytest.raises(OutputError, match=r"\(File too large\)\. No file .* `max_shard_bytes` makes smaller ones"):
+        soup.merge(recipe_of(pool), tmp_path / "out")
+
+
 @pytest.fixture
 def megabyte(tmp_path):
     """A file system of 1 MB; root alone can have one."""

@@ -394,7 +394,7 @@ WRONG = {
     "no output for merge": (2, "merge recipe.yaml", "Missing option"),
     "no checkpoint": (2, "eval --eval mmbench", "Missing argument 'CHECKPOINTS...'"),
     "a pool that is not there": (1, "greedy --pool nowhere", "nowhere: no such directory"),
-    "a file as a pool": (1, "average --pool judge/judge.py", "no such directory"),
+    "a file as a pool": (1, "average --pool judge/judge.py", "judge.py: a file, and no directory"),
     "a pool without checkpoints": (1, "average --pool judge", "no ingredient"),
     "a base that is not there": (1, "average --pool ckpts --base nowhere", "nowhere: no such directory"),
     "no benchmark": (1, "greedy --pool ckpts", "pass --eval"),

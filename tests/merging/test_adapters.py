@@ -323,3 +323,10 @@ def test_another_base_than_the_recipe_names_is_refused(tmp_path):
     tiny_checkpoint(base, seed=3, tensors=TENSORS)
     with pytest.raises(RecipeError, match=r"base \(.*\): expected xxh3:"):
         soup.merge(tmp_path / "out" / "recipe.yaml", tmp_path / "again")
+
+
+def test_a_base_that_is_not_there_is_told_before_the_adapters_that_wait_for_it(tmp_path):
+    for number in range(30):
+        write_adapter(tmp_path / "pool" / f"a{number:02}", linear_factors(TARGETS), tmp_path / "gone")
+    with pytest.raises(CheckpointError, match=rf"can't be opened:\n  - {tmp_path}/gone: no such directory"):
+        Pool(tmp_path / "pool")

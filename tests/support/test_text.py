@@ -26,6 +26,7 @@ from soup.support.text import (
 def test_every_item_is_an_indented_line():
     assert bullet_list(["first", "second"]) == "  - first\n  - second"
     assert bullet_list([]) == ""
+    assert bullet_list(["a:\n  - b\n  - c", "d"]) == "  - a:\n      - b\n      - c\n  - d"
 
 
 def test_a_long_list_is_cut_and_says_how_many_were_left_out():
