@@ -207,7 +207,7 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
     for first, elements in _blocks(loop, inputs, start, count):
         widths = [spec.dtype.bits // 8 for spec in (*(source.spec for source in inputs.sources), inputs.specs[0])]
         *views, out = loop.buffers([elements * width for width in widths])
-        is_merged = elements and inputs.merge_cached(views, first, out) == elements
+        is_merged = elements > 0 and inputs.merge_cached(views, first, out) == elements
         if not is_merged:
             inputs.read(views, first)
         for place, hasher in hashers.items():
