@@ -76,14 +76,9 @@ fcntl.flock = of_nfs
 """
 NO_ADVICE = """
 import os
-preadv = os.preadv
-def waiting_alone(fd, views, offset, flags=0):
-    if flags:
-        raise OSError(95, "Operation not supported")
-    return preadv(fd, views, offset)
 def refuse(*given):
     raise OSError(22, "Invalid argument")
-os.preadv, os.posix_fadvise = waiting_alone, refuse
+os.posix_fadvise = refuse
 """
 REWRITE = """
 from pathlib import Path
