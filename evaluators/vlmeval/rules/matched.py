@@ -121,7 +121,7 @@ MATCHED: Mapping[str, Rule] = {
         "total",
         100,
         parts=_texts_to_read,
-        packages=("apted", "lxml", "nltk"),
+        packages=("apted", "json_repair", "lxml", "nltk", "zss"),
         caption="mean of the kinds of tasks, of each the mean of its sets",
         columns="answer category l2-category split image_name",
     ),
