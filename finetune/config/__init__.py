@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from finetune.config.data_sets import Columns, DataSet
+from finetune.config.data_sets import JSON_SUFFIXES, ROW_SUFFIXES, Columns, DataSet
 from finetune.config.fields import Name, PathText
 from finetune.config.pool_file import LAST_MINUTES, NEW_KEYS, POOL_KEYS, FinetuneConfig, Slurm, Stage, slurm_minutes
 from finetune.config.settings import (
@@ -24,11 +24,13 @@ from finetune.config.settings import (
 
 __all__ = [
     "HOW_MUCH",
+    "JSON_SUFFIXES",
     "LAST_MINUTES",
     "NEW_KEYS",
     "NEW_SETTINGS",
     "POOL_KEYS",
     "RENAMED_SETTINGS",
+    "ROW_SUFFIXES",
     "SETS",
     "SHARE",
     "VALIDATING",

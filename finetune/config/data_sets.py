@@ -17,12 +17,16 @@ from finetune.config.fields import PathText, StrictModel, as_list
 from finetune.coordinates.conventions import named_convention
 
 __all__ = [
+    "JSON_SUFFIXES",
+    "ROW_SUFFIXES",
     "Columns",
     "DataSet",
     "DataSets",
 ]
 
 
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+ROW_SUFFIXES = (*JSON_SUFFIXES, ".parquet", ".arrow")  # of files that hold rows
 NEW_OF_DATA_SETS = ("coordinates", "coordinates_as", "columns", "shots")  # of a data set, and not there at first
 
 

@@ -21,15 +21,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from finetune.config import DataSet
+from finetune.config import JSON_SUFFIXES, ROW_SUFFIXES, DataSet
 from soup.errors import FinetuneError
 from soup.support.extras import install_line
 from soup.support.json_text import parse_json
 
-__all__ = ["SUFFIXES", "DatasetRows", "JsonFileRows", "RowFile", "open_file", "read_array", "read_lines"]
+__all__ = ["DatasetRows", "JsonFileRows", "RowFile", "open_file", "read_array", "read_lines"]
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
-JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 BOM = codecs.BOM_UTF8
 CHUNK_BYTES = 2**24
 BLANKS = re.compile(r"[ \t\n\r]*")
@@ -236,7 +234,7 @@ def open_file(data_set: DataSet) -> RowFile:
     if path.suffix in (".parquet", ".arrow"):
         return _open_tables([_existing(path)], path.parent)
     if path.is_file():
-        raise FinetuneError(f"{path}: expected a file whose name ends in {', '.join(SUFFIXES)}.")
+        raise FinetuneError(f"{path}: expected a file whose name ends in {', '.join(ROW_SUFFIXES)}.")
     return _open_hub(data_set)
 
 
@@ -275,7 +273,7 @@ def _open_directory(path: Path, data_set: DataSet) -> RowFile:
         return _open_json(path / "data.json")
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _open_saved(path, data_set)
-    by_suffix = {suffix: sorted(path.rglob(f"*{suffix}")) for suffix in SUFFIXES}
+    by_suffix = {suffix: sorted(path.rglob(f"*{suffix}")) for suffix in ROW_SUFFIXES}
     kinds = {suffix: files for suffix, files in by_suffix.items() if files}
     if set(kinds) in ({".parquet"}, {".arrow"}):
         return _open_tables(*_of_split(next(iter(kinds.values())), path, data_set))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from finetune.config import RENAMED_SETTINGS, DataSet, FinetuneConfig, Stage, TrainSettings
+from finetune.config import RENAMED_SETTINGS, ROW_SUFFIXES, DataSet, FinetuneConfig, Stage, TrainSettings
 from finetune.config_file import read_config, wrong_values
 from finetune.jobs.documents import Json
 from finetune.jobs.job import Job
@@ -111,8 +111,15 @@ def _word(value: object) -> str:
 
 
 def _resolve_start(start: str, root: Path) -> str:
-    """Return the path of a checkpoint beside the configuration, or the text as it is: a preset, or a Hub id."""
-    return str(root / start) if (root / start).exists() else start
+    """Return the path of a checkpoint beside the configuration, or the text as it is: a preset, or a Hub id.
+
+    Raises:
+        FinetuneError: there is none beside it, but one in the working directory.
+    """
+    path = root / start
+    if not path.exists() and (Path(start) / "config.json").is_file():
+        raise _elsewhere(start, root)
+    return str(path) if path.exists() else start
 
 
 def at_root(data: list[DataSet], root: Path) -> tuple[DataSet, ...]:
@@ -120,12 +127,26 @@ def at_root(data: list[DataSet], root: Path) -> tuple[DataSet, ...]:
 
     Args:
         data: data sets as the configuration has them.
-        root: where paths that exist below it start, and `images` in any case; other paths are Hub ids.
+        root: where paths start; what is not below it and has no suffix is a Hub id.
+
+    Raises:
+        FinetuneError: a data set that is not there, but in the working directory.
     """
     whole = root.resolve()
     resolved = []
     for data_set in data:
-        path = str(whole / data_set.path) if (root / data_set.path).exists() else data_set.path
+        path = whole / data_set.path
+        if not path.exists() and Path(data_set.path).exists():
+            raise _elsewhere(data_set.path, whole)
+        is_ours = path.exists() or path.suffix in ROW_SUFFIXES
         images = str(whole / data_set.images) if data_set.images else None
-        resolved.append(data_set.model_copy(update={"path": path, "images": images}))
+        resolved.append(data_set.model_copy(update={"path": str(path) if is_ours else data_set.path, "images": images}))
     return tuple(resolved)
+
+
+def _elsewhere(text: str, root: Path) -> FinetuneError:
+    """Make the error about what would be taken from wherever the command happens to be typed."""
+    return FinetuneError(
+        f"{text}: paths in a pool's file start at {root} (its folder, or `root` in it), and there is none there, but "
+        f"one in the working directory, {Path.cwd()}. Write its whole path, or the way to it from there."
+    )

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from finetune.config import DataSet
+from finetune.config import JSON_SUFFIXES, ROW_SUFFIXES, DataSet
 from finetune.jobs import Job, JobDigests
 from soup.checkpoints.digest import DigestCache, digest_checkpoint, side_digest
 from soup.checkpoints.hub import HubId, is_hub_id
@@ -33,7 +33,6 @@ from soup.support.text import did_you_mean
 __all__ = ["Content", "Digests", "is_preset", "row_files"]
 
 FORMAT = 2  # moves on when the same settings would train another model
-ROW_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
 PRESETS = ("tiny", "0.5b", "7b", "9b")  # those of finetune/points/presets.py, which imports transformers
 # A string of JSON that ends as the names of pictures and videos do, whatever key it stands under.
 PICTURE = re.compile(
@@ -108,7 +107,7 @@ class Digests:
         if key not in self._files:
             with file.open("rb") as data:
                 digest = hashlib.file_digest(data, "sha256").hexdigest()
-            named = list(_pictures(file)) if file.suffix in ROW_SUFFIXES[:3] else []
+            named = list(_pictures(file)) if file.suffix in JSON_SUFFIXES else []
             self._files[key] = digest, _count_rows(file), named
         return self._files[key]
 
@@ -223,7 +222,7 @@ def _matches(pattern: re.Pattern[bytes], file: Path) -> Iterator[bytes]:
 
 def _count_rows(file: Path) -> int | None:
     """How many rows a file holds; None where only loading it would tell."""
-    if file.suffix in ROW_SUFFIXES[:3]:
+    if file.suffix in JSON_SUFFIXES:
         return sum(1 for _ in _matches(ROW, file)) or sum(1 for _ in _matches(FLAT_ROW, file))
     try:
         from pyarrow import parquet

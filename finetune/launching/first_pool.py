@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.config import POOL_KEYS, DataSet, FinetuneConfig
+from finetune.config import POOL_KEYS, ROW_SUFFIXES, DataSet, FinetuneConfig
 from finetune.config_file import parse_config
-from finetune.data.files import SUFFIXES, open_file
+from finetune.data.files import open_file
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
@@ -89,7 +89,7 @@ def _sizes(folder: Path) -> tuple[dict[Path, int], Sequence[str]]:
     if not folder.is_dir():
         raise FinetuneError(f"{folder}: expected a folder of data sets, but there is none.")
     for item in sorted(folder.iterdir()):
-        if item.name.startswith(".") or (item.is_file() and item.suffix not in SUFFIXES):
+        if item.name.startswith(".") or (item.is_file() and item.suffix not in ROW_SUFFIXES):
             continue
         try:
             sizes[item] = len(open_file(DataSet.model_validate({"path": str(item)})))

@@ -35,7 +35,7 @@ from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
 from soup.support.text import bullet_list, did_you_mean
 
-__all__ = ["Comparison", "LLMJudgeConfig", "StudyConfig", "filled", "read_study"]
+__all__ = ["Comparison", "LLMJudgeConfig", "StudyConfig", "filled", "read_study", "way_back"]
 
 Comparison = Literal["learning_rates", "individual_select", "all_data"]
 STUDY_KEYS = "finetune, eval and split"
@@ -117,11 +117,16 @@ class StudyConfig(_Strict):
         folder = self.seed_folder(home, seed)
         near = os.path.relpath(folder, home)
         keys: dict[str, object] = {key: filled(value, near, seed) for key, value in self.finetune.items()}
-        keys |= {"seed": seed, "root": os.path.relpath(home, folder), "out": f"{near}/ckpts", **(changed or {})}
+        keys |= {"seed": seed, "root": way_back(folder, home), "out": f"{near}/ckpts", **(changed or {})}
         if isinstance(start := keys.get("start"), dict):
             keys["start"] = {**start, "out": f"{near}/{start.get('out', 'base')}"}
         parse_config(keys, folder / "finetune.yaml")
         return keys
+
+
+def way_back(folder: Path, home: Path) -> str:
+    """Give the way from a folder up to `home`; `..` of a linked folder leads to where the disk has it."""
+    return os.path.relpath(home.resolve(), folder.resolve())
 
 
 def filled(value: object, folder: str, seed: int) -> object:

@@ -25,6 +25,7 @@ import yaml
 from finetune.config import POOL_KEYS, FinetuneConfig, Stage
 from finetune.config_file import parse_config
 from finetune.launching import launch
+from finetune.study.config import way_back
 from finetune.study.seed_run import StudyProgress
 from finetune.yaml_file import read_mapping
 from soup.errors import EvaluatorError, FinetuneError
@@ -150,7 +151,7 @@ class Selector:
         if self.pool.include_base:
             return self.home / self.pool.out / "base"
         out = os.path.relpath(self.folder, self.home)
-        changed = {"added": {}, "include_base": True, "out": out, "root": os.path.relpath(self.home, self.folder)}
+        changed = {"added": {}, "include_base": True, "out": out, "root": way_back(self.folder, self.home)}
         keys = {**self.keys, **changed}
         file = self.folder / "base.yaml"
         write_atomic(file, _yaml(keys))

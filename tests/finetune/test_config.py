@@ -225,3 +225,19 @@ def test_what_is_no_mapping_is_refused(tmp_path, text):
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
     with pytest.raises(FinetuneError, match="can't be read"):
         read_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ["start: mine\ndata: org/data\n", "start: org/model\ndata: rows.jsonl\n"])
+def test_nothing_is_taken_from_wherever_the_command_is_typed(tmp_path, monkeypatch, text):
+    root, elsewhere = tmp_path / "pool", tmp_path / "elsewhere"
+    (elsewhere / "mine").mkdir(parents=True)
+    root.mkdir()
+    (elsewhere / "mine/config.json").write_text("{}")
+    (elsewhere / "rows.jsonl").write_text("{}")
+    monkeypatch.chdir(elsewhere)
+    config = read_config(written(root, text + "include_base: true\nlr: 1\nsteps: 1\n"))
+    with pytest.raises(FinetuneError, match=r"start at .*pool .* one in the working directory, .*elsewhere"):
+        plan_jobs(config, root)
+    monkeypatch.chdir(root)
+    [job] = plan_jobs(config, root)
+    assert (job.start, job.data[0].path) in (("mine", "org/data"), ("org/model", str(root / "rows.jsonl")))

@@ -59,6 +59,16 @@ def test_sets_that_raise_the_score_join_the_base_set_and_the_rest_is_a_pool(home
     assert read_config(home / "pool.selected.yaml").out == "ckpts-selected"
 
 
+def test_what_it_trains_may_lie_behind_a_link_to_another_disk(home, trainer):
+    (home / "disk/deep").mkdir(parents=True)
+    (home / "runs").symlink_to(home / "disk/deep")
+    path = home / "pool.yaml"
+    path.write_text(POOL + "out: runs/ckpts\n")
+    Selector(path, EVAL).run()
+    assert (home / "disk/deep/ckpts.select/base").is_dir()
+    assert sorted(path.name for path in (home / "disk").iterdir()) == ["deep"]
+
+
 def test_typed_again_it_trains_and_asks_nothing(home, trainer):
     first = Selector(home / "pool.yaml", EVAL).run()
     count, trained = len(calls(home / "judge/judge.py")), [*trainer.trained]

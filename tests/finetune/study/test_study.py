@@ -164,6 +164,14 @@ def test_another_pool_is_counted_before_anything_is_made(home, trainer):
     assert [evaluations[f"half: {name}"] for name in ("average", "greedy", "scale")] == [1, 5, 10]
 
 
+def test_seeds_may_lie_behind_a_link_to_another_disk(home, trainer):
+    (home / "disk/deep/down").mkdir(parents=True)
+    (home / "work").symlink_to(home / "disk/deep/down")
+    run_study(home / "study.yaml")
+    assert (home / "disk/deep/down/seed-0/ckpts/number").is_dir()
+    assert sorted(path.name for path in (home / "disk").iterdir()) == ["deep"]
+
+
 def test_each_seed_has_its_own_folder_and_seed(done):
     home, _, table = done
     for seed in (0, 1):
