@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from finetune.config import POOL_KEYS, ROW_SUFFIXES, DataSet, FinetuneConfig
 from finetune.config_file import parse_config
 from finetune.data.files import open_file
+from finetune.jobs import START
 from finetune.yaml_file import read_mapping
 from soup.errors import FinetuneError
 from soup.support.atomic_files import write_atomic
+from soup.support.text import bullet_list
 
-__all__ = ["write_first_pool"]
+__all__ = ["FirstPool", "write_first_pool"]
 
+LONGEST_NAME = 60
 BASE = "base"  # the name that is taken for the base set's, where there is one
 TEXT = """\
 # A pool: one fine-tune for each added data set, to be made into a soup.
@@ -46,8 +52,16 @@ global_batch_size: 32      # rows a step, over all devices
 """
 
 
-def write_first_pool(folder: Path, path: Path) -> FinetuneConfig:
-    """Write a commented pool file from a folder of data sets, and give what it says.
+@dataclass(frozen=True)
+class FirstPool:
+    """What was written: the pool, and why other things in the folder are no data sets, by their names."""
+
+    config: FinetuneConfig
+    left_out: Mapping[str, str]
+
+
+def write_first_pool(folder: Path, path: Path) -> FirstPool:
+    """Write a commented pool file from a folder of data sets.
 
     Each file of rows and each directory that is a data set is one; the one called base is the base set, else the one
     with most rows.
@@ -61,31 +75,45 @@ def write_first_pool(folder: Path, path: Path) -> FinetuneConfig:
     """
     if path.exists():
         raise FinetuneError(f"{path}: stands there already. Remove it, or name another file.")
-    sizes, others = _sizes(folder)
+    sizes, left_out = _sizes(folder)
     if len(sizes) < 2:
         names = f"found {', '.join(item.name for item in sizes) or 'none'}"
-        left = f"; no data sets are {', '.join(others)}" if others else ""
-        raise FinetuneError(f"{folder}: expected a base set and at least one to add, {names}{left}.")
+        left = f"; no data sets are:\n{bullet_list([*left_out.values()])}" if left_out else "."
+        raise FinetuneError(f"{folder}: expected a base set and at least one to add, {names}{left}")
     base = next((item for item in sizes if item.stem == BASE), max(sizes, key=lambda item: sizes[item]))
     root = path.parent.resolve()
+    names_of = _names(item for item in sizes if item is not base)
     lines = [
-        f"  {json.dumps(item.stem)}: {json.dumps(_relative(item, root))}  # {sizes[item]:,} rows"
-        for item in sizes
-        if item is not base
+        f"  {json.dumps(name)}: {json.dumps(_relative(item, root))}  # {sizes[item]:,} rows"
+        for item, name in names_of.items()
     ]
     shown = f"{json.dumps(_relative(base, root))}  # {sizes[base]:,} rows"
     text = TEXT.format(file=path.name, base=shown, added="\n".join(lines), out="ckpts")
     write_atomic(path, text)
     try:
-        return parse_config(read_mapping(path, POOL_KEYS), path)
+        return FirstPool(parse_config(read_mapping(path, POOL_KEYS), path), left_out)
     except FinetuneError:
         path.unlink()
         raise
 
 
-def _sizes(folder: Path) -> tuple[dict[Path, int], Sequence[str]]:
-    """Return the rows of each data set in a folder, and the names of what is none."""
-    sizes, others = {}, []
+def _names(items: Iterable[Path]) -> dict[Path, str]:
+    """Give each data set the name of an ingredient, which becomes a folder's: that of its file, as far as it may be."""
+    names: dict[Path, str] = {}
+    for item in items:
+        name = re.sub(r"[^\w.-]+", "_", item.stem).lstrip(".-")[:LONGEST_NAME] or "set"
+        taken = {START, BASE, *names.values()}
+        names[item] = (
+            name
+            if name not in taken
+            else next(other for number in count(2) if (other := f"{name}-{number}") not in taken)
+        )
+    return names
+
+
+def _sizes(folder: Path) -> tuple[dict[Path, int], dict[str, str]]:
+    """Return the rows of each data set in a folder, and why the rest is none, by its name."""
+    sizes, others = {}, {}
     if not folder.is_dir():
         raise FinetuneError(f"{folder}: expected a folder of data sets, but there is none.")
     for item in sorted(folder.iterdir()):
@@ -93,8 +121,8 @@ def _sizes(folder: Path) -> tuple[dict[Path, int], Sequence[str]]:
             continue
         try:
             sizes[item] = len(open_file(DataSet.model_validate({"path": str(item)})))
-        except FinetuneError:
-            others.append(item.name)
+        except FinetuneError as error:
+            others[item.name] = str(error)
     return sizes, others
 
 

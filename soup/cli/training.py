@@ -117,15 +117,19 @@ def finetune(values: Values) -> None:
 
 
 def _init(values: Values) -> None:
-    from soup.cli.console import print_json, print_line
+    from soup.cli.console import open_board, print_json, print_line
 
     with needs_extra():
         from finetune.launching.first_pool import write_first_pool
-    config = write_first_pool(values["init"], values["config"])
+    with open_board(values) as board:
+        pool = write_first_pool(values["init"], values["config"])
+        for why in () if values["as_json"] else pool.left_out.values():
+            board.warn(f"left out: {why}")
+    added = list(pool.config.added)
     if values["as_json"]:
-        print_json({"schema": 1, "config": str(values["config"]), "added": list(config.added)})
+        print_json({"schema": 1, "config": str(values["config"]), "added": added, "left_out": dict(pool.left_out)})
     else:
-        print_line(f"{values['config']}: {len(config.added)} data sets to add; edit `start`, then --check it")
+        print_line(f"{values['config']}: {len(added)} data sets to add; edit `start`, then --check it")
 
 
 def _launch(values: Values) -> None:
