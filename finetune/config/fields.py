@@ -22,7 +22,7 @@ __all__ = [
 class StrictModel(BaseModel):
     """Settings that take no other keys than their own, and do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def check_path(text: str) -> str:

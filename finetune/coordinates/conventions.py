@@ -221,6 +221,6 @@ def named_convention(name: str) -> Convention:
     if spelling in SPELLINGS and re.fullmatch(r"[1-9]\d{0,5}", unit):
         return Convention(spelling, int(unit))
     raise CoordinateError(
-        f"there is no convention {name!r}.{did_you_mean(name, CONVENTIONS)} Known: {', '.join(CONVENTIONS)}; "
-        f"or one of {', '.join(SPELLINGS)} with :fraction, :percent, :pixels or the number of a grid, as brackets:100"
+        f"there is no convention {name!r}.{did_you_mean(name, CONVENTIONS)} Or "
+        f"one of {', '.join(SPELLINGS)} with :fraction, :percent, :pixels or the number of a grid, as brackets:100"
     )

@@ -63,7 +63,10 @@ def check(
         decode=decode,
         faults_to=faults_to,
     )
-    return replace(report, errors=(*absent_needs(jobs), *_settings_faults(start, processor, jobs), *report.errors))
+    return replace(
+        report,
+        errors=(*absent_needs(jobs, config.gpus_per_job), *_settings_faults(start, processor, jobs), *report.errors),
+    )
 
 
 def open_start_processor(jobs: Sequence[Job]) -> Any:

@@ -26,6 +26,7 @@ from finetune.jobs import (
 from finetune.launching.digests import Content, Digests
 from finetune.launching.start_check import faults_of_start, unknown_parts
 from finetune.training.parallel import configuration_path
+from finetune.training.watching import check_evaluation
 from soup.errors import FinetuneError, OutputError, SoupError
 from soup.support.disk_space import require_bytes
 from soup.support.extras import absent_libraries
@@ -99,7 +100,7 @@ def plan_launch(config_path: Path | str, *, writing: bool = True) -> LaunchPlan:
     is_compared = writing or any(_is_begun(job) for job in jobs)
     _check_data(jobs, findings)
     _check_starts(jobs, findings, is_compared)
-    _check_settings(jobs, findings)
+    _check_settings(jobs, config.gpus_per_job, findings)
     if findings.problems:
         raise FinetuneError(f"{path}: nothing was started.\n{bullet_list(findings.problems)}")
     _check_twins(config, root, findings)
@@ -143,18 +144,23 @@ def _check_starts(jobs: list[Job], findings: _Findings, is_compared: bool) -> No
             findings.problems += [f"start {start}: {fault}" for fault in faults_of_start(Path(start))]
 
 
-def _check_settings(jobs: list[Job], findings: _Findings) -> None:
+def _check_settings(jobs: list[Job], gpus_per_job: int, findings: _Findings) -> None:
     """Check what settings name: parts, where the start is here, packages, files. Listed once for all jobs."""
     starts = {job.name: job.start for job in jobs}
     faults: dict[str, None] = {}
     for job in jobs:
         start = Path(starts.get(job.after or "", job.start))
         faults |= dict.fromkeys(f"start {start}: {fault}" for fault in unknown_parts(start, job.settings))
-    findings.problems += [*faults, *absent_needs(jobs)]
+    findings.problems += [*faults, *absent_needs(jobs, gpus_per_job)]
 
 
-def absent_needs(jobs: Sequence[Job]) -> list[str]:
-    """Give what settings name outside of the model and is not here: packages, files. Each once for all jobs."""
+def absent_needs(jobs: Sequence[Job], gpus_per_job: int) -> list[str]:
+    """Give what settings name outside of the model and is not here: packages, files, benchmarks; each once.
+
+    Args:
+        jobs: all of them.
+        gpus_per_job: processes that train each.
+    """
     faults: dict[str, None] = {}
     for job in jobs:
         faults |= {f"log_to: {text}": None for text in absent_libraries(job.settings.log_to, "finetune")}
@@ -162,6 +168,13 @@ def absent_needs(jobs: Sequence[Job]) -> list[str]:
             configuration_path(job.settings.parallel)
         except FinetuneError as error:
             faults[str(error)] = None
+    for settings in {repr(job.settings.evaluate): job.settings for job in jobs}.values():
+        try:
+            check_evaluation(settings, gpus_per_job)
+        except FinetuneError as error:
+            faults[str(error)] = None
+        except SoupError as error:
+            faults[f"evaluate: {error}"] = None
     return list(faults)
 
 

@@ -55,12 +55,14 @@ def faults_of_start(start: Path) -> Iterator[str]:
 
 
 def unknown_parts(start: Path, settings: TrainSettings) -> list[str]:
-    """Give the settings that name parts which a POINTS model here does not have.
+    """Give the settings that name parts which a POINTS model here does not have, or what POINTS models alone can.
 
-    Other families are not checked: their tensors' names in files are others than in memory.
+    Parts of other families are not checked: their tensors' names in files are others than in memory.
     """
-    if read_model_config(start).get("model_type") != "points":
-        return []
+    config = read_model_config(start)
+    if (family := config.get("model_type")) != "points":
+        names = [name for name in ("cache_features", "tiling") if config and getattr(settings, name)]
+        return [f"{name}: only for POINTS models, not for {family}." for name in names]
     shapes = shapes_of(start)
     if not shapes:
         return []

@@ -11,31 +11,9 @@ from transformers import PreTrainedModel
 
 from finetune.config import TrainSettings
 from finetune.training.adapters import fold
-from finetune.training.parallel import world_size
-from soup.errors import FinetuneError
-from soup.evaluation.config import EvalConfig
-from soup.evaluation.suite import build_suite
 from soup.search.evaluate import evaluate
 
-__all__ = ["check_evaluation", "scores_on_the_way"]
-
-
-def check_evaluation(settings: TrainSettings) -> None:
-    """Look for what would stop an evaluation, before the first step.
-
-    Raises:
-        FinetuneError: several processes train.
-        EvaluatorError: a benchmark is unknown, or its data are not here.
-    """
-    if not settings.evaluate_every:
-        return
-    if world_size() > 1:
-        raise FinetuneError(
-            "evaluate_every: the model is judged by the process that trains it, and of several the others would wait "
-            "too long. Train on one GPU, or judge what `keep_every` writes by soup eval."
-        )
-    config = EvalConfig(settings.evaluate)
-    build_suite(config.parse(), config.settings)
+__all__ = ["scores_on_the_way"]
 
 
 def scores_on_the_way(model: PreTrainedModel, processor: object, settings: TrainSettings) -> dict[str, float]:

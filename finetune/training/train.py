@@ -24,7 +24,7 @@ from finetune.training.arguments import precision, shares, training_arguments
 from finetune.training.best_model import LOSS, best_folder, best_step, is_stalled, remove_later, remove_others
 from finetune.training.components import choose_trained, learning_rates
 from finetune.training.disk_space import check_disk_space
-from finetune.training.evaluation import check_evaluation, scores_on_the_way
+from finetune.training.evaluation import scores_on_the_way
 from finetune.training.input_pipeline import InputPipeline, build_input_pipeline
 from finetune.training.listener import Listener
 from finetune.training.logs import loggers
@@ -32,6 +32,7 @@ from finetune.training.saving import Origin, publish, publish_written, save, tie
 from finetune.training.start_model import open_start, start_folder
 from finetune.training.trainer import JobTrainer, StopCallback, StopRequest
 from finetune.training.validation import measure_losses
+from finetune.training.watching import check_evaluation
 from soup.errors import FinetuneError
 from soup.hf.progress_bars import without_progress_bars
 from soup.support.text import bullet_list
@@ -186,7 +187,7 @@ def prepare(job: Job, digest: str, stop: StopRequest, listener: Listener | None 
         FinetuneError: as `train_job`.
     """
     listener = listener or Listener()
-    check_evaluation(job.settings)
+    check_evaluation(job.settings, parallel.world_size())
     corpus = Corpus(job.data)
     model, origin = _open_model(job, corpus)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -125,6 +125,7 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
         ("lr: 5.0e-4", "lr: 5.0e-4\nlearning_rate: 1", "learning_rate: unknown key"),
         ("steps: 8", "steps: 8\n  step: 9", "start.step: unknown key. Did you mean 'steps'?"),
         ("lr: 5.0e-4", "lr: -1", "lr: Input should be greater than 0, found -1"),
+        ("lr: 5.0e-4", "lr: .inf", "lr: Input should be a finite number, found inf"),
         ("lr: 5.0e-4\n", "", "lr: Field required"),
         ("  data: data/base\n", "", "start.data: Field required"),
         ("  number: data/number", "  ../up: data/number", "added.../up"),

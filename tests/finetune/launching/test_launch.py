@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -247,6 +248,33 @@ def test_a_reason_that_an_earlier_attempt_had_is_not_repeated_as_the_end_of_the_
     report = failure_report([(job, JobOutcome(JobStatus.FAILED, f"{why}\n{SO_IT_WAS}1."))], 1)
     assert report.count(why) == 1
     assert "    a line before" in report
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("evaluate: [mmstra]\nevaluate_every: 2\n", "evaluate: .*mmstra"),
+        ("evaluate: ['python:none.py:score']\nevaluate_every: 2\n", r"evaluate: .*none\.py"),
+        ("evaluate: ['python:none.py:score']\nevaluate_every: 2\ngpus_per_job: 2\n", "Train on one GPU"),
+    ],
+)
+def test_benchmarks_that_can_t_be_asked_on_the_way_are_told_before_any_job(tmp_path, more, said):
+    path = place(tmp_path, CONFIG + more)
+    for attempt in (launch, plan_dry_run):
+        with pytest.raises(FinetuneError, match=rf"nothing was started\.\n  - .*{said}"):
+            attempt(path)
+    assert re.search(said, check(path).errors[0])
+    assert not (tmp_path / "ckpts.finetune" / "a").exists()
+
+
+@pytest.mark.parametrize("setting", ["cache_features: true", "tiling: anyres"])
+def test_what_points_models_alone_can_is_refused_of_another_start_before_any_job(tmp_path, setting):
+    start = tmp_path / "other"
+    start.mkdir()
+    (start / "config.json").write_text('{"model_type": "llava", "text_config": {}}')
+    save_file({"a": torch.zeros(2)}, start / "model.safetensors")
+    said = refusal(place(tmp_path, CONFIG.replace("start: tiny", "start: other") + setting))
+    assert f"{setting.partition(':')[0]}: only for POINTS models, not for llava." in said
 
 
 def test_a_command_that_is_not_there_is_that_job_s_failure(tmp_path):

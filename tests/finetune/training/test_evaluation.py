@@ -102,7 +102,7 @@ def test_data_that_are_not_here_are_told_before_the_first_step(data, questions, 
 
 
 def test_several_processes_are_refused_before_the_first_step(data, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr("finetune.training.evaluation.world_size", lambda: 2)
+    monkeypatch.setattr("finetune.training.parallel.world_size", lambda: 2)
     with pytest.raises(FinetuneError, match="Train on one GPU"):
         prepare(make_job(tmp_path, data, **WATCHED), "d", StopRequest())
 
