@@ -107,21 +107,30 @@ def prepare(seed_run: SeedRun) -> None:
             return
     for words in commands:
         seed_run.voice.say(f"$ {shlex.join(words)}")
-        process = subprocess.run(words, cwd=seed_run.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.run(words, cwd=seed_run.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if process.returncode:
-            tail = "\n".join(process.stdout.splitlines()[-15:])
+            tail = "\n".join(process.stdout.decode(errors="replace").splitlines()[-15:])
             raise FinetuneError(f"{shlex.join(words)}: failed with exit code {process.returncode}.\n{tail}")
     write_atomic(done, json.dumps(commands))
 
 
-def plan_study(path: Path | str) -> dict[str, object]:
+def plan_study(path: Path | str, *, judge_url: str | None = None) -> dict[str, object]:
     """Count what `run_study` would train and evaluate; nothing is started or written.
+
+    Args:
+        path: the study's file.
+        judge_url: where the LLM judge answers, in place of the file's.
 
     Raises:
         FinetuneError: a wrong file.
+        EvaluatorError: a benchmark is unknown, or its data are not here, unless `prepare` may bring them.
     """
-    study = read_study(Path(path))
+    study = _with_judge(read_study(Path(path)), judge_url)
     _check_strategies(study, path)
+    if not study.prepare:
+        seed_run = SeedRun(study, Path(path).parent, study.seeds[0], StudyProgress())
+        with seed_run.environment():
+            seed_run.check_eval()
     k, rates = len(study.ingredients), len(study.learning_rates)
     trained = {"start": int(isinstance(study.finetune["start"], Mapping)), "pool": k, "the base set alone": 1}
     evaluated: dict[str, object] = {"singles": k + 2, **_most_evaluations(study)}

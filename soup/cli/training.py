@@ -249,12 +249,14 @@ def study(values: Values) -> None:
 
     Fine-tune, evaluate, cook, compare; for every seed, resumable at every step.
     """
-    from soup.cli.console import open_board, print_json, print_table
+    from soup.cli.console import open_board, print_json, print_plan, print_table
 
     with needs_extra():
         from finetune.study.run import plan_study, run_study
     if values["dry_run"]:
-        print_json(plan_study(values["study"]))
+        with open_board(values):
+            plan = plan_study(values["study"], judge_url=values["judge_url"])
+        print_plan(plan, as_json=values["as_json"])
         return
     with open_board(values) as board:
         table = run_study(values["study"], voice=study_progress(board), judge_url=values["judge_url"])

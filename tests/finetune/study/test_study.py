@@ -247,9 +247,15 @@ def test_the_harness_sees_the_seed_s_environment_and_nobody_after_it(home, train
     assert "LIGHT" not in os.environ
 
 
+def test_a_dry_run_leaves_to_the_run_what_commands_may_bring(home, trainer):
+    text = STUDY.replace("judge/judge.py", "judge/later.py") + 'prepare: ["cp judge/judge.py judge/later.py"]\n'
+    (home / "study.yaml").write_text(text)
+    assert plan_study(home / "study.yaml")["seeds"] == [0]
+
+
 def test_a_command_that_fails_is_told_with_what_it_said(home, trainer):
-    (home / "study.yaml").write_text(STUDY + "prepare: sh -c 'echo no room; exit 3'\n")
-    with pytest.raises(FinetuneError, match=r"(?s)exit code 3.*no room"):
+    (home / "study.yaml").write_text(STUDY + "prepare: sh -c 'printf \"\\\\377 \"; echo no room; exit 3'\n")
+    with pytest.raises(FinetuneError, match=r"(?s)exit code 3.*\ufffd no room"):
         run_study(home / "study.yaml")
     assert not trainer.trained
 
@@ -287,8 +293,9 @@ def test_what_is_wrong_is_named_before_anything_is_made(home, trainer, old, new,
 def test_what_judges_is_looked_for_before_anything_is_trained(home, trainer, old, new, said):
     assert old in STUDY
     (home / "study.yaml").write_text(STUDY.replace(old, new))
-    with pytest.raises(EvaluatorError, match=said):
-        run_study(home / "study.yaml")
+    for ask in (run_study, plan_study):
+        with pytest.raises(EvaluatorError, match=said):
+            ask(home / "study.yaml")
     assert trainer.trained == []
 
 
@@ -326,8 +333,11 @@ def test_dry_run_counts_what_would_be_trained_and_judged_and_writes_nothing(home
         "individual_select (at most)": 2,
         "all_data": 2,
     }
-    done = CliRunner().invoke(cli, ["study", str(home / "study.yaml"), "--dry-run"])
-    assert json.loads(done.output) == plan
+    words = ["study", str(home / "study.yaml"), "--dry-run"]
+    assert json.loads(CliRunner().invoke(cli, [*words, "--json"]).output) == plan
+    table = CliRunner().invoke(cli, words).output
+    assert "all_data 2" in table
+    assert "{" not in table
     assert not (home / "work").exists()
 
 
@@ -340,8 +350,9 @@ def test_the_command_line_prints_the_table(home, trainer):
 
 
 def test_a_judge_elsewhere_is_named_on_the_command_line_and_needs_one_in_the_file(home, trainer):
-    with pytest.raises(FinetuneError, match="names no judge"):
-        run_study(home / "study.yaml", judge_url="http://127.0.0.1:1/v1")
+    for ask in (run_study, plan_study):
+        with pytest.raises(FinetuneError, match="names no judge"):
+            ask(home / "study.yaml", judge_url="http://127.0.0.1:1/v1")
 
 
 def test_stages_and_results_so_far_are_told_as_they_come(home, trainer):
