@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -121,6 +122,11 @@ class EvalConfig(EvalSettings):
         texts = [entry for entry in entries if isinstance(entry, str)]
         benchmarks = parse_benchmarks(texts, split) if texts else []
         benchmarks += [benchmark_of_function(entry, split) for entry in entries if not isinstance(entry, str)]
+        counts = Counter(benchmark.name for benchmark in benchmarks)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            raise EvaluatorError(
+                f"{option_name('eval')}: several benchmarks have one name: {', '.join(twice)}. Rename the functions."
+            )
         if not any(may_have_parts(benchmark.harness) for benchmark in benchmarks):
             self.objective.check([benchmark.name for benchmark in benchmarks])
         return tuple(benchmarks)

@@ -10,7 +10,6 @@ From the command line, and for workers, the same function is `python:FILE.py:FUN
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import statistics
 import traceback
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Candidate, Harness, Score, Split
+from soup.evaluation.function_facts import function_facts
 from soup.evaluation.settings import EvalSettings
 from soup.support.foreign_code import INTERRUPTIONS
 from soup.support.options import option_name
@@ -51,13 +51,14 @@ class FunctionEvaluator(Harness):
         self.settings = settings
 
     def identity(self, benchmark: Benchmark) -> Mapping[str, object]:
-        """Return the function's name, and the digest of its source.
+        """Return the digests of the function's source and of what it holds: see `function_facts`.
 
         Raises:
             EvaluatorError: the function is not known here, its source can't be read, or questions are split.
         """
         try:
-            source = inspect.getsource(_function(benchmark))
+            function = _function(benchmark)
+            source, facts = inspect.getsource(function), function_facts(function)
         except (OSError, TypeError) as cause:
             raise EvaluatorError(
                 f"{benchmark.name}: its source can't be read ({cause}), so that another version's scores would be "
@@ -65,7 +66,7 @@ class FunctionEvaluator(Harness):
             ) from cause
         if "questions" not in source:  # it gives none, which is told before any work
             refuse_split(benchmark)
-        return {"evaluator": "function", "code": hashlib.sha256(source.encode()).hexdigest()}
+        return {"evaluator": "function", **facts}
 
     def evaluate(self, candidate: Candidate, benchmark: Benchmark) -> Score:
         """Return what the function says of the candidate's directory, over the questions that count."""

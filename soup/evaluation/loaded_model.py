@@ -15,6 +15,7 @@ from typing import Any
 
 from soup.errors import CheckpointError, EvaluatorError
 from soup.evaluation.api import Score
+from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.harnesses import check
 from soup.evaluation.progress import Progress
@@ -85,12 +86,14 @@ def evaluate_loaded(module: Any, processor: Any, config: EvalConfig, progress: P
     """
     if config.model != "auto" or config.engine != "transformers":
         raise EvaluatorError("A model in memory answers by itself: leave `model` and `engine` of the settings out.")
+    if config.workers or config.ray:
+        raise EvaluatorError("A model in memory is judged where it is: leave `workers` and `ray` out.")
     if not hasattr(module, "generate") or not hasattr(processor, "save_pretrained"):
         raise EvaluatorError(
             f"model, processor: expected a model of transformers and its processor, found {type(module).__name__} and "
             f"{type(processor).__name__}."
         )
-    suite = build_suite(config.parse(), config.settings)
+    suite = build_suite(config.parse() or parse_benchmarks([""]), config.settings)  # none at all is an error here
     scores: dict[str, Score] = {}
     with tempfile.TemporaryDirectory(prefix="soup-loaded-") as home, _as_it_was(module):
         candidate = LoadedCandidate(module, copy.deepcopy(processor), Path(home), progress)

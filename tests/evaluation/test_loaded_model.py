@@ -80,6 +80,8 @@ def test_a_function_gets_a_checkpoint_all_the_same(data):
     ("arguments", "words"),
     [
         ({"eval": soup.EvalConfig("ai2d", model="x.py:X")}, "leave `model` and `engine` of the settings out"),
+        ({"eval": soup.EvalConfig("ai2d", workers=2)}, "judged where it is: leave `workers` and `ray` out"),
+        ({"eval": []}, "`eval` names no benchmark"),
         ({"eval": "ai2d", "run_dir": "r"}, "leave checkpoints, run_dir and merge out"),
         ({"eval": "ai2d", "processor": None}, "expected a model of transformers and its processor"),
     ],

@@ -1,0 +1,108 @@
+"""What tells a function of Python's from another one of the same source."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import soup
+from soup.errors import EvaluatorError
+from soup.evaluation.function_facts import function_facts
+from tests.helpers.toy_pools import make_pool
+
+MODULE = """
+import math
+MARK = {mark}
+DATA = object()
+
+def helper(checkpoint):
+    return {helper} + math.pi * 0
+
+def score(checkpoint):
+    return helper(checkpoint) + MARK + (0 if DATA else 1) + (0 if checkpoint else score(checkpoint))
+"""
+
+
+def constant(value):
+    def score(checkpoint):
+        return value
+
+    return score
+
+
+class Judge:
+    def __init__(self, value):
+        self.value = value
+
+    def score(self, checkpoint):
+        return self.value
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return make_pool(tmp_path / "ckpts", {"a": [1, 2, 3, 4]})
+
+
+def overall(pool, function):
+    return soup.evaluate(pool / "a", eval=function, run_dir=pool.parent / "run")[0].overall
+
+
+def in_file(tmp_path, name, **values):
+    """The function of a module in a file of its own."""
+    (tmp_path / f"{name}.py").write_text(MODULE.format(**{"mark": 1, "helper": 2, **values}))
+    sys.path.insert(0, str(tmp_path))
+    try:
+        return __import__(name).score
+    finally:
+        sys.path.remove(str(tmp_path))
+        del sys.modules[name]
+
+
+def test_closures_methods_and_lambdas_of_one_source_have_scores_of_their_own(pool):
+    assert [overall(pool, constant(value)) for value in (10, 20, 10)] == [10, 20, 10]
+    judges = [Judge(30), Judge(40)]
+    assert [overall(pool, judge.score) for judge in (*judges, judges[0])] == [30, 40, 30]
+    lambdas = [lambda path: 50, lambda path: 60]
+    assert [overall(pool, function) for function in lambdas] == [50, 60]
+
+
+@pytest.mark.parametrize("values", [(1, 2), ("a", "b"), ([1, {"a": 2}], [1, {"a": 3}]), ((1,), [1]), (None, False)])
+def test_plain_values_are_told_apart_by_what_they_are(values):
+    first, second = (function_facts(constant(value)) for value in values)
+    assert first != second
+    assert function_facts(constant(values[0])) == first
+
+
+def test_other_values_are_told_apart_by_which_they_are():
+    value = np.arange(3)
+    assert function_facts(constant(value)) == function_facts(constant(value))
+    assert function_facts(constant(value)) != function_facts(constant(np.arange(3)))
+
+
+def test_a_helper_or_a_value_of_the_module_that_was_edited_is_seen(tmp_path):
+    facts = function_facts(in_file(tmp_path, "first"))
+    assert function_facts(in_file(tmp_path, "other_name")) == facts
+    assert function_facts(in_file(tmp_path, "second", helper=3)) != facts
+    assert function_facts(in_file(tmp_path, "third", mark=3)) != facts
+
+
+def test_a_function_that_holds_nothing_keeps_the_key_that_it_had():
+    assert list(function_facts(Judge.score)) == ["code"]
+
+
+def test_the_next_process_knows_a_function_that_holds_plain_values():
+    code = (
+        "from soup.evaluation.function_facts import function_facts\n"
+        "from tests.evaluation.test_function_facts import constant\n"
+        "print(function_facts(constant({'a': {1, 2, 'x', 'y', 'z'}})))"
+    )
+    said = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(said) == 1
+
+
+def test_two_functions_of_one_name_are_refused_before_any_work(pool):
+    with pytest.raises(EvaluatorError, match=r"`eval`: several benchmarks have one name: score\. Rename"):
+        overall(pool, [constant(1), constant(2)])
