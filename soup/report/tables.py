@@ -16,7 +16,7 @@ from soup.evaluation.objective import Objective
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import describe_objective
-from soup.search.result import Soup
+from soup.search.result import Soup, single_digests
 from soup.support.json_text import check_kinds, read_json_object
 from soup.support.options import option_name
 
@@ -135,9 +135,8 @@ def run_table(run: Path) -> ScoreTable:
         results = [result.of_part() for result in results]
     ways = _ways(results)
     common = max(ways, key=lambda way: len(ways[way]), default=None)
-    models = [
-        _Model(digest, name, _refusals(name, results), common) for digest, name in _singles(entries, results).items()
-    ]
+    singles = _singles(entries, results)
+    models = [_Model(digest, name, _refusals(digest, name, results), common) for digest, name in singles.items()]
     models += [_Model(result.digest, result.strategy, result.remark, result.way) for result in results]
     names = list(dict.fromkeys(name for entry in entries for name in _scores_of(entry)))
     titles = {f"overall ({', '.join(strategies)})": way for way, strategies in ways.items()} if len(ways) > 1 else {}
@@ -164,7 +163,7 @@ class _Result:
     """What a strategy came to, as far as a table needs it.
 
     `refusals` is why by the ingredient that was refused, `varied` the digests of soups of one that are no single model,
-    `part` the questions that it chose by.
+    `singles` those of the single models that it scored, by name, `part` the questions that it chose by.
     """
 
     strategy: str
@@ -173,6 +172,7 @@ class _Result:
     way: _Way
     refusals: Mapping[str, str]
     varied: frozenset[str]
+    singles: Mapping[str, str]
     part: str
 
     def of_part(self) -> _Result:
@@ -213,7 +213,8 @@ def _read_result(document: dict[str, Any]) -> _Result:
     refusals = _refused_ingredients(document["trials"])
     varied = frozenset(trial["recipe"] for trial in document["trials"] if trial.get("single") is False)
     part = next((score["split"] for score in document["trials"][0]["scores"].values()), "all")
-    return _Result(document["strategy"], document["recipe"]["digest"], remark, way, refusals, varied, part)
+    digest, singles = document["recipe"]["digest"], single_digests(document)
+    return _Result(document["strategy"], digest, remark, way, refusals, varied, singles, part)
 
 
 def _refused_ingredients(trials: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -231,11 +232,14 @@ def _refused_ingredients(trials: Sequence[dict[str, Any]]) -> dict[str, str]:
     return refusals
 
 
-def _refusals(name: str, results: Sequence[_Result]) -> str:
-    """Say who refused an ingredient and why; strategies with one reason share it."""
+def _refusals(digest: str, name: str, results: Sequence[_Result]) -> str:
+    """Say who refused an ingredient and why; strategies with one reason share it.
+
+    Another model of that name may be in the run: one that was trained anew, or another pool's.
+    """
     strategies: dict[str, list[str]] = {}
     for result in results:
-        if why := result.refusals.get(name):
+        if (why := result.refusals.get(name)) and result.singles.get(name, digest) == digest:
             strategies.setdefault(why, []).append(result.strategy)
     return "; ".join(f"{', '.join(names)} {why}" for why, names in strategies.items())
 

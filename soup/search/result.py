@@ -23,7 +23,7 @@ from soup.support.pictures import Picture, draw
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Soup", "card_scores", "save_result", "told_estimates", "trial_as_json"]
+__all__ = ["Soup", "card_scores", "save_result", "single_digests", "told_estimates", "trial_as_json"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -162,6 +162,17 @@ def _score_as_json(score: Score, part: str) -> dict[str, object]:
         interval = list(score.estimate.interval(score.value))
         shown |= {"estimated": True, "interval": interval, "asked": score.estimate.asked}
     return shown
+
+
+def single_digests(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digests of the single models that a search scored, by name.
+
+    Args:
+        document: What `Soup.as_json` gave; that of an earlier version may not say what is a single model.
+    """
+    trials = document["trials"]
+    alone = (trial for trial in trials if len(trial["ingredients"]) == 1 and trial.get("single") is not False)
+    return {trial["ingredients"][0]: trial["recipe"] for trial in alone}
 
 
 def told_estimates(documents: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], float]:

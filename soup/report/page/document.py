@@ -70,7 +70,7 @@ def run_document(run: Path, *, with_images: bool = True) -> dict[str, object]:
         "sweeps": sweeps(record),
         "cost": cost(record),
         "provenance": provenance(record),
-        "remarks": [*dict.fromkeys([*no_questions, *no_kinds])],
+        "remarks": [*dict.fromkeys([*record.left_out, *no_questions, *no_kinds])],
     }
     return {**cleaned(document), "questions": [question.as_json() for question in questions]}
 

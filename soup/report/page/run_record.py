@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +14,12 @@ from soup.evaluation.journal import Journal
 from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.run_directory import RunDirectory
+from soup.report.page.search_record import SearchRecord, asked_by
 from soup.report.tables import run_table
-from soup.search.result import told_estimates
+from soup.search.result import single_digests, told_estimates
 from soup.support.json_text import read_json_object
 
-__all__ = ["RunModel", "RunRecord", "SearchRecord", "damage_told", "read_document"]
+__all__ = ["RunModel", "RunRecord", "damage_told", "read_document"]
 
 PLAIN_SEARCHES = ("average", "maximum")
 """Strategies that other soups are compared with: where there is another, that one is the run's choice."""
@@ -59,34 +60,6 @@ class RunModel:
 
 
 @dataclass(frozen=True)
-class SearchRecord:
-    """What a strategy came to: its document of `soups/`, and when it was written."""
-
-    document: Mapping[str, Any]
-    time: float
-
-    @property
-    def strategy(self) -> str:
-        """The strategy's name."""
-        return str(self.document["strategy"])
-
-    @property
-    def digest(self) -> str:
-        """The digest of the chosen recipe."""
-        return str(self.document["recipe"]["digest"])
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """The chosen ingredients, in the order of admission."""
-        return tuple(self.document["chosen"])
-
-    @property
-    def objective(self) -> Objective:
-        """How it summed scores up, without its guards."""
-        return Objective(dict(self.document.get("objective", {}).get("weights", {})))
-
-
-@dataclass(frozen=True)
 class RunRecord:
     """A run, read once.
 
@@ -94,13 +67,15 @@ class RunRecord:
         directory: Where it is.
         entries: Its journal.
         models: By the recipe's digest, in the order in which they were scored.
-        searches: In the order in which they were written.
+        searches: In the order in which they were written, those over the main one's models.
+        left_out: What is said of the others.
     """
 
     directory: RunDirectory
     entries: tuple[Entry, ...]
     models: Mapping[str, RunModel]
-    searches: tuple[SearchRecord, ...] = field(default=())
+    searches: tuple[SearchRecord, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, run: Path) -> RunRecord:
@@ -116,8 +91,21 @@ class RunRecord:
         paths = directory.results.glob("[!.]*.json")
         searches = (SearchRecord(read_document(path), path.stat().st_mtime) for path in paths)
         ordered = sorted(searches, key=lambda search: (search.time, search.strategy))
-        record = cls(directory, entries, {}, tuple(ordered))
-        return replace(record, models=_models(entries, record.estimates))
+        record = cls(directory, entries, {}, tuple(ordered))._of_one_pool()
+        foreign = asked_by(ordered) - asked_by(record.searches)
+        known = [entry for entry in entries if entry.recipe not in foreign]
+        return replace(record, models=_models(known, record.estimates))
+
+    def _of_one_pool(self) -> RunRecord:
+        """Leave out searches over other models of the same names: trained anew since, or of another pool."""
+        other = {search: search.other_models(self.main) for search in self.searches if self.main}
+        remarks = [
+            f"{search.strategy}: left out, for it searched over other models of the same names ({', '.join(names)})"
+            for search, names in other.items()
+            if names
+        ]
+        same = tuple(search for search in self.searches if not other.get(search))
+        return replace(self, searches=same, left_out=tuple(remarks))
 
     @property
     def estimates(self) -> Mapping[tuple[str, str, str], float]:
@@ -179,18 +167,25 @@ class RunRecord:
 
     @property
     def singles(self) -> tuple[RunModel, ...]:
-        """The ingredients alone, in the order in which they were scored."""
+        """The ingredients alone, in the order in which they were scored.
+
+        Of several models of one name (one was trained anew, or is another pool's) that of the main search, or of the
+        last that has one; else the last that was scored.
+        """
         varied = {
             trial["recipe"] for s in self.searches for trial in s.document["trials"] if trial.get("single") is False
         }
+        alone = [m for m in self.models.values() if len(m.names) == 1 and m.digest not in varied]
+        digests = {model.names[0]: model.digest for model in alone}
+        for search in sorted(self.searches, key=lambda search: search is self.main):
+            digests |= single_digests(search.document)
         pool = {*self.pool_names}
-        alone = (m for m in self.models.values() if len(m.names) == 1 and m.digest not in varied)
-        return tuple(model for model in alone if model.names[0] in pool)
+        return tuple(m for m in alone if m.names[0] in pool and m.digest == digests[m.names[0]])
 
     @property
     def soups(self) -> tuple[RunModel, ...]:
         """The soups that were tried: those of the searches; without one, all that were scored."""
-        tried = {trial["recipe"] for search in self.searches for trial in search.document["trials"]}
+        tried = asked_by(self.searches)
         models = self.models.values()
         return tuple(m for m in models if len(m.names) > 1 and (not self.searches or m.digest in tried))
 
@@ -212,11 +207,10 @@ class RunRecord:
         return self.models.get(self.main.digest) if self.main else None
 
     def mean_of(self, names: Sequence[str]) -> RunModel | None:
-        """Return the plain mean of these ingredients, if it was scored or estimated."""
-        for model in self.models.values():
-            if {*model.names} == {*names} and model.is_plain_mean and len(model.names) == len(names):
-                return model
-        return None
+        """Return the plain mean of these ingredients, if it was scored or estimated; of several the main search's."""
+        asked = asked_by([self.main] if self.main else [])
+        means = [m for m in self.models.values() if sorted(m.names) == sorted(names) and m.is_plain_mean]
+        return max(means, key=lambda model: model.digest in asked, default=None)
 
 
 def read_document(path: Path) -> dict[str, Any]:

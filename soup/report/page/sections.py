@@ -13,7 +13,8 @@ from soup.errors import SoupError
 from soup.evaluation.benchmark_names import parse_benchmarks
 from soup.evaluation.bootstrap import paired_difference
 from soup.evaluation.harnesses import build_evaluator, categories
-from soup.report.page.run_record import RunModel, RunRecord, SearchRecord, damage_told, read_document
+from soup.report.page.run_record import RunModel, RunRecord, damage_told, read_document
+from soup.report.page.search_record import SearchRecord
 from soup.report.pool_maps import map_to_plane
 
 __all__ = ["by_category", "cost", "ingredient_scores", "pool_check", "provenance", "steps", "sweeps"]
