@@ -20,6 +20,7 @@ from evaluators.arena.record import Arena
 from soup.errors import JournalError, SoupError
 from soup.support.json_text import check_kinds, parse_json_object
 from soup.support.line_log import SharedLineLog, whole_lines
+from soup.support.text import reason_of
 
 __all__ = ["CHOICES", "Choice", "Match", "Vote", "VoteLog", "all_matches", "read_votes"]
 
@@ -173,8 +174,9 @@ def _votes(path: Path, lines: Iterable[bytes]) -> list[Vote]:
         try:
             vote = _vote(parse_json_object(line, f"line {number}", JournalError))
         except (ValueError, SoupError) as error:
+            reason = reason_of(error, f"line {number}")
             raise JournalError(
-                f"{path}: line {number} is damaged ({error}). Remove that line to lose its vote alone, or restore the "
+                f"{path}: line {number} is damaged ({reason}). Remove that line to lose its vote alone, or restore the "
                 "file."
             ) from error
         votes.setdefault(vote.key, vote)

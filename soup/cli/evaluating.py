@@ -31,7 +31,10 @@ HIDDEN = ("path", "url", "can_fetch", "why_not")
 @click.command("eval", cls=Command, example="soup eval base/ ckpts/a --eval python:judge.py:score")
 @cloup.argument("checkpoints", nargs=-1, required=True, help="Directories or Hub ids.")
 @compose_options(
-    *carrier_options(MergeOptions, "allow_nonfinite"), *carrier_options(EvalConfig), run_dir_option, json_option
+    *carrier_options(MergeOptions, "allow_nonfinite"),
+    *carrier_options(EvalConfig, without=("questions",)),
+    run_dir_option,
+    json_option,
 )
 def evaluate(values: Values) -> None:
     """Score checkpoints, into the journal."""
@@ -81,7 +84,7 @@ def evaluate(values: Values) -> None:
         "Evaluate", "--no-loss", is_flag=True, help="Leave the loss of the reference answers out: scores alone."
     ),
     *carrier_options(MergeOptions, "tokenizer", "allow_nonfinite"),
-    *carrier_options(EvalConfig),
+    *carrier_options(EvalConfig, without=("questions",)),
     *carrier_options(Objective, "weights"),
     run_dir_option,
     plot_option,

@@ -177,16 +177,17 @@ def compose_options(*options: GroupedOption) -> Decorator:
     return decorate
 
 
-def carrier_options(carrier: type[Any], *names: str) -> list[GroupedOption]:
+def carrier_options(carrier: type[Any], *names: str, without: Sequence[str] = ()) -> list[GroupedOption]:
     """Return the options of a dataclass.
 
     Args:
         carrier: The dataclass.
         names: The fields to offer; by default all that are options.
+        without: Those of them that the command would ignore.
     """
     known = options_of(carrier)
     own_first = sorted(known, key=lambda name: name not in carrier.__annotations__)  # before those of a parent
-    return [_option(name, *known[name]) for name in (names or own_first)]
+    return [_option(name, *known[name]) for name in (names or own_first) if name not in without]
 
 
 def _option(name: str, default: object, info: OptionInfo) -> GroupedOption:

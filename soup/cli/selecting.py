@@ -34,7 +34,7 @@ __all__ = ["selecting_commands"]
         help="Keep a data set whose model is as good as that of the base set alone, better, or better with that "
         "probability.",
     ),
-    *carrier_options(EvalConfig),
+    *carrier_options(EvalConfig, without=("questions",)),
     json_option,
     dry_run_option,
 )

@@ -111,11 +111,11 @@ class EvalConfig(EvalSettings):
         """Return the benchmarks that its texts name; none where there are no texts.
 
         Raises:
-            EvaluatorError: an unknown benchmark, a split that is no share, or an objective or split of no benchmarks.
+            EvaluatorError: an unknown benchmark, a split that is no share; or an objective, split or questions of none.
         """
         if not self.benchmarks:
-            if self.objective != PLAIN or self.split is not None:
-                names = ", ".join(option_name(name) for name in ("weights", "guard", "split"))
+            if self.objective != PLAIN or self.split is not None or self.question_rule.audit is not None:
+                names = ", ".join(option_name(name) for name in ("weights", "guard", "split", "questions"))
                 raise EvaluatorError(f"{names} are about benchmarks: pass {option_name('eval')}, too.")
             return ()
         entries, split = _entries(self.benchmarks), self.selection

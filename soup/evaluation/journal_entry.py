@@ -16,7 +16,7 @@ from soup.evaluation.estimates import Estimate
 from soup.merging.recipe import Recipe
 from soup.support.json_text import check_kinds, parse_json
 from soup.support.options import option_name
-from soup.support.text import without_secrets
+from soup.support.text import reason_of, without_secrets
 
 __all__ = ["SCHEMA", "Entry", "Line", "make_line", "read_entries", "read_line"]
 
@@ -117,13 +117,14 @@ def read_entries(path: Path, lines: list[bytes]) -> list[Entry]:
     entries: list[Entry] = []
     for number, line in enumerate(lines, start=1):
         try:
-            parsed = cast("Line", parse_json(line, f"line {number}", JournalError))
+            parsed = cast("Line", parse_json(line.rstrip(), f"line {number}", JournalError))
             if isinstance(schema := parsed["schema"], int) and schema > SCHEMA:
                 break
             entries.append(read_line(parsed))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SoupError) as error:
+            reason = reason_of(error, f"line {number}")
             raise JournalError(
-                f"{path}: line {number} of {len(lines)} is damaged ({error}). Remove that line to lose its score "
+                f"{path}: line {number} of {len(lines)} is damaged ({reason}). Remove that line to lose its score "
                 "alone, or restore the file."
             ) from error
     else:

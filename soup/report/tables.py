@@ -19,6 +19,7 @@ from soup.merging.recipe import describe_objective
 from soup.search.result import Soup, single_digests
 from soup.support.json_text import check_kinds, read_json_object
 from soup.support.options import option_name
+from soup.support.text import reason_of
 
 __all__ = ["ScoreRow", "ScoreTable", "run_table", "trials_table"]
 
@@ -197,7 +198,8 @@ def _read_results(run: RunDirectory) -> list[_Result]:
         try:
             results.append(_read_result(cast("dict[str, Any]", read_json_object(path, JournalError))))
         except (SoupError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise JournalError(f"{path}: damaged ({error}). Remove it; the same search writes it anew.") from error
+            reason = reason_of(error, path)
+            raise JournalError(f"{path}: damaged ({reason}). Remove it; the same search writes it anew.") from error
     return results
 
 

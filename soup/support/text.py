@@ -22,6 +22,7 @@ __all__ = [
     "pluralize",
     "printable",
     "public_text",
+    "reason_of",
     "whole_characters",
     "without_secrets",
 ]
@@ -42,6 +43,12 @@ def bullet_list(items: Iterable[str], most: int = 20) -> str:
     if len(lines) > most:
         shown.append(f"  - ... and {len(lines) - most} more")
     return "\n".join(shown)
+
+
+def reason_of(error: BaseException, source: object) -> str:
+    """Return an error's words for a sentence that says where it was: without that source, and without a full stop."""
+    text = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return text.removeprefix(f"{source}: ").removesuffix(".")
 
 
 def pluralize(count: int, noun: str) -> str:

@@ -166,6 +166,15 @@ def test_a_line_of_a_later_soup_is_told_as_such_and_nobody_is_advised_to_remove_
     assert "Remove" not in str(refused.value)
 
 
+def test_a_damaged_line_is_told_once(three):
+    three.write_bytes(three.read_bytes().replace(b"\n", b"\n\n", 1))
+    with pytest.raises(JournalError) as caught:
+        Journal(three)
+    what, _, reason = str(caught.value).partition(" is damaged ")
+    assert what == f"{three}: line 2 of 4"
+    assert reason.startswith("(not readable as JSON (Expecting value: line 1 column 1 (char 0))). Remove that line")
+
+
 def test_a_damaged_journal_is_not_left_locked(three):
     whole = three.read_bytes()
     three.write_bytes(b"bad\n" + whole)

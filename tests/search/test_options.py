@@ -22,9 +22,12 @@ def judge(tmp_path, monkeypatch):
     return make_judge(tmp_path / "judge")
 
 
-@pytest.mark.parametrize("wish", [{"objective": Objective({"mmbench": 2.0})}, {"split": 0.5}, {"objective": GUARDED}])
+@pytest.mark.parametrize(
+    "wish",
+    [{"objective": Objective({"mmbench": 2.0})}, {"split": 0.5}, {"objective": GUARDED}, {"questions": "disputed"}],
+)
 def test_wishes_about_benchmarks_without_a_benchmark_are_refused(judge, wish, tmp_path):
-    with pytest.raises(EvaluatorError, match="`weights`, `guard`, `split` are about benchmarks: pass `eval`"):
+    with pytest.raises(EvaluatorError, match="`split`, `questions` are about benchmarks: pass `eval`"):
         flat.cook("average", pool="ckpts", out="out", **wish)
     assert not (tmp_path / "out").exists()
 

@@ -18,6 +18,7 @@ from soup.report.page.search_record import SearchRecord, asked_by
 from soup.report.tables import run_table
 from soup.search.result import single_digests, told_estimates
 from soup.support.json_text import read_json_object
+from soup.support.text import reason_of
 
 __all__ = ["RunModel", "RunRecord", "damage_told", "read_document"]
 
@@ -233,7 +234,8 @@ def damage_told(path: Path) -> Iterator[None]:
     try:
         yield
     except (SoupError, KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise JournalError(f"{path}: damaged ({error}). Remove it; the same command writes it anew.") from error
+        reason = reason_of(error, path)
+        raise JournalError(f"{path}: damaged ({reason}). Remove it; the same command writes it anew.") from error
 
 
 def _models(entries: Sequence[Entry], estimates: Mapping[tuple[str, str, str], float]) -> dict[str, RunModel]:
