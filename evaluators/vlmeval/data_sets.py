@@ -52,9 +52,11 @@ WRITERS = 4
 
 IMAGE_IN_TEXT = "data:image/"
 """How VLMEvalKit begins an image in a prompt that is no file."""
+IMAGE_CELL = "line['image']"
+"""What stands in the source of a prompt that takes an image's cell itself for a path."""
 DOWNLOADS = ("download", "load_dataset(", "LMUDataRoot")
 """Where one of these is in a class's `load_data`, the table that it makes of its downloads is expected as our file."""
-LOADED_AS_IS = ("MME-RealWorld-Lite",)
+LOADED_AS_IS = ("MME-RealWorld-Lite", "RefCOCO")
 """Data sets for which such a `load_data` reads one table all the same, and makes something of it."""
 
 
@@ -191,7 +193,9 @@ def _hooks(name: str, base: type[DataSet], frame: Frame, images: ImageFiles) -> 
     hooks: dict[str, Callable[..., Any]] = {"prepare_tsv": prepare_tsv, "dump_image": dump_image}
     if name not in LOADED_AS_IS and any(word in inspect.getsource(base.load_data) for word in DOWNLOADS):
         hooks["load_data"] = lambda self, dataset: prepare_tsv(self, "")
-    if IMAGE_IN_TEXT in inspect.getsource(base.build_prompt):
+    if hasattr(base, "_ensure_metadata_ready"):  # it removes a file whose digest is another, and downloads it
+        hooks["_ensure_metadata_ready"] = lambda self: None
+    if any(text in inspect.getsource(base.build_prompt) for text in (IMAGE_IN_TEXT, IMAGE_CELL)):
         hooks["build_prompt"] = lambda self, line: [images.part(part) for part in base.build_prompt(self, line)]
     return hooks
 
@@ -243,8 +247,10 @@ class ImageFiles:
 
     def part(self, part: dict[str, str]) -> dict[str, str]:
         """Return a part of a prompt, an image that stands in the text as the path where it will be."""
-        is_text = part["type"] == "image" and part["value"].startswith(IMAGE_IN_TEXT)
-        return {**part, "value": self._path(part["value"].partition(",")[2])} if is_text else part
+        if part["type"] != "image" or part["value"].startswith(str(self.directory)):
+            return part
+        is_text = part["value"].startswith(IMAGE_IN_TEXT)
+        return {**part, "value": self._path(part["value"].partition(",")[2] if is_text else part["value"])}
 
     def frame_paths(self, film: Path, count: int, *, with_ends: bool = False) -> list[str]:
         """Return where so many frames of a film will be; they are named by the film's content."""

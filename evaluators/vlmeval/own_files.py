@@ -73,6 +73,7 @@ class OwnFiles:
             "tqdm": SilentBar(),
             "mp": SerialPool(),
             "rd": SteadyDice(),
+            "random": SteadyDice(),
             "logger": SilentLogger(),
             "rotational_eval": lambda *_: None,  # TDBench: it looks for the files of other rotations
         }

@@ -26,6 +26,8 @@ def grouped_ids(rule: Rule, frame: Frame) -> list[str]:
         labels = [row.partition(rule.group)[0] for row in rows]
     elif isinstance(rule.group, int):
         labels = [rows[position - position % rule.group] for position in range(len(rows))]
+    elif callable(rule.group):
+        labels = [rule.group(row) for row in frame.to_dict("records")]
     else:
         records = frame[list(rule.group)].to_dict("records")
         labels = ["|".join(str(row[name]) for name in rule.group) for row in records]

@@ -29,7 +29,7 @@ class Rule:
         is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
         judge: Whether an LLM judge is asked never, on demand, or always.
         group: The columns of which equal cells make questions that count together, or the number of rows that do, or
-            the character of an index before which it names them.
+            the character of an index before which it names them, or what gives the name of a row's group.
         is_whole: Whether such a group is one question, and has points as a whole.
         parts: Of a row, in which part it counts, and in which part of that: the total is the mean of the parts' means.
         spread: The columns of which VLMEvalKit expects each value in any part: a question is scored alone, once with
@@ -61,7 +61,7 @@ class Rule:
     told_by: Mapping[str, PointsOf] = field(default_factory=dict)
     is_mean: bool = True
     judge: Judging = "never"
-    group: tuple[str, ...] | int | str = ()
+    group: tuple[str, ...] | int | str | Callable[[Row], str] = ()
     is_whole: bool = False
     parts: Callable[[Row], tuple[str, ...]] | None = None
     spread: str = ""

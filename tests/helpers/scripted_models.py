@@ -39,7 +39,7 @@ class Scripted:
     def marker(self, prompt):
         images = [part["value"] for part in prompt if part["type"] == "image"]
         assert images and all(Path(image).is_file() for image in images)
-        return re.search("<([0-9A-Za-z_-]+)>", "".join(part["value"] for part in prompt)).group(1)
+        return re.search("<([A-Za-z_-]*[0-9][0-9A-Za-z_-]*)>", "".join(part["value"] for part in prompt)).group(1)
 
 class Broken(Scripted):
     def answer(self, prompts):

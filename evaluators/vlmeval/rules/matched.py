@@ -50,7 +50,15 @@ MATCHED: Mapping[str, Rule] = {
         "Average&all/accuracy", 100, "hit", is_mean=False, judge="may", columns="answer category cycle_category"
     ),
     "VMCBenchDataset": Rule("Overall", 1, "hit", columns="answer category"),
-    "_3DSRBench": Rule("vanilla/Overall", 100, "hit", judge="may", columns="answer"),
+    "_3DSRBench": Rule(
+        "vanilla/Overall",
+        100,
+        "hit",
+        judge="may",
+        group=lambda row: str(row["qid"])[:8],  # of a question, its rotations and those of the mirrored picture
+        caption="right options, each rotation by itself",
+        columns="answer qid",
+    ),
     "MMERealWorld": Rule("Overall", 100, "score", columns="answer category l2-category"),
     "CRPE": Rule("total", 100, group=4, is_whole=True, columns="answer category"),
     "MMNIAH": Rule("total", 100),
@@ -101,7 +109,14 @@ MATCHED: Mapping[str, Rule] = {
     ),
     "MMOral_OPG_CLOSED": Rule("Overall/acc", 1),
     **for_classes("SIUOMCQDataset M3oralBenchDataset", Rule("Overall", 1, "correct", columns="answer")),
-    "MSSBenchDataset": Rule("total_acc", 1, "correct", is_mean=False, judge="may"),
+    "MSSBenchDataset": Rule(
+        "total_acc",
+        points="correct",
+        parts=lambda row: (str(row["answer"]),),
+        judge="may",
+        caption="mean of what is to be answered and what is to be refused",
+        columns="answer",
+    ),
     "TDBench": Rule("Overall", 100, "hit", judge="may", columns="answer"),
     "TDBenchGrounding": Rule("Average Centroid Containment", 100, "hit"),
     "OlympiadBench": Rule("AVG", 1, "score"),
@@ -125,7 +140,12 @@ MATCHED: Mapping[str, Rule] = {
         caption="mean of the kinds of tasks, of each the mean of its sets",
         columns="answer category l2-category split image_name",
     ),
-    "RefCOCODataset": Rule("Average/Precision@1", 1, "hit", is_mean=False),
+    "RefCOCODataset": Rule(
+        "Average/Precision@1",
+        points="hit",
+        parts=lambda row: (str(row["split"]),),
+        caption="mean of the splits' Precision@1",
+    ),
     "ERQADataset": Rule("Overall/Accuracy (%)", 1, "correct", columns="answer category"),
     **for_classes(
         "MindCubeBench EmbSpatialBench ViewSpatialBench MMSIBench SpatialVizBench OmniSpatialBench ERQABench ERIQBench",

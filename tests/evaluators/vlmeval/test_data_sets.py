@@ -21,14 +21,14 @@ import pytest
 from evaluators.answering import endpoint
 from evaluators.vlmeval import catalog
 from evaluators.vlmeval.catalog import all_data_sets, known_benchmark, near_data_sets
-from evaluators.vlmeval.data_sets import question_ids
+from evaluators.vlmeval.data_sets import DOWNLOADS, LOADED_AS_IS, data_file, question_ids
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.library_index import classes_in
 from evaluators.vlmeval.library_source import missing_packages, names_in_source
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.refusals import REFUSED
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
-from evaluators.vlmeval.stand_ins import SerialPool, load_inner_imports
+from evaluators.vlmeval.stand_ins import SerialPool, SteadyDice, load_inner_imports
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.benchmark_names import parse_benchmarks
@@ -36,12 +36,12 @@ from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.questions import Dispute
 from soup.evaluation.settings import EvalSettings
 from soup.report.listing import list_kind
-from tests.helpers import toy_data_sets, toy_documents, toy_own_ways
+from tests.helpers import toy_classes, toy_data_sets, toy_documents, toy_own_ways
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, scripted
 from tests.helpers.toy_test_sets import BITS, ODD, write_tsv
 
-TOYS = {**toy_data_sets.TOYS, **toy_own_ways.TOYS, **toy_documents.TOYS}
-JUDGED = {**toy_data_sets.JUDGED, **toy_own_ways.JUDGED}
+TOYS = {**toy_data_sets.TOYS, **toy_own_ways.TOYS, **toy_documents.TOYS, **toy_classes.TOYS}
+JUDGED = {**toy_data_sets.JUDGED, **toy_own_ways.JUDGED, **toy_classes.JUDGED}
 ALL = {**TOYS, **JUDGED}
 
 
@@ -186,13 +186,22 @@ def theirs(name, rows, answers, directory, monkeypatch):
         for name_of_module, imported in [*sys.modules.items()]:
             if name_of_module.startswith("vlmeval.") and hasattr(imported, "build_judge"):
                 patch.setattr(imported, "build_judge", judge_of(name) if entry.needs_judge else no_judge)
+            if name_of_module.startswith("vlmeval.") and inspect.ismodule(getattr(imported, "random", None)):
+                patch.setattr(imported, "random", SteadyDice())  # what they guess is ours to say
+            if name_of_module == "vlmeval.dataset.spatial457":  # it calls a module
+                patch.setattr(imported, "tqdm", iter)
             if name_of_module.startswith("vlmeval.") and hasattr(imported, "OpenAI"):
                 patch.setattr(imported, "OpenAI", lambda **_: ClientStandIn(plays(name)))
-        if "load_dataset(" in inspect.getsource(base.load_data):  # from the Hub: the table that it would make is here
-            patch.setattr(base, "load_data", lambda self, dataset: base.prepare_tsv(self, "here"))
+        # The table that it would make of downloads is here.
+        table = vlmeval_module("smp").load(str(data_file(entry)))
+        patch.setattr(base, "_ensure_metadata_ready", lambda self: None, raising=False)
+        patch.setattr(base, "prepare_tsv", lambda self, *_: table.copy())
+        if name not in LOADED_AS_IS and any(word in inspect.getsource(base.load_data) for word in DOWNLOADS):
+            patch.setattr(base, "load_data", lambda self, dataset: table.copy())
         data_set = base(dataset=name)
         data = data_set.data.drop(columns="image")
-        data["prediction"] = [answers[str(index)].encode("utf-8", "replace").decode() for index in data["index"]]
+        names = [str(index) if str(index) in answers else str(index).rpartition("_")[2] for index in data["index"]]
+        data["prediction"] = [answers[index].encode("utf-8", "replace").decode() for index in names]
         directory.mkdir()
         file = str(directory / f"model_{name}.{entry.rule.suffix if entry.rule else 'tsv'}")
         vlmeval_module("smp").dump(data, file)
@@ -474,7 +483,15 @@ def test_pairs_are_told_by_the_index_as_it_stands_in_the_file(settings, tmp_path
     assert score.value == 100
 
 
-@pytest.mark.parametrize("name", ["MMVP", "CRPE_EXIST", "MME"])
+def test_a_table_that_vlmeval_would_remove_as_damaged_stays_where_it_is(settings, tmp_path):
+    rows, file = put(tmp_path, "RefCOCO"), tmp_path / "LMUData" / "RefCOCO.tsv"
+    before = file.read_bytes()
+    answers = {str(row["index"]): row["answer"] for row in rows}
+    assert VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark("r", "vlmeval", "RefCOCO")).value == 100
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["MMVP", "CRPE_EXIST", "MME", "3DSRBench"])
 def test_questions_that_count_together_are_never_divided(name, settings, tmp_path):
     rows = put(tmp_path, name)
     answers = {str(row["index"]): ALL[name].right(row) for row in rows}
@@ -483,7 +500,7 @@ def test_questions_that_count_together_are_never_divided(name, settings, tmp_pat
         benchmark = Benchmark(name, "vlmeval", name, Split(part, 0.5))
         ids = question_ids(known_benchmark(benchmark), harness._data_set(known_benchmark(benchmark), benchmark).data)
         groups[part] = {question.partition("/")[0] for question in ids}
-        assert len(ids) == len(groups[part]) * (4 if name == "CRPE_EXIST" else 2)
+        assert len(ids) == len(groups[part]) * (4 if name in ("CRPE_EXIST", "3DSRBench") else 2)
         assert harness.evaluate(candidate, benchmark).n == len(set(ids))
     assert not groups["selection"] & groups["report"]
 
@@ -498,6 +515,7 @@ def test_the_points_of_questions_are_told_where_vlmeval_tells_totals_alone(setti
 TOTALS = (
     *("npmm", "ChartBench", "VLRMBench_MultiSolution", "SparBench_tiny", "CRPE_EXIST", "VisFactor", "MMVP"),
     *("TableVQABench", "WildDoc", "CCOCR", "OCRBench_v2_MINI"),
+    *("RefCOCO", "MSSBench", "MMOral_OPG_CLOSED"),
     *("CV-Bench-2D", "VLMBlind", "VisuLogic", "PuzzleVQA", "VisualPuzzles"),
 )
 """Data sets whose totals are means of parts' means, or count groups, or are told without points."""
