@@ -115,6 +115,7 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     """
     base = benchmark.data_set_class()
     if benchmark.rule is not None:  # what is missing is told before anything is asked
+        benchmark.rule.chosen()
         missing = [package for package in benchmark.rule.packages if importlib.util.find_spec(package) is None]
         if missing:
             raise EvaluatorError(

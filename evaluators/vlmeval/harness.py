@@ -135,6 +135,8 @@ class VLMEval(Harness):
                 "films": FilmFolder(data_file(entry).parent).digest(),
                 "shown": "as films",
             }
+        if entry.rule is not None:
+            facts |= entry.rule.chosen()
         if splits_thoughts():
             facts["thoughts"] = "split off"
         return facts if judge is None else {**facts, "judge": dict(judge.identity())}

@@ -7,6 +7,7 @@ none and the total is a plain mean, `evaluate` is called with each row by itself
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import math
 import tempfile
@@ -20,7 +21,7 @@ from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.own_files import OwnFiles
 from evaluators.vlmeval.own_judge import OwnClient, OwnJudge
-from evaluators.vlmeval.question_groups import grouped_ids, mean_of_parts
+from evaluators.vlmeval.question_groups import grouped_ids, mean_of_parts, with_companions
 from evaluators.vlmeval.rule import Rule
 from evaluators.vlmeval.stand_ins import load_inner_imports, replaced_names
 from soup.errors import EvaluatorError
@@ -80,7 +81,10 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # files that are left open, and what pandas says of VLMEvalKit's ways
-            rows = files.read_back(_with_all_parts(data_set, rule, frame) if rule.told_by else frame)
+            rows = files.read_back(with_companions(data_set, rule, frame))
+            if len(rows) > len(frame):  # some look their rows up
+                data_set = copy.copy(data_set)
+                data_set.data = data_set.whole
             rows = rows.fillna({name: 0 for name in rule.zeros.split() if name in rows})
             try:
                 result = None if rule.spread else files.evaluate(rule, data_set, rows, judge)
@@ -95,8 +99,9 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             if rule.told_by:
                 points = [files.told[index] / rule.full for index in rows["index"]]
                 return _with_points(rule, total, points[: len(frame)], frame)
-            table = next((table for table in reversed(files.tables) if _has_points(rule, table, frame)), None)
+            table = next((table for table in reversed(files.tables) if _has_points(rule, table, rows)), None)
             if table is not None:
+                table = table[table["index"].isin([*rows["index"]][: len(frame)])] if len(rows) > len(frame) else table
                 if judge is not None:  # VLMEvalKit marks grades that it can't read by numbers below 0
                     unread = ["a grade that can't be read" for cell in table[rule.points] if _number(cell) < 0]
                     judge.refuse_unread(unread, len(table))
@@ -113,18 +118,6 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     if math.isnan(total):
         raise EvaluatorError(f"VLMEvalKit wrote no table with a column '{rule.points}'.")
     return MetricResult(total, total, (), frame)
-
-
-def _with_all_parts(data_set: DataSet, rule: Rule, frame: Frame) -> Frame:
-    """Return the rows, and after them a row of each part that they lack: without one VLMEvalKit stops with an error."""
-    from pandas import concat
-
-    if rule.parts is None:
-        return frame
-    parts = {rule.parts(row) for row in frame.to_dict("records")}
-    whole = data_set.whole.drop(columns="image", errors="ignore")
-    others = {part: at for at, row in enumerate(whole.to_dict("records")) if (part := rule.parts(row)) not in parts}
-    return concat([frame, whole.iloc[[*others.values()]].assign(prediction="-")]) if others else frame
 
 
 def total_of(result: Any, rule: Rule) -> float:

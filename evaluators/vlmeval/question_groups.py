@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from evaluators.vlmeval.library_types import Frame
+from evaluators.vlmeval.library_types import DataSet, Frame
 from evaluators.vlmeval.rule import Rule
 
-__all__ = ["grouped_ids", "mean_of_parts"]
+__all__ = ["grouped_ids", "mean_of_parts", "with_companions"]
 
 Leaf = tuple[tuple[str, ...], float, float]
 """Of a question: its part, and the part of that, and so on; how much it counts there; its points."""
@@ -56,6 +56,26 @@ def mean_of_parts(rule: Rule, frame: Frame, points: Sequence[float]) -> float:
         for question, row in zip(questions, frame.to_dict("records"), strict=True)
     }
     return 100 * _mean([*leaves.values()])
+
+
+def with_companions(data_set: DataSet, rule: Rule, frame: Frame) -> Frame:
+    """Return the rows, and after them those without which VLMEvalKit stops with an error.
+
+    That is a row of each part that they lack, where functions tell the points; or the other rows of a group.
+    """
+    whole = data_set.whole.drop(columns="image", errors="ignore")
+    asked, records, others = frame.to_dict("records"), whole.to_dict("records"), list[int]()
+    if callable(rule.group):
+        groups, rows = {rule.group(row) for row in asked}, {row["index"] for row in asked}
+        others = [i for i, row in enumerate(records) if rule.group(row) in groups and row["index"] not in rows]
+    elif rule.told_by and rule.parts is not None:
+        parts = {rule.parts(row) for row in asked}
+        others = [*{part: i for i, row in enumerate(records) if (part := rule.parts(row)) not in parts}.values()]
+    if not others:
+        return frame
+    from pandas import concat
+
+    return concat([frame, whole.iloc[others].assign(prediction="-")])
 
 
 def _mean(leaves: Sequence[Leaf]) -> float:

@@ -34,7 +34,6 @@ IMAGES: Mapping[str, str] = {
         "WorldVQA OSTDataset VLADBench SiteBenchImage",
         "its prompts read image files of a folder that VLMEvalKit expects or downloads",
     ),
-    "GSM8KVDataset": "what it asks is chosen by GSM8K_V_MODE in the environment, which no score's key holds",
     "M4Bench": "its prompts write the images of two columns under names that are not those of their content",
     "MMIFEval": "its `evaluate` calls functions by the names that its table holds, which may be any of its module's",
     "VCRDataset": "it downloads models of spaCy's whenever it is built, and its `evaluate` returns no result",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evaluators.vlmeval.library_types import Row
+from soup.errors import EvaluatorError
 
 __all__ = ["PointsOf", "Rule", "for_classes"]
 
@@ -49,6 +51,8 @@ class Rule:
         tries: How often VLMEvalKit asks, no warmer, for a reply that can't be read.
         reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
         columns: What its table must have beside the index; without some, VLMEvalKit counts all answers as wrong.
+        variables: Variables of the environment that choose what is asked, with the values that are judged; the first is
+            the default, and the score's key has the value.
         zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
         shows_ends: Whether the frames of a film that are shown begin with its first and end with its last.
         by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
@@ -82,6 +86,21 @@ class Rule:
     by_index: bool = False
     columns: str = ""
     zeros: str = ""
+    variables: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def chosen(self) -> dict[str, str]:
+        """Return the values of its variables.
+
+        Raises:
+            EvaluatorError: one is not judged.
+        """
+        values = {name: os.environ.get(name, known[0]) for name, known in self.variables}
+        for name, known in self.variables:
+            if values[name] not in known:
+                raise EvaluatorError(
+                    f"{name} in the environment: expected {' or '.join(known)}, found {values[name]!r}"
+                )
+        return values
 
     @property
     def description(self) -> str:

@@ -81,6 +81,16 @@ TOYS: dict[str, Toy] = {
         key("total"),
         right=lambda row: row["answer"] if isinstance(row["answer"], str) else LETTERS[row["answer"]],
     ),
+    "GSM8K-V": Toy(
+        lambda: answers_rows(
+            lambda i: i * 3,
+            original_question=lambda i: f"<{i}> How many?",
+            modify_scene_related_question=lambda i: f"<{i}> How many are there?",
+            category=lambda i: ["goods", "other"][i % 2],
+        ),
+        key("Overall"),
+        right=lambda row: f"So.\nFINAL ANSWER: {row['answer']}",
+    ),
     "Spatial457": Toy(
         lambda: answers_rows(lambda i: ["Yes", "red", "4"][i % 3], category=lambda i: LEVELS[i % 7]),
         key("score"),

@@ -110,6 +110,7 @@ class ClientStandIn:
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    monkeypatch.setenv("GSM8K_V_MODE", "visual_explicit")  # by default the question stands in the images alone
     file = tmp_path / "model.py"
     file.write_text(SCRIPTED)
     return EvalSettings(model=f"{file}:Scripted", batch_size=7)
@@ -483,6 +484,18 @@ def test_pairs_are_told_by_the_index_as_it_stands_in_the_file(settings, tmp_path
     assert score.value == 100
 
 
+def test_what_the_environment_chooses_to_ask_stands_in_the_key(settings, tmp_path, monkeypatch):
+    put(tmp_path, "GSM8K-V")
+    benchmark = Benchmark("g", "vlmeval", "GSM8K-V")
+    explicit = VLMEval(settings).identity(benchmark)
+    monkeypatch.delenv("GSM8K_V_MODE")
+    implicit = VLMEval(settings).identity(benchmark)
+    assert [key["GSM8K_V_MODE"] for key in (explicit, implicit)] == ["visual_explicit", "visual_implicit"]
+    monkeypatch.setenv("GSM8K_V_MODE", "all")
+    with pytest.raises(EvaluatorError, match=r"GSM8K_V_MODE in the environment: expected visual_implicit or .* 'all'"):
+        VLMEval(settings).identity(benchmark)
+
+
 def test_a_table_that_vlmeval_would_remove_as_damaged_stays_where_it_is(settings, tmp_path):
     rows, file = put(tmp_path, "RefCOCO"), tmp_path / "LMUData" / "RefCOCO.tsv"
     before = file.read_bytes()
@@ -515,7 +528,7 @@ def test_the_points_of_questions_are_told_where_vlmeval_tells_totals_alone(setti
 TOTALS = (
     *("npmm", "ChartBench", "VLRMBench_MultiSolution", "SparBench_tiny", "CRPE_EXIST", "VisFactor", "MMVP"),
     *("TableVQABench", "WildDoc", "CCOCR", "OCRBench_v2_MINI"),
-    *("RefCOCO", "MSSBench", "MMOral_OPG_CLOSED"),
+    *("RefCOCO", "MSSBench", "MMOral_OPG_CLOSED", "3DSRBench"),
     *("CV-Bench-2D", "VLMBlind", "VisuLogic", "PuzzleVQA", "VisualPuzzles"),
 )
 """Data sets whose totals are means of parts' means, or count groups, or are told without points."""
