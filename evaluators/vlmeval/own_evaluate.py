@@ -148,7 +148,8 @@ def _cell(result: Any, address: str) -> float:
     result = result.rename(columns=str)
     if address.startswith("*"):
         columns = [address[1:]] if address[1:] else list(result.columns)
-        numbers = [float(_single(cell)) for column in columns for cell in result[column]]
+        cells = [_single(cell) for column in columns for cell in result[column]]
+        numbers = [float(cell) for cell in cells if cell is not None]  # None: of a kind there is no question
         return sum(numbers) / len(numbers)
     for cell in row.split("&") if row else ():
         result = result[(result.astype(str) == cell).any(axis=1)]

@@ -22,7 +22,7 @@ IMAGES: Mapping[str, str] = {
         "VLMEvalKit's `evaluate` returns no result for it",
     ),
     **_all(
-        "BMMR VLM2Bench Omni3DBench ChartX FoxBench CreationMMBenchDataset",
+        "BMMR ChartX FoxBench CreationMMBenchDataset",
         "VLMEvalKit's result for it is several figures without a total",
     ),
     **_all("ChartMimic SArena UniSVG Design2Code", "its `evaluate` runs or renders what the model wrote as code"),

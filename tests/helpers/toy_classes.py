@@ -53,6 +53,33 @@ def needle_rows():
     return rows
 
 
+PAIRED = ["gc-mat", "gc-trk", "oc-cpr", "pc-cpr"]
+
+
+def linked_rows():
+    """Pairs of statements of which one is true, counts, and options, as the index and the category have them."""
+    rows = []
+    for i in range(36):
+        category = [*PAIRED, "oc-cnt", "oc-grp"][i // 2 % 6]
+        index = f"{category}_{i // 12}_{'pn'[i % 2]}" if category in PAIRED else f"{category}_{i}"
+        answer = {"oc-cnt": 2 + i % 3, "oc-grp": "ABCD"[i % 4]}.get(category, "TF"[i % 2])
+        rows.append(question(i, question=f"<{index}> Is it?", answer=str(answer), category=category) | {"index": index})
+    return rows
+
+
+def measured_rows():
+    kinds = [
+        ("int", str),
+        ("float", lambda i: f"{i + 1}.5"),
+        ("str", lambda i: ["yes", "no"][i // 4 % 2]),
+        ("str", lambda i: f"red{i}"),
+    ]
+    return [
+        question(i, answer=kinds[i % 4 if i < 24 else 0][1](i), answer_type=kinds[i % 4 if i < 24 else 0][0])
+        for i in range(30)
+    ]
+
+
 TOYS: dict[str, Toy] = {
     **{
         name: Toy(choice_rows, overall)
@@ -90,6 +117,14 @@ TOYS: dict[str, Toy] = {
         ),
         key("Overall"),
         right=lambda row: f"So.\nFINAL ANSWER: {row['answer']}",
+    ),
+    "VLM2Bench": Toy(linked_rows, lambda result: float(result.iloc[0].mean())),
+    "Omni3DBench": Toy(
+        measured_rows,
+        lambda result: 100 * float(result.iloc[0].mean()),
+        right=lambda row: f"<ans>{row['answer']}</ans>",
+        may_be_empty=False,
+        fails_on=("inf",),
     ),
     "Spatial457": Toy(
         lambda: answers_rows(lambda i: ["Yes", "red", "4"][i % 3], category=lambda i: LEVELS[i % 7]),

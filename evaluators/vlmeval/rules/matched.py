@@ -42,6 +42,17 @@ def _texts_to_read(row: Row) -> tuple[str, ...]:
     return str(row["category"]), f"{row['l2-category']}_{row['split']}"
 
 
+def _pairs(row: Row) -> str:
+    """Return what two questions of a pair have in common; questions of other categories are no pairs."""
+    index = str(row["index"])
+    return index.rpartition("_")[0] if row["category"] in ("gc-mat", "gc-trk", "oc-cpr", "pc-cpr") else index
+
+
+def _answer_kinds(row: Row) -> tuple[str, ...]:
+    """Return the kind of an answer, of which texts are two."""
+    return ("yes or no" if row["answer_type"] == "str" and row["answer"] in ("yes", "no") else str(row["answer_type"]),)
+
+
 MATCHED: Mapping[str, Rule] = {
     "MMVP": Rule("Overall", 100, points="hit", judge="may", group=2, is_whole=True, columns="answer"),
     "MMSci": Rule("Overall/Avg", 100, "hit", is_mean=False, judge="may", columns="answer"),
@@ -84,6 +95,21 @@ MATCHED: Mapping[str, Rule] = {
         parts=lambda row: (row["task"],),
         caption="mean of the tasks' shares of right answers",
         columns="task answers",
+    ),
+    "VLM2Bench": Rule(
+        "*",
+        group=_pairs,
+        is_whole=True,
+        parts=lambda row: (str(row["category"]),),
+        caption="mean of the categories: pairs of which both are right, near counts, right options",
+        columns="answer category",
+    ),
+    "Omni3DBench": Rule(
+        "*",
+        100,
+        parts=_answer_kinds,
+        caption="mean of four kinds: yes or no, words, counts, and mean relative accuracy of other numbers",
+        columns="answer answer_type",
     ),
     # VLMEvalKit divides by the number of each category.
     "VisuLogic": Rule("Overall/acc", spread="category", columns="answer category"),

@@ -528,7 +528,7 @@ def test_the_points_of_questions_are_told_where_vlmeval_tells_totals_alone(setti
 TOTALS = (
     *("npmm", "ChartBench", "VLRMBench_MultiSolution", "SparBench_tiny", "CRPE_EXIST", "VisFactor", "MMVP"),
     *("TableVQABench", "WildDoc", "CCOCR", "OCRBench_v2_MINI"),
-    *("RefCOCO", "MSSBench", "MMOral_OPG_CLOSED", "3DSRBench"),
+    *("RefCOCO", "MSSBench", "MMOral_OPG_CLOSED", "3DSRBench", "VLM2Bench", "Omni3DBench"),
     *("CV-Bench-2D", "VLMBlind", "VisuLogic", "PuzzleVQA", "VisualPuzzles"),
 )
 """Data sets whose totals are means of parts' means, or count groups, or are told without points."""
