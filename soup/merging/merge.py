@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from soup.checkpoints.adapter import ADAPTER_CONFIG
-from soup.checkpoints.card import CARD
 from soup.checkpoints.destination import remove_replaced
-from soup.checkpoints.digest import digest_checkpoint, digest_files
+from soup.checkpoints.digest import digest_files
 from soup.checkpoints.held_files import HeldFiles
 from soup.checkpoints.writer import CheckpointWriter
 from soup.errors import OutputError, RecipeError
 from soup.merging.adapter_bases import base_of_adapters
-from soup.merging.adapter_soup import AdapterPlan
+from soup.merging.adapter_output import write_adapter
 from soup.merging.block_loop import Options, for_each_block
 from soup.merging.ingredient import combine_errors, open_each
 from soup.merging.method_building import wrap_method_errors
@@ -27,15 +25,12 @@ from soup.merging.options import MergeOptions, WriteOptions
 from soup.merging.plan import MergePlan, plan_merge
 from soup.merging.pool import Pool
 from soup.merging.recipe import CheckpointSource, Recipe
-from soup.merging.soup_files import add_side_files, earlier_soup, header_metadata, is_kept, make_card
-from soup.merging.tensor_inputs import stored_checkpoints
+from soup.merging.soup_files import NO_DIGEST, add_side_files, earlier_soup, header_metadata, is_kept
 from soup.support.open_files import real_path
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
 
 __all__ = ["merge", "open_pool", "pool_folder", "refuse_inputs_as_output", "with_adapters_base", "write_soup"]
-
-_NO_DIGEST = "sha256:" + "0" * 64
 
 
 def merge(
@@ -107,11 +102,11 @@ def write_soup(
         OutputError: the destination exists, is being written by another run, or the disk is too small.
     """
     if plan.adapter:
-        return _write_adapter(plan, plan.adapter, out, scores, scores_note, on_bytes, on_remark)
+        return write_adapter(plan, plan.adapter, out, scores, scores_note, on_bytes, on_remark)
     if not plan.write.overwrite and (finished := _finished_soup(plan, out, on_bytes)):
         remove_replaced(out)
         return finished
-    with CheckpointWriter(out, plan.files, header_metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
+    with CheckpointWriter(out, plan.files, header_metadata(NO_DIGEST), overwrite=plan.write.overwrite) as writer:
         known = plan.missing_digests(on_bytes)
         blend = plan.prepared(on_bytes, known)
         for text in blend.method.remarks(blend.constants):
@@ -121,43 +116,9 @@ def write_soup(
             digests = for_each_block(blend, plan.reads, writer.write, loop, hashing=True, known=known)
             contents = [digest.content for digest in digests]
             del digests, known  # of each tensor
-        _refuse_changed(plan)
+        plan.refuse_changed()
         sealed = plan.recipe.sealed(contents, digest_files(plan.side_files))
         add_side_files(writer, plan, sealed, out, scores, scores_note)
-        writer.commit(header_metadata(sealed.digest))
-    return sealed
-
-
-def _write_adapter(
-    plan: MergePlan,
-    adapter: AdapterPlan,
-    out: Path,
-    scores: Mapping[str, Mapping[str, float]] | None,
-    scores_note: str,
-    on_bytes: Callable[[int], None] | None,
-    on_remark: Callable[[str], None],
-) -> Recipe:
-    """Write the soup as one adapter; what it is made of is read through for the recipe's digests."""
-    digests = {part: digest_checkpoint(part, on_bytes) for part in stored_checkpoints(plan.blend)}
-    adapter.refuse_other_copies(digests)
-    sealed = plan.recipe.sealed([digest.content for digest in digests.values()], digest_files(plan.side_files))
-    whole = [spec for spec in plan.reads if spec.name in adapter.whole.values()]
-    with CheckpointWriter(out, plan.files, header_metadata(_NO_DIGEST), overwrite=plan.write.overwrite) as writer:
-        if error := adapter.write_factors(writer.write):
-            on_remark(f"{out}: what the adapter adds to the base differs from the soup's by {error:.2%} of its norm")
-
-        def write(name: str, start: int, values: memoryview) -> None:
-            for key in (key for key, stored in adapter.whole.items() if stored == name):
-                writer.write(key, start, values)
-
-        for_each_block(plan.blend, whole, write)
-        for checkpoint in plan.blend.inputs:
-            checkpoint.refuse_changed()
-        assert sealed.base is not None, "adapters have a base"
-        writer.add_file(ADAPTER_CONFIG, adapter.config(sealed.base.path))
-        writer.add_file("recipe.yaml", sealed.text(out).encode())
-        card = make_card(plan, sealed, out, scores, scores_note, error)
-        writer.add_file(CARD, card.encode())
         writer.commit(header_metadata(sealed.digest))
     return sealed
 
@@ -218,7 +179,7 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
     with held, wrap_method_errors(plan.recipe.method):
         loop = Options(plan.options.block_elements, plan.options.threads, on_bytes)
         digests = for_each_block(blend, plan.reads, held.compare, loop, hashing=True, known=known)
-    _refuse_changed(plan)
+    plan.refuse_changed()
     sealed = plan.recipe.sealed([digest.content for digest in digests], digest_files(plan.side_files))
     if earlier.digest != sealed.digest:
         return None
@@ -231,11 +192,6 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
             f"{option_name('out')}."
         )
     return sealed
-
-
-def _refuse_changed(plan: MergePlan) -> None:
-    for checkpoint in plan.blend.inputs:
-        checkpoint.refuse_changed()
 
 
 def pool_folder(recipe: Recipe, beside: Path | None = None) -> Path | None:

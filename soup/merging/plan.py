@@ -102,6 +102,11 @@ class MergePlan:
         parts = zip(self.recipe.ingredients, self.blend.inputs, strict=False)
         return {part.stored for share, part in parts if not share.digest}
 
+    def refuse_changed(self) -> None:
+        """Refuse inputs that another program changed meanwhile; see `Checkpoint.refuse_changed`."""
+        for checkpoint in self.blend.inputs:
+            checkpoint.refuse_changed()
+
     @property
     def untied_output(self) -> str | None:
         """The output layer that the soup has of its own, although its base ties it to the embeddings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -314,4 +315,6 @@ def _faults(error: ValidationError) -> Iterator[str]:
             known = [field.alias or name for name, field in kind.model_fields.items()]
             yield f"{key}: no such key.{did_you_mean(str(fault['loc'][-1]), known)}"
         else:
-            yield f"{key}: {fault['msg'].removeprefix('Value error, ').replace('valid tuple', 'valid list')}"
+            text = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
+            text = re.sub(r"valid dictionary or instance of \w+", "mapping with name and path", text)
+            yield f"{key}: {text}" + (f", found {fault['input']!r:.80}" if text.startswith("Input ") else "")

@@ -15,7 +15,10 @@ from soup.merging.plan import MergePlan
 from soup.merging.recipe import Recipe
 from soup.support.json_text import read_text
 
-__all__ = ["RECIPE_KEY", "add_side_files", "earlier_soup", "header_metadata", "is_kept", "make_card"]
+__all__ = ["NO_DIGEST", "RECIPE_KEY", "add_side_files", "earlier_soup", "header_metadata", "is_kept", "make_card"]
+
+NO_DIGEST = "sha256:" + "0" * 64
+"""What stands in a header until the recipe's digest is known."""
 
 RECIPE_KEY = "soup_recipe"
 """The key of a shard's metadata under which the recipe's digest stands."""

@@ -174,8 +174,7 @@ def _refuse_out(out: Path, write: WriteOptions, strategy: BoundStrategy, pool: P
     folder = Path(locations) if isinstance(locations, str | Path) else None
     refuse_inputs_as_output(pool, out, folder if folder is not None and folder.is_dir() else None)
     earlier = earlier_soup(out)
-    may_stay = not write.overwrite and not write.as_adapter
-    if earlier and may_stay and earlier.strategy == strategy.name and {*earlier.names} <= {*pool.names}:
+    if earlier and not write.overwrite and earlier.strategy == strategy.name and {*earlier.names} <= {*pool.names}:
         return True
     refuse_destination(out, overwrite=write.overwrite)
     return False

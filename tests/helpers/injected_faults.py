@@ -2,8 +2,8 @@
 
 It is Python's functions that are replaced, not the kernel's: those of `os` that soup, shutil and pathlib call, and
 `fcntl.flock`. `open` becomes that of `_pyio`, which reads and writes through `os`, so that no call of Python's own is
-missed. soup's compiled part reads what the page cache holds by itself: here it finds nothing there. What another library
-of C or Rust does by itself (a user's evaluator that maps a file) is neither seen nor hit.
+missed. soup's compiled part reads what the page cache holds by itself: here it finds nothing there. What another
+library of C or Rust does by itself (a user's evaluator that maps a file) is neither seen nor hit.
 """
 
 from __future__ import annotations

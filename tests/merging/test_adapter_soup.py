@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import soup
-from soup.errors import PoolError, RecipeError
+from soup.errors import OutputError, PoolError, RecipeError
 from soup.merging.options import MergeOptions, WriteOptions
 from soup.testing import tiny_checkpoint
 from tests.helpers.merge_oracle import read_back, recipe_of, same_bits
@@ -175,3 +175,22 @@ def test_a_factor_with_nan_and_dropped_tensors_are_refused(tmp_path):
     with pytest.raises(PoolError, match=r"model\.layers\.0\.up: NaN or infinity in a factor"):
         as_adapter(pool, tmp_path / "one")
     assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("how", ["exact", "rank=3"])
+def test_an_adapter_that_stands_there_already_is_left_and_another_is_never_replaced(tmp_path, how):
+    _, pool = make_pool(tmp_path, [{"r": 4}, {"r": 2}])
+    as_adapter(pool, tmp_path / "one", how)
+    card = tmp_path / "one" / "README.md"
+    card.write_text("mine")
+    as_adapter(pool, tmp_path / "one", how)
+    assert card.read_text() == "mine"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        path = tmp_path / "one" / name
+        data = path.read_bytes()
+        path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+        with pytest.raises(OutputError, match="exists and is not empty"):
+            as_adapter(pool, tmp_path / "one", how)
+        path.write_bytes(data)
+    with pytest.raises(OutputError, match="exists and is not empty"):
+        as_adapter(pool, tmp_path / "one", "rank=1")

@@ -570,6 +570,8 @@ def test_a_recipe_without_digests_is_filled_in(pool):
         ("drop: head\ningredients: [{name: a, path: x}]", "drop: Input should be a valid list"),
         ("ingredients: []", "ingredients: Tuple should have at least 1 item"),
         ("ingredients: [{name: a}]", "ingredients.0.path: Field required"),
+        ("ingredients: [ckpts/a]", "ingredients.0: Input should be a mapping with name and path, found 'ckpts/a'"),
+        ("base: b\ningredients: [{name: a, path: x}]", "base: Input should be a mapping with name and path, found 'b'"),
         ("ingredients: [{name: a, path: x}, {name: a, path: y}]", "ingredients of the same name: a"),
         ("ingredients: [{name: a, path: x, weight: .nan}]", "ingredients.0.weight: Input should be a finite number"),
         ("ingredients: [{name: a, path: x, weight: much}]", "ingredients.0.weight: Input should be a valid number"),
