@@ -10,6 +10,7 @@ from soup.checkpoints.dtypes import Dtype, TensorSpec
 from soup.checkpoints.problem import Problem
 from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import SHOWN, abbreviate, other_names, unwrapping, wrapped
+from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, is_tied
 from soup.merging.ingredient import Ingredient
 from soup.support.options import option_name
 
@@ -40,6 +41,9 @@ def _names(
         yield _under_other_names(first, other, pairs)
         return
     cure = f"{option_name('exclude')} leaves {other.name} out, {option_name('drop')} the tensors"
+    names = [*missing, *extra]
+    if len(names) == 1 and names[0].endswith(OUTPUT) and is_tied(first.checkpoint) and is_tied(other.checkpoint):
+        cure = f"It is a copy of the embeddings, to which it is tied: {option_name('drop')} {names[0]} leaves it out"
     if missing:
         text = f"{len(missing)} tensors missing that {first.name} has: {abbreviate(missing)}"
         yield Problem("names", text, other.name, missing, "", first.name, "present", "missing", cure)
@@ -78,6 +82,11 @@ def _specs(
         both_float = ours.dtype.kind == theirs.dtype.kind == "float"
         if ours.shape != theirs.shape:
             cure = f"{option_name('exclude')} leaves {other.name} out, {option_name('drop')} the tensor"
+            if ours.name.endswith((EMBEDDINGS, OUTPUT)) and ours.shape[1:] == theirs.shape[1:]:
+                count = max(ours.shape[0], theirs.shape[0])
+                cure = (
+                    f"The smaller vocabulary grows by model.resize_token_embeddings({count}), and save_pretrained(OUT)"
+                )
             yield Problem.differing("shape", who, ours, theirs, keys=(ours.name,), cure=cure)
         elif ours.dtype != theirs.dtype and not (mixed and both_float):
             recast.setdefault((ours.dtype, theirs.dtype), []).append((ours, theirs))

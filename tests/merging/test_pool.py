@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 import soup
+from soup.checkpoints.tied import EMBEDDINGS, OUTPUT
 from soup.cli.app import cli
 from soup.errors import CheckpointError, PoolError, RecipeError, SoupError
 from soup.merging.merge import open_pool
@@ -19,6 +20,7 @@ from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
 from soup.merging.recipe import CheckpointSource, Recipe
 from soup.report.pool_check import check as check_pool
+from soup.testing import tiny_checkpoint
 from tests.helpers.toy_pools import make_checkpoint, make_pool
 
 
@@ -48,6 +50,36 @@ def test_check_holds_the_others_against_each_other_where_one_cannot_be_opened(po
     broken, extra = sentences(report)
     assert "b/model.safetensors: truncated" in broken
     assert extra == "d: 1 tensors that a has not: extra. `exclude` leaves d out, `drop` the tensors"
+
+
+def tied(path, rows, has_output, tie=True):
+    ends = {f"model.{EMBEDDINGS}": (rows, 4), **({OUTPUT: (rows, 4)} if has_output else {})}
+    tiny_checkpoint(path, tensors=ends | {"model.norm.weight": (4,)})
+    (path / "config.json").write_text(json.dumps({"model_type": "x", "tie_word_embeddings": tie}))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_copy_of_tied_embeddings_that_only_one_saved_is_told_as_such_and_the_cure_cures(tmp_path, first):
+    tied(tmp_path / "a", 8, first)
+    tied(tmp_path / "b", 8, not first)
+    (problem,) = check(tmp_path).problems
+    assert problem.cure == "It is a copy of the embeddings, to which it is tied: `drop` lm_head.weight leaves it out"
+    assert check(tmp_path, drop=["lm_head.weight"]).ok
+
+
+def test_an_output_layer_that_is_not_tied_is_no_copy(tmp_path):
+    tied(tmp_path / "a", 8, has_output=True, tie=False)
+    tied(tmp_path / "b", 8, has_output=False, tie=False)
+    assert "copy" not in check(tmp_path).problems[0].cure
+
+
+def test_a_grown_vocabulary_is_told_with_the_way_to_as_many_tokens_and_not_to_a_model_without_embeddings(tmp_path):
+    for name, rows in (("a", 8), ("b", 9)):
+        tied(tmp_path / name, rows, has_output=True)
+    problems = check(tmp_path).problems
+    assert {problem.kind for problem in problems} == {"shape"}
+    assert all("model.resize_token_embeddings(9)" in problem.cure for problem in problems)
+    assert not any("drop" in problem.cure for problem in problems)
 
 
 def test_check_of_a_pool_that_cannot_be_opened_at_all_lists_every_reason(pool):
