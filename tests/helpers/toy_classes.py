@@ -188,7 +188,7 @@ TOYS: dict[str, Toy] = {
         name: Toy(spatial_rows, key("overall", 1))
         for name in (
             *("MindCubeBench_tiny_raw_qa", "EmbSpatialBench", "ViewSpatialBench", "MMSIBench_wo_circular"),
-            *("SpatialVizBench", "OmniSpatialBench", "ERQA", "ERIQ"),
+            *("SpatialVizBench", "OmniSpatialBench", "ERIQ"),
         )
     },
 }
