@@ -24,7 +24,7 @@ FLAT = {
 }
 """Question, what stands below it, and answer, by format."""
 ABSENT = ("", "none", "nan", "null", "<na>")
-CARRIED = ("system", "images", "image", "video", "videos")
+CARRIED = ("system", "images", "image", "video", "videos", "audio", "audios", "objects")
 
 
 def rename_columns(raw: Mapping[str, object], columns: Columns) -> dict[str, object]:

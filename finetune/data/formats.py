@@ -46,6 +46,8 @@ MARKER = re.compile(r"<image>\n?|<video>\n?")  # the line break after it belongs
 BOTH = ("images", "image")
 IMAGE_KEYS = {"llava": ("image",), "sharegpt": ("images",), "openai": BOTH, **dict.fromkeys(FLAT, BOTH)}
 TURN_KEYS = ("messages", "conversations")
+UNREAD = (("<audio>", "audio"), ("<audio>", "audios"), ("<bbox>", "objects"), ("<ref-object>", "objects"))
+"""Markers that other tools fill in, and the column that they fill in."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image_url", "input_image", "image")
 VIDEO_PARTS = ("video_url", "video")
@@ -145,11 +147,20 @@ class _Reading:
         images = len(self.pictures) + len(self.images) + len(self.videos)
         if images != self.markers:
             self.faults.append(Fault("placeholders", f"{self.markers} <image> in the text, {images} images"))
+        self.faults += self._unread(texts)
         self.faults += _wrong_roles([role for role, _ in turns])
         self.faults += _empty_answers(messages)
         if self.faults:
             raise RowError(self.where, self.faults)
         return {"messages": messages, "images": self.pictures, "where": self.where, "format": self.format}
+
+    def _unread(self, texts: list[str]) -> list[Fault]:
+        """Find markers of what other columns hold, such as ms-swift's boxes: nothing would take their place."""
+        return [
+            Fault("placeholders", f"{marker} stands for what {name} holds, which is not read; write it into the text")
+            for marker, name in UNREAD
+            if listed(self.raw.get(name)) and any(marker in text for text in texts)
+        ]
 
     def _own_pictures(self) -> tuple[list[object], list[object]]:
         """Return the row's own images, and its videos."""
@@ -183,6 +194,10 @@ class _Reading:
             content = ""
         if not isinstance(content, str | list):
             raise _FaultError("unreadable", f"turn {i}: expected text or parts, found {type(content).__name__}")
+        is_unlearnt = turn.get("loss") is False or turn.get("weight") == 0  # as ms-swift and OpenAI write it
+        if is_unlearnt and ROLES[role] == "assistant":
+            why = "is marked as not to be learnt, but all answers of a row are. End the row before it, or unmark it"
+            raise _FaultError("unreadable", f"turn {i}: {why}")
         return ROLES[role], content
 
     def _content(self, role: str, content: str | list[object]) -> str | list[dict[str, str]]:

@@ -388,6 +388,48 @@ def test_a_row_whose_columns_are_not_what_was_expected_is_told(tmp_path, row, sa
         read(row, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {
+                "query": "Where is <ref-object>?",
+                "response": "<bbox>",
+                "objects": {"ref": ["a cat"], "bbox": [[1, 2, 3, 4]]},
+            },
+            "<ref-object> stands for what objects holds, which is not read",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "<audio>What?"}, *answer()], "audios": ["a.wav"]},
+            "<audio> stands for what audios holds",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "loss": False}]},
+            "turn 2: is marked as not to be learnt",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
+            "turn 2: is marked as not to be learnt",
+        ),
+    ],
+)
+def test_what_other_tools_would_do_with_a_row_and_nobody_here_does_is_told(tmp_path, row, said):
+    with pytest.raises(RowError, match=said):
+        read(row, tmp_path)
+
+
+def test_marks_and_columns_that_change_nothing_are_no_faults(tmp_path):
+    turns = [
+        {"role": "user", "content": "What is <bbox>?", "loss": False, "weight": 0},
+        {**answer()[0], "loss": True, "weight": 1},
+    ]
+    assert texts_of(read({"messages": turns, "audios": [], "objects": None}, tmp_path)) == ["What is <bbox>?", "yes"]
+    read(
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "objects": ["cat"]},
+        tmp_path,
+    )
+
+
 def tables(tmp_path):
     import datasets
 
