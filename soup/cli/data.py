@@ -221,6 +221,9 @@ def _open_rows(values: Values) -> SourceRows:
     source, out = values["source"], values["out"]
     if Path(source).exists() and Path(source).resolve() == out.resolve():
         raise FinetuneError(f"{out}: is the input, too; name another {option_name('out')}.")
+    folder = Path(source).resolve()
+    if out.resolve().is_relative_to(folder) and not (folder / "data.json").is_file():  # which alone would be read
+        raise FinetuneError(f"{out}: lies in the input {source}, and would be read as part of it; name another place.")
     options = {name: values[name] for name in ("images", "format", "split")}
     rows = SourceRows(parse_data_set({"path": source, **options, "columns": _columns(values["columns"])}))
     if not len(rows):

@@ -199,6 +199,17 @@ def test_bad_input_is_told_in_a_sentence_and_nothing_is_written(here, words, why
     assert {path.name for path in here.iterdir()} == before
 
 
+def test_an_output_within_a_folder_of_rows_is_refused_for_the_next_run_would_read_it(here):
+    (here / "rows").mkdir()
+    (here / "in.jsonl").rename(here / "rows/in.jsonl")
+    for command in (("filter", "--model", "vlm"), ("capfuse", "--captioner", "vlm")):
+        with pytest.raises(SoupError, match=r"rows/sub/kept\.jsonl: lies in the input rows, and would be read as part"):
+            run(command[0], "rows", "-o", "rows/sub/kept.jsonl", *command[1:])
+    (here / "rows/in.jsonl").rename(here / "rows/data.json")
+    plan = json.loads(run("filter", "rows", "-o", "rows/kept.jsonl", "--model", "vlm", "--dry-run", "--json").stdout)
+    assert plan["rows"] == 6
+
+
 @pytest.fixture
 def language_model(here):
     return save_language_model(here / "llm", 0)
