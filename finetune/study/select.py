@@ -25,6 +25,7 @@ import yaml
 from finetune.config import POOL_KEYS, FinetuneConfig, Stage
 from finetune.config_file import parse_config
 from finetune.launching import launch
+from finetune.launching.job_plans import plan_launch
 from finetune.study.config import way_back
 from finetune.study.seed_run import StudyProgress
 from finetune.yaml_file import read_mapping
@@ -111,7 +112,12 @@ class Selector:
         return self.home / f"{self.pool.out}.select"
 
     def plan(self) -> dict[str, object]:
-        """Count what would be trained and evaluated; nothing is started or written."""
+        """Count what would be trained and evaluated; nothing is started or written.
+
+        Raises:
+            SoupError: what would keep the trainings from starting.
+        """
+        plan_launch(self.path, writing=False)
         names = [*self.pool.added, "base"]
         return {
             "schema": 1,
@@ -138,7 +144,7 @@ class Selector:
         trials = dict(zip(self.pool.added, others, strict=True))
         kept = tuple(name for name, trial in trials.items() if self.rule.admits(trial, base))
         keys = self._selected(kept)
-        write_atomic(self._pool_file, _yaml(keys))
+        self._write(self._pool_file, keys)
         study = self._write_study(keys) if keys["added"] else None
         return Selection(base, trials, kept, self._pool_file, study)
 
@@ -190,8 +196,17 @@ class Selector:
             judge = {"url": config.judge_url, "model": config.judge_model, "key_env": config.judge_key_env}
             study["judge"] = judge
         path = self.home / f"{self.path.stem}.selected.study.yaml"
-        write_atomic(path, _yaml(study))
+        self._write(path, study)
         return path
+
+    def _write(self, path: Path, keys: Mapping[str, object]) -> None:
+        """Write a file for the user, who may have edited what an earlier run wrote: that is kept beside it."""
+        text = _yaml(keys)
+        if path.is_file() and path.read_bytes() != text.encode():
+            older = path.with_name(f"{path.name}.older")
+            path.replace(older)
+            self.voice.say(f"{path}: was another; that is {older} now")
+        write_atomic(path, text)
 
 
 def _listed(value: object) -> list[object]:

@@ -50,7 +50,8 @@ class SlurmExecutor:
         """Name the queue."""
         slurm = self.config.slurm
         where = f"partition {slurm.partition}" if slurm.partition else "the default partition"
-        return f"SLURM's {where}, {self.config.gpus_per_job} GPUs a job, {slurm.time} each"
+        gpus = self.config.gpus_per_job
+        return f"SLURM, {where}, {gpus} GPU{'s' * (gpus != 1)} a job, {slurm.time} each"
 
     def adopt(self, task: Task) -> bool:
         """Watch a job that is still in the queue."""

@@ -16,6 +16,7 @@ from soup.cli.app import cli
 from soup.errors import EvaluatorError, FinetuneError, RecipeError
 from soup.evaluation.config import EvalConfig
 from tests.finetune.study.test_study import LEARNT, Trainer, distance
+from tests.helpers.stand_in_jobs import rows
 from tests.helpers.toy_pools import calls, make_judge
 
 POOL = """
@@ -41,6 +42,7 @@ def home(tmp_path, monkeypatch):
     make_judge(tmp_path / "judge")
     for name in LEARNT:
         (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "data.json").write_text(json.dumps(rows(name)))
     (tmp_path / "pool.yaml").write_text(POOL)
     return tmp_path
 
@@ -75,6 +77,18 @@ def test_typed_again_it_trains_and_asks_nothing(home, trainer):
     again = Selector(home / "pool.yaml", EVAL).run()
     assert (again.kept, trainer.trained) == (first.kept, trained)
     assert len(calls(home / "judge/judge.py")) == count == 4
+
+
+def test_what_was_written_into_the_new_files_by_hand_is_kept_beside_them(home, trainer):
+    words = ["select", "pool.yaml", "--eval", "python:judge/judge.py:score"]
+    CliRunner().invoke(cli, words, catch_exceptions=False)
+    path = home / "pool.selected.yaml"
+    before = path.read_text()
+    assert "older" not in CliRunner().invoke(cli, words, catch_exceptions=False).stderr
+    path.write_text("mine")
+    said = CliRunner().invoke(cli, words, catch_exceptions=False).stderr
+    assert "pool.selected.yaml: was another; that is pool.selected.yaml.older now" in " ".join(said.split())
+    assert (path.read_text(), (home / "pool.selected.yaml.older").read_text()) == (before, "mine")
 
 
 def test_the_rest_is_souped_by_the_study_that_was_written(home, trainer):
@@ -129,6 +143,12 @@ def test_a_benchmark_that_is_not_there_is_told_by_a_dry_run(home, trainer):
     words = ["select", "pool.yaml", "--eval", "python:judge/none.py:score", "--dry-run"]
     with pytest.raises(EvaluatorError, match=r"none\.py"):
         CliRunner().invoke(cli, words, catch_exceptions=False)
+
+
+def test_what_can_t_be_trained_is_told_by_a_dry_run(home, trainer):
+    (home / "data/word/data.json").unlink()
+    with pytest.raises(FinetuneError, match=r"nothing was started.\n  - data set .*word: no data\.json"):
+        Selector(home / "pool.yaml", EVAL).plan()
 
 
 def test_the_command_prints_what_it_kept_and_a_plan(home, trainer):
