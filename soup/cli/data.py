@@ -49,6 +49,7 @@ rows_options = [
         metavar="OURS=THEIRS",
         help="What a column is called in IN, such as question=Q, answer=A, image=picture. Repeatable.",
     ),
+    GroupedOption.of("Pool", "--name", metavar="NAME", help="The configuration of a Hub data set."),
     GroupedOption.of("Pool", "--split", default="train", show_default=True, metavar="NAME", help="Of a Hub data set."),
 ]
 rows_out_option = GroupedOption.of(
@@ -224,7 +225,7 @@ def _open_rows(values: Values) -> SourceRows:
     folder = Path(source).resolve()
     if out.resolve().is_relative_to(folder) and not (folder / "data.json").is_file():  # which alone would be read
         raise FinetuneError(f"{out}: lies in the input {source}, and would be read as part of it; name another place.")
-    options = {name: values[name] for name in ("images", "format", "split")}
+    options = {name: values[name] for name in ("images", "format", "name", "split")}
     rows = SourceRows(parse_data_set({"path": source, **options, "columns": _columns(values["columns"])}))
     if not len(rows):
         raise FinetuneError(f"{source}: no row in it.")

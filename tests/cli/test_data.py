@@ -111,6 +111,17 @@ def test_a_filter_reads_columns_of_other_names_and_keeps_rows_as_they_are(with_o
         run(*words)
 
 
+def test_a_data_set_of_the_hub_is_read_by_its_configuration_and_split(here, monkeypatch):
+    import datasets
+
+    asked = []
+    table = datasets.Dataset.from_dict({"question": ["What?"], "answer": ["a tree"]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *words, **more: asked.append((words, more)) or table)
+    words = ("filter", "org/rows", "-o", "kept.jsonl", "--model", "vlm", "--name", "en", "--split", "test")
+    assert json.loads(run(*words, "--dry-run", "--json").stdout)["rows"] == 1
+    assert asked == [(("org/rows", "en"), {"split": "test"})]
+
+
 def test_new_captions_go_where_the_rows_own_are(with_other_columns):
     with JudgeServer(lambda prompt, temperature: "A tree.") as server:
         words = ("capfuse", "other.jsonl", "-o", "out/fused.jsonl", "--captioner", server.url, "--json")
