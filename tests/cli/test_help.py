@@ -126,10 +126,9 @@ def toy_data(here):
 
 
 def test_the_example_of_study_runs(forge, here):
-    study = {"finetune": {**POOL, "global_batch_size": 4}, "eval": "opencompass"}
+    study = {"finetune": {**POOL, "global_batch_size": 4}, "eval": "demo:colour"}
     (here / "study.yaml").write_text(yaml.safe_dump(study))
-    plan = json.loads(run(forge, here, "study"))
-    assert plan["ingredients"] == ["word"]
+    assert re.search("^ingredients +word$", run(forge, here, "study"), re.MULTILINE)
 
 
 @pytest.mark.slow
