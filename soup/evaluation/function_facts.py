@@ -25,7 +25,9 @@ def function_facts(function: Callable[..., object]) -> dict[str, str]:
     """Return the digest of a function's source, and of what it holds where it holds something.
 
     Told apart are closed-over values, defaults, the object of a method, and what it names of its module: functions and
-    plain values. What is no plain value, closed over, is another one in each process; of a module it is not looked at.
+    plain values. An object is known by its class and its plain attributes, so that the next process knows it, an array
+    by its numbers. What shows neither (a lock, a tensor) is another one in each process, but as an attribute, where its
+    class stands for it; of a module it is not looked at.
 
     Args:
         function: A function or method whose source can be read.
@@ -84,6 +86,11 @@ def _content(value: object, seen: set[int]) -> str:
         seen.add(id(value))
         with suppress(OSError, TypeError):
             return repr((inspect.getsource(value), sorted(_held(value, seen))))
+    with suppress(TypeError, ValueError, BufferError):  # an array
+        return hashlib.sha256(memoryview(value)).hexdigest()  # type: ignore[arg-type]
+    if isinstance(attributes := getattr(value, "__dict__", None), dict) and attributes:
+        shown = {name: _plain(each) or type(each).__qualname__ for name, each in attributes.items()}
+        return repr((type(value).__module__, type(value).__qualname__, sorted(shown.items())))
     _objects[id(value)] = value
     return f"{PROCESS} {id(value)}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -76,10 +77,28 @@ def test_plain_values_are_told_apart_by_what_they_are(values):
     assert function_facts(constant(values[0])) == first
 
 
-def test_other_values_are_told_apart_by_which_they_are():
-    value = np.arange(3)
+def test_values_that_show_nothing_are_told_apart_by_which_they_are():
+    value = threading.Lock()
     assert function_facts(constant(value)) == function_facts(constant(value))
-    assert function_facts(constant(value)) != function_facts(constant(np.arange(3)))
+    assert function_facts(constant(value)) != function_facts(constant(threading.Lock()))
+
+
+def test_arrays_are_known_by_their_numbers():
+    assert function_facts(constant(np.arange(3))) == function_facts(constant(np.arange(3)))
+    assert function_facts(constant(np.arange(3))) != function_facts(constant(np.arange(3)[::-1]))
+
+
+class Client:
+    """A judge with a setting, and with something that shows nothing."""
+
+    def __init__(self, temperature):
+        self.temperature, self.connection = temperature, threading.Lock()
+
+
+def test_objects_are_known_by_their_class_and_plain_attributes():
+    assert function_facts(constant(Client(0.5))) == function_facts(constant(Client(0.5)))
+    assert function_facts(constant(Client(0.5))) != function_facts(constant(Client(0.7)))
+    assert function_facts(constant(Client(30))) != function_facts(constant(Judge(30)))
 
 
 def test_a_helper_or_a_value_of_the_module_that_was_edited_is_seen(tmp_path):
@@ -93,11 +112,11 @@ def test_a_function_that_holds_nothing_keeps_the_key_that_it_had():
     assert list(function_facts(Judge.score)) == ["code"]
 
 
-def test_the_next_process_knows_a_function_that_holds_plain_values():
+def test_the_next_process_knows_a_function_that_holds_plain_values_and_objects_of_such():
     code = (
         "from soup.evaluation.function_facts import function_facts\n"
-        "from tests.evaluation.test_function_facts import constant\n"
-        "print(function_facts(constant({'a': {1, 2, 'x', 'y', 'z'}})))"
+        "from tests.evaluation.test_function_facts import Client, constant\n"
+        "print(function_facts(constant({'a': {1, 2, 'x', 'y', 'z'}})), function_facts(constant(Client({1: {2}}))))"
     )
     said = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
     assert len(said) == 1
