@@ -139,7 +139,8 @@ class ChatEndpoint:
         except TimeoutError:
             raise _RefusalError(f"no reply within {timeout_seconds:g} seconds") from None
         except (OSError, http.client.HTTPException) as error:
-            raise _RefusalError(f"{type(error).__name__}: {self._clean(str(error))}") from None
+            cause = getattr(error, "reason", error)  # urllib's own words for it say nothing
+            raise _RefusalError(f"{type(cause).__name__}: {self._clean(str(cause))}") from None
 
     def _reply(self, data: bytes) -> str:
         try:
