@@ -49,9 +49,11 @@ class EndpointJudge:
         if not settings.judge_url and not settings.judge_model:
             return None
         if not settings.judge_url or not settings.judge_model:
+            lone = f" {settings.judge_model} is none" if settings.judge_model else ""
             raise EvaluatorError(
                 f"A judge needs both {option_name('judge_url')} and {option_name('judge_model')}; only one "
-                f"of them is given. ({option_name('judge_model')} alone may be the directory of a checkpoint.)"
+                f"of them is given. ({option_name('judge_model')} alone may be the directory of a checkpoint, with its "
+                f"config.json{lone and ':'}{lone}.)"
             )
         return cls(settings.judge_url, settings.judge_model, settings.judge_key_env, settings.judge_requests, prompts)
 

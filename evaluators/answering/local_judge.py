@@ -21,7 +21,7 @@ from evaluators.answering.side_files import side_files_digest
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError
-from soup.evaluation.engine import OnBatch, Prompt, build_engine, engine_arguments
+from soup.evaluation.engine import Engine, OnBatch, Prompt, build_engine, engine_arguments
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
@@ -78,6 +78,16 @@ class _LanguageModelEngine:
         release_memory()
 
 
+def _build_engine(settings: EvalSettings) -> Engine:
+    try:
+        return build_engine(settings, "judge_engine_args")
+    except EvaluatorError as reason:
+        arguments = option_name("judge_engine_args", "judge-engine-arg")
+        raise EvaluatorError(
+            f"{option_name('judge_engine')} {settings.engine}: {reason} Of a judge these are {arguments}."
+        ) from reason
+
+
 @dataclass
 class _Question:
     prompt: Prompt
@@ -116,9 +126,7 @@ class LocalJudge:
         engine_arguments(engine_settings, "judge_engine_args")
         self._sees_pictures = settings.judge_engine != "transformers"
         self._engine: Any = (
-            build_engine(engine_settings, "judge_engine_args")
-            if self._sees_pictures
-            else _LanguageModelEngine(engine_settings)
+            _build_engine(engine_settings) if self._sees_pictures else _LanguageModelEngine(engine_settings)
         )
         if not hasattr(self._engine, "max_new_tokens"):
             raise EvaluatorError(f"{option_name('judge_engine')} {settings.judge_engine}: has no max_new_tokens.")

@@ -79,7 +79,10 @@ def test_a_checkpoint_that_can_not_be_asked_is_told_before_any_question(model):
     (model / "chat_template.jinja").unlink()
     with pytest.raises(EvaluatorError, match="no chat template"):
         LocalJudge(settings(model), lambda: None)
-    with pytest.raises(EvaluatorError, match=r"needs both .* alone may be the directory of a checkpoint"):
+    words = (
+        r"needs both .* alone may be the directory of a checkpoint, with its config.json: no-such-directory is none\."
+    )
+    with pytest.raises(EvaluatorError, match=words):
         VLMEval(EvalSettings(judge_model="no-such-directory"))
 
 
@@ -89,6 +92,9 @@ def test_an_argument_that_the_judge_s_engine_does_not_take_is_told_by_the_judge_
         LocalJudge(wanted, lambda: None)
     with pytest.raises(EvaluatorError, match="`judge_engine_args` requests: Input should be greater than 0"):
         LocalJudge(replace(wanted, judge_engine="serve", judge_engine_args={"requests": 0}), lambda: None)
+    words = r"^`judge_engine` serve: .* needs `engine_args` command=.* Of a judge these are `judge_engine_args`\.$"
+    with pytest.raises(EvaluatorError, match=words):
+        LocalJudge(replace(wanted, judge_engine="serve", judge_engine_args={}), lambda: None)
 
 
 class GradingEngine:
