@@ -156,10 +156,7 @@ class Pool(Sequence[Ingredient]):
             self.tokenizer = None
             return
         if name not in parts:
-            raise PoolError(
-                f"{option_name('tokenizer')} {name}: no such ingredient.{did_you_mean(name, parts)} Here: "
-                f"{', '.join(parts)}"
-            )
+            raise PoolError(f"{option_name('tokenizer')} {name}: no such ingredient.{did_you_mean(name, parts)}")
         if not has_tokenizer(parts[name].checkpoint):
             raise PoolError(f"{option_name('tokenizer')} {name}: {parts[name].location} has no tokenizer.")
         self.tokenizer = parts[name]
