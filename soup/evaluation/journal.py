@@ -98,7 +98,7 @@ class Journal:
         return f"<p>{html.escape(str(self.path))}: {pluralize(len(self.entries), 'score')}</p>{table}"
 
     def plot(self, path: str | Path | None = None) -> Picture | None:
-        """Draw the scores of each model that was scored.
+        """Draw the scores of each model that was scored, after a tilde where some are estimates.
 
         Args:
             path: A png, svg or pdf file; an earlier one is replaced. Without one, a picture for a notebook is returned.
@@ -106,15 +106,19 @@ class Journal:
         Raises:
             OutputError: another suffix, no matplotlib, or there is no score.
         """
-        models: dict[str, dict[str, float]] = {}
+        models: dict[str, dict[str, Score]] = {}
         labels: dict[str, str] = {}
         for entry in self.entries:
             part = "" if entry.split.part == "all" else f" ({entry.split.part})"
-            models.setdefault(entry.recipe, {})[f"{entry.benchmark}{part}"] = entry.score.value
-            labels[entry.recipe] = " + ".join(entry.names)
+            models.setdefault(entry.recipe, {})[f"{entry.benchmark}{part}"] = entry.score
+            estimated = any(score.estimate for score in models[entry.recipe].values())
+            labels[entry.recipe] = f"{'~ ' if estimated else ''}{' + '.join(entry.names)}"
         if not models:
             raise OutputError(f"{self.path}: holds no score: there is nothing to draw.")
-        lines = [ScoredModel(labels[recipe], scores) for recipe, scores in models.items()]
+        lines = [
+            ScoredModel(labels[recipe], {name: score.value for name, score in scores.items()})
+            for recipe, scores in models.items()
+        ]
         return draw(lambda target: draw_scores(lines, target), path)
 
     def find(self, key: str) -> Entry | None:

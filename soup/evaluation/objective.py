@@ -114,7 +114,8 @@ class Objective:
             best = max(row[guard.benchmark].value for row in rows)
             value = scores[guard.benchmark].value
             if value < best + guard.margin:
-                messages.append(f"{guard}: {value:.2f}, and the best single model has {best:.2f}")
+                mark = "~" if scores[guard.benchmark].estimate else ""
+                messages.append(f"{guard}: {mark}{value:.2f}, and the best single model has {best:.2f}")
         return tuple(messages)
 
     def as_json(self) -> ObjectiveJson:

@@ -118,10 +118,16 @@ class Trial:
         return self.recipe.names
 
     def as_scored_model(self, *, accepted: bool | None = None) -> ScoredModel:
-        """Return it as a line of a picture; `accepted` is whether a search took it, where one did ask."""
+        """Return it as a line of a picture, an estimate after a tilde.
+
+        Args:
+            accepted: Whether a search took it, where one did ask.
+        """
         scores = {name: score.value for name, score in self.scores.items()}
         state: State = "single" if accepted is None else "accepted" if accepted else "refused"
-        return ScoredModel(self.label, scores, self.overall, self.report_overall, state)
+        return ScoredModel(
+            f"{'~ ' if self.is_estimated else ''}{self.label}", scores, self.overall, self.report_overall, state
+        )
 
 
 class Trials(list[Trial]):

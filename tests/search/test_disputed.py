@@ -130,6 +130,20 @@ def chosen_scores(made):
     return next(trial.scores for trial in made.trials if trial.recipe.digest == made.recipe.digest)
 
 
+def test_an_estimate_has_its_mark_in_notes_verdicts_guards_and_pictures():
+    made, _ = cook("prune", objective=Objective.parse([], ["quiz:plain>=-0.5"]))
+    first = made.trials[0]
+    assert first.is_estimated
+    assert made.why(first) == f"accepted: the first, ~{first.overall:.2f}"
+    assert first.as_scored_model().label == f"~ {first.label}"
+    broken = [text for trial in made.trials if trial.is_estimated for text in trial.broken]
+    assert broken
+    assert all(text.startswith("quiz:plain>=-0.5: ~") for text in broken)
+    [note] = made.notes
+    assert all(line.partition(": ")[2].startswith("~") for line in note.splitlines()[1:])
+    assert f'<p class="note">{note.splitlines()[0]}' in render_page(run_document(Path("run")))
+
+
 def test_a_card_tells_of_no_estimates_where_there_were_none():
     cook("exhaustive", questions="all")
     assert "estimated" not in Path("out/README.md").read_text()

@@ -12,7 +12,7 @@ from soup.errors import EvaluatorError, RecipeError
 from soup.search.strategies.base import Scored, allowed
 from soup.support.options import option_name
 
-__all__ = ["Rule", "best_of", "careful_rule", "describe_difference", "describe_form"]
+__all__ = ["Rule", "best_of", "careful_rule", "describe_difference", "describe_form", "describe_overall"]
 
 S = TypeVar("S", bound=Scored)
 T = TypeVar("T")
@@ -87,6 +87,18 @@ def describe_form(trial: Scored) -> str:
 
 
 def describe_difference(trial: Scored, other: Scored) -> str:
-    """Return `-0.42 [-0.80, -0.03]`: how much higher an overall is, and its paired 95 % interval where one is known."""
+    """Return `-0.42 [-0.80, -0.03]`: how much higher an overall is, and its paired 95 % interval where one is known.
+
+    After a tilde where one of both is an estimate.
+    """
     difference = getattr(trial, "difference", lambda other: None)(other)
-    return str(difference) if difference else f"{trial.overall - other.overall:+.2f}"
+    return f"{_mark(trial) or _mark(other)}{difference or f'{trial.overall - other.overall:+.2f}'}"
+
+
+def describe_overall(trial: Scored) -> str:
+    """Return `61.80`, after a tilde where that is an estimate."""
+    return f"{_mark(trial)}{trial.overall:.2f}"
+
+
+def _mark(trial: Scored) -> str:
+    return "~" if getattr(trial, "is_estimated", False) else ""

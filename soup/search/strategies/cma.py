@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from soup.errors import RecipeError
-from soup.search.strategies.acceptance import Rule, best_of, careful_rule
+from soup.search.strategies.acceptance import Rule, best_of, careful_rule, describe_overall
 from soup.search.strategies.base import (
     Budget,
     Choice,
@@ -156,7 +156,7 @@ def _generations(
 
 def _describe_search(space: WeightSpace, evaluated: Sequence[tuple[WeightedSoup, Scored]], rule: Rule) -> str:
     soup, trial = best_of(evaluated)
-    text = f"The best of {len(evaluated)} weightings: {soup}, {trial.overall:.2f}"
+    text = f"The best of {len(evaluated)} weightings: {soup}, {describe_overall(trial)}"
     text += f" (kept if it beats the simpler soups by {rule.text})."
     if space.dimensions > MANY_DIMENSIONS:
         text += (

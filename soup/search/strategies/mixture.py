@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from soup.errors import RecipeError
-from soup.search.strategies.acceptance import best_of, careful_rule
+from soup.search.strategies.acceptance import best_of, careful_rule, describe_overall
 from soup.search.strategies.base import Budget, Choice, Chosen, Scored, ScoreFunction, budget, unknown
 from soup.search.strategies.weighting import describe_weights, weighted
 
@@ -88,7 +88,7 @@ def _report(pool: Sequence[Any], rows: Array, trials: Sequence[Scored], seed: in
     proposal = candidates[int(predicted.argmax())].round(2)
     liked: Chosen = weighted(pool, [float(weight) for weight in proposal])
     lines = [f"Proposed data ratios: {describe_weights(liked)}; predicted overall {predicted.max():.2f}, the average's "
-             f"{trials[0].overall:.2f}."]  # fmt: skip
+             f"{describe_overall(trials[0])}."]  # fmt: skip
     for name, fit in {**fits, "overall": whole}.items():
         lines.append(f"  {name}: leave-one-out error {fit.error:.2f} points, scores vary by {fit.spread:.2f}")
     if whole.error >= whole.spread:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from soup.errors import RecipeError
 from soup.merging.method_building import make_method
 from soup.merging.pool import Pool
-from soup.search.strategies.acceptance import Rule, best_of, describe_difference, describe_form
+from soup.search.strategies.acceptance import Rule, best_of, describe_difference, describe_form, describe_overall
 from soup.search.strategies.base import Budget, Choice, Chosen, ScoreFunction, Watched, budget, tell_best, unknown
 from soup.search.strategies.weight_space import refuse_components
 from soup.support.options import option_name
@@ -104,10 +104,10 @@ def scale(
         if unknown(trial for _, trial in trials):
             break
         rows = [
-            f"  {value}: {trial.overall:.2f}, {describe_difference(trial, reference)}{describe_form(trial)}"
+            f"  {value}: {describe_overall(trial)}, {describe_difference(trial, reference)}{describe_form(trial)}"
             for (value, _), trial in trials
         ]
-        before = f"{reference.overall:.2f} of {start}'s soup{describe_form(reference)}"
+        before = f"{describe_overall(reference)} of {start}'s soup{describe_form(reference)}"
         notes.append("\n".join([f"{method} with {title}, against {before}:", *rows]))
         (_, changed), trial = best_of(trials)
         if rule.admits(trial, best):
