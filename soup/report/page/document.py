@@ -59,7 +59,7 @@ def run_document(run: Path, *, with_images: bool = True) -> dict[str, object]:
         "schema": 1,
         "kind": "run",
         "title": record.directory.path.absolute().name,
-        "under_way": not record.searches or record.directory.scratch.is_dir(),
+        "under_way": record.is_under_way,
         "parts": list(record.parts),
         "headline": headline(record).as_json(),
         "searches": steps(record),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -185,10 +186,24 @@ class RunRecord:
 
     @property
     def soups(self) -> tuple[RunModel, ...]:
-        """The soups that were tried: those of the searches; without one, all that were scored."""
-        tried = asked_by(self.searches)
-        models = self.models.values()
-        return tuple(m for m in models if len(m.names) > 1 and (not self.searches or m.digest in tried))
+        """The soups that were tried: those of the searches; without one, all that were scored but points of lines."""
+        tried, swept = asked_by(self.searches), self.swept
+        soups = [model for model in self.models.values() if len(model.names) > 1]
+        return tuple(m for m in soups if (m.digest in tried if self.searches else m.digest not in swept))
+
+    @cached_property
+    def swept(self) -> frozenset[str]:
+        """The digests of the points of lines between models."""
+        digests: set[str] = set()
+        for path in self.directory.sweeps.glob("[!.]*.json"):
+            with damage_told(path):
+                digests |= {trial["recipe"] for trial in read_document(path)["trials"]}
+        return frozenset(digests)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a search goes on, or was stopped: it has no result yet."""
+        return self.directory.scratch.is_dir() or not (self.searches or (self.swept and not self.soups))
 
     def overall(self, model: RunModel | None, part: str) -> float | None:
         """Return a model's overall on a part of the questions; None where a score is missing."""

@@ -25,9 +25,12 @@ def steps(record: RunRecord) -> list[dict[str, object]]:
     if record.searches:
         newest_first = record.searches[::-1]
         return [_search(search) for search in sorted(newest_first, key=lambda search: search is not record.main)]
+    if not record.is_under_way:
+        return []
     trials: list[dict[str, object]] = []
     best: RunModel | None = None
-    for model in record.models.values():
+    soups = record.soups
+    for model in (model for model in record.models.values() if len(model.names) == 1 or model in soups):
         scores, overall = model.on(record.choosing, record.benchmarks), record.overall(model, record.choosing)
         if scores is None or overall is None:
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from soup.report.page.document import run_document
+from soup.report.sweep import sweep
 from soup.report.tables import run_table
 from soup.search.evaluate import evaluate
 from tests.helpers import flat_arguments as flat
@@ -57,6 +58,24 @@ def test_a_model_that_was_scored_alone_later_is_not_the_pool_s_of_that_name(cook
     evaluate([Path("elsewhere/a")], eval="python:judge/judge.py:score", run_dir="run")
     rows = run_document(Path("run"))["headline"]["rows"]
     assert next(row["label"] for row in rows if row["title"] == "best single model") == "b"
+
+
+def test_the_points_of_a_line_are_no_search_that_is_under_way(cook):
+    sweep("ckpts/a", "ckpts/b", eval="python:judge/judge.py:score", steps=5, run_dir="run")
+    document = run_document(Path("run"))
+    assert (document["under_way"], document["searches"]) == (False, [])
+    assert (document["headline"]["singles"], document["headline"]["soups"]) == (2, 0)
+    assert len(document["sweeps"][0]["trials"]) == 5
+    cook("greedy")
+    Path("run/soups/greedy.json").unlink()
+    document = run_document(Path("run"))
+    assert document["under_way"]
+    assert [trial["label"] for trial in document["searches"][0]["trials"]] == [
+        *"abcd",
+        "b + c",
+        "b + c + d",
+        "a + b + c",
+    ]
 
 
 def test_a_refusal_stands_beside_the_model_that_was_refused_alone(cook):
