@@ -20,6 +20,7 @@ from soup.merging.integer_tensors import differing_counters, differing_integers
 from soup.merging.mismatches import harmless_in_config, mismatches, without_options
 from soup.merging.pool_folders import list_locations, list_pool
 from soup.merging.pool_names import name_locations
+from soup.merging.pool_soups import soups_of_others
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list, did_you_mean
 
@@ -186,6 +187,7 @@ class Pool(Sequence[Ingredient]):
         lead = self.base or self.ingredients[0]
         texts = [warning for part in self.all for warning in part.checkpoint.warnings]
         texts += [*self.skipped, *_untied_outputs(self), *_stale_quantisations(self.all)]
+        texts += soups_of_others({part.name: part.checkpoint.path for part in self})
         if starts := different_starts({part.name: part.checkpoint for part in self}):
             texts.append(starts)
         texts += [*_side_file_remarks(self, lead), *_prefix_remarks(lead, drop)]

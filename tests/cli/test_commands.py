@@ -293,6 +293,14 @@ def test_a_recipe_among_its_ingredients_may_make_its_soup_there(soup, here):
     assert (here / "ckpts/out/recipe.yaml").exists()
 
 
+def test_a_soup_among_its_ingredients_is_told(soup, here):
+    soup("average", "--pool", "ckpts", "--exclude", "d", "-o", "made")
+    shutil.move(here / "made", here / "ckpts/made")
+    remark = "made: is a soup of a, b, c, by its recipe.yaml, which are ingredients, too. --exclude made leaves it out"
+    assert remark in soup("average", "--pool", "ckpts", "-o", "out").stderr
+    assert "is a soup of" not in soup("average", "--pool", "ckpts", "--exclude", "a", "-o", "others").stderr
+
+
 def test_a_plan_shows_some_of_many_values_and_how_many_there_are(soup):
     line = ("sweep", "ckpts/a", "ckpts/b", *JUDGED, "--steps", "1001", "--dry-run")
     text = " ".join(soup(*line).stdout.split())
