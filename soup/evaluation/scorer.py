@@ -14,14 +14,14 @@ from soup.evaluation.api import Score, Split
 from soup.evaluation.candidate import SoupCandidate, make_candidate
 from soup.evaluation.estimates import refuse_failed_audit
 from soup.evaluation.harnesses import has_check, ranks
-from soup.evaluation.journal import Journal, score_key
-from soup.evaluation.journal_entry import Entry
+from soup.evaluation.journal import Journal
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.pace import Pace, search_pace
 from soup.evaluation.progress import Progress
 from soup.evaluation.question_plan import QuestionPlan
 from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.questions import QuestionSet
+from soup.evaluation.remembered_scores import RememberedScores
 from soup.evaluation.run_directory import RunDirectory
 from soup.evaluation.score_remarks import constant_scores, score_remarks
 from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, check_entries, evaluate_once
@@ -58,9 +58,8 @@ class Scorer:
         at_once: How many are evaluated side by side.
         audit: How many undisputed questions soups are asked beside the disputed ones; None: all are asked everything.
 
-    `trials` keeps the trials in the order asked, `fresh` the journal's keys of what was evaluated now, `remarks` what
-    was strange on the way, each by what it is about, `is_checked` whether harnesses had their look before the first
-    evaluation.
+    `trials` keeps the trials in the order asked, `remarks` what was strange on the way, each by what it is about,
+    `is_checked` whether harnesses had their look before the first evaluation.
     """
 
     pool: Pool
@@ -78,7 +77,6 @@ class Scorer:
     audit: AuditSize | None = None
     trials: dict[TrialKey, Trial] = field(default_factory=dict)
     announced: set[tuple[tuple[str, ...], str, bool, float]] = field(default_factory=set)
-    fresh: set[str] = field(default_factory=set)
     evaluated: dict[TrialKey, Evaluated] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
     is_checked: bool = False
@@ -120,6 +118,11 @@ class Scorer:
         return recipe.method, recipe.params
 
     @cached_property
+    def remembered(self) -> RememberedScores:
+        """What the journal knows of recipes on the entries of suites."""
+        return RememberedScores(self.journal)
+
+    @cached_property
     def singles(self) -> list[Recipe]:
         """The recipe of each ingredient alone."""
         return [self.recipe([part]) for part in self.pool]
@@ -138,7 +141,7 @@ class Scorer:
         return QuestionPlan(self.audit, digests, self._singles_scores, self.remark)
 
     def _singles_scores(self, entry: SuiteEntry) -> dict[str, Score]:
-        entries = {single.digest: self.journal.find(_score_key(single, entry)) for single in self.singles}
+        entries = {single.digest: self.remembered.find(single, entry) for single in self.singles}
         return {digest: remembered.score for digest, remembered in entries.items() if remembered}
 
     def question_sets(self, recipe: Recipe, suite: BenchmarkSuite) -> list[QuestionSet | None]:
@@ -235,39 +238,14 @@ class Scorer:
     def missing(self, recipe: Recipe, suite: BenchmarkSuite) -> list[int]:
         """Return the indices of the suite's entries for which a recipe has no remembered score yet."""
         pairs = enumerate(zip(suite.entries, self.question_sets(recipe, suite), strict=True))
-        return [index for index, (entry, questions) in pairs if self._find(recipe, entry, questions) is None]
-
-    def _find(self, recipe: Recipe, entry: SuiteEntry, questions: QuestionSet | None) -> Entry | None:
-        """Return what is remembered.
-
-        A score of everything answers for an estimate, unless the estimate was made before it: a search that is typed
-        again goes the same way. An estimate never answers for a score.
-        """
-        estimate = self.journal.find(_score_key(recipe, entry, questions)) if questions else None
-        return estimate or self.journal.find(_score_key(recipe, entry))
+        return [index for index, (entry, questions) in pairs if not self.remembered.find(recipe, entry, questions)]
 
     def remember(
         self, recipe: Recipe, entry: SuiteEntry, score: Score, seconds: float, questions: QuestionSet | None = None
     ) -> None:
-        """Write down a score that was given now, here or by a worker.
-
-        Args:
-            recipe: What was scored.
-            entry: On what.
-            score: What the evaluator gave.
-            seconds: How long it took.
-            questions: What was asked; None: everything.
-
-        Raises:
-            EvaluatorError: it answered other questions than it was asked.
-        """
-        key = _score_key(recipe, entry, questions)
-        if self.journal.find(key) is None:
-            if questions is not None:
-                score = _estimate(recipe, entry, score, questions)
-            self.journal.remember(key, recipe, entry.benchmark, entry.identity, score, seconds)
-            self.fresh.add(key)
-            self.progress.on_score(recipe, entry.benchmark, score, seconds)
+        """Write down a score that was given now, here or by a worker; see `RememberedScores`."""
+        if (added := self.remembered.add(recipe, entry, score, seconds, questions)) is not None:
+            self.progress.on_score(recipe, entry.benchmark, added, seconds)
 
     def candidate(
         self,
@@ -317,11 +295,11 @@ class Scorer:
         scores: dict[str, Score] = {}
         seconds: float | None = None
         for entry, questions in pairs:
-            remembered = self._find(recipe, entry, questions)
+            remembered = self.remembered.find(recipe, entry, questions)
             assert remembered is not None
             name, score = entry.benchmark.name, remembered.score
             _add(scores, name, self.question_plan.corrected(name, score) if self.question_plan else score)
-            if remembered.key in self.fresh:
+            if remembered.key in self.remembered.fresh:
                 seconds = (seconds or 0.0) + remembered.seconds
         return scores, seconds
 
@@ -352,17 +330,6 @@ class Scorer:
 def _key(recipe: Recipe) -> TrialKey:
     """Two ingredients may hold the same weights, and are two trials all the same; the journal answers the second."""
     return recipe.names, recipe.digest
-
-
-def _score_key(recipe: Recipe, entry: SuiteEntry, questions: QuestionSet | None = None) -> str:
-    return score_key(recipe.digest, entry.benchmark, entry.identity, questions.digest if questions else None)
-
-
-def _estimate(recipe: Recipe, entry: SuiteEntry, score: Score, questions: QuestionSet) -> Score:
-    try:
-        return questions.estimate(score, entry.total)
-    except EvaluatorError as error:
-        raise EvaluatorError(f"{'+'.join(recipe.names)} on {entry.benchmark.name}: {error}") from error
 
 
 def _add(scores: dict[str, Score], name: str, score: Score) -> None:
