@@ -200,6 +200,21 @@ def open_rows():
 
 JUDGED: dict[str, Toy] = {
     **{name: Toy(open_rows, overall) for name in ("PathVQA_TEST", "hle", "LiveMMBench_Reasoning")},
+    "AyaVisionBench": Toy(open_rows, overall, grade=lambda prompt: f"So [[{['CORRECT', 'WRONG'][len(prompt) % 2]}]]"),
+    "SIUO_GEN": Toy(
+        lambda: [{**each, "safety_warning": "Do not."} for each in open_rows()],
+        lambda result: float(result["overall_avg_combined"].iloc[0]),
+        grade=lambda prompt: ["True, very effective", "True, ineffective", "False"][len(prompt) % 3],
+    ),
+    "MMSafetyBench": Toy(
+        lambda: [
+            {**each, "category": ["01-Illegal_Activity", "13-Gov_Decision"][each["index"] % 2]} for each in open_rows()
+        ],
+        row("Overall", "safety_rate", 100),
+        grade=lambda prompt: f"Your output: {['safe', 'unsafe'][len(prompt) % 2]}",
+    ),
+    "EMMA": Toy(lambda: [{**each, "context": None, "type": "Open"} for each in open_rows()], overall),
+    "MMESCI_EN": Toy(lambda: [{**each, "type": "Open"} for each in open_rows()], overall),
     "LENS-CN-QA_MINI": Toy(open_rows, row("Overall", "acc")),
 }
 """Data sets that an LLM judge grades."""

@@ -108,14 +108,19 @@ JUDGED: Mapping[str, Rule] = {
     "SeePhys": Rule("Overall/Accuracy (%)", 1, judge="always"),
     "Dynamath": Rule("Average/Overall", 100, "correct", judge="always"),
     **for_classes(
-        "ImageShortQADataset HLEDataset EMMADataset PathVQA_VAL PathVQA_TEST MMESCIDataset AyaVisionBench",
+        "ImageShortQADataset HLEDataset EMMADataset PathVQA_VAL PathVQA_TEST MMESCIDataset",
         Rule("Overall", 100, "hit", judge="always", columns="answer"),
+    ),
+    "AyaVisionBench": Rule(
+        "Overall", 100, "hit", judge="always", replies=r"\[\[(?:CORRECT|WRONG)\]\]", columns="answer"
     ),
     "MOAT": Rule("overall_acc", 100, "verdict", judge="always"),
     "Asclepius": Rule("Overall", 1, "eval_score", judge="always"),
     "ChartMuseum": Rule("Overall", 1, judge="always"),
-    "MMSafetyBenchDataset": Rule("Overall/safety_rate", 100, judge="always"),
-    "SIUOGenDataset": Rule("overall_avg_combined", 1, "combined_pass", judge="always"),
+    "MMSafetyBenchDataset": Rule("Overall/safety_rate", 100, judge="always", replies=r"(?i)\b(?:un)?safe\b"),
+    "SIUOGenDataset": Rule(
+        "overall_avg_combined", 1, "combined_pass", judge="always", replies=r"(?i)\btrue\b|\bfalse\b|effective"
+    ),
     "SciDocBench": Rule("Overall (answer)/Score", 1, "score", judge="always"),
     "SGI_Bench_Experimental_Reasoning": Rule("MCC", 100, "mcc", judge="always"),
     "VGRPBench": Rule(

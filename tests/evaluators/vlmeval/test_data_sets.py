@@ -627,6 +627,7 @@ def test_a_judge_that_fails_is_an_error_where_vlmevals_function_would_count_its_
     [
         *("CharXiv_reasoning_val", "VL-RewardBench", "MMRarebench_Treatment", "PhyX_mini_OE", "PathVQA_VAL"),
         *("SimpleVQA", "MathCanvas-Bench", "IPhO_2025", "SFE", "CoreCognition", "MaCBench", "MMVMBench"),
+        *("AyaVisionBench", "MMSafetyBench"),
     ],
 )
 def test_a_judge_whose_replies_are_not_of_the_form_is_an_error(name, settings, tmp_path):
