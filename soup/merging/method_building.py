@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,7 +13,7 @@ from soup.errors import RecipeError, SoupError
 from soup.merging.methods.base import Method
 from soup.merging.recipe import Recipe
 from soup.support.plugins import METHODS
-from soup.support.text import bullet_list
+from soup.support.text import bullet_list, did_you_mean
 
 __all__ = ["build_method", "make_method", "wrap_method_errors"]
 
@@ -47,9 +47,19 @@ def make_method(name: str, params: Mapping[str, object]) -> Method:
     try:
         method: Method = TypeAdapter(kind).validate_python(dict(params), strict=False, extra="forbid")
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise RecipeError(f"Method {name} does not take these params:\n{bullet_list(faults)}") from error
+        known = [field.name for field in fields(kind) if field.init]
+        raise RecipeError(f"Method {name} does not take these params:\n{bullet_list(_faults(error, known))}") from error
     return method
+
+
+def _faults(error: ValidationError, known: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each fault, with its key and what was found, or the parameters that are known."""
+    for fault in error.errors():
+        key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "unexpected_keyword_argument":
+            yield f"{key}: no such parameter.{did_you_mean(key, known)}"
+        else:
+            yield f"{key}: {fault['msg']}, found {fault['input']!r:.80}"
 
 
 @contextmanager
