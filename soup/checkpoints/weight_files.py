@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -24,6 +25,8 @@ __all__ = [
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 """The names under which transformers looks for weights: the first is preferred where both exist."""
+
+_SHARD = re.compile(r"-\d+-of-(\d{1,9})\.safetensors$")
 
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
@@ -117,6 +120,11 @@ def choose_weights(
                 "Save the model again with save_pretrained, or move the files that don't belong here away."
             )
         chosen = [WEIGHTS] if WEIGHTS in files else files
+        if (part := _SHARD.search(chosen[0])) and int(part[1]) > 1:
+            raise CheckpointError(
+                f"{path}: {chosen[0]} is one of {int(part[1])} shards, whose {INDEX} is not here. Copy "
+                "or download the checkpoint again."
+            )
     else:
         chosen = sorted(set(index.values()))
         if WEIGHTS in files and WEIGHTS not in chosen:

@@ -164,6 +164,15 @@ def test_several_files_without_an_index_are_refused(sharded):
     assert "model-00002-of-00003.safetensors" in message
 
 
+@pytest.mark.parametrize(("name", "is_whole"), [("model-00002-of-00003", False), ("model-00001-of-00001", True)])
+def test_a_shard_alone_without_an_index_is_no_whole_model(tmp_path, name, is_whole):
+    save_file({"w": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
+    if is_whole:
+        assert [*Checkpoint(tmp_path).tensors] == ["w"]
+    else:
+        assert f"{name}.safetensors is one of 3 shards" in refusal(tmp_path)
+
+
 def test_a_missing_shard_is_named(sharded):
     (sharded / "model-00001-of-00003.safetensors").unlink()
     (sharded / "model-00003-of-00003.safetensors").unlink()
