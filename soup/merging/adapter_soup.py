@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +25,7 @@ from soup.checkpoints.dtypes import DTYPES, Dtype, TensorSpec
 from soup.checkpoints.file_plan import FilePlan
 from soup.checkpoints.hub import HubId
 from soup.checkpoints.reader import Checkpoint
-from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, embeddings_of
+from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, embeddings_of, is_tied
 from soup.checkpoints.writer import view_bytes
 from soup.errors import PoolError, RecipeError
 from soup.hf.key_mapping import output_beside
@@ -149,7 +149,7 @@ class AdapterPlan:
         ends = [name for name in self.whole.values() if _is_end(name)]
         saved += [name.split(".")[-2] for name in ends if output_layer(self.blend.inputs[0])]
         biases = [adapter.settings.get("bias", "none") for adapter in adapters]
-        is_tied = any(map(_keeps_tied, self.blend.inputs)) and not any(map(output_layer, self.blend.inputs))
+        keeps_tied = any(map(_keeps_tied, self.blend.inputs)) and not any(map(output_layer, self.blend.inputs))
         hub_id = HubId.parse(base)
         is_repository = hub_id is not None and hub_id.folder is None  # PEFT knows no folders of a base
         changes = {
@@ -168,7 +168,7 @@ class AdapterPlan:
             "layers_pattern": None,
             "modules_to_save": sorted({*saved}) or None,
             # Where embeddings and output layer are products, each that changes has its own: PEFT would add them twice.
-            "ensure_weight_tying": is_tied and bool(ends),
+            "ensure_weight_tying": keeps_tied and bool(ends),
             "bias": next((bias for bias in ("all", "lora_only") if bias in biases), "none"),
         }
         return (json.dumps({**adapters[0].settings, **changes}, indent=2) + "\n").encode()
@@ -219,7 +219,19 @@ def plan_adapter(blend: Blend, rank: int | None, drop: Sequence[str] = ()) -> Ad
     names = {*whole.values()}  # which have it all
     groups = {(name, side): parts for (name, side), parts in groups.items() if name not in names}
     modules = tuple({module.name: module for module in (_module(parts, rank) for parts in groups.values())}.values())
+    whole = {_key(key, {module.name for module in modules}): name for key, name in whole.items()}
     return AdapterPlan(blend, modules, whole, rank, _dtype(modules, rank))
+
+
+def _key(key: str, targets: Collection[str]) -> str:
+    """Return the key of a tensor that is stored whole as PEFT looks for it: that of a target lies in its wrapper.
+
+    Args:
+        key: As it stands in an adapter, whose targets may be others: a bias of a layer that another one targets, say.
+        targets: The modules that get products.
+    """
+    module, _, leaf = WRAPPERS.sub("", key).removeprefix(PREFIX).rpartition(".")
+    return f"{PREFIX}{module}.{'base_layer.' * (module in targets)}{leaf}"
 
 
 def _whole_ends(adapted: Sequence[AdaptedCheckpoint]) -> dict[str, str]:
@@ -249,10 +261,10 @@ def _tied_copies(adapted: Sequence[AdaptedCheckpoint], whole: Mapping[str, str])
         The name of the embeddings in the base, by the keys of the output layer.
     """
     ends = [name for name in whole.values() if name.endswith(EMBEDDINGS)]
-    if not ends or output_layer(adapted[0]):
+    if not ends or output_layer(adapted[0]) or not is_tied(adapted[0].base):
         return {}
     keys = [key for part in adapted if _keeps_tied(part) for key in part.adapter.tensors if key.endswith(OUTPUT)]
-    return dict.fromkeys(keys, ends[0])
+    return {key: ends[0] for key in keys if key not in whole}
 
 
 def _keeps_tied(part: Checkpoint) -> bool:

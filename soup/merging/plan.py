@@ -204,7 +204,8 @@ def plan_merge(
     )
     reads = tuple(spec for name, spec in blend.inputs[0].tensors.items() if not is_dropped(name, recipe.drop))
     if not reads:
-        raise RecipeError(f"drop {', '.join(recipe.drop)} leaves no tensor to merge.")
+        who = f"drop {', '.join(recipe.drop)} leaves" if recipe.drop else f"{blend.inputs[0].path}: its files hold"
+        raise RecipeError(f"{who} no tensor to merge.")
     order = {name: index for index, name in enumerate(lead.tensors)}
     writes = [spec.cast(dtype) for spec in sorted(reads, key=lambda spec: order.get(spec.name, len(order)))]
     layout = lead.layout if lead.sharded and all(spec.name in order for spec in writes) else None

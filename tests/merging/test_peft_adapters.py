@@ -114,6 +114,11 @@ ONE = {
     "whole modules": OTHERS["whole modules"],
     "tied embeddings by a pattern": {"target_modules": EMBEDDINGS, "ensure_weight_tying": True},
     "embeddings saved whole, and tied": OTHERS["embeddings saved whole, and tied"],
+    "both ends saved whole, and tied where they are": {
+        "target_modules": LINEAR,
+        "modules_to_save": ["lm_head", "embed_tokens"],
+        "ensure_weight_tying": True,
+    },
 }
 
 
@@ -123,6 +128,19 @@ def test_one_adapter_is_the_soup_for_peft(tmp_path, family, kind):
     base = save_family(family, tmp_path / "base", 0)
     for seed, rank in enumerate((2, 4)):
         adapt(base, tmp_path / "pool" / f"a{seed}", LoraConfig(r=rank, lora_alpha=6, **ONE[kind]), seed)
+    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
+    soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "one", write=WriteOptions(as_adapter="exact"))
+    load = AutoModelForImageTextToText.from_pretrained
+    merged = PeftModel.from_pretrained(load(base), tmp_path / "one").merge_and_unload()
+    assert_same(merged.state_dict(), load(tmp_path / "out").state_dict())
+
+
+def test_a_bias_of_a_layer_that_another_adapter_targets_is_where_peft_looks_for_it(tmp_path):
+    base = save_family("qwen2_5_vl", tmp_path / "base", 0)
+    for seed, fields in enumerate(
+        [{"target_modules": r".*\.q_proj"}, {"target_modules": r".*\.k_proj", "bias": "all"}]
+    ):
+        adapt(base, tmp_path / "pool" / f"a{seed}", LoraConfig(r=2, **fields), seed)
     soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "out")
     soup.merge(recipe_of(tmp_path / "pool"), tmp_path / "one", write=WriteOptions(as_adapter="exact"))
     load = AutoModelForImageTextToText.from_pretrained

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import soup
+from soup.errors import RecipeError
 from soup.merging.block_loop import Options, for_each_block, thread_bytes
 from soup.merging.methods.linear import Linear
 from soup.merging.plan import plan_merge
@@ -129,3 +130,10 @@ def test_what_is_dropped_is_neither_read_nor_written(tmp_path):
     whole, less = (flat.plan_cook("average", pool=pool, out=tmp_path / "out", drop=drop) for drop in ([], ["a"]))
     assert (whole["tensors"], whole["read_bytes"], whole["write_bytes"]) == (2, 3 * 2 * 100 * 2, 2 * 100 * 2)
     assert (less["tensors"], less["read_bytes"], less["write_bytes"]) == (1, 3 * 100 * 2, 100 * 2)
+
+
+def test_files_without_tensors_are_told_as_such_and_not_as_dropped(tmp_path):
+    for name in ("a", "b"):
+        tiny_checkpoint(tmp_path / "ckpts" / name, tensors={})
+    with pytest.raises(RecipeError, match="ckpts/a: its files hold no tensor to merge"):
+        soup.merge(recipe_of(tmp_path / "ckpts"), tmp_path / "out")
