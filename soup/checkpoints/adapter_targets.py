@@ -86,7 +86,8 @@ class _Matching:
                 self.tokens[tokens["module"]] = key
                 continue
             if part is None:
-                self.whole[name] = key
+                if name not in self.whole or ".original_module." not in key:  # the trained copy is what counts
+                    self.whole[name] = key
                 continue
             leaf = ".bias" if part["leaf"] == "bias" else ""
             self.modules.setdefault(part["module"], {})[part["part"].removeprefix("lora_") + leaf] = key

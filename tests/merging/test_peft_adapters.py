@@ -81,6 +81,11 @@ PATCHES = r".*(patch_embedding|projection|patch_embed\.proj|q_proj)"
 OTHERS = {
     "a bias of its own": {"target_modules": r".*language_model.*\.q_proj", "lora_bias": True},
     "whole modules": {"target_modules": LINEAR, "modules_to_save": ["norm"]},
+    "whole modules, and biases": {
+        "target_modules": LINEAR,
+        "modules_to_save": ["multi_modal_projector", "merger"],
+        "bias": "all",
+    },
     "convolutions": {"target_modules": PATCHES},
     "convolutions by DoRA": {"target_modules": PATCHES, "use_dora": True},
     "embeddings": {"target_modules": EMBEDDINGS},
