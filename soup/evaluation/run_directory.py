@@ -27,7 +27,10 @@ from soup.merging.recipe import Recipe
 from soup.support.open_files import real_path
 from soup.support.options import option_name
 
-__all__ = ["Kind", "RunDirectory", "directory_kind", "refuse_other_kind", "strategy_file_name"]
+__all__ = ["ERROR_LOG", "Kind", "RunDirectory", "directory_kind", "refuse_other_kind", "strategy_file_name"]
+
+ERROR_LOG = "error.log"
+"""What a failed evaluation leaves in its folder of the scratch: the whole trace."""
 
 
 class Kind(StrEnum):
@@ -151,6 +154,12 @@ class RunDirectory:
     def clear_scratch(self) -> None:
         """Remove what a killed run left; only for the holder of the journal's lock."""
         self.clear(self.scratch)
+
+    def clear_unfinished(self) -> None:
+        """Remove what workers left that were ended within an evaluation; of one that had failed its log stays."""
+        for checkpoint in self.scratch.glob("*/checkpoint"):
+            home = checkpoint.parent
+            self.clear(checkpoint if any(home.rglob(ERROR_LOG)) else home)
 
     @staticmethod
     def clear(folder: Path) -> None:

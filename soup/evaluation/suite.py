@@ -16,6 +16,7 @@ from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
 from soup.evaluation.harnesses import check, total, why_no_likelihood
+from soup.evaluation.run_directory import ERROR_LOG
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
 from soup.support.extras import missing_extra
@@ -217,7 +218,7 @@ def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
     if str(scratch) not in text:
         for log in sorted(scratch.glob("*.log")):
             text += f"\nLog: {log}, which ends:\n{log.read_bytes()[-2000:].decode(errors='replace').rstrip()}"
-        log = scratch / "error.log"
+        log = scratch / ERROR_LOG
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
         text += f"\nThe whole trace: {log}"
     return f"{text}\nScores so far are kept: mend the cause and type the same command."

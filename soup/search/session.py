@@ -249,8 +249,7 @@ def _runner(scorer: Scorer, config: EvalConfig, local: LocalPool[Event] | None) 
     finally:
         gc.unfreeze()
         runner.close()
-        for folder in scorer.run.scratch.glob("*/checkpoint"):  # of soups that were still being evaluated in vain
-            scorer.run.clear(folder.parent)
+        scorer.run.clear_unfinished()  # of soups that were still being evaluated in vain
 
 
 def _worker_spec(scorer: Scorer, config: EvalConfig) -> WorkerSpec:

@@ -41,3 +41,13 @@ def test_a_run_lies_beside_its_pool_wherever_the_pool_is_here(here, locations, e
 def test_a_path_is_a_path_whatever_its_type(here):
     for locations in (Path("models/ckpts"), [here / "models" / "ckpts"]):
         assert RunDirectory.choose(None, locations).path == here / "models/ckpts.soup"
+
+
+def test_workers_that_are_ended_leave_the_log_of_a_failed_evaluation_alone(here):
+    run = RunDirectory(Path("run"))
+    for name in ("failed/bench-all/error.log", "failed/checkpoint/model.safetensors", "vain/checkpoint/config.json"):
+        (run.scratch / name).parent.mkdir(parents=True)
+        (run.scratch / name).touch()
+    run.clear_unfinished()
+    assert [path.name for path in run.scratch.rglob("*") if path.is_file()] == ["error.log"]
+    assert not (run.scratch / "vain").exists()
