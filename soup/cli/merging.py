@@ -48,7 +48,7 @@ def merge(values: Values) -> None:
     """
     from soup.checkpoints.destination import refuse_destination
     from soup.cli.console import open_board, print_json, print_line, print_plan
-    from soup.merging.merge import open_pool, pool_folder, refuse_inputs_as_output, with_adapters_base, write_soup
+    from soup.merging.merge import open_pool, refuse_inputs_as_output, with_adapters_base, write_soup
     from soup.merging.plan import plan_merge
     from soup.merging.recipe import Recipe
     from soup.merging.soup_files import earlier_soup
@@ -59,7 +59,7 @@ def merge(values: Values) -> None:
         recipe = with_adapters_base(recipe, Path(values["recipe"]).parent)
         opened = open_pool(recipe)
     with opened as pool:
-        refuse_inputs_as_output(pool, out, pool_folder(recipe, Path(values["recipe"]).parent))
+        refuse_inputs_as_output(pool, out)
         plan = plan_merge(recipe, pool, values.carrier(MergeOptions), write)
         if values["dry_run"]:
             if not earlier_soup(out):  # a soup may be this very one: that shows when the weights are read

@@ -30,7 +30,7 @@ from soup.support.open_files import real_path
 from soup.support.options import option_name, refuse_wrong_type
 from soup.support.text import bullet_list
 
-__all__ = ["merge", "open_pool", "pool_folder", "refuse_inputs_as_output", "with_adapters_base", "write_soup"]
+__all__ = ["merge", "open_pool", "refuse_inputs_as_output", "with_adapters_base", "write_soup"]
 
 
 def merge(
@@ -73,7 +73,7 @@ def merge(
     options.refuse_what_a_recipe_says()
     recipe.refuse_untrusted_code(trusted=options.trust_code)
     with open_pool(recipe) as pool:
-        refuse_inputs_as_output(pool, Path(out), pool_folder(recipe, beside))
+        refuse_inputs_as_output(pool, Path(out))
         return write_soup(plan_merge(recipe, pool, options, write), Path(out), on_bytes=on_bytes)
 
 
@@ -192,21 +192,6 @@ def _finished_soup(plan: MergePlan, out: Path, on_bytes: Callable[[int], None] |
             f"{option_name('out')}."
         )
     return sealed
-
-
-def pool_folder(recipe: Recipe, beside: Path | None = None) -> Path | None:
-    """Return the folder that all of a recipe's ingredients lie in, several of them: a pool's, by all that is known.
-
-    Args:
-        recipe: The recipe.
-        beside: The folder of its file. Ingredients that lie there, too, are no pool: so does the soup, mostly.
-    """
-    paths = [Path(share.path) for share in recipe.ingredients]
-    folders = {real_path(path).parent for path in paths if path.exists()}
-    if len(paths) < 2 or len(folders) != 1 or not all(path.exists() for path in paths):
-        return None
-    [folder] = folders
-    return None if beside is not None and real_path(beside) == folder else folder
 
 
 def refuse_inputs_as_output(pool: Pool, out: Path, folder: Path | None = None) -> None:

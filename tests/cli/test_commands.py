@@ -287,9 +287,9 @@ def test_a_runs_table_is_shown_apart_for_each_part_of_the_questions():
     }
 
 
-def test_a_recipe_among_its_ingredients_may_make_its_soup_there(soup, here):
-    (here / "ckpts/recipe.yaml").write_text("ingredients: [{name: a, path: a}, {name: b, path: b}]")
-    soup("merge", "ckpts/recipe.yaml", "-o", "ckpts/out")
+def test_a_recipe_names_its_ingredients_one_by_one_so_that_its_soup_may_lie_beside_them(soup, here):
+    (here / "plain.yaml").write_text("ingredients: [{name: a, path: ckpts/a}, {name: b, path: ckpts/b}]")
+    soup("merge", "plain.yaml", "-o", "ckpts/out")
     assert (here / "ckpts/out/recipe.yaml").exists()
 
 
@@ -422,7 +422,6 @@ WRONG = {
     "all dropped": (1, "average --pool ckpts --drop *", "leaves no tensor"),
     "nobody excluded": (1, "average --pool ckpts --exclude A", "no such ingredient. Here: a, b, c, d"),
     "an output in the pool": (1, "average --pool ckpts -o ckpts/out", "lies in the pool"),
-    "an output in a recipe's pool": (1, "merge plain.yaml -o ckpts/out --dry-run", "lies in the pool"),
     "an output that exists": (1, "average --pool ckpts -o judge", "exists and is not empty"),
     "a file as an output": (1, "average --pool ckpts -o judge/judge.py", "exists and is no directory"),
     "an output below a file": (1, "average --pool ckpts -o judge/judge.py/out", "can't be written"),
@@ -467,7 +466,6 @@ WRONG = {
 def test_a_wrong_input_is_one_clean_message(soup, here, name):
     code, line, said = WRONG[name]
     (here / "foreign.yaml").write_text("method: judge/judge.py:M\ningredients: [{name: a, path: ckpts/a}]")
-    (here / "plain.yaml").write_text("ingredients: [{name: a, path: ckpts/a}, {name: b, path: ckpts/b}]")
     before = tree(here)
     done = soup(*line.split(), code=code)
     assert said in done.stderr
