@@ -21,7 +21,7 @@ __all__ = ["merge_cached_tensors"]
 UNIT_ELEMENTS = 8 * LEAF_ELEMENTS
 """How many elements of a tensor a thread merges before it takes others: a few milliseconds' work."""
 
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**19
 """How much of an input is read at once; less where the inputs are so many that their blocks would fill the budget."""
 
 
