@@ -76,7 +76,7 @@ def fit_table(
     """
     texts = [[printable(text) for text in row.texts] for row in rows]
     cells = [max([0, *(cell_len(row[i]) for row in texts)]) for i in range(len(head))]
-    labels = max(cells[0], cell_len(head[0]))
+    labels = max(1, cells[0], cell_len(head[0]))
     wanted = [max(cell, cell_len(name)) for name, cell in zip(head, cells, strict=True)][1:]
     least = [max(cell, min(cell_len(name), LEAST_CELL)) for name, cell in zip(head, cells, strict=True)][1:]
     least[len(least) - kept :] = wanted[len(least) - kept :]

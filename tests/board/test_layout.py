@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -25,6 +25,7 @@ def test_both_ends_of_a_cut_name_are_shown():
     assert cut("ingredient-number-01 + ingredient-number-17", 20) == "ingredien...umber-17"
 
 
+@example(head=["", "", "", "", "", "000000", "000000000"], rows=[("", "0.00")], width=40)
 @given(
     st.lists(NAMES, min_size=2, max_size=9),
     st.lists(st.tuples(st.text(max_size=90), st.floats(0, 100).map("{:.2f}".format)), min_size=1, max_size=5),
