@@ -35,6 +35,7 @@ from soup.evaluation.api import Benchmark, Harness, Score
 from soup.evaluation.estimates import Estimate, refuse_failed_audit
 from soup.evaluation.journal import Journal
 from soup.evaluation.objective import PLAIN
+from soup.evaluation.progress import Progress
 from soup.evaluation.question_plan import QuestionPlan
 from soup.evaluation.question_rule import AuditSize, QuestionRule
 from soup.evaluation.questions import QuestionSet
@@ -132,6 +133,7 @@ class DisputedScorer:
         self.budget: Counter[str] = Counter()
         self.estimates: dict[str, float] = {}
         self.remarks: list[str] = []
+        self.progress = Progress()  # which hears nothing
         names = self.points(self.singles[0])
         self.entries = {name: SuiteEntry(Benchmark(name, "table", name), Rule(), {}) for name in names}
         digests = {single.digest for single in self.singles}
