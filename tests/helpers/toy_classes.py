@@ -198,7 +198,28 @@ def open_rows():
     return answers_rows(lambda i: f"cell {i}", category=lambda i: ["one", "two"][i % 2])
 
 
+def geometry_rows():
+    metadata = str({"subject": "Plane Geometry", "subfield": "Area"})
+    return [
+        {
+            **each,
+            "question_for_eval": each["question"],
+            "metadata": metadata,
+            "problem_version": ["Vision Only", "Text Lite"][each["index"] % 2],
+        }
+        for each in open_rows()
+    ]
+
+
+def extract_and_compare(prompt):
+    """What a judge says of MathVerse: the answer in a response, or whether two answers are one."""
+    if prompt.rstrip().endswith("Judgement:"):
+        return str(len(prompt) % 2)
+    return prompt.rpartition("Model response: '")[2].rpartition("'\nExtracted Answer")[0]
+
+
 JUDGED: dict[str, Toy] = {
+    "MathVerse_MINI": Toy(geometry_rows, lambda result: float(result["Overall"].mean()), grade=extract_and_compare),
     **{name: Toy(open_rows, overall) for name in ("PathVQA_TEST", "hle", "LiveMMBench_Reasoning")},
     "AyaVisionBench": Toy(open_rows, overall, grade=lambda prompt: f"So [[{['CORRECT', 'WRONG'][len(prompt) % 2]}]]"),
     "SIUO_GEN": Toy(
