@@ -110,7 +110,7 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             if (rule.is_mean or rule.parts) and rule.total and not rule.points:
                 try:
                     return _by_question(
-                        rule, data_set, rows, total, lambda each: files.evaluate(rule, data_set, each, judge)
+                        rule, data_set, rows, total, lambda of, each: files.evaluate(rule, of, each, judge)
                     )
                 except Exception:  # its metric takes no part of the rows: the total alone is told
                     if judge is None or rule.leaves_out:
@@ -195,14 +195,17 @@ def _with_points(rule: Rule, total: float, points: list[float], rows: Frame) -> 
 
 
 def _by_question(
-    rule: Rule, data_set: DataSet, rows: Frame, total: float, evaluate: Callable[[Frame], Any]
+    rule: Rule, data_set: DataSet, rows: Frame, total: float, evaluate: Callable[[DataSet, Frame], Any]
 ) -> MetricResult:
     """Return the result with points, for which each question is evaluated alone; a judge's replies are kept by now."""
     questions = grouped_ids(rule, rows) if rule.is_whole else [*range(len(rows))]
     points = {}
     for question, positions in _positions(questions).items():
+        part = copy.copy(data_set)
+        if rule.pairs_rows:
+            part.data = data_set.data.iloc[positions]
         try:
-            points[question] = total_of(evaluate(_alone(data_set, rows, positions)), rule) / 100
+            points[question] = total_of(evaluate(part, _alone(data_set, rows, positions)), rule) / 100
         except EvaluatorError:  # it has no total
             if not rule.leaves_out:
                 raise

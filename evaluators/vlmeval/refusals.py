@@ -25,7 +25,10 @@ IMAGES: Mapping[str, str] = {
         "BMMR ChartX FoxBench CreationMMBenchDataset",
         "VLMEvalKit's result for it is several figures without a total",
     ),
-    **_all("ChartMimic SArena UniSVG Design2Code", "its `evaluate` runs or renders what the model wrote as code"),
+    **_all(
+        "ChartMimic SArena UniSVG Design2Code SciDocBench",
+        "its `evaluate` runs or renders what the model wrote as code",
+    ),
     **_all(
         "ScreenSpot ScreenSpot_Pro ScreenSpotV2 OSWorld_G VBGD VenusBench_GD RoboSpatialBench RefSpatialBench",
         "its `evaluate` looks for image files of a folder that VLMEvalKit unpacks",

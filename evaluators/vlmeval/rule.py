@@ -55,6 +55,7 @@ class Rule:
             the default, and the score's key has the value.
         zeros: The columns of which missing cells are 0, which VLMEvalKit would take for numbers that are none.
         shows_ends: Whether the frames of a film that are shown begin with its first and end with its last.
+        pairs_rows: Whether the data set's rows, and not the answers' own, say what is right, paired as they stand.
         by_index: Whether rows are looked up by their `index`, which in a part of the questions is not their number.
     """
 
@@ -84,6 +85,7 @@ class Rule:
     reads_itself: bool = False
     shows_ends: bool = False
     by_index: bool = False
+    pairs_rows: bool = False
     columns: str = ""
     zeros: str = ""
     variables: tuple[tuple[str, tuple[str, ...]], ...] = ()

@@ -121,13 +121,20 @@ JUDGED: Mapping[str, Rule] = {
         "Overall", 100, "hit", judge="always", replies=r"\[\[(?:CORRECT|WRONG)\]\]", columns="answer"
     ),
     "MOAT": Rule("overall_acc", 100, "verdict", judge="always"),
-    "Asclepius": Rule("Overall", 1, "eval_score", judge="always"),
-    "ChartMuseum": Rule("Overall", 1, judge="always"),
+    "Asclepius": Rule("Overall", 1, "eval_score", judge="always", replies=r"\b[01]\b", columns="answer"),
+    "ChartMuseum": Rule(
+        "Overall",
+        1,
+        judge="always",
+        takes_model=False,
+        replies=r"(?i)\b(?:yes|no)\b",
+        pairs_rows=True,
+        columns="answer category",
+    ),
     "MMSafetyBenchDataset": Rule("Overall/safety_rate", 100, judge="always", replies=r"(?i)\b(?:un)?safe\b"),
     "SIUOGenDataset": Rule(
         "overall_avg_combined", 1, "combined_pass", judge="always", replies=r"(?i)\btrue\b|\bfalse\b|effective"
     ),
-    "SciDocBench": Rule("Overall (answer)/Score", 1, "score", judge="always"),
     "SGI_Bench_Experimental_Reasoning": Rule("MCC", 100, "mcc", judge="always"),
     "VGRPBench": Rule(
         "",

@@ -36,12 +36,12 @@ from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.questions import Dispute
 from soup.evaluation.settings import EvalSettings
 from soup.report.listing import list_kind
-from tests.helpers import toy_classes, toy_data_sets, toy_documents, toy_own_ways
+from tests.helpers import toy_classes, toy_data_sets, toy_documents, toy_judged_c, toy_own_ways
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, scripted
 from tests.helpers.toy_test_sets import BITS, ODD, write_tsv
 
 TOYS = {**toy_data_sets.TOYS, **toy_own_ways.TOYS, **toy_documents.TOYS, **toy_classes.TOYS}
-JUDGED = {**toy_data_sets.JUDGED, **toy_own_ways.JUDGED, **toy_classes.JUDGED}
+JUDGED = {**toy_data_sets.JUDGED, **toy_own_ways.JUDGED, **toy_classes.JUDGED, **toy_judged_c.JUDGED}
 ALL = {**TOYS, **JUDGED}
 
 
@@ -287,6 +287,7 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("MM-IFEval", "calls functions by the names that its table holds"),
         ("NaturalBenchDataset", "accepts exactly 7,600 rows"),
         ("SArena", "runs or renders what the model wrote as code"),
+        ("SciDocBench", "runs or renders what the model wrote as code"),
         ("CMMMU_VAL", "once for each spelling that it holds"),
         ("WeMath", "the 525 problems of the whole set"),
         ("HiPhO_ALL", "it is several data sets together: name IPhO_2024"),
@@ -627,7 +628,7 @@ def test_a_judge_that_fails_is_an_error_where_vlmevals_function_would_count_its_
     [
         *("CharXiv_reasoning_val", "VL-RewardBench", "MMRarebench_Treatment", "PhyX_mini_OE", "PathVQA_VAL"),
         *("SimpleVQA", "MathCanvas-Bench", "IPhO_2025", "SFE", "CoreCognition", "MaCBench", "MMVMBench"),
-        *("AyaVisionBench", "MMSafetyBench"),
+        *("AyaVisionBench", "MMSafetyBench", "ChartMuseum_dev", "Asclepius"),
     ],
 )
 def test_a_judge_whose_replies_are_not_of_the_form_is_an_error(name, settings, tmp_path):

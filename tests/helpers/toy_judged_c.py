@@ -1,0 +1,52 @@
+"""Toy files of more data sets that an LLM judge grades, each with the judge's replies."""
+
+from __future__ import annotations
+
+from tests.helpers.toy_classes import open_rows
+from tests.helpers.toy_data_sets import Toy, percent
+
+
+def compare_with_chart(prompt):
+    """What a judge says of ChartMuseum's two answers."""
+    expected, _, answer = prompt.rpartition("Answer 1: ")[2].partition("\n\nPlease")[0].partition("\nAnswer 2: ")
+    return "Yes" if expected == answer else "No"
+
+
+def mark_of_doctor(prompt):
+    """What a judge says of Asclepius's answers."""
+    answer, _, response = prompt.rpartition("\nAnswer: ")[2].removesuffix("\nYour mark: \n").partition("\nResponse: ")
+    return f"{int(answer == response)}\nAs it is."
+
+
+def compare_in_korean(prompt):
+    """What a judge gives GPT-4 and a model."""
+    first, second = (
+        prompt.partition(f"[어시스턴트 {k}]\n")[2].partition(f"\n\n[어시스턴트 {k} 끝]")[0] for k in (1, 2)
+    )
+    return f"8 {8 if first == second else len(second) % 8}\n유용성"
+
+
+JUDGED: dict[str, Toy] = {
+    "ChartMuseum_dev": Toy(
+        open_rows,
+        percent,
+        right=lambda row: f"<answer>{row['answer']}</answer>",
+        may_be_empty=False,
+        grade=compare_with_chart,
+    ),
+    "Asclepius": Toy(open_rows, percent, grade=mark_of_doctor),
+    "LLaVABench_KO": Toy(
+        lambda: [
+            {
+                **each,
+                "category": ["conv", "detail", "complex"][each["index"] % 3],
+                "caption": f"caption {each['index']}",
+                "gpt4_ans": each["answer"],
+            }
+            for each in open_rows()
+        ],
+        lambda result: min(100.0, float(result[result["split"] == "overall"]["Relative Score (main)"].iloc[0])),
+        grade=compare_in_korean,
+    ),
+}
+"""Data sets that an LLM judge grades."""
