@@ -6,6 +6,7 @@ part of every remembered score, and images are named by their own bytes.
 
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
 import hashlib
@@ -54,6 +55,12 @@ IMAGE_IN_TEXT = "data:image/"
 """How VLMEvalKit begins an image in a prompt that is no file."""
 IMAGE_CELL = "line['image']"
 """What stands in the source of a prompt that takes an image's cell itself for a path."""
+IMAGE_WRITER = "decode_base64_to_image_file"
+"""What stands in the source of a prompt that writes its images itself, into the user's folder, by index."""
+WRITTEN_COLUMNS = ("image", "image_2")
+"""Where such a prompt's images stand."""
+OF_LISTS = {"SGI-Experimental-Reasoning": "options"}
+"""A column that has lists in the table that a class makes of its download, and their texts in our file."""
 DOWNLOADS = ("download", "load_dataset(", "LMUDataRoot")
 """Where one of these is in a class's `load_data`, the table that it makes of its downloads is expected as our file."""
 LOADED_AS_IS = ("MME-RealWorld-Lite", "RefCOCO")
@@ -147,7 +154,7 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
     data_set.whole = data_set.data
-    with replaced_names({}):
+    with replaced_names({IMAGE_WRITER: lambda *_: None}):
         refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
     return data_set
 
@@ -193,12 +200,28 @@ def _hooks(name: str, base: type[DataSet], frame: Frame, images: ImageFiles) -> 
 
     hooks: dict[str, Callable[..., Any]] = {"prepare_tsv": prepare_tsv, "dump_image": dump_image}
     if name not in LOADED_AS_IS and any(word in inspect.getsource(base.load_data) for word in DOWNLOADS):
-        hooks["load_data"] = lambda self, dataset: prepare_tsv(self, "")
+        hooks["load_data"] = lambda self, dataset: _with_lists(name, prepare_tsv(self, ""))
     if hasattr(base, "_ensure_metadata_ready"):  # it removes a file whose digest is another, and downloads it
         hooks["_ensure_metadata_ready"] = lambda self: None
     if any(text in inspect.getsource(base.build_prompt) for text in (IMAGE_IN_TEXT, IMAGE_CELL)):
         hooks["build_prompt"] = lambda self, line: [images.part(part) for part in base.build_prompt(self, line)]
+    if IMAGE_WRITER in inspect.getsource(base.build_prompt):
+        hooks["build_prompt"] = lambda self, line: _prompt_of_columns(self, line, base, images)
     return hooks
+
+
+def _with_lists(name: str, table: Frame) -> Frame:
+    if column := OF_LISTS.get(name):
+        table[column] = [ast.literal_eval(cell) for cell in table[column]]
+    return table
+
+
+def _prompt_of_columns(self: DataSet, line: Row, base: type[DataSet], images: ImageFiles) -> Prompt:
+    """Return a prompt whose class sees no images, after the images: it would write them."""
+    row = dict(line)
+    cells = [row.pop(name) for name in WRITTEN_COLUMNS if row.get(name) and isinstance(row[name], str)]
+    paths = images.paths({"index": row["index"], "image": cells})
+    return [*({"type": "image", "value": path} for path in paths), *base.build_prompt(self, row)]
 
 
 def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:

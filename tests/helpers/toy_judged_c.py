@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.helpers.toy_classes import open_rows
-from tests.helpers.toy_data_sets import Toy, percent
+from tests.helpers.toy_data_sets import Toy, key, percent
 
 
 def compare_with_chart(prompt):
@@ -35,6 +35,21 @@ JUDGED: dict[str, Toy] = {
         grade=compare_with_chart,
     ),
     "Asclepius": Toy(open_rows, percent, grade=mark_of_doctor),
+    "SGI-Experimental-Reasoning": Toy(
+        lambda: [
+            {
+                **each,
+                "answer": each["index"] % 4,
+                "options": repr([f"cell {each['index']}", "y", "z", "none"]),
+                "steps": repr(["Look.", "Say."]),
+                "step_images": "[]",
+            }
+            for each in open_rows()
+        ],
+        key("MCC"),
+        right=lambda row: f"It is \\boxed{{{'ABCD'[row['answer']]}}}",
+        grade=lambda prompt: str(len(prompt) % 11),
+    ),
     "LLaVABench_KO": Toy(
         lambda: [
             {

@@ -135,7 +135,7 @@ JUDGED: Mapping[str, Rule] = {
     "SIUOGenDataset": Rule(
         "overall_avg_combined", 1, "combined_pass", judge="always", replies=r"(?i)\btrue\b|\bfalse\b|effective"
     ),
-    "SGI_Bench_Experimental_Reasoning": Rule("MCC", 100, "mcc", judge="always"),
+    "SGI_Bench_Experimental_Reasoning": Rule("MCC", 100, "mcc", judge="always", columns="answer options steps"),
     "VGRPBench": Rule(
         "",
         100,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib.util
 import inspect
@@ -21,7 +22,7 @@ import pytest
 from evaluators.answering import endpoint
 from evaluators.vlmeval import catalog
 from evaluators.vlmeval.catalog import all_data_sets, known_benchmark, near_data_sets
-from evaluators.vlmeval.data_sets import DOWNLOADS, LOADED_AS_IS, data_file, question_ids
+from evaluators.vlmeval.data_sets import DOWNLOADS, LOADED_AS_IS, ImageFiles, data_file, open_data_set, question_ids
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.library_index import classes_in
 from evaluators.vlmeval.library_source import missing_packages, names_in_source
@@ -343,6 +344,29 @@ def test_an_index_that_many_rows_have_is_told_in_a_line(settings, tmp_path):
     write_tsv(tmp_path / "LMUData" / "RealWorldQA.tsv", [{**row, "index": 3} for row in ALL["RealWorldQA"].rows()])
     with pytest.raises(EvaluatorError, match=r"row 3: the index is there 24 times$"):
         VLMEval(settings).identity(Benchmark("r", "vlmeval", "RealWorldQA"))
+
+
+def opened(tmp_path, name, rows):
+    write_tsv(tmp_path / "LMUData" / f"{name}.tsv", rows)
+    entry, images = known_benchmark(Benchmark(name, "vlmeval", name)), ImageFiles()
+    data_set = open_data_set(entry, data_file(entry), images)
+    return data_set, images
+
+
+def test_options_that_a_class_has_as_a_list_are_shown_each_on_a_line(settings, tmp_path):
+    data_set, _ = opened(tmp_path, "SGI-Experimental-Reasoning", ALL["SGI-Experimental-Reasoning"].rows())
+    assert data_set.build_prompt(data_set.data.iloc[0])[-1]["value"].endswith("A. cell 1\nB. y\nC. z\nD. none\n")
+
+
+def test_a_prompt_that_writes_its_images_itself_shows_both_and_writes_none_into_the_user_s_folder(settings, tmp_path):
+    rows = ALL["Asclepius"].rows()
+    rows = [{**row, "image_2": other["image"]} for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)]
+    data_set, images = opened(tmp_path, "Asclepius", rows)
+    prompt = data_set.build_prompt(data_set.data.iloc[0])
+    images.start_writing([prompt])()
+    shown = [Path(part["value"]).read_bytes() for part in prompt if part["type"] == "image"]
+    assert shown == [base64.b64decode(rows[0][name]) for name in ("image", "image_2")]
+    assert [path.name for path in (tmp_path / "LMUData").rglob("*")] == ["Asclepius.tsv"]
 
 
 TABLES = ("IMAGE_DATASET", "VIDEO_DATASET", "TEXT_DATASET")
