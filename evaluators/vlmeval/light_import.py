@@ -23,8 +23,8 @@ from soup.errors import EvaluatorError
 __all__ = ["UNUSED", "python_strings", "vlmeval_module", "with_globals"]
 
 PARENTS = ("vlmeval", "vlmeval.dataset")
-MISNAMED = {"dataset.smp": "smp", "dataset.smp.log": "smp.log"}
-"""Modules that some of VLMEvalKit's import by a name that there is not, so that LLaVABench's metric fails there."""
+MISNAMED = {"dataset.smp": "smp", "dataset.smp.log": "smp.log", "dataset.utils.mmreason": "dataset.mmreason"}
+"""Modules that VLMEvalKit imports by a name that there is not: LLaVABench's and MMReason's metrics fail there."""
 UNUSED = ("decord",)
 """Packages that some modules import and that nothing here uses: films are read by other means."""
 STRINGS_OPTION = "future.infer_string"  # pandas' option

@@ -86,13 +86,16 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
                 data_set = copy.copy(data_set)
                 data_set.data = data_set.whole
             rows = rows.fillna({name: 0 for name in rule.zeros.split() if name in rows})
+            if rule.spread and rule.points:
+                rows = _with_each_value(data_set, rows)
+            is_alone = rule.spread and not rule.points
             try:
-                result = None if rule.spread else files.evaluate(rule, data_set, rows, judge)
+                result = None if is_alone else files.evaluate(rule, data_set, rows, judge)
             finally:
                 if own_judge.failures:  # some functions catch whatever the judge raises, and count it as wrong
                     raise own_judge.failures[0]
             if judge is not None:
-                judge.refuse_unread(own_judge.unread()[:: rule.tries], len(frame))
+                judge.refuse_unread(own_judge.unread(by_prompt=bool(rule.spread))[:: rule.tries], len(frame))
                 _refuse_unread(rule, files.tables, judge)
             is_total = rule.total and not rule.spread and len(rows) == len(frame)
             total = total_of(result, rule) if is_total else math.nan
@@ -219,6 +222,14 @@ def _alone(data_set: DataSet, rows: Frame, positions: list[int]) -> Frame:
     times = max(map(len, values.values()), default=1)
     alone = rows.iloc[positions * times].reset_index(drop=True)
     return alone.assign(**{name: [each[i % len(each)] for i in range(len(alone))] for name, each in values.items()})
+
+
+def _with_each_value(data_set: DataSet, rows: Frame) -> Frame:
+    """Return the rows, and copies of the first that have each value of the columns that the rule spreads."""
+    from pandas import concat
+
+    copies = _alone(data_set, rows, [0])
+    return concat([rows, copies.assign(index=[f"copy {i}" for i in range(len(copies))])], ignore_index=True)
 
 
 def _whole(rule: Rule, rows: Frame, points: list[float]) -> list[float]:

@@ -64,9 +64,14 @@ class OwnJudge:
         self._unread.setdefault(prompt, {}).setdefault(temperature, []).append(reply)
         return self._otherwise or reply
 
-    def unread(self) -> list[str]:
-        """Return the replies that can't be read; of those that were asked for once more, warmer, the first."""
-        return [reply for tries in self._unread.values() for reply in max(tries.values(), key=len)]
+    def unread(self, *, by_prompt: bool = False) -> list[str]:
+        """Return the replies that can't be read; of those that were asked for once more, warmer, the first.
+
+        Args:
+            by_prompt: Whether it is at most one for each prompt.
+        """
+        most = 1 if by_prompt else None
+        return [reply for tries in self._unread.values() for reply in max(tries.values(), key=len)[:most]]
 
 
 class OwnClient:

@@ -34,7 +34,7 @@ IMAGES: Mapping[str, str] = {
         "its `evaluate` looks for image files of a folder that VLMEvalKit unpacks",
     ),
     **_all(
-        "WorldVQA OSTDataset VLADBench SiteBenchImage",
+        "MOAT WorldVQA OSTDataset VLADBench SiteBenchImage",
         "its prompts read image files of a folder that VLMEvalKit expects or downloads",
     ),
     "M4Bench": "its prompts write the images of two columns under names that are not those of their content",
@@ -52,6 +52,7 @@ IMAGES: Mapping[str, str] = {
     "CMMMU": "VLMEvalKit counts an answer to a blank once for each spelling that it holds, and draws ties at random",
     "HiPhO_ALL": "it is several data sets together: name IPhO_2024, IPhO_2025 and so on",
     "MMDUDataset": "its questions are turns of one conversation",
+    "MMEReasoning": "VLMEvalKit's module with its metric lacks imports, so that every evaluation ends with an error",
     "MMMath": "VLMEvalKit's time limit for comparing formulas fails in its threads, so that only equal texts are right",
     "NaturalBenchDataset": "VLMEvalKit's metric accepts exactly 7,600 rows, so that no part of them can be scored",
     "OmniDocBench": "VLMEvalKit matches answers with all rows of its own file, so that no part of them can be scored",

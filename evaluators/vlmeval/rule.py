@@ -35,7 +35,8 @@ class Rule:
         is_whole: Whether such a group is one question, and has points as a whole.
         parts: Of a row, in which part it counts, and in which part of that: the total is the mean of the parts' means.
         spread: The columns of which VLMEvalKit expects each value in any part: a question is scored alone, once with
-            each, and the total is the mean.
+            each, and the total is the mean. Where a table has points all are scored at once, beside copies of the first
+            question that have each value.
         weight: Of a row, how much it counts; without it all rows count alike.
         leaves_out: Whether VLMEvalKit leaves questions out of its total that it can't read: here they count as 0.
         is_exact: Whether `round` is left out, where its totals and so the points of a question have few decimals.

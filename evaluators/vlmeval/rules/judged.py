@@ -72,8 +72,23 @@ JUDGED: Mapping[str, Rule] = {
     ),
     **for_classes("MathVision LENS", Rule("Overall/acc", 1, judge="always")),
     "LogicVista": Rule("Overall/acc", 1, "hit", judge="always", columns="answer skill"),
-    **for_classes("OCR_Reasoning MMOral_OPG_OPEN", Rule("Overall/acc", 1, judge="always")),
-    "Physics_yale": Rule("Overall/acc", 1, "res", judge="always"),
+    "OCR_Reasoning": Rule("Overall/acc", 1, judge="always"),
+    "MMOral_OPG_OPEN": Rule(
+        "Overall/acc",
+        judge="always",
+        points="score",
+        spread="category",
+        replies=r"^\s*(?:0?\.\d+|0|1(?:\.0*)?)\s*$",
+        columns="answer category",
+    ),
+    "Physics_yale": Rule(
+        "Overall/acc",
+        points="res",
+        judge="always",
+        replies="(?i)true|false",
+        packages=("timeout_decorator", "dotenv"),
+        columns="answer",
+    ),
     "CharXiv": Rule(
         "Overall",
         100,
@@ -110,7 +125,7 @@ JUDGED: Mapping[str, Rule] = {
         caption="right answers, of all versions of the problems",
         columns="answer question_for_eval metadata problem_version",
     ),
-    **for_classes("MMReason MMEReasoning", Rule("Overall", 1, "score", judge="always")),
+    "MMReason": Rule("Overall/accuracy", points="score", judge="always", columns="answer discipline"),
     "SeePhys": Rule("Overall/Accuracy (%)", 1, judge="always"),
     "Dynamath": Rule("Average/Overall", 100, "correct", judge="always"),
     **for_classes(
@@ -120,7 +135,6 @@ JUDGED: Mapping[str, Rule] = {
     "AyaVisionBench": Rule(
         "Overall", 100, "hit", judge="always", replies=r"\[\[(?:CORRECT|WRONG)\]\]", columns="answer"
     ),
-    "MOAT": Rule("overall_acc", 100, "verdict", judge="always"),
     "Asclepius": Rule("Overall", 1, "eval_score", judge="always", replies=r"\b[01]\b", columns="answer"),
     "ChartMuseum": Rule(
         "Overall",

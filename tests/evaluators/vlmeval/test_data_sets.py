@@ -37,12 +37,18 @@ from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.questions import Dispute
 from soup.evaluation.settings import EvalSettings
 from soup.report.listing import list_kind
-from tests.helpers import toy_classes, toy_data_sets, toy_documents, toy_judged_c, toy_own_ways
+from tests.helpers import toy_classes, toy_data_sets, toy_documents, toy_judged_b, toy_judged_c, toy_own_ways
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, scripted
 from tests.helpers.toy_test_sets import BITS, ODD, write_tsv
 
 TOYS = {**toy_data_sets.TOYS, **toy_own_ways.TOYS, **toy_documents.TOYS, **toy_classes.TOYS}
-JUDGED = {**toy_data_sets.JUDGED, **toy_own_ways.JUDGED, **toy_classes.JUDGED, **toy_judged_c.JUDGED}
+JUDGED = {
+    **toy_data_sets.JUDGED,
+    **toy_own_ways.JUDGED,
+    **toy_classes.JUDGED,
+    **toy_judged_b.JUDGED,
+    **toy_judged_c.JUDGED,
+}
 ALL = {**TOYS, **JUDGED}
 
 
@@ -302,6 +308,8 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("Video-MME_1fps", "films are shown here as a number of frames, and by no other setting"),
         ("VLRMBench_Foresight", "by `is True`, which no cell of a table is"),
         ("XSTest", "its questions are texts without images"),
+        ("MOAT", "its prompts read image files of a folder"),
+        ("MME-Reasoning", "lacks imports"),
         ("Xyzzy", "Unknown benchmark 'Xyzzy'. soup list benchmarks --all lists what VLMEvalKit has"),
         ("SEEDBench_IMGS", "Did you mean.*SEEDBench_IMG"),
     ],
@@ -652,7 +660,7 @@ def test_a_judge_that_fails_is_an_error_where_vlmevals_function_would_count_its_
     [
         *("CharXiv_reasoning_val", "VL-RewardBench", "MMRarebench_Treatment", "PhyX_mini_OE", "PathVQA_VAL"),
         *("SimpleVQA", "MathCanvas-Bench", "IPhO_2025", "SFE", "CoreCognition", "MaCBench", "MMVMBench"),
-        *("AyaVisionBench", "MMSafetyBench", "ChartMuseum_dev", "Asclepius"),
+        *("AyaVisionBench", "MMSafetyBench", "ChartMuseum_dev", "Asclepius", "MMOral_OPG_OPEN"),
     ],
 )
 def test_a_judge_whose_replies_are_not_of_the_form_is_an_error(name, settings, tmp_path):
@@ -665,6 +673,15 @@ def test_a_judge_whose_replies_are_not_of_the_form_is_an_error(name, settings, t
         VLMEval(judged_settings(settings, server)).evaluate(
             scripted(tmp_path, answers), Benchmark("c", "vlmeval", name)
         )
+
+
+def test_questions_of_two_kinds_are_graded_though_vlmeval_divides_by_the_number_of_each_kind(settings, tmp_path):
+    name = "MMOral_OPG_OPEN"
+    answers = {str(row["index"]): row["answer"] for row in put(tmp_path, name)}
+    with JudgeServer(plays(name)) as server:
+        benchmark = Benchmark(name, "vlmeval", name, only=frozenset({"1", "2"}))
+        score = VLMEval(judged_settings(settings, server)).evaluate(scripted(tmp_path, answers), benchmark)
+    assert score.questions == {"1": 1.0, "2": 1.0}
 
 
 def test_a_package_that_only_the_metric_imports_is_missed_before_anything_is_asked(settings, tmp_path, monkeypatch):
