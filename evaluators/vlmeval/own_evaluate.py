@@ -67,7 +67,7 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
     with tempfile.TemporaryDirectory(prefix="soup-vlmeval-") as folder:
         files, own_judge = (
             OwnFiles(Path(folder), data_set.dataset_name),
-            OwnJudge(judge, rule.replies, rule.otherwise, Path(folder)),
+            OwnJudge(judge, rule.replies, rule.replies_to, rule.otherwise, Path(folder)),
         )
         names = {**files.names(judge), **files.heard(rule.told_by)}
         names |= {"build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}

@@ -23,12 +23,14 @@ class OwnJudge:
         session: The user's judge; None: none is to be asked.
         readable: A pattern that is found in each reply that can be read; empty: any reply can. If it has a group, that
             is all of a reply that VLMEvalKit is handed.
+        asking: A pattern that is found in the prompts whose replies are to be so; to others any reply can be read.
         otherwise: What VLMEvalKit is handed in place of a reply that can't be read; empty: the reply.
         folder: Where images that the judge is shown are kept as files.
     """
 
-    def __init__(self, session: JudgeSession | None, readable: str, otherwise: str, folder: Path) -> None:
-        self.session, self._readable, self._otherwise, self._folder = session, readable, otherwise, folder
+    def __init__(self, session: JudgeSession | None, readable: str, asking: str, otherwise: str, folder: Path) -> None:
+        self.session, self._readable, self._asking = session, readable, asking
+        self._otherwise, self._folder = otherwise, folder
         self.failures: list[EvaluatorError] = []
         self._unread: dict[str, dict[float, list[str]]] = {}  # replies by prompt and temperature
 
@@ -45,6 +47,8 @@ class OwnJudge:
         except EvaluatorError as failure:
             self.failures.append(failure)
             raise
+        if not re.search(self._asking, prompt):
+            return reply
         if match := re.search(self._readable, reply):
             self._unread.pop(prompt, None)
             return next(iter(match.groups()), reply)

@@ -48,6 +48,7 @@ class Rule:
         settings: What else `evaluate` is told, by name.
         replies: A pattern that is found in each of a judge's replies that can be read; empty: any reply can. If it has
             a group, that is all of the reply that VLMEvalKit gets.
+        replies_to: A pattern that is found in the prompts whose replies are to be so; to others any reply can be read.
         otherwise: What stands for a reply that can't be read, where VLMEvalKit stops with an error at one.
         tries: How often VLMEvalKit asks, no warmer, for a reply that can't be read.
         reads_itself: Whether it builds the data set once more, and takes from that what belongs to the answers.
@@ -81,6 +82,7 @@ class Rule:
     packages: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     replies: str = ""
+    replies_to: str = ""
     otherwise: str = ""
     tries: int = 1
     reads_itself: bool = False

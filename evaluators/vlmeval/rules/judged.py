@@ -70,9 +70,25 @@ JUDGED: Mapping[str, Rule] = {
         otherwise=r"\boxed{0}",
         columns="answer points",
     ),
-    **for_classes("MathVision LENS", Rule("Overall/acc", 1, judge="always")),
+    "MathVision": Rule(
+        "Overall/acc",
+        1,
+        judge="always",
+        packages=("timeout_decorator", "latex2sympy2_extended"),
+        columns="answer category choices",
+    ),
+    "LENS": Rule("Overall/acc", 1, judge="always"),
     "LogicVista": Rule("Overall/acc", 1, "hit", judge="always", columns="answer skill"),
-    "OCR_Reasoning": Rule("Overall/acc", 1, judge="always"),
+    # Its judge rates the reasoning, too: at a reply without a rating VLMEvalKit stops, after some more tries.
+    "OCR_Reasoning": Rule(
+        "Overall/acc",
+        1,
+        judge="always",
+        replies=r"\[\[\d+\]\]",
+        replies_to=r"\[The Start of Reference Answer\]",
+        otherwise="[[0]]",
+        columns="answer answer_option answer_type question_type choices task reasoning language format",
+    ),
     "MMOral_OPG_OPEN": Rule(
         "Overall/acc",
         judge="always",
@@ -126,8 +142,26 @@ JUDGED: Mapping[str, Rule] = {
         columns="answer question_for_eval metadata problem_version",
     ),
     "MMReason": Rule("Overall/accuracy", points="score", judge="always", columns="answer discipline"),
-    "SeePhys": Rule("Overall/Accuracy (%)", 1, judge="always"),
-    "Dynamath": Rule("Average/Overall", 100, "correct", judge="always"),
+    # VLMEvalKit asks again without end for a judgement that is neither 0 nor 1.
+    "SeePhys": Rule(
+        "Overall/Accuracy (%)",
+        1,
+        "score",
+        judge="always",
+        replies=r"(?:^|[Jj]udgement:)\s*([01])\s*$",
+        replies_to=r"Judgement:\s*$",
+        otherwise="0",
+        columns="answer language",
+    ),
+    # Its worst case looks up the first variant of each problem.
+    "Dynamath": Rule(
+        "Average/Overall",
+        100,
+        "correct",
+        judge="always",
+        group=lambda row: str(row["qid"]),
+        columns="answer answer_type subject knowledge_level qid varid",
+    ),
     **for_classes(
         "ImageShortQADataset HLEDataset EMMADataset PathVQA_VAL PathVQA_TEST MMESCIDataset",
         Rule("Overall", 100, "hit", judge="always", columns="answer"),

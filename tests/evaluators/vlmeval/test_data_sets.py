@@ -37,7 +37,15 @@ from soup.evaluation.question_rule import AuditSize
 from soup.evaluation.questions import Dispute
 from soup.evaluation.settings import EvalSettings
 from soup.report.listing import list_kind
-from tests.helpers import toy_classes, toy_data_sets, toy_documents, toy_judged_b, toy_judged_c, toy_own_ways
+from tests.helpers import (
+    toy_classes,
+    toy_data_sets,
+    toy_documents,
+    toy_judged_a,
+    toy_judged_b,
+    toy_judged_c,
+    toy_own_ways,
+)
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, scripted
 from tests.helpers.toy_test_sets import BITS, ODD, write_tsv
 
@@ -46,6 +54,7 @@ JUDGED = {
     **toy_data_sets.JUDGED,
     **toy_own_ways.JUDGED,
     **toy_classes.JUDGED,
+    **toy_judged_a.JUDGED,
     **toy_judged_b.JUDGED,
     **toy_judged_c.JUDGED,
 }
@@ -655,12 +664,28 @@ def test_a_judge_that_fails_is_an_error_where_vlmevals_function_would_count_its_
         VLMEval(judged_settings(settings, server)).evaluate(scripted(tmp_path, answers), benchmark)
 
 
+def test_variants_of_a_problem_are_scored_without_the_first_which_vlmeval_looks_up(settings, tmp_path):
+    rows, benchmark = put(tmp_path, "DynaMath"), Benchmark("d", "vlmeval", "DynaMath", only=frozenset({"1/2", "5/5"}))
+    answers = {str(row["index"]): JUDGED["DynaMath"].right(row) for row in rows}
+    with JudgeServer(plays("DynaMath")) as server:
+        score = VLMEval(judged_settings(settings, server)).evaluate(scripted(tmp_path, answers), benchmark)
+    assert score.questions == {"1/2": 1, "5/5": 1}
+
+
 @pytest.mark.parametrize(
     "name",
     [
         *("CharXiv_reasoning_val", "VL-RewardBench", "MMRarebench_Treatment", "PhyX_mini_OE", "PathVQA_VAL"),
         *("SimpleVQA", "MathCanvas-Bench", "IPhO_2025", "SFE", "CoreCognition", "MaCBench", "MMVMBench"),
-        *("AyaVisionBench", "MMSafetyBench", "ChartMuseum_dev", "Asclepius", "MMOral_OPG_OPEN"),
+        *(
+            "AyaVisionBench",
+            "MMSafetyBench",
+            "ChartMuseum_dev",
+            "Asclepius",
+            "MMOral_OPG_OPEN",
+            "SeePhys",
+            "OCR_Reasoning",
+        ),
     ],
 )
 def test_a_judge_whose_replies_are_not_of_the_form_is_an_error(name, settings, tmp_path):
