@@ -55,6 +55,10 @@ IMAGES: Mapping[str, str] = {
     "MMEReasoning": "VLMEvalKit's module with its metric lacks imports, so that every evaluation ends with an error",
     "MMMath": "VLMEvalKit's time limit for comparing formulas fails in its threads, so that only equal texts are right",
     "NaturalBenchDataset": "VLMEvalKit's metric accepts exactly 7,600 rows, so that no part of them can be scored",
+    **_all(
+        "OlympiadBench_EN OlympiadBench_CN",
+        "VLMEvalKit's metric divides by the number of questions of each kind in both languages: name OlympiadBench",
+    ),
     "OmniDocBench": "VLMEvalKit matches answers with all rows of its own file, so that no part of them can be scored",
     "QSpatial": "it fetches its prompts from the network whenever it is built",
     "ReasonMap_Plus": "VLMEvalKit's prompt for it has an image's cell where a path belongs, at which its models stop",

@@ -145,7 +145,13 @@ MATCHED: Mapping[str, Rule] = {
     ),
     "TDBench": Rule("Overall", 100, "hit", judge="may", columns="answer"),
     "TDBenchGrounding": Rule("Average Centroid Containment", 100, "hit"),
-    "OlympiadBench": Rule("AVG", 1, "score"),
+    "OlympiadBench": Rule(
+        "AVG",
+        1,
+        "score",
+        packages=("timeout_decorator", "sympy", "antlr4"),
+        columns="source answer_type final_answer error is_multiple_answer unit",
+    ),
     "MMMUProDataset": Rule("Overall", 100, "hit", judge="may", columns="A B answer"),
     "Spatial457": Rule("score", 100),
     "OCRBench_v2": Rule(

@@ -315,6 +315,7 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("MMMB", "it is several data sets together: name MMMB_ar, MMMB_cn"),
         ("MVBench_8frame", "it shows parts of films"),
         ("Video-MME_1fps", "films are shown here as a number of frames, and by no other setting"),
+        ("OlympiadBench_EN", "of each kind in both languages: name OlympiadBench"),
         ("VLRMBench_Foresight", "by `is True`, which no cell of a table is"),
         ("XSTest", "its questions are texts without images"),
         ("MOAT", "its prompts read image files of a folder"),
@@ -455,7 +456,8 @@ def test_a_judge_that_looks_at_images_is_shown_each_question_s_own(settings, tmp
 
 def test_no_class_has_both_a_rule_and_a_reason_and_no_reason_is_of_a_class_that_is_gone():
     classes = {owner.name for table in TABLES for owner in classes_in(table)}
-    assert {*REFUSED} - classes == {"VLRMBench_Foresight", "HiPhO_ALL"}  # data sets of a class
+    data_sets = {"VLRMBench_Foresight", "HiPhO_ALL", "OlympiadBench_EN", "OlympiadBench_CN"}
+    assert {*REFUSED} - classes == data_sets
     assert not {*REFUSED} & {*RULES, *(name for names in IN_MEMORY.values() for name in names)}
 
 
