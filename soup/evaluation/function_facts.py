@@ -86,8 +86,10 @@ def _content(value: object, seen: set[int]) -> str:
         seen.add(id(value))
         with suppress(OSError, TypeError):
             return repr((inspect.getsource(value), sorted(_held(value, seen))))
-    with suppress(TypeError, ValueError, BufferError):  # an array
-        return hashlib.sha256(memoryview(value)).hexdigest()  # type: ignore[arg-type]
+    with suppress(TypeError, ValueError, BufferError):
+        view = memoryview(value)  # type: ignore[arg-type]  # of what is no array it is a TypeError
+        if "O" not in view.format:  # else its bytes are where objects lie
+            return hashlib.sha256(repr((view.format, view.shape)).encode() + view.tobytes()).hexdigest()
     if isinstance(attributes := getattr(value, "__dict__", None), dict) and attributes:
         shown = {name: _plain(each) or type(each).__qualname__ for name, each in attributes.items()}
         return repr((type(value).__module__, type(value).__qualname__, sorted(shown.items())))
