@@ -200,8 +200,8 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
     """Do one unit of work: read, hash, merge and pass on every block of it."""
     inputs = loop.inputs_of(spec.name)
     hashers = {
-        place: _LeafHasher(loop.digests[source.checkpoint], source.spec.name, start)
-        for place, source in enumerate(inputs.sources)
+        number: _LeafHasher(loop.digests[source.checkpoint], source.spec.name, start)
+        for number, source in enumerate(inputs.sources)
         if source.checkpoint in loop.digests
     }
     for first, elements in _blocks(loop, inputs, start, count):
@@ -210,8 +210,8 @@ def _merge_unit(loop: _Loop, spec: TensorSpec, start: int, count: int) -> None:
         is_merged = elements > 0 and inputs.merge_cached(views, first, out) == elements
         if not is_merged:
             inputs.read(views, first)
-        for place, hasher in hashers.items():
-            hasher.update(views[place], widths[place])
+        for number, hasher in hashers.items():
+            hasher.update(views[number], widths[number])
         if is_merged:
             merged = out
         else:
