@@ -13,6 +13,8 @@ MOST_BENCHMARKS = 3  # that are named: where a soup lost most, or won most if it
 def describe_verdict(trial: Trial, rival: Trial | None, *, accepted: bool) -> str:
     """Say why a trial was accepted or refused: `refused: 56.28 < 58.10 (mmbench -2.1 [-3.4, -0.8])`.
 
+    One that is better and was not taken was passed over.
+
     Args:
         trial: The trial.
         rival: The best before it; None for the first.
@@ -28,12 +30,11 @@ def describe_verdict(trial: Trial, rival: Trial | None, *, accepted: bool) -> st
     if trial.overall < rival.overall:
         return f"{word}: {left} < {right}{_changes(trial, rival, won=False)}"
     sign = ">" if trial.overall > rival.overall else "="
+    if word == "refused" and sign == ">":  # the rule asked for more than better, or another was better still
+        word = "passed over"
     difference = None if accepted else paired_difference(trial.scores, rival.scores, trial.objective)
-    changes = _changes(trial, rival, won=True)
-    if difference:
-        return f"{word}: {left} {sign} {right}, better with a probability of {difference.p_better:.2f}{changes}"
-    # No rule refuses a better one: the strategy went on from it, or chose another.
-    return f"{'passed over' if word == 'refused' and sign == '>' else word}: {left} {sign} {right}{changes}"
+    sure = f", better with a probability of {difference.p_better:.2f}" if difference else ""
+    return f"{word}: {left} {sign} {right}{sure}{_changes(trial, rival, won=True)}"
 
 
 def _distinct(left: float, right: float) -> tuple[str, str]:

@@ -73,11 +73,11 @@ def test_a_trial_refused_for_a_guard_or_a_tie_says_so():
     ]
 
 
-def test_a_trial_refused_though_it_is_better_says_how_likely_that_is():
+def test_a_better_trial_that_was_not_taken_was_passed_over_and_says_how_likely_better_is():
     points = {"a": {"1": 0.0, "2": 1.0, "3": 0.0}, "ab": {"1": 1.0, "2": 1.0, "3": 0.0}}
     single, both = (
         Trial(recipe(names), {"x": Score(100 * sum(points[names].values()) / 3, 3, points[names])}) for names in points
     )
     by_benchmark = r"\(x \+33\.3 \[[-+]\d+\.\d, \+\d+\.\d\]\)"
-    pattern = rf"refused: 66\.67 > 33\.33, better with a probability of 0\.\d\d {by_benchmark}, "
+    pattern = rf"passed over: 66\.67 > 33\.33, better with a probability of 0\.\d\d {by_benchmark}, "
     assert re.match(pattern, remarks("greedy", single, single, both)[1])
