@@ -28,7 +28,7 @@ from soup.evaluation.settings import EvalSettings
 from soup.support.child_process import end_group, log_tail
 from soup.support.json_text import parse_json
 from soup.support.options import option_name
-from soup.support.text import without_secrets
+from soup.support.text import pluralize, without_secrets
 
 __all__ = ["Command"]
 
@@ -125,7 +125,7 @@ def _run(line: str, log: Path, timeout_seconds: float | None, name: str) -> tupl
             status = process.wait(timeout_seconds)
         except subprocess.TimeoutExpired as cause:
             raise EvaluatorError(
-                f"{name}: the command did not end within {timeout_seconds:g} seconds "
+                f"{name}: the command did not end within {pluralize(cause.timeout, 'second')} "
                 f"({option_name('timeout_seconds', 'timeout')}).{log_tail(log)}"
             ) from cause
         finally:

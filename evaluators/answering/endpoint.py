@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from soup.errors import EvaluatorError
 from soup.support.json_text import parse_json
-from soup.support.text import whole_characters
+from soup.support.text import pluralize, whole_characters
 
 __all__ = ["ChatEndpoint", "map_at_once"]
 
@@ -137,7 +137,7 @@ class ChatEndpoint:
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from None
         except TimeoutError:
-            raise _RefusalError(f"no reply within {timeout_seconds:g} seconds") from None
+            raise _RefusalError(f"no reply within {pluralize(timeout_seconds, 'second')}") from None
         except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)  # urllib's own words for it say nothing
             raise _RefusalError(f"{type(cause).__name__}: {self._clean(str(cause))}") from None

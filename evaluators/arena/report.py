@@ -11,6 +11,7 @@ from evaluators.arena.comparisons import Comparison, comparisons, token_count, v
 from evaluators.arena.ratings import DRAWS, ELO, Fit, bootstrap, fit
 from evaluators.arena.record import Arena
 from evaluators.arena.votes import Match, Vote, all_matches, read_votes
+from soup.support.text import pluralize
 
 __all__ = ["arena_document"]
 
@@ -41,7 +42,8 @@ def arena_document(arena: Arena, baseline: str | None = None, draws: int = DRAWS
     shown += [_electorate(arena, named, name, cast, draws) for name, cast in judges.items()]
     remarks = []
     if len(votes) > len(current):
-        remarks.append(f"{len(votes) - len(current)} votes are on answers that no candidate gives any more.")
+        outdated = pluralize(len(votes) - len(current), "vote")
+        remarks.append(f"Left out: {outdated} on answers that no candidate gives any more.")
     return {
         "schema": 1,
         "kind": "arena",

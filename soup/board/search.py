@@ -163,8 +163,8 @@ class SearchSection:
             return []
         singles = [model.trial for model in self.models if model.trial and model.trial.is_single]
         rival = max(singles, key=lambda trial: trial.overall, default=None)
-        beside = f", {best.overall - rival.overall:+.2f} beside {rival.label}" if rival and not best.is_single else ""
-        interval = " in {:.2f} to {:.2f}".format(*best.interval) if best.interval else ""
+        beside = f", {best.overall - rival.overall:+z.2f} beside {rival.label}" if rival and not best.is_single else ""
+        interval = " in {:z.2f} to {:z.2f}".format(*best.interval) if best.interval else ""
         head, tail = "best so far: ", f" {_overall(best)}{interval}{cut(beside, max(8, width // 3))}"
         return [f"{head}{cut(best.label, max(8, width - len(head) - len(tail)))}{tail}"]
 
@@ -224,7 +224,7 @@ def describe_trial(trial: Trial) -> str:
     when = "remembered" if trial.seconds is None else f"{trial.seconds:.1f} s"
     overall = f"overall {trial.objective.overall(judged):.2f}"
     if trial.interval and not part:
-        overall = "overall ~{:.2f}, estimated in {:.2f} to {:.2f}".format(trial.overall, *trial.interval)
+        overall = "overall ~{:.2f}, estimated in {:z.2f} to {:z.2f}".format(trial.overall, *trial.interval)
     return f"{printable(trial.label)}: {part}{overall} ({scores}; {when})"
 
 

@@ -16,7 +16,7 @@ from soup.checkpoints.shard import FilePlace, Shard
 from soup.checkpoints.weight_files import INDEX, choose_weights, no_directory, read_index, refuse_irregular
 from soup.errors import CheckpointError
 from soup.support.json_text import read_json
-from soup.support.text import bullet_list, is_possible_path
+from soup.support.text import bullet_list, is_possible_path, pluralize
 
 __all__ = ["Checkpoint"]
 
@@ -131,11 +131,11 @@ class Checkpoint:
         """The reason why the weights are quantised, and so can't be averaged; None for ordinary numbers."""
         packed = [spec for spec in self.tensors.values() if spec.dtype.kind == "packed"]
         if packed:
-            return f"{len(packed)} tensors are packed numbers, the first {packed[0].name}: {packed[0]}"
+            return f"{pluralize(len(packed), 'tensor')} of packed numbers, the first {packed[0].name}: {packed[0]}"
         suffixes = (".qweight", ".qzeros", ".weight_packed", ".SCB", ".quant_state.bitsandbytes__nf4", ".absmax")
         marks = [name for name in self.tensors if name.endswith(suffixes)]
         if marks:
-            return f"{len(marks)} tensors belong to a quantisation, the first {marks[0]}"
+            return f"{pluralize(len(marks), 'tensor')} of a quantisation, the first {marks[0]}"
         if self.quantisation is not None and any(map(_may_be_codes, self.tensors.values())):
             return f"config.json has a quantization_config ({self.quantisation})"
         return None
@@ -213,5 +213,6 @@ def _check_index(
         unnamed = [name for name in files if name not in index]
         if unnamed:
             warnings.append(
-                f"{path}: {len(unnamed)} tensors that {INDEX} does not name are merged too, e.g. {unnamed[0]}"
+                f"{path}: {INDEX} does not name {pluralize(len(unnamed), 'tensor')}, merged all the same, e.g. "
+                f"{unnamed[0]}"
             )

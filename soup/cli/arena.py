@@ -185,9 +185,9 @@ def _rating_row(row: Mapping[str, Any]) -> list[str]:
         row["name"],
         f"{rating['value']:.0f}",
         f"{rating['low']:.0f} to {rating['high']:.0f}",
-        f"{difference['value']:+.0f}",
-        f"{difference['low']:+.0f} to {difference['high']:+.0f}",
-        f"{level['value']:+.0f}",
+        f"{difference['value']:+z.0f}",
+        f"{difference['low']:+z.0f} to {difference['high']:+z.0f}",
+        f"{level['value']:+z.0f}",
         f"{row['votes']:,}",
     ]
 
@@ -196,12 +196,12 @@ def _print_rest(voters: Mapping[str, Any], names: Sequence[str]) -> None:
     from soup.cli.console import print_line, print_rows
 
     if (shared := voters["agreement"]) and shared["pairs_of_votes"]:
-        alpha = "" if shared["alpha"] is None else f", Krippendorff's alpha {shared['alpha']:.2f}"
+        alpha = "" if shared["alpha"] is None else f", Krippendorff's alpha {shared['alpha']:z.2f}"
         print_line(f"people agree on {_percent(shared['share'])} of {shared['pairs_of_votes']:,} pairs of votes{alpha}")
     effect, left = voters["length"]["effect"], voters["left_preferred"]
     side = "" if left is None else f"; the left side was preferred in {_percent(left)}"
-    ends = f"[{effect['low']:+.0f}, {effect['high']:+.0f}]"
-    print_line(f"a standard deviation of length: {effect['value']:+.0f} {ends}{side}")
+    ends = f"[{effect['low']:+z.0f}, {effect['high']:+z.0f}]"
+    print_line(f"a standard deviation of length: {effect['value']:+z.0f} {ends}{side}")
     if len(names) > MOST_IN_MATRIX:
         return
     shares = {(cell["first"], cell["second"]): cell["share"] for cell in voters["wins"]}

@@ -66,7 +66,7 @@ def print_distances(distances: PoolDistances) -> None:
     for row in distances.ingredients:
         name, cosine = row.nearest or ("", None)
         shares = [_share(row.by_component[component]) for component in components]
-        nearest = [name, "" if cosine is None else f"{cosine:.3f}"]
+        nearest = [name, "" if cosine is None else f"{cosine:z.3f}"]
         rows.append([row.name, _share(row.norm), *shares, f"{row.moved:.1%}", *nearest, row.verdict])
     print_rows(head, rows, right=[*range(1, len(components) + 3), len(components) + 4])
     if distances.frozen:

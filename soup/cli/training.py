@@ -21,6 +21,7 @@ from soup.cli.options import (
 )
 from soup.errors import FinetuneError
 from soup.support.extras import install_line
+from soup.support.text import pluralize
 
 if TYPE_CHECKING:
     from finetune.launching.launch import LaunchProgress
@@ -230,7 +231,8 @@ def _check(values: Values) -> None:
         lines = [*(f"problem: {text}" for text in report.errors), *(f"note: {text}" for text in report.notes)]
         for text in shown:
             print_line(text + "\n", keep="\n")
-        print_line("\n".join([*lines, f"{len(report.errors)} problems, {len(report.notes)} notes"]), keep="\n")
+        counts = f"{pluralize(len(report.errors), 'problem')}, {pluralize(len(report.notes), 'note')}"
+        print_line("\n".join([*lines, counts]), keep="\n")
     if not report.ok:
         sys.exit(1)
 

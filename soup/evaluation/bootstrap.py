@@ -46,7 +46,7 @@ class Difference:
         return {"difference": self.mean, "low": self.low, "high": self.high, "p_better": self.p_better}
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        return f"{self.mean:+z.2f} [{self.low:+z.2f}, {self.high:+z.2f}]"
 
 
 def paired_difference(

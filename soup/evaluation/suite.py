@@ -23,6 +23,7 @@ from soup.support.extras import missing_extra
 from soup.support.foreign_code import INTERRUPTIONS, Interruption, foreign_code
 from soup.support.options import option_name
 from soup.support.plugins import EVALUATORS
+from soup.support.text import pluralize
 
 __all__ = [
     "BenchmarkSuite",
@@ -226,7 +227,7 @@ def _failure(error: BaseException, benchmark: Benchmark, scratch: Path) -> str:
 
 def time_is_up(seconds: float) -> str:
     """Say that an evaluation took longer than the user allowed."""
-    return f"no answer within {seconds:g} seconds ({option_name('timeout_seconds', 'timeout')})"
+    return f"no answer within {pluralize(seconds, 'second')} ({option_name('timeout_seconds', 'timeout')})"
 
 
 class _TimeUp(Interruption):

@@ -24,7 +24,7 @@ from soup.errors import PoolError
 from soup.merging.block_arithmetic import Blend
 from soup.merging.scratch import Scratch
 from soup.merging.tensor_inputs import TensorInputs, blame, stored_checkpoints, takes_whole, tensor_inputs
-from soup.support.text import bullet_list
+from soup.support.text import bullet_list, pluralize
 from soup.support.threads import default_threads, run_on_threads
 from soup.support.torch_threads import single_threaded_torch
 
@@ -133,7 +133,7 @@ def for_each_block(
     digests, rejections = scan_blocks(blend, tensors, sink, options, hashing=hashing, known=known)
     if rejections:
         lines = (str(rejections[name]) for name in sorted(rejections))
-        raise PoolError(f"{len(rejections)} tensors can't be merged:\n{bullet_list(lines)}")
+        raise PoolError(f"{pluralize(len(rejections), 'tensor')} can't be merged:\n{bullet_list(lines)}")
     return digests
 
 

@@ -13,6 +13,7 @@ from soup.checkpoints.tensor_names import SHOWN, abbreviate, other_names, unwrap
 from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, is_tied
 from soup.merging.ingredient import Ingredient
 from soup.support.options import option_name
+from soup.support.text import pluralize
 
 __all__ = ["harmless_in_config", "mismatches", "without_options"]
 
@@ -45,10 +46,10 @@ def _names(
     if len(names) == 1 and names[0].endswith(OUTPUT) and is_tied(first.checkpoint) and is_tied(other.checkpoint):
         cure = f"It is a copy of the embeddings, to which it is tied: {option_name('drop')} {names[0]} leaves it out"
     if missing:
-        text = f"{len(missing)} tensors missing that {first.name} has: {abbreviate(missing)}"
+        text = f"{pluralize(len(missing), 'tensor')} missing that {first.name} has: {abbreviate(missing)}"
         yield Problem("names", text, other.name, missing, "", first.name, "present", "missing", cure)
     if extra:
-        text = f"{len(extra)} tensors that {first.name} has not: {abbreviate(extra)}"
+        text = f"{pluralize(len(extra), 'tensor')} that {first.name} has not: {abbreviate(extra)}"
         yield Problem("names", text, other.name, extra, "", first.name, "missing", "present", cure)
 
 

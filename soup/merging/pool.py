@@ -22,7 +22,7 @@ from soup.merging.pool_folders import list_locations, list_pool
 from soup.merging.pool_names import name_locations
 from soup.merging.pool_soups import soups_of_others
 from soup.support.options import option_name, refuse_wrong_type
-from soup.support.text import bullet_list, did_you_mean
+from soup.support.text import bullet_list, did_you_mean, pluralize
 
 __all__ = ["Locations", "Pool"]
 
@@ -200,7 +200,8 @@ class Pool(Sequence[Ingredient]):
                 texts += [f"{other.name}: {line} (held against {lead.name}'s)" for line in lines]
         if counters := differing_counters([part.checkpoint for part in self], self.ingredients[0].tensors(drop)):
             texts.append(
-                f"{len(counters)} counters differ; a soup has those of its first ingredient: {abbreviate(counters)}"
+                f"ingredients differ in {pluralize(len(counters), 'counter')}; a soup has its first ingredient's: "
+                f"{abbreviate(counters)}"
             )
         names = lead.checkpoint.tensors
         unused = [pattern for pattern in drop if not any(is_dropped(name, [pattern]) for name in names)]

@@ -58,7 +58,7 @@ def _draw_matrix(
     if len(order) <= MOST_NUMBERS:
         for y, row in enumerate(rows):
             for x, value in enumerate(row):
-                shown = f"{round(value / span[1], 3) * span[1]:.2g}"  # what rounding leaves of a zero is none
+                shown = f"{round(value / span[1], 3) * span[1]:z.2g}"  # what rounding leaves of a zero is none
                 color = "white" if abs(value) > 0.6 * span[1] else "black"
                 axes.text(x, y, shown, ha="center", va="center", color=color, fontsize=7)
 

@@ -109,7 +109,7 @@ def _remark(trial: Trial, soup: Soup) -> str:
     if trial.broken and accepted:
         remarks.append(f"breaks {'; '.join(trial.broken)}")
     if trial.interval:
-        remarks.append("estimated: {:.2f} to {:.2f}".format(*trial.interval))
+        remarks.append("estimated: {:z.2f} to {:z.2f}".format(*trial.interval))
     return ", ".join(remarks)
 
 

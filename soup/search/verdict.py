@@ -55,4 +55,4 @@ def _changes(trial: Trial, rival: Trial, *, won: bool) -> str:
 def _change(name: str, change: float, trial: Trial, rival: Trial) -> str:
     text = f"{name} {change:+.1f}" if abs(change) >= 0.05 else f"{name} {change:+.2g}"
     difference = benchmark_difference(trial.scores[name], rival.scores[name])
-    return text if difference is None else f"{text} [{difference.low:+.1f}, {difference.high:+.1f}]"
+    return text if difference is None else f"{text} [{difference.low:+z.1f}, {difference.high:+z.1f}]"

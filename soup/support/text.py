@@ -51,9 +51,9 @@ def reason_of(error: BaseException, source: object) -> str:
     return text.removeprefix(f"{source}: ").removesuffix(".")
 
 
-def pluralize(count: int, noun: str) -> str:
-    """Format a count with its noun: `1 problem`, `2 problems`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def pluralize(count: float, noun: str) -> str:
+    """Format a count with its noun: `1 problem`, `2 problems`, `0.5 seconds`."""
+    return f"{count if isinstance(count, int) else f'{count:g}'} {noun}{'' if count == 1 else 's'}"
 
 
 def near_names(word: str, known: Iterable[str], cutoff: float = 0.5, count: int = 1) -> list[str]:

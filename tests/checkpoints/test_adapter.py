@@ -159,7 +159,7 @@ def test_a_quantised_base_is_told_as_such(tmp_path):
     shapes = {"model.layers.0.up.weight": torch.zeros(12, 1, dtype=torch.uint8)}
     shapes["model.layers.0.up.weight.absmax"] = torch.zeros(1)
     message = refusal(tmp_path, shapes=shapes)
-    assert "is quantised: 1 tensors belong to a quantisation" in message
+    assert "is quantised: 1 tensor of a quantisation" in message
     assert "`base` takes the model that was quantised" in message
 
 

@@ -127,7 +127,7 @@ def test_tensors_that_the_index_forgets_are_read_and_warned_of(sharded):
     edit_index(sharded, lambda index: index.pop("lm_head.weight"))
     checkpoint = Checkpoint(sharded)
     assert "lm_head.weight" in checkpoint.tensors
-    assert "1 tensors that model.safetensors.index.json does not name are merged too" in checkpoint.warnings[0]
+    assert "model.safetensors.index.json does not name 1 tensor, merged all the same" in checkpoint.warnings[0]
 
 
 def test_pickles_beside_safetensors_do_not_matter(single):
@@ -345,7 +345,7 @@ def test_dequantised_weights_are_merged_and_the_stale_key_is_told_and_left_out(t
 
 def test_float8_weights_are_quantised(tmp_path):
     path = tiny_checkpoint(tmp_path / "q", tensors={"a": (2,), "w": torch.zeros(4).to(torch.float8_e4m3fn)})
-    assert Checkpoint(path).quantised == "1 tensors are packed numbers, the first w: float8_e4m3fn[4]"
+    assert Checkpoint(path).quantised == "1 tensor of packed numbers, the first w: float8_e4m3fn[4]"
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_float8_weights_are_quantised(tmp_path):
 def test_packed_integers_are_known_by_their_names(tmp_path, suffix):
     tensors = {f"layers.0.q_proj.{suffix}": torch.zeros(4, dtype=torch.uint8), "norm.weight": (4,)}
     path = tiny_checkpoint(tmp_path / "q", tensors=tensors)
-    assert "1 tensors belong to a quantisation, the first layers.0.q_proj" in Checkpoint(path).quantised
+    assert "1 tensor of a quantisation, the first layers.0.q_proj" in Checkpoint(path).quantised
 
 
 # --- side files -------------------------------------------------------------------------------------------------------

@@ -333,9 +333,7 @@ def test_packed_numbers_are_refused_with_the_reason(code, tmp_path):
         write_pool(tmp_path, [{"w": values}] * 2)
     except KeyError:
         pytest.skip("this safetensors can't write it")
-    with pytest.raises(
-        PoolError, match=rf"a: quantised: 1 tensors are packed numbers, the first w: {TABLE[code].name}"
-    ):
+    with pytest.raises(PoolError, match=rf"a: quantised: 1 tensor of packed numbers, the first w: {TABLE[code].name}"):
         soup.merge(recipe_of(tmp_path), tmp_path / "out")
 
 
@@ -437,7 +435,7 @@ def test_dropped_tensors_are_left_out_and_nothing_else():
 def test_a_tensor_that_only_one_ingredient_has_can_be_dropped():
     first = {"w": normal(5, torch.bfloat16, 1)}
     second = {"w": normal(5, torch.bfloat16, 2), "extra": normal(5, torch.bfloat16, 2)}
-    with pytest.raises(PoolError, match="b: 1 tensors that a has not: extra"):
+    with pytest.raises(PoolError, match="b: 1 tensor that a has not: extra"):
         merged([first, second])
     assert merged([first, second], drop=("extra",)).keys() == {"w"}
 

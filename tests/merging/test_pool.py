@@ -49,7 +49,7 @@ def test_check_holds_the_others_against_each_other_where_one_cannot_be_opened(po
     assert report.ingredients == (*"abcd",)
     broken, extra = sentences(report)
     assert "b/model.safetensors: truncated" in broken
-    assert extra == "d: 1 tensors that a has not: extra. `exclude` leaves d out, `drop` the tensors"
+    assert extra == "d: 1 tensor that a has not: extra. `exclude` leaves d out, `drop` the tensors"
 
 
 def tied(path, rows, has_output, tie=True):
@@ -168,7 +168,7 @@ def test_counters_that_differ_are_those_of_the_first_ingredient_and_told(tmp_pat
         make_checkpoint(tmp_path / "ckpts" / name, tensors=counting(count))
     report = check(tmp_path / "ckpts")
     assert report.problems == ()
-    expected = "1 counters differ; a soup has those of its first ingredient: norm.num_batches_tracked"
+    expected = "ingredients differ in 1 counter; a soup has its first ingredient's: norm.num_batches_tracked"
     assert report.warnings == (expected,)
     made = soup.cook("average", tmp_path / "ckpts", out=tmp_path / "out")
     assert expected in made.warnings

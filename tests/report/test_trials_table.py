@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 from soup.evaluation.api import Score
+from soup.evaluation.bootstrap import Difference
 from soup.evaluation.trial import Trial
 from soup.merging.recipe import CheckpointSource, Recipe
 from soup.report.tables import ScoreRow, trials_table
 from soup.search.result import Soup
+from soup.search.strategies.acceptance import describe_difference
 
 
 def recipe(names):
@@ -81,3 +83,8 @@ def test_a_better_trial_that_was_not_taken_was_passed_over_and_says_how_likely_b
     by_benchmark = r"\(x \+33\.3 \[[-+]\d+\.\d, \+\d+\.\d\]\)"
     pattern = rf"passed over: 66\.67 > 33\.33, better with a probability of 0\.\d\d {by_benchmark}, "
     assert re.match(pattern, remarks("greedy", single, single, both)[1])
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus():
+    assert str(Difference(-0.001, -0.004, 0.004, 0.5)) == "+0.00 [+0.00, +0.00]"
+    assert describe_difference(trial("a", {"x": 50.001}), trial("b", {"x": 50.002})) == "+0.00"

@@ -34,7 +34,9 @@ def test_a_long_list_is_cut_and_says_how_many_were_left_out():
     assert bullet_list("abc", most=3) == "  - a\n  - b\n  - c"
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 problems"), (1, "1 problem"), (2, "2 problems")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 problems"), (1, "1 problem"), (1.0, "1 problem"), (0.5, "0.5 problems")]
+)
 def test_a_noun_is_plural_but_for_one(count, text):
     assert pluralize(count, "problem") == text
 

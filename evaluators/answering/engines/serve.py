@@ -23,6 +23,7 @@ from soup.evaluation.engine import OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.support.child_process import ChildProcess, log_tail
 from soup.support.options import option_name
+from soup.support.text import pluralize
 
 __all__ = ["Serve"]
 
@@ -141,7 +142,9 @@ class Serve:
             if (code := server.exit_code()) is not None:
                 raise EvaluatorError(f"The server ended with exit code {code} before it was ready.{self._end()}")
             if time.monotonic() > until:
-                raise EvaluatorError(f"The server was not ready within {self._start_seconds:g} seconds.{self._end()}")
+                raise EvaluatorError(
+                    f"The server was not ready within {pluralize(self._start_seconds, 'second')}.{self._end()}"
+                )
             time.sleep(POLL_SECONDS)
 
     def _end(self) -> str:

@@ -92,7 +92,7 @@ def describe_difference(trial: Scored, other: Scored) -> str:
     After a tilde where one of both is an estimate.
     """
     difference = getattr(trial, "difference", lambda other: None)(other)
-    return f"{_mark(trial) or _mark(other)}{difference or f'{trial.overall - other.overall:+.2f}'}"
+    return f"{_mark(trial) or _mark(other)}{difference or f'{trial.overall - other.overall:+z.2f}'}"
 
 
 def describe_overall(trial: Scored) -> str:

@@ -82,7 +82,7 @@ def test_votes_on_answers_that_are_gone_are_told(arena):
     member = arena.members["a"]
     arena.add(type(member)("a", member.recipe, {}, {**member.answers, "q0": "something else"}))
     document = arena_document(Arena(arena.path), draws=20)
-    assert document["remarks"] == ["2 votes are on answers that no candidate gives any more."]
+    assert document["remarks"] == ["Left out: 2 votes on answers that no candidate gives any more."]
     assert document["voters"][0]["votes"] == 28
 
 
