@@ -193,17 +193,20 @@ class RunRecord:
 
     @cached_property
     def swept(self) -> frozenset[str]:
-        """The digests of the points of lines between models."""
+        """The digests of the points of lines between models, but for a mean that was scored before its line was."""
         digests: set[str] = set()
+        turns = {digest: turn for turn, digest in enumerate(self.models)}
         for path in self.directory.sweeps.glob("[!.]*.json"):
             with damage_told(path):
-                digests |= {trial["recipe"] for trial in read_document(path)["trials"]}
+                points = {trial["recipe"] for trial in read_document(path)["trials"]}
+            weighted = [turns[digest] for digest in points & turns.keys() if not self.models[digest].is_plain_mean]
+            digests |= {digest for digest in points if turns.get(digest, 0) >= min(weighted, default=0)}
         return frozenset(digests)
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a search goes on, or was stopped: it has no result yet."""
-        return self.directory.scratch.is_dir() or not (self.searches or (self.swept and not self.soups))
+        """Whether models are being scored, or a search was stopped that tried soups: it has no result yet."""
+        return self.directory.scratch.is_dir() or bool(self.soups and not self.searches)
 
     def overall(self, model: RunModel | None, part: str) -> float | None:
         """Return a model's overall on a part of the questions; None where a score is missing."""

@@ -78,6 +78,22 @@ def test_the_points_of_a_line_are_no_search_that_is_under_way(cook):
     ]
 
 
+def test_models_that_were_scored_alone_are_no_search_that_is_under_way(cook):
+    evaluate([Path("ckpts/a"), Path("ckpts/b")], eval="python:judge/judge.py:score", run_dir="run")
+    document = run_document(Path("run"))
+    assert (document["under_way"], document["searches"]) == (False, [])
+    Path("run/scratch").mkdir()
+    assert run_document(Path("run"))["under_way"], "a model is being scored"
+
+
+def test_a_mean_that_an_unfinished_search_scored_is_shown_where_a_later_line_has_it_too(cook):
+    cook("greedy")
+    Path("run/soups/greedy.json").unlink()
+    sweep("ckpts/b", "ckpts/c", eval="python:judge/judge.py:score", steps=5, run_dir="run")
+    labels = [trial["label"] for trial in run_document(Path("run"))["searches"][0]["trials"]]
+    assert labels == [*"abcd", "b + c", "b + c + d", "a + b + c"]
+
+
 def test_a_refusal_stands_beside_the_model_that_was_refused_alone(cook):
     cook("maximum")
     train_anew("d", [1, 2, 6, 4.4])
