@@ -15,7 +15,7 @@ from types import FrameType
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Evaluator, Score, Split
 from soup.evaluation.candidate import SoupCandidate
-from soup.evaluation.harnesses import check, total, why_no_likelihood
+from soup.evaluation.harnesses import check, target_of, total, why_no_likelihood
 from soup.evaluation.run_directory import ERROR_LOG
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
@@ -135,6 +135,7 @@ def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> Benc
     if failures:
         raise EvaluatorError("\n".join(dict.fromkeys(failures)))
     _refuse_idle_engine(entries, settings)
+    _refuse_idle_judge(benchmarks, settings.judge_for)
     return BenchmarkSuite(tuple(entries), settings.timeout_seconds)
 
 
@@ -147,6 +148,22 @@ def _refuse_idle_engine(entries: Sequence[SuiteEntry], settings: EvalSettings) -
     elif entries and not any("answering" in entry.identity for entry in entries):
         names = ", ".join(entry.benchmark.name for entry in entries)
         raise EvaluatorError(f"{flag} {settings.engine}: no engine is asked for {names}. Leave it out.")
+
+
+def _refuse_idle_judge(benchmarks: Sequence[Benchmark], judge_for: Sequence[str]) -> None:
+    """Refuse a judge for benchmarks that are not evaluated: one that was meant would be scored without it."""
+    names = {name for each in benchmarks for name in (each.name, *_targets(each.harness, each.target))}
+    idle = [n for n in judge_for if not any(names & _targets(each.harness, n) for each in benchmarks)]
+    if idle:
+        raise EvaluatorError(
+            f"{option_name('judge_for')}: not evaluated: {', '.join(idle)}. Add them to {option_name('eval')}, or "
+            f"leave them out. Evaluated: {', '.join(each.name for each in benchmarks)}."
+        )
+
+
+def _targets(harness: str, name: str) -> set[str]:
+    """Return a name of a benchmark, and what the harness calls it."""
+    return {name, target_of(harness, name) or name}
 
 
 def check_entries(entries: Iterable[SuiteEntry], pool: Pool) -> None:

@@ -25,6 +25,7 @@ from soup.evaluation.api import Benchmark
 from soup.evaluation.config import EvalConfig
 from soup.evaluation.journal import score_key
 from soup.evaluation.settings import EvalSettings
+from soup.evaluation.suite import build_suite
 from soup.search.evaluate import evaluate
 from soup.testing import tiny_checkpoint
 from tests.helpers.scripted_models import SCRIPTED, JudgeServer, grade, plain_vlmeval, scripted
@@ -180,7 +181,9 @@ def test_a_judge_that_is_not_there_is_told_before_the_model_is_asked(data, setti
     dead = replace(settings, judge_url="http://127.0.0.1:9/v1")
     judge = VLMEval(dead)
     judge.identity(MMVET)
-    with pytest.raises(EvaluatorError, match=r"mmvet: the judge a-judge at 127.0.0.1:9/v1 does not answer: .*refused"):
+    with pytest.raises(
+        EvaluatorError, match=r"mmvet: the judge a-judge at 127.0.0.1:9/v1 does not answer: .*refused.*2 att"
+    ):
         judge.evaluate(scripted(tmp_path, right(data["mathvista"])), MATHVISTA)
     assert not Path(settings.model.rpartition(":")[0]).with_suffix(".notes").exists()
 
@@ -348,6 +351,13 @@ def test_a_judge_for_what_nobody_judges_is_refused(name, words, settings):
 def test_the_judge_is_wanted_for_a_benchmark_by_either_of_its_names(settings):
     judged = VLMEval(replace(settings, judge_for=("MMBench_DEV_EN",)))
     assert judged._judge_for(BENCHMARKS["mmbench"]) is not None
+
+
+def test_a_judge_for_a_benchmark_that_is_not_evaluated_is_refused(data, settings):
+    with pytest.raises(EvaluatorError, match=r"`judge_for`: not evaluated: mmstar\..*Evaluated: mmvet, mathvista"):
+        build_suite([MMVET, MATHVISTA], replace(settings, judge_for=("MathVista_MINI", "mmstar")))
+    suite = build_suite([MMVET, MATHVISTA], replace(settings, judge_for=("MathVista_MINI",)))
+    assert all("judge" in entry.identity for entry in suite.entries)
 
 
 def test_where_the_judge_names_no_option_the_draw_is_the_same_in_every_run(settings, server, tmp_path, monkeypatch):
