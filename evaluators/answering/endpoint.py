@@ -27,6 +27,7 @@ from soup.support.text import pluralize, whole_characters
 __all__ = ["ChatEndpoint", "map_at_once"]
 
 ATTEMPTS = 6
+FIRST_ATTEMPTS = 2  # as long as nobody was met there: the address may be wrong
 TIMEOUT_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 1.0  # then twice as long each time: half a minute in all
 LONGEST_PAUSE_SECONDS = 60.0  # whatever a server's Retry-After says
@@ -54,6 +55,8 @@ class _RefusalError(Exception):
 class ChatEndpoint:
     """An endpoint, asked over HTTP; refusals of load (429, 5xx) and broken connections are tried again.
 
+    Where no connection was ever made they are tried again once.
+
     Args:
         url: The endpoint, with `/chat/completions` or without.
         key_env: The environment variable that holds the key.
@@ -77,6 +80,7 @@ class ChatEndpoint:
                 f"environment variable {key_env} instead: it is sent in a header, and stands in no file."
             )
         self.address = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
+        self._was_met = False
         # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.
         verified = urllib.request.HTTPSHandler(context=ssl.create_default_context())
         self._opener = urllib.request.build_opener(_NoRedirect, verified)
@@ -98,7 +102,8 @@ class ChatEndpoint:
                 return self._reply(self._send(self._url, data))
             except _RefusalError as refused:
                 pause = refused.pause_seconds or FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
-                last = attempt == ATTEMPTS or not refused.may_retry
+                attempts = ATTEMPTS if self._was_met else min(FIRST_ATTEMPTS, ATTEMPTS)
+                last = attempt >= attempts or not refused.may_retry
                 if last or stopped.wait(min(pause, LONGEST_PAUSE_SECONDS)):
                     tries = f" ({attempt} attempts)" if attempt > 1 else ""
                     raise EvaluatorError(f"{refused}{tries}") from None
@@ -133,8 +138,10 @@ class ChatEndpoint:
         until = time.monotonic() + timeout_seconds
         try:
             with self._opener.open(request, timeout=timeout_seconds) as response:
+                self._was_met = True
                 return _body(response, until)
         except urllib.error.HTTPError as error:
+            self._was_met = True
             raise self._refusal(error) from None
         except TimeoutError:
             raise _RefusalError(f"no reply within {pluralize(timeout_seconds, 'second')}") from None
@@ -145,7 +152,7 @@ class ChatEndpoint:
     def _reply(self, data: bytes) -> str:
         try:
             reply: Any = parse_json(data, "the reply", EvaluatorError, may_halve=True)
-            return whole_characters(_text(reply["choices"][0]["message"]["content"])).strip()
+            return whole_characters(_text(_content(reply["choices"][0]))).strip()
         except (EvaluatorError, KeyError, IndexError, TypeError):
             said = self._clean(data.decode("utf-8", "replace")) or "nothing"
             raise _RefusalError(f"HTTP status 200, but no chat completion in the body: {said}") from None
@@ -198,8 +205,23 @@ def _body(response: http.client.HTTPResponse, until: float) -> bytes:
     return bytes(body)
 
 
+def _content(choice: Any) -> Any:
+    """Return what a model said; null is what some servers say for nothing, and others where a filter took it away.
+
+    Raises:
+        TypeError: the model did not come to an end by itself, nor by the number of tokens, and nothing came of it.
+        KeyError: there is no message, or nothing of its content in it.
+    """
+    message = choice["message"]
+    if message["content"] is not None:
+        return message["content"]
+    if choice.get("finish_reason") not in (None, "stop", "length"):
+        raise TypeError
+    return message.get("refusal") or ""  # where a model's own refusal stands
+
+
 def _text(content: Any) -> str:
-    """Return the text of a message's content: some servers give its parts; null is what some say for nothing.
+    """Return the text of a message's content: some servers give its parts.
 
     Raises:
         TypeError: it is neither.
@@ -207,9 +229,9 @@ def _text(content: Any) -> str:
     """
     if isinstance(content, list):
         return "".join(_text(part["text"]) for part in content if part["type"] == "text")
-    if not isinstance(content, str | None):
+    if not isinstance(content, str):
         raise TypeError
-    return content or ""
+    return content
 
 
 def _retry_after(headers: Message) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import re
 import socket
 import threading
@@ -170,6 +171,8 @@ def test_a_reply_in_parts_is_the_text_of_its_parts(server, tmp_path):
     [
         ('{"error": {"message": "no credits are left"}}', "no credits are left"),
         ('{"choices": [{"message": {"content": 7}}]}', '"content": 7'),
+        ('{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}', "content_filter"),
+        ('{"choices": [{"message": {"content": null}, "finish_reason": "tool_calls"}]}', "tool_calls"),
         ("", "in the body: nothing"),
     ],
 )
@@ -177,6 +180,14 @@ def test_what_is_no_reply_is_never_an_empty_answer_and_told_in_the_servers_words
     server.plays = lambda *_: (200, body)
     with pytest.raises(EvaluatorError, match=re.escape(words)):
         EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"), [({"content": None}, ""), ({"content": None, "refusal": "I can't."}, "I can't.")]
+)
+def test_a_model_that_ended_by_itself_said_nothing_or_refused_in_words(message, text, server, tmp_path):
+    server.plays = lambda *_: (200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}))
+    assert EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None) == [text]
 
 
 def test_a_reply_with_half_of_a_character_is_an_answer_and_asked_for_once(server, tmp_path):
