@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,11 +98,12 @@ def finetune(
 
 @contextmanager
 def _only_launcher(plan: LaunchPlan) -> Iterator[None]:
-    """Keep a second launcher from the same jobs.
+    """Keep a second launcher from the same jobs; a pool's folder in which no job left anything does not stay.
 
     Raises:
         FinetuneError: there is one already, or nothing can be written there.
     """
+    new_folders = {each.job.out.parent for each in plan.jobs if not each.job.out.parent.exists()}
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
         for out in {each.job.out.parent for each in plan.jobs}:
@@ -122,6 +123,9 @@ def _only_launcher(plan: LaunchPlan) -> Iterator[None]:
     try:
         yield
     finally:
+        for folder in new_folders:
+            with suppress(OSError):
+                folder.rmdir()  # which fails where there is an ingredient
         remove_launcher(plan.folder)
         lock.release()
 

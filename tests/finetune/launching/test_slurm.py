@@ -142,6 +142,13 @@ def test_a_refusal_of_slurm_s_is_told(tmp_path, stand_ins):
         SlurmExecutor(configured()).submit(tasks(tmp_path, "a"))
 
 
+def test_jobs_that_slurm_does_not_take_leave_no_folder_of_ingredients(tmp_path, stand_ins):
+    stand_ins("sbatch", "echo 'sbatch: error: invalid partition specified: moon' >&2; exit 1")
+    with pytest.raises(FinetuneError, match="invalid partition specified: moon"):
+        finetune(place(tmp_path), executor="slurm", command=command)
+    assert not (tmp_path / "ckpts").exists()
+
+
 def test_no_answer_of_slurm_s_is_no_sign_that_jobs_are_gone(tmp_path, stand_ins):
     executor = SlurmExecutor(configured(), query_seconds=0.0)
     executor.submit(tasks(tmp_path, "a", "b"))
