@@ -9,7 +9,8 @@
     include_base: true           # D alone is an ingredient, too
     sweep: {lr: [1e-5, 2e-5]}    # every ingredient once for each: the soup over learning rates
     out: ckpts                   # ckpts/number, ckpts/word, ckpts/base; number-lr1e-05 with a sweep
-    root: .                      # where all paths start, itself relative to the file
+    root: .                      # where these paths start, itself relative to the file; files that `evaluate` and
+                                 #   `parallel` name start where the command is typed, as on a command line
 
     lr: 2.0e-5                   # and the other fields of `TrainSettings`
     steps: 150

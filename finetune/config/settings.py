@@ -168,7 +168,7 @@ class TrainSettings(StrictModel):
     validate_every      every so many steps, and after the last, the loss on them is taken, into state and curves
     keep_best           the ingredient is the model that had the lowest of these losses, not the last one
     early_stopping      training ends when so many of these losses, one after another, were no lower than the best
-    evaluate            benchmarks, as `soup eval --eval` names them
+    evaluate            benchmarks, as `soup eval --eval` names them: paths start where the command is typed
     evaluate_every      every so many steps the model as it is then is scored on them, into its state and its curves
     log_to              tensorboard, trackio, wandb
     workers             processes that decode pictures; 0: the training process itself
