@@ -72,8 +72,7 @@ def merge(values: Values) -> None:
             board.start_phase("merging", plan.read_bytes)
             made = write_soup(plan, out, on_bytes=board.advance, on_remark=board.warn)
     if values["as_json"]:
-        digested = {"digest": made.digest, **made.model_dump(by_alias=True)}
-        print_json({"schema": 1, "out": values["out"], "recipe": digested})
+        print_json({"schema": 1, "out": values["out"], "recipe": made.as_json()})
     else:
         print_line(f"{values['out']}: {' + '.join(made.names)} ({made.digest})")
 

@@ -268,6 +268,14 @@ class Recipe(BaseModel):
             )
         return recipe.with_paths(lambda location: absolute(location, path.parent))
 
+    def as_json(self) -> dict[str, object]:
+        """Return its digest and all that it says, as `--json` prints it.
+
+        Raises:
+            RecipeError: It is not sealed.
+        """
+        return {"digest": self.digest, **self.model_dump(by_alias=True, exclude_none=True)}
+
     def text(self, directory: Path) -> str:
         """Format as YAML for a file in `directory`: local paths are relative to it, so that both may move together."""
         moved = self.with_paths(lambda location: relative(location, directory))

@@ -129,7 +129,7 @@ class Soup:
             "out": str(self.out),
             "chosen": list(self.chosen),
             "label": self.recipe.describe(self.chosen),
-            "recipe": {"digest": self.recipe.digest, **self.recipe.model_dump(by_alias=True, exclude_none=True)},
+            "recipe": self.recipe.as_json(),
             "trials": [self._trial_as_json(trial) for trial in self.trials],
             "objective": self.recipe.objective,
             "notes": list(self.notes),

@@ -315,6 +315,7 @@ def test_merge_makes_the_soup_of_a_recipe(soup, here):
     assert done.stdout.startswith("again: a + b + c + d (sha256:")
     document = answer(soup("merge", "out/recipe.yaml", "-o", "third", "--json"))
     assert [share["name"] for share in document["recipe"]["ingredients"]] == [*"abcd"]
+    assert document["recipe"] == answer(soup("average", "--pool", "ckpts", "-o", "out", "--json"))["recipe"]
     assert tree(here / "out") == tree(here / "again") == tree(here / "third")
 
 
