@@ -20,6 +20,7 @@ from soup.cli.options import (
 )
 from soup.cli.training import needs_extra
 from soup.evaluation.config import EvalConfig
+from soup.support.text import pluralize
 
 if TYPE_CHECKING:
     from evaluators.arena.record import Asked
@@ -122,7 +123,8 @@ def arena(values: Values) -> None:
             try:
                 server.serve_forever()
             finally:
-                summary = f"{server.ballot.new_votes} votes came; all are kept in {run}. The same command goes on."
+                votes = pluralize(server.ballot.new_votes, "new vote")
+                summary = f"{votes}; all are kept in {run}. The same command goes on."
                 click.echo(summary, err=True)
 
 

@@ -88,7 +88,7 @@ def maximum(values: Values) -> None:
         "--accept",
         default="ge",
         show_default=True,
-        metavar="ge|gt|p>0.9",
+        metavar="ge|gt|p>X",
         help="Admit what is as good, what is better, or what is better with that probability (paired bootstrap).",
     ),
 )

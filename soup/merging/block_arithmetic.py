@@ -62,7 +62,7 @@ class Blend:
     allow_nonfinite: bool = False
     digests: tuple[str, ...] = ()
     constants: Any = None
-    _scratch: Scratch = field(default_factory=lambda: Scratch(), repr=False, compare=False)
+    _scratch: Scratch = field(default_factory=Scratch, repr=False, compare=False)
 
     @cached_property
     def places(self) -> Mapping[str, Place]:

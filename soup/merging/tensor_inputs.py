@@ -86,13 +86,17 @@ class TensorInputs:
 
     @cached_property
     def mean_of_product(self) -> int | None:
-        """Which input has a product, where the result is their mean, and no other has one; None: in torch."""
-        placed = [place for place, term in enumerate(self.terms) if term.product]
+        """The number of the input that has a product, where the result is their mean and no other has one.
+
+        None: in torch.
+        """
+        numbers = [number for number, term in enumerate(self.terms) if term.product]
         kinds = {self.sources[term.source].spec.dtype for term in self.terms} | {spec.dtype for spec in self.specs}
-        if len(placed) != 1 or len(kinds) != 1 or self.specs[0].dtype.bits not in (16, 32):
+        if len(numbers) != 1 or len(kinds) != 1 or self.specs[0].dtype.bits not in (16, 32):
             return None
         is_mean = self.arithmetic is not None and self.arithmetic.form in ("mean", "sum")
-        return placed[0] if is_mean and isinstance(self.terms[placed[0]].product, Product | StackedProducts) else None
+        is_product = isinstance(self.terms[numbers[0]].product, Product | StackedProducts)
+        return numbers[0] if is_mean and is_product else None
 
     def merge_bytes(self, views: Sequence[memoryview], first: int, out: memoryview) -> memoryview | None:
         """Merge a block without torch: by a compiled pass, or by a copy where all inputs are equal.
@@ -171,13 +175,13 @@ class TensorInputs:
         except OSError:  # reading it in the other way tells what is wrong
             return 0
 
-    def _add_product(self, place: int, inputs: Sequence[memoryview], first: int, out: memoryview) -> bool:
-        product, arithmetic = self.terms[place].product, self.arithmetic
-        assert isinstance(product, Product | StackedProducts), "such is the place"
+    def _add_product(self, number: int, inputs: Sequence[memoryview], first: int, out: memoryview) -> bool:
+        product, arithmetic = self.terms[number].product, self.arithmetic
+        assert isinstance(product, Product | StackedProducts), "such is the input of that number"
         assert arithmetic is not None, "it is a mean"
         is_sum = arithmetic.form == "sum"
         weights, divisor = (arithmetic.weights, arithmetic.divisor) if is_sum else ((), float(len(inputs)))
-        return product.add_to_bytes(self.specs[0].dtype, MeanBlock(inputs, place, weights, divisor), first, out)
+        return product.add_to_bytes(self.specs[0].dtype, MeanBlock(inputs, number, weights, divisor), first, out)
 
     def values(self, views: Sequence[memoryview], first: int, scratch: Scratch) -> list[torch.Tensor]:
         """Make each input's values of a block, [elements].
@@ -227,13 +231,13 @@ def tensor_inputs(blend: Blend, name: str) -> TensorInputs:
     if is_low_rank(blend, spec):
         return _merged_products(blend, spec)
     sources: dict[tuple[Checkpoint, str], int] = {}
-    places = [sources.setdefault(checkpoint.source_of(name), len(sources)) for checkpoint in blend.inputs]
+    numbers = [sources.setdefault(checkpoint.source_of(name), len(sources)) for checkpoint in blend.inputs]
     terms, weights, names, specs = [], [], [], []
     count = len(blend.weights)
-    for members in _groups(blend, name, places):
+    for members in _groups(blend, name, numbers):
         spec = blend.inputs[members[0]].tensors[name]
         shares = [blend.weights[i] if i < count else 1.0 for i in members]
-        terms.append(_Term(places[members[0]], _product(blend, name, members, shares, spec)))
+        terms.append(_Term(numbers[members[0]], _product(blend, name, members, shares, spec)))
         specs.append(spec)
         names.append(", ".join(blend.names[i] for i in members))
         if members[0] < count:
@@ -277,8 +281,8 @@ def stored_checkpoints(blend: Blend) -> Iterator[Checkpoint]:
     yield from bases - set(stored)
 
 
-def _groups(blend: Blend, name: str, places: Sequence[int]) -> list[list[int]]:
-    """Group the inputs by their numbers: adapters on one source that are joined, and all others alone.
+def _groups(blend: Blend, name: str, source_numbers: Sequence[int]) -> list[list[int]]:
+    """Group the inputs by their own numbers: adapters on one source that are joined, and all others alone.
 
     Where no adapter adds anything, sums of the plain values stay: in them a tie is a tie, and is rounded to even.
     """
@@ -287,7 +291,7 @@ def _groups(blend: Blend, name: str, places: Sequence[int]) -> list[list[int]]:
     groups: dict[tuple[int, int], list[int]] = {}
     for i, checkpoint in enumerate(blend.inputs):
         joins = joined and is_adapted(checkpoint) and all(delta.is_sum for delta in checkpoint.deltas_of(name))
-        groups.setdefault((places[i], -1 if joins else i), []).append(i)
+        groups.setdefault((source_numbers[i], -1 if joins else i), []).append(i)
     split = []
     for members in groups.values():
         weights = [blend.weights[i] for i in members] if len(members) > 1 else []

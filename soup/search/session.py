@@ -97,7 +97,7 @@ class Session:
             self.runner.complete(recipes, self.scorer.suite.split)
 
     def evaluate_singles(self) -> None:
-        """Return the trial of each ingredient alone."""
+        """Score each ingredient alone; see `reported`."""
         if self.runner:
             singles = [self.scorer.recipe([ingredient]) for ingredient in self.scorer.pool]
             self.runner.complete(singles, self.scorer.suite.split)

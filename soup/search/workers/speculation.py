@@ -90,7 +90,7 @@ class SpeculativeRunner:
         Raises:
             SoupError: an evaluation failed.
         """
-        suite = self.scorer.suite.on(split)
+        suite, recipes = self.scorer.suite.on(split), list(recipes)
         while wanted := [recipe for recipe in recipes if self.scorer.missing(recipe, suite)]:
             self._advance(wanted, suite, len(wanted))
 
