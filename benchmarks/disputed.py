@@ -43,7 +43,7 @@ from soup.evaluation.suite import SuiteEntry
 from soup.search.confirmation import choose_confirmed, saves_questions
 from soup.search.strategies.base import Choice
 from soup.support.plugins import STRATEGIES
-from soup.testing.simulation import TableRecipe, TableScorer
+from soup.testing.table_scorer import TableRecipe, TableScorer
 
 SIZES = {"mmbench": 1164, "mmstar": 1500, "mmmu": 900, "mathvista": 1000, "hallusionbench": 951, "ai2d": 3088}
 SIZES |= {"ocrbench": 1000, "mmvet": 218}

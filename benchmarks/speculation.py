@@ -27,7 +27,8 @@ from soup.evaluation.suite import BenchmarkSuite, SuiteEntry
 from soup.search.strategies import greedy
 from soup.search.workers.dealing import DealingPool
 from soup.search.workers.speculation import SpeculativeRunner
-from soup.testing.simulation import SimulatedCandidate, SimulatedWorkers, TableScorer
+from soup.testing.simulation import SimulatedCandidate, SimulatedWorkers
+from soup.testing.table_scorer import TableScorer
 
 SWAP_SECONDS = 15.0
 RIGHT = 0.75

@@ -40,7 +40,7 @@ from soup.merging.template import RecipeTemplate
 from soup.search.session import Session
 from soup.search.strategies.base import Choice
 from soup.support.plugins import STRATEGIES
-from soup.testing.simulation import TableRecipe, TableScorer
+from soup.testing.table_scorer import TableRecipe, TableScorer
 
 INGREDIENTS, BENCHMARKS, QUESTIONS = 6, 5, 200  # questions: of each benchmark, in each half
 TOY_BENCHMARKS = "mmbench,mmstar,mmmu,hallusionbench,ai2d,ocrbench"

@@ -19,7 +19,7 @@ from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.run_directory import RunDirectory
 from soup.search.result import told_estimates
 from soup.support.json_text import read_json_object
-from soup.testing.simulation import TableRecipe, TableScorer
+from soup.testing.table_scorer import TableRecipe, TableScorer
 
 __all__ = ["ScoreTable"]
 

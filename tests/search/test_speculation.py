@@ -14,7 +14,8 @@ from soup.search.strategies import average, greedy, maximum
 from soup.search.workers.protocol import ScoreEvent, TaskDone
 from soup.search.workers.speculation import SpeculativeRunner
 from soup.support.plugins import STRATEGIES
-from soup.testing.simulation import SimulatedPool, TableScorer
+from soup.testing.simulation import SimulatedPool
+from soup.testing.table_scorer import TableScorer
 
 NEWER = {"cma": {"evaluations": 20}, "exhaustive": {}, "forward-backward": {"steps": 3}, "mixture": {"samples": 20}}
 NEWER |= {"prune": {}, "scale": {}, "soce": {}, "trajectory": {}}

@@ -18,7 +18,7 @@ from soup.evaluation.objective import Guard, Objective
 from soup.search.strategies import Choice, average, greedy
 from soup.search.strategies.mixture import _features, _Fit
 from soup.support.plugins import STRATEGIES
-from soup.testing.simulation import TableScorer
+from soup.testing.table_scorer import TableScorer
 from tests.helpers.score_tables import Table, Unknown, question_scores
 
 NEWER = ["cma", "exhaustive", "forward-backward", "mixture", "prune", "scale", "soce", "trajectory"]

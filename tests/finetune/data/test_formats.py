@@ -17,8 +17,9 @@ from PIL import Image
 from finetune.config import Columns, DataSet, TrainSettings
 from finetune.data import Corpus, texts_of
 from finetune.data.check import check_data
-from finetune.data.files import open_file, read_array, read_lines
+from finetune.data.files import open_file
 from finetune.data.formats import read_row
+from finetune.data.json_files import read_array, read_lines
 from finetune.data.rows import RowError
 from finetune.launching.digests import Digests
 from soup.errors import FinetuneError
@@ -311,7 +312,7 @@ def test_what_is_no_list_is_refused_as_python_does(tmp_path, text):
 
 
 def test_lines_across_chunks_are_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("finetune.data.files.CHUNK_BYTES", 7)
+    monkeypatch.setattr("finetune.data.json_files.CHUNK_BYTES", 7)
     path = tmp_path / "x.jsonl"
     path.write_text("".join(json.dumps({"n": i}) + "\n" for i in range(50)))
     assert [row["n"] for row in read_lines(path)] == list(range(50))
