@@ -12,8 +12,7 @@ from finetune.launching.estimates import EstimateDocument, estimate, smallest_gp
 from finetune.launching.executors.local import local_gpus
 from finetune.launching.executors.registry import executor_name
 from finetune.launching.job_plans import JobAction, LaunchPlan, plan_launch
-from finetune.launching.status import duration
-from soup.support.text import format_bytes
+from soup.support.text import format_bytes, format_duration
 
 __all__ = ["HEAD", "DryRun", "PlannedJob", "details", "plan_dry_run", "rows"]
 
@@ -116,13 +115,13 @@ def _cells(job: PlannedJob) -> tuple[str, ...]:
     known = [job["rows"], job["steps"], job["parameters"], job["trained"]]
     counts = ["?" if count is None else f"{count:,}" for count in known]
     memory = "?" if job["memory_bytes"] is None else f"about {format_bytes(job['memory_bytes'])}"
-    time = "?" if job["seconds"] is None else f"about {duration(job['seconds'])}"
+    time = "?" if job["seconds"] is None else f"about {format_duration(job['seconds'])}"
     return (job["name"], job["plan"], *counts, str(job["gpus"] or "CPU"), memory, time)
 
 
 def details(plan: DryRun) -> list[str]:
     """Give what does not fit into columns: where, how long all of it takes, the data sets' rows, the commands."""
-    time = "unknown: no job of this kind ran here yet" if plan["seconds"] is None else duration(plan["seconds"])
+    time = "unknown: no job of this kind ran here yet" if plan["seconds"] is None else format_duration(plan["seconds"])
     data = {path: count for job in plan["jobs"] for path, count in job["data"].items()}
     lines = ["", f"on {plan['on']}; time of all that is to be done: {time}. Memory and times are estimates."]
     lines += ["", *(f"{path}: {'?' if count is None else f'{count:,}'} rows" for path, count in data.items()), ""]

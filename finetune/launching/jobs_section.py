@@ -10,8 +10,9 @@ from statistics import fmean
 from rich.text import Text
 
 from finetune.jobs import JobStatus
-from finetune.launching.status import HEAD, JobRow, cells, duration
+from finetune.launching.status import HEAD, JobRow, cells
 from soup.board.layout import Row, fit_rows, fit_table, plain
+from soup.support.text import format_duration
 
 __all__ = ["JobsSection"]
 
@@ -57,6 +58,6 @@ class JobsSection:
         if not running:
             return ""
         if not all(row.steps for row in waiting):  # epochs, whose steps are known when a job begins
-            return f", about {duration(max(running))} left for those that run"
+            return f", about {format_duration(max(running))} left for those that run"
         later = sum((row.steps - row.step) * fmean(speeds) for row in waiting)
-        return f", about {duration(max(max(running), (sum(running) + later) / len(running)))} left"
+        return f", about {format_duration(max(max(running), (sum(running) + later) / len(running)))} left"

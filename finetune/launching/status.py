@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from finetune.jobs import Job, JobStatus, Json, read_job, read_plan, read_stamp,
 from finetune.launching.executors.liveness import is_alive, slurm_queue
 from finetune.launching.executors.processes import read_launcher
 from finetune.launching.executors.protocol import Placement, read_placement
+from soup.support.text import format_duration
 
-__all__ = ["HEAD", "JobRow", "cells", "duration", "job_row", "status", "status_json"]
+__all__ = ["HEAD", "JobRow", "cells", "job_row", "status", "status_json"]
 
 HEAD = ("job", "state", "step", "loss", "speed", "left", "log")
 LOST = "says that it runs, but nothing does: killed, or its machine is gone; soup finetune goes on with it"
@@ -108,7 +108,7 @@ def cells(row: JobRow, root: Path | None = None) -> tuple[str, ...]:
         f"{row.step}/{row.steps or '?'}" if row.step or row.steps else "",
         "" if row.loss is None else f"{row.loss:.4f}",
         _speed(row.seconds_per_step),
-        "" if row.left_seconds is None else duration(row.left_seconds),
+        "" if row.left_seconds is None else format_duration(row.left_seconds),
         str(log),
     )
 
@@ -117,17 +117,3 @@ def _speed(seconds_per_step: float | None) -> str:
     if not seconds_per_step:
         return ""
     return f"{seconds_per_step:.2f} s/step" if seconds_per_step > 0.5 else f"{1 / seconds_per_step:.1f} steps/s"
-
-
-def duration(seconds: float) -> str:
-    """Give a time for people: `40 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, hours = round(seconds / 60), int(seconds // 3600)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if minutes < 100:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{hours} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"

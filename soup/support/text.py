@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -108,12 +109,22 @@ def format_bytes(count: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration: `12 s`, `5 min`, `3 h 05 min`; never `1 min`, which could be 30 s or 89."""
+    """Format a duration: `12 s`, `5 min`, `3 h 05 min`, `2 d 4 h`; never `1 min`, which could be 30 s or 89.
+
+    `?` for one without end.
+    """
+    if not math.isfinite(seconds):
+        return "?"
     whole_seconds = round(seconds)
     if whole_seconds < 90:
         return f"{whole_seconds} s"
     minutes = round(whole_seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    days, hours = divmod(round(minutes / 60), 24)
+    return f"{days} d {hours} h"
 
 
 def is_possible_path(text: str) -> bool:

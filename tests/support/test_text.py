@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 
 import pytest
@@ -153,10 +154,14 @@ def test_a_rate_has_three_digits_and_no_power_of_ten():
         (89.6, "2 min"),
         (150, "2 min"),
         (7140, "119 min"),
+        (7198, "2 h 00 min"),
         (11100, "3 h 05 min"),
+        (172_200, "47 h 50 min"),
+        (200_000, "2 d 8 h"),
+        (math.inf, "?"),
     ],
 )
-def test_a_duration_below_a_minute_and_a_half_is_told_in_seconds(seconds, text):
+def test_a_duration_has_two_of_days_hours_minutes_or_seconds_below_a_minute_and_a_half(seconds, text):
     assert format_duration(seconds) == text
 
 

@@ -19,7 +19,7 @@ from finetune.launching.job_plans import plan_launch
 from finetune.launching.jobs_section import JobsSection
 from finetune.launching.launch import finetune
 from finetune.launching.outcomes import classify_exit
-from finetune.launching.status import HEAD, JobRow, cells, duration, job_row
+from finetune.launching.status import HEAD, JobRow, cells, job_row
 from soup.errors import CheckpointError, FinetuneError
 from tests.helpers.stand_in_jobs import CONFIG, command, data_set, place
 
@@ -237,14 +237,6 @@ def test_rows_are_shown_in_columns_and_times_for_people(tmp_path):
     assert cells(row, tmp_path) == ("a", "running", "5/20", "0.1235", "2.00 s/step", "30 s", "a/log.txt")
     empty = JobRow("b", "not started", 0, 0, None, None, None, "log")
     assert cells(empty) == ("b", "not started", "", "", "", "", "log")
-    assert [duration(s) for s in (40, 99, 100, 3600, 12_000, 200_000)] == [
-        "40 s",
-        "99 s",
-        "2 min",
-        "60 min",
-        "3 h 20 min",
-        "2 d 7 h",
-    ]
 
 
 def test_states_are_checked_against_what_runs(tmp_path):
