@@ -34,6 +34,7 @@ from soup.evaluation.config import EvalConfig
 from soup.evaluation.suite import build_suite
 from soup.evaluation.trial import Trial
 from soup.search.evaluate import evaluate
+from soup.search.result import trial_as_json
 from soup.search.strategies.acceptance import Rule, describe_difference
 from soup.support.atomic_files import write_atomic
 from soup.support.options import option_name
@@ -66,16 +67,16 @@ class Selection:
     def as_json(self) -> dict[str, object]:
         """Give the selection for machines."""
         rows = [
-            {
-                "name": name,
-                "overall": trial.overall,
-                "difference": describe_difference(trial, self.base),
-                "kept": name in self.kept,
-            }
+            {"name": name, **trial_as_json(trial), "versus_base": self._change(trial), "kept": name in self.kept}
             for name, trial in self.trials.items()
         ]
         files = {"pool": str(self.pool), "study": str(self.study) if self.study else None}
         return {"schema": 1, "base": self.base.overall, "trials": rows, "rest": list(self.rest), **files}
+
+    def _change(self, trial: Trial) -> dict[str, float]:
+        """Return how much higher an overall is than that of D alone, with its interval where there is one."""
+        change = trial.difference(self.base)
+        return change.as_json() if change else {"difference": trial.overall - self.base.overall}
 
 
 class Selector:

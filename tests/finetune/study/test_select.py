@@ -61,6 +61,14 @@ def test_sets_that_raise_the_score_join_the_base_set_and_the_rest_is_a_pool(home
     assert read_config(home / "pool.selected.yaml").out == "ckpts-selected"
 
 
+def test_the_json_tells_each_trial_as_soup_eval_does_and_what_it_gains_in_numbers(home, trainer):
+    document = Selector(home / "pool.yaml", EVAL).run().as_json()
+    word = next(row for row in document["trials"] if row["name"] == "word")
+    assert word["kept"]
+    assert word["scores"]["python:judge/judge.py:score"]["value"] == word["overall"]
+    assert word["versus_base"] == {"difference": pytest.approx(word["overall"] - document["base"])}
+
+
 def test_what_it_trains_may_lie_behind_a_link_to_another_disk(home, trainer):
     (home / "disk/deep").mkdir(parents=True)
     (home / "runs").symlink_to(home / "disk/deep")
