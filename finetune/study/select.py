@@ -26,7 +26,7 @@ from finetune.config import POOL_KEYS, FinetuneConfig, Stage
 from finetune.config_file import parse_config
 from finetune.launching import launch
 from finetune.launching.job_plans import plan_launch
-from finetune.study.config import way_back
+from finetune.study.config import StudyConfig, way_back
 from finetune.study.seed_run import StudyProgress
 from finetune.yaml_file import read_mapping
 from soup.errors import EvaluatorError, FinetuneError
@@ -37,7 +37,7 @@ from soup.search.evaluate import evaluate
 from soup.search.result import trial_as_json
 from soup.search.strategies.acceptance import Rule, describe_difference
 from soup.support.atomic_files import write_atomic
-from soup.support.options import option_name
+from soup.support.options import option_name, options_of
 
 __all__ = ["Selection", "Selector"]
 
@@ -198,7 +198,19 @@ class Selector:
             study["judge"] = judge
         path = self.home / f"{self.path.stem}.selected.study.yaml"
         self._write(path, study)
+        if names := self._not_in_study():
+            self.voice.say(f"{path}: a study has no key for {', '.join(names)}: it scores without")
         return path
+
+    def _not_in_study(self) -> list[str]:
+        """Name the options by which this selection scored, and a study of the new pool will not."""
+        judge = {"judge_url", "judge_model", "judge_key_env"} if self.config.judge_url else set[str]()
+        said = {*StudyConfig.model_fields, *judge, "benchmarks"}
+        return [
+            option_name(name, info.flag)
+            for name, (default, info) in options_of(EvalConfig).items()
+            if name not in said and getattr(self.config, name) != default
+        ]
 
     def _write(self, path: Path, keys: Mapping[str, object]) -> None:
         """Write a file for the user, who may have edited what an earlier run wrote: that is kept beside it."""

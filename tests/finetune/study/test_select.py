@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 import finetune.launching.launch
 from finetune.config_file import read_config
 from finetune.study.run import run_study
+from finetune.study.seed_run import StudyProgress
 from finetune.study.select import Selector
 from soup.cli.app import cli
 from soup.errors import EvaluatorError, FinetuneError, RecipeError
@@ -97,6 +99,19 @@ def test_what_was_written_into_the_new_files_by_hand_is_kept_beside_them(home, t
     said = CliRunner().invoke(cli, words, catch_exceptions=False).stderr
     assert "pool.selected.yaml: was another; that is pool.selected.yaml.older now" in " ".join(said.split())
     assert (path.read_text(), (home / "pool.selected.yaml.older").read_text()) == (before, "mine")
+
+
+def test_what_a_study_can_t_say_of_how_this_one_scored_is_told(home, trainer):
+    told = []
+    config = replace(EVAL, shots=2, judge_model="judge", batch_size=3)
+    selector = Selector(home / "pool.yaml", EVAL, voice=StudyProgress(say=told.append))
+    selector.config = config
+    assert selector._not_in_study() == ["`judge_model`", "`shots`"]
+    selector.config = replace(EVAL, timeout_seconds=60)
+    selector.run()
+    assert (
+        told[-1] == f"{home / 'pool.selected.study.yaml'}: a study has no key for `timeout_seconds`: it scores without"
+    )
 
 
 def test_the_rest_is_souped_by_the_study_that_was_written(home, trainer):
