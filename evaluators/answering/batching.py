@@ -1,4 +1,4 @@
-"""Prompts to an model in batches that fit: like with like, the longest first, smaller ones where memory runs out.
+"""Prompts to a model in batches that fit: like with like, the longest first, smaller ones where memory runs out.
 
 A prompt is a list of parts, as VLMEvalKit has them: see `soup.evaluation.engine.Prompt`.
 """

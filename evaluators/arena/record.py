@@ -27,7 +27,7 @@ from soup.support.json_text import check_kinds, read_json
 from soup.support.options import option_name
 from soup.support.text import did_you_mean
 
-__all__ = ["FILE_NAME", "Arena", "Asked", "Member", "Question", "no_candidate", "text_key"]
+__all__ = ["FILE_NAME", "Arena", "Member", "Question", "QuestionWithMedia", "no_candidate", "text_key"]
 
 FILE_NAME = "arena.json"
 MOST_BYTES = 1_000_000_000
@@ -41,7 +41,7 @@ Pictures = Mapping[str, Callable[[], bytes]]
 """What reads each picture of a question, and each film that browsers may play, by its name."""
 Frames = Mapping[str, Callable[[], Sequence[bytes]]]
 """What decodes the frames of each film of a question that are shown, as PNGs, by the film's name."""
-Asked = tuple["Question", Pictures, Frames]
+QuestionWithMedia = tuple["Question", Pictures, Frames]
 """A question, and what is seen of it."""
 
 
@@ -149,7 +149,7 @@ class Arena:
         return True
 
     @classmethod
-    def make(cls, path: Path, questions: Iterable[Asked], *, with_pictures: bool = True) -> Arena:
+    def make(cls, path: Path, questions: Iterable[QuestionWithMedia], *, with_pictures: bool = True) -> Arena:
         """Write an arena of questions, or open that of the same ones.
 
         Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 from evaluators.arena.answers import Asking
 from evaluators.arena.ballot import Ballot
 from evaluators.arena.judge import judge_name, judge_of, missing_matches, reach, vote_by_judge
-from evaluators.arena.record import FILE_NAME, Arena, Asked, no_candidate
+from evaluators.arena.record import FILE_NAME, Arena, QuestionWithMedia, no_candidate
 from evaluators.arena.server import ArenaServer, arena_token
 from evaluators.arena.votes import VoteLog, all_matches, read_votes
 from soup.errors import EvaluatorError
@@ -39,7 +39,7 @@ class ArenaTask:
     """
 
     path: Path
-    questions: Sequence[Asked] | None
+    questions: Sequence[QuestionWithMedia] | None
     locations: Sequence[str]
     config: EvalConfig
     baseline: str | None = None

@@ -64,7 +64,7 @@ class SearchSection:
         self._question_counts: dict[tuple[str, str, str], int | None] = {}
         self._pace: tuple[Pace, float] | None = None
         self._heard, self.is_over = 0, False
-        self._told_best: str | None = None
+        self._best_digest: str | None = None
 
     def take_pace(self, pace: Pace) -> None:
         """Take in how far the search is by its journal."""
@@ -92,7 +92,7 @@ class SearchSection:
 
     def take_best(self, trial: Trial) -> None:
         """Show which soup the search itself would end with, from now on."""
-        self._told_best = trial.recipe.digest
+        self._best_digest = trial.recipe.digest
 
     def lines(self, width: int, height: int) -> list[Text]:
         """Return at most so many lines, none wider than so many cells."""
@@ -119,7 +119,7 @@ class SearchSection:
         Where its strategy does not tell: the trial of the highest overall that keeps the guards; of equal ones a soup,
         of those the last.
         """
-        chosen = [model.trial for model in self.models if model.trial and model.digest == self._told_best]
+        chosen = [model.trial for model in self.models if model.trial and model.digest == self._best_digest]
         if chosen:
             return chosen[-1]
         trials = [model.trial for model in self.models if model.trial and model.trial.allowed]

@@ -23,7 +23,7 @@ from soup.evaluation.config import EvalConfig
 from soup.support.text import pluralize
 
 if TYPE_CHECKING:
-    from evaluators.arena.record import Asked
+    from evaluators.arena.record import QuestionWithMedia
     from soup.report.tables import ScoreTable
 
 __all__ = ["arena_commands", "arena_report", "print_arena"]
@@ -218,7 +218,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
-def _questions(prompts: Path, images: str | None, frames: int) -> list[Asked]:
+def _questions(prompts: Path, images: str | None, frames: int) -> list[QuestionWithMedia]:
     with needs_extra():
         from evaluators.arena.record import Question
         from evaluators.vlmeval.films import vlmeval_frame_indices

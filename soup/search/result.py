@@ -23,7 +23,7 @@ from soup.support.pictures import Picture, draw
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Soup", "card_scores", "save_result", "single_digests", "told_estimates", "trial_as_json"]
+__all__ = ["Soup", "card_scores", "save_result", "search_estimates", "single_digests", "trial_as_json"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,7 +175,7 @@ def single_digests(document: Mapping[str, Any]) -> dict[str, str]:
     return {trial["ingredients"][0]: trial["recipe"] for trial in alone}
 
 
-def told_estimates(documents: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], float]:
+def search_estimates(documents: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], float]:
     """Return the estimates that searches came to, by the recipe's digest, the part of the questions and the benchmark.
 
     Args:

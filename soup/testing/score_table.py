@@ -17,7 +17,7 @@ from soup.evaluation.journal import Journal
 from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.run_directory import RunDirectory
-from soup.search.result import told_estimates
+from soup.search.result import search_estimates
 from soup.support.json_text import read_json_object
 from soup.testing.table_scorer import TableRecipe, TableScorer
 
@@ -50,7 +50,7 @@ class ScoreTable(TableScorer):
             entries = [entry for entry in journal if not entry.benchmark.endswith(LIKELIHOOD)]
         wanted = part or ("selection" if any(entry.split.part == "selection" for entry in entries) else "all")
         results = sorted(RunDirectory(Path(run)).results.glob("[!.]*.json"), key=lambda path: path.stat().st_mtime)
-        estimates = told_estimates(read_json_object(path, JournalError) for path in results)
+        estimates = search_estimates(read_json_object(path, JournalError) for path in results)
         scores = _by_shares([entry for entry in entries if entry.split.part == wanted], estimates)
         singles = dict.fromkeys(name for shares in scores if len(shares) == 1 for name, _ in shares)
         names = [name for name in singles if name not in exclude]
@@ -76,8 +76,8 @@ def _by_shares(entries: list[Entry], estimates: Mapping[tuple[str, str, str], fl
         if recipes.setdefault(shares, entry.recipe) == entry.recipe:
             held = scores.setdefault(shares, {})
             if entry.benchmark not in held or entry.score.estimate is None:
-                told = estimates.get((entry.recipe, entry.split.part, entry.benchmark), entry.score.value)
-                held[entry.benchmark] = entry.score.corrected(told - entry.score.value)
+                value = estimates.get((entry.recipe, entry.split.part, entry.benchmark), entry.score.value)
+                held[entry.benchmark] = entry.score.corrected(value - entry.score.value)
     return scores
 
 

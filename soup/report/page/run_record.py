@@ -15,9 +15,9 @@ from soup.evaluation.journal import Journal
 from soup.evaluation.journal_entry import Entry
 from soup.evaluation.objective import PLAIN, Objective
 from soup.evaluation.run_directory import RunDirectory
-from soup.report.page.search_record import SearchRecord, asked_by
+from soup.report.page.search_record import SearchRecord, trial_digests
 from soup.report.tables import run_table
-from soup.search.result import single_digests, told_estimates
+from soup.search.result import search_estimates, single_digests
 from soup.support.json_text import read_json_object
 from soup.support.text import reason_of
 
@@ -94,7 +94,7 @@ class RunRecord:
         searches = (SearchRecord(read_document(path), path.stat().st_mtime) for path in paths)
         ordered = sorted(searches, key=lambda search: (search.time, search.strategy))
         record = cls(directory, entries, {}, tuple(ordered))._of_one_pool()
-        foreign = asked_by(ordered) - asked_by(record.searches)
+        foreign = trial_digests(ordered) - trial_digests(record.searches)
         known = [entry for entry in entries if entry.recipe not in foreign]
         return replace(record, models=_models(known, record.estimates))
 
@@ -116,7 +116,7 @@ class RunRecord:
         The journal has them as they were before a search corrected them by what all of its audits say together.
         """
         searches = sorted(self.searches, key=lambda search: search is self.main)
-        return told_estimates(search.document for search in searches)
+        return search_estimates(search.document for search in searches)
 
     @property
     def main(self) -> SearchRecord | None:
@@ -187,7 +187,7 @@ class RunRecord:
     @property
     def soups(self) -> tuple[RunModel, ...]:
         """The soups that were tried: those of the searches; without one, all that were scored but points of lines."""
-        tried, swept = asked_by(self.searches), self.swept
+        tried, swept = trial_digests(self.searches), self.swept
         soups = [model for model in self.models.values() if len(model.names) > 1]
         return tuple(m for m in soups if (m.digest in tried if self.searches else m.digest not in swept))
 
@@ -227,9 +227,9 @@ class RunRecord:
 
     def mean_of(self, names: Sequence[str]) -> RunModel | None:
         """Return the plain mean of these ingredients, if it was scored or estimated; of several the main search's."""
-        asked = asked_by([self.main] if self.main else [])
+        of_main = trial_digests([self.main] if self.main else [])
         means = [m for m in self.models.values() if sorted(m.names) == sorted(names) and m.is_plain_mean]
-        return max(means, key=lambda model: model.digest in asked, default=None)
+        return max(means, key=lambda model: model.digest in of_main, default=None)
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -264,9 +264,9 @@ def _models(entries: Sequence[Entry], estimates: Mapping[tuple[str, str, str], f
         model = models.setdefault(entry.recipe, RunModel(entry.recipe, entry.names, entry.weights, scores))
         held = cast("dict[str, dict[str, Score]]", model.scores).setdefault(entry.split.part, {})
         for name, score in _parts_of(entry).items():
-            before, told = held.get(name), estimates.get((entry.recipe, entry.split.part, name), score.value)
+            before, value = held.get(name), estimates.get((entry.recipe, entry.split.part, name), score.value)
             if before is None or before.estimate is not None or score.estimate is None:
-                held[name] = score.corrected(told - score.value)
+                held[name] = score.corrected(value - score.value)
     return models
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from soup.evaluation.objective import Objective
 from soup.search.result import single_digests
 
-__all__ = ["SearchRecord", "asked_by"]
+__all__ = ["SearchRecord", "trial_digests"]
 
 SETTINGS = ("method", "code", "params", "dtype", "drop", "base", "tokenizer")
 """Of a recipe, beside its ingredients."""
@@ -57,6 +57,6 @@ def _digests(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {share.get("name"): share.get("digest") for share in recipe.get("ingredients", [])}
 
 
-def asked_by(searches: Iterable[SearchRecord]) -> set[str]:
+def trial_digests(searches: Iterable[SearchRecord]) -> set[str]:
     """Return the digests of what searches asked for."""
     return {trial["recipe"] for search in searches for trial in search.document["trials"]}
