@@ -97,10 +97,14 @@ class Soup:
         return all(trial.overall >= other.overall for other in self.trials if frozenset(other.names) in before)
 
     def best_before(self, trial: Trial) -> Trial | None:
-        """Return the best single model or accepted soup that was evaluated before a trial; None for the first."""
+        """Return the best single model or accepted soup that was evaluated before a trial; None for the first.
+
+        One that breaks a guard is no rival of one that keeps them all.
+        """
         earlier = self.trials[: self.trials.index(trial)]
         rivals = [other for other in earlier if other.is_single or self.accepted(other)]
-        return max(rivals, key=lambda other: other.overall, default=None)
+        rivals = [other for other in rivals if other.allowed or not trial.allowed]
+        return max(rivals, key=lambda other: (other.allowed, other.overall), default=None)
 
     def why(self, trial: Trial) -> str:
         """Say why a trial was accepted or refused, in numbers: `refused: 56.28 < 58.10 (mmbench -2.1 [-3.4, -0.8])`."""

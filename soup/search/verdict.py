@@ -24,7 +24,8 @@ def describe_verdict(trial: Trial, rival: Trial | None, *, accepted: bool) -> st
     if trial.broken and not accepted:
         return f"{word}: breaks {'; '.join(trial.broken)}"
     if rival is None:
-        return f"{word}: the first, {'~' if trial.is_estimated else ''}{trial.overall:.2f}"
+        first = "the first that keeps the guards" if trial.objective.guards and trial.allowed else "the first"
+        return f"{word}: {first}, {'~' if trial.is_estimated else ''}{trial.overall:.2f}"
     left, right = _distinct(trial.overall, rival.overall)
     left, right = (f"~{left}" if trial.is_estimated else left), (f"~{right}" if rival.is_estimated else right)
     if trial.overall < rival.overall:

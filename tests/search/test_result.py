@@ -10,7 +10,7 @@ import pytest
 from soup.errors import OutputError, PoolError, RecipeError
 from soup.evaluation.api import Score
 from soup.evaluation.bootstrap import benchmark_difference, paired_difference
-from soup.evaluation.objective import PLAIN
+from soup.evaluation.objective import PLAIN, Objective
 from tests.helpers import flat_arguments as flat
 from tests.helpers.toy_pools import make_checkpoint, make_judge, make_pool
 
@@ -89,6 +89,17 @@ def test_a_better_soup_that_a_strategy_went_on_from_was_passed_over_and_not_refu
     made = flat.cook(last, pool="ckpts", eval=[spec], out="out")
     assert made.why(made.trials[2]).startswith("passed over: ")
     assert " > " in made.why(made.trials[2])
+
+
+def test_what_keeps_the_guards_is_not_held_against_what_breaks_them(spec):
+    other = spec.replace(":score", ":other")  # a is far ahead there, and far behind in `score`
+    objective = Objective.parse([f"{other}=10"], [f"{spec}>=-1"])
+    made = flat.cook("greedy", pool="ckpts", eval=[spec, other], out="out", objective=objective)
+    a, b, c, d, *soups = made.trials
+    assert (a.allowed, max(made.trials, key=lambda trial: trial.overall)) == (False, a)
+    assert [made.best_before(trial) for trial in (b, c, d, *soups[:1])] == [None, b, b, d]
+    assert made.why(b) == f"single: the first that keeps the guards, {b.overall:.2f}"
+    assert made.why(d).startswith(f"accepted: {d.overall:.2f} > {b.overall:.2f} ")
 
 
 def with_points(name, count, right):
