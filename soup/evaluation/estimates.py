@@ -133,7 +133,6 @@ class AuditFailedError(Interruption):
     """Estimates are no good in this search."""
 
     def __init__(self, audit: Audit) -> None:
-        self.audit = audit
         super().__init__(f"their overalls may be off by {audit.bound:.2f} points (95 %)")
 
 

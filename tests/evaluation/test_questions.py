@@ -184,8 +184,46 @@ def test_an_overall_is_as_uncertain_as_its_benchmarks_together():
     assert Estimate.weighted({}, {"a": 1.0}) is None
 
 
+def test_an_interval_ends_at_0_and_at_100():
+    wide = Estimate(10, 0.0, 25.0, 0.0)
+    assert wide.interval(99.0) == (pytest.approx(89.2, abs=0.01), 100.0)
+    assert wide.interval(1.0) == (0.0, pytest.approx(10.8, abs=0.01))
+
+
+def test_the_digest_of_a_question_set_does_not_depend_on_the_order_of_questions_or_models():
+    points = {str(number): float(number % 3 > 0) for number in range(100)}
+    singles = {"a": Score(mean(points), 100, points), "b": Score(mean(points), 100, points)}
+    turned = {"b": singles["b"], "a": Score(mean(points), 100, dict(reversed(points.items())))}
+    disputes = [Dispute.among(rows, mean) for rows in (singles, turned, dict(reversed(turned.items())))]
+    assert len({dispute.questions_of("sha256:0", AuditSize(0.6)).digest for dispute in disputes}) == 1
+
+
+def test_of_groups_that_are_audited_the_variance_is_that_of_a_draw_without_return():
+    agreed = dict.fromkeys(indices(grouped=True), 1.0)
+    questions = Dispute(frozenset(), agreed, ()).questions_of("sha256:0", AuditSize(0.5))
+    changed = {group[0] for group in questions.audited[:3]}  # one question of four
+    answers = {name: float(name not in changed) for name in questions.asked}
+    estimate = questions.estimate(Score(mean(answers), len(answers), answers), mean).estimate
+    drawn, groups, change = len(questions.audited), COUNT // 4, 100 / COUNT
+    assert (drawn, estimate.asked) == (75, 300)
+    assert estimate.correction == pytest.approx(-3 * change * (groups - drawn) / drawn)
+    assert estimate.variance == pytest.approx(3 * change**2 * groups * (groups - drawn) / drawn**2)
+    assert estimate.unseen == pytest.approx(change**2 * groups * (groups - drawn) / drawn**2)
+
+
 def clean(unseen):
     return Estimate(100, 0.0, 0.0, unseen)
+
+
+def test_the_audit_of_all_soups_allows_for_the_largest_change_that_one_of_them_may_hide():
+    mixed, largest = Audit.of([clean(0.01), clean(0.09)]), Audit.of([clean(0.09), clean(0.09)])
+    assert mixed.clean_half_width == pytest.approx(largest.clean_half_width)
+
+
+def test_audits_that_could_not_be_far_below_the_limit_do_not_pass_even_if_they_are_clean():
+    few, many = (Audit.of([clean(0.04)] * count) for count in (4, 100))
+    assert few.bound <= LIMIT < 2 * few.bound
+    assert (few.passes, many.passes) == (False, True)
 
 
 def fails(estimates, *, at_end=True):
@@ -221,6 +259,7 @@ def test_an_audit_that_more_soups_may_still_mend_fails_at_the_end_of_a_search_al
 def test_an_audit_fails_early_when_all_of_its_interval_is_beyond_the_limit():
     many_changes = Estimate(100, 4.0, 0.8, 0.04)
     assert fails([many_changes], at_end=False)
+    assert fails([many_changes]), "at the end no less"
 
 
 @pytest.mark.parametrize(("changes", "part"), [(0, 1.0), (2, 1.0), (8, 1.0), (40, 1.0), (2, 0.25), (40, 0.25)])
