@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from soup.errors import EvaluatorError, RecipeError
 from soup.evaluation.api import Score
-from soup.evaluation.bootstrap import benchmark_difference, paired_difference
+from soup.evaluation.bootstrap import _bootstrap, benchmark_difference, paired_difference
 from soup.evaluation.estimates import Estimate
 from soup.evaluation.objective import PLAIN, Guard, Objective
 from soup.merging.model_card import model_card
@@ -161,6 +161,25 @@ def test_the_two_directions_of_a_difference_are_each_other_s_mirror(first, other
 def test_equal_answers_differ_by_nothing_for_sure():
     difference = paired_difference(answered({1, 2}, 9), answered({1, 2}, 9), PLAIN)
     assert (difference.mean, difference.low, difference.high, difference.p_better) == (0, 0, 0, 0)
+
+
+def test_a_benchmark_on_which_nothing_changed_leaves_the_doubt_of_the_others():
+    same, ours, theirs = (answered(right, 30)["bench"] for right in (set(), {1, 2, 3}, {3, 4}))
+    difference = paired_difference({"a": same, "b": ours}, {"a": same, "b": theirs}, PLAIN)
+    alone = paired_difference({"b": ours}, {"b": theirs}, PLAIN)
+    assert difference.low < difference.mean < difference.high
+    assert (difference.mean, difference.p_better) == (
+        pytest.approx(alone.mean / 2),
+        pytest.approx(alone.p_better, abs=0.02),
+    )
+
+
+def test_a_probability_is_a_share_of_4999_draws_which_are_the_same_each_time():
+    arguments = answered({1, 2, 3, 5, 8}, 30), answered({3, 4, 6}, 30), PLAIN
+    first = paired_difference(*arguments)
+    _bootstrap.cache_clear()
+    assert paired_difference(*arguments) == first
+    assert first.p_better * 4999 == pytest.approx(round(first.p_better * 4999), abs=1e-6)
 
 
 def corrected(right, count, points):
