@@ -58,6 +58,7 @@ def test_what_is_remembered_is_found_again_by_its_key(path):
         assert journal.find("k") is remembered
     with Journal(path) as journal:
         assert journal.find("k") == remembered
+        assert journal.find("k").score == Score(61.8, 7, points, {"x": 61.8}, unparsed=0.125)
         assert [entry.key for entry in journal] == ["k"]
 
 
@@ -151,7 +152,7 @@ def test_a_bad_whole_line_is_an_error_with_its_number_and_nothing_is_touched(thr
 )
 def test_a_line_with_a_wrong_value_is_an_error_with_its_number(three, field, value):
     lines = three.read_text().splitlines()
-    lines[1] = json.dumps(json.loads(lines[1]) | {field: value})
+    lines[1] = json.dumps(json.loads(lines[1]) | {"parts": {"a": 10.0}} | {field: value})
     three.write_text("\n".join(lines) + "\n")
     with pytest.raises(JournalError, match="line 2 of 3 is damaged"):
         Journal(three)
