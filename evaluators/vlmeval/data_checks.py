@@ -15,12 +15,21 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
-from evaluators.vlmeval.library_types import DataSet, Frame, Row
+from evaluators.vlmeval.library_types import IMAGE_COLUMNS, DataSet, Frame, Row
 from evaluators.vlmeval.light_import import with_globals
 from soup.errors import EvaluatorError
 from soup.support.text import bullet_list
 
-__all__ = ["CIRCLE", "column_faults", "index_faults", "refuse_faults", "row_faults", "table_faults"]
+__all__ = [
+    "CIRCLE",
+    "IMAGE_FOLDER",
+    "column_faults",
+    "index_faults",
+    "is_texts",
+    "refuse_faults",
+    "row_faults",
+    "table_faults",
+]
 
 REFERENCE_CHARACTERS = (
     64  # VLMEvalKit's rule: an image cell of at most so many characters is the index of the row that holds it
@@ -35,6 +44,9 @@ INDEXES: dict[str, tuple[str, Callable[[str], bool]]] = {
 ANY_INDEX = ("a whole number or a plain name", lambda row: row.isdecimal() or bool(NAME.fullmatch(row)))
 TEXT_INDEX = ("a line of text", lambda row: row.isprintable() and bool(row))
 
+
+IMAGE_FOLDER = "images"
+"""Beside the tables, the folder of VLMEvalKit's with one of images for each data set."""
 
 BY_TEXT = ("evaluate", "vqa")  # nothing of their files is executed
 
@@ -85,10 +97,16 @@ def _cell_faults(benchmark: VLMEvalBenchmark, frame: Frame) -> Iterator[str]:
     yield from index_faults(benchmark, rows)
     if "image" in frame:
         yield from _image_faults(rows, frame)
-    elif "image_path" not in frame:
+    elif "image_path" in frame:
+        yield from _path_faults(rows, frame, f"{IMAGE_FOLDER}/{benchmark.data_set}")
+    elif not any(name in frame for name in IMAGE_COLUMNS[1:]):
         yield "columns expected: image or image_path; missing: both"
-    else:
-        yield from _path_faults(rows, frame)
+    yield from (
+        f"row {row}: {name} {str(cell)[:REFERENCE_CHARACTERS]!r} is no base64"
+        for name in IMAGE_COLUMNS[1:]
+        for row, cell in zip(rows, frame.get(name, ()), strict=False)
+        if isinstance(cell, str) and not _is_base64(cell)
+    )
     if benchmark.metric in ("choices", "circular") or (benchmark.rule and benchmark.rule.points == "hit"):
         yield from _letter_faults(frame)
     from pandas import isna
@@ -121,16 +139,19 @@ def _image_faults(rows: list[str], frame: Frame) -> Iterator[str]:
             start = str(image)[:REFERENCE_CHARACTERS]
             yield f"row {row}: image {start!r} is neither base64 nor the index of a row that holds it"
     for row, cell in zip(rows, frame.get("image_path", ()), strict=False):
-        if str(cell).startswith("[") and not _is_texts(cell):
+        if str(cell).startswith("[") and not is_texts(cell):
             yield f"row {row}: image_path {str(cell)[:REFERENCE_CHARACTERS]!r} is no Python list of texts"
 
 
-def _path_faults(rows: list[str], frame: Frame) -> Iterator[str]:
-    """Yield the rows of which no image is there: without an image in the table VLMEvalKit takes a path as it stands."""
+def _path_faults(rows: list[str], frame: Frame, folder: str) -> Iterator[str]:
+    """Yield the rows of which no image is there: without images in the table VLMEvalKit takes the paths of files."""
     for row, cell in zip(rows, frame["image_path"], strict=True):
-        paths = ast.literal_eval(cell) if str(cell).startswith("[") and _is_texts(cell) else [str(cell)]
+        paths = ast.literal_eval(cell) if str(cell).startswith("[") and is_texts(cell) else [str(cell)]
         if missing := next((path for path in paths if not Path(path).is_file()), None):
-            yield f"row {row}: its image {missing[:REFERENCE_CHARACTERS]!r} is no file, and there is no column image"
+            yield (
+                f"row {row}: its image {missing[:REFERENCE_CHARACTERS]!r} is no file, neither as it stands nor below "
+                f"{folder} beside the table, and there is no column image"
+            )
 
 
 def _letter_faults(frame: Frame) -> Iterator[str]:
@@ -146,7 +167,7 @@ def _literal_faults(rows: list[str], name: str, frame: Frame) -> Iterator[str]:
     for row, cell, kind in zip(rows, frame[name], frame.get("question_type", rows), strict=True):
         if name == "choices" and kind != "multi_choice":
             continue  # VLMEvalKit does not look at it
-        if not _is_texts(cell) and not (name == "skills" and _is_no_python(cell)):
+        if not is_texts(cell) and not (name == "skills" and _is_no_python(cell)):
             yield f"row {row}: {name} {str(cell)[:REFERENCE_CHARACTERS]!r} is no Python list of texts"
 
 
@@ -202,7 +223,7 @@ def _unknown_categories(data_set: DataSet, base: type[DataSet]) -> list[str]:
 
 def _image_is_sound(cell: str, known: set[str]) -> bool:
     if cell.startswith("[") and cell.endswith("]"):
-        return _is_texts(cell) and all(map(_is_base64, ast.literal_eval(cell)))
+        return is_texts(cell) and all(map(_is_base64, ast.literal_eval(cell)))
     return _is_base64(cell) if len(cell) > REFERENCE_CHARACTERS else cell in known
 
 
@@ -215,7 +236,7 @@ def _is_base64(cell: str) -> bool:
     return True
 
 
-def _is_texts(cell: object) -> bool:
+def is_texts(cell: object) -> bool:
     """Whether evaluating the cell as Python can only give texts (or one text: VLMEvalKit then takes its letters)."""
     try:
         value = ast.literal_eval(cell) if isinstance(cell, str) else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
+import copy
 import hashlib
 import importlib.util
 import inspect
@@ -26,7 +27,16 @@ from typing import Any
 
 from evaluators.answering.file_digest import file_digest
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
-from evaluators.vlmeval.data_checks import CIRCLE, column_faults, index_faults, refuse_faults, row_faults, table_faults
+from evaluators.vlmeval.data_checks import (
+    CIRCLE,
+    IMAGE_FOLDER,
+    column_faults,
+    index_faults,
+    is_texts,
+    refuse_faults,
+    row_faults,
+    table_faults,
+)
 from evaluators.vlmeval.films import (
     Film,
     FilmFolder,
@@ -36,7 +46,7 @@ from evaluators.vlmeval.films import (
     vlmeval_frame_indices,
 )
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
-from evaluators.vlmeval.light_import import python_strings, vlmeval_module
+from evaluators.vlmeval.light_import import python_strings, vlmeval_module, with_globals
 from evaluators.vlmeval.question_groups import grouped_ids
 from evaluators.vlmeval.right_options import mend_right_options
 from evaluators.vlmeval.stand_ins import SilentLogger, load_inner_imports, replaced_names
@@ -57,12 +67,12 @@ IMAGE_CELL = "line['image']"
 """What stands in the source of a prompt that takes an image's cell itself for a path."""
 IMAGE_WRITER = "decode_base64_to_image_file"
 """What stands in the source of a prompt that writes its images itself, into the user's folder, by index."""
-WRITTEN_COLUMNS = ("image", "image_2")
-"""Where such a prompt's images stand."""
 OF_LISTS = {"SGI-Experimental-Reasoning": "options"}
 """A column that has lists in the table that a class makes of its download, and their texts in our file."""
 DOWNLOADS = ("download", "load_dataset(", "LMUDataRoot")
 """Where one of these is in a class's `load_data`, the table that it makes of its downloads is expected as our file."""
+DOWNLOAD = "download_"
+"""How a class's function is called that downloads images, to which `prepare_tsv` then adds the path."""
 LOADED_AS_IS = ("MME-RealWorld-Lite", "RefCOCO")
 """Data sets for which such a `load_data` reads one table all the same, and makes something of it."""
 
@@ -132,24 +142,22 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     if benchmark.frames:
         return _open_films(benchmark, path, images, base)
     with python_strings():
-        frame = _read(path)
+        frame = _with_image_files(_read(path), path.parent / IMAGE_FOLDER / benchmark.data_set)
         refuse_faults(benchmark, path, table_faults(benchmark, frame))
         frame, mended = mend_right_options(benchmark, frame, path)
         indices = [str(index) for index in frame["index"]]
         try:
             with replaced_names({}), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # some say what they recommend
-                data_set = type(base.__name__, (base,), _hooks(benchmark.data_set, base, frame, images))(
-                    dataset=benchmark.data_set
-                )
+                data_set = _class_over(benchmark.data_set, base, frame, images)(dataset=benchmark.data_set)
         except Exception as cause:
             refuse_faults(benchmark, path, [f"{type(cause).__name__}: {cause}"])
             raise
     data_set.mended_rows = mended
     if benchmark.rule is not None and isinstance(benchmark.rule.group, str):  # VLMEvalKit takes 12_0 for the number 120
         data_set.data["index"] = [indices[position] for position in data_set.data.index]
-    spread = benchmark.rule.spread.split() if benchmark.rule else ()
-    data_set.spread = {name: [*dict.fromkeys(data_set.data[name])] for name in spread}
+    spread = benchmark.rule.spread if benchmark.rule else {}
+    data_set.spread = {name: values or [*dict.fromkeys(data_set.data[name])] for name, values in spread.items()}
     # Only after it was built: a row that counts may borrow the image of one that does not.
     if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
@@ -206,8 +214,22 @@ def _hooks(name: str, base: type[DataSet], frame: Frame, images: ImageFiles) -> 
     if any(text in inspect.getsource(base.build_prompt) for text in (IMAGE_IN_TEXT, IMAGE_CELL)):
         hooks["build_prompt"] = lambda self, line: [images.part(part) for part in base.build_prompt(self, line)]
     if IMAGE_WRITER in inspect.getsource(base.build_prompt):
-        hooks["build_prompt"] = lambda self, line: _prompt_of_columns(self, line, base, images)
+        hooks["build_prompt"] = lambda self, line: _prompt_without_writing(self, line, base, images)
     return hooks
+
+
+def _class_over(name: str, base: type[DataSet], frame: Frame, images: ImageFiles) -> type[DataSet]:
+    """Return VLMEvalKit's class with our hooks.
+
+    One that downloads a folder of images by a function of that name makes its rows of our table itself.
+    """
+    hooks = _hooks(name, base, frame, images)
+    bases: tuple[type, ...] = (base,)
+    if downloads := [each for each in dir(base) if each.startswith(DOWNLOAD)]:
+        root = vlmeval_module("dataset.image_base").ImageBaseDataset
+        bases += (type("Table", (root,), {"prepare_tsv": hooks.pop("prepare_tsv")}),)
+        hooks |= dict.fromkeys(downloads, lambda *_, **__: "")  # no folder: the images were found already
+    return type(base.__name__, bases, hooks)
 
 
 def _with_lists(name: str, table: Frame) -> Frame:
@@ -216,12 +238,31 @@ def _with_lists(name: str, table: Frame) -> Frame:
     return table
 
 
-def _prompt_of_columns(self: DataSet, line: Row, base: type[DataSet], images: ImageFiles) -> Prompt:
-    """Return a prompt whose class sees no images, after the images: it would write them."""
-    row = dict(line)
-    cells = [row.pop(name) for name in WRITTEN_COLUMNS if row.get(name) and isinstance(row[name], str)]
-    paths = images.paths({"index": row["index"], "image": cells})
-    return [*({"type": "image", "value": path} for path in paths), *base.build_prompt(self, row)]
+def _prompt_without_writing(self: DataSet, line: Row, base: type[DataSet], images: ImageFiles) -> Prompt:
+    """Return a prompt whose class writes its images itself, with them under the names of their content."""
+    written: dict[str, str] = {}
+    build = with_globals(base.build_prompt, **{IMAGE_WRITER: lambda cell, path: written.update({path: cell})})
+    view = copy.copy(self)
+    view.img_root = str(images.directory / "unwritten")  # what lies in the user's folder is not looked at
+    return [
+        images.part({**part, "value": written[part["value"]]}) if part["type"] == "image" else part
+        for part in build(view, line)
+    ]
+
+
+def _with_image_files(frame: Frame, folder: Path) -> Frame:
+    """Return the table with the files that it names, where it has no images: as they stand, or below a folder."""
+    if "image" in frame or "image_path" not in frame:
+        return frame
+
+    def found(name: str) -> str:
+        return str(folder / name) if not Path(name).is_file() and (folder / name).is_file() else name
+
+    def cell_of(cell: object) -> object:
+        names = ast.literal_eval(cell) if isinstance(cell, str) and cell.startswith("[") and is_texts(cell) else None
+        return found(str(cell)) if names is None else repr([found(name) for name in names])
+
+    return frame.assign(image_path=[cell_of(cell) for cell in frame["image_path"]])
 
 
 def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:

@@ -81,43 +81,78 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # files that are left open, and what pandas says of VLMEvalKit's ways
-            rows = files.read_back(with_companions(data_set, rule, frame))
-            if len(rows) > len(frame):  # some look their rows up
-                data_set = copy.copy(data_set)
-                data_set.data = data_set.whole
-            rows = rows.fillna({name: 0 for name in rule.zeros.split() if name in rows})
-            if rule.spread and rule.points:
-                rows = _with_each_value(data_set, rows)
-            is_alone = rule.spread and not rule.points
-            try:
-                result = None if is_alone else files.evaluate(rule, data_set, rows, judge)
-            finally:
-                if own_judge.failures:  # some functions catch whatever the judge raises, and count it as wrong
-                    raise own_judge.failures[0]
+            data_set, rows = _evaluated_rows(rule, data_set, files.read_back(with_companions(data_set, rule, frame)))
+            result = _result(rule, data_set, rows, files, own_judge)
             if judge is not None:
                 judge.refuse_unread(own_judge.unread(by_prompt=bool(rule.spread))[:: rule.tries], len(frame))
                 _refuse_unread(rule, files.tables, judge)
-            is_total = rule.total and not rule.spread and len(rows) == len(frame)
-            total = total_of(result, rule) if is_total else math.nan
-            if rule.told_by:
-                points = [files.told[index] / rule.full for index in rows["index"]]
-                return _with_points(rule, total, points[: len(frame)], frame)
-            table = next((table for table in reversed(files.tables) if _has_points(rule, table, rows)), None)
-            if table is not None:
-                table = table[table["index"].isin([*rows["index"]][: len(frame)])] if len(rows) > len(frame) else table
-                if judge is not None:  # VLMEvalKit marks grades that it can't read by numbers below 0
-                    unread = ["a grade that can't be read" for cell in table[rule.points] if _number(cell) < 0]
-                    judge.refuse_unread(unread, len(table))
-                points = [max(_number(cell), 0) / rule.full for cell in table[rule.points]]
-                return _with_points(rule, total, _whole(rule, table, points), table)
-            if (rule.is_mean or rule.parts) and rule.total and not rule.points:
-                try:
-                    return _by_question(
-                        rule, data_set, rows, total, lambda of, each: files.evaluate(rule, of, each, judge)
-                    )
-                except Exception:  # its metric takes no part of the rows: the total alone is told
-                    if judge is None or rule.leaves_out:
-                        raise
+            has_total = rule.total and result is not None and len(rows) == len(frame)
+            total = total_of(result, rule) if has_total else math.nan
+            return _with_any_points(rule, data_set, rows, frame, total, files, judge)
+
+
+def _evaluated_rows(rule: Rule, data_set: DataSet, rows: Frame) -> tuple[DataSet, Frame]:
+    """Return what `evaluate` is called with: the data set, and its rows with those that it stops without."""
+    if len(rows) > len(data_set.data):  # some look their rows up
+        data_set = copy.copy(data_set)
+        data_set.data = data_set.whole
+    rows = rows.fillna({name: 0 for name in rule.zeros.split() if name in rows})
+    if rule.spread and rule.points:
+        rows = _with_each_value(data_set, rows)
+    if len(rows) < rule.rows:
+        rows = _with_copies(rows, rule.rows)
+        data_set = copy.copy(data_set)
+        data_set.data = rows
+    return data_set, rows
+
+
+def _result(rule: Rule, data_set: DataSet, rows: Frame, files: OwnFiles, own_judge: OwnJudge) -> Any:
+    """Return what `evaluate` says of all rows; None where questions are scored alone, or it can't sum up their points.
+
+    Raises:
+        EvaluatorError: a judge failed: some functions catch whatever it raises, and count it as wrong.
+        Exception: whatever VLMEvalKit raises before all points are told.
+    """
+    if rule.spread and not rule.points:
+        return None
+    try:
+        return files.evaluate(rule, data_set, rows, own_judge.session)
+    except Exception:  # some divide by what is 0 for poor answers, or for a part of the questions
+        if not {*rows["index"]} <= {*files.told}:
+            raise
+        return None
+    finally:
+        if own_judge.failures:
+            raise own_judge.failures[0]
+
+
+def _with_any_points(
+    rule: Rule,
+    data_set: DataSet,
+    rows: Frame,
+    frame: Frame,
+    total: float,
+    files: OwnFiles,
+    judge: JudgeSession | None,
+) -> MetricResult:
+    """Return the result with the points that were told or written, or else those of questions evaluated alone."""
+    if rule.told_by:
+        points = [files.told[index] / rule.full for index in rows["index"]][: len(frame)]
+        return _with_points(rule, total, _whole(rule, frame, points), frame)
+    table = next((table for table in reversed(files.tables) if _has_points(rule, table, rows)), None)
+    if table is not None:
+        table = table[table["index"].isin([*rows["index"]][: len(frame)])] if len(rows) > len(frame) else table
+        if judge is not None:  # VLMEvalKit marks grades that it can't read by numbers below 0
+            unread = ["a grade that can't be read" for cell in table[rule.points] if _number(cell) < 0]
+            judge.refuse_unread(unread, len(table))
+        points = [max(_number(cell), 0) / rule.full for cell in table[rule.points]]
+        return _with_points(rule, total, _whole(rule, table, points), table)
+    if (rule.is_mean or rule.parts) and rule.total and not rule.points:
+        try:
+            return _by_question(rule, data_set, rows, total, lambda of, each: files.evaluate(rule, of, each, judge))
+        except Exception:  # its metric takes no part of the rows: the total alone is told
+            if judge is None or rule.leaves_out:
+                raise
     if math.isnan(total):
         raise EvaluatorError(f"VLMEvalKit wrote no table with a column '{rule.points}'.")
     return MetricResult(total, total, (), frame)
@@ -158,7 +193,7 @@ def _cell(result: Any, address: str) -> float:
         result = result[(result.astype(str) == cell).any(axis=1)]
     if not row and len(result) != 1:
         raise KeyError(address)
-    return float(result[name].iloc[0])
+    return float(str(result[name].iloc[0]).removesuffix("%"))
 
 
 def _single(cell: Any) -> Any:
@@ -218,27 +253,47 @@ def _by_question(
 
 def _alone(data_set: DataSet, rows: Frame, positions: list[int]) -> Frame:
     """Return the rows of one question, once for each value of the columns that its rule spreads."""
-    values: Mapping[str, Sequence[object]] = data_set.spread
+    return _once_for_each(rows, positions, data_set.spread)
+
+
+def _once_for_each(rows: Frame, positions: list[int], values: Mapping[str, Sequence[object]]) -> Frame:
     times = max(map(len, values.values()), default=1)
     alone = rows.iloc[positions * times].reset_index(drop=True)
     return alone.assign(**{name: [each[i % len(each)] for i in range(len(alone))] for name, each in values.items()})
 
 
 def _with_each_value(data_set: DataSet, rows: Frame) -> Frame:
-    """Return the rows, and copies of the first that have each value of the columns that the rule spreads."""
+    """Return the rows, and copies of the first that have the values that they lack in columns that the rule spreads."""
     from pandas import concat
 
-    copies = _alone(data_set, rows, [0])
+    present = {name: {*rows[name]} for name in data_set.spread}
+    lacking = {name: [each for each in values if each not in present[name]] for name, values in data_set.spread.items()}
+    if not any(lacking.values()):
+        return rows
+    copies = _once_for_each(rows, [0], {name: values for name, values in lacking.items() if values})
     return concat([rows, copies.assign(index=[f"copy {i}" for i in range(len(copies))])], ignore_index=True)
 
 
+def _with_copies(rows: Frame, count: int) -> Frame:
+    """Return the rows, and copies of them behind those, so many in all; their indices are numbers."""
+    from pandas import concat
+
+    copies = rows.iloc[[i % len(rows) for i in range(count - len(rows))]]
+    first = 1 + max(rows["index"])
+    return concat([rows, copies.assign(index=range(first, first + len(copies)))], ignore_index=True)
+
+
 def _whole(rule: Rule, rows: Frame, points: list[float]) -> list[float]:
-    """Return the points of each row's question: of a group that is one, the lowest."""
+    """Return the points of each row's question: of a group that is one, what the rule says of them, or the lowest."""
     if not rule.is_whole:
         return points
-    questions = grouped_ids(rule, rows)
-    lowest = {question: min(points[i] for i in each) for question, each in _positions(questions).items()}
-    return [lowest[question] for question in questions]
+    questions, records = grouped_ids(rule, rows), rows.to_dict("records")
+    of_group = rule.whole or (lambda _, its_points: min(its_points))
+    whole = {
+        question: of_group([records[i] for i in each], [points[i] for i in each])
+        for question, each in _positions(questions).items()
+    }
+    return [whole[question] for question in questions]
 
 
 def _positions(questions: Sequence[Hashable]) -> dict[Hashable, list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from evaluators.vlmeval.library_types import DataSet, Frame
+from evaluators.vlmeval.library_types import IMAGE_COLUMNS, DataSet, Frame
 from evaluators.vlmeval.rule import Rule
 
 __all__ = ["grouped_ids", "mean_of_parts", "with_companions"]
@@ -63,7 +63,7 @@ def with_companions(data_set: DataSet, rule: Rule, frame: Frame) -> Frame:
 
     That is a row of each part that they lack, where functions tell the points; or the other rows of a group.
     """
-    whole = data_set.whole.drop(columns="image", errors="ignore")
+    whole = data_set.whole.drop(columns=[*IMAGE_COLUMNS], errors="ignore")
     asked, records, others = frame.to_dict("records"), whole.to_dict("records"), list[int]()
     if callable(rule.group):
         groups, rows = {rule.group(row) for row in asked}, {row["index"] for row in asked}

@@ -13,8 +13,7 @@ def _all(classes: str, reason: str) -> dict[str, str]:
 
 IMAGES: Mapping[str, str] = {
     **_all(
-        "MedqbenchMCQDataset MedQDEGBenchDataset MedqbenchCaptionDataset MedqbenchPairedDescriptionDataset StareBench "
-        "SPBench",
+        "MedqbenchMCQDataset MedQDEGBenchDataset MedqbenchCaptionDataset MedqbenchPairedDescriptionDataset",
         "its data are a folder that VLMEvalKit downloads, and one table is expected here",
     ),
     **_all(
@@ -34,10 +33,9 @@ IMAGES: Mapping[str, str] = {
         "its `evaluate` looks for image files of a folder that VLMEvalKit unpacks",
     ),
     **_all(
-        "MOAT WorldVQA OSTDataset VLADBench SiteBenchImage",
+        "MOAT WorldVQA OSTDataset VLADBench",
         "its prompts read image files of a folder that VLMEvalKit expects or downloads",
     ),
-    "M4Bench": "its prompts write the images of two columns under names that are not those of their content",
     "MMIFEval": "its `evaluate` calls functions by the names that its table holds, which may be any of its module's",
     "VCRDataset": "it downloads models of spaCy's whenever it is built, and its `evaluate` returns no result",
     **_all(
@@ -54,18 +52,12 @@ IMAGES: Mapping[str, str] = {
     "MMDUDataset": "its questions are turns of one conversation",
     "MMEReasoning": "VLMEvalKit's module with its metric lacks imports, so that every evaluation ends with an error",
     "MMMath": "VLMEvalKit's time limit for comparing formulas fails in its threads, so that only equal texts are right",
-    "NaturalBenchDataset": "VLMEvalKit's metric accepts exactly 7,600 rows, so that no part of them can be scored",
-    **_all(
-        "OlympiadBench_EN OlympiadBench_CN",
-        "VLMEvalKit's metric divides by the number of questions of each kind in both languages: name OlympiadBench",
-    ),
     "OmniDocBench": "VLMEvalKit matches answers with all rows of its own file, so that no part of them can be scored",
     "QSpatial": "it fetches its prompts from the network whenever it is built",
     "ReasonMap_Plus": "VLMEvalKit's prompt for it has an image's cell where a path belongs, at which its models stop",
     "SIUODataset": "it is two data sets together: name SIUO_GEN and SIUO_MCQ",
     "SSIBenchDataset": "VLMEvalKit's package lacks the file taxonomy.json that its `evaluate` reads",
     "VLRMBench_Foresight": "VLMEvalKit compares truths by `is True`, which no cell of a table is: no answer is right",
-    "WeMath": "VLMEvalKit's metric divides by the 525 problems of the whole set, so that no part of them can be scored",
 }
 
 FILMS: Mapping[str, str] = {

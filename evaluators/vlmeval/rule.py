@@ -33,10 +33,12 @@ class Rule:
         group: The columns of which equal cells make questions that count together, or the number of rows that do, or
             the character of an index before which it names them, or what gives the name of a row's group.
         is_whole: Whether such a group is one question, and has points as a whole.
+        whole: From the rows of such a group and their points to the points of the question; without it the lowest.
+        rows: How many rows `evaluate` takes, no more and no fewer: copies stand for those that a part lacks.
         parts: Of a row, in which part it counts, and in which part of that: the total is the mean of the parts' means.
-        spread: The columns of which VLMEvalKit expects each value in any part: a question is scored alone, once with
-            each, and the total is the mean. Where a table has points all are scored at once, beside copies of the first
-            question that have each value.
+        spread: The columns of which VLMEvalKit expects each value in any part, and the values, without which they are
+            those of the table: a question is scored alone, once with each, and the total is the mean. Where a table has
+            points all are scored at once, beside copies of the first question that have the values that they lack.
         weight: Of a row, how much it counts; without it all rows count alike.
         leaves_out: Whether VLMEvalKit leaves questions out of its total that it can't read: here they count as 0.
         is_exact: Whether `round` is left out, where its totals and so the points of a question have few decimals.
@@ -70,8 +72,10 @@ class Rule:
     judge: Judging = "never"
     group: tuple[str, ...] | int | str | Callable[[Row], str] = ()
     is_whole: bool = False
+    whole: Callable[[Sequence[Row], Sequence[float]], float] | None = None
+    rows: int = 0
     parts: Callable[[Row], tuple[str, ...]] | None = None
-    spread: str = ""
+    spread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weight: Callable[[Row], float] | None = None
     leaves_out: bool = False
     is_exact: bool = False

@@ -25,7 +25,7 @@ from evaluators.vlmeval.answer_form import LOST, unparsed_share
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_sets import question_ids
 from evaluators.vlmeval.known_results import known_results
-from evaluators.vlmeval.library_types import DataSet, Frame, Row
+from evaluators.vlmeval.library_types import IMAGE_COLUMNS, DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module
 from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.stand_ins import replaced_names
@@ -105,7 +105,7 @@ def score(
     scratch.mkdir(parents=True, exist_ok=True)
     # Fresh even where an earlier attempt left its files: the file of a failure is worth reading.
     path = Path(tempfile.mkdtemp(prefix=f"{benchmark.name}-", dir=scratch)) / f"{benchmark.data_set}.tsv"
-    frame = data_set.data.drop(columns="image", errors="ignore")
+    frame = data_set.data.drop(columns=[*IMAGE_COLUMNS], errors="ignore")
     path.write_text(_table(frame, answers), encoding="utf-8", newline="")
     try:
         with _plain_environment(), python_strings():
@@ -144,7 +144,7 @@ def total(benchmark: VLMEvalBenchmark, data_set: DataSet, points: Mapping[str, f
     questions = question_ids(benchmark, data_set.data)
     with python_strings():
         return sum_points(
-            data_set.data.drop(columns="image", errors="ignore"), [points[question] for question in questions]
+            data_set.data.drop(columns=[*IMAGE_COLUMNS], errors="ignore"), [points[question] for question in questions]
         )
 
 

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from evaluators.vlmeval.library_types import Row
 from evaluators.vlmeval.rule import Rule, for_classes
-from evaluators.vlmeval.rules.spatial import HITS, NUMBERS
+from evaluators.vlmeval.rules.spatial import HITS, KINDS
 
 __all__ = ["FILMS"]
 
 
-def _spatial_parts(row: Row) -> tuple[str, ...]:
-    """Return the kind of a question; of directions the level, too: the three levels' means count as one kind."""
-    kind = str(row["question_type"])
-    return (DIRECTIONS, kind) if kind.startswith(DIRECTIONS) else (kind,)
-
-
-DIRECTIONS = "object_rel_direction"
-
 FILMS: Mapping[str, Rule] = {
-    "VsiBench": Rule(
-        "overall",
-        parts=_spatial_parts,
-        told_by={**HITS, **NUMBERS},
-        shows_ends=True,
-        caption="mean of the kinds of questions: right options, and mean relative accuracy of numbers",
-        columns="index answer question_type candidates",
-    ),
+    "VsiBench": replace(KINDS, shows_ends=True),
     **for_classes(
         "VsiSuperRecall DSRBench",
         Rule("overall", told_by=HITS, shows_ends=True, caption="right answers", columns="index answer options"),

@@ -93,7 +93,7 @@ JUDGED: Mapping[str, Rule] = {
         "Overall/acc",
         judge="always",
         points="score",
-        spread="category",
+        spread={"category": ()},
         replies=r"^\s*(?:0?\.\d+|0|1(?:\.0*)?)\s*$",
         columns="answer category",
     ),

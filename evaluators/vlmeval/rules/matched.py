@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from evaluators.vlmeval.library_types import Row
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.rule import Rule, for_classes
-from evaluators.vlmeval.rules.spatial import HITS
+from evaluators.vlmeval.rules.spatial import HITS, KINDS
 
 __all__ = ["MATCHED"]
 
@@ -48,10 +50,31 @@ def _pairs(row: Row) -> str:
     return index.rpartition("_")[0] if row["category"] in ("gc-mat", "gc-trk", "oc-cpr", "pc-cpr") else index
 
 
+def _right_of_four(groups: Any, _: Any) -> list[bool]:
+    """Return whether each of a group's four answers is right: yes to a question on its own picture, no on the other."""
+    truths = {"q0_i0": 1, "q0_i1": 0, "q1_i0": 0, "q1_i1": 1}
+    return [group[name] == truth for group in groups.values() for name, truth in truths.items()]
+
+
+def _solved_in_steps(rows: Sequence[Row], points: Sequence[float]) -> float:
+    """Return 1 for a problem of which all steps are right and the whole is, a half where the whole is not, or 0."""
+    by_key = dict(zip((str(row["key"]) for row in rows), points, strict=True))
+    steps = [point for key, point in by_key.items() if not key.endswith("multi")]
+    whole = [point for key, point in by_key.items() if key.endswith("multi")]
+    return min(steps, default=0.0) * (1 + min(whole, default=0.0)) / 2
+
+
 def _answer_kinds(row: Row) -> tuple[str, ...]:
     """Return the kind of an answer, of which texts are two."""
     return ("yes or no" if row["answer_type"] == "str" and row["answer"] in ("yes", "no") else str(row["answer_type"]),)
 
+
+OLYMPIADS = tuple(
+    f"OE_{shown}_{subject}"
+    for shown in ("MM", "TO")
+    for subject in ("maths_en_COMP", "maths_zh_CEE", "maths_zh_COMP", "physics_en_COMP", "physics_zh_CEE")
+)
+"""OlympiadBench's kinds of questions, with pictures and without, by whose numbers VLMEvalKit divides."""
 
 MATCHED: Mapping[str, Rule] = {
     "MMVP": Rule("Overall", 100, points="hit", judge="may", group=2, is_whole=True, columns="answer"),
@@ -112,9 +135,11 @@ MATCHED: Mapping[str, Rule] = {
         columns="answer answer_type",
     ),
     # VLMEvalKit divides by the number of each category.
-    "VisuLogic": Rule("Overall/acc", spread="category", columns="answer category"),
-    "PuzzleVQA": Rule("overall/acc", spread="category", columns="answer category"),
-    "VisualPuzzles": Rule("overall/acc", spread="category difficulty", columns="answer category difficulty"),
+    "VisuLogic": Rule("Overall/acc", spread={"category": ()}, columns="answer category"),
+    "PuzzleVQA": Rule("overall/acc", spread={"category": ()}, columns="answer category"),
+    "VisualPuzzles": Rule(
+        "overall/acc", spread={"category": (), "difficulty": ()}, columns="answer category difficulty"
+    ),
     "XLRSBench": Rule("Overall micro", 100, judge="may"),
     "OmniEarthMCQBench": Rule("Overall micro", 100),
     "VisFactor": Rule(
@@ -150,6 +175,7 @@ MATCHED: Mapping[str, Rule] = {
         1,
         "score",
         packages=("timeout_decorator", "sympy", "antlr4"),
+        spread={"source": OLYMPIADS},
         columns="source answer_type final_answer error is_multiple_answer unit",
     ),
     "MMMUProDataset": Rule("Overall", 100, "hit", judge="may", columns="A B answer"),
@@ -182,6 +208,34 @@ MATCHED: Mapping[str, Rule] = {
     **for_classes(
         "MindCubeBench EmbSpatialBench ViewSpatialBench MMSIBench SpatialVizBench OmniSpatialBench ERQABench ERIQBench",
         Rule("overall", told_by=HITS, columns="answer"),
+    ),
+    "SPBench": replace(KINDS, columns="answer question_type candidates"),
+    **for_classes(
+        "StareBench SiteBenchImage",
+        Rule("overall_accuracy", told_by=HITS, caption="right answers", columns="answer"),
+    ),
+    "NaturalBenchDataset": Rule(
+        "G_Acc",
+        100,
+        group=4,
+        is_whole=True,
+        rows=7600,
+        told_by={"dataset.utils.naturalbench.get_scores": _right_of_four},
+        caption="groups of two questions on two pictures of which all four answers are right",
+        columns="answer type",
+    ),
+    "WeMath": Rule(
+        "Score (Strict)",
+        group=lambda row: f"{row['key'].partition('_')[0]} {row['ID']}",
+        is_whole=True,
+        whole=_solved_in_steps,
+        told_by={"dataset.utils.wemath.load_and_process_data": lambda _, rows: [*rows["joker"]]},
+        judge="may",
+        caption="Score (Strict): problems solved with all of their steps, half for the steps alone",
+        columns="answer ID key",
+    ),
+    "M4Bench": Rule(
+        "acc", points="score", caption="right options", columns="query response image1 image1_path image2 image2_path"
     ),
     "GSM8KVDataset": Rule(
         "Overall",
