@@ -161,6 +161,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     # Only after it was built: a row that counts may borrow the image of one that does not.
     if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
+    if benchmark.rule is not None and benchmark.rule.is_answered:
+        data_set.data = data_set.data[data_set.data["answer"].notna()]
     data_set.whole = data_set.data
     with replaced_names({IMAGE_WRITER: lambda *_: None}):
         refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))

@@ -19,6 +19,7 @@ from typing import Any
 
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.vlmeval.library_types import DataSet, Frame
+from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.own_files import OwnFiles
 from evaluators.vlmeval.own_judge import OwnClient, OwnJudge
 from evaluators.vlmeval.question_groups import grouped_ids, mean_of_parts, with_companions
@@ -69,7 +70,7 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             OwnFiles(Path(folder), data_set.dataset_name),
             OwnJudge(judge, rule.replies, rule.replies_to, rule.otherwise, Path(folder)),
         )
-        names = {**files.names(judge), **files.heard(rule.told_by)}
+        names = {**files.names(judge), **files.heard(rule.told_by), **_mended(rule)}
         names |= {"build_judge": own_judge, "OpenAI": lambda **_: OwnClient(own_judge)}
         if rule.is_exact:
             names["round"] = lambda number, *_: number
@@ -89,6 +90,17 @@ def score_by_evaluate(rule: Rule, data_set: DataSet, frame: Frame, judge: JudgeS
             has_total = rule.total and result is not None and len(rows) == len(frame)
             total = total_of(result, rule) if has_total else math.nan
             return _with_any_points(rule, data_set, rows, frame, total, files, judge)
+
+
+def _mended(rule: Rule) -> dict[str, Callable[..., Any]]:
+    """Return functions of VLMEvalKit's, by name, with results such as it can go on with."""
+
+    def with_result(name: str, mend: Callable[[Any], Any]) -> Callable[..., Any]:
+        module, _, attribute = name.rpartition(".")
+        function = getattr(vlmeval_module(module), attribute)
+        return lambda *values, **settings: mend(function(*values, **settings))
+
+    return {name.rpartition(".")[2]: with_result(name, mend) for name, mend in rule.mended.items()}
 
 
 def _evaluated_rows(rule: Rule, data_set: DataSet, rows: Frame) -> tuple[DataSet, Frame]:

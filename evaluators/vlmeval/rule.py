@@ -28,6 +28,7 @@ class Rule:
         points: The column of a table that `evaluate` writes with each question's points; empty: it tells totals alone.
         full: The points of a right answer.
         told_by: Functions of VLMEvalKit's that take a list of rows, by their full names: where no table has the points.
+        mended: Functions of VLMEvalKit's, by full names, and what makes of their results such as it can go on with.
         is_mean: Whether the total is the mean of the points; then it is computed from them, unrounded.
         judge: Whether an LLM judge is asked never, on demand, or always.
         group: The columns of which equal cells make questions that count together, or the number of rows that do, or
@@ -41,6 +42,7 @@ class Rule:
             points all are scored at once, beside copies of the first question that have the values that they lack.
         weight: Of a row, how much it counts; without it all rows count alike.
         leaves_out: Whether VLMEvalKit leaves questions out of its total that it can't read: here they count as 0.
+        is_answered: Whether VLMEvalKit leaves questions without a reference answer out of its total: they aren't asked.
         is_exact: Whether `round` is left out, where its totals and so the points of a question have few decimals.
         caption: In words, what a score counts, where the total's name does not say it.
         unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
@@ -68,6 +70,7 @@ class Rule:
     points: str = ""
     full: float = 1.0
     told_by: Mapping[str, PointsOf] = field(default_factory=dict)
+    mended: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     is_mean: bool = True
     judge: Judging = "never"
     group: tuple[str, ...] | int | str | Callable[[Row], str] = ()
@@ -78,6 +81,7 @@ class Rule:
     spread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weight: Callable[[Row], float] | None = None
     leaves_out: bool = False
+    is_answered: bool = False
     is_exact: bool = False
     caption: str = ""
     unread: tuple[str, str] = ("log", "Fail to Judge")

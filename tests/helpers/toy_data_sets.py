@@ -150,6 +150,12 @@ def tenfold(index):
     return repr([f"word {index}"] * 9 + ["other"])
 
 
+def letters_of(prompt):
+    """What a judge says of LogicVista: the letters that an answer is, or Z."""
+    answer = prompt.rpartition("Answer: <start>\n")[2].partition("\n<end>")[0]
+    return answer if answer.isupper() and answer.isalpha() else "Z"
+
+
 TOYS: dict[str, Toy] = {
     "RealWorldQA": Toy(choice_rows, overall),
     "ScienceQA_TEST": Toy(lambda: choice_rows(split=lambda i: "test", hint=lambda i: None), overall),
@@ -378,6 +384,7 @@ JUDGED: dict[str, Toy] = {
         lambda: answers_rows(lambda i: ["A", "B, D", "C"][i % 3], skill=lambda i: SKILLS[i % 5]),
         row("Overall", "acc"),
         right=lambda row: row["answer"].replace(", ", ""),
+        grade=letters_of,
     ),
     "PathVQA_VAL": Toy(lambda: answers_rows(lambda i: f"cell {i}"), overall),
     "CharXiv_reasoning_val": Toy(

@@ -78,7 +78,7 @@ JUDGED: Mapping[str, Rule] = {
         columns="answer category choices",
     ),
     "LENS": Rule("Overall/acc", 1, judge="always"),
-    "LogicVista": Rule("Overall/acc", 1, "hit", judge="always", columns="answer skill"),
+    "LogicVista": Rule("Overall/acc", 1, "hit", judge="always", replies=r"\A[A-Z]+\Z", columns="answer skill"),
     # Its judge rates the reasoning, too: at a reply without a rating VLMEvalKit stops, after some more tries.
     "OCR_Reasoning": Rule(
         "Overall/acc",
@@ -138,10 +138,19 @@ JUDGED: Mapping[str, Rule] = {
         "",
         points="score",
         judge="always",
+        replies=r"^\s*[01]\s*$",
+        replies_to=r"Judgement:\s*$",
         caption="right answers, of all versions of the problems",
         columns="answer question_for_eval metadata problem_version",
     ),
-    "MMReason": Rule("Overall/accuracy", points="score", judge="always", columns="answer discipline"),
+    "MMReason": Rule(
+        "Overall/accuracy",
+        points="score",
+        judge="always",
+        replies=r"^\s*(?:Yes|No)\s*$",
+        replies_to="YOUR TASK",
+        columns="answer discipline",
+    ),
     # VLMEvalKit asks again without end for a judgement that is neither 0 nor 1.
     "SeePhys": Rule(
         "Overall/Accuracy (%)",
@@ -152,12 +161,19 @@ JUDGED: Mapping[str, Rule] = {
         replies_to=r"Judgement:\s*$",
         otherwise="0",
         columns="answer language",
+        variables=(
+            ("USE_CAPTION", ("0", "1")),
+            ("USE_SEARCH", ("0", "1")),
+            ("USE_COT_PROMPT", ("1", "0")),
+            ("USE_IMAGE", ("1", "0")),
+        ),
     ),
     # Its worst case looks up the first variant of each problem.
     "Dynamath": Rule(
         "Average/Overall",
         100,
         "correct",
+        mended={"dataset.dynamath.parse_answer": lambda found: (found[0], str(found[1])) if found[0] else found},
         judge="always",
         group=lambda row: str(row["qid"]),
         columns="answer answer_type subject knowledge_level qid varid",
@@ -169,7 +185,9 @@ JUDGED: Mapping[str, Rule] = {
     "AyaVisionBench": Rule(
         "Overall", 100, "hit", judge="always", replies=r"\[\[(?:CORRECT|WRONG)\]\]", columns="answer"
     ),
-    "Asclepius": Rule("Overall", 1, "eval_score", judge="always", replies=r"\b[01]\b", columns="answer"),
+    "Asclepius": Rule(
+        "Overall", 1, "eval_score", judge="always", is_answered=True, replies=r"\b[01]\b", columns="answer"
+    ),
     "ChartMuseum": Rule(
         "Overall",
         1,

@@ -616,6 +616,60 @@ def test_what_the_environment_chooses_to_ask_stands_in_the_key(settings, tmp_pat
         VLMEval(settings).identity(benchmark)
 
 
+def test_each_variable_of_the_environment_that_changes_a_prompt_is_in_the_rule_of_its_class():
+    read = {}
+    for owner in classes_in("IMAGE_DATASET"):
+        if owner.name not in REFUSED and not missing_packages(owner.module):
+            functions = [getattr(owner.load(), name) for name in ("__init__", "build_prompt")]
+            source = "".join(inspect.getsource(function) for function in functions)
+            read[owner.name] = {*re.findall(r"""environ(?:\.get\(|\[)['"](\w+)""", source)}
+    known = {name: {variable for variable, _ in RULES[name].variables} for name in read if name in RULES}
+    assert {name: variables for name, variables in read.items() if variables} == {
+        name: variables for name, variables in known.items() if variables
+    }
+
+
+@pytest.mark.parametrize(("name", "value"), [("USE_CAPTION", "1"), ("USE_COT_PROMPT", "0"), ("USE_IMAGE", "0")])
+def test_what_the_environment_chooses_to_show_of_seephys_stands_in_the_key(
+    name, value, settings, tmp_path, monkeypatch
+):
+    put(tmp_path, "SeePhys")
+    benchmark = Benchmark("s", "vlmeval", "SeePhys")
+    with JudgeServer(plays("SeePhys")) as server:
+        default = VLMEval(judged_settings(settings, server)).identity(benchmark)
+        monkeypatch.setenv(name, value)
+        other = VLMEval(judged_settings(settings, server)).identity(benchmark)
+    assert {fact for fact in default if default[fact] != other[fact]} == {name}
+
+
+def test_questions_without_a_reference_answer_are_not_asked_where_vlmeval_leaves_them_out(
+    settings, tmp_path, monkeypatch
+):
+    name, rows = "Asclepius", ALL["Asclepius"].rows()
+    rows = [{**row, "answer": None if row["index"] % 4 == 0 else row["answer"]} for row in rows]
+    write_tsv(tmp_path / "LMUData" / f"{name}.tsv", rows)
+    answers = {str(row["index"]): str(row["answer"]) if row["index"] % 3 else "wrong" for row in rows}
+    with JudgeServer(plays(name)) as server:
+        harness, benchmark = VLMEval(judged_settings(settings, server)), Benchmark(name, "vlmeval", name)
+        score = harness.evaluate(scripted(tmp_path, answers), benchmark)
+        assert score.n == harness.count(benchmark) == sum(row["answer"] is not None for row in rows)
+    assert score.value == pytest.approx(
+        JUDGED[name].total(theirs(name, rows, answers, tmp_path / "o", monkeypatch)), abs=0.01
+    )
+
+
+def test_a_number_is_a_text_where_dynamath_expects_one_and_vlmeval_stops(settings, tmp_path):
+    name = "DynaMath"
+    rows = [{**row, "answer": "5 apples", "answer_type": "text"} for row in put(tmp_path, name)]
+    write_tsv(tmp_path / "LMUData" / f"{name}.tsv", rows)
+    answers = {str(row["index"]): json.dumps({"short answer": [5, 6.5, True][row["index"] % 3]}) for row in rows}
+    with JudgeServer(plays(name)) as server:
+        score = VLMEval(judged_settings(settings, server)).evaluate(
+            scripted(tmp_path, answers), Benchmark(name, "vlmeval", name)
+        )
+    assert score.value == pytest.approx(100 / 3)
+
+
 def test_a_table_that_vlmeval_would_remove_as_damaged_stays_where_it_is(settings, tmp_path):
     rows, file = put(tmp_path, "RefCOCO"), tmp_path / "LMUData" / "RefCOCO.tsv"
     before = file.read_bytes()
@@ -764,6 +818,9 @@ def test_variants_of_a_problem_are_scored_without_the_first_which_vlmeval_looks_
             "MMOral_OPG_OPEN",
             "SeePhys",
             "OCR_Reasoning",
+            "LogicVista",
+            "MathVerse_MINI",
+            "MMReason_testmini",
         ),
     ],
 )
