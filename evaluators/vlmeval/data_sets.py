@@ -161,12 +161,17 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     # Only after it was built: a row that counts may borrow the image of one that does not.
     if benchmark.split_value is not None:
         data_set.data = data_set.data[data_set.data["split"] == benchmark.split_value]
-    if benchmark.rule is not None and benchmark.rule.is_answered:
-        data_set.data = data_set.data[data_set.data["answer"].notna()]
+    data_set.data = _asked(benchmark, data_set.data)
     data_set.whole = data_set.data
     with replaced_names({IMAGE_WRITER: lambda *_: None}):
         refuse_faults(benchmark, path, row_faults(benchmark, data_set, base))
     return data_set
+
+
+def _asked(benchmark: VLMEvalBenchmark, frame: Frame) -> Frame:
+    """Return the rows that count."""
+    is_asked = benchmark.rule.is_asked if benchmark.rule else None
+    return frame if is_asked is None else frame[[is_asked(row) for row in frame.to_dict("records")]]
 
 
 def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, base: type[DataSet]) -> DataSet:
@@ -177,6 +182,7 @@ def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, bas
     refuse_faults(
         benchmark, path, column_faults(benchmark, frame) or folder.faults(frame, getattr(base, "_vid_str", str))
     )
+    frame = _asked(benchmark, frame)
     if "video" not in frame:  # two classes ask for a column that their own tables lack
         frame["video"] = frame[films_column(frame)]
     rows = [str(index) for index in frame.get("index", range(len(frame)))]

@@ -30,12 +30,14 @@ KINDS = {
     "VideoTT": CHOICE,
     "Video_Holmes": CHOICE,
     "VsiBench": OPEN,
+    "VsiSuperCount": OPEN,
     "VsiSuperRecall": CHOICE,
     "WorldSense": CHOICE,
 }
 """What the questions of a class are; all classes of films that are judged."""
 SPATIAL = (16, 32, 64, 128)
 RECALLED = tuple(f"VsiSuperRecall_{minutes}mins" for minutes in (10, 30, 60, 120, 240))
+COUNTED = tuple(f"VsiSuperCount_{minutes}mins" for minutes in (10, 30, 60, 120))
 UNWRITTEN: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     **{
         name: ((name,), (8, 64))
@@ -46,6 +48,7 @@ UNWRITTEN: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     },
     "VsiBench": (("VSI-Bench", "VSI-Bench-Debiased"), SPATIAL),
     "VsiSuperRecall": (RECALLED, SPATIAL),
+    "VsiSuperCount": (COUNTED, SPATIAL),
     "DSRBench": (("DSRBench",), (30, 32, 64)),
 }
 """By class, data sets and numbers of frames whose names VLMEvalKit has not, or makes up by code."""

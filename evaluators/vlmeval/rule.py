@@ -42,7 +42,7 @@ class Rule:
             points all are scored at once, beside copies of the first question that have the values that they lack.
         weight: Of a row, how much it counts; without it all rows count alike.
         leaves_out: Whether VLMEvalKit leaves questions out of its total that it can't read: here they count as 0.
-        is_answered: Whether VLMEvalKit leaves questions without a reference answer out of its total: they aren't asked.
+        is_asked: Of a row, whether it counts in VLMEvalKit's total: others are not asked. Without it all are.
         is_exact: Whether `round` is left out, where its totals and so the points of a question have few decimals.
         caption: In words, what a score counts, where the total's name does not say it.
         unread: A column of a table that `evaluate` writes, and how its cell begins where a judge's reply can't be read.
@@ -81,7 +81,7 @@ class Rule:
     spread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weight: Callable[[Row], float] | None = None
     leaves_out: bool = False
-    is_answered: bool = False
+    is_asked: Callable[[Row], bool] | None = None
     is_exact: bool = False
     caption: str = ""
     unread: tuple[str, str] = ("log", "Fail to Judge")

@@ -122,6 +122,14 @@ TOY_FILMS: dict[str, ToyFilms] = {
             ("SiteBenchVideo", "overall_accuracy"),
         )
     },
+    "VsiSuperCount_10mins": ToyFilms(
+        lambda: film_rows(
+            video=lambda i: f"film{i % 3}.mp4",
+            question_type=lambda i: ["10mins", "10mins_loop"][i % 5 == 0],
+            answer=lambda i: str(1 + i / 4),
+        ),
+        lambda result: result["overall"],
+    ),
     "MLVU_MCQ": ToyFilms(
         lambda: film_rows(
             answer=lambda i: options(i)[i % 4],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from evaluators.vlmeval.rule import Rule, for_classes
-from evaluators.vlmeval.rules.spatial import HITS, KINDS
+from evaluators.vlmeval.rules.spatial import HITS, KINDS, NUMBERS
 
 __all__ = ["FILMS"]
 
@@ -16,6 +16,15 @@ FILMS: Mapping[str, Rule] = {
     **for_classes(
         "VsiSuperRecall DSRBench",
         Rule("overall", told_by=HITS, shows_ends=True, caption="right answers", columns="index answer options"),
+    ),
+    "VsiSuperCount": Rule(
+        "overall",
+        parts=lambda row: (str(row["question_type"]),),
+        told_by=NUMBERS,
+        shows_ends=True,
+        is_asked=lambda row: "_streaming" not in str(row["question_type"]),  # others are asked while a film runs
+        caption="mean of the kinds of questions: mean relative accuracy of numbers",
+        columns="index answer question_type",
     ),
     "SiteBenchVideo": Rule(
         "overall_accuracy",

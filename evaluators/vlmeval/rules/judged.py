@@ -17,6 +17,11 @@ def _physics_points(row: Row) -> float:
     return float(sum(library._safe_parse_points_field(None, row["points"])))
 
 
+def _has_answer(row: Row) -> bool:
+    """Whether a question has a reference answer: a missing cell is no text, and does not equal itself."""
+    return bool(row["answer"] == row["answer"])
+
+
 JUDGED: Mapping[str, Rule] = {
     "SimpleVQA": Rule(
         "is_correct/1",
@@ -186,7 +191,7 @@ JUDGED: Mapping[str, Rule] = {
         "Overall", 100, "hit", judge="always", replies=r"\[\[(?:CORRECT|WRONG)\]\]", columns="answer"
     ),
     "Asclepius": Rule(
-        "Overall", 1, "eval_score", judge="always", is_answered=True, replies=r"\b[01]\b", columns="answer"
+        "Overall", 1, "eval_score", judge="always", is_asked=_has_answer, replies=r"\b[01]\b", columns="answer"
     ),
     "ChartMuseum": Rule(
         "Overall",

@@ -255,7 +255,7 @@ def test_the_frames_are_those_that_vlmeval_shows(settings, tmp_path):
     assert seen == {tuple(int(i * (total / 9)) for i in range(1, 9)) for total in (20, 21, 22)}
 
 
-@pytest.mark.parametrize("name", ["VSI-Bench_16frame", "VsiSuperRecall_10mins_16frame", "DSRBench_30frame"])
+@pytest.mark.parametrize("name", ["VSI-Bench_16frame", "VsiSuperCount_10mins_16frame", "DSRBench_30frame"])
 def test_some_classes_show_a_film_from_its_first_frame_to_its_last(name, settings, tmp_path):
     data_set, count = known_benchmark(of(name)).data_set, known_benchmark(of(name)).frames
     rows = put_films(tmp_path, data_set)
@@ -263,6 +263,16 @@ def test_some_classes_show_a_film_from_its_first_frame_to_its_last(name, setting
     seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
     # By VLMEvalKit's rule: numpy.linspace(0, F - 1, N, dtype=int).
     assert seen == {tuple(int(i * (total - 1) / (count - 1)) for i in range(count)) for total in (20, 21, 22)}
+
+
+def test_what_is_asked_while_a_film_runs_is_not_asked_here_as_in_vlmeval(settings, tmp_path):
+    name = "VsiSuperCount_10mins"
+    rows = put_films(tmp_path, name)
+    rows = [{**row, "question_type": row["question_type"] + "_streaming" * (i % 3 == 0)} for i, row in enumerate(rows)]
+    write_tsv(tmp_path / "LMUData" / name / f"{name}.tsv", rows)
+    harness, asked = VLMEval(settings), {str(row["index"]): row["answer"] for i, row in enumerate(rows) if i % 3}
+    score = harness.evaluate(scripted(tmp_path, asked), of(name))
+    assert (score.value, {*score.questions}, harness.count(of(name))) == (100, {*asked}, len(asked))
 
 
 def test_levels_that_count_as_one_kind_do_so_where_one_of_them_is_not_asked(settings, tmp_path):
