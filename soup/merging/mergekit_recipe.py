@@ -18,6 +18,7 @@ from soup.support.text import bullet_list, did_you_mean, is_possible_path
 __all__ = ["from_mergekit", "is_mergekit"]
 
 _TOP = {"merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "name"}
+_PART = {"model", "parameters"}
 _IGNORED = {"int8_mask"}  # how mergekit computes
 
 
@@ -45,7 +46,7 @@ def from_mergekit(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
         faults.append("models: expected a list of models (slices are mergekit's alone)")
         models = []
     common = fields.get("parameters") or {}
-    weight = common.get("weight", 1.0) if isinstance(common, dict) else 1.0
+    weight = common.get("weight") if isinstance(common, dict) else None
     parts = [_part(entry, number, weight, path.parent, faults) for number, entry in enumerate(models)]
     if faults or not isinstance(common, dict):
         raise _refusal(path, faults or ["parameters: expected a mapping"])
@@ -61,7 +62,11 @@ def from_mergekit(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if faults:
         raise _refusal(path, faults)
     ingredients = [
-        {"name": f"m{number}-{Path(part['model']).name}", "path": part["model"], "weight": part["weight"]}
+        {
+            "name": f"m{number}-{Path(part['model']).name}",
+            "path": part["model"],
+            "weight": 1.0 if part["weight"] is None else part["weight"],
+        }
         for number, part in enumerate(settings.parts)
     ]
     recipe: dict[str, Any] = {"method": method, "params": params, "ingredients": ingredients}
@@ -77,11 +82,20 @@ class _Settings:
     def __init__(self, left: dict[str, Any], parts: list[dict[str, Any]], base: str | None, faults: list[str]) -> None:
         self.left, self.parts, self.base, self.faults = left, parts, base, faults
 
-    def take(self, name: str, default: Any) -> Any:
-        """Return a parameter that all models share, their own or the common; a gradient (a list) has no place."""
+    def take(self, name: str, default: Any, *, of_models: bool = False) -> Any:
+        """Return a parameter that all models share; a gradient (a list) has no place.
+
+        Args:
+            name: The parameter's name.
+            default: Its value where nobody gives one.
+            of_models: Whether mergekit reads it of each model, too, and not only of the whole.
+        """
         common = self.left.pop(name, default)
         values = [part.pop(name, common) for part in self.parts] or [common]
         value = values[0]
+        if not of_models and any(other != common for other in values):
+            self.faults.append(f"{name}: mergekit ignores a model's own: say it in the parameters of the whole")
+            return default
         if isinstance(value, list | dict) or any(other != value for other in values):
             shown = f"{values!s:.200}"
             self.faults.append(f"{name}: expected one number for all models and layers, found {shown}")
@@ -91,6 +105,19 @@ class _Settings:
             self.faults.append(f"{name}: expected {kind}, found {value!r:.80}")
             return default
         return value
+
+    def weigh(self) -> None:
+        """Ask for the weight of each model, which mergekit gives no default."""
+        self.faults += [
+            f"{part['model']}: weight: missing, and mergekit has no default"
+            for part in self.parts
+            if part["weight"] is None
+        ]
+
+    def with_base(self) -> None:
+        """Put the base among the models, as mergekit does: a method without deltas merges it like the others."""
+        if self.base is not None and all(part["model"] != self.base for part in self.parts):
+            self.parts = [*self.parts, {"model": self.base, "weight": self.left.get("weight")}]
 
     def without_base(self) -> None:
         """Leave the base out of the models: mergekit lists it among them, and merges it with a delta of 0."""
@@ -119,16 +146,19 @@ def _part(entry: Any, number: int, common_weight: object, folder: Path, faults: 
     if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
         faults.append(f"models.{number}: expected a mapping with `model`, a path or a Hub id")
         return {"model": "", "weight": 1.0}
-    parameters = entry.get("parameters") or {}
-    weight = parameters.get("weight", common_weight) if isinstance(parameters, dict) else None
-    if isinstance(weight, bool) or not _is_number(weight):
-        faults.append(f"models.{number}.parameters.weight: expected a number, found {weight!r}")
-        weight = 1.0
-    rest = {key: value for key, value in parameters.items() if key != "weight"} if isinstance(parameters, dict) else {}
+    faults += [f"models.{number}.{key}: has no place beside model and parameters" for key in entry if key not in _PART]
+    parameters = {} if entry.get("parameters") is None else entry["parameters"]
+    if not isinstance(parameters, dict):
+        faults.append(f"models.{number}.parameters: expected a mapping, found {parameters!r:.80}")
+        parameters = {}
+    weight = parameters.get("weight", common_weight)
+    if weight is not None and (isinstance(weight, bool) or not _is_number(weight)):
+        faults.append(f"models.{number}.parameters.weight: expected a number, found {weight!r:.200}")
+    rest = {key: value for key, value in parameters.items() if key != "weight"}
     model, below = _adapted(entry["model"], folder)
     if below is not None and (not model or not below or "+" in model):
         faults.append(f"models.{number}.model: expected a model, or BASE+ADAPTER, found {entry['model']!r:.80}")
-    return {**rest, "model": model, "on": below, "weight": float(weight)}
+    return {**rest, "model": model, "on": below, "weight": float(weight) if _is_number(weight) else None}
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -136,6 +166,10 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _linear(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    settings.with_base()
+    settings.weigh()
+    if settings.faults:
+        return "linear", {}
     total = math.fsum(part["weight"] for part in settings.parts)
     if not settings.take("normalize", True) and not math.isclose(total, 1):
         settings.faults.append(f"normalize: false: the weights sum to {total:g}, and linear divides by that sum")
@@ -144,13 +178,15 @@ def _linear(settings: _Settings) -> tuple[str, dict[str, Any]]:
 
 def _task_arithmetic(settings: _Settings) -> tuple[str, dict[str, Any]]:
     settings.without_base()
+    settings.weigh()
     return "task-arithmetic", {"normalize": settings.take("normalize", False), "scale": settings.take("lambda", 1.0)}
 
 
 def _ties(settings: _Settings) -> tuple[str, dict[str, Any]]:
     settings.without_base()
+    settings.weigh()
     merge = "mean" if settings.take("normalize", True) else "sum"
-    density, scale = settings.take("density", 1.0), settings.take("lambda", 1.0)
+    density, scale = settings.take("density", 1.0, of_models=True), settings.take("lambda", 1.0)
     if settings.take("rescale", False):
         settings.faults.append("rescale: true: has no place in ties")
     return "ties", {"scope": "tensor", "merge": merge, "density": density, "scale": scale}
@@ -159,7 +195,8 @@ def _ties(settings: _Settings) -> tuple[str, dict[str, Any]]:
 def _dare(elect: bool) -> Callable[[_Settings], tuple[str, dict[str, Any]]]:
     def dare(settings: _Settings) -> tuple[str, dict[str, Any]]:
         settings.without_base()
-        density, scale = settings.take("density", 1.0), settings.take("lambda", 1.0)
+        settings.weigh()
+        density, scale = settings.take("density", 1.0, of_models=True), settings.take("lambda", 1.0)
         switches = {"normalize": settings.take("normalize", False), "rescale": settings.take("rescale", True)}
         return "dare", {"p": round(1 - density, 12), "scale": scale, "elect": elect, **switches}
 
@@ -180,6 +217,7 @@ def _nuslerp(settings: _Settings) -> tuple[str, dict[str, Any]]:
         settings.faults.append("base_model: nuslerp of deltas weighs them by their lengths, karcher does not")
     if len(settings.parts) != 2:
         settings.faults.append("nuslerp: expected two models")
+    settings.weigh()
     flat = settings.take("nuslerp_flatten", True)
     if settings.take("nuslerp_row_wise", False) and not flat:
         settings.faults.append("nuslerp_row_wise: true: directions of columns have no place in karcher")
@@ -187,6 +225,7 @@ def _nuslerp(settings: _Settings) -> tuple[str, dict[str, Any]]:
 
 
 def _karcher(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    settings.with_base()
     for name in ("max_iter", "tol"):  # when mergekit stops: ours goes on until nothing changes
         settings.take(name, 1)
     return "karcher", {}

@@ -132,6 +132,24 @@ def test_a_weight_of_all_is_that_of_models_without_their_own(folder):
     assert [share.weight for share in recipe.ingredients] == [0.9, 0.3]
 
 
+UNLISTED = {
+    "linear": {"models": [{"model": "ckpts/m1", "parameters": {"weight": 3}}], "parameters": {"weight": 2}},
+    "karcher": {"models": [{"model": "ckpts/m1"}]},
+}
+
+
+@pytest.mark.parametrize(("method", "weights"), [("linear", [3, 2]), ("karcher", [1, 1])])
+def test_a_base_that_is_not_listed_is_merged_too_where_no_deltas_are(folder, method, weights):
+    fields = {"merge_method": method, "base_model": "ckpts/m0", **UNLISTED[method]}
+    recipe = soup.Recipe.read(write(folder, **fields))
+    assert [(Path(share.path).name, share.weight) for share in recipe.ingredients] == [
+        ("m1", weights[0]),
+        ("m0", weights[1]),
+    ]
+    listed = {**fields, "models": [*fields["models"], {"model": "ckpts/m0"}]}
+    assert soup.Recipe.read(write(folder, **listed)) == recipe
+
+
 @pytest.fixture(scope="module")
 def adapters(folder):
     """The pool with two adapters, of a base that their configs don't name."""
@@ -145,6 +163,7 @@ def adapters(folder):
 @pytest.mark.parametrize(("method", "share"), [("linear", 0.5), ("task_arithmetic", 1)])
 def test_a_base_and_its_adapter_are_an_ingredient_on_that_base(adapters, method, share):
     fields = {"merge_method": method, "models": [{"model": "small+lora0"}, {"model": "./small+lora1"}]}
+    fields["parameters"] = {"weight": 1}
     soup.merge(
         write(adapters, **fields, **({} if method == "linear" else {"base_model": "small"})), adapters / f"by {method}"
     )
@@ -163,7 +182,7 @@ def test_a_model_and_an_adapter_on_it_are_two_ingredients(adapters):
 
 def test_a_path_with_a_plus_that_is_there_is_a_path(adapters):
     shutil.copytree(adapters / "small", adapters / "a+b")
-    fields = {"merge_method": "linear", "models": [{"model": "a+b"}, {"model": "small"}]}
+    fields = {"merge_method": "karcher", "models": [{"model": "a+b"}, {"model": "small"}]}
     recipe = soup.Recipe.read(write(adapters, **fields))
     assert ([share.path for share in recipe.ingredients], recipe.base) == (
         [str(adapters / "a+b"), str(adapters / "small")],
@@ -246,6 +265,26 @@ WRONG = {
     "a switch that is a number": (
         {"merge_method": "linear", "models": models(1), "parameters": {"normalize": 1}},
         ["normalize: expected true or false, found 1"],
+    ),
+    "weights that mergekit asks for": (
+        {"merge_method": "dare_ties", "base_model": "base", "models": [*models(1), {"model": "b"}, {"model": "base"}]},
+        ["b: weight: missing, and mergekit has no default"],
+    ),
+    "the weight of a base that is not listed": (
+        {"merge_method": "linear", "base_model": "base", "models": models(1)},
+        ["base: weight: missing, and mergekit has no default"],
+    ),
+    "what mergekit reads of the whole alone": (
+        {"merge_method": "task_arithmetic", "base_model": "base", "models": models(1, **{"lambda": 0.5})},
+        ["lambda: mergekit ignores a model's own"],
+    ),
+    "a weight beside the parameters": (
+        {"merge_method": "karcher", "models": [{"model": "a", "weight": 0.9}]},
+        ["models.0.weight: has no place beside model and parameters"],
+    ),
+    "parameters of a model that are none": (
+        {"merge_method": "karcher", "models": [{"model": "a", "parameters": [1]}]},
+        ["models.0.parameters: expected a mapping, found [1]"],
     ),
     "a base that is none": ({"merge_method": "ties", "base_model": {}, "models": models(1)}, ["base_model: expected"]),
     "models that are none": ({"merge_method": "linear", "models": ["a"]}, ["models.0: expected a mapping"]),
