@@ -18,7 +18,7 @@ from soup.checkpoints.reader import Checkpoint
 from soup.checkpoints.tensor_names import plain_name
 from soup.checkpoints.tied import EMBEDDINGS, OUTPUT, embeddings_of, is_tied, output_of
 from soup.errors import CheckpointError
-from soup.hf.key_mapping import names_on_disk
+from soup.hf.key_mapping import layers_of_inputs_first, names_on_disk
 from soup.support.options import option_name
 from soup.support.text import bullet_list
 
@@ -175,9 +175,11 @@ class _Matching:
         if parameter is None or len(parameter.shape) == 2:
             for leaf, delta in self._deltas(module, parts, parameter.name if parameter else module):
                 weight = parameter.name if parameter and leaf == "weight" else f"{module}.{leaf}"
-                match = self._match(weight, next(iter(parts.values())) if leaf == "weight" else delta.left.name)
+                match = self._match(weight, next(iter(parts.values())), quietly=leaf == "bias")
                 if match is not None:
                     yield match, delta
+                elif leaf == "bias":
+                    self.wrong.append(f"{delta.left.name}: the base has no such bias, and PEFT can't merge it either")
             return
         factors = StackFactors(self.adapter, parts.get("A", ""), parts.get("B", ""), parameter)
         if not factors.a or not factors.b:
@@ -211,6 +213,12 @@ class _Matching:
                     f"{'not ' * (part in parts)}true in {ADAPTER_CONFIG}: PEFT would merge another model"
                 )
                 return
+        if self._has_three_in_one and self._match(f"{module}.in_proj_weight", a, quietly=True):
+            self.wrong.append(
+                f"{module}: an nn.MultiheadAttention, to whose out_proj PEFT adds its product twice: make it a whole "
+                f"model by PEFT: PeftModel.from_pretrained(base, '{self.adapter.path}').merge_and_unload()"
+            )
+            return
         shapes = {key: self.adapter.tensors[key].shape for key in (a, b)}
         rank = shapes[a][0] if shapes[a] else 0
         if len(shapes[b]) > 2 and 0 < shapes[b][1] < rank and rank % shapes[b][1] == 0:
@@ -232,6 +240,10 @@ class _Matching:
         if bias := parts.get("B.bias"):
             yield "bias", Delta(self._factor(bias, (outer, 1)), None, scale)
 
+    @cached_property
+    def _has_three_in_one(self) -> bool:
+        return any(name.endswith(".in_proj_weight") for name in self.base.tensors)
+
     def _factor(self, key: str, shape: tuple[int, int], transposed: bool = False) -> Factor:
         return Factor(self.adapter, key, shape, transposed)
 
@@ -240,12 +252,45 @@ class _Matching:
         return self._factor(key, (self.adapter.tensors[key].elements, 1)) if key else None
 
     def _is_transposed(self, module: str, shape: tuple[int, int], parts: Mapping[str, str]) -> bool:
-        """Whether a linear layer's weight is [in, out]: by the shape where it tells, else by the config."""
+        """Whether a linear layer's weight is [in, out]: by the shape where it tells, else by the layer's class.
+
+        The config can't tell: PEFT sets its `fan_in_fan_out` anew for each layer, and saves that of the last one.
+        """
         name = self._match(f"{module}.weight", next(iter(parts.values())), quietly=True)
         base_shape = self.base.tensors[name].shape if name is not None else ()
-        if len(base_shape) != 2 or shape[0] == shape[1]:
-            return len(base_shape) == 2 and self.adapter.is_transposed
-        return base_shape == shape[::-1]
+        if name is None or len(base_shape) != 2 or shape[0] != shape[1]:
+            return base_shape == shape[::-1] != shape
+        if not self.adapter.is_transposed and True not in self._inputs_first.values():
+            return False
+        if self._layers_of_inputs_first is not None:
+            return plain_name(module) in self._layers_of_inputs_first
+        return self._is_transposed_around(name)
+
+    @cached_property
+    def _layers_of_inputs_first(self) -> frozenset[str] | None:
+        names = layers_of_inputs_first(self.base.path)
+        return None if names is None else frozenset(map(plain_name, names))
+
+    @cached_property
+    def _inputs_first(self) -> dict[str, bool]:
+        """Whether a layer of the base is [in, out], by its name, where the length of its bias tells."""
+        biases = {name.removesuffix("bias"): spec.shape for name, spec in self.base.tensors.items()}
+        return {
+            layer: biases[layer] == spec.shape[1:]
+            for name, spec in self.base.tensors.items()
+            if len(spec.shape) == 2 and spec.shape[0] != spec.shape[1]
+            if biases.get(layer := name.removesuffix("weight")) in (spec.shape[:1], spec.shape[1:])
+        }
+
+    def _is_transposed_around(self, name: str) -> bool:
+        """Whether the nearest layers to a tensor are [in, out], if they are all alike; else what the config says."""
+        words = name.split(".")
+        while words:
+            words.pop()
+            prefix = "".join(f"{word}." for word in words)
+            if near := {first for layer, first in self._inputs_first.items() if layer.startswith(prefix)}:
+                return near.pop() if len(near) == 1 else self.adapter.is_transposed
+        return self.adapter.is_transposed
 
     def _fits(self, name: str, delta: Delta) -> bool:
         """Whether a delta has the shape of a tensor; tells if not."""

@@ -22,6 +22,7 @@ __all__ = [
     "Conversion",
     "LoadingPlan",
     "bare_module",
+    "layers_of_inputs_first",
     "names_on_disk",
     "names_on_hub",
     "output_name",
@@ -123,6 +124,21 @@ def bare_module(path: Path) -> Any | None:
             return getattr(transformers, (config.architectures or [""])[0])._from_config(config)
     except Exception:  # whatever a config of anybody's makes a class raise
         return None
+
+
+def layers_of_inputs_first(path: Path) -> tuple[str, ...] | None:
+    """List the linear layers whose weights are [in, out], by their names in memory: they are transformers' `Conv1D`.
+
+    Args:
+        path: A checkpoint's directory.
+
+    Returns:
+        None where there is no bare module.
+    """
+    module = bare_module(path)
+    if module is None:
+        return None
+    return tuple(name for name, layer in module.named_modules() if type(layer).__name__ == "Conv1D")
 
 
 def names_on_disk(path: Path, on_disk: Iterable[str]) -> dict[str, str]:

@@ -132,7 +132,7 @@ def test_all_keys_that_the_base_has_no_place_for_are_listed(tmp_path):
 def test_a_bias_of_factors_that_the_base_has_no_place_for_is_the_key_that_is_named(tmp_path):
     factors = {**linear_factors(UP), "model.layers.0.up.lora_B.bias": torch.zeros(6)}
     message = refusal(tmp_path, factors, lora_bias=True)
-    assert "model.layers.0.up.lora_B.bias: the base has no such tensor" in message
+    assert "model.layers.0.up.lora_B.bias: the base has no such bias, and PEFT can't merge it either" in message
     assert "lora_A" not in message
 
 

@@ -7,12 +7,14 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GPT2Config, GPT2LMHeadModel
 
 import soup
 from finetune.points import PointsForConditionalGeneration
+from soup.errors import CheckpointError
 from soup.hf.key_mapping import plan_loading
 from soup.merging.options import WriteOptions
+from soup.testing import tiny_checkpoint
 from tests.helpers.merge_oracle import mean_of, read_back, recipe_of, same_bits
 from tests.helpers.tiny_architectures import fine_tunes
 from tests.helpers.tiny_points import points_model
@@ -178,6 +180,7 @@ POINTS = {
         "gpt2",
         {"target_modules": r".*\.(c_attn|c_proj)", "fan_in_fan_out": True, "use_dora": True},
     ),
+    "squares as [in, out] and as [out, in]": ("gpt2", {"target_modules": r".*(\.c_proj|\.q_proj|projector\.2)"}),
 }
 
 
@@ -190,6 +193,44 @@ def test_adapters_of_points_are_what_peft_merges(tmp_path, kind):
     expected = adapt(base, tmp_path / "pool" / "adapter", LoraConfig(r=4, lora_alpha=6, **config), load=load)
     soup.merge(recipe_of(tmp_path / "pool", base=base), tmp_path / "out")
     assert_same(read_back(tmp_path / "out"), expected)
+
+
+def test_a_square_layer_is_turned_by_its_class_where_the_config_speaks_of_another(tmp_path):
+    settings = {"n_embd": 12, "n_layer": 1, "n_head": 2, "vocab_size": 9, "n_positions": 8}
+    GPT2LMHeadModel(GPT2Config(**settings, tie_word_embeddings=False)).save_pretrained(tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=["c_proj", "lm_head"])  # the last layer is no Conv1D
+    expected = adapt(
+        tmp_path / "base", tmp_path / "pool" / "adapter", config, load=AutoModelForCausalLM.from_pretrained
+    )
+    assert json.loads((tmp_path / "pool/adapter/adapter_config.json").read_text())["fan_in_fan_out"] is False
+    soup.merge(recipe_of(tmp_path / "pool", base=tmp_path / "base"), tmp_path / "out")
+    assert_same(read_back(tmp_path / "out"), expected)
+
+
+class Attention(torch.nn.Module):
+    """A layer that PEFT wraps although its weights are three in one, and one that it can't merge."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn = torch.nn.MultiheadAttention(8, 2)
+        self.plain = torch.nn.Linear(8, 8, bias=False)
+        self.config = {"model_type": "tiny", "tie_word_embeddings": False}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"target_modules": ["attn"]}, "attn: an nn.MultiheadAttention, to whose out_proj PEFT adds its product twice"),
+        ({"target_modules": ["plain"], "lora_bias": True}, "plain.lora_B.bias: the base has no such bias, and PEFT"),
+    ],
+)
+def test_what_peft_does_not_merge_as_it_trains_is_refused_with_the_reason(tmp_path, config, reason):
+    tiny_checkpoint(tmp_path / "base", tensors=Attention().state_dict())
+    get_peft_model(Attention(), LoraConfig(r=2, **config)).save_pretrained(tmp_path / "pool" / "adapter")
+    with pytest.raises(CheckpointError) as refused:
+        recipe_of(tmp_path / "pool", base=tmp_path / "base")
+    assert reason in str(refused.value)
+    assert "no such tensor" not in str(refused.value)
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision", "internvl"])
