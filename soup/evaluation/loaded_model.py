@@ -21,6 +21,7 @@ from soup.evaluation.harnesses import check
 from soup.evaluation.progress import Progress
 from soup.evaluation.suite import bounded, build_suite
 from soup.hf.key_mapping import Conversion
+from soup.hf.saved_form import buffers_made_anew, inner_model, without_adapters
 
 __all__ = ["LoadedCandidate", "evaluate_loaded"]
 
@@ -44,7 +45,7 @@ class LoadedCandidate:
         self.names = ("model",)
         self.template, self.scratch, self.kept = home / "template", home / "scratch", home / "kept"
         self.logs = home / "logs"
-        self._home, self._progress = home, progress
+        self._home, self._progress, self._generation = home, progress, module.generation_config
         self.scratch.mkdir(parents=True)
         module.config.save_pretrained(self.template)
         processor.save_pretrained(self.template)
@@ -53,7 +54,12 @@ class LoadedCandidate:
         """Give the model as a complete checkpoint directory; the first call writes it."""
         path, (module, processor) = self._home / "checkpoint", self.loaded
         if not path.exists():
-            module.save_pretrained(path)
+            with without_adapters(module) as model:
+                asked, model.generation_config = model.generation_config, self._generation
+                try:
+                    model.save_pretrained(path)
+                finally:
+                    model.generation_config = asked
             processor.save_pretrained(path)
         return path
 
@@ -109,20 +115,31 @@ def evaluate_loaded(module: Any, processor: Any, config: EvalConfig, progress: P
 def _as_it_was(module: Any) -> Iterator[None]:
     """Put a module into evaluation mode for a while, and its mode, ways and random numbers back afterwards.
 
-    A trainer's wrapper around `forward`, which computes in another precision, is taken off, too.
+    A trainer's wrapper around `forward`, which computes in another precision, is taken off, too, and buffers that a
+    conversion of the module has rounded, though no file holds them, are those of a loaded model.
     """
     import torch
 
     modes = [(part, part.training) for part in module.modules()]
-    generation = module.generation_config
+    generations = [(part, vars(part).get("generation_config")) for part in (module, inner_model(module))]
     wrapper = vars(module).pop("forward", None)
     devices = [module.device.index or 0] if module.device.type == "cuda" else []
+    rounded: list[tuple[Any, str, Any]] = []
     try:
         with torch.random.fork_rng(devices):
             module.eval()
+            for part, name, values in buffers_made_anew(inner_model(module)):
+                rounded.append((part, name, part.get_buffer(name)))
+                part.register_buffer(name, values, persistent=False)
             yield
     finally:
-        module.generation_config = generation
+        for part, name, values in rounded:
+            part.register_buffer(name, values, persistent=False)
+        for part, generation in generations:
+            if generation is None:  # a wrapper has none of its own
+                vars(part).pop("generation_config", None)
+            else:
+                part.generation_config = generation
         if wrapper is not None:
             module.forward = wrapper
         for part, mode in modes:

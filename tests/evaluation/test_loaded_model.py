@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 import soup
 from evaluators.answering.engines import transformers
+from evaluators.answering.engines.transformers import TransformersModel
 from soup.errors import EvaluatorError
 from soup.evaluation.journal import Journal
 from tests.helpers.toy_data_sets import answers_rows
@@ -74,6 +79,59 @@ def test_a_function_gets_a_checkpoint_all_the_same(data):
     model, processor = tiny_model()
     scores = soup.evaluate(model=model, processor=processor, eval=lambda path: float(len(path) > 0 and 61))
     assert [score.value for score in scores.values()] == [61]
+
+
+def test_a_function_gets_the_model_s_own_way_of_generating_whatever_was_asked_before(data):
+    model, processor = tiny_model()
+    model.generation_config.update(repetition_penalty=1.5, max_length=7)
+    seen = []
+
+    def look(path):
+        seen.append(json.loads((Path(path) / "generation_config.json").read_text()))
+        return 61.0
+
+    soup.evaluate(model=model, processor=processor, eval=["ai2d", look])
+    assert [(each["repetition_penalty"], each["max_length"]) for each in seen] == [(1.5, 7)]
+
+
+@pytest.mark.parametrize("convert", [torch.nn.Module.half, torch.nn.Module.bfloat16])
+def test_a_converted_module_is_asked_with_the_buffers_of_a_loaded_one(convert, data, monkeypatch):
+    model, processor = tiny_model()
+    theirs = {name: buffer.clone() for name, buffer in model.named_buffers() if "inv_freq" in name}
+    convert(model)
+    before = dict(model.named_buffers())
+    seen = []
+    ask = TransformersModel.answer
+
+    def answer(self, prompts, /):
+        seen.append(dict(self.module.named_buffers()))
+        return ask(self, prompts)
+
+    monkeypatch.setattr(TransformersModel, "answer", answer)
+    soup.evaluate(model=model, processor=processor, eval="ai2d")
+    assert seen
+    assert theirs
+    assert all(torch.equal(asked[name], buffer) for asked in seen for name, buffer in theirs.items())
+    assert all(buffer is before[name] for name, buffer in model.named_buffers())
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+def test_a_model_that_peft_wraps_is_asked_without_its_own_limits_of_length(data, monkeypatch):
+    model, processor = tiny_model()
+    model.generation_config.update(min_new_tokens=9, repetition_penalty=1.5)
+    module = get_peft_model(model, LoraConfig(r=2, target_modules=r".*llm.*q_proj"))
+    before, seen = model.generation_config, []
+    ask = TransformersModel.answer
+
+    def answer(self, prompts, /):
+        seen.append((model.generation_config.min_new_tokens, model.generation_config.repetition_penalty))
+        return ask(self, prompts)
+
+    monkeypatch.setattr(TransformersModel, "answer", answer)
+    soup.evaluate(model=module, processor=processor, eval="ai2d")
+    assert {*seen} == {(None, 1.5)}
+    assert model.generation_config is before
+    assert "generation_config" not in vars(module)
 
 
 @pytest.mark.parametrize(

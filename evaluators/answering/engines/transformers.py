@@ -19,6 +19,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 from soup.evaluation.settings import EvalSettings
 from soup.hf.progress_bars import without_progress_bars
+from soup.hf.saved_form import inner_model
 from soup.support.devices import torch_device
 from soup.support.extras import install_line
 from soup.support.json_text import read_json_object
@@ -116,7 +117,8 @@ class TransformersModel:
         self.module, self._prompter = module, prompter
         self.tokenizer = self._prompter.tokenizer
         self._decoding = _greedy(self.module, self.tokenizer)
-        self.module.generation_config = self._decoding  # or generate would fill what is neutralised from it again
+        for part in (self.module, inner_model(self.module)):  # or generate would fill what is neutralised from it again
+            part.generation_config = self._decoding
         self.max_new_tokens = max_new_tokens
         self._is_causal = False  # until it was tried
 

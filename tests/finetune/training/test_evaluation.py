@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 
 import pytest
 import torch
@@ -58,6 +59,33 @@ def test_the_score_on_the_way_is_that_of_the_snapshot_of_that_step(settings, dat
     with Journal(tmp_path / "run" / "journal.jsonl") as journal:
         theirs = {entry.names[0]: entry.score.value for entry in journal}
     assert notes.all_scores == {2: {"MTVQA_TEST": theirs[snapshot.name]}, 4: {"MTVQA_TEST": theirs[job.out.name]}}
+
+
+JUDGE = """
+from pathlib import Path
+from safetensors.torch import load_file
+
+
+def score(path):
+    tensors = load_file(Path(path) / "model.safetensors")
+    sums = {name: tensor.double().sum().item() for name, tensor in tensors.items()}
+    with (Path(__file__).parent / "seen.txt").open("a") as seen:
+        print(sums, file=seen)
+    return 61
+"""
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["full", "adapters"])
+def test_a_function_on_the_way_gets_the_snapshot_of_that_step(lora, data, tmp_path):
+    (tmp_path / "judge.py").write_text(JUDGE)
+    watched = {"evaluate": [f"python:{tmp_path / 'judge.py'}:score"], "evaluate_every": 2}
+    job = make_job(tmp_path, data, keep_every=2, steps=4, lora=lora, **watched)
+    assert train_job(job, "d", StopRequest())
+    expected = []
+    for out in (job.out.with_name(f"{job.out.name}-step2"), job.out):
+        tensors = load_file(out / "model.safetensors")
+        expected.append({name: tensor.double().sum().item() for name, tensor in tensors.items()})
+    assert [literal_eval(line) for line in (tmp_path / "seen.txt").read_text().splitlines()] == expected
 
 
 def test_training_goes_on_as_if_nothing_had_been(data, questions, tmp_path):
