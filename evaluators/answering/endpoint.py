@@ -17,8 +17,9 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from email.message import Message
+from ipaddress import ip_address
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from soup.errors import EvaluatorError
 from soup.support.json_text import parse_json
@@ -70,20 +71,25 @@ class ChatEndpoint:
     def __init__(self, url: str, key_env: str, option: str, timeout_seconds: float | None = None) -> None:
         self.key_env = key_env
         self._timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
-        self._url = url if urlsplit(url).path.endswith(PATH) else url.rstrip("/") + PATH
-        parts = urlsplit(self._url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EvaluatorError(f"{option}: expected http://HOST/PATH or https://HOST/PATH, found something else.")
+        parts = _url_parts(url.rstrip("/").removesuffix(PATH) + PATH)
+        if parts is None:
+            raise EvaluatorError(
+                f"{option}: expected http://HOST/PATH or https://HOST/PATH, in ASCII and without blanks, found "
+                "something else."
+            )
         if parts.username or parts.password or parts.query:
             raise EvaluatorError(
                 f"{option}: expected a plain URL, found one with a user, password or query. Put the key into the "
                 f"environment variable {key_env} instead: it is sent in a header, and stands in no file."
             )
+        self._url = parts.geturl()
         self.address = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
         self._was_met = False
         # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.
         verified = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-        self._opener = urllib.request.build_opener(_NoRedirect, verified)
+        # What the environment names for the way out leads to no server on this machine.
+        proxies = urllib.request.ProxyHandler({} if _is_this_machine(str(parts.hostname)) else None)
+        self._opener = urllib.request.build_opener(_NoRedirect, verified, proxies)
 
     def complete(self, body: Mapping[str, object], stopped: threading.Event | None = None) -> str:
         """Return the text of the reply to a chat completion's body.
@@ -183,6 +189,24 @@ class ChatEndpoint:
         """Shorten a server's words, and take the key out, which some servers repeat."""
         secret = self._key()
         return " ".join((text.replace(secret, "***") if secret else text).split())[:EXCERPT_CHARACTERS]
+
+
+def _url_parts(url: str) -> SplitResult | None:
+    """Return the parts of a URL that can be asked; None for anything else."""
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.fragment
+    except ValueError:  # half an IPv6 address, a port that is no number
+        return None
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    return parts if is_whole and is_plain else None
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _body(response: http.client.HTTPResponse, until: float) -> bytes:

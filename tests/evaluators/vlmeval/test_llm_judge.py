@@ -135,6 +135,13 @@ def test_without_a_judge_nothing_starts_and_the_way_out_is_told(benchmark, data,
         ("ftp://host/v1", "expected http://HOST/PATH"),
         ("http://me:secret@host/v1", "a plain URL"),
         ("http://host/v1?key=secret", "a plain URL"),
+        ("http://host/v1#secret", "expected http://HOST/PATH"),
+        ("http://[::1/secret", "expected http://HOST/PATH"),
+        ("http://host:secret/v1", "expected http://HOST/PATH"),
+        ("http://host:99999/v1/secret", "expected http://HOST/PATH"),
+        ("http://host/sécret", "in ASCII and without blanks"),
+        ("http://host/v1 /secret", "in ASCII and without blanks"),
+        ("http://host/v1/secret\n", "in ASCII and without blanks"),
     ],
 )
 def test_a_url_that_is_none_or_holds_a_secret_is_refused_without_repeating_it(url, words):
@@ -148,6 +155,25 @@ def test_the_whole_path_may_be_given_too(server):
         EndpointJudge(f"{server.url}/chat/completions", "m", "K").identity()
         == EndpointJudge(server.url + "/", "m", "K").identity()
     )
+
+
+def test_a_slash_behind_the_path_names_the_same_endpoint(server):
+    for end in ("/", "/chat/completions/"):
+        judge = EndpointJudge(server.url + end, "m", "OPENAI_API_KEY")
+        assert judge.address == server.url.removeprefix("http://")
+        judge.ask("Hello.", 0, 16)
+        assert server.headers[-1][0] == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_server_on_this_machine_is_asked_past_the_proxy_of_the_environment(host, server, monkeypatch):
+    with JudgeServer(lambda *_: "from the proxy") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        server.plays = lambda *_: "from the server"
+        local = EndpointJudge(server.url.replace("127.0.0.1", host), "m", "OPENAI_API_KEY")
+        assert local.ask("Hello.", 0, 16) == "from the server"
+        assert EndpointJudge("http://other.example/v1", "m", "OPENAI_API_KEY").ask("?", 0, 16) == "from the proxy"
 
 
 def test_load_and_broken_replies_are_tried_again(data, settings, server, tmp_path):
