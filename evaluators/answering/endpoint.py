@@ -1,7 +1,7 @@
 """The line to an endpoint that speaks OpenAI's chat completions: it either brings a reply or raises.
 
-Refusals of load and broken connections are tried again. The key comes from the environment, goes into one header, and
-is nowhere else: not in a log, a journal, an answer or an error.
+Refusals and broken connections are tried again. The key comes from the environment, goes into one header, and is
+nowhere else: not in a log, a journal, an answer or an error.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ FIRST_ATTEMPTS = 2  # as long as nobody was met there: the address may be wrong
 TIMEOUT_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 1.0  # then twice as long each time: half a minute in all
 LONGEST_PAUSE_SECONDS = 60.0  # whatever a server's Retry-After says
+MOST_DOUBLINGS = 5
+LOAD = (429, 503)  # what an endpoint says that has too much to do
 PATH = "/chat/completions"
 MOST_BYTES = 10_000_000  # of a reply: a server that never ends one would fill the memory
 EXCERPT_CHARACTERS = 300  # of a server's own words, in an error
@@ -47,14 +49,19 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class _RefusalError(Exception):
     """The endpoint gave no reply; another attempt may help or not, after so many seconds."""
 
-    def __init__(self, reason: str, *, may_retry: bool = True, pause_seconds: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, may_retry: bool = True, is_load: bool = False, pause_seconds: float | None = None
+    ) -> None:
         super().__init__(reason)
         self.may_retry = may_retry
+        self.is_load = is_load
         self.pause_seconds = pause_seconds
 
 
 class ChatEndpoint:
-    """An endpoint, asked over HTTP; refusals of load (429, 5xx) and broken connections are tried again.
+    """An endpoint, asked over HTTP; refusals (429, 5xx) and broken connections are tried again.
+
+    A refusal of load (429, 503) is no failed attempt while others get replies: it says that a queue moves slowly.
 
     Where no connection was ever made they are tried again once.
 
@@ -83,6 +90,7 @@ class ChatEndpoint:
                 f"environment variable {key_env} instead: it is sent in a header, and stands in no file."
             )
         self._url = parts.geturl()
+        self._replies = 0
         self.address = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
         self._was_met = False
         # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.
@@ -103,17 +111,23 @@ class ChatEndpoint:
         """
         data = json.dumps(body).encode()
         stopped = stopped or threading.Event()
-        for attempt in range(1, ATTEMPTS + 1):
+        attempts, failures, replies = 0, 0, self._replies
+        while True:
             try:
-                return self._reply(self._send(self._url, data))
+                reply = self._reply(self._send(self._url, data))
             except _RefusalError as refused:
-                pause = refused.pause_seconds or FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
-                attempts = ATTEMPTS if self._was_met else min(FIRST_ATTEMPTS, ATTEMPTS)
-                last = attempt >= attempts or not refused.may_retry
+                attempts += 1
+                failures = 1 if refused.is_load and replies != self._replies else failures + 1
+                replies = self._replies
+                pause = refused.pause_seconds or FIRST_PAUSE_SECONDS * 2 ** min(attempts - 1, MOST_DOUBLINGS)
+                most = ATTEMPTS if self._was_met else min(FIRST_ATTEMPTS, ATTEMPTS)
+                last = failures >= most or not refused.may_retry
                 if last or stopped.wait(min(pause, LONGEST_PAUSE_SECONDS)):
-                    tries = f" ({attempt} attempts)" if attempt > 1 else ""
+                    tries = f" ({attempts} attempts)" if attempts > 1 else ""
                     raise EvaluatorError(f"{refused}{tries}") from None
-        raise AssertionError("the last attempt returns or raises")
+            else:
+                self._replies += 1  # by several threads; that it changes is what counts
+                return reply
 
     def is_up(self, *paths: str, timeout_seconds: float) -> bool:
         """Whether the server answers one of these paths beside the endpoint's, each within so many seconds."""
@@ -131,12 +145,14 @@ class ChatEndpoint:
             EvaluatorError: the endpoint does not say.
         """
         try:
-            listed: Any = parse_json(self._send(self._url.removesuffix(PATH) + "/models"), "the reply", EvaluatorError)
-            return [str(model["id"]) for model in listed["data"]]
-        except (KeyError, TypeError):
-            raise EvaluatorError("no list of models in the reply of /models") from None
+            data = self._send(self._url.removesuffix(PATH) + "/models")
         except _RefusalError as refused:
             raise EvaluatorError(str(refused)) from None
+        try:
+            listed: Any = parse_json(data, "the reply", EvaluatorError)
+            return [str(model["id"]) for model in listed["data"]]
+        except (EvaluatorError, KeyError, TypeError):
+            raise EvaluatorError(f"no list of models in the body of /models: {self._said(data)}") from None
 
     def _send(self, url: str, data: bytes | None = None, timeout_seconds: float | None = None) -> bytes:
         timeout_seconds = timeout_seconds or self._timeout_seconds
@@ -160,8 +176,7 @@ class ChatEndpoint:
             reply: Any = parse_json(data, "the reply", EvaluatorError, may_halve=True)
             return whole_characters(_text(_content(reply["choices"][0]))).strip()
         except (EvaluatorError, KeyError, IndexError, TypeError):
-            said = self._clean(data.decode("utf-8", "replace")) or "nothing"
-            raise _RefusalError(f"HTTP status 200, but no chat completion in the body: {said}") from None
+            raise _RefusalError(f"HTTP status 200, but no chat completion in the body: {self._said(data)}") from None
 
     def _refusal(self, error: urllib.error.HTTPError) -> _RefusalError:
         body = b""
@@ -170,10 +185,19 @@ class ChatEndpoint:
         text = self._clean(body.decode("utf-8", "replace")) or self._clean(str(error.reason))
         if location := error.headers.get("Location"):
             text = f"it redirects to {self._clean(location)}, where the key is not sent: name that address"
-        may_retry = error.code == 429 or error.code >= 500
         return _RefusalError(
-            f"HTTP status {error.code}: {text}", may_retry=may_retry, pause_seconds=_retry_after(error.headers)
+            f"HTTP status {error.code}: {text}{self._hint(error)}",
+            may_retry=error.code == 429 or error.code >= 500,
+            is_load=error.code in LOAD,
+            pause_seconds=_retry_after(error.headers),
         )
+
+    def _hint(self, error: urllib.error.HTTPError) -> str:
+        """Say what of the request is mostly the cause of a refusal."""
+        if error.code in (401, 403) and self.key_env:
+            sent = "the key in {} was sent" if self._key() else "no key was sent: {} is empty"
+            return f" ({sent.format(self.key_env)})"
+        return f" ({error.url} was asked)" if error.code == 404 else ""
 
     def _headers(self) -> dict[str, str]:
         secret = self._key()
@@ -184,6 +208,9 @@ class ChatEndpoint:
 
     def _key(self) -> str:
         return os.environ.get(self.key_env, "").strip()
+
+    def _said(self, data: bytes) -> str:
+        return self._clean(data.decode("utf-8", "replace")) or "nothing"
 
     def _clean(self, text: str) -> str:
         """Shorten a server's words, and take the key out, which some servers repeat."""

@@ -150,7 +150,10 @@ def grade(prompt, temperature=0):
 
 
 class JudgeServer:
-    """An endpoint on loopback that speaks OpenAI's chat completions. `plays` makes a reply, or an HTTP answer."""
+    """An endpoint on loopback that speaks OpenAI's chat completions. `plays` makes a reply, or an HTTP answer.
+
+    `models` are the names that it lists, or what it says in their place.
+    """
 
     def __init__(self, plays=grade, models=("a-model",)):
         self.plays, self.models = plays, models
@@ -177,8 +180,10 @@ class JudgeServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                text = json.dumps({"data": [{"id": name} for name in judge.models]}).encode()
-                self.send_response(200 if self.path == "/v1/models" else 404)
+                names = judge.models
+                listed = names if isinstance(names, str) else json.dumps({"data": [{"id": name} for name in names]})
+                text = listed.encode() if self.path == "/v1/models" else b""
+                self.send_response(200 if text else 404)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)

@@ -99,6 +99,33 @@ def test_load_is_waited_out_and_answers_so_far_are_kept_when_it_does_not_end(ser
     assert len(server.prompts) == 40 - kept + 2
 
 
+def test_a_prompt_is_refused_as_often_as_it_likes_while_others_get_replies(server, tmp_path):
+    """As by an endpoint that answers so many requests a minute: 429 is its queue there, and no failure."""
+    refused, answered = 0, 0
+
+    def rations(prompt, temperature):
+        nonlocal refused, answered
+        if prompt[-1]["text"] == "What is 0?" and refused < 15:
+            refused += 1
+            while answered < refused + 2:  # so that the client has counted a reply since it asked the last time
+                time.sleep(0.001)
+            return 429, "slow down"
+        while answered > refused + 2 and refused < 15:  # or the others would soon be done
+            time.sleep(0.001)
+        answered += 1
+        return "yes"
+
+    server.plays = rations
+    answers = EngineSession(settings(server, requests=2)).answer(candidate(tmp_path), TEXTS, lambda *_: None)
+    assert (answers, refused) == (["yes"] * 40, 15)
+
+
+def test_a_failure_of_another_kind_is_one_whoever_gets_replies(server, tmp_path):
+    server.plays = lambda prompt, _: (500, "no") if prompt[-1]["text"] == "What is 0?" else "yes"
+    with pytest.raises(EvaluatorError, match=r"HTTP status 500: no \(6 attempts\)"):
+        EngineSession(settings(server, requests=2)).answer(candidate(tmp_path), TEXTS, lambda *_: None)
+
+
 def test_a_soup_and_a_second_checkpoint_are_refused_in_one_sentence(server, tmp_path):
     session = EngineSession(settings(server))
     with pytest.raises(
@@ -232,8 +259,31 @@ def test_a_redirect_is_told_with_its_address_and_not_followed(server, tmp_path):
 
 def test_a_status_without_words_is_told_by_its_name(server, tmp_path):
     server.plays = lambda *_: (403, "")
-    with pytest.raises(EvaluatorError, match="HTTP status 403: Forbidden"):
-        EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
+    with pytest.raises(EvaluatorError, match=r"HTTP status 403: Forbidden \(no key was sent: SOME_KEY is empty\)"):
+        EngineSession(settings(server, key_env="SOME_KEY")).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
+
+
+def test_a_key_that_is_refused_is_told_by_its_variable(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "sk-4711")
+    server.plays = lambda *_: (401, "not sk-4711")
+    words = re.escape("HTTP status 401: not *** (the key in SOME_KEY was sent)")
+    with pytest.raises(EvaluatorError, match=words):
+        EngineSession(settings(server, key_env="SOME_KEY")).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
+
+
+def test_a_path_that_is_not_there_is_told(server, tmp_path):
+    url = server.url.removesuffix("/v1")
+    words = re.escape(f"HTTP status 404: Not Found ({url}/models was asked). If it only does not say what")
+    with pytest.raises(EvaluatorError, match=words):
+        EngineSession(EvalSettings(engine="openai", engine_url=url)).identity()
+
+
+@pytest.mark.parametrize("listed", ["<html>Welcome</html>", "[1, 2]", '{"data": [{"name": "a"}]}'])
+def test_what_is_no_list_of_models_is_told_in_the_servers_words(listed, server):
+    server.models = listed
+    words = re.escape(f"no list of models in the body of /models: {listed}. If it only does not say")
+    with pytest.raises(EvaluatorError, match=words):
+        EngineSession(settings(server)).identity()
 
 
 def test_a_server_that_keeps_the_line_open_and_never_answers_is_waited_for_so_long_and_no_longer(monkeypatch):
