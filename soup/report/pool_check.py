@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soup.board.board import shown
 from soup.checkpoints.adapted import is_adapted
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.dtypes import named_dtype
@@ -169,7 +170,7 @@ def check(
         base: The model that the ingredients were tuned from.
         exclude: Names of ingredients to leave out.
         merge: The dtype, the dropped tensors, the tokenizer, and whether NaN and infinity are allowed, as for a merge.
-        progress: Who hears warnings and bytes.
+        progress: Who hears warnings and bytes; by default a board shows them, and `Progress()` is nobody.
 
     Raises:
         SoupError: none can be opened, or there is no such dtype.
@@ -180,7 +181,17 @@ def check(
         {"pool": (str, Path, Sequence), "base": path, "merge": (MergeOptions, type(None))},
         RecipeError,
     )
-    progress, options = progress or Progress(), merge or MergeOptions()
+    with shown(progress) as progress:
+        return _check(pool, base, exclude, merge or MergeOptions(), progress)
+
+
+def _check(
+    pool: str | Path | Sequence[str | Path],
+    base: str | Path | None,
+    exclude: Sequence[str],
+    options: MergeOptions,
+    progress: Progress,
+) -> PoolReport:
     if options.dtype is not None:
         named_dtype(options.dtype)
     opened, failed = Pool.open_readable(pool, base, exclude)

@@ -15,6 +15,7 @@ import soup
 from soup.checkpoints.tied import EMBEDDINGS, OUTPUT
 from soup.cli.app import cli
 from soup.errors import CheckpointError, PoolError, RecipeError, SoupError
+from soup.evaluation.progress import Progress
 from soup.merging.merge import open_pool
 from soup.merging.options import MergeOptions
 from soup.merging.pool import Pool
@@ -161,6 +162,15 @@ def counting(count, positions=3):
         "norm.num_batches_tracked": np.array(count),
         "position_ids": np.arange(positions),
     }
+
+
+def test_a_check_tells_its_warnings_unless_nobody_is_to_hear_them(tmp_path, capsys):
+    for count, name in enumerate("ab", start=7):
+        make_checkpoint(tmp_path / "ckpts" / name, tensors=counting(count))
+    check_pool(tmp_path / "ckpts")
+    assert "warning: ingredients differ in 1 counter" in " ".join(capsys.readouterr().err.split())
+    check_pool(tmp_path / "ckpts", progress=Progress())
+    assert capsys.readouterr().err == ""
 
 
 def test_counters_that_differ_are_those_of_the_first_ingredient_and_told(tmp_path):
