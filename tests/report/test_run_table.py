@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from soup.cli.app import cli
+from tests.helpers.earlier_results import without_key
 from tests.helpers.toy_pools import make_checkpoint
 
 JUDGE = """
@@ -135,11 +136,7 @@ def test_strategies_that_refused_an_ingredient_for_one_reason_share_it():
 
 def test_the_report_of_an_earlier_version_s_result_says_nothing_of_why():
     search("greedy")
-    path = Path("ckpts.soup/soups/greedy.json")
-    document = json.loads(path.read_text())
-    for trial in document["trials"]:
-        del trial["why"]
-    path.write_text(json.dumps(document))
+    without_key(Path("ckpts.soup/soups/greedy.json"), "why")
     assert {row["name"]: row["remark"] for row in run("report", "ckpts.soup")["rows"]} == {
         "a": "",
         "b": "",

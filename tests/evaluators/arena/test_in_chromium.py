@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from evaluators.arena.votes import read_votes
 from tests.finetune.media.test_images import film
 from tests.helpers.arenas import made_arena
 from tests.helpers.chromium import CONTRAST, IN_CHROMIUM, sync_api
+from tests.helpers.threaded_servers import in_thread
 
 pytestmark = IN_CHROMIUM
 PATIENCE = 60_000
@@ -49,14 +49,8 @@ def hurry(route):
 
 @contextmanager
 def served(arena, port=0):
-    with serving(arena, "127.0.0.1", port) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(arena, "127.0.0.1", port) as server, in_thread(server):
+        yield server
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import stat
-import threading
 from contextlib import contextmanager
 
 import pytest
@@ -20,6 +19,7 @@ from evaluators.arena.task import serving
 from evaluators.arena.votes import VoteLog, read_votes
 from soup.errors import EvaluatorError
 from tests.helpers.arenas import made_arena, vote
+from tests.helpers.threaded_servers import in_thread
 
 ANSWERS = {"alpha": ["yes", "one", "red"], "beta": ["yes", "two <b>bold</b>", "blue"]}
 
@@ -31,14 +31,8 @@ def arena(tmp_path):
 
 @contextmanager
 def served(arena, host="127.0.0.1"):
-    with serving(arena, host, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(arena, host, 0) as server, in_thread(server):
+        yield server
 
 
 @pytest.fixture

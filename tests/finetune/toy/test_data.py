@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import re
-import threading
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from finetune.toy.gallery import Gallery, pixel_digest
 from finetune.toy.judge import MODEL, JudgeServer
 from finetune.toy.tasks import CLAIMS, SKILLS, draw_scene, prompt, rotated
 from finetune.toy.write import ADDED, BASE_SHARES, QUESTIONS, Sizes, make_toy
+from tests.helpers.threaded_servers import in_thread
 from tests.helpers.toy_test_sets import TOYS
 
 SMALL = Sizes(base=4, added=3, questions=dict.fromkeys(QUESTIONS, 24))
@@ -52,12 +52,8 @@ def datasets(toy):
 @pytest.fixture
 def judge_url():
     """The toy judge, on loopback."""
-    with JudgeServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with JudgeServer() as server, in_thread(server):
         yield server.url
-        server.shutdown()
-        thread.join()
 
 
 def lines(toy, name):

@@ -8,11 +8,9 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -24,27 +22,16 @@ from finetune.toy.judge import MODEL, JudgeServer, extract, grade, reply
 from finetune.toy.rule_server import open_server
 from finetune.toy.tasks import Question, draw_scene, with_hint
 from soup.errors import EvaluatorError
+from tests.helpers.threaded_servers import in_thread
 
 mathvista = vlmeval_module("dataset.utils.mathvista")
 mmvet = vlmeval_module("dataset.utils.mmvet")
 WORDS = st.text(st.characters(codec="utf-8"), max_size=60)
 
 
-@contextmanager
-def serving(server):
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
 def server():
-    with serving(JudgeServer()) as server:
+    with JudgeServer() as server, in_thread(server):
         yield server
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from soup.report.sweep import sweep
 from soup.report.tables import run_table
 from soup.search.evaluate import evaluate
 from tests.helpers import flat_arguments as flat
+from tests.helpers.earlier_results import without_key
 from tests.helpers.toy_pools import make_checkpoint, make_judge, make_pool
 
 
@@ -112,10 +112,6 @@ def test_searches_by_two_methods_are_over_one_pool(cook):
 
 def test_a_result_of_an_earlier_version_that_tells_no_single_models_is_taken(cook):
     cook("maximum")
-    path = Path("run/soups/maximum.json")
-    document = json.loads(path.read_text())
-    for trial in document["trials"]:
-        del trial["single"]
-    path.write_text(json.dumps(document))
+    without_key(Path("run/soups/maximum.json"), "single")
     cook("greedy")
     assert len(run_document(Path("run"))["searches"]) == 2
