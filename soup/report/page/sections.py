@@ -192,7 +192,9 @@ def _command(record: RunRecord, search: SearchRecord) -> str:
     recipe, document = search.document["recipe"], search.document
     plain = search.strategy in ("greedy", "average", "maximum")
     words = ["soup", *([search.strategy] if plain else ["cook", "--strategy", search.strategy])]
-    words += ["--pool", *record.pool_names, "--eval", ",".join(dict.fromkeys(e.benchmark for e in record.entries))]
+    words += ["--pool", *record.pool_names]
+    words += ["--base", _source(recipe["base"])["path"]] if recipe.get("base") else []
+    words += ["--eval", ",".join(dict.fromkeys(e.benchmark for e in record.entries))]
     fraction = next((e.split.fraction for e in record.entries if e.split.part == "selection"), None)
     words += [] if fraction is None else ["--split", f"{fraction:g}"]
     for name, weight in document.get("objective", {}).get("weights", {}).items():
@@ -201,6 +203,9 @@ def _command(record: RunRecord, search: SearchRecord) -> str:
         words += ["--guard", guard]
     words += ["--method", recipe["method"]] if recipe.get("method", "linear") != "linear" else []
     words += [word for key, value in recipe.get("params", {}).items() for word in ("--method-arg", f"{key}={value}")]
+    words += ["--dtype", recipe["dtype"]] if recipe.get("dtype") else []
+    words += [word for pattern in recipe.get("drop", []) for word in ("--drop", pattern)]
+    words += ["--tokenizer", recipe["tokenizer"]["name"]] if recipe.get("tokenizer") else []
     words += ["--questions", "disputed"] if any(e.score.estimate for e in record.entries) else []
     return shlex.join(words)
 

@@ -115,3 +115,13 @@ def test_a_result_of_an_earlier_version_that_tells_no_single_models_is_taken(coo
     without_key(Path("run/soups/maximum.json"), "single")
     cook("greedy")
     assert len(run_document(Path("run"))["searches"]) == 2
+
+
+def test_the_line_that_makes_a_search_again_has_its_base_and_how_it_merged(cook):
+    make_checkpoint("base", 9, head=[0, 0, 0, 0])
+    cook("greedy", base="base", method="task-arithmetic", dtype="float16", drop=["vision.*"])
+    command = run_document(Path("run"))["provenance"]["command"]
+    assert command == (
+        "soup greedy --pool a b c d --base base --eval python:judge/judge.py:score --method task-arithmetic "
+        "--dtype float16 --drop 'vision.*'"
+    )
