@@ -28,6 +28,7 @@ from soup.support.options import option_name
 if TYPE_CHECKING:
     from finetune.data.capfusion import CaptionWriter
     from finetune.data.source_rows import SourceRows
+    from soup.evaluation.answer_loss import AnswerLosses
 
 __all__ = ["data_commands"]
 
@@ -96,8 +97,7 @@ def filter_rows(values: Values) -> None:
     if settings.engine == "vllm" and (values["workers"] or values["ray"]):
         raise click.UsageError("--workers and --ray are for --engine transformers; vllm takes all rows at once")
     with needs_extra():
-        from evaluators.answering.answer_losses import answer_losses
-        from evaluators.answering.vllm_losses import vllm_facts, vllm_losses
+        from evaluators.answering.vllm_losses import vllm_facts
         from finetune.data import filter_report
         from finetune.data.filtering import KeepRule, RowFilter, scores_path
         from finetune.data.row_output import check_out
@@ -118,14 +118,7 @@ def filter_rows(values: Values) -> None:
             "scores": str(scores_path(out)),
         }
         if not values["dry_run"]:
-
-            def losses(tasks: Any) -> Any:
-                if settings.engine == "vllm":
-                    return vllm_losses(tasks, directory, settings)
-                return answer_losses(
-                    tasks, directory, **{name: values[name] for name in ("workers", "ray", "trust_remote_code")}
-                )
-
+            losses = _losses(values, settings, directory)
             table = task.run(losses, rule, lambda done, count: board.show_rows(values["source"], done, count))
             report = filter_report.as_json(task, table)
             _write_report(out, report, filter_report.as_page(task, report))
@@ -137,6 +130,17 @@ def filter_rows(values: Values) -> None:
         failed = f", {report['failed']:,} without a score" if report["failed"] else ""
         kept, scored = report["kept"]["rows"], report["scored"]
         print_line(f"{out}: {kept:,} rows of {scored:,} scored{failed}; see {out.with_suffix('.report.html')}")
+
+
+def _losses(values: Values, settings: EvalSettings, directory: Path) -> AnswerLosses:
+    """Return what computes the losses of answers: the engine that was asked for, over a model's directory."""
+    with needs_extra():
+        from evaluators.answering.answer_losses import answer_losses
+        from evaluators.answering.vllm_losses import vllm_losses
+    if settings.engine == "vllm":
+        return lambda tasks: vllm_losses(tasks, directory, settings)
+    options = {name: values[name] for name in ("workers", "ray", "trust_remote_code")}
+    return lambda tasks: answer_losses(tasks, directory, **options)
 
 
 @data.command(
