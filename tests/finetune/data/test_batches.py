@@ -82,6 +82,7 @@ def test_rows_with_and_without_images_make_one_batch(processor, tmp_path):
     assert batch["pixel_values"].shape[0] == 3
     assert (batch["input_ids"] == processor.image_token_id).sum(1).tolist() == [12, 0]
     assert batch["attention_mask"][0, -1] == 0
+    assert batch["attention_mask"].unique().tolist() == [0, 1]
     assert batch["labels"][0, -1] == IGNORED
 
 

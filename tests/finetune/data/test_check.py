@@ -197,6 +197,13 @@ def test_repeated_rows_are_told_within_and_between_data_sets(tmp_path):
     assert f"{added.path} (more): 1 of 2 rows are in {base.path}, too" in report.notes
 
 
+def test_a_set_without_rows_is_told_where_tokens_are_counted_too(tmp_path, processor):
+    base, empty = written(tmp_path, "base", [GOOD]), written(tmp_path, "empty", [])
+    report = check_data([base], {"empty": [empty]}, settings(), processor)
+    assert report.errors == (f"{empty.path} (empty): empty, expected rows to train on",)
+    assert (report.sets[1].tokens, report.sets[1].longest) == (0, 0)
+
+
 def test_added_sets_that_are_empty_equal_the_base_or_repeat_another_are_told(tmp_path):
     word = {"conversations": ask("Hello?", "Hi")}
     base, twin = written(tmp_path, "base", [GOOD]), written(tmp_path, "twin", [GOOD])

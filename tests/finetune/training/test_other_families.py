@@ -97,6 +97,16 @@ def test_the_check_finds_the_rows_that_a_job_would_stop_at(checkpoint, many, kin
     assert report.notes == (f"{many.path}: 2 of 10 rows repeat an earlier one",)
 
 
+def test_a_film_is_a_bad_row_of_every_family_but_points(checkpoint, tmp_path):
+    noise(tmp_path / "a.jpg", (48, 32), seed=1)
+    row = {"video": ["a.jpg", "a.jpg"], "conversations": turns("<video>Which?", "a")}
+    (tmp_path / "data.json").write_text(json.dumps([row]))
+    data = DataSet(path=str(tmp_path / "data.json"))
+    (report,) = check_data([data], {}, settings(), open_processor(checkpoint("llava"))).sets
+    assert report.faults == {"image_unreadable": 1}
+    assert "POINTS models alone are trained on videos" in report.first[0]
+
+
 @pytest.mark.parametrize("kind", TRAINED)
 def test_lengths_that_sizes_tell_are_those_of_the_batches(checkpoint, many, kind):
     processor = open_processor(checkpoint(kind))
