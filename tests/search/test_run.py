@@ -18,6 +18,7 @@ import soup.errors
 from soup.errors import CheckpointError, EvaluatorError, OutputError, PoolError, RecipeError
 from soup.evaluation.api import Score
 from soup.evaluation.journal import Journal
+from soup.evaluation.objective import Objective
 from soup.evaluation.progress import Progress
 from soup.evaluation.settings import EvalSettings
 from soup.merging.pool import Pool
@@ -57,6 +58,30 @@ def change(checkpoint, **tensors):
 
 
 # What is evaluated
+
+
+def test_the_recipe_of_a_search_has_all_that_its_soup_and_its_choice_depend_on(pool, judge):
+    spec = f"python:{judge}:score"
+    make_checkpoint("base", 9)
+    objective = Objective.parse([f"{spec}=2"], [f"{spec}>=-100"])
+    recipe = flat.cook(
+        "greedy",
+        pool=pool,
+        base="base",
+        eval=[spec],
+        out="out",
+        objective=objective,
+        method="task-arithmetic",
+        method_args={"scale": 0.5},
+        dtype="float16",
+        drop=["vision.*"],
+        tokenizer="c",
+    ).recipe
+    assert (recipe.strategy, recipe.method, recipe.params) == ("greedy", "task-arithmetic", {"scale": 0.5})
+    assert (recipe.dtype, recipe.drop, recipe.code) == ("float16", ("vision.*",), None)
+    assert (recipe.base.name, recipe.tokenizer.name) == ("base", "c")
+    assert recipe.objective == objective.as_json()
+    assert recipe.side_digest
 
 
 def test_greedy_keeps_the_best_and_what_does_not_hurt_it(pool, judge):
