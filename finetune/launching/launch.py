@@ -32,7 +32,7 @@ from finetune.launching.outcomes import JobOutcome, classify_exit, failure_repor
 from finetune.launching.status import JobRow, job_row
 from soup.errors import FinetuneError
 from soup.support.file_lock import FileLock
-from soup.support.text import bullet_list
+from soup.support.text import bullet_list, pluralize
 
 __all__ = ["LOCK", "LaunchProgress", "finetune"]
 
@@ -262,8 +262,8 @@ class _Launch:
     def _stop(self) -> None:
         """Pass an interrupt on, and wait for the jobs' checkpoints; a second interrupt ends them at once."""
         self.interrupted = True
-        running = len(self.under_way)
-        self.listener.say(f"stopping {running} jobs, each after a checkpoint; interrupt again to end them at once")
+        running = pluralize(len(self.under_way), "job")
+        self.listener.say(f"stopping {running}, each after a checkpoint; interrupt again to end them at once")
         try:
             self.executor.stop()
             self._watch()

@@ -130,7 +130,7 @@ def _init(values: Values) -> None:
     if values["as_json"]:
         print_json({"schema": 1, "config": str(values["config"]), "added": added, "left_out": dict(pool.left_out)})
     else:
-        print_line(f"{values['config']}: {len(added)} data sets to add; edit `start`, then --check it")
+        print_line(f"{values['config']}: {pluralize(len(added), 'data set')} to add; edit `start`, then --check it")
 
 
 def _launch(values: Values) -> None:

@@ -117,3 +117,4 @@ def test_a_data_set_that_is_not_here_hides_no_rows_of_others_and_no_problem(root
     assert done.exit_code == 1
     assert done.stdout.count(LEARNT[0]) == 2
     assert re.search(r"problem: gone: .*none\.jsonl: expected a data set here, but there is no such file", done.stdout)
+    assert re.search(r"^1 problem, \d notes?$", done.stdout, re.MULTILINE)
