@@ -117,6 +117,13 @@ def test_a_smaller_rank_is_the_nearest_and_tells_how_far_it_is(tmp_path, capsys)
     assert f"{math.sqrt(lost / kept):.2%}" in (tmp_path / "one" / "adapter" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("how", ["exact", "rank=12", "rank=8"])
+def test_an_adapter_that_holds_the_whole_soup_is_not_told_to_differ_from_it(tmp_path, capsys, how):
+    _, pool = make_pool(tmp_path, [{"r": 4, "lora_alpha": 8}, {"r": 4, "lora_alpha": 8}], dtype="float32")
+    as_adapter(pool, tmp_path / "one", how)
+    assert "differs from the soup" not in capsys.readouterr().err + (tmp_path / "one" / "README.md").read_text()
+
+
 def test_whole_tensors_are_averaged_and_stored(tmp_path):
     def factors(shapes, rank, **fields):
         norm = torch.full((17,), 1.0 + fields["seed"])

@@ -277,6 +277,12 @@ def test_a_mean_too_large_for_a_narrower_dtype_is_refused():
     assert merged(states, dtype="bfloat16")["w"].isfinite().all()
 
 
+@pytest.mark.parametrize("weights", [None, [0.75, 0.25]], ids=["uniform", "weighted"])
+def test_a_mean_that_is_rounded_to_the_largest_of_a_narrower_dtype_is_no_overflow(weights):
+    states = [{"w": torch.tensor([value, 1.0])} for value in (65512.0, 65516.0)]  # from 65520 on it is infinity
+    assert merged(states, weights, dtype="float16")["w"].tolist() == [65504.0, 1.0]
+
+
 def test_nonfinite_values_are_refused_and_every_tensor_and_ingredient_is_named():
     clean = {key: normal(10, torch.bfloat16, i) for i, key in enumerate(["one", "two", "three", "four"])}
     second = {**clean, "one": torch.full((10,), torch.nan, dtype=torch.bfloat16)}
