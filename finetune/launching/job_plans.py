@@ -79,6 +79,7 @@ class _Findings:
     contents: dict[str, Content] = field(default_factory=dict)
     job_digests: dict[str, str] = field(default_factory=dict)
     in_the_way: dict[tuple[str, ...], list[Path]] = field(default_factory=dict)  # by what they were made otherwise
+    foreign: list[Path] = field(default_factory=list)  # in the way, too, and not made by jobs
 
 
 def plan_launch(config_path: Path | str, *, writing: bool = True) -> LaunchPlan:
@@ -106,8 +107,10 @@ def plan_launch(config_path: Path | str, *, writing: bool = True) -> LaunchPlan:
     _check_twins(config, root, findings)
     plans = tuple(_plan_job(job, findings) if is_compared else JobPlan(job, "", JobAction.BEGIN) for job in jobs)
     _check_times(plans, findings)
-    if findings.in_the_way:
-        raise FinetuneError("\n".join(_in_the_way(paths, changed) for changed, paths in findings.in_the_way.items()))
+    faults = [_in_the_way(paths, changed) for changed, paths in findings.in_the_way.items()]
+    faults += [_foreign(findings.foreign)] if findings.foreign else []
+    if faults:
+        raise FinetuneError("\n".join(faults))
     if writing:
         _check_disk(plans)
     return LaunchPlan(config, root, plans, findings.contents, tuple(findings.remarks))
@@ -203,7 +206,10 @@ def _plan_job(job: Job, findings: _Findings) -> JobPlan:
     others = [job.out] * job.out.exists()
     others += [path for path in snapshots(job) if not has_digest(path, digest)]
     for path in others:
-        differs = tuple(_differences(_made_from(read_stamp(path), before), job, digest))
+        if (stamp := read_stamp(path)) is None:
+            findings.foreign.append(path)
+            continue
+        differs = tuple(_differences(_made_from(stamp, before), job, digest))
         findings.in_the_way.setdefault(differs, []).append(path)
     same = before is not None and before.get("digest") == digest
     begun = (job.folder / "checkpoints").is_dir() and any((job.folder / "checkpoints").iterdir())
@@ -241,11 +247,9 @@ def snapshots(job: Job) -> list[Path]:
     return [paths[step] for step in sorted((step for step in paths if step.isdecimal()), key=int)]
 
 
-def _made_from(stamp: JobDocument | None, job: JobDocument | None) -> JobDocument:
+def _made_from(stamp: JobDocument, job: JobDocument | None) -> JobDocument:
     """Return what a checkpoint was made from, by the job's folder if that is of this attempt, else by its stamp."""
-    if job and stamp and job.get("digest") == stamp.get("digest"):
-        return job
-    return stamp or JobDocument()
+    return job if job and job.get("digest") == stamp.get("digest") else stamp
 
 
 def _in_the_way(paths: Sequence[Path], changed: Sequence[str]) -> str:
@@ -260,6 +264,14 @@ def _in_the_way(paths: Sequence[Path], changed: Sequence[str]) -> str:
     return (
         f"{len(paths)} checkpoints stand there already, but were not made by these settings, data and start:\n"
         f"{bullet_list(map(str, paths))}\n{what.lstrip()}Remove them to train them anew, or name another `out`."
+    )
+
+
+def _foreign(paths: Sequence[Path]) -> str:
+    """Return the error about what stands where ingredients ought to be and is none: data, or a model of elsewhere."""
+    return (
+        f"{len(paths)} ingredients have no place: what stands there already is not of soup finetune "
+        f"(it has no finetune.json):\n{bullet_list(map(str, paths))}\nName another `out`, or move that away."
     )
 
 

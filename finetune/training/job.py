@@ -142,7 +142,7 @@ def _train(job: Job, digest: str, state_file: StateFile) -> int:
         state_file.write(replace(state_file.state, phase=JobStatus.DONE, step=step, steps=step, loss=loss))
         return 0
     if job.out.exists():
-        raise FinetuneError(f"{job.out}: stands there already, of another job. Remove it, or name another `out`.")
+        raise FinetuneError(f"{job.out}: stands there already. Move it away, or name another `out`.")
     from finetune.training.trainer import StopRequest
 
     stop = StopRequest()

@@ -116,7 +116,7 @@ def publish_written(part: Path, out: Path, stamp: Stamp) -> None:
     (part / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
     make_folders(out.parent)
     if out.exists():
-        raise FinetuneError(f"{out}: stands there already. Remove it, or name another `out`.")
+        raise FinetuneError(f"{out}: stands there already. Move it away, or name another `out`.")
     try:
         rename_synced(part, out)
     except OSError as error:

@@ -415,6 +415,14 @@ def test_an_ingredient_of_other_settings_is_never_overwritten_and_what_differs_i
     assert names_of(seen(tmp_path)) == NAMES
 
 
+def test_what_is_no_ingredient_and_stands_in_the_way_is_not_called_one_that_could_be_removed(tmp_path):
+    said = refusal(place(tmp_path, CONFIG + "out: data\n"))
+    assert "3 ingredients have no place: what stands there already is not of soup finetune" in said
+    assert all(f"  - {tmp_path / 'data' / name}\n" in said for name in "abc")
+    assert said.endswith("Name another `out`, or move that away.")
+    assert "Remove" not in said
+
+
 def test_what_is_said_of_a_data_set_is_named_where_it_changed(tmp_path):
     launch(place(tmp_path))
     said = refusal(place(tmp_path, CONFIG.replace("b: data/b", "b: {path: data/b, weight: 0.5, category: maps}")))
