@@ -117,9 +117,24 @@ def _lines(location: list[str], problem: ErrorDetails, known: Iterable[str]) -> 
     if problem["type"] == "extra_forbidden":
         nested = next((NESTED[part] for part in reversed(location[:-1]) if part in NESTED), None)
         return [f"{name}: unknown key.{did_you_mean(location[-1], nested.model_fields if nested else known)}"]
-    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    message = _mapping(problem) or problem["msg"].removeprefix("Value error, ").removesuffix(".")
     if not location:  # of several keys, which are named there
         return [f"{line}." for line in message.split("; ")]
     # The check of a whole mapping names what it found.
     complete = problem["type"] == "missing" or (isinstance(problem["input"], dict) and problem["type"] == "value_error")
     return [f"{name}: {message}" + ("." if complete else f", found {problem['input']!r}.")]
+
+
+def _mapping(problem: ErrorDetails) -> str:
+    """Return what was expected where a mapping was, in the words of YAML; pydantic's are Python's."""
+    if problem["type"] == "dict_type":
+        return "expected a mapping, as in {name: ...}"
+    if problem["type"] != "model_type":
+        return ""
+    name = problem["ctx"]["class_name"]
+    if name == Stage.__name__:
+        return "expected a checkpoint, or a mapping, as in {start: ..., data: ..., out: ...}"
+    if name == DataSet.__name__:
+        return "expected a path, or a mapping, as in {path: ...}"
+    fields = next((kind.model_fields for kind in NESTED.values() if kind.__name__ == name), {"name": None})
+    return f"expected a mapping, as in {{{next(iter(fields))}: ...}}"

@@ -166,6 +166,18 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
         ("  number: data/number", f"  {'x' * 300}: data/number", "a name becomes a folder"),
         ("lr: 5.0e-4", 'lr: 5.0e-4\nroot: "a\\0b"', "a path has at most 3,000 bytes, a name in it 255, and none is 0"),
         ("  number: data/number", "  number: data/number\n  number: data/more", "number: stands there twice"),
+        (
+            "  number: data/number",
+            "  number: 3",
+            "added.number.0: expected a path, or a mapping, as in {path: ...}, fo",
+        ),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nlora: 16", "lora: expected a mapping, as in {rank: ...}, found 16"),
+        ("lr: 5.0e-4", "lr: 5.0e-4\nsweep: lr", "sweep: expected a mapping, as in {name: ...}, found 'lr'"),
+        (
+            "start:\n  start: tiny",
+            "start: [tiny]\nroot: .\nslurm:\n  time: 1",
+            "start: expected a checkpoint, or a map",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, old, new, said):
