@@ -19,13 +19,13 @@ def learning_rates(seed_run: SeedRun) -> dict[str, StudyResult]:
     """Cook the greedy soup over fine-tunes on D alone that differ in their learning rate."""
     sweep = {"lr": seed_run.study.learning_rates}
     changed = {"added": {}, "include_base": True, "sweep": sweep, "out": seed_run.near("learning_rates")}
-    pool = seed_run.train("learning_rates", changed)
+    pool = seed_run.train_beside("learning_rates", changed)
     return {"greedy over learning rates": seed_run.cook("greedy", pool, "learning_rates", "learning_rates.scores")}
 
 
 def individual_select(seed_run: SeedRun) -> dict[str, StudyResult]:
     """Add each data set in turn to the base set for good, if the model trained on both is better for it."""
-    alone = seed_run.train("alone", {"added": {}, "include_base": True, "out": seed_run.near("alone")})
+    alone = seed_run.train_beside("alone", {"added": {}, "include_base": True, "out": seed_run.near("alone")})
     [best] = seed_run.judge(alone)
     kept: list[str] = []
     for name in seed_run.added:
@@ -43,7 +43,7 @@ def _trained_on(seed_run: SeedRun, names: list[str]) -> Path:
     title = "-".join(names)
     added = [data_set for name in names for data_set in seed_run.added[name]]
     changed = {"added": {title: added}, "out": seed_run.near("individual")}
-    [checkpoint] = seed_run.train(f"individual-{title}", changed)
+    [checkpoint] = seed_run.train_beside(f"individual-{title}", changed)
     return checkpoint
 
 
@@ -59,7 +59,7 @@ def all_data(seed_run: SeedRun) -> dict[str, StudyResult]:
         "sweep": {length: [one_ingredient * count for count in times.values()]},
         "out": seed_run.near("all_data"),
     }
-    trials = seed_run.judge(seed_run.train("all_data", changed))
+    trials = seed_run.judge(seed_run.train_beside("all_data", changed))
     named = zip(times, trials, strict=True)
     return {f"all data, {words} {length}": StudyResult.of(trial, "") for words, trial in named}
 

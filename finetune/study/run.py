@@ -72,7 +72,7 @@ def _results(seed_run: SeedRun) -> Iterator[Mapping[str, StudyResult]]:
 def pool_and_soups(seed_run: SeedRun) -> Iterator[Mapping[str, StudyResult]]:
     """Evaluate the start, D alone and the pool, and cook a soup with each strategy; yield the results as they come."""
     pool = seed_run.train("finetune")
-    [alone] = seed_run.train("alone", {"added": {}, "include_base": True, "out": seed_run.near("alone")})
+    [alone] = seed_run.train_beside("alone", {"added": {}, "include_base": True, "out": seed_run.near("alone")})
     if seed_run.start:
         yield {"start": StudyResult.of(seed_run.judge([seed_run.start])[0])}
     yield {"the base set alone": StudyResult.of(seed_run.judge([alone])[0])}

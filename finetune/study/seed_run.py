@@ -80,7 +80,7 @@ class SeedRun:
         return folder if folder.is_dir() else None
 
     def train(self, name: str, changed: Mapping[str, object] | None = None) -> list[Path]:
-        """Train the ingredients of the pool's configuration, and give their directories.
+        """Train the ingredients of a pool, and give their directories, those of earlier steps (`keep_every`) too.
 
         Args:
             name: of the YAML file that the configuration is kept in.
@@ -91,6 +91,15 @@ class SeedRun:
         path = self.folder / f"{name}.yaml"
         write_atomic(path, yaml.safe_dump(keys, sort_keys=False, allow_unicode=True))
         return launch.finetune(path, progress=self.voice.progress, listener=self.voice.training)
+
+    def train_beside(self, name: str, changed: Mapping[str, object]) -> list[Path]:
+        """Train what the pool is compared with, and give one directory for each model: its last, no earlier step's.
+
+        Args:
+            name: as `train` has it.
+            changed: keys that are others.
+        """
+        return self.train(name, {**changed, "keep_every": None})
 
     def filled(self, text: str) -> str:
         """Give a text of the study's with {place} and {seed} filled in."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -50,7 +51,16 @@ class Trainer:
                 heads = [LEARNT[Path(data_set.path).name] for data_set in job.data]
                 head = np.sum(heads, axis=0) * job.settings.lr * job.settings.steps / 10 + config.seed / 100
                 make_checkpoint(job.out, head=head)
-        return [job.out for job in jobs if job.name != "start"]
+        return [path for job in jobs if job.name != "start" for path in [*self._earlier(job), job.out]]
+
+    def _earlier(self, job):
+        """The models of earlier steps, which are the last one here."""
+        steps = range(job.settings.keep_every or job.settings.steps, job.settings.steps, job.settings.keep_every or 1)
+        earlier = [job.out.with_name(f"{job.out.name}-step{step}") for step in steps]
+        for path in earlier:
+            if not path.exists():
+                shutil.copytree(job.out, path)
+        return earlier
 
 
 STUDY = """
@@ -153,6 +163,20 @@ def test_another_pool_is_trained_by_its_own_settings_and_souped_by_the_same_stra
     folder = home / "work" / "seed-0"
     assert sorted(path.name for path in (folder / "pools").iterdir()) == ["half", "half.scores"]
     assert (folder / "soups" / "half-greedy" / "config.json").is_file()
+
+
+def test_models_of_earlier_steps_are_ingredients_and_nothing_that_the_pool_is_compared_with(home, trainer):
+    plain = run_study(home / "study.yaml")
+    text = STUDY.replace("root: work", "root: kept").replace("  lr: 1\n", "  lr: 1\n  keep_every: 5\n")
+    (home / "kept.yaml").write_text(text)
+    kept = run_study(home / "kept.yaml")
+    compared = ["the base set alone", "greedy over learning rates", "individual select"]
+    compared += [way for way in plain.ways if way.startswith("all data")]
+    assert len(compared) == 5
+    assert all(kept.seeds[0][way] == plain.seeds[0][way] for way in compared)
+    assert (home / "kept" / "seed-0" / "ckpts" / "word-step5").is_dir()
+    assert not [*(home / "kept" / "seed-0" / "alone").glob("*-step*")]
+    assert kept.seeds[0]["average"].names.count("-step5") == 3
 
 
 def test_another_pool_is_counted_before_anything_is_made(home, trainer):
