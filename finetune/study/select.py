@@ -4,7 +4,7 @@
     ckpts/<name>                   trained on D + d_i, as `soup finetune pool.yaml` would have it
     ckpts.select/base              trained on D alone
     ckpts.select/scores/           the run: one journal for all k + 1 evaluations
-    pool.selected.yaml             D and the kept sets as `data`, the rest as `added`
+    pool.selected.yaml             D and the kept sets as `data`, the rest as `added`; without a rest, one model of D
     pool.selected.study.yaml       a study of that pool
 
 Each gain is compared with D alone, so that interactions of the kept sets are not seen, and a gain within the noise is
@@ -167,13 +167,14 @@ class Selector:
         return self.folder / "base"
 
     def _selected(self, kept: tuple[str, ...]) -> dict[str, object]:
-        """Give the keys of the new pool: D with the kept sets, and the rest."""
+        """Give the keys of the new pool: D with the kept sets, and the rest; where all are kept, D alone is trained."""
         added = self.keys["added"]
         assert isinstance(added, Mapping), "checked as the configuration was read"
         data = [*_listed(self.keys["data"]), *(data_set for name in kept for data_set in _listed(added[name]))]
         keys = {key: value for key, value in self.keys.items() if key != "include_base"}
         rest = {name: sets for name, sets in added.items() if name not in kept}
-        return {**keys, "data": data, "added": rest, "out": f"{self.pool.out}-selected"}
+        alone = {} if rest else {"include_base": True}
+        return {**keys, "data": data, "added": rest, **alone, "out": f"{self.pool.out}-selected"}
 
     def _write_study(self, keys: Mapping[str, object]) -> Path:
         """Write a study of the new pool, where its paths start; what the start is trained on is not trained again."""

@@ -57,7 +57,8 @@ def select(values: Values) -> None:
     else:
         print_rows(["data set", "overall", "beside the base set alone", ""], result.lines(), right=[1])
         print_line(f"the base set alone: {result.base.overall:.2f}")
-        print_line(f"{result.pool}: the new pool" + ("" if result.rest else "; nothing is left to be souped"))
+        alone = "; nothing is left to be souped: it trains one model"
+        print_line(f"{result.pool}: the new pool{'' if result.rest else alone}")
         if result.study:
             print_line(f"soup study {result.study} makes the soups of the rest")
 

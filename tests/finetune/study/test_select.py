@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 import finetune.launching.launch
 from finetune.config_file import read_config
+from finetune.jobs import plan_jobs
 from finetune.study.run import run_study
 from finetune.study.seed_run import StudyProgress
 from finetune.study.select import Selector
@@ -145,6 +147,9 @@ def test_where_all_are_kept_nothing_is_left_to_be_souped(home, trainer):
     (home / "pool.yaml").write_text(POOL.replace("number: data/number, ", "").replace(", noise: data/noise", ""))
     selection = Selector(home / "pool.yaml", EVAL).run()
     assert (selection.rest, selection.study) == ((), None)
+    start, job = plan_jobs(read_config(selection.pool), home)
+    assert start.name == "start"
+    assert [Path(data_set.path).name for data_set in job.data] == ["base", "word"]
 
 
 @pytest.mark.parametrize(
