@@ -25,7 +25,7 @@ __all__ = [
     "IMAGE_FOLDER",
     "column_faults",
     "index_faults",
-    "is_texts",
+    "named_files",
     "refuse_faults",
     "row_faults",
     "table_faults",
@@ -139,19 +139,23 @@ def _image_faults(rows: list[str], frame: Frame) -> Iterator[str]:
             start = str(image)[:REFERENCE_CHARACTERS]
             yield f"row {row}: image {start!r} is neither base64 nor the index of a row that holds it"
     for row, cell in zip(rows, frame.get("image_path", ()), strict=False):
-        if str(cell).startswith("[") and not is_texts(cell):
+        if str(cell).startswith("[") and not _is_texts(cell):
             yield f"row {row}: image_path {str(cell)[:REFERENCE_CHARACTERS]!r} is no Python list of texts"
 
 
 def _path_faults(rows: list[str], frame: Frame, folder: str) -> Iterator[str]:
     """Yield the rows of which no image is there: without images in the table VLMEvalKit takes the paths of files."""
     for row, cell in zip(rows, frame["image_path"], strict=True):
-        paths = ast.literal_eval(cell) if str(cell).startswith("[") and is_texts(cell) else [str(cell)]
-        if missing := next((path for path in paths if not Path(path).is_file()), None):
+        if missing := next((path for path in named_files(cell) if not Path(path).is_file()), None):
             yield (
                 f"row {row}: its image {missing[:REFERENCE_CHARACTERS]!r} is no file, neither as it stands nor below "
                 f"{folder} beside the table, and there is no column image"
             )
+
+
+def named_files(cell: object) -> list[str]:
+    """Return the paths that a cell of `image_path` names: a Python list of them, or one."""
+    return [*ast.literal_eval(str(cell))] if str(cell).startswith("[") and _is_texts(cell) else [str(cell)]
 
 
 def _letter_faults(frame: Frame) -> Iterator[str]:
@@ -167,7 +171,7 @@ def _literal_faults(rows: list[str], name: str, frame: Frame) -> Iterator[str]:
     for row, cell, kind in zip(rows, frame[name], frame.get("question_type", rows), strict=True):
         if name == "choices" and kind != "multi_choice":
             continue  # VLMEvalKit does not look at it
-        if not is_texts(cell) and not (name == "skills" and _is_no_python(cell)):
+        if not _is_texts(cell) and not (name == "skills" and _is_no_python(cell)):
             yield f"row {row}: {name} {str(cell)[:REFERENCE_CHARACTERS]!r} is no Python list of texts"
 
 
@@ -223,7 +227,7 @@ def _unknown_categories(data_set: DataSet, base: type[DataSet]) -> list[str]:
 
 def _image_is_sound(cell: str, known: set[str]) -> bool:
     if cell.startswith("[") and cell.endswith("]"):
-        return is_texts(cell) and all(map(_is_base64, ast.literal_eval(cell)))
+        return _is_texts(cell) and all(map(_is_base64, ast.literal_eval(cell)))
     return _is_base64(cell) if len(cell) > REFERENCE_CHARACTERS else cell in known
 
 
@@ -236,7 +240,7 @@ def _is_base64(cell: str) -> bool:
     return True
 
 
-def is_texts(cell: object) -> bool:
+def _is_texts(cell: object) -> bool:
     """Whether evaluating the cell as Python can only give texts (or one text: VLMEvalKit then takes its letters)."""
     try:
         value = ast.literal_eval(cell) if isinstance(cell, str) else None

@@ -7,44 +7,31 @@ part of every remembered score, and images are named by their own bytes.
 from __future__ import annotations
 
 import ast
-import base64
-import binascii
 import copy
-import hashlib
 import importlib.util
 import inspect
 import os
-import shutil
-import tempfile
-import threading
 import warnings
-import weakref
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluators.answering.file_digest import file_digest
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
 from evaluators.vlmeval.data_checks import (
     CIRCLE,
     IMAGE_FOLDER,
     column_faults,
     index_faults,
-    is_texts,
     refuse_faults,
     row_faults,
     table_faults,
 )
 from evaluators.vlmeval.films import (
-    Film,
     FilmFolder,
     film_hooks,
     films_column,
-    frame_indices_with_ends,
-    vlmeval_frame_indices,
 )
+from evaluators.vlmeval.image_files import IMAGE_IN_TEXT, ImageFiles, digest_of_sizes, with_image_files
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module, with_globals
 from evaluators.vlmeval.question_groups import grouped_ids
@@ -53,16 +40,9 @@ from evaluators.vlmeval.stand_ins import SilentLogger, load_inner_imports, repla
 from soup.errors import EvaluatorError
 from soup.evaluation.engine import Prompt
 
-__all__ = ["ImageFiles", "data_file", "data_folder", "open_data_set", "question_ids"]
+__all__ = ["data_file", "data_folder", "open_data_set", "question_ids"]
 
 FOLDER_VARIABLE = "LMUData"  # the environment variable that names the folder of test sets, VLMEvalKit's spelling
-SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
-START_CHARACTERS = 8  # of base64, that hold the six bytes by which the kinds of image are told apart
-WRITERS = 4
-"""Threads that write images. A file system makes the files of one folder one after the other: so there are sixteen."""
-
-IMAGE_IN_TEXT = "data:image/"
-"""How VLMEvalKit begins an image in a prompt that is no file."""
 IMAGE_CELL = "line['image']"
 """What stands in the source of a prompt that takes an image's cell itself for a path."""
 IMAGE_WRITER = "decode_base64_to_image_file"
@@ -120,7 +100,8 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     and an image is the cell's own bytes instead of a re-encoded PNG (0.1 ms instead of 90 ms a row).
 
     Its `mended_rows` are the indices of rows whose right option pandas would lose, see `right_options`; `whole` are all
-    of its rows, where `data` may come to be a part of them.
+    of its rows, where `data` may come to be a part of them; `image_sizes` is a digest of the sizes of the files
+    that the table names as its images, empty where it holds them itself.
 
     Args:
         benchmark: Whose data set.
@@ -142,8 +123,9 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     if benchmark.frames:
         return _open_films(benchmark, path, images, base)
     with python_strings():
-        frame = _with_image_files(_read(path), path.parent / IMAGE_FOLDER / benchmark.data_set)
+        frame = with_image_files(_read(path), path.parent / IMAGE_FOLDER / benchmark.data_set)
         refuse_faults(benchmark, path, table_faults(benchmark, frame))
+        sizes = digest_of_sizes(frame)
         frame, mended = mend_right_options(benchmark, frame, path)
         indices = [str(index) for index in frame["index"]]
         try:
@@ -153,7 +135,7 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
         except Exception as cause:
             refuse_faults(benchmark, path, [f"{type(cause).__name__}: {cause}"])
             raise
-    data_set.mended_rows = mended
+    data_set.mended_rows, data_set.image_sizes = mended, sizes
     if benchmark.rule is not None and isinstance(benchmark.rule.group, str):  # VLMEvalKit takes 12_0 for the number 120
         data_set.data["index"] = [indices[position] for position in data_set.data.index]
     spread = benchmark.rule.spread if benchmark.rule else {}
@@ -191,7 +173,8 @@ def _open_films(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles, bas
     names = {"LMUDataRoot": lambda: str(images.directory), "logger": SilentLogger(), "load": lambda *_: frame.copy()}
     with python_strings(), replaced_names(names):
         data_set = type(base.__name__, (base,), hooks)(dataset=benchmark.data_set, nframe=benchmark.frames)
-        data_set.mended_rows, data_set.spread, data_set.whole = (), {}, data_set.data
+        data_set.mended_rows, data_set.image_sizes = (), ""
+        data_set.spread, data_set.whole = {}, data_set.data
         for row in data_set.data.to_dict("records"):
             try:
                 data_set.build_prompt(row)
@@ -258,21 +241,6 @@ def _prompt_without_writing(self: DataSet, line: Row, base: type[DataSet], image
     ]
 
 
-def _with_image_files(frame: Frame, folder: Path) -> Frame:
-    """Return the table with the files that it names, where it has no images: as they stand, or below a folder."""
-    if "image" in frame or "image_path" not in frame:
-        return frame
-
-    def found(name: str) -> str:
-        return str(folder / name) if not Path(name).is_file() and (folder / name).is_file() else name
-
-    def cell_of(cell: object) -> object:
-        names = ast.literal_eval(cell) if isinstance(cell, str) and cell.startswith("[") and is_texts(cell) else None
-        return found(str(cell)) if names is None else repr([found(name) for name in names])
-
-    return frame.assign(image_path=[cell_of(cell) for cell in frame["image_path"]])
-
-
 def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     """Return the question of each row, as the text of its index; the rotations of a question share it.
 
@@ -290,94 +258,6 @@ def question_ids(benchmark: VLMEvalBenchmark, frame: Frame) -> list[str]:
     if "g_index" in frame:
         return [str(int(index)) for index in frame["g_index"]]
     return [str(int(index) % CIRCLE) for index in frame["index"]]
-
-
-class ImageFiles:
-    """The images of all test sets as files of a temporary directory, gone with this object.
-
-    A file is named by its content, so that it can't be another data set's image of the same index. It is written only
-    when a model is to see it: answers that are kept already need no image.
-    """
-
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="soup-images-"))
-        weakref.finalize(self, _remove, self.directory)
-        self._paths: dict[str, str] = {}  # by cell: Python remembers the hash of a text it has seen
-        self._films: set[str] = set()  # the first frames of those that are known
-        self._unwritten: dict[str, str | Film] = {}  # cells, or the film whose frame it is, by path
-
-    def paths(self, row: Row) -> list[str]:
-        """Return where a row's images will be, once `write` has written them. Its `image` is base64, or a list of it.
-
-        Raises:
-            EvaluatorError: an image is no base64.
-        """
-        cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
-        try:
-            return [self._path(cell) for cell in cells]
-        except (binascii.Error, ValueError) as cause:
-            raise EvaluatorError(f"The image of row {row['index']} is no base64 ({cause}).") from cause
-
-    def part(self, part: dict[str, str]) -> dict[str, str]:
-        """Return a part of a prompt, an image that stands in the text as the path where it will be."""
-        if part["type"] != "image" or part["value"].startswith(str(self.directory)):
-            return part
-        is_text = part["value"].startswith(IMAGE_IN_TEXT)
-        return {**part, "value": self._path(part["value"].partition(",")[2] if is_text else part["value"])}
-
-    def frame_paths(self, film: Path, count: int, *, with_ends: bool = False) -> list[str]:
-        """Return where so many frames of a film will be; they are named by the film's content."""
-        name = f"{file_digest(film)[:24]}-{count}{'-ends' * with_ends}"
-        choose = frame_indices_with_ends if with_ends else vlmeval_frame_indices
-        paths = tuple(str(self.directory / f"{name}-{number}.png") for number in range(1, count + 1))
-        if paths[0] not in self._films:
-            self._films.add(paths[0])
-            self._unwritten |= dict.fromkeys(paths, Film(film, paths, choose))
-        return [*paths]
-
-    def start_writing(self, prompts: Iterable[Prompt]) -> Callable[[], None]:
-        """Write the images of prompts that are not on disk yet, in the background; return what waits for the last."""
-        paths = dict.fromkeys(part["value"] for prompt in prompts for part in prompt if part["type"] == "image")
-        new = {path: cell for path in paths if (cell := self._unwritten.pop(path, None)) is not None}
-        for folder in {Path(path).parent for path in new}:
-            folder.mkdir(exist_ok=True)
-        films = dict.fromkeys(content for content in new.values() if isinstance(content, Film))
-        writer = ThreadPoolExecutor(WRITERS)
-        writing = [writer.submit(film.write) for film in films]
-        writing += [writer.submit(_write_image, path, cell) for path, cell in new.items() if isinstance(cell, str)]
-        writer.shutdown(wait=False)
-
-        def wait() -> None:
-            for each in writing:
-                each.result()
-
-        return wait
-
-    def _path(self, cell: str) -> str:
-        if cell not in self._paths:
-            start = base64.b64decode(cell[:START_CHARACTERS])
-            suffix = next((end for begin, end in SUFFIXES.items() if start.startswith(begin)), ".png")
-            digest = hashlib.sha256(cell.encode()).hexdigest()[:32]
-            path = f"{self.directory}/{digest[0]}/{digest}{suffix}"
-            self._paths[cell], self._unwritten[path] = path, cell
-        return self._paths[cell]
-
-
-def _remove(directory: Path) -> None:
-    """Remove a directory, all of its folders at once: one by one, each file that is on the disk takes 2 ms."""
-    threads = [threading.Thread(target=shutil.rmtree, args=(path, True)) for path in directory.glob("*/")]
-    with suppress(RuntimeError):  # late at an interpreter's end there are no new threads
-        for thread in threads:
-            thread.start()
-    for thread in threads:
-        if thread.ident is not None:
-            thread.join()
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-def _write_image(path: str, cell: str) -> None:
-    with Path(path).open("wb", buffering=0) as file:
-        file.write(base64.b64decode(cell))
 
 
 def _read(path: Path) -> Frame:

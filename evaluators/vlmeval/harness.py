@@ -19,15 +19,10 @@ from evaluators.answering.response_cache import ResponseCache, cached_answers
 from evaluators.answering.session import shared_session
 from evaluators.vlmeval.benchmarks import BENCHMARKS, VLMEvalBenchmark
 from evaluators.vlmeval.catalog import all_data_sets, is_data_set, known_benchmark, near_data_sets
-from evaluators.vlmeval.data_sets import (
-    ImageFiles,
-    data_file,
-    data_folder,
-    open_data_set,
-    question_ids,
-)
+from evaluators.vlmeval.data_sets import data_file, data_folder, open_data_set, question_ids
 from evaluators.vlmeval.download import fetch
 from evaluators.vlmeval.films import FilmFolder
+from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.metrics import metric_of
 from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, splits_thoughts
@@ -129,6 +124,8 @@ class VLMEval(Harness):
         # Said only where they change a score: all other scores keep their keys.
         if data_set.mended_rows:
             facts["right options"] = "as written"
+        if data_set.image_sizes:
+            facts["images"] = data_set.image_sizes
         if entry.frames:
             facts |= {
                 "frames": entry.frames,

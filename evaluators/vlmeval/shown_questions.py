@@ -7,7 +7,8 @@ from pathlib import Path
 
 from evaluators.answering.response_cache import ResponseCache, prompt_keys
 from evaluators.vlmeval.benchmarks import VLMEvalBenchmark
-from evaluators.vlmeval.data_sets import ImageFiles, question_ids
+from evaluators.vlmeval.data_sets import question_ids
+from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.library_types import DataSet, Row
 from evaluators.vlmeval.reading_answers import final_answer
 from evaluators.vlmeval.scoring import plain_part

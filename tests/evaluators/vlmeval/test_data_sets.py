@@ -22,8 +22,9 @@ import pytest
 from evaluators.answering import endpoint
 from evaluators.vlmeval import catalog
 from evaluators.vlmeval.catalog import all_data_sets, known_benchmark, near_data_sets
-from evaluators.vlmeval.data_sets import DOWNLOADS, LOADED_AS_IS, ImageFiles, data_file, open_data_set, question_ids
+from evaluators.vlmeval.data_sets import DOWNLOADS, LOADED_AS_IS, data_file, open_data_set, question_ids
 from evaluators.vlmeval.harness import VLMEval
+from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.library_index import classes_in
 from evaluators.vlmeval.library_source import missing_packages, names_in_source
 from evaluators.vlmeval.light_import import vlmeval_module
@@ -356,7 +357,7 @@ def test_columns_that_a_metric_needs_are_missed_before_anything_is_asked(name, s
     [
         ("SEEDBench_IMG", "CD", "the options of all right answers; missing: C, D"),
         ("HRBench4K", "A", "the options of all right answers; missing: A"),
-        ("VSR-zeroshot", ["image"], "row 0: its image '0.jpg' is no file, and there is no column image"),
+        ("VSR-zeroshot", ["image"], "row 0: its image '0.jpg' is no file, neither as it stands nor below images/"),
     ],
 )
 def test_what_no_model_could_answer_is_told_before_anything_is_asked(name, without, words, settings, tmp_path):
@@ -428,6 +429,23 @@ def test_images_that_a_table_names_are_found_in_the_folder_of_the_data_set(name,
     (folder / names[0]).unlink()
     with pytest.raises(EvaluatorError, match=f"'sub/0.png' is no file, neither as it stands nor below images/{name}"):
         VLMEval(settings).identity(Benchmark(name, "vlmeval", name))
+
+
+def test_a_score_s_key_tells_images_of_other_sizes_that_a_table_names(settings, tmp_path):
+    rows = [{**row, "image_path": f"{row['index'] % 2}.png"} for row in ALL["ViewSpatialBench"].rows()]
+    for row in rows:
+        del row["image"]
+    write_tsv(tmp_path / "LMUData" / "ViewSpatialBench.tsv", rows)
+    files = [tmp_path / "LMUData" / "images" / "ViewSpatialBench" / f"{number}.png" for number in (0, 1)]
+    benchmark, keys = Benchmark("v", "vlmeval", "ViewSpatialBench"), []
+    for content in (b"seen", b"seen", b"other"):
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        keys.append(VLMEval(settings).identity(benchmark)["images"])
+    assert keys[0] == keys[1] != keys[2]
+    put(tmp_path, "ViewSpatialBench")
+    assert "images" not in VLMEval(settings).identity(benchmark)
 
 
 @pytest.mark.parametrize(("name", "language"), [("OlympiadBench_EN", "en"), ("OlympiadBench_CN", "zh")])

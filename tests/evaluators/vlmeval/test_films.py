@@ -14,9 +14,10 @@ from PIL import Image
 
 from evaluators.answering.prompts import Prompter
 from evaluators.vlmeval.catalog import known_benchmark
-from evaluators.vlmeval.data_sets import ImageFiles, data_file, open_data_set
+from evaluators.vlmeval.data_sets import data_file, open_data_set
 from evaluators.vlmeval.films import vlmeval_frame_indices
 from evaluators.vlmeval.harness import VLMEval
+from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.scoring import plain_part
 from finetune.points.tiny import tiny_processor

@@ -19,7 +19,8 @@ from evaluators.answering.endpoint_judge import EndpointJudge
 from evaluators.answering.judge_session import JudgeSession
 from evaluators.answering.response_cache import ResponseCache
 from evaluators.vlmeval.benchmarks import BENCHMARKS as OPENCOMPASS
-from evaluators.vlmeval.data_sets import ImageFiles, data_file, open_data_set, question_ids
+from evaluators.vlmeval.data_sets import data_file, open_data_set, question_ids
+from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.scoring import score
 from finetune.toy.__main__ import main
 from finetune.toy.benchmarks import BENCHMARKS, STEP

@@ -14,7 +14,8 @@ from transformers import AutoProcessor
 from evaluators.grounding.question_files import INSTRUCTION, QuestionFile
 from evaluators.grounding.scoring import judge
 from evaluators.vlmeval.catalog import known_benchmark
-from evaluators.vlmeval.data_sets import ImageFiles, data_file, open_data_set
+from evaluators.vlmeval.data_sets import data_file, open_data_set
+from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.scoring import score
 from finetune.coordinates.conventions import convert, named_convention
 from finetune.data.capfusion import read_prompt
