@@ -21,6 +21,7 @@ KINDS = {
     "MovieChat1k": OPEN,
     "QBench_Video_MCQ": CHOICE,
     "QBench_Video_VQA": OPEN,
+    "STIBench": CHOICE,
     "SiteBenchVideo": CHOICE,
     "TempCompass_Captioning": "captions",
     "TempCompass_MCQ": CHOICE,
@@ -50,6 +51,7 @@ UNWRITTEN: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "VsiSuperRecall": (RECALLED, SPATIAL),
     "VsiSuperCount": (COUNTED, SPATIAL),
     "DSRBench": (("DSRBench",), (30, 32, 64)),
+    "STIBench": (("STI-Bench",), (30, 32, 64)),
 }
 """By class, data sets and numbers of frames whose names VLMEvalKit has not, or makes up by code."""
 DEFAULT_FRAMES = 8

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ PATH = "video_path"
 """The column of films where one class has no other, until it has made one of it that is right for its own folder."""
 UNTIMED = {"fps": 1.0, "n_frames": 1}
 """What stands for a film's times, which some classes look at but do not use unless there are subtitles."""
+SHOWN_RATE = "sample_fps"
+"""What stands in the source of a prompt that says how many frames a second are shown."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,23 @@ def films_column(frame: Frame) -> str | None:
     return next((name for name in (SEVERAL, "video", PATH) if name in frame), None)
 
 
+@cache
+def _shown_rate(file: Path, count: int) -> float | None:
+    """Return how many frames a second so many of a film are; None where its file has no times.
+
+    Raises:
+        EvaluatorError: the film can't be read; says why.
+    """
+    from finetune.media.images import film_seconds
+    from soup.errors import FinetuneError
+
+    try:
+        seconds = film_seconds(file)
+    except FinetuneError as cause:
+        raise EvaluatorError(str(cause)) from cause
+    return count / seconds if seconds else None
+
+
 def film_hooks(
     base: type[DataSet], folder: FilmFolder, table: Path, frame_paths: Callable[[Path], list[str]]
 ) -> dict[str, Callable[..., Any]]:
@@ -132,6 +151,7 @@ def film_hooks(
         table: Its table.
         frame_paths: Gives the files that a film's frames will be.
     """
+    tells_rate = SHOWN_RATE in inspect.getsource(base.build_prompt)
     gives_more = "return frame_paths, indices, video_info" in inspect.getsource(base.save_video_frames)
     films: dict[str, str] = {}  # names by the path of each frame
 
@@ -141,7 +161,8 @@ def film_hooks(
         assert film is not None, "every film was looked for"
         paths = frame_paths(film)
         films.update(dict.fromkeys(paths, name))
-        return (paths, [], UNTIMED) if gives_more else paths
+        times = {**UNTIMED, SHOWN_RATE: _shown_rate(film, len(paths))} if tells_rate else UNTIMED
+        return (paths, [], times) if gives_more else paths
 
     def build_prompt(self: DataSet, line: Row) -> list[dict[str, str]]:
         prompt: list[dict[str, str]] = base.build_prompt(self, line, video_llm=False)

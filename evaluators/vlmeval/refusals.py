@@ -68,7 +68,6 @@ FILMS: Mapping[str, str] = {
     "EgoExoBench_MCQ": "a question shows parts of several films, from one second to another",
     **_all("VideoMMMU V2PBench", "its prompts also show image files of the folder that VLMEvalKit downloads"),
     "MMSIVideoBench": "its films are folders of pictures, of which a question shows several parts",
-    "STIBench": "its prompts say how many frames a second are shown, and the rate of a film is not read here",
     "OMTGBench": "it shows so many frames a second, and a number of frames at equal distances is shown here",
     "LongVideoBench": "VLMEvalKit shows subtitles where it is told to leave them out, and only frames are read here",
     **_all(

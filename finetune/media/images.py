@@ -29,7 +29,7 @@ from finetune.media.sources import ImageSource, image_source
 from soup.errors import FinetuneError
 from soup.support.extras import install_line
 
-__all__ = ["MAX_PIXELS", "as_rgb", "film_digest", "frames_of", "open_picture", "upright"]
+__all__ = ["MAX_PIXELS", "as_rgb", "film_digest", "film_seconds", "frames_of", "open_picture", "upright"]
 
 # How whole files end, by Pillow's names of formats; a WebP that is cut off has no header for Pillow.
 ENDINGS = {
@@ -162,6 +162,28 @@ def film_digest(source: object, *, name: str | None = None) -> str:
         return film_digest(_pictures_in(file), name=name)
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def film_seconds(source: object, *, name: str | None = None) -> float:
+    """Return how long the file of a film lasts: its frames by their mean rate; 0 where the file has no times.
+
+    Raises:
+        FinetuneError: it is not there, or no film that can be read.
+    """
+    named = image_source(source, name)
+    if not _is_picture(named):
+        from finetune.media.videos import seconds_of_video_file
+
+        return seconds_of_video_file(named)
+    milliseconds = 0.0
+    with _opened(named) as image:
+        for i in range(_count_frames(image, named)):
+            try:
+                image.seek(i)
+            except Exception as error:  # as above
+                raise named.fault(f"frame {i + 1} is damaged or cut off ({error}); replace it.") from error
+            milliseconds += image.info.get("duration", 0)
+    return milliseconds / 1000
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -18,7 +18,7 @@ from finetune.media.size_limit import check_size
 from finetune.media.sources import ImageSource
 from soup.support.extras import install_line
 
-__all__ = ["frames_of_video_file"]
+__all__ = ["frames_of_video_file", "seconds_of_video_file"]
 
 
 def frames_of_video_file(
@@ -32,11 +32,7 @@ def frames_of_video_file(
     Raises:
         FinetuneError: PyAV is not installed; no video, one that is cut off, or frames of too many pixels.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise source.fault(f"no picture that Pillow reads; a video needs PyAV: {install_line('av')}") from error
-
+    av = _library(source)
     try:
         total = _frame_count(av, source)
         with _opened(av, source) as container:
@@ -50,6 +46,30 @@ def frames_of_video_file(
     if len(frames) < len(wanted):
         raise source.fault(f"a damaged video: {total} frames by its packets, fewer could be decoded; replace it.")
     return [frames[i] for i in indices]
+
+
+def seconds_of_video_file(source: ImageSource) -> float:
+    """Return how long the first video stream lasts: its frames by their mean rate; 0 where the file tells no rate.
+
+    Raises:
+        FinetuneError: PyAV is not installed; no video, or one that is cut off.
+    """
+    av = _library(source)
+    try:
+        with _opened(av, source) as container:
+            stream = container.streams.video[0]
+            rate, frames = float(stream.average_rate or 0), stream.frames  # 0: the file does not say
+        return (frames or _frame_count(av, source)) / rate if rate else 0.0
+    except av.error.FFmpegError as error:
+        raise source.fault(f"no video that can be read ({error}); convert it to MP4.") from error
+
+
+def _library(source: ImageSource) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise source.fault(f"no picture that Pillow reads; a video needs PyAV: {install_line('av')}") from error
+    return av
 
 
 def _opened(av: Any, source: ImageSource) -> Any:

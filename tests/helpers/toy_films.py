@@ -113,12 +113,15 @@ TOY_FILMS: dict[str, ToyFilms] = {
                 question_type=lambda i: "vsr",
                 task_type=lambda i: ["abs_dis", "abs_dir"][i % 2],
                 category=lambda i: ["counting & existence", "movement prediction & navigation"][i % 2],
+                time_start=lambda i: 0.5,
+                time_end=lambda i: 2.0,
             ),
             lambda result, total=total: result[total],
         )
         for name, total in (
             ("VsiSuperRecall_10mins", "overall"),
             ("DSRBench", "overall"),
+            ("STI-Bench", "overall"),
             ("SiteBenchVideo", "overall_accuracy"),
         )
     },

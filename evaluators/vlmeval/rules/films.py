@@ -17,6 +17,13 @@ FILMS: Mapping[str, Rule] = {
         "VsiSuperRecall DSRBench",
         Rule("overall", told_by=HITS, shows_ends=True, caption="right answers", columns="index answer options"),
     ),
+    "STIBench": Rule(
+        "overall",
+        told_by=HITS,
+        shows_ends=True,
+        caption="right answers",
+        columns="index answer options task_type time_start time_end",
+    ),
     "VsiSuperCount": Rule(
         "overall",
         parts=lambda row: (str(row["question_type"]),),

@@ -256,7 +256,9 @@ def test_the_frames_are_those_that_vlmeval_shows(settings, tmp_path):
     assert seen == {tuple(int(i * (total / 9)) for i in range(1, 9)) for total in (20, 21, 22)}
 
 
-@pytest.mark.parametrize("name", ["VSI-Bench_16frame", "VsiSuperCount_10mins_16frame", "DSRBench_30frame"])
+@pytest.mark.parametrize(
+    "name", ["VSI-Bench_16frame", "VsiSuperCount_10mins_16frame", "DSRBench_30frame", "STI-Bench_30frame"]
+)
 def test_some_classes_show_a_film_from_its_first_frame_to_its_last(name, settings, tmp_path):
     data_set, count = known_benchmark(of(name)).data_set, known_benchmark(of(name)).frames
     rows = put_films(tmp_path, data_set)
@@ -264,6 +266,18 @@ def test_some_classes_show_a_film_from_its_first_frame_to_its_last(name, setting
     seen = {tuple(json.loads(line)) for line in (tmp_path / "model.seen").read_text().splitlines()}
     # By VLMEvalKit's rule: numpy.linspace(0, F - 1, N, dtype=int).
     assert seen == {tuple(int(i * (total - 1) / (count - 1)) for i in range(count)) for total in (20, 21, 22)}
+
+
+def test_a_prompt_says_how_many_frames_a_second_are_shown(settings, tmp_path):
+    rows, folder = put_films(tmp_path, "STI-Bench"), tmp_path / "LMUData" / "STI-Bench"
+    for row in rows[1::3]:  # 21 frames of 40 ms become 24 of 100
+        row["video"] = "clip.mp4"
+    mp4(folder / "clip.mp4", 24)
+    write_tsv(folder / "STI-Bench.tsv", rows)
+    benchmark = known_benchmark(of("STI-Bench_30frame"))
+    data_set = open_data_set(benchmark, data_file(benchmark), ImageFiles())
+    texts = [data_set.build_prompt(row)[-1]["value"] for row in data_set.data.to_dict("records")[:3]]
+    assert [text.partition(" about ")[2].partition(" FPS")[0] for text in texts] == ["37.50", "12.50", "34.09"]
 
 
 def test_what_is_asked_while_a_film_runs_is_not_asked_here_as_in_vlmeval(settings, tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from finetune.media.images import MAX_PIXELS, as_rgb, frames_of, open_picture
+from finetune.media.images import MAX_PIXELS, as_rgb, film_seconds, frames_of, open_picture
 from soup.errors import FinetuneError
 
 
@@ -424,6 +424,21 @@ def test_frames_of_a_film_are_uniformly_sampled(name, codec, tmp_path):
         frames = frames_of(source, 5)
         assert all(near(frame, COLOURS[i]) for frame, i in zip(frames, CHOSEN, strict=True))
         assert [frame.size for frame in frames_of(source, 100)] == [(64, 48)] * 30
+
+
+@pytest.mark.parametrize(("name", "codec"), FILMS)
+def test_a_film_lasts_as_long_as_its_frames_by_their_rate(name, codec, tmp_path):
+    path = film(tmp_path / name, codec)
+    for source in (path, path.read_bytes()):
+        assert film_seconds(source) == pytest.approx(3.0, abs=0.01)
+
+
+def test_a_film_of_pictures_lasts_as_long_as_each_is_shown(tmp_path):
+    first, *others = film_frames((64, 48))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=others, duration=40)
+    assert film_seconds(tmp_path / "a.gif") == pytest.approx(30 * 0.04)
+    first.save(tmp_path / "a.png")
+    assert film_seconds(tmp_path / "a.png") == 0
 
 
 @pytest.mark.parametrize(("name", "codec"), FILMS)
