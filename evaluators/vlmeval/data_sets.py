@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import importlib.util
 import inspect
 import os
 import warnings
@@ -32,6 +31,7 @@ from evaluators.vlmeval.films import (
     films_column,
 )
 from evaluators.vlmeval.image_files import IMAGE_IN_TEXT, ImageFiles, digest_of_sizes, with_image_files
+from evaluators.vlmeval.library_source import missing_requirements
 from evaluators.vlmeval.library_types import DataSet, Frame, Row
 from evaluators.vlmeval.light_import import python_strings, vlmeval_module, with_globals
 from evaluators.vlmeval.question_groups import grouped_ids
@@ -114,8 +114,7 @@ def open_data_set(benchmark: VLMEvalBenchmark, path: Path, images: ImageFiles) -
     base = benchmark.data_set_class()
     if benchmark.rule is not None:  # what is missing is told before anything is asked
         benchmark.rule.chosen()
-        missing = [package for package in benchmark.rule.packages if importlib.util.find_spec(package) is None]
-        if missing:
+        if missing := missing_requirements(benchmark.rule.packages):
             raise EvaluatorError(
                 f"{benchmark.name}: its metric needs packages that are not here: pip install {' '.join(missing)}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import importlib.util
 import re
 import warnings
@@ -18,6 +19,7 @@ __all__ = [
     "entry_in_source",
     "library_root",
     "missing_packages",
+    "missing_requirements",
     "names_in_source",
     "source_of",
     "text_in_source",
@@ -27,6 +29,8 @@ __all__ = [
 PACKAGE = "vlmeval"
 BARE = ("", "dataset")
 """Packages of which no code is run, see `light_import`."""
+REQUIREMENTS = {"antlr4": "antlr4-python3-runtime==4.11.*", "dotenv": "python-dotenv"}
+"""What is to be installed for packages of other names; of one the version that sympy reads LaTeX with, and no other."""
 KEYS = re.compile(r"list\(cls\.DATASET_URL(\.keys\(\))?\)")
 """What a class returns where its data sets are the keys of a dictionary, as they are by default."""
 
@@ -104,6 +108,17 @@ def missing_packages(module: str) -> tuple[str, ...]:
                 seen.add(below)
                 waiting.append(below)
     return tuple(missing)
+
+
+def missing_requirements(packages: Sequence[str]) -> list[str]:
+    """Return what is to be installed of packages, by the names that they are imported by, in the words of pip."""
+    missing = []
+    for package in packages:
+        name, _, version = (requirement := REQUIREMENTS.get(package, package)).partition("==")
+        is_here = importlib.util.find_spec(package) is not None
+        if not is_here or (version and not importlib.metadata.version(name).startswith(version.rstrip("*"))):
+            missing.append(requirement)
+    return missing
 
 
 def _imports(module: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.metadata
 import importlib.util
 import inspect
 import io
@@ -26,7 +27,7 @@ from evaluators.vlmeval.data_sets import DOWNLOADS, LOADED_AS_IS, data_file, ope
 from evaluators.vlmeval.harness import VLMEval
 from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.library_index import classes_in
-from evaluators.vlmeval.library_source import missing_packages, names_in_source
+from evaluators.vlmeval.library_source import missing_packages, missing_requirements, names_in_source
 from evaluators.vlmeval.light_import import vlmeval_module
 from evaluators.vlmeval.refusals import REFUSED
 from evaluators.vlmeval.rules import IN_MEMORY, RULES
@@ -152,8 +153,8 @@ def skip_without_packages(name):
     if owner is not None and owner.name in NEEDED:
         pytest.importorskip(NEEDED[owner.name])
     rule = known_benchmark(Benchmark(name, "vlmeval", name)).rule
-    for package in rule.packages if rule else ():
-        pytest.importorskip(package)
+    if rule and (missing := missing_requirements(rule.packages)):
+        pytest.skip(f"missing: {missing}")
 
 
 NEEDED = {"SparBench": "num2words"}  # by the class that imports it
@@ -870,6 +871,20 @@ def test_a_package_that_only_the_metric_imports_is_missed_before_anything_is_ask
     with pytest.raises(EvaluatorError, match=r"ChartQAPro: its metric needs .*: pip install anls$"):
         VLMEval(settings).evaluate(scripted(tmp_path, {}), Benchmark("c", "vlmeval", "ChartQAPro"))
     assert not (tmp_path / "model.notes").exists()
+
+
+def test_a_package_of_another_version_than_the_metric_reads_with_is_told_by_the_name_to_install(
+    settings, tmp_path, monkeypatch
+):
+    put(tmp_path, "OlympiadBench")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, find=importlib.util.find_spec: find("json"))
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.13.2")
+    with pytest.raises(EvaluatorError, match=r"pip install antlr4-python3-runtime==4\.11\.\*$"):
+        open_data_set(known_benchmark(Benchmark("o", "vlmeval", "OlympiadBench")), tmp_path, ImageFiles())
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.11.1")
+    assert missing_requirements(["antlr4"]) == []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert missing_requirements(["dotenv", "anls"]) == ["python-dotenv", "anls"]
 
 
 def test_an_unknown_name_imports_what_another_did_not_already():
