@@ -5,10 +5,11 @@ There is no table of architectures: whatever lies in the shards is the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from soup.checkpoints.carried_files import SideFiles, find_side_files
 from soup.checkpoints.dtypes import TensorSpec
@@ -18,7 +19,12 @@ from soup.errors import CheckpointError
 from soup.support.json_text import read_json
 from soup.support.text import bullet_list, is_possible_path, pluralize
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "quantisations_in"]
+
+_QUANTISATIONS = ("quantization_config", "compression_config", "quantization")
+"""The keys of transformers, of older versions of compressed-tensors, and of MLX."""
+_QUANTISED = (".qweight", ".qzeros", ".weight_packed", ".W_q", ".SCB", ".quant_state.bitsandbytes__nf4", ".absmax")
+"""How names end that GPTQ, AWQ, compressed-tensors, HQQ and bitsandbytes give."""
 
 
 class Checkpoint:
@@ -132,21 +138,21 @@ class Checkpoint:
         packed = [spec for spec in self.tensors.values() if spec.dtype.kind == "packed"]
         if packed:
             return f"{pluralize(len(packed), 'tensor')} of packed numbers, the first {packed[0].name}: {packed[0]}"
-        suffixes = (".qweight", ".qzeros", ".weight_packed", ".SCB", ".quant_state.bitsandbytes__nf4", ".absmax")
-        marks = [name for name in self.tensors if name.endswith(suffixes)]
+        marks = [name for name in self.tensors if name.endswith(_QUANTISED)]
         if marks:
             return f"{pluralize(len(marks), 'tensor')} of a quantisation, the first {marks[0]}"
-        if self.quantisation is not None and any(map(_may_be_codes, self.tensors.values())):
-            return f"config.json has a quantization_config ({self.quantisation})"
+        codes = [spec for spec in self.tensors.values() if _may_be_codes(spec)]
+        if self.quantisation is not None and codes:
+            return f"config.json has a {self.quantisation}"
+        if weights := [spec for spec in codes if spec.name.endswith(".weight") and len(spec.shape) > 1]:
+            return f"{pluralize(len(weights), 'weight')} of whole numbers, the first {weights[0].name}: {weights[0]}"
         return None
 
     @cached_property
     def quantisation(self) -> str | None:
-        """The method of the quantisation that `config.json` tells of, be it a stale one; None where it has none."""
-        for config in [self.config, *(part for part in self.config.values() if isinstance(part, dict))]:
-            quantisation = config.get("quantization_config")
-            if isinstance(quantisation, dict) and quantisation:
-                return str(quantisation.get("quant_method", "unnamed"))
+        """The key, with its method, of the quantisation that `config.json` tells of, be it a stale one; or None."""
+        for config, key in quantisations_in(self.config):
+            return f"{key} ({config[key].get('quant_method', 'unnamed')})"
         return None
 
     def read_into(self, name: str, start: int, view: memoryview) -> None:
@@ -183,6 +189,15 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r})"
+
+
+def quantisations_in(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield each quantisation of a `config.json`: the config, or the one within it, that has it, and the key there."""
+    for part in [config, *(value for value in config.values() if isinstance(value, dict))]:
+        for key in _QUANTISATIONS:
+            value = part.get(key)
+            if isinstance(value, dict) and value and (key == _QUANTISATIONS[0] or {"quant_method", "bits"} & {*value}):
+                yield part, key
 
 
 def _may_be_codes(spec: TensorSpec) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from soup.checkpoints.carried_files import MAX_SIDE_FILE_BYTES, PROCESSOR, TEMPLATE, TOKENIZER, matches
 from soup.checkpoints.dtypes import TensorSpec
-from soup.checkpoints.reader import Checkpoint
+from soup.checkpoints.reader import Checkpoint, quantisations_in
 from soup.checkpoints.tied import untie_config
 from soup.errors import CheckpointError
 from soup.support.json_text import parse_json, parse_json_object, read_text
@@ -235,6 +235,7 @@ def _set_dtype(config: dict[str, object], name: str) -> bool:
 
 def _remove_quantisation(config: dict[str, object]) -> bool:
     """Remove the quantisation from a config and from the configs within it; returns whether there was one."""
-    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
-    removed = [part.pop("quantization_config", None) for part in parts]
-    return any(removed)
+    quantisations = list(quantisations_in(config))
+    for part, key in quantisations:
+        del part[key]
+    return bool(quantisations)

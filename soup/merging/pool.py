@@ -262,8 +262,8 @@ def _stale_quantisations(parts: Iterable[Ingredient]) -> Iterator[str]:
     for part in parts:
         if part.checkpoint.quantisation is not None and not part.checkpoint.quantised:
             yield (
-                f"{part.name}: config.json has a quantization_config ({part.checkpoint.quantisation}), but its weights "
-                "are ordinary numbers: the key is stale, and a soup's config.json is without it"
+                f"{part.name}: config.json has a {part.checkpoint.quantisation}, but its weights are ordinary "
+                "numbers: the key is stale, and a soup's config.json is without it"
             )
 
 

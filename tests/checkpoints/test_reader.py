@@ -328,6 +328,40 @@ def test_a_quantization_config_is_found(tmp_path, where):
     assert Checkpoint(path).quantised == "config.json has a quantization_config (gptq)"
 
 
+@pytest.mark.parametrize(
+    ("key", "facts", "method"),
+    [
+        ("compression_config", {"quant_method": "compressed-tensors", "format": "int-quantized"}, "compressed-tensors"),
+        ("quantization", {"group_size": 64, "bits": 4}, "unnamed"),  # MLX'
+    ],
+)
+def test_a_quantisation_under_another_librarys_key_is_found_and_left_out_where_it_is_stale(
+    tmp_path, key, facts, method
+):
+    tensors = {"layer.codes": torch.zeros(4, dtype=torch.int32), "norm.weight": (4,)}
+    path = tiny_checkpoint(tmp_path / "q", tensors=tensors, config={key: facts})
+    assert Checkpoint(path).quantised == f"config.json has a {key} ({method})"
+    for name in "ab":
+        tiny_checkpoint(tmp_path / "ckpts" / name, seed=ord(name), config={key: facts})
+    made = soup.cook("average", tmp_path / "ckpts", out=tmp_path / "out")
+    assert f"config.json has a {key} ({method}), but its weights are ordinary" in made.warnings[0]
+    assert key not in Checkpoint(tmp_path / "out").config
+
+
+def test_a_key_quantization_that_is_no_quantisation_of_weights_stays(tmp_path):
+    for name in "ab":
+        tiny_checkpoint(tmp_path / "ckpts" / name, seed=ord(name), config={"quantization": {"codebooks": 4}})
+    soup.cook("average", tmp_path / "ckpts", out=tmp_path / "out")
+    assert Checkpoint(tmp_path / "out").config["quantization"] == {"codebooks": 4}
+
+
+def test_weights_that_are_whole_numbers_are_quantised_whatever_the_config_says(tmp_path):
+    masks = {"attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8), "steps.weight": torch.zeros(3, dtype=torch.int32)}
+    path = tiny_checkpoint(tmp_path / "q", tensors=masks | {"up.weight": torch.ones(4, 4, dtype=torch.int8)})
+    assert Checkpoint(path).quantised == "1 weight of whole numbers, the first up.weight: int8[4, 4]"
+    assert Checkpoint(tiny_checkpoint(tmp_path / "masks", tensors=masks)).quantised is None
+
+
 @pytest.mark.parametrize("where", ["top", "text_config"])
 def test_dequantised_weights_are_merged_and_the_stale_key_is_told_and_left_out(tmp_path, where):
     facts = {"quantization_config": {"quant_method": "bitsandbytes"}, "kept": 1}
@@ -349,7 +383,8 @@ def test_float8_weights_are_quantised(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "suffix", ["qweight", "qzeros", "weight_packed", "SCB", "weight.absmax", "weight.quant_state.bitsandbytes__nf4"]
+    "suffix",
+    ["qweight", "qzeros", "weight_packed", "W_q", "SCB", "weight.absmax", "weight.quant_state.bitsandbytes__nf4"],
 )
 def test_packed_integers_are_known_by_their_names(tmp_path, suffix):
     tensors = {f"layers.0.q_proj.{suffix}": torch.zeros(4, dtype=torch.uint8), "norm.weight": (4,)}
