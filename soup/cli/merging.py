@@ -67,7 +67,7 @@ def merge(values: Values) -> None:
             print_plan({"schema": 1, **plan.as_json(out)}, as_json=values["as_json"])
             return
         with open_board(values) as board:
-            for text in pool.warnings(recipe.drop):
+            for text in (*pool.warnings(recipe.drop), *plan.idle_parameters):
                 board.warn(text)
             board.start_phase("merging", plan.read_bytes)
             made = write_soup(plan, out, on_bytes=board.advance, on_remark=board.warn)

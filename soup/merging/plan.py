@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -111,6 +111,12 @@ class MergePlan:
     def untied_output(self) -> str | None:
         """The output layer that the soup has of its own, although its base ties it to the embeddings."""
         return output_layer(self.lead)
+
+    @property
+    def idle_parameters(self) -> Sequence[str]:
+        """Which parameters of the method change nothing in this model; see `Method.idle_parameters`."""
+        places = [self.blend.places.get(spec.name) for spec in self.reads if spec.dtype.kind == "float"]
+        return self.blend.method.idle_parameters([place for place in places if place])
 
     @property
     def read_bytes(self) -> int:

@@ -6,7 +6,7 @@ A method never sees a file. soup does the upcast, the cast at the end, integers,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, overload
 
@@ -225,6 +225,14 @@ class Method(ABC):
 
         Args:
             constants: What `prepare` returned.
+        """
+        return ()
+
+    def idle_parameters(self, places: Collection[Place]) -> Sequence[str]:
+        """Return which parameters change nothing in this model, a text each: it has no tensors that they speak of.
+
+        Args:
+            places: Where the floating tensors that are merged stand in the model.
         """
         return ()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from soup.errors import RecipeError
-from soup.hf.places import COMPONENTS, Component
+from soup.hf.places import COMPONENTS, Component, Place
 from soup.merging.methods.base import MergedTensor
 
-__all__ = ["Factors", "check_components", "component_factors", "refuse_negative_weights"]
+__all__ = ["Factors", "check_components", "component_factors", "idle_components", "refuse_negative_weights"]
 
 Factors = Mapping[Component, float | list[float]]
 """For each component a factor, or one for each ingredient in recipe order."""
@@ -39,6 +39,17 @@ def check_components(components: Factors, weights: Sequence[float]) -> None:
             )
         if not all(math.isfinite(value) for value in factors):
             raise RecipeError(f"components: {name}: expected finite numbers, found {factor}.")
+
+
+def idle_components(components: Factors, places: Collection[Place]) -> list[str]:
+    """Tell the components that no tensor of the model belongs to; see `Method.idle_parameters`."""
+    there = {place.component for place in places}
+    known = ", ".join(name for name in COMPONENTS if name in there)
+    return [
+        f"components: {name}: changes nothing: by the words of their names the tensors belong to {known}"
+        for name in components
+        if name not in there
+    ]
 
 
 def refuse_negative_weights(components: Factors, weights: Sequence[float]) -> None:

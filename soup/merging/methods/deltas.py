@@ -10,14 +10,14 @@ g = alpha + beta * l / (L - 1) for block l of L of its own stack, and alpha outs
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from soup.errors import RecipeError
 from soup.hf.places import Place
 from soup.merging.methods.base import Block, FirstPass, MergedTensor, Method
-from soup.merging.methods.components import Factors, check_components, component_factors
+from soup.merging.methods.components import Factors, check_components, component_factors, idle_components
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +102,13 @@ class DeltaMethod(Method):
         """Return the alpha that `prepare` found."""
         assert isinstance(tensor.constants, float)
         return tensor.constants
+
+    def idle_parameters(self, places: Collection[Place]) -> list[str]:
+        """Tell components that the model does not have, and growth without blocks; see `Method.idle_parameters`."""
+        texts = idle_components(self.components, places)
+        if self.beta and all(place.blocks < 2 for place in places):
+            texts.append("beta: changes nothing: by their names no tensors stand in a stack of several blocks")
+        return texts
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse parameters out of range; see `Method.check`."""

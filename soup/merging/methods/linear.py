@@ -6,14 +6,15 @@ Source: model soups, Wortsman et al., arXiv 2203.05482, section 2; POINTS, arXiv
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from soup.errors import RecipeError
+from soup.hf.places import Place
 from soup.merging.compiled import Arithmetic
 from soup.merging.methods.base import Block, MergedTensor, Method
-from soup.merging.methods.components import Factors, check_components, component_factors
+from soup.merging.methods.components import Factors, check_components, component_factors, idle_components
 from soup.merging.methods.shares import shares
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Linear(Method):
             return Arithmetic("mean", weights, keep_equal=not equal)
         parts, divisor = shares(weights)
         return Arithmetic("sum", parts, divisor=divisor, keep_equal=not equal)
+
+    def idle_parameters(self, places: Collection[Place]) -> list[str]:
+        """Tell components that the model does not have; see `Method.idle_parameters`."""
+        return idle_components(self.components, places)
 
     def check(self, weights: Sequence[float]) -> None:
         """Refuse weights that sum to nothing, in any component; see `Method.check`."""

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 import soup
+from soup.cli.app import cli
 from soup.errors import RecipeError
 from soup.merging import kernel_library
 from soup.merging.method_building import build_method
@@ -241,3 +243,33 @@ def test_the_page_on_methods_has_a_row_for_each():
     page = (Path(__file__).parents[3] / "docs/methods.md").read_text()
     rows = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
     assert sorted(rows) == sorted(METHODS.shipped)
+
+
+IDLE = {
+    "components: projector: changes nothing: by the words of their names the tensors belong to llm": [
+        ("linear", {"components": {"projector": [1, 2]}}),
+        ("task-arithmetic", {"components": {"projector": 0.5, "llm": 2}}),
+    ],
+    "beta: changes nothing: by their names no tensors stand in a stack of several blocks": [("ties", {"beta": 0.5})],
+}
+
+
+@pytest.mark.parametrize(("text", "method", "params"), [(text, *case) for text in IDLE for case in IDLE[text]])
+def test_parameters_that_speak_of_no_tensor_of_the_model_are_told(tmp_path, text, method, params):
+    tensors = {"model.layers.0.up.weight": (4, 3), "model.norm.weight": (3,)}
+    for seed, path in enumerate(["base", "ckpts/a", "ckpts/b"]):
+        tiny_checkpoint(tmp_path / path, seed=seed, tensors=tensors)
+    merge = MergeOptions(method=method, method_args=params)
+    made = soup.cook("average", tmp_path / "ckpts", base=tmp_path / "base", merge=merge, out=tmp_path / "out")
+    assert made.warnings == (text,)
+    done = CliRunner().invoke(cli, ["merge", str(tmp_path / "out/recipe.yaml"), "-o", str(tmp_path / "again")])
+    assert f"warning: {text}" in done.stderr
+
+
+def test_parameters_that_speak_of_a_tensor_of_the_model_are_not_told(tmp_path):
+    tensors = {f"model.layers.{block}.up.weight": (4, 3) for block in range(2)}
+    for seed, path in enumerate(["base", "ckpts/a", "ckpts/b"]):
+        tiny_checkpoint(tmp_path / path, seed=seed, tensors=tensors)
+    merge = MergeOptions(method="dare", method_args={"beta": 0.5, "components": {"llm": 0.5}})
+    made = soup.cook("average", tmp_path / "ckpts", base=tmp_path / "base", merge=merge, out=tmp_path / "out")
+    assert not made.warnings
