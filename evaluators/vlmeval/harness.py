@@ -25,7 +25,7 @@ from evaluators.vlmeval.films import FilmFolder
 from evaluators.vlmeval.image_files import ImageFiles
 from evaluators.vlmeval.library_types import DataSet
 from evaluators.vlmeval.metrics import metric_of
-from evaluators.vlmeval.reading_answers import answer_remarks, final_answer, splits_thoughts
+from evaluators.vlmeval.reading_answers import AnswerRemarks, final_answer, splits_thoughts
 from evaluators.vlmeval.reference_answers import reference_answers, why_no_reference
 from evaluators.vlmeval.right_options import mended_rows_remark
 from evaluators.vlmeval.scoring import ask_circles, ask_rows, score, total
@@ -267,9 +267,11 @@ class VLMEval(Harness):
         facts, dealer = [candidate.digest, dict(self._engine.identity())], dealer_of(candidate)
 
         def answer(prompts: list[Prompt], on_batch: OnBatch) -> list[str]:
+            remarks = AnswerRemarks(entry.name, len(prompts))
+
             def hear(batch: list[Prompt], replies: list[str]) -> None:
                 on_batch(batch, replies)
-                for text in answer_remarks(entry.name, replies):
+                for text in remarks.hear(replies):
                     candidate.remark(text)
 
             if self._judge is not None:

@@ -19,7 +19,7 @@ from evaluators.answering.response_cache import ResponseCache
 from evaluators.arena.record import Arena
 from evaluators.arena.report import arena_document
 from evaluators.command import _score
-from evaluators.vlmeval.reading_answers import answer_remarks, final_answer
+from evaluators.vlmeval.reading_answers import AnswerRemarks, final_answer
 from finetune.config import DataSet, TrainSettings
 from finetune.data.check import check_data
 from finetune.jobs import STAMP, Job, read_plan
@@ -275,7 +275,7 @@ def picture_text(data: bytes, folder: Path) -> None:
 def answers(data: bytes, folder: Path) -> None:
     """A model's answers, and the file that keeps them."""
     texts = _text(data).split("\n")
-    list(answer_remarks("toy", texts))
+    AnswerRemarks("toy", len(texts)).hear(texts)
     assert all(isinstance(final_answer(text), str) for text in texts)
     cache = ResponseCache(_written(folder / "answers.jsonl", data))
     cache.add({"key": "text"})

@@ -13,7 +13,7 @@ import pytest
 
 from evaluators.vlmeval.benchmarks import BENCHMARKS
 from evaluators.vlmeval.harness import VLMEval
-from evaluators.vlmeval.reading_answers import final_answer
+from evaluators.vlmeval.reading_answers import AnswerRemarks, final_answer
 from evaluators.vlmeval_version import version
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Evaluator, Split
@@ -544,6 +544,24 @@ def test_thoughts_that_never_end_are_remarked_with_the_switch_too(data, settings
     candidate = scripted(tmp_path, dict.fromkeys(letters(rows), "<think>Let me see: "))
     VLMEval(settings).evaluate(candidate, MMSTAR)
     assert "let the model generate more tokens" in candidate.remarks[0]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("!!!!", "answers different questions with the same text"),
+        ("<think>Let me see: ", "let the model generate more tokens"),
+        ("", "most answers are empty"),
+    ],
+)
+def test_remarks_are_on_all_answers_so_far_however_many_come_at_a_time(text, words, batch):
+    strange, many = AnswerRemarks("toy", 100), AnswerRemarks("toy", 100)
+    answers = [text] * 20
+    told = [remark for at in range(0, 20, batch) for remark in strange.hear(answers[at : at + batch])]
+    assert sum(words in remark for remark in told) == 1
+    assert not many.hear([text] * 3)  # a few may be chance
+    assert not many.hear([f"{letter}." for letter in "ABCD"] * 4)
 
 
 def test_one_text_for_all_questions_is_remarked_with_the_first_batch(data, settings, tmp_path):

@@ -188,6 +188,19 @@ def test_a_benchmark_is_scored_through_an_endpoint(server, tmp_path, monkeypatch
     assert OpenAI is type(harness._engine.engine)
 
 
+@pytest.mark.parametrize(
+    ("reply", "words"), [("!!!!", "different questions with the same text"), (None, "most answers are empty")]
+)
+def test_what_is_strange_about_answers_is_remarked_though_they_come_one_by_one(
+    reply, words, server, tmp_path, monkeypatch
+):
+    write_tsv(tmp_path / "LMUData" / "MMBench_DEV_EN.tsv", mmbench_rows(20))
+    monkeypatch.setenv("LMUData", str(tmp_path / "LMUData"))
+    server.plays = lambda *_: reply
+    VLMEval(settings(server)).evaluate(soup := scripted(tmp_path, {}), Benchmark("mmbench", "vlmeval", "mmbench"))
+    assert [words in remark for remark in soup.remarks] == [True]
+
+
 def test_a_reply_in_parts_is_the_text_of_its_parts(server, tmp_path):
     server.plays = lambda prompt, _: [{"type": "reasoning", "reasoning": "B?"}, {"type": "text", "text": "A"}]
     assert EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:2], lambda *_: None) == ["A", "A"]
