@@ -91,6 +91,7 @@ class ChatEndpoint:
             )
         self._url = parts.geturl()
         self._replies = 0
+        self.host = parts.netloc
         self.address = f"{parts.netloc}{parts.path.removesuffix(PATH)}"
         self._was_met = False
         # A context of our own: a full import of VLMEvalKit turns verification off for everybody who has none.

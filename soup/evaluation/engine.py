@@ -45,7 +45,8 @@ class Engine(Protocol):
         """Return all that can change an answer besides the candidate and the prompt, as JSON values.
 
         It is a part of the keys of scores and of remembered answers, so that those of two engines are never mixed: name
-        the engine and its version. It is asked for before anything is opened, and is the place to say what is missing.
+        the engine and its version, and the host of an endpoint that it asks (`EvalSettings.engine_url`). It is asked
+        for before anything is opened, and is the place to say what is missing.
 
         Raises:
             EvaluatorError: a library is not installed, or an argument is missing or wrong.

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from soup.errors import EvaluatorError, SoupError
 from soup.evaluation.api import Benchmark, Evaluator, Score, Split
@@ -140,12 +141,13 @@ def build_suite(benchmarks: Sequence[Benchmark], settings: EvalSettings) -> Benc
 
 
 def _refuse_idle_engine(entries: Sequence[SuiteEntry], settings: EvalSettings) -> None:
-    """Refuse an engine that answers nothing: the scores would be taken for its own."""
+    """Refuse an engine, or an address for one, that answers nothing: the scores would be taken for its own."""
     default, flag = EvalSettings(), option_name("engine")
-    if settings.engine == default.engine:
-        if settings.engine_url:
-            raise EvaluatorError(f"{option_name('engine_url')}: nobody asks it; say {flag} openai, too.")
-    elif entries and not any("answering" in entry.identity for entry in entries):
+    answering = [entry.identity["answering"] for entry in entries if "answering" in entry.identity]
+    # What can change an answer stands in the identity: an address that does not is asked by nobody.
+    if entries and settings.engine_url and urlsplit(settings.engine_url).netloc not in str(answering):
+        raise EvaluatorError(f"{option_name('engine_url')}: nobody asks it; say {flag} openai.")
+    if settings.engine != default.engine and entries and not answering:
         names = ", ".join(entry.benchmark.name for entry in entries)
         raise EvaluatorError(f"{flag} {settings.engine}: no engine is asked for {names}. Leave it out.")
 

@@ -19,7 +19,10 @@ TAIL_BYTES = 2000
 SUPERVISOR = """
 import os, signal, subprocess, sys, threading
 fds = [int(number) for number in sys.argv[1].split()]
-child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, pass_fds=fds)
+try:
+    child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, pass_fds=fds)
+except OSError as error:
+    sys.exit(f"{sys.argv[2]}: {error.strerror}")
 for number in fds:
     os.close(number)
 def watch():

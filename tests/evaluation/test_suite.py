@@ -13,6 +13,7 @@ from soup.errors import EvaluatorError
 from soup.evaluation.api import Benchmark, Split
 from soup.evaluation.settings import EvalSettings
 from soup.evaluation.suite import BenchmarkSuite, SuiteEntry, build_suite, deadline
+from soup.support.plugins import EVALUATORS
 
 
 class Asked:
@@ -53,6 +54,24 @@ def test_an_engine_that_would_answer_nothing_is_refused(settings, words):
     """A score by other means would be taken for one of what stands behind it."""
     with pytest.raises(EvaluatorError, match=words):
         build_suite([Benchmark("demo:colour", "demo", "colour")], settings)
+
+
+@pytest.mark.parametrize("asked", ["127.0.0.1:8000/v1", None])
+def test_an_address_that_the_engine_does_not_ask_is_refused(asked, monkeypatch):
+    """An engine that asks an endpoint names it in its identity."""
+
+    class Harness:
+        def identity(self, benchmark):
+            return {"answering": {"engine": "serve", "url": asked}}
+
+    monkeypatch.setattr(EVALUATORS, "get", lambda name: lambda settings: Harness())
+    settings = EvalSettings(engine="serve", engine_url="http://127.0.0.1:8000/v1/")
+    with (
+        contextlib.nullcontext()
+        if asked
+        else pytest.raises(EvaluatorError, match="`engine_url`: nobody asks it; say `engine`")
+    ):
+        build_suite([Benchmark("toy", "toy", "toy")], settings)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["in time", "too late"])

@@ -47,7 +47,7 @@ class Serve:
         version: The server's, or whatever tells it from others: a part of the key of scores.
 
     Raises:
-        EvaluatorError: no command, or one without a placeholder.
+        EvaluatorError: no command, one without a placeholder, or one that can't be split into words.
     """
 
     def __init__(
@@ -67,6 +67,10 @@ class Serve:
                 f"{option_name('engine')} serve: needs {option_name('engine_args', 'engine-arg')} command='...' with "
                 f"{' and '.join(missing)} in it, e.g. command='vllm serve {{checkpoint}} --port {{port}}'."
             )
+        try:
+            self._words = shlex.split(command)
+        except ValueError as reason:  # of a quotation that does not end
+            raise EvaluatorError(f"{option_name('engine_args', 'engine-arg')} command={command}: {reason}.") from None
         self._command, self._model, self._version = command, model, version
         self._requests, self.max_new_tokens = requests, max_new_tokens
         self._start_seconds, self._timeout_seconds = start_seconds, timeout_seconds
@@ -87,7 +91,7 @@ class Serve:
         """Start a server on the candidate's directory, and wait until it answers."""
         directory, port = candidate.directory(), _free_port()
         values = {"{checkpoint}": str(directory), "{port}": str(port)}
-        words = [_filled(word, values) for word in shlex.split(self._command)]
+        words = [_filled(word, values) for word in self._words]
         log = candidate.logs / f"serve-{os.getpid()}.log"
         self._endpoint = ChatEndpoint(f"http://127.0.0.1:{port}/v1", "", "port", self._timeout_seconds)
         self._served = self._model or str(directory)
@@ -143,7 +147,8 @@ class Serve:
                 raise EvaluatorError(f"The server ended with exit code {code} before it was ready.{self._end()}")
             if time.monotonic() > until:
                 raise EvaluatorError(
-                    f"The server was not ready within {pluralize(self._start_seconds, 'second')}.{self._end()}"
+                    f"The server was not ready within {pluralize(self._start_seconds, 'second')}: {endpoint.host} "
+                    f"answered neither {' nor '.join(READY_PATHS)}. Does it listen on {{port}}?{self._end()}"
                 )
             time.sleep(POLL_SECONDS)
 

@@ -87,9 +87,17 @@ def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path):
 
 def test_a_server_that_never_gets_ready_is_stopped(tmp_path):
     session = EngineSession(settings("sleep", start_seconds=0.5))
-    with pytest.raises(EvaluatorError, match=r"not ready within 0.5 seconds"):
+    words = r"within 0\.5 seconds: 127\.0\.0\.1:\d+ answered neither /health nor /v1/models\. Does it listen on {port}"
+    with pytest.raises(EvaluatorError, match=words):
         session.answer(candidate(tmp_path, "a"), TEXTS, lambda *_: None)
     assert session.engine._server is None
+
+
+def test_a_program_that_is_not_there_is_told_in_one_sentence(tmp_path):
+    session = EngineSession(EvalSettings(engine="serve", engine_args={"command": "no-such-server {checkpoint} {port}"}))
+    with pytest.raises(EvaluatorError, match=r"\nno-such-server: No such file or directory$") as refusal:
+        session.answer(candidate(tmp_path, "a"), TEXTS, lambda *_: None)
+    assert "Traceback" not in str(refusal.value)
 
 
 def test_a_server_that_listens_and_never_says_that_it_is_ready_is_stopped(tmp_path):
@@ -147,6 +155,13 @@ def test_what_is_missing_in_the_command_is_told():
         EngineSession(EvalSettings(engine="serve", engine_args={"command": "x {checkpoint}"}))
     with pytest.raises(EvaluatorError, match=r"with \{checkpoint\} and \{port\} in it"):
         EngineSession(EvalSettings(engine="serve"))
+
+
+def test_a_quotation_that_does_not_end_is_told_before_anything_else():
+    with pytest.raises(
+        EvaluatorError, match=r"`engine_args` command=serve '\{checkpoint\} \{port\}: No closing quotation"
+    ):
+        EngineSession(EvalSettings(engine="serve", engine_args={"command": "serve '{checkpoint} {port}"}))
 
 
 def test_the_identity_has_the_command_and_the_version_that_the_user_gives():
