@@ -42,8 +42,11 @@ _NO_WEIGHTS = (
     "PREFIX_TUNING",
     "ADAPTION_PROMPT",
     "CPT",
+    "CARTRIDGE",
     "POLY",
     "XLORA",
+    "LILY",
+    "SHADOW",
 )
 """Kinds that add to the input, or choose for each token or task, so that PEFT can't merge them either."""
 

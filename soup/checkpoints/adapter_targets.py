@@ -32,6 +32,8 @@ _PART = re.compile(
     r"(?:\.(?P<leaf>weight|bias))?$"
 )
 _TOKENS = re.compile(r"^(?P<module>.+)\.token_adapter\.trainable_tokens_delta(?:\.default)?$")
+_TRAINING_ONLY = re.compile(r"\.lora_velora_embed(?:\.|$)")
+"""What changes gradients alone, and no weight: VeLoRA's projections of what a layer was given."""
 _NAMELESS: tuple[tuple[str, ...], ...] = ((), ("vision_model",))
 """Words that are left out of names besides those that `plain_name` leaves out anyhow: first none, then these."""
 
@@ -76,6 +78,8 @@ class _Matching:
         self.whole: dict[str, str] = {}
         self.tokens: dict[str, str] = {}
         for key, spec in adapter.tensors.items():
+            if _TRAINING_ONLY.search(key):
+                continue
             name = WRAPPERS.sub("", key.removeprefix(PREFIX))
             part, tokens = _PART.match(name), _TOKENS.match(name)
             if (part or tokens) and spec.dtype.kind != "float":

@@ -171,7 +171,8 @@ class AdapterPlan:
             "ensure_weight_tying": keeps_tied and bool(ends),
             "bias": next((bias for bias in ("all", "lora_only") if bias in biases), "none"),
         }
-        return (json.dumps({**adapters[0].settings, **changes}, indent=2) + "\n").encode()
+        kept = {key: value for key, value in adapters[0].settings.items() if key != "velora_config"}  # of training
+        return (json.dumps({**kept, **changes}, indent=2) + "\n").encode()
 
     def _alpha(self, module: _Module) -> float:
         """Return the alpha that gives a module its scale: the number itself where it is one."""

@@ -33,7 +33,7 @@ def test_other_kinds_of_adapters_are_refused_by_name(tmp_path, kind):
     assert "merge_and_unload()" in message
 
 
-@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "XLORA"])
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "XLORA", "CARTRIDGE", "LILY", "SHADOW"])
 def test_kinds_that_change_no_weights_are_refused_without_a_cure_that_fails(tmp_path, kind):
     message = refusal(tmp_path, peft_type=kind)
     assert f"peft_type {kind}, not LORA" in message

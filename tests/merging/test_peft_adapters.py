@@ -63,6 +63,7 @@ CONFIGS = {
     },
     "biases": {"bias": "all"},
     "dora": {"r": 4, "use_dora": True},
+    "velora": {"r": 4, "velora_config": {"num_groups": 4}},
 }
 
 
@@ -116,6 +117,7 @@ def test_changes_of_other_layers_are_what_peft_makes_of_them(tmp_path, family, k
 ONE = {
     "biases": {"target_modules": LINEAR, "bias": "all"},
     "patterns": {"target_modules": LINEAR, "use_rslora": True, "alpha_pattern": {"q_proj": 5}},
+    "velora": {"target_modules": LINEAR, "velora_config": {"num_groups": 4}},
     "convolutions": OTHERS["convolutions"],
     "embeddings": OTHERS["embeddings"],
     "whole modules": OTHERS["whole modules"],
@@ -140,6 +142,7 @@ def test_one_adapter_is_the_soup_for_peft(tmp_path, family, kind):
     load = AutoModelForImageTextToText.from_pretrained
     merged = PeftModel.from_pretrained(load(base), tmp_path / "one").merge_and_unload()
     assert_same(merged.state_dict(), load(tmp_path / "out").state_dict())
+    assert not json.loads((tmp_path / "one/adapter_config.json").read_text()).get("velora_config"), "it is of training"
 
 
 def test_a_bias_of_a_layer_that_another_adapter_targets_is_where_peft_looks_for_it(tmp_path):
