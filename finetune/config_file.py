@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from finetune.config import (
+    KEYS_ELSEWHERE,
     NEW_KEYS,
     POOL_KEYS,
     SETS,
@@ -112,8 +113,11 @@ def wrong_values(error: ValidationError, inside_start: bool = False) -> list[str
 
 def _lines(location: list[str], problem: ErrorDetails, known: Iterable[str]) -> list[str]:
     name = ".".join(part for part in location if part != "[key]")
-    if (len(location) == 1 or location[:-1] == ["start"]) and location[-1] in NEW_KEYS:
-        return [f"{name}: is called {NEW_KEYS[location[-1]]} now."]
+    if len(location) == 1 or location[:-1] == ["start"]:
+        if location[-1] in NEW_KEYS:
+            return [f"{name}: is called {NEW_KEYS[location[-1]]} now."]
+        if location[-1] in KEYS_ELSEWHERE:
+            return [f"{name}: is called {KEYS_ELSEWHERE[location[-1]]} here."]
     if problem["type"] == "extra_forbidden":
         nested = next((NESTED[part] for part in reversed(location[:-1]) if part in NESTED), None)
         return [f"{name}: unknown key.{did_you_mean(location[-1], nested.model_fields if nested else known)}"]

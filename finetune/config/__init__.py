@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from finetune.config.data_sets import JSON_SUFFIXES, ROW_SUFFIXES, Columns, DataSet
 from finetune.config.fields import Name, PathText
-from finetune.config.pool_file import LAST_MINUTES, NEW_KEYS, POOL_KEYS, FinetuneConfig, Slurm, Stage, slurm_minutes
+from finetune.config.pool_file import (
+    KEYS_ELSEWHERE,
+    LAST_MINUTES,
+    NEW_KEYS,
+    POOL_KEYS,
+    FinetuneConfig,
+    Slurm,
+    Stage,
+    slurm_minutes,
+)
 from finetune.config.settings import (
     HOW_MUCH,
     NEW_SETTINGS,
@@ -25,6 +34,7 @@ from finetune.config.settings import (
 __all__ = [
     "HOW_MUCH",
     "JSON_SUFFIXES",
+    "KEYS_ELSEWHERE",
     "LAST_MINUTES",
     "NEW_KEYS",
     "NEW_SETTINGS",

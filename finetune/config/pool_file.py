@@ -34,6 +34,7 @@ from finetune.config.settings import NEW_SETTINGS, TrainSettings
 from soup.support.text import did_you_mean
 
 __all__ = [
+    "KEYS_ELSEWHERE",
     "LAST_MINUTES",
     "NEW_KEYS",
     "POOL_KEYS",
@@ -48,6 +49,23 @@ MOST_JOBS = 10_000
 LAST_MINUTES = 2  # of a job's time in SLURM are for its checkpoint
 POOL_KEYS = "start, data, added and lr"  # for who gave another file
 NEW_KEYS = {"also": "include_base", "vary": "sweep", "on": "executor"} | NEW_SETTINGS  # by their old names
+KEYS_ELSEWHERE = {  # of transformers' Trainer and of LLaMA-Factory, and our word
+    "model_name_or_path": "start",
+    "dataset": "data",
+    "output_dir": "out",
+    "learning_rate": "lr",
+    "num_train_epochs": "epochs",
+    "max_steps": "steps",
+    "per_device_train_batch_size": "micro_batch",
+    "batch_size": "global_batch_size",
+    "cutoff_len": "max_length",
+    "model_max_length": "max_length",
+    "save_steps": "checkpoint_every",
+    "eval_steps": "validate_every",
+    "report_to": "log_to",
+    "dataloader_num_workers": "workers",
+    "deepspeed": "parallel",
+}
 
 
 def _executor(text: str) -> str:

@@ -6,7 +6,15 @@ import re
 
 import pytest
 
-from finetune.config import RENAMED_SETTINGS, VALIDATING, WATCHING, Stage, TrainSettings
+from finetune.config import (
+    KEYS_ELSEWHERE,
+    RENAMED_SETTINGS,
+    VALIDATING,
+    WATCHING,
+    FinetuneConfig,
+    Stage,
+    TrainSettings,
+)
 from finetune.config_file import read_config
 from finetune.jobs import plan_jobs
 from soup.errors import FinetuneError
@@ -122,7 +130,16 @@ def test_a_base_that_is_there_is_only_named(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("lr: 5.0e-4", "lr: 5.0e-4\nlearning_rate: 1", "learning_rate: unknown key"),
+        (
+            "lr: 5.0e-4",
+            "lr: 5.0e-4\nlearning_rate: 1",
+            "learning_rate: is called lr here.",
+        ),
+        (
+            "steps: 8",
+            "steps: 8\n  max_steps: 9",
+            "start.max_steps: is called steps here.",
+        ),
         ("steps: 8", "steps: 8\n  step: 9", "start.step: unknown key. Did you mean 'steps'?"),
         ("lr: 5.0e-4", "lr: -1", "lr: Input should be greater than 0, found -1"),
         ("lr: 5.0e-4", "lr: .inf", "lr: Input should be a finite number, found inf"),
@@ -186,6 +203,11 @@ def test_what_is_wrong_is_named(tmp_path, old, new, said):
         read_config(written(tmp_path, FULL.replace(old, new)))
     assert said in str(error.value)
     assert "finetune.yaml" in str(error.value)
+
+
+def test_keys_of_other_tools_name_keys_that_there_are():
+    assert set(KEYS_ELSEWHERE.values()) <= set(FinetuneConfig.model_fields)
+    assert not set(KEYS_ELSEWHERE) & set(FinetuneConfig.model_fields)
 
 
 def test_all_that_is_wrong_comes_at_once(tmp_path):
