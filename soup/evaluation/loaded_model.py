@@ -95,16 +95,25 @@ def evaluate_loaded(module: Any, processor: Any, config: EvalConfig, progress: P
     if config.workers or config.ray:
         raise EvaluatorError("A model in memory is judged where it is: leave `workers` and `ray` out.")
     if not hasattr(module, "generate") or not hasattr(processor, "save_pretrained"):
+        unwrap = " Pass what it wraps, accelerator.unwrap_model(model), in one process."
         raise EvaluatorError(
             f"model, processor: expected a model of transformers and its processor, found {type(module).__name__} and "
-            f"{type(processor).__name__}."
+            f"{type(processor).__name__}.{unwrap if hasattr(getattr(module, 'module', None), 'generate') else ''}"
         )
     suite = build_suite(config.parse() or parse_benchmarks([""]), config.settings)  # none at all is an error here
     scores: dict[str, Score] = {}
     with tempfile.TemporaryDirectory(prefix="soup-loaded-") as home, _as_it_was(module):
         candidate = LoadedCandidate(module, copy.deepcopy(processor), Path(home), progress)
         for entry in suite.entries:
-            check(entry.evaluator, entry.benchmark, candidate.template)
+            try:
+                check(entry.evaluator, entry.benchmark, candidate.template)
+            except EvaluatorError as error:
+                if hasattr(processor, "tokenizer"):
+                    raise
+                raise EvaluatorError(
+                    f"processor: {entry.benchmark.name} asks with the whole one, as AutoProcessor gives it; found "
+                    f"{type(processor).__name__}."
+                ) from error
         for entry in suite.entries:
             with bounded(config.timeout_seconds):
                 scores[entry.benchmark.name] = entry.evaluator.evaluate(candidate, entry.benchmark)

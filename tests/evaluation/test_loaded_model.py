@@ -148,3 +148,13 @@ def test_what_does_not_go_together_is_told(arguments, words, data):
     model, processor = tiny_model()
     with pytest.raises(EvaluatorError, match=words):
         soup.evaluate(**{"model": model, "processor": processor, **arguments})
+
+
+def test_a_wrapper_and_a_tokenizer_are_told_with_what_to_pass_in_their_place(data):
+    model, processor = tiny_model()
+    with pytest.raises(EvaluatorError, match=r"found DataParallel and .*accelerator\.unwrap_model\(model\)"):
+        soup.evaluate(model=torch.nn.DataParallel(model), processor=processor, eval="ai2d")
+    with pytest.raises(EvaluatorError, match="processor: ai2d asks with the whole one, as AutoProcessor gives it"):
+        soup.evaluate(model=model, processor=processor.tokenizer, eval="ai2d")
+    scores = soup.evaluate(model=model, processor=processor.tokenizer, eval=lambda path: 61.0)
+    assert [score.value for score in scores.values()] == [61]
