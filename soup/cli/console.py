@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
@@ -35,6 +35,7 @@ __all__ = [
     "print_rows",
     "print_sweep",
     "print_table",
+    "show_plan",
 ]
 
 NARROWEST_TEXT = 8
@@ -181,9 +182,18 @@ def print_plan(plan: Mapping[str, object], *, as_json: bool) -> None:
             rows.append([key.removesuffix("_bytes"), format_bytes(value)])
         elif key.endswith("_seconds") and isinstance(value, float):
             rows.append([key.removesuffix("_seconds"), f"about {format_duration(value)}"])
-        elif key != "schema":
+        elif key not in ("schema", "warnings"):
             rows.append([key, cell(value)])
     print_rows(["plan", ""], rows)
+
+
+def show_plan(values: Values, make_plan: Callable[[], Mapping[str, Any]]) -> None:
+    """Make a command's plan and print it; its `warnings` are told on stderr, as the command itself tells them."""
+    with open_board(values) as board:
+        plan = make_plan()
+        for text in plan["warnings"]:
+            board.warn(text)
+    print_plan(plan, as_json=values["as_json"])
 
 
 def cell(value: object) -> str:

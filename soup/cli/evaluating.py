@@ -96,7 +96,7 @@ def sweep(values: Values) -> None:
 
     (1 - t) A + t B, and the barrier between both: the largest dip below the straight line of their scores.
     """
-    from soup.cli.console import open_board, print_json, print_plan, print_sweep
+    from soup.cli.console import open_board, print_json, print_sweep, show_plan
     from soup.report.sweep import SweepArguments, plan_sweep, run_sweep
     from soup.support.pictures import refuse_picture
 
@@ -114,9 +114,7 @@ def sweep(values: Values) -> None:
         not values["no_loss"],
     )
     if values["dry_run"]:
-        with open_board(values):
-            plan = plan_sweep(arguments)
-        print_plan(plan, as_json=values["as_json"])
+        show_plan(values, lambda: plan_sweep(arguments))
         return
     with open_board(values) as board:
         result = run_sweep(arguments, board.progress)

@@ -47,7 +47,7 @@ def merge(values: Values) -> None:
     The digests of its ingredients are verified.
     """
     from soup.checkpoints.destination import refuse_destination
-    from soup.cli.console import open_board, print_json, print_line, print_plan
+    from soup.cli.console import open_board, print_json, print_line, show_plan
     from soup.merging.merge import open_pool, refuse_inputs_as_output, with_adapters_base, write_soup
     from soup.merging.plan import plan_merge
     from soup.merging.recipe import Recipe
@@ -61,13 +61,14 @@ def merge(values: Values) -> None:
     with opened as pool:
         refuse_inputs_as_output(pool, out)
         plan = plan_merge(recipe, pool, values.carrier(MergeOptions), write)
+        warnings = [*pool.warnings(recipe.drop), *plan.idle_parameters]
         if values["dry_run"]:
             if not earlier_soup(out):  # a soup may be this very one: that shows when the weights are read
                 refuse_destination(out, overwrite=write.overwrite)
-            print_plan({"schema": 1, **plan.as_json(out)}, as_json=values["as_json"])
+            show_plan(values, lambda: {"schema": 1, **plan.as_json(out), "warnings": warnings})
             return
         with open_board(values) as board:
-            for text in (*pool.warnings(recipe.drop), *plan.idle_parameters):
+            for text in warnings:
                 board.warn(text)
             board.start_phase("merging", plan.read_bytes)
             made = write_soup(plan, out, on_bytes=board.advance, on_remark=board.warn)

@@ -117,7 +117,7 @@ def cook(values: Values) -> None:
 
 
 def _cook(strategy: str, strategy_args: dict[str, Any], values: Values) -> None:
-    from soup.cli.console import open_board, print_json, print_line, print_plan, print_table
+    from soup.cli.console import open_board, print_json, print_line, print_table, show_plan
     from soup.report.tables import trials_table
     from soup.search.preparation import CookArguments
     from soup.search.run import plan_cook, run_cook
@@ -135,9 +135,7 @@ def _cook(strategy: str, strategy_args: dict[str, Any], values: Values) -> None:
         write=values.carrier(WriteOptions),
     )
     if values["dry_run"]:
-        with open_board(values):
-            plan = plan_cook(arguments)
-        print_plan(plan, as_json=values["as_json"])
+        show_plan(values, lambda: plan_cook(arguments))
         return
     with open_board(values) as board:
         soup = run_cook(arguments, board.progress)

@@ -118,7 +118,7 @@ def sweep(
 def run_sweep(arguments: SweepArguments, progress: Progress) -> Sweep:
     """Do as `sweep` says."""
     with _prepared(arguments) as run:
-        for text in (*run.pool.warnings(), *secret_remarks([entry.benchmark for entry in run.suite.entries])):
+        for text in run.warnings:
             progress.on_warning(text)
         trials = _trials(run, run.suite, run.config, arguments, progress)
         losses: dict[float, dict[str, float]] = {}
@@ -164,6 +164,7 @@ def plan_sweep(arguments: SweepArguments) -> dict[str, object]:
             "no_loss": dict(run.no_loss),
             "evaluations_at_most": run.most_evaluations,
             "run": str(run.directory.path),
+            "warnings": run.warnings,
         }
 
 
@@ -178,6 +179,11 @@ class _Run:
     no_loss: Mapping[str, str]
     directory: RunDirectory
     most_evaluations: int
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know although it stops nothing."""
+        return [*self.pool.warnings(), *secret_remarks([entry.benchmark for entry in self.suite.entries])]
 
 
 @contextmanager

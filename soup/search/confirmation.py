@@ -111,7 +111,7 @@ def _changes_estimates(scorer: Scorer) -> bool:
     refuse_failed_audit(estimates, at_end=True)
     if not is_first or not plan.correct(trial.scores for trial in scorer.trials.values()):
         return False
-    added = ", ".join(f"{name} {points:+.2f}" for name, points in (plan.corrections or {}).items() if points)
+    added = ", ".join(f"{name} {points:+z.2f}" for name, points in (plan.corrections or {}).items() if points)
     scorer.progress.on_hint(f"All estimates are corrected by what their audits say together: {added}.")
     return True
 

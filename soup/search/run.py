@@ -103,6 +103,7 @@ def plan_cook(arguments: CookArguments) -> dict[str, object]:
                 suites = [suite] if split is None else [suite, suite.on(Split("report", split))]
                 plan |= forecast(most, suites, run.directory, run.config.workers)
             plan["run"] = str(run.directory.path)
+        plan["warnings"] = list(run.warnings)
     return plan
 
 

@@ -339,6 +339,19 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(soup, here, name):
     assert calls(here / "judge/judge.py") == []
 
 
+@pytest.mark.parametrize("name", ["average", "merge", "sweep"])
+def test_a_dry_run_warns_of_what_the_merge_warns_of(soup, here, name):
+    config = json.loads((here / "ckpts/b/config.json").read_text()) | {"dropout": 0.5}
+    (here / "ckpts/b/config.json").write_text(json.dumps(config))
+    soup("average", "--pool", "ckpts", "-o", "kept")
+    inputs = {"average": ["--pool", "ckpts", "-o", "out"], "merge": ["kept/recipe.yaml", "-o", "out"]}
+    line = [name, *inputs.get(name, ["ckpts/a", "ckpts/b", *JUDGED])]
+    warned = soup(*line, "--dry-run").stderr
+    assert warned.startswith("warning: b: config.json has keys more: dropout (0.5)")
+    assert [f"warning: {text}\n" for text in answer(soup(*line, "--dry-run", "--json"))["warnings"]] == [warned]
+    assert soup(*line).stderr.startswith(warned)
+
+
 # Options
 
 
