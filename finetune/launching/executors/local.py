@@ -27,6 +27,7 @@ from finetune.launching.executors.processes import (
 )
 from finetune.launching.executors.protocol import Placement, Task, TaskExit, read_placement, write_placement
 from soup.errors import FinetuneError
+from soup.support.text import pluralize
 
 __all__ = ["Gpu", "LocalExecutor", "local_gpus"]
 
@@ -114,7 +115,8 @@ class LocalExecutor:
                 f"gpus_per_job: {self.config.gpus_per_job}, but this host has {len(self.gpus)} "
                 f"({', '.join(self.gpus)}). Lower it, or go elsewhere: --executor slurm, --executor ray:ADDRESS."
             )
-        return f"{len(self.gpus)} GPUs of this host, {self.config.gpus_per_job} a job, {self.size} at a time"
+        gpus = pluralize(len(self.gpus), "GPU")
+        return f"{gpus} of this host, {self.config.gpus_per_job} a job, {self.size} at a time"
 
     def adopt(self, task: Task) -> bool:
         """Watch a process of an earlier launcher that still runs; it keeps its slot where that is free."""
