@@ -186,6 +186,8 @@ WRONG = {
         ({"scale": 3}, r"scale: expected a number from -1 to 2, found 3"),
         ({"scale": "x"}, "scale: Input should be a valid number, unable to parse string as a number, found 'x'"),
         ({"beta": -1}, "beta: expected a number from 0"),
+        ({"beta": 1.6}, "beta: expected a number from 0 to 1.5"),
+        ({"alpha": 2.5}, "alpha: expected a number from -2 to 2, found 2.5"),
         ({"components": {"tower": 1}}, "components"),
         ({"components": {"llm": [1, 2]}}, "one for each of the 3 ingredients"),
         ({"sclae": 1}, r"sclae: no such parameter\. Did you mean 'scale'\? Known: "),
@@ -194,12 +196,14 @@ WRONG = {
     "ties": [
         ({"components": {"llm": [1, -1, 2]}}, r"components: llm: expected numbers from 0 where signs are elected"),
         ({"density": 0}, "above 0 and up to 1"),
+        ({"scale": 2.5}, "scale: expected a number from 0 to 2, found 2.5"),
         ({"density": 1.1}, "density"),
         ({"scope": "block"}, "scope"),
     ],
     "dare": [
         ({"components": {"llm": -1.0}, "elect": True}, "components: llm: expected numbers from 0"),
         ({"p": 1}, r"p: expected a number from 0 to 0.99, found 1"),
+        ({"scale": -1.5}, "scale: expected a number from -1 to 2, found -1.5"),
         ({"seed": "x"}, "seed"),
     ],
     "consensus": [({"threshold": 0}, "threshold: expected a number from 0.1"), ({"agree": -1}, "agree: expected")],

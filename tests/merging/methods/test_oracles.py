@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ import soup
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, RecipeError
-from soup.merging import plan
+from soup.merging import kernel_library, plan
 from soup.merging.merge import open_pool
 from soup.merging.methods.dare import keyed_uniform
 from soup.merging.methods.karcher import sphere_mean
 from soup.merging.methods.swudi import Swudi
+from soup.merging.methods.task_arithmetic import TaskArithmetic
 from soup.merging.options import MergeOptions
 from soup.merging.plan import plan_merge
+from soup.testing import tiny_checkpoint
 from tests.helpers.merge_oracle import same_bits
 from tests.helpers.method_pools import FROZEN, SHAPES, make_pool, merge, near, numbers
 
@@ -136,6 +139,13 @@ def test_alpha_auto_is_the_ratio_of_l1_norms(folder, tensors):
     assert near(found, expected)
 
 
+def test_alpha_auto_adds_up_the_norms_of_many_tensors_in_float64():
+    norms = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    first = torch.tensor([2.0**25, 2.0**24], dtype=torch.float64)  # a float32 of this size takes no 1 more
+    first_pass = SimpleNamespace(weights=(1.0, 1.0), sums=lambda statistic: [("a", first), *[("b", norms)] * 8])
+    assert TaskArithmetic(alpha="auto").auto_alpha(first_pass) == (2**25 + 8) / (2 * (2**24 + 8))
+
+
 def test_component_weights_of_linear_are_normalised_and_growth_is_refused(folder, tensors):
     found = merge(folder, "linear", "components", components={"llm": [2.0, 1.0, 1.0]})
     base, tuned = tensors
@@ -215,6 +225,23 @@ def test_equal_magnitudes_at_the_threshold_are_all_kept(tmp_path):
     save_file(tuned, folder / "ckpts/m0/model.safetensors", {"format": "pt"})
     merged = merge(folder, "ties", density=0.2)[name]  # two of nine: the second largest is one of four equal ones
     assert merged.tolist() == [1.0, -1, 1, 1, 2, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_an_element_on_which_both_signs_weigh_the_same_goes_as_its_tensor_goes(tmp_path, monkeypatch, compiled):
+    if not compiled:
+        monkeypatch.setattr(kernel_library, "load_library", lambda: None)
+    pulls = {
+        "up": [[1.0, 3, 3], [-1, 3, 3]],
+        "down": [[1.0, -3, -3], [-1, -3, -3]],
+        "even": [[1.0, 2, -2], [-1, 2, -2]],
+    }
+    tiny_checkpoint(tmp_path / "base", tensors={name: torch.zeros(3) for name in pulls})
+    for number in range(2):
+        tensors = {name: torch.tensor(rows[number], dtype=torch.float32) for name, rows in pulls.items()}
+        tiny_checkpoint(tmp_path / f"ckpts/m{number}", tensors=tensors)
+    found = merge(tmp_path, "ties", density=1.0)
+    assert {name: found[name].tolist() for name in pulls} == {"up": [1, 3, 3], "down": [-1, -3, -3], "even": [0, 2, -2]}
 
 
 # dare
