@@ -109,7 +109,7 @@ def test_maximum_prefers_a_soup_that_keeps_the_guards():
 
 
 def test_greedy_by_probability_admits_only_what_is_likely_better():
-    table = {"a": Trial(60), "b": Trial(50), "c": Trial(40), "ab": Trial(61, better=0.89), "ac": Trial(61, better=0.91)}
+    table = {"a": Trial(60), "b": Trial(50), "c": Trial(40), "ab": Trial(61, better=0.9), "ac": Trial(61, better=0.91)}
     assert greedy(["a", "b", "c"], by_table(table), accept="p>0.9") == ["a", "c"]
 
 
