@@ -6,6 +6,7 @@ import itertools
 import random
 import re
 from statistics import fmean
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -542,6 +543,7 @@ WRONG = [
     ("forward-backward", {"accept": "lt"}, "Unknown rule 'lt'"),
     ("forward-backward", {"steps": 0}, "steps must be a whole number of at least 1; found 0"),
     ("forward-backward", {"steps": 2.5}, "found 2.5"),
+    ("forward-backward", {"steps": True}, "found True"),
     ("forward-backward", {"start": "average"}, "start must be greedy or best"),
     ("scale", {"start": "gredy"}, "Did you mean 'greedy'"),
     ("scale", {"start": "scale"}, "must be a strategy that knows how many"),
@@ -576,3 +578,17 @@ def test_a_wrong_option_is_one_sentence_before_the_first_score(name, options, sa
     assert not score.asked
     with pytest.raises(RecipeError):
         STRATEGIES.get(name).budget(5, **options)
+
+
+def test_a_strategy_that_starts_another_passes_on_what_that_finds_best():
+    told = []
+
+    class Score:
+        def __call__(self, ingredients, method=None, params=None):
+            return SimpleNamespace(overall=float(len(ingredients)))
+
+        def on_best(self, trial):
+            told.append(trial.overall)
+
+    STRATEGIES.get("forward-backward")(["a", "b"], Score())
+    assert told[:2] == [1.0, 2.0]
