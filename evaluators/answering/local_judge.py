@@ -21,7 +21,7 @@ from evaluators.answering.side_files import side_files_digest
 from soup.checkpoints.digest import digest_checkpoint
 from soup.checkpoints.reader import Checkpoint
 from soup.errors import CheckpointError, EvaluatorError
-from soup.evaluation.engine import Engine, OnBatch, Prompt, build_engine, engine_arguments
+from soup.evaluation.engine import Engine, OnBatch, Prompt, build_engine, engine_arguments, identity_of
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
@@ -131,7 +131,11 @@ class LocalJudge:
         if not hasattr(self._engine, "max_new_tokens"):
             raise EvaluatorError(f"{option_name('judge_engine')} {settings.judge_engine}: has no max_new_tokens.")
         self.model, self.address, self.requests = directory.name, str(directory), settings.judge_requests
-        self._facts = {"checkpoint": weights, "files": side_files_digest(directory), **self._engine.identity()}
+        self._facts = {
+            "checkpoint": weights,
+            "files": side_files_digest(directory),
+            **identity_of(self._engine.identity, settings.judge_engine),
+        }
         self._directory, self._weights, self._release, self._prompts = directory, weights, release, prompts
         self.logs = Path("logs")
         self._is_open = False

@@ -12,7 +12,7 @@ from evaluators.answering.hot_swap import HotSwap
 from evaluators.answering.side_files import side_files_digest
 from soup.errors import EvaluatorError
 from soup.evaluation.api import Candidate
-from soup.evaluation.engine import OnBatch, Prompt, build_engine
+from soup.evaluation.engine import OnBatch, Prompt, build_engine, identity_of
 from soup.evaluation.settings import EvalSettings
 from soup.support.options import option_name
 
@@ -49,7 +49,7 @@ class EngineSession:
                 f"{option_name('model')} {self._settings.model}: the engine {self._settings.engine} loads checkpoints "
                 f"by itself; leave one of {option_name('model')} and {option_name('engine')} out."
             )
-        return self.engine.identity()
+        return identity_of(self.engine.identity, self._settings.engine)
 
     def check(self, checkpoint: Path) -> None:
         """Have the engine look at the files around a checkpoint's weights.

@@ -6,6 +6,7 @@ An engine knows no benchmark and no score. It holds one candidate at a time, and
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,7 +18,7 @@ from soup.support.options import option_name
 from soup.support.plugins import ENGINES
 from soup.support.text import did_you_mean
 
-__all__ = ["Engine", "OnBatch", "Prompt", "build_engine", "engine_arguments"]
+__all__ = ["Engine", "OnBatch", "Prompt", "build_engine", "engine_arguments", "identity_of"]
 
 Prompt = list[dict[str, str]]
 """Parts in their order: `{"type": "image", "value": path}` or `{"type": "text", "value": text}`.
@@ -98,6 +99,9 @@ class Engine(Protocol):
         """Give back all that is held: memory, processes, files. Nothing happens where nothing is open."""
 
 
+MEMBERS = ("identity", "check", "open", "swap", "answer", "close")
+
+
 def build_engine(settings: EvalSettings, arguments: str = "engine_args") -> Engine:
     """Build the engine that the settings name.
 
@@ -106,10 +110,38 @@ def build_engine(settings: EvalSettings, arguments: str = "engine_args") -> Engi
         arguments: The setting that the arguments come from, for errors.
 
     Raises:
-        EvaluatorError: it is unknown or can't be imported, or takes no such arguments.
+        EvaluatorError: it is unknown or can't be imported, is no engine, takes no such arguments, or needs others.
     """
-    engine: Engine = ENGINES.get(settings.engine)(settings, **engine_arguments(settings, arguments))
+    factory, named = ENGINES.get(settings.engine), engine_arguments(settings, arguments)
+    try:
+        _signature(factory).bind(settings, **named)
+    except TypeError as reason:
+        flag = _argument_flag(arguments)
+        raise EvaluatorError(
+            f"The engine {settings.engine} can't be made of the settings and its {flag}: {reason}."
+        ) from None
+    engine: Engine = factory(settings, **named)
+    if lacking := [name for name in MEMBERS if not callable(getattr(engine, name, None))]:
+        raise EvaluatorError(f"The engine {settings.engine} is none: it lacks {', '.join(lacking)}.")
     return engine
+
+
+def identity_of(identity: Callable[[], Mapping[str, object]], name: str) -> dict[str, object]:
+    """Return an engine's identity, which keys are made of.
+
+    Args:
+        identity: The engine's method.
+        name: The engine's name, for the error.
+
+    Raises:
+        EvaluatorError: it is no mapping of JSON values; or see `Engine.identity`.
+    """
+    said = identity()
+    try:
+        json.dumps(facts := dict(said), allow_nan=False)
+    except (TypeError, ValueError) as reason:
+        raise EvaluatorError(f"The engine {name}: identity() gives no mapping of JSON values: {reason}.") from None
+    return facts
 
 
 def engine_arguments(settings: EvalSettings, arguments: str = "engine_args") -> dict[str, object]:
@@ -124,7 +156,7 @@ def engine_arguments(settings: EvalSettings, arguments: str = "engine_args") -> 
     """
     factory = ENGINES.get(settings.engine)
     known = {name: each for name, each in _signature(factory).parameters.items() if each.kind == each.KEYWORD_ONLY}
-    flag = option_name(arguments, arguments.replace("_args", "_arg").replace("_", "-"))
+    flag = _argument_flag(arguments)
     for name in settings.engine_args:
         if name not in known:
             taken = f"it takes {', '.join(known)}" if known else "it takes none"
@@ -132,6 +164,10 @@ def engine_arguments(settings: EvalSettings, arguments: str = "engine_args") -> 
                 f"{flag} {name}: the engine {settings.engine} has no such argument; {taken}.{did_you_mean(name, known)}"
             )
     return {name: _typed(f"{flag} {name}", known[name], value) for name, value in settings.engine_args.items()}
+
+
+def _argument_flag(arguments: str) -> str:
+    return option_name(arguments, arguments.replace("_args", "_arg").replace("_", "-"))
 
 
 def _signature(factory: Callable[..., object]) -> inspect.Signature:

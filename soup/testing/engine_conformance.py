@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from soup.evaluation.engine import Engine, OnBatch, Prompt
 from soup.evaluation.settings import EvalSettings
 
 __all__ = ["FakeEngine", "check_engine"]
+
+HEARING_SECONDS = 0.001  # long enough for another thread to call meanwhile
 
 
 def check_engine(
@@ -25,9 +30,10 @@ def check_engine(
 ) -> None:
     """Check that an engine keeps the contract of `soup.evaluation.engine.Engine`.
 
-    Its identity must be JSON and stay the same. Each prompt must get one text, whatever its neighbours and their order.
-    After a swap answers must be those of an engine that was opened on the candidate, and be the first ones again when
-    the first candidate comes back. It must open again after it was closed, and after a swap that failed.
+    Its identity must be a mapping of JSON values and stay the same. Each prompt must get one text, whatever its
+    neighbours and their order, and stay as it was; one thread at a time tells of answers. After a swap answers must be
+    those of an engine that was opened on the candidate, and be the first ones again when the first candidate comes
+    back. It must open again after it was closed, after a swap that failed, and at once after an `open` that failed.
 
     Args:
         factory: What the entry point names: makes an engine from settings.
@@ -54,7 +60,8 @@ def check_engine(
             assert _answers(engine, prompts) == expected, "other answers after a swap than after opening"
         if failing is not None:
             _check_failure(engine, failing)
-            assert _opened(engine, candidates[0], prompts) == fresh[0], "other answers after a swap that failed"
+            _open_at_once(engine, candidates[0])
+            assert _answers(engine, prompts) == fresh[0], "other answers after a swap that failed"
         assert _identity(engine) == identity, "answering changed the identity"
     finally:
         engine.close()
@@ -62,7 +69,12 @@ def check_engine(
 
 def _identity(engine: Engine) -> str:
     identity = engine.identity()
-    text = json.dumps(identity, sort_keys=True, allow_nan=False)
+    assert isinstance(identity, Mapping), f"the identity is no mapping: {identity!r}"
+    assert identity, "the identity is empty: it names the engine at least"
+    try:
+        text = json.dumps(dict(identity), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as reason:
+        raise AssertionError(f"the identity is not made of JSON values: {identity!r}: {reason}") from None
     assert json.loads(text) == identity, f"the identity does not come back from JSON as it was: {identity!r}"
     return text
 
@@ -79,11 +91,21 @@ def _answers(engine: Engine, prompts: Sequence[Prompt]) -> list[str]:
     heard: list[tuple[int, str]] = []
     copies = [list(prompt) for prompt in prompts]
     index_of = {id(prompt): index for index, prompt in enumerate(copies)}
+    asked, before, turn, together = [*copies], deepcopy(copies), threading.Lock(), []
 
     def hear(batch: list[Prompt], replies: list[str]) -> None:
-        heard.extend((index_of[id(prompt)], reply) for prompt, reply in zip(batch, replies, strict=True))
+        if not turn.acquire(blocking=False):
+            together.append(batch)
+            return
+        heard.extend((index_of.get(id(prompt), -1), reply) for prompt, reply in zip(batch, replies, strict=True))
+        time.sleep(HEARING_SECONDS)
+        turn.release()
 
     answers = engine.answer(copies, hear)
+    assert isinstance(answers, list), f"answers that are no list: {answers!r:.200}"
+    assert asked == before, "the prompts were changed"
+    assert not together, "on_batch was called from several threads at the same time"
+    assert all(index >= 0 for index, _ in heard), "on_batch was told of other prompts than it was given: of copies?"
     assert len(answers) == len(prompts), f"{len(answers)} answers to {len(prompts)} prompts"
     assert all(isinstance(answer, str) for answer in answers), f"an answer that is no text: {answers!r:.200}"
     assert sorted(heard) == list(enumerate(answers)), "on_batch did not hear of every prompt once, with its answer"
@@ -98,6 +120,7 @@ def _check_order(engine: Engine, held: Candidate, prompts: Sequence[Prompt], exp
 
 
 def _check_failure(engine: Engine, failing: Candidate) -> None:
+    """Check that a candidate is taken by neither way; in the end nothing must be open, without a `close`."""
     for put_in in (engine.swap, engine.open):
         try:
             put_in(failing)
@@ -106,7 +129,15 @@ def _check_failure(engine: Engine, failing: Candidate) -> None:
         else:
             raise AssertionError(f"the failing candidate was taken by {put_in.__name__}()")
         assert reason.strip(), "an error that says nothing"
-        engine.close()
+        if put_in.__name__ == "swap":
+            engine.close()
+
+
+def _open_at_once(engine: Engine, candidate: Candidate) -> None:
+    try:
+        engine.open(candidate)
+    except Exception as error:
+        raise AssertionError(f"open() failed before, and left something open: {error}") from error
 
 
 @dataclass

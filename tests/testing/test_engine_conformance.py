@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,51 @@ class TooFew(FakeEngine):
         return super().answer(prompts, on_batch)[1:]
 
 
+class OneByOne(FakeEngine):
+    def answer(self, prompts, on_batch):
+        return (answer for answer in super().answer(prompts, on_batch))
+
+
+class Copying(FakeEngine):
+    def answer(self, prompts, on_batch):
+        return super().answer(prompts, lambda batch, replies: on_batch([[*prompt] for prompt in batch], replies))
+
+
+class Changing(FakeEngine):
+    def answer(self, prompts, on_batch):
+        answers = super().answer(prompts, on_batch)
+        for prompt in prompts:
+            prompt.clear()
+        return answers
+
+
+class Threaded(FakeEngine):
+    def answer(self, prompts, on_batch):
+        told, ready = [], threading.Barrier(len(prompts))
+        answers = super().answer(prompts, lambda *batch: told.append(batch))
+
+        def tell(batch):
+            ready.wait()
+            on_batch(*batch)
+
+        threads = [threading.Thread(target=tell, args=(batch,)) for batch in told]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+
+def named(identity):
+    """An engine of another identity."""
+
+    class Named(FakeEngine):
+        def identity(self):
+            return identity
+
+    return Named
+
+
 class Same(FakeEngine):
     def answer(self, prompts, on_batch):
         on_batch(prompts, ["yes"] * len(prompts))
@@ -82,6 +128,14 @@ class Same(FakeEngine):
         (Deaf, "after a swap than after opening"),
         (lambda: FakeEngine(resets=False), "after a swap than after opening"),
         (TooFew, "2 answers to 3 prompts"),
+        (OneByOne, "answers that are no list"),
+        (Copying, "other prompts than it was given: of copies"),
+        (Changing, "the prompts were changed"),
+        (Threaded, "from several threads at the same time"),
+        (named(None), "the identity is no mapping"),
+        (named({}), "the identity is empty"),
+        (named({"home": Path()}), "not made of JSON values"),
+        (named({"scale": float("nan")}), "not made of JSON values"),
         (Same, "all candidates answered alike"),
         (object, "a member of .* is missing"),
     ],
@@ -96,6 +150,18 @@ def test_a_candidate_that_can_t_be_put_in_must_raise(candidates, tmp_path):
         check(FakeEngine, candidates, failing=ToyCandidate(tmp_path, tmp_path, "bad"))
     with pytest.raises(AssertionError, match=r"was taken by open"):
         check(lambda: FakeEngine(fails=["swap bad"]), candidates, failing=ToyCandidate(tmp_path, tmp_path, "bad"))
+
+
+def test_what_is_left_open_by_a_failure_is_caught(candidates, tmp_path):
+    class Open(FakeEngine):
+        def open(self, candidate):
+            assert self._digest is None, "it is open already"
+            self._digest = candidate.digest
+            self._note("open", candidate.digest)
+
+    engine = Open(fails=["swap bad", "open bad"])
+    with pytest.raises(AssertionError, match=r"left something open: it is open already"):
+        check(lambda: engine, candidates, failing=ToyCandidate(tmp_path, tmp_path, "bad"))
 
 
 def test_transformers_keeps_the_contract(tmp_path):

@@ -117,6 +117,23 @@ def test_an_argument_of_another_type_is_told_before_anything_is_asked(engine, ar
         EngineSession(EvalSettings(engine=engine, engine_url="http://127.0.0.1:9/v1", engine_args=arguments))
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def Mine(settings, *, scale): return FakeEngine()", r"can't be made of .*`engine_args`: missing .*'scale'"),
+        ("def Mine(): return FakeEngine()", r"can't be made of .*`engine_args`: too many positional arguments"),
+        ("def Mine(settings): return Path()", r"mine\.py:Mine is none: it lacks identity, check, swap, answer, close"),
+        ("class Mine(FakeEngine):\n def identity(self): return None", r"identity\(\) gives no mapping of JSON values"),
+        ("class Mine(FakeEngine):\n def identity(self): return {1: Path()}", r"no mapping of JSON .*PosixPath"),
+    ],
+)
+def test_what_is_no_engine_is_told_before_anything_is_asked(body, words, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"from pathlib import Path\nfrom soup.testing import FakeEngine\n{body}\n")
+    with pytest.raises(EvaluatorError, match=words):
+        EngineSession(EvalSettings(engine=f"{file}:Mine")).identity()
+
+
 def test_a_number_is_a_text_where_a_text_is_expected():
     arguments = {"command": "serve {checkpoint} {port}", "version": 0.32}
     assert EngineSession(EvalSettings(engine="serve", engine_args=arguments)).identity()["version"] == "0.32"

@@ -108,6 +108,10 @@ class GradingEngine:
     def identity(self):
         return {"engine": "grading"}
 
+    def check(self, checkpoint): ...
+
+    def swap(self, candidate): ...
+
     def open(self, candidate):
         self.notes.append("open")
         if not self.fits():
