@@ -14,6 +14,8 @@ from soup.evaluation.engine import OnBatch, Prompt
 
 __all__ = ["ask_endpoint", "chat_body", "chat_part"]
 
+EXCERPT_CHARACTERS = 80  # of a prompt, in an error
+
 
 def ask_endpoint(
     endpoint: ChatEndpoint,
@@ -43,12 +45,22 @@ def ask_endpoint(
         try:
             text = endpoint.complete(chat_body(model, prompt, max_new_tokens), stopped)
         except EvaluatorError as reason:
-            raise EvaluatorError(f"{model} at {endpoint.address} gave no answer: {reason}") from None
+            asked = _beginning(prompt)
+            raise EvaluatorError(f"{model} at {endpoint.address} gave no answer: {reason}; asked was {asked}") from None
         with turn:
             on_batch([prompt], [text])
         return text
 
     return map_at_once(answer, prompts, requests, stopped)
+
+
+def _beginning(prompt: Prompt) -> str:
+    """Return what tells a prompt from others: how its text begins, and its first image's file."""
+    text = " ".join(part["value"] for part in prompt if part["type"] == "text")
+    images = [part["value"] for part in prompt if part["type"] == "image"]
+    shown = f" with {images[0]}" if images else ""
+    others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    return f"{text[:EXCERPT_CHARACTERS]!r}{shown}{others}"
 
 
 def chat_body(model: str, prompt: Prompt, max_new_tokens: int) -> Mapping[str, object]:

@@ -258,7 +258,9 @@ def test_half_of_a_character_in_an_answer_of_any_engine_is_kept_once_and_the_sam
 def test_a_reply_without_end_is_refused_at_a_size(server, tmp_path, monkeypatch):
     monkeypatch.setattr(endpoint, "MOST_BYTES", 1000)
     server.plays = lambda *_: "A" * 100_000
-    with pytest.raises(EvaluatorError, match=r"gave no answer: a reply of more than 1,000 bytes$"):
+    with pytest.raises(
+        EvaluatorError, match=r"gave no answer: a reply of more than 1,000 bytes; asked was 'What is 0\?'$"
+    ):
         EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
     assert len(server.prompts) == 1
 
@@ -268,6 +270,20 @@ def test_a_redirect_is_told_with_its_address_and_not_followed(server, tmp_path):
     with pytest.raises(EvaluatorError, match=r"HTTP status 307: it redirects to https://other.example/v1, where"):
         EngineSession(settings(server)).answer(candidate(tmp_path), TEXTS[:1], lambda *_: None)
     assert len(server.prompts) == 1
+
+
+def test_the_prompt_that_gets_no_answer_is_told(server, tmp_path):
+    images = [str(tmp_path / f"{index}.png") for index in range(3)]
+    for image in images:
+        (tmp_path / image).write_bytes(base64.b64decode(png(7)))
+    shown = [{"type": "image", "value": image, "film": "walk.mp4"} for image in images]
+    prompt = [*shown, {"type": "text", "value": "What is it? " * 20}]
+    server.plays = lambda prompt, _: (400, "too long") if len(prompt) > 1 else "yes"
+    words = re.escape(
+        f"HTTP status 400: too long; asked was {('What is it? ' * 20)[:80]!r} with {images[0]} and 2 more"
+    )
+    with pytest.raises(EvaluatorError, match=words):
+        EngineSession(settings(server)).answer(candidate(tmp_path), [*TEXTS, prompt], lambda *_: None)
 
 
 def test_a_status_without_words_is_told_by_its_name(server, tmp_path):
