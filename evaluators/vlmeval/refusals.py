@@ -21,7 +21,7 @@ IMAGES: Mapping[str, str] = {
         "VLMEvalKit's `evaluate` returns no result for it",
     ),
     **_all(
-        "BMMR ChartX FoxBench CreationMMBenchDataset",
+        "ChartX FoxBench CreationMMBenchDataset",
         "VLMEvalKit's result for it is several figures without a total",
     ),
     **_all(
@@ -36,6 +36,7 @@ IMAGES: Mapping[str, str] = {
         "MOAT WorldVQA OSTDataset VLADBench",
         "its prompts read image files of a folder that VLMEvalKit expects or downloads",
     ),
+    "BMMR": "its metric hands what the model wrote to sympy's `parse_expr`, which runs it as code",
     "MMIFEval": "its `evaluate` calls functions by the names that its table holds, which may be any of its module's",
     "VCRDataset": "it downloads models of spaCy's whenever it is built, and its `evaluate` returns no result",
     **_all(
@@ -72,12 +73,13 @@ FILMS: Mapping[str, str] = {
     "LongVideoBench": "VLMEvalKit shows subtitles where it is told to leave them out, and only frames are read here",
     **_all(
         "CGBench_MCQ_Grounding CGBench_MCQ_Grounding_Mini CGBench_OpenEnded CGBench_OpenEnded_Mini CGAVCounting "
-        "MEGABench VCRBench",
+        "VCRBench",
         "VLMEvalKit's result for it is several figures without a total",
     ),
     **_all("VDC Video_MMLU_CAP", "VLMEvalKit draws its prompts at random, others in each run"),
     "DREAM": "VLMEvalKit leaves empty answers out of its total, which is no mean of the questions' points",
     "Video_MMLU_QA": "VLMEvalKit's `evaluate` for it fails: it looks for a column that captions alone get",
+    "MEGABench": "its metric runs the programs that the model wrote",
     "AVSpeakerBench": "it asks for what is heard in films, and only their frames are shown here",
     "MLVU": "it is two data sets together: name MLVU_MCQ and MLVU_OpenEnded",
     "QBench_Video": "it is two data sets together: name QBench_Video_MCQ and QBench_Video_VQA",

@@ -316,6 +316,7 @@ def test_of_two_names_of_the_same_letters_the_short_one_is_told():
         ("MM-IFEval", "calls functions by the names that its table holds"),
         ("SArena", "runs or renders what the model wrote as code"),
         ("SciDocBench", "runs or renders what the model wrote as code"),
+        ("BMMR", "hands what the model wrote to sympy's `parse_expr`, which runs it as code"),
         ("CMMMU_VAL", "once for each spelling that it holds"),
         ("HiPhO_ALL", "it is several data sets together: name IPhO_2024"),
         ("OmniDocBench", "with all rows of its own file"),
@@ -591,6 +592,22 @@ def test_cells_are_read_as_literals_where_vlmeval_would_execute_them(settings, t
     score = VLMEval(settings).evaluate(scripted(tmp_path, answers), Benchmark("d", "vlmeval", "DocVQA_VAL"))
     assert not marker.exists()
     assert score.value == pytest.approx(100 * 23 / 24)
+
+
+@pytest.mark.parametrize(
+    "name", ["MathVision_MINI", "IPhO_2025", "OlympiadBench", "Physics", "LENS-CN-QA_MINI", "npmm", "Omni3DBench"]
+)
+def test_no_answer_of_a_model_is_run_as_code(name, settings, tmp_path):
+    skip_without_packages(name)
+    rows, marker = put(tmp_path, name), tmp_path / "executed"
+    code = [f"open('{marker}', 'w')", f"__import__('pathlib').Path('{marker}').touch()"]
+    forms = ["{}", "\\boxed{{{}}}", "Answer: {}", "So ${}$.", "[{}]", "<ans>{}</ans>", "x = {}"]
+    answers = {str(row["index"]): forms[i // 2 % len(forms)].format(code[i % 2]) for i, row in enumerate(rows)}
+    with JudgeServer(plays(name)) as server, contextlib.suppress(EvaluatorError):
+        VLMEval(judged_settings(settings, server)).evaluate(
+            scripted(tmp_path, answers), Benchmark(name, "vlmeval", name)
+        )
+    assert not marker.exists()
 
 
 def test_names_of_vlmeval_are_its_own_again_afterwards(settings, tmp_path):
