@@ -27,7 +27,13 @@ CIRCULAR_NAMES = ("mmbench", "ccbench", "circular", "mmcr")
 """VLMEvalKit's rule: a multiple choice data set with one of these in its name is asked in rotations."""
 OWN_REPORTS = ("MMVP", "MMSci")
 """Multiple choice data sets, by the start of their names, that VLMEvalKit reports by a table of their own."""
-KINDS = {"MCQ": CHOICE, "Y/N": YES_NO, "Caption": "captions"}
+KINDS = {
+    "MCQ": CHOICE,
+    **dict.fromkeys(("MCQ_MMMU_Pro", "MMERealWorld", "M4Bench"), CHOICE),
+    "Y/N": YES_NO,
+    "Caption": "captions",
+}
+"""By VLMEvalKit's word; any other is of questions that are answered freely."""
 OTHER_WAYS = (
     "films are shown here as a number of frames, and by no other setting: no rate, subtitles, sound, size, prompt"
 )
@@ -177,7 +183,7 @@ def _metric(name: str, class_name: str) -> tuple[str | None, Rule | None]:
 
 
 def _kind(owner: DataSetClass) -> str:
-    return KINDS.get(owner.kind().removeprefix("Video-"), OPEN)
+    return KINDS.get(owner.kind().strip().removeprefix("Video-"), OPEN)
 
 
 @cache

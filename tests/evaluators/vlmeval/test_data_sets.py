@@ -493,6 +493,13 @@ def test_what_the_source_of_a_class_says_is_what_the_class_says(table):
     assert read > 0.9 * len(classes_in(table))
 
 
+@pytest.mark.parametrize(
+    "name", ["State_Invariance", "MME-RealWorld", "MMMU_Pro_10c", "SGI-Experimental-Reasoning", "SPBench-SI"]
+)
+def test_classes_with_words_of_their_own_for_multiple_choice_are_listed_as_such(name):
+    assert known_benchmark(Benchmark(name, "vlmeval", name)).info.kind == "multiple choice"
+
+
 def test_all_names_are_listed_without_importing_most_classes(monkeypatch):
     loaded, load = set(), catalog.DataSetClass.load
     monkeypatch.setattr(catalog.DataSetClass, "load", lambda self: loaded.add(self.name) or load(self))
